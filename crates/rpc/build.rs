@@ -1,0 +1,16 @@
+//! Generates the messages, clients and servers of `proto/`.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = std::path::Path::new("../../proto");
+    let files = [
+        root.join("skiff/api/v1/resources.proto"),
+        root.join("skiff/kubelet/v1/kubelet.proto"),
+    ];
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    tonic_prost_build::configure()
+        .bytes(".")
+        .file_descriptor_set_path(out.join("skiff.bin"))
+        .compile_protos(&files, &[root.to_path_buf()])?;
+    println!("cargo:rerun-if-changed=../../proto");
+    Ok(())
+}

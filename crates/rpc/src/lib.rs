@@ -1,0 +1,37 @@
+//! gRPC as Skiff's components speak it: the code generated from `proto/`, TLS channels,
+//! identities taken from client certificates, and the mapping between Kubernetes' `Status`
+//! and gRPC's.
+//!
+//! Entry points: [`api_v1`] and [`kubelet_v1`] (generated), [`tls`] and [`status`].
+//! It must not know any component, the store, or a Kubernetes kind.
+
+pub mod status;
+pub mod tls;
+
+/// The generated modules, nested as the proto packages are.
+mod skiff {
+    pub mod api {
+        pub mod v1 {
+            #![allow(clippy::all)]
+            tonic::include_proto!("skiff.api.v1");
+        }
+    }
+    pub mod kubelet {
+        pub mod v1 {
+            #![allow(clippy::all)]
+            tonic::include_proto!("skiff.kubelet.v1");
+        }
+    }
+}
+
+/// Messages, client and server of `skiff.api.v1`.
+pub use skiff::api::v1 as api_v1;
+/// Messages, client and server of `skiff.kubelet.v1`.
+pub use skiff::kubelet::v1 as kubelet_v1;
+
+/// The encoded `FileDescriptorSet` of all services, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/skiff.bin"));
+
+/// Largest gRPC message that any Skiff service accepts or sends, in bytes. Objects are limited
+/// to 3 MiB by the apiserver; a page of a list is cut below this.
+pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
