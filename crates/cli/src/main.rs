@@ -1,1 +1,54 @@
-fn main() {}
+//! `skiff`: the command line.
+//!
+//! Two families of commands live here. `cluster` brings a cluster up and down on this machine,
+//! supervises its processes and shows their state; it starts the component binaries, it never
+//! links them. Every other module is a family of verbs that talk gRPC to an apiserver through
+//! the `client` crate, reading the same kubeconfig as kubectl.
+//!
+//! Entry point: [`main`] parses the arguments and hands them to the family that owns the
+//! command. A family is a clap `Subcommand` enum with a `run` function; adding one is a line in
+//! [`Command`] and a line in [`Command::run`].
+//!
+//! It must not know the store, nor any component's internals: a component is known by its
+//! flags, its readiness and its health port.
+
+mod cluster;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Skiff: Kubernetes, smaller and faster.
+#[derive(Parser)]
+#[command(name = "skiff", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Every family of commands.
+#[derive(Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Cluster(cluster::Command),
+}
+
+impl Command {
+    /// Runs the command; the returned code is the process's.
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Command::Cluster(command) => cluster::run(command).await,
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command.run().await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! What a cluster is made of: the options of `skiff up`, and the addresses that follow from
+//! them. Pure data; nothing here reads or changes the machine.
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, ValueEnum};
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+/// Longest cluster name: the machine's link is called `sk-<name>`, and a link's name has at
+/// most 15 characters.
+pub const NAME_MAX: usize = 12;
+/// Most nodes one machine's cluster may have.
+pub const NODES_MAX: u8 = 64;
+/// The port of the apiserver, on the gateway address of the node subnet.
+pub const API_PORT: u16 = 6443;
+/// The first node's address is the subnet's base plus this.
+const FIRST_NODE_OFFSET: u32 = 11;
+
+/// What holds the cluster's objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Store {
+    /// The apiserver's own etcd v3 store, in its process.
+    Embedded,
+    /// A real etcd, started and supervised with the other processes.
+    Etcd,
+}
+
+/// Which cluster a command is about.
+#[derive(Args, Clone, Debug)]
+pub struct Selection {
+    /// Name of the cluster, and of its context in the kubeconfig
+    #[arg(long, default_value = "skiff", env = "SKIFF_CLUSTER")]
+    pub name: String,
+    /// Folder of all data, sockets, logs and certificates [default: /var/lib/skiff, or
+    /// /var/lib/skiff-NAME for a cluster of another name]
+    #[arg(long, env = "SKIFF_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Selection {
+    /// The data folder, absolute.
+    ///
+    /// # Errors
+    /// When the name is not usable, or the current folder cannot be read.
+    pub fn data_dir(&self) -> anyhow::Result<PathBuf> {
+        check_name(&self.name)?;
+        let path = match &self.data_dir {
+            Some(path) => path.clone(),
+            None if self.name == "skiff" => PathBuf::from("/var/lib/skiff"),
+            None => PathBuf::from(format!("/var/lib/skiff-{}", self.name)),
+        };
+        std::path::absolute(&path).with_context(|| format!("data folder {}", path.display()))
+    }
+}
+
+/// Flags of `skiff up`.
+#[derive(Args, Clone, Debug)]
+pub struct UpArgs {
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Number of nodes; each is a network namespace with its own containerd
+    #[arg(long, default_value_t = 1)]
+    pub nodes: u8,
+    /// What holds the objects
+    #[arg(long, value_enum, default_value_t = Store::Embedded)]
+    pub store: Store,
+    /// Subnet of the nodes; the machine takes its first address
+    #[arg(long, default_value = "172.30.0.0/24")]
+    pub node_cidr: Ipv4Net,
+    /// Range of the pods' addresses; each node gets a /24 of it
+    #[arg(long, default_value = "10.244.0.0/16")]
+    pub pod_cidr: Ipv4Net,
+    /// Range of the services' addresses
+    #[arg(long, default_value = "10.96.0.0/12")]
+    pub service_cidr: Ipv4Net,
+    /// Registry to be spoken to without TLS, as HOST:PORT; repeatable
+    #[arg(long = "insecure-registry", value_name = "HOST:PORT")]
+    pub insecure_registries: Vec<String>,
+    /// Log level of every process
+    #[arg(long, default_value = "info")]
+    pub log_level: String,
+    /// Seconds to wait for every node to be Ready
+    #[arg(long, default_value_t = 60)]
+    pub wait: u64,
+    /// Leave the kubeconfig as it is
+    #[arg(long)]
+    pub no_kubeconfig: bool,
+}
+
+impl UpArgs {
+    /// The options that are kept with the cluster, checked.
+    ///
+    /// # Errors
+    /// Says which flag is wrong and why.
+    pub fn into_options(self) -> anyhow::Result<Options> {
+        let options = Options {
+            name: self.selection.name.clone(),
+            nodes: self.nodes,
+            store: self.store,
+            node_cidr: self.node_cidr.trunc(),
+            pod_cidr: self.pod_cidr.trunc(),
+            service_cidr: self.service_cidr.trunc(),
+            insecure_registries: self.insecure_registries,
+            log_level: self.log_level,
+        };
+        options.check()?;
+        Ok(options)
+    }
+}
+
+/// What a running cluster was made with; kept as `cluster.json` in its data folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Options {
+    pub name: String,
+    pub nodes: u8,
+    pub store: Store,
+    pub node_cidr: Ipv4Net,
+    pub pod_cidr: Ipv4Net,
+    pub service_cidr: Ipv4Net,
+    pub insecure_registries: Vec<String>,
+    pub log_level: String,
+}
+
+/// One node: its name and its address in the node subnet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub name: String,
+    pub address: Ipv4Addr,
+}
+
+impl Options {
+    fn check(&self) -> anyhow::Result<()> {
+        check_name(&self.name)?;
+        ensure!(self.nodes >= 1, "--nodes must be at least 1");
+        ensure!(
+            self.nodes <= NODES_MAX,
+            "--nodes must be at most {NODES_MAX}"
+        );
+        ensure!(
+            (8..=24).contains(&self.node_cidr.prefix_len()),
+            "--node-cidr {} must be a /24 or larger",
+            self.node_cidr
+        );
+        ensure!(
+            self.pod_cidr.prefix_len() <= 24,
+            "--pod-cidr {} is too small: each node takes a /24 of it",
+            self.pod_cidr
+        );
+        let pod_blocks = 1u32 << (24 - u32::from(self.pod_cidr.prefix_len())).min(16);
+        ensure!(
+            u32::from(self.nodes) <= pod_blocks,
+            "--pod-cidr {} has room for {pod_blocks} nodes of a /24 each, not {}",
+            self.pod_cidr,
+            self.nodes
+        );
+        ensure!(
+            (8..=28).contains(&self.service_cidr.prefix_len()),
+            "--service-cidr {} must be between a /8 and a /28",
+            self.service_cidr
+        );
+        let ranges = [
+            ("--node-cidr", self.node_cidr),
+            ("--pod-cidr", self.pod_cidr),
+            ("--service-cidr", self.service_cidr),
+        ];
+        for (index, (flag, range)) in ranges.iter().enumerate() {
+            for (other_flag, other) in &ranges[index + 1..] {
+                ensure!(
+                    !overlap(*range, *other),
+                    "{flag} {range} overlaps {other_flag} {other}"
+                );
+            }
+        }
+        for registry in &self.insecure_registries {
+            ensure!(
+                !registry.is_empty() && !registry.contains('/'),
+                "--insecure-registry {registry:?} must be HOST:PORT, without a scheme or path"
+            );
+        }
+        Ok(())
+    }
+
+    /// The machine's address in the node subnet; the apiserver listens here.
+    pub fn gateway(&self) -> Ipv4Addr {
+        nth(self.node_cidr, 1)
+    }
+
+    /// A loopback address of this cluster's own, so that several clusters on one machine may
+    /// use the same health ports.
+    pub fn loopback(&self) -> Ipv4Addr {
+        let [_, b, c, d] = self.gateway().octets();
+        Ipv4Addr::new(127, b, c, d)
+    }
+
+    /// The address of the `kubernetes` Service: the first of the service range.
+    pub fn kubernetes_service(&self) -> Ipv4Addr {
+        nth(self.service_cidr, 1)
+    }
+
+    /// The address of the cluster's DNS: the tenth of the service range, as kubeadm's.
+    pub fn cluster_dns(&self) -> Ipv4Addr {
+        nth(self.service_cidr, 10)
+    }
+
+    /// The nodes, in order.
+    pub fn nodes(&self) -> Vec<Node> {
+        (0..u32::from(self.nodes))
+            .map(|index| Node {
+                name: format!("node-{}", index + 1),
+                address: nth(self.node_cidr, FIRST_NODE_OFFSET + index),
+            })
+            .collect()
+    }
+
+    /// Base URL of the apiserver.
+    pub fn server(&self) -> String {
+        format!("https://{}:{API_PORT}", self.gateway())
+    }
+
+    /// How these options differ from others, one line each; empty when they are the same.
+    pub fn differences(&self, wanted: &Options) -> Vec<String> {
+        let describe = |options: &Options| {
+            [
+                ("--name", options.name.clone()),
+                ("--nodes", options.nodes.to_string()),
+                ("--store", format!("{:?}", options.store).to_lowercase()),
+                ("--node-cidr", options.node_cidr.to_string()),
+                ("--pod-cidr", options.pod_cidr.to_string()),
+                ("--service-cidr", options.service_cidr.to_string()),
+                ("--insecure-registry", options.insecure_registries.join(",")),
+                ("--log-level", options.log_level.clone()),
+            ]
+        };
+        describe(self)
+            .into_iter()
+            .zip(describe(wanted))
+            .filter(|(have, want)| have.1 != want.1)
+            .map(|((flag, have), (_, want))| format!("{flag}: {have:?} now, {want:?} asked for"))
+            .collect()
+    }
+}
+
+/// Whether two ranges share an address.
+pub fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
+}
+
+/// The nth address of a range, counted from its network address.
+fn nth(range: Ipv4Net, index: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(range.network()).wrapping_add(index))
+}
+
+fn check_name(name: &str) -> anyhow::Result<()> {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty()
+        || name.len() > NAME_MAX
+        || !name.chars().all(inner)
+        || name.starts_with('-')
+        || name.ends_with('-')
+    {
+        bail!(
+            "--name {name:?} must be 1 to {NAME_MAX} lower-case letters, digits or '-', and \
+             start and end with a letter or digit"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> Options {
+        Options {
+            name: "skiff".into(),
+            nodes: 3,
+            store: Store::Embedded,
+            node_cidr: "172.30.0.0/24".parse().unwrap(),
+            pod_cidr: "10.244.0.0/16".parse().unwrap(),
+            service_cidr: "10.96.0.0/12".parse().unwrap(),
+            insecure_registries: vec![],
+            log_level: "info".into(),
+        }
+    }
+
+    #[test]
+    fn addresses_follow_from_the_ranges() {
+        let options = options();
+        assert_eq!(options.gateway().to_string(), "172.30.0.1");
+        assert_eq!(options.loopback().to_string(), "127.30.0.1");
+        assert_eq!(options.kubernetes_service().to_string(), "10.96.0.1");
+        assert_eq!(options.cluster_dns().to_string(), "10.96.0.10");
+        let nodes = options.nodes();
+        assert_eq!(nodes[2].name, "node-3");
+        assert_eq!(nodes[2].address.to_string(), "172.30.0.13");
+        assert_eq!(options.server(), "https://172.30.0.1:6443");
+    }
+
+    #[test]
+    fn bad_options_say_which_flag() {
+        type Change = fn(&mut Options);
+        let cases: [(&str, Change); 7] = [
+            ("--name", |o| o.name = "Bad_Name".into()),
+            ("--name", |o| o.name = "thirteen-char".into()),
+            ("--nodes", |o| o.nodes = 0),
+            ("--nodes", |o| o.nodes = 65),
+            ("--pod-cidr", |o| {
+                o.pod_cidr = "10.244.0.0/23".parse().unwrap()
+            }),
+            ("--service-cidr", |o| {
+                o.service_cidr = "10.244.128.0/20".parse().unwrap()
+            }),
+            ("--insecure-registry", |o| {
+                o.insecure_registries = vec!["http://x".into()]
+            }),
+        ];
+        for (flag, change) in cases {
+            let mut options = options();
+            change(&mut options);
+            let message = options.check().unwrap_err().to_string();
+            assert!(message.contains(flag), "{message}");
+        }
+        options().check().unwrap();
+    }
+
+    #[test]
+    fn differences_name_the_flags() {
+        let mut wanted = options();
+        wanted.nodes = 1;
+        let differences = options().differences(&wanted);
+        assert_eq!(differences, ["--nodes: \"3\" now, \"1\" asked for"]);
+        assert!(wanted.differences(&wanted).is_empty());
+    }
+}
