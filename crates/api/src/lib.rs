@@ -1,1 +1,43 @@
+//! The object model that every component shares.
+//!
+//! - [`kind`]: the kind table. One [`KindRow`](kind::KindRow) per kind says everything that does not
+//!   depend on a Rust type (group, version, plural, scope, short names, subresources); the trait
+//!   [`Kind`](kind::Kind) ties a `k8s-openapi` type to its row and to its JSON codec.
+//! - [`object`]: objects whose type is known only at run time, for the apiserver's pipeline.
+//! - [`status`]: Kubernetes' `Status` errors with codes, reasons and causes.
+//! - [`labels`], [`fields`]: selectors. [`quantity`]: resource quantities. [`names`]: name rules.
+//!
+//! Every typed decode and encode of a Kubernetes object happens in this crate, in functions that
+//! are not generic, so that no other crate pays for compiling `k8s-openapi`'s serde code.
+//!
+//! It must not know tokio, I/O, clocks, the store or any component.
 
+pub mod fields;
+pub mod kind;
+pub mod labels;
+pub mod names;
+pub mod object;
+pub mod quantity;
+pub mod status;
+
+pub use kind::{Kind, KindRow};
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+pub use status::ApiError;
+
+/// A point in the store's history: etcd's revision, and Kubernetes' `resourceVersion`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+impl std::fmt::Display for Revision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl std::str::FromStr for Revision {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}

@@ -1,0 +1,275 @@
+//! The kind table: one row per kind, and the trait that ties a type to its row and codec.
+//!
+//! Adding a kind is a line in [`kinds!`]. What a kind does beyond being stored (defaults,
+//! validation, columns) is the apiserver's strategy for it and lives there.
+
+use std::fmt::{self, Debug};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{Metadata, Resource};
+
+use crate::object::Codec;
+
+/// Where objects of a kind live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Namespaced,
+    Cluster,
+}
+
+/// Everything about a kind that does not depend on its Rust type.
+#[derive(Debug)]
+pub struct KindRow {
+    /// `""` for the core group.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    /// Lower-case plural: the resource's name in paths.
+    pub plural: &'static str,
+    pub singular: &'static str,
+    pub scope: Scope,
+    pub short_names: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    /// Names of subresources, without the resource's own: `["status", "scale"]`.
+    pub subresources: &'static [&'static str],
+    /// JSON paths that field selectors may name, beside `metadata.name` and `metadata.namespace`.
+    pub selectable: &'static [&'static str],
+    /// False for kinds that are only ever answered to (reviews) and never stored.
+    pub stored: bool,
+}
+
+impl KindRow {
+    /// `v1` or `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// `pods` or `deployments.apps`: how Kubernetes names a resource in messages.
+    pub fn qualified_resource(&self) -> String {
+        if self.group.is_empty() {
+            self.plural.to_owned()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
+    }
+
+    /// `Pod` or `Deployment.apps`: how Kubernetes names a kind in messages.
+    pub fn qualified_kind(&self) -> String {
+        if self.group.is_empty() {
+            self.kind.to_owned()
+        } else {
+            format!("{}.{}", self.kind, self.group)
+        }
+    }
+
+    pub fn namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+
+    /// Kind name of a list of this kind.
+    pub fn list_kind(&self) -> String {
+        format!("{}List", self.kind)
+    }
+
+    pub fn has_subresource(&self, name: &str) -> bool {
+        self.subresources.contains(&name)
+    }
+}
+
+impl PartialEq for KindRow {
+    fn eq(&self, other: &Self) -> bool {
+        (self.group, self.version, self.kind) == (other.group, other.version, other.kind)
+    }
+}
+
+impl Eq for KindRow {}
+
+impl fmt::Display for KindRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.qualified_resource())
+    }
+}
+
+/// Why bytes are not an object of the kind asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot decode {kind}")]
+pub struct DecodeError {
+    pub kind: &'static str,
+    #[source]
+    pub source: serde_json::Error,
+}
+
+/// A `k8s-openapi` type with its row and codec.
+pub trait Kind:
+    Resource + Metadata<Ty = ObjectMeta> + Clone + Debug + Default + PartialEq + Send + Sync + 'static
+{
+    const ROW: &'static KindRow;
+
+    /// Decodes JSON; fields unknown to the type are passed over.
+    fn decode(json: &[u8]) -> Result<Self, DecodeError>;
+
+    /// Encodes as JSON, `apiVersion` and `kind` first.
+    fn encode(&self) -> Vec<u8>;
+}
+
+/// Declares kinds: `impl Kind`, and the two tables [`KINDS`] and [`CODECS`] in the same order.
+macro_rules! kinds {
+    ($( $ty:ty {
+        $scope:ident $singular:literal
+        $(short $short:expr;)? $(categories $categories:expr;)?
+        $(subresources $subresources:expr;)? $(selectable $selectable:expr;)? $(stored $stored:literal;)?
+    } )*) => {
+        $(
+            impl Kind for $ty {
+                const ROW: &'static KindRow = &KindRow {
+                    group: <$ty as Resource>::GROUP,
+                    version: <$ty as Resource>::VERSION,
+                    kind: <$ty as Resource>::KIND,
+                    plural: <$ty as Resource>::URL_PATH_SEGMENT,
+                    singular: $singular,
+                    scope: Scope::$scope,
+                    short_names: kinds!(@or $($short)?; &[]),
+                    categories: kinds!(@or $($categories)?; &[]),
+                    subresources: kinds!(@or $($subresources)?; &[]),
+                    selectable: kinds!(@or $($selectable)?; &[]),
+                    stored: kinds!(@or $($stored)?; true),
+                };
+
+                fn decode(json: &[u8]) -> Result<Self, DecodeError> {
+                    serde_json::from_slice(json).map_err(|source| DecodeError { kind: Self::KIND, source })
+                }
+
+                fn encode(&self) -> Vec<u8> {
+                    serde_json::to_vec(self).expect("Kubernetes types always serialize to JSON")
+                }
+            }
+        )*
+
+        /// Every built-in kind.
+        pub static KINDS: &[&KindRow] = &[$(<$ty as Kind>::ROW),*];
+
+        /// The codecs of [`KINDS`], in the same order. Apart from the rows, so that a binary that
+        /// only looks rows up does not carry every kind's codec.
+        pub static CODECS: &[Codec] = &[$(Codec::of::<$ty>(crate::object::decode_strict::<$ty>)),*];
+    };
+    (@or $value:expr; $default:expr) => { $value };
+    (@or ; $default:expr) => { $default };
+}
+
+use k8s_openapi::api::{
+    apps::v1 as apps, authentication::v1 as authentication,
+    authorization::v1 as authorization, autoscaling::v1 as autoscaling, batch::v1 as batch,
+    coordination::v1 as coordination, core::v1 as core,
+    discovery::v1 as discovery, networking::v1 as networking,
+    node::v1 as node, policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
+    storage::v1 as storage,
+};
+
+kinds! {
+    core::Namespace { Cluster "namespace" short &["ns"]; subresources &["status", "finalize"]; selectable &["status.phase"]; }
+    core::Node { Cluster "node" short &["no"]; subresources &["status", "proxy"]; selectable &["spec.unschedulable"]; }
+    core::Pod { Namespaced "pod" short &["po"]; categories &["all"];
+        subresources &["status", "log", "exec", "attach", "portforward", "proxy", "binding", "eviction", "ephemeralcontainers", "resize"];
+        selectable &["spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
+            "status.phase", "status.podIP", "status.nominatedNodeName"]; }
+    core::ConfigMap { Namespaced "configmap" short &["cm"]; }
+    core::Secret { Namespaced "secret" selectable &["type"]; }
+    core::ServiceAccount { Namespaced "serviceaccount" short &["sa"]; subresources &["token"]; }
+    core::Service { Namespaced "service" short &["svc"]; categories &["all"]; subresources &["status", "proxy"];
+        selectable &["spec.clusterIP", "spec.type"]; }
+    core::Endpoints { Namespaced "endpoints" short &["ep"]; }
+    core::Event { Namespaced "event" short &["ev"];
+        selectable &["involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
+            "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason",
+            "reportingComponent", "source", "type"]; }
+    core::ReplicationController { Namespaced "replicationcontroller" short &["rc"]; categories &["all"];
+        subresources &["status", "scale"]; selectable &["status.replicas"]; }
+    core::PersistentVolume { Cluster "persistentvolume" short &["pv"]; subresources &["status"]; }
+    core::PersistentVolumeClaim { Namespaced "persistentvolumeclaim" short &["pvc"]; subresources &["status"]; }
+    core::ResourceQuota { Namespaced "resourcequota" short &["quota"]; subresources &["status"]; }
+    core::LimitRange { Namespaced "limitrange" short &["limits"]; }
+    core::PodTemplate { Namespaced "podtemplate" }
+    core::Binding { Namespaced "binding" stored false; }
+    apps::Deployment { Namespaced "deployment" short &["deploy"]; categories &["all"]; subresources &["status", "scale"]; }
+    apps::ReplicaSet { Namespaced "replicaset" short &["rs"]; categories &["all"]; subresources &["status", "scale"];
+        selectable &["status.replicas"]; }
+    apps::StatefulSet { Namespaced "statefulset" short &["sts"]; categories &["all"]; subresources &["status", "scale"]; }
+    apps::DaemonSet { Namespaced "daemonset" short &["ds"]; categories &["all"]; subresources &["status"]; }
+    apps::ControllerRevision { Namespaced "controllerrevision" }
+    batch::Job { Namespaced "job" categories &["all"]; subresources &["status"]; selectable &["status.successful"]; }
+    batch::CronJob { Namespaced "cronjob" short &["cj"]; categories &["all"]; subresources &["status"]; }
+    coordination::Lease { Namespaced "lease" }
+    discovery::EndpointSlice { Namespaced "endpointslice" }
+    networking::Ingress { Namespaced "ingress" short &["ing"]; subresources &["status"]; }
+    networking::IngressClass { Cluster "ingressclass" }
+    networking::NetworkPolicy { Namespaced "networkpolicy" short &["netpol"]; }
+    policy::PodDisruptionBudget { Namespaced "poddisruptionbudget" short &["pdb"]; subresources &["status"]; }
+    rbac::Role { Namespaced "role" }
+    rbac::RoleBinding { Namespaced "rolebinding" }
+    rbac::ClusterRole { Cluster "clusterrole" }
+    rbac::ClusterRoleBinding { Cluster "clusterrolebinding" }
+    scheduling::PriorityClass { Cluster "priorityclass" short &["pc"]; }
+    storage::StorageClass { Cluster "storageclass" short &["sc"]; }
+    node::RuntimeClass { Cluster "runtimeclass" }
+    authentication::TokenReview { Cluster "tokenreview" stored false; }
+    authentication::SelfSubjectReview { Cluster "selfsubjectreview" stored false; }
+    authorization::SubjectAccessReview { Cluster "subjectaccessreview" stored false; }
+    authorization::SelfSubjectAccessReview { Cluster "selfsubjectaccessreview" stored false; }
+    authorization::SelfSubjectRulesReview { Cluster "selfsubjectrulesreview" stored false; }
+    authorization::LocalSubjectAccessReview { Namespaced "localsubjectaccessreview" stored false; }
+}
+
+/// Types of subresources: they have a codec but no resource of their own.
+macro_rules! subresource_kinds {
+    ($($ty:ty => $singular:literal),* $(,)?) => { $(
+        impl Kind for $ty {
+            const ROW: &'static KindRow = &KindRow {
+                group: <$ty as Resource>::GROUP,
+                version: <$ty as Resource>::VERSION,
+                kind: <$ty as Resource>::KIND,
+                plural: "",
+                singular: $singular,
+                scope: Scope::Namespaced,
+                short_names: &[],
+                categories: &[],
+                subresources: &[],
+                selectable: &[],
+                stored: false,
+            };
+
+            fn decode(json: &[u8]) -> Result<Self, DecodeError> {
+                serde_json::from_slice(json).map_err(|source| DecodeError { kind: Self::KIND, source })
+            }
+
+            fn encode(&self) -> Vec<u8> {
+                serde_json::to_vec(self).expect("Kubernetes types always serialize to JSON")
+            }
+        }
+    )* };
+}
+
+subresource_kinds! {
+    autoscaling::Scale => "scale",
+    policy::Eviction => "eviction",
+    authentication::TokenRequest => "tokenrequest",
+}
+
+/// The row of a resource by its path segments.
+pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static KindRow> {
+    KINDS.iter().copied().find(|row| row.plural == plural && row.group == group && row.version == version)
+}
+
+/// The row of a kind by `apiVersion` (`v1`, `apps/v1`) and kind.
+pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static KindRow> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    KINDS.iter().copied().find(|row| row.kind == kind && row.group == group && row.version == version)
+}
+
+/// The codec of a row of [`KINDS`].
+pub fn codec(row: &KindRow) -> Option<&'static Codec> {
+    KINDS.iter().position(|candidate| *candidate == row).map(|index| &CODECS[index])
+}

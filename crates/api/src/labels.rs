@@ -1,0 +1,276 @@
+//! Label selectors: the text form of queries and the structured form inside objects
+//! (`k8s.io/apimachinery/pkg/labels`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use crate::names;
+
+/// One condition on labels.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Requirement {
+    Exists(String),
+    NotExists(String),
+    In(String, Vec<String>),
+    NotIn(String, Vec<String>),
+    /// Greater or less than an integer: node affinity and text selectors.
+    Greater(String, i64),
+    Less(String, i64),
+}
+
+impl Requirement {
+    pub fn matches(&self, get: impl Fn(&str) -> Option<String>) -> bool {
+        let number = |key: &str| get(key).and_then(|value| value.parse::<i64>().ok());
+        match self {
+            Self::Exists(key) => get(key).is_some(),
+            Self::NotExists(key) => get(key).is_none(),
+            Self::In(key, values) => get(key).is_some_and(|value| values.contains(&value)),
+            Self::NotIn(key, values) => get(key).is_none_or(|value| !values.contains(&value)),
+            Self::Greater(key, bound) => number(key).is_some_and(|value| value > *bound),
+            Self::Less(key, bound) => number(key).is_some_and(|value| value < *bound),
+        }
+    }
+
+    fn matches_map(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
+        let get = |key: &str| labels.and_then(|labels| labels.get(key));
+        let number = |key: &str| get(key).and_then(|value| value.parse::<i64>().ok());
+        match self {
+            Self::Exists(key) => get(key).is_some(),
+            Self::NotExists(key) => get(key).is_none(),
+            Self::In(key, values) => get(key).is_some_and(|value| values.contains(value)),
+            Self::NotIn(key, values) => get(key).is_none_or(|value| !values.contains(value)),
+            Self::Greater(key, bound) => number(key).is_some_and(|value| value > *bound),
+            Self::Less(key, bound) => number(key).is_some_and(|value| value < *bound),
+        }
+    }
+}
+
+/// All requirements together; none: everything matches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Selector {
+    requirements: Vec<Requirement>,
+    nothing: bool,
+}
+
+/// Why a selector is not one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SelectorError(pub String);
+
+impl Selector {
+    /// Matches everything.
+    pub fn everything() -> Self {
+        Self::default()
+    }
+
+    /// Matches nothing: what a missing `LabelSelector` means.
+    pub fn nothing() -> Self {
+        Self { requirements: Vec::new(), nothing: true }
+    }
+
+    pub fn new(requirements: Vec<Requirement>) -> Self {
+        Self { requirements, nothing: false }
+    }
+
+    /// `matchLabels` only: selectors of Services and ReplicationControllers.
+    pub fn from_map(labels: &BTreeMap<String, String>) -> Self {
+        Self::new(labels.iter().map(|(key, value)| Requirement::In(key.clone(), vec![value.clone()])).collect())
+    }
+
+    /// The selector inside an object. `None` matches nothing, an empty one everything.
+    pub fn from_label_selector(selector: Option<&LabelSelector>) -> Result<Self, SelectorError> {
+        let Some(selector) = selector else { return Ok(Self::nothing()) };
+        let mut all = Self::from_map(selector.match_labels.as_ref().unwrap_or(&BTreeMap::new()));
+        for expression in selector.match_expressions.iter().flatten() {
+            let key = expression.key.clone();
+            let values = expression.values.clone().unwrap_or_default();
+            all.requirements.push(match (expression.operator.as_str(), values.is_empty()) {
+                ("In", false) => Requirement::In(key, values),
+                ("NotIn", false) => Requirement::NotIn(key, values),
+                ("Exists", true) => Requirement::Exists(key),
+                ("DoesNotExist", true) => Requirement::NotExists(key),
+                ("In" | "NotIn", true) => {
+                    return Err(SelectorError("for 'in', 'notin' operators, values set can't be empty".into()));
+                }
+                ("Exists" | "DoesNotExist", false) => {
+                    return Err(SelectorError("values set must be empty for exists and does not exist".into()));
+                }
+                (operator, _) => {
+                    return Err(SelectorError(format!("{operator:?} is not a valid label selector operator")));
+                }
+            });
+        }
+        Ok(all)
+    }
+
+    /// The text form: `a=b,c!=d,e in (f,g),!h,i>3`.
+    pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        let mut requirements = Vec::new();
+        for part in split_outside_parentheses(text)? {
+            let part = part.trim();
+            if part.is_empty() {
+                if text.trim().is_empty() {
+                    continue;
+                }
+                return Err(SelectorError(format!("unable to parse requirement: found '' in {text:?}, expected: identifier")));
+            }
+            requirements.push(parse_requirement(part)?);
+        }
+        requirements.sort();
+        Ok(Self::new(requirements))
+    }
+
+    pub fn matches(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
+        !self.nothing && self.requirements.iter().all(|requirement| requirement.matches_map(labels))
+    }
+
+    /// Matches with labels looked up by `get`.
+    pub fn matches_with(&self, get: impl Fn(&str) -> Option<String>) -> bool {
+        !self.nothing && self.requirements.iter().all(|requirement| requirement.matches(&get))
+    }
+
+    pub fn is_everything(&self) -> bool {
+        !self.nothing && self.requirements.is_empty()
+    }
+
+    pub fn requirements(&self) -> &[Requirement] {
+        &self.requirements
+    }
+}
+
+fn split_outside_parentheses(text: &str) -> Result<Vec<&str>, SelectorError> {
+    let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0usize);
+    for (index, character) in text.char_indices() {
+        match character {
+            '(' => depth += 1,
+            ')' => {
+                depth = depth.checked_sub(1).ok_or_else(|| SelectorError(format!("unable to parse requirement: unexpected ')' in {text:?}")))?;
+            }
+            ',' if depth == 0 => {
+                parts.push(&text[start..index]);
+                start = index + 1;
+            }
+            _ => {}
+        }
+    }
+    if depth != 0 {
+        return Err(SelectorError(format!("unable to parse requirement: missing ')' in {text:?}")));
+    }
+    parts.push(&text[start..]);
+    Ok(parts)
+}
+
+fn checked(key: &str, values: &[String]) -> Result<String, SelectorError> {
+    let key = key.trim();
+    if let Some(error) = names::qualified_name(key).first() {
+        return Err(SelectorError(format!("key: Invalid value: {key:?}: {error}")));
+    }
+    for value in values {
+        if let Some(error) = names::label_value(value).first() {
+            return Err(SelectorError(format!("values[0][{key}]: Invalid value: {value:?}: {error}")));
+        }
+    }
+    Ok(key.to_owned())
+}
+
+fn parse_requirement(part: &str) -> Result<Requirement, SelectorError> {
+    if let Some(key) = part.strip_prefix('!') {
+        return Ok(Requirement::NotExists(checked(key, &[])?));
+    }
+    if let Some((head, list)) = part.split_once('(') {
+        let list = list.strip_suffix(')').ok_or_else(|| SelectorError(format!("unable to parse requirement: {part:?}")))?;
+        let mut values: Vec<String> = list.split(',').map(|value| value.trim().to_owned()).collect();
+        values.sort();
+        let mut words = head.split_whitespace();
+        return match (words.next(), words.next(), words.next()) {
+            (Some(key), Some("in"), None) => Ok(Requirement::In(checked(key, &values)?, values)),
+            (Some(key), Some("notin"), None) => Ok(Requirement::NotIn(checked(key, &values)?, values)),
+            _ => Err(SelectorError(format!("unable to parse requirement: found {head:?}, expected: in, notin"))),
+        };
+    }
+    let one = |value: &str| vec![value.trim().to_owned()];
+    if let Some((key, value)) = part.split_once("!=") {
+        let values = one(value);
+        return Ok(Requirement::NotIn(checked(key, &values)?, values));
+    }
+    if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
+        let values = one(value);
+        return Ok(Requirement::In(checked(key, &values)?, values));
+    }
+    for (sign, make) in [('>', Requirement::Greater as fn(String, i64) -> Requirement), ('<', Requirement::Less)] {
+        if let Some((key, value)) = part.split_once(sign) {
+            let bound = value.trim().parse().map_err(|_| SelectorError("for 'Gt', 'Lt' operators, the value must be an integer".into()))?;
+            return Ok(make(checked(key, &[])?, bound));
+        }
+    }
+    if part.split_whitespace().count() > 1 {
+        return Err(SelectorError(format!("unable to parse requirement: found {part:?}, expected: in, notin, =, ==, !=, gt, lt")));
+    }
+    Ok(Requirement::Exists(checked(part, &[])?))
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, requirement) in self.requirements.iter().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            match requirement {
+                Requirement::Exists(key) => f.write_str(key)?,
+                Requirement::NotExists(key) => write!(f, "!{key}")?,
+                Requirement::In(key, values) if values.len() == 1 => write!(f, "{key}={}", values[0])?,
+                Requirement::In(key, values) => write!(f, "{key} in ({})", values.join(","))?,
+                Requirement::NotIn(key, values) if values.len() == 1 => write!(f, "{key}!={}", values[0])?,
+                Requirement::NotIn(key, values) => write!(f, "{key} notin ({})", values.join(","))?,
+                Requirement::Greater(key, bound) => write!(f, "{key}>{bound}")?,
+                Requirement::Less(key, bound) => write!(f, "{key}<{bound}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+    }
+
+    #[test]
+    fn selectors_match_as_written() {
+        let map = labels(&[("app", "web"), ("tier", "front"), ("n", "5")]);
+        for (text, expected) in [
+            ("", true),
+            ("app=web", true),
+            ("app==web,tier!=back", true),
+            ("app in (web, api),tier notin (back)", true),
+            ("missing notin (x)", true),
+            ("!missing,app", true),
+            ("n>4,n<6", true),
+            ("app=api", false),
+            ("!app", false),
+            ("n>5", false),
+        ] {
+            let selector = Selector::parse(text).unwrap();
+            assert_eq!(selector.matches(Some(&map)), expected, "{text}");
+            assert_eq!(Selector::parse(&selector.to_string()).unwrap(), selector, "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_selectors_are_refused() {
+        for text in ["a=b,", "a in b", "a in (b", "=x", "a b", "a=b c", "a>x", ",", "a)"] {
+            assert!(Selector::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_selector_matches_nothing_and_an_empty_one_everything() {
+        assert!(!Selector::from_label_selector(None).unwrap().matches(None));
+        assert!(Selector::from_label_selector(Some(&LabelSelector::default())).unwrap().matches(None));
+    }
+}
