@@ -21,17 +21,30 @@ impl Selector {
     /// Parses the text form; `\` escapes `,`, `=` and itself in values.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut requirements = Vec::new();
-        for term in split_unescaped(text, ',').into_iter().filter(|term| !term.is_empty()) {
+        for term in split_unescaped(text, ',')
+            .into_iter()
+            .filter(|term| !term.is_empty())
+        {
             let Some(at) = find_unescaped(term, '=') else {
-                return Err(SelectorError(format!("invalid selector: '{text}'; can't understand '{term}'")));
+                return Err(SelectorError(format!(
+                    "invalid selector: '{text}'; can't understand '{term}'"
+                )));
             };
             let (left, right) = (&term[..at], &term[at + 1..]);
             let (field, equal) = match left.strip_suffix('!') {
                 Some(field) => (field, false),
                 None => (left, true),
             };
-            let value = if equal { right.strip_prefix('=').unwrap_or(right) } else { right };
-            requirements.push(Requirement { field: field.to_owned(), value: unescape(value)?, equal });
+            let value = if equal {
+                right.strip_prefix('=').unwrap_or(right)
+            } else {
+                right
+            };
+            requirements.push(Requirement {
+                field: field.to_owned(),
+                value: unescape(value)?,
+                equal,
+            });
         }
         Ok(Self(requirements))
     }
@@ -52,12 +65,17 @@ impl Selector {
 
     /// Matches with fields looked up by `get`; a missing field is the empty string.
     pub fn matches<'a>(&self, get: impl Fn(&str) -> &'a str) -> bool {
-        self.0.iter().all(|requirement| (get(&requirement.field) == requirement.value) == requirement.equal)
+        self.0
+            .iter()
+            .all(|requirement| (get(&requirement.field) == requirement.value) == requirement.equal)
     }
 
     /// The value that `field` must equal, if the selector says so.
     pub fn exact(&self, field: &str) -> Option<&str> {
-        self.0.iter().find(|requirement| requirement.equal && requirement.field == field).map(|requirement| requirement.value.as_str())
+        self.0
+            .iter()
+            .find(|requirement| requirement.equal && requirement.field == field)
+            .map(|requirement| requirement.value.as_str())
     }
 
     pub fn is_everything(&self) -> bool {
@@ -70,7 +88,11 @@ impl fmt::Display for Selector {
         for (index, requirement) in self.0.iter().enumerate() {
             let comma = if index > 0 { "," } else { "" };
             let sign = if requirement.equal { "=" } else { "!=" };
-            let value = requirement.value.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=");
+            let value = requirement
+                .value
+                .replace('\\', "\\\\")
+                .replace(',', "\\,")
+                .replace('=', "\\=");
             write!(f, "{comma}{}{sign}{value}", requirement.field)?;
         }
         Ok(())
@@ -103,10 +125,16 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
         match character {
             '\\' => match characters.next() {
                 Some(next @ ('\\' | ',' | '=')) => out.push(next),
-                _ => return Err(SelectorError(format!("invalid field selector: invalid escape sequence in value: {value}"))),
+                _ => {
+                    return Err(SelectorError(format!(
+                        "invalid field selector: invalid escape sequence in value: {value}"
+                    )));
+                }
             },
             ',' | '=' => {
-                return Err(SelectorError(format!("invalid field selector: unescaped character in value: {character}")));
+                return Err(SelectorError(format!(
+                    "invalid field selector: unescaped character in value: {character}"
+                )));
             }
             other => out.push(other),
         }
@@ -122,9 +150,16 @@ mod tests {
     #[test]
     fn selectors_match_and_print_as_written() {
         let selector = Selector::parse(r"metadata.name==a\,b,status.phase!=Running").unwrap();
-        assert!(selector.matches(|field| if field == "metadata.name" { "a,b" } else { "Pending" }));
+        assert!(selector.matches(|field| if field == "metadata.name" {
+            "a,b"
+        } else {
+            "Pending"
+        }));
         assert!(!selector.matches(|_| "Running"));
-        assert_eq!(selector.to_string(), r"metadata.name=a\,b,status.phase!=Running");
+        assert_eq!(
+            selector.to_string(),
+            r"metadata.name=a\,b,status.phase!=Running"
+        );
         assert_eq!(selector.exact("metadata.name"), Some("a,b"));
         assert!(Selector::parse("nonsense").is_err());
         assert!(Selector::parse(r"a=\x").is_err());
@@ -133,8 +168,16 @@ mod tests {
     #[test]
     fn unknown_fields_are_refused() {
         let row = k8s_openapi::api::core::v1::Pod::ROW;
-        assert!(Selector::parse("spec.nodeName=n").unwrap().check(row).is_ok());
-        let error = Selector::parse("spec.foo=n").unwrap().check(row).unwrap_err();
+        assert!(
+            Selector::parse("spec.nodeName=n")
+                .unwrap()
+                .check(row)
+                .is_ok()
+        );
+        let error = Selector::parse("spec.foo=n")
+            .unwrap()
+            .check(row)
+            .unwrap_err();
         assert_eq!(error.to_string(), "field label not supported: spec.foo");
     }
 }

@@ -161,12 +161,10 @@ macro_rules! kinds {
 }
 
 use k8s_openapi::api::{
-    apps::v1 as apps, authentication::v1 as authentication,
-    authorization::v1 as authorization, autoscaling::v1 as autoscaling, batch::v1 as batch,
-    coordination::v1 as coordination, core::v1 as core,
-    discovery::v1 as discovery, networking::v1 as networking,
-    node::v1 as node, policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
-    storage::v1 as storage,
+    apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization,
+    autoscaling::v1 as autoscaling, batch::v1 as batch, coordination::v1 as coordination,
+    core::v1 as core, discovery::v1 as discovery, networking::v1 as networking, node::v1 as node,
+    policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
 };
 
 kinds! {
@@ -260,16 +258,25 @@ subresource_kinds! {
 
 /// The row of a resource by its path segments.
 pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static KindRow> {
-    KINDS.iter().copied().find(|row| row.plural == plural && row.group == group && row.version == version)
+    KINDS
+        .iter()
+        .copied()
+        .find(|row| row.plural == plural && row.group == group && row.version == version)
 }
 
 /// The row of a kind by `apiVersion` (`v1`, `apps/v1`) and kind.
 pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static KindRow> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    KINDS.iter().copied().find(|row| row.kind == kind && row.group == group && row.version == version)
+    KINDS
+        .iter()
+        .copied()
+        .find(|row| row.kind == kind && row.group == group && row.version == version)
 }
 
 /// The codec of a row of [`KINDS`].
 pub fn codec(row: &KindRow) -> Option<&'static Codec> {
-    KINDS.iter().position(|candidate| *candidate == row).map(|index| &CODECS[index])
+    KINDS
+        .iter()
+        .position(|candidate| *candidate == row)
+        .map(|index| &CODECS[index])
 }

@@ -67,40 +67,60 @@ impl Selector {
 
     /// Matches nothing: what a missing `LabelSelector` means.
     pub fn nothing() -> Self {
-        Self { requirements: Vec::new(), nothing: true }
+        Self {
+            requirements: Vec::new(),
+            nothing: true,
+        }
     }
 
     pub fn new(requirements: Vec<Requirement>) -> Self {
-        Self { requirements, nothing: false }
+        Self {
+            requirements,
+            nothing: false,
+        }
     }
 
     /// `matchLabels` only: selectors of Services and ReplicationControllers.
     pub fn from_map(labels: &BTreeMap<String, String>) -> Self {
-        Self::new(labels.iter().map(|(key, value)| Requirement::In(key.clone(), vec![value.clone()])).collect())
+        Self::new(
+            labels
+                .iter()
+                .map(|(key, value)| Requirement::In(key.clone(), vec![value.clone()]))
+                .collect(),
+        )
     }
 
     /// The selector inside an object. `None` matches nothing, an empty one everything.
     pub fn from_label_selector(selector: Option<&LabelSelector>) -> Result<Self, SelectorError> {
-        let Some(selector) = selector else { return Ok(Self::nothing()) };
+        let Some(selector) = selector else {
+            return Ok(Self::nothing());
+        };
         let mut all = Self::from_map(selector.match_labels.as_ref().unwrap_or(&BTreeMap::new()));
         for expression in selector.match_expressions.iter().flatten() {
             let key = expression.key.clone();
             let values = expression.values.clone().unwrap_or_default();
-            all.requirements.push(match (expression.operator.as_str(), values.is_empty()) {
-                ("In", false) => Requirement::In(key, values),
-                ("NotIn", false) => Requirement::NotIn(key, values),
-                ("Exists", true) => Requirement::Exists(key),
-                ("DoesNotExist", true) => Requirement::NotExists(key),
-                ("In" | "NotIn", true) => {
-                    return Err(SelectorError("for 'in', 'notin' operators, values set can't be empty".into()));
-                }
-                ("Exists" | "DoesNotExist", false) => {
-                    return Err(SelectorError("values set must be empty for exists and does not exist".into()));
-                }
-                (operator, _) => {
-                    return Err(SelectorError(format!("{operator:?} is not a valid label selector operator")));
-                }
-            });
+            all.requirements
+                .push(match (expression.operator.as_str(), values.is_empty()) {
+                    ("In", false) => Requirement::In(key, values),
+                    ("NotIn", false) => Requirement::NotIn(key, values),
+                    ("Exists", true) => Requirement::Exists(key),
+                    ("DoesNotExist", true) => Requirement::NotExists(key),
+                    ("In" | "NotIn", true) => {
+                        return Err(SelectorError(
+                            "for 'in', 'notin' operators, values set can't be empty".into(),
+                        ));
+                    }
+                    ("Exists" | "DoesNotExist", false) => {
+                        return Err(SelectorError(
+                            "values set must be empty for exists and does not exist".into(),
+                        ));
+                    }
+                    (operator, _) => {
+                        return Err(SelectorError(format!(
+                            "{operator:?} is not a valid label selector operator"
+                        )));
+                    }
+                });
         }
         Ok(all)
     }
@@ -114,7 +134,9 @@ impl Selector {
                 if text.trim().is_empty() {
                     continue;
                 }
-                return Err(SelectorError(format!("unable to parse requirement: found '' in {text:?}, expected: identifier")));
+                return Err(SelectorError(format!(
+                    "unable to parse requirement: found '' in {text:?}, expected: identifier"
+                )));
             }
             requirements.push(parse_requirement(part)?);
         }
@@ -123,12 +145,20 @@ impl Selector {
     }
 
     pub fn matches(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
-        !self.nothing && self.requirements.iter().all(|requirement| requirement.matches_map(labels))
+        !self.nothing
+            && self
+                .requirements
+                .iter()
+                .all(|requirement| requirement.matches_map(labels))
     }
 
     /// Matches with labels looked up by `get`.
     pub fn matches_with(&self, get: impl Fn(&str) -> Option<String>) -> bool {
-        !self.nothing && self.requirements.iter().all(|requirement| requirement.matches(&get))
+        !self.nothing
+            && self
+                .requirements
+                .iter()
+                .all(|requirement| requirement.matches(&get))
     }
 
     pub fn is_everything(&self) -> bool {
@@ -146,7 +176,11 @@ fn split_outside_parentheses(text: &str) -> Result<Vec<&str>, SelectorError> {
         match character {
             '(' => depth += 1,
             ')' => {
-                depth = depth.checked_sub(1).ok_or_else(|| SelectorError(format!("unable to parse requirement: unexpected ')' in {text:?}")))?;
+                depth = depth.checked_sub(1).ok_or_else(|| {
+                    SelectorError(format!(
+                        "unable to parse requirement: unexpected ')' in {text:?}"
+                    ))
+                })?;
             }
             ',' if depth == 0 => {
                 parts.push(&text[start..index]);
@@ -156,7 +190,9 @@ fn split_outside_parentheses(text: &str) -> Result<Vec<&str>, SelectorError> {
         }
     }
     if depth != 0 {
-        return Err(SelectorError(format!("unable to parse requirement: missing ')' in {text:?}")));
+        return Err(SelectorError(format!(
+            "unable to parse requirement: missing ')' in {text:?}"
+        )));
     }
     parts.push(&text[start..]);
     Ok(parts)
@@ -165,11 +201,15 @@ fn split_outside_parentheses(text: &str) -> Result<Vec<&str>, SelectorError> {
 fn checked(key: &str, values: &[String]) -> Result<String, SelectorError> {
     let key = key.trim();
     if let Some(error) = names::qualified_name(key).first() {
-        return Err(SelectorError(format!("key: Invalid value: {key:?}: {error}")));
+        return Err(SelectorError(format!(
+            "key: Invalid value: {key:?}: {error}"
+        )));
     }
     for value in values {
         if let Some(error) = names::label_value(value).first() {
-            return Err(SelectorError(format!("values[0][{key}]: Invalid value: {value:?}: {error}")));
+            return Err(SelectorError(format!(
+                "values[0][{key}]: Invalid value: {value:?}: {error}"
+            )));
         }
     }
     Ok(key.to_owned())
@@ -180,14 +220,23 @@ fn parse_requirement(part: &str) -> Result<Requirement, SelectorError> {
         return Ok(Requirement::NotExists(checked(key, &[])?));
     }
     if let Some((head, list)) = part.split_once('(') {
-        let list = list.strip_suffix(')').ok_or_else(|| SelectorError(format!("unable to parse requirement: {part:?}")))?;
-        let mut values: Vec<String> = list.split(',').map(|value| value.trim().to_owned()).collect();
+        let list = list
+            .strip_suffix(')')
+            .ok_or_else(|| SelectorError(format!("unable to parse requirement: {part:?}")))?;
+        let mut values: Vec<String> = list
+            .split(',')
+            .map(|value| value.trim().to_owned())
+            .collect();
         values.sort();
         let mut words = head.split_whitespace();
         return match (words.next(), words.next(), words.next()) {
             (Some(key), Some("in"), None) => Ok(Requirement::In(checked(key, &values)?, values)),
-            (Some(key), Some("notin"), None) => Ok(Requirement::NotIn(checked(key, &values)?, values)),
-            _ => Err(SelectorError(format!("unable to parse requirement: found {head:?}, expected: in, notin"))),
+            (Some(key), Some("notin"), None) => {
+                Ok(Requirement::NotIn(checked(key, &values)?, values))
+            }
+            _ => Err(SelectorError(format!(
+                "unable to parse requirement: found {head:?}, expected: in, notin"
+            ))),
         };
     }
     let one = |value: &str| vec![value.trim().to_owned()];
@@ -199,14 +248,21 @@ fn parse_requirement(part: &str) -> Result<Requirement, SelectorError> {
         let values = one(value);
         return Ok(Requirement::In(checked(key, &values)?, values));
     }
-    for (sign, make) in [('>', Requirement::Greater as fn(String, i64) -> Requirement), ('<', Requirement::Less)] {
+    for (sign, make) in [
+        ('>', Requirement::Greater as fn(String, i64) -> Requirement),
+        ('<', Requirement::Less),
+    ] {
         if let Some((key, value)) = part.split_once(sign) {
-            let bound = value.trim().parse().map_err(|_| SelectorError("for 'Gt', 'Lt' operators, the value must be an integer".into()))?;
+            let bound = value.trim().parse().map_err(|_| {
+                SelectorError("for 'Gt', 'Lt' operators, the value must be an integer".into())
+            })?;
             return Ok(make(checked(key, &[])?, bound));
         }
     }
     if part.split_whitespace().count() > 1 {
-        return Err(SelectorError(format!("unable to parse requirement: found {part:?}, expected: in, notin, =, ==, !=, gt, lt")));
+        return Err(SelectorError(format!(
+            "unable to parse requirement: found {part:?}, expected: in, notin, =, ==, !=, gt, lt"
+        )));
     }
     Ok(Requirement::Exists(checked(part, &[])?))
 }
@@ -220,9 +276,13 @@ impl fmt::Display for Selector {
             match requirement {
                 Requirement::Exists(key) => f.write_str(key)?,
                 Requirement::NotExists(key) => write!(f, "!{key}")?,
-                Requirement::In(key, values) if values.len() == 1 => write!(f, "{key}={}", values[0])?,
+                Requirement::In(key, values) if values.len() == 1 => {
+                    write!(f, "{key}={}", values[0])?
+                }
                 Requirement::In(key, values) => write!(f, "{key} in ({})", values.join(","))?,
-                Requirement::NotIn(key, values) if values.len() == 1 => write!(f, "{key}!={}", values[0])?,
+                Requirement::NotIn(key, values) if values.len() == 1 => {
+                    write!(f, "{key}!={}", values[0])?
+                }
                 Requirement::NotIn(key, values) => write!(f, "{key} notin ({})", values.join(","))?,
                 Requirement::Greater(key, bound) => write!(f, "{key}>{bound}")?,
                 Requirement::Less(key, bound) => write!(f, "{key}<{bound}")?,
@@ -237,7 +297,10 @@ mod tests {
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).into(), (*value).into()))
+            .collect()
     }
 
     #[test]
@@ -257,13 +320,19 @@ mod tests {
         ] {
             let selector = Selector::parse(text).unwrap();
             assert_eq!(selector.matches(Some(&map)), expected, "{text}");
-            assert_eq!(Selector::parse(&selector.to_string()).unwrap(), selector, "{text}");
+            assert_eq!(
+                Selector::parse(&selector.to_string()).unwrap(),
+                selector,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn bad_selectors_are_refused() {
-        for text in ["a=b,", "a in b", "a in (b", "=x", "a b", "a=b c", "a>x", ",", "a)"] {
+        for text in [
+            "a=b,", "a in b", "a in (b", "=x", "a b", "a=b c", "a>x", ",", "a)",
+        ] {
             assert!(Selector::parse(text).is_err(), "{text}");
         }
     }
@@ -271,6 +340,10 @@ mod tests {
     #[test]
     fn a_missing_selector_matches_nothing_and_an_empty_one_everything() {
         assert!(!Selector::from_label_selector(None).unwrap().matches(None));
-        assert!(Selector::from_label_selector(Some(&LabelSelector::default())).unwrap().matches(None));
+        assert!(
+            Selector::from_label_selector(Some(&LabelSelector::default()))
+                .unwrap()
+                .matches(None)
+        );
     }
 }

@@ -20,8 +20,8 @@ pub mod object;
 pub mod quantity;
 pub mod status;
 
-pub use kind::{Kind, KindRow};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+pub use kind::{Kind, KindRow};
 pub use status::ApiError;
 
 /// A point in the store's history: etcd's revision, and Kubernetes' `resourceVersion`.

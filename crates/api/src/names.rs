@@ -79,9 +79,17 @@ pub fn path_segment(name: &str) -> Vec<String> {
 
 fn qualified_chars(text: &str) -> bool {
     !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-        && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
-        && text.bytes().last().is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && text
+            .bytes()
+            .next()
+            .is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && text
+            .bytes()
+            .last()
+            .is_some_and(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// `name` or `prefix/name`: keys of labels and annotations, names of resources.
@@ -90,13 +98,20 @@ pub fn qualified_name(text: &str) -> Vec<String> {
     let name = match text.split_once('/') {
         None => text,
         Some((_, rest)) if rest.contains('/') => {
-            return vec![format!("a qualified name {} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')", &QUALIFIED[10..])];
+            return vec![format!(
+                "a qualified name {} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+                &QUALIFIED[10..]
+            )];
         }
         Some((prefix, name)) => {
             if prefix.is_empty() {
                 errors.push("prefix part must be non-empty".to_owned());
             } else {
-                errors.extend(dns_subdomain(prefix).into_iter().map(|error| format!("prefix part {error}")));
+                errors.extend(
+                    dns_subdomain(prefix)
+                        .into_iter()
+                        .map(|error| format!("prefix part {error}")),
+                );
             }
             name
         }
@@ -130,7 +145,11 @@ pub fn config_map_key(key: &str) -> Vec<String> {
     if key.len() > DNS_SUBDOMAIN_MAX {
         errors.push(too_long(DNS_SUBDOMAIN_MAX));
     }
-    if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+    if key.is_empty()
+        || !key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    {
         errors.push(CONFIG_KEY.to_owned());
     } else if key == "." || key == ".." {
         errors.push(format!("must not be '{key}'"));
@@ -147,13 +166,28 @@ mod tests {
     #[test]
     fn names() {
         let ok = |errors: Vec<String>| errors.is_empty();
-        assert!(ok(dns_label("a-1")) && !ok(dns_label("A")) && !ok(dns_label("-a")) && !ok(dns_label("")));
+        assert!(
+            ok(dns_label("a-1"))
+                && !ok(dns_label("A"))
+                && !ok(dns_label("-a"))
+                && !ok(dns_label(""))
+        );
         assert!(!ok(dns_label(&"a".repeat(64))));
         assert!(ok(dns_1035_label("a1")) && !ok(dns_1035_label("1a")));
-        assert!(ok(dns_subdomain("a.b-c.d")) && !ok(dns_subdomain("a..b")) && !ok(dns_subdomain("a_b")));
-        assert!(ok(qualified_name("example.com/My_Name")) && !ok(qualified_name("/x")) && !ok(qualified_name("a/b/c")));
+        assert!(
+            ok(dns_subdomain("a.b-c.d")) && !ok(dns_subdomain("a..b")) && !ok(dns_subdomain("a_b"))
+        );
+        assert!(
+            ok(qualified_name("example.com/My_Name"))
+                && !ok(qualified_name("/x"))
+                && !ok(qualified_name("a/b/c"))
+        );
         assert!(ok(label_value("")) && ok(label_value("a_B")) && !ok(label_value("a b")));
-        assert!(ok(config_map_key(".bashrc")) && !ok(config_map_key("..x")) && !ok(config_map_key("a/b")));
+        assert!(
+            ok(config_map_key(".bashrc"))
+                && !ok(config_map_key("..x"))
+                && !ok(config_map_key("a/b"))
+        );
         assert!(ok(path_segment("system:node")) && !ok(path_segment("a/b")));
     }
 }

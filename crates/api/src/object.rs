@@ -48,7 +48,10 @@ impl<K: Kind> Object for K {
     }
 
     fn equals(&self, other: &dyn Object) -> bool {
-        other.as_any().downcast_ref::<K>().is_some_and(|other| self == other)
+        other
+            .as_any()
+            .downcast_ref::<K>()
+            .is_some_and(|other| self == other)
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -83,7 +86,10 @@ impl Codec {
     pub(crate) const fn of<K: Kind>(
         decode_strict: fn(&[u8]) -> Result<(Box<dyn Object>, Vec<String>), DecodeError>,
     ) -> Self {
-        Self { decode: decode::<K>, decode_strict }
+        Self {
+            decode: decode::<K>,
+            decode_strict,
+        }
     }
 }
 
@@ -96,9 +102,13 @@ pub(crate) fn decode_strict<K: Kind + DeserializeOwned>(
 ) -> Result<(Box<dyn Object>, Vec<String>), DecodeError> {
     let mut unknown = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let object: K = serde_ignored::deserialize(&mut deserializer, |path| unknown.push(field_path(&path)))
-        .and_then(|object| deserializer.end().map(|()| object))
-        .map_err(|source| DecodeError { kind: K::KIND, source })?;
+    let object: K =
+        serde_ignored::deserialize(&mut deserializer, |path| unknown.push(field_path(&path)))
+            .and_then(|object| deserializer.end().map(|()| object))
+            .map_err(|source| DecodeError {
+                kind: K::KIND,
+                source,
+            })?;
     Ok((Box::new(object), unknown))
 }
 
@@ -112,7 +122,9 @@ fn field_path(path: &serde_ignored::Path<'_>) -> String {
             parent if parent.is_empty() => key.clone(),
             parent => format!("{parent}.{key}"),
         },
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => field_path(parent),
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => field_path(parent),
     }
 }
 
@@ -126,14 +138,22 @@ mod tests {
         let json = br#"{"metadata":{"name":"a","x":1},"spec":{"containers":[{"name":"c","foo":{"a":1}}],"bar":[]}}"#;
         let (object, unknown) = (codec.decode_strict)(json).unwrap();
         assert_eq!(object.metadata().name.as_deref(), Some("a"));
-        assert_eq!(unknown, ["metadata.x", "spec.containers[0].foo", "spec.bar"]);
+        assert_eq!(
+            unknown,
+            ["metadata.x", "spec.containers[0].foo", "spec.bar"]
+        );
     }
 
     #[test]
     fn every_kind_survives_a_round_trip() {
         for (row, codec) in crate::kind::KINDS.iter().zip(crate::kind::CODECS) {
-            let json = format!(r#"{{"apiVersion":"{}","kind":"{}","metadata":{{"name":"a"}}}}"#, row.api_version(), row.kind);
-            let object = (codec.decode)(json.as_bytes()).unwrap_or_else(|error| panic!("{row}: {error:?}"));
+            let json = format!(
+                r#"{{"apiVersion":"{}","kind":"{}","metadata":{{"name":"a"}}}}"#,
+                row.api_version(),
+                row.kind
+            );
+            let object =
+                (codec.decode)(json.as_bytes()).unwrap_or_else(|error| panic!("{row}: {error:?}"));
             let again = (codec.decode)(&object.encode()).unwrap();
             assert!(object.equals(&*again), "{row}");
             assert_eq!(object.row(), *row);

@@ -5,7 +5,9 @@
 
 use std::fmt;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status, StatusCause, StatusDetails};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    ListMeta, Status, StatusCause, StatusDetails,
+};
 
 use crate::kind::KindRow;
 
@@ -82,24 +84,52 @@ pub struct FieldError {
 
 impl FieldError {
     /// `value` is anything JSON-like: strings are printed quoted, the rest as JSON.
-    pub fn invalid(field: impl Into<String>, value: impl serde::Serialize, detail: impl Into<String>) -> Self {
-        Self { kind: FieldErrorType::Invalid, field: field.into(), value: printed(value), detail: detail.into() }
+    pub fn invalid(
+        field: impl Into<String>,
+        value: impl serde::Serialize,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind: FieldErrorType::Invalid,
+            field: field.into(),
+            value: printed(value),
+            detail: detail.into(),
+        }
     }
 
     pub fn required(field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { kind: FieldErrorType::Required, field: field.into(), value: String::new(), detail: detail.into() }
+        Self {
+            kind: FieldErrorType::Required,
+            field: field.into(),
+            value: String::new(),
+            detail: detail.into(),
+        }
     }
 
     pub fn duplicate(field: impl Into<String>, value: impl serde::Serialize) -> Self {
-        Self { kind: FieldErrorType::Duplicate, field: field.into(), value: printed(value), detail: String::new() }
+        Self {
+            kind: FieldErrorType::Duplicate,
+            field: field.into(),
+            value: printed(value),
+            detail: String::new(),
+        }
     }
 
     pub fn forbidden(field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { kind: FieldErrorType::Forbidden, field: field.into(), value: String::new(), detail: detail.into() }
+        Self {
+            kind: FieldErrorType::Forbidden,
+            field: field.into(),
+            value: String::new(),
+            detail: detail.into(),
+        }
     }
 
     /// `supported` is printed in the order given.
-    pub fn not_supported(field: impl Into<String>, value: impl serde::Serialize, supported: &[&str]) -> Self {
+    pub fn not_supported(
+        field: impl Into<String>,
+        value: impl serde::Serialize,
+        supported: &[&str],
+    ) -> Self {
         let list: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
         Self {
             kind: FieldErrorType::NotSupported,
@@ -110,7 +140,12 @@ impl FieldError {
     }
 
     pub fn not_found(field: impl Into<String>, value: impl serde::Serialize) -> Self {
-        Self { kind: FieldErrorType::NotFound, field: field.into(), value: printed(value), detail: String::new() }
+        Self {
+            kind: FieldErrorType::NotFound,
+            field: field.into(),
+            value: printed(value),
+            detail: String::new(),
+        }
     }
 
     pub fn too_long(field: impl Into<String>, max_bytes: usize) -> Self {
@@ -186,22 +221,37 @@ impl ApiError {
         let text = if name.is_empty() {
             format!("{} is forbidden: {message}", row.qualified_resource())
         } else {
-            format!("{} {name:?} is forbidden: {message}", row.qualified_resource())
+            format!(
+                "{} {name:?} is forbidden: {message}",
+                row.qualified_resource()
+            )
         };
         Self::new(403, "Forbidden", text).about(row, name)
     }
 
     pub fn not_found(row: &KindRow, name: &str) -> Self {
-        Self::new(404, "NotFound", format!("{} {name:?} not found", row.qualified_resource())).about(row, name)
+        Self::new(
+            404,
+            "NotFound",
+            format!("{} {name:?} not found", row.qualified_resource()),
+        )
+        .about(row, name)
     }
 
     /// No such path or resource type.
     pub fn no_such_resource() -> Self {
-        Self::new(404, "NotFound", "the server could not find the requested resource")
+        Self::new(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        )
     }
 
     pub fn method_not_allowed(row: &KindRow, verb: &str) -> Self {
-        let text = format!("{verb} is not supported on resources of kind \"{}\"", row.qualified_resource());
+        let text = format!(
+            "{verb} is not supported on resources of kind \"{}\"",
+            row.qualified_resource()
+        );
         Self::new(405, "MethodNotAllowed", text).about(row, "")
     }
 
@@ -210,11 +260,19 @@ impl ApiError {
     }
 
     pub fn already_exists(row: &KindRow, name: &str) -> Self {
-        Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", row.qualified_resource())).about(row, name)
+        Self::new(
+            409,
+            "AlreadyExists",
+            format!("{} {name:?} already exists", row.qualified_resource()),
+        )
+        .about(row, name)
     }
 
     pub fn conflict(row: &KindRow, name: &str, message: impl fmt::Display) -> Self {
-        let text = format!("Operation cannot be fulfilled on {} {name:?}: {message}", row.qualified_resource());
+        let text = format!(
+            "Operation cannot be fulfilled on {} {name:?}: {message}",
+            row.qualified_resource()
+        );
         Self::new(409, "Conflict", text).about(row, name)
     }
 
@@ -249,7 +307,11 @@ impl ApiError {
                 texts.push(text);
             }
         }
-        let list = if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
+        let list = if texts.len() == 1 {
+            texts[0].clone()
+        } else {
+            format!("[{}]", texts.join(", "))
+        };
         let message = format!("{} {name:?} is invalid: {list}", row.qualified_kind());
         let mut error = Self::new(422, "Invalid", message).about(row, name);
         error.details().kind = Some(row.kind.to_owned());
@@ -274,7 +336,11 @@ impl ApiError {
 
     /// The error's cause is for the log; clients get this text.
     pub fn internal(message: impl fmt::Display) -> Self {
-        Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
+        Self::new(
+            500,
+            "InternalError",
+            format!("Internal error occurred: {message}"),
+        )
     }
 
     /// Something of Kubernetes that Skiff does not have.
@@ -304,7 +370,10 @@ impl ApiError {
     }
 
     pub fn code(&self) -> u16 {
-        self.0.code.and_then(|code| u16::try_from(code).ok()).unwrap_or(500)
+        self.0
+            .code
+            .and_then(|code| u16::try_from(code).ok())
+            .unwrap_or(500)
     }
 
     pub fn reason(&self) -> &str {
@@ -376,7 +445,10 @@ mod tests {
         let details = error.status().details.as_ref().unwrap();
         assert_eq!(details.group.as_deref(), Some("apps"));
         assert_eq!(details.kind.as_deref(), Some("Deployment"));
-        assert_eq!(details.causes.as_ref().unwrap()[0].message.as_deref(), Some("Required value"));
+        assert_eq!(
+            details.causes.as_ref().unwrap()[0].message.as_deref(),
+            Some("Required value")
+        );
     }
 
     #[test]

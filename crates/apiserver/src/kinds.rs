@@ -1,0 +1,273 @@
+//! What differs between kinds: one strategy per kind, in one file per kind under `kinds/`.
+//!
+//! The verbs are written once (`verbs/`) and call the strategy of the object's kind through
+//! [`AnyStrategy`]. A kind without a strategy of its own uses [`Plain`]. The order on a write is
+//! Kubernetes': decode, [`default`](Strategy::default), admission, `prepare_*`, `validate*`, store.
+//!
+//! It must not know requests, the store or any I/O: a strategy sees objects and a [`Context`].
+
+use std::marker::PhantomData;
+
+use api::object::Object;
+use api::status::FieldError;
+use api::{Kind, KindRow};
+use jiff::Timestamp;
+
+/// What a strategy may know of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    pub now: Timestamp,
+    pub user: &'a str,
+    /// `""` for the object itself, or `status`, `scale`, ...
+    pub subresource: &'a str,
+}
+
+/// One printer column of a kind's Table, as Kubernetes names and describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: &'static str,
+    /// `string`, `integer`, `date`, `boolean`, `number`
+    pub kind: &'static str,
+    /// `name` for the object's name, otherwise empty.
+    pub format: &'static str,
+    /// 0: always shown; 1: with `-o wide`.
+    pub priority: i32,
+    pub description: &'static str,
+}
+
+/// What differs for one kind. Every method has a default that suits a kind without a rule.
+pub trait Strategy: Send + Sync + 'static {
+    type Object: Kind;
+
+    /// Fills defaults, as Kubernetes' `SetDefaults_*` do. Idempotent.
+    fn default(&self, _object: &mut Self::Object) {}
+
+    /// Before a create: drops what clients may not set (status).
+    fn prepare_create(&self, _object: &mut Self::Object, _context: &Context<'_>) {}
+
+    /// Before an update of the object itself: keeps what this door may not change (status).
+    fn prepare_update(&self, _new: &mut Self::Object, _old: &Self::Object, _context: &Context<'_>) {
+    }
+
+    /// Before an update of `status` (or of the subresource in `context`): keeps everything else.
+    fn prepare_status_update(
+        &self,
+        _new: &mut Self::Object,
+        _old: &Self::Object,
+        _context: &Context<'_>,
+    ) {
+    }
+
+    fn validate(&self, _object: &Self::Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Called beside [`validate`](Self::validate) on updates: immutable fields.
+    fn validate_update(&self, _new: &Self::Object, _old: &Self::Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    fn validate_status_update(&self, _new: &Self::Object, _old: &Self::Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Whether `metadata.generation` is kept and must rise with this change. `None`: the kind has
+    /// no generation.
+    fn generation_changes(&self, _new: &Self::Object, _old: &Self::Object) -> Option<bool> {
+        None
+    }
+
+    /// What is wrong with a name of this kind.
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        api::names::dns_subdomain(name)
+    }
+
+    /// Seconds of grace for a delete that names none; `None`: deleted at once.
+    fn default_grace_seconds(&self, _object: &Self::Object) -> Option<i64> {
+        None
+    }
+
+    /// Whether a PUT on a missing object creates it.
+    fn allow_create_on_update(&self) -> bool {
+        false
+    }
+
+    /// Whether a PUT without resourceVersion is accepted.
+    fn allow_unconditional_update(&self) -> bool {
+        true
+    }
+
+    /// The columns of the kind's Table; the first is the name. Default: Name and Age.
+    fn columns(&self) -> &'static [Column] {
+        &[
+            Column {
+                name: "Name",
+                kind: "string",
+                format: "name",
+                priority: 0,
+                description: "Name must be unique within a namespace.",
+            },
+            Column {
+                name: "Age",
+                kind: "string",
+                format: "",
+                priority: 0,
+                description: "Age of the object.",
+            },
+        ]
+    }
+
+    /// One cell per column: strings, integers or booleans as JSON.
+    fn cells(&self, object: &Self::Object, now: Timestamp) -> Vec<serde_json::Value> {
+        let metadata = k8s_openapi::Metadata::metadata(object);
+        vec![
+            metadata.name.clone().unwrap_or_default().into(),
+            age(metadata, now).into(),
+        ]
+    }
+}
+
+/// A kind with no rule of its own.
+pub struct Plain<K>(pub PhantomData<fn() -> K>);
+
+impl<K: Kind> Strategy for Plain<K> {
+    type Object = K;
+}
+
+/// [`Strategy`] with the object's type erased. Panics are impossible as long as callers find the
+/// strategy by the object's own row.
+pub trait AnyStrategy: Send + Sync {
+    fn row(&self) -> &'static KindRow;
+    fn default(&self, object: &mut dyn Object);
+    fn prepare_create(&self, object: &mut dyn Object, context: &Context<'_>);
+    fn prepare_update(&self, new: &mut dyn Object, old: &dyn Object, context: &Context<'_>);
+    fn prepare_status_update(&self, new: &mut dyn Object, old: &dyn Object, context: &Context<'_>);
+    fn validate(&self, object: &dyn Object) -> Vec<FieldError>;
+    fn validate_update(&self, new: &dyn Object, old: &dyn Object) -> Vec<FieldError>;
+    fn validate_status_update(&self, new: &dyn Object, old: &dyn Object) -> Vec<FieldError>;
+    fn generation_changes(&self, new: &dyn Object, old: &dyn Object) -> Option<bool>;
+    fn validate_name(&self, name: &str) -> Vec<String>;
+    fn default_grace_seconds(&self, object: &dyn Object) -> Option<i64>;
+    fn allow_create_on_update(&self) -> bool;
+    fn allow_unconditional_update(&self) -> bool;
+    fn columns(&self) -> &'static [Column];
+    fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<serde_json::Value>;
+}
+
+fn typed<K: Kind>(object: &dyn Object) -> &K {
+    object
+        .downcast_ref()
+        .expect("a strategy is found by the row of its object")
+}
+
+fn typed_mut<K: Kind>(object: &mut dyn Object) -> &mut K {
+    object
+        .downcast_mut()
+        .expect("a strategy is found by the row of its object")
+}
+
+impl<S: Strategy> AnyStrategy for S {
+    fn row(&self) -> &'static KindRow {
+        S::Object::ROW
+    }
+
+    fn default(&self, object: &mut dyn Object) {
+        Strategy::default(self, typed_mut(object));
+    }
+
+    fn prepare_create(&self, object: &mut dyn Object, context: &Context<'_>) {
+        Strategy::prepare_create(self, typed_mut(object), context);
+    }
+
+    fn prepare_update(&self, new: &mut dyn Object, old: &dyn Object, context: &Context<'_>) {
+        Strategy::prepare_update(self, typed_mut(new), typed(old), context);
+    }
+
+    fn prepare_status_update(&self, new: &mut dyn Object, old: &dyn Object, context: &Context<'_>) {
+        Strategy::prepare_status_update(self, typed_mut(new), typed(old), context);
+    }
+
+    fn validate(&self, object: &dyn Object) -> Vec<FieldError> {
+        Strategy::validate(self, typed(object))
+    }
+
+    fn validate_update(&self, new: &dyn Object, old: &dyn Object) -> Vec<FieldError> {
+        Strategy::validate_update(self, typed(new), typed(old))
+    }
+
+    fn validate_status_update(&self, new: &dyn Object, old: &dyn Object) -> Vec<FieldError> {
+        Strategy::validate_status_update(self, typed(new), typed(old))
+    }
+
+    fn generation_changes(&self, new: &dyn Object, old: &dyn Object) -> Option<bool> {
+        Strategy::generation_changes(self, typed(new), typed(old))
+    }
+
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        Strategy::validate_name(self, name)
+    }
+
+    fn default_grace_seconds(&self, object: &dyn Object) -> Option<i64> {
+        Strategy::default_grace_seconds(self, typed(object))
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        Strategy::allow_create_on_update(self)
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        Strategy::allow_unconditional_update(self)
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        Strategy::columns(self)
+    }
+
+    fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<serde_json::Value> {
+        Strategy::cells(self, typed(object), now)
+    }
+}
+
+/// `5d3h`, `12m`: how long ago the object was created, as kubectl prints ages.
+pub fn age(metadata: &api::ObjectMeta, now: Timestamp) -> String {
+    match &metadata.creation_timestamp {
+        Some(time) => human_duration(now.as_second() - time.0.as_second()),
+        None => "<unknown>".to_owned(),
+    }
+}
+
+/// A duration in seconds as `k8s.io/apimachinery/pkg/util/duration` prints it.
+pub fn human_duration(seconds: i64) -> String {
+    let two = |large: i64, unit: &str, small: i64, small_unit: &str| {
+        if small == 0 {
+            format!("{large}{unit}")
+        } else {
+            format!("{large}{unit}{small}{small_unit}")
+        }
+    };
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        ..-1 => "<invalid>".to_owned(),
+        -1..0 => "0s".to_owned(),
+        0..120 => format!("{seconds}s"),
+        120..600 => two(minutes, "m", seconds % 60, "s"),
+        600..10_800 => format!("{minutes}m"),
+        10_800..28_800 => two(hours, "h", minutes % 60, "m"),
+        28_800..172_800 => format!("{hours}h"),
+        172_800..691_200 => two(days, "d", hours % 24, "h"),
+        691_200..63_072_000 => format!("{days}d"),
+        63_072_000..252_288_000 => two(days / 365, "y", days % 365, "d"),
+        _ => format!("{}y", days / 365),
+    }
+}
+
+/// The strategy of every kind in the kind table that has rules of its own; one line per kind.
+pub static STRATEGIES: &[&dyn AnyStrategy] = &[];
+
+/// The strategy of a kind, or `None` for a kind that has only the plain rules.
+pub fn strategy(row: &KindRow) -> Option<&'static dyn AnyStrategy> {
+    STRATEGIES
+        .iter()
+        .copied()
+        .find(|strategy| strategy.row() == row)
+}
