@@ -1,0 +1,77 @@
+//! What the store holds and what a watch tells about it.
+
+use bytes::Bytes;
+use etcd_client::proto::{PbEvent, PbKeyValue};
+
+use crate::{LeaseId, Revision};
+
+/// A key with its value and the store's bookkeeping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: Bytes,
+    /// The value; empty in the entry of a deletion.
+    pub value: Bytes,
+    /// The revision at which the key came into being, this time.
+    pub create_revision: Revision,
+    /// The revision of the last write of this key (of the deletion, for the entry of a deletion).
+    pub mod_revision: Revision,
+    /// How many times the key was written since it came into being; 1 for a new key, 0 for a deletion.
+    pub version: u64,
+    /// The lease that the key dies with.
+    pub lease: Option<LeaseId>,
+}
+
+impl From<PbKeyValue> for Entry {
+    fn from(kv: PbKeyValue) -> Entry {
+        Entry {
+            key: kv.key.into(),
+            value: kv.value.into(),
+            create_revision: Revision::from_wire(kv.create_revision),
+            mod_revision: Revision::from_wire(kv.mod_revision),
+            version: u64::try_from(kv.version).unwrap_or_default(),
+            lease: LeaseId::from_wire(kv.lease),
+        }
+    }
+}
+
+/// What happened to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// The key was written and did not exist before.
+    Created,
+    /// The key was written and existed before.
+    Updated,
+    /// The key was deleted, by a client or because its lease ended.
+    Deleted,
+}
+
+/// One change of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// What happened.
+    pub kind: EventKind,
+    /// The state after the change; for a deletion only `key` and `mod_revision` are set.
+    pub entry: Entry,
+    /// The state before the change, when the watch asked for it and it is not compacted.
+    pub previous: Option<Entry>,
+}
+
+impl Event {
+    pub(crate) fn from_wire(event: PbEvent) -> Option<Event> {
+        const DELETE: i32 = 1;
+        let entry = Entry::from(event.kv?);
+        let kind = if event.r#type == DELETE {
+            EventKind::Deleted
+        } else if entry.create_revision == entry.mod_revision {
+            EventKind::Created
+        } else {
+            EventKind::Updated
+        };
+        Some(Event {
+            kind,
+            entry,
+            previous: event.prev_kv.map(Entry::from),
+        })
+    }
+}

@@ -1,0 +1,314 @@
+//! Reads and conditional writes: what the apiserver asks of the store.
+
+use bytes::Bytes;
+use etcd_client::{
+    Client, Compare, CompareOp, DeleteOptions, GetOptions, KvClient, PutOptions, Txn, TxnOp,
+    proto::{PbResponseHeader, PbTxnOpResponse},
+};
+
+use crate::{Entry, Error, EtcdConfig, LeaseId, Result, Revision, lease::SharedLeases};
+
+/// The store. Cheap to clone; clones share one connection.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) client: Client,
+    pub(crate) leases: SharedLeases,
+}
+
+/// What became of a conditional write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// It was done, durably, at this revision.
+    Written(Revision),
+    /// It was not done, since the key is not in the state that the caller expected.
+    Conflict {
+        /// The key's present state; `None` when it does not exist.
+        current: Option<Entry>,
+        /// The store's revision at which that was so.
+        revision: Revision,
+    },
+}
+
+/// A single key, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The key's state; `None` when it does not exist.
+    pub entry: Option<Entry>,
+    /// The store's revision at which that is so.
+    pub revision: Revision,
+}
+
+/// What to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListOptions {
+    /// Keys that begin with this.
+    pub prefix: Bytes,
+    /// At most so many entries; zero for all.
+    pub limit: usize,
+    /// The state at this revision; [`Revision::NONE`] for the newest.
+    pub revision: Revision,
+    /// Start at this key (inclusive) instead of at the prefix. See [`Listing::next_from`].
+    pub from: Option<Bytes>,
+}
+
+/// A page of a list, in the order of the keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// The revision that the entries are of: the one asked for, or the store's when none was asked for.
+    pub revision: Revision,
+    /// How many keys there are from the start of this page to the end of the prefix, those of this page included.
+    pub count: u64,
+    /// Whether there are entries after this page.
+    pub more: bool,
+}
+
+impl Listing {
+    /// Where the next page starts, if there is one.
+    pub fn next_from(&self) -> Option<Bytes> {
+        let last = self.entries.last().filter(|_| self.more)?;
+        let mut next = Vec::with_capacity(last.key.len() + 1);
+        next.extend_from_slice(&last.key);
+        next.push(0);
+        Some(next.into())
+    }
+}
+
+impl Store {
+    /// Opens an etcd cluster. Returns at once; the first request connects.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] for URLs or certificates that cannot be used.
+    pub async fn connect(config: &EtcdConfig) -> Result<Store> {
+        Ok(Store::from_client(config.client().await?))
+    }
+
+    pub(crate) fn from_client(client: Client) -> Store {
+        Store {
+            client,
+            leases: SharedLeases::default(),
+        }
+    }
+
+    /// The client underneath, for what this type does not offer (maintenance).
+    pub fn etcd(&self) -> Client {
+        self.client.clone()
+    }
+
+    fn kv(&self) -> KvClient {
+        // etcd-client's default of 4 MiB is less than an ordinary list. Lists are bounded by their limit.
+        self.client
+            .kv_client()
+            .max_decoding_message_size(usize::MAX)
+    }
+
+    /// Writes a key that must not exist.
+    pub async fn create(&self, key: Bytes, value: Bytes) -> Result<Outcome> {
+        self.create_with_lease(key, value, None).await
+    }
+
+    /// Writes a key that must not exist and that dies with a lease.
+    pub async fn create_with_lease(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        lease: Option<LeaseId>,
+    ) -> Result<Outcome> {
+        let put = TxnOp::put(key.clone(), value, Some(put_options(lease)));
+        self.write(key, Revision::NONE, put).await
+    }
+
+    /// Replaces the value of a key whose last write must have been at `expected`.
+    pub async fn update(&self, key: Bytes, value: Bytes, expected: Revision) -> Result<Outcome> {
+        self.update_with_lease(key, value, expected, None).await
+    }
+
+    /// Replaces the value of a key whose last write must have been at `expected`, and its lease.
+    pub async fn update_with_lease(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        expected: Revision,
+        lease: Option<LeaseId>,
+    ) -> Result<Outcome> {
+        let put = TxnOp::put(key.clone(), value, Some(put_options(lease)));
+        self.write(key, expected, put).await
+    }
+
+    /// Deletes a key whose last write must have been at `expected`.
+    pub async fn delete(&self, key: Bytes, expected: Revision) -> Result<Outcome> {
+        let delete = TxnOp::delete(key.clone(), Some(DeleteOptions::new()));
+        self.write(key, expected, delete).await
+    }
+
+    async fn write(&self, key: Bytes, expected: Revision, operation: TxnOp) -> Result<Outcome> {
+        let txn = Txn::new()
+            .when([Compare::mod_revision(
+                key.clone(),
+                CompareOp::Equal,
+                expected.to_wire(),
+            )])
+            .and_then([operation])
+            .or_else([TxnOp::get(key, None)]);
+        let response = self
+            .kv()
+            .txn(txn)
+            .await
+            .map_err(|error| Error::from_wire(error, expected))?
+            .0;
+        let revision = header_revision("a transaction", response.header)?;
+        if response.succeeded {
+            return Ok(Outcome::Written(revision));
+        }
+        match response
+            .responses
+            .into_iter()
+            .next()
+            .and_then(|operation| operation.response)
+        {
+            Some(PbTxnOpResponse::ResponseRange(range)) => Ok(Outcome::Conflict {
+                current: range.kvs.into_iter().next().map(Entry::from),
+                revision,
+            }),
+            _ => Err(Error::Malformed {
+                operation: "a transaction",
+                part: "present value",
+            }),
+        }
+    }
+
+    /// Reads one key; the answer reflects every write that was acknowledged before the call.
+    pub async fn get(&self, key: Bytes) -> Result<Fetched> {
+        let response = self
+            .kv()
+            .get(key, None)
+            .await
+            .map_err(|error| Error::from_wire(error, Revision::NONE))?
+            .0;
+        let revision = header_revision("a get", response.header)?;
+        Ok(Fetched {
+            entry: response.kvs.into_iter().next().map(Entry::from),
+            revision,
+        })
+    }
+
+    /// Reads the keys of a prefix.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] and [`Error::FutureRevision`] when the state at `options.revision` is not kept or not there.
+    pub async fn list(&self, options: ListOptions) -> Result<Listing> {
+        let wire = GetOptions::new()
+            .with_range(prefix_end(&options.prefix))
+            .with_limit(i64::try_from(options.limit).unwrap_or(i64::MAX))
+            .with_revision(options.revision.to_wire());
+        let start = options.from.unwrap_or_else(|| first_key(&options.prefix));
+        let response = self
+            .kv()
+            .get(start, Some(wire))
+            .await
+            .map_err(|error| Error::from_wire(error, options.revision))?
+            .0;
+        let now = header_revision("a list", response.header)?;
+        Ok(Listing {
+            entries: response.kvs.into_iter().map(Entry::from).collect(),
+            revision: if options.revision.is_none() {
+                now
+            } else {
+                options.revision
+            },
+            count: u64::try_from(response.count).unwrap_or_default(),
+            more: response.more,
+        })
+    }
+
+    /// How many keys begin with a prefix.
+    pub async fn count(&self, prefix: Bytes) -> Result<u64> {
+        let wire = GetOptions::new()
+            .with_range(prefix_end(&prefix))
+            .with_count_only();
+        let response = self
+            .kv()
+            .get(first_key(&prefix), Some(wire))
+            .await
+            .map_err(|error| Error::from_wire(error, Revision::NONE))?;
+        Ok(u64::try_from(response.count()).unwrap_or_default())
+    }
+
+    /// The store's revision: at least that of every write acknowledged before the call.
+    pub async fn current_revision(&self) -> Result<Revision> {
+        // A linearizable read of a key that is never written: the cheapest way to a trustworthy header.
+        let wire = GetOptions::new().with_count_only();
+        let response = self
+            .kv()
+            .get([0], Some(wire))
+            .await
+            .map_err(|error| Error::from_wire(error, Revision::NONE))?
+            .0;
+        header_revision("a get", response.header)
+    }
+
+    /// Forgets the history before a revision; reads at it and after it stay possible.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] when that has been done already.
+    pub async fn compact(&self, revision: Revision) -> Result<()> {
+        self.kv()
+            .compact(revision.to_wire(), None)
+            .await
+            .map_err(|error| Error::from_wire(error, revision))?;
+        Ok(())
+    }
+}
+
+fn put_options(lease: Option<LeaseId>) -> PutOptions {
+    PutOptions::new().with_lease(lease.map_or(0, LeaseId::to_wire))
+}
+
+fn header_revision(operation: &'static str, header: Option<PbResponseHeader>) -> Result<Revision> {
+    let header = header.ok_or(Error::Malformed {
+        operation,
+        part: "header",
+    })?;
+    Ok(Revision::from_wire(header.revision))
+}
+
+/// etcd refuses an empty key; a zero byte is the smallest key there is.
+fn first_key(prefix: &Bytes) -> Bytes {
+    if prefix.is_empty() {
+        Bytes::from_static(&[0])
+    } else {
+        prefix.clone()
+    }
+}
+
+/// The end of the range of keys that begin with `prefix`: the prefix with its last byte that can be raised raised. A
+/// single zero byte stands for "to the end of the key space".
+pub(crate) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+    match prefix.iter().rposition(|byte| *byte < 0xff) {
+        None => vec![0],
+        Some(last) => {
+            let mut end = prefix[..=last].to_vec();
+            end[last] += 1;
+            end
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prefix_end;
+
+    #[test]
+    fn prefix_end_is_the_first_key_after_the_prefix() {
+        for (prefix, end) in [
+            (b"/registry/".as_slice(), b"/registry0".as_slice()),
+            (b"a\xff", b"b"),
+            (b"\xff\xff", b"\0"),
+            (b"", b"\0"),
+        ] {
+            assert_eq!(prefix_end(prefix), end, "{prefix:?}");
+        }
+    }
+}

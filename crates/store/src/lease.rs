@@ -1,0 +1,90 @@
+//! Leases: keys that vanish by themselves.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::{Error, Result, Revision, Store};
+
+/// A granted lease. Keys attached to it are deleted when its time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeaseId(i64);
+
+impl LeaseId {
+    pub(crate) const fn from_wire(id: i64) -> Option<LeaseId> {
+        if id == 0 { None } else { Some(LeaseId(id)) }
+    }
+
+    pub(crate) const fn to_wire(self) -> i64 {
+        self.0
+    }
+}
+
+/// One lease serves all keys of the same time to live that are written within this fraction of it, so that a burst of
+/// short-lived keys does not make a lease each. Kubernetes does the same.
+const SHARE_FRACTION: u32 = 20;
+/// A lease that serves more keys than this is expensive to end: a new one is granted.
+const SHARE_KEYS: u32 = 1_000;
+
+#[derive(Debug)]
+struct Shared {
+    id: LeaseId,
+    until: Instant,
+    keys: u32,
+}
+
+/// The leases that are presently handed out, by time to live in seconds.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SharedLeases(Arc<Mutex<HashMap<u64, Shared>>>);
+
+impl Store {
+    /// A lease that lasts at least `time_to_live` from now (at most a twentieth longer), shared between callers. Use it
+    /// for one write.
+    pub async fn lease(&self, time_to_live: Duration) -> Result<LeaseId> {
+        let seconds = time_to_live.as_secs().max(1);
+        let mut leases = self.leases.0.lock().await;
+        let now = Instant::now();
+        leases.retain(|_, shared| shared.until > now && shared.keys < SHARE_KEYS);
+        if let Some(shared) = leases.get_mut(&seconds) {
+            shared.keys += 1;
+            return Ok(shared.id);
+        }
+        let share = time_to_live / SHARE_FRACTION;
+        let ttl = seconds.saturating_add(share.as_secs()).saturating_add(1);
+        let id = self.grant_lease(Duration::from_secs(ttl)).await?;
+        leases.insert(
+            seconds,
+            Shared {
+                id,
+                until: now + share,
+                keys: 1,
+            },
+        );
+        Ok(id)
+    }
+
+    /// A lease of one's own.
+    pub async fn grant_lease(&self, time_to_live: Duration) -> Result<LeaseId> {
+        let seconds = i64::try_from(time_to_live.as_secs().max(1)).unwrap_or(i64::MAX);
+        let granted = self
+            .client
+            .lease_client()
+            .grant(seconds, None)
+            .await
+            .map_err(|error| Error::from_wire(error, Revision::NONE))?;
+        LeaseId::from_wire(granted.id()).ok_or(Error::Malformed {
+            operation: "a lease grant",
+            part: "lease",
+        })
+    }
+
+    /// Ends a lease now; its keys are deleted, in one revision.
+    pub async fn revoke_lease(&self, lease: LeaseId) -> Result<()> {
+        self.client
+            .lease_client()
+            .revoke(lease.to_wire())
+            .await
+            .map_err(|error| Error::from_wire(error, Revision::NONE))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,211 @@
+//! Watching a prefix.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use etcd_client::{
+    WatchOptions as WireOptions, WatchResponse, WatchResponseStream, proto::PbWatchRequest,
+};
+use futures::Stream;
+use tokio::sync::mpsc;
+
+use crate::{Error, Event, Result, Revision, Store};
+
+/// What to watch.
+#[derive(Debug, Clone)]
+pub struct WatchOptions {
+    /// Keys that begin with this.
+    pub prefix: Bytes,
+    /// The first revision of interest; [`Revision::NONE`] for whatever comes from now on.
+    pub from: Revision,
+    /// Whether events carry the state before the change.
+    pub previous: bool,
+}
+
+/// Changes, in order, and how far the watch has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Changes in the order of their revisions. Empty in an answer to a progress request or a periodic notification.
+    pub events: Vec<Event>,
+    /// Every change of the watched keys up to and including this revision has been delivered, this batch included.
+    pub revision: Revision,
+}
+
+/// A running watch: a stream of [`Batch`]es that ends with an error, never silently. Dropping it ends the watch.
+///
+/// After [`Error::Compacted`] the caller lists again; after [`Error::Unavailable`] it watches again from the revision
+/// after the last batch's.
+#[derive(Debug)]
+pub struct Watch {
+    responses: WatchResponseStream,
+    requests: mpsc::Sender<PbWatchRequest>,
+    from: Revision,
+    seen: Revision,
+    ended: bool,
+}
+
+/// Asks a running watch how far it has come; the answer is a [`Batch`] without events in its stream.
+#[derive(Debug, Clone)]
+pub struct ProgressRequester(mpsc::Sender<PbWatchRequest>);
+
+impl ProgressRequester {
+    /// Sends the request.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the watch has ended.
+    pub async fn request(&self) -> Result<()> {
+        let request = PbWatchRequest {
+            request_union: Some(progress_request()),
+        };
+        self.0.send(request).await.map_err(|_| closed())
+    }
+}
+
+fn progress_request() -> etcd_client::proto::PbWatchRequestUnion {
+    etcd_client::proto::PbWatchRequestUnion::ProgressRequest(Default::default())
+}
+
+fn closed() -> Error {
+    Error::Unavailable(Box::new(etcd_client::Error::WatchError(
+        "the watch has ended".to_owned(),
+    )))
+}
+
+impl Store {
+    /// Watches a prefix from a revision on. The watch is established when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] when `from` is no longer kept: here or as the stream's first item.
+    pub async fn watch(&self, options: WatchOptions) -> Result<Watch> {
+        let mut wire = WireOptions::new()
+            .with_prefix()
+            .with_start_revision(options.from.to_wire())
+            .with_progress_notify();
+        if options.previous {
+            wire = wire.with_prev_key();
+        }
+        let stream = self
+            .client
+            .watch_client()
+            .max_decoding_message_size(usize::MAX)
+            .watch(options.prefix, Some(wire))
+            .await
+            .map_err(|error| Error::from_wire(error, options.from))?;
+        let mut watch = Watch {
+            responses: stream.response_stream,
+            requests: stream.request_sender.0,
+            from: options.from,
+            seen: Revision::NONE,
+            ended: false,
+        };
+        watch.established().await?;
+        Ok(watch)
+    }
+}
+
+impl Watch {
+    /// A handle with which progress can be asked for while the stream is being read.
+    pub fn progress_requester(&self) -> ProgressRequester {
+        ProgressRequester(self.requests.clone())
+    }
+
+    async fn established(&mut self) -> Result<()> {
+        let response = self
+            .responses
+            .message()
+            .await
+            .map_err(|error| Error::from_wire(error, self.from))?;
+        let response = response.ok_or_else(closed)?;
+        if response.canceled() {
+            return Err(self.cancelled(&response));
+        }
+        let now = response
+            .header()
+            .map(|header| Revision::from_wire(header.revision()));
+        let now = now.ok_or(Error::Malformed {
+            operation: "a watch",
+            part: "header",
+        })?;
+        if self.from.is_none() {
+            self.from = now.next();
+        }
+        self.seen = Revision::new(self.from.get() - 1);
+        Ok(())
+    }
+
+    fn cancelled(&self, response: &WatchResponse) -> Error {
+        if response.compact_revision() > 0 {
+            let oldest = Some(Revision::from_wire(response.compact_revision()));
+            return Error::Compacted {
+                requested: self.from,
+                oldest,
+            };
+        }
+        let reason = match response.cancel_reason() {
+            "" => "the server cancelled the watch",
+            reason => reason,
+        };
+        if reason.contains("has been compacted") {
+            return Error::Compacted {
+                requested: self.from,
+                oldest: None,
+            };
+        }
+        Error::Unavailable(Box::new(etcd_client::Error::WatchError(reason.to_owned())))
+    }
+
+    fn batch(&mut self, response: WatchResponse) -> Result<Batch> {
+        if response.canceled() {
+            return Err(self.cancelled(&response));
+        }
+        let header = response
+            .header()
+            .map(|header| Revision::from_wire(header.revision()));
+        let events: Option<Vec<Event>> = response
+            .0
+            .events
+            .into_iter()
+            .map(Event::from_wire)
+            .collect();
+        let events = events.ok_or(Error::Malformed {
+            operation: "a watch",
+            part: "key and value",
+        })?;
+        // While a watch catches up, the header's revision is ahead of the events in the same message.
+        let revision = match events.last() {
+            Some(event) => event.entry.mod_revision,
+            None => header.ok_or(Error::Malformed {
+                operation: "a watch",
+                part: "header",
+            })?,
+        };
+        self.seen = self.seen.max(revision);
+        Ok(Batch {
+            events,
+            revision: self.seen,
+        })
+    }
+}
+
+impl Stream for Watch {
+    type Item = Result<Batch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        loop {
+            let item = match ready!(Pin::new(&mut self.responses).poll_next(cx)) {
+                Some(Ok(response)) if response.created() && !response.canceled() => continue,
+                Some(Ok(response)) => self.batch(response),
+                Some(Err(error)) => Err(Error::from_wire(error, self.from)),
+                None => Err(closed()),
+            };
+            self.ended = item.is_err();
+            return Poll::Ready(Some(item));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The servers under test. Every test has one of its own, so that revisions are the same on each.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+};
+
+use store::{EtcdConfig, Store};
+use tempfile::TempDir;
+
+/// etcd's port may be taken by someone else between our choosing it and etcd's binding it.
+const START_ATTEMPTS: usize = 5;
+
+pub struct Backend {
+    pub store: Store,
+    _server: Server,
+}
+
+enum Server {
+    Etcd(#[expect(dead_code, reason = "held to be killed")] Etcd),
+}
+
+impl Backend {
+    pub async fn etcd() -> Backend {
+        let etcd = Etcd::start();
+        let store = Store::connect(&EtcdConfig::plain([&etcd.url]))
+            .await
+            .unwrap();
+        Backend {
+            store,
+            _server: Server::Etcd(etcd),
+        }
+    }
+}
+
+/// A one-member cluster in a folder of its own, killed on drop.
+pub struct Etcd {
+    pub url: String,
+    child: Child,
+    _data: TempDir,
+}
+
+impl Etcd {
+    pub fn start() -> Etcd {
+        for _ in 0..START_ATTEMPTS {
+            if let Some(etcd) = Etcd::try_start() {
+                return etcd;
+            }
+        }
+        panic!("etcd did not start in {START_ATTEMPTS} attempts");
+    }
+
+    fn try_start() -> Option<Etcd> {
+        let data = TempDir::with_prefix("skiff-store-etcd-").unwrap();
+        let [client, peer] = free_ports();
+        let (url, peer_url) = (
+            format!("http://127.0.0.1:{client}"),
+            format!("http://127.0.0.1:{peer}"),
+        );
+        let mut child = Command::new("etcd")
+            .args(["--name", "contract", "--logger", "zap", "--log-level", "info"])
+            .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
+            .args(["--experimental-watch-progress-notify-interval", "1s"])
+            .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
+            .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
+            .args(["--initial-cluster", &format!("contract={peer_url}")])
+            .arg("--data-dir")
+            .arg(data.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("etcd is not installed: the contract suite needs Debian's `etcd-server` (apt-get install etcd-server)");
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while log.read_line(&mut line).unwrap() > 0 {
+            if line.contains("serving client traffic") {
+                std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
+                return Some(Etcd {
+                    url,
+                    child,
+                    _data: data,
+                });
+            }
+            line.clear();
+        }
+        child.wait().unwrap();
+        None
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn free_ports() -> [u16; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}

@@ -1,0 +1,19 @@
+//! The store's contract: one suite, run against Debian's etcd and against the embedded service. Whatever etcd does in
+//! it, the embedded service does.
+
+mod backend;
+mod facade;
+
+/// Makes a test per backend of each listed async function that takes a `&Backend`.
+macro_rules! contract {
+    ($($name:ident),+ $(,)?) => {
+        mod etcd {
+            $(#[tokio::test]
+            async fn $name() {
+                let backend = $crate::backend::Backend::etcd().await;
+                super::$name(&backend).await;
+            })+
+        }
+    };
+}
+pub(crate) use contract;
