@@ -73,19 +73,22 @@ impl dyn Object {
     }
 }
 
+/// Bytes to an object of one kind.
+pub type Decode = fn(&[u8]) -> Result<Box<dyn Object>, DecodeError>;
+/// Bytes to an object of one kind, and the paths of fields the kind does not have.
+pub type DecodeStrict = fn(&[u8]) -> Result<(Box<dyn Object>, Vec<String>), DecodeError>;
+
 /// How bytes become objects of one kind.
 pub struct Codec {
     /// Passes over unknown fields: for what the store holds.
-    pub decode: fn(&[u8]) -> Result<Box<dyn Object>, DecodeError>,
+    pub decode: Decode,
     /// Also returns the paths of fields that the kind does not have (`spec.foo`,
     /// `spec.containers[0].bar`): for what clients send.
-    pub decode_strict: fn(&[u8]) -> Result<(Box<dyn Object>, Vec<String>), DecodeError>,
+    pub decode_strict: DecodeStrict,
 }
 
 impl Codec {
-    pub(crate) const fn of<K: Kind>(
-        decode_strict: fn(&[u8]) -> Result<(Box<dyn Object>, Vec<String>), DecodeError>,
-    ) -> Self {
+    pub(crate) const fn of<K: Kind>(decode_strict: DecodeStrict) -> Self {
         Self {
             decode: decode::<K>,
             decode_strict,

@@ -1,1 +1,19 @@
+//! What every Skiff binary is wired with: start-up ([`start`]), common flags ([`flags`]), the
+//! clock ([`clock`]), health endpoints ([`health`]), readiness notification ([`notify`]) and
+//! shutdown ([`shutdown`]).
+//!
+//! Entry point: [`start::run`], which a `main` calls with its async body.
+//! It must not know any component, the API's kinds or the store.
 
+pub mod clock;
+pub mod flags;
+pub mod health;
+pub mod notify;
+pub mod shutdown;
+pub mod start;
+
+pub use start::init;
+
+/// Small heaps with little fragmentation, for processes that live for months.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

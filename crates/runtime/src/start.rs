@@ -1,0 +1,56 @@
+//! Start of a process: crypto provider, logs, tokio.
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Installs ring as rustls' provider and starts logging to standard error. Harmless when called
+/// again (tests).
+pub fn init(log_level: &str) {
+    // A second call in one process finds the provider installed.
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
+    let filter = EnvFilter::try_from_default_env()
+        .or_else(|_| EnvFilter::try_new(log_level))
+        .unwrap_or_default();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .try_init()
+        .ok();
+}
+
+/// Runs `body` on a tokio runtime of at most `workers` threads, with a token that is cancelled on
+/// SIGTERM or SIGINT. An error is logged with its causes and becomes exit code 1.
+pub fn run<F>(
+    log_level: &str,
+    workers: usize,
+    body: impl FnOnce(CancellationToken) -> F,
+) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    init(log_level);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers.clamp(1, cores.max(1)))
+        .enable_all()
+        .build()
+        .expect("the operating system gives threads at start");
+    let outcome = runtime.block_on(async {
+        let shutdown = crate::shutdown::on_signal()?;
+        body(shutdown).await
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
