@@ -1,0 +1,62 @@
+//! Images in containerd's stores: pulled from registries by our own code, loaded from archives, listed,
+//! removed, collected.
+//!
+//! Entry point: [`ImageService::new`]. Image records in containerd are named as every other client names
+//! them (`docker.io/library/busybox:1.36`, `docker.io/library/busybox@sha256:...`, and the bare
+//! `sha256:...` of the image's configuration), so `ctr images ls` shows what the node has.
+
+mod error;
+mod gc;
+mod reference;
+mod service;
+
+pub use error::{ImageError, Result};
+pub use gc::{GcCandidate, GcPolicy, GcReport, plan_garbage_collection};
+pub use reference::ImageReference;
+pub use service::ImageService;
+
+/// An image on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Image {
+    /// `sha256:...` of its configuration: the same however it came here.
+    pub id: String,
+    /// Names with tags, such as `docker.io/library/busybox:1.36`.
+    pub repo_tags: Vec<String>,
+    /// Names with digests, such as `docker.io/library/busybox@sha256:...`.
+    pub repo_digests: Vec<String>,
+    /// Bytes of its compressed layers and configuration.
+    pub size_bytes: u64,
+    /// USER of its configuration, as written.
+    pub user: String,
+}
+
+impl Image {
+    /// What a pod's status shows as `imageID`: a name with a digest if there is one, else the id.
+    pub fn image_ref(&self) -> &str {
+        self.repo_digests.first().map_or(&self.id, String::as_str)
+    }
+}
+
+/// A user name and password (or token) for a registry, from an image pull secret.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct RegistryCredential {
+    /// The key of the entry in the secret: `registry.example.com`, `https://index.docker.io/v1/`,
+    /// `*.example.com:5000/team`. Matched as Kubernetes matches it.
+    pub registry: String,
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: String,
+    /// Identity or registry token, sent as bearer, if there is no user name.
+    pub token: String,
+}
+
+impl std::fmt::Debug for RegistryCredential {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("RegistryCredential")
+            .field("registry", &self.registry)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}

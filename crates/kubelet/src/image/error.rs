@@ -1,0 +1,103 @@
+//! What can go wrong with images, with Kubernetes' reasons.
+
+/// Errors of [`super::ImageService`].
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The reference cannot be parsed.
+    #[error("couldn't parse image name {image:?}: {message}")]
+    InvalidName {
+        /// As it was given.
+        image: String,
+        /// Why.
+        message: String,
+    },
+    /// The registry has no such image.
+    #[error("failed to pull image {image:?}: not found: {message}")]
+    NotFound {
+        /// Normalised reference.
+        image: String,
+        /// The registry's words.
+        message: String,
+    },
+    /// The registry refuses: no or wrong credentials.
+    #[error("failed to pull image {image:?}: authorization failed: {message}")]
+    Unauthorized {
+        /// Normalised reference.
+        image: String,
+        /// The registry's words.
+        message: String,
+    },
+    /// The registry cannot be reached.
+    #[error("failed to pull image {image:?}: registry unavailable: {message}")]
+    RegistryUnavailable {
+        /// Normalised reference.
+        image: String,
+        /// The transport's words.
+        message: String,
+    },
+    /// Anything else about a pull: a wrong digest, a media type that is not an image's, no manifest for
+    /// this platform.
+    #[error("failed to pull image {image:?}: {message}")]
+    Pull {
+        /// Normalised reference.
+        image: String,
+        /// What happened.
+        message: String,
+    },
+    /// An archive cannot be read.
+    #[error("cannot read image archive: {message}")]
+    Archive {
+        /// Why.
+        message: String,
+    },
+    /// containerd does not answer; try again.
+    #[error("containerd is not reachable: {message}")]
+    Unavailable {
+        /// What the transport said.
+        message: String,
+    },
+    /// A containerd call failed.
+    #[error("{operation}: {message}")]
+    Containerd {
+        /// The call and its subject.
+        operation: String,
+        /// containerd's message.
+        message: String,
+    },
+    /// A file of ours.
+    #[error("{operation}")]
+    Io {
+        /// What was tried.
+        operation: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Shorthand.
+pub type Result<T> = std::result::Result<T, ImageError>;
+
+impl ImageError {
+    /// The reason that a waiting container's status shows.
+    pub fn waiting_reason(&self) -> &'static str {
+        match self {
+            ImageError::InvalidName { .. } => "InvalidImageName",
+            ImageError::RegistryUnavailable { .. } => "RegistryUnavailable",
+            _ => "ErrImagePull",
+        }
+    }
+
+    /// Maps a containerd status.
+    pub(crate) fn from_status(operation: impl Into<String>, status: &tonic::Status) -> Self {
+        if status.code() == tonic::Code::Unavailable {
+            return ImageError::Unavailable {
+                message: status.message().to_string(),
+            };
+        }
+        ImageError::Containerd {
+            operation: operation.into(),
+            message: status.message().to_string(),
+        }
+    }
+}

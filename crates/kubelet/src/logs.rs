@@ -1,0 +1,58 @@
+//! Container logs in CRI format: `<RFC 3339 time, nanoseconds> stdout|stderr F|P <text>`.
+//!
+//! The writer is a process per container: our own executable, started by the shim (`binary://` log URI),
+//! so that it outlives the kubelet and containerd and loses no line. It rotates by itself and serves
+//! `attach`. [`run_logger_if_asked`] is its entry point: `main` calls it before anything else.
+//! [`read_log`] is the reader behind the `Logs` call.
+
+mod logger;
+mod path;
+mod reader;
+
+use std::path::PathBuf;
+
+pub use logger::run_logger_if_asked;
+pub use path::{container_log_path, pod_log_directory};
+pub use reader::{LogError, LogQuery, read_log};
+
+/// How logs are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// The executable that writes them: `std::env::current_exe()` of a program whose `main` calls
+    /// [`run_logger_if_asked`].
+    pub logger: PathBuf,
+    /// `containerLogMaxSize` in bytes: a larger file is rotated.
+    pub max_size_bytes: u64,
+    /// `containerLogMaxFiles`: files kept per container, the current one included; at least 2.
+    pub max_files: u32,
+}
+
+impl LogConfig {
+    /// Kubernetes' defaults: 10 MiB, 5 files.
+    pub fn new(logger: PathBuf) -> Self {
+        LogConfig {
+            logger,
+            max_size_bytes: 10 << 20,
+            max_files: 5,
+        }
+    }
+}
+
+/// One of a container's two output streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LogStream {
+    /// Standard output (and everything, with a terminal).
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl LogStream {
+    /// As written in a log line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogStream::Stdout => "stdout",
+            LogStream::Stderr => "stderr",
+        }
+    }
+}

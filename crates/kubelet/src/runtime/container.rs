@@ -1,0 +1,156 @@
+//! What a container is made from: the caller fills [`ContainerConfig`] from the pod's spec, every
+//! reference (configMap, secret, downward API, `$(VAR)`) already resolved.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Resources;
+
+/// One container to create.
+#[derive(Debug, Clone, Default)]
+pub struct ContainerConfig {
+    /// The container's name in the pod.
+    pub name: String,
+    /// 0 for the first try, one more for each restart. (pod uid, name, attempt) is the container's
+    /// identity: its containerd id is computed from them, so a repeated create is harmless.
+    pub attempt: u32,
+    /// The caller's hash of the container's spec, given back by [`super::Runtime::list`].
+    pub spec_hash: String,
+    /// The image as [`crate::image::Image::id`] or as a reference known to the image store.
+    pub image: String,
+    /// `command`: replaces the image's ENTRYPOINT (and drops its CMD) when not empty.
+    pub command: Vec<String>,
+    /// `args`: replaces the image's CMD when not empty.
+    pub args: Vec<String>,
+    /// Added to the image's environment; the same name replaces.
+    pub env: Vec<(String, String)>,
+    /// `workingDir`; `None` or empty: the image's, else `/`.
+    pub working_dir: Option<String>,
+    /// Mounts, in order. `/dev/shm`, `/proc`, `/sys`, `/dev` are added by the runtime.
+    pub mounts: Vec<Mount>,
+    /// Devices to pass.
+    pub devices: Vec<Device>,
+    /// Who runs it and what it may do.
+    pub security: SecurityContext,
+    /// Limits of the container's own cgroup.
+    pub resources: Resources,
+    /// Raised to the kubelet's own value if lower, since lowering needs CAP_SYS_RESOURCE.
+    pub oom_score_adj: i32,
+    /// Resource limits (`RLIMIT_NOFILE`, soft, hard); hard limits above our own are clamped.
+    pub rlimits: Vec<Rlimit>,
+    /// `stdin`: keep standard input open for `attach`.
+    pub stdin: bool,
+    /// `stdinOnce`: close standard input when the first attached client has gone.
+    pub stdin_once: bool,
+    /// `tty`.
+    pub tty: bool,
+    /// Where its log is written, see [`crate::logs::container_log_path`].
+    pub log_path: PathBuf,
+    /// Overrides the image's STOPSIGNAL (`SIGTERM`, `15`).
+    pub stop_signal: Option<String>,
+    /// Kept with the container and given back by [`super::Runtime::list`]. Any size.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A file or directory of the node seen in the container.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Mount {
+    /// Path on the node. Must exist.
+    pub host_path: PathBuf,
+    /// Absolute path in the container; made if missing.
+    pub container_path: String,
+    /// Read only (not recursive).
+    pub read_only: bool,
+    /// Read only with every mount below it (`recursiveReadOnly`); implies `read_only`.
+    pub recursive_read_only: bool,
+    /// `mountPropagation`.
+    pub propagation: MountPropagation,
+}
+
+/// `mountPropagation` of a volume mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MountPropagation {
+    /// `None`: private.
+    #[default]
+    None,
+    /// Mounts made on the node show up in the container.
+    HostToContainer,
+    /// Mounts show up both ways.
+    Bidirectional,
+}
+
+/// A device node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Device {
+    /// Device node on the node.
+    pub host_path: PathBuf,
+    /// Where the container sees it.
+    pub container_path: String,
+    /// Some of `r`, `w`, `m`.
+    pub permissions: String,
+}
+
+/// A POSIX resource limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rlimit {
+    /// `RLIMIT_NOFILE` and so on.
+    pub kind: String,
+    /// Soft limit.
+    pub soft: u64,
+    /// Hard limit.
+    pub hard: u64,
+}
+
+/// Who runs the container and what it may do: container and pod security context merged by the caller.
+#[derive(Debug, Clone, Default)]
+pub struct SecurityContext {
+    /// `runAsUser`; else the image's USER.
+    pub run_as_user: Option<u32>,
+    /// `runAsGroup`; else the user's group in the image's `/etc/passwd`, else 0.
+    pub run_as_group: Option<u32>,
+    /// `runAsNonRoot`: creating fails with [`super::RuntimeError::RunAsNonRoot`] if the user is 0.
+    pub run_as_non_root: bool,
+    /// `supplementalGroups` and `fsGroup`.
+    pub supplemental_groups: Vec<u32>,
+    /// `supplementalGroupsPolicy: Strict`: leave out the groups of the image's `/etc/group`.
+    pub strict_supplemental_groups: bool,
+    /// `privileged`.
+    pub privileged: bool,
+    /// `allowPrivilegeEscalation: false`.
+    pub no_new_privileges: bool,
+    /// `readOnlyRootFilesystem`.
+    pub read_only_root_filesystem: bool,
+    /// `capabilities.add`, without `CAP_`; `ALL` is all.
+    pub add_capabilities: Vec<String>,
+    /// `capabilities.drop`, without `CAP_`; `ALL` is all.
+    pub drop_capabilities: Vec<String>,
+    /// `seccompProfile`.
+    pub seccomp: SeccompProfile,
+    /// `procMount: Unmasked`.
+    pub unmasked_proc: bool,
+}
+
+/// `seccompProfile`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SeccompProfile {
+    /// No filter (also what Kubernetes does when nothing is said).
+    #[default]
+    Unconfined,
+    /// The profile of this crate.
+    RuntimeDefault,
+    /// A profile in docker's JSON form on the node.
+    Localhost(PathBuf),
+}
+
+/// The user that a container's process runs as.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ContainerUser {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Additional group ids.
+    pub additional_gids: Vec<u32>,
+}

@@ -1,0 +1,166 @@
+//! What can go wrong with containers, in words that fit a pod's status.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Errors of [`super::Runtime`].
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// containerd does not answer (it is being restarted); try again.
+    #[error("containerd is not reachable: {message}")]
+    Unavailable {
+        /// What the transport said.
+        message: String,
+    },
+    /// A containerd call failed.
+    #[error("{operation}: {message}")]
+    Containerd {
+        /// The call and its subject.
+        operation: String,
+        /// containerd's message.
+        message: String,
+        /// gRPC status code.
+        code: tonic::Code,
+    },
+    /// The container does not exist.
+    #[error("container {id} does not exist")]
+    NotFound {
+        /// Container id.
+        id: String,
+    },
+    /// The container is not running.
+    #[error("container {id} is not running")]
+    NotRunning {
+        /// Container id.
+        id: String,
+    },
+    /// The image is not on this node: pull it first.
+    #[error("image {image:?} is not present")]
+    ImageMissing {
+        /// The image asked for.
+        image: String,
+    },
+    /// The configuration cannot be run (`CreateContainerConfigError`).
+    #[error("{message}")]
+    InvalidConfig {
+        /// What is wrong.
+        message: String,
+    },
+    /// `runAsNonRoot` is set and the container would run as root (`CreateContainerConfigError`).
+    #[error("container has runAsNonRoot and image will run as root")]
+    RunAsNonRoot,
+    /// `runAsNonRoot` is set and the image's user is a name (`CreateContainerConfigError`).
+    #[error(
+        "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root"
+    )]
+    NonNumericUser {
+        /// The image's USER.
+        user: String,
+    },
+    /// The process could not be started: a missing command, a bad working directory (`RunContainerError`).
+    #[error("failed to start container {id}: {message}")]
+    Start {
+        /// Container id.
+        id: String,
+        /// The OCI runtime's words.
+        message: String,
+    },
+    /// A command in a container ran longer than allowed.
+    #[error("command {command:?} timed out after {timeout:?}")]
+    ExecTimeout {
+        /// The command.
+        command: String,
+        /// The time it had.
+        timeout: std::time::Duration,
+    },
+    /// A command could not be run in a container.
+    #[error("failed to exec in container {id}: {message}")]
+    Exec {
+        /// Container id.
+        id: String,
+        /// The OCI runtime's words.
+        message: String,
+    },
+    /// A file or mount of ours.
+    #[error("{operation} {}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A namespace could not be made or pinned.
+    #[error("namespaces of pod {pod}: {step}")]
+    Namespace {
+        /// Pod uid.
+        pod: String,
+        /// What was tried.
+        step: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Cgroups.
+    #[error(transparent)]
+    Cgroup(#[from] crate::cgroup::CgroupError),
+}
+
+/// Shorthand.
+pub type Result<T> = std::result::Result<T, RuntimeError>;
+
+impl RuntimeError {
+    /// The reason that a waiting container's status shows when creating or starting failed with this.
+    pub fn waiting_reason(&self) -> &'static str {
+        match self {
+            RuntimeError::InvalidConfig { .. }
+            | RuntimeError::RunAsNonRoot
+            | RuntimeError::NonNumericUser { .. } => "CreateContainerConfigError",
+            RuntimeError::Start { .. } => "RunContainerError",
+            RuntimeError::ImageMissing { .. } => "ErrImageNeverPull",
+            _ => "CreateContainerError",
+        }
+    }
+
+    /// True if trying again without any change can help.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, RuntimeError::Unavailable { .. })
+    }
+
+    /// Wraps an I/O error.
+    pub(crate) fn io(
+        operation: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| RuntimeError::Io {
+            operation,
+            path,
+            source,
+        }
+    }
+
+    /// Maps a containerd status: unreachable apart from refused.
+    pub(crate) fn from_status(operation: impl Into<String>, status: &tonic::Status) -> Self {
+        if status.code() == tonic::Code::Unavailable {
+            return RuntimeError::Unavailable {
+                message: status.message().to_string(),
+            };
+        }
+        RuntimeError::Containerd {
+            operation: operation.into(),
+            message: status.message().to_string(),
+            code: status.code(),
+        }
+    }
+
+    /// The gRPC code if this is a refusal of containerd.
+    pub fn code(&self) -> Option<tonic::Code> {
+        match self {
+            RuntimeError::Containerd { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+}
