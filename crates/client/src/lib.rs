@@ -1,1 +1,100 @@
+//! How everything but the apiserver reaches the cluster: typed and untyped calls over gRPC,
+//! watches that heal themselves, and events.
+//!
+//! - [`config`]: where and as whom, from a kubeconfig.
+//! - [`Client`]: a connection; [`Api`]: the verbs for one kind; [`dynamic`]: for a kind known only at run time.
+//! - [`informer`]: the present state and then every change of a kind, for ever, as the events that
+//!   `kube-runtime`'s stores and controllers take.
+//! - [`events`]: Kubernetes Events about what a component did.
+//!
+//! It must not know the store, any component, or REST.
 
+pub mod config;
+pub mod dynamic;
+pub mod error;
+pub mod events;
+pub mod informer;
+mod typed;
+
+use rpc::api_v1::resources_client::ResourcesClient;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+
+pub use config::Config;
+pub use error::Error;
+pub use informer::{InformerOptions, informer};
+pub use typed::{Api, DeleteOptions, List, ListOptions, PatchKind};
+
+/// The generated client, with credentials added to every call.
+pub type Resources = ResourcesClient<InterceptedService<Channel, Credentials>>;
+
+/// A connection to the apiserver: cheap to clone, connects on first use, reconnects by itself.
+#[derive(Clone, Debug)]
+pub struct Client {
+    resources: Resources,
+    namespace: std::sync::Arc<str>,
+}
+
+impl Client {
+    /// # Errors
+    /// When the address, a certificate or the token cannot be used.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let channel = rpc::tls::channel(&config.dial)?;
+        let token = match &config.token {
+            None => None,
+            Some(token) => Some(
+                format!("Bearer {token}")
+                    .parse()
+                    .map_err(|_| Error::Config("the token is not a header value".into()))?,
+            ),
+        };
+        let resources = ResourcesClient::with_interceptor(channel, Credentials { token })
+            .max_decoding_message_size(rpc::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(rpc::MAX_MESSAGE_BYTES);
+        Ok(Self {
+            resources,
+            namespace: config.namespace.as_str().into(),
+        })
+    }
+
+    /// The generated client, for calls that the typed ones do not cover. Cloning is cheap.
+    pub fn resources(&self) -> Resources {
+        self.resources.clone()
+    }
+
+    /// The namespace of the kubeconfig's context; `default` when it names none.
+    pub fn default_namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The body of a non-resource path such as `/version`.
+    pub async fn get_path(&self, path: &str, accept: &str) -> Result<bytes::Bytes, Error> {
+        let request = rpc::api_v1::GetPathRequest {
+            path: path.into(),
+            accept: accept.into(),
+        };
+        Ok(self.resources().get_path(request).await?.into_inner().body)
+    }
+}
+
+/// Adds the bearer token, where there is one.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    token: Option<AsciiMetadataValue>,
+}
+
+impl Interceptor for Credentials {
+    fn call(
+        &mut self,
+        mut request: tonic::Request<()>,
+    ) -> Result<tonic::Request<()>, tonic::Status> {
+        if let Some(token) = &self.token {
+            request
+                .metadata_mut()
+                .insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}

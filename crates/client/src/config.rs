@@ -1,0 +1,197 @@
+//! Where the apiserver is and who we are, from a kubeconfig.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use kube::config::{AuthInfo, Cluster, Kubeconfig};
+use rpc::tls::{Dial, KeyPair};
+use secrecy::ExposeSecret;
+
+use crate::Error;
+
+/// Everything a connection needs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub dial: Dial,
+    pub token: Option<String>,
+    pub namespace: String,
+}
+
+impl Config {
+    /// From one kubeconfig file: `context`, or its current context.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or the kubeconfig asks for what Skiff does not do.
+    pub fn from_file(path: &Path, context: Option<&str>) -> Result<Self, Error> {
+        let kubeconfig = Kubeconfig::read_from(path)
+            .map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
+        Self::from_kubeconfig(&kubeconfig, context)
+    }
+
+    /// From `$KUBECONFIG` (a list of files, merged) or `~/.kube/config`.
+    ///
+    /// # Errors
+    /// As [`from_file`](Self::from_file).
+    pub fn infer(context: Option<&str>) -> Result<Self, Error> {
+        let kubeconfig = Kubeconfig::read().map_err(|error| Error::Config(error.to_string()))?;
+        Self::from_kubeconfig(&kubeconfig, context)
+    }
+
+    /// # Errors
+    /// As [`from_file`](Self::from_file).
+    pub fn from_kubeconfig(kubeconfig: &Kubeconfig, context: Option<&str>) -> Result<Self, Error> {
+        let wrong = |text: String| Error::Config(text);
+        let name = context
+            .or(kubeconfig.current_context.as_deref())
+            .ok_or_else(|| wrong("no context is named and there is no current-context".into()))?;
+        let context = kubeconfig
+            .contexts
+            .iter()
+            .find(|entry| entry.name == name)
+            .and_then(|entry| entry.context.as_ref())
+            .ok_or_else(|| wrong(format!("context {name:?} does not exist")))?;
+        let cluster = kubeconfig
+            .clusters
+            .iter()
+            .find(|entry| entry.name == context.cluster)
+            .and_then(|entry| entry.cluster.as_ref())
+            .ok_or_else(|| wrong(format!("cluster {:?} does not exist", context.cluster)))?;
+        let no_user = AuthInfo::default();
+        let user = match &context.user {
+            None => &no_user,
+            Some(user) => kubeconfig
+                .auth_infos
+                .iter()
+                .find(|entry| entry.name == *user)
+                .and_then(|entry| entry.auth_info.as_ref())
+                .ok_or_else(|| wrong(format!("user {user:?} does not exist")))?,
+        };
+        Ok(Self {
+            dial: dial(cluster, user)?,
+            token: token(user)?,
+            namespace: context
+                .namespace
+                .clone()
+                .unwrap_or_else(|| "default".into()),
+        })
+    }
+}
+
+fn dial(cluster: &Cluster, user: &AuthInfo) -> Result<Dial, Error> {
+    let url = cluster
+        .server
+        .clone()
+        .ok_or_else(|| Error::Config("the cluster has no server".into()))?;
+    if cluster.insecure_skip_tls_verify == Some(true) {
+        return Err(Error::Config(
+            "insecure-skip-tls-verify is not supported: give the cluster's certificate-authority"
+                .into(),
+        ));
+    }
+    if user.exec.is_some() || user.auth_provider.is_some() || user.username.is_some() {
+        return Err(Error::Config(
+            "only client certificates and tokens are supported as credentials".into(),
+        ));
+    }
+    let ca_pem = pem(
+        cluster.certificate_authority_data.as_deref(),
+        cluster.certificate_authority.as_deref(),
+    )?;
+    let certificate_pem = pem(
+        user.client_certificate_data.as_deref(),
+        user.client_certificate.as_deref(),
+    )?;
+    let key_data = user
+        .client_key_data
+        .as_ref()
+        .map(ExposeSecret::expose_secret);
+    let key_pem = pem(key_data, user.client_key.as_deref())?;
+    let key_pair = certificate_pem
+        .zip(key_pem)
+        .map(|(certificate_pem, key_pem)| KeyPair {
+            certificate_pem,
+            key_pem,
+        });
+    Ok(Dial {
+        url,
+        ca_pem,
+        key_pair,
+        server_name: cluster.tls_server_name.clone(),
+    })
+}
+
+/// Inline base64 data, or else a file's contents.
+fn pem(data: Option<&str>, file: Option<&str>) -> Result<Option<Vec<u8>>, Error> {
+    match (data, file) {
+        (Some(data), _) => BASE64
+            .decode(data)
+            .map(Some)
+            .map_err(|error| Error::Config(format!("bad base64 data: {error}"))),
+        (None, Some(file)) => read(file).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+fn token(user: &AuthInfo) -> Result<Option<String>, Error> {
+    if let Some(token) = &user.token {
+        return Ok(Some(token.expose_secret().to_owned()));
+    }
+    let Some(file) = &user.token_file else {
+        return Ok(None);
+    };
+    let text =
+        String::from_utf8(read(file)?).map_err(|_| Error::Config(format!("{file}: not text")))?;
+    Ok(Some(text.trim().to_owned()))
+}
+
+fn read(file: &str) -> Result<Vec<u8>, Error> {
+    let path = PathBuf::from(file);
+    std::fs::read(&path).map_err(|error| Error::Config(format!("{file}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kubeconfig(user: &str) -> Kubeconfig {
+        Kubeconfig::from_yaml(&format!(
+            "current-context: a\ncontexts: [{{name: a, context: {{cluster: c, user: u, namespace: n}}}}]\n\
+             clusters: [{{name: c, cluster: {{server: 'https://h:1', certificate-authority-data: QQ==}}}}]\n\
+             users: [{{name: u, user: {user}}}]\n"
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_context_becomes_a_connection() {
+        let config = Config::from_kubeconfig(
+            &kubeconfig("{token: t, client-certificate-data: Qg==, client-key-data: Qw==}"),
+            None,
+        )
+        .unwrap();
+        assert_eq!(
+            (config.dial.url.as_str(), config.namespace.as_str()),
+            ("https://h:1", "n")
+        );
+        assert_eq!(config.dial.ca_pem.as_deref(), Some(&b"A"[..]));
+        assert_eq!(config.dial.key_pair.unwrap().key_pem, b"C");
+        assert_eq!(config.token.as_deref(), Some("t"));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let error = Config::from_kubeconfig(&kubeconfig("{}"), Some("b")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "kubeconfig: context \"b\" does not exist"
+        );
+        let error =
+            Config::from_kubeconfig(&kubeconfig("{username: x, password: y}"), None).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("only client certificates and tokens")
+        );
+    }
+}

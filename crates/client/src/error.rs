@@ -1,0 +1,56 @@
+//! What a call can fail with.
+
+use api::ApiError;
+use api::kind::DecodeError;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server answered with a `Status`.
+    #[error(transparent)]
+    Api(ApiError),
+    /// The server did not answer.
+    #[error("the server cannot be reached: {}", .0.message())]
+    Transport(#[source] tonic::Status),
+    #[error("cannot connect")]
+    Connect(#[from] tonic::transport::Error),
+    #[error("the server sent something else than was asked for")]
+    Decode(#[from] DecodeError),
+    #[error("kubeconfig: {0}")]
+    Config(String),
+}
+
+impl From<tonic::Status> for Error {
+    fn from(status: tonic::Status) -> Self {
+        match rpc::status::from_grpc(&status) {
+            Some(error) => Self::Api(error),
+            None => Self::Transport(status),
+        }
+    }
+}
+
+impl Error {
+    /// The server's own answer, if it gave one.
+    pub fn api(&self) -> Option<&ApiError> {
+        match self {
+            Self::Api(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    pub fn is_not_found(&self) -> bool {
+        self.api().is_some_and(ApiError::is_not_found)
+    }
+
+    pub fn is_already_exists(&self) -> bool {
+        self.api().is_some_and(ApiError::is_already_exists)
+    }
+
+    pub fn is_conflict(&self) -> bool {
+        self.api().is_some_and(ApiError::is_conflict)
+    }
+
+    pub fn is_expired(&self) -> bool {
+        self.api().is_some_and(ApiError::is_expired)
+    }
+}

@@ -1,0 +1,170 @@
+//! Kubernetes Events: what a component did to an object and why, for people to read.
+//!
+//! Events are a courtesy: they are sent by a task of their own from a bounded queue, repeated ones
+//! raise a count instead of piling up, and when the queue is full they are dropped and counted in
+//! the log. Nothing waits for them.
+
+use std::collections::HashMap;
+
+use api::Kind;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use rand::RngExt;
+use tokio::sync::mpsc;
+
+use crate::{Api, Client, PatchKind};
+
+/// Events waiting to be sent.
+const QUEUE: usize = 1024;
+/// Series remembered for counting; the table is emptied when it is full.
+const SERIES_MAX: usize = 4096;
+
+/// Records events of one component. Cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    queue: mpsc::Sender<Note>,
+    component: &'static str,
+    host: String,
+}
+
+#[derive(Clone, Debug)]
+struct Note {
+    about: ObjectReference,
+    kind: &'static str,
+    reason: String,
+    message: String,
+    at: Timestamp,
+}
+
+type SeriesKey = (Option<String>, &'static str, String, String);
+
+impl Recorder {
+    /// Starts the sending task; it ends when every clone is dropped. `host`: the node's name for
+    /// node components, else empty.
+    pub fn new(client: Client, component: &'static str, host: &str) -> Self {
+        let (queue, notes) = mpsc::channel(QUEUE);
+        let recorder = Self {
+            queue,
+            component,
+            host: host.to_owned(),
+        };
+        tokio::spawn(send(client, notes, recorder.source()));
+        recorder
+    }
+
+    fn source(&self) -> EventSource {
+        EventSource {
+            component: Some(self.component.to_owned()),
+            host: (!self.host.is_empty()).then(|| self.host.clone()),
+        }
+    }
+
+    /// Something went as it should.
+    pub fn normal<K: Kind>(&self, about: &K, reason: &str, message: impl Into<String>) {
+        self.record(reference(about), "Normal", reason, message.into());
+    }
+
+    /// Something needs attention.
+    pub fn warning<K: Kind>(&self, about: &K, reason: &str, message: impl Into<String>) {
+        self.record(reference(about), "Warning", reason, message.into());
+    }
+
+    /// As the others, about anything, at the present time.
+    pub fn record(
+        &self,
+        about: ObjectReference,
+        kind: &'static str,
+        reason: &str,
+        message: String,
+    ) {
+        let note = Note {
+            about,
+            kind,
+            reason: reason.to_owned(),
+            message,
+            at: Timestamp::now(),
+        };
+        if let Err(error) = self.queue.try_send(note) {
+            tracing::debug!(%error, reason, "event dropped");
+        }
+    }
+}
+
+/// A reference to an object, for events.
+pub fn reference<K: Kind>(object: &K) -> ObjectReference {
+    let metadata = object.metadata();
+    ObjectReference {
+        api_version: Some(K::API_VERSION.to_owned()),
+        kind: Some(K::KIND.to_owned()),
+        name: metadata.name.clone(),
+        namespace: metadata.namespace.clone(),
+        uid: metadata.uid.clone(),
+        resource_version: metadata.resource_version.clone(),
+        field_path: None,
+    }
+}
+
+async fn send(client: Client, mut notes: mpsc::Receiver<Note>, source: EventSource) {
+    let mut series: HashMap<SeriesKey, (String, i32)> = HashMap::new();
+    while let Some(note) = notes.recv().await {
+        let namespace = note
+            .about
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".to_owned());
+        let events: Api<Event> = Api::namespaced(&client, &namespace);
+        let key: SeriesKey = (
+            note.about.uid.clone(),
+            note.kind,
+            note.reason.clone(),
+            note.message.clone(),
+        );
+        if let Some((name, count)) = series.get_mut(&key) {
+            *count += 1;
+            let patch = serde_json::json!({"count": count, "lastTimestamp": note.at.to_string()});
+            match events.patch(name, PatchKind::Merge, &patch).await {
+                Ok(_) => continue,
+                Err(error) if error.is_not_found() => {}
+                Err(error) => {
+                    tracing::debug!(%error, "event not sent");
+                    continue;
+                }
+            }
+        }
+        let event = event(&note, &namespace, &source);
+        let name = event.metadata.name.clone().unwrap_or_default();
+        match events.create(&event).await {
+            Ok(_) => {
+                if series.len() >= SERIES_MAX {
+                    series.clear();
+                }
+                series.insert(key, (name, 1));
+            }
+            Err(error) => tracing::debug!(%error, "event not sent"),
+        }
+    }
+}
+
+fn event(note: &Note, namespace: &str, source: &EventSource) -> Event {
+    let suffix: u64 = rand::rng().random();
+    let mut event = Event {
+        involved_object: note.about.clone(),
+        type_: Some(note.kind.to_owned()),
+        reason: Some(note.reason.clone()),
+        message: Some(note.message.clone()),
+        count: Some(1),
+        first_timestamp: Some(Time(note.at)),
+        last_timestamp: Some(Time(note.at)),
+        reporting_component: source.component.clone(),
+        reporting_instance: source.host.clone(),
+        source: Some(source.clone()),
+        ..Default::default()
+    };
+    event.metadata.name = Some(format!(
+        "{}.{suffix:016x}",
+        note.about.name.as_deref().unwrap_or_default()
+    ));
+    event.metadata.namespace = Some(namespace.to_owned());
+    event
+}

@@ -1,0 +1,283 @@
+//! The present state of a kind and then every change, for ever.
+//!
+//! An informer opens a watch that begins with the present state (one stream, no separate list) and
+//! yields `kube-runtime`'s watcher events. When the stream breaks it resumes from the last revision
+//! it saw; when the server no longer has that revision (410) it starts over with `Init`, so that
+//! whoever consumes the events replaces what it holds. It never ends and never yields an error:
+//! trouble is logged and retried with back-off.
+
+use std::time::Duration;
+
+use api::kind::DecodeError;
+use api::{Kind, KindRow};
+use async_stream::stream;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures::Stream;
+use kube::runtime::watcher::{self, Event};
+use rpc::api_v1 as pb;
+
+use crate::{Client, Error};
+
+/// First and longest pause before a broken watch is opened again.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// What an informer watches.
+#[derive(Clone, Debug, Default)]
+pub struct InformerOptions {
+    /// Empty: every namespace.
+    pub namespace: String,
+    pub label_selector: String,
+    pub field_selector: String,
+}
+
+/// Objects of kind `K`, decoded.
+pub fn informer<K: Kind>(
+    client: Client,
+    options: InformerOptions,
+) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static {
+    informer_with(
+        client,
+        K::ROW,
+        options,
+        pb::Representation::Full,
+        |object| K::decode(&object.json),
+    )
+}
+
+/// Objects of the kind of `row`, made from their envelope by `decode`. With
+/// [`pb::Representation::PartialMetadata`] the JSON holds only metadata.
+pub fn informer_with<T: Send + 'static>(
+    client: Client,
+    row: &'static KindRow,
+    options: InformerOptions,
+    representation: pb::Representation,
+    decode: impl Fn(&pb::Object) -> Result<T, DecodeError> + Send + 'static,
+) -> impl Stream<Item = Result<Event<T>, watcher::Error>> + Send + 'static {
+    stream! {
+        let backoff = ExponentialBuilder::default().with_min_delay(RETRY_MIN).with_max_delay(RETRY_MAX).with_jitter().without_max_times();
+        let mut delays = backoff.build();
+        let mut position = Position::default();
+        loop {
+            let request = position.request(row, &options, representation);
+            if position.revision.is_none() {
+                position.restart();
+                yield Ok(Event::Init);
+            }
+            match client.resources().watch(request).await {
+                Err(status) => position.failed(row, status.into()),
+                Ok(response) => {
+                    let mut batches = response.into_inner();
+                    loop {
+                        match batches.message().await {
+                            Ok(Some(batch)) => {
+                                delays = backoff.build();
+                                for event in batch.events {
+                                    for step in position.step(row, event, &decode) {
+                                        yield Ok(step);
+                                    }
+                                }
+                                if position.broken {
+                                    break;
+                                }
+                            }
+                            Ok(None) => break,
+                            Err(status) => {
+                                position.failed(row, status.into());
+                                break;
+                            }
+                        }
+                    }
+                }
+            }
+            position.broken = false;
+            tokio::time::sleep(delays.next().unwrap_or(RETRY_MAX)).await;
+        }
+    }
+}
+
+/// How far a watch has come.
+#[derive(Debug, Default)]
+struct Position {
+    /// The revision to resume from; `None`: from the present state.
+    revision: Option<u64>,
+    /// Still receiving the present state.
+    initializing: bool,
+    /// The server ended the watch with an error event.
+    broken: bool,
+}
+
+impl Position {
+    fn restart(&mut self) {
+        self.initializing = true;
+        self.broken = false;
+    }
+
+    fn request(
+        &self,
+        row: &KindRow,
+        options: &InformerOptions,
+        representation: pb::Representation,
+    ) -> pb::WatchRequest {
+        pb::WatchRequest {
+            target: Some(crate::dynamic::target(row, &options.namespace, "", "")),
+            label_selector: options.label_selector.clone(),
+            field_selector: options.field_selector.clone(),
+            resource_version: self
+                .revision
+                .map_or_else(String::new, |revision| revision.to_string()),
+            allow_watch_bookmarks: true,
+            send_initial_events: self.revision.is_none(),
+            resource_version_match: if self.revision.is_none() {
+                "NotOlderThan".into()
+            } else {
+                String::new()
+            },
+            timeout_seconds: 0,
+            representation: representation.into(),
+        }
+    }
+
+    fn failed(&mut self, row: &KindRow, error: Error) {
+        if error.is_expired() || self.initializing {
+            self.revision = None;
+        }
+        if !error.is_expired() {
+            tracing::warn!(resource = %row, %error, "watch broke; opening it again");
+        }
+    }
+
+    /// What one event means for the consumer.
+    fn step<T>(
+        &mut self,
+        row: &KindRow,
+        event: pb::WatchEvent,
+        decode: &impl Fn(&pb::Object) -> Result<T, DecodeError>,
+    ) -> Vec<Event<T>> {
+        let kind = event.r#type();
+        let object = event.object.unwrap_or_default();
+        if kind == pb::EventType::Error {
+            self.broken = true;
+            match api::status::decode_status(&object.json) {
+                Ok(status) => self.failed(row, Error::Api(api::ApiError::from_status(status))),
+                Err(_) => self.revision = None,
+            }
+            return Vec::new();
+        }
+        if !self.initializing {
+            self.revision = Some(object.revision.max(self.revision.unwrap_or(0)));
+        }
+        match kind {
+            pb::EventType::Bookmark => {
+                if self.initializing && event.initial_events_end {
+                    self.initializing = false;
+                    self.revision = Some(object.revision);
+                    return vec![Event::InitDone];
+                }
+                Vec::new()
+            }
+            pb::EventType::Unspecified | pb::EventType::Error => Vec::new(),
+            pb::EventType::Added | pb::EventType::Modified | pb::EventType::Deleted => {
+                match decode(&object) {
+                    Err(error) => {
+                        tracing::error!(resource = %row, namespace = object.namespace, name = object.name, %error, "passed over an object");
+                        Vec::new()
+                    }
+                    Ok(decoded) if kind == pb::EventType::Deleted => vec![Event::Delete(decoded)],
+                    Ok(decoded) if self.initializing => vec![Event::InitApply(decoded)],
+                    Ok(decoded) => vec![Event::Apply(decoded)],
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    fn event(kind: pb::EventType, revision: u64, end: bool) -> pb::WatchEvent {
+        let json = format!(r#"{{"metadata":{{"name":"a","resourceVersion":"{revision}"}}}}"#);
+        let object = pb::Object {
+            revision,
+            json: json.into(),
+            ..Default::default()
+        };
+        pb::WatchEvent {
+            r#type: kind.into(),
+            object: Some(object),
+            initial_events_end: end,
+        }
+    }
+
+    fn steps(position: &mut Position, event: pb::WatchEvent) -> Vec<&'static str> {
+        let decode = |object: &pb::Object| ConfigMap::decode(&object.json);
+        let name = |event: &Event<ConfigMap>| match event {
+            Event::Apply(_) => "apply",
+            Event::Delete(_) => "delete",
+            Event::Init => "init",
+            Event::InitApply(_) => "init-apply",
+            Event::InitDone => "init-done",
+        };
+        position
+            .step(ConfigMap::ROW, event, &decode)
+            .iter()
+            .map(name)
+            .collect()
+    }
+
+    #[test]
+    fn present_state_then_changes() {
+        let mut position = Position::default();
+        position.restart();
+        assert_eq!(
+            steps(&mut position, event(pb::EventType::Added, 9, false)),
+            ["init-apply"]
+        );
+        assert_eq!(
+            position.revision, None,
+            "a stream that breaks now must start over"
+        );
+        assert_eq!(
+            steps(&mut position, event(pb::EventType::Bookmark, 12, true)),
+            ["init-done"]
+        );
+        assert_eq!(position.revision, Some(12));
+        assert_eq!(
+            steps(&mut position, event(pb::EventType::Modified, 13, false)),
+            ["apply"]
+        );
+        assert_eq!(
+            steps(&mut position, event(pb::EventType::Deleted, 14, false)),
+            ["delete"]
+        );
+        assert!(steps(&mut position, event(pb::EventType::Bookmark, 20, false)).is_empty());
+        assert_eq!(position.revision, Some(20));
+    }
+
+    #[test]
+    fn an_expired_revision_starts_over_and_a_broken_stream_resumes() {
+        let mut position = Position {
+            revision: Some(5),
+            ..Default::default()
+        };
+        position.failed(
+            ConfigMap::ROW,
+            Error::Transport(tonic::Status::unavailable("gone")),
+        );
+        assert_eq!(position.revision, Some(5));
+        let json = api::ApiError::expired("too old resource version: 5 (9)").encode();
+        let object = pb::Object {
+            json: json.into(),
+            ..Default::default()
+        };
+        let expired = pb::WatchEvent {
+            r#type: pb::EventType::Error.into(),
+            object: Some(object),
+            initial_events_end: false,
+        };
+        assert!(steps(&mut position, expired).is_empty());
+        assert!(position.broken && position.revision.is_none());
+    }
+}
