@@ -18,6 +18,7 @@ pub mod labels;
 pub mod names;
 pub mod object;
 pub mod quantity;
+pub mod schema;
 pub mod status;
 
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

@@ -1,0 +1,110 @@
+//! Reads the markers (`+listType=map`, `+patchMergeKey=name`, ...) out of the comments in
+//! `k8s-pb`'s source.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::rust_files;
+
+/// What the comment of one field or type says.
+#[derive(Clone, Debug, Default)]
+pub struct Markers {
+    pub list_type: Option<String>,
+    pub map_keys: Vec<String>,
+    pub patch_strategy: Option<String>,
+    pub merge_key: Option<String>,
+    /// `structType=atomic` or `mapType=atomic`.
+    pub atomic: bool,
+    /// JSON text of the default.
+    pub default: Option<String>,
+    /// Name of the message type of a field, as written.
+    message: Option<String>,
+}
+
+impl Markers {
+    fn add(&mut self, comment: &str) {
+        let Some(marker) = comment.trim().strip_prefix('+') else { return };
+        let Some((name, value)) = marker.split_once('=') else { return };
+        let value = value.trim();
+        match name {
+            "listType" => self.list_type = Some(value.to_owned()),
+            "listMapKey" => self.map_keys.push(value.to_owned()),
+            "patchStrategy" => self.patch_strategy = Some(value.to_owned()),
+            "patchMergeKey" => self.merge_key = Some(value.to_owned()),
+            "structType" | "mapType" => self.atomic = value == "atomic",
+            "default" if !value.starts_with("ref(") => self.default = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+}
+
+/// The markers of one type: its own, and its fields' by squeezed name (see [`squeeze`]).
+#[derive(Clone, Debug, Default)]
+pub struct TypeMarkers {
+    pub own: Markers,
+    pub fields: BTreeMap<String, Markers>,
+}
+
+impl TypeMarkers {
+    /// The markers of a field by its JSON name. Go embeds some structs in others: their fields are
+    /// JSON fields of the outer type, so a message field is searched as well.
+    pub fn field<'a>(&'a self, name: &str, all: &'a All, module: &str) -> Option<&'a Markers> {
+        let name = squeeze(name);
+        self.fields.get(&name).or_else(|| {
+            self.fields
+                .values()
+                .filter_map(|field| all.get(&format!("{module}.{}", field.message.as_deref()?)))
+                .find_map(|inner| inner.fields.get(&name))
+        })
+    }
+}
+
+/// Types by module and name: `api.core.v1.Pod`.
+pub type All = BTreeMap<String, TypeMarkers>;
+
+/// `hostIP` and `host_ip` both become `hostip`.
+pub fn squeeze(name: &str) -> String {
+    name.trim_start_matches("r#").replace(['_', '$', '-'], "").to_ascii_lowercase()
+}
+
+pub fn read(folder: &Path) -> anyhow::Result<All> {
+    let mut all = All::new();
+    for file in rust_files(folder)? {
+        let module: Vec<_> = match file.parent().and_then(|parent| parent.strip_prefix(folder).ok()) {
+            Some(module) => module.iter().map(|part| part.to_string_lossy()).collect(),
+            None => continue,
+        };
+        parse(&std::fs::read_to_string(&file)?, &module.join("."), &mut all);
+    }
+    Ok(all)
+}
+
+fn parse(source: &str, module: &str, all: &mut All) {
+    let mut pending = Markers::default();
+    let mut current: Option<(String, TypeMarkers)> = None;
+    for line in source.lines() {
+        let text = line.trim();
+        if let Some(comment) = text.strip_prefix("///") {
+            pending.add(comment);
+        } else if let Some(rest) = text.strip_prefix("pub struct ") {
+            let name = rest.trim_end_matches([' ', '{', '}']);
+            let found = TypeMarkers { own: std::mem::take(&mut pending), ..TypeMarkers::default() };
+            if rest.ends_with("{}") {
+                all.insert(format!("{module}.{name}"), found);
+            } else {
+                current = Some((format!("{module}.{name}"), found));
+            }
+        } else if let (Some(rest), Some((_, found))) = (text.strip_prefix("pub "), &mut current) {
+            let Some((name, ty)) = rest.split_once(':') else { continue };
+            let mut markers = std::mem::take(&mut pending);
+            let message = ty.rsplit(['<', ':']).next().unwrap_or_default();
+            markers.message = Some(message.trim_end_matches(['>', ',']).to_owned());
+            found.fields.insert(squeeze(name), markers);
+        } else if text == "}" {
+            pending = Markers::default();
+            if let Some((name, found)) = current.take() {
+                all.insert(name, found);
+            }
+        }
+    }
+}
