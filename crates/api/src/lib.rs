@@ -20,6 +20,7 @@ pub mod object;
 pub mod quantity;
 pub mod schema;
 pub mod status;
+pub mod strategic;
 
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub use kind::{Kind, KindRow};

@@ -23,7 +23,9 @@ const DESCRIPTIONS: &str = "crates/apiserver/src/openapi/descriptions.txt";
 /// Generates both files under `root`, the workspace's folder; with `check`, fails when the files
 /// there are not what would be written.
 pub fn run(root: &Path, check: bool) -> anyhow::Result<()> {
-    let openapi = package_source(root, "k8s-openapi")?.join("src").join(API_LEVEL);
+    let openapi = package_source(root, "k8s-openapi")?
+        .join("src")
+        .join(API_LEVEL);
     let pb = package_source(root, "k8s-pb")?.join("src");
     let types = openapi::read(&openapi)?;
     let markers = markers::read(&pb)?;
@@ -34,7 +36,10 @@ pub fn run(root: &Path, check: bool) -> anyhow::Result<()> {
         if check {
             let current = std::fs::read_to_string(&path).unwrap_or_default();
             if current != text {
-                bail!("{} is out of date: run `cargo xtask codegen`", path.display());
+                bail!(
+                    "{} is out of date: run `cargo xtask codegen`",
+                    path.display()
+                );
             }
         } else {
             std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
@@ -51,7 +56,10 @@ fn package_source(root: &Path, name: &str) -> anyhow::Result<PathBuf> {
         .output()
         .context("run cargo metadata")?;
     if !output.status.success() {
-        bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "cargo metadata: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let manifest = metadata["packages"]
@@ -61,7 +69,9 @@ fn package_source(root: &Path, name: &str) -> anyhow::Result<PathBuf> {
         .find(|package| package["name"] == name)
         .and_then(|package| package["manifest_path"].as_str())
         .with_context(|| format!("{name} is not a dependency"))?;
-    let folder = Path::new(manifest).parent().context("manifest without folder")?;
+    let folder = Path::new(manifest)
+        .parent()
+        .context("manifest without folder")?;
     Ok(folder.to_owned())
 }
 
@@ -79,7 +89,9 @@ fn rustfmt(root: &Path, source: &str) -> anyhow::Result<String> {
     let source = source.to_owned();
     let writer = std::thread::spawn(move || stdin.write_all(source.as_bytes()));
     let output = child.wait_with_output()?;
-    writer.join().map_err(|_| anyhow::anyhow!("rustfmt's writer panicked"))??;
+    writer
+        .join()
+        .map_err(|_| anyhow::anyhow!("rustfmt's writer panicked"))??;
     if !output.status.success() {
         bail!("rustfmt refused the generated code");
     }

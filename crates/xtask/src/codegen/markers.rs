@@ -23,8 +23,12 @@ pub struct Markers {
 
 impl Markers {
     fn add(&mut self, comment: &str) {
-        let Some(marker) = comment.trim().strip_prefix('+') else { return };
-        let Some((name, value)) = marker.split_once('=') else { return };
+        let Some(marker) = comment.trim().strip_prefix('+') else {
+            return;
+        };
+        let Some((name, value)) = marker.split_once('=') else {
+            return;
+        };
         let value = value.trim();
         match name {
             "listType" => self.list_type = Some(value.to_owned()),
@@ -64,17 +68,26 @@ pub type All = BTreeMap<String, TypeMarkers>;
 
 /// `hostIP` and `host_ip` both become `hostip`.
 pub fn squeeze(name: &str) -> String {
-    name.trim_start_matches("r#").replace(['_', '$', '-'], "").to_ascii_lowercase()
+    name.trim_start_matches("r#")
+        .replace(['_', '$', '-'], "")
+        .to_ascii_lowercase()
 }
 
 pub fn read(folder: &Path) -> anyhow::Result<All> {
     let mut all = All::new();
     for file in rust_files(folder)? {
-        let module: Vec<_> = match file.parent().and_then(|parent| parent.strip_prefix(folder).ok()) {
+        let module: Vec<_> = match file
+            .parent()
+            .and_then(|parent| parent.strip_prefix(folder).ok())
+        {
             Some(module) => module.iter().map(|part| part.to_string_lossy()).collect(),
             None => continue,
         };
-        parse(&std::fs::read_to_string(&file)?, &module.join("."), &mut all);
+        parse(
+            &std::fs::read_to_string(&file)?,
+            &module.join("."),
+            &mut all,
+        );
     }
     Ok(all)
 }
@@ -88,14 +101,19 @@ fn parse(source: &str, module: &str, all: &mut All) {
             pending.add(comment);
         } else if let Some(rest) = text.strip_prefix("pub struct ") {
             let name = rest.trim_end_matches([' ', '{', '}']);
-            let found = TypeMarkers { own: std::mem::take(&mut pending), ..TypeMarkers::default() };
+            let found = TypeMarkers {
+                own: std::mem::take(&mut pending),
+                ..TypeMarkers::default()
+            };
             if rest.ends_with("{}") {
                 all.insert(format!("{module}.{name}"), found);
             } else {
                 current = Some((format!("{module}.{name}"), found));
             }
         } else if let (Some(rest), Some((_, found))) = (text.strip_prefix("pub "), &mut current) {
-            let Some((name, ty)) = rest.split_once(':') else { continue };
+            let Some((name, ty)) = rest.split_once(':') else {
+                continue;
+            };
             let mut markers = std::mem::take(&mut pending);
             let message = ty.rsplit(['<', ':']).next().unwrap_or_default();
             markers.message = Some(message.trim_end_matches(['>', ',']).to_owned());

@@ -26,22 +26,41 @@ pub struct Types {
 }
 
 pub fn read(folder: &Path) -> anyhow::Result<Types> {
-    let mut types = Types { by_name: BTreeMap::new(), by_path: BTreeMap::new() };
+    let mut types = Types {
+        by_name: BTreeMap::new(),
+        by_path: BTreeMap::new(),
+    };
     for file in rust_files(folder)? {
         let source = std::fs::read_to_string(&file)?;
-        let Some(name) = source.strip_prefix("// Generated from definition ") else { continue };
+        let Some(name) = source.strip_prefix("// Generated from definition ") else {
+            continue;
+        };
         let name = name.lines().next().unwrap_or_default().trim().to_owned();
-        let Some(at) = source.find("json_schema!({") else { continue };
+        let Some(at) = source.find("json_schema!({") else {
+            continue;
+        };
         let body = balanced(&source[at + "json_schema!(".len()..]);
         let schema = to_json(body).with_context(|| format!("schema of {name}"))?;
         let short = name.rsplit('.').next().unwrap_or_default();
-        let module = file.parent().context("file without folder")?.strip_prefix(folder)?;
-        let mut path: Vec<String> =
-            module.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        let module = file
+            .parent()
+            .context("file without folder")?
+            .strip_prefix(folder)?;
+        let mut path: Vec<String> = module
+            .iter()
+            .map(|part| part.to_string_lossy().into_owned())
+            .collect();
         path.push(short.to_owned());
         types.by_path.insert(path.join("::"), name.clone());
         let resource = resource(&source);
-        types.by_name.insert(name.clone(), Type { name, schema, resource });
+        types.by_name.insert(
+            name.clone(),
+            Type {
+                name,
+                schema,
+                resource,
+            },
+        );
     }
     Ok(types)
 }
@@ -82,12 +101,17 @@ fn to_json(body: &str) -> anyhow::Result<Value> {
         r#"\(\{\s*let mut schema_obj = __gen\.subschema_for::<crate::([A-Za-z0-9_:]+)>\(\);\s*schema_obj\.ensure_object\(\)\.insert\("description"\.into\(\), ("(?:[^"\\]|\\.)*")\.into\(\)\);\s*schema_obj\s*\}\)"#,
     )?;
     let body = described.replace_all(body, r#"{"$$ref": "$1", "description": $2}"#);
-    let reference = regex::Regex::new(r"\(?__gen\.subschema_for::<crate::([A-Za-z0-9_:]+)>\(\)\)?")?;
+    let reference =
+        regex::Regex::new(r"\(?__gen\.subschema_for::<crate::([A-Za-z0-9_:]+)>\(\)\)?")?;
     let body = reference.replace_all(&body, r#"{"$$ref": "$1"}"#);
     let comma = regex::Regex::new(r",(\s*[}\]])")?;
     // No schema text holds a comma before a closing bracket at the end of a line.
     let body = comma.replace_all(&body, |found: &regex::Captures<'_>| {
-        if found[1].contains('\n') { found[1].to_owned() } else { found[0].to_owned() }
+        if found[1].contains('\n') {
+            found[1].to_owned()
+        } else {
+            found[0].to_owned()
+        }
     });
     serde_json::from_str(&body.replace("\\'", "'")).context("not JSON")
 }

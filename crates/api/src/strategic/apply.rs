@@ -1,0 +1,301 @@
+//! Puts a patch on an object.
+
+use serde_json::{Map, Value};
+
+use super::{
+    DELETE_PRIMITIVES, DIRECTIVE, ELEMENT_ORDER, PatchError, Place, RETAIN_KEYS, identity, objects,
+    position,
+};
+use crate::schema::Patch;
+
+type Object = Map<String, Value>;
+
+/// Merges `patch` into `original`.
+pub(super) fn object(
+    mut original: Object,
+    mut patch: Object,
+    place: Place,
+) -> Result<Object, PatchError> {
+    match patch.remove(DIRECTIVE) {
+        None => {}
+        Some(Value::String(directive)) if directive == "replace" => return strip(patch),
+        Some(Value::String(directive)) if directive == "delete" => return Ok(Object::new()),
+        Some(Value::String(directive)) if directive == "merge" => {}
+        Some(other) => return Err(PatchError::UnknownDirective(other.to_string())),
+    }
+    if let Some(keys) = patch.remove(RETAIN_KEYS) {
+        retain_keys(&mut original, &patch, keys)?;
+    }
+    let orders = take_directives(&mut patch, ELEMENT_ORDER)?;
+    let deletes = take_directives(&mut patch, DELETE_PRIMITIVES)?;
+    for (name, values) in deletes {
+        if let Some(Value::Array(list)) = original.get_mut(&name) {
+            list.retain(|value| !values.contains(value));
+        }
+    }
+    for (name, order) in orders {
+        let merged = ordered(
+            original.remove(&name),
+            patch.remove(&name),
+            &order,
+            place.child(&name),
+        )?;
+        if let Some(merged) = merged {
+            original.insert(name, merged);
+        }
+    }
+    for (name, value) in patch {
+        field(&mut original, name, value, place)?;
+    }
+    Ok(original)
+}
+
+fn retain_keys(original: &mut Object, patch: &Object, keys: Value) -> Result<(), PatchError> {
+    let Value::Array(keys) = keys else {
+        return Err(PatchError::DirectiveNotList(RETAIN_KEYS.to_owned()));
+    };
+    let named = |name: &str| keys.iter().any(|key| key.as_str() == Some(name));
+    let stray = patch
+        .iter()
+        .find(|(name, value)| !value.is_null() && !name.starts_with('$') && !named(name));
+    if let Some((name, _)) = stray {
+        return Err(PatchError::RetainKeys(name.clone()));
+    }
+    original.retain(|name, _| named(name));
+    Ok(())
+}
+
+/// Takes the directives `<prefix><list>` out of a patch: list name and values.
+fn take_directives(
+    patch: &mut Object,
+    prefix: &str,
+) -> Result<Vec<(String, Vec<Value>)>, PatchError> {
+    let names: Vec<String> = patch
+        .keys()
+        .filter(|key| key.starts_with(prefix))
+        .cloned()
+        .collect();
+    let mut found = Vec::new();
+    for name in names {
+        match patch.remove(&name) {
+            Some(Value::Array(values)) => found.push((name[prefix.len()..].to_owned(), values)),
+            Some(Value::Null) | None => {}
+            Some(_) => return Err(PatchError::DirectiveNotList(name)),
+        }
+    }
+    Ok(found)
+}
+
+fn field(
+    original: &mut Object,
+    name: String,
+    value: Value,
+    place: Place,
+) -> Result<(), PatchError> {
+    if value.is_null() {
+        original.remove(&name);
+        return Ok(());
+    }
+    let child = place.child(&name);
+    let merged = match (original.remove(&name), value) {
+        (Some(Value::Object(old)), Value::Object(new)) if child.patch != Patch::Replace => {
+            Value::Object(object(old, new, child)?)
+        }
+        (Some(Value::Array(old)), Value::Array(new)) if child.patch.merges() => {
+            Value::Array(list(old, new, child)?)
+        }
+        (_, Value::Object(new))
+            if new
+                .get(DIRECTIVE)
+                .is_some_and(|directive| directive == "delete") =>
+        {
+            return Ok(());
+        }
+        (_, new) => strip_value(new)?,
+    };
+    original.insert(name, merged);
+    Ok(())
+}
+
+/// Merges lists and puts the elements that `order` names into that order; elements that only the
+/// server has keep their place between them as well as possible.
+fn ordered(
+    old: Option<Value>,
+    new: Option<Value>,
+    order: &[Value],
+    place: Place,
+) -> Result<Option<Value>, PatchError> {
+    let old = match old {
+        Some(Value::Array(old)) => Some(old),
+        _ => None,
+    };
+    let new = match new {
+        Some(Value::Array(new)) => Some(new),
+        None => None,
+        Some(Value::Null) => return Ok(None),
+        Some(other) => return Ok(Some(other)),
+    };
+    let key = place.merge_key.filter(|_| objects(order));
+    if let Some(new) = &new {
+        check_order(new, order, key)?;
+    }
+    let server = old.clone().unwrap_or_default();
+    let merged = match (old, new) {
+        (None, None) => return Ok(None),
+        (Some(old), None) => old,
+        (None, Some(new)) => strip_list(new)?,
+        (Some(old), Some(new)) => merge(old, new, place)?,
+    };
+    Ok(Some(Value::Array(arrange(merged, order, &server, key))))
+}
+
+/// The elements of a patch must come in the order that the patch itself asks for.
+fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<(), PatchError> {
+    let mut last = 0;
+    for element in patch
+        .iter()
+        .filter(|element| element.get(DIRECTIVE).is_none())
+    {
+        let Some(id) = identity(element, key) else {
+            continue;
+        };
+        match position(order, id, key) {
+            Some(at) if at >= last => last = at,
+            _ => {
+                return Err(PatchError::Order {
+                    patch: Value::from(patch.to_vec()).to_string(),
+                    order: Value::from(order.to_vec()).to_string(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A list merged without an order of its own: the patch's elements keep the patch's order.
+fn list(old: Vec<Value>, new: Vec<Value>, place: Place) -> Result<Vec<Value>, PatchError> {
+    let key = place.merge_key.filter(|_| objects(&old) || objects(&new));
+    let (server, order) = (old.clone(), new.clone());
+    let merged = merge(old, new, place)?;
+    Ok(arrange(merged, &order, &server, key))
+}
+
+/// Merges elements by key, or primitives as a set; directives among the elements are obeyed.
+fn merge(old: Vec<Value>, new: Vec<Value>, place: Place) -> Result<Vec<Value>, PatchError> {
+    if !objects(&old) && !objects(&new) {
+        let mut merged = old;
+        for value in new {
+            if !merged.contains(&value) {
+                merged.push(value);
+            }
+        }
+        return Ok(merged);
+    }
+    let Some(key) = place.merge_key else {
+        return strip_list(new);
+    };
+    let mut merged = old;
+    let mut kept = Vec::new();
+    let mut replace = false;
+    for element in new {
+        let Value::Object(element) = element else {
+            return Err(PatchError::MixedElements(key.to_owned()));
+        };
+        match element
+            .get(DIRECTIVE)
+            .map(|directive| directive.as_str().unwrap_or_default())
+        {
+            None => kept.push(element),
+            Some("replace") => replace = true,
+            Some("delete") => {
+                let id = id_of(&element, key)?;
+                merged.retain(|old| old.get(key) != Some(&id));
+            }
+            Some(other) => return Err(PatchError::UnknownDirective(other.to_owned())),
+        }
+    }
+    if replace {
+        merged.clear();
+    }
+    for element in kept {
+        let id = id_of(&element, key)?;
+        match position(&merged, &id, Some(key)) {
+            Some(at) => {
+                let Value::Object(old) = merged[at].take() else {
+                    return Err(PatchError::MixedElements(key.to_owned()));
+                };
+                merged[at] = Value::Object(object(old, element, place.element())?);
+            }
+            None => merged.push(Value::Object(strip(element)?)),
+        }
+    }
+    Ok(merged)
+}
+
+fn id_of(element: &Object, key: &'static str) -> Result<Value, PatchError> {
+    element
+        .get(key)
+        .cloned()
+        .ok_or_else(|| PatchError::MissingMergeKey {
+            element: Value::Object(element.clone()).to_string(),
+            key,
+        })
+}
+
+/// Elements named in `order` in that order, the others in the server's, interleaved by the server's.
+fn arrange(merged: Vec<Value>, order: &[Value], server: &[Value], key: Option<&str>) -> Vec<Value> {
+    let rank = |list: &[Value], element: &Value| {
+        identity(element, key).and_then(|id| position(list, id, key))
+    };
+    let (mut named, mut others): (Vec<Value>, Vec<Value>) = merged
+        .into_iter()
+        .partition(|element| rank(order, element).is_some());
+    named.sort_by_key(|element| rank(order, element));
+    others.sort_by_key(|element| rank(server, element).unwrap_or(usize::MAX));
+    let mut arranged = Vec::with_capacity(named.len() + others.len());
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    while let (Some(left), Some(right)) = (named.peek(), others.peek()) {
+        let first = match (rank(server, left), rank(server, right)) {
+            (Some(left), Some(right)) => left < right,
+            _ => false,
+        };
+        arranged.extend(if first { named.next() } else { others.next() });
+    }
+    arranged.extend(named);
+    arranged.extend(others);
+    arranged
+}
+
+/// A part of a patch that meets nothing: without directives and nulls.
+fn strip(mut object: Object) -> Result<Object, PatchError> {
+    object.retain(|name, value| {
+        !value.is_null()
+            && name != DIRECTIVE
+            && name != RETAIN_KEYS
+            && !name.starts_with(ELEMENT_ORDER)
+            && !name.starts_with(DELETE_PRIMITIVES)
+    });
+    object
+        .into_iter()
+        .map(|(name, value)| Ok((name, strip_value(value)?)))
+        .collect()
+}
+
+fn strip_list(list: Vec<Value>) -> Result<Vec<Value>, PatchError> {
+    list.into_iter()
+        .filter(|element| {
+            !element
+                .get(DIRECTIVE)
+                .is_some_and(|directive| directive != "merge")
+        })
+        .map(strip_value)
+        .collect()
+}
+
+fn strip_value(value: Value) -> Result<Value, PatchError> {
+    Ok(match value {
+        Value::Object(object) => Value::Object(strip(object)?),
+        Value::Array(list) => Value::Array(strip_list(list)?),
+        other => other,
+    })
+}
