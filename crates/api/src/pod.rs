@@ -1,0 +1,173 @@
+//! Rules about pods that several components share.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+
+use crate::quantity::Quantity;
+
+/// Amounts by resource name.
+pub type Resources = BTreeMap<String, Quantity>;
+
+/// Which side of `resources` to add up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Requests,
+    Limits,
+}
+
+/// What a pod asks for as a whole: the larger of what runs together (containers and sidecars) and
+/// what each step of initialization needs, plus overhead; pod-level resources win where given
+/// (`k8s.io/component-helpers/resource`).
+pub fn resources(spec: &PodSpec, side: Side) -> Resources {
+    let mut running = Resources::new();
+    for container in &spec.containers {
+        add(&mut running, &of(container, side));
+    }
+    let (mut sidecars, mut peak) = (Resources::new(), Resources::new());
+    for container in spec.init_containers.iter().flatten() {
+        let own = of(container, side);
+        let mut step = sidecars.clone();
+        add(&mut step, &own);
+        if is_sidecar(container) {
+            add(&mut running, &own);
+            sidecars.clone_from(&step);
+        }
+        raise(&mut peak, &step);
+    }
+    raise(&mut running, &peak);
+    for (name, amount) in side_of(spec.resources.as_ref(), side) {
+        running.insert(name, amount);
+    }
+    if let Some(overhead) = &spec.overhead {
+        let overhead = read(overhead);
+        if side == Side::Requests {
+            add(&mut running, &overhead);
+        } else {
+            // A limit that is not set stays unlimited.
+            for (name, amount) in overhead {
+                running
+                    .entry(name)
+                    .and_modify(|total| *total = *total + amount);
+            }
+        }
+    }
+    running
+}
+
+/// An init container that keeps running beside the others.
+pub fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// Whether the pod's phase is final.
+pub fn is_terminal(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// `status.phase`, empty when unset.
+pub fn phase(pod: &Pod) -> &str {
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or_default()
+}
+
+/// The node the pod is bound to, if any.
+pub fn node_name(pod: &Pod) -> Option<&str> {
+    pod.spec
+        .as_ref()
+        .and_then(|spec| spec.node_name.as_deref())
+        .filter(|name| !name.is_empty())
+}
+
+/// Whether the condition of this type is `True`.
+pub fn condition_is_true(pod: &Pod, type_: &str) -> bool {
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == type_ && condition.status == "True")
+}
+
+fn of(container: &Container, side: Side) -> Resources {
+    side_of(container.resources.as_ref(), side)
+}
+
+fn side_of(requirements: Option<&ResourceRequirements>, side: Side) -> Resources {
+    let Some(requirements) = requirements else {
+        return Resources::new();
+    };
+    let limits = requirements.limits.as_ref().map(read).unwrap_or_default();
+    match side {
+        Side::Limits => limits,
+        // A request that is not given is the limit; defaulting writes it, older objects may lack it.
+        Side::Requests => {
+            let mut all = limits;
+            all.extend(requirements.requests.as_ref().map(read).unwrap_or_default());
+            all
+        }
+    }
+}
+
+fn read(amounts: &BTreeMap<String, Text>) -> Resources {
+    amounts
+        .iter()
+        .map(|(name, amount)| (name.clone(), Quantity::of(amount)))
+        .collect()
+}
+
+fn add(total: &mut Resources, amounts: &Resources) {
+    for (name, amount) in amounts {
+        let sum = total.entry(name.clone()).or_default();
+        *sum = *sum + *amount;
+    }
+}
+
+fn raise(total: &mut Resources, amounts: &Resources) {
+    for (name, amount) in amounts {
+        let most = total.entry(name.clone()).or_default();
+        *most = (*most).max(*amount);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(cpu: &str, sidecar: bool) -> Container {
+        Container {
+            restart_policy: sidecar.then(|| "Always".to_owned()),
+            resources: Some(ResourceRequirements {
+                requests: Some([("cpu".to_owned(), Text(cpu.to_owned()))].into()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    fn cpu(spec: &PodSpec) -> String {
+        resources(spec, Side::Requests)["cpu"].to_string()
+    }
+
+    #[test]
+    fn the_larger_of_running_and_initializing() {
+        let mut spec = PodSpec {
+            containers: vec![container("100m", false), container("200m", false)],
+            ..Default::default()
+        };
+        assert_eq!(cpu(&spec), "300m");
+        spec.init_containers = Some(vec![container("1", false)]);
+        assert_eq!(cpu(&spec), "1");
+        spec.init_containers = Some(vec![container("50m", true), container("1", false)]);
+        assert_eq!(cpu(&spec), "1050m");
+        spec.init_containers = Some(vec![container("1", false), container("800m", true)]);
+        assert_eq!(cpu(&spec), "1100m");
+        spec.overhead = Some([("cpu".to_owned(), Text("10m".to_owned()))].into());
+        assert_eq!(cpu(&spec), "1110m");
+    }
+}
