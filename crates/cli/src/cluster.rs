@@ -1,23 +1,93 @@
 //! A whole cluster on this machine: `skiff up`, `down`, `status`, and what they share.
+//!
+//! `up` checks the machine, makes certificates, network and configuration (each step idempotent),
+//! and starts the [`supervisor`], which runs the processes that [`processes`] lists. `down`
+//! removes all of it, by records and by names that only this cluster can have, so that it also
+//! works after a crash.
 
+mod cgroup;
+mod cleanup;
+mod command;
+mod containerd;
+mod down;
+mod files;
+mod kubeconfig;
+mod layout;
+mod mounts;
+mod network;
+mod node;
 mod options;
+mod pki;
+mod preflight;
+mod proc;
+mod processes;
+mod progress;
+mod ready;
+mod status;
+mod supervisor;
+mod up;
 
 use clap::Subcommand;
+use layout::Layout;
+use options::Selection;
 use std::process::ExitCode;
 
 /// Commands that make, remove and show the cluster of this machine.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Bring a cluster up on this machine.
+    /// Bring a cluster up on this machine
     Up(options::UpArgs),
+    /// Remove the cluster: processes, containers, network, certificates and data
+    Down(down::DownArgs),
+    /// Show the cluster's processes, their health, and where their logs are
+    Status(status::StatusArgs),
+    /// Start, stop or kill the processes of one node
+    #[command(name = "node-process")]
+    NodeProcess(node::NodeArgs),
+    /// Make the certificates and kubeconfigs of a cluster, without starting it
+    #[command(hide = true)]
+    Pki(node::PkiArgs),
+    /// Run the processes of a cluster; `skiff up` starts this in the background
+    #[command(hide = true)]
+    Supervise(SuperviseArgs),
+}
+
+/// Flags of `skiff supervise`.
+#[derive(clap::Args)]
+pub struct SuperviseArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// Leave the processes in the control group they are started in
+    #[arg(long)]
+    no_cgroup: bool,
 }
 
 /// Runs one of the cluster commands.
 pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Up(args) => {
-            let options = args.into_options()?;
-            anyhow::bail!("cluster {:?} cannot be started by this build", options.name)
+        Command::Up(args) => up::run(args).await,
+        Command::Down(args) => down::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::NodeProcess(args) => node::run(args).await,
+        Command::Pki(args) => node::make_pki(args),
+        Command::Supervise(args) => {
+            runtime::init("info");
+            let layout = Layout::new(&args.selection.name, args.selection.data_dir()?);
+            let group = (!args.no_cgroup).then(|| layout.cgroup());
+            supervisor::run(&layout, group.as_deref()).await?;
+            Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// One error out of several steps that were all taken; none when there was no problem.
+fn all_done(problems: Vec<anyhow::Error>) -> anyhow::Result<()> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = problems
+        .iter()
+        .map(|problem| format!("{problem:#}"))
+        .collect();
+    anyhow::bail!(lines.join("; "))
 }

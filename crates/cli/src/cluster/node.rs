@@ -1,0 +1,114 @@
+//! Commands about single nodes, and the making of certificates without a cluster on this
+//! machine: what tests and clusters of containers need.
+
+use super::kubeconfig::{self, Access};
+use super::layout::Layout;
+use super::options::{Options, Selection};
+use super::supervisor::control::{self, NodeAction, Request};
+use super::{cleanup, files, network, pki};
+use anyhow::Context;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Flags of `skiff node-process`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct NodeArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// What to do
+    #[arg(value_enum)]
+    action: NodeAction,
+    /// The node
+    node: String,
+}
+
+/// Starts, stops or kills a node. Killed, it is as if its power were cut: processes and
+/// containers end at once, and its link is down.
+pub async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
+    let layout = Layout::new(&args.selection.name, args.selection.data_dir()?);
+    let text = files::read_if_there(&layout.options_file())?;
+    let text = text.with_context(|| format!("there is no cluster {:?}", layout.name()))?;
+    let options: Options = serde_json::from_str(&text).context("cluster.json is damaged")?;
+    let request = Request::Node {
+        node: args.node.clone(),
+        action: args.action,
+    };
+    if args.action == NodeAction::Kill {
+        network::cut(&layout, &args.node)?;
+    } else {
+        // Also sets the link up again.
+        network::ensure(&layout, &options)?;
+    }
+    let mut connection = control::request(&layout.run(), &request)
+        .await?
+        .with_context(|| format!("cluster {:?} is not running", layout.name()))?;
+    connection.next().await?;
+    if args.action == NodeAction::Kill {
+        cleanup::kill_node(&layout, &args.node);
+    }
+    let done = match args.action {
+        NodeAction::Start => "started",
+        NodeAction::Stop => "stopped",
+        NodeAction::Kill => "killed",
+    };
+    println!("{} {done}", args.node);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Flags of `skiff pki`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct PkiArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// URL of the apiserver as components see it
+    #[arg(long)]
+    server: String,
+    /// DNS name or address of the apiserver; repeatable
+    #[arg(long = "apiserver-name")]
+    apiserver_names: Vec<String>,
+    /// The `kubernetes` Service's address
+    #[arg(long, default_value = "10.96.0.1")]
+    kubernetes_service: Ipv4Addr,
+    /// A node, as NAME=ADDRESS; repeatable
+    #[arg(long = "node", value_parser = parse_node)]
+    nodes: Vec<(String, String)>,
+    /// DNS name or address of etcd; repeatable
+    #[arg(long = "etcd-name")]
+    etcd_names: Vec<String>,
+    /// Also write a context with this URL into the file, for people
+    #[arg(long, requires = "context_file")]
+    context_server: Option<String>,
+    #[arg(long)]
+    context_file: Option<PathBuf>,
+}
+
+fn parse_node(text: &str) -> Result<(String, String), String> {
+    let (name, address) = text.split_once('=').ok_or("expected NAME=ADDRESS")?;
+    Ok((name.to_owned(), address.to_owned()))
+}
+
+/// Makes certificates and kubeconfigs; what is valid stays.
+pub fn make_pki(args: PkiArgs) -> anyhow::Result<ExitCode> {
+    let layout = Layout::new(&args.selection.name, args.selection.data_dir()?);
+    let names: Vec<String> = args.nodes.iter().map(|(name, _)| name.clone()).collect();
+    let subjects = pki::Subjects {
+        apiserver_names: args.apiserver_names,
+        kubernetes_service: args.kubernetes_service,
+        nodes: args.nodes,
+        etcd_names: args.etcd_names,
+    };
+    let now = runtime::clock::system().now().into();
+    let made = pki::ensure(&layout.pki(), &pki::certificates(&subjects), now)?;
+    kubeconfig::write_components(&layout, &args.server, &names)?;
+    if let (Some(server), Some(file)) = (&args.context_server, &args.context_file) {
+        let access = Access::read(&layout, server, "admin")?;
+        kubeconfig::write_context(file, &kubeconfig::context_name(layout.name()), &access)?;
+    }
+    println!(
+        "certificates: {} made in {}",
+        made.len(),
+        layout.pki().display()
+    );
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,215 @@
+//! The cluster's certificates: which there are, and keeping them valid on disk.
+//!
+//! [`certificates`] is the whole list, a pure function of names and addresses; [`ensure`] makes
+//! what is missing and renews what is near its end, was made for other names, or was signed by
+//! a CA that is no longer there. What is valid is left as it is, so that running it again
+//! changes nothing.
+
+mod issue;
+mod verify;
+
+use super::files;
+use anyhow::Context;
+use issue::Authority;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// How long a certificate authority lasts.
+const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// How long any other certificate lasts.
+const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A certificate with less than this left is renewed.
+const RENEW_BEFORE: Duration = Duration::from_secs(120 * 24 * 3600);
+
+/// What a certificate may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    Client,
+    Server,
+}
+
+/// One certificate as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Path below the PKI folder, without an ending.
+    pub path: String,
+    /// Path of the authority that signs it, likewise.
+    pub authority: &'static str,
+    /// The user name (Kubernetes takes it from the common name).
+    pub common_name: String,
+    /// The group (Kubernetes takes it from the organisation).
+    pub organization: Option<String>,
+    pub usage: Usage,
+    /// DNS names and addresses that a server answers to.
+    pub names: Vec<String>,
+}
+
+/// The cluster's authority.
+pub const CLUSTER_AUTHORITY: &str = "ca";
+/// etcd's own authority: whoever holds a certificate of the cluster's is no friend of the store.
+pub const ETCD_AUTHORITY: &str = "etcd/ca";
+
+/// Whom the certificates are for.
+#[derive(Clone, Debug)]
+pub struct Subjects {
+    /// DNS names and addresses of the apiserver, besides the Service's own.
+    pub apiserver_names: Vec<String>,
+    /// The `kubernetes` Service's address.
+    pub kubernetes_service: Ipv4Addr,
+    /// Name and address of each node.
+    pub nodes: Vec<(String, String)>,
+    /// DNS names and addresses of etcd; empty when there is none.
+    pub etcd_names: Vec<String>,
+}
+
+/// Every certificate of a cluster. Identities are kubeadm's.
+pub fn certificates(subjects: &Subjects) -> Vec<Certificate> {
+    let client = |path: &str, common_name: &str, organization: Option<&str>| Certificate {
+        path: path.to_owned(),
+        authority: CLUSTER_AUTHORITY,
+        common_name: common_name.to_owned(),
+        organization: organization.map(str::to_owned),
+        usage: Usage::Client,
+        names: Vec::new(),
+    };
+    let server = |path: &str, authority, common_name: &str, names| Certificate {
+        path: path.to_owned(),
+        authority,
+        common_name: common_name.to_owned(),
+        organization: None,
+        usage: Usage::Server,
+        names,
+    };
+    let mut apiserver_names = subjects.apiserver_names.clone();
+    apiserver_names.extend(
+        [
+            "localhost",
+            "127.0.0.1",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+        ]
+        .map(str::to_owned),
+    );
+    apiserver_names.push(subjects.kubernetes_service.to_string());
+    apiserver_names.sort();
+    apiserver_names.dedup();
+
+    let masters = Some("system:masters");
+    let mut all = vec![
+        server(
+            "apiserver",
+            CLUSTER_AUTHORITY,
+            "kube-apiserver",
+            apiserver_names,
+        ),
+        client(
+            "apiserver-kubelet-client",
+            "kube-apiserver-kubelet-client",
+            masters,
+        ),
+        client("admin", "kubernetes-admin", masters),
+        client("scheduler", "system:kube-scheduler", None),
+        client("controller-manager", "system:kube-controller-manager", None),
+        client("proxy", "system:kube-proxy", None),
+        client("dns", "system:dns", None),
+    ];
+    for (node, address) in &subjects.nodes {
+        let identity = format!("system:node:{node}");
+        all.push(client(
+            &format!("nodes/{node}/kubelet"),
+            &identity,
+            Some("system:nodes"),
+        ));
+        let names = vec![node.clone(), address.clone()];
+        let path = format!("nodes/{node}/kubelet-server");
+        all.push(server(&path, CLUSTER_AUTHORITY, &identity, names));
+    }
+    if !subjects.etcd_names.is_empty() {
+        let names = subjects.etcd_names.clone();
+        all.push(server("etcd/server", ETCD_AUTHORITY, "etcd", names));
+        let mut store_client = client("etcd/apiserver-client", "kube-apiserver-etcd-client", None);
+        store_client.authority = ETCD_AUTHORITY;
+        all.push(store_client);
+    }
+    all
+}
+
+/// Makes the folder hold every certificate, valid at `now`; returns the paths of those that
+/// were made or renewed. Also makes the key pair that signs ServiceAccount tokens.
+///
+/// # Errors
+/// When a file cannot be read or written, or a key that is there cannot be used.
+pub fn ensure(
+    folder: &Path,
+    wanted: &[Certificate],
+    now: SystemTime,
+) -> anyhow::Result<Vec<String>> {
+    let mut made = Vec::new();
+    for path in [CLUSTER_AUTHORITY, ETCD_AUTHORITY] {
+        let signs = || {
+            wanted
+                .iter()
+                .filter(|certificate| certificate.authority == path)
+        };
+        if signs().next().is_none() {
+            continue;
+        }
+        let (authority, fresh) = ensure_authority(folder, path, now)?;
+        if fresh {
+            made.push(path.to_owned());
+        }
+        for certificate in signs() {
+            if !verify::is_good(folder, certificate, authority.pem(), now, RENEW_BEFORE)? {
+                let (pem, key) = authority.issue(certificate, now, LIFETIME)?;
+                write_pair(folder, &certificate.path, &pem, &key)?;
+                made.push(certificate.path.clone());
+            }
+        }
+    }
+    if !(folder.join("sa.key").exists() && folder.join("sa.pub").exists()) {
+        let (private, public) = issue::key_pair()?;
+        files::replace(&folder.join("sa.key"), private.as_bytes(), 0o600)?;
+        files::replace(&folder.join("sa.pub"), public.as_bytes(), 0o644)?;
+        made.push("sa".to_owned());
+    }
+    Ok(made)
+}
+
+fn ensure_authority(
+    folder: &Path,
+    path: &str,
+    now: SystemTime,
+) -> anyhow::Result<(Authority, bool)> {
+    let certificate = files::read_if_there(&folder.join(format!("{path}.crt")))?;
+    let key = files::read_if_there(&folder.join(format!("{path}.key")))?;
+    if let (Some(certificate), Some(key)) = (certificate, key)
+        && verify::lasts(&certificate, now, RENEW_BEFORE)
+    {
+        let authority = Authority::load(certificate, &key)
+            .with_context(|| format!("the certificate authority {path} cannot be used"))?;
+        return Ok((authority, false));
+    }
+    let common_name = if path == CLUSTER_AUTHORITY {
+        "kubernetes"
+    } else {
+        "etcd-ca"
+    };
+    let (authority, key) = Authority::create(common_name, now, AUTHORITY_LIFETIME)?;
+    write_pair(folder, path, authority.pem(), &key)?;
+    Ok((authority, true))
+}
+
+fn write_pair(folder: &Path, path: &str, certificate: &str, key: &str) -> anyhow::Result<()> {
+    files::replace(&folder.join(format!("{path}.key")), key.as_bytes(), 0o600)?;
+    files::replace(
+        &folder.join(format!("{path}.crt")),
+        certificate.as_bytes(),
+        0o644,
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! What the kernel must be able to do. Network features are tried in a namespace that vanishes
+//! afterwards, since whether they work cannot be told from a list.
+
+use super::Problem;
+use crate::cluster::network::namespace;
+use crate::cluster::{cgroup, command};
+use anyhow::Context;
+
+const REBUILD: &str = "load the module (modprobe) or use a kernel that has it";
+/// Controllers that containers' limits need.
+const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "cpuset"];
+/// `CAP_NET_ADMIN` and `CAP_SYS_ADMIN` in the kernel's numbering (`capabilities(7)`).
+const CAPABILITIES: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_SYS_ADMIN", 21)];
+
+/// Adds what the kernel lacks to the problems.
+pub fn check(problems: &mut Vec<Problem>) {
+    if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
+        let missing = missing_capabilities(&status);
+        if !missing.is_empty() {
+            problems.push(Problem::new(
+                format!("root lacks {}", missing.join(" and ")),
+                "run it on the machine itself, or give the container these capabilities",
+            ));
+            return;
+        }
+    }
+    if !has_filesystem("overlay") {
+        problems.push(Problem::new(
+            "the kernel has no overlay file system",
+            REBUILD,
+        ));
+    }
+    let available = cgroup::controllers();
+    let missing: Vec<_> = CONTROLLERS
+        .iter()
+        .filter(|name| !available.iter().any(|a| a == *name))
+        .copied()
+        .collect();
+    if !missing.is_empty() {
+        problems.push(Problem::new(
+            format!("no cgroup controllers: {}", missing.join(", ")),
+            "mount /sys/fs/cgroup with them (systemd does; on some machines memory needs \
+             cgroup_enable=memory on the kernel's command line)",
+        ));
+    }
+    if let Err(error) = namespace::within_new(|| try_network(problems)) {
+        problems.push(Problem::new(
+            format!("no network namespaces: {error:#}"),
+            REBUILD,
+        ));
+    }
+}
+
+fn try_network(problems: &mut Vec<Problem>) -> anyhow::Result<()> {
+    for (feature, link) in [
+        (
+            "veth",
+            &[
+                "link", "add", "check-v", "type", "veth", "peer", "name", "check-w",
+            ][..],
+        ),
+        ("bridge", &["link", "add", "check-b", "type", "bridge"][..]),
+    ] {
+        if !command::exists("ip") {
+            let remedy = "apt-get install --no-install-recommends iproute2";
+            problems.push(Problem::new("not installed: ip", remedy));
+            break;
+        }
+        if let Err(error) = command::run("ip", link) {
+            problems.push(Problem::new(
+                format!("the kernel has no {feature} links: {error:#}"),
+                REBUILD,
+            ));
+        }
+    }
+    if !command::exists("nft") {
+        return Ok(());
+    }
+    // One of each thing that the cluster's rules are made of.
+    let rules = "table ip check {\n\
+                 map ep { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service; }\n\
+                 map svc { type ipv4_addr . inet_proto . inet_service : verdict; }\n\
+                 chain pre { type nat hook prerouting priority dstnat; ip daddr . ip protocol . th dport vmap @svc; }\n\
+                 chain one { meta mark set numgen random mod 2; }\n\
+                 chain post { type nat hook postrouting priority srcnat; masquerade; }\n}\n";
+    if let Err(error) = command::feed("nft", &["-f", "-"], rules).context("nft") {
+        let what = format!("the kernel's nf_tables cannot do what services need: {error:#}");
+        problems.push(Problem::new(
+            what,
+            "use a kernel with nf_tables, nft_nat, nft_masq and nft_numgen",
+        ));
+    }
+    Ok(())
+}
+
+fn has_filesystem(name: &str) -> bool {
+    let listed = || {
+        let text = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        text.lines()
+            .any(|line| line.split_whitespace().last() == Some(name))
+    };
+    listed() || (command::run("modprobe", &[name]).is_ok() && listed())
+}
+
+fn missing_capabilities(status: &str) -> Vec<&'static str> {
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(u64::MAX);
+    let lacks = |bit: u32| effective & (1 << bit) == 0;
+    CAPABILITIES
+        .iter()
+        .filter(|(_, bit)| lacks(*bit))
+        .map(|(name, _)| *name)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_read_from_the_mask() {
+        assert!(missing_capabilities("Name:\tx\nCapEff:\t000001fffeffffff\n").is_empty());
+        assert_eq!(
+            missing_capabilities("CapEff:\t0000000000001000\n"),
+            ["CAP_SYS_ADMIN"]
+        );
+    }
+}

@@ -1,0 +1,346 @@
+//! The processes of a cluster: which there are, their flags, and what each waits for.
+//! [`processes`] is a pure function; the supervisor runs what it lists.
+
+use super::layout::Layout;
+use super::options::{API_PORT, Node, Options, Store};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+/// A process that the supervisor keeps running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    /// Unique; also the name of its log.
+    pub name: String,
+    /// The node it belongs to; none for the control plane.
+    pub node: Option<String>,
+    pub program: PathBuf,
+    pub arguments: Vec<String>,
+    pub environment: BTreeMap<String, String>,
+    /// The pinned network namespace it runs in; none is the machine's own.
+    pub namespace: Option<PathBuf>,
+    /// Processes that are to be ready before this one is started for the first time.
+    pub after: Vec<String>,
+    pub log: PathBuf,
+    /// Where `/healthz` answers, without TLS, in its namespace; none where readiness is all
+    /// there is to ask.
+    pub health: Option<String>,
+}
+
+/// Where programs are.
+pub struct Programs {
+    /// The folder of Skiff's own.
+    pub own: PathBuf,
+    pub containerd: PathBuf,
+    pub etcd: Option<PathBuf>,
+    /// `$PATH` of the processes: containerd looks for its shim and runc there.
+    pub search_path: String,
+}
+
+/// Every process of the cluster, in the order in which they are started.
+pub fn processes(layout: &Layout, options: &Options, programs: &Programs) -> Vec<Process> {
+    let builder = Builder {
+        layout,
+        options,
+        programs,
+    };
+    let mut all = Vec::new();
+    if options.store == Store::Etcd
+        && let Some(program) = &programs.etcd
+    {
+        all.push(builder.etcd(program));
+    }
+    all.push(builder.apiserver());
+    all.push(builder.scheduler());
+    all.push(builder.controller_manager());
+    for node in options.nodes() {
+        all.push(builder.containerd(&node));
+        all.push(builder.kubelet(&node));
+        all.push(builder.proxy(&node));
+        all.push(builder.dns(&node));
+    }
+    all
+}
+
+/// Names of etcd's URLs, all on the cluster's own loopback address.
+struct EtcdUrls {
+    client: String,
+    peer: String,
+}
+
+struct Builder<'a> {
+    layout: &'a Layout,
+    options: &'a Options,
+    programs: &'a Programs,
+}
+
+impl Builder<'_> {
+    /// A process with Skiff's common flags.
+    fn own(&self, component: &str, node: Option<&Node>, health: (Ipv4Addr, u16)) -> Process {
+        let program = self.programs.own.join(format!("skiff-{component}"));
+        let mut process = self.any(component, node, program);
+        let address = format!("{}:{}", health.0, health.1);
+        process.push("--log-level", &self.options.log_level);
+        process.push("--health-bind-address", &address);
+        process.health = Some(address);
+        process
+    }
+
+    fn any(&self, component: &str, node: Option<&Node>, program: PathBuf) -> Process {
+        let name = match node {
+            Some(node) => format!("{component}-{}", node.name),
+            None => component.to_owned(),
+        };
+        let path = ("PATH".to_owned(), self.programs.search_path.clone());
+        Process {
+            log: self.layout.log(&name),
+            name,
+            node: node.map(|node| node.name.clone()),
+            program,
+            arguments: Vec::new(),
+            environment: BTreeMap::from([path]),
+            namespace: node.map(|node| self.layout.node_namespace(&node.name)),
+            after: Vec::new(),
+            health: None,
+        }
+    }
+
+    fn pki(&self, name: &str) -> String {
+        text(&self.layout.pki_file(name))
+    }
+
+    fn etcd_urls(&self) -> EtcdUrls {
+        let address = self.options.loopback();
+        EtcdUrls {
+            client: format!("https://{address}:2379"),
+            peer: format!("http://{address}:2380"),
+        }
+    }
+
+    fn etcd(&self, program: &Path) -> Process {
+        let mut process = self.any("etcd", None, program.to_owned());
+        let urls = self.etcd_urls();
+        process.push("--name", "skiff");
+        process.push("--data-dir", &text(&self.layout.etcd()));
+        process.push("--listen-client-urls", &urls.client);
+        process.push("--advertise-client-urls", &urls.client);
+        process.push("--listen-peer-urls", &urls.peer);
+        process.push("--initial-advertise-peer-urls", &urls.peer);
+        process.push("--initial-cluster", &format!("skiff={}", urls.peer));
+        process.push("--client-cert-auth", "true");
+        process.push("--trusted-ca-file", &self.pki("etcd/ca.crt"));
+        process.push("--cert-file", &self.pki("etcd/server.crt"));
+        process.push("--key-file", &self.pki("etcd/server.key"));
+        process
+    }
+
+    fn apiserver(&self) -> Process {
+        let mut process = self.own("apiserver", None, (self.options.loopback(), 10255));
+        let gateway = self.options.gateway().to_string();
+        process.push("--bind-address", &gateway);
+        process.push("--secure-port", &API_PORT.to_string());
+        process.push("--advertise-address", &gateway);
+        match self.options.store {
+            Store::Embedded => process.push("--embedded-store", &text(&self.layout.store())),
+            Store::Etcd => {
+                process.push("--etcd-servers", &self.etcd_urls().client);
+                process.push("--etcd-cafile", &self.pki("etcd/ca.crt"));
+                process.push("--etcd-certfile", &self.pki("etcd/apiserver-client.crt"));
+                process.push("--etcd-keyfile", &self.pki("etcd/apiserver-client.key"));
+                process.after.push("etcd".to_owned());
+            }
+        }
+        process.push("--tls-cert-file", &self.pki("apiserver.crt"));
+        process.push("--tls-private-key-file", &self.pki("apiserver.key"));
+        process.push("--client-ca-file", &self.pki("ca.crt"));
+        process.push("--service-account-signing-key-file", &self.pki("sa.key"));
+        process.push("--service-account-key-file", &self.pki("sa.pub"));
+        process.push(
+            "--service-account-issuer",
+            "https://kubernetes.default.svc.cluster.local",
+        );
+        process.push(
+            "--service-cluster-ip-range",
+            &self.options.service_cidr.to_string(),
+        );
+        process.push("--service-node-port-range", "30000-32767");
+        process.push("--kubelet-certificate-authority", &self.pki("ca.crt"));
+        process.push(
+            "--kubelet-client-certificate",
+            &self.pki("apiserver-kubelet-client.crt"),
+        );
+        process.push(
+            "--kubelet-client-key",
+            &self.pki("apiserver-kubelet-client.key"),
+        );
+        process
+    }
+
+    fn scheduler(&self) -> Process {
+        let mut process = self.own("scheduler", None, (self.options.loopback(), 10259));
+        self.connect(&mut process, "scheduler");
+        process
+    }
+
+    fn controller_manager(&self) -> Process {
+        let mut process = self.own("controller-manager", None, (self.options.loopback(), 10257));
+        self.connect(&mut process, "controller-manager");
+        process.push("--cluster-cidr", &self.options.pod_cidr.to_string());
+        process.push("--node-cidr-mask-size", "24");
+        process.push("--root-ca-file", &self.pki("ca.crt"));
+        process.arguments.push("--leader-elect".to_owned());
+        process
+    }
+
+    fn containerd(&self, node: &Node) -> Process {
+        let mut process = self.any("containerd", Some(node), self.programs.containerd.clone());
+        process.push(
+            "--config",
+            &text(&self.layout.containerd_config(&node.name)),
+        );
+        process
+    }
+
+    fn kubelet(&self, node: &Node) -> Process {
+        let mut process = self.own("kubelet", Some(node), (Ipv4Addr::LOCALHOST, 10248));
+        let identity = format!("kubelet-{}", node.name);
+        self.connect(&mut process, &identity);
+        process.after.push(format!("containerd-{}", node.name));
+        let address = node.address.to_string();
+        let socket = text(&self.layout.containerd_socket(&node.name));
+        let pki = |name: &str| self.pki(&format!("nodes/{}/{name}", node.name));
+        process.push("--node-name", &node.name);
+        process.push("--node-ip", &address);
+        process.push("--root-dir", &text(&self.layout.kubelet(&node.name)));
+        process.push("--container-runtime-endpoint", &format!("unix://{socket}"));
+        process.push("--bind-address", &address);
+        process.push("--port", "10250");
+        process.push("--tls-cert-file", &pki("kubelet-server.crt"));
+        process.push("--tls-private-key-file", &pki("kubelet-server.key"));
+        process.push("--client-ca-file", &self.pki("ca.crt"));
+        process.push("--cluster-dns", &self.options.cluster_dns().to_string());
+        process.push("--cluster-domain", "cluster.local");
+        process.push("--cgroup-root", &self.layout.node_cgroup(&node.name));
+        process.push("--max-pods", "110");
+        for registry in &self.options.insecure_registries {
+            process.push("--insecure-registry", registry);
+        }
+        process
+    }
+
+    fn proxy(&self, node: &Node) -> Process {
+        let mut process = self.own("proxy", Some(node), (Ipv4Addr::LOCALHOST, 10256));
+        self.connect(&mut process, "proxy");
+        process.push("--node-name", &node.name);
+        process.push("--cluster-cidr", &self.options.pod_cidr.to_string());
+        process.push("--cluster-dns", &self.options.cluster_dns().to_string());
+        process
+    }
+
+    fn dns(&self, node: &Node) -> Process {
+        let mut process = self.own("dns", Some(node), (Ipv4Addr::LOCALHOST, 10258));
+        self.connect(&mut process, "dns");
+        process.push("--listen", &self.options.cluster_dns().to_string());
+        process.push("--cluster-domain", "cluster.local");
+        process.push("--upstream", "/etc/resolv.conf");
+        process
+    }
+
+    fn connect(&self, process: &mut Process, identity: &str) {
+        process.push("--kubeconfig", &text(&self.layout.kubeconfig(identity)));
+        process.after.push("apiserver".to_owned());
+    }
+}
+
+impl Process {
+    fn push(&mut self, flag: &str, value: &str) {
+        self.arguments.push(format!("{flag}={value}"));
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(store: Store, nodes: u8) -> Vec<Process> {
+        let options = Options {
+            name: "skiff".into(),
+            nodes,
+            store,
+            node_cidr: "172.30.0.0/24".parse().unwrap(),
+            pod_cidr: "10.244.0.0/16".parse().unwrap(),
+            service_cidr: "10.96.0.0/12".parse().unwrap(),
+            insecure_registries: vec!["127.0.0.1:5000".into()],
+            log_level: "info".into(),
+        };
+        let programs = Programs {
+            own: "/bin".into(),
+            containerd: "/usr/bin/containerd".into(),
+            etcd: Some("/usr/bin/etcd".into()),
+            search_path: "/usr/bin".into(),
+        };
+        processes(&Layout::new("skiff", "/data".into()), &options, &programs)
+    }
+
+    #[test]
+    fn every_node_has_its_own() {
+        let names: Vec<_> = list(Store::Embedded, 2)
+            .into_iter()
+            .map(|p| p.name)
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "apiserver",
+                "scheduler",
+                "controller-manager",
+                "containerd-node-1",
+                "kubelet-node-1",
+                "proxy-node-1",
+                "dns-node-1",
+                "containerd-node-2",
+                "kubelet-node-2",
+                "proxy-node-2",
+                "dns-node-2",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_waited_for_comes_earlier() {
+        let all = list(Store::Etcd, 1);
+        for (index, process) in all.iter().enumerate() {
+            for name in &process.after {
+                assert!(
+                    all[..index].iter().any(|earlier| &earlier.name == name),
+                    "{name}"
+                );
+            }
+        }
+        assert_eq!(all[1].after, ["etcd"]);
+    }
+
+    #[test]
+    fn a_kubelets_flags() {
+        let all = list(Store::Embedded, 1);
+        let kubelet = all.iter().find(|p| p.name == "kubelet-node-1").unwrap();
+        for flag in [
+            "--node-ip=172.30.0.11",
+            "--insecure-registry=127.0.0.1:5000",
+            "--cgroup-root=/skiff/skiff/node-1",
+            "--container-runtime-endpoint=unix:///data/nodes/node-1/containerd/containerd.sock",
+        ] {
+            assert!(kubelet.arguments.iter().any(|a| a == flag), "{flag}");
+        }
+        assert_eq!(
+            kubelet.namespace.as_deref(),
+            Some(Path::new("/run/netns/skiff.skiff.node-1"))
+        );
+    }
+}

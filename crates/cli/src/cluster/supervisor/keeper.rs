@@ -1,0 +1,260 @@
+//! Keeps one process running.
+
+use super::control::{Desired, Phase};
+use super::notify::Notifications;
+use super::{STOP_GRACE, Shared, end_signal, record};
+use crate::cluster::network::namespace;
+use crate::cluster::processes::Process;
+use anyhow::Context;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How long a process waits for those it is to come after; then it is started anyway, since
+/// every process copes with the others' absence.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before the first restart; doubles up to the longest.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_LONGEST: Duration = Duration::from_secs(30);
+/// A process that ran this long starts over with the shortest pause.
+const BACKOFF_RESET: Duration = Duration::from_secs(60);
+/// A log that is larger than this when the process is started is set aside as `.1`.
+const LOG_MAX_BYTES: u64 = 16 << 20;
+
+/// Keeps one process as it is desired, and its state known.
+pub struct Keeper {
+    process: Process,
+    shared: Arc<Shared>,
+    run: PathBuf,
+    notifications: Notifications,
+    desired: watch::Receiver<Desired>,
+}
+
+impl Keeper {
+    pub fn new(process: Process, shared: Arc<Shared>, run: PathBuf) -> anyhow::Result<Self> {
+        let notifications = Notifications::bind(&run, &process.name)?;
+        let desired = shared.desired[&process.name].subscribe();
+        Ok(Self {
+            process,
+            shared,
+            run,
+            notifications,
+            desired,
+        })
+    }
+
+    /// Starts the process, and starts it again when it ends, until it is desired to have ended
+    /// for good.
+    pub async fn run(mut self) {
+        self.wait_for_turn().await;
+        let mut failures = 0;
+        loop {
+            match self.wait_until_wanted().await {
+                Desired::Ended => return,
+                Desired::Stopped | Desired::Killed => continue,
+                Desired::Running => {}
+            }
+            let started = Instant::now();
+            match self.spawn() {
+                Ok(child) => self.watch(child).await,
+                Err(error) => {
+                    tracing::error!(process = self.process.name, "cannot start: {error:#}");
+                    self.failed(format!("{error:#}"));
+                }
+            }
+            if *self.desired.borrow() != Desired::Running {
+                failures = 0;
+                continue;
+            }
+            failures = if started.elapsed() >= BACKOFF_RESET {
+                0
+            } else {
+                failures
+            };
+            let pause = backoff(failures);
+            failures += 1;
+            self.shared
+                .update(&self.process.name, |status| status.restarts += 1);
+            tracing::warn!(process = self.process.name, ?pause, "starting it again");
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = self.desired.changed() => {}
+            }
+        }
+    }
+
+    async fn wait_for_turn(&mut self) {
+        let mut states = self.shared.states.subscribe();
+        let after = self.process.after.clone();
+        let turn = async {
+            let ready = |states: &std::collections::BTreeMap<String, super::Status>| {
+                after
+                    .iter()
+                    .all(|name| states.get(name).is_none_or(|s| s.phase == Phase::Ready))
+            };
+            if states.wait_for(ready).await.is_err() {
+                tracing::error!("the states are gone");
+            }
+        };
+        tokio::select! {
+            () = turn => {}
+            () = tokio::time::sleep(ORDER_TIMEOUT) => {
+                tracing::warn!(process = self.process.name, ?after, "started without waiting longer");
+            }
+            () = until_unwanted(&mut self.desired) => {}
+        }
+    }
+
+    /// Waits while the process is to stay down.
+    async fn wait_until_wanted(&mut self) -> Desired {
+        let wanted = |desired: &Desired| matches!(desired, Desired::Running | Desired::Ended);
+        match self.desired.wait_for(wanted).await {
+            Ok(desired) => *desired,
+            Err(_) => Desired::Ended,
+        }
+    }
+
+    fn spawn(&self) -> anyhow::Result<Child> {
+        self.notifications.drain();
+        set_aside_large(&self.process.log)?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o640)
+            .open(&self.process.log)
+            .with_context(|| format!("cannot open {}", self.process.log.display()))?;
+        let mut command = Command::new(&self.process.program);
+        command
+            .args(&self.process.arguments)
+            .env_clear()
+            .envs(&self.process.environment)
+            .env("NOTIFY_SOCKET", self.notifications.path())
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // A signal to the supervisor's group is not meant for its processes.
+            .process_group(0);
+        let runtime = tokio::runtime::Handle::current();
+        let mut spawn = move || {
+            let _inside = runtime.enter();
+            command.spawn().context("cannot start the program")
+        };
+        let child = match &self.process.namespace {
+            Some(path) => namespace::within(path, spawn),
+            None => spawn(),
+        }
+        .with_context(|| self.process.program.display().to_string())?;
+        if let Some(pid) = child.id() {
+            record::write(&self.run, &self.process.name, pid)?;
+            tracing::info!(process = self.process.name, pid, "started");
+            self.shared.update(&self.process.name, |status| {
+                status.pid = Some(pid);
+                status.phase = Phase::Starting;
+                status.message.clear();
+            });
+        }
+        Ok(child)
+    }
+
+    /// Follows a running process to its end.
+    async fn watch(&self, mut child: Child) {
+        let mut ready = false;
+        let mut desired = self.desired.clone();
+        let ended = loop {
+            tokio::select! {
+                ended = child.wait() => break ended,
+                () = self.notifications.ready(), if !ready => {
+                    ready = true;
+                    tracing::info!(process = self.process.name, "ready");
+                    self.shared.update(&self.process.name, |status| status.phase = Phase::Ready);
+                }
+                () = until_unwanted(&mut desired) => {
+                    break self.end(&mut child).await;
+                }
+            }
+        };
+        record::remove(&self.run, &self.process.name);
+        let message = match ended {
+            Ok(status) => status.to_string(),
+            Err(error) => format!("cannot wait for it: {error}"),
+        };
+        tracing::info!(process = self.process.name, message, "ended");
+        self.failed(message);
+    }
+
+    async fn end(&self, child: &mut Child) -> std::io::Result<std::process::ExitStatus> {
+        let kill_at_once = *self.desired.borrow() == Desired::Killed;
+        let signal = |impatient| {
+            if let Some(pid) = child.id() {
+                let pid = nix::unistd::Pid::from_raw(pid as i32);
+                if let Err(error) = nix::sys::signal::kill(pid, end_signal(impatient)) {
+                    tracing::debug!(process = self.process.name, %error, "cannot signal");
+                }
+            }
+        };
+        signal(kill_at_once);
+        match tokio::time::timeout(STOP_GRACE, child.wait()).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                tracing::warn!(process = self.process.name, "does not end, killing it");
+                child.kill().await?;
+                child.wait().await
+            }
+        }
+    }
+
+    fn failed(&self, message: String) {
+        let stopped = *self.desired.borrow() != Desired::Running;
+        self.shared.update(&self.process.name, |status| {
+            status.pid = None;
+            status.phase = if stopped {
+                Phase::Stopped
+            } else {
+                Phase::Failed
+            };
+            status.message = message;
+        });
+    }
+}
+
+async fn until_unwanted(desired: &mut watch::Receiver<Desired>) {
+    let unwanted = |desired: &Desired| *desired != Desired::Running;
+    if desired.wait_for(unwanted).await.is_err() {
+        tracing::error!("nobody says any more what is wanted");
+    }
+}
+
+/// Pause before a restart, after this many ends in a row.
+fn backoff(failures: u32) -> Duration {
+    BACKOFF_FIRST
+        .saturating_mul(1 << failures.min(16))
+        .min(BACKOFF_LONGEST)
+}
+
+fn set_aside_large(log: &std::path::Path) -> anyhow::Result<()> {
+    if std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > LOG_MAX_BYTES) {
+        let mut old = log.as_os_str().to_owned();
+        old.push(".1");
+        std::fs::rename(log, &old).with_context(|| format!("cannot rename {}", log.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_restarts_are_quick_and_later_ones_bounded() {
+        assert!(backoff(0) + backoff(1) < Duration::from_secs(1));
+        assert_eq!(backoff(3), Duration::from_millis(800));
+        assert_eq!(backoff(40), BACKOFF_LONGEST);
+    }
+}

@@ -1,0 +1,149 @@
+//! Records of what runs: pid and start time of each process, so that it can be found and ended
+//! by `skiff down` or the next supervisor after this one was killed. The start time tells a
+//! process from a later one that was given the same pid.
+
+use crate::cluster::{files, proc};
+use anyhow::Context;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Name of the supervisor's own record.
+pub const SUPERVISOR: &str = "supervisor";
+/// How often the end of a process that is not our child is looked for. Only while stopping.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// One process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    pub pid: u32,
+    /// Clock ticks from the machine's boot to the process's start (`proc(5)`).
+    pub start_time: u64,
+}
+
+impl Record {
+    /// Whether the process still runs.
+    pub fn alive(&self) -> bool {
+        proc::stat(self.pid).is_some_and(|stat| stat.start_time == self.start_time && !stat.zombie)
+    }
+
+    /// Sends a signal if the process still runs.
+    pub fn signal(&self, signal: Signal) {
+        if self.alive()
+            && let Err(error) = kill(Pid::from_raw(self.pid as i32), signal)
+        {
+            tracing::debug!(pid = self.pid, %error, "cannot signal");
+        }
+    }
+}
+
+fn folder(run: &Path) -> PathBuf {
+    run.join("records")
+}
+
+/// Writes the record of a process that has just been started.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(run: &Path, name: &str, pid: u32) -> anyhow::Result<()> {
+    // A process that has ended already needs no record.
+    let Some(stat) = proc::stat(pid) else {
+        return Ok(());
+    };
+    let record = Record {
+        pid,
+        start_time: stat.start_time,
+    };
+    let path = folder(run).join(format!("{name}.json"));
+    files::make_private_dir(&folder(run))?;
+    // Not synced to disk: after a reboot no record is true.
+    std::fs::write(&path, serde_json::to_vec(&record)?)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Removes the record of a process that has ended.
+pub fn remove(run: &Path, name: &str) {
+    let path = folder(run).join(format!("{name}.json"));
+    if let Err(error) = std::fs::remove_file(&path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "cannot remove a record");
+    }
+}
+
+/// Every record, by name; one that cannot be parsed is left out.
+///
+/// # Errors
+/// When the folder is there and cannot be read.
+pub fn read_all(run: &Path) -> anyhow::Result<Vec<(String, Record)>> {
+    let entries = match std::fs::read_dir(folder(run)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).context("cannot read the records"),
+    };
+    let mut records = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let Some(name) = path
+            .file_stem()
+            .map(|name| name.to_string_lossy().into_owned())
+        else {
+            continue;
+        };
+        if let Some(text) = files::read_if_there(&path)?
+            && let Ok(record) = serde_json::from_str(&text)
+        {
+            records.push((name, record));
+        }
+    }
+    records.sort_by(|a: &(String, Record), b| a.0.cmp(&b.0));
+    Ok(records)
+}
+
+/// Removes all records.
+///
+/// # Errors
+/// When the folder is there and cannot be removed.
+pub fn clear(run: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(folder(run)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context("cannot remove the records")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Ends the processes that records name: SIGTERM, and SIGKILL to what is left after `grace`.
+///
+/// # Errors
+/// When the records cannot be read or removed.
+pub async fn take_over(run: &Path, grace: Duration) -> anyhow::Result<()> {
+    let own = std::process::id();
+    let mut left: Vec<Record> = read_all(run)?
+        .into_iter()
+        .map(|(_, record)| record)
+        .filter(|record| record.pid != own && record.alive())
+        .collect();
+    if !left.is_empty() {
+        tracing::info!(
+            count = left.len(),
+            "ending the processes of an earlier supervisor"
+        );
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        left.iter().for_each(|record| record.signal(signal));
+        let ended = async {
+            while left.iter().any(Record::alive) {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        if tokio::time::timeout(grace, ended).await.is_ok() {
+            break;
+        }
+        left.retain(Record::alive);
+    }
+    clear(run)
+}
