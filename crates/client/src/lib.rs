@@ -6,6 +6,7 @@
 //! - [`informer`]: the present state and then every change of a kind, for ever, as the events that
 //!   `kube-runtime`'s stores and controllers take.
 //! - [`events`]: Kubernetes Events about what a component did.
+//! - [`leader`]: one of several replicas acts, by Lease.
 //!
 //! It must not know the store, any component, or REST.
 
@@ -14,6 +15,7 @@ pub mod dynamic;
 pub mod error;
 pub mod events;
 pub mod informer;
+pub mod leader;
 mod typed;
 
 use rpc::api_v1::resources_client::ResourcesClient;

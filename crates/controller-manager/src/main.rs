@@ -1,1 +1,59 @@
-fn main() {}
+//! `skiff-controller-manager`: runs the controllers while it leads.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use client::leader::Election;
+use controller_manager::config::Flags;
+use controller_manager::wire;
+use runtime::health::Health;
+use tokio_util::sync::CancellationToken;
+
+/// Threads; the controllers wait far more than they work.
+const WORKERS: usize = 2;
+/// How long reconciliations under way may take after a lost lease.
+const DRAIN: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let log_level = flags.common.log_level.clone();
+    runtime::start::run(&log_level, WORKERS, |stop| run(flags, stop))
+}
+
+async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
+    let settings = flags.settings()?;
+    let config = client::Config::from_file(&flags.kubeconfig, None)?;
+    let client = client::Client::new(&config)?;
+    let health = Health::new(&[]);
+    if let Some(address) = flags.common.health_bind_address {
+        runtime::health::serve(address, health, stop.clone()).await?;
+    }
+    runtime::notify::ready();
+    let clock = runtime::clock::system();
+    if !flags.leader_elect {
+        wire::run(client, settings, clock, stop).await;
+        return Ok(());
+    }
+    let election = Election::for_component("kube-controller-manager");
+    let Some(leadership) = election.acquire(&client, &stop).await else {
+        return Ok(());
+    };
+    let lost = leadership.lost();
+    let end = stop.child_token();
+    let controllers = wire::run(client, settings, clock, end.clone());
+    tokio::pin!(controllers);
+    tokio::select! {
+        () = &mut controllers => {}
+        () = lost.cancelled() => {
+            end.cancel();
+            // What does not end in time ends with the process.
+            if tokio::time::timeout(DRAIN, controllers).await.is_err() {
+                tracing::warn!("reconciliations were cut short");
+            }
+            anyhow::bail!("the leadership is lost; starting again as a candidate");
+        }
+    }
+    leadership.release().await;
+    Ok(())
+}

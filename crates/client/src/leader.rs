@@ -1,0 +1,299 @@
+//! Leader election by Lease: of several replicas one acts.
+//!
+//! A candidate watches the Lease. It takes it when nobody holds it, when the holder has emptied
+//! `holderIdentity` (a graceful exit, seen at once), or when the Lease has not changed for its
+//! duration by the candidate's own clock (`k8s.io/client-go/tools/leaderelection`). A holder that
+//! cannot renew within the renew deadline tells so by [`Leadership::lost`] while no other can have
+//! taken over yet: what acts under the leadership must end then.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::runtime::watcher::Event;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Api, Client, Error, InformerOptions, informer};
+
+/// Which Lease, as whom, and how fast.
+#[derive(Clone, Debug)]
+pub struct Election {
+    pub namespace: String,
+    pub name: String,
+    /// Unique among the candidates.
+    pub identity: String,
+    /// How long others wait after the last renewal that they saw.
+    pub lease_duration: Duration,
+    /// How long the holder tries to renew before it gives up; less than `lease_duration`.
+    pub renew_deadline: Duration,
+    /// Between renewals, and between attempts after a failure.
+    pub retry_period: Duration,
+}
+
+impl Election {
+    /// For a component's Lease in `kube-system`, with Kubernetes' durations (15 s, 10 s) and a
+    /// random identity.
+    pub fn for_component(name: &str) -> Self {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Self {
+            namespace: "kube-system".into(),
+            name: name.into(),
+            identity: format!("{}_{:016x}", host.trim(), rand::random::<u64>()),
+            lease_duration: Duration::from_secs(15),
+            renew_deadline: Duration::from_secs(10),
+            retry_period: Duration::from_secs(5),
+        }
+    }
+
+    /// Waits until we lead. `None`: `stop` came first.
+    pub async fn acquire(&self, client: &Client, stop: &CancellationToken) -> Option<Leadership> {
+        let options = InformerOptions {
+            namespace: self.namespace.clone(),
+            field_selector: format!("metadata.name={}", self.name),
+            ..Default::default()
+        };
+        let mut changes = Box::pin(informer::<Lease>(client.clone(), options));
+        let mut seen = Seen::default();
+        let mut try_at: Option<Instant> = None;
+        loop {
+            let due = async {
+                match try_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                Some(Ok(event)) = changes.next() => {
+                    if let Some(known) = seen.step(event) {
+                        try_at = Some(self.when(known.as_ref()));
+                    }
+                }
+                () = due => match self.take(client, seen.lease.as_ref()).await {
+                    Ok(lease) => {
+                        tracing::info!(lease = self.name, identity = self.identity, "leading");
+                        return Some(Leadership::hold(self.clone(), client.clone(), lease));
+                    }
+                    Err(error) => {
+                        if !error.is_conflict() && !error.is_already_exists() {
+                            tracing::warn!(lease = self.name, %error, "cannot take the lease");
+                        }
+                        try_at = Some(Instant::now() + self.retry_period);
+                    }
+                },
+            }
+        }
+    }
+
+    /// When to try for a Lease in this state, which was seen just now.
+    fn when(&self, lease: Option<&Lease>) -> Instant {
+        let spec = lease.and_then(|lease| lease.spec.as_ref());
+        let holder = spec
+            .and_then(|spec| spec.holder_identity.as_deref())
+            .unwrap_or_default();
+        if holder.is_empty() || holder == self.identity {
+            return Instant::now();
+        }
+        let seconds = spec
+            .and_then(|spec| spec.lease_duration_seconds)
+            .and_then(|seconds| u64::try_from(seconds).ok());
+        Instant::now() + seconds.map_or(self.lease_duration, Duration::from_secs)
+    }
+
+    async fn take(&self, client: &Client, seen: Option<&Lease>) -> Result<Lease, Error> {
+        let leases: Api<Lease> = Api::namespaced(client, &self.namespace);
+        let Some(seen) = seen else {
+            let mut lease = Lease::default();
+            lease.metadata.name = Some(self.name.clone());
+            lease.metadata.namespace = Some(self.namespace.clone());
+            self.claim(&mut lease);
+            return leases.create(&lease).await;
+        };
+        // The revision seen is the precondition: whoever wrote since then wins.
+        let mut lease = seen.clone();
+        self.claim(&mut lease);
+        leases.replace(&lease).await
+    }
+
+    fn claim(&self, lease: &mut Lease) {
+        let now = Some(MicroTime(Timestamp::now()));
+        let spec = lease.spec.get_or_insert_default();
+        if spec.holder_identity.as_deref() != Some(&self.identity) {
+            spec.lease_transitions = Some(
+                spec.lease_transitions
+                    .map_or(0, |count| count.saturating_add(1)),
+            );
+            spec.acquire_time.clone_from(&now);
+        }
+        spec.holder_identity = Some(self.identity.clone());
+        spec.lease_duration_seconds =
+            Some(i32::try_from(self.lease_duration.as_secs()).unwrap_or(i32::MAX));
+        spec.renew_time = now;
+    }
+}
+
+/// The Lease as the watch tells it.
+#[derive(Debug, Default)]
+struct Seen {
+    lease: Option<Lease>,
+    initial: Option<Lease>,
+}
+
+impl Seen {
+    /// The Lease's new state, when the event is one.
+    fn step(&mut self, event: Event<Lease>) -> Option<Option<Lease>> {
+        match event {
+            Event::Init => {
+                self.initial = None;
+                return None;
+            }
+            Event::InitApply(lease) => {
+                self.initial = Some(lease);
+                return None;
+            }
+            Event::InitDone => self.lease = self.initial.take(),
+            Event::Apply(lease) => self.lease = Some(lease),
+            Event::Delete(_) => self.lease = None,
+        }
+        Some(self.lease.clone())
+    }
+}
+
+/// That we lead, for as long as it is renewed.
+#[derive(Debug)]
+pub struct Leadership {
+    lost: CancellationToken,
+    release: CancellationToken,
+    renewal: JoinHandle<()>,
+}
+
+impl Leadership {
+    fn hold(election: Election, client: Client, lease: Lease) -> Self {
+        let (lost, release) = (CancellationToken::new(), CancellationToken::new());
+        let renewal = tokio::spawn(renew(
+            election,
+            client,
+            lease,
+            lost.clone(),
+            release.clone(),
+        ));
+        Self {
+            lost,
+            release,
+            renewal,
+        }
+    }
+
+    /// Cancelled when the Lease could not be renewed in time, or another took it.
+    pub fn lost(&self) -> CancellationToken {
+        self.lost.clone()
+    }
+
+    /// Empties the Lease, so that another takes over at once. Call it after everything that acted
+    /// under the leadership has ended.
+    pub async fn release(self) {
+        self.release.cancel();
+        if let Err(error) = self.renewal.await {
+            tracing::error!(%error, "the renewal of the lease failed");
+        }
+    }
+}
+
+async fn renew(
+    election: Election,
+    client: Client,
+    mut lease: Lease,
+    lost: CancellationToken,
+    release: CancellationToken,
+) {
+    let leases: Api<Lease> = Api::namespaced(&client, &election.namespace);
+    let mut deadline = Instant::now() + election.renew_deadline;
+    loop {
+        tokio::select! {
+            () = release.cancelled() => break,
+            () = tokio::time::sleep(election.retry_period) => {}
+        }
+        election.claim(&mut lease);
+        let started = Instant::now();
+        match tokio::time::timeout_at(deadline, leases.replace(&lease)).await {
+            Ok(Ok(renewed)) => {
+                lease = renewed;
+                deadline = started + election.renew_deadline;
+            }
+            Ok(Err(error)) if error.is_conflict() || error.is_not_found() => {
+                match ours(&leases, &election).await {
+                    Some(current) => lease = current,
+                    None => return lose(&election, &lost),
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(lease = election.name, %error, "cannot renew the lease");
+            }
+            Err(_) => return lose(&election, &lost),
+        }
+        if Instant::now() >= deadline {
+            return lose(&election, &lost);
+        }
+    }
+    let spec = lease.spec.get_or_insert_default();
+    spec.holder_identity = Some(String::new());
+    spec.lease_duration_seconds = Some(1);
+    spec.renew_time = Some(MicroTime(Timestamp::now()));
+    match leases.replace(&lease).await {
+        Ok(_) => tracing::info!(lease = election.name, "released the lease"),
+        Err(error) => tracing::warn!(lease = election.name, %error, "cannot release the lease"),
+    }
+}
+
+/// The Lease as it is, if it is still ours (somebody edited it without taking it).
+async fn ours(leases: &Api<Lease>, election: &Election) -> Option<Lease> {
+    let lease = leases.get(&election.name).await.ok()?;
+    let holder = lease.spec.as_ref()?.holder_identity.as_deref()?;
+    (holder == election.identity).then_some(lease)
+}
+
+fn lose(election: &Election, lost: &CancellationToken) {
+    tracing::error!(lease = election.name, "lost the lease");
+    lost.cancel();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn election() -> Election {
+        Election::for_component("c")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_free_or_released_lease_is_tried_at_once_and_a_held_one_after_its_duration() {
+        let election = election();
+        assert_eq!(election.when(None), Instant::now());
+        let mut lease = Lease::default();
+        let mut other = election.clone();
+        other.identity = "other".into();
+        other.lease_duration = Duration::from_secs(7);
+        other.claim(&mut lease);
+        assert_eq!(
+            election.when(Some(&lease)),
+            Instant::now() + Duration::from_secs(7)
+        );
+        lease.spec.as_mut().unwrap().holder_identity = Some(String::new());
+        assert_eq!(election.when(Some(&lease)), Instant::now());
+    }
+
+    #[test]
+    fn transitions_count_changes_of_holder() {
+        let (mine, mut lease) = (election(), Lease::default());
+        mine.claim(&mut lease);
+        mine.claim(&mut lease);
+        assert_eq!(lease.spec.as_ref().unwrap().lease_transitions, Some(0));
+        let other = election();
+        other.claim(&mut lease);
+        assert_eq!(lease.spec.as_ref().unwrap().lease_transitions, Some(1));
+    }
+}

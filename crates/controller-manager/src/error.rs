@@ -1,0 +1,55 @@
+//! Why a reconciliation did not get through.
+
+/// Why a reconciliation did not get through; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A call failed. `operation` names the verb and the object: `create pod web-1`.
+    #[error("{operation}")]
+    Call {
+        operation: String,
+        #[source]
+        source: client::Error,
+    },
+    /// An object says something that cannot be acted on.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Error {
+    /// Somebody else wrote first: expected, and cured by looking again.
+    pub fn is_race(&self) -> bool {
+        match self {
+            Self::Call { source, .. } => {
+                source.is_conflict() || source.is_not_found() || source.is_already_exists()
+            }
+            Self::Invalid(_) => false,
+        }
+    }
+
+    /// The error with its causes on one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// Says what a failed call was about.
+pub trait During<T> {
+    /// # Errors
+    /// The call's error with `operation` in front.
+    fn during(self, operation: impl FnOnce() -> String) -> Result<T, Error>;
+}
+
+impl<T> During<T> for Result<T, client::Error> {
+    fn during(self, operation: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|source| Error::Call {
+            operation: operation(),
+            source,
+        })
+    }
+}

@@ -1,0 +1,26 @@
+//! The controllers: each brings a part of the cluster nearer to what its objects say.
+//!
+//! - [`wire::run`] starts them all; `main` calls it while it holds the Lease.
+//! - [`informers`]: one shared informer and [`cache`] per kind; a controller subscribes with a
+//!   function from a change to keys.
+//! - [`queue`]: the loop that every controller runs in. Keys, never events, reach a controller.
+//! - [`owner`]: adoption by owner reference, and what a controller has written but
+//!   not seen yet.
+//! - Every other module is one controller, under Kubernetes' name for it: observe (read the caches), plan
+//!   (a pure function of what was observed), apply (write, with uid and revision as preconditions).
+//!
+//! A plan must not know caches, clients or clocks. Nothing here may act without the Lease, keep state
+//! that a restart could lose, or wait by sleeping where a change would come.
+
+pub mod cache;
+pub mod config;
+mod error;
+pub mod informer;
+pub mod informers;
+pub mod owner;
+pub mod queue;
+pub mod root_ca;
+pub mod service_account;
+pub mod wire;
+
+pub use error::Error;

@@ -1,0 +1,91 @@
+//! Which controllers there are, and how they are started together.
+
+use std::sync::Arc;
+
+use client::Client;
+use client::events::Recorder;
+use futures::future::BoxFuture;
+use runtime::clock::SharedClock;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Settings;
+use crate::informers::Informers;
+use crate::queue::{self, Controller, Requests};
+
+/// What controllers are made from.
+pub struct Wiring {
+    pub client: Client,
+    pub recorder: Recorder,
+    pub clock: SharedClock,
+    pub informers: Informers,
+    stop: CancellationToken,
+    ready: watch::Sender<bool>,
+    loops: Vec<BoxFuture<'static, ()>>,
+}
+
+impl Wiring {
+    pub fn new(client: Client, clock: SharedClock, stop: CancellationToken) -> Self {
+        Self {
+            recorder: Recorder::new(client.clone(), "controller-manager", ""),
+            client,
+            clock,
+            informers: Informers::default(),
+            stop,
+            ready: watch::Sender::new(false),
+            loops: Vec::new(),
+        }
+    }
+
+    /// Adds a controller; it begins once every cache is full.
+    pub fn run<C: Controller>(&mut self, controller: C, requests: Requests) {
+        let stop = self.stop.clone();
+        self.loops.push(Box::pin(queue::run(
+            Arc::new(controller),
+            requests,
+            self.ready.subscribe(),
+            stop,
+        )));
+    }
+
+    /// Runs everything until the stop, and what is under way to its end.
+    async fn finish(self) {
+        let mut caches = JoinSet::new();
+        let mut synced = Vec::new();
+        for (informer, is_synced) in self.informers.start(&self.client) {
+            caches.spawn(informer);
+            synced.push(is_synced);
+        }
+        let mut loops: JoinSet<()> = JoinSet::new();
+        for task in self.loops {
+            loops.spawn(task);
+        }
+        for mut one in synced {
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                waited = one.wait_for(|synced| *synced) => debug_assert!(waited.is_ok()),
+            }
+        }
+        if !self.stop.is_cancelled() {
+            tracing::info!("caches are full; controllers start");
+            self.ready.send_replace(true);
+        }
+        while let Some(ended) = loops.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a controller's loop panicked");
+                self.stop.cancel();
+            }
+        }
+    }
+}
+
+/// Runs every controller until `stop`.
+pub async fn run(client: Client, settings: Settings, clock: SharedClock, stop: CancellationToken) {
+    let mut wiring = Wiring::new(client, clock, stop);
+    crate::service_account::start(&mut wiring);
+    if let Some(pem) = settings.root_ca_pem.clone() {
+        crate::root_ca::start(&mut wiring, pem);
+    }
+    wiring.finish().await;
+}
