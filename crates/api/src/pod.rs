@@ -94,6 +94,53 @@ pub fn condition_is_true(pod: &Pod, type_: &str) -> bool {
         .any(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
+/// `Guaranteed`, `Burstable` or `BestEffort`: by the cpu and memory of the pod as a whole where
+/// they are given, else of every container (`pkg/apis/core/helper/qos`).
+pub fn qos_class(spec: &PodSpec) -> &'static str {
+    let of_interest = |amounts: &Option<BTreeMap<String, Text>>| -> Resources {
+        let mut read = amounts.as_ref().map(read).unwrap_or_default();
+        read.retain(|name, amount| matches!(name.as_str(), "cpu" | "memory") && !amount.is_zero());
+        read
+    };
+    let sides = |resources: &ResourceRequirements| {
+        (
+            of_interest(&resources.requests),
+            of_interest(&resources.limits),
+        )
+    };
+    let own = spec.resources.as_ref().map(sides);
+    let all: Vec<_> =
+        match own.filter(|(requests, limits)| !requests.is_empty() || !limits.is_empty()) {
+            Some(own) => vec![own],
+            None => {
+                let containers = spec
+                    .containers
+                    .iter()
+                    .chain(spec.init_containers.iter().flatten());
+                containers
+                    .map(|container| container.resources.as_ref().map(sides).unwrap_or_default())
+                    .collect()
+            }
+        };
+    if all
+        .iter()
+        .all(|(requests, limits)| requests.is_empty() && limits.is_empty())
+    {
+        return "BestEffort";
+    }
+    let guaranteed = all.iter().all(|(requests, limits)| {
+        limits.len() == 2
+            && requests
+                .iter()
+                .all(|(name, amount)| limits.get(name) == Some(amount))
+    });
+    if guaranteed {
+        "Guaranteed"
+    } else {
+        "Burstable"
+    }
+}
+
 fn of(container: &Container, side: Side) -> Resources {
     side_of(container.resources.as_ref(), side)
 }

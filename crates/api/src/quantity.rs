@@ -87,6 +87,18 @@ impl Quantity {
         i64::try_from(up).unwrap_or(if up > 0 { i64::MAX } else { i64::MIN })
     }
 
+    /// Rounded up to whole thousandths, as resource lists are stored.
+    pub fn rounded_to_millis(self) -> Self {
+        let step = NANO / 1000;
+        let rest = self.nanos.rem_euclid(step);
+        let nanos = if rest == 0 {
+            self.nanos
+        } else {
+            self.nanos - rest + step
+        };
+        Self { nanos, ..self }
+    }
+
     pub fn is_zero(self) -> bool {
         self.nanos == 0
     }

@@ -6,6 +6,38 @@
 //!
 //! It must not know requests, the store or any I/O: a strategy sees objects and a [`Context`].
 
+mod config_map;
+mod cron_job;
+mod daemon_set;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod fill;
+mod ingress;
+mod ingress_class;
+mod job;
+mod limit_range;
+mod namespace;
+mod network_policy;
+mod node;
+mod persistent_volume;
+mod persistent_volume_claim;
+mod pod;
+mod pod_disruption_budget;
+mod pod_spec;
+mod pod_template;
+mod priority_class;
+mod rbac;
+mod replica_set;
+mod replication_controller;
+mod resource_quota;
+mod rules;
+mod secret;
+pub mod service;
+mod stateful_set;
+mod storage_class;
+mod volumes;
+
 use std::marker::PhantomData;
 
 use api::object::Object;
@@ -262,7 +294,38 @@ pub fn human_duration(seconds: i64) -> String {
 }
 
 /// The strategy of every kind in the kind table that has rules of its own; one line per kind.
-pub static STRATEGIES: &[&dyn AnyStrategy] = &[];
+pub static STRATEGIES: &[&dyn AnyStrategy] = &[
+    &config_map::Rules,
+    &cron_job::Rules,
+    &daemon_set::Rules,
+    &deployment::Rules,
+    &endpoint_slice::Rules,
+    &endpoints::Rules,
+    &ingress::Rules,
+    &ingress_class::Rules,
+    &job::Rules,
+    &limit_range::Rules,
+    &namespace::Rules,
+    &network_policy::Rules,
+    &node::Rules,
+    &persistent_volume::Rules,
+    &persistent_volume_claim::Rules,
+    &pod::Rules,
+    &pod_disruption_budget::Rules,
+    &pod_template::Rules,
+    &priority_class::Rules,
+    &rbac::Roles,
+    &rbac::ClusterRoles,
+    &rbac::RoleBindings,
+    &rbac::ClusterRoleBindings,
+    &replica_set::Rules,
+    &replication_controller::Rules,
+    &resource_quota::Rules,
+    &secret::Rules,
+    &service::Rules,
+    &stateful_set::Rules,
+    &storage_class::Rules,
+];
 
 /// The strategy of a kind, or `None` for a kind that has only the plain rules.
 pub fn strategy(row: &KindRow) -> Option<&'static dyn AnyStrategy> {
@@ -271,3 +334,6 @@ pub fn strategy(row: &KindRow) -> Option<&'static dyn AnyStrategy> {
         .copied()
         .find(|strategy| strategy.row() == row)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! Jobs.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::Job;
+
+use super::pod_spec::defaults;
+use super::rules::generation_of_spec;
+use super::{Context, Strategy, fill};
+
+/// Labels that tie pods to their Job, with the names of old beside them.
+const UID_LABELS: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];
+const NAME_LABELS: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
+
+/// The strategy of Jobs.
+pub struct Rules;
+
+impl Strategy for Rules {
+    type Object = Job;
+
+    generation_of_spec!();
+
+    fn default(&self, job: &mut Job) {
+        let spec = job.spec.get_or_insert_default();
+        defaults::template(&mut spec.template);
+        if spec.completions.is_none() && spec.parallelism.is_none() {
+            spec.completions = Some(1);
+        }
+        fill::missing(&mut spec.parallelism, 1);
+        let per_index = spec.backoff_limit_per_index.is_some();
+        fill::missing(
+            &mut spec.backoff_limit,
+            if per_index { i32::MAX } else { 6 },
+        );
+        fill::text(&mut spec.completion_mode, "NonIndexed");
+        fill::missing(&mut spec.suspend, false);
+        fill::missing(&mut spec.manual_selector, false);
+        let replacement = if spec.pod_failure_policy.is_some() {
+            "Failed"
+        } else {
+            "TerminatingOrFailed"
+        };
+        fill::text(&mut spec.pod_replacement_policy, replacement);
+        for rule in spec
+            .pod_failure_policy
+            .iter_mut()
+            .flat_map(|policy| policy.rules.iter_mut())
+        {
+            for pattern in rule.on_pod_conditions.iter_mut().flatten() {
+                fill::text(&mut pattern.status, "True");
+            }
+        }
+        let labels = spec
+            .template
+            .metadata
+            .as_ref()
+            .and_then(|metadata| metadata.labels.clone());
+        if labels.is_some()
+            && job
+                .metadata
+                .labels
+                .as_ref()
+                .is_none_or(|own| own.is_empty())
+        {
+            job.metadata.labels = labels;
+        }
+    }
+
+    /// The selector is generated from the uid, unless the client manages it.
+    fn prepare_create(&self, job: &mut Job, _: &Context<'_>) {
+        generate_selector(job);
+        job.status = Some(Default::default());
+    }
+
+    fn prepare_update(&self, new: &mut Job, old: &Job, _: &Context<'_>) {
+        new.status.clone_from(&old.status);
+    }
+
+    fn prepare_status_update(&self, new: &mut Job, old: &Job, _: &Context<'_>) {
+        new.spec.clone_from(&old.spec);
+    }
+}
+
+fn generate_selector(job: &mut Job) {
+    let uid = job.metadata.uid.clone().unwrap_or_default();
+    let name = job.metadata.name.clone().unwrap_or_default();
+    let spec = job.spec.get_or_insert_default();
+    if spec.manual_selector == Some(true) {
+        return;
+    }
+    let labels = spec
+        .template
+        .metadata
+        .get_or_insert_default()
+        .labels
+        .get_or_insert_default();
+    for (keys, value) in [(UID_LABELS, &uid), (NAME_LABELS, &name)] {
+        for key in keys {
+            labels
+                .entry(key.to_owned())
+                .or_insert_with(|| value.clone());
+        }
+    }
+    let selector = spec.selector.get_or_insert_default();
+    let matched: &mut BTreeMap<_, _> = selector.match_labels.get_or_insert_default();
+    matched.entry(UID_LABELS[0].to_owned()).or_insert(uid);
+}

@@ -1,0 +1,66 @@
+//! Namespaces.
+
+use k8s_openapi::api::core::v1::{Namespace, NamespaceSpec, NamespaceStatus};
+
+use super::{Context, Strategy, fill};
+
+/// Every namespace carries its name under this label.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+/// The finalizer of the namespace controller.
+const FINALIZER: &str = "kubernetes";
+
+/// The strategy of Namespaces.
+pub struct Rules;
+
+impl Strategy for Rules {
+    type Object = Namespace;
+
+    fn default(&self, namespace: &mut Namespace) {
+        if let Some(name) = namespace
+            .metadata
+            .name
+            .clone()
+            .filter(|name| !name.is_empty())
+        {
+            namespace
+                .metadata
+                .labels
+                .get_or_insert_default()
+                .insert(NAME_LABEL.to_owned(), name);
+        }
+        fill::text(
+            &mut namespace.status.get_or_insert_default().phase,
+            "Active",
+        );
+    }
+
+    fn prepare_create(&self, namespace: &mut Namespace, _: &Context<'_>) {
+        namespace.status = Some(NamespaceStatus {
+            phase: Some("Active".to_owned()),
+            ..NamespaceStatus::default()
+        });
+        let spec = namespace.spec.get_or_insert_with(NamespaceSpec::default);
+        let finalizers = spec.finalizers.get_or_insert_default();
+        if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
+            finalizers.push(FINALIZER.to_owned());
+        }
+    }
+
+    fn prepare_update(&self, new: &mut Namespace, old: &Namespace, _: &Context<'_>) {
+        new.spec.clone_from(&old.spec);
+        new.status.clone_from(&old.status);
+    }
+
+    /// `finalize` changes the spec's finalizers and nothing else.
+    fn prepare_status_update(&self, new: &mut Namespace, old: &Namespace, context: &Context<'_>) {
+        if context.subresource == "finalize" {
+            new.status.clone_from(&old.status);
+        } else {
+            new.spec.clone_from(&old.spec);
+        }
+    }
+
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        api::names::dns_label(name)
+    }
+}

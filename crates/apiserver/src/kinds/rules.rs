@@ -1,0 +1,41 @@
+//! What many strategies share: the split of spec and status, and the common columns.
+
+/// The rules of kinds with `spec` and an optional `status` that is a door of its own: a create and
+/// an update of the object leave status to the system, an update of status leaves spec and labels.
+macro_rules! status_apart {
+    () => {
+        fn prepare_create(&self, object: &mut Self::Object, _: &crate::kinds::Context<'_>) {
+            object.status = Some(Default::default());
+        }
+
+        fn prepare_update(
+            &self,
+            new: &mut Self::Object,
+            old: &Self::Object,
+            _: &crate::kinds::Context<'_>,
+        ) {
+            new.status.clone_from(&old.status);
+        }
+
+        fn prepare_status_update(
+            &self,
+            new: &mut Self::Object,
+            old: &Self::Object,
+            _: &crate::kinds::Context<'_>,
+        ) {
+            new.spec.clone_from(&old.spec);
+            new.metadata.labels.clone_from(&old.metadata.labels);
+        }
+    };
+}
+
+/// The generation rises when the spec changes.
+macro_rules! generation_of_spec {
+    () => {
+        fn generation_changes(&self, new: &Self::Object, old: &Self::Object) -> Option<bool> {
+            Some(new.spec != old.spec)
+        }
+    };
+}
+
+pub(crate) use {generation_of_spec, status_apart};

@@ -1,0 +1,35 @@
+//! Tables of objects as written, and as the strategies make them.
+
+mod defaults;
+
+use api::object::Object;
+use serde_json::Value;
+
+use super::{AnyStrategy, Context, strategy};
+
+pub(crate) fn context() -> Context<'static> {
+    Context {
+        now: "2026-01-02T03:04:05Z".parse().unwrap(),
+        user: "test",
+        subresource: "",
+    }
+}
+
+/// The object that JSON says, with its kind's strategy.
+pub(crate) fn object(json: &Value) -> (Box<dyn Object>, &'static dyn AnyStrategy) {
+    let text = |key: &str| json[key].as_str().unwrap_or_default();
+    let row = api::kind::by_kind(text("apiVersion"), text("kind")).unwrap();
+    let object = (api::kind::codec(row).unwrap().decode)(json.to_string().as_bytes()).unwrap();
+    (object, strategy(row).unwrap())
+}
+
+/// The object with its defaults, as JSON.
+pub(crate) fn defaulted(json: &Value) -> Value {
+    let (mut object, strategy) = object(json);
+    strategy.default(&mut *object);
+    let once = serde_json::from_slice(&object.encode()).unwrap();
+    strategy.default(&mut *object);
+    let twice: Value = serde_json::from_slice(&object.encode()).unwrap();
+    assert_eq!(once, twice, "defaults are idempotent");
+    once
+}
