@@ -1,22 +1,43 @@
-//! Tasks of the workspace's own upkeep, run as `cargo xtask <task>`.
+//! Tasks of the workspace's own upkeep, run as `cargo run -p xtask -- TASK`.
+//!
+//! `tidy` checks the rules of the code base, `codegen` writes the generated sources, `images`
+//! builds the images that end-to-end tests run, `test` runs every test and counts them. What a
+//! task needs from the machine it says; it installs nothing (the Makefile does).
+//!
+//! Entry point: [`main`], one module for each task. It must not know any other crate of the
+//! workspace, so that building it is quick.
 
 mod codegen;
+mod images;
+mod test;
+mod tidy;
 
 use clap::Parser;
+use std::process::ExitCode;
 
 #[derive(Parser)]
 enum Task {
-    /// Write the generated sources.
+    /// Write the generated sources
     Codegen {
-        /// Fail when the checked-in files are not what would be written.
+        /// Fail when the checked-in files are not what would be written
         #[arg(long)]
         check: bool,
     },
+    /// Check the rules of the code base
+    Tidy,
+    /// Build the test images as OCI archives in target/images
+    Images,
+    /// Run all tests; the last line counts them
+    Test(test::TestArgs),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     match Task::parse() {
-        Task::Codegen { check } => codegen::run(&root, check),
+        Task::Codegen { check } => codegen::run(&root, check)?,
+        Task::Tidy => tidy::run(&root)?,
+        Task::Images => images::run(&root)?,
+        Task::Test(args) => return test::run(&root, &args),
     }
+    Ok(ExitCode::SUCCESS)
 }

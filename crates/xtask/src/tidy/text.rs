@@ -1,0 +1,191 @@
+//! Rules about the text of single files.
+
+use super::Finding;
+use std::path::Path;
+
+/// Most lines of a source file.
+const FILE_MAX: usize = 800;
+/// Most lines of a function, its signature and closing brace included.
+const FUNCTION_MAX: usize = 100;
+/// Names that say nothing of what is in a module.
+const VAGUE: [&str; 4] = ["utils", "helpers", "common", "misc"];
+/// Words that mark unfinished work; written so that this file does not hold them.
+const LEFTOVERS: [&str; 3] = [
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("XX", "X"),
+];
+/// Files in which words are looked for.
+const TEXTS: [&str; 9] = [
+    "rs", "toml", "md", "sh", "yml", "yaml", "proto", "py", "service",
+];
+
+/// Checks one file; `file` is its path from the workspace's root.
+pub fn check(file: &Path, content: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut add = |line: Option<usize>, rule: String| {
+        let place = match line {
+            Some(line) => format!("{}:{}", file.display(), line + 1),
+            None => file.display().to_string(),
+        };
+        findings.push(Finding { place, rule });
+    };
+    let extension = file.extension().unwrap_or_default().to_string_lossy();
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let generated = content
+        .lines()
+        .take(3)
+        .any(|line| line.contains("@generated"));
+    if TEXTS.contains(&&*extension) && !generated {
+        for (number, line) in content.lines().enumerate() {
+            if let Some(word) = leftover(line) {
+                add(Some(number), format!("{word}: finish it, or open an issue"));
+            }
+        }
+    }
+    if extension != "rs" {
+        return findings;
+    }
+    if stem == "mod" {
+        add(None, "write foo.rs beside foo/, not foo/mod.rs".to_owned());
+    }
+    if VAGUE.contains(&&*stem) {
+        add(None, format!("{stem:?} says nothing of what is in it"));
+    }
+    if matches!(&*stem, "lib" | "main") && !content.starts_with("//!") {
+        add(None, "opens without saying its job (//!)".to_owned());
+    }
+    if generated {
+        return findings;
+    }
+    let lines = content.lines().count();
+    if lines > FILE_MAX {
+        add(None, format!("{lines} lines; the most is {FILE_MAX}"));
+    }
+    for function in functions(content) {
+        if function.lines > FUNCTION_MAX {
+            let rule = format!(
+                "fn {}: {} lines; the most is {FUNCTION_MAX}",
+                function.name, function.lines
+            );
+            add(Some(function.start), rule);
+        }
+    }
+    findings
+}
+
+fn leftover(line: &str) -> Option<&'static str> {
+    let word_char = |c: char| c.is_alphanumeric() || c == '_';
+    LEFTOVERS.into_iter().find(|word| {
+        line.match_indices(word).any(|(at, _)| {
+            let before = line[..at].chars().next_back();
+            let after = line[at + word.len()..].chars().next();
+            !before.is_some_and(word_char) && !after.is_some_and(word_char)
+        })
+    })
+}
+
+struct Function<'a> {
+    name: &'a str,
+    start: usize,
+    lines: usize,
+}
+
+/// The functions of a file that rustfmt has formatted: a body that is not on the signature's
+/// line ends at the first later line that is a closing brace at the signature's depth.
+fn functions(content: &str) -> Vec<Function<'_>> {
+    let lines: Vec<&str> = content.lines().collect();
+    let mut found = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let Some(name) = function_name(line) else {
+            continue;
+        };
+        let depth = line.len() - line.trim_start().len();
+        let closing = format!("{}}}", " ".repeat(depth));
+        // A declaration without a body ends in a semicolon before any brace.
+        let opens = lines[start..]
+            .iter()
+            .find(|line| line.ends_with(['{', '}', ';']));
+        if opens.is_none_or(|line| !line.ends_with('{')) {
+            continue;
+        }
+        if let Some(length) = lines[start..].iter().position(|line| *line == closing) {
+            found.push(Function {
+                name,
+                start,
+                lines: length + 1,
+            });
+        }
+    }
+    found
+}
+
+fn function_name(line: &str) -> Option<&str> {
+    let mut rest = line.trim_start();
+    loop {
+        let (word, after) = rest.split_once(' ')?;
+        match word {
+            "fn" => {
+                let end = after.find(|c: char| !(c.is_alphanumeric() || c == '_'))?;
+                return Some(&after[..end]);
+            }
+            "pub" | "async" | "const" | "unsafe" | "extern" | "\"C\"" => rest = after,
+            _ if word.starts_with("pub(") && word.ends_with(')') => rest = after,
+            _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(path: &str, content: &str) -> Vec<String> {
+        check(Path::new(path), content)
+            .into_iter()
+            .map(|finding| finding.rule)
+            .collect()
+    }
+
+    #[test]
+    fn long_functions_are_found_and_short_ones_not() {
+        let body = "    step();\n".repeat(FUNCTION_MAX);
+        let long = format!(
+            "pub(crate) async fn long(\n    a: u8,\n) -> u8 {{\n{body}}}\n\nfn short() {{\n}}\n"
+        );
+        let found = rules("crates/x/src/a.rs", &long);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].starts_with("fn long: 104 lines"), "{found:?}");
+    }
+
+    #[test]
+    fn declarations_have_no_body() {
+        let filler = "    const A: u8 = 1;\n".repeat(FUNCTION_MAX);
+        let content = format!(
+            "trait T {{\n    fn declared(&self);\n{filler}    fn b(&self) {{\n    }}\n}}\n"
+        );
+        assert!(rules("crates/x/src/a.rs", &content).is_empty());
+    }
+
+    #[test]
+    fn files_of_bad_name_or_length() {
+        assert_eq!(rules("crates/x/src/mod.rs", "").len(), 1);
+        assert_eq!(rules("crates/x/src/utils.rs", "").len(), 1);
+        assert_eq!(rules("crates/x/src/lib.rs", "use x;\n").len(), 1);
+        assert!(rules("crates/x/src/lib.rs", "//! Its job.\n").is_empty());
+        assert_eq!(
+            rules("crates/x/src/a.rs", &"\n".repeat(FILE_MAX + 1)).len(),
+            1
+        );
+        let generated = format!("// @generated by x\n{}", "\n".repeat(FILE_MAX));
+        assert!(rules("crates/x/src/a.rs", &generated).is_empty());
+    }
+
+    #[test]
+    fn unfinished_work_is_a_word_of_its_own() {
+        let word = LEFTOVERS[0];
+        assert_eq!(rules("a.md", &format!("a {word}: b")).len(), 1);
+        assert!(rules("a.md", &format!("a{word} {word}b")).is_empty());
+        assert!(rules("a.bin", word).is_empty());
+    }
+}

@@ -1,0 +1,58 @@
+#!/bin/sh
+# Installs what is missing of Debian's packages. Arguments name the sets that are needed.
+# A program that is there, from whatever package, is left as it is.
+set -eu
+
+missing=''
+need() { # need PACKAGE FILE-OR-PROGRAM
+    case $2 in
+    /*) [ -e "$2" ] || missing="$missing $1" ;;
+    *) PATH="$PATH:/usr/sbin:/sbin" command -v "$2" >/dev/null || missing="$missing $1" ;;
+    esac
+}
+
+for set in "$@"; do
+    case $set in
+    build)
+        need gcc cc
+        need libc6-dev /usr/include/stdio.h
+        need protobuf-compiler protoc
+        need libprotobuf-dev /usr/include/google/protobuf/empty.proto
+        need git git
+        ;;
+    run)
+        need containerd containerd
+        need runc runc
+        need iproute2 ip
+        need nftables nft
+        ;;
+    test)
+        need etcd-server etcd
+        need etcd-client etcdctl
+        need docker-registry docker-registry
+        need busybox-static /bin/busybox
+        # It has no program of its own; the module that it brings tells.
+        python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+        ;;
+    compose)
+        need docker.io docker
+        need docker-compose docker-compose
+        ;;
+    *)
+        echo "error: no such set of packages: $set" >&2
+        exit 2
+        ;;
+    esac
+done
+
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" -ne 0 ]; then
+    echo "error: these packages are missing; install them as root:" >&2
+    echo "  apt-get install --no-install-recommends$missing" >&2
+    exit 1
+fi
+echo "installing:$missing"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086 # a list of words
+apt-get install -y -qq --no-install-recommends $missing >/dev/null

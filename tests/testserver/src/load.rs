@@ -1,0 +1,120 @@
+//! The client: single requests, and load at a steady rate. Every request has a connection of
+//! its own, so that each is balanced anew.
+
+use super::number;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Different failures that are reported.
+const FAILURES_SHOWN: usize = 5;
+/// Most requests of one run.
+const REQUESTS_MAX: u64 = 1_000_000;
+
+/// A response.
+pub struct Answer {
+    pub status: u16,
+    pub body: String,
+}
+
+/// Asks for one page over `http://`.
+pub fn get(url: &str) -> Result<Answer, String> {
+    let rest = url
+        .strip_prefix("http://")
+        .ok_or_else(|| format!("{url:?} is not http://"))?;
+    let (host, path) = match rest.find('/') {
+        Some(at) => (&rest[..at], &rest[at..]),
+        None => (rest, "/"),
+    };
+    let with_port = if host.contains(':') {
+        host.to_owned()
+    } else {
+        format!("{host}:80")
+    };
+    let wrong = |error: std::io::Error| format!("{host}: {error}");
+    let address = with_port.to_socket_addrs().map_err(wrong)?.next();
+    let address = address.ok_or_else(|| format!("{host} has no address"))?;
+    let mut stream = TcpStream::connect_timeout(&address, REQUEST_TIMEOUT).map_err(wrong)?;
+    stream
+        .set_read_timeout(Some(REQUEST_TIMEOUT))
+        .map_err(wrong)?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )
+    .map_err(wrong)?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).map_err(wrong)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let status = text
+        .split_whitespace()
+        .nth(1)
+        .and_then(|code| code.parse().ok());
+    let status =
+        status.ok_or_else(|| format!("{host}: the connection closed without an answer"))?;
+    let body = text
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned())
+        .unwrap_or_default();
+    Ok(Answer { status, body })
+}
+
+/// Sends requests at a steady rate; writes how many there were, how many failed, why, and how
+/// often each body came.
+pub fn run(flags: &HashMap<String, String>) -> Result<(), String> {
+    let url = flags.get("url").ok_or("--url is missing")?.clone();
+    let rate = number(flags, "rps", 50)?.max(1);
+    let total = (rate * number(flags, "seconds", 10)?).min(REQUESTS_MAX);
+    let (results, received) = mpsc::sync_channel(1024);
+    let interval = Duration::from_nanos(1_000_000_000 / rate);
+    std::thread::spawn(move || {
+        for _ in 0..total {
+            let (url, results) = (url.clone(), results.clone());
+            // The receiver stays until every request has told its result.
+            std::thread::spawn(move || results.send(get(&url)).ok());
+            std::thread::sleep(interval);
+        }
+    });
+    let (mut sent, mut failed) = (0u64, 0u64);
+    let mut bodies: BTreeMap<String, u64> = BTreeMap::new();
+    let mut failures: BTreeMap<String, u64> = BTreeMap::new();
+    for result in received {
+        sent += 1;
+        let failure = match result {
+            Ok(Answer { status: 200, body }) => {
+                *bodies.entry(body.trim().to_owned()).or_default() += 1;
+                continue;
+            }
+            Ok(answer) => format!("status {}", answer.status),
+            Err(message) => message,
+        };
+        failed += 1;
+        *failures.entry(failure).or_default() += 1;
+    }
+    println!(
+        "{{\"sent\":{sent},\"failed\":{failed},\"bodies\":{},\"failures\":{}}}",
+        object(bodies.iter()),
+        object(failures.iter().take(FAILURES_SHOWN)),
+    );
+    Ok(())
+}
+
+fn object<'a>(counts: impl Iterator<Item = (&'a String, &'a u64)>) -> String {
+    let escape = |text: &str| {
+        text.chars()
+            .map(|c| match c {
+                '"' | '\\' => format!("\\{c}"),
+                c if c.is_control() => " ".to_owned(),
+                c => c.to_string(),
+            })
+            .collect::<String>()
+    };
+    let pairs: Vec<String> = counts
+        .map(|(key, count)| format!("\"{}\":{count}", escape(key)))
+        .collect();
+    format!("{{{}}}", pairs.join(","))
+}

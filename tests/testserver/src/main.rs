@@ -1,0 +1,64 @@
+//! What end-to-end tests run in their pods: a small web server, and a client that puts load on
+//! one and counts what fails.
+//!
+//! `testserver serve` answers `/healthz`, `/ready` (switched by `/ready/on` and `/ready/off`),
+//! `/hostname`, `/version`, `/env/NAME`, `/file/PATH`, `/slow/MILLISECONDS` and `/exit/CODE`. At SIGTERM it
+//! goes on serving for `--drain` milliseconds, then ends when no request is under way, as a
+//! well-behaved server does. `testserver load` sends requests at a steady rate and writes one
+//! line of JSON. `testserver get` writes one answer's body.
+//!
+//! It is linked statically and has no dependency but nix (for the signal), so that it builds in
+//! a moment and its image is small. It must not know anything of Skiff.
+
+mod load;
+mod serve;
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: testserver serve [--port 8080] [--drain 0] [--ready-after 0]
+       testserver load --url http://HOST:PORT/PATH [--rps 50] [--seconds 10]
+       testserver get URL";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.split_first() {
+        Some((command, rest)) if command == "serve" => flags(rest).and_then(|f| serve::run(&f)),
+        Some((command, rest)) if command == "load" => flags(rest).and_then(|f| load::run(&f)),
+        Some((command, [url])) if command == "get" => load::get(url).map(|answer| {
+            println!("{}", answer.body);
+        }),
+        _ => Err(USAGE.to_owned()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `--name value` pairs.
+fn flags(arguments: &[String]) -> Result<HashMap<String, String>, String> {
+    let mut flags = HashMap::new();
+    for pair in arguments.chunks(2) {
+        match pair {
+            [name, value] if name.starts_with("--") => {
+                flags.insert(name.trim_start_matches("--").to_owned(), value.clone());
+            }
+            _ => return Err(USAGE.to_owned()),
+        }
+    }
+    Ok(flags)
+}
+
+/// A number among the flags, or its default.
+fn number(flags: &HashMap<String, String>, name: &str, default: u64) -> Result<u64, String> {
+    match flags.get(name) {
+        Some(text) => text
+            .parse()
+            .map_err(|_| format!("--{name}: {text:?} is not a number")),
+        None => Ok(default),
+    }
+}

@@ -1,0 +1,170 @@
+//! The server: a thread for each connection, keep-alive included.
+
+use super::number;
+use nix::sys::signal::{SigSet, Signal};
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How often the end of the last request is looked for while draining.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// Longest time that open requests may take at the end.
+const DRAIN_MAX: u32 = 1000;
+
+struct Server {
+    ready: AtomicBool,
+    stopping: AtomicBool,
+    active: AtomicUsize,
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub fn run(flags: &HashMap<String, String>) -> Result<(), String> {
+    let port = number(flags, "port", 8080)?;
+    let drain = Duration::from_millis(number(flags, "drain", 0)?);
+    let ready_after = Duration::from_millis(number(flags, "ready-after", 0)?);
+
+    // Blocked before any thread is started, so that only the waiting below sees them.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals
+        .thread_block()
+        .map_err(|error| format!("cannot block signals: {error}"))?;
+
+    let listener = TcpListener::bind(("0.0.0.0", u16::try_from(port).unwrap_or(0)))
+        .map_err(|error| format!("cannot listen on port {port}: {error}"))?;
+    println!("serving on port {port}");
+    let server = Arc::new(Server {
+        ready: AtomicBool::new(ready_after.is_zero()),
+        stopping: AtomicBool::new(false),
+        active: AtomicUsize::new(0),
+    });
+    if !ready_after.is_zero() {
+        let server = server.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(ready_after);
+            server.ready.store(true, Ordering::SeqCst);
+        });
+    }
+    let accepting = server.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let server = accepting.clone();
+            std::thread::spawn(move || {
+                // A client that goes away is no failure of the server.
+                server.connection(stream).ok();
+            });
+        }
+    });
+    let signal = signals
+        .wait()
+        .map_err(|error| format!("cannot wait for signals: {error}"))?;
+    println!("{signal}: draining");
+    std::thread::sleep(drain);
+    server.stopping.store(true, Ordering::SeqCst);
+    for _ in 0..DRAIN_MAX {
+        if server.active.load(Ordering::SeqCst) == 0 {
+            break;
+        }
+        std::thread::sleep(DRAIN_LOOK);
+    }
+    println!("done");
+    Ok(())
+}
+
+impl Server {
+    fn connection(&self, stream: TcpStream) -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream.try_clone()?);
+        let mut writer = stream;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            self.active.fetch_add(1, Ordering::SeqCst);
+            let answered = self.request(&line, &mut reader, &mut writer);
+            self.active.fetch_sub(1, Ordering::SeqCst);
+            if !answered? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Answers one request; says whether the connection stays.
+    fn request(
+        &self,
+        line: &str,
+        reader: &mut impl BufRead,
+        writer: &mut impl Write,
+    ) -> std::io::Result<bool> {
+        let mut close = false;
+        loop {
+            let mut header = String::new();
+            if reader.read_line(&mut header)? == 0 || header.trim().is_empty() {
+                break;
+            }
+            let header = header.to_ascii_lowercase();
+            close |= header.starts_with("connection:") && header.contains("close");
+        }
+        let path = line.split_whitespace().nth(1).unwrap_or("/");
+        let (status, body) = self.answer(path);
+        close |= self.stopping.load(Ordering::SeqCst);
+        let connection = if close { "close" } else { "keep-alive" };
+        write!(
+            writer,
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
+             Connection: {connection}\r\n\r\n{body}",
+            body.len()
+        )?;
+        writer.flush()?;
+        Ok(!close)
+    }
+
+    fn answer(&self, path: &str) -> (&'static str, String) {
+        let (ok, missing) = ("200 OK", "404 Not Found");
+        let path = path.split('?').next().unwrap_or(path);
+        match path
+            .trim_start_matches('/')
+            .split_once('/')
+            .unwrap_or((&path[1..], ""))
+        {
+            ("", _) => (ok, format!("{} {}\n", hostname(), version())),
+            ("healthz", _) => (ok, "ok".to_owned()),
+            ("ready", "on") => self.switch(true),
+            ("ready", "off") => self.switch(false),
+            ("ready", _) if self.ready.load(Ordering::SeqCst) => (ok, "ready".to_owned()),
+            ("ready", _) => ("503 Service Unavailable", "not ready".to_owned()),
+            ("hostname", _) => (ok, hostname()),
+            ("version", _) => (ok, version()),
+            ("env", name) => std::env::var(name).map_or_else(
+                |_| (missing, format!("no variable {name}")),
+                |value| (ok, value),
+            ),
+            ("file", path) => std::fs::read_to_string(format!("/{path}"))
+                .map_or_else(|error| (missing, error.to_string()), |text| (ok, text)),
+            ("slow", time) => {
+                std::thread::sleep(Duration::from_millis(time.parse().unwrap_or(0)));
+                (ok, format!("after {time} ms"))
+            }
+            ("exit", code) => std::process::exit(code.parse().unwrap_or(1)),
+            _ => (missing, format!("no page {path}")),
+        }
+    }
+
+    fn switch(&self, ready: bool) -> (&'static str, String) {
+        self.ready.store(ready, Ordering::SeqCst);
+        ("200 OK", format!("ready: {ready}"))
+    }
+}
+
+fn hostname() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    text.trim().to_owned()
+}
+
+fn version() -> String {
+    std::env::var("VERSION").unwrap_or_else(|_| "none".to_owned())
+}
