@@ -5,11 +5,13 @@
 //! - [`Client`]: a connection; [`Api`]: the verbs for one kind; [`dynamic`]: for a kind known only at run time.
 //! - [`informer`]: the present state and then every change of a kind, for ever, as the events that
 //!   `kube-runtime`'s stores and controllers take.
+//! - [`changes`]: the same as plain set and remove, for consumers with an index of their own.
 //! - [`events`]: Kubernetes Events about what a component did.
 //! - [`leader`]: one of several replicas acts, by Lease.
 //!
 //! It must not know the store, any component, or REST.
 
+pub mod changes;
 pub mod config;
 pub mod dynamic;
 pub mod error;
@@ -24,6 +26,7 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
+pub use changes::{Change, changes};
 pub use config::Config;
 pub use error::Error;
 pub use informer::{InformerOptions, informer};

@@ -1,0 +1,359 @@
+//! The engine among its streams: informers in, bindings, conditions and events out.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Kind;
+use client::events::Recorder;
+use client::{Api, Change, Client, InformerOptions, PatchKind, changes};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{
+    Namespace, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
+};
+use k8s_openapi::api::storage::v1::StorageClass;
+use rpc::api_v1::BindRequest;
+use runtime::clock::SharedClock;
+use runtime::health::Health;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::bind::{self, IN_FLIGHT, Outcome};
+use crate::engine::{Decision, Engine};
+use crate::pod::PodInfo;
+use crate::volumes::{self, SELECTED_NODE};
+
+/// Decisions made before events are looked at again.
+const BATCH: usize = 64;
+/// Conditions waiting to be written, and written at once.
+const CONDITIONS: usize = 1024;
+const WRITERS: usize = 16;
+/// Informers that must have shown the present state before anything is decided.
+const INFORMERS: usize = 6;
+
+type Changes<K> = Pin<Box<dyn Stream<Item = Change<K>> + Send>>;
+
+/// Runs the scheduler until `shutdown`. `health` becomes ready (`synced`) when the engine knows the
+/// present state; nothing is decided before.
+pub async fn run(
+    client: Client,
+    scheduler_name: &str,
+    clock: SharedClock,
+    health: Health,
+    shutdown: CancellationToken,
+) {
+    let (binds, bind_queue) = mpsc::channel(IN_FLIGHT);
+    let (outcome_sender, outcomes) = mpsc::channel(IN_FLIGHT);
+    let (conditions, condition_queue) = mpsc::channel(CONDITIONS);
+    let bind_task = tokio::spawn(bind::run(
+        client.clone(),
+        bind_queue,
+        outcome_sender,
+        shutdown.clone(),
+    ));
+    let condition_task = tokio::spawn(write_conditions(client.clone(), condition_queue));
+    let driver = Driver {
+        engine: Engine::new(scheduler_name),
+        clock,
+        health,
+        recorder: Recorder::new(client.clone(), "default-scheduler", ""),
+        client,
+        binds,
+        conditions,
+        binding: HashMap::new(),
+        next_id: 0,
+        unsynced: INFORMERS,
+    };
+    driver.run(outcomes, shutdown).await;
+    for task in [bind_task, condition_task] {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "task ended badly");
+        }
+    }
+}
+
+struct Driver {
+    engine: Engine,
+    clock: SharedClock,
+    health: Health,
+    recorder: Recorder,
+    client: Client,
+    binds: mpsc::Sender<BindRequest>,
+    conditions: mpsc::Sender<Condition>,
+    /// Pods being bound, by uid, for the event that tells of it.
+    binding: HashMap<String, (Arc<PodInfo>, Arc<str>)>,
+    next_id: u64,
+    /// Informers that have not yet shown the present state.
+    unsynced: usize,
+}
+
+impl Driver {
+    async fn run(mut self, mut outcomes: mpsc::Receiver<Outcome>, shutdown: CancellationToken) {
+        let mut pods = self.watch(|pod: &Pod| pod.metadata.uid.clone().unwrap_or_default());
+        let mut nodes = self.watch(name::<Node>);
+        let mut namespaces = self.watch(name::<Namespace>);
+        let mut claims = self.watch(volumes::claim_key);
+        let mut volumes = self.watch(name::<PersistentVolume>);
+        let mut classes = self.watch(name::<StorageClass>);
+        loop {
+            let pause = self.pause();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                Some(outcome) = outcomes.recv() => self.bound(outcome),
+                Some(change) = nodes.next() => self.node(change),
+                Some(change) = pods.next() => self.pod(change),
+                Some(change) = claims.next() => self.claim(change),
+                Some(change) = volumes.next() => self.volume(change),
+                Some(change) = classes.next() => self.class(change),
+                Some(change) = namespaces.next() => self.namespace(change),
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
+                    if self.decide().await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn watch<K: Kind>(&self, key: fn(&K) -> String) -> Changes<K> {
+        Box::pin(changes(
+            self.client.clone(),
+            InformerOptions::default(),
+            key,
+        ))
+    }
+
+    /// How long until there is something to decide; `None`: wait for events.
+    fn pause(&self) -> Option<Duration> {
+        if self.unsynced > 0 {
+            return None;
+        }
+        let now = self.clock.now();
+        self.engine
+            .next_timer(now)
+            .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default())
+    }
+
+    async fn decide(&mut self) -> Result<(), mpsc::error::SendError<()>> {
+        for _ in 0..BATCH {
+            let Some(decision) = self.engine.next(self.clock.now()) else {
+                return Ok(());
+            };
+            match decision {
+                Decision::Unschedulable { pod, message } => {
+                    self.unschedulable(&pod, message).await?
+                }
+                Decision::Bind {
+                    pod,
+                    node,
+                    unbound_claims,
+                } => {
+                    self.select_node(&pod, &node, &unbound_claims).await;
+                    self.bind(pod, node).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn bind(
+        &mut self,
+        pod: Arc<PodInfo>,
+        node: Arc<str>,
+    ) -> Result<(), mpsc::error::SendError<()>> {
+        self.next_id += 1;
+        let request = BindRequest {
+            id: self.next_id,
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            node: node.to_string(),
+        };
+        self.binding.insert(pod.uid.clone(), (pod, node));
+        self.binds
+            .send(request)
+            .await
+            .map_err(|_| mpsc::error::SendError(()))
+    }
+
+    /// Tells the volume binder where the claims' first consumer will run.
+    async fn select_node(&self, pod: &PodInfo, node: &str, claims: &[String]) {
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(&self.client, &pod.namespace);
+        for claim in claims {
+            let patch = serde_json::json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
+            if let Err(error) = api.patch(claim, PatchKind::Merge, &patch).await {
+                tracing::warn!(namespace = pod.namespace, claim, %error, "cannot name the claim's node");
+            }
+        }
+    }
+
+    async fn unschedulable(
+        &self,
+        pod: &Arc<PodInfo>,
+        message: String,
+    ) -> Result<(), mpsc::error::SendError<()>> {
+        tracing::debug!(namespace = pod.namespace, name = pod.name, %message, "unschedulable");
+        self.recorder.record(
+            reference(pod),
+            "Warning",
+            "FailedScheduling",
+            message.clone(),
+        );
+        let condition = Condition {
+            pod: pod.clone(),
+            message,
+            at: self.clock.now(),
+        };
+        self.conditions
+            .send(condition)
+            .await
+            .map_err(|_| mpsc::error::SendError(()))
+    }
+
+    fn bound(&mut self, outcome: Outcome) {
+        let Some((pod, node)) = self.binding.remove(&outcome.uid) else {
+            return;
+        };
+        match outcome.result {
+            Ok(()) => {
+                self.engine.bound(&outcome.uid);
+                let message = format!(
+                    "Successfully assigned {}/{} to {node}",
+                    pod.namespace, pod.name
+                );
+                self.recorder
+                    .record(reference(&pod), "Normal", "Scheduled", message);
+            }
+            Err(message) => {
+                tracing::warn!(namespace = pod.namespace, name = pod.name, %node, %message, "binding failed");
+                self.engine.bind_failed(&outcome.uid, self.clock.now());
+            }
+        }
+    }
+
+    fn synced(&mut self) {
+        self.unsynced = self.unsynced.saturating_sub(1);
+        if self.unsynced == 0 {
+            self.health.set("synced", true);
+        }
+    }
+
+    fn pod(&mut self, change: Change<Pod>) {
+        let now = self.clock.now();
+        match change {
+            Change::Set(pod) => self.engine.set_pod(&pod, now),
+            Change::Remove(uid) => self.engine.remove_pod(&uid, now),
+            Change::Synced => self.synced(),
+        }
+    }
+
+    fn node(&mut self, change: Change<Node>) {
+        match change {
+            Change::Set(node) => self.engine.set_node(&node, self.clock.now()),
+            Change::Remove(name) => self.engine.remove_node(&name),
+            Change::Synced => self.synced(),
+        }
+    }
+
+    fn namespace(&mut self, change: Change<Namespace>) {
+        match change {
+            Change::Set(namespace) => {
+                let labels = namespace.metadata.labels.clone().unwrap_or_default();
+                self.engine
+                    .snapshot
+                    .set_namespace(&name(&namespace), labels);
+                self.engine.surroundings_changed(self.clock.now());
+            }
+            Change::Remove(name) => self.engine.snapshot.remove_namespace(&name),
+            Change::Synced => self.synced(),
+        }
+    }
+
+    fn claim(&mut self, change: Change<PersistentVolumeClaim>) {
+        match change {
+            Change::Set(claim) => {
+                if self.engine.volumes.set_claim(&claim) {
+                    self.engine.surroundings_changed(self.clock.now());
+                }
+            }
+            Change::Remove(key) => self.engine.volumes.remove_claim(&key),
+            Change::Synced => self.synced(),
+        }
+    }
+
+    fn volume(&mut self, change: Change<PersistentVolume>) {
+        match change {
+            Change::Set(volume) => {
+                if self.engine.volumes.set_volume(&volume) {
+                    self.engine.surroundings_changed(self.clock.now());
+                }
+            }
+            Change::Remove(name) => self.engine.volumes.remove_volume(&name),
+            Change::Synced => self.synced(),
+        }
+    }
+
+    fn class(&mut self, change: Change<StorageClass>) {
+        match change {
+            Change::Set(class) => {
+                if self.engine.volumes.set_class(&class) {
+                    self.engine.surroundings_changed(self.clock.now());
+                }
+            }
+            Change::Remove(name) => self.engine.volumes.remove_class(&name),
+            Change::Synced => self.synced(),
+        }
+    }
+}
+
+fn name<K: Kind>(object: &K) -> String {
+    object.metadata().name.clone().unwrap_or_default()
+}
+
+fn reference(pod: &PodInfo) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(pod.namespace.clone()),
+        name: Some(pod.name.clone()),
+        uid: Some(pod.uid.clone()),
+        ..Default::default()
+    }
+}
+
+/// That a pod fits nowhere, to be written into its status.
+struct Condition {
+    pod: Arc<PodInfo>,
+    message: String,
+    at: jiff::Timestamp,
+}
+
+/// Writes conditions, several at once, until the queue is closed. One that cannot be written is
+/// logged: the next try of the pod writes it again.
+async fn write_conditions(client: Client, queue: mpsc::Receiver<Condition>) {
+    tokio_stream::wrappers::ReceiverStream::new(queue)
+        .for_each_concurrent(WRITERS, |condition| {
+            let client = &client;
+            async move {
+                let pod = &condition.pod;
+                let patch = serde_json::json!({
+                    "metadata": {"uid": pod.uid},
+                    "status": {"conditions": [{
+                        "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                        "message": condition.message, "observedGeneration": pod.generation,
+                        "lastTransitionTime": condition.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+                    }]},
+                });
+                let pods: Api<Pod> = Api::namespaced(client, &pod.namespace);
+                match pods.patch_status(&pod.name, PatchKind::Strategic, &patch).await {
+                    Err(error) if !error.is_not_found() => {
+                        tracing::warn!(namespace = pod.namespace, name = pod.name, %error, "cannot write PodScheduled");
+                    }
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        })
+        .await;
+}

@@ -1,0 +1,216 @@
+//! The scheduler without I/O: facts go in, decisions come out.
+//!
+//! One scheduling cycle is [`Engine::next`]: pop a pod, filter, score, and assume it on its node, so
+//! that the next pod is decided on the state as it will be. The caller sends the binding and says how
+//! it ended with [`Engine::bound`] or [`Engine::bind_failed`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use api::pod::{is_terminal, node_name};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+
+use crate::filter::{Reasons, filter};
+use crate::pod::PodInfo;
+use crate::queue::Queue;
+use crate::score;
+use crate::snapshot::Snapshot;
+use crate::volumes::{VolumeNeeds, Volumes};
+
+/// What to do about one pod.
+#[derive(Debug)]
+pub enum Decision {
+    Bind {
+        pod: Arc<PodInfo>,
+        node: Arc<str>,
+        /// Claims to which the node must be written first.
+        unbound_claims: Vec<String>,
+    },
+    Unschedulable {
+        pod: Arc<PodInfo>,
+        message: String,
+    },
+}
+
+/// Pods whose binding is under way.
+#[derive(Debug)]
+struct Assumed {
+    info: Arc<PodInfo>,
+    attempts: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Engine {
+    pub snapshot: Snapshot,
+    pub volumes: Volumes,
+    queue: Queue,
+    assumed: HashMap<String, Assumed>,
+    scheduler_name: String,
+    turn: u64,
+}
+
+impl Engine {
+    /// Schedules pods whose `schedulerName` is `scheduler_name`.
+    pub fn new(scheduler_name: &str) -> Self {
+        Self {
+            snapshot: Snapshot::new(),
+            volumes: Volumes::default(),
+            queue: Queue::default(),
+            assumed: HashMap::new(),
+            scheduler_name: scheduler_name.to_owned(),
+            turn: 0,
+        }
+    }
+
+    /// Takes a pod's present state.
+    pub fn set_pod(&mut self, pod: &Pod, now: Timestamp) {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        if is_terminal(pod) {
+            return self.remove_pod(uid, now);
+        }
+        if let Some(node) = node_name(pod) {
+            self.assumed.remove(uid);
+            self.queue.remove(uid);
+            let known = self
+                .snapshot
+                .placed(uid)
+                .is_some_and(|placed| *self.snapshot.name(placed.node) == *node);
+            self.snapshot.add_pod(Arc::new(PodInfo::read(pod)), node);
+            if !known {
+                self.queue.wake(now, PodInfo::looks_at_pods);
+            }
+            return;
+        }
+        if !self.wants(pod) {
+            self.queue.remove(uid);
+        } else if !self.assumed.contains_key(uid) && !self.known_unchanged(pod) {
+            self.queue.upsert(Arc::new(PodInfo::read(pod)), now);
+        }
+    }
+
+    fn wants(&self, pod: &Pod) -> bool {
+        let spec = pod.spec.as_ref();
+        let gated = spec
+            .and_then(|spec| spec.scheduling_gates.as_ref())
+            .is_some_and(|gates| !gates.is_empty());
+        let ours = spec
+            .and_then(|spec| spec.scheduler_name.as_deref())
+            .unwrap_or("default-scheduler")
+            == self.scheduler_name;
+        ours && !gated && pod.metadata.deletion_timestamp.is_none()
+    }
+
+    /// A waiting pod whose spec is as it was (its update was our own condition, say) keeps its place.
+    fn known_unchanged(&self, pod: &Pod) -> bool {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        self.queue.generation(uid) == Some(pod.metadata.generation.unwrap_or(0))
+    }
+
+    pub fn remove_pod(&mut self, uid: &str, now: Timestamp) {
+        self.queue.remove(uid);
+        self.assumed.remove(uid);
+        if self.snapshot.placed(uid).is_some() {
+            self.snapshot.remove_pod(uid);
+            self.queue.wake(now, |_| true);
+        }
+    }
+
+    pub fn set_node(&mut self, node: &Node, now: Timestamp) {
+        if self.snapshot.set_node(node) {
+            self.queue.wake(now, |_| true);
+        }
+    }
+
+    pub fn remove_node(&mut self, name: &str) {
+        self.snapshot.remove_node(name);
+    }
+
+    /// Something about volumes or namespaces changed.
+    pub fn surroundings_changed(&mut self, now: Timestamp) {
+        self.queue
+            .wake(now, |pod| !pod.claims.is_empty() || pod.looks_at_pods());
+    }
+
+    /// Decides about the next pod, if one is due.
+    pub fn next(&mut self, now: Timestamp) -> Option<Decision> {
+        let (pod, attempts) = self.queue.pop(now)?;
+        match self.decide(&pod) {
+            Ok((node, needs)) => {
+                self.snapshot.add_pod(pod.clone(), &node);
+                self.assumed.insert(
+                    pod.uid.clone(),
+                    Assumed {
+                        info: pod.clone(),
+                        attempts,
+                    },
+                );
+                Some(Decision::Bind {
+                    pod,
+                    node,
+                    unbound_claims: needs.unbound,
+                })
+            }
+            Err(message) => {
+                self.queue.park(pod.clone(), attempts, now);
+                Some(Decision::Unschedulable { pod, message })
+            }
+        }
+    }
+
+    fn decide(&mut self, pod: &PodInfo) -> Result<(Arc<str>, VolumeNeeds), String> {
+        let total = self.snapshot.nodes().len();
+        if total == 0 {
+            return Err("no nodes available to schedule pods".to_owned());
+        }
+        let needs = self
+            .volumes
+            .needs(pod)
+            .map_err(|reason| format!("0/{total} nodes are available: {reason}."))?;
+        let filtered = filter(&self.snapshot, pod, &needs);
+        self.turn = self.turn.wrapping_add(1);
+        match score::best(&self.snapshot, pod, &filtered.nodes, self.turn) {
+            Some(node) => Ok((self.snapshot.name(node), needs)),
+            None => Err(unschedulable_message(total, &filtered.reasons)),
+        }
+    }
+
+    /// The apiserver has the binding. The informer confirms it later.
+    pub fn bound(&mut self, uid: &str) {
+        self.assumed.remove(uid);
+    }
+
+    /// The binding did not happen, or nobody knows: the pod is looked at again after a pause, unless
+    /// the informer has shown it bound or gone in the meantime.
+    pub fn bind_failed(&mut self, uid: &str, now: Timestamp) {
+        let Some(Assumed { info, attempts }) = self.assumed.remove(uid) else {
+            return;
+        };
+        self.snapshot.remove_pod(uid);
+        self.queue.retry(info, attempts, now);
+        self.queue.wake(now, |_| true);
+    }
+
+    /// When [`next`](Self::next) has something to do without any further fact.
+    pub fn next_timer(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.queue.has_active() {
+            Some(now)
+        } else {
+            self.queue.next_timer()
+        }
+    }
+}
+
+/// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`
+fn unschedulable_message(total: u64, reasons: &Reasons) -> String {
+    let mut parts: Vec<String> = reasons
+        .iter()
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
+    parts.sort();
+    format!("0/{total} nodes are available: {}.", parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests;

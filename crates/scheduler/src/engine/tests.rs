@@ -1,0 +1,265 @@
+use super::*;
+use k8s_openapi::api::core::v1::{
+    Container, NodeSpec, NodeStatus, PodSpec, ResourceRequirements, Taint,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use serde_json::json;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn node(name: &str, cpu: &str, labels: &[(&str, &str)]) -> Node {
+    let mut node = Node::default();
+    node.metadata.name = Some(name.into());
+    node.metadata.labels = Some(
+        labels
+            .iter()
+            .map(|(key, value)| ((*key).into(), (*value).into()))
+            .collect(),
+    );
+    let amounts = [("cpu", cpu), ("memory", "8Gi"), ("pods", "110")];
+    node.status = Some(NodeStatus {
+        allocatable: Some(
+            amounts
+                .iter()
+                .map(|(name, amount)| ((*name).into(), Quantity((*amount).into())))
+                .collect(),
+        ),
+        ..Default::default()
+    });
+    node
+}
+
+fn pod(name: &str, cpu: &str) -> Pod {
+    let mut pod = Pod::default();
+    pod.metadata.name = Some(name.into());
+    pod.metadata.namespace = Some("default".into());
+    pod.metadata.uid = Some(format!("uid-{name}"));
+    pod.metadata.labels =
+        Some([("app".to_owned(), name.split('-').next().unwrap().to_owned())].into());
+    pod.spec = Some(PodSpec {
+        containers: vec![Container {
+            resources: Some(ResourceRequirements {
+                requests: Some([("cpu".to_owned(), Quantity(cpu.into()))].into()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }],
+        ..Default::default()
+    });
+    pod
+}
+
+/// A pod with parts of its spec given as JSON.
+fn pod_with(name: &str, spec: serde_json::Value) -> Pod {
+    let mut whole = json!({"metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"),
+        "labels": {"app": name.split('-').next().unwrap()}}, "spec": {"containers": [{"name": "c"}]}});
+    for (key, value) in spec.as_object().unwrap() {
+        whole["spec"][key] = value.clone();
+    }
+    api::Kind::decode(whole.to_string().as_bytes()).unwrap()
+}
+
+fn engine(nodes: &[Node]) -> Engine {
+    let mut engine = Engine::new("default-scheduler");
+    for node in nodes {
+        engine.set_node(node, at(0));
+    }
+    engine
+}
+
+/// Where the pod goes, or why it does not.
+fn decide(engine: &mut Engine, pod: &Pod) -> String {
+    engine.set_pod(pod, at(0));
+    match engine.next(at(0)) {
+        Some(Decision::Bind { node, .. }) => node.to_string(),
+        Some(Decision::Unschedulable { message, .. }) => message,
+        None => "nothing".into(),
+    }
+}
+
+#[test]
+fn the_least_loaded_node_that_fits() {
+    let mut engine = engine(&[node("small", "1", &[]), node("large", "4", &[])]);
+    assert_eq!(decide(&mut engine, &pod("a", "2")), "large");
+    assert_eq!(decide(&mut engine, &pod("b", "500m")), "small");
+    assert_eq!(
+        decide(&mut engine, &pod("c", "3")),
+        "0/2 nodes are available: 2 Insufficient cpu."
+    );
+}
+
+#[test]
+fn equal_nodes_share_equal_pods() {
+    let nodes: Vec<Node> = (0..4)
+        .map(|index| node(&format!("n{index}"), "4", &[]))
+        .collect();
+    let mut engine = engine(&nodes);
+    let mut counts = std::collections::BTreeMap::new();
+    for index in 0..40 {
+        *counts
+            .entry(decide(&mut engine, &pod(&format!("p{index}"), "100m")))
+            .or_insert(0) += 1;
+    }
+    assert!(
+        counts.len() == 4 && counts.values().all(|count| *count == 10),
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn selectors_taints_cordons_and_ports_narrow() {
+    let mut tainted = node("tainted", "4", &[("disk", "ssd")]);
+    tainted.spec = Some(NodeSpec {
+        taints: Some(vec![Taint {
+            key: "gpu".into(),
+            value: Some("yes".into()),
+            effect: "NoSchedule".into(),
+            time_added: None,
+        }]),
+        ..Default::default()
+    });
+    let mut cordoned = node("cordoned", "4", &[("disk", "ssd")]);
+    cordoned.spec = Some(NodeSpec {
+        unschedulable: Some(true),
+        ..Default::default()
+    });
+    let mut engine = engine(&[tainted, cordoned, node("plain", "4", &[("disk", "hdd")])]);
+    assert_eq!(
+        decide(
+            &mut engine,
+            &pod_with("a", json!({"nodeSelector": {"disk": "ssd"}}))
+        ),
+        "0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint {gpu: yes}, 1 node(s) were unschedulable."
+    );
+    let tolerant = json!({"nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]});
+    assert_eq!(decide(&mut engine, &pod_with("b", tolerant)), "tainted");
+    let by_name = json!({"tolerations": [{"operator": "Exists"}], "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+        {"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["cordoned"]}]}]}}}});
+    assert_eq!(decide(&mut engine, &pod_with("c", by_name)), "cordoned");
+    let port = |ip: &str| json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": ip}]}]});
+    assert_eq!(
+        decide(&mut engine, &pod_with("d", port("127.0.0.1"))),
+        "plain"
+    );
+    assert_eq!(
+        decide(&mut engine, &pod_with("e", port("127.0.0.2"))),
+        "plain"
+    );
+    assert!(
+        decide(&mut engine, &pod_with("f", port(""))).contains("1 node(s) didn't have free ports")
+    );
+}
+
+#[test]
+fn company_is_sought_and_refused() {
+    let nodes = [
+        node("a", "4", &[("zone", "1")]),
+        node("b", "4", &[("zone", "1")]),
+        node("c", "4", &[("zone", "2")]),
+    ];
+    let mut engine = engine(&nodes);
+    let term = |app: &str| json!([{"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": "zone"}]);
+    let near = |app: &str| json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term(app)}}});
+    let far = |app: &str| json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term(app)}}});
+    assert!(
+        decide(&mut engine, &pod_with("web-1", near("db")))
+            .contains("3 node(s) didn't match pod affinity rules")
+    );
+    let first = decide(&mut engine, &pod_with("db-1", near("db")));
+    assert!(
+        ["a", "b", "c"].contains(&first.as_str()),
+        "the first of its kind goes anywhere: {first}"
+    );
+    let second = decide(&mut engine, &pod_with("db-2", far("db")));
+    assert_ne!(first == "c", second == "c", "the other zone");
+    let none = decide(&mut engine, &pod_with("db-3", json!({})));
+    assert!(
+        none.contains("didn't satisfy existing pods anti-affinity rules")
+            || ["a", "b", "c"].contains(&none.as_str())
+    );
+}
+
+#[test]
+fn spread_keeps_domains_level() {
+    let nodes = [
+        node("a", "4", &[("host", "a")]),
+        node("b", "4", &[("host", "b")]),
+        node("c", "4", &[]),
+    ];
+    let mut engine = engine(&nodes);
+    let spread = json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "host", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "web"}}}]});
+    let mut counts = std::collections::BTreeMap::new();
+    for index in 0..6 {
+        *counts
+            .entry(decide(
+                &mut engine,
+                &pod_with(&format!("web-{index}"), spread.clone()),
+            ))
+            .or_insert(0) += 1;
+    }
+    assert_eq!(counts, [("a".to_owned(), 3), ("b".to_owned(), 3)].into());
+}
+
+#[test]
+fn a_failed_binding_gives_the_room_back_and_a_change_wakes_the_waiting() {
+    let mut engine = engine(&[node("n", "1", &[])]);
+    assert_eq!(decide(&mut engine, &pod("a", "1")), "n");
+    assert_eq!(
+        decide(&mut engine, &pod("b", "1")),
+        "0/1 nodes are available: 1 Insufficient cpu."
+    );
+    engine.bind_failed("uid-a", at(10));
+    let next = engine.next(at(10));
+    assert!(
+        matches!(&next, Some(Decision::Bind { pod, .. }) if pod.name == "b"),
+        "{next:?}"
+    );
+    engine.bound("uid-b");
+    engine.remove_pod("uid-b", at(20));
+    let next = engine.next(at(20));
+    assert!(
+        matches!(&next, Some(Decision::Bind { pod, .. }) if pod.name == "a"),
+        "{next:?}"
+    );
+}
+
+#[test]
+fn a_pod_shown_bound_is_not_bound_again_and_unknown_nodes_keep_their_pods() {
+    let mut engine = engine(&[]);
+    let mut bound = pod("a", "1");
+    bound.spec.as_mut().unwrap().node_name = Some("n".into());
+    engine.set_pod(&bound, at(0));
+    engine.set_node(&node("n", "1", &[]), at(0));
+    assert!(decide(&mut engine, &pod("b", "1")).contains("Insufficient cpu"));
+    engine.remove_node("n");
+    engine.set_node(&node("n", "1", &[]), at(9));
+    assert!(matches!(
+        engine.next(at(9)),
+        Some(Decision::Unschedulable { .. })
+    ));
+}
+
+#[test]
+fn unbound_claims_keep_a_pod_waiting() {
+    let mut engine = engine(&[node("n", "4", &[])]);
+    let claims =
+        json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]});
+    let waiting = pod_with("a", claims);
+    assert_eq!(
+        decide(&mut engine, &waiting),
+        "0/1 nodes are available: persistentvolumeclaim \"data\" not found."
+    );
+    let claim = json!({"metadata": {"name": "data", "namespace": "default"}, "spec": {"volumeName": "pv"}, "status": {"phase": "Bound"}});
+    let volume = json!({"metadata": {"name": "pv"}, "spec": {}});
+    engine
+        .volumes
+        .set_claim(&api::Kind::decode(claim.to_string().as_bytes()).unwrap());
+    engine
+        .volumes
+        .set_volume(&api::Kind::decode(volume.to_string().as_bytes()).unwrap());
+    engine.surroundings_changed(at(5));
+    assert!(matches!(engine.next(at(5)), Some(Decision::Bind { .. })));
+}

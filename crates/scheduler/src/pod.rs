@@ -1,0 +1,348 @@
+//! What the scheduler needs to know of a pod, read once.
+
+use std::collections::BTreeMap;
+
+use api::labels::{Requirement, Selector};
+use api::pod::{Side, resources};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Affinity, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodAffinityTerm, PodSpec, Toleration,
+    TopologySpreadConstraint,
+};
+
+/// What a container without a CPU or memory request counts for in scores, as upstream.
+const DEFAULT_CPU_MILLI: i64 = 100;
+const DEFAULT_MEMORY_BYTES: i64 = 200 << 20;
+
+/// A pod as the scheduler sees it.
+#[derive(Clone, Debug, Default)]
+pub struct PodInfo {
+    pub uid: String,
+    pub namespace: String,
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub priority: i32,
+    /// `metadata.generation` that was read.
+    pub generation: i64,
+    pub created: Option<Timestamp>,
+    /// Amounts by resource: CPU in thousandths, everything else in units. Includes `pods: 1`.
+    pub requests: Vec<(String, i64)>,
+    /// CPU (thousandths) and memory (bytes) with defaults for containers that ask for nothing.
+    pub weight: (i64, i64),
+    pub node_selector: Vec<Requirement>,
+    /// `None`: no requirement. Otherwise one of the terms must match.
+    pub node_terms: Option<Vec<NodeTerm>>,
+    pub preferred_nodes: Vec<(i64, NodeTerm)>,
+    pub tolerations: Vec<Toleration>,
+    pub ports: Vec<HostPort>,
+    pub affinity: Vec<PodTerm>,
+    pub anti_affinity: Vec<PodTerm>,
+    /// Positive weights attract, negative ones repel.
+    pub preferred_pods: Vec<(i64, PodTerm)>,
+    pub spread: Vec<Spread>,
+    pub claims: Vec<String>,
+}
+
+/// One term of a node selector: all of it must match.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeTerm {
+    pub labels: Vec<Requirement>,
+    /// Conditions on `metadata.name`.
+    pub names: Vec<Requirement>,
+}
+
+/// A port of the node itself that the pod takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    pub ip: String,
+    pub protocol: String,
+    pub port: i32,
+}
+
+/// One term of pod affinity: which pods, and the topology they share.
+#[derive(Clone, Debug)]
+pub struct PodTerm {
+    pub selector: Selector,
+    pub namespaces: Vec<String>,
+    /// Namespaces by label, beside the named ones.
+    pub namespace_selector: Option<Selector>,
+    pub topology_key: String,
+}
+
+/// A topology spread constraint.
+#[derive(Clone, Debug)]
+pub struct Spread {
+    pub selector: Selector,
+    pub topology_key: String,
+    pub max_skew: i64,
+    pub min_domains: i64,
+    /// `DoNotSchedule`: a filter; otherwise only a score.
+    pub required: bool,
+    /// Count only nodes that the pod's node selector and affinity accept.
+    pub honor_node_affinity: bool,
+    /// Count only nodes whose taints the pod tolerates.
+    pub honor_taints: bool,
+}
+
+impl PodInfo {
+    pub fn read(pod: &Pod) -> Self {
+        let metadata = &pod.metadata;
+        let empty = PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&empty);
+        let namespace = metadata.namespace.clone().unwrap_or_default();
+        let labels = metadata.labels.clone().unwrap_or_default();
+        let affinity = spec.affinity.as_ref();
+        let mut info = Self {
+            uid: metadata.uid.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            priority: spec.priority.unwrap_or(0),
+            generation: metadata.generation.unwrap_or(0),
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+            requests: requests(spec),
+            weight: weight(spec),
+            node_selector: spec
+                .node_selector
+                .iter()
+                .flatten()
+                .map(|(key, value)| Requirement::In(key.clone(), vec![value.clone()]))
+                .collect(),
+            tolerations: spec.tolerations.clone().unwrap_or_default(),
+            ports: ports(spec),
+            spread: spec
+                .topology_spread_constraints
+                .iter()
+                .flatten()
+                .map(|constraint| spread(constraint, &labels))
+                .collect(),
+            claims: claims(spec, metadata.name.as_deref().unwrap_or_default()),
+            ..Self::default()
+        };
+        info.read_affinity(affinity, &namespace);
+        info.namespace = namespace;
+        info.labels = labels;
+        info
+    }
+
+    fn read_affinity(&mut self, affinity: Option<&Affinity>, namespace: &str) {
+        if let Some(node) = affinity.and_then(|affinity| affinity.node_affinity.as_ref()) {
+            self.node_terms = node
+                .required_during_scheduling_ignored_during_execution
+                .as_ref()
+                .map(|selector| selector.node_selector_terms.iter().map(node_term).collect());
+            for preferred in node
+                .preferred_during_scheduling_ignored_during_execution
+                .iter()
+                .flatten()
+            {
+                self.preferred_nodes
+                    .push((preferred.weight.into(), node_term(&preferred.preference)));
+            }
+        }
+        let read = |term: &PodAffinityTerm| pod_term(term, namespace);
+        if let Some(pods) = affinity.and_then(|affinity| affinity.pod_affinity.as_ref()) {
+            self.affinity = pods
+                .required_during_scheduling_ignored_during_execution
+                .iter()
+                .flatten()
+                .map(read)
+                .collect();
+            for preferred in pods
+                .preferred_during_scheduling_ignored_during_execution
+                .iter()
+                .flatten()
+            {
+                self.preferred_pods
+                    .push((preferred.weight.into(), read(&preferred.pod_affinity_term)));
+            }
+        }
+        if let Some(pods) = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref()) {
+            self.anti_affinity = pods
+                .required_during_scheduling_ignored_during_execution
+                .iter()
+                .flatten()
+                .map(read)
+                .collect();
+            for preferred in pods
+                .preferred_during_scheduling_ignored_during_execution
+                .iter()
+                .flatten()
+            {
+                self.preferred_pods.push((
+                    -i64::from(preferred.weight),
+                    read(&preferred.pod_affinity_term),
+                ));
+            }
+        }
+    }
+
+    /// Whether other pods' places matter to this one.
+    pub fn looks_at_pods(&self) -> bool {
+        !self.affinity.is_empty()
+            || !self.anti_affinity.is_empty()
+            || self.spread.iter().any(|spread| spread.required)
+    }
+}
+
+fn requests(spec: &PodSpec) -> Vec<(String, i64)> {
+    let mut requests: Vec<(String, i64)> = resources(spec, Side::Requests)
+        .into_iter()
+        .map(|(name, amount)| {
+            let amount = if name == "cpu" {
+                amount.millis()
+            } else {
+                amount.units()
+            };
+            (name, amount)
+        })
+        .filter(|(_, amount)| *amount > 0)
+        .collect();
+    requests.push(("pods".to_owned(), 1));
+    requests
+}
+
+fn weight(spec: &PodSpec) -> (i64, i64) {
+    let total = resources(spec, Side::Requests);
+    let silent = |name: &str| {
+        let asks = |container: &&k8s_openapi::api::core::v1::Container| {
+            let resources = container.resources.as_ref();
+            let given = |side: Option<&BTreeMap<String, _>>| {
+                side.is_some_and(|amounts| amounts.contains_key(name))
+            };
+            given(resources.and_then(|resources| resources.requests.as_ref()))
+                || given(resources.and_then(|resources| resources.limits.as_ref()))
+        };
+        i64::try_from(
+            spec.containers
+                .iter()
+                .filter(|container| !asks(container))
+                .count(),
+        )
+        .unwrap_or(i64::MAX)
+    };
+    let cpu = total.get("cpu").map_or(0, |amount| amount.millis());
+    let memory = total.get("memory").map_or(0, |amount| amount.units());
+    (
+        cpu.saturating_add(silent("cpu").saturating_mul(DEFAULT_CPU_MILLI)),
+        memory.saturating_add(silent("memory").saturating_mul(DEFAULT_MEMORY_BYTES)),
+    )
+}
+
+fn ports(spec: &PodSpec) -> Vec<HostPort> {
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|container| api::pod::is_sidecar(container));
+    spec.containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|container| container.ports.iter().flatten())
+        .filter_map(|port| {
+            Some(HostPort {
+                ip: port
+                    .host_ip
+                    .clone()
+                    .filter(|ip| !ip.is_empty())
+                    .unwrap_or_else(|| "0.0.0.0".to_owned()),
+                protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+                port: port.host_port.filter(|port| *port > 0)?,
+            })
+        })
+        .collect()
+}
+
+/// Names of the claims in the pod's namespace that must be bound before it can run.
+fn claims(spec: &PodSpec, pod_name: &str) -> Vec<String> {
+    spec.volumes
+        .iter()
+        .flatten()
+        .filter_map(
+            |volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+                (Some(claim), _) => Some(claim.claim_name.clone()),
+                (None, Some(_)) => Some(format!("{pod_name}-{}", volume.name)),
+                (None, None) => None,
+            },
+        )
+        .collect()
+}
+
+fn node_requirement(requirement: &NodeSelectorRequirement) -> Requirement {
+    let key = requirement.key.clone();
+    let values = requirement.values.clone().unwrap_or_default();
+    let number = || values.first().and_then(|value| value.parse().ok());
+    match requirement.operator.as_str() {
+        "NotIn" => Requirement::NotIn(key, values),
+        "Exists" => Requirement::Exists(key),
+        "DoesNotExist" => Requirement::NotExists(key),
+        "Gt" => number().map_or(Requirement::In(key.clone(), Vec::new()), |bound| {
+            Requirement::Greater(key, bound)
+        }),
+        "Lt" => number().map_or(Requirement::In(key.clone(), Vec::new()), |bound| {
+            Requirement::Less(key, bound)
+        }),
+        // `In`, and whatever validation should have refused: an empty set matches nothing.
+        "In" => Requirement::In(key, values),
+        _ => Requirement::In(key, Vec::new()),
+    }
+}
+
+/// Reads a node selector term; also used for the node affinity of volumes.
+pub fn node_term(term: &NodeSelectorTerm) -> NodeTerm {
+    NodeTerm {
+        labels: term
+            .match_expressions
+            .iter()
+            .flatten()
+            .map(node_requirement)
+            .collect(),
+        names: term
+            .match_fields
+            .iter()
+            .flatten()
+            .map(node_requirement)
+            .collect(),
+    }
+}
+
+fn pod_term(term: &PodAffinityTerm, own_namespace: &str) -> PodTerm {
+    let named = term.namespaces.clone().unwrap_or_default();
+    let namespaces = if named.is_empty() && term.namespace_selector.is_none() {
+        vec![own_namespace.to_owned()]
+    } else {
+        named
+    };
+    PodTerm {
+        selector: Selector::from_label_selector(term.label_selector.as_ref())
+            .unwrap_or_else(|_| Selector::nothing()),
+        namespaces,
+        namespace_selector: term.namespace_selector.as_ref().map(|selector| {
+            Selector::from_label_selector(Some(selector)).unwrap_or_else(|_| Selector::nothing())
+        }),
+        topology_key: term.topology_key.clone(),
+    }
+}
+
+fn spread(constraint: &TopologySpreadConstraint, labels: &BTreeMap<String, String>) -> Spread {
+    let selector = Selector::from_label_selector(constraint.label_selector.as_ref())
+        .unwrap_or_else(|_| Selector::nothing());
+    let mut requirements = selector.requirements().to_vec();
+    for key in constraint.match_label_keys.iter().flatten() {
+        if let Some(value) = labels.get(key) {
+            requirements.push(Requirement::In(key.clone(), vec![value.clone()]));
+        }
+    }
+    let selector = if constraint.label_selector.is_none() {
+        Selector::nothing()
+    } else {
+        Selector::new(requirements)
+    };
+    Spread {
+        selector,
+        topology_key: constraint.topology_key.clone(),
+        max_skew: constraint.max_skew.into(),
+        min_domains: constraint.min_domains.unwrap_or(1).into(),
+        required: constraint.when_unsatisfiable == "DoNotSchedule",
+        honor_node_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
+        honor_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
+    }
+}

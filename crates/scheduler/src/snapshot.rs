@@ -1,0 +1,509 @@
+//! The cluster in columns.
+//!
+//! A node is an index; resources are arrays by index, labels and taints are bitsets of indices, so
+//! that a filter touches memory in order and a selector is a handful of set operations. Counts are
+//! kept as pods come and go, never recomputed.
+//!
+//! Hot path (one scheduling cycle): nothing here allocates but the bitsets of a pod's own selectors.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use api::labels::Requirement;
+use api::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Node, Taint};
+use roaring::RoaringBitmap;
+
+use crate::pod::{HostPort, NodeTerm, PodInfo};
+
+/// A node's place in every column. Reused after the node is gone.
+pub type NodeIndex = u32;
+
+/// CPU, memory and pods come first in the columns; other resources follow as they appear.
+pub const CPU: usize = 0;
+pub const MEMORY: usize = 1;
+
+/// A pod with its place.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    pub node: NodeIndex,
+    pub info: Arc<PodInfo>,
+}
+
+/// One resource over all nodes.
+#[derive(Debug, Default)]
+pub struct Column {
+    pub allocatable: Vec<i64>,
+    pub requested: Vec<i64>,
+}
+
+/// What the API says of a node, kept to see what changed.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct NodeFacts {
+    labels: BTreeMap<String, String>,
+    taints: Vec<Taint>,
+    unschedulable: bool,
+    allocatable: Vec<(String, i64)>,
+}
+
+/// The cluster, as decisions assume it to be.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    names: Vec<Option<Arc<str>>>,
+    facts: Vec<NodeFacts>,
+    by_name: HashMap<Arc<str>, NodeIndex>,
+    present: RoaringBitmap,
+    unschedulable: RoaringBitmap,
+    resource_names: HashMap<String, usize>,
+    columns: Vec<Column>,
+    /// Requested CPU and memory with defaults, for scores.
+    pub weights: Vec<(i64, i64)>,
+    labels: HashMap<String, HashMap<String, RoaringBitmap>>,
+    taints: Vec<(Taint, RoaringBitmap)>,
+    ports: HashMap<(String, i32), Vec<(String, NodeIndex)>>,
+    pods: HashMap<String, Placed>,
+    by_namespace: HashMap<String, HashSet<String>>,
+    /// Uids of placed pods whose own affinity terms concern newcomers.
+    anti_affine: HashSet<String>,
+    preferring: HashSet<String>,
+    /// Pods bound to nodes that are not known (yet).
+    homeless: HashMap<String, HashMap<String, Arc<PodInfo>>>,
+    namespaces: HashMap<String, BTreeMap<String, String>>,
+}
+
+impl Snapshot {
+    pub fn new() -> Self {
+        let mut snapshot = Self::default();
+        for name in ["cpu", "memory", "pods"] {
+            snapshot.column(name);
+        }
+        snapshot
+    }
+
+    fn column(&mut self, name: &str) -> usize {
+        if let Some(index) = self.resource_names.get(name) {
+            return *index;
+        }
+        let index = self.columns.len();
+        let size = self.names.len();
+        self.columns.push(Column {
+            allocatable: vec![0; size],
+            requested: vec![0; size],
+        });
+        self.resource_names.insert(name.to_owned(), index);
+        index
+    }
+
+    /// Takes a node's present state. Returns whether anything that matters to pods changed.
+    pub fn set_node(&mut self, node: &Node) -> bool {
+        let facts = read_node(node);
+        let name: Arc<str> = node.metadata.name.as_deref().unwrap_or_default().into();
+        let index = match self.by_name.get(&name) {
+            Some(index) if self.facts[*index as usize] == facts => return false,
+            Some(index) => {
+                let index = *index;
+                self.unindex(index);
+                index
+            }
+            None => self.add_slot(name),
+        };
+        self.index(index, facts);
+        if let Some(pods) = self.homeless.remove(&*self.name(index)) {
+            for info in pods.into_values() {
+                self.place(info, index);
+            }
+        }
+        true
+    }
+
+    fn add_slot(&mut self, name: Arc<str>) -> NodeIndex {
+        let index = self
+            .names
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or_else(|| {
+                self.names.push(None);
+                self.facts.push(NodeFacts::default());
+                self.weights.push((0, 0));
+                for column in &mut self.columns {
+                    column.allocatable.push(0);
+                    column.requested.push(0);
+                }
+                self.names.len() - 1
+            });
+        self.names[index] = Some(name.clone());
+        let index = NodeIndex::try_from(index).expect("fewer than 2^32 nodes");
+        self.by_name.insert(name, index);
+        self.present.insert(index);
+        index
+    }
+
+    fn index(&mut self, index: NodeIndex, facts: NodeFacts) {
+        let slot = index as usize;
+        for (key, value) in &facts.labels {
+            self.labels
+                .entry(key.clone())
+                .or_default()
+                .entry(value.clone())
+                .or_default()
+                .insert(index);
+        }
+        for taint in &facts.taints {
+            match self
+                .taints
+                .iter_mut()
+                .find(|(known, _)| same_taint(known, taint))
+            {
+                Some((_, nodes)) => {
+                    nodes.insert(index);
+                }
+                None => self.taints.push((taint.clone(), [index].into())),
+            }
+        }
+        if facts.unschedulable {
+            self.unschedulable.insert(index);
+        }
+        for (name, amount) in &facts.allocatable {
+            let column = self.column(name);
+            self.columns[column].allocatable[slot] = *amount;
+        }
+        self.facts[slot] = facts;
+    }
+
+    fn unindex(&mut self, index: NodeIndex) {
+        let facts = std::mem::take(&mut self.facts[index as usize]);
+        for (key, value) in &facts.labels {
+            if let Some(values) = self.labels.get_mut(key) {
+                if let Some(nodes) = values.get_mut(value) {
+                    nodes.remove(index);
+                    if nodes.is_empty() {
+                        values.remove(value);
+                    }
+                }
+                if values.is_empty() {
+                    self.labels.remove(key);
+                }
+            }
+        }
+        for (_, nodes) in &mut self.taints {
+            nodes.remove(index);
+        }
+        self.taints.retain(|(_, nodes)| !nodes.is_empty());
+        self.unschedulable.remove(index);
+        for column in &mut self.columns {
+            column.allocatable[index as usize] = 0;
+        }
+    }
+
+    /// Forgets a node; its pods wait for it to come back or to be deleted.
+    pub fn remove_node(&mut self, name: &str) {
+        let Some(index) = self.by_name.remove(name) else {
+            return;
+        };
+        self.unindex(index);
+        let here: Vec<Arc<PodInfo>> = self
+            .pods
+            .values()
+            .filter(|placed| placed.node == index)
+            .map(|placed| placed.info.clone())
+            .collect();
+        for info in here {
+            self.remove_pod(&info.uid);
+            self.homeless
+                .entry(name.to_owned())
+                .or_default()
+                .insert(info.uid.clone(), info);
+        }
+        self.names[index as usize] = None;
+        self.present.remove(index);
+    }
+
+    /// Counts a pod on a node, bound or assumed. Idempotent.
+    pub fn add_pod(&mut self, info: Arc<PodInfo>, node: &str) {
+        self.remove_pod(&info.uid);
+        match self.by_name.get(node) {
+            Some(index) => self.place(info, *index),
+            None => {
+                self.homeless
+                    .entry(node.to_owned())
+                    .or_default()
+                    .insert(info.uid.clone(), info);
+            }
+        }
+    }
+
+    fn place(&mut self, info: Arc<PodInfo>, node: NodeIndex) {
+        self.count(&info, node, 1);
+        for port in &info.ports {
+            self.ports
+                .entry((port.protocol.clone(), port.port))
+                .or_default()
+                .push((port.ip.clone(), node));
+        }
+        self.by_namespace
+            .entry(info.namespace.clone())
+            .or_default()
+            .insert(info.uid.clone());
+        if !info.anti_affinity.is_empty() {
+            self.anti_affine.insert(info.uid.clone());
+        }
+        if !info.preferred_pods.is_empty() || !info.affinity.is_empty() {
+            self.preferring.insert(info.uid.clone());
+        }
+        self.pods.insert(info.uid.clone(), Placed { node, info });
+    }
+
+    /// Takes a pod's share back. Idempotent.
+    pub fn remove_pod(&mut self, uid: &str) {
+        let Some(Placed { node, info }) = self.pods.remove(uid) else {
+            self.homeless.retain(|_, pods| {
+                pods.remove(uid);
+                !pods.is_empty()
+            });
+            return;
+        };
+        self.count(&info, node, -1);
+        for port in &info.ports {
+            let key = (port.protocol.clone(), port.port);
+            if let Some(users) = self.ports.get_mut(&key) {
+                if let Some(at) = users
+                    .iter()
+                    .position(|(ip, user)| *user == node && *ip == port.ip)
+                {
+                    users.swap_remove(at);
+                }
+                if users.is_empty() {
+                    self.ports.remove(&key);
+                }
+            }
+        }
+        if let Some(uids) = self.by_namespace.get_mut(&info.namespace) {
+            uids.remove(uid);
+            if uids.is_empty() {
+                self.by_namespace.remove(&info.namespace);
+            }
+        }
+        self.anti_affine.remove(uid);
+        self.preferring.remove(uid);
+    }
+
+    fn count(&mut self, info: &PodInfo, node: NodeIndex, sign: i64) {
+        let slot = node as usize;
+        for (name, amount) in &info.requests {
+            let column = self.column(name);
+            let requested = &mut self.columns[column].requested[slot];
+            *requested = requested.saturating_add(sign * amount);
+        }
+        let weight = &mut self.weights[slot];
+        *weight = (
+            weight.0.saturating_add(sign * info.weight.0),
+            weight.1.saturating_add(sign * info.weight.1),
+        );
+    }
+
+    pub fn set_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) {
+        self.namespaces.insert(name.to_owned(), labels);
+    }
+
+    pub fn remove_namespace(&mut self, name: &str) {
+        self.namespaces.remove(name);
+    }
+
+    pub fn namespace_labels(&self, name: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces.get(name)
+    }
+
+    pub fn nodes(&self) -> &RoaringBitmap {
+        &self.present
+    }
+
+    pub fn unschedulable(&self) -> &RoaringBitmap {
+        &self.unschedulable
+    }
+
+    pub fn taints(&self) -> &[(Taint, RoaringBitmap)] {
+        &self.taints
+    }
+
+    /// The name of a node that is there.
+    pub fn name(&self, node: NodeIndex) -> Arc<str> {
+        self.names[node as usize]
+            .clone()
+            .expect("bitsets hold only indices of nodes that are there")
+    }
+
+    /// `None` when no node and no pod ever named the resource.
+    pub fn resource(&self, name: &str) -> Option<&Column> {
+        self.resource_names
+            .get(name)
+            .map(|index| &self.columns[*index])
+    }
+
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    pub fn placed(&self, uid: &str) -> Option<&Placed> {
+        self.pods.get(uid)
+    }
+
+    pub fn pods(&self) -> impl Iterator<Item = &Placed> {
+        self.pods.values()
+    }
+
+    /// Placed pods of one namespace.
+    pub fn pods_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Placed> {
+        self.by_namespace
+            .get(namespace)
+            .into_iter()
+            .flatten()
+            .filter_map(|uid| self.pods.get(uid))
+    }
+
+    pub fn anti_affine_pods(&self) -> impl Iterator<Item = &Placed> {
+        self.anti_affine.iter().filter_map(|uid| self.pods.get(uid))
+    }
+
+    pub fn preferring_pods(&self) -> impl Iterator<Item = &Placed> {
+        self.preferring.iter().filter_map(|uid| self.pods.get(uid))
+    }
+
+    /// The value of a node's label.
+    pub fn label(&self, node: NodeIndex, key: &str) -> Option<&str> {
+        self.facts[node as usize]
+            .labels
+            .get(key)
+            .map(String::as_str)
+    }
+
+    /// Nodes with this label and value.
+    pub fn labelled(&self, key: &str, value: &str) -> Option<&RoaringBitmap> {
+        self.labels.get(key)?.get(value)
+    }
+
+    /// Every value of a label, with the nodes that have it.
+    pub fn domains(&self, key: &str) -> impl Iterator<Item = (&String, &RoaringBitmap)> {
+        self.labels.get(key).into_iter().flatten()
+    }
+
+    /// Nodes that have the label at all.
+    pub fn with_label(&self, key: &str) -> RoaringBitmap {
+        self.domains(key)
+            .fold(RoaringBitmap::new(), |all, (_, nodes)| all | nodes)
+    }
+
+    /// Nodes whose labels satisfy one requirement.
+    pub fn matching(&self, requirement: &Requirement) -> RoaringBitmap {
+        let of_values = |key: &str, wanted: &dyn Fn(&str) -> bool| {
+            self.domains(key)
+                .filter(|(value, _)| wanted(value))
+                .fold(RoaringBitmap::new(), |all, (_, nodes)| all | nodes)
+        };
+        let number = |value: &str| value.parse::<i64>().ok();
+        match requirement {
+            Requirement::In(key, values) => {
+                of_values(key, &|value| values.iter().any(|wanted| wanted == value))
+            }
+            Requirement::NotIn(key, values) => {
+                &self.present - of_values(key, &|value| values.iter().any(|wanted| wanted == value))
+            }
+            Requirement::Exists(key) => self.with_label(key),
+            Requirement::NotExists(key) => &self.present - self.with_label(key),
+            Requirement::Greater(key, bound) => of_values(key, &|value| {
+                number(value).is_some_and(|value| value > *bound)
+            }),
+            Requirement::Less(key, bound) => of_values(key, &|value| {
+                number(value).is_some_and(|value| value < *bound)
+            }),
+        }
+    }
+
+    /// Nodes that satisfy a whole term; an empty term matches none.
+    pub fn matching_term(&self, term: &NodeTerm) -> RoaringBitmap {
+        if term.labels.is_empty() && term.names.is_empty() {
+            return RoaringBitmap::new();
+        }
+        let mut nodes = self.present.clone();
+        for requirement in &term.labels {
+            nodes &= self.matching(requirement);
+        }
+        for requirement in &term.names {
+            nodes &= self.named(requirement);
+        }
+        nodes
+    }
+
+    fn named(&self, requirement: &Requirement) -> RoaringBitmap {
+        let by_names = |names: &[String]| {
+            names
+                .iter()
+                .filter_map(|name| self.by_name.get(name.as_str()).copied())
+                .collect()
+        };
+        match requirement {
+            Requirement::In(_, names) => by_names(names),
+            Requirement::NotIn(_, names) => &self.present - &by_names(names),
+            _ => RoaringBitmap::new(),
+        }
+    }
+
+    /// Nodes on which one of `ports` is taken: the same protocol and port, on the same address or
+    /// where either is the wildcard.
+    pub fn port_conflicts(&self, ports: &[HostPort]) -> RoaringBitmap {
+        let mut nodes = RoaringBitmap::new();
+        for port in ports {
+            let users = self
+                .ports
+                .get(&(port.protocol.clone(), port.port))
+                .into_iter()
+                .flatten();
+            nodes.extend(
+                users
+                    .filter(|(ip, _)| *ip == port.ip || ip == "0.0.0.0" || port.ip == "0.0.0.0")
+                    .map(|(_, node)| *node),
+            );
+        }
+        nodes
+    }
+}
+
+fn same_taint(left: &Taint, right: &Taint) -> bool {
+    (&left.key, &left.effect, &left.value) == (&right.key, &right.effect, &right.value)
+}
+
+fn read_node(node: &Node) -> NodeFacts {
+    let spec = node.spec.as_ref();
+    let allocatable = node
+        .status
+        .as_ref()
+        .and_then(|status| status.allocatable.as_ref());
+    NodeFacts {
+        labels: node.metadata.labels.clone().unwrap_or_default(),
+        // When a taint was added does not matter here and must not count as a change.
+        taints: spec
+            .and_then(|spec| spec.taints.as_ref())
+            .into_iter()
+            .flatten()
+            .map(|taint| Taint {
+                time_added: None,
+                ..taint.clone()
+            })
+            .collect(),
+        unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
+        allocatable: allocatable
+            .into_iter()
+            .flatten()
+            .map(|(name, amount)| {
+                let amount = Quantity::of(amount);
+                (
+                    name.clone(),
+                    if name == "cpu" {
+                        amount.millis()
+                    } else {
+                        amount.units()
+                    },
+                )
+            })
+            .collect(),
+    }
+}
