@@ -40,6 +40,9 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// The embedded store cannot be opened.
+    #[error("the embedded store cannot be opened")]
+    Open(#[from] crate::embedded::OpenError),
     /// The server answered with something else.
     #[error("the store refused the request")]
     Refused(#[source] Box<etcd_client::Error>),
@@ -94,6 +97,7 @@ impl Error {
                 Error::NoSpace
             }
             Code::ResourceExhausted if message.contains("larger than max") => Error::TooLarge,
+            Code::OutOfRange if message.contains("message length too large") => Error::TooLarge,
             // "Unknown" is what tonic makes of a connection that broke under a request.
             Code::Unavailable
             | Code::DeadlineExceeded

@@ -1,6 +1,6 @@
 //! The cluster's store: one typed client of the etcd v3 API, and an etcd v3 service of our own to put behind it.
 //!
-//! The entry point is [`Store`]. [`Store::connect`] opens an etcd cluster; `Store::embedded` opens a folder that the
+//! The entry point is [`Store`]. [`Store::connect`] opens an etcd cluster; [`Store::embedded`] opens a folder that the
 //! embedded service keeps with redb. Everything after that is the same code: the embedded service is reached through
 //! etcd-client's custom channel, in process and without a socket, so that what holds for one backend holds for both.
 //!
@@ -15,6 +15,7 @@
 //! `/registry/`, or who is allowed to do what: that is the apiserver's. Only `apiserver` and `testkit` depend on it.
 
 mod connect;
+pub mod embedded;
 mod entry;
 mod error;
 mod facade;

@@ -4,13 +4,19 @@ use std::{
     io::{BufRead, BufReader, Read},
     net::TcpListener,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
-use store::{EtcdConfig, Store};
+use store::{
+    EtcdConfig, Store,
+    embedded::{Embedded, EmbeddedConfig},
+};
 use tempfile::TempDir;
 
 /// etcd's port may be taken by someone else between our choosing it and etcd's binding it.
 const START_ATTEMPTS: usize = 5;
+/// How often a quiet watch is told how far it has come.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct Backend {
     pub store: Store,
@@ -19,6 +25,7 @@ pub struct Backend {
 
 enum Server {
     Etcd(#[expect(dead_code, reason = "held to be killed")] Etcd),
+    Embedded(#[expect(dead_code, reason = "held to be removed")] TempDir),
 }
 
 impl Backend {
@@ -30,6 +37,19 @@ impl Backend {
         Backend {
             store,
             _server: Server::Etcd(etcd),
+        }
+    }
+
+    pub async fn embedded() -> Backend {
+        let directory = TempDir::with_prefix("skiff-store-embedded-").unwrap();
+        let config = EmbeddedConfig {
+            progress_interval: PROGRESS_INTERVAL,
+            ..EmbeddedConfig::new(directory.path())
+        };
+        let store = Embedded::open(config).await.unwrap().store().await.unwrap();
+        Backend {
+            store,
+            _server: Server::Embedded(directory),
         }
     }
 }

@@ -15,6 +15,13 @@ macro_rules! contract {
                 super::$name(&backend).await;
             })+
         }
+        mod embedded {
+            $(#[tokio::test]
+            async fn $name() {
+                let backend = $crate::backend::Backend::embedded().await;
+                super::$name(&backend).await;
+            })+
+        }
     };
 }
 pub(crate) use contract;

@@ -1,0 +1,246 @@
+//! Requests, checked and sent to where they are served: reads to the durable view, writes to the writer.
+
+use std::{path::PathBuf, sync::Arc};
+
+use etcd_client::proto::{
+    PbDeleteRequest, PbDeleteResponse, PbLeaseGrantResponse, PbPutRequest, PbPutResponse,
+    PbRangeRequest, PbRangeResponse, PbResponseHeader, PbTxnOpRequest, PbTxnOpResponse,
+    PbTxnRequest, PbTxnResponse,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::Status;
+
+use super::{
+    apply::{Failure, Request, Response},
+    check,
+    range::{self, At},
+    record::wire,
+    refusal,
+    shared::{Shared, State},
+    tables::View,
+    txn::{self, Executor},
+    writer::{Command, Reply},
+};
+
+/// A range that reads more records than this is read on a thread where that blocks nobody.
+const INLINE_READS: usize = 64;
+
+/// The store behind all services.
+pub(super) struct Engine {
+    pub(super) shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+    pub(super) path: PathBuf,
+    quota_bytes: u64,
+    /// Cancelled when the store stops; ends the watches and the lease task.
+    pub(super) stopped: CancellationToken,
+    _stop_on_drop: DropGuard,
+}
+
+impl Engine {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        commands: mpsc::Sender<Command>,
+        path: PathBuf,
+        quota_bytes: u64,
+    ) -> Engine {
+        let stopped = CancellationToken::new();
+        let guard = stopped.clone().drop_guard();
+        Engine {
+            shared,
+            commands,
+            path,
+            quota_bytes,
+            stopped,
+            _stop_on_drop: guard,
+        }
+    }
+
+    /// The header of an answer about the present.
+    pub(super) fn header(&self) -> PbResponseHeader {
+        self.shared.header(self.shared.revision())
+    }
+
+    /// Whether the records take more space than they may. Compaction after deletion makes space again.
+    pub(super) fn is_full(&self) -> bool {
+        self.shared.read().index.record_bytes > self.quota_bytes
+    }
+
+    pub(super) async fn range(&self, request: PbRangeRequest) -> Result<PbRangeResponse, Status> {
+        check::range(&request)?;
+        let (view, selection) = {
+            let state = self.shared.read();
+            let view = state.view();
+            let selection = range::plan(&state.index, &request, durable(&view))?;
+            (view, selection)
+        };
+        let revision = view.revision;
+        let response = if selection.reads() > INLINE_READS {
+            let read = task::spawn_blocking(move || selection.fetch(&view.history));
+            read.await
+                .map_err(|error| Status::internal(error.to_string()))?
+        } else {
+            selection.fetch(&view.history)
+        };
+        let mut response = response.map_err(|error| refusal::storage(&error))?;
+        response.header = Some(self.shared.header(revision));
+        Ok(response)
+    }
+
+    pub(super) async fn put(&self, request: PbPutRequest) -> Result<PbPutResponse, Status> {
+        check::put(&request)?;
+        check::size(&request)?;
+        self.check_space()?;
+        match self.apply(Request::Put(request)).await? {
+            Response::Put(response) => Ok(response),
+            _ => unreachable!("a put is answered as a put"),
+        }
+    }
+
+    pub(super) async fn delete(
+        &self,
+        request: PbDeleteRequest,
+    ) -> Result<PbDeleteResponse, Status> {
+        check::delete(&request)?;
+        check::size(&request)?;
+        match self.apply(Request::Delete(request)).await? {
+            Response::Delete(response) => Ok(response),
+            _ => unreachable!("a deletion is answered as a deletion"),
+        }
+    }
+
+    pub(super) async fn txn(&self, request: PbTxnRequest) -> Result<PbTxnResponse, Status> {
+        check::txn(&request)?;
+        if check::is_read_only(&request) {
+            return self.read_only_txn(request);
+        }
+        check::size(&request)?;
+        if check::puts(&request) {
+            self.check_space()?;
+        }
+        match self.apply(Request::Txn(request)).await? {
+            Response::Txn(response) => Ok(response),
+            _ => unreachable!("a transaction is answered as a transaction"),
+        }
+    }
+
+    fn read_only_txn(&self, request: PbTxnRequest) -> Result<PbTxnResponse, Status> {
+        let state = self.shared.read();
+        let view = state.view();
+        let judged = txn::State {
+            index: &state.index,
+            history: &view.history,
+            at: durable(&view),
+        };
+        let path = judged
+            .path(&request)
+            .map_err(|error| refusal::storage(&error))?;
+        judged.check(&request, &path, &|id| self.shared.leases.contains(id))?;
+        let mut reader = Reader {
+            state: &state,
+            view: &view,
+        };
+        let mut response =
+            txn::execute(&mut reader, request, path).map_err(|failure| match failure {
+                Failure::Refused(status) => status,
+                Failure::Storage(error) => refusal::storage(&error),
+            })?;
+        response.header = Some(self.shared.header(view.revision));
+        Ok(response)
+    }
+
+    pub(super) async fn compact(
+        &self,
+        revision: i64,
+        physical: bool,
+    ) -> Result<PbResponseHeader, Status> {
+        let header = self.apply_plain(Request::Compact { revision }).await?;
+        if physical {
+            self.command(Command::Pruned).await?;
+        }
+        Ok(header)
+    }
+
+    pub(super) async fn grant(&self, id: i64, ttl: u64) -> Result<PbLeaseGrantResponse, Status> {
+        self.check_space()?;
+        match self.apply(Request::Grant { id, ttl }).await? {
+            Response::Grant(response) => Ok(response),
+            _ => unreachable!("a grant is answered as a grant"),
+        }
+    }
+
+    pub(super) async fn revoke(&self, id: i64) -> Result<PbResponseHeader, Status> {
+        self.apply_plain(Request::Revoke { id }).await
+    }
+
+    pub(super) async fn defragment(&self) -> Result<(), Status> {
+        self.command(Command::Defragment).await
+    }
+
+    /// Ends the watches, finishes the writes that have been taken, and closes the file.
+    pub(super) async fn stop(&self) -> Result<(), Status> {
+        self.stopped.cancel();
+        self.command(Command::Stop).await
+    }
+
+    fn check_space(&self) -> Result<(), Status> {
+        if self.is_full() {
+            Err(refusal::no_space())
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn apply_plain(&self, request: Request) -> Result<PbResponseHeader, Status> {
+        match self.apply(request).await? {
+            Response::Done(header) => Ok(header),
+            _ => unreachable!("what has no answer of its own is answered with a header"),
+        }
+    }
+
+    async fn apply(&self, request: Request) -> Result<Response, Status> {
+        self.command(|reply| Command::Apply { request, reply })
+            .await
+    }
+
+    async fn command<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .send(command(reply))
+            .await
+            .map_err(|_| refusal::stopped())?;
+        answer.await.map_err(|_| refusal::stopped())?
+    }
+}
+
+fn durable(view: &View) -> At {
+    At {
+        revision: view.revision,
+        pending: false,
+    }
+}
+
+/// Does the ranges of a transaction that only reads.
+struct Reader<'a> {
+    state: &'a State,
+    view: &'a View,
+}
+
+impl Executor for Reader<'_> {
+    fn execute(&mut self, operation: PbTxnOpRequest) -> Result<PbTxnOpResponse, Failure> {
+        let PbTxnOpRequest::RequestRange(request) = operation else {
+            unreachable!("a transaction that only reads has only ranges");
+        };
+        let selection = range::plan(&self.state.index, &request, durable(self.view))?;
+        let mut response = selection.fetch(&self.view.history)?;
+        let revision = wire(self.view.revision);
+        response.header = Some(PbResponseHeader {
+            revision,
+            ..PbResponseHeader::default()
+        });
+        Ok(PbTxnOpResponse::ResponseRange(response))
+    }
+}

@@ -1,0 +1,258 @@
+//! Ranges: which keys a range request selects, and their values.
+//!
+//! [`plan`] works on the index alone and needs its lock; [`Selection::fetch`] reads the values and needs none. A plan
+//! allocates one small row per selected key; a fetch copies each key and value once, from the page to the answer.
+
+use std::cmp::Ordering;
+
+use etcd_client::{
+    SortOrder, SortTarget,
+    proto::{PbKeyValue, PbRangeRequest, PbRangeResponse},
+};
+use redb::{Error, ReadableTable};
+use tonic::Status;
+
+use super::{
+    index::{Index, NEWEST, Position, Version},
+    key_range::KeyRange,
+    record::wire,
+    refusal,
+    tables::{self, HistoryKey},
+};
+
+/// What a range request selects.
+pub(super) struct Selection {
+    rows: Vec<Row>,
+    count: usize,
+    /// Set when the rows must be sorted by their values and cut after that.
+    by_value: Option<Cut>,
+    keys_only: bool,
+    truncated: bool,
+}
+
+struct Row {
+    version: Version,
+    /// Only filled where the record is not read.
+    key: Vec<u8>,
+}
+
+struct Cut {
+    descending: bool,
+    limit: usize,
+}
+
+/// Which state to read: `revision` is the newest one that the reader may see.
+#[derive(Clone, Copy)]
+pub(super) struct At {
+    pub(super) revision: u64,
+    /// Whether the reader sees what is not durable yet (the writer does).
+    pub(super) pending: bool,
+}
+
+/// Whether the revision that a request asks for can be read.
+pub(super) fn check_revision(index: &Index, requested: i64, at: At) -> Result<(), Status> {
+    match u64::try_from(requested) {
+        Err(_) | Ok(0) => Ok(()),
+        Ok(requested) if requested > at.revision => Err(refusal::future_revision()),
+        Ok(requested) if requested < index.compacted => Err(refusal::compacted()),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Selects the keys of a range.
+pub(super) fn plan(index: &Index, request: &PbRangeRequest, at: At) -> Result<Selection, Status> {
+    check_revision(index, request.revision, at)?;
+    let revision = match u64::try_from(request.revision) {
+        Ok(revision) if revision > 0 => revision,
+        _ if at.pending => NEWEST,
+        _ => at.revision,
+    };
+    let range = KeyRange::new(&request.key, &request.range_end);
+    let found = index.range(&range, revision);
+    let mut selection = Selection {
+        rows: Vec::new(),
+        count: 0,
+        by_value: None,
+        keys_only: request.keys_only,
+        truncated: false,
+    };
+    if request.count_only {
+        selection.count = found.count();
+        return Ok(selection);
+    }
+    let limit = usize::try_from(request.limit)
+        .ok()
+        .filter(|limit| *limit > 0)
+        .unwrap_or(usize::MAX);
+    let order = Order::of(request);
+    let filters = Filters::of(request);
+    for (key, version) in found {
+        selection.count += 1;
+        if (order == Order::Index && selection.rows.len() > limit) || !filters.pass(version) {
+            continue;
+        }
+        let key = if request.keys_only {
+            key.to_vec()
+        } else {
+            Vec::new()
+        };
+        selection.rows.push(Row {
+            version: *version,
+            key,
+        });
+    }
+    match order {
+        Order::Index => {}
+        Order::Reverse => selection.rows.reverse(),
+        Order::Number { target, descending } => selection.rows.sort_by(|a, b| {
+            let order = number(target, &a.version).cmp(&number(target, &b.version));
+            if descending { order.reverse() } else { order }
+        }),
+        Order::Value { descending } => {
+            selection.by_value = Some(Cut { descending, limit });
+            return Ok(selection);
+        }
+    }
+    selection.truncated = selection.rows.len() > limit;
+    selection.rows.truncate(limit);
+    Ok(selection)
+}
+
+impl Selection {
+    /// How many records [`Selection::fetch`] reads.
+    pub(super) fn reads(&self) -> usize {
+        if self.keys_only && self.by_value.is_none() {
+            0
+        } else {
+            self.rows.len()
+        }
+    }
+
+    /// Reads the values. The answer has no header.
+    pub(super) fn fetch(
+        mut self,
+        history: &impl ReadableTable<HistoryKey, &'static [u8]>,
+    ) -> Result<PbRangeResponse, Error> {
+        let mut kvs = Vec::with_capacity(self.rows.len());
+        if self.reads() == 0 {
+            kvs.extend(self.rows.into_iter().map(Row::without_value));
+        } else {
+            for row in &self.rows {
+                let position = row.version.position();
+                kvs.push(tables::fetch(history, position, |record| {
+                    record.to_key_value(position.main)
+                })?);
+            }
+            if let Some(cut) = self.by_value.take() {
+                kvs.sort_by(|a, b| cut.order(a, b));
+                self.truncated = kvs.len() > cut.limit;
+                kvs.truncate(cut.limit);
+            }
+            if self.keys_only {
+                kvs.iter_mut().for_each(|kv| kv.value = Vec::new());
+            }
+        }
+        let count = i64::try_from(self.count).unwrap_or(i64::MAX);
+        Ok(PbRangeResponse {
+            header: None,
+            kvs,
+            more: self.truncated,
+            count,
+        })
+    }
+}
+
+impl Row {
+    fn without_value(self) -> PbKeyValue {
+        PbKeyValue {
+            key: self.key,
+            create_revision: wire(self.version.create),
+            mod_revision: wire(self.version.main),
+            version: wire(self.version.version),
+            value: Vec::new(),
+            lease: self.version.lease,
+        }
+    }
+}
+
+impl Cut {
+    fn order(&self, a: &PbKeyValue, b: &PbKeyValue) -> Ordering {
+        let order = a.value.cmp(&b.value);
+        if self.descending {
+            order.reverse()
+        } else {
+            order
+        }
+    }
+}
+
+/// In which order the rows of an answer are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Index,
+    Reverse,
+    Number {
+        target: SortTarget,
+        descending: bool,
+    },
+    Value {
+        descending: bool,
+    },
+}
+
+impl Order {
+    /// A target other than the key without an order means ascending, as in etcd.
+    fn of(request: &PbRangeRequest) -> Order {
+        let descending = request.sort_order == SortOrder::Descend as i32;
+        match SortTarget::try_from(request.sort_target) {
+            Ok(SortTarget::Value) => Order::Value { descending },
+            Ok(target @ (SortTarget::Version | SortTarget::Create | SortTarget::Mod)) => {
+                Order::Number { target, descending }
+            }
+            _ if descending => Order::Reverse,
+            _ => Order::Index,
+        }
+    }
+}
+
+fn number(target: SortTarget, version: &Version) -> (u64, Position) {
+    let position = version.position();
+    match target {
+        SortTarget::Version => (version.version, position),
+        SortTarget::Create => (version.create, position),
+        SortTarget::Mod | SortTarget::Key | SortTarget::Value => (version.main, position),
+    }
+}
+
+/// The bounds on revisions; zero is no bound.
+struct Filters {
+    modified: (u64, u64),
+    created: (u64, u64),
+}
+
+impl Filters {
+    fn of(request: &PbRangeRequest) -> Filters {
+        let least = |revision: i64| u64::try_from(revision).unwrap_or(0);
+        let most = |revision: i64| {
+            u64::try_from(revision)
+                .ok()
+                .filter(|r| *r > 0)
+                .unwrap_or(u64::MAX)
+        };
+        Filters {
+            modified: (
+                least(request.min_mod_revision),
+                most(request.max_mod_revision),
+            ),
+            created: (
+                least(request.min_create_revision),
+                most(request.max_create_revision),
+            ),
+        }
+    }
+
+    fn pass(&self, version: &Version) -> bool {
+        (self.modified.0..=self.modified.1).contains(&version.main)
+            && (self.created.0..=self.created.1).contains(&version.create)
+    }
+}

@@ -1,0 +1,94 @@
+//! What the writer and everyone else share: the index, the durable view, the latest changes, the leases.
+
+use std::sync::Arc;
+
+use etcd_client::proto::PbResponseHeader;
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::{index::Index, leases::Leases, recent::Recent, record::wire, tables::View};
+
+/// There is one member and no election; etcd counts terms from one.
+const RAFT_TERM: u64 = 1;
+
+pub(super) struct Shared {
+    pub(super) cluster_id: u64,
+    pub(super) member_id: u64,
+    state: RwLock<State>,
+    pub(super) recent: Recent,
+    pub(super) leases: Leases,
+}
+
+/// The index and the view that belongs to it. The lock is held for look-ups and single insertions, never over a disk
+/// operation but while the file is being compacted or opened again.
+pub(super) struct State {
+    pub(super) index: Index,
+    /// Absent only while the file is closed, under the lock.
+    view: Option<Arc<View>>,
+}
+
+impl State {
+    /// The newest durable state. A reader takes it under the lock under which it reads the index: then whatever the
+    /// index names at the view's revision is in the view, however compaction goes on.
+    pub(super) fn view(&self) -> Arc<View> {
+        self.view
+            .clone()
+            .expect("the view is absent only under the writer's lock")
+    }
+
+    pub(super) fn set_view(&mut self, view: View) {
+        self.view = Some(Arc::new(view));
+    }
+
+    pub(super) fn take_view(&mut self) -> Option<Arc<View>> {
+        self.view.take()
+    }
+
+    pub(super) fn restore_view(&mut self, view: Arc<View>) {
+        self.view = Some(view);
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        cluster_id: u64,
+        member_id: u64,
+        index: Index,
+        view: View,
+        leases: Leases,
+    ) -> Shared {
+        let recent = Recent::new(view.revision);
+        let state = RwLock::new(State {
+            index,
+            view: Some(Arc::new(view)),
+        });
+        Shared {
+            cluster_id,
+            member_id,
+            state,
+            recent,
+            leases,
+        }
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read()
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write()
+    }
+
+    /// The newest durable revision.
+    pub(super) fn revision(&self) -> u64 {
+        self.read().view().revision
+    }
+
+    pub(super) fn header(&self, revision: u64) -> PbResponseHeader {
+        PbResponseHeader {
+            cluster_id: self.cluster_id,
+            member_id: self.member_id,
+            revision: wire(revision),
+            raft_term: RAFT_TERM,
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The tables in the file, and how they are opened and loaded.
+
+use std::path::Path;
+
+use redb::{
+    Builder, Database, Error, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition,
+};
+
+use super::{
+    index::{Index, Position},
+    record::Record,
+};
+
+/// The key of a record: revision and number within the revision.
+pub(super) type HistoryKey = (u64, u32);
+
+/// Every version of every key, by position in history: see [`Record`].
+pub(super) const HISTORY: TableDefinition<'static, HistoryKey, &'static [u8]> =
+    TableDefinition::new("history");
+/// Granted leases: id, time to live in seconds.
+pub(super) const LEASES: TableDefinition<'static, i64, u64> = TableDefinition::new("leases");
+/// Numbers by name: the `META_*` constants.
+pub(super) const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
+
+/// The layout of the tables; a file with another one is not opened.
+const LAYOUT: u64 = 1;
+const META_LAYOUT: &str = "layout";
+const META_CLUSTER_ID: &str = "cluster-id";
+const META_MEMBER_ID: &str = "member-id";
+/// The compacted revision: set when a compaction is asked for.
+pub(super) const META_COMPACTED: &str = "compacted";
+/// The compacted revision whose records have been deleted.
+pub(super) const META_PRUNED: &str = "pruned";
+
+/// How many records of a copy are written at a time, and with how much memory.
+const COPY_RECORDS: usize = 4_096;
+const COPY_CACHE_BYTES: usize = 8 << 20;
+
+/// A store that was never written is at revision one, as etcd's.
+pub(super) const FIRST_REVISION: u64 = 1;
+
+/// A durable state of the store: a revision and the records up to it.
+pub(super) struct View {
+    pub(super) revision: u64,
+    pub(super) history: ReadOnlyTable<HistoryKey, &'static [u8]>,
+}
+
+impl View {
+    pub(super) fn open(database: &Database, revision: u64) -> Result<View, Error> {
+        let history = database.begin_read()?.open_table(HISTORY)?;
+        Ok(View { revision, history })
+    }
+}
+
+/// Reads one record and turns it into something of one's own.
+pub(super) fn fetch<T>(
+    history: &impl ReadableTable<HistoryKey, &'static [u8]>,
+    position: Position,
+    convert: impl FnOnce(Record<'_>) -> T,
+) -> Result<T, Error> {
+    let guard = history.get((position.main, position.sub))?;
+    let guard = guard.ok_or_else(|| {
+        Error::Corrupted(format!("the index names {position:?}, which is not stored"))
+    })?;
+    Ok(convert(Record::decode(guard.value())?))
+}
+
+/// What a file holds, as far as it lives in memory.
+pub(super) struct Loaded {
+    pub(super) database: Database,
+    pub(super) index: Index,
+    pub(super) revision: u64,
+    /// Whether records of compacted versions are still to be deleted.
+    pub(super) pruning: bool,
+    pub(super) leases: Vec<(i64, u64)>,
+    pub(super) cluster_id: u64,
+    pub(super) member_id: u64,
+}
+
+/// Opens the file, makes it if it is missing, repairs it after a crash.
+fn open(path: &Path, cache_bytes: usize) -> Result<Database, Error> {
+    Ok(Builder::new().set_cache_size(cache_bytes).create(path)?)
+}
+
+/// Opens the file again after a failure, without whatever a commit that was reported as failed may have left in it.
+pub(super) fn open_at(path: &Path, cache_bytes: usize, revision: u64) -> Result<Database, Error> {
+    let database = open(path, cache_bytes)?;
+    let write = database.begin_write()?;
+    write
+        .open_table(HISTORY)?
+        .retain_in((revision + 1, 0)..=(u64::MAX, u32::MAX), |_, _| false)?;
+    write.commit()?;
+    Ok(database)
+}
+
+/// Opens the file and reads the index. `fresh_id` gives the identity of a new store.
+pub(super) fn load(
+    path: &Path,
+    cache_bytes: usize,
+    mut fresh_id: impl FnMut() -> u64,
+) -> Result<Loaded, Error> {
+    let database = open(path, cache_bytes)?;
+    let write = database.begin_write()?;
+    write.open_table(HISTORY)?;
+    write.open_table(LEASES)?;
+    let (cluster_id, member_id, compacted, pruned);
+    {
+        let mut meta = write.open_table(META)?;
+        let mut number = |name: &str, initial: &mut dyn FnMut() -> u64| -> Result<u64, Error> {
+            if let Some(known) = meta.get(name)? {
+                return Ok(known.value());
+            }
+            let initial = initial();
+            meta.insert(name, initial)?;
+            Ok(initial)
+        };
+        let layout = number(META_LAYOUT, &mut || LAYOUT)?;
+        if layout != LAYOUT {
+            return Err(Error::Corrupted(format!(
+                "the file's layout is {layout}, this version knows {LAYOUT}"
+            )));
+        }
+        cluster_id = number(META_CLUSTER_ID, &mut fresh_id)?;
+        member_id = number(META_MEMBER_ID, &mut fresh_id)?;
+        compacted = number(META_COMPACTED, &mut || 0)?;
+        pruned = number(META_PRUNED, &mut || 0)?;
+    }
+    write.commit()?;
+
+    let read = database.begin_read()?;
+    let mut index = Index::default();
+    index.compacted = compacted;
+    let mut revision = FIRST_REVISION;
+    for entry in read.open_table(HISTORY)?.iter()? {
+        let (key, value) = entry?;
+        let (main, sub) = key.value();
+        let record = Record::decode(value.value())?;
+        index.insert(record.key, record.version_at(Position { main, sub }));
+        revision = main;
+    }
+    let mut leases = Vec::new();
+    for entry in read.open_table(LEASES)?.iter()? {
+        let (id, ttl) = entry?;
+        leases.push((id.value(), ttl.value()));
+    }
+    Ok(Loaded {
+        database,
+        index,
+        revision,
+        pruning: pruned < compacted,
+        leases,
+        cluster_id,
+        member_id,
+    })
+}
+
+/// Writes a view into a new file: history, leases and identity.
+pub(super) fn copy(
+    path: &Path,
+    view: &View,
+    compacted: u64,
+    leases: &[(i64, u64)],
+    (cluster_id, member_id): (u64, u64),
+) -> Result<(), Error> {
+    let database = open(path, COPY_CACHE_BYTES)?;
+    let mut next = Some((0, 0));
+    while let Some(from) = next.take() {
+        let write = database.begin_write()?;
+        {
+            let mut history = write.open_table(HISTORY)?;
+            for (copied, entry) in view.history.range(from..)?.enumerate() {
+                let (position, record) = entry?;
+                if copied == COPY_RECORDS {
+                    next = Some(position.value());
+                    break;
+                }
+                history.insert(position.value(), record.value())?;
+            }
+        }
+        write.commit()?;
+    }
+    let write = database.begin_write()?;
+    {
+        let mut table = write.open_table(LEASES)?;
+        for (id, ttl) in leases {
+            table.insert(id, ttl)?;
+        }
+        let mut meta = write.open_table(META)?;
+        meta.insert(META_LAYOUT, LAYOUT)?;
+        meta.insert(META_CLUSTER_ID, cluster_id)?;
+        meta.insert(META_MEMBER_ID, member_id)?;
+        meta.insert(META_COMPACTED, compacted)?;
+        meta.insert(META_PRUNED, 0)?;
+    }
+    write.commit()?;
+    Ok(database.close()?)
+}

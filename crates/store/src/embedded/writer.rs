@@ -1,0 +1,338 @@
+//! The writer: one thread that owns the file.
+//!
+//! Flow of a write: it waits in a bounded queue; the writer takes whatever has gathered there while the last commit was
+//! being flushed, applies it in order to one redb transaction, commits with one flush, publishes the new view, hands
+//! the changes to the watches, and only then answers. So an answer and an event are always about durable state, and the
+//! cost of the flush is shared by all that waited for it. Requests that change nothing (a condition that failed) are
+//! answered with the commit that they came with.
+//!
+//! When the file fails, everything in the transaction is taken back and refused, and the file is opened again.
+
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+
+use redb::Database;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tonic::Status;
+
+use super::{
+    apply::{Applied, Applier, Failure, Request, Response},
+    refusal,
+    shared::Shared,
+    tables::{self, View},
+};
+
+/// How many writes may wait; more wait outside, for a place.
+pub(super) const QUEUE_LENGTH: usize = 4_096;
+/// How many writes share a flush at most.
+const BATCH_COMMANDS: usize = 2_048;
+/// How long to wait, in all, for reads to end before the file is rewritten, and how often to look.
+const QUIET_ATTEMPTS: u32 = 5_000;
+const QUIET_INTERVAL: Duration = Duration::from_millis(1);
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Status>>;
+
+pub(super) enum Command {
+    Apply {
+        request: Request,
+        reply: Reply<Response>,
+    },
+    /// Answered when the records of compacted versions have been deleted.
+    Pruned(Reply<()>),
+    /// Rewrites the file so that it is no larger than what it holds.
+    Defragment(Reply<()>),
+    /// Closes the file. Whatever is asked afterwards is refused.
+    Stop(Reply<()>),
+}
+
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) path: PathBuf,
+    pub(super) cache_bytes: usize,
+    /// Absent after the file has failed and could not be opened again.
+    pub(super) database: Option<Database>,
+    pub(super) pruning: Option<Pruning>,
+}
+
+/// A compaction whose records are being deleted.
+#[derive(Default)]
+pub(super) struct Pruning {
+    cursor: Option<Box<[u8]>>,
+    waiting: Vec<Reply<()>>,
+}
+
+/// Commands that have gathered: writes, and the one command that has to be done alone after them.
+#[derive(Default)]
+struct Batch {
+    writes: Vec<(Request, Reply<Response>)>,
+    then: Option<Command>,
+}
+
+impl Writer {
+    /// Works until it is stopped or nobody is left who could send a command.
+    pub(super) fn run(mut self) {
+        while let Some(batch) = self.gather() {
+            if !batch.writes.is_empty() || self.pruning.is_some() {
+                self.write(batch.writes);
+            }
+            match batch.then {
+                None | Some(Command::Apply { .. }) => {}
+                Some(Command::Pruned(reply)) => self.pruned(reply),
+                Some(Command::Defragment(reply)) => answer(reply, self.defragment()),
+                Some(Command::Stop(reply)) => {
+                    self.close();
+                    answer(reply, Ok(()));
+                    return;
+                }
+            }
+        }
+        self.close();
+    }
+
+    fn gather(&mut self) -> Option<Batch> {
+        let mut batch = Batch::default();
+        if self.pruning.is_none() {
+            batch.add(self.commands.blocking_recv()?);
+        }
+        while batch.then.is_none() && batch.writes.len() < BATCH_COMMANDS {
+            match self.commands.try_recv() {
+                Ok(command) => batch.add(command),
+                Err(mpsc::error::TryRecvError::Disconnected) if batch.writes.is_empty() => {
+                    return None;
+                }
+                Err(_) => break,
+            }
+        }
+        Some(batch)
+    }
+
+    fn write(&mut self, writes: Vec<(Request, Reply<Response>)>) {
+        let mut replies = Vec::with_capacity(writes.len());
+        let mut requests = Vec::with_capacity(writes.len());
+        for (request, reply) in writes {
+            requests.push(request);
+            replies.push(reply);
+        }
+        match self.try_write(requests) {
+            Ok(results) => replies
+                .into_iter()
+                .zip(results)
+                .for_each(|(reply, result)| answer(reply, result)),
+            Err(error) => {
+                tracing::error!(%error, path = %self.path.display(), "the store's file failed; opening it again");
+                self.reopen();
+                let status = refusal::storage(&error);
+                replies
+                    .into_iter()
+                    .for_each(|reply| answer(reply, Err(status.clone())));
+            }
+        }
+    }
+
+    fn try_write(
+        &mut self,
+        requests: Vec<Request>,
+    ) -> Result<Vec<Result<Response, Status>>, redb::Error> {
+        let Some(database) = &self.database else {
+            return Err(redb::Error::DatabaseClosed);
+        };
+        let transaction = database.begin_write()?;
+        let mut results = Vec::with_capacity(requests.len());
+        let mut applier = Applier::open(&self.shared, &transaction)?;
+        let mut failure = None;
+        for request in requests {
+            match applier.apply(request) {
+                Ok(response) => results.push(Ok(response)),
+                Err(Failure::Refused(status)) => results.push(Err(status)),
+                Err(Failure::Storage(error)) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        let mut pruned = None;
+        if let (None, Some(pruning)) = (&failure, &self.pruning) {
+            match applier.prune(pruning.cursor.as_deref()) {
+                Ok(cursor) => pruned = Some(cursor),
+                Err(error) => failure = Some(error),
+            }
+        }
+        let applied = applier.finish();
+        // A compaction asked for in this transaction starts at the first key, whatever this step has come to.
+        let pruned = pruned.filter(|_| applied.compacted.is_none());
+        let done = match failure {
+            Some(error) => Err(error),
+            None if !applied.dirty => transaction
+                .abort()
+                .map_err(redb::Error::from)
+                .map(|()| None),
+            None => transaction
+                .commit()
+                .map_err(redb::Error::from)
+                .and_then(|()| View::open(database, applied.revision).map(Some)),
+        };
+        match done {
+            Ok(view) => self.publish(applied, view),
+            Err(error) => {
+                self.take_back(&applied);
+                return Err(error);
+            }
+        }
+        if let Some(cursor) = pruned {
+            self.prune_on(cursor);
+        }
+        Ok(results)
+    }
+
+    /// Makes what is durable visible: to reads, to lease holders, to watches, in this order.
+    fn publish(&mut self, applied: Applied, view: Option<View>) {
+        let Some(view) = view else { return };
+        {
+            let mut state = self.shared.write();
+            state.set_view(view);
+            if let Some(compacted) = applied.compacted {
+                state.index.compacted = compacted;
+            }
+        }
+        if applied.compacted.is_some() {
+            let waiting = self
+                .pruning
+                .take()
+                .map(|pruning| pruning.waiting)
+                .unwrap_or_default();
+            self.pruning = Some(Pruning {
+                cursor: None,
+                waiting,
+            });
+        }
+        let now = Instant::now();
+        applied
+            .granted
+            .iter()
+            .for_each(|(id, ttl)| self.shared.leases.grant(*id, *ttl, now));
+        applied
+            .revoked
+            .iter()
+            .for_each(|id| self.shared.leases.remove(*id));
+        self.shared.recent.push(applied.changes, applied.revision);
+    }
+
+    fn take_back(&self, applied: &Applied) {
+        let mut state = self.shared.write();
+        let durable = state.view().revision;
+        applied
+            .touched()
+            .for_each(|key| state.index.rollback(key, durable));
+    }
+
+    /// A step of deleting compacted records is durable.
+    fn prune_on(&mut self, cursor: Option<Box<[u8]>>) {
+        let Some(pruning) = &mut self.pruning else {
+            return;
+        };
+        match cursor {
+            Some(cursor) => pruning.cursor = Some(cursor),
+            None => {
+                let pruning = self.pruning.take().unwrap_or_default();
+                pruning
+                    .waiting
+                    .into_iter()
+                    .for_each(|reply| answer(reply, Ok(())));
+            }
+        }
+    }
+
+    fn pruned(&mut self, reply: Reply<()>) {
+        match &mut self.pruning {
+            Some(pruning) => pruning.waiting.push(reply),
+            None => answer(reply, Ok(())),
+        }
+    }
+
+    fn defragment(&mut self) -> Result<(), Status> {
+        let Some(database) = &mut self.database else {
+            return Err(refusal::storage(&redb::Error::DatabaseClosed));
+        };
+        let mut state = self.shared.write();
+        let Some(view) = state.take_view() else {
+            return Err(refusal::stopped());
+        };
+        let revision = view.revision;
+        if let Err(view) = wait_for_readers(view) {
+            state.restore_view(view);
+            return Err(Status::unavailable(
+                "etcdserver: reads are in progress, try again",
+            ));
+        }
+        let compacted = database.compact().map_err(redb::Error::from);
+        match View::open(database, revision) {
+            Ok(view) => state.set_view(view),
+            Err(error) => {
+                drop(state);
+                tracing::error!(%error, path = %self.path.display(), "the store's file failed while it was compacted");
+                self.reopen();
+                return Err(refusal::storage(&error));
+            }
+        }
+        compacted
+            .map(|_| ())
+            .map_err(|error| refusal::storage(&error))
+    }
+
+    /// Opens the file anew after it has failed. Reads wait; if it cannot be opened they go on from the old view, as far
+    /// as that can still be read, and the next write tries again.
+    fn reopen(&mut self) {
+        let mut state = self.shared.write();
+        let revision = state.view().revision;
+        self.database = None;
+        let opened = tables::open_at(&self.path, self.cache_bytes, revision)
+            .and_then(|database| Ok((View::open(&database, revision)?, database)));
+        match opened {
+            Ok((view, database)) => {
+                state.set_view(view);
+                self.database = Some(database);
+            }
+            Err(error) => {
+                tracing::error!(%error, path = %self.path.display(), "the store's file cannot be opened")
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.commands.close();
+        if let Some(database) = self.database.take()
+            && let Err(error) = database.close()
+        {
+            tracing::error!(%error, path = %self.path.display(), "the store's file could not be closed");
+        }
+    }
+}
+
+impl Batch {
+    fn add(&mut self, command: Command) {
+        match command {
+            Command::Apply { request, reply } => self.writes.push((request, reply)),
+            other => self.then = Some(other),
+        }
+    }
+}
+
+/// Who asked may have gone; nobody misses the answer then.
+fn answer<T>(reply: Reply<T>, result: Result<T, Status>) {
+    drop(reply.send(result));
+}
+
+/// Waits until nobody else reads from a view, and ends it.
+fn wait_for_readers(mut view: Arc<View>) -> Result<(), Arc<View>> {
+    for _ in 0..QUIET_ATTEMPTS {
+        match Arc::try_unwrap(view) {
+            Ok(_) => return Ok(()),
+            Err(shared) => view = shared,
+        }
+        thread::sleep(QUIET_INTERVAL);
+    }
+    Err(view)
+}
