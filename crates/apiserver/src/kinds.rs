@@ -6,16 +6,20 @@
 //!
 //! It must not know requests, the store or any I/O: a strategy sees objects and a [`Context`].
 
+mod columns;
 mod config_map;
+mod controller_revision;
 mod cron_job;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
+mod event;
 mod fill;
 mod ingress;
 mod ingress_class;
 mod job;
+mod lease;
 mod limit_range;
 mod namespace;
 mod network_policy;
@@ -32,8 +36,10 @@ mod replica_set;
 mod replication_controller;
 mod resource_quota;
 mod rules;
+mod runtime_class;
 mod secret;
 pub mod service;
+mod service_account;
 mod stateful_set;
 mod storage_class;
 mod volumes;
@@ -296,6 +302,11 @@ pub fn human_duration(seconds: i64) -> String {
 /// The strategy of every kind in the kind table that has rules of its own; one line per kind.
 pub static STRATEGIES: &[&dyn AnyStrategy] = &[
     &config_map::Rules,
+    &controller_revision::Rules,
+    &event::Rules,
+    &lease::Rules,
+    &runtime_class::Rules,
+    &service_account::Rules,
     &cron_job::Rules,
     &daemon_set::Rules,
     &deployment::Rules,

@@ -1,11 +1,22 @@
 //! EndpointSlices.
 
+use super::columns;
+use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::Value;
 
-use super::{Strategy, fill};
+use super::{Column, Strategy, fill};
 
 /// The strategy of EndpointSlices.
 pub struct Rules;
+
+static COLUMNS: &[Column] = &[
+    columns::NAME,
+    columns::text("AddressType", "Kind of the addresses."),
+    columns::text("Ports", "Ports of every endpoint."),
+    columns::text("Endpoints", "Addresses of the endpoints."),
+    columns::AGE,
+];
 
 impl Strategy for Rules {
     type Object = EndpointSlice;
@@ -25,5 +36,37 @@ impl Strategy for Rules {
             && new.metadata.labels == old.metadata.labels
             && new.metadata.annotations == old.metadata.annotations;
         Some(!same)
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, slice: &EndpointSlice, now: Timestamp) -> Vec<Value> {
+        let ports = slice
+            .ports
+            .iter()
+            .flatten()
+            .map(|port| port.port.map_or("*".to_owned(), |port| port.to_string()));
+        let addresses = slice
+            .endpoints
+            .iter()
+            .flatten()
+            .flat_map(|endpoint| endpoint.addresses.clone());
+        vec![
+            columns::name(&slice.metadata),
+            slice.address_type.clone().into(),
+            first_three(ports.collect(), "<unset>"),
+            first_three(addresses.collect(), "<unset>"),
+            columns::age(&slice.metadata, now),
+        ]
+    }
+}
+
+fn first_three(all: Vec<String>, empty: &str) -> Value {
+    match all.len() {
+        0 => empty.into(),
+        1..=3 => all.join(",").into(),
+        more => format!("{} + {} more...", all[..3].join(","), more - 3).into(),
     }
 }

@@ -1,12 +1,15 @@
 //! Jobs.
 
+use super::columns;
+use jiff::Timestamp;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::Job;
 
 use super::pod_spec::defaults;
 use super::rules::generation_of_spec;
-use super::{Context, Strategy, fill};
+use super::{Column, Context, Strategy, fill};
 
 /// Labels that tie pods to their Job, with the names of old beside them.
 const UID_LABELS: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];
@@ -14,6 +17,17 @@ const NAME_LABELS: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
 
 /// The strategy of Jobs.
 pub struct Rules;
+
+static COLUMNS: &[Column] = &[
+    columns::NAME,
+    columns::text("Status", "Status of the job."),
+    columns::text("Completions", "Pods that succeeded, of those wanted."),
+    columns::text("Duration", "Time required to complete the job."),
+    columns::AGE,
+    columns::CONTAINERS,
+    columns::IMAGES,
+    columns::SELECTOR,
+];
 
 impl Strategy for Rules {
     type Object = Job;
@@ -79,6 +93,25 @@ impl Strategy for Rules {
     fn prepare_status_update(&self, new: &mut Job, old: &Job, _: &Context<'_>) {
         new.spec.clone_from(&old.spec);
     }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, job: &Job, now: Timestamp) -> Vec<Value> {
+        let spec = job.spec.as_ref();
+        let [names, images] = columns::template(spec.map(|spec| &spec.template));
+        vec![
+            columns::name(&job.metadata),
+            status_text(job).into(),
+            completions(job).into(),
+            duration(job, now).into(),
+            columns::age(&job.metadata, now),
+            names,
+            images,
+            columns::selector(spec.and_then(|spec| spec.selector.as_ref())),
+        ]
+    }
 }
 
 fn generate_selector(job: &mut Job) {
@@ -104,4 +137,60 @@ fn generate_selector(job: &mut Job) {
     let selector = spec.selector.get_or_insert_default();
     let matched: &mut BTreeMap<_, _> = selector.match_labels.get_or_insert_default();
     matched.entry(UID_LABELS[0].to_owned()).or_insert(uid);
+}
+
+fn status_text(job: &Job) -> &'static str {
+    let conditions = job
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    let has = |kind: &str| {
+        conditions
+            .into_iter()
+            .flatten()
+            .any(|condition| condition.type_ == kind && condition.status == "True")
+    };
+    if has("Complete") {
+        "Complete"
+    } else if has("Failed") {
+        "Failed"
+    } else if job.metadata.deletion_timestamp.is_some() {
+        "Terminating"
+    } else if has("Suspended") {
+        "Suspended"
+    } else if has("SuccessCriteriaMet") {
+        "SuccessCriteriaMet"
+    } else if has("FailureTarget") {
+        "FailureTarget"
+    } else {
+        "Running"
+    }
+}
+
+fn completions(job: &Job) -> String {
+    let succeeded = job
+        .status
+        .as_ref()
+        .and_then(|status| status.succeeded)
+        .unwrap_or(0);
+    let spec = job.spec.as_ref();
+    match (
+        spec.and_then(|spec| spec.completions),
+        spec.and_then(|spec| spec.parallelism),
+    ) {
+        (Some(wanted), _) => format!("{succeeded}/{wanted}"),
+        (None, Some(parallelism)) if parallelism > 1 => format!("{succeeded}/1 of {parallelism}"),
+        _ => format!("{succeeded}/1"),
+    }
+}
+
+fn duration(job: &Job, now: Timestamp) -> String {
+    let status = job.status.as_ref();
+    let Some(start) = status.and_then(|status| columns::moment(&status.start_time)) else {
+        return String::new();
+    };
+    let end = status
+        .and_then(|status| columns::moment(&status.completion_time))
+        .unwrap_or(now);
+    columns::since(Some(start), end)
 }

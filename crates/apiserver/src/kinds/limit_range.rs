@@ -1,11 +1,16 @@
 //! LimitRanges.
 
+use super::columns;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::LimitRange;
+use serde_json::Value;
 
-use super::{Strategy, fill};
+use super::{Column, Strategy, fill};
 
 /// The strategy of LimitRanges.
 pub struct Rules;
+
+static COLUMNS: &[Column] = &[columns::NAME, columns::CREATED_AT];
 
 impl Strategy for Rules {
     type Object = LimitRange;
@@ -36,5 +41,16 @@ impl Strategy for Rules {
                     .or_insert_with(|| amount.clone());
             }
         }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, range: &LimitRange, _: Timestamp) -> Vec<Value> {
+        vec![
+            columns::name(&range.metadata),
+            columns::created_at(&range.metadata),
+        ]
     }
 }

@@ -1,8 +1,11 @@
 //! Namespaces.
 
+use super::columns;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceSpec, NamespaceStatus};
+use serde_json::Value;
 
-use super::{Context, Strategy, fill};
+use super::{Column, Context, Strategy, fill};
 
 /// Every namespace carries its name under this label.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -11,6 +14,12 @@ const FINALIZER: &str = "kubernetes";
 
 /// The strategy of Namespaces.
 pub struct Rules;
+
+static COLUMNS: &[Column] = &[
+    columns::NAME,
+    columns::text("Status", "The status of the namespace."),
+    columns::AGE,
+];
 
 impl Strategy for Rules {
     type Object = Namespace;
@@ -62,5 +71,21 @@ impl Strategy for Rules {
 
     fn validate_name(&self, name: &str) -> Vec<String> {
         api::names::dns_label(name)
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, namespace: &Namespace, now: Timestamp) -> Vec<Value> {
+        let phase = namespace
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.clone());
+        vec![
+            columns::name(&namespace.metadata),
+            phase.unwrap_or_default().into(),
+            columns::age(&namespace.metadata, now),
+        ]
     }
 }

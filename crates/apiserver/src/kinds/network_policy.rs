@@ -1,12 +1,21 @@
 //! NetworkPolicies.
 
+use super::columns;
+use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use serde_json::Value;
 
 use super::rules::generation_of_spec;
-use super::{Strategy, fill};
+use super::{Column, Strategy, fill};
 
 /// The strategy of NetworkPolicies.
 pub struct Rules;
+
+static COLUMNS: &[Column] = &[
+    columns::NAME,
+    columns::text("Pod-Selector", "Pods that the policy is about."),
+    columns::AGE,
+];
 
 impl Strategy for Rules {
     type Object = NetworkPolicy;
@@ -35,5 +44,21 @@ impl Strategy for Rules {
             }
             spec.policy_types = Some(types);
         }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, policy: &NetworkPolicy, now: Timestamp) -> Vec<Value> {
+        let selector = policy
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.pod_selector.as_ref());
+        vec![
+            columns::name(&policy.metadata),
+            columns::selector(selector),
+            columns::age(&policy.metadata, now),
+        ]
     }
 }

@@ -1,10 +1,14 @@
 //! PersistentVolumeClaims.
 
+use super::columns;
+use super::persistent_volume::unset;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus,
 };
+use serde_json::Value;
 
-use super::{Context, Strategy, fill};
+use super::{Column, Context, Strategy, fill};
 
 /// The strategy of PersistentVolumeClaims.
 pub struct Rules;
@@ -23,6 +27,18 @@ pub fn default(claim: &mut PersistentVolumeClaim) {
     default_spec(claim.spec.get_or_insert_default());
     fill::text(&mut claim.status.get_or_insert_default().phase, "Pending");
 }
+
+static COLUMNS: &[Column] = &[
+    columns::NAME,
+    columns::text("Status", "Phase of the claim."),
+    columns::text("Volume", "Volume that the claim is bound to."),
+    columns::text("Capacity", "Size of the bound volume."),
+    columns::text("Access Modes", "Ways the bound volume can be mounted."),
+    columns::text("StorageClass", "Class of the claim."),
+    columns::text("VolumeAttributesClass", "Attributes class of the claim."),
+    columns::AGE,
+    columns::wide("VolumeMode", "File system or block."),
+];
 
 impl Strategy for Rules {
     type Object = PersistentVolumeClaim;
@@ -64,5 +80,43 @@ impl Strategy for Rules {
         _: &Context<'_>,
     ) {
         new.spec.clone_from(&old.spec);
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, claim: &PersistentVolumeClaim, now: Timestamp) -> Vec<Value> {
+        let spec = claim.spec.clone().unwrap_or_default();
+        let status = claim.status.clone().unwrap_or_default();
+        let terminating = claim.metadata.deletion_timestamp.is_some();
+        let phase = if terminating {
+            Some("Terminating".to_owned())
+        } else {
+            status.phase
+        };
+        let bound = spec
+            .volume_name
+            .as_deref()
+            .is_some_and(|name| !name.is_empty());
+        let size = status
+            .capacity
+            .and_then(|capacity| capacity.get("storage").cloned())
+            .filter(|_| bound);
+        vec![
+            columns::name(&claim.metadata),
+            phase.unwrap_or_default().into(),
+            spec.volume_name.unwrap_or_default().into(),
+            size.map(|size| size.0).unwrap_or_default().into(),
+            if bound {
+                columns::access_modes(status.access_modes.as_ref())
+            } else {
+                "".into()
+            },
+            spec.storage_class_name.unwrap_or_default().into(),
+            unset(spec.volume_attributes_class_name.as_deref()),
+            columns::age(&claim.metadata, now),
+            unset(spec.volume_mode.as_deref()),
+        ]
     }
 }

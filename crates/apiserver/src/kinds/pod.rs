@@ -1,10 +1,14 @@
 //! Pods.
 
+mod columns;
+
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::Value;
 
 use super::pod_spec::defaults;
-use super::{Context, Strategy};
+use super::{Column, Context, Strategy};
 
 /// The strategy of Pods.
 pub struct Rules;
@@ -78,6 +82,14 @@ impl Strategy for Rules {
             .as_ref()
             .and_then(|spec| spec.termination_grace_period_seconds);
         Some(seconds.unwrap_or(0)).map(|seconds| if seconds < 0 { 1 } else { seconds })
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        columns::COLUMNS
+    }
+
+    fn cells(&self, pod: &Pod, now: Timestamp) -> Vec<Value> {
+        columns::cells(pod, now)
     }
 }
 

@@ -1,12 +1,24 @@
 //! PodDisruptionBudgets.
 
+use super::columns;
+use jiff::Timestamp;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
 
-use super::Strategy;
 use super::rules::{generation_of_spec, status_apart};
+use super::{Column, Strategy};
 
 /// The strategy of PodDisruptionBudgets.
 pub struct Rules;
+
+static COLUMNS: &[Column] = &[
+    columns::NAME,
+    columns::text("Min Available", "Pods that must stay available."),
+    columns::text("Max Unavailable", "Pods that may be unavailable."),
+    columns::integer("Allowed Disruptions", "Pods that may be evicted now."),
+    columns::AGE,
+];
 
 impl Strategy for Rules {
     type Object = PodDisruptionBudget;
@@ -16,5 +28,30 @@ impl Strategy for Rules {
 
     fn default(&self, budget: &mut PodDisruptionBudget) {
         budget.spec.get_or_insert_default();
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, budget: &PodDisruptionBudget, now: Timestamp) -> Vec<Value> {
+        let spec = budget.spec.clone().unwrap_or_default();
+        let amount = |amount: Option<IntOrString>| match amount {
+            None => Value::from("N/A"),
+            Some(IntOrString::Int(number)) => number.to_string().into(),
+            Some(IntOrString::String(text)) => text.into(),
+        };
+        vec![
+            columns::name(&budget.metadata),
+            amount(spec.min_available),
+            amount(spec.max_unavailable),
+            budget
+                .status
+                .as_ref()
+                .and_then(|status| status.disruptions_allowed)
+                .unwrap_or(0)
+                .into(),
+            columns::age(&budget.metadata, now),
+        ]
     }
 }

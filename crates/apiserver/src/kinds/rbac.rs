@@ -1,10 +1,13 @@
 //! Roles, ClusterRoles and their bindings.
 
+use super::columns;
+use jiff::Timestamp;
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, Role, RoleBinding, RoleRef, Subject,
 };
+use serde_json::Value;
 
-use super::{Strategy, fill};
+use super::{Column, Strategy, fill};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -30,6 +33,8 @@ fn default_subjects(subjects: &mut Option<Vec<Subject>>) {
     }
 }
 
+static ROLES_COLUMNS: &[Column] = &[columns::NAME, columns::CREATED_AT];
+
 impl Strategy for Roles {
     type Object = Role;
 
@@ -40,7 +45,20 @@ impl Strategy for Roles {
     fn allow_create_on_update(&self) -> bool {
         true
     }
+
+    fn columns(&self) -> &'static [Column] {
+        ROLES_COLUMNS
+    }
+
+    fn cells(&self, role: &Role, _: Timestamp) -> Vec<Value> {
+        vec![
+            columns::name(&role.metadata),
+            columns::created_at(&role.metadata),
+        ]
+    }
 }
+
+static CLUSTERROLES_COLUMNS: &[Column] = &[columns::NAME, columns::CREATED_AT];
 
 impl Strategy for ClusterRoles {
     type Object = ClusterRole;
@@ -52,7 +70,27 @@ impl Strategy for ClusterRoles {
     fn allow_create_on_update(&self) -> bool {
         true
     }
+
+    fn columns(&self) -> &'static [Column] {
+        CLUSTERROLES_COLUMNS
+    }
+
+    fn cells(&self, role: &ClusterRole, _: Timestamp) -> Vec<Value> {
+        vec![
+            columns::name(&role.metadata),
+            columns::created_at(&role.metadata),
+        ]
+    }
 }
+
+static ROLEBINDINGS_COLUMNS: &[Column] = &[
+    columns::NAME,
+    columns::text("Role", "The role that is granted."),
+    columns::AGE,
+    columns::wide("Users", "Users it is granted to."),
+    columns::wide("Groups", "Groups it is granted to."),
+    columns::wide("ServiceAccounts", "Service accounts it is granted to."),
+];
 
 impl Strategy for RoleBindings {
     type Object = RoleBinding;
@@ -69,7 +107,32 @@ impl Strategy for RoleBindings {
     fn allow_create_on_update(&self) -> bool {
         true
     }
+
+    fn columns(&self) -> &'static [Column] {
+        ROLEBINDINGS_COLUMNS
+    }
+
+    fn cells(&self, binding: &RoleBinding, now: Timestamp) -> Vec<Value> {
+        let [users, groups, accounts] = subjects_by_kind(binding.subjects.as_ref());
+        vec![
+            columns::name(&binding.metadata),
+            format!("{}/{}", binding.role_ref.kind, binding.role_ref.name).into(),
+            columns::age(&binding.metadata, now),
+            users,
+            groups,
+            accounts,
+        ]
+    }
 }
+
+static CLUSTERROLEBINDINGS_COLUMNS: &[Column] = &[
+    columns::NAME,
+    columns::text("Role", "The role that is granted."),
+    columns::AGE,
+    columns::wide("Users", "Users it is granted to."),
+    columns::wide("Groups", "Groups it is granted to."),
+    columns::wide("ServiceAccounts", "Service accounts it is granted to."),
+];
 
 impl Strategy for ClusterRoleBindings {
     type Object = ClusterRoleBinding;
@@ -86,4 +149,39 @@ impl Strategy for ClusterRoleBindings {
     fn allow_create_on_update(&self) -> bool {
         true
     }
+
+    fn columns(&self) -> &'static [Column] {
+        CLUSTERROLEBINDINGS_COLUMNS
+    }
+
+    fn cells(&self, binding: &ClusterRoleBinding, now: Timestamp) -> Vec<Value> {
+        let [users, groups, accounts] = subjects_by_kind(binding.subjects.as_ref());
+        vec![
+            columns::name(&binding.metadata),
+            format!("{}/{}", binding.role_ref.kind, binding.role_ref.name).into(),
+            columns::age(&binding.metadata, now),
+            users,
+            groups,
+            accounts,
+        ]
+    }
+}
+
+/// Users, groups and service accounts with commas: three cells.
+fn subjects_by_kind(subjects: Option<&Vec<Subject>>) -> [Value; 3] {
+    ["User", "Group", "ServiceAccount"].map(|kind| {
+        let of_kind = subjects
+            .into_iter()
+            .flatten()
+            .filter(|subject| subject.kind == kind);
+        let names: Vec<String> = of_kind
+            .map(|subject| match subject.namespace.as_deref() {
+                Some(namespace) if kind == "ServiceAccount" => {
+                    format!("{namespace}/{}", subject.name)
+                }
+                _ => subject.name.clone(),
+            })
+            .collect();
+        names.join(", ").into()
+    })
 }

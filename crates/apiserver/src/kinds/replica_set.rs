@@ -1,13 +1,27 @@
 //! ReplicaSets.
 
+use super::columns;
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
+use serde_json::Value;
 
 use super::pod_spec::defaults;
 use super::rules::{generation_of_spec, status_apart};
-use super::{Strategy, fill};
+use super::{Column, Strategy, fill};
 
 /// The strategy of ReplicaSets.
 pub struct Rules;
+
+static COLUMNS: &[Column] = &[
+    columns::NAME,
+    columns::integer("Desired", "Number of pods wanted."),
+    columns::integer("Current", "Number of pods there are."),
+    columns::integer("Ready", "Number of pods that are ready."),
+    columns::AGE,
+    columns::CONTAINERS,
+    columns::IMAGES,
+    columns::SELECTOR,
+];
 
 impl Strategy for Rules {
     type Object = ReplicaSet;
@@ -19,5 +33,24 @@ impl Strategy for Rules {
         let spec = &mut set.spec;
         fill::missing(&mut spec.replicas, 1);
         defaults::template(spec.template.get_or_insert_default());
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, set: &ReplicaSet, now: Timestamp) -> Vec<Value> {
+        let status = set.status.clone().unwrap_or_default();
+        let [names, images] = columns::template(set.spec.template.as_ref());
+        vec![
+            columns::name(&set.metadata),
+            set.spec.replicas.unwrap_or(0).into(),
+            status.replicas.into(),
+            status.ready_replicas.unwrap_or(0).into(),
+            columns::age(&set.metadata, now),
+            names,
+            images,
+            columns::selector(Some(&set.spec.selector)),
+        ]
     }
 }

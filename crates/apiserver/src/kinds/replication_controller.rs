@@ -1,13 +1,27 @@
 //! ReplicationControllers.
 
+use super::columns;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ReplicationController;
+use serde_json::Value;
 
 use super::pod_spec::defaults;
 use super::rules::{generation_of_spec, status_apart};
-use super::{Strategy, fill};
+use super::{Column, Strategy, fill};
 
 /// The strategy of ReplicationControllers.
 pub struct Rules;
+
+static COLUMNS: &[Column] = &[
+    columns::NAME,
+    columns::integer("Desired", "Number of pods wanted."),
+    columns::integer("Current", "Number of pods there are."),
+    columns::integer("Ready", "Number of pods that are ready."),
+    columns::AGE,
+    columns::CONTAINERS,
+    columns::IMAGES,
+    columns::SELECTOR,
+];
 
 impl Strategy for Rules {
     type Object = ReplicationController;
@@ -43,5 +57,25 @@ impl Strategy for Rules {
                 controller.metadata.labels = Some(labels);
             }
         }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, controller: &ReplicationController, now: Timestamp) -> Vec<Value> {
+        let status = controller.status.clone().unwrap_or_default();
+        let spec = controller.spec.as_ref();
+        let [names, images] = columns::template(spec.and_then(|spec| spec.template.as_ref()));
+        vec![
+            columns::name(&controller.metadata),
+            spec.and_then(|spec| spec.replicas).unwrap_or(0).into(),
+            status.replicas.into(),
+            status.ready_replicas.unwrap_or(0).into(),
+            columns::age(&controller.metadata, now),
+            names,
+            images,
+            columns::labels(spec.and_then(|spec| spec.selector.as_ref())),
+        ]
     }
 }

@@ -1,12 +1,22 @@
 //! ResourceQuotas.
 
+use super::columns;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceQuota;
+use serde_json::Value;
 
 use super::rules::status_apart;
-use super::{Strategy, fill};
+use super::{Column, Strategy, fill};
 
 /// The strategy of ResourceQuotas.
 pub struct Rules;
+
+static COLUMNS: &[Column] = &[
+    columns::NAME,
+    columns::text("Request", "Used and allowed requests."),
+    columns::text("Limit", "Used and allowed limits."),
+    columns::AGE,
+];
 
 impl Strategy for Rules {
     type Object = ResourceQuota;
@@ -19,5 +29,35 @@ impl Strategy for Rules {
             fill::amounts(&mut status.hard);
             fill::amounts(&mut status.used);
         }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, quota: &ResourceQuota, now: Timestamp) -> Vec<Value> {
+        let status = quota.status.clone().unwrap_or_default();
+        let hard = quota
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.hard.clone())
+            .unwrap_or_default();
+        let used = status.used.unwrap_or_default();
+        let (mut requests, mut limits) = (Vec::new(), Vec::new());
+        for (name, most) in status.hard.unwrap_or(hard) {
+            let used = used.get(&name).map_or("0", |used| used.0.as_str());
+            let text = format!("{name}: {used}/{}", most.0);
+            if name.starts_with("limits.") {
+                limits.push(text)
+            } else {
+                requests.push(text)
+            }
+        }
+        vec![
+            columns::name(&quota.metadata),
+            requests.join(", ").into(),
+            limits.join(", ").into(),
+            columns::age(&quota.metadata, now),
+        ]
     }
 }

@@ -1,11 +1,24 @@
 //! Secrets.
 
+use super::columns;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
+use serde_json::Value;
 
-use super::{Strategy, fill};
+use super::{Column, Strategy, fill};
 
 /// The strategy of Secrets.
 pub struct Rules;
+
+static COLUMNS: &[Column] = &[
+    columns::NAME,
+    columns::text(
+        "Type",
+        "Used to facilitate programmatic handling of secret data.",
+    ),
+    columns::integer("Data", "Number of entries."),
+    columns::AGE,
+];
 
 impl Strategy for Rules {
     type Object = Secret;
@@ -24,5 +37,18 @@ impl Strategy for Rules {
         if new.type_.as_deref().unwrap_or_default().is_empty() {
             new.type_.clone_from(&old.type_);
         }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, secret: &Secret, now: Timestamp) -> Vec<Value> {
+        vec![
+            columns::name(&secret.metadata),
+            secret.type_.clone().unwrap_or_default().into(),
+            secret.data.as_ref().map_or(0, |data| data.len()).into(),
+            columns::age(&secret.metadata, now),
+        ]
     }
 }

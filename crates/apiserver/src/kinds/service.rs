@@ -1,18 +1,31 @@
 //! Services. Addresses and node ports are allocated elsewhere; here is what follows from the
 //! object alone.
 
+use super::columns;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ClientIPConfig, Service, ServicePort, ServiceSpec, SessionAffinityConfig,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
 
-use super::{Context, Strategy, fill};
+use super::{Column, Context, Strategy, fill};
 
 /// Three hours: how long a client keeps its endpoint.
 const AFFINITY_SECONDS: i32 = 10_800;
 
 /// The strategy of Services.
 pub struct Rules;
+
+static COLUMNS: &[Column] = &[
+    columns::NAME,
+    columns::text("Type", "How the service is exposed."),
+    columns::text("Cluster-IP", "The address inside the cluster."),
+    columns::text("External-IP", "Addresses outside the cluster."),
+    columns::text("Port(s)", "Ports, with node ports after a colon."),
+    columns::AGE,
+    columns::SELECTOR,
+];
 
 impl Strategy for Rules {
     type Object = Service;
@@ -73,6 +86,36 @@ impl Strategy for Rules {
 
     fn validate_name(&self, name: &str) -> Vec<String> {
         api::names::dns_1035_label(name)
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, service: &Service, now: Timestamp) -> Vec<Value> {
+        let none = ServiceSpec::default();
+        let spec = service.spec.as_ref().unwrap_or(&none);
+        let first = spec
+            .cluster_ips
+            .as_ref()
+            .and_then(|ips| ips.first())
+            .or(spec.cluster_ip.as_ref());
+        vec![
+            columns::name(&service.metadata),
+            type_of(spec).into(),
+            columns::or_none(first.map(String::as_str)),
+            external_ip(service, spec),
+            columns::joined(
+                &spec
+                    .ports
+                    .iter()
+                    .flatten()
+                    .map(port_text)
+                    .collect::<Vec<_>>(),
+            ),
+            columns::age(&service.metadata, now),
+            columns::labels(spec.selector.as_ref()),
+        ]
     }
 }
 
@@ -285,4 +328,38 @@ fn families(spec: &mut ServiceSpec) {
         "SingleStack"
     };
     fill::text(&mut spec.ip_family_policy, policy);
+}
+
+fn external_ip(service: &Service, spec: &ServiceSpec) -> Value {
+    let external = spec.external_ips.clone().unwrap_or_default();
+    match type_of(spec) {
+        "LoadBalancer" => {
+            let balancer = service
+                .status
+                .as_ref()
+                .and_then(|status| status.load_balancer.as_ref());
+            let mut all: Vec<String> = balancer
+                .into_iter()
+                .flat_map(|balancer| balancer.ingress.iter().flatten())
+                .filter_map(|ingress| ingress.ip.clone().or_else(|| ingress.hostname.clone()))
+                .collect();
+            all.extend(external);
+            if all.is_empty() {
+                "<pending>".into()
+            } else {
+                columns::joined(&all)
+            }
+        }
+        "ExternalName" => spec.external_name.clone().unwrap_or_default().into(),
+        "ClusterIP" | "NodePort" => columns::joined(&external),
+        _ => "<unknown>".into(),
+    }
+}
+
+fn port_text(port: &ServicePort) -> String {
+    let protocol = port.protocol.as_deref().unwrap_or_default();
+    match port.node_port {
+        Some(node) if node > 0 => format!("{}:{node}/{protocol}", port.port),
+        _ => format!("{}/{protocol}", port.port),
+    }
 }

@@ -1,13 +1,24 @@
 //! StatefulSets.
 
+use super::columns;
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
+use serde_json::Value;
 
 use super::pod_spec::defaults;
 use super::rules::{generation_of_spec, status_apart};
-use super::{Strategy, fill, persistent_volume_claim};
+use super::{Column, Strategy, fill, persistent_volume_claim};
 
 /// The strategy of StatefulSets.
 pub struct Rules;
+
+static COLUMNS: &[Column] = &[
+    columns::NAME,
+    columns::text("Ready", "Ready pods of wanted pods."),
+    columns::AGE,
+    columns::CONTAINERS,
+    columns::IMAGES,
+];
 
 impl Strategy for Rules {
     type Object = StatefulSet;
@@ -39,5 +50,25 @@ impl Strategy for Rules {
         for claim in spec.volume_claim_templates.iter_mut().flatten() {
             persistent_volume_claim::default(claim);
         }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, set: &StatefulSet, now: Timestamp) -> Vec<Value> {
+        let ready = set
+            .status
+            .as_ref()
+            .and_then(|status| status.ready_replicas)
+            .unwrap_or(0);
+        let [names, images] = columns::template(Some(&set.spec.template));
+        vec![
+            columns::name(&set.metadata),
+            format!("{ready}/{}", set.spec.replicas.unwrap_or(0)).into(),
+            columns::age(&set.metadata, now),
+            names,
+            images,
+        ]
     }
 }

@@ -1,5 +1,6 @@
 //! Tables of objects as written, and as the strategies make them.
 
+mod columns;
 mod defaults;
 
 use api::object::Object;

@@ -1,0 +1,224 @@
+//! The table of pods, with kubectl's well-known STATUS.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
+use serde_json::Value;
+
+use super::super::columns::{AGE, NAME, age, name, or_none, text, wide};
+use super::super::{Column, human_duration};
+
+pub static COLUMNS: &[Column] = &[
+    NAME,
+    text(
+        "Ready",
+        "The aggregate readiness state of this pod for accepting traffic.",
+    ),
+    text(
+        "Status",
+        "The aggregate status of the containers in this pod.",
+    ),
+    text(
+        "Restarts",
+        "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
+    ),
+    AGE,
+    wide("IP", "IP address of the pod."),
+    wide("Node", "Node that the pod is bound to."),
+    wide(
+        "Nominated Node",
+        "Node that preemption made room on for this pod.",
+    ),
+    wide(
+        "Readiness Gates",
+        "How many of the pod's readiness gates are open.",
+    ),
+];
+
+pub fn cells(pod: &Pod, now: Timestamp) -> Vec<Value> {
+    let summary = Summary::of(pod);
+    let spec = pod.spec.as_ref();
+    let status = pod.status.as_ref();
+    vec![
+        name(&pod.metadata),
+        format!("{}/{}", summary.ready, summary.total).into(),
+        summary.reason.clone().into(),
+        summary.restarts_text(now).into(),
+        age(&pod.metadata, now),
+        or_none(status.and_then(|status| status.pod_ip.as_deref())),
+        or_none(api::pod::node_name(pod)),
+        or_none(status.and_then(|status| status.nominated_node_name.as_deref())),
+        or_none(
+            spec.and_then(|spec| readiness_gates(spec.readiness_gates.as_ref()?, pod))
+                .as_deref(),
+        ),
+    ]
+}
+
+fn readiness_gates(
+    gates: &[k8s_openapi::api::core::v1::PodReadinessGate],
+    pod: &Pod,
+) -> Option<String> {
+    let open = gates
+        .iter()
+        .filter(|gate| api::pod::condition_is_true(pod, &gate.condition_type))
+        .count();
+    (!gates.is_empty()).then(|| format!("{open}/{}", gates.len()))
+}
+
+/// What the containers' states add up to.
+struct Summary {
+    ready: usize,
+    total: usize,
+    reason: String,
+    restarts: i32,
+    last_restart: Option<Timestamp>,
+}
+
+impl Summary {
+    fn of(pod: &Pod) -> Self {
+        let none = PodStatus::default();
+        let status = pod.status.as_ref().unwrap_or(&none);
+        let reason = status.reason.as_deref().filter(|reason| !reason.is_empty());
+        let mut summary = Self {
+            ready: 0,
+            total: pod.spec.as_ref().map_or(0, |spec| spec.containers.len()),
+            reason: reason
+                .or(status.phase.as_deref())
+                .unwrap_or_default()
+                .to_owned(),
+            restarts: 0,
+            last_restart: None,
+        };
+        let gated = status.conditions.iter().flatten().any(|condition| {
+            condition.type_ == "PodScheduled"
+                && condition.reason.as_deref() == Some("SchedulingGated")
+        });
+        if gated {
+            summary.reason = "SchedulingGated".to_owned();
+        }
+        let (initializing, sidecars) = summary.init(pod, status);
+        if !initializing || api::pod::condition_is_true(pod, "Initialized") {
+            (summary.restarts, summary.last_restart) = sidecars;
+            summary.main(pod, status);
+        }
+        if pod.metadata.deletion_timestamp.is_some() {
+            if status.reason.as_deref() == Some("NodeLost") {
+                summary.reason = "Unknown".to_owned();
+            } else if !api::pod::is_terminal(pod) {
+                summary.reason = "Terminating".to_owned();
+            }
+        }
+        summary
+    }
+
+    /// Whether initialization is not done, and the restarts of sidecars alone.
+    fn init(&mut self, pod: &Pod, status: &PodStatus) -> (bool, (i32, Option<Timestamp>)) {
+        let spec = pod.spec.as_ref();
+        let declared = || {
+            spec.into_iter()
+                .flat_map(|spec| spec.init_containers.iter().flatten())
+        };
+        let sidecar = |name: &str| {
+            declared().any(|container| container.name == name && api::pod::is_sidecar(container))
+        };
+        self.total += declared()
+            .filter(|container| api::pod::is_sidecar(container))
+            .count();
+        let mut sidecars = (0, None);
+        for (index, container) in status.init_container_statuses.iter().flatten().enumerate() {
+            let is_sidecar = sidecar(&container.name);
+            let last = last_restart(container);
+            self.restarts += container.restart_count;
+            self.last_restart = self.last_restart.max(last);
+            if is_sidecar {
+                sidecars = (sidecars.0 + container.restart_count, sidecars.1.max(last));
+            }
+            let state = state(container);
+            let terminated = state.terminated.as_ref();
+            if terminated.is_some_and(|terminated| terminated.exit_code == 0) {
+                continue;
+            }
+            if is_sidecar && container.started == Some(true) {
+                self.ready += usize::from(container.ready);
+                continue;
+            }
+            let waiting = state
+                .waiting
+                .as_ref()
+                .and_then(|waiting| waiting.reason.as_deref())
+                .unwrap_or_default();
+            self.reason = if terminated.is_some() {
+                format!("Init:{}", ended(state).unwrap_or_default())
+            } else if !waiting.is_empty() && waiting != "PodInitializing" {
+                format!("Init:{waiting}")
+            } else {
+                format!("Init:{index}/{}", declared().count())
+            };
+            return (true, sidecars);
+        }
+        (false, sidecars)
+    }
+
+    fn main(&mut self, pod: &Pod, status: &PodStatus) {
+        let mut running = false;
+        for container in status.container_statuses.iter().flatten().rev() {
+            self.restarts += container.restart_count;
+            self.last_restart = self.last_restart.max(last_restart(container));
+            let state = state(container);
+            let waiting = state
+                .waiting
+                .as_ref()
+                .and_then(|waiting| waiting.reason.clone());
+            if let Some(reason) = waiting.filter(|reason| !reason.is_empty()) {
+                self.reason = reason;
+            } else if let Some(reason) = ended(state) {
+                self.reason = reason;
+            } else if container.ready && state.running.is_some() {
+                running = true;
+                self.ready += 1;
+            }
+        }
+        if self.reason == "Completed" && running {
+            let ready = api::pod::condition_is_true(pod, "Ready");
+            self.reason = if ready { "Running" } else { "NotReady" }.to_owned();
+        }
+    }
+
+    /// `3 (2m ago)`
+    fn restarts_text(&self, now: Timestamp) -> String {
+        match self.last_restart {
+            Some(last) if self.restarts != 0 => {
+                format!(
+                    "{} ({} ago)",
+                    self.restarts,
+                    human_duration(now.as_second() - last.as_second())
+                )
+            }
+            _ => self.restarts.to_string(),
+        }
+    }
+}
+
+fn state(container: &ContainerStatus) -> &ContainerState {
+    static NONE: ContainerState = ContainerState {
+        running: None,
+        terminated: None,
+        waiting: None,
+    };
+    container.state.as_ref().unwrap_or(&NONE)
+}
+
+fn last_restart(container: &ContainerStatus) -> Option<Timestamp> {
+    let terminated = container.last_state.as_ref()?.terminated.as_ref()?;
+    terminated.finished_at.as_ref().map(|time| time.0)
+}
+
+/// How a container ended: its reason, its signal or its exit code.
+fn ended(state: &ContainerState) -> Option<String> {
+    let terminated = state.terminated.as_ref()?;
+    Some(match (terminated.reason.as_deref(), terminated.signal) {
+        (Some(reason), _) if !reason.is_empty() => reason.to_owned(),
+        (_, Some(signal)) if signal != 0 => format!("Signal:{signal}"),
+        _ => format!("ExitCode:{}", terminated.exit_code),
+    })
+}
