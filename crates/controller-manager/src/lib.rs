@@ -4,7 +4,7 @@
 //! - [`informers`]: one shared informer and [`cache`] per kind; a controller subscribes with a
 //!   function from a change to keys.
 //! - [`queue`]: the loop that every controller runs in. Keys, never events, reach a controller.
-//! - [`owner`]: adoption by owner reference, and what a controller has written but
+//! - [`owner`], [`expectations`]: adoption by owner reference, and what a controller has written but
 //!   not seen yet.
 //! - Every other module is one controller, under Kubernetes' name for it: observe (read the caches), plan
 //!   (a pure function of what was observed), apply (write, with uid and revision as preconditions).
@@ -15,12 +15,19 @@
 pub mod cache;
 pub mod config;
 mod error;
+pub mod expectations;
 pub mod informer;
 pub mod informers;
+pub mod nodeipam;
 pub mod owner;
+pub mod pod_control;
+pub mod pods;
 pub mod queue;
+pub mod replicaset;
 pub mod root_ca;
 pub mod service_account;
+#[cfg(test)]
+mod testing;
 pub mod wire;
 
 pub use error::Error;

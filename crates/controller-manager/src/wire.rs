@@ -5,6 +5,8 @@ use std::sync::Arc;
 use client::Client;
 use client::events::Recorder;
 use futures::future::BoxFuture;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::ReplicationController;
 use runtime::clock::SharedClock;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -87,5 +89,10 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, stop: C
     if let Some(pem) = settings.root_ca_pem.clone() {
         crate::root_ca::start(&mut wiring, pem);
     }
+    if !settings.cluster_cidrs.is_empty() {
+        crate::nodeipam::start(&mut wiring, settings.cluster_cidrs.clone());
+    }
+    crate::replicaset::start::<ReplicaSet>(&mut wiring);
+    crate::replicaset::start::<ReplicationController>(&mut wiring);
     wiring.finish().await;
 }

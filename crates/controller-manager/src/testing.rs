@@ -1,0 +1,124 @@
+//! Literals for tests.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+
+/// Seconds after the epoch.
+pub fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap()
+}
+
+pub fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+/// A pod named `name` in namespace `ns`, created at second 0, uid `uid-NAME`.
+pub fn pod(name: &str) -> PodBuilder {
+    let mut pod = Pod::default();
+    pod.metadata.name = Some(name.into());
+    pod.metadata.namespace = Some("ns".into());
+    pod.metadata.uid = Some(format!("uid-{name}"));
+    pod.metadata.resource_version = Some("1".into());
+    pod.metadata.creation_timestamp = Some(Time(at(0)));
+    pod.status.get_or_insert_default().phase = Some("Pending".into());
+    PodBuilder(pod)
+}
+
+pub struct PodBuilder(Pod);
+
+impl PodBuilder {
+    pub fn build(self) -> Pod {
+        self.0
+    }
+
+    pub fn on(mut self, node: &str) -> Self {
+        self.0.spec.get_or_insert_default().node_name = Some(node.into());
+        self
+    }
+
+    pub fn phase(mut self, phase: &str) -> Self {
+        self.0.status.get_or_insert_default().phase = Some(phase.into());
+        self
+    }
+
+    pub fn running(self) -> Self {
+        self.phase("Running")
+    }
+
+    pub fn ip(mut self, ip: &str) -> Self {
+        let status = self.0.status.get_or_insert_default();
+        status.pod_ip = Some(ip.into());
+        status.pod_ips = Some(vec![k8s_openapi::api::core::v1::PodIP { ip: ip.into() }]);
+        self
+    }
+
+    pub fn condition(mut self, type_: &str, status: &str, seconds: i64) -> Self {
+        let conditions = self
+            .0
+            .status
+            .get_or_insert_default()
+            .conditions
+            .get_or_insert_default();
+        conditions.retain(|condition| condition.type_ != type_);
+        conditions.push(PodCondition {
+            type_: type_.into(),
+            status: status.into(),
+            last_transition_time: Some(Time(at(seconds))),
+            ..Default::default()
+        });
+        self
+    }
+
+    pub fn ready_at(self, seconds: i64) -> Self {
+        self.condition("Ready", "True", seconds)
+    }
+
+    pub fn created(mut self, seconds: i64) -> Self {
+        self.0.metadata.creation_timestamp = Some(Time(at(seconds)));
+        self
+    }
+
+    pub fn deleting(mut self) -> Self {
+        self.0.metadata.deletion_timestamp = Some(Time(at(0)));
+        self
+    }
+
+    pub fn restarts(mut self, count: i32) -> Self {
+        self.0.status.get_or_insert_default().container_statuses = Some(vec![ContainerStatus {
+            restart_count: count,
+            ..Default::default()
+        }]);
+        self
+    }
+
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        let labels = self.0.metadata.labels.get_or_insert_default();
+        labels.insert(key.into(), value.into());
+        self
+    }
+
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        let annotations = self.0.metadata.annotations.get_or_insert_default();
+        annotations.insert(key.into(), value.into());
+        self
+    }
+
+    pub fn controlled_by(mut self, kind: &str, name: &str, uid: &str) -> Self {
+        self.0.metadata.owner_references = Some(vec![OwnerReference {
+            api_version: "apps/v1".into(),
+            kind: kind.into(),
+            name: name.into(),
+            uid: uid.into(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }]);
+        self
+    }
+}
