@@ -1,1 +1,12 @@
+//! End-to-end suites: what a user does with a cluster, on a real one, seen from outside.
+//!
+//! Every suite is a file in `tests/`, which starts one cluster and runs its scenarios on it
+//! (`testkit::suite`). They run the programs in the target folder, so build these first:
+//! `cargo build --workspace --bins && cargo run -p xtask -- images`, then
+//! `cargo test -p tests --test pods [SCENARIO]`, as root.
+//!
+//! Entry points for the suites: [`pods`] and [`web`], which hold what several of them share.
+//! It must not know any component's internals.
 
+pub mod pods;
+pub mod web;

@@ -1,1 +1,17 @@
+//! What the end-to-end suites share: a real cluster of their own, and a frame that runs
+//! scenarios on it.
+//!
+//! [`Cluster::start`] is `skiff up` with a name, a folder and address ranges that no other test
+//! has, so that suites may run at the same time, and beside a cluster of the user's. Dropping it
+//! is `skiff down`. [`suite::run`] starts one cluster for a list of scenarios, each with a
+//! namespace of its own, and removes it whatever happens.
+//!
+//! Entry points: [`Cluster`], [`suite::run`]. It must not know any component's internals: it
+//! sees what a user sees, through programs, the API, and the nodes' network namespaces.
 
+pub mod cluster;
+pub mod manifest;
+pub mod suite;
+pub mod wait;
+
+pub use cluster::{Cluster, Options, Store};

@@ -1,0 +1,339 @@
+//! A real cluster on this machine, for one suite.
+
+mod image;
+mod slot;
+
+use anyhow::{Context, bail};
+use client::Client;
+use serde_json::Value;
+use slot::Slot;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// What holds the objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Store {
+    #[default]
+    Embedded,
+    Etcd,
+}
+
+/// What a suite's cluster is made of.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub nodes: u8,
+    pub store: Store,
+    /// Registries that are spoken to without TLS, as HOST:PORT.
+    pub insecure_registries: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            nodes: 1,
+            store: Store::Embedded,
+            insecure_registries: Vec::new(),
+        }
+    }
+}
+
+/// A running cluster; dropping it removes it.
+pub struct Cluster {
+    slot: Slot,
+    programs: PathBuf,
+    options: Options,
+    client: Client,
+    up: bool,
+}
+
+/// What a program has written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub success: bool,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Cluster {
+    /// Brings a cluster up and waits until its nodes are Ready.
+    ///
+    /// # Errors
+    /// When the programs are not built, or `skiff up` fails; its output is in the error.
+    pub fn start(options: Options) -> anyhow::Result<Self> {
+        let programs = programs()?;
+        let slot = Slot::take()?;
+        // Whatever an earlier test that was killed has left in this slot.
+        skiff(&programs, &slot, "down", &["--no-kubeconfig"])?;
+        let nodes = options.nodes.to_string();
+        let (node_cidr, pod_cidr, service_cidr) =
+            (slot.node_cidr(), slot.pod_cidr(), slot.service_cidr());
+        let mut flags = vec!["--nodes", &nodes, "--no-kubeconfig", "--wait", "90"];
+        flags.extend(["--node-cidr", &node_cidr, "--pod-cidr", &pod_cidr]);
+        flags.extend(["--service-cidr", &service_cidr]);
+        if options.store == Store::Etcd {
+            flags.extend(["--store", "etcd"]);
+        }
+        for registry in &options.insecure_registries {
+            flags.extend(["--insecure-registry", registry]);
+        }
+        let written = skiff(&programs, &slot, "up", &flags)?;
+        if !written.success {
+            let logs = keep_logs(&slot);
+            skiff(&programs, &slot, "down", &["--no-kubeconfig"])?;
+            bail!("skiff up: {}\nlogs: {}", written.stderr, logs.display());
+        }
+        let config = client::Config::from_file(&kubeconfig(&slot), None)?;
+        let client = Client::new(&config)?;
+        Ok(Self {
+            slot,
+            programs,
+            options,
+            client,
+            up: true,
+        })
+    }
+
+    /// A client with the administrator's rights.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        kubeconfig(&self.slot)
+    }
+
+    /// The cluster's name.
+    pub fn name(&self) -> String {
+        self.slot.name()
+    }
+
+    /// The cluster's data folder.
+    pub fn folder(&self) -> PathBuf {
+        self.slot.folder()
+    }
+
+    /// Names of the nodes.
+    pub fn nodes(&self) -> Vec<String> {
+        (1..=self.options.nodes)
+            .map(|number| format!("node-{number}"))
+            .collect()
+    }
+
+    /// The address of a node.
+    pub fn node_address(&self, node: &str) -> String {
+        let number: u8 = node.trim_start_matches("node-").parse().unwrap_or(1);
+        self.slot.node_address(number)
+    }
+
+    /// The machine's address in the node subnet, where programs of the machine can be reached
+    /// from the nodes.
+    pub fn gateway(&self) -> String {
+        self.slot.gateway()
+    }
+
+    /// Runs `skiff` with these arguments, as the administrator.
+    ///
+    /// # Errors
+    /// When it cannot be started. That it fails is told by [`Written::success`].
+    pub fn try_skiff(&self, arguments: &[&str]) -> anyhow::Result<Written> {
+        let mut command = Command::new(self.programs.join("skiff"));
+        command.args(arguments).env("KUBECONFIG", self.kubeconfig());
+        command
+            .env("SKIFF_CLUSTER", self.slot.name())
+            .env("SKIFF_DATA_DIR", self.slot.folder());
+        write_out(&mut command)
+    }
+
+    /// Runs `skiff`; returns what it wrote to its standard output.
+    ///
+    /// # Errors
+    /// When it fails; the error holds its standard error.
+    pub fn skiff(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        expect_success("skiff", arguments, self.try_skiff(arguments)?)
+    }
+
+    /// Runs `kubectl` as the administrator.
+    ///
+    /// # Errors
+    /// As [`Cluster::skiff`], and when it is not installed.
+    pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        expect_success("kubectl", arguments, self.try_kubectl(arguments)?)
+    }
+
+    /// As [`Cluster::kubectl`]; failing is no error.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn try_kubectl(&self, arguments: &[&str]) -> anyhow::Result<Written> {
+        let mut command = Command::new("kubectl");
+        command.args(arguments).env("KUBECONFIG", self.kubeconfig());
+        // Its discovery cache must not be another cluster's that had the same address.
+        command.env("HOME", self.slot.folder().join("home"));
+        write_out(&mut command)
+    }
+
+    /// Runs a program in a node's network namespace.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn on_node(&self, node: &str, program: &[&str]) -> anyhow::Result<String> {
+        let namespace = format!("--net=/run/netns/skiff.{}.{node}", self.slot.name());
+        let arguments = [&[namespace.as_str()], program].concat();
+        let written = write_out(Command::new("nsenter").args(&arguments))?;
+        expect_success("nsenter", &arguments, written)
+    }
+
+    /// Loads an image archive of `xtask images` (its file name without `.tar`) onto every node.
+    ///
+    /// # Errors
+    /// When it is not built, or a node does not take it.
+    pub async fn load_image(&self, name: &str) -> anyhow::Result<()> {
+        let path = self.images().join(format!("{name}.tar"));
+        for node in self.nodes() {
+            image::load(&self.slot.folder(), &node, &self.node_address(&node), &path)
+                .await
+                .with_context(|| format!("cannot load {} onto {node}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// The folder of the image archives.
+    pub fn images(&self) -> PathBuf {
+        self.programs
+            .parent()
+            .unwrap_or(&self.programs)
+            .join("images")
+    }
+
+    /// A program of the workspace's own, such as `skiff`.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
+    /// Whether the test server's static program is there, and where.
+    pub fn test_server(&self) -> PathBuf {
+        self.program("testserver")
+    }
+
+    /// States of the cluster's processes, as `skiff status --json` has them.
+    ///
+    /// # Errors
+    /// When the cluster is not running.
+    pub fn processes(&self) -> anyhow::Result<Vec<Value>> {
+        let written = self.try_skiff(&["status", "--json"])?;
+        serde_json::from_str(&written.stdout).with_context(|| written.stderr)
+    }
+
+    /// The pid of one process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self, process: &str) -> anyhow::Result<i32> {
+        let states = self.processes()?;
+        let state = states.iter().find(|state| state["name"] == process);
+        let pid = state.and_then(|state| state["pid"].as_i64());
+        pid.and_then(|pid| i32::try_from(pid).ok())
+            .with_context(|| format!("{process} has no pid"))
+    }
+
+    /// Copies the logs to where they outlive the cluster; returns the folder.
+    pub fn keep_logs(&self) -> PathBuf {
+        keep_logs(&self.slot)
+    }
+
+    /// Removes the cluster now.
+    ///
+    /// # Errors
+    /// When something of it cannot be removed.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        if !std::mem::take(&mut self.up) {
+            return Ok(());
+        }
+        let written = skiff(&self.programs, &self.slot, "down", &["--no-kubeconfig"])?;
+        expect_success("skiff", &["down"], written).map(drop)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn kubeconfig(slot: &Slot) -> PathBuf {
+    slot.folder().join("kubeconfig/admin.yaml")
+}
+
+fn skiff(programs: &Path, slot: &Slot, verb: &str, flags: &[&str]) -> anyhow::Result<Written> {
+    let mut command = Command::new(programs.join("skiff"));
+    command
+        .args([verb, "--name", &slot.name(), "--data-dir"])
+        .arg(slot.folder())
+        .args(flags);
+    write_out(&mut command)
+}
+
+fn write_out(command: &mut Command) -> anyhow::Result<Written> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output: Output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start {name}"))?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Written {
+        success: output.status.success(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    })
+}
+
+fn expect_success(program: &str, arguments: &[&str], written: Written) -> anyhow::Result<String> {
+    if !written.success {
+        bail!(
+            "{program} {}: {}{}",
+            arguments.join(" "),
+            written.stderr,
+            written.stdout
+        );
+    }
+    Ok(written.stdout)
+}
+
+/// The folder of the built programs: `target/debug` for a test in `target/debug/deps`.
+fn programs() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let folder = own
+        .ancestors()
+        .nth(2)
+        .context("this program is in no target folder")?;
+    let skiff = folder.join("skiff");
+    if !skiff.is_file() {
+        bail!(
+            "{} is missing: cargo build --workspace --bins",
+            skiff.display()
+        );
+    }
+    Ok(folder.to_owned())
+}
+
+fn keep_logs(slot: &Slot) -> PathBuf {
+    let target = std::env::temp_dir().join(format!("skiff-logs-{}", slot.name()));
+    let copy = || -> std::io::Result<()> {
+        if target.exists() {
+            std::fs::remove_dir_all(&target)?;
+        }
+        std::fs::create_dir_all(&target)?;
+        for entry in std::fs::read_dir(slot.folder().join("logs"))? {
+            let entry = entry?;
+            std::fs::copy(entry.path(), target.join(entry.file_name()))?;
+        }
+        Ok(())
+    };
+    if let Err(error) = copy() {
+        eprintln!("cannot keep the logs: {error}");
+    }
+    target
+}

@@ -1,0 +1,221 @@
+//! A suite: one cluster, and scenarios that run on it one after the other.
+//!
+//! A suite is a test target with `harness = false` whose `main` calls [`run`]. It takes the
+//! arguments and writes the lines of the standard test harness, so that cargo's filters and
+//! whoever counts results work as with any other test.
+
+use crate::{Cluster, Options};
+use anyhow::{Context, anyhow};
+use std::future::Future;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How long one scenario may take.
+const SCENARIO_TIMEOUT: Duration = Duration::from_secs(240);
+
+/// What a scenario does with the cluster.
+pub type Body =
+    for<'a> fn(&'a Scene) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
+
+/// One scenario.
+pub struct Scenario {
+    pub name: &'static str,
+    pub body: Body,
+}
+
+/// What a scenario is given.
+pub struct Scene {
+    pub cluster: std::sync::Arc<Cluster>,
+    /// A namespace of its own, that no other scenario uses.
+    pub namespace: String,
+}
+
+/// Names scenarios by their functions: `scenarios![a, b]`.
+#[macro_export]
+macro_rules! scenarios {
+    ($($function:ident),* $(,)?) => {
+        &[$($crate::suite::Scenario {
+            name: stringify!($function),
+            body: |scene| Box::pin($function(scene)),
+        }),*]
+    };
+}
+
+/// What the arguments ask for.
+#[derive(Default)]
+struct Arguments {
+    list: bool,
+    exact: bool,
+    filters: Vec<String>,
+    skip: Vec<String>,
+}
+
+/// Runs the scenarios that the arguments select on one cluster.
+pub fn run(options: Options, images: &[&str], scenarios: &[Scenario]) -> ExitCode {
+    let arguments = parse(std::env::args().skip(1));
+    let selected: Vec<&Scenario> = scenarios
+        .iter()
+        .filter(|scenario| arguments.select(scenario.name))
+        .collect();
+    if arguments.list {
+        selected
+            .iter()
+            .for_each(|scenario| println!("{}: test", scenario.name));
+        return ExitCode::SUCCESS;
+    }
+    println!("\nrunning {} tests", selected.len());
+    let started = runtime::clock::monotonic();
+    let mut failures: Vec<(&str, String)> = Vec::new();
+    if !selected.is_empty() {
+        failures = run_all(options, images, &selected);
+    }
+    for (name, message) in &failures {
+        println!("\n---- {name} ----\n{message}");
+    }
+    let (passed, failed) = (selected.len() - failures.len(), failures.len());
+    println!(
+        "\ntest result: {}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        if failed == 0 { "ok" } else { "FAILED" },
+        scenarios.len() - selected.len(),
+        started.elapsed().as_secs_f64(),
+    );
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+impl Arguments {
+    fn select(&self, name: &str) -> bool {
+        let matches = |filter: &String| {
+            if self.exact {
+                name == filter
+            } else {
+                name.contains(filter.as_str())
+            }
+        };
+        (self.filters.is_empty() || self.filters.iter().any(matches))
+            && !self.skip.iter().any(matches)
+    }
+}
+
+fn parse(arguments: impl Iterator<Item = String>) -> Arguments {
+    let mut parsed = Arguments::default();
+    let mut arguments = arguments;
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--list" => parsed.list = true,
+            "--exact" => parsed.exact = true,
+            "--skip" => parsed.skip.extend(arguments.next()),
+            "--format" | "--test-threads" | "--color" => drop(arguments.next()),
+            flag if flag.starts_with('-') => {}
+            filter => parsed.filters.push(filter.to_owned()),
+        }
+    }
+    parsed
+}
+
+fn run_all<'a>(
+    options: Options,
+    images: &[&str],
+    selected: &[&'a Scenario],
+) -> Vec<(&'a str, String)> {
+    runtime::init("warn");
+    let threads = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("the operating system gives threads");
+    let cluster = match threads.block_on(prepare(options, images)) {
+        Ok(cluster) => std::sync::Arc::new(cluster),
+        Err(error) => {
+            // None of the scenarios has run: all have failed.
+            return selected
+                .iter()
+                .map(|s| (s.name, format!("no cluster: {error:#}")))
+                .collect();
+        }
+    };
+    let mut failures = Vec::new();
+    for scenario in selected {
+        let started = runtime::clock::monotonic();
+        let outcome = threads.block_on(run_one(cluster.clone(), scenario));
+        let word = if outcome.is_ok() { "ok" } else { "FAILED" };
+        println!(
+            "test {} ... {word} ({:.1} s)",
+            scenario.name,
+            elapsed(started)
+        );
+        if let Err(error) = outcome {
+            failures.push((scenario.name, format!("{error:?}")));
+        }
+    }
+    if !failures.is_empty() {
+        println!("logs: {}", cluster.keep_logs().display());
+    }
+    failures
+}
+
+fn elapsed(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64()
+}
+
+async fn prepare(options: Options, images: &[&str]) -> anyhow::Result<Cluster> {
+    let started = runtime::clock::monotonic();
+    let cluster = tokio::task::spawn_blocking(|| Cluster::start(options)).await??;
+    for image in images {
+        cluster.load_image(image).await?;
+    }
+    println!(
+        "cluster {} up after {:.1} s",
+        cluster.name(),
+        elapsed(started)
+    );
+    Ok(cluster)
+}
+
+async fn run_one(cluster: std::sync::Arc<Cluster>, scenario: &Scenario) -> anyhow::Result<()> {
+    let namespace = scenario.name.replace('_', "-");
+    let scene = Scene {
+        cluster: cluster.clone(),
+        namespace: namespace.clone(),
+    };
+    let yaml = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n");
+    crate::manifest::create(cluster.client(), "", &yaml).await?;
+    let body = scenario.body;
+    let task = tokio::spawn(async move { body(&scene).await });
+    let abort = task.abort_handle();
+    match tokio::time::timeout(SCENARIO_TIMEOUT, task).await {
+        Ok(Ok(outcome)) => outcome.with_context(|| events(&cluster, &namespace)),
+        Ok(Err(panic)) => {
+            let payload = panic.into_panic();
+            let text = payload.downcast_ref::<String>().cloned().or_else(|| {
+                payload
+                    .downcast_ref::<&str>()
+                    .map(|text| (*text).to_owned())
+            });
+            Err(anyhow!(text.unwrap_or_else(|| "panicked".to_owned())))
+                .with_context(|| events(&cluster, &namespace))
+        }
+        Err(_) => {
+            abort.abort();
+            Err(anyhow!("not done after {} s", SCENARIO_TIMEOUT.as_secs()))
+                .with_context(|| events(&cluster, &namespace))
+        }
+    }
+}
+
+/// What happened in the namespace, for a failure's report.
+fn events(cluster: &Cluster, namespace: &str) -> String {
+    let ask = |arguments: &[&str]| match cluster.try_skiff(arguments) {
+        Ok(written) => written.stdout + &written.stderr,
+        Err(error) => error.to_string(),
+    };
+    format!(
+        "in namespace {namespace}:\n{}\n{}",
+        ask(&["get", "pods", "-n", namespace, "-o", "wide"]),
+        ask(&["get", "events", "-n", namespace])
+    )
+}

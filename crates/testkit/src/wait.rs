@@ -1,0 +1,132 @@
+//! Waiting for the cluster to be as a test expects it, by watching, never by sleeping.
+
+use anyhow::{anyhow, bail};
+use api::Kind;
+use client::Client;
+use client::informer::{InformerOptions, informer};
+use futures::StreamExt;
+use kube::ResourceExt;
+use kube::runtime::watcher::Event;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+/// How long a state may take to come; generous, since test machines are slow and shared.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between attempts at something that cannot be watched.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// Which objects are waited for.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    pub namespace: String,
+    pub labels: String,
+    pub fields: String,
+}
+
+impl Selection {
+    /// Objects of one namespace.
+    pub fn namespace(namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Those of them with these labels.
+    pub fn labels(mut self, labels: &str) -> Self {
+        labels.clone_into(&mut self.labels);
+        self
+    }
+
+    /// The one of them with this name.
+    pub fn name(mut self, name: &str) -> Self {
+        self.fields = format!("metadata.name={name}");
+        self
+    }
+}
+
+/// Waits until `holds` is true of the selected objects, by name; returns them.
+///
+/// # Errors
+/// When it does not come true in time; says what is there instead.
+pub async fn until<K>(
+    client: &Client,
+    selection: Selection,
+    what: &str,
+    mut holds: impl FnMut(&BTreeMap<String, K>) -> bool,
+) -> anyhow::Result<BTreeMap<String, K>>
+where
+    K: Kind + ResourceExt + Clone + 'static,
+{
+    let options = InformerOptions {
+        namespace: selection.namespace.clone(),
+        label_selector: selection.labels.clone(),
+        field_selector: selection.fields.clone(),
+    };
+    let mut objects = BTreeMap::new();
+    let mut events = pin!(informer::<K>(client.clone(), options));
+    let waiting = async {
+        let mut complete = false;
+        while let Some(event) = events.next().await {
+            match event? {
+                Event::Init => {
+                    objects.clear();
+                    complete = false;
+                }
+                Event::InitDone => complete = true,
+                Event::InitApply(object) | Event::Apply(object) => {
+                    objects.insert(object.name_any(), object);
+                }
+                Event::Delete(object) => {
+                    objects.remove(&object.name_any());
+                }
+            }
+            if complete && holds(&objects) {
+                return Ok(());
+            }
+        }
+        bail!("the watch has ended")
+    };
+    match tokio::time::timeout(PATIENCE, waiting).await {
+        Ok(Ok(())) => Ok(objects),
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            let state: Vec<String> = objects.values().map(describe).collect();
+            bail!(
+                "not after {} s: {what}; there is:\n{}",
+                PATIENCE.as_secs(),
+                state.join("\n")
+            )
+        }
+    }
+}
+
+fn describe<K: Kind>(object: &K) -> String {
+    String::from_utf8_lossy(&object.encode()).into_owned()
+}
+
+/// Tries again until the attempt succeeds: for what cannot be watched, such as a connection.
+///
+/// # Errors
+/// The last attempt's error, when none succeeds in time.
+pub async fn eventually<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<T>>,
+{
+    let mut last = anyhow!("never tried");
+    let trying = async {
+        loop {
+            match attempt().await {
+                Ok(value) => return value,
+                Err(error) => last = error,
+            }
+            tokio::time::sleep(TRY_AGAIN).await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, trying).await {
+        Ok(value) => Ok(value),
+        Err(_) => Err(last.context(format!("not after {} s: {what}", PATIENCE.as_secs()))),
+    }
+}

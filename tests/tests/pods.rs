@@ -1,0 +1,165 @@
+//! Single pods, from manifest to Ready and to their end.
+
+use anyhow::ensure;
+use client::{Api, DeleteOptions};
+use k8s_openapi::api::core::v1::Pod;
+use std::process::ExitCode;
+use testkit::suite::Scene;
+use testkit::{Options, manifest, scenarios, suite};
+use tests::{pods, web};
+
+fn main() -> ExitCode {
+    suite::run(
+        Options::default(),
+        &["busybox", "testserver-v1"],
+        scenarios![
+            a_pod_becomes_ready,
+            a_pod_ends_and_is_gone,
+            a_container_that_fails_is_started_again,
+            containers_share_network_and_volume,
+            a_missing_image_is_told,
+            a_pod_that_fits_nowhere_is_told,
+        ],
+    )
+}
+
+async fn a_pod_becomes_ready(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: server}
+spec:
+  containers:
+  - name: server
+    image: skiff.test/testserver:v1
+    readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1}
+"#;
+    manifest::create(scene.cluster.client(), &scene.namespace, yaml).await?;
+    let pod = pods::ready(scene, "server").await?;
+    ensure!(
+        pods::node(&pod) == "node-1",
+        "it is on {}",
+        pods::node(&pod)
+    );
+    let body = web::get(
+        &scene.cluster,
+        &format!("http://{}:8080/hostname", pods::address(&pod)),
+    )?;
+    ensure!(body == "server", "its host name is {body:?}");
+    Ok(())
+}
+
+async fn a_pod_ends_and_is_gone(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: once}
+spec:
+  restartPolicy: Never
+  containers:
+  - {name: main, image: "skiff.test/busybox:1", command: [sh, -c, "exit 3"]}
+"#;
+    let client = scene.cluster.client();
+    manifest::create(client, &scene.namespace, yaml).await?;
+    let pod = pods::one(scene, "once", "it has failed", |pod| {
+        pods::phase(pod) == "Failed"
+    })
+    .await?;
+    let state = pods::container(&pod, "main").and_then(|status| status.state.clone());
+    let code = state
+        .and_then(|state| state.terminated)
+        .map(|ended| ended.exit_code);
+    ensure!(code == Some(3), "its exit code is {code:?}");
+    let api: Api<Pod> = Api::namespaced(client, &scene.namespace);
+    api.delete("once", &DeleteOptions::default()).await?;
+    pods::until(scene, "", "the pod is gone", |pods| pods.is_empty()).await?;
+    Ok(())
+}
+
+async fn a_container_that_fails_is_started_again(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: failing}
+spec:
+  containers:
+  - {name: main, image: "skiff.test/busybox:1", command: [sh, -c, "exit 1"]}
+"#;
+    manifest::create(scene.cluster.client(), &scene.namespace, yaml).await?;
+    pods::one(scene, "failing", "it backs off", |pod| {
+        pods::restarts(pod, "main") >= 1 && pods::waiting_reason(pod, "main") == "CrashLoopBackOff"
+    })
+    .await?;
+    Ok(())
+}
+
+async fn containers_share_network_and_volume(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: pair}
+spec:
+  volumes: [{name: shared, emptyDir: {}}]
+  containers:
+  - name: server
+    image: skiff.test/testserver:v1
+    volumeMounts: [{name: shared, mountPath: /shared}]
+  - name: client
+    image: skiff.test/busybox:1
+    command: [sh, -c, "until wget -q -O /shared/answer http://127.0.0.1:8080/version; do sleep 0.1; done; touch /tmp/done; exec sleep 1000"]
+    volumeMounts: [{name: shared, mountPath: /shared}]
+    readinessProbe: {exec: {command: [test, -f, /tmp/done]}, periodSeconds: 1}
+"#;
+    manifest::create(scene.cluster.client(), &scene.namespace, yaml).await?;
+    let pod = pods::ready(scene, "pair").await?;
+    let url = format!("http://{}:8080/file/shared/answer", pods::address(&pod));
+    let body = web::get(&scene.cluster, &url)?;
+    ensure!(body == "v1", "the other container read {body:?}");
+    Ok(())
+}
+
+async fn a_missing_image_is_told(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: missing}
+spec:
+  containers:
+  - {name: main, image: "127.0.0.1:1/no/such:image"}
+"#;
+    manifest::create(scene.cluster.client(), &scene.namespace, yaml).await?;
+    pods::one(scene, "missing", "the pull fails", |pod| {
+        matches!(
+            pods::waiting_reason(pod, "main"),
+            "ErrImagePull" | "ImagePullBackOff"
+        )
+    })
+    .await?;
+    Ok(())
+}
+
+async fn a_pod_that_fits_nowhere_is_told(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: huge}
+spec:
+  containers:
+  - name: main
+    image: skiff.test/busybox:1
+    resources: {requests: {memory: 10Ti}}
+"#;
+    manifest::create(scene.cluster.client(), &scene.namespace, yaml).await?;
+    let pod = pods::one(scene, "huge", "it is unschedulable", |pod| {
+        let conditions = pod
+            .status
+            .iter()
+            .flat_map(|s| s.conditions.iter().flatten());
+        conditions
+            .into_iter()
+            .any(|c| c.type_ == "PodScheduled" && c.reason.as_deref() == Some("Unschedulable"))
+    })
+    .await?;
+    ensure!(pods::node(&pod).is_empty());
+    Ok(())
+}

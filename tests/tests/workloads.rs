@@ -1,0 +1,272 @@
+//! A web application on three nodes: Deployment, Service, configuration, and what happens to
+//! it: scaling, updates, failures, and its end.
+
+use anyhow::{Context, ensure};
+use client::{Api, DeleteOptions, PatchKind};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use testkit::suite::Scene;
+use testkit::wait::{self, Selection};
+use testkit::{Options, manifest, scenarios, suite};
+use tests::web::Load;
+use tests::{pods, web};
+
+fn main() -> ExitCode {
+    suite::run(
+        Options {
+            nodes: 3,
+            ..Options::default()
+        },
+        &["busybox", "testserver-v1", "testserver-v2"],
+        scenarios![
+            an_application_serves,
+            it_scales_up_and_down,
+            an_update_loses_no_request,
+            a_killed_container_is_started_again,
+            a_deleted_namespace_leaves_nothing,
+            the_pods_of_a_killed_node_are_replaced,
+        ],
+    )
+}
+
+async fn start(scene: &Scene, replicas: u8) -> anyhow::Result<()> {
+    let yaml = web::manifest(replicas, "v1");
+    manifest::create(scene.cluster.client(), &scene.namespace, &yaml).await?;
+    all_ready(scene, replicas).await
+}
+
+async fn all_ready(scene: &Scene, replicas: u8) -> anyhow::Result<()> {
+    let what = format!("{replicas} pods are Ready and no other is there");
+    pods::until(scene, "app=web", &what, |pods| {
+        pods.len() == usize::from(replicas) && pods.values().all(pods::is_ready)
+    })
+    .await?;
+    Ok(())
+}
+
+async fn service(scene: &Scene) -> anyhow::Result<(String, i32)> {
+    let api: Api<Service> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+    let spec = api
+        .get("web")
+        .await?
+        .spec
+        .context("the Service has no spec")?;
+    let address = spec.cluster_ip.context("the Service has no address")?;
+    let port = spec
+        .ports
+        .iter()
+        .flatten()
+        .next()
+        .and_then(|port| port.node_port);
+    Ok((address, port.context("the Service has no node port")?))
+}
+
+async fn patch(scene: &Scene, change: serde_json::Value) -> anyhow::Result<()> {
+    let api: Api<Deployment> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+    api.patch("web", PatchKind::Strategic, &change).await?;
+    Ok(())
+}
+
+fn image(version: &str) -> serde_json::Value {
+    let image = format!("skiff.test/testserver:{version}");
+    json!({"spec": {"template": {"spec": {"containers": [{"name": "server", "image": image}]}}}})
+}
+
+async fn an_application_serves(scene: &Scene) -> anyhow::Result<()> {
+    start(scene, 3).await?;
+    let cluster = &scene.cluster;
+    let (address, node_port) = service(scene).await?;
+    let found = pods::until(scene, "app=web", "any", |_| true).await?;
+    let nodes: BTreeSet<&str> = found.values().map(pods::node).collect();
+    ensure!(nodes.len() == 3, "the pods are on {nodes:?} only");
+
+    for node in cluster.nodes() {
+        let url = format!(
+            "http://{}:{node_port}/env/GREETING",
+            cluster.node_address(&node)
+        );
+        wait::eventually("the node port answers", async || {
+            let body = web::get(cluster, &url)?;
+            ensure!(body == "hello", "{url}: {body:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    let body = web::get(cluster, &format!("http://{address}/env/PASSWORD"))?;
+    ensure!(body == "open sesame", "the secret is {body:?}");
+    for (page, expected) in [
+        ("shared/page.txt", "from the sidecar"),
+        ("config/page.txt", "from the config map"),
+    ] {
+        let body = web::get(cluster, &format!("http://{address}/file/{page}"))?;
+        ensure!(body == expected, "{page}: {body:?}");
+    }
+    for node in cluster.nodes() {
+        let name = format!("web.{}.svc.cluster.local", scene.namespace);
+        ask_from_pod(
+            scene,
+            &node,
+            &[
+                &format!("http://{address}/version"),
+                &format!("http://{name}/version"),
+                "http://web/version",
+            ],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Runs a pod on the node that asks for each page once and succeeds only if all answer.
+async fn ask_from_pod(scene: &Scene, node: &str, urls: &[&str]) -> anyhow::Result<()> {
+    let commands: Vec<String> = urls
+        .iter()
+        .map(|url| format!("timeout 10 wget -q -O - {url}"))
+        .collect();
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": format!("ask-{node}"), "labels": {"role": "ask"}},
+        "spec": {
+            "nodeName": node,
+            "restartPolicy": "Never",
+            "containers": [{
+                "name": "ask", "image": "skiff.test/busybox:1",
+                "command": ["sh", "-c", commands.join(" && ")],
+            }],
+        },
+    });
+    let client = scene.cluster.client();
+    manifest::create(client, &scene.namespace, &pod.to_string()).await?;
+    let name = format!("ask-{node}");
+    let ended = |pod: &Pod| matches!(pods::phase(pod), "Succeeded" | "Failed");
+    let pod = pods::one(scene, &name, "it has asked", ended).await?;
+    ensure!(
+        pods::phase(&pod) == "Succeeded",
+        "from {node}: {:?}",
+        pod.status
+    );
+    Ok(())
+}
+
+async fn it_scales_up_and_down(scene: &Scene) -> anyhow::Result<()> {
+    start(scene, 1).await?;
+    patch(scene, json!({"spec": {"replicas": 6}})).await?;
+    all_ready(scene, 6).await?;
+    patch(scene, json!({"spec": {"replicas": 2}})).await?;
+    all_ready(scene, 2).await?;
+    patch(scene, json!({"spec": {"replicas": 0}})).await?;
+    pods::until(scene, "app=web", "no pod is left", |pods| pods.is_empty()).await?;
+    Ok(())
+}
+
+async fn an_update_loses_no_request(scene: &Scene) -> anyhow::Result<()> {
+    start(scene, 3).await?;
+    let (_, node_port) = service(scene).await?;
+    let cluster = &scene.cluster;
+    let url = format!(
+        "http://{}:{node_port}/version",
+        cluster.node_address("node-1")
+    );
+    wait::eventually("the node port answers", async || web::get(cluster, &url)).await?;
+
+    let load = Load::start(cluster, &url, 50, 20)?;
+    patch(scene, image("v2")).await?;
+    let updated = |pod: &Pod| {
+        let spec = pod.spec.as_ref();
+        spec.is_some_and(|s| s.containers[0].image.as_deref() == Some("skiff.test/testserver:v2"))
+    };
+    pods::until(
+        scene,
+        "app=web",
+        "all pods are of the new version",
+        |pods| pods.len() == 3 && pods.values().all(|pod| updated(pod) && pods::is_ready(pod)),
+    )
+    .await?;
+    let report = load.finish().await?;
+    ensure!(report["sent"] == 1000, "{report}");
+    ensure!(report["failed"] == 0, "{report}");
+    let seen = |version: &str| report["bodies"][version].as_u64().unwrap_or(0) > 0;
+    ensure!(seen("v1") && seen("v2"), "{report}");
+
+    let api: Api<ReplicaSet> = Api::namespaced(cluster.client(), &scene.namespace);
+    let sets = api.list(&client::ListOptions::default()).await?.items;
+    ensure!(sets.len() == 2, "there are {} replica sets", sets.len());
+    Ok(())
+}
+
+async fn a_killed_container_is_started_again(scene: &Scene) -> anyhow::Result<()> {
+    start(scene, 1).await?;
+    let found = pods::until(scene, "app=web", "any", |_| true).await?;
+    let (name, pod) = found.iter().next().context("no pod is there")?;
+    let url = format!("http://{}:8080/exit/1", pods::address(pod));
+    // The server ends instead of answering.
+    ensure!(web::get(&scene.cluster, &url).is_err());
+    let pod = pods::one(scene, name, "it has been started again", |pod| {
+        pods::restarts(pod, "server") == 1 && pods::is_ready(pod)
+    })
+    .await?;
+    ensure!(pods::restarts(&pod, "sidecar") == 0);
+    Ok(())
+}
+
+async fn a_deleted_namespace_leaves_nothing(scene: &Scene) -> anyhow::Result<()> {
+    start(scene, 3).await?;
+    let client = scene.cluster.client();
+    let api: Api<Namespace> = Api::all(client);
+    api.delete(&scene.namespace, &DeleteOptions::default())
+        .await?;
+    let selection = Selection::default().name(&scene.namespace);
+    wait::until::<Namespace>(client, selection, "the namespace is gone", |found| {
+        found.is_empty()
+    })
+    .await?;
+    let found: Api<Pod> = Api::namespaced(client, &scene.namespace);
+    ensure!(
+        found
+            .list(&client::ListOptions::default())
+            .await?
+            .items
+            .is_empty()
+    );
+
+    for node in scene.cluster.nodes() {
+        wait::eventually("the node is clean", async || {
+            let folder = scene
+                .cluster
+                .folder()
+                .join("nodes")
+                .join(&node)
+                .join("kubelet/pods");
+            let pods: Vec<_> = std::fs::read_dir(&folder)?.collect();
+            ensure!(
+                pods.is_empty(),
+                "{} has {} pods",
+                folder.display(),
+                pods.len()
+            );
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn the_pods_of_a_killed_node_are_replaced(scene: &Scene) -> anyhow::Result<()> {
+    start(scene, 3).await?;
+    let victim = "node-3";
+    scene.cluster.skiff(&["node-process", "kill", victim])?;
+    let replaced = pods::until(scene, "app=web", "three pods are Ready elsewhere", |pods| {
+        pods.values()
+            .filter(|pod| pods::node(pod) != victim && pods::is_ready(pod))
+            .count()
+            == 3
+    })
+    .await;
+    scene.cluster.skiff(&["node-process", "start", victim])?;
+    replaced?;
+    // Back again, the node lets go of the pods it had.
+    all_ready(scene, 3).await
+}
