@@ -17,6 +17,7 @@ pub mod kind;
 pub mod labels;
 pub mod names;
 pub mod object;
+pub mod options;
 pub mod pod;
 pub mod quantity;
 pub mod schema;

@@ -1,0 +1,11 @@
+//! Authentication: who a request is from.
+//!
+//! Client certificates are read once per connection; ServiceAccount tokens are checked once and
+//! remembered for a short time. Impersonation is resolved here and authorized by the caller's
+//! own rights.
+
+mod layer;
+mod token;
+
+pub use layer::{AuthnLayer, AuthnService};
+pub use token::{BoundObject, Claims, ServiceAccountTokens, TokenConfig, TokenError};

@@ -1,0 +1,359 @@
+//! ServiceAccount tokens: JWTs signed with ES256, bound to an audience and, optionally, to a pod,
+//! secret or node (`k8s.io/kubernetes/pkg/serviceaccount`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Kind;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
+use ring::rand::SystemRandom;
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::core::Core;
+use crate::user::User;
+
+/// How long a checked token is taken as checked.
+const REMEMBER: Duration = Duration::from_secs(10);
+/// Checked tokens that are remembered.
+const REMEMBERED: u64 = 10_000;
+/// Longest token that is looked at, in bytes.
+const MAX_TOKEN_BYTES: usize = 16 << 10;
+
+/// Why a token is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("the token is not a JWT of this cluster")]
+    Malformed,
+    #[error("the token's signature does not match")]
+    Signature,
+    #[error("the token is for another issuer")]
+    Issuer,
+    #[error("the token is for another audience")]
+    Audience,
+    #[error("the token has expired or is not valid yet")]
+    Time,
+    #[error("{kind} {name:?}, which the token is bound to, is gone")]
+    Unbound { kind: &'static str, name: String },
+    #[error("the signing key cannot be read: {0}")]
+    Key(String),
+    #[error("the apiserver has no key to sign tokens with")]
+    NoSigningKey,
+}
+
+/// An object that a token lives and dies with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundObject {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+}
+
+/// The private claims of a token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubernetesClaims {
+    pub namespace: String,
+    pub serviceaccount: BoundObject,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<BoundObject>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<BoundObject>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<BoundObject>,
+}
+
+/// What a token says. Times in seconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    pub aud: Vec<String>,
+    pub exp: i64,
+    pub iat: i64,
+    pub iss: String,
+    pub jti: String,
+    pub nbf: i64,
+    pub sub: String,
+    #[serde(rename = "kubernetes.io")]
+    pub kubernetes: KubernetesClaims,
+}
+
+/// Keys and issuer of tokens.
+#[derive(Clone, Debug, Default)]
+pub struct TokenConfig {
+    pub issuer: String,
+    /// PKCS#8 PEM of the key that new tokens are signed with.
+    pub signing_key_pem: Option<Vec<u8>>,
+    /// SubjectPublicKeyInfo PEM of keys that tokens are accepted from.
+    pub public_keys_pem: Vec<Vec<u8>>,
+}
+
+/// Signs and checks tokens.
+pub struct ServiceAccountTokens {
+    issuer: String,
+    signer: Option<(EcdsaKeyPair, String)>,
+    /// Uncompressed points with their key ids.
+    verifiers: Vec<(UnparsedPublicKey<Vec<u8>>, String, Vec<u8>)>,
+    random: SystemRandom,
+    checked: moka::sync::Cache<String, Arc<(Claims, User)>>,
+}
+
+impl ServiceAccountTokens {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// When a key is not an EC key on P-256.
+    pub fn new(config: &TokenConfig) -> Result<Self, TokenError> {
+        let random = SystemRandom::new();
+        let mut verifiers = Vec::new();
+        for pem in &config.public_keys_pem {
+            verifiers.push(verifier(&public_point(pem)?));
+        }
+        let signer = match &config.signing_key_pem {
+            None => None,
+            Some(pem) => {
+                use ring::signature::KeyPair;
+                let der = pem_body(pem)?;
+                let pair =
+                    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der, &random)
+                        .map_err(|error| TokenError::Key(error.to_string()))?;
+                let point = pair.public_key().as_ref().to_vec();
+                let own = verifier(&point);
+                let id = own.1.clone();
+                if !verifiers.iter().any(|(_, other, _)| *other == id) {
+                    verifiers.push(own);
+                }
+                Some((pair, id))
+            }
+        };
+        Ok(Self {
+            issuer: config.issuer.clone(),
+            signer,
+            verifiers,
+            random,
+            checked: moka::sync::Cache::builder()
+                .max_capacity(REMEMBERED)
+                .time_to_live(REMEMBER)
+                .build(),
+        })
+    }
+
+    /// The issuer, which is also the audience of tokens for the apiserver.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// The keys as a JSON Web Key Set.
+    pub fn key_set(&self) -> serde_json::Value {
+        let keys: Vec<_> = self
+            .verifiers
+            .iter()
+            .filter(|(_, _, point)| point.len() == 65)
+            .map(|(_, id, point)| {
+                serde_json::json!({
+                    "use": "sig", "kty": "EC", "kid": id, "crv": "P-256", "alg": "ES256",
+                    "x": BASE64.encode(&point[1..33]), "y": BASE64.encode(&point[33..65]),
+                })
+            })
+            .collect();
+        serde_json::json!({ "keys": keys })
+    }
+
+    /// Signs claims.
+    ///
+    /// # Errors
+    /// When there is no signing key.
+    pub fn sign(&self, claims: &Claims) -> Result<String, TokenError> {
+        let (pair, id) = self.signer.as_ref().ok_or(TokenError::NoSigningKey)?;
+        let header = serde_json::json!({"alg": "ES256", "kid": id});
+        let encode = |json: Vec<u8>| BASE64.encode(json);
+        let body = serde_json::to_vec(claims).map_err(|_| TokenError::Malformed)?;
+        let message = format!(
+            "{}.{}",
+            encode(header.to_string().into_bytes()),
+            encode(body)
+        );
+        let signature = pair
+            .sign(&self.random, message.as_bytes())
+            .map_err(|_| TokenError::Key("signing failed".to_owned()))?;
+        Ok(format!("{message}.{}", BASE64.encode(signature.as_ref())))
+    }
+
+    /// Who a token for the apiserver itself belongs to.
+    ///
+    /// # Errors
+    /// When it is not valid now.
+    pub async fn authenticate(&self, core: &Core, token: &str) -> Result<Arc<User>, TokenError> {
+        let checked = self.check(core, token, &[]).await?;
+        Ok(Arc::new(checked.1.clone()))
+    }
+
+    /// Checks a token for any of `audiences` (empty: the apiserver's own).
+    ///
+    /// # Errors
+    /// When it is not valid now.
+    pub async fn check(
+        &self,
+        core: &Core,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Arc<(Claims, User)>, TokenError> {
+        let checked = match self.checked.get(token) {
+            Some(checked) => checked,
+            None => {
+                let claims = self.verify(token)?;
+                let user = self.bound_user(core, &claims).await?;
+                let checked = Arc::new((claims, user));
+                self.checked.insert(token.to_owned(), checked.clone());
+                checked
+            }
+        };
+        let claims = &checked.0;
+        let now = core.clock.now().as_second();
+        if now >= claims.exp || now < claims.nbf {
+            return Err(TokenError::Time);
+        }
+        let wanted = |audience: &String| {
+            if audiences.is_empty() {
+                *audience == self.issuer
+            } else {
+                audiences.contains(audience)
+            }
+        };
+        if !claims.aud.iter().any(wanted) {
+            return Err(TokenError::Audience);
+        }
+        Ok(checked)
+    }
+
+    fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::Malformed);
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (header, body) = message.split_once('.').ok_or(TokenError::Malformed)?;
+        let decode = |part: &str| BASE64.decode(part).map_err(|_| TokenError::Malformed);
+        #[derive(Deserialize)]
+        struct Header {
+            alg: String,
+        }
+        let header: Header =
+            serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Malformed)?;
+        if header.alg != "ES256" {
+            return Err(TokenError::Malformed);
+        }
+        let signature = decode(signature)?;
+        let valid = self
+            .verifiers
+            .iter()
+            .any(|(key, _, _)| key.verify(message.as_bytes(), &signature).is_ok());
+        if !valid {
+            return Err(TokenError::Signature);
+        }
+        let claims: Claims =
+            serde_json::from_slice(&decode(body)?).map_err(|_| TokenError::Malformed)?;
+        if claims.iss != self.issuer {
+            return Err(TokenError::Issuer);
+        }
+        Ok(claims)
+    }
+
+    async fn bound_user(&self, core: &Core, claims: &Claims) -> Result<User, TokenError> {
+        let own = &claims.kubernetes;
+        let namespace = own.namespace.as_str();
+        bound::<ServiceAccount>(core, namespace, &own.serviceaccount).await?;
+        let mut extra = std::collections::BTreeMap::new();
+        extra.insert(
+            "authentication.kubernetes.io/credential-id".to_owned(),
+            vec![format!("JTI={}", claims.jti)],
+        );
+        let mut tell = |kind: &str, object: &BoundObject| {
+            for (what, value) in [("name", &object.name), ("uid", &object.uid)] {
+                extra.insert(
+                    format!("authentication.kubernetes.io/{kind}-{what}"),
+                    vec![value.clone()],
+                );
+            }
+        };
+        if let Some(pod) = &own.pod {
+            bound::<Pod>(core, namespace, pod).await?;
+            tell("pod", pod);
+        }
+        if let Some(secret) = &own.secret {
+            bound::<Secret>(core, namespace, secret).await?;
+        }
+        if let Some(node) = &own.node {
+            if own.pod.is_none() {
+                bound::<Node>(core, "", node).await?;
+            }
+            tell("node", node);
+        }
+        let mut user = User::authenticated(
+            format!(
+                "system:serviceaccount:{namespace}:{}",
+                own.serviceaccount.name
+            ),
+            vec![
+                "system:serviceaccounts".to_owned(),
+                format!("system:serviceaccounts:{namespace}"),
+            ],
+        );
+        user.uid.clone_from(&own.serviceaccount.uid);
+        user.extra = extra;
+        Ok(user)
+    }
+}
+
+async fn bound<K: Kind>(
+    core: &Core,
+    namespace: &str,
+    object: &BoundObject,
+) -> Result<(), TokenError> {
+    let key = crate::request::object_key(K::ROW, namespace, &object.name);
+    let found = core.find(K::ROW, &key).await.ok().flatten();
+    if found.is_some_and(|version| object.uid.is_empty() || *version.uid == *object.uid) {
+        Ok(())
+    } else {
+        Err(TokenError::Unbound {
+            kind: K::ROW.kind,
+            name: object.name.clone(),
+        })
+    }
+}
+
+fn verifier(point: &[u8]) -> (UnparsedPublicKey<Vec<u8>>, String, Vec<u8>) {
+    let digest = ring::digest::digest(&ring::digest::SHA256, point);
+    let id = BASE64.encode(digest.as_ref());
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point.to_vec());
+    (key, id, point.to_vec())
+}
+
+fn pem_body(pem: &[u8]) -> Result<Vec<u8>, TokenError> {
+    let text = String::from_utf8_lossy(pem);
+    let body: String = text
+        .lines()
+        .filter(|line| !line.starts_with("-----"))
+        .collect();
+    base64::engine::general_purpose::STANDARD
+        .decode(body.trim())
+        .map_err(|error| TokenError::Key(error.to_string()))
+}
+
+/// The uncompressed point of a P-256 key: the last 65 bytes of its SubjectPublicKeyInfo. A private
+/// key in PKCS#8 serves as well.
+fn public_point(pem: &[u8]) -> Result<Vec<u8>, TokenError> {
+    let der = pem_body(pem)?;
+    if pem.windows(11).any(|window| window == b"PRIVATE KEY") {
+        use ring::signature::KeyPair;
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der, &SystemRandom::new())
+                .map_err(|error| TokenError::Key(error.to_string()))?;
+        return Ok(pair.public_key().as_ref().to_vec());
+    }
+    let start = der.len().checked_sub(65).filter(|start| der[*start] == 4);
+    start
+        .map(|start| der[start..].to_vec())
+        .ok_or_else(|| TokenError::Key("not a P-256 public key".to_owned()))
+}

@@ -1,0 +1,11 @@
+//! Authorization: RBAC, evaluated from the cache.
+
+mod attributes;
+mod escalation;
+mod layer;
+mod rbac;
+
+pub use attributes::{Attributes, impersonation_attributes, of_request};
+pub use escalation::check as check_escalation;
+pub use layer::{AuthzLayer, AuthzService};
+pub use rbac::{Rbac, Scope};

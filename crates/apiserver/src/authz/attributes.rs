@@ -1,0 +1,116 @@
+//! What RBAC decides by.
+
+use std::fmt;
+
+use crate::request::{Request, Subject};
+use crate::user::User;
+
+/// A resource request or a path request in RBAC's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attributes {
+    Resource {
+        verb: String,
+        group: String,
+        resource: String,
+        subresource: String,
+        namespace: String,
+        name: String,
+    },
+    Path {
+        verb: String,
+        path: String,
+    },
+}
+
+/// What a request asks for.
+pub fn of_request(request: &Request) -> Attributes {
+    match &request.subject {
+        Subject::Resource { verb, target } => Attributes::Resource {
+            verb: verb.as_str().to_owned(),
+            group: target.row.group.to_owned(),
+            resource: target.row.plural.to_owned(),
+            subresource: target.subresource.clone(),
+            namespace: if target.row.kind == "Namespace" {
+                target.name.clone()
+            } else {
+                target.namespace.clone()
+            },
+            name: target.name.clone(),
+        },
+        Subject::Path { path, method, .. } => Attributes::Path {
+            verb: (*method).to_owned(),
+            path: path.clone(),
+        },
+    }
+}
+
+/// What one needs the right to do in order to act as `user`.
+pub fn impersonation_attributes(user: &User) -> Vec<Attributes> {
+    let may = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
+        Attributes::Resource {
+            verb: "impersonate".to_owned(),
+            group: group.to_owned(),
+            resource: resource.to_owned(),
+            subresource: subresource.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    };
+    let mut all = Vec::new();
+    let account = user
+        .name
+        .strip_prefix("system:serviceaccount:")
+        .and_then(|a| a.split_once(':'));
+    match account {
+        Some((namespace, name)) => all.push(may("", "serviceaccounts", "", namespace, name)),
+        None => all.push(may("", "users", "", "", &user.name)),
+    }
+    all.extend(
+        user.groups
+            .iter()
+            .map(|group| may("", "groups", "", "", group)),
+    );
+    if !user.uid.is_empty() {
+        all.push(may("authentication.k8s.io", "uids", "", "", &user.uid));
+    }
+    for (key, values) in &user.extra {
+        for value in values {
+            all.push(may("authentication.k8s.io", "userextras", key, "", value));
+        }
+    }
+    all
+}
+
+impl Attributes {
+    /// The sentence of a refusal, as Kubernetes words it.
+    pub fn refusal(&self, user: &User) -> String {
+        format!("User {:?} cannot {self}", user.name)
+    }
+}
+
+impl fmt::Display for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path { verb, path } => write!(f, "{verb} path {path:?}"),
+            Self::Resource {
+                verb,
+                group,
+                resource,
+                subresource,
+                namespace,
+                ..
+            } => {
+                let slash = if subresource.is_empty() { "" } else { "/" };
+                write!(
+                    f,
+                    "{verb} resource \"{resource}{slash}{subresource}\" in API group {group:?}"
+                )?;
+                if namespace.is_empty() {
+                    write!(f, " at the cluster scope")
+                } else {
+                    write!(f, " in the namespace {namespace:?}")
+                }
+            }
+        }
+    }
+}

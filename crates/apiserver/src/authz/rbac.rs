@@ -1,0 +1,300 @@
+//! RBAC: roles and bindings of the cache, compiled by subject, and compiled anew when one of them
+//! has changed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use api::{ApiError, Kind, KindRow};
+use arc_swap::ArcSwapOption;
+use k8s_openapi::api::rbac::v1::{
+    ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
+};
+
+use super::Attributes;
+use crate::cache::{Cache, Filter};
+use crate::user::{MASTERS, User};
+
+/// Where rules hold.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    Cluster,
+    Namespace(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Who {
+    User(String),
+    Group(String),
+}
+
+type Rules = Arc<Vec<PolicyRule>>;
+
+struct Compiled {
+    /// Last changes of the four resources.
+    changed: [u64; 4],
+    rules: HashMap<(Scope, Who), Vec<Rules>>,
+}
+
+/// The authorizer.
+#[derive(Default)]
+pub struct Rbac {
+    compiled: ArcSwapOption<Compiled>,
+}
+
+fn rows() -> [&'static KindRow; 4] {
+    [
+        Role::ROW,
+        RoleBinding::ROW,
+        ClusterRole::ROW,
+        ClusterRoleBinding::ROW,
+    ]
+}
+
+impl Rbac {
+    /// Whether `user` may do what `attributes` say.
+    ///
+    /// # Errors
+    /// 403 with Kubernetes' text.
+    pub fn authorize(
+        &self,
+        cache: &Cache,
+        user: &User,
+        attributes: &Attributes,
+    ) -> Result<(), ApiError> {
+        if self.allows(cache, user, attributes) {
+            return Ok(());
+        }
+        let refusal = attributes.refusal(user);
+        Err(match attributes {
+            Attributes::Path { .. } => {
+                ApiError::new(403, "Forbidden", format!("forbidden: {refusal}"))
+            }
+            Attributes::Resource {
+                group,
+                resource,
+                name,
+                ..
+            } => {
+                let qualified = if group.is_empty() {
+                    resource.clone()
+                } else {
+                    format!("{resource}.{group}")
+                };
+                let subject = if name.is_empty() {
+                    qualified
+                } else {
+                    format!("{qualified} {name:?}")
+                };
+                let mut error = ApiError::new(
+                    403,
+                    "Forbidden",
+                    format!("{subject} is forbidden: {refusal}"),
+                );
+                let details = error.status_mut().details.get_or_insert_default();
+                details.group = (!group.is_empty()).then(|| group.clone());
+                details.kind = Some(resource.clone());
+                details.name = (!name.is_empty()).then(|| name.clone());
+                error
+            }
+        })
+    }
+
+    /// The same as a yes or no.
+    pub fn allows(&self, cache: &Cache, user: &User, attributes: &Attributes) -> bool {
+        if user.in_group(MASTERS) {
+            return true;
+        }
+        let namespace = match attributes {
+            Attributes::Resource { namespace, .. } => namespace.as_str(),
+            Attributes::Path { .. } => "",
+        };
+        self.visit(cache, user, namespace, |rules| {
+            rules.iter().any(|rule| rule_allows(rule, attributes))
+        })
+    }
+
+    /// All rules that hold for `user` in a namespace (empty: in the whole cluster).
+    pub fn rules_of(&self, cache: &Cache, user: &User, namespace: &str) -> Vec<PolicyRule> {
+        let mut all = Vec::new();
+        self.visit(cache, user, namespace, |rules| {
+            all.extend(rules.iter().cloned());
+            false
+        });
+        all
+    }
+
+    /// Shows every set of rules of the user until `found` says yes.
+    fn visit(
+        &self,
+        cache: &Cache,
+        user: &User,
+        namespace: &str,
+        mut found: impl FnMut(&[PolicyRule]) -> bool,
+    ) -> bool {
+        let compiled = self.compiled(cache);
+        let mut scopes = vec![Scope::Cluster];
+        if !namespace.is_empty() {
+            scopes.push(Scope::Namespace(namespace.to_owned()));
+        }
+        let groups = user.groups.iter().cloned().map(Who::Group);
+        let subjects: Vec<Who> = std::iter::once(Who::User(user.name.clone()))
+            .chain(groups)
+            .collect();
+        scopes.into_iter().any(|scope| {
+            subjects.iter().any(|who| {
+                let rules = compiled.rules.get(&(scope.clone(), who.clone()));
+                rules.into_iter().flatten().any(|rules| found(rules))
+            })
+        })
+    }
+
+    fn compiled(&self, cache: &Cache) -> Arc<Compiled> {
+        let changed = rows().map(|row| cache.resource(row).changed());
+        if let Some(compiled) = self.compiled.load_full()
+            && compiled.changed == changed
+        {
+            return compiled;
+        }
+        let compiled = Arc::new(compile(cache, changed));
+        self.compiled.store(Some(compiled.clone()));
+        compiled
+    }
+}
+
+fn objects<K: Kind>(cache: &Cache) -> Vec<K> {
+    let all = cache.resource(K::ROW).list(&Filter::everything(K::ROW, ""));
+    all.iter()
+        .filter_map(|version| match K::decode(&version.json) {
+            Ok(object) => Some(object),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, key = %version.key(), "passed over");
+                None
+            }
+        })
+        .collect()
+}
+
+fn compile(cache: &Cache, changed: [u64; 4]) -> Compiled {
+    let mut roles: HashMap<(Scope, String), Rules> = HashMap::new();
+    for role in objects::<ClusterRole>(cache) {
+        let name = role.metadata.name.unwrap_or_default();
+        roles.insert(
+            (Scope::Cluster, name),
+            Arc::new(role.rules.unwrap_or_default()),
+        );
+    }
+    for role in objects::<Role>(cache) {
+        let namespace = role.metadata.namespace.unwrap_or_default();
+        let name = role.metadata.name.unwrap_or_default();
+        roles.insert(
+            (Scope::Namespace(namespace), name),
+            Arc::new(role.rules.unwrap_or_default()),
+        );
+    }
+    let mut rules: HashMap<(Scope, Who), Vec<Rules>> = HashMap::new();
+    let mut bind = |scope: Scope, reference: &RoleRef, subjects: Option<Vec<Subject>>| {
+        let role_scope = if reference.kind == "ClusterRole" {
+            Scope::Cluster
+        } else {
+            scope.clone()
+        };
+        let Some(role) = roles.get(&(role_scope, reference.name.clone())) else {
+            return;
+        };
+        for subject in subjects.into_iter().flatten() {
+            if let Some(who) = who(&subject, &scope) {
+                rules
+                    .entry((scope.clone(), who))
+                    .or_default()
+                    .push(role.clone());
+            }
+        }
+    };
+    for binding in objects::<ClusterRoleBinding>(cache) {
+        bind(Scope::Cluster, &binding.role_ref, binding.subjects);
+    }
+    for binding in objects::<RoleBinding>(cache) {
+        let namespace = binding.metadata.namespace.unwrap_or_default();
+        bind(
+            Scope::Namespace(namespace),
+            &binding.role_ref,
+            binding.subjects,
+        );
+    }
+    Compiled { changed, rules }
+}
+
+fn who(subject: &Subject, scope: &Scope) -> Option<Who> {
+    match subject.kind.as_str() {
+        "User" => Some(Who::User(subject.name.clone())),
+        "Group" => Some(Who::Group(subject.name.clone())),
+        "ServiceAccount" => {
+            let namespace = match (subject.namespace.as_deref(), scope) {
+                (Some(namespace), _) if !namespace.is_empty() => namespace,
+                (_, Scope::Namespace(namespace)) => namespace,
+                _ => return None,
+            };
+            Some(Who::User(format!(
+                "system:serviceaccount:{namespace}:{}",
+                subject.name
+            )))
+        }
+        _ => None,
+    }
+}
+
+/// Whether one rule allows what `attributes` say.
+pub(super) fn rule_allows(rule: &PolicyRule, attributes: &Attributes) -> bool {
+    let has = |list: &Option<Vec<String>>, wanted: &str| {
+        list.iter()
+            .flatten()
+            .any(|item| item == "*" || item == wanted)
+    };
+    let verb_allowed = |verb: &str| rule.verbs.iter().any(|item| item == "*" || item == verb);
+    match attributes {
+        Attributes::Path { verb, path } => {
+            verb_allowed(verb)
+                && rule
+                    .non_resource_urls
+                    .iter()
+                    .flatten()
+                    .any(|url| path_matches(url, path))
+        }
+        Attributes::Resource {
+            verb,
+            group,
+            resource,
+            subresource,
+            name,
+            ..
+        } => {
+            let names = rule.resource_names.as_deref().unwrap_or_default();
+            verb_allowed(verb)
+                && has(&rule.api_groups, group)
+                && resource_matches(rule, resource, subresource)
+                && (names.is_empty() || names.contains(name))
+        }
+    }
+}
+
+fn path_matches(pattern: &str, path: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => path.starts_with(prefix),
+        None => pattern == path,
+    }
+}
+
+fn resource_matches(rule: &PolicyRule, resource: &str, subresource: &str) -> bool {
+    rule.resources.iter().flatten().any(|item| {
+        if item == "*" {
+            return true;
+        }
+        if subresource.is_empty() {
+            return item == resource;
+        }
+        match item.split_once('/') {
+            Some((left, right)) => (left == "*" || left == resource) && right == subresource,
+            None => false,
+        }
+    })
+}

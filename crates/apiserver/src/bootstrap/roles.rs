@@ -1,0 +1,395 @@
+//! Kubernetes' default ClusterRoles and bindings, and that of `system:dns`.
+
+use std::collections::BTreeMap;
+
+use api::{ApiError, Kind};
+use k8s_openapi::api::rbac::v1::{
+    AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use super::create_missing;
+use crate::core::Core;
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+const ALL: &str = "get,list,watch,create,update,patch,delete,deletecollection";
+const READ: &str = "get,list,watch";
+const WRITE: &str = "create,update,patch,delete,deletecollection";
+
+/// Creates the default roles and bindings that are missing.
+///
+/// # Errors
+/// When the store fails.
+pub async fn reconcile(core: &Core) -> Result<(), ApiError> {
+    for role in roles() {
+        create_missing(core, Box::new(role)).await?;
+    }
+    for binding in bindings() {
+        create_missing(core, Box::new(binding)).await?;
+    }
+    Ok(())
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(|item| item.trim().to_owned()).collect()
+}
+
+/// A rule from comma-separated lists; the core group is the empty item.
+fn rule(groups: &str, resources: &str, verbs: &str) -> PolicyRule {
+    PolicyRule {
+        api_groups: Some(list(groups)),
+        resources: Some(list(resources)),
+        verbs: list(verbs),
+        ..PolicyRule::default()
+    }
+}
+
+fn paths(urls: &str, verbs: &str) -> PolicyRule {
+    PolicyRule {
+        non_resource_urls: Some(list(urls)),
+        verbs: list(verbs),
+        ..PolicyRule::default()
+    }
+}
+
+fn labels(extra: &[(&str, &str)]) -> Option<BTreeMap<String, String>> {
+    let own = [("kubernetes.io/bootstrapping", "rbac-defaults")];
+    let all = own.iter().chain(extra);
+    Some(
+        all.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+    )
+}
+
+fn role(name: &str, rules: Vec<PolicyRule>) -> ClusterRole {
+    let mut role = ClusterRole {
+        rules: Some(rules),
+        ..ClusterRole::default()
+    };
+    role.metadata.name = Some(name.to_owned());
+    role.metadata.labels = labels(&[]);
+    role.metadata.annotations = Some(BTreeMap::from([(
+        "rbac.authorization.kubernetes.io/autoupdate".to_owned(),
+        "true".to_owned(),
+    )]));
+    role
+}
+
+fn aggregated(name: &str, to: &str, rules: Vec<PolicyRule>) -> ClusterRole {
+    let mut role = role(name, rules);
+    role.metadata.labels = labels(&[(to, "true")]);
+    role
+}
+
+fn aggregating(name: &str, from: &str, rules: Vec<PolicyRule>) -> ClusterRole {
+    let mut role = role(name, rules);
+    role.aggregation_rule = Some(AggregationRule {
+        cluster_role_selectors: Some(vec![LabelSelector {
+            match_labels: Some(BTreeMap::from([(from.to_owned(), "true".to_owned())])),
+            match_expressions: None,
+        }]),
+    });
+    role
+}
+
+fn roles() -> Vec<ClusterRole> {
+    let mut roles = vec![
+        role("cluster-admin", vec![rule("*", "*", "*"), paths("*", "*")]),
+        role(
+            "system:discovery",
+            vec![paths(
+                "/api,/api/*,/apis,/apis/*,/healthz,/livez,/openapi,/openapi/*,/readyz,/version,/version/",
+                "get",
+            )],
+        ),
+        role(
+            "system:public-info-viewer",
+            vec![paths("/healthz,/livez,/readyz,/version,/version/", "get")],
+        ),
+        role(
+            "system:basic-user",
+            vec![
+                rule(
+                    "authorization.k8s.io",
+                    "selfsubjectaccessreviews,selfsubjectrulesreviews",
+                    "create",
+                ),
+                rule("authentication.k8s.io", "selfsubjectreviews", "create"),
+            ],
+        ),
+        role(
+            "system:service-account-issuer-discovery",
+            vec![paths(
+                "/.well-known/openid-configuration,/.well-known/openid-configuration/,/openid/v1/jwks,/openid/v1/jwks/",
+                "get",
+            )],
+        ),
+        role(
+            "system:monitoring",
+            vec![paths(
+                "/healthz,/healthz/*,/livez,/livez/*,/metrics,/metrics/slis,/readyz,/readyz/*",
+                "get",
+            )],
+        ),
+        role(
+            "system:auth-delegator",
+            vec![
+                rule("authentication.k8s.io", "tokenreviews", "create"),
+                rule("authorization.k8s.io", "subjectaccessreviews", "create"),
+            ],
+        ),
+        role(
+            "system:dns",
+            vec![
+                rule("", "services,endpoints,pods,namespaces,nodes", READ),
+                rule("discovery.k8s.io", "endpointslices", READ),
+            ],
+        ),
+    ];
+    roles.extend(user_roles());
+    roles.extend(component_roles());
+    roles
+}
+
+fn user_roles() -> Vec<ClusterRole> {
+    let view = vec![
+        rule(
+            "",
+            "configmaps,endpoints,persistentvolumeclaims,persistentvolumeclaims/status,pods,replicationcontrollers,replicationcontrollers/scale,serviceaccounts,services,services/status,bindings,events,limitranges,namespaces/status,pods/log,pods/status,replicationcontrollers/status,resourcequotas,resourcequotas/status,namespaces",
+            READ,
+        ),
+        rule("discovery.k8s.io", "endpointslices", READ),
+        rule(
+            "apps",
+            "controllerrevisions,daemonsets,daemonsets/status,deployments,deployments/scale,deployments/status,replicasets,replicasets/scale,replicasets/status,statefulsets,statefulsets/scale,statefulsets/status",
+            READ,
+        ),
+        rule(
+            "autoscaling",
+            "horizontalpodautoscalers,horizontalpodautoscalers/status",
+            READ,
+        ),
+        rule("batch", "cronjobs,cronjobs/status,jobs,jobs/status", READ),
+        rule(
+            "policy",
+            "poddisruptionbudgets,poddisruptionbudgets/status",
+            READ,
+        ),
+        rule(
+            "networking.k8s.io",
+            "ingresses,ingresses/status,networkpolicies",
+            READ,
+        ),
+    ];
+    let edit = vec![
+        rule(
+            "",
+            "pods/attach,pods/exec,pods/portforward,pods/proxy,secrets,services/proxy",
+            READ,
+        ),
+        rule("", "serviceaccounts", "impersonate"),
+        rule(
+            "",
+            "pods,pods/attach,pods/exec,pods/portforward,pods/proxy",
+            WRITE,
+        ),
+        rule("", "pods/eviction,serviceaccounts/token", "create"),
+        rule(
+            "",
+            "configmaps,events,persistentvolumeclaims,replicationcontrollers,replicationcontrollers/scale,secrets,serviceaccounts,services,services/proxy,endpoints",
+            WRITE,
+        ),
+        rule(
+            "apps",
+            "daemonsets,deployments,deployments/rollback,deployments/scale,replicasets,replicasets/scale,statefulsets,statefulsets/scale",
+            WRITE,
+        ),
+        rule("autoscaling", "horizontalpodautoscalers", WRITE),
+        rule("batch", "cronjobs,jobs", WRITE),
+        rule("policy", "poddisruptionbudgets", WRITE),
+        rule("networking.k8s.io", "ingresses,networkpolicies", WRITE),
+        rule("coordination.k8s.io", "leases", ALL),
+        rule("discovery.k8s.io", "endpointslices", WRITE),
+    ];
+    let admin = vec![
+        rule(
+            "authorization.k8s.io",
+            "localsubjectaccessreviews",
+            "create",
+        ),
+        rule(GROUP, "rolebindings,roles", ALL),
+    ];
+    let (to_view, to_edit, to_admin) = (
+        "rbac.authorization.k8s.io/aggregate-to-view",
+        "rbac.authorization.k8s.io/aggregate-to-edit",
+        "rbac.authorization.k8s.io/aggregate-to-admin",
+    );
+    let both = |first: &[PolicyRule], second: &[PolicyRule]| [first, second].concat();
+    let edit_rules = both(&edit, &view);
+    let mut view_role = aggregating("view", to_view, view.clone());
+    view_role.metadata.labels = labels(&[(to_edit, "true")]);
+    let mut edit_role = aggregating("edit", to_edit, edit_rules.clone());
+    edit_role.metadata.labels = labels(&[(to_admin, "true")]);
+    vec![
+        aggregated("system:aggregate-to-view", to_view, view),
+        aggregated("system:aggregate-to-edit", to_edit, edit),
+        aggregated("system:aggregate-to-admin", to_admin, admin.clone()),
+        view_role,
+        edit_role,
+        aggregating("admin", to_admin, both(&admin, &edit_rules)),
+    ]
+}
+
+fn component_roles() -> Vec<ClusterRole> {
+    let events = || rule(",events.k8s.io", "events", "create,patch,update");
+    vec![
+        role(
+            "system:kube-scheduler",
+            vec![
+                events(),
+                rule(
+                    "coordination.k8s.io",
+                    "leases",
+                    "create,get,update,list,watch,patch",
+                ),
+                rule("", "nodes", READ),
+                rule("", "pods", "delete,get,list,watch"),
+                rule("", "pods/binding,bindings", "create"),
+                rule("", "pods/status", "patch,update"),
+                rule(
+                    "",
+                    "replicationcontrollers,services,namespaces,persistentvolumeclaims,persistentvolumes",
+                    READ,
+                ),
+                rule(
+                    "",
+                    "persistentvolumeclaims,persistentvolumes",
+                    "update,patch",
+                ),
+                rule("apps,extensions", "replicasets,statefulsets", READ),
+                rule("policy", "poddisruptionbudgets", READ),
+                rule(
+                    "storage.k8s.io",
+                    "csidrivers,csinodes,csistoragecapacities,storageclasses,volumeattachments",
+                    READ,
+                ),
+                rule("scheduling.k8s.io", "priorityclasses", READ),
+                rule("resource.k8s.io", "*", "get,list,watch,update,patch"),
+                rule("authentication.k8s.io", "tokenreviews", "create"),
+                rule("authorization.k8s.io", "subjectaccessreviews", "create"),
+            ],
+        ),
+        // Upstream gives each controller an identity of its own; here the one process has the sum
+        // of their rights, which `*` on objects comes to. The garbage and namespace controllers
+        // alone need to delete anything.
+        role(
+            "system:kube-controller-manager",
+            vec![rule("*", "*", "*"), paths("*", "get")],
+        ),
+        role(
+            "system:node",
+            vec![
+                rule("", "nodes", "create,get,list,watch,update,patch,delete"),
+                rule("", "nodes/status", "update,patch,get"),
+                rule("", "pods", "get,list,watch,create,delete"),
+                rule("", "pods/status", "get,update,patch"),
+                rule("", "pods/eviction", "create"),
+                rule(
+                    "",
+                    "services,secrets,configmaps,persistentvolumeclaims,persistentvolumes,endpoints,namespaces",
+                    READ,
+                ),
+                rule("", "persistentvolumeclaims/status", "get,update,patch"),
+                rule("", "serviceaccounts", READ),
+                rule("", "serviceaccounts/token", "create"),
+                events(),
+                rule(
+                    "coordination.k8s.io",
+                    "leases",
+                    "create,delete,get,list,patch,update,watch",
+                ),
+                rule("authentication.k8s.io", "tokenreviews", "create"),
+                rule(
+                    "authorization.k8s.io",
+                    "localsubjectaccessreviews,subjectaccessreviews",
+                    "create",
+                ),
+                rule(
+                    "certificates.k8s.io",
+                    "certificatesigningrequests",
+                    "create,get,list,watch",
+                ),
+                rule(
+                    "storage.k8s.io",
+                    "csidrivers,volumeattachments,csinodes",
+                    "create,delete,get,list,patch,update,watch",
+                ),
+                rule("node.k8s.io", "runtimeclasses", READ),
+                rule("resource.k8s.io", "resourceclaims,resourceslices", ALL),
+                rule("discovery.k8s.io", "endpointslices", READ),
+                rule("scheduling.k8s.io", "priorityclasses", READ),
+            ],
+        ),
+        role(
+            "system:node-proxier",
+            vec![
+                rule("", "endpoints,services,nodes,namespaces,pods", READ),
+                rule("discovery.k8s.io", "endpointslices", READ),
+                rule("networking.k8s.io", "networkpolicies,servicecidrs", READ),
+                events(),
+            ],
+        ),
+    ]
+}
+
+fn binding(role: &str, kind: &str, subject: &str) -> ClusterRoleBinding {
+    let mut binding = ClusterRoleBinding {
+        role_ref: RoleRef {
+            api_group: Some(GROUP.to_owned()),
+            kind: ClusterRole::ROW.kind.to_owned(),
+            name: role.to_owned(),
+        },
+        subjects: Some(vec![Subject {
+            kind: kind.to_owned(),
+            name: subject.to_owned(),
+            api_group: Some(GROUP.to_owned()),
+            namespace: None,
+        }]),
+        ..ClusterRoleBinding::default()
+    };
+    binding.metadata.name = Some(role.to_owned());
+    binding.metadata.labels = labels(&[]);
+    binding
+}
+
+fn bindings() -> Vec<ClusterRoleBinding> {
+    let authenticated = "system:authenticated";
+    let mut public = binding("system:public-info-viewer", "Group", authenticated);
+    public.subjects.get_or_insert_default().push(Subject {
+        kind: "Group".to_owned(),
+        name: "system:unauthenticated".to_owned(),
+        api_group: Some(GROUP.to_owned()),
+        namespace: None,
+    });
+    vec![
+        binding("cluster-admin", "Group", crate::user::MASTERS),
+        binding("system:discovery", "Group", authenticated),
+        binding("system:basic-user", "Group", authenticated),
+        public,
+        binding(
+            "system:service-account-issuer-discovery",
+            "Group",
+            "system:serviceaccounts",
+        ),
+        binding("system:monitoring", "Group", "system:monitoring"),
+        binding("system:kube-scheduler", "User", "system:kube-scheduler"),
+        binding(
+            "system:kube-controller-manager",
+            "User",
+            "system:kube-controller-manager",
+        ),
+        binding("system:node", "Group", "system:nodes"),
+        binding("system:node-proxier", "User", "system:kube-proxy"),
+        binding("system:dns", "User", "system:dns"),
+    ]
+}

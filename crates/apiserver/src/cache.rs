@@ -1,0 +1,228 @@
+//! The watch cache: every resource's present state and recent events, as ready bytes.
+//!
+//! One watch of the store ([`feed`]) fills one [`ResourceCache`] per resource, in the store's
+//! order. Reads that must be consistent ask the store for its revision, many at once
+//! ([`Cache::fresh`]), and wait until the cache has reached it.
+
+mod bucket;
+mod feed;
+mod filter;
+mod resource;
+mod selectable;
+mod version;
+mod watcher;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{ApiError, KindRow};
+use store::Store;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use bucket::{Change, Event, frame};
+pub use filter::Filter;
+pub use resource::ResourceCache;
+pub use version::{MalformedValue, Version};
+pub use watcher::{Notice, WatchSettings, Watcher};
+
+use crate::error::store_error;
+use crate::keys;
+
+/// How long a read waits for the cache to reach a revision before it gives up.
+const WAIT: Duration = Duration::from_secs(3);
+/// After how long a waiting read asks the store's watch how far it has come, and again.
+const NUDGE: Duration = Duration::from_millis(10);
+/// Reads that wait for one answer about the store's revision.
+const QUEUE: usize = 4_096;
+
+/// All caches. Made with [`Cache::start`].
+pub struct Cache {
+    resources: Vec<ResourceCache>,
+    /// Index of a resource by its prefix under the root, without the final slash.
+    prefixes: HashMap<String, usize>,
+    /// Every change up to this revision is in the caches; 0: not loaded yet.
+    progress: watch::Sender<u64>,
+    nudges: mpsc::Sender<()>,
+    revisions: mpsc::Sender<oneshot::Sender<Result<u64, ApiError>>>,
+}
+
+impl Cache {
+    /// Starts the tasks that keep the caches equal to the store, until `shutdown`.
+    pub fn start(store: Store, shutdown: CancellationToken) -> Arc<Self> {
+        let stored: Vec<&'static KindRow> = api::kind::KINDS
+            .iter()
+            .copied()
+            .filter(|row| row.stored)
+            .collect();
+        let (nudges, nudged) = mpsc::channel(1);
+        let (revisions, asked) = mpsc::channel(QUEUE);
+        let cache = Arc::new(Self {
+            prefixes: stored
+                .iter()
+                .enumerate()
+                .map(|(index, row)| (keys::segment(row), index))
+                .collect(),
+            resources: stored.into_iter().map(ResourceCache::new).collect(),
+            progress: watch::Sender::new(0),
+            nudges,
+            revisions,
+        });
+        tokio::spawn(feed::run(cache.clone(), store.clone(), nudged, shutdown));
+        tokio::spawn(answer_revisions(store, asked));
+        cache
+    }
+
+    /// Returns once the caches hold the store's state.
+    pub async fn loaded(&self) {
+        let waited = self
+            .progress
+            .subscribe()
+            .wait_for(|revision| *revision > 0)
+            .await
+            .map(|_| ());
+        debug_assert!(waited.is_ok(), "the sender lives in self");
+    }
+
+    pub fn is_loaded(&self) -> bool {
+        self.revision() > 0
+    }
+
+    /// How far the caches have come.
+    pub fn revision(&self) -> u64 {
+        *self.progress.borrow()
+    }
+
+    /// The cache of a kind that is stored.
+    pub fn resource(&self, row: &KindRow) -> &ResourceCache {
+        self.resources
+            .iter()
+            .find(|resource| resource.row == row)
+            .expect("every stored kind of the table has a cache")
+    }
+
+    pub(crate) fn resources(&self) -> &[ResourceCache] {
+        &self.resources
+    }
+
+    /// Which resource a store key belongs to, and its key there.
+    fn locate(&self, key: &[u8]) -> Option<(usize, String)> {
+        let rest = std::str::from_utf8(key).ok()?.strip_prefix(keys::ROOT)?;
+        let (first, tail) = rest.split_once('/')?;
+        if let Some(index) = self.prefixes.get(first) {
+            return Some((*index, tail.to_owned()));
+        }
+        let at = first.len() + 1 + tail.find('/')?;
+        let index = self.prefixes.get(&rest[..at])?;
+        Some((*index, rest[at + 1..].to_owned()))
+    }
+
+    fn advance(&self, revision: u64) {
+        self.progress.send_if_modified(|reached| {
+            let further = revision > *reached;
+            *reached = revision.max(*reached);
+            further
+        });
+    }
+
+    /// Waits until the caches hold everything that was acknowledged before the call, and returns
+    /// the revision they have reached.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or the caches do not catch up in time.
+    pub async fn fresh(&self) -> Result<u64, ApiError> {
+        let (sender, receiver) = oneshot::channel();
+        let gone = |_| ApiError::service_unavailable("the apiserver is shutting down");
+        self.revisions.send(sender).await.map_err(|_| gone(()))?;
+        let revision = receiver.await.map_err(|_| gone(()))??;
+        self.reach(revision).await
+    }
+
+    /// Waits until the caches have reached `revision`.
+    ///
+    /// # Errors
+    /// 504 with upstream's text when that takes more than three seconds.
+    pub async fn reach(&self, revision: u64) -> Result<u64, ApiError> {
+        if self.revision() >= revision {
+            return Ok(self.revision());
+        }
+        let mut progress = self.progress.subscribe();
+        let nudging = async {
+            loop {
+                tokio::time::sleep(NUDGE).await;
+                // A full queue means that somebody else has just asked.
+                self.nudges.try_send(()).ok();
+            }
+        };
+        tokio::select! {
+            reached = progress.wait_for(|reached| *reached >= revision) => {
+                reached.map(|reached| *reached).map_err(|_| ApiError::internal("the cache ended"))
+            }
+            () = nudging => unreachable!("nudging goes on for ever"),
+            () = tokio::time::sleep(WAIT) => Err(too_large(revision, self.revision())),
+        }
+    }
+
+    /// Starts a watch: after `since`, or with the present state for `None`.
+    ///
+    /// # Errors
+    /// 410 when `since` is older than what is kept.
+    pub fn watch(
+        &self,
+        filter: Filter,
+        since: Option<u64>,
+        settings: WatchSettings,
+    ) -> Result<Watcher, ApiError> {
+        let resource = self.resource(filter.row);
+        let start = resource.start(&filter, since).map_err(|old| {
+            ApiError::expired(format!(
+                "too old resource version: {} ({})",
+                since.unwrap_or_default(),
+                old.oldest
+            ))
+        })?;
+        Ok(Watcher::new(
+            filter,
+            start,
+            settings,
+            self.progress.subscribe(),
+        ))
+    }
+}
+
+/// Upstream's `NewTooLargeResourceVersionError`.
+fn too_large(requested: u64, current: u64) -> ApiError {
+    let mut error = ApiError::timeout(format!(
+        "Too large resource version: {requested}, current: {current}"
+    ));
+    let details = error.status_mut().details.get_or_insert_default();
+    details.retry_after_seconds = Some(1);
+    details.causes = Some(vec![
+        k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause {
+            reason: Some("ResourceVersionTooLarge".to_owned()),
+            message: Some("Too large resource version".to_owned()),
+            field: None,
+        },
+    ]);
+    error
+}
+
+/// Answers questions for the store's revision: all that are waiting share one round trip that
+/// began after they came.
+async fn answer_revisions(
+    store: Store,
+    mut asked: mpsc::Receiver<oneshot::Sender<Result<u64, ApiError>>>,
+) {
+    let mut waiting = Vec::new();
+    while asked.recv_many(&mut waiting, QUEUE).await > 0 {
+        let answer = store.current_revision().await;
+        let answer = answer
+            .map(store::Revision::get)
+            .map_err(|error| store_error(&error));
+        for sender in waiting.drain(..) {
+            // A client that has gone away no longer waits for its answer.
+            sender.send(answer.clone()).ok();
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! A ring of shared events with any number of readers, each of which has a cursor.
+//!
+//! A resource has one bucket for all of its events, and one for each narrow interest that someone
+//! watches (a namespace, a name, a node's pods), so that an event wakes only those it concerns.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::Version;
+
+/// Events that a bucket keeps for readers that are behind, by number and by bytes of objects.
+const WINDOW_EVENTS: usize = 8_192;
+const WINDOW_BYTES: usize = 16 << 20;
+
+/// What a watcher is told about an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl Change {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+/// One change of one object, shared by all who watch it.
+#[derive(Debug)]
+pub struct Event {
+    pub revision: u64,
+    pub old: Option<Arc<Version>>,
+    /// `None`: deleted.
+    pub new: Option<Arc<Version>>,
+    /// The last state at the revision of its end: for deletions, and for objects that leave a
+    /// selector.
+    gone: OnceLock<Arc<Version>>,
+    frames: [OnceLock<Bytes>; 3],
+}
+
+impl Event {
+    pub fn new(revision: u64, old: Option<Arc<Version>>, new: Option<Arc<Version>>) -> Self {
+        Self {
+            revision,
+            old,
+            new,
+            gone: OnceLock::new(),
+            frames: Default::default(),
+        }
+    }
+
+    /// The object as a watcher sees it after `change`.
+    pub fn object(&self, change: Change) -> &Arc<Version> {
+        match (change, &self.new) {
+            (Change::Added | Change::Modified, Some(new)) => new,
+            _ => self.gone.get_or_init(|| {
+                let last = self.old.as_ref().or(self.new.as_ref());
+                let last = last.expect("an event has a state before or after it");
+                Arc::new(last.at_revision(self.revision))
+            }),
+        }
+    }
+
+    /// The REST frame of the event, made once for all watchers.
+    pub fn frame(&self, change: Change) -> Bytes {
+        self.frames[change as usize]
+            .get_or_init(|| frame(change.as_str(), &self.object(change).json))
+            .clone()
+    }
+
+    fn bytes(&self) -> usize {
+        let size = |version: &Option<Arc<Version>>| version.as_ref().map_or(0, |v| v.json.len());
+        size(&self.old) + size(&self.new)
+    }
+}
+
+/// `{"type":"ADDED","object":{...}}` and a line end.
+pub fn frame(kind: &str, object: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(object.len() + kind.len() + 24);
+    frame.put_slice(b"{\"type\":\"");
+    frame.put_slice(kind.as_bytes());
+    frame.put_slice(b"\",\"object\":");
+    frame.put_slice(object);
+    frame.put_slice(b"}\n");
+    frame.freeze()
+}
+
+/// The reader is behind the window, or the cache began anew.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Behind;
+
+#[derive(Default)]
+struct Ring {
+    events: VecDeque<Arc<Event>>,
+    /// Sequence number of the first event in `events`.
+    first: u64,
+    bytes: usize,
+}
+
+/// The ring. Sequence numbers count its events from zero.
+pub struct Bucket {
+    ring: RwLock<Ring>,
+    /// Sequence number after the last event.
+    head: watch::Sender<u64>,
+}
+
+impl Default for Bucket {
+    fn default() -> Self {
+        Self {
+            ring: RwLock::default(),
+            head: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Bucket {
+    /// Adds an event and wakes the readers. Returns the revision of the newest event that fell
+    /// out of the window, if one did.
+    pub fn push(&self, event: Arc<Event>) -> Option<u64> {
+        let mut ring = self.ring.write();
+        ring.bytes += event.bytes();
+        ring.events.push_back(event);
+        let mut dropped = None;
+        while ring.events.len() > WINDOW_EVENTS || ring.bytes > WINDOW_BYTES {
+            // One event larger than the window still reaches readers that are not behind.
+            if ring.events.len() == 1 {
+                break;
+            }
+            if let Some(old) = ring.events.pop_front() {
+                ring.bytes -= old.bytes();
+                ring.first += 1;
+                dropped = Some(old.revision);
+            }
+        }
+        let head = ring.first + ring.events.len() as u64;
+        drop(ring);
+        self.head.send_replace(head);
+        dropped
+    }
+
+    /// Where a reader that begins now starts.
+    pub fn head(&self) -> u64 {
+        *self.head.borrow()
+    }
+
+    /// A receiver that changes whenever an event is added.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
+    /// Reads up to `max` events from `cursor` on and moves it.
+    pub fn read(&self, cursor: &mut u64, max: usize) -> Result<Vec<Arc<Event>>, Behind> {
+        let ring = self.ring.read();
+        let skip = cursor.checked_sub(ring.first).ok_or(Behind)?;
+        let skip = usize::try_from(skip).map_err(|_| Behind)?;
+        let events: Vec<_> = ring.events.iter().skip(skip).take(max).cloned().collect();
+        *cursor += events.len() as u64;
+        Ok(events)
+    }
+
+    /// The events after `revision`, for a watch that starts in the past.
+    pub fn since(&self, revision: u64) -> Vec<Arc<Event>> {
+        let ring = self.ring.read();
+        let from = ring
+            .events
+            .partition_point(|event| event.revision <= revision);
+        ring.events.iter().skip(from).cloned().collect()
+    }
+
+    /// Forgets everything; readers find themselves behind.
+    pub fn reset(&self) {
+        let mut ring = self.ring.write();
+        ring.first += ring.events.len() as u64 + 1;
+        ring.events.clear();
+        ring.bytes = 0;
+        let head = ring.first;
+        drop(ring);
+        self.head.send_replace(head);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(revision: u64) -> Arc<Event> {
+        Arc::new(Event::new(revision, None, None))
+    }
+
+    #[test]
+    fn readers_see_every_event_or_are_told_that_they_are_behind() {
+        let bucket = Bucket::default();
+        let (mut slow, mut fast) = (bucket.head(), bucket.head());
+        for revision in 1..=WINDOW_EVENTS as u64 {
+            assert_eq!(bucket.push(event(revision)), None);
+            assert_eq!(bucket.read(&mut fast, 10).unwrap().len(), 1);
+        }
+        assert_eq!(bucket.push(event(WINDOW_EVENTS as u64 + 1)), Some(1));
+        assert_eq!(bucket.read(&mut slow, 10).unwrap_err(), Behind);
+        assert_eq!(
+            bucket.read(&mut fast, 10).unwrap()[0].revision,
+            WINDOW_EVENTS as u64 + 1
+        );
+        assert_eq!(bucket.since(WINDOW_EVENTS as u64).len(), 1);
+        bucket.reset();
+        assert_eq!(bucket.read(&mut fast, 10).unwrap_err(), Behind);
+    }
+}

@@ -1,0 +1,148 @@
+//! Keeps the caches equal to the store: one list of everything, then one watch of everything.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use store::{EventKind, ListOptions, Revision, Store, WatchOptions};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Cache, Version};
+use crate::keys;
+
+/// Entries read from the store at once.
+const PAGE: usize = 2_000;
+/// How long to wait before a broken watch is opened again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Runs until `shutdown`. `nudges`: someone waits for the cache to reach the store's revision.
+pub async fn run(
+    cache: Arc<Cache>,
+    store: Store,
+    mut nudges: mpsc::Receiver<()>,
+    shutdown: CancellationToken,
+) {
+    let mut reached = None;
+    while !shutdown.is_cancelled() {
+        let outcome = tokio::select! {
+            outcome = follow(&cache, &store, &mut reached, &mut nudges) => outcome,
+            () = shutdown.cancelled() => return,
+        };
+        match outcome {
+            Err(store::Error::Compacted { .. }) => {
+                tracing::warn!("the watch of the store is behind its compaction, listing anew");
+                reached = None;
+            }
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the watch of the store broke"
+            ),
+            Ok(()) => {}
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn follow(
+    cache: &Cache,
+    store: &Store,
+    reached: &mut Option<Revision>,
+    nudges: &mut mpsc::Receiver<()>,
+) -> store::Result<()> {
+    let from = match *reached {
+        Some(revision) => revision,
+        None => {
+            let revision = load(cache, store).await?;
+            *reached = Some(revision);
+            cache.advance(revision.get());
+            revision
+        }
+    };
+    let mut watch = store
+        .watch(WatchOptions {
+            prefix: Bytes::from_static(keys::ROOT.as_bytes()),
+            from: from.next(),
+            previous: false,
+        })
+        .await?;
+    let progress = watch.progress_requester();
+    loop {
+        tokio::select! {
+            batch = watch.next() => {
+                let Some(batch) = batch else { return Ok(()) };
+                let batch = batch?;
+                for event in batch.events {
+                    apply(cache, event);
+                }
+                *reached = Some(batch.revision);
+                cache.advance(batch.revision.get());
+            }
+            nudge = nudges.recv() => {
+                if nudge.is_none() {
+                    return Ok(());
+                }
+                progress.request().await?;
+            }
+        }
+    }
+}
+
+/// Reads everything at one revision into fresh caches.
+async fn load(cache: &Cache, store: &Store) -> store::Result<Revision> {
+    let mut options = ListOptions {
+        prefix: Bytes::from_static(keys::ROOT.as_bytes()),
+        limit: PAGE,
+        ..ListOptions::default()
+    };
+    let mut loaded: HashMap<usize, BTreeMap<String, Arc<Version>>> = HashMap::new();
+    let revision = loop {
+        let page = store.list(options.clone()).await?;
+        options.from = page.next_from();
+        options.revision = page.revision;
+        for entry in page.entries {
+            let Some((index, key)) = cache.locate(&entry.key) else {
+                continue;
+            };
+            let row = cache.resources()[index].row;
+            if let Some(version) = parse(row, &key, &entry.value, entry.mod_revision.get()) {
+                loaded.entry(index).or_default().insert(key, version);
+            }
+        }
+        if options.from.is_none() {
+            break page.revision;
+        }
+    };
+    for (index, resource) in cache.resources().iter().enumerate() {
+        resource.reset(loaded.remove(&index).unwrap_or_default(), revision.get());
+    }
+    Ok(revision)
+}
+
+fn apply(cache: &Cache, event: store::Event) {
+    let Some((index, key)) = cache.locate(&event.entry.key) else {
+        return;
+    };
+    let resource = &cache.resources()[index];
+    let revision = event.entry.mod_revision.get();
+    match event.kind {
+        EventKind::Deleted => resource.apply(&key, revision, None),
+        EventKind::Created | EventKind::Updated => {
+            if let Some(version) = parse(resource.row, &key, &event.entry.value, revision) {
+                resource.apply(&key, revision, Some(version));
+            }
+        }
+    }
+}
+
+fn parse(row: &api::KindRow, key: &str, value: &[u8], revision: u64) -> Option<Arc<Version>> {
+    match Version::from_stored(row, key, value, revision) {
+        Ok(version) => Some(Arc::new(version)),
+        Err(error) => {
+            tracing::error!(%error, "passed over a value of the store");
+            None
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What a list or watch is limited to.
+
+use api::{KindRow, fields, labels};
+
+use super::Version;
+use super::resource::{Interest, NODE_FIELD};
+use crate::request::object_key;
+
+/// Namespace and selectors together.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    pub row: &'static KindRow,
+    /// Empty: all.
+    pub namespace: String,
+    pub labels: labels::Selector,
+    pub fields: fields::Selector,
+}
+
+impl Filter {
+    /// Everything of a resource, or of one namespace of it.
+    pub fn everything(row: &'static KindRow, namespace: &str) -> Self {
+        Self {
+            row,
+            namespace: namespace.to_owned(),
+            labels: labels::Selector::everything(),
+            fields: fields::Selector::default(),
+        }
+    }
+
+    pub fn matches(&self, version: &Version) -> bool {
+        (self.namespace.is_empty() || *self.namespace == *version.namespace)
+            && (self.labels.is_everything() || self.labels.matches(version.labels.as_ref()))
+            && (self.fields.is_everything()
+                || self.fields.matches(|field| version.field(self.row, field)))
+    }
+
+    /// Whether anything but the namespace is selected by.
+    pub fn selects(&self) -> bool {
+        !self.labels.is_everything() || !self.fields.is_everything()
+    }
+
+    /// The narrowest bucket of events that holds everything the filter lets through.
+    pub fn interest(&self) -> Interest {
+        let name = self.fields.exact("metadata.name");
+        if let Some(name) = name
+            && (!self.row.namespaced() || !self.namespace.is_empty())
+        {
+            return Interest::Object(object_key(self.row, &self.namespace, name));
+        }
+        match self
+            .fields
+            .exact(NODE_FIELD)
+            .filter(|node| !node.is_empty())
+        {
+            Some(node) => Interest::Node(node.to_owned()),
+            None if self.namespace.is_empty() => Interest::All,
+            None => Interest::Namespace(self.namespace.clone()),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The cache of one resource: the present state, its indexes, and the buckets of its events.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use api::KindRow;
+use parking_lot::RwLock;
+
+use super::bucket::{Bucket, Event};
+use super::{Filter, Version};
+
+/// What a watch is limited to, as far as events can be routed by it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Interest {
+    All,
+    Namespace(String),
+    /// One object, by key.
+    Object(String),
+    /// The pods of a node.
+    Node(String),
+}
+
+/// The field that pods are indexed by.
+pub const NODE_FIELD: &str = "spec.nodeName";
+
+#[derive(Default)]
+struct State {
+    entries: BTreeMap<String, Arc<Version>>,
+    /// Keys of pods by node.
+    by_node: HashMap<String, BTreeSet<String>>,
+    narrow: HashMap<Interest, Weak<Bucket>>,
+    /// Every event after this revision is in the bucket of all.
+    complete_since: u64,
+}
+
+/// The cache of one resource.
+pub struct ResourceCache {
+    pub row: &'static KindRow,
+    indexed_by_node: bool,
+    all: Arc<Bucket>,
+    state: RwLock<State>,
+    /// Revision of the last change.
+    changed: AtomicU64,
+}
+
+/// What a watch begins with.
+pub struct Start {
+    pub bucket: Arc<Bucket>,
+    pub cursor: u64,
+    /// Events between the requested revision and `cursor`.
+    pub backlog: Vec<Arc<Event>>,
+    /// The present state, where it was asked for.
+    pub snapshot: Vec<Arc<Version>>,
+}
+
+/// The revision that a watch was to start from is older than what is kept.
+#[derive(Debug)]
+pub struct TooOld {
+    pub oldest: u64,
+}
+
+impl ResourceCache {
+    pub fn new(row: &'static KindRow) -> Self {
+        Self {
+            row,
+            indexed_by_node: row.selectable.contains(&NODE_FIELD),
+            all: Arc::default(),
+            state: RwLock::default(),
+            changed: AtomicU64::new(0),
+        }
+    }
+
+    pub fn get(&self, key: &str) -> Option<Arc<Version>> {
+        self.state.read().entries.get(key).cloned()
+    }
+
+    /// Revision of the last change: rises whenever anything of this resource changes.
+    pub fn changed(&self) -> u64 {
+        self.changed.load(Ordering::Acquire)
+    }
+
+    pub fn len(&self) -> usize {
+        self.state.read().entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The objects that `filter` lets through, in order of their keys.
+    pub fn list(&self, filter: &Filter) -> Vec<Arc<Version>> {
+        self.snapshot(&self.state.read(), filter)
+    }
+
+    /// The same, with the revision of the last change that the list has seen.
+    pub fn list_at(&self, filter: &Filter) -> (Vec<Arc<Version>>, u64) {
+        let state = self.state.read();
+        (self.snapshot(&state, filter), self.changed())
+    }
+
+    fn snapshot(&self, state: &State, filter: &Filter) -> Vec<Arc<Version>> {
+        let wanted = |version: &&Arc<Version>| filter.matches(version);
+        match filter.interest() {
+            Interest::All => state.entries.values().filter(wanted).cloned().collect(),
+            Interest::Object(key) => state
+                .entries
+                .get(&key)
+                .filter(wanted)
+                .cloned()
+                .into_iter()
+                .collect(),
+            Interest::Namespace(namespace) => {
+                let (from, to) = (format!("{namespace}/"), format!("{namespace}0"));
+                state
+                    .entries
+                    .range::<str, _>((Bound::Included(from.as_str()), Bound::Excluded(to.as_str())))
+                    .map(|(_, version)| version)
+                    .filter(wanted)
+                    .cloned()
+                    .collect()
+            }
+            Interest::Node(node) => state
+                .by_node
+                .get(&node)
+                .into_iter()
+                .flatten()
+                .filter_map(|key| state.entries.get(key))
+                .filter(wanted)
+                .cloned()
+                .collect(),
+        }
+    }
+
+    /// Joins the events that `filter` may want. `since`: start with the events after this
+    /// revision; `None`: start with the present state.
+    pub fn start(&self, filter: &Filter, since: Option<u64>) -> Result<Start, TooOld> {
+        let interest = filter.interest();
+        let mut state = self.state.write();
+        let (backlog, snapshot) = match since {
+            Some(revision) if revision < state.complete_since => {
+                return Err(TooOld {
+                    oldest: state.complete_since,
+                });
+            }
+            Some(revision) => (self.all.since(revision), Vec::new()),
+            None => (Vec::new(), self.snapshot(&state, filter)),
+        };
+        let bucket = match &interest {
+            Interest::All => self.all.clone(),
+            narrow => match state.narrow.get(narrow).and_then(Weak::upgrade) {
+                Some(bucket) => bucket,
+                None => {
+                    let bucket = Arc::<Bucket>::default();
+                    state.narrow.insert(narrow.clone(), Arc::downgrade(&bucket));
+                    bucket
+                }
+            },
+        };
+        Ok(Start {
+            cursor: bucket.head(),
+            bucket,
+            backlog,
+            snapshot,
+        })
+    }
+
+    /// Takes in one change of the store. `None`: deleted. The feed alone calls this.
+    pub fn apply(&self, key: &str, revision: u64, new: Option<Arc<Version>>) {
+        let mut state = self.state.write();
+        let old = match &new {
+            Some(version) => state.entries.insert(key.to_owned(), version.clone()),
+            None => state.entries.remove(key),
+        };
+        if old.is_none() && new.is_none() {
+            return;
+        }
+        self.index(&mut state, key, old.as_deref(), new.as_deref());
+        self.changed.store(revision, Ordering::Release);
+        let event = Arc::new(Event::new(revision, old, new));
+        for interest in self.interests(key, &event) {
+            match state.narrow.get(&interest).map(Weak::upgrade) {
+                Some(Some(bucket)) => {
+                    bucket.push(event.clone());
+                }
+                Some(None) => {
+                    state.narrow.remove(&interest);
+                }
+                None => {}
+            }
+        }
+        if let Some(dropped) = self.all.push(event) {
+            state.complete_since = dropped;
+        }
+    }
+
+    fn index(&self, state: &mut State, key: &str, old: Option<&Version>, new: Option<&Version>) {
+        if !self.indexed_by_node {
+            return;
+        }
+        let node = |version: Option<&Version>| {
+            version.map_or(String::new(), |v| v.field(self.row, NODE_FIELD).to_owned())
+        };
+        let (before, after) = (node(old), node(new));
+        if before == after {
+            return;
+        }
+        if let Some(keys) = state.by_node.get_mut(&before) {
+            keys.remove(key);
+            if keys.is_empty() {
+                state.by_node.remove(&before);
+            }
+        }
+        if !after.is_empty() {
+            state
+                .by_node
+                .entry(after)
+                .or_default()
+                .insert(key.to_owned());
+        }
+    }
+
+    fn interests(&self, key: &str, event: &Event) -> Vec<Interest> {
+        let mut interests = vec![Interest::Object(key.to_owned())];
+        if let Some((namespace, _)) = key.split_once('/') {
+            interests.push(Interest::Namespace(namespace.to_owned()));
+        }
+        if self.indexed_by_node {
+            for version in [&event.old, &event.new].into_iter().flatten() {
+                let node = Interest::Node(version.field(self.row, NODE_FIELD).to_owned());
+                if !interests.contains(&node) {
+                    interests.push(node);
+                }
+            }
+        }
+        interests
+    }
+
+    /// Begins anew with the state at `revision`; whoever watches is told to start over.
+    pub fn reset(&self, entries: BTreeMap<String, Arc<Version>>, revision: u64) {
+        let mut state = self.state.write();
+        state.by_node.clear();
+        for (key, version) in &entries {
+            self.index(&mut state, key, None, Some(version));
+        }
+        state.entries = entries;
+        state.complete_since = revision;
+        self.changed.store(revision, Ordering::Release);
+        self.all.reset();
+        for (_, bucket) in state.narrow.drain() {
+            if let Some(bucket) = bucket.upgrade() {
+                bucket.reset();
+            }
+        }
+    }
+}

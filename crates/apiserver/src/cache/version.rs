@@ -1,0 +1,163 @@
+//! One version of one object, as the cache holds it and hands it out.
+//!
+//! Flow: the store's value comes without a resourceVersion; it is scanned once for what routes
+//! and selects (name, uid, labels, selectable fields), the revision is spliced in, and from then
+//! on the same `Bytes` answer every get, list and watch. Allocations: the bytes, the key, the
+//! labels, the selectable fields.
+
+use std::collections::BTreeMap;
+
+use api::KindRow;
+use bytes::Bytes;
+
+use super::selectable;
+use crate::scan;
+
+/// Why a stored value is not an object.
+#[derive(Debug, thiserror::Error)]
+#[error("the stored value of {key} is not an object with metadata")]
+pub struct MalformedValue {
+    pub key: String,
+}
+
+/// An object at a revision: its ready bytes and what can be selected by.
+#[derive(Debug)]
+pub struct Version {
+    pub namespace: Box<str>,
+    pub name: Box<str>,
+    pub uid: Box<str>,
+    pub revision: u64,
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Values of the row's selectable fields, in the row's order.
+    pub fields: Box<[Box<str>]>,
+    /// The object with its resourceVersion.
+    pub json: Bytes,
+    /// Where `"resourceVersion":"N",` begins in `json`, and its length; (0, 0): not spliced.
+    splice: (usize, usize),
+}
+
+impl Version {
+    /// Reads a value of the store.
+    ///
+    /// # Errors
+    /// When the value has no metadata.
+    pub fn from_stored(
+        row: &KindRow,
+        key: &str,
+        value: &[u8],
+        revision: u64,
+    ) -> Result<Self, MalformedValue> {
+        let malformed = || MalformedValue {
+            key: key.to_owned(),
+        };
+        let range = scan::member(value, "metadata").ok_or_else(malformed)?;
+        let metadata = value.get(range.clone()).ok_or_else(malformed)?;
+        if metadata.first() != Some(&b'{') {
+            return Err(malformed());
+        }
+        let (mut namespace, mut name, mut uid, mut labels) = Default::default();
+        for (member, range) in scan::members(metadata) {
+            let text = &metadata[range];
+            match member {
+                b"namespace" => namespace = scan::scalar(text),
+                b"name" => name = scan::scalar(text),
+                b"uid" => uid = scan::scalar(text),
+                b"labels" => labels = serde_json::from_slice(text).unwrap_or_default(),
+                _ => {}
+            }
+        }
+        let (json, splice) = splice(value, range.start + 1, 0, revision);
+        Ok(Self {
+            namespace: namespace.into(),
+            name: name.into(),
+            uid: uid.into(),
+            revision,
+            labels,
+            fields: selectable::values(row, value),
+            json,
+            splice,
+        })
+    }
+
+    /// The same object at another revision: the last state of what was deleted then.
+    pub fn at_revision(&self, revision: u64) -> Self {
+        let (json, splice) = splice(&self.json, self.splice.0, self.splice.1, revision);
+        Self {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            revision,
+            labels: self.labels.clone(),
+            fields: self.fields.clone(),
+            json,
+            splice,
+        }
+    }
+
+    /// An answer that was never stored: a dry run.
+    pub fn unstored(row: &KindRow, value: &[u8]) -> Result<Self, MalformedValue> {
+        let mut version = Self::from_stored(row, "", value, 0)?;
+        version.json = Bytes::copy_from_slice(value);
+        version.splice = (0, 0);
+        Ok(version)
+    }
+
+    /// The value of a field that a selector names; empty when the object lacks it.
+    pub fn field(&self, row: &KindRow, path: &str) -> &str {
+        match path {
+            "metadata.name" => &self.name,
+            "metadata.namespace" => &self.namespace,
+            _ => row
+                .selectable
+                .iter()
+                .position(|field| *field == path)
+                .and_then(|index| self.fields.get(index))
+                .map_or("", |value| value),
+        }
+    }
+
+    /// The key within the resource: `namespace/name` or `name`.
+    pub fn key(&self) -> String {
+        if self.namespace.is_empty() {
+            self.name.to_string()
+        } else {
+            format!("{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+/// Replaces `length` bytes at `at` (just inside the metadata object) by the revision.
+fn splice(value: &[u8], at: usize, length: usize, revision: u64) -> (Bytes, (usize, usize)) {
+    let rest = &value[at + length..];
+    let comma = if rest.first() == Some(&b'}') { "" } else { "," };
+    let text = format!("\"resourceVersion\":\"{revision}\"{comma}");
+    let mut json = Vec::with_capacity(at + text.len() + rest.len());
+    json.extend_from_slice(&value[..at]);
+    json.extend_from_slice(text.as_bytes());
+    json.extend_from_slice(rest);
+    (json.into(), (at, text.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use api::Kind;
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+
+    #[test]
+    fn the_revision_is_spliced_and_replaced() {
+        let value = br#"{"apiVersion":"v1","kind":"Pod","metadata":{"labels":{"a":"b"},"name":"n","namespace":"ns","uid":"u"},"spec":{"nodeName":"x"}}"#;
+        let version = Version::from_stored(Pod::ROW, "k", value, 7).unwrap();
+        assert_eq!(version.key(), "ns/n");
+        assert_eq!(version.field(Pod::ROW, "spec.nodeName"), "x");
+        assert_eq!(version.field(Pod::ROW, "spec.hostNetwork"), "false");
+        let pod = Pod::decode(&version.json).unwrap();
+        assert_eq!(pod.metadata.resource_version.as_deref(), Some("7"));
+        let later = version.at_revision(12345);
+        let pod = Pod::decode(&later.json).unwrap();
+        assert_eq!(pod.metadata.resource_version.as_deref(), Some("12345"));
+        assert_eq!(pod.metadata.name.as_deref(), Some("n"));
+        assert!(Version::from_stored(Pod::ROW, "k", b"[]", 1).is_err());
+    }
+}

@@ -1,0 +1,188 @@
+//! One watch: a cursor into a bucket, a filter, and the bookmarks in between.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::ApiError;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::bucket::{Bucket, Change, Event};
+use super::resource::Start;
+use super::{Filter, Version};
+
+/// How often a quiet watch is told the revision it has reached.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// Events taken from a bucket at once.
+const BATCH: usize = 256;
+
+/// What a watch tells its client.
+#[derive(Debug)]
+pub enum Notice {
+    /// An object of the present state, at the beginning.
+    Initial(Arc<Version>),
+    Changed(Change, Arc<Event>),
+    /// Everything up to `revision` has been told; `initial_end`: the present state has.
+    Bookmark {
+        revision: u64,
+        initial_end: bool,
+    },
+}
+
+/// A running watch.
+pub struct Watcher {
+    filter: Filter,
+    bucket: Arc<Bucket>,
+    head: watch::Receiver<u64>,
+    cursor: u64,
+    /// How far the whole cache has come.
+    progress: watch::Receiver<u64>,
+    pending: VecDeque<Notice>,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    deadline: Option<Instant>,
+    /// Nothing up to this revision is told again.
+    after: u64,
+}
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watcher")
+            .field("filter", &self.filter)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a watch is to go on.
+#[derive(Clone, Debug, Default)]
+pub struct WatchSettings {
+    pub bookmarks: bool,
+    /// Bookmark the end of the present state.
+    pub initial_end: bool,
+    pub timeout: Option<Duration>,
+    /// The revision that the watch starts from.
+    pub after: u64,
+}
+
+impl Watcher {
+    pub(super) fn new(
+        filter: Filter,
+        start: Start,
+        settings: WatchSettings,
+        progress: watch::Receiver<u64>,
+    ) -> Self {
+        let mut pending: VecDeque<Notice> =
+            start.snapshot.into_iter().map(Notice::Initial).collect();
+        pending.extend(
+            start
+                .backlog
+                .into_iter()
+                .filter_map(|event| notice(&filter, event)),
+        );
+        if settings.initial_end {
+            pending.push_back(Notice::Bookmark {
+                revision: settings.after,
+                initial_end: true,
+            });
+        }
+        let now = Instant::now();
+        Self {
+            filter,
+            head: start.bucket.subscribe(),
+            bucket: start.bucket,
+            cursor: start.cursor,
+            progress,
+            pending,
+            bookmarks: settings.bookmarks,
+            next_bookmark: now + BOOKMARK_INTERVAL,
+            deadline: settings.timeout.map(|timeout| now + timeout),
+            after: settings.after,
+        }
+    }
+
+    pub fn row(&self) -> &'static api::KindRow {
+        self.filter.row
+    }
+
+    /// The next notices, at least one; `None` when the watch's time is over.
+    ///
+    /// # Errors
+    /// 410 when the client is too slow for the window of events.
+    pub async fn next(&mut self) -> Option<Result<Vec<Notice>, ApiError>> {
+        loop {
+            if !self.pending.is_empty() {
+                let count = self.pending.len().min(BATCH);
+                return Some(Ok(self.pending.drain(..count).collect()));
+            }
+            // In this order: whatever happened up to `reached` is in the bucket already.
+            let reached = *self.progress.borrow();
+            self.head.borrow_and_update();
+            let events = match self.bucket.read(&mut self.cursor, BATCH) {
+                Ok(events) => events,
+                Err(_) => return Some(Err(self.too_old())),
+            };
+            if !events.is_empty() {
+                let told = events
+                    .into_iter()
+                    .filter(|event| event.revision > self.after)
+                    .filter_map(|event| notice(&self.filter, event));
+                self.pending.extend(told);
+                continue;
+            }
+            if self.bookmarks && Instant::now() >= self.next_bookmark {
+                self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
+                self.pending.push_back(Notice::Bookmark {
+                    revision: reached,
+                    initial_end: false,
+                });
+                continue;
+            }
+            if !self.sleep().await {
+                return None;
+            }
+        }
+    }
+
+    /// Waits for an event, a bookmark's time or the deadline. False: the watch is over.
+    async fn sleep(&mut self) -> bool {
+        let far = Instant::now() + Duration::from_secs(86_400);
+        let deadline = self.deadline.unwrap_or(far);
+        let bookmark = if self.bookmarks {
+            self.next_bookmark
+        } else {
+            far
+        };
+        tokio::select! {
+            changed = self.head.changed() => changed.is_ok(),
+            () = tokio::time::sleep_until(deadline) => self.deadline.is_none(),
+            () = tokio::time::sleep_until(bookmark) => true,
+        }
+    }
+
+    fn too_old(&self) -> ApiError {
+        ApiError::expired(format!(
+            "too old resource version: the watch of {} fell behind the window of events",
+            self.filter.row
+        ))
+    }
+}
+
+/// What the event means for someone who sees only what `filter` lets through.
+fn notice(filter: &Filter, event: Arc<Event>) -> Option<Notice> {
+    let before = event
+        .old
+        .as_ref()
+        .is_some_and(|version| filter.matches(version));
+    let after = event
+        .new
+        .as_ref()
+        .is_some_and(|version| filter.matches(version));
+    let change = match (before, after) {
+        (false, true) => Change::Added,
+        (true, true) => Change::Modified,
+        (true, false) => Change::Deleted,
+        (false, false) => return None,
+    };
+    Some(Notice::Changed(change, event))
+}

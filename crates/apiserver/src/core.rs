@@ -1,0 +1,144 @@
+//! What every verb works with: the store, the cache, the clock, and the parts of the
+//! configuration that requests depend on.
+
+use std::sync::Arc;
+
+use api::object::Object;
+use api::{ApiError, KindRow};
+use jiff::Timestamp;
+use runtime::clock::SharedClock;
+use store::Store;
+
+use crate::admission::Admission;
+use crate::allocate::Allocator;
+use crate::authn::ServiceAccountTokens;
+use crate::authz::Rbac;
+use crate::cache::{Cache, Version};
+use crate::error::store_error;
+use crate::keys;
+use crate::kubelet::Kubelets;
+use crate::metrics::Metrics;
+use crate::request::{Options, Target, Verb};
+use crate::user::User;
+
+/// The state that all requests share.
+pub struct Core {
+    pub store: Store,
+    pub cache: Arc<Cache>,
+    pub clock: SharedClock,
+    pub rbac: Rbac,
+    pub admission: Admission,
+    pub allocator: Allocator,
+    pub tokens: Option<ServiceAccountTokens>,
+    pub kubelets: Kubelets,
+    pub metrics: Metrics,
+}
+
+/// One authorized request to a resource.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    pub core: &'a Core,
+    pub user: &'a User,
+    pub verb: Verb,
+    pub target: &'a Target,
+    pub options: &'a Options,
+}
+
+impl Call<'_> {
+    pub fn row(&self) -> &'static KindRow {
+        self.target.row
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.core.clock.now()
+    }
+
+    /// The target's present version: from the cache, or from the store when the cache lacks it.
+    ///
+    /// # Errors
+    /// 404 when there is none.
+    pub async fn current(&self) -> Result<Arc<Version>, ApiError> {
+        self.core
+            .find(self.row(), &self.target.key())
+            .await?
+            .ok_or_else(|| self.not_found())
+    }
+
+    /// The target's version in the store.
+    ///
+    /// # Errors
+    /// 404 when there is none.
+    pub async fn stored(&self) -> Result<Arc<Version>, ApiError> {
+        self.core
+            .stored(self.row(), &self.target.key())
+            .await?
+            .ok_or_else(|| self.not_found())
+    }
+
+    pub fn not_found(&self) -> ApiError {
+        ApiError::not_found(self.row(), &self.target.name)
+    }
+}
+
+impl Core {
+    /// An object by its key within the resource: from the cache, else from the store.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn find(
+        &self,
+        row: &'static KindRow,
+        key: &str,
+    ) -> Result<Option<Arc<Version>>, ApiError> {
+        match self.cache.resource(row).get(key) {
+            Some(version) => Ok(Some(version)),
+            None => self.stored(row, key).await,
+        }
+    }
+
+    /// An object's version in the store, past the cache.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn stored(
+        &self,
+        row: &'static KindRow,
+        key: &str,
+    ) -> Result<Option<Arc<Version>>, ApiError> {
+        let fetched = self
+            .store
+            .get(keys::object(row, key))
+            .await
+            .map_err(|error| store_error(&error))?;
+        fetched
+            .entry
+            .map(|entry| version_of(row, key, &entry))
+            .transpose()
+    }
+}
+
+/// A store entry as a version.
+///
+/// # Errors
+/// 500 when the entry is not an object.
+pub fn version_of(
+    row: &'static KindRow,
+    key: &str,
+    entry: &store::Entry,
+) -> Result<Arc<Version>, ApiError> {
+    Version::from_stored(row, key, &entry.value, entry.mod_revision.get())
+        .map(Arc::new)
+        .map_err(ApiError::internal)
+}
+
+/// A version as an object.
+///
+/// # Errors
+/// 500 when the stored bytes are not an object of the kind.
+pub fn decode(row: &'static KindRow, version: &Version) -> Result<Box<dyn Object>, ApiError> {
+    let codec = api::kind::codec(row).ok_or_else(|| ApiError::internal("kind without codec"))?;
+    (codec.decode)(&version.json).map_err(|error| {
+        tracing::error!(kind = row.kind, key = %version.key(), error = %error.source, "stored object cannot be decoded");
+        ApiError::internal(error)
+    })
+}

@@ -1,0 +1,34 @@
+//! The gRPC door: `skiff.api.v1.Resources`, health and reflection, on the same pipeline as REST.
+
+mod convert;
+mod service;
+
+use tonic::service::Routes;
+
+pub use service::Resources;
+
+use crate::pipeline::Pipeline;
+
+/// All gRPC services of the port.
+pub type Grpc = Routes;
+
+/// Builds the services.
+pub fn routes(pipeline: Pipeline) -> Grpc {
+    let resources = rpc::api_v1::resources_server::ResourcesServer::new(Resources::new(pipeline))
+        .max_decoding_message_size(rpc::MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(rpc::MAX_MESSAGE_BYTES);
+    let (_, health) = tonic_health::server::health_reporter();
+    let mut builder = Routes::builder();
+    builder.add_service(resources).add_service(health);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(rpc::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    match reflection {
+        Ok(reflection) => {
+            builder.add_service(reflection);
+        }
+        Err(error) => tracing::error!(%error, "gRPC reflection is off"),
+    }
+    builder.routes().prepare()
+}

@@ -1,0 +1,187 @@
+//! Between the messages of `skiff.api.v1` and the pipeline's requests and answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{ApiError, fields, labels};
+use bytes::Bytes;
+use rpc::api_v1 as pb;
+
+use crate::cache::Version;
+use crate::request::{Options, PatchType, Target};
+use crate::response::Response;
+use crate::rest::{Accept, Form};
+use crate::rest::{field_validation, version_match};
+
+/// The target of a message.
+///
+/// # Errors
+/// 404 for a resource or subresource that does not exist, 400 for none.
+pub fn target(message: Option<pb::Target>) -> Result<Target, ApiError> {
+    let message = message.ok_or_else(|| ApiError::bad_request("the request has no target"))?;
+    let row = api::kind::by_resource(&message.group, &message.version, &message.resource)
+        .ok_or_else(ApiError::no_such_resource)?;
+    if !message.subresource.is_empty() && !row.has_subresource(&message.subresource) {
+        return Err(ApiError::no_such_resource());
+    }
+    if row.namespaced() && !message.name.is_empty() && message.namespace.is_empty() {
+        return Err(ApiError::bad_request(
+            "an object of a namespaced kind needs a namespace",
+        ));
+    }
+    Ok(Target {
+        row,
+        namespace: if row.namespaced() {
+            message.namespace
+        } else {
+            String::new()
+        },
+        name: message.name,
+        subresource: message.subresource,
+        subpath: String::new(),
+    })
+}
+
+/// Parses both selectors.
+///
+/// # Errors
+/// 400 for what is no selector.
+pub fn selectors(options: &mut Options, label: &str, field: &str) -> Result<(), ApiError> {
+    let refuse = |error: labels::SelectorError| ApiError::bad_request(error.to_string());
+    options.labels = labels::Selector::parse(label).map_err(refuse)?;
+    options.fields = fields::Selector::parse(field).map_err(refuse)?;
+    Ok(())
+}
+
+/// Options of a list.
+///
+/// # Errors
+/// 400 and 422 for values that do not exist.
+pub fn list_options(message: &pb::ListRequest) -> Result<Options, ApiError> {
+    let mut options = Options {
+        resource_version: message.resource_version.clone(),
+        version_match: version_match(&message.resource_version_match)?,
+        limit: message.limit,
+        continue_token: message.continue_token.clone(),
+        ..Options::default()
+    };
+    selectors(
+        &mut options,
+        &message.label_selector,
+        &message.field_selector,
+    )?;
+    Ok(options)
+}
+
+/// Options of a watch.
+///
+/// # Errors
+/// As [`list_options`].
+pub fn watch_options(message: &pb::WatchRequest) -> Result<Options, ApiError> {
+    let timeout = message.timeout_seconds;
+    let mut matching = version_match(&message.resource_version_match)?;
+    if message.send_initial_events && matching.is_none() {
+        matching = Some(crate::request::VersionMatch::NotOlderThan);
+    }
+    let mut options = Options {
+        resource_version: message.resource_version.clone(),
+        version_match: matching,
+        allow_bookmarks: message.allow_watch_bookmarks,
+        send_initial_events: message.send_initial_events.then_some(true),
+        timeout: (timeout > 0).then(|| Duration::from_secs(timeout)),
+        ..Options::default()
+    };
+    selectors(
+        &mut options,
+        &message.label_selector,
+        &message.field_selector,
+    )?;
+    Ok(options)
+}
+
+/// Options of a write.
+///
+/// # Errors
+/// 422 for values that do not exist.
+pub fn write_options(message: Option<pb::WriteOptions>) -> Result<Options, ApiError> {
+    let message = message.unwrap_or_default();
+    Ok(Options {
+        dry_run: message.dry_run,
+        field_validation: field_validation(&message.field_validation)?,
+        field_manager: message.field_manager,
+        force: message.force,
+        ..Options::default()
+    })
+}
+
+/// The type of a patch.
+pub fn patch_type(message: pb::PatchType) -> Option<PatchType> {
+    match message {
+        pb::PatchType::PatchUnspecified => None,
+        pb::PatchType::JsonPatch => Some(PatchType::Json),
+        pb::PatchType::MergePatch => Some(PatchType::Merge),
+        pb::PatchType::StrategicMergePatch => Some(PatchType::Strategic),
+        pb::PatchType::ApplyPatch => Some(PatchType::Apply),
+    }
+}
+
+/// What the client wants answers to look like.
+pub fn accept(representation: i32) -> Accept {
+    let form = match pb::Representation::try_from(representation) {
+        Ok(pb::Representation::Table) => Form::Table,
+        Ok(pb::Representation::PartialMetadata) => Form::PartialMetadata,
+        _ => Form::Object,
+    };
+    Accept {
+        form,
+        ..Accept::default()
+    }
+}
+
+/// A version in its envelope, with `json` in place of its own bytes.
+pub fn envelope(version: &Version, json: Bytes) -> pb::Object {
+    pb::Object {
+        namespace: version.namespace.to_string(),
+        name: version.name.to_string(),
+        uid: version.uid.to_string(),
+        revision: version.revision,
+        json,
+    }
+}
+
+/// A version in the form that the client wants.
+///
+/// # Errors
+/// 500 when a Table needs an object that cannot be decoded.
+pub fn shaped(
+    row: &'static api::KindRow,
+    version: &Arc<Version>,
+    accept: &Accept,
+) -> Result<pb::Object, ApiError> {
+    let json = match accept.form {
+        Form::Object => version.json.clone(),
+        Form::PartialMetadata => crate::rest::partial(version),
+        Form::Table => crate::rest::table(
+            row,
+            std::slice::from_ref(version),
+            None,
+            &Default::default(),
+        )?,
+    };
+    Ok(envelope(version, json))
+}
+
+/// An answer that is one object.
+///
+/// # Errors
+/// 500 for an answer that is not.
+pub fn object(response: Response, accept: &Accept) -> Result<pb::Object, ApiError> {
+    match response {
+        Response::Object(answer) => shaped(answer.row, &answer.version, accept),
+        Response::Json { json, .. } => Ok(pb::Object {
+            json,
+            ..pb::Object::default()
+        }),
+        _ => Err(ApiError::internal("the answer is not an object")),
+    }
+}

@@ -1,0 +1,421 @@
+//! The service: each call becomes one request to the pipeline.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use api::ApiError;
+use bytes::Bytes;
+use futures::Stream;
+use rpc::api_v1 as pb;
+use rpc::status::to_grpc;
+use tonic::{Request as Call, Response as Answer, Status, Streaming};
+use tower::ServiceExt;
+
+use super::convert;
+use crate::cache::{Change, Notice, Watcher};
+use crate::pipeline::Pipeline;
+use crate::request::{BodyFormat, Options, Request, Subject, Target, Verb};
+use crate::response::{ListAnswer, Response};
+use crate::rest::{Accept, Form, PeerUser, bookmark, impersonation, table};
+use crate::user::{Credentials, User};
+
+/// A page of a list is cut at about this many bytes of objects.
+const PAGE_BYTES: usize = 1 << 20;
+
+type Reply<T> = Result<Answer<T>, Status>;
+type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service.
+pub struct Resources {
+    pipeline: Pipeline,
+}
+
+impl Resources {
+    pub fn new(pipeline: Pipeline) -> Self {
+        Self { pipeline }
+    }
+
+    async fn ask(
+        &self,
+        credentials: Credentials,
+        subject: Subject,
+        options: Options,
+        body: Bytes,
+    ) -> Result<Response, Status> {
+        let request = Request {
+            credentials,
+            user: Arc::new(User::anonymous()),
+            subject,
+            options,
+            body,
+            body_format: BodyFormat::Json,
+        };
+        self.pipeline
+            .clone()
+            .oneshot(request)
+            .await
+            .map_err(|error| to_grpc(&error))
+    }
+
+    async fn write(
+        &self,
+        credentials: Credentials,
+        verb: Verb,
+        target: Target,
+        options: Options,
+        json: Bytes,
+    ) -> Reply<pb::Object> {
+        if json.len() > crate::body::MAX_BODY_BYTES {
+            return Err(to_grpc(&ApiError::too_large(
+                "Request entity too large: limit is 3145728",
+            )));
+        }
+        let response = self
+            .ask(
+                credentials,
+                Subject::Resource { verb, target },
+                options,
+                json,
+            )
+            .await?;
+        let warnings = match &response {
+            Response::Object(answer) => answer.warnings.clone(),
+            Response::Json { warnings, .. } => warnings.clone(),
+            _ => Vec::new(),
+        };
+        let object =
+            convert::object(response, &Accept::default()).map_err(|error| to_grpc(&error))?;
+        let mut answer = Answer::new(object);
+        for warning in warnings {
+            if let Ok(value) = warning.parse() {
+                answer.metadata_mut().append("warning", value);
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// Who calls: the connection's certificate, a bearer token, impersonation.
+fn credentials<T>(call: &Call<T>) -> Result<Credentials, Status> {
+    let headers = call.metadata().clone().into_headers();
+    let bearer = headers
+        .get("authorization")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| {
+            value
+                .strip_prefix("Bearer ")
+                .or_else(|| value.strip_prefix("bearer "))
+        })
+        .map(str::to_owned);
+    Ok(Credentials {
+        certificate: call
+            .extensions()
+            .get::<PeerUser>()
+            .and_then(|peer| peer.0.clone()),
+        bearer,
+        impersonate: impersonation(&headers).map_err(|error| to_grpc(&error))?,
+    })
+}
+
+fn refuse(error: ApiError) -> Status {
+    to_grpc(&error)
+}
+
+#[tonic::async_trait]
+impl pb::resources_server::Resources for Resources {
+    type ListStream = ReplyStream<pb::ListPage>;
+    type WatchStream = ReplyStream<pb::WatchEvents>;
+    type BindStream = ReplyStream<pb::BindResponse>;
+    type StreamStream = ReplyStream<pb::Frame>;
+
+    async fn get(&self, call: Call<pb::GetRequest>) -> Reply<pb::Object> {
+        let credentials = credentials(&call)?;
+        let message = call.into_inner();
+        let target = convert::target(message.target).map_err(refuse)?;
+        let options = Options {
+            resource_version: message.resource_version,
+            ..Options::default()
+        };
+        let subject = Subject::Resource {
+            verb: Verb::Get,
+            target,
+        };
+        let response = self
+            .ask(credentials, subject, options, Bytes::new())
+            .await?;
+        let accept = convert::accept(message.representation);
+        Ok(Answer::new(
+            convert::object(response, &accept).map_err(refuse)?,
+        ))
+    }
+
+    async fn list(&self, call: Call<pb::ListRequest>) -> Reply<Self::ListStream> {
+        let credentials = credentials(&call)?;
+        let message = call.into_inner();
+        let options = convert::list_options(&message).map_err(refuse)?;
+        let target = convert::target(message.target).map_err(refuse)?;
+        let subject = Subject::Resource {
+            verb: Verb::List,
+            target,
+        };
+        match self
+            .ask(credentials, subject, options, Bytes::new())
+            .await?
+        {
+            Response::List(list) => Ok(Answer::new(pages(
+                list,
+                convert::accept(message.representation),
+            ))),
+            _ => Err(refuse(ApiError::internal(
+                "a list answered with something else",
+            ))),
+        }
+    }
+
+    async fn watch(&self, call: Call<pb::WatchRequest>) -> Reply<Self::WatchStream> {
+        let credentials = credentials(&call)?;
+        let message = call.into_inner();
+        let options = convert::watch_options(&message).map_err(refuse)?;
+        let target = convert::target(message.target).map_err(refuse)?;
+        let subject = Subject::Resource {
+            verb: Verb::Watch,
+            target,
+        };
+        match self
+            .ask(credentials, subject, options, Bytes::new())
+            .await?
+        {
+            Response::Watch(watcher) => Ok(Answer::new(events(
+                *watcher,
+                convert::accept(message.representation),
+            ))),
+            _ => Err(refuse(ApiError::internal(
+                "a watch answered with something else",
+            ))),
+        }
+    }
+
+    async fn create(&self, call: Call<pb::CreateRequest>) -> Reply<pb::Object> {
+        let credentials = credentials(&call)?;
+        let message = call.into_inner();
+        let options = convert::write_options(message.options).map_err(refuse)?;
+        let mut target = convert::target(message.target).map_err(refuse)?;
+        if target.subresource.is_empty() {
+            // Clients that know the object's name say it; the body decides.
+            target.name.clear();
+        }
+        self.write(credentials, Verb::Create, target, options, message.json)
+            .await
+    }
+
+    async fn update(&self, call: Call<pb::UpdateRequest>) -> Reply<pb::Object> {
+        let credentials = credentials(&call)?;
+        let message = call.into_inner();
+        let options = convert::write_options(message.options).map_err(refuse)?;
+        let target = convert::target(message.target).map_err(refuse)?;
+        self.write(credentials, Verb::Update, target, options, message.json)
+            .await
+    }
+
+    async fn patch(&self, call: Call<pb::PatchRequest>) -> Reply<pb::Object> {
+        let credentials = credentials(&call)?;
+        let message = call.into_inner();
+        let kind = message.r#type();
+        let mut options = convert::write_options(message.options).map_err(refuse)?;
+        options.patch_type = convert::patch_type(kind);
+        let target = convert::target(message.target).map_err(refuse)?;
+        self.write(credentials, Verb::Patch, target, options, message.patch)
+            .await
+    }
+
+    async fn delete(&self, call: Call<pb::DeleteRequest>) -> Reply<pb::Object> {
+        let credentials = credentials(&call)?;
+        let message = call.into_inner();
+        let options = Options {
+            dry_run: message.dry_run,
+            ..Options::default()
+        };
+        let target = convert::target(message.target).map_err(refuse)?;
+        self.write(
+            credentials,
+            Verb::Delete,
+            target,
+            options,
+            message.options_json,
+        )
+        .await
+    }
+
+    async fn delete_collection(
+        &self,
+        call: Call<pb::DeleteCollectionRequest>,
+    ) -> Reply<pb::ListPage> {
+        let credentials = credentials(&call)?;
+        let message = call.into_inner();
+        let mut options = Options {
+            dry_run: message.dry_run,
+            ..Options::default()
+        };
+        convert::selectors(
+            &mut options,
+            &message.label_selector,
+            &message.field_selector,
+        )
+        .map_err(refuse)?;
+        let target = convert::target(message.target).map_err(refuse)?;
+        let subject = Subject::Resource {
+            verb: Verb::DeleteCollection,
+            target,
+        };
+        match self
+            .ask(credentials, subject, options, message.options_json)
+            .await?
+        {
+            Response::List(list) => Ok(Answer::new(pb::ListPage {
+                items: list
+                    .items
+                    .iter()
+                    .map(|item| convert::envelope(item, item.json.clone()))
+                    .collect(),
+                revision: list.revision,
+                ..pb::ListPage::default()
+            })),
+            _ => Err(refuse(ApiError::internal(
+                "a collection answered with something else",
+            ))),
+        }
+    }
+
+    async fn bind(&self, _: Call<Streaming<pb::BindRequest>>) -> Reply<Self::BindStream> {
+        Err(refuse(ApiError::not_implemented("Bind is not served")))
+    }
+
+    async fn stream(&self, _: Call<Streaming<pb::StreamRequest>>) -> Reply<Self::StreamStream> {
+        Err(refuse(ApiError::not_implemented("Stream is not served")))
+    }
+
+    async fn get_path(&self, call: Call<pb::GetPathRequest>) -> Reply<pb::GetPathResponse> {
+        let credentials = credentials(&call)?;
+        let message = call.into_inner();
+        let (path, query) = message.path.split_once('?').unwrap_or((&message.path, ""));
+        let options = Options {
+            parameters: crate::rest::parse_query(query),
+            ..Options::default()
+        };
+        let subject = Subject::Path {
+            path: path.to_owned(),
+            method: "get",
+            accept: message.accept.clone(),
+        };
+        match self
+            .ask(credentials, subject, options, Bytes::new())
+            .await?
+        {
+            Response::Raw {
+                content_type, body, ..
+            } => Ok(Answer::new(pb::GetPathResponse { content_type, body })),
+            Response::Json { json, .. } => Ok(Answer::new(pb::GetPathResponse {
+                content_type: "application/json".to_owned(),
+                body: json,
+            })),
+            _ => Err(refuse(ApiError::internal(
+                "a path answered with something else",
+            ))),
+        }
+    }
+}
+
+/// A list as pages of about [`PAGE_BYTES`].
+fn pages(list: ListAnswer, accept: Accept) -> ReplyStream<pb::ListPage> {
+    Box::pin(async_stream::try_stream! {
+        let head = pb::ListPage {
+            items: Vec::new(),
+            revision: list.revision,
+            continue_token: list.continue_token.clone(),
+            remaining_item_count: list.remaining.unwrap_or_default(),
+        };
+        if accept.form == Form::Table {
+            let json = table(list.row, &list.items, Some(&list), &Default::default()).map_err(refuse)?;
+            yield pb::ListPage { items: vec![pb::Object { json, ..Default::default() }], ..head };
+            return;
+        }
+        let mut page = head.clone();
+        let mut size = 0;
+        for item in &list.items {
+            if size >= PAGE_BYTES {
+                yield std::mem::replace(&mut page, head.clone());
+                size = 0;
+            }
+            size += item.json.len();
+            page.items.push(convert::shaped(list.row, item, &accept).map_err(refuse)?);
+        }
+        yield page;
+    })
+}
+
+/// A watch as messages of one or more events.
+fn events(mut watcher: Watcher, accept: Accept) -> ReplyStream<pb::WatchEvents> {
+    Box::pin(async_stream::stream! {
+        let row = watcher.row();
+        while let Some(notices) = watcher.next().await {
+            let batch: Result<Vec<_>, ApiError> = notices
+                .and_then(|notices| notices.iter().map(|notice| event(row, notice, &accept)).collect());
+            match batch {
+                Ok(events) => yield Ok(pb::WatchEvents { events }),
+                Err(error) => {
+                    let object = pb::Object { json: error.encode().into(), ..Default::default() };
+                    let event = pb::WatchEvent {
+                        r#type: pb::EventType::Error.into(),
+                        object: Some(object),
+                        initial_events_end: false,
+                    };
+                    yield Ok(pb::WatchEvents { events: vec![event] });
+                    return;
+                }
+            }
+        }
+    })
+}
+
+fn event(
+    row: &'static api::KindRow,
+    notice: &Notice,
+    accept: &Accept,
+) -> Result<pb::WatchEvent, ApiError> {
+    let (kind, object, initial_events_end) = match notice {
+        Notice::Initial(version) => (
+            pb::EventType::Added,
+            convert::shaped(row, version, accept)?,
+            false,
+        ),
+        Notice::Changed(change, event) => {
+            let kind = match change {
+                Change::Added => pb::EventType::Added,
+                Change::Modified => pb::EventType::Modified,
+                Change::Deleted => pb::EventType::Deleted,
+            };
+            (
+                kind,
+                convert::shaped(row, event.object(*change), accept)?,
+                false,
+            )
+        }
+        Notice::Bookmark {
+            revision,
+            initial_end,
+        } => {
+            let json = bookmark(row, *revision, *initial_end, accept.form);
+            let object = pb::Object {
+                revision: *revision,
+                json,
+                ..pb::Object::default()
+            };
+            (pb::EventType::Bookmark, object, *initial_end)
+        }
+    };
+    Ok(pb::WatchEvent {
+        r#type: kind.into(),
+        object: Some(object),
+        initial_events_end,
+    })
+}

@@ -1,0 +1,315 @@
+//! The rules of `ObjectMeta` that hold for all kinds (`k8s.io/apiserver/pkg/registry/rest` and
+//! `k8s.io/apimachinery/pkg/api/validation`).
+
+use api::names;
+use api::status::FieldError;
+use api::{ApiError, KindRow, ObjectMeta};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use rand::RngExt;
+
+use crate::kinds::AnyStrategy;
+use crate::request::Target;
+
+/// Annotations of an object together, in bytes.
+const MAX_ANNOTATIONS_BYTES: usize = 256 << 10;
+/// Longest part of `generateName` that is kept before the suffix.
+const MAX_GENERATED_BASE: usize = 58;
+const SUFFIX_LENGTH: usize = 5;
+/// Letters of generated names: no vowels, so that no words come about.
+const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+pub const FOREGROUND: &str = "foregroundDeletion";
+pub const ORPHAN: &str = "orphan";
+
+/// `base` and five random characters.
+pub fn generated_name(base: &str) -> String {
+    let mut end = base.len().min(MAX_GENERATED_BASE);
+    while !base.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{}", &base[..end], random_suffix())
+}
+
+/// Five random characters.
+pub fn random_suffix() -> String {
+    let mut rng = rand::rng();
+    (0..SUFFIX_LENGTH)
+        .map(|_| char::from(SUFFIX_ALPHABET[rng.random_range(0..SUFFIX_ALPHABET.len())]))
+        .collect()
+}
+
+/// Fits namespace and name of a body to those of the request's path.
+///
+/// # Errors
+/// 400 when they contradict.
+pub fn place(metadata: &mut ObjectMeta, target: &Target) -> Result<(), ApiError> {
+    if target.row.namespaced() {
+        match metadata.namespace.as_deref() {
+            None | Some("") => metadata.namespace = Some(target.namespace.clone()),
+            Some(namespace) if namespace == target.namespace => {}
+            Some(_) => {
+                return Err(ApiError::bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request",
+                ));
+            }
+        }
+    } else {
+        metadata.namespace = None;
+    }
+    if !target.name.is_empty() {
+        match metadata.name.as_deref() {
+            None | Some("") => metadata.name = Some(target.name.clone()),
+            Some(name) if name == target.name => {}
+            Some(name) => {
+                return Err(ApiError::bad_request(format!(
+                    "the name of the object ({name}) does not match the name on the URL ({})",
+                    target.name
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the server alone decides about a new object.
+///
+/// # Errors
+/// 400 for a resourceVersion.
+pub fn fill_new(metadata: &mut ObjectMeta, now: Timestamp) -> Result<(), ApiError> {
+    if metadata
+        .resource_version
+        .as_deref()
+        .is_some_and(|version| !version.is_empty())
+    {
+        return Err(ApiError::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
+    }
+    metadata.resource_version = None;
+    metadata.uid = Some(uuid::Uuid::new_v4().to_string());
+    metadata.creation_timestamp = Some(Time(whole_seconds(now)));
+    metadata.deletion_timestamp = None;
+    metadata.deletion_grace_period_seconds = None;
+    metadata.self_link = None;
+    metadata.managed_fields = None;
+    metadata.generation = None;
+    if metadata.name.as_deref().unwrap_or_default().is_empty()
+        && let Some(base) = metadata
+            .generate_name
+            .as_deref()
+            .filter(|base| !base.is_empty())
+    {
+        metadata.name = Some(generated_name(base));
+    }
+    Ok(())
+}
+
+/// Timestamps of metadata have no fractions.
+pub fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+/// What an update may leave out, and what it cannot change.
+pub fn carry_over(new: &mut ObjectMeta, old: &ObjectMeta) {
+    new.generation = old.generation;
+    new.self_link = None;
+    new.managed_fields = None;
+    if new.uid.as_deref().unwrap_or_default().is_empty() {
+        new.uid.clone_from(&old.uid);
+    }
+    if new.creation_timestamp.is_none() {
+        new.creation_timestamp.clone_from(&old.creation_timestamp);
+    }
+    if new.generate_name.is_none() {
+        new.generate_name.clone_from(&old.generate_name);
+    }
+    if new.deletion_timestamp.is_none() {
+        new.deletion_timestamp.clone_from(&old.deletion_timestamp);
+    }
+    if new.deletion_grace_period_seconds.is_none() {
+        new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+    }
+}
+
+/// What is wrong with the metadata of an object that is to be written.
+pub fn validate(row: &KindRow, rules: &dyn AnyStrategy, metadata: &ObjectMeta) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if let Some(base) = metadata
+        .generate_name
+        .as_deref()
+        .filter(|base| !base.is_empty())
+    {
+        // The base is valid when a name that continues it is.
+        for problem in rules.validate_name(&format!("{}x", base.trim_end_matches('-'))) {
+            errors.push(FieldError::invalid("metadata.generateName", base, problem));
+        }
+    }
+    match metadata.name.as_deref().unwrap_or_default() {
+        "" => errors.push(FieldError::required(
+            "metadata.name",
+            "name or generateName is required",
+        )),
+        name => {
+            for problem in rules.validate_name(name) {
+                errors.push(FieldError::invalid("metadata.name", name, problem));
+            }
+        }
+    }
+    if row.namespaced() {
+        match metadata.namespace.as_deref().unwrap_or_default() {
+            "" => errors.push(FieldError::required("metadata.namespace", "")),
+            namespace => {
+                for problem in names::dns_label(namespace) {
+                    errors.push(FieldError::invalid(
+                        "metadata.namespace",
+                        namespace,
+                        problem,
+                    ));
+                }
+            }
+        }
+    }
+    validate_maps(metadata, &mut errors);
+    validate_owners(metadata, &mut errors);
+    for finalizer in metadata.finalizers.iter().flatten() {
+        for problem in names::qualified_name(finalizer) {
+            errors.push(FieldError::invalid(
+                "metadata.finalizers",
+                finalizer,
+                problem,
+            ));
+        }
+    }
+    errors
+}
+
+fn validate_maps(metadata: &ObjectMeta, errors: &mut Vec<FieldError>) {
+    for (key, value) in metadata.labels.iter().flatten() {
+        for problem in names::qualified_name(key) {
+            errors.push(FieldError::invalid("metadata.labels", key, problem));
+        }
+        for problem in names::label_value(value) {
+            errors.push(FieldError::invalid("metadata.labels", value, problem));
+        }
+    }
+    let mut size = 0;
+    for (key, value) in metadata.annotations.iter().flatten() {
+        for problem in names::qualified_name(&key.to_lowercase()) {
+            errors.push(FieldError::invalid("metadata.annotations", key, problem));
+        }
+        size += key.len() + value.len();
+    }
+    if size > MAX_ANNOTATIONS_BYTES {
+        errors.push(FieldError::too_long(
+            "metadata.annotations",
+            MAX_ANNOTATIONS_BYTES,
+        ));
+    }
+}
+
+fn validate_owners(metadata: &ObjectMeta, errors: &mut Vec<FieldError>) {
+    let mut controllers = 0;
+    for (index, owner) in metadata.owner_references.iter().flatten().enumerate() {
+        let path = |field: &str| format!("metadata.ownerReferences[{index}].{field}");
+        for (field, value) in [
+            ("apiVersion", &owner.api_version),
+            ("kind", &owner.kind),
+            ("name", &owner.name),
+            ("uid", &owner.uid),
+        ] {
+            if value.is_empty() {
+                errors.push(FieldError::invalid(
+                    path(field),
+                    value,
+                    format!("{field} must not be empty"),
+                ));
+            }
+        }
+        if owner.kind == "Event" && owner.api_version == "v1" {
+            errors.push(FieldError::invalid(
+                path("kind"),
+                &owner.kind,
+                "Event is disallowed from being an owner",
+            ));
+        }
+        controllers += usize::from(owner.controller == Some(true));
+    }
+    if controllers > 1 {
+        errors.push(FieldError::invalid(
+            "metadata.ownerReferences",
+            controllers,
+            "Only one reference can have Controller set to true",
+        ));
+    }
+}
+
+/// What an update changed in the metadata that it may not change.
+pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let immutable = "field is immutable";
+    if new.uid != old.uid {
+        errors.push(FieldError::invalid("metadata.uid", &new.uid, immutable));
+    }
+    if new.creation_timestamp != old.creation_timestamp {
+        errors.push(FieldError::invalid(
+            "metadata.creationTimestamp",
+            &new.creation_timestamp,
+            immutable,
+        ));
+    }
+    if new.deletion_timestamp != old.deletion_timestamp {
+        errors.push(FieldError::invalid(
+            "metadata.deletionTimestamp",
+            &new.deletion_timestamp,
+            immutable,
+        ));
+    }
+    if new.deletion_grace_period_seconds != old.deletion_grace_period_seconds {
+        errors.push(FieldError::invalid(
+            "metadata.deletionGracePeriodSeconds",
+            new.deletion_grace_period_seconds,
+            immutable,
+        ));
+    }
+    if old.deletion_timestamp.is_some() {
+        let before = old.finalizers.as_deref().unwrap_or_default();
+        let added: Vec<_> = new
+            .finalizers
+            .iter()
+            .flatten()
+            .filter(|name| !before.contains(name))
+            .collect();
+        if !added.is_empty() {
+            errors.push(FieldError::forbidden(
+                "metadata.finalizers",
+                format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                    added.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+                ),
+            ));
+        }
+    }
+    errors
+}
+
+/// Whether something other than the API server still has to finish before the object can go.
+pub fn has_finalizers(metadata: &ObjectMeta) -> bool {
+    metadata
+        .finalizers
+        .as_ref()
+        .is_some_and(|finalizers| !finalizers.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_names_keep_their_base() {
+        let name = generated_name("web-");
+        assert!(name.starts_with("web-") && name.len() == 9, "{name}");
+        assert_eq!(generated_name(&"x".repeat(80)).len(), 63);
+        assert!(generated_name(&"ü".repeat(40)).len() <= 63);
+    }
+}

@@ -1,0 +1,136 @@
+//! Paths that are no resources: health, version, discovery, OpenAPI, metrics, token keys.
+
+mod discovery;
+
+use api::ApiError;
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::core::Core;
+use crate::request::Request;
+use crate::response::Response;
+
+/// The API level that is served.
+pub const MAJOR: &str = "1";
+pub const MINOR: &str = "37";
+
+/// Answers a path.
+///
+/// # Errors
+/// 404 for what there is not.
+pub fn answer(
+    core: &Core,
+    path: &str,
+    accept: &str,
+    request: &Request,
+) -> Result<Response, ApiError> {
+    let trimmed = path.trim_end_matches('/');
+    let json = |value: serde_json::Value| {
+        Ok(Response::Json {
+            code: 200,
+            json: Bytes::from(value.to_string()),
+            warnings: Vec::new(),
+        })
+    };
+    match trimmed {
+        "/healthz" | "/livez" | "/readyz" => Ok(health(core, trimmed, request)),
+        "/version" => json(version()),
+        "/metrics" => Ok(Response::Raw {
+            code: 200,
+            content_type: "text/plain; version=0.0.4; charset=utf-8".to_owned(),
+            body: core.metrics.encode(core).into(),
+        }),
+        "/api" | "/apis" => Ok(discovery::root(trimmed, accept)),
+        "/openid/v1/jwks" | "/.well-known/openid-configuration" => openid(core, trimmed),
+        "" => json(
+            json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics",
+            "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version",
+            "/.well-known/openid-configuration"]}),
+        ),
+        _ if trimmed.starts_with("/healthz/")
+            || trimmed.starts_with("/livez/")
+            || trimmed.starts_with("/readyz/") =>
+        {
+            Ok(health(core, trimmed, request))
+        }
+        _ => discovery::group_or_version(trimmed).ok_or_else(ApiError::no_such_resource),
+    }
+}
+
+fn version() -> serde_json::Value {
+    json!({
+        "major": MAJOR, "minor": MINOR,
+        "emulationMajor": MAJOR, "emulationMinor": MINOR,
+        "minCompatibilityMajor": MAJOR, "minCompatibilityMinor": MINOR,
+        "gitVersion": format!("v{MAJOR}.{MINOR}.0+skiff.{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": option_env!("SKIFF_COMMIT").unwrap_or("unknown"),
+        "gitTreeState": "clean",
+        "buildDate": option_env!("SKIFF_BUILD_DATE").unwrap_or("1970-01-01T00:00:00Z"),
+        "goVersion": "none (Rust)", "compiler": "rustc",
+        "platform": format!("linux/{}", if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }),
+    })
+}
+
+fn health(core: &Core, path: &str, request: &Request) -> Response {
+    let checks = [
+        ("ping", true),
+        ("etcd", core.cache.is_loaded()),
+        ("watch-cache", core.cache.is_loaded()),
+    ];
+    let (endpoint, only) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
+    let relevant: Vec<_> = checks
+        .iter()
+        .filter(|(name, _)| {
+            (only.is_empty() && (endpoint != "livez" || *name == "ping")) || *name == only
+        })
+        .collect();
+    let good = !relevant.is_empty() && relevant.iter().all(|(_, holds)| *holds);
+    let body = if good && (!only.is_empty() || request.options.parameter("verbose").is_none()) {
+        "ok".to_owned()
+    } else {
+        let lines: String = relevant
+            .iter()
+            .map(|(name, holds)| {
+                if *holds {
+                    format!("[+]{name} ok\n")
+                } else {
+                    format!("[-]{name} failed: reason withheld\n")
+                }
+            })
+            .collect();
+        let verdict = if good { "passed" } else { "failed" };
+        format!("{lines}{endpoint} check {verdict}\n")
+    };
+    Response::Raw {
+        code: if good { 200 } else { 500 },
+        content_type: "text/plain; charset=utf-8".to_owned(),
+        body: body.into(),
+    }
+}
+
+fn openid(core: &Core, path: &str) -> Result<Response, ApiError> {
+    let tokens = core
+        .tokens
+        .as_ref()
+        .ok_or_else(ApiError::no_such_resource)?;
+    let (content_type, value) = if path == "/openid/v1/jwks" {
+        ("application/jwk-set+json", tokens.key_set())
+    } else {
+        let issuer = tokens.issuer();
+        (
+            "application/json",
+            json!({
+                "issuer": issuer,
+                "jwks_uri": format!("{}/openid/v1/jwks", issuer.trim_end_matches('/')),
+                "response_types_supported": ["id_token"],
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": ["ES256"],
+            }),
+        )
+    };
+    Ok(Response::Raw {
+        code: 200,
+        content_type: content_type.to_owned(),
+        body: value.to_string().into(),
+    })
+}

@@ -1,0 +1,183 @@
+//! What a client asks, in the one form that both doors build.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{KindRow, fields, labels};
+use bytes::Bytes;
+
+use crate::user::{Credentials, User};
+
+/// What is asked of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verb {
+    Get,
+    List,
+    Watch,
+    Create,
+    Update,
+    Patch,
+    Delete,
+    DeleteCollection,
+    /// A streaming subresource; `authorized_as` in RBAC's words is `get` or `create`.
+    Connect {
+        authorized_as: &'static str,
+    },
+}
+
+impl Verb {
+    /// RBAC's word for the verb.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+            Self::Connect { authorized_as } => authorized_as,
+        }
+    }
+
+    pub fn is_read(self) -> bool {
+        matches!(self, Self::Get | Self::List | Self::Watch)
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A resource, or one object or subresource of it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub row: &'static KindRow,
+    /// Empty for cluster-scoped kinds, and for a list over all namespaces.
+    pub namespace: String,
+    /// Empty for collections.
+    pub name: String,
+    /// Empty for the object itself.
+    pub subresource: String,
+    /// What follows `proxy/` in the path.
+    pub subpath: String,
+}
+
+impl Target {
+    /// `namespace/name`, or `name` for cluster-scoped kinds: the key within its resource.
+    pub fn key(&self) -> String {
+        object_key(self.row, &self.namespace, &self.name)
+    }
+}
+
+/// The key of an object within its resource.
+pub fn object_key(row: &KindRow, namespace: &str, name: &str) -> String {
+    if row.namespaced() {
+        format!("{namespace}/{name}")
+    } else {
+        name.to_owned()
+    }
+}
+
+/// How the body is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BodyFormat {
+    #[default]
+    Json,
+    Yaml,
+}
+
+/// The kinds of patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchType {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+/// How strictly a body is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+/// How a resource version limits what may answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionMatch {
+    Exact,
+    NotOlderThan,
+}
+
+/// Kubernetes' options of all verbs.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub labels: labels::Selector,
+    pub fields: fields::Selector,
+    /// As the client wrote it: empty for unset.
+    pub resource_version: String,
+    pub version_match: Option<VersionMatch>,
+    /// 0: everything.
+    pub limit: u64,
+    pub continue_token: String,
+    pub allow_bookmarks: bool,
+    pub send_initial_events: Option<bool>,
+    pub timeout: Option<Duration>,
+    pub dry_run: bool,
+    pub field_manager: String,
+    pub field_validation: FieldValidation,
+    pub force: bool,
+    pub patch_type: Option<PatchType>,
+    /// The query as given: streaming and proxy subresources read their own options from it.
+    pub parameters: Vec<(String, String)>,
+}
+
+impl Options {
+    /// The first parameter of a name.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// A boolean parameter as Kubernetes reads it: absent, `false` and `0` are false.
+    pub fn flag(&self, name: &str) -> bool {
+        self.parameter(name)
+            .is_some_and(|value| !matches!(value, "false" | "0"))
+    }
+}
+
+/// What a request is about.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    Resource {
+        verb: Verb,
+        target: Target,
+    },
+    /// `/healthz`, `/api`, `/openapi/v3/...`, with the lower-case HTTP method.
+    Path {
+        path: String,
+        method: &'static str,
+        accept: String,
+    },
+}
+
+/// One request of one client.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub credentials: Credentials,
+    /// Anonymous until the authentication layer has run.
+    pub user: Arc<User>,
+    pub subject: Subject,
+    pub options: Options,
+    pub body: Bytes,
+    pub body_format: BodyFormat,
+}

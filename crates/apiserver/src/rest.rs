@@ -1,0 +1,196 @@
+//! The REST door: HTTP requests in, Kubernetes' wire forms out.
+
+mod negotiate;
+mod render;
+mod route;
+mod table;
+mod watch;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use api::ApiError;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Limited};
+use tower::ServiceExt;
+
+pub use negotiate::{Accept, Form};
+pub use route::{field_validation, parse_query, version_match};
+pub use table::{partial, table};
+pub use watch::bookmark;
+
+use crate::body::MAX_BODY_BYTES;
+use crate::pipeline::Pipeline;
+use crate::request::{Request, Subject, Verb};
+use crate::response::Response;
+use crate::user::{Credentials, User};
+
+/// The body of every answer.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Who the connection's client certificate belongs to, put into a request's extensions.
+#[derive(Clone, Debug)]
+pub struct PeerUser(pub Option<Arc<User>>);
+
+/// The REST door.
+#[derive(Clone)]
+pub struct Rest {
+    pipeline: Pipeline,
+}
+
+impl Rest {
+    pub fn new(pipeline: Pipeline) -> Self {
+        Self { pipeline }
+    }
+
+    /// Answers one HTTP request.
+    pub async fn serve<B>(&self, mut request: http::Request<B>) -> http::Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let upgrade = hyper::upgrade::on(&mut request);
+        let (parts, body) = request.into_parts();
+        let accept = match Accept::parse(&parts.headers) {
+            Ok(accept) => accept,
+            Err(error) => return render::error(&error, &Accept::default()),
+        };
+        match self.answer(&parts, body, &accept).await {
+            Ok((Response::Connect(connection), _)) => connection.serve(&parts, upgrade).await,
+            Ok((response, verb)) => render::response(response, verb, &accept)
+                .unwrap_or_else(|error| render::error(&error, &accept)),
+            Err(error) => render::error(&error, &accept),
+        }
+    }
+
+    async fn answer<B>(
+        &self,
+        parts: &http::request::Parts,
+        body: B,
+        accept: &Accept,
+    ) -> Result<(Response, Option<Verb>), ApiError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let routed = route::route(parts, accept)?;
+        let body = read_body(body).await?;
+        let verb = match &routed.subject {
+            Subject::Resource { verb, .. } => Some(*verb),
+            Subject::Path { .. } => None,
+        };
+        let body_format = negotiate::body_format(parts, verb, &body)?;
+        let request = Request {
+            credentials: credentials(parts)?,
+            user: Arc::new(User::anonymous()),
+            subject: routed.subject,
+            options: routed.options,
+            body,
+            body_format,
+        };
+        let response = self.pipeline.clone().oneshot(request).await?;
+        Ok((response, verb))
+    }
+}
+
+async fn read_body<B>(body: B) -> Result<Bytes, ApiError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(ApiError::too_large(
+            format!("Request entity too large: limit is {MAX_BODY_BYTES}"),
+        )),
+        Err(error) => Err(ApiError::bad_request(format!(
+            "cannot read the request's body: {error}"
+        ))),
+    }
+}
+
+fn header<'a>(headers: &'a http::HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn credentials(parts: &http::request::Parts) -> Result<Credentials, ApiError> {
+    let headers = &parts.headers;
+    let bearer = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim().to_owned());
+    // WebSocket clients in browsers send the token as a subprotocol.
+    let bearer = bearer.or_else(|| {
+        use base64::Engine;
+        let protocols = header(headers, "sec-websocket-protocol")?;
+        let token = protocols.split(',').find_map(|item| {
+            item.trim()
+                .strip_prefix("base64url.bearer.authorization.k8s.io.")
+        })?;
+        let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .decode(token)
+            .ok()?;
+        String::from_utf8(decoded).ok()
+    });
+    Ok(Credentials {
+        certificate: parts
+            .extensions
+            .get::<PeerUser>()
+            .and_then(|peer| peer.0.clone()),
+        bearer,
+        impersonate: impersonation(headers)?,
+    })
+}
+
+/// The user that the `Impersonate-*` headers name.
+pub fn impersonation(headers: &http::HeaderMap) -> Result<Option<User>, ApiError> {
+    let mut user = User {
+        name: header(headers, "impersonate-user")
+            .unwrap_or_default()
+            .to_owned(),
+        uid: header(headers, "impersonate-uid")
+            .unwrap_or_default()
+            .to_owned(),
+        ..User::default()
+    };
+    let groups = headers.get_all("impersonate-group").iter();
+    user.groups = groups
+        .filter_map(|value| value.to_str().ok().map(str::to_owned))
+        .collect();
+    for (name, value) in headers {
+        if let (Some(key), Ok(value)) = (
+            name.as_str().strip_prefix("impersonate-extra-"),
+            value.to_str(),
+        ) {
+            let key = route::percent_decode(key).to_lowercase();
+            user.extra.entry(key).or_default().push(value.to_owned());
+        }
+    }
+    if user.name.is_empty() {
+        if user == User::default() {
+            return Ok(None);
+        }
+        return Err(ApiError::internal(
+            "requested to impersonate a group, uid or extra without impersonating a user",
+        ));
+    }
+    Ok(Some(user))
+}
+
+/// The media type of a header value, without parameters, in lower case.
+fn media_type(headers: &http::HeaderMap) -> String {
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
+}

@@ -1,0 +1,130 @@
+//! Content negotiation: what a client sends and what it takes.
+
+use api::ApiError;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{ACCEPT, ACCEPT_ENCODING};
+
+use super::media_type;
+use crate::request::{BodyFormat, Verb};
+
+/// The shape of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// The object or list itself.
+    #[default]
+    Object,
+    Table,
+    PartialMetadata,
+}
+
+/// What the client takes.
+#[derive(Clone, Debug, Default)]
+pub struct Accept {
+    pub form: Form,
+    pub yaml: bool,
+    pub gzip: bool,
+    /// The header as written, for paths that negotiate by themselves.
+    pub raw: String,
+}
+
+impl Accept {
+    /// Chooses the first media type that can be served.
+    ///
+    /// # Errors
+    /// 406 when none can.
+    pub fn parse(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let raw = headers
+            .get(ACCEPT)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        let gzip = headers
+            .get(ACCEPT_ENCODING)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.contains("gzip"));
+        let base = Self {
+            gzip,
+            raw: raw.to_owned(),
+            ..Self::default()
+        };
+        if raw.trim().is_empty() {
+            return Ok(base);
+        }
+        for range in raw.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let mut parameter = ("", "", "");
+            for part in parts {
+                match part.split_once('=') {
+                    Some(("as", value)) => parameter.0 = value,
+                    Some(("g", value)) => parameter.1 = value,
+                    Some(("v", value)) => parameter.2 = value,
+                    _ => {}
+                }
+            }
+            let form = match parameter {
+                ("", _, _) => Form::Object,
+                ("Table", "meta.k8s.io", "v1" | "v1beta1") => Form::Table,
+                (
+                    "PartialObjectMetadata" | "PartialObjectMetadataList",
+                    "meta.k8s.io",
+                    "v1" | "v1beta1",
+                ) => Form::PartialMetadata,
+                // Discovery documents choose by the raw header.
+                (_, "apidiscovery.k8s.io", _) => Form::Object,
+                _ => continue,
+            };
+            match kind.as_str() {
+                "application/json"
+                | "*/*"
+                | "application/*"
+                | "text/*"
+                | "text/plain"
+                | "text/html"
+                | "application/openmetrics-text"
+                | "application/octet-stream" => {
+                    return Ok(Self { form, ..base });
+                }
+                "application/yaml" => {
+                    return Ok(Self {
+                        form,
+                        yaml: true,
+                        ..base
+                    });
+                }
+                kind if kind.starts_with("application/com.github.proto-openapi") => continue,
+                _ => {}
+            }
+        }
+        Err(ApiError::not_acceptable(
+            "only the following media types are accepted: application/json, application/yaml",
+        ))
+    }
+}
+
+/// How the body is written.
+///
+/// # Errors
+/// 415 for what is neither JSON nor YAML.
+pub fn body_format(
+    parts: &http::request::Parts,
+    verb: Option<Verb>,
+    body: &Bytes,
+) -> Result<BodyFormat, ApiError> {
+    let kind = media_type(&parts.headers);
+    if verb == Some(Verb::Patch) || body.is_empty() {
+        return Ok(match kind.as_str() {
+            "application/apply-patch+yaml" => BodyFormat::Yaml,
+            _ => BodyFormat::Json,
+        });
+    }
+    match kind.as_str() {
+        "" | "application/json" | "text/json" => Ok(BodyFormat::Json),
+        "application/yaml" | "text/yaml" | "application/x-yaml" => Ok(BodyFormat::Yaml),
+        _ if verb.is_none() => Ok(BodyFormat::Json),
+        other => Err(ApiError::unsupported_media_type(format!(
+            "the body of the request was in an unknown format ({other}) - accepted media types include: \
+             application/json, application/yaml"
+        ))),
+    }
+}

@@ -1,0 +1,321 @@
+//! From an HTTP request to what it is about: Kubernetes' paths and query parameters.
+
+use std::time::Duration;
+
+use api::{ApiError, fields, labels};
+use http::Method;
+use http::request::Parts;
+
+use super::{Accept, media_type};
+use crate::request::{FieldValidation, Options, PatchType, Subject, Target, Verb, VersionMatch};
+
+/// Longest path and query that are looked at, in bytes.
+const MAX_URI_BYTES: usize = 64 << 10;
+
+/// A request's subject and options.
+pub struct Routed {
+    pub subject: Subject,
+    pub options: Options,
+}
+
+/// Reads method, path and query.
+///
+/// # Errors
+/// 404 for what no resource is at, 400 and 405 as Kubernetes gives them.
+pub fn route(parts: &Parts, accept: &Accept) -> Result<Routed, ApiError> {
+    let query = parts.uri.query().unwrap_or_default();
+    if parts.uri.path().len() + query.len() > MAX_URI_BYTES {
+        return Err(ApiError::new(
+            414,
+            "RequestURITooLong",
+            "the request's URI is too long",
+        ));
+    }
+    let parameters = parse_query(query);
+    let patch_type = match media_type(&parts.headers).as_str() {
+        "application/json-patch+json" => Some(PatchType::Json),
+        "application/merge-patch+json" => Some(PatchType::Merge),
+        "application/strategic-merge-patch+json" => Some(PatchType::Strategic),
+        "application/apply-patch+yaml" => Some(PatchType::Apply),
+        _ => None,
+    };
+    let mut options = options(parameters)?;
+    options.patch_type = patch_type;
+    let path = parts.uri.path();
+    let resource = match segments(path) {
+        Some(segments) => resource(&parts.method, &segments, &options, parts)?,
+        None => None,
+    };
+    let subject = match resource {
+        Some(subject) => subject,
+        None => Subject::Path {
+            path: path.to_owned(),
+            method: method_name(&parts.method),
+            accept: accept.raw.clone(),
+        },
+    };
+    Ok(Routed { subject, options })
+}
+
+fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::HEAD => "head",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "options",
+    }
+}
+
+/// Group, version and the rest of a resource path.
+struct Segments {
+    group: String,
+    version: String,
+    rest: Vec<String>,
+}
+
+fn segments(path: &str) -> Option<Segments> {
+    let mut parts = path.trim_start_matches('/').split('/').map(percent_decode);
+    let (group, version) = match parts.next()?.as_str() {
+        "api" => (String::new(), parts.next()?),
+        "apis" => (parts.next()?, parts.next()?),
+        _ => return None,
+    };
+    let mut rest: Vec<String> = parts.collect();
+    // A trailing slash matters only behind `proxy`.
+    if rest.last().is_some_and(String::is_empty) && !rest.iter().any(|part| part == "proxy") {
+        rest.pop();
+    }
+    (!rest.is_empty()).then_some(Segments {
+        group,
+        version,
+        rest,
+    })
+}
+
+fn resource(
+    method: &Method,
+    segments: &Segments,
+    options: &Options,
+    parts: &Parts,
+) -> Result<Option<Subject>, ApiError> {
+    let mut rest: Vec<&str> = segments.rest.iter().map(String::as_str).collect();
+    let watching = rest.first() == Some(&"watch");
+    if watching {
+        rest.remove(0);
+    }
+    let by_plural =
+        |plural: &str| api::kind::by_resource(&segments.group, &segments.version, plural);
+    let (mut namespace, mut rest) = ("", rest);
+    if rest.first() == Some(&"namespaces")
+        && rest.len() >= 3
+        && by_plural(rest[2]).is_some_and(|row| row.namespaced())
+    {
+        namespace = rest[1];
+        rest.drain(..2);
+    }
+    let Some(plural) = rest.first() else {
+        return Ok(None);
+    };
+    let Some(row) = by_plural(plural) else {
+        return Err(ApiError::no_such_resource());
+    };
+    let name = rest.get(1).copied().unwrap_or_default();
+    let subresource = rest.get(2).copied().unwrap_or_default();
+    if row.namespaced() && namespace.is_empty() && !name.is_empty()
+        || rest.iter().take(3).any(|part| part.is_empty())
+        || (rest.len() > 3 && subresource != "proxy")
+        || (!subresource.is_empty() && !row.has_subresource(subresource))
+    {
+        return Err(ApiError::no_such_resource());
+    }
+    let target = Target {
+        row,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        subresource: subresource.to_owned(),
+        subpath: rest.get(3..).unwrap_or_default().join("/"),
+    };
+    let verb = verb(method, &target, options, watching, parts)?;
+    Ok(Some(Subject::Resource { verb, target }))
+}
+
+fn verb(
+    method: &Method,
+    target: &Target,
+    options: &Options,
+    watching: bool,
+    parts: &Parts,
+) -> Result<Verb, ApiError> {
+    if matches!(
+        target.subresource.as_str(),
+        "log" | "exec" | "attach" | "portforward" | "proxy"
+    ) {
+        let upgrade = parts.headers.contains_key(http::header::UPGRADE);
+        let authorized_as = match *method {
+            Method::GET if upgrade && target.subresource != "proxy" => "create",
+            Method::GET | Method::HEAD => "get",
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            _ => "delete",
+        };
+        return Ok(Verb::Connect { authorized_as });
+    }
+    let named = !target.name.is_empty();
+    Ok(match (method, named) {
+        (&Method::GET | &Method::HEAD, _)
+            if watching || (options.flag("watch") && target.subresource.is_empty()) =>
+        {
+            Verb::Watch
+        }
+        (&Method::GET | &Method::HEAD, true) => Verb::Get,
+        (&Method::GET | &Method::HEAD, false) => Verb::List,
+        (&Method::POST, _) => Verb::Create,
+        (&Method::PUT, true) => Verb::Update,
+        (&Method::PATCH, true) => Verb::Patch,
+        (&Method::DELETE, true) => Verb::Delete,
+        (&Method::DELETE, false) => Verb::DeleteCollection,
+        _ => {
+            return Err(ApiError::new(
+                405,
+                "MethodNotAllowed",
+                "the server does not allow this method on the requested resource",
+            ));
+        }
+    })
+}
+
+/// `%41` and `+` are left to the query; here only `%41`.
+pub fn percent_decode(text: &str) -> String {
+    if !text.contains('%') {
+        return text.to_owned();
+    }
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let code = (bytes[at] == b'%')
+            .then(|| bytes.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match code {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The parameters of a query, decoded, in order.
+pub fn parse_query(query: &str) -> Vec<(String, String)> {
+    query
+        .split('&')
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            let decode = |text: &str| percent_decode(&text.replace('+', " "));
+            (decode(name), decode(value))
+        })
+        .collect()
+}
+
+fn options(parameters: Vec<(String, String)>) -> Result<Options, ApiError> {
+    let mut options = Options {
+        parameters,
+        ..Options::default()
+    };
+    let text = |name: &str| options.parameter(name).unwrap_or_default().to_owned();
+    let number = |name: &str| match text(name) {
+        value if value.is_empty() => Ok(0),
+        value => value.parse::<u64>().map_err(|_| {
+            ApiError::bad_request(format!(
+                "strconv.ParseInt: parsing {value:?}: invalid syntax"
+            ))
+        }),
+    };
+    let selector = |error: labels::SelectorError| ApiError::bad_request(error.to_string());
+    let parsed = Options {
+        labels: labels::Selector::parse(&text("labelSelector")).map_err(selector)?,
+        fields: fields::Selector::parse(&text("fieldSelector")).map_err(selector)?,
+        resource_version: text("resourceVersion"),
+        version_match: version_match(&text("resourceVersionMatch"))?,
+        limit: number("limit")?,
+        continue_token: text("continue"),
+        allow_bookmarks: options.flag("allowWatchBookmarks"),
+        send_initial_events: options
+            .parameter("sendInitialEvents")
+            .map(|value| value == "true"),
+        timeout: Some(number("timeoutSeconds")?)
+            .filter(|s| *s > 0)
+            .map(Duration::from_secs),
+        dry_run: dry_run(&options.parameters)?,
+        field_manager: text("fieldManager"),
+        field_validation: field_validation(&text("fieldValidation"))?,
+        force: options.flag("force"),
+        ..Options::default()
+    };
+    options = Options {
+        parameters: options.parameters,
+        ..parsed
+    };
+    Ok(options)
+}
+
+/// Reads `resourceVersionMatch`.
+pub fn version_match(text: &str) -> Result<Option<VersionMatch>, ApiError> {
+    match text {
+        "" => Ok(None),
+        "Exact" => Ok(Some(VersionMatch::Exact)),
+        "NotOlderThan" => Ok(Some(VersionMatch::NotOlderThan)),
+        other => Err(ApiError::new(
+            422,
+            "Invalid",
+            format!(
+                "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
+            ),
+        )),
+    }
+}
+
+/// Reads `fieldValidation`.
+pub fn field_validation(text: &str) -> Result<FieldValidation, ApiError> {
+    match text {
+        "" | "Warn" => Ok(FieldValidation::Warn),
+        "Ignore" => Ok(FieldValidation::Ignore),
+        "Strict" => Ok(FieldValidation::Strict),
+        other => Err(ApiError::new(
+            422,
+            "Invalid",
+            format!(
+                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+            ),
+        )),
+    }
+}
+
+fn dry_run(parameters: &[(String, String)]) -> Result<bool, ApiError> {
+    let mut values = parameters
+        .iter()
+        .filter(|(name, _)| name == "dryRun")
+        .map(|(_, value)| value);
+    match values.find(|value| *value != "All" && !value.is_empty()) {
+        Some(other) => Err(ApiError::new(
+            422,
+            "Invalid",
+            format!("dryRun: Unsupported value: {other:?}: supported values: \"All\""),
+        )),
+        None => Ok(parameters
+            .iter()
+            .any(|(name, value)| name == "dryRun" && value == "All")),
+    }
+}

@@ -1,0 +1,119 @@
+//! Tables and bare metadata: what kubectl prints from.
+
+use std::sync::Arc;
+
+use api::{ApiError, KindRow};
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::{Value, json};
+
+use super::render::list_head;
+use crate::cache::Version;
+use crate::core::decode;
+use crate::response::ListAnswer;
+use crate::rules::rules;
+use crate::scan;
+
+/// `TableOptions` of the query.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TableOptions {
+    pub omit_columns: bool,
+    /// `includeObject=Object`: rows carry whole objects.
+    pub whole_objects: bool,
+}
+
+/// The objects as a Table.
+///
+/// # Errors
+/// 500 when an object cannot be decoded.
+pub fn table(
+    row: &'static KindRow,
+    items: &[Arc<Version>],
+    list: Option<&ListAnswer>,
+    options: &TableOptions,
+) -> Result<Bytes, ApiError> {
+    let rules = rules(row);
+    let columns: Vec<Value> = rules
+        .columns()
+        .iter()
+        .map(|column| {
+            json!({"name": column.name, "type": column.kind, "format": column.format,
+                "description": column.description, "priority": column.priority})
+        })
+        .collect();
+    let mut metadata = json!({});
+    if let Some(list) = list {
+        metadata["resourceVersion"] = list.revision.to_string().into();
+        if !list.continue_token.is_empty() {
+            metadata["continue"] = list.continue_token.clone().into();
+        }
+        if let Some(remaining) = list.remaining.filter(|remaining| *remaining > 0) {
+            metadata["remainingItemCount"] = remaining.into();
+        }
+    } else if let [only] = items {
+        metadata["resourceVersion"] = only.revision.to_string().into();
+    }
+    let mut out = BytesMut::with_capacity(512 * (items.len() + 1));
+    let columns = if options.omit_columns {
+        Value::Null
+    } else {
+        Value::Array(columns)
+    };
+    out.put_slice(
+        format!("{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"columnDefinitions\":{columns},\"rows\":[")
+            .as_bytes(),
+    );
+    let now = jiff::Timestamp::now();
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.put_u8(b',');
+        }
+        let cells = Value::Array(rules.cells(&*decode(row, item)?, now));
+        out.put_slice(b"{\"cells\":");
+        out.put_slice(cells.to_string().as_bytes());
+        out.put_slice(b",\"object\":");
+        if options.whole_objects {
+            out.put_slice(&item.json);
+        } else {
+            out.put_slice(&partial(item));
+        }
+        out.put_u8(b'}');
+    }
+    out.put_slice(b"]}\n");
+    Ok(out.freeze())
+}
+
+/// An object's metadata as PartialObjectMetadata.
+pub fn partial(version: &Version) -> Bytes {
+    let range = scan::member(&version.json, "metadata").unwrap_or_default();
+    let metadata = version.json.get(range).unwrap_or(b"{}");
+    let mut out = BytesMut::with_capacity(metadata.len() + 96);
+    out.put_slice(
+        b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":",
+    );
+    out.put_slice(metadata);
+    out.put_u8(b'}');
+    out.freeze()
+}
+
+/// A list of bare metadata.
+///
+/// # Errors
+/// None today; the signature is that of [`table`].
+pub fn partial_list(list: &ListAnswer) -> Result<Bytes, ApiError> {
+    let mut out = BytesMut::new();
+    list_head(
+        &mut out,
+        list.row,
+        "PartialObjectMetadataList",
+        "meta.k8s.io/v1",
+        list,
+    );
+    for (index, item) in list.items.iter().enumerate() {
+        if index > 0 {
+            out.put_u8(b',');
+        }
+        out.put_slice(&partial(item));
+    }
+    out.put_slice(b"]}\n");
+    Ok(out.freeze())
+}

@@ -1,0 +1,147 @@
+//! Watches as chunked JSON frames.
+
+use std::convert::Infallible;
+
+use api::{ApiError, KindRow};
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+
+use super::table::{partial, table};
+use super::{Accept, Body, Form};
+use crate::cache::{Change, Notice, Version, Watcher, frame};
+
+/// Frames are joined into chunks of at least this many bytes while more are ready.
+const CHUNK_BYTES: usize = 64 << 10;
+
+struct State {
+    watcher: Watcher,
+    form: Form,
+    /// Only the first table of a watch has column definitions.
+    headed: bool,
+    over: bool,
+}
+
+/// A response that lasts as long as the watch.
+pub fn response(watcher: Watcher, accept: &Accept) -> http::Response<Body> {
+    let state = State {
+        watcher,
+        form: accept.form,
+        headed: false,
+        over: false,
+    };
+    let frames = stream::unfold(state, |mut state| async move {
+        let chunk = next(&mut state).await?;
+        Some((Ok::<_, Infallible>(Frame::data(chunk)), state))
+    });
+    let mut response = http::Response::new(StreamBody::new(frames).boxed_unsync());
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static(super::render::content_type(accept.form)),
+    );
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+async fn next(state: &mut State) -> Option<Bytes> {
+    if state.over {
+        return None;
+    }
+    match state.watcher.next().await? {
+        Ok(mut notices) if notices.len() == 1 => {
+            let notice = notices.pop()?;
+            Some(encode(state, &notice).unwrap_or_else(|error| refuse(state, &error)))
+        }
+        Ok(notices) => {
+            let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+            for notice in &notices {
+                match encode(state, notice) {
+                    Ok(bytes) => chunk.extend_from_slice(&bytes),
+                    Err(error) => {
+                        chunk.extend_from_slice(&refuse(state, &error));
+                        break;
+                    }
+                }
+            }
+            Some(chunk.freeze())
+        }
+        Err(error) => Some(refuse(state, &error)),
+    }
+}
+
+/// The last frame of a watch that failed.
+fn refuse(state: &mut State, error: &ApiError) -> Bytes {
+    state.over = true;
+    frame("ERROR", &error.encode())
+}
+
+fn encode(state: &mut State, notice: &Notice) -> Result<Bytes, ApiError> {
+    let row = state.watcher.row();
+    match notice {
+        Notice::Bookmark {
+            revision,
+            initial_end,
+        } => Ok(frame(
+            "BOOKMARK",
+            &bookmark(row, *revision, *initial_end, state.form),
+        )),
+        Notice::Changed(change, event) if state.form == Form::Object => Ok(event.frame(*change)),
+        Notice::Changed(change, event) => {
+            let object = shaped(state, row, event.object(*change))?;
+            Ok(frame(change.as_str(), &object))
+        }
+        Notice::Initial(version) => {
+            let object = shaped(state, row, version)?;
+            Ok(frame(Change::Added.as_str(), &object))
+        }
+    }
+}
+
+fn shaped(
+    state: &mut State,
+    row: &'static KindRow,
+    version: &std::sync::Arc<Version>,
+) -> Result<Bytes, ApiError> {
+    match state.form {
+        Form::Object => Ok(version.json.clone()),
+        Form::PartialMetadata => Ok(partial(version)),
+        Form::Table => {
+            let options = super::table::TableOptions {
+                omit_columns: state.headed,
+                ..Default::default()
+            };
+            state.headed = true;
+            table(row, std::slice::from_ref(version), None, &options)
+        }
+    }
+}
+
+/// An object that holds nothing but how far the watch has come.
+pub fn bookmark(row: &KindRow, revision: u64, initial_end: bool, form: Form) -> Bytes {
+    let annotations = if initial_end {
+        ",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}"
+    } else {
+        ""
+    };
+    let metadata =
+        format!("{{\"resourceVersion\":\"{revision}\",\"creationTimestamp\":null{annotations}}}");
+    let text = match form {
+        Form::Object => format!(
+            "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata}}}",
+            row.kind,
+            row.api_version()
+        ),
+        Form::PartialMetadata => format!(
+            "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata}}}"
+        ),
+        Form::Table => format!(
+            "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{{\"resourceVersion\":\"{revision}\"}},\
+             \"columnDefinitions\":null,\"rows\":[{{\"cells\":[],\"object\":{{\"kind\":\"PartialObjectMetadata\",\
+             \"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata}}}}}]}}"
+        ),
+    };
+    text.into()
+}

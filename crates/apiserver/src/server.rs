@@ -1,0 +1,244 @@
+//! The port: TLS, then REST or gRPC by what the client speaks.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use crate::core::Core;
+use crate::grpc::{self, Grpc};
+use crate::pipeline::Pipeline;
+use crate::rest::{Body, PeerUser, Rest};
+use crate::user::User;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long open requests may take after the signal to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Flow-control windows of HTTP/2, in bytes: lists must not wait for window updates.
+const WINDOW_BYTES: u32 = 4 << 20;
+/// Streams of one HTTP/2 connection.
+const MAX_STREAMS: u32 = 1_000;
+
+/// PEM files of the port.
+pub struct Tls {
+    pub certificate_pem: Vec<u8>,
+    pub key_pem: Vec<u8>,
+    pub client_ca_pem: Vec<u8>,
+}
+
+/// A server that answers.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    accepting: JoinHandle<()>,
+    /// What its requests work with.
+    pub core: Arc<Core>,
+}
+
+impl Running {
+    /// Returns once the server has been told to stop and has stopped.
+    pub async fn finished(self) {
+        if let Err(error) = self.accepting.await {
+            tracing::error!(%error, "the server's task ended");
+        }
+    }
+}
+
+/// Opens the port.
+///
+/// # Errors
+/// When it is taken.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Serves both doors on `listener` until `shutdown`.
+///
+/// # Errors
+/// When the certificates cannot be used.
+pub fn serve(
+    listener: TcpListener,
+    tls: Tls,
+    core: Arc<Core>,
+    pipeline: Pipeline,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Running> {
+    let acceptor = TlsAcceptor::from(Arc::new(server_config(&tls)?));
+    let doors = Doors {
+        rest: Rest::new(pipeline.clone()),
+        grpc: grpc::routes(pipeline),
+        core: core.clone(),
+    };
+    let address = listener.local_addr()?;
+    let accepting = tokio::spawn(accept(listener, acceptor, doors, shutdown));
+    tracing::info!(%address, "serving");
+    Ok(Running {
+        address,
+        accepting,
+        core,
+    })
+}
+
+fn server_config(tls: &Tls) -> anyhow::Result<ServerConfig> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&tls.client_ca_pem) {
+        roots.add(certificate.context("client CA")?)?;
+    }
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&tls.certificate_pem).collect();
+    let key = PrivateKeyDer::from_pem_slice(&tls.key_pem).context("serving key")?;
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+        .allow_unauthenticated()
+        .build()?;
+    let mut config = ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain.context("serving certificate")?, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+#[derive(Clone)]
+struct Doors {
+    rest: Rest,
+    grpc: Grpc,
+    core: Arc<Core>,
+}
+
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    doors: Doors,
+    shutdown: CancellationToken,
+) {
+    let connections = tokio_util::task::TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection =
+                    connection(stream, acceptor.clone(), doors.clone(), shutdown.clone());
+                connections.spawn(connection);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    connections.close();
+    if tokio::time::timeout(DRAIN, connections.wait())
+        .await
+        .is_err()
+    {
+        tracing::info!("closing connections that are still open");
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    doors: Doors,
+    shutdown: CancellationToken,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY");
+    }
+    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => return tracing::debug!("TLS handshake took too long"),
+    };
+    let peer = PeerUser(peer_user(stream.get_ref().1));
+    let service = service_fn(move |request| {
+        let (doors, peer) = (doors.clone(), peer.clone());
+        async move { Ok::<_, std::convert::Infallible>(doors.answer(request, peer).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buf_size(1 << 20);
+    builder.http1().pipeline_flush(true);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(error = %error, "connection ended");
+    }
+}
+
+fn peer_user(session: &rustls::ServerConnection) -> Option<Arc<User>> {
+    let certificate = session.peer_certificates()?.first()?;
+    let identity = rpc::tls::certificate_identity(certificate)?;
+    Some(Arc::new(User::authenticated(
+        identity.name,
+        identity.groups,
+    )))
+}
+
+impl Doors {
+    async fn answer(
+        mut self,
+        mut request: http::Request<Incoming>,
+        peer: PeerUser,
+    ) -> http::Response<Body> {
+        request.extensions_mut().insert(peer);
+        let is_grpc = request
+            .headers()
+            .get(CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        let response = if is_grpc {
+            match self.grpc.call(request).await {
+                Ok(response) => response.map(|body| tolerant(body)),
+                Err(never) => match never {},
+            }
+        } else {
+            self.rest.serve(request).await
+        };
+        self.core.metrics.count(response.status().as_u16());
+        response
+    }
+}
+
+/// tonic's body, whose errors end the stream.
+fn tolerant<B>(body: B) -> Body
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::fmt::Display,
+{
+    body.map_err(|error| -> std::convert::Infallible {
+        // tonic turns every error into trailers; nothing is left to fail here.
+        unreachable!("a gRPC body failed: {error}")
+    })
+    .boxed_unsync()
+}

@@ -1,0 +1,57 @@
+//! The verbs, written once for all kinds.
+
+pub mod create;
+pub mod delete;
+pub mod delete_collection;
+pub mod patch;
+pub mod read;
+pub mod update;
+
+use std::sync::Arc;
+
+use api::{ApiError, KindRow};
+
+use crate::cache::Version;
+use crate::core::Call;
+use crate::request::{Request, Verb};
+use crate::response::{ObjectAnswer, Response};
+use crate::subresources;
+
+pub(crate) fn answer(row: &'static KindRow, code: u16, version: Arc<Version>) -> ObjectAnswer {
+    ObjectAnswer {
+        code,
+        row,
+        version,
+        warnings: Vec::new(),
+    }
+}
+
+/// Carries out an authorized request to a resource.
+///
+/// # Errors
+/// Whatever the verb gives.
+pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    let row = call.row();
+    if !call.target.subresource.is_empty() && call.target.subresource != "status" {
+        return subresources::handle(call, request).await;
+    }
+    if !row.stored {
+        return subresources::answer_review(call, request).await;
+    }
+    let named = !call.target.name.is_empty();
+    match (call.verb, named) {
+        (Verb::Get, true) => read::get(call).await,
+        (Verb::List, _) => read::list(call).await.map(Response::List),
+        (Verb::Watch, _) => read::watch(call).await,
+        (Verb::Create, false) => create::create(call, request).await,
+        (Verb::Update, true) => update::update(call, request).await,
+        (Verb::Patch, true) => patch::patch(call, request).await,
+        (Verb::Delete, true) if call.target.subresource.is_empty() => {
+            delete::delete(call, request).await
+        }
+        (Verb::DeleteCollection, false) => {
+            delete_collection::delete_collection(call, request).await
+        }
+        (verb, _) => Err(ApiError::method_not_allowed(row, verb.as_str())),
+    }
+}

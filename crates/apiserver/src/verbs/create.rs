@@ -1,0 +1,144 @@
+//! Create: decode, default, admit, prepare, validate, store if absent.
+
+use std::sync::Arc;
+
+use api::ApiError;
+use api::object::Object;
+use store::Outcome;
+
+use super::answer;
+use crate::body;
+use crate::cache::Version;
+use crate::core::Call;
+use crate::error::store_error;
+use crate::kinds::Context;
+use crate::meta;
+use crate::request::Request;
+use crate::response::{ObjectAnswer, Response};
+use crate::rules::rules;
+use crate::{keys, stored};
+
+/// How often a generated name that is taken is generated anew.
+const NAME_ATTEMPTS: usize = 8;
+
+/// Creates the object in the request's body.
+///
+/// # Errors
+/// 400, 403, 409 and 422 as Kubernetes gives them.
+pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    let json = body::as_json(&request.body, request.body_format)?;
+    let decoded = body::decode(call.row(), &json, call.options.field_validation)?;
+    let mut answer = create_object(call, decoded.object).await?;
+    answer.warnings.extend(decoded.warnings);
+    Ok(Response::Object(answer))
+}
+
+/// Creates `object`.
+///
+/// # Errors
+/// As [`create`].
+pub async fn create_object(
+    call: Call<'_>,
+    mut object: Box<dyn Object>,
+) -> Result<ObjectAnswer, ApiError> {
+    if call.row().namespaced() && call.target.namespace.is_empty() {
+        return Err(ApiError::bad_request(
+            "an empty namespace may not be set during creation",
+        ));
+    }
+    meta::place(object.metadata_mut(), call.target)?;
+    let generates = object
+        .metadata()
+        .name
+        .as_deref()
+        .unwrap_or_default()
+        .is_empty();
+    let attempts = if generates { NAME_ATTEMPTS } else { 1 };
+    for _ in 0..attempts {
+        let attempt = object.clone_object();
+        match create_once(call, attempt).await {
+            Err(error) if generates && error.is_already_exists() => {}
+            outcome => return outcome,
+        }
+    }
+    let mut error = ApiError::already_exists(
+        call.row(),
+        object
+            .metadata()
+            .generate_name
+            .as_deref()
+            .unwrap_or_default(),
+    );
+    error
+        .status_mut()
+        .details
+        .get_or_insert_default()
+        .retry_after_seconds = Some(1);
+    Err(error)
+}
+
+async fn create_once(
+    call: Call<'_>,
+    mut object: Box<dyn Object>,
+) -> Result<ObjectAnswer, ApiError> {
+    let rules = rules(call.row());
+    meta::fill_new(object.metadata_mut(), call.now())?;
+    rules.default(&mut *object);
+    call.core.admission.mutate(call, &mut *object, None).await?;
+    let context = Context {
+        now: call.now(),
+        user: &call.user.name,
+        subresource: "",
+    };
+    rules.prepare_create(&mut *object, &context);
+    if rules.generation_changes(&*object, &*object).is_some() {
+        object.metadata_mut().generation = Some(1);
+    }
+    let mut errors = meta::validate(call.row(), rules, object.metadata());
+    errors.extend(rules.validate(&*object));
+    let name = object.metadata().name.clone().unwrap_or_default();
+    if !errors.is_empty() {
+        let shown = object.metadata().name.as_deref().unwrap_or_default();
+        return Err(ApiError::invalid(call.row(), shown, &errors));
+    }
+    call.core.admission.validate(call, &*object, None).await?;
+    let claim = call.core.allocator.claim(call, &mut *object).await?;
+    let outcome = write(call, &name, &mut *object).await;
+    match &outcome {
+        Ok(_) if !call.options.dry_run => {}
+        _ => call.core.allocator.release(claim).await,
+    }
+    outcome
+}
+
+async fn write(
+    call: Call<'_>,
+    name: &str,
+    object: &mut dyn Object,
+) -> Result<ObjectAnswer, ApiError> {
+    let row = call.row();
+    let namespace = object.metadata().namespace.clone().unwrap_or_default();
+    let key = crate::request::object_key(row, &namespace, name);
+    let value = stored::encode(object);
+    if call.options.dry_run {
+        if call.core.stored(row, &key).await?.is_some() {
+            return Err(ApiError::already_exists(row, name));
+        }
+        let version = Version::unstored(row, &value).map_err(ApiError::internal)?;
+        return Ok(answer(row, 201, Arc::new(version)));
+    }
+    let outcome = call
+        .core
+        .store
+        .create(keys::object(row, &key), value.clone())
+        .await
+        .map_err(|error| store_error(&error))?;
+    match outcome {
+        Outcome::Written(revision) => {
+            let version = Version::from_stored(row, &key, &value, revision.get())
+                .map_err(ApiError::internal)?;
+            Ok(answer(row, 201, Arc::new(version)))
+        }
+        Outcome::Conflict { .. } => Err(ApiError::already_exists(row, name)),
+    }
+}

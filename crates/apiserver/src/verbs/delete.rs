@@ -1,0 +1,371 @@
+//! Delete: at once, after a grace period, or when the last finalizer is gone.
+
+use std::sync::Arc;
+
+use api::object::Object;
+use api::{ApiError, Kind};
+use bytes::Bytes;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Status, StatusDetails, Time};
+use store::{Outcome, Revision};
+
+use super::answer;
+use crate::body;
+use crate::cache::Version;
+use crate::core::{Call, decode, version_of};
+use crate::error::store_error;
+use crate::meta;
+use crate::request::Request;
+use crate::response::Response;
+use crate::rules::rules;
+use crate::{keys, stored};
+
+/// How often a deletion that lost a race is decided anew.
+const ATTEMPTS: usize = 16;
+
+/// Reads `DeleteOptions` from the body and the query.
+///
+/// # Errors
+/// 400 when they cannot be read.
+pub fn options(request: &Request) -> Result<DeleteOptions, ApiError> {
+    let mut options = if request.body.is_empty() {
+        DeleteOptions::default()
+    } else {
+        let json = body::as_json(&request.body, request.body_format)?;
+        api::options::decode_delete_options(&json).map_err(|error| {
+            ApiError::bad_request(format!("error decoding DeleteOptions: {error}"))
+        })?
+    };
+    if let Some(seconds) = request.options.parameter("gracePeriodSeconds") {
+        let seconds = seconds.parse().map_err(|_| {
+            ApiError::bad_request(format!("invalid gracePeriodSeconds: {seconds:?}"))
+        })?;
+        options.grace_period_seconds = Some(seconds);
+    }
+    if let Some(policy) = request.options.parameter("propagationPolicy") {
+        options.propagation_policy = Some(policy.to_owned());
+    }
+    if let Some(orphan) = request.options.parameter("orphanDependents") {
+        options.orphan_dependents = Some(orphan == "true");
+    }
+    let policy = options.propagation_policy.as_deref();
+    if !matches!(policy, None | Some("Foreground" | "Background" | "Orphan")) {
+        return Err(ApiError::bad_request(format!(
+            "invalid propagationPolicy {:?}: must be one of Foreground, Background, Orphan",
+            policy.unwrap_or_default()
+        )));
+    }
+    if options
+        .grace_period_seconds
+        .is_some_and(|seconds| seconds < 0)
+    {
+        // Upstream: a negative grace period is the shortest.
+        options.grace_period_seconds = Some(1);
+    }
+    Ok(options)
+}
+
+/// Deletes the target.
+///
+/// # Errors
+/// 404, 409 and what admission gives.
+pub async fn delete(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    let options = options(request)?;
+    let mut call_options = call.options.clone();
+    call_options.dry_run |= options
+        .dry_run
+        .as_ref()
+        .is_some_and(|values| values.iter().any(|value| value == "All"));
+    let call = Call {
+        options: &call_options,
+        ..call
+    };
+    let deleted = delete_object(call, &options).await?;
+    Ok(match deleted {
+        Deleted::Now(version) if call.row() == Pod::ROW => {
+            Response::Object(answer(call.row(), 200, version))
+        }
+        Deleted::Now(version) => Response::Json {
+            code: 200,
+            json: success(call, &version),
+            warnings: Vec::new(),
+        },
+        Deleted::Later(version) => Response::Object(answer(call.row(), 200, version)),
+    })
+}
+
+/// What became of a deletion.
+pub enum Deleted {
+    /// Gone: its last state.
+    Now(Arc<Version>),
+    /// Terminating.
+    Later(Arc<Version>),
+}
+
+fn success(call: Call<'_>, version: &Version) -> Bytes {
+    let row = call.row();
+    let status = Status {
+        status: Some("Success".to_owned()),
+        details: Some(StatusDetails {
+            name: Some(version.name.to_string()),
+            group: (!row.group.is_empty()).then(|| row.group.to_owned()),
+            kind: Some(row.plural.to_owned()),
+            uid: Some(version.uid.to_string()),
+            ..StatusDetails::default()
+        }),
+        ..Status::default()
+    };
+    api::status::encode_status(&status).into()
+}
+
+/// Deletes the target by `options`.
+///
+/// # Errors
+/// As [`delete`].
+pub async fn delete_object(call: Call<'_>, options: &DeleteOptions) -> Result<Deleted, ApiError> {
+    let mut current = call.current().await?;
+    let mut fresh = false;
+    for _ in 0..ATTEMPTS {
+        let newer = match attempt(call, options, &current).await {
+            Ok(Attempt::Done(deleted)) => return Ok(deleted),
+            Ok(Attempt::Lost) => call.stored().await?,
+            Err(error) if fresh => return Err(error),
+            Err(error) => {
+                let newer = call.stored().await?;
+                if newer.revision == current.revision {
+                    return Err(error);
+                }
+                newer
+            }
+        };
+        (current, fresh) = (newer, true);
+    }
+    Err(ApiError::modified(call.row(), &call.target.name))
+}
+
+enum Attempt {
+    Done(Deleted),
+    Lost,
+}
+
+async fn attempt(
+    call: Call<'_>,
+    options: &DeleteOptions,
+    current: &Arc<Version>,
+) -> Result<Attempt, ApiError> {
+    let row = call.row();
+    let object = decode(row, current)?;
+    check_preconditions(call, options, current)?;
+    call.core.admission.validate_delete(call, &*object).await?;
+    let plan = plan(row, &*object, options, call.now());
+    match plan {
+        Plan::Remove => Ok(match remove(call, current, &*object).await? {
+            Some(gone) => Attempt::Done(Deleted::Now(gone)),
+            None => Attempt::Lost,
+        }),
+        Plan::Keep => Ok(Attempt::Done(Deleted::Later(current.clone()))),
+        Plan::Mark(mut marked) => {
+            let value = stored::encode(&mut *marked);
+            let key = call.target.key();
+            if call.options.dry_run {
+                let version = Version::from_stored(row, &key, &value, current.revision)
+                    .map_err(ApiError::internal)?;
+                return Ok(Attempt::Done(Deleted::Later(Arc::new(version))));
+            }
+            let expected = Revision::new(current.revision);
+            let outcome = call
+                .core
+                .store
+                .update(keys::object(row, &key), value.clone(), expected)
+                .await
+                .map_err(|error| store_error(&error))?;
+            match outcome {
+                Outcome::Written(revision) => {
+                    let version = Version::from_stored(row, &key, &value, revision.get())
+                        .map_err(ApiError::internal)?;
+                    Ok(Attempt::Done(Deleted::Later(Arc::new(version))))
+                }
+                Outcome::Conflict { .. } => Ok(Attempt::Lost),
+            }
+        }
+    }
+}
+
+fn check_preconditions(
+    call: Call<'_>,
+    options: &DeleteOptions,
+    current: &Version,
+) -> Result<(), ApiError> {
+    let Some(preconditions) = &options.preconditions else {
+        return Ok(());
+    };
+    let failed = |message: String| {
+        Err(ApiError::conflict(
+            call.row(),
+            &call.target.name,
+            format!("Precondition failed: {message}"),
+        ))
+    };
+    if let Some(uid) = &preconditions.uid
+        && **uid != *current.uid
+    {
+        return failed(format!(
+            "UID in precondition: {uid}, UID in object meta: {}",
+            current.uid
+        ));
+    }
+    if let Some(version) = &preconditions.resource_version
+        && *version != current.revision.to_string()
+    {
+        return failed(format!(
+            "ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
+            current.revision
+        ));
+    }
+    Ok(())
+}
+
+/// What a deletion does to an object.
+enum Plan {
+    Remove,
+    /// Store the object as terminating.
+    Mark(Box<dyn Object>),
+    /// It is terminating already, and nothing changes.
+    Keep,
+}
+
+fn plan(
+    row: &'static api::KindRow,
+    object: &dyn Object,
+    options: &DeleteOptions,
+    now: Timestamp,
+) -> Plan {
+    let mut marked = object.clone_object();
+    let finalizers_changed = propagate(marked.metadata_mut(), options);
+    let grace = grace_seconds(row, object, options);
+    let metadata = marked.metadata_mut();
+    let pending = meta::has_finalizers(metadata) || namespace_is_in_use(object);
+    let at = |start: Timestamp, seconds: i64| {
+        Timestamp::from_second(start.as_second().saturating_add(seconds)).unwrap_or(start)
+    };
+    if let Some(terminating) = metadata.deletion_timestamp.clone() {
+        let existing = metadata.deletion_grace_period_seconds.unwrap_or_default();
+        let wanted = grace.unwrap_or_default();
+        let shorter = options.grace_period_seconds.is_some() && wanted < existing;
+        if !pending && (existing == 0 || (shorter && wanted == 0)) {
+            return Plan::Remove;
+        }
+        if !shorter && !finalizers_changed {
+            return Plan::Keep;
+        }
+        if shorter {
+            let start = at(terminating.0, -existing);
+            metadata.deletion_timestamp = Some(Time(at(start, wanted)));
+            metadata.deletion_grace_period_seconds = Some(wanted);
+        }
+        return Plan::Mark(marked);
+    }
+    let seconds = grace.unwrap_or_default();
+    if seconds == 0 && !pending {
+        return Plan::Remove;
+    }
+    metadata.deletion_timestamp = Some(Time(meta::whole_seconds(at(now, seconds))));
+    metadata.deletion_grace_period_seconds = Some(seconds);
+    if let Some(generation) = metadata
+        .generation
+        .as_mut()
+        .filter(|generation| **generation > 0)
+    {
+        *generation += 1;
+    }
+    if let Some(namespace) = marked.downcast_mut::<Namespace>() {
+        namespace.status.get_or_insert_default().phase = Some("Terminating".to_owned());
+    }
+    Plan::Mark(marked)
+}
+
+/// Sets the finalizers that the propagation policy asks for. True: they changed.
+fn propagate(metadata: &mut api::ObjectMeta, options: &DeleteOptions) -> bool {
+    let before = metadata.finalizers.clone();
+    let policy = match (
+        options.propagation_policy.as_deref(),
+        options.orphan_dependents,
+    ) {
+        (Some(policy), _) => policy,
+        (None, Some(true)) => "Orphan",
+        (None, Some(false)) => "Background",
+        (None, None) => return false,
+    };
+    let mut finalizers = before.clone().unwrap_or_default();
+    finalizers.retain(|name| name != meta::FOREGROUND && name != meta::ORPHAN);
+    match policy {
+        "Foreground" => finalizers.push(meta::FOREGROUND.to_owned()),
+        "Orphan" => finalizers.push(meta::ORPHAN.to_owned()),
+        _ => {}
+    }
+    metadata.finalizers = (!finalizers.is_empty()).then_some(finalizers);
+    metadata.finalizers != before
+}
+
+/// `None` or 0: at once. A pod that no kubelet runs needs no grace.
+fn grace_seconds(
+    row: &'static api::KindRow,
+    object: &dyn Object,
+    options: &DeleteOptions,
+) -> Option<i64> {
+    let default = rules(row).default_grace_seconds(object)?;
+    if let Some(pod) = object.downcast_ref::<Pod>() {
+        let assigned = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
+        if assigned.unwrap_or_default().is_empty() || matches!(phase, Some("Succeeded" | "Failed"))
+        {
+            return Some(0);
+        }
+    }
+    Some(options.grace_period_seconds.unwrap_or(default))
+}
+
+/// Whether a namespace still has finalizers of its own kind in its spec.
+pub fn namespace_is_in_use(object: &dyn Object) -> bool {
+    object
+        .downcast_ref::<Namespace>()
+        .and_then(|namespace| namespace.spec.as_ref())
+        .and_then(|spec| spec.finalizers.as_ref())
+        .is_some_and(|finalizers| !finalizers.is_empty())
+}
+
+/// Removes `current` from the store. `None`: somebody else changed it first.
+pub async fn remove(
+    call: Call<'_>,
+    current: &Arc<Version>,
+    object: &dyn Object,
+) -> Result<Option<Arc<Version>>, ApiError> {
+    if call.options.dry_run {
+        return Ok(Some(current.clone()));
+    }
+    let key = keys::object(call.row(), &current.key());
+    let outcome = call
+        .core
+        .store
+        .delete(key, Revision::new(current.revision))
+        .await
+        .map_err(|error| store_error(&error))?;
+    match outcome {
+        Outcome::Written(revision) => {
+            call.core.allocator.release_object(object).await;
+            Ok(Some(Arc::new(current.at_revision(revision.get()))))
+        }
+        Outcome::Conflict { current: None, .. } => Err(call.not_found()),
+        Outcome::Conflict {
+            current: Some(entry),
+            ..
+        } => {
+            version_of(call.row(), &current.key(), &entry)?;
+            Ok(None)
+        }
+    }
+}

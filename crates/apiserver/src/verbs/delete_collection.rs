@@ -1,0 +1,57 @@
+//! Delete of everything that a selector selects.
+
+use std::sync::Arc;
+
+use api::ApiError;
+use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt};
+
+use super::delete::{self, Deleted};
+use super::read;
+use crate::cache::Version;
+use crate::core::Call;
+use crate::request::{Request, Target};
+use crate::response::Response;
+
+/// Deletions under way at once.
+const CONCURRENCY: usize = 16;
+
+/// Deletes what the request selects; answers the list of it.
+///
+/// # Errors
+/// The first error of a deletion other than 404.
+pub async fn delete_collection(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    let options = delete::options(request)?;
+    let mut list = read::list(call).await?;
+    let mut deletions: Vec<BoxFuture<'_, Result<Option<Arc<Version>>, ApiError>>> = Vec::new();
+    for item in &list.items {
+        deletions.push(Box::pin(delete_one(call, &options, item.clone())));
+    }
+    let items: Vec<Option<Arc<Version>>> = futures::stream::iter(deletions)
+        .buffered(CONCURRENCY)
+        .try_collect()
+        .await?;
+    list.items = items.into_iter().flatten().collect();
+    Ok(Response::List(list))
+}
+
+async fn delete_one(
+    call: Call<'_>,
+    options: &k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions,
+    item: Arc<Version>,
+) -> Result<Option<Arc<Version>>, ApiError> {
+    let target = Target {
+        namespace: item.namespace.to_string(),
+        name: item.name.to_string(),
+        ..call.target.clone()
+    };
+    let one = Call {
+        target: &target,
+        ..call
+    };
+    match delete::delete_object(one, options).await {
+        Ok(Deleted::Now(version) | Deleted::Later(version)) => Ok(Some(version)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}

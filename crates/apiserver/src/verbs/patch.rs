@@ -1,0 +1,113 @@
+//! Patch: JSON patch, merge patch and strategic merge patch, computed on the present state.
+
+use api::ApiError;
+use api::object::Object;
+use serde_json::Value;
+
+use super::update::update_with;
+use crate::body;
+use crate::cache::Version;
+use crate::core::Call;
+use crate::request::{BodyFormat, PatchType, Request};
+use crate::response::Response;
+
+/// Operations of one JSON patch (upstream's limit).
+const MAX_OPERATIONS: usize = 10_000;
+
+/// Applies the request's body as a patch.
+///
+/// # Errors
+/// As Kubernetes gives them: 400 for a malformed patch, 422 for one that does not fit.
+pub async fn patch(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    let patch = Patch::read(call, request)?;
+    let mut warnings = Vec::new();
+    let row = call.row();
+    let mut answer = update_with(call, |_, version: &Version| {
+        let json = patch.apply(call, &version.json)?;
+        let decoded = body::decode(row, &json, call.options.field_validation)?;
+        warnings = decoded.warnings;
+        let mut object: Box<dyn Object> = decoded.object;
+        crate::meta::place(object.metadata_mut(), call.target)?;
+        Ok(object)
+    })
+    .await?;
+    answer.warnings.extend(warnings);
+    Ok(Response::Object(answer))
+}
+
+/// A patch that was read, not yet applied.
+pub enum Patch {
+    Json(json_patch::Patch),
+    Merge(Value),
+    Strategic(Value),
+}
+
+impl Patch {
+    /// Reads the request's body as the patch it says it is.
+    ///
+    /// # Errors
+    /// 400 when it is not one, 415 for server-side apply.
+    pub fn read(call: Call<'_>, request: &Request) -> Result<Self, ApiError> {
+        let malformed = |error: serde_json::Error| {
+            ApiError::bad_request(format!("error decoding patch: {error}"))
+        };
+        let document = || {
+            let format = request.body_format;
+            let json = body::as_json(&request.body, format)?;
+            let value: Value = serde_json::from_slice(&json).map_err(malformed)?;
+            if value.is_object() {
+                Ok(value)
+            } else {
+                Err(ApiError::bad_request(
+                    "error decoding patch: the patch is not a JSON object",
+                ))
+            }
+        };
+        match call.options.patch_type {
+            Some(PatchType::Json) => {
+                let json = body::as_json(&request.body, BodyFormat::Json)?;
+                let patch: json_patch::Patch = serde_json::from_slice(&json).map_err(malformed)?;
+                if patch.0.len() > MAX_OPERATIONS {
+                    return Err(ApiError::too_large(format!(
+                        "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+                        patch.0.len()
+                    )));
+                }
+                Ok(Self::Json(patch))
+            }
+            Some(PatchType::Merge) => Ok(Self::Merge(document()?)),
+            Some(PatchType::Strategic) => Ok(Self::Strategic(document()?)),
+            Some(PatchType::Apply) | None => Err(ApiError::unsupported_media_type(
+                "the body of the request was in an unknown format - accepted media types include: \
+                 application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json",
+            )),
+        }
+    }
+
+    /// The patched object as JSON.
+    ///
+    /// # Errors
+    /// 422 when the patch does not fit the object.
+    pub fn apply(&self, call: Call<'_>, json: &[u8]) -> Result<Vec<u8>, ApiError> {
+        let mut value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
+        match self {
+            Self::Json(patch) => json_patch::patch(&mut value, patch).map_err(|error| {
+                ApiError::new(
+                    422,
+                    "Invalid",
+                    format!(
+                        "the server rejected our request due to an error in our request: {error}"
+                    ),
+                )
+            })?,
+            Self::Merge(patch) => json_patch::merge(&mut value, patch),
+            Self::Strategic(patch) => {
+                let row = call.row();
+                let schema = api::schema::kind(row.group, row.version, row.kind);
+                value = api::strategic::apply(value, patch.clone(), schema)
+                    .map_err(|error| ApiError::bad_request(error.to_string()))?;
+            }
+        }
+        serde_json::to_vec(&value).map_err(ApiError::internal)
+    }
+}

@@ -1,0 +1,316 @@
+//! Get, list and watch, answered from the cache.
+
+use api::ApiError;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use store::{ListOptions, Revision};
+
+use super::answer;
+use crate::cache::{Cache, Filter, WatchSettings};
+use crate::core::{Call, version_of};
+use crate::error::store_error;
+use crate::keys;
+use crate::request::VersionMatch;
+use crate::response::{ListAnswer, Response};
+
+/// Entries read from the store at once for a page at a revision.
+const PAGE: usize = 1_000;
+
+/// The target.
+///
+/// # Errors
+/// 404.
+pub async fn get(call: Call<'_>) -> Result<Response, ApiError> {
+    let cache = &call.core.cache;
+    match requested(&call.options.resource_version)? {
+        None => {
+            cache.fresh().await?;
+        }
+        Some(0) => {}
+        Some(revision) => {
+            cache.reach(revision).await?;
+        }
+    }
+    let version = cache.resource(call.row()).get(&call.target.key());
+    let version = version.ok_or_else(|| call.not_found())?;
+    Ok(Response::Object(answer(call.row(), 200, version)))
+}
+
+/// The number in a resource version; `None` for unset.
+fn requested(text: &str) -> Result<Option<u64>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        ApiError::new(
+            400,
+            "BadRequest",
+            format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"),
+        )
+    })
+}
+
+/// What the request selects.
+///
+/// # Errors
+/// 400 for a field that the kind cannot be selected by.
+pub fn filter(call: Call<'_>) -> Result<Filter, ApiError> {
+    let row = call.row();
+    call.options
+        .fields
+        .check(row)
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let mut filter = Filter::everything(row, &call.target.namespace);
+    filter.labels.clone_from(&call.options.labels);
+    filter.fields.clone_from(&call.options.fields);
+    if !call.target.name.is_empty() {
+        filter.fields.0.push(api::fields::Requirement {
+            field: "metadata.name".to_owned(),
+            value: call.target.name.clone(),
+            equal: true,
+        });
+    }
+    Ok(filter)
+}
+
+/// The objects that the request selects.
+///
+/// # Errors
+/// 400, 410 and 504 as Kubernetes gives them.
+pub async fn list(call: Call<'_>) -> Result<ListAnswer, ApiError> {
+    let filter = filter(call)?;
+    let options = call.options;
+    let cache = &call.core.cache;
+    if !options.continue_token.is_empty() {
+        if !matches!(options.resource_version.as_str(), "" | "0") {
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        return continued(call, &filter).await;
+    }
+    let version = requested(&options.resource_version)?;
+    match (options.version_match, version) {
+        (Some(_), None) => {
+            return Err(invalid_match(
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ));
+        }
+        (Some(VersionMatch::Exact), Some(0)) => {
+            return Err(invalid_match(
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            ));
+        }
+        (Some(VersionMatch::Exact), Some(revision)) => {
+            return at_revision(call, &filter, revision, None).await;
+        }
+        (_, None) => cache.fresh().await?,
+        (_, Some(0)) => cache.revision(),
+        (_, Some(revision)) => cache.reach(revision).await?,
+    };
+    Ok(from_cache(cache, &filter, options.limit))
+}
+
+fn invalid_match(message: &str) -> ApiError {
+    ApiError::new(
+        422,
+        "Invalid",
+        format!(
+            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: {message}"
+        ),
+    )
+}
+
+fn from_cache(cache: &Cache, filter: &Filter, limit: u64) -> ListAnswer {
+    // Read first: the list then holds at least everything up to it.
+    let revision = cache.revision();
+    let (mut items, changed) = cache.resource(filter.row).list_at(filter);
+    let revision = revision.max(changed);
+    let mut answer = ListAnswer {
+        row: filter.row,
+        items: Vec::new(),
+        revision,
+        continue_token: String::new(),
+        remaining: None,
+    };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if limit > 0 && items.len() > limit {
+        let remaining = items.len() - limit;
+        items.truncate(limit);
+        if let Some(last) = items.last() {
+            answer.continue_token = Token::after(&last.key(), revision).encode();
+        }
+        answer.remaining = (!filter.selects()).then_some(remaining as u64);
+    }
+    answer.items = items;
+    answer
+}
+
+/// Where the next page starts.
+#[derive(Debug, Serialize, Deserialize)]
+struct Token {
+    v: String,
+    /// The revision of the whole list; -1: whatever is newest.
+    rv: i64,
+    /// Key within the resource to start from, inclusive.
+    start: String,
+}
+
+impl Token {
+    fn after(key: &str, revision: u64) -> Self {
+        Self {
+            v: "meta.k8s.io/v1".to_owned(),
+            rv: i64::try_from(revision).unwrap_or(i64::MAX),
+            start: format!("{key}\0"),
+        }
+    }
+
+    fn encode(&self) -> String {
+        BASE64.encode(serde_json::to_vec(self).expect("a token is plain data"))
+    }
+
+    fn decode(text: &str) -> Result<Self, ApiError> {
+        let invalid = || ApiError::bad_request("continue key is not valid");
+        let json = BASE64
+            .decode(text.trim_end_matches('='))
+            .map_err(|_| invalid())?;
+        let token: Self = serde_json::from_slice(&json).map_err(|_| invalid())?;
+        if token.v != "meta.k8s.io/v1" || token.start.contains("..") || token.rv == 0 {
+            return Err(invalid());
+        }
+        Ok(token)
+    }
+}
+
+async fn continued(call: Call<'_>, filter: &Filter) -> Result<ListAnswer, ApiError> {
+    let mut token = Token::decode(&call.options.continue_token)?;
+    let revision = match u64::try_from(token.rv) {
+        Ok(revision) => revision,
+        Err(_) => call.core.cache.fresh().await?,
+    };
+    let page = at_revision(call, filter, revision, Some(token.start.clone())).await;
+    page.map_err(|error| {
+        if !error.is_expired() {
+            return error;
+        }
+        token.rv = -1;
+        let mut expired = ApiError::expired(
+            "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+             without the continue parameter, or use the continue token in this response to retrieve the remainder of \
+             the results. Continuing with the provided token results in an inconsistent list - objects that were \
+             created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+        );
+        expired.status_mut().metadata.continue_ = Some(token.encode());
+        expired
+    })
+}
+
+/// A page of the state at a revision, from the store's history.
+async fn at_revision(
+    call: Call<'_>,
+    filter: &Filter,
+    revision: u64,
+    start: Option<String>,
+) -> Result<ListAnswer, ApiError> {
+    let row = filter.row;
+    let prefix = keys::prefix(row, &filter.namespace);
+    let whole = keys::prefix(row, "").len();
+    let from = start
+        .map(|start| keys::object(row, &start))
+        .filter(|from| from.starts_with(&prefix));
+    let limit = usize::try_from(call.options.limit).unwrap_or(usize::MAX);
+    let mut options = ListOptions {
+        prefix,
+        limit: if limit == 0 || filter.selects() {
+            PAGE
+        } else {
+            limit.min(PAGE)
+        },
+        revision: Revision::new(revision),
+        from,
+    };
+    let mut answer = ListAnswer {
+        row,
+        items: Vec::new(),
+        revision,
+        continue_token: String::new(),
+        remaining: None,
+    };
+    loop {
+        let page = call
+            .core
+            .store
+            .list(options.clone())
+            .await
+            .map_err(|error| store_error(&error))?;
+        let next = page.next_from();
+        let mut read = 0;
+        for entry in &page.entries {
+            if limit > 0 && answer.items.len() == limit {
+                break;
+            }
+            read += 1;
+            let key = String::from_utf8_lossy(&entry.key[whole..]).into_owned();
+            let version = version_of(row, &key, entry)?;
+            if filter.matches(&version) {
+                answer.items.push(version);
+            }
+        }
+        let full = limit > 0 && answer.items.len() == limit;
+        let more = next.is_some() || read < page.entries.len();
+        if full && more {
+            let last = &page.entries[read - 1].key[whole..];
+            answer.continue_token = Token::after(&String::from_utf8_lossy(last), revision).encode();
+            answer.remaining = (!filter.selects()).then(|| page.count.saturating_sub(read as u64));
+            return Ok(answer);
+        }
+        match next {
+            Some(next) => options.from = Some(Bytes::from(next)),
+            None => return Ok(answer),
+        }
+    }
+}
+
+/// Watches what the request selects.
+///
+/// # Errors
+/// 400, 410 and 504 as Kubernetes gives them.
+pub async fn watch(call: Call<'_>) -> Result<Response, ApiError> {
+    let filter = filter(call)?;
+    let options = call.options;
+    let cache = &call.core.cache;
+    let version = requested(&options.resource_version)?;
+    let streaming = options.send_initial_events == Some(true);
+    if options.send_initial_events.is_some()
+        && options.version_match != Some(VersionMatch::NotOlderThan)
+    {
+        return Err(ApiError::new(
+            422,
+            "Invalid",
+            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires \
+             setting resourceVersionMatch to NotOlderThan",
+        ));
+    }
+    let since = match version {
+        None => {
+            cache.fresh().await?;
+            (options.send_initial_events == Some(false)).then(|| cache.revision())
+        }
+        Some(0) => (options.send_initial_events == Some(false)).then(|| cache.revision()),
+        Some(revision) => {
+            cache.reach(revision).await?;
+            (!streaming).then_some(revision)
+        }
+    };
+    let settings = WatchSettings {
+        bookmarks: options.allow_bookmarks,
+        initial_end: streaming && options.allow_bookmarks,
+        timeout: options.timeout,
+        after: since.unwrap_or_else(|| cache.revision()),
+    };
+    Ok(Response::Watch(Box::new(
+        cache.watch(filter, since, settings)?,
+    )))
+}

@@ -1,0 +1,251 @@
+//! Update and patch: a change computed from the present state and stored by compare-and-swap,
+//! again and again until it holds or the client's expectation fails.
+
+use std::sync::Arc;
+
+use api::object::Object;
+use api::status::FieldError;
+use api::{ApiError, KindRow};
+use store::{Outcome, Revision};
+
+use super::delete::remove;
+use super::{answer, create};
+use crate::body;
+use crate::cache::Version;
+use crate::core::{Call, decode, version_of};
+use crate::error::store_error;
+use crate::kinds::Context;
+use crate::meta;
+use crate::request::Request;
+use crate::response::{ObjectAnswer, Response};
+use crate::rules::rules;
+use crate::{keys, stored};
+
+/// How often a write that lost a race is computed anew.
+const ATTEMPTS: usize = 16;
+
+/// Replaces the object by the one in the request's body.
+///
+/// # Errors
+/// As Kubernetes gives them.
+pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    let json = body::as_json(&request.body, request.body_format)?;
+    let decoded = body::decode(call.row(), &json, call.options.field_validation)?;
+    let mut object = decoded.object;
+    meta::place(object.metadata_mut(), call.target)?;
+    let rules = rules(call.row());
+    let unconditional = object
+        .metadata()
+        .resource_version
+        .as_deref()
+        .unwrap_or_default()
+        .is_empty();
+    if unconditional && !rules.allow_unconditional_update() {
+        let error = FieldError::invalid(
+            "metadata.resourceVersion",
+            0,
+            "must be specified for an update",
+        );
+        return Err(ApiError::invalid(call.row(), &call.target.name, &[error]));
+    }
+    let outcome = update_with(call, |_, _| Ok(object.clone_object())).await;
+    let mut answer = match outcome {
+        Err(error)
+            if error.is_not_found()
+                && rules.allow_create_on_update()
+                && call.target.subresource.is_empty()
+                && unconditional =>
+        {
+            create::create_object(call, object).await?
+        }
+        outcome => outcome?,
+    };
+    answer.warnings.extend(decoded.warnings);
+    Ok(Response::Object(answer))
+}
+
+/// Stores what `change` makes of the target's present state: given the object and its bytes, it
+/// returns the new object. A resourceVersion or uid in the new object is a precondition.
+///
+/// # Errors
+/// 404, 409, 422 and what `change` and admission give.
+pub async fn update_with(
+    call: Call<'_>,
+    mut change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
+) -> Result<ObjectAnswer, ApiError> {
+    let mut current = call.current().await?;
+    let mut fresh = false;
+    for _ in 0..ATTEMPTS {
+        match attempt(call, &current, &mut change).await {
+            Ok(Attempt::Done(answer)) => return Ok(answer),
+            Ok(Attempt::Lost(Some(newer))) => (current, fresh) = (newer, true),
+            Ok(Attempt::Lost(None)) => return Err(call.not_found()),
+            // Whatever went wrong may be due to the cache being behind.
+            Err(error) if !fresh => {
+                let newer = call.stored().await?;
+                if newer.revision == current.revision {
+                    return Err(error);
+                }
+                (current, fresh) = (newer, true);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(ApiError::modified(call.row(), &call.target.name))
+}
+
+enum Attempt {
+    Done(ObjectAnswer),
+    /// Somebody else wrote first: the state they left, if any.
+    Lost(Option<Arc<Version>>),
+}
+
+async fn attempt(
+    call: Call<'_>,
+    current: &Arc<Version>,
+    change: &mut impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
+) -> Result<Attempt, ApiError> {
+    let row = call.row();
+    let mut old = decode(row, current)?;
+    let mut new = change(&*old, current)?;
+    expected(row, &call.target.name, &*new, current)?;
+    old.metadata_mut().resource_version = None;
+    prepare(call, &mut *new, &*old).await?;
+    let claim = if call.options.dry_run {
+        None
+    } else {
+        call.core
+            .allocator
+            .claim_update(call, &mut *new, &*old)
+            .await?
+    };
+    if finished(&*new) {
+        return match remove(call, current, &*new).await? {
+            Some(gone) => Ok(Attempt::Done(answer(row, 200, gone))),
+            None => Ok(Attempt::Lost(
+                call.core.stored(row, &call.target.key()).await?,
+            )),
+        };
+    }
+    if new.equals(&*old) {
+        return Ok(Attempt::Done(answer(row, 200, current.clone())));
+    }
+    let value = stored::encode(&mut *new);
+    if call.options.dry_run {
+        let version = Version::from_stored(row, "", &value, current.revision);
+        return Ok(Attempt::Done(answer(
+            row,
+            200,
+            Arc::new(version.map_err(ApiError::internal)?),
+        )));
+    }
+    let key = call.target.key();
+    let outcome = call
+        .core
+        .store
+        .update(
+            keys::object(row, &key),
+            value.clone(),
+            Revision::new(current.revision),
+        )
+        .await;
+    match outcome {
+        Ok(Outcome::Written(revision)) => {
+            call.core.allocator.release_replaced(&*new, &*old).await;
+            let version = Version::from_stored(row, &key, &value, revision.get());
+            Ok(Attempt::Done(answer(
+                row,
+                200,
+                Arc::new(version.map_err(ApiError::internal)?),
+            )))
+        }
+        Ok(Outcome::Conflict { current, .. }) => {
+            call.core.allocator.release(claim).await;
+            let newer = current
+                .map(|entry| version_of(row, &key, &entry))
+                .transpose()?;
+            Ok(Attempt::Lost(newer))
+        }
+        Err(error) => Err(store_error(&error)),
+    }
+}
+
+/// Checks the preconditions that the new object carries in its metadata.
+fn expected(
+    row: &KindRow,
+    name: &str,
+    new: &dyn Object,
+    current: &Version,
+) -> Result<(), ApiError> {
+    let metadata = new.metadata();
+    if let Some(uid) = metadata.uid.as_deref().filter(|uid| !uid.is_empty())
+        && *uid != *current.uid
+    {
+        return Err(ApiError::conflict(
+            row,
+            name,
+            format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                current.uid
+            ),
+        ));
+    }
+    match metadata.resource_version.as_deref().unwrap_or_default() {
+        "" | "0" => Ok(()),
+        version if version.parse() == Ok(current.revision) => Ok(()),
+        version if version.parse::<u64>().is_err() => {
+            let error = FieldError::invalid(
+                "metadata.resourceVersion",
+                version,
+                "must be a valid resource version",
+            );
+            Err(ApiError::invalid(row, name, &[error]))
+        }
+        _ => Err(ApiError::modified(row, name)),
+    }
+}
+
+/// Defaults, admits, prepares and validates an update.
+async fn prepare(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(), ApiError> {
+    let rules = rules(call.row());
+    let subresource = call.target.subresource.as_str();
+    let context = Context {
+        now: call.now(),
+        user: &call.user.name,
+        subresource,
+    };
+    new.metadata_mut().resource_version = None;
+    meta::carry_over(new.metadata_mut(), old.metadata());
+    rules.default(new);
+    call.core.admission.mutate(call, new, Some(old)).await?;
+    let mut errors;
+    if subresource.is_empty() {
+        rules.prepare_update(new, old, &context);
+        if rules.generation_changes(new, old) == Some(true) {
+            let generation = old.metadata().generation.unwrap_or_default() + 1;
+            new.metadata_mut().generation = Some(generation);
+        }
+        errors = meta::validate(call.row(), rules, new.metadata());
+        errors.extend(meta::validate_update(new.metadata(), old.metadata()));
+        errors.extend(rules.validate(new));
+        errors.extend(rules.validate_update(new, old));
+    } else {
+        rules.prepare_status_update(new, old, &context);
+        errors = meta::validate(call.row(), rules, new.metadata());
+        errors.extend(meta::validate_update(new.metadata(), old.metadata()));
+        errors.extend(rules.validate_status_update(new, old));
+    }
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(call.row(), &call.target.name, &errors));
+    }
+    call.core.admission.validate(call, new, Some(old)).await
+}
+
+/// Whether the object only waited for its last finalizer.
+fn finished(new: &dyn Object) -> bool {
+    let metadata = new.metadata();
+    metadata.deletion_timestamp.is_some()
+        && metadata.deletion_grace_period_seconds.unwrap_or_default() == 0
+        && !meta::has_finalizers(metadata)
+        && !super::delete::namespace_is_in_use(new)
+}

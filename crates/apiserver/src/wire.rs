@@ -1,0 +1,104 @@
+//! Builds the server's parts out of the flags, in the order in which they need each other.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use store::{ClientIdentity, EtcdConfig, Store};
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admission;
+use crate::allocate::Allocator;
+use crate::authn::{ServiceAccountTokens, TokenConfig};
+use crate::authz::Rbac;
+use crate::bootstrap;
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::core::Core;
+use crate::kubelet::Kubelets;
+use crate::metrics::Metrics;
+use crate::pipeline::pipeline;
+use crate::server::{self, Running, Tls};
+
+/// Starts the server and returns once it answers.
+///
+/// # Errors
+/// When a file cannot be read, the store cannot be reached, or the port cannot be bound.
+pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Running> {
+    let tls = Tls {
+        certificate_pem: read(&config.tls_cert_file)?,
+        key_pem: read(&config.tls_private_key_file)?,
+        client_ca_pem: read(&config.client_ca_file)?,
+    };
+    let listener = server::bind(SocketAddr::new(config.bind_address, config.secure_port)).await?;
+    let store = open_store(config).await?;
+    let core = Arc::new(Core {
+        cache: Cache::start(store.clone(), shutdown.clone()),
+        store,
+        clock: runtime::clock::system(),
+        rbac: Rbac::default(),
+        admission: Admission::default(),
+        allocator: Allocator::default(),
+        tokens: tokens(config)?,
+        kubelets: Kubelets::default(),
+        metrics: Metrics::default(),
+    });
+    core.cache.loaded().await;
+    bootstrap::reconcile(
+        &core,
+        config
+            .advertise_address
+            .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+    )
+    .await
+    .context("the system's own objects cannot be written")?;
+    let pipeline = pipeline(core.clone());
+    server::serve(listener, tls, core, pipeline, shutdown)
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    if config.embedded_store.is_some() {
+        anyhow::bail!("the embedded store is not part of this build; use --etcd-servers");
+    }
+    let identity = match (&config.etcd_certfile, &config.etcd_keyfile) {
+        (Some(certificate), Some(key)) => Some(ClientIdentity {
+            certificate_pem: read(certificate)?,
+            key_pem: read(key)?,
+        }),
+        _ => None,
+    };
+    let etcd = EtcdConfig {
+        endpoints: config.etcd_servers.clone(),
+        ca_pem: config.etcd_cafile.as_deref().map(read).transpose()?,
+        identity,
+    };
+    Store::connect(&etcd).await.context("etcd")
+}
+
+fn tokens(config: &Config) -> anyhow::Result<Option<ServiceAccountTokens>> {
+    if config.service_account_signing_key_file.is_none()
+        && config.service_account_key_file.is_empty()
+    {
+        return Ok(None);
+    }
+    let keys: Result<Vec<_>, _> = config
+        .service_account_key_file
+        .iter()
+        .map(|path| read(path))
+        .collect();
+    let tokens = ServiceAccountTokens::new(&TokenConfig {
+        issuer: config.service_account_issuer.clone(),
+        signing_key_pem: config
+            .service_account_signing_key_file
+            .as_deref()
+            .map(read)
+            .transpose()?,
+        public_keys_pem: keys?,
+    })?;
+    Ok(Some(tokens))
+}
