@@ -35,8 +35,8 @@ for set in "$@"; do
         python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
         ;;
     compose)
-        need docker.io docker
-        need docker-compose docker-compose
+        need docker.io dockerd
+        docker compose version >/dev/null 2>&1 || need docker-compose docker-compose
         ;;
     *)
         echo "error: no such set of packages: $set" >&2

@@ -9,6 +9,7 @@ mod cgroup;
 mod cleanup;
 mod command;
 mod containerd;
+mod context;
 mod down;
 mod files;
 mod kubeconfig;
@@ -47,6 +48,12 @@ pub enum Command {
     /// Make the certificates and kubeconfigs of a cluster, without starting it
     #[command(hide = true)]
     Pki(node::PkiArgs),
+    /// Run the processes of one node in the foreground, inside a container that is the node
+    #[command(hide = true)]
+    NodeRun(node::NodeRunArgs),
+    /// Bring a context into the kubeconfig, or take it out
+    #[command(hide = true)]
+    Context(context::ContextArgs),
     /// Run the processes of a cluster; `skiff up` starts this in the background
     #[command(hide = true)]
     Supervise(SuperviseArgs),
@@ -70,6 +77,8 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::run(args).await,
         Command::NodeProcess(args) => node::run(args).await,
         Command::Pki(args) => node::make_pki(args),
+        Command::NodeRun(args) => node::run_alone(args).await,
+        Command::Context(args) => context::run(args).await,
         Command::Supervise(args) => {
             runtime::init("info");
             let layout = Layout::new(&args.selection.name, args.selection.data_dir()?);

@@ -120,6 +120,19 @@ pub fn write_context(path: &Path, context: &str, access: &Access) -> anyhow::Res
     write(path, &config)
 }
 
+/// Copies the one context of another kubeconfig, given as YAML, into the file, under the name
+/// `context`, and makes it the current one.
+///
+/// # Errors
+/// When either cannot be parsed, or the file cannot be written.
+pub fn import(path: &Path, context: &str, other: &str) -> anyhow::Result<()> {
+    let other: Value = serde_saphyr::from_str(other).context("not a kubeconfig")?;
+    let mut config = read(path)?;
+    let (cluster, user) = (&other["clusters"][0]["cluster"], &other["users"][0]["user"]);
+    set(&mut config, context, cluster.clone(), user.clone())?;
+    write(path, &config)
+}
+
 /// Removes the context, its cluster and its user from the file; says whether it was there.
 ///
 /// # Errors
@@ -167,14 +180,18 @@ fn write(path: &Path, config: &Value) -> anyhow::Result<()> {
 }
 
 fn set_context(config: &mut Value, context: &str, access: &Access) -> anyhow::Result<()> {
+    set(config, context, access.cluster(), access.user())
+}
+
+fn set(config: &mut Value, context: &str, cluster: Value, user: Value) -> anyhow::Result<()> {
     if config.is_null() {
         *config = json!({"apiVersion": "v1", "kind": "Config", "preferences": {}});
     }
     let Some(map) = config.as_object_mut() else {
         bail!("the kubeconfig is not a mapping")
     };
-    put(map, "clusters", context, "cluster", access.cluster())?;
-    put(map, "users", context, "user", access.user())?;
+    put(map, "clusters", context, "cluster", cluster)?;
+    put(map, "users", context, "user", user)?;
     put(
         map,
         "contexts",

@@ -3,12 +3,14 @@
 
 use super::kubeconfig::{self, Access};
 use super::layout::Layout;
-use super::options::{Options, Selection};
+use super::options::{Options, Selection, UpArgs};
+use super::processes::node_processes;
 use super::supervisor::control::{self, NodeAction, Request};
-use super::{cleanup, files, network, pki};
+use super::supervisor::{self, processes_file};
+use super::{cleanup, containerd, files, network, pki, preflight};
 use anyhow::Context;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Flags of `skiff node-process`.
@@ -111,4 +113,68 @@ pub fn make_pki(args: PkiArgs) -> anyhow::Result<ExitCode> {
         layout.pki().display()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Flags of `skiff node-run`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct NodeRunArgs {
+    #[command(flatten)]
+    up: UpArgs,
+    /// The node that this container is
+    #[arg(long)]
+    node: String,
+    /// Folder with `pki` and `kubeconfig`, as `skiff pki` makes them
+    #[arg(long)]
+    config: PathBuf,
+}
+
+/// Runs one node's processes until it is told to stop. The node's number in its name says how
+/// many nodes there are at least, from which its address follows.
+pub async fn run_alone(mut args: NodeRunArgs) -> anyhow::Result<ExitCode> {
+    runtime::init("info");
+    let number = args
+        .node
+        .strip_prefix("node-")
+        .and_then(|number| number.parse().ok());
+    args.up.nodes = number.context("--node must be node-1, node-2, and so on")?;
+    let layout = Layout::new(&args.up.selection.name, args.up.selection.data_dir()?);
+    let options = args.up.into_options()?;
+    for folder in [
+        layout.run(),
+        layout.kubelet(&args.node),
+        layout.containerd(&args.node),
+    ] {
+        files::make_private_dir(&folder)?;
+    }
+    for folder in ["pki", "kubeconfig"] {
+        link(&args.config.join(folder), &layout.root().join(folder))?;
+    }
+    let config = containerd::config(&layout, &args.node);
+    files::replace_if_changed(
+        &layout.containerd_config(&args.node),
+        config.as_bytes(),
+        0o644,
+    )?;
+    let mut problems = Vec::new();
+    let programs = preflight::node_programs(&mut problems).with_context(|| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        lines.join("; ")
+    })?;
+    let list = node_processes(&layout, &options, &programs, &args.node);
+    files::replace(
+        &processes_file(&layout.run()),
+        &serde_json::to_vec_pretty(&list)?,
+        0o600,
+    )?;
+    supervisor::run(&layout, None).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn link(target: &Path, path: &Path) -> anyhow::Result<()> {
+    match std::os::unix::fs::symlink(target, path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("cannot link {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }

@@ -57,6 +57,11 @@ pub fn check(layout: &Layout, options: &Options) -> Result<Programs, Vec<Problem
     }
 }
 
+/// Finds the programs of a node that is a container; the rest of the machine is the image's affair.
+pub fn node_programs(problems: &mut Vec<Problem>) -> Option<Programs> {
+    programs::check_node(problems)
+}
+
 fn check_folder(layout: &Layout, problems: &mut Vec<Problem>) {
     let longest = layout.run().join("controller-manager.notify");
     let nodes = layout

@@ -64,6 +64,27 @@ pub fn processes(layout: &Layout, options: &Options, programs: &Programs) -> Vec
     all
 }
 
+/// The processes of one node alone, for a supervisor inside a container that is that node: they
+/// run in its namespace and write to its output.
+pub fn node_processes(
+    layout: &Layout,
+    options: &Options,
+    programs: &Programs,
+    node: &str,
+) -> Vec<Process> {
+    let own = |process: &Process| process.node.as_deref() == Some(node);
+    let mut all: Vec<Process> = processes(layout, options, programs)
+        .into_iter()
+        .filter(own)
+        .collect();
+    for process in &mut all {
+        process.namespace = None;
+        process.log = PathBuf::from("/dev/stdout");
+        process.after.retain(|name| name.ends_with(node));
+    }
+    all
+}
+
 /// Names of etcd's URLs, all on the cluster's own loopback address.
 struct EtcdUrls {
     client: String,
@@ -268,8 +289,8 @@ fn text(path: &Path) -> String {
 mod tests {
     use super::*;
 
-    fn list(store: Store, nodes: u8) -> Vec<Process> {
-        let options = Options {
+    fn options(store: Store, nodes: u8) -> Options {
+        Options {
             name: "skiff".into(),
             nodes,
             store,
@@ -278,14 +299,21 @@ mod tests {
             service_cidr: "10.96.0.0/12".parse().unwrap(),
             insecure_registries: vec!["127.0.0.1:5000".into()],
             log_level: "info".into(),
-        };
-        let programs = Programs {
+        }
+    }
+
+    fn programs() -> Programs {
+        Programs {
             own: "/bin".into(),
             containerd: "/usr/bin/containerd".into(),
             etcd: Some("/usr/bin/etcd".into()),
             search_path: "/usr/bin".into(),
-        };
-        processes(&Layout::new("skiff", "/data".into()), &options, &programs)
+        }
+    }
+
+    fn list(store: Store, nodes: u8) -> Vec<Process> {
+        let layout = Layout::new("skiff", "/data".into());
+        processes(&layout, &options(store, nodes), &programs())
     }
 
     #[test]
@@ -324,6 +352,21 @@ mod tests {
             }
         }
         assert_eq!(all[1].after, ["etcd"]);
+    }
+
+    #[test]
+    fn one_node_alone_waits_only_for_its_own() {
+        let layout = Layout::new("skiff", "/data".into());
+        let all = list(Store::Embedded, 2);
+        assert!(
+            all.iter()
+                .any(|process| process.after.contains(&"apiserver".to_owned()))
+        );
+        let options = options(Store::Embedded, 2);
+        let alone = node_processes(&layout, &options, &programs(), "node-2");
+        assert_eq!(alone.len(), 4);
+        assert!(alone.iter().all(|process| process.namespace.is_none()));
+        assert_eq!(alone[1].after, ["containerd-node-2"]);
     }
 
     #[test]

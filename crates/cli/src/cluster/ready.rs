@@ -23,13 +23,29 @@ pub async fn wait_for_nodes(
     wait: Duration,
 ) -> anyhow::Result<()> {
     let config = client::Config::from_file(&layout.kubeconfig("admin"), None)?;
+    let names = options.nodes().into_iter().map(|node| node.name).collect();
+    wait_for(&config, names, progress, wait).await
+}
+
+/// Waits until the named nodes of any cluster are Ready.
+///
+/// # Errors
+/// As [`wait_for_nodes`].
+pub async fn wait_for(
+    config: &client::Config,
+    names: Vec<String>,
+    progress: &Progress,
+    wait: Duration,
+) -> anyhow::Result<()> {
     let client =
-        client::Client::new(&config).context("cannot use the administrator's kubeconfig")?;
-    let mut missing: BTreeMap<String, String> = options
-        .nodes()
+        client::Client::new(config).context("cannot use the administrator's kubeconfig")?;
+    let mut missing: BTreeMap<String, String> = names
         .into_iter()
-        .map(|node| (node.name, "has not registered".to_owned()))
+        .map(|name| (name, "has not registered".to_owned()))
         .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
     let all_ready = async {
         let mut events = pin!(informer::<Node>(client, InformerOptions::default()));
         while let Some(event) = events.next().await {

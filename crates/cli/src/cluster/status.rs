@@ -98,11 +98,12 @@ fn look_at(status: Status) -> Row {
         .as_ref()
         .filter(|_| status.pid.is_some())
         .map(|address| {
-            let ask = || Ok(ask_health(address)?);
-            match &status.namespace {
-                Some(path) => namespace::within(path, ask).unwrap_or(false),
-                None => ask().unwrap_or_else(|_: anyhow::Error| false),
-            }
+            let ask = || ask_health(address).map_err(anyhow::Error::from);
+            let answer = match &status.namespace {
+                Some(path) => namespace::within(path, ask),
+                None => ask(),
+            };
+            answer.unwrap_or(false)
         });
     Row {
         healthy,

@@ -7,14 +7,12 @@ use crate::cluster::processes::Programs;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-const OWN: [&str; 6] = [
+const CONTROL: [&str; 3] = [
     "skiff-apiserver",
     "skiff-scheduler",
     "skiff-controller-manager",
-    "skiff-kubelet",
-    "skiff-proxy",
-    "skiff-dns",
 ];
+const NODE: [&str; 3] = ["skiff-kubelet", "skiff-proxy", "skiff-dns"];
 
 /// A program of another package, and that package in Debian.
 const OTHERS: [(&str, &str); 4] = [
@@ -24,13 +22,22 @@ const OTHERS: [(&str, &str); 4] = [
     ("nft", "nftables"),
 ];
 
+/// As [`check`], for a node alone.
+pub fn check_node(problems: &mut Vec<Problem>) -> Option<Programs> {
+    find(&NODE, &OTHERS, problems)
+}
+
 /// Finds the programs, and adds what is missing to the problems.
 pub fn check(options: &Options, problems: &mut Vec<Problem>) -> Option<Programs> {
-    let own = own_folder(problems);
     let mut others: Vec<(&str, &str)> = OTHERS.to_vec();
     if options.store == Store::Etcd {
         others.push(("etcd", "etcd-server"));
     }
+    find(&[CONTROL, NODE].concat(), &others, problems)
+}
+
+fn find(own: &[&str], others: &[(&str, &str)], problems: &mut Vec<Problem>) -> Option<Programs> {
+    let own = own_folder(own, problems);
     let missing: Vec<_> = others
         .iter()
         .filter(|(program, _)| !command::exists(program))
@@ -54,7 +61,7 @@ pub fn check(options: &Options, problems: &mut Vec<Problem>) -> Option<Programs>
     })
 }
 
-fn own_folder(problems: &mut Vec<Problem>) -> Option<PathBuf> {
+fn own_folder(names: &[&str], problems: &mut Vec<Problem>) -> Option<PathBuf> {
     let here = std::env::current_exe().and_then(std::fs::canonicalize);
     let folder = match here.as_deref().map(|path| path.parent()) {
         Ok(Some(folder)) => folder.to_owned(),
@@ -64,7 +71,7 @@ fn own_folder(problems: &mut Vec<Problem>) -> Option<PathBuf> {
             return None;
         }
     };
-    let missing: Vec<_> = OWN
+    let missing: Vec<_> = names
         .iter()
         .filter(|name| !folder.join(name).is_file())
         .copied()
