@@ -13,6 +13,7 @@
 //! flags, its readiness and its health port.
 
 mod cluster;
+mod verbs;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ struct Cli {
 enum Command {
     #[command(flatten)]
     Cluster(cluster::Command),
+    #[command(flatten)]
+    Verbs(verbs::Command),
 }
 
 impl Command {
@@ -37,6 +40,7 @@ impl Command {
     async fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Cluster(command) => cluster::run(command).await,
+            Command::Verbs(command) => verbs::run(command).await,
         }
     }
 }

@@ -1,0 +1,57 @@
+//! Flags that every verb has, and the connection they describe.
+
+use std::path::PathBuf;
+
+use client::{Client, Config};
+
+/// Where the cluster is, as whom, and which namespace.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Connection")]
+pub struct Connection {
+    /// The kubeconfig file; default: $KUBECONFIG or ~/.kube/config
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The kubeconfig context
+    #[arg(long, global = true)]
+    pub context: Option<String>,
+
+    /// The namespace
+    #[arg(short, long, global = true)]
+    pub namespace: Option<String>,
+
+    /// The apiserver's address, instead of the kubeconfig's
+    #[arg(short, long, global = true, value_name = "URL")]
+    pub server: Option<String>,
+
+    /// A bearer token, instead of the kubeconfig's credentials
+    #[arg(long, global = true)]
+    pub token: Option<String>,
+}
+
+impl Connection {
+    /// The settings that flags and kubeconfig give together.
+    pub fn config(&self) -> anyhow::Result<Config> {
+        let context = self.context.as_deref();
+        let mut config = match &self.kubeconfig {
+            Some(path) => Config::from_file(path, context)?,
+            None => Config::infer(context)?,
+        };
+        if let Some(namespace) = &self.namespace {
+            config.namespace.clone_from(namespace);
+        }
+        if let Some(server) = &self.server {
+            config.dial.url.clone_from(server);
+        }
+        if let Some(token) = &self.token {
+            config.token = Some(token.clone());
+            config.dial.key_pair = None;
+        }
+        Ok(config)
+    }
+
+    /// A client; its default namespace is the one that the flags name.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::new(&self.config()?)?)
+    }
+}

@@ -1,0 +1,187 @@
+//! Manifests: files, directories and standard input, YAML or JSON, many documents each.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+/// One object of a manifest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    pub object: Value,
+    /// The file, for messages.
+    pub source: String,
+}
+
+impl Document {
+    fn field(&self, pointer: &str) -> Option<String> {
+        self.object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
+    }
+
+    pub fn api_version(&self) -> String {
+        self.field("/apiVersion").unwrap_or_default()
+    }
+
+    pub fn kind(&self) -> String {
+        self.field("/kind").unwrap_or_default()
+    }
+
+    pub fn name(&self) -> String {
+        self.field("/metadata/name").unwrap_or_default()
+    }
+
+    pub fn namespace(&self) -> Option<String> {
+        self.field("/metadata/namespace")
+    }
+}
+
+/// Reads every document of `filenames`; lists are taken apart.
+///
+/// # Errors
+/// Names the file, and for a document without `apiVersion` or `kind` which one it is.
+pub fn read(filenames: &[String], recursive: bool) -> anyhow::Result<Vec<Document>> {
+    let mut documents = Vec::new();
+    for filename in filenames {
+        if filename == "-" {
+            let mut text = String::new();
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("standard input")?;
+            documents.extend(parse(&text, "standard input")?);
+            continue;
+        }
+        if filename.starts_with("http://") || filename.starts_with("https://") {
+            bail!("{filename}: manifests are read from files only; download it first");
+        }
+        for file in files(Path::new(filename), recursive)? {
+            let text = std::fs::read_to_string(&file)
+                .with_context(|| format!("the path {:?}", file.display()))?;
+            documents.extend(parse(&text, &file.display().to_string())?);
+        }
+    }
+    if documents.is_empty() {
+        bail!("no objects passed to {}", filenames.join(", "));
+    }
+    Ok(documents)
+}
+
+fn files(path: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
+    if !path.exists() {
+        bail!("the path {:?} does not exist", path.display());
+    }
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut entries: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(path).with_context(|| path.display().to_string())? {
+        entries.push(entry?.path());
+    }
+    entries.sort();
+    let mut found = Vec::new();
+    for entry in entries {
+        let extension = entry.extension().and_then(|extension| extension.to_str());
+        if entry.is_dir() {
+            if recursive {
+                found.extend(files(&entry, recursive)?);
+            }
+        } else if matches!(extension, Some("yaml" | "yml" | "json")) {
+            found.push(entry);
+        }
+    }
+    Ok(found)
+}
+
+/// Reads the documents of one text.
+pub fn parse(text: &str, source: &str) -> anyhow::Result<Vec<Document>> {
+    let mut documents = Vec::new();
+    for object in
+        values(text).map_err(|error| anyhow::anyhow!("error parsing {source}: {error}"))?
+    {
+        if object.is_null() {
+            continue;
+        }
+        let items = match (&object["kind"], &object["items"]) {
+            (Value::String(kind), Value::Array(items)) if kind.ends_with("List") => items.clone(),
+            _ => vec![object],
+        };
+        for object in items {
+            let document = Document {
+                object,
+                source: source.to_owned(),
+            };
+            for (field, value) in [
+                ("apiVersion", document.api_version()),
+                ("kind", document.kind()),
+            ] {
+                if value.is_empty() {
+                    bail!("error validating {source:?}: {field} not set");
+                }
+            }
+            documents.push(document);
+        }
+    }
+    Ok(documents)
+}
+
+/// YAML 1.1 as Kubernetes reads it, or JSON.
+pub fn values(text: &str) -> anyhow::Result<Vec<Value>> {
+    if text.trim_start().starts_with('{') {
+        let stream = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+        return Ok(stream.collect::<Result<_, _>>()?);
+    }
+    let options = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
+    };
+    Ok(serde_saphyr::from_multiple_with_options(text, options)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_lists_and_yaml_1_1() {
+        let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {mode: 0644, on: yes}\n---\n---\n\
+                    apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: b, namespace: ns}}\n";
+        let documents = parse(text, "x").unwrap();
+        let names: Vec<_> = documents
+            .iter()
+            .map(|document| (document.kind(), document.name(), document.namespace()))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                ("ConfigMap".into(), "a".into(), None),
+                ("Pod".into(), "b".into(), Some("ns".into()))
+            ]
+        );
+        assert_eq!(documents[0].object["data"]["mode"], 0o644);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        assert!(
+            parse("a: [", "x")
+                .unwrap_err()
+                .to_string()
+                .starts_with("error parsing x:")
+        );
+        assert_eq!(
+            parse("{\"kind\":\"Pod\"}", "x").unwrap_err().to_string(),
+            "error validating \"x\": apiVersion not set"
+        );
+        assert!(parse("apiVersion: v1\nkind: Pod\nkind: Pod\n", "x").is_err());
+        assert!(
+            read(&["/does/not/exist".into()], false)
+                .unwrap_err()
+                .to_string()
+                .contains("does not exist")
+        );
+    }
+}

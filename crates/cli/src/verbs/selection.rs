@@ -1,0 +1,183 @@
+//! Which objects a command line names: `TYPE`, `TYPE NAME...`, `TYPE/NAME...`, `TYPE,TYPE`, with
+//! selectors and `-A`, or a manifest.
+
+use anyhow::bail;
+use client::Client;
+use rpc::api_v1::{ListRequest, Object, Representation};
+
+use super::manifest;
+use super::resources::{Resource, Resources};
+
+/// Arguments that name objects.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Selection {
+    /// TYPE, TYPE NAME..., TYPE/NAME..., or TYPE,TYPE
+    #[arg(value_name = "TYPE[/NAME]")]
+    pub words: Vec<String>,
+
+    /// Manifest file, directory, or - for standard input
+    #[arg(short, long = "filename", value_name = "FILE")]
+    pub filenames: Vec<String>,
+
+    /// Descend into directories given with -f
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+
+    /// Label selector: a=b,c!=d,e in (f,g)
+    #[arg(short = 'l', long, default_value = "")]
+    pub selector: String,
+
+    /// Field selector: metadata.name=web,status.phase!=Running
+    #[arg(long, default_value = "")]
+    pub field_selector: String,
+
+    /// Every namespace
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+}
+
+/// One named object.
+#[derive(Clone, Debug)]
+pub struct Named<'a> {
+    pub resource: &'a Resource,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Named<'_> {
+    pub fn target(&self, subresource: &str) -> rpc::api_v1::Target {
+        self.resource
+            .target(&self.namespace, &self.name, subresource)
+    }
+
+    /// `deployment.apps/web`
+    pub fn path(&self) -> String {
+        self.resource.path(&self.name)
+    }
+}
+
+/// What the arguments mean.
+#[derive(Clone, Debug)]
+pub enum Meaning<'a> {
+    /// These objects.
+    Names(Vec<Named<'a>>),
+    /// Whatever the selectors choose of these kinds.
+    Collections(Vec<&'a Resource>),
+}
+
+impl Selection {
+    /// The namespace that collections are listed in; empty: all.
+    pub fn namespace<'a>(&self, client: &'a Client) -> &'a str {
+        if self.all_namespaces {
+            ""
+        } else {
+            client.default_namespace()
+        }
+    }
+
+    /// Reads the words, or the manifests.
+    pub fn meaning<'a>(
+        &self,
+        client: &Client,
+        resources: &'a Resources,
+    ) -> anyhow::Result<Meaning<'a>> {
+        if !self.filenames.is_empty() {
+            let mut names = Vec::new();
+            for document in manifest::read(&self.filenames, self.recursive)? {
+                let resource = resources.of_kind(&document.api_version(), &document.kind())?;
+                let namespace = document
+                    .namespace()
+                    .unwrap_or_else(|| client.default_namespace().to_owned());
+                names.push(Named {
+                    resource,
+                    namespace,
+                    name: document.name(),
+                });
+            }
+            return Ok(Meaning::Names(names));
+        }
+        if self.words.is_empty() {
+            bail!("you must say what: TYPE, TYPE NAME, TYPE/NAME, or -f FILE");
+        }
+        let namespace = client.default_namespace().to_owned();
+        if self.words.iter().any(|word| word.contains('/')) {
+            let mut names = Vec::new();
+            for word in &self.words {
+                let Some((kind, name)) = word.split_once('/') else {
+                    bail!(
+                        "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'skiff get resource/<resource_name>' instead of 'skiff get resource resource/<resource_name>'"
+                    );
+                };
+                if name.is_empty() || name.contains('/') {
+                    bail!("arguments in resource/name form may not have more than one slash");
+                }
+                names.push(Named {
+                    resource: resources.find(kind)?,
+                    namespace: namespace.clone(),
+                    name: name.to_owned(),
+                });
+            }
+            return Ok(Meaning::Names(names));
+        }
+        let kinds = resources.find_all(&self.words[0])?;
+        if self.words.len() == 1 {
+            return Ok(Meaning::Collections(kinds));
+        }
+        if self.all_namespaces {
+            bail!("a resource cannot be retrieved by name across all namespaces");
+        }
+        if !self.selector.is_empty() {
+            bail!("name cannot be provided when a selector is specified");
+        }
+        let named = |resource| {
+            let namespace = &namespace;
+            self.words[1..].iter().map(move |name| Named {
+                resource,
+                namespace: namespace.clone(),
+                name: name.clone(),
+            })
+        };
+        Ok(Meaning::Names(kinds.into_iter().flat_map(named).collect()))
+    }
+
+    /// Resolves to single objects, listing collections.
+    pub async fn names<'a>(
+        &self,
+        client: &Client,
+        resources: &'a Resources,
+    ) -> anyhow::Result<Vec<Named<'a>>> {
+        match self.meaning(client, resources)? {
+            Meaning::Names(names) => Ok(names),
+            Meaning::Collections(kinds) => {
+                let mut names = Vec::new();
+                for resource in kinds {
+                    for object in self.list(client, resource, Representation::Full).await?.0 {
+                        names.push(Named {
+                            resource,
+                            namespace: object.namespace,
+                            name: object.name,
+                        });
+                    }
+                }
+                Ok(names)
+            }
+        }
+    }
+
+    /// The objects of one kind that the selectors choose, and the list's revision.
+    pub async fn list(
+        &self,
+        client: &Client,
+        resource: &Resource,
+        representation: Representation,
+    ) -> anyhow::Result<(Vec<Object>, u64)> {
+        let request = ListRequest {
+            target: Some(resource.target(self.namespace(client), "", "")),
+            label_selector: self.selector.clone(),
+            field_selector: self.field_selector.clone(),
+            representation: representation.into(),
+            ..Default::default()
+        };
+        Ok(client.list_objects(request).await?)
+    }
+}
