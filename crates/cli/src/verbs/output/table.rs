@@ -175,7 +175,6 @@ mod tests {
             show_labels: true,
             label_columns: vec!["app".into()],
             kind_prefix: Some("pod/".into()),
-            ..Default::default()
         };
         let text = text(&[table()], &options);
         assert_eq!(
