@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use store::embedded::{Embedded, EmbeddedConfig};
 use store::{ClientIdentity, EtcdConfig, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +33,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         client_ca_pem: read(&config.client_ca_file)?,
     };
     let listener = server::bind(SocketAddr::new(config.bind_address, config.secure_port)).await?;
-    let store = open_store(config).await?;
+    let store = open_store(config, &shutdown).await?;
     let core = Arc::new(Core {
         cache: Cache::start(store.clone(), shutdown.clone()),
         store,
@@ -61,9 +62,13 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-async fn open_store(config: &Config) -> anyhow::Result<Store> {
-    if config.embedded_store.is_some() {
-        anyhow::bail!("the embedded store is not part of this build; use --etcd-servers");
+async fn open_store(config: &Config, shutdown: &CancellationToken) -> anyhow::Result<Store> {
+    if let Some(directory) = &config.embedded_store {
+        let embedded = Embedded::open(EmbeddedConfig::new(directory)).await?;
+        if let Some(address) = config.embedded_store_listen {
+            serve_store(config, &embedded, address, shutdown.clone()).await?;
+        }
+        return Ok(embedded.store().await?);
     }
     let identity = match (&config.etcd_certfile, &config.etcd_keyfile) {
         (Some(certificate), Some(key)) => Some(ClientIdentity {
@@ -78,6 +83,39 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
         identity,
     };
     Store::connect(&etcd).await.context("etcd")
+}
+
+/// Serves the embedded store on a socket. Whoever may use it may read and write everything, so a
+/// client has to show a certificate of the store's own authority, not of the cluster's.
+async fn serve_store(
+    config: &Config,
+    embedded: &Embedded,
+    address: SocketAddr,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let (Some(authority), Some(certificate), Some(key)) = (
+        &config.etcd_cafile,
+        &config.etcd_certfile,
+        &config.etcd_keyfile,
+    ) else {
+        anyhow::bail!(
+            "--embedded-store-listen needs --etcd-cafile, --etcd-certfile and --etcd-keyfile"
+        );
+    };
+    let pair = rpc::tls::KeyPair {
+        certificate_pem: read(certificate)?,
+        key_pem: read(key)?,
+    };
+    let tls = rpc::tls::server(&pair, &read(authority)?);
+    let listener = server::bind(address).await?;
+    let embedded = embedded.clone();
+    tokio::spawn(async move {
+        let ended = shutdown.cancelled_owned();
+        if let Err(error) = embedded.serve_tcp(listener, Some(tls), ended).await {
+            tracing::error!(%error, "the embedded store's socket failed");
+        }
+    });
+    Ok(())
 }
 
 fn tokens(config: &Config) -> anyhow::Result<Option<ServiceAccountTokens>> {
