@@ -12,10 +12,13 @@
 //! A plan must not know caches, clients or clocks. Nothing here may act without the Lease, keep state
 //! that a restart could lose, or wait by sleeping where a change would come.
 
+pub mod amount;
 pub mod cache;
 pub mod config;
+pub mod deployment;
 mod error;
 pub mod expectations;
+pub mod hash;
 pub mod informer;
 pub mod informers;
 pub mod nodeipam;

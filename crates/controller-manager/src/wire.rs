@@ -94,5 +94,6 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, stop: C
     }
     crate::replicaset::start::<ReplicaSet>(&mut wiring);
     crate::replicaset::start::<ReplicationController>(&mut wiring);
+    crate::deployment::start(&mut wiring);
     wiring.finish().await;
 }
