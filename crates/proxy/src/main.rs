@@ -1,1 +1,64 @@
-fn main() {}
+//! `skiff-proxy`: flags, wiring, shutdown. The work is in the library.
+
+mod config;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use client::Client;
+use proxy::apply::Applier;
+use proxy::routes::{self, Routes};
+use proxy::{observe, sync, sysctl};
+use runtime::health::{self, Health};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Command, Config, Serve};
+
+/// One loop, and the watches that feed it.
+const WORKERS: usize = 1;
+
+fn main() -> ExitCode {
+    let config = Config::parse();
+    let log_level = config.common.log_level.clone();
+    runtime::start::run(&log_level, WORKERS, |shutdown| async move {
+        match config.command {
+            Some(Command::Cleanup) => cleanup().await,
+            None => serve(config.serve, config.common, shutdown).await,
+        }
+    })
+}
+
+async fn serve(
+    config: Serve,
+    common: runtime::flags::CommonFlags,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let kubeconfig = config
+        .kubeconfig
+        .as_deref()
+        .context("--kubeconfig is required")?;
+    let client = Client::new(&client::Config::from_file(kubeconfig, None)?)?;
+    let settings = config.settings()?;
+    sysctl::prepare(&settings.families())?;
+    let state = Health::new(&["synced"]);
+    if let Some(address) = common.health_bind_address {
+        health::serve(address, state.clone(), shutdown.clone()).await?;
+    }
+    let ready = state.clone();
+    tokio::spawn(async move {
+        ready.ready().await;
+        tracing::info!("ready");
+        runtime::notify::ready();
+    });
+    let events = observe::events(&client, &settings.node_name);
+    sync::run(settings, events, state, shutdown).await;
+    Ok(())
+}
+
+/// Removes the tables and routes that a proxy has made here.
+async fn cleanup() -> anyhow::Result<()> {
+    Applier::cleanup()?;
+    routes::apply(&Routes::new()).await?;
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! Brings the tables to what is desired. A resync looks at what is there and changes the difference; in between, only
+//! what changed is written. Either way each table changes in one transaction, so no packet ever meets half a change,
+//! and connections that are established go on, since they live in conntrack.
+
+mod affinity;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::conntrack;
+use crate::nft::{self, Batch, Family, NewElement, NftError, Socket};
+use crate::plan::{Change, Changes, Desired, Place};
+use crate::table::{Chain, Data, Key, Layout, Map, TABLE};
+
+/// Writes to the tables in the network namespace of the thread that opened it.
+pub struct Applier {
+    socket: Socket,
+    layouts: Vec<Layout>,
+    /// The balancing chains that exist.
+    chains: HashSet<(Family, Chain)>,
+}
+
+/// What a table holds, unless it is not ours to keep.
+struct Actual {
+    elements: HashMap<Place, Data>,
+    chains: HashSet<(Family, Chain)>,
+}
+
+impl Applier {
+    pub fn open(layouts: Vec<Layout>) -> Result<Self, NftError> {
+        Ok(Self {
+            socket: Socket::open()?,
+            layouts,
+            chains: HashSet::new(),
+        })
+    }
+
+    pub fn layouts(&self) -> &[Layout] {
+        &self.layouts
+    }
+
+    /// What the tables hold of the endpoints, for plans that keep endpoints in their slots. Tables that will be made
+    /// afresh count as empty.
+    pub fn endpoints(&mut self) -> Result<HashMap<Place, Data>, NftError> {
+        let mut endpoints = HashMap::new();
+        for layout in self.layouts.clone() {
+            if let Some(actual) = self.read(&layout)? {
+                let elements = actual.elements.into_iter();
+                endpoints.extend(elements.filter(|(place, _)| matches!(place.key, Key::Slot(..))));
+            }
+        }
+        Ok(endpoints)
+    }
+
+    /// Converges from whatever the tables hold. Returns what was changed.
+    pub fn resync(&mut self, desired: &Desired) -> Result<Changes, NftError> {
+        let mut all = Changes::new();
+        self.chains.clear();
+        for layout in self.layouts.clone() {
+            let family = layout.family;
+            let mut batch = Batch::new(family, TABLE);
+            let actual = self.read(&layout)?;
+            let elements = match actual {
+                Some(actual) => {
+                    self.chains.extend(actual.chains);
+                    actual.elements
+                }
+                None => {
+                    // Deleting what may not be there: create it first.
+                    batch.table("");
+                    batch.delete_table();
+                    layout.write(&mut batch);
+                    HashMap::new()
+                }
+            };
+            let mut changes = desired.difference(&elements);
+            changes.retain(|place, _| place.family == family);
+            let unused: Vec<Chain> = self
+                .chains
+                .iter()
+                .filter(|(other, chain)| *other == family && !desired.uses(family, *chain))
+                .map(|(_, chain)| *chain)
+                .collect();
+            let needed: Vec<Chain> = desired
+                .chains(family)
+                .filter(|chain| !self.chains.contains(&(family, *chain)))
+                .collect();
+            write(&mut batch, &layout, &changes, &needed, &unused);
+            self.socket.apply(batch)?;
+            self.note_chains(family, &needed, &unused);
+            all.extend(changes);
+        }
+        for layout in &self.layouts {
+            affinity::repair(&mut self.socket, layout.family, &all)?;
+        }
+        Ok(all)
+    }
+
+    /// Writes changes to tables that held what was desired before.
+    pub fn apply(&mut self, desired: &Desired, changes: &Changes) -> Result<(), NftError> {
+        for layout in self.layouts.clone() {
+            let family = layout.family;
+            let changes: Changes = changes
+                .iter()
+                .filter(|(place, _)| place.family == family)
+                .map(|(place, change)| (*place, *change))
+                .collect();
+            let chains = |pick: fn(&Change) -> Option<Data>| {
+                let data = changes.values().filter_map(pick);
+                let chains = data.filter_map(|data| match data {
+                    Data::Goto(chain) => Some(chain),
+                    _ => None,
+                });
+                chains.collect::<HashSet<Chain>>()
+            };
+            let needed: Vec<Chain> = chains(|change| change.after)
+                .into_iter()
+                .filter(|chain| desired.uses(family, *chain) && !self.has(family, *chain))
+                .collect();
+            let unused: Vec<Chain> = chains(|change| change.before)
+                .into_iter()
+                .filter(|chain| !desired.uses(family, *chain) && self.has(family, *chain))
+                .collect();
+            let mut batch = Batch::new(family, TABLE);
+            write(&mut batch, &layout, &changes, &needed, &unused);
+            self.socket.apply(batch)?;
+            self.note_chains(family, &needed, &unused);
+        }
+        if affinity::concerned(desired.all_chains()) {
+            for layout in &self.layouts {
+                affinity::repair(&mut self.socket, layout.family, changes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes UDP flows that the changes have made stale; returns how many.
+    pub fn clean_conntrack(
+        &mut self,
+        desired: &Desired,
+        changes: &Changes,
+    ) -> Result<usize, NftError> {
+        let mut cleaned = 0;
+        for layout in &self.layouts {
+            let valid = conntrack::Valid::of(layout.family, desired, changes);
+            cleaned += conntrack::clean(&mut self.socket, layout.family, &valid)?;
+        }
+        Ok(cleaned)
+    }
+
+    /// Deletes the tables.
+    pub fn cleanup() -> Result<(), NftError> {
+        let mut socket = Socket::open()?;
+        for family in [Family::V4, Family::V6] {
+            if nft::table_comment(&mut socket, family, TABLE)?.is_some() {
+                let mut batch = Batch::new(family, TABLE);
+                batch.delete_table();
+                socket.apply(batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has(&self, family: Family, chain: Chain) -> bool {
+        chain == Chain::Reject || self.chains.contains(&(family, chain))
+    }
+
+    fn note_chains(&mut self, family: Family, added: &[Chain], removed: &[Chain]) {
+        self.chains
+            .extend(added.iter().map(|chain| (family, *chain)));
+        for chain in removed {
+            self.chains.remove(&(family, *chain));
+        }
+    }
+
+    /// What the table holds; none if it is missing, of another version, or damaged.
+    fn read(&mut self, layout: &Layout) -> Result<Option<Actual>, NftError> {
+        let (socket, family) = (&mut self.socket, layout.family);
+        if nft::table_comment(socket, family, TABLE)? != Some(layout.comment()) {
+            return Ok(None);
+        }
+        let (chain_names, set_names) = nft::names(socket, family, TABLE)?;
+        let rules = nft::rules_per_chain(socket, family, TABLE)?;
+        let count = |chain: &str| rules.get(chain).copied().unwrap_or(0);
+        let base = layout.rule_counts();
+        let intact = base
+            .iter()
+            .all(|(chain, rules)| chain_names.contains(*chain) && count(chain) == *rules)
+            && Map::ALL.iter().all(|map| set_names.contains(map.name()));
+        let is_base = |name: &str| base.iter().any(|(chain, _)| *chain == name);
+        let balancing: Option<HashSet<(Family, Chain)>> = chain_names
+            .iter()
+            .filter(|name| !is_base(name))
+            .map(|name| {
+                let chain: Chain = name.parse().ok()?;
+                (count(name) == layout.rules(chain).len()).then_some((family, chain))
+            })
+            .collect();
+        let (true, Some(chains)) = (intact, balancing) else {
+            return Ok(None);
+        };
+        let mut elements = HashMap::new();
+        for map in Map::ALL.into_iter().filter(|map| !map.is_dynamic()) {
+            for element in nft::elements(socket, family, TABLE, map.name())? {
+                let key = Key::decode(map, family, &element);
+                let data = Data::decode(family, &element.data);
+                let (Some(key), Some(data)) = (key, data) else {
+                    return Ok(None);
+                };
+                elements.insert(Place { family, map, key }, data);
+            }
+        }
+        Ok(Some(Actual { elements, chains }))
+    }
+}
+
+fn write(
+    batch: &mut Batch,
+    layout: &Layout,
+    changes: &Changes,
+    needed: &[Chain],
+    unused: &[Chain],
+) {
+    let mut deletions: BTreeMap<Map, Vec<Key>> = BTreeMap::new();
+    let mut additions: BTreeMap<Map, Vec<(Key, Data)>> = BTreeMap::new();
+    for (place, change) in changes {
+        if change.before.is_some() {
+            deletions.entry(place.map).or_default().push(place.key);
+        }
+        if let Some(data) = change.after {
+            additions
+                .entry(place.map)
+                .or_default()
+                .push((place.key, data));
+        }
+    }
+    for chain in needed.iter().filter(|chain| **chain != Chain::Reject) {
+        layout.write_chain(batch, *chain);
+    }
+    for (map, keys) in deletions {
+        batch.delete(map.name(), keys.iter().map(Key::encode));
+    }
+    for (map, elements) in additions {
+        let elements = elements.into_iter().map(|(key, data)| {
+            let (key, key_end) = key.encode();
+            NewElement {
+                key,
+                key_end,
+                data: data.encode(),
+            }
+        });
+        batch.add(map.name(), elements);
+    }
+    for chain in unused.iter().filter(|chain| **chain != Chain::Reject) {
+        batch.delete_chain(&chain.to_string());
+    }
+}

@@ -1,0 +1,138 @@
+//! Session affinity across changes of endpoints.
+//!
+//! The packet path remembers (target, slot, client). When the endpoint of a slot changes, what was remembered for it
+//! must move with the endpoint, or be forgotten if that is gone. Between the transaction and the repair, a client of such
+//! a slot may be sent to the slot's new endpoint: a valid one, and for a millisecond.
+
+use std::collections::HashMap;
+
+use nix::errno::Errno;
+
+use crate::nft::{self, Batch, ElementData, Family, NewElement, NftError, Socket};
+use crate::plan::Changes;
+use crate::table::{Chain, Data, Endpoint, Key, LOCAL_SLOTS, Map, TABLE, Target};
+
+/// Where what is remembered for a slot goes: to another slot, or nowhere.
+type Moves = HashMap<(Target, u32), Option<u32>>;
+
+/// What the changes do to the slots. Empty if no endpoint went from its slot.
+fn moves(family: Family, changes: &Changes) -> Moves {
+    // The endpoints of all nodes and those of this one are two lists.
+    let list = |slot: u32| slot >= LOCAL_SLOTS;
+    let mut now: HashMap<(Target, bool, Endpoint), u32> = HashMap::new();
+    let mut before: Vec<(Target, u32, Endpoint)> = Vec::new();
+    for (place, change) in changes.iter().filter(|(place, _)| place.family == family) {
+        let Key::Slot(target, slot) = place.key else {
+            continue;
+        };
+        if let Some(Data::Endpoint(endpoint)) = change.after {
+            now.insert((target, list(slot), endpoint), slot);
+        }
+        if let Some(Data::Endpoint(endpoint)) = change.before {
+            before.push((target, slot, endpoint));
+        }
+    }
+    let to = |(target, slot, endpoint)| {
+        let moved = now.get(&(target, list(slot), endpoint)).copied();
+        ((target, slot), moved)
+    };
+    before.into_iter().map(to).collect()
+}
+
+/// Whether the changes are of Services with session affinity, as far as one can tell from them and the chains in use.
+pub(super) fn concerned<'a>(chains: impl Iterator<Item = &'a Chain>) -> bool {
+    let mut chains = chains;
+    chains.any(|chain| {
+        matches!(
+            chain,
+            Chain::Balance {
+                affinity_s: Some(_),
+                ..
+            }
+        )
+    })
+}
+
+/// Repairs what the packet path remembers after `changes` were applied.
+pub(super) fn repair(
+    socket: &mut Socket,
+    family: Family,
+    changes: &Changes,
+) -> Result<(), NftError> {
+    let moves = moves(family, changes);
+    if moves.is_empty() {
+        return Ok(());
+    }
+    for map in Map::ALL.into_iter().filter(|map| map.is_dynamic()) {
+        for element in nft::elements(socket, family, TABLE, map.name())? {
+            let Some(Key::Client(target, slot, client)) = Key::decode(map, family, &element) else {
+                continue;
+            };
+            let Some(to) = moves.get(&(target, slot)) else {
+                continue;
+            };
+            let mut batch = Batch::new(family, TABLE);
+            batch.delete(map.name(), [(element.key, None)]);
+            if let Some(to) = to {
+                let (key, key_end) = Key::Client(target, *to, client).encode();
+                let data = ElementData::Expires(element.timing);
+                batch.add(map.name(), [NewElement { key, key_end, data }]);
+            }
+            match socket.apply(batch) {
+                // It ran out meanwhile.
+                Err(NftError::Refused {
+                    source: Errno::ENOENT,
+                    ..
+                }) => {}
+                result => result?,
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Change, Place};
+    use crate::table::Protocol;
+
+    #[test]
+    fn what_is_remembered_moves_with_the_endpoint() {
+        let target = Target::NodePort(Protocol::Tcp, 30_000);
+        let endpoint = |n: u8| Endpoint {
+            ip: [10, 0, 0, n].into(),
+            port: 80,
+        };
+        let change = |slot, before: Option<u8>, after: Option<u8>| {
+            let key = Key::Slot(target, slot);
+            let data = |n: Option<u8>| n.map(|n| Data::Endpoint(endpoint(n)));
+            let place = Place {
+                family: Family::V4,
+                map: Map::NodePortEndpoints,
+                key,
+            };
+            (
+                place,
+                Change {
+                    before: data(before),
+                    after: data(after),
+                },
+            )
+        };
+        // 2 goes from the middle of three: 3 takes its slot. On this node, 1 goes and nothing else.
+        let changes = Changes::from([
+            change(1, Some(2), Some(3)),
+            change(2, Some(3), None),
+            change(LOCAL_SLOTS, Some(1), None),
+            change(3, None, Some(1)),
+        ]);
+        let expected = Moves::from([
+            ((target, 1), None),
+            ((target, 2), Some(1)),
+            ((target, LOCAL_SLOTS), None),
+        ]);
+        assert_eq!(moves(Family::V4, &changes), expected);
+        assert!(moves(Family::V6, &changes).is_empty());
+    }
+}

@@ -1,0 +1,174 @@
+//! Removes conntrack entries that hold UDP flows to where they must not go any more.
+//!
+//! TCP ends by itself when an endpoint goes, but a UDP client that keeps its port would be sent to a vanished endpoint,
+//! or past a Service that has endpoints by now, for as long as it keeps sending. What is stale is decided by looking at
+//! each entry (observe), not by remembering what was removed: so a missed run is made good by the next.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::nft::{Attributes, Family, Message, NftError, Socket};
+use crate::plan::{Changes, Desired, Place};
+use crate::table::{Data, Endpoint, Frontend, Key, Protocol, Target};
+
+const SUBSYSTEM: u16 = 1 << 8;
+const GET: u16 = SUBSYSTEM | 1;
+const DELETE: u16 = SUBSYSTEM | 2;
+const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const ZONE: u16 = 18;
+
+/// One direction of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tuple {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    source_port: u16,
+    destination_port: u16,
+}
+
+/// A tracked flow.
+#[derive(Clone, Debug)]
+struct Flow {
+    original: Tuple,
+    reply: Tuple,
+    /// The original direction as the kernel wrote it, to name the flow by.
+    bytes: Vec<u8>,
+    zone: Option<Vec<u8>>,
+}
+
+/// What UDP flows may look like.
+#[derive(Debug, Default)]
+pub struct Valid {
+    frontends: HashMap<Frontend, HashSet<Endpoint>>,
+    node_ports: HashMap<u16, HashSet<Endpoint>>,
+}
+
+impl Valid {
+    /// All UDP frontends of the family, with the endpoints that flows to them may have. Frontends in `changes` that are
+    /// no more are among them, without endpoints.
+    pub fn of(family: Family, desired: &Desired, changes: &Changes) -> Self {
+        let mut valid = Self::default();
+        let gone = changes.iter().filter(|(_, change)| change.after.is_none());
+        let gone = gone.map(|(place, _)| (*place, None));
+        let present = desired.all().map(|(place, data)| (place, Some(data)));
+        let mine = |(place, _): &(Place, Option<Data>)| place.family == family;
+        for (place, data) in present.chain(gone).filter(mine) {
+            let Key::Target(target) = place.key else {
+                continue;
+            };
+            let to = match data {
+                Some(Data::Endpoint(endpoint)) => vec![endpoint],
+                Some(_) => desired.endpoints(family, target).collect(),
+                None => Vec::new(),
+            };
+            let known = match target {
+                Target::Frontend(frontend) if frontend.protocol != Protocol::Udp => continue,
+                Target::Frontend(frontend) => valid.frontends.entry(frontend).or_default(),
+                Target::NodePort(Protocol::Udp, port) => valid.node_ports.entry(port).or_default(),
+                Target::NodePort(..) => continue,
+            };
+            known.extend(to);
+        }
+        valid
+    }
+
+    fn is_stale(&self, flow: &Flow) -> bool {
+        let frontend = Frontend {
+            ip: flow.original.destination,
+            protocol: Protocol::Udp,
+            port: flow.original.destination_port,
+        };
+        let endpoint = Endpoint {
+            ip: flow.reply.source,
+            port: flow.reply.source_port,
+        };
+        if let Some(endpoints) = self.frontends.get(&frontend) {
+            return !endpoints.contains(&endpoint);
+        }
+        // A node port is one on this node's own addresses only: who answers in person, or elsewhere without our
+        // translation, is none of ours.
+        let translated = endpoint.ip != frontend.ip || endpoint.port != frontend.port;
+        match self.node_ports.get(&frontend.port) {
+            Some(endpoints) => translated && !endpoints.contains(&endpoint),
+            None => false,
+        }
+    }
+}
+
+/// Whether a change can leave stale UDP flows behind: an endpoint went, or a UDP frontend came or went.
+pub fn concerned(changes: &Changes) -> bool {
+    changes.iter().any(|(place, change)| match place.key {
+        Key::Slot(target, _) => change.before.is_some() && is_udp(target),
+        Key::Target(target) => is_udp(target),
+        _ => false,
+    })
+}
+
+fn is_udp(target: Target) -> bool {
+    match target {
+        Target::Frontend(frontend) => frontend.protocol == Protocol::Udp,
+        Target::NodePort(protocol, _) => protocol == Protocol::Udp,
+    }
+}
+
+/// Deletes the stale UDP flows of the family; returns how many there were.
+pub fn clean(socket: &mut Socket, family: Family, valid: &Valid) -> Result<usize, NftError> {
+    if valid.frontends.is_empty() && valid.node_ports.is_empty() {
+        return Ok(0);
+    }
+    let flows = socket.dump(
+        GET,
+        family.number(),
+        |_| {},
+        |found: &mut Vec<Flow>, attributes| {
+            let udp = |flow: &Flow| flow.original.protocol == Protocol::Udp as u8;
+            found.extend(
+                flow(&attributes)
+                    .filter(udp)
+                    .filter(|flow| valid.is_stale(flow)),
+            );
+        },
+    )?;
+    for flow in &flows {
+        let named = |message: &mut Message| {
+            message.nest(TUPLE_ORIGINAL, |message| message.raw(&flow.bytes));
+            if let Some(zone) = &flow.zone {
+                message.attr(ZONE, zone);
+            }
+        };
+        match socket.request(DELETE, family.number(), named) {
+            // It ran out meanwhile.
+            Err(NftError::Refused {
+                source: nix::errno::Errno::ENOENT,
+                ..
+            }) => {}
+            result => result?,
+        }
+    }
+    Ok(flows.len())
+}
+
+fn flow(attributes: &Attributes<'_>) -> Option<Flow> {
+    Some(Flow {
+        original: tuple(&attributes.nested(TUPLE_ORIGINAL))?,
+        reply: tuple(&attributes.nested(TUPLE_REPLY))?,
+        bytes: attributes.get(TUPLE_ORIGINAL)?.to_vec(),
+        zone: attributes.get(ZONE).map(<[u8]>::to_vec),
+    })
+}
+
+fn tuple(attributes: &Attributes<'_>) -> Option<Tuple> {
+    let (addresses, protocol) = (attributes.nested(1), attributes.nested(2));
+    let v4 = |kind| Some(Ipv4Addr::from(<[u8; 4]>::try_from(addresses.get(kind)?).ok()?).into());
+    let v6 = |kind| Some(Ipv6Addr::from(<[u8; 16]>::try_from(addresses.get(kind)?).ok()?).into());
+    let port = |kind| Some(u16::from_be_bytes(protocol.get(kind)?.try_into().ok()?));
+    Some(Tuple {
+        source: v4(1).or_else(|| v6(3))?,
+        destination: v4(2).or_else(|| v6(4))?,
+        protocol: *protocol.get(1)?.first()?,
+        source_port: port(2)?,
+        destination_port: port(3)?,
+    })
+}

@@ -1,0 +1,49 @@
+//! A small encoder and reader for nf_tables (and conntrack) over a raw netlink socket.
+//!
+//! Entry points: [`Batch`] collects changes of tables, chains, rules, sets and elements; [`Socket::apply`] hands them
+//! to the kernel as one transaction, which takes effect whole or not at all; [`Socket::dump`] reads back what is there.
+//! Rules are lists of [`Expr`]. What this module knows is the wire format of `linux/netfilter/nf_tables.h`; it knows
+//! nothing of Services.
+//!
+//! Limits of the format that callers need not care about, because they are kept here: an attribute ends at 64 KB, so
+//! elements are spread over several messages of one transaction; a transaction is one datagram, so the socket's send
+//! buffer is as large as it must be; the kernel answers before `send` returns, so reading never waits.
+
+mod batch;
+mod expr;
+mod message;
+mod read;
+mod socket;
+
+pub use batch::{
+    BaseChain, Batch, ChainKind, ElementData, Hook, NewElement, Set, SetData, Timing, Verdict,
+};
+pub use expr::{Expr, Reg};
+pub use message::{Attributes, Message};
+pub use read::{Data, Element, elements, names, rules_per_chain, table_comment};
+pub use socket::{NftError, Socket};
+
+/// The address family of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// `NFPROTO_IPV4` or `NFPROTO_IPV6`.
+    pub fn number(self) -> u8 {
+        match self {
+            Family::V4 => 2,
+            Family::V6 => 10,
+        }
+    }
+
+    /// The length of an address, in bytes.
+    pub fn address_len(self) -> usize {
+        match self {
+            Family::V4 => 4,
+            Family::V6 => 16,
+        }
+    }
+}

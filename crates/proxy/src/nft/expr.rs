@@ -1,0 +1,280 @@
+//! The expressions that rules are made of, and their encoding.
+
+use super::batch::{Verdict, write_verdict};
+use super::{Family, Message};
+
+/// One of the sixteen 32-bit registers that a rule's expressions hand values on in. A value longer than 4 bytes takes
+/// the following ones too; a value shorter is padded with zeroes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reg(pub u8);
+
+impl Reg {
+    /// `NFT_REG32_00` is 8.
+    fn number(self) -> u32 {
+        debug_assert!(self.0 < 16, "there are sixteen registers");
+        u32::from(self.0) + 8
+    }
+}
+
+/// `NFT_REG_VERDICT`: what is stored there ends the rule.
+const VERDICT: u32 = 0;
+
+#[derive(Clone, Debug)]
+pub enum Expr {
+    /// The packet's source or destination address.
+    SourceAddress(Family, Reg),
+    DestinationAddress(Family, Reg),
+    /// The transport protocol's number, one byte.
+    Protocol(Reg),
+    /// The destination port, two bytes.
+    DestinationPort(Reg),
+    /// The index of the interface that the packet came in or goes out by, in host byte order.
+    InputInterface(Reg),
+    OutputInterface(Reg),
+    /// The kind of the destination address: `RTN_LOCAL` and so on, in host byte order.
+    DestinationType(Reg),
+    /// `ct state` and `ct mark`, in host byte order.
+    ConntrackState(Reg),
+    ConntrackMark(Reg),
+    SetConntrackMark(Reg),
+    /// `register = (register & mask) ^ xor`.
+    Bitwise {
+        reg: Reg,
+        mask: Vec<u8>,
+        xor: Vec<u8>,
+    },
+    /// Goes on only if the register equals the value.
+    Equal(Reg, Vec<u8>),
+    NotEqual(Reg, Vec<u8>),
+    /// A constant into registers.
+    Value(Reg, Vec<u8>),
+    /// Ends the rule with a verdict.
+    Verdict(Verdict),
+    /// Goes on only if the set holds the key.
+    InSet {
+        set: &'static str,
+        key: Reg,
+    },
+    /// Goes on only if the map holds the key, with its data in `data`.
+    Map {
+        set: &'static str,
+        key: Reg,
+        data: Reg,
+    },
+    /// Does what the map says for the key, goes on if it says nothing.
+    VerdictMap {
+        set: &'static str,
+        key: Reg,
+    },
+    /// Adds the key to a set of the packet path, or renews its time.
+    Remember {
+        set: &'static str,
+        key: Reg,
+        timeout_ms: u64,
+    },
+    /// A random number from `offset` to `offset + modulus - 1`, in host byte order.
+    Random {
+        reg: Reg,
+        modulus: u32,
+        offset: u32,
+    },
+    DestinationNat {
+        family: Family,
+        address: Reg,
+        port: Reg,
+    },
+    SourceNat {
+        family: Family,
+        address: Reg,
+    },
+    Masquerade,
+    /// Answers with a TCP reset.
+    Reset,
+    /// Answers with "port unreachable".
+    Reject(Family),
+}
+
+// enum nft_*_attributes and their values, linux/netfilter/nf_tables.h.
+const PAYLOAD_NETWORK: u32 = 1;
+const PAYLOAD_TRANSPORT: u32 = 2;
+const META_IIF: u32 = 4;
+const META_OIF: u32 = 5;
+const META_L4PROTO: u32 = 16;
+const CT_STATE: u32 = 0;
+const CT_MARK: u32 = 3;
+const FIB_RESULT_ADDRTYPE: u32 = 3;
+const FIB_DADDR: u32 = 2;
+const NUMGEN_RANDOM: u32 = 1;
+const DYNSET_UPDATE: u32 = 1;
+const NAT_SOURCE: u32 = 0;
+const NAT_DESTINATION: u32 = 1;
+/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`: two clients of one port do not race for the same translated port.
+const RANDOM_PORT: u32 = 1 << 4;
+const REJECT_ICMP_UNREACH: u32 = 0;
+const REJECT_TCP_RESET: u32 = 1;
+const ICMP_PORT_UNREACHABLE: u8 = 3;
+const ICMPV6_PORT_UNREACHABLE: u8 = 4;
+
+impl Expr {
+    /// Writes the expression as an element of a rule's list.
+    pub(super) fn write(&self, message: &mut Message) {
+        message.nest(1, |message| {
+            message.attr_str(1, self.name());
+            message.nest(2, |message| self.write_data(message));
+        });
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Expr::SourceAddress(..) | Expr::DestinationAddress(..) | Expr::DestinationPort(_) => {
+                "payload"
+            }
+            Expr::Protocol(_) | Expr::InputInterface(_) | Expr::OutputInterface(_) => "meta",
+            Expr::DestinationType(_) => "fib",
+            Expr::ConntrackState(_) | Expr::ConntrackMark(_) | Expr::SetConntrackMark(_) => "ct",
+            Expr::Bitwise { .. } => "bitwise",
+            Expr::Equal(..) | Expr::NotEqual(..) => "cmp",
+            Expr::Value(..) | Expr::Verdict(_) => "immediate",
+            Expr::InSet { .. } | Expr::Map { .. } | Expr::VerdictMap { .. } => "lookup",
+            Expr::Remember { .. } => "dynset",
+            Expr::Random { .. } => "numgen",
+            Expr::DestinationNat { .. } | Expr::SourceNat { .. } => "nat",
+            Expr::Masquerade => "masq",
+            Expr::Reset | Expr::Reject(_) => "reject",
+        }
+    }
+
+    fn write_data(&self, message: &mut Message) {
+        match self {
+            Expr::SourceAddress(family, reg) => {
+                let offset = match family {
+                    Family::V4 => 12,
+                    Family::V6 => 8,
+                };
+                payload(message, *reg, PAYLOAD_NETWORK, offset, family.address_len());
+            }
+            Expr::DestinationAddress(family, reg) => {
+                let offset = match family {
+                    Family::V4 => 16,
+                    Family::V6 => 24,
+                };
+                payload(message, *reg, PAYLOAD_NETWORK, offset, family.address_len());
+            }
+            Expr::DestinationPort(reg) => payload(message, *reg, PAYLOAD_TRANSPORT, 2, 2),
+            Expr::Protocol(reg) => load(message, *reg, META_L4PROTO),
+            Expr::InputInterface(reg) => load(message, *reg, META_IIF),
+            Expr::OutputInterface(reg) => load(message, *reg, META_OIF),
+            Expr::DestinationType(reg) => {
+                numbers(
+                    message,
+                    &[(1, reg.number()), (2, FIB_RESULT_ADDRTYPE), (3, FIB_DADDR)],
+                );
+            }
+            Expr::ConntrackState(reg) => load(message, *reg, CT_STATE),
+            Expr::ConntrackMark(reg) => load(message, *reg, CT_MARK),
+            Expr::SetConntrackMark(reg) => numbers(message, &[(2, CT_MARK), (4, reg.number())]),
+            Expr::Bitwise { reg, mask, xor } => {
+                let length = u32::try_from(mask.len()).expect("a mask fits the registers");
+                numbers(
+                    message,
+                    &[(1, reg.number()), (2, reg.number()), (3, length)],
+                );
+                message.nest(4, |message| message.attr(1, mask));
+                message.nest(5, |message| message.attr(1, xor));
+            }
+            Expr::Equal(reg, value) => compare(message, *reg, 0, value),
+            Expr::NotEqual(reg, value) => compare(message, *reg, 1, value),
+            Expr::Value(reg, value) => {
+                message.attr_u32(1, reg.number());
+                message.nest(2, |message| message.attr(1, value));
+            }
+            Expr::Verdict(verdict) => {
+                message.attr_u32(1, VERDICT);
+                message.nest(2, |message| write_verdict(message, verdict));
+            }
+            Expr::InSet { set, key } => {
+                message.attr_str(1, set);
+                message.attr_u32(2, key.number());
+            }
+            Expr::Map { set, key, data } => {
+                message.attr_str(1, set);
+                numbers(message, &[(2, key.number()), (3, data.number())]);
+            }
+            Expr::VerdictMap { set, key } => {
+                message.attr_str(1, set);
+                numbers(message, &[(2, key.number()), (3, VERDICT)]);
+            }
+            Expr::Remember {
+                set,
+                key,
+                timeout_ms,
+            } => {
+                message.attr_str(1, set);
+                numbers(message, &[(3, DYNSET_UPDATE), (4, key.number())]);
+                message.attr_u64(6, *timeout_ms);
+            }
+            Expr::Random {
+                reg,
+                modulus,
+                offset,
+            } => {
+                let random = [
+                    (1, reg.number()),
+                    (2, *modulus),
+                    (3, NUMGEN_RANDOM),
+                    (4, *offset),
+                ];
+                numbers(message, &random);
+            }
+            Expr::DestinationNat {
+                family,
+                address,
+                port,
+            } => {
+                numbers(
+                    message,
+                    &[(1, NAT_DESTINATION), (2, u32::from(family.number()))],
+                );
+                numbers(message, &[(3, address.number()), (5, port.number())]);
+            }
+            Expr::SourceNat { family, address } => {
+                numbers(message, &[(1, NAT_SOURCE), (2, u32::from(family.number()))]);
+                numbers(message, &[(3, address.number()), (7, RANDOM_PORT)]);
+            }
+            Expr::Masquerade => message.attr_u32(1, RANDOM_PORT),
+            Expr::Reset => message.attr_u32(1, REJECT_TCP_RESET),
+            Expr::Reject(family) => {
+                let code = match family {
+                    Family::V4 => ICMP_PORT_UNREACHABLE,
+                    Family::V6 => ICMPV6_PORT_UNREACHABLE,
+                };
+                message.attr_u32(1, REJECT_ICMP_UNREACH);
+                message.attr(2, &[code]);
+            }
+        }
+    }
+}
+
+fn numbers(message: &mut Message, attributes: &[(u16, u32)]) {
+    for (kind, value) in attributes {
+        message.attr_u32(*kind, *value);
+    }
+}
+
+/// `meta` and `ct` have the same attributes: destination register, key.
+fn load(message: &mut Message, reg: Reg, key: u32) {
+    numbers(message, &[(1, reg.number()), (2, key)]);
+}
+
+fn payload(message: &mut Message, reg: Reg, base: u32, offset: u32, length: usize) {
+    let length = u32::try_from(length).expect("an address is short");
+    numbers(
+        message,
+        &[(1, reg.number()), (2, base), (3, offset), (4, length)],
+    );
+}
+
+fn compare(message: &mut Message, reg: Reg, operation: u32, value: &[u8]) {
+    numbers(message, &[(1, reg.number()), (2, operation)]);
+    message.nest(3, |message| message.attr(1, value));
+}

@@ -1,0 +1,145 @@
+//! What is in a table: its comment, the names of its chains and sets, how many rules each chain has, elements.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::batch::Timing;
+use super::{Attributes, Family, Message, NftError, Socket};
+
+const SUBSYSTEM: u16 = 10 << 8;
+const GET_TABLE: u16 = SUBSYSTEM | 1;
+const GET_CHAIN: u16 = SUBSYSTEM | 4;
+const GET_RULE: u16 = SUBSYSTEM | 7;
+const GET_SET: u16 = SUBSYSTEM | 10;
+const GET_ELEMENT: u16 = SUBSYSTEM | 13;
+
+/// An element as it is in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Element {
+    pub key: Vec<u8>,
+    pub key_end: Option<Vec<u8>>,
+    pub data: Data,
+    pub timing: Timing,
+}
+
+/// The data of an element.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    None,
+    Value(Vec<u8>),
+    /// The verdict's code, and the chain that it leads to.
+    Verdict(i32, Option<String>),
+}
+
+/// The comment of the table, none if there is no such table.
+pub fn table_comment(
+    socket: &mut Socket,
+    family: Family,
+    table: &str,
+) -> Result<Option<String>, NftError> {
+    socket.dump(
+        GET_TABLE,
+        family.number(),
+        |_| {},
+        |found, attributes| {
+            if attributes.get_str(1) == Some(table) {
+                let comment = attributes
+                    .get(6)
+                    .and_then(|bytes| bytes.get(2..))
+                    .unwrap_or_default();
+                let comment = comment.strip_suffix(&[0]).unwrap_or(comment);
+                *found = Some(String::from_utf8_lossy(comment).into_owned());
+            }
+        },
+    )
+}
+
+/// The names of the table's chains and of its sets.
+pub fn names(
+    socket: &mut Socket,
+    family: Family,
+    table: &str,
+) -> Result<(BTreeSet<String>, BTreeSet<String>), NftError> {
+    let collect = |kind: u16| {
+        move |found: &mut BTreeSet<String>, attributes: Attributes<'_>| {
+            if attributes.get_str(1) == Some(table) {
+                found.extend(attributes.get_str(kind).map(str::to_owned));
+            }
+        }
+    };
+    let chains = socket.dump(GET_CHAIN, family.number(), |_| {}, collect(3))?;
+    let in_table = |message: &mut Message| message.attr_str(1, table);
+    let sets = socket.dump(GET_SET, family.number(), in_table, collect(2))?;
+    Ok((chains, sets))
+}
+
+/// How many rules each chain of the table has. Chains without rules are not listed.
+pub fn rules_per_chain(
+    socket: &mut Socket,
+    family: Family,
+    table: &str,
+) -> Result<BTreeMap<String, usize>, NftError> {
+    let in_table = |message: &mut Message| message.attr_str(1, table);
+    socket.dump(
+        GET_RULE,
+        family.number(),
+        in_table,
+        |found: &mut BTreeMap<_, _>, attributes| {
+            if let (Some(name), Some(chain)) = (attributes.get_str(1), attributes.get_str(2))
+                && name == table
+            {
+                *found.entry(chain.to_owned()).or_default() += 1;
+            }
+        },
+    )
+}
+
+/// All elements of a set or map.
+pub fn elements(
+    socket: &mut Socket,
+    family: Family,
+    table: &str,
+    set: &str,
+) -> Result<Vec<Element>, NftError> {
+    let of_set = |message: &mut Message| {
+        message.attr_str(1, table);
+        message.attr_str(2, set);
+    };
+    socket.dump(
+        GET_ELEMENT,
+        family.number(),
+        of_set,
+        |found: &mut Vec<Element>, attributes| {
+            found.extend(
+                attributes
+                    .nested(3)
+                    .filter_map(|(_, bytes)| element(Attributes(bytes))),
+            );
+        },
+    )
+}
+
+fn element(attributes: Attributes<'_>) -> Option<Element> {
+    let key = attributes.nested(1).get(1)?.to_vec();
+    let key_end = attributes.nested(10).get(1).map(<[u8]>::to_vec);
+    let data = attributes.nested(2);
+    let verdict = data.nested(2);
+    let data = match (data.get(1), verdict.get(1)) {
+        (Some(value), _) => Data::Value(value.to_vec()),
+        (None, Some(code)) => Data::Verdict(
+            i32::from_be_bytes(code.try_into().ok()?),
+            verdict.get_str(2).map(str::to_owned),
+        ),
+        (None, None) => Data::None,
+    };
+    let number = |kind| Some(u64::from_be_bytes(attributes.get(kind)?.try_into().ok()?));
+    let timing = Timing {
+        timeout_ms: number(4).unwrap_or(0),
+        expires_ms: number(5).unwrap_or(0),
+    };
+    Some(Element {
+        key,
+        key_end,
+        data,
+        timing,
+    })
+}

@@ -1,0 +1,259 @@
+//! The loop: take events in, plan for what they made stale, apply the changes.
+//!
+//! Events that are there already are taken in together, so a burst becomes few transactions and a single change is
+//! applied at once. A transaction that fails makes the next one a full resync, after a pause; so does a change of this
+//! node's own address, which the rules depend on.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::stream::{BoxStream, StreamExt};
+use ipnet::IpNet;
+use runtime::health::Health;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::Applier;
+use crate::model::Node;
+use crate::nft::{Family, NftError};
+use crate::observe::{Event, Stale, State};
+use crate::plan::{self, Changes, Context, Desired, Owner, Place, family_of};
+use crate::table::{Data, Layout};
+use crate::{conntrack, routes};
+
+/// After a failure; doubled up to the maximum.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// As many events are taken in before changes are applied; the rest is for the next round.
+const BURST: usize = 4096;
+
+/// What the proxy is told about itself.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub node_name: String,
+    /// The ranges of all pods, at most one per family.
+    pub cluster_cidrs: Vec<IpNet>,
+    pub cluster_dns: Vec<IpAddr>,
+}
+
+impl Settings {
+    /// IPv4 always, IPv6 if there are pods of it.
+    pub fn families(&self) -> Vec<Family> {
+        let v6 = self
+            .cluster_cidrs
+            .iter()
+            .any(|range| matches!(range, IpNet::V6(_)));
+        let families = [(Family::V4, true), (Family::V6, v6)];
+        families
+            .into_iter()
+            .filter(|(_, wanted)| *wanted)
+            .map(|(family, _)| family)
+            .collect()
+    }
+
+    fn layouts(&self, own: Option<&Node>) -> Vec<Layout> {
+        let layout = |family| Layout {
+            family,
+            cluster_cidr: self
+                .cluster_cidrs
+                .iter()
+                .copied()
+                .find(|range| family_of(range.addr()) == family),
+            node_ip: own.and_then(|node| {
+                node.internal_ips
+                    .iter()
+                    .copied()
+                    .find(|ip| family_of(*ip) == family)
+            }),
+        };
+        self.families().into_iter().map(layout).collect()
+    }
+}
+
+/// The state of the loop.
+struct Proxy {
+    settings: Settings,
+    state: State,
+    stale: Stale,
+    desired: Desired,
+    context: Context,
+    /// None: the tables are to be read and brought to what is desired as a whole.
+    applier: Option<Applier>,
+    layouts: Vec<Layout>,
+}
+
+/// Runs until `shutdown`. What is in the tables stays when it ends: the node's Services go on.
+pub async fn run(
+    settings: Settings,
+    mut events: BoxStream<'static, Event>,
+    health: Health,
+    shutdown: CancellationToken,
+) {
+    let context = Context {
+        families: settings.families(),
+        zone: None,
+        cluster_dns: settings.cluster_dns.clone(),
+    };
+    let mut proxy = Proxy {
+        settings,
+        state: State::default(),
+        stale: Stale::default(),
+        desired: Desired::default(),
+        context,
+        applier: None,
+        layouts: Vec::new(),
+    };
+    let mut retry: Option<(Instant, Duration)> = None;
+    loop {
+        let wake = async {
+            match retry {
+                Some((at, _)) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = wake => {}
+            event = events.next() => match event {
+                Some(event) => proxy.state.take(event, &mut proxy.stale),
+                None => return,
+            },
+        }
+        for _ in 0..BURST {
+            match events.next().now_or_never().flatten() {
+                Some(event) => proxy.state.take(event, &mut proxy.stale),
+                None => break,
+            }
+        }
+        let waiting = retry.is_some_and(|(at, _)| Instant::now() < at);
+        if !proxy.state.is_synced() || waiting {
+            continue;
+        }
+        retry = match proxy.sync().await {
+            Ok(()) => {
+                health.set("synced", true);
+                None
+            }
+            Err(error) => {
+                let pause = retry.map_or(RETRY_MIN, |(_, pause)| (pause * 2).min(RETRY_MAX));
+                tracing::error!(error = %Chain(&error), retry_in_ms = pause.as_millis(), "sync failed");
+                Some((Instant::now() + pause, pause))
+            }
+        };
+    }
+}
+
+/// Prints an error with its causes.
+struct Chain<'a>(&'a (dyn std::error::Error + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Why a round failed.
+#[derive(Debug, thiserror::Error)]
+enum SyncError {
+    #[error("apply the rules")]
+    Rules(#[from] NftError),
+    #[error("apply the routes")]
+    Routes(#[from] routes::RouteError),
+}
+
+impl Proxy {
+    /// One round. What is stale stays so until it has been applied.
+    async fn sync(&mut self) -> Result<(), SyncError> {
+        let mut routed = Ok(());
+        if self.stale.nodes {
+            let own = self.state.node(&self.settings.node_name);
+            let zone = own.and_then(|node| node.zone.clone());
+            if zone != self.context.zone {
+                self.context.zone = zone;
+                self.stale.owners.extend(self.state.owners());
+            }
+            let layouts = self.settings.layouts(own);
+            if layouts != self.layouts {
+                self.layouts = layouts;
+                self.applier = None;
+            }
+            let wanted = routes::plan(&self.settings.node_name, &self.state.nodes());
+            routed = routes::apply(&wanted).await;
+            self.stale.nodes = routed.is_err();
+        }
+        // Netlink calls do not wait for anybody, but the first takes a while with ten thousand Services.
+        tokio::task::block_in_place(|| self.sync_rules())?;
+        Ok(routed?)
+    }
+
+    fn sync_rules(&mut self) -> Result<(), NftError> {
+        let (changes, cleaned) = match self.applier.take() {
+            Some(mut applier) if !self.stale.owners.is_empty() => {
+                let mut changes = Changes::new();
+                self.replan(None, &mut changes);
+                applier.apply(&self.desired, &changes)?;
+                let cleaned = self.clean_conntrack(&mut applier, &changes)?;
+                self.applier = Some(applier);
+                (changes, cleaned)
+            }
+            Some(applier) => {
+                self.applier = Some(applier);
+                return Ok(());
+            }
+            None => {
+                let mut applier = Applier::open(self.layouts.clone())?;
+                let slots = applier.endpoints()?;
+                self.replan(Some(&slots), &mut Changes::new());
+                let changes = applier.resync(&self.desired)?;
+                let cleaned = self.clean_conntrack(&mut applier, &changes)?;
+                self.applier = Some(applier);
+                (changes, cleaned)
+            }
+        };
+        if !changes.is_empty() {
+            tracing::info!(
+                changes = changes.len(),
+                elements = self.desired.len(),
+                cleaned,
+                "applied"
+            );
+        }
+        Ok(())
+    }
+
+    fn clean_conntrack(&self, applier: &mut Applier, changes: &Changes) -> Result<usize, NftError> {
+        match conntrack::concerned(changes) {
+            true => applier.clean_conntrack(&self.desired, changes),
+            false => Ok(0),
+        }
+    }
+
+    /// Plans for all stale owners. Slots are taken over from what is desired already, or else from `held`.
+    fn replan(&mut self, held: Option<&HashMap<Place, Data>>, changes: &mut Changes) {
+        for owner in std::mem::take(&mut self.stale.owners) {
+            let previous = |place: &Place| {
+                let held = || held.and_then(|held| held.get(place).copied());
+                self.desired.get(place).or_else(held)
+            };
+            let elements = match &owner {
+                Owner::Service(name) => self.state.service(name).map(|service| {
+                    plan::service(&self.context, service, &self.state.slices(name), &previous)
+                }),
+                Owner::Pod(name) => self
+                    .state
+                    .pod(name)
+                    .map(|pod| plan::pod(&self.context, pod)),
+            };
+            self.desired
+                .replace(&owner, elements.unwrap_or_default(), changes);
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Kernel settings of the network namespace that the calling thread is in.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use crate::nft::Family;
+
+/// A setting that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("set {path} to {value}")]
+pub struct SysctlError {
+    path: PathBuf,
+    value: &'static str,
+    #[source]
+    source: io::Error,
+}
+
+/// Forwarding; node ports on 127.0.0.1; and no connection is cut because conntrack missed a packet of it.
+pub fn prepare(families: &[Family]) -> Result<(), SysctlError> {
+    if families.contains(&Family::V4) {
+        set("net/ipv4/ip_forward", "1")?;
+        set("net/ipv4/conf/all/route_localnet", "1")?;
+    }
+    if families.contains(&Family::V6) {
+        set("net/ipv6/conf/all/forwarding", "1")?;
+    }
+    set("net/netfilter/nf_conntrack_tcp_be_liberal", "1")
+}
+
+/// Writes only what differs: `/proc/sys` is read-only in some containers, with everything set already.
+fn set(name: &str, value: &'static str) -> Result<(), SysctlError> {
+    let path = PathBuf::from("/proc/sys").join(name);
+    let write = || match fs::read_to_string(&path)?.trim() {
+        current if current == value => Ok(()),
+        _ => fs::write(&path, value),
+    };
+    write().map_err(|source| SysctlError {
+        path: path.clone(),
+        value,
+        source,
+    })
+}
