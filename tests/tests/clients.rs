@@ -1,0 +1,113 @@
+//! Clients that others would write: the Python example of docs/grpc.md, and the official Python
+//! client over REST.
+
+use anyhow::{Context, ensure};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use testkit::suite::Scene;
+use testkit::{Options, manifest, scenarios, suite};
+
+fn main() -> ExitCode {
+    suite::run(
+        Options::default(),
+        &[],
+        scenarios![
+            the_grpc_example_lists_and_watches,
+            the_official_client_works
+        ],
+    )
+}
+
+/// A pod for which there is no node, so that nothing but the client is tested.
+fn pod(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  nodeSelector: {{never: \
+         there}}\n  containers: [{{name: main, image: none}}]\n"
+    )
+}
+
+fn python(scene: &Scene) -> anyhow::Result<Command> {
+    let program = std::env::var_os("SKIFF_TEST_PYTHON");
+    let program = program.context("SKIFF_TEST_PYTHON is not set; `make test` sets it")?;
+    let mut command = Command::new(program);
+    command
+        .env("KUBECONFIG", scene.cluster.kubeconfig())
+        .stdin(Stdio::null());
+    Ok(command)
+}
+
+async fn the_grpc_example_lists_and_watches(scene: &Scene) -> anyhow::Result<()> {
+    let client = scene.cluster.client();
+    manifest::create(client, &scene.namespace, &pod("first")).await?;
+    let example = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/pods.py");
+    let mut running = python(scene)?
+        .arg(example)
+        .args(["--namespace", &scene.namespace, "--events", "50"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = running.stdout.take().context("its output is piped")?;
+    let namespace = scene.namespace.clone();
+    let runtime = tokio::runtime::Handle::current();
+    let client = client.clone();
+    // The pod that is created once the watch is on is to be seen.
+    let reading = tokio::task::spawn_blocking(move || -> anyhow::Result<Vec<String>> {
+        let mut lines = Vec::new();
+        for line in BufReader::new(output).lines() {
+            let line = line?;
+            if line.starts_with("watching from revision") {
+                runtime.block_on(manifest::create(&client, &namespace, &pod("second")))?;
+            }
+            let seen = line.starts_with("ADDED") && line.contains("/second ");
+            lines.push(line);
+            if seen {
+                break;
+            }
+        }
+        Ok(lines)
+    });
+    let lines = reading.await?;
+    running.kill()?;
+    running.wait()?;
+    let lines = lines?;
+    let has = |start: &str, name: &str| {
+        lines
+            .iter()
+            .any(|line| line.starts_with(start) && line.contains(name))
+    };
+    ensure!(has("LISTED", "/first Pending"), "{lines:?}");
+    ensure!(has("ADDED", "/second Pending"), "{lines:?}");
+    Ok(())
+}
+
+async fn the_official_client_works(scene: &Scene) -> anyhow::Result<()> {
+    let script = r#"
+import sys
+from kubernetes import client, config, watch
+
+config.load_kube_config()
+namespace = sys.argv[1]
+core = client.CoreV1Api()
+core.create_namespaced_config_map(namespace, {"metadata": {"name": "a"}, "data": {"k": "v"}})
+read = core.read_namespaced_config_map("a", namespace)
+assert read.data == {"k": "v"}, read
+core.patch_namespaced_config_map("a", namespace, {"data": {"k": "w"}})
+for event in watch.Watch().stream(core.list_namespaced_config_map, namespace, timeout_seconds=10):
+    if event["object"].metadata.name == "a":
+        assert event["object"].data == {"k": "w"}, event
+        break
+core.delete_namespaced_config_map("a", namespace)
+try:
+    core.read_namespaced_config_map("a", namespace)
+    sys.exit("it is still there")
+except client.ApiException as error:
+    assert error.status == 404, error
+print("done")
+"#;
+    let output = python(scene)?
+        .args(["-c", script, &scene.namespace])
+        .output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{errors}");
+    Ok(())
+}
