@@ -210,7 +210,8 @@ impl<'a> Applier<'a> {
                 history: &self.history,
                 at: self.at(),
             };
-            state.check_put(&request, &|id| self.lease_exists(id))?;
+            txn::check_lease(&request, &|id| self.lease_exists(id))?;
+            state.check_present(&request)?;
         }
         let mut response = self.put(request)?;
         self.advance();

@@ -13,7 +13,7 @@ use redb::{Error, ReadableTable};
 use tonic::Status;
 
 use super::{
-    index::{Index, NEWEST, Position, Version},
+    index::{Index, NEWEST, Version},
     key_range::KeyRange,
     record::wire,
     refusal,
@@ -86,9 +86,11 @@ pub(super) fn plan(index: &Index, request: &PbRangeRequest, at: At) -> Result<Se
         .unwrap_or(usize::MAX);
     let order = Order::of(request);
     let filters = Filters::of(request);
+    // As etcd: without an explicit order the limit comes before the sorting, even when it is not by key.
+    let unordered = request.sort_order == SortOrder::None as i32 && filters.is_none();
     for (key, version) in found {
         selection.count += 1;
-        if (order == Order::Index && selection.rows.len() > limit) || !filters.pass(version) {
+        if (unordered && selection.rows.len() > limit) || !filters.pass(version) {
             continue;
         }
         let key = if request.keys_only {
@@ -215,29 +217,31 @@ impl Order {
     }
 }
 
-fn number(target: SortTarget, version: &Version) -> (u64, Position) {
-    let position = version.position();
+fn number(target: SortTarget, version: &Version) -> u64 {
     match target {
-        SortTarget::Version => (version.version, position),
-        SortTarget::Create => (version.create, position),
-        SortTarget::Mod | SortTarget::Key | SortTarget::Value => (version.main, position),
+        SortTarget::Version => version.version,
+        SortTarget::Create => version.create,
+        SortTarget::Mod | SortTarget::Key | SortTarget::Value => version.main,
     }
 }
 
-/// The bounds on revisions; zero is no bound.
+/// The bounds on revisions; zero is no bound, and nothing is below a negative one.
 struct Filters {
     modified: (u64, u64),
     created: (u64, u64),
 }
 
+const NO_BOUNDS: (u64, u64) = (0, u64::MAX);
+
 impl Filters {
     fn of(request: &PbRangeRequest) -> Filters {
         let least = |revision: i64| u64::try_from(revision).unwrap_or(0);
         let most = |revision: i64| {
-            u64::try_from(revision)
-                .ok()
-                .filter(|r| *r > 0)
-                .unwrap_or(u64::MAX)
+            if revision == 0 {
+                u64::MAX
+            } else {
+                least(revision)
+            }
         };
         Filters {
             modified: (
@@ -249,6 +253,10 @@ impl Filters {
                 most(request.max_create_revision),
             ),
         }
+    }
+
+    fn is_none(&self) -> bool {
+        self.modified == NO_BOUNDS && self.created == NO_BOUNDS
     }
 
     fn pass(&self, version: &Version) -> bool {

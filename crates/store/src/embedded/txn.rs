@@ -91,47 +91,64 @@ impl<T: ReadableTable<HistoryKey, &'static [u8]>> State<'_, T> {
         Ok(found || (!by_value && accepts(compare, compare_number(compare, None))))
     }
 
-    /// Whether every operation on the path can be done.
+    /// Whether every operation on the path can be done: the puts first, then the ranges, as in etcd.
     pub(super) fn check(
         &self,
         request: &PbTxnRequest,
         path: &Path,
         lease_exists: &impl Fn(i64) -> bool,
     ) -> Result<(), Status> {
-        let mut nested = path.nested.iter();
-        for operation in branch(request, path.succeeded) {
-            match &operation.request {
-                Some(PbTxnOpRequest::RequestRange(request)) => {
-                    range::check_revision(self.index, request.revision, self.at)?;
-                }
-                Some(PbTxnOpRequest::RequestPut(request)) => {
-                    self.check_put(request, lease_exists)?
-                }
-                Some(PbTxnOpRequest::RequestTxn(request)) => {
-                    let path = nested
-                        .next()
-                        .expect("a path has an element for each nested transaction");
-                    self.check(request, path, lease_exists)?;
-                }
-                Some(PbTxnOpRequest::RequestDeleteRange(_)) | None => {}
+        let mut operations = Vec::new();
+        taken(request, path, &mut operations);
+        for operation in &operations {
+            if let PbTxnOpRequest::RequestPut(request) = operation {
+                self.check_present(request)?;
+                check_lease(request, lease_exists)?;
+            }
+        }
+        for operation in &operations {
+            if let PbTxnOpRequest::RequestRange(request) = operation {
+                range::check_revision(self.index, request.revision, self.at)?;
             }
         }
         Ok(())
     }
 
-    pub(super) fn check_put(
-        &self,
-        request: &PbPutRequest,
-        lease_exists: &impl Fn(i64) -> bool,
-    ) -> Result<(), Status> {
-        if request.lease != 0 && !lease_exists(request.lease) {
-            return Err(refusal::lease_not_found());
-        }
+    /// Whether the key exists that a put takes something over from.
+    pub(super) fn check_present(&self, request: &PbPutRequest) -> Result<(), Status> {
         let needs_present = request.ignore_value || request.ignore_lease;
         if needs_present && self.index.get(&request.key, self.revision()).is_none() {
             return Err(refusal::key_not_found());
         }
         Ok(())
+    }
+}
+
+/// Whether the lease exists that a put attaches its key to.
+pub(super) fn check_lease(
+    request: &PbPutRequest,
+    lease_exists: &impl Fn(i64) -> bool,
+) -> Result<(), Status> {
+    if request.lease != 0 && !lease_exists(request.lease) {
+        return Err(refusal::lease_not_found());
+    }
+    Ok(())
+}
+
+/// The operations on the path, in order, nested transactions taken apart.
+fn taken<'a>(request: &'a PbTxnRequest, path: &Path, operations: &mut Vec<&'a PbTxnOpRequest>) {
+    let mut nested = path.nested.iter();
+    for operation in branch(request, path.succeeded) {
+        match &operation.request {
+            Some(PbTxnOpRequest::RequestTxn(request)) => {
+                let path = nested
+                    .next()
+                    .expect("a path has an element for each nested transaction");
+                taken(request, path, operations);
+            }
+            Some(operation) => operations.push(operation),
+            None => {}
+        }
     }
 }
 

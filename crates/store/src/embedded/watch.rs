@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     engine::Engine,
+    record::wire,
     refusal,
     shared::Shared,
     watcher::{self, Requested, Step, Watcher, notice, upto},
@@ -272,15 +273,14 @@ impl Stream {
         Ok(())
     }
 
+    /// As in etcd, the header of this message tells no revision.
     async fn send_compacted(&self, id: i64, compacted: u64) -> Result<(), Ended> {
-        let header = upto(&self.shared, self.shared.revision());
-        let compact_revision = super::record::wire(compacted);
-        self.send(PbWatchResponse {
+        let response = PbWatchResponse {
             canceled: true,
-            compact_revision,
-            ..notice(header, id)
-        })
-        .await
+            compact_revision: wire(compacted),
+            ..notice(upto(&self.shared, 0), id)
+        };
+        self.send(response).await
     }
 
     async fn send(&self, response: PbWatchResponse) -> Result<(), Ended> {

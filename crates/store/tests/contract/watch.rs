@@ -1,0 +1,450 @@
+//! Watches, on the wire.
+
+use etcd_client::{
+    WatchFilterType,
+    proto::{
+        PbDeleteRequest, PbEvent, PbTxnOpRequest, PbTxnRequest, PbTxnRequestOp, PbWatchRequest,
+        PbWatchRequestUnion, PbWatchResponse,
+    },
+};
+use futures::future::join_all;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use crate::{
+    pair::Pair,
+    raw::{Call, Raw, compact, delete, header, key_of, put},
+};
+
+/// A request to watch, in words that have defaults.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    pub key: &'a str,
+    pub end: &'a str,
+    pub from: i64,
+    pub id: i64,
+    pub prev_kv: bool,
+    pub fragment: bool,
+    pub progress_notify: bool,
+    pub without: Option<WatchFilterType>,
+}
+
+/// One watch stream to one server.
+struct Stream {
+    requests: mpsc::Sender<PbWatchRequest>,
+    answers: Streaming<PbWatchResponse>,
+}
+
+impl Stream {
+    async fn open(raw: &mut Raw, first: Wanted<'_>) -> Stream {
+        let (requests, receiver) = mpsc::channel(16);
+        requests.send(create(first)).await.unwrap();
+        Stream {
+            requests,
+            answers: raw.watch(ReceiverStream::new(receiver)).await,
+        }
+    }
+
+    async fn next(&mut self) -> PbWatchResponse {
+        let mut answer = self
+            .answers
+            .message()
+            .await
+            .unwrap()
+            .expect("the stream goes on");
+        header(&mut answer.header);
+        answer
+    }
+
+    /// As many events of one watch; servers may cut them into messages differently.
+    async fn events(&mut self, watch_id: i64, count: usize) -> Vec<PbEvent> {
+        let mut events = Vec::new();
+        while events.len() < count {
+            let answer = self.next().await;
+            assert!(!answer.canceled && !answer.created, "{answer:?}");
+            assert_eq!(answer.watch_id, watch_id);
+            let revision = answer.header.unwrap().revision;
+            assert!(
+                answer
+                    .events
+                    .iter()
+                    .all(|event| event.kv.as_ref().unwrap().mod_revision <= revision)
+            );
+            events.extend(answer.events);
+        }
+        events
+    }
+}
+
+fn create(wanted: Wanted<'_>) -> PbWatchRequest {
+    // The request's type has no name outside of its crate.
+    let PbWatchRequestUnion::CreateRequest(mut create) =
+        PbWatchRequestUnion::CreateRequest(Default::default())
+    else {
+        unreachable!()
+    };
+    (create.key, create.range_end) = (wanted.key.into(), wanted.end.into());
+    (create.start_revision, create.watch_id) = (wanted.from, wanted.id);
+    (create.prev_kv, create.fragment, create.progress_notify) =
+        (wanted.prev_kv, wanted.fragment, wanted.progress_notify);
+    create.filters = wanted
+        .without
+        .into_iter()
+        .map(|filter| filter as i32)
+        .collect();
+    PbWatchRequest {
+        request_union: Some(PbWatchRequestUnion::CreateRequest(create)),
+    }
+}
+
+fn cancel(id: i64) -> PbWatchRequest {
+    let PbWatchRequestUnion::CancelRequest(mut cancel) =
+        PbWatchRequestUnion::CancelRequest(Default::default())
+    else {
+        unreachable!()
+    };
+    cancel.watch_id = id;
+    PbWatchRequest {
+        request_union: Some(PbWatchRequestUnion::CancelRequest(cancel)),
+    }
+}
+
+fn progress() -> PbWatchRequest {
+    PbWatchRequest {
+        request_union: Some(PbWatchRequestUnion::ProgressRequest(Default::default())),
+    }
+}
+
+/// The same stream to both servers.
+struct Streams([Stream; 2]);
+
+impl Streams {
+    async fn open(pair: &mut Pair, first: Wanted<'_>) -> Streams {
+        Streams([
+            Stream::open(&mut pair.etcd, first).await,
+            Stream::open(&mut pair.embedded, first).await,
+        ])
+    }
+
+    async fn send(&self, request: PbWatchRequest) {
+        for stream in &self.0 {
+            stream.requests.send(request.clone()).await.unwrap();
+        }
+    }
+
+    /// The next message, which must be the same.
+    async fn same(&mut self) -> PbWatchResponse {
+        let mut answers = join_all(self.0.iter_mut().map(Stream::next)).await;
+        let (embedded, etcd) = (answers.pop().unwrap(), answers.pop().unwrap());
+        assert_eq!(embedded, etcd, "embedded (left) and etcd (right) differ");
+        etcd
+    }
+
+    async fn same_events(&mut self, watch_id: i64, count: usize) -> Vec<PbEvent> {
+        let mut events = join_all(
+            self.0
+                .iter_mut()
+                .map(|stream| stream.events(watch_id, count)),
+        )
+        .await;
+        let (embedded, etcd) = (events.pop().unwrap(), events.pop().unwrap());
+        assert_eq!(embedded, etcd, "embedded (left) and etcd (right) differ");
+        etcd
+    }
+}
+
+/// What watches of both servers tell, which must be the same: that they exist, and then their events.
+pub async fn same_history(pair: &mut Pair, wanted: Wanted<'_>, count: usize) {
+    let mut streams = Streams::open(pair, wanted).await;
+    streams.same().await;
+    streams.same_events(0, count).await;
+}
+
+async fn filled() -> Pair {
+    let mut pair = Pair::start().await;
+    for (key, value) in [("a", "1"), ("b", "2"), ("a", "3"), ("x", "4")] {
+        pair.same(Call::Put(put(key, value))).await;
+    }
+    pair.same(Call::Delete(delete("a", "c"))).await;
+    pair.same(Call::Put(put("a", "5"))).await;
+    pair
+}
+
+#[tokio::test]
+async fn history() {
+    let mut pair = filled().await;
+    let all = Wanted {
+        key: "\0",
+        end: "\0",
+        ..Wanted::default()
+    };
+    same_history(&mut pair, Wanted { from: 1, ..all }, 7).await;
+    same_history(
+        &mut pair,
+        Wanted {
+            from: 4,
+            prev_kv: true,
+            ..all
+        },
+        5,
+    )
+    .await;
+    same_history(
+        &mut pair,
+        Wanted {
+            key: "a",
+            from: 1,
+            ..Wanted::default()
+        },
+        4,
+    )
+    .await;
+    same_history(
+        &mut pair,
+        Wanted {
+            key: "a",
+            end: "b",
+            from: 1,
+            ..Wanted::default()
+        },
+        4,
+    )
+    .await;
+    same_history(
+        &mut pair,
+        Wanted {
+            key: "b",
+            end: "\0",
+            from: 1,
+            ..Wanted::default()
+        },
+        3,
+    )
+    .await;
+    same_history(
+        &mut pair,
+        Wanted {
+            key: "",
+            end: "\0",
+            from: 1,
+            ..Wanted::default()
+        },
+        7,
+    )
+    .await;
+    same_history(
+        &mut pair,
+        Wanted {
+            from: 1,
+            without: Some(WatchFilterType::NoPut),
+            ..all
+        },
+        2,
+    )
+    .await;
+    same_history(
+        &mut pair,
+        Wanted {
+            from: 1,
+            without: Some(WatchFilterType::NoDelete),
+            ..all
+        },
+        5,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn present_and_future() {
+    let mut pair = filled().await;
+    let mut streams = Streams::open(
+        &mut pair,
+        Wanted {
+            key: "a",
+            end: "c",
+            ..Wanted::default()
+        },
+    )
+    .await;
+    assert_eq!(streams.same().await.watch_id, 0);
+    streams
+        .send(create(Wanted {
+            key: "a",
+            end: "c",
+            from: 9,
+            prev_kv: true,
+            ..Wanted::default()
+        }))
+        .await;
+    assert_eq!(streams.same().await.watch_id, 1);
+    pair.same(Call::Put(put("a", "8"))).await;
+    assert_eq!(streams.same().await.events.len(), 1);
+    streams.send(cancel(0)).await;
+    assert!(streams.same().await.canceled);
+    pair.same(Call::Put(put("outside", "9"))).await;
+    let operations =
+        [put("b", "10"), put("a", "10"), put("c", "10")].map(PbTxnOpRequest::RequestPut);
+    let success = operations
+        .map(|put| PbTxnRequestOp { request: Some(put) })
+        .to_vec();
+    pair.same(Call::Txn(PbTxnRequest {
+        success,
+        ..PbTxnRequest::default()
+    }))
+    .await;
+    assert_eq!(streams.same().await.events.len(), 2);
+    pair.same(Call::Delete(PbDeleteRequest {
+        prev_kv: true,
+        ..delete("a", "c")
+    }))
+    .await;
+    assert_eq!(streams.same().await.events.len(), 2);
+}
+
+#[tokio::test]
+async fn identities_and_refusals() {
+    let mut pair = filled().await;
+    let mut streams = Streams::open(
+        &mut pair,
+        Wanted {
+            key: "a",
+            id: 1,
+            ..Wanted::default()
+        },
+    )
+    .await;
+    assert_eq!(streams.same().await.watch_id, 1);
+    for wanted in [
+        Wanted {
+            key: "a",
+            id: 1,
+            ..Wanted::default()
+        },
+        Wanted {
+            key: "b",
+            ..Wanted::default()
+        },
+        Wanted {
+            key: "b",
+            ..Wanted::default()
+        },
+        Wanted {
+            key: "c",
+            end: "a",
+            ..Wanted::default()
+        },
+        Wanted {
+            key: "b",
+            id: 77,
+            ..Wanted::default()
+        },
+    ] {
+        streams.send(create(wanted)).await;
+        streams.same().await;
+    }
+    // Nobody answers the end of a watch that is not there.
+    streams.send(cancel(5)).await;
+    streams.send(cancel(77)).await;
+    let ended = streams.same().await;
+    assert_eq!((ended.watch_id, ended.canceled), (77, true));
+}
+
+#[tokio::test]
+async fn progress_on_request() {
+    let mut pair = filled().await;
+    let mut streams = Streams::open(
+        &mut pair,
+        Wanted {
+            key: "a",
+            ..Wanted::default()
+        },
+    )
+    .await;
+    streams.same().await;
+    pair.same(Call::Put(put("outside", "1"))).await;
+    streams.send(progress()).await;
+    let told = streams.same().await;
+    assert_eq!(
+        (
+            told.watch_id,
+            told.header.unwrap().revision,
+            told.events.len()
+        ),
+        (-1, 8, 0)
+    );
+}
+
+#[tokio::test]
+async fn progress_from_time_to_time() {
+    // Not a pair: that has the default of ten minutes.
+    for backend in [
+        crate::backend::Backend::etcd().await,
+        crate::backend::Backend::embedded().await,
+    ] {
+        let mut client = backend.store.etcd();
+        let options = etcd_client::WatchOptions::new().with_progress_notify();
+        let mut watch = client.watch("a", Some(options)).await.unwrap();
+        assert!(watch.message().await.unwrap().unwrap().created());
+        client.put("outside", "1", None).await.unwrap();
+        let told = watch.message().await.unwrap().unwrap();
+        assert_eq!((told.watch_id(), told.events().len()), (0, 0));
+        assert_eq!(told.header().unwrap().revision(), 2);
+    }
+}
+
+#[tokio::test]
+async fn compacted() {
+    let mut pair = filled().await;
+    pair.same(compact(4)).await;
+    for (from, gone) in [(1, true), (3, true), (4, false), (5, false)] {
+        let wanted = Wanted {
+            key: "\0",
+            end: "\0",
+            from,
+            prev_kv: true,
+            ..Wanted::default()
+        };
+        let mut streams = Streams::open(&mut pair, wanted).await;
+        assert!(streams.same().await.created);
+        if gone {
+            let ended = streams.same().await;
+            assert_eq!((ended.canceled, ended.compact_revision), (true, 4));
+        } else {
+            let count = if from == 4 { 5 } else { 4 };
+            streams.same_events(0, count).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn large_revisions_in_pieces() {
+    let mut pair = Pair::start().await;
+    for part in ["a", "b", "c", "d"] {
+        pair.same(Call::Put(put(part, &part.repeat(1 << 20)))).await;
+    }
+    pair.same(Call::Delete(delete("a", "d"))).await;
+    let wanted = Wanted {
+        key: "\0",
+        end: "\0",
+        from: 6,
+        prev_kv: true,
+        fragment: true,
+        ..Wanted::default()
+    };
+    let mut streams = Streams::open(&mut pair, wanted).await;
+    assert!(streams.same().await.created);
+    for (last, fragment) in [("a", true), ("b", true), ("c", false)] {
+        let piece = streams.same().await;
+        assert_eq!((piece.events.len(), piece.fragment), (1, fragment));
+        assert_eq!(key_of(&piece.events[0].kv), last);
+    }
+    streams
+        .send(create(Wanted {
+            fragment: false,
+            ..wanted
+        }))
+        .await;
+    streams.same().await;
+    assert_eq!(streams.same().await.events.len(), 3);
+}
