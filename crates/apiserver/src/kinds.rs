@@ -6,6 +6,7 @@
 //!
 //! It must not know requests, the store or any I/O: a strategy sees objects and a [`Context`].
 
+mod check;
 mod columns;
 mod config_map;
 mod controller_revision;
@@ -24,6 +25,7 @@ mod limit_range;
 mod namespace;
 mod network_policy;
 mod node;
+mod path;
 mod persistent_volume;
 mod persistent_volume_claim;
 mod pod;
@@ -38,11 +40,13 @@ mod resource_quota;
 mod rules;
 mod runtime_class;
 mod secret;
+mod semantic;
 pub mod service;
 mod service_account;
 mod stateful_set;
 mod storage_class;
 mod volumes;
+mod workload;
 
 use std::marker::PhantomData;
 

@@ -1,8 +1,12 @@
 //! DaemonSets.
 
+use super::check::{self, Errors};
 use super::columns;
+use super::path::Path;
+use super::workload;
+use api::status::FieldError;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetUpdateStrategy};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
@@ -49,6 +53,35 @@ impl Strategy for Rules {
         fill::missing(&mut spec.revision_history_limit, 10);
     }
 
+    fn validate(&self, set: &DaemonSet) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let (spec, path) = (&set.spec, Path::new("spec"));
+        workload::selector(
+            &spec.selector,
+            "daemonset",
+            &path.child("selector"),
+            &mut errors,
+        );
+        let own = path.child("template");
+        workload::template(&spec.template, &spec.selector, &own, &mut errors);
+        workload::runs_for_ever(&spec.template, "DaemonSet", &own, &mut errors);
+        let numbers = [
+            ("minReadySeconds", spec.min_ready_seconds),
+            ("revisionHistoryLimit", spec.revision_history_limit),
+        ];
+        workload::not_negative(&numbers, &path, &mut errors);
+        if let Some(strategy) = &spec.update_strategy {
+            validate_strategy(strategy, &path.child("updateStrategy"), &mut errors);
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &DaemonSet, old: &DaemonSet) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        workload::immutable_selector(&new.spec.selector, &old.spec.selector, &mut errors);
+        errors
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }
@@ -75,5 +108,42 @@ impl Strategy for Rules {
             images,
             columns::selector(Some(&set.spec.selector)),
         ]
+    }
+}
+
+fn validate_strategy(strategy: &DaemonSetUpdateStrategy, path: &Path, errors: &mut Errors) {
+    let own = path.child("rollingUpdate");
+    match (check::text(&strategy.type_), &strategy.rolling_update) {
+        ("OnDelete", _) => {}
+        ("RollingUpdate", None) => errors.push(FieldError::required(own, "")),
+        ("RollingUpdate", Some(rolling)) => {
+            let (unavailable, surge) =
+                (rolling.max_unavailable.as_ref(), rolling.max_surge.as_ref());
+            for (field, amount) in [("maxUnavailable", unavailable), ("maxSurge", surge)] {
+                if let Some(amount) = amount {
+                    check::number_or_percent(amount, &own.child(field), errors);
+                    check::not_more_than_all(amount, &own.child(field), errors);
+                }
+            }
+            match (check::is_zero(unavailable), check::is_zero(surge)) {
+                (false, false) => {
+                    let value = surge.map(check::printed).unwrap_or_default();
+                    let problem = "may not be set when maxUnavailable is non-zero";
+                    errors.push(FieldError::invalid(own.child("maxSurge"), value, problem));
+                }
+                (true, true) => {
+                    let problem = "cannot be 0 when maxSurge is 0";
+                    errors.push(FieldError::required(own.child("maxUnavailable"), problem));
+                }
+                _ => {}
+            }
+        }
+        (other, _) => {
+            errors.push(FieldError::not_supported(
+                path,
+                other,
+                &["OnDelete", "RollingUpdate"],
+            ));
+        }
     }
 }

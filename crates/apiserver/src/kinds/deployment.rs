@@ -1,8 +1,12 @@
 //! Deployments.
 
+use super::check::{self, Errors};
 use super::columns;
+use super::path::Path;
+use super::workload;
+use api::status::FieldError;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStrategy};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
@@ -53,6 +57,47 @@ impl Strategy for Rules {
         Some(new.spec != old.spec || new.metadata.annotations != old.metadata.annotations)
     }
 
+    fn validate(&self, deployment: &Deployment) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let (spec, path) = (&deployment.spec, Path::new("spec"));
+        workload::not_negative(&[("replicas", spec.replicas)], &path, &mut errors);
+        workload::selector(
+            &spec.selector,
+            "deployment",
+            &path.child("selector"),
+            &mut errors,
+        );
+        let template = path.child("template");
+        workload::template(&spec.template, &spec.selector, &template, &mut errors);
+        workload::runs_for_ever(&spec.template, "ReplicaSet", &template, &mut errors);
+        if let Some(strategy) = &spec.strategy {
+            validate_strategy(strategy, &path.child("strategy"), &mut errors);
+        }
+        let numbers = [
+            ("minReadySeconds", spec.min_ready_seconds),
+            ("revisionHistoryLimit", spec.revision_history_limit),
+        ];
+        workload::not_negative(&numbers, &path, &mut errors);
+        if let Some(deadline) = spec.progress_deadline_seconds {
+            let path = path.child("progressDeadlineSeconds");
+            check::not_negative(deadline, &path, &mut errors);
+            if deadline <= spec.min_ready_seconds.unwrap_or(0) {
+                errors.push(FieldError::invalid(
+                    path,
+                    deadline,
+                    "must be greater than minReadySeconds",
+                ));
+            }
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &Deployment, old: &Deployment) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        workload::immutable_selector(&new.spec.selector, &old.spec.selector, &mut errors);
+        errors
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }
@@ -75,5 +120,49 @@ impl Strategy for Rules {
             images,
             columns::selector(Some(&deployment.spec.selector)),
         ]
+    }
+}
+
+fn validate_strategy(strategy: &DeploymentStrategy, path: &Path, errors: &mut Errors) {
+    let own = path.child("rollingUpdate");
+    match (check::text(&strategy.type_), &strategy.rolling_update) {
+        ("Recreate", Some(_)) => {
+            let problem = "may not be specified when strategy `type` is 'Recreate'";
+            errors.push(FieldError::forbidden(own, problem));
+        }
+        ("Recreate", None) => {}
+        ("RollingUpdate", None) => {
+            errors.push(FieldError::required(
+                own,
+                "this should be defaulted and never be nil",
+            ));
+        }
+        ("RollingUpdate", Some(rolling)) => {
+            let (unavailable, surge) =
+                (rolling.max_unavailable.as_ref(), rolling.max_surge.as_ref());
+            if let Some(unavailable) = unavailable {
+                check::number_or_percent(unavailable, &own.child("maxUnavailable"), errors);
+                check::not_more_than_all(unavailable, &own.child("maxUnavailable"), errors);
+            }
+            if let Some(surge) = surge {
+                check::number_or_percent(surge, &own.child("maxSurge"), errors);
+            }
+            if check::is_zero(unavailable) && check::is_zero(surge) {
+                let value = unavailable.map(check::printed).unwrap_or_default();
+                let problem = "may not be 0 when `maxSurge` is 0";
+                errors.push(FieldError::invalid(
+                    own.child("maxUnavailable"),
+                    value,
+                    problem,
+                ));
+            }
+        }
+        (other, _) => {
+            errors.push(FieldError::not_supported(
+                path.child("type"),
+                other,
+                &["Recreate", "RollingUpdate"],
+            ));
+        }
     }
 }

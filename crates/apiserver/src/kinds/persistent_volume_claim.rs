@@ -1,7 +1,10 @@
 //! PersistentVolumeClaims.
 
+use super::check::{self, Errors};
 use super::columns;
+use super::path::Path;
 use super::persistent_volume::unset;
+use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus,
@@ -119,4 +122,73 @@ impl Strategy for Rules {
             unset(spec.volume_mode.as_deref()),
         ]
     }
+}
+
+const ACCESS_MODES: &[&str] = &[
+    "ReadOnlyMany",
+    "ReadWriteMany",
+    "ReadWriteOnce",
+    "ReadWriteOncePod",
+];
+
+/// Access modes of claims and volumes; one pod alone excludes every other mode.
+pub fn validate_access_modes(modes: Option<&Vec<String>>, path: &Path, errors: &mut Errors) {
+    let modes = modes.map(Vec::as_slice).unwrap_or_default();
+    if modes.is_empty() {
+        errors.push(FieldError::required(
+            path,
+            "at least 1 access mode is required",
+        ));
+    }
+    for mode in modes
+        .iter()
+        .filter(|mode| !ACCESS_MODES.contains(&mode.as_str()))
+    {
+        errors.push(FieldError::not_supported(path, mode, ACCESS_MODES));
+    }
+    if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
+        let problem = "may not use ReadWriteOncePod with other access modes";
+        errors.push(FieldError::forbidden(path, problem));
+    }
+}
+
+/// `ValidatePersistentVolumeClaimSpec`.
+pub fn validate_spec(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut Errors) {
+    validate_access_modes(
+        spec.access_modes.as_ref(),
+        &path.child("accessModes"),
+        errors,
+    );
+    check::label_selector(spec.selector.as_ref(), &path.child("selector"), errors);
+    let requests = spec
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.requests.as_ref());
+    let path_of_size = path.child("resources").key("storage");
+    match requests.and_then(|requests| requests.get("storage")) {
+        None => errors.push(FieldError::required(path_of_size, "")),
+        Some(size) => {
+            let amount = check::amount(size, &path_of_size, errors);
+            if amount.is_some_and(|amount| amount.is_zero()) {
+                errors.push(FieldError::invalid(
+                    &path_of_size,
+                    &size.0,
+                    "must be greater than zero",
+                ));
+            }
+        }
+    }
+    if let Some(class) = spec
+        .storage_class_name
+        .as_deref()
+        .filter(|class| !class.is_empty())
+    {
+        check::dns_subdomain(class, &path.child("storageClassName"), errors);
+    }
+    check::one_of_or_unset(
+        &spec.volume_mode,
+        &["Block", "Filesystem"],
+        &path.child("volumeMode"),
+        errors,
+    );
 }

@@ -1,7 +1,11 @@
 //! Pods.
 
 mod columns;
+mod update;
 
+use super::path::Path;
+use super::pod_spec::validate;
+use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -82,6 +86,30 @@ impl Strategy for Rules {
             .as_ref()
             .and_then(|spec| spec.termination_grace_period_seconds);
         Some(seconds.unwrap_or(0)).map(|seconds| if seconds < 0 { 1 } else { seconds })
+    }
+
+    fn validate(&self, pod: &Pod) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let Some(spec) = &pod.spec else { return errors };
+        validate::spec(spec, true, &Path::new("spec"), &mut errors);
+        let gated = spec.scheduling_gates.iter().flatten().next().is_some();
+        if gated && api::pod::node_name(pod).is_some() {
+            let problem = "cannot be set until all schedulingGates have been cleared";
+            errors.push(FieldError::forbidden("spec.nodeName", problem));
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &Pod, old: &Pod) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        update::spec(new, old, &mut errors);
+        errors
+    }
+
+    fn validate_status_update(&self, new: &Pod, old: &Pod) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        update::status(new, old, &mut errors);
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

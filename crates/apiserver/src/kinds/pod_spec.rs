@@ -1,8 +1,19 @@
-//! Pod specs, alone and in templates: [`defaults`] and validation by concept.
+//! Pod specs, alone and in templates: [`defaults`], and [`validate`] by concept.
 
+mod affinity;
+mod containers;
 pub mod defaults;
+pub mod env;
+mod handlers;
+pub mod resources;
+mod scheduling;
+mod security;
+pub mod validate;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+pub use affinity::node_selector;
+pub use scheduling::{TAINT_EFFECTS, only_added, only_deleted_gates};
 
 /// The amount of nothing.
 pub(crate) fn zero() -> Quantity {

@@ -1,6 +1,9 @@
 //! ReplicaSets.
 
 use super::columns;
+use super::path::Path;
+use super::workload;
+use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use serde_json::Value;
@@ -33,6 +36,37 @@ impl Strategy for Rules {
         let spec = &mut set.spec;
         fill::missing(&mut spec.replicas, 1);
         defaults::template(spec.template.get_or_insert_default());
+    }
+
+    fn validate(&self, set: &ReplicaSet) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let (spec, path) = (&set.spec, Path::new("spec"));
+        let numbers = [
+            ("replicas", spec.replicas),
+            ("minReadySeconds", spec.min_ready_seconds),
+        ];
+        workload::not_negative(&numbers, &path, &mut errors);
+        workload::selector(
+            &spec.selector,
+            "deployment",
+            &path.child("selector"),
+            &mut errors,
+        );
+        let own = path.child("template");
+        match &spec.template {
+            None => errors.push(FieldError::required(own, "")),
+            Some(template) => {
+                workload::template(template, &spec.selector, &own, &mut errors);
+                workload::runs_for_ever(template, "ReplicaSet", &own, &mut errors);
+            }
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &ReplicaSet, old: &ReplicaSet) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        workload::immutable_selector(&new.spec.selector, &old.spec.selector, &mut errors);
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

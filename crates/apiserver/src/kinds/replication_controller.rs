@@ -1,8 +1,12 @@
 //! ReplicationControllers.
 
 use super::columns;
+use super::path::Path;
+use super::workload;
+use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ReplicationController;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
 use super::pod_spec::defaults;
@@ -57,6 +61,39 @@ impl Strategy for Rules {
                 controller.metadata.labels = Some(labels);
             }
         }
+    }
+
+    fn validate(&self, controller: &ReplicationController) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let path = Path::new("spec");
+        let Some(spec) = &controller.spec else {
+            return errors;
+        };
+        let numbers = [
+            ("minReadySeconds", spec.min_ready_seconds),
+            ("replicas", spec.replicas),
+        ];
+        workload::not_negative(&numbers, &path, &mut errors);
+        let selector = LabelSelector {
+            match_labels: spec.selector.clone(),
+            match_expressions: None,
+        };
+        if spec
+            .selector
+            .as_ref()
+            .is_none_or(|selector| selector.is_empty())
+        {
+            errors.push(FieldError::required(path.child("selector"), ""));
+        }
+        let own = path.child("template");
+        match &spec.template {
+            None => errors.push(FieldError::required(own, "")),
+            Some(template) => {
+                workload::template(template, &selector, &own, &mut errors);
+                workload::runs_for_ever(template, "ReplicationController", &own, &mut errors);
+            }
+        }
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

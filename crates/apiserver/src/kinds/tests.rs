@@ -2,6 +2,7 @@
 
 mod columns;
 mod defaults;
+mod validation;
 
 use api::object::Object;
 use serde_json::Value;
@@ -33,4 +34,29 @@ pub(crate) fn defaulted(json: &Value) -> Value {
     let twice: Value = serde_json::from_slice(&object.encode()).unwrap();
     assert_eq!(once, twice, "defaults are idempotent");
     once
+}
+
+/// What validation says of the object with its defaults, or of an update of it to `new`.
+pub(crate) fn errors(json: &Value, new: Option<&Value>) -> Vec<String> {
+    let ready = |json: &Value, old: Option<&dyn Object>| {
+        let (mut object, strategy) = object(json);
+        strategy.default(&mut *object);
+        match old {
+            None => strategy.prepare_create(&mut *object, &context()),
+            Some(old) => strategy.prepare_update(&mut *object, old, &context()),
+        }
+        object
+    };
+    let (_, strategy) = object(json);
+    let old = ready(json, None);
+    let errors = match new {
+        None => strategy.validate(&*old),
+        Some(new) => {
+            let new = ready(new, Some(&*old));
+            let mut errors = strategy.validate(&*new);
+            errors.extend(strategy.validate_update(&*new, &*old));
+            errors
+        }
+    };
+    errors.iter().map(ToString::to_string).collect()
 }

@@ -1,4 +1,6 @@
-//! Volumes of pods: defaults and validation.
+//! Volumes of pods: defaults, and [`validate`].
+
+pub mod validate;
 
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, Volume};
 

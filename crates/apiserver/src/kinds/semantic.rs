@@ -1,0 +1,52 @@
+//! Equality as Kubernetes means it: a field at its zero value equals a field that is not there.
+
+use api::object::Object;
+use serde_json::Value;
+
+/// A field of the object as JSON, without zero values.
+pub fn field(object: &dyn Object, name: &str) -> Value {
+    // What this server has encoded itself is JSON.
+    let mut json: Value = serde_json::from_slice(&object.encode()).unwrap_or_default();
+    pruned(json[name].take())
+}
+
+fn pruned(value: Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(
+            map.into_iter()
+                .map(|(name, value)| (name, pruned(value)))
+                .filter(|(_, value)| !is_zero(value))
+                .collect(),
+        ),
+        Value::Array(list) => list.into_iter().map(pruned).collect(),
+        other => other,
+    }
+}
+
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+    }
+}
+
+/// Names of the fields in which two objects differ.
+pub fn changed(new: &Value, old: &Value) -> Vec<String> {
+    let none = serde_json::Map::new();
+    let (new, old) = (
+        new.as_object().unwrap_or(&none),
+        old.as_object().unwrap_or(&none),
+    );
+    let mut names: Vec<String> = new
+        .iter()
+        .filter(|(name, value)| old.get(*name) != Some(value))
+        .map(|(name, _)| name.clone())
+        .collect();
+    names.extend(old.keys().filter(|name| !new.contains_key(*name)).cloned());
+    names.sort();
+    names
+}
