@@ -1,7 +1,9 @@
 //! The gRPC door: `skiff.api.v1.Resources`, health and reflection, on the same pipeline as REST.
 
+mod bind;
 mod convert;
 mod service;
+mod stream;
 
 use tonic::service::Routes;
 

@@ -1,5 +1,91 @@
 //! Channels to the nodes' kubelets.
 
-/// How kubelets are dialled.
-#[derive(Debug, Default)]
-pub struct Kubelets {}
+use std::time::Duration;
+
+use api::ApiError;
+use k8s_openapi::api::core::v1::Node;
+use rpc::kubelet_v1::kubelet_client::KubeletClient;
+use rpc::tls::{Dial, KeyPair};
+use tonic::transport::Channel;
+
+/// How long an unused channel is kept.
+const IDLE: Duration = Duration::from_secs(300);
+/// Port of a kubelet that has not announced one.
+const DEFAULT_PORT: i32 = 10_250;
+
+/// How the apiserver proves itself to kubelets, and they to it.
+#[derive(Clone, Debug, Default)]
+pub struct KubeletTls {
+    pub ca_pem: Option<Vec<u8>>,
+    pub key_pair: Option<KeyPair>,
+}
+
+/// Dials kubelets; channels are kept while they are used.
+pub struct Kubelets {
+    tls: KubeletTls,
+    channels: moka::sync::Cache<(String, String), Channel>,
+}
+
+impl Kubelets {
+    pub fn new(tls: KubeletTls) -> Self {
+        Self {
+            tls,
+            channels: moka::sync::Cache::builder().time_to_idle(IDLE).build(),
+        }
+    }
+
+    /// A client of the node's kubelet.
+    ///
+    /// # Errors
+    /// 503 for a node without an address, or when the apiserver has no certificate for kubelets.
+    pub fn client(&self, node: &Node) -> Result<KubeletClient<Channel>, ApiError> {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        if self.tls.key_pair.is_none() {
+            return Err(ApiError::service_unavailable(
+                "the apiserver has no certificate for kubelets (--kubelet-client-certificate)",
+            ));
+        }
+        let address = address(node).ok_or_else(|| {
+            ApiError::service_unavailable(format!("no preferred addresses found for node {name:?}"))
+        })?;
+        let key = (address.clone(), name.clone());
+        let channel = match self.channels.get(&key) {
+            Some(channel) => channel,
+            None => {
+                let channel = rpc::tls::channel(&Dial {
+                    url: format!("https://{address}"),
+                    ca_pem: self.tls.ca_pem.clone(),
+                    key_pair: self.tls.key_pair.clone(),
+                    server_name: Some(name),
+                })
+                .map_err(ApiError::internal)?;
+                self.channels.insert(key, channel.clone());
+                channel
+            }
+        };
+        Ok(KubeletClient::new(channel)
+            .max_decoding_message_size(rpc::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(rpc::MAX_MESSAGE_BYTES))
+    }
+}
+
+/// `ip:port` of the node's kubelet: the internal address, else whichever there is.
+fn address(node: &Node) -> Option<String> {
+    let status = node.status.as_ref()?;
+    let addresses = status.addresses.as_deref().unwrap_or_default();
+    let by_type = |kind: &str| addresses.iter().find(|address| address.type_ == kind);
+    let ip = by_type("InternalIP")
+        .or_else(|| by_type("ExternalIP"))?
+        .address
+        .as_str();
+    let port = status
+        .daemon_endpoints
+        .as_ref()
+        .and_then(|endpoints| endpoints.kubelet_endpoint.as_ref())
+        .map_or(DEFAULT_PORT, |endpoint| endpoint.port);
+    Some(if ip.contains(':') {
+        format!("[{ip}]:{port}")
+    } else {
+        format!("{ip}:{port}")
+    })
+}

@@ -17,6 +17,7 @@ use http_body_util::{BodyExt, Limited};
 use tower::ServiceExt;
 
 pub use negotiate::{Accept, Form};
+pub use render::error as render_error;
 pub use route::{field_validation, parse_query, version_match};
 pub use table::{partial, table};
 pub use watch::bookmark;

@@ -16,6 +16,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use store::embedded::Embedded;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
@@ -51,6 +52,7 @@ pub struct Running {
     accepting: JoinHandle<()>,
     /// What its requests work with.
     pub core: Arc<Core>,
+    embedded: Option<Embedded>,
 }
 
 impl Running {
@@ -58,6 +60,14 @@ impl Running {
     pub async fn finished(self) {
         if let Err(error) = self.accepting.await {
             tracing::error!(%error, "the server's task ended");
+        }
+        if let Some(embedded) = self.embedded
+            && let Err(error) = embedded.stop().await
+        {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the embedded store"
+            );
         }
     }
 }
@@ -81,6 +91,7 @@ pub fn serve(
     tls: Tls,
     core: Arc<Core>,
     pipeline: Pipeline,
+    embedded: Option<Embedded>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Running> {
     let acceptor = TlsAcceptor::from(Arc::new(server_config(&tls)?));
@@ -96,6 +107,7 @@ pub fn serve(
         address,
         accepting,
         core,
+        embedded,
     })
 }
 

@@ -1,30 +1,80 @@
-//! Subresources other than status, and the kinds that are only answered to.
+//! Subresources with a form of their own, and the kinds that are only answered to.
+//!
+//! `status`, `finalize`, `ephemeralcontainers` and `resize` are updates of the object itself and
+//! not here.
+
+pub mod binding;
+mod eviction;
+mod review;
+mod scale;
+mod token;
 
 use api::ApiError;
+use api::Kind;
+use bytes::Bytes;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 
+use crate::connect;
 use crate::core::Call;
-use crate::request::Request;
+use crate::request::{Request, Verb};
 use crate::response::Response;
+
+pub use review::answer_review;
 
 /// Carries out a request to a subresource.
 ///
 /// # Errors
 /// Whatever the subresource gives.
-pub async fn handle(call: Call<'_>, _request: &Request) -> Result<Response, ApiError> {
-    Err(ApiError::not_implemented(format!(
-        "{}/{} is not served",
-        call.row().plural,
-        call.target.subresource
-    )))
+pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    match (call.target.subresource.as_str(), call.verb) {
+        ("scale", Verb::Get) => scale::get(call).await,
+        ("scale", Verb::Update) => scale::update(call, request).await,
+        ("scale", Verb::Patch) => scale::patch(call, request).await,
+        ("binding", Verb::Create) => binding::create(call, request).await,
+        ("eviction", Verb::Create) => eviction::create(call, request).await,
+        ("token", Verb::Create) => token::create(call, request).await,
+        (_, Verb::Connect { .. }) => connect::open(call, request).await,
+        (_, verb) => Err(ApiError::method_not_allowed(call.row(), verb.as_str())),
+    }
 }
 
-/// Answers a review.
-///
-/// # Errors
-/// 405 for any verb but create.
-pub async fn answer_review(call: Call<'_>, _request: &Request) -> Result<Response, ApiError> {
-    Err(ApiError::not_implemented(format!(
-        "{} is not served",
-        call.row().plural
-    )))
+/// Decodes the body as an object of a subresource.
+fn decode<K: Kind>(request: &Request) -> Result<K, ApiError> {
+    let json = crate::body::as_json(&request.body, request.body_format)?;
+    if json.is_empty() {
+        return Err(ApiError::bad_request(
+            "unable to decode an empty request body",
+        ));
+    }
+    K::decode(&json).map_err(|error| {
+        let kind = K::ROW.kind;
+        ApiError::bad_request(format!(
+            "{kind} in version \"{}\" cannot be handled as a {kind}: {}",
+            K::ROW.version,
+            error.source
+        ))
+    })
+}
+
+/// An object that is answered without being stored.
+fn json(code: u16, object: &impl Kind) -> Response {
+    Response::Json {
+        code,
+        json: Bytes::from(object.encode()),
+        warnings: Vec::new(),
+    }
+}
+
+/// `Status` Success with code 201.
+fn created() -> Response {
+    let status = Status {
+        status: Some("Success".to_owned()),
+        code: Some(201),
+        ..Status::default()
+    };
+    Response::Json {
+        code: 201,
+        json: api::status::encode_status(&status).into(),
+        warnings: Vec::new(),
+    }
 }

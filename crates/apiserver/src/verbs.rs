@@ -32,7 +32,9 @@ pub(crate) fn answer(row: &'static KindRow, code: u16, version: Arc<Version>) ->
 /// Whatever the verb gives.
 pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let row = call.row();
-    if !call.target.subresource.is_empty() && call.target.subresource != "status" {
+    // These are updates of the object through a door of their own; the strategy knows it.
+    let own_door = ["", "status", "finalize", "ephemeralcontainers", "resize"];
+    if !own_door.contains(&call.target.subresource.as_str()) {
         return subresources::handle(call, request).await;
     }
     if !row.stored {

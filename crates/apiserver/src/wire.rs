@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use rpc::tls::KeyPair;
 use store::embedded::{Embedded, EmbeddedConfig};
 use store::{ClientIdentity, EtcdConfig, Store};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use crate::bootstrap;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::core::Core;
-use crate::kubelet::Kubelets;
+use crate::kubelet::{KubeletTls, Kubelets};
 use crate::metrics::Metrics;
 use crate::pipeline::pipeline;
 use crate::server::{self, Running, Tls};
@@ -33,7 +34,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         client_ca_pem: read(&config.client_ca_file)?,
     };
     let listener = server::bind(SocketAddr::new(config.bind_address, config.secure_port)).await?;
-    let store = open_store(config, &shutdown).await?;
+    let (store, embedded) = open_store(config, &shutdown).await?;
     let core = Arc::new(Core {
         cache: Cache::start(store.clone(), shutdown.clone()),
         store,
@@ -42,7 +43,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         admission: Admission::default(),
         allocator: Allocator::default(),
         tokens: tokens(config)?,
-        kubelets: Kubelets::default(),
+        kubelets: Kubelets::new(kubelet_tls(config)?),
         metrics: Metrics::default(),
     });
     core.cache.loaded().await;
@@ -55,20 +56,26 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     .await
     .context("the system's own objects cannot be written")?;
     let pipeline = pipeline(core.clone());
-    server::serve(listener, tls, core, pipeline, shutdown)
+    server::serve(listener, tls, core, pipeline, embedded, shutdown)
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-async fn open_store(config: &Config, shutdown: &CancellationToken) -> anyhow::Result<Store> {
+async fn open_store(
+    config: &Config,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<(Store, Option<Embedded>)> {
     if let Some(directory) = &config.embedded_store {
         let embedded = Embedded::open(EmbeddedConfig::new(directory)).await?;
         if let Some(address) = config.embedded_store_listen {
             serve_store(config, &embedded, address, shutdown.clone()).await?;
         }
-        return Ok(embedded.store().await?);
+        return Ok((embedded.store().await?, Some(embedded)));
+    }
+    if config.etcd_servers.is_empty() {
+        anyhow::bail!("give --etcd-servers or --embedded-store");
     }
     let identity = match (&config.etcd_certfile, &config.etcd_keyfile) {
         (Some(certificate), Some(key)) => Some(ClientIdentity {
@@ -82,7 +89,7 @@ async fn open_store(config: &Config, shutdown: &CancellationToken) -> anyhow::Re
         ca_pem: config.etcd_cafile.as_deref().map(read).transpose()?,
         identity,
     };
-    Store::connect(&etcd).await.context("etcd")
+    Ok((Store::connect(&etcd).await.context("etcd")?, None))
 }
 
 /// Serves the embedded store on a socket. Whoever may use it may read and write everything, so a
@@ -102,7 +109,7 @@ async fn serve_store(
             "--embedded-store-listen needs --etcd-cafile, --etcd-certfile and --etcd-keyfile"
         );
     };
-    let pair = rpc::tls::KeyPair {
+    let pair = KeyPair {
         certificate_pem: read(certificate)?,
         key_pem: read(key)?,
     };
@@ -139,4 +146,23 @@ fn tokens(config: &Config) -> anyhow::Result<Option<ServiceAccountTokens>> {
         public_keys_pem: keys?,
     })?;
     Ok(Some(tokens))
+}
+
+fn kubelet_tls(config: &Config) -> anyhow::Result<KubeletTls> {
+    let key_pair = match (
+        &config.kubelet_client_certificate,
+        &config.kubelet_client_key,
+    ) {
+        (Some(certificate), Some(key)) => Some(KeyPair {
+            certificate_pem: read(certificate)?,
+            key_pem: read(key)?,
+        }),
+        _ => None,
+    };
+    let ca_pem = config
+        .kubelet_certificate_authority
+        .as_deref()
+        .map(read)
+        .transpose()?;
+    Ok(KubeletTls { ca_pem, key_pair })
 }

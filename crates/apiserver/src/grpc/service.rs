@@ -11,7 +11,7 @@ use rpc::status::to_grpc;
 use tonic::{Request as Call, Response as Answer, Status, Streaming};
 use tower::ServiceExt;
 
-use super::convert;
+use super::{bind, convert, stream};
 use crate::cache::{Change, Notice, Watcher};
 use crate::pipeline::Pipeline;
 use crate::request::{BodyFormat, Options, Request, Subject, Target, Verb};
@@ -23,7 +23,7 @@ use crate::user::{Credentials, User};
 const PAGE_BYTES: usize = 1 << 20;
 
 type Reply<T> = Result<Answer<T>, Status>;
-type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(super) type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The service.
 pub struct Resources {
@@ -286,12 +286,52 @@ impl pb::resources_server::Resources for Resources {
         }
     }
 
-    async fn bind(&self, _: Call<Streaming<pb::BindRequest>>) -> Reply<Self::BindStream> {
-        Err(refuse(ApiError::not_implemented("Bind is not served")))
+    async fn bind(&self, call: Call<Streaming<pb::BindRequest>>) -> Reply<Self::BindStream> {
+        let credentials = credentials(&call)?;
+        Ok(Answer::new(bind::answers(
+            self.pipeline.clone(),
+            credentials,
+            call.into_inner(),
+        )))
     }
 
-    async fn stream(&self, _: Call<Streaming<pb::StreamRequest>>) -> Reply<Self::StreamStream> {
-        Err(refuse(ApiError::not_implemented("Stream is not served")))
+    async fn stream(&self, call: Call<Streaming<pb::StreamRequest>>) -> Reply<Self::StreamStream> {
+        let credentials = credentials(&call)?;
+        let mut requests = call.into_inner();
+        let Some(pb::StreamRequest {
+            kind: Some(pb::stream_request::Kind::Open(open)),
+        }) = requests.message().await?
+        else {
+            return Err(refuse(ApiError::bad_request("a stream begins with `open`")));
+        };
+        let target = convert::target(open.target).map_err(refuse)?;
+        let authorized_as = if target.subresource == "log" {
+            "get"
+        } else {
+            "create"
+        };
+        let subject = Subject::Resource {
+            verb: Verb::Connect { authorized_as },
+            target,
+        };
+        let parameters = open
+            .parameters
+            .into_iter()
+            .map(|one| (one.name, one.value))
+            .collect();
+        let options = Options {
+            parameters,
+            ..Options::default()
+        };
+        match self
+            .ask(credentials, subject, options, Bytes::new())
+            .await?
+        {
+            Response::Connect(connection) => Ok(Answer::new(stream::frames(*connection, requests))),
+            _ => Err(refuse(ApiError::bad_request(
+                "the target cannot be streamed",
+            ))),
+        }
     }
 
     async fn get_path(&self, call: Call<pb::GetPathRequest>) -> Reply<pb::GetPathResponse> {

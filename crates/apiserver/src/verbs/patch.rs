@@ -1,7 +1,7 @@
 //! Patch: JSON patch, merge patch and strategic merge patch, computed on the present state.
 
-use api::ApiError;
 use api::object::Object;
+use api::{ApiError, KindRow};
 use serde_json::Value;
 
 use super::update::update_with;
@@ -23,7 +23,7 @@ pub async fn patch(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
     let mut warnings = Vec::new();
     let row = call.row();
     let mut answer = update_with(call, |_, version: &Version| {
-        let json = patch.apply(call, &version.json)?;
+        let json = patch.apply(row, &version.json)?;
         let decoded = body::decode(row, &json, call.options.field_validation)?;
         warnings = decoded.warnings;
         let mut object: Box<dyn Object> = decoded.object;
@@ -88,7 +88,7 @@ impl Patch {
     ///
     /// # Errors
     /// 422 when the patch does not fit the object.
-    pub fn apply(&self, call: Call<'_>, json: &[u8]) -> Result<Vec<u8>, ApiError> {
+    pub fn apply(&self, row: &KindRow, json: &[u8]) -> Result<Vec<u8>, ApiError> {
         let mut value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
         match self {
             Self::Json(patch) => json_patch::patch(&mut value, patch).map_err(|error| {
@@ -102,7 +102,6 @@ impl Patch {
             })?,
             Self::Merge(patch) => json_patch::merge(&mut value, patch),
             Self::Strategic(patch) => {
-                let row = call.row();
                 let schema = api::schema::kind(row.group, row.version, row.kind);
                 value = api::strategic::apply(value, patch.clone(), schema)
                     .map_err(|error| ApiError::bad_request(error.to_string()))?;

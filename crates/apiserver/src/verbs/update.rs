@@ -64,6 +64,26 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     Ok(Response::Object(answer))
 }
 
+/// How a change is treated on its way to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Defaults, admission, the kind's strategy, validation.
+    Ruled,
+    /// As it is: a change that the apiserver itself computed.
+    Plain,
+}
+
+/// Stores a change that the apiserver itself computed, past admission and the kind's strategy.
+///
+/// # Errors
+/// 404, 409 and what `change` gives.
+pub async fn swap_with(
+    call: Call<'_>,
+    change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
+) -> Result<ObjectAnswer, ApiError> {
+    write_with(call, Mode::Plain, change).await
+}
+
 /// Stores what `change` makes of the target's present state: given the object and its bytes, it
 /// returns the new object. A resourceVersion or uid in the new object is a precondition.
 ///
@@ -71,12 +91,20 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
 /// 404, 409, 422 and what `change` and admission give.
 pub async fn update_with(
     call: Call<'_>,
+    change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
+) -> Result<ObjectAnswer, ApiError> {
+    write_with(call, Mode::Ruled, change).await
+}
+
+async fn write_with(
+    call: Call<'_>,
+    mode: Mode,
     mut change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
 ) -> Result<ObjectAnswer, ApiError> {
     let mut current = call.current().await?;
     let mut fresh = false;
     for _ in 0..ATTEMPTS {
-        match attempt(call, &current, &mut change).await {
+        match attempt(call, mode, &current, &mut change).await {
             Ok(Attempt::Done(answer)) => return Ok(answer),
             Ok(Attempt::Lost(Some(newer))) => (current, fresh) = (newer, true),
             Ok(Attempt::Lost(None)) => return Err(call.not_found()),
@@ -102,6 +130,7 @@ enum Attempt {
 
 async fn attempt(
     call: Call<'_>,
+    mode: Mode,
     current: &Arc<Version>,
     change: &mut impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
 ) -> Result<Attempt, ApiError> {
@@ -110,8 +139,11 @@ async fn attempt(
     let mut new = change(&*old, current)?;
     expected(row, &call.target.name, &*new, current)?;
     old.metadata_mut().resource_version = None;
-    prepare(call, &mut *new, &*old).await?;
-    let claim = if call.options.dry_run {
+    new.metadata_mut().resource_version = None;
+    if mode == Mode::Ruled {
+        prepare(call, &mut *new, &*old).await?;
+    }
+    let claim = if call.options.dry_run || mode == Mode::Plain {
         None
     } else {
         call.core
@@ -214,7 +246,6 @@ async fn prepare(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Resu
         user: &call.user.name,
         subresource,
     };
-    new.metadata_mut().resource_version = None;
     meta::carry_over(new.metadata_mut(), old.metadata());
     rules.default(new);
     call.core.admission.mutate(call, new, Some(old)).await?;
@@ -234,6 +265,9 @@ async fn prepare(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Resu
         errors = meta::validate(call.row(), rules, new.metadata());
         errors.extend(meta::validate_update(new.metadata(), old.metadata()));
         errors.extend(rules.validate_status_update(new, old));
+        if subresource != "status" {
+            errors.extend(rules.validate(new));
+        }
     }
     if !errors.is_empty() {
         return Err(ApiError::invalid(call.row(), &call.target.name, &errors));

@@ -1,0 +1,198 @@
+//! Opening a stream at the kubelet, so that its refusal is still an ordinary error.
+
+use api::ApiError;
+use futures::{Stream, StreamExt};
+use rpc::api_v1::Frame;
+use rpc::kubelet_v1 as pb;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::target::{self, PodOnNode};
+use super::{Connection, Session, SessionKind, kubelet_error};
+use crate::core::Call;
+use crate::request::{Options, Request};
+use crate::response::Response;
+
+/// Frames on their way to a kubelet.
+const QUEUE: usize = 32;
+
+/// Opens the target's streaming subresource.
+///
+/// # Errors
+/// 400 and 404 for a pod or container that cannot be streamed, 500 when the kubelet cannot be
+/// reached, 501 for proxies.
+pub async fn open(call: Call<'_>, _request: &Request) -> Result<Response, ApiError> {
+    let subresource = call.target.subresource.as_str();
+    if subresource == "proxy" {
+        return Err(ApiError::not_implemented(format!(
+            "{}/proxy is not served: use port-forward, or the Service's address",
+            call.row().plural
+        )));
+    }
+    let found = target::find(call).await?;
+    let connection = match subresource {
+        "log" => log(call, &found).await?,
+        "exec" | "attach" => session(call, &found, subresource == "exec").await?,
+        _ => port_forward(call, &found).await?,
+    };
+    Ok(Response::Connect(Box::new(connection)))
+}
+
+fn reference(found: &PodOnNode, container: String) -> pb::ContainerRef {
+    let metadata = &found.pod.metadata;
+    pb::ContainerRef {
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        pod: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        container,
+    }
+}
+
+async fn log(call: Call<'_>, found: &PodOnNode) -> Result<Connection, ApiError> {
+    let options = call.options;
+    let container = target::container(&found.pod, options.parameter("container"))?;
+    let Some(node) = &found.node else {
+        return Ok(Connection::Log(None));
+    };
+    let request = pb::LogsRequest {
+        container: Some(reference(found, container)),
+        follow: options.flag("follow"),
+        previous: options.flag("previous"),
+        timestamps: options.flag("timestamps"),
+        since_seconds: number(options, "sinceSeconds", 1)?,
+        since_time: options.parameter("sinceTime").map(str::to_owned),
+        tail_lines: number(options, "tailLines", 0)?,
+        limit_bytes: number(options, "limitBytes", 1)?,
+        stream: options.parameter("stream").unwrap_or_default().to_owned(),
+    };
+    let mut client = call.core.kubelets.client(node)?;
+    let chunks = client
+        .logs(request)
+        .await
+        .map_err(|status| kubelet_error(&status))?;
+    Ok(Connection::Log(Some(chunks.into_inner())))
+}
+
+fn number(options: &Options, name: &str, min: i64) -> Result<Option<i64>, ApiError> {
+    let Some(text) = options.parameter(name).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    match text.parse::<i64>() {
+        Ok(value) if value >= min => Ok(Some(value)),
+        _ => Err(ApiError::new(
+            422,
+            "Invalid",
+            format!(
+                "PodLogOptions \"\" is invalid: {name}: Invalid value: {text:?}: must be greater than or equal to {min}"
+            ),
+        )),
+    }
+}
+
+fn frames(input: mpsc::Receiver<Frame>) -> impl Stream<Item = Frame> + Send + 'static {
+    ReceiverStream::new(input)
+}
+
+async fn session(call: Call<'_>, found: &PodOnNode, exec: bool) -> Result<Connection, ApiError> {
+    let options = call.options;
+    let container = target::container(&found.pod, options.parameter("container"))?;
+    let node = target::running_node(found)?;
+    let tty = options.flag("tty");
+    let (stdin, stdout) = (options.flag("stdin"), options.flag("stdout"));
+    let stderr = options.flag("stderr") && !tty;
+    if !stdin && !stdout && !stderr {
+        return Err(ApiError::bad_request(
+            "you must specify at least 1 of stdin, stdout, stderr",
+        ));
+    }
+    let mut client = call.core.kubelets.client(node)?;
+    let (input, receiver) = mpsc::channel(QUEUE);
+    let reference = Some(reference(found, container));
+    let answer = if exec {
+        let command: Vec<String> = options
+            .parameters
+            .iter()
+            .filter(|(name, _)| name == "command")
+            .map(|(_, value)| value.clone())
+            .collect();
+        if command.is_empty() {
+            return Err(ApiError::bad_request("you must specify a command"));
+        }
+        let open = pb::ExecOpen {
+            container: reference,
+            command,
+            stdin,
+            stdout,
+            stderr,
+            tty,
+        };
+        let first = pb::ExecRequest {
+            kind: Some(pb::exec_request::Kind::Open(open)),
+        };
+        let rest = frames(receiver).map(|frame| pb::ExecRequest {
+            kind: Some(pb::exec_request::Kind::Frame(frame)),
+        });
+        client
+            .exec(futures::stream::iter([first]).chain(rest))
+            .await
+    } else {
+        let open = pb::AttachOpen {
+            container: reference,
+            stdin,
+            stdout,
+            stderr,
+            tty,
+        };
+        let first = pb::AttachRequest {
+            kind: Some(pb::attach_request::Kind::Open(open)),
+        };
+        let rest = frames(receiver).map(|frame| pb::AttachRequest {
+            kind: Some(pb::attach_request::Kind::Frame(frame)),
+        });
+        client
+            .attach(futures::stream::iter([first]).chain(rest))
+            .await
+    };
+    let output = answer
+        .map_err(|status| kubelet_error(&status))?
+        .into_inner();
+    let kind = if exec {
+        SessionKind::Exec
+    } else {
+        SessionKind::Attach
+    };
+    Ok(Connection::Session(Session {
+        kind,
+        input,
+        output,
+    }))
+}
+
+async fn port_forward(call: Call<'_>, found: &PodOnNode) -> Result<Connection, ApiError> {
+    let node = target::running_node(found)?;
+    let mut client = call.core.kubelets.client(node)?;
+    let (input, receiver) = mpsc::channel(QUEUE);
+    let own = reference(found, String::new());
+    let open = pb::PortForwardOpen {
+        namespace: own.namespace,
+        pod: own.pod,
+        uid: own.uid,
+    };
+    let first = pb::PortForwardRequest {
+        kind: Some(pb::port_forward_request::Kind::Open(open)),
+    };
+    let rest = frames(receiver).map(|frame| pb::PortForwardRequest {
+        kind: Some(pb::port_forward_request::Kind::Frame(frame)),
+    });
+    let answer = client
+        .port_forward(futures::stream::iter([first]).chain(rest))
+        .await;
+    let output = answer
+        .map_err(|status| kubelet_error(&status))?
+        .into_inner();
+    Ok(Connection::Session(Session {
+        kind: SessionKind::PortForward,
+        input,
+        output,
+    }))
+}

@@ -1,0 +1,53 @@
+//! Streaming subresources as gRPC frames.
+
+use futures::StreamExt;
+use rpc::api_v1 as pb;
+use tokio::sync::mpsc;
+use tonic::Streaming;
+
+use super::service::ReplyStream;
+use crate::connect::Connection;
+
+/// The frames of a connection; the client's later frames go to it.
+pub fn frames(
+    connection: Connection,
+    requests: Streaming<pb::StreamRequest>,
+) -> ReplyStream<pb::Frame> {
+    match connection {
+        Connection::Log(None) => Box::pin(futures::stream::empty()),
+        Connection::Log(Some(chunks)) => Box::pin(chunks.map(|chunk| {
+            chunk.map(|chunk| pb::Frame {
+                channel: pb::Channel::Stdout.into(),
+                data: chunk.data,
+                ..pb::Frame::default()
+            })
+        })),
+        Connection::Session(session) => {
+            let inward = tokio::spawn(forward(requests, session.input));
+            let guard = AbortOnDrop(inward);
+            Box::pin(session.output.map(move |frame| {
+                let _held = &guard;
+                frame
+            }))
+        }
+    }
+}
+
+/// Ends the inward half together with the outward one.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn forward(mut requests: Streaming<pb::StreamRequest>, input: mpsc::Sender<pb::Frame>) {
+    while let Ok(Some(request)) = requests.message().await {
+        if let Some(pb::stream_request::Kind::Frame(frame)) = request.kind
+            && input.send(frame).await.is_err()
+        {
+            return;
+        }
+    }
+}

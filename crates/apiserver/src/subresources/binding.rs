@@ -1,0 +1,129 @@
+//! `pods/binding`: a pod is given to a node (`k8s.io/kubernetes/pkg/registry/core/pod/storage`).
+
+use api::object::Object;
+use api::status::FieldError;
+use api::{ApiError, Kind};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Binding, Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{created, decode};
+use crate::core::Call;
+use crate::request::Request;
+use crate::response::Response;
+use crate::verbs::update::swap_with;
+
+/// What a binding asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    pub node: String,
+    /// Empty: whichever pod has the name.
+    pub uid: String,
+    pub resource_version: String,
+}
+
+/// Binds the target to the node in the body.
+///
+/// # Errors
+/// 404, 409 when the pod is bound or going, 422 for a target that is no node.
+pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    let binding: Binding = decode(request)?;
+    let kind = binding.target.kind.as_deref().unwrap_or("Node");
+    let name = binding.metadata.name.as_deref().unwrap_or_default();
+    let mut errors = Vec::new();
+    if !matches!(kind, "" | "Node") {
+        errors.push(FieldError::not_supported(
+            "target.kind",
+            kind,
+            &["Node", ""],
+        ));
+    }
+    if binding
+        .target
+        .name
+        .as_deref()
+        .unwrap_or_default()
+        .is_empty()
+    {
+        errors.push(FieldError::required("target.name", ""));
+    }
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(Binding::ROW, name, &errors));
+    }
+    if !name.is_empty() && name != call.target.name {
+        return Err(ApiError::bad_request(
+            "name in URL does not match name in Binding object",
+        ));
+    }
+    let wish = Wish {
+        node: binding.target.name.unwrap_or_default(),
+        uid: binding.metadata.uid.unwrap_or_default(),
+        resource_version: binding.metadata.resource_version.unwrap_or_default(),
+    };
+    bind(call, &wish).await?;
+    Ok(created())
+}
+
+/// Gives the target to a node.
+///
+/// # Errors
+/// As [`create`].
+pub async fn bind(call: Call<'_>, wish: &Wish) -> Result<(), ApiError> {
+    let now = call.now();
+    swap_with(call, |object, _| {
+        let pod = object
+            .downcast_ref::<Pod>()
+            .ok_or_else(|| ApiError::internal("a binding's target is no pod"))?;
+        let mut pod = pod.clone();
+        assign(call, &mut pod, wish, now)?;
+        Ok(Box::new(pod) as Box<dyn Object>)
+    })
+    .await?;
+    Ok(())
+}
+
+fn assign(call: Call<'_>, pod: &mut Pod, wish: &Wish, now: Timestamp) -> Result<(), ApiError> {
+    let name = call.target.name.as_str();
+    let conflict = |message: String| Err(ApiError::conflict(Pod::ROW, name, message));
+    if pod.metadata.deletion_timestamp.is_some() {
+        return conflict(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        ));
+    }
+    let spec = pod.spec.get_or_insert_default();
+    if let Some(node) = spec.node_name.as_deref().filter(|node| !node.is_empty()) {
+        return conflict(format!("pod {name} is already assigned to node {node:?}"));
+    }
+    if spec
+        .scheduling_gates
+        .as_ref()
+        .is_some_and(|gates| !gates.is_empty())
+    {
+        return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
+    }
+    spec.node_name = Some(wish.node.clone());
+    if !wish.uid.is_empty() {
+        pod.metadata.uid = Some(wish.uid.clone());
+    }
+    if !wish.resource_version.is_empty() {
+        pod.metadata.resource_version = Some(wish.resource_version.clone());
+    } else {
+        pod.metadata.resource_version = None;
+    }
+    let conditions = pod
+        .status
+        .get_or_insert_default()
+        .conditions
+        .get_or_insert_default();
+    conditions.retain(|condition| condition.type_ != "PodScheduled");
+    conditions.push(PodCondition {
+        type_: "PodScheduled".to_owned(),
+        status: "True".to_owned(),
+        last_transition_time: Some(Time(crate::meta::whole_seconds(now))),
+        ..PodCondition::default()
+    });
+    if let Some(generation) = pod.metadata.generation.as_mut() {
+        *generation += 1;
+    }
+    Ok(())
+}

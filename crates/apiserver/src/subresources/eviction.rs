@@ -1,0 +1,214 @@
+//! `pods/eviction`: a deletion that respects disruption budgets
+//! (`k8s.io/kubernetes/pkg/registry/core/pod/storage/eviction.go`).
+
+use api::object::Object;
+use api::{ApiError, Kind, labels};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::{Eviction, PodDisruptionBudget};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Preconditions, StatusCause, Time};
+
+use super::{created, decode};
+use crate::cache::Filter;
+use crate::core::{self, Call};
+use crate::request::{Options, Request, Target};
+use crate::response::Response;
+use crate::verbs::delete::delete_object;
+use crate::verbs::update::swap_with;
+
+/// Pods that may be on their way out under one budget before its controller has seen them.
+const MAX_DISRUPTED: usize = 2_000;
+
+/// Evicts the target.
+///
+/// # Errors
+/// 404; 429 when a budget does not allow it now.
+pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    let eviction: Eviction = decode(request)?;
+    if let Some(name) = eviction
+        .metadata
+        .name
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        && name != call.target.name
+    {
+        return Err(ApiError::bad_request(
+            "name in URL does not match name in Eviction object",
+        ));
+    }
+    let mut delete = eviction.delete_options.unwrap_or_default();
+    let mut options: Options = call.options.clone();
+    options.dry_run |= delete
+        .dry_run
+        .as_ref()
+        .is_some_and(|values| values.iter().any(|value| value == "All"));
+    let target = Target {
+        subresource: String::new(),
+        ..call.target.clone()
+    };
+    let call = Call {
+        target: &target,
+        options: &options,
+        ..call
+    };
+    call.core.cache.fresh().await?;
+    let version = call.current().await?;
+    let object = core::decode(Pod::ROW, &version)?;
+    let pod = object
+        .downcast_ref::<Pod>()
+        .ok_or_else(|| ApiError::internal("not a pod"))?;
+    if !exempt(pod) {
+        spend(call, pod).await?;
+    }
+    delete.preconditions.get_or_insert_with(|| Preconditions {
+        uid: Some(version.uid.to_string()),
+        resource_version: None,
+    });
+    delete_object(call, &delete).await?;
+    Ok(created())
+}
+
+/// Pods that no budget protects: they have ended, wait for a node, or go already.
+fn exempt(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed" | "Pending"))
+        || pod.metadata.deletion_timestamp.is_some()
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Takes one disruption from the budget of the pod, if it has one.
+async fn spend(call: Call<'_>, pod: &Pod) -> Result<(), ApiError> {
+    let filter = Filter::everything(PodDisruptionBudget::ROW, &call.target.namespace);
+    let budgets = call
+        .core
+        .cache
+        .resource(PodDisruptionBudget::ROW)
+        .list(&filter);
+    let mut protecting = Vec::new();
+    for version in budgets {
+        let budget = PodDisruptionBudget::decode(&version.json).map_err(ApiError::internal)?;
+        let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        let selector = labels::Selector::from_label_selector(selector);
+        if selector.is_ok_and(|selector| selector.matches(pod.metadata.labels.as_ref())) {
+            protecting.push(budget);
+        }
+    }
+    let [budget] = protecting.as_slice() else {
+        if protecting.is_empty() {
+            return Ok(());
+        }
+        return Err(ApiError::internal(
+            "this pod has more than one PodDisruptionBudget, which the eviction subresource does not support",
+        ));
+    };
+    if !is_ready(pod) && unready_may_go(budget) {
+        return Ok(());
+    }
+    let target = Target {
+        row: PodDisruptionBudget::ROW,
+        namespace: call.target.namespace.clone(),
+        name: budget.metadata.name.clone().unwrap_or_default(),
+        subresource: "status".to_owned(),
+        subpath: String::new(),
+    };
+    let (name, now) = (call.target.name.clone(), call.now());
+    swap_with(
+        Call {
+            target: &target,
+            ..call
+        },
+        |object, _| {
+            let budget = object
+                .downcast_ref::<PodDisruptionBudget>()
+                .ok_or_else(|| ApiError::internal("not a budget"))?;
+            let mut budget = budget.clone();
+            take_one(&mut budget, &name, now)?;
+            Ok(Box::new(budget) as Box<dyn Object>)
+        },
+    )
+    .await?;
+    Ok(())
+}
+
+fn unready_may_go(budget: &PodDisruptionBudget) -> bool {
+    let policy = budget
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.unhealthy_pod_eviction_policy.as_deref());
+    if policy == Some("AlwaysAllow") {
+        return true;
+    }
+    let status = budget.status.clone().unwrap_or_default();
+    let (healthy, desired) = (
+        status.current_healthy.unwrap_or_default(),
+        status.desired_healthy.unwrap_or_default(),
+    );
+    healthy >= desired && desired > 0
+}
+
+fn take_one(budget: &mut PodDisruptionBudget, pod: &str, now: Timestamp) -> Result<(), ApiError> {
+    let name = budget.metadata.name.clone().unwrap_or_default();
+    let generation = budget.metadata.generation.unwrap_or_default();
+    let status = budget.status.get_or_insert_default();
+    if status.observed_generation.unwrap_or_default() < generation {
+        return Err(refusal(
+            format!("The disruption budget {name} is still being processed by the server."),
+            10,
+        ));
+    }
+    let allowed = status.disruptions_allowed.unwrap_or_default();
+    let disrupted = status.disrupted_pods.get_or_insert_default();
+    if allowed < 0 {
+        return Err(ApiError::forbidden(
+            PodDisruptionBudget::ROW,
+            &name,
+            "pdb disruptions allowed is negative",
+        ));
+    }
+    if disrupted.len() > MAX_DISRUPTED {
+        return Err(ApiError::forbidden(
+            PodDisruptionBudget::ROW,
+            &name,
+            "DisruptedPods map too big - too many evictions not confirmed by PDB controller",
+        ));
+    }
+    if allowed == 0 {
+        return Err(refusal(
+            format!(
+                "The disruption budget {name} needs {} healthy pods and has {} currently",
+                status.desired_healthy.unwrap_or_default(),
+                status.current_healthy.unwrap_or_default()
+            ),
+            0,
+        ));
+    }
+    status.disruptions_allowed = Some(allowed - 1);
+    disrupted.insert(pod.to_owned(), Time(crate::meta::whole_seconds(now)));
+    Ok(())
+}
+
+fn refusal(cause: String, retry_after_seconds: i32) -> ApiError {
+    let mut error = ApiError::too_many_requests(
+        "Cannot evict pod as it would violate the pod's disruption budget.",
+        retry_after_seconds,
+    );
+    error.status_mut().details.get_or_insert_default().causes = Some(vec![StatusCause {
+        reason: Some("DisruptionBudget".to_owned()),
+        message: Some(cause),
+        field: None,
+    }]);
+    error
+}
