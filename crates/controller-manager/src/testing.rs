@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{
+    ContainerStatus, Pod, PodCondition, Service, ServicePort, ServiceSpec,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// Seconds after the epoch.
 pub fn at(seconds: i64) -> Timestamp {
@@ -121,4 +124,32 @@ impl PodBuilder {
         }]);
         self
     }
+}
+
+/// A service `name` in namespace `ns` over all pods labelled `app=web`; ports as name, port, target.
+pub fn service(name: &str, ports: &[(&str, i32, i32)]) -> Service {
+    let mut service = Service::default();
+    service.metadata.name = Some(name.into());
+    service.metadata.namespace = Some("ns".into());
+    service.metadata.uid = Some(format!("uid-{name}"));
+    service.spec = Some(ServiceSpec {
+        cluster_ip: Some("10.96.0.9".into()),
+        ip_families: Some(vec!["IPv4".into()]),
+        selector: Some(labels(&[("app", "web")])),
+        type_: Some("ClusterIP".into()),
+        ports: Some(
+            ports
+                .iter()
+                .map(|(name, port, target)| ServicePort {
+                    name: Some((*name).into()),
+                    port: *port,
+                    protocol: Some("TCP".into()),
+                    target_port: Some(IntOrString::Int(*target)),
+                    ..Default::default()
+                })
+                .collect(),
+        ),
+        ..Default::default()
+    });
+    service
 }
