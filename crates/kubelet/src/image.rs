@@ -7,13 +7,17 @@
 
 mod error;
 mod gc;
+mod manifest;
 mod reference;
 mod service;
+mod store;
 
 pub use error::{ImageError, Result};
 pub use gc::{GcCandidate, GcPolicy, GcReport, plan_garbage_collection};
+pub use manifest::ImageConfig;
 pub use reference::ImageReference;
 pub use service::ImageService;
+pub(crate) use store::{Contents, ImageStore};
 
 /// An image on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

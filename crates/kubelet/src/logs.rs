@@ -3,17 +3,27 @@
 //! The writer is a process per container: our own executable, started by the shim (`binary://` log URI),
 //! so that it outlives the kubelet and containerd and loses no line. It rotates by itself and serves
 //! `attach`. [`run_logger_if_asked`] is its entry point: `main` calls it before anything else.
-//! [`read_log`] is the reader behind the `Logs` call.
+//! [`read_log`] is the reader behind the `Logs` call. The writer holds a lock on the file it writes, so a
+//! reader knows whether more can come without asking anybody.
 
+mod attach;
+mod follow;
+mod format;
 mod logger;
 mod path;
 mod reader;
+mod rotate;
+mod spec;
+mod tail;
 
 use std::path::PathBuf;
 
+pub(crate) use attach::{attach_output, attach_socket};
 pub use logger::run_logger_if_asked;
+pub(crate) use path::remove_logs;
 pub use path::{container_log_path, pod_log_directory};
 pub use reader::{LogError, LogQuery, read_log};
+pub(crate) use spec::{LoggerSpec, logger_uri, spawn_logger};
 
 /// How logs are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,11 +40,7 @@ pub struct LogConfig {
 impl LogConfig {
     /// Kubernetes' defaults: 10 MiB, 5 files.
     pub fn new(logger: PathBuf) -> Self {
-        LogConfig {
-            logger,
-            max_size_bytes: 10 << 20,
-            max_files: 5,
-        }
+        LogConfig { logger, max_size_bytes: 10 << 20, max_files: 5 }
     }
 }
 

@@ -28,15 +28,25 @@ mod list;
 mod namespaces;
 mod pause;
 mod pod;
+mod reap;
 mod record;
+mod rootfs;
 mod sandbox;
 mod signal;
 mod spec;
 mod stats;
+mod stdin;
 mod status;
+mod stdio;
+mod task;
 
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use tokio::sync::{RwLock, broadcast};
+use tokio::task::AbortHandle;
 
 pub use attach::{AttachRequest, AttachSession};
 pub use container::{
@@ -55,6 +65,7 @@ pub use status::{
 pub(crate) use client::Containerd;
 
 use crate::cgroup::Cgroups;
+use crate::image::ImageStore;
 use crate::logs::LogConfig;
 
 /// Where containerd is and where the runtime keeps its own files.
@@ -80,7 +91,62 @@ pub struct Runtime {
     inner: Arc<Inner>,
 }
 
+/// Events that wait for a slow subscriber; beyond it they are dropped for one [`RuntimeEvent::Resync`].
+const EVENT_QUEUE: usize = 1024;
+
 struct Inner {
     config: RuntimeConfig,
     containerd: Containerd,
+    machine: spec::Machine,
+    images: ImageStore,
+    /// Pod uid of each container seen, so that events name their pod without a call.
+    pod_of: Mutex<HashMap<String, String>>,
+    /// Per pod: starting tasks hold it shared, deleting one holds it alone. A shim that ends with its
+    /// last task must not be met by a task that has just found it.
+    pod_locks: Mutex<HashMap<String, Arc<RwLock<()>>>>,
+    /// Containers whose end is being recorded.
+    reaping: Mutex<HashSet<String>>,
+    events: broadcast::Sender<RuntimeEvent>,
+    pump: OnceLock<AbortHandle>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(pump) = self.pump.get() {
+            pump.abort();
+        }
+    }
+}
+
+impl Inner {
+    fn new(config: RuntimeConfig, containerd: Containerd, machine: spec::Machine, images: ImageStore) -> Self {
+        Inner {
+            config,
+            containerd,
+            machine,
+            images,
+            pod_of: Mutex::default(),
+            pod_locks: Mutex::default(),
+            reaping: Mutex::default(),
+            events: broadcast::channel(EVENT_QUEUE).0,
+            pump: OnceLock::new(),
+        }
+    }
+
+    fn pod_paths(&self, pod_uid: &str) -> namespaces::PodPaths {
+        namespaces::PodPaths::new(&self.config.root_dir, pod_uid)
+    }
+
+    fn pod_lock(&self, pod_uid: &str) -> Arc<RwLock<()>> {
+        self.pod_locks.lock().entry(pod_uid.to_string()).or_default().clone()
+    }
+
+    fn remember(&self, id: &ContainerId, pod_uid: &str) {
+        self.pod_of.lock().insert(id.0.clone(), pod_uid.to_string());
+    }
+
+    fn forget_pod(&self, pod_uid: &str) {
+        self.pod_locks.lock().remove(pod_uid);
+        self.pod_of.lock().retain(|_, pod| pod != pod_uid);
+    }
 }

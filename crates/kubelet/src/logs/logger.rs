@@ -1,9 +1,204 @@
-//! The writer process.
+//! The log writer process: one loop over the container's output and the clients of `attach`. No threads,
+//! no async runtime: there is one such process for each container, so it must stay small.
 
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::signal::{SigSet, Signal};
+use runtime::clock::{Clock, SystemClock};
+
+use super::LogStream;
+use super::attach::AttachServer;
+use super::format::LineFormatter;
+use super::rotate::RotatingFile;
+use super::spec::{LOGGER_ARGUMENT, LoggerSpec};
+
+/// Read from the container at once: a pipe's whole buffer.
+const READ_BYTES: usize = 64 << 10;
+/// File descriptors that the shim gives: output, error, and one to close when we are ready.
+const SHIM_STDOUT: &str = "/proc/self/fd/3";
+const SHIM_STDERR: &str = "/proc/self/fd/4";
+const SHIM_READY: i32 = 5;
 
 /// If this process was started to write a container's log, does that and gives the exit code; `None`
 /// otherwise. Call it first in `main`, before any thread or runtime is started.
 pub fn run_logger_if_asked() -> Option<ExitCode> {
-    None
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next()? != LOGGER_ARGUMENT {
+        return None;
+    }
+    let spec = arguments.next().unwrap_or_default();
+    let result = serde_json::from_str::<LoggerSpec>(&spec).map_err(io::Error::from).and_then(|spec| run(&spec));
+    match result {
+        Ok(()) => Some(ExitCode::SUCCESS),
+        Err(error) => {
+            // Standard error is the shim's; this is the only place to be heard.
+            eprintln!("container log: {error}");
+            Some(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// The container's output that is still open.
+struct Source {
+    stream: LogStream,
+    file: File,
+    lines: LineFormatter,
+}
+
+impl Source {
+    fn new(stream: LogStream, file: File) -> Self {
+        Source { stream, file, lines: LineFormatter::new(stream) }
+    }
+}
+
+struct Logger {
+    sources: Vec<Source>,
+    log: RotatingFile,
+    attach: AttachServer,
+    /// Tells when the FIFOs' directory goes: a container that never started ends no FIFO.
+    removal: Option<Inotify>,
+    out: Vec<u8>,
+}
+
+fn run(spec: &LoggerSpec) -> io::Result<()> {
+    // The shim sends SIGTERM as soon as the container has ended; we end with the end of its output.
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block()?;
+    let mut logger = Logger {
+        sources: open_sources(spec)?,
+        log: RotatingFile::open(&spec.log_path, spec.max_size_bytes, spec.max_files)?,
+        attach: AttachServer::bind(&spec.attach_socket)?,
+        removal: watch_removal(spec)?,
+        out: Vec::with_capacity(READ_BYTES + 4096),
+    };
+    if spec.fifos.is_none() {
+        nix::unistd::close(SHIM_READY)?;
+    }
+    while !logger.sources.is_empty() {
+        logger.step()?;
+    }
+    logger.log.close()
+}
+
+fn open_sources(spec: &LoggerSpec) -> io::Result<Vec<Source>> {
+    let Some((stdout, stderr)) = &spec.fifos else {
+        let mut sources = vec![Source::new(LogStream::Stdout, File::open(SHIM_STDOUT)?)];
+        if !spec.tty {
+            sources.push(Source::new(LogStream::Stderr, File::open(SHIM_STDERR)?));
+        }
+        return Ok(sources);
+    };
+    // Our starter may be a session of its own; we are to outlive it.
+    match nix::unistd::setsid() {
+        Ok(_) | Err(Errno::EPERM) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let open = |path: &Path| OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+    Ok(vec![Source::new(LogStream::Stdout, open(stdout)?), Source::new(LogStream::Stderr, open(stderr)?)])
+}
+
+fn watch_removal(spec: &LoggerSpec) -> io::Result<Option<Inotify>> {
+    let Some(directory) = spec.fifos.as_ref().and_then(|(stdout, _)| stdout.parent()) else { return Ok(None) };
+    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+    inotify.add_watch(directory, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_DELETE_SELF)?;
+    Ok(Some(inotify))
+}
+
+/// What poll found.
+struct Ready {
+    sources: Vec<bool>,
+    listener: bool,
+    clients: bool,
+    removed: bool,
+}
+
+impl Logger {
+    /// Waits for something to happen and handles it.
+    fn step(&mut self) -> io::Result<()> {
+        let ready = self.wait()?;
+        if ready.listener {
+            self.attach.accept();
+        }
+        if ready.clients {
+            self.attach.drop_closed();
+            self.attach.flush();
+        }
+        for index in (0..ready.sources.len()).rev() {
+            if ready.sources[index] && !self.copy(index)? {
+                self.sources.remove(index);
+            }
+        }
+        if ready.removed {
+            self.sources.clear();
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> io::Result<Ready> {
+        let readable = PollFlags::POLLIN;
+        let mut fds: Vec<PollFd<'_>> =
+            self.sources.iter().map(|source| PollFd::new(source.file.as_fd(), readable)).collect();
+        fds.push(PollFd::new(self.attach.listener(), readable));
+        let first_client = fds.len();
+        for (client, waiting) in self.attach.clients() {
+            let flags = if waiting { readable | PollFlags::POLLOUT } else { readable };
+            fds.push(PollFd::new(client, flags));
+        }
+        let last_client = fds.len();
+        if let Some(removal) = &self.removal {
+            fds.push(PollFd::new(removal.as_fd(), readable));
+        }
+        loop {
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) => break,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        let happened: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
+        let sources = self.sources.len();
+        Ok(Ready {
+            sources: happened[..sources].to_vec(),
+            listener: happened[sources],
+            clients: happened[first_client..last_client].iter().any(|happened| *happened),
+            removed: happened[last_client..].iter().any(|happened| *happened),
+        })
+    }
+
+    /// Copies what a source has. False if it has ended.
+    fn copy(&mut self, index: usize) -> io::Result<bool> {
+        let mut buffer = [0; READ_BYTES];
+        let source = &mut self.sources[index];
+        let count = match source.file.read(&mut buffer) {
+            Ok(count) => count,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let now = SystemClock.now();
+        self.out.clear();
+        if count == 0 {
+            source.lines.finish(now, &mut self.out);
+        } else {
+            source.lines.push(&buffer[..count], now, &mut self.out);
+            self.attach.send(source.stream, &buffer[..count]);
+        }
+        if !self.out.is_empty()
+            && let Err(error) = self.log.write(&self.out, now)
+        {
+            // A full disk loses lines, but never stops the container.
+            eprintln!("container log: {error}");
+        }
+        Ok(count > 0)
+    }
 }

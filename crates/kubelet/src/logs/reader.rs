@@ -1,5 +1,9 @@
-//! The reader.
+//! The reader behind the `Logs` call: one pass over a log's files, oldest first, then, with `follow`, over
+//! what is added.
 
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
@@ -8,6 +12,16 @@ use futures::Stream;
 use jiff::Timestamp;
 
 use super::LogStream;
+use super::follow::Watch;
+use super::format::{LogLine, MAX_LINE_BYTES};
+use super::path::rotated_files;
+use super::rotate::writer_has_gone;
+use super::tail::find_tail;
+
+/// Read from a file at once.
+const READ_BYTES: usize = 128 << 10;
+/// A line without an end that is longer than any line we write is not ours; it is passed over.
+const MAX_CARRIED_BYTES: usize = 4 * MAX_LINE_BYTES;
 
 /// What to read of a log.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -38,7 +52,7 @@ pub enum LogError {
         path: PathBuf,
         /// The cause.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -47,10 +61,214 @@ pub enum LogError {
 /// [`super::container_log_path`] of any attempt: for `previous`, the one before.
 ///
 /// Fails at once if there is no log; ends without an error if the log is deleted while it is followed.
-pub fn read_log(
-    path: &Path,
-    query: LogQuery,
-) -> Pin<Box<dyn Stream<Item = Result<Bytes, LogError>> + Send>> {
-    let _ = (path, query);
-    Box::pin(futures::stream::empty())
+pub fn read_log(path: &Path, query: LogQuery) -> Pin<Box<dyn Stream<Item = Result<Bytes, LogError>> + Send>> {
+    let path = path.to_path_buf();
+    let follow = query.follow;
+    Box::pin(async_stream::try_stream! {
+        let failed = |operation| {
+            let path = path.clone();
+            move |source| LogError::Io { operation, path, source }
+        };
+        let mut watch = if follow { Some(Watch::new(&path).map_err(failed("watch log"))?) } else { None };
+        let open = path.clone();
+        let reader = blocking(move || LogReader::open(open, query)).await;
+        let mut reader = reader.map_err(failed("open log"))?;
+        loop {
+            // Whether the writer has gone must be asked before looking for more: what it wrote is there then.
+            let (back, step) = blocking(move || {
+                let step = reader.step(follow);
+                (reader, step)
+            })
+            .await;
+            reader = back;
+            match step.map_err(failed("read log"))? {
+                Step::Data(bytes) => yield bytes,
+                Step::Wait => match &mut watch {
+                    Some(watch) => watch.changed().await.map_err(failed("watch log"))?,
+                    None => break,
+                },
+                Step::End => break,
+            }
+        }
+    })
 }
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("reading a log does not panic")
+}
+
+enum Step {
+    Data(Bytes),
+    /// All is read, and the writer is there.
+    Wait,
+    End,
+}
+
+/// Where a reader is.
+struct LogReader {
+    path: PathBuf,
+    query: LogQuery,
+    file: File,
+    /// The beginning of a line whose end is not read yet.
+    carried: Vec<u8>,
+    /// The last line given out is to go on.
+    inside_line: bool,
+    left_bytes: Option<u64>,
+}
+
+impl LogReader {
+    fn open(path: PathBuf, query: LogQuery) -> io::Result<Self> {
+        let (file, start) = first_file(&path, &query)?;
+        let mut reader =
+            LogReader { left_bytes: query.limit_bytes, path, query, file, carried: Vec::new(), inside_line: false };
+        reader.file.seek(SeekFrom::Start(start))?;
+        Ok(reader)
+    }
+
+    /// Reads on, over to the next file at a file's end.
+    fn step(&mut self, follow: bool) -> io::Result<Step> {
+        loop {
+            if self.left_bytes == Some(0) {
+                return Ok(Step::End);
+            }
+            let gone = !follow || writer_has_gone(&self.path, &self.file)?;
+            let data = self.read()?;
+            if let Some(data) = data {
+                if !data.is_empty() {
+                    return Ok(Step::Data(data));
+                }
+                continue;
+            }
+            match next_file(&self.path, &self.file)? {
+                Next::File(file) => {
+                    self.file = file;
+                    self.carried.clear();
+                }
+                Next::None if gone => return Ok(Step::End),
+                Next::None => return Ok(Step::Wait),
+                Next::Deleted => return Ok(Step::End),
+            }
+        }
+    }
+
+    /// What the next piece of the file gives, perhaps nothing; `None` at its end.
+    fn read(&mut self) -> io::Result<Option<Bytes>> {
+        let mut buffer = vec![0; READ_BYTES];
+        let count = self.file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(None);
+        }
+        let mut text = std::mem::take(&mut self.carried);
+        text.extend_from_slice(&buffer[..count]);
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let mut out = Vec::with_capacity(whole);
+        for line in text[..whole].split_inclusive(|byte| *byte == b'\n') {
+            self.line(&line[..line.len() - 1], &mut out);
+        }
+        if text.len() - whole <= MAX_CARRIED_BYTES {
+            self.carried = text.split_off(whole);
+        }
+        if let Some(left) = &mut self.left_bytes {
+            let keep = usize::try_from(*left).map_or(out.len(), |left| left.min(out.len()));
+            out.truncate(keep);
+            *left -= keep as u64;
+        }
+        Ok(Some(out.into()))
+    }
+
+    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
+        let Some(line) = LogLine::parse(line) else { return };
+        if self.query.stream.is_some_and(|stream| stream != line.stream) {
+            return;
+        }
+        if let Some(since) = self.query.since
+            && line.time.parse::<Timestamp>().is_ok_and(|time| time < since)
+        {
+            return;
+        }
+        if self.query.timestamps && !self.inside_line {
+            out.extend_from_slice(line.time.as_bytes());
+            out.push(b' ');
+        }
+        out.extend_from_slice(line.text);
+        self.inside_line = line.partial;
+        if !line.partial {
+            out.push(b'\n');
+        }
+    }
+}
+
+/// The file to begin with, and where in it.
+fn first_file(path: &Path, query: &LogQuery) -> io::Result<(File, u64)> {
+    let mut files = rotated_files(path)?;
+    files.push(path.to_path_buf());
+    let Some(mut missing) = query.tail_lines else {
+        return open_first(&files).map(|file| (file, 0));
+    };
+    let mut begin = None;
+    for path in files.iter().rev() {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            // Rotated or removed while we look.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let (start, found) = find_tail(&file, query.stream, missing)?;
+        begin = Some((file, start));
+        missing -= found;
+        if missing == 0 {
+            break;
+        }
+    }
+    begin.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+fn open_first(files: &[PathBuf]) -> io::Result<File> {
+    let mut result = Err(io::ErrorKind::NotFound.into());
+    for path in files {
+        result = File::open(path);
+        match &result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            _ => return result,
+        }
+    }
+    result
+}
+
+enum Next {
+    File(File),
+    None,
+    Deleted,
+}
+
+/// The file after `current`, which may have been rotated since it was opened.
+fn next_file(path: &Path, current: &File) -> io::Result<Next> {
+    let own = current.metadata()?.ino();
+    let mut files = match rotated_files(path) {
+        Ok(files) => files,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Next::Deleted),
+        Err(error) => return Err(error),
+    };
+    files.push(path.to_path_buf());
+    let inode = |path: &PathBuf| path.metadata().ok().map(|metadata| metadata.ino());
+    let Some(at) = files.iter().position(|file| inode(file) == Some(own)) else {
+        // Ours was removed: by rotation (then a younger one is there), or with the container.
+        return match open_first(&files) {
+            Ok(file) => Ok(Next::File(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Next::Deleted),
+            Err(error) => Err(error),
+        };
+    };
+    match files.get(at + 1) {
+        None => Ok(Next::None),
+        Some(next) => match File::open(next) {
+            Ok(file) => Ok(Next::File(file)),
+            // Between a rotation's rename and the new file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Next::None),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,22 +1,138 @@
 //! What exists.
 
-use super::exec::not_wired;
-use super::{ContainerId, ContainerStatus, Result, Runtime};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use containerd_client::services::v1::{Container, GetContainerRequest, ListContainersRequest};
+use jiff::Timestamp;
+use tonic::Code;
+
+use super::record::{self, EXTENSION, Identity, Record};
+use super::task::{Task, TaskState, timestamp};
+use super::{ContainerId, ContainerState, ContainerStatus, Inner, Result, Runtime, RuntimeError};
+use crate::cgroup::CgroupPath;
 
 impl Runtime {
     /// Every container of this node's namespace, running or not, oldest first.
     pub async fn list(&self) -> Result<Vec<ContainerStatus>> {
-        Ok(Vec::new())
+        let (containers, tasks) = tokio::try_join!(self.inner.all_records(), self.inner.tasks())?;
+        let tasks: HashMap<String, Task> = tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
+        let mut found = Vec::with_capacity(containers.len());
+        for container in containers {
+            let task = tasks.get(&container.id).cloned();
+            found.extend(self.inner.status_of(&container, task).await);
+        }
+        sort(&mut found);
+        Ok(found)
     }
 
     /// The containers of one pod, oldest first.
     pub async fn list_pod(&self, pod_uid: &str) -> Result<Vec<ContainerStatus>> {
-        let _ = pod_uid;
-        Ok(Vec::new())
+        let containers = self.inner.records_of_pod(pod_uid).await?;
+        let looks = containers.iter().map(|container| async {
+            let task = self.inner.task(&container.id).await?;
+            Ok::<_, RuntimeError>(self.inner.status_of(container, task).await)
+        });
+        let mut found: Vec<ContainerStatus> = futures::future::try_join_all(looks).await?.into_iter().flatten().collect();
+        sort(&mut found);
+        Ok(found)
     }
 
     /// One container.
     pub async fn status(&self, id: &ContainerId) -> Result<ContainerStatus> {
-        Err(not_wired(id))
+        let not_found = || RuntimeError::NotFound { id: id.to_string() };
+        let (container, task) = tokio::try_join!(self.inner.record(&id.0), self.inner.task(&id.0))?;
+        self.inner.status_of(&container.ok_or_else(not_found)?, task).await.ok_or_else(not_found)
     }
+}
+
+fn sort(found: &mut [ContainerStatus]) {
+    found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+}
+
+impl Inner {
+    /// containerd's record of a container.
+    pub(super) async fn record(&self, id: &str) -> Result<Option<Container>> {
+        match self.containerd.containers().get(GetContainerRequest { id: id.to_string() }).await {
+            Ok(response) => Ok(response.into_inner().container),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(RuntimeError::from_status(format!("get container {id}"), &status)),
+        }
+    }
+
+    /// All records, the pause processes' included.
+    pub(super) async fn all_records(&self) -> Result<Vec<Container>> {
+        self.filtered_records(Vec::new()).await
+    }
+
+    /// A pod's records, the pause process's included.
+    pub(super) async fn records_of_pod(&self, pod_uid: &str) -> Result<Vec<Container>> {
+        self.filtered_records(vec![format!("labels.\"{}\"=={pod_uid:?}", record::POD_UID)]).await
+    }
+
+    async fn filtered_records(&self, filters: Vec<String>) -> Result<Vec<Container>> {
+        let response = self.containerd.containers().list(ListContainersRequest { filters }).await;
+        Ok(response.map_err(|status| RuntimeError::from_status("list containers", &status))?.into_inner().containers)
+    }
+
+    /// The status of a container from its record and task; `None` if it is not a pod's container. A
+    /// stopped task's exit is recorded in the background.
+    async fn status_of(self: &Arc<Self>, container: &Container, task: Option<Task>) -> Option<ContainerStatus> {
+        if container.labels.contains_key(record::PAUSE) {
+            return None;
+        }
+        let identity = Identity::from_labels(&container.labels)?;
+        let record = record_of(container)?;
+        let id = ContainerId(container.id.clone());
+        self.remember(&id, &identity.pod.uid);
+        if task.as_ref().is_some_and(|task| matches!(task.state, TaskState::Stopped { .. })) {
+            self.reap_in_background(id.0.clone());
+        }
+        Some(ContainerStatus {
+            id,
+            pod: identity.pod,
+            name: identity.name,
+            attempt: identity.attempt,
+            spec_hash: record.spec_hash,
+            image: record.image,
+            image_id: record.image_id,
+            image_ref: record.image_ref,
+            annotations: record.annotations,
+            created_at: created_at(container),
+            state: self.state_of(container, task).await,
+            log_path: record.log_path,
+            cgroup: CgroupPath::new(&record.cgroup),
+            user: record.user,
+            tty: record.tty,
+            stdin: record.stdin,
+            stdin_once: record.stdin_once,
+            stop_signal: record.stop_signal,
+        })
+    }
+
+    async fn state_of(&self, container: &Container, task: Option<Task>) -> ContainerState {
+        let label = |key: &str| container.labels.get(key);
+        match &task {
+            Some(Task { state: TaskState::Running, pid, .. }) => ContainerState::Running {
+                pid: *pid,
+                started_at: label(record::STARTED_AT)
+                    .and_then(|label| label.parse().ok())
+                    .unwrap_or_else(|| created_at(container)),
+            },
+            Some(Task { state: TaskState::Created, .. }) => ContainerState::Created,
+            None if label(record::EXIT).is_none() && label(record::STARTED_AT).is_none() => ContainerState::Created,
+            Some(Task { state: TaskState::Stopped { .. }, .. }) | None => {
+                ContainerState::Exited(self.exit_of(container, task.as_ref()).await)
+            }
+        }
+    }
+}
+
+/// Our record in containerd's; `None` if the container is not one of ours.
+pub(super) fn record_of(container: &Container) -> Option<Record> {
+    serde_json::from_slice(&container.extensions.get(EXTENSION)?.value).ok()
+}
+
+fn created_at(container: &Container) -> Timestamp {
+    container.created_at.as_ref().and_then(timestamp).unwrap_or(Timestamp::UNIX_EPOCH)
 }

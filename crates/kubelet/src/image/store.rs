@@ -1,0 +1,178 @@
+//! Reading images from containerd's stores.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use containerd_client::services::v1::{GetImageRequest, Image as ImageRecord, ListImagesRequest, ReadContentRequest};
+use containerd_client::types::Descriptor as ContainerdDescriptor;
+use parking_lot::Mutex;
+use tonic::Code;
+
+use super::error::{ImageError, Result};
+use super::manifest::{Document, ImageConfig, ImageDocument, Manifest, chain_ids};
+use super::reference::{ImageReference, is_image_id};
+use crate::runtime::Containerd;
+
+/// Largest manifest or configuration that is read.
+const MAX_DOCUMENT_BYTES: usize = 8 << 20;
+/// Images whose contents are remembered; content never changes, so this is only about memory.
+const REMEMBERED_IMAGES: usize = 512;
+
+/// An image as its manifest and configuration describe it.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Contents {
+    /// Digest of the configuration: the image's id.
+    pub(crate) id: String,
+    pub(crate) manifest_digest: String,
+    pub(crate) manifest: Manifest,
+    pub(crate) config: ImageConfig,
+    /// Snapshot names of the layers, lowest first.
+    pub(crate) chain_ids: Vec<String>,
+    pub(crate) size_bytes: u64,
+}
+
+/// An image under one of its names.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredImage {
+    pub(crate) contents: Arc<Contents>,
+    /// Digest of what the name stands for: an index or a manifest.
+    pub(crate) target_digest: String,
+}
+
+/// Reads images. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct ImageStore {
+    pub(crate) containerd: Containerd,
+    pub(crate) snapshotter: String,
+    remembered: Arc<Mutex<HashMap<String, Arc<Contents>>>>,
+}
+
+impl ImageStore {
+    pub(crate) fn new(containerd: Containerd, snapshotter: &str) -> Self {
+        ImageStore { containerd, snapshotter: snapshotter.to_string(), remembered: Arc::default() }
+    }
+
+    /// The image by id or reference; `None` if it is not here (or not all of it).
+    pub(crate) async fn find(&self, image: &str) -> Result<Option<StoredImage>> {
+        let name = if is_image_id(image) { image.to_string() } else { ImageReference::parse(image)?.stored_name() };
+        let Some(record) = self.record(&name).await? else { return Ok(None) };
+        let Some(target) = record.target else { return Ok(None) };
+        let Some(contents) = self.contents(&target).await? else { return Ok(None) };
+        Ok(Some(StoredImage { contents, target_digest: target.digest }))
+    }
+
+    /// `name@digest` for an image asked for by reference, if the store has that name; else its id.
+    pub(crate) async fn image_ref(&self, image: &str, contents: &Contents) -> Result<String> {
+        if is_image_id(image) {
+            return Ok(contents.id.clone());
+        }
+        let reference = ImageReference::parse(image)?;
+        let target = match self.record(&reference.stored_name()).await?.and_then(|record| record.target) {
+            Some(target) => target.digest,
+            None => return Ok(contents.id.clone()),
+        };
+        let name = reference.with_digest(&target);
+        Ok(if self.record(&name).await?.is_some() { name } else { contents.id.clone() })
+    }
+
+    /// containerd's record of a name.
+    pub(crate) async fn record(&self, name: &str) -> Result<Option<ImageRecord>> {
+        match self.containerd.images().get(GetImageRequest { name: name.to_string() }).await {
+            Ok(response) => Ok(response.into_inner().image),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(ImageError::from_status(format!("get image {name}"), &status)),
+        }
+    }
+
+    /// All records.
+    pub(crate) async fn records(&self) -> Result<Vec<ImageRecord>> {
+        let response = self.containerd.images().list(ListImagesRequest { filters: Vec::new() }).await;
+        Ok(response.map_err(|status| ImageError::from_status("list images", &status))?.into_inner().images)
+    }
+
+    /// The image that a manifest or index stands for on this machine; `None` if content is missing.
+    pub(crate) async fn contents(&self, target: &ContainerdDescriptor) -> Result<Option<Arc<Contents>>> {
+        if let Some(contents) = self.remembered.lock().get(&target.digest) {
+            return Ok(Some(contents.clone()));
+        }
+        let Some(contents) = self.load(&target.digest).await? else { return Ok(None) };
+        let contents = Arc::new(contents);
+        let mut remembered = self.remembered.lock();
+        if remembered.len() >= REMEMBERED_IMAGES {
+            remembered.clear();
+        }
+        remembered.insert(target.digest.clone(), contents.clone());
+        Ok(Some(contents))
+    }
+
+    /// Forgets an image that was removed.
+    pub(crate) fn forget(&self, target_digest: &str) {
+        self.remembered.lock().remove(target_digest);
+    }
+
+    async fn load(&self, digest: &str) -> Result<Option<Contents>> {
+        let corrupt = |message: String| ImageError::Containerd { operation: format!("read image {digest}"), message };
+        let Some(bytes) = self.read(digest).await? else { return Ok(None) };
+        let (manifest_digest, manifest) = match Document::parse(&bytes).map_err(corrupt)? {
+            Document::Manifest(manifest) => (digest.to_string(), manifest),
+            Document::Index(index) => {
+                let Some(chosen) = index.choose() else { return Ok(None) };
+                let Some(bytes) = self.read(&chosen.digest).await? else { return Ok(None) };
+                match Document::parse(&bytes).map_err(corrupt)? {
+                    Document::Manifest(manifest) => (chosen.digest.clone(), manifest),
+                    Document::Index(_) => return Err(corrupt("an index of indexes".to_string())),
+                }
+            }
+        };
+        let Some(bytes) = self.read(&manifest.config.digest).await? else { return Ok(None) };
+        contents_of(manifest_digest, manifest, &bytes).map(Some).map_err(corrupt)
+    }
+
+    /// A small document; `None` if it is not in the content store.
+    pub(crate) async fn read(&self, digest: &str) -> Result<Option<Vec<u8>>> {
+        let failed = |status: &tonic::Status| ImageError::from_status(format!("read content {digest}"), status);
+        let request = ReadContentRequest { digest: digest.to_string(), offset: 0, size: 0 };
+        let mut stream = match self.containerd.content().read(request).await {
+            Ok(response) => response.into_inner(),
+            Err(status) if status.code() == Code::NotFound => return Ok(None),
+            Err(status) => return Err(failed(&status)),
+        };
+        let mut bytes = Vec::new();
+        loop {
+            match stream.message().await {
+                Ok(Some(part)) => bytes.extend_from_slice(&part.data),
+                Ok(None) => return Ok(Some(bytes)),
+                Err(status) if status.code() == Code::NotFound => return Ok(None),
+                Err(status) => return Err(failed(&status)),
+            }
+            if bytes.len() > MAX_DOCUMENT_BYTES {
+                return Err(ImageError::Containerd {
+                    operation: format!("read content {digest}"),
+                    message: format!("more than {MAX_DOCUMENT_BYTES} bytes"),
+                });
+            }
+        }
+    }
+}
+
+/// Puts a manifest and its configuration together, checking that they fit.
+pub(crate) fn contents_of(manifest_digest: String, manifest: Manifest, config: &[u8]) -> std::result::Result<Contents, String> {
+    let document: ImageDocument =
+        serde_json::from_slice(config).map_err(|error| format!("image configuration: {error}"))?;
+    let diff_ids = &document.rootfs.diff_ids;
+    if diff_ids.len() != manifest.layers.len() {
+        return Err(format!("{} layers but {} diff ids", manifest.layers.len(), diff_ids.len()));
+    }
+    if !document.os.is_empty() && document.os != "linux" {
+        return Err(format!("image is for {}, not linux", document.os));
+    }
+    let layers: u64 = manifest.layers.iter().map(|layer| layer.size).sum();
+    Ok(Contents {
+        id: manifest.config.digest.clone(),
+        manifest_digest,
+        size_bytes: layers + manifest.config.size,
+        chain_ids: chain_ids(diff_ids),
+        config: document.config.unwrap_or_default().into(),
+        manifest,
+    })
+}

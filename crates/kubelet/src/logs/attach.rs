@@ -1,0 +1,201 @@
+//! The socket between a log writer and clients of `attach`.
+//!
+//! The writer sends frames: a byte for the stream (1 output, 2 error), four bytes of length (big endian),
+//! the bytes as the container wrote them. A client that does not keep up is dropped: a container must not
+//! wait for whoever looks at it.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures::Stream;
+use tokio::io::AsyncReadExt;
+
+use super::LogStream;
+
+/// Bytes that wait for a slow client.
+const MAX_WAITING_BYTES: usize = 1 << 20;
+/// Clients at once.
+const MAX_CLIENTS: usize = 32;
+const HEADER_BYTES: usize = 5;
+const MAX_FRAME_BYTES: usize = 1 << 20;
+
+/// The socket in a container's directory of streams.
+pub(crate) fn attach_socket(directory: &Path) -> PathBuf {
+    directory.join("attach")
+}
+
+/// A socket's path may have 107 bytes only; through an open directory any path is short.
+fn through_directory(path: &Path) -> io::Result<(File, PathBuf)> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let directory = File::open(directory)?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
+    Ok((directory, short))
+}
+
+/// The writer's side.
+pub(super) struct AttachServer {
+    listener: UnixListener,
+    clients: Vec<Client>,
+}
+
+struct Client {
+    stream: UnixStream,
+    waiting: VecDeque<u8>,
+}
+
+impl AttachServer {
+    pub(super) fn bind(path: &Path) -> io::Result<Self> {
+        let (_directory, short) = through_directory(path)?;
+        match std::fs::remove_file(&short) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&short)?;
+        listener.set_nonblocking(true)?;
+        Ok(AttachServer { listener, clients: Vec::new() })
+    }
+
+    pub(super) fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Each client's socket, and whether bytes wait for it.
+    pub(super) fn clients(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
+        self.clients.iter().map(|client| (client.stream.as_fd(), !client.waiting.is_empty()))
+    }
+
+    /// Takes clients that have connected. One that cannot be taken has gone again.
+    pub(super) fn accept(&mut self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            if self.clients.len() < MAX_CLIENTS && stream.set_nonblocking(true).is_ok() {
+                self.clients.push(Client { stream, waiting: VecDeque::new() });
+            }
+        }
+    }
+
+    /// Sends bytes to every client.
+    pub(super) fn send(&mut self, stream: LogStream, bytes: &[u8]) {
+        if self.clients.is_empty() {
+            return;
+        }
+        let mark = if stream == LogStream::Stdout { 1 } else { 2 };
+        for chunk in bytes.chunks(MAX_FRAME_BYTES) {
+            let length = u32::try_from(chunk.len()).expect("frames are at most a mebibyte");
+            for client in &mut self.clients {
+                client.waiting.push_back(mark);
+                client.waiting.extend(length.to_be_bytes());
+                client.waiting.extend(chunk);
+            }
+        }
+        self.flush();
+    }
+
+    /// Sends what waits, as far as it goes, and drops clients that have gone or lag too far behind.
+    pub(super) fn flush(&mut self) {
+        self.clients.retain_mut(|client| client.flush() && client.waiting.len() <= MAX_WAITING_BYTES);
+    }
+
+    /// Drops clients that have closed their side: they send nothing else.
+    pub(super) fn drop_closed(&mut self) {
+        use std::io::Read;
+        let mut byte = [0];
+        self.clients.retain_mut(|client| match client.stream.read(&mut byte) {
+            Ok(0) => false,
+            Ok(_) => true,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        });
+    }
+}
+
+impl Client {
+    /// False if the client has gone.
+    fn flush(&mut self) -> bool {
+        while !self.waiting.is_empty() {
+            let (head, _) = self.waiting.as_slices();
+            match self.stream.write(head) {
+                Ok(0) => return false,
+                Ok(count) => drop(self.waiting.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+}
+
+/// The client's side: output from now on, until the writer ends.
+pub(crate) async fn attach_output(
+    path: &Path,
+) -> io::Result<impl Stream<Item = io::Result<(LogStream, Bytes)>> + Send + use<>> {
+    let (directory, short) = through_directory(path)?;
+    let mut stream = tokio::net::UnixStream::connect(&short).await?;
+    drop(directory);
+    Ok(async_stream::try_stream! {
+        let mut buffer = BytesMut::with_capacity(16 << 10);
+        while stream.read_buf(&mut buffer).await? > 0 {
+            while let Some(frame) = take_frame(&mut buffer)? {
+                yield frame;
+            }
+        }
+    })
+}
+
+/// Takes a whole frame off the front, if there is one.
+fn take_frame(buffer: &mut BytesMut) -> io::Result<Option<(LogStream, Bytes)>> {
+    if buffer.len() < HEADER_BYTES {
+        return Ok(None);
+    }
+    let stream = match buffer[0] {
+        1 => LogStream::Stdout,
+        2 => LogStream::Stderr,
+        _ => return Err(io::ErrorKind::InvalidData.into()),
+    };
+    let length = u32::from_be_bytes([buffer[1], buffer[2], buffer[3], buffer[4]]) as usize;
+    if length > MAX_FRAME_BYTES {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    if buffer.len() < HEADER_BYTES + length {
+        buffer.reserve(HEADER_BYTES + length - buffer.len());
+        return Ok(None);
+    }
+    buffer.advance(HEADER_BYTES);
+    Ok(Some((stream, buffer.split_to(length).freeze())))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_pass_and_a_deep_path_is_no_obstacle() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("d".repeat(100)).join("e".repeat(100));
+        std::fs::create_dir_all(&deep).unwrap();
+        let path = attach_socket(&deep);
+        let mut server = AttachServer::bind(&path).unwrap();
+        let mut output = Box::pin(attach_output(&path).await.unwrap());
+        server.accept();
+        server.send(LogStream::Stderr, b"hello");
+        server.send(LogStream::Stdout, &[7; 70_000]);
+        assert_eq!(output.next().await.unwrap().unwrap(), (LogStream::Stderr, Bytes::from_static(b"hello")));
+        let (stream, bytes) = loop {
+            server.flush();
+            if let Ok(Some(item)) = tokio::time::timeout(std::time::Duration::from_millis(5), output.next()).await {
+                break item.unwrap();
+            }
+        };
+        assert_eq!((stream, bytes.len()), (LogStream::Stdout, 70_000));
+        drop(server);
+        assert!(output.next().await.is_none());
+    }
+}

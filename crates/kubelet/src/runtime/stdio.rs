@@ -1,0 +1,74 @@
+//! How a container's standard streams are connected: its log writer, and FIFOs for standard input.
+//!
+//! The shim starts the log writer itself (`binary://`), so that it lives and dies with the shim. The shim
+//! gives such containers no standard input unless they have a terminal; a container with `stdin` and no
+//! `tty` therefore writes into FIFOs, and we start the writer, detached, to read them.
+
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::stat::Mode;
+
+use super::namespaces::PodPaths;
+use super::record::Record;
+use super::{Inner, Result, RuntimeError};
+use crate::logs::{LoggerSpec, attach_socket, logger_uri, spawn_logger};
+
+/// Paths that a task is created with; empty for none.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct TaskStdio {
+    pub(super) stdin: String,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+}
+
+impl PodPaths {
+    /// Where a container's or exec's FIFOs are.
+    pub(super) fn streams(&self, id: &str) -> PathBuf {
+        self.io().join(id)
+    }
+}
+
+/// The FIFO that feeds a container's standard input.
+pub(super) fn stdin_fifo(directory: &Path) -> PathBuf {
+    directory.join("stdin")
+}
+
+impl Inner {
+    /// Prepares a container's streams and tells where they are.
+    pub(super) async fn prepare_stdio(&self, id: &str, pod_uid: &str, record: &Record) -> Result<TaskStdio> {
+        let directory = self.pod_paths(pod_uid).streams(id);
+        let log_directory = record.log_path.parent().unwrap_or(Path::new("/")).to_path_buf();
+        for path in [&directory, &log_directory] {
+            tokio::fs::create_dir_all(path).await.map_err(RuntimeError::io("create", path))?;
+        }
+        let logs = &self.config.logs;
+        let fifo = |name: &str| directory.join(name);
+        let mut spec = LoggerSpec {
+            log_path: record.log_path.clone(),
+            attach_socket: attach_socket(&directory),
+            max_size_bytes: logs.max_size_bytes,
+            max_files: logs.max_files,
+            tty: record.tty,
+            fifos: None,
+        };
+        let stdin = if record.stdin { make_fifo(&stdin_fifo(&directory))? } else { String::new() };
+        if record.stdin && !record.tty {
+            let (stdout, stderr) = (make_fifo(&fifo("stdout"))?, make_fifo(&fifo("stderr"))?);
+            spec.fifos = Some((fifo("stdout"), fifo("stderr")));
+            spawn_logger(&logs.logger, &spec).map_err(RuntimeError::io("start", &logs.logger))?;
+            return Ok(TaskStdio { stdin, stdout, stderr });
+        }
+        let uri = logger_uri(&logs.logger, &spec);
+        let stderr = if record.tty { String::new() } else { uri.clone() };
+        Ok(TaskStdio { stdin, stdout: uri, stderr })
+    }
+}
+
+/// Makes a FIFO; one that is there already is kept.
+pub(super) fn make_fifo(path: &Path) -> Result<String> {
+    match nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(path.to_string_lossy().into_owned()),
+        Err(errno) => Err(RuntimeError::Io { operation: "make FIFO", path: path.into(), source: errno.into() }),
+    }
+}
