@@ -5,15 +5,20 @@
 //! them (`docker.io/library/busybox:1.36`, `docker.io/library/busybox@sha256:...`, and the bare
 //! `sha256:...` of the image's configuration), so `ctr images ls` shows what the node has.
 
+mod archive;
+mod content;
+mod credentials;
 mod error;
 mod gc;
 mod manifest;
+mod pull;
 mod reference;
 mod service;
 mod store;
+mod unpack;
 
 pub use error::{ImageError, Result};
-pub use gc::{GcCandidate, GcPolicy, GcReport, plan_garbage_collection};
+pub use gc::{DiskUsage, GcCandidate, GcPolicy, GcReport, bytes_to_free, plan_garbage_collection};
 pub use manifest::ImageConfig;
 pub use reference::ImageReference;
 pub use service::ImageService;

@@ -41,7 +41,7 @@ mod stdio;
 mod task;
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -89,6 +89,18 @@ pub struct RuntimeConfig {
 #[derive(Clone)]
 pub struct Runtime {
     inner: Arc<Inner>,
+}
+
+impl Runtime {
+    /// The node's images, for the image service.
+    pub(crate) fn image_store(&self) -> ImageStore {
+        self.inner.images.clone()
+    }
+
+    /// The kubelet's root directory.
+    pub(crate) fn root_dir(&self) -> &Path {
+        &self.inner.config.root_dir
+    }
 }
 
 /// Events that wait for a slow subscriber; beyond it they are dropped for one [`RuntimeEvent::Resync`].

@@ -1,72 +1,191 @@
-//! The image service.
+//! The image service: what the kubelet asks of images.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use tokio::io::AsyncRead;
+use containerd_client::services::v1::DeleteImageRequest;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
+use tonic::Code;
 
-use super::{GcPolicy, GcReport, Image, ImageError, RegistryCredential, Result};
+use super::error::{ImageError, Result};
+use super::reference::{ImageReference, is_image_id};
+use super::store::{Contents, ImageStore};
+use super::{Image, RegistryCredential};
 use crate::runtime::Runtime;
+
+/// Layers fetched at the same time, over all pulls.
+const PARALLEL_TRANSFERS: usize = 6;
+
+/// A pull that several callers wait for. Its outcome is shared, so an error is too.
+type SharedPull = Shared<BoxFuture<'static, std::result::Result<Image, Arc<ImageError>>>>;
 
 /// Images of this node. Cheap to clone.
 #[derive(Clone)]
 pub struct ImageService {
-    #[allow(dead_code)]
-    runtime: Runtime,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: ImageStore,
+    insecure_registries: Vec<String>,
+    scratch: PathBuf,
+    transfers: Semaphore,
+    pulls: Mutex<HashMap<(String, Vec<(String, String, String)>), SharedPull>>,
+    /// One writer per blob: containerd refuses a second one.
+    blobs: Mutex<HashMap<String, Arc<AsyncMutex<()>>>>,
+    pub(super) usage: super::gc::UsageLog,
 }
 
 impl ImageService {
     /// An image service over the runtime's containerd. `insecure_registries` (`host:port`) are spoken to
     /// without TLS.
     pub fn new(runtime: &Runtime, insecure_registries: &[String]) -> Result<Self> {
-        let _ = insecure_registries;
         Ok(ImageService {
-            runtime: runtime.clone(),
+            inner: Arc::new(Inner {
+                store: runtime.image_store(),
+                insecure_registries: insecure_registries.to_vec(),
+                scratch: runtime.root_dir().join("tmp"),
+                transfers: Semaphore::new(PARALLEL_TRANSFERS),
+                pulls: Mutex::default(),
+                blobs: Mutex::default(),
+                usage: super::gc::UsageLog::default(),
+            }),
         })
     }
 
     /// Pulls an image, whether or not it is here (its layers are fetched only if they are not), and
-    /// unpacks it. Pulls of the same image at the same time share one. Credentials are tried in order.
+    /// unpacks it. Pulls of the same image at the same time share one. Credentials that fit the image's
+    /// registry are tried in order; without any, the pull is anonymous.
     pub async fn pull(&self, image: &str, credentials: &[RegistryCredential]) -> Result<Image> {
-        let _ = credentials;
-        Err(ImageError::Unavailable {
-            message: image.to_string(),
-        })
+        let reference = ImageReference::parse(image)?;
+        let key = (reference.to_string(), fingerprint(credentials));
+        let shared = {
+            let mut pulls = self.inner.pulls.lock();
+            let start = || self.start_pull(reference, credentials.to_vec(), key.clone());
+            pulls.entry(key.clone()).or_insert_with(start).clone()
+        };
+        shared.await.map_err(|error| error.repeat())
+    }
+
+    /// Starts a pull of its own task: it goes on when the caller that began it goes away.
+    fn start_pull(
+        &self,
+        reference: ImageReference,
+        credentials: Vec<RegistryCredential>,
+        key: (String, Vec<(String, String, String)>),
+    ) -> SharedPull {
+        let service = self.clone();
+        let image = reference.to_string();
+        let task = tokio::spawn(async move {
+            let pulled = service.pull_reference(&reference, &credentials).await;
+            service.inner.pulls.lock().remove(&key);
+            let contents = pulled.map_err(Arc::new)?;
+            let found = service.status(&contents.id).await.map_err(Arc::new)?;
+            found.ok_or_else(|| {
+                let message = "it was removed while it was pulled".to_string();
+                Arc::new(ImageError::Pull { image: reference.to_string(), message })
+            })
+        });
+        let outcome = task.map(move |joined| {
+            joined.unwrap_or_else(|error| Err(Arc::new(ImageError::Pull { image, message: error.to_string() })))
+        });
+        outcome.boxed().shared()
     }
 
     /// The image by reference or id, if it is here.
     pub async fn status(&self, image: &str) -> Result<Option<Image>> {
-        let _ = image;
-        Ok(None)
+        let Some(found) = self.store().find(image).await? else { return Ok(None) };
+        if let Some(top) = found.contents.chain_ids.last()
+            && !self.store().has_snapshot(top).await?
+        {
+            return Ok(None);
+        }
+        let id = found.contents.id.clone();
+        let image = self.list().await?.into_iter().find(|image| image.id == id);
+        Ok(image.or_else(|| Some(describe(&found.contents))))
     }
 
     /// Every image here.
     pub async fn list(&self) -> Result<Vec<Image>> {
-        Ok(Vec::new())
+        let mut images: BTreeMap<String, Image> = BTreeMap::new();
+        for record in self.store().records().await? {
+            let Some(target) = &record.target else { continue };
+            let Some(contents) = self.store().contents(target).await? else { continue };
+            let image = images.entry(contents.id.clone()).or_insert_with(|| describe(&contents));
+            if is_image_id(&record.name) {
+                continue;
+            }
+            let names = if record.name.contains('@') { &mut image.repo_digests } else { &mut image.repo_tags };
+            names.push(record.name);
+        }
+        Ok(images.into_values().collect())
     }
 
     /// Removes an image by id, with all its names. Not here: fine.
     pub async fn remove(&self, image_id: &str) -> Result<()> {
-        let _ = image_id;
+        for record in self.store().records().await? {
+            let Some(target) = &record.target else { continue };
+            let Some(contents) = self.store().contents(target).await? else { continue };
+            if contents.id != image_id {
+                continue;
+            }
+            self.store().forget(&target.digest);
+            // The collector runs with the call, so that the space is free when it returns.
+            let request = DeleteImageRequest { name: record.name.clone(), sync: true, target: None };
+            match self.store().containerd.images().delete(request).await {
+                Ok(_) => {}
+                Err(status) if status.code() == Code::NotFound => {}
+                Err(status) => return Err(ImageError::from_status(format!("remove image {}", record.name), &status)),
+            }
+        }
         Ok(())
     }
 
-    /// Loads a docker-save or OCI archive, plain or gzipped, and gives the names now known.
-    pub async fn load_archive(
-        &self,
-        archive: impl AsyncRead + Send + Unpin + 'static,
-    ) -> Result<Vec<String>> {
-        drop(archive);
-        Ok(Vec::new())
+    pub(super) fn store(&self) -> &ImageStore {
+        &self.inner.store
     }
 
-    /// Removes unused images if the disk is fuller than the policy allows, oldest use first. `in_use`
-    /// holds the ids ([`Image::id`]) of images that a container has or a pod wants.
-    pub async fn garbage_collect(
-        &self,
-        policy: &GcPolicy,
-        in_use: &BTreeSet<String>,
-    ) -> Result<GcReport> {
-        let (_, _) = (policy, in_use);
-        Ok(GcReport::default())
+    pub(super) fn usage(&self) -> &super::gc::UsageLog {
+        &self.inner.usage
     }
+
+    pub(super) fn insecure_registries(&self) -> &[String] {
+        &self.inner.insecure_registries
+    }
+
+    pub(super) fn scratch(&self) -> &Path {
+        &self.inner.scratch
+    }
+
+    pub(super) async fn transfer_slot(&self) -> SemaphorePermit<'_> {
+        self.inner.transfers.acquire().await.expect("the semaphore is never closed")
+    }
+
+    pub(super) fn blob_lock(&self, digest: &str) -> Arc<AsyncMutex<()>> {
+        let mut blobs = self.inner.blobs.lock();
+        blobs.retain(|_, lock| Arc::strong_count(lock) > 1);
+        blobs.entry(digest.to_string()).or_default().clone()
+    }
+}
+
+fn describe(contents: &Contents) -> Image {
+    Image {
+        id: contents.id.clone(),
+        size_bytes: contents.size_bytes,
+        user: contents.config.user.clone(),
+        ..Image::default()
+    }
+}
+
+/// Pulls with other credentials are other pulls: one user's right must not be another's.
+fn fingerprint(credentials: &[RegistryCredential]) -> Vec<(String, String, String)> {
+    let secret = |credential: &RegistryCredential| format!("{}\0{}", credential.password, credential.token);
+    credentials
+        .iter()
+        .map(|credential| (credential.registry.clone(), credential.username.clone(), secret(credential)))
+        .collect()
 }

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use containerd_client::services::v1::{GetImageRequest, Image as ImageRecord, ListImagesRequest, ReadContentRequest};
+use containerd_client::services::v1::{
+    GetImageRequest, Image as ImageRecord, ListImagesRequest, PluginsRequest, ReadContentRequest,
+};
 use containerd_client::types::Descriptor as ContainerdDescriptor;
 use parking_lot::Mutex;
 use tonic::Code;
@@ -35,8 +37,6 @@ pub(crate) struct Contents {
 #[derive(Debug, Clone)]
 pub(crate) struct StoredImage {
     pub(crate) contents: Arc<Contents>,
-    /// Digest of what the name stands for: an index or a manifest.
-    pub(crate) target_digest: String,
 }
 
 /// Reads images. Cheap to clone.
@@ -58,7 +58,7 @@ impl ImageStore {
         let Some(record) = self.record(&name).await? else { return Ok(None) };
         let Some(target) = record.target else { return Ok(None) };
         let Some(contents) = self.contents(&target).await? else { return Ok(None) };
-        Ok(Some(StoredImage { contents, target_digest: target.digest }))
+        Ok(Some(StoredImage { contents }))
     }
 
     /// `name@digest` for an image asked for by reference, if the store has that name; else its id.
@@ -103,6 +103,18 @@ impl ImageStore {
         }
         remembered.insert(target.digest.clone(), contents.clone());
         Ok(Some(contents))
+    }
+
+    /// The directory that the snapshotter keeps layers in, as containerd's plugins export it.
+    pub(crate) async fn snapshot_root(&self) -> Result<String> {
+        let filter = format!("type==io.containerd.snapshotter.v1,id=={}", self.snapshotter);
+        let response = self.containerd.introspection().plugins(PluginsRequest { filters: vec![filter] }).await;
+        let plugins = response.map_err(|status| ImageError::from_status("list plugins", &status))?.into_inner().plugins;
+        let root = plugins.into_iter().find_map(|plugin| plugin.exports.get("root").cloned());
+        root.ok_or_else(|| ImageError::Containerd {
+            operation: format!("find snapshotter {}", self.snapshotter),
+            message: "it is not there or exports no root directory".to_string(),
+        })
     }
 
     /// Forgets an image that was removed.
