@@ -8,6 +8,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::names;
 
+/// A `LabelSelector` from JSON.
+pub fn decode_label_selector(json: &[u8]) -> Result<LabelSelector, serde_json::Error> {
+    serde_json::from_slice(json)
+}
+
 /// One condition on labels.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Requirement {

@@ -55,6 +55,8 @@ use api::status::FieldError;
 use api::{Kind, KindRow};
 use jiff::Timestamp;
 
+pub(crate) use api::duration::human as human_duration;
+
 /// What a strategy may know of the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
@@ -275,31 +277,6 @@ pub fn age(metadata: &api::ObjectMeta, now: Timestamp) -> String {
     match &metadata.creation_timestamp {
         Some(time) => human_duration(now.as_second() - time.0.as_second()),
         None => "<unknown>".to_owned(),
-    }
-}
-
-/// A duration in seconds as `k8s.io/apimachinery/pkg/util/duration` prints it.
-pub fn human_duration(seconds: i64) -> String {
-    let two = |large: i64, unit: &str, small: i64, small_unit: &str| {
-        if small == 0 {
-            format!("{large}{unit}")
-        } else {
-            format!("{large}{unit}{small}{small_unit}")
-        }
-    };
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    match seconds {
-        ..-1 => "<invalid>".to_owned(),
-        -1..0 => "0s".to_owned(),
-        0..120 => format!("{seconds}s"),
-        120..600 => two(minutes, "m", seconds % 60, "s"),
-        600..10_800 => format!("{minutes}m"),
-        10_800..28_800 => two(hours, "h", minutes % 60, "m"),
-        28_800..172_800 => format!("{hours}h"),
-        172_800..691_200 => two(days, "d", hours % 24, "h"),
-        691_200..63_072_000 => format!("{days}d"),
-        63_072_000..252_288_000 => two(days / 365, "y", days % 365, "d"),
-        _ => format!("{}y", days / 365),
     }
 }
 

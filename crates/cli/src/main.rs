@@ -47,12 +47,36 @@ impl Command {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    end_quietly_without_reader();
     let cli = Cli::parse();
     match cli.command.run().await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            report(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// What the server said is told as kubectl tells it.
+fn report(error: &anyhow::Error) {
+    match error
+        .downcast_ref::<client::Error>()
+        .and_then(client::Error::api)
+    {
+        Some(status) => eprintln!("Error from server ({}): {status}", status.reason()),
+        None => eprintln!("error: {error:#}"),
+    }
+}
+
+/// A reader that closed our output (`| head`) ends the process without a word.
+fn end_quietly_without_reader() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>();
+        if text.is_some_and(|text| text.starts_with("failed printing to stdout")) {
+            std::process::exit(0);
+        }
+        report(panic);
+    }));
 }

@@ -6,18 +6,32 @@
 
 mod annotate;
 mod apply;
+mod completion;
 mod connection;
 mod create;
 mod delete;
+mod duration;
 mod edit;
+mod events;
+mod exec;
 mod get;
+mod image;
 mod inspect;
+mod logs;
 mod manifest;
+mod node;
 mod output;
 mod patch;
+mod port_forward;
 mod resources;
+mod rollout;
 mod scale;
 mod selection;
+mod set;
+mod stream;
+mod top;
+mod wait;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -46,6 +60,36 @@ pub enum Command {
     Label(annotate::Args),
     /// Set or remove annotations
     Annotate(annotate::Args),
+    /// Print the logs of containers
+    #[command(alias = "log")]
+    Logs(logs::Args),
+    /// Run a command in a container
+    Exec(exec::Exec),
+    /// Attach to the process of a container
+    Attach(exec::Attach),
+    /// Forward local ports to a pod
+    #[command(name = "port-forward")]
+    PortForward(port_forward::Args),
+    /// Manage the rollout of a workload
+    Rollout(rollout::Args),
+    /// Set images and variables of a workload
+    Set(set::Args),
+    /// Wait until objects are as they should be
+    Wait(wait::Args),
+    /// Show what happened
+    Events(events::Args),
+    /// Show what nodes and pods use
+    Top(top::Args),
+    /// Mark nodes as unschedulable
+    Cordon(node::Cordon),
+    /// Mark nodes as schedulable
+    Uncordon(node::Cordon),
+    /// Empty nodes for maintenance
+    Drain(node::Drain),
+    /// Put images onto the nodes
+    Image(image::Args),
+    /// Print a script that completes commands in a shell
+    Completion(completion::Args),
     /// List the kinds that the server has
     #[command(name = "api-resources")]
     ApiResources(inspect::ApiResources),
@@ -71,6 +115,23 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Scale(args) => scale::run(args).await,
         Command::Label(args) => annotate::run(args, annotate::What::Labels).await,
         Command::Annotate(args) => annotate::run(args, annotate::What::Annotations).await,
+        Command::Logs(args) => logs::run(args).await,
+        Command::Exec(args) => args.run().await,
+        Command::Attach(args) => args.run().await,
+        Command::PortForward(args) => port_forward::run(args).await,
+        Command::Rollout(args) => rollout::run(args).await,
+        Command::Set(args) => set::run(args).await,
+        Command::Wait(args) => wait::run(args).await,
+        Command::Events(args) => events::run(args).await,
+        Command::Top(args) => top::run(args).await,
+        Command::Cordon(args) => args.run(true).await,
+        Command::Uncordon(args) => args.run(false).await,
+        Command::Drain(args) => args.run().await,
+        Command::Image(args) => image::run(args).await,
+        Command::Completion(args) => Ok(completion::run(
+            &args,
+            <crate::Cli as clap::CommandFactory>::command(),
+        )),
         Command::ApiResources(args) => args.run().await,
         Command::ApiVersions(args) => args.run().await,
         Command::Version(args) => args.run().await,

@@ -1,0 +1,258 @@
+//! `skiff logs`
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use client::Client;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::mpsc;
+
+use super::Connection;
+use super::resources::Resources;
+use super::stream::{open, pod_target};
+use super::workload::{containers, default_container, name, named, pods_by_selector, pods_of};
+
+/// Lines waiting to be printed, over all containers.
+const QUEUE: usize = 1024;
+/// Streams at once with -l or --all-pods, as kubectl.
+const MAX_STREAMS: usize = 5;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    connection: Connection,
+    /// POD, TYPE/NAME
+    #[arg(value_name = "POD | TYPE/NAME")]
+    target: Option<String>,
+    /// The container, when it is not the default one
+    #[arg(value_name = "CONTAINER")]
+    positional_container: Option<String>,
+    #[arg(short, long)]
+    container: Option<String>,
+    /// Go on printing what is written
+    #[arg(short, long)]
+    follow: bool,
+    /// The log of the container before its last restart
+    #[arg(short, long)]
+    previous: bool,
+    /// Pods by label
+    #[arg(short = 'l', long)]
+    selector: Option<String>,
+    #[arg(long)]
+    all_containers: bool,
+    /// All pods of a TYPE/NAME
+    #[arg(long)]
+    all_pods: bool,
+    /// Begin every line with pod and container
+    #[arg(long)]
+    prefix: bool,
+    #[arg(long)]
+    timestamps: bool,
+    /// The last lines only; -1: all
+    #[arg(long, allow_negative_numbers = true)]
+    tail: Option<i64>,
+    /// Only what is newer: 5s, 2m, 3h
+    #[arg(long)]
+    since: Option<String>,
+    /// Only what is newer than this time (RFC 3339)
+    #[arg(long)]
+    since_time: Option<String>,
+    #[arg(long)]
+    limit_bytes: Option<i64>,
+    #[arg(long, default_value_t = MAX_STREAMS)]
+    max_log_requests: usize,
+}
+
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let client = args.connection.client()?;
+    let streams = streams(&args, &client).await?;
+    if streams.len() > args.max_log_requests && args.follow {
+        bail!(
+            "you are attempting to follow {} log streams, but maximum allowed concurrency is {}, use --max-log-requests to increase the limit",
+            streams.len(),
+            args.max_log_requests
+        );
+    }
+    let parameters = parameters(&args)?;
+    let prefix = args.prefix;
+    if !args.follow {
+        for (pod, container) in streams {
+            let prefix = prefix.then(|| format!("[pod/{pod}/{container}] "));
+            copy(
+                &client,
+                &pod,
+                &container,
+                &parameters,
+                prefix,
+                &mut std::io::stdout().lock(),
+            )
+            .await?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (lines, mut printed) = mpsc::channel::<Vec<u8>>(QUEUE);
+    let mut tasks = tokio::task::JoinSet::new();
+    for (pod, container) in streams {
+        let (client, parameters, lines) = (client.clone(), parameters.clone(), lines.clone());
+        let prefix = prefix.then(|| format!("[pod/{pod}/{container}] "));
+        tasks.spawn(async move {
+            copy(
+                &client,
+                &pod,
+                &container,
+                &parameters,
+                prefix,
+                &mut Lines(lines),
+            )
+            .await
+        });
+    }
+    drop(lines);
+    while let Some(line) = printed.recv().await {
+        let mut out = std::io::stdout().lock();
+        out.write_all(&line)?;
+        out.flush()?;
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Pod and container of every log to show.
+async fn streams(args: &Args, client: &Client) -> anyhow::Result<Vec<(String, String)>> {
+    let pods: Vec<Pod> = match (&args.target, &args.selector) {
+        (None, Some(selector)) => {
+            pods_by_selector(client, client.default_namespace(), selector).await?
+        }
+        (Some(word), None) => {
+            let resources = Resources::discover(client).await?;
+            let mut pods = pods_of(client, &named(client, &resources, word)?).await?;
+            if !args.all_pods {
+                if pods.len() > 1 {
+                    eprintln!("Found {} pods, using pod/{}", pods.len(), name(&pods[0]));
+                }
+                pods.truncate(1);
+            }
+            pods
+        }
+        (Some(_), Some(_)) => bail!("only a selector (-l) or a POD name is allowed"),
+        (None, None) => bail!("POD or TYPE/NAME is a required argument for the logs command"),
+    };
+    if pods.is_empty() {
+        eprintln!(
+            "No resources found in {} namespace.",
+            client.default_namespace()
+        );
+    }
+    let chosen = args
+        .container
+        .as_ref()
+        .or(args.positional_container.as_ref());
+    let mut all = Vec::new();
+    for pod in &pods {
+        let names = match chosen {
+            _ if args.all_containers => containers(pod),
+            Some(container) => vec![container.clone()],
+            None => vec![default_container(pod)?],
+        };
+        all.extend(
+            names
+                .into_iter()
+                .map(|container| (name(pod).to_owned(), container)),
+        );
+    }
+    Ok(all)
+}
+
+fn parameters(args: &Args) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let mut parameters = Vec::new();
+    for (name, flag) in [
+        ("follow", args.follow),
+        ("previous", args.previous),
+        ("timestamps", args.timestamps),
+    ] {
+        if flag {
+            parameters.push((name, "true".to_owned()));
+        }
+    }
+    // As kubectl: a selector shows ten lines of each pod unless told otherwise.
+    let tail = args
+        .tail
+        .or(args.selector.is_some().then_some(10))
+        .filter(|tail| *tail >= 0);
+    if let Some(tail) = tail {
+        parameters.push(("tailLines", tail.to_string()));
+    }
+    if let Some(since) = &args.since {
+        let seconds =
+            super::duration::seconds(since).with_context(|| format!("--since {since}"))?;
+        parameters.push(("sinceSeconds", seconds.to_string()));
+    }
+    if let Some(time) = &args.since_time {
+        parameters.push(("sinceTime", time.clone()));
+    }
+    if let Some(bytes) = args.limit_bytes {
+        parameters.push(("limitBytes", bytes.to_string()));
+    }
+    Ok(parameters)
+}
+
+/// Where whole lines go.
+trait Sink {
+    async fn line(&mut self, line: &[u8]) -> anyhow::Result<()>;
+}
+
+impl Sink for std::io::StdoutLock<'_> {
+    async fn line(&mut self, line: &[u8]) -> anyhow::Result<()> {
+        Ok(self.write_all(line)?)
+    }
+}
+
+struct Lines(mpsc::Sender<Vec<u8>>);
+
+impl Sink for Lines {
+    async fn line(&mut self, line: &[u8]) -> anyhow::Result<()> {
+        Ok(self.0.send(line.to_vec()).await?)
+    }
+}
+
+/// Copies one container's log, line by line, so that several do not mix within a line.
+async fn copy(
+    client: &Client,
+    pod: &str,
+    container: &str,
+    parameters: &[(&str, String)],
+    prefix: Option<String>,
+    sink: &mut impl Sink,
+) -> anyhow::Result<()> {
+    let mut parameters = parameters.to_vec();
+    parameters.push(("container", container.to_owned()));
+    let mut session = open(
+        client,
+        pod_target(client.default_namespace(), pod, "log"),
+        &parameters,
+    )
+    .await?;
+    let mut partial = prefix.clone().unwrap_or_default().into_bytes();
+    let begin = partial.len();
+    while let Some(frame) = session
+        .output
+        .message()
+        .await
+        .map_err(client::Error::from)?
+    {
+        for piece in frame.data.split_inclusive(|byte| *byte == b'\n') {
+            partial.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                sink.line(&partial).await?;
+                partial.truncate(begin);
+            }
+        }
+    }
+    if partial.len() > begin {
+        sink.line(&partial).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! `skiff port-forward`: local ports that lead into a pod.
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use rpc::api_v1::{Channel, Frame};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+use super::Connection;
+use super::resources::Resources;
+use super::stream::{Input, open, pod_target};
+use super::workload::{name, named, pods_of};
+
+const CHUNK: usize = 32 << 10;
+/// Frames waiting to be written to one local connection.
+const QUEUE: usize = 64;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    connection: Connection,
+    /// POD, TYPE/NAME, svc/NAME
+    #[arg(value_name = "POD | TYPE/NAME")]
+    target: String,
+    /// PORT, LOCAL:PORT, :PORT
+    #[arg(required = true, value_name = "[LOCAL:]PORT")]
+    ports: Vec<String>,
+    /// Local addresses to listen on
+    #[arg(long, default_value = "localhost", value_delimiter = ',')]
+    address: Vec<String>,
+}
+
+/// The receiving ends of local connections, by connection id.
+type Connections = Arc<Mutex<HashMap<u32, mpsc::Sender<Frame>>>>;
+
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let client = args.connection.client()?;
+    let resources = Resources::discover(&client).await?;
+    let named = named(&client, &resources, &args.target)?;
+    let service: Option<Value> = match named.resource.kind.as_str() {
+        "Service" => Some(serde_json::from_slice(
+            &client.get_object(named.target("")).await?.json,
+        )?),
+        _ => None,
+    };
+    let pods = pods_of(&client, &named).await?;
+    let pod = &pods[0];
+    if api::pod::phase(pod) != "Running" {
+        bail!(
+            "unable to forward port because pod is not running. Current status={}",
+            api::pod::phase(pod)
+        );
+    }
+    let session = open(
+        &client,
+        pod_target(client.default_namespace(), name(pod), "portforward"),
+        &[],
+    )
+    .await?;
+    let connections: Connections = Arc::default();
+    let next = Arc::new(AtomicU32::new(1));
+    for spec in &args.ports {
+        let (local, remote) = parse(spec)?;
+        let remote = pod_port(service.as_ref(), pod, &remote)?;
+        for address in &args.address {
+            let local = local.unwrap_or(remote);
+            let listener = TcpListener::bind((address.as_str(), local))
+                .await
+                .with_context(|| format!("unable to listen on {address}:{local}"))?;
+            println!("Forwarding from {} -> {remote}", listener.local_addr()?);
+            tokio::spawn(accept(
+                listener,
+                remote,
+                session.input.clone(),
+                connections.clone(),
+                next.clone(),
+            ));
+        }
+    }
+    let mut output = session.output;
+    while let Some(frame) = output.message().await.map_err(client::Error::from)? {
+        let receiver = connections.lock().get(&frame.connection).cloned();
+        // A connection that is gone has nobody to deliver to.
+        if let Some(receiver) = receiver
+            && receiver.send(frame).await.is_err()
+        {
+            tracing::debug!("a connection closed early");
+        }
+    }
+    bail!("lost connection to pod")
+}
+
+/// `8080`, `80:8080`, `:8080`, and service port names.
+fn parse(spec: &str) -> anyhow::Result<(Option<u16>, String)> {
+    let (local, remote) = match spec.split_once(':') {
+        Some(("", remote)) => (Some(0), remote),
+        Some((local, remote)) => {
+            let local = local
+                .parse()
+                .with_context(|| format!("error parsing local port {local:?}"))?;
+            (Some(local), remote)
+        }
+        None => (spec.parse().ok(), spec),
+    };
+    if remote.is_empty() {
+        bail!("invalid port format '{spec}'");
+    }
+    Ok((local, remote.to_owned()))
+}
+
+/// The pod's port for what the user named: a number, a container port's name, or a Service's port.
+fn pod_port(service: Option<&Value>, pod: &Pod, word: &str) -> anyhow::Result<u16> {
+    let mut wanted = word.to_owned();
+    if let Some(service) = service {
+        let ports = service["spec"]["ports"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let port = ports
+            .iter()
+            .find(|port| port["port"].as_u64() == word.parse().ok() || port["name"] == word)
+            .with_context(|| format!("Service does not have a service port {word}"))?;
+        wanted = match &port["targetPort"] {
+            Value::String(name) => name.clone(),
+            Value::Null => port["port"].to_string(),
+            number => number.to_string(),
+        };
+    }
+    if let Ok(number) = wanted.parse() {
+        return Ok(number);
+    }
+    let containers = pod
+        .spec
+        .as_ref()
+        .map(|spec| spec.containers.as_slice())
+        .unwrap_or_default();
+    let named = containers
+        .iter()
+        .flat_map(|container| container.ports.iter().flatten())
+        .find(|port| port.name.as_deref() == Some(wanted.as_str()));
+    named
+        .and_then(|port| u16::try_from(port.container_port).ok())
+        .with_context(|| format!("the pod has no port named {wanted:?}"))
+}
+
+async fn accept(
+    listener: TcpListener,
+    port: u16,
+    input: Input,
+    connections: Connections,
+    next: Arc<AtomicU32>,
+) {
+    while let Ok((socket, _)) = listener.accept().await {
+        println!("Handling connection for {port}");
+        let id = next.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        connections.lock().insert(id, sender);
+        let (input, connections) = (input.clone(), connections.clone());
+        tokio::spawn(async move {
+            if let Err(error) = carry(socket, id, port, &input, receiver).await {
+                eprintln!("error forwarding port {port}: {error:#}");
+            }
+            connections.lock().remove(&id);
+        });
+    }
+}
+
+async fn carry(
+    socket: TcpStream,
+    connection: u32,
+    port: u16,
+    input: &Input,
+    mut frames: mpsc::Receiver<Frame>,
+) -> anyhow::Result<()> {
+    let frame = |data: Vec<u8>, end: bool| Frame {
+        channel: Channel::Data.into(),
+        data: data.into(),
+        end,
+        port: port.into(),
+        connection,
+    };
+    let (mut reader, mut writer) = socket.into_split();
+    // An empty frame opens the connection on the other side, also where the server speaks first.
+    input.send(frame(Vec::new(), false)).await;
+    let up = async {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let length = reader.read(&mut buffer).await.unwrap_or(0);
+            if !input
+                .send(frame(buffer[..length].to_vec(), length == 0))
+                .await
+                || length == 0
+            {
+                return;
+            }
+        }
+    };
+    let down = async {
+        while let Some(frame) = frames.recv().await {
+            if frame.channel() == Channel::Failure {
+                bail!("{}", String::from_utf8_lossy(&frame.data));
+            }
+            writer.write_all(&frame.data).await?;
+            if frame.end {
+                writer.shutdown().await?;
+                return Ok(());
+            }
+        }
+        Ok(())
+    };
+    let ((), result) = tokio::join!(up, down);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_specs() {
+        assert_eq!(parse("8080").unwrap(), (Some(8080), "8080".into()));
+        assert_eq!(parse("80:8080").unwrap(), (Some(80), "8080".into()));
+        assert_eq!(parse(":http").unwrap(), (Some(0), "http".into()));
+        assert!(parse("x:1").is_err() && parse("1:").is_err());
+    }
+}
