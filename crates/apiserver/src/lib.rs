@@ -29,6 +29,7 @@ pub mod kinds;
 pub mod kubelet;
 pub mod meta;
 pub mod metrics;
+pub mod openapi;
 pub mod paths;
 pub mod pipeline;
 pub mod request;

@@ -1,0 +1,206 @@
+//! Definitions as OpenAPI schemas.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use api::schema::{self, Field, List, Ty, TypeRow};
+use serde_json::{Map, Value, json};
+
+use super::descriptions;
+
+/// Which OpenAPI.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    V2,
+    V3,
+}
+
+const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+
+/// The schemas of one document: what was referred to, and what that refers to.
+pub struct Schemas {
+    dialect: Dialect,
+    done: BTreeMap<String, Value>,
+    todo: Vec<&'static TypeRow>,
+}
+
+impl Schemas {
+    pub fn new(dialect: Dialect) -> Self {
+        Self {
+            dialect,
+            done: BTreeMap::new(),
+            todo: Vec::new(),
+        }
+    }
+
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    fn link(&self, name: &str) -> Value {
+        let prefix = match self.dialect {
+            Dialect::V2 => "#/definitions/",
+            Dialect::V3 => "#/components/schemas/",
+        };
+        json!({ "$ref": format!("{prefix}{name}") })
+    }
+
+    /// A reference to a definition, which will be part of the document.
+    pub fn reference(&mut self, row: &'static TypeRow) -> Value {
+        if !self.done.contains_key(row.name) {
+            self.done.insert(row.name.to_owned(), Value::Null);
+            self.todo.push(row);
+        }
+        self.link(row.name)
+    }
+
+    /// A reference to the list of a kind.
+    pub fn list_reference(&mut self, row: &'static TypeRow) -> Value {
+        let name = format!("{}List", row.name);
+        if !self.done.contains_key(&name) {
+            let items = self.reference(row);
+            let metadata = schema::definition(LIST_META).map(|row| self.reference(row));
+            let mut list = json!({
+                "description": format!("{} is a list of {} objects.", short(&name), short(row.name)),
+                "type": "object",
+                "required": ["items"],
+                "properties": {
+                    "apiVersion": {"type": "string", "description": "Version of this representation of an object."},
+                    "kind": {"type": "string", "description": "What the object is."},
+                    "metadata": metadata,
+                    "items": {"type": "array", "items": items, "description": "The objects."},
+                },
+            });
+            if let Some((group, version, kind)) = row.resource {
+                list["x-kubernetes-group-version-kind"] =
+                    json!([{"group": group, "version": version, "kind": format!("{kind}List")}]);
+            }
+            self.done.insert(name.clone(), list);
+        }
+        self.link(&name)
+    }
+
+    /// Every schema of the document, by name.
+    pub fn finish(mut self) -> BTreeMap<String, Value> {
+        while let Some(row) = self.todo.pop() {
+            let schema = self.definition(row);
+            self.done.insert(row.name.to_owned(), schema);
+        }
+        self.done
+    }
+
+    fn definition(&mut self, row: &'static TypeRow) -> Value {
+        let mut schema = json!({ "type": "object" });
+        let short = row.name.trim_start_matches("io.k8s.");
+        if let Some(text) = DESCRIPTIONS.get(short) {
+            schema["description"] = text.as_str().into();
+        }
+        let required: Vec<&str> = row
+            .fields
+            .iter()
+            .filter(|field| field.required)
+            .map(|field| field.name)
+            .collect();
+        if !required.is_empty() {
+            schema["required"] = required.into();
+        }
+        let properties: Map<String, Value> = row
+            .fields
+            .iter()
+            .map(|field| (field.name.to_owned(), self.property(short, field)))
+            .collect();
+        if !properties.is_empty() {
+            schema["properties"] = properties.into();
+        }
+        if row.atomic {
+            schema["x-kubernetes-map-type"] = "atomic".into();
+        }
+        if let Some((group, version, kind)) = row.resource {
+            schema["x-kubernetes-group-version-kind"] =
+                json!([{"group": group, "version": version, "kind": kind}]);
+        }
+        schema
+    }
+
+    fn property(&mut self, owner: &str, field: &Field) -> Value {
+        let mut schema = self.ty(field.ty);
+        // Beside a reference nothing else may stand, in OpenAPI 3.0.
+        if schema.get("$ref").is_some() && self.dialect == Dialect::V3 {
+            schema = json!({ "allOf": [schema] });
+        }
+        if let Some(text) = DESCRIPTIONS.get(format!("{owner}.{}", field.name).as_str()) {
+            schema["description"] = text.as_str().into();
+        }
+        if let Some(default) = field
+            .default
+            .and_then(|json| serde_json::from_str(json).ok())
+        {
+            schema["default"] = default;
+        }
+        match field.list {
+            Some(List::Atomic) => schema["x-kubernetes-list-type"] = "atomic".into(),
+            Some(List::Set) => schema["x-kubernetes-list-type"] = "set".into(),
+            Some(List::Map(keys)) => {
+                schema["x-kubernetes-list-type"] = "map".into();
+                schema["x-kubernetes-list-map-keys"] = keys.into();
+            }
+            None => {}
+        }
+        if field.atomic {
+            schema["x-kubernetes-map-type"] = "atomic".into();
+        }
+        if let Some(strategy) = field.patch.text() {
+            schema["x-kubernetes-patch-strategy"] = strategy.into();
+        }
+        if let Some(key) = field.merge_key {
+            schema["x-kubernetes-patch-merge-key"] = key.into();
+        }
+        schema
+    }
+
+    fn ty(&mut self, ty: Ty) -> Value {
+        match ty {
+            Ty::String => json!({"type": "string"}),
+            Ty::Bytes => json!({"type": "string", "format": "byte"}),
+            Ty::Time | Ty::MicroTime => json!({"type": "string", "format": "date-time"}),
+            Ty::Int32 => json!({"type": "integer", "format": "int32"}),
+            Ty::Int64 => json!({"type": "integer", "format": "int64"}),
+            Ty::Number => json!({"type": "number", "format": "double"}),
+            Ty::Boolean => json!({"type": "boolean"}),
+            Ty::Quantity => self.scalar(
+                QUANTITY,
+                "Amount of a resource: a number with a suffix, as in 500m or 1Gi.",
+            ),
+            Ty::IntOrString => self.scalar(
+                INT_OR_STRING,
+                "A number, or a text such as 25% or the name of a port.",
+            ),
+            Ty::Any => json!({"type": "object"}),
+            Ty::Ref(_) => match ty.definition() {
+                Some(row) => self.reference(row),
+                None => json!({"type": "object"}),
+            },
+            Ty::Array(element) => json!({"type": "array", "items": self.ty(*element)}),
+            Ty::Map(value) => json!({"type": "object", "additionalProperties": self.ty(*value)}),
+        }
+    }
+
+    fn scalar(&mut self, name: &str, description: &str) -> Value {
+        let schema = match self.dialect {
+            Dialect::V2 => json!({"type": "string", "description": description}),
+            Dialect::V3 => {
+                json!({"oneOf": [{"type": "string"}, {"type": "number"}], "description": description})
+            }
+        };
+        self.done.insert(name.to_owned(), schema);
+        self.link(name)
+    }
+}
+
+static DESCRIPTIONS: LazyLock<BTreeMap<&'static str, String>> = LazyLock::new(descriptions::read);
+
+fn short(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
