@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::core::Core;
+use crate::openapi;
 use crate::request::Request;
 use crate::response::Response;
 
@@ -41,6 +42,8 @@ pub fn answer(
             body: core.metrics.encode(core).into(),
         }),
         "/api" | "/apis" => Ok(discovery::root(trimmed, accept)),
+        "/openapi/v2" | "/openapi/v3" => openapi_document(trimmed, accept),
+        _ if trimmed.starts_with("/openapi/v3/") => openapi_document(trimmed, accept),
         "/openid/v1/jwks" | "/.well-known/openid-configuration" => openid(core, trimmed),
         "" => json(
             json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics",
@@ -55,6 +58,31 @@ pub fn answer(
         }
         _ => discovery::group_or_version(trimmed).ok_or_else(ApiError::no_such_resource),
     }
+}
+
+/// OpenAPI is served as JSON; a client that takes only protobuf gets 406 and falls back.
+fn openapi_document(path: &str, accept: &str) -> Result<Response, ApiError> {
+    if accept.contains("proto-openapi") && !accept.contains("json") && !accept.contains("*/*") {
+        return Err(ApiError::not_acceptable(
+            "only the following media types are accepted: application/json",
+        ));
+    }
+    let body = match path.strip_prefix("/openapi/v3/") {
+        None if path == "/openapi/v2" => openapi::swagger(),
+        None => openapi::index(),
+        Some(rest) => {
+            let (group, version) = match rest.strip_prefix("apis/") {
+                Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
+                None => ("", rest.strip_prefix("api/").unwrap_or_default()),
+            };
+            openapi::document(group, version).ok_or_else(ApiError::no_such_resource)?
+        }
+    };
+    Ok(Response::Raw {
+        code: 200,
+        content_type: "application/json".to_owned(),
+        body,
+    })
 }
 
 fn version() -> serde_json::Value {
