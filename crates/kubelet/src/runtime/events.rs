@@ -76,7 +76,7 @@ async fn pump(inner: Weak<Inner>, containerd: Containerd) {
 
 /// Forwards events until the stream breaks (an error) or the runtime is gone.
 async fn forward(inner: &Weak<Inner>, containerd: &Containerd, pause: &mut Duration) -> Result<()> {
-    let filter = |topic: &str| format!("namespace=={},topic=={topic}", containerd.namespace());
+    let filter = |topic: &str| format!("namespace=={:?},topic=={topic:?}", containerd.namespace());
     let topics = ["/tasks/start", "/tasks/exit", "/tasks/oom", "/tasks/delete", PROBE_TOPIC];
     let request = SubscribeRequest { filters: topics.into_iter().map(filter).collect() };
     let lost = |status: tonic::Status| RuntimeError::from_status("subscribe to events", &status);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use containerd_client::services::v1::{Container, CreateTaskRequest, StartRequest, UpdateTaskRequest};
+use jiff::Timestamp;
 use prost_types::Any;
 use runtime::clock::{Clock, SystemClock};
 use tonic::{Code, Status};
@@ -33,6 +34,8 @@ impl Runtime {
         if container.labels.contains_key(record::EXIT) {
             return Err(RuntimeError::Start { id: id.to_string(), message: "it has already ended".to_string() });
         }
+        // Before the call: a short process has ended when it returns.
+        let started_at = SystemClock.now();
         let pid = match inner.task(&id.0).await?.map(|task| (task.state, task.pid)) {
             Some((TaskState::Running, pid)) => return Ok(pid),
             Some((TaskState::Stopped { .. }, _)) => {
@@ -43,7 +46,7 @@ impl Runtime {
         };
         match pid {
             Ok(pid) => {
-                inner.note_start(id.clone());
+                inner.note_start(id.clone(), started_at);
                 Ok(pid)
             }
             Err(error @ RuntimeError::Start { .. }) => {
@@ -135,11 +138,10 @@ impl Inner {
     }
 
     /// Writes down when a container was started; the caller need not wait for it.
-    fn note_start(self: &Arc<Self>, id: ContainerId) {
-        let started_at = SystemClock.now().to_string();
+    fn note_start(self: &Arc<Self>, id: ContainerId, started_at: Timestamp) {
         let inner = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = inner.set_label(&id.0, record::STARTED_AT, started_at).await {
+            if let Err(error) = inner.set_label(&id.0, record::STARTED_AT, started_at.to_string()).await {
                 tracing::warn!(container = %id, %error, "the container's start time could not be recorded");
             }
         });

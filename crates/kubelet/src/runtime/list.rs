@@ -15,7 +15,9 @@ use crate::cgroup::CgroupPath;
 impl Runtime {
     /// Every container of this node's namespace, running or not, oldest first.
     pub async fn list(&self) -> Result<Vec<ContainerStatus>> {
-        let (containers, tasks) = tokio::try_join!(self.inner.all_records(), self.inner.tasks())?;
+        // Tasks first: one that goes in between has left its exit in the record.
+        let tasks = self.inner.tasks().await?;
+        let containers = self.inner.all_records().await?;
         let tasks: HashMap<String, Task> = tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
         let mut found = Vec::with_capacity(containers.len());
         for container in containers {
@@ -29,10 +31,7 @@ impl Runtime {
     /// The containers of one pod, oldest first.
     pub async fn list_pod(&self, pod_uid: &str) -> Result<Vec<ContainerStatus>> {
         let containers = self.inner.records_of_pod(pod_uid).await?;
-        let looks = containers.iter().map(|container| async {
-            let task = self.inner.task(&container.id).await?;
-            Ok::<_, RuntimeError>(self.inner.status_of(container, task).await)
-        });
+        let looks = containers.iter().map(|container| self.inner.look_at(&container.id));
         let mut found: Vec<ContainerStatus> = futures::future::try_join_all(looks).await?.into_iter().flatten().collect();
         sort(&mut found);
         Ok(found)
@@ -40,9 +39,8 @@ impl Runtime {
 
     /// One container.
     pub async fn status(&self, id: &ContainerId) -> Result<ContainerStatus> {
-        let not_found = || RuntimeError::NotFound { id: id.to_string() };
-        let (container, task) = tokio::try_join!(self.inner.record(&id.0), self.inner.task(&id.0))?;
-        self.inner.status_of(&container.ok_or_else(not_found)?, task).await.ok_or_else(not_found)
+        let found = self.inner.look_at(&id.0).await?;
+        found.ok_or_else(|| RuntimeError::NotFound { id: id.to_string() })
     }
 }
 
@@ -51,6 +49,15 @@ fn sort(found: &mut [ContainerStatus]) {
 }
 
 impl Inner {
+    /// A container's status. The task is looked at first: if it goes in between, its exit is in the record.
+    async fn look_at(self: &Arc<Self>, id: &str) -> Result<Option<ContainerStatus>> {
+        let task = self.task(id).await?;
+        match self.record(id).await? {
+            Some(container) => Ok(self.status_of(&container, task).await),
+            None => Ok(None),
+        }
+    }
+
     /// containerd's record of a container.
     pub(super) async fn record(&self, id: &str) -> Result<Option<Container>> {
         match self.containerd.containers().get(GetContainerRequest { id: id.to_string() }).await {
