@@ -1,10 +1,20 @@
 //! Built-in admission, in Kubernetes' order: what may change an object before it is validated,
 //! and what may refuse it.
+//!
+//! Each plugin is a file: [`lifecycle`] (namespaces), `service_account`, `limits` (LimitRange),
+//! `defaults` (tolerations, storage class, taints of new nodes), `priority`, `node` (what a
+//! kubelet may touch), and escalation checks of RBAC. A plugin knows the cache and the request.
 
+mod defaults;
 mod lifecycle;
+mod limits;
+mod node;
+mod priority;
+mod service_account;
 
 use api::ApiError;
 use api::object::Object;
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 
 use crate::authz;
 use crate::core::Call;
@@ -24,8 +34,19 @@ impl Admission {
         object: &mut dyn Object,
         old: Option<&dyn Object>,
     ) -> Result<(), ApiError> {
-        if old.is_none() {
-            lifecycle::check(call, object).await?;
+        if old.is_some() {
+            return Ok(());
+        }
+        lifecycle::check(call, object).await?;
+        if let Some(pod) = object.downcast_mut::<Pod>() {
+            service_account::complete(call, pod).await?;
+            limits::complete(call, pod)?;
+            defaults::tolerations(pod);
+            priority::complete(call, pod).await?;
+        } else if let Some(claim) = object.downcast_mut::<PersistentVolumeClaim>() {
+            defaults::storage_class(call, claim);
+        } else if let Some(node) = object.downcast_mut::<Node>() {
+            defaults::taint(node);
         }
         Ok(())
     }
@@ -40,6 +61,10 @@ impl Admission {
         object: &dyn Object,
         old: Option<&dyn Object>,
     ) -> Result<(), ApiError> {
+        node::check(call, object, old)?;
+        if old.is_none() {
+            limits::check(call, object)?;
+        }
         authz::check_escalation(call, object, old).await
     }
 
@@ -52,6 +77,7 @@ impl Admission {
         call: Call<'_>,
         object: &dyn Object,
     ) -> Result<(), ApiError> {
+        node::check_delete(call, object)?;
         lifecycle::check_delete(call, object)
     }
 }

@@ -1,29 +1,67 @@
-//! Service addresses and node ports.
+//! Service addresses and node ports: each is a key of its own in the store, so that no two
+//! Services get the same one, whichever apiserver they come through.
+//!
+//! A write takes what it needs before it stores the Service and gives it back when it fails; what
+//! a crash leaves behind is found at start ([`repair`](Allocator::repair)).
 
-use api::ApiError;
+mod plan;
+mod repair;
+
+use std::net::IpAddr;
+
 use api::object::Object;
+use api::status::FieldError;
+use api::{ApiError, Kind};
+use bytes::Bytes;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use rand::RngExt;
+use store::{ListOptions, Outcome, Store};
 
+use self::plan::{Resource, wanted};
 use crate::core::Call;
+use crate::error::store_error;
 
-/// What was taken for an object that is not stored yet.
+/// Random candidates tried before the free ones are listed.
+const RANDOM_TRIES: usize = 16;
+/// The address of the cluster's DNS, as an offset from the range's start; only given on request.
+const DNS_OFFSET: u128 = 10;
+
+/// What a write has taken.
 #[derive(Debug, Default)]
-pub struct Claim {}
+pub struct Claim(Vec<Resource>);
 
 /// Hands out cluster IPs and node ports.
-#[derive(Debug, Default)]
-pub struct Allocator {}
+pub struct Allocator {
+    store: Store,
+    range: IpNet,
+    ports: (u16, u16),
+}
 
 impl Allocator {
+    pub fn new(store: Store, range: IpNet, ports: (u16, u16)) -> Self {
+        Self {
+            store,
+            range,
+            ports,
+        }
+    }
+
+    /// The address of the Service `kubernetes`.
+    pub fn first_address(&self) -> IpAddr {
+        plan::nth(&self.range, 1)
+    }
+
     /// Takes what a new object needs.
     ///
     /// # Errors
-    /// 422 when an address asked for is taken or out of range.
+    /// 422 when an address or port asked for is taken or out of range, 500 when none is left.
     pub async fn claim(
         &self,
-        _call: Call<'_>,
-        _object: &mut dyn Object,
+        call: Call<'_>,
+        object: &mut dyn Object,
     ) -> Result<Option<Claim>, ApiError> {
-        Ok(None)
+        self.claim_beyond(call, object, &[]).await
     }
 
     /// Takes what a changed object needs in addition.
@@ -32,19 +70,265 @@ impl Allocator {
     /// As [`claim`](Self::claim).
     pub async fn claim_update(
         &self,
-        _call: Call<'_>,
-        _new: &mut dyn Object,
-        _old: &dyn Object,
+        call: Call<'_>,
+        new: &mut dyn Object,
+        old: &dyn Object,
     ) -> Result<Option<Claim>, ApiError> {
-        Ok(None)
+        let held = old
+            .downcast_ref::<Service>()
+            .map(plan::held)
+            .unwrap_or_default();
+        self.claim_beyond(call, new, &held).await
+    }
+
+    async fn claim_beyond(
+        &self,
+        call: Call<'_>,
+        object: &mut dyn Object,
+        held: &[Resource],
+    ) -> Result<Option<Claim>, ApiError> {
+        let Some(service) = object.downcast_mut::<Service>() else {
+            return Ok(None);
+        };
+        let owner = owner(service);
+        let name = service.metadata.name.clone().unwrap_or_default();
+        let Some(spec) = service.spec.as_mut() else {
+            return Ok(None);
+        };
+        let mut claim = Claim::default();
+        match self.fill(spec, &owner, held, &mut claim).await {
+            Ok(()) => Ok(Some(claim)),
+            Err(failure) => {
+                self.release(Some(claim)).await;
+                Err(match failure {
+                    Failure::Field(error) => ApiError::invalid(call.row(), &name, &[error]),
+                    Failure::Api(error) => error,
+                })
+            }
+        }
+    }
+
+    async fn fill(
+        &self,
+        spec: &mut ServiceSpec,
+        owner: &str,
+        held: &[Resource],
+        claim: &mut Claim,
+    ) -> Result<(), Failure> {
+        for resource in wanted(spec) {
+            if held.contains(&resource) || claim.0.contains(&resource) {
+                continue;
+            }
+            self.check(spec, &resource)?;
+            if !self.take(&resource, owner).await? {
+                return Err(taken(spec, &resource));
+            }
+            claim.0.push(resource);
+        }
+        if plan::lacks_address(spec) {
+            let resource = self.free_address(owner).await?;
+            if let Resource::Address(address) = &resource {
+                spec.cluster_ip = Some(address.to_string());
+                spec.cluster_ips = Some(vec![address.to_string()]);
+            }
+            claim.0.push(resource);
+        }
+        for index in plan::ports_to_fill(spec) {
+            let resource = self.free_port(owner).await?;
+            if let Resource::Port(port) = resource {
+                plan::set_port(spec, index, port);
+            }
+            claim.0.push(resource);
+        }
+        Ok(())
+    }
+
+    fn check(&self, spec: &ServiceSpec, resource: &Resource) -> Result<(), FieldError> {
+        match resource {
+            Resource::Address(address) if !self.range.contains(address) => {
+                Err(FieldError::invalid(
+                    "spec.clusterIPs",
+                    spec.cluster_ips.clone().unwrap_or_default(),
+                    format!(
+                        "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. \
+                         The range of valid IPs is {}",
+                        self.range
+                    ),
+                ))
+            }
+            Resource::Port(port) if !(self.ports.0..=self.ports.1).contains(port) => {
+                Err(FieldError::invalid(
+                    plan::port_field(spec, *port),
+                    *port,
+                    format!(
+                        "provided port is not in the valid range. The range of valid ports is {}-{}",
+                        self.ports.0, self.ports.1
+                    ),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes one address or port. False: somebody has it.
+    async fn take(&self, resource: &Resource, owner: &str) -> Result<bool, ApiError> {
+        let value = plan::record(owner, jiff::Timestamp::now());
+        let outcome = self
+            .store
+            .create(resource.key(), Bytes::from(value))
+            .await
+            .map_err(|error| store_error(&error))?;
+        Ok(matches!(outcome, Outcome::Written(_)))
+    }
+
+    async fn free_address(&self, owner: &str) -> Result<Resource, ApiError> {
+        let size = plan::size(&self.range);
+        // The lower part is left to those who ask for an address, as upstream does.
+        let band = (size / 16).clamp(16, 256).min(size / 2);
+        for _ in 0..RANDOM_TRIES {
+            let offset = rand::rng().random_range(band..size.max(band + 1));
+            let resource = Resource::Address(plan::nth(&self.range, offset));
+            if offset < size && self.take(&resource, owner).await? {
+                return Ok(resource);
+            }
+        }
+        let used = self.used("clusterips/").await?;
+        for offset in (band..size)
+            .chain(2..band)
+            .filter(|offset| *offset != DNS_OFFSET)
+        {
+            let resource = Resource::Address(plan::nth(&self.range, offset));
+            if !used.contains(&resource.key()) && self.take(&resource, owner).await? {
+                return Ok(resource);
+            }
+        }
+        Err(ApiError::internal(
+            "failed to allocate a serviceIP: range is full",
+        ))
+    }
+
+    async fn free_port(&self, owner: &str) -> Result<Resource, ApiError> {
+        let (from, to) = self.ports;
+        for _ in 0..RANDOM_TRIES {
+            let resource = Resource::Port(rand::rng().random_range(from..=to));
+            if self.take(&resource, owner).await? {
+                return Ok(resource);
+            }
+        }
+        let used = self.used("nodeports/").await?;
+        for port in from..=to {
+            let resource = Resource::Port(port);
+            if !used.contains(&resource.key()) && self.take(&resource, owner).await? {
+                return Ok(resource);
+            }
+        }
+        Err(ApiError::internal(
+            "failed to allocate a nodePort: range is full",
+        ))
+    }
+
+    async fn used(&self, kind: &str) -> Result<std::collections::HashSet<Bytes>, ApiError> {
+        let prefix = Bytes::from(format!("{}{kind}", plan::PREFIX));
+        let listing = self
+            .store
+            .list(ListOptions {
+                prefix,
+                ..ListOptions::default()
+            })
+            .await
+            .map_err(|error| store_error(&error))?;
+        Ok(listing.entries.into_iter().map(|entry| entry.key).collect())
     }
 
     /// Gives back what a write that failed had taken.
-    pub async fn release(&self, _claim: Option<Claim>) {}
+    pub async fn release(&self, claim: Option<Claim>) {
+        for resource in claim.unwrap_or_default().0 {
+            self.give_back(&resource).await;
+        }
+    }
 
     /// Gives back what a changed object no longer uses.
-    pub async fn release_replaced(&self, _new: &dyn Object, _old: &dyn Object) {}
+    pub async fn release_replaced(&self, new: &dyn Object, old: &dyn Object) {
+        let (Some(new), Some(old)) = (new.downcast_ref::<Service>(), old.downcast_ref::<Service>())
+        else {
+            return;
+        };
+        let kept = plan::held(new);
+        for resource in plan::held(old)
+            .iter()
+            .filter(|resource| !kept.contains(resource))
+        {
+            self.give_back(resource).await;
+        }
+    }
 
     /// Gives back what a deleted object used.
-    pub async fn release_object(&self, _object: &dyn Object) {}
+    pub async fn release_object(&self, object: &dyn Object) {
+        let Some(service) = object.downcast_ref::<Service>() else {
+            return;
+        };
+        for resource in plan::held(service) {
+            self.give_back(&resource).await;
+        }
+    }
+
+    async fn give_back(&self, resource: &Resource) {
+        let key = resource.key();
+        let released = async {
+            let Some(entry) = self.store.get(key.clone()).await?.entry else {
+                return Ok(());
+            };
+            // A conflict means that somebody else has just done the same.
+            self.store.delete(key, entry.mod_revision).await.map(drop)
+        };
+        if let Err(error) = released.await {
+            let error: store::Error = error;
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                ?resource,
+                "not given back; the next start does it"
+            );
+        }
+    }
+}
+
+enum Failure {
+    Field(FieldError),
+    Api(ApiError),
+}
+
+impl From<FieldError> for Failure {
+    fn from(error: FieldError) -> Self {
+        Self::Field(error)
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self::Api(error)
+    }
+}
+
+fn taken(spec: &ServiceSpec, resource: &Resource) -> Failure {
+    Failure::Field(match resource {
+        Resource::Address(address) => FieldError::invalid(
+            "spec.clusterIPs",
+            spec.cluster_ips.clone().unwrap_or_default(),
+            format!("failed to allocate IP {address}: provided IP is already allocated"),
+        ),
+        Resource::Port(port) => FieldError::invalid(
+            plan::port_field(spec, *port),
+            *port,
+            "provided port is already allocated",
+        ),
+    })
+}
+
+fn owner(service: &Service) -> String {
+    debug_assert_eq!(Object::row(service), Service::ROW);
+    format!(
+        "{}/{}",
+        service.metadata.namespace.as_deref().unwrap_or_default(),
+        service.metadata.name.as_deref().unwrap_or_default()
+    )
 }

@@ -1,8 +1,8 @@
 //! The objects that the system itself needs, written at start where they are missing.
 
+pub mod endpoints;
+mod priorities;
 mod roles;
-
-use std::net::IpAddr;
 
 use api::ApiError;
 use api::object::Object;
@@ -22,7 +22,7 @@ pub fn system_user() -> User {
 ///
 /// # Errors
 /// When the store fails or refuses an object.
-pub async fn reconcile(core: &Core, _advertise: IpAddr) -> Result<(), ApiError> {
+pub async fn reconcile(core: &Core) -> Result<(), ApiError> {
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some(name.to_owned());
@@ -31,7 +31,9 @@ pub async fn reconcile(core: &Core, _advertise: IpAddr) -> Result<(), ApiError> 
         });
         create_missing(core, Box::new(namespace)).await?;
     }
-    roles::reconcile(core).await
+    priorities::reconcile(core).await?;
+    roles::reconcile(core).await?;
+    core.allocator.repair(&core.cache, core.clock.now()).await
 }
 
 /// Creates `object` as the system, unless it exists.

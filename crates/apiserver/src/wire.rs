@@ -1,6 +1,6 @@
 //! Builds the server's parts out of the flags, in the order in which they need each other.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::admission::Admission;
 use crate::allocate::Allocator;
 use crate::authn::{ServiceAccountTokens, TokenConfig};
 use crate::authz::Rbac;
-use crate::bootstrap;
+use crate::bootstrap::{self, endpoints::Advertised};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::core::Core;
@@ -37,24 +37,30 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     let (store, embedded) = open_store(config, &shutdown).await?;
     let core = Arc::new(Core {
         cache: Cache::start(store.clone(), shutdown.clone()),
+        allocator: Allocator::new(
+            store.clone(),
+            config.service_cluster_ip_range,
+            config.service_node_port_range,
+        ),
         store,
         clock: runtime::clock::system(),
         rbac: Rbac::default(),
         admission: Admission::default(),
-        allocator: Allocator::default(),
         tokens: tokens(config)?,
         kubelets: Kubelets::new(kubelet_tls(config)?),
         metrics: Metrics::default(),
     });
     core.cache.loaded().await;
-    bootstrap::reconcile(
-        &core,
-        config
-            .advertise_address
-            .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-    )
-    .await
-    .context("the system's own objects cannot be written")?;
+    bootstrap::reconcile(&core)
+        .await
+        .context("the system's own objects cannot be written")?;
+    let own = Advertised {
+        address: advertised(config)?,
+        port: listener.local_addr()?.port(),
+    };
+    bootstrap::endpoints::keep(&core, own, embedded.is_some(), shutdown.clone())
+        .await
+        .context("the kubernetes Service")?;
     let pipeline = pipeline(core.clone());
     server::serve(listener, tls, core, pipeline, embedded, shutdown)
 }
@@ -165,4 +171,22 @@ fn kubelet_tls(config: &Config) -> anyhow::Result<KubeletTls> {
         .map(read)
         .transpose()?;
     Ok(KubeletTls { ca_pem, key_pair })
+}
+
+/// The address that others reach this machine at: as told, or that of the default route.
+fn advertised(config: &Config) -> anyhow::Result<IpAddr> {
+    if let Some(address) = config.advertise_address {
+        return Ok(address);
+    }
+    if !config.bind_address.is_unspecified() {
+        return Ok(config.bind_address);
+    }
+    // Nothing is sent: connecting a UDP socket only looks the route up.
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let routed = socket
+        .connect("192.0.2.1:9")
+        .and_then(|()| socket.local_addr());
+    Ok(routed
+        .context("give --advertise-address: this machine has no default route")?
+        .ip())
 }

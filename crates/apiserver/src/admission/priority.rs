@@ -1,0 +1,83 @@
+//! Priority: the number behind a pod's PriorityClass
+//! (`k8s.io/kubernetes/plugin/pkg/admission/priority`).
+
+use api::{ApiError, Kind};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+
+use crate::cache::Filter;
+use crate::core::Call;
+use crate::scan;
+
+/// Sets the pod's priority and preemption policy.
+///
+/// # Errors
+/// 403 for a class that does not exist, or a number that is not the class's.
+pub async fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let Some(spec) = pod.spec.as_mut() else {
+        return Ok(());
+    };
+    let asked = spec.priority_class_name.as_deref().unwrap_or_default();
+    let class = if asked.is_empty() {
+        default_class(call)
+    } else {
+        let found = call.core.find(PriorityClass::ROW, asked).await?;
+        let version = found.ok_or_else(|| {
+            ApiError::forbidden(
+                call.row(),
+                &name,
+                format!("no PriorityClass with name {asked} was found"),
+            )
+        })?;
+        Some(PriorityClass::decode(&version.json).map_err(ApiError::internal)?)
+    };
+    let value = class.as_ref().map_or(0, value_of);
+    let policy = class
+        .as_ref()
+        .and_then(|class| class.preemption_policy.clone());
+    let policy = policy.unwrap_or_else(|| "PreemptLowerPriority".to_owned());
+    if let Some(own) = spec.priority.filter(|own| *own != value) {
+        return Err(ApiError::forbidden(
+            call.row(),
+            &name,
+            format!(
+                "the integer value of priority ({own}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"
+            ),
+        ));
+    }
+    if let Some(own) = spec
+        .preemption_policy
+        .as_ref()
+        .filter(|own| **own != policy)
+    {
+        return Err(ApiError::forbidden(
+            call.row(),
+            &name,
+            format!(
+                "the string value of PreemptionPolicy ({own}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name"
+            ),
+        ));
+    }
+    if asked.is_empty() {
+        spec.priority_class_name = class.and_then(|class| class.metadata.name);
+    }
+    spec.priority = Some(value);
+    spec.preemption_policy = Some(policy);
+    Ok(())
+}
+
+fn value_of(class: &PriorityClass) -> i32 {
+    class.value.unwrap_or_default()
+}
+
+/// The global default; of several, the one of the least value.
+fn default_class(call: Call<'_>) -> Option<PriorityClass> {
+    let filter = Filter::everything(PriorityClass::ROW, "");
+    let classes = call.core.cache.resource(PriorityClass::ROW).list(&filter);
+    classes
+        .iter()
+        .filter(|version| scan::at_path(&version.json, "globalDefault") == Some(b"true"))
+        .filter_map(|version| PriorityClass::decode(&version.json).ok())
+        .min_by_key(value_of)
+}

@@ -1,0 +1,150 @@
+//! ServiceAccount: every pod runs as one, with its token mounted
+//! (`k8s.io/kubernetes/plugin/pkg/admission/serviceaccount`).
+
+use std::time::Duration;
+
+use api::{ApiError, Kind};
+use k8s_openapi::api::core::v1::{
+    ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath,
+    ObjectFieldSelector, Pod, ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection,
+    Volume, VolumeMount, VolumeProjection,
+};
+
+use crate::core::Call;
+use crate::meta::random_suffix;
+
+const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+const DEFAULT: &str = "default";
+/// Validity of mounted tokens: an hour, and 7 seconds by which they are told from others.
+const TOKEN_SECONDS: i64 = 3_607;
+/// The default account of a new namespace is made by a controller: how long it is waited for.
+const ATTEMPTS: usize = 10;
+const PAUSE: Duration = Duration::from_millis(150);
+/// Pods that a kubelet made from a file have no account.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Gives the pod its account, the account's pull secrets, and a token.
+///
+/// # Errors
+/// 403 when the account does not exist.
+pub async fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
+    let mirror = pod
+        .metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|all| all.contains_key(MIRROR));
+    let pod_name = pod.metadata.name.clone().unwrap_or_default();
+    let Some(spec) = pod.spec.as_mut().filter(|_| !mirror) else {
+        return Ok(());
+    };
+    let name = spec.service_account_name.get_or_insert_default();
+    if name.is_empty() {
+        *name = DEFAULT.to_owned();
+    }
+    let name = name.clone();
+    let account = find(call, &name).await?.ok_or_else(|| {
+        let namespace = &call.target.namespace;
+        ApiError::forbidden(
+            call.row(),
+            &pod_name,
+            format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"),
+        )
+    })?;
+    let automount = spec
+        .automount_service_account_token
+        .or(account.automount_service_account_token)
+        .unwrap_or(true);
+    if spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty) {
+        spec.image_pull_secrets = account.image_pull_secrets;
+    }
+    if !automount {
+        return Ok(());
+    }
+    let volume_name = format!("kube-api-access-{}", random_suffix());
+    let mut mounted = false;
+    let init = spec.init_containers.iter_mut().flatten();
+    for container in init.chain(spec.containers.iter_mut()) {
+        mounted |= mount(container, &volume_name);
+    }
+    if mounted {
+        spec.volumes
+            .get_or_insert_default()
+            .push(volume(volume_name));
+    }
+    Ok(())
+}
+
+async fn find(call: Call<'_>, name: &str) -> Result<Option<ServiceAccount>, ApiError> {
+    let key = format!("{}/{name}", call.target.namespace);
+    let attempts = if name == DEFAULT { ATTEMPTS } else { 1 };
+    for attempt in 0..attempts {
+        if attempt > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        if let Some(version) = call.core.find(ServiceAccount::ROW, &key).await? {
+            return ServiceAccount::decode(&version.json)
+                .map(Some)
+                .map_err(ApiError::internal);
+        }
+    }
+    Ok(None)
+}
+
+fn mount(container: &mut Container, volume: &str) -> bool {
+    let mounts = container.volume_mounts.get_or_insert_default();
+    if mounts.iter().any(|mount| mount.mount_path == MOUNT_PATH) {
+        return false;
+    }
+    mounts.push(VolumeMount {
+        name: volume.to_owned(),
+        mount_path: MOUNT_PATH.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    });
+    true
+}
+
+fn volume(name: String) -> Volume {
+    let token = VolumeProjection {
+        service_account_token: Some(ServiceAccountTokenProjection {
+            path: "token".to_owned(),
+            expiration_seconds: Some(TOKEN_SECONDS),
+            ..ServiceAccountTokenProjection::default()
+        }),
+        ..VolumeProjection::default()
+    };
+    let authority = VolumeProjection {
+        config_map: Some(ConfigMapProjection {
+            name: "kube-root-ca.crt".to_owned().into(),
+            items: Some(vec![KeyToPath {
+                key: "ca.crt".to_owned(),
+                path: "ca.crt".to_owned(),
+                ..KeyToPath::default()
+            }]),
+            optional: None,
+        }),
+        ..VolumeProjection::default()
+    };
+    let namespace = VolumeProjection {
+        downward_api: Some(DownwardAPIProjection {
+            items: Some(vec![DownwardAPIVolumeFile {
+                path: "namespace".to_owned(),
+                field_ref: Some(ObjectFieldSelector {
+                    api_version: Some("v1".to_owned()),
+                    field_path: "metadata.namespace".to_owned(),
+                }),
+                ..DownwardAPIVolumeFile::default()
+            }]),
+        }),
+        ..VolumeProjection::default()
+    };
+    Volume {
+        name,
+        projected: Some(ProjectedVolumeSource {
+            default_mode: Some(0o644),
+            sources: Some(vec![token, authority, namespace]),
+            ..ProjectedVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}

@@ -1,0 +1,213 @@
+//! What a Service uses, and where that is recorded. Pure.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytes::Bytes;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::kinds::service::{has_cluster_ip, has_health_check_port, has_node_ports, is_headless};
+
+/// Where allocations are recorded.
+pub const PREFIX: &str = "/registry/ranges/";
+
+/// Something that only one Service can have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resource {
+    Address(IpAddr),
+    Port(u16),
+}
+
+impl Resource {
+    /// The key of its record.
+    pub fn key(&self) -> Bytes {
+        match self {
+            Self::Address(address) => format!("{PREFIX}clusterips/{address}").into(),
+            Self::Port(port) => format!("{PREFIX}nodeports/{port}").into(),
+        }
+    }
+
+    /// The resource that a key records.
+    pub fn of_key(key: &[u8]) -> Option<Self> {
+        let rest = std::str::from_utf8(key).ok()?.strip_prefix(PREFIX)?;
+        match rest.split_once('/')? {
+            ("clusterips", address) => address.parse().ok().map(Self::Address),
+            ("nodeports", port) => port.parse().ok().map(Self::Port),
+            _ => None,
+        }
+    }
+}
+
+/// A record: whose it is, and since when (seconds since 1970).
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Record {
+    pub service: String,
+    pub since: i64,
+}
+
+pub fn record(owner: &str, now: Timestamp) -> Vec<u8> {
+    let record = Record {
+        service: owner.to_owned(),
+        since: now.as_second(),
+    };
+    serde_json::to_vec(&record).expect("a record is plain data")
+}
+
+/// Addresses and ports that the spec names.
+pub fn wanted(spec: &ServiceSpec) -> Vec<Resource> {
+    let mut all = Vec::new();
+    if has_cluster_ip(spec) && !is_headless(spec) {
+        let addresses = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+        for address in addresses.filter_map(|address| address.parse().ok()) {
+            push_new(&mut all, Resource::Address(address));
+        }
+    }
+    let mut ports: Vec<i32> = Vec::new();
+    if has_node_ports(spec) {
+        ports.extend(
+            spec.ports
+                .iter()
+                .flatten()
+                .filter_map(|port| port.node_port),
+        );
+    }
+    if has_health_check_port(spec) {
+        ports.extend(spec.health_check_node_port);
+    }
+    for port in ports
+        .into_iter()
+        .filter_map(|port| u16::try_from(port).ok())
+        .filter(|port| *port > 0)
+    {
+        push_new(&mut all, Resource::Port(port));
+    }
+    all
+}
+
+fn push_new(all: &mut Vec<Resource>, resource: Resource) {
+    if !all.contains(&resource) {
+        all.push(resource);
+    }
+}
+
+/// What a stored Service has.
+pub fn held(service: &Service) -> Vec<Resource> {
+    service.spec.as_ref().map(wanted).unwrap_or_default()
+}
+
+/// Whether the Service needs an address that it does not name.
+pub fn lacks_address(spec: &ServiceSpec) -> bool {
+    has_cluster_ip(spec)
+        && !is_headless(spec)
+        && spec.cluster_ip.as_deref().unwrap_or_default().is_empty()
+}
+
+/// A port of the spec that needs a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortSlot {
+    Port(usize),
+    HealthCheck,
+}
+
+/// The ports that need a number. Ports of one number under several protocols share theirs.
+pub fn ports_to_fill(spec: &ServiceSpec) -> Vec<PortSlot> {
+    let mut slots = Vec::new();
+    let allocates = spec.type_.as_deref() != Some("LoadBalancer")
+        || spec.allocate_load_balancer_node_ports != Some(false);
+    if has_node_ports(spec) && allocates {
+        let ports = spec.ports.iter().flatten().enumerate();
+        slots.extend(
+            ports
+                .filter(|(_, port)| port.node_port.unwrap_or_default() == 0)
+                .map(|(index, _)| PortSlot::Port(index)),
+        );
+    }
+    if has_health_check_port(spec) && spec.health_check_node_port.unwrap_or_default() == 0 {
+        slots.push(PortSlot::HealthCheck);
+    }
+    slots
+}
+
+pub fn set_port(spec: &mut ServiceSpec, slot: PortSlot, number: u16) {
+    match slot {
+        PortSlot::HealthCheck => spec.health_check_node_port = Some(number.into()),
+        PortSlot::Port(index) => {
+            if let Some(port) = spec.ports.as_mut().and_then(|ports| ports.get_mut(index)) {
+                port.node_port = Some(number.into());
+            }
+        }
+    }
+}
+
+/// The field that names a node port.
+pub fn port_field(spec: &ServiceSpec, number: u16) -> String {
+    let index = spec
+        .ports
+        .iter()
+        .flatten()
+        .position(|port| port.node_port == Some(number.into()));
+    match index {
+        Some(index) => format!("spec.ports[{index}].nodePort"),
+        None => "spec.healthCheckNodePort".to_owned(),
+    }
+}
+
+/// Addresses of a range that can be given: without the network's own and the broadcast address.
+pub fn size(range: &IpNet) -> u128 {
+    let bits = u32::from(range.max_prefix_len() - range.prefix_len()).min(64);
+    (1_u128 << bits).saturating_sub(1)
+}
+
+/// The `offset`th address of a range.
+pub fn nth(range: &IpNet, offset: u128) -> IpAddr {
+    match range.network() {
+        IpAddr::V4(start) => {
+            let offset = u32::try_from(offset).unwrap_or(u32::MAX);
+            Ipv4Addr::from(u32::from(start).wrapping_add(offset)).into()
+        }
+        IpAddr::V6(start) => Ipv6Addr::from(u128::from(start).wrapping_add(offset)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ServicePort;
+
+    use super::*;
+
+    #[test]
+    fn ranges_are_counted_without_their_ends() {
+        let range: IpNet = "10.96.0.0/12".parse().unwrap();
+        assert_eq!(size(&range), (1 << 20) - 1);
+        assert_eq!(nth(&range, 1).to_string(), "10.96.0.1");
+        assert_eq!(size(&"10.0.0.0/30".parse().unwrap()), 3);
+    }
+
+    #[test]
+    fn what_a_service_holds_and_lacks() {
+        let port = |number, node_port| ServicePort {
+            port: number,
+            node_port,
+            ..Default::default()
+        };
+        let mut spec = ServiceSpec {
+            type_: Some("NodePort".to_owned()),
+            ports: Some(vec![port(80, Some(30_080)), port(443, None)]),
+            ..ServiceSpec::default()
+        };
+        assert_eq!(wanted(&spec), [Resource::Port(30_080)]);
+        assert!(lacks_address(&spec));
+        assert_eq!(ports_to_fill(&spec), [PortSlot::Port(1)]);
+        set_port(&mut spec, PortSlot::Port(1), 31_000);
+        assert!(ports_to_fill(&spec).is_empty());
+        spec.cluster_ip = Some("None".to_owned());
+        assert!(!lacks_address(&spec));
+        spec.type_ = Some("ExternalName".to_owned());
+        assert!(wanted(&spec).is_empty());
+        for resource in [Resource::Port(1), Resource::Address("::1".parse().unwrap())] {
+            assert_eq!(Resource::of_key(&resource.key()), Some(resource));
+        }
+    }
+}
