@@ -6,6 +6,7 @@
 //! - [`informer`]: the present state and then every change of a kind, for ever, as the events that
 //!   `kube-runtime`'s stores and controllers take.
 //! - [`changes`]: the same as plain set and remove, for consumers with an index of their own.
+//! - [`mirror`]: a local copy of a kind, reduced to what its owner needs.
 //! - [`events`]: Kubernetes Events about what a component did.
 //! - [`leader`]: one of several replicas acts, by Lease.
 //!
@@ -18,6 +19,7 @@ pub mod error;
 pub mod events;
 pub mod informer;
 pub mod leader;
+pub mod mirror;
 mod typed;
 
 use rpc::api_v1::resources_client::ResourcesClient;

@@ -2,8 +2,8 @@
 //! it arrives, so that ten thousand Services cost a few megabytes.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
+use client::mirror::Name;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -18,9 +18,6 @@ const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 /// A Service with this label is another proxy's.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-
-/// `namespace/name`.
-pub type Name = Arc<str>;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
@@ -98,13 +95,6 @@ pub struct HostPort {
     pub protocol: Protocol,
     pub host_port: u16,
     pub container_port: u16,
-}
-
-/// `namespace/name` of an object.
-pub fn name(metadata: &ObjectMeta) -> Name {
-    let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    let name = metadata.name.as_deref().unwrap_or_default();
-    format!("{namespace}/{name}").into()
 }
 
 fn label<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use client::mirror::Name;
+
 use super::{Elements, Place, endpoints_of};
-use crate::model::Name;
 use crate::nft::Family;
 use crate::table::{Chain, Data, Endpoint, Key, LOCAL_SLOTS, Target};
 
