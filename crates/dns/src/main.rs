@@ -1,1 +1,84 @@
-fn main() {}
+//! `skiff-dns`: flags, wiring, shutdown. The work is in the library.
+
+mod config;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use clap::Parser;
+use client::Client;
+use dns::address::Addresses;
+use dns::forward::Forwarder;
+use dns::handler::Handler;
+use dns::observe;
+use dns::records::Records;
+use dns::zone::Zone;
+use hickory_server::Server;
+use runtime::health::{self, Health};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+
+/// A query is microseconds of work.
+const WORKERS: usize = 2;
+/// A TCP client that says nothing for so long is hung up on.
+const TCP_IDLE: Duration = Duration::from_secs(10);
+/// Responses that wait for one TCP client.
+const TCP_RESPONSES: usize = 64;
+
+fn main() -> ExitCode {
+    let config = Config::parse();
+    let log_level = config.common.log_level.clone();
+    runtime::start::run(&log_level, WORKERS, |shutdown| serve(config, shutdown))
+}
+
+async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let client = Client::new(&client::Config::from_file(&config.kubeconfig, None)?)?;
+    let upstreams = config.upstreams()?;
+    if upstreams.is_empty() {
+        tracing::warn!("no upstream server: only the cluster's own names will be known");
+    }
+    let zone =
+        Zone::new(&config.cluster_domain, config.listen.clone()).context("--cluster-domain")?;
+    let now_s = runtime::clock::system().now().as_second();
+    // Serial numbers are compared modulo 2^32.
+    let serial = u32::try_from(now_s.rem_euclid(1 << 32)).context("the clock")?;
+    let records = Arc::new(ArcSwap::from_pointee(Records::starting_at(serial)));
+
+    let state = Health::new(&["synced"]);
+    if let Some(address) = config.common.health_bind_address {
+        health::serve(address, state.clone(), shutdown.clone()).await?;
+    }
+    tokio::spawn(observe::run(
+        observe::events(&client),
+        records.clone(),
+        state.clone(),
+    ));
+    tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        // Before that, names that exist would be denied.
+        () = state.ready() => {}
+    }
+
+    let addresses = Addresses::add(&config.listen).await?;
+    let mut server = Server::new(Handler::new(zone, records, Forwarder::new(upstreams)));
+    for ip in &config.listen {
+        let at = (*ip, config.port);
+        let listening = || format!("listen at {ip}, port {}", config.port);
+        server.register_socket(UdpSocket::bind(at).await.with_context(listening)?);
+        let listener = TcpListener::bind(at).await.with_context(listening)?;
+        server.register_listener(listener, TCP_IDLE, TCP_RESPONSES);
+    }
+    tracing::info!(listen = ?config.listen, "ready");
+    runtime::notify::ready();
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        ended = server.block_until_done() => ended,
+    };
+    addresses.remove().await?;
+    ended.context("the server ended")
+}

@@ -1,0 +1,136 @@
+//! Questions about names outside the cluster go to the upstream servers, in the order given, each with a timeout; the
+//! server that answered last is asked first. A fresh socket and id for every question make answers hard to forge.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Each server is asked this often.
+const ROUNDS: usize = 2;
+/// Questions under way; further ones fail at once.
+const CONCURRENCY_MAX: usize = 512;
+/// Answers of this size pass all networks in one piece (the value agreed on at DNS Flag Day 2020).
+pub const PAYLOAD_MAX: u16 = 1232;
+
+/// Why a question could not be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    #[error("there is no upstream server")]
+    NoUpstream,
+    #[error("{CONCURRENCY_MAX} questions are waiting for upstream servers already")]
+    Busy,
+    #[error("no upstream server answered")]
+    NoAnswer(#[source] io::Error),
+}
+
+/// The upstream servers.
+pub struct Forwarder {
+    upstreams: Vec<SocketAddr>,
+    /// The index of the server that answered last.
+    preferred: AtomicUsize,
+    permits: Semaphore,
+}
+
+impl Forwarder {
+    pub fn new(upstreams: Vec<SocketAddr>) -> Self {
+        Self {
+            upstreams,
+            preferred: AtomicUsize::new(0),
+            permits: Semaphore::new(CONCURRENCY_MAX),
+        }
+    }
+
+    /// What the upstream servers say about the question. `tcp` asks for an answer of any size.
+    pub async fn ask(
+        &self,
+        query: &Query,
+        dnssec: bool,
+        tcp: bool,
+    ) -> Result<Message, ForwardError> {
+        let _permit = self.permits.try_acquire().map_err(|_| ForwardError::Busy)?;
+        let count = self.upstreams.len();
+        let first = self.preferred.load(Ordering::Relaxed);
+        let mut failure = None;
+        for turn in 0..count * ROUNDS {
+            let index = (first + turn) % count;
+            let upstream = self.upstreams[index];
+            let asked = tokio::time::timeout(TIMEOUT, ask_one(upstream, query, dnssec, tcp)).await;
+            match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(message) => {
+                    self.preferred.store(index, Ordering::Relaxed);
+                    return Ok(message);
+                }
+                Err(error) => {
+                    tracing::debug!(%upstream, %error, "an upstream server did not answer");
+                    failure = Some(error);
+                }
+            }
+        }
+        Err(failure.map_or(ForwardError::NoUpstream, ForwardError::NoAnswer))
+    }
+}
+
+async fn ask_one(
+    upstream: SocketAddr,
+    query: &Query,
+    dnssec: bool,
+    tcp: bool,
+) -> io::Result<Message> {
+    let mut question = Message::new(rand::random(), MessageType::Query, OpCode::Query);
+    question.metadata.recursion_desired = true;
+    question.add_query(query.clone());
+    let mut edns = Edns::new();
+    edns.set_max_payload(PAYLOAD_MAX).set_dnssec_ok(dnssec);
+    question.set_edns(edns);
+    let bytes = question.to_vec().map_err(io::Error::other)?;
+    match tcp {
+        true => ask_tcp(upstream, &question, &bytes).await,
+        false => ask_udp(upstream, &question, &bytes).await,
+    }
+}
+
+async fn ask_udp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> io::Result<Message> {
+    let any: IpAddr = match upstream {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(upstream).await?;
+    socket.send(bytes).await?;
+    let mut buffer = vec![0; usize::from(u16::MAX)];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        // What does not belong to the question is from somebody else, or late.
+        if let Some(message) = accept(question, &buffer[..length]) {
+            return Ok(message);
+        }
+    }
+}
+
+async fn ask_tcp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> io::Result<Message> {
+    let mut stream = TcpStream::connect(upstream).await?;
+    let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
+    let mut framed = length.to_be_bytes().to_vec();
+    framed.extend(bytes);
+    stream.write_all(&framed).await?;
+    let length = stream.read_u16().await?;
+    let mut buffer = vec![0; usize::from(length)];
+    stream.read_exact(&mut buffer).await?;
+    accept(question, &buffer).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The message, if it is the response to the question.
+fn accept(question: &Message, bytes: &[u8]) -> Option<Message> {
+    let message = Message::from_vec(bytes).ok()?;
+    let is_response = message.metadata.message_type == MessageType::Response
+        && message.metadata.id == question.metadata.id
+        && message.queries == question.queries;
+    is_response.then_some(message)
+}

@@ -1,0 +1,226 @@
+//! The snapshot that questions are answered from.
+//!
+//! It is spread over shards that snapshots share: publishing one after a change copies the one or two shards that
+//! changed, not ten thousand Services.
+
+use std::borrow::Borrow;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use client::mirror::Name;
+
+use crate::model::{Endpoint, Port, Service, Slice};
+
+const SHARDS: usize = 64;
+
+/// A map in shards; cloning it copies no entry.
+#[derive(Clone, Debug)]
+pub struct Shards<K, V>(Vec<Arc<HashMap<K, V>>>);
+
+impl<K, V> Default for Shards<K, V> {
+    fn default() -> Self {
+        Self((0..SHARDS).map(|_| Arc::new(HashMap::new())).collect())
+    }
+}
+
+impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
+    fn shard<Q: Hash + ?Sized>(key: &Q) -> usize {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
+        usize::try_from(hash % SHARDS as u64).expect("below the number of shards")
+    }
+
+    pub fn get<Q>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.0[Self::shard(key)].get(key)
+    }
+
+    /// Sets or (with none) removes an entry.
+    fn set(&mut self, key: K, value: Option<V>) {
+        let shard = Arc::make_mut(&mut self.0[Self::shard(&key)]);
+        match value {
+            Some(value) => drop(shard.insert(key, value)),
+            None => drop(shard.remove(&key)),
+        }
+    }
+}
+
+/// What a Service's name leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    ClusterIp { ips: Vec<IpAddr>, ports: Vec<Port> },
+    Headless(Vec<Backend>),
+    ExternalName(Box<str>),
+}
+
+/// An endpoint of a headless Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Backend {
+    /// The label of its own name below the Service's.
+    pub label: Box<str>,
+    pub ip: IpAddr,
+    pub ports: Vec<Port>,
+}
+
+/// Who has an address: the Service, or an endpoint of it by its label.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holder {
+    pub service: Name,
+    pub label: Option<Box<str>>,
+}
+
+/// All records of Services.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    services: Shards<Name, Arc<Entry>>,
+    holders: Shards<IpAddr, Arc<BTreeSet<Holder>>>,
+    /// How many Services each namespace has.
+    namespaces: Shards<Box<str>, usize>,
+    /// Grows with every change: the zone's serial number.
+    pub serial: u32,
+}
+
+impl Records {
+    /// Where serial numbers start: so that they grow over restarts.
+    pub fn starting_at(serial: u32) -> Self {
+        Self {
+            serial,
+            ..Self::default()
+        }
+    }
+
+    /// The entry of `namespace/name`.
+    pub fn service(&self, name: &str) -> Option<&Entry> {
+        self.services.get(name).map(|entry| &**entry)
+    }
+
+    pub fn has_namespace(&self, namespace: &str) -> bool {
+        self.namespaces.get(namespace).is_some()
+    }
+
+    /// Who has the address.
+    pub fn holders(&self, ip: IpAddr) -> impl Iterator<Item = &Holder> {
+        self.holders
+            .get(&ip)
+            .into_iter()
+            .flat_map(|holders| holders.iter())
+    }
+
+    /// Replaces what is known of a Service.
+    pub fn set(&mut self, name: &Name, entry: Option<Entry>) {
+        let before = self.services.get(&**name).cloned();
+        if before.as_deref() == entry.as_ref() {
+            return;
+        }
+        self.serial = self.serial.wrapping_add(1);
+        let namespace = name.split('/').next().unwrap_or_default();
+        let count = self.namespaces.get(namespace).copied().unwrap_or(0);
+        let count = count + usize::from(entry.is_some()) - usize::from(before.is_some());
+        self.namespaces
+            .set(namespace.into(), (count > 0).then_some(count));
+        let held = |entry: Option<&Entry>| -> BTreeSet<(IpAddr, Holder)> {
+            entry
+                .map(|entry| addresses(name, entry))
+                .unwrap_or_default()
+        };
+        let (old, new) = (held(before.as_deref()), held(entry.as_ref()));
+        for (ip, holder) in old.difference(&new) {
+            self.change_holders(*ip, |holders| holders.remove(holder));
+        }
+        for (ip, holder) in new.difference(&old) {
+            self.change_holders(*ip, |holders| holders.insert(holder.clone()));
+        }
+        self.services.set(name.clone(), entry.map(Arc::new));
+    }
+
+    fn change_holders(&mut self, ip: IpAddr, change: impl FnOnce(&mut BTreeSet<Holder>) -> bool) {
+        let mut holders = self.holders.get(&ip).cloned().unwrap_or_default();
+        change(Arc::make_mut(&mut holders));
+        self.holders
+            .set(ip, (!holders.is_empty()).then_some(holders));
+    }
+}
+
+fn addresses(name: &Name, entry: &Entry) -> BTreeSet<(IpAddr, Holder)> {
+    let holder = |label: Option<&str>| Holder {
+        service: name.clone(),
+        label: label.map(Into::into),
+    };
+    match entry {
+        Entry::ClusterIp { ips, .. } => ips.iter().map(|ip| (*ip, holder(None))).collect(),
+        Entry::Headless(backends) => {
+            let backends = backends.iter();
+            backends
+                .map(|backend| (backend.ip, holder(Some(&backend.label))))
+                .collect()
+        }
+        Entry::ExternalName(_) => BTreeSet::new(),
+    }
+}
+
+/// The entry of a Service with its slices.
+pub fn entry<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice>) -> Entry {
+    match service {
+        Service::ClusterIp { ips, ports } => Entry::ClusterIp {
+            ips: ips.clone(),
+            ports: ports.clone(),
+        },
+        Service::ExternalName(name) => Entry::ExternalName(name.clone()),
+        Service::Headless => {
+            let backends = slices.flat_map(|slice| {
+                let backend = |endpoint: &Endpoint| Backend {
+                    label: label(endpoint),
+                    ip: endpoint.ip,
+                    ports: slice.ports.clone(),
+                };
+                slice.endpoints.iter().map(backend)
+            });
+            let distinct: BTreeSet<Backend> = backends.collect();
+            Entry::Headless(distinct.into_iter().collect())
+        }
+    }
+}
+
+/// The hostname, or else the address with dashes.
+fn label(endpoint: &Endpoint) -> Box<str> {
+    match &endpoint.hostname {
+        Some(hostname) => hostname.clone(),
+        None => endpoint.ip.to_string().replace(['.', ':'], "-").into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster_ip(ip: &str) -> Option<Entry> {
+        Some(Entry::ClusterIp {
+            ips: vec![ip.parse().unwrap()],
+            ports: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn snapshots_do_not_see_later_changes() {
+        let mut records = Records::starting_at(5);
+        let (a, b): (Name, Name) = ("ns/a".into(), "ns/b".into());
+        records.set(&a, cluster_ip("10.0.0.1"));
+        records.set(&b, cluster_ip("10.0.0.1"));
+        let before = records.clone();
+        let ip = "10.0.0.1".parse().unwrap();
+        assert_eq!((before.serial, before.holders(ip).count()), (7, 2));
+        records.set(&a, cluster_ip("10.0.0.2"));
+        records.set(&b, None);
+        assert_eq!(before.holders(ip).count(), 2);
+        assert_eq!(records.holders(ip).count(), 0);
+        assert!(records.has_namespace("ns"));
+        records.set(&a, None);
+        assert!(!records.has_namespace("ns") && before.has_namespace("ns"));
+        records.set(&a, None);
+        assert_eq!(records.serial, 10, "what changes nothing counts nothing");
+    }
+}
