@@ -70,6 +70,7 @@ impl Engine {
     }
 
     pub(super) async fn range(&self, request: PbRangeRequest) -> Result<PbRangeResponse, Status> {
+        self.check_running()?;
         check::range(&request)?;
         let (view, selection) = {
             let state = self.shared.read();
@@ -113,6 +114,7 @@ impl Engine {
     }
 
     pub(super) async fn txn(&self, request: PbTxnRequest) -> Result<PbTxnResponse, Status> {
+        self.check_running()?;
         check::txn(&request)?;
         if check::is_read_only(&request) {
             return self.read_only_txn(request);
@@ -184,6 +186,14 @@ impl Engine {
     pub(super) async fn stop(&self) -> Result<(), Status> {
         self.stopped.cancel();
         self.command(Command::Stop).await
+    }
+
+    fn check_running(&self) -> Result<(), Status> {
+        if self.stopped.is_cancelled() {
+            Err(refusal::stopped())
+        } else {
+            Ok(())
+        }
     }
 
     fn check_space(&self) -> Result<(), Status> {

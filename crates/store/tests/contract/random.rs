@@ -217,9 +217,10 @@ async fn run(calls: Vec<Call>) -> Result<(), TestCaseError> {
         unreachable!()
     };
     let current = state.header.unwrap().revision;
-    // etcd 3.4 forgets a deletion at the compacted revision itself, later versions and we do not.
-    if current > compacted {
-        let from = compacted + 1;
+    // etcd 3.4 forgets a deletion at the compacted revision itself, later versions and we do not. Revision one is the
+    // empty store's; every later one has at least one event.
+    let from = compacted.max(1) + 1;
+    if current >= from {
         let wanted = Wanted {
             key: "\0",
             end: "\0",
@@ -230,7 +231,7 @@ async fn run(calls: Vec<Call>) -> Result<(), TestCaseError> {
         same_history(
             &mut pair,
             wanted,
-            usize::try_from(current - compacted).unwrap(),
+            usize::try_from(current - from + 1).unwrap(),
         )
         .await;
     }
