@@ -20,6 +20,7 @@ pub mod names;
 pub mod object;
 pub mod options;
 pub mod pod;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod status;

@@ -107,6 +107,9 @@ pub struct Field {
     pub atomic: bool,
     /// JSON text of the default.
     pub default: Option<&'static str>,
+    /// Numbers in Kubernetes' protobuf encoding, outermost first: two for a field of a struct that
+    /// Go embeds, which JSON does not show. Empty for what only JSON has.
+    pub proto: &'static [u16],
 }
 
 const fn field(name: &'static str, ty: Ty) -> Field {
@@ -119,6 +122,7 @@ const fn field(name: &'static str, ty: Ty) -> Field {
         merge_key: None,
         atomic: false,
         default: None,
+        proto: &[],
     }
 }
 
@@ -146,6 +150,11 @@ impl Field {
 
     const fn default(mut self, json: &'static str) -> Self {
         self.default = Some(json);
+        self
+    }
+
+    const fn proto(mut self, tags: &'static [u16]) -> Self {
+        self.proto = tags;
         self
     }
 }

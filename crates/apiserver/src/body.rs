@@ -27,6 +27,13 @@ pub struct Decoded {
 pub fn as_json(body: &[u8], format: BodyFormat) -> Result<Cow<'_, [u8]>, ApiError> {
     match format {
         BodyFormat::Json => Ok(Cow::Borrowed(body)),
+        BodyFormat::Protobuf => {
+            let value = api::protobuf::to_json(body)
+                .map_err(|error| ApiError::bad_request(error.to_string()))?;
+            serde_json::to_vec(&value)
+                .map(Cow::Owned)
+                .map_err(ApiError::internal)
+        }
         BodyFormat::Yaml => {
             let text = std::str::from_utf8(body).map_err(|error| {
                 ApiError::bad_request(format!("error converting YAML to JSON: {error}"))

@@ -89,6 +89,8 @@ pub enum BodyFormat {
     #[default]
     Json,
     Yaml,
+    /// As Go clients send it: see `api::protobuf`.
+    Protobuf,
 }
 
 /// The kinds of patch.

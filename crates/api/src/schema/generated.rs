@@ -15,8 +15,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("key", Ty::String).required(),
-            f("valueExpression", Ty::String).required(),
+            f("key", Ty::String).required().proto(&[1]),
+            f("valueExpression", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -24,8 +24,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("fieldRef", Ty::String).required(),
-            f("warning", Ty::String).required(),
+            f("fieldRef", Ty::String).required().proto(&[2]),
+            f("warning", Ty::String).required().proto(&[3]),
         ],
     },
     TypeRow {
@@ -39,8 +39,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("expression", Ty::String).required(),
-            f("name", Ty::String).required(),
+            f("expression", Ty::String).required().proto(&[2]),
+            f("name", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -48,11 +48,15 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("excludeResourceRules", Ty::Array(&Ty::Ref(13))).list(List::Atomic),
-            f("matchPolicy", Ty::String),
-            f("namespaceSelector", Ty::Ref(528)),
-            f("objectSelector", Ty::Ref(528)),
-            f("resourceRules", Ty::Array(&Ty::Ref(13))).list(List::Atomic),
+            f("excludeResourceRules", Ty::Array(&Ty::Ref(13)))
+                .list(List::Atomic)
+                .proto(&[4]),
+            f("matchPolicy", Ty::String).proto(&[7]),
+            f("namespaceSelector", Ty::Ref(528)).proto(&[1]),
+            f("objectSelector", Ty::Ref(528)).proto(&[2]),
+            f("resourceRules", Ty::Array(&Ty::Ref(13)))
+                .list(List::Atomic)
+                .proto(&[3]),
         ],
     },
     TypeRow {
@@ -116,20 +120,24 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("admissionReviewVersions", Ty::Array(&Ty::String))
                 .required()
-                .list(List::Atomic),
-            f("clientConfig", Ty::Ref(28)).required(),
-            f("failurePolicy", Ty::String),
+                .list(List::Atomic)
+                .proto(&[8]),
+            f("clientConfig", Ty::Ref(28)).required().proto(&[2]),
+            f("failurePolicy", Ty::String).proto(&[4]),
             f("matchConditions", Ty::Array(&Ty::Ref(4)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::Merge, Some("name")),
-            f("matchPolicy", Ty::String),
-            f("name", Ty::String).required(),
-            f("namespaceSelector", Ty::Ref(528)),
-            f("objectSelector", Ty::Ref(528)),
-            f("reinvocationPolicy", Ty::String),
-            f("rules", Ty::Array(&Ty::Ref(16))).list(List::Atomic),
-            f("sideEffects", Ty::String).required(),
-            f("timeoutSeconds", Ty::Int32),
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[12]),
+            f("matchPolicy", Ty::String).proto(&[9]),
+            f("name", Ty::String).required().proto(&[1]),
+            f("namespaceSelector", Ty::Ref(528)).proto(&[5]),
+            f("objectSelector", Ty::Ref(528)).proto(&[11]),
+            f("reinvocationPolicy", Ty::String).proto(&[10]),
+            f("rules", Ty::Array(&Ty::Ref(16)))
+                .list(List::Atomic)
+                .proto(&[3]),
+            f("sideEffects", Ty::String).required().proto(&[6]),
+            f("timeoutSeconds", Ty::Int32).proto(&[7]),
         ],
     },
     TypeRow {
@@ -143,10 +151,11 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
             f("webhooks", Ty::Array(&Ty::Ref(10)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::Merge, Some("name")),
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -166,8 +175,12 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiGroups", Ty::Array(&Ty::String)),
             f("apiVersions", Ty::Array(&Ty::String)),
-            f("operations", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("resourceNames", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("operations", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2, 1]),
+            f("resourceNames", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[1]),
             f("resources", Ty::Array(&Ty::String)),
             f("scope", Ty::String),
         ],
@@ -176,17 +189,20 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.admissionregistration.v1.ParamKind",
         atomic: true,
         resource: None,
-        fields: &[f("apiVersion", Ty::String), f("kind", Ty::String)],
+        fields: &[
+            f("apiVersion", Ty::String).proto(&[1]),
+            f("kind", Ty::String).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.admissionregistration.v1.ParamRef",
         atomic: true,
         resource: None,
         fields: &[
-            f("name", Ty::String),
-            f("namespace", Ty::String),
-            f("parameterNotFoundAction", Ty::String),
-            f("selector", Ty::Ref(528)),
+            f("name", Ty::String).proto(&[1]),
+            f("namespace", Ty::String).proto(&[2]),
+            f("parameterNotFoundAction", Ty::String).proto(&[4]),
+            f("selector", Ty::Ref(528)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -194,11 +210,19 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("apiGroups", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("apiVersions", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("operations", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("resources", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("scope", Ty::String),
+            f("apiGroups", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2, 1]),
+            f("apiVersions", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2, 2]),
+            f("operations", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("resources", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2, 3]),
+            f("scope", Ty::String).proto(&[2, 4]),
         ],
     },
     TypeRow {
@@ -206,17 +230,19 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String).required(),
-            f("namespace", Ty::String).required(),
-            f("path", Ty::String),
-            f("port", Ty::Int32),
+            f("name", Ty::String).required().proto(&[2]),
+            f("namespace", Ty::String).required().proto(&[1]),
+            f("path", Ty::String).proto(&[3]),
+            f("port", Ty::Int32).proto(&[4]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.admissionregistration.v1.TypeChecking",
         atomic: false,
         resource: None,
-        fields: &[f("expressionWarnings", Ty::Array(&Ty::Ref(2))).list(List::Atomic)],
+        fields: &[f("expressionWarnings", Ty::Array(&Ty::Ref(2)))
+            .list(List::Atomic)
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy",
@@ -229,9 +255,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(22)),
-            f("status", Ty::Ref(23)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(22)).proto(&[2]),
+            f("status", Ty::Ref(23)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -245,8 +271,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(21)).required(),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(21)).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -254,12 +280,13 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("matchResources", Ty::Ref(5)),
-            f("paramRef", Ty::Ref(15)),
-            f("policyName", Ty::String).required(),
+            f("matchResources", Ty::Ref(5)).proto(&[3]),
+            f("paramRef", Ty::Ref(15)).proto(&[2]),
+            f("policyName", Ty::String).required().proto(&[1]),
             f("validationActions", Ty::Array(&Ty::String))
                 .required()
-                .list(List::Set),
+                .list(List::Set)
+                .proto(&[4]),
         ],
     },
     TypeRow {
@@ -267,17 +294,23 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("auditAnnotations", Ty::Array(&Ty::Ref(1))).list(List::Atomic),
-            f("failurePolicy", Ty::String),
+            f("auditAnnotations", Ty::Array(&Ty::Ref(1)))
+                .list(List::Atomic)
+                .proto(&[5]),
+            f("failurePolicy", Ty::String).proto(&[4]),
             f("matchConditions", Ty::Array(&Ty::Ref(4)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::Merge, Some("name")),
-            f("matchConstraints", Ty::Ref(5)),
-            f("paramKind", Ty::Ref(14)),
-            f("validations", Ty::Array(&Ty::Ref(26))).list(List::Atomic),
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[6]),
+            f("matchConstraints", Ty::Ref(5)).proto(&[2]),
+            f("paramKind", Ty::Ref(14)).proto(&[1]),
+            f("validations", Ty::Array(&Ty::Ref(26)))
+                .list(List::Atomic)
+                .proto(&[3]),
             f("variables", Ty::Array(&Ty::Ref(27)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::Merge, Some("name")),
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[7]),
         ],
     },
     TypeRow {
@@ -285,9 +318,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("conditions", Ty::Array(&Ty::Ref(523))).list(List::Map(&["type"])),
-            f("observedGeneration", Ty::Int64),
-            f("typeChecking", Ty::Ref(18)),
+            f("conditions", Ty::Array(&Ty::Ref(523)))
+                .list(List::Map(&["type"]))
+                .proto(&[3]),
+            f("observedGeneration", Ty::Int64).proto(&[1]),
+            f("typeChecking", Ty::Ref(18)).proto(&[2]),
         ],
     },
     TypeRow {
@@ -297,19 +332,23 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("admissionReviewVersions", Ty::Array(&Ty::String))
                 .required()
-                .list(List::Atomic),
-            f("clientConfig", Ty::Ref(28)).required(),
-            f("failurePolicy", Ty::String),
+                .list(List::Atomic)
+                .proto(&[8]),
+            f("clientConfig", Ty::Ref(28)).required().proto(&[2]),
+            f("failurePolicy", Ty::String).proto(&[4]),
             f("matchConditions", Ty::Array(&Ty::Ref(4)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::Merge, Some("name")),
-            f("matchPolicy", Ty::String),
-            f("name", Ty::String).required(),
-            f("namespaceSelector", Ty::Ref(528)),
-            f("objectSelector", Ty::Ref(528)),
-            f("rules", Ty::Array(&Ty::Ref(16))).list(List::Atomic),
-            f("sideEffects", Ty::String).required(),
-            f("timeoutSeconds", Ty::Int32),
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[11]),
+            f("matchPolicy", Ty::String).proto(&[9]),
+            f("name", Ty::String).required().proto(&[1]),
+            f("namespaceSelector", Ty::Ref(528)).proto(&[5]),
+            f("objectSelector", Ty::Ref(528)).proto(&[10]),
+            f("rules", Ty::Array(&Ty::Ref(16)))
+                .list(List::Atomic)
+                .proto(&[3]),
+            f("sideEffects", Ty::String).required().proto(&[6]),
+            f("timeoutSeconds", Ty::Int32).proto(&[7]),
         ],
     },
     TypeRow {
@@ -323,10 +362,11 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
             f("webhooks", Ty::Array(&Ty::Ref(24)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::Merge, Some("name")),
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -334,10 +374,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("expression", Ty::String).required(),
-            f("message", Ty::String),
-            f("messageExpression", Ty::String),
-            f("reason", Ty::String),
+            f("expression", Ty::String).required().proto(&[1]),
+            f("message", Ty::String).proto(&[2]),
+            f("messageExpression", Ty::String).proto(&[4]),
+            f("reason", Ty::String).proto(&[3]),
         ],
     },
     TypeRow {
@@ -345,8 +385,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("expression", Ty::String).required(),
-            f("name", Ty::String).required(),
+            f("expression", Ty::String).required().proto(&[2]),
+            f("name", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -354,9 +394,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("caBundle", Ty::Bytes),
-            f("service", Ty::Ref(17)),
-            f("url", Ty::String),
+            f("caBundle", Ty::Bytes).proto(&[2]),
+            f("service", Ty::Ref(17)).proto(&[1]),
+            f("url", Ty::String).proto(&[3]),
         ],
     },
     TypeRow {
@@ -365,10 +405,10 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("apps", "v1", "ControllerRevision")),
         fields: &[
             f("apiVersion", Ty::String),
-            f("data", Ty::Any).required(),
+            f("data", Ty::Any).required().proto(&[2]),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("revision", Ty::Int64),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("revision", Ty::Int64).proto(&[3]),
         ],
     },
     TypeRow {
@@ -378,9 +418,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(32)).required(),
-            f("status", Ty::Ref(33)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(32)).required().proto(&[2]),
+            f("status", Ty::Ref(33)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -388,11 +428,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastTransitionTime", Ty::Time),
-            f("message", Ty::String),
-            f("reason", Ty::String),
-            f("status", Ty::String),
-            f("type", Ty::String),
+            f("lastTransitionTime", Ty::Time).proto(&[3]),
+            f("message", Ty::String).proto(&[5]),
+            f("reason", Ty::String).proto(&[4]),
+            f("status", Ty::String).proto(&[2]),
+            f("type", Ty::String).proto(&[1]),
         ],
     },
     TypeRow {
@@ -400,11 +440,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("minReadySeconds", Ty::Int32),
-            f("revisionHistoryLimit", Ty::Int32),
-            f("selector", Ty::Ref(528)).required(),
-            f("template", Ty::Ref(282)).required(),
-            f("updateStrategy", Ty::Ref(34)),
+            f("minReadySeconds", Ty::Int32).proto(&[4]),
+            f("revisionHistoryLimit", Ty::Int32).proto(&[6]),
+            f("selector", Ty::Ref(528)).required().proto(&[1]),
+            f("template", Ty::Ref(282)).required().proto(&[2]),
+            f("updateStrategy", Ty::Ref(34)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -412,25 +452,33 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("collisionCount", Ty::Int32),
+            f("collisionCount", Ty::Int32).proto(&[9]),
             f("conditions", Ty::Array(&Ty::Ref(31)))
                 .list(List::Map(&["type"]))
-                .patch(Patch::Merge, Some("type")),
-            f("currentNumberScheduled", Ty::Int32).required(),
-            f("desiredNumberScheduled", Ty::Int32).required(),
-            f("numberAvailable", Ty::Int32),
-            f("numberMisscheduled", Ty::Int32).required(),
-            f("numberReady", Ty::Int32).required(),
-            f("numberUnavailable", Ty::Int32),
-            f("observedGeneration", Ty::Int64),
-            f("updatedNumberScheduled", Ty::Int32),
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[10]),
+            f("currentNumberScheduled", Ty::Int32)
+                .required()
+                .proto(&[1]),
+            f("desiredNumberScheduled", Ty::Int32)
+                .required()
+                .proto(&[3]),
+            f("numberAvailable", Ty::Int32).proto(&[7]),
+            f("numberMisscheduled", Ty::Int32).required().proto(&[2]),
+            f("numberReady", Ty::Int32).required().proto(&[4]),
+            f("numberUnavailable", Ty::Int32).proto(&[8]),
+            f("observedGeneration", Ty::Int64).proto(&[5]),
+            f("updatedNumberScheduled", Ty::Int32).proto(&[6]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.apps.v1.DaemonSetUpdateStrategy",
         atomic: false,
         resource: None,
-        fields: &[f("rollingUpdate", Ty::Ref(44)), f("type", Ty::String)],
+        fields: &[
+            f("rollingUpdate", Ty::Ref(44)).proto(&[2]),
+            f("type", Ty::String).proto(&[1]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.apps.v1.Deployment",
@@ -439,9 +487,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(37)).required(),
-            f("status", Ty::Ref(38)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(37)).required().proto(&[2]),
+            f("status", Ty::Ref(38)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -449,12 +497,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastTransitionTime", Ty::Time),
-            f("lastUpdateTime", Ty::Time),
-            f("message", Ty::String),
-            f("reason", Ty::String),
-            f("status", Ty::String),
-            f("type", Ty::String),
+            f("lastTransitionTime", Ty::Time).proto(&[7]),
+            f("lastUpdateTime", Ty::Time).proto(&[6]),
+            f("message", Ty::String).proto(&[5]),
+            f("reason", Ty::String).proto(&[4]),
+            f("status", Ty::String).proto(&[2]),
+            f("type", Ty::String).proto(&[1]),
         ],
     },
     TypeRow {
@@ -462,14 +510,16 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("minReadySeconds", Ty::Int32),
-            f("paused", Ty::Boolean),
-            f("progressDeadlineSeconds", Ty::Int32),
-            f("replicas", Ty::Int32),
-            f("revisionHistoryLimit", Ty::Int32),
-            f("selector", Ty::Ref(528)).required(),
-            f("strategy", Ty::Ref(39)).patch(Patch::RetainKeys, None),
-            f("template", Ty::Ref(282)).required(),
+            f("minReadySeconds", Ty::Int32).proto(&[5]),
+            f("paused", Ty::Boolean).proto(&[7]),
+            f("progressDeadlineSeconds", Ty::Int32).proto(&[9]),
+            f("replicas", Ty::Int32).proto(&[1]),
+            f("revisionHistoryLimit", Ty::Int32).proto(&[6]),
+            f("selector", Ty::Ref(528)).required().proto(&[2]),
+            f("strategy", Ty::Ref(39))
+                .patch(Patch::RetainKeys, None)
+                .proto(&[4]),
+            f("template", Ty::Ref(282)).required().proto(&[3]),
         ],
     },
     TypeRow {
@@ -477,24 +527,28 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("availableReplicas", Ty::Int32),
-            f("collisionCount", Ty::Int32),
+            f("availableReplicas", Ty::Int32).proto(&[4]),
+            f("collisionCount", Ty::Int32).proto(&[8]),
             f("conditions", Ty::Array(&Ty::Ref(36)))
                 .list(List::Map(&["type"]))
-                .patch(Patch::Merge, Some("type")),
-            f("observedGeneration", Ty::Int64),
-            f("readyReplicas", Ty::Int32),
-            f("replicas", Ty::Int32),
-            f("terminatingReplicas", Ty::Int32),
-            f("unavailableReplicas", Ty::Int32),
-            f("updatedReplicas", Ty::Int32),
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[6]),
+            f("observedGeneration", Ty::Int64).proto(&[1]),
+            f("readyReplicas", Ty::Int32).proto(&[7]),
+            f("replicas", Ty::Int32).proto(&[2]),
+            f("terminatingReplicas", Ty::Int32).proto(&[9]),
+            f("unavailableReplicas", Ty::Int32).proto(&[5]),
+            f("updatedReplicas", Ty::Int32).proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.apps.v1.DeploymentStrategy",
         atomic: false,
         resource: None,
-        fields: &[f("rollingUpdate", Ty::Ref(45)), f("type", Ty::String)],
+        fields: &[
+            f("rollingUpdate", Ty::Ref(45)).proto(&[2]),
+            f("type", Ty::String).proto(&[1]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.apps.v1.ReplicaSet",
@@ -503,9 +557,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(42)).required(),
-            f("status", Ty::Ref(43)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(42)).required().proto(&[2]),
+            f("status", Ty::Ref(43)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -513,11 +567,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastTransitionTime", Ty::Time),
-            f("message", Ty::String),
-            f("reason", Ty::String),
-            f("status", Ty::String),
-            f("type", Ty::String),
+            f("lastTransitionTime", Ty::Time).proto(&[3]),
+            f("message", Ty::String).proto(&[5]),
+            f("reason", Ty::String).proto(&[4]),
+            f("status", Ty::String).proto(&[2]),
+            f("type", Ty::String).proto(&[1]),
         ],
     },
     TypeRow {
@@ -525,10 +579,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("minReadySeconds", Ty::Int32),
-            f("replicas", Ty::Int32),
-            f("selector", Ty::Ref(528)).required(),
-            f("template", Ty::Ref(282)),
+            f("minReadySeconds", Ty::Int32).proto(&[4]),
+            f("replicas", Ty::Int32).proto(&[1]),
+            f("selector", Ty::Ref(528)).required().proto(&[2]),
+            f("template", Ty::Ref(282)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -536,15 +590,16 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("availableReplicas", Ty::Int32),
+            f("availableReplicas", Ty::Int32).proto(&[5]),
             f("conditions", Ty::Array(&Ty::Ref(41)))
                 .list(List::Map(&["type"]))
-                .patch(Patch::Merge, Some("type")),
-            f("fullyLabeledReplicas", Ty::Int32),
-            f("observedGeneration", Ty::Int64),
-            f("readyReplicas", Ty::Int32),
-            f("replicas", Ty::Int32).required(),
-            f("terminatingReplicas", Ty::Int32),
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[6]),
+            f("fullyLabeledReplicas", Ty::Int32).proto(&[2]),
+            f("observedGeneration", Ty::Int64).proto(&[3]),
+            f("readyReplicas", Ty::Int32).proto(&[4]),
+            f("replicas", Ty::Int32).required().proto(&[1]),
+            f("terminatingReplicas", Ty::Int32).proto(&[7]),
         ],
     },
     TypeRow {
@@ -552,8 +607,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("maxSurge", Ty::IntOrString),
-            f("maxUnavailable", Ty::IntOrString),
+            f("maxSurge", Ty::IntOrString).proto(&[2]),
+            f("maxUnavailable", Ty::IntOrString).proto(&[1]),
         ],
     },
     TypeRow {
@@ -561,8 +616,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("maxSurge", Ty::IntOrString),
-            f("maxUnavailable", Ty::IntOrString),
+            f("maxSurge", Ty::IntOrString).proto(&[2]),
+            f("maxUnavailable", Ty::IntOrString).proto(&[1]),
         ],
     },
     TypeRow {
@@ -570,8 +625,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("maxUnavailable", Ty::IntOrString),
-            f("partition", Ty::Int32),
+            f("maxUnavailable", Ty::IntOrString).proto(&[2]),
+            f("partition", Ty::Int32).proto(&[1]),
         ],
     },
     TypeRow {
@@ -581,9 +636,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(51)).required(),
-            f("status", Ty::Ref(52)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(51)).required().proto(&[2]),
+            f("status", Ty::Ref(52)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -591,41 +646,46 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastTransitionTime", Ty::Time),
-            f("message", Ty::String),
-            f("reason", Ty::String),
-            f("status", Ty::String),
-            f("type", Ty::String),
+            f("lastTransitionTime", Ty::Time).proto(&[3]),
+            f("message", Ty::String).proto(&[5]),
+            f("reason", Ty::String).proto(&[4]),
+            f("status", Ty::String).proto(&[2]),
+            f("type", Ty::String).proto(&[1]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.apps.v1.StatefulSetOrdinals",
         atomic: false,
         resource: None,
-        fields: &[f("start", Ty::Int32)],
+        fields: &[f("start", Ty::Int32).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy",
         atomic: false,
         resource: None,
-        fields: &[f("whenDeleted", Ty::String), f("whenScaled", Ty::String)],
+        fields: &[
+            f("whenDeleted", Ty::String).proto(&[1]),
+            f("whenScaled", Ty::String).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.apps.v1.StatefulSetSpec",
         atomic: false,
         resource: None,
         fields: &[
-            f("minReadySeconds", Ty::Int32),
-            f("ordinals", Ty::Ref(49)),
-            f("persistentVolumeClaimRetentionPolicy", Ty::Ref(50)),
-            f("podManagementPolicy", Ty::String),
-            f("replicas", Ty::Int32),
-            f("revisionHistoryLimit", Ty::Int32),
-            f("selector", Ty::Ref(528)).required(),
-            f("serviceName", Ty::String),
-            f("template", Ty::Ref(282)).required(),
-            f("updateStrategy", Ty::Ref(53)),
-            f("volumeClaimTemplates", Ty::Array(&Ty::Ref(253))).list(List::Atomic),
+            f("minReadySeconds", Ty::Int32).proto(&[9]),
+            f("ordinals", Ty::Ref(49)).proto(&[11]),
+            f("persistentVolumeClaimRetentionPolicy", Ty::Ref(50)).proto(&[10]),
+            f("podManagementPolicy", Ty::String).proto(&[6]),
+            f("replicas", Ty::Int32).proto(&[1]),
+            f("revisionHistoryLimit", Ty::Int32).proto(&[8]),
+            f("selector", Ty::Ref(528)).required().proto(&[2]),
+            f("serviceName", Ty::String).proto(&[5]),
+            f("template", Ty::Ref(282)).required().proto(&[3]),
+            f("updateStrategy", Ty::Ref(53)).proto(&[7]),
+            f("volumeClaimTemplates", Ty::Array(&Ty::Ref(253)))
+                .list(List::Atomic)
+                .proto(&[4]),
         ],
     },
     TypeRow {
@@ -633,35 +693,39 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("availableReplicas", Ty::Int32),
-            f("collisionCount", Ty::Int32),
+            f("availableReplicas", Ty::Int32).proto(&[11]),
+            f("collisionCount", Ty::Int32).proto(&[9]),
             f("conditions", Ty::Array(&Ty::Ref(48)))
                 .list(List::Map(&["type"]))
-                .patch(Patch::Merge, Some("type")),
-            f("currentReplicas", Ty::Int32),
-            f("currentRevision", Ty::String),
-            f("observedGeneration", Ty::Int64),
-            f("readyReplicas", Ty::Int32),
-            f("replicas", Ty::Int32).required(),
-            f("updateRevision", Ty::String),
-            f("updatedReplicas", Ty::Int32),
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[10]),
+            f("currentReplicas", Ty::Int32).proto(&[4]),
+            f("currentRevision", Ty::String).proto(&[6]),
+            f("observedGeneration", Ty::Int64).proto(&[1]),
+            f("readyReplicas", Ty::Int32).proto(&[3]),
+            f("replicas", Ty::Int32).required().proto(&[2]),
+            f("updateRevision", Ty::String).proto(&[7]),
+            f("updatedReplicas", Ty::Int32).proto(&[5]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.apps.v1.StatefulSetUpdateStrategy",
         atomic: false,
         resource: None,
-        fields: &[f("rollingUpdate", Ty::Ref(46)), f("type", Ty::String)],
+        fields: &[
+            f("rollingUpdate", Ty::Ref(46)).proto(&[2]),
+            f("type", Ty::String).proto(&[1]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.authentication.v1.BoundObjectReference",
         atomic: false,
         resource: None,
         fields: &[
-            f("apiVersion", Ty::String),
-            f("kind", Ty::String),
-            f("name", Ty::String),
-            f("uid", Ty::String),
+            f("apiVersion", Ty::String).proto(&[2]),
+            f("kind", Ty::String).proto(&[1]),
+            f("name", Ty::String).proto(&[3]),
+            f("uid", Ty::String).proto(&[4]),
         ],
     },
     TypeRow {
@@ -671,15 +735,15 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("status", Ty::Ref(56)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("status", Ty::Ref(56)).proto(&[2]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.authentication.v1.SelfSubjectReviewStatus",
         atomic: false,
         resource: None,
-        fields: &[f("userInfo", Ty::Ref(63))],
+        fields: &[f("userInfo", Ty::Ref(63)).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.authentication.v1.TokenRequest",
@@ -688,9 +752,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(58)),
-            f("status", Ty::Ref(59)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(58)).proto(&[2]),
+            f("status", Ty::Ref(59)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -699,16 +763,21 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("attestations", Ty::Map(&Ty::Array(&Ty::String))),
-            f("audiences", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("boundObjectRef", Ty::Ref(54)),
-            f("expirationSeconds", Ty::Int64),
+            f("audiences", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("boundObjectRef", Ty::Ref(54)).proto(&[3]),
+            f("expirationSeconds", Ty::Int64).proto(&[4]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.authentication.v1.TokenRequestStatus",
         atomic: false,
         resource: None,
-        fields: &[f("expirationTimestamp", Ty::Time), f("token", Ty::String)],
+        fields: &[
+            f("expirationTimestamp", Ty::Time).proto(&[2]),
+            f("token", Ty::String).proto(&[1]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.authentication.v1.TokenReview",
@@ -717,9 +786,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(61)).required(),
-            f("status", Ty::Ref(62)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(61)).required().proto(&[2]),
+            f("status", Ty::Ref(62)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -727,8 +796,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("audiences", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("token", Ty::String).required(),
+            f("audiences", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("token", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -736,10 +807,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("audiences", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("authenticated", Ty::Boolean),
-            f("error", Ty::String),
-            f("user", Ty::Ref(63)),
+            f("audiences", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[4]),
+            f("authenticated", Ty::Boolean).proto(&[1]),
+            f("error", Ty::String).proto(&[3]),
+            f("user", Ty::Ref(63)).proto(&[2]),
         ],
     },
     TypeRow {
@@ -747,10 +820,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("extra", Ty::Map(&Ty::Array(&Ty::String))),
-            f("groups", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("uid", Ty::String),
-            f("username", Ty::String),
+            f("extra", Ty::Map(&Ty::Array(&Ty::String))).proto(&[4]),
+            f("groups", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[3]),
+            f("uid", Ty::String).proto(&[2]),
+            f("username", Ty::String).proto(&[1]),
         ],
     },
     TypeRow {
@@ -758,8 +833,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("rawSelector", Ty::String),
-            f("requirements", Ty::Array(&Ty::Ref(525))).list(List::Atomic),
+            f("rawSelector", Ty::String).proto(&[1]),
+            f("requirements", Ty::Array(&Ty::Ref(525)))
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -767,8 +844,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("rawSelector", Ty::String),
-            f("requirements", Ty::Array(&Ty::Ref(529))).list(List::Atomic),
+            f("rawSelector", Ty::String).proto(&[1]),
+            f("requirements", Ty::Array(&Ty::Ref(529)))
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -778,26 +857,32 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(76)).required(),
-            f("status", Ty::Ref(77)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(76)).required().proto(&[2]),
+            f("status", Ty::Ref(77)).proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.authorization.v1.NonResourceAttributes",
         atomic: false,
         resource: None,
-        fields: &[f("path", Ty::String), f("verb", Ty::String)],
+        fields: &[
+            f("path", Ty::String).proto(&[1]),
+            f("verb", Ty::String).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.authorization.v1.NonResourceRule",
         atomic: false,
         resource: None,
         fields: &[
-            f("nonResourceURLs", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("nonResourceURLs", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2]),
             f("verbs", Ty::Array(&Ty::String))
                 .required()
-                .list(List::Atomic),
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -805,15 +890,15 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("fieldSelector", Ty::Ref(64)),
-            f("group", Ty::String),
-            f("labelSelector", Ty::Ref(65)),
-            f("name", Ty::String),
-            f("namespace", Ty::String),
-            f("resource", Ty::String),
-            f("subresource", Ty::String),
-            f("verb", Ty::String),
-            f("version", Ty::String),
+            f("fieldSelector", Ty::Ref(64)).proto(&[8]),
+            f("group", Ty::String).proto(&[3]),
+            f("labelSelector", Ty::Ref(65)).proto(&[9]),
+            f("name", Ty::String).proto(&[7]),
+            f("namespace", Ty::String).proto(&[1]),
+            f("resource", Ty::String).proto(&[5]),
+            f("subresource", Ty::String).proto(&[6]),
+            f("verb", Ty::String).proto(&[2]),
+            f("version", Ty::String).proto(&[4]),
         ],
     },
     TypeRow {
@@ -821,12 +906,19 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("apiGroups", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("resourceNames", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("resources", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("apiGroups", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("resourceNames", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[4]),
+            f("resources", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[3]),
             f("verbs", Ty::Array(&Ty::String))
                 .required()
-                .list(List::Atomic),
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -836,9 +928,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(72)).required(),
-            f("status", Ty::Ref(77)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(72)).required().proto(&[2]),
+            f("status", Ty::Ref(77)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -846,8 +938,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("nonResourceAttributes", Ty::Ref(67)),
-            f("resourceAttributes", Ty::Ref(69)),
+            f("nonResourceAttributes", Ty::Ref(67)).proto(&[2]),
+            f("resourceAttributes", Ty::Ref(69)).proto(&[1]),
         ],
     },
     TypeRow {
@@ -857,16 +949,16 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(74)).required(),
-            f("status", Ty::Ref(78)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(74)).required().proto(&[2]),
+            f("status", Ty::Ref(78)).proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.authorization.v1.SelfSubjectRulesReviewSpec",
         atomic: false,
         resource: None,
-        fields: &[f("namespace", Ty::String)],
+        fields: &[f("namespace", Ty::String).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.authorization.v1.SubjectAccessReview",
@@ -875,9 +967,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(76)).required(),
-            f("status", Ty::Ref(77)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(76)).required().proto(&[2]),
+            f("status", Ty::Ref(77)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -885,12 +977,14 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("extra", Ty::Map(&Ty::Array(&Ty::String))),
-            f("groups", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("nonResourceAttributes", Ty::Ref(67)),
-            f("resourceAttributes", Ty::Ref(69)),
-            f("uid", Ty::String),
-            f("user", Ty::String),
+            f("extra", Ty::Map(&Ty::Array(&Ty::String))).proto(&[5]),
+            f("groups", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[4]),
+            f("nonResourceAttributes", Ty::Ref(67)).proto(&[2]),
+            f("resourceAttributes", Ty::Ref(69)).proto(&[1]),
+            f("uid", Ty::String).proto(&[6]),
+            f("user", Ty::String).proto(&[3]),
         ],
     },
     TypeRow {
@@ -898,10 +992,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("allowed", Ty::Boolean).required(),
-            f("denied", Ty::Boolean),
-            f("evaluationError", Ty::String),
-            f("reason", Ty::String),
+            f("allowed", Ty::Boolean).required().proto(&[1]),
+            f("denied", Ty::Boolean).proto(&[4]),
+            f("evaluationError", Ty::String).proto(&[3]),
+            f("reason", Ty::String).proto(&[2]),
         ],
     },
     TypeRow {
@@ -909,14 +1003,16 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("evaluationError", Ty::String),
-            f("incomplete", Ty::Boolean).required(),
+            f("evaluationError", Ty::String).proto(&[4]),
+            f("incomplete", Ty::Boolean).required().proto(&[3]),
             f("nonResourceRules", Ty::Array(&Ty::Ref(68)))
                 .required()
-                .list(List::Atomic),
+                .list(List::Atomic)
+                .proto(&[2]),
             f("resourceRules", Ty::Array(&Ty::Ref(70)))
                 .required()
-                .list(List::Atomic),
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -924,9 +1020,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("apiVersion", Ty::String),
-            f("kind", Ty::String).required(),
-            f("name", Ty::String).required(),
+            f("apiVersion", Ty::String).proto(&[3]),
+            f("kind", Ty::String).required().proto(&[1]),
+            f("name", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -936,9 +1032,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(81)).required(),
-            f("status", Ty::Ref(82)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(81)).required().proto(&[2]),
+            f("status", Ty::Ref(82)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -946,10 +1042,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("maxReplicas", Ty::Int32).required(),
-            f("minReplicas", Ty::Int32),
-            f("scaleTargetRef", Ty::Ref(79)).required(),
-            f("targetCPUUtilizationPercentage", Ty::Int32),
+            f("maxReplicas", Ty::Int32).required().proto(&[3]),
+            f("minReplicas", Ty::Int32).proto(&[2]),
+            f("scaleTargetRef", Ty::Ref(79)).required().proto(&[1]),
+            f("targetCPUUtilizationPercentage", Ty::Int32).proto(&[4]),
         ],
     },
     TypeRow {
@@ -957,11 +1053,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("currentCPUUtilizationPercentage", Ty::Int32),
-            f("currentReplicas", Ty::Int32).required(),
-            f("desiredReplicas", Ty::Int32).required(),
-            f("lastScaleTime", Ty::Time),
-            f("observedGeneration", Ty::Int64),
+            f("currentCPUUtilizationPercentage", Ty::Int32).proto(&[5]),
+            f("currentReplicas", Ty::Int32).required().proto(&[3]),
+            f("desiredReplicas", Ty::Int32).required().proto(&[4]),
+            f("lastScaleTime", Ty::Time).proto(&[2]),
+            f("observedGeneration", Ty::Int64).proto(&[1]),
         ],
     },
     TypeRow {
@@ -971,24 +1067,24 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(84)),
-            f("status", Ty::Ref(85)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(84)).proto(&[2]),
+            f("status", Ty::Ref(85)).proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.autoscaling.v1.ScaleSpec",
         atomic: false,
         resource: None,
-        fields: &[f("replicas", Ty::Int32).default("0")],
+        fields: &[f("replicas", Ty::Int32).default("0").proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.autoscaling.v1.ScaleStatus",
         atomic: false,
         resource: None,
         fields: &[
-            f("replicas", Ty::Int32).required(),
-            f("selector", Ty::String),
+            f("replicas", Ty::Int32).required().proto(&[1]),
+            f("selector", Ty::String).proto(&[2]),
         ],
     },
     TypeRow {
@@ -996,9 +1092,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("container", Ty::String).required(),
-            f("name", Ty::String).required(),
-            f("target", Ty::Ref(101)).required(),
+            f("container", Ty::String).required().proto(&[3]),
+            f("name", Ty::String).required().proto(&[1]),
+            f("target", Ty::Ref(101)).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -1006,9 +1102,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("container", Ty::String).required(),
-            f("current", Ty::Ref(102)).required(),
-            f("name", Ty::String).required(),
+            f("container", Ty::String).required().proto(&[3]),
+            f("current", Ty::Ref(102)).required().proto(&[2]),
+            f("name", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1016,9 +1112,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("apiVersion", Ty::String),
-            f("kind", Ty::String).required(),
-            f("name", Ty::String).required(),
+            f("apiVersion", Ty::String).proto(&[3]),
+            f("kind", Ty::String).required().proto(&[1]),
+            f("name", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -1026,8 +1122,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("metric", Ty::Ref(98)).required(),
-            f("target", Ty::Ref(101)).required(),
+            f("metric", Ty::Ref(98)).required().proto(&[1]),
+            f("target", Ty::Ref(101)).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -1035,8 +1131,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("current", Ty::Ref(102)).required(),
-            f("metric", Ty::Ref(98)).required(),
+            f("current", Ty::Ref(102)).required().proto(&[2]),
+            f("metric", Ty::Ref(98)).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1067,28 +1163,31 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(96)).required(),
-            f("status", Ty::Ref(97)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(96)).required().proto(&[2]),
+            f("status", Ty::Ref(97)).proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerBehavior",
         atomic: false,
         resource: None,
-        fields: &[f("scaleDown", Ty::Ref(92)), f("scaleUp", Ty::Ref(92))],
+        fields: &[
+            f("scaleDown", Ty::Ref(92)).proto(&[2]),
+            f("scaleUp", Ty::Ref(92)).proto(&[1]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerCondition",
         atomic: false,
         resource: None,
         fields: &[
-            f("lastTransitionTime", Ty::Time),
-            f("message", Ty::String),
+            f("lastTransitionTime", Ty::Time).proto(&[3]),
+            f("message", Ty::String).proto(&[5]),
             f("observedGeneration", Ty::Int64),
-            f("reason", Ty::String),
-            f("status", Ty::String).required(),
-            f("type", Ty::String).required(),
+            f("reason", Ty::String).proto(&[4]),
+            f("status", Ty::String).required().proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1096,11 +1195,13 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("behavior", Ty::Ref(94)),
-            f("maxReplicas", Ty::Int32).required(),
-            f("metrics", Ty::Array(&Ty::Ref(99))).list(List::Atomic),
-            f("minReplicas", Ty::Int32),
-            f("scaleTargetRef", Ty::Ref(88)).required(),
+            f("behavior", Ty::Ref(94)).proto(&[5]),
+            f("maxReplicas", Ty::Int32).required().proto(&[3]),
+            f("metrics", Ty::Array(&Ty::Ref(99)))
+                .list(List::Atomic)
+                .proto(&[4]),
+            f("minReplicas", Ty::Int32).proto(&[2]),
+            f("scaleTargetRef", Ty::Ref(88)).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1110,12 +1211,15 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("conditions", Ty::Array(&Ty::Ref(95)))
                 .list(List::Map(&["type"]))
-                .patch(Patch::Merge, Some("type")),
-            f("currentMetrics", Ty::Array(&Ty::Ref(100))).list(List::Atomic),
-            f("currentReplicas", Ty::Int32),
-            f("desiredReplicas", Ty::Int32).required(),
-            f("lastScaleTime", Ty::Time),
-            f("observedGeneration", Ty::Int64),
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[6]),
+            f("currentMetrics", Ty::Array(&Ty::Ref(100)))
+                .list(List::Atomic)
+                .proto(&[5]),
+            f("currentReplicas", Ty::Int32).proto(&[3]),
+            f("desiredReplicas", Ty::Int32).required().proto(&[4]),
+            f("lastScaleTime", Ty::Time).proto(&[2]),
+            f("observedGeneration", Ty::Int64).proto(&[1]),
         ],
     },
     TypeRow {
@@ -1123,8 +1227,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String).required(),
-            f("selector", Ty::Ref(528)),
+            f("name", Ty::String).required().proto(&[1]),
+            f("selector", Ty::Ref(528)).proto(&[2]),
         ],
     },
     TypeRow {
@@ -1132,12 +1236,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("containerResource", Ty::Ref(86)),
-            f("external", Ty::Ref(89)),
-            f("object", Ty::Ref(103)),
-            f("pods", Ty::Ref(105)),
-            f("resource", Ty::Ref(107)),
-            f("type", Ty::String).required(),
+            f("containerResource", Ty::Ref(86)).proto(&[7]),
+            f("external", Ty::Ref(89)).proto(&[5]),
+            f("object", Ty::Ref(103)).proto(&[2]),
+            f("pods", Ty::Ref(105)).proto(&[3]),
+            f("resource", Ty::Ref(107)).proto(&[4]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1145,12 +1249,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("containerResource", Ty::Ref(87)),
-            f("external", Ty::Ref(90)),
-            f("object", Ty::Ref(104)),
-            f("pods", Ty::Ref(106)),
-            f("resource", Ty::Ref(108)),
-            f("type", Ty::String).required(),
+            f("containerResource", Ty::Ref(87)).proto(&[7]),
+            f("external", Ty::Ref(90)).proto(&[5]),
+            f("object", Ty::Ref(104)).proto(&[2]),
+            f("pods", Ty::Ref(106)).proto(&[3]),
+            f("resource", Ty::Ref(108)).proto(&[4]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1158,10 +1262,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("averageUtilization", Ty::Int32),
-            f("averageValue", Ty::Quantity),
-            f("type", Ty::String).required(),
-            f("value", Ty::Quantity),
+            f("averageUtilization", Ty::Int32).proto(&[4]),
+            f("averageValue", Ty::Quantity).proto(&[3]),
+            f("type", Ty::String).required().proto(&[1]),
+            f("value", Ty::Quantity).proto(&[2]),
         ],
     },
     TypeRow {
@@ -1169,9 +1273,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("averageUtilization", Ty::Int32),
-            f("averageValue", Ty::Quantity),
-            f("value", Ty::Quantity),
+            f("averageUtilization", Ty::Int32).proto(&[3]),
+            f("averageValue", Ty::Quantity).proto(&[2]),
+            f("value", Ty::Quantity).proto(&[1]),
         ],
     },
     TypeRow {
@@ -1179,9 +1283,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("describedObject", Ty::Ref(88)).required(),
-            f("metric", Ty::Ref(98)).required(),
-            f("target", Ty::Ref(101)).required(),
+            f("describedObject", Ty::Ref(88)).required().proto(&[1]),
+            f("metric", Ty::Ref(98)).required().proto(&[3]),
+            f("target", Ty::Ref(101)).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -1189,9 +1293,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("current", Ty::Ref(102)).required(),
-            f("describedObject", Ty::Ref(88)).required(),
-            f("metric", Ty::Ref(98)).required(),
+            f("current", Ty::Ref(102)).required().proto(&[2]),
+            f("describedObject", Ty::Ref(88)).required().proto(&[3]),
+            f("metric", Ty::Ref(98)).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1199,8 +1303,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("metric", Ty::Ref(98)).required(),
-            f("target", Ty::Ref(101)).required(),
+            f("metric", Ty::Ref(98)).required().proto(&[1]),
+            f("target", Ty::Ref(101)).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -1208,8 +1312,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("current", Ty::Ref(102)).required(),
-            f("metric", Ty::Ref(98)).required(),
+            f("current", Ty::Ref(102)).required().proto(&[2]),
+            f("metric", Ty::Ref(98)).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1217,8 +1321,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String).required(),
-            f("target", Ty::Ref(101)).required(),
+            f("name", Ty::String).required().proto(&[1]),
+            f("target", Ty::Ref(101)).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -1226,8 +1330,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("current", Ty::Ref(102)).required(),
-            f("name", Ty::String).required(),
+            f("current", Ty::Ref(102)).required().proto(&[2]),
+            f("name", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1237,9 +1341,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(110)).required(),
-            f("status", Ty::Ref(111)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(110)).required().proto(&[2]),
+            f("status", Ty::Ref(111)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -1247,14 +1351,14 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("concurrencyPolicy", Ty::String),
-            f("failedJobsHistoryLimit", Ty::Int32),
-            f("jobTemplate", Ty::Ref(117)).required(),
-            f("schedule", Ty::String).required(),
-            f("startingDeadlineSeconds", Ty::Int64),
-            f("successfulJobsHistoryLimit", Ty::Int32),
-            f("suspend", Ty::Boolean),
-            f("timeZone", Ty::String),
+            f("concurrencyPolicy", Ty::String).proto(&[3]),
+            f("failedJobsHistoryLimit", Ty::Int32).proto(&[7]),
+            f("jobTemplate", Ty::Ref(117)).required().proto(&[5]),
+            f("schedule", Ty::String).required().proto(&[1]),
+            f("startingDeadlineSeconds", Ty::Int64).proto(&[2]),
+            f("successfulJobsHistoryLimit", Ty::Int32).proto(&[6]),
+            f("suspend", Ty::Boolean).proto(&[4]),
+            f("timeZone", Ty::String).proto(&[8]),
         ],
     },
     TypeRow {
@@ -1262,9 +1366,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("active", Ty::Array(&Ty::Ref(251))).list(List::Atomic),
-            f("lastScheduleTime", Ty::Time),
-            f("lastSuccessfulTime", Ty::Time),
+            f("active", Ty::Array(&Ty::Ref(251)))
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("lastScheduleTime", Ty::Time).proto(&[4]),
+            f("lastSuccessfulTime", Ty::Time).proto(&[5]),
         ],
     },
     TypeRow {
@@ -1274,9 +1380,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(115)),
-            f("status", Ty::Ref(116)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(115)).proto(&[2]),
+            f("status", Ty::Ref(116)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -1284,12 +1390,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastProbeTime", Ty::Time),
-            f("lastTransitionTime", Ty::Time),
-            f("message", Ty::String),
-            f("reason", Ty::String),
-            f("status", Ty::String).required(),
-            f("type", Ty::String).required(),
+            f("lastProbeTime", Ty::Time).proto(&[3]),
+            f("lastTransitionTime", Ty::Time).proto(&[4]),
+            f("message", Ty::String).proto(&[6]),
+            f("reason", Ty::String).proto(&[5]),
+            f("status", Ty::String).required().proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1308,23 +1414,23 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("activeDeadlineSeconds", Ty::Int64),
-            f("backoffLimit", Ty::Int32),
-            f("backoffLimitPerIndex", Ty::Int32),
-            f("completionMode", Ty::String),
-            f("completions", Ty::Int32),
-            f("managedBy", Ty::String),
-            f("manualSelector", Ty::Boolean),
-            f("maxFailedIndexes", Ty::Int32),
-            f("parallelism", Ty::Int32),
-            f("podFailurePolicy", Ty::Ref(118)),
-            f("podReplacementPolicy", Ty::String),
+            f("activeDeadlineSeconds", Ty::Int64).proto(&[3]),
+            f("backoffLimit", Ty::Int32).proto(&[7]),
+            f("backoffLimitPerIndex", Ty::Int32).proto(&[12]),
+            f("completionMode", Ty::String).proto(&[9]),
+            f("completions", Ty::Int32).proto(&[2]),
+            f("managedBy", Ty::String).proto(&[15]),
+            f("manualSelector", Ty::Boolean).proto(&[5]),
+            f("maxFailedIndexes", Ty::Int32).proto(&[13]),
+            f("parallelism", Ty::Int32).proto(&[1]),
+            f("podFailurePolicy", Ty::Ref(118)).proto(&[11]),
+            f("podReplacementPolicy", Ty::String).proto(&[14]),
             f("scheduling", Ty::Ref(114)),
-            f("selector", Ty::Ref(528)),
-            f("successPolicy", Ty::Ref(122)),
-            f("suspend", Ty::Boolean),
-            f("template", Ty::Ref(282)).required(),
-            f("ttlSecondsAfterFinished", Ty::Int32),
+            f("selector", Ty::Ref(528)).proto(&[4]),
+            f("successPolicy", Ty::Ref(122)).proto(&[16]),
+            f("suspend", Ty::Boolean).proto(&[10]),
+            f("template", Ty::Ref(282)).required().proto(&[6]),
+            f("ttlSecondsAfterFinished", Ty::Int32).proto(&[8]),
         ],
     },
     TypeRow {
@@ -1332,26 +1438,30 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("active", Ty::Int32),
-            f("completedIndexes", Ty::String),
-            f("completionTime", Ty::Time),
+            f("active", Ty::Int32).proto(&[4]),
+            f("completedIndexes", Ty::String).proto(&[7]),
+            f("completionTime", Ty::Time).proto(&[3]),
             f("conditions", Ty::Array(&Ty::Ref(113)))
                 .list(List::Atomic)
-                .patch(Patch::Merge, Some("type")),
-            f("failed", Ty::Int32),
-            f("failedIndexes", Ty::String),
-            f("ready", Ty::Int32),
-            f("startTime", Ty::Time),
-            f("succeeded", Ty::Int32),
-            f("terminating", Ty::Int32),
-            f("uncountedTerminatedPods", Ty::Ref(124)),
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[1]),
+            f("failed", Ty::Int32).proto(&[6]),
+            f("failedIndexes", Ty::String).proto(&[10]),
+            f("ready", Ty::Int32).proto(&[9]),
+            f("startTime", Ty::Time).proto(&[2]),
+            f("succeeded", Ty::Int32).proto(&[5]),
+            f("terminating", Ty::Int32).proto(&[11]),
+            f("uncountedTerminatedPods", Ty::Ref(124)).proto(&[8]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.batch.v1.JobTemplateSpec",
         atomic: false,
         resource: None,
-        fields: &[f("metadata", Ty::Ref(532)), f("spec", Ty::Ref(115))],
+        fields: &[
+            f("metadata", Ty::Ref(532)).proto(&[1]),
+            f("spec", Ty::Ref(115)).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.batch.v1.PodFailurePolicy",
@@ -1359,34 +1469,41 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[f("rules", Ty::Array(&Ty::Ref(121)))
             .required()
-            .list(List::Atomic)],
+            .list(List::Atomic)
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.batch.v1.PodFailurePolicyOnExitCodesRequirement",
         atomic: false,
         resource: None,
         fields: &[
-            f("containerName", Ty::String),
-            f("operator", Ty::String).required(),
+            f("containerName", Ty::String).proto(&[1]),
+            f("operator", Ty::String).required().proto(&[2]),
             f("values", Ty::Array(&Ty::Int32))
                 .required()
-                .list(List::Set),
+                .list(List::Set)
+                .proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.batch.v1.PodFailurePolicyOnPodConditionsPattern",
         atomic: false,
         resource: None,
-        fields: &[f("status", Ty::String), f("type", Ty::String).required()],
+        fields: &[
+            f("status", Ty::String).proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.batch.v1.PodFailurePolicyRule",
         atomic: false,
         resource: None,
         fields: &[
-            f("action", Ty::String).required(),
-            f("onExitCodes", Ty::Ref(119)),
-            f("onPodConditions", Ty::Array(&Ty::Ref(120))).list(List::Atomic),
+            f("action", Ty::String).required().proto(&[1]),
+            f("onExitCodes", Ty::Ref(119)).proto(&[2]),
+            f("onPodConditions", Ty::Array(&Ty::Ref(120)))
+                .list(List::Atomic)
+                .proto(&[3]),
         ],
     },
     TypeRow {
@@ -1395,15 +1512,16 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[f("rules", Ty::Array(&Ty::Ref(123)))
             .required()
-            .list(List::Atomic)],
+            .list(List::Atomic)
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.batch.v1.SuccessPolicyRule",
         atomic: false,
         resource: None,
         fields: &[
-            f("succeededCount", Ty::Int32),
-            f("succeededIndexes", Ty::String),
+            f("succeededCount", Ty::Int32).proto(&[2]),
+            f("succeededIndexes", Ty::String).proto(&[1]),
         ],
     },
     TypeRow {
@@ -1411,8 +1529,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("failed", Ty::Array(&Ty::String)).list(List::Set),
-            f("succeeded", Ty::Array(&Ty::String)).list(List::Set),
+            f("failed", Ty::Array(&Ty::String))
+                .list(List::Set)
+                .proto(&[2]),
+            f("succeeded", Ty::Array(&Ty::String))
+                .list(List::Set)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -1422,9 +1544,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(127)).required(),
-            f("status", Ty::Ref(128)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(127)).required().proto(&[2]),
+            f("status", Ty::Ref(128)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -1432,12 +1554,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastTransitionTime", Ty::Time),
-            f("lastUpdateTime", Ty::Time),
-            f("message", Ty::String),
-            f("reason", Ty::String),
-            f("status", Ty::String).required(),
-            f("type", Ty::String).required(),
+            f("lastTransitionTime", Ty::Time).proto(&[5]),
+            f("lastUpdateTime", Ty::Time).proto(&[4]),
+            f("message", Ty::String).proto(&[3]),
+            f("reason", Ty::String).proto(&[2]),
+            f("status", Ty::String).required().proto(&[6]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1445,14 +1567,18 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("expirationSeconds", Ty::Int32),
-            f("extra", Ty::Map(&Ty::Array(&Ty::String))),
-            f("groups", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("request", Ty::Bytes).required(),
-            f("signerName", Ty::String).required(),
-            f("uid", Ty::String),
-            f("usages", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("username", Ty::String),
+            f("expirationSeconds", Ty::Int32).proto(&[8]),
+            f("extra", Ty::Map(&Ty::Array(&Ty::String))).proto(&[6]),
+            f("groups", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[4]),
+            f("request", Ty::Bytes).required().proto(&[1]),
+            f("signerName", Ty::String).required().proto(&[7]),
+            f("uid", Ty::String).proto(&[3]),
+            f("usages", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[5]),
+            f("username", Ty::String).proto(&[2]),
         ],
     },
     TypeRow {
@@ -1460,8 +1586,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("certificate", Ty::Bytes),
-            f("conditions", Ty::Array(&Ty::Ref(126))).list(List::Map(&["type"])),
+            f("certificate", Ty::Bytes).proto(&[2]),
+            f("conditions", Ty::Array(&Ty::Ref(126)))
+                .list(List::Map(&["type"]))
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -1532,8 +1660,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(135)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(135)).proto(&[2]),
         ],
     },
     TypeRow {
@@ -1541,13 +1669,13 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("acquireTime", Ty::MicroTime),
-            f("holderIdentity", Ty::String),
-            f("leaseDurationSeconds", Ty::Int32),
-            f("leaseTransitions", Ty::Int32),
-            f("preferredHolder", Ty::String),
-            f("renewTime", Ty::MicroTime),
-            f("strategy", Ty::String),
+            f("acquireTime", Ty::MicroTime).proto(&[3]),
+            f("holderIdentity", Ty::String).proto(&[1]),
+            f("leaseDurationSeconds", Ty::Int32).proto(&[2]),
+            f("leaseTransitions", Ty::Int32).proto(&[5]),
+            f("preferredHolder", Ty::String).proto(&[7]),
+            f("renewTime", Ty::MicroTime).proto(&[4]),
+            f("strategy", Ty::String).proto(&[6]),
         ],
     },
     TypeRow {
@@ -1566,9 +1694,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("nodeAffinity", Ty::Ref(231)),
-            f("podAffinity", Ty::Ref(263)),
-            f("podAntiAffinity", Ty::Ref(265)),
+            f("nodeAffinity", Ty::Ref(231)).proto(&[1]),
+            f("podAffinity", Ty::Ref(263)).proto(&[2]),
+            f("podAntiAffinity", Ty::Ref(265)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -1576,8 +1704,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("localhostProfile", Ty::String),
-            f("type", Ty::String).required(),
+            f("localhostProfile", Ty::String).proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1585,8 +1713,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("devicePath", Ty::String).required(),
-            f("name", Ty::String).required(),
+            f("devicePath", Ty::String).required().proto(&[2]),
+            f("name", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1594,12 +1722,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("cachingMode", Ty::String),
-            f("diskName", Ty::String).required(),
-            f("diskURI", Ty::String).required(),
-            f("fsType", Ty::String).default("\"ext4\""),
-            f("kind", Ty::String),
-            f("readOnly", Ty::Boolean).default("false"),
+            f("cachingMode", Ty::String).proto(&[3]),
+            f("diskName", Ty::String).required().proto(&[1]),
+            f("diskURI", Ty::String).required().proto(&[2]),
+            f("fsType", Ty::String).default("\"ext4\"").proto(&[4]),
+            f("kind", Ty::String).proto(&[6]),
+            f("readOnly", Ty::Boolean).default("false").proto(&[5]),
         ],
     },
     TypeRow {
@@ -1607,10 +1735,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("readOnly", Ty::Boolean),
-            f("secretName", Ty::String).required(),
-            f("secretNamespace", Ty::String),
-            f("shareName", Ty::String).required(),
+            f("readOnly", Ty::Boolean).proto(&[3]),
+            f("secretName", Ty::String).required().proto(&[1]),
+            f("secretNamespace", Ty::String).proto(&[4]),
+            f("shareName", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -1618,9 +1746,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("readOnly", Ty::Boolean),
-            f("secretName", Ty::String).required(),
-            f("shareName", Ty::String).required(),
+            f("readOnly", Ty::Boolean).proto(&[3]),
+            f("secretName", Ty::String).required().proto(&[1]),
+            f("shareName", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -1628,10 +1756,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: Some(("", "v1", "Binding")),
         fields: &[
-            f("apiVersion", Ty::String),
-            f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("target", Ty::Ref(251)).required(),
+            f("apiVersion", Ty::String).proto(&[2, 5]),
+            f("kind", Ty::String).proto(&[2, 1]),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("target", Ty::Ref(251)).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -1639,16 +1767,16 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("controllerExpandSecretRef", Ty::Ref(314)),
-            f("controllerPublishSecretRef", Ty::Ref(314)),
-            f("driver", Ty::String).required(),
-            f("fsType", Ty::String),
-            f("nodeExpandSecretRef", Ty::Ref(314)),
-            f("nodePublishSecretRef", Ty::Ref(314)),
-            f("nodeStageSecretRef", Ty::Ref(314)),
-            f("readOnly", Ty::Boolean),
-            f("volumeAttributes", Ty::Map(&Ty::String)),
-            f("volumeHandle", Ty::String).required(),
+            f("controllerExpandSecretRef", Ty::Ref(314)).proto(&[9]),
+            f("controllerPublishSecretRef", Ty::Ref(314)).proto(&[6]),
+            f("driver", Ty::String).required().proto(&[1]),
+            f("fsType", Ty::String).proto(&[4]),
+            f("nodeExpandSecretRef", Ty::Ref(314)).proto(&[10]),
+            f("nodePublishSecretRef", Ty::Ref(314)).proto(&[8]),
+            f("nodeStageSecretRef", Ty::Ref(314)).proto(&[7]),
+            f("readOnly", Ty::Boolean).proto(&[3]),
+            f("volumeAttributes", Ty::Map(&Ty::String)).proto(&[5]),
+            f("volumeHandle", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -1656,11 +1784,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("driver", Ty::String).required(),
-            f("fsType", Ty::String),
-            f("nodePublishSecretRef", Ty::Ref(221)),
-            f("readOnly", Ty::Boolean),
-            f("volumeAttributes", Ty::Map(&Ty::String)),
+            f("driver", Ty::String).required().proto(&[1]),
+            f("fsType", Ty::String).proto(&[3]),
+            f("nodePublishSecretRef", Ty::Ref(221)).proto(&[5]),
+            f("readOnly", Ty::Boolean).proto(&[2]),
+            f("volumeAttributes", Ty::Map(&Ty::String)).proto(&[4]),
         ],
     },
     TypeRow {
@@ -1668,8 +1796,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("add", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("drop", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("add", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("drop", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -1703,10 +1835,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("fsType", Ty::String),
-            f("readOnly", Ty::Boolean),
-            f("secretRef", Ty::Ref(314)),
-            f("volumeID", Ty::String).required(),
+            f("fsType", Ty::String).proto(&[2]),
+            f("readOnly", Ty::Boolean).proto(&[3]),
+            f("secretRef", Ty::Ref(314)).proto(&[4]),
+            f("volumeID", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1714,10 +1846,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("fsType", Ty::String),
-            f("readOnly", Ty::Boolean),
-            f("secretRef", Ty::Ref(221)),
-            f("volumeID", Ty::String).required(),
+            f("fsType", Ty::String).proto(&[2]),
+            f("readOnly", Ty::Boolean).proto(&[3]),
+            f("secretRef", Ty::Ref(221)).proto(&[4]),
+            f("volumeID", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1731,11 +1863,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("labelSelector", Ty::Ref(528)),
-            f("name", Ty::String),
-            f("optional", Ty::Boolean),
-            f("path", Ty::String).required(),
-            f("signerName", Ty::String),
+            f("labelSelector", Ty::Ref(528)).proto(&[3]),
+            f("name", Ty::String).proto(&[1]),
+            f("optional", Ty::Boolean).proto(&[5]),
+            f("path", Ty::String).required().proto(&[4]),
+            f("signerName", Ty::String).proto(&[2]),
             f("user", Ty::Int64),
         ],
     },
@@ -1744,10 +1876,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("error", Ty::String),
-            f("message", Ty::String),
-            f("status", Ty::String).required(),
-            f("type", Ty::String).required(),
+            f("error", Ty::String).proto(&[4]),
+            f("message", Ty::String).proto(&[3]),
+            f("status", Ty::String).required().proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1758,9 +1890,10 @@ pub static TYPES: &[TypeRow] = &[
             f("apiVersion", Ty::String),
             f("conditions", Ty::Array(&Ty::Ref(153)))
                 .list(List::Map(&["type"]))
-                .patch(Patch::Merge, Some("type")),
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[2]),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1769,11 +1902,11 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("", "v1", "ConfigMap")),
         fields: &[
             f("apiVersion", Ty::String),
-            f("binaryData", Ty::Map(&Ty::Bytes)),
-            f("data", Ty::Map(&Ty::String)),
-            f("immutable", Ty::Boolean),
+            f("binaryData", Ty::Map(&Ty::Bytes)).proto(&[3]),
+            f("data", Ty::Map(&Ty::String)).proto(&[2]),
+            f("immutable", Ty::Boolean).proto(&[4]),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1781,8 +1914,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String).required().default("\"\""),
-            f("optional", Ty::Boolean),
+            f("name", Ty::String)
+                .required()
+                .default("\"\"")
+                .proto(&[1, 1]),
+            f("optional", Ty::Boolean).proto(&[2]),
         ],
     },
     TypeRow {
@@ -1790,9 +1926,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("key", Ty::String).required(),
-            f("name", Ty::String).required().default("\"\""),
-            f("optional", Ty::Boolean),
+            f("key", Ty::String).required().proto(&[2]),
+            f("name", Ty::String)
+                .required()
+                .default("\"\"")
+                .proto(&[1, 1]),
+            f("optional", Ty::Boolean).proto(&[3]),
         ],
     },
     TypeRow {
@@ -1800,11 +1939,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("kubeletConfigKey", Ty::String).required(),
-            f("name", Ty::String).required(),
-            f("namespace", Ty::String).required(),
-            f("resourceVersion", Ty::String),
-            f("uid", Ty::String),
+            f("kubeletConfigKey", Ty::String).required().proto(&[5]),
+            f("name", Ty::String).required().proto(&[2]),
+            f("namespace", Ty::String).required().proto(&[1]),
+            f("resourceVersion", Ty::String).proto(&[4]),
+            f("uid", Ty::String).proto(&[3]),
         ],
     },
     TypeRow {
@@ -1812,9 +1951,14 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("items", Ty::Array(&Ty::Ref(212))).list(List::Atomic),
-            f("name", Ty::String).required().default("\"\""),
-            f("optional", Ty::Boolean),
+            f("items", Ty::Array(&Ty::Ref(212)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("name", Ty::String)
+                .required()
+                .default("\"\"")
+                .proto(&[1, 1]),
+            f("optional", Ty::Boolean).proto(&[4]),
         ],
     },
     TypeRow {
@@ -1822,11 +1966,16 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("defaultMode", Ty::Int32),
+            f("defaultMode", Ty::Int32).proto(&[3]),
             f("defaultUser", Ty::Int64),
-            f("items", Ty::Array(&Ty::Ref(212))).list(List::Atomic),
-            f("name", Ty::String).required().default("\"\""),
-            f("optional", Ty::Boolean),
+            f("items", Ty::Array(&Ty::Ref(212)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("name", Ty::String)
+                .required()
+                .default("\"\"")
+                .proto(&[1, 1]),
+            f("optional", Ty::Boolean).proto(&[4]),
         ],
     },
     TypeRow {
@@ -1834,39 +1983,53 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("args", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("command", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("args", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[4]),
+            f("command", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[3]),
             f("env", Ty::Array(&Ty::Ref(184)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::Merge, Some("name")),
-            f("envFrom", Ty::Array(&Ty::Ref(183))).list(List::Atomic),
-            f("image", Ty::String),
-            f("imagePullPolicy", Ty::String),
-            f("lifecycle", Ty::Ref(213)),
-            f("livenessProbe", Ty::Ref(287)),
-            f("name", Ty::String).required(),
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[7]),
+            f("envFrom", Ty::Array(&Ty::Ref(183)))
+                .list(List::Atomic)
+                .proto(&[19]),
+            f("image", Ty::String).proto(&[2]),
+            f("imagePullPolicy", Ty::String).proto(&[14]),
+            f("lifecycle", Ty::Ref(213)).proto(&[12]),
+            f("livenessProbe", Ty::Ref(287)).proto(&[10]),
+            f("name", Ty::String).required().proto(&[1]),
             f("ports", Ty::Array(&Ty::Ref(164)))
                 .list(List::Map(&["containerPort", "protocol"]))
-                .patch(Patch::Merge, Some("containerPort")),
-            f("readinessProbe", Ty::Ref(287)),
-            f("resizePolicy", Ty::Array(&Ty::Ref(165))).list(List::Atomic),
-            f("resources", Ty::Ref(302)),
-            f("restartPolicy", Ty::String),
-            f("restartPolicyRules", Ty::Array(&Ty::Ref(166))).list(List::Atomic),
-            f("securityContext", Ty::Ref(316)),
-            f("startupProbe", Ty::Ref(287)),
-            f("stdin", Ty::Boolean),
-            f("stdinOnce", Ty::Boolean),
-            f("terminationMessagePath", Ty::String),
-            f("terminationMessagePolicy", Ty::String),
-            f("tty", Ty::Boolean),
+                .patch(Patch::Merge, Some("containerPort"))
+                .proto(&[6]),
+            f("readinessProbe", Ty::Ref(287)).proto(&[11]),
+            f("resizePolicy", Ty::Array(&Ty::Ref(165)))
+                .list(List::Atomic)
+                .proto(&[23]),
+            f("resources", Ty::Ref(302)).proto(&[8]),
+            f("restartPolicy", Ty::String).proto(&[24]),
+            f("restartPolicyRules", Ty::Array(&Ty::Ref(166)))
+                .list(List::Atomic)
+                .proto(&[25]),
+            f("securityContext", Ty::Ref(316)).proto(&[15]),
+            f("startupProbe", Ty::Ref(287)).proto(&[22]),
+            f("stdin", Ty::Boolean).proto(&[16]),
+            f("stdinOnce", Ty::Boolean).proto(&[17]),
+            f("terminationMessagePath", Ty::String).proto(&[13]),
+            f("terminationMessagePolicy", Ty::String).proto(&[20]),
+            f("tty", Ty::Boolean).proto(&[18]),
             f("volumeDevices", Ty::Array(&Ty::Ref(337)))
                 .list(List::Map(&["devicePath"]))
-                .patch(Patch::Merge, Some("devicePath")),
+                .patch(Patch::Merge, Some("devicePath"))
+                .proto(&[21]),
             f("volumeMounts", Ty::Array(&Ty::Ref(340)))
                 .list(List::Map(&["mountPath"]))
-                .patch(Patch::Merge, Some("mountPath")),
-            f("workingDir", Ty::String),
+                .patch(Patch::Merge, Some("mountPath"))
+                .proto(&[9]),
+            f("workingDir", Ty::String).proto(&[5]),
         ],
     },
     TypeRow {
@@ -1874,9 +2037,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("containerName", Ty::String).required(),
-            f("requestName", Ty::String).required(),
-            f("resourceName", Ty::String).required(),
+            f("containerName", Ty::String).required().proto(&[1]),
+            f("requestName", Ty::String).required().proto(&[3]),
+            f("resourceName", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -1884,8 +2047,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("names", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("sizeBytes", Ty::Int64),
+            f("names", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("sizeBytes", Ty::Int64).proto(&[2]),
         ],
     },
     TypeRow {
@@ -1893,11 +2058,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("containerPort", Ty::Int32).required(),
-            f("hostIP", Ty::String),
-            f("hostPort", Ty::Int32),
-            f("name", Ty::String),
-            f("protocol", Ty::String).default("\"TCP\""),
+            f("containerPort", Ty::Int32).required().proto(&[3]),
+            f("hostIP", Ty::String).proto(&[5]),
+            f("hostPort", Ty::Int32).proto(&[2]),
+            f("name", Ty::String).proto(&[1]),
+            f("protocol", Ty::String).default("\"TCP\"").proto(&[4]),
         ],
     },
     TypeRow {
@@ -1905,8 +2070,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("resourceName", Ty::String).required(),
-            f("restartPolicy", Ty::String).required(),
+            f("resourceName", Ty::String).required().proto(&[1]),
+            f("restartPolicy", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -1914,8 +2079,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("action", Ty::String).required(),
-            f("exitCodes", Ty::Ref(167)),
+            f("action", Ty::String).required().proto(&[1]),
+            f("exitCodes", Ty::Ref(167)).proto(&[2]),
         ],
     },
     TypeRow {
@@ -1923,8 +2088,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("operator", Ty::String).required(),
-            f("values", Ty::Array(&Ty::Int32)).list(List::Set),
+            f("operator", Ty::String).required().proto(&[1]),
+            f("values", Ty::Array(&Ty::Int32))
+                .list(List::Set)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -1932,90 +2099,97 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("running", Ty::Ref(169)),
-            f("terminated", Ty::Ref(170)),
-            f("waiting", Ty::Ref(171)),
+            f("running", Ty::Ref(169)).proto(&[2]),
+            f("terminated", Ty::Ref(170)).proto(&[3]),
+            f("waiting", Ty::Ref(171)).proto(&[1]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ContainerStateRunning",
         atomic: false,
         resource: None,
-        fields: &[f("startedAt", Ty::Time)],
+        fields: &[f("startedAt", Ty::Time).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ContainerStateTerminated",
         atomic: false,
         resource: None,
         fields: &[
-            f("containerID", Ty::String),
-            f("exitCode", Ty::Int32).required(),
-            f("finishedAt", Ty::Time),
-            f("message", Ty::String),
-            f("reason", Ty::String),
-            f("signal", Ty::Int32),
-            f("startedAt", Ty::Time),
+            f("containerID", Ty::String).proto(&[7]),
+            f("exitCode", Ty::Int32).required().proto(&[1]),
+            f("finishedAt", Ty::Time).proto(&[6]),
+            f("message", Ty::String).proto(&[4]),
+            f("reason", Ty::String).proto(&[3]),
+            f("signal", Ty::Int32).proto(&[2]),
+            f("startedAt", Ty::Time).proto(&[5]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ContainerStateWaiting",
         atomic: false,
         resource: None,
-        fields: &[f("message", Ty::String), f("reason", Ty::String)],
+        fields: &[
+            f("message", Ty::String).proto(&[2]),
+            f("reason", Ty::String).proto(&[1]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ContainerStatus",
         atomic: false,
         resource: None,
         fields: &[
-            f("allocatedResources", Ty::Map(&Ty::Quantity)),
+            f("allocatedResources", Ty::Map(&Ty::Quantity)).proto(&[10]),
             f("allocatedResourcesStatus", Ty::Array(&Ty::Ref(303)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::Merge, Some("name")),
-            f("containerID", Ty::String),
-            f("image", Ty::String).required(),
-            f("imageID", Ty::String).required(),
-            f("lastState", Ty::Ref(168)),
-            f("name", Ty::String).required(),
-            f("ready", Ty::Boolean).required(),
-            f("resources", Ty::Ref(302)),
-            f("restartCount", Ty::Int32).required(),
-            f("started", Ty::Boolean),
-            f("state", Ty::Ref(168)),
-            f("stopSignal", Ty::String),
-            f("user", Ty::Ref(173)),
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[14]),
+            f("containerID", Ty::String).proto(&[8]),
+            f("image", Ty::String).required().proto(&[6]),
+            f("imageID", Ty::String).required().proto(&[7]),
+            f("lastState", Ty::Ref(168)).proto(&[3]),
+            f("name", Ty::String).required().proto(&[1]),
+            f("ready", Ty::Boolean).required().proto(&[4]),
+            f("resources", Ty::Ref(302)).proto(&[11]),
+            f("restartCount", Ty::Int32).required().proto(&[5]),
+            f("started", Ty::Boolean).proto(&[9]),
+            f("state", Ty::Ref(168)).proto(&[2]),
+            f("stopSignal", Ty::String).proto(&[15]),
+            f("user", Ty::Ref(173)).proto(&[13]),
             f("volumeMounts", Ty::Array(&Ty::Ref(341)))
                 .list(List::Map(&["mountPath"]))
-                .patch(Patch::Merge, Some("mountPath")),
+                .patch(Patch::Merge, Some("mountPath"))
+                .proto(&[12]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ContainerUser",
         atomic: false,
         resource: None,
-        fields: &[f("linux", Ty::Ref(218))],
+        fields: &[f("linux", Ty::Ref(218)).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.DaemonEndpoint",
         atomic: false,
         resource: None,
-        fields: &[f("Port", Ty::Int32).required()],
+        fields: &[f("Port", Ty::Int32).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.DownwardAPIProjection",
         atomic: false,
         resource: None,
-        fields: &[f("items", Ty::Array(&Ty::Ref(176))).list(List::Atomic)],
+        fields: &[f("items", Ty::Array(&Ty::Ref(176)))
+            .list(List::Atomic)
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.DownwardAPIVolumeFile",
         atomic: false,
         resource: None,
         fields: &[
-            f("fieldRef", Ty::Ref(250)),
-            f("mode", Ty::Int32),
-            f("path", Ty::String).required(),
-            f("resourceFieldRef", Ty::Ref(297)),
+            f("fieldRef", Ty::Ref(250)).proto(&[2]),
+            f("mode", Ty::Int32).proto(&[4]),
+            f("path", Ty::String).required().proto(&[1]),
+            f("resourceFieldRef", Ty::Ref(297)).proto(&[3]),
             f("user", Ty::Int64),
         ],
     },
@@ -2024,9 +2198,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("defaultMode", Ty::Int32),
+            f("defaultMode", Ty::Int32).proto(&[2]),
             f("defaultUser", Ty::Int64),
-            f("items", Ty::Array(&Ty::Ref(176))).list(List::Atomic),
+            f("items", Ty::Array(&Ty::Ref(176)))
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -2034,9 +2210,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("medium", Ty::String),
+            f("medium", Ty::String).proto(&[1]),
             f("mode", Ty::Int32),
-            f("sizeLimit", Ty::Quantity),
+            f("sizeLimit", Ty::Quantity).proto(&[2]),
         ],
     },
     TypeRow {
@@ -2044,10 +2220,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("hostname", Ty::String),
-            f("ip", Ty::String).required(),
-            f("nodeName", Ty::String),
-            f("targetRef", Ty::Ref(251)),
+            f("hostname", Ty::String).proto(&[3]),
+            f("ip", Ty::String).required().proto(&[1]),
+            f("nodeName", Ty::String).proto(&[4]),
+            f("targetRef", Ty::Ref(251)).proto(&[2]),
         ],
     },
     TypeRow {
@@ -2055,10 +2231,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("appProtocol", Ty::String),
-            f("name", Ty::String),
-            f("port", Ty::Int32).required(),
-            f("protocol", Ty::String),
+            f("appProtocol", Ty::String).proto(&[4]),
+            f("name", Ty::String).proto(&[1]),
+            f("port", Ty::Int32).required().proto(&[2]),
+            f("protocol", Ty::String).proto(&[3]),
         ],
     },
     TypeRow {
@@ -2066,9 +2242,15 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("addresses", Ty::Array(&Ty::Ref(179))).list(List::Atomic),
-            f("notReadyAddresses", Ty::Array(&Ty::Ref(179))).list(List::Atomic),
-            f("ports", Ty::Array(&Ty::Ref(180))).list(List::Atomic),
+            f("addresses", Ty::Array(&Ty::Ref(179)))
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("notReadyAddresses", Ty::Array(&Ty::Ref(179)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("ports", Ty::Array(&Ty::Ref(180)))
+                .list(List::Atomic)
+                .proto(&[3]),
         ],
     },
     TypeRow {
@@ -2078,8 +2260,10 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("subsets", Ty::Array(&Ty::Ref(181))).list(List::Atomic),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("subsets", Ty::Array(&Ty::Ref(181)))
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -2087,9 +2271,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("configMapRef", Ty::Ref(156)),
-            f("prefix", Ty::String),
-            f("secretRef", Ty::Ref(311)),
+            f("configMapRef", Ty::Ref(156)).proto(&[2]),
+            f("prefix", Ty::String).proto(&[1]),
+            f("secretRef", Ty::Ref(311)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -2097,9 +2281,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String).required(),
-            f("value", Ty::String),
-            f("valueFrom", Ty::Ref(185)),
+            f("name", Ty::String).required().proto(&[1]),
+            f("value", Ty::String).proto(&[2]),
+            f("valueFrom", Ty::Ref(185)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -2107,11 +2291,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("configMapKeyRef", Ty::Ref(157)),
-            f("fieldRef", Ty::Ref(250)),
-            f("fileKeyRef", Ty::Ref(194)),
-            f("resourceFieldRef", Ty::Ref(297)),
-            f("secretKeyRef", Ty::Ref(312)),
+            f("configMapKeyRef", Ty::Ref(157)).proto(&[3]),
+            f("fieldRef", Ty::Ref(250)).proto(&[1]),
+            f("fileKeyRef", Ty::Ref(194)).proto(&[5]),
+            f("resourceFieldRef", Ty::Ref(297)).proto(&[2]),
+            f("secretKeyRef", Ty::Ref(312)).proto(&[4]),
         ],
     },
     TypeRow {
@@ -2119,83 +2303,103 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("args", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("command", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("args", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[1, 4]),
+            f("command", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[1, 3]),
             f("env", Ty::Array(&Ty::Ref(184)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::Merge, Some("name")),
-            f("envFrom", Ty::Array(&Ty::Ref(183))).list(List::Atomic),
-            f("image", Ty::String),
-            f("imagePullPolicy", Ty::String),
-            f("lifecycle", Ty::Ref(213)),
-            f("livenessProbe", Ty::Ref(287)),
-            f("name", Ty::String).required(),
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[1, 7]),
+            f("envFrom", Ty::Array(&Ty::Ref(183)))
+                .list(List::Atomic)
+                .proto(&[1, 19]),
+            f("image", Ty::String).proto(&[1, 2]),
+            f("imagePullPolicy", Ty::String).proto(&[1, 14]),
+            f("lifecycle", Ty::Ref(213)).proto(&[1, 12]),
+            f("livenessProbe", Ty::Ref(287)).proto(&[1, 10]),
+            f("name", Ty::String).required().proto(&[1, 1]),
             f("ports", Ty::Array(&Ty::Ref(164)))
                 .list(List::Map(&["containerPort", "protocol"]))
-                .patch(Patch::Merge, Some("containerPort")),
-            f("readinessProbe", Ty::Ref(287)),
-            f("resizePolicy", Ty::Array(&Ty::Ref(165))).list(List::Atomic),
-            f("resources", Ty::Ref(302)),
-            f("restartPolicy", Ty::String),
-            f("restartPolicyRules", Ty::Array(&Ty::Ref(166))).list(List::Atomic),
-            f("securityContext", Ty::Ref(316)),
-            f("startupProbe", Ty::Ref(287)),
-            f("stdin", Ty::Boolean),
-            f("stdinOnce", Ty::Boolean),
-            f("targetContainerName", Ty::String),
-            f("terminationMessagePath", Ty::String),
-            f("terminationMessagePolicy", Ty::String),
-            f("tty", Ty::Boolean),
+                .patch(Patch::Merge, Some("containerPort"))
+                .proto(&[1, 6]),
+            f("readinessProbe", Ty::Ref(287)).proto(&[1, 11]),
+            f("resizePolicy", Ty::Array(&Ty::Ref(165)))
+                .list(List::Atomic)
+                .proto(&[1, 23]),
+            f("resources", Ty::Ref(302)).proto(&[1, 8]),
+            f("restartPolicy", Ty::String).proto(&[1, 24]),
+            f("restartPolicyRules", Ty::Array(&Ty::Ref(166)))
+                .list(List::Atomic)
+                .proto(&[1, 25]),
+            f("securityContext", Ty::Ref(316)).proto(&[1, 15]),
+            f("startupProbe", Ty::Ref(287)).proto(&[1, 22]),
+            f("stdin", Ty::Boolean).proto(&[1, 16]),
+            f("stdinOnce", Ty::Boolean).proto(&[1, 17]),
+            f("targetContainerName", Ty::String).proto(&[2]),
+            f("terminationMessagePath", Ty::String).proto(&[1, 13]),
+            f("terminationMessagePolicy", Ty::String).proto(&[1, 20]),
+            f("tty", Ty::Boolean).proto(&[1, 18]),
             f("volumeDevices", Ty::Array(&Ty::Ref(337)))
                 .list(List::Map(&["devicePath"]))
-                .patch(Patch::Merge, Some("devicePath")),
+                .patch(Patch::Merge, Some("devicePath"))
+                .proto(&[1, 21]),
             f("volumeMounts", Ty::Array(&Ty::Ref(340)))
                 .list(List::Map(&["mountPath"]))
-                .patch(Patch::Merge, Some("mountPath")),
-            f("workingDir", Ty::String),
+                .patch(Patch::Merge, Some("mountPath"))
+                .proto(&[1, 9]),
+            f("workingDir", Ty::String).proto(&[1, 5]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.EphemeralVolumeSource",
         atomic: false,
         resource: None,
-        fields: &[f("volumeClaimTemplate", Ty::Ref(257))],
+        fields: &[f("volumeClaimTemplate", Ty::Ref(257)).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.Event",
         atomic: false,
         resource: Some(("", "v1", "Event")),
         fields: &[
-            f("action", Ty::String),
-            f("apiVersion", Ty::String),
-            f("count", Ty::Int32),
-            f("eventTime", Ty::MicroTime),
-            f("firstTimestamp", Ty::Time),
-            f("involvedObject", Ty::Ref(251)).required(),
-            f("kind", Ty::String),
-            f("lastTimestamp", Ty::Time),
-            f("message", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("reason", Ty::String),
-            f("related", Ty::Ref(251)),
-            f("reportingComponent", Ty::String),
-            f("reportingInstance", Ty::String),
-            f("series", Ty::Ref(189)),
-            f("source", Ty::Ref(190)),
-            f("type", Ty::String),
+            f("action", Ty::String).proto(&[12]),
+            f("apiVersion", Ty::String).proto(&[2, 5]),
+            f("count", Ty::Int32).proto(&[8]),
+            f("eventTime", Ty::MicroTime).proto(&[10]),
+            f("firstTimestamp", Ty::Time).proto(&[6]),
+            f("involvedObject", Ty::Ref(251)).required().proto(&[2]),
+            f("kind", Ty::String).proto(&[2, 1]),
+            f("lastTimestamp", Ty::Time).proto(&[7]),
+            f("message", Ty::String).proto(&[4]),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("reason", Ty::String).proto(&[3]),
+            f("related", Ty::Ref(251)).proto(&[13]),
+            f("reportingComponent", Ty::String).proto(&[14]),
+            f("reportingInstance", Ty::String).proto(&[15]),
+            f("series", Ty::Ref(189)).proto(&[11]),
+            f("source", Ty::Ref(190)).proto(&[5]),
+            f("type", Ty::String).proto(&[9]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.EventSeries",
         atomic: false,
         resource: None,
-        fields: &[f("count", Ty::Int32), f("lastObservedTime", Ty::MicroTime)],
+        fields: &[
+            f("count", Ty::Int32).proto(&[1]),
+            f("lastObservedTime", Ty::MicroTime).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.EventSource",
         atomic: false,
         resource: None,
-        fields: &[f("component", Ty::String), f("host", Ty::String)],
+        fields: &[
+            f("component", Ty::String).proto(&[1]),
+            f("host", Ty::String).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.EvictionResponder",
@@ -2210,7 +2414,9 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.ExecAction",
         atomic: false,
         resource: None,
-        fields: &[f("command", Ty::Array(&Ty::String)).list(List::Atomic)],
+        fields: &[f("command", Ty::Array(&Ty::String))
+            .list(List::Atomic)
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.FCVolumeSource",
@@ -2229,10 +2435,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("key", Ty::String).required(),
-            f("optional", Ty::Boolean).default("false"),
-            f("path", Ty::String).required(),
-            f("volumeName", Ty::String).required(),
+            f("key", Ty::String).required().proto(&[3]),
+            f("optional", Ty::Boolean).default("false").proto(&[4]),
+            f("path", Ty::String).required().proto(&[2]),
+            f("volumeName", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -2240,11 +2446,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("driver", Ty::String).required(),
-            f("fsType", Ty::String),
-            f("options", Ty::Map(&Ty::String)),
-            f("readOnly", Ty::Boolean),
-            f("secretRef", Ty::Ref(314)),
+            f("driver", Ty::String).required().proto(&[1]),
+            f("fsType", Ty::String).proto(&[2]),
+            f("options", Ty::Map(&Ty::String)).proto(&[5]),
+            f("readOnly", Ty::Boolean).proto(&[4]),
+            f("secretRef", Ty::Ref(314)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -2252,18 +2458,21 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("driver", Ty::String).required(),
-            f("fsType", Ty::String),
-            f("options", Ty::Map(&Ty::String)),
-            f("readOnly", Ty::Boolean),
-            f("secretRef", Ty::Ref(221)),
+            f("driver", Ty::String).required().proto(&[1]),
+            f("fsType", Ty::String).proto(&[2]),
+            f("options", Ty::Map(&Ty::String)).proto(&[5]),
+            f("readOnly", Ty::Boolean).proto(&[4]),
+            f("secretRef", Ty::Ref(221)).proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.FlockerVolumeSource",
         atomic: false,
         resource: None,
-        fields: &[f("datasetName", Ty::String), f("datasetUUID", Ty::String)],
+        fields: &[
+            f("datasetName", Ty::String).proto(&[1]),
+            f("datasetUUID", Ty::String).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.GCEPersistentDiskVolumeSource",
@@ -2291,9 +2500,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("directory", Ty::String),
-            f("repository", Ty::String).required(),
-            f("revision", Ty::String),
+            f("directory", Ty::String).proto(&[3]),
+            f("repository", Ty::String).required().proto(&[1]),
+            f("revision", Ty::String).proto(&[2]),
         ],
     },
     TypeRow {
@@ -2301,10 +2510,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("endpoints", Ty::String).required(),
-            f("endpointsNamespace", Ty::String),
-            f("path", Ty::String).required(),
-            f("readOnly", Ty::Boolean),
+            f("endpoints", Ty::String).required().proto(&[1]),
+            f("endpointsNamespace", Ty::String).proto(&[4]),
+            f("path", Ty::String).required().proto(&[2]),
+            f("readOnly", Ty::Boolean).proto(&[3]),
         ],
     },
     TypeRow {
@@ -2312,9 +2521,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("endpoints", Ty::String).required(),
-            f("path", Ty::String).required(),
-            f("readOnly", Ty::Boolean),
+            f("endpoints", Ty::String).required().proto(&[1]),
+            f("path", Ty::String).required().proto(&[2]),
+            f("readOnly", Ty::Boolean).proto(&[3]),
         ],
     },
     TypeRow {
@@ -2344,8 +2553,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("hostnames", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("ip", Ty::String).required(),
+            f("hostnames", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("ip", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -2358,7 +2569,10 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.HostPathVolumeSource",
         atomic: false,
         resource: None,
-        fields: &[f("path", Ty::String).required(), f("type", Ty::String)],
+        fields: &[
+            f("path", Ty::String).required().proto(&[1]),
+            f("type", Ty::String).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ISCSIPersistentVolumeSource",
@@ -2400,7 +2614,10 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.ImageVolumeSource",
         atomic: false,
         resource: None,
-        fields: &[f("pullPolicy", Ty::String), f("reference", Ty::String)],
+        fields: &[
+            f("pullPolicy", Ty::String).proto(&[2]),
+            f("reference", Ty::String).proto(&[1]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ImageVolumeStatus",
@@ -2413,9 +2630,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("key", Ty::String).required(),
-            f("mode", Ty::Int32),
-            f("path", Ty::String).required(),
+            f("key", Ty::String).required().proto(&[1]),
+            f("mode", Ty::Int32).proto(&[3]),
+            f("path", Ty::String).required().proto(&[2]),
             f("user", Ty::Int64),
         ],
     },
@@ -2424,9 +2641,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("postStart", Ty::Ref(214)),
-            f("preStop", Ty::Ref(214)),
-            f("stopSignal", Ty::String),
+            f("postStart", Ty::Ref(214)).proto(&[1]),
+            f("preStop", Ty::Ref(214)).proto(&[2]),
+            f("stopSignal", Ty::String).proto(&[3]),
         ],
     },
     TypeRow {
@@ -2434,10 +2651,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("exec", Ty::Ref(192)),
-            f("httpGet", Ty::Ref(203)),
-            f("sleep", Ty::Ref(324)),
-            f("tcpSocket", Ty::Ref(328)),
+            f("exec", Ty::Ref(192)).proto(&[1]),
+            f("httpGet", Ty::Ref(203)).proto(&[2]),
+            f("sleep", Ty::Ref(324)).proto(&[4]),
+            f("tcpSocket", Ty::Ref(328)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -2447,8 +2664,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(217)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(217)).proto(&[2]),
         ],
     },
     TypeRow {
@@ -2456,12 +2673,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("default", Ty::Map(&Ty::Quantity)),
-            f("defaultRequest", Ty::Map(&Ty::Quantity)),
-            f("max", Ty::Map(&Ty::Quantity)),
-            f("maxLimitRequestRatio", Ty::Map(&Ty::Quantity)),
-            f("min", Ty::Map(&Ty::Quantity)),
-            f("type", Ty::String).required(),
+            f("default", Ty::Map(&Ty::Quantity)).proto(&[4]),
+            f("defaultRequest", Ty::Map(&Ty::Quantity)).proto(&[5]),
+            f("max", Ty::Map(&Ty::Quantity)).proto(&[2]),
+            f("maxLimitRequestRatio", Ty::Map(&Ty::Quantity)).proto(&[6]),
+            f("min", Ty::Map(&Ty::Quantity)).proto(&[3]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -2470,16 +2687,19 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[f("limits", Ty::Array(&Ty::Ref(216)))
             .required()
-            .list(List::Atomic)],
+            .list(List::Atomic)
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.LinuxContainerUser",
         atomic: false,
         resource: None,
         fields: &[
-            f("gid", Ty::Int64).required(),
-            f("supplementalGroups", Ty::Array(&Ty::Int64)).list(List::Atomic),
-            f("uid", Ty::Int64).required(),
+            f("gid", Ty::Int64).required().proto(&[2]),
+            f("supplementalGroups", Ty::Array(&Ty::Int64))
+                .list(List::Atomic)
+                .proto(&[3]),
+            f("uid", Ty::Int64).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -2487,37 +2707,44 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("hostname", Ty::String),
-            f("ip", Ty::String),
-            f("ipMode", Ty::String),
-            f("ports", Ty::Array(&Ty::Ref(284))).list(List::Atomic),
+            f("hostname", Ty::String).proto(&[2]),
+            f("ip", Ty::String).proto(&[1]),
+            f("ipMode", Ty::String).proto(&[3]),
+            f("ports", Ty::Array(&Ty::Ref(284)))
+                .list(List::Atomic)
+                .proto(&[4]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.LoadBalancerStatus",
         atomic: false,
         resource: None,
-        fields: &[f("ingress", Ty::Array(&Ty::Ref(219))).list(List::Atomic)],
+        fields: &[f("ingress", Ty::Array(&Ty::Ref(219)))
+            .list(List::Atomic)
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.LocalObjectReference",
         atomic: true,
         resource: None,
-        fields: &[f("name", Ty::String).required().default("\"\"")],
+        fields: &[f("name", Ty::String).required().default("\"\"").proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.LocalVolumeSource",
         atomic: false,
         resource: None,
-        fields: &[f("fsType", Ty::String), f("path", Ty::String).required()],
+        fields: &[
+            f("fsType", Ty::String).proto(&[2]),
+            f("path", Ty::String).required().proto(&[1]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ModifyVolumeStatus",
         atomic: false,
         resource: None,
         fields: &[
-            f("status", Ty::String).required(),
-            f("targetVolumeAttributesClassName", Ty::String),
+            f("status", Ty::String).required().proto(&[2]),
+            f("targetVolumeAttributesClassName", Ty::String).proto(&[1]),
         ],
     },
     TypeRow {
@@ -2537,9 +2764,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(227)),
-            f("status", Ty::Ref(228)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(227)).proto(&[2]),
+            f("status", Ty::Ref(228)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -2547,18 +2774,20 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastTransitionTime", Ty::Time),
-            f("message", Ty::String),
-            f("reason", Ty::String),
-            f("status", Ty::String).required(),
-            f("type", Ty::String).required(),
+            f("lastTransitionTime", Ty::Time).proto(&[4]),
+            f("message", Ty::String).proto(&[6]),
+            f("reason", Ty::String).proto(&[5]),
+            f("status", Ty::String).required().proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.NamespaceSpec",
         atomic: false,
         resource: None,
-        fields: &[f("finalizers", Ty::Array(&Ty::String)).list(List::Atomic)],
+        fields: &[f("finalizers", Ty::Array(&Ty::String))
+            .list(List::Atomic)
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.NamespaceStatus",
@@ -2567,8 +2796,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("conditions", Ty::Array(&Ty::Ref(226)))
                 .list(List::Map(&["type"]))
-                .patch(Patch::Merge, Some("type")),
-            f("phase", Ty::String),
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[2]),
+            f("phase", Ty::String).proto(&[1]),
         ],
     },
     TypeRow {
@@ -2578,9 +2808,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(246)),
-            f("status", Ty::Ref(247)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(246)).proto(&[2]),
+            f("status", Ty::Ref(247)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -2588,8 +2818,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("address", Ty::String).required(),
-            f("type", Ty::String).required(),
+            f("address", Ty::String).required().proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -2601,11 +2831,13 @@ pub static TYPES: &[TypeRow] = &[
                 "preferredDuringSchedulingIgnoredDuringExecution",
                 Ty::Array(&Ty::Ref(286)),
             )
-            .list(List::Atomic),
+            .list(List::Atomic)
+            .proto(&[2]),
             f(
                 "requiredDuringSchedulingIgnoredDuringExecution",
                 Ty::Ref(243),
-            ),
+            )
+            .proto(&[1]),
         ],
     },
     TypeRow {
@@ -2643,42 +2875,42 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastHeartbeatTime", Ty::Time),
-            f("lastTransitionTime", Ty::Time),
-            f("message", Ty::String),
-            f("reason", Ty::String),
-            f("status", Ty::String).required(),
-            f("type", Ty::String).required(),
+            f("lastHeartbeatTime", Ty::Time).proto(&[3]),
+            f("lastTransitionTime", Ty::Time).proto(&[4]),
+            f("message", Ty::String).proto(&[6]),
+            f("reason", Ty::String).proto(&[5]),
+            f("status", Ty::String).required().proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.NodeConfigSource",
         atomic: false,
         resource: None,
-        fields: &[f("configMap", Ty::Ref(158))],
+        fields: &[f("configMap", Ty::Ref(158)).proto(&[2])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.NodeConfigStatus",
         atomic: false,
         resource: None,
         fields: &[
-            f("active", Ty::Ref(236)),
-            f("assigned", Ty::Ref(236)),
-            f("error", Ty::String),
-            f("lastKnownGood", Ty::Ref(236)),
+            f("active", Ty::Ref(236)).proto(&[2]),
+            f("assigned", Ty::Ref(236)).proto(&[1]),
+            f("error", Ty::String).proto(&[4]),
+            f("lastKnownGood", Ty::Ref(236)).proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.NodeDaemonEndpoints",
         atomic: false,
         resource: None,
-        fields: &[f("kubeletEndpoint", Ty::Ref(174))],
+        fields: &[f("kubeletEndpoint", Ty::Ref(174)).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.NodeFeatures",
         atomic: false,
         resource: None,
-        fields: &[f("supplementalGroupsPolicy", Ty::Boolean)],
+        fields: &[f("supplementalGroupsPolicy", Ty::Boolean).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.NodePodPreemptionPolicy",
@@ -2690,15 +2922,18 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.NodeRuntimeHandler",
         atomic: false,
         resource: None,
-        fields: &[f("features", Ty::Ref(242)), f("name", Ty::String)],
+        fields: &[
+            f("features", Ty::Ref(242)).proto(&[2]),
+            f("name", Ty::String).proto(&[1]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.NodeRuntimeHandlerFeatures",
         atomic: false,
         resource: None,
         fields: &[
-            f("recursiveReadOnlyMounts", Ty::Boolean),
-            f("userNamespaces", Ty::Boolean),
+            f("recursiveReadOnlyMounts", Ty::Boolean).proto(&[1]),
+            f("userNamespaces", Ty::Boolean).proto(&[2]),
         ],
     },
     TypeRow {
@@ -2707,16 +2942,19 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[f("nodeSelectorTerms", Ty::Array(&Ty::Ref(245)))
             .required()
-            .list(List::Atomic)],
+            .list(List::Atomic)
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.NodeSelectorRequirement",
         atomic: false,
         resource: None,
         fields: &[
-            f("key", Ty::String).required(),
-            f("operator", Ty::String).required(),
-            f("values", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("key", Ty::String).required().proto(&[1]),
+            f("operator", Ty::String).required().proto(&[2]),
+            f("values", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[3]),
         ],
     },
     TypeRow {
@@ -2724,8 +2962,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("matchExpressions", Ty::Array(&Ty::Ref(244))).list(List::Atomic),
-            f("matchFields", Ty::Array(&Ty::Ref(244))).list(List::Atomic),
+            f("matchExpressions", Ty::Array(&Ty::Ref(244)))
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("matchFields", Ty::Array(&Ty::Ref(244)))
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -2733,16 +2975,19 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("configSource", Ty::Ref(236)),
-            f("externalID", Ty::String),
-            f("podCIDR", Ty::String),
+            f("configSource", Ty::Ref(236)).proto(&[6]),
+            f("externalID", Ty::String).proto(&[2]),
+            f("podCIDR", Ty::String).proto(&[1]),
             f("podCIDRs", Ty::Array(&Ty::String))
                 .list(List::Set)
-                .patch(Patch::Merge, None),
+                .patch(Patch::Merge, None)
+                .proto(&[7]),
             f("podPreemptionPolicy", Ty::Ref(240)),
-            f("providerID", Ty::String),
-            f("taints", Ty::Array(&Ty::Ref(329))).list(List::Atomic),
-            f("unschedulable", Ty::Boolean),
+            f("providerID", Ty::String).proto(&[3]),
+            f("taints", Ty::Array(&Ty::Ref(329)))
+                .list(List::Atomic)
+                .proto(&[5]),
+            f("unschedulable", Ty::Boolean).proto(&[4]),
         ],
     },
     TypeRow {
@@ -2752,47 +2997,61 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("addresses", Ty::Array(&Ty::Ref(230)))
                 .list(List::Map(&["type"]))
-                .patch(Patch::Merge, Some("type")),
-            f("allocatable", Ty::Map(&Ty::Quantity)),
-            f("capacity", Ty::Map(&Ty::Quantity)),
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[5]),
+            f("allocatable", Ty::Map(&Ty::Quantity)).proto(&[2]),
+            f("capacity", Ty::Map(&Ty::Quantity)).proto(&[1]),
             f("conditions", Ty::Array(&Ty::Ref(235)))
                 .list(List::Map(&["type"]))
-                .patch(Patch::Merge, Some("type")),
-            f("config", Ty::Ref(237)),
-            f("daemonEndpoints", Ty::Ref(238)),
-            f("declaredFeatures", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("features", Ty::Ref(239)),
-            f("images", Ty::Array(&Ty::Ref(163))).list(List::Atomic),
-            f("nodeInfo", Ty::Ref(249)),
-            f("phase", Ty::String),
-            f("runtimeHandlers", Ty::Array(&Ty::Ref(241))).list(List::Atomic),
-            f("volumesAttached", Ty::Array(&Ty::Ref(139))).list(List::Atomic),
-            f("volumesInUse", Ty::Array(&Ty::String)).list(List::Atomic),
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[4]),
+            f("config", Ty::Ref(237)).proto(&[11]),
+            f("daemonEndpoints", Ty::Ref(238)).proto(&[6]),
+            f("declaredFeatures", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[14]),
+            f("features", Ty::Ref(239)).proto(&[13]),
+            f("images", Ty::Array(&Ty::Ref(163)))
+                .list(List::Atomic)
+                .proto(&[8]),
+            f("nodeInfo", Ty::Ref(249)).proto(&[7]),
+            f("phase", Ty::String).proto(&[3]),
+            f("runtimeHandlers", Ty::Array(&Ty::Ref(241)))
+                .list(List::Atomic)
+                .proto(&[12]),
+            f("volumesAttached", Ty::Array(&Ty::Ref(139)))
+                .list(List::Atomic)
+                .proto(&[10]),
+            f("volumesInUse", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[9]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.NodeSwapStatus",
         atomic: false,
         resource: None,
-        fields: &[f("capacity", Ty::Int64)],
+        fields: &[f("capacity", Ty::Int64).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.NodeSystemInfo",
         atomic: false,
         resource: None,
         fields: &[
-            f("architecture", Ty::String).required(),
-            f("bootID", Ty::String).required(),
-            f("containerRuntimeVersion", Ty::String).required(),
-            f("kernelVersion", Ty::String).required(),
-            f("kubeProxyVersion", Ty::String).required(),
-            f("kubeletVersion", Ty::String).required(),
-            f("machineID", Ty::String).required(),
-            f("operatingSystem", Ty::String).required(),
-            f("osImage", Ty::String).required(),
+            f("architecture", Ty::String).required().proto(&[10]),
+            f("bootID", Ty::String).required().proto(&[3]),
+            f("containerRuntimeVersion", Ty::String)
+                .required()
+                .proto(&[6]),
+            f("kernelVersion", Ty::String).required().proto(&[4]),
+            f("kubeProxyVersion", Ty::String).required().proto(&[8]),
+            f("kubeletVersion", Ty::String).required().proto(&[7]),
+            f("machineID", Ty::String).required().proto(&[1]),
+            f("operatingSystem", Ty::String).required().proto(&[9]),
+            f("osImage", Ty::String).required().proto(&[5]),
             f("runningInUserNamespace", Ty::Boolean),
-            f("swap", Ty::Ref(248)),
-            f("systemUUID", Ty::String).required(),
+            f("swap", Ty::Ref(248)).proto(&[11]),
+            f("systemUUID", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -2800,8 +3059,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("apiVersion", Ty::String),
-            f("fieldPath", Ty::String).required(),
+            f("apiVersion", Ty::String).proto(&[1]),
+            f("fieldPath", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -2809,13 +3068,13 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("apiVersion", Ty::String),
-            f("fieldPath", Ty::String),
-            f("kind", Ty::String),
-            f("name", Ty::String),
-            f("namespace", Ty::String),
-            f("resourceVersion", Ty::String),
-            f("uid", Ty::String),
+            f("apiVersion", Ty::String).proto(&[5]),
+            f("fieldPath", Ty::String).proto(&[7]),
+            f("kind", Ty::String).proto(&[1]),
+            f("name", Ty::String).proto(&[3]),
+            f("namespace", Ty::String).proto(&[2]),
+            f("resourceVersion", Ty::String).proto(&[6]),
+            f("uid", Ty::String).proto(&[4]),
         ],
     },
     TypeRow {
@@ -2825,9 +3084,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(259)),
-            f("status", Ty::Ref(260)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(259)).proto(&[2]),
+            f("status", Ty::Ref(260)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -2837,9 +3096,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(255)),
-            f("status", Ty::Ref(256)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(255)).proto(&[2]),
+            f("status", Ty::Ref(256)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -2847,12 +3106,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastProbeTime", Ty::Time),
-            f("lastTransitionTime", Ty::Time),
-            f("message", Ty::String),
-            f("reason", Ty::String),
-            f("status", Ty::String).required(),
-            f("type", Ty::String).required(),
+            f("lastProbeTime", Ty::Time).proto(&[3]),
+            f("lastTransitionTime", Ty::Time).proto(&[4]),
+            f("message", Ty::String).proto(&[6]),
+            f("reason", Ty::String).proto(&[5]),
+            f("status", Ty::String).required().proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -2860,15 +3119,17 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("accessModes", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("dataSource", Ty::Ref(334)),
-            f("dataSourceRef", Ty::Ref(335)),
-            f("resources", Ty::Ref(344)),
-            f("selector", Ty::Ref(528)),
-            f("storageClassName", Ty::String),
-            f("volumeAttributesClassName", Ty::String),
-            f("volumeMode", Ty::String),
-            f("volumeName", Ty::String),
+            f("accessModes", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("dataSource", Ty::Ref(334)).proto(&[7]),
+            f("dataSourceRef", Ty::Ref(335)).proto(&[8]),
+            f("resources", Ty::Ref(344)).proto(&[2]),
+            f("selector", Ty::Ref(528)).proto(&[4]),
+            f("storageClassName", Ty::String).proto(&[5]),
+            f("volumeAttributesClassName", Ty::String).proto(&[9]),
+            f("volumeMode", Ty::String).proto(&[6]),
+            f("volumeName", Ty::String).proto(&[3]),
         ],
     },
     TypeRow {
@@ -2876,17 +3137,20 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("accessModes", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("allocatedResourceStatuses", Ty::Map(&Ty::String)),
-            f("allocatedResources", Ty::Map(&Ty::Quantity)),
-            f("capacity", Ty::Map(&Ty::Quantity)),
+            f("accessModes", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("allocatedResourceStatuses", Ty::Map(&Ty::String)).proto(&[7]),
+            f("allocatedResources", Ty::Map(&Ty::Quantity)).proto(&[5]),
+            f("capacity", Ty::Map(&Ty::Quantity)).proto(&[3]),
             f("conditions", Ty::Array(&Ty::Ref(254)))
                 .list(List::Map(&["type"]))
-                .patch(Patch::Merge, Some("type")),
-            f("currentVolumeAttributesClassName", Ty::String),
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[4]),
+            f("currentVolumeAttributesClassName", Ty::String).proto(&[8]),
             f("healthStatus", Ty::Ref(339)),
-            f("modifyVolumeStatus", Ty::Ref(223)),
-            f("phase", Ty::String),
+            f("modifyVolumeStatus", Ty::Ref(223)).proto(&[9]),
+            f("phase", Ty::String).proto(&[1]),
         ],
     },
     TypeRow {
@@ -2894,8 +3158,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("metadata", Ty::Ref(532)),
-            f("spec", Ty::Ref(255)).required(),
+            f("metadata", Ty::Ref(532)).proto(&[1]),
+            f("spec", Ty::Ref(255)).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -2903,8 +3167,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("claimName", Ty::String).required(),
-            f("readOnly", Ty::Boolean),
+            f("claimName", Ty::String).required().proto(&[1]),
+            f("readOnly", Ty::Boolean).proto(&[2]),
         ],
     },
     TypeRow {
@@ -2912,37 +3176,41 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("accessModes", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("awsElasticBlockStore", Ty::Ref(136)),
-            f("azureDisk", Ty::Ref(140)),
-            f("azureFile", Ty::Ref(141)),
-            f("capacity", Ty::Map(&Ty::Quantity)),
-            f("cephfs", Ty::Ref(147)),
-            f("cinder", Ty::Ref(149)),
-            f("claimRef", Ty::Ref(251)),
-            f("csi", Ty::Ref(144)),
-            f("fc", Ty::Ref(193)),
-            f("flexVolume", Ty::Ref(195)),
-            f("flocker", Ty::Ref(197)),
-            f("gcePersistentDisk", Ty::Ref(198)),
-            f("glusterfs", Ty::Ref(201)),
-            f("hostPath", Ty::Ref(207)),
-            f("iscsi", Ty::Ref(208)),
-            f("local", Ty::Ref(222)),
-            f("mountOptions", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("nfs", Ty::Ref(224)),
-            f("nodeAffinity", Ty::Ref(342)),
-            f("persistentVolumeReclaimPolicy", Ty::String),
-            f("photonPersistentDisk", Ty::Ref(261)),
-            f("portworxVolume", Ty::Ref(285)),
-            f("quobyte", Ty::Ref(289)),
-            f("rbd", Ty::Ref(290)),
-            f("scaleIO", Ty::Ref(305)),
-            f("storageClassName", Ty::String),
-            f("storageos", Ty::Ref(325)),
-            f("volumeAttributesClassName", Ty::String),
-            f("volumeMode", Ty::String),
-            f("vsphereVolume", Ty::Ref(346)),
+            f("accessModes", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[3]),
+            f("awsElasticBlockStore", Ty::Ref(136)).proto(&[2, 2]),
+            f("azureDisk", Ty::Ref(140)).proto(&[2, 16]),
+            f("azureFile", Ty::Ref(141)).proto(&[2, 13]),
+            f("capacity", Ty::Map(&Ty::Quantity)).proto(&[1]),
+            f("cephfs", Ty::Ref(147)).proto(&[2, 9]),
+            f("cinder", Ty::Ref(149)).proto(&[2, 8]),
+            f("claimRef", Ty::Ref(251)).proto(&[4]),
+            f("csi", Ty::Ref(144)).proto(&[2, 22]),
+            f("fc", Ty::Ref(193)).proto(&[2, 10]),
+            f("flexVolume", Ty::Ref(195)).proto(&[2, 12]),
+            f("flocker", Ty::Ref(197)).proto(&[2, 11]),
+            f("gcePersistentDisk", Ty::Ref(198)).proto(&[2, 1]),
+            f("glusterfs", Ty::Ref(201)).proto(&[2, 4]),
+            f("hostPath", Ty::Ref(207)).proto(&[2, 3]),
+            f("iscsi", Ty::Ref(208)).proto(&[2, 7]),
+            f("local", Ty::Ref(222)).proto(&[2, 20]),
+            f("mountOptions", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[7]),
+            f("nfs", Ty::Ref(224)).proto(&[2, 5]),
+            f("nodeAffinity", Ty::Ref(342)).proto(&[9]),
+            f("persistentVolumeReclaimPolicy", Ty::String).proto(&[5]),
+            f("photonPersistentDisk", Ty::Ref(261)).proto(&[2, 17]),
+            f("portworxVolume", Ty::Ref(285)).proto(&[2, 18]),
+            f("quobyte", Ty::Ref(289)).proto(&[2, 15]),
+            f("rbd", Ty::Ref(290)).proto(&[2, 6]),
+            f("scaleIO", Ty::Ref(305)).proto(&[2, 19]),
+            f("storageClassName", Ty::String).proto(&[6]),
+            f("storageos", Ty::Ref(325)).proto(&[2, 21]),
+            f("volumeAttributesClassName", Ty::String).proto(&[10]),
+            f("volumeMode", Ty::String).proto(&[8]),
+            f("vsphereVolume", Ty::Ref(346)).proto(&[2, 14]),
         ],
     },
     TypeRow {
@@ -2950,17 +3218,20 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastPhaseTransitionTime", Ty::Time),
-            f("message", Ty::String),
-            f("phase", Ty::String),
-            f("reason", Ty::String),
+            f("lastPhaseTransitionTime", Ty::Time).proto(&[4]),
+            f("message", Ty::String).proto(&[2]),
+            f("phase", Ty::String).proto(&[1]),
+            f("reason", Ty::String).proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.PhotonPersistentDiskVolumeSource",
         atomic: false,
         resource: None,
-        fields: &[f("fsType", Ty::String), f("pdID", Ty::String).required()],
+        fields: &[
+            f("fsType", Ty::String).proto(&[2]),
+            f("pdID", Ty::String).required().proto(&[1]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.Pod",
@@ -2969,9 +3240,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(279)),
-            f("status", Ty::Ref(280)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(279)).proto(&[2]),
+            f("status", Ty::Ref(280)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -2983,12 +3254,14 @@ pub static TYPES: &[TypeRow] = &[
                 "preferredDuringSchedulingIgnoredDuringExecution",
                 Ty::Array(&Ty::Ref(347)),
             )
-            .list(List::Atomic),
+            .list(List::Atomic)
+            .proto(&[2]),
             f(
                 "requiredDuringSchedulingIgnoredDuringExecution",
                 Ty::Array(&Ty::Ref(264)),
             )
-            .list(List::Atomic),
+            .list(List::Atomic)
+            .proto(&[1]),
         ],
     },
     TypeRow {
@@ -2996,12 +3269,18 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("labelSelector", Ty::Ref(528)),
-            f("matchLabelKeys", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("mismatchLabelKeys", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("namespaceSelector", Ty::Ref(528)),
-            f("namespaces", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("topologyKey", Ty::String).required(),
+            f("labelSelector", Ty::Ref(528)).proto(&[1]),
+            f("matchLabelKeys", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[5]),
+            f("mismatchLabelKeys", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[6]),
+            f("namespaceSelector", Ty::Ref(528)).proto(&[4]),
+            f("namespaces", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("topologyKey", Ty::String).required().proto(&[3]),
         ],
     },
     TypeRow {
@@ -3013,12 +3292,14 @@ pub static TYPES: &[TypeRow] = &[
                 "preferredDuringSchedulingIgnoredDuringExecution",
                 Ty::Array(&Ty::Ref(347)),
             )
-            .list(List::Atomic),
+            .list(List::Atomic)
+            .proto(&[2]),
             f(
                 "requiredDuringSchedulingIgnoredDuringExecution",
                 Ty::Array(&Ty::Ref(264)),
             )
-            .list(List::Atomic),
+            .list(List::Atomic)
+            .proto(&[1]),
         ],
     },
     TypeRow {
@@ -3026,14 +3307,14 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("certificateChainPath", Ty::String),
-            f("credentialBundlePath", Ty::String),
-            f("keyPath", Ty::String),
-            f("keyType", Ty::String).required(),
-            f("maxExpirationSeconds", Ty::Int32),
-            f("signerName", Ty::String).required(),
+            f("certificateChainPath", Ty::String).proto(&[6]),
+            f("credentialBundlePath", Ty::String).proto(&[4]),
+            f("keyPath", Ty::String).proto(&[5]),
+            f("keyType", Ty::String).required().proto(&[2]),
+            f("maxExpirationSeconds", Ty::Int32).proto(&[3]),
+            f("signerName", Ty::String).required().proto(&[1]),
             f("user", Ty::Int64),
-            f("userAnnotations", Ty::Map(&Ty::String)),
+            f("userAnnotations", Ty::Map(&Ty::String)).proto(&[7]),
         ],
     },
     TypeRow {
@@ -3041,13 +3322,13 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastProbeTime", Ty::Time),
-            f("lastTransitionTime", Ty::Time),
-            f("message", Ty::String),
-            f("observedGeneration", Ty::Int64),
-            f("reason", Ty::String),
-            f("status", Ty::String).required(),
-            f("type", Ty::String).required(),
+            f("lastProbeTime", Ty::Time).proto(&[3]),
+            f("lastTransitionTime", Ty::Time).proto(&[4]),
+            f("message", Ty::String).proto(&[6]),
+            f("observedGeneration", Ty::Int64).proto(&[7]),
+            f("reason", Ty::String).proto(&[5]),
+            f("status", Ty::String).required().proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -3073,8 +3354,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("requestMappings", Ty::Array(&Ty::Ref(162)))
                 .required()
-                .list(List::Atomic),
-            f("resourceClaimName", Ty::String).required(),
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("resourceClaimName", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -3093,16 +3375,16 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.PodReadinessGate",
         atomic: false,
         resource: None,
-        fields: &[f("conditionType", Ty::String).required()],
+        fields: &[f("conditionType", Ty::String).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.PodResourceClaim",
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String).required(),
-            f("resourceClaimName", Ty::String),
-            f("resourceClaimTemplateName", Ty::String),
+            f("name", Ty::String).required().proto(&[1]),
+            f("resourceClaimName", Ty::String).proto(&[3]),
+            f("resourceClaimTemplateName", Ty::String).proto(&[4]),
         ],
     },
     TypeRow {
@@ -3110,15 +3392,15 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String).required(),
-            f("resourceClaimName", Ty::String),
+            f("name", Ty::String).required().proto(&[1]),
+            f("resourceClaimName", Ty::String).proto(&[2]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.PodSchedulingGate",
         atomic: false,
         resource: None,
-        fields: &[f("name", Ty::String).required()],
+        fields: &[f("name", Ty::String).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.PodSchedulingGroup",
@@ -3131,19 +3413,23 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("appArmorProfile", Ty::Ref(138)),
-            f("fsGroup", Ty::Int64),
-            f("fsGroupChangePolicy", Ty::String),
-            f("runAsGroup", Ty::Int64),
-            f("runAsNonRoot", Ty::Boolean),
-            f("runAsUser", Ty::Int64),
-            f("seLinuxChangePolicy", Ty::String),
-            f("seLinuxOptions", Ty::Ref(304)),
-            f("seccompProfile", Ty::Ref(309)),
-            f("supplementalGroups", Ty::Array(&Ty::Int64)).list(List::Atomic),
-            f("supplementalGroupsPolicy", Ty::String),
-            f("sysctls", Ty::Array(&Ty::Ref(327))).list(List::Atomic),
-            f("windowsOptions", Ty::Ref(348)),
+            f("appArmorProfile", Ty::Ref(138)).proto(&[11]),
+            f("fsGroup", Ty::Int64).proto(&[5]),
+            f("fsGroupChangePolicy", Ty::String).proto(&[9]),
+            f("runAsGroup", Ty::Int64).proto(&[6]),
+            f("runAsNonRoot", Ty::Boolean).proto(&[3]),
+            f("runAsUser", Ty::Int64).proto(&[2]),
+            f("seLinuxChangePolicy", Ty::String).proto(&[13]),
+            f("seLinuxOptions", Ty::Ref(304)).proto(&[1]),
+            f("seccompProfile", Ty::Ref(309)).proto(&[10]),
+            f("supplementalGroups", Ty::Array(&Ty::Int64))
+                .list(List::Atomic)
+                .proto(&[4]),
+            f("supplementalGroupsPolicy", Ty::String).proto(&[12]),
+            f("sysctls", Ty::Array(&Ty::Ref(327)))
+                .list(List::Atomic)
+                .proto(&[7]),
+            f("windowsOptions", Ty::Ref(348)).proto(&[8]),
         ],
     },
     TypeRow {
@@ -3151,68 +3437,81 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("activeDeadlineSeconds", Ty::Int64),
-            f("affinity", Ty::Ref(137)),
-            f("automountServiceAccountToken", Ty::Boolean),
+            f("activeDeadlineSeconds", Ty::Int64).proto(&[5]),
+            f("affinity", Ty::Ref(137)).proto(&[18]),
+            f("automountServiceAccountToken", Ty::Boolean).proto(&[21]),
             f("containers", Ty::Array(&Ty::Ref(161)))
                 .required()
                 .list(List::Map(&["name"]))
-                .patch(Patch::Merge, Some("name")),
-            f("dnsConfig", Ty::Ref(268)),
-            f("dnsPolicy", Ty::String),
-            f("enableServiceLinks", Ty::Boolean),
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[2]),
+            f("dnsConfig", Ty::Ref(268)).proto(&[26]),
+            f("dnsPolicy", Ty::String).proto(&[6]),
+            f("enableServiceLinks", Ty::Boolean).proto(&[30]),
             f("ephemeralContainers", Ty::Array(&Ty::Ref(186)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::Merge, Some("name")),
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[34]),
             f("evictionResponders", Ty::Array(&Ty::Ref(191))),
             f("hostAliases", Ty::Array(&Ty::Ref(205)))
                 .list(List::Map(&["ip"]))
-                .patch(Patch::Merge, Some("ip")),
-            f("hostIPC", Ty::Boolean),
-            f("hostNetwork", Ty::Boolean),
-            f("hostPID", Ty::Boolean),
-            f("hostUsers", Ty::Boolean),
-            f("hostname", Ty::String),
-            f("hostnameOverride", Ty::String),
+                .patch(Patch::Merge, Some("ip"))
+                .proto(&[23]),
+            f("hostIPC", Ty::Boolean).proto(&[13]),
+            f("hostNetwork", Ty::Boolean).proto(&[11]),
+            f("hostPID", Ty::Boolean).proto(&[12]),
+            f("hostUsers", Ty::Boolean).proto(&[37]),
+            f("hostname", Ty::String).proto(&[16]),
+            f("hostnameOverride", Ty::String).proto(&[41]),
             f("imagePullSecrets", Ty::Array(&Ty::Ref(221)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::Merge, Some("name")),
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[15]),
             f("initContainers", Ty::Array(&Ty::Ref(161)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::Merge, Some("name")),
-            f("nodeName", Ty::String),
-            f("nodeSelector", Ty::Map(&Ty::String)).atomic(),
-            f("os", Ty::Ref(272)),
-            f("overhead", Ty::Map(&Ty::Quantity)),
-            f("preemptionPolicy", Ty::String),
-            f("priority", Ty::Int32),
-            f("priorityClassName", Ty::String),
-            f("readinessGates", Ty::Array(&Ty::Ref(273))).list(List::Atomic),
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[20]),
+            f("nodeName", Ty::String).proto(&[10]),
+            f("nodeSelector", Ty::Map(&Ty::String)).atomic().proto(&[7]),
+            f("os", Ty::Ref(272)).proto(&[36]),
+            f("overhead", Ty::Map(&Ty::Quantity)).proto(&[32]),
+            f("preemptionPolicy", Ty::String).proto(&[31]),
+            f("priority", Ty::Int32).proto(&[25]),
+            f("priorityClassName", Ty::String).proto(&[24]),
+            f("readinessGates", Ty::Array(&Ty::Ref(273)))
+                .list(List::Atomic)
+                .proto(&[28]),
             f("resourceClaims", Ty::Array(&Ty::Ref(274)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::MergeRetainKeys, Some("name")),
-            f("resources", Ty::Ref(302)),
-            f("restartPolicy", Ty::String),
-            f("runtimeClassName", Ty::String),
-            f("schedulerName", Ty::String),
+                .patch(Patch::MergeRetainKeys, Some("name"))
+                .proto(&[39]),
+            f("resources", Ty::Ref(302)).proto(&[40]),
+            f("restartPolicy", Ty::String).proto(&[3]),
+            f("runtimeClassName", Ty::String).proto(&[29]),
+            f("schedulerName", Ty::String).proto(&[19]),
             f("schedulingGates", Ty::Array(&Ty::Ref(276)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::Merge, Some("name")),
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[38]),
             f("schedulingGroup", Ty::Ref(277)),
-            f("securityContext", Ty::Ref(278)),
-            f("serviceAccount", Ty::String),
-            f("serviceAccountName", Ty::String),
-            f("setHostnameAsFQDN", Ty::Boolean),
-            f("shareProcessNamespace", Ty::Boolean),
-            f("subdomain", Ty::String),
-            f("terminationGracePeriodSeconds", Ty::Int64),
-            f("tolerations", Ty::Array(&Ty::Ref(330))).list(List::Atomic),
+            f("securityContext", Ty::Ref(278)).proto(&[14]),
+            f("serviceAccount", Ty::String).proto(&[9]),
+            f("serviceAccountName", Ty::String).proto(&[8]),
+            f("setHostnameAsFQDN", Ty::Boolean).proto(&[35]),
+            f("shareProcessNamespace", Ty::Boolean).proto(&[27]),
+            f("subdomain", Ty::String).proto(&[17]),
+            f("terminationGracePeriodSeconds", Ty::Int64).proto(&[4]),
+            f("tolerations", Ty::Array(&Ty::Ref(330)))
+                .list(List::Atomic)
+                .proto(&[22]),
             f("topologySpreadConstraints", Ty::Array(&Ty::Ref(333)))
                 .list(List::Map(&["topologyKey", "whenUnsatisfiable"]))
-                .patch(Patch::Merge, Some("topologyKey")),
+                .patch(Patch::Merge, Some("topologyKey"))
+                .proto(&[33]),
             f("volumes", Ty::Array(&Ty::Ref(336)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::MergeRetainKeys, Some("name")),
+                .patch(Patch::MergeRetainKeys, Some("name"))
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -3220,38 +3519,48 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("allocatedResources", Ty::Map(&Ty::Quantity)),
+            f("allocatedResources", Ty::Map(&Ty::Quantity)).proto(&[19]),
             f("conditions", Ty::Array(&Ty::Ref(267)))
                 .list(List::Map(&["type"]))
-                .patch(Patch::Merge, Some("type")),
-            f("containerStatuses", Ty::Array(&Ty::Ref(172))).list(List::Atomic),
-            f("ephemeralContainerStatuses", Ty::Array(&Ty::Ref(172))).list(List::Atomic),
-            f("extendedResourceClaimStatus", Ty::Ref(270)),
-            f("hostIP", Ty::String),
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[2]),
+            f("containerStatuses", Ty::Array(&Ty::Ref(172)))
+                .list(List::Atomic)
+                .proto(&[8]),
+            f("ephemeralContainerStatuses", Ty::Array(&Ty::Ref(172)))
+                .list(List::Atomic)
+                .proto(&[13]),
+            f("extendedResourceClaimStatus", Ty::Ref(270)).proto(&[18]),
+            f("hostIP", Ty::String).proto(&[5]),
             f("hostIPs", Ty::Array(&Ty::Ref(206)))
                 .list(List::Atomic)
-                .patch(Patch::Merge, Some("ip")),
-            f("initContainerStatuses", Ty::Array(&Ty::Ref(172))).list(List::Atomic),
-            f("message", Ty::String),
+                .patch(Patch::Merge, Some("ip"))
+                .proto(&[16]),
+            f("initContainerStatuses", Ty::Array(&Ty::Ref(172)))
+                .list(List::Atomic)
+                .proto(&[10]),
+            f("message", Ty::String).proto(&[3]),
             f(
                 "nodeAllocatableResourceClaimStatuses",
                 Ty::Array(&Ty::Ref(234)),
             ),
-            f("nominatedNodeName", Ty::String),
-            f("observedGeneration", Ty::Int64),
-            f("phase", Ty::String),
-            f("podIP", Ty::String),
+            f("nominatedNodeName", Ty::String).proto(&[11]),
+            f("observedGeneration", Ty::Int64).proto(&[17]),
+            f("phase", Ty::String).proto(&[1]),
+            f("podIP", Ty::String).proto(&[6]),
             f("podIPs", Ty::Array(&Ty::Ref(271)))
                 .list(List::Map(&["ip"]))
-                .patch(Patch::Merge, Some("ip")),
-            f("qosClass", Ty::String),
-            f("reason", Ty::String),
-            f("resize", Ty::String),
+                .patch(Patch::Merge, Some("ip"))
+                .proto(&[12]),
+            f("qosClass", Ty::String).proto(&[9]),
+            f("reason", Ty::String).proto(&[4]),
+            f("resize", Ty::String).proto(&[14]),
             f("resourceClaimStatuses", Ty::Array(&Ty::Ref(275)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::MergeRetainKeys, Some("name")),
-            f("resources", Ty::Ref(302)),
-            f("startTime", Ty::Time),
+                .patch(Patch::MergeRetainKeys, Some("name"))
+                .proto(&[15]),
+            f("resources", Ty::Ref(302)).proto(&[20]),
+            f("startTime", Ty::Time).proto(&[7]),
             f("volumeHealth", Ty::Array(&Ty::Ref(283))),
         ],
     },
@@ -3262,15 +3571,18 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("template", Ty::Ref(282)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("template", Ty::Ref(282)).proto(&[2]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.PodTemplateSpec",
         atomic: false,
         resource: None,
-        fields: &[f("metadata", Ty::Ref(532)), f("spec", Ty::Ref(279))],
+        fields: &[
+            f("metadata", Ty::Ref(532)).proto(&[1]),
+            f("spec", Ty::Ref(279)).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.PodVolumeHealth",
@@ -3287,9 +3599,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("error", Ty::String),
-            f("port", Ty::Int32).required(),
-            f("protocol", Ty::String).required(),
+            f("error", Ty::String).proto(&[3]),
+            f("port", Ty::Int32).required().proto(&[1]),
+            f("protocol", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -3297,9 +3609,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("fsType", Ty::String),
-            f("readOnly", Ty::Boolean),
-            f("volumeID", Ty::String).required(),
+            f("fsType", Ty::String).proto(&[2]),
+            f("readOnly", Ty::Boolean).proto(&[3]),
+            f("volumeID", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -3307,8 +3619,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("preference", Ty::Ref(245)).required(),
-            f("weight", Ty::Int32).required(),
+            f("preference", Ty::Ref(245)).required().proto(&[2]),
+            f("weight", Ty::Int32).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -3316,16 +3628,16 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("exec", Ty::Ref(192)),
-            f("failureThreshold", Ty::Int32),
-            f("grpc", Ty::Ref(199)),
-            f("httpGet", Ty::Ref(203)),
-            f("initialDelaySeconds", Ty::Int32),
-            f("periodSeconds", Ty::Int32),
-            f("successThreshold", Ty::Int32),
-            f("tcpSocket", Ty::Ref(328)),
-            f("terminationGracePeriodSeconds", Ty::Int64),
-            f("timeoutSeconds", Ty::Int32),
+            f("exec", Ty::Ref(192)).proto(&[1, 1]),
+            f("failureThreshold", Ty::Int32).proto(&[6]),
+            f("grpc", Ty::Ref(199)).proto(&[1, 4]),
+            f("httpGet", Ty::Ref(203)).proto(&[1, 2]),
+            f("initialDelaySeconds", Ty::Int32).proto(&[2]),
+            f("periodSeconds", Ty::Int32).proto(&[4]),
+            f("successThreshold", Ty::Int32).proto(&[5]),
+            f("tcpSocket", Ty::Ref(328)).proto(&[1, 3]),
+            f("terminationGracePeriodSeconds", Ty::Int64).proto(&[7]),
+            f("timeoutSeconds", Ty::Int32).proto(&[3]),
         ],
     },
     TypeRow {
@@ -3333,9 +3645,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("defaultMode", Ty::Int32),
+            f("defaultMode", Ty::Int32).proto(&[2]),
             f("defaultUser", Ty::Int64),
-            f("sources", Ty::Array(&Ty::Ref(343))).list(List::Atomic),
+            f("sources", Ty::Array(&Ty::Ref(343)))
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -3343,12 +3657,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("group", Ty::String),
-            f("readOnly", Ty::Boolean),
-            f("registry", Ty::String).required(),
-            f("tenant", Ty::String),
-            f("user", Ty::String),
-            f("volume", Ty::String).required(),
+            f("group", Ty::String).proto(&[5]),
+            f("readOnly", Ty::Boolean).proto(&[3]),
+            f("registry", Ty::String).required().proto(&[1]),
+            f("tenant", Ty::String).proto(&[6]),
+            f("user", Ty::String).proto(&[4]),
+            f("volume", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -3388,9 +3702,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(294)),
-            f("status", Ty::Ref(295)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(294)).proto(&[2]),
+            f("status", Ty::Ref(295)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -3398,11 +3712,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastTransitionTime", Ty::Time),
-            f("message", Ty::String),
-            f("reason", Ty::String),
-            f("status", Ty::String).required(),
-            f("type", Ty::String).required(),
+            f("lastTransitionTime", Ty::Time).proto(&[3]),
+            f("message", Ty::String).proto(&[5]),
+            f("reason", Ty::String).proto(&[4]),
+            f("status", Ty::String).required().proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -3410,10 +3724,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("minReadySeconds", Ty::Int32).default("0"),
-            f("replicas", Ty::Int32).default("1"),
-            f("selector", Ty::Map(&Ty::String)).atomic(),
-            f("template", Ty::Ref(282)),
+            f("minReadySeconds", Ty::Int32).default("0").proto(&[4]),
+            f("replicas", Ty::Int32).default("1").proto(&[1]),
+            f("selector", Ty::Map(&Ty::String)).atomic().proto(&[2]),
+            f("template", Ty::Ref(282)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -3421,30 +3735,34 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("availableReplicas", Ty::Int32),
+            f("availableReplicas", Ty::Int32).proto(&[5]),
             f("conditions", Ty::Array(&Ty::Ref(293)))
                 .list(List::Map(&["type"]))
-                .patch(Patch::Merge, Some("type")),
-            f("fullyLabeledReplicas", Ty::Int32),
-            f("observedGeneration", Ty::Int64),
-            f("readyReplicas", Ty::Int32),
-            f("replicas", Ty::Int32).required(),
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[6]),
+            f("fullyLabeledReplicas", Ty::Int32).proto(&[2]),
+            f("observedGeneration", Ty::Int64).proto(&[3]),
+            f("readyReplicas", Ty::Int32).proto(&[4]),
+            f("replicas", Ty::Int32).required().proto(&[1]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ResourceClaim",
         atomic: false,
         resource: None,
-        fields: &[f("name", Ty::String).required(), f("request", Ty::String)],
+        fields: &[
+            f("name", Ty::String).required().proto(&[1]),
+            f("request", Ty::String).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ResourceFieldSelector",
         atomic: true,
         resource: None,
         fields: &[
-            f("containerName", Ty::String),
-            f("divisor", Ty::Quantity),
-            f("resource", Ty::String).required(),
+            f("containerName", Ty::String).proto(&[1]),
+            f("divisor", Ty::Quantity).proto(&[3]),
+            f("resource", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -3452,9 +3770,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("health", Ty::String),
+            f("health", Ty::String).proto(&[2]),
             f("message", Ty::String),
-            f("resourceID", Ty::String).required(),
+            f("resourceID", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -3464,9 +3782,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(300)),
-            f("status", Ty::Ref(301)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(300)).proto(&[2]),
+            f("status", Ty::Ref(301)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -3474,9 +3792,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("hard", Ty::Map(&Ty::Quantity)),
-            f("scopeSelector", Ty::Ref(307)),
-            f("scopes", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("hard", Ty::Map(&Ty::Quantity)).proto(&[1]),
+            f("scopeSelector", Ty::Ref(307)).proto(&[3]),
+            f("scopes", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -3484,8 +3804,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("hard", Ty::Map(&Ty::Quantity)),
-            f("used", Ty::Map(&Ty::Quantity)),
+            f("hard", Ty::Map(&Ty::Quantity)).proto(&[1]),
+            f("used", Ty::Map(&Ty::Quantity)).proto(&[2]),
         ],
     },
     TypeRow {
@@ -3493,9 +3813,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("claims", Ty::Array(&Ty::Ref(296))).list(List::Map(&["name"])),
-            f("limits", Ty::Map(&Ty::Quantity)),
-            f("requests", Ty::Map(&Ty::Quantity)),
+            f("claims", Ty::Array(&Ty::Ref(296)))
+                .list(List::Map(&["name"]))
+                .proto(&[3]),
+            f("limits", Ty::Map(&Ty::Quantity)).proto(&[1]),
+            f("requests", Ty::Map(&Ty::Quantity)).proto(&[2]),
         ],
     },
     TypeRow {
@@ -3503,8 +3825,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String).required(),
-            f("resources", Ty::Array(&Ty::Ref(298))).list(List::Map(&["resourceID"])),
+            f("name", Ty::String).required().proto(&[1]),
+            f("resources", Ty::Array(&Ty::Ref(298)))
+                .list(List::Map(&["resourceID"]))
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -3556,16 +3880,20 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.ScopeSelector",
         atomic: true,
         resource: None,
-        fields: &[f("matchExpressions", Ty::Array(&Ty::Ref(308))).list(List::Atomic)],
+        fields: &[f("matchExpressions", Ty::Array(&Ty::Ref(308)))
+            .list(List::Atomic)
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ScopedResourceSelectorRequirement",
         atomic: false,
         resource: None,
         fields: &[
-            f("operator", Ty::String).required(),
-            f("scopeName", Ty::String).required(),
-            f("values", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("operator", Ty::String).required().proto(&[2]),
+            f("scopeName", Ty::String).required().proto(&[1]),
+            f("values", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[3]),
         ],
     },
     TypeRow {
@@ -3573,8 +3901,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("localhostProfile", Ty::String),
-            f("type", Ty::String).required(),
+            f("localhostProfile", Ty::String).proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -3583,12 +3911,12 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("", "v1", "Secret")),
         fields: &[
             f("apiVersion", Ty::String),
-            f("data", Ty::Map(&Ty::Bytes)),
-            f("immutable", Ty::Boolean),
+            f("data", Ty::Map(&Ty::Bytes)).proto(&[2]),
+            f("immutable", Ty::Boolean).proto(&[5]),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("stringData", Ty::Map(&Ty::String)),
-            f("type", Ty::String),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("stringData", Ty::Map(&Ty::String)).proto(&[4]),
+            f("type", Ty::String).proto(&[3]),
         ],
     },
     TypeRow {
@@ -3596,8 +3924,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String).required().default("\"\""),
-            f("optional", Ty::Boolean),
+            f("name", Ty::String)
+                .required()
+                .default("\"\"")
+                .proto(&[1, 1]),
+            f("optional", Ty::Boolean).proto(&[2]),
         ],
     },
     TypeRow {
@@ -3605,9 +3936,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("key", Ty::String).required(),
-            f("name", Ty::String).required().default("\"\""),
-            f("optional", Ty::Boolean),
+            f("key", Ty::String).required().proto(&[2]),
+            f("name", Ty::String)
+                .required()
+                .default("\"\"")
+                .proto(&[1, 1]),
+            f("optional", Ty::Boolean).proto(&[3]),
         ],
     },
     TypeRow {
@@ -3615,27 +3949,37 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("items", Ty::Array(&Ty::Ref(212))).list(List::Atomic),
-            f("name", Ty::String).required().default("\"\""),
-            f("optional", Ty::Boolean),
+            f("items", Ty::Array(&Ty::Ref(212)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("name", Ty::String)
+                .required()
+                .default("\"\"")
+                .proto(&[1, 1]),
+            f("optional", Ty::Boolean).proto(&[4]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.SecretReference",
         atomic: true,
         resource: None,
-        fields: &[f("name", Ty::String), f("namespace", Ty::String)],
+        fields: &[
+            f("name", Ty::String).proto(&[1]),
+            f("namespace", Ty::String).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.SecretVolumeSource",
         atomic: false,
         resource: None,
         fields: &[
-            f("defaultMode", Ty::Int32),
+            f("defaultMode", Ty::Int32).proto(&[3]),
             f("defaultUser", Ty::Int64),
-            f("items", Ty::Array(&Ty::Ref(212))).list(List::Atomic),
-            f("optional", Ty::Boolean),
-            f("secretName", Ty::String),
+            f("items", Ty::Array(&Ty::Ref(212)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("optional", Ty::Boolean).proto(&[4]),
+            f("secretName", Ty::String).proto(&[1]),
         ],
     },
     TypeRow {
@@ -3643,18 +3987,18 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("allowPrivilegeEscalation", Ty::Boolean),
-            f("appArmorProfile", Ty::Ref(138)),
-            f("capabilities", Ty::Ref(146)),
-            f("privileged", Ty::Boolean),
-            f("procMount", Ty::String),
-            f("readOnlyRootFilesystem", Ty::Boolean),
-            f("runAsGroup", Ty::Int64),
-            f("runAsNonRoot", Ty::Boolean),
-            f("runAsUser", Ty::Int64),
-            f("seLinuxOptions", Ty::Ref(304)),
-            f("seccompProfile", Ty::Ref(309)),
-            f("windowsOptions", Ty::Ref(348)),
+            f("allowPrivilegeEscalation", Ty::Boolean).proto(&[7]),
+            f("appArmorProfile", Ty::Ref(138)).proto(&[12]),
+            f("capabilities", Ty::Ref(146)).proto(&[1]),
+            f("privileged", Ty::Boolean).proto(&[2]),
+            f("procMount", Ty::String).proto(&[9]),
+            f("readOnlyRootFilesystem", Ty::Boolean).proto(&[6]),
+            f("runAsGroup", Ty::Int64).proto(&[8]),
+            f("runAsNonRoot", Ty::Boolean).proto(&[5]),
+            f("runAsUser", Ty::Int64).proto(&[4]),
+            f("seLinuxOptions", Ty::Ref(304)).proto(&[3]),
+            f("seccompProfile", Ty::Ref(309)).proto(&[11]),
+            f("windowsOptions", Ty::Ref(348)).proto(&[10]),
         ],
     },
     TypeRow {
@@ -3664,9 +4008,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(321)),
-            f("status", Ty::Ref(322)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(321)).proto(&[2]),
+            f("status", Ty::Ref(322)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -3674,14 +4018,17 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: Some(("", "v1", "ServiceAccount")),
         fields: &[
-            f("apiVersion", Ty::String),
-            f("automountServiceAccountToken", Ty::Boolean),
-            f("imagePullSecrets", Ty::Array(&Ty::Ref(221))).list(List::Atomic),
-            f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
+            f("apiVersion", Ty::String).proto(&[2, 5]),
+            f("automountServiceAccountToken", Ty::Boolean).proto(&[4]),
+            f("imagePullSecrets", Ty::Array(&Ty::Ref(221)))
+                .list(List::Atomic)
+                .proto(&[3]),
+            f("kind", Ty::String).proto(&[2, 1]),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
             f("secrets", Ty::Array(&Ty::Ref(251)))
                 .list(List::Map(&["name"]))
-                .patch(Patch::Merge, Some("name")),
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -3689,9 +4036,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("audience", Ty::String),
-            f("expirationSeconds", Ty::Int64),
-            f("path", Ty::String).required(),
+            f("audience", Ty::String).proto(&[1]),
+            f("expirationSeconds", Ty::Int64).proto(&[2]),
+            f("path", Ty::String).required().proto(&[3]),
             f("user", Ty::Int64),
         ],
     },
@@ -3700,12 +4047,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("appProtocol", Ty::String),
-            f("name", Ty::String),
-            f("nodePort", Ty::Int32),
-            f("port", Ty::Int32).required(),
-            f("protocol", Ty::String).default("\"TCP\""),
-            f("targetPort", Ty::IntOrString),
+            f("appProtocol", Ty::String).proto(&[6]),
+            f("name", Ty::String).proto(&[1]),
+            f("nodePort", Ty::Int32).proto(&[5]),
+            f("port", Ty::Int32).required().proto(&[3]),
+            f("protocol", Ty::String).default("\"TCP\"").proto(&[2]),
+            f("targetPort", Ty::IntOrString).proto(&[4]),
         ],
     },
     TypeRow {
@@ -3713,28 +4060,37 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("allocateLoadBalancerNodePorts", Ty::Boolean),
-            f("clusterIP", Ty::String),
-            f("clusterIPs", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("externalIPs", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("externalName", Ty::String),
-            f("externalTrafficPolicy", Ty::String),
-            f("healthCheckNodePort", Ty::Int32),
-            f("internalTrafficPolicy", Ty::String),
-            f("ipFamilies", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("ipFamilyPolicy", Ty::String),
-            f("loadBalancerClass", Ty::String),
-            f("loadBalancerIP", Ty::String),
-            f("loadBalancerSourceRanges", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("allocateLoadBalancerNodePorts", Ty::Boolean).proto(&[20]),
+            f("clusterIP", Ty::String).proto(&[3]),
+            f("clusterIPs", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[18]),
+            f("externalIPs", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[5]),
+            f("externalName", Ty::String).proto(&[10]),
+            f("externalTrafficPolicy", Ty::String).proto(&[11]),
+            f("healthCheckNodePort", Ty::Int32).proto(&[12]),
+            f("internalTrafficPolicy", Ty::String).proto(&[22]),
+            f("ipFamilies", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[19]),
+            f("ipFamilyPolicy", Ty::String).proto(&[17]),
+            f("loadBalancerClass", Ty::String).proto(&[21]),
+            f("loadBalancerIP", Ty::String).proto(&[8]),
+            f("loadBalancerSourceRanges", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[9]),
             f("ports", Ty::Array(&Ty::Ref(320)))
                 .list(List::Map(&["port", "protocol"]))
-                .patch(Patch::Merge, Some("port")),
-            f("publishNotReadyAddresses", Ty::Boolean),
-            f("selector", Ty::Map(&Ty::String)).atomic(),
-            f("sessionAffinity", Ty::String),
-            f("sessionAffinityConfig", Ty::Ref(323)),
-            f("trafficDistribution", Ty::String),
-            f("type", Ty::String),
+                .patch(Patch::Merge, Some("port"))
+                .proto(&[1]),
+            f("publishNotReadyAddresses", Ty::Boolean).proto(&[13]),
+            f("selector", Ty::Map(&Ty::String)).atomic().proto(&[2]),
+            f("sessionAffinity", Ty::String).proto(&[7]),
+            f("sessionAffinityConfig", Ty::Ref(323)).proto(&[14]),
+            f("trafficDistribution", Ty::String).proto(&[23]),
+            f("type", Ty::String).proto(&[4]),
         ],
     },
     TypeRow {
@@ -3744,21 +4100,22 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("conditions", Ty::Array(&Ty::Ref(523)))
                 .list(List::Map(&["type"]))
-                .patch(Patch::Merge, Some("type")),
-            f("loadBalancer", Ty::Ref(220)),
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[2]),
+            f("loadBalancer", Ty::Ref(220)).proto(&[1]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.SessionAffinityConfig",
         atomic: false,
         resource: None,
-        fields: &[f("clientIP", Ty::Ref(151))],
+        fields: &[f("clientIP", Ty::Ref(151)).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.SleepAction",
         atomic: false,
         resource: None,
-        fields: &[f("seconds", Ty::Int64).required()],
+        fields: &[f("seconds", Ty::Int64).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.StorageOSPersistentVolumeSource",
@@ -3789,8 +4146,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String).required(),
-            f("value", Ty::String).required(),
+            f("name", Ty::String).required().proto(&[1]),
+            f("value", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -3804,10 +4161,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("effect", Ty::String).required(),
-            f("key", Ty::String).required(),
-            f("timeAdded", Ty::Time),
-            f("value", Ty::String),
+            f("effect", Ty::String).required().proto(&[3]),
+            f("key", Ty::String).required().proto(&[1]),
+            f("timeAdded", Ty::Time).proto(&[4]),
+            f("value", Ty::String).proto(&[2]),
         ],
     },
     TypeRow {
@@ -3815,11 +4172,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("effect", Ty::String),
-            f("key", Ty::String),
-            f("operator", Ty::String),
-            f("tolerationSeconds", Ty::Int64),
-            f("value", Ty::String),
+            f("effect", Ty::String).proto(&[4]),
+            f("key", Ty::String).proto(&[1]),
+            f("operator", Ty::String).proto(&[2]),
+            f("tolerationSeconds", Ty::Int64).proto(&[5]),
+            f("value", Ty::String).proto(&[3]),
         ],
     },
     TypeRow {
@@ -3827,31 +4184,36 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("key", Ty::String).required(),
+            f("key", Ty::String).required().proto(&[1]),
             f("values", Ty::Array(&Ty::String))
                 .required()
-                .list(List::Atomic),
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.TopologySelectorTerm",
         atomic: true,
         resource: None,
-        fields: &[f("matchLabelExpressions", Ty::Array(&Ty::Ref(331))).list(List::Atomic)],
+        fields: &[f("matchLabelExpressions", Ty::Array(&Ty::Ref(331)))
+            .list(List::Atomic)
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.TopologySpreadConstraint",
         atomic: false,
         resource: None,
         fields: &[
-            f("labelSelector", Ty::Ref(528)),
-            f("matchLabelKeys", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("maxSkew", Ty::Int32).required(),
-            f("minDomains", Ty::Int32),
-            f("nodeAffinityPolicy", Ty::String),
-            f("nodeTaintsPolicy", Ty::String),
-            f("topologyKey", Ty::String).required(),
-            f("whenUnsatisfiable", Ty::String).required(),
+            f("labelSelector", Ty::Ref(528)).proto(&[4]),
+            f("matchLabelKeys", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[8]),
+            f("maxSkew", Ty::Int32).required().proto(&[1]),
+            f("minDomains", Ty::Int32).proto(&[5]),
+            f("nodeAffinityPolicy", Ty::String).proto(&[6]),
+            f("nodeTaintsPolicy", Ty::String).proto(&[7]),
+            f("topologyKey", Ty::String).required().proto(&[2]),
+            f("whenUnsatisfiable", Ty::String).required().proto(&[3]),
         ],
     },
     TypeRow {
@@ -3859,9 +4221,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("apiGroup", Ty::String),
-            f("kind", Ty::String).required(),
-            f("name", Ty::String).required(),
+            f("apiGroup", Ty::String).proto(&[1]),
+            f("kind", Ty::String).required().proto(&[2]),
+            f("name", Ty::String).required().proto(&[3]),
         ],
     },
     TypeRow {
@@ -3869,10 +4231,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("apiGroup", Ty::String),
-            f("kind", Ty::String).required(),
-            f("name", Ty::String).required(),
-            f("namespace", Ty::String),
+            f("apiGroup", Ty::String).proto(&[1]),
+            f("kind", Ty::String).required().proto(&[2]),
+            f("name", Ty::String).required().proto(&[3]),
+            f("namespace", Ty::String).proto(&[4]),
         ],
     },
     TypeRow {
@@ -3880,37 +4242,37 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("awsElasticBlockStore", Ty::Ref(136)),
-            f("azureDisk", Ty::Ref(140)),
-            f("azureFile", Ty::Ref(142)),
-            f("cephfs", Ty::Ref(148)),
-            f("cinder", Ty::Ref(150)),
-            f("configMap", Ty::Ref(160)),
-            f("csi", Ty::Ref(145)),
-            f("downwardAPI", Ty::Ref(177)),
-            f("emptyDir", Ty::Ref(178)),
-            f("ephemeral", Ty::Ref(187)),
-            f("fc", Ty::Ref(193)),
-            f("flexVolume", Ty::Ref(196)),
-            f("flocker", Ty::Ref(197)),
-            f("gcePersistentDisk", Ty::Ref(198)),
-            f("gitRepo", Ty::Ref(200)),
-            f("glusterfs", Ty::Ref(202)),
-            f("hostPath", Ty::Ref(207)),
-            f("image", Ty::Ref(210)),
-            f("iscsi", Ty::Ref(209)),
-            f("name", Ty::String).required(),
-            f("nfs", Ty::Ref(224)),
-            f("persistentVolumeClaim", Ty::Ref(258)),
-            f("photonPersistentDisk", Ty::Ref(261)),
-            f("portworxVolume", Ty::Ref(285)),
-            f("projected", Ty::Ref(288)),
-            f("quobyte", Ty::Ref(289)),
-            f("rbd", Ty::Ref(291)),
-            f("scaleIO", Ty::Ref(306)),
-            f("secret", Ty::Ref(315)),
-            f("storageos", Ty::Ref(326)),
-            f("vsphereVolume", Ty::Ref(346)),
+            f("awsElasticBlockStore", Ty::Ref(136)).proto(&[2, 4]),
+            f("azureDisk", Ty::Ref(140)).proto(&[2, 22]),
+            f("azureFile", Ty::Ref(142)).proto(&[2, 18]),
+            f("cephfs", Ty::Ref(148)).proto(&[2, 14]),
+            f("cinder", Ty::Ref(150)).proto(&[2, 13]),
+            f("configMap", Ty::Ref(160)).proto(&[2, 19]),
+            f("csi", Ty::Ref(145)).proto(&[2, 28]),
+            f("downwardAPI", Ty::Ref(177)).proto(&[2, 16]),
+            f("emptyDir", Ty::Ref(178)).proto(&[2, 2]),
+            f("ephemeral", Ty::Ref(187)).proto(&[2, 29]),
+            f("fc", Ty::Ref(193)).proto(&[2, 17]),
+            f("flexVolume", Ty::Ref(196)).proto(&[2, 12]),
+            f("flocker", Ty::Ref(197)).proto(&[2, 15]),
+            f("gcePersistentDisk", Ty::Ref(198)).proto(&[2, 3]),
+            f("gitRepo", Ty::Ref(200)).proto(&[2, 5]),
+            f("glusterfs", Ty::Ref(202)).proto(&[2, 9]),
+            f("hostPath", Ty::Ref(207)).proto(&[2, 1]),
+            f("image", Ty::Ref(210)).proto(&[2, 30]),
+            f("iscsi", Ty::Ref(209)).proto(&[2, 8]),
+            f("name", Ty::String).required().proto(&[1]),
+            f("nfs", Ty::Ref(224)).proto(&[2, 7]),
+            f("persistentVolumeClaim", Ty::Ref(258)).proto(&[2, 10]),
+            f("photonPersistentDisk", Ty::Ref(261)).proto(&[2, 23]),
+            f("portworxVolume", Ty::Ref(285)).proto(&[2, 24]),
+            f("projected", Ty::Ref(288)).proto(&[2, 26]),
+            f("quobyte", Ty::Ref(289)).proto(&[2, 21]),
+            f("rbd", Ty::Ref(291)).proto(&[2, 11]),
+            f("scaleIO", Ty::Ref(306)).proto(&[2, 25]),
+            f("secret", Ty::Ref(315)).proto(&[2, 6]),
+            f("storageos", Ty::Ref(326)).proto(&[2, 27]),
+            f("vsphereVolume", Ty::Ref(346)).proto(&[2, 20]),
         ],
     },
     TypeRow {
@@ -3918,8 +4280,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("devicePath", Ty::String).required(),
-            f("name", Ty::String).required(),
+            f("devicePath", Ty::String).required().proto(&[2]),
+            f("name", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -3947,13 +4309,13 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("bindMountOptions", Ty::Array(&Ty::String)),
-            f("mountPath", Ty::String).required(),
-            f("mountPropagation", Ty::String),
-            f("name", Ty::String).required(),
-            f("readOnly", Ty::Boolean),
-            f("recursiveReadOnly", Ty::String),
-            f("subPath", Ty::String),
-            f("subPathExpr", Ty::String),
+            f("mountPath", Ty::String).required().proto(&[3]),
+            f("mountPropagation", Ty::String).proto(&[5]),
+            f("name", Ty::String).required().proto(&[1]),
+            f("readOnly", Ty::Boolean).proto(&[2]),
+            f("recursiveReadOnly", Ty::String).proto(&[7]),
+            f("subPath", Ty::String).proto(&[4]),
+            f("subPathExpr", Ty::String).proto(&[6]),
         ],
     },
     TypeRow {
@@ -3961,10 +4323,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("mountPath", Ty::String).required(),
-            f("name", Ty::String).required(),
-            f("readOnly", Ty::Boolean),
-            f("recursiveReadOnly", Ty::String),
+            f("mountPath", Ty::String).required().proto(&[2]),
+            f("name", Ty::String).required().proto(&[1]),
+            f("readOnly", Ty::Boolean).proto(&[3]),
+            f("recursiveReadOnly", Ty::String).proto(&[4]),
             f("volumeStatus", Ty::Ref(345)),
         ],
     },
@@ -3972,19 +4334,19 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.VolumeNodeAffinity",
         atomic: false,
         resource: None,
-        fields: &[f("required", Ty::Ref(243))],
+        fields: &[f("required", Ty::Ref(243)).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.VolumeProjection",
         atomic: false,
         resource: None,
         fields: &[
-            f("clusterTrustBundle", Ty::Ref(152)),
-            f("configMap", Ty::Ref(159)),
-            f("downwardAPI", Ty::Ref(175)),
-            f("podCertificate", Ty::Ref(266)),
-            f("secret", Ty::Ref(313)),
-            f("serviceAccountToken", Ty::Ref(319)),
+            f("clusterTrustBundle", Ty::Ref(152)).proto(&[5]),
+            f("configMap", Ty::Ref(159)).proto(&[3]),
+            f("downwardAPI", Ty::Ref(175)).proto(&[2]),
+            f("podCertificate", Ty::Ref(266)).proto(&[6]),
+            f("secret", Ty::Ref(313)).proto(&[1]),
+            f("serviceAccountToken", Ty::Ref(319)).proto(&[4]),
         ],
     },
     TypeRow {
@@ -3992,8 +4354,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("limits", Ty::Map(&Ty::Quantity)),
-            f("requests", Ty::Map(&Ty::Quantity)),
+            f("limits", Ty::Map(&Ty::Quantity)).proto(&[1]),
+            f("requests", Ty::Map(&Ty::Quantity)).proto(&[2]),
         ],
     },
     TypeRow {
@@ -4007,10 +4369,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("fsType", Ty::String),
-            f("storagePolicyID", Ty::String),
-            f("storagePolicyName", Ty::String),
-            f("volumePath", Ty::String).required(),
+            f("fsType", Ty::String).proto(&[2]),
+            f("storagePolicyID", Ty::String).proto(&[4]),
+            f("storagePolicyName", Ty::String).proto(&[3]),
+            f("volumePath", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -4018,8 +4380,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("podAffinityTerm", Ty::Ref(264)).required(),
-            f("weight", Ty::Int32).required(),
+            f("podAffinityTerm", Ty::Ref(264)).required().proto(&[2]),
+            f("weight", Ty::Int32).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -4027,10 +4389,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("gmsaCredentialSpec", Ty::String),
-            f("gmsaCredentialSpecName", Ty::String),
-            f("hostProcess", Ty::Boolean),
-            f("runAsUserName", Ty::String),
+            f("gmsaCredentialSpec", Ty::String).proto(&[2]),
+            f("gmsaCredentialSpecName", Ty::String).proto(&[1]),
+            f("hostProcess", Ty::Boolean).proto(&[4]),
+            f("runAsUserName", Ty::String).proto(&[3]),
         ],
     },
     TypeRow {
@@ -4040,14 +4402,15 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("addresses", Ty::Array(&Ty::String))
                 .required()
-                .list(List::Set),
-            f("conditions", Ty::Ref(350)),
-            f("deprecatedTopology", Ty::Map(&Ty::String)),
-            f("hints", Ty::Ref(351)),
-            f("hostname", Ty::String),
-            f("nodeName", Ty::String),
-            f("targetRef", Ty::Ref(251)),
-            f("zone", Ty::String),
+                .list(List::Set)
+                .proto(&[1]),
+            f("conditions", Ty::Ref(350)).proto(&[2]),
+            f("deprecatedTopology", Ty::Map(&Ty::String)).proto(&[5]),
+            f("hints", Ty::Ref(351)).proto(&[8]),
+            f("hostname", Ty::String).proto(&[3]),
+            f("nodeName", Ty::String).proto(&[6]),
+            f("targetRef", Ty::Ref(251)).proto(&[4]),
+            f("zone", Ty::String).proto(&[7]),
         ],
     },
     TypeRow {
@@ -4055,9 +4418,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("ready", Ty::Boolean),
-            f("serving", Ty::Boolean),
-            f("terminating", Ty::Boolean),
+            f("ready", Ty::Boolean).proto(&[1]),
+            f("serving", Ty::Boolean).proto(&[2]),
+            f("terminating", Ty::Boolean).proto(&[3]),
         ],
     },
     TypeRow {
@@ -4065,8 +4428,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("forNodes", Ty::Array(&Ty::Ref(354))).list(List::Atomic),
-            f("forZones", Ty::Array(&Ty::Ref(355))).list(List::Atomic),
+            f("forNodes", Ty::Array(&Ty::Ref(354)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("forZones", Ty::Array(&Ty::Ref(355)))
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -4074,10 +4441,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("appProtocol", Ty::String),
-            f("name", Ty::String),
-            f("port", Ty::Int32),
-            f("protocol", Ty::String),
+            f("appProtocol", Ty::String).proto(&[4]),
+            f("name", Ty::String).proto(&[1]),
+            f("port", Ty::Int32).proto(&[3]),
+            f("protocol", Ty::String).proto(&[2]),
         ],
     },
     TypeRow {
@@ -4085,48 +4452,52 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: Some(("discovery.k8s.io", "v1", "EndpointSlice")),
         fields: &[
-            f("addressType", Ty::String).required(),
+            f("addressType", Ty::String).required().proto(&[4]),
             f("apiVersion", Ty::String),
-            f("endpoints", Ty::Array(&Ty::Ref(349))).list(List::Atomic),
+            f("endpoints", Ty::Array(&Ty::Ref(349)))
+                .list(List::Atomic)
+                .proto(&[2]),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("ports", Ty::Array(&Ty::Ref(352))).list(List::Atomic),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("ports", Ty::Array(&Ty::Ref(352)))
+                .list(List::Atomic)
+                .proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.discovery.v1.ForNode",
         atomic: false,
         resource: None,
-        fields: &[f("name", Ty::String).required()],
+        fields: &[f("name", Ty::String).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.discovery.v1.ForZone",
         atomic: false,
         resource: None,
-        fields: &[f("name", Ty::String).required()],
+        fields: &[f("name", Ty::String).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.events.v1.Event",
         atomic: false,
         resource: Some(("events.k8s.io", "v1", "Event")),
         fields: &[
-            f("action", Ty::String),
+            f("action", Ty::String).proto(&[6]),
             f("apiVersion", Ty::String),
-            f("deprecatedCount", Ty::Int32),
-            f("deprecatedFirstTimestamp", Ty::Time),
-            f("deprecatedLastTimestamp", Ty::Time),
-            f("deprecatedSource", Ty::Ref(190)),
-            f("eventTime", Ty::MicroTime),
+            f("deprecatedCount", Ty::Int32).proto(&[15]),
+            f("deprecatedFirstTimestamp", Ty::Time).proto(&[13]),
+            f("deprecatedLastTimestamp", Ty::Time).proto(&[14]),
+            f("deprecatedSource", Ty::Ref(190)).proto(&[12]),
+            f("eventTime", Ty::MicroTime).proto(&[2]),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("note", Ty::String),
-            f("reason", Ty::String),
-            f("regarding", Ty::Ref(251)),
-            f("related", Ty::Ref(251)),
-            f("reportingController", Ty::String),
-            f("reportingInstance", Ty::String),
-            f("series", Ty::Ref(357)),
-            f("type", Ty::String),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("note", Ty::String).proto(&[10]),
+            f("reason", Ty::String).proto(&[7]),
+            f("regarding", Ty::Ref(251)).proto(&[8]),
+            f("related", Ty::Ref(251)).proto(&[9]),
+            f("reportingController", Ty::String).proto(&[4]),
+            f("reportingInstance", Ty::String).proto(&[5]),
+            f("series", Ty::Ref(357)).proto(&[3]),
+            f("type", Ty::String).proto(&[11]),
         ],
     },
     TypeRow {
@@ -4134,8 +4505,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("count", Ty::Int32).required(),
-            f("lastObservedTime", Ty::MicroTime).required(),
+            f("count", Ty::Int32).required().proto(&[1]),
+            f("lastObservedTime", Ty::MicroTime).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -4143,15 +4514,15 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lendablePercent", Ty::Int32),
-            f("nominalConcurrencyShares", Ty::Int32),
+            f("lendablePercent", Ty::Int32).proto(&[2]),
+            f("nominalConcurrencyShares", Ty::Int32).proto(&[1]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.flowcontrol.v1.FlowDistinguisherMethod",
         atomic: false,
         resource: None,
-        fields: &[f("type", Ty::String).required()],
+        fields: &[f("type", Ty::String).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.flowcontrol.v1.FlowSchema",
@@ -4160,9 +4531,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(362)).required(),
-            f("status", Ty::Ref(363)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(362)).required().proto(&[2]),
+            f("status", Ty::Ref(363)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -4170,11 +4541,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastTransitionTime", Ty::Time),
-            f("message", Ty::String),
-            f("reason", Ty::String),
-            f("status", Ty::String),
-            f("type", Ty::String).required(),
+            f("lastTransitionTime", Ty::Time).proto(&[3]),
+            f("message", Ty::String).proto(&[5]),
+            f("reason", Ty::String).proto(&[4]),
+            f("status", Ty::String).proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -4182,10 +4553,14 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("distinguisherMethod", Ty::Ref(359)),
-            f("matchingPrecedence", Ty::Int32),
-            f("priorityLevelConfiguration", Ty::Ref(371)).required(),
-            f("rules", Ty::Array(&Ty::Ref(368))).list(List::Atomic),
+            f("distinguisherMethod", Ty::Ref(359)).proto(&[3]),
+            f("matchingPrecedence", Ty::Int32).proto(&[2]),
+            f("priorityLevelConfiguration", Ty::Ref(371))
+                .required()
+                .proto(&[1]),
+            f("rules", Ty::Array(&Ty::Ref(368)))
+                .list(List::Atomic)
+                .proto(&[4]),
         ],
     },
     TypeRow {
@@ -4194,29 +4569,33 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[f("conditions", Ty::Array(&Ty::Ref(361)))
             .list(List::Map(&["type"]))
-            .patch(Patch::Merge, Some("type"))],
+            .patch(Patch::Merge, Some("type"))
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.flowcontrol.v1.GroupSubject",
         atomic: false,
         resource: None,
-        fields: &[f("name", Ty::String).required()],
+        fields: &[f("name", Ty::String).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.flowcontrol.v1.LimitResponse",
         atomic: false,
         resource: None,
-        fields: &[f("queuing", Ty::Ref(374)), f("type", Ty::String).required()],
+        fields: &[
+            f("queuing", Ty::Ref(374)).proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.flowcontrol.v1.LimitedPriorityLevelConfiguration",
         atomic: false,
         resource: None,
         fields: &[
-            f("borrowingLimitPercent", Ty::Int32),
-            f("lendablePercent", Ty::Int32),
-            f("limitResponse", Ty::Ref(365)).required(),
-            f("nominalConcurrencyShares", Ty::Int32),
+            f("borrowingLimitPercent", Ty::Int32).proto(&[4]),
+            f("lendablePercent", Ty::Int32).proto(&[3]),
+            f("limitResponse", Ty::Ref(365)).required().proto(&[2]),
+            f("nominalConcurrencyShares", Ty::Int32).proto(&[1]),
         ],
     },
     TypeRow {
@@ -4226,10 +4605,12 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("nonResourceURLs", Ty::Array(&Ty::String))
                 .required()
-                .list(List::Set),
+                .list(List::Set)
+                .proto(&[6]),
             f("verbs", Ty::Array(&Ty::String))
                 .required()
-                .list(List::Set),
+                .list(List::Set)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -4237,11 +4618,16 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("nonResourceRules", Ty::Array(&Ty::Ref(367))).list(List::Atomic),
-            f("resourceRules", Ty::Array(&Ty::Ref(375))).list(List::Atomic),
+            f("nonResourceRules", Ty::Array(&Ty::Ref(367)))
+                .list(List::Atomic)
+                .proto(&[3]),
+            f("resourceRules", Ty::Array(&Ty::Ref(375)))
+                .list(List::Atomic)
+                .proto(&[2]),
             f("subjects", Ty::Array(&Ty::Ref(377)))
                 .required()
-                .list(List::Atomic),
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -4255,9 +4641,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(372)).required(),
-            f("status", Ty::Ref(373)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(372)).required().proto(&[2]),
+            f("status", Ty::Ref(373)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -4265,27 +4651,27 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastTransitionTime", Ty::Time),
-            f("message", Ty::String),
-            f("reason", Ty::String),
-            f("status", Ty::String),
-            f("type", Ty::String).required(),
+            f("lastTransitionTime", Ty::Time).proto(&[3]),
+            f("message", Ty::String).proto(&[5]),
+            f("reason", Ty::String).proto(&[4]),
+            f("status", Ty::String).proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationReference",
         atomic: false,
         resource: None,
-        fields: &[f("name", Ty::String).required()],
+        fields: &[f("name", Ty::String).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationSpec",
         atomic: false,
         resource: None,
         fields: &[
-            f("exempt", Ty::Ref(358)),
-            f("limited", Ty::Ref(366)),
-            f("type", Ty::String).required(),
+            f("exempt", Ty::Ref(358)).proto(&[3]),
+            f("limited", Ty::Ref(366)).proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -4294,16 +4680,17 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[f("conditions", Ty::Array(&Ty::Ref(370)))
             .list(List::Map(&["type"]))
-            .patch(Patch::Merge, Some("type"))],
+            .patch(Patch::Merge, Some("type"))
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.flowcontrol.v1.QueuingConfiguration",
         atomic: false,
         resource: None,
         fields: &[
-            f("handSize", Ty::Int32),
-            f("queueLengthLimit", Ty::Int32),
-            f("queues", Ty::Int32),
+            f("handSize", Ty::Int32).proto(&[2]),
+            f("queueLengthLimit", Ty::Int32).proto(&[3]),
+            f("queues", Ty::Int32).proto(&[1]),
         ],
     },
     TypeRow {
@@ -4313,15 +4700,20 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiGroups", Ty::Array(&Ty::String))
                 .required()
-                .list(List::Set),
-            f("clusterScope", Ty::Boolean),
-            f("namespaces", Ty::Array(&Ty::String)).list(List::Set),
+                .list(List::Set)
+                .proto(&[2]),
+            f("clusterScope", Ty::Boolean).proto(&[4]),
+            f("namespaces", Ty::Array(&Ty::String))
+                .list(List::Set)
+                .proto(&[5]),
             f("resources", Ty::Array(&Ty::String))
                 .required()
-                .list(List::Set),
+                .list(List::Set)
+                .proto(&[3]),
             f("verbs", Ty::Array(&Ty::String))
                 .required()
-                .list(List::Set),
+                .list(List::Set)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -4329,8 +4721,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String).required(),
-            f("namespace", Ty::String).required(),
+            f("name", Ty::String).required().proto(&[2]),
+            f("namespace", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -4338,17 +4730,17 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("group", Ty::Ref(364)),
-            f("kind", Ty::String).required(),
-            f("serviceAccount", Ty::Ref(376)),
-            f("user", Ty::Ref(378)),
+            f("group", Ty::Ref(364)).proto(&[3]),
+            f("kind", Ty::String).required().proto(&[1]),
+            f("serviceAccount", Ty::Ref(376)).proto(&[4]),
+            f("user", Ty::Ref(378)).proto(&[2]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.flowcontrol.v1.UserSubject",
         atomic: false,
         resource: None,
-        fields: &[f("name", Ty::String).required()],
+        fields: &[f("name", Ty::String).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.HTTPIngressPath",
@@ -4373,15 +4765,15 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(382)).required(),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(382)).required().proto(&[2]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IPAddressSpec",
         atomic: false,
         resource: None,
-        fields: &[f("parentRef", Ty::Ref(403)).required()],
+        fields: &[f("parentRef", Ty::Ref(403)).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IPBlock",
@@ -4399,16 +4791,19 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(394)),
-            f("status", Ty::Ref(395)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(394)).proto(&[2]),
+            f("status", Ty::Ref(395)).proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IngressBackend",
         atomic: false,
         resource: None,
-        fields: &[f("resource", Ty::Ref(334)), f("service", Ty::Ref(393))],
+        fields: &[
+            f("resource", Ty::Ref(334)).proto(&[3]),
+            f("service", Ty::Ref(393)).proto(&[4]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IngressClass",
@@ -4417,8 +4812,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(388)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(388)).proto(&[2]),
         ],
     },
     TypeRow {
@@ -4426,73 +4821,90 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("apiGroup", Ty::String),
-            f("kind", Ty::String).required(),
-            f("name", Ty::String).required(),
-            f("namespace", Ty::String),
-            f("scope", Ty::String),
+            f("apiGroup", Ty::String).proto(&[1]),
+            f("kind", Ty::String).required().proto(&[2]),
+            f("name", Ty::String).required().proto(&[3]),
+            f("namespace", Ty::String).proto(&[5]),
+            f("scope", Ty::String).proto(&[4]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IngressClassSpec",
         atomic: false,
         resource: None,
-        fields: &[f("controller", Ty::String), f("parameters", Ty::Ref(387))],
+        fields: &[
+            f("controller", Ty::String).proto(&[1]),
+            f("parameters", Ty::Ref(387)).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IngressLoadBalancerIngress",
         atomic: false,
         resource: None,
         fields: &[
-            f("hostname", Ty::String),
-            f("ip", Ty::String),
-            f("ports", Ty::Array(&Ty::Ref(391))).list(List::Atomic),
+            f("hostname", Ty::String).proto(&[2]),
+            f("ip", Ty::String).proto(&[1]),
+            f("ports", Ty::Array(&Ty::Ref(391)))
+                .list(List::Atomic)
+                .proto(&[4]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IngressLoadBalancerStatus",
         atomic: false,
         resource: None,
-        fields: &[f("ingress", Ty::Array(&Ty::Ref(389))).list(List::Atomic)],
+        fields: &[f("ingress", Ty::Array(&Ty::Ref(389)))
+            .list(List::Atomic)
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IngressPortStatus",
         atomic: false,
         resource: None,
         fields: &[
-            f("error", Ty::String),
-            f("port", Ty::Int32).required(),
-            f("protocol", Ty::String).required(),
+            f("error", Ty::String).proto(&[3]),
+            f("port", Ty::Int32).required().proto(&[1]),
+            f("protocol", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IngressRule",
         atomic: false,
         resource: None,
-        fields: &[f("host", Ty::String), f("http", Ty::Ref(380))],
+        fields: &[
+            f("host", Ty::String).proto(&[1]),
+            f("http", Ty::Ref(380)).proto(&[2, 1]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IngressServiceBackend",
         atomic: false,
         resource: None,
-        fields: &[f("name", Ty::String).required(), f("port", Ty::Ref(404))],
+        fields: &[
+            f("name", Ty::String).required().proto(&[1]),
+            f("port", Ty::Ref(404)).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IngressSpec",
         atomic: false,
         resource: None,
         fields: &[
-            f("defaultBackend", Ty::Ref(385)),
-            f("ingressClassName", Ty::String),
-            f("rules", Ty::Array(&Ty::Ref(392))).list(List::Atomic),
-            f("tls", Ty::Array(&Ty::Ref(396))).list(List::Atomic),
+            f("defaultBackend", Ty::Ref(385)).proto(&[1]),
+            f("ingressClassName", Ty::String).proto(&[4]),
+            f("rules", Ty::Array(&Ty::Ref(392)))
+                .list(List::Atomic)
+                .proto(&[3]),
+            f("tls", Ty::Array(&Ty::Ref(396)))
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IngressStatus",
         atomic: false,
         resource: None,
-        fields: &[f("loadBalancer", Ty::Ref(390))],
+        fields: &[f("loadBalancer", Ty::Ref(390)).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IngressTLS",
@@ -4510,8 +4922,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(402)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(402)).proto(&[2]),
         ],
     },
     TypeRow {
@@ -4519,8 +4931,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("ports", Ty::Array(&Ty::Ref(401))).list(List::Atomic),
-            f("to", Ty::Array(&Ty::Ref(400))).list(List::Atomic),
+            f("ports", Ty::Array(&Ty::Ref(401)))
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("to", Ty::Array(&Ty::Ref(400)))
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -4528,8 +4944,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("from", Ty::Array(&Ty::Ref(400))).list(List::Atomic),
-            f("ports", Ty::Array(&Ty::Ref(401))).list(List::Atomic),
+            f("from", Ty::Array(&Ty::Ref(400)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("ports", Ty::Array(&Ty::Ref(401)))
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -4537,9 +4957,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("ipBlock", Ty::Ref(383)),
-            f("namespaceSelector", Ty::Ref(528)),
-            f("podSelector", Ty::Ref(528)),
+            f("ipBlock", Ty::Ref(383)).proto(&[3]),
+            f("namespaceSelector", Ty::Ref(528)).proto(&[2]),
+            f("podSelector", Ty::Ref(528)).proto(&[1]),
         ],
     },
     TypeRow {
@@ -4547,9 +4967,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("endPort", Ty::Int32),
-            f("port", Ty::IntOrString),
-            f("protocol", Ty::String),
+            f("endPort", Ty::Int32).proto(&[3]),
+            f("port", Ty::IntOrString).proto(&[2]),
+            f("protocol", Ty::String).proto(&[1]),
         ],
     },
     TypeRow {
@@ -4557,10 +4977,16 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("egress", Ty::Array(&Ty::Ref(398))).list(List::Atomic),
-            f("ingress", Ty::Array(&Ty::Ref(399))).list(List::Atomic),
-            f("podSelector", Ty::Ref(528)),
-            f("policyTypes", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("egress", Ty::Array(&Ty::Ref(398)))
+                .list(List::Atomic)
+                .proto(&[3]),
+            f("ingress", Ty::Array(&Ty::Ref(399)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("podSelector", Ty::Ref(528)).proto(&[1]),
+            f("policyTypes", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[4]),
         ],
     },
     TypeRow {
@@ -4568,17 +4994,20 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("group", Ty::String),
-            f("name", Ty::String).required(),
-            f("namespace", Ty::String),
-            f("resource", Ty::String).required(),
+            f("group", Ty::String).proto(&[1]),
+            f("name", Ty::String).required().proto(&[4]),
+            f("namespace", Ty::String).proto(&[3]),
+            f("resource", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.ServiceBackendPort",
         atomic: true,
         resource: None,
-        fields: &[f("name", Ty::String), f("number", Ty::Int32)],
+        fields: &[
+            f("name", Ty::String).proto(&[1]),
+            f("number", Ty::Int32).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.ServiceCIDR",
@@ -4587,16 +5016,18 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(406)),
-            f("status", Ty::Ref(407)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(406)).proto(&[2]),
+            f("status", Ty::Ref(407)).proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.ServiceCIDRSpec",
         atomic: false,
         resource: None,
-        fields: &[f("cidrs", Ty::Array(&Ty::String)).list(List::Atomic)],
+        fields: &[f("cidrs", Ty::Array(&Ty::String))
+            .list(List::Atomic)
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.ServiceCIDRStatus",
@@ -4604,13 +5035,14 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[f("conditions", Ty::Array(&Ty::Ref(523)))
             .list(List::Map(&["type"]))
-            .patch(Patch::Merge, Some("type"))],
+            .patch(Patch::Merge, Some("type"))
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.node.v1.Overhead",
         atomic: false,
         resource: None,
-        fields: &[f("podFixed", Ty::Map(&Ty::Quantity))],
+        fields: &[f("podFixed", Ty::Map(&Ty::Quantity)).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.node.v1.RuntimeClass",
@@ -4618,11 +5050,11 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("node.k8s.io", "v1", "RuntimeClass")),
         fields: &[
             f("apiVersion", Ty::String),
-            f("handler", Ty::String).required(),
+            f("handler", Ty::String).required().proto(&[2]),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("overhead", Ty::Ref(408)),
-            f("scheduling", Ty::Ref(410)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("overhead", Ty::Ref(408)).proto(&[3]),
+            f("scheduling", Ty::Ref(410)).proto(&[4]),
         ],
     },
     TypeRow {
@@ -4630,8 +5062,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("nodeSelector", Ty::Map(&Ty::String)).atomic(),
-            f("tolerations", Ty::Array(&Ty::Ref(330))).list(List::Atomic),
+            f("nodeSelector", Ty::Map(&Ty::String)).atomic().proto(&[1]),
+            f("tolerations", Ty::Array(&Ty::Ref(330)))
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -4640,9 +5074,9 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("policy", "v1", "Eviction")),
         fields: &[
             f("apiVersion", Ty::String),
-            f("deleteOptions", Ty::Ref(524)),
+            f("deleteOptions", Ty::Ref(524)).proto(&[2]),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -4652,9 +5086,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(413)),
-            f("status", Ty::Ref(414)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(413)).proto(&[2]),
+            f("status", Ty::Ref(414)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -4662,10 +5096,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("maxUnavailable", Ty::IntOrString),
-            f("minAvailable", Ty::IntOrString),
-            f("selector", Ty::Ref(528)).patch(Patch::Replace, None),
-            f("unhealthyPodEvictionPolicy", Ty::String),
+            f("maxUnavailable", Ty::IntOrString).proto(&[3]),
+            f("minAvailable", Ty::IntOrString).proto(&[1]),
+            f("selector", Ty::Ref(528))
+                .patch(Patch::Replace, None)
+                .proto(&[2]),
+            f("unhealthyPodEvictionPolicy", Ty::String).proto(&[4]),
         ],
     },
     TypeRow {
@@ -4675,31 +5111,36 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("conditions", Ty::Array(&Ty::Ref(523)))
                 .list(List::Map(&["type"]))
-                .patch(Patch::Merge, Some("type")),
-            f("currentHealthy", Ty::Int32),
-            f("desiredHealthy", Ty::Int32),
-            f("disruptedPods", Ty::Map(&Ty::Time)),
-            f("disruptionsAllowed", Ty::Int32),
-            f("expectedPods", Ty::Int32),
-            f("observedGeneration", Ty::Int64),
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[7]),
+            f("currentHealthy", Ty::Int32).proto(&[4]),
+            f("desiredHealthy", Ty::Int32).proto(&[5]),
+            f("disruptedPods", Ty::Map(&Ty::Time)).proto(&[2]),
+            f("disruptionsAllowed", Ty::Int32).proto(&[3]),
+            f("expectedPods", Ty::Int32).proto(&[6]),
+            f("observedGeneration", Ty::Int64).proto(&[1]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.rbac.v1.AggregationRule",
         atomic: false,
         resource: None,
-        fields: &[f("clusterRoleSelectors", Ty::Array(&Ty::Ref(528))).list(List::Atomic)],
+        fields: &[f("clusterRoleSelectors", Ty::Array(&Ty::Ref(528)))
+            .list(List::Atomic)
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.rbac.v1.ClusterRole",
         atomic: false,
         resource: Some(("rbac.authorization.k8s.io", "v1", "ClusterRole")),
         fields: &[
-            f("aggregationRule", Ty::Ref(415)),
+            f("aggregationRule", Ty::Ref(415)).proto(&[3]),
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("rules", Ty::Array(&Ty::Ref(418))).list(List::Atomic),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("rules", Ty::Array(&Ty::Ref(418)))
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -4708,10 +5149,12 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding")),
         fields: &[
             f("apiVersion", Ty::String),
-            f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("roleRef", Ty::Ref(421)).required(),
-            f("subjects", Ty::Array(&Ty::Ref(422))).list(List::Atomic),
+            f("kind", Ty::String).proto(&[3, 2]),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("roleRef", Ty::Ref(421)).required().proto(&[3]),
+            f("subjects", Ty::Array(&Ty::Ref(422)))
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -4719,13 +5162,22 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("apiGroups", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("nonResourceURLs", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("resourceNames", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("resources", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("apiGroups", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("nonResourceURLs", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[5]),
+            f("resourceNames", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[4]),
+            f("resources", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[3]),
             f("verbs", Ty::Array(&Ty::String))
                 .required()
-                .list(List::Atomic),
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -4735,8 +5187,10 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("rules", Ty::Array(&Ty::Ref(418))).list(List::Atomic),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("rules", Ty::Array(&Ty::Ref(418)))
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -4745,10 +5199,12 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("rbac.authorization.k8s.io", "v1", "RoleBinding")),
         fields: &[
             f("apiVersion", Ty::String),
-            f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("roleRef", Ty::Ref(421)).required(),
-            f("subjects", Ty::Array(&Ty::Ref(422))).list(List::Atomic),
+            f("kind", Ty::String).proto(&[3, 2]),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("roleRef", Ty::Ref(421)).required().proto(&[3]),
+            f("subjects", Ty::Array(&Ty::Ref(422)))
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -4756,9 +5212,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("apiGroup", Ty::String),
-            f("kind", Ty::String).required(),
-            f("name", Ty::String).required(),
+            f("apiGroup", Ty::String).proto(&[1]),
+            f("kind", Ty::String).required().proto(&[2]),
+            f("name", Ty::String).required().proto(&[3]),
         ],
     },
     TypeRow {
@@ -4766,10 +5222,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("apiGroup", Ty::String),
-            f("kind", Ty::String).required(),
-            f("name", Ty::String).required(),
-            f("namespace", Ty::String),
+            f("apiGroup", Ty::String).proto(&[2]),
+            f("kind", Ty::String).required().proto(&[1]),
+            f("name", Ty::String).required().proto(&[3]),
+            f("namespace", Ty::String).proto(&[4]),
         ],
     },
     TypeRow {
@@ -4777,13 +5233,15 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("conditions", Ty::Array(&Ty::Ref(523))).list(List::Map(&["type"])),
-            f("data", Ty::Any),
-            f("device", Ty::String).required(),
-            f("driver", Ty::String).required(),
-            f("networkData", Ty::Ref(455)),
-            f("pool", Ty::String).required(),
-            f("shareID", Ty::String),
+            f("conditions", Ty::Array(&Ty::Ref(523)))
+                .list(List::Map(&["type"]))
+                .proto(&[4]),
+            f("data", Ty::Any).proto(&[5]),
+            f("device", Ty::String).required().proto(&[3]),
+            f("driver", Ty::String).required().proto(&[1]),
+            f("networkData", Ty::Ref(455)).proto(&[6]),
+            f("pool", Ty::String).required().proto(&[2]),
+            f("shareID", Ty::String).proto(&[7]),
         ],
     },
     TypeRow {
@@ -4791,9 +5249,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("allocationTimestamp", Ty::Time),
-            f("devices", Ty::Ref(433)),
-            f("nodeSelector", Ty::Ref(243)),
+            f("allocationTimestamp", Ty::Time).proto(&[5]),
+            f("devices", Ty::Ref(433)).proto(&[1]),
+            f("nodeSelector", Ty::Ref(243)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -4807,9 +5265,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("default", Ty::Quantity),
-            f("validRange", Ty::Ref(427)),
-            f("validValues", Ty::Array(&Ty::Quantity)).list(List::Atomic),
+            f("default", Ty::Quantity).proto(&[1]),
+            f("validRange", Ty::Ref(427)).proto(&[4]),
+            f("validValues", Ty::Array(&Ty::Quantity))
+                .list(List::Atomic)
+                .proto(&[3]),
         ],
     },
     TypeRow {
@@ -4817,30 +5277,30 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("max", Ty::Quantity),
-            f("min", Ty::Quantity).required(),
-            f("step", Ty::Quantity),
+            f("max", Ty::Quantity).proto(&[2]),
+            f("min", Ty::Quantity).required().proto(&[1]),
+            f("step", Ty::Quantity).proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.CapacityRequirements",
         atomic: false,
         resource: None,
-        fields: &[f("requests", Ty::Map(&Ty::Quantity))],
+        fields: &[f("requests", Ty::Map(&Ty::Quantity)).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.Counter",
         atomic: false,
         resource: None,
-        fields: &[f("value", Ty::Quantity).required()],
+        fields: &[f("value", Ty::Quantity).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.CounterSet",
         atomic: false,
         resource: None,
         fields: &[
-            f("counters", Ty::Map(&Ty::Ref(429))).required(),
-            f("name", Ty::String).required(),
+            f("counters", Ty::Map(&Ty::Ref(429))).required().proto(&[2]),
+            f("name", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -4848,19 +5308,27 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("allNodes", Ty::Boolean),
-            f("allowMultipleAllocations", Ty::Boolean),
-            f("attributes", Ty::Map(&Ty::Ref(434))),
-            f("bindingConditions", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("bindingFailureConditions", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("bindsToNode", Ty::Boolean),
-            f("capacity", Ty::Map(&Ty::Ref(435))),
-            f("consumesCounters", Ty::Array(&Ty::Ref(442))).list(List::Atomic),
-            f("name", Ty::String).required(),
+            f("allNodes", Ty::Boolean).proto(&[7]),
+            f("allowMultipleAllocations", Ty::Boolean).proto(&[12]),
+            f("attributes", Ty::Map(&Ty::Ref(434))).proto(&[2]),
+            f("bindingConditions", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[10]),
+            f("bindingFailureConditions", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[11]),
+            f("bindsToNode", Ty::Boolean).proto(&[9]),
+            f("capacity", Ty::Map(&Ty::Ref(435))).proto(&[3]),
+            f("consumesCounters", Ty::Array(&Ty::Ref(442)))
+                .list(List::Atomic)
+                .proto(&[4]),
+            f("name", Ty::String).required().proto(&[1]),
             f("nodeAllocatableResources", Ty::Map(&Ty::Ref(458))),
-            f("nodeName", Ty::String),
-            f("nodeSelector", Ty::Ref(243)),
-            f("taints", Ty::Array(&Ty::Ref(448))).list(List::Atomic),
+            f("nodeName", Ty::String).proto(&[5]),
+            f("nodeSelector", Ty::Ref(243)).proto(&[6]),
+            f("taints", Ty::Array(&Ty::Ref(448)))
+                .list(List::Atomic)
+                .proto(&[8]),
         ],
     },
     TypeRow {
@@ -4868,9 +5336,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("opaque", Ty::Ref(459)),
-            f("requests", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("source", Ty::String).required(),
+            f("opaque", Ty::Ref(459)).proto(&[3, 1]),
+            f("requests", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("source", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -4878,8 +5348,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("config", Ty::Array(&Ty::Ref(432))).list(List::Atomic),
-            f("results", Ty::Array(&Ty::Ref(445))).list(List::Atomic),
+            f("config", Ty::Array(&Ty::Ref(432)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("results", Ty::Array(&Ty::Ref(445)))
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -4887,13 +5361,13 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("bool", Ty::Boolean),
+            f("bool", Ty::Boolean).proto(&[3]),
             f("bools", Ty::Array(&Ty::Boolean)),
-            f("int", Ty::Int64),
+            f("int", Ty::Int64).proto(&[2]),
             f("ints", Ty::Array(&Ty::Int64)),
-            f("string", Ty::String),
+            f("string", Ty::String).proto(&[4]),
             f("strings", Ty::Array(&Ty::String)),
-            f("version", Ty::String),
+            f("version", Ty::String).proto(&[5]),
             f("versions", Ty::Array(&Ty::String)),
         ],
     },
@@ -4902,8 +5376,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("requestPolicy", Ty::Ref(426)),
-            f("value", Ty::Quantity).required(),
+            f("requestPolicy", Ty::Ref(426)).proto(&[2]),
+            f("value", Ty::Quantity).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -4911,9 +5385,15 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("config", Ty::Array(&Ty::Ref(437))).list(List::Atomic),
-            f("constraints", Ty::Array(&Ty::Ref(441))).list(List::Atomic),
-            f("requests", Ty::Array(&Ty::Ref(444))).list(List::Atomic),
+            f("config", Ty::Array(&Ty::Ref(437)))
+                .list(List::Atomic)
+                .proto(&[3]),
+            f("constraints", Ty::Array(&Ty::Ref(441)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("requests", Ty::Array(&Ty::Ref(444)))
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -4921,8 +5401,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("opaque", Ty::Ref(459)),
-            f("requests", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("opaque", Ty::Ref(459)).proto(&[2, 1]),
+            f("requests", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -4932,24 +5414,28 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(440)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(440)).proto(&[2]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.DeviceClassConfiguration",
         atomic: false,
         resource: None,
-        fields: &[f("opaque", Ty::Ref(459))],
+        fields: &[f("opaque", Ty::Ref(459)).proto(&[1, 1])],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.DeviceClassSpec",
         atomic: false,
         resource: None,
         fields: &[
-            f("config", Ty::Array(&Ty::Ref(439))).list(List::Atomic),
-            f("extendedResourceName", Ty::String),
-            f("selectors", Ty::Array(&Ty::Ref(446))).list(List::Atomic),
+            f("config", Ty::Array(&Ty::Ref(439)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("extendedResourceName", Ty::String).proto(&[4]),
+            f("selectors", Ty::Array(&Ty::Ref(446)))
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -4957,9 +5443,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("distinctAttribute", Ty::String),
-            f("matchAttribute", Ty::String),
-            f("requests", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("distinctAttribute", Ty::String).proto(&[3]),
+            f("matchAttribute", Ty::String).proto(&[2]),
+            f("requests", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -4968,8 +5456,8 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("compatibilityGroups", Ty::Array(&Ty::String)),
-            f("counterSet", Ty::String).required(),
-            f("counters", Ty::Map(&Ty::Ref(429))).required(),
+            f("counterSet", Ty::String).required().proto(&[1]),
+            f("counters", Ty::Map(&Ty::Ref(429))).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -4986,9 +5474,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("exactly", Ty::Ref(454)),
-            f("firstAvailable", Ty::Array(&Ty::Ref(447))).list(List::Atomic),
-            f("name", Ty::String).required(),
+            f("exactly", Ty::Ref(454)).proto(&[2]),
+            f("firstAvailable", Ty::Array(&Ty::Ref(447)))
+                .list(List::Atomic)
+                .proto(&[3]),
+            f("name", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -4996,38 +5486,48 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("adminAccess", Ty::Boolean),
-            f("bindingConditions", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("bindingFailureConditions", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("consumedCapacity", Ty::Map(&Ty::Quantity)),
-            f("device", Ty::String).required(),
-            f("driver", Ty::String).required(),
-            f("pool", Ty::String).required(),
-            f("request", Ty::String).required(),
-            f("shareID", Ty::String),
+            f("adminAccess", Ty::Boolean).proto(&[5]),
+            f("bindingConditions", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[7]),
+            f("bindingFailureConditions", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[8]),
+            f("consumedCapacity", Ty::Map(&Ty::Quantity)).proto(&[10]),
+            f("device", Ty::String).required().proto(&[4]),
+            f("driver", Ty::String).required().proto(&[2]),
+            f("pool", Ty::String).required().proto(&[3]),
+            f("request", Ty::String).required().proto(&[1]),
+            f("shareID", Ty::String).proto(&[9]),
             f("skipNodeOperations", Ty::Array(&Ty::String)),
-            f("tolerations", Ty::Array(&Ty::Ref(453))).list(List::Atomic),
+            f("tolerations", Ty::Array(&Ty::Ref(453)))
+                .list(List::Atomic)
+                .proto(&[6]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.DeviceSelector",
         atomic: false,
         resource: None,
-        fields: &[f("cel", Ty::Ref(425))],
+        fields: &[f("cel", Ty::Ref(425)).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.DeviceSubRequest",
         atomic: false,
         resource: None,
         fields: &[
-            f("allocationMode", Ty::String),
-            f("capacity", Ty::Ref(428)),
-            f("count", Ty::Int64),
+            f("allocationMode", Ty::String).proto(&[4]),
+            f("capacity", Ty::Ref(428)).proto(&[7]),
+            f("count", Ty::Int64).proto(&[5]),
             f("derivedAttributes", Ty::Array(&Ty::Ref(443))),
-            f("deviceClassName", Ty::String).required(),
-            f("name", Ty::String).required(),
-            f("selectors", Ty::Array(&Ty::Ref(446))).list(List::Atomic),
-            f("tolerations", Ty::Array(&Ty::Ref(453))).list(List::Atomic),
+            f("deviceClassName", Ty::String).required().proto(&[2]),
+            f("name", Ty::String).required().proto(&[1]),
+            f("selectors", Ty::Array(&Ty::Ref(446)))
+                .list(List::Atomic)
+                .proto(&[3]),
+            f("tolerations", Ty::Array(&Ty::Ref(453)))
+                .list(List::Atomic)
+                .proto(&[6]),
         ],
     },
     TypeRow {
@@ -5035,10 +5535,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("effect", Ty::String).required(),
-            f("key", Ty::String).required(),
-            f("timeAdded", Ty::Time),
-            f("value", Ty::String),
+            f("effect", Ty::String).required().proto(&[3]),
+            f("key", Ty::String).required().proto(&[1]),
+            f("timeAdded", Ty::Time).proto(&[4]),
+            f("value", Ty::String).proto(&[2]),
         ],
     },
     TypeRow {
@@ -5083,11 +5583,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("effect", Ty::String),
-            f("key", Ty::String),
-            f("operator", Ty::String).default("\"Equal\""),
-            f("tolerationSeconds", Ty::Int64),
-            f("value", Ty::String),
+            f("effect", Ty::String).proto(&[4]),
+            f("key", Ty::String).proto(&[1]),
+            f("operator", Ty::String).default("\"Equal\"").proto(&[2]),
+            f("tolerationSeconds", Ty::Int64).proto(&[5]),
+            f("value", Ty::String).proto(&[3]),
         ],
     },
     TypeRow {
@@ -5095,14 +5595,18 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("adminAccess", Ty::Boolean),
-            f("allocationMode", Ty::String),
-            f("capacity", Ty::Ref(428)),
-            f("count", Ty::Int64),
+            f("adminAccess", Ty::Boolean).proto(&[5]),
+            f("allocationMode", Ty::String).proto(&[3]),
+            f("capacity", Ty::Ref(428)).proto(&[7]),
+            f("count", Ty::Int64).proto(&[4]),
             f("derivedAttributes", Ty::Array(&Ty::Ref(443))),
-            f("deviceClassName", Ty::String).required(),
-            f("selectors", Ty::Array(&Ty::Ref(446))).list(List::Atomic),
-            f("tolerations", Ty::Array(&Ty::Ref(453))).list(List::Atomic),
+            f("deviceClassName", Ty::String).required().proto(&[1]),
+            f("selectors", Ty::Array(&Ty::Ref(446)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("tolerations", Ty::Array(&Ty::Ref(453)))
+                .list(List::Atomic)
+                .proto(&[6]),
         ],
     },
     TypeRow {
@@ -5110,9 +5614,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("hardwareAddress", Ty::String),
-            f("interfaceName", Ty::String),
-            f("ips", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("hardwareAddress", Ty::String).proto(&[3]),
+            f("interfaceName", Ty::String).proto(&[1]),
+            f("ips", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -5142,8 +5648,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("driver", Ty::String).required(),
-            f("parameters", Ty::Any).required(),
+            f("driver", Ty::String).required().proto(&[1]),
+            f("parameters", Ty::Any).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -5153,9 +5659,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(462)),
-            f("status", Ty::Ref(463)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(462)).proto(&[2]),
+            f("status", Ty::Ref(463)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -5163,29 +5669,31 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("apiGroup", Ty::String),
-            f("name", Ty::String).required(),
-            f("resource", Ty::String).required(),
-            f("uid", Ty::String).required(),
+            f("apiGroup", Ty::String).proto(&[1]),
+            f("name", Ty::String).required().proto(&[4]),
+            f("resource", Ty::String).required().proto(&[3]),
+            f("uid", Ty::String).required().proto(&[5]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.ResourceClaimSpec",
         atomic: false,
         resource: None,
-        fields: &[f("devices", Ty::Ref(436))],
+        fields: &[f("devices", Ty::Ref(436)).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.ResourceClaimStatus",
         atomic: false,
         resource: None,
         fields: &[
-            f("allocation", Ty::Ref(424)),
+            f("allocation", Ty::Ref(424)).proto(&[1]),
             f("devices", Ty::Array(&Ty::Ref(423)))
-                .list(List::Map(&["driver", "device", "pool", "shareID"])),
+                .list(List::Map(&["driver", "device", "pool", "shareID"]))
+                .proto(&[4]),
             f("reservedFor", Ty::Array(&Ty::Ref(461)))
                 .list(List::Map(&["uid"]))
-                .patch(Patch::Merge, Some("uid")),
+                .patch(Patch::Merge, Some("uid"))
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -5195,24 +5703,27 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(465)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(465)).proto(&[2]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.ResourceClaimTemplateSpec",
         atomic: false,
         resource: None,
-        fields: &[f("metadata", Ty::Ref(532)), f("spec", Ty::Ref(462))],
+        fields: &[
+            f("metadata", Ty::Ref(532)).proto(&[1]),
+            f("spec", Ty::Ref(462)).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.ResourcePool",
         atomic: false,
         resource: None,
         fields: &[
-            f("generation", Ty::Int64).required(),
-            f("name", Ty::String).required(),
-            f("resourceSliceCount", Ty::Int64).required(),
+            f("generation", Ty::Int64).required().proto(&[2]),
+            f("name", Ty::String).required().proto(&[1]),
+            f("resourceSliceCount", Ty::Int64).required().proto(&[3]),
         ],
     },
     TypeRow {
@@ -5222,8 +5733,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(468)).required(),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(468)).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -5231,15 +5742,19 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("allNodes", Ty::Boolean),
-            f("devices", Ty::Array(&Ty::Ref(431))).list(List::Atomic),
-            f("driver", Ty::String).required(),
-            f("nodeName", Ty::String),
-            f("nodeSelector", Ty::Ref(243)),
+            f("allNodes", Ty::Boolean).proto(&[5]),
+            f("devices", Ty::Array(&Ty::Ref(431)))
+                .list(List::Atomic)
+                .proto(&[6]),
+            f("driver", Ty::String).required().proto(&[1]),
+            f("nodeName", Ty::String).proto(&[3]),
+            f("nodeSelector", Ty::Ref(243)).proto(&[4]),
             f("partitionTypeAttribute", Ty::String),
-            f("perDeviceNodeSelection", Ty::Boolean),
-            f("pool", Ty::Ref(466)).required(),
-            f("sharedCounters", Ty::Array(&Ty::Ref(430))).list(List::Atomic),
+            f("perDeviceNodeSelection", Ty::Boolean).proto(&[7]),
+            f("pool", Ty::Ref(466)).required().proto(&[2]),
+            f("sharedCounters", Ty::Array(&Ty::Ref(430)))
+                .list(List::Atomic)
+                .proto(&[8]),
             f("skipNodeOperations", Ty::Array(&Ty::String)),
         ],
     },
@@ -5249,12 +5764,12 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("scheduling.k8s.io", "v1", "PriorityClass")),
         fields: &[
             f("apiVersion", Ty::String),
-            f("description", Ty::String),
-            f("globalDefault", Ty::Boolean),
+            f("description", Ty::String).proto(&[4]),
+            f("globalDefault", Ty::Boolean).proto(&[3]),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("preemptionPolicy", Ty::String),
-            f("value", Ty::Int32),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("preemptionPolicy", Ty::String).proto(&[5]),
+            f("value", Ty::Int32).proto(&[2]),
         ],
     },
     TypeRow {
@@ -5322,8 +5837,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(480)).required(),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(480)).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -5331,17 +5846,21 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("attachRequired", Ty::Boolean),
-            f("fsGroupPolicy", Ty::String),
-            f("nodeAllocatableUpdatePeriodSeconds", Ty::Int64),
-            f("podInfoOnMount", Ty::Boolean),
+            f("attachRequired", Ty::Boolean).proto(&[1]),
+            f("fsGroupPolicy", Ty::String).proto(&[5]),
+            f("nodeAllocatableUpdatePeriodSeconds", Ty::Int64).proto(&[9]),
+            f("podInfoOnMount", Ty::Boolean).proto(&[2]),
             f("preventPodSchedulingIfMissing", Ty::Boolean),
-            f("requiresRepublish", Ty::Boolean),
-            f("seLinuxMount", Ty::Boolean),
-            f("serviceAccountTokenInSecrets", Ty::Boolean),
-            f("storageCapacity", Ty::Boolean),
-            f("tokenRequests", Ty::Array(&Ty::Ref(489))).list(List::Atomic),
-            f("volumeLifecycleModes", Ty::Array(&Ty::String)).list(List::Set),
+            f("requiresRepublish", Ty::Boolean).proto(&[7]),
+            f("seLinuxMount", Ty::Boolean).proto(&[8]),
+            f("serviceAccountTokenInSecrets", Ty::Boolean).proto(&[10]),
+            f("storageCapacity", Ty::Boolean).proto(&[4]),
+            f("tokenRequests", Ty::Array(&Ty::Ref(489)))
+                .list(List::Atomic)
+                .proto(&[6]),
+            f("volumeLifecycleModes", Ty::Array(&Ty::String))
+                .list(List::Set)
+                .proto(&[3]),
         ],
     },
     TypeRow {
@@ -5351,8 +5870,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(483)).required(),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(483)).required().proto(&[2]),
             f("status", Ty::Ref(484)),
         ],
     },
@@ -5361,10 +5880,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("allocatable", Ty::Ref(496)),
-            f("name", Ty::String).required(),
-            f("nodeID", Ty::String).required(),
-            f("topologyKeys", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("allocatable", Ty::Ref(496)).proto(&[4]),
+            f("name", Ty::String).required().proto(&[1]),
+            f("nodeID", Ty::String).required().proto(&[2]),
+            f("topologyKeys", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[3]),
         ],
     },
     TypeRow {
@@ -5374,7 +5895,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[f("drivers", Ty::Array(&Ty::Ref(482)))
             .required()
             .list(List::Map(&["name"]))
-            .patch(Patch::Merge, Some("name"))],
+            .patch(Patch::Merge, Some("name"))
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.storage.v1.CSINodeStatus",
@@ -5388,12 +5910,12 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("storage.k8s.io", "v1", "CSIStorageCapacity")),
         fields: &[
             f("apiVersion", Ty::String),
-            f("capacity", Ty::Quantity),
+            f("capacity", Ty::Quantity).proto(&[4]),
             f("kind", Ty::String),
-            f("maximumVolumeSize", Ty::Quantity),
-            f("metadata", Ty::Ref(532)).required(),
-            f("nodeTopology", Ty::Ref(528)),
-            f("storageClassName", Ty::String).required(),
+            f("maximumVolumeSize", Ty::Quantity).proto(&[5]),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("nodeTopology", Ty::Ref(528)).proto(&[2]),
+            f("storageClassName", Ty::String).required().proto(&[3]),
         ],
     },
     TypeRow {
@@ -5401,16 +5923,20 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: Some(("storage.k8s.io", "v1", "StorageClass")),
         fields: &[
-            f("allowVolumeExpansion", Ty::Boolean),
-            f("allowedTopologies", Ty::Array(&Ty::Ref(332))).list(List::Atomic),
+            f("allowVolumeExpansion", Ty::Boolean).proto(&[6]),
+            f("allowedTopologies", Ty::Array(&Ty::Ref(332)))
+                .list(List::Atomic)
+                .proto(&[8]),
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("mountOptions", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("parameters", Ty::Map(&Ty::String)),
-            f("provisioner", Ty::String).required(),
-            f("reclaimPolicy", Ty::String),
-            f("volumeBindingMode", Ty::String),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("mountOptions", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[5]),
+            f("parameters", Ty::Map(&Ty::String)).proto(&[3]),
+            f("provisioner", Ty::String).required().proto(&[2]),
+            f("reclaimPolicy", Ty::String).proto(&[4]),
+            f("volumeBindingMode", Ty::String).proto(&[7]),
         ],
     },
     TypeRow {
@@ -5440,8 +5966,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("audience", Ty::String).required(),
-            f("expirationSeconds", Ty::Int64),
+            f("audience", Ty::String).required().proto(&[1]),
+            f("expirationSeconds", Ty::Int64).proto(&[2]),
         ],
     },
     TypeRow {
@@ -5451,9 +5977,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(492)).required(),
-            f("status", Ty::Ref(493)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(492)).required().proto(&[2]),
+            f("status", Ty::Ref(493)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -5461,8 +5987,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("inlineVolumeSpec", Ty::Ref(259)),
-            f("persistentVolumeName", Ty::String),
+            f("inlineVolumeSpec", Ty::Ref(259)).proto(&[2]),
+            f("persistentVolumeName", Ty::String).proto(&[1]),
         ],
     },
     TypeRow {
@@ -5470,9 +5996,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("attacher", Ty::String).required(),
-            f("nodeName", Ty::String).required(),
-            f("source", Ty::Ref(491)).required(),
+            f("attacher", Ty::String).required().proto(&[1]),
+            f("nodeName", Ty::String).required().proto(&[3]),
+            f("source", Ty::Ref(491)).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -5480,10 +6006,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("attachError", Ty::Ref(495)),
-            f("attached", Ty::Boolean).required(),
-            f("attachmentMetadata", Ty::Map(&Ty::String)),
-            f("detachError", Ty::Ref(495)),
+            f("attachError", Ty::Ref(495)).proto(&[3]),
+            f("attached", Ty::Boolean).required().proto(&[1]),
+            f("attachmentMetadata", Ty::Map(&Ty::String)).proto(&[2]),
+            f("detachError", Ty::Ref(495)).proto(&[4]),
         ],
     },
     TypeRow {
@@ -5492,10 +6018,10 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("storage.k8s.io", "v1", "VolumeAttributesClass")),
         fields: &[
             f("apiVersion", Ty::String),
-            f("driverName", Ty::String).required(),
+            f("driverName", Ty::String).required().proto(&[2]),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("parameters", Ty::Map(&Ty::String)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("parameters", Ty::Map(&Ty::String)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -5503,16 +6029,16 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("errorCode", Ty::Int32),
-            f("message", Ty::String),
-            f("time", Ty::Time),
+            f("errorCode", Ty::Int32).proto(&[3]),
+            f("message", Ty::String).proto(&[2]),
+            f("time", Ty::Time).proto(&[1]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.storage.v1.VolumeNodeResources",
         atomic: false,
         resource: None,
-        fields: &[f("count", Ty::Int32)],
+        fields: &[f("count", Ty::Int32).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.storagemigration.v1.StorageVersionMigration",
@@ -5546,12 +6072,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("description", Ty::String),
-            f("format", Ty::String),
-            f("jsonPath", Ty::String).required(),
-            f("name", Ty::String).required(),
-            f("priority", Ty::Int32),
-            f("type", Ty::String).required(),
+            f("description", Ty::String).proto(&[4]),
+            f("format", Ty::String).proto(&[3]),
+            f("jsonPath", Ty::String).required().proto(&[6]),
+            f("name", Ty::String).required().proto(&[1]),
+            f("priority", Ty::Int32).proto(&[5]),
+            f("type", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -5559,8 +6085,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("strategy", Ty::String).required(),
-            f("webhook", Ty::Ref(517)),
+            f("strategy", Ty::String).required().proto(&[1]),
+            f("webhook", Ty::Ref(517)).proto(&[2]),
         ],
     },
     TypeRow {
@@ -5570,9 +6096,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(505)).required(),
-            f("status", Ty::Ref(506)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(505)).required().proto(&[2]),
+            f("status", Ty::Ref(506)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -5580,12 +6106,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastTransitionTime", Ty::Time),
-            f("message", Ty::String),
-            f("observedGeneration", Ty::Int64),
-            f("reason", Ty::String),
-            f("status", Ty::String).required(),
-            f("type", Ty::String).required(),
+            f("lastTransitionTime", Ty::Time).proto(&[3]),
+            f("message", Ty::String).proto(&[5]),
+            f("observedGeneration", Ty::Int64).proto(&[6]),
+            f("reason", Ty::String).proto(&[4]),
+            f("status", Ty::String).required().proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -5593,12 +6119,16 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("categories", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("kind", Ty::String).required(),
-            f("listKind", Ty::String),
-            f("plural", Ty::String).required(),
-            f("shortNames", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("singular", Ty::String),
+            f("categories", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[6]),
+            f("kind", Ty::String).required().proto(&[4]),
+            f("listKind", Ty::String).proto(&[5]),
+            f("plural", Ty::String).required().proto(&[1]),
+            f("shortNames", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[3]),
+            f("singular", Ty::String).proto(&[2]),
         ],
     },
     TypeRow {
@@ -5606,14 +6136,15 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("conversion", Ty::Ref(501)),
-            f("group", Ty::String).required(),
-            f("names", Ty::Ref(504)).required(),
-            f("preserveUnknownFields", Ty::Boolean),
-            f("scope", Ty::String).required(),
+            f("conversion", Ty::Ref(501)).proto(&[9]),
+            f("group", Ty::String).required().proto(&[1]),
+            f("names", Ty::Ref(504)).required().proto(&[3]),
+            f("preserveUnknownFields", Ty::Boolean).proto(&[10]),
+            f("scope", Ty::String).required().proto(&[4]),
             f("versions", Ty::Array(&Ty::Ref(507)))
                 .required()
-                .list(List::Atomic),
+                .list(List::Atomic)
+                .proto(&[7]),
         ],
     },
     TypeRow {
@@ -5621,10 +6152,14 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("acceptedNames", Ty::Ref(504)),
-            f("conditions", Ty::Array(&Ty::Ref(503))).list(List::Map(&["type"])),
-            f("observedGeneration", Ty::Int64),
-            f("storedVersions", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("acceptedNames", Ty::Ref(504)).proto(&[2]),
+            f("conditions", Ty::Array(&Ty::Ref(503)))
+                .list(List::Map(&["type"]))
+                .proto(&[1]),
+            f("observedGeneration", Ty::Int64).proto(&[4]),
+            f("storedVersions", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[3]),
         ],
     },
     TypeRow {
@@ -5632,15 +6167,19 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("additionalPrinterColumns", Ty::Array(&Ty::Ref(500))).list(List::Atomic),
-            f("deprecated", Ty::Boolean),
-            f("deprecationWarning", Ty::String),
-            f("name", Ty::String).required(),
-            f("schema", Ty::Ref(510)),
-            f("selectableFields", Ty::Array(&Ty::Ref(513))).list(List::Atomic),
-            f("served", Ty::Boolean).required(),
-            f("storage", Ty::Boolean).required(),
-            f("subresources", Ty::Ref(509)),
+            f("additionalPrinterColumns", Ty::Array(&Ty::Ref(500)))
+                .list(List::Atomic)
+                .proto(&[6]),
+            f("deprecated", Ty::Boolean).proto(&[7]),
+            f("deprecationWarning", Ty::String).proto(&[8]),
+            f("name", Ty::String).required().proto(&[1]),
+            f("schema", Ty::Ref(510)).proto(&[4]),
+            f("selectableFields", Ty::Array(&Ty::Ref(513)))
+                .list(List::Atomic)
+                .proto(&[9]),
+            f("served", Ty::Boolean).required().proto(&[2]),
+            f("storage", Ty::Boolean).required().proto(&[3]),
+            f("subresources", Ty::Ref(509)).proto(&[5]),
         ],
     },
     TypeRow {
@@ -5648,28 +6187,34 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("labelSelectorPath", Ty::String),
-            f("specReplicasPath", Ty::String).required(),
-            f("statusReplicasPath", Ty::String).required(),
+            f("labelSelectorPath", Ty::String).proto(&[3]),
+            f("specReplicasPath", Ty::String).required().proto(&[1]),
+            f("statusReplicasPath", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
         name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceSubresources",
         atomic: false,
         resource: None,
-        fields: &[f("scale", Ty::Ref(508)), f("status", Ty::Any)],
+        fields: &[
+            f("scale", Ty::Ref(508)).proto(&[2]),
+            f("status", Ty::Any).proto(&[1]),
+        ],
     },
     TypeRow {
         name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceValidation",
         atomic: false,
         resource: None,
-        fields: &[f("openAPIV3Schema", Ty::Ref(512))],
+        fields: &[f("openAPIV3Schema", Ty::Ref(512)).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ExternalDocumentation",
         atomic: false,
         resource: None,
-        fields: &[f("description", Ty::String), f("url", Ty::String)],
+        fields: &[
+            f("description", Ty::String).proto(&[1]),
+            f("url", Ty::String).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps",
@@ -5726,17 +6271,17 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.SelectableField",
         atomic: false,
         resource: None,
-        fields: &[f("jsonPath", Ty::String).required()],
+        fields: &[f("jsonPath", Ty::String).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ServiceReference",
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String).required(),
-            f("namespace", Ty::String).required(),
-            f("path", Ty::String),
-            f("port", Ty::Int32),
+            f("name", Ty::String).required().proto(&[2]),
+            f("namespace", Ty::String).required().proto(&[1]),
+            f("path", Ty::String).proto(&[3]),
+            f("port", Ty::Int32).proto(&[4]),
         ],
     },
     TypeRow {
@@ -5744,12 +6289,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("fieldPath", Ty::String),
-            f("message", Ty::String),
-            f("messageExpression", Ty::String),
-            f("optionalOldSelf", Ty::Boolean),
-            f("reason", Ty::String),
-            f("rule", Ty::String).required(),
+            f("fieldPath", Ty::String).proto(&[5]),
+            f("message", Ty::String).proto(&[2]),
+            f("messageExpression", Ty::String).proto(&[3]),
+            f("optionalOldSelf", Ty::Boolean).proto(&[6]),
+            f("reason", Ty::String).proto(&[4]),
+            f("rule", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -5757,9 +6302,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("caBundle", Ty::Bytes),
-            f("service", Ty::Ref(514)),
-            f("url", Ty::String),
+            f("caBundle", Ty::Bytes).proto(&[2]),
+            f("service", Ty::Ref(514)).proto(&[1]),
+            f("url", Ty::String).proto(&[3]),
         ],
     },
     TypeRow {
@@ -5767,10 +6312,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("clientConfig", Ty::Ref(516)),
+            f("clientConfig", Ty::Ref(516)).proto(&[2]),
             f("conversionReviewVersions", Ty::Array(&Ty::String))
                 .required()
-                .list(List::Atomic),
+                .list(List::Atomic)
+                .proto(&[3]),
         ],
     },
     TypeRow {
@@ -5780,12 +6326,15 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("name", Ty::String).required(),
-            f("preferredVersion", Ty::Ref(527)),
-            f("serverAddressByClientCIDRs", Ty::Array(&Ty::Ref(535))).list(List::Atomic),
+            f("name", Ty::String).required().proto(&[1]),
+            f("preferredVersion", Ty::Ref(527)).proto(&[3]),
+            f("serverAddressByClientCIDRs", Ty::Array(&Ty::Ref(535)))
+                .list(List::Atomic)
+                .proto(&[4]),
             f("versions", Ty::Array(&Ty::Ref(527)))
                 .required()
-                .list(List::Atomic),
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -5796,7 +6345,8 @@ pub static TYPES: &[TypeRow] = &[
             f("apiVersion", Ty::String),
             f("groups", Ty::Array(&Ty::Ref(518)))
                 .required()
-                .list(List::Atomic),
+                .list(List::Atomic)
+                .proto(&[1]),
             f("kind", Ty::String),
         ],
     },
@@ -5805,16 +6355,20 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("categories", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("group", Ty::String),
-            f("kind", Ty::String).required(),
-            f("name", Ty::String).required(),
-            f("namespaced", Ty::Boolean).required(),
-            f("shortNames", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("singularName", Ty::String).required(),
-            f("storageVersionHash", Ty::String),
-            f("verbs", Ty::Array(&Ty::String)).required(),
-            f("version", Ty::String),
+            f("categories", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[7]),
+            f("group", Ty::String).proto(&[8]),
+            f("kind", Ty::String).required().proto(&[3]),
+            f("name", Ty::String).required().proto(&[1]),
+            f("namespaced", Ty::Boolean).required().proto(&[2]),
+            f("shortNames", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[5]),
+            f("singularName", Ty::String).required().proto(&[6]),
+            f("storageVersionHash", Ty::String).proto(&[10]),
+            f("verbs", Ty::Array(&Ty::String)).required().proto(&[4]),
+            f("version", Ty::String).proto(&[9]),
         ],
     },
     TypeRow {
@@ -5823,11 +6377,12 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("", "v1", "APIResourceList")),
         fields: &[
             f("apiVersion", Ty::String),
-            f("groupVersion", Ty::String).required(),
-            f("kind", Ty::String),
+            f("groupVersion", Ty::String).required().proto(&[1]),
+            f("kind", Ty::String).proto(&[2, 3]),
             f("resources", Ty::Array(&Ty::Ref(520)))
                 .required()
-                .list(List::Atomic),
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -5839,10 +6394,12 @@ pub static TYPES: &[TypeRow] = &[
             f("kind", Ty::String),
             f("serverAddressByClientCIDRs", Ty::Array(&Ty::Ref(535)))
                 .required()
-                .list(List::Atomic),
+                .list(List::Atomic)
+                .proto(&[2]),
             f("versions", Ty::Array(&Ty::String))
                 .required()
-                .list(List::Atomic),
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -5850,12 +6407,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastTransitionTime", Ty::Time).required(),
-            f("message", Ty::String).required(),
-            f("observedGeneration", Ty::Int64),
-            f("reason", Ty::String).required(),
-            f("status", Ty::String).required(),
-            f("type", Ty::String).required(),
+            f("lastTransitionTime", Ty::Time).required().proto(&[4]),
+            f("message", Ty::String).required().proto(&[6]),
+            f("observedGeneration", Ty::Int64).proto(&[3]),
+            f("reason", Ty::String).required().proto(&[5]),
+            f("status", Ty::String).required().proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -5864,16 +6421,19 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("apiVersion", Ty::String),
-            f("dryRun", Ty::Array(&Ty::String)).list(List::Atomic),
-            f("gracePeriodSeconds", Ty::Int64),
+            f("dryRun", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[5]),
+            f("gracePeriodSeconds", Ty::Int64).proto(&[1]),
             f(
                 "ignoreStoreReadErrorWithClusterBreakingPotential",
                 Ty::Boolean,
-            ),
+            )
+            .proto(&[6]),
             f("kind", Ty::String),
-            f("orphanDependents", Ty::Boolean),
-            f("preconditions", Ty::Ref(534)),
-            f("propagationPolicy", Ty::String),
+            f("orphanDependents", Ty::Boolean).proto(&[3]),
+            f("preconditions", Ty::Ref(534)).proto(&[2]),
+            f("propagationPolicy", Ty::String).proto(&[4]),
         ],
     },
     TypeRow {
@@ -5881,9 +6441,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("key", Ty::String).required(),
-            f("operator", Ty::String).required(),
-            f("values", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("key", Ty::String).required().proto(&[1]),
+            f("operator", Ty::String).required().proto(&[2]),
+            f("values", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[3]),
         ],
     },
     TypeRow {
@@ -5891,8 +6453,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("group", Ty::String).required(),
-            f("resource", Ty::String).required(),
+            f("group", Ty::String).required().proto(&[1]),
+            f("resource", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -5900,8 +6462,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("groupVersion", Ty::String).required(),
-            f("version", Ty::String).required(),
+            f("groupVersion", Ty::String).required().proto(&[1]),
+            f("version", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -5909,8 +6471,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("matchExpressions", Ty::Array(&Ty::Ref(529))).list(List::Atomic),
-            f("matchLabels", Ty::Map(&Ty::String)),
+            f("matchExpressions", Ty::Array(&Ty::Ref(529)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("matchLabels", Ty::Map(&Ty::String)).proto(&[1]),
         ],
     },
     TypeRow {
@@ -5918,9 +6482,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("key", Ty::String).required(),
-            f("operator", Ty::String).required(),
-            f("values", Ty::Array(&Ty::String)).list(List::Atomic),
+            f("key", Ty::String).required().proto(&[1]),
+            f("operator", Ty::String).required().proto(&[2]),
+            f("values", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[3]),
         ],
     },
     TypeRow {
@@ -5928,10 +6494,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("continue", Ty::String),
-            f("remainingItemCount", Ty::Int64),
-            f("resourceVersion", Ty::String),
-            f("selfLink", Ty::String),
+            f("continue", Ty::String).proto(&[3]),
+            f("remainingItemCount", Ty::Int64).proto(&[4]),
+            f("resourceVersion", Ty::String).proto(&[2]),
+            f("selfLink", Ty::String).proto(&[1]),
             f("shardInfo", Ty::Ref(536)),
         ],
     },
@@ -5940,13 +6506,13 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("apiVersion", Ty::String),
-            f("fieldsType", Ty::String),
-            f("fieldsV1", Ty::Any),
-            f("manager", Ty::String),
-            f("operation", Ty::String),
-            f("subresource", Ty::String),
-            f("time", Ty::Time),
+            f("apiVersion", Ty::String).proto(&[3]),
+            f("fieldsType", Ty::String).proto(&[6]),
+            f("fieldsV1", Ty::Any).proto(&[7]),
+            f("manager", Ty::String).proto(&[1]),
+            f("operation", Ty::String).proto(&[2]),
+            f("subresource", Ty::String).proto(&[8]),
+            f("time", Ty::Time).proto(&[4]),
         ],
     },
     TypeRow {
@@ -5954,25 +6520,29 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("annotations", Ty::Map(&Ty::String)),
-            f("creationTimestamp", Ty::Time),
-            f("deletionGracePeriodSeconds", Ty::Int64),
-            f("deletionTimestamp", Ty::Time),
+            f("annotations", Ty::Map(&Ty::String)).proto(&[12]),
+            f("creationTimestamp", Ty::Time).proto(&[8]),
+            f("deletionGracePeriodSeconds", Ty::Int64).proto(&[10]),
+            f("deletionTimestamp", Ty::Time).proto(&[9]),
             f("finalizers", Ty::Array(&Ty::String))
                 .list(List::Set)
-                .patch(Patch::Merge, None),
-            f("generateName", Ty::String),
-            f("generation", Ty::Int64),
-            f("labels", Ty::Map(&Ty::String)),
-            f("managedFields", Ty::Array(&Ty::Ref(531))).list(List::Atomic),
-            f("name", Ty::String),
-            f("namespace", Ty::String),
+                .patch(Patch::Merge, None)
+                .proto(&[14]),
+            f("generateName", Ty::String).proto(&[2]),
+            f("generation", Ty::Int64).proto(&[7]),
+            f("labels", Ty::Map(&Ty::String)).proto(&[11]),
+            f("managedFields", Ty::Array(&Ty::Ref(531)))
+                .list(List::Atomic)
+                .proto(&[17]),
+            f("name", Ty::String).proto(&[1]),
+            f("namespace", Ty::String).proto(&[3]),
             f("ownerReferences", Ty::Array(&Ty::Ref(533)))
                 .list(List::Map(&["uid"]))
-                .patch(Patch::Merge, Some("uid")),
-            f("resourceVersion", Ty::String),
-            f("selfLink", Ty::String),
-            f("uid", Ty::String),
+                .patch(Patch::Merge, Some("uid"))
+                .proto(&[13]),
+            f("resourceVersion", Ty::String).proto(&[6]),
+            f("selfLink", Ty::String).proto(&[4]),
+            f("uid", Ty::String).proto(&[5]),
         ],
     },
     TypeRow {
@@ -5980,27 +6550,30 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("apiVersion", Ty::String).required(),
-            f("blockOwnerDeletion", Ty::Boolean),
-            f("controller", Ty::Boolean),
-            f("kind", Ty::String).required(),
-            f("name", Ty::String).required(),
-            f("uid", Ty::String).required(),
+            f("apiVersion", Ty::String).required().proto(&[5]),
+            f("blockOwnerDeletion", Ty::Boolean).proto(&[7]),
+            f("controller", Ty::Boolean).proto(&[6]),
+            f("kind", Ty::String).required().proto(&[1]),
+            f("name", Ty::String).required().proto(&[3]),
+            f("uid", Ty::String).required().proto(&[4]),
         ],
     },
     TypeRow {
         name: "io.k8s.apimachinery.pkg.apis.meta.v1.Preconditions",
         atomic: false,
         resource: None,
-        fields: &[f("resourceVersion", Ty::String), f("uid", Ty::String)],
+        fields: &[
+            f("resourceVersion", Ty::String).proto(&[2]),
+            f("uid", Ty::String).proto(&[1]),
+        ],
     },
     TypeRow {
         name: "io.k8s.apimachinery.pkg.apis.meta.v1.ServerAddressByClientCIDR",
         atomic: false,
         resource: None,
         fields: &[
-            f("clientCIDR", Ty::String).required(),
-            f("serverAddress", Ty::String).required(),
+            f("clientCIDR", Ty::String).required().proto(&[1]),
+            f("serverAddress", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -6015,13 +6588,13 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("", "v1", "Status")),
         fields: &[
             f("apiVersion", Ty::String),
-            f("code", Ty::Int32),
-            f("details", Ty::Ref(539)),
-            f("kind", Ty::String),
-            f("message", Ty::String),
-            f("metadata", Ty::Ref(530)).required(),
-            f("reason", Ty::String),
-            f("status", Ty::String),
+            f("code", Ty::Int32).proto(&[6]),
+            f("details", Ty::Ref(539)).proto(&[5]),
+            f("kind", Ty::String).proto(&[5, 3]),
+            f("message", Ty::String).proto(&[3]),
+            f("metadata", Ty::Ref(530)).required().proto(&[1]),
+            f("reason", Ty::String).proto(&[4]),
+            f("status", Ty::String).proto(&[2]),
         ],
     },
     TypeRow {
@@ -6029,9 +6602,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("field", Ty::String),
-            f("message", Ty::String),
-            f("reason", Ty::String),
+            f("field", Ty::String).proto(&[3]),
+            f("message", Ty::String).proto(&[2]),
+            f("reason", Ty::String).proto(&[1]),
         ],
     },
     TypeRow {
@@ -6039,12 +6612,14 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("causes", Ty::Array(&Ty::Ref(538))).list(List::Atomic),
-            f("group", Ty::String),
-            f("kind", Ty::String),
-            f("name", Ty::String),
-            f("retryAfterSeconds", Ty::Int32),
-            f("uid", Ty::String),
+            f("causes", Ty::Array(&Ty::Ref(538)))
+                .list(List::Atomic)
+                .proto(&[4]),
+            f("group", Ty::String).proto(&[2]),
+            f("kind", Ty::String).proto(&[3]),
+            f("name", Ty::String).proto(&[1]),
+            f("retryAfterSeconds", Ty::Int32).proto(&[5]),
+            f("uid", Ty::String).proto(&[6]),
         ],
     },
     TypeRow {
@@ -6074,9 +6649,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(543)),
-            f("status", Ty::Ref(544)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(543)).proto(&[2]),
+            f("status", Ty::Ref(544)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -6084,11 +6659,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("lastTransitionTime", Ty::Time),
-            f("message", Ty::String),
-            f("reason", Ty::String),
-            f("status", Ty::String).required(),
-            f("type", Ty::String).required(),
+            f("lastTransitionTime", Ty::Time).proto(&[3]),
+            f("message", Ty::String).proto(&[5]),
+            f("reason", Ty::String).proto(&[4]),
+            f("status", Ty::String).required().proto(&[2]),
+            f("type", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -6096,13 +6671,13 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("caBundle", Ty::Bytes),
-            f("group", Ty::String),
-            f("groupPriorityMinimum", Ty::Int32).required(),
-            f("insecureSkipTLSVerify", Ty::Boolean),
-            f("service", Ty::Ref(545)),
-            f("version", Ty::String),
-            f("versionPriority", Ty::Int32).required(),
+            f("caBundle", Ty::Bytes).proto(&[5]),
+            f("group", Ty::String).proto(&[2]),
+            f("groupPriorityMinimum", Ty::Int32).required().proto(&[7]),
+            f("insecureSkipTLSVerify", Ty::Boolean).proto(&[4]),
+            f("service", Ty::Ref(545)).proto(&[1]),
+            f("version", Ty::String).proto(&[3]),
+            f("versionPriority", Ty::Int32).required().proto(&[8]),
         ],
     },
     TypeRow {
@@ -6111,16 +6686,17 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[f("conditions", Ty::Array(&Ty::Ref(542)))
             .list(List::Map(&["type"]))
-            .patch(Patch::Merge, Some("type"))],
+            .patch(Patch::Merge, Some("type"))
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.ServiceReference",
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String),
-            f("namespace", Ty::String),
-            f("port", Ty::Int32),
+            f("name", Ty::String).proto(&[2]),
+            f("namespace", Ty::String).proto(&[1]),
+            f("port", Ty::Int32).proto(&[3]),
         ],
     },
 ];

@@ -105,7 +105,7 @@ impl Accept {
 /// How the body is written.
 ///
 /// # Errors
-/// 415 for what is neither JSON nor YAML.
+/// 415 for what is neither JSON, YAML nor Kubernetes' protobuf.
 pub fn body_format(
     parts: &http::request::Parts,
     verb: Option<Verb>,
@@ -121,10 +121,11 @@ pub fn body_format(
     match kind.as_str() {
         "" | "application/json" | "text/json" => Ok(BodyFormat::Json),
         "application/yaml" | "text/yaml" | "application/x-yaml" => Ok(BodyFormat::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(BodyFormat::Protobuf),
         _ if verb.is_none() => Ok(BodyFormat::Json),
         other => Err(ApiError::unsupported_media_type(format!(
             "the body of the request was in an unknown format ({other}) - accepted media types include: \
-             application/json, application/yaml"
+             application/json, application/yaml, application/vnd.kubernetes.protobuf"
         ))),
     }
 }

@@ -17,6 +17,8 @@ pub struct Markers {
     pub atomic: bool,
     /// JSON text of the default.
     pub default: Option<String>,
+    /// Number of a field in Kubernetes' protobuf encoding.
+    pub tag: Option<u16>,
     /// Name of the message type of a field, as written.
     message: Option<String>,
 }
@@ -42,6 +44,12 @@ impl Markers {
     }
 }
 
+/// The number in an attribute such as `#[prost(string, optional, tag = "1")]`.
+fn tag(attribute: &str) -> Option<u16> {
+    let (_, rest) = attribute.split_once("tag = \"")?;
+    rest.split_once('"')?.0.parse().ok()
+}
+
 /// The markers of one type: its own, and its fields' by squeezed name (see [`squeeze`]).
 #[derive(Clone, Debug, Default)]
 pub struct TypeMarkers {
@@ -53,12 +61,32 @@ impl TypeMarkers {
     /// The markers of a field by its JSON name. Go embeds some structs in others: their fields are
     /// JSON fields of the outer type, so a message field is searched as well.
     pub fn field<'a>(&'a self, name: &str, all: &'a All, module: &str) -> Option<&'a Markers> {
+        self.search(name, all, module).map(|(_, markers)| markers)
+    }
+
+    /// The field's numbers in the protobuf encoding, outermost first: two for a field of a struct
+    /// that is embedded, none for what only JSON has.
+    pub fn tags(&self, name: &str, all: &All, module: &str) -> Vec<u16> {
+        match self.search(name, all, module) {
+            Some((None, markers)) => markers.tag.into_iter().collect(),
+            Some((Some(outer), markers)) => outer.tag.into_iter().chain(markers.tag).collect(),
+            None => Vec::new(),
+        }
+    }
+
+    fn search<'a>(
+        &'a self,
+        name: &str,
+        all: &'a All,
+        module: &str,
+    ) -> Option<(Option<&'a Markers>, &'a Markers)> {
         let name = squeeze(name);
-        self.fields.get(&name).or_else(|| {
-            self.fields
-                .values()
-                .filter_map(|field| all.get(&format!("{module}.{}", field.message.as_deref()?)))
-                .find_map(|inner| inner.fields.get(&name))
+        if let Some(own) = self.fields.get(&name) {
+            return Some((None, own));
+        }
+        self.fields.values().find_map(|field| {
+            let inner = all.get(&format!("{module}.{}", field.message.as_deref()?))?;
+            Some((Some(field), inner.fields.get(&name)?))
         })
     }
 }
@@ -99,6 +127,8 @@ fn parse(source: &str, module: &str, all: &mut All) {
         let text = line.trim();
         if let Some(comment) = text.strip_prefix("///") {
             pending.add(comment);
+        } else if text.starts_with("#[prost(") {
+            pending.tag = tag(text);
         } else if let Some(rest) = text.strip_prefix("pub struct ") {
             let name = rest.trim_end_matches([' ', '{', '}']);
             let found = TypeMarkers {

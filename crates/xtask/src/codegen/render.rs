@@ -125,7 +125,11 @@ pub fn table(types: &Types, markers: &All) -> anyhow::Result<String> {
                 &index,
             )
             .with_context(|| format!("{}.{name}", ty.name))?;
-            writeln!(out, "{line},")?;
+            let tags = match known.tags(name, markers, module).as_slice() {
+                [] => String::new(),
+                tags => format!(".proto(&{tags:?})"),
+            };
+            writeln!(out, "{line}{tags},")?;
         }
         out.push_str("]},\n");
     }
