@@ -16,11 +16,11 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use client::Client;
-use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::informer::Informer;
 use crate::owner;
+use crate::wire::Synced;
 
 macro_rules! informers {
     ($($field:ident: $kind:ty, $index:expr, $strip:expr;)*) => {
@@ -37,8 +37,8 @@ macro_rules! informers {
 
         impl Informers {
             /// The futures that keep the caches, each with the word that it is in step.
-            pub fn start(&self, client: &Client) -> Vec<(BoxFuture<'static, ()>, watch::Receiver<bool>)> {
-                let mut all: Vec<(BoxFuture<'static, ()>, watch::Receiver<bool>)> = Vec::new();
+            pub fn start(&self, client: &Client) -> Vec<Synced> {
+                let mut all: Vec<Synced> = Vec::new();
                 $({
                     let (synced, is_synced) = watch::channel(false);
                     all.push((Box::pin(self.$field.start(client, synced)), is_synced));

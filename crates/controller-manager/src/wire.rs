@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
+use crate::garbage_collector::feed::Feed;
 use crate::informers::Informers;
 use crate::queue::{self, Controller, Requests};
 
@@ -25,7 +26,11 @@ pub struct Wiring {
     stop: CancellationToken,
     ready: watch::Sender<bool>,
     loops: Vec<BoxFuture<'static, ()>>,
+    caches: Vec<Synced>,
 }
+
+/// A future that keeps a cache, and the word that the cache is in step.
+pub type Synced = (BoxFuture<'static, ()>, watch::Receiver<bool>);
 
 impl Wiring {
     pub fn new(client: Client, clock: SharedClock, stop: CancellationToken) -> Self {
@@ -37,6 +42,7 @@ impl Wiring {
             stop,
             ready: watch::Sender::new(false),
             loops: Vec::new(),
+            caches: Vec::new(),
         }
     }
 
@@ -51,11 +57,17 @@ impl Wiring {
         )));
     }
 
+    /// Adds caches beside the shared informers; controllers wait for them too.
+    pub fn keep(&mut self, caches: Vec<Synced>) {
+        self.caches.extend(caches);
+    }
+
     /// Runs everything until the stop, and what is under way to its end.
     async fn finish(self) {
         let mut caches = JoinSet::new();
         let mut synced = Vec::new();
-        for (informer, is_synced) in self.informers.start(&self.client) {
+        let informers = self.informers.start(&self.client);
+        for (informer, is_synced) in informers.into_iter().chain(self.caches) {
             caches.spawn(informer);
             synced.push(is_synced);
         }
@@ -98,5 +110,15 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, stop: C
     crate::endpointslice::start(&mut wiring);
     crate::endpoints::start(&mut wiring);
     crate::endpointslice_mirroring::start(&mut wiring);
+    start_collection(&mut wiring);
     wiring.finish().await;
+}
+
+/// The garbage collector and the namespace controller share the metadata of all objects.
+fn start_collection(wiring: &mut Wiring) {
+    let (collector, namespaces) = (queue::queue(), queue::queue());
+    let feed = Feed::new(collector.0.clone(), namespaces.0.clone());
+    wiring.keep(feed.start(&wiring.client));
+    crate::garbage_collector::start(wiring, feed.graph, collector);
+    crate::namespace::start(wiring, namespaces);
 }
