@@ -1,0 +1,259 @@
+//! The server over real sockets, in a network namespace of its own: UDP and TCP, truncation, forwarding, its address.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use client::mirror::Name as ServiceName;
+use dns::address::Addresses;
+use dns::forward::Forwarder;
+use dns::handler::Handler;
+use dns::records::{Backend, Entry, Records};
+use dns::zone::Zone;
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_server::Server;
+use nix::sched::{CloneFlags, unshare};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+
+const LISTEN: &str = "10.96.0.10";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs the test in a thread with a network namespace of its own, which ends with it.
+fn in_netns(test: impl AsyncFnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("the tests of the network run as root");
+        let up = std::process::Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status();
+        assert!(up.unwrap().success());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(test());
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn records() -> Records {
+    let mut records = Records::starting_at(1);
+    let mut set = |name: &str, entry| records.set(&ServiceName::from(name), Some(entry));
+    set(
+        "default/web",
+        Entry::ClusterIp {
+            ips: vec!["10.96.0.20".parse().unwrap()],
+            ports: Vec::new(),
+        },
+    );
+    set("default/out", Entry::ExternalName("www.example.org".into()));
+    let backend = |n: u8| Backend {
+        label: format!("pod-{n}").into(),
+        ip: [10, 244, 0, n].into(),
+        ports: Vec::new(),
+    };
+    set(
+        "default/many",
+        Entry::Headless((1..=100).map(backend).collect()),
+    );
+    records
+}
+
+/// A server at [`LISTEN`] whose upstream servers are a dead one and a live one.
+async fn start(records: Arc<ArcSwap<Records>>) -> (Server<Handler>, Addresses) {
+    let ips: Vec<IpAddr> = vec![LISTEN.parse().unwrap()];
+    let addresses = Addresses::add(&ips).await.unwrap();
+    let upstreams = vec!["127.0.0.1:9".parse().unwrap(), upstream().await];
+    let zone = Zone::new("cluster.local", ips).unwrap();
+    let mut server = Server::new(Handler::new(zone, records, Forwarder::new(upstreams)));
+    server.register_socket(UdpSocket::bind((LISTEN, 53)).await.unwrap());
+    server.register_listener(TcpListener::bind((LISTEN, 53)).await.unwrap(), PATIENCE, 8);
+    (server, addresses)
+}
+
+/// Says 192.0.2.1 to every question, but over UDP to `large.example.org` only that it is too long.
+async fn upstream() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let listener = TcpListener::bind(address).await.unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 512];
+        loop {
+            let (length, peer) = socket.recv_from(&mut buffer).await.unwrap();
+            let mut message = upstream_answer(&buffer[..length]);
+            if message.queries[0].name().to_string().starts_with("large.") {
+                message.answers.clear();
+                message.metadata.truncation = true;
+            }
+            socket
+                .send_to(&message.to_vec().unwrap(), peer)
+                .await
+                .unwrap();
+        }
+    });
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let length = usize::from(stream.read_u16().await.unwrap());
+            let mut buffer = vec![0; length];
+            stream.read_exact(&mut buffer).await.unwrap();
+            let answer = upstream_answer(&buffer).to_vec().unwrap();
+            stream
+                .write_u16(u16::try_from(answer.len()).unwrap())
+                .await
+                .unwrap();
+            stream.write_all(&answer).await.unwrap();
+        }
+    });
+    address
+}
+
+fn upstream_answer(question: &[u8]) -> Message {
+    let mut message = Message::from_vec(question).unwrap().into_response();
+    let name = message.queries[0].name().clone();
+    message.add_answer(Record::from_rdata(
+        name,
+        60,
+        RData::A(A([192, 0, 2, 1].into())),
+    ));
+    message
+}
+
+fn question(name: &str, kind: RecordType) -> Message {
+    let mut message = Message::new(rand::random(), MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    message
+}
+
+async fn over_udp(question: &Message) -> Message {
+    let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();
+    socket.connect((LISTEN, 53)).await.unwrap();
+    socket.send(&question.to_vec().unwrap()).await.unwrap();
+    let mut buffer = [0; 4096];
+    let received = tokio::time::timeout(PATIENCE, socket.recv(&mut buffer)).await;
+    Message::from_vec(&buffer[..received.unwrap().unwrap()]).unwrap()
+}
+
+async fn over_tcp(question: &Message) -> Message {
+    let mut stream = TcpStream::connect((LISTEN, 53)).await.unwrap();
+    let bytes = question.to_vec().unwrap();
+    stream
+        .write_u16(u16::try_from(bytes.len()).unwrap())
+        .await
+        .unwrap();
+    stream.write_all(&bytes).await.unwrap();
+    let length = usize::from(stream.read_u16().await.unwrap());
+    let mut buffer = vec![0; length];
+    stream.read_exact(&mut buffer).await.unwrap();
+    Message::from_vec(&buffer).unwrap()
+}
+
+fn data(message: &Message) -> Vec<String> {
+    message
+        .answers
+        .iter()
+        .map(|record| record.data.to_string())
+        .collect()
+}
+
+#[test]
+fn names_of_the_cluster_over_udp_and_tcp() {
+    in_netns(async || {
+        let records = Arc::new(ArcSwap::from_pointee(records()));
+        let (_server, _addresses) = start(records.clone()).await;
+        let web = question("Web.default.svc.cluster.local.", RecordType::A);
+        for answer in [over_udp(&web).await, over_tcp(&web).await] {
+            assert_eq!(data(&answer), ["10.96.0.20"]);
+            assert_eq!(answer.metadata.id, web.metadata.id);
+            assert!(answer.metadata.authoritative && answer.metadata.recursion_available);
+            assert_eq!(
+                answer.answers[0].name.to_string(),
+                "Web.default.svc.cluster.local."
+            );
+            assert_eq!(answer.answers[0].ttl, 5);
+        }
+        let missing = over_udp(&question("no.default.svc.cluster.local.", RecordType::A)).await;
+        assert_eq!(missing.metadata.response_code, ResponseCode::NXDomain);
+        assert_eq!(missing.authorities[0].record_type(), RecordType::SOA);
+        let empty = over_udp(&question(
+            "web.default.svc.cluster.local.",
+            RecordType::AAAA,
+        ))
+        .await;
+        assert_eq!(empty.metadata.response_code, ResponseCode::NoError);
+        assert_eq!(empty.authorities.len(), 1);
+        let mut changed = Records::clone(&records.load());
+        changed.set(&"default/web".into(), None);
+        records.store(Arc::new(changed));
+        let gone = over_udp(&web).await;
+        assert_eq!(gone.metadata.response_code, ResponseCode::NXDomain);
+    });
+}
+
+#[test]
+fn what_does_not_fit_is_cut_and_whole_over_tcp() {
+    in_netns(async || {
+        let (_server, _addresses) = start(Arc::new(ArcSwap::from_pointee(records()))).await;
+        let mut many = question("many.default.svc.cluster.local.", RecordType::A);
+        let cut = over_udp(&many).await;
+        assert!(cut.metadata.truncation && cut.answers.len() < 40);
+        let whole = over_tcp(&many).await;
+        assert!(!whole.metadata.truncation);
+        assert_eq!(whole.answers.len(), 100);
+        let mut edns = Edns::new();
+        edns.set_max_payload(1232);
+        many.set_edns(edns);
+        let larger = over_udp(&many).await;
+        assert!(larger.answers.len() > cut.answers.len());
+    });
+}
+
+#[test]
+fn other_names_are_forwarded() {
+    in_netns(async || {
+        let (_server, _addresses) = start(Arc::new(ArcSwap::from_pointee(records()))).await;
+        let other = over_udp(&question("www.example.org.", RecordType::A)).await;
+        assert_eq!(data(&other), ["192.0.2.1"]);
+        assert!(!other.metadata.authoritative);
+        let alias = over_udp(&question("out.default.svc.cluster.local.", RecordType::A)).await;
+        assert_eq!(data(&alias), ["www.example.org.", "192.0.2.1"]);
+        let large = question("large.example.org.", RecordType::A);
+        assert!(over_udp(&large).await.metadata.truncation);
+        assert_eq!(data(&over_tcp(&large).await), ["192.0.2.1"]);
+    });
+}
+
+#[test]
+fn the_address_is_on_lo_while_it_is_needed() {
+    in_netns(async || {
+        let ips: Vec<IpAddr> = ["127.0.0.1", LISTEN, "fd00::10"]
+            .map(|ip| ip.parse().unwrap())
+            .into();
+        let shown = || {
+            let output = std::process::Command::new("ip")
+                .args(["address", "show", "lo"])
+                .output();
+            String::from_utf8(output.unwrap().stdout).unwrap()
+        };
+        let before = shown();
+        // The first is killed: its addresses stay, and the second takes them over.
+        drop(Addresses::add(&ips).await.unwrap());
+        let addresses = Addresses::add(&ips).await.unwrap();
+        assert!(
+            shown().contains("inet 10.96.0.10/32 scope host lo"),
+            "{}",
+            shown()
+        );
+        assert!(shown().contains("inet6 fd00::10/128"));
+        addresses.remove().await.unwrap();
+        assert_eq!(shown(), before);
+    });
+}
