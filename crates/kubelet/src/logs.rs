@@ -40,7 +40,11 @@ pub struct LogConfig {
 impl LogConfig {
     /// Kubernetes' defaults: 10 MiB, 5 files.
     pub fn new(logger: PathBuf) -> Self {
-        LogConfig { logger, max_size_bytes: 10 << 20, max_files: 5 }
+        LogConfig {
+            logger,
+            max_size_bytes: 10 << 20,
+            max_files: 5,
+        }
     }
 }
 

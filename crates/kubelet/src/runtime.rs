@@ -35,8 +35,8 @@ mod sandbox;
 mod signal;
 mod spec;
 mod stats;
-mod stdin;
 mod status;
+mod stdin;
 mod stdio;
 mod task;
 
@@ -48,7 +48,7 @@ use parking_lot::Mutex;
 use tokio::sync::{RwLock, broadcast};
 use tokio::task::AbortHandle;
 
-pub use attach::{AttachRequest, AttachSession};
+pub use attach::{AttachOutput, AttachRequest, AttachSession};
 pub use container::{
     ContainerConfig, ContainerUser, Device, Mount, MountPropagation, Rlimit, SeccompProfile,
     SecurityContext,
@@ -63,6 +63,7 @@ pub use status::{
 };
 
 pub(crate) use client::Containerd;
+pub(crate) use error::is_unreachable;
 
 use crate::cgroup::Cgroups;
 use crate::image::ImageStore;
@@ -131,7 +132,12 @@ impl Drop for Inner {
 }
 
 impl Inner {
-    fn new(config: RuntimeConfig, containerd: Containerd, machine: spec::Machine, images: ImageStore) -> Self {
+    fn new(
+        config: RuntimeConfig,
+        containerd: Containerd,
+        machine: spec::Machine,
+        images: ImageStore,
+    ) -> Self {
         Inner {
             config,
             containerd,
@@ -150,7 +156,11 @@ impl Inner {
     }
 
     fn pod_lock(&self, pod_uid: &str) -> Arc<RwLock<()>> {
-        self.pod_locks.lock().entry(pod_uid.to_string()).or_default().clone()
+        self.pod_locks
+            .lock()
+            .entry(pod_uid.to_string())
+            .or_default()
+            .clone()
     }
 
     fn remember(&self, id: &ContainerId, pod_uid: &str) {

@@ -18,8 +18,8 @@ use tokio_util::io::SyncIoBridge;
 use super::content::BlobWriter;
 use super::error::{ImageError, Result};
 use super::manifest::{
-    Descriptor, Document, ImageDocument, Index, Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_MANIFEST, hex_digest,
-    sha256_digest,
+    Descriptor, Document, ImageDocument, Index, Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP,
+    OCI_MANIFEST, hex_digest, sha256_digest,
 };
 use super::reference::ImageReference;
 use super::service::ImageService;
@@ -61,13 +61,18 @@ struct Found {
 }
 
 fn bad(message: impl Into<String>) -> ImageError {
-    ImageError::Archive { message: message.into() }
+    ImageError::Archive {
+        message: message.into(),
+    }
 }
 
 impl ImageService {
     /// Loads a docker-save or OCI archive, plain or gzipped, and gives the names now known (an image's id
     /// where the archive names none).
-    pub async fn load_archive(&self, archive: impl AsyncRead + Send + Unpin + 'static) -> Result<Vec<String>> {
+    pub async fn load_archive(
+        &self,
+        archive: impl AsyncRead + Send + Unpin + 'static,
+    ) -> Result<Vec<String>> {
         let scratch = self.scratch().to_path_buf();
         let bridge = SyncIoBridge::new(archive);
         let spooled = tokio::task::spawn_blocking(move || spool(bridge, &scratch)).await;
@@ -77,7 +82,9 @@ impl ImageService {
         lease.release().await;
         let names = loaded?;
         // Its files are many: not on a thread that others wait for.
-        tokio::task::spawn_blocking(move || drop(spooled)).await.expect("removing files does not panic");
+        tokio::task::spawn_blocking(move || drop(spooled))
+            .await
+            .expect("removing files does not panic");
         Ok(names)
     }
 
@@ -89,7 +96,9 @@ impl ImageService {
         };
         let found = match archive.document("index.json")? {
             Some(index) => self.load_layout(archive, lease, &index, &docker).await?,
-            None if docker.is_empty() => return Err(bad("it has neither index.json nor manifest.json")),
+            None if docker.is_empty() => {
+                return Err(bad("it has neither index.json nor manifest.json"));
+            }
             None => self.load_docker(archive, lease, &docker).await?,
         };
         let mut names = BTreeSet::new();
@@ -107,54 +116,89 @@ impl ImageService {
         index: &[u8],
         docker: &[DockerImage],
     ) -> Result<Vec<Found>> {
-        let index: Index = serde_json::from_slice(index).map_err(|error| bad(format!("index.json: {error}")))?;
+        let index: Index =
+            serde_json::from_slice(index).map_err(|error| bad(format!("index.json: {error}")))?;
         let mut found = Vec::new();
         for target in index.manifests {
             let bytes = archive.blob_document(&target.digest)?;
             let (manifest_digest, manifest) = match Document::parse(&bytes).map_err(bad)? {
                 Document::Manifest(manifest) => (target.digest.clone(), manifest),
                 Document::Index(nested) => {
-                    let Some(chosen) = nested.choose() else { continue };
+                    let Some(chosen) = nested.choose() else {
+                        continue;
+                    };
                     match Document::parse(&archive.blob_document(&chosen.digest)?).map_err(bad)? {
                         Document::Manifest(manifest) => (chosen.digest.clone(), manifest),
                         Document::Index(_) => return Err(bad("an index of indexes")),
                     }
                 }
             };
-            if !manifest.config.media_type.contains("image.config") && !manifest.config.media_type.contains("container.image") {
+            if !manifest.config.media_type.contains("image.config")
+                && !manifest.config.media_type.contains("container.image")
+            {
                 // Attestations and other attachments are no images.
                 continue;
             }
             for digest in BTreeSet::from([&target.digest, &manifest_digest]) {
                 let path = archive.blob_path(digest)?;
                 let size = path.metadata().map_err(io_error("look at blob"))?.len();
-                self.write_file(lease, &Descriptor { digest: digest.clone(), size, ..target.clone() }, &path).await?;
+                self.write_file(
+                    lease,
+                    &Descriptor {
+                        digest: digest.clone(),
+                        size,
+                        ..target.clone()
+                    },
+                    &path,
+                )
+                .await?;
             }
             for blob in manifest.layers.iter().chain([&manifest.config]) {
-                self.write_file(lease, blob, &archive.blob_path(&blob.digest)?).await?;
+                self.write_file(lease, blob, &archive.blob_path(&blob.digest)?)
+                    .await?;
             }
             let names = layout_names(&target, &manifest, docker);
-            found.push(Found { target, manifest_digest, manifest, names });
+            found.push(Found {
+                target,
+                manifest_digest,
+                manifest,
+                names,
+            });
         }
         if found.is_empty() {
-            return Err(bad(format!("it has no image for linux/{}", super::manifest::architecture())));
+            return Err(bad(format!(
+                "it has no image for linux/{}",
+                super::manifest::architecture()
+            )));
         }
         Ok(found)
     }
 
     /// Takes docker's own layout: layers are plain tar files; the manifest is made here.
-    async fn load_docker(&self, archive: &Spooled, lease: &Lease, images: &[DockerImage]) -> Result<Vec<Found>> {
+    async fn load_docker(
+        &self,
+        archive: &Spooled,
+        lease: &Lease,
+        images: &[DockerImage],
+    ) -> Result<Vec<Found>> {
         let mut found = Vec::new();
         for image in images {
             let config = archive.descriptor(&image.config, Some(OCI_CONFIG)).await?;
-            self.write_file(lease, &config, &archive.path(&image.config)?).await?;
+            self.write_file(lease, &config, &archive.path(&image.config)?)
+                .await?;
             let mut layers = Vec::new();
             for layer in &image.layers {
                 let descriptor = archive.descriptor(layer, None).await?;
-                self.write_file(lease, &descriptor, &archive.path(layer)?).await?;
+                self.write_file(lease, &descriptor, &archive.path(layer)?)
+                    .await?;
                 layers.push(descriptor);
             }
-            let manifest = Manifest { schema_version: 2, media_type: OCI_MANIFEST.to_string(), config, layers };
+            let manifest = Manifest {
+                schema_version: 2,
+                media_type: OCI_MANIFEST.to_string(),
+                config,
+                layers,
+            };
             let bytes = serde_json::to_vec(&manifest).expect("a manifest has a JSON form");
             let target = Descriptor {
                 media_type: OCI_MANIFEST.to_string(),
@@ -165,14 +209,24 @@ impl ImageService {
             };
             super::content::write_small(lease.containerd(), &target, bytes.into()).await?;
             let names = image.repo_tags.clone().unwrap_or_default();
-            found.push(Found { manifest_digest: target.digest.clone(), target, manifest, names });
+            found.push(Found {
+                manifest_digest: target.digest.clone(),
+                target,
+                manifest,
+                names,
+            });
         }
         Ok(found)
     }
 
     /// Unpacks an image and gives it its names.
     async fn publish(&self, archive: &Spooled, lease: &Lease, image: Found) -> Result<Vec<String>> {
-        let Found { target, manifest_digest, manifest, names } = image;
+        let Found {
+            target,
+            manifest_digest,
+            manifest,
+            names,
+        } = image;
         let config = match archive.blob_document(&manifest.config.digest) {
             Ok(bytes) => bytes,
             Err(_) => {
@@ -180,16 +234,21 @@ impl ImageService {
                 stored.ok_or_else(|| bad(format!("no configuration {}", manifest.config.digest)))?
             }
         };
-        let document: ImageDocument =
-            serde_json::from_slice(&config).map_err(|error| bad(format!("image configuration: {error}")))?;
+        let document: ImageDocument = serde_json::from_slice(&config)
+            .map_err(|error| bad(format!("image configuration: {error}")))?;
         let contents = contents_of(manifest_digest, manifest, &config).map_err(bad)?;
         let mut parent = String::new();
         for (index, layer) in contents.manifest.layers.iter().enumerate() {
-            let (diff_id, chain_id) = (&document.rootfs.diff_ids[index], &contents.chain_ids[index]);
-            self.store().unpack_layer(lease.containerd(), layer, diff_id, &parent, chain_id).await?;
+            let (diff_id, chain_id) =
+                (&document.rootfs.diff_ids[index], &contents.chain_ids[index]);
+            self.store()
+                .unpack_layer(lease.containerd(), layer, diff_id, &parent, chain_id)
+                .await?;
             parent.clone_from(chain_id);
         }
-        self.store().link(lease.containerd(), &contents, &target).await?;
+        self.store()
+            .link(lease.containerd(), &contents, &target)
+            .await?;
         self.store().name(&contents.id, &target).await?;
         let mut known = Vec::new();
         for name in names {
@@ -206,13 +265,22 @@ impl ImageService {
     async fn write_file(&self, lease: &Lease, blob: &Descriptor, path: &Path) -> Result<()> {
         let lock = self.blob_lock(&blob.digest);
         let _only_writer = lock.lock().await;
-        let Some(mut writer) = BlobWriter::open(lease.containerd(), blob).await? else { return Ok(()) };
+        let Some(mut writer) = BlobWriter::open(lease.containerd(), blob).await? else {
+            return Ok(());
+        };
         writer.restart();
-        let mut file = tokio::fs::File::open(path).await.map_err(io_error("open blob"))?;
+        let mut file = tokio::fs::File::open(path)
+            .await
+            .map_err(io_error("open blob"))?;
         loop {
             let mut buffer = Vec::with_capacity(READ_BYTES);
             let mut part = (&mut file).take(READ_BYTES as u64);
-            if part.read_to_end(&mut buffer).await.map_err(io_error("read blob"))? == 0 {
+            if part
+                .read_to_end(&mut buffer)
+                .await
+                .map_err(io_error("read blob"))?
+                == 0
+            {
                 break;
             }
             writer.write_bytes(Bytes::from(buffer)).await?;
@@ -225,7 +293,9 @@ impl ImageService {
 fn layout_names(target: &Descriptor, manifest: &Manifest, docker: &[DockerImage]) -> Vec<String> {
     let hex = manifest.config.digest.trim_start_matches("sha256:");
     let of_docker = docker.iter().filter(|image| image.config.contains(hex));
-    let mut names: Vec<String> = of_docker.flat_map(|image| image.repo_tags.clone().unwrap_or_default()).collect();
+    let mut names: Vec<String> = of_docker
+        .flat_map(|image| image.repo_tags.clone().unwrap_or_default())
+        .collect();
     let annotation = |key: &str| target.annotations.get(key).cloned();
     names.extend(annotation(CONTAINERD_NAME));
     if names.is_empty() {
@@ -240,7 +310,8 @@ fn layout_names(target: &Descriptor, manifest: &Manifest, docker: &[DockerImage]
 impl Spooled {
     /// Where an entry of the archive is, links followed.
     fn path(&self, name: &str) -> Result<PathBuf> {
-        let mut entry = normal(Path::new(name)).ok_or_else(|| bad(format!("{name} leads out of it")))?;
+        let mut entry =
+            normal(Path::new(name)).ok_or_else(|| bad(format!("{name} leads out of it")))?;
         for _ in 0..MAX_LINKS {
             if let Some(path) = self.files.get(&entry) {
                 return Ok(path.clone());
@@ -258,7 +329,10 @@ impl Spooled {
     }
 
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        self.path(name).ok().map(|path| read_document(&path)).transpose()
+        self.path(name)
+            .ok()
+            .map(|path| read_document(&path))
+            .transpose()
     }
 
     fn blob_document(&self, digest: &str) -> Result<Vec<u8>> {
@@ -282,22 +356,35 @@ impl Spooled {
                 size += count as u64;
             }
         };
-        let described = tokio::task::spawn_blocking(work).await.expect("hashing a file does not panic");
+        let described = tokio::task::spawn_blocking(work)
+            .await
+            .expect("hashing a file does not panic");
         let (digest, size, gzipped) = described.map_err(io_error("read blob"))?;
         let layer_type = if gzipped { OCI_LAYER_GZIP } else { OCI_LAYER };
         let media_type = media_type.unwrap_or(layer_type).to_string();
-        Ok(Descriptor { media_type, digest, size, platform: None, annotations: Default::default() })
+        Ok(Descriptor {
+            media_type,
+            digest,
+            size,
+            platform: None,
+            annotations: Default::default(),
+        })
     }
 }
 
 fn io_error(operation: &'static str) -> impl FnOnce(io::Error) -> ImageError {
-    move |source| ImageError::Io { operation: format!("{operation} of an archive"), source }
+    move |source| ImageError::Io {
+        operation: format!("{operation} of an archive"),
+        source,
+    }
 }
 
 fn read_document(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(io_error("open document"))?;
-    file.take(MAX_DOCUMENT_BYTES).read_to_end(&mut bytes).map_err(io_error("read document"))?;
+    file.take(MAX_DOCUMENT_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(io_error("read document"))?;
     Ok(bytes)
 }
 
@@ -305,23 +392,45 @@ fn read_document(path: &Path) -> Result<Vec<u8>> {
 fn spool(archive: impl Read, scratch: &Path) -> Result<Spooled> {
     let unreadable = |error: io::Error| bad(error.to_string());
     std::fs::create_dir_all(scratch).map_err(io_error("make scratch directory"))?;
-    let directory = tempfile::Builder::new().prefix("archive-").tempdir_in(scratch).map_err(io_error("make scratch directory"))?;
+    let directory = tempfile::Builder::new()
+        .prefix("archive-")
+        .tempdir_in(scratch)
+        .map_err(io_error("make scratch directory"))?;
     let mut archive = BufReader::with_capacity(READ_BYTES, archive);
-    let gzipped = io::BufRead::fill_buf(&mut archive).map_err(unreadable)?.starts_with(&GZIP_MAGIC);
-    let source: Box<dyn Read> = if gzipped { Box::new(GzDecoder::new(archive)) } else { Box::new(archive) };
+    let gzipped = io::BufRead::fill_buf(&mut archive)
+        .map_err(unreadable)?
+        .starts_with(&GZIP_MAGIC);
+    let source: Box<dyn Read> = if gzipped {
+        Box::new(GzDecoder::new(archive))
+    } else {
+        Box::new(archive)
+    };
     let mut tar = tar::Archive::new(source);
-    let mut spooled = Spooled { files: HashMap::new(), links: HashMap::new(), _directory: directory };
+    let mut spooled = Spooled {
+        files: HashMap::new(),
+        links: HashMap::new(),
+        _directory: directory,
+    };
     for entry in tar.entries().map_err(unreadable)? {
         let mut entry = entry.map_err(unreadable)?;
         let name = entry.path().map_err(unreadable)?.into_owned();
-        let Some(name) = normal(&name) else { return Err(bad(format!("{} leads out of it", name.display()))) };
+        let Some(name) = normal(&name) else {
+            return Err(bad(format!("{} leads out of it", name.display())));
+        };
         if let Some(target) = entry.link_name().map_err(unreadable)? {
-            let base = if entry.header().entry_type().is_hard_link() { Path::new("") } else { name.parent().unwrap_or(Path::new("")) };
+            let base = if entry.header().entry_type().is_hard_link() {
+                Path::new("")
+            } else {
+                name.parent().unwrap_or(Path::new(""))
+            };
             if let Some(target) = normal(&base.join(target)) {
                 spooled.links.insert(name, target);
             }
         } else if entry.header().entry_type().is_file() {
-            let path = spooled._directory.path().join(spooled.files.len().to_string());
+            let path = spooled
+                ._directory
+                .path()
+                .join(spooled.files.len().to_string());
             let mut file = File::create(&path).map_err(io_error("write part"))?;
             io::copy(&mut entry, &mut file).map_err(unreadable)?;
             spooled.files.insert(name, path);
@@ -337,7 +446,10 @@ fn normal(path: &Path) -> Option<PathBuf> {
         match component {
             Component::Normal(part) => normal.push(part),
             Component::ParentDir if !normal.pop() => return None,
-            Component::ParentDir | Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+            Component::ParentDir
+            | Component::CurDir
+            | Component::RootDir
+            | Component::Prefix(_) => {}
         }
     }
     Some(normal)
@@ -357,9 +469,21 @@ mod tests {
     #[test]
     fn rubbish_is_no_archive() {
         let scratch = tempfile::tempdir().unwrap();
-        assert!(spool(&b"this is not a tar file, however long it is"[..], scratch.path()).is_err());
+        assert!(
+            spool(
+                &b"this is not a tar file, however long it is"[..],
+                scratch.path()
+            )
+            .is_err()
+        );
         assert!(spool(&[0x1f, 0x8b, 1, 2, 3][..], scratch.path()).is_err());
-        assert!(spool(&b""[..], scratch.path()).unwrap().document("index.json").unwrap().is_none());
+        assert!(
+            spool(&b""[..], scratch.path())
+                .unwrap()
+                .document("index.json")
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]
@@ -369,15 +493,35 @@ mod tests {
             digest: "sha256:1".into(),
             size: 1,
             platform: None,
-            annotations: annotations.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            annotations: annotations
+                .iter()
+                .map(|(key, value)| (key.to_string(), value.to_string()))
+                .collect(),
         };
-        let manifest =
-            Manifest { schema_version: 2, media_type: String::new(), config: descriptor(&[]), layers: Vec::new() };
-        let docker = DockerImage { config: "blobs/sha256/1".into(), repo_tags: Some(vec!["a:1".into()]), layers: vec![] };
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: String::new(),
+            config: descriptor(&[]),
+            layers: Vec::new(),
+        };
+        let docker = DockerImage {
+            config: "blobs/sha256/1".into(),
+            repo_tags: Some(vec!["a:1".into()]),
+            layers: vec![],
+        };
         let full = descriptor(&[(CONTAINERD_NAME, "docker.io/library/a:1"), (OCI_NAME, "1")]);
-        assert_eq!(layout_names(&full, &manifest, &[]), ["docker.io/library/a:1"]);
-        assert_eq!(layout_names(&descriptor(&[(OCI_NAME, "a:2")]), &manifest, &[]), ["a:2"]);
-        assert_eq!(layout_names(&descriptor(&[(OCI_NAME, "2")]), &manifest, &[docker]), ["a:1"]);
+        assert_eq!(
+            layout_names(&full, &manifest, &[]),
+            ["docker.io/library/a:1"]
+        );
+        assert_eq!(
+            layout_names(&descriptor(&[(OCI_NAME, "a:2")]), &manifest, &[]),
+            ["a:2"]
+        );
+        assert_eq!(
+            layout_names(&descriptor(&[(OCI_NAME, "2")]), &manifest, &[docker]),
+            ["a:1"]
+        );
         assert!(layout_names(&descriptor(&[(OCI_NAME, "2")]), &manifest, &[]).is_empty());
     }
 }

@@ -32,7 +32,9 @@ impl BlobWriter {
     /// Opens a write of a blob; `None` if the store has it already (it is then held by the lease).
     /// Only one writer per digest at a time: the caller sees to that.
     pub(crate) async fn open(containerd: &Containerd, blob: &Descriptor) -> Result<Option<Self>> {
-        let failed = |status: &Status| ImageError::from_status(format!("write content {}", blob.digest), status);
+        let failed = |status: &Status| {
+            ImageError::from_status(format!("write content {}", blob.digest), status)
+        };
         let (requests, receiver) = mpsc::channel(2);
         let first = WriteContentRequest {
             action: WriteAction::Stat.into(),
@@ -41,8 +43,15 @@ impl BlobWriter {
             expected: blob.digest.clone(),
             ..WriteContentRequest::default()
         };
-        requests.send(first).await.expect("the receiver is held here");
-        let mut responses = match containerd.content().write(ReceiverStream::new(receiver)).await {
+        requests
+            .send(first)
+            .await
+            .expect("the receiver is held here");
+        let mut responses = match containerd
+            .content()
+            .write(ReceiverStream::new(receiver))
+            .await
+        {
             Ok(responses) => responses.into_inner(),
             Err(status) if status.code() == Code::AlreadyExists => return Ok(None),
             Err(status) => return Err(failed(&status)),
@@ -53,7 +62,13 @@ impl BlobWriter {
             Err(status) if status.code() == Code::AlreadyExists => return Ok(None),
             Err(status) => return Err(failed(&status)),
         };
-        Ok(Some(BlobWriter { requests, responses, digest: blob.digest.clone(), size: blob.size, offset }))
+        Ok(Some(BlobWriter {
+            requests,
+            responses,
+            digest: blob.digest.clone(),
+            size: blob.size,
+            offset,
+        }))
     }
 
     /// Bytes that are there already.
@@ -116,35 +131,56 @@ impl BlobWriter {
             return match self.responses.message().await {
                 Err(status) if status.code() == Code::AlreadyExists => Ok(()),
                 Err(status) => Err(ImageError::from_status(operation, &status)),
-                Ok(_) => Err(ImageError::from_status(operation, &Status::aborted("the stream ended"))),
+                Ok(_) => Err(ImageError::from_status(
+                    operation,
+                    &Status::aborted("the stream ended"),
+                )),
             };
         }
         match self.responses.message().await {
             Ok(Some(_)) => Ok(()),
             Err(status) if status.code() == Code::AlreadyExists => Ok(()),
-            Ok(None) => Err(ImageError::from_status(operation, &Status::aborted("the stream ended"))),
+            Ok(None) => Err(ImageError::from_status(
+                operation,
+                &Status::aborted("the stream ended"),
+            )),
             Err(status) => Err(ImageError::from_status(operation, &status)),
         }
     }
 }
 
 /// Writes a small blob that is in memory.
-pub(crate) async fn write_small(containerd: &Containerd, blob: &Descriptor, bytes: Bytes) -> Result<()> {
-    let Some(mut writer) = BlobWriter::open(containerd, blob).await? else { return Ok(()) };
+pub(crate) async fn write_small(
+    containerd: &Containerd,
+    blob: &Descriptor,
+    bytes: Bytes,
+) -> Result<()> {
+    let Some(mut writer) = BlobWriter::open(containerd, blob).await? else {
+        return Ok(());
+    };
     writer.restart();
     writer.write_bytes(bytes).await?;
     writer.commit(HashMap::new()).await
 }
 
 /// Sets labels of a blob, by which the garbage collector finds what belongs to it.
-pub(crate) async fn set_labels(containerd: &Containerd, digest: &str, labels: HashMap<String, String>) -> Result<()> {
+pub(crate) async fn set_labels(
+    containerd: &Containerd,
+    digest: &str,
+    labels: HashMap<String, String>,
+) -> Result<()> {
     let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
     let request = UpdateRequest {
-        info: Some(Info { digest: digest.to_string(), labels, ..Info::default() }),
+        info: Some(Info {
+            digest: digest.to_string(),
+            labels,
+            ..Info::default()
+        }),
         update_mask: Some(FieldMask { paths }),
     };
     let response = containerd.content().update(request).await;
-    response.map_err(|status| ImageError::from_status(format!("label content {digest}"), &status))?;
+    response
+        .map_err(|status| ImageError::from_status(format!("label content {digest}"), &status))?;
     Ok(())
 }
 

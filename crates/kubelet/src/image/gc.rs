@@ -23,7 +23,11 @@ pub struct GcPolicy {
 
 impl Default for GcPolicy {
     fn default() -> Self {
-        GcPolicy { high_threshold_percent: 85, low_threshold_percent: 80, minimum_age: Duration::from_secs(120) }
+        GcPolicy {
+            high_threshold_percent: 85,
+            low_threshold_percent: 80,
+            minimum_age: Duration::from_secs(120),
+        }
     }
 }
 
@@ -79,10 +83,16 @@ pub fn plan_garbage_collection(
     policy: &GcPolicy,
     now: Timestamp,
 ) -> Vec<String> {
-    let is_old = |candidate: &GcCandidate| now.duration_since(candidate.detected_at).unsigned_abs() >= policy.minimum_age;
-    let mut old: Vec<&GcCandidate> =
-        candidates.iter().filter(|candidate| !candidate.in_use && is_old(candidate)).collect();
-    old.sort_by(|a, b| (a.last_used_at, a.detected_at, &a.id).cmp(&(b.last_used_at, b.detected_at, &b.id)));
+    let is_old = |candidate: &GcCandidate| {
+        now.duration_since(candidate.detected_at).unsigned_abs() >= policy.minimum_age
+    };
+    let mut old: Vec<&GcCandidate> = candidates
+        .iter()
+        .filter(|candidate| !candidate.in_use && is_old(candidate))
+        .collect();
+    old.sort_by(|a, b| {
+        (a.last_used_at, a.detected_at, &a.id).cmp(&(b.last_used_at, b.detected_at, &b.id))
+    });
     let mut freed = 0_u64;
     let mut plan = Vec::new();
     for candidate in old {
@@ -103,12 +113,19 @@ pub(super) struct UsageLog {
 
 impl UsageLog {
     /// Takes note of what is here and what is used now; forgets what has gone.
-    fn observe(&self, images: &[super::Image], in_use: &BTreeSet<String>, now: Timestamp) -> Vec<GcCandidate> {
+    fn observe(
+        &self,
+        images: &[super::Image],
+        in_use: &BTreeSet<String>,
+        now: Timestamp,
+    ) -> Vec<GcCandidate> {
         let mut seen = self.seen.lock();
         seen.retain(|id, _| images.iter().any(|image| image.id == *id));
         let candidate = |image: &super::Image| {
             let used = in_use.contains(&image.id);
-            let times = seen.entry(image.id.clone()).or_insert((now, Timestamp::UNIX_EPOCH));
+            let times = seen
+                .entry(image.id.clone())
+                .or_insert((now, Timestamp::UNIX_EPOCH));
             if used {
                 times.1 = now;
             }
@@ -128,21 +145,33 @@ impl ImageService {
     /// Removes unused images if the disk is fuller than the policy allows, oldest use first. `in_use`
     /// holds the ids ([`super::Image::id`]) of images that a container has or a pod wants. Call it
     /// regularly: it also takes note of what is used.
-    pub async fn garbage_collect(&self, policy: &GcPolicy, in_use: &BTreeSet<String>) -> Result<GcReport> {
+    pub async fn garbage_collect(
+        &self,
+        policy: &GcPolicy,
+        in_use: &BTreeSet<String>,
+    ) -> Result<GcReport> {
         let now = SystemClock.now();
         let candidates = self.usage().observe(&self.list().await?, in_use, now);
         let wanted = bytes_to_free(self.disk_usage().await?, policy);
         let mut report = GcReport::default();
         for id in plan_garbage_collection(&candidates, wanted, policy, now) {
             self.remove(&id).await?;
-            let size = candidates.iter().find(|candidate| candidate.id == id).map_or(0, |candidate| candidate.size_bytes);
+            let size = candidates
+                .iter()
+                .find(|candidate| candidate.id == id)
+                .map_or(0, |candidate| candidate.size_bytes);
             report.freed_bytes += size;
             report.removed.push(id);
         }
         report.missing_bytes = wanted.saturating_sub(report.freed_bytes);
         if wanted > 0 {
             let removed = report.removed.len();
-            tracing::info!(removed, freed = report.freed_bytes, missing = report.missing_bytes, "collected images");
+            tracing::info!(
+                removed,
+                freed = report.freed_bytes,
+                missing = report.missing_bytes,
+                "collected images"
+            );
         }
         Ok(report)
     }
@@ -151,8 +180,13 @@ impl ImageService {
     pub async fn disk_usage(&self) -> Result<DiskUsage> {
         let root = self.store().snapshot_root().await?;
         let work = move || nix::sys::statvfs::statvfs(root.as_str());
-        let stat = tokio::task::spawn_blocking(work).await.expect("looking at a disk does not panic");
-        let stat = stat.map_err(|errno| ImageError::Io { operation: "look at the image disk".into(), source: errno.into() })?;
+        let stat = tokio::task::spawn_blocking(work)
+            .await
+            .expect("looking at a disk does not panic");
+        let stat = stat.map_err(|errno| ImageError::Io {
+            operation: "look at the image disk".into(),
+            source: errno.into(),
+        })?;
         let unit = stat.fragment_size();
         Ok(DiskUsage {
             capacity_bytes: stat.blocks().saturating_mul(unit),
@@ -170,13 +204,22 @@ mod tests {
     }
 
     fn candidate(id: &str, last_used: i64, in_use: bool) -> GcCandidate {
-        GcCandidate { id: id.into(), size_bytes: 100, detected_at: at(0), last_used_at: at(last_used), in_use }
+        GcCandidate {
+            id: id.into(),
+            size_bytes: 100,
+            detected_at: at(0),
+            last_used_at: at(last_used),
+            in_use,
+        }
     }
 
     #[test]
     fn nothing_goes_below_the_high_threshold() {
         let policy = GcPolicy::default();
-        let disk = |available_bytes| DiskUsage { capacity_bytes: 1000, available_bytes };
+        let disk = |available_bytes| DiskUsage {
+            capacity_bytes: 1000,
+            available_bytes,
+        };
         assert_eq!(bytes_to_free(disk(500), &policy), 0);
         assert_eq!(bytes_to_free(disk(150), &policy), 0);
         assert_eq!(bytes_to_free(disk(140), &policy), 60);
@@ -185,7 +228,11 @@ mod tests {
 
     #[test]
     fn the_longest_unused_goes_first() {
-        let images = [candidate("new", 50, false), candidate("used", 1, true), candidate("old", 10, false)];
+        let images = [
+            candidate("new", 50, false),
+            candidate("used", 1, true),
+            candidate("old", 10, false),
+        ];
         let plan = |bytes| plan_garbage_collection(&images, bytes, &GcPolicy::default(), at(1000));
         assert_eq!(plan(0), Vec::<String>::new());
         assert_eq!(plan(1), ["old"]);
@@ -195,18 +242,27 @@ mod tests {
 
     #[test]
     fn young_images_stay() {
-        let young = GcCandidate { detected_at: at(950), ..candidate("young", 0, false) };
+        let young = GcCandidate {
+            detected_at: at(950),
+            ..candidate("young", 0, false)
+        };
         assert!(plan_garbage_collection(&[young], 1, &GcPolicy::default(), at(1000)).is_empty());
     }
 
     #[test]
     fn use_is_remembered() {
         let log = UsageLog::default();
-        let image = super::super::Image { id: "a".into(), ..Default::default() };
+        let image = super::super::Image {
+            id: "a".into(),
+            ..Default::default()
+        };
         let used = BTreeSet::from(["a".to_string()]);
         assert!(log.observe(std::slice::from_ref(&image), &used, at(5))[0].in_use);
         let later = &log.observe(&[image], &BTreeSet::new(), at(9))[0];
-        assert_eq!((later.detected_at, later.last_used_at, later.in_use), (at(5), at(5), false));
+        assert_eq!(
+            (later.detected_at, later.last_used_at, later.in_use),
+            (at(5), at(5), false)
+        );
         log.observe(&[], &BTreeSet::new(), at(10));
         assert!(log.seen.lock().is_empty());
     }

@@ -13,7 +13,8 @@ pub(crate) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manif
 pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 /// What a registry is asked for.
-pub(crate) const ACCEPTED_MANIFESTS: [&str; 4] = [OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST];
+pub(crate) const ACCEPTED_MANIFESTS: [&str; 4] =
+    [OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST];
 
 /// A reference to content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,15 +83,23 @@ impl Document {
             config: Option<serde::de::IgnoredAny>,
             layers: Option<serde::de::IgnoredAny>,
         }
-        let shape: Shape = serde_json::from_slice(bytes).map_err(|error| format!("not a manifest: {error}"))?;
+        let shape: Shape =
+            serde_json::from_slice(bytes).map_err(|error| format!("not a manifest: {error}"))?;
         if shape.schema_version != 2 {
-            return Err(format!("unsupported manifest schema version {}", shape.schema_version));
+            return Err(format!(
+                "unsupported manifest schema version {}",
+                shape.schema_version
+            ));
         }
         let is_image = shape.config.is_some() || shape.layers.is_some();
         match (shape.manifests.is_some(), is_image) {
             (true, true) => Err("ambiguous manifest: both an index and an image".to_string()),
-            (true, false) => serde_json::from_slice(bytes).map(Document::Index).map_err(|error| error.to_string()),
-            (false, true) => serde_json::from_slice(bytes).map(Document::Manifest).map_err(|error| error.to_string()),
+            (true, false) => serde_json::from_slice(bytes)
+                .map(Document::Index)
+                .map_err(|error| error.to_string()),
+            (false, true) => serde_json::from_slice(bytes)
+                .map(Document::Manifest)
+                .map_err(|error| error.to_string()),
             (false, false) => Err("neither an index nor an image".to_string()),
         }
     }
@@ -109,7 +118,10 @@ impl Index {
     pub(crate) fn choose(&self) -> Option<&Descriptor> {
         let wanted = architecture();
         let fits = |platform: &Platform| platform.os == "linux" && platform.architecture == wanted;
-        let by_platform = self.manifests.iter().find(|entry| entry.platform.as_ref().is_some_and(fits));
+        let by_platform = self
+            .manifests
+            .iter()
+            .find(|entry| entry.platform.as_ref().is_some_and(fits));
         // An archive's index names no platforms: then the first image is meant.
         by_platform.or_else(|| self.manifests.iter().find(|entry| entry.platform.is_none()))
     }
@@ -216,10 +228,16 @@ mod tests {
 
     #[test]
     fn documents_are_told_apart_by_content() {
-        let manifest = br#"{"schemaVersion":2,"config":{"digest":"sha256:1","size":1},"layers":[]}"#;
-        assert!(matches!(Document::parse(manifest), Ok(Document::Manifest(_))));
+        let manifest =
+            br#"{"schemaVersion":2,"config":{"digest":"sha256:1","size":1},"layers":[]}"#;
+        assert!(matches!(
+            Document::parse(manifest),
+            Ok(Document::Manifest(_))
+        ));
         let index = br#"{"schemaVersion":2,"manifests":[{"digest":"sha256:1","size":3}]}"#;
-        let Ok(Document::Index(index)) = Document::parse(index) else { panic!("an index") };
+        let Ok(Document::Index(index)) = Document::parse(index) else {
+            panic!("an index")
+        };
         assert_eq!(index.choose().unwrap().digest, "sha256:1");
         for bad in [
             &br#"{"schemaVersion":1}"#[..],
@@ -237,13 +255,27 @@ mod tests {
             media_type: String::new(),
             digest: digest.to_string(),
             size: 0,
-            platform: Some(Platform { architecture: architecture.into(), os: os.into(), variant: String::new() }),
+            platform: Some(Platform {
+                architecture: architecture.into(),
+                os: os.into(),
+                variant: String::new(),
+            }),
             annotations: Default::default(),
         };
-        let index = |manifests| Index { schema_version: 2, media_type: String::new(), manifests };
-        let both = index(vec![entry("mips", "linux", "a"), entry(architecture(), "linux", "b")]);
+        let index = |manifests| Index {
+            schema_version: 2,
+            media_type: String::new(),
+            manifests,
+        };
+        let both = index(vec![
+            entry("mips", "linux", "a"),
+            entry(architecture(), "linux", "b"),
+        ]);
         assert_eq!(both.choose().unwrap().digest, "b");
-        let none = index(vec![entry("mips", "linux", "a"), entry("unknown", "unknown", "c")]);
+        let none = index(vec![
+            entry("mips", "linux", "a"),
+            entry("unknown", "unknown", "c"),
+        ]);
         assert_eq!(none.choose(), None);
     }
 

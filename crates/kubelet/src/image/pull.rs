@@ -67,21 +67,31 @@ impl ImageService {
         credentials: &[RegistryCredential],
         lease: &Lease,
     ) -> Result<Contents> {
-        let mut tries: Vec<RegistryAuth> = credentials::fitting(reference, credentials).into_iter().map(to_auth).collect();
+        let mut tries: Vec<RegistryAuth> = credentials::fitting(reference, credentials)
+            .into_iter()
+            .map(to_auth)
+            .collect();
         if tries.is_empty() {
             tries.push(RegistryAuth::Anonymous);
         }
         let mut refused = None;
         for auth in tries {
             match self.pull_with(reference, &auth, lease).await {
-                Err(error @ (ImageError::Unauthorized { .. } | ImageError::NotFound { .. })) => refused = Some(error),
+                Err(error @ (ImageError::Unauthorized { .. } | ImageError::NotFound { .. })) => {
+                    refused = Some(error)
+                }
                 other => return other,
             }
         }
         Err(refused.expect("there is at least one try"))
     }
 
-    async fn pull_with(&self, reference: &ImageReference, auth: &RegistryAuth, lease: &Lease) -> Result<Contents> {
+    async fn pull_with(
+        &self,
+        reference: &ImageReference,
+        auth: &RegistryAuth,
+        lease: &Lease,
+    ) -> Result<Contents> {
         let config = ClientConfig {
             protocol: ClientProtocol::HttpsExcept(self.insecure_registries().to_vec()),
             connect_timeout: Some(CONNECT_TIMEOUT),
@@ -93,7 +103,9 @@ impl ImageService {
         let (registry, repository) = (reference.registry.clone(), reference.repository.clone());
         let name = match (&reference.digest, &reference.tag) {
             (Some(digest), _) => Reference::with_digest(registry, repository, digest.clone()),
-            (None, tag) => Reference::with_tag(registry, repository, tag.clone().unwrap_or_default()),
+            (None, tag) => {
+                Reference::with_tag(registry, repository, tag.clone().unwrap_or_default())
+            }
         };
         let pull = Pull {
             service: self.clone(),
@@ -110,7 +122,10 @@ impl ImageService {
 
 impl Pull {
     fn failed(&self, message: impl Into<String>) -> ImageError {
-        ImageError::Pull { image: self.reference.to_string(), message: message.into() }
+        ImageError::Pull {
+            image: self.reference.to_string(),
+            message: message.into(),
+        }
     }
 
     /// Fetches index, manifest and configuration.
@@ -120,7 +135,10 @@ impl Pull {
             Document::Manifest(manifest) => (target.digest.clone(), manifest),
             Document::Index(index) => {
                 let chosen = index.choose().ok_or_else(|| {
-                    self.failed(format!("no match for platform linux/{} in manifest", super::manifest::architecture()))
+                    self.failed(format!(
+                        "no match for platform linux/{} in manifest",
+                        super::manifest::architecture()
+                    ))
                 })?;
                 let name = self.name.clone_with_digest(chosen.digest.clone());
                 match self.manifest(&name, auth).await? {
@@ -134,13 +152,25 @@ impl Pull {
             .map_err(|error| self.failed(format!("image configuration: {error}")))?
             .rootfs
             .diff_ids;
-        let contents = contents_of(manifest_digest, manifest, &config).map_err(|message| self.failed(message))?;
-        Ok(Documents { target, contents, diff_ids })
+        let contents = contents_of(manifest_digest, manifest, &config)
+            .map_err(|message| self.failed(message))?;
+        Ok(Documents {
+            target,
+            contents,
+            diff_ids,
+        })
     }
 
     /// Fetches a manifest or index and stores it.
-    async fn manifest(&self, name: &Reference, auth: &RegistryAuth) -> Result<(Descriptor, Document)> {
-        let pulled = self.client.pull_manifest_raw(name, auth, &ACCEPTED_MANIFESTS).await;
+    async fn manifest(
+        &self,
+        name: &Reference,
+        auth: &RegistryAuth,
+    ) -> Result<(Descriptor, Document)> {
+        let pulled = self
+            .client
+            .pull_manifest_raw(name, auth, &ACCEPTED_MANIFESTS)
+            .await;
         let (bytes, digest) = pulled.map_err(|error| classify(&self.reference, &error))?;
         let document = Document::parse(&bytes).map_err(|message| self.failed(message))?;
         let descriptor = Descriptor {
@@ -162,10 +192,16 @@ impl Pull {
             return Ok(bytes);
         }
         if manifest.config.size > MAX_CONFIG_BYTES {
-            return Err(self.failed(format!("image configuration of {} bytes", manifest.config.size)));
+            return Err(self.failed(format!(
+                "image configuration of {} bytes",
+                manifest.config.size
+            )));
         }
         let mut bytes = Vec::new();
-        let pulled = self.client.pull_blob(&self.name, &to_oci(&manifest.config), &mut bytes).await;
+        let pulled = self
+            .client
+            .pull_blob(&self.name, &to_oci(&manifest.config), &mut bytes)
+            .await;
         pulled.map_err(|error| classify(&self.reference, &error))?;
         let bytes = Bytes::from(bytes);
         write_small(&self.containerd, &manifest.config, bytes.clone()).await?;
@@ -190,11 +226,21 @@ impl Pull {
         }
         let mut parent = String::new();
         for (index, fetched) in fetched.into_iter().enumerate() {
-            fetched.await.map_err(|_| self.failed("a layer's transfer was cut off"))??;
+            fetched
+                .await
+                .map_err(|_| self.failed("a layer's transfer was cut off"))??;
             let layer = &contents.manifest.layers[index];
             let chain_id = &contents.chain_ids[index];
             let store = self.service.store();
-            store.unpack_layer(&self.containerd, layer, &documents.diff_ids[index], &parent, chain_id).await?;
+            store
+                .unpack_layer(
+                    &self.containerd,
+                    layer,
+                    &documents.diff_ids[index],
+                    &parent,
+                    chain_id,
+                )
+                .await?;
             parent.clone_from(chain_id);
         }
         Ok(())
@@ -209,25 +255,40 @@ impl Pull {
         loop {
             tries += 1;
             match self.try_layer(layer).await {
-                Err(error @ (ImageError::Io { .. } | ImageError::RegistryUnavailable { .. })) if tries < TRIES => {
+                Err(error @ (ImageError::Io { .. } | ImageError::RegistryUnavailable { .. }))
+                    if tries < TRIES =>
+                {
                     tracing::info!(layer = %layer.digest, %error, "resuming the transfer of a layer");
                 }
-                Err(ImageError::Io { source, .. }) => return Err(self.failed(format!("layer {}: {source}", layer.digest))),
+                Err(ImageError::Io { source, .. }) => {
+                    return Err(self.failed(format!("layer {}: {source}", layer.digest)));
+                }
                 other => return other,
             }
         }
     }
 
     async fn try_layer(&self, layer: &Descriptor) -> Result<()> {
-        let Some(mut writer) = BlobWriter::open(&self.containerd, layer).await? else { return Ok(()) };
+        let Some(mut writer) = BlobWriter::open(&self.containerd, layer).await? else {
+            return Ok(());
+        };
         let descriptor = to_oci(layer);
         let failed = |error: OciDistributionError| classify(&self.reference, &error);
         if writer.offset() == 0 {
-            let stream = self.client.pull_blob_stream(&self.name, &descriptor).await.map_err(failed)?;
+            let stream = self
+                .client
+                .pull_blob_stream(&self.name, &descriptor)
+                .await
+                .map_err(failed)?;
             writer.write(stream.stream).await?;
         } else if writer.offset() < layer.size {
             let offset = writer.offset();
-            match self.client.pull_blob_stream_partial(&self.name, &descriptor, offset, None).await.map_err(failed)? {
+            match self
+                .client
+                .pull_blob_stream_partial(&self.name, &descriptor, offset, None)
+                .await
+                .map_err(failed)?
+            {
                 BlobResponse::Partial(stream) => writer.write(stream.stream).await?,
                 BlobResponse::Full(stream) => {
                     writer.restart();
@@ -240,11 +301,20 @@ impl Pull {
 
     /// Names the image: by tag, by digest, and by id.
     async fn publish(&self, documents: Documents) -> Result<Contents> {
-        let Documents { target, contents, .. } = documents;
+        let Documents {
+            target, contents, ..
+        } = documents;
         let store = self.service.store();
         store.link(&self.containerd, &contents, &target).await?;
-        let mut names = vec![self.reference.with_digest(&target.digest), contents.id.clone()];
-        names.extend(self.reference.tagged().filter(|_| self.reference.digest.is_none()));
+        let mut names = vec![
+            self.reference.with_digest(&target.digest),
+            contents.id.clone(),
+        ];
+        names.extend(
+            self.reference
+                .tagged()
+                .filter(|_| self.reference.digest.is_none()),
+        );
         for name in names {
             store.name(&name, &target).await?;
         }
@@ -273,19 +343,35 @@ fn classify(reference: &ImageReference, error: &OciDistributionError) -> ImageEr
     let image = reference.to_string();
     let message = error.to_string();
     match error {
-        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
+        OciDistributionError::UnauthorizedError { .. }
+        | OciDistributionError::AuthenticationFailure(_) => {
             ImageError::Unauthorized { image, message }
         }
-        OciDistributionError::ServerError { code: 401 | 403, .. } => ImageError::Unauthorized { image, message },
-        OciDistributionError::ImageManifestNotFoundError(_) | OciDistributionError::ServerError { code: 404, .. } => {
+        OciDistributionError::ServerError {
+            code: 401 | 403, ..
+        } => ImageError::Unauthorized { image, message },
+        OciDistributionError::ImageManifestNotFoundError(_)
+        | OciDistributionError::ServerError { code: 404, .. } => {
             ImageError::NotFound { image, message }
         }
-        OciDistributionError::ServerError { code: 429 | 500..=599, .. } => ImageError::RegistryUnavailable { image, message },
+        OciDistributionError::ServerError {
+            code: 429 | 500..=599,
+            ..
+        } => ImageError::RegistryUnavailable { image, message },
         OciDistributionError::RegistryError { envelope, .. } => {
-            let has = |wanted: &[OciErrorCode]| envelope.errors.iter().any(|error| wanted.contains(&error.code));
+            let has = |wanted: &[OciErrorCode]| {
+                envelope
+                    .errors
+                    .iter()
+                    .any(|error| wanted.contains(&error.code))
+            };
             if has(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) {
                 ImageError::Unauthorized { image, message }
-            } else if has(&[OciErrorCode::ManifestUnknown, OciErrorCode::NameUnknown, OciErrorCode::NotFound]) {
+            } else if has(&[
+                OciErrorCode::ManifestUnknown,
+                OciErrorCode::NameUnknown,
+                OciErrorCode::NotFound,
+            ]) {
                 ImageError::NotFound { image, message }
             } else if has(&[OciErrorCode::Toomanyrequests]) {
                 ImageError::RegistryUnavailable { image, message }
@@ -293,9 +379,10 @@ fn classify(reference: &ImageReference, error: &OciDistributionError) -> ImageEr
                 ImageError::Pull { image, message }
             }
         }
-        OciDistributionError::RequestError(cause) => {
-            ImageError::RegistryUnavailable { image, message: with_causes(cause) }
-        }
+        OciDistributionError::RequestError(cause) => ImageError::RegistryUnavailable {
+            image,
+            message: with_causes(cause),
+        },
         _ => ImageError::Pull { image, message },
     }
 }

@@ -18,10 +18,12 @@ static REGISTRY: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?$")
         .expect("the pattern is valid")
 });
-static TAG: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$").expect("the pattern is valid"));
-static DIGEST: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$").expect("the pattern is valid"));
+static TAG: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$").expect("the pattern is valid")
+});
+static DIGEST: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$").expect("the pattern is valid")
+});
 
 /// A normalised reference. It has a tag, a digest, or both.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -39,7 +41,10 @@ pub struct ImageReference {
 impl ImageReference {
     /// Parses and normalises a reference.
     pub fn parse(text: &str) -> Result<Self> {
-        let invalid = |message: &str| ImageError::InvalidName { image: text.to_string(), message: message.to_string() };
+        let invalid = |message: &str| ImageError::InvalidName {
+            image: text.to_string(),
+            message: message.to_string(),
+        };
         if is_image_id(text) {
             return Err(invalid("an image id is not a reference"));
         }
@@ -59,20 +64,32 @@ impl ImageReference {
             return Err(invalid("invalid reference format"));
         }
         if repository.chars().any(|letter| letter.is_ascii_uppercase()) {
-            return Err(invalid("invalid reference format: repository name must be lowercase"));
+            return Err(invalid(
+                "invalid reference format: repository name must be lowercase",
+            ));
         }
-        if !repository.split('/').all(|component| COMPONENT.is_match(component)) {
+        if !repository
+            .split('/')
+            .all(|component| COMPONENT.is_match(component))
+        {
             return Err(invalid("invalid reference format"));
         }
         if registry.len() + 1 + repository.len() > MAX_NAME_LENGTH {
-            return Err(invalid("repository name must not be more than 255 characters"));
+            return Err(invalid(
+                "repository name must not be more than 255 characters",
+            ));
         }
         let tag = match (tag, digest) {
             (Some(tag), _) => Some(tag.to_string()),
             (None, Some(_)) => None,
             (None, None) => Some("latest".to_string()),
         };
-        Ok(ImageReference { registry, repository, tag, digest: digest.map(str::to_string) })
+        Ok(ImageReference {
+            registry,
+            repository,
+            tag,
+            digest: digest.map(str::to_string),
+        })
     }
 
     /// `registry/repository`.
@@ -82,7 +99,9 @@ impl ImageReference {
 
     /// `registry/repository:tag`, if there is a tag.
     pub fn tagged(&self) -> Option<String> {
-        self.tag.as_ref().map(|tag| format!("{}:{tag}", self.name()))
+        self.tag
+            .as_ref()
+            .map(|tag| format!("{}:{tag}", self.name()))
     }
 
     /// `registry/repository@digest` for a digest.
@@ -101,7 +120,11 @@ impl ImageReference {
 
     /// The host to speak to: docker.io's registry has another name.
     pub fn host(&self) -> &str {
-        if self.registry == DEFAULT_REGISTRY { "registry-1.docker.io" } else { &self.registry }
+        if self.registry == DEFAULT_REGISTRY {
+            "registry-1.docker.io"
+        } else {
+            &self.registry
+        }
     }
 }
 
@@ -135,7 +158,11 @@ fn split_registry(name: &str) -> (String, String) {
         Some((first, rest)) if looks_like_host(first) => (first, rest),
         _ => (DEFAULT_REGISTRY, name),
     };
-    let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
+    let registry = if registry == "index.docker.io" {
+        DEFAULT_REGISTRY
+    } else {
+        registry
+    };
     if registry == DEFAULT_REGISTRY && !repository.contains('/') {
         return (registry.to_string(), format!("library/{repository}"));
     }
@@ -143,7 +170,10 @@ fn split_registry(name: &str) -> (String, String) {
 }
 
 fn looks_like_host(text: &str) -> bool {
-    text.contains('.') || text.contains(':') || text == "localhost" || text.chars().any(|letter| letter.is_ascii_uppercase())
+    text.contains('.')
+        || text.contains(':')
+        || text == "localhost"
+        || text.chars().any(|letter| letter.is_ascii_uppercase())
 }
 
 #[cfg(test)]
@@ -154,25 +184,66 @@ mod tests {
     fn normalises_as_docker_does() {
         let digest = format!("sha256:{}", "a".repeat(64));
         for (text, normal) in [
-            ("busybox".to_string(), "docker.io/library/busybox:latest".to_string()),
-            ("busybox:1.36".to_string(), "docker.io/library/busybox:1.36".to_string()),
-            ("team/app".to_string(), "docker.io/team/app:latest".to_string()),
-            ("index.docker.io/team/app".to_string(), "docker.io/team/app:latest".to_string()),
-            ("localhost/app".to_string(), "localhost/app:latest".to_string()),
-            ("localhost:5000/app:v1".to_string(), "localhost:5000/app:v1".to_string()),
-            ("127.0.0.1:5000/a/b/c".to_string(), "127.0.0.1:5000/a/b/c:latest".to_string()),
-            ("[::1]:5000/a".to_string(), "[::1]:5000/a:latest".to_string()),
-            (format!("busybox@{digest}"), format!("docker.io/library/busybox@{digest}")),
+            (
+                "busybox".to_string(),
+                "docker.io/library/busybox:latest".to_string(),
+            ),
+            (
+                "busybox:1.36".to_string(),
+                "docker.io/library/busybox:1.36".to_string(),
+            ),
+            (
+                "team/app".to_string(),
+                "docker.io/team/app:latest".to_string(),
+            ),
+            (
+                "index.docker.io/team/app".to_string(),
+                "docker.io/team/app:latest".to_string(),
+            ),
+            (
+                "localhost/app".to_string(),
+                "localhost/app:latest".to_string(),
+            ),
+            (
+                "localhost:5000/app:v1".to_string(),
+                "localhost:5000/app:v1".to_string(),
+            ),
+            (
+                "127.0.0.1:5000/a/b/c".to_string(),
+                "127.0.0.1:5000/a/b/c:latest".to_string(),
+            ),
+            (
+                "[::1]:5000/a".to_string(),
+                "[::1]:5000/a:latest".to_string(),
+            ),
+            (
+                format!("busybox@{digest}"),
+                format!("docker.io/library/busybox@{digest}"),
+            ),
             (format!("r.io/a:1@{digest}"), format!("r.io/a:1@{digest}")),
         ] {
-            assert_eq!(ImageReference::parse(&text).unwrap().to_string(), normal, "{text}");
+            assert_eq!(
+                ImageReference::parse(&text).unwrap().to_string(),
+                normal,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn refuses_what_is_no_reference() {
         for text in [
-            "", ":tag", "Busybox", "a b", "a:", "a@sha256:short", "a//b", "-a", "a/-b", "foo:bar:baz", "http://r/a",
+            "",
+            ":tag",
+            "Busybox",
+            "a b",
+            "a:",
+            "a@sha256:short",
+            "a//b",
+            "-a",
+            "a/-b",
+            "foo:bar:baz",
+            "http://r/a",
             &format!("sha256:{}", "a".repeat(64)),
             &"x/".repeat(200),
         ] {
@@ -186,6 +257,9 @@ mod tests {
         let reference = ImageReference::parse("busybox").unwrap();
         assert_eq!(reference.host(), "registry-1.docker.io");
         assert_eq!(reference.stored_name(), "docker.io/library/busybox:latest");
-        assert_eq!(reference.with_digest("sha256:00"), "docker.io/library/busybox@sha256:00");
+        assert_eq!(
+            reference.with_digest("sha256:00"),
+            "docker.io/library/busybox@sha256:00"
+        );
     }
 }

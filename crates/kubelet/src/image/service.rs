@@ -23,6 +23,9 @@ const PARALLEL_TRANSFERS: usize = 6;
 /// A pull that several callers wait for. Its outcome is shared, so an error is too.
 type SharedPull = Shared<BoxFuture<'static, std::result::Result<Image, Arc<ImageError>>>>;
 
+/// What makes two pulls the same: the image, and for each credential its registry, user and secret.
+type PullKey = (String, Vec<(String, String, String)>);
+
 /// Images of this node. Cheap to clone.
 #[derive(Clone)]
 pub struct ImageService {
@@ -34,7 +37,7 @@ struct Inner {
     insecure_registries: Vec<String>,
     scratch: PathBuf,
     transfers: Semaphore,
-    pulls: Mutex<HashMap<(String, Vec<(String, String, String)>), SharedPull>>,
+    pulls: Mutex<HashMap<PullKey, SharedPull>>,
     /// One writer per blob: containerd refuses a second one.
     blobs: Mutex<HashMap<String, Arc<AsyncMutex<()>>>>,
     pub(super) usage: super::gc::UsageLog,
@@ -76,7 +79,7 @@ impl ImageService {
         &self,
         reference: ImageReference,
         credentials: Vec<RegistryCredential>,
-        key: (String, Vec<(String, String, String)>),
+        key: PullKey,
     ) -> SharedPull {
         let service = self.clone();
         let image = reference.to_string();
@@ -87,18 +90,28 @@ impl ImageService {
             let found = service.status(&contents.id).await.map_err(Arc::new)?;
             found.ok_or_else(|| {
                 let message = "it was removed while it was pulled".to_string();
-                Arc::new(ImageError::Pull { image: reference.to_string(), message })
+                Arc::new(ImageError::Pull {
+                    image: reference.to_string(),
+                    message,
+                })
             })
         });
         let outcome = task.map(move |joined| {
-            joined.unwrap_or_else(|error| Err(Arc::new(ImageError::Pull { image, message: error.to_string() })))
+            joined.unwrap_or_else(|error| {
+                Err(Arc::new(ImageError::Pull {
+                    image,
+                    message: error.to_string(),
+                }))
+            })
         });
         outcome.boxed().shared()
     }
 
     /// The image by reference or id, if it is here.
     pub async fn status(&self, image: &str) -> Result<Option<Image>> {
-        let Some(found) = self.store().find(image).await? else { return Ok(None) };
+        let Some(found) = self.store().find(image).await? else {
+            return Ok(None);
+        };
         if let Some(top) = found.contents.chain_ids.last()
             && !self.store().has_snapshot(top).await?
         {
@@ -113,13 +126,23 @@ impl ImageService {
     pub async fn list(&self) -> Result<Vec<Image>> {
         let mut images: BTreeMap<String, Image> = BTreeMap::new();
         for record in self.store().records().await? {
-            let Some(target) = &record.target else { continue };
-            let Some(contents) = self.store().contents(target).await? else { continue };
-            let image = images.entry(contents.id.clone()).or_insert_with(|| describe(&contents));
+            let Some(target) = &record.target else {
+                continue;
+            };
+            let Some(contents) = self.store().contents(target).await? else {
+                continue;
+            };
+            let image = images
+                .entry(contents.id.clone())
+                .or_insert_with(|| describe(&contents));
             if is_image_id(&record.name) {
                 continue;
             }
-            let names = if record.name.contains('@') { &mut image.repo_digests } else { &mut image.repo_tags };
+            let names = if record.name.contains('@') {
+                &mut image.repo_digests
+            } else {
+                &mut image.repo_tags
+            };
             names.push(record.name);
         }
         Ok(images.into_values().collect())
@@ -128,18 +151,31 @@ impl ImageService {
     /// Removes an image by id, with all its names. Not here: fine.
     pub async fn remove(&self, image_id: &str) -> Result<()> {
         for record in self.store().records().await? {
-            let Some(target) = &record.target else { continue };
-            let Some(contents) = self.store().contents(target).await? else { continue };
+            let Some(target) = &record.target else {
+                continue;
+            };
+            let Some(contents) = self.store().contents(target).await? else {
+                continue;
+            };
             if contents.id != image_id {
                 continue;
             }
             self.store().forget(&target.digest);
             // The collector runs with the call, so that the space is free when it returns.
-            let request = DeleteImageRequest { name: record.name.clone(), sync: true, target: None };
+            let request = DeleteImageRequest {
+                name: record.name.clone(),
+                sync: true,
+                target: None,
+            };
             match self.store().containerd.images().delete(request).await {
                 Ok(_) => {}
                 Err(status) if status.code() == Code::NotFound => {}
-                Err(status) => return Err(ImageError::from_status(format!("remove image {}", record.name), &status)),
+                Err(status) => {
+                    return Err(ImageError::from_status(
+                        format!("remove image {}", record.name),
+                        &status,
+                    ));
+                }
             }
         }
         Ok(())
@@ -162,7 +198,11 @@ impl ImageService {
     }
 
     pub(super) async fn transfer_slot(&self) -> SemaphorePermit<'_> {
-        self.inner.transfers.acquire().await.expect("the semaphore is never closed")
+        self.inner
+            .transfers
+            .acquire()
+            .await
+            .expect("the semaphore is never closed")
     }
 
     pub(super) fn blob_lock(&self, digest: &str) -> Arc<AsyncMutex<()>> {
@@ -183,9 +223,16 @@ fn describe(contents: &Contents) -> Image {
 
 /// Pulls with other credentials are other pulls: one user's right must not be another's.
 fn fingerprint(credentials: &[RegistryCredential]) -> Vec<(String, String, String)> {
-    let secret = |credential: &RegistryCredential| format!("{}\0{}", credential.password, credential.token);
+    let secret =
+        |credential: &RegistryCredential| format!("{}\0{}", credential.password, credential.token);
     credentials
         .iter()
-        .map(|credential| (credential.registry.clone(), credential.username.clone(), secret(credential)))
+        .map(|credential| {
+            (
+                credential.registry.clone(),
+                credential.username.clone(),
+                secret(credential),
+            )
+        })
         .collect()
 }

@@ -59,7 +59,10 @@ impl AttachServer {
         }
         let listener = UnixListener::bind(&short)?;
         listener.set_nonblocking(true)?;
-        Ok(AttachServer { listener, clients: Vec::new() })
+        Ok(AttachServer {
+            listener,
+            clients: Vec::new(),
+        })
     }
 
     pub(super) fn listener(&self) -> BorrowedFd<'_> {
@@ -68,14 +71,19 @@ impl AttachServer {
 
     /// Each client's socket, and whether bytes wait for it.
     pub(super) fn clients(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
-        self.clients.iter().map(|client| (client.stream.as_fd(), !client.waiting.is_empty()))
+        self.clients
+            .iter()
+            .map(|client| (client.stream.as_fd(), !client.waiting.is_empty()))
     }
 
     /// Takes clients that have connected. One that cannot be taken has gone again.
     pub(super) fn accept(&mut self) {
         while let Ok((stream, _)) = self.listener.accept() {
             if self.clients.len() < MAX_CLIENTS && stream.set_nonblocking(true).is_ok() {
-                self.clients.push(Client { stream, waiting: VecDeque::new() });
+                self.clients.push(Client {
+                    stream,
+                    waiting: VecDeque::new(),
+                });
             }
         }
     }
@@ -99,18 +107,20 @@ impl AttachServer {
 
     /// Sends what waits, as far as it goes, and drops clients that have gone or lag too far behind.
     pub(super) fn flush(&mut self) {
-        self.clients.retain_mut(|client| client.flush() && client.waiting.len() <= MAX_WAITING_BYTES);
+        self.clients
+            .retain_mut(|client| client.flush() && client.waiting.len() <= MAX_WAITING_BYTES);
     }
 
     /// Drops clients that have closed their side: they send nothing else.
     pub(super) fn drop_closed(&mut self) {
         use std::io::Read;
         let mut byte = [0];
-        self.clients.retain_mut(|client| match client.stream.read(&mut byte) {
-            Ok(0) => false,
-            Ok(_) => true,
-            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-        });
+        self.clients
+            .retain_mut(|client| match client.stream.read(&mut byte) {
+                Ok(0) => false,
+                Ok(_) => true,
+                Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+            });
     }
 }
 
@@ -187,10 +197,15 @@ mod tests {
         server.accept();
         server.send(LogStream::Stderr, b"hello");
         server.send(LogStream::Stdout, &[7; 70_000]);
-        assert_eq!(output.next().await.unwrap().unwrap(), (LogStream::Stderr, Bytes::from_static(b"hello")));
+        assert_eq!(
+            output.next().await.unwrap().unwrap(),
+            (LogStream::Stderr, Bytes::from_static(b"hello"))
+        );
         let (stream, bytes) = loop {
             server.flush();
-            if let Ok(Some(item)) = tokio::time::timeout(std::time::Duration::from_millis(5), output.next()).await {
+            if let Ok(Some(item)) =
+                tokio::time::timeout(std::time::Duration::from_millis(5), output.next()).await
+            {
                 break item.unwrap();
             }
         };

@@ -36,13 +36,17 @@ impl Watch {
             | AddWatchFlags::IN_DELETE_SELF;
         inotify.add_watch(directory, changes)?;
         let events = pipe::Receiver::from_owned_fd_unchecked(OwnedFd::from(inotify))?;
-        Ok(Watch { events, buffer: vec![0; EVENTS_BYTES] })
+        Ok(Watch {
+            events,
+            buffer: vec![0; EVENTS_BYTES],
+        })
     }
 
     /// Waits until something has changed since the last call.
     pub(super) async fn changed(&mut self) -> io::Result<()> {
         let count = self.events.read(&mut self.buffer).await?;
-        if masks(&self.buffer[..count]).any(|mask| mask & AddWatchFlags::IN_CLOSE_WRITE.bits() != 0) {
+        if masks(&self.buffer[..count]).any(|mask| mask & AddWatchFlags::IN_CLOSE_WRITE.bits() != 0)
+        {
             tokio::time::sleep(AFTER_CLOSE).await;
         }
         Ok(())
@@ -53,9 +57,13 @@ impl Watch {
 fn masks(mut events: &[u8]) -> impl Iterator<Item = u32> {
     std::iter::from_fn(move || {
         let header = events.get(..EVENT_HEADER_BYTES)?;
-        let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let word = |at: usize| {
+            u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
         let (mask, name_bytes) = (word(4), word(12) as usize);
-        events = events.get(EVENT_HEADER_BYTES + name_bytes..).unwrap_or_default();
+        events = events
+            .get(EVENT_HEADER_BYTES + name_bytes..)
+            .unwrap_or_default();
         Some(mask)
     })
 }

@@ -35,7 +35,9 @@ pub fn run_logger_if_asked() -> Option<ExitCode> {
         return None;
     }
     let spec = arguments.next().unwrap_or_default();
-    let result = serde_json::from_str::<LoggerSpec>(&spec).map_err(io::Error::from).and_then(|spec| run(&spec));
+    let result = serde_json::from_str::<LoggerSpec>(&spec)
+        .map_err(io::Error::from)
+        .and_then(|spec| run(&spec));
     match result {
         Ok(()) => Some(ExitCode::SUCCESS),
         Err(error) => {
@@ -55,7 +57,11 @@ struct Source {
 
 impl Source {
     fn new(stream: LogStream, file: File) -> Self {
-        Source { stream, file, lines: LineFormatter::new(stream) }
+        Source {
+            stream,
+            file,
+            lines: LineFormatter::new(stream),
+        }
     }
 }
 
@@ -104,14 +110,27 @@ fn open_sources(spec: &LoggerSpec) -> io::Result<Vec<Source>> {
         Ok(_) | Err(Errno::EPERM) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let open = |path: &Path| OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
-    Ok(vec![Source::new(LogStream::Stdout, open(stdout)?), Source::new(LogStream::Stderr, open(stderr)?)])
+    let open = |path: &Path| {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(path)
+    };
+    Ok(vec![
+        Source::new(LogStream::Stdout, open(stdout)?),
+        Source::new(LogStream::Stderr, open(stderr)?),
+    ])
 }
 
 fn watch_removal(spec: &LoggerSpec) -> io::Result<Option<Inotify>> {
-    let Some(directory) = spec.fifos.as_ref().and_then(|(stdout, _)| stdout.parent()) else { return Ok(None) };
+    let Some(directory) = spec.fifos.as_ref().and_then(|(stdout, _)| stdout.parent()) else {
+        return Ok(None);
+    };
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    inotify.add_watch(directory, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_DELETE_SELF)?;
+    inotify.add_watch(
+        directory,
+        AddWatchFlags::IN_DELETE | AddWatchFlags::IN_DELETE_SELF,
+    )?;
     Ok(Some(inotify))
 }
 
@@ -147,12 +166,19 @@ impl Logger {
 
     fn wait(&self) -> io::Result<Ready> {
         let readable = PollFlags::POLLIN;
-        let mut fds: Vec<PollFd<'_>> =
-            self.sources.iter().map(|source| PollFd::new(source.file.as_fd(), readable)).collect();
+        let mut fds: Vec<PollFd<'_>> = self
+            .sources
+            .iter()
+            .map(|source| PollFd::new(source.file.as_fd(), readable))
+            .collect();
         fds.push(PollFd::new(self.attach.listener(), readable));
         let first_client = fds.len();
         for (client, waiting) in self.attach.clients() {
-            let flags = if waiting { readable | PollFlags::POLLOUT } else { readable };
+            let flags = if waiting {
+                readable | PollFlags::POLLOUT
+            } else {
+                readable
+            };
             fds.push(PollFd::new(client, flags));
         }
         let last_client = fds.len();
@@ -171,7 +197,9 @@ impl Logger {
         Ok(Ready {
             sources: happened[..sources].to_vec(),
             listener: happened[sources],
-            clients: happened[first_client..last_client].iter().any(|happened| *happened),
+            clients: happened[first_client..last_client]
+                .iter()
+                .any(|happened| *happened),
             removed: happened[last_client..].iter().any(|happened| *happened),
         })
     }
@@ -182,7 +210,14 @@ impl Logger {
         let source = &mut self.sources[index];
         let count = match source.file.read(&mut buffer) {
             Ok(count) => count,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return Ok(true),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                return Ok(true);
+            }
             Err(error) => return Err(error),
         };
         let now = SystemClock.now();

@@ -61,7 +61,10 @@ pub enum LogError {
 /// [`super::container_log_path`] of any attempt: for `previous`, the one before.
 ///
 /// Fails at once if there is no log; ends without an error if the log is deleted while it is followed.
-pub fn read_log(path: &Path, query: LogQuery) -> Pin<Box<dyn Stream<Item = Result<Bytes, LogError>> + Send>> {
+pub fn read_log(
+    path: &Path,
+    query: LogQuery,
+) -> Pin<Box<dyn Stream<Item = Result<Bytes, LogError>> + Send>> {
     let path = path.to_path_buf();
     let follow = query.follow;
     Box::pin(async_stream::try_stream! {
@@ -94,7 +97,9 @@ pub fn read_log(path: &Path, query: LogQuery) -> Pin<Box<dyn Stream<Item = Resul
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.expect("reading a log does not panic")
+    tokio::task::spawn_blocking(work)
+        .await
+        .expect("reading a log does not panic")
 }
 
 enum Step {
@@ -119,8 +124,14 @@ struct LogReader {
 impl LogReader {
     fn open(path: PathBuf, query: LogQuery) -> io::Result<Self> {
         let (file, start) = first_file(&path, &query)?;
-        let mut reader =
-            LogReader { left_bytes: query.limit_bytes, path, query, file, carried: Vec::new(), inside_line: false };
+        let mut reader = LogReader {
+            left_bytes: query.limit_bytes,
+            path,
+            query,
+            file,
+            carried: Vec::new(),
+            inside_line: false,
+        };
         reader.file.seek(SeekFrom::Start(start))?;
         Ok(reader)
     }
@@ -160,7 +171,10 @@ impl LogReader {
         }
         let mut text = std::mem::take(&mut self.carried);
         text.extend_from_slice(&buffer[..count]);
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let whole = text
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
         let mut out = Vec::with_capacity(whole);
         for line in text[..whole].split_inclusive(|byte| *byte == b'\n') {
             self.line(&line[..line.len() - 1], &mut out);
@@ -177,12 +191,21 @@ impl LogReader {
     }
 
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
-        let Some(line) = LogLine::parse(line) else { return };
-        if self.query.stream.is_some_and(|stream| stream != line.stream) {
+        let Some(line) = LogLine::parse(line) else {
+            return;
+        };
+        if self
+            .query
+            .stream
+            .is_some_and(|stream| stream != line.stream)
+        {
             return;
         }
         if let Some(since) = self.query.since
-            && line.time.parse::<Timestamp>().is_ok_and(|time| time < since)
+            && line
+                .time
+                .parse::<Timestamp>()
+                .is_ok_and(|time| time < since)
         {
             return;
         }

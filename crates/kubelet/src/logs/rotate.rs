@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::path::{rotated_files, rotated_path};
@@ -16,6 +16,7 @@ pub(super) struct RotatingFile {
     file: Flock<File>,
     size: u64,
     max_size_bytes: u64,
+    last_rotation: Option<Timestamp>,
     /// Files kept besides the current one.
     max_rotated: usize,
 }
@@ -26,22 +27,41 @@ impl RotatingFile {
         let file = open_locked(path)?;
         let size = file.metadata()?.len();
         let max_rotated = usize::try_from(max_files.max(2)).map_or(1, |files| files - 1);
-        Ok(RotatingFile { path: path.to_path_buf(), file, size, max_size_bytes, max_rotated })
+        Ok(RotatingFile {
+            path: path.to_path_buf(),
+            file,
+            size,
+            max_size_bytes,
+            last_rotation: None,
+            max_rotated,
+        })
     }
 
-    /// Appends whole lines, rotating first if they would make the file too large.
-    pub(super) fn write(&mut self, lines: &[u8], now: Timestamp) -> io::Result<()> {
-        if self.size > 0 && self.size + lines.len() as u64 > self.max_size_bytes {
-            self.rotate(now)?;
+    /// Appends whole lines, going to a new file before one that would make the current one too large.
+    pub(super) fn write(&mut self, mut lines: &[u8], now: Timestamp) -> io::Result<()> {
+        while !lines.is_empty() {
+            let room = usize::try_from(self.max_size_bytes.saturating_sub(self.size))
+                .unwrap_or(usize::MAX);
+            let fits = whole_lines(lines, room);
+            if fits == 0 && self.size > 0 {
+                self.rotate(now)?;
+                continue;
+            }
+            // A line that is too large for any file has one to itself.
+            let count = if fits == 0 { first_line(lines) } else { fits };
+            self.file.write_all(&lines[..count])?;
+            self.size += count as u64;
+            lines = &lines[count..];
         }
-        self.file.write_all(lines)?;
-        self.size += lines.len() as u64;
         Ok(())
     }
 
     /// Lets go of the lock before the file, so that a reader woken by the closing finds it free.
     pub(super) fn close(self) -> io::Result<()> {
-        let file = self.file.unlock().map_err(|(_, errno)| io::Error::from(errno))?;
+        let file = self
+            .file
+            .unlock()
+            .map_err(|(_, errno)| io::Error::from(errno))?;
         drop(file);
         Ok(())
     }
@@ -49,7 +69,16 @@ impl RotatingFile {
     /// The new file is locked before the old one is let go: a reader at the old one's end then sees
     /// either a writer or a successor.
     fn rotate(&mut self, now: Timestamp) -> io::Result<()> {
-        fs::rename(&self.path, rotated_path(&self.path, now))?;
+        // Names must differ and sort, even when several are made at one time.
+        let nanosecond = SignedDuration::from_nanos(1);
+        let mut stamp = self
+            .last_rotation
+            .map_or(now, |last| now.max(last + nanosecond));
+        while rotated_path(&self.path, stamp).exists() {
+            stamp += nanosecond;
+        }
+        fs::rename(&self.path, rotated_path(&self.path, stamp))?;
+        self.last_rotation = Some(stamp);
         let new = open_locked(&self.path)?;
         let old = std::mem::replace(&mut self.file, new);
         self.size = 0;
@@ -62,8 +91,30 @@ impl RotatingFile {
     }
 }
 
+/// Length of the whole lines at the front that fit into `room` bytes.
+fn whole_lines(lines: &[u8], room: usize) -> usize {
+    if lines.len() <= room {
+        return lines.len();
+    }
+    lines[..room]
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1)
+}
+
+fn first_line(lines: &[u8]) -> usize {
+    lines
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .map_or(lines.len(), |at| at + 1)
+}
+
 fn open_locked(path: &Path) -> io::Result<Flock<File>> {
-    let file = OpenOptions::new().create(true).append(true).mode(0o640).open(path)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o640)
+        .open(path)?;
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
@@ -97,10 +148,14 @@ mod tests {
         let path = directory.path().join("0.log");
         let mut log = RotatingFile::open(&path, 10, 3).unwrap();
         for second in 0..5 {
-            log.write(format!("line {second}\n").as_bytes(), at(second)).unwrap();
+            log.write(format!("line {second}\n").as_bytes(), at(second))
+                .unwrap();
         }
-        let rotated: Vec<String> =
-            rotated_files(&path).unwrap().iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+        let rotated: Vec<String> = rotated_files(&path)
+            .unwrap()
+            .iter()
+            .map(|file| fs::read_to_string(file).unwrap())
+            .collect();
         assert_eq!(rotated, ["line 2\n", "line 3\n"]);
         assert_eq!(fs::read_to_string(&path).unwrap(), "line 4\n");
         let reader = File::open(&path).unwrap();
@@ -113,5 +168,20 @@ mod tests {
         again.close().unwrap();
         super::super::remove_logs(&path).unwrap();
         assert!(!directory.path().exists());
+    }
+
+    #[test]
+    fn a_large_write_is_spread_over_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("0.log");
+        let mut log = RotatingFile::open(&path, 4, 10).unwrap();
+        log.write(b"a\nb\nc\ntoo long\nd\n", at(0)).unwrap();
+        let mut files = rotated_files(&path).unwrap();
+        files.push(path);
+        let texts: Vec<String> = files
+            .iter()
+            .map(|file| fs::read_to_string(file).unwrap())
+            .collect();
+        assert_eq!(texts, ["a\nb\n", "c\n", "too long\n", "d\n"]);
     }
 }

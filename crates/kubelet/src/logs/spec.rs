@@ -33,13 +33,20 @@ impl LoggerSpec {
 /// certain order: so there is one.
 pub(crate) fn logger_uri(logger: &Path, spec: &LoggerSpec) -> String {
     let path = percent_encode(&logger.to_string_lossy(), b"/");
-    format!("binary://{path}?{LOGGER_ARGUMENT}={}", percent_encode(&spec.to_argument(), b""))
+    format!(
+        "binary://{path}?{LOGGER_ARGUMENT}={}",
+        percent_encode(&spec.to_argument(), b"")
+    )
 }
 
 /// Starts the writer as a process of its own that outlives us (it makes itself a session).
 pub(crate) fn spawn_logger(logger: &Path, spec: &LoggerSpec) -> io::Result<()> {
     let mut command = Command::new(logger);
-    command.args([LOGGER_ARGUMENT, &spec.to_argument()]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args([LOGGER_ARGUMENT, &spec.to_argument()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let child = tokio::process::Command::from(command).spawn()?;
     // Nobody waits for it here: tokio reaps dropped children.
     drop(child);
@@ -73,7 +80,10 @@ mod tests {
             fifos: None,
         };
         let uri = logger_uri(Path::new("/opt/my skiff/kubelet"), &spec);
-        assert!(uri.starts_with("binary:///opt/my%20skiff/kubelet?container-log=%7B%22log_path%22"), "{uri}");
+        assert!(
+            uri.starts_with("binary:///opt/my%20skiff/kubelet?container-log=%7B%22log_path%22"),
+            "{uri}"
+        );
         assert!(!uri.contains('&') && !uri.contains(' '));
     }
 }

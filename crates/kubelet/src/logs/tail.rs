@@ -11,11 +11,20 @@ const BLOCK_BYTES: u64 = 64 << 10;
 
 /// The offset in `file` where its last `wanted` whole lines (of `stream`, if given) begin, and how many
 /// there are. Parts of a long line count as one. A torn line at the end counts as a line.
-pub(super) fn find_tail(file: &File, stream: Option<LogStream>, wanted: u64) -> io::Result<(u64, u64)> {
+pub(super) fn find_tail(
+    file: &File,
+    stream: Option<LogStream>,
+    wanted: u64,
+) -> io::Result<(u64, u64)> {
     let mut block_start = file.metadata()?.len();
     // What is known of the line that begins before the block.
     let mut carried: Vec<u8> = Vec::new();
-    let mut search = Search { wanted, found: 0, start: block_start, stream };
+    let mut search = Search {
+        wanted,
+        found: 0,
+        start: block_start,
+        stream,
+    };
     while block_start > 0 {
         let size = block_start.min(BLOCK_BYTES);
         block_start -= size;
@@ -24,7 +33,10 @@ pub(super) fn find_tail(file: &File, stream: Option<LogStream>, wanted: u64) -> 
         block.append(&mut carried);
         // Lines that begin in this block, last first: each begins after a newline.
         let mut end = block.len();
-        while let Some(newline) = block[..end.saturating_sub(1)].iter().rposition(|byte| *byte == b'\n') {
+        while let Some(newline) = block[..end.saturating_sub(1)]
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+        {
             let begin = newline + 1;
             if search.line(&block[begin..end], block_start + begin as u64) {
                 return Ok((search.start, search.found));
@@ -52,8 +64,9 @@ impl Search {
     /// Takes the next line towards the front. True if there are enough: a further line has begun.
     fn line(&mut self, line: &[u8], offset: u64) -> bool {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
-        let counts = LogLine::parse(text)
-            .is_some_and(|line| self.stream.is_none_or(|stream| stream == line.stream) && !line.partial);
+        let counts = LogLine::parse(text).is_some_and(|line| {
+            self.stream.is_none_or(|stream| stream == line.stream) && !line.partial
+        });
         if counts {
             if self.found == self.wanted {
                 return true;
@@ -82,8 +95,14 @@ mod tests {
     #[test]
     fn table() {
         let text = b"t stdout F a\nt stderr F b\nt stdout P c\nt stdout F d\n";
-        assert_eq!(tail(text, None, 1), ("t stdout P c\nt stdout F d\n".into(), 1));
-        assert_eq!(tail(text, None, 2), ("t stderr F b\nt stdout P c\nt stdout F d\n".into(), 2));
+        assert_eq!(
+            tail(text, None, 1),
+            ("t stdout P c\nt stdout F d\n".into(), 1)
+        );
+        assert_eq!(
+            tail(text, None, 2),
+            ("t stderr F b\nt stdout P c\nt stdout F d\n".into(), 2)
+        );
         assert_eq!(tail(text, None, 9).1, 3);
         assert_eq!(tail(text, None, 0), (String::new(), 0));
         assert_eq!(tail(text, Some(LogStream::Stderr), 1).1, 1);

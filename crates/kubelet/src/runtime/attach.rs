@@ -24,13 +24,16 @@ pub struct AttachRequest {
     pub stderr: bool,
 }
 
+/// What a container writes, in pieces, and to which stream.
+pub type AttachOutput = Pin<Box<dyn Stream<Item = Result<(LogStream, Bytes)>> + Send>>;
+
 /// An attached client.
 pub struct AttachSession {
     /// Write its standard input here. Dropping it closes the container's standard input only if
     /// `stdin_once` was set. `None` if not asked for or the container has none.
     pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
     /// Output from now on, until the container ends.
-    pub output: Pin<Box<dyn Stream<Item = Result<(LogStream, Bytes)>> + Send>>,
+    pub output: AttachOutput,
 }
 
 impl Runtime {
@@ -43,14 +46,17 @@ impl Runtime {
         let directory = self.inner.pod_paths(&status.pod.uid).streams(&id.0);
         let stdin = if request.stdin && status.stdin {
             let fifo = stdin_fifo(&directory);
-            let writer = StdinWriter::open(&self.inner.containerd, &id.0, "", &fifo, status.stdin_once)
-                .map_err(RuntimeError::io("open standard input", &fifo))?;
+            let writer =
+                StdinWriter::open(&self.inner.containerd, &id.0, "", &fifo, status.stdin_once)
+                    .map_err(RuntimeError::io("open standard input", &fifo))?;
             Some(Box::new(writer) as Box<dyn AsyncWrite + Send + Unpin>)
         } else {
             None
         };
         let socket = attach_socket(&directory);
-        let output = attach_output(&socket).await.map_err(RuntimeError::io("attach to", &socket))?;
+        let output = attach_output(&socket)
+            .await
+            .map_err(RuntimeError::io("attach to", &socket))?;
         let output = output.filter_map(move |item| {
             let wanted = match &item {
                 Ok((LogStream::Stdout, _)) => request.stdout,
@@ -60,7 +66,10 @@ impl Runtime {
             let failed = RuntimeError::io("read output from", socket.clone());
             futures::future::ready(wanted.then(|| item.map_err(failed)))
         });
-        Ok(AttachSession { stdin, output: Box::pin(output) })
+        Ok(AttachSession {
+            stdin,
+            output: Box::pin(output),
+        })
     }
 
     /// Sets the size of a container's terminal.

@@ -13,7 +13,10 @@ use tonic::Code;
 use super::record::{EXTENSION, Identity, Record};
 use super::signal::signal_number;
 use super::spec::{self, SpecInput};
-use super::{ContainerConfig, ContainerId, ContainerState, Inner, PodRef, PodSandbox, Result, Runtime, RuntimeError};
+use super::{
+    ContainerConfig, ContainerId, ContainerState, Inner, PodRef, PodSandbox, Result, Runtime,
+    RuntimeError,
+};
 use crate::image::{Contents, ImageError};
 
 /// Type names that containerd knows the OCI documents by.
@@ -37,7 +40,13 @@ impl Runtime {
 
     /// Makes the root file system of a container to be, so that this can go on while volumes and
     /// network are set up. Optional: [`Runtime::create`] does it if it was not done.
-    pub async fn prepare_rootfs(&self, pod: &PodRef, name: &str, attempt: u32, image: &str) -> Result<()> {
+    pub async fn prepare_rootfs(
+        &self,
+        pod: &PodRef,
+        name: &str,
+        attempt: u32,
+        image: &str,
+    ) -> Result<()> {
         let id = self.container_id(pod, name, attempt);
         let contents = self.inner.image_contents(image).await?;
         self.inner.ensure_snapshot(&id.0, &contents).await?;
@@ -50,7 +59,10 @@ impl Runtime {
         let id = self.container_id(&pod.config.pod, &config.name, config.attempt);
         let contents = self.inner.image_contents(&config.image).await?;
         let mounts = self.inner.ensure_snapshot(&id.0, &contents).await?;
-        let container = self.inner.describe(&id, pod, config, &contents, &mounts).await?;
+        let container = self
+            .inner
+            .describe(&id, pod, config, &contents, &mounts)
+            .await?;
         self.inner.remember(&id, &pod.config.pod.uid);
         match self.inner.create_record(container.clone()).await {
             Ok(()) => return Ok(id),
@@ -72,9 +84,13 @@ impl Inner {
     pub(super) async fn image_contents(&self, image: &str) -> Result<Arc<Contents>> {
         match self.images.find(image).await {
             Ok(Some(stored)) => Ok(stored.contents),
-            Ok(None) => Err(RuntimeError::ImageMissing { image: image.to_string() }),
+            Ok(None) => Err(RuntimeError::ImageMissing {
+                image: image.to_string(),
+            }),
             Err(ImageError::Unavailable { message }) => Err(RuntimeError::Unavailable { message }),
-            Err(error) => Err(RuntimeError::InvalidConfig { message: error.to_string() }),
+            Err(error) => Err(RuntimeError::InvalidConfig {
+                message: error.to_string(),
+            }),
         }
     }
 
@@ -104,7 +120,10 @@ impl Inner {
         if !config.security.privileged {
             spec.linux.seccomp = spec::load_profile(profile, &spec.process.capabilities.bounding)?;
         }
-        let stop_signal = [config.stop_signal.as_deref(), Some(image.stop_signal.as_str())];
+        let stop_signal = [
+            config.stop_signal.as_deref(),
+            Some(image.stop_signal.as_str()),
+        ];
         let record = Record {
             spec_hash: config.spec_hash.clone(),
             image: config.image.clone(),
@@ -117,10 +136,25 @@ impl Inner {
             tty: config.tty,
             stdin: config.stdin,
             stdin_once: config.stdin_once,
-            stop_signal: stop_signal.into_iter().flatten().find_map(signal_number).unwrap_or(SIGTERM),
+            stop_signal: stop_signal
+                .into_iter()
+                .flatten()
+                .find_map(signal_number)
+                .unwrap_or(SIGTERM),
         };
-        let identity = Identity { pod: pod.config.pod.clone(), name: config.name.clone(), attempt: config.attempt };
-        self.container_record(&id.0, &spec, identity.to_labels(), Some(&record), &pod.config.runtime_handler, &config.image)
+        let identity = Identity {
+            pod: pod.config.pod.clone(),
+            name: config.name.clone(),
+            attempt: config.attempt,
+        };
+        self.container_record(
+            &id.0,
+            &spec,
+            identity.to_labels(),
+            Some(&record),
+            &pod.config.runtime_handler,
+            &config.image,
+        )
     }
 
     /// A container for containerd. Without a record it has no snapshot (its root is in its spec).
@@ -133,25 +167,54 @@ impl Inner {
         runtime_handler: &str,
         image: &str,
     ) -> Result<Container> {
-        let json = |error: serde_json::Error| RuntimeError::InvalidConfig { message: error.to_string() };
+        let json = |error: serde_json::Error| RuntimeError::InvalidConfig {
+            message: error.to_string(),
+        };
         let mut extensions = HashMap::new();
         if let Some(record) = record {
             let value = serde_json::to_vec(record).map_err(json)?;
-            extensions.insert(EXTENSION.to_string(), Any { type_url: EXTENSION.to_string(), value });
+            extensions.insert(
+                EXTENSION.to_string(),
+                Any {
+                    type_url: EXTENSION.to_string(),
+                    value,
+                },
+            );
         }
-        let handler = if runtime_handler.is_empty() { DEFAULT_RUNTIME } else { runtime_handler };
-        let options = RuncOptions { binary_name: handler.to_string() }.encode_to_vec();
+        let handler = if runtime_handler.is_empty() {
+            DEFAULT_RUNTIME
+        } else {
+            runtime_handler
+        };
+        let options = RuncOptions {
+            binary_name: handler.to_string(),
+        }
+        .encode_to_vec();
         Ok(Container {
             id: id.to_string(),
             labels,
             image: image.to_string(),
             runtime: Some(OciRuntime {
                 name: SHIM.to_string(),
-                options: Some(Any { type_url: "containerd.runc.v1.Options".to_string(), value: options }),
+                options: Some(Any {
+                    type_url: "containerd.runc.v1.Options".to_string(),
+                    value: options,
+                }),
             }),
-            spec: Some(Any { type_url: SPEC_TYPE.to_string(), value: serde_json::to_vec(spec).map_err(json)? }),
-            snapshotter: if record.is_some() { self.config.snapshotter.clone() } else { String::new() },
-            snapshot_key: if record.is_some() { id.to_string() } else { String::new() },
+            spec: Some(Any {
+                type_url: SPEC_TYPE.to_string(),
+                value: serde_json::to_vec(spec).map_err(json)?,
+            }),
+            snapshotter: if record.is_some() {
+                self.config.snapshotter.clone()
+            } else {
+                String::new()
+            },
+            snapshot_key: if record.is_some() {
+                id.to_string()
+            } else {
+                String::new()
+            },
             extensions,
             ..Container::default()
         })
@@ -160,22 +223,40 @@ impl Inner {
     /// What the pod's status calls `imageID`: a name with the digest if the store has one, else the id.
     async fn image_ref(&self, image: &str, contents: &Contents) -> Result<String> {
         let found = self.images.image_ref(image, contents).await;
-        found.map_err(|error| RuntimeError::InvalidConfig { message: error.to_string() })
+        found.map_err(|error| RuntimeError::InvalidConfig {
+            message: error.to_string(),
+        })
     }
 
     pub(super) async fn create_record(&self, container: Container) -> Result<()> {
         let id = container.id.clone();
-        let response = self.containerd.containers().create(CreateContainerRequest { container: Some(container) }).await;
-        response.map_err(|status| RuntimeError::from_status(format!("create container {id}"), &status))?;
+        let response = self
+            .containerd
+            .containers()
+            .create(CreateContainerRequest {
+                container: Some(container),
+            })
+            .await;
+        response.map_err(|status| {
+            RuntimeError::from_status(format!("create container {id}"), &status)
+        })?;
         Ok(())
     }
 
     /// Deletes containerd's record of a container. Gone: fine.
     pub(super) async fn delete_record(&self, id: &str) -> Result<()> {
-        match self.containerd.containers().delete(DeleteContainerRequest { id: id.to_string() }).await {
+        match self
+            .containerd
+            .containers()
+            .delete(DeleteContainerRequest { id: id.to_string() })
+            .await
+        {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::NotFound => Ok(()),
-            Err(status) => Err(RuntimeError::from_status(format!("delete container {id}"), &status)),
+            Err(status) => Err(RuntimeError::from_status(
+                format!("delete container {id}"),
+                &status,
+            )),
         }
     }
 }

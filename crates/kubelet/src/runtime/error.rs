@@ -108,6 +108,12 @@ pub enum RuntimeError {
     Cgroup(#[from] crate::cgroup::CgroupError),
 }
 
+/// True if containerd did not answer, or the connection broke while it did. Only errors made on our side
+/// of the connection have a source.
+pub(crate) fn is_unreachable(status: &tonic::Status) -> bool {
+    status.code() == tonic::Code::Unavailable || std::error::Error::source(status).is_some()
+}
+
 /// Shorthand.
 pub type Result<T> = std::result::Result<T, RuntimeError>;
 
@@ -144,7 +150,7 @@ impl RuntimeError {
 
     /// Maps a containerd status: unreachable apart from refused.
     pub(crate) fn from_status(operation: impl Into<String>, status: &tonic::Status) -> Self {
-        if status.code() == tonic::Code::Unavailable {
+        if is_unreachable(status) {
             return RuntimeError::Unavailable {
                 message: status.message().to_string(),
             };

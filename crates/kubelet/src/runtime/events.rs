@@ -13,7 +13,10 @@ use prost::{Message, Name};
 use prost_types::Any;
 use tokio::sync::{broadcast, mpsc};
 
-use super::{ContainerEventKind, ContainerId, Containerd, EVENT_QUEUE, Inner, Result, Runtime, RuntimeError, RuntimeEvent};
+use super::{
+    ContainerEventKind, ContainerId, Containerd, EVENT_QUEUE, Inner, Result, Runtime, RuntimeError,
+    RuntimeEvent,
+};
 use super::{record, task};
 
 /// An event of our own that shows that a subscription works: containerd answers a subscriber only with
@@ -55,9 +58,15 @@ impl Runtime {
     }
 
     pub(super) fn start_event_pump(&self) {
-        let pump = tokio::spawn(pump(Arc::downgrade(&self.inner), self.inner.containerd.clone()));
+        let pump = tokio::spawn(pump(
+            Arc::downgrade(&self.inner),
+            self.inner.containerd.clone(),
+        ));
         let first = self.inner.pump.set(pump.abort_handle());
-        assert!(first.is_ok(), "the event pump is started once, when the runtime is made");
+        assert!(
+            first.is_ok(),
+            "the event pump is started once, when the runtime is made"
+        );
     }
 }
 
@@ -67,7 +76,9 @@ async fn pump(inner: Weak<Inner>, containerd: Containerd) {
     loop {
         match forward(&inner, &containerd, &mut pause).await {
             Ok(()) => return,
-            Err(error) => tracing::info!(%error, ?pause, "lost containerd's events; subscribing again"),
+            Err(error) => {
+                tracing::info!(%error, ?pause, "lost containerd's events; subscribing again")
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RECONNECT_MAX);
@@ -77,8 +88,16 @@ async fn pump(inner: Weak<Inner>, containerd: Containerd) {
 /// Forwards events until the stream breaks (an error) or the runtime is gone.
 async fn forward(inner: &Weak<Inner>, containerd: &Containerd, pause: &mut Duration) -> Result<()> {
     let filter = |topic: &str| format!("namespace=={:?},topic=={topic:?}", containerd.namespace());
-    let topics = ["/tasks/start", "/tasks/exit", "/tasks/oom", "/tasks/delete", PROBE_TOPIC];
-    let request = SubscribeRequest { filters: topics.into_iter().map(filter).collect() };
+    let topics = [
+        "/tasks/start",
+        "/tasks/exit",
+        "/tasks/oom",
+        "/tasks/delete",
+        PROBE_TOPIC,
+    ];
+    let request = SubscribeRequest {
+        filters: topics.into_iter().map(filter).collect(),
+    };
     let lost = |status: tonic::Status| RuntimeError::from_status("subscribe to events", &status);
     let mut events = containerd.events();
     let subscribing = events.subscribe(request);
@@ -90,22 +109,36 @@ async fn forward(inner: &Weak<Inner>, containerd: &Containerd, pause: &mut Durat
         }
     };
     *pause = RECONNECT_MIN;
-    let Some(runtime) = inner.upgrade() else { return Ok(()) };
+    let Some(runtime) = inner.upgrade() else {
+        return Ok(());
+    };
     runtime.publish(RuntimeEvent::Resync);
     runtime.reap_all().await?;
     drop(runtime);
     while let Some(envelope) = stream.message().await.map_err(lost)? {
-        let Some(runtime) = inner.upgrade() else { return Ok(()) };
+        let Some(runtime) = inner.upgrade() else {
+            return Ok(());
+        };
         runtime.handle(&envelope).await;
     }
-    Err(RuntimeError::Unavailable { message: "the event stream ended".to_string() })
+    Err(RuntimeError::Unavailable {
+        message: "the event stream ended".to_string(),
+    })
 }
 
 async fn probe(containerd: &Containerd) -> Result<()> {
     // Any known message does; nobody but us listens to the topic.
-    let event = TaskOom { container_id: "skiff".to_string() };
-    let event = Any { type_url: TaskOom::full_name(), value: event.encode_to_vec() };
-    let request = PublishRequest { topic: PROBE_TOPIC.to_string(), event: Some(event) };
+    let event = TaskOom {
+        container_id: "skiff".to_string(),
+    };
+    let event = Any {
+        type_url: TaskOom::full_name(),
+        value: event.encode_to_vec(),
+    };
+    let request = PublishRequest {
+        topic: PROBE_TOPIC.to_string(),
+        event: Some(event),
+    };
     let sent = containerd.events().publish(request).await;
     sent.map_err(|status| RuntimeError::from_status("publish event", &status))?;
     Ok(())
@@ -129,12 +162,18 @@ impl Inner {
     }
 
     async fn handle(self: &Arc<Self>, envelope: &Envelope) {
-        let Some((id, kind)) = decode(envelope) else { return };
+        let Some((id, kind)) = decode(envelope) else {
+            return;
+        };
         if matches!(kind, ContainerEventKind::Exited { .. }) {
             self.reap_in_background(id.clone());
         }
         let pod_uid = self.pod_of_container(&id).await;
-        self.publish(RuntimeEvent::Container { id: ContainerId(id), pod_uid, kind });
+        self.publish(RuntimeEvent::Container {
+            id: ContainerId(id),
+            pod_uid,
+            kind,
+        });
     }
 
     async fn pod_of_container(&self, id: &str) -> String {
@@ -142,7 +181,11 @@ impl Inner {
             return pod_uid.clone();
         }
         match self.record(id).await {
-            Ok(Some(container)) => container.labels.get(record::POD_UID).cloned().unwrap_or_default(),
+            Ok(Some(container)) => container
+                .labels
+                .get(record::POD_UID)
+                .cloned()
+                .unwrap_or_default(),
             Ok(None) => String::new(),
             Err(error) => {
                 tracing::debug!(container = %id, %error, "the pod of an event is not known");
@@ -156,12 +199,19 @@ impl Inner {
 fn decode(envelope: &Envelope) -> Option<(String, ContainerEventKind)> {
     let value = envelope.event.as_ref()?.value.as_slice();
     match envelope.topic.as_str() {
-        "/tasks/start" => TaskStart::decode(value).ok().map(|event| (event.container_id, ContainerEventKind::Started)),
-        "/tasks/oom" => TaskOom::decode(value).ok().map(|event| (event.container_id, ContainerEventKind::Oom)),
-        "/tasks/exit" => TaskExit::decode(value).ok().filter(|event| event.id == event.container_id).map(|event| {
-            let exit_code = task::exit_code(event.exit_status);
-            (event.container_id, ContainerEventKind::Exited { exit_code })
-        }),
+        "/tasks/start" => TaskStart::decode(value)
+            .ok()
+            .map(|event| (event.container_id, ContainerEventKind::Started)),
+        "/tasks/oom" => TaskOom::decode(value)
+            .ok()
+            .map(|event| (event.container_id, ContainerEventKind::Oom)),
+        "/tasks/exit" => TaskExit::decode(value)
+            .ok()
+            .filter(|event| event.id == event.container_id)
+            .map(|event| {
+                let exit_code = task::exit_code(event.exit_status);
+                (event.container_id, ContainerEventKind::Exited { exit_code })
+            }),
         "/tasks/delete" => TaskDelete::decode(value)
             .ok()
             .filter(|event| event.id.is_empty() || event.id == event.container_id)

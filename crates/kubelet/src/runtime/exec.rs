@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use containerd_client::services::v1::{
-    DeleteProcessRequest, ExecProcessRequest, KillRequest, ResizePtyRequest, StartRequest, WaitRequest,
+    DeleteProcessRequest, ExecProcessRequest, KillRequest, ResizePtyRequest, StartRequest,
+    WaitRequest,
 };
 use prost_types::Any;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -18,7 +19,9 @@ use super::spec::{exec_process, oci};
 use super::stdin::StdinWriter;
 use super::stdio::{make_fifo, stdin_fifo};
 use super::task::{exit_code, is_gone};
-use super::{ContainerId, Containerd, Inner, Result, Runtime, RuntimeError, record};
+use super::{
+    ContainerId, Containerd, Inner, Result, Runtime, RuntimeError, is_unreachable, record,
+};
 
 const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 const SIGKILL: i32 = 9;
@@ -87,37 +90,57 @@ impl ExecControl {
     /// Waits for the end and gives the exit code. Read the output at the same time: a command whose
     /// output nobody reads does not end.
     pub async fn wait(&mut self) -> Result<i32> {
-        let request = WaitRequest { container_id: self.container.clone(), exec_id: self.exec.clone() };
+        let request = WaitRequest {
+            container_id: self.container.clone(),
+            exec_id: self.exec.clone(),
+        };
         let status = loop {
             match self.containerd.tasks().wait(request.clone()).await {
                 Ok(response) => break response.into_inner().exit_status,
-                Err(status) if status.code() == tonic::Code::Unavailable => tokio::time::sleep(WAIT_RETRY).await,
+                Err(status) if is_unreachable(&status) => tokio::time::sleep(WAIT_RETRY).await,
                 Err(status) if is_gone(&status) => {
                     self.ended = true;
-                    return Err(RuntimeError::NotRunning { id: self.container.clone() });
+                    return Err(RuntimeError::NotRunning {
+                        id: self.container.clone(),
+                    });
                 }
                 Err(status) => return Err(RuntimeError::from_status("wait for command", &status)),
             }
         };
         self.ended = true;
-        clean_up(&self.containerd, &self.container, &self.exec, &self.directory).await;
+        clean_up(
+            &self.containerd,
+            &self.container,
+            &self.exec,
+            &self.directory,
+        )
+        .await;
         Ok(exit_code(status))
     }
 }
 
 impl Drop for ExecControl {
     fn drop(&mut self) {
-        let Ok(handle) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(handle) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
         if self.ended {
             return;
         }
-        let (containerd, container, exec) = (self.containerd.clone(), self.container.clone(), self.exec.clone());
+        let (containerd, container, exec) = (
+            self.containerd.clone(),
+            self.container.clone(),
+            self.exec.clone(),
+        );
         let directory = self.directory.clone();
         handle.spawn(async move {
             if let Err(error) = kill_process(&containerd, &container, &exec, SIGKILL).await {
                 tracing::warn!(%container, %error, "an abandoned command could not be killed");
             }
-            let wait = WaitRequest { container_id: container.clone(), exec_id: exec.clone() };
+            let wait = WaitRequest {
+                container_id: container.clone(),
+                exec_id: exec.clone(),
+            };
             // Gone or not, what is left is cleaned up.
             containerd.tasks().wait(wait).await.ok();
             clean_up(&containerd, &container, &exec, &directory).await;
@@ -127,7 +150,10 @@ impl Drop for ExecControl {
 
 /// Deletes an ended command from the shim, which ends its output, and its FIFOs.
 async fn clean_up(containerd: &Containerd, container: &str, exec: &str, directory: &Path) {
-    let request = DeleteProcessRequest { container_id: container.to_string(), exec_id: exec.to_string() };
+    let request = DeleteProcessRequest {
+        container_id: container.to_string(),
+        exec_id: exec.to_string(),
+    };
     if let Err(status) = containerd.tasks().delete_process(request).await
         && !is_gone(&status)
     {
@@ -138,10 +164,21 @@ async fn clean_up(containerd: &Containerd, container: &str, exec: &str, director
     }
 }
 
-async fn kill_process(containerd: &Containerd, container: &str, exec: &str, signal: i32) -> Result<()> {
-    let signal = u32::try_from(signal)
-        .map_err(|_| RuntimeError::InvalidConfig { message: format!("no signal has the number {signal}") })?;
-    let request = KillRequest { container_id: container.to_string(), exec_id: exec.to_string(), signal, all: false };
+async fn kill_process(
+    containerd: &Containerd,
+    container: &str,
+    exec: &str,
+    signal: i32,
+) -> Result<()> {
+    let signal = u32::try_from(signal).map_err(|_| RuntimeError::InvalidConfig {
+        message: format!("no signal has the number {signal}"),
+    })?;
+    let request = KillRequest {
+        container_id: container.to_string(),
+        exec_id: exec.to_string(),
+        signal,
+        all: false,
+    };
     match containerd.tasks().kill(request).await {
         Ok(_) => Ok(()),
         Err(status) if is_gone(&status) => Ok(()),
@@ -163,13 +200,23 @@ pub struct ExecOutput {
 impl Runtime {
     /// Starts a command in a running container. Any number may run at once.
     pub async fn exec(&self, id: &ContainerId, request: ExecRequest) -> Result<ExecSession> {
-        let container = self.inner.record(&id.0).await?.ok_or_else(|| RuntimeError::NotFound { id: id.to_string() })?;
-        let pod_uid = container.labels.get(record::POD_UID).cloned().unwrap_or_default();
+        let container = self
+            .inner
+            .record(&id.0)
+            .await?
+            .ok_or_else(|| RuntimeError::NotFound { id: id.to_string() })?;
+        let pod_uid = container
+            .labels
+            .get(record::POD_UID)
+            .cloned()
+            .unwrap_or_default();
         let spec = container.spec.map(|spec| spec.value).unwrap_or_default();
         let process = self.inner.exec_process(id, &spec, &request)?;
         let exec = format!("exec-{:016x}", rand::random::<u64>());
         let directory = self.inner.pod_paths(&pod_uid).streams(&exec);
-        tokio::fs::create_dir_all(&directory).await.map_err(RuntimeError::io("create", &directory))?;
+        tokio::fs::create_dir_all(&directory)
+            .await
+            .map_err(RuntimeError::io("create", &directory))?;
         let control = ExecControl {
             containerd: self.inner.containerd.clone(),
             container: id.0.clone(),
@@ -180,7 +227,13 @@ impl Runtime {
         match self.inner.start_exec(control, &request, process).await {
             Ok(session) => Ok(session),
             Err((control, error)) => {
-                clean_up(&control.containerd, &control.container, &control.exec, &control.directory).await;
+                clean_up(
+                    &control.containerd,
+                    &control.container,
+                    &control.exec,
+                    &control.directory,
+                )
+                .await;
                 Err(error)
             }
         }
@@ -195,18 +248,40 @@ impl Runtime {
         timeout: Option<Duration>,
         output_limit: usize,
     ) -> Result<ExecOutput> {
-        let request = ExecRequest { command: command.to_vec(), stdout: true, stderr: true, ..ExecRequest::default() };
-        let ExecSession { stdout, stderr, mut control, .. } = self.exec(id, request).await?;
-        let run = async {
-            let (stdout, stderr, exit_code) =
-                tokio::join!(read_up_to(stdout, output_limit), read_up_to(stderr, output_limit), control.wait());
-            Ok(ExecOutput { exit_code: exit_code?, stdout: stdout?, stderr: stderr? })
+        let request = ExecRequest {
+            command: command.to_vec(),
+            stdout: true,
+            stderr: true,
+            ..ExecRequest::default()
         };
-        let Some(timeout) = timeout else { return run.await };
+        let ExecSession {
+            stdout,
+            stderr,
+            mut control,
+            ..
+        } = self.exec(id, request).await?;
+        let run = async {
+            let (stdout, stderr, exit_code) = tokio::join!(
+                read_up_to(stdout, output_limit),
+                read_up_to(stderr, output_limit),
+                control.wait()
+            );
+            Ok(ExecOutput {
+                exit_code: exit_code?,
+                stdout: stdout?,
+                stderr: stderr?,
+            })
+        };
+        let Some(timeout) = timeout else {
+            return run.await;
+        };
         match tokio::time::timeout(timeout, run).await {
             Ok(output) => output,
             // Dropping the control kills the command.
-            Err(_) => Err(RuntimeError::ExecTimeout { command: command.join(" "), timeout }),
+            Err(_) => Err(RuntimeError::ExecTimeout {
+                command: command.join(" "),
+                timeout,
+            }),
         }
     }
 }
@@ -215,16 +290,25 @@ type Failed = (ExecControl, RuntimeError);
 
 impl Inner {
     /// The process to add: the container's own, with another command.
-    fn exec_process(&self, id: &ContainerId, spec: &[u8], request: &ExecRequest) -> Result<oci::Process> {
+    fn exec_process(
+        &self,
+        id: &ContainerId,
+        spec: &[u8],
+        request: &ExecRequest,
+    ) -> Result<oci::Process> {
         #[derive(serde::Deserialize)]
         struct HasProcess {
             process: oci::Process,
         }
-        let failed = |message: String| RuntimeError::Exec { id: id.to_string(), message };
+        let failed = |message: String| RuntimeError::Exec {
+            id: id.to_string(),
+            message,
+        };
         if request.command.is_empty() {
             return Err(failed("no command specified".to_string()));
         }
-        let spec: HasProcess = serde_json::from_slice(spec).map_err(|error| failed(error.to_string()))?;
+        let spec: HasProcess =
+            serde_json::from_slice(spec).map_err(|error| failed(error.to_string()))?;
         Ok(exec_process(spec.process, &request.command, request.tty))
     }
 
@@ -239,10 +323,15 @@ impl Inner {
             Err(error) => return Err((control, error)),
         };
         let id = control.container.clone();
-        let failed = |status: Status| match is_gone(&status) {
+        let ended =
+            |status: &Status| is_gone(status) || status.message().contains("cannot exec in a");
+        let failed = |status: Status| match ended(&status) {
             true => RuntimeError::NotRunning { id: id.clone() },
-            false if status.code() == tonic::Code::Unavailable => RuntimeError::from_status("exec", &status),
-            false => RuntimeError::Exec { id: id.clone(), message: status.message().to_string() },
+            false if is_unreachable(&status) => RuntimeError::from_status("exec", &status),
+            false => RuntimeError::Exec {
+                id: id.clone(),
+                message: status.message().to_string(),
+            },
         };
         let create = ExecProcessRequest {
             container_id: control.container.clone(),
@@ -259,14 +348,23 @@ impl Inner {
         if let Err(status) = self.containerd.tasks().exec(create).await {
             return Err((control, failed(status)));
         }
-        let start = StartRequest { container_id: control.container.clone(), exec_id: control.exec.clone() };
+        let start = StartRequest {
+            container_id: control.container.clone(),
+            exec_id: control.exec.clone(),
+        };
         if let Err(status) = self.containerd.tasks().start(start).await {
             return Err((control, failed(status)));
         }
         control.ended = false;
         let stdin = if request.stdin {
             let path = PathBuf::from(&streams.stdin_path);
-            match StdinWriter::open(&self.containerd, &control.container, &control.exec, &path, true) {
+            match StdinWriter::open(
+                &self.containerd,
+                &control.container,
+                &control.exec,
+                &path,
+                true,
+            ) {
                 Ok(writer) => Some(Box::new(writer) as Box<dyn AsyncWrite + Send + Unpin>),
                 // It has ended before it read anything.
                 Err(_) => None,
@@ -275,8 +373,15 @@ impl Inner {
             None
         };
         let stdout = wanted(streams.stdout, request.stdout || request.tty);
-        let stderr = streams.stderr.and_then(|stderr| wanted(stderr, request.stderr));
-        Ok(ExecSession { stdin, stdout, stderr, control })
+        let stderr = streams
+            .stderr
+            .and_then(|stderr| wanted(stderr, request.stderr));
+        Ok(ExecSession {
+            stdin,
+            stdout,
+            stderr,
+            control,
+        })
     }
 }
 
@@ -294,16 +399,28 @@ fn open_output(directory: &Path, request: &ExecRequest) -> Result<OutputStreams>
     let open = |name: &str| {
         let path = directory.join(name);
         let text = make_fifo(&path)?;
-        let receiver = pipe::OpenOptions::new().open_receiver(&path).map_err(RuntimeError::io("open FIFO", &path))?;
+        let receiver = pipe::OpenOptions::new()
+            .open_receiver(&path)
+            .map_err(RuntimeError::io("open FIFO", &path))?;
         Ok::<_, RuntimeError>((text, receiver))
     };
-    let stdin_path = if request.stdin { make_fifo(&stdin_fifo(directory))? } else { String::new() };
+    let stdin_path = if request.stdin {
+        make_fifo(&stdin_fifo(directory))?
+    } else {
+        String::new()
+    };
     let (stdout_path, stdout) = open("stdout")?;
     let (stderr_path, stderr) = match request.tty {
         true => (String::new(), None),
         false => open("stderr").map(|(path, receiver)| (path, Some(receiver)))?,
     };
-    Ok(OutputStreams { stdin_path, stdout_path, stderr_path, stdout, stderr })
+    Ok(OutputStreams {
+        stdin_path,
+        stdout_path,
+        stderr_path,
+        stdout,
+        stderr,
+    })
 }
 
 /// Hands output out, or reads it to its end in the background if nobody wants it.
@@ -317,16 +434,28 @@ fn wanted(receiver: pipe::Receiver, wanted: bool) -> Option<Box<dyn AsyncRead + 
 
 async fn discard(mut receiver: pipe::Receiver) {
     let mut buffer = vec![0; DISCARD_BYTES];
-    while receiver.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+    while receiver
+        .read(&mut buffer)
+        .await
+        .is_ok_and(|count| count > 0)
+    {}
 }
 
 /// Reads to the end, keeping at most `limit` bytes.
-async fn read_up_to(stream: Option<Box<dyn AsyncRead + Send + Unpin>>, limit: usize) -> Result<Vec<u8>> {
-    let Some(mut stream) = stream else { return Ok(Vec::new()) };
+async fn read_up_to(
+    stream: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    limit: usize,
+) -> Result<Vec<u8>> {
+    let Some(mut stream) = stream else {
+        return Ok(Vec::new());
+    };
     let mut kept = Vec::new();
     let mut buffer = vec![0; DISCARD_BYTES];
     loop {
-        let count = stream.read(&mut buffer).await.map_err(RuntimeError::io("read output of", "command"))?;
+        let count = stream
+            .read(&mut buffer)
+            .await
+            .map_err(RuntimeError::io("read output of", "command"))?;
         if count == 0 {
             return Ok(kept);
         }

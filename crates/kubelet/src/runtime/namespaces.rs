@@ -28,7 +28,9 @@ pub(super) struct PodPaths {
 
 impl PodPaths {
     pub(super) fn new(root: &Path, pod_uid: &str) -> Self {
-        PodPaths { base: root.join("pods").join(pod_uid) }
+        PodPaths {
+            base: root.join("pods").join(pod_uid),
+        }
     }
 
     pub(super) fn namespace(&self, kind: &str) -> PathBuf {
@@ -57,11 +59,20 @@ struct Kind {
 fn own_kinds(config: &PodConfig) -> Vec<Kind> {
     let mut kinds = Vec::new();
     if !config.host_network {
-        kinds.push(Kind { name: "net", flag: CloneFlags::CLONE_NEWNET });
-        kinds.push(Kind { name: "uts", flag: CloneFlags::CLONE_NEWUTS });
+        kinds.push(Kind {
+            name: "net",
+            flag: CloneFlags::CLONE_NEWNET,
+        });
+        kinds.push(Kind {
+            name: "uts",
+            flag: CloneFlags::CLONE_NEWUTS,
+        });
     }
     if !config.host_ipc {
-        kinds.push(Kind { name: "ipc", flag: CloneFlags::CLONE_NEWIPC });
+        kinds.push(Kind {
+            name: "ipc",
+            flag: CloneFlags::CLONE_NEWIPC,
+        });
     }
     kinds
 }
@@ -70,7 +81,10 @@ fn own_kinds(config: &PodConfig) -> Vec<Kind> {
 /// in old ones would see half a pod.
 pub(super) fn ensure(paths: &PodPaths, config: &PodConfig) -> Result<bool> {
     let kinds = own_kinds(config);
-    if kinds.iter().all(|kind| is_pinned(&paths.namespace(kind.name))) {
+    if kinds
+        .iter()
+        .all(|kind| is_pinned(&paths.namespace(kind.name)))
+    {
         return Ok(false);
     }
     let failed = |step: &str, source: io::Error| RuntimeError::Namespace {
@@ -95,17 +109,27 @@ pub(super) fn ensure(paths: &PodPaths, config: &PodConfig) -> Result<bool> {
 /// Moves this thread into new namespaces and pins them. The thread must end after it.
 fn make_in_this_thread(paths: &PodPaths, config: &PodConfig, kinds: &[Kind]) -> Result<()> {
     let failed = |step: String| {
-        move |errno: Errno| RuntimeError::Namespace { pod: config.pod.uid.clone(), step, source: errno.into() }
+        move |errno: Errno| RuntimeError::Namespace {
+            pod: config.pod.uid.clone(),
+            step,
+            source: errno.into(),
+        }
     };
-    let flags = kinds.iter().fold(CloneFlags::empty(), |flags, kind| flags | kind.flag);
+    let flags = kinds
+        .iter()
+        .fold(CloneFlags::empty(), |flags, kind| flags | kind.flag);
     unshare(flags).map_err(failed("make them".to_string()))?;
     if !config.host_network && !config.hostname.is_empty() {
-        nix::unistd::sethostname(&config.hostname).map_err(failed(format!("set host name {:?}", config.hostname)))?;
+        nix::unistd::sethostname(&config.hostname)
+            .map_err(failed(format!("set host name {:?}", config.hostname)))?;
     }
     set_sysctls(config)?;
     for kind in kinds {
-        pin(&Path::new("/proc/thread-self/ns").join(kind.name), &paths.namespace(kind.name))
-            .map_err(failed(format!("pin {}", kind.name)))?;
+        pin(
+            &Path::new("/proc/thread-self/ns").join(kind.name),
+            &paths.namespace(kind.name),
+        )
+        .map_err(failed(format!("pin {}", kind.name)))?;
     }
     Ok(())
 }
@@ -113,14 +137,27 @@ fn make_in_this_thread(paths: &PodPaths, config: &PodConfig, kinds: &[Kind]) -> 
 /// `/proc/sys` shows the namespaces of the thread that opens a file.
 fn set_sysctls(config: &PodConfig) -> Result<()> {
     for (name, value) in &config.sysctls {
-        let known = name.split(['.', '/']).all(|part| !part.is_empty() && part != "..");
+        let known = name
+            .split(['.', '/'])
+            .all(|part| !part.is_empty() && part != "..");
         // "a.b/c.d" names a file with a dot, as sysctl(8) has it.
         let file = match name.find(['.', '/']) {
             Some(at) if name.as_bytes()[at] == b'/' => name.clone(),
-            _ => name.chars().map(|letter| match letter { '.' => '/', '/' => '.', other => other }).collect(),
+            _ => name
+                .chars()
+                .map(|letter| match letter {
+                    '.' => '/',
+                    '/' => '.',
+                    other => other,
+                })
+                .collect(),
         };
         let path = Path::new("/proc/sys").join(file);
-        let written = if known { fs::write(&path, value) } else { Err(io::ErrorKind::InvalidInput.into()) };
+        let written = if known {
+            fs::write(&path, value)
+        } else {
+            Err(io::ErrorKind::InvalidInput.into())
+        };
         written.map_err(|source| RuntimeError::Namespace {
             pod: config.pod.uid.clone(),
             step: format!("set sysctl {name}={value}"),
@@ -132,9 +169,16 @@ fn set_sysctls(config: &PodConfig) -> Result<()> {
 
 /// Binds a namespace file of `/proc` onto `target`.
 pub(super) fn pin(source: &Path, target: &Path) -> std::result::Result<(), Errno> {
-    let to_errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32));
+    let to_errno =
+        |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32));
     fs::File::create(target).map_err(to_errno)?;
-    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+    mount(
+        Some(source),
+        target,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
 }
 
 /// True if `path` is a pinned namespace.
@@ -148,7 +192,11 @@ pub(super) fn unpin(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(RuntimeError::Io { operation: "remove", path: path.into(), source }),
+        Err(source) => Err(RuntimeError::Io {
+            operation: "remove",
+            path: path.into(),
+            source,
+        }),
     }
 }
 
@@ -162,8 +210,18 @@ pub(super) fn ensure_shm(paths: &PodPaths, config: &PodConfig) -> Result<PathBuf
     if !is_tmpfs_mount(&path) {
         let size = config.shm_size_bytes.unwrap_or(DEFAULT_SHM_BYTES);
         let flags = MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        mount(Some("shm"), &path, Some("tmpfs"), flags, Some(format!("mode=1777,size={size}").as_str()))
-            .map_err(|errno| RuntimeError::Io { operation: "mount shared memory at", path: path.clone(), source: errno.into() })?;
+        mount(
+            Some("shm"),
+            &path,
+            Some("tmpfs"),
+            flags,
+            Some(format!("mode=1777,size={size}").as_str()),
+        )
+        .map_err(|errno| RuntimeError::Io {
+            operation: "mount shared memory at",
+            path: path.clone(),
+            source: errno.into(),
+        })?;
     }
     Ok(path)
 }
@@ -181,18 +239,40 @@ pub(super) fn remove(paths: &PodPaths) -> Result<()> {
         unpin(&paths.namespace(kind))?;
     }
     unmount(&paths.shm())?;
-    for directory in [paths.base.join("ns"), paths.shm(), paths.pause(), paths.io()] {
+    for directory in [
+        paths.base.join("ns"),
+        paths.shm(),
+        paths.pause(),
+        paths.io(),
+    ] {
         match fs::remove_dir_all(&directory) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(RuntimeError::Io { operation: "remove", path: directory, source }),
+            Err(source) => {
+                return Err(RuntimeError::Io {
+                    operation: "remove",
+                    path: directory,
+                    source,
+                });
+            }
         }
     }
     // The pod's directory also holds its volumes, which are the caller's: it goes when it is empty.
     match fs::remove_dir(&paths.base) {
         Ok(()) => Ok(()),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => Ok(()),
-        Err(source) => Err(RuntimeError::Io { operation: "remove", path: paths.base.clone(), source }),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Ok(())
+        }
+        Err(source) => Err(RuntimeError::Io {
+            operation: "remove",
+            path: paths.base.clone(),
+            source,
+        }),
     }
 }
 
@@ -202,7 +282,13 @@ fn unmount(path: &Path) -> Result<()> {
         match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) => {}
             Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
-            Err(errno) => return Err(RuntimeError::Io { operation: "unmount", path: path.into(), source: errno.into() }),
+            Err(errno) => {
+                return Err(RuntimeError::Io {
+                    operation: "unmount",
+                    path: path.into(),
+                    source: errno.into(),
+                });
+            }
         }
     }
 }
@@ -213,7 +299,13 @@ pub(super) fn pinned_pods(root: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(RuntimeError::Io { operation: "list", path: directory, source }),
+        Err(source) => {
+            return Err(RuntimeError::Io {
+                operation: "list",
+                path: directory,
+                source,
+            });
+        }
     };
     let mut pods = Vec::new();
     for entry in entries {

@@ -35,30 +35,61 @@ impl Inner {
 
     /// Records the end of a container if it has ended. Repeating it is harmless.
     async fn reap(&self, id: &str) -> Result<()> {
-        let Some(container) = self.record(id).await? else { return Ok(()) };
-        let pod_uid = container.labels.get(record::POD_UID).cloned().unwrap_or_default();
-        let Some(task) = self.task(id).await? else { return Ok(()) };
-        let TaskState::Stopped { .. } = task.state else { return Ok(()) };
+        let Some(container) = self.record(id).await? else {
+            return Ok(());
+        };
+        let pod_uid = container
+            .labels
+            .get(record::POD_UID)
+            .cloned()
+            .unwrap_or_default();
+        let Some(task) = self.task(id).await? else {
+            return Ok(());
+        };
+        let TaskState::Stopped { .. } = task.state else {
+            return Ok(());
+        };
         if !container.labels.contains_key(record::EXIT) {
             let exit = self.exit_of(&container, Some(&task)).await;
-            self.set_label(id, record::EXIT, exit_to_label(&exit)).await?;
+            self.set_label(id, record::EXIT, exit_to_label(&exit))
+                .await?;
         }
         self.delete_stopped_task(id, &pod_uid).await
     }
 
     /// How a container ended: from its label if recorded, else from its task, else unknown.
-    pub(super) async fn exit_of(&self, container: &Container, task: Option<&Task>) -> ContainerExit {
-        if let Some(exit) = container.labels.get(record::EXIT).and_then(|label| record::exit_from_label(label)) {
+    pub(super) async fn exit_of(
+        &self,
+        container: &Container,
+        task: Option<&Task>,
+    ) -> ContainerExit {
+        if let Some(exit) = container
+            .labels
+            .get(record::EXIT)
+            .and_then(|label| record::exit_from_label(label))
+        {
             return exit;
         }
-        let started_at = container.labels.get(record::STARTED_AT).and_then(|label| label.parse().ok());
-        let Some(Task { state: TaskState::Stopped { exit_code, exited_at }, .. }) = task else {
+        let started_at = container
+            .labels
+            .get(record::STARTED_AT)
+            .and_then(|label| label.parse().ok());
+        let Some(Task {
+            state:
+                TaskState::Stopped {
+                    exit_code,
+                    exited_at,
+                },
+            ..
+        }) = task
+        else {
             return ContainerExit {
                 exit_code: EXIT_CODE_UNKNOWN,
                 started_at,
                 finished_at: updated_at(container),
                 reason: ExitReason::Unknown,
-                message: "The container could not be located when its end was to be recorded".to_string(),
+                message: "The container could not be located when its end was to be recorded"
+                    .to_string(),
             };
         };
         let reason = match exit_code {
@@ -77,7 +108,9 @@ impl Inner {
 
     /// The kernel's count of kills in the container's cgroup, which lives as long as the task.
     async fn was_oom_killed(&self, container: &Container) -> bool {
-        let Some(record) = super::list::record_of(container) else { return false };
+        let Some(record) = super::list::record_of(container) else {
+            return false;
+        };
         let cgroups = self.config.cgroups.clone();
         let path = CgroupPath::new(&record.cgroup);
         let stats = tokio::task::spawn_blocking(move || cgroups.stats(&path)).await;
@@ -93,16 +126,25 @@ impl Inner {
         };
         let request = UpdateContainerRequest {
             container: Some(container),
-            update_mask: Some(FieldMask { paths: vec![format!("labels.{key}")] }),
+            update_mask: Some(FieldMask {
+                paths: vec![format!("labels.{key}")],
+            }),
         };
         match self.containerd.containers().update(request).await {
             Ok(_) => Ok(()),
             Err(status) if status.code() == tonic::Code::NotFound => Ok(()),
-            Err(status) => Err(RuntimeError::from_status(format!("label container {id}"), &status)),
+            Err(status) => Err(RuntimeError::from_status(
+                format!("label container {id}"),
+                &status,
+            )),
         }
     }
 }
 
 fn updated_at(container: &Container) -> Timestamp {
-    container.updated_at.as_ref().and_then(super::task::timestamp).unwrap_or(Timestamp::UNIX_EPOCH)
+    container
+        .updated_at
+        .as_ref()
+        .and_then(super::task::timestamp)
+        .unwrap_or(Timestamp::UNIX_EPOCH)
 }

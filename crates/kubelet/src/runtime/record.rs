@@ -48,7 +48,11 @@ impl Identity {
     pub(super) fn from_labels(labels: &HashMap<String, String>) -> Option<Self> {
         let label = |key: &str| labels.get(key).cloned();
         Some(Identity {
-            pod: PodRef { uid: label(POD_UID)?, namespace: label(POD_NAMESPACE)?, name: label(POD_NAME)? },
+            pod: PodRef {
+                uid: label(POD_UID)?,
+                namespace: label(POD_NAMESPACE)?,
+                name: label(POD_NAME)?,
+            },
             name: label(CONTAINER_NAME)?,
             attempt: label(ATTEMPT)?.parse().ok()?,
         })
@@ -90,7 +94,10 @@ struct ExitLabel {
 pub(super) fn exit_to_label(exit: &ContainerExit) -> String {
     let mut message = exit.message.clone();
     if message.len() > MAX_MESSAGE_BYTES {
-        let cut = (0..=MAX_MESSAGE_BYTES).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+        let cut = (0..=MAX_MESSAGE_BYTES)
+            .rev()
+            .find(|at| message.is_char_boundary(*at))
+            .unwrap_or(0);
         message.truncate(cut);
     }
     let label = ExitLabel {
@@ -129,7 +136,10 @@ mod tests {
             message: String::new(),
         };
         assert_eq!(exit_from_label(&exit_to_label(&exit)), Some(exit.clone()));
-        let long = ContainerExit { message: "ä".repeat(5000), ..exit };
+        let long = ContainerExit {
+            message: "ä".repeat(5000),
+            ..exit
+        };
         let text = exit_to_label(&long);
         assert!(text.len() < 4000, "{}", text.len());
         assert!(exit_from_label(&text).is_some());

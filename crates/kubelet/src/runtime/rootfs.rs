@@ -5,7 +5,9 @@ use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
-use containerd_client::services::v1::snapshots::{MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest};
+use containerd_client::services::v1::snapshots::{
+    MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
+};
 use containerd_client::types::Mount;
 use tonic::Code;
 
@@ -22,7 +24,11 @@ const MAX_LINKS: usize = 8;
 
 impl Inner {
     /// Makes the container's writable snapshot over the image, or finds it. Gives its mounts.
-    pub(super) async fn ensure_snapshot(&self, key: &str, contents: &Contents) -> Result<Vec<Mount>> {
+    pub(super) async fn ensure_snapshot(
+        &self,
+        key: &str,
+        contents: &Contents,
+    ) -> Result<Vec<Mount>> {
         let parent = contents.chain_ids.last().cloned().unwrap_or_default();
         let request = PrepareSnapshotRequest {
             snapshotter: self.config.snapshotter.clone(),
@@ -33,25 +39,42 @@ impl Inner {
         match self.containerd.snapshots().prepare(request).await {
             Ok(response) => Ok(response.into_inner().mounts),
             Err(status) if status.code() == Code::AlreadyExists => self.snapshot_mounts(key).await,
-            Err(status) if status.code() == Code::NotFound => {
-                Err(RuntimeError::ImageMissing { image: contents.id.clone() })
-            }
-            Err(status) => Err(RuntimeError::from_status(format!("prepare snapshot {key}"), &status)),
+            Err(status) if status.code() == Code::NotFound => Err(RuntimeError::ImageMissing {
+                image: contents.id.clone(),
+            }),
+            Err(status) => Err(RuntimeError::from_status(
+                format!("prepare snapshot {key}"),
+                &status,
+            )),
         }
     }
 
     pub(super) async fn snapshot_mounts(&self, key: &str) -> Result<Vec<Mount>> {
-        let request = MountsRequest { snapshotter: self.config.snapshotter.clone(), key: key.to_string() };
+        let request = MountsRequest {
+            snapshotter: self.config.snapshotter.clone(),
+            key: key.to_string(),
+        };
         let response = self.containerd.snapshots().mounts(request).await;
-        Ok(response.map_err(|status| RuntimeError::from_status(format!("mounts of snapshot {key}"), &status))?.into_inner().mounts)
+        Ok(response
+            .map_err(|status| {
+                RuntimeError::from_status(format!("mounts of snapshot {key}"), &status)
+            })?
+            .into_inner()
+            .mounts)
     }
 
     pub(super) async fn remove_snapshot(&self, key: &str) -> Result<()> {
-        let request = RemoveSnapshotRequest { snapshotter: self.config.snapshotter.clone(), key: key.to_string() };
+        let request = RemoveSnapshotRequest {
+            snapshotter: self.config.snapshotter.clone(),
+            key: key.to_string(),
+        };
         match self.containerd.snapshots().remove(request).await {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::NotFound => Ok(()),
-            Err(status) => Err(RuntimeError::from_status(format!("remove snapshot {key}"), &status)),
+            Err(status) => Err(RuntimeError::from_status(
+                format!("remove snapshot {key}"),
+                &status,
+            )),
         }
     }
 }
@@ -63,18 +86,31 @@ pub(super) async fn read_accounts(mounts: &[Mount]) -> Accounts {
         passwd: read_in_layers(&layers, "etc/passwd").unwrap_or_default(),
         group: read_in_layers(&layers, "etc/group").unwrap_or_default(),
     };
-    tokio::task::spawn_blocking(read).await.expect("reading files does not panic")
+    tokio::task::spawn_blocking(read)
+        .await
+        .expect("reading files does not panic")
 }
 
 /// The directories that a mount stacks, uppermost first.
 fn layer_directories(mounts: &[Mount]) -> Vec<PathBuf> {
-    let Some(mount) = mounts.first() else { return Vec::new() };
+    let Some(mount) = mounts.first() else {
+        return Vec::new();
+    };
     if mount.r#type != "overlay" {
         return vec![PathBuf::from(&mount.source)];
     }
-    let option = |name: &str| mount.options.iter().find_map(|option| option.strip_prefix(name));
+    let option = |name: &str| {
+        mount
+            .options
+            .iter()
+            .find_map(|option| option.strip_prefix(name))
+    };
     let upper = option("upperdir=").map(PathBuf::from);
-    let lower = option("lowerdir=").unwrap_or_default().split(':').filter(|path| !path.is_empty()).map(PathBuf::from);
+    let lower = option("lowerdir=")
+        .unwrap_or_default()
+        .split(':')
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from);
     upper.into_iter().chain(lower).collect()
 }
 
@@ -90,7 +126,10 @@ enum InLayer {
 fn read_in_layers(layers: &[PathBuf], path: &str) -> Option<String> {
     let mut path = PathBuf::from(path);
     for _ in 0..MAX_LINKS {
-        let found = layers.iter().map(|layer| look_in_layer(layer, &path)).find(|found| !matches!(found, InLayer::Absent))?;
+        let found = layers
+            .iter()
+            .map(|layer| look_in_layer(layer, &path))
+            .find(|found| !matches!(found, InLayer::Absent))?;
         match found {
             InLayer::File(text) => return Some(text),
             InLayer::Link(target) => path = resolve_link(&path, &target),
@@ -105,7 +144,9 @@ fn look_in_layer(layer: &Path, path: &Path) -> InLayer {
     let count = path.components().count();
     for (at, component) in path.components().enumerate() {
         current.push(component);
-        let Ok(metadata) = fs::symlink_metadata(&current) else { return InLayer::Absent };
+        let Ok(metadata) = fs::symlink_metadata(&current) else {
+            return InLayer::Absent;
+        };
         let kind = metadata.file_type();
         let last = at + 1 == count;
         if kind.is_char_device() && metadata.rdev() == 0 {
@@ -125,13 +166,21 @@ fn look_in_layer(layer: &Path, path: &Path) -> InLayer {
 
 fn read_text(path: &Path) -> Option<String> {
     let mut bytes = Vec::new();
-    fs::File::open(path).ok()?.take(MAX_ACCOUNTS_BYTES).read_to_end(&mut bytes).ok()?;
+    fs::File::open(path)
+        .ok()?
+        .take(MAX_ACCOUNTS_BYTES)
+        .read_to_end(&mut bytes)
+        .ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The path in the root file system that a link leads to. `..` at the root stays at the root.
 fn resolve_link(link: &Path, target: &Path) -> PathBuf {
-    let mut resolved = if target.is_absolute() { PathBuf::new() } else { link.parent().unwrap_or(Path::new("")).to_path_buf() };
+    let mut resolved = if target.is_absolute() {
+        PathBuf::new()
+    } else {
+        link.parent().unwrap_or(Path::new("")).to_path_buf()
+    };
     for component in target.components() {
         match component {
             Component::Normal(name) => resolved.push(name),
@@ -153,7 +202,10 @@ mod tests {
     #[test]
     fn files_are_found_through_layers_and_links_stay_inside() {
         let directory = tempfile::tempdir().unwrap();
-        let (upper, lower) = (directory.path().join("upper"), directory.path().join("lower"));
+        let (upper, lower) = (
+            directory.path().join("upper"),
+            directory.path().join("lower"),
+        );
         fs::create_dir_all(upper.join("etc")).unwrap();
         fs::create_dir_all(lower.join("etc")).unwrap();
         fs::create_dir_all(lower.join("usr")).unwrap();
@@ -161,10 +213,19 @@ mod tests {
         fs::write(lower.join("usr/group"), "linked").unwrap();
         symlink("../../../usr/group", upper.join("etc/group")).unwrap();
         let layers = [upper.clone(), lower.clone()];
-        assert_eq!(read_in_layers(&layers, "etc/passwd").as_deref(), Some("lower"));
-        assert_eq!(read_in_layers(&layers, "etc/group").as_deref(), Some("linked"));
+        assert_eq!(
+            read_in_layers(&layers, "etc/passwd").as_deref(),
+            Some("lower")
+        );
+        assert_eq!(
+            read_in_layers(&layers, "etc/group").as_deref(),
+            Some("linked")
+        );
         fs::write(upper.join("etc/passwd"), "upper").unwrap();
-        assert_eq!(read_in_layers(&layers, "etc/passwd").as_deref(), Some("upper"));
+        assert_eq!(
+            read_in_layers(&layers, "etc/passwd").as_deref(),
+            Some("upper")
+        );
         fs::remove_file(upper.join("etc/passwd")).unwrap();
         symlink("passwd", upper.join("etc/passwd")).unwrap();
         assert_eq!(read_in_layers(&layers, "etc/passwd"), None);
@@ -178,10 +239,17 @@ mod tests {
         let overlay = Mount {
             r#type: "overlay".into(),
             source: "overlay".into(),
-            options: vec!["workdir=/w".into(), "upperdir=/u".into(), "lowerdir=/a:/b".into()],
+            options: vec![
+                "workdir=/w".into(),
+                "upperdir=/u".into(),
+                "lowerdir=/a:/b".into(),
+            ],
             ..Mount::default()
         };
-        let paths: Vec<_> = layer_directories(&[overlay]).iter().map(|path| path.display().to_string()).collect();
+        let paths: Vec<_> = layer_directories(&[overlay])
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
         assert_eq!(paths, ["/u", "/a", "/b"]);
     }
 }

@@ -46,7 +46,13 @@ const MASKED_PATHS: [&str; 13] = [
     "/sys/devices/system/cpu/cpu0/thermal_throttle",
 ];
 /// Files of `/proc` that a container cannot write.
-const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READONLY_PATHS: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// Everything that decides a container's specification.
 pub(super) struct SpecInput<'a> {
@@ -61,17 +67,33 @@ pub(super) struct SpecInput<'a> {
 /// Builds the specification, but for the seccomp filter ([`load_profile`] needs its capabilities). Fails on
 /// what cannot be run: no command, an unknown capability.
 pub(super) fn build(input: SpecInput<'_>) -> Result<Spec> {
-    let SpecInput { sandbox, config, image, user, cgroup, machine } = input;
+    let SpecInput {
+        sandbox,
+        config,
+        image,
+        user,
+        cgroup,
+        machine,
+    } = input;
     let security = &config.security;
     let unmasked = security.privileged || security.unmasked_proc;
-    let paths = |paths: &[&str]| if unmasked { Vec::new() } else { paths.iter().map(ToString::to_string).collect() };
+    let paths = |paths: &[&str]| {
+        if unmasked {
+            Vec::new()
+        } else {
+            paths.iter().map(ToString::to_string).collect()
+        }
+    };
     let devices = devices::list(config, machine)?;
     let mut resources = linux_resources(&config.resources);
     resources.devices = devices.rules;
     Ok(Spec {
         oci_version: "1.0.2",
         process: process::build(sandbox, config, image, user, machine)?,
-        root: oci::Root { path: "rootfs".to_string(), readonly: security.read_only_root_filesystem },
+        root: oci::Root {
+            path: "rootfs".to_string(),
+            readonly: security.read_only_root_filesystem,
+        },
         hostname: None,
         mounts: mounts::list(sandbox, config, machine),
         annotations: [(SHIM_GROUP.to_string(), sandbox.config.pod.uid.clone())].into(),
@@ -91,14 +113,24 @@ pub(super) fn build(input: SpecInput<'_>) -> Result<Spec> {
 /// The namespaces of a container: the pod's, by path, and its own.
 fn namespaces(sandbox: &PodSandbox, machine: &Machine) -> Vec<oci::Namespace> {
     let mut namespaces = vec![oci::Namespace::new("mount")];
-    let shared = [("network", &sandbox.netns), ("ipc", &sandbox.ipcns), ("uts", &sandbox.utsns)];
+    let shared = [
+        ("network", &sandbox.netns),
+        ("ipc", &sandbox.ipcns),
+        ("uts", &sandbox.utsns),
+    ];
     for (kind, path) in shared {
         if let Some(path) = path {
-            namespaces.push(oci::Namespace { kind, path: Some(path.clone()) });
+            namespaces.push(oci::Namespace {
+                kind,
+                path: Some(path.clone()),
+            });
         }
     }
     if let Some(path) = &sandbox.pidns {
-        namespaces.push(oci::Namespace { kind: "pid", path: Some(path.clone()) });
+        namespaces.push(oci::Namespace {
+            kind: "pid",
+            path: Some(path.clone()),
+        });
     } else if !sandbox.config.host_pid {
         namespaces.push(oci::Namespace::new("pid"));
     }

@@ -28,14 +28,26 @@ impl Runtime {
         let work = move || {
             let mut found = Vec::with_capacity(containers.len());
             for container in containers {
-                let ContainerState::Running { started_at, .. } = container.state else { continue };
-                let Some(usage) = cgroups.stats(&container.cgroup)? else { continue };
+                let ContainerState::Running { started_at, .. } = container.state else {
+                    continue;
+                };
+                let Some(usage) = cgroups.stats(&container.cgroup)? else {
+                    continue;
+                };
                 let (id, pod, name) = (container.id, container.pod, container.name);
-                found.push(ContainerStats { id, pod, name, started_at, usage });
+                found.push(ContainerStats {
+                    id,
+                    pod,
+                    name,
+                    started_at,
+                    usage,
+                });
             }
             Ok(found)
         };
-        tokio::task::spawn_blocking(work).await.expect("reading statistics does not panic")
+        tokio::task::spawn_blocking(work)
+            .await
+            .expect("reading statistics does not panic")
     }
 
     /// Figures of any cgroup (a pod's, `kubepods`, `/` for the node); `None` if it does not exist.

@@ -24,7 +24,13 @@ pub(super) struct StdinWriter {
 impl StdinWriter {
     /// Opens the FIFO. `exec` is empty for the container's own process. With `close`, the process sees
     /// the end of its input when this is shut down or dropped.
-    pub(super) fn open(containerd: &Containerd, container: &str, exec: &str, fifo: &Path, close: bool) -> io::Result<Self> {
+    pub(super) fn open(
+        containerd: &Containerd,
+        container: &str,
+        exec: &str,
+        fifo: &Path,
+        close: bool,
+    ) -> io::Result<Self> {
         Ok(StdinWriter {
             sender: Some(pipe::OpenOptions::new().open_sender(fifo)?),
             containerd: containerd.clone(),
@@ -39,19 +45,30 @@ impl StdinWriter {
         if self.sender.take().is_none() || !self.close {
             return;
         }
-        let Ok(handle) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(handle) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
         let mut tasks = self.containerd.tasks();
-        let request =
-            CloseIoRequest { container_id: self.container.clone(), exec_id: self.exec.clone(), stdin: true };
+        let request = CloseIoRequest {
+            container_id: self.container.clone(),
+            exec_id: self.exec.clone(),
+            stdin: true,
+        };
         handle.spawn(async move {
             if let Err(status) = tasks.close_io(request).await {
-                tracing::debug!(message = status.message(), "standard input could not be closed; the process has ended");
+                tracing::debug!(
+                    message = status.message(),
+                    "standard input could not be closed; the process has ended"
+                );
             }
         });
     }
 
     fn sender(&mut self) -> io::Result<Pin<&mut pipe::Sender>> {
-        self.sender.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+        self.sender
+            .as_mut()
+            .map(Pin::new)
+            .ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 }
 
@@ -62,7 +79,11 @@ impl Drop for StdinWriter {
 }
 
 impl AsyncWrite for StdinWriter {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.sender() {
             Ok(sender) => sender.poll_write(context, bytes),
             Err(error) => Poll::Ready(Err(error)),

@@ -36,11 +36,22 @@ pub(super) fn stdin_fifo(directory: &Path) -> PathBuf {
 
 impl Inner {
     /// Prepares a container's streams and tells where they are.
-    pub(super) async fn prepare_stdio(&self, id: &str, pod_uid: &str, record: &Record) -> Result<TaskStdio> {
+    pub(super) async fn prepare_stdio(
+        &self,
+        id: &str,
+        pod_uid: &str,
+        record: &Record,
+    ) -> Result<TaskStdio> {
         let directory = self.pod_paths(pod_uid).streams(id);
-        let log_directory = record.log_path.parent().unwrap_or(Path::new("/")).to_path_buf();
+        let log_directory = record
+            .log_path
+            .parent()
+            .unwrap_or(Path::new("/"))
+            .to_path_buf();
         for path in [&directory, &log_directory] {
-            tokio::fs::create_dir_all(path).await.map_err(RuntimeError::io("create", path))?;
+            tokio::fs::create_dir_all(path)
+                .await
+                .map_err(RuntimeError::io("create", path))?;
         }
         let logs = &self.config.logs;
         let fifo = |name: &str| directory.join(name);
@@ -52,16 +63,32 @@ impl Inner {
             tty: record.tty,
             fifos: None,
         };
-        let stdin = if record.stdin { make_fifo(&stdin_fifo(&directory))? } else { String::new() };
+        let stdin = if record.stdin {
+            make_fifo(&stdin_fifo(&directory))?
+        } else {
+            String::new()
+        };
         if record.stdin && !record.tty {
             let (stdout, stderr) = (make_fifo(&fifo("stdout"))?, make_fifo(&fifo("stderr"))?);
             spec.fifos = Some((fifo("stdout"), fifo("stderr")));
             spawn_logger(&logs.logger, &spec).map_err(RuntimeError::io("start", &logs.logger))?;
-            return Ok(TaskStdio { stdin, stdout, stderr });
+            return Ok(TaskStdio {
+                stdin,
+                stdout,
+                stderr,
+            });
         }
         let uri = logger_uri(&logs.logger, &spec);
-        let stderr = if record.tty { String::new() } else { uri.clone() };
-        Ok(TaskStdio { stdin, stdout: uri, stderr })
+        let stderr = if record.tty {
+            String::new()
+        } else {
+            uri.clone()
+        };
+        Ok(TaskStdio {
+            stdin,
+            stdout: uri,
+            stderr,
+        })
     }
 }
 
@@ -69,6 +96,10 @@ impl Inner {
 pub(super) fn make_fifo(path: &Path) -> Result<String> {
     match nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR) {
         Ok(()) | Err(Errno::EEXIST) => Ok(path.to_string_lossy().into_owned()),
-        Err(errno) => Err(RuntimeError::Io { operation: "make FIFO", path: path.into(), source: errno.into() }),
+        Err(errno) => Err(RuntimeError::Io {
+            operation: "make FIFO",
+            path: path.into(),
+            source: errno.into(),
+        }),
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use containerd_client::services::v1::{DeleteTaskRequest, GetRequest, KillRequest, ListTasksRequest, WaitRequest};
+use containerd_client::services::v1::{
+    DeleteTaskRequest, GetRequest, KillRequest, ListTasksRequest, WaitRequest,
+};
 use containerd_client::types::v1::{Process, Status as ProcessStatus};
 use jiff::Timestamp;
 use tonic::Code;
@@ -25,7 +27,10 @@ pub(super) struct Task {
 pub(super) enum TaskState {
     Created,
     Running,
-    Stopped { exit_code: i32, exited_at: Option<Timestamp> },
+    Stopped {
+        exit_code: i32,
+        exited_at: Option<Timestamp>,
+    },
 }
 
 impl Task {
@@ -43,7 +48,15 @@ impl Task {
             // Paused tasks are alive; an unknown state is a shim that did not answer in time.
             _ => TaskState::Running,
         };
-        Task { id: if process.container_id.is_empty() { process.id } else { process.container_id }, pid: process.pid, state }
+        Task {
+            id: if process.container_id.is_empty() {
+                process.id
+            } else {
+                process.container_id
+            },
+            pid: process.pid,
+            state,
+        }
     }
 }
 
@@ -63,7 +76,10 @@ pub(super) fn timestamp(time: &prost_types::Timestamp) -> Option<Timestamp> {
 impl Inner {
     /// The task of a container; `None` if it has none.
     pub(super) async fn task(&self, id: &str) -> Result<Option<Task>> {
-        let request = GetRequest { container_id: id.to_string(), exec_id: String::new() };
+        let request = GetRequest {
+            container_id: id.to_string(),
+            exec_id: String::new(),
+        };
         match self.containerd.tasks().get(request).await {
             Ok(response) => Ok(response.into_inner().process.map(Task::from_process)),
             Err(status) if status.code() == Code::NotFound => Ok(None),
@@ -73,25 +89,49 @@ impl Inner {
 
     /// All tasks.
     pub(super) async fn tasks(&self) -> Result<Vec<Task>> {
-        let response = self.containerd.tasks().list(ListTasksRequest { filter: String::new() }).await;
-        let response = response.map_err(|status| RuntimeError::from_status("list tasks", &status))?;
-        Ok(response.into_inner().tasks.into_iter().map(Task::from_process).collect())
+        let response = self
+            .containerd
+            .tasks()
+            .list(ListTasksRequest {
+                filter: String::new(),
+            })
+            .await;
+        let response =
+            response.map_err(|status| RuntimeError::from_status("list tasks", &status))?;
+        Ok(response
+            .into_inner()
+            .tasks
+            .into_iter()
+            .map(Task::from_process)
+            .collect())
     }
 
     /// Sends a signal to a task. False if it has ended.
     pub(super) async fn signal_task(&self, id: &str, signal: u32, all: bool) -> Result<bool> {
-        let request = KillRequest { container_id: id.to_string(), exec_id: String::new(), signal, all };
+        let request = KillRequest {
+            container_id: id.to_string(),
+            exec_id: String::new(),
+            signal,
+            all,
+        };
         match self.containerd.tasks().kill(request).await {
             Ok(_) => Ok(true),
             Err(status) if is_gone(&status) => Ok(false),
-            Err(status) => Err(RuntimeError::from_status(format!("kill task {id}"), &status)),
+            Err(status) => Err(RuntimeError::from_status(
+                format!("kill task {id}"),
+                &status,
+            )),
         }
     }
 
     /// Kills a task if it runs, waits for its end and deletes it. None there: fine.
     pub(super) async fn delete_task(&self, id: &str, pod_uid: &str) -> Result<()> {
-        let Some(task) = self.task(id).await? else { return Ok(()) };
-        if !matches!(task.state, TaskState::Stopped { .. }) && self.signal_task(id, SIGKILL, true).await? {
+        let Some(task) = self.task(id).await? else {
+            return Ok(());
+        };
+        if !matches!(task.state, TaskState::Stopped { .. })
+            && self.signal_task(id, SIGKILL, true).await?
+        {
             self.wait_task(id).await?;
         }
         self.delete_stopped_task(id, pod_uid).await
@@ -101,20 +141,36 @@ impl Inner {
     pub(super) async fn delete_stopped_task(&self, id: &str, pod_uid: &str) -> Result<()> {
         let lock = self.pod_lock(pod_uid);
         let _deleting = lock.write().await;
-        match self.containerd.tasks().delete(DeleteTaskRequest { container_id: id.to_string() }).await {
+        match self
+            .containerd
+            .tasks()
+            .delete(DeleteTaskRequest {
+                container_id: id.to_string(),
+            })
+            .await
+        {
             Ok(_) => Ok(()),
             Err(status) if is_gone(&status) => Ok(()),
-            Err(status) => Err(RuntimeError::from_status(format!("delete task {id}"), &status)),
+            Err(status) => Err(RuntimeError::from_status(
+                format!("delete task {id}"),
+                &status,
+            )),
         }
     }
 
     async fn wait_task(&self, id: &str) -> Result<()> {
-        let request = WaitRequest { container_id: id.to_string(), exec_id: String::new() };
+        let request = WaitRequest {
+            container_id: id.to_string(),
+            exec_id: String::new(),
+        };
         let mut tasks = self.containerd.tasks();
         match tokio::time::timeout(KILL_TIMEOUT, tasks.wait(request)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(status)) if is_gone(&status) => Ok(()),
-            Ok(Err(status)) => Err(RuntimeError::from_status(format!("wait for task {id}"), &status)),
+            Ok(Err(status)) => Err(RuntimeError::from_status(
+                format!("wait for task {id}"),
+                &status,
+            )),
             Err(_) => Err(RuntimeError::Containerd {
                 operation: format!("kill task {id}"),
                 message: format!("still running {KILL_TIMEOUT:?} after SIGKILL"),

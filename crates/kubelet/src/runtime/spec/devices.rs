@@ -9,7 +9,13 @@ use super::machine::{Machine, device_at};
 use super::oci::{DeviceNode, DeviceRule};
 
 /// Directories of `/dev` that a container has of its own.
-const OWN_DIRECTORIES: [&str; 5] = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/.udev"];
+const OWN_DIRECTORIES: [&str; 5] = [
+    "/dev/pts",
+    "/dev/shm",
+    "/dev/mqueue",
+    "/dev/fd",
+    "/dev/.udev",
+];
 /// Nodes that the OCI runtime makes itself.
 const OWN_NODES: [&str; 2] = ["/dev/console", "/dev/ptmx"];
 
@@ -40,7 +46,11 @@ pub(super) fn list(config: &ContainerConfig, _machine: &Machine) -> Result<Devic
             kind: Some(node.kind),
             major: Some(node.major),
             minor: Some(node.minor),
-            access: if device.permissions.is_empty() { "rwm".to_string() } else { device.permissions.clone() },
+            access: if device.permissions.is_empty() {
+                "rwm".to_string()
+            } else {
+                device.permissions.clone()
+            },
         });
         nodes.push(node);
     }
@@ -48,12 +58,20 @@ pub(super) fn list(config: &ContainerConfig, _machine: &Machine) -> Result<Devic
 }
 
 fn rule_for_all(allow: bool) -> DeviceRule {
-    DeviceRule { allow, kind: None, major: None, minor: None, access: "rwm".to_string() }
+    DeviceRule {
+        allow,
+        kind: None,
+        major: None,
+        minor: None,
+        access: "rwm".to_string(),
+    }
 }
 
 /// Collects device nodes below a directory. What cannot be read (a device that has just gone) is left out.
 fn walk(directory: &Path, nodes: &mut Vec<DeviceNode>) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
     for path in paths {

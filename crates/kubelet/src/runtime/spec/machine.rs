@@ -41,7 +41,10 @@ impl Machine {
         Machine {
             bounding: names_of_mask(mask),
             can_raise_limits: mask & (1 << CAP_SYS_RESOURCE_BIT) != 0,
-            oom_score_adj: oom_score_adj.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0),
+            oom_score_adj: oom_score_adj
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+                .unwrap_or(0),
             max_open_files: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard),
             unified_cgroups: cgroups.version() == CgroupVersion::V2,
         }

@@ -7,9 +7,18 @@ use super::machine::Machine;
 use super::oci::Mount;
 
 /// All mounts. A mount of the caller's takes the place of a standard one at the same path.
-pub(super) fn list(sandbox: &PodSandbox, config: &ContainerConfig, machine: &Machine) -> Vec<Mount> {
+pub(super) fn list(
+    sandbox: &PodSandbox,
+    config: &ContainerConfig,
+    machine: &Machine,
+) -> Vec<Mount> {
     let mut mounts = standard(sandbox, config, machine);
-    let taken = |path: &str| config.mounts.iter().any(|mount| normal(&mount.container_path) == path);
+    let taken = |path: &str| {
+        config
+            .mounts
+            .iter()
+            .any(|mount| normal(&mount.container_path) == path)
+    };
     mounts.retain(|mount| !taken(&mount.destination));
     let mut volumes: Vec<&VolumeMount> = config.mounts.iter().collect();
     volumes.sort_by_key(|mount| depth(&mount.container_path));
@@ -19,7 +28,12 @@ pub(super) fn list(sandbox: &PodSandbox, config: &ContainerConfig, machine: &Mac
 
 /// How mounts pass between the node and the container's root.
 pub(super) fn rootfs_propagation(config: &ContainerConfig) -> Option<&'static str> {
-    let any = |propagation| config.mounts.iter().any(|mount| mount.propagation == propagation);
+    let any = |propagation| {
+        config
+            .mounts
+            .iter()
+            .any(|mount| mount.propagation == propagation)
+    };
     if any(MountPropagation::Bidirectional) {
         Some("rshared")
     } else if any(MountPropagation::HostToContainer) {
@@ -30,7 +44,11 @@ pub(super) fn rootfs_propagation(config: &ContainerConfig) -> Option<&'static st
 }
 
 fn standard(sandbox: &PodSandbox, config: &ContainerConfig, _machine: &Machine) -> Vec<Mount> {
-    let access = if config.security.privileged { "rw" } else { "ro" };
+    let access = if config.security.privileged {
+        "rw"
+    } else {
+        "ro"
+    };
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| Mount {
         destination: destination.to_string(),
         kind: kind.to_string(),
@@ -39,17 +57,49 @@ fn standard(sandbox: &PodSandbox, config: &ContainerConfig, _machine: &Machine) 
     };
     vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
-        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
         mount(
             "/dev/pts",
             "devpts",
             "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
         ),
-        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
-        mount("/dev/shm", "bind", &sandbox.shm.to_string_lossy(), &["rbind", "nosuid", "noexec", "nodev", "rw"]),
+        mount(
+            "/dev/mqueue",
+            "mqueue",
+            "mqueue",
+            &["nosuid", "noexec", "nodev"],
+        ),
+        mount(
+            "/sys",
+            "sysfs",
+            "sysfs",
+            &["nosuid", "noexec", "nodev", access],
+        ),
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &["nosuid", "noexec", "nodev", "relatime", access],
+        ),
+        mount(
+            "/dev/shm",
+            "bind",
+            &sandbox.shm.to_string_lossy(),
+            &["rbind", "nosuid", "noexec", "nodev", "rw"],
+        ),
     ]
 }
 
@@ -68,7 +118,11 @@ fn bind(volume: &VolumeMount) -> Mount {
         destination: normal(&volume.container_path),
         kind: "bind".to_string(),
         source: volume.host_path.to_string_lossy().into_owned(),
-        options: vec!["rbind".to_string(), propagation.to_string(), access.to_string()],
+        options: vec![
+            "rbind".to_string(),
+            propagation.to_string(),
+            access.to_string(),
+        ],
     }
 }
 

@@ -22,7 +22,11 @@ pub(super) fn build(
     let args = command_line(config, image)?;
     Ok(Process {
         terminal: config.tty,
-        user: User { uid: user.uid, gid: user.gid, additional_gids: user.additional_gids.clone() },
+        user: User {
+            uid: user.uid,
+            gid: user.gid,
+            additional_gids: user.additional_gids.clone(),
+        },
         args,
         env: environment(sandbox, config, image),
         cwd: working_directory(config, image),
@@ -34,8 +38,16 @@ pub(super) fn build(
 }
 
 /// A further process in a container: its first process's user, environment and rights.
-pub(in crate::runtime) fn exec_process(first: Process, command: &[String], terminal: bool) -> Process {
-    let mut process = Process { args: command.to_vec(), terminal, ..first };
+pub(in crate::runtime) fn exec_process(
+    first: Process,
+    command: &[String],
+    terminal: bool,
+) -> Process {
+    let mut process = Process {
+        args: command.to_vec(),
+        terminal,
+        ..first
+    };
     let has_term = process.env.iter().any(|entry| entry.starts_with("TERM="));
     if terminal && !has_term {
         process.env.push("TERM=xterm".to_string());
@@ -55,22 +67,31 @@ pub(in crate::runtime) fn apply_user_policy(
     if security.run_as_user.is_none() {
         let name = image_user.split(':').next().unwrap_or_default();
         if !name.is_empty() && name.parse::<u32>().is_err() {
-            return Err(RuntimeError::NonNumericUser { user: name.to_string() });
+            return Err(RuntimeError::NonNumericUser {
+                user: name.to_string(),
+            });
         }
     }
-    if user.uid == 0 { Err(RuntimeError::RunAsNonRoot) } else { Ok(()) }
+    if user.uid == 0 {
+        Err(RuntimeError::RunAsNonRoot)
+    } else {
+        Ok(())
+    }
 }
 
 /// `command` replaces ENTRYPOINT and drops CMD; `args` replaces CMD.
 fn command_line(config: &ContainerConfig, image: &ImageConfig) -> Result<Vec<String>> {
-    let (head, tail): (&[String], &[String]) = match (config.command.is_empty(), config.args.is_empty()) {
-        (true, true) => (&image.entrypoint, &image.cmd),
-        (true, false) => (&image.entrypoint, &config.args),
-        (false, _) => (&config.command, &config.args),
-    };
+    let (head, tail): (&[String], &[String]) =
+        match (config.command.is_empty(), config.args.is_empty()) {
+            (true, true) => (&image.entrypoint, &image.cmd),
+            (true, false) => (&image.entrypoint, &config.args),
+            (false, _) => (&config.command, &config.args),
+        };
     let line: Vec<String> = head.iter().chain(tail).cloned().collect();
     if line.is_empty() {
-        return Err(RuntimeError::InvalidConfig { message: "no command specified".to_string() });
+        return Err(RuntimeError::InvalidConfig {
+            message: "no command specified".to_string(),
+        });
     }
     Ok(line)
 }
@@ -91,24 +112,39 @@ fn environment(sandbox: &PodSandbox, config: &ContainerConfig, image: &ImageConf
             None => env.push((name, value)),
         }
     }
-    env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+    env.into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
 }
 
 fn working_directory(config: &ContainerConfig, image: &ImageConfig) -> String {
-    let own = config.working_dir.as_deref().filter(|path| !path.is_empty());
-    own.or(Some(image.working_dir.as_str()).filter(|path| !path.is_empty())).unwrap_or("/").to_string()
+    let own = config
+        .working_dir
+        .as_deref()
+        .filter(|path| !path.is_empty());
+    own.or(Some(image.working_dir.as_str()).filter(|path| !path.is_empty()))
+        .unwrap_or("/")
+        .to_string()
 }
 
 /// A value below our own cannot be set without CAP_SYS_RESOURCE: then ours holds.
 fn oom_score_adj(wanted: i32, machine: &Machine) -> i32 {
     let wanted = wanted.clamp(-1000, 1000);
-    if machine.can_raise_limits { wanted } else { wanted.max(machine.oom_score_adj) }
+    if machine.can_raise_limits {
+        wanted
+    } else {
+        wanted.max(machine.oom_score_adj)
+    }
 }
 
 fn rlimits(config: &ContainerConfig, machine: &Machine) -> Vec<Rlimit> {
     let clamp = |kind: &str, value: u64| {
         let bounded = kind == "RLIMIT_NOFILE" && !machine.can_raise_limits;
-        if bounded { value.min(machine.max_open_files) } else { value }
+        if bounded {
+            value.min(machine.max_open_files)
+        } else {
+            value
+        }
     };
     config
         .rlimits

@@ -29,9 +29,30 @@ const BY_CAPABILITY: [(&str, &[&str]); 13] = [
     (
         "CAP_SYS_ADMIN",
         &[
-            "bpf", "clone", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick", "lookup_dcookie",
-            "mount", "mount_setattr", "move_mount", "open_tree", "perf_event_open", "pivot_root", "quotactl",
-            "quotactl_fd", "setdomainname", "sethostname", "setns", "syslog", "umount", "umount2", "unshare",
+            "bpf",
+            "clone",
+            "clone3",
+            "fanotify_init",
+            "fsconfig",
+            "fsmount",
+            "fsopen",
+            "fspick",
+            "lookup_dcookie",
+            "mount",
+            "mount_setattr",
+            "move_mount",
+            "open_tree",
+            "perf_event_open",
+            "pivot_root",
+            "quotactl",
+            "quotactl_fd",
+            "setdomainname",
+            "sethostname",
+            "setns",
+            "syslog",
+            "umount",
+            "umount2",
+            "unshare",
         ],
     ),
     ("CAP_BPF", &["bpf"]),
@@ -39,20 +60,44 @@ const BY_CAPABILITY: [(&str, &[&str]); 13] = [
     ("CAP_DAC_READ_SEARCH", &["open_by_handle_at"]),
     ("CAP_SYS_BOOT", &["reboot"]),
     ("CAP_SYS_CHROOT", &["chroot"]),
-    ("CAP_SYS_MODULE", &["delete_module", "finit_module", "init_module"]),
+    (
+        "CAP_SYS_MODULE",
+        &["delete_module", "finit_module", "init_module"],
+    ),
     ("CAP_SYS_PACCT", &["acct"]),
-    ("CAP_SYS_PTRACE", &["kcmp", "pidfd_getfd", "process_madvise", "process_vm_readv", "process_vm_writev"]),
+    (
+        "CAP_SYS_PTRACE",
+        &[
+            "kcmp",
+            "pidfd_getfd",
+            "process_madvise",
+            "process_vm_readv",
+            "process_vm_writev",
+        ],
+    ),
     ("CAP_SYS_RAWIO", &["ioperm", "iopl"]),
-    ("CAP_SYS_TIME", &["clock_adjtime", "clock_settime", "settimeofday", "stime"]),
+    (
+        "CAP_SYS_TIME",
+        &["clock_adjtime", "clock_settime", "settimeofday", "stime"],
+    ),
     ("CAP_SYS_TTY_CONFIG", &["vhangup"]),
     ("CAP_SYSLOG", &["syslog"]),
 ];
 /// Placing memory; CAP_SYS_NICE.
-const NUMA: [&str; 6] =
-    ["get_mempolicy", "mbind", "migrate_pages", "move_pages", "set_mempolicy", "set_mempolicy_home_node"];
+const NUMA: [&str; 6] = [
+    "get_mempolicy",
+    "mbind",
+    "migrate_pages",
+    "move_pages",
+    "set_mempolicy",
+    "set_mempolicy_home_node",
+];
 
 /// The filter for a profile; `None` for none. `capabilities` are the container's.
-pub(in crate::runtime) fn load_profile(profile: &SeccompProfile, capabilities: &[String]) -> Result<Option<Seccomp>> {
+pub(in crate::runtime) fn load_profile(
+    profile: &SeccompProfile,
+    capabilities: &[String],
+) -> Result<Option<Seccomp>> {
     match profile {
         SeccompProfile::Unconfined => Ok(None),
         SeccompProfile::RuntimeDefault => Ok(Some(runtime_default(capabilities))),
@@ -83,13 +128,28 @@ fn runtime_default(capabilities: &[String]) -> Seccomp {
     let mut syscalls = vec![rule(&[], ALLOW, vec![])];
     syscalls[0].names = names;
     if !has("CAP_SYS_ADMIN") {
-        syscalls.push(rule(&["clone"], ALLOW, vec![argument(0, NAMESPACE_FLAGS, 0, "SCMP_CMP_MASKED_EQ")]));
-        syscalls.push(Syscalls { errno_ret: Some(ENOSYS), ..rule(&["clone3"], REFUSE, vec![]) });
+        syscalls.push(rule(
+            &["clone"],
+            ALLOW,
+            vec![argument(0, NAMESPACE_FLAGS, 0, "SCMP_CMP_MASKED_EQ")],
+        ));
+        syscalls.push(Syscalls {
+            errno_ret: Some(ENOSYS),
+            ..rule(&["clone3"], REFUSE, vec![])
+        });
     }
     for personality in PERSONALITIES {
-        syscalls.push(rule(&["personality"], ALLOW, vec![argument(0, personality, 0, "SCMP_CMP_EQ")]));
+        syscalls.push(rule(
+            &["personality"],
+            ALLOW,
+            vec![argument(0, personality, 0, "SCMP_CMP_EQ")],
+        ));
     }
-    syscalls.push(rule(&["socket"], ALLOW, vec![argument(0, AF_VSOCK, 0, "SCMP_CMP_NE")]));
+    syscalls.push(rule(
+        &["socket"],
+        ALLOW,
+        vec![argument(0, AF_VSOCK, 0, "SCMP_CMP_NE")],
+    ));
     Seccomp {
         default_action: REFUSE.to_string(),
         default_errno_ret: Some(EPERM),
@@ -108,7 +168,12 @@ fn rule(names: &[&str], action: &str, args: Vec<SyscallArgument>) -> Syscalls {
 }
 
 fn argument(index: u32, value: u64, value_two: u64, op: &str) -> SyscallArgument {
-    SyscallArgument { index, value, value_two, op: op.to_string() }
+    SyscallArgument {
+        index,
+        value,
+        value_two,
+        op: op.to_string(),
+    }
 }
 
 fn architectures() -> Vec<String> {
@@ -127,19 +192,46 @@ mod tests {
     use super::*;
 
     fn allows(filter: &Seccomp, name: &str) -> bool {
-        filter.syscalls.iter().any(|rule| rule.action == ALLOW && rule.names.iter().any(|known| known == name))
+        filter
+            .syscalls
+            .iter()
+            .any(|rule| rule.action == ALLOW && rule.names.iter().any(|known| known == name))
     }
 
     #[test]
     fn the_default_refuses_what_breaks_out() {
         let filter = runtime_default(&["CAP_KILL".to_string()]);
-        for name in ["mount", "unshare", "setns", "bpf", "kexec_load", "init_module", "keyctl", "io_uring_setup", "reboot"] {
+        for name in [
+            "mount",
+            "unshare",
+            "setns",
+            "bpf",
+            "kexec_load",
+            "init_module",
+            "keyctl",
+            "io_uring_setup",
+            "reboot",
+        ] {
             assert!(!allows(&filter, name), "{name}");
         }
-        for name in ["read", "openat", "execve", "futex", "epoll_wait", "clone", "statx", "rseq", "accept4"] {
+        for name in [
+            "read",
+            "openat",
+            "execve",
+            "futex",
+            "epoll_wait",
+            "clone",
+            "statx",
+            "rseq",
+            "accept4",
+        ] {
             assert!(allows(&filter, name), "{name}");
         }
-        let clone = filter.syscalls.iter().find(|rule| rule.names == ["clone"]).unwrap();
+        let clone = filter
+            .syscalls
+            .iter()
+            .find(|rule| rule.names == ["clone"])
+            .unwrap();
         assert_eq!(clone.args[0].value, NAMESPACE_FLAGS);
     }
 
@@ -160,7 +252,9 @@ mod tests {
             r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_ERRNO"}]}"#,
         )
         .unwrap();
-        let filter = load_profile(&SeccompProfile::Localhost(file.path().into()), &[]).unwrap().unwrap();
+        let filter = load_profile(&SeccompProfile::Localhost(file.path().into()), &[])
+            .unwrap()
+            .unwrap();
         assert_eq!(filter.syscalls[0].names, ["mkdir"]);
         let missing = SeccompProfile::Localhost("/nonexistent".into());
         assert!(load_profile(&missing, &[]).is_err());

@@ -21,8 +21,17 @@ impl Accounts {
     fn users(&self) -> impl Iterator<Item = PasswdEntry<'_>> {
         self.passwd.lines().filter_map(|line| {
             let mut fields = line.split(':');
-            let (name, _, uid, gid) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-            Some(PasswdEntry { name, uid: uid.parse().ok()?, gid: gid.parse().ok()? })
+            let (name, _, uid, gid) = (
+                fields.next()?,
+                fields.next()?,
+                fields.next()?,
+                fields.next()?,
+            );
+            Some(PasswdEntry {
+                name,
+                uid: uid.parse().ok()?,
+                gid: gid.parse().ok()?,
+            })
         })
     }
 
@@ -35,7 +44,9 @@ impl Accounts {
     }
 
     fn groups_of<'a>(&'a self, user: &'a str) -> impl Iterator<Item = u32> + 'a {
-        self.groups().filter(move |(_, _, members)| members.split(',').any(|name| name.trim() == user)).map(|(_, gid, _)| gid)
+        self.groups()
+            .filter(move |(_, _, members)| members.split(',').any(|name| name.trim() == user))
+            .map(|(_, gid, _)| gid)
     }
 }
 
@@ -56,15 +67,17 @@ pub(in crate::runtime) fn resolve_user(
         _ => entry.as_ref().map_or(0, |user| user.gid),
     };
     let mut additional: Vec<u32> = vec![gid];
-    if !security.strict_supplemental_groups {
-        if let Some(entry) = &entry {
-            additional.extend(accounts.groups_of(entry.name));
-        }
+    if let (Some(entry), false) = (&entry, security.strict_supplemental_groups) {
+        additional.extend(accounts.groups_of(entry.name));
     }
     additional.extend(&security.supplemental_groups);
     additional.sort_unstable();
     additional.dedup();
-    Ok(ContainerUser { uid, gid, additional_gids: additional })
+    Ok(ContainerUser {
+        uid,
+        gid,
+        additional_gids: additional,
+    })
 }
 
 fn find_user<'a>(name: &str, accounts: &'a Accounts) -> Result<(u32, Option<PasswdEntry<'a>>)> {
@@ -74,9 +87,11 @@ fn find_user<'a>(name: &str, accounts: &'a Accounts) -> Result<(u32, Option<Pass
     if let Some(entry) = accounts.users().find(|user| user.name == name) {
         return Ok((entry.uid, Some(entry)));
     }
-    let uid = name.parse::<u32>().map_err(|_| RuntimeError::InvalidConfig {
-        message: format!("unable to find user {name}: no matching entries in passwd file"),
-    })?;
+    let uid = name
+        .parse::<u32>()
+        .map_err(|_| RuntimeError::InvalidConfig {
+            message: format!("unable to find user {name}: no matching entries in passwd file"),
+        })?;
     Ok((uid, accounts.users().find(|user| user.uid == uid)))
 }
 
@@ -120,7 +135,11 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(resolve(&by_id, "root:log"), (101, 102, vec![9, 102]));
-        let group = SecurityContext { run_as_user: Some(4), run_as_group: Some(3), ..Default::default() };
+        let group = SecurityContext {
+            run_as_user: Some(4),
+            run_as_group: Some(3),
+            ..Default::default()
+        };
         assert_eq!(resolve(&group, ""), (4, 3, vec![3]));
     }
 

@@ -1,0 +1,18 @@
+//! The container layers against real containerd, runc and a real registry. Each test has a node of its own
+//! (containerd with its own root, state and socket; a cgroup of its own) and leaves nothing behind.
+//! They need root, and Debian's `containerd`, `runc`, `busybox-static` and `docker-registry`.
+
+#![allow(clippy::unwrap_used, reason = "a test says more by where it panics")]
+
+mod attach;
+mod exec;
+mod images;
+mod lifecycle;
+mod limits;
+mod logs;
+mod namespaces;
+mod node;
+mod registry;
+mod restart;
+mod security;
+mod testimage;

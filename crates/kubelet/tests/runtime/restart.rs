@@ -1,0 +1,85 @@
+//! The kubelet and containerd may die at any moment; containers go on.
+
+use kubelet::runtime::{ContainerState, ExitReason, RuntimeError};
+
+use crate::node::{Node, PATIENCE};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_kubelet_finds_everything() {
+    let mut node = Node::new().await;
+    let pod = node.pod("kubelet").await;
+    let counting = node.shell(
+        &pod,
+        "counting",
+        "i=0; while true; do i=$((i+1)); echo $i; sleep 0.05; done",
+    );
+    let id = node.start(&pod, &counting).await;
+    node.wait_log(&id, "2\n").await;
+    let before = node.runtime.status(&id).await.unwrap();
+    node.restart_kubelet().await;
+    let sandbox = node.runtime.ensure_pod(&pod.config).await.unwrap();
+    assert!(!sandbox.created, "the namespaces are still pinned");
+    let after = node.runtime.list().await.unwrap();
+    assert_eq!(after, std::slice::from_ref(&before));
+    assert_eq!(node.sh(&id, "echo still here").await, "still here\n");
+    node.wait_log(&id, "\n10\n").await;
+    node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containerd_may_be_killed() {
+    let mut node = Node::new().await;
+    let pod = node.pod("containerd").await;
+    let go = node.scratch("go");
+    let mut ending = node.shell(
+        &pod,
+        "ending",
+        "echo ready; while [ ! -e /go/now ]; do sleep 0.05; done; echo done; exit 9",
+    );
+    ending.mounts = vec![kubelet::runtime::Mount {
+        host_path: go.clone(),
+        container_path: "/go".into(),
+        ..Default::default()
+    }];
+    let ending = node.start(&pod, &ending).await;
+    let staying = node
+        .start(&pod, &node.shell(&pod, "staying", "echo ready; sleep 1000"))
+        .await;
+    node.wait_log(&ending, "ready").await;
+    node.kill_containerd();
+    let error = node.runtime.list().await.unwrap_err();
+    assert!(matches!(error, RuntimeError::Unavailable { .. }), "{error}");
+    // It ends while nobody looks; its log is written all the same.
+    let log =
+        kubelet::logs::container_log_path(&node.root().join("logs"), &pod.config.pod, "ending", 0);
+    std::fs::write(go.join("now"), "").unwrap();
+    let written = async {
+        while !std::fs::read_to_string(&log).unwrap().ends_with("done\n") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, written)
+        .await
+        .expect("the log goes on without containerd");
+    let mut events = node.runtime.events();
+    events.recv().await.unwrap();
+    node.start_containerd();
+    tokio::time::timeout(PATIENCE, events.recv())
+        .await
+        .expect("the events come back")
+        .unwrap();
+    let exit = node.wait_exit(&ending).await;
+    assert_eq!((exit.exit_code, exit.reason), (9, ExitReason::Error));
+    assert_eq!(node.log(&ending).await, "ready\ndone\n");
+    assert!(matches!(
+        node.runtime.status(&staying).await.unwrap().state,
+        ContainerState::Running { .. }
+    ));
+    assert_eq!(node.sh(&staying, "echo still here").await, "still here\n");
+    let more = node
+        .start(&pod, &node.shell(&pod, "more", "echo more"))
+        .await;
+    assert_eq!(node.wait_exit(&more).await.exit_code, 0);
+    node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
+    assert_eq!(node.pod_mounts(), Vec::<String>::new());
+}
