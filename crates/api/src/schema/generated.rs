@@ -1140,9 +1140,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("periodSeconds", Ty::Int32).required(),
-            f("type", Ty::String).required(),
-            f("value", Ty::Int32).required(),
+            f("periodSeconds", Ty::Int32).required().proto(&[3]),
+            f("type", Ty::String).required().proto(&[1]),
+            f("value", Ty::Int32).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -1150,10 +1150,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("policies", Ty::Array(&Ty::Ref(91))),
-            f("selectPolicy", Ty::String),
-            f("stabilizationWindowSeconds", Ty::Int32),
-            f("tolerance", Ty::Quantity),
+            f("policies", Ty::Array(&Ty::Ref(91)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("selectPolicy", Ty::String).proto(&[1]),
+            f("stabilizationWindowSeconds", Ty::Int32).proto(&[3]),
+            f("tolerance", Ty::Quantity).proto(&[4]),
         ],
     },
     TypeRow {
@@ -1683,10 +1685,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("fsType", Ty::String),
-            f("partition", Ty::Int32),
-            f("readOnly", Ty::Boolean),
-            f("volumeID", Ty::String).required(),
+            f("fsType", Ty::String).proto(&[2]),
+            f("partition", Ty::Int32).proto(&[3]),
+            f("readOnly", Ty::Boolean).proto(&[4]),
+            f("volumeID", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -1809,12 +1811,15 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("monitors", Ty::Array(&Ty::String)).required(),
-            f("path", Ty::String),
-            f("readOnly", Ty::Boolean),
-            f("secretFile", Ty::String),
-            f("secretRef", Ty::Ref(314)),
-            f("user", Ty::String),
+            f("monitors", Ty::Array(&Ty::String))
+                .required()
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("path", Ty::String).proto(&[2]),
+            f("readOnly", Ty::Boolean).proto(&[6]),
+            f("secretFile", Ty::String).proto(&[4]),
+            f("secretRef", Ty::Ref(314)).proto(&[5]),
+            f("user", Ty::String).proto(&[3]),
         ],
     },
     TypeRow {
@@ -1822,12 +1827,15 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("monitors", Ty::Array(&Ty::String)).required(),
-            f("path", Ty::String),
-            f("readOnly", Ty::Boolean),
-            f("secretFile", Ty::String),
-            f("secretRef", Ty::Ref(221)),
-            f("user", Ty::String),
+            f("monitors", Ty::Array(&Ty::String))
+                .required()
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("path", Ty::String).proto(&[2]),
+            f("readOnly", Ty::Boolean).proto(&[6]),
+            f("secretFile", Ty::String).proto(&[4]),
+            f("secretRef", Ty::Ref(221)).proto(&[5]),
+            f("user", Ty::String).proto(&[3]),
         ],
     },
     TypeRow {
@@ -1856,7 +1864,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.ClientIPConfig",
         atomic: false,
         resource: None,
-        fields: &[f("timeoutSeconds", Ty::Int32)],
+        fields: &[f("timeoutSeconds", Ty::Int32).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ClusterTrustBundleProjection",
@@ -2423,11 +2431,15 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("fsType", Ty::String),
-            f("lun", Ty::Int32),
-            f("readOnly", Ty::Boolean),
-            f("targetWWNs", Ty::Array(&Ty::String)),
-            f("wwids", Ty::Array(&Ty::String)),
+            f("fsType", Ty::String).proto(&[3]),
+            f("lun", Ty::Int32).proto(&[2]),
+            f("readOnly", Ty::Boolean).proto(&[4]),
+            f("targetWWNs", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("wwids", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[5]),
         ],
     },
     TypeRow {
@@ -2479,10 +2491,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("fsType", Ty::String),
-            f("partition", Ty::Int32),
-            f("pdName", Ty::String).required(),
-            f("readOnly", Ty::Boolean),
+            f("fsType", Ty::String).proto(&[2]),
+            f("partition", Ty::Int32).proto(&[3]),
+            f("pdName", Ty::String).required().proto(&[1]),
+            f("readOnly", Ty::Boolean).proto(&[4]),
         ],
     },
     TypeRow {
@@ -2491,8 +2503,8 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("mode", Ty::String),
-            f("port", Ty::Int32).required(),
-            f("service", Ty::String),
+            f("port", Ty::Int32).required().proto(&[1]),
+            f("service", Ty::String).default("\"\"").proto(&[2]),
         ],
     },
     TypeRow {
@@ -2531,12 +2543,14 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("host", Ty::String),
-            f("httpHeaders", Ty::Array(&Ty::Ref(204))),
-            f("path", Ty::String),
-            f("port", Ty::IntOrString).required(),
+            f("host", Ty::String).proto(&[3]),
+            f("httpHeaders", Ty::Array(&Ty::Ref(204)))
+                .list(List::Atomic)
+                .proto(&[5]),
+            f("path", Ty::String).proto(&[1]),
+            f("port", Ty::IntOrString).required().proto(&[2]),
             f("protocol", Ty::String),
-            f("scheme", Ty::String),
+            f("scheme", Ty::String).proto(&[4]),
         ],
     },
     TypeRow {
@@ -2544,8 +2558,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String).required(),
-            f("value", Ty::String).required(),
+            f("name", Ty::String).required().proto(&[1]),
+            f("value", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -2563,7 +2577,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.HostIP",
         atomic: false,
         resource: None,
-        fields: &[f("ip", Ty::String).required()],
+        fields: &[f("ip", Ty::String).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.HostPathVolumeSource",
@@ -2579,17 +2593,21 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("chapAuthDiscovery", Ty::Boolean),
-            f("chapAuthSession", Ty::Boolean),
-            f("fsType", Ty::String),
-            f("initiatorName", Ty::String),
-            f("iqn", Ty::String).required(),
-            f("iscsiInterface", Ty::String),
-            f("lun", Ty::Int32).required(),
-            f("portals", Ty::Array(&Ty::String)),
-            f("readOnly", Ty::Boolean),
-            f("secretRef", Ty::Ref(314)),
-            f("targetPortal", Ty::String).required(),
+            f("chapAuthDiscovery", Ty::Boolean).proto(&[8]),
+            f("chapAuthSession", Ty::Boolean).proto(&[11]),
+            f("fsType", Ty::String).proto(&[5]),
+            f("initiatorName", Ty::String).proto(&[12]),
+            f("iqn", Ty::String).required().proto(&[2]),
+            f("iscsiInterface", Ty::String)
+                .default("\"default\"")
+                .proto(&[4]),
+            f("lun", Ty::Int32).required().proto(&[3]),
+            f("portals", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[7]),
+            f("readOnly", Ty::Boolean).proto(&[6]),
+            f("secretRef", Ty::Ref(314)).proto(&[10]),
+            f("targetPortal", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -2597,17 +2615,21 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("chapAuthDiscovery", Ty::Boolean),
-            f("chapAuthSession", Ty::Boolean),
-            f("fsType", Ty::String),
-            f("initiatorName", Ty::String),
-            f("iqn", Ty::String).required(),
-            f("iscsiInterface", Ty::String),
-            f("lun", Ty::Int32).required(),
-            f("portals", Ty::Array(&Ty::String)),
-            f("readOnly", Ty::Boolean),
-            f("secretRef", Ty::Ref(221)),
-            f("targetPortal", Ty::String).required(),
+            f("chapAuthDiscovery", Ty::Boolean).proto(&[8]),
+            f("chapAuthSession", Ty::Boolean).proto(&[11]),
+            f("fsType", Ty::String).proto(&[5]),
+            f("initiatorName", Ty::String).proto(&[12]),
+            f("iqn", Ty::String).required().proto(&[2]),
+            f("iscsiInterface", Ty::String)
+                .default("\"default\"")
+                .proto(&[4]),
+            f("lun", Ty::Int32).required().proto(&[3]),
+            f("portals", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[7]),
+            f("readOnly", Ty::Boolean).proto(&[6]),
+            f("secretRef", Ty::Ref(221)).proto(&[10]),
+            f("targetPortal", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -2752,9 +2774,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("path", Ty::String).required(),
-            f("readOnly", Ty::Boolean),
-            f("server", Ty::String).required(),
+            f("path", Ty::String).required().proto(&[2]),
+            f("readOnly", Ty::Boolean).proto(&[3]),
+            f("server", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -3336,16 +3358,25 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("nameservers", Ty::Array(&Ty::String)),
-            f("options", Ty::Array(&Ty::Ref(269))),
-            f("searches", Ty::Array(&Ty::String)),
+            f("nameservers", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("options", Ty::Array(&Ty::Ref(269)))
+                .list(List::Atomic)
+                .proto(&[3]),
+            f("searches", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.PodDNSConfigOption",
         atomic: false,
         resource: None,
-        fields: &[f("name", Ty::String), f("value", Ty::String)],
+        fields: &[
+            f("name", Ty::String).proto(&[1]),
+            f("value", Ty::String).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.PodExtendedResourceClaimStatus",
@@ -3363,13 +3394,13 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.PodIP",
         atomic: false,
         resource: None,
-        fields: &[f("ip", Ty::String).required()],
+        fields: &[f("ip", Ty::String).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.PodOS",
         atomic: false,
         resource: None,
-        fields: &[f("name", Ty::String).required()],
+        fields: &[f("name", Ty::String).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.PodReadinessGate",
@@ -3670,14 +3701,19 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("fsType", Ty::String),
-            f("image", Ty::String).required(),
-            f("keyring", Ty::String),
-            f("monitors", Ty::Array(&Ty::String)).required(),
-            f("pool", Ty::String),
-            f("readOnly", Ty::Boolean),
-            f("secretRef", Ty::Ref(314)),
-            f("user", Ty::String),
+            f("fsType", Ty::String).proto(&[3]),
+            f("image", Ty::String).required().proto(&[2]),
+            f("keyring", Ty::String)
+                .default("\"/etc/ceph/keyring\"")
+                .proto(&[6]),
+            f("monitors", Ty::Array(&Ty::String))
+                .required()
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("pool", Ty::String).default("\"rbd\"").proto(&[4]),
+            f("readOnly", Ty::Boolean).proto(&[8]),
+            f("secretRef", Ty::Ref(314)).proto(&[7]),
+            f("user", Ty::String).default("\"admin\"").proto(&[5]),
         ],
     },
     TypeRow {
@@ -3685,14 +3721,19 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("fsType", Ty::String),
-            f("image", Ty::String).required(),
-            f("keyring", Ty::String),
-            f("monitors", Ty::Array(&Ty::String)).required(),
-            f("pool", Ty::String),
-            f("readOnly", Ty::Boolean),
-            f("secretRef", Ty::Ref(221)),
-            f("user", Ty::String),
+            f("fsType", Ty::String).proto(&[3]),
+            f("image", Ty::String).required().proto(&[2]),
+            f("keyring", Ty::String)
+                .default("\"/etc/ceph/keyring\"")
+                .proto(&[6]),
+            f("monitors", Ty::Array(&Ty::String))
+                .required()
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("pool", Ty::String).default("\"rbd\"").proto(&[4]),
+            f("readOnly", Ty::Boolean).proto(&[8]),
+            f("secretRef", Ty::Ref(221)).proto(&[7]),
+            f("user", Ty::String).default("\"admin\"").proto(&[5]),
         ],
     },
     TypeRow {
@@ -3836,10 +3877,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("level", Ty::String),
-            f("role", Ty::String),
-            f("type", Ty::String),
-            f("user", Ty::String),
+            f("level", Ty::String).proto(&[4]),
+            f("role", Ty::String).proto(&[2]),
+            f("type", Ty::String).proto(&[3]),
+            f("user", Ty::String).proto(&[1]),
         ],
     },
     TypeRow {
@@ -3847,16 +3888,18 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("fsType", Ty::String),
-            f("gateway", Ty::String).required(),
-            f("protectionDomain", Ty::String),
-            f("readOnly", Ty::Boolean),
-            f("secretRef", Ty::Ref(314)).required(),
-            f("sslEnabled", Ty::Boolean),
-            f("storageMode", Ty::String),
-            f("storagePool", Ty::String),
-            f("system", Ty::String).required(),
-            f("volumeName", Ty::String),
+            f("fsType", Ty::String).default("\"xfs\"").proto(&[9]),
+            f("gateway", Ty::String).required().proto(&[1]),
+            f("protectionDomain", Ty::String).proto(&[5]),
+            f("readOnly", Ty::Boolean).proto(&[10]),
+            f("secretRef", Ty::Ref(314)).required().proto(&[3]),
+            f("sslEnabled", Ty::Boolean).proto(&[4]),
+            f("storageMode", Ty::String)
+                .default("\"ThinProvisioned\"")
+                .proto(&[7]),
+            f("storagePool", Ty::String).proto(&[6]),
+            f("system", Ty::String).required().proto(&[2]),
+            f("volumeName", Ty::String).proto(&[8]),
         ],
     },
     TypeRow {
@@ -3864,16 +3907,18 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("fsType", Ty::String),
-            f("gateway", Ty::String).required(),
-            f("protectionDomain", Ty::String),
-            f("readOnly", Ty::Boolean),
-            f("secretRef", Ty::Ref(221)).required(),
-            f("sslEnabled", Ty::Boolean),
-            f("storageMode", Ty::String),
-            f("storagePool", Ty::String),
-            f("system", Ty::String).required(),
-            f("volumeName", Ty::String),
+            f("fsType", Ty::String).default("\"xfs\"").proto(&[9]),
+            f("gateway", Ty::String).required().proto(&[1]),
+            f("protectionDomain", Ty::String).proto(&[5]),
+            f("readOnly", Ty::Boolean).proto(&[10]),
+            f("secretRef", Ty::Ref(221)).required().proto(&[3]),
+            f("sslEnabled", Ty::Boolean).proto(&[4]),
+            f("storageMode", Ty::String)
+                .default("\"ThinProvisioned\"")
+                .proto(&[7]),
+            f("storagePool", Ty::String).proto(&[6]),
+            f("system", Ty::String).required().proto(&[2]),
+            f("volumeName", Ty::String).proto(&[8]),
         ],
     },
     TypeRow {
@@ -4122,11 +4167,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("fsType", Ty::String),
-            f("readOnly", Ty::Boolean),
-            f("secretRef", Ty::Ref(251)),
-            f("volumeName", Ty::String),
-            f("volumeNamespace", Ty::String),
+            f("fsType", Ty::String).proto(&[3]),
+            f("readOnly", Ty::Boolean).proto(&[4]),
+            f("secretRef", Ty::Ref(251)).proto(&[5]),
+            f("volumeName", Ty::String).proto(&[1]),
+            f("volumeNamespace", Ty::String).proto(&[2]),
         ],
     },
     TypeRow {
@@ -4134,11 +4179,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("fsType", Ty::String),
-            f("readOnly", Ty::Boolean),
-            f("secretRef", Ty::Ref(221)),
-            f("volumeName", Ty::String),
-            f("volumeNamespace", Ty::String),
+            f("fsType", Ty::String).proto(&[3]),
+            f("readOnly", Ty::Boolean).proto(&[4]),
+            f("secretRef", Ty::Ref(221)).proto(&[5]),
+            f("volumeName", Ty::String).proto(&[1]),
+            f("volumeNamespace", Ty::String).proto(&[2]),
         ],
     },
     TypeRow {
@@ -4154,7 +4199,10 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.TCPSocketAction",
         atomic: false,
         resource: None,
-        fields: &[f("host", Ty::String), f("port", Ty::IntOrString).required()],
+        fields: &[
+            f("host", Ty::String).proto(&[2]),
+            f("port", Ty::IntOrString).required().proto(&[1]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.Taint",
@@ -4747,16 +4795,19 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("backend", Ty::Ref(385)).required(),
-            f("path", Ty::String),
-            f("pathType", Ty::String).required(),
+            f("backend", Ty::Ref(385)).required().proto(&[2]),
+            f("path", Ty::String).proto(&[1]),
+            f("pathType", Ty::String).required().proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.HTTPIngressRuleValue",
         atomic: false,
         resource: None,
-        fields: &[f("paths", Ty::Array(&Ty::Ref(379))).required()],
+        fields: &[f("paths", Ty::Array(&Ty::Ref(379)))
+            .required()
+            .list(List::Atomic)
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IPAddress",
@@ -4780,8 +4831,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("cidr", Ty::String).required(),
-            f("except", Ty::Array(&Ty::String)),
+            f("cidr", Ty::String).required().proto(&[1]),
+            f("except", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[2]),
         ],
     },
     TypeRow {
@@ -4911,8 +4964,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("hosts", Ty::Array(&Ty::String)),
-            f("secretName", Ty::String),
+            f("hosts", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[1]),
+            f("secretName", Ty::String).proto(&[2]),
         ],
     },
     TypeRow {
@@ -5258,7 +5313,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.resource.v1.CELDeviceSelector",
         atomic: false,
         resource: None,
-        fields: &[f("expression", Ty::String).required()],
+        fields: &[f("expression", Ty::String).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.CapacityRequestPolicy",
@@ -6221,50 +6276,65 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("$ref", Ty::String),
-            f("$schema", Ty::String),
-            f("additionalItems", Ty::Any),
-            f("additionalProperties", Ty::Any),
-            f("allOf", Ty::Array(&Ty::Ref(512))),
-            f("anyOf", Ty::Array(&Ty::Ref(512))),
-            f("default", Ty::Any),
-            f("definitions", Ty::Map(&Ty::Ref(512))),
-            f("dependencies", Ty::Map(&Ty::Any)),
-            f("description", Ty::String),
-            f("enum", Ty::Array(&Ty::Any)),
-            f("example", Ty::Any),
-            f("exclusiveMaximum", Ty::Boolean),
-            f("exclusiveMinimum", Ty::Boolean),
-            f("externalDocs", Ty::Ref(511)),
-            f("format", Ty::String),
-            f("id", Ty::String),
-            f("items", Ty::Any),
-            f("maxItems", Ty::Int64),
-            f("maxLength", Ty::Int64),
-            f("maxProperties", Ty::Int64),
-            f("maximum", Ty::Number),
-            f("minItems", Ty::Int64),
-            f("minLength", Ty::Int64),
-            f("minProperties", Ty::Int64),
-            f("minimum", Ty::Number),
-            f("multipleOf", Ty::Number),
-            f("not", Ty::Ref(512)),
-            f("nullable", Ty::Boolean),
-            f("oneOf", Ty::Array(&Ty::Ref(512))),
-            f("pattern", Ty::String),
-            f("patternProperties", Ty::Map(&Ty::Ref(512))),
-            f("properties", Ty::Map(&Ty::Ref(512))),
-            f("required", Ty::Array(&Ty::String)),
-            f("title", Ty::String),
-            f("type", Ty::String),
-            f("uniqueItems", Ty::Boolean),
-            f("x-kubernetes-embedded-resource", Ty::Boolean),
-            f("x-kubernetes-int-or-string", Ty::Boolean),
-            f("x-kubernetes-list-map-keys", Ty::Array(&Ty::String)),
-            f("x-kubernetes-list-type", Ty::String),
-            f("x-kubernetes-map-type", Ty::String),
-            f("x-kubernetes-preserve-unknown-fields", Ty::Boolean),
-            f("x-kubernetes-validations", Ty::Array(&Ty::Ref(515))),
+            f("$ref", Ty::String).proto(&[3]),
+            f("$schema", Ty::String).proto(&[2]),
+            f("additionalItems", Ty::Any).proto(&[33]),
+            f("additionalProperties", Ty::Any).proto(&[30]),
+            f("allOf", Ty::Array(&Ty::Ref(512)))
+                .list(List::Atomic)
+                .proto(&[25]),
+            f("anyOf", Ty::Array(&Ty::Ref(512)))
+                .list(List::Atomic)
+                .proto(&[27]),
+            f("default", Ty::Any).proto(&[8]),
+            f("definitions", Ty::Map(&Ty::Ref(512))).proto(&[34]),
+            f("dependencies", Ty::Map(&Ty::Any)).proto(&[32]),
+            f("description", Ty::String).proto(&[4]),
+            f("enum", Ty::Array(&Ty::Any))
+                .list(List::Atomic)
+                .proto(&[20]),
+            f("example", Ty::Any).proto(&[36]),
+            f("exclusiveMaximum", Ty::Boolean).proto(&[10]),
+            f("exclusiveMinimum", Ty::Boolean).proto(&[12]),
+            f("externalDocs", Ty::Ref(511)).proto(&[35]),
+            f("format", Ty::String).proto(&[6]),
+            f("id", Ty::String).proto(&[1]),
+            f("items", Ty::Any).proto(&[24]),
+            f("maxItems", Ty::Int64).proto(&[16]),
+            f("maxLength", Ty::Int64).proto(&[13]),
+            f("maxProperties", Ty::Int64).proto(&[21]),
+            f("maximum", Ty::Number).proto(&[9]),
+            f("minItems", Ty::Int64).proto(&[17]),
+            f("minLength", Ty::Int64).proto(&[14]),
+            f("minProperties", Ty::Int64).proto(&[22]),
+            f("minimum", Ty::Number).proto(&[11]),
+            f("multipleOf", Ty::Number).proto(&[19]),
+            f("not", Ty::Ref(512)).proto(&[28]),
+            f("nullable", Ty::Boolean).proto(&[37]),
+            f("oneOf", Ty::Array(&Ty::Ref(512)))
+                .list(List::Atomic)
+                .proto(&[26]),
+            f("pattern", Ty::String).proto(&[15]),
+            f("patternProperties", Ty::Map(&Ty::Ref(512))).proto(&[31]),
+            f("properties", Ty::Map(&Ty::Ref(512))).proto(&[29]),
+            f("required", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[23]),
+            f("title", Ty::String).proto(&[7]),
+            f("type", Ty::String).proto(&[5]),
+            f("uniqueItems", Ty::Boolean).proto(&[18]),
+            f("x-kubernetes-embedded-resource", Ty::Boolean).proto(&[39]),
+            f("x-kubernetes-int-or-string", Ty::Boolean).proto(&[40]),
+            f("x-kubernetes-list-map-keys", Ty::Array(&Ty::String))
+                .list(List::Atomic)
+                .proto(&[41]),
+            f("x-kubernetes-list-type", Ty::String).proto(&[42]),
+            f("x-kubernetes-map-type", Ty::String).proto(&[43]),
+            f("x-kubernetes-preserve-unknown-fields", Ty::Boolean).proto(&[38]),
+            f("x-kubernetes-validations", Ty::Array(&Ty::Ref(515)))
+                .list(List::Map(&["rule"]))
+                .patch(Patch::Merge, Some("rule"))
+                .proto(&[44]),
         ],
     },
     TypeRow {

@@ -85,14 +85,20 @@ impl TypeMarkers {
             return Some((None, own));
         }
         self.fields.values().find_map(|field| {
-            let inner = all.get(&format!("{module}.{}", field.message.as_deref()?))?;
+            let inner = all.get(&key(&format!("{module}.{}", field.message.as_deref()?)))?;
             Some((Some(field), inner.fields.get(&name)?))
         })
     }
 }
 
-/// Types by module and name: `api.core.v1.Pod`.
+/// Types by [`key`].
 pub type All = BTreeMap<String, TypeMarkers>;
+
+/// The key of a type by module and name, without case: `PodDNSConfig` is `PodDnsConfig` in one of
+/// the two sources.
+pub fn key(name: &str) -> String {
+    name.to_ascii_lowercase()
+}
 
 /// `hostIP` and `host_ip` both become `hostip`.
 pub fn squeeze(name: &str) -> String {
@@ -136,9 +142,9 @@ fn parse(source: &str, module: &str, all: &mut All) {
                 ..TypeMarkers::default()
             };
             if rest.ends_with("{}") {
-                all.insert(format!("{module}.{name}"), found);
+                all.insert(key(&format!("{module}.{name}")), found);
             } else {
-                current = Some((format!("{module}.{name}"), found));
+                current = Some((key(&format!("{module}.{name}")), found));
             }
         } else if let (Some(rest), Some((_, found))) = (text.strip_prefix("pub "), &mut current) {
             let Some((name, ty)) = rest.split_once(':') else {

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use super::markers::{All, Markers, TypeMarkers};
+use super::markers::{All, Markers, TypeMarkers, key};
 use super::openapi::{Type, Types};
 
 /// Types that are JSON values of their own shape rather than objects with fields.
@@ -96,7 +96,7 @@ pub fn table(types: &Types, markers: &All) -> anyhow::Result<String> {
     let none = TypeMarkers::default();
     for ty in &reachable {
         let module = ty.name.trim_start_matches("io.k8s.").replace('-', "_");
-        let known = markers.get(&module).unwrap_or(&none);
+        let known = markers.get(&key(&module)).unwrap_or(&none);
         let module = module.rsplit_once('.').map_or("", |(module, _)| module);
         let atomic = known.own.atomic;
         let resource = match &ty.resource {
