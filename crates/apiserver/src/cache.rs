@@ -5,6 +5,7 @@
 //! ([`Cache::fresh`]), and wait until the cache has reached it.
 
 mod bucket;
+mod compact;
 mod feed;
 mod filter;
 mod resource;
@@ -46,6 +47,7 @@ pub struct Cache {
     progress: watch::Sender<u64>,
     nudges: mpsc::Sender<()>,
     revisions: mpsc::Sender<oneshot::Sender<Result<u64, ApiError>>>,
+    shutdown: CancellationToken,
 }
 
 impl Cache {
@@ -68,9 +70,16 @@ impl Cache {
             progress: watch::Sender::new(0),
             nudges,
             revisions,
+            shutdown: shutdown.clone(),
         });
-        tokio::spawn(feed::run(cache.clone(), store.clone(), nudged, shutdown));
-        tokio::spawn(answer_revisions(store, asked));
+        tokio::spawn(feed::run(
+            cache.clone(),
+            store.clone(),
+            nudged,
+            shutdown.clone(),
+        ));
+        tokio::spawn(answer_revisions(store.clone(), asked));
+        tokio::spawn(compact::run(cache.clone(), store, shutdown));
         cache
     }
 
@@ -187,6 +196,7 @@ impl Cache {
             start,
             settings,
             self.progress.subscribe(),
+            self.shutdown.clone(),
         ))
     }
 }

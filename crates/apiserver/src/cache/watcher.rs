@@ -7,6 +7,7 @@ use std::time::Duration;
 use api::ApiError;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::bucket::{Bucket, Change, Event};
 use super::resource::Start;
@@ -44,6 +45,7 @@ pub struct Watcher {
     deadline: Option<Instant>,
     /// Nothing up to this revision is told again.
     after: u64,
+    shutdown: CancellationToken,
 }
 
 impl std::fmt::Debug for Watcher {
@@ -71,6 +73,7 @@ impl Watcher {
         start: Start,
         settings: WatchSettings,
         progress: watch::Receiver<u64>,
+        shutdown: CancellationToken,
     ) -> Self {
         let mut pending: VecDeque<Notice> =
             start.snapshot.into_iter().map(Notice::Initial).collect();
@@ -98,6 +101,7 @@ impl Watcher {
             next_bookmark: now + BOOKMARK_INTERVAL,
             deadline: settings.timeout.map(|timeout| now + timeout),
             after: settings.after,
+            shutdown,
         }
     }
 
@@ -157,6 +161,7 @@ impl Watcher {
             changed = self.head.changed() => changed.is_ok(),
             () = tokio::time::sleep_until(deadline) => self.deadline.is_none(),
             () = tokio::time::sleep_until(bookmark) => true,
+            () = self.shutdown.cancelled() => false,
         }
     }
 

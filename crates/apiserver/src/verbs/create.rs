@@ -1,10 +1,12 @@
 //! Create: decode, default, admit, prepare, validate, store if absent.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use api::ApiError;
 use api::object::Object;
-use store::Outcome;
+use api::{ApiError, Kind};
+use k8s_openapi::api::core::v1::Event;
+use store::{LeaseId, Outcome};
 
 use super::answer;
 use crate::body;
@@ -18,6 +20,8 @@ use crate::response::{ObjectAnswer, Response};
 use crate::rules::rules;
 use crate::{keys, stored};
 
+/// How long Events are kept.
+const EVENT_LIFE: Duration = Duration::from_secs(3_600);
 /// How often a generated name that is taken is generated anew.
 const NAME_ATTEMPTS: usize = 8;
 
@@ -111,6 +115,18 @@ async fn create_once(
     outcome
 }
 
+/// The lease that the target's kind dies with: Events are forgotten after an hour.
+///
+/// # Errors
+/// When the store fails.
+pub async fn lease(call: Call<'_>) -> Result<Option<LeaseId>, ApiError> {
+    if call.row() != Event::ROW {
+        return Ok(None);
+    }
+    let lease = call.core.store.lease(EVENT_LIFE).await;
+    lease.map(Some).map_err(|error| store_error(&error))
+}
+
 async fn write(
     call: Call<'_>,
     name: &str,
@@ -127,10 +143,11 @@ async fn write(
         let version = Version::unstored(row, &value).map_err(ApiError::internal)?;
         return Ok(answer(row, 201, Arc::new(version)));
     }
+    let lease = lease(call).await?;
     let outcome = call
         .core
         .store
-        .create(keys::object(row, &key), value.clone())
+        .create_with_lease(keys::object(row, &key), value.clone(), lease)
         .await
         .map_err(|error| store_error(&error))?;
     match outcome {

@@ -175,10 +175,11 @@ async fn attempt(
     let outcome = call
         .core
         .store
-        .update(
+        .update_with_lease(
             keys::object(row, &key),
             value.clone(),
             Revision::new(current.revision),
+            create::lease(call).await?,
         )
         .await;
     match outcome {
