@@ -23,8 +23,8 @@ pub enum Store {
 pub struct Options {
     pub nodes: u8,
     pub store: Store,
-    /// Registries that are spoken to without TLS, as HOST:PORT.
-    pub insecure_registries: Vec<String>,
+    /// Ports of this machine where registries are, to be spoken to without TLS.
+    pub registry_ports: Vec<u16>,
 }
 
 impl Default for Options {
@@ -32,7 +32,7 @@ impl Default for Options {
         Self {
             nodes: 1,
             store: Store::Embedded,
-            insecure_registries: Vec::new(),
+            registry_ports: Vec::new(),
         }
     }
 }
@@ -73,7 +73,12 @@ impl Cluster {
         if options.store == Store::Etcd {
             flags.extend(["--store", "etcd"]);
         }
-        for registry in &options.insecure_registries {
+        let registries: Vec<String> = options
+            .registry_ports
+            .iter()
+            .map(|port| format!("{}:{port}", slot.gateway()))
+            .collect();
+        for registry in &registries {
             flags.extend(["--insecure-registry", registry]);
         }
         let written = skiff(&programs, &slot, "up", &flags)?;

@@ -11,6 +11,7 @@
 
 pub mod cluster;
 pub mod manifest;
+pub mod registry;
 pub mod suite;
 pub mod wait;
 
