@@ -1,17 +1,19 @@
 //! Reads and conditional writes: what the apiserver asks of the store.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use etcd_client::{
     Client, Compare, CompareOp, DeleteOptions, GetOptions, KvClient, PutOptions, Txn, TxnOp,
     proto::{PbResponseHeader, PbTxnOpResponse},
 };
 
-use crate::{Entry, Error, EtcdConfig, LeaseId, Result, Revision, lease::SharedLeases};
+use crate::{Entry, Error, EtcdConfig, LeaseId, Result, Revision, lease::SharedLeases, progress};
 
 /// The store. Cheap to clone; clones share one connection.
 #[derive(Clone)]
 pub struct Store {
-    pub(crate) client: Client,
+    pub(crate) client: Arc<Client>,
     pub(crate) leases: SharedLeases,
 }
 
@@ -63,16 +65,13 @@ pub struct Listing {
     pub count: u64,
     /// Whether there are entries after this page.
     pub more: bool,
+    next: Option<Bytes>,
 }
 
 impl Listing {
     /// Where the next page starts, if there is one.
     pub fn next_from(&self) -> Option<Bytes> {
-        let last = self.entries.last().filter(|_| self.more)?;
-        let mut next = Vec::with_capacity(last.key.len() + 1);
-        next.extend_from_slice(&last.key);
-        next.push(0);
-        Some(next.into())
+        self.next.clone()
     }
 }
 
@@ -87,17 +86,17 @@ impl Store {
 
     pub(crate) fn from_client(client: Client) -> Store {
         Store {
-            client,
+            client: Arc::new(client),
             leases: SharedLeases::default(),
         }
     }
 
     /// The client underneath, for what this type does not offer (maintenance).
     pub fn etcd(&self) -> Client {
-        self.client.clone()
+        Client::clone(&self.client)
     }
 
-    fn kv(&self) -> KvClient {
+    pub(crate) fn kv(&self) -> KvClient {
         // etcd-client's default of 4 MiB is less than an ordinary list. Lists are bounded by their limit.
         self.client
             .kv_client()
@@ -211,8 +210,14 @@ impl Store {
             .map_err(|error| Error::from_wire(error, options.revision))?
             .0;
         let now = header_revision("a list", response.header)?;
+        let last = response.kvs.last().filter(|_| response.more);
+        let next = last.map(|last| [last.key.as_slice(), &[0]].concat().into());
+        let entries = response
+            .kvs
+            .into_iter()
+            .filter(|kv| !progress::is_mark(&kv.key));
         Ok(Listing {
-            entries: response.kvs.into_iter().map(Entry::from).collect(),
+            entries: entries.map(Entry::from).collect(),
             revision: if options.revision.is_none() {
                 now
             } else {
@@ -220,6 +225,7 @@ impl Store {
             },
             count: u64::try_from(response.count).unwrap_or_default(),
             more: response.more,
+            next,
         })
     }
 

@@ -20,6 +20,7 @@ mod entry;
 mod error;
 mod facade;
 mod lease;
+mod progress;
 mod revision;
 mod watch;
 
@@ -28,8 +29,9 @@ pub use entry::{Entry, Event, EventKind};
 pub use error::Error;
 pub use facade::{Fetched, ListOptions, Listing, Outcome, Store};
 pub use lease::LeaseId;
+pub use progress::ProgressRequester;
 pub use revision::Revision;
-pub use watch::{Batch, ProgressRequester, Watch, WatchOptions};
+pub use watch::{Batch, Watch, WatchOptions};
 
 /// What every fallible operation of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -12,7 +13,10 @@ use etcd_client::{
 use futures::Stream;
 use tokio::sync::mpsc;
 
-use crate::{Error, Event, Result, Revision, Store};
+use crate::{
+    Error, Event, ProgressRequester, Result, Revision, Store,
+    progress::{self, Mark},
+};
 
 /// What to watch.
 #[derive(Debug, Clone)]
@@ -38,37 +42,18 @@ pub struct Batch {
 ///
 /// After [`Error::Compacted`] the caller lists again; after [`Error::Unavailable`] it watches again from the revision
 /// after the last batch's.
-#[derive(Debug)]
 pub struct Watch {
     responses: WatchResponseStream,
     requests: mpsc::Sender<PbWatchRequest>,
+    store: Store,
+    /// Set with a server whose answers to progress requests cannot be trusted.
+    mark: Option<Arc<Mark>>,
     from: Revision,
     seen: Revision,
     ended: bool,
 }
 
-/// Asks a running watch how far it has come; the answer is a [`Batch`] without events in its stream.
-#[derive(Debug, Clone)]
-pub struct ProgressRequester(mpsc::Sender<PbWatchRequest>);
-
-impl ProgressRequester {
-    /// Sends the request.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when the watch has ended.
-    pub async fn request(&self) -> Result<()> {
-        let request = PbWatchRequest {
-            request_union: Some(progress_request()),
-        };
-        self.0.send(request).await.map_err(|_| closed())
-    }
-}
-
-fn progress_request() -> etcd_client::proto::PbWatchRequestUnion {
-    etcd_client::proto::PbWatchRequestUnion::ProgressRequest(Default::default())
-}
-
-fn closed() -> Error {
+pub(crate) fn closed() -> Error {
     Error::Unavailable(Box::new(etcd_client::Error::WatchError(
         "the watch has ended".to_owned(),
     )))
@@ -80,6 +65,10 @@ impl Store {
     /// # Errors
     /// [`Error::Compacted`] when `from` is no longer kept: here or as the stream's first item.
     pub async fn watch(&self, options: WatchOptions) -> Result<Watch> {
+        let version = self.client.maintenance_client().status().await;
+        let version = version.map_err(|error| Error::from_wire(error, options.from))?;
+        let trusted = progress::is_trusted(version.version());
+        let mark = (!trusted).then(|| Mark::new(&options.prefix));
         let mut wire = WireOptions::new()
             .with_prefix()
             .with_start_revision(options.from.to_wire())
@@ -97,6 +86,8 @@ impl Store {
         let mut watch = Watch {
             responses: stream.response_stream,
             requests: stream.request_sender.0,
+            store: self.clone(),
+            mark,
             from: options.from,
             seen: Revision::NONE,
             ended: false,
@@ -109,7 +100,7 @@ impl Store {
 impl Watch {
     /// A handle with which progress can be asked for while the stream is being read.
     pub fn progress_requester(&self) -> ProgressRequester {
-        ProgressRequester(self.requests.clone())
+        ProgressRequester::new(&self.store, self.requests.clone(), self.mark.clone())
     }
 
     async fn established(&mut self) -> Result<()> {
@@ -170,7 +161,7 @@ impl Watch {
             .into_iter()
             .map(Event::from_wire)
             .collect();
-        let events = events.ok_or(Error::Malformed {
+        let mut events = events.ok_or(Error::Malformed {
             operation: "a watch",
             part: "key and value",
         })?;
@@ -182,6 +173,11 @@ impl Watch {
                 part: "header",
             })?,
         };
+        let all = events.len();
+        events.retain(|event| !progress::is_mark(&event.entry.key));
+        if let Some(mark) = self.mark.as_ref().filter(|_| events.len() < all) {
+            mark.arrived();
+        }
         self.seen = self.seen.max(revision);
         Ok(Batch {
             events,

@@ -138,19 +138,6 @@ fn written(operations: &[PbTxnRequestOp]) -> Result<Written<'_>, Status> {
     Ok(all)
 }
 
-/// Whether a transaction can change nothing, whichever way it goes.
-pub(super) fn is_read_only(request: &PbTxnRequest) -> bool {
-    request
-        .success
-        .iter()
-        .chain(&request.failure)
-        .all(|operation| match &operation.request {
-            Some(PbTxnOpRequest::RequestRange(_)) => true,
-            Some(PbTxnOpRequest::RequestTxn(nested)) => is_read_only(nested),
-            _ => false,
-        })
-}
-
 /// Whether a transaction may put something.
 pub(super) fn puts(request: &PbTxnRequest) -> bool {
     request

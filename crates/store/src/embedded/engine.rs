@@ -116,10 +116,11 @@ impl Engine {
     pub(super) async fn txn(&self, request: PbTxnRequest) -> Result<PbTxnResponse, Status> {
         self.check_running()?;
         check::txn(&request)?;
-        if check::is_read_only(&request) {
-            return self.read_only_txn(request);
-        }
         check::size(&request)?;
+        let request = match self.read_only_txn(request)? {
+            ReadOnly::Done(response) => return Ok(response),
+            ReadOnly::Writes(request) => request,
+        };
         if check::puts(&request) {
             self.check_space()?;
         }
@@ -129,7 +130,9 @@ impl Engine {
         }
     }
 
-    fn read_only_txn(&self, request: PbTxnRequest) -> Result<PbTxnResponse, Status> {
+    /// Does a transaction that changes nothing as the durable state is: one that only reads, or one whose condition does
+    /// not hold and whose other branch reads. What waits to be written is not acknowledged yet and so counts as later.
+    fn read_only_txn(&self, request: PbTxnRequest) -> Result<ReadOnly, Status> {
         let state = self.shared.read();
         let view = state.view();
         let judged = txn::State {
@@ -140,6 +143,9 @@ impl Engine {
         let path = judged
             .path(&request)
             .map_err(|error| refusal::storage(&error))?;
+        if !txn::only_reads(&request, &path) {
+            return Ok(ReadOnly::Writes(request));
+        }
         judged.check(&request, &path, &|id| self.shared.leases.contains(id))?;
         let mut reader = Reader {
             state: &state,
@@ -151,7 +157,7 @@ impl Engine {
                 Failure::Storage(error) => refusal::storage(&error),
             })?;
         response.header = Some(self.shared.header(view.revision));
-        Ok(response)
+        Ok(ReadOnly::Done(response))
     }
 
     pub(super) async fn compact(
@@ -231,6 +237,13 @@ fn durable(view: &View) -> At {
         revision: view.revision,
         pending: false,
     }
+}
+
+/// What a transaction came to on the durable state alone.
+enum ReadOnly {
+    Done(PbTxnResponse),
+    /// It changes something: the writer has to do it.
+    Writes(PbTxnRequest),
 }
 
 /// Does the ranges of a transaction that only reads.

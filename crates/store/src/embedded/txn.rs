@@ -135,6 +135,15 @@ pub(super) fn check_lease(
     Ok(())
 }
 
+/// Whether nothing on the path changes anything.
+pub(super) fn only_reads(request: &PbTxnRequest, path: &Path) -> bool {
+    let mut operations = Vec::new();
+    taken(request, path, &mut operations);
+    operations
+        .iter()
+        .all(|operation| matches!(operation, PbTxnOpRequest::RequestRange(_)))
+}
+
 /// The operations on the path, in order, nested transactions taken apart.
 fn taken<'a>(request: &'a PbTxnRequest, path: &Path, operations: &mut Vec<&'a PbTxnOpRequest>) {
     let mut nested = path.nested.iter();
