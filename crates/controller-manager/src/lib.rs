@@ -26,14 +26,17 @@ pub mod hash;
 pub mod informer;
 pub mod informers;
 pub mod namespace;
+pub mod node_lifecycle;
 pub mod nodeipam;
 pub mod owner;
 pub mod pod_control;
+pub mod pod_gc;
 pub mod pods;
 pub mod queue;
 pub mod replicaset;
 pub mod root_ca;
 pub mod service_account;
+pub mod taint_eviction;
 #[cfg(test)]
 mod testing;
 pub mod wire;

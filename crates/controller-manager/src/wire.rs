@@ -110,6 +110,9 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, stop: C
     crate::endpointslice::start(&mut wiring);
     crate::endpoints::start(&mut wiring);
     crate::endpointslice_mirroring::start(&mut wiring);
+    crate::node_lifecycle::start(&mut wiring, settings.node_monitor_grace_period);
+    crate::taint_eviction::start(&mut wiring);
+    crate::pod_gc::start(&mut wiring, settings.terminated_pod_gc_threshold);
     start_collection(&mut wiring);
     wiring.finish().await;
 }
