@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 use super::record::{self, Identity, exit_to_label};
 use super::spec::linux_resources;
 use super::status::{ContainerExit, ExitReason};
-use super::task::{TaskState, is_gone};
+use super::task::{TaskState, is_dying_shim, is_gone};
 use super::{ContainerId, Inner, Result, Runtime, RuntimeError, is_unreachable};
 use crate::cgroup::Resources;
 
@@ -244,12 +244,4 @@ fn start_error(id: &str, status: &Status) -> RuntimeError {
             message: status.message().to_string(),
         },
     }
-}
-
-/// True if a task was given to a shim that was just ending with its last task.
-fn is_dying_shim(status: &Status) -> bool {
-    let message = status.message();
-    message.contains("ttrpc: closed")
-        || message.contains("connection refused")
-        || message.contains("ttrpc: client shutting down")
 }

@@ -180,10 +180,19 @@ impl Inner {
     }
 }
 
+/// True if a call met a shim that was just ending with its last task.
+pub(super) fn is_dying_shim(status: &tonic::Status) -> bool {
+    let message = status.message();
+    ["ttrpc: closed", "ttrpc: client shutting down", "connection refused"]
+        .iter()
+        .any(|text| message.contains(text))
+}
+
 /// containerd's several ways to say that a process has ended.
 pub(super) fn is_gone(status: &tonic::Status) -> bool {
     let message = status.message();
     status.code() == Code::NotFound
         || message.contains("process already finished")
         || message.contains("no such process")
+        || is_dying_shim(status)
 }

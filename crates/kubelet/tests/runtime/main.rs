@@ -16,3 +16,4 @@ mod registry;
 mod restart;
 mod security;
 mod testimage;
+mod timing;

@@ -1,0 +1,33 @@
+//! How long a pod takes to start. Run with `cargo test -p kubelet --release --test runtime -- --ignored timing --nocapture`.
+
+use std::time::Duration;
+
+use crate::node::Node;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "prints figures; says nothing on a busy machine"]
+async fn pod_start() {
+    let node = Node::new().await;
+    let rounds = 20;
+    let mut steps: [Vec<Duration>; 4] = Default::default();
+    for round in 0..rounds {
+        let config = node.pod_config(&format!("timing{round}"));
+        let start = runtime::clock::monotonic();
+        let pod = node.runtime.ensure_pod(&config).await.unwrap();
+        steps[0].push(start.elapsed());
+        let container = node.shell(&pod, "main", "sleep 1000");
+        let start = runtime::clock::monotonic();
+        let id = node.runtime.create(&pod, &container).await.unwrap();
+        steps[1].push(start.elapsed());
+        let start = runtime::clock::monotonic();
+        node.runtime.start(&id).await.unwrap();
+        steps[2].push(start.elapsed());
+        let start = runtime::clock::monotonic();
+        node.runtime.remove_pod(&config.pod.uid).await.unwrap();
+        steps[3].push(start.elapsed());
+    }
+    for (name, times) in ["ensure pod", "create", "start", "remove pod"].iter().zip(&mut steps) {
+        times.sort();
+        println!("{name}: median {:?}, least {:?}", times[times.len() / 2], times[0]);
+    }
+}
