@@ -1,8 +1,21 @@
-//! `skiff-kubelet`.
+//! `skiff-kubelet`: reads the flags and runs the kubelet. See the library's documentation.
 
 use std::process::ExitCode;
 
+use clap::Parser;
+use kubelet::config::Flags;
+
+/// The kubelet waits more than it computes; more threads would only cost memory.
+const WORKER_THREADS: usize = 4;
+
 fn main() -> ExitCode {
     // The container log writers are this same executable.
-    kubelet::logs::run_logger_if_asked().unwrap_or(ExitCode::SUCCESS)
+    if let Some(code) = kubelet::logs::run_logger_if_asked() {
+        return code;
+    }
+    let flags = Flags::parse();
+    let level = flags.common.log_level.clone();
+    runtime::start::run(&level, WORKER_THREADS, |shutdown| {
+        kubelet::wire::run(flags, shutdown)
+    })
 }

@@ -1,0 +1,181 @@
+//! Flags, named as Kubernetes' kubelet's, and where things live below the root directory.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use runtime::flags::CommonFlags;
+
+/// Command line of `skiff-kubelet`.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "skiff-kubelet",
+    version,
+    about = "Runs the pods that are bound to its node"
+)]
+pub struct Flags {
+    #[command(flatten)]
+    pub common: CommonFlags,
+
+    /// Kubeconfig with the apiserver's address and this node's client certificate.
+    #[arg(long)]
+    pub kubeconfig: PathBuf,
+
+    /// Name of the Node object.
+    #[arg(long)]
+    pub node_name: String,
+
+    /// Address of this node that others reach it by.
+    #[arg(long)]
+    pub node_ip: IpAddr,
+
+    /// Where volumes, namespaces, logs and allocations are kept.
+    #[arg(long, default_value = "/var/lib/kubelet")]
+    pub root_dir: PathBuf,
+
+    /// containerd's socket.
+    #[arg(long, default_value = "unix:///run/containerd/containerd.sock")]
+    pub container_runtime_endpoint: String,
+
+    /// Address that the kubelet's own gRPC server listens on.
+    #[arg(long, default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+
+    /// Port that the kubelet's own gRPC server listens on; 0 takes a free one.
+    #[arg(long, default_value_t = 10250)]
+    pub port: u16,
+
+    /// Serving certificate.
+    #[arg(long)]
+    pub tls_cert_file: PathBuf,
+
+    /// Key of the serving certificate.
+    #[arg(long)]
+    pub tls_private_key_file: PathBuf,
+
+    /// Authority that clients' certificates must come from.
+    #[arg(long)]
+    pub client_ca_file: PathBuf,
+
+    /// Address of the cluster's DNS server, for pods (repeatable).
+    #[arg(long)]
+    pub cluster_dns: Vec<IpAddr>,
+
+    /// Domain of the cluster.
+    #[arg(long, default_value = "cluster.local")]
+    pub cluster_domain: String,
+
+    /// cgroup below which the pods' cgroups are made.
+    #[arg(long, default_value = "/")]
+    pub cgroup_root: String,
+
+    /// Most pods that the node takes.
+    #[arg(long, default_value_t = 110)]
+    pub max_pods: u32,
+
+    /// Registry (host:port) that is spoken to without TLS (repeatable).
+    #[arg(long)]
+    pub insecure_registry: Vec<String>,
+
+    /// Labels to register the node with: key=value, separated by commas.
+    #[arg(long, value_delimiter = ',', value_parser = label)]
+    pub node_labels: Vec<(String, String)>,
+
+    /// resolv.conf that pods with the node's DNS settings get.
+    #[arg(long, default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
+
+    /// containerd namespace of this node's containers.
+    #[arg(long, default_value = "k8s.io")]
+    pub containerd_namespace: String,
+
+    /// containerd snapshotter for root file systems.
+    #[arg(long, default_value = "overlayfs")]
+    pub snapshotter: String,
+
+    /// Evict pods when less memory than this is available.
+    #[arg(long, default_value = "100Mi")]
+    pub eviction_memory_available: String,
+
+    /// Evict pods when less than this percentage of the disk is available.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=99))]
+    pub eviction_nodefs_available_percent: u8,
+
+    /// Evict pods when less than this percentage of inodes is available.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=99))]
+    pub eviction_nodefs_inodes_free_percent: u8,
+
+    /// Collect unused images when the disk is fuller than this percentage.
+    #[arg(long, default_value_t = 85, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub image_gc_high_threshold: u8,
+
+    /// Collect unused images until the disk is less full than this percentage.
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub image_gc_low_threshold: u8,
+}
+
+impl Flags {
+    /// The node's own labels from `--node-labels`.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        self.node_labels.iter().cloned().collect()
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    let mut errors = api::names::qualified_name(key);
+    errors.extend(api::names::label_value(value));
+    match errors.first() {
+        None => Ok((key.to_owned(), value.to_owned())),
+        Some(error) => Err(error.clone()),
+    }
+}
+
+/// Where things live below the root directory. The runtime adds `pods/<uid>/ns` and `shm`.
+#[derive(Clone, Debug)]
+pub struct Directories {
+    root: PathBuf,
+}
+
+impl Directories {
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+        }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `<root>/pods`.
+    pub fn pods(&self) -> PathBuf {
+        self.root.join("pods")
+    }
+
+    /// Everything of one pod.
+    pub fn pod(&self, uid: &str) -> PathBuf {
+        self.pods().join(uid)
+    }
+
+    /// The pod's volumes; below it a directory per plugin, then per volume, as Kubernetes'.
+    pub fn volumes(&self, uid: &str) -> PathBuf {
+        self.pod(uid).join("volumes")
+    }
+
+    /// Files of one container: termination messages and sub-path mounts.
+    pub fn container(&self, uid: &str, container: &str) -> PathBuf {
+        self.pod(uid).join("containers").join(container)
+    }
+
+    /// Container logs, a directory per pod.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// The pod network's allocations.
+    pub fn network(&self) -> PathBuf {
+        self.root.join("network")
+    }
+}

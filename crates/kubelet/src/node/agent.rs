@@ -1,0 +1,197 @@
+//! Keeps the Node object: registration, status, and the pod network that it gives the range for.
+
+mod register;
+mod write;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::runtime::clock::SharedClock;
+use ::runtime::health::Health;
+use client::{Client, InformerOptions, informer};
+use futures::StreamExt;
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ContainerImage, Node};
+use kube::runtime::watcher::Event;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::facts::MachineFacts;
+use super::pressure::Pressures;
+use super::status::IMAGES_MAX;
+use crate::config::{Directories, Flags};
+use crate::image::{Image, ImageService};
+use crate::network::PodNetwork;
+use crate::runtime::Runtime;
+
+pub use register::register;
+
+/// How often the node's state is looked at.
+const LOOK: Duration = Duration::from_secs(10);
+/// The status is written at least this often, changed or not.
+const WRITE_AT_LEAST: SignedDuration = SignedDuration::from_secs(300);
+/// Every so many looks the images are listed.
+const LOOKS_PER_IMAGE_LIST: u32 = 6;
+
+/// What the agent is made of.
+pub struct AgentParts {
+    pub client: Client,
+    pub clock: SharedClock,
+    pub runtime: Runtime,
+    pub images: ImageService,
+    pub facts: MachineFacts,
+    pub flags: Flags,
+    pub directories: Directories,
+    pub health: Health,
+    /// Port of the kubelet's server.
+    pub port: u16,
+    pub pressures: watch::Receiver<Pressures>,
+    pub network: watch::Sender<Option<Arc<PodNetwork>>>,
+    pub node: watch::Sender<Arc<Node>>,
+}
+
+/// See the module.
+pub struct Agent {
+    parts: AgentParts,
+    ips: Vec<IpAddr>,
+    images: Vec<ContainerImage>,
+    runtime_ready: bool,
+    /// When the status was written last.
+    written_at: Option<Timestamp>,
+}
+
+/// Conditions of the process' health.
+pub const HEALTH_NODE: &str = "node";
+pub const HEALTH_RUNTIME: &str = "container-runtime";
+
+impl Agent {
+    pub fn new(parts: AgentParts) -> Self {
+        Self {
+            ips: vec![parts.flags.node_ip],
+            images: Vec::new(),
+            runtime_ready: true,
+            written_at: None,
+            parts,
+        }
+    }
+
+    /// Runs until `shutdown`. The node has been registered before.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let options = InformerOptions {
+            field_selector: format!("metadata.name={}", self.parts.flags.node_name),
+            ..Default::default()
+        };
+        let mut objects = Box::pin(informer::<Node>(self.parts.client.clone(), options));
+        let mut pressures = self.parts.pressures.clone();
+        let mut looks = 0_u32;
+        let mut timer = tokio::time::interval(LOOK);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.open_network().await;
+        self.parts.health.set(HEALTH_NODE, true);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                Some(event) = objects.next() => {
+                    if let Ok(Event::Apply(node) | Event::InitApply(node)) = event {
+                        self.parts.node.send_replace(Arc::new(node));
+                        self.open_network().await;
+                        self.write_status().await;
+                    } else if let Ok(Event::Delete(_)) = event {
+                        self.register_again().await;
+                    }
+                }
+                Ok(()) = pressures.changed() => self.write_status().await,
+                _ = timer.tick() => {
+                    self.look(looks.is_multiple_of(LOOKS_PER_IMAGE_LIST)).await;
+                    looks = looks.wrapping_add(1);
+                }
+            }
+        }
+    }
+
+    async fn look(&mut self, list_images: bool) {
+        self.runtime_ready = self.parts.runtime.version().await.is_ok();
+        self.parts.health.set(HEALTH_RUNTIME, self.runtime_ready);
+        if list_images && let Ok(images) = self.parts.images.list().await {
+            self.images = named(images);
+        }
+        self.open_network().await;
+        self.write_status().await;
+    }
+
+    /// Opens the pod network as soon as the node has a range.
+    async fn open_network(&self) {
+        if self.parts.network.borrow().is_some() {
+            return;
+        }
+        let ranges = pod_ranges(&self.parts.node.borrow());
+        if ranges.is_empty() {
+            return;
+        }
+        let state = self.parts.directories.network();
+        match PodNetwork::open(&ranges, self.parts.flags.node_ip, &state).await {
+            Ok(network) => {
+                tracing::info!(?ranges, "pod network is open");
+                self.parts.network.send_replace(Some(Arc::new(network)));
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(%error, cause, "cannot open the pod network");
+            }
+        }
+    }
+
+    /// Somebody deleted the object while the node lives.
+    async fn register_again(&mut self) {
+        let labels = self.parts.flags.labels();
+        match register(&self.parts.client, &self.parts.flags.node_name, &labels).await {
+            Ok(node) => {
+                self.parts.node.send_replace(Arc::new(node));
+                self.write_status().await;
+            }
+            Err(error) => tracing::warn!(%error, "cannot register the node again"),
+        }
+    }
+}
+
+/// `spec.podCIDRs`, or `spec.podCIDR` alone.
+fn pod_ranges(node: &Node) -> Vec<IpNet> {
+    let Some(spec) = &node.spec else {
+        return Vec::new();
+    };
+    let many: Vec<IpNet> = spec
+        .pod_cidrs
+        .iter()
+        .flatten()
+        .filter_map(|text| text.parse().ok())
+        .collect();
+    if many.is_empty() {
+        spec.pod_cidr
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect()
+    } else {
+        many
+    }
+}
+
+/// The largest images first.
+fn named(mut images: Vec<Image>) -> Vec<ContainerImage> {
+    images.sort_by(|a, b| (b.size_bytes, &a.id).cmp(&(a.size_bytes, &b.id)));
+    images
+        .into_iter()
+        .take(IMAGES_MAX)
+        .map(|image| ContainerImage {
+            names: Some(
+                image
+                    .repo_digests
+                    .into_iter()
+                    .chain(image.repo_tags)
+                    .collect(),
+            ),
+            size_bytes: i64::try_from(image.size_bytes).ok(),
+        })
+        .collect()
+}

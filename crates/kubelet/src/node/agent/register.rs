@@ -1,0 +1,46 @@
+//! Registration of the node.
+
+use std::collections::BTreeMap;
+
+use client::{Api, Client, PatchKind};
+use k8s_openapi::api::core::v1::Node;
+use serde_json::json;
+
+use crate::node::facts::architecture;
+
+/// Makes the Node object, or gives an existing one the labels that it has to have.
+pub async fn register(
+    client: &Client,
+    name: &str,
+    extra: &BTreeMap<String, String>,
+) -> Result<Node, client::Error> {
+    let nodes: Api<Node> = Api::all(client);
+    let mut labels = extra.clone();
+    for (key, value) in [
+        ("kubernetes.io/hostname", name),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", architecture()),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", architecture()),
+    ] {
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    if let Some(node) = nodes.get_opt(name).await? {
+        let has = node.metadata.labels.clone().unwrap_or_default();
+        if labels
+            .iter()
+            .all(|(key, value)| has.get(key) == Some(value))
+        {
+            return Ok(node);
+        }
+        let patch = json!({"metadata": {"labels": labels}});
+        return nodes.patch(name, PatchKind::Merge, &patch).await;
+    }
+    let mut node = Node::default();
+    node.metadata.name = Some(name.to_owned());
+    node.metadata.labels = Some(labels);
+    match nodes.create(&node).await {
+        Err(error) if error.is_already_exists() => nodes.get(name).await,
+        result => result,
+    }
+}

@@ -1,0 +1,192 @@
+//! Watching for shortages, and acting on them: unused images go first, then a pod.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::facts::memory;
+use super::pressure::{Candidate, Pressures, Sample, Shortage, Thresholds, shortages, victim};
+use crate::image::GcPolicy;
+use crate::pod::context::Context;
+use crate::pod::manager::Pods;
+use crate::pod::memory::Doom;
+use crate::pod::object::PodExt;
+use crate::pod::resources::pod_request;
+
+/// How often the node is looked at.
+const LOOK: Duration = Duration::from_secs(10);
+/// Every so many looks images are collected if the disk is fuller than the policy wants.
+const LOOKS_PER_COLLECTION: u32 = 30;
+/// From this priority on a pod is critical (`system-cluster-critical`).
+const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
+/// See the module.
+pub struct Evictor {
+    pub context: Arc<Context>,
+    pub pods: Pods,
+    pub thresholds: Thresholds,
+    pub images: GcPolicy,
+    pub pressures: watch::Sender<Pressures>,
+    pub disk: PathBuf,
+}
+
+impl Evictor {
+    /// Runs until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut timer = tokio::time::interval(LOOK);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut looks = 0_u32;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = timer.tick() => {}
+            }
+            self.look().await;
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(LOOKS_PER_COLLECTION) {
+                self.collect_images(&self.images).await;
+            }
+        }
+    }
+
+    async fn look(&self) {
+        let short = shortages(&sample(&self.disk), &self.thresholds);
+        let now = self.context.clock.now();
+        let next = self.pressures.borrow().next(&short, now);
+        self.pressures.send_if_modified(|pressures| {
+            let told = (pressures.memory, pressures.disk, pressures.pids);
+            *pressures = next;
+            told != (next.memory, next.disk, next.pids)
+        });
+        let Some(first) = short.first().copied() else {
+            return;
+        };
+        if short.contains(&Shortage::Disk) {
+            // Everything that nobody uses, whatever its age.
+            let all = GcPolicy {
+                high_threshold_percent: 0,
+                low_threshold_percent: 0,
+                minimum_age: Duration::ZERO,
+            };
+            self.collect_images(&all).await;
+            if !shortages(&sample(&self.disk), &self.thresholds).contains(&first) {
+                return;
+            }
+        }
+        self.evict(first).await;
+    }
+
+    async fn collect_images(&self, policy: &GcPolicy) {
+        let mut in_use = BTreeSet::new();
+        if let Ok(containers) = self.context.runtime.list().await {
+            in_use.extend(containers.into_iter().map(|container| container.image_id));
+        }
+        for known in self.pods.all() {
+            let spec = known.pod.spec_ref();
+            for container in spec
+                .containers
+                .iter()
+                .chain(spec.init_containers.iter().flatten())
+            {
+                let image = container.image.as_deref().unwrap_or_default();
+                if let Ok(Some(found)) = self.context.images.status(image).await {
+                    in_use.insert(found.id);
+                }
+            }
+        }
+        match self.context.images.garbage_collect(policy, &in_use).await {
+            Ok(report) if report.removed.is_empty() => {}
+            Ok(report) => tracing::info!(
+                removed = report.removed.len(),
+                freed_bytes = report.freed_bytes,
+                "collected images"
+            ),
+            Err(error) => tracing::warn!(%error, "cannot collect images"),
+        }
+    }
+
+    async fn evict(&self, shortage: Shortage) {
+        let mut used: BTreeMap<String, u64> = BTreeMap::new();
+        if let Ok(stats) = self.context.runtime.stats().await {
+            for one in stats {
+                let amount = match shortage {
+                    Shortage::Memory => one.usage.memory_working_set_bytes,
+                    Shortage::Pids => one.usage.pids,
+                    Shortage::Disk => 0,
+                };
+                *used.entry(one.pod.uid).or_default() += amount;
+            }
+        }
+        let pods = self.pods.all();
+        // One at a time: its end may be enough.
+        let leaving = |known: &crate::pod::manager::Known| {
+            known.wake.doomed().is_some() || known.pod.deletion_deadline().is_some()
+        };
+        if pods
+            .iter()
+            .any(|known| leaving(known) && !known.pod.is_terminal())
+        {
+            return;
+        }
+        let candidates: Vec<Candidate> = pods
+            .iter()
+            .filter(|known| !known.pod.is_terminal() && !leaving(known))
+            .map(|known| Candidate {
+                uid: known.pod.uid().to_owned(),
+                priority: known.pod.spec_ref().priority.unwrap_or(0),
+                critical: known.pod.spec_ref().priority.unwrap_or(0) >= CRITICAL_PRIORITY,
+                used: used.get(known.pod.uid()).copied().unwrap_or(0),
+                requested: u64::try_from(pod_request(&known.pod, shortage.resource()).units())
+                    .unwrap_or(0),
+            })
+            .collect();
+        let Some(chosen) = victim(&candidates) else {
+            return;
+        };
+        let message = format!("The node was low on resource: {}. ", shortage.resource());
+        if let Some(known) = pods.iter().find(|known| known.pod.uid() == chosen.uid) {
+            tracing::warn!(
+                pod = known.pod.pod_name(),
+                namespace = known.pod.pod_namespace(),
+                resource = shortage.resource(),
+                "evicting a pod"
+            );
+            self.context
+                .notes
+                .pod_warning(&known.pod, "Evicted", message.clone());
+            known.wake.doom(Doom {
+                reason: "Evicted".to_owned(),
+                message,
+                grace_seconds: 0,
+            });
+        }
+    }
+}
+
+/// What is free now. A figure that cannot be read counts as plenty.
+fn sample(disk: &std::path::Path) -> Sample {
+    let mut sample = Sample {
+        memory_available_bytes: memory("MemAvailable").unwrap_or(u64::MAX),
+        ..Default::default()
+    };
+    if let Ok(disk) = nix::sys::statvfs::statvfs(disk) {
+        sample.disk_bytes = disk.blocks() as u64 * disk.fragment_size() as u64;
+        sample.disk_available_bytes = disk.blocks_available() as u64 * disk.fragment_size() as u64;
+        sample.inodes = disk.files() as u64;
+        sample.inodes_free = disk.files_available() as u64;
+    }
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse().ok();
+    sample.pids_max = number("/proc/sys/kernel/pid_max").unwrap_or(0);
+    // The fourth field of loadavg: running/all threads.
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let threads = load
+        .split_whitespace()
+        .nth(3)
+        .and_then(|field| field.split_once('/'));
+    sample.pids = threads.and_then(|(_, all)| all.parse().ok()).unwrap_or(0);
+    sample
+}

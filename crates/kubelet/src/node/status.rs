@@ -1,0 +1,280 @@
+//! The status of the node: pure.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use api::quantity::Quantity;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::facts::MachineFacts;
+use super::pressure::Pressures;
+
+/// Most images that the status names, as Kubernetes'.
+pub const IMAGES_MAX: usize = 50;
+
+/// What the status is made from.
+#[derive(Clone, Debug)]
+pub struct Now<'a> {
+    pub facts: &'a MachineFacts,
+    pub hostname: &'a str,
+    pub ips: &'a [IpAddr],
+    pub port: u16,
+    pub max_pods: u32,
+    pub pressures: Pressures,
+    /// containerd answers.
+    pub runtime_ready: bool,
+    /// Pods can be given addresses.
+    pub network_ready: bool,
+    pub images: &'a [ContainerImage],
+}
+
+/// The status to have. Amounts, conditions and addresses of others in `before` are kept. Heartbeats
+/// are those of `before`; [`heartbeat`] renews them.
+pub fn status(now: &Now<'_>, before: &NodeStatus, at: Timestamp) -> NodeStatus {
+    let mut addresses: Vec<NodeAddress> = now
+        .ips
+        .iter()
+        .map(|ip| address("InternalIP", &ip.to_string()))
+        .collect();
+    addresses.push(address("Hostname", now.hostname));
+    NodeStatus {
+        addresses: Some(addresses),
+        capacity: Some(with(&before.capacity, now.facts.capacity(now.max_pods))),
+        allocatable: Some(with(&before.allocatable, allocatable(now, before))),
+        conditions: Some(conditions(now, before, at)),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint {
+                port: now.port.into(),
+            }),
+        }),
+        node_info: Some(now.facts.info.clone()),
+        images: (!now.images.is_empty()).then(|| now.images.to_vec()),
+        ..before.clone()
+    }
+}
+
+/// An amount that someone else put into the capacity can be had by pods.
+fn allocatable(now: &Now<'_>, before: &NodeStatus) -> BTreeMap<String, Quantity> {
+    let mut own = now.facts.allocatable(now.max_pods);
+    for (name, amount) in before.capacity.iter().flatten() {
+        own.entry(name.clone())
+            .or_insert_with(|| Quantity::of(amount));
+    }
+    own
+}
+
+fn with(
+    before: &Option<BTreeMap<String, Text>>,
+    own: BTreeMap<String, Quantity>,
+) -> BTreeMap<String, Text> {
+    let mut all = before.clone().unwrap_or_default();
+    all.extend(
+        own.into_iter()
+            .map(|(name, amount)| (name, amount.to_text())),
+    );
+    all
+}
+
+fn address(type_: &str, address: &str) -> NodeAddress {
+    NodeAddress {
+        type_: type_.to_owned(),
+        address: address.to_owned(),
+    }
+}
+
+fn conditions(now: &Now<'_>, before: &NodeStatus, at: Timestamp) -> Vec<NodeCondition> {
+    let pressures = now.pressures;
+    let ready = match (now.runtime_ready, now.network_ready) {
+        (true, true) => (true, "KubeletReady", "kubelet is posting ready status"),
+        (false, _) => (false, "KubeletNotReady", "container runtime is down"),
+        (true, false) => (
+            false,
+            "KubeletNotReady",
+            "container runtime network not ready: the node has no pod address range",
+        ),
+    };
+    let own = [
+        (
+            "NetworkUnavailable",
+            if now.network_ready {
+                (false, "PodNetworkReady", "the pod network is set up")
+            } else {
+                (
+                    true,
+                    "NoPodAddressRange",
+                    "the node has no pod address range",
+                )
+            },
+        ),
+        (
+            "MemoryPressure",
+            if pressures.memory {
+                (
+                    true,
+                    "KubeletHasInsufficientMemory",
+                    "kubelet has insufficient memory available",
+                )
+            } else {
+                (
+                    false,
+                    "KubeletHasSufficientMemory",
+                    "kubelet has sufficient memory available",
+                )
+            },
+        ),
+        (
+            "DiskPressure",
+            if pressures.disk {
+                (true, "KubeletHasDiskPressure", "kubelet has disk pressure")
+            } else {
+                (
+                    false,
+                    "KubeletHasNoDiskPressure",
+                    "kubelet has no disk pressure",
+                )
+            },
+        ),
+        (
+            "PIDPressure",
+            if pressures.pids {
+                (
+                    true,
+                    "KubeletHasInsufficientPID",
+                    "kubelet has insufficient PID available",
+                )
+            } else {
+                (
+                    false,
+                    "KubeletHasSufficientPID",
+                    "kubelet has sufficient PID available",
+                )
+            },
+        ),
+        ("Ready", ready),
+    ];
+    let old = || before.conditions.iter().flatten();
+    let mut conditions: Vec<NodeCondition> = old()
+        .filter(|condition| own.iter().all(|(type_, _)| *type_ != condition.type_))
+        .cloned()
+        .collect();
+    for (type_, (holds, reason, message)) in own {
+        let status = if holds { "True" } else { "False" };
+        let known = old().find(|condition| condition.type_ == type_);
+        let same = known.filter(|condition| condition.status == status);
+        conditions.push(NodeCondition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            last_transition_time: same
+                .and_then(|condition| condition.last_transition_time.clone())
+                .or(Some(whole(at))),
+            last_heartbeat_time: known
+                .and_then(|condition| condition.last_heartbeat_time.clone())
+                .or(Some(whole(at))),
+        });
+    }
+    conditions
+}
+
+/// Says that the kubelet's own conditions were looked at now.
+pub fn heartbeat(status: &mut NodeStatus, at: Timestamp) {
+    const OWN: [&str; 5] = [
+        "NetworkUnavailable",
+        "MemoryPressure",
+        "DiskPressure",
+        "PIDPressure",
+        "Ready",
+    ];
+    for condition in status.conditions.iter_mut().flatten() {
+        if OWN.contains(&condition.type_.as_str()) {
+            condition.last_heartbeat_time = Some(whole(at));
+        }
+    }
+}
+
+fn whole(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now(facts: &MachineFacts) -> Now<'_> {
+        Now {
+            facts,
+            hostname: "n1",
+            ips: &[],
+            port: 10250,
+            max_pods: 110,
+            pressures: Pressures::default(),
+            runtime_ready: true,
+            network_ready: true,
+            images: &[],
+        }
+    }
+
+    #[test]
+    fn what_others_wrote_is_kept_and_times_change_only_with_the_state() {
+        let facts = MachineFacts {
+            cpus: 4,
+            memory_bytes: 1 << 30,
+            disk_bytes: 1 << 30,
+            ..Default::default()
+        };
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let mut first = status(&now(&facts), &NodeStatus::default(), at(1));
+        first
+            .capacity
+            .get_or_insert_default()
+            .insert("example.com/gpu".into(), Text("2".into()));
+        first
+            .conditions
+            .get_or_insert_default()
+            .push(NodeCondition {
+                type_: "Other".into(),
+                status: "True".into(),
+                ..Default::default()
+            });
+        let second = status(&now(&facts), &first, at(9));
+        assert_eq!(
+            second.allocatable.as_ref().unwrap()["example.com/gpu"].0,
+            "2"
+        );
+        assert_eq!(second.allocatable.as_ref().unwrap()["cpu"].0, "4");
+        assert!(
+            second
+                .conditions
+                .as_ref()
+                .unwrap()
+                .iter()
+                .any(|one| one.type_ == "Other")
+        );
+        let third = status(&now(&facts), &second, at(20));
+        assert_eq!(second, third, "nothing has changed");
+        let down = status(
+            &Now {
+                runtime_ready: false,
+                ..now(&facts)
+            },
+            &third,
+            at(30),
+        );
+        let ready = down
+            .conditions
+            .unwrap()
+            .into_iter()
+            .find(|one| one.type_ == "Ready")
+            .unwrap();
+        assert_eq!(
+            (ready.status.as_str(), ready.last_transition_time),
+            ("False", Some(Time(at(30))))
+        );
+    }
+}

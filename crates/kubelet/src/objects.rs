@@ -1,0 +1,57 @@
+//! The ConfigMaps and Secrets that the node's pods refer to, each watched for as long as some pod
+//! does: one watch per object, by name, because that is all a node may read.
+//!
+//! Entry point: [`Objects`]. A pod's first use of an object registers it; a change wakes the pod.
+
+mod watched;
+
+use std::sync::Arc;
+
+use client::Client;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+
+use crate::pod::registry::Wake;
+use watched::Watched;
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Objects {
+    config_maps: Arc<Watched<ConfigMap>>,
+    secrets: Arc<Watched<Secret>>,
+}
+
+impl Objects {
+    /// `client` should be a connection of its own: the watches are many and live long.
+    pub fn new(client: &Client) -> Self {
+        Self {
+            config_maps: Arc::new(Watched::new(client)),
+            secrets: Arc::new(Watched::new(client)),
+        }
+    }
+
+    /// The ConfigMap, or `None` when there is none. From now on its changes wake the pod.
+    pub async fn config_map(
+        &self,
+        namespace: &str,
+        name: &str,
+        pod: &Arc<Wake>,
+    ) -> Result<Option<Arc<ConfigMap>>, client::Error> {
+        self.config_maps.get(namespace, name, pod).await
+    }
+
+    /// The Secret, or `None` when there is none. From now on its changes wake the pod.
+    pub async fn secret(
+        &self,
+        namespace: &str,
+        name: &str,
+        pod: &Arc<Wake>,
+    ) -> Result<Option<Arc<Secret>>, client::Error> {
+        self.secrets.get(namespace, name, pod).await
+    }
+
+    /// The pod refers to nothing any more.
+    pub fn release(&self, pod: &Arc<Wake>) {
+        self.config_maps.release(pod);
+        self.secrets.release(pod);
+    }
+}

@@ -1,0 +1,121 @@
+//! Watches of single objects, counted by the pods that refer to them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use api::Kind;
+use client::{Api, Client, InformerOptions, informer};
+use futures::StreamExt;
+use kube::runtime::watcher::Event;
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+
+use crate::pod::registry::{Reason, Wake};
+
+type Key = (String, String);
+
+/// Watches of objects of one kind.
+pub(super) struct Watched<K> {
+    client: Client,
+    entries: Arc<Mutex<HashMap<Key, Entry<K>>>>,
+}
+
+struct Entry<K> {
+    /// `None`: the watch has not told yet.
+    state: Option<Option<Arc<K>>>,
+    pods: Vec<Arc<Wake>>,
+    task: AbortHandle,
+}
+
+impl<K> Drop for Entry<K> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl<K: Kind> Watched<K> {
+    pub(super) fn new(client: &Client) -> Self {
+        Self {
+            client: client.clone(),
+            entries: Arc::default(),
+        }
+    }
+
+    pub(super) async fn get(
+        &self,
+        namespace: &str,
+        name: &str,
+        pod: &Arc<Wake>,
+    ) -> Result<Option<Arc<K>>, client::Error> {
+        if let Some(known) = self.register(namespace, name, pod) {
+            return Ok(known);
+        }
+        // The watch has just begun: a plain read answers at once, and says why if it may not.
+        let api: Api<K> = Api::namespaced(&self.client, namespace);
+        Ok(api.get_opt(name).await?.map(Arc::new))
+    }
+
+    /// Notes the pod's interest, and gives what the watch knows.
+    fn register(&self, namespace: &str, name: &str, pod: &Arc<Wake>) -> Option<Option<Arc<K>>> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let mut entries = self.entries.lock();
+        let entry = entries.entry(key.clone()).or_insert_with(|| Entry {
+            state: None,
+            pods: Vec::new(),
+            task: tokio::spawn(watch(self.client.clone(), key, Arc::clone(&self.entries)))
+                .abort_handle(),
+        });
+        if !entry.pods.iter().any(|known| Arc::ptr_eq(known, pod)) {
+            entry.pods.push(Arc::clone(pod));
+        }
+        entry.state.clone()
+    }
+
+    pub(super) fn release(&self, pod: &Arc<Wake>) {
+        self.entries.lock().retain(|_, entry| {
+            entry.pods.retain(|known| !Arc::ptr_eq(known, pod));
+            !entry.pods.is_empty()
+        });
+    }
+}
+
+async fn watch<K: Kind>(client: Client, key: Key, entries: Arc<Mutex<HashMap<Key, Entry<K>>>>) {
+    let options = InformerOptions {
+        namespace: key.0.clone(),
+        field_selector: format!("metadata.name={}", key.1),
+        ..Default::default()
+    };
+    let mut events = Box::pin(informer::<K>(client, options));
+    let mut seen = None;
+    while let Some(event) = events.next().await {
+        let state = match event {
+            Ok(Event::Init) => {
+                seen = None;
+                continue;
+            }
+            Ok(Event::InitApply(object)) => {
+                seen = Some(Arc::new(object));
+                continue;
+            }
+            Ok(Event::InitDone) => seen.take(),
+            Ok(Event::Apply(object)) => Some(Arc::new(object)),
+            Ok(Event::Delete(_)) => None,
+            Err(error) => {
+                tracing::debug!(%error, kind = K::KIND, "watch of an object");
+                continue;
+            }
+        };
+        let mut entries = entries.lock();
+        let Some(entry) = entries.get_mut(&key) else {
+            return;
+        };
+        let first = entry.state.is_none();
+        let changed = entry.state.as_ref() != Some(&state);
+        entry.state = Some(state);
+        if changed && !first {
+            for pod in &entry.pods {
+                pod.wake(Reason::Objects);
+            }
+        }
+    }
+}

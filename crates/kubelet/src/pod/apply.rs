@@ -1,0 +1,234 @@
+//! Carrying out the actions of a plan. Each is a future that owns what it needs and ends in an
+//! [`Outcome`]; all may be repeated after a crash.
+
+mod image;
+mod sandbox;
+mod start;
+
+use std::sync::Arc;
+
+use client::{Api, DeleteOptions};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::backoff::Backoff;
+use super::containers::find;
+use super::context::Context;
+use super::memory::{ReadySandbox, Work};
+use super::object::PodExt;
+use super::registry::Wake;
+use super::{container_config, files, resources};
+use crate::runtime::{ContainerId, RuntimeError};
+use crate::volume::MountedVolumes;
+
+pub use image::credentials;
+pub use start::StartRequest;
+
+/// A reason and a message, as a waiting state or an event shows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub reason: String,
+    pub message: String,
+}
+
+impl Problem {
+    pub fn new(reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            reason: reason.to_owned(),
+            message: message.into(),
+        }
+    }
+}
+
+/// How an action ended.
+#[derive(Debug)]
+pub enum Outcome {
+    Sandbox(Result<ReadySandbox, Problem>),
+    Volumes(Result<MountedVolumes, Problem>),
+    Image {
+        container: String,
+        attempt: u32,
+        /// The image's id.
+        result: Result<String, Problem>,
+    },
+    Start {
+        container: String,
+        restart: Option<Backoff>,
+        result: Result<(), Problem>,
+    },
+    Resized {
+        id: ContainerId,
+        fingerprint: String,
+        result: Result<(), Problem>,
+    },
+    Removed(ContainerId),
+    TornDown(Result<(), Problem>),
+    PodRemoved(Result<(), Problem>),
+    ObjectDeleted(Result<(), Problem>),
+    StatusWritten(super::report::Written),
+    Stopped(ContainerId),
+}
+
+impl Outcome {
+    /// The work that has ended with this.
+    pub fn work(&self) -> Option<Work> {
+        Some(match self {
+            Self::Sandbox(_) => Work::Sandbox,
+            Self::Volumes(_) => Work::Volumes,
+            Self::Image { container, .. } => Work::Image(container.clone()),
+            Self::Start { container, .. } => Work::Start(container.clone()),
+            Self::Resized { id, .. } => Work::Resize(id.clone()),
+            Self::Removed(id) => Work::Remove(id.clone()),
+            Self::TornDown(_) => Work::TearDown,
+            Self::PodRemoved(_) => Work::RemovePod,
+            Self::ObjectDeleted(_) => Work::DeleteObject,
+            Self::StatusWritten(_) | Self::Stopped(_) => return None,
+        })
+    }
+}
+
+/// Actions on one pod.
+#[derive(Clone)]
+pub struct Hands {
+    pub context: Arc<Context>,
+    pub pod: Arc<Pod>,
+    pub wake: Arc<Wake>,
+}
+
+impl Hands {
+    pub async fn sync_volumes(self, sandbox: Option<ReadySandbox>) -> Outcome {
+        let facts = container_config::facts(&self.context, sandbox.as_ref());
+        let synced = self
+            .context
+            .volumes
+            .sync(&self.pod, &facts, &self.wake)
+            .await;
+        Outcome::Volumes(synced.map_err(|error| Problem::new("FailedMount", error.to_string())))
+    }
+
+    pub async fn remove_container(self, id: ContainerId) -> Outcome {
+        if let Err(error) = self.context.runtime.delete(&id).await {
+            tracing::warn!(%error, container = %id, "cannot remove a dead container");
+        }
+        Outcome::Removed(id)
+    }
+
+    pub async fn resize(self, container: String, id: ContainerId) -> Outcome {
+        let declared = find(&self.pod, &container);
+        let Some(declared) = declared else {
+            return Outcome::Resized {
+                id,
+                fingerprint: String::new(),
+                result: Ok(()),
+            };
+        };
+        let limits = resources::container_cgroup(declared.container.resources.as_ref());
+        let pod_limits = resources::pod_cgroup(&self.pod);
+        let path = self
+            .context
+            .cgroups
+            .pod_path(super::qos::qos_class(&self.pod), self.pod.uid());
+        let cgroups = self.context.cgroups.clone();
+        let of_pod = tokio::task::spawn_blocking(move || cgroups.update(&path, &pod_limits)).await;
+        let updated = self.context.runtime.update(&id, &limits).await;
+        let result = match (of_pod, updated) {
+            (Ok(Err(error)), _) => Err(Problem::new("Failed", error.to_string())),
+            (_, Err(error)) => Err(Problem::new("Failed", error.to_string())),
+            _ => Ok(()),
+        };
+        Outcome::Resized {
+            id,
+            fingerprint: resources::fingerprint(&declared.container),
+            result,
+        }
+    }
+
+    /// Network and volumes.
+    pub async fn tear_down(self) -> Outcome {
+        let uid = self.pod.uid().to_owned();
+        let network = async {
+            match self.context.network().filter(|_| !self.pod.host_network()) {
+                Some(network) => network
+                    .teardown(&uid)
+                    .await
+                    .map_err(|error| error.to_string()),
+                None => Ok(()),
+            }
+        };
+        let volumes = async {
+            let down = self.context.volumes.tear_down(&uid).await;
+            down.map_err(|error| error.to_string())
+        };
+        let (network, volumes) = tokio::join!(network, volumes);
+        self.context.objects.release(&self.wake);
+        let result = network.and(volumes);
+        Outcome::TornDown(result.map_err(|message| Problem::new("FailedKillPod", message)))
+    }
+
+    /// What the runtime keeps, logs and the pod's directory.
+    pub async fn remove_pod(self) -> Outcome {
+        let removed = remove_remains(&self.context, self.pod.uid()).await;
+        let result = match removed {
+            Ok(()) => remove_logs(&self.context, &self.pod).await,
+            Err(error) => Err(error),
+        };
+        Outcome::PodRemoved(result.map_err(|message| Problem::new("FailedKillPod", message)))
+    }
+
+    pub async fn delete_object(self) -> Outcome {
+        let pods: Api<Pod> = Api::namespaced(&self.context.client, self.pod.pod_namespace());
+        let options = DeleteOptions {
+            grace_period_seconds: Some(0),
+            precondition_uid: Some(self.pod.uid().to_owned()),
+            ..Default::default()
+        };
+        let result = match pods.delete(self.pod.pod_name(), &options).await {
+            Err(error) if !error.is_not_found() && !error.is_conflict() => {
+                Err(Problem::new("FailedDelete", error.to_string()))
+            }
+            _ => Ok(()),
+        };
+        Outcome::ObjectDeleted(result)
+    }
+}
+
+/// Containers, namespaces, cgroup and files of a pod.
+pub async fn remove_remains(context: &Context, uid: &str) -> Result<(), String> {
+    let gone = context.runtime.remove_pod(uid).await;
+    gone.map_err(|error: RuntimeError| error.to_string())?;
+    let directory = context.directories.pod(uid);
+    run_blocking(move || {
+        crate::volume::mount::unmount_all(&directory).map_err(|error| error.to_string())?;
+        files::remove_directory(&directory).map_err(|error| error.to_string())
+    })
+    .await
+}
+
+async fn remove_logs(context: &Context, pod: &Pod) -> Result<(), String> {
+    let directory = crate::logs::pod_log_directory(&context.directories.logs(), &pod.pod_ref());
+    run_blocking(move || files::remove_directory(&directory).map_err(|error| error.to_string()))
+        .await
+}
+
+async fn run_blocking(
+    work: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> Result<(), String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Back-off after a failure at `now`.
+pub(super) fn after(
+    previous: Option<&super::memory::Failure>,
+    problem: Problem,
+    policy: super::backoff::Policy,
+    now: Timestamp,
+) -> super::memory::Failure {
+    super::memory::Failure {
+        reason: problem.reason,
+        message: problem.message,
+        backoff: Backoff::next(previous.map(|failure| failure.backoff), policy, now),
+    }
+}

@@ -1,0 +1,257 @@
+//! Having a container's image on the node, by its pull policy.
+
+use std::time::Duration;
+
+use base64::Engine;
+use k8s_openapi::api::core::v1::Secret;
+
+use super::{Hands, Outcome, Problem};
+use crate::image::{Image, RegistryCredential};
+use crate::pod::containers::{Declared, find};
+use crate::pod::object::PodExt;
+
+/// `imagePullPolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Policy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+fn policy(declared: &Declared) -> Policy {
+    match declared.container.image_pull_policy.as_deref() {
+        Some("Always") => Policy::Always,
+        Some("Never") => Policy::Never,
+        Some(_) => Policy::IfNotPresent,
+        None if is_latest(declared.image()) => Policy::Always,
+        None => Policy::IfNotPresent,
+    }
+}
+
+/// No tag or `:latest`, and no digest.
+fn is_latest(image: &str) -> bool {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    !image.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
+}
+
+impl Hands {
+    pub async fn ensure_image(self, container: String, attempt: u32) -> Outcome {
+        let result = match find(&self.pod, &container) {
+            Some(declared) => self.image(&declared, attempt).await,
+            None => Err(Problem::new(
+                "ErrImagePull",
+                "the container is not declared",
+            )),
+        };
+        Outcome::Image {
+            container,
+            attempt,
+            result: result.map(|image| image.id),
+        }
+    }
+
+    async fn image(&self, declared: &Declared, attempt: u32) -> Result<Image, Problem> {
+        let image = declared.image();
+        let policy = policy(declared);
+        if policy != Policy::Always {
+            let present = self.context.images.status(image).await;
+            let present =
+                present.map_err(|error| Problem::new("ImageInspectError", error.to_string()));
+            match present? {
+                Some(found) => {
+                    let text = format!("Container image \"{image}\" already present on machine");
+                    self.note(declared, "Pulled", text);
+                    self.prepare(declared, attempt, &found).await;
+                    return Ok(found);
+                }
+                None if policy == Policy::Never => {
+                    let text = format!(
+                        "Container image \"{image}\" is not present with pull policy of Never"
+                    );
+                    self.context.notes.warning(
+                        &self.pod,
+                        declared,
+                        "ErrImageNeverPull",
+                        text.clone(),
+                    );
+                    return Err(Problem::new("ErrImageNeverPull", text));
+                }
+                None => {}
+            }
+        }
+        self.pull(declared, attempt).await
+    }
+
+    async fn pull(&self, declared: &Declared, attempt: u32) -> Result<Image, Problem> {
+        let image = declared.image();
+        let credentials = credentials(self).await;
+        self.note(declared, "Pulling", format!("Pulling image \"{image}\""));
+        let begun = ::runtime::clock::monotonic();
+        match self.context.images.pull(image, &credentials).await {
+            Ok(found) => {
+                let took = printed(begun.elapsed());
+                let text = format!(
+                    "Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {} bytes.",
+                    found.size_bytes
+                );
+                self.note(declared, "Pulled", text);
+                self.prepare(declared, attempt, &found).await;
+                Ok(found)
+            }
+            Err(error) => {
+                let reason = error.waiting_reason();
+                let notes = &self.context.notes;
+                notes.warning(
+                    &self.pod,
+                    declared,
+                    "Failed",
+                    format!("Failed to pull image \"{image}\": {error}"),
+                );
+                notes.warning(&self.pod, declared, "Failed", format!("Error: {reason}"));
+                Err(Problem::new(reason, error.to_string()))
+            }
+        }
+    }
+
+    fn note(&self, declared: &Declared, reason: &str, text: String) {
+        self.context.notes.normal(&self.pod, declared, reason, text);
+    }
+
+    /// The root file system is made while network and volumes are.
+    async fn prepare(&self, declared: &Declared, attempt: u32, image: &Image) {
+        let (runtime, pod) = (&self.context.runtime, self.pod.pod_ref());
+        let prepared = runtime
+            .prepare_rootfs(&pod, declared.name(), attempt, &image.id)
+            .await;
+        if let Err(error) = prepared {
+            tracing::debug!(%error, container = declared.name(), "root file system not prepared ahead");
+        }
+    }
+}
+
+fn printed(took: Duration) -> String {
+    if took < Duration::from_secs(1) {
+        format!("{}ms", took.as_millis())
+    } else {
+        format!("{:.3}s", took.as_secs_f64())
+    }
+}
+
+/// What the pod's image pull secrets hold. One that is missing or unreadable is passed over, as in
+/// Kubernetes: the registry will say if it was needed.
+pub async fn credentials(hands: &Hands) -> Vec<RegistryCredential> {
+    let mut found = Vec::new();
+    for reference in hands.pod.spec_ref().image_pull_secrets.iter().flatten() {
+        let (objects, namespace) = (&hands.context.objects, hands.pod.pod_namespace());
+        match objects
+            .secret(namespace, &reference.name, &hands.wake)
+            .await
+        {
+            Ok(Some(secret)) => found.extend(read(&secret)),
+            Ok(None) => {
+                let text = format!(
+                    "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                    reference.name
+                );
+                hands.context.notes.pod_warning(
+                    &hands.pod,
+                    "FailedToRetrieveImagePullSecret",
+                    text,
+                );
+            }
+            Err(error) => tracing::warn!(%error, secret = reference.name, "image pull secret"),
+        }
+    }
+    found
+}
+
+/// `.dockerconfigjson` or `.dockercfg`.
+fn read(secret: &Secret) -> Vec<RegistryCredential> {
+    let data = |key: &str| {
+        let bytes = secret.data.as_ref()?.get(key)?;
+        serde_json::from_slice::<serde_json::Value>(&bytes.0).ok()
+    };
+    let auths = match data(".dockerconfigjson") {
+        Some(config) => config.get("auths").cloned(),
+        None => data(".dockercfg"),
+    };
+    let Some(serde_json::Value::Object(auths)) = auths else {
+        return Vec::new();
+    };
+    auths
+        .into_iter()
+        .map(|(registry, entry)| credential(registry, &entry))
+        .collect()
+}
+
+fn credential(registry: String, entry: &serde_json::Value) -> RegistryCredential {
+    let text = |key: &str| {
+        entry
+            .get(key)
+            .and_then(|value| value.as_str())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (mut username, mut password) = (text("username"), text("password"));
+    let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth").trim());
+    if username.is_empty()
+        && let Some((user, secret)) = decoded
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .as_deref()
+            .and_then(|pair| pair.split_once(':'))
+    {
+        username = user.to_owned();
+        password = secret.to_owned();
+    }
+    let token = match text("identitytoken") {
+        token if token.is_empty() => text("registrytoken"),
+        token => token,
+    };
+    RegistryCredential {
+        registry,
+        username,
+        password,
+        token,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::ByteString;
+
+    #[test]
+    fn latest_is_always_pulled() {
+        for (image, latest) in [
+            ("busybox", true),
+            ("busybox:latest", true),
+            ("busybox:1.36", false),
+            ("localhost:5000/busybox", true),
+            ("localhost:5000/busybox:1", false),
+            ("busybox@sha256:00", false),
+        ] {
+            assert_eq!(is_latest(image), latest, "{image}");
+        }
+    }
+
+    #[test]
+    fn docker_configs() {
+        let config = br#"{"auths":{"reg:5000":{"auth":"bWU6cHc="},"b.io":{"username":"u","password":"p"},"t.io":{"identitytoken":"tok"}}}"#;
+        let secret = Secret {
+            data: Some([(".dockerconfigjson".to_owned(), ByteString(config.to_vec()))].into()),
+            ..Default::default()
+        };
+        let mut found = read(&secret);
+        found.sort_by(|a, b| a.registry.cmp(&b.registry));
+        assert_eq!(
+            (found[0].username.as_str(), found[0].password.as_str()),
+            ("u", "p")
+        );
+        assert_eq!(
+            (found[1].username.as_str(), found[1].password.as_str()),
+            ("me", "pw")
+        );
+        assert_eq!(found[2].token, "tok");
+    }
+}

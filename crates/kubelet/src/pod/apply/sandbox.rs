@@ -1,0 +1,67 @@
+//! The pod's namespaces and network.
+
+use super::{Hands, Outcome, Problem};
+use crate::pod::hosts::host_name;
+use crate::pod::memory::ReadySandbox;
+use crate::pod::object::PodExt;
+use crate::pod::{qos, resources};
+use crate::runtime::PodConfig;
+
+impl Hands {
+    pub async fn set_up_sandbox(self) -> Outcome {
+        let result = self.sandbox().await;
+        Outcome::Sandbox(result.map_err(|message| {
+            Problem::new(
+                "FailedCreatePodSandBox",
+                format!("Failed to create pod sandbox: {message}"),
+            )
+        }))
+    }
+
+    async fn sandbox(&self) -> Result<ReadySandbox, String> {
+        let (context, pod) = (&self.context, &self.pod);
+        let spec = pod.spec_ref();
+        let name = host_name(pod, &context.node.dns.domain).map_err(|error| error.to_string())?;
+        let sysctls = spec
+            .security_context
+            .iter()
+            .flat_map(|security| security.sysctls.iter().flatten())
+            .map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()))
+            .collect();
+        let config = PodConfig {
+            pod: pod.pod_ref(),
+            hostname: name.hostname,
+            host_network: pod.host_network(),
+            host_ipc: spec.host_ipc.unwrap_or(false),
+            host_pid: spec.host_pid.unwrap_or(false),
+            share_process_namespace: spec.share_process_namespace.unwrap_or(false),
+            sysctls,
+            shm_size_bytes: None,
+            cgroup: context.cgroups.pod_path(qos::qos_class(pod), pod.uid()),
+            resources: resources::pod_cgroup(pod),
+            runtime_handler: String::new(),
+        };
+        let made = context.runtime.ensure_pod(&config).await;
+        let sandbox = made.map_err(|error| error.to_string())?;
+        let Some(netns) = sandbox.netns() else {
+            return Ok(ReadySandbox {
+                ips: context.node.ips.clone(),
+                sandbox,
+            });
+        };
+        let network = context
+            .network()
+            .ok_or_else(|| "the node has no pod address range yet".to_owned())?;
+        let ips = network.setup(pod.uid(), netns).await.map_err(|error| {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            format!(
+                "failed to set up network: {error}{}",
+                cause.unwrap_or_default()
+            )
+        })?;
+        Ok(ReadySandbox {
+            sandbox,
+            ips: ips.0,
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! Making and starting one container.
+
+use super::{Hands, Outcome, Problem};
+use crate::pod::backoff::Backoff;
+use crate::pod::container_config::{Start, container_config};
+use crate::pod::containers::{Declared, find};
+use crate::pod::files;
+use crate::pod::hosts::host_name;
+use crate::pod::lifecycle::{run_hook, target};
+use crate::pod::memory::ReadySandbox;
+use crate::runtime::{ContainerId, RuntimeError};
+use crate::volume::MountedVolumes;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct StartRequest {
+    pub container: String,
+    pub attempt: u32,
+    pub restart: Option<Backoff>,
+    pub sandbox: ReadySandbox,
+    pub volumes: MountedVolumes,
+    pub image_id: String,
+}
+
+impl Hands {
+    /// Ends when the postStart hook has, if there is one.
+    pub async fn start_container(self, request: StartRequest) -> Outcome {
+        let result = match find(&self.pod, &request.container) {
+            Some(declared) => {
+                let result = self.start(&declared, &request).await;
+                if let Err(problem) = &result {
+                    let text = format!("Error: {}", problem.message);
+                    self.context
+                        .notes
+                        .warning(&self.pod, &declared, "Failed", text);
+                }
+                result
+            }
+            None => Ok(()),
+        };
+        Outcome::Start {
+            container: request.container,
+            restart: request.restart,
+            result,
+        }
+    }
+
+    async fn start(&self, declared: &Declared, request: &StartRequest) -> Result<(), Problem> {
+        let id = self.create(declared, request).await?;
+        let (context, notes) = (&self.context, &self.context.notes);
+        let name = declared.name();
+        notes.normal(
+            &self.pod,
+            declared,
+            "Created",
+            format!("Created container: {name}"),
+        );
+        match context.runtime.start(&id).await {
+            Ok(_) => {}
+            // It is there, ended, and its exit says why: it restarts as any other.
+            Err(error @ RuntimeError::Start { .. }) => {
+                notes.warning(&self.pod, declared, "Failed", format!("Error: {error}"));
+                return Ok(());
+            }
+            Err(error) => return Err(runtime_problem(&error)),
+        }
+        notes.normal(
+            &self.pod,
+            declared,
+            "Started",
+            format!("Started container {name}"),
+        );
+        self.post_start(declared, &id, request).await;
+        Ok(())
+    }
+
+    async fn create(
+        &self,
+        declared: &Declared,
+        request: &StartRequest,
+    ) -> Result<ContainerId, Problem> {
+        let context = &self.context;
+        let config_error = |text: String| Problem::new("CreateContainerConfigError", text);
+        let name = host_name(&self.pod, &context.node.dns.domain)
+            .map_err(|error| config_error(error.to_string()))?;
+        let shared = files::write_shared(context, &self.pod, &request.sandbox.ips, &name)
+            .map_err(|error| config_error(format!("write the pod's files: {error}")))?;
+        let start = Start {
+            context,
+            pod: &self.pod,
+            declared,
+            attempt: request.attempt,
+            sandbox: &request.sandbox,
+            volumes: &request.volumes,
+            image_id: &request.image_id,
+            wake: &self.wake,
+        };
+        let config = container_config(&start, &shared)
+            .await
+            .map_err(|error| config_error(error.to_string()))?;
+        let created = context
+            .runtime
+            .create(&request.sandbox.sandbox, &config)
+            .await;
+        created.map_err(|error| runtime_problem(&error))
+    }
+
+    /// A container whose hook fails is killed and restarts by the pod's policy.
+    async fn post_start(&self, declared: &Declared, id: &ContainerId, request: &StartRequest) {
+        let lifecycle = declared.container.lifecycle.as_ref();
+        let Some(handler) = lifecycle.and_then(|lifecycle| lifecycle.post_start.as_ref()) else {
+            return;
+        };
+        let target = target(declared, id, request.sandbox.ips.first().copied());
+        let Err(error) = run_hook(&self.context, &target, handler).await else {
+            return;
+        };
+        let text = format!("PostStartHook failed: {error}");
+        self.context
+            .notes
+            .warning(&self.pod, declared, "FailedPostStartHook", text);
+        let text = "FailedPostStartHook".to_owned();
+        self.context
+            .notes
+            .normal(&self.pod, declared, "Killing", text);
+        if let Err(error) = self.context.runtime.kill(id, 9, true).await {
+            tracing::warn!(%error, container = %id, "cannot kill after a failed postStart hook");
+        }
+    }
+}
+
+fn runtime_problem(error: &RuntimeError) -> Problem {
+    Problem::new(error.waiting_reason(), error.to_string())
+}

@@ -1,0 +1,269 @@
+//! From a declared container to what the runtime makes: everything resolved.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, VolumeMount};
+
+use super::containers::Declared;
+use super::context::Context;
+use super::environment::{EnvironmentError, Sources, environment, references};
+use super::expansion::{expand, expand_reporting};
+use super::field::Facts;
+use super::files::{self, SharedFiles};
+use super::memory::ReadySandbox;
+use super::object::PodExt;
+use super::registry::Wake;
+use super::{resources, security};
+use crate::logs::container_log_path;
+use crate::runtime::{ContainerConfig, Mount, MountPropagation};
+use crate::volume::{MountedVolumes, VolumeError, sub_path};
+
+/// Why a container cannot be made (`CreateContainerConfigError`).
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    #[error("services have not yet been read at least once, cannot construct envvars")]
+    NoServices,
+    #[error(transparent)]
+    Api(#[from] client::Error),
+    #[error("volume {0:?} is not mounted")]
+    NoVolume(String),
+    #[error(
+        "failed to prepare subPath for volumeMount {volume:?} of container {container:?}: {source}"
+    )]
+    SubPath {
+        volume: String,
+        container: String,
+        #[source]
+        source: VolumeError,
+    },
+    #[error("missing value for {0:?} in subPathExpr")]
+    SubPathVariable(String),
+    #[error("block devices in volumeDevices are not supported by this node")]
+    VolumeDevices,
+    #[error("{operation}: {source}")]
+    Io {
+        operation: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// All that a start needs to know.
+pub struct Start<'a> {
+    pub context: &'a Context,
+    pub pod: &'a Pod,
+    pub declared: &'a Declared,
+    pub attempt: u32,
+    pub sandbox: &'a ReadySandbox,
+    pub volumes: &'a MountedVolumes,
+    pub image_id: &'a str,
+    pub wake: &'a Arc<Wake>,
+}
+
+/// What the pod's fields say to its containers and volumes.
+pub fn facts(context: &Context, sandbox: Option<&ReadySandbox>) -> Facts {
+    Facts {
+        pod_ips: sandbox
+            .map(|sandbox| sandbox.ips.clone())
+            .unwrap_or_default(),
+        host_ips: context.node.ips.clone(),
+        allocatable: context.node.allocatable.clone(),
+    }
+}
+
+/// Resolves everything and makes the files that the container needs.
+pub async fn container_config(
+    start: &Start<'_>,
+    shared: &SharedFiles,
+) -> Result<ContainerConfig, ConfigError> {
+    let container = &start.declared.container;
+    let (context, pod) = (start.context, start.pod);
+    if container
+        .volume_devices
+        .as_ref()
+        .is_some_and(|devices| !devices.is_empty())
+    {
+        return Err(ConfigError::VolumeDevices);
+    }
+    let env = environment(pod, container, &sources(start).await?)?;
+    let lookup = |name: &str| {
+        env.iter()
+            .rev()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.clone())
+    };
+    let expanded = |words: &Option<Vec<String>>| -> Vec<String> {
+        words
+            .iter()
+            .flatten()
+            .map(|word| expand(word, lookup))
+            .collect()
+    };
+    let directory = context
+        .directories
+        .container(pod.uid(), container.name.as_str());
+    let io = |operation| move |source| ConfigError::Io { operation, source };
+    let message_file = files::make_message_file(&directory, start.attempt)
+        .map_err(io("make the termination message file"))?;
+    let mut mounts = volume_mounts(start, &directory, lookup)?;
+    let message_path = container
+        .termination_message_path
+        .as_deref()
+        .unwrap_or("/dev/termination-log");
+    mounts.push(file_mount(&message_file, message_path, false));
+    for (file, path) in [
+        (&shared.hosts, "/etc/hosts"),
+        (&shared.resolv_conf, "/etc/resolv.conf"),
+        (&shared.hostname, "/etc/hostname"),
+    ] {
+        if !mounts.iter().any(|mount| mount.container_path == path) {
+            mounts.push(file_mount(file, path, false));
+        }
+    }
+    let seccomp = context.directories.root().join("seccomp");
+    let fingerprint = resources::fingerprint(container);
+    Ok(ContainerConfig {
+        name: container.name.clone(),
+        attempt: start.attempt,
+        spec_hash: start.declared.spec_hash(),
+        image: start.image_id.to_owned(),
+        command: expanded(&container.command),
+        args: expanded(&container.args),
+        env: env.clone(),
+        working_dir: container
+            .working_dir
+            .clone()
+            .filter(|directory| !directory.is_empty()),
+        mounts,
+        security: security::security_context(pod, container, &seccomp),
+        resources: resources::container_cgroup(container.resources.as_ref()),
+        oom_score_adj: resources::oom_score_adj(pod, container, context.node.memory_bytes),
+        stdin: container.stdin.unwrap_or(false),
+        stdin_once: container.stdin_once.unwrap_or(false),
+        tty: container.tty.unwrap_or(false),
+        log_path: container_log_path(
+            &context.directories.logs(),
+            &pod.pod_ref(),
+            &container.name,
+            start.attempt,
+        ),
+        annotations: [(resources::ANNOTATION.to_owned(), fingerprint)].into(),
+        ..Default::default()
+    })
+}
+
+async fn sources(start: &Start<'_>) -> Result<Sources, ConfigError> {
+    let (context, pod) = (start.context, start.pod);
+    let namespace = pod.pod_namespace();
+    let links = pod.spec_ref().enable_service_links.unwrap_or(true);
+    let services = context.services.variables(namespace, links).await;
+    let mut sources = Sources {
+        services: services.ok_or(ConfigError::NoServices)?,
+        facts: facts(context, Some(start.sandbox)),
+        ..Default::default()
+    };
+    let wanted = references(&start.declared.container);
+    for name in wanted.config_maps {
+        if let Some(map) = context
+            .objects
+            .config_map(namespace, &name, start.wake)
+            .await?
+        {
+            sources.config_maps.insert(name, map);
+        }
+    }
+    for name in wanted.secrets {
+        if let Some(secret) = context.objects.secret(namespace, &name, start.wake).await? {
+            sources.secrets.insert(name, secret);
+        }
+    }
+    Ok(sources)
+}
+
+fn file_mount(host: &Path, container: &str, read_only: bool) -> Mount {
+    Mount {
+        host_path: host.to_owned(),
+        container_path: container.to_owned(),
+        read_only,
+        ..Default::default()
+    }
+}
+
+fn volume_mounts(
+    start: &Start<'_>,
+    directory: &Path,
+    lookup: impl Fn(&str) -> Option<String> + Copy,
+) -> Result<Vec<Mount>, ConfigError> {
+    let mut mounts = Vec::new();
+    let all = start.declared.container.volume_mounts.iter().flatten();
+    for (index, mount) in all.enumerate() {
+        let volume = start
+            .volumes
+            .by_name
+            .get(&mount.name)
+            .ok_or_else(|| ConfigError::NoVolume(mount.name.clone()))?;
+        let host_path = match sub_path_of(mount, lookup)? {
+            None => volume.path.clone(),
+            Some(path) => {
+                let target = directory
+                    .join("subpaths")
+                    .join(format!("{}-{index}", mount.name));
+                sub_path::bind(&volume.path, &path, &target).map_err(|source| {
+                    ConfigError::SubPath {
+                        volume: mount.name.clone(),
+                        container: start.declared.name().to_owned(),
+                        source,
+                    }
+                })?
+            }
+        };
+        let read_only = volume.read_only || mount.read_only.unwrap_or(false);
+        mounts.push(Mount {
+            host_path,
+            container_path: absolute(&mount.mount_path),
+            read_only,
+            recursive_read_only: read_only
+                && matches!(
+                    mount.recursive_read_only.as_deref(),
+                    Some("Enabled" | "IfPossible")
+                ),
+            propagation: match mount.mount_propagation.as_deref() {
+                Some("HostToContainer") => MountPropagation::HostToContainer,
+                Some("Bidirectional") => MountPropagation::Bidirectional,
+                _ => MountPropagation::None,
+            },
+        });
+    }
+    // A mount inside another one has to come after it.
+    mounts.sort_by_key(|mount| mount.container_path.matches('/').count());
+    Ok(mounts)
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    }
+}
+
+fn sub_path_of(
+    mount: &VolumeMount,
+    lookup: impl Fn(&str) -> Option<String>,
+) -> Result<Option<String>, ConfigError> {
+    if let Some(text) = mount
+        .sub_path_expr
+        .as_deref()
+        .filter(|text| !text.is_empty())
+    {
+        let (path, unknown) = expand_reporting(text, lookup);
+        return match unknown.first() {
+            None => Ok(Some(path)),
+            Some(name) => Err(ConfigError::SubPathVariable(name.clone())),
+        };
+    }
+    Ok(mount.sub_path.clone().filter(|path| !path.is_empty()))
+}

@@ -1,0 +1,61 @@
+//! What every pod worker works with.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ::runtime::clock::SharedClock;
+use api::quantity::Quantity;
+use client::Client;
+use tokio::sync::watch;
+
+use super::hosts::ClusterDns;
+use super::notes::Notes;
+use crate::cgroup::Cgroups;
+use crate::config::Directories;
+use crate::image::ImageService;
+use crate::network::PodNetwork;
+use crate::objects::Objects;
+use crate::probe::check::Checker;
+use crate::runtime::Runtime;
+use crate::services::Services;
+use crate::volume::Volumes;
+
+/// What is known of the node from its start.
+#[derive(Clone, Debug)]
+pub struct NodeFacts {
+    pub name: String,
+    /// Primary family first.
+    pub ips: Vec<IpAddr>,
+    pub memory_bytes: u64,
+    /// What pods can have, by resource name.
+    pub allocatable: BTreeMap<String, Quantity>,
+    /// The node's own resolv.conf.
+    pub resolv_conf: PathBuf,
+    pub dns: ClusterDns,
+}
+
+/// Shared by the workers.
+pub struct Context {
+    pub client: Client,
+    pub clock: SharedClock,
+    pub notes: Notes,
+    pub runtime: Runtime,
+    pub images: ImageService,
+    /// `None` until the node has an address range.
+    pub network: watch::Receiver<Option<Arc<PodNetwork>>>,
+    pub cgroups: Cgroups,
+    pub directories: Directories,
+    pub objects: Objects,
+    pub services: Services,
+    pub volumes: Volumes,
+    pub checker: Checker,
+    pub node: NodeFacts,
+}
+
+impl Context {
+    pub fn network(&self) -> Option<Arc<PodNetwork>> {
+        self.network.borrow().clone()
+    }
+}

@@ -1,0 +1,59 @@
+//! What pods left behind that the apiserver does not know (any more): removed once, at the start.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::pod::apply::remove_remains;
+use crate::pod::context::Context;
+use crate::runtime::ContainerState;
+
+/// Orphans have no one who could say how long they may take.
+const GRACE: Duration = Duration::from_secs(1);
+const SIGTERM: i32 = 15;
+
+/// Removes everything of pods that are not among `known`.
+pub(super) async fn remove(context: Arc<Context>, known: BTreeSet<String>) {
+    let mut found: BTreeSet<String> = BTreeSet::new();
+    match context.runtime.pods().await {
+        Ok(uids) => found.extend(uids),
+        Err(error) => tracing::warn!(%error, "cannot look for orphans"),
+    }
+    if let Some(network) = context.network() {
+        found.extend(network.pods());
+    }
+    if let Ok(entries) = fs::read_dir(context.directories.pods()) {
+        let names = entries.filter_map(Result::ok);
+        found.extend(names.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+    }
+    for uid in found.difference(&known) {
+        if let Err(error) = one(&context, uid).await {
+            tracing::warn!(error, uid, "cannot remove an orphaned pod");
+        } else {
+            tracing::info!(uid, "removed an orphaned pod");
+        }
+    }
+}
+
+async fn one(context: &Context, uid: &str) -> Result<(), String> {
+    let containers = context.runtime.list_pod(uid).await.unwrap_or_default();
+    let mut running = false;
+    for container in containers {
+        if matches!(container.state, ContainerState::Running { .. }) {
+            running = true;
+            let asked = context.runtime.kill(&container.id, SIGTERM, false).await;
+            asked.map_err(|error| error.to_string())?;
+        }
+    }
+    if running {
+        tokio::time::sleep(GRACE).await;
+    }
+    if let Some(network) = context.network() {
+        let down = network.teardown(uid).await;
+        down.map_err(|error| error.to_string())?;
+    }
+    let volumes = context.volumes.tear_down(uid).await;
+    volumes.map_err(|error| error.to_string())?;
+    remove_remains(context, uid).await
+}

@@ -1,0 +1,108 @@
+//! Everything a decision about a pod is made from.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::containers::Declared;
+use super::memory::{Memory, Work};
+use crate::runtime::{ContainerState, ContainerStatus};
+
+/// One look at a pod.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The object as the apiserver last sent it.
+    pub pod: Arc<Pod>,
+    /// The apiserver no longer has the object.
+    pub vanished: bool,
+    pub declared: Vec<Declared>,
+    /// Of this pod, oldest first.
+    pub containers: Vec<ContainerStatus>,
+    pub memory: Memory,
+    /// Pods can be given addresses.
+    pub network_available: bool,
+    pub host_ips: Vec<IpAddr>,
+}
+
+impl Observed {
+    /// The latest attempt of a container.
+    pub fn latest(&self, name: &str) -> Option<&ContainerStatus> {
+        self.containers
+            .iter()
+            .filter(|container| container.name == name)
+            .max_by_key(|container| container.attempt)
+    }
+
+    /// The attempt before the latest, if it is still known.
+    pub fn previous(&self, name: &str) -> Option<&ContainerStatus> {
+        let latest = self.latest(name)?.attempt;
+        self.containers
+            .iter()
+            .filter(|container| container.name == name && container.attempt < latest)
+            .max_by_key(|container| container.attempt)
+    }
+
+    pub fn is_running(&self, name: &str) -> bool {
+        self.latest(name).is_some_and(ContainerStatusExt::running)
+    }
+
+    pub fn any_running(&self) -> bool {
+        self.containers.iter().any(ContainerStatusExt::running)
+    }
+
+    /// The startup probe has passed (or there is none) and the postStart hook has ended.
+    pub fn started(&self, declared: &Declared) -> bool {
+        let Some(container) = self.latest(declared.name()) else {
+            return false;
+        };
+        container.running()
+            && !self.starting(declared.name())
+            && (declared.container.startup_probe.is_none()
+                || self
+                    .memory
+                    .probes
+                    .get(&container.id)
+                    .is_some_and(|probes| probes.startup == Some(true)))
+    }
+
+    /// Its start goes on still: the postStart hook runs.
+    pub fn starting(&self, name: &str) -> bool {
+        self.memory
+            .in_flight
+            .contains(&Work::Start(name.to_owned()))
+    }
+
+    /// Started, and the readiness probe (if there is one) passes.
+    pub fn ready(&self, declared: &Declared) -> bool {
+        self.started(declared)
+            && (declared.container.readiness_probe.is_none()
+                || self.latest(declared.name()).is_some_and(|container| {
+                    self.memory
+                        .probes
+                        .get(&container.id)
+                        .is_some_and(|probes| probes.readiness == Some(true))
+                }))
+    }
+}
+
+/// Short ways to a container's state.
+pub trait ContainerStatusExt {
+    fn running(&self) -> bool;
+    /// Exit code and end, if it has ended.
+    fn exit(&self) -> Option<(i32, Timestamp)>;
+}
+
+impl ContainerStatusExt for ContainerStatus {
+    fn running(&self) -> bool {
+        matches!(self.state, ContainerState::Running { .. })
+    }
+
+    fn exit(&self) -> Option<(i32, Timestamp)> {
+        match &self.state {
+            ContainerState::Exited(exit) => Some((exit.exit_code, exit.finished_at)),
+            _ => None,
+        }
+    }
+}

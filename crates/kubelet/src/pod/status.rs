@@ -1,0 +1,159 @@
+//! The status of a pod, computed from what is observed: pure.
+//!
+//! Nothing is added up over time: restarts are the attempt numbers that the runtime keeps, the last
+//! state is the attempt before. The status reported before is used for three things only: times of
+//! unchanged conditions, the start time, and conditions that belong to others.
+
+mod conditions;
+mod containers;
+#[cfg(test)]
+mod tests;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+pub use containers::{MESSAGE_FILE_BYTES, MESSAGE_LOG_BYTES, MESSAGE_LOG_LINES, message_file};
+
+use super::containers::{Declared, Role};
+use super::object::PodExt;
+use super::observed::{ContainerStatusExt, Observed};
+use super::plan::{Course, Plan, completed, course};
+use super::qos;
+
+/// What to report. `before` is what was reported last (or what the apiserver has).
+pub fn status(observed: &Observed, plan: &Plan, before: &PodStatus, now: Timestamp) -> PodStatus {
+    let pod = &observed.pod;
+    // What has ended stays as it was told: its containers may be gone by now.
+    if matches!(before.phase.as_deref(), Some("Succeeded" | "Failed")) || observed.memory.removed {
+        return before.clone();
+    }
+    let mut outcome = None;
+    if let Course::End(ending) = course(observed, now) {
+        outcome = ending.outcome;
+    }
+    let phase = phase(observed, outcome.is_some(), now);
+    let (reason, message) = match (&outcome, phase) {
+        (Some((reason, message)), "Failed") => (Some(reason.clone()), Some(message.clone())),
+        _ => (None, None),
+    };
+    let ips = observed
+        .memory
+        .sandbox
+        .as_ref()
+        .map(|sandbox| sandbox.ips.clone())
+        .unwrap_or_default();
+    let of_role = |roles: &[Role]| {
+        let all: Vec<_> = observed
+            .declared
+            .iter()
+            .filter(|one| roles.contains(&one.role))
+            .map(|one| containers::container_status(observed, plan, before, one))
+            .collect();
+        (!all.is_empty()).then_some(all)
+    };
+    let mut status = PodStatus {
+        phase: Some(phase.to_owned()),
+        reason,
+        message,
+        host_ip: observed.host_ips.first().map(ToString::to_string),
+        host_ips: Some(
+            observed
+                .host_ips
+                .iter()
+                .map(|ip| HostIP { ip: ip.to_string() })
+                .collect(),
+        ),
+        pod_ip: ips
+            .first()
+            .map(ToString::to_string)
+            .or(before.pod_ip.clone()),
+        pod_ips: if ips.is_empty() {
+            before.pod_ips.clone()
+        } else {
+            Some(ips.iter().map(|ip| PodIP { ip: ip.to_string() }).collect())
+        },
+        start_time: before.start_time.clone().or(Some(Time(whole(now)))),
+        init_container_statuses: of_role(&[Role::Init, Role::Sidecar]),
+        container_statuses: of_role(&[Role::App]),
+        ephemeral_container_statuses: of_role(&[Role::Ephemeral]),
+        qos_class: Some(qos::name(pod).to_owned()),
+        observed_generation: pod.metadata.generation,
+        nominated_node_name: before.nominated_node_name.clone(),
+        resize: before.resize.clone(),
+        resource_claim_statuses: before.resource_claim_statuses.clone(),
+        ..Default::default()
+    };
+    status.conditions = Some(conditions::conditions(observed, &status, before, now));
+    status
+}
+
+/// Kubernetes' times have whole seconds.
+pub(super) fn whole(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+fn phase(observed: &Observed, doomed: bool, now: Timestamp) -> &'static str {
+    let ends = matches!(course(observed, now), Course::End(_));
+    if observed.any_running() {
+        let pending =
+            observed.declared.iter().any(|one| one.role == Role::Init) && !begun(observed);
+        return if pending { "Pending" } else { "Running" };
+    }
+    if ends
+        && !observed
+            .memory
+            .in_flight
+            .iter()
+            .any(|work| matches!(work, super::memory::Work::Start(_)))
+    {
+        let failed = doomed
+            || observed
+                .declared
+                .iter()
+                .any(|one| ended_badly(observed, one));
+        let never = observed.containers.is_empty() && !doomed;
+        return match (never, failed) {
+            (true, _) => before_start(observed),
+            (false, true) => "Failed",
+            (false, false) => "Succeeded",
+        };
+    }
+    if begun(observed) {
+        "Running"
+    } else {
+        "Pending"
+    }
+}
+
+/// A pod that is deleted before any container of it was made.
+fn before_start(observed: &Observed) -> &'static str {
+    if observed.pod.deletion_deadline().is_some() {
+        "Failed"
+    } else {
+        "Pending"
+    }
+}
+
+/// Some container that is not an init container has been made.
+fn begun(observed: &Observed) -> bool {
+    observed
+        .declared
+        .iter()
+        .any(|one| one.role == Role::App && observed.latest(one.name()).is_some())
+}
+
+fn ended_badly(observed: &Observed, declared: &Declared) -> bool {
+    let code = observed
+        .latest(declared.name())
+        .and_then(|container| container.exit())
+        .map(|(code, _)| code);
+    match declared.role {
+        // A pod that is deleted before all of its containers have run has not succeeded.
+        Role::App => code != Some(0),
+        Role::Init => {
+            code.is_some_and(|code| code != 0) && (completed(observed) || !begun(observed))
+        }
+        Role::Sidecar | Role::Ephemeral => false,
+    }
+}

@@ -1,0 +1,318 @@
+//! The task of one pod: observe, plan, apply, until nothing of the pod is left.
+
+mod observe;
+mod outcome;
+mod probing;
+mod stopping;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+use super::apply::{Hands, Outcome, StartRequest};
+use super::containers::{Declared, declared};
+use super::context::Context;
+use super::memory::{Memory, Work};
+use super::object::PodExt;
+use super::observed::Observed;
+use super::plan::{Action, Course, Plan, course, plan};
+use super::registry::Wake;
+use super::report;
+use super::status::status;
+use crate::probe::task::{ProbeReport, ProbeTask};
+use crate::runtime::{ContainerId, ContainerStatus};
+use crate::volume::MountedVolumes;
+use stopping::Stopping;
+
+/// Probe reports that wait for the worker.
+const PROBE_QUEUE: usize = 16;
+/// Sleeps end this much late rather than early.
+const TIMER_SLACK: Duration = Duration::from_millis(1);
+
+/// What the apiserver wants of the pod.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    pub pod: Arc<Pod>,
+    /// The object is gone.
+    pub vanished: bool,
+}
+
+/// See the module.
+pub struct Worker {
+    context: Arc<Context>,
+    wake: Arc<Wake>,
+    desired: watch::Receiver<Desired>,
+    pod: Arc<Pod>,
+    vanished: bool,
+    declared: Vec<Declared>,
+    containers: Vec<ContainerStatus>,
+    /// The containers have to be listed again.
+    stale: bool,
+    /// Last words of containers that have ended.
+    messages: HashMap<ContainerId, String>,
+    memory: Memory,
+    volumes: MountedVolumes,
+    image_ids: BTreeMap<String, String>,
+    /// As computed last.
+    reported: Option<PodStatus>,
+    status_busy: bool,
+    status_retry_at: Option<Timestamp>,
+    work: JoinSet<Outcome>,
+    stops: HashMap<ContainerId, Stopping>,
+    probes: HashMap<ContainerId, ProbeTask>,
+    probe_reports: (mpsc::Sender<ProbeReport>, mpsc::Receiver<ProbeReport>),
+    ending: bool,
+    /// What each container waited for when last looked at.
+    waited: BTreeMap<String, String>,
+}
+
+impl Worker {
+    pub fn new(
+        context: Arc<Context>,
+        wake: Arc<Wake>,
+        mut desired: watch::Receiver<Desired>,
+    ) -> Self {
+        let Desired { pod, vanished } = desired.borrow_and_update().clone();
+        Self {
+            context,
+            wake,
+            desired,
+            declared: declared(&pod),
+            pod,
+            vanished,
+            containers: Vec::new(),
+            stale: true,
+            messages: HashMap::new(),
+            memory: Memory::default(),
+            volumes: MountedVolumes::default(),
+            image_ids: BTreeMap::new(),
+            reported: None,
+            status_busy: false,
+            status_retry_at: None,
+            work: JoinSet::new(),
+            stops: HashMap::new(),
+            probes: HashMap::new(),
+            probe_reports: mpsc::channel(PROBE_QUEUE),
+            ending: false,
+            waited: BTreeMap::new(),
+        }
+    }
+
+    /// Runs the pod to its end.
+    pub async fn run(mut self) {
+        let span = tracing::info_span!(
+            "pod",
+            namespace = self.pod.pod_namespace(),
+            name = self.pod.pod_name()
+        );
+        async move {
+            loop {
+                let (done, wake_at) = self.look().await;
+                if done {
+                    break;
+                }
+                self.sleep(wake_at).await;
+            }
+            self.context.objects.release(&self.wake);
+            tracing::info!("pod is gone");
+        }
+        .instrument(span)
+        .await;
+    }
+
+    /// One round. Gives whether nothing is left, and when to look again without being woken.
+    async fn look(&mut self) -> (bool, Option<Timestamp>) {
+        let observed = self.observe().await;
+        let now = self.context.clock.now();
+        let ending = matches!(course(&observed, now), Course::End(_));
+        if ending && !self.ending {
+            self.ending = true;
+            self.memory.ending_since = Some(now);
+            self.stop_probing_health();
+        }
+        let mut observed = observed;
+        observed.memory.ending_since = self.memory.ending_since;
+        let mut plan = plan(&observed, now);
+        self.note_waiting(&plan);
+        self.report(&observed, &plan, now);
+        // The status may have become what the apiserver has: what waits for that can go on.
+        if self.memory.status_written != observed.memory.status_written {
+            observed.memory.status_written = self.memory.status_written;
+            plan = super::plan::plan(&observed, now);
+        }
+        self.probe(&observed);
+        let wake_at = [plan.wake_at, self.status_retry_at]
+            .into_iter()
+            .flatten()
+            .min();
+        let done = plan.done;
+        self.apply(plan);
+        (done, wake_at)
+    }
+
+    async fn sleep(&mut self, wake_at: Option<Timestamp>) {
+        let left = wake_at.map(|at| {
+            let left = at.duration_since(self.context.clock.now());
+            Duration::try_from(left).unwrap_or_default() + TIMER_SLACK
+        });
+        tokio::select! {
+            () = self.wake.rung() => {}
+            Some(outcome) = self.work.join_next(), if !self.work.is_empty() => self.joined(outcome),
+            Some(report) = self.probe_reports.1.recv() => self.probed(report),
+            () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {}
+        }
+        while let Some(outcome) = self.work.try_join_next() {
+            self.joined(outcome);
+        }
+        while let Ok(report) = self.probe_reports.1.try_recv() {
+            self.probed(report);
+        }
+    }
+
+    /// Sends the status if the apiserver has another.
+    fn report(&mut self, observed: &Observed, plan: &Plan, now: Timestamp) {
+        if self.vanished {
+            return;
+        }
+        let before = self
+            .reported
+            .as_ref()
+            .unwrap_or_else(|| self.pod.status_ref());
+        let computed = status(observed, plan, before, now);
+        let difference = report::difference(&self.pod, &computed);
+        self.reported = Some(computed);
+        self.memory.status_written = difference.is_none();
+        if self.status_busy {
+            self.memory.status_written = false;
+            return;
+        }
+        if self.status_retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.status_retry_at = None;
+        if let Some(difference) = difference {
+            self.status_busy = true;
+            let (client, base) = (self.context.client.clone(), Arc::clone(&self.pod));
+            self.work.spawn(
+                async move { Outcome::StatusWritten(report::write(client, base, difference).await) }
+                    .in_current_span(),
+            );
+        }
+    }
+
+    /// Events for containers that have just begun to wait.
+    fn note_waiting(&mut self, plan: &Plan) {
+        let mut now = BTreeMap::new();
+        for (name, waiting) in &plan.waiting {
+            now.insert(name.clone(), waiting.reason.clone());
+            if self.waited.get(name) == Some(&waiting.reason) {
+                continue;
+            }
+            let Some(declared) = self.declared.iter().find(|one| one.name() == name) else {
+                continue;
+            };
+            let text = match waiting.reason.as_str() {
+                "CrashLoopBackOff" => format!(
+                    "Back-off restarting failed container {name} in pod {}_{}({})",
+                    self.pod.pod_name(),
+                    self.pod.pod_namespace(),
+                    self.pod.uid()
+                ),
+                "ImagePullBackOff" => format!("Back-off pulling image \"{}\"", declared.image()),
+                _ => continue,
+            };
+            let notes = &self.context.notes;
+            if waiting.reason == "ImagePullBackOff" {
+                notes.normal(&self.pod, declared, "BackOff", text);
+                notes.warning(&self.pod, declared, "Failed", "Error: ImagePullBackOff");
+            } else {
+                notes.warning(&self.pod, declared, "BackOff", text);
+            }
+        }
+        self.waited = now;
+    }
+
+    fn hands(&self) -> Hands {
+        Hands {
+            context: Arc::clone(&self.context),
+            pod: Arc::clone(&self.pod),
+            wake: Arc::clone(&self.wake),
+        }
+    }
+
+    fn apply(&mut self, plan: Plan) {
+        if !plan.actions.is_empty() {
+            tracing::debug!(actions = ?plan.actions, "applying");
+        }
+        for action in plan.actions {
+            self.act(action);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        let hands = self.hands();
+        match action {
+            Action::SetUpSandbox => self.spawn(Work::Sandbox, hands.set_up_sandbox()),
+            Action::SyncVolumes => {
+                self.memory.volumes_dirty = false;
+                let sandbox = self.memory.sandbox.clone();
+                self.spawn(Work::Volumes, hands.sync_volumes(sandbox));
+            }
+            Action::EnsureImage { container, attempt } => {
+                self.spawn(
+                    Work::Image(container.clone()),
+                    hands.ensure_image(container, attempt),
+                );
+            }
+            Action::StartContainer {
+                container,
+                attempt,
+                restart,
+            } => {
+                let Some(sandbox) = self.memory.sandbox.clone() else {
+                    return;
+                };
+                let request = StartRequest {
+                    image_id: self.image_ids.get(&container).cloned().unwrap_or_default(),
+                    volumes: self.volumes.clone(),
+                    sandbox,
+                    attempt,
+                    restart,
+                    container,
+                };
+                self.spawn(
+                    Work::Start(request.container.clone()),
+                    hands.start_container(request),
+                );
+            }
+            Action::StopContainer {
+                container,
+                id,
+                deadline,
+                cause,
+            } => {
+                self.stop_container(&container, &id, deadline, cause);
+            }
+            Action::Resize { container, id } => {
+                self.spawn(Work::Resize(id.clone()), hands.resize(container, id));
+            }
+            Action::RemoveContainer { id } => {
+                self.spawn(Work::Remove(id.clone()), hands.remove_container(id));
+            }
+            Action::TearDown => self.spawn(Work::TearDown, hands.tear_down()),
+            Action::RemovePod => self.spawn(Work::RemovePod, hands.remove_pod()),
+            Action::DeleteObject => self.spawn(Work::DeleteObject, hands.delete_object()),
+        }
+    }
+
+    fn spawn(&mut self, work: Work, action: impl Future<Output = Outcome> + Send + 'static) {
+        self.memory.in_flight.insert(work);
+        self.work.spawn(action.in_current_span());
+    }
+}

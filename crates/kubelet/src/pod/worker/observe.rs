@@ -1,0 +1,139 @@
+//! Gathering what is.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{Desired, Worker};
+use crate::logs::{LogQuery, read_log};
+use crate::pod::containers::declared;
+use crate::pod::files;
+use crate::pod::object::PodExt;
+use crate::pod::observed::{ContainerStatusExt, Observed};
+use crate::pod::registry::Reason;
+use crate::pod::status::{MESSAGE_LOG_BYTES, MESSAGE_LOG_LINES};
+use crate::runtime::{ContainerState, ContainerStatus};
+
+impl Worker {
+    pub(super) async fn observe(&mut self) -> Observed {
+        let reasons = self.wake.take();
+        if self.desired.has_changed().unwrap_or(false) {
+            let Desired { pod, vanished } = self.desired.borrow_and_update().clone();
+            self.vanished |= vanished;
+            self.adopt(pod);
+        }
+        self.memory.doom = self.wake.doomed();
+        if reasons.has(Reason::Objects) {
+            self.memory.volumes_dirty = true;
+            // What was missing may be there now.
+            self.memory.start_failures.clear();
+        }
+        self.stale |= reasons.has(Reason::Runtime);
+        if self.stale && !self.memory.removed {
+            self.list().await;
+        }
+        self.forget_stopped();
+        Observed {
+            pod: Arc::clone(&self.pod),
+            vanished: self.vanished,
+            declared: self.declared.clone(),
+            containers: self.containers.clone(),
+            memory: self.memory.clone(),
+            network_available: self.context.network.borrow().is_some(),
+            host_ips: self.context.node.ips.clone(),
+        }
+    }
+
+    /// Takes a version of the object, unless a newer one is known.
+    pub(super) fn adopt(&mut self, pod: Arc<Pod>) {
+        let revision = |pod: &Pod| {
+            let text = pod.metadata.resource_version.as_deref();
+            text.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
+        };
+        if revision(&pod) < revision(&self.pod) {
+            return;
+        }
+        if pod.spec != self.pod.spec {
+            self.declared = declared(&pod);
+        }
+        // Labels and annotations may be in a downward API volume.
+        if pod.metadata.labels != self.pod.metadata.labels
+            || pod.metadata.annotations != self.pod.metadata.annotations
+        {
+            self.memory.volumes_dirty = true;
+        }
+        self.pod = pod;
+    }
+
+    async fn list(&mut self) {
+        match self.context.runtime.list_pod(self.pod.uid()).await {
+            Ok(containers) => {
+                self.stale = false;
+                self.containers = containers;
+                self.read_last_words().await;
+            }
+            // It stays stale; containerd's return is an event of its own.
+            Err(error) => tracing::warn!(%error, "cannot list the pod's containers"),
+        }
+    }
+
+    /// Termination messages, read once per container.
+    async fn read_last_words(&mut self) {
+        for index in 0..self.containers.len() {
+            let container = &self.containers[index];
+            let failed = match &container.state {
+                ContainerState::Exited(exit) if exit.message.is_empty() => exit.exit_code != 0,
+                _ => continue,
+            };
+            let text = match self.messages.get(&container.id) {
+                Some(text) => text.clone(),
+                None => self.last_words(container, failed).await,
+            };
+            self.messages.insert(container.id.clone(), text.clone());
+            if let ContainerState::Exited(exit) = &mut self.containers[index].state {
+                exit.message = text;
+            }
+        }
+        let known: Vec<_> = self.containers.iter().map(|one| one.id.clone()).collect();
+        self.messages.retain(|id, _| known.contains(id));
+    }
+
+    async fn last_words(&self, container: &ContainerStatus, failed: bool) -> String {
+        let directory = self
+            .context
+            .directories
+            .container(self.pod.uid(), &container.name);
+        let text = files::read_message_file(&directory, container.attempt);
+        let declared = self
+            .declared
+            .iter()
+            .find(|one| one.name() == container.name);
+        let policy = declared.and_then(|one| one.container.termination_message_policy.as_deref());
+        if !text.is_empty() || !failed || policy != Some("FallbackToLogsOnError") {
+            return text;
+        }
+        let query = LogQuery {
+            tail_lines: Some(MESSAGE_LOG_LINES as u64),
+            ..Default::default()
+        };
+        let mut log = read_log(&container.log_path, query);
+        let mut tail = Vec::new();
+        while let Some(Ok(chunk)) = log.next().await {
+            tail.extend_from_slice(&chunk);
+        }
+        let from = tail.len().saturating_sub(MESSAGE_LOG_BYTES);
+        String::from_utf8_lossy(&tail[from..]).into_owned()
+    }
+
+    /// Containers that have ended need no more stopping.
+    fn forget_stopped(&mut self) {
+        let containers = &self.containers;
+        let runs = |id: &crate::runtime::ContainerId| {
+            containers.iter().any(|one| one.id == *id && one.running())
+        };
+        self.stops.retain(|id, _| runs(id));
+        self.memory.stops.retain(|id, _| runs(id));
+        self.memory.resized.retain(|id, _| runs(id));
+    }
+}

@@ -1,0 +1,181 @@
+//! What the ends of actions mean for the next look.
+
+use std::sync::Arc;
+
+use tokio::task::JoinError;
+
+use super::Worker;
+use crate::pod::apply::{Outcome, Problem, after};
+use crate::pod::backoff::{self, Backoff};
+use crate::pod::memory::{Failure, ImageState};
+use crate::pod::report::Written;
+
+impl Worker {
+    pub(super) fn joined(&mut self, joined: Result<Outcome, JoinError>) {
+        match joined {
+            Ok(outcome) => {
+                if let Some(work) = outcome.work() {
+                    self.memory.in_flight.remove(&work);
+                }
+                self.record(outcome);
+            }
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => {
+                // A bug in an action; which one is not known, so all may be tried again.
+                tracing::error!(%error, "an action of the pod panicked");
+                self.memory.in_flight.clear();
+                self.status_busy = false;
+            }
+        }
+    }
+
+    fn record(&mut self, outcome: Outcome) {
+        let now = self.context.clock.now();
+        match outcome {
+            Outcome::Sandbox(Ok(sandbox)) => {
+                self.memory.sandbox = Some(sandbox);
+                self.memory.sandbox_failure = None;
+            }
+            Outcome::Sandbox(Err(problem)) => {
+                let failure = self.failed(self.memory.sandbox_failure.clone(), problem);
+                self.memory.sandbox_failure = Some(failure);
+            }
+            Outcome::Volumes(Ok(volumes)) => {
+                self.memory.volumes_renew_at = volumes.renew_at;
+                self.volumes = volumes;
+                self.memory.volumes_mounted = true;
+                self.memory.volumes_failure = None;
+            }
+            Outcome::Volumes(Err(problem)) => {
+                let failure = self.failed(self.memory.volumes_failure.clone(), problem);
+                self.memory.volumes_renew_at = None;
+                self.memory.volumes_failure = Some(failure);
+            }
+            Outcome::Image {
+                container,
+                attempt,
+                result,
+            } => self.imaged(container, attempt, result),
+            Outcome::Start {
+                container,
+                restart,
+                result,
+            } => self.started(container, restart, result),
+            Outcome::Resized {
+                id,
+                fingerprint,
+                result,
+            } => {
+                if let Err(problem) = result {
+                    tracing::warn!(problem.message, container = %id, "cannot resize");
+                }
+                self.memory.resized.insert(id, fingerprint);
+            }
+            Outcome::Removed(_) => self.stale = true,
+            Outcome::TornDown(Ok(())) => {
+                self.memory.torn_down = true;
+                self.memory.tear_down_failure = None;
+            }
+            Outcome::TornDown(Err(problem)) | Outcome::PodRemoved(Err(problem)) => {
+                let failure = self.failed(self.memory.tear_down_failure.clone(), problem);
+                self.memory.tear_down_failure = Some(failure);
+            }
+            Outcome::PodRemoved(Ok(())) => self.memory.removed = true,
+            Outcome::ObjectDeleted(Ok(())) => self.memory.deleted = true,
+            Outcome::ObjectDeleted(Err(problem)) => {
+                let previous = self.memory.delete_failure.as_ref();
+                let failure = after(previous, problem, backoff::RETRY, now);
+                self.memory.delete_failure = Some(failure);
+            }
+            Outcome::StatusWritten(written) => self.written(written),
+            // If it still runs, it is stopped again.
+            Outcome::Stopped(id) => {
+                self.stops.remove(&id);
+                self.memory.stops.remove(&id);
+                self.stale = true;
+            }
+        }
+    }
+
+    /// A failure that people should see, with its next back-off.
+    fn failed(&self, previous: Option<Failure>, problem: Problem) -> Failure {
+        self.context
+            .notes
+            .pod_warning(&self.pod, &problem.reason, problem.message.clone());
+        after(
+            previous.as_ref(),
+            problem,
+            backoff::RETRY,
+            self.context.clock.now(),
+        )
+    }
+
+    fn imaged(&mut self, container: String, attempt: u32, result: Result<String, Problem>) {
+        let now = self.context.clock.now();
+        match result {
+            Ok(id) => {
+                self.memory.image_backoffs.remove(&container);
+                self.image_ids.insert(container.clone(), id);
+                self.memory
+                    .images
+                    .insert(container, ImageState::Present { attempt });
+            }
+            Err(problem) => {
+                let previous = self.memory.image_backoffs.get(&container).copied();
+                let backoff = Backoff::next(previous, backoff::RESTART, now);
+                self.memory
+                    .image_backoffs
+                    .insert(container.clone(), backoff);
+                let failure = Failure {
+                    reason: problem.reason,
+                    message: problem.message,
+                    backoff,
+                };
+                self.memory
+                    .images
+                    .insert(container, ImageState::Failed(failure));
+            }
+        }
+    }
+
+    fn started(
+        &mut self,
+        container: String,
+        restart: Option<Backoff>,
+        result: Result<(), Problem>,
+    ) {
+        self.stale = true;
+        // The next start asks for its image anew.
+        self.memory.images.remove(&container);
+        match result {
+            Ok(()) => {
+                self.memory.start_failures.remove(&container);
+                if let Some(restart) = restart {
+                    self.memory.restarts.insert(container, restart);
+                }
+            }
+            Err(problem) => {
+                let previous = self.memory.start_failures.get(&container);
+                let policy = backoff::RESTART;
+                let failure = after(previous, problem, policy, self.context.clock.now());
+                self.memory.start_failures.insert(container, failure);
+            }
+        }
+    }
+
+    fn written(&mut self, written: Written) {
+        self.status_busy = false;
+        match written {
+            Written::Done(pod) | Written::Stale(pod) => self.adopt(Arc::new(*pod)),
+            Written::Gone => {
+                self.vanished = true;
+                self.memory.deleted = true;
+            }
+            Written::Failed(error) => {
+                tracing::warn!(%error, "cannot write the pod's status");
+                let now = self.context.clock.now();
+                self.status_retry_at = now.saturating_add(backoff::RETRY.first).ok();
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Probes of the pod's running containers.
+
+use k8s_openapi::api::core::v1::ContainerStatus as ApiStatus;
+
+use super::Worker;
+use crate::pod::lifecycle::target;
+use crate::pod::object::PodExt;
+use crate::pod::observed::{ContainerStatusExt, Observed};
+use crate::probe::ProbeView;
+use crate::probe::task::{ProbeReport, Start, start};
+use crate::runtime::{ContainerId, ContainerState};
+
+impl Worker {
+    /// Starts probing what has started, and ends it for what has ended.
+    pub(super) fn probe(&mut self, observed: &Observed) {
+        let runs = |id: &ContainerId| {
+            observed
+                .containers
+                .iter()
+                .any(|one| one.id == *id && one.running())
+        };
+        self.probes.retain(|id, _| runs(id));
+        self.memory
+            .probes
+            .retain(|id, _| observed.containers.iter().any(|one| one.id == *id));
+        for declared in &observed.declared {
+            let Some(container) = observed.latest(declared.name()) else {
+                continue;
+            };
+            let ContainerState::Running { started_at, .. } = container.state else {
+                continue;
+            };
+            let settled = self.memory.sandbox.is_some() && !observed.starting(declared.name());
+            if !settled || self.probes.contains_key(&container.id) {
+                continue;
+            }
+            let known = self.memory.probes.get(&container.id).copied();
+            let before = known.unwrap_or_else(|| self.reported_before(&container.id));
+            let ip = self
+                .memory
+                .sandbox
+                .as_ref()
+                .and_then(|sandbox| sandbox.ips.first().copied());
+            let mut target = target(declared, &container.id, ip);
+            if self.ending {
+                target.container.liveness_probe = None;
+                target.container.startup_probe = None;
+            }
+            let task = start(
+                self.context.checker.clone(),
+                self.context.clock.clone(),
+                target,
+                Start { started_at, before },
+                self.probe_reports.0.clone(),
+            );
+            if let Some(task) = task {
+                self.memory.probes.insert(container.id.clone(), before);
+                self.probes.insert(container.id.clone(), task);
+                // What was known from before counts at once.
+                if before != ProbeView::default() && known.is_none() {
+                    self.wake.wake(crate::pod::registry::Reason::Look);
+                }
+            }
+        }
+    }
+
+    /// What the apiserver was told of this very container before the kubelet was restarted.
+    fn reported_before(&self, id: &ContainerId) -> ProbeView {
+        let status = self.pod.status_ref();
+        let mut all = status
+            .container_statuses
+            .iter()
+            .chain(&status.init_container_statuses)
+            .flatten();
+        let same = |one: &&ApiStatus| one.container_id == Some(id.to_status());
+        match all.find(same) {
+            Some(one) => ProbeView {
+                startup: one.started.filter(|started| *started),
+                readiness: one.ready.then_some(true),
+                liveness: None,
+            },
+            None => ProbeView::default(),
+        }
+    }
+
+    /// A pod that ends is not restarted any more, but it may still become unready.
+    pub(super) fn stop_probing_health(&mut self) {
+        self.probes.clear();
+    }
+
+    pub(super) fn probed(&mut self, report: ProbeReport) {
+        match report {
+            ProbeReport::Changed { id, view } => {
+                if self.containers.iter().any(|one| one.id == id) {
+                    self.memory.probes.insert(id, view);
+                }
+            }
+            ProbeReport::Failed { id, kind, error } => {
+                let name = self
+                    .containers
+                    .iter()
+                    .find(|one| one.id == id)
+                    .map(|one| one.name.clone());
+                let declared = self
+                    .declared
+                    .iter()
+                    .find(|one| Some(one.name()) == name.as_deref());
+                if let Some(declared) = declared {
+                    let text = format!("{} probe failed: {error}", kind.as_str());
+                    self.context
+                        .notes
+                        .warning(&self.pod, declared, "Unhealthy", text);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Probes: startup, readiness and liveness checks of running containers.
+//!
+//! One task per container ([`task`]) sleeps until the next of its probes is due, makes the check
+//! ([`check`]) and feeds the result to the pure counters of [`state`]; only changed verdicts leave the
+//! task. It must not decide what becomes of the container.
+
+pub mod check;
+pub mod state;
+pub mod task;
+
+/// What the probes of a container say. `None`: no verdict yet, or no such probe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProbeView {
+    pub startup: Option<bool>,
+    pub readiness: Option<bool>,
+    pub liveness: Option<bool>,
+}
+
+/// The three kinds of probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ProbeKind {
+    Startup,
+    Liveness,
+    Readiness,
+}
+
+impl ProbeKind {
+    /// As events name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Startup => "Startup",
+            Self::Liveness => "Liveness",
+            Self::Readiness => "Readiness",
+        }
+    }
+}

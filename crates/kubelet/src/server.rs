@@ -1,0 +1,86 @@
+//! The kubelet's gRPC service, for the apiserver: logs, exec, attach, port forwarding, statistics,
+//! metrics, image loading. Mutual TLS; only the cluster's administrators and the apiserver come in.
+
+mod attach;
+mod exec;
+mod frames;
+mod identity;
+mod images;
+mod logs;
+mod metrics;
+mod port_forward;
+mod service;
+mod stats;
+mod target;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rpc::kubelet_v1::kubelet_server::KubeletServer;
+use rpc::tls::KeyPair;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::config::Flags;
+use crate::pod::context::Context;
+use crate::pod::manager::Pods;
+use crate::wire::read_pem;
+use service::Service;
+
+/// What the server is made of.
+pub struct ServerParts {
+    service: Service,
+    address: SocketAddr,
+    pair: KeyPair,
+    client_ca: Vec<u8>,
+}
+
+impl ServerParts {
+    /// # Errors
+    /// When a certificate cannot be read.
+    pub fn new(context: &Arc<Context>, pods: &Pods, flags: &Flags) -> anyhow::Result<Self> {
+        Ok(Self {
+            service: Service {
+                context: Arc::clone(context),
+                pods: pods.clone(),
+            },
+            address: SocketAddr::new(flags.bind_address, flags.port),
+            pair: KeyPair {
+                certificate_pem: read_pem(&flags.tls_cert_file, "--tls-cert-file")?,
+                key_pem: read_pem(&flags.tls_private_key_file, "--tls-private-key-file")?,
+            },
+            client_ca: read_pem(&flags.client_ca_file, "--client-ca-file")?,
+        })
+    }
+}
+
+/// Listens, and serves until `shutdown`. Gives the port.
+pub async fn start(parts: ServerParts, shutdown: CancellationToken) -> anyhow::Result<u16> {
+    let listener = TcpListener::bind(parts.address)
+        .await
+        .with_context(|| format!("listen on {}", parts.address))?;
+    let port = listener.local_addr()?.port();
+    let tls = rpc::tls::server(&parts.pair, &parts.client_ca);
+    let service =
+        KubeletServer::new(parts.service).max_decoding_message_size(rpc::MAX_MESSAGE_BYTES);
+    let service = tonic::service::interceptor::InterceptedService::new(service, identity::check);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<KubeletServer<Service>>().await;
+    let server = Server::builder()
+        .tls_config(tls)?
+        .add_service(health)
+        .add_service(service);
+    tokio::spawn(async move {
+        let incoming = TcpListenerStream::new(listener);
+        let served = server
+            .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
+            .await;
+        if let Err(error) = served {
+            tracing::error!(%error, "the server ended");
+        }
+    });
+    Ok(port)
+}

@@ -1,0 +1,76 @@
+//! Streams of frames to the apiserver.
+
+use std::pin::Pin;
+
+use api::ApiError;
+use futures::Stream;
+use rpc::api_v1::{Channel, Frame};
+use rpc::kubelet_v1::LogChunk;
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::service::frame;
+
+/// What exec, attach and port forwarding answer with.
+pub(super) type Frames = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+/// What logs answer with.
+pub(super) type Bytes = Pin<Box<dyn Stream<Item = Result<LogChunk, Status>> + Send>>;
+/// Where frames are put.
+pub(super) type Out = mpsc::Sender<Result<Frame, Status>>;
+
+/// Frames that wait for a slow client.
+const QUEUE: usize = 16;
+/// Bytes per frame.
+pub(super) const CHUNK: usize = 32 * 1024;
+
+/// A queue of frames and the stream that they leave by.
+pub(super) fn channel() -> (Out, Frames) {
+    let (out, frames) = mpsc::channel(QUEUE);
+    (out, Box::pin(ReceiverStream::new(frames)))
+}
+
+/// Copies a stream into frames until it ends. Gives false when the client has gone.
+pub(super) async fn copy(mut from: impl AsyncRead + Unpin, channel: Channel, out: &Out) -> bool {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match from.read(&mut buffer).await {
+            Ok(0) | Err(_) => return true,
+            Ok(count) => {
+                let data = frame(channel, buffer[..count].to_vec());
+                if out.send(Ok(data)).await.is_err() {
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+/// The last frame of exec and attach: a Status as Kubernetes sends it on the error channel.
+pub(super) fn ended(result: Result<i32, String>) -> Frame {
+    let json = match result {
+        Ok(0) => json!({"metadata": {}, "status": "Success"})
+            .to_string()
+            .into_bytes(),
+        Ok(code) => json!({
+            "metadata": {},
+            "status": "Failure",
+            "reason": "NonZeroExitCode",
+            "message": format!("command terminated with non-zero exit code: exit status {code}"),
+            "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
+        })
+        .to_string()
+        .into_bytes(),
+        Err(message) => ApiError::internal(message).encode(),
+    };
+    frame(Channel::Status, json)
+}
+
+/// `{"Width": n, "Height": n}` of a resize frame.
+pub(super) fn size(data: &[u8]) -> Option<(u16, u16)> {
+    let value: serde_json::Value = serde_json::from_slice(data).ok()?;
+    let number = |name: &str| u16::try_from(value.get(name)?.as_u64()?).ok();
+    Some((number("Width")?, number("Height")?))
+}

@@ -1,0 +1,81 @@
+//! Volumes: what a pod's containers find at their mount paths.
+//!
+//! - [`Volumes::sync`] mounts what is missing and brings contents up to date; it may be repeated at
+//!   any time and gives where each volume is. [`Volumes::tear_down`] undoes all of it.
+//! - Contents made from objects ([`content`], pure) are written by [`atomic`], so that a reader sees
+//!   the old set of files or the new one.
+//! - [`sub_path`] opens a path below a volume without following links out of it.
+//!
+//! Layout as Kubernetes': `<root>/pods/<uid>/volumes/kubernetes.io~<plugin>/<name>`.
+//! It must not know the container runtime.
+
+pub mod atomic;
+pub mod claim;
+pub mod content;
+pub mod directory;
+pub mod error;
+pub mod mount;
+pub mod ownership;
+pub mod sources;
+pub mod sub_path;
+pub mod sync;
+pub mod token;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ::runtime::clock::SharedClock;
+use client::Client;
+use jiff::Timestamp;
+
+use crate::config::Directories;
+use crate::objects::Objects;
+pub use error::VolumeError;
+use token::Tokens;
+
+/// A volume that can be mounted into containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    pub path: PathBuf,
+    /// Whatever the mount says.
+    pub read_only: bool,
+}
+
+/// Where the volumes of a pod are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MountedVolumes {
+    pub by_name: BTreeMap<String, Mounted>,
+    /// When a token must be renewed at the latest.
+    pub renew_at: Option<Timestamp>,
+}
+
+/// The volumes of the node's pods. Cheap to clone.
+#[derive(Clone)]
+pub struct Volumes {
+    client: Client,
+    objects: Objects,
+    tokens: Arc<Tokens>,
+    directories: Directories,
+    clock: SharedClock,
+    node_name: Arc<str>,
+}
+
+impl Volumes {
+    pub fn new(
+        client: &Client,
+        objects: &Objects,
+        directories: &Directories,
+        node_name: &str,
+        clock: SharedClock,
+    ) -> Self {
+        Self {
+            client: client.clone(),
+            objects: objects.clone(),
+            tokens: Arc::new(Tokens::new(client, Arc::clone(&clock))),
+            directories: directories.clone(),
+            clock,
+            node_name: node_name.into(),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! persistentVolumeClaim: from the claim to the volume that it is bound to, and the node's way to it
+//! (local, hostPath, nfs).
+
+use std::path::{Path, PathBuf};
+
+use client::Api;
+use k8s_openapi::api::core::v1::{
+    NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod,
+};
+
+use super::{Mounted, VolumeError, Volumes, directory, mount};
+use crate::pod::object::PodExt;
+
+/// What a bound volume is on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A directory that is there.
+    Path(PathBuf),
+    Nfs {
+        server: String,
+        export: String,
+        options: Vec<String>,
+    },
+}
+
+impl Volumes {
+    /// Finds the volume behind a claim and checks that this pod may use it here.
+    pub(super) async fn claimed(
+        &self,
+        pod: &Pod,
+        claim_name: &str,
+    ) -> Result<(Place, bool), VolumeError> {
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(&self.client, pod.pod_namespace());
+        let claim = claims
+            .get_opt(claim_name)
+            .await?
+            .ok_or_else(|| VolumeError::NoClaim(claim_name.to_owned()))?;
+        let bound = claim
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref())
+            == Some("Bound");
+        let volume_name = claim
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.volume_name.clone())
+            .filter(|name| bound && !name.is_empty())
+            .ok_or_else(|| VolumeError::Unbound(claim_name.to_owned()))?;
+        let volumes: Api<PersistentVolume> = Api::all(&self.client);
+        let volume = volumes.get(&volume_name).await?;
+        let refuse = |why: &str| VolumeError::Volume {
+            volume: volume_name.clone(),
+            why: why.to_owned(),
+        };
+        let spec = volume.spec.clone().unwrap_or_default();
+        let owner = spec.claim_ref.as_ref().and_then(|claim| claim.uid.clone());
+        if owner.is_some() && owner != claim.metadata.uid {
+            return Err(refuse("it is bound to another claim"));
+        }
+        if spec.volume_mode.as_deref() == Some("Block") {
+            return Err(refuse("its mode is Block"));
+        }
+        if !self.here(&spec) {
+            return Err(refuse("it is not on this node"));
+        }
+        let modes = spec.access_modes.clone().unwrap_or_default();
+        let read_only = !modes.is_empty() && modes.iter().all(|mode| mode == "ReadOnlyMany");
+        place(&spec)
+            .map(|place| (place, read_only))
+            .ok_or_else(|| refuse("its plugin is not supported"))
+    }
+
+    fn here(&self, spec: &PersistentVolumeSpec) -> bool {
+        let required = spec
+            .node_affinity
+            .as_ref()
+            .and_then(|affinity| affinity.required.as_ref());
+        required.is_none_or(|required| {
+            required
+                .node_selector_terms
+                .iter()
+                .any(|term| self.matches(term))
+        })
+    }
+
+    /// Volumes are tied to nodes by host name; other labels were the scheduler's to check.
+    fn matches(&self, term: &NodeSelectorTerm) -> bool {
+        term.match_expressions
+            .iter()
+            .flatten()
+            .filter(|one| one.key == "kubernetes.io/hostname")
+            .all(|one| {
+                let named = one
+                    .values
+                    .iter()
+                    .flatten()
+                    .any(|value| **value == *self.node_name);
+                match one.operator.as_str() {
+                    "In" => named,
+                    "NotIn" => !named,
+                    "DoesNotExist" => false,
+                    _ => true,
+                }
+            })
+    }
+}
+
+fn place(spec: &PersistentVolumeSpec) -> Option<Place> {
+    if let Some(local) = &spec.local {
+        return Some(Place::Path(PathBuf::from(&local.path)));
+    }
+    if let Some(host) = &spec.host_path {
+        return Some(Place::Path(PathBuf::from(&host.path)));
+    }
+    let nfs = spec.nfs.as_ref()?;
+    let mut options = spec.mount_options.clone().unwrap_or_default();
+    if nfs.read_only == Some(true) {
+        options.push("ro".to_owned());
+    }
+    Some(Place::Nfs {
+        server: nfs.server.clone(),
+        export: nfs.path.clone(),
+        options,
+    })
+}
+
+/// Makes a place usable; `at` is where a remote one is mounted. Blocks.
+pub(super) fn occupy(place: &Place, at: &Path, read_only: bool) -> Result<Mounted, VolumeError> {
+    let path = match place {
+        Place::Path(path) => {
+            let source = k8s_openapi::api::core::v1::HostPathVolumeSource {
+                path: path.to_string_lossy().into_owned(),
+                type_: Some("DirectoryOrCreate".to_owned()),
+            };
+            directory::host_path(&source)?
+        }
+        Place::Nfs {
+            server,
+            export,
+            options,
+        } => {
+            std::fs::create_dir_all(at).map_err(VolumeError::io("create", at))?;
+            mount::nfs(server, export, at, options)?;
+            at.to_owned()
+        }
+    };
+    Ok(Mounted { path, read_only })
+}

@@ -1,0 +1,73 @@
+//! What can go wrong with volumes, in words for a FailedMount event.
+
+use std::path::PathBuf;
+
+/// Errors of volumes.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {source}")]
+    SetUp {
+        volume: String,
+        #[source]
+        source: Box<VolumeError>,
+    },
+    #[error("configmap {0:?} not found")]
+    NoConfigMap(String),
+    #[error("secret {0:?} not found")]
+    NoSecret(String),
+    #[error("references non-existent {kind} key: {key}")]
+    NoKey { kind: &'static str, key: String },
+    #[error(transparent)]
+    Field(#[from] crate::pod::field::FieldError),
+    #[error("the path {0:?} leaves its volume")]
+    BadPath(String),
+    #[error("hostPath type check failed: {path} is not {wanted}")]
+    HostPathType { path: String, wanted: &'static str },
+    #[error("unknown hostPath type {0:?}")]
+    HostPathKind(String),
+    #[error("persistentvolumeclaim {0:?} not found")]
+    NoClaim(String),
+    #[error("persistentvolumeclaim {0:?} is not bound")]
+    Unbound(String),
+    #[error("persistentvolume {volume:?} cannot be used by this pod: {why}")]
+    Volume { volume: String, why: String },
+    #[error("volume plugin {0} is not supported by this node")]
+    Unsupported(&'static str),
+    #[error("the volume has no source")]
+    NoSource,
+    #[error("failed to fetch token: {0}")]
+    Token(#[source] client::Error),
+    #[error("{0}")]
+    Api(#[from] client::Error),
+    #[error("{operation} {}: {source}", path.display())]
+    Io {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the task was cancelled")]
+    Cancelled,
+}
+
+impl VolumeError {
+    pub(crate) fn io(
+        operation: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            operation,
+            path,
+            source,
+        }
+    }
+
+    /// Names the volume that it happened to.
+    pub(crate) fn of(self, volume: &str) -> Self {
+        Self::SetUp {
+            volume: volume.to_owned(),
+            source: Box::new(self),
+        }
+    }
+}

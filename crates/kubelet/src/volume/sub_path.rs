@@ -1,0 +1,121 @@
+//! `subPath`: a path below a volume, opened step by step without following links, so that a
+//! container that can write into the volume cannot make the node mount something else
+//! (CVE-2017-1002101, CVE-2021-25741). Blocks on the file system.
+
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+
+use super::{VolumeError, mount};
+
+/// Binds `volume/sub_path` onto `target` (made as it needs to be) and gives `target`. Directories
+/// that are missing are made. A target that is bound already is kept.
+pub fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathBuf, VolumeError> {
+    if mount::is_mount_point(target)? {
+        return Ok(target.to_owned());
+    }
+    let found = open(volume, sub_path)?;
+    let kind = fstat(&found).map_err(|errno| VolumeError::io("stat", volume)(errno.into()))?;
+    let is_directory = SFlag::from_bits_truncate(kind.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent).map_err(VolumeError::io("create", parent))?;
+    }
+    if is_directory {
+        fs::create_dir_all(target).map_err(VolumeError::io("create", target))?;
+    } else if !target.exists() {
+        fs::write(target, b"").map_err(VolumeError::io("create", target))?;
+    }
+    let through = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+    mount::bind(&through, target)?;
+    Ok(target.to_owned())
+}
+
+/// Opens `sub_path` below `volume`. Links are followed only as far as they stay inside.
+fn open(volume: &Path, sub_path: &str) -> Result<OwnedFd, VolumeError> {
+    let bad = || VolumeError::BadPath(sub_path.to_owned());
+    // Links of an atomic writer's volume (`name -> ..data/name`) are legitimate: resolve them once,
+    // check that the result is inside, and walk that without following anything.
+    let wanted = volume.join(sub_path);
+    let parts: Vec<_> = Path::new(sub_path).components().collect();
+    if parts
+        .iter()
+        .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
+    {
+        return Err(bad());
+    }
+    let root = fs::canonicalize(volume).map_err(VolumeError::io("resolve", volume))?;
+    let inside = match fs::canonicalize(&wanted) {
+        Ok(real) => real
+            .strip_prefix(&root)
+            .map(Path::to_owned)
+            .map_err(|_| bad())?,
+        Err(_) => PathBuf::from(sub_path),
+    };
+    let failed = |errno: Errno| VolumeError::io("open", &wanted)(errno.into());
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut here = nix::fcntl::open(&root, flags, Mode::empty()).map_err(failed)?;
+    for part in inside.components() {
+        let Component::Normal(name) = part else {
+            continue;
+        };
+        let mut next = openat(&here, name, flags, Mode::empty());
+        if matches!(next, Err(Errno::ENOENT)) {
+            // Made by someone else in between: fine, as long as it is no link.
+            match mkdirat(&here, name, Mode::from_bits_truncate(0o750)) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+            next = openat(&here, name, flags, Mode::empty());
+        }
+        let next = next.map_err(failed)?;
+        let kind = fstat(&next).map_err(failed)?;
+        if SFlag::from_bits_truncate(kind.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
+            return Err(bad());
+        }
+        here = next;
+    }
+    Ok(here)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn real(volume: &Path, sub_path: &str) -> Result<PathBuf, VolumeError> {
+        let found = open(volume, sub_path)?;
+        Ok(fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).unwrap())
+    }
+
+    #[test]
+    fn stays_inside() {
+        let root = tempfile::tempdir().unwrap();
+        let base = root.path().canonicalize().unwrap();
+        let volume = base.join("volume");
+        fs::create_dir_all(volume.join("..data")).unwrap();
+        fs::write(volume.join("..data/key"), "x").unwrap();
+        fs::write(base.join("secret"), "s").unwrap();
+        symlink("..data/key", volume.join("key")).unwrap();
+        symlink("../secret", volume.join("out")).unwrap();
+        symlink("/", volume.join("slash")).unwrap();
+        symlink("gone", volume.join("dangling")).unwrap();
+        assert_eq!(real(&volume, "key").unwrap(), volume.join("..data/key"));
+        assert_eq!(real(&volume, "a/b").unwrap(), volume.join("a/b"));
+        assert!(volume.join("a/b").is_dir());
+        for bad in [
+            "out",
+            "slash",
+            "slash/etc",
+            "../secret",
+            "/etc",
+            "dangling",
+            "dangling/x",
+        ] {
+            assert!(real(&volume, bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Puts the kubelet's parts together and runs them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::runtime::health::{self, Health};
+use ::runtime::{clock, notify};
+use anyhow::{Context as _, bail};
+use api::quantity::Quantity;
+use client::events::Recorder;
+use client::{Client, Config};
+use k8s_openapi::api::core::v1::Node;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::cgroup::{Cgroups, Resources, cpu_shares};
+use crate::config::{Directories, Flags};
+use crate::image::{GcPolicy, ImageService};
+use crate::logs::LogConfig;
+use crate::node::agent::{Agent, AgentParts, HEALTH_NODE, HEALTH_RUNTIME, register};
+use crate::node::evict::Evictor;
+use crate::node::facts::MachineFacts;
+use crate::node::lease;
+use crate::node::pressure::{Pressures, Thresholds};
+use crate::objects::Objects;
+use crate::pod::context::{Context, NodeFacts};
+use crate::pod::hosts::ClusterDns;
+use crate::pod::manager::{Manager, Pods};
+use crate::pod::notes::Notes;
+use crate::probe::check::Checker;
+use crate::runtime::{Runtime, RuntimeConfig};
+use crate::server::{self, ServerParts};
+use crate::services::Services;
+use crate::volume::Volumes;
+
+/// Pause between tries to register the node.
+const REGISTER_RETRY: Duration = Duration::from_millis(200);
+
+/// Runs the kubelet until `shutdown`. Containers go on after its end.
+pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let clock = clock::system();
+    let directories = Directories::new(&flags.root_dir);
+    make_directories(&directories)?;
+    let health = Health::new(&[HEALTH_NODE, HEALTH_RUNTIME]);
+    if let Some(address) = flags.common.health_bind_address {
+        let served = health::serve(address, health.clone(), shutdown.clone()).await;
+        served.with_context(|| format!("serve health on {address}"))?;
+    }
+    let config = Config::from_file(&flags.kubeconfig, None).context("read --kubeconfig")?;
+    let client = Client::new(&config)?;
+    // Watches of single objects are many and long: they must not use up the streams of the
+    // connection that everything else goes over.
+    let objects = Objects::new(&Client::new(&config)?);
+
+    let cgroups = Cgroups::detect(&flags.cgroup_root)?;
+    let runtime = connect(&flags, &directories, &cgroups, &shutdown).await?;
+    let version = runtime.version().await?;
+    health.set(HEALTH_RUNTIME, true);
+    let facts = MachineFacts::read(&flags.root_dir, &version);
+    prepare_cgroups(&cgroups, &facts).await?;
+    let images = ImageService::new(&runtime, &flags.insecure_registry)?;
+
+    let node = registered(&client, &flags, &shutdown).await?;
+    let (node_sender, node) = watch::channel(Arc::new(node));
+    let (network_sender, network) = watch::channel(None);
+    let (pressure_sender, pressures) = watch::channel(Pressures::default());
+    let pods = Pods::default();
+    let context = Arc::new(Context {
+        notes: Notes::new(Recorder::new(client.clone(), "kubelet", &flags.node_name)),
+        volumes: Volumes::new(
+            &client,
+            &objects,
+            &directories,
+            &flags.node_name,
+            Arc::clone(&clock),
+        ),
+        services: Services::start(client.clone()),
+        checker: Checker::new(&runtime)?,
+        node: NodeFacts {
+            name: flags.node_name.clone(),
+            ips: vec![flags.node_ip],
+            memory_bytes: facts.memory_bytes,
+            allocatable: facts.allocatable(flags.max_pods),
+            resolv_conf: flags.resolv_conf.clone(),
+            dns: ClusterDns {
+                servers: flags.cluster_dns.clone(),
+                domain: flags.cluster_domain.clone(),
+            },
+        },
+        client: client.clone(),
+        clock: Arc::clone(&clock),
+        runtime: runtime.clone(),
+        images: images.clone(),
+        network,
+        cgroups,
+        directories: directories.clone(),
+        objects,
+    });
+
+    let parts = ServerParts::new(&context, &pods, &flags).context("set up the server")?;
+    let port = server::start(parts, shutdown.clone())
+        .await
+        .context("start the server")?;
+    tokio::spawn(lease::keep(
+        client.clone(),
+        Arc::clone(&clock),
+        node.clone(),
+    ));
+    let agent = Agent::new(AgentParts {
+        client,
+        clock,
+        runtime,
+        images,
+        facts,
+        flags: flags.clone(),
+        directories,
+        health: health.clone(),
+        port,
+        pressures,
+        network: network_sender,
+        node: node_sender,
+    });
+    let agent = tokio::spawn(agent.run(shutdown.clone()));
+    let evictor = Evictor {
+        context: Arc::clone(&context),
+        pods: pods.clone(),
+        thresholds: thresholds(&flags)?,
+        images: GcPolicy {
+            high_threshold_percent: flags.image_gc_high_threshold,
+            low_threshold_percent: flags.image_gc_low_threshold,
+            ..Default::default()
+        },
+        pressures: pressure_sender,
+        disk: flags.root_dir.clone(),
+    };
+    tokio::spawn(evictor.run(shutdown.clone()));
+    tokio::spawn(async move {
+        health.ready().await;
+        notify::ready();
+        tracing::info!(port, "the kubelet is ready");
+    });
+    Manager::new(context, pods, node).run(shutdown).await;
+    agent.await?;
+    Ok(())
+}
+
+fn make_directories(directories: &Directories) -> anyhow::Result<()> {
+    for path in [
+        directories.pods(),
+        directories.logs(),
+        directories.network(),
+    ] {
+        std::fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
+    }
+    Ok(())
+}
+
+async fn connect(
+    flags: &Flags,
+    directories: &Directories,
+    cgroups: &Cgroups,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Runtime> {
+    let config = RuntimeConfig {
+        endpoint: flags.container_runtime_endpoint.clone(),
+        containerd_namespace: flags.containerd_namespace.clone(),
+        root_dir: directories.root().to_owned(),
+        cgroups: cgroups.clone(),
+        logs: LogConfig::new(std::env::current_exe().context("find our own executable")?),
+        snapshotter: flags.snapshotter.clone(),
+    };
+    tokio::select! {
+        runtime = Runtime::connect(config) => Ok(runtime.context("connect to containerd")?),
+        () = shutdown.cancelled() => bail!("stopped while waiting for containerd"),
+    }
+}
+
+async fn prepare_cgroups(cgroups: &Cgroups, facts: &MachineFacts) -> anyhow::Result<()> {
+    let cgroups = cgroups.clone();
+    let kubepods = Resources {
+        cpu_shares: Some(cpu_shares(facts.cpus * 1000)),
+        ..Default::default()
+    };
+    tokio::task::spawn_blocking(move || cgroups.ensure_qos(&kubepods, &Resources::default()))
+        .await?
+        .context("make the cgroups of pods")
+}
+
+/// Registers the node, however long the apiserver takes to come.
+async fn registered(
+    client: &Client,
+    flags: &Flags,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Node> {
+    let mut told = false;
+    loop {
+        match register(client, &flags.node_name, &flags.labels()).await {
+            Ok(node) => return Ok(node),
+            Err(error) if told => tracing::debug!(%error, "cannot register the node"),
+            Err(error) => {
+                told = true;
+                tracing::warn!(%error, "cannot register the node yet");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(REGISTER_RETRY) => {}
+            () = shutdown.cancelled() => bail!("stopped before the node was registered"),
+        }
+    }
+}
+
+fn thresholds(flags: &Flags) -> anyhow::Result<Thresholds> {
+    let memory: Quantity = flags
+        .eviction_memory_available
+        .parse()
+        .context("--eviction-memory-available")?;
+    Ok(Thresholds {
+        memory_available_bytes: u64::try_from(memory.units()).unwrap_or(0),
+        disk_available_percent: flags.eviction_nodefs_available_percent,
+        inodes_free_percent: flags.eviction_nodefs_inodes_free_percent,
+    })
+}
+
+/// PEM from a file that a flag names.
+pub(crate) fn read_pem(path: &Path, flag: &str) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("read {flag} {}", path.display()))
+}
