@@ -1,4 +1,4 @@
-//! Kubernetes' protobuf encoding of objects, read into JSON.
+//! Kubernetes' protobuf encoding of objects, read into JSON and made from it.
 //!
 //! Clients in Go may send `application/vnd.kubernetes.protobuf`: four bytes of magic, then a
 //! `runtime.Unknown` that names the kind and holds the object's message
@@ -9,6 +9,7 @@
 //! the encoding does not tell apart. What JSON would have left out is left out here: empty text,
 //! and the zeros that Kubernetes takes for "not set".
 
+mod encode;
 mod wire;
 
 use base64::Engine;
@@ -17,6 +18,11 @@ use serde_json::{Map, Value, json};
 use wire::{Payload, WireError, fields};
 
 use crate::schema::{self, Field, Ty, TypeRow};
+
+pub use encode::{from_json, watch_event_from_json};
+
+/// The media type of requests and answers.
+pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 
 /// What an encoded object begins with.
 const MAGIC: &[u8] = b"k8s\0";

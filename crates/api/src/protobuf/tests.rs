@@ -150,3 +150,49 @@ fn hostile_bodies_are_errors() {
     // Unknown fields are no error, however deep they are.
     to_json(&body("v1", "ConfigMap", &bytes(100, &deep))).unwrap();
 }
+
+#[test]
+fn what_is_written_reads_back() {
+    for object in [
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "web", "labels": {"app": "web", "empty": ""}, "creationTimestamp": "2026-01-02T03:04:05Z", "generation": 3},
+            "spec": {
+                "replicas": 0, "paused": true, "selector": {"matchLabels": {"app": "web"}},
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 1}},
+                "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
+                    "securityContext": {"supplementalGroups": [1, 70000], "runAsUser": -1},
+                    "volumes": [{"name": "a", "emptyDir": {"sizeLimit": "1Gi"}}],
+                    "containers": [{
+                        "name": "c", "image": "nginx", "args": ["-a", ""],
+                        "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": false}}}],
+                        "resources": {"limits": {"cpu": "500m"}},
+                        "livenessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 3},
+                    }],
+                }},
+            },
+        }),
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "type": "Opaque", "data": {"a": "AAEC", "b": ""}}),
+        json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "r"}, "revision": 3, "data": {"spec": {"x": [1]}}}),
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {}, "spec": {},
+            "status": {"authenticated": true, "user": {"username": "u", "extra": {"k": ["a", "b"]}}}}),
+        json!({"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": 404, "reason": "NotFound",
+            "details": {"name": "x", "causes": [{"field": "spec", "reason": "FieldValueInvalid"}]}}),
+    ] {
+        assert_eq!(to_json(&from_json(&object).unwrap()).unwrap(), object);
+    }
+}
+
+#[test]
+fn objects_and_lists_on_the_wire() {
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
+    let item = [
+        bytes(1, &bytes(1, b"a")),
+        bytes(2, &[bytes(1, b"k"), bytes(2, b"v")].concat()),
+    ]
+    .concat();
+    assert_eq!(from_json(&object).unwrap(), body("v1", "ConfigMap", &item));
+    let list = json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {"resourceVersion": "9"}, "items": [object]});
+    let raw = [bytes(1, &bytes(2, b"9")), bytes(2, &item)].concat();
+    assert_eq!(from_json(&list).unwrap(), body("v1", "ConfigMapList", &raw));
+}

@@ -23,6 +23,8 @@ pub enum Form {
 pub struct Accept {
     pub form: Form,
     pub yaml: bool,
+    /// Only for clients that take nothing else: JSON is what the cache holds ready.
+    pub protobuf: bool,
     pub gzip: bool,
     /// The header as written, for paths that negotiate by themselves.
     pub raw: String,
@@ -50,6 +52,7 @@ impl Accept {
         if raw.trim().is_empty() {
             return Ok(base);
         }
+        let mut takes_protobuf = false;
         for range in raw.split(',') {
             let mut parts = range.split(';').map(str::trim);
             let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
@@ -92,12 +95,20 @@ impl Accept {
                         ..base
                     });
                 }
+                api::protobuf::MEDIA_TYPE => takes_protobuf |= form == Form::Object,
                 kind if kind.starts_with("application/com.github.proto-openapi") => continue,
                 _ => {}
             }
         }
+        if takes_protobuf {
+            return Ok(Self {
+                protobuf: true,
+                ..base
+            });
+        }
         Err(ApiError::not_acceptable(
-            "only the following media types are accepted: application/json, application/yaml",
+            "only the following media types are accepted: application/json, application/yaml, \
+             application/vnd.kubernetes.protobuf",
         ))
     }
 }

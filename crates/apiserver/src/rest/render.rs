@@ -150,7 +150,12 @@ fn json_response(
     warnings: &[String],
     accept: &Accept,
 ) -> http::Response<Body> {
-    let (body, content_type) = if accept.yaml {
+    let (body, content_type) = if accept.protobuf {
+        match to_protobuf(&json) {
+            Some(message) => (message, api::protobuf::MEDIA_TYPE),
+            None => (json, "application/json"),
+        }
+    } else if accept.yaml {
         match to_yaml(&json) {
             Some(yaml) => (yaml, "application/yaml"),
             None => (json, "application/json"),
@@ -177,6 +182,11 @@ fn json_response(
 /// The content type of a form. Kubernetes adds no charset.
 pub fn content_type(_form: Form) -> &'static str {
     "application/json"
+}
+
+fn to_protobuf(json: &[u8]) -> Option<Bytes> {
+    let value: serde_json::Value = serde_json::from_slice(json).ok()?;
+    api::protobuf::from_json(&value).ok().map(Bytes::from)
 }
 
 fn to_yaml(json: &[u8]) -> Option<Bytes> {

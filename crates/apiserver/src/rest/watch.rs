@@ -19,6 +19,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 struct State {
     watcher: Watcher,
     form: Form,
+    protobuf: bool,
     /// Only the first table of a watch has column definitions.
     headed: bool,
     over: bool,
@@ -29,6 +30,7 @@ pub fn response(watcher: Watcher, accept: &Accept) -> http::Response<Body> {
     let state = State {
         watcher,
         form: accept.form,
+        protobuf: accept.protobuf,
         headed: false,
         over: false,
     };
@@ -38,10 +40,12 @@ pub fn response(watcher: Watcher, accept: &Accept) -> http::Response<Body> {
     });
     let mut response = http::Response::new(StreamBody::new(frames).boxed_unsync());
     let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static(super::render::content_type(accept.form)),
-    );
+    let content_type = if accept.protobuf {
+        "application/vnd.kubernetes.protobuf;stream=watch"
+    } else {
+        super::render::content_type(accept.form)
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
 }
@@ -75,11 +79,42 @@ async fn next(state: &mut State) -> Option<Bytes> {
 /// The last frame of a watch that failed.
 fn refuse(state: &mut State, error: &ApiError) -> Bytes {
     state.over = true;
+    if state.protobuf {
+        return protobuf_frame("ERROR", &error.encode()).unwrap_or_default();
+    }
     frame("ERROR", &error.encode())
+}
+
+/// An event as protobuf, with its length in four bytes before it.
+fn protobuf_frame(kind: &str, object: &[u8]) -> Result<Bytes, ApiError> {
+    let value: serde_json::Value = serde_json::from_slice(object)
+        .map_err(|error| ApiError::internal(format!("a stored object is not JSON: {error}")))?;
+    let event = api::protobuf::watch_event_from_json(kind, &value)
+        .map_err(|error| ApiError::not_acceptable(error.to_string()))?;
+    let length = u32::try_from(event.len()).unwrap_or(u32::MAX);
+    let mut framed = BytesMut::with_capacity(event.len() + 4);
+    framed.extend_from_slice(&length.to_be_bytes());
+    framed.extend_from_slice(&event);
+    Ok(framed.freeze())
 }
 
 fn encode(state: &mut State, notice: &Notice) -> Result<Bytes, ApiError> {
     let row = state.watcher.row();
+    if state.protobuf {
+        return match notice {
+            Notice::Bookmark {
+                revision,
+                initial_end,
+            } => {
+                let object = bookmark(row, *revision, *initial_end, Form::Object);
+                protobuf_frame("BOOKMARK", &object)
+            }
+            Notice::Changed(change, event) => {
+                protobuf_frame(change.as_str(), &event.object(*change).json)
+            }
+            Notice::Initial(version) => protobuf_frame(Change::Added.as_str(), &version.json),
+        };
+    }
     match notice {
         Notice::Bookmark {
             revision,

@@ -85,7 +85,7 @@ impl TypeMarkers {
             return Some((None, own));
         }
         self.fields.values().find_map(|field| {
-            let inner = all.get(&key(&format!("{module}.{}", field.message.as_deref()?)))?;
+            let inner = all.get(&key(module, field.message.as_deref()?))?;
             Some((Some(field), inner.fields.get(&name)?))
         })
     }
@@ -94,10 +94,9 @@ impl TypeMarkers {
 /// Types by [`key`].
 pub type All = BTreeMap<String, TypeMarkers>;
 
-/// The key of a type by module and name, without case: `PodDNSConfig` is `PodDnsConfig` in one of
-/// the two sources.
-pub fn key(name: &str) -> String {
-    name.to_ascii_lowercase()
+/// `api.core.v1.pod`: without case, since prost writes `HttpGetAction` for `HTTPGetAction`.
+pub fn key(module: &str, name: &str) -> String {
+    format!("{module}.{name}").to_ascii_lowercase()
 }
 
 /// `hostIP` and `host_ip` both become `hostip`.
@@ -142,9 +141,9 @@ fn parse(source: &str, module: &str, all: &mut All) {
                 ..TypeMarkers::default()
             };
             if rest.ends_with("{}") {
-                all.insert(key(&format!("{module}.{name}")), found);
+                all.insert(key(module, name), found);
             } else {
-                current = Some((key(&format!("{module}.{name}")), found));
+                current = Some((key(module, name), found));
             }
         } else if let (Some(rest), Some((_, found))) = (text.strip_prefix("pub "), &mut current) {
             let Some((name, ty)) = rest.split_once(':') else {

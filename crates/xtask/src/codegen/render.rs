@@ -96,8 +96,8 @@ pub fn table(types: &Types, markers: &All) -> anyhow::Result<String> {
     let none = TypeMarkers::default();
     for ty in &reachable {
         let module = ty.name.trim_start_matches("io.k8s.").replace('-', "_");
-        let known = markers.get(&key(&module)).unwrap_or(&none);
-        let module = module.rsplit_once('.').map_or("", |(module, _)| module);
+        let (module, short) = module.rsplit_once('.').unwrap_or(("", &module));
+        let known = markers.get(&key(module, short)).unwrap_or(&none);
         let atomic = known.own.atomic;
         let resource = match &ty.resource {
             Some((group, version, kind)) => format!("Some(({group:?}, {version:?}, {kind:?}))"),
