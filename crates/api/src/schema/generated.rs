@@ -1758,8 +1758,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: Some(("", "v1", "Binding")),
         fields: &[
-            f("apiVersion", Ty::String).proto(&[2, 5]),
-            f("kind", Ty::String).proto(&[2, 1]),
+            f("apiVersion", Ty::String),
+            f("kind", Ty::String),
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
             f("target", Ty::Ref(251)).required().proto(&[2]),
         ],
@@ -2373,12 +2373,12 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("", "v1", "Event")),
         fields: &[
             f("action", Ty::String).proto(&[12]),
-            f("apiVersion", Ty::String).proto(&[2, 5]),
+            f("apiVersion", Ty::String),
             f("count", Ty::Int32).proto(&[8]),
             f("eventTime", Ty::MicroTime).proto(&[10]),
             f("firstTimestamp", Ty::Time).proto(&[6]),
             f("involvedObject", Ty::Ref(251)).required().proto(&[2]),
-            f("kind", Ty::String).proto(&[2, 1]),
+            f("kind", Ty::String),
             f("lastTimestamp", Ty::Time).proto(&[7]),
             f("message", Ty::String).proto(&[4]),
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
@@ -4063,12 +4063,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: Some(("", "v1", "ServiceAccount")),
         fields: &[
-            f("apiVersion", Ty::String).proto(&[2, 5]),
+            f("apiVersion", Ty::String),
             f("automountServiceAccountToken", Ty::Boolean).proto(&[4]),
             f("imagePullSecrets", Ty::Array(&Ty::Ref(221)))
                 .list(List::Atomic)
                 .proto(&[3]),
-            f("kind", Ty::String).proto(&[2, 1]),
+            f("kind", Ty::String),
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
             f("secrets", Ty::Array(&Ty::Ref(251)))
                 .list(List::Map(&["name"]))
@@ -5204,7 +5204,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding")),
         fields: &[
             f("apiVersion", Ty::String),
-            f("kind", Ty::String).proto(&[3, 2]),
+            f("kind", Ty::String),
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
             f("roleRef", Ty::Ref(421)).required().proto(&[3]),
             f("subjects", Ty::Array(&Ty::Ref(422)))
@@ -5254,7 +5254,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("rbac.authorization.k8s.io", "v1", "RoleBinding")),
         fields: &[
             f("apiVersion", Ty::String),
-            f("kind", Ty::String).proto(&[3, 2]),
+            f("kind", Ty::String),
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
             f("roleRef", Ty::Ref(421)).required().proto(&[3]),
             f("subjects", Ty::Array(&Ty::Ref(422)))
@@ -6448,7 +6448,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("groupVersion", Ty::String).required().proto(&[1]),
-            f("kind", Ty::String).proto(&[2, 3]),
+            f("kind", Ty::String),
             f("resources", Ty::Array(&Ty::Ref(520)))
                 .required()
                 .list(List::Atomic)
@@ -6660,7 +6660,7 @@ pub static TYPES: &[TypeRow] = &[
             f("apiVersion", Ty::String),
             f("code", Ty::Int32).proto(&[6]),
             f("details", Ty::Ref(539)).proto(&[5]),
-            f("kind", Ty::String).proto(&[5, 3]),
+            f("kind", Ty::String),
             f("message", Ty::String).proto(&[3]),
             f("metadata", Ty::Ref(530)).required().proto(&[1]),
             f("reason", Ty::String).proto(&[4]),

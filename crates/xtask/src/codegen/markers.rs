@@ -1,7 +1,7 @@
 //! Reads the markers (`+listType=map`, `+patchMergeKey=name`, ...) out of the comments in
 //! `k8s-pb`'s source.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::rust_files;
@@ -59,15 +59,29 @@ pub struct TypeMarkers {
 
 impl TypeMarkers {
     /// The markers of a field by its JSON name. Go embeds some structs in others: their fields are
-    /// JSON fields of the outer type, so a message field is searched as well.
-    pub fn field<'a>(&'a self, name: &str, all: &'a All, module: &str) -> Option<&'a Markers> {
-        self.search(name, all, module).map(|(_, markers)| markers)
+    /// JSON fields of the outer type, so message fields that are none of its JSON fields
+    /// (`properties`, squeezed) are searched as well.
+    pub fn field<'a>(
+        &'a self,
+        name: &str,
+        all: &'a All,
+        module: &str,
+        properties: &BTreeSet<String>,
+    ) -> Option<&'a Markers> {
+        self.search(name, all, module, properties)
+            .map(|(_, markers)| markers)
     }
 
     /// The field's numbers in the protobuf encoding, outermost first: two for a field of a struct
     /// that is embedded, none for what only JSON has.
-    pub fn tags(&self, name: &str, all: &All, module: &str) -> Vec<u16> {
-        match self.search(name, all, module) {
+    pub fn tags(
+        &self,
+        name: &str,
+        all: &All,
+        module: &str,
+        properties: &BTreeSet<String>,
+    ) -> Vec<u16> {
+        match self.search(name, all, module, properties) {
             Some((None, markers)) => markers.tag.into_iter().collect(),
             Some((Some(outer), markers)) => outer.tag.into_iter().chain(markers.tag).collect(),
             None => Vec::new(),
@@ -79,12 +93,17 @@ impl TypeMarkers {
         name: &str,
         all: &'a All,
         module: &str,
+        properties: &BTreeSet<String>,
     ) -> Option<(Option<&'a Markers>, &'a Markers)> {
         let name = squeeze(name);
         if let Some(own) = self.fields.get(&name) {
             return Some((None, own));
         }
-        self.fields.values().find_map(|field| {
+        let mut embedded = self
+            .fields
+            .iter()
+            .filter(|(own, _)| !properties.contains(*own));
+        embedded.find_map(|(_, field)| {
             let inner = all.get(&key(module, field.message.as_deref()?))?;
             Some((Some(field), inner.fields.get(&name)?))
         })

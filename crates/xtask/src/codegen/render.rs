@@ -6,7 +6,7 @@ use std::fmt::Write;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use super::markers::{All, Markers, TypeMarkers, key};
+use super::markers::{All, Markers, TypeMarkers, key, squeeze};
 use super::openapi::{Type, Types};
 
 /// Types that are JSON values of their own shape rather than objects with fields.
@@ -114,8 +114,13 @@ pub fn table(types: &Types, markers: &All) -> anyhow::Result<String> {
             .flatten()
             .filter_map(Value::as_str)
             .collect();
+        let properties: BTreeSet<String> = ty.schema["properties"]
+            .as_object()
+            .into_iter()
+            .flat_map(|map| map.keys().map(|name| squeeze(name)))
+            .collect();
         for (name, schema) in ty.schema["properties"].as_object().into_iter().flatten() {
-            let found = known.field(name, markers, module);
+            let found = known.field(name, markers, module, &properties);
             let line = field(
                 name,
                 schema,
@@ -125,7 +130,7 @@ pub fn table(types: &Types, markers: &All) -> anyhow::Result<String> {
                 &index,
             )
             .with_context(|| format!("{}.{name}", ty.name))?;
-            let tags = match known.tags(name, markers, module).as_slice() {
+            let tags = match known.tags(name, markers, module, &properties).as_slice() {
                 [] => String::new(),
                 tags => format!(".proto(&{tags:?})"),
             };
