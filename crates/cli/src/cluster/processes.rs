@@ -245,6 +245,12 @@ impl Builder<'_> {
         process.push("--cluster-domain", "cluster.local");
         process.push("--cgroup-root", &self.layout.node_cgroup(&node.name));
         process.push("--max-pods", "110");
+        // The disk is the machine's, shared with everything else on it: how full that is must not
+        // evict pods or cost loaded images, as long as there is some room.
+        process.push("--eviction-nodefs-available-percent", "1");
+        process.push("--eviction-nodefs-inodes-free-percent", "1");
+        process.push("--image-gc-high-threshold", "99");
+        process.push("--image-gc-low-threshold", "98");
         for registry in &self.options.insecure_registries {
             process.push("--insecure-registry", registry);
         }
