@@ -208,23 +208,6 @@ pub fn label_selector(selector: Option<&LabelSelector>, path: &Path, errors: &mu
     }
 }
 
-/// The selector of a workload: there, and not one that selects everything.
-pub fn workload_selector(selector: &LabelSelector, path: &Path, errors: &mut Errors) {
-    label_selector(Some(selector), path, errors);
-    let empty = selector
-        .match_labels
-        .as_ref()
-        .is_none_or(BTreeMap::is_empty)
-        && selector
-            .match_expressions
-            .as_ref()
-            .is_none_or(Vec::is_empty);
-    if empty {
-        let problem = "empty selector is invalid for deployment";
-        errors.push(FieldError::invalid(path, serde_json::json!({}), problem));
-    }
-}
-
 /// An amount that must not be negative; what is no amount is refused as well.
 pub fn amount(text: &Text, path: &Path, errors: &mut Errors) -> Option<Quantity> {
     match text.0.parse::<Quantity>() {
@@ -307,10 +290,6 @@ impl Unique {
             errors.push(FieldError::duplicate(path, value));
         }
         new
-    }
-
-    pub fn contains(&self, value: &str) -> bool {
-        self.0.contains(value)
     }
 }
 

@@ -1,5 +1,6 @@
 //! ControllerRevisions.
 
+use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use serde_json::Value;
@@ -18,6 +19,29 @@ static COLUMNS: &[Column] = &[
 
 impl Strategy for Rules {
     type Object = ControllerRevision;
+
+    fn validate(&self, revision: &ControllerRevision) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if revision.data.0.is_null() {
+            errors.push(FieldError::required("data", "data is mandatory"));
+        }
+        if revision.revision.unwrap_or(0) < 0 {
+            let problem = "must be greater than or equal to 0";
+            errors.push(FieldError::invalid("revision", revision.revision, problem));
+        }
+        errors
+    }
+
+    fn validate_update(
+        &self,
+        new: &ControllerRevision,
+        old: &ControllerRevision,
+    ) -> Vec<FieldError> {
+        if new.data == old.data {
+            return Vec::new();
+        }
+        vec![FieldError::invalid("data", "", "field is immutable")]
+    }
 
     fn columns(&self) -> &'static [Column] {
         COLUMNS

@@ -1,6 +1,11 @@
 //! CronJobs.
 
+use super::check::{self, Errors};
 use super::columns;
+use super::job;
+use super::path::Path;
+use super::workload;
+use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::CronJob;
 use serde_json::Value;
@@ -8,6 +13,9 @@ use serde_json::Value;
 use super::pod_spec::defaults;
 use super::rules::{generation_of_spec, status_apart};
 use super::{Column, Strategy, fill};
+
+/// Eleven characters are left for the names of its jobs.
+const MAX_NAME: usize = 52;
 
 /// The strategy of CronJobs.
 pub struct Rules;
@@ -43,6 +51,52 @@ impl Strategy for Rules {
         defaults::template(&mut spec.job_template.spec.get_or_insert_default().template);
     }
 
+    fn validate(&self, cron: &CronJob) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let (spec, path) = (&cron.spec, Path::new("spec"));
+        let name = cron.metadata.name.as_deref().unwrap_or_default();
+        if name.len() > MAX_NAME {
+            let problem = format!("must be no more than {MAX_NAME} characters");
+            errors.push(FieldError::invalid("metadata.name", name, problem));
+        }
+        validate_schedule(&spec.schedule, &path.child("schedule"), &mut errors);
+        validate_time_zone(
+            spec.time_zone.as_deref(),
+            &path.child("timeZone"),
+            &mut errors,
+        );
+        let deadline = spec.starting_deadline_seconds.unwrap_or(0);
+        check::not_negative(
+            deadline,
+            &path.child("startingDeadlineSeconds"),
+            &mut errors,
+        );
+        let policy = check::text(&spec.concurrency_policy);
+        check::one_of(
+            policy,
+            &["Allow", "Forbid", "Replace"],
+            &path.child("concurrencyPolicy"),
+            &mut errors,
+        );
+        let numbers = [
+            (
+                "successfulJobsHistoryLimit",
+                spec.successful_jobs_history_limit,
+            ),
+            ("failedJobsHistoryLimit", spec.failed_jobs_history_limit),
+        ];
+        workload::not_negative(&numbers, &path, &mut errors);
+        if let Some(job) = &spec.job_template.spec {
+            job::validate_spec(
+                job,
+                false,
+                &path.child("jobTemplate").child("spec"),
+                &mut errors,
+            );
+        }
+        errors
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }
@@ -71,4 +125,38 @@ impl Strategy for Rules {
             columns::selector(job.and_then(|job| job.selector.as_ref())),
         ]
     }
+}
+
+fn validate_schedule(schedule: &str, path: &Path, errors: &mut Errors) {
+    if schedule.is_empty() {
+        errors.push(FieldError::required(path, ""));
+        return;
+    }
+    if schedule.contains("TZ") {
+        let problem = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+        errors.push(FieldError::invalid(path, schedule, problem));
+        return;
+    }
+    if let Some(interval) = schedule.strip_prefix("@every ") {
+        if interval.parse::<jiff::SignedDuration>().is_err() {
+            let problem = format!("failed to parse duration {schedule}");
+            errors.push(FieldError::invalid(path, schedule, problem));
+        }
+    } else if let Err(error) = schedule.parse::<croner::Cron>() {
+        errors.push(FieldError::invalid(path, schedule, error.to_string()));
+    }
+}
+
+fn validate_time_zone(zone: Option<&str>, path: &Path, errors: &mut Errors) {
+    let problem = match zone {
+        None => return,
+        Some("") => "timeZone must be nil or non-empty string".to_owned(),
+        Some(zone) if zone.eq_ignore_ascii_case("local") => {
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
+                .to_owned()
+        }
+        Some(zone) if jiff::tz::TimeZone::get(zone).is_err() => format!("unknown time zone {zone}"),
+        Some(_) => return,
+    };
+    errors.push(FieldError::invalid(path, zone.unwrap_or_default(), problem));
 }

@@ -1,11 +1,19 @@
 //! EndpointSlices.
 
+use super::check::{self, Errors, Unique};
 use super::columns;
+use super::path::Path;
+use api::status::FieldError;
 use jiff::Timestamp;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use serde_json::Value;
 
 use super::{Column, Strategy, fill};
+
+/// Endpoints of a slice.
+const MAX_ENDPOINTS: usize = 1000;
+/// Addresses of an endpoint.
+const MAX_ADDRESSES: usize = 100;
 
 /// The strategy of EndpointSlices.
 pub struct Rules;
@@ -38,6 +46,60 @@ impl Strategy for Rules {
         Some(!same)
     }
 
+    fn validate(&self, slice: &EndpointSlice) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let address_type = slice.address_type.as_str();
+        check::one_of(
+            address_type,
+            &["FQDN", "IPv4", "IPv6"],
+            &Path::new("addressType"),
+            &mut errors,
+        );
+        let endpoints = slice.endpoints.as_deref().unwrap_or_default();
+        if endpoints.len() > MAX_ENDPOINTS {
+            errors.push(FieldError::too_many(
+                "endpoints",
+                endpoints.len(),
+                MAX_ENDPOINTS,
+            ));
+        }
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            validate_endpoint(
+                endpoint,
+                address_type,
+                &Path::new("endpoints").index(index),
+                &mut errors,
+            );
+        }
+        let mut names = Unique::default();
+        for (index, port) in slice.ports.iter().flatten().enumerate() {
+            let path = Path::new("ports").index(index);
+            let name = check::text(&port.name);
+            if !name.is_empty() {
+                check::dns_label(name, &path.child("name"), &mut errors);
+            }
+            names.insert(name, &path.child("name"), &mut errors);
+            check::one_of(
+                check::text(&port.protocol),
+                check::PROTOCOLS,
+                &path.child("protocol"),
+                &mut errors,
+            );
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &EndpointSlice, old: &EndpointSlice) -> Vec<FieldError> {
+        if new.address_type == old.address_type {
+            return Vec::new();
+        }
+        vec![FieldError::invalid(
+            "addressType",
+            &new.address_type,
+            check::IMMUTABLE,
+        )]
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }
@@ -68,5 +130,50 @@ fn first_three(all: Vec<String>, empty: &str) -> Value {
         0 => empty.into(),
         1..=3 => all.join(",").into(),
         more => format!("{} + {} more...", all[..3].join(","), more - 3).into(),
+    }
+}
+
+fn validate_endpoint(endpoint: &Endpoint, address_type: &str, path: &Path, errors: &mut Errors) {
+    let own = path.child("addresses");
+    if endpoint.addresses.is_empty() {
+        errors.push(FieldError::required(
+            &own,
+            "must contain at least 1 address",
+        ));
+    } else if endpoint.addresses.len() > MAX_ADDRESSES {
+        errors.push(FieldError::too_many(
+            &own,
+            endpoint.addresses.len(),
+            MAX_ADDRESSES,
+        ));
+    }
+    for (index, address) in endpoint.addresses.iter().enumerate() {
+        let path = own.index(index);
+        match (address_type, address.parse::<std::net::IpAddr>()) {
+            ("IPv4", Ok(ip)) if ip.is_ipv4() => {
+                super::service::non_special_ip(address, &path, errors)
+            }
+            ("IPv6", Ok(ip)) if ip.is_ipv6() => {
+                super::service::non_special_ip(address, &path, errors)
+            }
+            ("IPv4", _) => errors.push(FieldError::invalid(
+                &path,
+                address,
+                "must be a valid IPv4 address",
+            )),
+            ("IPv6", _) => errors.push(FieldError::invalid(
+                &path,
+                address,
+                "must be a valid IPv6 address",
+            )),
+            ("FQDN", _) => check::dns_subdomain(address, &path, errors),
+            _ => {}
+        }
+    }
+    if let Some(name) = &endpoint.node_name {
+        check::dns_subdomain(name, &path.child("nodeName"), errors);
+    }
+    if let Some(name) = &endpoint.hostname {
+        check::dns_label(name, &path.child("hostname"), errors);
     }
 }

@@ -1,6 +1,9 @@
 //! Endpoints, the list of old beside EndpointSlices.
 
+use super::check;
 use super::columns;
+use super::path::Path;
+use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Endpoints;
 use serde_json::Value;
@@ -25,6 +28,46 @@ impl Strategy for Rules {
                 fill::text(&mut port.protocol, "TCP");
             }
         }
+    }
+
+    fn validate(&self, endpoints: &Endpoints) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        for (index, subset) in endpoints.subsets.iter().flatten().enumerate() {
+            let path = Path::new("subsets").index(index);
+            let (ready, other) = (
+                subset.addresses.as_deref(),
+                subset.not_ready_addresses.as_deref(),
+            );
+            if ready.unwrap_or_default().is_empty() && other.unwrap_or_default().is_empty() {
+                let problem = "must specify `addresses` or `notReadyAddresses`";
+                errors.push(FieldError::required(&path, problem));
+            }
+            for (field, list) in [("addresses", ready), ("notReadyAddresses", other)] {
+                for (index, address) in list.into_iter().flatten().enumerate() {
+                    let path = path.child(field).index(index).child("ip");
+                    check::ip(&address.ip, &path, &mut errors);
+                    super::service::non_special_ip(&address.ip, &path, &mut errors);
+                }
+            }
+            let ports = subset.ports.as_deref().unwrap_or_default();
+            for (index, port) in ports.iter().enumerate() {
+                let path = path.child("ports").index(index);
+                let name = check::text(&port.name);
+                if !name.is_empty() {
+                    check::dns_label(name, &path.child("name"), &mut errors);
+                } else if ports.len() > 1 {
+                    errors.push(FieldError::required(path.child("name"), ""));
+                }
+                check::port_number(port.port, &path.child("port"), &mut errors);
+                check::one_of(
+                    check::text(&port.protocol),
+                    check::PROTOCOLS,
+                    &path.child("protocol"),
+                    &mut errors,
+                );
+            }
+        }
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -1,5 +1,6 @@
 //! Events.
 
+use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource};
 use serde_json::Value;
@@ -30,6 +31,28 @@ impl Strategy for Rules {
 
     fn allow_create_on_update(&self) -> bool {
         true
+    }
+
+    fn validate(&self, event: &Event) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
+        let about = event
+            .involved_object
+            .namespace
+            .as_deref()
+            .unwrap_or_default();
+        // Events about what has no namespace live in the default one.
+        if about != namespace
+            && !(about.is_empty() && matches!(namespace, "default" | "kube-system" | ""))
+        {
+            let problem = "does not match event.namespace";
+            errors.push(FieldError::invalid(
+                "involvedObject.namespace",
+                about,
+                problem,
+            ));
+        }
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

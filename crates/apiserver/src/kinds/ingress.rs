@@ -1,8 +1,11 @@
 //! Ingresses.
 
+use super::check::{self, Errors};
 use super::columns;
+use super::path::Path;
+use api::status::FieldError;
 use jiff::Timestamp;
-use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::api::networking::v1::{Ingress, IngressBackend, IngressRule};
 use serde_json::Value;
 
 use super::rules::{generation_of_spec, status_apart};
@@ -28,6 +31,28 @@ impl Strategy for Rules {
 
     fn default(&self, ingress: &mut Ingress) {
         ingress.spec.get_or_insert_default();
+    }
+
+    fn validate(&self, ingress: &Ingress) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let path = Path::new("spec");
+        let Some(spec) = &ingress.spec else {
+            return errors;
+        };
+        if spec.default_backend.is_none() && spec.rules.as_ref().is_none_or(Vec::is_empty) {
+            let problem = "either `defaultBackend` or `rules` must be specified";
+            errors.push(FieldError::invalid(&path, serde_json::json!([]), problem));
+        }
+        if let Some(backend) = &spec.default_backend {
+            validate_backend(backend, &path.child("defaultBackend"), &mut errors);
+        }
+        for (index, rule) in spec.rules.iter().flatten().enumerate() {
+            validate_rule(rule, &path.child("rules").index(index), &mut errors);
+        }
+        if let Some(class) = spec.ingress_class_name.as_deref() {
+            check::dns_subdomain(class, &path.child("ingressClassName"), &mut errors);
+        }
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -64,5 +89,106 @@ impl Strategy for Rules {
             if tls { "80, 443" } else { "80" }.into(),
             columns::age(&ingress.metadata, now),
         ]
+    }
+}
+
+fn validate_rule(rule: &IngressRule, path: &Path, errors: &mut Errors) {
+    let host = check::text(&rule.host);
+    if !host.is_empty() {
+        let own = path.child("host");
+        if host.parse::<std::net::IpAddr>().is_ok() {
+            errors.push(FieldError::invalid(
+                &own,
+                host,
+                "must be a DNS name, not an IP address",
+            ));
+        }
+        check::dns_subdomain(host.strip_prefix("*.").unwrap_or(host), &own, errors);
+    }
+    let Some(http) = &rule.http else { return };
+    let paths = path.child("http").child("paths");
+    if http.paths.is_empty() {
+        errors.push(FieldError::required(&paths, ""));
+    }
+    for (index, item) in http.paths.iter().enumerate() {
+        let path = paths.index(index);
+        let text = check::text(&item.path);
+        match item.path_type.as_str() {
+            "Exact" | "Prefix" if !text.starts_with('/') => {
+                errors.push(FieldError::invalid(
+                    path.child("path"),
+                    text,
+                    "must be an absolute path",
+                ));
+            }
+            "ImplementationSpecific" if !text.is_empty() && !text.starts_with('/') => {
+                errors.push(FieldError::invalid(
+                    path.child("path"),
+                    text,
+                    "must be an absolute path",
+                ));
+            }
+            "Exact" | "Prefix" | "ImplementationSpecific" => {}
+            "" => errors.push(FieldError::required(
+                path.child("pathType"),
+                "pathType must be specified",
+            )),
+            other => {
+                let types = &["Exact", "ImplementationSpecific", "Prefix"];
+                errors.push(FieldError::not_supported(
+                    path.child("pathType"),
+                    other,
+                    types,
+                ));
+            }
+        }
+        validate_backend(&item.backend, &path.child("backend"), errors);
+    }
+}
+
+fn validate_backend(backend: &IngressBackend, path: &Path, errors: &mut Errors) {
+    match (&backend.service, &backend.resource) {
+        (Some(_), Some(_)) => {
+            let problem = "cannot set both resource and service backends";
+            errors.push(FieldError::invalid(path, "", problem));
+        }
+        (None, None) => errors.push(FieldError::required(
+            path,
+            "resource or service backend is required",
+        )),
+        (Some(service), None) => {
+            let path = path.child("service");
+            if service.name.is_empty() {
+                errors.push(FieldError::required(path.child("name"), ""));
+            } else {
+                let problems = api::names::dns_1035_label(&service.name);
+                check::invalid(problems, &service.name, &path.child("name"), errors);
+            }
+            let port = service.port.clone().unwrap_or_default();
+            let (number, name) = (port.number.unwrap_or(0), check::text(&port.name));
+            match (number != 0, !name.is_empty()) {
+                (true, true) => {
+                    errors.push(FieldError::invalid(
+                        path,
+                        "",
+                        "cannot set both port name & port number",
+                    ));
+                }
+                (true, false) => {
+                    check::port_number(number, &path.child("port").child("number"), errors)
+                }
+                (false, true) => check::invalid(
+                    check::port_name(name),
+                    name,
+                    &path.child("port").child("name"),
+                    errors,
+                ),
+                (false, false) => errors.push(FieldError::required(
+                    path,
+                    "port name or number is required",
+                )),
+            }
+        }
+        (None, Some(_)) => {}
     }
 }

@@ -1,6 +1,8 @@
 //! IngressClasses.
 
 use super::columns;
+use super::path::Path;
+use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::IngressClass;
 use serde_json::Value;
@@ -27,6 +29,34 @@ impl Strategy for Rules {
         if let Some(parameters) = &mut class.spec.get_or_insert_default().parameters {
             fill::text(&mut parameters.scope, "Cluster");
         }
+    }
+
+    fn validate(&self, class: &IngressClass) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let path = Path::new("spec").child("controller");
+        let controller = class
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.controller.as_deref())
+            .unwrap_or_default();
+        if controller.is_empty() || !controller.contains('/') {
+            let problem = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            errors.push(FieldError::invalid(&path, controller, problem));
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &IngressClass, old: &IngressClass) -> Vec<FieldError> {
+        let controller =
+            |class: &IngressClass| class.spec.as_ref().and_then(|spec| spec.controller.clone());
+        if controller(new) == controller(old) {
+            return Vec::new();
+        }
+        vec![FieldError::invalid(
+            "spec.controller",
+            controller(new),
+            "field is immutable",
+        )]
     }
 
     fn columns(&self) -> &'static [Column] {

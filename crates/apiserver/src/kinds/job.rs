@@ -1,11 +1,17 @@
 //! Jobs.
 
+use super::check::{self, Errors};
 use super::columns;
+use super::path::Path;
+use super::pod_spec::validate;
+use super::workload;
+use api::status::FieldError;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 
 use super::pod_spec::defaults;
 use super::rules::generation_of_spec;
@@ -92,6 +98,22 @@ impl Strategy for Rules {
 
     fn prepare_status_update(&self, new: &mut Job, old: &Job, _: &Context<'_>) {
         new.spec.clone_from(&old.spec);
+    }
+
+    fn validate(&self, job: &Job) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if let Some(spec) = &job.spec {
+            validate_spec(spec, true, &Path::new("spec"), &mut errors);
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &Job, old: &Job) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if let (Some(spec), Some(was)) = (&new.spec, &old.spec) {
+            validate_immutable(new, spec, was, &mut errors);
+        }
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -193,4 +215,165 @@ fn duration(job: &Job, now: Timestamp) -> String {
         .and_then(|status| columns::moment(&status.completion_time))
         .unwrap_or(now);
     columns::since(Some(start), end)
+}
+
+/// Also the spec inside a CronJob, which has no selector yet.
+pub fn validate_spec(spec: &JobSpec, with_selector: bool, path: &Path, errors: &mut Errors) {
+    let numbers = [
+        ("parallelism", spec.parallelism),
+        ("completions", spec.completions),
+        ("backoffLimit", spec.backoff_limit),
+        ("ttlSecondsAfterFinished", spec.ttl_seconds_after_finished),
+        ("backoffLimitPerIndex", spec.backoff_limit_per_index),
+        ("maxFailedIndexes", spec.max_failed_indexes),
+    ];
+    workload::not_negative(&numbers, path, errors);
+    check::not_negative(
+        spec.active_deadline_seconds.unwrap_or(0),
+        &path.child("activeDeadlineSeconds"),
+        errors,
+    );
+    let indexed = spec.completion_mode.as_deref() == Some("Indexed");
+    check::one_of_or_unset(
+        &spec.completion_mode,
+        &["Indexed", "NonIndexed"],
+        &path.child("completionMode"),
+        errors,
+    );
+    if indexed && spec.completions.is_none() {
+        let problem = "when completion mode is Indexed";
+        errors.push(FieldError::required(path.child("completions"), problem));
+    }
+    if !indexed && spec.backoff_limit_per_index.is_some() {
+        let problem = "requires indexed completion mode";
+        errors.push(FieldError::invalid(
+            path.child("backoffLimitPerIndex"),
+            spec.backoff_limit_per_index,
+            problem,
+        ));
+    }
+    check::one_of_or_unset(
+        &spec.pod_replacement_policy,
+        &["Failed", "TerminatingOrFailed"],
+        &path.child("podReplacementPolicy"),
+        errors,
+    );
+    let template = path.child("template");
+    match (&spec.selector, with_selector) {
+        (Some(selector), true) => {
+            check::label_selector(Some(selector), &path.child("selector"), errors);
+            workload::template(&spec.template, selector, &template, errors);
+        }
+        (None, true) => errors.push(FieldError::required(path.child("selector"), "")),
+        (_, false) => validate::template(&spec.template, &template, errors),
+    }
+    let policy = spec
+        .template
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.restart_policy.as_deref())
+        .unwrap_or_default();
+    let own = template.child("spec").child("restartPolicy");
+    match policy {
+        "" | "Always" => errors.push(FieldError::required(
+            own,
+            "valid values: \"OnFailure\", \"Never\"",
+        )),
+        "OnFailure" | "Never" => {}
+        other => errors.push(FieldError::not_supported(
+            own,
+            other,
+            &["OnFailure", "Never"],
+        )),
+    }
+    if spec.pod_failure_policy.is_some() && policy != "Never" {
+        let problem = "only \"Never\" is supported when podFailurePolicy is specified";
+        errors.push(FieldError::invalid(
+            template.child("spec").child("restartPolicy"),
+            policy,
+            problem,
+        ));
+    }
+}
+
+fn validate_immutable(new: &Job, spec: &JobSpec, was: &JobSpec, errors: &mut Errors) {
+    let elastic =
+        spec.completion_mode.as_deref() == Some("Indexed") && spec.completions == spec.parallelism;
+    if spec.completions != was.completions && !elastic {
+        errors.push(FieldError::invalid(
+            "spec.completions",
+            spec.completions,
+            check::IMMUTABLE,
+        ));
+    }
+    if spec.selector != was.selector {
+        let value = spec.selector.as_ref().map(workload::printed);
+        errors.push(FieldError::invalid(
+            "spec.selector",
+            value,
+            check::IMMUTABLE,
+        ));
+    }
+    let started = new
+        .status
+        .as_ref()
+        .is_some_and(|status| status.start_time.is_some());
+    let mut template = spec.template.clone();
+    if was.suspend == Some(true) && !started {
+        scheduling_undone(&mut template, &was.template);
+    }
+    if template != was.template {
+        errors.push(FieldError::invalid("spec.template", "", check::IMMUTABLE));
+    }
+    let texts = [
+        (
+            "completionMode",
+            &spec.completion_mode,
+            &was.completion_mode,
+        ),
+        ("managedBy", &spec.managed_by, &was.managed_by),
+    ];
+    for (field, value, _) in texts.into_iter().filter(|(_, new, old)| new != old) {
+        errors.push(FieldError::invalid(
+            format!("spec.{field}"),
+            value,
+            check::IMMUTABLE,
+        ));
+    }
+    if spec.pod_failure_policy != was.pod_failure_policy {
+        errors.push(FieldError::invalid(
+            "spec.podFailurePolicy",
+            "",
+            check::IMMUTABLE,
+        ));
+    }
+    if spec.success_policy != was.success_policy {
+        errors.push(FieldError::invalid(
+            "spec.successPolicy",
+            "",
+            check::IMMUTABLE,
+        ));
+    }
+    if spec.backoff_limit_per_index != was.backoff_limit_per_index {
+        let value = spec.backoff_limit_per_index;
+        errors.push(FieldError::invalid(
+            "spec.backoffLimitPerIndex",
+            value,
+            check::IMMUTABLE,
+        ));
+    }
+}
+
+/// A suspended job that never ran may be told where to run.
+fn scheduling_undone(template: &mut PodTemplateSpec, was: &PodTemplateSpec) {
+    if let (Some(new), Some(old)) = (&mut template.spec, &was.spec) {
+        new.node_selector.clone_from(&old.node_selector);
+        new.affinity.clone_from(&old.affinity);
+        new.tolerations.clone_from(&old.tolerations);
+        new.scheduling_gates.clone_from(&old.scheduling_gates);
+    }
+    if let (Some(new), Some(old)) = (&mut template.metadata, &was.metadata) {
+        new.labels.clone_from(&old.labels);
+        new.annotations.clone_from(&old.annotations);
+    }
 }

@@ -1,5 +1,6 @@
 //! Leases.
 
+use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::Value;
@@ -24,6 +25,32 @@ impl Strategy for Rules {
 
     fn allow_unconditional_update(&self) -> bool {
         false
+    }
+
+    fn validate(&self, lease: &Lease) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let Some(spec) = &lease.spec else {
+            return errors;
+        };
+        if let Some(seconds) = spec.lease_duration_seconds.filter(|seconds| *seconds <= 0) {
+            errors.push(FieldError::invalid(
+                "spec.leaseDurationSeconds",
+                seconds,
+                "must be greater than 0",
+            ));
+        }
+        if let Some(transitions) = spec
+            .lease_transitions
+            .filter(|transitions| *transitions < 0)
+        {
+            let problem = "must be greater than or equal to 0";
+            errors.push(FieldError::invalid(
+                "spec.leaseTransitions",
+                transitions,
+                problem,
+            ));
+        }
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

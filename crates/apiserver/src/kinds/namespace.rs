@@ -1,6 +1,9 @@
 //! Namespaces.
 
+use super::check;
 use super::columns;
+use super::path::Path;
+use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceSpec, NamespaceStatus};
 use serde_json::Value;
@@ -71,6 +74,23 @@ impl Strategy for Rules {
 
     fn validate_name(&self, name: &str) -> Vec<String> {
         api::names::dns_label(name)
+    }
+
+    fn validate(&self, namespace: &Namespace) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let finalizers = namespace
+            .spec
+            .iter()
+            .flat_map(|spec| spec.finalizers.iter().flatten());
+        for (index, finalizer) in finalizers.enumerate() {
+            let path = Path::new("spec").child("finalizers").index(index);
+            check::qualified_name(finalizer, &path, &mut errors);
+            if !finalizer.contains('/') && finalizer != FINALIZER {
+                let problem = "name is neither a standard finalizer name nor is it fully qualified";
+                errors.push(FieldError::invalid(&path, finalizer, problem));
+            }
+        }
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

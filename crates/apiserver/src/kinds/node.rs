@@ -1,8 +1,12 @@
 //! Nodes.
 
+use super::check::{self, Errors};
 use super::columns;
+use super::path::Path;
+use super::pod_spec;
+use api::status::FieldError;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, NodeStatus};
+use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Taint};
 use serde_json::Value;
 
 use super::{Column, Context, Strategy, fill};
@@ -45,6 +49,59 @@ impl Strategy for Rules {
 
     fn prepare_status_update(&self, new: &mut Node, old: &Node, _: &Context<'_>) {
         new.spec.clone_from(&old.spec);
+    }
+
+    fn validate(&self, node: &Node) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let (none, spec) = (NodeSpec::default(), node.spec.as_ref());
+        let spec = spec.unwrap_or(&none);
+        // Upstream names metadata here.
+        validate_taints(
+            spec.taints.as_deref().unwrap_or_default(),
+            &Path::new("metadata").child("taints"),
+            &mut errors,
+        );
+        for (index, cidr) in spec.pod_cidrs.iter().flatten().enumerate() {
+            check::cidr(
+                cidr,
+                &Path::new("spec").child("podCIDRs").index(index),
+                &mut errors,
+            );
+        }
+        let status = node.status.iter();
+        for (field, list) in status.flat_map(|status| {
+            [
+                ("capacity", &status.capacity),
+                ("allocatable", &status.allocatable),
+            ]
+        }) {
+            for (name, amount) in list.iter().flatten() {
+                let path = Path::new("status").child(field).child(name);
+                pod_spec::resources::quantity(name, amount, &path, &mut errors);
+            }
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &Node, old: &Node) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let (Some(spec), Some(was)) = (&new.spec, &old.spec) else {
+            return errors;
+        };
+        let had = was.pod_cidrs.iter().flatten().next().is_some();
+        if had && spec.pod_cidrs != was.pod_cidrs {
+            let problem = "node updates may not change podCIDR except from \"\" to valid";
+            errors.push(FieldError::forbidden("spec.podCIDRs", problem));
+        }
+        if !check::text(&was.provider_id).is_empty() && spec.provider_id != was.provider_id {
+            let problem = "node updates may not change providerID except from \"\" to valid";
+            errors.push(FieldError::forbidden("spec.providerID", problem));
+        }
+        errors
+    }
+
+    fn validate_status_update(&self, new: &Node, _: &Node) -> Vec<FieldError> {
+        Strategy::validate(self, new)
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -117,4 +174,33 @@ fn roles(node: &Node) -> Vec<String> {
     roles.sort();
     roles.dedup();
     roles
+}
+
+fn validate_taints(taints: &[Taint], path: &Path, errors: &mut Errors) {
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for (index, taint) in taints.iter().enumerate() {
+        let path = path.index(index);
+        check::qualified_name(&taint.key, &path.child("key"), errors);
+        let value = check::text(&taint.value);
+        let problems = api::names::label_value(value);
+        if !problems.is_empty() {
+            errors.push(FieldError::invalid(
+                path.child("value"),
+                value,
+                problems.join(";"),
+            ));
+        }
+        check::one_of(
+            &taint.effect,
+            pod_spec::TAINT_EFFECTS,
+            &path.child("effect"),
+            errors,
+        );
+        if seen.contains(&(&taint.key, &taint.effect)) {
+            let mut error = FieldError::duplicate(&path, &taint.key);
+            error.detail = "taints must be unique by key and effect pair".to_owned();
+            errors.push(error);
+        }
+        seen.push((&taint.key, &taint.effect));
+    }
 }

@@ -1,8 +1,15 @@
 //! PersistentVolumes.
 
+use super::check::{self, Errors};
 use super::columns;
+use super::path::Path;
+use super::persistent_volume_claim;
+use super::pod_spec;
+use super::semantic;
+use super::volumes;
+use api::status::FieldError;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeStatus};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeSpec, PersistentVolumeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
@@ -69,6 +76,43 @@ impl Strategy for Rules {
         }
     }
 
+    fn validate(&self, volume: &PersistentVolume) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if let Some(spec) = &volume.spec {
+            validate_spec(spec, &Path::new("spec"), &mut errors);
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &PersistentVolume, old: &PersistentVolume) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if source_of(new) != source_of(old) {
+            let problem = "spec.persistentvolumesource is immutable after creation";
+            errors.push(FieldError::forbidden(
+                "spec.persistentvolumesource",
+                problem,
+            ));
+        }
+        let (Some(spec), Some(was)) = (&new.spec, &old.spec) else {
+            return errors;
+        };
+        if spec.volume_mode != was.volume_mode {
+            errors.push(FieldError::invalid(
+                "spec.volumeMode",
+                &spec.volume_mode,
+                check::IMMUTABLE,
+            ));
+        }
+        if was.node_affinity.is_some() && spec.node_affinity != was.node_affinity {
+            errors.push(FieldError::invalid(
+                "spec.nodeAffinity",
+                "",
+                check::IMMUTABLE,
+            ));
+        }
+        errors
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }
@@ -113,4 +157,106 @@ impl Strategy for Rules {
 /// The text, or what kubectl prints for an unset pointer.
 pub fn unset(text: Option<&str>) -> Value {
     text.unwrap_or("<unset>").into()
+}
+
+/// Fields of the spec that are not its source.
+const SETTINGS: &[&str] = &[
+    "accessModes",
+    "capacity",
+    "claimRef",
+    "mountOptions",
+    "nodeAffinity",
+    "persistentVolumeReclaimPolicy",
+    "storageClassName",
+    "volumeAttributesClassName",
+    "volumeMode",
+];
+
+/// Where the volume's data is, as JSON.
+fn source_of(volume: &PersistentVolume) -> Value {
+    let mut spec = semantic::field(volume, "spec");
+    if let Some(spec) = spec.as_object_mut() {
+        spec.retain(|name, _| !SETTINGS.contains(&name.as_str()));
+    }
+    spec
+}
+
+fn validate_spec(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) {
+    let modes = path.child("accessModes");
+    if spec.access_modes.as_ref().is_none_or(Vec::is_empty) {
+        errors.push(FieldError::required(&modes, ""));
+    } else {
+        persistent_volume_claim::validate_access_modes(spec.access_modes.as_ref(), &modes, errors);
+    }
+    let capacity = path.child("capacity");
+    let none = std::collections::BTreeMap::new();
+    let amounts = spec.capacity.as_ref().unwrap_or(&none);
+    if amounts.is_empty() {
+        errors.push(FieldError::required(&capacity, ""));
+    } else if amounts.len() > 1 || !amounts.contains_key("storage") {
+        let names: Vec<&String> = amounts.keys().collect();
+        errors.push(FieldError::not_supported(&capacity, names, &["storage"]));
+    }
+    for (name, amount) in amounts {
+        let path = capacity.key(name);
+        if check::amount(amount, &path, errors).is_some_and(|amount| amount.is_zero()) {
+            errors.push(FieldError::invalid(
+                path,
+                &amount.0,
+                "must be greater than zero",
+            ));
+        }
+    }
+    check::one_of(
+        check::text(&spec.persistent_volume_reclaim_policy),
+        &["Delete", "Recycle", "Retain"],
+        &path.child("persistentVolumeReclaimPolicy"),
+        errors,
+    );
+    check::one_of_or_unset(
+        &spec.volume_mode,
+        &["Block", "Filesystem"],
+        &path.child("volumeMode"),
+        errors,
+    );
+    if let Some(class) = spec
+        .storage_class_name
+        .as_deref()
+        .filter(|class| !class.is_empty())
+    {
+        check::dns_subdomain(class, &path.child("storageClassName"), errors);
+    }
+    let whole = PersistentVolume {
+        spec: Some(spec.clone()),
+        ..PersistentVolume::default()
+    };
+    let source = source_of(&whole);
+    let count = source.as_object().map_or(0, |source| source.len());
+    if count == 0 {
+        errors.push(FieldError::required(path, "must specify a volume type"));
+    } else if count > 1 {
+        errors.push(FieldError::forbidden(
+            path,
+            "may not specify more than 1 volume type",
+        ));
+    }
+    if let Some(source) = &spec.host_path {
+        volumes::validate::host_path(source, &path.child("hostPath"), errors);
+    }
+    if let Some(source) = &spec.local {
+        check::required(&source.path, &path.child("local").child("path"), errors);
+        check::no_backsteps(&source.path, &path.child("local").child("path"), errors);
+        if spec.node_affinity.is_none() {
+            let problem = "Local volume requires node affinity";
+            errors.push(FieldError::required(path.child("nodeAffinity"), problem));
+        }
+    }
+    if let Some(selector) = spec
+        .node_affinity
+        .as_ref()
+        .and_then(|affinity| affinity.required.as_ref())
+    {
+        let path = path.child("nodeAffinity").child("required");
+        pod_spec::node_selector(selector, &path, errors);
+    }
 }

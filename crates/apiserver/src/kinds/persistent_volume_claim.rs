@@ -4,6 +4,8 @@ use super::check::{self, Errors};
 use super::columns;
 use super::path::Path;
 use super::persistent_volume::unset;
+use super::semantic;
+use api::quantity::Quantity;
 use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -83,6 +85,61 @@ impl Strategy for Rules {
         _: &Context<'_>,
     ) {
         new.spec.clone_from(&old.spec);
+    }
+
+    fn validate(&self, claim: &PersistentVolumeClaim) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if let Some(spec) = &claim.spec {
+            validate_spec(spec, &Path::new("spec"), &mut errors);
+        }
+        errors
+    }
+
+    /// Of a bound claim only the size may change, and only upwards.
+    fn validate_update(
+        &self,
+        new: &PersistentVolumeClaim,
+        old: &PersistentVolumeClaim,
+    ) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let (Some(spec), Some(was)) = (&new.spec, &old.spec) else {
+            return errors;
+        };
+        let size = |spec: &PersistentVolumeClaimSpec| {
+            let requests = spec.resources.as_ref()?.requests.as_ref()?;
+            requests.get("storage").map(Quantity::of)
+        };
+        let bound = old
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref())
+            == Some("Bound");
+        let mut kept = new.clone();
+        if let Some(spec) = &mut kept.spec {
+            if bound {
+                spec.resources.clone_from(&was.resources);
+                spec.volume_attributes_class_name
+                    .clone_from(&was.volume_attributes_class_name);
+            }
+            if was.volume_name.is_none() {
+                spec.volume_name = None;
+            }
+            if was.storage_class_name.is_none() {
+                spec.storage_class_name = None;
+            }
+        }
+        if semantic::field(&kept, "spec") != semantic::field(old, "spec") {
+            let problem = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+            errors.push(FieldError::forbidden("spec", problem));
+        }
+        if size(spec) < size(was) {
+            let problem = "field can not be less than status.capacity";
+            errors.push(FieldError::forbidden(
+                "spec.resources.requests.storage",
+                problem,
+            ));
+        }
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -1,6 +1,9 @@
 //! PodDisruptionBudgets.
 
+use super::check;
 use super::columns;
+use super::path::Path;
+use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -28,6 +31,37 @@ impl Strategy for Rules {
 
     fn default(&self, budget: &mut PodDisruptionBudget) {
         budget.spec.get_or_insert_default();
+    }
+
+    fn validate(&self, budget: &PodDisruptionBudget) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let path = Path::new("spec");
+        let Some(spec) = &budget.spec else {
+            return errors;
+        };
+        if spec.min_available.is_some() && spec.max_unavailable.is_some() {
+            let problem = "minAvailable and maxUnavailable cannot be both set";
+            errors.push(FieldError::invalid(&path, "", problem));
+        }
+        for (field, amount) in [
+            ("minAvailable", &spec.min_available),
+            ("maxUnavailable", &spec.max_unavailable),
+        ] {
+            if let Some(amount) = amount {
+                check::number_or_percent(amount, &path.child(field), &mut errors);
+                check::not_more_than_all(amount, &path.child(field), &mut errors);
+            }
+        }
+        check::label_selector(spec.selector.as_ref(), &path.child("selector"), &mut errors);
+        let policies = &["AlwaysAllow", "IfHealthyBudget"];
+        let own = path.child("unhealthyPodEvictionPolicy");
+        check::one_of_or_unset(
+            &spec.unhealthy_pod_eviction_policy,
+            policies,
+            &own,
+            &mut errors,
+        );
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -1,6 +1,9 @@
 //! PodTemplates.
 
 use super::columns;
+use super::path::Path;
+use super::pod_spec::validate;
+use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodTemplate;
 use serde_json::Value;
@@ -27,6 +30,14 @@ impl Strategy for Rules {
 
     fn generation_changes(&self, new: &PodTemplate, old: &PodTemplate) -> Option<bool> {
         Some(new.template != old.template)
+    }
+
+    fn validate(&self, object: &PodTemplate) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if let Some(template) = &object.template {
+            validate::template(template, &Path::new("template"), &mut errors);
+        }
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

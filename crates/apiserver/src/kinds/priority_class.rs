@@ -1,11 +1,22 @@
 //! PriorityClasses.
 
+use super::check;
 use super::columns;
+use super::path::Path;
+use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde_json::Value;
 
 use super::{Column, Strategy, fill};
+
+/// Highest priority that users may give.
+const MAX_VALUE: i32 = 1_000_000_000;
+/// The system's own classes.
+const SYSTEM: &[(&str, i32)] = &[
+    ("system-cluster-critical", 2_000_000_000),
+    ("system-node-critical", 2_000_001_000),
+];
 
 /// The strategy of PriorityClasses.
 pub struct Rules;
@@ -37,6 +48,49 @@ impl Strategy for Rules {
     /// A class has a generation that never rises, since only its description can change.
     fn generation_changes(&self, _: &PriorityClass, _: &PriorityClass) -> Option<bool> {
         Some(false)
+    }
+
+    fn validate(&self, class: &PriorityClass) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let name = class.metadata.name.as_deref().unwrap_or_default();
+        let value = class.value.unwrap_or(0);
+        let system = SYSTEM.contains(&(name, value));
+        if name.starts_with("system-") && !system {
+            let problem =
+                "priority class names with 'system-' prefix are reserved for system use only";
+            errors.push(FieldError::forbidden("metadata.name", problem));
+        }
+        if value > MAX_VALUE && !system {
+            let problem =
+                format!("maximum allowed value of a user defined priority is {MAX_VALUE}");
+            errors.push(FieldError::forbidden("value", problem));
+        }
+        let policies = &["Never", "PreemptLowerPriority"];
+        check::one_of_or_unset(
+            &class.preemption_policy,
+            policies,
+            &Path::new("preemptionPolicy"),
+            &mut errors,
+        );
+        errors
+    }
+
+    fn validate_update(&self, new: &PriorityClass, old: &PriorityClass) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if new.value.unwrap_or(0) != old.value.unwrap_or(0) {
+            errors.push(FieldError::forbidden(
+                "value",
+                "may not be changed in an update.",
+            ));
+        }
+        if new.preemption_policy != old.preemption_policy {
+            errors.push(FieldError::invalid(
+                "preemptionPolicy",
+                &new.preemption_policy,
+                check::IMMUTABLE,
+            ));
+        }
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

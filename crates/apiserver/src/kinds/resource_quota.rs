@@ -1,6 +1,10 @@
 //! ResourceQuotas.
 
+use super::check;
 use super::columns;
+use super::path::Path;
+use super::pod_spec;
+use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use serde_json::Value;
@@ -29,6 +33,29 @@ impl Strategy for Rules {
             fill::amounts(&mut status.hard);
             fill::amounts(&mut status.used);
         }
+    }
+
+    fn validate(&self, quota: &ResourceQuota) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let path = Path::new("spec").child("hard");
+        let hard = quota
+            .spec
+            .iter()
+            .flat_map(|spec| spec.hard.iter().flatten());
+        for (name, amount) in hard {
+            let path = path.key(name);
+            check::qualified_name(
+                name.strip_prefix("count/").unwrap_or(name),
+                &path,
+                &mut errors,
+            );
+            if !name.contains('/') && !is_quota_resource(name) {
+                let problem = "must be a standard resource type or fully qualified";
+                errors.push(FieldError::invalid(&path, name, problem));
+            }
+            pod_spec::resources::quantity(name, amount, &path, &mut errors);
+        }
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -60,4 +87,33 @@ impl Strategy for Rules {
             columns::age(&quota.metadata, now),
         ]
     }
+}
+
+/// Resources without a domain that a quota can limit.
+fn is_quota_resource(name: &str) -> bool {
+    const NAMES: &[&str] = &[
+        "cpu",
+        "memory",
+        "ephemeral-storage",
+        "storage",
+        "requests.cpu",
+        "requests.memory",
+        "requests.storage",
+        "requests.ephemeral-storage",
+        "limits.cpu",
+        "limits.memory",
+        "limits.ephemeral-storage",
+        "pods",
+        "services",
+        "replicationcontrollers",
+        "resourcequotas",
+        "secrets",
+        "configmaps",
+        "persistentvolumeclaims",
+        "services.nodeports",
+        "services.loadbalancers",
+    ];
+    NAMES.contains(&name)
+        || name.starts_with("hugepages-")
+        || name.starts_with("requests.hugepages-")
 }

@@ -1,5 +1,8 @@
 //! RuntimeClasses.
 
+use super::check;
+use super::path::Path;
+use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use serde_json::Value;
@@ -22,6 +25,23 @@ impl Strategy for Rules {
         if let Some(overhead) = &mut class.overhead {
             fill::amounts(&mut overhead.pod_fixed);
         }
+    }
+
+    fn validate(&self, class: &RuntimeClass) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        check::dns_label(&class.handler, &Path::new("handler"), &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, new: &RuntimeClass, old: &RuntimeClass) -> Vec<FieldError> {
+        if new.handler == old.handler {
+            return Vec::new();
+        }
+        vec![FieldError::invalid(
+            "handler",
+            &new.handler,
+            check::IMMUTABLE,
+        )]
     }
 
     fn columns(&self) -> &'static [Column] {

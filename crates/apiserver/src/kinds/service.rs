@@ -1,6 +1,11 @@
 //! Services. Addresses and node ports are allocated elsewhere; here is what follows from the
 //! object alone.
 
+mod validate;
+
+use api::status::FieldError;
+pub use validate::non_special_ip;
+
 use super::columns;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -86,6 +91,17 @@ impl Strategy for Rules {
 
     fn validate_name(&self, name: &str) -> Vec<String> {
         api::names::dns_1035_label(name)
+    }
+
+    fn validate(&self, service: &Service) -> Vec<FieldError> {
+        service.spec.as_ref().map(validate::all).unwrap_or_default()
+    }
+
+    fn validate_update(&self, new: &Service, old: &Service) -> Vec<FieldError> {
+        match (&new.spec, &old.spec) {
+            (Some(spec), Some(was)) => validate::update(spec, was),
+            _ => Vec::new(),
+        }
     }
 
     fn columns(&self) -> &'static [Column] {

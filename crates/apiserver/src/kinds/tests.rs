@@ -36,6 +36,14 @@ pub(crate) fn defaulted(json: &Value) -> Value {
     once
 }
 
+/// The object as a create stores it.
+pub(crate) fn stored(json: &Value) -> Value {
+    let (mut object, strategy) = object(json);
+    strategy.default(&mut *object);
+    strategy.prepare_create(&mut *object, &context());
+    serde_json::from_slice(&object.encode()).unwrap()
+}
+
 /// What validation says of the object with its defaults, or of an update of it to `new`.
 pub(crate) fn errors(json: &Value, new: Option<&Value>) -> Vec<String> {
     let ready = |json: &Value, old: Option<&dyn Object>| {

@@ -1,9 +1,10 @@
+mod core;
 mod pods;
 mod workloads;
 
 use serde_json::Value;
 
-use super::errors;
+use super::{errors, stored};
 
 /// Sets the value at a JSON pointer; the parents must be there. Null takes the field away.
 pub(crate) fn with(base: &Value, pointer: &str, value: Value) -> Value {
@@ -43,6 +44,7 @@ pub(crate) fn check(base: &Value, cases: &[(&str, Value, &[&str])]) {
 
 /// As [`check`], for updates of the base.
 pub(crate) fn check_updates(base: &Value, cases: &[(&str, Value, &[&str])]) {
+    let base = &stored(base);
     assert_eq!(
         errors(base, Some(base)),
         Vec::<String>::new(),

@@ -1,0 +1,491 @@
+use serde_json::{Value, json};
+
+use super::{check, check_updates};
+
+fn object(api_version: &str, kind: &str, rest: Value) -> Value {
+    let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x", "namespace": "n"}});
+    for (field, value) in rest.as_object().unwrap() {
+        object[field] = value.clone();
+    }
+    object
+}
+
+#[test]
+fn services() {
+    let base = object(
+        "v1",
+        "Service",
+        json!({"spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 80}]}}),
+    );
+    check(
+        &base,
+        &[
+            ("/spec/ports", json!([]), &["spec.ports: Required value"]),
+            (
+                "/spec/ports",
+                json!([{"port": 80}, {"port": 81}]),
+                &[
+                    "spec.ports[0].name: Required value",
+                    "spec.ports[1].name: Required value",
+                ],
+            ),
+            (
+                "/spec/ports/0/port",
+                json!(0),
+                &[
+                    "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+                    "spec.ports[0].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive",
+                ],
+            ),
+            (
+                "/spec/ports/0/nodePort",
+                json!(30000),
+                &["spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'"],
+            ),
+            (
+                "/spec/type",
+                json!("Nonsense"),
+                &[
+                    "spec.type: Unsupported value: \"Nonsense\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"",
+                ],
+            ),
+            (
+                "/spec/type",
+                json!("ExternalName"),
+                &[
+                    "spec.clusterIPs: Forbidden: may not be set for ExternalName services",
+                    "spec.externalName: Required value",
+                ],
+            ),
+            (
+                "/spec/externalIPs",
+                json!(["127.0.0.1"]),
+                &[
+                    "spec.externalIPs[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
+                ],
+            ),
+            (
+                "/spec/allocateLoadBalancerNodePorts",
+                json!(true),
+                &[
+                    "spec.allocateLoadBalancerNodePorts: Forbidden: may only be used when `type` is 'LoadBalancer'",
+                ],
+            ),
+        ],
+    );
+    check_updates(
+        &base,
+        &[
+            ("/spec/clusterIP", Value::Null, &[]),
+            (
+                "/spec/clusterIP",
+                json!("10.0.0.2"),
+                &["spec.clusterIPs[0]: Invalid value: [\"10.0.0.2\"]: may not change once set"],
+            ),
+            ("/spec/type", json!("NodePort"), &[]),
+        ],
+    );
+}
+
+#[test]
+fn config_maps_and_secrets() {
+    let map = object(
+        "v1",
+        "ConfigMap",
+        json!({"data": {"a": "b"}, "immutable": true}),
+    );
+    check(
+        &map,
+        &[
+            (
+                "/data",
+                json!({"..": ""}),
+                &["data[..]: Invalid value: \"..\": must not be '..'"],
+            ),
+            (
+                "/data",
+                json!({"a": "x".repeat(1 << 20)}),
+                &["[]: Too long: may not be more than 1048576 bytes"],
+            ),
+        ],
+    );
+    check_updates(
+        &map,
+        &[
+            (
+                "/data/a",
+                json!("c"),
+                &["data: Forbidden: field is immutable when `immutable` is set"],
+            ),
+            (
+                "/immutable",
+                Value::Null,
+                &["immutable: Forbidden: field is immutable when `immutable` is set"],
+            ),
+        ],
+    );
+    let secret = object("v1", "Secret", json!({"stringData": {"a": "b"}}));
+    check(
+        &secret,
+        &[
+            (
+                "/type",
+                json!("kubernetes.io/tls"),
+                &[
+                    "data[tls.crt]: Required value",
+                    "data[tls.key]: Required value",
+                ],
+            ),
+            (
+                "/type",
+                json!("kubernetes.io/dockerconfigjson"),
+                &["data[.dockerconfigjson]: Required value"],
+            ),
+            (
+                "/type",
+                json!("kubernetes.io/service-account-token"),
+                &["metadata.annotations[kubernetes.io/service-account.name]: Required value"],
+            ),
+        ],
+    );
+    check_updates(
+        &secret,
+        &[
+            ("/data/a", json!("Yw=="), &[]),
+            (
+                "/type",
+                json!("x"),
+                &["type: Invalid value: \"x\": field is immutable"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn jobs() {
+    let template =
+        json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}});
+    let job = object("batch/v1", "Job", json!({"spec": {"template": template}}));
+    check(
+        &job,
+        &[
+            (
+                "/spec/template/spec/restartPolicy",
+                Value::Null,
+                &[
+                    "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
+                ],
+            ),
+            (
+                "/spec/backoffLimit",
+                json!(-1),
+                &["spec.backoffLimit: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+            ("/spec/completionMode", json!("Indexed"), &[]),
+        ],
+    );
+    check_updates(
+        &job,
+        &[
+            ("/spec/parallelism", json!(2), &[]),
+            (
+                "/spec/template/spec/containers/0/image",
+                json!("y"),
+                &["spec.template: Invalid value: \"\": field is immutable"],
+            ),
+        ],
+    );
+    let cron = object(
+        "batch/v1",
+        "CronJob",
+        json!({"spec": {"schedule": "*/5 * * * *", "jobTemplate": {"spec": {"template": template}}}}),
+    );
+    check(
+        &cron,
+        &[
+            ("/spec/schedule", json!("@hourly"), &[]),
+            ("/spec/schedule", json!("@every 5m"), &[]),
+            (
+                "/spec/schedule",
+                json!(""),
+                &["spec.schedule: Required value"],
+            ),
+            (
+                "/spec/schedule",
+                json!("TZ=UTC * * * * *"),
+                &[
+                    "spec.schedule: Invalid value: \"TZ=UTC * * * * *\": cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+                ],
+            ),
+            ("/spec/timeZone", json!("Europe/Zurich"), &[]),
+            (
+                "/spec/timeZone",
+                json!("Mars/North"),
+                &["spec.timeZone: Invalid value: \"Mars/North\": unknown time zone Mars/North"],
+            ),
+            (
+                "/spec/concurrencyPolicy",
+                json!("Maybe"),
+                &[
+                    "spec.concurrencyPolicy: Unsupported value: \"Maybe\": supported values: \"Allow\", \"Forbid\", \"Replace\"",
+                ],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn rbac() {
+    let group = "rbac.authorization.k8s.io/v1";
+    let rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]});
+    check(
+        &object(group, "Role", json!({"rules": [rule]})),
+        &[
+            (
+                "/rules/0/verbs",
+                json!([]),
+                &["rules[0].verbs: Required value: verbs must contain at least one value"],
+            ),
+            (
+                "/rules/0/apiGroups",
+                json!([]),
+                &[
+                    "rules[0].apiGroups: Required value: resource rules must supply at least one api group",
+                ],
+            ),
+            (
+                "/rules/0",
+                json!({"nonResourceURLs": ["/x"], "verbs": ["get"]}),
+                &[
+                    "rules[0].nonResourceURLs: Invalid value: [\"/x\"]: namespaced rules cannot apply to non-resource URLs",
+                ],
+            ),
+        ],
+    );
+    let binding = object(
+        group,
+        "ClusterRoleBinding",
+        json!({"roleRef": {"kind": "ClusterRole", "name": "r"}, "subjects": [{"kind": "User", "name": "u"}]}),
+    );
+    check(
+        &binding,
+        &[
+            (
+                "/roleRef/kind",
+                json!("Role"),
+                &["roleRef.kind: Unsupported value: \"Role\": supported values: \"ClusterRole\""],
+            ),
+            (
+                "/subjects/0/kind",
+                json!("ServiceAccount"),
+                &["subjects[0].namespace: Required value"],
+            ),
+        ],
+    );
+    check_updates(
+        &binding,
+        &[(
+            "/roleRef/name",
+            json!("s"),
+            &[
+                "roleRef: Invalid value: {\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"ClusterRole\",\"name\":\"s\"}: cannot change roleRef",
+            ],
+        )],
+    );
+}
+
+#[test]
+fn storage() {
+    let claim = object(
+        "v1",
+        "PersistentVolumeClaim",
+        json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}),
+    );
+    check(
+        &claim,
+        &[
+            (
+                "/spec/accessModes",
+                json!([]),
+                &["spec.accessModes: Required value: at least 1 access mode is required"],
+            ),
+            (
+                "/spec/resources",
+                json!({}),
+                &["spec.resources[storage]: Required value"],
+            ),
+        ],
+    );
+    check_updates(
+        &claim,
+        &[
+            ("/spec/volumeName", json!("v"), &[]),
+            (
+                "/spec/accessModes",
+                json!(["ReadWriteMany"]),
+                &[
+                    "spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
+                ],
+            ),
+        ],
+    );
+    let volume = object(
+        "v1",
+        "PersistentVolume",
+        json!({"spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"}}}),
+    );
+    check(
+        &volume,
+        &[
+            (
+                "/spec/hostPath",
+                Value::Null,
+                &["spec: Required value: must specify a volume type"],
+            ),
+            (
+                "/spec/capacity",
+                json!({}),
+                &["spec.capacity: Required value"],
+            ),
+        ],
+    );
+    check_updates(
+        &volume,
+        &[(
+            "/spec/hostPath/path",
+            json!("/y"),
+            &[
+                "spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation",
+            ],
+        )],
+    );
+    check_updates(
+        &object(
+            "storage.k8s.io/v1",
+            "StorageClass",
+            json!({"provisioner": "a/b"}),
+        ),
+        &[(
+            "/provisioner",
+            json!("c/d"),
+            &["provisioner: Forbidden: updates to provisioner are forbidden."],
+        )],
+    );
+}
+
+#[test]
+fn policies() {
+    check(
+        &object(
+            "policy/v1",
+            "PodDisruptionBudget",
+            json!({"spec": {"minAvailable": 1}}),
+        ),
+        &[(
+            "/spec/minAvailable",
+            json!("200%"),
+            &["spec.minAvailable: Invalid value: \"200%\": must not be greater than 100%"],
+        )],
+    );
+    check(
+        &object(
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            json!({"spec": {"podSelector": {}, "ingress": [{}]}}),
+        ),
+        &[(
+            "/spec/ingress/0/from",
+            json!([{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}}]),
+            &[
+                "spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`: \"10.0.0.0/8\"",
+            ],
+        )],
+    );
+    check(
+        &object(
+            "networking.k8s.io/v1",
+            "Ingress",
+            json!({"spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}}),
+        ),
+        &[
+            (
+                "/spec/defaultBackend/service/port",
+                json!({}),
+                &["spec.defaultBackend.service: Required value: port name or number is required"],
+            ),
+            ("/spec/rules", json!([{"host": "*.example.com"}]), &[]),
+        ],
+    );
+    check(
+        &object(
+            "v1",
+            "LimitRange",
+            json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}}]}}),
+        ),
+        &[(
+            "/spec/limits/0/min",
+            json!({"cpu": "2"}),
+            &[
+                "spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than max value 1",
+                "spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than default request value 1",
+                "spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than default value 1",
+            ],
+        )],
+    );
+    check_updates(
+        &object("scheduling.k8s.io/v1", "PriorityClass", json!({"value": 1})),
+        &[(
+            "/value",
+            json!(2),
+            &["value: Forbidden: may not be changed in an update."],
+        )],
+    );
+}
+
+#[test]
+fn nodes_and_endpoints() {
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}, "spec": {"podCIDRs": ["10.0.0.0/24"]}});
+    check(
+        &node,
+        &[(
+            "/spec/taints",
+            json!([{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}]),
+            &[
+                "metadata.taints[1]: Duplicate value: \"a\": taints must be unique by key and effect pair",
+            ],
+        )],
+    );
+    check_updates(
+        &node,
+        &[(
+            "/spec/podCIDRs",
+            json!(["10.0.1.0/24"]),
+            &[
+                "spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid",
+            ],
+        )],
+    );
+    check(
+        &object(
+            "discovery.k8s.io/v1",
+            "EndpointSlice",
+            json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}]}),
+        ),
+        &[
+            (
+                "/endpoints/0/addresses",
+                json!(["::1"]),
+                &[
+                    "endpoints[0].addresses[0]: Invalid value: \"::1\": must be a valid IPv4 address",
+                ],
+            ),
+            (
+                "/addressType",
+                json!("IP"),
+                &[
+                    "addressType: Unsupported value: \"IP\": supported values: \"FQDN\", \"IPv4\", \"IPv6\"",
+                ],
+            ),
+        ],
+    );
+}
