@@ -22,6 +22,8 @@ const PUTS_FOR: Duration = Duration::from_secs(2);
 /// The burst: so many keys from so many writers at once.
 const BURST_KEYS: usize = 10_000;
 const BURST_WRITERS: usize = 1_000;
+/// The keys of an idle cluster, for the memory that it takes.
+const IDLE_KEYS: usize = 500;
 const GETS: usize = 20_000;
 const LISTS: usize = 5;
 
@@ -42,8 +44,8 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
-    let embedded = runtime.block_on(async { measure(&Backend::embedded().await.store).await });
-    let etcd = runtime.block_on(async { measure(&Backend::etcd().await.store).await });
+    let embedded = runtime.block_on(async { measure(&Backend::embedded().await).await });
+    let etcd = runtime.block_on(async { measure(&Backend::etcd().await).await });
     println!(
         "{:<44} {:>12} {:>12} {:>8}",
         "", "embedded", "etcd", "ratio"
@@ -73,9 +75,23 @@ impl Figure {
     }
 }
 
-async fn measure(store: &Store) -> Vec<(String, f64, bool)> {
+async fn measure(backend: &Backend) -> Vec<(String, f64, bool)> {
+    let store = &backend.store;
     let value = Bytes::from(vec![b'x'; VALUE_BYTES]);
     let mut figures = Vec::new();
+    for index in 0..IDLE_KEYS {
+        let outcome = store
+            .create(format!("/idle/{index}").into(), value.clone())
+            .await
+            .unwrap();
+        assert!(matches!(outcome, Outcome::Written(_)));
+    }
+    let megabytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    figures.push((
+        format!("resident memory with {IDLE_KEYS} keys, MB"),
+        megabytes(backend.resident_bytes()),
+        false,
+    ));
     for writers in [1, 16, 64] {
         let rate = puts(store, writers, &value).await;
         figures.push((format!("puts/s, {writers} at once"), rate, true));
@@ -159,6 +175,11 @@ async fn measure(store: &Store) -> Vec<(String, f64, bool)> {
     figures.push((
         "refused creates, µs each".to_owned(),
         millis(start) * 1e3 / GETS as f64,
+        false,
+    ));
+    figures.push((
+        "resident memory at the end, MB".to_owned(),
+        megabytes(backend.resident_bytes()),
         false,
     ));
     figures

@@ -59,6 +59,12 @@ impl EtcdConfig {
             && self.endpoints.iter().any(|url| url.starts_with("http://"))
         {
             "a certificate authority is given, but a server's URL is http, not https".to_owned()
+        } else if self
+            .ca_pem
+            .as_ref()
+            .is_some_and(|pem| !has_certificate(pem))
+        {
+            "there is no certificate in what is given as certificate authority".to_owned()
         } else {
             return Ok(());
         };
@@ -94,6 +100,12 @@ impl EtcdConfig {
                 other => Error::from_wire(other, Revision::NONE),
             })
     }
+}
+
+/// What holds no certificate is otherwise taken for an empty list of authorities, and nothing can be verified.
+fn has_certificate(pem: &[u8]) -> bool {
+    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+    pem.windows(BEGIN.len()).any(|window| window == BEGIN)
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {

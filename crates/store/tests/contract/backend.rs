@@ -20,15 +20,24 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct Backend {
     pub store: Store,
-    _server: Server,
+    server: Server,
 }
 
 enum Server {
-    Etcd(#[expect(dead_code, reason = "held to be killed")] Etcd),
+    Etcd(Etcd),
     Embedded(#[expect(dead_code, reason = "held to be removed")] TempDir),
 }
 
 impl Backend {
+    /// The memory that the store takes, in bytes: etcd's process, or this one.
+    #[allow(dead_code, reason = "the bench looks at it")]
+    pub fn resident_bytes(&self) -> u64 {
+        match &self.server {
+            Server::Etcd(etcd) => etcd.resident_bytes(),
+            Server::Embedded(_) => resident_bytes("self"),
+        }
+    }
+
     pub async fn etcd() -> Backend {
         let etcd = Etcd::start();
         let store = Store::connect(&EtcdConfig::plain([&etcd.url]))
@@ -36,7 +45,7 @@ impl Backend {
             .unwrap();
         Backend {
             store,
-            _server: Server::Etcd(etcd),
+            server: Server::Etcd(etcd),
         }
     }
 
@@ -49,7 +58,7 @@ impl Backend {
         let store = Embedded::open(config).await.unwrap().store().await.unwrap();
         Backend {
             store,
-            _server: Server::Embedded(directory),
+            server: Server::Embedded(directory),
         }
     }
 }
@@ -63,19 +72,30 @@ pub struct Etcd {
 
 impl Etcd {
     pub fn start() -> Etcd {
+        Etcd::start_with("http", &[])
+    }
+
+    /// The memory that the process has, in bytes.
+    #[allow(dead_code, reason = "the bench looks at it")]
+    pub fn resident_bytes(&self) -> u64 {
+        resident_bytes(&self.child.id().to_string())
+    }
+
+    /// Starts it with further options, its clients coming by this scheme.
+    pub fn start_with(scheme: &str, options: &[String]) -> Etcd {
         for _ in 0..START_ATTEMPTS {
-            if let Some(etcd) = Etcd::try_start() {
+            if let Some(etcd) = Etcd::try_start(scheme, options) {
                 return etcd;
             }
         }
         panic!("etcd did not start in {START_ATTEMPTS} attempts");
     }
 
-    fn try_start() -> Option<Etcd> {
+    fn try_start(scheme: &str, options: &[String]) -> Option<Etcd> {
         let data = TempDir::with_prefix("skiff-store-etcd-").unwrap();
         let [client, peer] = free_ports();
         let (url, peer_url) = (
-            format!("http://127.0.0.1:{client}"),
+            format!("{scheme}://127.0.0.1:{client}"),
             format!("http://127.0.0.1:{peer}"),
         );
         let mut child = Command::new("etcd")
@@ -85,6 +105,7 @@ impl Etcd {
             .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
             .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
             .args(["--initial-cluster", &format!("contract={peer_url}")])
+            .args(options)
             .arg("--data-dir")
             .arg(data.path())
             .stdin(Stdio::null())
@@ -108,6 +129,22 @@ impl Etcd {
         child.wait().unwrap();
         None
     }
+}
+
+/// The resident memory of a process by its name under `/proc`.
+#[allow(dead_code, reason = "the bench looks at it")]
+pub fn resident_bytes(process: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        << 10
 }
 
 impl Drop for Etcd {

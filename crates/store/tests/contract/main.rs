@@ -14,6 +14,7 @@ mod lease;
 mod pair;
 mod random;
 mod raw;
+mod tls;
 mod txn;
 mod watch;
 
