@@ -64,6 +64,9 @@ impl Strategy for Rules {
             ));
         }
         for (index, endpoint) in endpoints.iter().enumerate() {
+            if super::endpoints::is_own(&slice.metadata) {
+                continue;
+            }
             validate_endpoint(
                 endpoint,
                 address_type,
