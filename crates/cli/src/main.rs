@@ -22,6 +22,8 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "skiff", version, about, arg_required_else_help = true)]
 struct Cli {
+    #[command(flatten)]
+    connection: verbs::Connection,
     #[command(subcommand)]
     command: Command,
 }
@@ -37,10 +39,10 @@ enum Command {
 
 impl Command {
     /// Runs the command; the returned code is the process's.
-    async fn run(self) -> anyhow::Result<ExitCode> {
+    async fn run(self, connection: &verbs::Connection) -> anyhow::Result<ExitCode> {
         match self {
             Command::Cluster(command) => cluster::run(command).await,
-            Command::Verbs(command) => verbs::run(command).await,
+            Command::Verbs(command) => verbs::run(command, connection).await,
         }
     }
 }
@@ -49,7 +51,7 @@ impl Command {
 async fn main() -> ExitCode {
     end_quietly_without_reader();
     let cli = Cli::parse();
-    match cli.command.run().await {
+    match cli.command.run(&cli.connection).await {
         Ok(code) => code,
         Err(error) => {
             report(&error);

@@ -104,37 +104,39 @@ pub enum Command {
 }
 
 /// Runs one verb; an error has not been printed yet.
-pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
+pub async fn run(command: Command, connection: &Connection) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Apply(args) => apply::run(args).await,
-        Command::Create(args) => create::run(args).await,
-        Command::Get(args) => get::run(args).await,
-        Command::Delete(args) => delete::run(args).await,
-        Command::Edit(args) => edit::run(args).await,
-        Command::Patch(args) => patch::run(args).await,
-        Command::Scale(args) => scale::run(args).await,
-        Command::Label(args) => annotate::run(args, annotate::What::Labels).await,
-        Command::Annotate(args) => annotate::run(args, annotate::What::Annotations).await,
-        Command::Logs(args) => logs::run(args).await,
-        Command::Exec(args) => args.run().await,
-        Command::Attach(args) => args.run().await,
-        Command::PortForward(args) => port_forward::run(args).await,
-        Command::Rollout(args) => rollout::run(args).await,
-        Command::Set(args) => set::run(args).await,
-        Command::Wait(args) => wait::run(args).await,
-        Command::Events(args) => events::run(args).await,
-        Command::Top(args) => top::run(args).await,
-        Command::Cordon(args) => args.run(true).await,
-        Command::Uncordon(args) => args.run(false).await,
-        Command::Drain(args) => args.run().await,
-        Command::Image(args) => image::run(args).await,
+        Command::Apply(args) => apply::run(args, connection).await,
+        Command::Create(args) => create::run(args, connection).await,
+        Command::Get(args) => get::run(args, connection).await,
+        Command::Delete(args) => delete::run(args, connection).await,
+        Command::Edit(args) => edit::run(args, connection).await,
+        Command::Patch(args) => patch::run(args, connection).await,
+        Command::Scale(args) => scale::run(args, connection).await,
+        Command::Label(args) => annotate::run(args, annotate::What::Labels, connection).await,
+        Command::Annotate(args) => {
+            annotate::run(args, annotate::What::Annotations, connection).await
+        }
+        Command::Logs(args) => logs::run(args, connection).await,
+        Command::Exec(args) => args.run(connection).await,
+        Command::Attach(args) => args.run(connection).await,
+        Command::PortForward(args) => port_forward::run(args, connection).await,
+        Command::Rollout(args) => rollout::run(args, connection).await,
+        Command::Set(args) => set::run(args, connection).await,
+        Command::Wait(args) => wait::run(args, connection).await,
+        Command::Events(args) => events::run(args, connection).await,
+        Command::Top(args) => top::run(args, connection).await,
+        Command::Cordon(args) => args.run(true, connection).await,
+        Command::Uncordon(args) => args.run(false, connection).await,
+        Command::Drain(args) => args.run(connection).await,
+        Command::Image(args) => image::run(args, connection).await,
         Command::Completion(args) => Ok(completion::run(
             &args,
             <crate::Cli as clap::CommandFactory>::command(),
         )),
-        Command::ApiResources(args) => args.run().await,
-        Command::ApiVersions(args) => args.run().await,
-        Command::Version(args) => args.run().await,
-        Command::ClusterInfo(args) => args.run().await,
+        Command::ApiResources(args) => args.run(connection).await,
+        Command::ApiVersions(args) => args.run(connection).await,
+        Command::Version(args) => args.run(connection).await,
+        Command::ClusterInfo(args) => args.run(connection).await,
     }
 }

@@ -21,8 +21,6 @@ pub enum What {
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     selection: Selection,
     /// Replace values that are there
     #[arg(long)]
@@ -35,7 +33,7 @@ pub struct Args {
     list: bool,
 }
 
-pub async fn run(mut args: Args, what: What) -> anyhow::Result<ExitCode> {
+pub async fn run(mut args: Args, what: What, connection: &Connection) -> anyhow::Result<ExitCode> {
     let changes = take_changes(&mut args.selection.words)?;
     let (field, done) = match what {
         What::Labels => ("labels", "labeled"),
@@ -55,7 +53,7 @@ pub async fn run(mut args: Args, what: What) -> anyhow::Result<ExitCode> {
     {
         bail!("one or more resources must be specified as <resource> <name> or <resource>/<name>");
     }
-    let client = args.connection.client()?;
+    let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
     for named in args.selection.names(&client, &resources).await? {
         let object: Value =

@@ -32,8 +32,6 @@ pub enum DryRun {
 
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    connection: Connection,
     /// Manifest file, directory, or - for standard input
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     filenames: Vec<String>,
@@ -58,8 +56,8 @@ pub struct Args {
     output: Option<String>,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let client = args.connection.client()?;
+pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    let client = connection.client()?;
     let format = args
         .output
         .as_deref()
@@ -69,7 +67,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let resources = Resources::discover(&client).await?;
     let mut failed = false;
     for document in documents {
-        match apply_document(&args, &client, &resources, &document).await {
+        match apply_document(&args, connection, &client, &resources, &document).await {
             Ok((resource, outcome, object)) => match &format {
                 Some(format) => print_objects(format, &[(resource, object)], true)?,
                 None => println!(
@@ -125,6 +123,7 @@ pub fn field_validation(validate: &str) -> &'static str {
 
 async fn apply_document<'a>(
     args: &Args,
+    connection: &Connection,
     client: &Client,
     resources: &'a Resources,
     document: &Document,
@@ -133,12 +132,7 @@ async fn apply_document<'a>(
     if document.name().is_empty() {
         bail!("resource name may not be empty");
     }
-    let namespace = namespace_of(
-        args.connection.namespace.as_deref(),
-        client,
-        resource,
-        document,
-    )?;
+    let namespace = namespace_of(connection.namespace.as_deref(), client, resource, document)?;
     let options = WriteOptions {
         dry_run: args.dry_run == DryRun::Server,
         field_manager: if args.server_side {

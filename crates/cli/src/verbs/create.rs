@@ -18,8 +18,6 @@ use super::resources::Resources;
 
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    connection: Connection,
     /// Manifest file, directory, or - for standard input
     #[arg(short, long = "filename", value_name = "FILE")]
     filenames: Vec<String>,
@@ -293,7 +291,7 @@ fn container_name(image: &str) -> String {
     last.split([':', '@']).next().unwrap_or(last).to_owned()
 }
 
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
     let documents = match &args.what {
         Some(what) => vec![Document {
             object: what.object()?,
@@ -302,7 +300,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         None if args.filenames.is_empty() => bail!("must specify one of -f, or what to create"),
         None => manifest::read(&args.filenames, args.recursive)?,
     };
-    let client = args.connection.client()?;
+    let client = connection.client()?;
     let format = args
         .output
         .as_deref()
@@ -312,7 +310,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut failed = false;
     for document in documents {
         let resource = resources.of_kind(&document.api_version(), &document.kind())?;
-        match create(&args, &client, resource, &document).await {
+        match create(&args, connection, &client, resource, &document).await {
             Ok(object) => match &format {
                 Some(format) => print_objects(format, &[(resource, object)], true)?,
                 None => {
@@ -335,16 +333,12 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn create(
     args: &Args,
+    connection: &Connection,
     client: &Client,
     resource: &super::resources::Resource,
     document: &Document,
 ) -> anyhow::Result<Value> {
-    let namespace = namespace_of(
-        args.connection.namespace.as_deref(),
-        client,
-        resource,
-        document,
-    )?;
+    let namespace = namespace_of(connection.namespace.as_deref(), client, resource, document)?;
     if args.dry_run == DryRun::Client {
         return Ok(document.object.clone());
     }

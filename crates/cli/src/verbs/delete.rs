@@ -13,8 +13,6 @@ use super::selection::{Named, Selection};
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     selection: Selection,
     /// Every object of the kind in the namespace
     #[arg(long)]
@@ -38,8 +36,8 @@ pub struct Args {
     ignore_not_found: bool,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let client = args.connection.client()?;
+pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
     let chosen = args.all
         || !args.selection.selector.is_empty()

@@ -24,13 +24,11 @@ const HEADER: &str = "\
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     selection: Selection,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let client = args.connection.client()?;
+pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
     for named in args.selection.names(&client, &resources).await? {
         let mut before: Value =

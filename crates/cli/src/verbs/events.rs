@@ -13,8 +13,6 @@ use super::workload::named;
 
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    connection: Connection,
     #[arg(short = 'A', long)]
     all_namespaces: bool,
     /// Only about this object: TYPE/NAME
@@ -30,8 +28,8 @@ pub struct Args {
     no_headers: bool,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let client = args.connection.client()?;
+pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    let client = connection.client()?;
     let namespace = if args.all_namespaces {
         ""
     } else {

@@ -21,8 +21,6 @@ const CHUNK: usize = 16 << 10;
 #[derive(clap::Args)]
 pub struct Exec {
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     common: Common,
     /// The command and its arguments, after --
     #[arg(last = true)]
@@ -31,8 +29,6 @@ pub struct Exec {
 
 #[derive(clap::Args)]
 pub struct Attach {
-    #[command(flatten)]
-    connection: Connection,
     #[command(flatten)]
     common: Common,
 }
@@ -53,7 +49,7 @@ struct Common {
 }
 
 impl Exec {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
         if self.command.is_empty() {
             bail!("you must specify at least one command for the container");
         }
@@ -62,19 +58,13 @@ impl Exec {
             .iter()
             .map(|word| ("command", word.clone()))
             .collect();
-        run(&self.connection.client()?, &self.common, "exec", command).await
+        run(&connection.client()?, &self.common, "exec", command).await
     }
 }
 
 impl Attach {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
-        run(
-            &self.connection.client()?,
-            &self.common,
-            "attach",
-            Vec::new(),
-        )
-        .await
+    pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        run(&connection.client()?, &self.common, "attach", Vec::new()).await
     }
 }
 

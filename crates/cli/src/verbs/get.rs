@@ -16,8 +16,6 @@ use super::selection::{Meaning, Named, Selection};
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     selection: Selection,
     /// wide, yaml, json, name, jsonpath=TEMPLATE, custom-columns=NAME:PATH,...
     #[arg(short, long)]
@@ -50,8 +48,8 @@ pub struct Args {
     raw: Option<String>,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let client = args.connection.client()?;
+pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    let client = connection.client()?;
     if let Some(path) = &args.raw {
         let body = client.get_path(path, "").await?;
         println!("{}", String::from_utf8_lossy(&body));

@@ -24,8 +24,6 @@ const QUEUE: usize = 4;
 
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    connection: Connection,
     #[command(subcommand)]
     action: Action,
 }
@@ -42,8 +40,8 @@ enum Action {
     },
 }
 
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let config = args.connection.config()?;
+pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    let config = connection.config()?;
     let client = client::Client::new(&config)?;
     let Action::Load {
         files,

@@ -11,8 +11,6 @@ use super::resources::Resources;
 
 #[derive(clap::Args)]
 pub struct ApiResources {
-    #[command(flatten)]
-    connection: Connection,
     /// Only kinds that are (true) or are not (false) namespaced
     #[arg(long)]
     namespaced: Option<bool>,
@@ -30,8 +28,8 @@ pub struct ApiResources {
 }
 
 impl ApiResources {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let client = self.connection.client()?;
+    pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        let client = connection.client()?;
         let resources = Resources::discover(&client).await?;
         let wide = self.output.as_deref() == Some("wide");
         let mut text = Text::default();
@@ -77,14 +75,11 @@ impl ApiResources {
 }
 
 #[derive(clap::Args)]
-pub struct ApiVersions {
-    #[command(flatten)]
-    connection: Connection,
-}
+pub struct ApiVersions {}
 
 impl ApiVersions {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let client = self.connection.client()?;
+    pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        let client = connection.client()?;
         let mut versions: Vec<String> = Resources::discover(&client)
             .await?
             .0
@@ -102,8 +97,6 @@ impl ApiVersions {
 
 #[derive(clap::Args)]
 pub struct Version {
-    #[command(flatten)]
-    connection: Connection,
     /// Do not ask the server
     #[arg(long)]
     client: bool,
@@ -113,11 +106,11 @@ pub struct Version {
 }
 
 impl Version {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
         let own = env!("CARGO_PKG_VERSION");
         let mut all = json!({"clientVersion": {"gitVersion": format!("v{own}")}});
         if !self.client {
-            let body = self.connection.client()?.get_path("/version", "").await?;
+            let body = connection.client()?.get_path("/version", "").await?;
             all["serverVersion"] = serde_json::from_slice::<Value>(&body)?;
         }
         match self.output.as_deref() {
@@ -135,14 +128,11 @@ impl Version {
 }
 
 #[derive(clap::Args)]
-pub struct ClusterInfo {
-    #[command(flatten)]
-    connection: Connection,
-}
+pub struct ClusterInfo {}
 
 impl ClusterInfo {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let config = self.connection.config()?;
+    pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        let config = connection.config()?;
         client::Client::new(&config)?
             .get_path("/readyz", "")
             .await?;

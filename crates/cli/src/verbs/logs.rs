@@ -20,8 +20,6 @@ const MAX_STREAMS: usize = 5;
 
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    connection: Connection,
     /// POD, TYPE/NAME
     #[arg(value_name = "POD | TYPE/NAME")]
     target: Option<String>,
@@ -64,8 +62,8 @@ pub struct Args {
     max_log_requests: usize,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let client = args.connection.client()?;
+pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    let client = connection.client()?;
     let streams = streams(&args, &client).await?;
     if streams.len() > args.max_log_requests && args.follow {
         bail!(

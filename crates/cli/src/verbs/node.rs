@@ -20,16 +20,12 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 
 #[derive(clap::Args)]
 pub struct Cordon {
-    #[command(flatten)]
-    connection: Connection,
     #[arg(required = true)]
     nodes: Vec<String>,
 }
 
 #[derive(clap::Args)]
 pub struct Drain {
-    #[command(flatten)]
-    connection: Connection,
     #[arg(required = true)]
     nodes: Vec<String>,
     /// Go on though DaemonSets' pods stay
@@ -56,8 +52,12 @@ pub struct Drain {
 
 impl Cordon {
     /// Marks nodes (un)schedulable.
-    pub async fn run(self, unschedulable: bool) -> anyhow::Result<ExitCode> {
-        let client = self.connection.client()?;
+    pub async fn run(
+        self,
+        unschedulable: bool,
+        connection: &Connection,
+    ) -> anyhow::Result<ExitCode> {
+        let client = connection.client()?;
         for node in &self.nodes {
             cordon(&client, node, unschedulable).await?;
         }
@@ -99,8 +99,8 @@ async fn cordon(client: &Client, name: &str, unschedulable: bool) -> anyhow::Res
 }
 
 impl Drain {
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let client = self.connection.client()?;
+    pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        let client = connection.client()?;
         let limit = Duration::from_millis(super::duration::millis(&self.timeout)?);
         for node in &self.nodes {
             cordon(&client, node, true).await?;

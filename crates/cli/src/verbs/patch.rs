@@ -17,8 +17,6 @@ use super::selection::Selection;
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     selection: Selection,
     /// The patch, JSON or YAML
     #[arg(short, long)]
@@ -38,7 +36,7 @@ pub struct Args {
     output: Option<String>,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
     let text = match (&args.patch, &args.patch_file) {
         (Some(text), None) => text.clone(),
         (None, Some(file)) => {
@@ -57,7 +55,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.dry_run == DryRun::Client {
         bail!("a patch can only be tried by the server: --dry-run=server");
     }
-    let client = args.connection.client()?;
+    let client = connection.client()?;
     let format = args
         .output
         .as_deref()

@@ -25,8 +25,6 @@ const QUEUE: usize = 64;
 
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    connection: Connection,
     /// POD, TYPE/NAME, svc/NAME
     #[arg(value_name = "POD | TYPE/NAME")]
     target: String,
@@ -41,8 +39,8 @@ pub struct Args {
 /// The receiving ends of local connections, by connection id.
 type Connections = Arc<Mutex<HashMap<u32, mpsc::Sender<Frame>>>>;
 
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let client = args.connection.client()?;
+pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
     let named = named(&client, &resources, &args.target)?;
     let service: Option<Value> = match named.resource.kind.as_str() {

@@ -18,8 +18,6 @@ const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    connection: Connection,
     #[command(subcommand)]
     action: Action,
 }
@@ -70,8 +68,8 @@ enum Action {
     },
 }
 
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let client = args.connection.client()?;
+pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
     let (Action::Status { selection, .. }
     | Action::History { selection, .. }

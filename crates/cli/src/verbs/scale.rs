@@ -14,8 +14,6 @@ use super::selection::Selection;
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     selection: Selection,
     /// The number wanted
     #[arg(long)]
@@ -28,8 +26,8 @@ pub struct Args {
     resource_version: String,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let client = args.connection.client()?;
+pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
     for named in args.selection.names(&client, &resources).await? {
         if !named

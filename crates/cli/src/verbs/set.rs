@@ -13,8 +13,6 @@ use super::selection::Selection;
 
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    connection: Connection,
     #[command(subcommand)]
     action: Action,
 }
@@ -36,7 +34,7 @@ enum Action {
     },
 }
 
-pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(mut args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
     let (Action::Image { selection } | Action::Env { selection, .. }) = &mut args.action;
     let changes: Vec<String> = selection
         .words
@@ -45,7 +43,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     if changes.is_empty() {
         bail!("at least one NAME=VALUE is required");
     }
-    let client = args.connection.client()?;
+    let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
     let (Action::Image { selection } | Action::Env { selection, .. }) = &args.action;
     for named in selection.names(&client, &resources).await? {

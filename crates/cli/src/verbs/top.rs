@@ -12,8 +12,6 @@ use super::output::table::Text;
 
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    connection: Connection,
     #[command(subcommand)]
     what: What,
 }
@@ -34,8 +32,8 @@ enum What {
     },
 }
 
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let client = args.connection.client()?;
+pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    let client = connection.client()?;
     let nodes = Api::<Node>::all(&client)
         .list(&ListOptions::default())
         .await?

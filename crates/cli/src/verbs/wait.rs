@@ -16,8 +16,6 @@ use super::selection::{Named, Selection};
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     selection: Selection,
     /// delete, create, condition=NAME[=VALUE], or jsonpath={PATH}[=VALUE]
     #[arg(long = "for")]
@@ -99,10 +97,10 @@ impl Until {
     }
 }
 
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
     let until: Until = args.condition.parse()?;
     let timeout = Duration::from_millis(super::duration::millis(&args.timeout)?);
-    let client = args.connection.client()?;
+    let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
     let names = args.selection.names(&client, &resources).await?;
     if names.is_empty() {
