@@ -22,6 +22,7 @@ mod create;
 mod error;
 mod events;
 mod exec;
+mod heal;
 mod id;
 mod lifecycle;
 mod list;

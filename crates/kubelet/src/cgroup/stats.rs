@@ -67,7 +67,11 @@ impl Cgroups {
     fn stats_v2(&self, path: &CgroupPath) -> Result<CgroupStats> {
         let directory = self.directory("memory", path);
         let stat = read(&directory.join("memory.stat"))?;
-        let usage = number(&read(&directory.join("memory.current"))?);
+        let usage = match read(&directory.join("memory.current"))? {
+            // The machine's own root has no such file.
+            empty if empty.is_empty() => used_memory(&read(Path::new("/proc/meminfo"))?),
+            text => number(&text),
+        };
         Ok(CgroupStats {
             cpu_usage_ns: field(&read(&directory.join("cpu.stat"))?, "usage_usec")
                 .saturating_mul(1_000),
@@ -99,6 +103,19 @@ fn read(path: &Path) -> Result<String> {
     }
 }
 
+/// Memory in use by a machine, in bytes, from `/proc/meminfo` (in kilobytes).
+fn used_memory(meminfo: &str) -> u64 {
+    let line = |name: &str| {
+        let value = meminfo.lines().find_map(|line| line.strip_prefix(name));
+        value.map_or(0, |value| {
+            number(value.trim_start_matches(':').trim_end_matches("kB"))
+        })
+    };
+    line("MemTotal")
+        .saturating_sub(line("MemFree"))
+        .saturating_mul(1024)
+}
+
 fn number(text: &str) -> u64 {
     text.trim().parse().unwrap_or(0)
 }
@@ -109,4 +126,18 @@ fn field(text: &str, name: &str) -> u64 {
         .filter_map(|line| line.split_once(' '))
         .find(|(key, _)| *key == name)
         .map_or(0, |(_, value)| number(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::used_memory;
+
+    #[test]
+    fn used_memory_is_total_less_free() {
+        assert_eq!(
+            used_memory("MemTotal:  100 kB\nMemFree:   40 kB\nMemAvailable: 50 kB\n"),
+            60 * 1024
+        );
+        assert_eq!(used_memory(""), 0);
+    }
 }

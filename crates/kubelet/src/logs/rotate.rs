@@ -118,6 +118,15 @@ fn open_locked(path: &Path) -> io::Result<Flock<File>> {
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
+/// True if a writer holds this log.
+pub(crate) fn has_writer(path: &Path) -> io::Result<bool> {
+    match File::open(path) {
+        Ok(file) => Ok(!writer_has_gone(path, &file)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// True if nobody writes to this open log file.
 pub(super) fn writer_has_gone(path: &Path, file: &File) -> io::Result<bool> {
     use std::os::fd::AsRawFd;

@@ -16,7 +16,7 @@ use super::{Inner, Result, RuntimeError};
 use crate::image::Contents;
 
 /// Keeps a snapshot that no container refers to yet. Removed with the snapshot.
-const GC_ROOT: &str = "containerd.io/gc.root";
+pub(super) const GC_ROOT: &str = "containerd.io/gc.root";
 /// Account files larger than this are cut.
 const MAX_ACCOUNTS_BYTES: u64 = 4 << 20;
 /// Symbolic links followed to an account file.

@@ -29,7 +29,8 @@ const CONNECT_BACKOFF_MIN: Duration = Duration::from_millis(20);
 const CONNECT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 impl Runtime {
-    /// Sets the runtime up: the root directory, containerd's namespace. Waits for containerd to answer,
+    /// Sets the runtime up: the root directory, containerd's namespace, and what a crash has left half done.
+    /// Only one runtime may be connected for a root directory and namespace at a time. Waits for containerd to answer,
     /// with back-off, for as long as it takes.
     pub async fn connect(config: RuntimeConfig) -> Result<Self> {
         let containerd = Containerd::new(&config.endpoint, &config.containerd_namespace)?;
@@ -53,6 +54,7 @@ impl Runtime {
         let runtime = Runtime {
             inner: Arc::new(Inner::new(config, containerd, machine, images)),
         };
+        runtime.inner.heal().await?;
         runtime.start_event_pump();
         Ok(runtime)
     }

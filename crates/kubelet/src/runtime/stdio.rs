@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use super::namespaces::PodPaths;
 use super::record::Record;
 use super::{Inner, Result, RuntimeError};
-use crate::logs::{LoggerSpec, attach_socket, logger_uri, spawn_logger};
+use crate::logs::{LoggerSpec, attach_socket, has_writer, logger_uri, spawn_logger};
 
 /// Paths that a task is created with; empty for none.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -42,6 +42,7 @@ impl Inner {
         pod_uid: &str,
         record: &Record,
     ) -> Result<TaskStdio> {
+        let spec = self.logger_spec(id, pod_uid, record);
         let directory = self.pod_paths(pod_uid).streams(id);
         let log_directory = record
             .log_path
@@ -53,32 +54,22 @@ impl Inner {
                 .await
                 .map_err(RuntimeError::io("create", path))?;
         }
-        let logs = &self.config.logs;
-        let fifo = |name: &str| directory.join(name);
-        let mut spec = LoggerSpec {
-            log_path: record.log_path.clone(),
-            attach_socket: attach_socket(&directory),
-            max_size_bytes: logs.max_size_bytes,
-            max_files: logs.max_files,
-            tty: record.tty,
-            fifos: None,
-        };
+        let logger = &self.config.logs.logger;
         let stdin = if record.stdin {
             make_fifo(&stdin_fifo(&directory))?
         } else {
             String::new()
         };
-        if record.stdin && !record.tty {
-            let (stdout, stderr) = (make_fifo(&fifo("stdout"))?, make_fifo(&fifo("stderr"))?);
-            spec.fifos = Some((fifo("stdout"), fifo("stderr")));
-            spawn_logger(&logs.logger, &spec).map_err(RuntimeError::io("start", &logs.logger))?;
+        if let Some((stdout, stderr)) = &spec.fifos {
+            let (stdout, stderr) = (make_fifo(stdout)?, make_fifo(stderr)?);
+            spawn_logger(logger, &spec).map_err(RuntimeError::io("start", logger))?;
             return Ok(TaskStdio {
                 stdin,
                 stdout,
                 stderr,
             });
         }
-        let uri = logger_uri(&logs.logger, &spec);
+        let uri = logger_uri(logger, &spec);
         let stderr = if record.tty {
             String::new()
         } else {
@@ -89,6 +80,34 @@ impl Inner {
             stdout: uri,
             stderr,
         })
+    }
+
+    /// Starts the log writer of a running container with FIFOs again if it was killed. The shim keeps the
+    /// FIFOs open, so nothing written meanwhile is lost.
+    pub(super) fn ensure_log_writer(&self, id: &str, pod_uid: &str, record: &Record) -> Result<()> {
+        if has_writer(&record.log_path)
+            .map_err(RuntimeError::io("look at log", &record.log_path))?
+        {
+            return Ok(());
+        }
+        tracing::warn!(container = %id, "its log writer was gone; starting another");
+        let logger = &self.config.logs.logger;
+        let spec = self.logger_spec(id, pod_uid, record);
+        spawn_logger(logger, &spec).map_err(RuntimeError::io("start", logger))
+    }
+
+    fn logger_spec(&self, id: &str, pod_uid: &str, record: &Record) -> LoggerSpec {
+        let directory = self.pod_paths(pod_uid).streams(id);
+        let logs = &self.config.logs;
+        let by_fifo = record.stdin && !record.tty;
+        LoggerSpec {
+            log_path: record.log_path.clone(),
+            attach_socket: attach_socket(&directory),
+            max_size_bytes: logs.max_size_bytes,
+            max_files: logs.max_files,
+            tty: record.tty,
+            fifos: by_fifo.then(|| (directory.join("stdout"), directory.join("stderr"))),
+        }
     }
 }
 

@@ -183,9 +183,13 @@ impl Inner {
 /// True if a call met a shim that was just ending with its last task.
 pub(super) fn is_dying_shim(status: &tonic::Status) -> bool {
     let message = status.message();
-    ["ttrpc: closed", "ttrpc: client shutting down", "connection refused"]
-        .iter()
-        .any(|text| message.contains(text))
+    [
+        "ttrpc: closed",
+        "ttrpc: client shutting down",
+        "connection refused",
+    ]
+    .iter()
+    .any(|text| message.contains(text))
 }
 
 /// containerd's several ways to say that a process has ended.

@@ -116,6 +116,65 @@ impl Node {
         self.containerd = Some(start_containerd(self.root()));
     }
 
+    /// Ends all processes and mounts at once, as a loss of power does. What is on disk remains.
+    pub fn power_off(&mut self) {
+        self.kill_containerd();
+        for pid in processes_of(self.root()) {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+        }
+        self.cgroups
+            .remove(&kubelet::cgroup::CgroupPath::new(&self.cgroup_root))
+            .unwrap();
+        for mount in mounts_below(self.root()).iter().rev() {
+            umount2(mount.as_str(), MntFlags::MNT_DETACH).unwrap();
+        }
+        fs::remove_dir_all(self.root().join("state")).unwrap();
+    }
+
+    /// Kills log writers that were started by the kubelet, and waits for them to be gone.
+    pub fn kill_log_writers(&self) {
+        let command = |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let is_writer =
+            |pid: &i32| String::from_utf8_lossy(&command(pid)).contains("container-log");
+        let writers: Vec<i32> = processes_of(self.root())
+            .into_iter()
+            .filter(is_writer)
+            .collect();
+        assert_eq!(writers.len(), 1);
+        kill(Pid::from_raw(writers[0]), Signal::SIGKILL).unwrap();
+        // A process that has let go of its files is a zombie or gone.
+        let status = || fs::read_to_string(format!("/proc/{}/status", writers[0]));
+        while status().is_ok_and(|status| !status.contains("State:\tZ")) {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Writable layers: what containers have.
+    pub async fn snapshots_in_use(&self) -> usize {
+        use containerd_client::services::v1::snapshots::{Kind, ListSnapshotsRequest};
+        let client = containerd_client::Client::from_path(self.root().join("c.sock"))
+            .await
+            .unwrap();
+        let list = ListSnapshotsRequest {
+            snapshotter: "overlayfs".into(),
+            filters: Vec::new(),
+        };
+        let mut request = tonic::Request::new(list);
+        request
+            .metadata_mut()
+            .insert("containerd-namespace", "k8s.io".parse().unwrap());
+        let mut pages = client.snapshots().list(request).await.unwrap().into_inner();
+        let mut count = 0;
+        while let Some(page) = pages.message().await.unwrap() {
+            count += page
+                .info
+                .iter()
+                .filter(|info| info.kind() == Kind::Active)
+                .count();
+        }
+        count
+    }
+
     pub fn pod_config(&self, name: &str) -> PodConfig {
         let uid = format!("{:08x}-{name}", rand::random::<u32>());
         let cgroup = self.cgroups.pod_path(QosClass::Burstable, &uid);

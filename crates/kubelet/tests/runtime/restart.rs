@@ -53,14 +53,7 @@ async fn containerd_may_be_killed() {
     let log =
         kubelet::logs::container_log_path(&node.root().join("logs"), &pod.config.pod, "ending", 0);
     std::fs::write(go.join("now"), "").unwrap();
-    let written = async {
-        while !std::fs::read_to_string(&log).unwrap().ends_with("done\n") {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, written)
-        .await
-        .expect("the log goes on without containerd");
+    wait_written(&log, "done\n").await;
     let mut events = node.runtime.events();
     events.recv().await.unwrap();
     node.start_containerd();
@@ -82,4 +75,72 @@ async fn containerd_may_be_killed() {
     assert_eq!(node.wait_exit(&more).await.exit_code, 0);
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
     assert_eq!(node.pod_mounts(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_may_be_switched_off() {
+    let mut node = Node::new().await;
+    let pod = node.pod("power").await;
+    let id = node
+        .start(&pod, &node.shell(&pod, "main", "echo ready; sleep 1000"))
+        .await;
+    node.wait_log(&id, "ready").await;
+    let prepared =
+        node.runtime
+            .prepare_rootfs(&pod.config.pod, "never", 0, crate::testimage::IMAGE);
+    prepared.await.unwrap();
+    node.power_off();
+    node.start_containerd();
+    node.restart_kubelet().await;
+    let exit = node.wait_exit(&id).await;
+    assert_eq!((exit.exit_code, exit.reason), (255, ExitReason::Unknown));
+    let pod = node.runtime.ensure_pod(&pod.config).await.unwrap();
+    assert!(pod.created, "the namespaces have to be made again");
+    let mut config = node.shell(&pod, "main", "echo again");
+    config.attempt = 1;
+    let (exit, log) = node.run(&pod, &config).await;
+    assert_eq!(exit.exit_code, 0);
+    assert!(log.ends_with("again\n"));
+    node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
+    assert_eq!(node.pod_mounts(), Vec::<String>::new());
+    assert_eq!(
+        node.snapshots_in_use().await,
+        0,
+        "what was only prepared is gone too"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_log_writer_is_started_again() {
+    let mut node = Node::new().await;
+    let pod = node.pod("writer").await;
+    let go = node.scratch("go");
+    let script = "echo one; while [ ! -e /go/now ]; do sleep 0.05; done; echo two; sleep 1000";
+    let mut config = node.shell(&pod, "main", script);
+    config.stdin = true;
+    config.mounts = vec![kubelet::runtime::Mount {
+        host_path: go.clone(),
+        container_path: "/go".into(),
+        ..Default::default()
+    }];
+    let id = node.start(&pod, &config).await;
+    node.wait_log(&id, "one").await;
+    node.kill_log_writers();
+    std::fs::write(go.join("now"), "").unwrap();
+    node.restart_kubelet().await;
+    let log = node.runtime.status(&id).await.unwrap().log_path;
+    wait_written(&log, "two\n").await;
+    node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
+}
+
+/// Waits until a log file ends with a text, without asking any runtime.
+async fn wait_written(log: &std::path::Path, end: &str) {
+    let written = async {
+        while !std::fs::read_to_string(log).unwrap().ends_with(end) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, written)
+        .await
+        .expect("the log goes on");
 }

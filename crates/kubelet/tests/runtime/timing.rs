@@ -26,8 +26,15 @@ async fn pod_start() {
         node.runtime.remove_pod(&config.pod.uid).await.unwrap();
         steps[3].push(start.elapsed());
     }
-    for (name, times) in ["ensure pod", "create", "start", "remove pod"].iter().zip(&mut steps) {
+    for (name, times) in ["ensure pod", "create", "start", "remove pod"]
+        .iter()
+        .zip(&mut steps)
+    {
         times.sort();
-        println!("{name}: median {:?}, least {:?}", times[times.len() / 2], times[0]);
+        println!(
+            "{name}: median {:?}, least {:?}",
+            times[times.len() / 2],
+            times[0]
+        );
     }
 }
