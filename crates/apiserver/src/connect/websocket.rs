@@ -13,9 +13,11 @@ use hyper_util::rt::TokioIo;
 use rpc::api_v1::{Channel, Frame};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tonic::Streaming;
 
 use super::{Session, SessionKind};
@@ -172,7 +174,12 @@ async fn to_client(
             break;
         }
     }
-    // The client may have gone already.
+    // A close without a code is an error to client-go. The client may have gone already.
+    let close = CloseFrame {
+        code: CloseCode::Normal,
+        reason: Utf8Bytes::default(),
+    };
+    sink.send(Message::Close(Some(close))).await.ok();
     sink.close().await.ok();
 }
 
