@@ -44,21 +44,43 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
-    let embedded = runtime.block_on(async { measure(&Backend::embedded().await).await });
+    let (embedded, recovery) = runtime.block_on(async {
+        let backend = Backend::embedded().await;
+        (measure(&backend).await, recovery(&backend).await)
+    });
     let etcd = runtime.block_on(async { measure(&Backend::etcd().await).await });
     println!(
         "{:<44} {:>12} {:>12} {:>8}",
         "", "embedded", "etcd", "ratio"
     );
     for ((name, embedded, more_is_better), (_, etcd, _)) in embedded.into_iter().zip(etcd) {
-        let figure = Figure {
+        Figure {
             name,
             embedded,
             etcd,
             more_is_better,
-        };
-        figure.print();
+        }
+        .print();
     }
+    println!("{recovery}");
+}
+
+/// Opens the file as a crash would leave it now.
+async fn recovery(backend: &Backend) -> String {
+    let image = tempfile::TempDir::with_prefix("skiff-store-crash-").unwrap();
+    let source = backend
+        .directory()
+        .expect("the embedded store has a folder")
+        .join("store.redb");
+    let bytes = std::fs::copy(source, image.path().join("store.redb")).unwrap();
+    let start = Instant::now();
+    let store = Store::embedded(image.path()).await.unwrap();
+    let opened = millis(start);
+    let keys = store.count(Bytes::new()).await.unwrap();
+    format!(
+        "opening after a crash: {opened:.0} ms for {keys} keys in a file of {} MB",
+        bytes >> 20
+    )
 }
 
 impl Figure {

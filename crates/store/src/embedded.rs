@@ -303,6 +303,7 @@ fn start(directory: &Path, cache_bytes: usize, quota_bytes: u64) -> Result<Arc<E
         cache_bytes,
         database: Some(loaded.database),
         pruning: loaded.pruning.then(Pruning::default),
+        expected: 0,
     };
     thread::Builder::new()
         .name("store-writer".to_owned())

@@ -42,6 +42,7 @@ impl Store {
     /// for one write.
     pub async fn lease(&self, time_to_live: Duration) -> Result<LeaseId> {
         let seconds = time_to_live.as_secs().max(1);
+        // Held while a lease is granted, so that those who come meanwhile share it.
         let mut leases = self.leases.0.lock().await;
         let now = Instant::now();
         leases.retain(|_, shared| shared.until > now && shared.keys < SHARE_KEYS);

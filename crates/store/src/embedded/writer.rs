@@ -28,6 +28,8 @@ use super::{
 pub(super) const QUEUE_LENGTH: usize = 4_096;
 /// How many writes share a flush at most.
 const BATCH_COMMANDS: usize = 2_048;
+/// How long to wait for as many writes as came together last time; a fraction of a flush.
+const PATIENCE: Duration = Duration::from_micros(100);
 /// How long to wait, in all, for reads to end before the file is rewritten, and how often to look.
 const QUIET_ATTEMPTS: u32 = 5_000;
 const QUIET_INTERVAL: Duration = Duration::from_millis(1);
@@ -55,6 +57,8 @@ pub(super) struct Writer {
     /// Absent after the file has failed and could not be opened again.
     pub(super) database: Option<Database>,
     pub(super) pruning: Option<Pruning>,
+    /// How many writes came together last time; about as many are expected to come together again.
+    pub(super) expected: usize,
 }
 
 /// A compaction whose records are being deleted.
@@ -92,20 +96,27 @@ impl Writer {
         self.close();
     }
 
+    /// Takes what waits. Writers that were answered together come back one after the other: without a little patience
+    /// the first of them would get a flush of its own and the others wait for the next.
     fn gather(&mut self) -> Option<Batch> {
         let mut batch = Batch::default();
         if self.pruning.is_none() {
             batch.add(self.commands.blocking_recv()?);
         }
+        let patience = Instant::now() + PATIENCE;
         while batch.then.is_none() && batch.writes.len() < BATCH_COMMANDS {
             match self.commands.try_recv() {
                 Ok(command) => batch.add(command),
                 Err(mpsc::error::TryRecvError::Disconnected) if batch.writes.is_empty() => {
                     return None;
                 }
-                Err(_) => break,
+                Err(_) if batch.writes.len() >= self.expected || Instant::now() >= patience => {
+                    break;
+                }
+                Err(_) => thread::yield_now(),
             }
         }
+        self.expected = batch.writes.len();
         Some(batch)
     }
 

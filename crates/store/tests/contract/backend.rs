@@ -25,10 +25,19 @@ pub struct Backend {
 
 enum Server {
     Etcd(Etcd),
-    Embedded(#[expect(dead_code, reason = "held to be removed")] TempDir),
+    Embedded(TempDir),
 }
 
 impl Backend {
+    /// The folder of an embedded store.
+    #[allow(dead_code, reason = "the bench looks at it")]
+    pub fn directory(&self) -> Option<&std::path::Path> {
+        match &self.server {
+            Server::Etcd(_) => None,
+            Server::Embedded(directory) => Some(directory.path()),
+        }
+    }
+
     /// The memory that the store takes, in bytes: etcd's process, or this one.
     #[allow(dead_code, reason = "the bench looks at it")]
     pub fn resident_bytes(&self) -> u64 {
