@@ -11,7 +11,7 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::labels::Selector;
+use api::labels::{Selector, SelectorError};
 use client::Client;
 use client::events::Recorder;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -19,9 +19,9 @@ use k8s_openapi::api::core::v1::Pod;
 use runtime::clock::SharedClock;
 
 use crate::Error;
-use crate::cache::{Cache, Change, Key};
+use crate::cache::{Cache, Key};
 use crate::informers::{controlled_by, orphans_in};
-use crate::owner::{self, Claim, controller_key, controller_of, is_deleting, uid};
+use crate::owner::{self, controller_key, uid};
 use crate::queue::{Controller, Next, queue};
 use crate::wire::Wiring;
 use plan::{Observed, plan};
@@ -43,9 +43,9 @@ pub fn start(wiring: &mut Wiring) {
         .deployments
         .subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     let deployments = informers.deployments.cache();
-    informers
-        .replica_sets
-        .subscribe(&trigger, move |change| concerned(change, &deployments));
+    informers.replica_sets.subscribe(&trigger, move |change| {
+        owner::concerned(change, &deployments, selector)
+    });
     // Recreate waits for the last old pod to be gone, which its set's status tells too early.
     let sets = informers.replica_sets.cache();
     let deployments = informers.deployments.cache();
@@ -74,24 +74,8 @@ pub fn start(wiring: &mut Wiring) {
     wiring.run(controller, requests);
 }
 
-fn concerned(change: &Change<ReplicaSet>, deployments: &Cache<Deployment>) -> Vec<Key> {
-    let mut keys: Vec<Key> = change
-        .sides()
-        .filter_map(|set| controller_key::<Deployment>(&set.metadata))
-        .collect();
-    keys.dedup();
-    if let Some(set) = &change.new
-        && controller_of(&set.metadata).is_none()
-    {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        let all = deployments.namespace(namespace).into_iter();
-        let adopters = all.filter(|deployment| {
-            Selector::from_label_selector(Some(&deployment.spec.selector))
-                .is_ok_and(|selector| selector.matches(set.metadata.labels.as_ref()))
-        });
-        keys.extend(adopters.map(|deployment| Key::of(&*deployment)));
-    }
-    keys
+fn selector(deployment: &Deployment) -> Result<Selector, SelectorError> {
+    Selector::from_label_selector(Some(&deployment.spec.selector))
 }
 
 impl Controller for Deployments {
@@ -126,25 +110,10 @@ impl Deployments {
     /// The Deployment's sets, after adopting what matches and releasing what no longer does.
     async fn claim(&self, deployment: &Deployment) -> Result<Vec<Arc<ReplicaSet>>, Error> {
         let metadata = &deployment.metadata;
-        let (own_uid, deleting) = (uid(metadata), is_deleting(metadata));
-        let selector = Selector::from_label_selector(Some(&deployment.spec.selector))
-            .map_err(|error| Error::Invalid(error.to_string()))?;
+        let selector = selector(deployment).map_err(|error| Error::Invalid(error.to_string()))?;
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        let mut candidates = self.sets.indexed(&controlled_by(own_uid));
+        let mut candidates = self.sets.indexed(&controlled_by(uid(metadata)));
         candidates.extend(self.sets.indexed(&orphans_in(namespace)));
-        let mut ours = Vec::new();
-        for set in candidates {
-            let matches = selector.matches(set.metadata.labels.as_ref());
-            match owner::claim(own_uid, deleting, &set.metadata, matches) {
-                Claim::Keep => ours.push(set),
-                Claim::Adopt => {
-                    owner::adopt(&self.client, deployment, &*set).await?;
-                    ours.push(set);
-                }
-                Claim::Release => owner::release(&self.client, own_uid, &*set).await?,
-                Claim::Ignore => {}
-            }
-        }
-        Ok(ours)
+        owner::claim_all(&self.client, deployment, &selector, candidates, |_| true).await
     }
 }

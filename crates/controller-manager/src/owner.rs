@@ -1,14 +1,18 @@
 //! Who controls whom: owner references, adoption and release
 //! (`k8s.io/kubernetes/pkg/controller/controller_ref_manager.go`).
 
+use std::sync::Arc;
+
 use api::Kind;
+use api::labels::{Selector, SelectorError};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde_json::{Value, json};
 
 use client::{Api, Client, PatchKind};
 
+use crate::Error;
+use crate::cache::{Cache, Change, Key};
 use crate::error::During;
-use crate::{Error, cache::Key};
 
 /// The owner reference that says `controller: true`.
 pub fn controller_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
@@ -78,6 +82,61 @@ pub fn claim(owner_uid: &str, owner_deleting: bool, child: &ObjectMeta, matches:
         None if owner_deleting || !matches || is_deleting(child) => Claim::Ignore,
         None => Claim::Adopt,
     }
+}
+
+/// The children of `owner` among `candidates`, after adopting what `selector` matches (and `adoptable`
+/// allows) and releasing what it no longer does.
+///
+/// # Errors
+/// When an adoption or a release fails; nothing may be counted then.
+pub async fn claim_all<O: Kind, C: Kind>(
+    client: &Client,
+    owner: &O,
+    selector: &Selector,
+    candidates: Vec<Arc<C>>,
+    adoptable: impl Fn(&C) -> bool,
+) -> Result<Vec<Arc<C>>, Error> {
+    let metadata = owner.metadata();
+    let (own_uid, deleting) = (uid(metadata), is_deleting(metadata));
+    let mut ours = Vec::new();
+    for child in candidates {
+        let matches = selector.matches(child.metadata().labels.as_ref());
+        match claim(own_uid, deleting, child.metadata(), matches) {
+            Claim::Keep => ours.push(child),
+            Claim::Adopt if adoptable(&child) => {
+                adopt(client, owner, &*child).await?;
+                ours.push(child);
+            }
+            Claim::Release => release(client, own_uid, &*child).await?,
+            Claim::Adopt | Claim::Ignore => {}
+        }
+    }
+    Ok(ours)
+}
+
+/// What a child's change means for owners of kind `O`: its controllers, and for an orphan those of
+/// `owners` in its namespace that `selects` it.
+pub fn concerned<O: Kind, C: Kind>(
+    change: &Change<C>,
+    owners: &Cache<O>,
+    selector: impl Fn(&O) -> Result<Selector, SelectorError>,
+) -> Vec<Key> {
+    let sides = change.sides();
+    let mut keys: Vec<Key> = sides
+        .filter_map(|child| controller_key::<O>(child.metadata()))
+        .collect();
+    keys.dedup();
+    if let Some(child) = &change.new
+        && controller_of(child.metadata()).is_none()
+    {
+        let metadata = child.metadata();
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        let adopters = owners.namespace(namespace).into_iter().filter(|owner| {
+            selector(owner).is_ok_and(|selector| selector.matches(metadata.labels.as_ref()))
+        });
+        keys.extend(adopters.map(|owner| Key::of(&*owner)));
+    }
+    keys
 }
 
 /// Makes `owner` the controller of a child, if both are still the ones that were seen. The owner

@@ -14,10 +14,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use runtime::clock::SharedClock;
 
 use crate::Error;
-use crate::cache::{Cache, Change, Key};
+use crate::cache::{Cache, Key};
 use crate::error::During;
 use crate::informers::{controlled_by, orphans_in};
-use crate::owner::{self, Claim, controller_key, controller_of, is_deleting, uid};
+use crate::owner::{self, controller_of, is_deleting, uid};
 use crate::pod_control::{Failure, PodControl};
 use crate::pods::{count_per_node, is_active};
 use crate::queue::{Controller, Next, queue};
@@ -41,10 +41,9 @@ pub fn start<K: Replicated>(wiring: &mut Wiring) {
     let informer = K::informer(&wiring.informers);
     informer.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     let sets = informer.cache();
-    wiring
-        .informers
-        .pods
-        .subscribe(&trigger, move |change| concerned(change, &sets));
+    wiring.informers.pods.subscribe(&trigger, move |change| {
+        owner::concerned(change, &sets, Replicated::selector)
+    });
     let controller = Sets {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
@@ -58,27 +57,6 @@ pub fn start<K: Replicated>(wiring: &mut Wiring) {
         ),
     };
     wiring.run(controller, requests);
-}
-
-/// The sets that a pod's change concerns: its controllers, and for an orphan those that would
-/// adopt it.
-fn concerned<K: Replicated>(change: &Change<Pod>, sets: &Cache<K>) -> Vec<Key> {
-    let mut keys: Vec<Key> = change
-        .sides()
-        .filter_map(|pod| controller_key::<K>(&pod.metadata))
-        .collect();
-    keys.dedup();
-    if let Some(pod) = &change.new
-        && controller_of(&pod.metadata).is_none()
-    {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let adopters = sets.namespace(namespace).into_iter().filter(|set| {
-            set.selector()
-                .is_ok_and(|selector| selector.matches(pod.metadata.labels.as_ref()))
-        });
-        keys.extend(adopters.map(|set| Key::of(&*set)));
-    }
-    keys
 }
 
 impl<K: Replicated> Controller for Sets<K> {
@@ -104,27 +82,13 @@ impl<K: Replicated> Sets<K> {
     /// The set's pods, after adopting what matches and releasing what no longer does.
     async fn claim(&self, set: &K) -> Result<Vec<Arc<Pod>>, Error> {
         let metadata = set.metadata();
-        let (own_uid, deleting) = (uid(metadata), is_deleting(metadata));
         let selector = set
             .selector()
             .map_err(|error| Error::Invalid(error.to_string()))?;
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        let mut candidates = self.pods.indexed(&controlled_by(own_uid));
+        let mut candidates = self.pods.indexed(&controlled_by(uid(metadata)));
         candidates.extend(self.pods.indexed(&orphans_in(namespace)));
-        let mut ours = Vec::new();
-        for pod in candidates {
-            let matches = selector.matches(pod.metadata.labels.as_ref());
-            match owner::claim(own_uid, deleting, &pod.metadata, matches) {
-                Claim::Keep => ours.push(pod),
-                Claim::Adopt if is_active(&pod) => {
-                    owner::adopt(&self.client, set, &*pod).await?;
-                    ours.push(pod);
-                }
-                Claim::Release => owner::release(&self.client, own_uid, &*pod).await?,
-                Claim::Adopt | Claim::Ignore => {}
-            }
-        }
-        Ok(ours)
+        owner::claim_all(&self.client, set, &selector, candidates, is_active).await
     }
 
     fn observe<'a>(&self, set: &'a K, pods: Vec<Arc<Pod>>, in_step: bool) -> Observed<'a> {

@@ -15,6 +15,7 @@ use crate::Error;
 use crate::cache::{Cache, Key};
 use crate::error::During;
 use crate::informers::on_node;
+use crate::node_match::tolerates;
 use crate::owner::is_deleting;
 use crate::queue::{Controller, Next, queue};
 use crate::wire::Wiring;
@@ -72,20 +73,6 @@ fn no_execute(node: &Node) -> impl Iterator<Item = &Taint> {
         .iter()
         .flat_map(|spec| spec.taints.iter().flatten());
     taints.filter(|taint| taint.effect == NO_EXECUTE)
-}
-
-/// Whether a toleration is for a taint (`k8s.io/component-helpers/scheduling/corev1`).
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let effect = text(&toleration.effect);
-    let key = text(&toleration.key);
-    if !effect.is_empty() && effect != taint.effect {
-        return false;
-    }
-    match toleration.operator.as_deref() {
-        Some("Exists") => key.is_empty() || key == taint.key,
-        _ => key == taint.key && text(&toleration.value) == text(&taint.value),
-    }
 }
 
 /// When the pod must leave a node with these taints. `None`: it may stay.
