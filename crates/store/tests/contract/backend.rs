@@ -75,8 +75,10 @@ impl Backend {
 /// A one-member cluster in a folder of its own, killed on drop.
 pub struct Etcd {
     pub url: String,
-    child: Child,
-    _data: TempDir,
+    peer_url: String,
+    options: Vec<String>,
+    data: TempDir,
+    child: Option<Child>,
 }
 
 impl Etcd {
@@ -87,7 +89,7 @@ impl Etcd {
     /// The memory that the process has, in bytes.
     #[allow(dead_code, reason = "the bench looks at it")]
     pub fn resident_bytes(&self) -> u64 {
-        resident_bytes(&self.child.id().to_string())
+        resident_bytes(&self.child.as_ref().expect("it runs").id().to_string())
     }
 
     /// Starts it with further options, its clients coming by this scheme.
@@ -101,22 +103,38 @@ impl Etcd {
     }
 
     fn try_start(scheme: &str, options: &[String]) -> Option<Etcd> {
-        let data = TempDir::with_prefix("skiff-store-etcd-").unwrap();
         let [client, peer] = free_ports();
-        let (url, peer_url) = (
-            format!("{scheme}://127.0.0.1:{client}"),
-            format!("http://127.0.0.1:{peer}"),
-        );
+        let mut etcd = Etcd {
+            url: format!("{scheme}://127.0.0.1:{client}"),
+            peer_url: format!("http://127.0.0.1:{peer}"),
+            options: options.to_vec(),
+            data: TempDir::with_prefix("skiff-store-etcd-").unwrap(),
+            child: None,
+        };
+        etcd.run().then_some(etcd)
+    }
+
+    /// Ends the process as a crash would.
+    #[allow(dead_code, reason = "the bench has no outages")]
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Runs the process, again on the same data and ports, until it serves; says whether it does.
+    pub fn run(&mut self) -> bool {
+        let (url, peer_url) = (&self.url, &self.peer_url);
         let mut child = Command::new("etcd")
             .args(["--name", "contract", "--logger", "zap", "--log-level", "info"])
             .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
             .args(["--experimental-watch-progress-notify-interval", "1s"])
-            .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
-            .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
+            .args(["--listen-client-urls", url, "--advertise-client-urls", url])
+            .args(["--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url])
             .args(["--initial-cluster", &format!("contract={peer_url}")])
-            .args(options)
+            .args(&self.options)
             .arg("--data-dir")
-            .arg(data.path())
+            .arg(self.data.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -127,16 +145,13 @@ impl Etcd {
         while log.read_line(&mut line).unwrap() > 0 {
             if line.contains("serving client traffic") {
                 std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
-                return Some(Etcd {
-                    url,
-                    child,
-                    _data: data,
-                });
+                self.child = Some(child);
+                return true;
             }
             line.clear();
         }
         child.wait().unwrap();
-        None
+        false
     }
 }
 
@@ -158,8 +173,10 @@ pub fn resident_bytes(process: &str) -> u64 {
 
 impl Drop for Etcd {
     fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod backend;
 mod facade;
 mod kv;
 mod lease;
+mod outage;
 mod pair;
 mod random;
 mod raw;

@@ -1,0 +1,110 @@
+//! An etcd that goes away and comes back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use store::{Error, EtcdConfig, Outcome, Revision, Store, WatchOptions};
+use tokio::time::timeout;
+
+use crate::backend::Etcd;
+
+/// A server that refuses connections is told of at once, not after the request's own time.
+const SOON: Duration = Duration::from_secs(10);
+
+fn written(outcome: Outcome) -> Revision {
+    match outcome {
+        Outcome::Written(revision) => revision,
+        conflict => panic!("{conflict:?}"),
+    }
+}
+
+fn unavailable<T>(answer: Result<T, Error>) -> bool {
+    matches!(answer, Err(error @ Error::Unavailable(_)) if error.is_transient())
+}
+
+#[tokio::test]
+async fn nobody_there() {
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let config = EtcdConfig::plain([format!("http://127.0.0.1:{port}")]);
+    let store = Store::connect(&config).await.unwrap();
+    let answer = timeout(SOON, store.current_revision())
+        .await
+        .expect("an answer, soon");
+    assert!(unavailable(answer));
+}
+
+#[tokio::test]
+async fn gone_and_back() {
+    let mut etcd = Etcd::start();
+    let store = Store::connect(&EtcdConfig::plain([&etcd.url]))
+        .await
+        .unwrap();
+    let (key, prefix) = (Bytes::from_static(b"/a"), Bytes::from_static(b"/"));
+    let first = written(store.create(key.clone(), "1".into()).await.unwrap());
+    let from = first.next();
+    let mut watch = store
+        .watch(WatchOptions {
+            prefix: prefix.clone(),
+            from,
+            previous: false,
+        })
+        .await
+        .unwrap();
+
+    etcd.kill();
+    let ended = timeout(SOON, async {
+        // Its periodic notifications may have come before.
+        loop {
+            match watch.next().await.expect("a watch ends with an error") {
+                Ok(batch) => assert_eq!(batch.events, []),
+                Err(error) => return error,
+            }
+        }
+    });
+    assert!(unavailable::<()>(Err(ended
+        .await
+        .expect("the watch is told, soon"))));
+    assert!(watch.next().await.is_none());
+    let update = timeout(SOON, store.update(key.clone(), "2".into(), first));
+    assert!(unavailable(update.await.expect("an answer, soon")));
+    assert!(unavailable(
+        timeout(SOON, store.get(key.clone()))
+            .await
+            .expect("an answer, soon")
+    ));
+
+    assert!(etcd.run(), "etcd starts again on its data");
+    let back = timeout(SOON, async {
+        loop {
+            match store.get(key.clone()).await {
+                Ok(fetched) => return fetched,
+                Err(error) => assert!(error.is_transient(), "{error:?}"),
+            }
+        }
+    });
+    let entry = back
+        .await
+        .expect("the client connects again")
+        .entry
+        .unwrap();
+    assert_eq!(
+        (entry.value, entry.mod_revision),
+        (Bytes::from_static(b"1"), first)
+    );
+    let second = written(store.update(key, "3".into(), first).await.unwrap());
+    let mut watch = store
+        .watch(WatchOptions {
+            prefix,
+            from,
+            previous: false,
+        })
+        .await
+        .unwrap();
+    let batch = watch.next().await.unwrap().unwrap();
+    assert_eq!(batch.events.last().unwrap().entry.mod_revision, second);
+}
