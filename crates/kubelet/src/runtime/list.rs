@@ -158,9 +158,7 @@ impl Inner {
                 ..
             }) => ContainerState::Running {
                 pid: *pid,
-                started_at: label(record::STARTED_AT)
-                    .and_then(|label| label.parse().ok())
-                    .unwrap_or_else(|| created_at(container)),
+                started_at: started_at(container),
             },
             Some(Task {
                 state: TaskState::Created,
@@ -181,6 +179,14 @@ impl Inner {
 /// Our record in containerd's; `None` if the container is not one of ours.
 pub(super) fn record_of(container: &Container) -> Option<Record> {
     serde_json::from_slice(&container.extensions.get(EXTENSION)?.value).ok()
+}
+
+/// When a container was started; when it was created if that was not recorded.
+pub(super) fn started_at(container: &Container) -> Timestamp {
+    let label = container.labels.get(record::STARTED_AT);
+    label
+        .and_then(|label| label.parse().ok())
+        .unwrap_or_else(|| created_at(container))
 }
 
 fn created_at(container: &Container) -> Timestamp {

@@ -84,9 +84,15 @@ pub(super) fn build(input: SpecInput<'_>) -> Result<Spec> {
             paths.iter().map(ToString::to_string).collect()
         }
     };
-    let devices = devices::list(config, machine)?;
+    let devices = devices::list(config)?;
     let mut resources = linux_resources(&config.resources);
     resources.devices = devices.rules;
+    if machine.unified_cgroups {
+        // Out of memory ends the whole container, as Kubernetes has it, not one process of it.
+        resources
+            .unified
+            .insert("memory.oom.group".to_string(), "1".to_string());
+    }
     Ok(Spec {
         oci_version: "1.0.2",
         process: process::build(sandbox, config, image, user, machine)?,
@@ -95,7 +101,7 @@ pub(super) fn build(input: SpecInput<'_>) -> Result<Spec> {
             readonly: security.read_only_root_filesystem,
         },
         hostname: None,
-        mounts: mounts::list(sandbox, config, machine),
+        mounts: mounts::list(sandbox, config),
         annotations: [(SHIM_GROUP.to_string(), sandbox.config.pod.uid.clone())].into(),
         linux: oci::Linux {
             cgroups_path: cgroup.to_string(),

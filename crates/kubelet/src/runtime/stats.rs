@@ -1,8 +1,11 @@
 //! Resource use of containers and pods.
 
+use containerd_client::services::v1::Container;
 use jiff::Timestamp;
 
-use super::{ContainerId, ContainerState, PodRef, Result, Runtime};
+use super::list::{record_of, started_at};
+use super::record::{self, Identity, Record};
+use super::{ContainerId, PodRef, Result, Runtime};
 use crate::cgroup::{CgroupPath, CgroupStats};
 
 /// What a container uses.
@@ -21,24 +24,28 @@ pub struct ContainerStats {
 }
 
 impl Runtime {
-    /// Figures of every running container.
+    /// Figures of every running container. Asks no shim: a container runs if its cgroup has processes.
     pub async fn stats(&self) -> Result<Vec<ContainerStats>> {
-        let containers = self.list().await?;
+        let records = self.inner.all_records().await?;
         let cgroups = self.inner.config.cgroups.clone();
         let work = move || {
-            let mut found = Vec::with_capacity(containers.len());
-            for container in containers {
-                let ContainerState::Running { started_at, .. } = container.state else {
+            let mut found = Vec::with_capacity(records.len());
+            for container in &records {
+                let Some((identity, record)) = running(container) else {
                     continue;
                 };
-                let Some(usage) = cgroups.stats(&container.cgroup)? else {
+                let Some(usage) = cgroups.stats(&CgroupPath::new(&record.cgroup))? else {
                     continue;
                 };
-                let (id, pod, name) = (container.id, container.pod, container.name);
+                if usage.pids == 0 {
+                    continue;
+                }
+                let started_at = started_at(container);
+                let id = ContainerId(container.id.clone());
                 found.push(ContainerStats {
                     id,
-                    pod,
-                    name,
+                    pod: identity.pod,
+                    name: identity.name,
                     started_at,
                     usage,
                 });
@@ -57,4 +64,15 @@ impl Runtime {
         let stats = tokio::task::spawn_blocking(move || cgroups.stats(&path)).await;
         Ok(stats.expect("reading statistics does not panic")?)
     }
+}
+
+/// A container that has not been seen to end; `None` for pause processes and what is not ours.
+fn running(container: &Container) -> Option<(Identity, Record)> {
+    if container.labels.contains_key(record::PAUSE) || container.labels.contains_key(record::EXIT) {
+        return None;
+    }
+    Some((
+        Identity::from_labels(&container.labels)?,
+        record_of(container)?,
+    ))
 }

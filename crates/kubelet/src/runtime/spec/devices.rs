@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::runtime::container::ContainerConfig;
 use crate::runtime::error::{Result, RuntimeError};
 
-use super::machine::{Machine, device_at};
+use super::machine::device_at;
 use super::oci::{DeviceNode, DeviceRule};
 
 /// Directories of `/dev` that a container has of its own.
@@ -27,7 +27,7 @@ pub(super) struct Devices {
 
 /// The devices that `config` asks for; every device of the node if it is privileged. The standard ones
 /// (null, zero, tty, ...) are added by the OCI runtime.
-pub(super) fn list(config: &ContainerConfig, _machine: &Machine) -> Result<Devices> {
+pub(super) fn list(config: &ContainerConfig) -> Result<Devices> {
     let mut nodes = Vec::new();
     if config.security.privileged {
         walk(Path::new("/dev"), &mut nodes);

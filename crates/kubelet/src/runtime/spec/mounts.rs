@@ -3,16 +3,11 @@
 use crate::runtime::container::{ContainerConfig, Mount as VolumeMount, MountPropagation};
 use crate::runtime::pod::PodSandbox;
 
-use super::machine::Machine;
 use super::oci::Mount;
 
 /// All mounts. A mount of the caller's takes the place of a standard one at the same path.
-pub(super) fn list(
-    sandbox: &PodSandbox,
-    config: &ContainerConfig,
-    machine: &Machine,
-) -> Vec<Mount> {
-    let mut mounts = standard(sandbox, config, machine);
+pub(super) fn list(sandbox: &PodSandbox, config: &ContainerConfig) -> Vec<Mount> {
+    let mut mounts = standard(sandbox, config);
     let taken = |path: &str| {
         config
             .mounts
@@ -43,7 +38,7 @@ pub(super) fn rootfs_propagation(config: &ContainerConfig) -> Option<&'static st
     }
 }
 
-fn standard(sandbox: &PodSandbox, config: &ContainerConfig, _machine: &Machine) -> Vec<Mount> {
+fn standard(sandbox: &PodSandbox, config: &ContainerConfig) -> Vec<Mount> {
     let access = if config.security.privileged {
         "rw"
     } else {

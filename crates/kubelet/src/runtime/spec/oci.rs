@@ -118,6 +118,9 @@ pub(crate) struct LinuxResources {
     pub(crate) cpu: Option<LinuxCpu>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pids: Option<LinuxPids>,
+    /// Files of a v2 cgroup, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) unified: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -19,5 +19,6 @@ pub(in crate::runtime) fn linux_resources(resources: &Resources) -> LinuxResourc
             .map(|limit| LinuxMemory { limit, swap: None }),
         cpu: (cpu != LinuxCpu::default()).then_some(cpu),
         pids: resources.pids_limit.map(|limit| LinuxPids { limit }),
+        unified: Default::default(),
     }
 }
