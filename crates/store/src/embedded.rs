@@ -41,7 +41,9 @@ mod watcher;
 mod writer;
 
 use std::{
+    fs::DirBuilder,
     future::Future,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -74,6 +76,8 @@ pub use self::snapshot::{RestoreError, restore};
 
 /// The store's file in its folder.
 const FILE_NAME: &str = "store.redb";
+/// The access mode of a new folder.
+const DIRECTORY_MODE: u32 = 0o700;
 /// How much of the file is kept in memory, besides what the kernel caches of it.
 const CACHE_BYTES: usize = 16 << 20;
 /// How much all records together may take; etcd recommends no more.
@@ -268,10 +272,14 @@ impl Embedded {
 
 /// Loads the file and starts its writer.
 fn start(directory: &Path, cache_bytes: usize, quota_bytes: u64) -> Result<Arc<Engine>, OpenError> {
-    std::fs::create_dir_all(directory).map_err(|source| OpenError::Directory {
-        path: directory.to_owned(),
-        source,
-    })?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(DIRECTORY_MODE)
+        .create(directory)
+        .map_err(|source| OpenError::Directory {
+            path: directory.to_owned(),
+            source,
+        })?;
     let path = directory.join(FILE_NAME);
     let failed = |error: redb::Error| match error {
         redb::Error::DatabaseAlreadyOpen => OpenError::InUse(path.clone()),

@@ -1,6 +1,6 @@
 //! The tables in the file, and how they are opened and loaded.
 
-use std::path::Path;
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path};
 
 use redb::{
     Builder, Database, Error, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition,
@@ -32,6 +32,8 @@ pub(super) const META_COMPACTED: &str = "compacted";
 /// The compacted revision whose records have been deleted.
 pub(super) const META_PRUNED: &str = "pruned";
 
+/// The access mode of a new file.
+const FILE_MODE: u32 = 0o600;
 /// How many records of a copy are written at a time, and with how much memory.
 const COPY_RECORDS: usize = 4_096;
 const COPY_CACHE_BYTES: usize = 8 << 20;
@@ -79,6 +81,14 @@ pub(super) struct Loaded {
 
 /// Opens the file, makes it if it is missing, repairs it after a crash.
 fn open(path: &Path, cache_bytes: usize) -> Result<Database, Error> {
+    // The store holds secrets: nobody else may read it.
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .open(path)?;
     Ok(Builder::new().set_cache_size(cache_bytes).create(path)?)
 }
 

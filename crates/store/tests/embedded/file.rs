@@ -1,6 +1,6 @@
 //! The file: restarts, space, snapshots.
 
-use std::{path::PathBuf, time::Duration};
+use std::{os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -126,6 +126,19 @@ async fn damage_is_an_error() {
         opened.err(),
         Some(Error::Open(OpenError::Directory { .. }))
     ));
+}
+
+#[tokio::test]
+async fn nobody_else_reads_the_file() {
+    let folder = folder();
+    let directory = folder.path().join("store");
+    let store = Store::embedded(&directory).await.unwrap();
+    written(store.create(b("/secret"), b("x")).await.unwrap());
+    let mode = |path: PathBuf| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(
+        (mode(directory.clone()), mode(directory.join("store.redb"))),
+        (0o700, 0o600)
+    );
 }
 
 #[tokio::test]
