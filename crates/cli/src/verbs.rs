@@ -10,10 +10,12 @@ mod completion;
 mod connection;
 mod create;
 mod delete;
+mod describe;
 mod duration;
 mod edit;
 mod events;
 mod exec;
+mod explain;
 mod get;
 mod image;
 mod inspect;
@@ -48,6 +50,8 @@ pub enum Command {
     Create(create::Args),
     /// Show one or many objects
     Get(get::Args),
+    /// Show an object in detail, with what happened to it
+    Describe(describe::Args),
     /// Delete objects by manifest, name or selector
     Delete(delete::Args),
     /// Change an object in an editor
@@ -90,6 +94,8 @@ pub enum Command {
     Image(image::Args),
     /// Print a script that completes commands in a shell
     Completion(completion::Args),
+    /// Show what the fields of a kind mean
+    Explain(explain::Args),
     /// List the kinds that the server has
     #[command(name = "api-resources")]
     ApiResources(inspect::ApiResources),
@@ -109,6 +115,8 @@ pub async fn run(command: Command, connection: &Connection) -> anyhow::Result<Ex
         Command::Apply(args) => apply::run(args, connection).await,
         Command::Create(args) => create::run(args, connection).await,
         Command::Get(args) => get::run(args, connection).await,
+        Command::Describe(args) => describe::run(args, connection).await,
+        Command::Explain(args) => explain::run(args, connection).await,
         Command::Delete(args) => delete::run(args, connection).await,
         Command::Edit(args) => edit::run(args, connection).await,
         Command::Patch(args) => patch::run(args, connection).await,
