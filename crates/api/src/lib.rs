@@ -12,6 +12,7 @@
 //!
 //! It must not know tokio, I/O, clocks, the store or any component.
 
+pub mod apply;
 pub mod duration;
 pub mod fields;
 pub mod kind;

@@ -1,0 +1,189 @@
+//! Sets of fields, as `managedFields` writes them (`FieldsV1`).
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+/// A set of paths, as a tree. Edges are written as in `FieldsV1`: `f:<field>`, `k:<keys as JSON>`
+/// and `v:<value as JSON>`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Set {
+    children: BTreeMap<String, Node>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Node {
+    /// The path that ends here is in the set.
+    member: bool,
+    below: Set,
+}
+
+impl Node {
+    fn is_empty(&self) -> bool {
+        !self.member && self.below.is_empty()
+    }
+}
+
+impl Set {
+    pub fn is_empty(&self) -> bool {
+        self.children.is_empty()
+    }
+
+    /// Adds the path of one edge.
+    pub(super) fn insert(&mut self, edge: String) {
+        self.children.entry(edge).or_default().member = true;
+    }
+
+    /// Puts a set below an edge.
+    pub(super) fn insert_below(&mut self, edge: String, below: Set) {
+        if !below.is_empty() {
+            let node = self.children.entry(edge).or_default();
+            node.below = node.below.union(&below);
+        }
+    }
+
+    /// Takes one path, but not what is below it, out of the set.
+    pub(super) fn remove_member(&mut self, path: &[&str]) {
+        let Some((first, rest)) = path.split_first() else {
+            return;
+        };
+        let Some(node) = self.children.get_mut(*first) else {
+            return;
+        };
+        if rest.is_empty() {
+            node.member = false;
+        } else {
+            node.below.remove_member(rest);
+        }
+        if node.is_empty() {
+            self.children.remove(*first);
+        }
+    }
+
+    /// Edges with whether the path of each is in the set, and what is below.
+    pub(super) fn edges(&self) -> impl Iterator<Item = (&str, bool, &Set)> {
+        self.children
+            .iter()
+            .map(|(edge, node)| (edge.as_str(), node.member, &node.below))
+    }
+
+    pub fn union(&self, other: &Self) -> Self {
+        let mut all = self.clone();
+        for (edge, node) in &other.children {
+            let own = all.children.entry(edge.clone()).or_default();
+            own.member |= node.member;
+            own.below = own.below.union(&node.below);
+        }
+        all
+    }
+
+    pub fn intersection(&self, other: &Self) -> Self {
+        self.combined(
+            other,
+            |own, other| own.member && other.member,
+            |_| Node::default(),
+        )
+    }
+
+    pub fn difference(&self, other: &Self) -> Self {
+        self.combined(other, |own, other| own.member && !other.member, Node::clone)
+    }
+
+    /// The paths that `other` has nothing at or below: what can go when `other` stays.
+    pub(super) fn abandoned_by(&self, other: &Self) -> Self {
+        self.combined(
+            other,
+            |own, other| own.member && other.is_empty(),
+            Node::clone,
+        )
+    }
+
+    fn combined(
+        &self,
+        other: &Self,
+        member: fn(&Node, &Node) -> bool,
+        alone: fn(&Node) -> Node,
+    ) -> Self {
+        let children = self.children.iter().map(|(edge, node)| {
+            let node = match other.children.get(edge) {
+                None => alone(node),
+                Some(theirs) => Node {
+                    member: member(node, theirs),
+                    below: node.below.combined(&theirs.below, member, alone),
+                },
+            };
+            (edge.clone(), node)
+        });
+        Self {
+            children: children.filter(|(_, node)| !node.is_empty()).collect(),
+        }
+    }
+
+    /// `FieldsV1`: an empty object ends a path; `.` beside others marks the path itself.
+    pub fn to_json(&self) -> Value {
+        let mut json = Map::new();
+        for (edge, node) in &self.children {
+            let mut below = node.below.to_json();
+            if node.member && !node.below.is_empty() {
+                below["."] = Value::Object(Map::new());
+            }
+            json.insert(edge.clone(), below);
+        }
+        Value::Object(json)
+    }
+
+    /// What is no `FieldsV1` counts as nothing.
+    pub fn from_json(json: &Value) -> Self {
+        let mut set = Self::default();
+        for (edge, below) in json
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(edge, _)| *edge != ".")
+        {
+            let whole = below
+                .as_object()
+                .is_none_or(|below| below.is_empty() || below.contains_key("."));
+            let node = Node {
+                member: whole,
+                below: Self::from_json(below),
+            };
+            set.children.insert(edge.clone(), node);
+        }
+        set
+    }
+
+    /// The paths as errors write them: `.spec.ports[port=80,protocol="TCP"].name`.
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        for (edge, node) in &self.children {
+            let step = step(edge);
+            if node.member {
+                paths.push(step.clone());
+            }
+            paths.extend(
+                node.below
+                    .paths()
+                    .into_iter()
+                    .map(|path| format!("{step}{path}")),
+            );
+        }
+        paths
+    }
+}
+
+fn step(edge: &str) -> String {
+    match edge.split_once(':') {
+        Some(("f", name)) => format!(".{name}"),
+        Some(("k", keys)) => {
+            let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
+            let pairs: Vec<String> = keys
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect();
+            format!("[{}]", pairs.join(","))
+        }
+        Some(("v", value)) => format!("[={value}]"),
+        _ => format!("[{edge}]"),
+    }
+}

@@ -1,0 +1,255 @@
+//! Merging, comparing and pruning of values by their places in the schema.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::Place;
+use super::fields::Set;
+use crate::schema::List;
+
+/// How the elements of a list are told apart; `None` for lists that are owned as a whole.
+fn edge(element: &Value, place: Place) -> Option<String> {
+    match place.list {
+        List::Atomic => None,
+        List::Set => Some(format!("v:{element}")),
+        List::Map(keys) => {
+            let mut values = BTreeMap::new();
+            for key in keys {
+                let default = || {
+                    place
+                        .element()
+                        .fields?
+                        .iter()
+                        .find(|field| field.name == *key)?
+                        .default
+                };
+                let value = match element.get(key) {
+                    Some(value) if !value.is_null() => value.clone(),
+                    _ => default()
+                        .and_then(|json| serde_json::from_str(json).ok())
+                        .unwrap_or_default(),
+                };
+                values.insert(*key, value);
+            }
+            let text: Vec<String> = values
+                .iter()
+                .map(|(key, value)| format!("\"{key}\":{value}"))
+                .collect();
+            Some(format!("k:{{{}}}", text.join(",")))
+        }
+    }
+}
+
+/// Edges of a list whose elements are all told apart.
+fn edges(list: &[Value], place: Place) -> Option<Vec<String>> {
+    let edges: Option<Vec<String>> = list.iter().map(|element| edge(element, place)).collect();
+    edges.filter(|edges| {
+        edges
+            .iter()
+            .collect::<std::collections::BTreeSet<_>>()
+            .len()
+            == edges.len()
+    })
+}
+
+fn granular(value: &Value, place: Place) -> bool {
+    match value {
+        Value::Object(map) => !place.atomic && !map.is_empty(),
+        Value::Array(list) => !list.is_empty() && edges(list, place).is_some(),
+        _ => false,
+    }
+}
+
+/// The fields that a configuration says something about.
+pub(super) fn set_of(value: &Value, place: Place) -> Set {
+    let mut set = Set::default();
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map.iter().filter(|(_, value)| !value.is_null()) {
+                add(
+                    &mut set,
+                    format!("f:{name}"),
+                    value,
+                    place.child(name),
+                    place.is_map(),
+                );
+            }
+        }
+        Value::Array(list) => {
+            for (element, edge) in list.iter().zip(edges(list, place).unwrap_or_default()) {
+                add(&mut set, edge, element, place.element(), true);
+            }
+        }
+        _ => {}
+    }
+    set
+}
+
+/// `whole`: the path itself is owned also when there is something below it.
+fn add(set: &mut Set, edge: String, value: &Value, place: Place, whole: bool) {
+    let below = if granular(value, place) {
+        set_of(value, place)
+    } else {
+        Set::default()
+    };
+    if whole || below.is_empty() {
+        set.insert(edge.clone());
+    }
+    set.insert_below(edge, below);
+}
+
+/// `config` laid over `live`.
+pub(super) fn merge(live: &Value, config: &Value, place: Place) -> Value {
+    match (live, config) {
+        (Value::Object(live), Value::Object(config)) if !place.atomic => {
+            let mut merged = live.clone();
+            for (name, value) in config.iter().filter(|(_, value)| !value.is_null()) {
+                let value = match live.get(name) {
+                    Some(old) => merge(old, value, place.child(name)),
+                    None => value.clone(),
+                };
+                merged.insert(name.clone(), value);
+            }
+            Value::Object(merged)
+        }
+        (Value::Array(live), Value::Array(config)) => {
+            match (edges(live, place), edges(config, place)) {
+                (Some(old), Some(new)) => {
+                    Value::Array(merge_lists((live, &old), (config, &new), place))
+                }
+                _ => Value::Array(config.clone()),
+            }
+        }
+        _ => config.clone(),
+    }
+}
+
+/// Elements of the configuration in its order; elements that only the live list has keep their
+/// place before what came after them.
+fn merge_lists(
+    live: (&[Value], &[String]),
+    config: (&[Value], &[String]),
+    place: Place,
+) -> Vec<Value> {
+    let mut merged = Vec::new();
+    let (mut left, mut right) = (0, 0);
+    while left < live.0.len() || right < config.0.len() {
+        if left < live.0.len() {
+            match config.1.iter().position(|edge| *edge == live.1[left]) {
+                None => {
+                    merged.push(live.0[left].clone());
+                    left += 1;
+                    continue;
+                }
+                // Merged already, in the configuration's order.
+                Some(at) if at < right => {
+                    left += 1;
+                    continue;
+                }
+                Some(_) => {}
+            }
+        }
+        if right >= config.0.len() {
+            break;
+        }
+        let old = live.1.iter().position(|edge| *edge == config.1[right]);
+        merged.push(match old {
+            Some(old) => merge(&live.0[old], &config.0[right], place.element()),
+            None => config.0[right].clone(),
+        });
+        right += 1;
+    }
+    merged
+}
+
+/// What is changed or added in `new`, and what of `old` is gone.
+pub(super) fn compare(old: &Value, new: &Value, place: Place) -> (Set, Set) {
+    let (mut changed, mut gone) = (Set::default(), Set::default());
+    let entries = |value: &Value| -> Vec<(String, Value, Place)> {
+        match value {
+            Value::Object(map) => map
+                .iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(name, value)| (format!("f:{name}"), value.clone(), place.child(name)))
+                .collect(),
+            Value::Array(list) => {
+                let edges = edges(list, place).unwrap_or_default();
+                edges
+                    .into_iter()
+                    .zip(list)
+                    .map(|(edge, value)| (edge, value.clone(), place.element()))
+                    .collect()
+            }
+            _ => Vec::new(),
+        }
+    };
+    let whole = matches!(new, Value::Array(_)) || place.is_map();
+    let (before, after) = (entries(old), entries(new));
+    let index: BTreeMap<&str, &Value> = before
+        .iter()
+        .map(|(edge, value, _)| (edge.as_str(), value))
+        .collect();
+    for (edge, value, child) in &after {
+        match index.get(edge.as_str()) {
+            None => add(&mut changed, edge.clone(), value, *child, whole),
+            Some(old) if *old == value => {}
+            Some(old) if granular(old, *child) && granular(value, *child) => {
+                let (below_changed, below_gone) = compare(old, value, *child);
+                changed.insert_below(edge.clone(), below_changed);
+                gone.insert_below(edge.clone(), below_gone);
+            }
+            Some(old) => {
+                let mut was = Set::default();
+                add(&mut was, edge.clone(), old, *child, whole);
+                let mut is = Set::default();
+                add(&mut is, edge.clone(), value, *child, whole);
+                gone = gone.union(&was.difference(&is));
+                changed = changed.union(&is);
+            }
+        }
+    }
+    for (edge, value, child) in &before {
+        if !after.iter().any(|(other, _, _)| other == edge) {
+            add(&mut gone, edge.clone(), value, *child, whole);
+        }
+    }
+    (changed, gone)
+}
+
+/// Takes the paths of a set out of a value.
+pub(super) fn remove(value: &mut Value, set: &Set, place: Place) {
+    for (step, member, below) in set.edges() {
+        match value {
+            Value::Object(map) => {
+                let Some(name) = step.strip_prefix("f:") else {
+                    continue;
+                };
+                if member {
+                    map.remove(name);
+                } else if let Some(child) = map.get_mut(name) {
+                    remove(child, below, place.child(name));
+                    if is_empty(child) {
+                        map.remove(name);
+                    }
+                }
+            }
+            Value::Array(list) => {
+                let at = list
+                    .iter()
+                    .position(|element| edge(element, place).as_deref() == Some(step));
+                let Some(at) = at else { continue };
+                if member {
+                    list.remove(at);
+                } else {
+                    remove(&mut list[at], below, place.element());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
+}

@@ -1,0 +1,245 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::schema;
+
+fn schema() -> Option<&'static TypeRow> {
+    schema::kind("apps", "v1", "Deployment")
+}
+
+fn writer(manager: &str) -> Writer<'_> {
+    Writer {
+        manager,
+        api_version: "apps/v1",
+        subresource: "",
+        now: "2026-01-02T03:04:05Z".parse().unwrap(),
+        force: false,
+    }
+}
+
+fn config(replicas: Option<i32>, containers: Value) -> Value {
+    let mut config = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "labels": {"a": "1"}},
+        "spec": {"template": {"spec": {"containers": containers}}}});
+    if let Some(replicas) = replicas {
+        config["spec"]["replicas"] = replicas.into();
+    }
+    config
+}
+
+fn containers(value: &Value) -> &Value {
+    &value["spec"]["template"]["spec"]["containers"]
+}
+
+#[test]
+fn a_first_apply_owns_what_it_says() {
+    let config = config(
+        Some(2),
+        json!([{"name": "a", "image": "x", "ports": [{"containerPort": 80}], "args": ["q"]}]),
+    );
+    let applied = apply(None, &[], &config, schema(), &writer("me")).unwrap();
+    assert_eq!(applied.object, config);
+    assert_eq!(
+        applied.owners[0].fields_v1.as_ref().unwrap().0,
+        json!({
+            "f:metadata": {"f:labels": {"f:a": {}}},
+            "f:spec": {"f:replicas": {}, "f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"a\"}": {
+                ".": {}, "f:name": {}, "f:image": {}, "f:args": {},
+                "f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}}}}}}}}
+        })
+    );
+}
+
+#[test]
+fn others_keep_what_they_own() {
+    let mine = config(Some(2), json!([{"name": "a", "image": "x"}]));
+    let first = apply(None, &[], &mine, schema(), &writer("me")).unwrap();
+    let theirs = json!({"metadata": {"labels": {"b": "2"}}, "spec": {"template": {"spec": {"containers": [{"name": "b"}]}}}});
+    let second = apply(
+        Some(&first.object),
+        &first.owners,
+        &theirs,
+        schema(),
+        &writer("they"),
+    )
+    .unwrap();
+    assert_eq!(second.owners.len(), 2);
+    // I drop my label, my replicas and my image; theirs stays.
+    let less = json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}]}}}});
+    let third = apply(
+        Some(&second.object),
+        &second.owners,
+        &less,
+        schema(),
+        &writer("me"),
+    )
+    .unwrap();
+    assert_eq!(third.object["metadata"]["labels"], json!({"b": "2"}));
+    assert_eq!(third.object["spec"].get("replicas"), None);
+    assert_eq!(
+        containers(&third.object),
+        &json!([{"name": "a"}, {"name": "b"}])
+    );
+    let none = apply(
+        Some(&third.object),
+        &third.owners,
+        &json!({}),
+        schema(),
+        &writer("me"),
+    )
+    .unwrap();
+    assert_eq!(containers(&none.object), &json!([{"name": "b"}]));
+}
+
+#[test]
+fn conflicts_name_the_owner_unless_forced() {
+    let first = apply(
+        None,
+        &[],
+        &config(Some(2), json!([])),
+        schema(),
+        &writer("me"),
+    )
+    .unwrap();
+    let mut scaled = first.object.clone();
+    scaled["spec"]["replicas"] = 5.into();
+    let owners = track(
+        &first.object,
+        &first.owners,
+        &scaled,
+        schema(),
+        &writer("kubectl-edit"),
+    );
+    let again = config(Some(2), json!([]));
+    let conflicts = apply(Some(&scaled), &owners, &again, schema(), &writer("me")).unwrap_err();
+    assert_eq!(
+        conflicts,
+        [Conflict {
+            owner: "\"kubectl-edit\" using apps/v1 at 2026-01-02T03:04:05Z".into(),
+            field: ".spec.replicas".into()
+        }]
+    );
+    let force = Writer {
+        force: true,
+        ..writer("me")
+    };
+    let forced = apply(Some(&scaled), &owners, &again, schema(), &force).unwrap();
+    assert_eq!(forced.object["spec"]["replicas"], 2);
+    assert_eq!(forced.owners.len(), 1);
+    // The same value is shared, not fought over.
+    let agreed = apply(
+        Some(&scaled),
+        &owners,
+        &config(Some(5), json!([])),
+        schema(),
+        &writer("me"),
+    )
+    .unwrap();
+    assert_eq!(agreed.owners.len(), 2);
+}
+
+#[test]
+fn objects_of_old_belong_to_before() {
+    let live = config(Some(2), json!([{"name": "a", "image": "x"}]));
+    let conflicts = apply(
+        Some(&live),
+        &[],
+        &config(Some(3), json!([])),
+        schema(),
+        &writer("me"),
+    )
+    .unwrap_err();
+    assert!(
+        conflicts[0].owner.starts_with("\"before-first-apply\""),
+        "{conflicts:?}"
+    );
+    let same = apply(Some(&live), &[], &live, schema(), &writer("me")).unwrap();
+    assert_eq!((same.object, same.owners.len()), (live, 2));
+}
+
+#[test]
+fn the_same_again_changes_nothing() {
+    let config = config(Some(2), json!([{"name": "a", "image": "x"}]));
+    let first = apply(None, &[], &config, schema(), &writer("me")).unwrap();
+    let later = Writer {
+        now: "2027-01-01T00:00:00Z".parse().unwrap(),
+        ..writer("me")
+    };
+    let again = apply(
+        Some(&first.object),
+        &first.owners,
+        &config,
+        schema(),
+        &later,
+    )
+    .unwrap();
+    assert_eq!(again.object, first.object);
+    assert_eq!(again.owners, first.owners);
+}
+
+#[test]
+fn lists_take_the_order_that_is_applied() {
+    let live = json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "s"}, {"name": "b"}]}}}});
+    let wanted = json!({"spec": {"template": {"spec": {"containers": [{"name": "b"}, {"name": "n"}, {"name": "a"}]}}}});
+    let merged = merge::merge(&live, &wanted, Place::root(schema()));
+    assert_eq!(
+        containers(&merged),
+        &json!([{"name": "b"}, {"name": "n"}, {"name": "a"}, {"name": "s"}])
+    );
+}
+
+fn any_config() -> impl Strategy<Value = Value> {
+    let container = (
+        "[abc]",
+        prop::option::of("[xy]"),
+        prop::collection::vec("[pq]", 0..3),
+    )
+        .prop_map(|(name, image, args)| {
+            let mut container = json!({"name": name, "args": args});
+            if let Some(image) = image {
+                container["image"] = image.into();
+            }
+            container
+        });
+    let labels = prop::collection::btree_map("[abc]", "[xy]", 0..3);
+    (
+        prop::option::of(0..3),
+        prop::collection::vec(container, 0..3),
+        labels,
+    )
+        .prop_map(|(replicas, mut list, labels)| {
+            list.sort_by_key(|container| container["name"].to_string());
+            list.dedup_by_key(|container| container["name"].clone());
+            let mut config = config(replicas, list.into());
+            config["metadata"]["labels"] = json!(labels);
+            config
+        })
+}
+
+fn without_empty(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .map(|(name, value)| (name.clone(), without_empty(value)))
+            .filter(|(_, value)| *value != json!({}) && *value != json!([]))
+            .collect(),
+        Value::Array(list) => list.iter().map(without_empty).collect(),
+        other => other.clone(),
+    }
+}
+
+proptest! {
+    /// One manager alone: the object becomes what it last applied.
+    #[test]
+    fn applying_twice_gives_the_second(first in any_config(), second in any_config()) {
+        let before = apply(None, &[], &first, schema(), &writer("me")).unwrap();
+        let after = apply(Some(&before.object), &before.owners, &second, schema(), &writer("me")).unwrap();
+        prop_assert_eq!(without_empty(&after.object), without_empty(&second));
+    }
+
+    #[test]
+    fn sets_survive_the_wire(config in any_config()) {
+        let set = merge::set_of(&config, Place::root(schema()));
+        prop_assert_eq!(Set::from_json(&set.to_json()), set);
+    }
+}
