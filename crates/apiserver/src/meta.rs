@@ -92,7 +92,6 @@ pub fn fill_new(metadata: &mut ObjectMeta, now: Timestamp) -> Result<(), ApiErro
     metadata.deletion_timestamp = None;
     metadata.deletion_grace_period_seconds = None;
     metadata.self_link = None;
-    metadata.managed_fields = None;
     metadata.generation = None;
     if metadata.name.as_deref().unwrap_or_default().is_empty()
         && let Some(base) = metadata
@@ -114,7 +113,6 @@ pub fn whole_seconds(time: Timestamp) -> Timestamp {
 pub fn carry_over(new: &mut ObjectMeta, old: &ObjectMeta) {
     new.generation = old.generation;
     new.self_link = None;
-    new.managed_fields = None;
     if new.uid.as_deref().unwrap_or_default().is_empty() {
         new.uid.clone_from(&old.uid);
     }

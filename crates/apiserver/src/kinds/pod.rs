@@ -26,7 +26,9 @@ impl Strategy for Rules {
         defaults::pod(spec);
     }
 
+    /// Admission adds volumes, tolerations and the service account, which get their defaults here.
     fn prepare_create(&self, pod: &mut Pod, context: &Context<'_>) {
+        Strategy::default(self, pod);
         let spec = pod.spec.get_or_insert_default();
         let gated = spec.scheduling_gates.iter().flatten().next().is_some();
         let condition = PodCondition {

@@ -31,7 +31,8 @@ const NAME_ATTEMPTS: usize = 8;
 /// 400, 403, 409 and 422 as Kubernetes gives them.
 pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let json = body::as_json(&request.body, request.body_format)?;
-    let decoded = body::decode(call.row(), &json, call.options.field_validation)?;
+    let mut decoded = body::decode(call.row(), &json, call.options.field_validation)?;
+    decoded.object.metadata_mut().managed_fields = None;
     let mut answer = create_object(call, decoded.object).await?;
     answer.warnings.extend(decoded.warnings);
     Ok(Response::Object(answer))

@@ -19,6 +19,9 @@ const MAX_OPERATIONS: usize = 10_000;
 /// # Errors
 /// As Kubernetes gives them: 400 for a malformed patch, 422 for one that does not fit.
 pub async fn patch(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    if call.options.patch_type == Some(PatchType::Apply) {
+        return super::apply::apply(call, request).await;
+    }
     let patch = Patch::read(call, request)?;
     let mut warnings = Vec::new();
     let row = call.row();

@@ -32,6 +32,7 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     let json = body::as_json(&request.body, request.body_format)?;
     let decoded = body::decode(call.row(), &json, call.options.field_validation)?;
     let mut object = decoded.object;
+    object.metadata_mut().managed_fields = None;
     meta::place(object.metadata_mut(), call.target)?;
     let rules = rules(call.row());
     let unconditional = object
@@ -142,6 +143,7 @@ async fn attempt(
     new.metadata_mut().resource_version = None;
     if mode == Mode::Ruled {
         prepare(call, &mut *new, &*old).await?;
+        super::apply::track(call, &mut *new, &*old)?;
     }
     let claim = if call.options.dry_run || mode == Mode::Plain {
         None
@@ -253,10 +255,6 @@ async fn prepare(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Resu
     let mut errors;
     if subresource.is_empty() {
         rules.prepare_update(new, old, &context);
-        if rules.generation_changes(new, old) == Some(true) {
-            let generation = old.metadata().generation.unwrap_or_default() + 1;
-            new.metadata_mut().generation = Some(generation);
-        }
         errors = meta::validate(call.row(), rules, new.metadata());
         errors.extend(meta::validate_update(new.metadata(), old.metadata()));
         errors.extend(rules.validate(new));
@@ -269,6 +267,11 @@ async fn prepare(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Resu
         if subresource != "status" {
             errors.extend(rules.validate(new));
         }
+    }
+    // A resize or an ephemeral container changes the spec as well.
+    if subresource != "status" && rules.generation_changes(new, old) == Some(true) {
+        let generation = old.metadata().generation.unwrap_or_default() + 1;
+        new.metadata_mut().generation = Some(generation);
     }
     if !errors.is_empty() {
         return Err(ApiError::invalid(call.row(), &call.target.name, &errors));

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, Resou
 
 use crate::kinds::check::{self, Errors, IMMUTABLE};
 use crate::kinds::path::Path;
-use crate::kinds::pod_spec::{only_added, only_deleted_gates};
+use crate::kinds::pod_spec::{defaults, only_added, only_deleted_gates};
 use crate::kinds::semantic;
 
 const MUTABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
@@ -49,9 +49,14 @@ pub fn spec(new: &Pod, old: &Pod, errors: &mut Errors) {
         return;
     }
     let allowed = with_allowed_changes_undone(new, spec, was);
+    // What was stored without a default that there is now has not been changed by the client.
+    let mut old = old.clone();
+    let was = old.spec.get_or_insert_default();
+    defaults::spec(was);
+    defaults::pod(was);
     let (now, before) = (
         semantic::field(&allowed, "spec"),
-        semantic::field(old, "spec"),
+        semantic::field(&old, "spec"),
     );
     if now != before {
         let fields: Vec<String> = semantic::changed(&now, &before)

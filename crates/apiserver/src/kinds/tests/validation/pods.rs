@@ -290,3 +290,19 @@ fn sidecars_have_probes() {
     );
     assert_eq!(errors(&pod, None), Vec::<String>::new());
 }
+
+/// Admission fills in fields after defaulting; the next update must not take that for a change.
+#[test]
+fn defaults_of_what_admission_adds_are_no_change() {
+    let stored = with(
+        &super::stored(&pod()),
+        "/spec/volumes",
+        json!([{"name": "v", "emptyDir": {}}, {"name": "t", "projected": {"sources": []}}]),
+    );
+    let stored = with(&stored, "/spec/serviceAccountName", json!("default"));
+    let (old, strategy) = super::super::object(&stored);
+    let (mut new, _) = super::super::object(&with(&stored, "/metadata/labels", json!({"a": "b"})));
+    strategy.default(&mut *new);
+    strategy.prepare_update(&mut *new, &*old, &super::super::context());
+    assert_eq!(strategy.validate_update(&*new, &*old), []);
+}

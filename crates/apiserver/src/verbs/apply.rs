@@ -1,0 +1,197 @@
+//! Server-side apply: the body is what a manager wants; the server merges it and keeps the owners.
+
+use api::apply::{Conflict, Writer};
+use api::object::Object;
+use api::status::FieldError;
+use api::{ApiError, schema};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, StatusCause};
+use serde_json::Value;
+
+use super::create::create_object;
+use super::update::update_with;
+use crate::body;
+use crate::cache::Version;
+use crate::core::Call;
+use crate::meta;
+use crate::request::{PatchType, Request};
+use crate::response::Response;
+
+/// Longest name of a manager, in bytes.
+const MANAGER_MAX: usize = 128;
+/// Manager of writes that name none.
+const UNKNOWN_MANAGER: &str = "unknown";
+
+/// Applies the request's body; creates the object when there is none.
+///
+/// # Errors
+/// 409 with a cause per field when another manager owns fields with other values; else as create
+/// and update.
+pub async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    check_manager(&call.options.field_manager)?;
+    let row = call.row();
+    let json = body::as_json(&request.body, request.body_format)?;
+    let mut config: Value = serde_json::from_slice(&json)
+        .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
+    if !config.is_object() {
+        return Err(ApiError::bad_request("error decoding YAML: not an object"));
+    }
+    if config["metadata"]["managedFields"]
+        .as_array()
+        .is_some_and(|fields| !fields.is_empty())
+    {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    strip(&mut config, call);
+    let stripped = serde_json::to_vec(&config).map_err(ApiError::internal)?;
+    let decoded = body::decode(row, &stripped, call.options.field_validation)?;
+    let api_version = row.api_version();
+    let schema = schema::kind(row.group, row.version, row.kind);
+    let writer = writer(call, &api_version);
+    let outcome = update_with(call, |old, version: &Version| {
+        let mut live: Value = serde_json::from_slice(&version.json).map_err(ApiError::internal)?;
+        let owners = old.metadata().managed_fields.clone().unwrap_or_default();
+        if let Some(metadata) = live["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
+        }
+        let applied = api::apply::apply(Some(&live), &owners, &config, schema, &writer)
+            .map_err(|conflicts| conflict(call, &conflicts))?;
+        object_of(call, &applied.object, applied.owners)
+    })
+    .await;
+    let mut answer = match outcome {
+        Err(error) if error.is_not_found() && call.target.subresource.is_empty() => {
+            let applied = api::apply::apply(None, &[], &config, schema, &writer)
+                .map_err(|conflicts| conflict(call, &conflicts))?;
+            create_object(call, object_of(call, &applied.object, applied.owners)?).await?
+        }
+        outcome => outcome?,
+    };
+    answer.warnings.extend(decoded.warnings);
+    Ok(Response::Object(answer))
+}
+
+/// Gives the fields that an update changed to who changed them. Called with the object as it is
+/// about to be stored; objects that nobody ever applied have no owners to keep.
+pub fn track(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(), ApiError> {
+    if call.options.patch_type == Some(PatchType::Apply) {
+        return Ok(());
+    }
+    let Some(owners) = old
+        .metadata()
+        .managed_fields
+        .clone()
+        .filter(|owners| !owners.is_empty())
+    else {
+        new.metadata_mut().managed_fields = None;
+        return Ok(());
+    };
+    let row = call.row();
+    let json =
+        |object: &dyn Object| serde_json::from_slice(&object.encode()).map_err(ApiError::internal);
+    let (before, after): (Value, Value) = (json(old)?, json(new)?);
+    let schema = schema::kind(row.group, row.version, row.kind);
+    let owners = api::apply::track(
+        &before,
+        &owners,
+        &after,
+        schema,
+        &writer(call, &row.api_version()),
+    );
+    new.metadata_mut().managed_fields = Some(owners);
+    Ok(())
+}
+
+fn writer<'a>(call: Call<'a>, api_version: &'a str) -> Writer<'a> {
+    let manager = call.options.field_manager.as_str();
+    Writer {
+        manager: if manager.is_empty() {
+            UNKNOWN_MANAGER
+        } else {
+            manager
+        },
+        api_version,
+        subresource: &call.target.subresource,
+        now: meta::whole_seconds(call.now()),
+        force: call.options.force,
+    }
+}
+
+fn check_manager(manager: &str) -> Result<(), ApiError> {
+    let error = if manager.is_empty() {
+        FieldError::required("fieldManager", "is required for apply patch")
+    } else if manager.len() > MANAGER_MAX {
+        FieldError::too_long("fieldManager", MANAGER_MAX)
+    } else {
+        return Ok(());
+    };
+    let message = format!("PatchOptions.meta.k8s.io \"\" is invalid: {error}");
+    Err(ApiError::new(422, "Invalid", message))
+}
+
+/// The object's own door says nothing about status, and that of status about nothing else.
+fn strip(config: &mut Value, call: Call<'_>) {
+    let Some(config) = config.as_object_mut() else {
+        return;
+    };
+    match call.target.subresource.as_str() {
+        "" if call.row().has_subresource("status") => {
+            config.remove("status");
+        }
+        "status" => {
+            config.retain(|field, _| {
+                matches!(
+                    field.as_str(),
+                    "apiVersion" | "kind" | "metadata" | "status"
+                )
+            });
+        }
+        _ => {}
+    }
+    if let Some(metadata) = config.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+        metadata.retain(|field, value| field != "creationTimestamp" || !value.is_null());
+    }
+}
+
+fn object_of(
+    call: Call<'_>,
+    json: &Value,
+    owners: Vec<ManagedFieldsEntry>,
+) -> Result<Box<dyn Object>, ApiError> {
+    let json = serde_json::to_vec(json).map_err(ApiError::internal)?;
+    let mut object = body::decode(call.row(), &json, Default::default())?.object;
+    meta::place(object.metadata_mut(), call.target)?;
+    object.metadata_mut().managed_fields = Some(owners);
+    Ok(object)
+}
+
+/// As `k8s.io/apimachinery/pkg/util/managedfields` words it; kubectl prints the causes.
+fn conflict(call: Call<'_>, conflicts: &[Conflict]) -> ApiError {
+    let message = match conflicts {
+        [only] => format!(
+            "Apply failed with 1 conflict: conflict with {}: {}",
+            only.owner, only.field
+        ),
+        _ => {
+            let mut text = format!("Apply failed with {} conflicts: ", conflicts.len());
+            let mut owner = "";
+            for conflict in conflicts {
+                if conflict.owner != owner {
+                    let break_line = if owner.is_empty() { "" } else { "\n" };
+                    text.push_str(&format!("{break_line}conflicts with {}:", conflict.owner));
+                    owner = &conflict.owner;
+                }
+                text.push_str(&format!("\n- {}", conflict.field));
+            }
+            text
+        }
+    };
+    let causes = conflicts.iter().map(|conflict| StatusCause {
+        reason: Some("FieldManagerConflict".to_owned()),
+        message: Some(format!("conflict with {}", conflict.owner)),
+        field: Some(conflict.field.clone()),
+    });
+    let mut error = ApiError::new(409, "Conflict", message).about(call.row(), &call.target.name);
+    error.status_mut().details.get_or_insert_default().causes = Some(causes.collect());
+    error
+}
