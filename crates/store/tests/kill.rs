@@ -1,6 +1,6 @@
 //! Kills a process that writes to an embedded store, a hundred times, and looks whether anything acknowledged is lost.
 //!
-//! The child (this program with a folder as its argument) runs a few writers, each over keys of its own, and tells on
+//! The child (this program, told to run its other test) runs a few writers, each over keys of its own, and tells on
 //! its standard output what was acknowledged: `worker revision key value`, or no value for a deletion. The parent kills
 //! it after a random time, opens the store itself and compares. Of each writer one operation may have been under way;
 //! it may have happened or not. Everything else must be exactly as acknowledged, in the order of the revisions.
@@ -35,21 +35,22 @@ const KEPT_REVISIONS: u64 = 300;
 const LIFE_MS: std::ops::Range<u64> = 1..120;
 const VALUE_BYTES: std::ops::Range<usize> = 10..6_000;
 
-fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    // Test runners pass options of their own, which begin with a dash, and filters.
-    match std::env::args()
-        .nth(1)
-        .filter(|argument| argument.starts_with('/'))
-    {
-        Some(directory) => runtime.block_on(child(Path::new(&directory))),
-        None if std::env::args().any(|argument| argument == "--list") => {}
-        None => runtime.block_on(parent()),
-    }
+/// The child's folder.
+const FOLDER: &str = "SKIFF_STORE_KILL_FOLDER";
+/// What the child's own lines begin with; the test runner has lines too.
+const ACKNOWLEDGED: &str = "acknowledged: ";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledged_writes_survive_a_hundred_kills() {
+    parent().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the process that is killed; started by the test above"]
+async fn child_process() {
+    let folder =
+        std::env::var_os(FOLDER).expect("it is started by the other test, which gives a folder");
+    child(Path::new(&folder)).await;
 }
 
 async fn child(directory: &Path) {
@@ -105,7 +106,7 @@ async fn work(store: Store, worker: usize) {
         known[index] = if delete { Revision::NONE } else { revision };
         let value = if delete { "" } else { &value };
         let mut line = format!(
-            "{worker} {revision} {} {value}",
+            "{ACKNOWLEDGED}{worker} {revision} {} {value}",
             String::from_utf8_lossy(&key)
         );
         line.push('\n');
@@ -150,7 +151,8 @@ async fn parent() {
 /// Lets a child write for a while and kills it. Its pipe still holds what it said before.
 fn run_and_kill(directory: &Path, acknowledged: &mut Acknowledged) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .arg(directory)
+        .args(["--exact", "child_process", "--ignored", "--nocapture"])
+        .env(FOLDER, directory)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -160,6 +162,10 @@ fn run_and_kill(directory: &Path, acknowledged: &mut Acknowledged) {
     let mut line = String::new();
     // The last line may have been cut short by the kill.
     while said.read_line(&mut line).unwrap() > 0 && line.ends_with('\n') {
+        let told = std::mem::take(&mut line);
+        let Some((_, told)) = told.trim_end_matches('\n').split_once(ACKNOWLEDGED) else {
+            continue;
+        };
         if killer.is_none() {
             let life = Duration::from_millis(rand::random_range(LIFE_MS));
             let pid = child.id().to_string();
@@ -175,9 +181,9 @@ fn run_and_kill(directory: &Path, acknowledged: &mut Acknowledged) {
                 );
             }));
         }
-        let fields: Vec<&str> = line.trim_end_matches('\n').splitn(4, ' ').collect();
+        let fields: Vec<&str> = told.splitn(4, ' ').collect();
         let [worker, revision, key, value] = fields[..] else {
-            panic!("{line:?}")
+            panic!("{told:?}")
         };
         let (worker, revision) = (worker.parse().unwrap(), revision.parse().unwrap());
         let last = acknowledged
@@ -194,7 +200,6 @@ fn run_and_kill(directory: &Path, acknowledged: &mut Acknowledged) {
         acknowledged
             .keys
             .insert(key.to_owned(), (revision, value.to_owned()));
-        line.clear();
     }
     killer.expect("the child wrote nothing").join().unwrap();
     assert!(!child.wait().unwrap().success());
