@@ -1,7 +1,8 @@
 //! Container logs in CRI format: `<RFC 3339 time, nanoseconds> stdout|stderr F|P <text>`.
 //!
-//! The writer is a process per container: our own executable, started by the shim (`binary://` log URI),
-//! so that it outlives the kubelet and containerd and loses no line. It rotates by itself and serves
+//! The writer is a process per container: `skiff-log`, or the kubelet's executable where that is not
+//! installed, started by the shim (`binary://` log URI), so that it outlives the kubelet and containerd and
+//! loses no line. It rotates by itself and serves
 //! `attach`. [`run_logger_if_asked`] is its entry point: `main` calls it before anything else.
 //! [`read_log`] is the reader behind the `Logs` call. The writer holds a lock on the file it writes, so a
 //! reader knows whether more can come without asking anybody.
@@ -39,10 +40,12 @@ pub struct LogConfig {
 }
 
 impl LogConfig {
-    /// Kubernetes' defaults: 10 MiB, 5 files.
-    pub fn new(logger: PathBuf) -> Self {
+    /// Kubernetes' defaults: 10 MiB, 5 files. The writer is `skiff-log` if it is installed beside the
+    /// `kubelet`'s executable (a quarter of the memory, for each container), else the kubelet itself.
+    pub fn new(kubelet: PathBuf) -> Self {
+        let beside = kubelet.with_file_name("skiff-log");
         LogConfig {
-            logger,
+            logger: if beside.is_file() { beside } else { kubelet },
             max_size_bytes: 10 << 20,
             max_files: 5,
         }
