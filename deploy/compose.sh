@@ -63,7 +63,7 @@ stage() {
     mkdir -p "$SKIFF_COMPOSE_CONTEXT/bin"
     cp deploy/compose/Dockerfile deploy/compose/node-entrypoint.sh "$SKIFF_COMPOSE_CONTEXT/"
     local program
-    for program in skiff skiff-{apiserver,scheduler,controller-manager,kubelet,proxy,dns}; do
+    for program in skiff skiff-{apiserver,scheduler,controller-manager,kubelet,log,proxy,dns}; do
         cp -u "${SKIFF_PROGRAMS:-$target/release}/$program" "$SKIFF_COMPOSE_CONTEXT/bin/"
     done
     chmod +x "$SKIFF_COMPOSE_CONTEXT/node-entrypoint.sh"
