@@ -26,6 +26,7 @@ pub mod garbage_collector;
 pub mod hash;
 pub mod informer;
 pub mod informers;
+pub mod job;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod node_match;

@@ -108,6 +108,7 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, stop: C
     crate::replicaset::start::<ReplicationController>(&mut wiring);
     crate::deployment::start(&mut wiring);
     crate::daemonset::start(&mut wiring);
+    crate::job::start(&mut wiring);
     crate::endpointslice::start(&mut wiring);
     crate::endpoints::start(&mut wiring);
     crate::endpointslice_mirroring::start(&mut wiring);
