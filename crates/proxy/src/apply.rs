@@ -34,8 +34,9 @@ impl Applier {
         })
     }
 
-    pub fn layouts(&self) -> &[Layout] {
-        &self.layouts
+    /// The netlink port that the transactions come from.
+    pub fn port(&self) -> Option<u32> {
+        self.socket.port()
     }
 
     /// What the tables hold of the endpoints, for plans that keep endpoints in their slots. Tables that will be made

@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::Parser;
 use client::Client;
 use proxy::apply::Applier;
+use proxy::monitor::Monitor;
 use proxy::routes::{self, Routes};
 use proxy::{observe, sync, sysctl};
 use runtime::health::{self, Health};
@@ -52,8 +53,9 @@ async fn serve(
         runtime::notify::ready();
     });
     let events = observe::events(&client, &settings.node_name);
-    sync::run(settings, events, state, shutdown).await;
-    Ok(())
+    let monitor = Monitor::open().context("listen for changes of tables and routes")?;
+    let ended = sync::run(settings, events, monitor, state, shutdown).await;
+    ended.context("listen for changes of tables and routes")
 }
 
 /// Removes the tables and routes that a proxy has made here.

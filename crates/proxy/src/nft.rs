@@ -21,7 +21,7 @@ pub use batch::{
 pub use expr::{Expr, Reg};
 pub use message::{Attributes, Message};
 pub use read::{Data, Element, elements, names, rules_per_chain, table_comment};
-pub use socket::{NftError, Socket};
+pub use socket::{NftError, Notification, Socket, notifications};
 
 /// The address family of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

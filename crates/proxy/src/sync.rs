@@ -5,6 +5,7 @@
 //! node's own address, which the rules depend on.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::Applier;
 use crate::model::Node;
+use crate::monitor::{Changed, Monitor};
 use crate::nft::{Family, NftError};
 use crate::observe::{Event, Stale, State};
 use crate::plan::{self, Changes, Context, Desired, Owner, Place, family_of};
@@ -26,6 +28,8 @@ use crate::{conntrack, routes};
 /// After a failure; doubled up to the maximum.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// After a change by somebody else, before it is looked at.
+const SETTLE: Duration = Duration::from_millis(50);
 /// As many events are taken in before changes are applied; the rest is for the next round.
 const BURST: usize = 4096;
 
@@ -85,12 +89,16 @@ struct Proxy {
 }
 
 /// Runs until `shutdown`. What is in the tables stays when it ends: the node's Services go on.
+///
+/// # Errors
+/// When the kernel does not tell of others' changes any more.
 pub async fn run(
     settings: Settings,
     mut events: BoxStream<'static, Event>,
+    monitor: Monitor,
     health: Health,
     shutdown: CancellationToken,
-) {
+) -> io::Result<()> {
     let context = Context {
         families: settings.families(),
         zone: None,
@@ -113,12 +121,25 @@ pub async fn run(
                 None => std::future::pending().await,
             }
         };
+        let port = proxy.applier.as_ref().and_then(Applier::port);
         tokio::select! {
-            () = shutdown.cancelled() => return,
+            () = shutdown.cancelled() => return Ok(()),
             () = wake => {}
+            changed = monitor.changed(port) => {
+                match changed {
+                    Ok(Changed::Rules) => {
+                        tracing::info!("somebody else changed the tables");
+                        proxy.applier = None;
+                    }
+                    Ok(Changed::Routes) => proxy.stale.nodes = true,
+                    Err(error) => return Err(error),
+                }
+                // They may well change more.
+                retry.get_or_insert((Instant::now() + SETTLE, RETRY_MIN));
+            }
             event = events.next() => match event {
                 Some(event) => proxy.state.take(event, &mut proxy.stale),
-                None => return,
+                None => return Ok(()),
             },
         }
         for _ in 0..BURST {
@@ -127,8 +148,11 @@ pub async fn run(
                 None => break,
             }
         }
-        let waiting = retry.is_some_and(|(at, _)| Instant::now() < at);
-        if !proxy.state.is_synced() || waiting {
+        if !proxy.state.is_synced() {
+            retry = None;
+            continue;
+        }
+        if retry.is_some_and(|(at, _)| Instant::now() < at) {
             continue;
         }
         retry = match proxy.sync().await {

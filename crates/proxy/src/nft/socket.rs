@@ -4,8 +4,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto,
-    setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, getsockname, recv,
+    sendto, setsockopt, socket, sockopt,
 };
 
 use super::message::HEADERS;
@@ -58,12 +58,15 @@ pub struct Socket {
     sequence: u32,
 }
 
-/// One message of an answer.
-struct Answer<'a> {
-    kind: u16,
+/// One message from the kernel. The body starts after `nlmsghdr`.
+pub struct Notification<'a> {
+    /// `subsystem << 8 | type`.
+    pub kind: u16,
     flags: u16,
     sequence: u32,
-    body: &'a [u8],
+    /// Whose request it is about.
+    pub port: u32,
+    pub body: &'a [u8],
 }
 
 impl Socket {
@@ -85,6 +88,12 @@ impl Socket {
         Ok(socket)
     }
 
+    /// The netlink port that requests come from, by which others tell them from theirs.
+    pub fn port(&self) -> Option<u32> {
+        let address: NetlinkAddr = getsockname(self.fd.as_raw_fd()).ok()?;
+        Some(address.pid())
+    }
+
     /// Applies the transaction, whole or not at all.
     pub fn apply(&mut self, batch: Batch) -> Result<(), NftError> {
         if batch.is_empty() {
@@ -96,7 +105,7 @@ impl Socket {
         let mut done = false;
         let mut buffer = vec![0; RECEIVE_BYTES];
         while let Some(length) = self.receive(&mut buffer)? {
-            for answer in answers(&buffer[..length]) {
+            for answer in notifications(&buffer[..length]) {
                 match error_code(&answer) {
                     Some(0) if answer.sequence == acknowledged => done = true,
                     Some(0) | None => {}
@@ -128,7 +137,7 @@ impl Socket {
         self.send(message.bytes())?;
         let mut buffer = vec![0; RECEIVE_BYTES];
         while let Some(length) = self.receive(&mut buffer)? {
-            for answer in answers(&buffer[..length]) {
+            for answer in notifications(&buffer[..length]) {
                 match error_code(&answer) {
                     Some(0) => return Ok(()),
                     Some(code) => {
@@ -182,7 +191,7 @@ impl Socket {
         let mut buffer = vec![0; RECEIVE_BYTES];
         let mut consistent = true;
         while let Some(length) = self.receive(&mut buffer)? {
-            for answer in answers(&buffer[..length]) {
+            for answer in notifications(&buffer[..length]) {
                 if answer.sequence != self.sequence {
                     continue;
                 }
@@ -233,23 +242,24 @@ impl Socket {
 }
 
 /// The code of an error message, negative as the kernel has it; 0 is an acknowledgement.
-fn error_code(answer: &Answer<'_>) -> Option<i32> {
+fn error_code(answer: &Notification<'_>) -> Option<i32> {
     if answer.kind != ERROR {
         return None;
     }
     Some(i32::from_ne_bytes(answer.body.get(0..4)?.try_into().ok()?))
 }
 
-/// The messages of a datagram. The body starts after `nlmsghdr`.
-fn answers(mut bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
+/// The messages of a datagram.
+pub fn notifications(mut bytes: &[u8]) -> impl Iterator<Item = Notification<'_>> {
     std::iter::from_fn(move || {
         let header = HEADERS - 4;
         let length = u32::from_ne_bytes(bytes.get(0..4)?.try_into().ok()?);
         let length = usize::try_from(length).ok()?;
-        let answer = Answer {
+        let answer = Notification {
             kind: u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?),
             flags: u16::from_ne_bytes(bytes.get(6..8)?.try_into().ok()?),
             sequence: u32::from_ne_bytes(bytes.get(8..12)?.try_into().ok()?),
+            port: u32::from_ne_bytes(bytes.get(12..16)?.try_into().ok()?),
             body: bytes.get(header..length)?,
         };
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();

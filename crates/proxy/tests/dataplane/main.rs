@@ -6,6 +6,7 @@
 mod cluster;
 mod netns;
 mod policies;
+mod repair;
 mod scale;
 mod services;
 mod udp;

@@ -1,0 +1,139 @@
+//! The whole loop on a node of its own, fed with events: it converges, and repairs what others break.
+
+use std::time::{Duration, Instant};
+
+use client::mirror::Name;
+use futures::StreamExt;
+use futures::channel::mpsc;
+use kube::runtime::watcher;
+use proxy::model::Node;
+use proxy::monitor::Monitor;
+use proxy::observe::Event;
+use proxy::routes::{self, Routes};
+use proxy::sync::{self, Settings};
+use runtime::health::Health;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{service, tcp};
+use crate::netns::Netns;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn node(cidr: &str, ip: &str) -> Node {
+    Node {
+        pod_cidrs: vec![cidr.parse().unwrap()],
+        internal_ips: vec![ip.parse().unwrap()],
+        zone: None,
+    }
+}
+
+/// What a watch says about one object that exists.
+fn initial<T: Clone>(
+    wrap: fn(watcher::Event<(Name, T)>) -> Event,
+    objects: &[(&str, T)],
+) -> Vec<Event> {
+    let apply =
+        |(name, object): &(&str, T)| watcher::Event::InitApply(((*name).into(), object.clone()));
+    let start = std::iter::once(watcher::Event::Init);
+    let all = start
+        .chain(objects.iter().map(apply))
+        .chain([watcher::Event::InitDone]);
+    all.map(wrap).collect()
+}
+
+#[allow(clippy::disallowed_methods)]
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: not after {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn the_loop_converges_and_repairs_what_others_break() {
+    let netns = Netns::new();
+    netns.ip("link add up0 type veth peer name down0");
+    netns.ip("address add 192.168.7.11/24 dev up0");
+    netns.ip("link set up0 up");
+    netns.ip("link set down0 up");
+    netns.ip("route add 10.99.0.0/24 via 192.168.7.99 proto static");
+    let (mut send, events) = mpsc::channel(64);
+    let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
+    let looping = netns.run(move || {
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(async move {
+                let settings = Settings {
+                    node_name: "a".into(),
+                    cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+                    cluster_dns: Vec::new(),
+                };
+                let health = Health::new(&["synced"]);
+                sync::run(
+                    settings,
+                    events.boxed(),
+                    Monitor::open().unwrap(),
+                    health,
+                    stop,
+                )
+                .await
+            })
+        })
+    });
+    let slice = tcp(&["10.244.1.7"]).remove(0);
+    let nodes = [
+        ("a", node("10.244.0.0/24", "192.168.7.11")),
+        ("b", node("10.244.1.0/24", "192.168.7.12")),
+    ];
+    let mut all = initial(Event::Service, &[("default/web", service("web"))]);
+    all.extend(initial(Event::Slice, &[("default/web-1", Some(slice))]));
+    all.extend(initial(Event::Node, &nodes));
+    let complete = initial(Event::Pod, &[]);
+    for event in all {
+        send.try_send(event).unwrap();
+    }
+    let tables = || netns.nft("list tables");
+    assert_eq!(tables(), "", "nothing is done before all is known");
+    for event in complete {
+        send.try_send(event).unwrap();
+    }
+    let has_element = || {
+        tables().contains("skiff-proxy")
+            && netns
+                .nft("list map ip skiff-proxy endpoints")
+                .contains("10.244.1.7 . 8080")
+    };
+    let routes = || netns.ip("route show proto 173").trim().to_owned();
+    let expected = "10.244.1.0/24 via 192.168.7.12 dev up0";
+    eventually("the Service is there", has_element);
+    eventually("the route is there", || routes() == expected);
+    netns.nft("flush ruleset");
+    eventually("the Service is back", has_element);
+    netns.nft("flush map ip skiff-proxy endpoints");
+    eventually("the endpoint is back", has_element);
+    netns.ip("route del 10.244.1.0/24");
+    eventually("the route is back", || routes() == expected);
+    netns.ip("link set up0 down");
+    netns.ip("link set up0 up");
+    eventually("the route is back after the interface", || {
+        routes() == expected
+    });
+    let gone = watcher::Event::Delete(("b".into(), nodes[1].1.clone()));
+    send.try_send(Event::Node(gone)).unwrap();
+    eventually("the route is gone with its node", || routes().is_empty());
+    shutdown.cancel();
+    looping.join().unwrap().unwrap();
+    netns.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(routes::apply(&Routes::new())).unwrap();
+    });
+    assert!(has_element(), "Services go on without the proxy");
+}
