@@ -19,6 +19,7 @@ mod explain;
 mod get;
 mod image;
 mod inspect;
+mod kubelet;
 mod logs;
 mod manifest;
 mod node;

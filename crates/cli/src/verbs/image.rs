@@ -1,7 +1,6 @@
 //! `skiff image load`: puts a docker or OCI archive onto every node.
 //!
-//! The archive goes straight to each node's kubelet, with the kubeconfig's own certificate: kubelets
-//! let in members of `system:masters` only.
+//! The archive goes straight to each node's kubelet.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,13 +9,11 @@ use anyhow::{Context, bail};
 use client::{Api, Config, ListOptions};
 use k8s_openapi::api::core::v1::Node;
 use rpc::kubelet_v1::LoadImageRequest;
-use rpc::kubelet_v1::kubelet_client::KubeletClient;
-use rpc::tls::Dial;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Connection;
+use super::{Connection, kubelet};
 
 /// Bytes sent at once, and chunks on their way.
 const CHUNK: usize = 1 << 20;
@@ -86,7 +83,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 
 /// Sends one archive to one node; returns the names that the node knows it by.
 async fn load(config: &Config, node: &Node, file: &Path) -> anyhow::Result<Vec<String>> {
-    let channel = rpc::tls::channel(&kubelet(config, node)?)?;
+    let mut kubelet = kubelet::connect(config, node)?;
     let (sender, receiver) = mpsc::channel(QUEUE);
     let mut archive = tokio::fs::File::open(file)
         .await
@@ -107,35 +104,8 @@ async fn load(config: &Config, node: &Node, file: &Path) -> anyhow::Result<Vec<S
             }
         }
     });
-    let answer = KubeletClient::new(channel)
-        .load_image(ReceiverStream::new(receiver))
-        .await;
+    let answer = kubelet.load_image(ReceiverStream::new(receiver)).await;
     let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
     reading.await?.with_context(|| file.display().to_string())?;
     Ok(answer.into_inner().images)
-}
-
-/// How to reach a node's kubelet, as whom the kubeconfig says.
-fn kubelet(config: &Config, node: &Node) -> anyhow::Result<Dial> {
-    let status = node.status.as_ref();
-    let addresses = status.and_then(|status| status.addresses.as_ref());
-    let address = addresses
-        .into_iter()
-        .flatten()
-        .find(|address| address.type_ == "InternalIP")
-        .context("the node has no InternalIP")?;
-    let port = status
-        .and_then(|status| status.daemon_endpoints.as_ref())
-        .and_then(|endpoints| endpoints.kubelet_endpoint.as_ref())
-        .map_or(10250, |endpoint| endpoint.port);
-    let host = if address.address.contains(':') {
-        format!("[{}]", address.address)
-    } else {
-        address.address.clone()
-    };
-    Ok(Dial {
-        url: format!("https://{host}:{port}"),
-        server_name: node.metadata.name.clone(),
-        ..config.dial.clone()
-    })
 }
