@@ -149,7 +149,8 @@ fn run_all<'a>(
             elapsed(started)
         );
         if let Err(error) = outcome {
-            failures.push((scenario.name, format!("{error:?}")));
+            let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+            failures.push((scenario.name, causes.join("\n")));
         }
     }
     if !failures.is_empty() {

@@ -104,7 +104,9 @@ where
 }
 
 fn describe<K: Kind>(object: &K) -> String {
-    String::from_utf8_lossy(&object.encode()).into_owned()
+    let json: serde_json::Value = serde_json::from_slice(&object.encode()).unwrap_or_default();
+    let name = json["metadata"]["name"].as_str().unwrap_or_default();
+    format!("{name}: {}", json["status"])
 }
 
 /// Tries again until the attempt succeeds: for what cannot be watched, such as a connection.
