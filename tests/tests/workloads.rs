@@ -7,6 +7,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use testkit::suite::Scene;
 use testkit::wait::{self, Selection};
@@ -215,6 +216,12 @@ async fn a_killed_container_is_started_again(scene: &Scene) -> anyhow::Result<()
 async fn a_deleted_namespace_leaves_nothing(scene: &Scene) -> anyhow::Result<()> {
     start(scene, 3).await?;
     let client = scene.cluster.client();
+    let found = pods::until(scene, "app=web", "any", |_| true).await?;
+    let uids: Vec<String> = found
+        .values()
+        .filter_map(|pod| pod.metadata.uid.clone())
+        .collect();
+    ensure!(uids.len() == 3);
     let api: Api<Namespace> = Api::all(client);
     api.delete(&scene.namespace, &DeleteOptions::default())
         .await?;
@@ -232,26 +239,40 @@ async fn a_deleted_namespace_leaves_nothing(scene: &Scene) -> anyhow::Result<()>
             .is_empty()
     );
 
-    for node in scene.cluster.nodes() {
-        wait::eventually("the node is clean", async || {
-            let folder = scene
-                .cluster
-                .folder()
-                .join("nodes")
-                .join(&node)
-                .join("kubelet/pods");
-            let pods: Vec<_> = std::fs::read_dir(&folder)?.collect();
-            ensure!(
-                pods.is_empty(),
-                "{} has {} pods",
-                folder.display(),
-                pods.len()
-            );
-            Ok(())
-        })
-        .await?;
+    // Folders, namespaces and control groups of a pod have its uid in their names.
+    let cluster = &scene.cluster;
+    let places = [
+        cluster.folder().join("nodes"),
+        PathBuf::from("/sys/fs/cgroup"),
+    ];
+    wait::eventually("nothing of the pods is left", async || {
+        for uid in &uids {
+            for place in &places {
+                let left = find(place, uid);
+                ensure!(left.is_empty(), "{left:?}");
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Paths below the folder with the text in their last part, other than in layers of images.
+fn find(folder: &Path, text: &str) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if name.to_string_lossy().contains(text) {
+            found.push(path);
+        } else if is_folder && name != "snapshots" && name != "rootfs" {
+            found.extend(find(&path, text));
+        }
     }
-    Ok(())
+    found
 }
 
 /// Waits until the node is Ready, or is not.
