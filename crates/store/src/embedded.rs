@@ -41,7 +41,7 @@ mod watcher;
 mod writer;
 
 use std::{
-    fs::DirBuilder,
+    fs::{DirBuilder, File},
     future::Future,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -289,6 +289,10 @@ fn start(directory: &Path, cache_bytes: usize, quota_bytes: u64) -> Result<Arc<E
         },
     };
     let loaded = tables::load(&path, cache_bytes, rand::random).map_err(failed)?;
+    // A file whose name is not on the disk is lost with the power, however well its content is.
+    for folder in [Some(directory), directory.parent()].into_iter().flatten() {
+        sync_directory(folder).map_err(|error| failed(error.into()))?;
+    }
     let view = View::open(&loaded.database, loaded.revision).map_err(failed)?;
     let leases = Leases::default();
     let now = Instant::now();
@@ -318,6 +322,16 @@ fn start(directory: &Path, cache_bytes: usize, quota_bytes: u64) -> Result<Arc<E
         .spawn(move || writer.run())
         .map_err(|error| failed(error.into()))?;
     Ok(Arc::new(Engine::new(shared, sender, path, quota_bytes)))
+}
+
+/// Makes the names in a folder durable. A relative path's parent may be the empty path: the working folder.
+fn sync_directory(directory: &Path) -> std::io::Result<()> {
+    let directory = if directory.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        directory
+    };
+    File::open(directory)?.sync_all()
 }
 
 fn stopped() -> Error {
