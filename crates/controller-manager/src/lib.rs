@@ -40,6 +40,7 @@ pub mod replicaset;
 pub mod revisions;
 pub mod root_ca;
 pub mod service_account;
+pub mod statefulset;
 pub mod taint_eviction;
 #[cfg(test)]
 mod testing;

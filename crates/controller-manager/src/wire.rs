@@ -109,6 +109,7 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, stop: C
     crate::deployment::start(&mut wiring);
     crate::daemonset::start(&mut wiring);
     crate::job::start(&mut wiring);
+    crate::statefulset::start(&mut wiring);
     crate::endpointslice::start(&mut wiring);
     crate::endpoints::start(&mut wiring);
     crate::endpointslice_mirroring::start(&mut wiring);
