@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::facts::memory;
+use super::facts::{Disk, memory};
 use super::pressure::{Candidate, Pressures, Sample, Shortage, Thresholds, shortages, victim};
 use crate::image::GcPolicy;
 use crate::pod::context::Context;
@@ -173,11 +173,11 @@ fn sample(disk: &std::path::Path) -> Sample {
         memory_available_bytes: memory("MemAvailable").unwrap_or(u64::MAX),
         ..Default::default()
     };
-    if let Ok(disk) = nix::sys::statvfs::statvfs(disk) {
-        sample.disk_bytes = disk.blocks() as u64 * disk.fragment_size() as u64;
-        sample.disk_available_bytes = disk.blocks_available() as u64 * disk.fragment_size() as u64;
-        sample.inodes = disk.files() as u64;
-        sample.inodes_free = disk.files_available() as u64;
+    if let Ok(disk) = Disk::of(disk) {
+        sample.disk_bytes = disk.bytes;
+        sample.disk_available_bytes = disk.available_bytes;
+        sample.inodes = disk.inodes;
+        sample.inodes_free = disk.inodes_free;
     }
     let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse().ok();
     sample.pids_max = number("/proc/sys/kernel/pid_max").unwrap_or(0);

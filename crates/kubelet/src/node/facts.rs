@@ -44,8 +44,7 @@ impl MachineFacts {
             uuid if uuid.is_empty() => machine_id.clone(),
             uuid => uuid,
         };
-        let disk_bytes = nix::sys::statvfs::statvfs(root_dir)
-            .map_or(0, |disk| disk.blocks() as u64 * disk.fragment_size() as u64);
+        let disk_bytes = Disk::of(root_dir).map_or(0, |disk| disk.bytes);
         Self {
             cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
             memory_bytes: memory("MemTotal").unwrap_or(0),
@@ -95,6 +94,32 @@ impl MachineFacts {
 
 fn whole_ki(bytes: u64) -> Quantity {
     Quantity::from_bytes(bytes >> 10 << 10)
+}
+
+/// How full a file system is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disk {
+    pub bytes: u64,
+    /// What is left for users other than root.
+    pub available_bytes: u64,
+    pub used_bytes: u64,
+    pub inodes: u64,
+    pub inodes_free: u64,
+}
+
+impl Disk {
+    /// The file system that `path` is on.
+    pub fn of(path: &Path) -> nix::Result<Self> {
+        let found = nix::sys::statvfs::statvfs(path)?;
+        let unit = found.fragment_size();
+        Ok(Self {
+            bytes: found.blocks() * unit,
+            available_bytes: found.blocks_available() * unit,
+            used_bytes: (found.blocks() - found.blocks_free()) * unit,
+            inodes: found.files(),
+            inodes_free: found.files_available(),
+        })
+    }
 }
 
 /// A figure of `/proc/meminfo`, in bytes.

@@ -43,7 +43,7 @@ impl Problem {
 /// How an action ended.
 #[derive(Debug)]
 pub enum Outcome {
-    Sandbox(Result<ReadySandbox, Problem>),
+    Sandbox(Result<Box<ReadySandbox>, Problem>),
     Volumes(Result<MountedVolumes, Problem>),
     Image {
         container: String,

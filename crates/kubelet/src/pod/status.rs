@@ -24,9 +24,16 @@ use super::qos;
 /// What to report. `before` is what was reported last (or what the apiserver has).
 pub fn status(observed: &Observed, plan: &Plan, before: &PodStatus, now: Timestamp) -> PodStatus {
     let pod = &observed.pod;
-    // What has ended stays as it was told: its containers may be gone by now.
-    if matches!(before.phase.as_deref(), Some("Succeeded" | "Failed")) || observed.memory.removed {
+    if observed.memory.removed {
         return before.clone();
+    }
+    // What has ended stays as it was told: its containers may be gone by now.
+    if matches!(before.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        let mut status = before.clone();
+        if observed.memory.torn_down {
+            conditions::sandbox_gone(&mut status, now);
+        }
+        return status;
     }
     let mut outcome = None;
     if let Course::End(ending) = course(observed, now) {

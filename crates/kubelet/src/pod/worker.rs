@@ -177,7 +177,7 @@ impl Worker {
 
     /// Sends the status if the apiserver has another.
     fn report(&mut self, observed: &Observed, plan: &Plan, now: Timestamp) {
-        if self.vanished {
+        if self.vanished || self.rediscovering(observed) {
             return;
         }
         let before = self
@@ -204,6 +204,15 @@ impl Worker {
                     .in_current_span(),
             );
         }
+    }
+
+    /// After a restart of the kubelet: containers run, and their sandbox has yet to be found. What the
+    /// apiserver has is better than what is known here.
+    fn rediscovering(&self, observed: &Observed) -> bool {
+        !self.ending
+            && observed.any_running()
+            && self.memory.sandbox.is_none()
+            && self.memory.sandbox_failure.is_none()
     }
 
     /// Events for containers that have just begun to wait.

@@ -136,7 +136,7 @@ impl Tracks {
 
     /// The probe that is due next. While a startup probe has not passed it is the only one; when it
     /// or the liveness probe has failed there is none, since the container is going to be stopped.
-    pub fn next(&mut self) -> Option<&mut Track> {
+    pub fn next_due(&mut self) -> Option<&mut Track> {
         let doomed = self.0.iter().any(|track| {
             track.settings.kind != ProbeKind::Readiness && track.verdict == Some(false)
         });
@@ -179,7 +179,7 @@ mod tests {
     }
 
     fn step(tracks: &mut Tracks, success: bool) -> (ProbeKind, u64) {
-        let track = tracks.next().expect("a probe is due");
+        let track = tracks.next_due().expect("a probe is due");
         let (kind, due) = (track.settings.kind, track.due);
         track.record(success, due);
         (kind, due.as_secs())
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(tracks.view().readiness, Some(true));
         assert_eq!(step(&mut tracks, false), (Liveness, 13));
         assert_eq!(tracks.view().liveness, Some(false));
-        assert!(tracks.next().is_none(), "it is about to be stopped");
+        assert!(tracks.next_due().is_none(), "it is about to be stopped");
     }
 
     #[test]

@@ -84,7 +84,7 @@ async fn run(
         Duration::ZERO
     };
     let mut told = tracks.view();
-    while let Some(track) = tracks.next() {
+    while let Some(track) = tracks.next_due() {
         let wait = track.due.saturating_sub(age()) + jitter;
         jitter = Duration::ZERO;
         if !wait.is_zero() {

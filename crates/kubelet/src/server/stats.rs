@@ -9,6 +9,7 @@ use tonic::Status;
 use super::service::Service;
 use super::target::status;
 use crate::cgroup::{CgroupPath, CgroupStats};
+use crate::node::facts::Disk;
 use crate::runtime::{ContainerStats, PodRef};
 
 impl Service {
@@ -92,22 +93,15 @@ fn memory(stats: &CgroupStats, limit: u64, now: Timestamp) -> Value {
 }
 
 fn disk(root: &std::path::Path, now: Timestamp) -> Value {
-    match nix::sys::statvfs::statvfs(root) {
+    match Disk::of(root) {
         Err(_) => Value::Null,
-        Ok(disk) => {
-            let unit = disk.fragment_size() as u64;
-            let (all, free) = (
-                disk.blocks() as u64 * unit,
-                disk.blocks_available() as u64 * unit,
-            );
-            json!({
-                "time": now.to_string(),
-                "capacityBytes": all,
-                "availableBytes": free,
-                "usedBytes": (disk.blocks() as u64 - disk.blocks_free() as u64) * unit,
-                "inodes": disk.files() as u64,
-                "inodesFree": disk.files_free() as u64,
-            })
-        }
+        Ok(disk) => json!({
+            "time": now.to_string(),
+            "capacityBytes": disk.bytes,
+            "availableBytes": disk.available_bytes,
+            "usedBytes": disk.used_bytes,
+            "inodes": disk.inodes,
+            "inodesFree": disk.inodes_free,
+        }),
     }
 }

@@ -10,7 +10,7 @@ use crate::runtime::PodConfig;
 impl Hands {
     pub async fn set_up_sandbox(self) -> Outcome {
         let result = self.sandbox().await;
-        Outcome::Sandbox(result.map_err(|message| {
+        Outcome::Sandbox(result.map(Box::new).map_err(|message| {
             Problem::new(
                 "FailedCreatePodSandBox",
                 format!("Failed to create pod sandbox: {message}"),

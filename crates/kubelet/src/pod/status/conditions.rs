@@ -19,6 +19,16 @@ const OWN: [&str; 6] = [
     "DisruptionTarget",
 ];
 
+/// The pod has ended and its network is taken down.
+pub(super) fn sandbox_gone(status: &mut PodStatus, now: Timestamp) {
+    let mut conditions = status.conditions.iter_mut().flatten();
+    let found = conditions.find(|one| one.type_ == OWN[0] && one.status == "True");
+    if let Some(condition) = found {
+        condition.status = "False".to_owned();
+        condition.last_transition_time = Some(Time(whole(now)));
+    }
+}
+
 struct Verdict {
     holds: bool,
     reason: Option<&'static str>,

@@ -1,1 +1,241 @@
+use std::sync::Arc;
 
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Container, Pod, PodCondition, PodReadinessGate, PodSpec, PodStatus, Probe,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::*;
+use crate::pod::containers::declared;
+use crate::pod::memory::{Doom, Memory};
+use crate::pod::plan::plan;
+use crate::probe::ProbeView;
+use crate::runtime::{ContainerExit, ContainerId, ContainerState, ContainerStatus, ExitReason};
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + seconds).unwrap()
+}
+
+fn observed(spec: PodSpec) -> Observed {
+    let pod = Pod {
+        spec: Some(spec),
+        ..Default::default()
+    };
+    Observed {
+        declared: declared(&pod),
+        pod: Arc::new(pod),
+        vanished: false,
+        containers: Vec::new(),
+        memory: Memory::default(),
+        network_available: true,
+        host_ips: vec!["10.0.0.1".parse().unwrap()],
+    }
+}
+
+fn one(policy: &str) -> PodSpec {
+    PodSpec {
+        restart_policy: Some(policy.into()),
+        containers: vec![Container {
+            name: "a".into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+fn container(name: &str, attempt: u32, state: ContainerState) -> ContainerStatus {
+    ContainerStatus {
+        id: ContainerId(format!("{name}-{attempt}")),
+        pod: Default::default(),
+        name: name.into(),
+        attempt,
+        spec_hash: String::new(),
+        image: String::new(),
+        image_id: "sha256:1".into(),
+        image_ref: "image@sha256:2".into(),
+        annotations: Default::default(),
+        created_at: at(0),
+        state,
+        log_path: "/log".into(),
+        cgroup: Default::default(),
+        user: Default::default(),
+        tty: false,
+        stdin: false,
+        stdin_once: false,
+        stop_signal: 15,
+    }
+}
+
+fn running(name: &str, attempt: u32) -> ContainerStatus {
+    container(
+        name,
+        attempt,
+        ContainerState::Running {
+            pid: 1,
+            started_at: at(0),
+        },
+    )
+}
+
+fn exited(name: &str, attempt: u32, exit_code: i32) -> ContainerStatus {
+    let exit = ContainerExit {
+        exit_code,
+        started_at: Some(at(0)),
+        finished_at: at(1),
+        reason: if exit_code == 0 {
+            ExitReason::Completed
+        } else {
+            ExitReason::Error
+        },
+        message: String::new(),
+    };
+    container(name, attempt, ContainerState::Exited(exit))
+}
+
+fn compute(observed: &Observed, before: &PodStatus, seconds: i64) -> PodStatus {
+    let now = at(seconds);
+    status(observed, &plan(observed, now), before, now)
+}
+
+fn holds(status: &PodStatus, type_: &str) -> bool {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions
+        .find(|condition| condition.type_ == type_)
+        .is_some_and(|condition| condition.status == "True")
+}
+
+fn phase_of(here: &Observed) -> String {
+    compute(here, &PodStatus::default(), 2)
+        .phase
+        .unwrap_or_default()
+}
+
+#[test]
+fn phases() {
+    let mut here = observed(one("Always"));
+    assert_eq!(phase_of(&here), "Pending");
+    here.containers = vec![running("a", 0)];
+    assert_eq!(phase_of(&here), "Running");
+    here.containers = vec![exited("a", 0, 1)];
+    assert_eq!(phase_of(&here), "Running", "it will be restarted");
+    for (policy, code, expected) in [
+        ("Never", 0, "Succeeded"),
+        ("Never", 3, "Failed"),
+        ("OnFailure", 0, "Succeeded"),
+        ("OnFailure", 3, "Running"),
+    ] {
+        let mut here = observed(one(policy));
+        here.containers = vec![exited("a", 0, code)];
+        assert_eq!(phase_of(&here), expected, "{policy} {code}");
+    }
+}
+
+#[test]
+fn a_pod_is_pending_while_it_initializes_and_fails_with_its_init_container() {
+    let mut spec = one("Never");
+    spec.init_containers = Some(vec![Container {
+        name: "i".into(),
+        ..Default::default()
+    }]);
+    let mut here = observed(spec);
+    here.containers = vec![running("i", 0)];
+    let status = compute(&here, &PodStatus::default(), 1);
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+    assert!(!holds(&status, "Initialized"));
+    let waiting = status.container_statuses.unwrap()[0]
+        .state
+        .clone()
+        .unwrap()
+        .waiting
+        .unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("PodInitializing"));
+    here.containers = vec![exited("i", 0, 1)];
+    assert_eq!(phase_of(&here), "Failed");
+}
+
+#[test]
+fn a_deleted_pod_ends_by_what_its_containers_did() {
+    let mut here = observed(one("Always"));
+    let mut pod = (*here.pod).clone();
+    pod.metadata.deletion_timestamp = Some(Time(at(0)));
+    here.pod = Arc::new(pod);
+    here.containers = vec![exited("a", 0, 0)];
+    assert_eq!(phase_of(&here), "Succeeded");
+    here.containers = vec![exited("a", 0, 143)];
+    assert_eq!(phase_of(&here), "Failed");
+}
+
+#[test]
+fn an_evicted_pod_says_why() {
+    let mut here = observed(one("Always"));
+    here.memory.doom = Some(Doom {
+        reason: "Evicted".into(),
+        message: "The node was low on resource: memory. ".into(),
+        grace_seconds: 0,
+    });
+    here.containers = vec![running("a", 0)];
+    let status = compute(&here, &PodStatus::default(), 1);
+    assert_eq!(
+        (status.phase.as_deref(), status.reason),
+        (Some("Running"), None)
+    );
+    here.containers = vec![exited("a", 0, 137)];
+    let status = compute(&here, &PodStatus::default(), 1);
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    assert!(holds(&status, "DisruptionTarget"));
+}
+
+#[test]
+fn restarts_and_last_states() {
+    let mut here = observed(one("Always"));
+    here.containers = vec![exited("a", 3, 1), running("a", 4)];
+    let status = compute(&here, &PodStatus::default(), 1);
+    let container = &status.container_statuses.unwrap()[0];
+    assert_eq!(container.restart_count, 4);
+    assert_eq!(container.container_id.as_deref(), Some("containerd://a-4"));
+    assert!(container.state.as_ref().unwrap().running.is_some());
+    let last = container.last_state.as_ref().unwrap();
+    assert_eq!(last.terminated.as_ref().unwrap().exit_code, 1);
+}
+
+#[test]
+fn readiness_by_probe_and_by_gate() {
+    let mut spec = one("Always");
+    spec.containers[0].readiness_probe = Some(Probe::default());
+    spec.readiness_gates = Some(vec![PodReadinessGate {
+        condition_type: "example.com/ok".into(),
+    }]);
+    let mut here = observed(spec);
+    here.containers = vec![running("a", 0)];
+    let status = compute(&here, &PodStatus::default(), 1);
+    assert!(!holds(&status, "ContainersReady") && !holds(&status, "Ready"));
+    let passed = ProbeView {
+        readiness: Some(true),
+        ..Default::default()
+    };
+    here.memory.probes.insert(ContainerId("a-0".into()), passed);
+    let status = compute(&here, &status, 2);
+    assert!(holds(&status, "ContainersReady") && !holds(&status, "Ready"));
+    let mut pod = (*here.pod).clone();
+    pod.status = Some(PodStatus {
+        conditions: Some(vec![PodCondition {
+            type_: "example.com/ok".into(),
+            status: "True".into(),
+            ..Default::default()
+        }]),
+        ..Default::default()
+    });
+    here.pod = Arc::new(pod);
+    let status = compute(&here, &status, 3);
+    assert!(holds(&status, "Ready") && holds(&status, "example.com/ok"));
+}
+
+#[test]
+fn an_unchanged_pod_has_an_unchanged_status() {
+    let mut here = observed(one("Always"));
+    here.containers = vec![running("a", 0)];
+    let first = compute(&here, &PodStatus::default(), 5);
+    assert_eq!(compute(&here, &first, 500), first);
+}

@@ -71,6 +71,7 @@ impl Worker {
             Ok(containers) => {
                 self.stale = false;
                 self.containers = containers;
+                self.remember_probes();
                 self.read_last_words().await;
             }
             // It stays stale; containerd's return is an event of its own.

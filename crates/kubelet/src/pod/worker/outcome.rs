@@ -33,7 +33,7 @@ impl Worker {
         let now = self.context.clock.now();
         match outcome {
             Outcome::Sandbox(Ok(sandbox)) => {
-                self.memory.sandbox = Some(sandbox);
+                self.memory.sandbox = Some(*sandbox);
                 self.memory.sandbox_failure = None;
             }
             Outcome::Sandbox(Err(problem)) => {

@@ -35,7 +35,7 @@ impl Worker {
                 continue;
             }
             let known = self.memory.probes.get(&container.id).copied();
-            let before = known.unwrap_or_else(|| self.reported_before(&container.id));
+            let before = known.unwrap_or_default();
             let ip = self
                 .memory
                 .sandbox
@@ -56,10 +56,16 @@ impl Worker {
             if let Some(task) = task {
                 self.memory.probes.insert(container.id.clone(), before);
                 self.probes.insert(container.id.clone(), task);
-                // What was known from before counts at once.
-                if before != ProbeView::default() && known.is_none() {
-                    self.wake.wake(crate::pod::registry::Reason::Look);
-                }
+            }
+        }
+    }
+
+    /// Takes over what the probes of running containers said before the kubelet was restarted.
+    pub(super) fn remember_probes(&mut self) {
+        for container in self.containers.iter().filter(|one| one.running()) {
+            if !self.memory.probes.contains_key(&container.id) {
+                let before = self.reported_before(&container.id);
+                self.memory.probes.insert(container.id.clone(), before);
             }
         }
     }
