@@ -251,17 +251,21 @@ fn restarts_back_off() {
         .images
         .insert("a".into(), ImageState::Present { attempt: 1 });
     let first = plan(&here, at(0));
-    let restart = Some(Backoff {
+    let restart = Backoff {
         delay: RESTART.first,
         since: at(0),
-    });
+    };
     let start = |attempt, restart| Action::StartContainer {
         container: "a".into(),
         attempt,
         restart,
     };
-    assert_eq!(first.actions, [start(1, restart)], "the first one at once");
-    here.memory.restarts.insert("a".into(), restart.unwrap());
+    assert_eq!(
+        first.actions,
+        [start(1, Some(restart))],
+        "the first one at once"
+    );
+    here.memory.restarts.insert("a".into(), restart);
     here.containers = vec![exited("a", 1, 1, 5)];
     let waits = plan(&here, at(6));
     assert!(waits.actions.is_empty());
