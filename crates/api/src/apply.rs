@@ -151,7 +151,7 @@ fn entry(
         manager: Some(writer.manager.to_owned()),
         operation: Some(operation.to_owned()),
         subresource: (!writer.subresource.is_empty()).then(|| writer.subresource.to_owned()),
-        time: time.or_else(|| Some(Time(writer.now))),
+        time: time.or(Some(Time(writer.now))),
     }
 }
 

@@ -134,6 +134,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     pub dry_run: bool,
     pub field_manager: String,
+    /// Product name in the client's User-Agent: who changed what, when no manager is named.
+    pub product: String,
     pub field_validation: FieldValidation,
     pub force: bool,
     pub patch_type: Option<PatchType>,

@@ -76,7 +76,8 @@ impl Rest {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let routed = route::route(parts, accept)?;
+        let mut routed = route::route(parts, accept)?;
+        routed.options.product = product(&parts.headers).to_owned();
         let body = read_body(body).await?;
         let verb = match &routed.subject {
             Subject::Resource { verb, .. } => Some(*verb),
@@ -114,6 +115,12 @@ where
 
 fn header<'a>(headers: &'a http::HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// `kubectl` of `kubectl/v1.32.4 (linux/amd64) kubernetes/59526cd`.
+fn product(headers: &http::HeaderMap) -> &str {
+    let agent = header(headers, "user-agent").unwrap_or_default();
+    agent.split('/').next().unwrap_or_default()
 }
 
 fn credentials(parts: &http::request::Parts) -> Result<Credentials, ApiError> {

@@ -102,13 +102,12 @@ pub fn track(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(
 }
 
 fn writer<'a>(call: Call<'a>, api_version: &'a str) -> Writer<'a> {
-    let manager = call.options.field_manager.as_str();
+    let candidates = [call.options.field_manager.as_str(), &call.options.product];
     Writer {
-        manager: if manager.is_empty() {
-            UNKNOWN_MANAGER
-        } else {
-            manager
-        },
+        manager: candidates
+            .into_iter()
+            .find(|name| !name.is_empty())
+            .unwrap_or(UNKNOWN_MANAGER),
         api_version,
         subresource: &call.target.subresource,
         now: meta::whole_seconds(call.now()),
