@@ -14,7 +14,9 @@
 
 pub mod amount;
 pub mod cache;
+pub mod clusterrole_aggregation;
 pub mod config;
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
@@ -44,6 +46,7 @@ pub mod statefulset;
 pub mod taint_eviction;
 #[cfg(test)]
 mod testing;
+pub mod ttl_after_finished;
 pub mod wire;
 
 pub use error::Error;

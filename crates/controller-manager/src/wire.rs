@@ -110,6 +110,9 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, stop: C
     crate::daemonset::start(&mut wiring);
     crate::job::start(&mut wiring);
     crate::statefulset::start(&mut wiring);
+    crate::cronjob::start(&mut wiring);
+    crate::ttl_after_finished::start(&mut wiring);
+    crate::clusterrole_aggregation::start(&mut wiring);
     crate::endpointslice::start(&mut wiring);
     crate::endpoints::start(&mut wiring);
     crate::endpointslice_mirroring::start(&mut wiring);
