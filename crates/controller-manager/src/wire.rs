@@ -112,6 +112,7 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, stop: C
     crate::statefulset::start(&mut wiring);
     crate::cronjob::start(&mut wiring);
     crate::ttl_after_finished::start(&mut wiring);
+    crate::disruption::start(&mut wiring);
     crate::clusterrole_aggregation::start(&mut wiring);
     crate::endpointslice::start(&mut wiring);
     crate::endpoints::start(&mut wiring);
@@ -123,11 +124,12 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, stop: C
     wiring.finish().await;
 }
 
-/// The garbage collector and the namespace controller share the metadata of all objects.
+/// The garbage collector, the namespace controller and the quotas share the metadata of all objects.
 fn start_collection(wiring: &mut Wiring) {
-    let (collector, namespaces) = (queue::queue(), queue::queue());
-    let feed = Feed::new(collector.0.clone(), namespaces.0.clone());
+    let (collector, namespaces, quotas) = (queue::queue(), queue::queue(), queue::queue());
+    let feed = Feed::new(collector.0.clone(), namespaces.0.clone(), quotas.0.clone());
     wiring.keep(feed.start(&wiring.client));
+    crate::resource_quota::start(wiring, feed.graph.clone(), quotas);
     crate::garbage_collector::start(wiring, feed.graph, collector);
     crate::namespace::start(wiring, namespaces);
 }

@@ -24,6 +24,7 @@ pub struct Feed {
     pub graph: Arc<Mutex<Graph>>,
     collector: Trigger,
     namespaces: Trigger,
+    quotas: Trigger,
 }
 
 /// Whether objects of a kind can own, be owned, or hold a namespace up for long. Events come and go
@@ -33,12 +34,14 @@ pub fn is_tracked(row: &KindRow) -> bool {
 }
 
 impl Feed {
-    /// `collector` gets uids, `namespaces` the names of namespaces that lost the last object of a kind.
-    pub fn new(collector: Trigger, namespaces: Trigger) -> Self {
+    /// `collector` gets uids, `namespaces` the names of namespaces that lost the last object of a kind,
+    /// `quotas` those whose number of objects changed.
+    pub fn new(collector: Trigger, namespaces: Trigger, quotas: Trigger) -> Self {
         Self {
             graph: Arc::default(),
             collector,
             namespaces,
+            quotas,
         }
     }
 
@@ -108,6 +111,9 @@ impl Feed {
     async fn tell(&self, asked: Asked) {
         for uid in asked.collect {
             self.collector.send(Key::cluster(uid)).await;
+        }
+        if let Some(namespace) = asked.counted {
+            self.quotas.send(Key::cluster(namespace)).await;
         }
         if let Some(namespace) = asked.emptied {
             self.namespaces.send(Key::cluster(namespace)).await;

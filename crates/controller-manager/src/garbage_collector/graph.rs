@@ -109,6 +109,8 @@ pub struct Asked {
     pub collect: Vec<String>,
     /// A namespace that lost the last object of some kind.
     pub emptied: Option<String>,
+    /// A namespace whose number of objects changed.
+    pub counted: Option<String>,
 }
 
 impl Graph {
@@ -122,10 +124,10 @@ impl Graph {
         uids.filter_map(|uid| self.nodes.get(uid))
     }
 
-    /// Whether the namespace holds objects of the kind.
-    pub fn holds(&self, namespace: &str, row: &KindRow) -> bool {
-        self.counts
-            .contains_key(&(namespace.to_owned(), row.group, row.plural))
+    /// How many objects of the kind the namespace holds.
+    pub fn count(&self, namespace: &str, row: &KindRow) -> usize {
+        let key = (namespace.to_owned(), row.group, row.plural);
+        self.counts.get(&key).copied().unwrap_or(0)
     }
 
     /// Takes in an object's new state.
@@ -139,6 +141,7 @@ impl Graph {
         let old = self.nodes.remove(&node.uid);
         if old.is_none() {
             *self.counts.entry(count_key(&node)).or_insert(0) += 1;
+            asked.counted = namespace_of(&node);
             self.places.insert(place, node.uid.clone());
         }
         self.relink(old.as_ref(), &node);
@@ -197,9 +200,10 @@ impl Graph {
         let key = count_key(&node);
         if let Some(count) = self.counts.get_mut(&key) {
             *count -= 1;
+            asked.counted = namespace_of(&node);
             if *count == 0 {
                 self.counts.remove(&key);
-                asked.emptied = Some(node.key.namespace.clone()).filter(|name| !name.is_empty());
+                asked.emptied = namespace_of(&node);
             }
         }
         asked.collect = self
@@ -242,4 +246,8 @@ impl Graph {
 
 fn count_key(node: &Node) -> (String, &'static str, &'static str) {
     (node.key.namespace.clone(), node.row.group, node.row.plural)
+}
+
+fn namespace_of(node: &Node) -> Option<String> {
+    Some(node.key.namespace.clone()).filter(|namespace| !namespace.is_empty())
 }

@@ -119,7 +119,12 @@ fn deletions_end_when_dependents_are_gone() {
 #[test]
 fn the_graph_tells_where_to_look() {
     let mut graph = Graph::default();
-    assert_eq!(graph.apply(node("a", &[])), Asked::default());
+    let counted = Asked {
+        counted: Some("ns".into()),
+        ..Default::default()
+    };
+    assert_eq!(graph.apply(node("a", &[])), counted);
+    assert_eq!(graph.apply(node("b", &["a"])), counted);
     assert_eq!(graph.apply(node("b", &["a"])), Asked::default());
     assert_eq!(
         graph.apply(node("c", &["missing"])).collect,
@@ -138,7 +143,7 @@ fn the_graph_tells_where_to_look() {
     assert_eq!(graph.remove("a").collect, ["d"]);
     graph.remove("c");
     assert_eq!(graph.remove("d").emptied, Some("ns".into()));
-    assert!(!graph.holds("ns", ConfigMap::ROW));
+    assert!(graph.count("ns", ConfigMap::ROW) == 0);
 }
 
 #[test]
@@ -191,7 +196,7 @@ proptest! {
                 alive.remove(&uid);
             }
         }
-        prop_assert_eq!(graph.holds("ns", ConfigMap::ROW), !alive.is_empty());
+        prop_assert_eq!(graph.count("ns", ConfigMap::ROW), alive.len());
         for uid in (0..12).map(|id| format!("u{id}")) {
             let mut linked: Vec<_> = graph.dependents(&uid).map(|node| node.uid.clone()).collect();
             linked.sort();
