@@ -122,18 +122,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         node: node_sender,
     });
     let agent = tokio::spawn(agent.run(shutdown.clone()));
-    let evictor = Evictor {
-        context: Arc::clone(&context),
-        pods: pods.clone(),
-        thresholds: thresholds(&flags)?,
-        images: GcPolicy {
-            high_threshold_percent: flags.image_gc_high_threshold,
-            low_threshold_percent: flags.image_gc_low_threshold,
-            ..Default::default()
-        },
-        pressures: pressure_sender,
-        disk: flags.root_dir.clone(),
-    };
+    let evictor = evictor(&flags, &context, &pods, pressure_sender)?;
     tokio::spawn(evictor.run(shutdown.clone()));
     tokio::spawn(async move {
         health.ready().await;
@@ -208,6 +197,26 @@ async fn registered(
             () = shutdown.cancelled() => bail!("stopped before the node was registered"),
         }
     }
+}
+
+fn evictor(
+    flags: &Flags,
+    context: &Arc<Context>,
+    pods: &Pods,
+    pressures: watch::Sender<Pressures>,
+) -> anyhow::Result<Evictor> {
+    Ok(Evictor {
+        context: Arc::clone(context),
+        pods: pods.clone(),
+        thresholds: thresholds(flags)?,
+        images: GcPolicy {
+            high_threshold_percent: flags.image_gc_high_threshold,
+            low_threshold_percent: flags.image_gc_low_threshold,
+            ..Default::default()
+        },
+        pressures,
+        disk: flags.root_dir.clone(),
+    })
 }
 
 fn thresholds(flags: &Flags) -> anyhow::Result<Thresholds> {
