@@ -21,7 +21,7 @@ use super::{container_config, files, resources};
 use crate::runtime::{ContainerId, RuntimeError};
 use crate::volume::MountedVolumes;
 
-pub use image::credentials;
+pub use image::{INSPECT_ERROR, credentials};
 pub use start::StartRequest;
 
 /// A reason and a message, as a waiting state or an event shows them.
@@ -146,12 +146,14 @@ impl Hands {
     /// Network and volumes.
     pub async fn tear_down(self) -> Outcome {
         let uid = self.pod.uid().to_owned();
+        let addressed = self.pod.status_ref().pod_ip.is_some() && !self.pod.host_network();
         let network = async {
-            match self.context.network().filter(|_| !self.pod.host_network()) {
-                Some(network) => network
-                    .teardown(&uid)
-                    .await
-                    .map_err(|error| error.to_string()),
+            match self.context.network() {
+                Some(network) => {
+                    let down = network.teardown(&uid).await;
+                    down.map_err(|error| error.to_string())
+                }
+                None if addressed => Err("the pod network is not open yet".to_owned()),
                 None => Ok(()),
             }
         };

@@ -62,6 +62,10 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 /// Makes the (empty) file behind `terminationMessagePath` of one attempt.
 pub fn make_message_file(directory: &Path, attempt: u32) -> io::Result<PathBuf> {
     fs::create_dir_all(directory)?;
+    if let Some(forgotten) = attempt.checked_sub(3) {
+        // Most often it is not there any more.
+        fs::remove_file(message_file(directory, forgotten)).ok();
+    }
     let path = message_file(directory, attempt);
     fs::write(&path, b"")?;
     // Whatever user the container runs as may write it.

@@ -220,7 +220,7 @@ impl Manager {
 
     fn happened(&mut self, event: RuntimeEvent) {
         match event {
-            RuntimeEvent::Resync => self.wake_all(Reason::Runtime),
+            RuntimeEvent::Resync => self.wake_all(Reason::Resync),
             RuntimeEvent::Container { pod_uid, .. } => {
                 if let Some(handle) = self.workers.get(&pod_uid) {
                     handle.wake.wake(Reason::Runtime);

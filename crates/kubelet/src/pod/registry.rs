@@ -17,6 +17,8 @@ pub enum Reason {
     Runtime = 2,
     /// A ConfigMap or Secret that the pod refers to has changed.
     Objects = 4,
+    /// containerd is back: what failed for want of it can be tried again.
+    Resync = 8,
 }
 
 /// The doorbell of one worker.

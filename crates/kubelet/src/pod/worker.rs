@@ -25,6 +25,7 @@ use super::plan::{Action, Course, Plan, course, plan};
 use super::registry::Wake;
 use super::report;
 use super::status::status;
+use crate::probe::ProbeKind;
 use crate::probe::task::{ProbeReport, ProbeTask};
 use crate::runtime::{ContainerId, ContainerStatus};
 use crate::volume::MountedVolumes;
@@ -67,6 +68,8 @@ pub struct Worker {
     stops: HashMap<ContainerId, Stopping>,
     probes: HashMap<ContainerId, ProbeTask>,
     probe_reports: (mpsc::Sender<ProbeReport>, mpsc::Receiver<ProbeReport>),
+    /// When each probe's failure was told last.
+    unhealthy_at: HashMap<(ContainerId, ProbeKind), Timestamp>,
     ending: bool,
     /// What each container waited for when last looked at.
     waited: BTreeMap<String, String>,
@@ -99,6 +102,7 @@ impl Worker {
             stops: HashMap::new(),
             probes: HashMap::new(),
             probe_reports: mpsc::channel(PROBE_QUEUE),
+            unhealthy_at: HashMap::new(),
             ending: false,
             waited: BTreeMap::new(),
         }

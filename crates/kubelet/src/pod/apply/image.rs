@@ -10,6 +10,9 @@ use crate::image::{Image, RegistryCredential};
 use crate::pod::containers::{Declared, find};
 use crate::pod::object::PodExt;
 
+/// The node cannot say whether it has an image: its runtime does not answer.
+pub const INSPECT_ERROR: &str = "ImageInspectError";
+
 /// `imagePullPolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Policy {
@@ -55,8 +58,7 @@ impl Hands {
         let policy = policy(declared);
         if policy != Policy::Always {
             let present = self.context.images.status(image).await;
-            let present =
-                present.map_err(|error| Problem::new("ImageInspectError", error.to_string()));
+            let present = present.map_err(|error| Problem::new(INSPECT_ERROR, error.to_string()));
             match present? {
                 Some(found) => {
                     let text = format!("Container image \"{image}\" already present on machine");

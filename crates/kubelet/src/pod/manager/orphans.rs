@@ -20,18 +20,40 @@ pub(super) async fn remove(context: Arc<Context>, known: BTreeSet<String>) {
         Ok(uids) => found.extend(uids),
         Err(error) => tracing::warn!(%error, "cannot look for orphans"),
     }
-    if let Some(network) = context.network() {
-        found.extend(network.pods());
-    }
     if let Ok(entries) = fs::read_dir(context.directories.pods()) {
         let names = entries.filter_map(Result::ok);
         found.extend(names.map(|entry| entry.file_name().to_string_lossy().into_owned()));
     }
     for uid in found.difference(&known) {
-        if let Err(error) = one(&context, uid).await {
-            tracing::warn!(error, uid, "cannot remove an orphaned pod");
-        } else {
-            tracing::info!(uid, "removed an orphaned pod");
+        match one(&context, uid).await {
+            Ok(()) => tracing::info!(uid, "removed an orphaned pod"),
+            Err(error) => tracing::warn!(error, uid, "cannot remove an orphaned pod"),
+        }
+    }
+    free_addresses(&context, &known).await;
+}
+
+/// Addresses of pods that are gone, as soon as the network is open.
+async fn free_addresses(context: &Context, known: &BTreeSet<String>) {
+    let mut network = context.network.clone();
+    let Ok(network) = network
+        .wait_for(Option::is_some)
+        .await
+        .map(|open| open.clone())
+    else {
+        return;
+    };
+    let Some(network) = network else {
+        return;
+    };
+    // Only what was there before this process: pods that came since are not among `known`.
+    let before: Vec<String> = network.pods().difference(known).cloned().collect();
+    for uid in before {
+        if context.directories.pod(&uid).exists() {
+            continue;
+        }
+        if let Err(error) = network.teardown(&uid).await {
+            tracing::warn!(%error, uid, "cannot free an orphaned pod's address");
         }
     }
 }
@@ -48,10 +70,6 @@ async fn one(context: &Context, uid: &str) -> Result<(), String> {
     }
     if running {
         tokio::time::sleep(GRACE).await;
-    }
-    if let Some(network) = context.network() {
-        let down = network.teardown(uid).await;
-        down.map_err(|error| error.to_string())?;
     }
     let volumes = context.volumes.tear_down(uid).await;
     volumes.map_err(|error| error.to_string())?;

@@ -7,8 +7,10 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::{Desired, Worker};
 use crate::logs::{LogQuery, read_log};
+use crate::pod::apply::INSPECT_ERROR;
 use crate::pod::containers::declared;
 use crate::pod::files;
+use crate::pod::memory::ImageState;
 use crate::pod::object::PodExt;
 use crate::pod::observed::{ContainerStatusExt, Observed};
 use crate::pod::registry::Reason;
@@ -29,7 +31,16 @@ impl Worker {
             // What was missing may be there now.
             self.memory.start_failures.clear();
         }
-        self.stale |= reasons.has(Reason::Runtime);
+        if reasons.has(Reason::Resync) {
+            self.memory.start_failures.clear();
+            self.memory.sandbox_failure = None;
+            self.memory.tear_down_failure = None;
+            self.memory.images.retain(|_, image| match image {
+                ImageState::Present { .. } => true,
+                ImageState::Failed(failure) => failure.reason != INSPECT_ERROR,
+            });
+        }
+        self.stale |= reasons.has(Reason::Runtime) || reasons.has(Reason::Resync);
         if self.stale && !self.memory.removed {
             self.list().await;
         }

@@ -6,9 +6,13 @@ use super::Worker;
 use crate::pod::lifecycle::target;
 use crate::pod::object::PodExt;
 use crate::pod::observed::{ContainerStatusExt, Observed};
-use crate::probe::ProbeView;
+use crate::probe::check::CheckError;
 use crate::probe::task::{ProbeReport, Start, start};
+use crate::probe::{ProbeKind, ProbeView};
 use crate::runtime::{ContainerId, ContainerState};
+
+/// A probe that fails every second does not need an event every second.
+const UNHEALTHY_AT_MOST_EVERY: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 
 impl Worker {
     /// Starts probing what has started, and ends it for what has ended.
@@ -20,6 +24,7 @@ impl Worker {
                 .any(|one| one.id == *id && one.running())
         };
         self.probes.retain(|id, _| runs(id));
+        self.unhealthy_at.retain(|(id, _), _| runs(id));
         self.memory
             .probes
             .retain(|id, _| observed.containers.iter().any(|one| one.id == *id));
@@ -101,23 +106,28 @@ impl Worker {
                     self.memory.probes.insert(id, view);
                 }
             }
-            ProbeReport::Failed { id, kind, error } => {
-                let name = self
-                    .containers
-                    .iter()
-                    .find(|one| one.id == id)
-                    .map(|one| one.name.clone());
-                let declared = self
-                    .declared
-                    .iter()
-                    .find(|one| Some(one.name()) == name.as_deref());
-                if let Some(declared) = declared {
-                    let text = format!("{} probe failed: {error}", kind.as_str());
-                    self.context
-                        .notes
-                        .warning(&self.pod, declared, "Unhealthy", text);
-                }
-            }
+            ProbeReport::Failed { id, kind, error } => self.unhealthy(&id, kind, &error),
+        }
+    }
+
+    /// An event, but not more than one in a while for each probe.
+    fn unhealthy(&mut self, id: &ContainerId, kind: ProbeKind, error: &CheckError) {
+        let now = self.context.clock.now();
+        let key = (id.clone(), kind);
+        let last = self.unhealthy_at.get(&key);
+        if last.is_some_and(|last| now.duration_since(*last) < UNHEALTHY_AT_MOST_EVERY) {
+            return;
+        }
+        self.unhealthy_at.insert(key, now);
+        let container = self.containers.iter().find(|one| one.id == *id);
+        let declared = container.and_then(|container| {
+            let mut all = self.declared.iter();
+            all.find(|one| one.name() == container.name)
+        });
+        if let Some(declared) = declared {
+            let text = format!("{} probe failed: {error}", kind.as_str());
+            let notes = &self.context.notes;
+            notes.warning(&self.pod, declared, "Unhealthy", text);
         }
     }
 }
