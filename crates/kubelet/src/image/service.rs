@@ -45,13 +45,24 @@ struct Inner {
 
 impl ImageService {
     /// An image service over the runtime's containerd. `insecure_registries` (`host:port`) are spoken to
-    /// without TLS.
+    /// without TLS. Only one service may use a root directory at a time.
     pub fn new(runtime: &Runtime, insecure_registries: &[String]) -> Result<Self> {
+        let scratch = runtime.root_dir().join("tmp");
+        // What a killed process was loading.
+        match std::fs::remove_dir_all(&scratch) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(ImageError::Io {
+                    operation: format!("empty {}", scratch.display()),
+                    source,
+                });
+            }
+            _ => {}
+        }
         Ok(ImageService {
             inner: Arc::new(Inner {
                 store: runtime.image_store(),
                 insecure_registries: insecure_registries.to_vec(),
-                scratch: runtime.root_dir().join("tmp"),
+                scratch,
                 transfers: Semaphore::new(PARALLEL_TRANSFERS),
                 pulls: Mutex::default(),
                 blobs: Mutex::default(),

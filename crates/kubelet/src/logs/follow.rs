@@ -1,69 +1,163 @@
-//! Waiting for a log to grow, by inotify on its directory.
+//! Waiting for logs to grow, by inotify on their directories.
+//!
+//! A user has 128 inotify instances on most machines, root included, so all followers of a process share
+//! one, read by one thread. The thread is started with the first follower.
 
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use parking_lot::Mutex;
+use tokio::sync::watch;
 
 /// A writer that was killed lets go of its lock just after the event that its file was closed; looking
 /// again this much later is sure to see it.
 const AFTER_CLOSE: Duration = Duration::from_millis(50);
-const EVENTS_BYTES: usize = 16 << 10;
-/// `struct inotify_event` without its name: wd, mask, cookie, len, 32 bits each (inotify(7)).
-const EVENT_HEADER_BYTES: usize = 16;
+
+const CHANGES: AddWatchFlags = AddWatchFlags::IN_MODIFY
+    .union(AddWatchFlags::IN_CREATE)
+    .union(AddWatchFlags::IN_MOVE)
+    .union(AddWatchFlags::IN_CLOSE_WRITE)
+    .union(AddWatchFlags::IN_DELETE)
+    .union(AddWatchFlags::IN_DELETE_SELF);
+
+/// The process's instance, once somebody has followed a log.
+static SHARED: Mutex<Option<Arc<Hub>>> = Mutex::new(None);
+
+/// How often a directory has changed, and how often by the closing of a file.
+#[derive(Clone, Copy, Default)]
+struct Changes {
+    all: u64,
+    closings: u64,
+}
+
+struct Directory {
+    changes: watch::Sender<Changes>,
+    followers: usize,
+}
+
+/// One inotify instance and who waits for it.
+struct Hub {
+    inotify: Inotify,
+    directories: Mutex<HashMap<WatchDescriptor, Directory>>,
+}
+
+impl Hub {
+    fn shared() -> io::Result<Arc<Self>> {
+        let mut shared = SHARED.lock();
+        if let Some(hub) = &*shared {
+            return Ok(hub.clone());
+        }
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
+        let hub = Arc::new(Hub {
+            inotify,
+            directories: Mutex::default(),
+        });
+        let reader = hub.clone();
+        std::thread::Builder::new()
+            .name("log-watch".to_string())
+            .spawn(move || reader.read())?;
+        *shared = Some(hub.clone());
+        Ok(hub)
+    }
+
+    /// Reads events for as long as the process lives.
+    fn read(&self) {
+        loop {
+            match self.inotify.read_events() {
+                Ok(events) => events.iter().for_each(|event| self.tell(event)),
+                Err(Errno::EINTR) => {}
+                Err(errno) => {
+                    tracing::error!(%errno, "logs can no longer be followed");
+                    // Whoever waits reads once more, and learns that nobody tells any more.
+                    self.directories.lock().clear();
+                    *SHARED.lock() = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn tell(&self, event: &InotifyEvent) {
+        let closing = event.mask.contains(AddWatchFlags::IN_CLOSE_WRITE);
+        let count = |changes: &mut Changes| {
+            changes.all += 1;
+            changes.closings += u64::from(closing);
+        };
+        let directories = self.directories.lock();
+        if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+            directories
+                .values()
+                .for_each(|directory| directory.changes.send_modify(count));
+        } else if let Some(directory) = directories.get(&event.wd) {
+            directory.changes.send_modify(count);
+        }
+    }
+}
 
 /// Watches the directory of a log.
 pub(super) struct Watch {
-    /// An inotify descriptor is read like a pipe.
-    events: pipe::Receiver,
-    buffer: Vec<u8>,
+    hub: Arc<Hub>,
+    descriptor: WatchDescriptor,
+    changes: watch::Receiver<Changes>,
+    closings: u64,
 }
 
 impl Watch {
     /// Starts to watch. Make it before reading, so that no change is missed.
     pub(super) fn new(log: &Path) -> io::Result<Self> {
         let directory = log.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let changes = AddWatchFlags::IN_MODIFY
-            | AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_MOVE
-            | AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_DELETE
-            | AddWatchFlags::IN_DELETE_SELF;
-        inotify.add_watch(directory, changes)?;
-        let events = pipe::Receiver::from_owned_fd_unchecked(OwnedFd::from(inotify))?;
+        let hub = Hub::shared()?;
+        let mut directories = hub.directories.lock();
+        // A directory that is watched already has the same descriptor again.
+        let descriptor = hub.inotify.add_watch(directory, CHANGES)?;
+        let fresh = || Directory {
+            changes: watch::Sender::default(),
+            followers: 0,
+        };
+        let entry = directories.entry(descriptor).or_insert_with(fresh);
+        entry.followers += 1;
+        let changes = entry.changes.subscribe();
+        let closings = changes.borrow().closings;
+        drop(directories);
         Ok(Watch {
-            events,
-            buffer: vec![0; EVENTS_BYTES],
+            hub,
+            descriptor,
+            changes,
+            closings,
         })
     }
 
     /// Waits until something has changed since the last call.
     pub(super) async fn changed(&mut self) -> io::Result<()> {
-        let count = self.events.read(&mut self.buffer).await?;
-        if masks(&self.buffer[..count]).any(|mask| mask & AddWatchFlags::IN_CLOSE_WRITE.bits() != 0)
-        {
+        self.changes
+            .changed()
+            .await
+            .map_err(|_| io::ErrorKind::BrokenPipe)?;
+        let closings = self.changes.borrow_and_update().closings;
+        if closings != self.closings {
+            self.closings = closings;
             tokio::time::sleep(AFTER_CLOSE).await;
         }
         Ok(())
     }
 }
 
-/// The masks of a batch of events.
-fn masks(mut events: &[u8]) -> impl Iterator<Item = u32> {
-    std::iter::from_fn(move || {
-        let header = events.get(..EVENT_HEADER_BYTES)?;
-        let word = |at: usize| {
-            u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut directories = self.hub.directories.lock();
+        let Some(directory) = directories.get_mut(&self.descriptor) else {
+            return;
         };
-        let (mask, name_bytes) = (word(4), word(12) as usize);
-        events = events
-            .get(EVENT_HEADER_BYTES + name_bytes..)
-            .unwrap_or_default();
-        Some(mask)
-    })
+        directory.followers -= 1;
+        if directory.followers == 0 {
+            directories.remove(&self.descriptor);
+            // A directory that was removed has taken its watch with it.
+            self.hub.inotify.rm_watch(self.descriptor).ok();
+        }
+    }
 }

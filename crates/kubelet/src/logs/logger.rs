@@ -10,7 +10,6 @@ use std::process::ExitCode;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{SigSet, Signal};
 use runtime::clock::{Clock, SystemClock};
 
@@ -69,8 +68,6 @@ struct Logger {
     sources: Vec<Source>,
     log: RotatingFile,
     attach: AttachServer,
-    /// Tells when the FIFOs' directory goes: a container that never started ends no FIFO.
-    removal: Option<Inotify>,
     out: Vec<u8>,
 }
 
@@ -81,11 +78,14 @@ fn run(spec: &LoggerSpec) -> io::Result<()> {
         signals.add(signal);
     }
     signals.thread_block()?;
+    // The log comes first: once the container runs, a reader must find a writer.
+    let log = RotatingFile::open(&spec.log_path, spec.max_size_bytes, spec.max_files)?;
+    let attach = AttachServer::bind(&spec.attach_socket)?;
+    let sources = open_sources(spec)?;
     let mut logger = Logger {
-        sources: open_sources(spec)?,
-        log: RotatingFile::open(&spec.log_path, spec.max_size_bytes, spec.max_files)?,
-        attach: AttachServer::bind(&spec.attach_socket)?,
-        removal: watch_removal(spec)?,
+        sources,
+        log,
+        attach,
         out: Vec::with_capacity(READ_BYTES + 4096),
     };
     if spec.fifos.is_none() {
@@ -97,6 +97,8 @@ fn run(spec: &LoggerSpec) -> io::Result<()> {
     logger.log.close()
 }
 
+/// Opens what the container writes to. FIFOs are opened without waiting for a writer; they end when the shim
+/// closes them, or, for a container that never started, when the kubelet does (see `release_fifos`).
 fn open_sources(spec: &LoggerSpec) -> io::Result<Vec<Source>> {
     let Some((stdout, stderr)) = &spec.fifos else {
         let mut sources = vec![Source::new(LogStream::Stdout, File::open(SHIM_STDOUT)?)];
@@ -122,24 +124,11 @@ fn open_sources(spec: &LoggerSpec) -> io::Result<Vec<Source>> {
     ])
 }
 
-fn watch_removal(spec: &LoggerSpec) -> io::Result<Option<Inotify>> {
-    let Some(directory) = spec.fifos.as_ref().and_then(|(stdout, _)| stdout.parent()) else {
-        return Ok(None);
-    };
-    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    inotify.add_watch(
-        directory,
-        AddWatchFlags::IN_DELETE | AddWatchFlags::IN_DELETE_SELF,
-    )?;
-    Ok(Some(inotify))
-}
-
 /// What poll found.
 struct Ready {
     sources: Vec<bool>,
     listener: bool,
     clients: bool,
-    removed: bool,
 }
 
 impl Logger {
@@ -157,9 +146,6 @@ impl Logger {
             if ready.sources[index] && !self.copy(index)? {
                 self.sources.remove(index);
             }
-        }
-        if ready.removed {
-            self.sources.clear();
         }
         Ok(())
     }
@@ -181,10 +167,6 @@ impl Logger {
             };
             fds.push(PollFd::new(client, flags));
         }
-        let last_client = fds.len();
-        if let Some(removal) = &self.removal {
-            fds.push(PollFd::new(removal.as_fd(), readable));
-        }
         loop {
             match poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) => break,
@@ -197,10 +179,7 @@ impl Logger {
         Ok(Ready {
             sources: happened[..sources].to_vec(),
             listener: happened[sources],
-            clients: happened[first_client..last_client]
-                .iter()
-                .any(|happened| *happened),
-            removed: happened[last_client..].iter().any(|happened| *happened),
+            clients: happened[first_client..].iter().any(|happened| *happened),
         })
     }
 

@@ -32,6 +32,12 @@ pub(super) fn rotated_path(path: &Path, now: Timestamp) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Where the next file of a log is made before it is seen.
+pub(super) fn unfinished_path(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.next"))
+}
+
 /// The rotated files of a log, oldest first.
 pub(super) fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
     let (Some(directory), Some(name)) = (
@@ -62,7 +68,12 @@ pub(crate) fn remove_logs(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         files => files?,
     };
-    for file in rotated.iter().map(PathBuf::as_path).chain([path]) {
+    let unfinished = unfinished_path(path);
+    for file in rotated
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([&unfinished, path])
+    {
         match fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

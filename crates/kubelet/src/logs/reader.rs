@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -22,6 +23,11 @@ use super::tail::find_tail;
 const READ_BYTES: usize = 128 << 10;
 /// A line without an end that is longer than any line we write is not ours; it is passed over.
 const MAX_CARRIED_BYTES: usize = 4 * MAX_LINE_BYTES;
+
+/// How long a reader that does not follow waits for the file after one that has just been renamed; only a
+/// writer that was killed between the two steps leaves none.
+const ROTATION_WAITS: u32 = 20;
+const ROTATION_PAUSE: Duration = Duration::from_millis(1);
 
 /// What to read of a log.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -138,6 +144,7 @@ impl LogReader {
 
     /// Reads on, over to the next file at a file's end.
     fn step(&mut self, follow: bool) -> io::Result<Step> {
+        let mut waits = ROTATION_WAITS;
         loop {
             if self.left_bytes == Some(0) {
                 return Ok(Step::End);
@@ -157,6 +164,12 @@ impl LogReader {
                 }
                 Next::None if gone => return Ok(Step::End),
                 Next::None => return Ok(Step::Wait),
+                Next::Rotating if follow => return Ok(Step::Wait),
+                Next::Rotating if waits == 0 => return Ok(Step::End),
+                Next::Rotating => {
+                    waits -= 1;
+                    std::thread::sleep(ROTATION_PAUSE);
+                }
                 Next::Deleted => return Ok(Step::End),
             }
         }
@@ -223,19 +236,12 @@ impl LogReader {
 
 /// The file to begin with, and where in it.
 fn first_file(path: &Path, query: &LogQuery) -> io::Result<(File, u64)> {
-    let mut files = rotated_files(path)?;
-    files.push(path.to_path_buf());
+    let mut files = open_files(path)?;
     let Some(mut missing) = query.tail_lines else {
-        return open_first(&files).map(|file| (file, 0));
+        return Ok((files.swap_remove(0), 0));
     };
     let mut begin = None;
-    for path in files.iter().rev() {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            // Rotated or removed while we look.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
+    for file in files.into_iter().rev() {
         let (start, found) = find_tail(&file, query.stream, missing)?;
         begin = Some((file, start));
         missing -= found;
@@ -246,50 +252,81 @@ fn first_file(path: &Path, query: &LogQuery) -> io::Result<(File, u64)> {
     begin.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-fn open_first(files: &[PathBuf]) -> io::Result<File> {
-    let mut result = Err(io::ErrorKind::NotFound.into());
-    for path in files {
-        result = File::open(path);
-        match &result {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            _ => return result,
+/// The files of a log, oldest first; at least one. The current one is opened before the others are listed:
+/// if it is rotated in between, it is met again under its new name, and no file is missed.
+fn open_files(path: &Path) -> io::Result<Vec<File>> {
+    // Not there in the middle of a rotation, or if there is no log.
+    let current = open_if_there(path)?;
+    let own = current.as_ref().map(inode).transpose()?;
+    let mut files = Vec::new();
+    for rotated in rotated_files(path)? {
+        let Some(file) = open_if_there(&rotated)? else {
+            continue;
+        };
+        if Some(inode(&file)?) != own {
+            files.push(file);
         }
     }
-    result
+    files.extend(current);
+    if files.is_empty() {
+        Err(io::ErrorKind::NotFound.into())
+    } else {
+        Ok(files)
+    }
 }
 
 enum Next {
     File(File),
     None,
+    /// The current file has been renamed, and the new one is not there yet.
+    Rotating,
     Deleted,
 }
 
-/// The file after `current`, which may have been rotated since it was opened.
+/// The file after `current`, which may have been rotated since it was opened. As in [`open_files`], the
+/// newest is opened before the others are listed.
 fn next_file(path: &Path, current: &File) -> io::Result<Next> {
-    let own = current.metadata()?.ino();
-    let mut files = match rotated_files(path) {
-        Ok(files) => files,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Next::Deleted),
-        Err(error) => return Err(error),
-    };
-    files.push(path.to_path_buf());
-    let inode = |path: &PathBuf| path.metadata().ok().map(|metadata| metadata.ino());
-    let Some(at) = files.iter().position(|file| inode(file) == Some(own)) else {
-        // Ours was removed: by rotation (then a younger one is there), or with the container.
-        return match open_first(&files) {
-            Ok(file) => Ok(Next::File(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Next::Deleted),
-            Err(error) => Err(error),
+    let own = inode(current)?;
+    let newest = open_if_there(path)?;
+    if newest.as_ref().map(inode).transpose()? == Some(own) {
+        return Ok(Next::None);
+    }
+    let mut found_own = false;
+    let mut oldest = None;
+    for rotated in rotated_or_none(path)? {
+        let Some(file) = open_if_there(&rotated)? else {
+            continue;
         };
-    };
-    match files.get(at + 1) {
-        None => Ok(Next::None),
-        Some(next) => match File::open(next) {
-            Ok(file) => Ok(Next::File(file)),
-            // Between a rotation's rename and the new file.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Next::None),
-            Err(error) => Err(error),
-        },
+        if found_own {
+            return Ok(Next::File(file));
+        }
+        found_own = inode(&file)? == own;
+        oldest.get_or_insert(file);
+    }
+    match newest {
+        // Ours was removed by rotation: the oldest one that is left comes next.
+        newest if !found_own => Ok(oldest.or(newest).map_or(Next::Deleted, Next::File)),
+        Some(file) => Ok(Next::File(file)),
+        None => Ok(Next::Rotating),
+    }
+}
+
+fn rotated_or_none(path: &Path) -> io::Result<Vec<PathBuf>> {
+    match rotated_files(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        files => files,
+    }
+}
+
+fn inode(file: &File) -> io::Result<u64> {
+    file.metadata().map(|metadata| metadata.ino())
+}
+
+fn open_if_there(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use nix::fcntl::{Flock, FlockArg};
 
-use super::path::{rotated_files, rotated_path};
+use super::path::{rotated_files, rotated_path, unfinished_path};
 
 /// The file that lines go to.
 pub(super) struct RotatingFile {
@@ -66,8 +66,8 @@ impl RotatingFile {
         Ok(())
     }
 
-    /// The new file is locked before the old one is let go: a reader at the old one's end then sees
-    /// either a writer or a successor.
+    /// The new file is locked before it is seen, and before the old one is let go: a reader at the old
+    /// one's end then sees either a writer or a successor that has one.
     fn rotate(&mut self, now: Timestamp) -> io::Result<()> {
         // Names must differ and sort, even when several are made at one time.
         let nanosecond = SignedDuration::from_nanos(1);
@@ -77,9 +77,11 @@ impl RotatingFile {
         while rotated_path(&self.path, stamp).exists() {
             stamp += nanosecond;
         }
+        let hidden = unfinished_path(&self.path);
+        let new = open_locked(&hidden)?;
         fs::rename(&self.path, rotated_path(&self.path, stamp))?;
+        fs::rename(&hidden, &self.path)?;
         self.last_rotation = Some(stamp);
-        let new = open_locked(&self.path)?;
         let old = std::mem::replace(&mut self.file, new);
         self.size = 0;
         drop(old.unlock().map_err(|(_, errno)| io::Error::from(errno))?);

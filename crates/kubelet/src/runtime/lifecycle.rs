@@ -205,7 +205,8 @@ impl Inner {
         };
         self.set_label(&id.0, record::EXIT, exit_to_label(&exit))
             .await?;
-        self.delete_task(&id.0, pod_uid).await
+        self.delete_task(&id.0, pod_uid).await?;
+        self.remove_streams(&id.0, pod_uid).await
     }
 
     /// Removes a container with its task, streams and snapshot. Gone: fine.
@@ -213,18 +214,7 @@ impl Inner {
         self.delete_task(id, pod_uid).await?;
         self.delete_record(id).await?;
         self.remove_snapshot(id).await?;
-        let streams = self.pod_paths(pod_uid).streams(id);
-        match tokio::fs::remove_dir_all(&streams).await {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => {
-                return Err(RuntimeError::Io {
-                    operation: "remove",
-                    path: streams,
-                    source,
-                });
-            }
-        }
+        self.remove_streams(id, pod_uid).await?;
         self.pod_of.lock().remove(id);
         Ok(())
     }

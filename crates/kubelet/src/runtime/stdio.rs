@@ -4,6 +4,8 @@
 //! gives such containers no standard input unless they have a terminal; a container with `stdin` and no
 //! `tty` therefore writes into FIFOs, and we start the writer, detached, to read them.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -35,6 +37,20 @@ pub(super) fn stdin_fifo(directory: &Path) -> PathBuf {
 }
 
 impl Inner {
+    /// Removes a container's streams. Gone: fine.
+    pub(super) async fn remove_streams(&self, id: &str, pod_uid: &str) -> Result<()> {
+        let directory = self.pod_paths(pod_uid).streams(id);
+        release_fifos(&directory);
+        match tokio::fs::remove_dir_all(&directory).await {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(RuntimeError::Io {
+                operation: "remove",
+                path: directory,
+                source,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Prepares a container's streams and tells where they are.
     pub(super) async fn prepare_stdio(
         &self,
@@ -108,6 +124,17 @@ impl Inner {
             tty: record.tty,
             fifos: by_fifo.then(|| (directory.join("stdout"), directory.join("stderr"))),
         }
+    }
+}
+
+/// Ends a log writer that waits at FIFOs which nobody ever opened to write: to it, this is a writer that
+/// comes and goes. Without such a writer, or without FIFOs, it does nothing.
+fn release_fifos(directory: &Path) {
+    for name in ["stdout", "stderr"] {
+        let mut open = OpenOptions::new();
+        open.write(true).custom_flags(nix::libc::O_NONBLOCK);
+        // ENXIO: no reader; ENOENT: no FIFO.
+        drop(open.open(directory.join(name)));
     }
 }
 

@@ -126,6 +126,16 @@ async fn a_command_that_does_not_exist_is_a_start_error() {
         exit.message
     );
 
+    // With standard input its log writer is ours to end.
+    config.stdin = true;
+    config.attempt = 2;
+    let id = node.runtime.create(&pod, &config).await.unwrap();
+    node.runtime.start(&id).await.unwrap_err();
+    assert!(
+        node.log(&id).await.contains("no such file or directory"),
+        "the log ends, and says why"
+    );
+
     config.image = "docker.io/library/absent:1".into();
     config.attempt = 1;
     let error = node.runtime.create(&pod, &config).await.unwrap_err();

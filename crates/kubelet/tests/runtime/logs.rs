@@ -20,7 +20,12 @@ async fn rotation_loses_nothing() {
         .await;
     let followed = node.log(&id).await;
     let read = node.read_log(&id, LogQuery::default()).await;
-    assert_eq!(followed, read);
+    assert!(
+        followed == read,
+        "{} bytes followed, {} read",
+        followed.len(),
+        read.len()
+    );
     let numbers: Vec<u32> = read.lines().filter_map(|line| line.parse().ok()).collect();
     assert_eq!(numbers, (1..=12000).collect::<Vec<u32>>());
     let directory = node

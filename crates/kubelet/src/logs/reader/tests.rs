@@ -201,3 +201,41 @@ async fn follow_of_a_dead_writer_ends() {
         "x\n"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_misses_nothing_of_a_writer_that_rotates_all_the_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("0.log");
+    let mut writer = RotatingFile::open(&path, 300, 10_000).unwrap();
+    let log = read_log(
+        &path,
+        LogQuery {
+            follow: true,
+            ..LogQuery::default()
+        },
+    );
+    let writing = std::thread::spawn(move || {
+        for second in 0..2000 {
+            writer
+                .write(
+                    line(second, "stdout", &second.to_string()).as_bytes(),
+                    at(second),
+                )
+                .unwrap();
+        }
+        writer.close().unwrap();
+    });
+    let all = log.map(|chunk| chunk.unwrap()).collect::<Vec<Bytes>>();
+    let chunks = tokio::time::timeout(Duration::from_secs(60), all)
+        .await
+        .expect("the log ends");
+    writing.join().unwrap();
+    let text = String::from_utf8(chunks.concat()).unwrap();
+    let expected: String = (0..2000).map(|second| format!("{second}\n")).collect();
+    assert!(
+        text == expected,
+        "{} bytes of {}",
+        text.len(),
+        expected.len()
+    );
+}
