@@ -1,7 +1,14 @@
 //! Clients that others would write: the Python example of docs/grpc.md, and the official Python
-//! client over REST.
+//! client over REST, and kubectl.
+
+#[path = "clients/kubectl.rs"]
+mod kubectl;
 
 use anyhow::{Context, ensure};
+use kubectl::{
+    create_speaks_protobuf, faults_are_named_as_kubernetes_names_them, fields_are_explained,
+    manifests_of_every_kind_are_accepted, owners_of_fields_are_kept,
+};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -14,7 +21,12 @@ fn main() -> ExitCode {
         &[],
         scenarios![
             the_grpc_example_lists_and_watches,
-            the_official_client_works
+            the_official_client_works,
+            manifests_of_every_kind_are_accepted,
+            create_speaks_protobuf,
+            owners_of_fields_are_kept,
+            faults_are_named_as_kubernetes_names_them,
+            fields_are_explained,
         ],
     )
 }

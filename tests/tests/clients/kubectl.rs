@@ -1,0 +1,196 @@
+//! kubectl against the apiserver: defaults, validation, apply of both sorts, protobuf bodies,
+//! OpenAPI. What would need a node is only asked for, not made (`--dry-run=server`).
+
+use anyhow::{Context, ensure};
+use std::path::PathBuf;
+use testkit::suite::Scene;
+
+fn file(name: &str) -> String {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    folder.join(name).to_string_lossy().into_owned()
+}
+
+fn kubectl(scene: &Scene, arguments: &[&str]) -> anyhow::Result<String> {
+    let namespace = ["-n", scene.namespace.as_str()];
+    scene.cluster.kubectl(&[arguments, &namespace].concat())
+}
+
+/// Writes a manifest for `-f`.
+fn written(scene: &Scene, name: &str, yaml: &str) -> anyhow::Result<String> {
+    let path = scene
+        .cluster
+        .folder()
+        .join(format!("{}-{name}.yaml", scene.namespace));
+    std::fs::write(&path, yaml)?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+pub async fn manifests_of_every_kind_are_accepted(scene: &Scene) -> anyhow::Result<()> {
+    let manifests = file("kinds.yaml");
+    let made = kubectl(scene, &["apply", "--dry-run=server", "-f", &manifests])?;
+    let count = std::fs::read_to_string(&manifests)?
+        .matches("\nkind:")
+        .count();
+    ensure!(made.lines().count() == count, "{count} objects, but {made}");
+    kubectl(
+        scene,
+        &[
+            "apply",
+            "--server-side",
+            "--dry-run=server",
+            "-f",
+            &manifests,
+        ],
+    )?;
+    Ok(())
+}
+
+pub async fn create_speaks_protobuf(scene: &Scene) -> anyhow::Result<()> {
+    let commands: &[&[&str]] = &[
+        &["create", "configmap", "a", "--from-literal=x=1"],
+        &["create", "secret", "generic", "a", "--from-literal=x=1"],
+        &["create", "deployment", "a", "--image=a", "--port=80"],
+        &["create", "job", "a", "--image=a"],
+        &["create", "cronjob", "a", "--image=a", "--schedule=@hourly"],
+        &["create", "role", "a", "--verb=get", "--resource=pods"],
+        &["create", "rolebinding", "a", "--role=a", "--user=a"],
+        &["create", "service", "nodeport", "a", "--tcp=80:90"],
+        &["create", "ingress", "a", "--rule=a.example.com/b=c:80"],
+        &[
+            "create",
+            "poddisruptionbudget",
+            "a",
+            "--selector=a=b",
+            "--min-available=1",
+        ],
+        &["create", "quota", "a", "--hard=cpu=1"],
+        &["create", "serviceaccount", "a"],
+        &["create", "priorityclass", "a", "--value=5"],
+    ];
+    for command in commands {
+        let made = kubectl(
+            scene,
+            &[*command, &["--dry-run=server", "-o", "name"]].concat(),
+        )?;
+        ensure!(made.trim().ends_with("/a"), "{command:?}: {made}");
+    }
+    Ok(())
+}
+
+pub async fn owners_of_fields_are_kept(scene: &Scene) -> anyhow::Result<()> {
+    let manifest = |value: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: owned}}\ndata: {{a: {value}, b: same}}\n"
+        )
+    };
+    let path = written(scene, "owned", &manifest("mine"))?;
+    kubectl(scene, &["apply", "--server-side", "-f", &path])?;
+    kubectl(
+        scene,
+        &[
+            "patch",
+            "configmap",
+            "owned",
+            "--field-manager=other",
+            "-p",
+            r#"{"data":{"a":"theirs"}}"#,
+        ],
+    )?;
+    let refused = scene.cluster.try_kubectl(&[
+        "apply",
+        "--server-side",
+        "-f",
+        &path,
+        "-n",
+        &scene.namespace,
+    ])?;
+    let expected = "Apply failed with 1 conflict: conflict with \"other\" using v1";
+    ensure!(
+        !refused.success && refused.stderr.contains(expected),
+        "{}",
+        refused.stderr
+    );
+    ensure!(refused.stderr.contains(".data.a"), "{}", refused.stderr);
+    kubectl(
+        scene,
+        &["apply", "--server-side", "--force-conflicts", "-f", &path],
+    )?;
+    let less = written(
+        scene,
+        "less",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: owned}\ndata: {a: mine}\n",
+    )?;
+    kubectl(scene, &["apply", "--server-side", "-f", &less])?;
+    let data = kubectl(
+        scene,
+        &["get", "configmap", "owned", "-o", "jsonpath={.data}"],
+    )?;
+    ensure!(data == r#"{"a":"mine"}"#, "{data}");
+    Ok(())
+}
+
+pub async fn faults_are_named_as_kubernetes_names_them(scene: &Scene) -> anyhow::Result<()> {
+    let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: bad}\nspec:\n  \
+        selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: c}}\n    \
+        spec: {containers: [{name: c, image: x, ports: [{containerPort: 70000}]}]}\n";
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: 1bad}\nspec: {ports: [{port: 80, nodePort: 1}]}\n";
+    let unknown = "apiVersion: v1\nkind: Pod\nmetadata: {name: bad}\nspec: {containers: [{name: c, imaeg: x}]}\n";
+    let cases: &[(&str, &[&str])] = &[
+        (
+            deployment,
+            &[
+                "The Deployment \"bad\" is invalid:",
+                "spec.template.metadata.labels: Invalid value: {\"a\":\"c\"}: `selector` does not match template `labels`",
+                "spec.template.spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+            ],
+        ),
+        (
+            service,
+            &[
+                "metadata.name: Invalid value: \"1bad\": a DNS-1035 label must consist of",
+                "spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'",
+            ],
+        ),
+        (
+            unknown,
+            &["strict decoding error: unknown field \"spec.containers[0].imaeg\""],
+        ),
+    ];
+    for (index, (manifest, texts)) in cases.iter().enumerate() {
+        let path = written(scene, &format!("fault{index}"), manifest)?;
+        let refused = scene
+            .cluster
+            .try_kubectl(&["apply", "-f", &path, "-n", &scene.namespace])?;
+        ensure!(!refused.success, "{manifest} was accepted");
+        for text in *texts {
+            ensure!(
+                refused.stderr.contains(text),
+                "{text} is not in {}",
+                refused.stderr
+            );
+        }
+    }
+    Ok(())
+}
+
+pub async fn fields_are_explained(scene: &Scene) -> anyhow::Result<()> {
+    let text = kubectl(
+        scene,
+        &["explain", "deployment.spec.template.spec.containers.ports"],
+    )?;
+    for part in [
+        "GROUP:      apps",
+        "FIELD: ports <[]ContainerPort>",
+        "containerPort\t<integer> -required-",
+    ] {
+        ensure!(text.contains(part), "{part} is not in {text}");
+    }
+    let index = scene.cluster.kubectl(&["get", "--raw", "/openapi/v3"])?;
+    let index: serde_json::Value = serde_json::from_str(&index)?;
+    let url = index["paths"]["apis/batch/v1"]["serverRelativeURL"]
+        .as_str()
+        .context("no document of batch/v1")?;
+    let document = scene.cluster.kubectl(&["get", "--raw", url])?;
+    ensure!(document.contains("io.k8s.api.batch.v1.CronJobList"));
+    Ok(())
+}
