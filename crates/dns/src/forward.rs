@@ -11,6 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
+use crate::upstream::Upstreams;
+
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Each server is asked this often.
 const ROUNDS: usize = 2;
@@ -32,14 +34,14 @@ pub enum ForwardError {
 
 /// The upstream servers.
 pub struct Forwarder {
-    upstreams: Vec<SocketAddr>,
+    upstreams: Upstreams,
     /// The index of the server that answered last.
     preferred: AtomicUsize,
     permits: Semaphore,
 }
 
 impl Forwarder {
-    pub fn new(upstreams: Vec<SocketAddr>) -> Self {
+    pub fn new(upstreams: Upstreams) -> Self {
         Self {
             upstreams,
             preferred: AtomicUsize::new(0),
@@ -55,12 +57,13 @@ impl Forwarder {
         tcp: bool,
     ) -> Result<Message, ForwardError> {
         let _permit = self.permits.try_acquire().map_err(|_| ForwardError::Busy)?;
-        let count = self.upstreams.len();
+        let upstreams = self.upstreams.current();
+        let count = upstreams.len();
         let first = self.preferred.load(Ordering::Relaxed);
         let mut failure = None;
         for turn in 0..count * ROUNDS {
             let index = (first + turn) % count;
-            let upstream = self.upstreams[index];
+            let upstream = upstreams[index];
             let asked = tokio::time::timeout(TIMEOUT, ask_one(upstream, query, dnssec, tcp)).await;
             match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(message) => {

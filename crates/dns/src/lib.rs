@@ -4,7 +4,7 @@
 //! - [`observe`]: watches Services and EndpointSlices, reduced to [`model`], and publishes a [`records::Records`]
 //!   after each change: an immutable snapshot that queries read without a lock.
 //! - [`zone`]: the answer to a question from a snapshot (pure), by Kubernetes' DNS specification 1.1.0.
-//! - [`forward`]: questions about other names, to the upstream servers.
+//! - [`forward`]: questions about other names, to the servers of [`upstream`].
 //! - [`handler`]: one query from the socket to the response, including aliases that lead out of the zone.
 //!
 //! One runs on each node, at the same address: a pod's question never leaves its node. It must not know pods (names
@@ -16,4 +16,5 @@ pub mod handler;
 pub mod model;
 pub mod observe;
 pub mod records;
+pub mod upstream;
 pub mod zone;

@@ -38,13 +38,14 @@ fn main() -> ExitCode {
 
 async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let client = Client::new(&client::Config::from_file(&config.kubeconfig, None)?)?;
-    let upstreams = config.upstreams()?;
-    if upstreams.is_empty() {
+    let clock = runtime::clock::system();
+    let upstreams = config.upstreams(clock.clone())?;
+    if upstreams.current().is_empty() {
         tracing::warn!("no upstream server: only the cluster's own names will be known");
     }
     let zone =
         Zone::new(&config.cluster_domain, config.listen.clone()).context("--cluster-domain")?;
-    let now_s = runtime::clock::system().now().as_second();
+    let now_s = clock.now().as_second();
     // Serial numbers are compared modulo 2^32.
     let serial = u32::try_from(now_s.rem_euclid(1 << 32)).context("the clock")?;
     let records = Arc::new(ArcSwap::from_pointee(Records::starting_at(serial)));

@@ -12,6 +12,7 @@ use dns::address::Addresses;
 use dns::forward::Forwarder;
 use dns::handler::Handler;
 use dns::records::{Backend, Entry, Records};
+use dns::upstream::Upstreams;
 use dns::zone::Zone;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
@@ -70,7 +71,8 @@ fn records() -> Records {
 async fn start(records: Arc<ArcSwap<Records>>) -> (Server<Handler>, Addresses) {
     let ips: Vec<IpAddr> = vec![LISTEN.parse().unwrap()];
     let addresses = Addresses::add(&ips).await.unwrap();
-    let upstreams = vec!["127.0.0.1:9".parse().unwrap(), upstream().await];
+    let servers = ["127.0.0.1:9".to_owned(), upstream().await.to_string()];
+    let upstreams = Upstreams::new(&servers, Vec::new(), runtime::clock::system()).unwrap();
     let zone = Zone::new("cluster.local", ips).unwrap();
     let mut server = Server::new(Handler::new(zone, records, Forwarder::new(upstreams)));
     server.register_socket(UdpSocket::bind((LISTEN, 53)).await.unwrap());

@@ -1,0 +1,184 @@
+//! The upstream servers: given by address, or named in files in the form of /etc/resolv.conf. Files are read again when
+//! a question needs them and the last time is a while ago: a machine that moves to another network gets another file.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use runtime::clock::SharedClock;
+
+const DNS_PORT: u16 = 53;
+/// How long what a file said is believed.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// A file that could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("read the upstream servers from {path}")]
+pub struct UpstreamError {
+    path: PathBuf,
+    #[source]
+    source: std::io::Error,
+}
+
+enum Source {
+    Address(SocketAddr),
+    File(PathBuf),
+}
+
+/// Where to ask for names that are not the cluster's.
+pub struct Upstreams {
+    sources: Vec<Source>,
+    /// Our own addresses: a question sent to them would go round for ever.
+    own: Vec<SocketAddr>,
+    clock: SharedClock,
+    known: ArcSwap<Known>,
+}
+
+struct Known {
+    since: Timestamp,
+    servers: Arc<Vec<SocketAddr>>,
+}
+
+impl Upstreams {
+    /// `texts` are addresses (with a port, if it is not 53) or paths of files.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn new(
+        texts: &[String],
+        own: Vec<SocketAddr>,
+        clock: SharedClock,
+    ) -> Result<Self, UpstreamError> {
+        let source = |text: &String| match server(text) {
+            Some(address) => Source::Address(address),
+            None => Source::File(text.into()),
+        };
+        let sources: Vec<Source> = texts.iter().map(source).collect();
+        let servers = Arc::new(read(&sources, &own)?);
+        let known = ArcSwap::from_pointee(Known {
+            since: clock.now(),
+            servers,
+        });
+        Ok(Self {
+            sources,
+            own,
+            clock,
+            known,
+        })
+    }
+
+    /// The servers, in the order to ask them. A file that has become unreadable leaves them as they were.
+    pub fn current(&self) -> Arc<Vec<SocketAddr>> {
+        let known = self.known.load();
+        let now = self.clock.now();
+        let age = Duration::try_from(now.duration_since(known.since)).unwrap_or(FRESH);
+        let files = self
+            .sources
+            .iter()
+            .any(|source| matches!(source, Source::File(_)));
+        if !files || age < FRESH {
+            return Arc::clone(&known.servers);
+        }
+        let servers = match read(&self.sources, &self.own) {
+            Ok(servers) if servers == *known.servers => Arc::clone(&known.servers),
+            Ok(servers) => {
+                tracing::info!(?servers, "the upstream servers have changed");
+                Arc::new(servers)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the upstream servers stay as they are");
+                Arc::clone(&known.servers)
+            }
+        };
+        self.known.store(Arc::new(Known {
+            since: now,
+            servers: Arc::clone(&servers),
+        }));
+        servers
+    }
+}
+
+fn read(sources: &[Source], own: &[SocketAddr]) -> Result<Vec<SocketAddr>, UpstreamError> {
+    let mut servers = Vec::new();
+    for source in sources {
+        match source {
+            Source::Address(address) => servers.push(*address),
+            Source::File(path) => servers.extend(in_file(path)?),
+        }
+    }
+    servers.retain(|server| !own.contains(server));
+    Ok(servers)
+}
+
+/// The servers named in a file in the form of /etc/resolv.conf.
+fn in_file(path: &Path) -> Result<Vec<SocketAddr>, UpstreamError> {
+    let text = std::fs::read_to_string(path).map_err(|source| UpstreamError {
+        path: path.to_owned(),
+        source,
+    })?;
+    let named = |line: &str| {
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next()) {
+            (Some("nameserver"), Some(address)) => server(address),
+            _ => None,
+        }
+    };
+    Ok(text.lines().filter_map(named).collect())
+}
+
+fn server(text: &str) -> Option<SocketAddr> {
+    // A scope (%eth0) means nothing in another namespace.
+    let ip = text.split('%').next().unwrap_or(text).parse::<IpAddr>();
+    let with_port = || text.parse().ok();
+    ip.ok()
+        .map(|ip| SocketAddr::new(ip, DNS_PORT))
+        .or_else(with_port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtime::clock::ManualClock;
+
+    #[test]
+    fn a_file_is_read_again_after_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("resolv.conf");
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
+        write(
+            "# comment\nsearch example.org\nnameserver 192.0.2.1\nnameserver  fe80::1%eth0\nnameserver 10.96.0.10\nnameserver\n",
+        );
+        let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+        let texts = [
+            "192.0.2.9:5353".to_owned(),
+            path.to_string_lossy().into_owned(),
+        ];
+        let own = vec!["10.96.0.10:53".parse().unwrap()];
+        let upstreams = Upstreams::new(&texts, own, Arc::new(clock.clone())).unwrap();
+        let current = || -> Vec<String> {
+            upstreams
+                .current()
+                .iter()
+                .map(SocketAddr::to_string)
+                .collect()
+        };
+        let first = ["192.0.2.9:5353", "192.0.2.1:53", "[fe80::1]:53"];
+        assert_eq!(current(), first);
+        write("nameserver 192.0.2.2\n");
+        assert_eq!(current(), first);
+        clock.advance(FRESH);
+        assert_eq!(current(), ["192.0.2.9:5353", "192.0.2.2:53"]);
+        std::fs::remove_file(&path).unwrap();
+        clock.advance(FRESH);
+        assert_eq!(current(), ["192.0.2.9:5353", "192.0.2.2:53"]);
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error_at_start() {
+        let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
+        assert!(Upstreams::new(&["/no/such/file".to_owned()], Vec::new(), clock).is_err());
+    }
+}
