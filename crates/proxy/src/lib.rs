@@ -6,6 +6,7 @@
 //! - [`table`]: what the table looks like, [`nft`]: how it is written and read over netlink.
 //! - [`apply`]: one transaction per round; [`conntrack`]: what must not outlive a change.
 //! - [`routes`]: routes to the pods of other nodes. [`sysctl`]: what forwarding needs.
+//! - [`health_check`]: tells load balancers whether this node has endpoints.
 //! - [`monitor`]: what others do to tables and routes, so that it is repaired at once.
 //!
 //! Tables of its own only (`ip skiff-proxy`, `ip6 skiff-proxy`): whatever else is in the ruleset is not touched. It must
@@ -13,6 +14,7 @@
 
 pub mod apply;
 pub mod conntrack;
+pub mod health_check;
 pub mod model;
 pub mod monitor;
 pub mod nft;

@@ -35,6 +35,8 @@ pub struct Service {
     pub internal_local: bool,
     /// `externalTrafficPolicy: Local`.
     pub external_local: bool,
+    /// Where load balancers ask whether this node has endpoints.
+    pub health_check_port: Option<u16>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,6 +159,7 @@ impl Service {
                 .unwrap_or(AFFINITY_DEFAULT_S)
         });
         service.internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
+        service.health_check_port = spec.health_check_node_port.and_then(port);
         service.external_local = spec.external_traffic_policy.as_deref() == Some("Local");
         service
     }

@@ -7,6 +7,7 @@ mod endpoints;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::model::{EndpointSlice, Pod, Service, ServicePort};
@@ -68,6 +69,16 @@ pub fn service(
     elements.sort_unstable();
     elements.dedup();
     elements
+}
+
+/// How many endpoints of the Service this node has, for its health check port.
+pub fn local_endpoints(slices: &[&EndpointSlice]) -> usize {
+    let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+    let local = endpoints.filter(|endpoint| endpoint.local && endpoint.ready);
+    local
+        .map(|endpoint| endpoint.ip)
+        .collect::<BTreeSet<_>>()
+        .len()
 }
 
 /// The elements for the host ports of a pod of this node.

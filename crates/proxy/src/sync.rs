@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::Applier;
+use crate::health_check::HealthChecks;
 use crate::model::Node;
 use crate::monitor::{Changed, Monitor};
 use crate::nft::{Family, NftError};
@@ -86,6 +87,7 @@ struct Proxy {
     /// None: the tables are to be read and brought to what is desired as a whole.
     applier: Option<Applier>,
     layouts: Vec<Layout>,
+    health_checks: HealthChecks,
 }
 
 /// Runs until `shutdown`. What is in the tables stays when it ends: the node's Services go on.
@@ -112,6 +114,7 @@ pub async fn run(
         context,
         applier: None,
         layouts: Vec::new(),
+        health_checks: HealthChecks::default(),
     };
     let mut retry: Option<(Instant, Duration)> = None;
     loop {
@@ -213,9 +216,24 @@ impl Proxy {
             routed = routes::apply(&wanted).await;
             self.stale.nodes = routed.is_err();
         }
+        self.sync_health_checks().await;
         // Netlink calls do not wait for anybody, but the first takes a while with ten thousand Services.
         tokio::task::block_in_place(|| self.sync_rules())?;
         Ok(routed?)
+    }
+
+    async fn sync_health_checks(&mut self) {
+        for owner in &self.stale.owners {
+            let Owner::Service(name) = owner else {
+                continue;
+            };
+            let service = self.state.service(name);
+            let port = service.and_then(|service| service.health_check_port);
+            let slices = || plan::local_endpoints(&self.state.slices(name));
+            self.health_checks
+                .set(name, port.map(|port| (port, slices())))
+                .await;
+        }
     }
 
     fn sync_rules(&mut self) -> Result<(), NftError> {
