@@ -180,11 +180,15 @@ impl Pull {
             platform: None,
             annotations: Default::default(),
         };
+        let lock = self.service.blob_lock(&descriptor.digest);
+        let _only_writer = lock.lock().await;
         write_small(&self.containerd, &descriptor, bytes).await?;
         Ok((descriptor, document))
     }
 
     async fn config(&self, manifest: &Manifest) -> Result<Bytes> {
+        let lock = self.service.blob_lock(&manifest.config.digest);
+        let _only_writer = lock.lock().await;
         if let Some(bytes) = self.service.store().read(&manifest.config.digest).await? {
             let bytes = Bytes::from(bytes);
             // It is there: this only makes the lease hold it.

@@ -130,6 +130,7 @@ pub async fn container_config(
         attempt: start.attempt,
         spec_hash: start.declared.spec_hash(),
         image: start.image_id.to_owned(),
+        image_name: start.declared.image().to_owned(),
         command: expanded(&container.command),
         args: expanded(&container.args),
         env: env.clone(),

@@ -20,6 +20,8 @@ pub struct ContainerConfig {
     pub spec_hash: String,
     /// The image as [`crate::image::Image::id`] or as a reference known to the image store.
     pub image: String,
+    /// The image as the pod asks for it, for the status; empty: as `image`.
+    pub image_name: String,
     /// `command`: replaces the image's ENTRYPOINT (and drops its CMD) when not empty.
     pub command: Vec<String>,
     /// `args`: replaces the image's CMD when not empty.

@@ -124,11 +124,15 @@ impl Inner {
             config.stop_signal.as_deref(),
             Some(image.stop_signal.as_str()),
         ];
+        let asked = match config.image_name.as_str() {
+            "" => &config.image,
+            _ => &config.image_name,
+        };
         let record = Record {
             spec_hash: config.spec_hash.clone(),
-            image: config.image.clone(),
+            image: asked.clone(),
             image_id: contents.id.clone(),
-            image_ref: self.image_ref(&config.image, contents).await?,
+            image_ref: self.image_ref(asked, contents).await?,
             annotations: config.annotations.clone(),
             log_path: config.log_path.clone(),
             cgroup: cgroup.to_string(),
