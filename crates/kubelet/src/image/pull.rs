@@ -92,8 +92,30 @@ impl ImageService {
         auth: &RegistryAuth,
         lease: &Lease,
     ) -> Result<Contents> {
+        let mut pull = self.open_pull(reference, lease, ClientProtocol::Https)?;
+        let documents = match pull.documents(auth).await {
+            // As docker has it: an insecure registry is spoken to with TLS, whoever it is, else without.
+            Err(ImageError::RegistryUnavailable { .. })
+                if self.is_insecure(&reference.registry) =>
+            {
+                pull = self.open_pull(reference, lease, ClientProtocol::Http)?;
+                pull.documents(auth).await?
+            }
+            documents => documents?,
+        };
+        pull.layers(&documents).await?;
+        pull.publish(documents).await
+    }
+
+    fn open_pull(
+        &self,
+        reference: &ImageReference,
+        lease: &Lease,
+        protocol: ClientProtocol,
+    ) -> Result<Pull> {
         let config = ClientConfig {
-            protocol: ClientProtocol::HttpsExcept(self.insecure_registries().to_vec()),
+            protocol,
+            accept_invalid_certificates: self.is_insecure(&reference.registry),
             connect_timeout: Some(CONNECT_TIMEOUT),
             read_timeout: Some(READ_TIMEOUT),
             user_agent: "skiff",
@@ -107,16 +129,13 @@ impl ImageService {
                 Reference::with_tag(registry, repository, tag.clone().unwrap_or_default())
             }
         };
-        let pull = Pull {
+        Ok(Pull {
             service: self.clone(),
             reference: reference.clone(),
             client,
             name,
             containerd: lease.containerd().clone(),
-        };
-        let documents = pull.documents(auth).await?;
-        pull.layers(&documents).await?;
-        pull.publish(documents).await
+        })
     }
 }
 

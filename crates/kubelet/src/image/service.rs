@@ -45,7 +45,7 @@ struct Inner {
 
 impl ImageService {
     /// An image service over the runtime's containerd. `insecure_registries` (`host:port`) are spoken to
-    /// without TLS. Only one service may use a root directory at a time.
+    /// with any certificate, or without TLS. Only one service may use a root directory at a time.
     pub fn new(runtime: &Runtime, insecure_registries: &[String]) -> Result<Self> {
         let scratch = runtime.root_dir().join("tmp");
         // What a killed process was loading.
@@ -200,8 +200,11 @@ impl ImageService {
         &self.inner.usage
     }
 
-    pub(super) fn insecure_registries(&self) -> &[String] {
-        &self.inner.insecure_registries
+    pub(super) fn is_insecure(&self, registry: &str) -> bool {
+        self.inner
+            .insecure_registries
+            .iter()
+            .any(|insecure| insecure == registry)
     }
 
     pub(super) fn scratch(&self) -> &Path {

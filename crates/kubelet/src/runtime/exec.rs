@@ -25,6 +25,8 @@ use super::{
 
 const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 const SIGKILL: i32 = 9;
+/// How long a killed command may take to go before it is left to its container's end.
+const ABANDONED_WAIT: Duration = Duration::from_secs(10);
 /// Between attempts to wait for a command while containerd is away.
 const WAIT_RETRY: Duration = Duration::from_millis(200);
 /// Buffer for output that nobody wants.
@@ -141,8 +143,10 @@ impl Drop for ExecControl {
                 container_id: container.clone(),
                 exec_id: exec.clone(),
             };
-            // Gone or not, what is left is cleaned up.
-            containerd.tasks().wait(wait).await.ok();
+            // Gone, never started or stuck: what is left is cleaned up.
+            tokio::time::timeout(ABANDONED_WAIT, containerd.tasks().wait(wait))
+                .await
+                .ok();
             clean_up(&containerd, &container, &exec, &directory).await;
         });
     }
@@ -248,6 +252,26 @@ impl Runtime {
         timeout: Option<Duration>,
         output_limit: usize,
     ) -> Result<ExecOutput> {
+        let run = self.run_command(id, command, output_limit);
+        let Some(timeout) = timeout else {
+            return run.await;
+        };
+        match tokio::time::timeout(timeout, run).await {
+            Ok(output) => output,
+            // What was dropped, started or just being started, kills the command.
+            Err(_) => Err(RuntimeError::ExecTimeout {
+                command: command.join(" "),
+                timeout,
+            }),
+        }
+    }
+
+    async fn run_command(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        limit: usize,
+    ) -> Result<ExecOutput> {
         let request = ExecRequest {
             command: command.to_vec(),
             stdout: true,
@@ -260,29 +284,16 @@ impl Runtime {
             mut control,
             ..
         } = self.exec(id, request).await?;
-        let run = async {
-            let (stdout, stderr, exit_code) = tokio::join!(
-                read_up_to(stdout, output_limit),
-                read_up_to(stderr, output_limit),
-                control.wait()
-            );
-            Ok(ExecOutput {
-                exit_code: exit_code?,
-                stdout: stdout?,
-                stderr: stderr?,
-            })
-        };
-        let Some(timeout) = timeout else {
-            return run.await;
-        };
-        match tokio::time::timeout(timeout, run).await {
-            Ok(output) => output,
-            // Dropping the control kills the command.
-            Err(_) => Err(RuntimeError::ExecTimeout {
-                command: command.join(" "),
-                timeout,
-            }),
-        }
+        let (stdout, stderr, exit_code) = tokio::join!(
+            read_up_to(stdout, limit),
+            read_up_to(stderr, limit),
+            control.wait()
+        );
+        Ok(ExecOutput {
+            exit_code: exit_code?,
+            stdout: stdout?,
+            stderr: stderr?,
+        })
     }
 }
 
@@ -352,10 +363,12 @@ impl Inner {
             container_id: control.container.clone(),
             exec_id: control.exec.clone(),
         };
+        // From here on, whoever drops this future kills what it began.
+        control.ended = false;
         if let Err(status) = self.containerd.tasks().start(start).await {
+            control.ended = true;
             return Err((control, failed(status)));
         }
-        control.ended = false;
         let stdin = if request.stdin {
             let path = PathBuf::from(&streams.stdin_path);
             match StdinWriter::open(

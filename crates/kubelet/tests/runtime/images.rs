@@ -96,6 +96,21 @@ async fn credentials_open_a_registry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_certificate_is_refused_unless_the_registry_is_insecure() {
+    let registry = Registry::start_tls().await;
+    registry.push("app", "1").await;
+    let name = format!("{}/app:1", registry.address);
+    let node = Node::empty().await;
+    let error = node.images.pull(&name, &[]).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+    let node = Node::with(|_| {}, std::slice::from_ref(&registry.address)).await;
+    assert_eq!(
+        node.images.pull(&name, &[]).await.unwrap().repo_tags,
+        [name]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_pulled_says_why() {
     let registry = Registry::start(false).await;
     let digest = registry.push("app", "1").await;

@@ -19,12 +19,22 @@ pub const PASSWORD: &str = "secret";
 pub struct Registry {
     pub address: String,
     with_auth: bool,
+    with_tls: bool,
     process: Child,
     _directory: tempfile::TempDir,
 }
 
 impl Registry {
     pub async fn start(with_auth: bool) -> Registry {
+        Self::launch(with_auth, false).await
+    }
+
+    /// A registry with a certificate that nobody has signed.
+    pub async fn start_tls() -> Registry {
+        Self::launch(false, true).await
+    }
+
+    async fn launch(with_auth: bool, with_tls: bool) -> Registry {
         rustls::crypto::ring::default_provider()
             .install_default()
             .ok();
@@ -49,6 +59,17 @@ impl Registry {
             .unwrap();
             config += &format!("auth: {{htpasswd: {{realm: test, path: {root}/htpasswd}}}}\n");
         }
+        if with_tls {
+            let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_string()]).unwrap();
+            fs::write(directory.path().join("cert"), made.cert.pem()).unwrap();
+            fs::write(
+                directory.path().join("key"),
+                made.signing_key.serialize_pem(),
+            )
+            .unwrap();
+            let tls = format!("http: {{tls: {{certificate: {root}/cert, key: {root}/key}}, addr:");
+            config = config.replace("http: {addr:", &tls);
+        }
         fs::write(directory.path().join("config.yml"), config).unwrap();
         let process = Command::new("docker-registry")
             .args(["serve", &format!("{root}/config.yml")])
@@ -60,6 +81,7 @@ impl Registry {
         let registry = Registry {
             address,
             with_auth,
+            with_tls,
             process,
             _directory: directory,
         };
@@ -81,7 +103,12 @@ impl Registry {
     pub async fn push(&self, repository: &str, tag: &str) -> String {
         let image = testimage::registry_image();
         let config = ClientConfig {
-            protocol: ClientProtocol::Http,
+            protocol: if self.with_tls {
+                ClientProtocol::Https
+            } else {
+                ClientProtocol::Http
+            },
+            accept_invalid_certificates: true,
             ..ClientConfig::default()
         };
         let client = Client::new(config);
