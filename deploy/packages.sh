@@ -31,6 +31,7 @@ for set in "$@"; do
         need etcd-client etcdctl
         need docker-registry docker-registry
         need busybox-static /bin/busybox
+        need kubernetes-client kubectl
         # It has no program of its own; the module that it brings tells.
         python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
         ;;

@@ -1,0 +1,243 @@
+//! The same work with both command lines: `skiff` over gRPC, and an unchanged kubectl over REST.
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use std::process::ExitCode;
+use testkit::cluster::Written;
+use testkit::suite::Scene;
+use testkit::{Options, scenarios, suite};
+use tests::{pods, web};
+
+fn main() -> ExitCode {
+    suite::run(
+        Options {
+            nodes: 2,
+            ..Options::default()
+        },
+        &["busybox", "testserver-v1", "testserver-v2"],
+        scenarios![
+            skiff_runs_an_application,
+            kubectl_runs_an_application,
+            skiff_looks_into_pods,
+            kubectl_looks_into_pods,
+            bad_input_is_refused_by_both,
+        ],
+    )
+}
+
+#[derive(Clone, Copy)]
+enum Tool {
+    Skiff,
+    Kubectl,
+}
+
+impl Tool {
+    fn attempt(self, scene: &Scene, arguments: &[&str]) -> anyhow::Result<Written> {
+        let arguments = [&["-n", &scene.namespace], arguments].concat();
+        match self {
+            // A verb's flags follow it.
+            Self::Skiff => {
+                let arguments = [&arguments[2..3], &arguments[..2], &arguments[3..]].concat();
+                scene.cluster.try_skiff(&arguments)
+            }
+            Self::Kubectl => scene.cluster.try_kubectl(&arguments),
+        }
+    }
+
+    fn run(self, scene: &Scene, arguments: &[&str]) -> anyhow::Result<String> {
+        let written = self.attempt(scene, arguments)?;
+        ensure!(
+            written.success,
+            "{}: {}{}",
+            arguments.join(" "),
+            written.stderr,
+            written.stdout
+        );
+        Ok(written.stdout)
+    }
+
+    fn get(self, scene: &Scene, what: &[&str]) -> anyhow::Result<Value> {
+        let text = self.run(scene, &[&["get"], what, &["-o", "json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| text)
+    }
+}
+
+async fn skiff_runs_an_application(scene: &Scene) -> anyhow::Result<()> {
+    runs_an_application(scene, Tool::Skiff).await
+}
+
+async fn kubectl_runs_an_application(scene: &Scene) -> anyhow::Result<()> {
+    runs_an_application(scene, Tool::Kubectl).await
+}
+
+async fn runs_an_application(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
+    let folder = scene.cluster.folder();
+    let file = folder
+        .join(format!("{}.yaml", scene.namespace))
+        .to_string_lossy()
+        .into_owned();
+    std::fs::write(&file, web::manifest(2, "v1"))?;
+    let output = tool.run(scene, &["apply", "-f", &file])?;
+    ensure!(output.contains("deployment.apps/web created"), "{output}");
+    tool.run(
+        scene,
+        &["rollout", "status", "deployment/web", "--timeout=60s"],
+    )?;
+    let output = tool.run(scene, &["apply", "-f", &file])?;
+    ensure!(output.contains("deployment.apps/web unchanged"), "{output}");
+    let table = tool.run(scene, &["get", "pods"])?;
+    ensure!(
+        table
+            .lines()
+            .filter(|line| line.contains("2/2     Running"))
+            .count()
+            == 2,
+        "{table}"
+    );
+
+    std::fs::write(&file, web::manifest(3, "v2"))?;
+    let output = tool.run(scene, &["apply", "-f", &file])?;
+    ensure!(
+        output.contains("deployment.apps/web configured"),
+        "{output}"
+    );
+    tool.run(
+        scene,
+        &["rollout", "status", "deployment/web", "--timeout=90s"],
+    )?;
+    let history = tool.run(scene, &["rollout", "history", "deployment/web"])?;
+    let revisions = history
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+    ensure!(revisions.count() == 2, "{history}");
+    tool.run(scene, &["rollout", "undo", "deployment/web"])?;
+    tool.run(
+        scene,
+        &["rollout", "status", "deployment/web", "--timeout=90s"],
+    )?;
+    ensure!(image(scene, tool)? == "skiff.test/testserver:v1");
+
+    tool.run(scene, &["rollout", "pause", "deployment/web"])?;
+    ensure!(tool.get(scene, &["deployment", "web"])?["spec"]["paused"] == true);
+    tool.run(scene, &["rollout", "resume", "deployment/web"])?;
+    tool.run(scene, &["scale", "deployment/web", "--replicas=1"])?;
+    pods::until(scene, "app=web", "one pod is left", |pods| pods.len() == 1).await?;
+
+    tool.run(scene, &["label", "deployment/web", "tier=front"])?;
+    tool.run(scene, &["annotate", "deployment/web", "note=seen"])?;
+    let found = tool.get(scene, &["deployments", "-l", "tier=front"])?;
+    ensure!(
+        found["items"][0]["metadata"]["annotations"]["note"] == "seen",
+        "{found}"
+    );
+    tool.run(scene, &["delete", "-f", &file])?;
+    pods::until(scene, "app=web", "no pod is left", |pods| pods.is_empty()).await?;
+    Ok(())
+}
+
+fn image(scene: &Scene, tool: Tool) -> anyhow::Result<String> {
+    let path = "jsonpath={.spec.template.spec.containers[0].image}";
+    tool.run(scene, &["get", "deployment", "web", "-o", path])
+}
+
+async fn skiff_looks_into_pods(scene: &Scene) -> anyhow::Result<()> {
+    looks_into_pods(scene, Tool::Skiff).await
+}
+
+async fn kubectl_looks_into_pods(scene: &Scene) -> anyhow::Result<()> {
+    looks_into_pods(scene, Tool::Kubectl).await
+}
+
+async fn looks_into_pods(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
+    let file = scene
+        .cluster
+        .folder()
+        .join(format!("{}.yaml", scene.namespace));
+    let yaml = "apiVersion: v1\nkind: Pod\nmetadata: {name: looked-at}\nspec:\n  containers:\n  - \
+                name: main\n    image: skiff.test/busybox:1\n    command: [sh, -c, 'echo one; echo \
+                two; exec sleep 1000']\n";
+    std::fs::write(&file, yaml)?;
+    tool.run(scene, &["create", "-f", &file.to_string_lossy()])?;
+    tool.run(
+        scene,
+        &[
+            "wait",
+            "--for=condition=Ready",
+            "pod/looked-at",
+            "--timeout=60s",
+        ],
+    )?;
+    ensure!(tool.run(scene, &["logs", "looked-at"])? == "one\ntwo\n");
+    ensure!(tool.run(scene, &["logs", "looked-at", "--tail=1"])? == "two\n");
+    let output = tool.run(
+        scene,
+        &[
+            "exec",
+            "looked-at",
+            "--",
+            "sh",
+            "-c",
+            "echo $HOSTNAME; hostname",
+        ],
+    )?;
+    ensure!(output == "looked-at\nlooked-at\n", "{output:?}");
+    let failed = tool.attempt(scene, &["exec", "looked-at", "--", "sh", "-c", "exit 3"])?;
+    ensure!(!failed.success);
+    let described = tool.run(scene, &["describe", "pod", "looked-at"])?;
+    for part in ["skiff.test/busybox:1", "Started container main", "Running"] {
+        ensure!(described.contains(part), "{part:?} is not in\n{described}");
+    }
+    let events = tool.run(scene, &["get", "events"])?;
+    ensure!(events.contains("Scheduled"), "{events}");
+    tool.run(scene, &["delete", "pod", "looked-at", "--grace-period=1"])?;
+    Ok(())
+}
+
+async fn bad_input_is_refused_by_both(scene: &Scene) -> anyhow::Result<()> {
+    let file = scene.cluster.folder().join("bad.yaml");
+    let path = file.to_string_lossy().into_owned();
+    let cases = [
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: a\n", ""),
+        (
+            "apiVersion: v1\nkind: Nothing\nmetadata: {name: a}\n",
+            "Nothing",
+        ),
+        (
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: Bad_Name}\n",
+            "Bad_Name",
+        ),
+        (
+            "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 70000}]}\n",
+            "70000",
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers: [{name: a, image: \
+             b, imagge: c}]\n",
+            "imagge",
+        ),
+        (
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec:\n  selector: \
+             {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: c}}\n    spec: \
+             {containers: [{name: a, image: b}]}\n",
+            "selector",
+        ),
+    ];
+    for (yaml, part) in cases {
+        std::fs::write(&file, yaml)?;
+        for tool in [Tool::Skiff, Tool::Kubectl] {
+            let written = tool.attempt(scene, &["apply", "-f", &path])?;
+            ensure!(!written.success, "{yaml}");
+            ensure!(
+                written.stderr.contains(part),
+                "{part:?} is not in {}",
+                written.stderr
+            );
+        }
+    }
+    let nothing = Tool::Skiff.get(scene, &["pods,services,deployments"])?;
+    ensure!(
+        nothing["items"].as_array().is_some_and(Vec::is_empty),
+        "{nothing}"
+    );
+    Ok(())
+}
