@@ -2,6 +2,7 @@
 
 mod columns;
 mod defaults;
+mod robust;
 mod validation;
 
 use api::object::Object;

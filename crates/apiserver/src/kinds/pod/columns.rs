@@ -70,7 +70,7 @@ struct Summary {
     ready: usize,
     total: usize,
     reason: String,
-    restarts: i32,
+    restarts: i64,
     last_restart: Option<Timestamp>,
 }
 
@@ -112,7 +112,7 @@ impl Summary {
     }
 
     /// Whether initialization is not done, and the restarts of sidecars alone.
-    fn init(&mut self, pod: &Pod, status: &PodStatus) -> (bool, (i32, Option<Timestamp>)) {
+    fn init(&mut self, pod: &Pod, status: &PodStatus) -> (bool, (i64, Option<Timestamp>)) {
         let spec = pod.spec.as_ref();
         let declared = || {
             spec.into_iter()
@@ -124,14 +124,17 @@ impl Summary {
         self.total += declared()
             .filter(|container| api::pod::is_sidecar(container))
             .count();
-        let mut sidecars = (0, None);
+        let mut sidecars = (0i64, None);
         for (index, container) in status.init_container_statuses.iter().flatten().enumerate() {
             let is_sidecar = sidecar(&container.name);
             let last = last_restart(container);
-            self.restarts += container.restart_count;
+            self.restarts += i64::from(container.restart_count);
             self.last_restart = self.last_restart.max(last);
             if is_sidecar {
-                sidecars = (sidecars.0 + container.restart_count, sidecars.1.max(last));
+                sidecars = (
+                    sidecars.0 + i64::from(container.restart_count),
+                    sidecars.1.max(last),
+                );
             }
             let state = state(container);
             let terminated = state.terminated.as_ref();
@@ -162,7 +165,7 @@ impl Summary {
     fn main(&mut self, pod: &Pod, status: &PodStatus) {
         let mut running = false;
         for container in status.container_statuses.iter().flatten().rev() {
-            self.restarts += container.restart_count;
+            self.restarts += i64::from(container.restart_count);
             self.last_restart = self.last_restart.max(last_restart(container));
             let state = state(container);
             let waiting = state
