@@ -6,10 +6,13 @@
 //! is `skiff down`. [`suite::run`] starts one cluster for a list of scenarios, each with a
 //! namespace of its own, and removes it whatever happens.
 //!
+//! [`hollow`]: nodes without containers, for tests that need many or need no root.
+//!
 //! Entry points: [`Cluster`], [`suite::run`]. It must not know any component's internals: it
 //! sees what a user sees, through programs, the API, and the nodes' network namespaces.
 
 pub mod cluster;
+pub mod hollow;
 pub mod manifest;
 pub mod registry;
 pub mod suite;

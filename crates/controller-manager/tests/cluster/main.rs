@@ -1,0 +1,400 @@
+//! The controllers against the real apiserver and scheduler, on hollow nodes.
+
+mod plane;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use client::leader::Election;
+use client::{Api, DeleteOptions, ListOptions, PatchKind};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+use plane::Plane;
+use serde_json::{Value, json};
+use testkit::manifest;
+use testkit::wait::{self, Selection};
+use tokio_util::sync::CancellationToken;
+
+fn selection() -> Selection {
+    Selection::namespace("default")
+}
+
+async fn create(plane: &Plane, objects: &[Value]) -> anyhow::Result<()> {
+    for object in objects {
+        manifest::create(&plane.client, "default", &object.to_string()).await?;
+    }
+    Ok(())
+}
+
+fn template(version: &str, annotations: Value) -> Value {
+    json!({
+        "metadata": {"labels": {"app": "web"}, "annotations": annotations},
+        "spec": {"containers": [{"name": "c", "image": format!("web:{version}"), "ports": [{"containerPort": 80}]}]},
+    })
+}
+
+fn deployment(replicas: i32, version: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "web"}},
+            "strategy": {"rollingUpdate": {"maxSurge": 2, "maxUnavailable": 0}},
+            "template": template(version, json!({})),
+        },
+    })
+}
+
+fn service() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},
+    })
+}
+
+fn is_complete(deployment: &Deployment, replicas: i32) -> bool {
+    let status = deployment.status.clone().unwrap_or_default();
+    status.observed_generation == deployment.metadata.generation
+        && status.updated_replicas == Some(replicas)
+        && status.available_replicas == Some(replicas)
+        && status.replicas == Some(replicas)
+}
+
+async fn until_complete(plane: &Plane, replicas: i32) -> anyhow::Result<Deployment> {
+    let all = wait::until::<Deployment>(
+        &plane.client,
+        selection().name("web"),
+        "the rollout is complete",
+        |all| all.get("web").is_some_and(|one| is_complete(one, replicas)),
+    )
+    .await?;
+    Ok(all["web"].clone())
+}
+
+fn ready_endpoints(slices: &std::collections::BTreeMap<String, EndpointSlice>) -> BTreeSet<String> {
+    let endpoints = slices
+        .values()
+        .flat_map(|slice| slice.endpoints.iter().flatten());
+    endpoints
+        .filter(|one| {
+            one.conditions
+                .as_ref()
+                .is_some_and(|c| c.ready == Some(true))
+        })
+        .flat_map(|one| one.addresses.clone())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_update_keeps_every_endpoint_it_promised() -> anyhow::Result<()> {
+    let plane = Plane::start().await?;
+    plane.control(&[])?;
+    let nodes = plane.nodes(&["n1", "n2"]).await?;
+    create(&plane, &[deployment(5, "v1"), service()]).await?;
+    until_complete(&plane, 5).await?;
+    let of_web = || selection().labels("kubernetes.io/service-name=web");
+    wait::until::<EndpointSlice>(&plane.client, of_web(), "five endpoints", |slices| {
+        ready_endpoints(slices).len() == 5
+    })
+    .await?;
+
+    let deployments = Api::<Deployment>::namespaced(&plane.client, "default");
+    let patch = json!({"spec": {"template": template("v2", json!({}))}});
+    let watching = {
+        let client = plane.client.clone();
+        let mut fewest = usize::MAX;
+        let mut seen = BTreeSet::new();
+        tokio::spawn(async move {
+            wait::until::<EndpointSlice>(&client, of_web(), "all endpoints are new", |slices| {
+                let ready = ready_endpoints(slices);
+                fewest = fewest.min(ready.len());
+                seen.extend(ready.iter().cloned());
+                // Five old addresses, five new ones, and the old ones gone.
+                seen.len() == 10 && ready.len() == 5
+            })
+            .await
+            .map(|_| fewest)
+        })
+    };
+    deployments
+        .patch("web", PatchKind::Strategic, &patch)
+        .await?;
+    let fewest = watching.await??;
+    anyhow::ensure!(fewest >= 5, "only {fewest} endpoints were ready");
+
+    let done = until_complete(&plane, 5).await?;
+    anyhow::ensure!(done.annotations()["deployment.kubernetes.io/revision"] == "2");
+    let sets = Api::<ReplicaSet>::namespaced(&plane.client, "default");
+    let sizes = sets.list(&ListOptions::default()).await?.items;
+    let mut sizes: Vec<_> = sizes.iter().map(|set| set.spec.replicas).collect();
+    sizes.sort();
+    anyhow::ensure!(sizes == [Some(0), Some(5)]);
+    drop(nodes);
+    plane.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn controllers_killed_at_any_moment_lose_and_double_nothing() -> anyhow::Result<()> {
+    let plane = Plane::start().await?;
+    let nodes = plane.nodes(&["n1"]).await?;
+    create(&plane, &[deployment(40, "v1")]).await?;
+    let most = {
+        let client = plane.client.clone();
+        let mut most = 0;
+        tokio::spawn(async move {
+            let mut ever = BTreeSet::new();
+            wait::until::<Pod>(&client, selection(), "forty pods run", |pods| {
+                ever.extend(pods.values().filter_map(ResourceExt::uid));
+                most = most.max(ever.len());
+                pods.len() == 40 && pods.values().all(|pod| api::pod::phase(pod) == "Running")
+            })
+            .await
+            .map(|_| most)
+        })
+    };
+    // Killed after more and more pods; each successor goes on from what is there.
+    for round in 1..=6 {
+        let (task, _) = plane.control(&[])?;
+        wait::until::<Pod>(&plane.client, selection(), "some pods", |pods| {
+            pods.len() >= round * 5
+        })
+        .await?;
+        task.abort();
+        task.await.ok();
+    }
+    let (task, end) = plane.control(&[])?;
+    let most = most.await??;
+    anyhow::ensure!(most == 40, "{most} pods were made for 40");
+    until_complete(&plane, 40).await?;
+    end.cancel();
+    task.await?;
+    drop(nodes);
+    plane.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workloads_of_every_kind_come_to_their_ends() -> anyhow::Result<()> {
+    let plane = Plane::start().await?;
+    plane.control(&[])?;
+    let nodes = plane.nodes(&["n1", "n2", "n3"]).await?;
+    let with_exit = |name: &str, code: &str, more: Value| {
+        let mut template = template("v1", json!({"hollow/exit": code}));
+        template["metadata"]["labels"] = json!({"of": name});
+        template["spec"]["restartPolicy"] = "Never".into();
+        let mut job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": {"template": template}});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            job["spec"][key] = value.clone();
+        }
+        job
+    };
+    let selecting = |kind: &str, name: &str| {
+        let mut template = template("v1", json!({}));
+        template["metadata"]["labels"] = json!({"of": name});
+        json!({
+            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
+            "spec": {"selector": {"matchLabels": {"of": name}}, "serviceName": name, "replicas": 3, "template": template},
+        })
+    };
+    let mut daemons = selecting("DaemonSet", "ds");
+    let spec = daemons["spec"].as_object_mut().expect("it is a map");
+    spec.remove("replicas");
+    spec.remove("serviceName");
+    create(
+        &plane,
+        &[
+            with_exit("good", "0", json!({"completions": 5, "parallelism": 2})),
+            with_exit(
+                "indexed",
+                "0",
+                json!({"completions": 4, "parallelism": 4, "completionMode": "Indexed"}),
+            ),
+            with_exit("bad", "1", json!({"backoffLimit": 0})),
+            selecting("StatefulSet", "db"),
+            daemons,
+        ],
+    )
+    .await?;
+    let client = &plane.client;
+    let ended = |job: Option<&Job>, type_: &str| {
+        let status = job.and_then(|job| job.status.as_ref());
+        let conditions = status.and_then(|status| status.conditions.as_ref());
+        conditions.is_some_and(|all| {
+            all.iter()
+                .any(|one| one.type_ == type_ && one.status == "True")
+        })
+    };
+    let jobs = wait::until::<Job>(client, selection(), "the jobs end", |jobs| {
+        ended(jobs.get("good"), "Complete")
+            && ended(jobs.get("indexed"), "Complete")
+            && ended(jobs.get("bad"), "Failed")
+    })
+    .await?;
+    let status = |name: &str| jobs[name].status.clone().unwrap_or_default();
+    anyhow::ensure!(status("good").succeeded == Some(5));
+    anyhow::ensure!(status("indexed").completed_indexes.as_deref() == Some("0-3"));
+    anyhow::ensure!(status("bad").failed == Some(1));
+    wait::until::<StatefulSet>(client, selection(), "three stateful pods", |sets| {
+        let status = sets.get("db").and_then(|set| set.status.as_ref());
+        status.is_some_and(|status| status.available_replicas == Some(3))
+    })
+    .await?;
+    wait::until::<DaemonSet>(client, selection(), "a daemon on each node", |sets| {
+        let status = sets.get("ds").and_then(|set| set.status.as_ref());
+        status.is_some_and(|status| status.number_available == Some(3))
+    })
+    .await?;
+    let pods = Api::<Pod>::namespaced(client, "default");
+    let stateful = pods.get("db-2").await?;
+    anyhow::ensure!(stateful.labels()["apps.kubernetes.io/pod-index"] == "2");
+    // Everything goes with its namespace's content: here by deleting the owners.
+    let options = DeleteOptions {
+        propagation_policy: Some("Background"),
+        ..Default::default()
+    };
+    Api::<StatefulSet>::namespaced(client, "default")
+        .delete("db", &options)
+        .await?;
+    Api::<DaemonSet>::namespaced(client, "default")
+        .delete("ds", &options)
+        .await?;
+    for job in ["good", "indexed", "bad"] {
+        Api::<Job>::namespaced(client, "default")
+            .delete(job, &options)
+            .await?;
+    }
+    wait::until::<Pod>(client, selection(), "no pod is left", |pods| {
+        pods.is_empty()
+    })
+    .await?;
+    drop(nodes);
+    plane.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_node_loses_its_pods_and_a_namespace_its_content() -> anyhow::Result<()> {
+    let plane = Plane::start().await?;
+    plane.control(&["--node-monitor-grace-period", "2s"])?;
+    let mut nodes = plane.nodes(&["n1", "n2"]).await?;
+    let mut web = deployment(4, "v1");
+    let key = "node.kubernetes.io/unreachable";
+    web["spec"]["template"]["spec"]["tolerations"] =
+        json!([{"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 0}]);
+    web["metadata"]["namespace"] = "apart".into();
+    let mut of_web = service();
+    of_web["metadata"]["namespace"] = "apart".into();
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "apart"}});
+    create(&plane, &[namespace]).await?;
+    let apart = || Selection::namespace("apart");
+    let client = &plane.client;
+    for object in [web, of_web] {
+        manifest::create(client, "apart", &object.to_string()).await?;
+    }
+    let running = |pods: &std::collections::BTreeMap<String, Pod>, on: &str| {
+        let alive = pods
+            .values()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        let ready = alive.filter(|pod| api::pod::condition_is_true(pod, "Ready"));
+        ready
+            .filter(|pod| api::pod::node_name(pod) == Some(on))
+            .count()
+    };
+    wait::until::<Pod>(client, apart(), "four pods on two nodes", |pods| {
+        running(pods, "n1") == 2 && running(pods, "n2") == 2
+    })
+    .await?;
+    let accounts = Api::<ServiceAccount>::namespaced(client, "apart");
+    anyhow::ensure!(accounts.get_opt("default").await?.is_some());
+    let maps = Api::<ConfigMap>::namespaced(client, "apart");
+    anyhow::ensure!(maps.get_opt("kube-root-ca.crt").await?.is_some());
+
+    nodes.remove(1).stop();
+    wait::until::<Pod>(client, apart(), "all on the other node", |pods| {
+        running(pods, "n1") == 4
+    })
+    .await?;
+    let node = Api::<Node>::all(client).get("n2").await?;
+    let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+    anyhow::ensure!(
+        taints
+            .iter()
+            .any(|taint| taint.key == key && taint.effect == "NoExecute")
+    );
+    let slices = apart().labels("kubernetes.io/service-name=web");
+    wait::until::<EndpointSlice>(client, slices, "no dead endpoint is ready", |slices| {
+        ready_endpoints(slices).len() == 4
+    })
+    .await?;
+
+    // Whatever the dead node held does not come back; its pods are let go by force.
+    let pods = Api::<Pod>::namespaced(client, "apart");
+    let namespaces = Api::<Namespace>::all(client);
+    namespaces
+        .delete("apart", &DeleteOptions::default())
+        .await?;
+    for pod in pods.list(&ListOptions::default()).await?.items {
+        if api::pod::node_name(&pod) == Some("n2") {
+            let force = DeleteOptions {
+                grace_period_seconds: Some(0),
+                ..Default::default()
+            };
+            pods.delete(&pod.name_any(), &force).await.ok();
+        }
+    }
+    wait::until::<Namespace>(
+        client,
+        Selection::default(),
+        "the namespace is gone",
+        |all| !all.contains_key("apart"),
+    )
+    .await?;
+    anyhow::ensure!(
+        Api::<Service>::namespaced(client, "apart")
+            .list(&ListOptions::default())
+            .await?
+            .items
+            .is_empty()
+    );
+    drop(nodes);
+    plane.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_leads_and_hands_over_at_once() -> anyhow::Result<()> {
+    let plane = Plane::start().await?;
+    let client = plane.identity("system:kube-controller-manager")?;
+    let (first, second) = (
+        Election::for_component("test"),
+        Election::for_component("test"),
+    );
+    let stop = CancellationToken::new();
+    let leading = first
+        .acquire(&client, &stop)
+        .await
+        .expect("nobody else wants it");
+    let waiting = {
+        let (client, stop) = (client.clone(), stop.clone());
+        tokio::spawn(async move { second.acquire(&client, &stop).await })
+    };
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    anyhow::ensure!(!waiting.is_finished(), "two lead at once");
+    leading.release().await;
+    // Far less than the lease's fifteen seconds.
+    let led = tokio::time::timeout(Duration::from_secs(5), waiting).await??;
+    let led = led.expect("the second leads now");
+    anyhow::ensure!(!led.lost().is_cancelled());
+    stop.cancel();
+    anyhow::ensure!(
+        first.acquire(&client, &stop).await.is_none(),
+        "a stop ends the wait"
+    );
+    led.release().await;
+    plane.finish().await;
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! A control plane in this process: the real apiserver on the embedded store, the real scheduler, and
+//! the controllers, with hollow nodes.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use apiserver::server::Running;
+use clap::Parser;
+use client::Client;
+use controller_manager::config::Flags;
+use controller_manager::wire;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
+use rpc::tls::Dial;
+use runtime::health::Health;
+use testkit::hollow::HollowNode;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub struct Plane {
+    pub client: Client,
+    folder: tempfile::TempDir,
+    stop: CancellationToken,
+    apiserver: Option<Running>,
+    address: SocketAddr,
+    authority: Authority,
+}
+
+struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Plane {
+    /// Starts the apiserver and the scheduler.
+    pub async fn start() -> anyhow::Result<Self> {
+        runtime::init("warn");
+        let folder = tempfile::tempdir()?;
+        let authority = Authority::new(folder.path())?;
+        authority.issue(
+            folder.path(),
+            "apiserver",
+            "kube-apiserver",
+            None,
+            &["127.0.0.1"],
+        )?;
+        let token_key = KeyPair::generate()?;
+        std::fs::write(folder.path().join("sa.key"), token_key.serialize_pem())?;
+        std::fs::write(folder.path().join("sa.pub"), token_key.public_key_pem())?;
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let config = apiserver::config::Config::try_parse_from([
+            "apiserver",
+            "--bind-address=127.0.0.1",
+            "--secure-port=0",
+            "--advertise-address=127.0.0.1",
+            &format!("--embedded-store={}", path("store")),
+            &format!("--tls-cert-file={}", path("apiserver.crt")),
+            &format!("--tls-private-key-file={}", path("apiserver.key")),
+            &format!("--client-ca-file={}", path("ca.crt")),
+            &format!("--service-account-signing-key-file={}", path("sa.key")),
+            &format!("--service-account-key-file={}", path("sa.pub")),
+        ])?;
+        let stop = CancellationToken::new();
+        let running = apiserver::wire::start(&config, stop.clone()).await?;
+        let address = running.address;
+        let mut plane = Self {
+            client: authority.client(
+                folder.path(),
+                address,
+                "kubernetes-admin",
+                Some("system:masters"),
+            )?,
+            folder,
+            stop,
+            apiserver: Some(running),
+            address,
+            authority,
+        };
+        plane.schedule()?;
+        Ok(plane)
+    }
+
+    fn schedule(&mut self) -> anyhow::Result<()> {
+        let client = self.identity("system:kube-scheduler")?;
+        let (stop, clock) = (self.stop.clone(), runtime::clock::system());
+        let health = Health::new(&["synced"]);
+        tokio::spawn(async move {
+            scheduler::drive::run(client, "default-scheduler", clock, health, stop).await;
+        });
+        Ok(())
+    }
+
+    pub fn identity(&self, name: &str) -> anyhow::Result<Client> {
+        self.authority
+            .client(self.folder.path(), self.address, name, None)
+    }
+
+    /// Starts the controllers; they end with the token, or at once when the task is aborted.
+    pub fn control(&self, flags: &[&str]) -> anyhow::Result<(JoinHandle<()>, CancellationToken)> {
+        let ca = self.folder.path().join("ca.crt").display().to_string();
+        let mut all = vec!["cm", "--kubeconfig=none", "--root-ca-file", &ca];
+        all.extend(["--cluster-cidr", "10.244.0.0/16"]);
+        all.extend(flags);
+        let settings = Flags::try_parse_from(all)?.settings()?;
+        let client = self.identity("system:kube-controller-manager")?;
+        let end = self.stop.child_token();
+        let running = wire::run(client, settings, runtime::clock::system(), end.clone());
+        Ok((tokio::spawn(running), end))
+    }
+
+    pub async fn nodes(&self, names: &[&str]) -> anyhow::Result<Vec<HollowNode>> {
+        let mut nodes = Vec::new();
+        for name in names {
+            let period = Duration::from_millis(500);
+            let clock = runtime::clock::system();
+            nodes.push(HollowNode::start(&self.client, clock, name, period).await?);
+        }
+        Ok(nodes)
+    }
+
+    pub async fn finish(mut self) {
+        self.stop.cancel();
+        if let Some(running) = self.apiserver.take() {
+            running.finished().await;
+        }
+    }
+}
+
+impl Authority {
+    fn new(folder: &Path) -> anyhow::Result<Self> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "test-ca");
+        let key = KeyPair::generate()?;
+        let pem = params.self_signed(&key)?.pem();
+        std::fs::write(folder.join("ca.crt"), &pem)?;
+        Ok(Self {
+            pem,
+            issuer: Issuer::new(params, key),
+        })
+    }
+
+    fn issue(
+        &self,
+        folder: &Path,
+        file: &str,
+        common_name: &str,
+        organization: Option<&str>,
+        names: &[&str],
+    ) -> anyhow::Result<(String, String)> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names)?;
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name);
+        if let Some(organization) = organization {
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, organization);
+        }
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?.pem();
+        std::fs::write(folder.join(format!("{file}.crt")), &certificate)?;
+        std::fs::write(folder.join(format!("{file}.key")), key.serialize_pem())?;
+        Ok((certificate, key.serialize_pem()))
+    }
+
+    fn client(
+        &self,
+        folder: &Path,
+        address: SocketAddr,
+        name: &str,
+        group: Option<&str>,
+    ) -> anyhow::Result<Client> {
+        let (certificate, key) = self.issue(folder, name, name, group, &[])?;
+        Ok(Client::new(&client::Config {
+            dial: Dial {
+                url: format!("https://{address}"),
+                ca_pem: Some(self.pem.clone().into_bytes()),
+                key_pair: Some(rpc::tls::KeyPair {
+                    certificate_pem: certificate.into_bytes(),
+                    key_pem: key.into_bytes(),
+                }),
+                server_name: None,
+            },
+            token: None,
+            namespace: "default".into(),
+        })?)
+    }
+}
