@@ -65,6 +65,8 @@ pub struct ExecControl {
     container: String,
     exec: String,
     directory: PathBuf,
+    /// Its exit code, once it is known.
+    exit: Option<i32>,
     ended: bool,
 }
 
@@ -90,15 +92,34 @@ impl ExecControl {
     }
 
     /// Waits for the end and gives the exit code. Read the output at the same time: a command whose
-    /// output nobody reads does not end.
+    /// output nobody reads does not end. A wait that is dropped may be begun again.
     pub async fn wait(&mut self) -> Result<i32> {
+        let code = match self.exit {
+            Some(code) => code,
+            None => self.wait_for_exit().await?,
+        };
+        self.exit = Some(code);
+        if !self.ended {
+            clean_up(
+                &self.containerd,
+                &self.container,
+                &self.exec,
+                &self.directory,
+            )
+            .await;
+            self.ended = true;
+        }
+        Ok(code)
+    }
+
+    async fn wait_for_exit(&mut self) -> Result<i32> {
         let request = WaitRequest {
             container_id: self.container.clone(),
             exec_id: self.exec.clone(),
         };
-        let status = loop {
+        loop {
             match self.containerd.tasks().wait(request.clone()).await {
-                Ok(response) => break response.into_inner().exit_status,
+                Ok(response) => return Ok(exit_code(response.into_inner().exit_status)),
                 Err(status) if is_unreachable(&status) => tokio::time::sleep(WAIT_RETRY).await,
                 Err(status) if is_gone(&status) => {
                     self.ended = true;
@@ -108,16 +129,7 @@ impl ExecControl {
                 }
                 Err(status) => return Err(RuntimeError::from_status("wait for command", &status)),
             }
-        };
-        self.ended = true;
-        clean_up(
-            &self.containerd,
-            &self.container,
-            &self.exec,
-            &self.directory,
-        )
-        .await;
-        Ok(exit_code(status))
+        }
     }
 }
 

@@ -1,0 +1,606 @@
+//! What a node does for its pods: their environment, volumes, probes, order, end, and that none of
+//! it depends on the kubelet or containerd staying alive.
+
+use anyhow::{Context, ensure};
+use client::{Api, DeleteOptions, PatchKind};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use std::process::ExitCode;
+use testkit::suite::Scene;
+use testkit::{Options, manifest, scenarios, suite, wait};
+use tests::pods;
+
+fn main() -> ExitCode {
+    suite::run(
+        Options::default(),
+        &["busybox"],
+        scenarios![
+            variables_and_volumes_come_from_objects,
+            a_volume_follows_its_config_map,
+            what_is_missing_holds_a_pod_up_until_it_is_there,
+            init_containers_and_sidecars_keep_their_order,
+            probes_decide,
+            a_command_that_does_not_exist_is_told,
+            last_words_are_kept,
+            a_deadline_ends_a_pod,
+            users_and_groups,
+            a_pod_has_its_time_to_end,
+            a_debugging_container_joins,
+            limits_change_in_place,
+            a_killed_kubelet_changes_nothing,
+            a_killed_containerd_changes_nothing,
+        ],
+    )
+}
+
+async fn create(scene: &Scene, yaml: &str) -> anyhow::Result<()> {
+    manifest::create(scene.cluster.client(), &scene.namespace, yaml).await
+}
+
+/// What a command in a container writes.
+fn exec(scene: &Scene, pod: &str, container: &str, command: &str) -> anyhow::Result<String> {
+    let arguments = [
+        "exec",
+        "-n",
+        &scene.namespace,
+        pod,
+        "-c",
+        container,
+        "--",
+        "sh",
+        "-c",
+        command,
+    ];
+    Ok(scene.cluster.skiff(&arguments)?.trim().to_owned())
+}
+
+async fn variables_and_volumes_come_from_objects(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {color: blue, note: "hello"}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: keys}
+stringData: {password: pw}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: all, labels: {app: all}}
+spec:
+  containers:
+  - name: main
+    image: skiff.test/busybox:1
+    command: [sh, -c, "exec sleep $(DURATION)"]
+    env:
+    - {name: DURATION, value: "1000"}
+    - {name: COLOR, valueFrom: {configMapKeyRef: {name: settings, key: color}}}
+    - {name: GONE, valueFrom: {configMapKeyRef: {name: settings, key: none, optional: true}}}
+    - {name: PASSWORD, valueFrom: {secretKeyRef: {name: keys, key: password}}}
+    - {name: ADDRESS, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+    - {name: LIMIT, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}}
+    envFrom: [{prefix: S_, configMapRef: {name: settings}}]
+    resources: {limits: {memory: 32Mi}}
+    volumeMounts:
+    - {name: settings, mountPath: /settings}
+    - {name: settings, mountPath: /one/note.txt, subPath: note}
+    - {name: projected, mountPath: /projected}
+    - {name: memory, mountPath: /memory}
+  volumes:
+  - {name: settings, configMap: {name: settings}}
+  - {name: memory, emptyDir: {medium: Memory, sizeLimit: 1Mi}}
+  - name: projected
+    projected:
+      defaultMode: 0440
+      sources:
+      - {secret: {name: keys, items: [{key: password, path: deep/password}]}}
+      - {downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
+      - {serviceAccountToken: {path: token, expirationSeconds: 600}}
+"#;
+    create(scene, yaml).await?;
+    let pod = pods::ready(scene, "all").await?;
+    let said = |command: &str| exec(scene, "all", "main", command);
+    for (command, expected) in [
+        ("echo $COLOR $PASSWORD $S_note $LIMIT", "blue pw hello 32"),
+        ("echo ${GONE-unset}", "unset"),
+        ("echo $ADDRESS", pods::address(&pod)),
+        ("cat /settings/color", "blue"),
+        ("cat /one/note.txt", "hello"),
+        ("cat /projected/deep/password", "pw"),
+        ("stat -L -c %a /projected/labels", "440"),
+        ("cat /projected/labels", "app=\"all\""),
+        ("cut -c 1-3 /projected/token", "eyJ"),
+        ("hostname", "all"),
+        ("grep -c all /etc/hosts", "1"),
+        ("echo $KUBERNETES_SERVICE_PORT", "443"),
+        (
+            "dd if=/dev/zero of=/memory/x bs=64k count=32 2>/dev/null || echo full",
+            "full",
+        ),
+    ] {
+        let found = said(command)?;
+        ensure!(found == expected, "{command}: {found:?}");
+    }
+    ensure!(
+        said("cat /etc/resolv.conf")?.contains(&format!("{}.svc.cluster.local", scene.namespace))
+    );
+    Ok(())
+}
+
+async fn a_volume_follows_its_config_map(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: live}
+data: {key: one}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: reader}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: skiff.test/busybox:1
+    command: [sleep, "1000"]
+    volumeMounts: [{name: live, mountPath: /live}]
+  volumes: [{name: live, configMap: {name: live}}]
+"#;
+    create(scene, yaml).await?;
+    pods::ready(scene, "reader").await?;
+    ensure!(exec(scene, "reader", "main", "cat /live/key")? == "one");
+    let maps: Api<ConfigMap> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+    let change = json!({"data": {"key": "two", "more": "x"}});
+    maps.patch("live", PatchKind::Merge, &change).await?;
+    wait::eventually("the volume has the new contents", async || {
+        let found = exec(scene, "reader", "main", "cat /live/key; ls /live")?;
+        ensure!(found == "two\nkey\nmore", "{found:?}");
+        Ok(())
+    })
+    .await
+}
+
+async fn what_is_missing_holds_a_pod_up_until_it_is_there(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: env}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"], envFrom: [{configMapRef: {name: late}}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: volume}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"], volumeMounts: [{name: late, mountPath: /late}]}
+  volumes: [{name: late, secret: {secretName: late}}]
+"#;
+    create(scene, yaml).await?;
+    pods::one(scene, "env", "it says what is missing", |pod| {
+        pods::waiting_reason(pod, "main") == "CreateContainerConfigError"
+    })
+    .await?;
+    wait::eventually("there is a FailedMount event", async || {
+        let events = scene
+            .cluster
+            .skiff(&["get", "events", "-n", &scene.namespace])?;
+        ensure!(events.contains("FailedMount"), "{events}");
+        ensure!(events.contains("secret \"late\" not found"), "{events}");
+        Ok(())
+    })
+    .await?;
+    let late = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: late}
+data: {a: b}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: late}
+stringData: {a: b}
+"#;
+    create(scene, late).await?;
+    pods::ready(scene, "env").await?;
+    pods::ready(scene, "volume").await?;
+    Ok(())
+}
+
+async fn init_containers_and_sidecars_keep_their_order(scene: &Scene) -> anyhow::Result<()> {
+    // Each writes when it begins and when it is told to end; the pod after it reads the whole.
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: order}
+spec:
+  terminationGracePeriodSeconds: 20
+  initContainers:
+  - name: first
+    image: skiff.test/busybox:1
+    command: [sh, -c, "echo first >> /log/log"]
+    volumeMounts: &log [{name: log, mountPath: /log}]
+  - name: side-one
+    image: skiff.test/busybox:1
+    restartPolicy: Always
+    command: &side [sh, -c, 'trap "echo end-$NAME >> /log/log; exit 0" TERM; echo $NAME >> /log/log; touch /tmp/up; while true; do sleep 0.1; done']
+    env: [{name: NAME, value: side-one}]
+    startupProbe: &up {exec: {command: [test, -e, /tmp/up]}, periodSeconds: 1}
+    volumeMounts: *log
+  - name: side-two
+    image: skiff.test/busybox:1
+    restartPolicy: Always
+    command: *side
+    env: [{name: NAME, value: side-two}]
+    startupProbe: *up
+    volumeMounts: *log
+  - name: second
+    image: skiff.test/busybox:1
+    command: [sh, -c, "echo second >> /log/log"]
+    volumeMounts: *log
+  containers:
+  - name: main
+    image: skiff.test/busybox:1
+    command: *side
+    env: [{name: NAME, value: main}]
+    lifecycle: {preStop: {exec: {command: [sh, -c, "echo hook >> /log/log"]}}}
+    volumeMounts: *log
+  volumes: [{name: log, hostPath: {path: LOG, type: DirectoryOrCreate}}]
+"#;
+    let folder = scene.cluster.folder().join("order");
+    create(scene, &yaml.replace("LOG", &folder.to_string_lossy())).await?;
+    pods::ready(scene, "order").await?;
+    let api: Api<Pod> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+    api.delete("order", &DeleteOptions::default()).await?;
+    pods::until(scene, "", "the pod is gone", |pods| pods.is_empty()).await?;
+    let log = std::fs::read_to_string(folder.join("log"))?;
+    let found: Vec<&str> = log.lines().collect();
+    let expected = [
+        "first",
+        "side-one",
+        "side-two",
+        "second",
+        "main",
+        "hook",
+        "end-main",
+        "end-side-two",
+        "end-side-one",
+    ];
+    ensure!(found == expected, "{found:?}");
+    Ok(())
+}
+
+async fn probes_decide(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: probed}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: ready
+    image: skiff.test/busybox:1
+    command: [sh, -c, "mkdir /www; touch /www/ok; exec httpd -f -p 8080 -h /www"]
+    readinessProbe: {httpGet: {path: /ok, port: 8080}, periodSeconds: 1, failureThreshold: 1}
+  - name: alive
+    image: skiff.test/busybox:1
+    command: [sh, -c, "touch /tmp/alive; exec sleep 1000"]
+    livenessProbe: {exec: {command: [test, -e, /tmp/alive]}, periodSeconds: 1, failureThreshold: 1}
+"#;
+    create(scene, yaml).await?;
+    pods::ready(scene, "probed").await?;
+    exec(scene, "probed", "ready", "mv /www/ok /www/no")?;
+    pods::one(scene, "probed", "it is not ready", |pod| {
+        !pods::is_ready(pod)
+    })
+    .await?;
+    exec(scene, "probed", "ready", "mv /www/no /www/ok")?;
+    let pod = pods::ready(scene, "probed").await?;
+    ensure!(pods::restarts(&pod, "ready") == 0 && pods::restarts(&pod, "alive") == 0);
+    exec(scene, "probed", "alive", "rm /tmp/alive")?;
+    let pod = pods::one(scene, "probed", "it was restarted", |pod| {
+        pods::restarts(pod, "alive") == 1 && pods::is_ready(pod)
+    })
+    .await?;
+    ensure!(pods::restarts(&pod, "ready") == 0);
+    Ok(())
+}
+
+async fn a_command_that_does_not_exist_is_told(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: wrong}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: main, image: "skiff.test/busybox:1", command: [no-such-command]}]
+"#;
+    create(scene, yaml).await?;
+    let pod = pods::one(scene, "wrong", "it backs off", |pod| {
+        pods::waiting_reason(pod, "main") == "CrashLoopBackOff"
+    })
+    .await?;
+    let last = pods::container(&pod, "main").and_then(|status| status.last_state.clone());
+    let ended = last
+        .and_then(|state| state.terminated)
+        .context("it has no last state")?;
+    ensure!(ended.reason.as_deref() == Some("StartError"), "{ended:?}");
+    ensure!(ended.exit_code == 128, "{ended:?}");
+    ensure!(
+        ended
+            .message
+            .unwrap_or_default()
+            .contains("no-such-command")
+    );
+    Ok(())
+}
+
+async fn last_words_are_kept(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: words}
+spec:
+  restartPolicy: Never
+  containers:
+  - {name: file, image: "skiff.test/busybox:1", command: [sh, -c, "echo written > /dev/termination-log; exit 1"]}
+  - {name: log, image: "skiff.test/busybox:1", terminationMessagePolicy: FallbackToLogsOnError, command: [sh, -c, "echo logged; exit 1"]}
+  - {name: fine, image: "skiff.test/busybox:1", terminationMessagePolicy: FallbackToLogsOnError, command: [echo, unheard]}
+"#;
+    create(scene, yaml).await?;
+    let pod = pods::one(scene, "words", "it has failed", |pod| {
+        pods::phase(pod) == "Failed"
+    })
+    .await?;
+    for (container, expected) in [("file", "written\n"), ("log", "logged\n"), ("fine", "")] {
+        let state = pods::container(&pod, container).and_then(|status| status.state.clone());
+        let ended = state
+            .and_then(|state| state.terminated)
+            .context("it has ended")?;
+        let message = ended.message.unwrap_or_default();
+        ensure!(message == expected, "{container}: {message:?}");
+    }
+    Ok(())
+}
+
+async fn a_deadline_ends_a_pod(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: late}
+spec:
+  activeDeadlineSeconds: 1
+  terminationGracePeriodSeconds: 1
+  containers: [{name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"]}]
+"#;
+    create(scene, yaml).await?;
+    let pod = pods::one(scene, "late", "it has failed", |pod| {
+        pods::phase(pod) == "Failed"
+    })
+    .await?;
+    let reason = pod.status.and_then(|status| status.reason);
+    ensure!(reason.as_deref() == Some("DeadlineExceeded"), "{reason:?}");
+    Ok(())
+}
+
+async fn users_and_groups(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: user}
+spec:
+  terminationGracePeriodSeconds: 1
+  securityContext: {runAsUser: 1000, runAsGroup: 3000, fsGroup: 2000, supplementalGroups: [4000]}
+  containers:
+  - {name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"], volumeMounts: [{name: data, mountPath: /data}]}
+  volumes: [{name: data, emptyDir: {}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: root}
+spec:
+  securityContext: {runAsNonRoot: true}
+  containers: [{name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"]}]
+"#;
+    create(scene, yaml).await?;
+    pods::ready(scene, "user").await?;
+    let found = exec(
+        scene,
+        "user",
+        "main",
+        "touch /data/x; id -u; id -g; id -G; stat -c '%u %g' /data/x",
+    )?;
+    let lines: Vec<&str> = found.lines().collect();
+    ensure!(lines[0] == "1000" && lines[1] == "3000", "{found}");
+    ensure!(
+        lines[2].contains("2000") && lines[2].contains("4000"),
+        "{found}"
+    );
+    ensure!(lines[3] == "1000 2000", "{found}");
+    pods::one(scene, "root", "it is refused", |pod| {
+        pods::waiting_reason(pod, "main") == "CreateContainerConfigError"
+    })
+    .await?;
+    Ok(())
+}
+
+async fn a_pod_has_its_time_to_end(scene: &Scene) -> anyhow::Result<()> {
+    // One that never ends by itself, and is given longer than the test would wait.
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: stubborn}
+spec:
+  terminationGracePeriodSeconds: 600
+  containers: [{name: main, image: "skiff.test/busybox:1", command: [sh, -c, 'trap "" TERM; while true; do sleep 1; done']}]
+"#;
+    create(scene, yaml).await?;
+    pods::ready(scene, "stubborn").await?;
+    let api: Api<Pod> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+    api.delete("stubborn", &DeleteOptions::default()).await?;
+    pods::one(scene, "stubborn", "it is ending", |pod| {
+        pod.metadata.deletion_timestamp.is_some()
+    })
+    .await?;
+    exec(scene, "stubborn", "main", "true").context("it still runs")?;
+    let sooner = DeleteOptions {
+        grace_period_seconds: Some(1),
+        ..Default::default()
+    };
+    api.delete("stubborn", &sooner).await?;
+    pods::until(scene, "", "the pod is gone", |pods| pods.is_empty()).await?;
+    Ok(())
+}
+
+async fn a_debugging_container_joins(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: target}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"]}]
+"#;
+    create(scene, yaml).await?;
+    pods::ready(scene, "target").await?;
+    let change = r#"{"spec":{"ephemeralContainers":[{"name":"debug","image":"skiff.test/busybox:1","command":["sh","-c","hostname"]}]}}"#;
+    let namespace = scene.namespace.as_str();
+    let arguments = [
+        "patch",
+        "pod",
+        "target",
+        "-n",
+        namespace,
+        "--subresource=ephemeralcontainers",
+        "-p",
+        change,
+    ];
+    scene.cluster.kubectl(&arguments)?;
+    let ended = |pod: &Pod| {
+        let status = pod.status.clone().unwrap_or_default();
+        let mut debug = status.ephemeral_container_statuses.into_iter().flatten();
+        let state = debug.next().and_then(|status| status.state);
+        state.is_some_and(|state| state.terminated.is_some())
+    };
+    let pod = pods::one(scene, "target", "the debugging container has ended", ended).await?;
+    ensure!(pods::is_ready(&pod), "the pod does not care");
+    let log = scene
+        .cluster
+        .skiff(&["logs", "-n", namespace, "target", "-c", "debug"])?;
+    ensure!(log.trim() == "target", "{log:?}");
+    Ok(())
+}
+
+async fn limits_change_in_place(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: sized}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"], resources: {requests: {cpu: 10m, memory: 32Mi}, limits: {cpu: 500m, memory: 64Mi}}}
+"#;
+    create(scene, yaml).await?;
+    let before = pods::ready(scene, "sized").await?;
+    let quota = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d ' ' -f 1 /sys/fs/cgroup/cpu.max";
+    ensure!(exec(scene, "sized", "main", quota)? == "50000");
+    let change = r#"{"spec":{"containers":[{"name":"main","resources":{"requests":{"cpu":"20m","memory":"32Mi"},"limits":{"cpu":"700m","memory":"64Mi"}}}]}}"#;
+    let namespace = scene.namespace.as_str();
+    let arguments = [
+        "patch",
+        "pod",
+        "sized",
+        "-n",
+        namespace,
+        "--subresource=resize",
+        "-p",
+        change,
+    ];
+    scene.cluster.kubectl(&arguments)?;
+    wait::eventually("the limit is in force", async || {
+        let found = exec(scene, "sized", "main", quota)?;
+        ensure!(found == "70000", "{found}");
+        Ok(())
+    })
+    .await?;
+    let after = pods::ready(scene, "sized").await?;
+    ensure!(
+        id(&before, "main") == id(&after, "main"),
+        "it was restarted"
+    );
+    Ok(())
+}
+
+fn id(pod: &Pod, container: &str) -> Option<String> {
+    pods::container(pod, container).and_then(|status| status.container_id.clone())
+}
+
+const STEADY: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: steady}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: skiff.test/busybox:1
+    command: [sleep, "1000"]
+    readinessProbe: {exec: {command: ["true"]}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: leaves}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"]}]
+"#;
+
+/// Kills a process of the node while one pod goes on, one is being deleted and one is made.
+async fn killed(scene: &Scene, process: &str) -> anyhow::Result<()> {
+    create(scene, STEADY).await?;
+    let before = pods::ready(scene, "steady").await?;
+    pods::ready(scene, "leaves").await?;
+    let pid = scene.cluster.pid(process)?;
+    kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+    let api: Api<Pod> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+    api.delete("leaves", &DeleteOptions::default()).await?;
+    let comes = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: comes}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"]}]
+"#;
+    create(scene, comes).await?;
+    pods::ready(scene, "comes").await?;
+    pods::until(scene, "", "the deleted pod is gone", |pods| {
+        !pods.contains_key("leaves")
+    })
+    .await?;
+    let after = api.get("steady").await?;
+    ensure!(id(&before, "main") == id(&after, "main"));
+    ensure!(pods::restarts(&after, "main") == 0);
+    ensure!(
+        before.status == after.status,
+        "its status was touched: {:?}",
+        after.status
+    );
+    exec(scene, "steady", "main", "true").map(drop)
+}
+
+async fn a_killed_kubelet_changes_nothing(scene: &Scene) -> anyhow::Result<()> {
+    killed(scene, "kubelet-node-1").await
+}
+
+async fn a_killed_containerd_changes_nothing(scene: &Scene) -> anyhow::Result<()> {
+    killed(scene, "containerd-node-1").await
+}
