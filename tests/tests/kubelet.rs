@@ -95,7 +95,7 @@ spec:
   - {name: memory, emptyDir: {medium: Memory, sizeLimit: 1Mi}}
   - name: projected
     projected:
-      defaultMode: 0440
+      defaultMode: 288
       sources:
       - {secret: {name: keys, items: [{key: password, path: deep/password}]}}
       - {downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
@@ -115,7 +115,7 @@ spec:
         ("cat /projected/labels", "app=\"all\""),
         ("cut -c 1-3 /projected/token", "eyJ"),
         ("hostname", "all"),
-        ("grep -c all /etc/hosts", "1"),
+        ("grep -cw all /etc/hosts", "1"),
         ("echo $KUBERNETES_SERVICE_PORT", "443"),
         (
             "dd if=/dev/zero of=/memory/x bs=64k count=32 2>/dev/null || echo full",
@@ -157,7 +157,7 @@ spec:
     let change = json!({"data": {"key": "two", "more": "x"}});
     maps.patch("live", PatchKind::Merge, &change).await?;
     wait::eventually("the volume has the new contents", async || {
-        let found = exec(scene, "reader", "main", "cat /live/key; ls /live")?;
+        let found = exec(scene, "reader", "main", "cat /live/key; echo; ls /live")?;
         ensure!(found == "two\nkey\nmore", "{found:?}");
         Ok(())
     })
