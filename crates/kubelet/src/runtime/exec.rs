@@ -238,6 +238,7 @@ impl Runtime {
             container: id.0.clone(),
             exec,
             directory,
+            exit: None,
             ended: true,
         };
         match self.inner.start_exec(control, &request, process).await {
