@@ -5,6 +5,7 @@
 //! are not here, so that only the apiserver carries them.
 
 mod generated;
+pub mod mismatch;
 
 pub use generated::TYPES;
 

@@ -68,6 +68,13 @@ pub fn decode(
     decode_with(row.kind, &row.api_version(), codec, json, validation)
 }
 
+/// Which value does not fit the kind, by the schema table.
+fn misfit(kind: &str, api_version: &str, json: &[u8]) -> Option<String> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let value = serde_json::from_slice(json).ok()?;
+    api::schema::mismatch::find(&value, api::schema::kind(group, version, kind)?)
+}
+
 /// Decodes a body with a codec; `kind` and `api_version` are what it must say it is, if it does.
 ///
 /// # Errors
@@ -85,15 +92,20 @@ pub fn decode_with(
             "{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"
         ))
     };
+    // Where the error is, is looked for only now that there is one.
+    let misfit = |error: &serde_json::Error| match misfit(kind, api_version, json) {
+        Some(text) => refuse(&text),
+        None => refuse(error),
+    };
     check_type(kind, api_version, json)?;
     if validation == FieldValidation::Ignore {
-        let object = (codec.decode)(json).map_err(|error| refuse(&error.source))?;
+        let object = (codec.decode)(json).map_err(|error| misfit(&error.source))?;
         return Ok(Decoded {
             object,
             warnings: Vec::new(),
         });
     }
-    let (object, unknown) = (codec.decode_strict)(json).map_err(|error| refuse(&error.source))?;
+    let (object, unknown) = (codec.decode_strict)(json).map_err(|error| misfit(&error.source))?;
     let mut problems: Vec<String> = unknown
         .into_iter()
         .filter(|field| !matches!(field.as_str(), "apiVersion" | "kind"))

@@ -1,0 +1,181 @@
+//! Why JSON does not fit a kind, in the words that Go's decoder uses and users know.
+
+use serde_json::Value;
+
+use super::{Field, Ty, TypeRow};
+
+/// The first value whose type is not the schema's: `json: cannot unmarshal bool into Go struct
+/// field EnvVar.spec.template.spec.containers.env.name of type string`. `None` when all fit.
+pub fn find(json: &Value, row: &'static TypeRow) -> Option<String> {
+    object(json, row, "")
+}
+
+fn object(json: &Value, row: &'static TypeRow, path: &str) -> Option<String> {
+    let short = row.name.rsplit('.').next().unwrap_or(row.name);
+    json.as_object()?
+        .iter()
+        .filter(|(_, value)| !value.is_null())
+        .find_map(|(name, value)| {
+            let field = row.field(name)?;
+            let path = if path.is_empty() {
+                name.clone()
+            } else {
+                format!("{path}.{name}")
+            };
+            of_type(
+                value,
+                field.ty,
+                &Spot {
+                    owner: short,
+                    path: &path,
+                    field,
+                },
+            )
+        })
+}
+
+/// The field that a value is in.
+struct Spot<'a> {
+    /// Name of the innermost struct.
+    owner: &'a str,
+    /// Names of the fields from the root, without indices.
+    path: &'a str,
+    field: &'static Field,
+}
+
+fn of_type(value: &Value, ty: Ty, spot: &Spot<'_>) -> Option<String> {
+    let fits = match (ty, value) {
+        (_, Value::Null) | (Ty::Any, _) => true,
+        (Ty::Array(element), Value::Array(list)) => {
+            return list.iter().find_map(|value| of_type(value, *element, spot));
+        }
+        (Ty::Map(element), Value::Object(map)) => {
+            return map
+                .values()
+                .find_map(|value| of_type(value, *element, spot));
+        }
+        (Ty::Ref(_), Value::Object(_)) => {
+            return ty
+                .definition()
+                .and_then(|row| object(value, row, spot.path));
+        }
+        (Ty::String | Ty::Bytes, Value::String(_)) | (Ty::Boolean, Value::Bool(_)) => true,
+        (Ty::Int32, Value::Number(number)) => number
+            .as_i64()
+            .is_some_and(|number| i32::try_from(number).is_ok()),
+        (Ty::Int64, Value::Number(number)) => number.is_i64(),
+        (Ty::Number, Value::Number(_)) => true,
+        (Ty::IntOrString, Value::String(_)) => true,
+        (Ty::IntOrString, Value::Number(number)) => number.is_i64(),
+        (Ty::Quantity, Value::String(_) | Value::Number(_)) => true,
+        (Ty::Quantity, _) => return Some(crate::quantity::ParseQuantityError.to_string()),
+        (Ty::Time | Ty::MicroTime, Value::String(text)) => {
+            if text.parse::<k8s_openapi::jiff::Timestamp>().is_ok() {
+                return None;
+            }
+            return Some(format!(
+                "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
+            ));
+        }
+        _ => false,
+    };
+    if fits {
+        return None;
+    }
+    Some(format!(
+        "json: cannot unmarshal {} into Go struct field {}.{} of type {}",
+        found(value, ty),
+        spot.owner,
+        spot.path,
+        go_type(whole(ty, spot))
+    ))
+}
+
+/// Go names the type of what it could not read: of the field, when that is no list.
+fn whole(ty: Ty, spot: &Spot<'_>) -> Ty {
+    if matches!(spot.field.ty, Ty::Array(_) | Ty::Map(_)) {
+        ty
+    } else {
+        spot.field.ty
+    }
+}
+
+fn found(value: &Value, ty: Ty) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(_) => "bool".to_owned(),
+        Value::Number(number) if matches!(ty, Ty::Int32 | Ty::Int64 | Ty::IntOrString) => {
+            format!("number {number}")
+        }
+        Value::Number(_) => "number".to_owned(),
+        Value::String(_) => "string".to_owned(),
+        Value::Array(_) => "array".to_owned(),
+        Value::Object(_) => "object".to_owned(),
+    }
+}
+
+fn go_type(ty: Ty) -> String {
+    match ty {
+        Ty::String => "string".to_owned(),
+        Ty::Bytes => "[]uint8".to_owned(),
+        Ty::Int32 => "int32".to_owned(),
+        Ty::Int64 => "int64".to_owned(),
+        Ty::Number => "float64".to_owned(),
+        Ty::Boolean => "bool".to_owned(),
+        Ty::Time => "v1.Time".to_owned(),
+        Ty::MicroTime => "v1.MicroTime".to_owned(),
+        Ty::Quantity => "resource.Quantity".to_owned(),
+        Ty::IntOrString => "intstr.IntOrString".to_owned(),
+        Ty::Any => "runtime.RawExtension".to_owned(),
+        Ty::Array(element) => format!("[]{}", go_type(*element)),
+        Ty::Map(value) => format!("map[string]{}", go_type(*value)),
+        Ty::Ref(_) => {
+            let name = ty.definition().map_or("", |row| row.name);
+            let mut parts = name.rsplit('.');
+            let (kind, package) = (
+                parts.next().unwrap_or_default(),
+                parts.next().unwrap_or_default(),
+            );
+            format!("{package}.{kind}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_first_misfit_is_named_as_go_names_it() {
+        let row = super::super::kind("apps", "v1", "Deployment").unwrap();
+        let cases = [
+            (
+                json!({"spec": {"replicas": "3"}}),
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                json!({"spec": {"replicas": 1.5}}),
+                "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                json!({"spec": {"template": {"spec": {"containers": [{"env": [{"name": true}]}]}}}}),
+                "json: cannot unmarshal bool into Go struct field EnvVar.spec.template.spec.containers.env.name of type string",
+            ),
+            (
+                json!({"spec": {"template": {"spec": {"containers": {}}}}}),
+                "json: cannot unmarshal object into Go struct field PodSpec.spec.template.spec.containers of type []v1.Container",
+            ),
+            (
+                json!({"metadata": {"labels": {"a": 1}}}),
+                "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
+            ),
+        ];
+        for (json, text) in cases {
+            assert_eq!(find(&json, row).as_deref(), Some(text));
+        }
+        let good = json!({"metadata": {"labels": null}, "spec": {"replicas": 1, "other": {}}});
+        assert_eq!(find(&good, row), None);
+    }
+}
