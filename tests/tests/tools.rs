@@ -198,10 +198,7 @@ async fn bad_input_is_refused_by_both(scene: &Scene) -> anyhow::Result<()> {
     let path = file.to_string_lossy().into_owned();
     let cases = [
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: a\n", ""),
-        (
-            "apiVersion: v1\nkind: Nothing\nmetadata: {name: a}\n",
-            "Nothing",
-        ),
+        ("apiVersion: v1\nkind: Nothing\nmetadata: {name: a}\n", ""),
         (
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: Bad_Name}\n",
             "Bad_Name",
