@@ -1,5 +1,5 @@
-//! Names and Services on two nodes: DNS from pods, node ports by traffic policy, session affinity, host ports, and what
-//! happens to all of it when the processes that keep it are killed.
+//! Names and Services on two nodes: DNS from pods, node ports by traffic policy, session affinity,
+//! host ports, and what happens to all of it when the processes that keep it are killed.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;

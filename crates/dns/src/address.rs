@@ -1,4 +1,5 @@
-//! The address that the server listens at, on `lo`: each node has it, so a question never leaves the node.
+//! The address that the server listens at, on `lo`: each node has it, so a question never leaves
+//! the node.
 
 use std::net::IpAddr;
 
@@ -36,8 +37,8 @@ impl Drop for Addresses {
 }
 
 impl Addresses {
-    /// Adds the addresses, but for those that every node has (loopback) and the one that stands for all. One that is
-    /// there already, left by a server that was killed, is taken over.
+    /// Adds the addresses, but for those that every node has (loopback) and the one that stands for
+    /// all. One that is there already, left by a server that was killed, is taken over.
     pub async fn add(ips: &[IpAddr]) -> Result<Self, AddressError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(AddressError::Socket)?;
         let task = tokio::spawn(connection);

@@ -41,8 +41,8 @@ pub struct Config {
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
 
-    /// Where other names are asked for: the address of a server (with a port, if it is not 53), or a file in the form
-    /// of /etc/resolv.conf.
+    /// Where other names are asked for: the address of a server (with a port, if it is not 53), or
+    /// a file in the form of /etc/resolv.conf.
     #[arg(
         long,
         value_name = "FILE|IP",

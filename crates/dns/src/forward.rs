@@ -1,5 +1,6 @@
-//! Questions about names outside the cluster go to the upstream servers, in the order given, each with a timeout; the
-//! server that answered last is asked first. A fresh socket and id for every question make answers hard to forge.
+//! Questions about names outside the cluster go to the upstream servers, in the order given, each
+//! with a timeout; the server that answered last is asked first. A fresh socket and id for every
+//! question make answers hard to forge.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

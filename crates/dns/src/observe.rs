@@ -34,7 +34,8 @@ pub fn events(client: &client::Client) -> BoxStream<'static, Event> {
     futures::stream::select_all([services, slices.map(Event::Slice).boxed()]).boxed()
 }
 
-/// Keeps `published` up to the events. The health condition `synced` holds from when all objects are in it.
+/// Keeps `published` up to the events. The health condition `synced` holds from when all objects
+/// are in it.
 pub async fn run(
     mut events: BoxStream<'static, Event>,
     published: Arc<ArcSwap<Records>>,

@@ -1,7 +1,7 @@
 //! The snapshot that questions are answered from.
 //!
-//! It is spread over shards that snapshots share: publishing one after a change copies the one or two shards that
-//! changed, not ten thousand Services.
+//! It is spread over shards that snapshots share: publishing one after a change copies the one or
+//! two shards that changed, not ten thousand Services.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};

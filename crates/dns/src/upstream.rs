@@ -1,5 +1,6 @@
-//! The upstream servers: given by address, or named in files in the form of /etc/resolv.conf. Files are read again when
-//! a question needs them and the last time is a while ago: a machine that moves to another network gets another file.
+//! The upstream servers: given by address, or named in files in the form of /etc/resolv.conf. Files
+//! are read again when a question needs them and the last time is a while ago: a machine that moves
+//! to another network gets another file.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -70,7 +71,8 @@ impl Upstreams {
         })
     }
 
-    /// The servers, in the order to ask them. A file that has become unreadable leaves them as they were.
+    /// The servers, in the order to ask them. A file that has become unreadable leaves them as they
+    /// were.
     pub fn current(&self) -> Arc<Vec<SocketAddr>> {
         let known = self.known.load();
         let now = self.clock.now();

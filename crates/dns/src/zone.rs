@@ -1,7 +1,7 @@
 //! The answer to a question about the cluster, from a snapshot of its records. Pure.
 //!
-//! The rules are those of Kubernetes' DNS specification, version 1.1.0, and CoreDNS' answers where it is silent (names
-//! of pods, SRV records of a whole Service).
+//! The rules are those of Kubernetes' DNS specification, version 1.1.0, and CoreDNS' answers where
+//! it is silent (names of pods, SRV records of a whole Service).
 
 #[cfg(test)]
 mod tests;
@@ -36,7 +36,8 @@ pub struct Answer {
     pub code: ResponseCode,
     pub answers: Vec<Record>,
     pub additionals: Vec<Record>,
-    /// Where the last alias in `answers` leads: outside the zone, so it is for others to say what is there.
+    /// Where the last alias in `answers` leads: outside the zone, so it is for others to say what
+    /// is there.
     pub continues_at: Option<Name>,
 }
 
@@ -90,7 +91,8 @@ impl Zone {
         answer
     }
 
-    /// Who has the address that a reverse name stands for; none if nobody here does, or it is no such name.
+    /// Who has the address that a reverse name stands for; none if nobody here does, or it is no
+    /// such name.
     pub fn reverse(&self, records: &Records, name: &Name, kind: RecordType) -> Option<Answer> {
         let network = name.parse_arpa_name().ok()?;
         if network.prefix_len() != network.max_prefix_len() {

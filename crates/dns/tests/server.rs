@@ -1,4 +1,5 @@
-//! The server over real sockets, in a network namespace of its own: UDP and TCP, truncation, forwarding, its address.
+//! The server over real sockets, in a network namespace of its own: UDP and TCP, truncation,
+//! forwarding, its address.
 
 #![allow(clippy::unwrap_used)]
 

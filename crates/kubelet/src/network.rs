@@ -1,17 +1,20 @@
 //! The pod network: one routed veth pair per pod, made by netlink in process.
 //!
-//! Entry point: [`PodNetwork`]. `open` prepares the node (forwarding, the unreachable route over the node's own pod
-//! range) and rediscovers what was allocated before; `setup` gives a pod its addresses and wires its network
-//! namespace; `teardown` takes both away. All three may be repeated at any time: they only do what is missing.
+//! Entry point: [`PodNetwork`]. `open` prepares the node (forwarding, the unreachable route over
+//! the node's own pod range) and rediscovers what was allocated before; `setup` gives a pod its
+//! addresses and wires its network namespace; `teardown` takes both away. All three may be repeated
+//! at any time: they only do what is missing.
 //!
-//! What a pod sees: `eth0` with a /32 (or /128) address, a default route through a link-local gateway that has a
-//! permanent neighbour entry, and `lo`. What the node sees: `veth<hash of the pod's uid>` without an address, a host
-//! route to each pod address with the node's own address as source, and a permanent neighbour entry. No bridge, no
-//! ARP, no address resolution on the path; strict reverse path filtering keeps a pod from forging its source.
+//! What a pod sees: `eth0` with a /32 (or /128) address, a default route through a link-local
+//! gateway that has a permanent neighbour entry, and `lo`. What the node sees: `veth<hash of the
+//! pod's uid>` without an address, a host route to each pod address with the node's own address as
+//! source, and a permanent neighbour entry. No bridge, no ARP, no address resolution on the path;
+//! strict reverse path filtering keeps a pod from forging its source.
 //!
-//! Not here: routes to other nodes, masquerading and host ports. They are the proxy's, which keeps them in its
-//! nftables tables (host ports in particular: the proxy watches the pods of its own node).
-//! This module must not know the apiserver, pods' specs or the container runtime: it is given a uid and a namespace.
+//! Not here: routes to other nodes, masquerading and host ports. They are the proxy's, which keeps
+//! them in its nftables tables (host ports in particular: the proxy watches the pods of its own
+//! node). This module must not know the apiserver, pods' specs or the container runtime: it is
+//! given a uid and a namespace.
 
 mod ipam;
 mod netns;
@@ -30,7 +33,8 @@ use ipnet::IpNet;
 use ipam::Ipam;
 use veth::Node;
 
-/// The route protocol number that marks the node's routes to its own pods (`ip route show proto 172`).
+/// The route protocol number that marks the node's routes to its own pods (`ip route show proto
+/// 172`).
 pub const ROUTE_PROTOCOL: u8 = 172;
 
 /// The addresses of one pod, primary family first, as in `status.podIPs`.
@@ -91,18 +95,19 @@ pub enum NetworkError {
     },
 }
 
-/// The pod network of one node. Cheap calls, safe to use from many pod workers at once; the calls for one pod must not
-/// overlap, which a pod worker guarantees.
+/// The pod network of one node. Cheap calls, safe to use from many pod workers at once; the calls
+/// for one pod must not overlap, which a pod worker guarantees.
 pub struct PodNetwork {
     ipam: Ipam,
     node: Node,
 }
 
 impl PodNetwork {
-    /// Prepares the node and loads the allocations below `state_dir` (for the kubelet: `<root-dir>/network`).
+    /// Prepares the node and loads the allocations below `state_dir` (for the kubelet:
+    /// `<root-dir>/network`).
     ///
-    /// `ranges` are the node's `spec.podCIDRs`, at most one per family; `node_ip` is the address that the node speaks
-    /// to its pods from, whose interface also gives the pods' MTU.
+    /// `ranges` are the node's `spec.podCIDRs`, at most one per family; `node_ip` is the address
+    /// that the node speaks to its pods from, whose interface also gives the pods' MTU.
     pub async fn open(
         ranges: &[IpNet],
         node_ip: IpAddr,
@@ -120,16 +125,17 @@ impl PodNetwork {
         Ok(Self { ipam, node })
     }
 
-    /// Gives the pod its addresses (the same ones each time it is asked) and connects the namespace at `netns` (a
-    /// bind mount or a `/proc/<pid>/ns/net` path). A namespace that is wired already is left as it is.
+    /// Gives the pod its addresses (the same ones each time it is asked) and connects the namespace
+    /// at `netns` (a bind mount or a `/proc/<pid>/ns/net` path). A namespace that is wired already
+    /// is left as it is.
     pub async fn setup(&self, pod_uid: &str, netns: &Path) -> Result<PodIps, NetworkError> {
         let ips = self.ipam.allocate(pod_uid)?;
         self.node.connect(pod_uid, &ips.0, netns).await?;
         Ok(ips)
     }
 
-    /// Removes the pod's link and routes, then frees its addresses. A pod that has none is no error, and the namespace
-    /// may be gone already.
+    /// Removes the pod's link and routes, then frees its addresses. A pod that has none is no
+    /// error, and the namespace may be gone already.
     pub async fn teardown(&self, pod_uid: &str) -> Result<(), NetworkError> {
         self.node.disconnect(pod_uid).await?;
         self.ipam.release(pod_uid)
@@ -140,7 +146,8 @@ impl PodNetwork {
         self.ipam.get(pod_uid)
     }
 
-    /// The uids of all pods that hold addresses: whatever is here and no longer runs wants a `teardown`.
+    /// The uids of all pods that hold addresses: whatever is here and no longer runs wants a
+    /// `teardown`.
     pub fn pods(&self) -> BTreeSet<String> {
         self.ipam.pods()
     }

@@ -1,6 +1,7 @@
-//! Brings the tables to what is desired. A resync looks at what is there and changes the difference; in between, only
-//! what changed is written. Either way each table changes in one transaction, so no packet ever meets half a change,
-//! and connections that are established go on, since they live in conntrack.
+//! Brings the tables to what is desired. A resync looks at what is there and changes the
+//! difference; in between, only what changed is written. Either way each table changes in one
+//! transaction, so no packet ever meets half a change, and connections that are established go on,
+//! since they live in conntrack.
 
 mod affinity;
 
@@ -39,8 +40,8 @@ impl Applier {
         self.socket.port()
     }
 
-    /// What the tables hold of the endpoints, for plans that keep endpoints in their slots. Tables that will be made
-    /// afresh count as empty.
+    /// What the tables hold of the endpoints, for plans that keep endpoints in their slots. Tables
+    /// that will be made afresh count as empty.
     pub fn endpoints(&mut self) -> Result<HashMap<Place, Data>, NftError> {
         let mut endpoints = HashMap::new();
         for layout in self.layouts.clone() {

@@ -43,7 +43,8 @@ pub struct Serve {
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
 
-    /// The range of all pods; two, separated by a comma, for dual stack. Connections that leave it are masqueraded.
+    /// The range of all pods; two, separated by a comma, for dual stack. Connections that leave it
+    /// are masqueraded.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub cluster_cidr: Vec<IpNet>,
 

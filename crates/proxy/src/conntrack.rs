@@ -1,8 +1,9 @@
 //! Removes conntrack entries that hold UDP flows to where they must not go any more.
 //!
-//! TCP ends by itself when an endpoint goes, but a UDP client that keeps its port would be sent to a vanished endpoint,
-//! or past a Service that has endpoints by now, for as long as it keeps sending. What is stale is decided by looking at
-//! each entry (observe), not by remembering what was removed: so a missed run is made good by the next.
+//! TCP ends by itself when an endpoint goes, but a UDP client that keeps its port would be sent to
+//! a vanished endpoint, or past a Service that has endpoints by now, for as long as it keeps
+//! sending. What is stale is decided by looking at each entry (observe), not by remembering what
+//! was removed: so a missed run is made good by the next.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -46,8 +47,8 @@ pub struct Valid {
 }
 
 impl Valid {
-    /// All UDP frontends of the family, with the endpoints that flows to them may have. Frontends in `changes` that are
-    /// no more are among them, without endpoints.
+    /// All UDP frontends of the family, with the endpoints that flows to them may have. Frontends
+    /// in `changes` that are no more are among them, without endpoints.
     pub fn of(family: Family, desired: &Desired, changes: &Changes) -> Self {
         let mut valid = Self::default();
         let gone = changes.iter().filter(|(_, change)| change.after.is_none());
@@ -87,8 +88,8 @@ impl Valid {
         if let Some(endpoints) = self.frontends.get(&frontend) {
             return !endpoints.contains(&endpoint);
         }
-        // A node port is one on this node's own addresses only: who answers in person, or elsewhere without our
-        // translation, is none of ours.
+        // A node port is one on this node's own addresses only: who answers in person, or elsewhere
+        // without our translation, is none of ours.
         let translated = endpoint.ip != frontend.ip || endpoint.port != frontend.port;
         match self.node_ports.get(&frontend.port) {
             Some(endpoints) => translated && !endpoints.contains(&endpoint),
@@ -97,7 +98,8 @@ impl Valid {
     }
 }
 
-/// Whether a change can leave stale UDP flows behind: an endpoint went, or a UDP frontend came or went.
+/// Whether a change can leave stale UDP flows behind: an endpoint went, or a UDP frontend came or
+/// went.
 pub fn concerned(changes: &Changes) -> bool {
     changes.iter().any(|(place, change)| match place.key {
         Key::Slot(target, _) => change.before.is_some() && is_udp(target),

@@ -1,5 +1,5 @@
-//! `spec.healthCheckNodePort`: tells load balancers whether this node has endpoints of a Service with
-//! `externalTrafficPolicy: Local`, so that they send its traffic only to nodes that have.
+//! `spec.healthCheckNodePort`: tells load balancers whether this node has endpoints of a Service
+//! with `externalTrafficPolicy: Local`, so that they send its traffic only to nodes that have.
 //!
 //! Each port answers every request with 200 or 503 and a small JSON report, as kube-proxy does.
 

@@ -1,4 +1,5 @@
-//! The service proxy of a node: it makes connections to Services reach their endpoints, by nftables.
+//! The service proxy of a node: it makes connections to Services reach their endpoints, by
+//! nftables.
 //!
 //! The binary (`main.rs`) reads flags and starts [`sync::run`]. Parts, in the order of the data:
 //! - [`observe`]: watches Services, EndpointSlices, Nodes and this node's Pods, reduced to [`model`].
@@ -9,8 +10,8 @@
 //! - [`health_check`]: tells load balancers whether this node has endpoints.
 //! - [`monitor`]: what others do to tables and routes, so that it is repaired at once.
 //!
-//! Tables of its own only (`ip skiff-proxy`, `ip6 skiff-proxy`): whatever else is in the ruleset is not touched. It must
-//! not know the container runtime, nor how pods get their addresses.
+//! Tables of its own only (`ip skiff-proxy`, `ip6 skiff-proxy`): whatever else is in the ruleset is
+//! not touched. It must not know the container runtime, nor how pods get their addresses.
 
 pub mod apply;
 pub mod conntrack;

@@ -1,5 +1,5 @@
-//! What the proxy keeps of the objects it watches: only what decides where packets go. An object is reduced to this as
-//! it arrives, so that ten thousand Services cost a few megabytes.
+//! What the proxy keeps of the objects it watches: only what decides where packets go. An object is
+//! reduced to this as it arrives, so that ten thousand Services cost a few megabytes.
 
 use std::net::IpAddr;
 
@@ -113,7 +113,8 @@ fn parse_all<T: std::str::FromStr>(texts: Option<&Vec<String>>) -> Vec<T> {
 }
 
 impl Service {
-    /// A Service that is nothing to the proxy (headless, ExternalName, another proxy's) has no ports.
+    /// A Service that is nothing to the proxy (headless, ExternalName, another proxy's) has no
+    /// ports.
     pub fn from_object(object: &core::Service) -> Self {
         let mut service = Service {
             namespace: object
@@ -165,7 +166,8 @@ impl Service {
     }
 }
 
-/// The addresses that the load balancer leads straight to nodes; with `ipMode: Proxy` it rewrites them itself.
+/// The addresses that the load balancer leads straight to nodes; with `ipMode: Proxy` it rewrites
+/// them itself.
 fn load_balancer_ips(object: &core::Service) -> Vec<IpAddr> {
     let status = object
         .status
@@ -224,8 +226,8 @@ impl EndpointSlice {
     }
 }
 
-/// All addresses of an endpoint are the same backend; the first is used. Missing conditions mean yes (ready), the same
-/// as ready (serving) and no (terminating).
+/// All addresses of an endpoint are the same backend; the first is used. Missing conditions mean
+/// yes (ready), the same as ready (serving) and no (terminating).
 fn endpoint(object: &discovery::Endpoint, node_name: &str) -> Option<SliceEndpoint> {
     let conditions = object.conditions.as_ref();
     let ready = conditions
@@ -282,7 +284,8 @@ impl Node {
 }
 
 impl Pod {
-    /// Without ports when it has none to map: in the node's network, ended, or without an address yet.
+    /// Without ports when it has none to map: in the node's network, ended, or without an address
+    /// yet.
     pub fn from_object(object: &core::Pod) -> Self {
         let (Some(spec), Some(status)) = (&object.spec, &object.status) else {
             return Self::default();

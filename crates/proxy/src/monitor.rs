@@ -1,6 +1,6 @@
-//! Notices what others do to the proxy's tables and routes: `nft flush ruleset`, a firewall service that starts again, an
-//! interface that goes down and takes its routes along. The kernel tells of it, so nothing is polled; the loop then
-//! looks at what is there and repairs it.
+//! Notices what others do to the proxy's tables and routes: `nft flush ruleset`, a firewall service
+//! that starts again, an interface that goes down and takes its routes along. The kernel tells of
+//! it, so nothing is polled; the loop then looks at what is there and repairs it.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -46,8 +46,8 @@ impl Monitor {
         })
     }
 
-    /// Waits until somebody else changes something. `own_port` is the netlink port that the proxy's own transactions
-    /// come from.
+    /// Waits until somebody else changes something. `own_port` is the netlink port that the proxy's
+    /// own transactions come from.
     pub async fn changed(&self, own_port: Option<u32>) -> io::Result<Changed> {
         tokio::select! {
             heard = hear(&self.rules, |message| is_foreign_rule(message, own_port)) => {
@@ -62,7 +62,8 @@ fn listen(protocol: SockProtocol, groups: u32) -> io::Result<AsyncFd<OwnedFd>> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
     bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-    // Deprecated for types whose descriptor may change or close behind its back, which an OwnedFd's does not.
+    // Deprecated for types whose descriptor may change or close behind its back, which an OwnedFd's
+    // does not.
     #[allow(deprecated)]
     AsyncFd::new(fd)
 }
@@ -83,7 +84,8 @@ async fn hear(
             }
             Err(Errno::EAGAIN) => ready.clear_ready(),
             Err(Errno::EINTR) => {}
-            // More was said than the socket holds, mostly by ourselves: looking once is the safe thing.
+            // More was said than the socket holds, mostly by ourselves: looking once is the safe
+            // thing.
             Err(Errno::ENOBUFS) => return Ok(()),
             Err(error) => return Err(error.into()),
         }

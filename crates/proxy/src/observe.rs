@@ -1,5 +1,6 @@
-//! What the proxy watches: Services, EndpointSlices, Nodes, and the Pods of its own node, reduced to [`crate::model`] as
-//! they arrive. An event changes the [`State`] and says what it makes stale; what follows is decided elsewhere.
+//! What the proxy watches: Services, EndpointSlices, Nodes, and the Pods of its own node, reduced
+//! to [`crate::model`] as they arrive. An event changes the [`State`] and says what it makes stale;
+//! what follows is decided elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,7 +14,8 @@ use kube::runtime::watcher;
 use crate::model::{EndpointSlice, Node, Pod, Service};
 use crate::plan::Owner;
 
-/// Something happened to an object of one of the kinds. A slice that is nothing to the proxy is none.
+/// Something happened to an object of one of the kinds. A slice that is nothing to the proxy is
+/// none.
 pub enum Event {
     Service(watcher::Event<(Name, Service)>),
     Slice(watcher::Event<(Name, Option<EndpointSlice>)>),

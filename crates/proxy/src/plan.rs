@@ -1,5 +1,5 @@
-//! From objects to elements: what one Service, with its endpoint slices, or one pod with host ports wants in the
-//! table. Pure; what several owners want of one element is settled by [`Desired`].
+//! From objects to elements: what one Service, with its endpoint slices, or one pod with host ports
+//! wants in the table. Pure; what several owners want of one element is settled by [`Desired`].
 
 mod desired;
 mod endpoints;
@@ -39,7 +39,8 @@ pub struct Context {
     pub cluster_dns: Vec<IpAddr>,
 }
 
-/// The elements for a Service. `previous` tells what the table holds, so that endpoints stay in their slots.
+/// The elements for a Service. `previous` tells what the table holds, so that endpoints stay in
+/// their slots.
 pub fn service(
     context: &Context,
     service: &Service,

@@ -1,5 +1,5 @@
-//! Routes to the pods of other nodes: each node's pod range by way of its address. Nodes share a link; a node that is
-//! not reachable directly is an error that is logged and tried again.
+//! Routes to the pods of other nodes: each node's pod range by way of its address. Nodes share a
+//! link; a node that is not reachable directly is an error that is logged and tried again.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,7 +14,8 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 use crate::model::Node;
 use crate::plan::family_of;
 
-/// The route protocol number that marks the proxy's routes (`ip route show proto 173`); it touches no others.
+/// The route protocol number that marks the proxy's routes (`ip route show proto 173`); it touches
+/// no others.
 pub const ROUTE_PROTOCOL: u8 = 173;
 
 /// Pod range to the address of its node.
@@ -61,8 +62,8 @@ pub fn difference(actual: &Routes, wanted: &Routes) -> (Vec<IpNet>, Routes) {
     )
 }
 
-/// Makes the kernel's routes of ours the wanted ones. One that fails does not keep the others from being made; the
-/// first error is returned.
+/// Makes the kernel's routes of ours the wanted ones. One that fails does not keep the others from
+/// being made; the first error is returned.
 pub async fn apply(wanted: &Routes) -> Result<(), RouteError> {
     let (connection, handle, _) = rtnetlink::new_connection().map_err(RouteError::Socket)?;
     let task = tokio::spawn(connection);

@@ -1,8 +1,8 @@
 //! The loop: take events in, plan for what they made stale, apply the changes.
 //!
-//! Events that are there already are taken in together, so a burst becomes few transactions and a single change is
-//! applied at once. A transaction that fails makes the next one a full resync, after a pause; so does a change of this
-//! node's own address, which the rules depend on.
+//! Events that are there already are taken in together, so a burst becomes few transactions and a
+//! single change is applied at once. A transaction that fails makes the next one a full resync,
+//! after a pause; so does a change of this node's own address, which the rules depend on.
 
 use std::collections::HashMap;
 use std::io;
@@ -217,7 +217,8 @@ impl Proxy {
             self.stale.nodes = routed.is_err();
         }
         self.sync_health_checks().await;
-        // Netlink calls do not wait for anybody, but the first takes a while with ten thousand Services.
+        // Netlink calls do not wait for anybody, but the first takes a while with ten thousand
+        // Services.
         tokio::task::block_in_place(|| self.sync_rules())?;
         Ok(routed?)
     }
@@ -278,7 +279,8 @@ impl Proxy {
         }
     }
 
-    /// Plans for all stale owners. Slots are taken over from what is desired already, or else from `held`.
+    /// Plans for all stale owners. Slots are taken over from what is desired already, or else from
+    /// `held`.
     fn replan(&mut self, held: Option<&HashMap<Place, Data>>, changes: &mut Changes) {
         for owner in std::mem::take(&mut self.stale.owners) {
             let previous = |place: &Place| {

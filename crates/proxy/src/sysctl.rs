@@ -16,7 +16,8 @@ pub struct SysctlError {
     source: io::Error,
 }
 
-/// Forwarding; node ports on 127.0.0.1; and no connection is cut because conntrack missed a packet of it.
+/// Forwarding; node ports on 127.0.0.1; and no connection is cut because conntrack missed a packet
+/// of it.
 pub fn prepare(families: &[Family]) -> Result<(), SysctlError> {
     if families.contains(&Family::V4) {
         set("net/ipv4/ip_forward", "1")?;
@@ -28,7 +29,8 @@ pub fn prepare(families: &[Family]) -> Result<(), SysctlError> {
     set("net/netfilter/nf_conntrack_tcp_be_liberal", "1")
 }
 
-/// Writes only what differs: `/proc/sys` is read-only in some containers, with everything set already.
+/// Writes only what differs: `/proc/sys` is read-only in some containers, with everything set
+/// already.
 fn set(name: &str, value: &'static str) -> Result<(), SysctlError> {
     let path = PathBuf::from("/proc/sys").join(name);
     let write = || match fs::read_to_string(&path)?.trim() {

@@ -1,5 +1,6 @@
-//! Which pod holds which addresses. The truth is one small file per pod, written before the address is used, so that a
-//! restarted kubelet finds every allocation again and never gives an address away twice.
+//! Which pod holds which addresses. The truth is one small file per pod, written before the address
+//! is used, so that a restarted kubelet finds every allocation again and never gives an address
+//! away twice.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -28,8 +29,9 @@ pub(super) struct Ipam {
 struct State {
     pods: BTreeMap<String, Vec<IpAddr>>,
     taken: HashSet<IpAddr>,
-    /// The offset handed out last in each range. The search goes on from there, so that an address is reused as late
-    /// as possible: connections to the pod that had it before must have had time to end.
+    /// The offset handed out last in each range. The search goes on from there, so that an address
+    /// is reused as late as possible: connections to the pod that had it before must have had time
+    /// to end.
     last: Vec<u128>,
 }
 
@@ -141,8 +143,8 @@ impl State {
     }
 }
 
-/// The first free offset after `last`, going round; the first address of a range and an IPv4 range's broadcast
-/// address are never given out.
+/// The first free offset after `last`, going round; the first address of a range and an IPv4
+/// range's broadcast address are never given out.
 fn next_free(range: IpNet, last: u128, taken: &HashSet<IpAddr>) -> Option<u128> {
     let host_bits = u32::from(range.max_prefix_len() - range.prefix_len());
     let size = 1u128.checked_shl(host_bits).unwrap_or(u128::MAX);

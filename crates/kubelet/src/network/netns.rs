@@ -1,6 +1,6 @@
-//! A netlink connection into another network namespace. A socket belongs to the namespace of the thread that opens it,
-//! for ever; so a thread of its own enters the namespace, opens the socket and ends. No thread of the runtime ever
-//! changes its namespace.
+//! A netlink connection into another network namespace. A socket belongs to the namespace of the
+//! thread that opens it, for ever; so a thread of its own enters the namespace, opens the socket
+//! and ends. No thread of the runtime ever changes its namespace.
 
 use std::fs::File;
 use std::path::Path;
@@ -46,7 +46,8 @@ impl Connection {
         std::thread::Builder::new()
             .name("netns".into())
             .spawn(move || {
-                // The receiver is gone only when `setup` was cancelled; the socket closes with the value.
+                // The receiver is gone only when `setup` was cancelled; the socket closes with the
+                // value.
                 drop(reply.send(open()));
             })
             .map_err(NetworkError::Socket)?;

@@ -1,4 +1,5 @@
-//! Kernel settings of the network namespace that the calling thread is in (`/proc/sys/net` shows that one's).
+//! Kernel settings of the network namespace that the calling thread is in (`/proc/sys/net` shows
+//! that one's).
 
 use std::fs;
 use std::path::Path;
@@ -7,8 +8,8 @@ use ipnet::IpNet;
 
 use super::NetworkError;
 
-/// What the node needs once: forwarding for each family, and no redirects, which a pod that reaches itself through a
-/// Service would otherwise be sent.
+/// What the node needs once: forwarding for each family, and no redirects, which a pod that reaches
+/// itself through a Service would otherwise be sent.
 pub(super) fn prepare_node(ranges: &[IpNet]) -> Result<(), NetworkError> {
     if ranges.iter().any(|range| matches!(range, IpNet::V4(_))) {
         set("ipv4/ip_forward", "1")?;
@@ -21,13 +22,15 @@ pub(super) fn prepare_node(ranges: &[IpNet]) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// What the node's end of a pod's link needs: a pod may only send from the addresses that are routed to it.
+/// What the node's end of a pod's link needs: a pod may only send from the addresses that are
+/// routed to it.
 pub(super) fn prepare_link(link: &str) -> Result<(), NetworkError> {
     set(&format!("ipv4/conf/{link}/rp_filter"), "1")?;
     set(&format!("ipv4/conf/{link}/send_redirects"), "0")
 }
 
-/// Writes only what differs: `/proc/sys` is read-only in some containers, with everything set already.
+/// Writes only what differs: `/proc/sys` is read-only in some containers, with everything set
+/// already.
 fn set(name: &str, value: &str) -> Result<(), NetworkError> {
     let path = Path::new("/proc/sys/net").join(name);
     let file = |action, source| NetworkError::File {

@@ -1,4 +1,5 @@
-//! Real namespaces: a "node" and its "pods" are network namespaces that live as long as the thread that is in them.
+//! Real namespaces: a "node" and its "pods" are network namespaces that live as long as the thread
+//! that is in them.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};

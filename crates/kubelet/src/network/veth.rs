@@ -28,7 +28,8 @@ const NODE_MAC: [u8; 6] = [0xee; 6];
 /// Far behind any route of someone else's over the same range.
 const UNREACHABLE_METRIC: u32 = 30_000;
 
-/// The node's side: a netlink connection in the node's namespace, and what the links take from the node.
+/// The node's side: a netlink connection in the node's namespace, and what the links take from the
+/// node.
 pub(super) struct Node {
     netlink: Connection,
     ip: IpAddr,
@@ -42,7 +43,8 @@ impl Node {
         Ok(Self { netlink, ip, mtu })
     }
 
-    /// Answers "host unreachable" for pod addresses that nobody has, instead of sending them out and back again.
+    /// Answers "host unreachable" for pod addresses that nobody has, instead of sending them out
+    /// and back again.
     pub(super) async fn refuse_unallocated(&self, range: IpNet) -> Result<(), NetworkError> {
         let route = route(range)
             .kind(RouteType::Unreachable)
@@ -227,8 +229,8 @@ async fn configure_pod(
     Ok(())
 }
 
-/// Both ends at once with their hardware addresses, the pod's end born in its namespace. That one cannot be born up:
-/// the kernel makes it first, when it has no peer yet.
+/// Both ends at once with their hardware addresses, the pod's end born in its namespace. That one
+/// cannot be born up: the kernel makes it first, when it has no peer yet.
 fn veth(name: &str, pod_mac: [u8; 6], mtu: u32, netns: &File) -> LinkMessage {
     let peer = LinkUnspec::new_with_name(POD_LINK)
         .append_extra_attribute(LinkAttribute::Address(pod_mac.to_vec()))
@@ -273,7 +275,8 @@ fn link_scope(ip: IpAddr) -> RouteScope {
     }
 }
 
-/// The node's end is named after the pod's uid: 4 + 11 characters, the most that an interface name can have.
+/// The node's end is named after the pod's uid: 4 + 11 characters, the most that an interface name
+/// can have.
 fn link_name(uid: &str) -> String {
     let hash = Sha256::digest(uid.as_bytes());
     let hex: String = hash

@@ -1,8 +1,9 @@
 //! Session affinity across changes of endpoints.
 //!
-//! The packet path remembers (target, slot, client). When the endpoint of a slot changes, what was remembered for it
-//! must move with the endpoint, or be forgotten if that is gone. Between the transaction and the repair, a client of such
-//! a slot may be sent to the slot's new endpoint: a valid one, and for a millisecond.
+//! The packet path remembers (target, slot, client). When the endpoint of a slot changes, what was
+//! remembered for it must move with the endpoint, or be forgotten if that is gone. Between the
+//! transaction and the repair, a client of such a slot may be sent to the slot's new endpoint: a
+//! valid one, and for a millisecond.
 
 use std::collections::HashMap;
 
@@ -39,7 +40,8 @@ fn moves(family: Family, changes: &Changes) -> Moves {
     before.into_iter().map(to).collect()
 }
 
-/// Whether the changes are of Services with session affinity, as far as one can tell from them and the chains in use.
+/// Whether the changes are of Services with session affinity, as far as one can tell from them and
+/// the chains in use.
 pub(super) fn concerned<'a>(chains: impl Iterator<Item = &'a Chain>) -> bool {
     let mut chains = chains;
     chains.any(|chain| {

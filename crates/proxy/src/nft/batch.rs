@@ -57,7 +57,8 @@ pub struct BaseChain {
     pub priority: i32,
 }
 
-/// The shape of a set or map. The types are `nft`'s (for a concatenation, 6 bits each) and only used for display.
+/// The shape of a set or map. The types are `nft`'s (for a concatenation, 6 bits each) and only
+/// used for display.
 #[derive(Clone, Debug)]
 pub struct Set {
     pub name: &'static str,
@@ -107,7 +108,8 @@ impl Batch {
         self.sequence == 0
     }
 
-    /// The bytes of the whole transaction, and the sequence number of the message that is acknowledged.
+    /// The bytes of the whole transaction, and the sequence number of the message that is
+    /// acknowledged.
     pub(super) fn finish(mut self) -> (Vec<u8>, u32) {
         self.message.flag_last(ACK);
         self.message

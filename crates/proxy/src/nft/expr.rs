@@ -3,8 +3,8 @@
 use super::batch::{Verdict, write_verdict};
 use super::{Family, Message};
 
-/// One of the sixteen 32-bit registers that a rule's expressions hand values on in. A value longer than 4 bytes takes
-/// the following ones too; a value shorter is padded with zeroes.
+/// One of the sixteen 32-bit registers that a rule's expressions hand values on in. A value longer
+/// than 4 bytes takes the following ones too; a value shorter is padded with zeroes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reg(pub u8);
 
@@ -108,7 +108,8 @@ const NUMGEN_RANDOM: u32 = 1;
 const DYNSET_UPDATE: u32 = 1;
 const NAT_SOURCE: u32 = 0;
 const NAT_DESTINATION: u32 = 1;
-/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`: two clients of one port do not race for the same translated port.
+/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`: two clients of one port do not race for the same translated
+/// port.
 const RANDOM_PORT: u32 = 1 << 4;
 const REJECT_ICMP_UNREACH: u32 = 0;
 const REJECT_TCP_RESET: u32 = 1;
@@ -226,6 +227,17 @@ impl Expr {
                 ];
                 numbers(message, &random);
             }
+            Expr::DestinationNat { .. }
+            | Expr::SourceNat { .. }
+            | Expr::Masquerade
+            | Expr::Reset
+            | Expr::Reject(_) => self.write_action(message),
+        }
+    }
+
+    /// The expressions that do something with the packet.
+    fn write_action(&self, message: &mut Message) {
+        match self {
             Expr::DestinationNat {
                 family,
                 address,
@@ -251,6 +263,7 @@ impl Expr {
                 message.attr_u32(1, REJECT_ICMP_UNREACH);
                 message.attr(2, &[code]);
             }
+            _ => {}
         }
     }
 }

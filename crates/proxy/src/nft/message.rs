@@ -1,4 +1,5 @@
-//! Netlink messages and attributes, as bytes: `nlmsghdr`, `nfgenmsg`, then attributes aligned to 4 bytes.
+//! Netlink messages and attributes, as bytes: `nlmsghdr`, `nfgenmsg`, then attributes aligned to 4
+//! bytes.
 
 /// `struct nlmsghdr` and `struct nfgenmsg` together.
 pub(crate) const HEADERS: usize = 16 + 4;
@@ -100,7 +101,8 @@ impl Message {
     }
 }
 
-/// Iterates over the attributes in a slice: type (without flags) and value. Stops at the first malformed one.
+/// Iterates over the attributes in a slice: type (without flags) and value. Stops at the first
+/// malformed one.
 #[derive(Clone)]
 pub struct Attributes<'a>(pub &'a [u8]);
 

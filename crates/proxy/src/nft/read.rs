@@ -1,4 +1,5 @@
-//! What is in a table: its comment, the names of its chains and sets, how many rules each chain has, elements.
+//! What is in a table: its comment, the names of its chains and sets, how many rules each chain
+//! has, elements.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! The netlink socket: transactions and dumps. All calls are short and never wait for anybody but the kernel.
+//! The netlink socket: transactions and dumps. All calls are short and never wait for anybody but
+//! the kernel.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -19,7 +20,8 @@ const DONE: u16 = 3;
 /// Room for one answer; the kernel fills at most 32 KB of a dump into one datagram.
 const RECEIVE_BYTES: usize = 64 * 1024;
 const SEND_BUFFER_MIN: usize = 1 << 20;
-/// Answers wait in the socket until they are read: errors of a large transaction come one for each message.
+/// Answers wait in the socket until they are read: errors of a large transaction come one for each
+/// message.
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// A dump that a change interrupted is started again this many times.
 const DUMP_TRIES: usize = 16;
@@ -122,7 +124,8 @@ impl Socket {
         }
     }
 
-    /// Sends one message that wants an acknowledgement and no answer; `kind` is `subsystem << 8 | type`.
+    /// Sends one message that wants an acknowledgement and no answer; `kind` is `subsystem << 8 |
+    /// type`.
     pub fn request(
         &mut self,
         kind: u16,
@@ -153,8 +156,9 @@ impl Socket {
         Err(NftError::NoAnswer)
     }
 
-    /// Lists objects: `each` gets the attributes of every one. What was collected from an interrupted dump must be
-    /// thrown away, so `each` writes into a `T` that starts afresh with every try.
+    /// Lists objects: `each` gets the attributes of every one. What was collected from an
+    /// interrupted dump must be thrown away, so `each` writes into a `T` that starts afresh with
+    /// every try.
     pub fn dump<T: Default>(
         &mut self,
         kind: u16,
@@ -228,7 +232,8 @@ impl Socket {
         Ok(())
     }
 
-    /// The length of the next answer, none if there is none: the kernel has answered before `send` returned.
+    /// The length of the next answer, none if there is none: the kernel has answered before `send`
+    /// returned.
     fn receive(&self, buffer: &mut [u8]) -> Result<Option<usize>, NftError> {
         loop {
             match recv(self.fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {

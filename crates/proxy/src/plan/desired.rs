@@ -8,8 +8,8 @@ use super::{Elements, Place, endpoints_of};
 use crate::nft::Family;
 use crate::table::{Chain, Data, Endpoint, Key, LOCAL_SLOTS, Target};
 
-/// Who wants an element. The order settles conflicts (two Services with the same external address and port): the least
-/// owner has it. The next one gets it when that one goes.
+/// Who wants an element. The order settles conflicts (two Services with the same external address
+/// and port): the least owner has it. The next one gets it when that one goes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Owner {
     Service(Name),

@@ -7,8 +7,8 @@ use crate::model::{EndpointSlice, ServicePort, SliceEndpoint};
 use crate::nft::Family;
 use crate::table::Endpoint;
 
-/// The endpoints of a service port in one family, once each: an endpoint that moves between slices is in two for a
-/// moment, and then the ready one counts.
+/// The endpoints of a service port in one family, once each: an endpoint that moves between slices
+/// is in two for a moment, and then the ready one counts.
 pub(super) struct Candidates<'a>(BTreeMap<Endpoint, &'a SliceEndpoint>);
 
 impl<'a> Candidates<'a> {
@@ -53,7 +53,8 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// For traffic that may go to any node: narrowed by hints, when all endpoints have them and one is for us.
+    /// For traffic that may go to any node: narrowed by hints, when all endpoints have them and one
+    /// is for us.
     pub(super) fn for_cluster(&self, zone: Option<&str>) -> Vec<Endpoint> {
         let usable = self.usable(|_| true);
         let narrowed = |select: &dyn Fn(&SliceEndpoint) -> Option<bool>| -> Option<Vec<Endpoint>> {
@@ -80,7 +81,8 @@ impl<'a> Candidates<'a> {
         usable.into_iter().map(|(key, _)| key).collect()
     }
 
-    /// The addresses of all endpoints on this node, whatever their state: their old connections go on.
+    /// The addresses of all endpoints on this node, whatever their state: their old connections go
+    /// on.
     pub(super) fn local_ips(&self) -> Vec<IpAddr> {
         let local = self.0.iter().filter(|(_, endpoint)| endpoint.local);
         local.map(|(key, _)| key.ip).collect()
@@ -102,8 +104,9 @@ fn rank(endpoint: &SliceEndpoint) -> u8 {
     }
 }
 
-/// Puts the endpoints into slots `0..wanted.len()`, each where it was before if that slot still exists, so that a
-/// change of one endpoint changes few elements. `wanted` is sorted and without duplicates.
+/// Puts the endpoints into slots `0..wanted.len()`, each where it was before if that slot still
+/// exists, so that a change of one endpoint changes few elements. `wanted` is sorted and without
+/// duplicates.
 pub(super) fn slots(wanted: Vec<Endpoint>, at: impl Fn(u32) -> Option<Endpoint>) -> Vec<Endpoint> {
     let count =
         u32::try_from(wanted.len()).expect("a Service has fewer than four billion endpoints");

@@ -33,8 +33,8 @@ fn service(change: impl FnOnce(&mut Service)) -> Service {
     service
 }
 
-/// `state` is one letter per endpoint 10.244.0.1, .2 and so on: `r`eady, `s`erving while terminating, `t`erminated; in
-/// capitals on this node.
+/// `state` is one letter per endpoint 10.244.0.1, .2 and so on: `r`eady, `s`erving while
+/// terminating, `t`erminated; in capitals on this node.
 fn slice(states: &str) -> EndpointSlice {
     let endpoint = |(n, state): (usize, char)| {
         let letter = state.to_ascii_lowercase();
@@ -315,7 +315,8 @@ fn the_least_owner_has_a_contested_element_and_the_next_inherits_it() {
     assert_eq!(replace("c", None), (None, 1, 0));
 }
 
-/// A table as the kernel has it: elements change only by what a transaction says, and that must be true.
+/// A table as the kernel has it: elements change only by what a transaction says, and that must be
+/// true.
 #[derive(Default)]
 struct Table(BTreeMap<Place, Data>);
 
@@ -363,8 +364,8 @@ fn any_step() -> impl Strategy<Value = (Service, String, bool)> {
 }
 
 proptest! {
-    /// Whatever happens to Services, in whatever order: the changes are right for the table as it is, they lead to what
-    /// is desired, and then there is nothing left to do.
+    /// Whatever happens to Services, in whatever order: the changes are right for the table as it
+    /// is, they lead to what is desired, and then there is nothing left to do.
     #[test]
     fn changes_converge(steps in proptest::collection::vec(any_step(), 0..24)) {
         let (mut desired, mut table) = (Desired::default(), Table::default());

@@ -15,7 +15,8 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The protocol of that name in an object; missing means TCP. None if there is no such protocol.
+    /// The protocol of that name in an object; missing means TCP. None if there is no such
+    /// protocol.
     pub fn from_name(name: Option<&str>) -> Option<Self> {
         match name.unwrap_or("TCP") {
             "TCP" => Some(Protocol::Tcp),
@@ -54,8 +55,8 @@ pub enum Map {
     Services,
     /// Protocol and node port to balancing chain.
     NodePorts,
-    /// The same as `Services` and `NodePorts`, for traffic from outside the cluster to external addresses of Services
-    /// with `externalTrafficPolicy: Local`. Asked first.
+    /// The same as `Services` and `NodePorts`, for traffic from outside the cluster to external
+    /// addresses of Services with `externalTrafficPolicy: Local`. Asked first.
     ExternalLocal,
     ExternalLocalNodePorts,
     /// Frontends that refuse connections.
@@ -156,7 +157,8 @@ pub enum Data {
     Drop,
 }
 
-/// Where the traffic of a balancing chain comes from, which decides what is masqueraded and which endpoints it gets.
+/// Where the traffic of a balancing chain comes from, which decides what is masqueraded and which
+/// endpoints it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
     /// All endpoints; what comes from outside the cluster is masqueraded.

@@ -101,7 +101,8 @@ impl Layout {
     }
 
     fn set(&self, map: Map) -> Set {
-        // The types of nft: ipv4_addr 7, ipv6_addr 8, inet_proto 12, inet_service 13, mark 19; 6 bits each.
+        // The types of nft: ipv4_addr 7, ipv6_addr 8, inet_proto 12, inet_service 13, mark 19; 6
+        // bits each.
         let (ip, ip_len) = match self.family {
             Family::V4 => (7, 4),
             Family::V6 => (8, 16),
@@ -199,8 +200,8 @@ impl Layout {
         vec![rule]
     }
 
-    /// The address family's loopback range must not be reached from outside, though `route_localnet` lets this node's
-    /// own connections to node ports on it through.
+    /// The address family's loopback range must not be reached from outside, though
+    /// `route_localnet` lets this node's own connections to node ports on it through.
     fn filter_prerouting(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         if self.family == Family::V4 {

@@ -1,4 +1,5 @@
-//! Two nodes on one link with a machine on it too, pods behind routed veths, and a proxy on each node.
+//! Two nodes on one link with a machine on it too, pods behind routed veths, and a proxy on each
+//! node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -1,4 +1,5 @@
-//! Network namespaces that live as long as the thread that is in them, with small servers and clients inside.
+//! Network namespaces that live as long as the thread that is in them, with small servers and
+//! clients inside.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -81,7 +82,8 @@ impl Netns {
         self.run(move || std::fs::write(path, value).unwrap());
     }
 
-    /// Serves TCP and UDP: says its name and whom it saw. A TCP connection stays open and answers every byte.
+    /// Serves TCP and UDP: says its name and whom it saw. A TCP connection stays open and answers
+    /// every byte.
     pub fn serve(&self, address: &str, name: &'static str) {
         let address: SocketAddr = address.parse().unwrap();
         self.run(move || {

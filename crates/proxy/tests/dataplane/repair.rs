@@ -1,4 +1,5 @@
-//! The whole loop on a node of its own, fed with events: it converges, and repairs what others break.
+//! The whole loop on a node of its own, fed with events: it converges, and repairs what others
+//! break.
 
 use std::time::{Duration, Instant};
 

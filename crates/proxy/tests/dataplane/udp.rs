@@ -32,7 +32,8 @@ fn a_flow_follows_its_service() {
     let tcp = slice("dns", "dns-tcp", Protocol::Tcp, &["10.244.0.1"]);
     let flow = cluster.pod("c").udp("10.96.0.10:53");
     let node_port = cluster.machine.udp("192.168.7.11:30053");
-    // No endpoints yet: refused, and no entry stays that would keep the flow from its endpoint later.
+    // No endpoints yet: refused, and no entry stays that would keep the flow from its endpoint
+    // later.
     cluster.apply(&dns, &[]);
     assert!(flow.ask(SILENCE).is_err());
     cluster.apply(&dns, &[udp(&["10.244.0.1"]), tcp.clone()]);
