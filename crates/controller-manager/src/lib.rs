@@ -35,6 +35,7 @@ pub mod node_lifecycle;
 pub mod node_match;
 pub mod nodeipam;
 pub mod owner;
+pub mod persistent_volume;
 pub mod pod_control;
 pub mod pod_gc;
 pub mod pods;
@@ -45,6 +46,7 @@ pub mod revisions;
 pub mod root_ca;
 pub mod service_account;
 pub mod statefulset;
+pub mod storage_protection;
 pub mod taint_eviction;
 #[cfg(test)]
 mod testing;

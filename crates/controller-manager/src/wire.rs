@@ -113,6 +113,8 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, stop: C
     crate::cronjob::start(&mut wiring);
     crate::ttl_after_finished::start(&mut wiring);
     crate::disruption::start(&mut wiring);
+    crate::storage_protection::start(&mut wiring);
+    crate::persistent_volume::start(&mut wiring);
     crate::clusterrole_aggregation::start(&mut wiring);
     crate::endpointslice::start(&mut wiring);
     crate::endpoints::start(&mut wiring);

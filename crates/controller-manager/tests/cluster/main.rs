@@ -9,7 +9,10 @@ use client::leader::Election;
 use client::{Api, DeleteOptions, ListOptions, PatchKind};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
+    ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use plane::Plane;
@@ -361,6 +364,66 @@ async fn a_silent_node_loses_its_pods_and_a_namespace_its_content() -> anyhow::R
             .is_empty()
     );
     drop(nodes);
+    plane.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_is_bound_and_its_volume_released() -> anyhow::Result<()> {
+    let plane = Plane::start().await?;
+    plane.control(&[])?;
+    let amounts = |size: &str| json!({"storage": size});
+    let volume = |name: &str, size: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
+            "spec": {
+                "capacity": amounts(size), "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/tmp/none"},
+                "persistentVolumeReclaimPolicy": "Retain",
+            },
+        })
+    };
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": {"requests": amounts("1Gi")}},
+    });
+    create(
+        &plane,
+        &[claim, volume("large", "9Gi"), volume("small", "2Gi")],
+    )
+    .await?;
+    let client = &plane.client;
+    let phase = |volume: Option<&PersistentVolume>| {
+        let status = volume.and_then(|volume| volume.status.clone());
+        status.and_then(|status| status.phase).unwrap_or_default()
+    };
+    let claims =
+        wait::until::<PersistentVolumeClaim>(client, selection(), "the claim is bound", |claims| {
+            let status = claims.get("data").and_then(|claim| claim.status.as_ref());
+            status.is_some_and(|status| status.phase.as_deref() == Some("Bound"))
+        })
+        .await?;
+    let spec = claims["data"].spec.clone().unwrap_or_default();
+    let bound = spec.volume_name.unwrap_or_default();
+    wait::until::<PersistentVolume>(
+        client,
+        Selection::default(),
+        "one is bound, one free",
+        |volumes| {
+            volumes.iter().all(|(name, volume)| {
+                phase(Some(volume)) == if *name == bound { "Bound" } else { "Available" }
+            }) && volumes.len() == 2
+        },
+    )
+    .await?;
+    let api = Api::<PersistentVolumeClaim>::namespaced(client, "default");
+    api.delete("data", &DeleteOptions::default()).await?;
+    wait::until::<PersistentVolume>(
+        client,
+        Selection::default(),
+        "the volume is released",
+        |volumes| phase(volumes.get(&bound)) == "Released",
+    )
+    .await?;
     plane.finish().await;
     Ok(())
 }
