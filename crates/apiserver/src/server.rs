@@ -231,7 +231,7 @@ impl Doors {
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
         let response = if is_grpc {
             match self.grpc.call(request).await {
-                Ok(response) => response.map(|body| tolerant(body)),
+                Ok(response) => response.map(tolerant),
                 Err(never) => match never {},
             }
         } else {

@@ -115,7 +115,7 @@ fn volume(name: String) -> Volume {
     };
     let authority = VolumeProjection {
         config_map: Some(ConfigMapProjection {
-            name: "kube-root-ca.crt".to_owned().into(),
+            name: "kube-root-ca.crt".to_owned(),
             items: Some(vec![KeyToPath {
                 key: "ca.crt".to_owned(),
                 path: "ca.crt".to_owned(),

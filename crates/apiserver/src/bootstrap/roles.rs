@@ -240,45 +240,53 @@ fn user_roles() -> Vec<ClusterRole> {
     ]
 }
 
+/// Reporting what happened, which every component does.
+fn events() -> PolicyRule {
+    rule(",events.k8s.io", "events", "create,patch,update")
+}
+
+fn scheduler_role() -> ClusterRole {
+    role(
+        "system:kube-scheduler",
+        vec![
+            events(),
+            rule(
+                "coordination.k8s.io",
+                "leases",
+                "create,get,update,list,watch,patch",
+            ),
+            rule("", "nodes", READ),
+            rule("", "pods", "delete,get,list,watch"),
+            rule("", "pods/binding,bindings", "create"),
+            rule("", "pods/status", "patch,update"),
+            rule(
+                "",
+                "replicationcontrollers,services,namespaces,persistentvolumeclaims,persistentvolumes",
+                READ,
+            ),
+            rule(
+                "",
+                "persistentvolumeclaims,persistentvolumes",
+                "update,patch",
+            ),
+            rule("apps,extensions", "replicasets,statefulsets", READ),
+            rule("policy", "poddisruptionbudgets", READ),
+            rule(
+                "storage.k8s.io",
+                "csidrivers,csinodes,csistoragecapacities,storageclasses,volumeattachments",
+                READ,
+            ),
+            rule("scheduling.k8s.io", "priorityclasses", READ),
+            rule("resource.k8s.io", "*", "get,list,watch,update,patch"),
+            rule("authentication.k8s.io", "tokenreviews", "create"),
+            rule("authorization.k8s.io", "subjectaccessreviews", "create"),
+        ],
+    )
+}
+
 fn component_roles() -> Vec<ClusterRole> {
-    let events = || rule(",events.k8s.io", "events", "create,patch,update");
     vec![
-        role(
-            "system:kube-scheduler",
-            vec![
-                events(),
-                rule(
-                    "coordination.k8s.io",
-                    "leases",
-                    "create,get,update,list,watch,patch",
-                ),
-                rule("", "nodes", READ),
-                rule("", "pods", "delete,get,list,watch"),
-                rule("", "pods/binding,bindings", "create"),
-                rule("", "pods/status", "patch,update"),
-                rule(
-                    "",
-                    "replicationcontrollers,services,namespaces,persistentvolumeclaims,persistentvolumes",
-                    READ,
-                ),
-                rule(
-                    "",
-                    "persistentvolumeclaims,persistentvolumes",
-                    "update,patch",
-                ),
-                rule("apps,extensions", "replicasets,statefulsets", READ),
-                rule("policy", "poddisruptionbudgets", READ),
-                rule(
-                    "storage.k8s.io",
-                    "csidrivers,csinodes,csistoragecapacities,storageclasses,volumeattachments",
-                    READ,
-                ),
-                rule("scheduling.k8s.io", "priorityclasses", READ),
-                rule("resource.k8s.io", "*", "get,list,watch,update,patch"),
-                rule("authentication.k8s.io", "tokenreviews", "create"),
-                rule("authorization.k8s.io", "subjectaccessreviews", "create"),
-            ],
-        ),
+        scheduler_role(),
         // Upstream gives each controller an identity of its own; here the one process has the sum
         // of their rights, which `*` on objects comes to. The garbage and namespace controllers
         // alone need to delete anything.

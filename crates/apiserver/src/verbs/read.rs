@@ -3,7 +3,6 @@
 use api::ApiError;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use store::{ListOptions, Revision};
 
@@ -267,7 +266,7 @@ async fn at_revision(
             return Ok(answer);
         }
         match next {
-            Some(next) => options.from = Some(Bytes::from(next)),
+            Some(next) => options.from = Some(next),
             None => return Ok(answer),
         }
     }
