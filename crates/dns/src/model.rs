@@ -1,5 +1,8 @@
 //! What the server keeps of the objects it watches.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 
 use client::mirror::Name;

@@ -1,6 +1,9 @@
 //! What the proxy keeps of the objects it watches: only what decides where packets go. An object is
 //! reduced to this as it arrives, so that ten thousand Services cost a few megabytes.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 
 use client::mirror::Name;

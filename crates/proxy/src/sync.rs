@@ -24,7 +24,7 @@ use crate::nft::{Family, NftError};
 use crate::observe::{Event, Stale, State};
 use crate::plan::{self, Changes, Context, Desired, Owner, Place, family_of};
 use crate::table::{Data, Layout};
-use crate::{conntrack, routes};
+use crate::{conntrack, routes, sysctl};
 
 /// After a failure; doubled up to the maximum.
 const RETRY_MIN: Duration = Duration::from_millis(250);
@@ -256,6 +256,9 @@ impl Proxy {
                 let slots = applier.endpoints()?;
                 self.replan(Some(&slots), &mut Changes::new());
                 let changes = applier.resync(&self.desired)?;
+                if let Err(error) = sysctl::relax_conntrack() {
+                    tracing::warn!(error = %Chain(&error), "conntrack stays strict");
+                }
                 let cleaned = self.clean_conntrack(&mut applier, &changes)?;
                 self.applier = Some(applier);
                 (changes, cleaned)

@@ -16,8 +16,7 @@ pub struct SysctlError {
     source: io::Error,
 }
 
-/// Forwarding; node ports on 127.0.0.1; and no connection is cut because conntrack missed a packet
-/// of it.
+/// Forwarding, and node ports on 127.0.0.1.
 pub fn prepare(families: &[Family]) -> Result<(), SysctlError> {
     if families.contains(&Family::V4) {
         set("net/ipv4/ip_forward", "1")?;
@@ -26,6 +25,12 @@ pub fn prepare(families: &[Family]) -> Result<(), SysctlError> {
     if families.contains(&Family::V6) {
         set("net/ipv6/conf/all/forwarding", "1")?;
     }
+    Ok(())
+}
+
+/// No connection is cut because conntrack missed a packet of it. To be called when the tables are
+/// there: where conntrack is a module, they are what loads it.
+pub fn relax_conntrack() -> Result<(), SysctlError> {
     set("net/netfilter/nf_conntrack_tcp_be_liberal", "1")
 }
 
