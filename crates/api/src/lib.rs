@@ -5,6 +5,8 @@
 //!   [`Kind`](kind::Kind) ties a `k8s-openapi` type to its row and to its JSON codec.
 //! - [`object`]: objects whose type is known only at run time, for the apiserver's pipeline.
 //! - [`status`]: Kubernetes' `Status` errors with codes, reasons and causes.
+//! - [`schema`]: every field of every kind with its type and how it merges; [`strategic`] (merge
+//!   patches), [`apply`] (server-side apply) and [`protobuf`] (bodies) walk it over JSON.
 //! - [`labels`], [`fields`]: selectors. [`quantity`]: resource quantities. [`names`]: name rules.
 //!
 //! Every typed decode and encode of a Kubernetes object happens in this crate, in functions that
