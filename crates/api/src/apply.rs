@@ -183,6 +183,20 @@ fn described(entry: &ManagedFieldsEntry) -> String {
     text
 }
 
+/// What `kubectl apply` said about the object before it was applied by the server: `kubectl` may
+/// take that over without force.
+fn last_applied(live: &Value, place: Place, writer: &Writer<'_>) -> Set {
+    const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
+    if writer.manager != "kubectl" {
+        return Set::default();
+    }
+    let annotation = live["metadata"]["annotations"][ANNOTATION].as_str();
+    let config = annotation.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    config
+        .map(|config| merge::set_of(&config, place))
+        .unwrap_or_default()
+}
+
 /// Merges `config` into `live` (`None`: there is no object yet), whose owners are `owners`.
 /// Fields that the manager applied before and leaves out now go, unless somebody else owns them.
 ///
@@ -222,23 +236,24 @@ pub fn apply(
     let (mut own, mut others): (Vec<_>, Vec<_>) = owners
         .into_iter()
         .partition(|entry| is_writers(entry, writer, "Apply"));
+    let allowed = last_applied(live, place, writer);
     let mut conflicts = Vec::new();
     for other in &mut others {
-        let mut set = fields_of(other);
+        let set = fields_of(other);
         let taken = set.intersection(&changed);
         if taken.is_empty() {
             continue;
         }
-        if writer.force {
-            set = set.difference(&taken);
-            other.fields_v1 = Some(FieldsV1(set.to_json()));
-        } else {
+        let disputed = taken.difference(&allowed);
+        if !writer.force && !disputed.is_empty() {
             let owner = described(other);
-            conflicts.extend(taken.paths().into_iter().map(|field| Conflict {
+            conflicts.extend(disputed.paths().into_iter().map(|field| Conflict {
                 owner: owner.clone(),
                 field,
             }));
+            continue;
         }
+        other.fields_v1 = Some(FieldsV1(set.difference(&taken).to_json()));
     }
     if !conflicts.is_empty() {
         return Err(conflicts);

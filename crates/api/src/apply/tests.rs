@@ -158,6 +158,22 @@ fn objects_of_old_belong_to_before() {
 }
 
 #[test]
+fn kubectl_takes_over_what_it_applied_itself() {
+    let mut live = config(Some(2), json!([{"name": "a", "image": "x"}]));
+    live["metadata"]["annotations"] =
+        json!({"kubectl.kubernetes.io/last-applied-configuration": live.to_string()});
+    live["spec"]["paused"] = true.into();
+    let mut next = config(Some(3), json!([{"name": "a", "image": "y"}]));
+    let taken = apply(Some(&live), &[], &next, schema(), &writer("kubectl")).unwrap();
+    assert_eq!(taken.object["spec"]["replicas"], 3);
+    assert!(apply(Some(&live), &[], &next, schema(), &writer("helm")).is_err());
+    // Not what it never said.
+    next["spec"]["paused"] = false.into();
+    let conflicts = apply(Some(&live), &[], &next, schema(), &writer("kubectl")).unwrap_err();
+    assert_eq!(conflicts[0].field, ".spec.paused");
+}
+
+#[test]
 fn the_same_again_changes_nothing() {
     let config = config(Some(2), json!([{"name": "a", "image": "x"}]));
     let first = apply(None, &[], &config, schema(), &writer("me")).unwrap();
