@@ -1,10 +1,12 @@
 //! Jobs: pods that run to completion (`k8s.io/kubernetes/pkg/controller/job`).
 
 mod indexes;
+mod manage;
 mod plan;
 mod pods;
 mod policy;
 mod status;
+mod tally;
 #[cfg(test)]
 mod tests;
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Threads; the controllers wait far more than they work.
 const WORKERS: usize = 2;
-/// How long reconciliations under way may take after a lost lease.
+/// How long reconciliations under way may take after the stop.
 const DRAIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
@@ -41,19 +41,21 @@ async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
     };
     let lost = leadership.lost();
     let end = stop.child_token();
-    let controllers = wire::run(client, settings, clock, end.clone());
-    tokio::pin!(controllers);
-    tokio::select! {
-        () = &mut controllers => {}
-        () = lost.cancelled() => {
-            end.cancel();
-            // What does not end in time ends with the process.
-            if tokio::time::timeout(DRAIN, controllers).await.is_err() {
-                tracing::warn!("reconciliations were cut short");
-            }
-            anyhow::bail!("the leadership is lost; starting again as a candidate");
-        }
+    let mut controllers = Box::pin(wire::run(client, settings, clock, end.clone()));
+    let ended = tokio::select! {
+        () = &mut controllers => true,
+        () = lost.cancelled() => { end.cancel(); false }
+        () = stop.cancelled() => false,
+    };
+    // What does not end in time is cut off: every write is made so that it may be.
+    if !ended && tokio::time::timeout(DRAIN, &mut controllers).await.is_err() {
+        tracing::warn!("reconciliations were cut short");
     }
+    anyhow::ensure!(
+        !lost.is_cancelled(),
+        "the leadership is lost; starting again as a candidate"
+    );
+    drop(controllers);
     leadership.release().await;
     Ok(())
 }
