@@ -1,11 +1,16 @@
 //! What `skiff up`, `down` and `status` do to the machine, without any pod.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::Pod;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 use testkit::suite::Scene;
-use testkit::{Options, scenarios, suite, wait};
+use testkit::wait::Selection;
+use testkit::{Cluster, Options, Store, manifest, scenarios, suite, wait};
+use tests::pods;
 
 fn main() -> ExitCode {
     suite::run(
@@ -14,7 +19,9 @@ fn main() -> ExitCode {
         scenarios![
             up_again_is_harmless,
             other_options_are_refused,
-            what_dies_is_started_again
+            what_dies_is_started_again,
+            a_cluster_on_etcd_leaves_nothing,
+            a_cluster_whose_supervisor_was_killed_leaves_nothing,
         ],
     )
 }
@@ -75,4 +82,120 @@ async fn what_dies_is_started_again(scene: &Scene) -> anyhow::Result<()> {
         .await?;
     }
     Ok(())
+}
+
+const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: any, namespace: default}\nspec:\n  \
+                   volumes: [{name: v, emptyDir: {medium: Memory}}]\n  containers:\n  - {name: main, \
+                   image: 'skiff.test/busybox:1', command: [sleep, '1000'], volumeMounts: [{name: \
+                   v, mountPath: /v}]}\n";
+
+async fn a_cluster_on_etcd_leaves_nothing(_: &Scene) -> anyhow::Result<()> {
+    leaves_nothing(
+        Options {
+            nodes: 2,
+            store: Store::Etcd,
+            ..Options::default()
+        },
+        false,
+    )
+    .await
+}
+
+async fn a_cluster_whose_supervisor_was_killed_leaves_nothing(_: &Scene) -> anyhow::Result<()> {
+    leaves_nothing(Options::default(), true).await
+}
+
+/// [`check_removal`] on a thread of its own, since starting and removing a cluster blocks.
+async fn leaves_nothing(options: Options, crash: bool) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || runtime.block_on(check_removal(options, crash))).await?
+}
+
+/// Starts a cluster of its own with a pod on it, removes it, and looks for what is left.
+async fn check_removal(options: Options, crash: bool) -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(options)?;
+    cluster.load_image("busybox").await?;
+    manifest::create(cluster.client(), "default", POD).await?;
+    let running = |pods: &BTreeMap<String, Pod>| pods.values().any(pods::is_ready);
+    let selection = Selection::namespace("default").name("any");
+    wait::until::<Pod>(cluster.client(), selection, "the pod runs", running).await?;
+    let (name, folder) = (cluster.name(), cluster.folder());
+    ensure!(
+        !traces(&name, &folder)?.is_empty(),
+        "a running cluster leaves traces"
+    );
+    if crash {
+        let record = std::fs::read_to_string(folder.join("run/records/supervisor.json"))?;
+        let record: serde_json::Value = serde_json::from_str(&record)?;
+        let pid = record["pid"]
+            .as_i64()
+            .and_then(|pid| i32::try_from(pid).ok());
+        kill(
+            Pid::from_raw(pid.context("the record has no pid")?),
+            Signal::SIGKILL,
+        )?;
+    }
+    cluster.stop()?;
+    let left = traces(&name, &folder)?;
+    ensure!(left.is_empty(), "{left:#?}");
+    // Once more is harmless.
+    let again = ["down", "--no-kubeconfig"];
+    ensure!(cluster.skiff(&again)?.contains("There is no cluster"));
+    Ok(())
+}
+
+/// What on the machine belongs to the cluster: files, mounts, links, namespaces, control groups,
+/// rules and processes.
+fn traces(name: &str, folder: &Path) -> anyhow::Result<Vec<String>> {
+    let folder = folder.to_string_lossy();
+    let mut found = Vec::new();
+    found.extend(Path::new(&*folder).exists().then(|| folder.to_string()));
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let own = format!("{folder}/");
+    found.extend(
+        mounts
+            .lines()
+            .filter(|line| line.contains(&own))
+            .map(str::to_owned),
+    );
+    for (place, prefix) in [
+        ("/sys/class/net", format!("sk-{name}")),
+        ("/run/netns", format!("skiff.{name}.")),
+    ] {
+        for entry in std::fs::read_dir(place)? {
+            let entry = entry?.file_name().to_string_lossy().into_owned();
+            found.extend(
+                (entry.starts_with(&prefix) && (prefix.ends_with('.') || entry == prefix))
+                    .then_some(entry),
+            );
+        }
+    }
+    for hierarchy in ["", "memory", "pids", "cpu", "devices", "freezer", "unified"] {
+        let group = Path::new("/sys/fs/cgroup")
+            .join(hierarchy)
+            .join("skiff")
+            .join(name);
+        found.extend(group.exists().then(|| group.display().to_string()));
+    }
+    let rules = std::process::Command::new("nft")
+        .args(["list", "tables"])
+        .output()?;
+    let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
+    let table = format!("table ip skiff-{name}");
+    found.extend(
+        rules
+            .lines()
+            .filter(|line| *line == table)
+            .map(str::to_owned),
+    );
+    for entry in std::fs::read_dir("/proc")? {
+        let path = entry?.path().join("cmdline");
+        let Ok(arguments) = std::fs::read(&path) else {
+            continue;
+        };
+        let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
+        let is_own = arguments.contains(&own) && !arguments.contains("/deps/machine");
+        found.extend(is_own.then_some(arguments));
+    }
+    Ok(found)
 }
