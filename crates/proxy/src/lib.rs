@@ -6,7 +6,7 @@
 //! - [`plan`]: what one of them wants in the table (pure), what all together want, and what changes.
 //! - [`table`]: what the table looks like, [`nft`]: how it is written and read over netlink.
 //! - [`apply`]: one transaction per round; [`conntrack`]: what must not outlive a change.
-//! - [`routes`]: routes to the pods of other nodes. [`sysctl`]: what forwarding needs.
+//! - [`routes`]: routes to the pods of other nodes, by [`tunnel`] if they share no link. [`sysctl`]: what forwarding needs.
 //! - [`health_check`]: tells load balancers whether this node has endpoints.
 //! - [`monitor`]: what others do to tables and routes, so that it is repaired at once.
 //!
@@ -25,3 +25,4 @@ pub mod routes;
 pub mod sync;
 pub mod sysctl;
 pub mod table;
+pub mod tunnel;

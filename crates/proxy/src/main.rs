@@ -9,7 +9,7 @@ use clap::Parser;
 use client::Client;
 use proxy::apply::Applier;
 use proxy::monitor::Monitor;
-use proxy::routes::{self, Routes};
+use proxy::routes;
 use proxy::{observe, sync, sysctl};
 use runtime::health::{self, Health};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +61,6 @@ async fn serve(
 /// Removes the tables and routes that a proxy has made here.
 async fn cleanup() -> anyhow::Result<()> {
     Applier::cleanup()?;
-    routes::apply(&Routes::new()).await?;
+    routes::remove().await?;
     Ok(())
 }

@@ -17,10 +17,13 @@ use crate::table::TABLE;
 
 /// `1 << (NFNLGRP_NFTABLES - 1)`.
 const NFTABLES_GROUP: u32 = 1 << 6;
-/// `RTMGRP_LINK`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV6_ROUTE`.
-const ROUTE_GROUPS: u32 = 0x1 | 0x40 | 0x400;
-/// `RTM_NEWLINK`, `RTM_DELROUTE`.
+/// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV6_ROUTE`.
+const ROUTE_GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x400;
+/// `RTM_NEWLINK`, `RTM_DELLINK`, `RTM_NEWADDR`, `RTM_DELADDR`, `RTM_DELROUTE`.
 const NEW_LINK: u16 = 16;
+const DELETED_LINK: u16 = 17;
+const NEW_ADDRESS: u16 = 20;
+const DELETED_ADDRESS: u16 = 21;
 const DELETED_ROUTE: u16 = 25;
 const LINK_NAME: u16 = 3;
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -105,7 +108,8 @@ fn is_about_routes(message: &nft::Notification<'_>) -> bool {
     match message.kind {
         // struct rtmsg: family, three lengths and types, table, protocol.
         DELETED_ROUTE => message.body.get(5) == Some(&ROUTE_PROTOCOL),
-        NEW_LINK => {
+        NEW_ADDRESS | DELETED_ADDRESS => true,
+        NEW_LINK | DELETED_LINK => {
             let attributes = Attributes(message.body.get(16..).unwrap_or_default());
             let name = attributes.get_str(LINK_NAME).unwrap_or_default();
             !name.starts_with("veth")

@@ -1,25 +1,40 @@
-//! Routes to the pods of other nodes: each node's pod range by way of its address. Nodes share a
-//! link; a node that is not reachable directly is an error that is logged and tried again.
+//! Routes to the pods of other nodes: by way of the node's address where it is on a link of ours,
+//! through a tunnel ([`tunnel`]) where it is not.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use futures::TryStreamExt;
 use ipnet::IpNet;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressScope};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType,
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use crate::model::Node;
-use crate::plan::family_of;
+use crate::tunnel::{self, Local, Peers};
 
 /// The route protocol number that marks the proxy's routes (`ip route show proto 173`); it touches
 /// no others.
 pub const ROUTE_PROTOCOL: u8 = 173;
 
-/// Pod range to the address of its node.
+/// Pod range to gateway: the node's address, or the range's first address at the tunnel's other end.
 pub type Routes = BTreeMap<IpNet, IpAddr>;
+
+/// How this node reaches the pods of the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub routes: Routes,
+    pub tunnels: Peers,
+}
+
+/// An address of this node: the network that it is in, and the index of its interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnAddress {
+    pub network: IpNet,
+    pub interface: u32,
+}
 
 /// A route that could not be listed, added or removed.
 #[derive(Debug, thiserror::Error)]
@@ -28,26 +43,37 @@ pub enum RouteError {
     Socket(#[source] std::io::Error),
     #[error("list the routes")]
     List(#[source] rtnetlink::Error),
+    #[error("list the addresses")]
+    Addresses(#[source] rtnetlink::Error),
+    #[error("set up the tunnel to nodes on other links")]
+    Tunnel(#[source] rtnetlink::Error),
     #[error("add the route to {0} via {1}")]
     Add(IpNet, IpAddr, #[source] rtnetlink::Error),
     #[error("remove the route to {0}")]
     Remove(IpNet, #[source] rtnetlink::Error),
 }
 
-/// The routes that the node of `own_name` needs.
-pub fn plan(own_name: &str, nodes: &BTreeMap<&str, &Node>) -> Routes {
-    let others = nodes.iter().filter(|(name, _)| **name != own_name);
-    let routes = others.flat_map(|(_, node)| {
-        node.pod_cidrs.iter().filter_map(|range| {
-            let family = family_of(range.addr());
-            let via = node
-                .internal_ips
-                .iter()
-                .find(|ip| family_of(**ip) == family)?;
-            Some((range.trunc(), *via))
-        })
-    });
-    routes.collect()
+/// How the node of `own_name`, with these addresses, reaches the others' pods. Tunnels are IPv4's.
+pub fn plan(own_name: &str, nodes: &BTreeMap<&str, &Node>, own: &[OwnAddress]) -> Plan {
+    let mut plan = Plan::default();
+    for (_, node) in nodes.iter().filter(|(name, _)| **name != own_name) {
+        for range in &node.pod_cidrs {
+            let same_family = |ip: &&IpAddr| ip.is_ipv4() == range.addr().is_ipv4();
+            let Some(node_ip) = node.internal_ips.iter().find(same_family) else {
+                continue;
+            };
+            let on_link = own.iter().any(|address| address.network.contains(node_ip));
+            let via = match (on_link, range, node_ip) {
+                (false, IpNet::V4(range), IpAddr::V4(node_ip)) => {
+                    plan.tunnels.insert(range.trunc(), *node_ip);
+                    range.network().into()
+                }
+                _ => *node_ip,
+            };
+            plan.routes.insert(range.trunc(), via);
+        }
+    }
+    plan
 }
 
 /// What turns the one set of routes into the other: what to remove, what to add or replace.
@@ -62,23 +88,104 @@ pub fn difference(actual: &Routes, wanted: &Routes) -> (Vec<IpNet>, Routes) {
     )
 }
 
-/// Makes the kernel's routes of ours the wanted ones. One that fails does not keep the others from
+/// Makes routes and tunnel what the nodes need. One route that fails does not keep the others from
 /// being made; the first error is returned.
-pub async fn apply(wanted: &Routes) -> Result<(), RouteError> {
+pub async fn sync(own_name: &str, nodes: &BTreeMap<&str, &Node>) -> Result<(), RouteError> {
+    with_netlink(async |handle| {
+        let own = own_addresses(handle).await?;
+        let plan = plan(own_name, nodes, &own);
+        let local = nodes.get(own_name).and_then(|node| local(node, &own));
+        let tunnel = match local {
+            Some(local) => tunnel::converge(handle, local, &plan.tunnels).await,
+            None => tunnel::remove(handle).await.map(|()| None),
+        };
+        let (tunnel, result) = match tunnel {
+            Ok(index) => (index.zip(local), Ok(())),
+            Err(error) => (None, Err(RouteError::Tunnel(error))),
+        };
+        converge(handle, &plan, tunnel).await.and(result)
+    })
+    .await
+}
+
+/// Removes our routes and the tunnel.
+pub async fn remove() -> Result<(), RouteError> {
+    with_netlink(async |handle| {
+        converge(handle, &Plan::default(), None).await?;
+        tunnel::remove(handle).await.map_err(RouteError::Tunnel)
+    })
+    .await
+}
+
+async fn with_netlink(
+    work: impl AsyncFnOnce(&Handle) -> Result<(), RouteError>,
+) -> Result<(), RouteError> {
     let (connection, handle, _) = rtnetlink::new_connection().map_err(RouteError::Socket)?;
     let task = tokio::spawn(connection);
-    let result = converge(&handle, wanted).await;
+    let result = work(&handle).await;
     task.abort();
     result
 }
 
-async fn converge(handle: &Handle, wanted: &Routes) -> Result<(), RouteError> {
+/// This node's end of the tunnel; none while it has no pod range or no such address.
+fn local(node: &Node, own: &[OwnAddress]) -> Option<Local> {
+    let range = node.pod_cidrs.iter().find_map(|range| match range {
+        IpNet::V4(range) => Some(range.trunc()),
+        IpNet::V6(_) => None,
+    })?;
+    let mut ips = node.internal_ips.iter();
+    let node_ip: Ipv4Addr = ips.find_map(|ip| match ip {
+        IpAddr::V4(ip) => Some(*ip),
+        IpAddr::V6(_) => None,
+    })?;
+    let mut own = own.iter();
+    let uplink = own.find(|address| address.network.addr() == IpAddr::V4(node_ip))?;
+    Some(Local {
+        node_ip,
+        range,
+        uplink: uplink.interface,
+    })
+}
+
+/// The addresses of this node that have neighbours: not those of one host, nor the tunnel's.
+async fn own_addresses(handle: &Handle) -> Result<Vec<OwnAddress>, RouteError> {
+    let mut found = Vec::new();
+    let mut addresses = handle.address().get().execute();
+    while let Some(message) = addresses.try_next().await.map_err(RouteError::Addresses)? {
+        let header = &message.header;
+        let ip = message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Address(ip) => Some(*ip),
+                _ => None,
+            });
+        let network = ip.and_then(|ip| IpNet::new(ip, header.prefix_len).ok());
+        let shared = |network: &IpNet| network.prefix_len() < network.max_prefix_len();
+        if header.scope == AddressScope::Universe
+            && let Some(network) = network.filter(shared)
+        {
+            found.push(OwnAddress {
+                network,
+                interface: header.index,
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// `tunnel`: its interface and this node's end.
+async fn converge(
+    handle: &Handle,
+    plan: &Plan,
+    tunnel: Option<(u32, Local)>,
+) -> Result<(), RouteError> {
     let present = list(handle).await?;
     let actual = present
         .iter()
         .map(|(range, (via, _))| (*range, *via))
         .collect();
-    let (remove, add) = difference(&actual, wanted);
+    let (remove, add) = difference(&actual, &plan.routes);
     let mut result = Ok(());
     for range in remove {
         let message = present[&range].1.clone();
@@ -86,12 +193,21 @@ async fn converge(handle: &Handle, wanted: &Routes) -> Result<(), RouteError> {
         result = result.and(removed.map_err(|error| RouteError::Remove(range, error)));
     }
     for (range, via) in add {
-        let route = RouteMessageBuilder::<IpAddr>::new()
+        let mut route = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(range.addr(), range.prefix_len())
             .and_then(|route| route.gateway(via))
             .expect("range and gateway are of one family")
-            .protocol(RouteProtocol::Other(ROUTE_PROTOCOL))
-            .build();
+            .protocol(RouteProtocol::Other(ROUTE_PROTOCOL));
+        if via == range.network()
+            && let Some((interface, local)) = tunnel
+        {
+            let source = IpAddr::V4(local.range.network());
+            route = route.output_interface(interface).onlink();
+            route = route
+                .pref_source(source)
+                .expect("tunnels are of one family");
+        }
+        let route = route.build();
         let added = handle.route().add(route).replace().execute().await;
         match added {
             Ok(()) => tracing::info!(%range, %via, "routed to another node's pods"),
@@ -172,10 +288,24 @@ mod tests {
         );
         let pending = Node::default();
         let nodes = BTreeMap::from([("a", &a), ("b", &b), ("c", &pending)]);
-        assert_eq!(
-            plan("a", &nodes),
-            routes(&[("10.244.1.0/24", "192.168.7.12")])
+        let own = [OwnAddress {
+            network: "192.168.7.11/24".parse().unwrap(),
+            interface: 2,
+        }];
+        let direct = plan("a", &nodes, &own);
+        assert_eq!(direct.routes, routes(&[("10.244.1.0/24", "192.168.7.12")]));
+        assert!(direct.tunnels.is_empty());
+        let elsewhere = [OwnAddress {
+            network: "192.168.8.11/24".parse().unwrap(),
+            interface: 2,
+        }];
+        let far = plan("a", &nodes, &elsewhere);
+        assert_eq!(far.routes, routes(&[("10.244.1.0/24", "10.244.1.0")]));
+        let peer = (
+            "10.244.1.0/24".parse().unwrap(),
+            "192.168.7.12".parse().unwrap(),
         );
+        assert_eq!(far.tunnels, Peers::from([peer]));
     }
 
     #[test]

@@ -212,8 +212,7 @@ impl Proxy {
                 self.layouts = layouts;
                 self.applier = None;
             }
-            let wanted = routes::plan(&self.settings.node_name, &self.state.nodes());
-            routed = routes::apply(&wanted).await;
+            routed = routes::sync(&self.settings.node_name, &self.state.nodes()).await;
             self.stale.nodes = routed.is_err();
         }
         self.sync_health_checks().await;

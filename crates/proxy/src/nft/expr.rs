@@ -31,6 +31,8 @@ pub enum Expr {
     /// The index of the interface that the packet came in or goes out by, in host byte order.
     InputInterface(Reg),
     OutputInterface(Reg),
+    /// The name of the interface that the packet goes out by, 16 bytes.
+    OutputInterfaceName(Reg),
     /// The kind of the destination address: `RTN_LOCAL` and so on, in host byte order.
     DestinationType(Reg),
     /// `ct state` and `ct mark`, in host byte order.
@@ -99,6 +101,7 @@ const PAYLOAD_NETWORK: u32 = 1;
 const PAYLOAD_TRANSPORT: u32 = 2;
 const META_IIF: u32 = 4;
 const META_OIF: u32 = 5;
+const META_OIFNAME: u32 = 7;
 const META_L4PROTO: u32 = 16;
 const CT_STATE: u32 = 0;
 const CT_MARK: u32 = 3;
@@ -130,7 +133,10 @@ impl Expr {
             Expr::SourceAddress(..) | Expr::DestinationAddress(..) | Expr::DestinationPort(_) => {
                 "payload"
             }
-            Expr::Protocol(_) | Expr::InputInterface(_) | Expr::OutputInterface(_) => "meta",
+            Expr::Protocol(_)
+            | Expr::InputInterface(_)
+            | Expr::OutputInterface(_)
+            | Expr::OutputInterfaceName(_) => "meta",
             Expr::DestinationType(_) => "fib",
             Expr::ConntrackState(_) | Expr::ConntrackMark(_) | Expr::SetConntrackMark(_) => "ct",
             Expr::Bitwise { .. } => "bitwise",
@@ -165,6 +171,7 @@ impl Expr {
             Expr::Protocol(reg) => load(message, *reg, META_L4PROTO),
             Expr::InputInterface(reg) => load(message, *reg, META_IIF),
             Expr::OutputInterface(reg) => load(message, *reg, META_OIF),
+            Expr::OutputInterfaceName(reg) => load(message, *reg, META_OIFNAME),
             Expr::DestinationType(reg) => {
                 numbers(
                     message,

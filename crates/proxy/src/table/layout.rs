@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::tunnel;
+
 use super::element::{Chain, LOCAL_SLOTS, Map, Source};
 use crate::nft::{BaseChain, Batch, ChainKind, Expr, Family, Hook, Reg, Set, SetData, Verdict};
 
@@ -296,10 +298,11 @@ impl Layout {
             Expr::DestinationAddress(self.family, second),
             in_set(Map::Hairpin, FIRST),
         ];
-        let mut rules = vec![
+        let mut rules = self.tunnelled(&marked);
+        rules.extend([
             [marked, self.source_nat()].concat(),
             [hairpin, self.source_nat()].concat(),
-        ];
+        ]);
         if self.family == Family::V4 {
             let mut from_loopback = vec![
                 Expr::OutputInterface(FIRST),
@@ -323,6 +326,23 @@ impl Layout {
             }
             leaving.push(Expr::Masquerade);
             rules.push(leaving);
+        }
+        rules
+    }
+
+    /// What goes through the tunnel to nodes on other links must come back through it: its source
+    /// is a pod, or this node's address there.
+    fn tunnelled(&self, marked: &Rule) -> Vec<Rule> {
+        if self.family != Family::V4 {
+            return Vec::new();
+        }
+        let mut name = tunnel::LINK.as_bytes().to_vec();
+        name.resize(16, 0);
+        let through = vec![Expr::OutputInterfaceName(FIRST), Expr::Equal(FIRST, name)];
+        let mut rules = vec![[through.clone(), marked.clone(), vec![Expr::Masquerade]].concat()];
+        if self.cluster_cidr.is_some() {
+            let outside = self.source_outside_cluster(FIRST);
+            rules.push([through, outside, vec![Expr::Masquerade]].concat());
         }
         rules
     }

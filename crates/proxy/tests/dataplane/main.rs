@@ -9,4 +9,5 @@ mod policies;
 mod repair;
 mod scale;
 mod services;
+mod tunnel;
 mod udp;

@@ -10,7 +10,7 @@ use kube::runtime::watcher;
 use proxy::model::Node;
 use proxy::monitor::Monitor;
 use proxy::observe::Event;
-use proxy::routes::{self, Routes};
+use proxy::routes;
 use proxy::sync::{self, Settings};
 use runtime::health::Health;
 use tokio_util::sync::CancellationToken;
@@ -134,7 +134,7 @@ fn the_loop_converges_and_repairs_what_others_break() {
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(routes::apply(&Routes::new())).unwrap();
+        runtime.block_on(routes::remove()).unwrap();
     });
     assert!(has_element(), "Services go on without the proxy");
 }
