@@ -1,6 +1,6 @@
 //! The kind table: one row per kind, and the trait that ties a type to its row and codec.
 //!
-//! Adding a kind is a line in [`kinds!`]. What a kind does beyond being stored (defaults,
+//! Adding a kind is a line in `kinds!`. What a kind does beyond being stored (defaults,
 //! validation, columns) is the apiserver's strategy for it and lives there.
 
 use std::fmt::{self, Debug};

@@ -2,7 +2,7 @@
 //!
 //! The apiserver's verbs are written once for all kinds. They hold a `Box<dyn Object>`, work on its
 //! metadata, and hand it to the kind's strategy, which takes it back to its type with
-//! [`Object::downcast_ref`].
+//! `downcast_ref`.
 
 use std::any::Any;
 use std::fmt::Debug;

@@ -1,6 +1,6 @@
 //! Strategic merge patch: Kubernetes' merge patch that knows lists.
 //!
-//! [`apply`] puts a patch on an object (`$patch`, `$retainKeys`, `$deleteFromPrimitiveList` and
+//! [`apply()`] puts a patch on an object (`$patch`, `$retainKeys`, `$deleteFromPrimitiveList` and
 //! `$setElementOrder` included); [`three_way`] and [`two_way`] make the patch that `kubectl apply`
 //! and `kubectl edit` send. Lists merge by the keys that the schema table names; without a schema
 //! both degenerate to JSON merge patch, which is what custom resources want.

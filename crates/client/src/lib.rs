@@ -3,9 +3,9 @@
 //!
 //! - [`config`]: where and as whom, from a kubeconfig.
 //! - [`Client`]: a connection; [`Api`]: the verbs for one kind; [`dynamic`]: for a kind known only at run time.
-//! - [`informer`]: the present state and then every change of a kind, for ever, as the events that
+//! - [`mod@informer`]: the present state and then every change of a kind, for ever, as the events that
 //!   `kube-runtime`'s stores and controllers take.
-//! - [`changes`]: the same as plain set and remove, for consumers with an index of their own.
+//! - [`mod@changes`]: the same as plain set and remove, for consumers with an index of their own.
 //! - [`mirror`]: a local copy of a kind, reduced to what its owner needs.
 //! - [`events`]: Kubernetes Events about what a component did.
 //! - [`leader`]: one of several replicas acts, by Lease.
