@@ -25,6 +25,7 @@ fn main() -> ExitCode {
             a_command_that_does_not_exist_is_told,
             last_words_are_kept,
             a_deadline_ends_a_pod,
+            a_volume_over_its_limit_evicts_its_pod,
             users_and_groups,
             a_pod_has_its_time_to_end,
             a_debugging_container_joins,
@@ -387,6 +388,29 @@ spec:
     .await?;
     let reason = pod.status.and_then(|status| status.reason);
     ensure!(reason.as_deref() == Some("DeadlineExceeded"), "{reason:?}");
+    Ok(())
+}
+
+async fn a_volume_over_its_limit_evicts_its_pod(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: full}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: main, image: "skiff.test/busybox:1", command: [sh, -c, "dd if=/dev/zero of=/data/x bs=1M count=2; exec sleep 1000"], volumeMounts: [{name: data, mountPath: /data}]}
+  volumes: [{name: data, emptyDir: {sizeLimit: 1Mi}}]
+"#;
+    create(scene, yaml).await?;
+    let pod = pods::one(scene, "full", "it has failed", |pod| {
+        pods::phase(pod) == "Failed"
+    })
+    .await?;
+    let status = pod.status.unwrap_or_default();
+    ensure!(status.reason.as_deref() == Some("Evicted"), "{status:?}");
+    let message = status.message.unwrap_or_default();
+    ensure!(message.contains("exceeds the limit \"1Mi\""), "{message}");
     Ok(())
 }
 

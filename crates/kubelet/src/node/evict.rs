@@ -9,10 +9,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::facts::{Disk, memory};
+use super::local_storage::exceeded;
 use super::pressure::{Candidate, Pressures, Sample, Shortage, Thresholds, shortages, victim};
 use crate::image::GcPolicy;
 use crate::pod::context::Context;
-use crate::pod::manager::Pods;
+use crate::pod::manager::{Known, Pods};
 use crate::pod::memory::Doom;
 use crate::pod::object::PodExt;
 use crate::pod::resources::pod_request;
@@ -46,6 +47,7 @@ impl Evictor {
                 _ = timer.tick() => {}
             }
             self.look().await;
+            self.limit_volumes().await;
             looks = looks.wrapping_add(1);
             if looks.is_multiple_of(LOOKS_PER_COLLECTION) {
                 self.collect_images(&self.images).await;
@@ -123,7 +125,7 @@ impl Evictor {
         }
         let pods = self.pods.all();
         // One at a time: its end may be enough.
-        let leaving = |known: &crate::pod::manager::Known| {
+        let leaving = |known: &Known| {
             known.wake.doomed().is_some() || known.pod.deletion_deadline().is_some()
         };
         if pods
@@ -147,23 +149,44 @@ impl Evictor {
         let Some(chosen) = victim(&candidates) else {
             return;
         };
-        let message = format!("The node was low on resource: {}. ", shortage.resource());
         if let Some(known) = pods.iter().find(|known| known.pod.uid() == chosen.uid) {
-            tracing::warn!(
-                pod = known.pod.pod_name(),
-                namespace = known.pod.pod_namespace(),
-                resource = shortage.resource(),
-                "evicting a pod"
-            );
-            self.context
-                .notes
-                .pod_warning(&known.pod, "Evicted", message.clone());
-            known.wake.doom(Doom {
-                reason: "Evicted".to_owned(),
-                message,
-                grace_seconds: 0,
-            });
+            let message = format!("The node was low on resource: {}. ", shortage.resource());
+            self.doom(known, message);
         }
+    }
+
+    /// Evicts pods with a volume that holds more than it may.
+    async fn limit_volumes(&self) {
+        let pods = self.pods.all();
+        let directories = self.context.directories.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let each = pods.into_iter().filter(|known| !known.pod.is_terminal());
+            each.filter_map(|known| Some((exceeded(&known.pod, &directories)?, known)))
+                .collect::<Vec<_>>()
+        });
+        match looked.await {
+            Ok(found) => found
+                .into_iter()
+                .filter(|(_, known)| known.wake.doomed().is_none())
+                .for_each(|(message, known)| self.doom(&known, message)),
+            Err(error) => tracing::error!(%error, "looking at volumes failed"),
+        }
+    }
+
+    fn doom(&self, known: &Known, message: String) {
+        tracing::warn!(
+            pod = known.pod.pod_name(),
+            namespace = known.pod.pod_namespace(),
+            message,
+            "evicting a pod"
+        );
+        let notes = &self.context.notes;
+        notes.pod_warning(&known.pod, "Evicted", message.clone());
+        known.wake.doom(Doom {
+            reason: "Evicted".to_owned(),
+            message,
+            grace_seconds: 0,
+        });
     }
 }
 

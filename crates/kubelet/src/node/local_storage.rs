@@ -1,0 +1,110 @@
+//! emptyDir volumes that hold more than their `sizeLimit`: their pod is evicted, as in Kubernetes.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use api::quantity::Quantity;
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::config::Directories;
+use crate::pod::object::PodExt;
+
+/// Bytes in a unit of `st_blocks`.
+const BLOCK_BYTES: u64 = 512;
+
+/// The message for the pod's eviction, if one of its volumes is too full. Blocks on the file system;
+/// a pod without limited volumes costs nothing.
+pub fn exceeded(pod: &Pod, directories: &Directories) -> Option<String> {
+    for volume in pod.spec_ref().volumes.iter().flatten() {
+        let Some(source) = &volume.empty_dir else {
+            continue;
+        };
+        let limit = source.size_limit.as_ref().map(Quantity::of);
+        let Some(limit) = limit.filter(|limit| !limit.is_zero()) else {
+            continue;
+        };
+        // The kernel keeps those in memory within their size.
+        if source.medium.as_deref() == Some("Memory") {
+            continue;
+        }
+        let path = directories
+            .volumes(pod.uid())
+            .join("kubernetes.io~empty-dir")
+            .join(&volume.name);
+        if used(&path, &mut HashSet::new()) > u64::try_from(limit.units()).unwrap_or(0) {
+            return Some(format!(
+                "Usage of EmptyDir volume \"{}\" exceeds the limit \"{limit}\". ",
+                volume.name
+            ));
+        }
+    }
+    None
+}
+
+/// Bytes that a tree takes on its disk; hard links count once. What vanishes meanwhile counts nothing.
+fn used(path: &Path, seen: &mut HashSet<(u64, u64)>) -> u64 {
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return 0;
+    };
+    if metadata.nlink() > 1 && !metadata.is_dir() && !seen.insert((metadata.dev(), metadata.ino()))
+    {
+        return 0;
+    }
+    let own = metadata.blocks() * BLOCK_BYTES;
+    let below = if metadata.is_dir() {
+        let entries = fs::read_dir(path).into_iter().flatten();
+        entries
+            .filter_map(Result::ok)
+            .map(|entry| used(&entry.path(), seen))
+            .sum()
+    } else {
+        0
+    };
+    own + below
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, PodSpec, Volume};
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+
+    #[test]
+    fn only_what_is_over_its_limit() {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories::new(root.path());
+        let volume = |name: &str, limit: Option<&str>| Volume {
+            name: name.into(),
+            empty_dir: Some(EmptyDirVolumeSource {
+                size_limit: limit.map(|limit| Text(limit.into())),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let mut pod = Pod {
+            spec: Some(PodSpec {
+                volumes: Some(vec![volume("free", None), volume("small", Some("64Ki"))]),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        pod.metadata.uid = Some("u1".into());
+        for name in ["free", "small"] {
+            let path = directories.volumes("u1").join("kubernetes.io~empty-dir");
+            fs::create_dir_all(path.join(name)).unwrap();
+            fs::write(path.join(name).join("data"), vec![1; 32 << 10]).unwrap();
+            fs::hard_link(path.join(name).join("data"), path.join(name).join("same")).unwrap();
+        }
+        assert_eq!(exceeded(&pod, &directories), None);
+        let path = directories
+            .volumes("u1")
+            .join("kubernetes.io~empty-dir/small/more");
+        fs::write(path, vec![1; 64 << 10]).unwrap();
+        assert_eq!(
+            exceeded(&pod, &directories).unwrap(),
+            "Usage of EmptyDir volume \"small\" exceeds the limit \"64Ki\". "
+        );
+    }
+}
