@@ -13,6 +13,9 @@ pub enum Error {
     /// An object says something that cannot be acted on.
     #[error("{0}")]
     Invalid(String),
+    /// A task that must run for ever has ended: a bug, cured by starting the process again.
+    #[error("{0} has ended")]
+    Died(&'static str),
 }
 
 impl Error {
@@ -22,7 +25,7 @@ impl Error {
             Self::Call { source, .. } => {
                 source.is_conflict() || source.is_not_found() || source.is_already_exists()
             }
-            Self::Invalid(_) => false,
+            Self::Invalid(_) | Self::Died(_) => false,
         }
     }
 

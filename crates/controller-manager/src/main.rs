@@ -32,7 +32,7 @@ async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
     runtime::notify::ready();
     let clock = runtime::clock::system();
     if !flags.leader_elect {
-        wire::run(client, settings, clock, stop).await;
+        wire::run(client, settings, clock, stop).await?;
         return Ok(());
     }
     let election = Election::for_component("kube-controller-manager");
@@ -43,19 +43,28 @@ async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
     let end = stop.child_token();
     let mut controllers = Box::pin(wire::run(client, settings, clock, end.clone()));
     let ended = tokio::select! {
-        () = &mut controllers => true,
-        () = lost.cancelled() => { end.cancel(); false }
-        () = stop.cancelled() => false,
+        ended = &mut controllers => Some(ended),
+        () = lost.cancelled() => {
+            end.cancel();
+            None
+        }
+        () = stop.cancelled() => None,
     };
     // What does not end in time is cut off: every write is made so that it may be.
-    if !ended && tokio::time::timeout(DRAIN, &mut controllers).await.is_err() {
-        tracing::warn!("reconciliations were cut short");
-    }
+    let ended = match ended {
+        Some(ended) => ended,
+        None => tokio::time::timeout(DRAIN, &mut controllers)
+            .await
+            .unwrap_or_else(|_| {
+                tracing::warn!("reconciliations were cut short");
+                Ok(())
+            }),
+    };
     anyhow::ensure!(
         !lost.is_cancelled(),
         "the leadership is lost; starting again as a candidate"
     );
     drop(controllers);
     leadership.release().await;
-    Ok(())
+    Ok(ended?)
 }

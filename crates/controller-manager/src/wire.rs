@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::Error;
 use crate::config::Settings;
 use crate::garbage_collector::feed::Feed;
 use crate::informers::Informers;
@@ -63,7 +64,7 @@ impl Wiring {
     }
 
     /// Runs everything until the stop, and what is under way to its end.
-    async fn finish(self) {
+    async fn finish(self) -> Result<(), Error> {
         let mut caches = JoinSet::new();
         let mut synced = Vec::new();
         let informers = self.informers.start(&self.client);
@@ -75,27 +76,47 @@ impl Wiring {
         for task in self.loops {
             loops.spawn(task);
         }
-        for mut one in synced {
-            tokio::select! {
-                () = self.stop.cancelled() => break,
-                waited = one.wait_for(|synced| *synced) => debug_assert!(waited.is_ok()),
-            }
-        }
-        if !self.stop.is_cancelled() {
+        if all_synced(synced, &self.stop).await {
             tracing::info!("caches are full; controllers start");
             self.ready.send_replace(true);
         }
-        while let Some(ended) = loops.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a controller's loop panicked");
-                self.stop.cancel();
-            }
-        }
+        // Neither ends before the stop, unless it panics: then nothing may go on half blind.
+        let died = tokio::select! {
+            Some(_) = caches.join_next() => Some(Error::Died("an informer")),
+            Some(_) = loops.join_next() => Some(Error::Died("a controller's loop")),
+            () = self.stop.cancelled() => None,
+        };
+        let died = died.filter(|_| !self.stop.is_cancelled());
+        self.stop.cancel();
+        while loops.join_next().await.is_some() {}
+        died.map_or(Ok(()), Err)
     }
 }
 
+/// False: the stop came first, or an informer has died.
+async fn all_synced(synced: Vec<watch::Receiver<bool>>, stop: &CancellationToken) -> bool {
+    for mut one in synced {
+        let synced = tokio::select! {
+            () = stop.cancelled() => false,
+            waited = one.wait_for(|synced| *synced) => waited.is_ok(),
+        };
+        if !synced {
+            return false;
+        }
+    }
+    true
+}
+
 /// Runs every controller until `stop`.
-pub async fn run(client: Client, settings: Settings, clock: SharedClock, stop: CancellationToken) {
+///
+/// # Errors
+/// When a part of it ends by itself.
+pub async fn run(
+    client: Client,
+    settings: Settings,
+    clock: SharedClock,
+    stop: CancellationToken,
+) -> Result<(), Error> {
     let mut wiring = Wiring::new(client, clock, stop);
     crate::service_account::start(&mut wiring);
     if let Some(pem) = settings.root_ca_pem.clone() {
@@ -123,7 +144,7 @@ pub async fn run(client: Client, settings: Settings, clock: SharedClock, stop: C
     crate::taint_eviction::start(&mut wiring);
     crate::pod_gc::start(&mut wiring, settings.terminated_pod_gc_threshold);
     start_collection(&mut wiring);
-    wiring.finish().await;
+    wiring.finish().await
 }
 
 /// The garbage collector, the namespace controller and the quotas share the metadata of all objects.

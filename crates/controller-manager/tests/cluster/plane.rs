@@ -107,6 +107,7 @@ impl Plane {
         let client = self.identity("system:kube-controller-manager")?;
         let end = self.stop.child_token();
         let running = wire::run(client, settings, runtime::clock::system(), end.clone());
+        let running = async { running.await.expect("no part of it dies") };
         Ok((tokio::spawn(running), end))
     }
 
