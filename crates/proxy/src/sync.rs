@@ -4,6 +4,8 @@
 //! single change is applied at once. A transaction that fails makes the next one a full resync,
 //! after a pause; so does a change of this node's own address, which the rules depend on.
 
+mod backoff;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
@@ -13,9 +15,9 @@ use futures::FutureExt;
 use futures::stream::{BoxStream, StreamExt};
 use ipnet::IpNet;
 use runtime::health::Health;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::backoff::Backoff;
 use crate::apply::Applier;
 use crate::health_check::HealthChecks;
 use crate::model::Node;
@@ -26,9 +28,6 @@ use crate::plan::{self, Changes, Context, Desired, Owner, Place, family_of};
 use crate::table::{Data, Layout};
 use crate::{conntrack, routes, sysctl};
 
-/// After a failure; doubled up to the maximum.
-const RETRY_MIN: Duration = Duration::from_millis(250);
-const RETRY_MAX: Duration = Duration::from_secs(30);
 /// After a change by somebody else, before it is looked at.
 const SETTLE: Duration = Duration::from_millis(50);
 /// As many events are taken in before changes are applied; the rest is for the next round.
@@ -88,6 +87,8 @@ struct Proxy {
     applier: Option<Applier>,
     layouts: Vec<Layout>,
     health_checks: HealthChecks,
+    rules_backoff: Backoff,
+    routes_backoff: Backoff,
 }
 
 /// Runs until `shutdown`. What is in the tables stays when it ends: the node's Services go on.
@@ -109,36 +110,39 @@ pub async fn run(
     let mut proxy = Proxy {
         settings,
         state: State::default(),
-        stale: Stale::default(),
+        // Also without any node, the tables are to be made.
+        stale: Stale {
+            nodes: true,
+            ..Stale::default()
+        },
         desired: Desired::default(),
         context,
         applier: None,
         layouts: Vec::new(),
         health_checks: HealthChecks::default(),
+        rules_backoff: Backoff::default(),
+        routes_backoff: Backoff::default(),
     };
-    let mut retry: Option<(Instant, Duration)> = None;
     loop {
-        let wake = async {
-            match retry {
-                Some((at, _)) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         let port = proxy.applier.as_ref().and_then(Applier::port);
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = wake => {}
+            () = proxy.rules_backoff.over() => {}
+            () = proxy.routes_backoff.over() => {}
             changed = monitor.changed(port) => {
                 match changed {
                     Ok(Changed::Rules) => {
                         tracing::info!("somebody else changed the tables");
                         proxy.applier = None;
+                        // They may well change more.
+                        proxy.rules_backoff.settle(SETTLE);
                     }
-                    Ok(Changed::Routes) => proxy.stale.nodes = true,
+                    Ok(Changed::Routes) => {
+                        proxy.stale.nodes = true;
+                        proxy.routes_backoff.settle(SETTLE);
+                    }
                     Err(error) => return Err(error),
                 }
-                // They may well change more.
-                retry.get_or_insert((Instant::now() + SETTLE, RETRY_MIN));
             }
             event = events.next() => match event {
                 Some(event) => proxy.state.take(event, &mut proxy.stale),
@@ -152,23 +156,14 @@ pub async fn run(
             }
         }
         if !proxy.state.is_synced() {
-            retry = None;
+            proxy.rules_backoff.succeeded();
+            proxy.routes_backoff.succeeded();
             continue;
         }
-        if retry.is_some_and(|(at, _)| Instant::now() < at) {
-            continue;
+        proxy.sync().await;
+        if proxy.applier.is_some() {
+            health.set("synced", true);
         }
-        retry = match proxy.sync().await {
-            Ok(()) => {
-                health.set("synced", true);
-                None
-            }
-            Err(error) => {
-                let pause = retry.map_or(RETRY_MIN, |(_, pause)| (pause * 2).min(RETRY_MAX));
-                tracing::error!(error = %Chain(&error), retry_in_ms = pause.as_millis(), "sync failed");
-                Some((Instant::now() + pause, pause))
-            }
-        };
     }
 }
 
@@ -187,39 +182,57 @@ impl std::fmt::Display for Chain<'_> {
     }
 }
 
-/// Why a round failed.
-#[derive(Debug, thiserror::Error)]
-enum SyncError {
-    #[error("apply the rules")]
-    Rules(#[from] NftError),
-    #[error("apply the routes")]
-    Routes(#[from] routes::RouteError),
-}
-
 impl Proxy {
-    /// One round. What is stale stays so until it has been applied.
-    async fn sync(&mut self) -> Result<(), SyncError> {
-        let mut routed = Ok(());
+    /// One round. What is stale stays so until it has been applied. Rules and routes fail, and are
+    /// tried again, each on its own.
+    async fn sync(&mut self) {
         if self.stale.nodes {
-            let own = self.state.node(&self.settings.node_name);
-            let zone = own.and_then(|node| node.zone.clone());
-            if zone != self.context.zone {
-                self.context.zone = zone;
-                self.stale.owners.extend(self.state.owners());
-            }
-            let layouts = self.settings.layouts(own);
-            if layouts != self.layouts {
-                self.layouts = layouts;
-                self.applier = None;
-            }
-            routed = routes::sync(&self.settings.node_name, &self.state.nodes()).await;
-            self.stale.nodes = routed.is_err();
+            self.adopt_own_node();
         }
-        self.sync_health_checks().await;
-        // Netlink calls do not wait for anybody, but the first takes a while with ten thousand
-        // Services.
-        tokio::task::block_in_place(|| self.sync_rules())?;
-        Ok(routed?)
+        if !self.rules_backoff.is_waiting() {
+            self.sync_health_checks().await;
+            // Netlink calls do not wait for anybody, but the first takes a while with ten thousand
+            // Services.
+            match tokio::task::block_in_place(|| self.sync_rules()) {
+                Ok(()) => self.rules_backoff.succeeded(),
+                Err(error) => {
+                    let retry_in_ms = self.rules_backoff.failed().as_millis();
+                    tracing::error!(error = %Chain(&error), retry_in_ms, "cannot apply the rules");
+                }
+            }
+        }
+        if !self.routes_backoff.is_waiting() {
+            match self.sync_routes().await {
+                Ok(()) => self.routes_backoff.succeeded(),
+                Err(error) => {
+                    let retry_in_ms = self.routes_backoff.failed().as_millis();
+                    tracing::error!(error = %Chain(&error), retry_in_ms, "cannot apply the routes");
+                }
+            }
+        }
+    }
+
+    /// Takes over what plans and rules depend on of this node's own object.
+    fn adopt_own_node(&mut self) {
+        let own = self.state.node(&self.settings.node_name);
+        let zone = own.and_then(|node| node.zone.clone());
+        let layouts = self.settings.layouts(own);
+        if zone != self.context.zone {
+            self.context.zone = zone;
+            self.stale.owners.extend(self.state.owners());
+        }
+        if layouts != self.layouts {
+            self.layouts = layouts;
+            self.applier = None;
+        }
+    }
+
+    async fn sync_routes(&mut self) -> Result<(), routes::RouteError> {
+        if self.stale.nodes {
+            routes::sync(&self.settings.node_name, &self.state.nodes()).await?;
+            self.stale.nodes = false;
+        }
+        Ok(())
     }
 
     async fn sync_health_checks(&mut self) {

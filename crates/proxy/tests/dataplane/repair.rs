@@ -124,6 +124,18 @@ fn the_loop_converges_and_repairs_what_others_break() {
     eventually("the route is back after the interface", || {
         routes() == expected
     });
+    // A node that cannot be reached does not hold up the Services.
+    let lost = watcher::Event::Apply(("c".into(), node("fd00:9::/64", "fd00:8::1")));
+    send.try_send(Event::Node(lost)).unwrap();
+    let mut other = service("other");
+    other.cluster_ips = vec!["10.96.0.99".parse().unwrap()];
+    let other = watcher::Event::Apply(("default/other".into(), other));
+    send.try_send(Event::Service(other)).unwrap();
+    eventually("another Service is there", || {
+        let elements = netns.nft("list map ip skiff-proxy no-endpoints");
+        elements.contains("10.96.0.99")
+    });
+    assert_eq!(routes(), expected);
     let gone = watcher::Event::Delete(("b".into(), nodes[1].1.clone()));
     send.try_send(Event::Node(gone)).unwrap();
     eventually("the route is gone with its node", || routes().is_empty());
