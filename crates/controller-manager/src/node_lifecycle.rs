@@ -49,9 +49,17 @@ struct NodeLifecycle {
 pub fn start(wiring: &mut Wiring, grace: Duration) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
-    informers
-        .nodes
-        .subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    // A node that becomes ready, or stops being so, may change what the others' silence means.
+    let nodes = informers.nodes.cache();
+    informers.nodes.subscribe(&trigger, move |change| {
+        let ready = |side: &Option<Arc<Node>>| side.as_deref().is_some_and(is_ready);
+        if ready(&change.old) == ready(&change.new) {
+            return vec![Key::of(&**change.last())];
+        }
+        let mut all: Vec<Key> = nodes.list().iter().map(|node| Key::of(&**node)).collect();
+        all.push(Key::of(&**change.last()));
+        all
+    });
     informers.leases.subscribe(&trigger, |change| {
         let key = Key::of(&**change.last());
         (key.namespace == LEASES)
@@ -97,6 +105,7 @@ impl Controller for NodeLifecycle {
             node: &node,
             silent_for: self.silence(key, Heartbeat::of(&node, lease.as_deref()), now),
             grace: self.grace,
+            any_ready: is_ready(&node) || self.nodes.list().iter().any(|node| is_ready(node)),
         };
         let plan = plan(&observed, now);
         if plan.mark_unknown {

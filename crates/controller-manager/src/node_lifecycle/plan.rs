@@ -49,6 +49,9 @@ pub struct Observed<'a> {
     pub node: &'a Node,
     pub silent_for: Duration,
     pub grace: Duration,
+    /// Some node of the cluster is ready. When none is, it is we who cannot see, and nothing is gained by
+    /// evicting: there is nowhere to go.
+    pub any_ready: bool,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -72,7 +75,7 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     let judged = !mark_unknown;
     Plan {
         mark_unknown,
-        taints: judged.then(|| changed_taints(node, now)).flatten(),
+        taints: judged.then(|| changed_taints(observed, now)).flatten(),
         pods_not_ready: judged && matches!(ready, Some("False" | "Unknown")),
         again: (!silent).then(|| observed.grace - observed.silent_for + Duration::from_millis(10)),
     }
@@ -88,13 +91,15 @@ pub fn is_ready(node: &Node) -> bool {
 }
 
 /// The node's taints as its conditions ask for, if they are not so already.
-fn changed_taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
+fn changed_taints(observed: &Observed<'_>, now: Timestamp) -> Option<Vec<Taint>> {
+    let node = observed.node;
     let present = node
         .spec
         .as_ref()
         .and_then(|spec| spec.taints.clone())
         .unwrap_or_default();
-    let wanted = wanted(node);
+    let mut wanted = wanted(node);
+    wanted.retain(|(_, effect)| observed.any_ready || *effect != NO_EXECUTE);
     let ours = |taint: &Taint| {
         let pressure = PRESSURE.iter().any(|(_, key)| *key == taint.key);
         let by_schedule = taint.effect == NO_SCHEDULE && (pressure || taint.key == UNSCHEDULABLE);
@@ -197,8 +202,24 @@ mod tests {
             node,
             silent_for: Duration::from_secs(seconds),
             grace: Duration::from_secs(40),
+            any_ready: true,
         };
         plan(&observed, at(9))
+    }
+
+    #[test]
+    fn nobody_is_evicted_when_no_node_is_ready() {
+        let node = node(Some("Unknown"));
+        let observed = Observed {
+            node: &node,
+            silent_for: Duration::from_secs(99),
+            grace: Duration::from_secs(40),
+            any_ready: false,
+        };
+        assert_eq!(
+            taints(&plan(&observed, at(9))),
+            ["node.kubernetes.io/unreachable:NoSchedule"]
+        );
     }
 
     fn taints(plan: &Plan) -> Vec<String> {
