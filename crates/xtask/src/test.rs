@@ -101,7 +101,8 @@ fn run_step(command: &mut Command) -> anyhow::Result<(Count, bool)> {
 fn counted(line: &str) -> Count {
     let plain = strip_colours(line);
     let text = plain.trim();
-    let is_summary = text.starts_with("test result:")
+    // What nextest repeats of a failed test is indented, and counted in its own summary.
+    let is_summary = plain.starts_with("test result:")
         || (text.starts_with("Summary [") && text.contains("tests run:"));
     if !is_summary {
         return Count::default();
@@ -160,5 +161,9 @@ mod tests {
             }
         );
         assert_eq!(counted("the 5 passed tests"), Count::default());
+        assert_eq!(
+            counted("    test result: FAILED. 0 passed; 1 failed"),
+            Count::default()
+        );
     }
 }
