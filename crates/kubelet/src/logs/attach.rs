@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::Stream;
@@ -22,6 +23,10 @@ const MAX_WAITING_BYTES: usize = 1 << 20;
 /// Clients at once.
 const MAX_CLIENTS: usize = 32;
 const HEADER_BYTES: usize = 5;
+/// Asks a writer to end: another one of the same log has been started, since the start of a container was
+/// broken off and is done again.
+const GIVE_WAY: u8 = b'q';
+const GIVE_WAY_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_FRAME_BYTES: usize = 1 << 20;
 
 /// The socket in a container's directory of streams.
@@ -43,6 +48,7 @@ fn through_directory(path: &Path) -> io::Result<(File, PathBuf)> {
 pub(super) struct AttachServer {
     listener: UnixListener,
     clients: Vec<Client>,
+    give_way: bool,
 }
 
 struct Client {
@@ -62,6 +68,7 @@ impl AttachServer {
         Ok(AttachServer {
             listener,
             clients: Vec::new(),
+            give_way: false,
         })
     }
 
@@ -111,14 +118,23 @@ impl AttachServer {
             .retain_mut(|client| client.flush() && client.waiting.len() <= MAX_WAITING_BYTES);
     }
 
-    /// Drops clients that have closed their side: they send nothing else.
+    /// True once another writer of the same log has asked for it.
+    pub(super) fn must_give_way(&self) -> bool {
+        self.give_way
+    }
+
+    /// Drops clients that have closed their side. The one thing that is sent to us is [`GIVE_WAY`].
     pub(super) fn drop_closed(&mut self) {
         use std::io::Read;
         let mut byte = [0];
+        let give_way = &mut self.give_way;
         self.clients
             .retain_mut(|client| match client.stream.read(&mut byte) {
                 Ok(0) => false,
-                Ok(_) => true,
+                Ok(_) => {
+                    *give_way |= byte[0] == GIVE_WAY;
+                    true
+                }
                 Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             });
     }
@@ -139,6 +155,19 @@ impl Client {
         }
         true
     }
+}
+
+/// Asks the writer at a socket to give way, and waits for it to hang up, for a while. If none listens there is
+/// none to ask.
+pub(super) fn ask_to_give_way(path: &Path) {
+    let asked = through_directory(path).and_then(|(_directory, short)| {
+        let mut stream = UnixStream::connect(short)?;
+        stream.write_all(&[GIVE_WAY])?;
+        stream.set_read_timeout(Some(GIVE_WAY_TIMEOUT))?;
+        io::copy(&mut stream, &mut io::sink())
+    });
+    // Whether it worked shows in the lock.
+    asked.ok();
 }
 
 /// The client's side: output from now on, until the writer ends.

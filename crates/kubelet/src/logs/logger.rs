@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 use runtime::clock::{Clock, SystemClock};
 
 use super::LogStream;
-use super::attach::AttachServer;
+use super::attach::{AttachServer, ask_to_give_way};
 use super::format::LineFormatter;
 use super::rotate::RotatingFile;
 use super::spec::{LOGGER_ARGUMENT, LoggerSpec};
@@ -79,7 +79,8 @@ fn run(spec: &LoggerSpec) -> io::Result<()> {
     }
     signals.thread_block()?;
     // The log comes first: once the container runs, a reader must find a writer.
-    let log = RotatingFile::open(&spec.log_path, spec.max_size_bytes, spec.max_files)?;
+    let ask = || ask_to_give_way(&spec.attach_socket);
+    let log = RotatingFile::open(&spec.log_path, spec.max_size_bytes, spec.max_files, ask)?;
     let attach = AttachServer::bind(&spec.attach_socket)?;
     let sources = open_sources(spec)?;
     let mut logger = Logger {
@@ -91,8 +92,12 @@ fn run(spec: &LoggerSpec) -> io::Result<()> {
     if spec.fifos.is_none() {
         nix::unistd::close(SHIM_READY)?;
     }
-    while !logger.sources.is_empty() {
+    while !logger.sources.is_empty() && !logger.attach.must_give_way() {
         logger.step()?;
+    }
+    // Asked to give way, what is there is still written.
+    for index in (0..logger.sources.len()).rev() {
+        while logger.copy(index)? == Copied::Some {}
     }
     logger.log.close()
 }
@@ -100,10 +105,22 @@ fn run(spec: &LoggerSpec) -> io::Result<()> {
 /// Opens what the container writes to. FIFOs are opened without waiting for a writer; they end when the shim
 /// closes them, or, for a container that never started, when the kubelet does (see `release_fifos`).
 fn open_sources(spec: &LoggerSpec) -> io::Result<Vec<Source>> {
+    let open = |path: &Path| {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(path)
+    };
     let Some((stdout, stderr)) = &spec.fifos else {
-        let mut sources = vec![Source::new(LogStream::Stdout, File::open(SHIM_STDOUT)?)];
+        let mut sources = vec![Source::new(
+            LogStream::Stdout,
+            open(Path::new(SHIM_STDOUT))?,
+        )];
         if !spec.tty {
-            sources.push(Source::new(LogStream::Stderr, File::open(SHIM_STDERR)?));
+            sources.push(Source::new(
+                LogStream::Stderr,
+                open(Path::new(SHIM_STDERR))?,
+            ));
         }
         return Ok(sources);
     };
@@ -112,16 +129,18 @@ fn open_sources(spec: &LoggerSpec) -> io::Result<Vec<Source>> {
         Ok(_) | Err(Errno::EPERM) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let open = |path: &Path| {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(nix::libc::O_NONBLOCK)
-            .open(path)
-    };
     Ok(vec![
         Source::new(LogStream::Stdout, open(stdout)?),
         Source::new(LogStream::Stderr, open(stderr)?),
     ])
+}
+
+/// What came of reading from a source.
+#[derive(PartialEq)]
+enum Copied {
+    Some,
+    Nothing,
+    End,
 }
 
 /// What poll found.
@@ -143,7 +162,7 @@ impl Logger {
             self.attach.flush();
         }
         for index in (0..ready.sources.len()).rev() {
-            if ready.sources[index] && !self.copy(index)? {
+            if ready.sources[index] && self.copy(index)? == Copied::End {
                 self.sources.remove(index);
             }
         }
@@ -183,8 +202,8 @@ impl Logger {
         })
     }
 
-    /// Copies what a source has. False if it has ended.
-    fn copy(&mut self, index: usize) -> io::Result<bool> {
+    /// Copies what a source has.
+    fn copy(&mut self, index: usize) -> io::Result<Copied> {
         let mut buffer = [0; READ_BYTES];
         let source = &mut self.sources[index];
         let count = match source.file.read(&mut buffer) {
@@ -195,7 +214,7 @@ impl Logger {
                     io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
                 ) =>
             {
-                return Ok(true);
+                return Ok(Copied::Nothing);
             }
             Err(error) => return Err(error),
         };
@@ -213,6 +232,6 @@ impl Logger {
             // A full disk loses lines, but never stops the container.
             eprintln!("container log: {error}");
         }
-        Ok(count > 0)
+        Ok(if count > 0 { Copied::Some } else { Copied::End })
     }
 }

@@ -4,11 +4,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::path::{rotated_files, rotated_path, unfinished_path};
+
+/// How long another writer of the same log may take to give way: two seconds.
+const GIVE_WAY_TRIES: u32 = 400;
+const GIVE_WAY_PAUSE: Duration = Duration::from_millis(5);
 
 /// The file that lines go to.
 pub(super) struct RotatingFile {
@@ -22,9 +27,14 @@ pub(super) struct RotatingFile {
 }
 
 impl RotatingFile {
-    /// Opens a log to append to it. Waits for another writer of the same file to end.
-    pub(super) fn open(path: &Path, max_size_bytes: u64, max_files: u32) -> io::Result<Self> {
-        let file = open_locked(path)?;
+    /// Opens a log to append to it. Another writer of it is asked to give way by `ask`, and has some time to.
+    pub(super) fn open(
+        path: &Path,
+        max_size_bytes: u64,
+        max_files: u32,
+        ask: impl Fn(),
+    ) -> io::Result<Self> {
+        let file = take_over(path, ask)?;
         let size = file.metadata()?.len();
         let max_rotated = usize::try_from(max_files.max(2)).map_or(1, |files| files - 1);
         Ok(RotatingFile {
@@ -111,13 +121,40 @@ fn first_line(lines: &[u8]) -> usize {
         .map_or(lines.len(), |at| at + 1)
 }
 
+/// Opens a file and locks it, waiting for whoever has it locked.
+fn take_over(path: &Path, ask: impl Fn()) -> io::Result<Flock<File>> {
+    for _ in 0..GIVE_WAY_TRIES {
+        if let Some(file) = try_open_locked(path)? {
+            return Ok(file);
+        }
+        // Again and again: the other one may not listen yet.
+        ask();
+        std::thread::sleep(GIVE_WAY_PAUSE);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        "another writer does not give way",
+    ))
+}
+
+fn try_open_locked(path: &Path) -> io::Result<Option<Flock<File>>> {
+    match Flock::lock(open_to_append(path)?, FlockArg::LockExclusiveNonblock) {
+        Ok(file) => Ok(Some(file)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno.into()),
+    }
+}
+
 fn open_locked(path: &Path) -> io::Result<Flock<File>> {
-    let file = OpenOptions::new()
+    Flock::lock(open_to_append(path)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+}
+
+fn open_to_append(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o640)
-        .open(path)?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+        .open(path)
 }
 
 /// True if a writer holds this log.
@@ -157,7 +194,7 @@ mod tests {
     fn rotates_by_size_and_keeps_so_many_files() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("0.log");
-        let mut log = RotatingFile::open(&path, 10, 3).unwrap();
+        let mut log = RotatingFile::open(&path, 10, 3, || {}).unwrap();
         for second in 0..5 {
             log.write(format!("line {second}\n").as_bytes(), at(second))
                 .unwrap();
@@ -173,7 +210,7 @@ mod tests {
         assert!(!writer_has_gone(&path, &reader).unwrap());
         log.close().unwrap();
         assert!(writer_has_gone(&path, &reader).unwrap());
-        let mut again = RotatingFile::open(&path, 100, 3).unwrap();
+        let mut again = RotatingFile::open(&path, 100, 3, || {}).unwrap();
         again.write(b"more\n", at(9)).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "line 4\nmore\n");
         again.close().unwrap();
@@ -185,7 +222,7 @@ mod tests {
     fn a_large_write_is_spread_over_files() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("0.log");
-        let mut log = RotatingFile::open(&path, 4, 10).unwrap();
+        let mut log = RotatingFile::open(&path, 4, 10, || {}).unwrap();
         log.write(b"a\nb\nc\ntoo long\nd\n", at(0)).unwrap();
         let mut files = rotated_files(&path).unwrap();
         files.push(path);

@@ -1,5 +1,6 @@
 //! Attaching to a container's own process: output from its log writer's socket, input into its FIFO.
 
+use std::path::PathBuf;
 use std::pin::Pin;
 
 use bytes::Bytes;
@@ -8,7 +9,6 @@ use futures::{Stream, StreamExt};
 use tokio::io::AsyncWrite;
 
 use super::stdin::StdinWriter;
-use super::stdio::stdin_fifo;
 use super::task::is_gone;
 use super::{ContainerId, ContainerState, Result, Runtime, RuntimeError};
 use crate::logs::{LogStream, attach_output, attach_socket};
@@ -45,7 +45,9 @@ impl Runtime {
         }
         let directory = self.inner.pod_paths(&status.pod.uid).streams(&id.0);
         let stdin = if request.stdin && status.stdin {
-            let fifo = stdin_fifo(&directory);
+            let task = self.inner.task(&id.0).await?;
+            let task = task.ok_or_else(|| RuntimeError::NotRunning { id: id.to_string() })?;
+            let fifo = PathBuf::from(task.stdio.stdin);
             let writer =
                 StdinWriter::open(&self.inner.containerd, &id.0, "", &fifo, status.stdin_once)
                     .map_err(RuntimeError::io("open standard input", &fifo))?;

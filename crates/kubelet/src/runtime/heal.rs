@@ -38,7 +38,7 @@ impl Inner {
                     .get(record::POD_UID)
                     .cloned()
                     .unwrap_or_default();
-                self.ensure_log_writer(&container.id, &pod_uid, &record)?;
+                self.ensure_log_writer(&container.id, &pod_uid, &record, &task.stdio)?;
             }
         }
         Ok(())

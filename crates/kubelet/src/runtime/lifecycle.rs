@@ -1,6 +1,7 @@
 //! Start, signal, update and delete.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use containerd_client::services::v1::{
     Container, CreateTaskRequest, StartRequest, UpdateTaskRequest,
@@ -13,6 +14,7 @@ use tonic::{Code, Status};
 use super::record::{self, Identity, exit_to_label};
 use super::spec::linux_resources;
 use super::status::{ContainerExit, ExitReason};
+use super::stdio::read_waiting_fifos;
 use super::task::{TaskState, is_dying_shim, is_gone};
 use super::{ContainerId, Inner, Result, Runtime, RuntimeError, is_unreachable};
 use crate::cgroup::Resources;
@@ -20,8 +22,11 @@ use crate::cgroup::Resources;
 const RESOURCES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 /// Exit code of a container whose process could not be started.
 const EXIT_CODE_START_ERROR: i32 = 128;
-/// A shim that is just ending may be met once; more often is another fault.
-const SHIM_TRIES: u32 = 3;
+/// What the kubelets of this world give a runtime's call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// Pauses before a task is created once more: ten seconds in all.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_millis(5200);
 
 impl Runtime {
     /// Starts a created container and gives its process id. Already running: fine.
@@ -133,36 +138,53 @@ impl Inner {
         let id = container.id.as_str();
         let record = super::list::record_of(container)
             .ok_or_else(|| RuntimeError::NotFound { id: id.to_string() })?;
-        let (stdio, rootfs) = tokio::try_join!(
-            self.prepare_stdio(id, pod_uid, &record),
-            self.snapshot_mounts(&container.snapshot_key)
-        )?;
-        let request = CreateTaskRequest {
-            container_id: id.to_string(),
-            rootfs,
-            stdin: stdio.stdin,
-            stdout: stdio.stdout,
-            stderr: stdio.stderr,
-            terminal: record.tty,
-            ..CreateTaskRequest::default()
-        };
-        let lock = self.pod_lock(pod_uid);
-        let mut tries = 0;
+        let rootfs = self.snapshot_mounts(&container.snapshot_key).await?;
+        let mut pause = RETRY_MIN;
         loop {
-            tries += 1;
-            let creating = lock.read().await;
-            let created = self.containerd.tasks().create(request.clone()).await;
-            drop(creating);
-            match created {
-                Ok(_) => return self.start_task(id).await,
+            // A broken-off start that waits for somebody to read its FIFOs would never be undone.
+            let _released = read_waiting_fifos(&self.pod_paths(pod_uid).streams(id));
+            let stdio = self.prepare_stdio(id, pod_uid, &record).await?;
+            let request = CreateTaskRequest {
+                container_id: id.to_string(),
+                rootfs: rootfs.clone(),
+                stdin: stdio.stdin,
+                stdout: stdio.stdout,
+                stderr: stdio.stderr,
+                terminal: record.tty,
+                ..CreateTaskRequest::default()
+            };
+            match self.create_task(request, pod_uid).await {
+                Ok(()) => return self.start_task(id).await,
                 Err(status) if status.code() == Code::AlreadyExists => {
                     return self.start_task(id).await;
                 }
-                Err(status) if tries < SHIM_TRIES && is_dying_shim(&status) => {
+                // A shim that was just ending, or an earlier, broken create that containerd is still undoing.
+                Err(status)
+                    if pause < RETRY_MAX && (is_dying_shim(&status) || is_half_made(&status)) =>
+                {
+                    tracing::debug!(container = %id, message = status.message(), "creating a task once more");
                     self.delete_stopped_task(id, pod_uid).await?;
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
                 }
                 Err(status) => return Err(start_error(id, &status)),
             }
+        }
+    }
+
+    async fn create_task(
+        &self,
+        request: CreateTaskRequest,
+        pod_uid: &str,
+    ) -> std::result::Result<(), Status> {
+        let lock = self.pod_lock(pod_uid);
+        let _creating = lock.read().await;
+        let mut tasks = self.containerd.tasks();
+        match tokio::time::timeout(CALL_TIMEOUT, tasks.create(request)).await {
+            Ok(created) => created.map(|_| ()),
+            Err(_) => Err(Status::deadline_exceeded(format!(
+                "no answer in {CALL_TIMEOUT:?}"
+            ))),
         }
     }
 
@@ -171,9 +193,14 @@ impl Inner {
             container_id: id.to_string(),
             exec_id: String::new(),
         };
-        match self.containerd.tasks().start(request).await {
-            Ok(response) => Ok(response.into_inner().pid),
-            Err(status) => Err(start_error(id, &status)),
+        let mut tasks = self.containerd.tasks();
+        match tokio::time::timeout(CALL_TIMEOUT, tasks.start(request)).await {
+            Ok(Ok(response)) => Ok(response.into_inner().pid),
+            Ok(Err(status)) => Err(start_error(id, &status)),
+            Err(_) => {
+                let status = Status::deadline_exceeded(format!("no answer in {CALL_TIMEOUT:?}"));
+                Err(start_error(id, &status))
+            }
         }
     }
 
@@ -220,18 +247,21 @@ impl Inner {
     }
 }
 
-/// A failed create or start: the OCI runtime's refusal, unless containerd itself is away.
+/// A failed create or start. Only the OCI runtime's own refusal is the container's fault; the rest may be tried
+/// again.
 fn start_error(id: &str, status: &Status) -> RuntimeError {
-    match status.code() {
-        _ if is_unreachable(status) => {
-            RuntimeError::from_status(format!("start container {id}"), status)
-        }
-        Code::NotFound | Code::DeadlineExceeded | Code::Cancelled => {
-            RuntimeError::from_status(format!("start container {id}"), status)
-        }
-        _ => RuntimeError::Start {
-            id: id.to_string(),
-            message: status.message().to_string(),
-        },
+    if is_unreachable(status) || !status.message().contains("OCI runtime") {
+        return RuntimeError::from_status(format!("start container {id}"), status);
     }
+    RuntimeError::Start {
+        id: id.to_string(),
+        message: status.message().to_string(),
+    }
+}
+
+/// True if something of a task that was never finished is still there: its directory, or the OCI runtime's
+/// record.
+fn is_half_made(status: &Status) -> bool {
+    let message = status.message();
+    message.contains("failed to start shim") || message.contains("given ID already exists")
 }

@@ -4,7 +4,7 @@
 //! gives such containers no standard input unless they have a terminal; a container with `stdin` and no
 //! `tty` therefore writes into FIFOs, and we start the writer, detached, to read them.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use super::{Inner, Result, RuntimeError};
 use crate::logs::{LoggerSpec, attach_socket, has_writer, logger_uri, spawn_logger};
 
 /// Paths that a task is created with; empty for none.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct TaskStdio {
     pub(super) stdin: String,
     pub(super) stdout: String,
@@ -51,14 +51,14 @@ impl Inner {
         }
     }
 
-    /// Prepares a container's streams and tells where they are.
+    /// Prepares a container's streams and tells where they are. Each call makes FIFOs of its own: a start that
+    /// was broken off may still be opening the ones before.
     pub(super) async fn prepare_stdio(
         &self,
         id: &str,
         pod_uid: &str,
         record: &Record,
     ) -> Result<TaskStdio> {
-        let spec = self.logger_spec(id, pod_uid, record);
         let directory = self.pod_paths(pod_uid).streams(id);
         let log_directory = record
             .log_path
@@ -70,22 +70,25 @@ impl Inner {
                 .await
                 .map_err(RuntimeError::io("create", path))?;
         }
-        let logger = &self.config.logs.logger;
+        let nonce = rand::random::<u32>();
+        let fifo = |name: &str| make_fifo(&directory.join(format!("{name}-{nonce:08x}")));
         let stdin = if record.stdin {
-            make_fifo(&stdin_fifo(&directory))?
+            fifo("stdin")?
         } else {
             String::new()
         };
-        if let Some((stdout, stderr)) = &spec.fifos {
-            let (stdout, stderr) = (make_fifo(stdout)?, make_fifo(stderr)?);
-            spawn_logger(logger, &spec).map_err(RuntimeError::io("start", logger))?;
-            return Ok(TaskStdio {
+        let logger = &self.config.logs.logger;
+        if record.stdin && !record.tty {
+            let stdio = TaskStdio {
                 stdin,
-                stdout,
-                stderr,
-            });
+                stdout: fifo("stdout")?,
+                stderr: fifo("stderr")?,
+            };
+            let spec = self.logger_spec(id, pod_uid, record, Some(&stdio));
+            spawn_logger(logger, &spec).map_err(RuntimeError::io("start", logger))?;
+            return Ok(stdio);
         }
-        let uri = logger_uri(logger, &spec);
+        let uri = logger_uri(logger, &self.logger_spec(id, pod_uid, record, None));
         let stderr = if record.tty {
             String::new()
         } else {
@@ -100,7 +103,13 @@ impl Inner {
 
     /// Starts the log writer of a running container with FIFOs again if it was killed. The shim keeps the
     /// FIFOs open, so nothing written meanwhile is lost.
-    pub(super) fn ensure_log_writer(&self, id: &str, pod_uid: &str, record: &Record) -> Result<()> {
+    pub(super) fn ensure_log_writer(
+        &self,
+        id: &str,
+        pod_uid: &str,
+        record: &Record,
+        stdio: &TaskStdio,
+    ) -> Result<()> {
         if has_writer(&record.log_path)
             .map_err(RuntimeError::io("look at log", &record.log_path))?
         {
@@ -108,21 +117,25 @@ impl Inner {
         }
         tracing::warn!(container = %id, "its log writer was gone; starting another");
         let logger = &self.config.logs.logger;
-        let spec = self.logger_spec(id, pod_uid, record);
+        let spec = self.logger_spec(id, pod_uid, record, Some(stdio));
         spawn_logger(logger, &spec).map_err(RuntimeError::io("start", logger))
     }
 
-    fn logger_spec(&self, id: &str, pod_uid: &str, record: &Record) -> LoggerSpec {
-        let directory = self.pod_paths(pod_uid).streams(id);
+    fn logger_spec(
+        &self,
+        id: &str,
+        pod_uid: &str,
+        record: &Record,
+        fifos: Option<&TaskStdio>,
+    ) -> LoggerSpec {
         let logs = &self.config.logs;
-        let by_fifo = record.stdin && !record.tty;
         LoggerSpec {
             log_path: record.log_path.clone(),
-            attach_socket: attach_socket(&directory),
+            attach_socket: attach_socket(&self.pod_paths(pod_uid).streams(id)),
             max_size_bytes: logs.max_size_bytes,
             max_files: logs.max_files,
             tty: record.tty,
-            fifos: by_fifo.then(|| (directory.join("stdout"), directory.join("stderr"))),
+            fifos: fifos.map(|stdio| (PathBuf::from(&stdio.stdout), PathBuf::from(&stdio.stderr))),
         }
     }
 }
@@ -130,12 +143,26 @@ impl Inner {
 /// Ends a log writer that waits at FIFOs which nobody ever opened to write: to it, this is a writer that
 /// comes and goes. Without such a writer, or without FIFOs, it does nothing.
 fn release_fifos(directory: &Path) {
-    for name in ["stdout", "stderr"] {
-        let mut open = OpenOptions::new();
-        open.write(true).custom_flags(nix::libc::O_NONBLOCK);
-        // ENXIO: no reader; ENOENT: no FIFO.
-        drop(open.open(directory.join(name)));
-    }
+    drop(open_fifos(directory, OpenOptions::new().write(true)));
+}
+
+/// Opens every FIFO in the directory to read, for as long as the result is held: whoever waits to write gets on.
+pub(super) fn read_waiting_fifos(directory: &Path) -> Vec<File> {
+    open_fifos(directory, OpenOptions::new().read(true))
+}
+
+/// Opens the FIFOs in a directory without waiting. One that cannot be opened has nobody at its other end.
+fn open_fifos(directory: &Path, open: &mut OpenOptions) -> Vec<File> {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let open = open.custom_flags(nix::libc::O_NONBLOCK);
+    let fifos = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("std"));
+    fifos
+        .filter_map(|entry| open.open(entry.path()).ok())
+        .collect()
 }
 
 /// Makes a FIFO; one that is there already is kept.

@@ -9,6 +9,7 @@ use containerd_client::types::v1::{Process, Status as ProcessStatus};
 use jiff::Timestamp;
 use tonic::Code;
 
+use super::stdio::TaskStdio;
 use super::{Inner, Result, RuntimeError};
 
 /// How long a killed process may take to go.
@@ -21,6 +22,8 @@ pub(super) struct Task {
     pub(super) id: String,
     pub(super) pid: u32,
     pub(super) state: TaskState,
+    /// Where its standard streams are, as it was created with.
+    pub(super) stdio: TaskStdio,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +59,11 @@ impl Task {
             },
             pid: process.pid,
             state,
+            stdio: TaskStdio {
+                stdin: process.stdin,
+                stdout: process.stdout,
+                stderr: process.stderr,
+            },
         }
     }
 }

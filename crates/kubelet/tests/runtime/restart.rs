@@ -144,3 +144,50 @@ async fn wait_written(log: &std::path::Path, end: &str) {
         .await
         .expect("the log goes on");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_cut_off_anywhere_is_made_good_by_the_next() {
+    let mut node = Node::new().await;
+    for step in 0..16_u64 {
+        let config = node.pod_config(&format!("cut{step}"));
+        let (runtime, pod_config) = (node.runtime.clone(), config.clone());
+        let container = {
+            let sandbox = kubelet::runtime::PodSandbox {
+                config: config.clone(),
+                netns: None,
+                ipcns: None,
+                utsns: None,
+                pidns: None,
+                shm: Default::default(),
+                created: false,
+            };
+            let mut container = node.shell(&sandbox, "main", "echo ready; cat; sleep 1000");
+            // Half of them with streams of the other kind.
+            container.stdin = step % 2 == 1;
+            container
+        };
+        let half = container.clone();
+        let work = tokio::spawn(async move {
+            let pod = runtime.ensure_pod(&pod_config).await.unwrap();
+            let id = runtime.create(&pod, &half).await.unwrap();
+            runtime.start(&id).await.unwrap();
+        });
+        // Not waiting for anything: this is when the kubelet dies.
+        tokio::time::sleep(std::time::Duration::from_millis(step * 8)).await;
+        work.abort();
+        work.await.ok();
+        node.restart_kubelet().await;
+        let pod = node.runtime.ensure_pod(&config).await.unwrap();
+        let id = node.runtime.create(&pod, &container).await.unwrap();
+        node.runtime
+            .start(&id)
+            .await
+            .unwrap_or_else(|error| panic!("step {step}: {error}"));
+        node.wait_log(&id, "ready\n").await;
+        assert_eq!(node.runtime.list().await.unwrap().len(), 1, "step {step}");
+        assert_eq!(node.sh(&id, "echo works").await, "works\n", "step {step}");
+        node.runtime.remove_pod(&config.pod.uid).await.unwrap();
+        assert_eq!(node.pod_mounts(), Vec::<String>::new(), "step {step}");
+        assert_eq!(node.snapshots_in_use().await, 0, "step {step}");
+    }
+}
