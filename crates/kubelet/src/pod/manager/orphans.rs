@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::pod::apply::remove_remains;
 use crate::pod::context::Context;
+use crate::pod::files::remove_directory;
 use crate::runtime::ContainerState;
 
 /// Orphans have no one who could say how long they may take.
@@ -20,10 +22,13 @@ pub(super) async fn remove(context: Arc<Context>, known: BTreeSet<String>) {
         Ok(uids) => found.extend(uids),
         Err(error) => tracing::warn!(%error, "cannot look for orphans"),
     }
-    if let Ok(entries) = fs::read_dir(context.directories.pods()) {
-        let names = entries.filter_map(Result::ok);
-        found.extend(names.map(|entry| entry.file_name().to_string_lossy().into_owned()));
-    }
+    found.extend(names(&context.directories.pods()));
+    // `<namespace>_<name>_<uid>`, and neither of the first two has an underscore.
+    let logs = names(&context.directories.logs());
+    found.extend(
+        logs.iter()
+            .filter_map(|name| Some(name.rsplit_once('_')?.1.to_owned())),
+    );
     for uid in found.difference(&known) {
         match one(&context, uid).await {
             Ok(()) => tracing::info!(uid, "removed an orphaned pod"),
@@ -73,5 +78,22 @@ async fn one(context: &Context, uid: &str) -> Result<(), String> {
     }
     let volumes = context.volumes.tear_down(uid).await;
     volumes.map_err(|error| error.to_string())?;
-    remove_remains(context, uid).await
+    remove_remains(context, uid).await?;
+    let logs = context.directories.logs();
+    for name in names(&logs)
+        .iter()
+        .filter(|name| name.ends_with(&format!("_{uid}")))
+    {
+        remove_directory(&logs.join(name)).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// What is in a directory; nothing if it cannot be read.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }
