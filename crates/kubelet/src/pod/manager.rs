@@ -12,7 +12,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::runtime::watcher::Event;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::admit;
@@ -28,10 +28,14 @@ pub use table::{Known, Pods};
 /// Safety net for events that were lost.
 const RELIST: Duration = Duration::from_secs(60);
 
+/// Pause before a pod whose worker panicked gets another.
+const AFTER_PANIC: Duration = Duration::from_secs(5);
+
 struct Handle {
     wake: Arc<Wake>,
     desired: watch::Sender<Desired>,
     rejected: bool,
+    task: tokio::task::Id,
 }
 
 /// See the module.
@@ -93,7 +97,7 @@ impl Manager {
                 _ = relist.tick() => self.relist().await,
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => match ended {
                     Ok(uid) => self.gone(&uid),
-                    Err(error) => tracing::error!(%error, "a pod's worker panicked"),
+                    Err(error) => self.panicked(&error),
                 },
             }
         }
@@ -148,14 +152,22 @@ impl Manager {
         }
         let wake = Arc::new(Wake::default());
         let rejected = self.rejected(&pod, &wake);
-        self.pods.put(Arc::clone(&pod), Some(Arc::clone(&wake)));
-        let (sender, desired) = watch::channel(Desired {
+        let desired = Desired {
             pod,
             vanished: false,
-        });
+        };
+        self.start(desired, wake, rejected, Duration::ZERO);
+    }
+
+    fn start(&mut self, desired: Desired, wake: Arc<Wake>, rejected: bool, after: Duration) {
+        let uid = desired.pod.uid().to_owned();
+        self.pods
+            .put(Arc::clone(&desired.pod), Some(Arc::clone(&wake)));
+        let (sender, desired) = watch::channel(desired);
         let worker = Worker::new(Arc::clone(&self.context), Arc::clone(&wake), desired);
         let of_task = uid.clone();
-        self.tasks.spawn(async move {
+        let task = self.tasks.spawn(async move {
+            tokio::time::sleep(after).await;
             worker.run().await;
             of_task
         });
@@ -163,8 +175,28 @@ impl Manager {
             wake,
             desired: sender,
             rejected,
+            task: task.id(),
         };
         self.workers.insert(uid, handle);
+    }
+
+    /// A worker that panicked has a bug; its pod gets another one all the same.
+    fn panicked(&mut self, error: &JoinError) {
+        tracing::error!(%error, "a pod's worker panicked");
+        let mut workers = self.workers.iter();
+        let found = workers.find(|(_, handle)| handle.task == error.id());
+        let Some(uid) = found.map(|(uid, _)| uid.clone()) else {
+            return;
+        };
+        if let Some(handle) = self.workers.remove(&uid) {
+            self.context.objects.release(&handle.wake);
+            let desired = handle.desired.borrow().clone();
+            let wake = Arc::new(Wake::default());
+            if let Some(doom) = handle.wake.doomed() {
+                wake.doom(doom);
+            }
+            self.start(desired, wake, handle.rejected, AFTER_PANIC);
+        }
     }
 
     /// Refuses a new pod that does not fit beside the others.
