@@ -40,16 +40,11 @@ impl Service {
     ) -> Result<ContainerStatus, Status> {
         let container =
             container.ok_or_else(|| Status::invalid_argument("container is missing"))?;
-        let (known, name, mut attempts) = self.attempts(&container).await?;
+        let (_, name, mut attempts) = self.attempts(&container).await?;
         let latest = attempts.pop();
         latest
             .filter(|one| matches!(one.state, ContainerState::Running { .. }))
-            .ok_or_else(|| {
-                Status::failed_precondition(format!(
-                    "container {name} in pod {} is not running",
-                    known.pod.pod_name()
-                ))
-            })
+            .ok_or_else(|| Status::not_found(format!("container not found (\"{name}\")")))
     }
 }
 
