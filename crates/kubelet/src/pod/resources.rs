@@ -28,6 +28,25 @@ pub fn fingerprint(container: &Container) -> String {
     format!("{}/{}", requests.join(","), limits.join(","))
 }
 
+/// Whether going from the resources of `in_force` (a [`fingerprint`]) to those of `container` needs a
+/// restart, by the container's `resizePolicy`.
+pub fn resize_restarts(container: &Container, in_force: &str) -> bool {
+    let parts = |fingerprint: &str| -> Vec<String> {
+        fingerprint.split(['/', ',']).map(str::to_owned).collect()
+    };
+    let (before, after) = (parts(in_force), parts(&fingerprint(container)));
+    // Request and limit of CPU, then of memory, stand at the same places in both halves.
+    let changed = |place: usize| {
+        [place, place + 2]
+            .iter()
+            .any(|at| before.get(*at) != after.get(*at))
+    };
+    container.resize_policy.iter().flatten().any(|policy| {
+        let place = usize::from(policy.resource_name == "memory");
+        policy.restart_policy == "RestartContainer" && changed(place)
+    })
+}
+
 /// The request for a resource; the limit where no request is given. Zero when neither.
 pub fn request(resources: Option<&ResourceRequirements>, name: &str) -> Quantity {
     let of = |list: Option<&BTreeMap<String, Text>>| list.and_then(|list| list.get(name)).cloned();

@@ -8,6 +8,7 @@ use crate::pod::containers::{Declared, Role};
 use crate::pod::memory::{Failure, ImageState, Work};
 use crate::pod::object::PodExt;
 use crate::pod::observed::{ContainerStatusExt, Observed};
+use crate::pod::resources as resource_rules;
 use crate::runtime::ContainerStatus;
 
 /// How long a failed pull is shown as such before it is shown as waiting for the next.
@@ -320,17 +321,19 @@ impl Planner<'_> {
     }
 
     fn limits(&mut self, declared: &Declared, container: &ContainerStatus) {
-        let wanted = crate::pod::resources::fingerprint(&declared.container);
+        let wanted = resource_rules::fingerprint(&declared.container);
         let in_force = self
             .observed
             .memory
             .resized
             .get(&container.id)
-            .or_else(|| container.annotations.get(crate::pod::resources::ANNOTATION));
-        if container.running()
-            && in_force.is_some_and(|in_force| *in_force != wanted)
-            && !self.in_flight(&Work::Resize(container.id.clone()))
-        {
+            .or_else(|| container.annotations.get(resource_rules::ANNOTATION));
+        let Some(in_force) = in_force.filter(|in_force| **in_force != wanted) else {
+            return;
+        };
+        if resource_rules::resize_restarts(&declared.container, in_force) {
+            self.stop(container, None, StopCause::Changed);
+        } else if container.running() && !self.in_flight(&Work::Resize(container.id.clone())) {
             self.plan.actions.push(Action::Resize {
                 container: declared.name().to_owned(),
                 id: container.id.clone(),

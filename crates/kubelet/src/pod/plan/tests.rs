@@ -515,3 +515,41 @@ fn tokens_are_renewed_in_time() {
     assert_eq!(plan(&here, at(0)).wake_at, Some(at(100)));
     assert_eq!(words(&plan(&here, at(100))), ["volumes"]);
 }
+
+#[test]
+fn changed_limits_are_put_into_force_or_restart_the_container() {
+    use k8s_openapi::api::core::v1::{ContainerResizePolicy, ResourceRequirements};
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+
+    let sized = |cpu: &str, memory: &str| Container {
+        resources: Some(ResourceRequirements {
+            limits: Some(
+                [
+                    ("cpu".into(), Text(cpu.into())),
+                    ("memory".into(), Text(memory.into())),
+                ]
+                .into(),
+            ),
+            ..Default::default()
+        }),
+        resize_policy: Some(vec![ContainerResizePolicy {
+            resource_name: "memory".into(),
+            restart_policy: "RestartContainer".into(),
+        }]),
+        ..container("a")
+    };
+    let in_force = crate::pod::resources::fingerprint(&sized("1", "1Gi"));
+    let annotation = crate::pod::resources::ANNOTATION.to_owned();
+    for (cpu, memory, expected) in [
+        ("1", "1Gi", vec![]),
+        ("2", "1Gi", vec!["resize:a-0"]),
+        ("1", "2Gi", vec!["stop:a-0"]),
+    ] {
+        let mut here = observed(pod(vec![], vec![sized(cpu, memory)]));
+        here.containers = vec![running("a", 0)];
+        here.containers[0]
+            .annotations
+            .insert(annotation.clone(), in_force.clone());
+        assert_eq!(words(&plan(&here, at(0))), expected, "{cpu} {memory}");
+    }
+}
