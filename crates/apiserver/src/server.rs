@@ -35,6 +35,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(5);
 /// Flow-control windows of HTTP/2, in bytes: lists must not wait for window updates.
 const WINDOW_BYTES: u32 = 4 << 20;
+/// Headers and path of one request over HTTP/2, in bytes: selectors may be long.
+const MAX_HEADER_BYTES: u32 = 128 << 10;
 /// Streams of one HTTP/2 connection.
 const MAX_STREAMS: u32 = 1_000;
 
@@ -193,6 +195,7 @@ async fn connection(
         .initial_connection_window_size(WINDOW_BYTES)
         .initial_stream_window_size(WINDOW_BYTES)
         .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_BYTES)
         .max_send_buf_size(1 << 20);
     builder.http1().pipeline_flush(true);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);

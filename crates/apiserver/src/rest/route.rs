@@ -10,7 +10,7 @@ use super::{Accept, media_type};
 use crate::request::{FieldValidation, Options, PatchType, Subject, Target, Verb, VersionMatch};
 
 /// Longest path and query that are looked at, in bytes.
-const MAX_URI_BYTES: usize = 64 << 10;
+const MAX_URI_BYTES: usize = 48 << 10;
 
 /// A request's subject and options.
 pub struct Routed {
@@ -114,6 +114,9 @@ fn resource(
         && by_plural(rest[2]).is_some_and(|row| row.namespaced())
     {
         namespace = rest[1];
+        if namespace.is_empty() {
+            return Err(ApiError::no_such_resource());
+        }
         rest.drain(..2);
     }
     let Some(plural) = rest.first() else {

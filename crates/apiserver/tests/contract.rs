@@ -1,0 +1,23 @@
+//! The apiserver as clients see it: started whole, in this process, on the embedded store and a
+//! port of its own, and spoken to through both doors.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "contract/access.rs"]
+mod access;
+#[path = "contract/deletion.rs"]
+mod deletion;
+#[path = "contract/doors.rs"]
+mod doors;
+#[path = "contract/hostile.rs"]
+mod hostile;
+#[path = "contract/kubectl.rs"]
+mod kubectl;
+#[path = "contract/lists.rs"]
+mod lists;
+#[path = "contract/server.rs"]
+mod server;
+#[path = "contract/services.rs"]
+mod services;
+#[path = "contract/watches.rs"]
+mod watches;

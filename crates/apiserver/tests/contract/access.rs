@@ -1,0 +1,220 @@
+//! Who may do what, and the texts they are refused with.
+
+use serde_json::json;
+
+use crate::server::Server;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+#[tokio::test]
+async fn strangers_are_refused() {
+    let server = Server::start().await;
+    let anonymous = server.rest_anonymous();
+    let refused = anonymous.get(MAPS).await.expect(401);
+    assert_eq!(
+        (&refused["reason"], &refused["message"]),
+        (&json!("Unauthorized"), &json!("Unauthorized"))
+    );
+    anonymous.get("/metrics").await.expect(401);
+    anonymous.get("/version").await.expect(200);
+    assert_eq!(anonymous.get("/healthz").await.code, 200);
+    let bob = server.rest_as("bob", &["devs"]);
+    let refused = bob.get(MAPS).await.expect(403);
+    assert_eq!(
+        refused["message"],
+        "configmaps is forbidden: User \"bob\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\""
+    );
+    let refused = bob.get("/api/v1/nodes/n").await.expect(403);
+    assert_eq!(
+        refused["message"],
+        "nodes \"n\" is forbidden: User \"bob\" cannot get resource \"nodes\" in API group \"\" at the cluster scope"
+    );
+    bob.get("/apis").await.expect(200);
+    bob.get("/metrics").await.expect(403);
+    let bad = [("authorization", "Bearer not.a.token")];
+    anonymous
+        .ask("GET", MAPS, &bad, Vec::new())
+        .await
+        .expect(401);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn roles_grant_and_nobody_grants_more_than_they_have() {
+    let server = Server::start().await;
+    let (admin, bob) = (server.admin(), server.rest_as("bob", &["devs"]));
+    let role = json!({"metadata": {"name": "reader"}, "rules": [
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"], "verbs": ["create"]}]});
+    admin
+        .post(&format!("{RBAC}/namespaces/default/roles"), &role)
+        .await
+        .expect(201);
+    let binding = json!({"metadata": {"name": "devs"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
+        "subjects": [{"kind": "Group", "name": "devs", "apiGroup": "rbac.authorization.k8s.io"}]});
+    admin
+        .post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding)
+        .await
+        .expect(201);
+    // A read that is consistent also brings the authorizer's view up to date.
+    admin.get(&format!("{RBAC}/rolebindings")).await.expect(200);
+    bob.get(MAPS).await.expect(200);
+    bob.get("/api/v1/namespaces/kube-system/configmaps")
+        .await
+        .expect(403);
+    bob.post(MAPS, &json!({"metadata": {"name": "x"}}))
+        .await
+        .expect(403);
+    let rule = |resource: &str| json!({"metadata": {"name": resource}, "rules": [{"apiGroups": [""], "resources": [resource], "verbs": ["get"]}]});
+    let roles = format!("{RBAC}/namespaces/default/roles");
+    bob.post(&roles, &rule("configmaps")).await.expect(201);
+    let refused = bob.post(&roles, &rule("secrets")).await.expect(403);
+    assert!(
+        refused["message"]
+            .as_str()
+            .unwrap()
+            .contains("attempting to grant RBAC permissions not currently held")
+    );
+    let grab = json!({"metadata": {"name": "grab"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "User", "name": "bob", "apiGroup": "rbac.authorization.k8s.io"}]});
+    bob.post(&format!("{RBAC}/namespaces/default/rolebindings"), &grab)
+        .await
+        .expect(403);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn reviews_and_impersonation_agree() {
+    let server = Server::start().await;
+    let (admin, bob) = (server.admin(), server.rest_as("bob", &["devs"]));
+    let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    let asked = |user: &str| json!({"spec": {"user": user, "resourceAttributes": {"verb": "list", "resource": "nodes"}}});
+    for (user, allowed) in [("bob", false), ("system:kube-scheduler", true)] {
+        let review = admin.post(path, &asked(user)).await.expect(201);
+        assert_eq!(review["status"]["allowed"], allowed, "{user}");
+        let headers = [("impersonate-user", user)];
+        let answer = admin
+            .ask("GET", "/api/v1/nodes", &headers, Vec::new())
+            .await;
+        assert_eq!(answer.code == 200, allowed, "{user}");
+    }
+    bob.ask(
+        "GET",
+        MAPS,
+        &[
+            ("impersonate-user", "kubernetes-admin"),
+            ("impersonate-group", "system:masters"),
+        ],
+        Vec::new(),
+    )
+    .await
+    .expect(403);
+    let who = bob
+        .post(
+            "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+            &json!({}),
+        )
+        .await
+        .expect(201);
+    assert_eq!(who["status"]["userInfo"]["username"], "bob");
+    assert_eq!(
+        who["status"]["userInfo"]["groups"],
+        json!(["devs", "system:authenticated"])
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn tokens_live_and_die_with_their_account() {
+    let server = Server::start().await;
+    let (admin, anonymous) = (server.admin(), server.rest_anonymous());
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    admin
+        .post(accounts, &json!({"metadata": {"name": "robot"}}))
+        .await
+        .expect(201);
+    let token = |seconds: i64| json!({"spec": {"expirationSeconds": seconds}});
+    admin
+        .post(&format!("{accounts}/robot/token"), &token(1))
+        .await
+        .expect(422);
+    let signed = admin
+        .post(&format!("{accounts}/robot/token"), &token(600))
+        .await
+        .expect(201);
+    let text = signed["status"]["token"].as_str().unwrap().to_owned();
+    let bearer = format!("Bearer {text}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let who = anonymous
+        .ask("POST", path, &headers, b"{}".to_vec())
+        .await
+        .expect(201);
+    assert_eq!(
+        who["status"]["userInfo"]["username"],
+        "system:serviceaccount:default:robot"
+    );
+    let review = json!({"spec": {"token": text}});
+    let reviewed = admin
+        .post("/apis/authentication.k8s.io/v1/tokenreviews", &review)
+        .await
+        .expect(201);
+    assert_eq!(reviewed["status"]["authenticated"], true);
+    let review = json!({"spec": {"token": text, "audiences": ["elsewhere"]}});
+    let reviewed = admin
+        .post("/apis/authentication.k8s.io/v1/tokenreviews", &review)
+        .await
+        .expect(201);
+    assert_ne!(reviewed["status"]["authenticated"], true);
+    let mut forged = text.clone();
+    forged.replace_range(forged.len() - 4.., "AAAA");
+    let bearer = format!("Bearer {forged}");
+    let headers = [("authorization", bearer.as_str())];
+    anonymous
+        .ask("GET", MAPS, &headers, Vec::new())
+        .await
+        .expect(401);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_kubelet_touches_its_own_only() {
+    let server = Server::start().await;
+    server.default_account("default").await;
+    let (admin, kubelet) = (
+        server.admin(),
+        server.rest_as("system:node:n1", &["system:nodes"]),
+    );
+    let node = |name: &str| json!({"metadata": {"name": name}});
+    kubelet.post("/api/v1/nodes", &node("n1")).await.expect(201);
+    kubelet.post("/api/v1/nodes", &node("n2")).await.expect(403);
+    let tainted = admin.get("/api/v1/nodes/n1").await.expect(200);
+    assert_eq!(
+        tainted["spec"]["taints"][0]["key"],
+        "node.kubernetes.io/not-ready"
+    );
+    let pods = "/api/v1/namespaces/default/pods";
+    for (name, node) in [("mine", "n1"), ("other", "n2")] {
+        let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}});
+        admin.post(pods, &pod).await.expect(201);
+    }
+    let status = json!({"status": {"phase": "Running"}});
+    kubelet
+        .patch(&format!("{pods}/mine/status"), "merge", &status)
+        .await
+        .expect(200);
+    kubelet
+        .patch(&format!("{pods}/other/status"), "merge", &status)
+        .await
+        .expect(403);
+    kubelet.delete(&format!("{pods}/other")).await.expect(403);
+    kubelet
+        .delete(&format!("{pods}/mine?gracePeriodSeconds=0"))
+        .await
+        .expect(200);
+    server.stop().await;
+}

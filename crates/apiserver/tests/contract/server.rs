@@ -1,0 +1,313 @@
+//! A server of its own for each test, and requests to it as any user.
+
+use std::path::PathBuf;
+
+use apiserver::config::Config;
+use apiserver::server::Running;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use clap::Parser;
+use http_body_util::BodyExt;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rpc::api_v1::resources_client::ResourcesClient;
+use rpc::tls::Dial;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+/// A running server with its authority and folder.
+pub struct Server {
+    pub folder: tempfile::TempDir,
+    pub port: u16,
+    issuer: Issuer<'static, KeyPair>,
+    pub ca_pem: String,
+    shutdown: CancellationToken,
+    running: Option<Running>,
+}
+
+/// An answer of the REST door.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: u16,
+    pub headers: http::HeaderMap,
+    pub body: Value,
+    pub text: String,
+}
+
+impl Answer {
+    /// The body, when the code is `code`; panics with the answer otherwise.
+    #[track_caller]
+    pub fn expect(self, code: u16) -> Value {
+        assert_eq!(self.code, code, "{}", self.text);
+        self.body
+    }
+}
+
+/// One user of the REST door.
+#[derive(Clone)]
+pub struct Rest(kube::Client);
+
+impl Server {
+    /// Starts on the embedded store.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts with further flags; `--etcd-servers` takes the place of the embedded store.
+    pub async fn start_with(flags: &[&str]) -> Self {
+        runtime::init("error");
+        let folder = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
+        let key = KeyPair::generate().unwrap();
+        let ca_pem = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        let write = |name: &str, text: &str| -> String {
+            let path: PathBuf = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let (certificate, key) = issue(&issuer, "kube-apiserver", &[]);
+        let accounts = KeyPair::generate().unwrap();
+        let store = folder.path().join("store").display().to_string();
+        let mut arguments: Vec<String> = [
+            "skiff-apiserver",
+            "--bind-address=127.0.0.1",
+            "--secure-port=0",
+            &format!("--tls-cert-file={}", write("apiserver.crt", &certificate)),
+            &format!("--tls-private-key-file={}", write("apiserver.key", &key)),
+            &format!("--client-ca-file={}", write("ca.crt", &ca_pem)),
+            &format!(
+                "--service-account-signing-key-file={}",
+                write("sa.key", &accounts.serialize_pem())
+            ),
+            &format!(
+                "--service-account-key-file={}",
+                write("sa.pub", &accounts.public_key_pem())
+            ),
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        if !flags.iter().any(|flag| flag.starts_with("--etcd-servers")) {
+            arguments.push(format!("--embedded-store={store}"));
+        }
+        arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let config = Config::parse_from(arguments);
+        let shutdown = CancellationToken::new();
+        let running = apiserver::wire::start(&config, shutdown.clone())
+            .await
+            .unwrap();
+        Self {
+            port: running.address.port(),
+            folder,
+            issuer,
+            ca_pem,
+            shutdown,
+            running: Some(running),
+        }
+    }
+
+    /// Certificate and key of a user, in PEM.
+    pub fn identity(&self, user: &str, groups: &[&str]) -> (String, String) {
+        issue(&self.issuer, user, groups)
+    }
+
+    /// The REST door as a user with a certificate.
+    pub fn rest_as(&self, user: &str, groups: &[&str]) -> Rest {
+        let (certificate, key) = self.identity(user, groups);
+        let mut config = self.config();
+        config.auth_info.client_certificate_data = Some(BASE64.encode(certificate));
+        config.auth_info.client_key_data = Some(BASE64.encode(key).into());
+        Rest(kube::Client::try_from(config).unwrap())
+    }
+
+    /// The REST door without any credentials.
+    pub fn rest_anonymous(&self) -> Rest {
+        Rest(kube::Client::try_from(self.config()).unwrap())
+    }
+
+    /// The REST door as the administrator.
+    pub fn admin(&self) -> Rest {
+        self.rest_as("kubernetes-admin", &["system:masters"])
+    }
+
+    fn config(&self) -> kube::Config {
+        let url = format!("https://127.0.0.1:{}", self.port);
+        let mut config = kube::Config::new(url.parse().unwrap());
+        // Refusals are what is tested.
+        config.default_retry = false;
+        let der = self
+            .ca_pem
+            .lines()
+            .filter(|line| !line.starts_with('-'))
+            .collect::<String>();
+        config.root_cert = Some(vec![BASE64.decode(der).unwrap()]);
+        config
+    }
+
+    /// The gRPC door as the administrator.
+    pub fn grpc(&self) -> ResourcesClient<Channel> {
+        let (certificate, key) = self.identity("kubernetes-admin", &["system:masters"]);
+        let channel = rpc::tls::channel(&Dial {
+            url: format!("https://127.0.0.1:{}", self.port),
+            ca_pem: Some(self.ca_pem.clone().into_bytes()),
+            key_pair: Some(rpc::tls::KeyPair {
+                certificate_pem: certificate.into_bytes(),
+                key_pem: key.into_bytes(),
+            }),
+            server_name: None,
+        });
+        ResourcesClient::new(channel.unwrap()).max_decoding_message_size(rpc::MAX_MESSAGE_BYTES)
+    }
+
+    /// A kubeconfig of the administrator.
+    pub fn kubeconfig(&self) -> PathBuf {
+        let (certificate, key) = self.identity("kubernetes-admin", &["system:masters"]);
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: c\n  cluster:\n    server: https://127.0.0.1:{}\n    \
+             certificate-authority-data: {}\nusers:\n- name: u\n  user:\n    client-certificate-data: {}\n    client-key-data: {}\n\
+             contexts:\n- name: c\n  context: {{cluster: c, user: u}}\n",
+            self.port,
+            BASE64.encode(&self.ca_pem),
+            BASE64.encode(certificate),
+            BASE64.encode(key)
+        );
+        let path = self.folder.path().join("kubeconfig");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Makes the account that pods of `namespace` run as, which a controller makes otherwise.
+    pub async fn default_account(&self, namespace: &str) {
+        let account = serde_json::json!({"metadata": {"name": "default"}});
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
+        self.admin().post(&path, &account).await.expect(201);
+    }
+
+    /// Stops the server and waits for it.
+    pub async fn stop(mut self) {
+        self.shutdown.cancel();
+        if let Some(running) = self.running.take() {
+            running.finished().await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+fn issue(issuer: &Issuer<'static, KeyPair>, user: &str, groups: &[&str]) -> (String, String) {
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let mut params = CertificateParams::new(names).unwrap();
+    params.distinguished_name = Default::default();
+    for group in groups {
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, *group);
+    }
+    params.distinguished_name.push(DnType::CommonName, user);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, issuer).unwrap();
+    (certificate.pem(), key.serialize_pem())
+}
+
+impl Rest {
+    /// Any request.
+    pub async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Answer {
+        let mut request = http::Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(kube::client::Body::from(body)).unwrap();
+        let response = self.0.send(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer {
+            code: parts.status.as_u16(),
+            headers: parts.headers,
+            body: serde_json::from_slice(&bytes).unwrap_or_default(),
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, &[], Vec::new()).await
+    }
+
+    pub async fn send(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let headers = [("content-type", "application/json")];
+        self.ask(method, path, &headers, body.to_string().into_bytes())
+            .await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send("POST", path, body).await
+    }
+
+    pub async fn patch(&self, path: &str, kind: &str, body: &Value) -> Answer {
+        let kind = format!("application/{kind}-patch+json");
+        let headers = [("content-type", kind.as_str())];
+        self.ask("PATCH", path, &headers, body.to_string().into_bytes())
+            .await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.ask("DELETE", path, &[], Vec::new()).await
+    }
+
+    /// The lines of a watch, as they come.
+    pub async fn watch(&self, path: &str) -> Lines {
+        let request = http::Request::get(path)
+            .body(kube::client::Body::empty())
+            .unwrap();
+        let response = self.0.send(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        Lines {
+            body: response.into_body(),
+            buffer: Vec::new(),
+        }
+    }
+}
+
+/// Frames of a watch.
+pub struct Lines {
+    body: kube::client::Body,
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    /// The next frame; `None`: the watch has ended.
+    pub async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let frame = self.body.frame().await?.unwrap();
+            self.buffer.extend_from_slice(frame.data_ref()?);
+        }
+    }
+
+    /// The type of the next frame and the name of its object.
+    pub async fn next_change(&mut self) -> (String, String) {
+        let frame = self.next().await.unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        (
+            text(&frame["type"]),
+            text(&frame["object"]["metadata"]["name"]),
+        )
+    }
+}

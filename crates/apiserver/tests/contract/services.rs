@@ -1,0 +1,100 @@
+//! Addresses and node ports: each is given once.
+
+use std::collections::HashSet;
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use crate::server::Server;
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+fn service(name: &str, spec: Value) -> Value {
+    let mut service = json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}});
+    for (key, value) in spec.as_object().unwrap() {
+        service["spec"][key] = value.clone();
+    }
+    service
+}
+
+#[tokio::test]
+async fn concurrent_services_share_nothing() {
+    let flags = [
+        "--service-cluster-ip-range=10.9.0.0/26",
+        "--service-node-port-range=30000-30040",
+    ];
+    let server = Server::start_with(&flags).await;
+    let rest = server.admin();
+    let bodies: Vec<Value> = (0..40)
+        .map(|i| service(&format!("s{i}"), json!({"type": "NodePort"})))
+        .collect();
+    let created = join_all(bodies.iter().map(|body| rest.post(SERVICES, body))).await;
+    let (mut addresses, mut ports) = (HashSet::new(), HashSet::new());
+    for answer in created {
+        let service = answer.expect(201);
+        assert!(addresses.insert(service["spec"]["clusterIP"].as_str().unwrap().to_owned()));
+        assert!(ports.insert(service["spec"]["ports"][0]["nodePort"].as_i64().unwrap()));
+    }
+    assert!(!addresses.contains("10.9.0.1") && !addresses.contains("10.9.0.10"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_asked_for_is_given_or_refused_and_given_back() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    let fixed = json!({"clusterIP": "10.96.0.77", "type": "NodePort", "ports": [{"port": 80, "nodePort": 30_080}]});
+    rest.post(SERVICES, &service("a", fixed.clone()))
+        .await
+        .expect(201);
+    let taken = rest
+        .post(SERVICES, &service("b", fixed.clone()))
+        .await
+        .expect(422);
+    assert!(
+        taken["message"]
+            .as_str()
+            .unwrap()
+            .contains("provided IP is already allocated"),
+        "{taken}"
+    );
+    let port = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30_080}]});
+    let taken = rest.post(SERVICES, &service("b", port)).await.expect(422);
+    assert!(
+        taken["message"]
+            .as_str()
+            .unwrap()
+            .contains("provided port is already allocated"),
+        "{taken}"
+    );
+    for wrong in [
+        json!({"clusterIP": "1.2.3.4"}),
+        json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}),
+    ] {
+        rest.post(SERVICES, &service("b", wrong)).await.expect(422);
+    }
+    rest.delete(&format!("{SERVICES}/a")).await.expect(200);
+    rest.post(SERVICES, &service("b", fixed)).await.expect(201);
+    let headless = rest
+        .post(SERVICES, &service("h", json!({"clusterIP": "None"})))
+        .await
+        .expect(201);
+    assert_eq!(headless["spec"]["clusterIP"], "None");
+    let plain = json!({"spec": {"type": "ClusterIP"}});
+    let plain = rest
+        .patch(&format!("{SERVICES}/b"), "merge", &plain)
+        .await
+        .expect(200);
+    assert!(
+        plain["spec"]["ports"][0].get("nodePort").is_none(),
+        "{plain}"
+    );
+    let again = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30_080}]});
+    rest.post(SERVICES, &service("c", again)).await.expect(201);
+    let own = rest
+        .get(&format!("{SERVICES}/kubernetes"))
+        .await
+        .expect(200);
+    assert_eq!(own["spec"]["clusterIP"], "10.96.0.1");
+    server.stop().await;
+}
