@@ -250,7 +250,7 @@ impl Inner {
 /// A failed create or start. Only the OCI runtime's own refusal is the container's fault; the rest may be tried
 /// again.
 fn start_error(id: &str, status: &Status) -> RuntimeError {
-    if is_unreachable(status) || !status.message().contains("OCI runtime") {
+    if is_unreachable(status) || is_half_made(status) || !status.message().contains("OCI runtime") {
         return RuntimeError::from_status(format!("start container {id}"), status);
     }
     RuntimeError::Start {
@@ -263,5 +263,12 @@ fn start_error(id: &str, status: &Status) -> RuntimeError {
 /// record.
 fn is_half_made(status: &Status) -> bool {
     let message = status.message();
-    message.contains("failed to start shim") || message.contains("given ID already exists")
+    // The last: containerd has just removed the directory that this one was using.
+    [
+        "failed to start shim",
+        "given ID already exists",
+        "unable to retrieve OCI runtime error",
+    ]
+    .iter()
+    .any(|text| message.contains(text))
 }

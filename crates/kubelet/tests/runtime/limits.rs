@@ -1,7 +1,7 @@
 //! cgroups: limits, in-place updates, figures, and what happens at a limit.
 
 use kubelet::cgroup::{CgroupVersion, Resources, cpu_quota_us, cpu_shares};
-use kubelet::runtime::{ContainerConfig, ContainerEventKind, ExitReason, RuntimeEvent};
+use kubelet::runtime::{ContainerConfig, ContainerEventKind, ExitReason, Mount, RuntimeEvent};
 
 use crate::node::{Node, PATIENCE};
 
@@ -76,11 +76,21 @@ async fn a_container_out_of_memory_says_so() {
         ..Default::default()
     };
     let mut events = node.runtime.events();
+    let go = node.scratch("go");
+    // The shim watches for it once the container is started, not before.
+    let script =
+        "while [ ! -e /go/now ]; do sleep 0.05; done; exec dd if=/dev/zero of=/dev/null bs=200M";
     let config = ContainerConfig {
         resources,
-        ..node.shell(&pod, "main", "exec dd if=/dev/zero of=/dev/null bs=200M")
+        mounts: vec![Mount {
+            host_path: go.clone(),
+            container_path: "/go".into(),
+            ..Mount::default()
+        }],
+        ..node.shell(&pod, "main", script)
     };
     let id = node.start(&pod, &config).await;
+    std::fs::write(go.join("now"), "").unwrap();
     let exit = node.wait_exit(&id).await;
     assert_eq!((exit.exit_code, exit.reason), (137, ExitReason::OomKilled));
     let oom = async {
