@@ -48,9 +48,10 @@ check: toolchain
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items -q
 	$(CARGO) run -q -p xtask -- test --no-end-to-end
 
-bench: toolchain
-	@deploy/packages.sh build run test
-	$(CARGO) bench --workspace
+bench: build
+	@deploy/packages.sh run test
+	$(CARGO) run -q -p xtask -- images
+	$(CARGO) bench --workspace --bench '*'
 
 compose-up:
 	@deploy/compose.sh up
