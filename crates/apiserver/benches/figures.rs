@@ -1,0 +1,222 @@
+//! Creates, gets, a list of 5,000 objects and watch fan-out of the whole apiserver over TLS,
+//! beside etcd's own put and range rate in the same run. `cargo bench -p apiserver`.
+//!
+//! Load and server share this machine's cores, so ratios tell more than absolute figures.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../tests/contract/server.rs"]
+#[allow(dead_code)]
+mod server;
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use futures::future::join_all;
+use runtime::clock::monotonic;
+use serde_json::json;
+use server::{Rest, Server};
+use store::{EtcdConfig, ListOptions, Store};
+
+const CONNECTIONS: usize = 64;
+const OBJECTS: usize = 5_000;
+const WATCHERS: usize = 100;
+const UPDATES: usize = 1_000;
+const WRITERS: usize = 16;
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// An etcd of its own, gone with its folder when dropped.
+struct Etcd {
+    child: Child,
+    url: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is gone afterwards.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn etcd() -> Option<Etcd> {
+    let folder = tempfile::tempdir().unwrap();
+    let (url, peer) = (
+        format!("http://127.0.0.1:{}", free_port()),
+        format!("http://127.0.0.1:{}", free_port()),
+    );
+    let child = Command::new("etcd")
+        .arg("--data-dir")
+        .arg(folder.path())
+        .args([
+            "--listen-client-urls",
+            &url,
+            "--advertise-client-urls",
+            &url,
+        ])
+        .args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+        ])
+        .args(["--initial-cluster", &format!("default={peer}")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    Some(Etcd {
+        child,
+        url,
+        _folder: folder,
+    })
+}
+
+fn report(what: &str, count: usize, elapsed: Duration) {
+    let rate = count as f64 / elapsed.as_secs_f64();
+    println!(
+        "{what:<48} {rate:>10.0} /s  {:>9.1} ms",
+        elapsed.as_secs_f64() * 1e3
+    );
+}
+
+async fn etcd_itself(store: &Store) {
+    let value = bytes::Bytes::from(vec![b'x'; 1_024]);
+    let start = monotonic();
+    join_all((0..CONNECTIONS).map(|lane| {
+        let (store, value) = (store.clone(), value.clone());
+        async move {
+            for index in 0..OBJECTS / CONNECTIONS {
+                let key = format!("/bench/{lane}/{index}").into();
+                let _outcome = store.create(key, value.clone()).await.unwrap();
+            }
+        }
+    }))
+    .await;
+    report("etcd: put 1 KB, 64 at once", OBJECTS, start.elapsed());
+    let prefix = bytes::Bytes::from_static(b"/bench/");
+    let start = monotonic();
+    let listing = store
+        .list(ListOptions {
+            prefix,
+            ..ListOptions::default()
+        })
+        .await
+        .unwrap();
+    report(
+        "etcd: range of all, objects",
+        listing.entries.len(),
+        start.elapsed(),
+    );
+}
+
+async fn apiserver(name: &str, server: &Server) {
+    let clients: Vec<Rest> = (0..CONNECTIONS).map(|_| server.admin()).collect();
+    let data = "x".repeat(700);
+    let start = monotonic();
+    join_all(clients.iter().enumerate().map(|(lane, rest)| {
+        let data = data.clone();
+        async move {
+            for index in 0..OBJECTS / CONNECTIONS {
+                let object =
+                    json!({"metadata": {"name": format!("m-{lane}-{index}")}, "data": {"k": data}});
+                rest.post(MAPS, &object).await.expect(201);
+            }
+        }
+    }))
+    .await;
+    report(
+        &format!("{name}: create 1 KB, 64 connections"),
+        OBJECTS,
+        start.elapsed(),
+    );
+    let start = monotonic();
+    join_all(clients.iter().enumerate().map(|(lane, rest)| async move {
+        for index in 0..OBJECTS / CONNECTIONS {
+            let path = format!("{MAPS}/m-{lane}-{index}");
+            rest.ask("GET", &path, &[], Vec::new()).await.expect(200);
+        }
+    }))
+    .await;
+    report(
+        &format!("{name}: get, 64 connections"),
+        OBJECTS,
+        start.elapsed(),
+    );
+    let start = monotonic();
+    let length = clients[0].get(MAPS).await.text.len();
+    let what = format!("{name}: list, {:.1} MB, objects", length as f64 / 1e6);
+    report(&what, OBJECTS, start.elapsed());
+    fan_out(name, server, &clients).await;
+}
+
+async fn fan_out(name: &str, server: &Server, clients: &[Rest]) {
+    let maps = "/api/v1/namespaces/kube-public/configmaps";
+    for writer in 0..WRITERS {
+        let object = json!({"metadata": {"name": format!("w-{writer}")}});
+        clients[0].post(maps, &object).await.expect(201);
+    }
+    let version = clients[0].get(maps).await.expect(200)["metadata"]["resourceVersion"].clone();
+    let path = format!(
+        "{maps}?watch=1&resourceVersion={}",
+        version.as_str().unwrap()
+    );
+    let mut watches = Vec::new();
+    for _ in 0..WATCHERS {
+        watches.push(server.admin().watch(&path).await);
+    }
+    let total = UPDATES / WRITERS * WRITERS;
+    let start = monotonic();
+    let readers: Vec<_> = watches
+        .into_iter()
+        .map(|mut lines| {
+            tokio::spawn(async move {
+                for _ in 0..total {
+                    lines.next().await.unwrap();
+                }
+            })
+        })
+        .collect();
+    join_all((0..WRITERS).map(|writer| {
+        let rest = &clients[writer];
+        async move {
+            for index in 0..UPDATES / WRITERS {
+                let patch = json!({"data": {"n": index.to_string()}});
+                rest.patch(&format!("{maps}/w-{writer}"), "merge", &patch)
+                    .await
+                    .expect(200);
+            }
+        }
+    }))
+    .await;
+    join_all(readers).await;
+    let what = format!("{name}: {total} updates to {WATCHERS} watchers, events");
+    report(&what, total * WATCHERS, start.elapsed());
+}
+
+#[tokio::main]
+async fn main() {
+    let embedded = Server::start().await;
+    apiserver("embedded", &embedded).await;
+    embedded.stop().await;
+    let Some(etcd) = etcd() else {
+        println!("etcd is not installed: no comparison");
+        return;
+    };
+    let store = Store::connect(&EtcdConfig::plain([etcd.url.clone()]))
+        .await
+        .unwrap();
+    while store.current_revision().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    etcd_itself(&store).await;
+    let server = Server::start_with(&[&format!("--etcd-servers={}", etcd.url)]).await;
+    apiserver("on etcd", &server).await;
+    server.stop().await;
+}
