@@ -147,138 +147,142 @@ async fn status(client: &Client, named: &Named<'_>, wait: bool) -> anyhow::Resul
     bail!("the server ended the watch")
 }
 
-/// How far a rollout is, in kubectl's words.
+/// How far a rollout is, in kubectl's words, and whether it is done.
 fn progress(kind: &str, name: &str, object: &Value) -> anyhow::Result<(String, bool)> {
-    let (spec, status) = (&object["spec"], &object["status"]);
-    let number = |value: &Value, default: i64| value.as_i64().unwrap_or(default);
+    let status = &object["status"];
     let observed =
         number(&status["observedGeneration"], 0) >= number(&object["metadata"]["generation"], 0);
-    let updated = number(&status["updatedReplicas"], 0);
-    Ok(match kind {
-        "Deployment" if !observed => (
-            "Waiting for deployment spec update to be observed...".to_owned(),
+    let unseen = |kind: &str| {
+        (
+            format!("Waiting for {kind} spec update to be observed..."),
             false,
-        ),
-        "Deployment" => {
-            let stuck = status["conditions"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .any(|condition| {
-                    condition["type"] == "Progressing"
-                        && condition["reason"] == "ProgressDeadlineExceeded"
-                });
-            if stuck {
-                bail!("deployment {name:?} exceeded its progress deadline");
-            }
-            let wanted = number(&spec["replicas"], 1);
-            let (all, available) = (
-                number(&status["replicas"], 0),
-                number(&status["availableReplicas"], 0),
-            );
-            let waiting = |text: String| {
-                (
-                    format!("Waiting for deployment {name:?} rollout to finish: {text}..."),
-                    false,
-                )
-            };
-            if updated < wanted {
-                waiting(format!(
-                    "{updated} out of {wanted} new replicas have been updated"
-                ))
-            } else if all > updated {
-                waiting(format!(
-                    "{} old replicas are pending termination",
-                    all - updated
-                ))
-            } else if available < updated {
-                waiting(format!(
-                    "{available} of {updated} updated replicas are available"
-                ))
-            } else {
-                (format!("deployment {name:?} successfully rolled out"), true)
-            }
-        }
-        "DaemonSet" if !observed => (
-            "Waiting for daemon set spec update to be observed...".to_owned(),
-            false,
-        ),
-        "DaemonSet" => {
-            if spec["updateStrategy"]["type"] == "OnDelete" {
-                bail!("rollout status is only available for RollingUpdate strategy type");
-            }
-            let wanted = number(&status["desiredNumberScheduled"], 0);
-            let updated = number(&status["updatedNumberScheduled"], 0);
-            let available = number(&status["numberAvailable"], 0);
-            if updated < wanted {
-                (
-                    format!(
-                        "Waiting for daemon set {name:?} rollout to finish: {updated} out of {wanted} new pods have been updated..."
-                    ),
-                    false,
-                )
-            } else if available < wanted {
-                (
-                    format!(
-                        "Waiting for daemon set {name:?} rollout to finish: {available} of {wanted} updated pods are available..."
-                    ),
-                    false,
-                )
-            } else {
-                (format!("daemon set {name:?} successfully rolled out"), true)
-            }
-        }
-        "StatefulSet" if !observed => (
-            "Waiting for statefulset spec update to be observed...".to_owned(),
-            false,
-        ),
-        "StatefulSet" => {
-            if spec["updateStrategy"]["type"] == "OnDelete" {
-                bail!("rollout status is only available for RollingUpdate strategy type");
-            }
-            let wanted = number(&spec["replicas"], 1);
-            let ready = number(&status["readyReplicas"], 0);
-            let partition = number(&spec["updateStrategy"]["rollingUpdate"]["partition"], 0);
-            if ready < wanted {
-                (
-                    format!("Waiting for {} pods to be ready...", wanted - ready),
-                    false,
-                )
-            } else if partition > 0 && updated < wanted - partition {
-                (
-                    format!(
-                        "Waiting for partitioned roll out to finish: {updated} out of {} new pods have been updated...",
-                        wanted - partition
-                    ),
-                    false,
-                )
-            } else if partition > 0 {
-                (
-                    format!(
-                        "partitioned roll out complete: {updated} new pods have been updated..."
-                    ),
-                    true,
-                )
-            } else if status["updateRevision"] != status["currentRevision"] {
-                (
-                    format!(
-                        "waiting for statefulset rolling update to complete {updated} pods at revision {}...",
-                        status["updateRevision"].as_str().unwrap_or_default()
-                    ),
-                    false,
-                )
-            } else {
-                (
-                    format!(
-                        "statefulset rolling update complete {} pods at revision {}...",
-                        number(&status["currentReplicas"], 0),
-                        status["currentRevision"].as_str().unwrap_or_default()
-                    ),
-                    true,
-                )
-            }
-        }
+        )
+    };
+    match kind {
+        "Deployment" if !observed => Ok(unseen("deployment")),
+        "Deployment" => deployment_progress(name, &object["spec"], status),
+        "DaemonSet" if !observed => Ok(unseen("daemon set")),
+        "DaemonSet" => daemon_set_progress(name, &object["spec"], status),
+        "StatefulSet" if !observed => Ok(unseen("statefulset")),
+        "StatefulSet" => stateful_set_progress(&object["spec"], status),
         other => bail!("no status viewer has been implemented for {other}"),
+    }
+}
+
+fn number(value: &Value, default: i64) -> i64 {
+    value.as_i64().unwrap_or(default)
+}
+
+fn deployment_progress(name: &str, spec: &Value, status: &Value) -> anyhow::Result<(String, bool)> {
+    let updated = number(&status["updatedReplicas"], 0);
+    let stuck = status["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|condition| {
+            condition["type"] == "Progressing" && condition["reason"] == "ProgressDeadlineExceeded"
+        });
+    if stuck {
+        bail!("deployment {name:?} exceeded its progress deadline");
+    }
+    let wanted = number(&spec["replicas"], 1);
+    let (all, available) = (
+        number(&status["replicas"], 0),
+        number(&status["availableReplicas"], 0),
+    );
+    let waiting = |text: String| {
+        (
+            format!("Waiting for deployment {name:?} rollout to finish: {text}..."),
+            false,
+        )
+    };
+    Ok(if updated < wanted {
+        waiting(format!(
+            "{updated} out of {wanted} new replicas have been updated"
+        ))
+    } else if all > updated {
+        waiting(format!(
+            "{} old replicas are pending termination",
+            all - updated
+        ))
+    } else if available < updated {
+        waiting(format!(
+            "{available} of {updated} updated replicas are available"
+        ))
+    } else {
+        (format!("deployment {name:?} successfully rolled out"), true)
+    })
+}
+
+fn daemon_set_progress(name: &str, spec: &Value, status: &Value) -> anyhow::Result<(String, bool)> {
+    if spec["updateStrategy"]["type"] == "OnDelete" {
+        bail!("rollout status is only available for RollingUpdate strategy type");
+    }
+    let wanted = number(&status["desiredNumberScheduled"], 0);
+    let updated = number(&status["updatedNumberScheduled"], 0);
+    let available = number(&status["numberAvailable"], 0);
+    Ok(if updated < wanted {
+        (
+            format!(
+                "Waiting for daemon set {name:?} rollout to finish: {updated} out of {wanted} new pods have been updated..."
+            ),
+            false,
+        )
+    } else if available < wanted {
+        (
+            format!(
+                "Waiting for daemon set {name:?} rollout to finish: {available} of {wanted} updated pods are available..."
+            ),
+            false,
+        )
+    } else {
+        (format!("daemon set {name:?} successfully rolled out"), true)
+    })
+}
+
+fn stateful_set_progress(spec: &Value, status: &Value) -> anyhow::Result<(String, bool)> {
+    let updated = number(&status["updatedReplicas"], 0);
+    if spec["updateStrategy"]["type"] == "OnDelete" {
+        bail!("rollout status is only available for RollingUpdate strategy type");
+    }
+    let wanted = number(&spec["replicas"], 1);
+    let ready = number(&status["readyReplicas"], 0);
+    let partition = number(&spec["updateStrategy"]["rollingUpdate"]["partition"], 0);
+    Ok(if ready < wanted {
+        (
+            format!("Waiting for {} pods to be ready...", wanted - ready),
+            false,
+        )
+    } else if partition > 0 && updated < wanted - partition {
+        (
+            format!(
+                "Waiting for partitioned roll out to finish: {updated} out of {} new pods have been updated...",
+                wanted - partition
+            ),
+            false,
+        )
+    } else if partition > 0 {
+        (
+            format!("partitioned roll out complete: {updated} new pods have been updated..."),
+            true,
+        )
+    } else if status["updateRevision"] != status["currentRevision"] {
+        (
+            format!(
+                "waiting for statefulset rolling update to complete {updated} pods at revision {}...",
+                status["updateRevision"].as_str().unwrap_or_default()
+            ),
+            false,
+        )
+    } else {
+        (
+            format!(
+                "statefulset rolling update complete {} pods at revision {}...",
+                number(&status["currentReplicas"], 0),
+                status["currentRevision"].as_str().unwrap_or_default()
+            ),
+            true,
+        )
     })
 }
 

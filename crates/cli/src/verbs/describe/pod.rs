@@ -213,6 +213,10 @@ fn one_container(container: &Value, status: Option<&Value>, out: &mut Text) {
         }
     }
     environment(container, out);
+    mounts(container, out);
+}
+
+fn mounts(container: &Value, out: &mut Text) {
     let mounts: Vec<String> = items(&container["volumeMounts"])
         .map(|mount| {
             let mode = if mount["readOnly"] == true {
