@@ -1,5 +1,7 @@
 //! `pods/binding`: a pod is given to a node (`k8s.io/kubernetes/pkg/registry/core/pod/storage`).
 
+use std::collections::BTreeMap;
+
 use api::object::Object;
 use api::status::FieldError;
 use api::{ApiError, Kind};
@@ -20,6 +22,9 @@ pub struct Wish {
     /// Empty: whichever pod has the name.
     pub uid: String,
     pub resource_version: String,
+    /// Laid over the pod's own.
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Binds the target to the node in the body.
@@ -59,6 +64,8 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
         node: binding.target.name.unwrap_or_default(),
         uid: binding.metadata.uid.unwrap_or_default(),
         resource_version: binding.metadata.resource_version.unwrap_or_default(),
+        labels: binding.metadata.labels.unwrap_or_default(),
+        annotations: binding.metadata.annotations.unwrap_or_default(),
     };
     bind(call, &wish).await?;
     Ok(created())
@@ -82,6 +89,8 @@ pub async fn bind(call: Call<'_>, wish: &Wish) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// A pod's place is part of its spec, but binding is no new generation of it: `metadata.generation`
+/// counts what users change, and the kubelet's `observedGeneration` stays 1 on a pod they left alone.
 fn assign(call: Call<'_>, pod: &mut Pod, wish: &Wish, now: Timestamp) -> Result<(), ApiError> {
     let name = call.target.name.as_str();
     let conflict = |message: String| Err(ApiError::conflict(Pod::ROW, name, message));
@@ -110,6 +119,14 @@ fn assign(call: Call<'_>, pod: &mut Pod, wish: &Wish, now: Timestamp) -> Result<
     } else {
         pod.metadata.resource_version = None;
     }
+    for (own, more) in [
+        (&mut pod.metadata.labels, &wish.labels),
+        (&mut pod.metadata.annotations, &wish.annotations),
+    ] {
+        if !more.is_empty() {
+            own.get_or_insert_default().extend(more.clone());
+        }
+    }
     let conditions = pod
         .status
         .get_or_insert_default()
@@ -120,10 +137,8 @@ fn assign(call: Call<'_>, pod: &mut Pod, wish: &Wish, now: Timestamp) -> Result<
         type_: "PodScheduled".to_owned(),
         status: "True".to_owned(),
         last_transition_time: Some(Time(crate::meta::whole_seconds(now))),
+        observed_generation: pod.metadata.generation,
         ..PodCondition::default()
     });
-    if let Some(generation) = pod.metadata.generation.as_mut() {
-        *generation += 1;
-    }
     Ok(())
 }

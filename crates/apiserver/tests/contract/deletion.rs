@@ -94,6 +94,39 @@ async fn pods_are_given_time_once_they_run_somewhere() {
 }
 
 #[tokio::test]
+async fn a_binding_is_no_new_generation() {
+    let server = Server::start().await;
+    server.default_account("default").await;
+    let rest = server.admin();
+    rest.post(PODS, &pod("p")).await.expect(201);
+    let binding = json!({
+        "metadata": {"labels": {"zone": "z"}, "annotations": {"why": "room"}},
+        "target": {"kind": "Node", "name": "n"},
+    });
+    rest.post(&format!("{PODS}/p/binding"), &binding)
+        .await
+        .expect(201);
+    let path = format!("{PODS}/p");
+    let bound = rest.get(&path).await.expect(200);
+    assert_eq!(bound["spec"]["nodeName"], "n");
+    assert_eq!(bound["metadata"]["generation"], 1);
+    assert_eq!(bound["metadata"]["labels"]["zone"], "z");
+    assert_eq!(bound["metadata"]["annotations"]["why"], "room");
+    let condition = &bound["status"]["conditions"][0];
+    assert_eq!(condition["type"], "PodScheduled");
+    assert_eq!(condition["observedGeneration"], 1);
+    let labelled = json!({"metadata": {"labels": {"a": "b"}}});
+    let same = rest.patch(&path, "merge", &labelled).await.expect(200);
+    assert_eq!(same["metadata"]["generation"], 1);
+    let limited = json!({"spec": {"activeDeadlineSeconds": 60}});
+    let next = rest.patch(&path, "merge", &limited).await.expect(200);
+    assert_eq!(next["metadata"]["generation"], 2);
+    let going = rest.delete(&path).await.expect(200);
+    assert_eq!(going["metadata"]["generation"], 3);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn collections_and_namespaces_go() {
     let server = Server::start().await;
     let rest = server.admin();
