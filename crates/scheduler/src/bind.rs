@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-/// Bindings on their way at once.
+/// Bindings on their way at once. The caller has no more than these without an outcome, so that
+/// neither of the two queues between us can be full: nobody waits for a receiver that waits for him.
 pub const IN_FLIGHT: usize = 1024;
 /// Pause before a broken stream is opened again.
 const REOPEN: Duration = Duration::from_millis(200);

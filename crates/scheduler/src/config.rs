@@ -18,4 +18,8 @@ pub struct Config {
     /// Pods whose schedulerName is this one are ours.
     #[arg(long, default_value = "default-scheduler")]
     pub scheduler_name: String,
+
+    /// Bind only while holding the Lease kube-system/kube-scheduler; until then follow the cluster.
+    #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub leader_elect: bool,
 }

@@ -16,7 +16,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use rpc::api_v1::BindRequest;
 use runtime::clock::SharedClock;
 use runtime::health::Health;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::bind::{self, IN_FLIGHT, Outcome};
@@ -35,12 +35,14 @@ const INFORMERS: usize = 6;
 type Changes<K> = Pin<Box<dyn Stream<Item = Change<K>> + Send>>;
 
 /// Runs the scheduler until `shutdown`. `health` becomes ready (`synced`) when the engine knows the
-/// present state; nothing is decided before.
+/// present state; nothing is decided before, nor before `leading` says that we lead. A replica that
+/// stands by follows the cluster all the same, so that it can decide at once when it leads.
 pub async fn run(
     client: Client,
     scheduler_name: &str,
     clock: SharedClock,
     health: Health,
+    leading: oneshot::Receiver<()>,
     shutdown: CancellationToken,
 ) {
     let (binds, bind_queue) = mpsc::channel(IN_FLIGHT);
@@ -64,8 +66,9 @@ pub async fn run(
         binding: HashMap::new(),
         next_id: 0,
         unsynced: INFORMERS,
+        leads: false,
     };
-    driver.run(outcomes, shutdown).await;
+    driver.run(leading, outcomes, shutdown).await;
     for task in [bind_task, condition_task] {
         if let Err(error) = task.await {
             tracing::error!(%error, "task ended badly");
@@ -86,10 +89,16 @@ struct Driver {
     next_id: u64,
     /// Informers that have not yet shown the present state.
     unsynced: usize,
+    leads: bool,
 }
 
 impl Driver {
-    async fn run(mut self, mut outcomes: mpsc::Receiver<Outcome>, shutdown: CancellationToken) {
+    async fn run(
+        mut self,
+        mut leading: oneshot::Receiver<()>,
+        mut outcomes: mpsc::Receiver<Outcome>,
+        shutdown: CancellationToken,
+    ) {
         let mut pods = self.watch(|pod: &Pod| pod.metadata.uid.clone().unwrap_or_default());
         let mut nodes = self.watch(name::<Node>);
         let mut namespaces = self.watch(name::<Namespace>);
@@ -101,6 +110,10 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
+                lead = &mut leading, if !self.leads => match lead {
+                    Ok(()) => self.leads = true,
+                    Err(_) => return,
+                },
                 Some(outcome) = outcomes.recv() => self.bound(outcome),
                 Some(change) = nodes.next() => self.node(change),
                 Some(change) = pods.next() => self.pod(change),
@@ -127,7 +140,8 @@ impl Driver {
 
     /// How long until there is something to decide; `None`: wait for events.
     fn pause(&self) -> Option<Duration> {
-        if self.unsynced > 0 {
+        // An outcome wakes us when all bindings that may be on their way are.
+        if self.unsynced > 0 || !self.leads || self.binding.len() >= IN_FLIGHT {
             return None;
         }
         let now = self.clock.now();
@@ -138,6 +152,9 @@ impl Driver {
 
     async fn decide(&mut self) -> Result<(), mpsc::error::SendError<()>> {
         for _ in 0..BATCH {
+            if self.binding.len() >= IN_FLIGHT {
+                return Ok(());
+            }
             let Some(decision) = self.engine.next(self.clock.now()) else {
                 return Ok(());
             };

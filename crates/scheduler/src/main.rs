@@ -6,7 +6,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use client::Client;
+use client::leader::Election;
 use runtime::health::{self, Health};
+use scheduler::drive;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -33,13 +36,43 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
         tracing::info!("ready");
         runtime::notify::ready();
     });
-    scheduler::drive::run(
-        client,
-        &config.scheduler_name,
-        runtime::clock::system(),
-        state,
-        shutdown,
-    )
-    .await;
+    let (lead, leading) = oneshot::channel();
+    let end = shutdown.child_token();
+    let driving = async {
+        let clock = runtime::clock::system();
+        drive::run(
+            client.clone(),
+            &config.scheduler_name,
+            clock,
+            state,
+            leading,
+            end.clone(),
+        )
+        .await;
+        end.cancel();
+    };
+    let standing = async {
+        if !config.leader_elect {
+            lead.send(()).ok();
+            return None;
+        }
+        let election = Election::for_component("kube-scheduler");
+        let leadership = election.acquire(&client, &end).await?;
+        lead.send(()).ok();
+        let lost = leadership.lost();
+        tokio::select! {
+            () = end.cancelled() => {}
+            () = lost.cancelled() => end.cancel(),
+        }
+        Some(leadership)
+    };
+    let ((), leadership) = tokio::join!(driving, standing);
+    if let Some(leadership) = leadership {
+        anyhow::ensure!(
+            !leadership.lost().is_cancelled(),
+            "the leadership is lost; starting again as a candidate"
+        );
+        leadership.release().await;
+    }
     Ok(())
 }

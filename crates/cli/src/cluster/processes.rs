@@ -202,6 +202,8 @@ impl Builder<'_> {
     fn scheduler(&self) -> Process {
         let mut process = self.own("scheduler", None, (self.options.loopback(), 10259));
         self.connect(&mut process, "scheduler");
+        // The supervisor runs one of it: after a crash it need not wait for its own lease to end.
+        process.push("--leader-elect", "false");
         process
     }
 
@@ -211,7 +213,7 @@ impl Builder<'_> {
         process.push("--cluster-cidr", &self.options.pod_cidr.to_string());
         process.push("--node-cidr-mask-size", "24");
         process.push("--root-ca-file", &self.pki("ca.crt"));
-        process.arguments.push("--leader-elect".to_owned());
+        process.push("--leader-elect", "false");
         process
     }
 
