@@ -8,6 +8,7 @@
 //! - [`schema`]: every field of every kind with its type and how it merges; [`strategic`] (merge
 //!   patches), [`apply`] (server-side apply) and [`protobuf`] (bodies) walk it over JSON.
 //! - [`labels`], [`fields`]: selectors. [`quantity`]: resource quantities. [`names`]: name rules.
+//!   [`quota`]: what objects use of ResourceQuotas.
 //!
 //! Every typed decode and encode of a Kubernetes object happens in this crate, in functions that
 //! are not generic, so that no other crate pays for compiling `k8s-openapi`'s serde code.
@@ -25,6 +26,7 @@ pub mod options;
 pub mod pod;
 pub mod protobuf;
 pub mod quantity;
+pub mod quota;
 pub mod schema;
 pub mod status;
 pub mod strategic;

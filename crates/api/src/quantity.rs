@@ -89,7 +89,15 @@ impl Quantity {
 
     /// Rounded up to whole thousandths, as resource lists are stored.
     pub fn rounded_to_millis(self) -> Self {
-        let step = NANO / 1000;
+        self.rounded_up(NANO / 1000)
+    }
+
+    /// Rounded up to whole units, as storage is counted.
+    pub fn rounded_to_units(self) -> Self {
+        self.rounded_up(NANO)
+    }
+
+    fn rounded_up(self, step: i128) -> Self {
         let rest = self.nanos.rem_euclid(step);
         let nanos = if rest == 0 {
             self.nanos

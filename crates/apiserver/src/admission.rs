@@ -3,13 +3,15 @@
 //!
 //! Each plugin is a file: [`lifecycle`] (namespaces), `service_account`, `limits` (LimitRange),
 //! `defaults` (tolerations, storage class, taints of new nodes), `priority`, `node` (what a
-//! kubelet may touch), and escalation checks of RBAC. A plugin knows the cache and the request.
+//! kubelet may touch), escalation checks of RBAC, and `quota` (ResourceQuota), which the verbs call
+//! last. A plugin knows the cache and the request.
 
 mod defaults;
 mod lifecycle;
 mod limits;
 mod node;
 mod priority;
+mod quota;
 mod service_account;
 
 use api::ApiError;
@@ -19,9 +21,14 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use crate::authz;
 use crate::core::Call;
 
+pub use quota::{Charges, Quotas};
+
 /// The chain of plugins.
 #[derive(Debug, Default)]
-pub struct Admission {}
+pub struct Admission {
+    /// The last of the chain, which charges what it lets pass.
+    pub quotas: Quotas,
+}
 
 impl Admission {
     /// Lets the plugins complete an object. `old`: the present state, on updates.

@@ -15,6 +15,8 @@ mod hostile;
 mod kubectl;
 #[path = "contract/lists.rs"]
 mod lists;
+#[path = "contract/quota.rs"]
+mod quota;
 #[path = "contract/server.rs"]
 mod server;
 #[path = "contract/services.rs"]

@@ -1,11 +1,16 @@
 //! How much of each ResourceQuota is used, counted whole (`k8s.io/kubernetes/pkg/controller/resourcequota`).
-
-mod usage;
+//!
+//! Admission charges a quota when an object is made; this controller counts when a quota is new or
+//! changed, and when something is gone. It does not count what is made: between the charge and the
+//! object's arrival here a count would take the charge back. A slow recount finds what is left of
+//! charges whose objects never came to be.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use api::quantity::Quantity;
+use api::object::Object;
+use api::quota::{self, Usage, add};
 use client::{Api, Client};
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus, Service,
@@ -19,15 +24,9 @@ use crate::garbage_collector::graph::Graph;
 use crate::owner::is_deleting;
 use crate::queue::{Controller, Next, Requests, Trigger};
 use crate::wire::Wiring;
-use usage::{Usage, add};
 
-/// Objects that are counted under their plain name too.
-const COUNTED: &[&str] = &[
-    "configmaps",
-    "secrets",
-    "replicationcontrollers",
-    "resourcequotas",
-];
+/// How long a namespace's quotas stand without being counted again (upstream's resync period).
+const RECOUNT: Duration = Duration::from_secs(300);
 
 struct Quotas {
     client: Client,
@@ -38,34 +37,28 @@ struct Quotas {
     graph: Arc<Mutex<Graph>>,
 }
 
-/// Adds the controller; its keys are namespaces. The metadata graph triggers it when the number of a
-/// namespace's objects changes.
+/// Adds the controller; its keys are namespaces. The metadata graph triggers it when a namespace has
+/// lost an object.
 pub fn start(
     wiring: &mut Wiring,
     graph: Arc<Mutex<Graph>>,
     (trigger, requests): (Trigger, Requests),
 ) {
     let informers = &wiring.informers;
-    informers
-        .resource_quotas
-        .subscribe(&trigger, |change| vec![namespace_of(change)]);
-    informers
-        .services
-        .subscribe(&trigger, |change| vec![namespace_of(change)]);
-    informers
-        .persistent_volume_claims
-        .subscribe(&trigger, |change| vec![namespace_of(change)]);
-    informers.pods.subscribe(&trigger, |change| {
-        let same = match (&change.old, &change.new) {
-            (Some(old), Some(new)) => usage::of_pod(old) == usage::of_pod(new),
-            _ => false,
-        };
+    informers.resource_quotas.subscribe(&trigger, |change| {
+        let limits = |quota: &Arc<ResourceQuota>| quota.spec.clone();
+        let same = change.old.as_ref().map(limits) == change.new.as_ref().map(limits);
         if same {
             Vec::new()
         } else {
             vec![namespace_of(change)]
         }
     });
+    informers.services.subscribe(&trigger, freed);
+    informers
+        .persistent_volume_claims
+        .subscribe(&trigger, freed);
+    informers.pods.subscribe(&trigger, freed);
     let controller = Quotas {
         client: wiring.client.clone(),
         quotas: informers.resource_quotas.cache(),
@@ -81,8 +74,27 @@ fn namespace_of<K: api::Kind>(change: &Change<K>) -> Key {
     Key::cluster(Key::of(&**change.last()).namespace)
 }
 
-/// The status that a quota should have; `pods`, `others`: what its namespace uses.
-fn plan(quota: &ResourceQuota, pods: &[Arc<Pod>], others: &Usage) -> ResourceQuotaStatus {
+/// The namespace of an object that is gone or uses something else than before.
+fn freed<K: api::Kind>(change: &Change<K>) -> Vec<Key> {
+    let same = match (&change.old, &change.new) {
+        (Some(old), Some(new)) => quota::usage(&**old) == quota::usage(&**new),
+        (old, _) => old.is_none(),
+    };
+    if same {
+        Vec::new()
+    } else {
+        vec![namespace_of(change)]
+    }
+}
+
+/// The status that a quota should have; `others`: what is in its namespace besides pods and claims,
+/// which may be in scopes.
+fn plan(
+    quota: &ResourceQuota,
+    pods: &[Arc<Pod>],
+    claims: &[Arc<PersistentVolumeClaim>],
+    others: &Usage,
+) -> ResourceQuotaStatus {
     let empty = ResourceQuotaSpec::default();
     let spec = quota.spec.as_ref().unwrap_or(&empty);
     let scoped = spec
@@ -90,10 +102,14 @@ fn plan(quota: &ResourceQuota, pods: &[Arc<Pod>], others: &Usage) -> ResourceQuo
         .as_ref()
         .is_some_and(|scopes| !scopes.is_empty())
         || spec.scope_selector.is_some();
-    // A scope is a property of pods: nothing else counts under it.
     let mut total = if scoped { Usage::new() } else { others.clone() };
-    for pod in pods.iter().filter(|pod| usage::pod_in_scope(spec, pod)) {
-        for (name, amount) in usage::of_pod(pod) {
+    let pods = pods.iter().map(|pod| &**pod as &dyn Object);
+    let claims = claims.iter().map(|claim| &**claim as &dyn Object);
+    for object in pods
+        .chain(claims)
+        .filter(|object| quota::in_scope(spec, *object))
+    {
+        for (name, amount) in quota::usage(object) {
             add(&mut total, name, amount);
         }
     }
@@ -120,9 +136,10 @@ impl Controller for Quotas {
             return Ok(Next::Change);
         }
         let pods = self.pods.namespace(&key.name);
+        let claims = self.claims.namespace(&key.name);
         let others = self.count_others(&key.name);
         for quota in quotas.iter().filter(|quota| !is_deleting(&quota.metadata)) {
-            let status = plan(quota, &pods, &others);
+            let status = plan(quota, &pods, &claims, &others);
             if quota.status.as_ref() == Some(&status) {
                 continue;
             }
@@ -133,35 +150,26 @@ impl Controller for Quotas {
                 .await
                 .during(|| format!("write the status of resourcequota {}", Key::of(&**quota)))?;
         }
-        Ok(Next::Change)
+        Ok(Next::After(RECOUNT))
     }
 }
 
 impl Quotas {
-    /// What everything but pods uses.
+    /// What everything but pods and claims uses.
     fn count_others(&self, namespace: &str) -> Usage {
         let mut total = Usage::new();
         let services = self.services.namespace(namespace);
-        let claims = self.claims.namespace(namespace);
-        let all = services.iter().map(|service| usage::of_service(service));
-        let all = all.chain(claims.iter().map(|claim| usage::of_claim(claim)));
-        for (name, amount) in all.flatten() {
-            add(&mut total, name, amount);
+        for service in &services {
+            for (name, amount) in quota::of_service(service) {
+                add(&mut total, name, amount);
+            }
         }
         let graph = self.graph.lock();
-        for row in api::kind::KINDS.iter().filter(|row| row.namespaced()) {
-            let count = graph.count(namespace, row);
-            if count == 0 || row.plural == "pods" {
-                continue;
-            }
-            let count = Quantity::from_units(i64::try_from(count).unwrap_or(i64::MAX));
-            add(
-                &mut total,
-                format!("count/{}", row.qualified_resource()),
-                count,
-            );
-            if row.group.is_empty() && COUNTED.contains(&row.plural) {
-                add(&mut total, row.plural, count);
+        let apart = ["pods", "persistentvolumeclaims"];
+        let rows = api::kind::KINDS.iter();
+        for row in rows.filter(|row| row.namespaced() && !apart.contains(&row.plural)) {
+            for (name, amount) in quota::of_count(row, graph.count(namespace, row)) {
+                add(&mut total, name, amount);
             }
         }
         total
@@ -187,15 +195,19 @@ mod tests {
             Arc::new(pod("b").on("n").phase("Succeeded").build()),
         ];
         let mut others = Usage::new();
-        add(&mut others, "secrets", Quantity::from_units(3));
-        let used = plan(&quota, &pods, &others).used.unwrap();
+        add(
+            &mut others,
+            "secrets",
+            api::quantity::Quantity::from_units(3),
+        );
+        let used = plan(&quota, &pods, &[], &others).used.unwrap();
         let text: Vec<_> = used
             .iter()
             .map(|(name, amount)| format!("{name}={}", amount.0))
             .collect();
         assert_eq!(text, ["pods=1", "requests.cpu=0", "secrets=3"]);
         quota.spec.as_mut().unwrap().scopes = Some(vec!["Terminating".into()]);
-        let used = plan(&quota, &pods, &others).used.unwrap();
+        let used = plan(&quota, &pods, &[], &others).used.unwrap();
         assert!(used.values().all(|amount| amount.0 == "0"));
     }
 }

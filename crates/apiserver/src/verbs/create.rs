@@ -108,7 +108,22 @@ async fn create_once(
     }
     call.core.admission.validate(call, &*object, None).await?;
     let claim = call.core.allocator.claim(call, &mut *object).await?;
-    let outcome = write(call, &name, &mut *object).await;
+    let outcome = match call
+        .core
+        .admission
+        .quotas
+        .charge(call, &*object, None)
+        .await
+    {
+        Ok(charges) => {
+            let outcome = write(call, &name, &mut *object).await;
+            if outcome.is_err() {
+                charges.refund(call).await;
+            }
+            outcome
+        }
+        Err(error) => Err(error),
+    };
     match &outcome {
         Ok(_) if !call.options.dry_run => {}
         _ => call.core.allocator.release(claim).await,

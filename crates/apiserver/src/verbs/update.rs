@@ -10,6 +10,7 @@ use store::{Outcome, Revision};
 
 use super::delete::remove;
 use super::{answer, create};
+use crate::admission::Charges;
 use crate::body;
 use crate::cache::Version;
 use crate::core::{Call, decode, version_of};
@@ -164,7 +165,40 @@ async fn attempt(
     if new.equals(&*old) {
         return Ok(Attempt::Done(answer(row, 200, current.clone())));
     }
-    let value = stored::encode(&mut *new);
+    let charges = match mode {
+        Mode::Plain => Ok(Charges::default()),
+        Mode::Ruled => {
+            let quotas = &call.core.admission.quotas;
+            quotas.charge(call, &*new, Some(&*old)).await
+        }
+    };
+    let outcome = match charges {
+        Ok(charges) => {
+            let outcome = store(call, current, &mut *new).await;
+            if !matches!(outcome, Ok(Attempt::Done(_))) {
+                charges.refund(call).await;
+            }
+            outcome
+        }
+        Err(error) => Err(error),
+    };
+    match &outcome {
+        Ok(Attempt::Done(_)) if !call.options.dry_run => {
+            call.core.allocator.release_replaced(&*new, &*old).await;
+        }
+        _ => call.core.allocator.release(claim).await,
+    }
+    outcome
+}
+
+/// Replaces the present state, unless the call is a dry run.
+async fn store(
+    call: Call<'_>,
+    current: &Version,
+    new: &mut dyn Object,
+) -> Result<Attempt, ApiError> {
+    let row = call.row();
+    let value = stored::encode(new);
     if call.options.dry_run {
         let version = Version::from_stored(row, "", &value, current.revision);
         return Ok(Attempt::Done(answer(
@@ -186,7 +220,6 @@ async fn attempt(
         .await;
     match outcome {
         Ok(Outcome::Written(revision)) => {
-            call.core.allocator.release_replaced(&*new, &*old).await;
             let version = Version::from_stored(row, &key, &value, revision.get());
             Ok(Attempt::Done(answer(
                 row,
@@ -195,7 +228,6 @@ async fn attempt(
             )))
         }
         Ok(Outcome::Conflict { current, .. }) => {
-            call.core.allocator.release(claim).await;
             let newer = current
                 .map(|entry| version_of(row, &key, &entry))
                 .transpose()?;

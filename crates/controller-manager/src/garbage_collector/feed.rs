@@ -35,7 +35,7 @@ pub fn is_tracked(row: &KindRow) -> bool {
 
 impl Feed {
     /// `collector` gets uids, `namespaces` the names of namespaces that lost the last object of a kind,
-    /// `quotas` those whose number of objects changed.
+    /// `quotas` those that lost an object.
     pub fn new(collector: Trigger, namespaces: Trigger, quotas: Trigger) -> Self {
         Self {
             graph: Arc::default(),
@@ -112,7 +112,7 @@ impl Feed {
         for uid in asked.collect {
             self.collector.send(Key::cluster(uid)).await;
         }
-        if let Some(namespace) = asked.counted {
+        if let Some(namespace) = asked.freed {
             self.quotas.send(Key::cluster(namespace)).await;
         }
         if let Some(namespace) = asked.emptied {

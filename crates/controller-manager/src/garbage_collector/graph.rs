@@ -109,8 +109,8 @@ pub struct Asked {
     pub collect: Vec<String>,
     /// A namespace that lost the last object of some kind.
     pub emptied: Option<String>,
-    /// A namespace whose number of objects changed.
-    pub counted: Option<String>,
+    /// A namespace that lost an object.
+    pub freed: Option<String>,
 }
 
 impl Graph {
@@ -141,7 +141,6 @@ impl Graph {
         let old = self.nodes.remove(&node.uid);
         if old.is_none() {
             *self.counts.entry(count_key(&node)).or_insert(0) += 1;
-            asked.counted = namespace_of(&node);
             self.places.insert(place, node.uid.clone());
         }
         self.relink(old.as_ref(), &node);
@@ -200,7 +199,7 @@ impl Graph {
         let key = count_key(&node);
         if let Some(count) = self.counts.get_mut(&key) {
             *count -= 1;
-            asked.counted = namespace_of(&node);
+            asked.freed = namespace_of(&node);
             if *count == 0 {
                 self.counts.remove(&key);
                 asked.emptied = namespace_of(&node);

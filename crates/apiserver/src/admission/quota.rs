@@ -1,0 +1,410 @@
+//! ResourceQuota: what a namespace's objects may use in all
+//! (`k8s.io/apiserver/pkg/admission/plugin/resourcequota`).
+//!
+//! The last thing before a write: every quota that is about the object is asked, then charged in
+//! the store by compare-and-swap, so that no two writes take the same room, whichever apiserver
+//! they come through. A write that fails gives its charge back. What is freed, the controller
+//! counts.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use api::object::Object;
+use api::quantity::Quantity;
+use api::quota::{self, Usage};
+use api::{ApiError, Kind, KindRow};
+use bytes::Bytes;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+use store::{Outcome, Revision};
+use tokio::sync::Mutex;
+
+use crate::cache::{Filter, Version};
+use crate::core::{Call, version_of};
+use crate::error::store_error;
+use crate::{keys, stored};
+
+/// How often a charge that lost a race against another apiserver is tried anew.
+const ATTEMPTS: usize = 16;
+/// Charges of this apiserver to one namespace wait for each other, in this many lanes.
+const LANES: usize = 64;
+
+/// The plugin.
+#[derive(Debug)]
+pub struct Quotas {
+    lanes: Vec<Mutex<()>>,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            lanes: (0..LANES).map(|_| Mutex::default()).collect(),
+        }
+    }
+}
+
+/// What a write was charged.
+#[derive(Debug, Default)]
+pub struct Charges(Vec<Charge>);
+
+#[derive(Debug)]
+struct Charge {
+    key: Bytes,
+    before: Bytes,
+    charged: Revision,
+}
+
+impl Quotas {
+    /// Charges every quota that an object's write is about; a dry run only asks them. `old`: the
+    /// present state, on updates.
+    ///
+    /// # Errors
+    /// 403 when a quota has no room or requires what the object leaves out; 409 when other
+    /// apiservers are always faster.
+    pub async fn charge(
+        &self,
+        call: Call<'_>,
+        object: &dyn Object,
+        old: Option<&dyn Object>,
+    ) -> Result<Charges, ApiError> {
+        let mut charges = Charges::default();
+        if !is_counted(call, object.row(), old.is_some()) {
+            return Ok(charges);
+        }
+        let filter = Filter::everything(ResourceQuota::ROW, &call.target.namespace);
+        let quotas = call
+            .core
+            .cache
+            .resource(ResourceQuota::ROW)
+            .list_at(&filter)
+            .0;
+        if quotas.is_empty() {
+            return Ok(charges);
+        }
+        let name = object.metadata().name.as_deref().unwrap_or_default();
+        let refuse = |why: String| ApiError::forbidden(call.row(), name, why);
+        let mut wanted = Vec::new();
+        for version in quotas {
+            let quota = decode(&version)?;
+            if plan(&quota, object, old).map_err(refuse)?.is_some() {
+                wanted.push(version);
+            }
+        }
+        if call.options.dry_run || wanted.is_empty() {
+            return Ok(charges);
+        }
+        let mut hasher = DefaultHasher::new();
+        call.target.namespace.hash(&mut hasher);
+        let lane = usize::try_from(hasher.finish() % LANES as u64).unwrap_or_default();
+        let _turn = self.lanes[lane].lock().await;
+        for version in wanted {
+            let charged = charge_one(call, version, |quota| {
+                plan(quota, object, old).map_err(refuse)
+            });
+            match charged.await {
+                Ok(charge) => charges.0.extend(charge),
+                Err(error) => {
+                    charges.refund(call).await;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(charges)
+    }
+}
+
+impl Charges {
+    /// Gives everything back, after the write has failed. A quota that somebody else has written
+    /// since is left to the controller, which counts.
+    pub async fn refund(self, call: Call<'_>) {
+        for charge in self.0 {
+            let outcome = call
+                .core
+                .store
+                .update(charge.key, charge.before, charge.charged)
+                .await;
+            if let Err(error) = outcome {
+                tracing::warn!(%error, namespace = call.target.namespace, "a quota keeps a charge until it is counted");
+            }
+        }
+    }
+}
+
+/// Whether a write can change what is used. Events come and go by themselves.
+fn is_counted(call: Call<'_>, row: &KindRow, update: bool) -> bool {
+    if !row.namespaced() || row.plural == "events" {
+        return false;
+    }
+    match (update, call.target.subresource.as_str()) {
+        (false, _) => true,
+        (true, "resize") => row == Pod::ROW,
+        (true, "") => row == Service::ROW || row == PersistentVolumeClaim::ROW,
+        (true, _) => false,
+    }
+}
+
+fn decode(version: &Version) -> Result<ResourceQuota, ApiError> {
+    ResourceQuota::decode(&version.json).map_err(ApiError::internal)
+}
+
+async fn charge_one(
+    call: Call<'_>,
+    mut version: Arc<Version>,
+    plan: impl Fn(&ResourceQuota) -> Result<Option<Amounts>, ApiError>,
+) -> Result<Option<Charge>, ApiError> {
+    let row = ResourceQuota::ROW;
+    let key = version.key();
+    for _ in 0..ATTEMPTS {
+        let mut quota = decode(&version)?;
+        let Some(used) = plan(&quota)? else {
+            return Ok(None);
+        };
+        let before = stored::encode(&mut quota);
+        quota.status.get_or_insert_default().used = Some(used);
+        let value = stored::encode(&mut quota);
+        let outcome = call
+            .core
+            .store
+            .update(
+                keys::object(row, &key),
+                value,
+                Revision::new(version.revision),
+            )
+            .await
+            .map_err(|error| store_error(&error))?;
+        match outcome {
+            Outcome::Written(charged) => {
+                return Ok(Some(Charge {
+                    key: keys::object(row, &key),
+                    before,
+                    charged,
+                }));
+            }
+            // A quota that is gone limits nothing.
+            Outcome::Conflict { current: None, .. } => return Ok(None),
+            Outcome::Conflict {
+                current: Some(entry),
+                ..
+            } => version = version_of(row, &key, &entry)?,
+        }
+    }
+    Err(ApiError::modified(row, &version.name))
+}
+
+type Amounts = BTreeMap<String, Text>;
+
+/// What `used` becomes by a write; `None`: the quota is not about it.
+///
+/// # Errors
+/// Why the quota does not let it pass, in Kubernetes' words.
+fn plan(
+    quota: &ResourceQuota,
+    new: &dyn Object,
+    old: Option<&dyn Object>,
+) -> Result<Option<Amounts>, String> {
+    let name = quota.metadata.name.as_deref().unwrap_or_default();
+    let none = Amounts::new();
+    let status = quota.status.as_ref();
+    let hard = status
+        .and_then(|status| status.hard.as_ref())
+        .unwrap_or(&none);
+    let used = status
+        .and_then(|status| status.used.as_ref())
+        .unwrap_or(&none);
+    let empty = Default::default();
+    let spec = quota.spec.as_ref().unwrap_or(&empty);
+    if !quota::selects(spec, hard.keys(), new) {
+        return Ok(None);
+    }
+    let relevant = quota::relevant(new.row(), hard.keys());
+    if let Some(pod) = new.downcast_ref::<Pod>() {
+        let missing = quota::missing_requirements(pod, &relevant);
+        if !missing.is_empty() {
+            let texts: Vec<String> = missing
+                .into_iter()
+                .map(|(resource, containers)| {
+                    let containers: Vec<_> = containers.into_iter().collect();
+                    format!("{resource} for: {}", containers.join(","))
+                })
+                .collect();
+            return Err(format!(
+                "failed quota: {name}: must specify {}",
+                texts.join("; ")
+            ));
+        }
+    }
+    if relevant
+        .iter()
+        .any(|resource| !used.contains_key(*resource))
+    {
+        let names: Vec<_> = relevant.into_iter().collect();
+        return Err(format!(
+            "status unknown for quota: {name}, resources: {}",
+            names.join(",")
+        ));
+    }
+    let before = old
+        .filter(|old| quota::selects(spec, hard.keys(), *old))
+        .map(quota::usage)
+        .unwrap_or_default();
+    let added = added(quota::usage(new), &before, hard);
+    if added.is_empty() {
+        return Ok(None);
+    }
+    charged(name, &added, used, hard).map(Some)
+}
+
+/// What is used beyond what was, of the resources that are limited.
+fn added(mut usage: Usage, before: &Usage, hard: &Amounts) -> Usage {
+    usage.retain(|resource, amount| {
+        if let Some(before) = before.get(resource) {
+            *amount = *amount - *before;
+        }
+        hard.contains_key(resource) && !amount.is_zero() && !amount.is_negative()
+    });
+    usage
+}
+
+/// The sum, if there is room for it.
+fn charged(name: &str, added: &Usage, used: &Amounts, hard: &Amounts) -> Result<Amounts, String> {
+    let mut sum = used.clone();
+    let (mut requested, mut present, mut limited) = (Vec::new(), Vec::new(), Vec::new());
+    for (resource, amount) in added {
+        let of = |amounts: &Amounts| amounts.get(resource).map(Quantity::of).unwrap_or_default();
+        let (before, most) = (of(used), of(hard));
+        let after = before + *amount;
+        if after > most {
+            requested.push(format!("{resource}={amount}"));
+            present.push(format!("{resource}={before}"));
+            limited.push(format!("{resource}={most}"));
+        }
+        sum.insert(resource.clone(), after.to_text());
+    }
+    if requested.is_empty() {
+        return Ok(sum);
+    }
+    Err(format!(
+        "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
+        requested.join(","),
+        present.join(","),
+        limited.join(",")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn quota(hard: serde_json::Value, used: serde_json::Value) -> ResourceQuota {
+        let json = json!({"metadata": {"name": "q"}, "spec": {"hard": hard}, "status": {"hard": hard, "used": used}});
+        ResourceQuota::decode(json.to_string().as_bytes()).unwrap()
+    }
+
+    fn pod(requests: serde_json::Value) -> Pod {
+        let json =
+            json!({"spec": {"containers": [{"name": "c", "resources": {"requests": requests}}]}});
+        Pod::decode(json.to_string().as_bytes()).unwrap()
+    }
+
+    fn text(amounts: &Amounts) -> String {
+        let all = amounts.iter();
+        all.map(|(name, amount)| format!("{name}={}", amount.0))
+            .collect::<Vec<_>>()
+            .join(",")
+    }
+
+    #[test]
+    fn quotas_answer_in_kubernetes_words() {
+        let sized = pod(json!({"cpu": "500m", "memory": "1Gi"}));
+        let bare = pod(json!({}));
+        for (hard, used, pod, expected) in [
+            (
+                json!({"pods": "2"}),
+                json!({"pods": "1"}),
+                &bare,
+                Ok(Some("pods=2")),
+            ),
+            (
+                json!({"pods": "2"}),
+                json!({"pods": "2"}),
+                &bare,
+                Err("exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2"),
+            ),
+            (
+                json!({"pods": "9", "requests.cpu": "1", "requests.memory": "1Gi"}),
+                json!({"pods": "0", "requests.cpu": "750m", "requests.memory": "512Mi"}),
+                &sized,
+                Err(
+                    "exceeded quota: q, requested: requests.cpu=500m,requests.memory=1Gi, \
+                     used: requests.cpu=750m,requests.memory=512Mi, limited: requests.cpu=1,requests.memory=1Gi",
+                ),
+            ),
+            (
+                json!({"limits.cpu": "9", "requests.cpu": "1"}),
+                json!({"limits.cpu": "0", "requests.cpu": "0"}),
+                &sized,
+                Err("failed quota: q: must specify limits.cpu for: c"),
+            ),
+            (
+                json!({"pods": "9", "requests.cpu": "1"}),
+                json!({"pods": "0"}),
+                &sized,
+                Err("status unknown for quota: q, resources: pods,requests.cpu"),
+            ),
+            (
+                json!({"services": "0"}),
+                json!({"services": "0"}),
+                &bare,
+                Ok(None),
+            ),
+            (json!({}), json!({}), &bare, Ok(None)),
+            (
+                json!({"requests.cpu": "2"}),
+                json!({"requests.cpu": "0"}),
+                &sized,
+                Ok(Some("requests.cpu=500m")),
+            ),
+        ] {
+            let planned = plan(&quota(hard, used), pod, None);
+            let planned = planned.map(|used| used.as_ref().map(text));
+            assert_eq!(
+                planned
+                    .as_ref()
+                    .map(Option::as_deref)
+                    .map_err(String::as_str),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn a_change_is_charged_for_its_growth() {
+        let quota = quota(
+            json!({"services": "1", "services.nodeports": "2"}),
+            json!({"services": "1", "services.nodeports": "1"}),
+        );
+        let service = |type_: &str, ports: usize| {
+            let ports: Vec<_> = (0..ports).map(|port| json!({"port": port})).collect();
+            let json = json!({"spec": {"type": type_, "ports": ports}});
+            Service::decode(json.to_string().as_bytes()).unwrap()
+        };
+        let change = |new: Service, old: Service| {
+            plan(&quota, &new, Some(&old)).map(|used| used.as_ref().map(text))
+        };
+        let grown = change(service("NodePort", 2), service("NodePort", 1));
+        assert_eq!(grown.unwrap().unwrap(), "services=1,services.nodeports=2");
+        let same = change(service("NodePort", 2), service("NodePort", 2));
+        assert_eq!(same, Ok(None));
+        let smaller = change(service("ClusterIP", 2), service("NodePort", 2));
+        assert_eq!(smaller, Ok(None));
+        let too_many = change(service("NodePort", 2), service("ClusterIP", 2));
+        assert!(
+            too_many
+                .unwrap_err()
+                .starts_with("exceeded quota: q, requested: services.nodeports=2,")
+        );
+    }
+}
