@@ -1,10 +1,14 @@
 //! Leader election by Lease: of several replicas one acts.
 //!
 //! A candidate watches the Lease. It takes it when nobody holds it, when the holder has emptied
-//! `holderIdentity` (a graceful exit, seen at once), or when the Lease has not changed for its
-//! duration by the candidate's own clock (`k8s.io/client-go/tools/leaderelection`). A holder that
+//! `holderIdentity` (a graceful exit, seen at once), when the holder was a process of this machine
+//! that has ended ([`process`]: killed, and started again by its supervisor), or when the Lease has
+//! not changed for its duration by the candidate's own clock
+//! (`k8s.io/client-go/tools/leaderelection`). A holder that
 //! cannot renew within the renew deadline tells so by [`Leadership::lost`] while no other can have
 //! taken over yet: what acts under the leadership must end then.
+
+mod process;
 
 use std::time::Duration;
 
@@ -18,6 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Api, Client, Error, InformerOptions, informer};
+use process::Process;
 
 /// Which Lease, as whom, and how fast.
 #[derive(Clone, Debug)]
@@ -35,14 +40,15 @@ pub struct Election {
 }
 
 impl Election {
-    /// For a component's Lease in `kube-system`, with Kubernetes' durations (15 s, 10 s) and a
-    /// random identity.
+    /// For a component's Lease in `kube-system`, with Kubernetes' durations (15 s, 10 s) and an
+    /// identity of host, a random number, and this process.
     pub fn for_component(name: &str) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let process = Process::own().map_or_else(String::new, |own| format!("_{own}"));
         Self {
             namespace: "kube-system".into(),
             name: name.into(),
-            identity: format!("{}_{:016x}", host.trim(), rand::random::<u64>()),
+            identity: format!("{}_{:016x}{process}", host.trim(), rand::random::<u64>()),
             lease_duration: Duration::from_secs(15),
             renew_deadline: Duration::from_secs(10),
             retry_period: Duration::from_secs(5),
@@ -95,7 +101,12 @@ impl Election {
         let holder = spec
             .and_then(|spec| spec.holder_identity.as_deref())
             .unwrap_or_default();
-        if holder.is_empty() || holder == self.identity {
+        let ended = || {
+            Process::of_identity(holder)?
+                .is_dead(&Process::own()?)
+                .then_some(())
+        };
+        if holder.is_empty() || holder == self.identity || ended().is_some() {
             return Instant::now();
         }
         let seconds = spec
@@ -283,6 +294,12 @@ mod tests {
             Instant::now() + Duration::from_secs(7)
         );
         lease.spec.as_mut().unwrap().holder_identity = Some(String::new());
+        assert_eq!(election.when(Some(&lease)), Instant::now());
+        // Another process of this machine, dead: no pid is as high as this.
+        let own = Process::own().unwrap().to_string();
+        let mut parts: Vec<&str> = own.split('-').collect();
+        parts[2] = "1073741824";
+        lease.spec.as_mut().unwrap().holder_identity = Some(format!("h_0_{}", parts.join("-")));
         assert_eq!(election.when(Some(&lease)), Instant::now());
     }
 
