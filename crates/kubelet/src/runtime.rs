@@ -16,6 +16,7 @@
 //! containerd is down fails with [`RuntimeError::Unavailable`]; the connection heals by itself.
 
 mod attach;
+mod bundle;
 mod client;
 mod container;
 mod create;

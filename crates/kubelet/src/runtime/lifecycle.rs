@@ -27,6 +27,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// Pauses before a task is created once more: ten seconds in all.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(5200);
+/// Once the pauses are this long, containerd has undone what it can.
+const UNDONE_BY: Duration = Duration::from_millis(300);
 
 impl Runtime {
     /// Starts a created container and gives its process id. Already running: fine.
@@ -153,22 +155,35 @@ impl Inner {
                 terminal: record.tty,
                 ..CreateTaskRequest::default()
             };
-            match self.create_task(request, pod_uid).await {
-                Ok(()) => return self.start_task(id).await,
-                Err(status) if status.code() == Code::AlreadyExists => {
-                    return self.start_task(id).await;
-                }
+            match self.create_and_start_once(request, pod_uid).await {
+                Ok(pid) => return Ok(pid),
                 // A shim that was just ending, or an earlier, broken create that containerd is still undoing.
                 Err(status)
                     if pause < RETRY_MAX && (is_dying_shim(&status) || is_half_made(&status)) =>
                 {
                     tracing::debug!(container = %id, message = status.message(), "creating a task once more");
                     self.delete_stopped_task(id, pod_uid).await?;
+                    if pause >= UNDONE_BY {
+                        self.remove_broken_bundle(id, status.message()).await?;
+                    }
                     tokio::time::sleep(pause).await;
                     pause *= 2;
                 }
                 Err(status) => return Err(start_error(id, &status)),
             }
+        }
+    }
+
+    /// A task that is there already is started.
+    async fn create_and_start_once(
+        &self,
+        request: CreateTaskRequest,
+        pod_uid: &str,
+    ) -> std::result::Result<u32, Status> {
+        let id = request.container_id.clone();
+        match self.create_task(request, pod_uid).await {
+            Err(status) if status.code() != Code::AlreadyExists => Err(status),
+            _ => self.call_start(&id).await,
         }
     }
 
@@ -189,18 +204,21 @@ impl Inner {
     }
 
     async fn start_task(&self, id: &str) -> Result<u32> {
+        let started = self.call_start(id).await;
+        started.map_err(|status| start_error(id, &status))
+    }
+
+    async fn call_start(&self, id: &str) -> std::result::Result<u32, Status> {
         let request = StartRequest {
             container_id: id.to_string(),
             exec_id: String::new(),
         };
         let mut tasks = self.containerd.tasks();
         match tokio::time::timeout(CALL_TIMEOUT, tasks.start(request)).await {
-            Ok(Ok(response)) => Ok(response.into_inner().pid),
-            Ok(Err(status)) => Err(start_error(id, &status)),
-            Err(_) => {
-                let status = Status::deadline_exceeded(format!("no answer in {CALL_TIMEOUT:?}"));
-                Err(start_error(id, &status))
-            }
+            Ok(started) => Ok(started?.into_inner().pid),
+            Err(_) => Err(Status::deadline_exceeded(format!(
+                "no answer in {CALL_TIMEOUT:?}"
+            ))),
         }
     }
 
@@ -263,11 +281,13 @@ fn start_error(id: &str, status: &Status) -> RuntimeError {
 /// record.
 fn is_half_made(status: &Status) -> bool {
     let message = status.message();
-    // The last: containerd has just removed the directory that this one was using.
+    // The third: containerd has just removed the directory that this one was using. The last: containerd,
+    // started again, has found the shim of a task that it died while making.
     [
         "failed to start shim",
         "given ID already exists",
         "unable to retrieve OCI runtime error",
+        "container not created",
     ]
     .iter()
     .any(|text| message.contains(text))
