@@ -104,7 +104,27 @@ impl Load {
         Ok(Self(child))
     }
 
-    /// Waits for its end; returns its report.
+    /// Starts sending until [`Load::finish`] is called, at most for this long.
+    ///
+    /// # Errors
+    /// When the client cannot be started.
+    pub fn until_finished(
+        cluster: &Cluster,
+        url: &str,
+        rate: u32,
+        max_seconds: u32,
+    ) -> anyhow::Result<Self> {
+        let child = Command::new(cluster.test_server())
+            .args(["load", "--url", url, "--rps", &rate.to_string()])
+            .args(["--seconds", &max_seconds.to_string(), "--until", "eof"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the client")?;
+        Ok(Self(child))
+    }
+
+    /// Waits for its end, or brings it about; returns its report.
     ///
     /// # Errors
     /// When it fails.

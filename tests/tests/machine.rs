@@ -26,21 +26,9 @@ fn main() -> ExitCode {
     )
 }
 
-/// `skiff up` with the options that the cluster was started with, and some more.
-fn up(scene: &Scene, more: &[&str]) -> anyhow::Result<testkit::cluster::Written> {
-    let text = std::fs::read_to_string(scene.cluster.folder().join("cluster.json"))?;
-    let options: serde_json::Value = serde_json::from_str(&text)?;
-    let range = |name: &str| options[name].as_str().unwrap_or_default().to_owned();
-    let (nodes, pods, services) = (range("nodeCidr"), range("podCidr"), range("serviceCidr"));
-    let mut arguments = vec!["up", "--no-kubeconfig", "--node-cidr", &nodes];
-    arguments.extend(["--pod-cidr", &pods, "--service-cidr", &services]);
-    arguments.extend(more);
-    scene.cluster.try_skiff(&arguments)
-}
-
 async fn up_again_is_harmless(scene: &Scene) -> anyhow::Result<()> {
     let before = scene.cluster.pid("apiserver")?;
-    let written = up(scene, &[])?;
+    let written = scene.cluster.up_again(&[])?;
     ensure!(written.success, "{}", written.stderr);
     ensure!(
         written.stdout.contains("is up already"),
@@ -55,7 +43,7 @@ async fn up_again_is_harmless(scene: &Scene) -> anyhow::Result<()> {
 }
 
 async fn other_options_are_refused(scene: &Scene) -> anyhow::Result<()> {
-    let written = up(scene, &["--nodes", "2"])?;
+    let written = scene.cluster.up_again(&["--nodes", "2"])?;
     ensure!(!written.success);
     ensure!(
         written

@@ -1,10 +1,14 @@
 //! A web application on three nodes: Deployment, Service, configuration, and what happens to
 //! it: scaling, updates, failures, and its end.
 
+#[path = "workloads/kills.rs"]
+mod kills;
+
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, PatchKind};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use kills::killing_any_process_disturbs_nothing;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -28,6 +32,7 @@ fn main() -> ExitCode {
             an_update_loses_no_request,
             a_killed_container_is_started_again,
             a_deleted_namespace_leaves_nothing,
+            killing_any_process_disturbs_nothing,
             the_pods_of_a_killed_node_are_replaced,
         ],
     )

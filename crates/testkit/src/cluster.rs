@@ -64,24 +64,7 @@ impl Cluster {
         let slot = Slot::take()?;
         // Whatever an earlier test that was killed has left in this slot.
         skiff(&programs, &slot, "down", &["--no-kubeconfig"])?;
-        let nodes = options.nodes.to_string();
-        let (node_cidr, pod_cidr, service_cidr) =
-            (slot.node_cidr(), slot.pod_cidr(), slot.service_cidr());
-        let mut flags = vec!["--nodes", &nodes, "--no-kubeconfig", "--wait", "90"];
-        flags.extend(["--node-cidr", &node_cidr, "--pod-cidr", &pod_cidr]);
-        flags.extend(["--service-cidr", &service_cidr]);
-        if options.store == Store::Etcd {
-            flags.extend(["--store", "etcd"]);
-        }
-        let registries: Vec<String> = options
-            .registry_ports
-            .iter()
-            .map(|port| format!("{}:{port}", slot.gateway()))
-            .collect();
-        for registry in &registries {
-            flags.extend(["--insecure-registry", registry]);
-        }
-        let written = skiff(&programs, &slot, "up", &flags)?;
+        let written = up(&programs, &slot, &options, &[])?;
         if !written.success {
             let logs = keep_logs(&slot);
             skiff(&programs, &slot, "down", &["--no-kubeconfig"])?;
@@ -178,6 +161,15 @@ impl Cluster {
         write_out(&mut command)
     }
 
+    /// Runs `skiff up` once more, with the options that the cluster was started with and some
+    /// others. Failing is no error.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn up_again(&self, more: &[&str]) -> anyhow::Result<Written> {
+        up(&self.programs, &self.slot, &self.options, more)
+    }
+
     /// Runs a program in a node's network namespace.
     ///
     /// # Errors
@@ -270,6 +262,29 @@ impl Drop for Cluster {
 
 fn kubeconfig(slot: &Slot) -> PathBuf {
     slot.folder().join("kubeconfig/admin.yaml")
+}
+
+/// Runs `skiff up` with these options, and with more flags, which win.
+fn up(programs: &Path, slot: &Slot, options: &Options, more: &[&str]) -> anyhow::Result<Written> {
+    let mut flags: Vec<String> = ["--no-kubeconfig", "--wait=90"].map(str::to_owned).into();
+    flags.push(format!("--node-cidr={}", slot.node_cidr()));
+    flags.push(format!("--pod-cidr={}", slot.pod_cidr()));
+    flags.push(format!("--service-cidr={}", slot.service_cidr()));
+    if !more.contains(&"--nodes") {
+        flags.push(format!("--nodes={}", options.nodes));
+    }
+    if options.store == Store::Etcd {
+        flags.push("--store=etcd".to_owned());
+    }
+    for port in &options.registry_ports {
+        flags.push(format!("--insecure-registry={}:{port}", slot.gateway()));
+    }
+    let flags: Vec<&str> = flags
+        .iter()
+        .map(String::as_str)
+        .chain(more.iter().copied())
+        .collect();
+    skiff(programs, slot, "up", &flags)
 }
 
 fn skiff(programs: &Path, slot: &Slot, verb: &str, flags: &[&str]) -> anyhow::Result<Written> {

@@ -5,7 +5,8 @@ use super::number;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// How long one request may take.
@@ -63,16 +64,28 @@ pub fn get(url: &str) -> Result<Answer, String> {
     Ok(Answer { status, body })
 }
 
-/// Sends requests at a steady rate; writes how many there were, how many failed, why, and how
-/// often each body came.
+/// Sends requests at a steady rate, for `--seconds`, or with `--until eof` until the standard input
+/// ends; writes how many there were, how many failed, why, and how often each body came.
 pub fn run(flags: &HashMap<String, String>) -> Result<(), String> {
     let url = flags.get("url").ok_or("--url is missing")?.clone();
     let rate = number(flags, "rps", 50)?.max(1);
     let total = (rate * number(flags, "seconds", 10)?).min(REQUESTS_MAX);
     let (results, received) = mpsc::sync_channel(1024);
     let interval = Duration::from_nanos(1_000_000_000 / rate);
+    let stopped = Arc::new(AtomicBool::new(false));
+    if flags.get("until").is_some_and(|until| until == "eof") {
+        let stopped = stopped.clone();
+        std::thread::spawn(move || {
+            // An error is an end, too.
+            std::io::stdin().read_to_end(&mut Vec::new()).ok();
+            stopped.store(true, Ordering::SeqCst);
+        });
+    }
     std::thread::spawn(move || {
         for _ in 0..total {
+            if stopped.load(Ordering::SeqCst) {
+                break;
+            }
             let (url, results) = (url.clone(), results.clone());
             // The receiver stays until every request has told its result.
             std::thread::spawn(move || results.send(get(&url)).ok());

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: testserver serve [--port 8080] [--drain 0] [--ready-after 0]
-       testserver load --url http://HOST:PORT/PATH [--rps 50] [--seconds 10]
+       testserver load --url http://HOST:PORT/PATH [--rps 50] [--seconds 10] [--until eof]
        testserver get URL";
 
 fn main() -> ExitCode {
