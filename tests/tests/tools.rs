@@ -1,8 +1,14 @@
 //! The same work with both command lines: `skiff` over gRPC, and an unchanged kubectl over REST.
 
+#[path = "tools/port_forward.rs"]
+mod port_forward;
+
 use anyhow::{Context, ensure};
+use port_forward::{
+    kube_rs_forwards_ports, kubectl_forwards_ports, old_clients_speak_spdy, skiff_forwards_ports,
+};
 use serde_json::Value;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use testkit::cluster::Written;
 use testkit::suite::Scene;
 use testkit::{Options, scenarios, suite};
@@ -21,6 +27,10 @@ fn main() -> ExitCode {
             skiff_looks_into_pods,
             kubectl_looks_into_pods,
             bad_input_is_refused_by_both,
+            skiff_forwards_ports,
+            kubectl_forwards_ports,
+            old_clients_speak_spdy,
+            kube_rs_forwards_ports,
         ],
     )
 }
@@ -42,6 +52,17 @@ impl Tool {
             }
             Self::Kubectl => scene.cluster.try_kubectl(&arguments),
         }
+    }
+
+    /// The tool, to be started with a verb and its flags.
+    fn command(self, scene: &Scene, arguments: &[&str]) -> Command {
+        let mut command = match self {
+            Self::Skiff => scene.cluster.skiff_command(),
+            Self::Kubectl => scene.cluster.kubectl_command(),
+        };
+        command.args([arguments[0], "-n", &scene.namespace]);
+        command.args(&arguments[1..]);
+        command
     }
 
     fn run(self, scene: &Scene, arguments: &[&str]) -> anyhow::Result<String> {

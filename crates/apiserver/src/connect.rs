@@ -1,9 +1,12 @@
 //! Streaming subresources: log, exec, attach, port-forward. Both doors open them through the
-//! pipeline and then carry the same frames to the node's kubelet.
+//! pipeline and then carry the same frames to the node's kubelet. And proxy, which is HTTP's alone.
 
 mod log;
 mod open;
+mod proxy;
+mod spdy;
 mod target;
+mod upgrade;
 mod websocket;
 
 use api::ApiError;
@@ -13,16 +16,27 @@ use rpc::kubelet_v1::LogChunk;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use crate::rest::{Accept, Body, render_error};
+use crate::rest::{Accept, Body, empty, render_error};
 
 pub use open::open;
+pub use proxy::PeerAddress;
+
+/// The standard streams that exec and attach carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streams {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    pub tty: bool,
+}
 
 /// What kind of frames a session carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionKind {
-    Exec,
-    Attach,
-    PortForward,
+    /// exec and attach.
+    RemoteCommand(Streams),
+    /// To the pod of that name.
+    PortForward { pod: String, uid: String },
 }
 
 /// A stream of frames to and from a kubelet.
@@ -37,6 +51,8 @@ pub enum Connection {
     /// A container's log; `None`: there is nothing to read yet.
     Log(Option<Streaming<LogChunk>>),
     Session(Session),
+    /// A request that is sent on. Nothing has been connected to yet.
+    Proxy(Box<proxy::Proxy>),
 }
 
 impl std::fmt::Debug for Connection {
@@ -44,22 +60,32 @@ impl std::fmt::Debug for Connection {
         match self {
             Self::Log(_) => f.write_str("Log"),
             Self::Session(session) => write!(f, "{:?}", session.kind),
+            Self::Proxy(proxy) => write!(f, "{proxy:?}"),
         }
     }
 }
 
 impl Connection {
-    /// Serves the stream over HTTP: logs as a body, sessions over WebSocket.
+    /// Serves the stream over HTTP: logs as a body, sessions over WebSocket or SPDY. `body` is the
+    /// client's, where it has not been read.
     pub async fn serve(
         self,
         parts: &http::request::Parts,
+        body: Option<Body>,
         upgrade: OnUpgrade,
     ) -> http::Response<Body> {
         match self {
-            Self::Log(chunks) => log::response(chunks),
-            Self::Session(session) => websocket::accept(session, parts, upgrade)
-                .unwrap_or_else(|error| render_error(&error, &Accept::default())),
+            Self::Log(chunks) if upgrade::is_websocket(&parts.headers) => {
+                log::over_websocket(chunks, parts, upgrade)
+            }
+            Self::Log(chunks) => Ok(log::response(chunks)),
+            Self::Session(session) => upgrade::accept(session, parts, upgrade),
+            Self::Proxy(proxy) => {
+                let body = body.unwrap_or_else(empty);
+                return proxy.serve(parts, body, upgrade).await;
+            }
         }
+        .unwrap_or_else(|error| render_error(&error, &Accept::default()))
     }
 }
 

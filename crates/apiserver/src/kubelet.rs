@@ -45,9 +45,14 @@ impl Kubelets {
                 "the apiserver has no certificate for kubelets (--kubelet-client-certificate)",
             ));
         }
-        let address = address(node).ok_or_else(|| {
+        let (ip, port) = address(node).ok_or_else(|| {
             ApiError::service_unavailable(format!("no preferred addresses found for node {name:?}"))
         })?;
+        let address = if ip.contains(':') {
+            format!("[{ip}]:{port}")
+        } else {
+            format!("{ip}:{port}")
+        };
         let key = (address.clone(), name.clone());
         let channel = match self.channels.get(&key) {
             Some(channel) => channel,
@@ -69,8 +74,8 @@ impl Kubelets {
     }
 }
 
-/// `ip:port` of the node's kubelet: the internal address, else whichever there is.
-fn address(node: &Node) -> Option<String> {
+/// Address and port of the node's kubelet: the internal address, else whichever there is.
+pub fn address(node: &Node) -> Option<(String, u16)> {
     let status = node.status.as_ref()?;
     let addresses = status.addresses.as_deref().unwrap_or_default();
     let by_type = |kind: &str| addresses.iter().find(|address| address.type_ == kind);
@@ -83,9 +88,5 @@ fn address(node: &Node) -> Option<String> {
         .as_ref()
         .and_then(|endpoints| endpoints.kubelet_endpoint.as_ref())
         .map_or(DEFAULT_PORT, |endpoint| endpoint.port);
-    Some(if ip.contains(':') {
-        format!("[{ip}]:{port}")
-    } else {
-        format!("{ip}:{port}")
-    })
+    Some((ip.to_owned(), u16::try_from(port).ok()?))
 }

@@ -63,7 +63,7 @@ pub struct Target {
     pub name: String,
     /// Empty for the object itself.
     pub subresource: String,
-    /// What follows `proxy/` in the path.
+    /// What follows `proxy` in the path, as the client encoded it: empty, or from a slash on.
     pub subpath: String,
 }
 

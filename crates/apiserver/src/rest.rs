@@ -6,18 +6,17 @@ mod route;
 mod table;
 mod watch;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use api::ApiError;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Empty, Limited};
 use tower::ServiceExt;
 
 pub use negotiate::{Accept, Form};
-pub use render::error as render_error;
+pub use render::{error as render_error, full};
 pub use route::{field_validation, parse_query, version_match};
 pub use table::{partial, table};
 pub use watch::bookmark;
@@ -28,8 +27,17 @@ use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
 use crate::user::{Credentials, User};
 
-/// The body of every answer.
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// Why a body broke off.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of every answer. An error in it breaks the connection off, so that the client sees that
+/// the answer is not whole.
+pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// A body without content.
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
 
 /// Who the connection's client certificate belongs to, put into a request's extensions.
 #[derive(Clone, Debug)]
@@ -59,8 +67,12 @@ impl Rest {
             Err(error) => return render::error(&error, &Accept::default()),
         };
         match self.answer(&parts, body, &accept).await {
-            Ok((Response::Connect(connection), _)) => connection.serve(&parts, upgrade).await,
-            Ok((response, verb)) => render::response(response, verb, &accept)
+            Ok(Answer {
+                response: Response::Connect(connection),
+                body,
+                ..
+            }) => connection.serve(&parts, body, upgrade).await,
+            Ok(Answer { response, verb, .. }) => render::response(response, verb, &accept)
                 .unwrap_or_else(|error| render::error(&error, &accept)),
             Err(error) => render::error(&error, &accept),
         }
@@ -71,17 +83,23 @@ impl Rest {
         parts: &http::request::Parts,
         body: B,
         accept: &Accept,
-    ) -> Result<(Response, Option<Verb>), ApiError>
+    ) -> Result<Answer, ApiError>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let mut routed = route::route(parts, accept)?;
         routed.options.product = product(&parts.headers).to_owned();
-        let body = read_body(body).await?;
-        let verb = match &routed.subject {
-            Subject::Resource { verb, .. } => Some(*verb),
-            Subject::Path { .. } => None,
+        let (verb, proxied) = match &routed.subject {
+            Subject::Resource { verb, target } => (Some(*verb), target.subresource == "proxy"),
+            Subject::Path { .. } => (None, false),
+        };
+        // What is sent on is not for the pipeline to read.
+        let (body, unread) = if proxied {
+            let unread = body.map_err(Into::into).boxed_unsync();
+            (Bytes::new(), Some(unread))
+        } else {
+            (read_body(body).await?, None)
         };
         let body_format = negotiate::body_format(parts, verb, &body)?;
         let request = Request {
@@ -93,8 +111,20 @@ impl Rest {
             body_format,
         };
         let response = self.pipeline.clone().oneshot(request).await?;
-        Ok((response, verb))
+        Ok(Answer {
+            response,
+            verb,
+            body: unread,
+        })
     }
+}
+
+/// What the pipeline answered.
+struct Answer {
+    response: Response,
+    verb: Option<Verb>,
+    /// The request's body, where it has not been read.
+    body: Option<Body>,
 }
 
 async fn read_body<B>(body: B) -> Result<Bytes, ApiError>

@@ -23,18 +23,22 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use crate::connect::PeerAddress;
 use crate::core::Core;
 use crate::grpc::{self, Grpc};
 use crate::pipeline::Pipeline;
-use crate::rest::{Body, PeerUser, Rest};
+use crate::rest::{Body, BodyError, PeerUser, Rest};
 use crate::user::User;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long open requests may take after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Flow-control windows of HTTP/2, in bytes: lists must not wait for window updates.
+/// Flow-control window of a stream of HTTP/2, in bytes.
 const WINDOW_BYTES: u32 = 4 << 20;
+/// Flow-control window of a connection, in bytes: large enough that a stream which is not read never
+/// stops the others.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// Headers and path of one request over HTTP/2, in bytes: selectors may be long.
 const MAX_HEADER_BYTES: u32 = 128 << 10;
 /// Streams of one HTTP/2 connection.
@@ -185,14 +189,18 @@ async fn connection(
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
     let peer = PeerUser(peer_user(stream.get_ref().1));
-    let service = service_fn(move |request| {
+    let address = stream.get_ref().0.peer_addr().map(PeerAddress).ok();
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
         let (doors, peer) = (doors.clone(), peer.clone());
+        if let Some(address) = address {
+            request.extensions_mut().insert(address);
+        }
         async move { Ok::<_, std::convert::Infallible>(doors.answer(request, peer).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http2()
-        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .initial_stream_window_size(WINDOW_BYTES)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES)
@@ -234,7 +242,7 @@ impl Doors {
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
         let response = if is_grpc {
             match self.grpc.call(request).await {
-                Ok(response) => response.map(tolerant),
+                Ok(response) => response.map(erased),
                 Err(never) => match never {},
             }
         } else {
@@ -245,15 +253,11 @@ impl Doors {
     }
 }
 
-/// tonic's body, whose errors end the stream.
-fn tolerant<B>(body: B) -> Body
+/// tonic's body.
+fn erased<B>(body: B) -> Body
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: std::fmt::Display,
+    B::Error: Into<BodyError>,
 {
-    body.map_err(|error| -> std::convert::Infallible {
-        // tonic turns every error into trailers; nothing is left to fail here.
-        unreachable!("a gRPC body failed: {error}")
-    })
-    .boxed_unsync()
+    body.map_err(Into::into).boxed_unsync()
 }

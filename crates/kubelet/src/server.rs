@@ -30,6 +30,10 @@ use crate::pod::manager::Pods;
 use crate::wire::read_pem;
 use service::Service;
 
+/// Flow-control window of a connection, in bytes: large enough that a stream whose pod does not read
+/// never stops the others.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+
 /// What the server is made of.
 pub struct ServerParts {
     service: Service,
@@ -70,6 +74,7 @@ pub async fn start(parts: ServerParts, shutdown: CancellationToken) -> anyhow::R
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<KubeletServer<Service>>().await;
     let server = Server::builder()
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .tls_config(tls)?
         .add_service(health)
         .add_service(service);

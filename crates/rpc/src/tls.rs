@@ -11,9 +11,11 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Flow-control window of a connection and of a stream, in bytes: large lists must not wait for
-/// window updates.
+/// Flow-control window of a stream, in bytes: large lists must not wait for window updates.
 const WINDOW_BYTES: u32 = 4 << 20;
+/// Flow-control window of a connection, in bytes: as many streams as there may be, so that those
+/// whose reader is slow (a paused log) never stop the others.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 
 /// PEM of a certificate chain and its key.
 #[derive(Clone)]
@@ -56,7 +58,7 @@ pub fn channel(dial: &Dial) -> Result<Channel, tonic::transport::Error> {
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
-        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .initial_stream_window_size(WINDOW_BYTES)
         .tcp_nodelay(true);
     if let Some(ca) = &dial.ca_pem {

@@ -125,12 +125,17 @@ impl Cluster {
     /// # Errors
     /// When it cannot be started. That it fails is told by [`Written::success`].
     pub fn try_skiff(&self, arguments: &[&str]) -> anyhow::Result<Written> {
+        write_out(self.skiff_command().args(arguments))
+    }
+
+    /// `skiff` as the administrator, to be started.
+    pub fn skiff_command(&self) -> Command {
         let mut command = Command::new(self.programs.join("skiff"));
-        command.args(arguments).env("KUBECONFIG", self.kubeconfig());
         command
+            .env("KUBECONFIG", self.kubeconfig())
             .env("SKIFF_CLUSTER", self.slot.name())
             .env("SKIFF_DATA_DIR", self.slot.folder());
-        write_out(&mut command)
+        command
     }
 
     /// Runs `skiff`; returns what it wrote to its standard output.
@@ -154,11 +159,16 @@ impl Cluster {
     /// # Errors
     /// When it cannot be started.
     pub fn try_kubectl(&self, arguments: &[&str]) -> anyhow::Result<Written> {
+        write_out(self.kubectl_command().args(arguments))
+    }
+
+    /// `kubectl` as the administrator, to be started.
+    pub fn kubectl_command(&self) -> Command {
         let mut command = Command::new("kubectl");
-        command.args(arguments).env("KUBECONFIG", self.kubeconfig());
+        command.env("KUBECONFIG", self.kubeconfig());
         // Its discovery cache must not be another cluster's that had the same address.
         command.env("HOME", self.slot.folder().join("home"));
-        write_out(&mut command)
+        command
     }
 
     /// Runs `skiff up` once more, with the options that the cluster was started with and some

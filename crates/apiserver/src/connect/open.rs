@@ -7,8 +7,9 @@ use rpc::kubelet_v1 as pb;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::proxy;
 use super::target::{self, PodOnNode};
-use super::{Connection, Session, SessionKind, kubelet_error};
+use super::{Connection, Session, SessionKind, Streams, kubelet_error};
 use crate::core::Call;
 use crate::request::{Options, Request};
 use crate::response::Response;
@@ -20,14 +21,12 @@ const QUEUE: usize = 32;
 ///
 /// # Errors
 /// 400 and 404 for a pod or container that cannot be streamed, 500 when the kubelet cannot be
-/// reached, 501 for proxies.
+/// reached, 503 where nothing serves what is proxied.
 pub async fn open(call: Call<'_>, _request: &Request) -> Result<Response, ApiError> {
     let subresource = call.target.subresource.as_str();
     if subresource == "proxy" {
-        return Err(ApiError::not_implemented(format!(
-            "{}/proxy is not served: use port-forward, or the Service's address",
-            call.row().plural
-        )));
+        let connection = proxy::find(call).await?;
+        return Ok(Response::Connect(Box::new(connection)));
     }
     let found = target::find(call).await?;
     let connection = match subresource {
@@ -98,8 +97,18 @@ async fn session(call: Call<'_>, found: &PodOnNode, exec: bool) -> Result<Connec
     let container = target::container(&found.pod, options.parameter("container"))?;
     let node = target::running_node(found)?;
     let tty = options.flag("tty");
-    let (stdin, stdout) = (options.flag("stdin"), options.flag("stdout"));
-    let stderr = options.flag("stderr") && !tty;
+    let streams = Streams {
+        stdin: options.flag("stdin"),
+        stdout: options.flag("stdout"),
+        stderr: options.flag("stderr") && !tty,
+        tty,
+    };
+    let Streams {
+        stdin,
+        stdout,
+        stderr,
+        ..
+    } = streams;
     if !stdin && !stdout && !stderr {
         return Err(ApiError::bad_request(
             "you must specify at least 1 of stdin, stdout, stderr",
@@ -156,13 +165,8 @@ async fn session(call: Call<'_>, found: &PodOnNode, exec: bool) -> Result<Connec
     let output = answer
         .map_err(|status| kubelet_error(&status))?
         .into_inner();
-    let kind = if exec {
-        SessionKind::Exec
-    } else {
-        SessionKind::Attach
-    };
     Ok(Connection::Session(Session {
-        kind,
+        kind: SessionKind::RemoteCommand(streams),
         input,
         output,
     }))
@@ -173,10 +177,15 @@ async fn port_forward(call: Call<'_>, found: &PodOnNode) -> Result<Connection, A
     let mut client = call.core.kubelets.client(node)?;
     let (input, receiver) = mpsc::channel(QUEUE);
     let own = reference(found, String::new());
+    let kind = SessionKind::PortForward {
+        pod: own.pod.clone(),
+        uid: own.uid.clone(),
+    };
     let open = pb::PortForwardOpen {
         namespace: own.namespace,
         pod: own.pod,
         uid: own.uid,
+        address: String::new(),
     };
     let first = pb::PortForwardRequest {
         kind: Some(pb::port_forward_request::Kind::Open(open)),
@@ -191,7 +200,7 @@ async fn port_forward(call: Call<'_>, found: &PodOnNode) -> Result<Connection, A
         .map_err(|status| kubelet_error(&status))?
         .into_inner();
     Ok(Connection::Session(Session {
-        kind: SessionKind::PortForward,
+        kind,
         input,
         output,
     }))

@@ -1,136 +1,98 @@
-//! exec and attach over WebSocket: `v5.channel.k8s.io` and `v4.channel.k8s.io`
-//! (`k8s.io/apimachinery/pkg/util/remotecommand`). Each message is a channel's number and data;
-//! under v5, 255 and a channel's number closes that channel.
+//! Sessions over WebSocket. exec and attach: each message is a channel's number and data
+//! (`k8s.io/apimachinery/pkg/util/remotecommand`); under v5, 255 and a channel's number closes that
+//! channel. Port forwarding: channels too, or SPDY in the messages.
 
-use api::ApiError;
+mod forward;
+
+use std::io;
+
+use api::status;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
-use futures::{SinkExt, StreamExt};
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
-use http_body_util::{BodyExt, Empty};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
+use futures::{SinkExt, StreamExt, future};
 use rpc::api_v1::{Channel, Frame};
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tonic::Streaming;
 
-use super::{Session, SessionKind};
-use crate::rest::Body;
+use super::upgrade::Socket;
+use super::{Session, spdy};
 
-/// Protocols in order of preference.
-const PROTOCOLS: &[&str] = &["v5.channel.k8s.io", "v4.channel.k8s.io"];
+pub use forward::{forward, ports};
+
 /// Under v5: the message that closes a channel.
 const CLOSE: u8 = 255;
-/// Largest message of a client, in bytes.
-const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
-
-/// Accepts the client's WebSocket and carries frames until either side ends.
-///
-/// # Errors
-/// 400 for a request that is no WebSocket handshake or offers no protocol of ours.
-pub fn accept(
-    session: Session,
-    parts: &http::request::Parts,
-    upgrade: OnUpgrade,
-) -> Result<http::Response<Body>, ApiError> {
-    let header = |name: &str| {
-        parts
-            .headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-    };
-    if !header("upgrade").eq_ignore_ascii_case("websocket") {
-        return Err(ApiError::bad_request(
-            "Upgrade request required: this stream is served over WebSocket (and over gRPC), not SPDY",
-        ));
-    }
-    if session.kind == SessionKind::PortForward {
-        return Err(ApiError::not_implemented(
-            "port forwarding is served over gRPC (skiff port-forward), not over WebSocket",
-        ));
-    }
-    let key = header("sec-websocket-key");
-    if key.is_empty() {
-        return Err(ApiError::bad_request(
-            "the request is not a WebSocket handshake",
-        ));
-    }
-    let offered: Vec<&str> = header("sec-websocket-protocol")
-        .split(',')
-        .map(str::trim)
-        .collect();
-    let protocol = PROTOCOLS
-        .iter()
-        .find(|protocol| offered.contains(protocol))
-        .ok_or_else(|| {
-            ApiError::bad_request(format!(
-                "none of the offered WebSocket protocols is served: {PROTOCOLS:?} are"
-            ))
-        })?;
-    let closes = *protocol == PROTOCOLS[0];
-    tokio::spawn(async move {
-        match upgrade.await {
-            Ok(upgraded) => {
-                let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES));
-                let io = TokioIo::new(upgraded);
-                let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-                carry(socket, session, closes).await;
-            }
-            Err(error) => tracing::debug!(%error, "the client did not go on with its WebSocket"),
-        }
-    });
-    let mut response = http::Response::new(Empty::new().boxed_unsync());
-    *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
-        headers.insert("sec-websocket-accept", accept);
-    }
-    headers.insert("sec-websocket-protocol", HeaderValue::from_static(protocol));
-    Ok(response)
+/// What channels mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// The result is plain text, and only of failures.
+    V1,
+    /// The result is a Status.
+    V4,
+    /// The client can close standard input.
+    V5,
 }
 
-async fn carry(socket: Socket, session: Session, closes: bool) {
+impl From<&str> for Version {
+    fn from(protocol: &str) -> Self {
+        match protocol {
+            "v5.channel.k8s.io" => Self::V5,
+            "v4.channel.k8s.io" => Self::V4,
+            _ => Self::V1,
+        }
+    }
+}
+
+/// Carries exec or attach until either side ends.
+pub async fn command(socket: Socket, session: Session, version: Version) {
     let (sink, stream) = socket.split();
-    let inward = tokio::spawn(to_kubelet(stream, session.input, closes));
-    to_client(sink, session.output, closes).await;
+    let inward = tokio::spawn(to_kubelet(stream, session.input, version));
+    to_client(sink, session.output, version).await;
     inward.abort();
 }
 
-async fn to_kubelet(mut stream: SplitStream<Socket>, input: mpsc::Sender<Frame>, closes: bool) {
+/// Carries SPDY that comes in the messages of a WebSocket.
+pub async fn tunnel<P: spdy::Protocol>(socket: Socket, session: Session, protocol: P) {
+    let (sink, stream) = socket.split();
+    let stream = stream
+        .take_while(|message| future::ready(!matches!(message, Ok(Message::Close(_)))))
+        .filter_map(|message| {
+            future::ready(match message {
+                Ok(Message::Binary(data)) => Some(Ok(data)),
+                Ok(_) => None,
+                Err(error) => Some(Err(io::Error::other(error))),
+            })
+        });
+    let mut bytes = sink
+        .sink_map_err(io::Error::other)
+        .with(|data: Bytes| future::ok::<_, io::Error>(Message::Binary(data)));
+    spdy::serve(protocol, session, stream, &mut bytes).await;
+    // The client may have gone already.
+    let mut sink = bytes.into_inner();
+    sink.send(close()).await.ok();
+    sink.close().await.ok();
+}
+
+async fn to_kubelet(mut stream: SplitStream<Socket>, input: mpsc::Sender<Frame>, version: Version) {
     while let Some(Ok(message)) = stream.next().await {
-        let data: Bytes = match message {
-            Message::Binary(data) => data,
-            Message::Text(text) => Bytes::copy_from_slice(text.as_bytes()),
-            Message::Close(_) => return,
-            _ => continue,
+        let Some((channel, rest)) = split(message) else {
+            return;
         };
-        let Some(&channel) = data.first() else {
-            continue;
-        };
-        let rest = data.slice(1..);
         let frame = match channel {
-            0 => Frame {
+            Some(0) => Frame {
                 channel: Channel::Stdin.into(),
                 data: rest,
                 ..Frame::default()
             },
-            4 => Frame {
+            Some(4) => Frame {
                 channel: Channel::Resize.into(),
                 data: rest,
                 ..Frame::default()
             },
-            CLOSE if closes && rest.first() == Some(&0) => Frame {
+            Some(CLOSE) if version == Version::V5 && rest.first() == Some(&0) => Frame {
                 channel: Channel::Stdin.into(),
                 end: true,
                 ..Frame::default()
@@ -146,7 +108,7 @@ async fn to_kubelet(mut stream: SplitStream<Socket>, input: mpsc::Sender<Frame>,
 async fn to_client(
     mut sink: SplitSink<Socket, Message>,
     mut output: Streaming<Frame>,
-    closes: bool,
+    version: Version,
 ) {
     loop {
         let frame = match output.message().await {
@@ -158,29 +120,53 @@ async fn to_client(
                 ..Frame::default()
             },
         };
-        let number = match frame.channel() {
-            Channel::Stdout => 1,
-            Channel::Stderr => 2,
-            Channel::Status => 3,
+        let (number, data) = match frame.channel() {
+            Channel::Stdout => (1, frame.data),
+            Channel::Stderr => (2, frame.data),
+            Channel::Status if version == Version::V1 => (3, failure_text(&frame.data)),
+            Channel::Status => (3, frame.data),
             _ => continue,
         };
-        if !frame.data.is_empty() && sink.send(message(number, &frame.data)).await.is_err() {
+        if !data.is_empty() && sink.send(message(number, &data)).await.is_err() {
             return;
         }
-        if frame.end && closes && sink.send(message(CLOSE, &[number])).await.is_err() {
+        if frame.end
+            && version == Version::V5
+            && sink.send(message(CLOSE, &[number])).await.is_err()
+        {
             return;
         }
         if number == 3 {
             break;
         }
     }
-    // A close without a code is an error to client-go. The client may have gone already.
-    let close = CloseFrame {
-        code: CloseCode::Normal,
-        reason: Utf8Bytes::default(),
-    };
-    sink.send(Message::Close(Some(close))).await.ok();
+    // The client may have gone already.
+    sink.send(close()).await.ok();
     sink.close().await.ok();
+}
+
+/// What a Status says went wrong; empty for success.
+fn failure_text(json: &[u8]) -> Bytes {
+    match status::decode_status(json) {
+        Ok(status) if status.status.as_deref() == Some("Success") => Bytes::new(),
+        Ok(status) => status.message.unwrap_or_default().into(),
+        Err(_) => Bytes::copy_from_slice(json),
+    }
+}
+
+/// Channel and data of a message, no channel for messages without a meaning; `None` at the end.
+fn split(message: Message) -> Option<(Option<u8>, Bytes)> {
+    let mut data: Bytes = match message {
+        Message::Binary(data) => data,
+        Message::Text(text) => text.into(),
+        Message::Close(_) => return None,
+        _ => Bytes::new(),
+    };
+    if data.is_empty() {
+        return Some((None, data));
+    }
+    let channel = data.split_to(1)[0];
+    Some((Some(channel), data))
 }
 
 fn message(channel: u8, data: &[u8]) -> Message {
@@ -188,4 +174,12 @@ fn message(channel: u8, data: &[u8]) -> Message {
     bytes.put_u8(channel);
     bytes.put_slice(data);
     Message::Binary(bytes.freeze())
+}
+
+/// A close without a code is an error to client-go.
+pub fn close() -> Message {
+    Message::Close(Some(CloseFrame {
+        code: CloseCode::Normal,
+        reason: Utf8Bytes::default(),
+    }))
 }

@@ -3,7 +3,7 @@
 use futures::StreamExt;
 use rpc::api_v1 as pb;
 use tokio::sync::mpsc;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 use super::service::ReplyStream;
 use crate::connect::Connection;
@@ -22,6 +22,10 @@ pub fn frames(
                 ..pb::Frame::default()
             })
         })),
+        Connection::Proxy(_) => {
+            let refusal = Status::unimplemented("proxy is served over HTTP only");
+            Box::pin(futures::stream::iter([Err(refusal)]))
+        }
         Connection::Session(session) => {
             let inward = tokio::spawn(forward(requests, session.input));
             let guard = AbortOnDrop(inward);

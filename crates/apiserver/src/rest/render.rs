@@ -1,6 +1,5 @@
 //! Answers as HTTP responses.
 
-use std::convert::Infallible;
 use std::io::Write;
 
 use api::{ApiError, KindRow};
@@ -16,9 +15,10 @@ use crate::response::{ListAnswer, ObjectAnswer, Response};
 /// Answers smaller than this are not compressed (upstream's 128 KiB).
 const GZIP_FROM_BYTES: usize = 128 << 10;
 
+/// A body that is there already.
 pub fn full(bytes: Bytes) -> Body {
     Full::new(bytes)
-        .map_err(|never: Infallible| match never {})
+        .map_err(|never| match never {})
         .boxed_unsync()
 }
 

@@ -139,10 +139,20 @@ fn resource(
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         subresource: subresource.to_owned(),
-        subpath: rest.get(3..).unwrap_or_default().join("/"),
+        subpath: subpath(parts.uri.path(), &segments.rest, rest.len()).to_owned(),
     };
     let verb = verb(method, &target, options, watching, parts)?;
     Ok(Some(Subject::Resource { verb, target }))
+}
+
+/// What follows the subresource in a path, not decoded: empty, or from a slash on. `whole` are the
+/// segments behind group and version, of which `rest` begin with the resource.
+fn subpath<'a>(path: &'a str, whole: &[String], rest: usize) -> &'a str {
+    // `/api/v1` or `/apis/GROUP/VERSION`, then up to resource, name and subresource.
+    let before = path.split('/').count() - whole.len();
+    let slashes = path.match_indices('/').map(|(at, _)| at);
+    let mut ends = slashes.skip(before + whole.len() - rest + 2);
+    ends.next().map_or("", |at| &path[at..])
 }
 
 fn verb(
@@ -157,13 +167,16 @@ fn verb(
         "log" | "exec" | "attach" | "portforward" | "proxy"
     ) {
         let upgrade = parts.headers.contains_key(http::header::UPGRADE);
+        let session = !matches!(target.subresource.as_str(), "log" | "proxy");
         let authorized_as = match *method {
-            Method::GET if upgrade && target.subresource != "proxy" => "create",
+            Method::GET if upgrade && session => "create",
             Method::GET | Method::HEAD => "get",
             Method::POST => "create",
             Method::PUT => "update",
             Method::PATCH => "patch",
-            _ => "delete",
+            Method::DELETE => "delete",
+            // Only a rule for every verb allows it.
+            _ => "",
         };
         return Ok(Verb::Connect { authorized_as });
     }

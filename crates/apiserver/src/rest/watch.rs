@@ -1,7 +1,5 @@
 //! Watches as chunked JSON frames.
 
-use std::convert::Infallible;
-
 use api::{ApiError, KindRow};
 use bytes::{Bytes, BytesMut};
 use futures::stream;
@@ -10,7 +8,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
 use super::table::{partial, table};
-use super::{Accept, Body, Form};
+use super::{Accept, Body, BodyError, Form};
 use crate::cache::{Change, Notice, Version, Watcher, frame};
 
 /// Frames are joined into chunks of at least this many bytes while more are ready.
@@ -36,7 +34,7 @@ pub fn response(watcher: Watcher, accept: &Accept) -> http::Response<Body> {
     };
     let frames = stream::unfold(state, |mut state| async move {
         let chunk = next(&mut state).await?;
-        Some((Ok::<_, Infallible>(Frame::data(chunk)), state))
+        Some((Ok::<_, BodyError>(Frame::data(chunk)), state))
     });
     let mut response = http::Response::new(StreamBody::new(frames).boxed_unsync());
     let headers = response.headers_mut();

@@ -1,8 +1,9 @@
-//! Port forwarding: connections made inside the pod's network namespace.
+//! Port forwarding: connections made inside the pod's network namespace. Each has a task and a short
+//! queue; one whose pod does not read holds up the others of its stream, and nothing else.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
@@ -15,6 +16,7 @@ use tonic::{Status, Streaming};
 
 use super::frames::{CHUNK, Frames, Out, channel};
 use super::service::Service;
+use crate::pod::manager::Known;
 use crate::pod::object::PodExt;
 
 /// Chunks that wait for a slow connection.
@@ -34,46 +36,91 @@ impl Service {
             return Err(Status::invalid_argument("the first message must be open"));
         };
         let known = self.pod(&open.namespace, &open.pod, &open.uid)?;
-        let netns = if known.pod.host_network() {
-            None
-        } else {
-            let path = self.context.directories.pod(known.pod.uid()).join("ns/net");
-            if !path.exists() {
-                return Err(Status::failed_precondition(format!(
-                    "pod {} is not running",
-                    open.pod
+        let place = self.place(&known, &open.address)?;
+        let (out, frames) = channel();
+        tokio::spawn(run(place, incoming, out));
+        Ok(frames)
+    }
+
+    fn place(&self, known: &Known, address: &str) -> Result<Place, Status> {
+        let wanted =
+            match address {
+                "" => None,
+                text => Some(text.parse::<IpAddr>().map_err(|error| {
+                    Status::invalid_argument(format!("address {text:?}: {error}"))
+                })?),
+            };
+        let address = wanted.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        if known.pod.host_network() {
+            // From inside a pod nothing is reached that the pod could not reach itself; from the
+            // node, only what is the node's.
+            if wanted.is_some_and(|address| !self.context.node.ips.contains(&address)) {
+                return Err(Status::invalid_argument(format!(
+                    "{address} is no address of this node"
                 )));
             }
-            Some(path)
-        };
-        let (out, frames) = channel();
-        tokio::spawn(run(netns, incoming, out));
-        Ok(frames)
+            return Ok(Place {
+                netns: None,
+                address,
+            });
+        }
+        let path = self.context.directories.pod(known.pod.uid()).join("ns/net");
+        if !path.exists() {
+            return Err(Status::failed_precondition(format!(
+                "pod {} is not running",
+                known.pod.pod_name()
+            )));
+        }
+        Ok(Place {
+            netns: Some(path),
+            address,
+        })
     }
 }
 
-async fn run(netns: Option<PathBuf>, mut incoming: Streaming<Message>, out: Out) {
+/// Where connections lead.
+#[derive(Clone)]
+struct Place {
+    /// `None`: the node's.
+    netns: Option<PathBuf>,
+    address: IpAddr,
+}
+
+async fn run(place: Place, mut incoming: Streaming<Message>, out: Out) {
     let mut connections: HashMap<u32, mpsc::Sender<Frame>> = HashMap::new();
+    // Ids only grow: a frame of an older connection is late, and opens none.
+    let mut newest = None;
     loop {
         let message = tokio::select! {
             message = incoming.message() => message,
             () = out.closed() => return,
         };
-        let Ok(Some(Message { kind })) = message else {
-            return;
+        let kind = match message {
+            Ok(Some(Message { kind })) => kind,
+            Ok(None) => return finish(&connections, &out).await,
+            Err(_) => return,
         };
         let Some(Kind::Frame(frame)) = kind else {
             continue;
         };
         connections.retain(|_, connection| !connection.is_closed());
         let number = frame.connection;
-        if !connections.contains_key(&number) {
-            if frame.end || connections.len() >= CONNECTIONS_MAX {
+        if frame.channel() == Channel::Failure {
+            connections.remove(&number);
+            newest = newest.max(Some(number));
+            continue;
+        }
+        if newest < Some(number) {
+            newest = Some(number);
+            if connections.len() >= CONNECTIONS_MAX {
+                let text = format!("more than {CONNECTIONS_MAX} connections at once");
+                // Whoever asked may have gone.
+                out.send(Ok(failure(frame.port, number, text))).await.ok();
                 continue;
             }
             let (sender, receiver) = mpsc::channel(QUEUE);
             tokio::spawn(connection(
-                netns.clone(),
+                place.clone(),
                 frame.port,
                 number,
                 receiver,
@@ -88,40 +135,75 @@ async fn run(netns: Option<PathBuf>, mut incoming: Streaming<Message>, out: Out)
     }
 }
 
+/// The caller has nothing more to send on any connection; waits for their ends.
+async fn finish(connections: &HashMap<u32, mpsc::Sender<Frame>>, out: &Out) {
+    let ends = async {
+        for connection in connections.values() {
+            let end = Frame {
+                end: true,
+                ..Frame::default()
+            };
+            // One that has ended needs no end.
+            connection.send(end).await.ok();
+        }
+        for connection in connections.values() {
+            connection.closed().await;
+        }
+    };
+    tokio::select! {
+        () = ends => {}
+        () = out.closed() => {}
+    }
+}
+
+fn failure(port: u32, connection: u32, text: String) -> Frame {
+    Frame {
+        channel: Channel::Failure.into(),
+        data: text.into(),
+        end: true,
+        port,
+        connection,
+    }
+}
+
 async fn connection(
-    netns: Option<PathBuf>,
+    place: Place,
     port: u32,
     number: u32,
     mut input: mpsc::Receiver<Frame>,
     out: Out,
 ) {
-    let reply = |channel: Channel, data: Vec<u8>, end: bool| Frame {
-        channel: channel.into(),
+    let reply = |data: Vec<u8>, end: bool| Frame {
+        channel: Channel::Data.into(),
         data: data.into(),
         end,
         port,
         connection: number,
     };
-    let stream = match dial(netns, port).await {
+    let at = place.address;
+    let stream = match dial(place, port).await {
         Ok(stream) => stream,
         Err(error) => {
-            let text = format!("failed to connect to localhost:{port} inside the pod: {error}");
+            let text = format!("failed to connect to {at}:{port} inside the pod: {error}");
             // Whoever asked may have gone.
-            out.send(Ok(reply(Channel::Failure, text.into_bytes(), true)))
-                .await
-                .ok();
+            out.send(Ok(failure(port, number, text))).await.ok();
             return;
         }
     };
     let (mut reader, mut writer) = stream.into_split();
+    // Until the other side gives the connection up, or is gone.
     let inward = async {
+        let mut open = true;
         while let Some(frame) = input.recv().await {
-            if writer.write_all(&frame.data).await.is_err() || frame.end {
-                break;
+            if !open {
+                continue;
+            }
+            open = writer.write_all(&frame.data).await.is_ok() && !frame.end;
+            if !open {
+                // The pod may have closed first.
+                writer.shutdown().await.ok();
             }
         }
-        // The other side may have closed first.
-        writer.shutdown().await.ok();
     };
     let outward = async {
         let mut buffer = vec![0; CHUNK];
@@ -129,7 +211,7 @@ async fn connection(
             match reader.read(&mut buffer).await {
                 Ok(0) | Err(_) => break,
                 Ok(count) => {
-                    let data = reply(Channel::Data, buffer[..count].to_vec(), false);
+                    let data = reply(buffer[..count].to_vec(), false);
                     if out.send(Ok(data)).await.is_err() {
                         return;
                     }
@@ -137,20 +219,19 @@ async fn connection(
             }
         }
         // Whoever asked may have gone.
-        out.send(Ok(reply(Channel::Data, Vec::new(), true)))
-            .await
-            .ok();
+        out.send(Ok(reply(Vec::new(), true))).await.ok();
     };
     tokio::select! {
-        () = async { tokio::join!(inward, std::future::pending::<()>()); } => {}
+        () = inward => {}
         () = outward => {}
+        () = out.closed() => {}
     }
 }
 
-async fn dial(netns: Option<PathBuf>, port: u32) -> std::io::Result<TcpStream> {
+async fn dial(place: Place, port: u32) -> std::io::Result<TcpStream> {
     let port = u16::try_from(port).map_err(std::io::Error::other)?;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let Some(netns) = netns else {
+    let address = SocketAddr::new(place.address, port);
+    let Some(netns) = place.netns else {
         return TcpStream::connect(address).await;
     };
     let (sender, receiver) = tokio::sync::oneshot::channel();

@@ -1,0 +1,101 @@
+//! `pods/proxy`, `services/proxy` and `nodes/proxy`: a client's HTTP request, sent on to where the name
+//! leads. Bodies are passed on as they come, in both directions; an `Upgrade` is passed through.
+//!
+//! Pods are reached through the kubelet's port forwarding, so that this works wherever exec does, even
+//! where the apiserver has no route to pods. A kubelet speaks gRPC only: what Kubernetes' serves
+//! over HTTP is answered from that ([`node`]). Nothing here decides who may do what: the pipeline has.
+//!
+//! Sources: `k8s.io/kubernetes/pkg/registry/core/{pod,service,node}`,
+//! `k8s.io/apimachinery/pkg/util/proxy`.
+
+mod address;
+mod backend;
+mod exchange;
+mod headers;
+mod node;
+mod target;
+mod tls;
+
+use std::net::SocketAddr;
+
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode};
+use hyper::upgrade::OnUpgrade;
+
+use backend::Backend;
+
+use super::upgrade::wants_upgrade;
+use crate::rest::{Accept, Body, empty, render_error};
+
+pub use target::find;
+
+/// The client's address, put into a request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(pub SocketAddr);
+
+/// Where an authorized request goes.
+#[derive(Debug)]
+pub struct Proxy {
+    backend: Backend,
+    /// What follows `proxy` in the request's path, as the client encoded it: empty, or from a slash on.
+    path: String,
+}
+
+impl Proxy {
+    /// Sends the request on, and answers what comes back.
+    pub async fn serve(
+        self,
+        parts: &Parts,
+        body: Body,
+        upgrade: OnUpgrade,
+    ) -> http::Response<Body> {
+        if self.path.is_empty()
+            && matches!(parts.method, Method::GET | Method::HEAD)
+            && !wants_upgrade(&parts.headers)
+        {
+            return redirect(parts);
+        }
+        let own = parts.uri.path();
+        let prefix = own.strip_suffix(&self.path).unwrap_or(own);
+        let path = if self.path.is_empty() {
+            "/"
+        } else {
+            &self.path
+        };
+        let query = parts
+            .uri
+            .query()
+            .map(|query| format!("?{query}"))
+            .unwrap_or_default();
+        let answered = match format!("{path}{query}").parse::<PathAndQuery>() {
+            Err(error) => Err(api::ApiError::bad_request(error.to_string())),
+            Ok(path) => match self.backend {
+                Backend::Kubelet(kubelet) => node::answer(kubelet, parts, &path).await,
+                backend => {
+                    let way = exchange::Way { prefix, path };
+                    exchange::send(&backend, &way, parts, body, upgrade).await
+                }
+            },
+        };
+        answered.unwrap_or_else(|error| render_error(&error, &Accept::default()))
+    }
+}
+
+/// Relative links of what is served need the slash.
+fn redirect(parts: &Parts) -> http::Response<Body> {
+    let query = parts
+        .uri
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
+    let location = format!("{}/{query}", parts.uri.path());
+    let mut response = http::Response::new(empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    if let Ok(location) = location.parse() {
+        response
+            .headers_mut()
+            .insert(http::header::LOCATION, location);
+    }
+    response
+}

@@ -1,0 +1,240 @@
+//! Connecting to what a proxied name leads to.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use api::ApiError;
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt, future, stream};
+use rpc::api_v1::{Channel, Frame};
+use rpc::kubelet_v1::kubelet_client::KubeletClient;
+use rpc::kubelet_v1::{PortForwardOpen, PortForwardRequest, port_forward_request::Kind};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
+use tokio_util::sync::PollSender;
+use tonic::Streaming;
+use tonic::transport;
+
+use super::tls;
+use crate::connect::kubelet_error;
+
+/// How long a connection may take to be made.
+const DIAL: Duration = Duration::from_secs(30);
+/// Frames on their way to a kubelet.
+const QUEUE: usize = 16;
+/// The only connection of its stream.
+const CONNECTION: u32 = 1;
+
+/// A connection to a server.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// Who answers a proxied request.
+#[derive(Debug)]
+pub enum Backend {
+    /// Whoever listens there.
+    Server(Server),
+    /// The kubelet itself.
+    Kubelet(KubeletClient<transport::Channel>),
+}
+
+/// An HTTP server.
+#[derive(Debug)]
+pub struct Server {
+    pub way: Way,
+    pub port: u16,
+    pub https: bool,
+}
+
+/// How the server's machine is reached.
+pub enum Way {
+    Pod {
+        kubelet: Box<KubeletClient<transport::Channel>>,
+        open: PortForwardOpen,
+    },
+    Direct(IpAddr),
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host())
+    }
+}
+
+impl Way {
+    /// A way without a kubelet.
+    ///
+    /// # Errors
+    /// 400 for addresses that mean this machine or its link: they would lead somewhere else than
+    /// whoever wrote them thinks.
+    pub fn direct(ip: &str) -> Result<Self, ApiError> {
+        let refuse = || ApiError::bad_request("address not allowed");
+        let ip: IpAddr = ip.parse().map_err(|_| refuse())?;
+        let link_local = match ip {
+            IpAddr::V4(ip) => ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        };
+        if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local {
+            return Err(refuse());
+        }
+        Ok(Self::Direct(ip))
+    }
+
+    /// The address that is connected to.
+    fn host(&self) -> String {
+        match self {
+            Self::Pod { open, .. } => open.address.clone(),
+            Self::Direct(ip) => ip.to_string(),
+        }
+    }
+}
+
+impl Server {
+    /// `host:port`, or the host alone on the scheme's own port.
+    pub fn authority(&self) -> String {
+        let host = self.way.host();
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host
+        };
+        let own = if self.https { 443 } else { 80 };
+        if self.port == own {
+            host
+        } else {
+            format!("{host}:{}", self.port)
+        }
+    }
+
+    /// Connects, with TLS for `https`. Servers' certificates are not checked: nobody can say whose
+    /// they should be (as Kubernetes).
+    ///
+    /// # Errors
+    /// When there is no connection in time. A pod's refusal is only told at the first read.
+    pub async fn connect(&self) -> Result<Box<dyn Io>, ApiError> {
+        let dial = async {
+            let io: Box<dyn Io> = match &self.way {
+                Way::Pod { kubelet, open } => {
+                    tunnel((**kubelet).clone(), open.clone(), self.port).await?
+                }
+                Way::Direct(ip) => {
+                    let stream = TcpStream::connect(SocketAddr::new(*ip, self.port)).await;
+                    let stream = stream.map_err(|error| unreachable(&error))?;
+                    stream
+                        .set_nodelay(true)
+                        .map_err(|error| unreachable(&error))?;
+                    Box::new(stream)
+                }
+            };
+            if !self.https {
+                return Ok(io);
+            }
+            let io = tls::connect(io, &self.way.host()).await;
+            Ok(Box::new(io.map_err(|error| unreachable(&error))?) as Box<dyn Io>)
+        };
+        match tokio::time::timeout(DIAL, dial).await {
+            Ok(connected) => connected,
+            Err(elapsed) => Err(unreachable(&elapsed)),
+        }
+    }
+}
+
+/// What a client is told when its server does not answer: the innermost reason.
+pub fn unreachable(error: &(dyn std::error::Error + 'static)) -> ApiError {
+    let mut reason = error;
+    while let Some(source) = reason.source() {
+        reason = source;
+    }
+    ApiError::service_unavailable(format!("error trying to reach service: {reason}"))
+}
+
+/// One connection through the kubelet's port forwarding, as a byte stream.
+async fn tunnel(
+    mut kubelet: KubeletClient<transport::Channel>,
+    open: PortForwardOpen,
+    port: u16,
+) -> Result<Box<dyn Io>, ApiError> {
+    let frame = move |data: Bytes| Frame {
+        channel: Channel::Data.into(),
+        data,
+        port: port.into(),
+        connection: CONNECTION,
+        ..Frame::default()
+    };
+    let (input, receiver) = mpsc::channel(QUEUE);
+    // An open and an empty frame make the connection.
+    let first = [Kind::Open(open), Kind::Frame(frame(Bytes::new()))];
+    let rest = ReceiverStream::new(receiver).map(Kind::Frame);
+    let requests = stream::iter(first)
+        .chain(rest)
+        .map(|kind| PortForwardRequest { kind: Some(kind) });
+    let output = kubelet
+        .port_forward(requests)
+        .await
+        .map_err(|status| kubelet_error(&status))?
+        .into_inner();
+    let sink = PollSender::new(input)
+        .sink_map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+        .with(move |data| future::ok::<_, io::Error>(frame(data)));
+    let reader = StreamReader::new(Box::pin(received(output)));
+    let writer = SinkWriter::new(CopyToBytes::new(sink));
+    Ok(Box::new(tokio::io::join(reader, writer)))
+}
+
+/// The connection's bytes, or why there are none.
+fn received(output: Streaming<Frame>) -> impl stream::Stream<Item = io::Result<Bytes>> + Send {
+    stream::unfold(Some(output), |output| async {
+        let mut output = output?;
+        match output.message().await {
+            Ok(Some(frame)) if frame.channel() == Channel::Failure => {
+                let text = String::from_utf8_lossy(&frame.data).into_owned();
+                Some((Err(io::Error::other(text)), None))
+            }
+            // An empty piece is no end to a reader of a stream.
+            Ok(Some(frame)) => Some((Ok(frame.data), (!frame.end).then_some(output))),
+            Ok(None) => None,
+            Err(status) => Some((Err(io::Error::other(status.message().to_owned())), None)),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_and_its_link_are_refused() {
+        for ip in [
+            "127.0.0.1",
+            "::1",
+            "169.254.169.254",
+            "fe80::1",
+            "0.0.0.0",
+            "x",
+        ] {
+            assert!(Way::direct(ip).is_err(), "{ip}");
+        }
+        assert!(Way::direct("192.0.2.1").is_ok());
+    }
+
+    #[test]
+    fn authorities() {
+        let server = |ip: &str, port, https| Server {
+            way: Way::direct(ip).unwrap(),
+            port,
+            https,
+        };
+        assert_eq!(server("192.0.2.1", 80, false).authority(), "192.0.2.1");
+        assert_eq!(server("192.0.2.1", 80, true).authority(), "192.0.2.1:80");
+        assert_eq!(
+            server("2001:db8::1", 81, false).authority(),
+            "[2001:db8::1]:81"
+        );
+    }
+}

@@ -1,0 +1,113 @@
+//! One request to an HTTP/1.1 server, and its answer.
+
+use api::ApiError;
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Response, StatusCode, Version};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::backend::{Backend, Server, unreachable};
+use super::{PeerAddress, headers};
+use crate::connect::upgrade::wants_upgrade;
+use crate::rest::{Body, empty};
+
+/// A path at the server, and what precedes it at the apiserver.
+pub struct Way<'a> {
+    pub prefix: &'a str,
+    pub path: PathAndQuery,
+}
+
+/// Sends the request on; its answer's body comes as the server sends it.
+///
+/// # Errors
+/// 503 when the server does not answer.
+pub async fn send(
+    backend: &Backend,
+    way: &Way<'_>,
+    parts: &Parts,
+    body: Body,
+    client: OnUpgrade,
+) -> Result<Response<Body>, ApiError> {
+    let Backend::Server(server) = backend else {
+        return Err(ApiError::internal("a kubelet is no HTTP server"));
+    };
+    let upgrade = wants_upgrade(&parts.headers);
+    let mut response = ask(server, way, parts, body, upgrade).await?;
+    let authority = server.authority();
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if !upgrade {
+            return Err(ApiError::service_unavailable(
+                "error trying to reach service: it switched protocols unasked",
+            ));
+        }
+        return Ok(switch(response, way, &authority, client));
+    }
+    headers::response(response.headers_mut(), way.prefix, &way.path, &authority);
+    Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+}
+
+async fn ask(
+    server: &Server,
+    way: &Way<'_>,
+    parts: &Parts,
+    body: Body,
+    upgrade: bool,
+) -> Result<Response<Incoming>, ApiError> {
+    let io = TokioIo::new(server.connect().await?);
+    let (mut sender, connection) = http1::handshake::<_, Body>(io)
+        .await
+        .map_err(|error| unreachable(&error))?;
+    tokio::spawn(async move {
+        // Whoever waits for the answer hears of it too.
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a proxied connection ended");
+        }
+    });
+    let peer = parts.extensions.get::<PeerAddress>();
+    let peer = peer.map(|address| address.0.ip());
+    let mut request = http::Request::new(body);
+    *request.method_mut() = parts.method.clone();
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = headers::request(parts, way.prefix, peer, upgrade);
+    let mut uri = http::uri::Parts::default();
+    uri.path_and_query = Some(way.path.clone());
+    *request.uri_mut() =
+        http::Uri::from_parts(uri).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    sender
+        .send_request(request)
+        .await
+        .map_err(|error| unreachable(&error))
+}
+
+/// Passes the server's new protocol through, byte by byte.
+fn switch(
+    mut response: Response<Incoming>,
+    way: &Way<'_>,
+    authority: &str,
+    client: OnUpgrade,
+) -> Response<Body> {
+    let server = hyper::upgrade::on(&mut response);
+    tokio::spawn(async move {
+        let (client, server) = match tokio::try_join!(client, server) {
+            Ok(both) => both,
+            Err(error) => return tracing::debug!(%error, "a proxied upgrade did not happen"),
+        };
+        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut server).await {
+            tracing::debug!(%error, "an upgraded connection ended");
+        }
+    });
+    let protocol = response.headers().get(UPGRADE).cloned();
+    headers::response(response.headers_mut(), way.prefix, &way.path, authority);
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Some(protocol) = protocol {
+        headers.insert(UPGRADE, protocol);
+    }
+    response.map(|_| empty())
+}

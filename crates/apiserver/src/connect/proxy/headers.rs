@@ -1,0 +1,227 @@
+//! What of a message's headers concerns only one hop, and what a proxy adds. Pure.
+
+use std::net::IpAddr;
+
+use http::header::{
+    AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::{Authority, PathAndQuery};
+use http::{Uri, request};
+
+/// Headers of one hop (RFC 9110, 7.6.1), besides those that `Connection` names.
+const HOP: [HeaderName; 9] = [
+    CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+/// A backend does not decide which sites may use the apiserver.
+const CROSS_ORIGIN: [&str; 5] = [
+    "access-control-allow-origin",
+    "access-control-allow-credentials",
+    "access-control-allow-headers",
+    "access-control-allow-methods",
+    "access-control-expose-headers",
+];
+/// Start of the WebSocket protocol that carries a browser's token.
+const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// The headers to send to the server: without this hop's and without the client's credentials,
+/// which are for the apiserver alone. `upgrade` keeps the wish for another protocol.
+pub fn request(
+    parts: &request::Parts,
+    prefix: &str,
+    peer: Option<IpAddr>,
+    upgrade: bool,
+) -> HeaderMap {
+    let mut headers = parts.headers.clone();
+    let wish = headers.get(UPGRADE).cloned();
+    remove_hop(&mut headers);
+    headers.remove(AUTHORIZATION);
+    let impersonation: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("impersonate-"))
+        .cloned()
+        .collect();
+    for name in impersonation {
+        headers.remove(name);
+    }
+    remove_token_protocol(&mut headers);
+    if let Some(wish) = wish.filter(|_| upgrade) {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, wish);
+    }
+    // HTTP/2 has the host in its URI.
+    if !headers.contains_key(HOST)
+        && let Some(authority) = parts.uri.authority()
+        && let Ok(host) = authority.as_str().parse()
+    {
+        headers.insert(HOST, host);
+    }
+    let mut set = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    set("x-forwarded-proto", "https");
+    set("x-forwarded-uri", prefix);
+    if let Some(host) = parts.headers.get(HOST).and_then(|host| host.to_str().ok()) {
+        set("x-forwarded-host", host);
+    }
+    if let Some(peer) = peer {
+        let before = parts.headers.get("x-forwarded-for");
+        let before = before.and_then(|value| value.to_str().ok());
+        let whole = before.map_or(peer.to_string(), |before| format!("{before}, {peer}"));
+        set("x-forwarded-for", &whole);
+    }
+    headers
+}
+
+/// Makes the server's headers the client's. `path` is what was asked for at `server`, and `prefix` is
+/// where that is at the apiserver.
+pub fn response(headers: &mut HeaderMap, prefix: &str, path: &PathAndQuery, server: &str) {
+    remove_hop(headers);
+    for name in CROSS_ORIGIN {
+        headers.remove(name);
+    }
+    let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
+    if let Some(rewritten) = location.and_then(|text| relocate(text, prefix, path, server))
+        && let Ok(value) = HeaderValue::from_str(&rewritten)
+    {
+        headers.insert(LOCATION, value);
+    }
+}
+
+/// Where a redirect within the server leads, seen from the client; `None` for one that needs no change.
+fn relocate(location: &str, prefix: &str, asked: &PathAndQuery, server: &str) -> Option<String> {
+    let rest = if location.starts_with('/') && !location.starts_with("//") {
+        location.to_owned()
+    } else {
+        let uri: Uri = location.parse().ok()?;
+        match uri.authority().map(Authority::as_str) {
+            Some(authority) if authority == server => uri
+                .path_and_query()
+                .map_or("/", PathAndQuery::as_str)
+                .to_owned(),
+            Some(_) => return None,
+            None => return None,
+        }
+    };
+    // Redirecting to itself through a longer way would never end.
+    (rest != asked.as_str() || !prefix.is_empty()).then(|| format!("{prefix}{rest}"))
+}
+
+fn remove_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP) {
+        headers.remove(name);
+    }
+}
+
+fn remove_token_protocol(headers: &mut HeaderMap) {
+    let Some(text) = headers
+        .get(SEC_WEBSOCKET_PROTOCOL)
+        .and_then(|value| value.to_str().ok())
+        .filter(|text| text.contains(TOKEN_PROTOCOL))
+    else {
+        return;
+    };
+    let rest: Vec<&str> = text
+        .split(',')
+        .map(str::trim)
+        .filter(|protocol| !protocol.starts_with(TOKEN_PROTOCOL))
+        .collect();
+    match HeaderValue::from_str(&rest.join(", ")) {
+        Ok(value) if !value.is_empty() => {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, value);
+        }
+        _ => {
+            headers.remove(SEC_WEBSOCKET_PROTOCOL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(headers: &[(&str, &str)]) -> request::Parts {
+        let mut request = http::Request::get("/api/v1/x/proxy/a");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn credentials_and_hop_headers_stay_here() {
+        let parts = parts(&[
+            ("host", "apiserver:6443"),
+            ("authorization", "Bearer secret"),
+            ("impersonate-user", "jane"),
+            ("connection", "keep-alive, x-mine"),
+            ("x-mine", "1"),
+            ("te", "trailers"),
+            ("accept", "text/plain"),
+            ("x-forwarded-for", "192.0.2.1"),
+            (
+                "sec-websocket-protocol",
+                "chat, base64url.bearer.authorization.k8s.io.c2VjcmV0",
+            ),
+        ]);
+        let peer = Some("192.0.2.9".parse().unwrap());
+        let sent = request(&parts, "/p", peer, false);
+        let get = |name: &str| sent.get(name).map(|value| value.to_str().unwrap());
+        for gone in [
+            "authorization",
+            "impersonate-user",
+            "connection",
+            "x-mine",
+            "te",
+        ] {
+            assert_eq!(get(gone), None, "{gone}");
+        }
+        assert_eq!(get("accept"), Some("text/plain"));
+        assert_eq!(get("sec-websocket-protocol"), Some("chat"));
+        assert_eq!(get("x-forwarded-for"), Some("192.0.2.1, 192.0.2.9"));
+        assert_eq!(get("x-forwarded-host"), Some("apiserver:6443"));
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_for_only_when_wanted() {
+        let parts = parts(&[("connection", "Upgrade"), ("upgrade", "websocket")]);
+        assert!(request(&parts, "/p", None, false).get("upgrade").is_none());
+        let sent = request(&parts, "/p", None, true);
+        assert_eq!(sent["upgrade"], "websocket");
+        assert_eq!(sent["connection"], "Upgrade");
+    }
+
+    #[test]
+    fn redirects_stay_within_the_proxy() {
+        let asked = PathAndQuery::from_static("/a");
+        let table = [
+            ("/login?x=1", Some("/p/login?x=1")),
+            ("http://10.0.0.1:8080/b", Some("/p/b")),
+            ("https://elsewhere.test/b", None),
+            ("//elsewhere.test/b", None),
+            ("b/c", None),
+        ];
+        for (location, expected) in table {
+            let found = relocate(location, "/p", &asked, "10.0.0.1:8080");
+            assert_eq!(found.as_deref(), expected, "{location}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Where a proxied name leads.
+
+use api::{ApiError, Kind};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use rand::seq::IndexedRandom;
+use rpc::kubelet_v1::PortForwardOpen;
+
+use super::Proxy;
+use super::address::Address;
+use super::backend::{Backend, Server, Way};
+use crate::connect::Connection;
+use crate::core::Call;
+use crate::kubelet;
+
+/// Finds out where the target's name leads.
+///
+/// # Errors
+/// 400 for a malformed name, 404 for an object that does not exist, 503 where nothing serves.
+pub async fn find(call: Call<'_>) -> Result<Connection, ApiError> {
+    call.core.cache.fresh().await?;
+    let address = Address::parse(&call.target.name)?;
+    let backend = match call.row().kind {
+        "Pod" => pod(call, &address).await?,
+        "Service" => service(call, &address).await?,
+        _ => node(call, &address).await?,
+    };
+    Ok(Connection::Proxy(Box::new(Proxy {
+        backend,
+        path: call.target.subpath.clone(),
+    })))
+}
+
+/// An object of the target's namespace.
+async fn object<K: Kind>(call: Call<'_>, name: &str) -> Result<Option<K>, ApiError> {
+    let namespace = &call.target.namespace;
+    let key = crate::request::object_key(K::ROW, namespace, name);
+    let found = call.core.find(K::ROW, &key).await?;
+    found
+        .map(|version| K::decode(&version.json).map_err(ApiError::internal))
+        .transpose()
+}
+
+async fn existing<K: Kind>(call: Call<'_>, name: &str) -> Result<K, ApiError> {
+    let found = object(call, name).await?;
+    found.ok_or_else(|| ApiError::not_found(K::ROW, name))
+}
+
+async fn pod(call: Call<'_>, address: &Address<'_>) -> Result<Backend, ApiError> {
+    let pod: Pod = existing(call, address.name).await?;
+    let port = match (address.port, address.port_number()) {
+        (_, Some(number)) => number,
+        ("", None) => first_port(&pod).unwrap_or(address.default_port()),
+        (name, None) => named_port(&pod, name).ok_or_else(|| {
+            ApiError::bad_request(format!("pod {} has no port named {name:?}", address.name))
+        })?,
+    };
+    let way = way_to(call, &pod).await?;
+    Ok(Backend::Server(Server {
+        way,
+        port,
+        https: address.https,
+    }))
+}
+
+fn ports(pod: &Pod) -> impl Iterator<Item = &k8s_openapi::api::core::v1::ContainerPort> {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    containers.flat_map(|container| container.ports.iter().flatten())
+}
+
+fn first_port(pod: &Pod) -> Option<u16> {
+    u16::try_from(ports(pod).next()?.container_port).ok()
+}
+
+fn named_port(pod: &Pod, name: &str) -> Option<u16> {
+    let port = ports(pod).find(|port| port.name.as_deref() == Some(name))?;
+    u16::try_from(port.container_port).ok()
+}
+
+/// The way into a pod: through its node's kubelet, to the pod's own address.
+async fn way_to(call: Call<'_>, pod: &Pod) -> Result<Way, ApiError> {
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+    let (Some(node), Some(address)) = (node, address.filter(|address| !address.is_empty())) else {
+        return Err(ApiError::service_unavailable(format!(
+            "pod {name} has no address yet"
+        )));
+    };
+    let node = call.core.find(Node::ROW, node).await?;
+    let node = node.ok_or_else(|| {
+        ApiError::service_unavailable(format!("the node of pod {name} does not exist"))
+    })?;
+    let node = Node::decode(&node.json).map_err(ApiError::internal)?;
+    Ok(Way::Pod {
+        kubelet: Box::new(call.core.kubelets.client(&node)?),
+        open: PortForwardOpen {
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            pod: name,
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            address,
+        },
+    })
+}
+
+async fn service(call: Call<'_>, address: &Address<'_>) -> Result<Backend, ApiError> {
+    let name = address.name;
+    let service: Service = existing(call, name).await?;
+    let port_name = service_port(&service, address)?;
+    let endpoints: Option<Endpoints> = object(call, name).await?;
+    let Some((ip, pod_name, port)) = endpoints.as_ref().and_then(|e| pick(e, &port_name)) else {
+        return Err(ApiError::service_unavailable(format!(
+            "no endpoints available for service {name:?}"
+        )));
+    };
+    let pod: Option<Pod> = match pod_name {
+        Some(pod_name) => object(call, &pod_name).await?,
+        None => None,
+    };
+    let way = match &pod {
+        Some(pod) => way_to(call, pod).await?,
+        None => Way::direct(&ip)?,
+    };
+    Ok(Backend::Server(Server {
+        way,
+        port,
+        https: address.https,
+    }))
+}
+
+/// The name of the Service's port that is meant, which may be empty.
+fn service_port(service: &Service, address: &Address<'_>) -> Result<String, ApiError> {
+    let ports: Vec<_> = service
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ports.iter().flatten())
+        .collect();
+    let found = match address.port {
+        // One that is the only one need not be named.
+        "" if ports.len() == 1 => ports.first(),
+        word => ports.iter().find(|port| {
+            port.port.to_string() == word
+                || port.name.as_deref().unwrap_or_default() == word
+                || (port.name.is_none() && target_is(port.target_port.as_ref(), word))
+        }),
+    };
+    found
+        .map(|port| port.name.clone().unwrap_or_default())
+        .ok_or_else(|| {
+            ApiError::service_unavailable(format!(
+                "no service port {:?} found for service {:?}",
+                address.port, address.name
+            ))
+        })
+}
+
+fn target_is(target: Option<&IntOrString>, word: &str) -> bool {
+    matches!(target, Some(IntOrString::String(name)) if name == word)
+}
+
+/// The address, pod and port of any ready endpoint that serves the port.
+fn pick(endpoints: &Endpoints, port_name: &str) -> Option<(String, Option<String>, u16)> {
+    let mut ready = Vec::new();
+    for subset in endpoints.subsets.iter().flatten() {
+        let port = subset
+            .ports
+            .iter()
+            .flatten()
+            .find(|port| port.name.as_deref().unwrap_or_default() == port_name)
+            .and_then(|port| u16::try_from(port.port).ok());
+        for address in subset.addresses.iter().flatten() {
+            ready.extend(port.map(|port| (address, port)));
+        }
+    }
+    let (address, port) = ready.choose(&mut rand::rng())?;
+    let pod = address
+        .target_ref
+        .as_ref()
+        .filter(|target| target.kind.as_deref() == Some("Pod"))
+        .and_then(|target| target.name.clone());
+    Some((address.ip.clone(), pod, *port))
+}
+
+async fn node(call: Call<'_>, address: &Address<'_>) -> Result<Backend, ApiError> {
+    let node: Node = existing(call, address.name).await?;
+    let (ip, own_port) = kubelet::address(&node).ok_or_else(|| {
+        ApiError::service_unavailable(format!(
+            "no preferred addresses found for node {:?}",
+            address.name
+        ))
+    })?;
+    let port = match (address.port, address.port_number()) {
+        ("", _) => own_port,
+        (_, Some(number)) => number,
+        (other, None) => {
+            return Err(ApiError::bad_request(format!(
+                "{other:?} is no port number"
+            )));
+        }
+    };
+    if port == own_port {
+        return Ok(Backend::Kubelet(call.core.kubelets.client(&node)?));
+    }
+    Ok(Backend::Server(Server {
+        way: Way::direct(&ip)?,
+        port,
+        https: address.https,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(json: serde_json::Value) -> Service {
+        Service::decode(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn ports_of_services() {
+        let two = service(serde_json::json!({"spec": {"ports": [
+            {"name": "http", "port": 80}, {"name": "metrics", "port": 9090}]}}));
+        let one =
+            service(serde_json::json!({"spec": {"ports": [{"port": 80, "targetPort": "web"}]}}));
+        let table = [
+            (&two, "a:http", Some("http")),
+            (&two, "a:9090", Some("metrics")),
+            (&two, "a", None),
+            (&two, "a:91", None),
+            (&one, "a", Some("")),
+            (&one, "a:80", Some("")),
+            (&one, "a:web", Some("")),
+            (&one, "a:other", None),
+        ];
+        for (service, text, expected) in table {
+            let found = service_port(service, &Address::parse(text).unwrap());
+            assert_eq!(found.ok().as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_ready_endpoints_of_the_port_are_picked() {
+        let endpoints = serde_json::json!({"subsets": [
+            {"notReadyAddresses": [{"ip": "10.0.0.1"}], "ports": [{"name": "a", "port": 1}]},
+            {"addresses": [{"ip": "10.0.0.2", "targetRef": {"kind": "Pod", "name": "p"}}],
+             "ports": [{"name": "a", "port": 2}, {"name": "b", "port": 3}]}]});
+        let endpoints = Endpoints::decode(endpoints.to_string().as_bytes()).unwrap();
+        let expected = ("10.0.0.2".to_owned(), Some("p".to_owned()), 2);
+        assert_eq!(pick(&endpoints, "a"), Some(expected));
+        assert_eq!(pick(&endpoints, "c"), None);
+    }
+}

@@ -1,0 +1,241 @@
+//! `portforward.k8s.io` over SPDY: for each connection the client opens an error stream and a data
+//! stream with the headers `port`, `requestid` and `streamtype`
+//! (`k8s.io/kubelet/pkg/cri/streaming/portforward`).
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use rpc::api_v1::{self as pb, Channel};
+
+use super::{Effects, Frame, Headers, Protocol};
+
+/// Streams of one client at once: two for each connection.
+const STREAMS_MAX: usize = 512;
+/// RST_STREAM: an ill-formed request.
+const PROTOCOL_ERROR: u32 = 1;
+/// RST_STREAM: no further stream is taken.
+const REFUSED_STREAM: u32 = 3;
+
+/// One forwarded connection. It is gone once the pod's side has ended.
+#[derive(Debug, Default)]
+struct Pair {
+    port: u16,
+    data: Option<u32>,
+    error: Option<u32>,
+    /// How it ended, while the error stream is still to come.
+    ended: Option<Bytes>,
+}
+
+/// The open connections of a client.
+#[derive(Debug, Default)]
+pub struct PortForward {
+    /// Named in errors: `NAME, uid UID`.
+    pod: String,
+    /// By request id.
+    pairs: HashMap<String, Pair>,
+    /// The pair of each stream.
+    streams: HashMap<u32, String>,
+}
+
+impl PortForward {
+    pub fn new(name: &str, uid: &str) -> Self {
+        Self {
+            pod: format!("{name}, uid {uid}"),
+            ..Self::default()
+        }
+    }
+
+    fn open(&mut self, stream: u32, headers: &Headers) -> Result<Effects, u32> {
+        let is_data = match headers.get("streamtype") {
+            Some("data") => true,
+            Some("error") => false,
+            _ => return Err(PROTOCOL_ERROR),
+        };
+        let port: u16 = headers
+            .get("port")
+            .and_then(|text| text.parse().ok())
+            .filter(|port| *port > 0)
+            .ok_or(PROTOCOL_ERROR)?;
+        if self.streams.len() >= STREAMS_MAX || self.streams.contains_key(&stream) {
+            return Err(REFUSED_STREAM);
+        }
+        // The oldest clients sent no id: there the data stream comes right behind its error stream.
+        let id = match headers.get("requestid") {
+            Some(id) => id.to_owned(),
+            None => format!(
+                "#{}",
+                if is_data {
+                    stream.saturating_sub(2)
+                } else {
+                    stream
+                }
+            ),
+        };
+        let pair = self.pairs.entry(id.clone()).or_default();
+        let place = if is_data {
+            &mut pair.data
+        } else {
+            &mut pair.error
+        };
+        if place.is_some() {
+            return Err(PROTOCOL_ERROR);
+        }
+        *place = Some(stream);
+        pair.port = port;
+        self.streams.insert(stream, id.clone());
+        let mut effects = Effects::default();
+        effects.to_client.push(Frame::SynReply {
+            stream,
+            fin: false,
+            headers: Headers::default(),
+        });
+        if is_data {
+            // An empty frame opens the connection: the pod may be the one that speaks first.
+            effects
+                .to_kubelet
+                .push(data(stream, port, Bytes::new(), false));
+        } else if let Some(message) = pair.ended.take() {
+            effects.to_client.push(last(stream, message));
+            self.forget(&id);
+        }
+        Ok(effects)
+    }
+
+    fn forget(&mut self, id: &str) {
+        if let Some(pair) = self.pairs.remove(id) {
+            for stream in [pair.data, pair.error].into_iter().flatten() {
+                self.streams.remove(&stream);
+            }
+        }
+    }
+
+    /// The pair whose data stream this is.
+    fn pair_of_data(&self, stream: u32) -> Option<(&str, &Pair)> {
+        let id = self.streams.get(&stream)?;
+        let pair = self.pairs.get(id)?;
+        (pair.data == Some(stream)).then_some((id, pair))
+    }
+
+    fn reset(&mut self, stream: u32) -> Effects {
+        let mut effects = Effects::default();
+        let Some((id, pair)) = self.pair_of_data(stream) else {
+            return effects;
+        };
+        let (id, port, error) = (id.to_owned(), pair.port, pair.error);
+        effects.to_kubelet.push(pb::Frame {
+            channel: Channel::Failure.into(),
+            end: true,
+            port: port.into(),
+            connection: stream,
+            ..pb::Frame::default()
+        });
+        effects
+            .to_client
+            .extend(error.map(|error| last(error, Bytes::new())));
+        self.forget(&id);
+        effects
+    }
+}
+
+impl Protocol for PortForward {
+    fn client(&mut self, frame: Frame) -> Effects {
+        match frame {
+            Frame::SynStream {
+                stream, headers, ..
+            } => self
+                .open(stream, &headers)
+                .unwrap_or_else(|status| Effects {
+                    to_client: vec![Frame::RstStream { stream, status }],
+                    ..Effects::default()
+                }),
+            Frame::Data {
+                stream,
+                fin,
+                data: bytes,
+            } => {
+                // Nothing is sent on error streams; a connection that has ended takes nothing.
+                let frame = self
+                    .pair_of_data(stream)
+                    .filter(|(_, pair)| pair.ended.is_none())
+                    .map(|(_, pair)| data(stream, pair.port, bytes, fin));
+                Effects {
+                    to_kubelet: frame.into_iter().collect(),
+                    ..Effects::default()
+                }
+            }
+            Frame::RstStream { stream, .. } => self.reset(stream),
+            _ => Effects::default(),
+        }
+    }
+
+    fn kubelet(&mut self, frame: pb::Frame) -> Effects {
+        let stream = frame.connection;
+        let mut effects = Effects::default();
+        let Some((id, pair)) = self.pair_of_data(stream) else {
+            // The client has given this connection up, or the kubelet all of them.
+            effects.done = frame.channel() == Channel::Status;
+            return effects;
+        };
+        let message = match frame.channel() {
+            Channel::Data => {
+                if !frame.data.is_empty() || frame.end {
+                    effects.to_client.push(Frame::Data {
+                        stream,
+                        fin: frame.end,
+                        data: frame.data,
+                    });
+                }
+                if !frame.end {
+                    return effects;
+                }
+                Bytes::new()
+            }
+            Channel::Failure => {
+                effects.to_client.push(last(stream, Bytes::new()));
+                let text = String::from_utf8_lossy(&frame.data);
+                format!(
+                    "error forwarding port {} to pod {}: {text}",
+                    pair.port, self.pod
+                )
+                .into()
+            }
+            _ => return effects,
+        };
+        let (id, error) = (id.to_owned(), pair.error);
+        match error {
+            Some(error) => {
+                effects.to_client.push(last(error, message));
+                self.forget(&id);
+            }
+            None => {
+                if let Some(pair) = self.pairs.get_mut(&id) {
+                    pair.ended = Some(message);
+                }
+            }
+        }
+        effects
+    }
+
+    fn ready(&self) -> bool {
+        true
+    }
+}
+
+/// The end of a stream, with what is left to say on it.
+fn last(stream: u32, data: Bytes) -> Frame {
+    Frame::Data {
+        stream,
+        fin: true,
+        data,
+    }
+}
+
+fn data(stream: u32, port: u16, data: Bytes, end: bool) -> pb::Frame {
+    pb::Frame {
+        channel: Channel::Data.into(),
+        data,
+        end,
+        port: port.into(),
+        connection: stream,
+    }
+}

@@ -1,0 +1,250 @@
+//! Which protocol a client and a session share, and the answer that switches to it.
+
+use api::ApiError;
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use http::HeaderMap;
+use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
+use http::request::Parts;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_util::codec::{BytesCodec, Framed};
+
+use super::{Session, SessionKind, spdy, websocket};
+use crate::rest::{Body, empty};
+
+/// Largest WebSocket message of a client, in bytes.
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
+const WEBSOCKET: &str = "websocket";
+const SPDY: &str = "SPDY/3.1";
+const WEBSOCKET_PROTOCOL: HeaderName = HeaderName::from_static("sec-websocket-protocol");
+const SPDY_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+
+/// What exec, attach and port-forward are served over, in order of preference.
+const COMMAND_WEBSOCKET: &[&str] = &["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"];
+const COMMAND_SPDY: &[&str] = &["v4.channel.k8s.io"];
+/// SPDY in a WebSocket, as kubectl does it, and a channel for each port and its errors.
+const FORWARD_WEBSOCKET: &[&str] = &["SPDY/3.1+portforward.k8s.io", "v4.channel.k8s.io"];
+const FORWARD_SPDY: &[&str] = &["portforward.k8s.io"];
+const LOG_WEBSOCKET: &[&str] = &["binary.k8s.io"];
+
+/// A WebSocket of a client.
+pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// Whether the client asks for another protocol, any.
+pub fn wants_upgrade(headers: &HeaderMap) -> bool {
+    let connection = headers.get_all(CONNECTION).iter();
+    !upgrade_header(headers).is_empty()
+        && connection
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+/// Whether the client asks for a WebSocket.
+pub fn is_websocket(headers: &HeaderMap) -> bool {
+    upgrade_header(headers).eq_ignore_ascii_case(WEBSOCKET)
+}
+
+/// Accepts the client's WebSocket or SPDY connection and carries frames until either side ends.
+///
+/// # Errors
+/// 400 for a request that asks for neither, 403 for one that offers no protocol of ours.
+pub fn accept(
+    session: Session,
+    parts: &Parts,
+    upgrade: OnUpgrade,
+) -> Result<http::Response<Body>, ApiError> {
+    let forward = matches!(session.kind, SessionKind::PortForward { .. });
+    if is_websocket(&parts.headers) {
+        let served = if forward {
+            FORWARD_WEBSOCKET
+        } else {
+            COMMAND_WEBSOCKET
+        };
+        let protocol = choose(&parts.headers, &WEBSOCKET_PROTOCOL, served)?;
+        let ports = match protocol {
+            "v4.channel.k8s.io" if forward => websocket::ports(parts)?,
+            _ => Vec::new(),
+        };
+        let (response, socket) = handshake(parts, protocol, upgrade)?;
+        tokio::spawn(async move {
+            let Some(socket) = socket.await else { return };
+            match (session.kind.clone(), protocol) {
+                (SessionKind::PortForward { pod, uid }, tunnel)
+                    if tunnel == FORWARD_WEBSOCKET[0] =>
+                {
+                    let protocol = spdy::PortForward::new(&pod, &uid);
+                    websocket::tunnel(socket, session, protocol).await;
+                }
+                (SessionKind::PortForward { .. }, _) => {
+                    websocket::forward(socket, session, &ports).await;
+                }
+                (SessionKind::RemoteCommand(_), version) => {
+                    websocket::command(socket, session, version.into()).await;
+                }
+            }
+        });
+        return Ok(response);
+    }
+    if !upgrade_header(&parts.headers).eq_ignore_ascii_case(SPDY) {
+        return Err(ApiError::bad_request("Upgrade request required"));
+    }
+    let served = if forward { FORWARD_SPDY } else { COMMAND_SPDY };
+    let protocol = choose(&parts.headers, &SPDY_PROTOCOL, served)?;
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(upgraded) => serve_spdy(upgraded, session).await,
+            Err(error) => tracing::debug!(%error, "the client did not go on with SPDY"),
+        }
+    });
+    Ok(switching(SPDY, SPDY_PROTOCOL, protocol))
+}
+
+/// Accepts a WebSocket that a log is to be sent over.
+///
+/// # Errors
+/// As [`accept`].
+pub fn accept_log(
+    parts: &Parts,
+    upgrade: OnUpgrade,
+) -> Result<
+    (
+        http::Response<Body>,
+        impl Future<Output = Option<Socket>> + use<>,
+    ),
+    ApiError,
+> {
+    let protocol = choose(&parts.headers, &WEBSOCKET_PROTOCOL, LOG_WEBSOCKET)?;
+    handshake(parts, protocol, upgrade)
+}
+
+async fn serve_spdy(upgraded: Upgraded, session: Session) {
+    let framed = Framed::new(TokioIo::new(upgraded), BytesCodec::new());
+    let (mut sink, stream) = framed.split::<Bytes>();
+    let stream = stream.map(|bytes| bytes.map(Into::into));
+    match session.kind.clone() {
+        SessionKind::RemoteCommand(streams) => {
+            let protocol = spdy::RemoteCommand::new(streams);
+            spdy::serve(protocol, session, stream, &mut sink).await;
+        }
+        SessionKind::PortForward { pod, uid } => {
+            let protocol = spdy::PortForward::new(&pod, &uid);
+            spdy::serve(protocol, session, stream, &mut sink).await;
+        }
+    }
+    // The client may have gone already.
+    sink.close().await.ok();
+}
+
+fn upgrade_header(headers: &HeaderMap) -> &str {
+    headers
+        .get(UPGRADE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
+/// The first of the protocols served that the client offers; without an offer, the oldest.
+fn choose(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    served: &[&'static str],
+) -> Result<&'static str, ApiError> {
+    let offered: Vec<&str> = headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|offer| !offer.is_empty() && !offer.starts_with("base64url.bearer."))
+        .collect();
+    if offered.is_empty() {
+        return Ok(served[served.len() - 1]);
+    }
+    let mut served_here = served.iter().copied();
+    served_here
+        .find(|protocol| offered.contains(protocol))
+        .ok_or_else(|| {
+            ApiError::bad_request(format!(
+                "unable to upgrade: unable to negotiate protocol: client supports {offered:?}, \
+                 server accepts {served:?}"
+            ))
+        })
+}
+
+/// The answer to a WebSocket handshake, and the socket once the client has it.
+fn handshake(
+    parts: &Parts,
+    protocol: &'static str,
+    upgrade: OnUpgrade,
+) -> Result<
+    (
+        http::Response<Body>,
+        impl Future<Output = Option<Socket>> + use<>,
+    ),
+    ApiError,
+> {
+    let key = parts.headers.get("sec-websocket-key");
+    let accept = key
+        .map(|key| derive_accept_key(key.as_bytes()))
+        .and_then(|accept| HeaderValue::from_str(&accept).ok())
+        .ok_or_else(|| ApiError::bad_request("the request is not a WebSocket handshake"))?;
+    let mut response = switching(WEBSOCKET, WEBSOCKET_PROTOCOL, protocol);
+    if !parts.headers.contains_key(&WEBSOCKET_PROTOCOL) {
+        response.headers_mut().remove(WEBSOCKET_PROTOCOL);
+    }
+    response
+        .headers_mut()
+        .insert("sec-websocket-accept", accept);
+    let socket = async move {
+        match upgrade.await {
+            Ok(upgraded) => {
+                let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES));
+                let io = TokioIo::new(upgraded);
+                Some(WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the client did not go on with its WebSocket");
+                None
+            }
+        }
+    };
+    Ok((response, socket))
+}
+
+fn switching(to: &'static str, name: HeaderName, protocol: &'static str) -> http::Response<Body> {
+    let mut response = http::Response::new(empty());
+    *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(to));
+    headers.insert(name, HeaderValue::from_static(protocol));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offers(values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(SPDY_PROTOCOL, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn the_best_common_protocol_is_taken() {
+        let offered = |values: &[&str]| choose(&offers(values), &SPDY_PROTOCOL, COMMAND_WEBSOCKET);
+        let both = offered(&["v4.channel.k8s.io, v5.channel.k8s.io"]);
+        assert_eq!(both.unwrap(), "v5.channel.k8s.io");
+        let two = offered(&["channel.k8s.io", "v4.channel.k8s.io"]);
+        assert_eq!(two.unwrap(), "v4.channel.k8s.io");
+        assert_eq!(offered(&[]).unwrap(), "channel.k8s.io");
+        assert!(offered(&["v9.channel.k8s.io"]).is_err());
+    }
+}

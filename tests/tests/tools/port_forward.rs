@@ -1,0 +1,217 @@
+//! Ports of pods on this machine: `skiff` over gRPC, kubectl over SPDY in a WebSocket and over SPDY
+//! alone, kube-rs over WebSocket channels.
+
+use anyhow::{Context, bail, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use testkit::manifest;
+use testkit::suite::Scene;
+use tests::{pods, web};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::Tool;
+
+/// Connections at once.
+const AT_ONCE: usize = 8;
+
+/// A tool that forwards; dropping it ends it.
+struct Forward {
+    child: Child,
+    url: String,
+}
+
+impl Forward {
+    /// Starts it and waits until it listens.
+    fn start(mut command: Command) -> anyhow::Result<Self> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take().context("its output is piped")?;
+        let mut output = BufReader::new(output);
+        let mut line = String::new();
+        output.read_line(&mut line)?;
+        // It goes on to say what it does; nobody may have to wait for us to read that.
+        std::thread::spawn(move || output.read_to_end(&mut Vec::new()).ok());
+        let mut words = line.split_whitespace();
+        let Some(address) = words.find(|word| word.starts_with("127.0.0.1:")) else {
+            child.kill()?;
+            let mut errors = String::new();
+            if let Some(mut stderr) = child.stderr.take() {
+                stderr.read_to_string(&mut errors)?;
+            }
+            bail!("{line:?}: {errors}");
+        };
+        let url = format!("http://{address}");
+        Ok(Self { child, url })
+    }
+
+    /// Ends it; what it complained about.
+    fn finish(mut self) -> anyhow::Result<String> {
+        self.child.kill()?;
+        let mut errors = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut errors)?;
+        }
+        Ok(errors)
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+pub async fn skiff_forwards_ports(scene: &Scene) -> anyhow::Result<()> {
+    forwards_ports(scene, Tool::Skiff).await
+}
+
+pub async fn kubectl_forwards_ports(scene: &Scene) -> anyhow::Result<()> {
+    forwards_ports(scene, Tool::Kubectl).await
+}
+
+async fn forwards_ports(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
+    let pod = create(scene).await?;
+    for (target, ports) in [
+        (format!("pod/{pod}"), ":8080"),
+        ("service/web".to_owned(), ":80"),
+        ("deployment/web".to_owned(), ":8080"),
+    ] {
+        let forward = Forward::start(tool.command(scene, &["port-forward", &target, ports]))?;
+        ensure!(web::get(&scene.cluster, &format!("{}/hostname", forward.url))? == pod);
+        answers_at_once(scene, &forward).await?;
+    }
+
+    // Nobody listens there: that connection fails, and the reason is told.
+    let target = format!("pod/{pod}");
+    let forward = Forward::start(tool.command(scene, &["port-forward", &target, ":81"]))?;
+    ensure!(web::get(&scene.cluster, &forward.url).is_err());
+    if let Tool::Skiff = tool {
+        // kubectl of this version gives up at once.
+        ensure!(web::get(&scene.cluster, &forward.url).is_err());
+    }
+    let errors = forward.finish()?;
+    ensure!(
+        errors.contains("forwarding") && errors.contains("refused"),
+        "{errors}"
+    );
+
+    let written = tool.attempt(scene, &["port-forward", "pod/missing", ":80"])?;
+    ensure!(
+        !written.success && written.stderr.contains("not found"),
+        "{}",
+        written.stderr
+    );
+    Ok(())
+}
+
+/// Several connections, none of which waits for another.
+async fn answers_at_once(scene: &Scene, forward: &Forward) -> anyhow::Result<()> {
+    let mut running = Vec::new();
+    for index in 0..AT_ONCE {
+        let (cluster, url) = (scene.cluster.clone(), forward.url.clone());
+        running.push(tokio::task::spawn_blocking(move || {
+            web::get(&cluster, &format!("{url}/slow/{}", 500 + index))
+        }));
+    }
+    for (index, answer) in running.into_iter().enumerate() {
+        ensure!(answer.await?? == format!("after {} ms", 500 + index));
+    }
+    Ok(())
+}
+
+pub async fn old_clients_speak_spdy(scene: &Scene) -> anyhow::Result<()> {
+    let pod = create(scene).await?;
+    let target = format!("pod/{pod}");
+    let mut command = Tool::Kubectl.command(scene, &["port-forward", &target, ":8080"]);
+    command.env("KUBECTL_PORT_FORWARD_WEBSOCKETS", "false");
+    let forward = Forward::start(command)?;
+    ensure!(web::get(&scene.cluster, &format!("{}/hostname", forward.url))? == pod);
+    answers_at_once(scene, &forward).await?;
+    let script = "read line; echo out $line; echo err >&2; exit 3";
+    let mut child = Tool::Kubectl
+        .command(
+            scene,
+            &["exec", "-i", &pod, "-c", "shell", "--", "sh", "-c", script],
+        )
+        .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    std::io::Write::write_all(&mut child.stdin.take().context("piped")?, b"hello\n")?;
+    let output = child.wait_with_output()?;
+    ensure!(output.stdout == b"out hello\n", "{output:?}");
+    ensure!(output.stderr.starts_with(b"err\n"), "{output:?}");
+    ensure!(output.status.code() == Some(3), "{output:?}");
+    Ok(())
+}
+
+pub async fn kube_rs_forwards_ports(scene: &Scene) -> anyhow::Result<()> {
+    let pod = create(scene).await?;
+    let file = Kubeconfig::read_from(scene.cluster.kubeconfig())?;
+    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    let api: kube::Api<Pod> =
+        kube::Api::namespaced(kube::Client::try_from(config)?, &scene.namespace);
+    let mut forward = api.portforward(&pod, &[8080, 81]).await?;
+    let error = forward.take_error(81).context("port 81 has errors")?.await;
+    ensure!(error.is_some_and(|error| error.contains("refused")));
+    let mut stream = forward
+        .take_stream(8080)
+        .context("port 8080 has a stream")?;
+    stream
+        .write_all(b"GET /hostname HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await?;
+    // The connection stays; this side is the one that ends it.
+    let mut answer = Vec::new();
+    while !answer.ends_with(pod.as_bytes()) {
+        ensure!(stream.read_buf(&mut answer).await? > 0, "{answer:?}");
+    }
+    drop(stream);
+    forward.join().await?;
+    Ok(())
+}
+
+/// One pod of a web server and a shell, with a Service; its name.
+async fn create(scene: &Scene) -> anyhow::Result<String> {
+    let client = scene.cluster.client();
+    manifest::create(client, &scene.namespace, APPLICATION).await?;
+    let ready = |pods: &std::collections::BTreeMap<String, Pod>| {
+        pods.len() == 1 && pods.values().all(pods::is_ready)
+    };
+    let pods = pods::until(scene, "app=web", "the pod is Ready", ready).await?;
+    pods.into_keys().next().context("there is one")
+}
+
+const APPLICATION: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - name: server
+        image: skiff.test/testserver:v1
+        args: [serve]
+        ports: [{containerPort: 8080, name: http}]
+        readinessProbe: {httpGet: {path: /ready, port: http}, periodSeconds: 1}
+      - name: shell
+        image: skiff.test/busybox:1
+        command: [sleep, infinity]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{port: 80, targetPort: http, name: http}]
+";
