@@ -5,10 +5,11 @@
 //! that the server knows from the former, and its explanations of fields. Documents are built when
 //! they are first asked for and kept.
 //!
-//! It must not know requests or negotiation: callers get JSON.
+//! It must not know requests or negotiation: callers get JSON, or protobuf where they ask for it.
 
 mod descriptions;
 mod paths;
+mod protobuf;
 mod schemas;
 #[cfg(test)]
 mod tests;
@@ -113,19 +114,29 @@ fn build(group: &'static str, version: &'static str) -> Vec<u8> {
 /// All definitions in the form of OpenAPI v2, as JSON, for clients of old.
 pub fn swagger() -> Bytes {
     static SWAGGER: OnceLock<Bytes> = OnceLock::new();
-    let build = || {
-        let mut schemas = Schemas::new(Dialect::V2);
-        let mut all_paths = Map::new();
-        for row in KINDS {
-            paths::of_kind(row, &mut schemas, &mut all_paths);
-        }
-        let document = json!({
-            "swagger": "2.0",
-            "info": {"title": "Kubernetes", "version": API_VERSION},
-            "paths": all_paths,
-            "definitions": schemas.finish(),
-        });
-        Bytes::from(document.to_string())
-    };
-    SWAGGER.get_or_init(build).clone()
+    SWAGGER
+        .get_or_init(|| Bytes::from(build_swagger().to_string()))
+        .clone()
+}
+
+/// The same as protobuf (gnostic's `openapi.v2.Document`).
+pub fn swagger_protobuf() -> Bytes {
+    static SWAGGER: OnceLock<Bytes> = OnceLock::new();
+    SWAGGER
+        .get_or_init(|| Bytes::from(protobuf::document(&build_swagger())))
+        .clone()
+}
+
+fn build_swagger() -> Value {
+    let mut schemas = Schemas::new(Dialect::V2);
+    let mut all_paths = Map::new();
+    for row in KINDS {
+        paths::of_kind(row, &mut schemas, &mut all_paths);
+    }
+    json!({
+        "swagger": "2.0",
+        "info": {"title": "Kubernetes", "version": API_VERSION},
+        "paths": all_paths,
+        "definitions": schemas.finish(),
+    })
 }

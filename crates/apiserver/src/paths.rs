@@ -60,9 +60,21 @@ pub fn answer(
     }
 }
 
-/// OpenAPI is served as JSON; a client that takes only protobuf gets 406 and falls back.
+/// What kubectl calls OpenAPI v2 as protobuf.
+const SWAGGER_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// OpenAPI as JSON; v2 as protobuf too. A client that takes only the protobuf form of v3 gets 406
+/// and falls back.
 fn openapi_document(path: &str, accept: &str) -> Result<Response, ApiError> {
-    if accept.contains("proto-openapi") && !accept.contains("json") && !accept.contains("*/*") {
+    let takes_json = accept.is_empty() || accept.contains("json") || accept.contains("*/*");
+    if path == "/openapi/v2" && accept.contains("com.github.proto-openapi.spec.v2") {
+        return Ok(Response::Raw {
+            code: 200,
+            content_type: SWAGGER_PROTOBUF.to_owned(),
+            body: openapi::swagger_protobuf(),
+        });
+    }
+    if accept.contains("proto-openapi") && !takes_json {
         return Err(ApiError::not_acceptable(
             "only the following media types are accepted: application/json",
         ));

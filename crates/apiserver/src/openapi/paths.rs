@@ -22,6 +22,7 @@ pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<Str
     let Some(definition) = schema::kind(row.group, row.version, row.kind) else {
         return;
     };
+    let dialect = schemas.dialect();
     let object = schemas.reference(definition);
     let root = format!("/{}", super::path(row.group, row.version));
     let collection = if row.namespaced() {
@@ -35,7 +36,10 @@ pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<Str
     };
     if !row.stored {
         let create = builder.operation(schemas, "post", "create", Some(&object), &object);
-        paths.insert(collection, builder.item(false, vec![("post", create)]));
+        paths.insert(
+            collection,
+            builder.item(dialect, false, vec![("post", create)]),
+        );
         return;
     }
     let list = schemas.list_reference(definition);
@@ -69,17 +73,17 @@ pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<Str
         let get = everywhere.operation(schemas, "get", "list", None, &list);
         paths.insert(
             format!("{root}/{}", row.plural),
-            everywhere.item(false, vec![("get", get)]),
+            everywhere.item(dialect, false, vec![("get", get)]),
         );
     }
-    paths.insert(collection.clone(), builder.item(false, operations));
+    paths.insert(collection.clone(), builder.item(dialect, false, operations));
     let single = format!("{collection}/{{name}}");
     let mut operations = read_and_write(&builder, schemas, &object);
     operations.push((
         "delete",
         builder.operation(schemas, "delete", "delete", Some(&delete_options), &status),
     ));
-    paths.insert(single.clone(), builder.item(true, operations));
+    paths.insert(single.clone(), builder.item(dialect, true, operations));
     for subresource in row.subresources {
         let path = format!("{single}/{subresource}");
         let operations = match *subresource {
@@ -110,7 +114,7 @@ pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<Str
                 builder.operation(schemas, "get", "connect", None, &json!({"type": "string"})),
             )],
         };
-        paths.insert(path, builder.item(true, operations));
+        paths.insert(path, builder.item(dialect, true, operations));
     }
 }
 
@@ -157,7 +161,7 @@ struct Builder {
 }
 
 impl Builder {
-    fn item(&self, named: bool, operations: Operations) -> Value {
+    fn item(&self, dialect: Dialect, named: bool, operations: Operations) -> Value {
         let mut item: Map<String, Value> = operations
             .into_iter()
             .map(|(method, operation)| (method.to_owned(), operation))
@@ -165,8 +169,13 @@ impl Builder {
         let mut parameters = Vec::new();
         for (name, there) in [("name", named), ("namespace", self.namespaced)] {
             if there {
-                parameters.push(json!({"name": name, "in": "path", "required": true,
-                    "description": format!("{name} of the {}", self.row.kind), "schema": {"type": "string"}}));
+                let mut parameter = json!({"name": name, "in": "path", "required": true,
+                    "description": format!("{name} of the {}", self.row.kind)});
+                match dialect {
+                    Dialect::V2 => parameter["type"] = "string".into(),
+                    Dialect::V3 => parameter["schema"] = json!({"type": "string"}),
+                }
+                parameters.push(parameter);
             }
         }
         if !parameters.is_empty() {

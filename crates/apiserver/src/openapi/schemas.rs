@@ -189,6 +189,9 @@ impl Schemas {
 
     fn scalar(&mut self, name: &str, description: &str) -> Value {
         let schema = match self.dialect {
+            Dialect::V2 if name == INT_OR_STRING => {
+                json!({"type": "string", "format": "int-or-string", "description": description})
+            }
             Dialect::V2 => json!({"type": "string", "description": description}),
             Dialect::V3 => {
                 json!({"oneOf": [{"type": "string"}, {"type": "number"}], "description": description})

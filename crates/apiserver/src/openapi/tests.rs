@@ -74,3 +74,106 @@ fn the_old_form_holds_all_definitions() {
     assert!(swagger["definitions"]["io.k8s.api.core.v1.PodList"].is_object());
     assert!(swagger["definitions"]["io.k8s.api.batch.v1.CronJob"].is_object());
 }
+
+/// As much of gnostic's messages as tells that ours are laid out alike.
+mod gnostic {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Document {
+        #[prost(string, tag = "1")]
+        pub swagger: String,
+        #[prost(message, optional, tag = "8")]
+        pub paths: Option<Paths>,
+        #[prost(message, optional, tag = "9")]
+        pub definitions: Option<Schemas>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Paths {
+        #[prost(message, repeated, tag = "2")]
+        pub path: Vec<Path>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Path {
+        #[prost(string, tag = "1")]
+        pub name: String,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Schemas {
+        #[prost(message, repeated, tag = "1")]
+        pub entries: Vec<NamedSchema>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct NamedSchema {
+        #[prost(string, tag = "1")]
+        pub name: String,
+        #[prost(message, optional, tag = "2")]
+        pub value: Option<Schema>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Schema {
+        #[prost(string, tag = "1")]
+        pub reference: String,
+        #[prost(string, repeated, tag = "19")]
+        pub required: Vec<String>,
+        #[prost(message, optional, tag = "22")]
+        pub ty: Option<Texts>,
+        #[prost(message, optional, tag = "25")]
+        pub properties: Option<Schemas>,
+        #[prost(message, repeated, tag = "31")]
+        pub extensions: Vec<Named>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Texts {
+        #[prost(string, repeated, tag = "1")]
+        pub value: Vec<String>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Named {
+        #[prost(string, tag = "1")]
+        pub name: String,
+        #[prost(message, optional, tag = "2")]
+        pub value: Option<Any>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Any {
+        #[prost(string, tag = "2")]
+        pub yaml: String,
+    }
+}
+
+#[test]
+fn the_old_form_is_there_as_protobuf() {
+    use gnostic::{Document, Schema};
+    use prost::Message;
+
+    let json = parsed(&swagger());
+    let document = Document::decode(swagger_protobuf()).unwrap();
+    assert_eq!(document.swagger, "2.0");
+    let count = |of: &str| json[of].as_object().unwrap().len();
+    assert_eq!(document.paths.unwrap().path.len(), count("paths"));
+    let definitions = document.definitions.unwrap().entries;
+    assert_eq!(definitions.len(), count("definitions"));
+    let schema = |name: &str| -> Schema {
+        let found = definitions.iter().find(|entry| entry.name == name);
+        found.unwrap().value.clone().unwrap()
+    };
+    let container = schema("io.k8s.api.core.v1.Container");
+    assert_eq!(container.required, ["name"]);
+    assert_eq!(container.ty.unwrap().value, ["object"]);
+    let properties = container.properties.unwrap().entries;
+    let ports = properties
+        .iter()
+        .find(|entry| entry.name == "ports")
+        .and_then(|entry| entry.value.clone())
+        .unwrap();
+    let key = ports
+        .extensions
+        .iter()
+        .find(|extension| extension.name == "x-kubernetes-patch-merge-key")
+        .and_then(|extension| extension.value.clone());
+    assert_eq!(key.unwrap().yaml, "\"containerPort\"");
+    let list = schema("io.k8s.api.core.v1.PodList");
+    let metadata = list.properties.unwrap().entries;
+    let metadata = metadata.iter().find(|entry| entry.name == "metadata");
+    let reference = metadata.unwrap().value.clone().unwrap().reference;
+    assert!(reference.ends_with("v1.ListMeta"), "{reference}");
+}

@@ -1,0 +1,213 @@
+//! The old form of OpenAPI as protobuf, which kubectl asks for.
+//!
+//! The message is gnostic's `openapi.v2.Document` (`github.com/google/gnostic-models/openapiv2`);
+//! the tables below name the numbers of the fields that our documents have. What Kubernetes adds
+//! (`x-…`) goes into each message's extensions, as YAML, of which JSON is a part.
+
+use prost::encoding::{WireType, encode_key, encode_varint};
+use serde_json::{Map, Value};
+
+/// How one message is laid out.
+struct Message {
+    fields: &'static [Field],
+    /// The number of its extensions; 0: it has none.
+    extensions: u32,
+}
+
+/// A field: its JSON name, the numbers that lead to it (messages of a single field stand between
+/// JSON's shape and protobuf's), and what it is.
+struct Field(&'static str, &'static [u32], Shape);
+
+enum Shape {
+    Text,
+    Flag,
+    /// Any value, as YAML.
+    Any,
+    /// One or more texts.
+    Texts,
+    One(&'static Message),
+    Parameters,
+    /// A map as a list of names (1) with values (2, and what else leads to the value).
+    Named(&'static [u32], &'static Message),
+}
+
+static DOCUMENT: Message = Message {
+    fields: &[
+        Field("swagger", &[1], Shape::Text),
+        Field("info", &[2], Shape::One(&INFO)),
+        Field("paths", &[8, 2], Shape::Named(&[2], &PATH_ITEM)),
+        Field("definitions", &[9, 1], Shape::Named(&[2], &SCHEMA)),
+    ],
+    extensions: 16,
+};
+
+static INFO: Message = Message {
+    fields: &[
+        Field("title", &[1], Shape::Text),
+        Field("version", &[2], Shape::Text),
+    ],
+    extensions: 7,
+};
+
+static PATH_ITEM: Message = Message {
+    fields: &[
+        Field("get", &[2], Shape::One(&OPERATION)),
+        Field("put", &[3], Shape::One(&OPERATION)),
+        Field("post", &[4], Shape::One(&OPERATION)),
+        Field("delete", &[5], Shape::One(&OPERATION)),
+        Field("patch", &[8], Shape::One(&OPERATION)),
+        Field("parameters", &[9], Shape::Parameters),
+    ],
+    extensions: 10,
+};
+
+static OPERATION: Message = Message {
+    fields: &[
+        Field("tags", &[1], Shape::Texts),
+        Field("description", &[3], Shape::Text),
+        Field("consumes", &[7], Shape::Texts),
+        Field("parameters", &[8], Shape::Parameters),
+        Field("responses", &[9, 1], Shape::Named(&[2, 1], &RESPONSE)),
+    ],
+    extensions: 13,
+};
+
+static RESPONSE: Message = Message {
+    fields: &[
+        Field("description", &[1], Shape::Text),
+        Field("schema", &[2, 1], Shape::One(&SCHEMA)),
+    ],
+    extensions: 5,
+};
+
+/// In a query.
+static QUERY_PARAMETER: Message = Message {
+    fields: &[
+        Field("in", &[2], Shape::Text),
+        Field("description", &[3], Shape::Text),
+        Field("name", &[4], Shape::Text),
+        Field("type", &[6], Shape::Text),
+        Field("uniqueItems", &[20], Shape::Flag),
+    ],
+    extensions: 23,
+};
+
+/// In a path.
+static PATH_PARAMETER: Message = Message {
+    fields: &[
+        Field("required", &[1], Shape::Flag),
+        Field("in", &[2], Shape::Text),
+        Field("description", &[3], Shape::Text),
+        Field("name", &[4], Shape::Text),
+        Field("type", &[5], Shape::Text),
+    ],
+    extensions: 22,
+};
+
+static SCHEMA: Message = Message {
+    fields: &[
+        Field("$ref", &[1], Shape::Text),
+        Field("format", &[2], Shape::Text),
+        Field("description", &[4], Shape::Text),
+        Field("default", &[5], Shape::Any),
+        Field("required", &[19], Shape::Texts),
+        Field("additionalProperties", &[21, 1], Shape::One(&SCHEMA)),
+        Field("type", &[22, 1], Shape::Texts),
+        Field("items", &[23, 1], Shape::One(&SCHEMA)),
+        Field("properties", &[25, 1], Shape::Named(&[2], &SCHEMA)),
+    ],
+    extensions: 31,
+};
+
+/// A document of OpenAPI v2, from JSON. Fields that the tables do not have are left out.
+pub fn document(json: &Value) -> Vec<u8> {
+    json.as_object()
+        .map(|object| encode(object, &DOCUMENT))
+        .unwrap_or_default()
+}
+
+fn encode(object: &Map<String, Value>, message: &Message) -> Vec<u8> {
+    let mut out = Vec::new();
+    for Field(name, numbers, shape) in message.fields {
+        if let Some(value) = object.get(*name) {
+            field(value, numbers, shape, &mut out);
+        }
+    }
+    for (name, value) in object.iter().filter(|(name, _)| name.starts_with("x-")) {
+        let mut named = Vec::new();
+        put(&[1], name.as_bytes(), &mut named);
+        put(&[2, 2], value.to_string().as_bytes(), &mut named);
+        put(&[message.extensions], &named, &mut out);
+    }
+    out
+}
+
+fn field(value: &Value, numbers: &[u32], shape: &Shape, out: &mut Vec<u8>) {
+    match (shape, value) {
+        (Shape::Text | Shape::Texts, Value::String(text)) => put(numbers, text.as_bytes(), out),
+        (Shape::Texts, Value::Array(texts)) => {
+            // The list is in the innermost message, once for all.
+            let (outer, last) = numbers.split_at(numbers.len() - 1);
+            let mut list = Vec::new();
+            for text in texts.iter().filter_map(Value::as_str) {
+                put(last, text.as_bytes(), &mut list);
+            }
+            put(outer, &list, out);
+        }
+        (Shape::Flag, Value::Bool(true)) => {
+            for number in numbers {
+                encode_key(*number, WireType::Varint, out);
+                encode_varint(1, out);
+            }
+        }
+        (Shape::Any, value) => {
+            let mut any = Vec::new();
+            put(&[2], value.to_string().as_bytes(), &mut any);
+            put(numbers, &any, out);
+        }
+        (Shape::One(message), Value::Object(object)) => put(numbers, &encode(object, message), out),
+        (Shape::Parameters, Value::Array(parameters)) => {
+            for parameter in parameters.iter().filter_map(Value::as_object) {
+                let (way, message) = if parameter["in"] == "path" {
+                    (&[1, 2, 4], &PATH_PARAMETER)
+                } else {
+                    (&[1, 2, 3], &QUERY_PARAMETER)
+                };
+                let mut item = Vec::new();
+                put(way, &encode(parameter, message), &mut item);
+                put(numbers, &item, out);
+            }
+        }
+        (Shape::Named(way, message), Value::Object(entries)) => {
+            let (outer, last) = numbers.split_at(numbers.len() - 1);
+            let mut list = Vec::new();
+            for (name, value) in entries {
+                let Some(object) = value.as_object() else {
+                    continue;
+                };
+                let mut entry = Vec::new();
+                put(&[1], name.as_bytes(), &mut entry);
+                put(way, &encode(object, message), &mut entry);
+                put(last, &entry, &mut list);
+            }
+            put(outer, &list, out);
+        }
+        _ => debug_assert!(false, "{numbers:?} has another shape: {value}"),
+    }
+}
+
+/// `data` in messages of one field each, the last number being innermost. Without numbers: as it is.
+fn put(numbers: &[u32], data: &[u8], out: &mut Vec<u8>) {
+    let Some((number, inner)) = numbers.split_first() else {
+        out.extend_from_slice(data);
+        return;
+    };
+    let mut nested = Vec::new();
+    if !inner.is_empty() {
+        put(inner, data, &mut nested);
+    }
+    let data = if inner.is_empty() { data } else { &nested };
+    encode_key(*number, WireType::LengthDelimited, out);
+    encode_varint(data.len() as u64, out);
+    out.extend_from_slice(data);
+}
