@@ -1,11 +1,13 @@
 #!/bin/bash
-# The cluster of containers: compose.sh up|down
+# The cluster of containers: compose.sh up|down; compose.sh base makes the base image's archive only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export SKIFF_COMPOSE_CONTEXT=$target/compose
 local_base=skiff-base:bookworm
+base_archive=$target/compose-base.tar
+programs=${SKIFF_PROGRAMS:-$target/release}
 
 say() { echo " $*" >&2; }
 
@@ -20,11 +22,17 @@ compose() {
 start_docker() {
     docker info >/dev/null 2>&1 && return
     say "starting docker"
-    if [ -d /run/systemd/system ]; then
+    if [ -d /run/systemd/system ] && [ -z "${SKIFF_DOCKERD_FLAGS:-}" ]; then
         systemctl start docker
     else
         mkdir -p "$target/docker"
-        setsid dockerd --pidfile "$target/docker/dockerd.pid" >"$target/docker/dockerd.log" 2>&1 </dev/null &
+        iptables-save -t filter 2>/dev/null | sed -n 's/^:FORWARD \([A-Z]*\) .*/\1/p' >"$target/docker/forward"
+        # No rule at all: nothing is dropped.
+        [ -s "$target/docker/forward" ] || echo ACCEPT >"$target/docker/forward"
+        # SKIFF_DOCKERD_FLAGS is for tests, which have a daemon of their own.
+        # shellcheck disable=SC2086 # words
+        setsid dockerd --pidfile "$target/docker/dockerd.pid" ${SKIFF_DOCKERD_FLAGS:-} \
+            >"$target/docker/dockerd.log" 2>&1 </dev/null &
     fi
     for _ in $(seq 100); do
         docker info >/dev/null 2>&1 && return
@@ -34,29 +42,36 @@ start_docker() {
     exit 1
 }
 
-# The base image: Debian's own where a registry is in reach, else one made with debootstrap.
+# A Debian with what the containers need, as an archive: kept in the target folder, so that it is made
+# once.
+make_base() {
+    [ ! -f "$base_archive" ] || return 0
+    say "making the base image with debootstrap"
+    command -v debootstrap >/dev/null || apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
+    local rootfs=$target/rootfs
+    rm -rf "$rootfs"
+    debootstrap --variant=minbase \
+        --include=ca-certificates,containerd,runc,iproute2,nftables,kmod,etcd-server,etcd-client \
+        bookworm "$rootfs" "${SKIFF_MIRROR:-http://deb.debian.org/debian}" >"$target/debootstrap.log" 2>&1 ||
+        { tail -5 "$target/debootstrap.log" >&2; exit 1; }
+    rm -rf "$rootfs"/usr/share/{doc,man,locale,info}/* "$rootfs"/var/cache/apt/* "$rootfs"/var/lib/apt/lists/*
+    tar -C "$rootfs" -cf "$base_archive.new" .
+    mv "$base_archive.new" "$base_archive"
+    rm -rf "$rootfs"
+}
+
+# The base image: Debian's own where a registry is in reach, else one made here.
 choose_base() {
     if [ -n "${SKIFF_BASE:-}" ]; then
         return
     fi
-    if docker image inspect "$local_base" >/dev/null 2>&1; then
-        export SKIFF_BASE=$local_base
-    elif timeout 20 docker pull -q debian:bookworm-slim >/dev/null 2>&1; then
-        export SKIFF_BASE=debian:bookworm-slim
-    else
-        say "no registry in reach: making the base image with debootstrap"
-        command -v debootstrap >/dev/null || apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
-        local rootfs=$target/rootfs
-        rm -rf "$rootfs"
-        debootstrap --variant=minbase \
-            --include=ca-certificates,containerd,runc,iproute2,nftables,kmod,etcd-server,etcd-client \
-            bookworm "$rootfs" "${SKIFF_MIRROR:-http://deb.debian.org/debian}" >"$target/debootstrap.log" 2>&1 ||
-            { tail -5 "$target/debootstrap.log" >&2; exit 1; }
-        rm -rf "$rootfs"/usr/share/{doc,man,locale,info}/* "$rootfs"/var/cache/apt/* "$rootfs"/var/lib/apt/lists/*
-        tar -C "$rootfs" -c . | docker import - "$local_base" >/dev/null
-        rm -rf "$rootfs"
-        export SKIFF_BASE=$local_base
+    export SKIFF_BASE=$local_base
+    if [ ! -f "$base_archive" ] && timeout 20 docker pull -q debian:bookworm-slim >/dev/null 2>&1; then
+        SKIFF_BASE=debian:bookworm-slim
+        return
     fi
+    make_base
+    docker image inspect "$local_base" >/dev/null 2>&1 || docker import - "$local_base" <"$base_archive" >/dev/null
 }
 
 stage() {
@@ -64,9 +79,55 @@ stage() {
     cp deploy/compose/Dockerfile deploy/compose/node-entrypoint.sh "$SKIFF_COMPOSE_CONTEXT/"
     local program
     for program in skiff skiff-{apiserver,scheduler,controller-manager,kubelet,log,proxy,dns}; do
-        cp -u "${SKIFF_PROGRAMS:-$target/release}/$program" "$SKIFF_COMPOSE_CONTEXT/bin/"
+        cp -u "$programs/$program" "$SKIFF_COMPOSE_CONTEXT/bin/"
     done
     chmod +x "$SKIFF_COMPOSE_CONTEXT/node-entrypoint.sh"
+    # Where docker-compose looks when people call it themselves.
+    if [ "$target" != "$PWD/target" ]; then
+        mkdir -p target
+        ln -sfn "$SKIFF_COMPOSE_CONTEXT" target/compose
+    fi
+}
+
+# The images; those of a build's steps, too. The base is quickly imported again.
+remove_images() {
+    docker image rm skiff-control:local skiff-node:local >/dev/null 2>&1 || true # never built
+    docker image prune -f --filter label=skiff.cluster=compose >/dev/null
+    docker image rm "$local_base" >/dev/null 2>&1 || true # never made
+}
+
+# What a docker daemon leaves behind when it ends: its bridge, and its chains in the tables of iptables.
+remove_docker_network() {
+    ip link delete docker0 2>/dev/null || true # no bridge
+    local command table rule chain
+    for command in iptables ip6tables; do
+        command -v "$command-save" >/dev/null || continue
+        for table in filter nat; do
+            # First what leads to the chains, then the chains.
+            "$command-save" -t "$table" 2>/dev/null | sed -nE '/^-A .*(DOCKER|docker0)/p' | while read -r rule; do
+                # shellcheck disable=SC2086 # words of a rule
+                "$command" -t "$table" -D ${rule#-A } || true # one of a chain that is gone
+            done
+            "$command-save" -t "$table" 2>/dev/null | sed -n 's/^:\(DOCKER[^ ]*\) .*/\1/p' | while read -r chain; do
+                "$command" -t "$table" -F "$chain" && "$command" -t "$table" -X "$chain"
+            done
+        done
+    done
+    if [ "$(cat "$target/docker/forward")" = ACCEPT ]; then
+        iptables -P FORWARD ACCEPT
+    fi
+}
+
+stop_docker() {
+    local pid
+    pid=$(cat "$target/docker/dockerd.pid")
+    say "stopping the docker daemon that compose-up has started"
+    kill "$pid"
+    for _ in $(seq 100); do
+        [ -d "/proc/$pid" ] || break
+        sleep 0.1
+    done
+    remove_docker_network
 }
 
 case ${1:-} in
@@ -81,25 +142,29 @@ up)
     say "bringing the cluster up"
     compose up -d --remove-orphans
     # The folder of the certificates is a volume; the administrator's kubeconfig is read out of it.
-    "${SKIFF_PROGRAMS:-$target/release}/skiff" context import --name compose \
+    "$programs/skiff" context import --name compose \
         --file <(docker run --rm -v skiff_config:/etc/skiff:ro --network none skiff-control:local \
             cat /etc/skiff/kubeconfig/admin.yaml) --wait-nodes 3
+    ;;
+base)
+    make_base
     ;;
 down)
     if docker info >/dev/null 2>&1; then
         export SKIFF_BASE=${SKIFF_BASE:-$local_base}
+        mkdir -p "$SKIFF_COMPOSE_CONTEXT" # docker-compose 1.29 insists, even to remove
         compose down --volumes --remove-orphans --timeout 15
+        remove_images
     fi
-    if [ -x "${SKIFF_PROGRAMS:-$target/release}/skiff" ]; then
-        "${SKIFF_PROGRAMS:-$target/release}/skiff" context remove --name compose
+    if [ -x "$programs/skiff" ]; then
+        "$programs/skiff" context remove --name compose
     fi
     if [ -f "$target/docker/dockerd.pid" ]; then
-        say "stopping the docker daemon that compose-up has started"
-        kill "$(cat "$target/docker/dockerd.pid")"
+        stop_docker
     fi
     ;;
 *)
-    echo 'usage: compose.sh up|down' >&2
+    echo 'usage: compose.sh up|down|base' >&2
     exit 2
     ;;
 esac

@@ -1,0 +1,218 @@
+//! The cluster of containers: `deploy/compose.sh` and `docker-compose.yml`, as `make compose-up` and
+//! `make compose-down` use them.
+//!
+//! The whole of it runs in a docker daemon of its own, in a network namespace of its own, so that a
+//! docker of the machine, its rules and its networks are not touched, and nothing is left. Where docker is
+//! not installed the tests have nothing to try, and say so.
+
+#[path = "compose/docker.rs"]
+mod docker;
+
+use anyhow::{Context, ensure};
+use docker::{Docker, has, repository};
+use std::process::Command;
+use testkit::wait;
+
+const NODES: [&str; 3] = ["172.29.0.11", "172.29.0.12", "172.29.0.13"];
+
+/// Whether the programs are there; says so if not.
+fn installed() -> bool {
+    let missing: Vec<&str> = ["docker", "dockerd", "docker-compose"]
+        .into_iter()
+        .filter(|program| !has(program))
+        .collect();
+    if !missing.is_empty() {
+        println!("skipped: not installed: {}", missing.join(", "));
+    }
+    missing.is_empty()
+}
+
+/// docker-compose checks a file without `version` against the Compose specification, which is what
+/// compose v2 reads.
+#[test]
+fn the_file_is_valid() -> anyhow::Result<()> {
+    if !has("docker-compose") {
+        println!("skipped: docker-compose is not installed");
+        return Ok(());
+    }
+    let output = Command::new("docker-compose")
+        .args(["config"])
+        .env("SKIFF_COMPOSE_CONTEXT", repository())
+        .current_dir(repository())
+        .output()?;
+    let written = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{written}");
+    let config = String::from_utf8(output.stdout)?;
+    ensure!(!config.contains("privileged"), "{config}");
+    ensure!(config.contains("SYS_RESOURCE"), "{config}");
+    let file = std::fs::read_to_string(repository().join("docker-compose.yml"))?;
+    ensure!(!file.lines().any(|line| line.starts_with("version:")));
+    Ok(())
+}
+
+#[test]
+fn a_cluster_of_containers_serves() -> anyhow::Result<()> {
+    if !installed() {
+        return Ok(());
+    }
+    let docker = Docker::prepare()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(whole_life(&docker));
+    if outcome.is_err() {
+        eprintln!("{}", docker.logs());
+    }
+    outcome
+}
+
+async fn whole_life(docker: &Docker) -> anyhow::Result<()> {
+    docker.compose_sh("up")?;
+    docker.load_images()?;
+    docker.skiff(&["create", "namespace", "web"])?;
+    let manifest = docker.file("web.yaml", &tests::web::manifest(3, "v1"))?;
+    docker.kubectl(&["apply", "-n", "web", "-f", &manifest])?;
+    rolled_out(docker)?;
+    let nodes = docker.kubectl(&[
+        "get",
+        "pods",
+        "-n",
+        "web",
+        "-o",
+        "jsonpath={.items[*].spec.nodeName}",
+    ])?;
+    for node in ["node-1", "node-2", "node-3"] {
+        ensure!(nodes.contains(node), "the pods are on {nodes}");
+        ask_from(docker, node)?;
+    }
+    let node_port = node_port(docker)?;
+    answers(docker, &node_port).await?;
+    commands(docker)?;
+    update(docker, &node_port)?;
+
+    docker.docker(&["restart", "-t", "15", "skiff_node-2_1"])?;
+    rolled_out(docker)?;
+    answers(docker, &node_port).await?;
+
+    // Containers and network go; the volumes, and so the cluster, stay.
+    docker.compose(&["down", "--timeout", "15"])?;
+    docker.compose(&["up", "-d"])?;
+    wait::eventually("the apiserver answers", async || {
+        docker.kubectl(&["get", "nodes"])
+    })
+    .await?;
+    rolled_out(docker)?;
+    answers(docker, &node_port).await?;
+
+    docker.compose_sh("down")?;
+    nothing_is_left(docker)
+}
+
+fn rolled_out(docker: &Docker) -> anyhow::Result<()> {
+    let wait = [
+        "rollout",
+        "status",
+        "deployment/web",
+        "-n",
+        "web",
+        "--timeout=60s",
+    ];
+    docker.kubectl(&wait)?;
+    Ok(())
+}
+
+fn node_port(docker: &Docker) -> anyhow::Result<String> {
+    let path = "jsonpath={.spec.ports[0].nodePort}";
+    docker.kubectl(&["get", "service", "web", "-n", "web", "-o", path])
+}
+
+/// The node port answers on every node.
+async fn answers(docker: &Docker, node_port: &str) -> anyhow::Result<()> {
+    for node in NODES {
+        let url = format!("http://{node}:{node_port}/env/GREETING");
+        wait::eventually(&url, async || {
+            let body = docker.test_server(&["get", &url])?;
+            ensure!(body.trim() == "hello", "{url}: {body:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// A pod of that node reaches the Service by its address and by its names.
+fn ask_from(docker: &Docker, node: &str) -> anyhow::Result<()> {
+    let path = "jsonpath={.spec.clusterIP}";
+    let address = docker.kubectl(&["get", "service", "web", "-n", "web", "-o", path])?;
+    let urls = [address.as_str(), "web", "web.web.svc.cluster.local"]
+        .map(|host| format!("timeout 10 wget -q -O - http://{host}/file/config/page.txt"));
+    let name = format!("ask-{node}");
+    let pod = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "web"},
+        "spec": {
+            "nodeName": node, "restartPolicy": "Never",
+            "containers": [{
+                "name": "ask", "image": "skiff.test/busybox:1",
+                "command": ["sh", "-c", urls.join(" && ")],
+            }],
+        },
+    });
+    let file = docker.file(&format!("{name}.json"), &pod.to_string())?;
+    docker.skiff(&["apply", "-f", &file])?;
+    let pod = format!("pod/{name}");
+    let ended = "--for=jsonpath={.status.phase}=Succeeded";
+    docker.skiff(&["wait", "-n", "web", ended, &pod, "--timeout=60s"])?;
+    let log = docker.kubectl(&["logs", "-n", "web", &name])?;
+    ensure!(log == "from the config map\n".repeat(3), "{node}: {log:?}");
+    Ok(())
+}
+
+/// Logs, exec and port-forward go through the apiserver into the nodes.
+fn commands(docker: &Docker) -> anyhow::Result<()> {
+    let path = "jsonpath={.items[0].metadata.name}";
+    let pod = docker.kubectl(&["get", "pods", "-n", "web", "-l", "app=web", "-o", path])?;
+    let log = docker.kubectl(&["logs", "-n", "web", &pod, "-c", "server"])?;
+    ensure!(log.contains("serving on port 8080"), "{log:?}");
+    for hostname in [
+        docker.kubectl(&["exec", "-n", "web", &pod, "-c", "sidecar", "--", "hostname"])?,
+        docker.skiff(&["exec", "-n", "web", &pod, "-c", "sidecar", "--", "hostname"])?,
+    ] {
+        ensure!(hostname.trim() == pod, "{hostname:?}");
+    }
+    let body = docker.through_port_forward(&pod, 8080, "hostname")?;
+    ensure!(body.trim() == pod, "{body:?}");
+    Ok(())
+}
+
+/// A rolling update loses no request.
+fn update(docker: &Docker, node_port: &str) -> anyhow::Result<()> {
+    let url = format!("http://{}:{node_port}/version", NODES[0]);
+    let load = docker.start_load(&url, 50)?;
+    let image = "server=skiff.test/testserver:v2";
+    docker.kubectl(&["set", "image", "deployment/web", "-n", "web", image])?;
+    rolled_out(docker)?;
+    let report = load.finish()?;
+    let report: serde_json::Value = serde_json::from_str(&report)?;
+    ensure!(report["failed"] == 0, "{report}");
+    let sent = report["sent"].as_u64().context("no report")?;
+    ensure!(sent > 20, "{report}");
+    Ok(())
+}
+
+/// `compose.sh down` has removed everything and ended the daemon it had started.
+fn nothing_is_left(docker: &Docker) -> anyhow::Result<()> {
+    ensure!(docker.docker(&["info"]).is_err(), "the daemon still runs");
+    let links = docker.inside("ip", &["-o", "link"])?;
+    ensure!(
+        links.lines().count() == 1 && links.contains("lo:"),
+        "{links}"
+    );
+    let rules = docker.inside("iptables-save", &[])?;
+    ensure!(!rules.contains("DOCKER"), "{rules}");
+    let kubeconfig = std::fs::read_to_string(docker.kubeconfig())?;
+    ensure!(!kubeconfig.contains("skiff-compose"), "{kubeconfig}");
+    let left = docker.images_and_volumes()?;
+    ensure!(left.is_empty(), "{left:?}");
+    Ok(())
+}
