@@ -56,6 +56,14 @@ impl Selector {
             let known = field == "metadata.name"
                 || (field == "metadata.namespace" && row.namespaced())
                 || row.selectable.contains(&field);
+            // Kinds with selectable fields of their own word it differently upstream.
+            if !known && row.selectable.is_empty() {
+                let fields = ["metadata.name", "metadata.namespace"];
+                return Err(SelectorError(format!(
+                    "{field:?} is not a known field selector: only {:?}, {:?}",
+                    fields[0], fields[1]
+                )));
+            }
             if !known {
                 return Err(SelectorError(format!("field label not supported: {field}")));
             }

@@ -1,12 +1,12 @@
 //! Label selectors: the text form of queries and the structured form inside objects
 //! (`k8s.io/apimachinery/pkg/labels`).
 
+mod parse;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-
-use crate::names;
 
 /// A `LabelSelector` from JSON.
 pub fn decode_label_selector(json: &[u8]) -> Result<LabelSelector, serde_json::Error> {
@@ -132,19 +132,7 @@ impl Selector {
 
     /// The text form: `a=b,c!=d,e in (f,g),!h,i>3`.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let mut requirements = Vec::new();
-        for part in split_outside_parentheses(text)? {
-            let part = part.trim();
-            if part.is_empty() {
-                if text.trim().is_empty() {
-                    continue;
-                }
-                return Err(SelectorError(format!(
-                    "unable to parse requirement: found '' in {text:?}, expected: identifier"
-                )));
-            }
-            requirements.push(parse_requirement(part)?);
-        }
+        let mut requirements = parse::parse(text)?;
         requirements.sort();
         Ok(Self::new(requirements))
     }
@@ -173,103 +161,6 @@ impl Selector {
     pub fn requirements(&self) -> &[Requirement] {
         &self.requirements
     }
-}
-
-fn split_outside_parentheses(text: &str) -> Result<Vec<&str>, SelectorError> {
-    let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0usize);
-    for (index, character) in text.char_indices() {
-        match character {
-            '(' => depth += 1,
-            ')' => {
-                depth = depth.checked_sub(1).ok_or_else(|| {
-                    SelectorError(format!(
-                        "unable to parse requirement: unexpected ')' in {text:?}"
-                    ))
-                })?;
-            }
-            ',' if depth == 0 => {
-                parts.push(&text[start..index]);
-                start = index + 1;
-            }
-            _ => {}
-        }
-    }
-    if depth != 0 {
-        return Err(SelectorError(format!(
-            "unable to parse requirement: missing ')' in {text:?}"
-        )));
-    }
-    parts.push(&text[start..]);
-    Ok(parts)
-}
-
-fn checked(key: &str, values: &[String]) -> Result<String, SelectorError> {
-    let key = key.trim();
-    if let Some(error) = names::qualified_name(key).first() {
-        return Err(SelectorError(format!(
-            "key: Invalid value: {key:?}: {error}"
-        )));
-    }
-    for value in values {
-        if let Some(error) = names::label_value(value).first() {
-            return Err(SelectorError(format!(
-                "values[0][{key}]: Invalid value: {value:?}: {error}"
-            )));
-        }
-    }
-    Ok(key.to_owned())
-}
-
-fn parse_requirement(part: &str) -> Result<Requirement, SelectorError> {
-    if let Some(key) = part.strip_prefix('!') {
-        return Ok(Requirement::NotExists(checked(key, &[])?));
-    }
-    if let Some((head, list)) = part.split_once('(') {
-        let list = list
-            .strip_suffix(')')
-            .ok_or_else(|| SelectorError(format!("unable to parse requirement: {part:?}")))?;
-        let mut values: Vec<String> = list
-            .split(',')
-            .map(|value| value.trim().to_owned())
-            .collect();
-        values.sort();
-        let mut words = head.split_whitespace();
-        return match (words.next(), words.next(), words.next()) {
-            (Some(key), Some("in"), None) => Ok(Requirement::In(checked(key, &values)?, values)),
-            (Some(key), Some("notin"), None) => {
-                Ok(Requirement::NotIn(checked(key, &values)?, values))
-            }
-            _ => Err(SelectorError(format!(
-                "unable to parse requirement: found {head:?}, expected: in, notin"
-            ))),
-        };
-    }
-    let one = |value: &str| vec![value.trim().to_owned()];
-    if let Some((key, value)) = part.split_once("!=") {
-        let values = one(value);
-        return Ok(Requirement::NotIn(checked(key, &values)?, values));
-    }
-    if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
-        let values = one(value);
-        return Ok(Requirement::In(checked(key, &values)?, values));
-    }
-    for (sign, make) in [
-        ('>', Requirement::Greater as fn(String, i64) -> Requirement),
-        ('<', Requirement::Less),
-    ] {
-        if let Some((key, value)) = part.split_once(sign) {
-            let bound = value.trim().parse().map_err(|_| {
-                SelectorError("for 'Gt', 'Lt' operators, the value must be an integer".into())
-            })?;
-            return Ok(make(checked(key, &[])?, bound));
-        }
-    }
-    if part.split_whitespace().count() > 1 {
-        return Err(SelectorError(format!(
-            "unable to parse requirement: found {part:?}, expected: in, notin, =, ==, !=, gt, lt"
-        )));
-    }
-    Ok(Requirement::Exists(checked(part, &[])?))
 }
 
 impl fmt::Display for Selector {

@@ -300,6 +300,25 @@ impl ApiError {
 
     /// Validation found `errors` (at least one).
     pub fn invalid(row: &KindRow, name: &str, errors: &[FieldError]) -> Self {
+        let mut error = Self::invalid_kind(&row.qualified_kind(), name, errors).about(row, name);
+        error.details().kind = Some(row.kind.to_owned());
+        error
+    }
+
+    /// Options of a verb are not valid: `CreateOptions` and its like.
+    pub fn invalid_options(kind: &str, errors: &[FieldError]) -> Self {
+        let mut error = Self::invalid_kind(&format!("{kind}.meta.k8s.io"), "", errors);
+        error.details().group = Some("meta.k8s.io".to_owned());
+        error.details().kind = Some(kind.to_owned());
+        error
+    }
+
+    /// What a patch makes of an object is none; the kind is not known any more, as upstream.
+    pub fn invalid_patch(errors: &[FieldError]) -> Self {
+        Self::invalid_kind("", "", errors)
+    }
+
+    fn invalid_kind(qualified_kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let mut texts: Vec<String> = Vec::new();
         for error in errors {
             let text = error.to_string();
@@ -312,19 +331,14 @@ impl ApiError {
         } else {
             format!("[{}]", texts.join(", "))
         };
-        let message = format!("{} {name:?} is invalid: {list}", row.qualified_kind());
-        let mut error = Self::new(422, "Invalid", message).about(row, name);
-        error.details().kind = Some(row.kind.to_owned());
-        error.details().causes = Some(
-            errors
-                .iter()
-                .map(|error| StatusCause {
-                    field: Some(error.field.clone()),
-                    message: Some(error.body()),
-                    reason: Some(error.kind.reason().to_owned()),
-                })
-                .collect(),
-        );
+        let message = format!("{qualified_kind} {name:?} is invalid: {list}");
+        let mut error = Self::new(422, "Invalid", message);
+        let causes = errors.iter().map(|error| StatusCause {
+            field: Some(error.field.clone()),
+            message: Some(error.body()),
+            reason: Some(error.kind.reason().to_owned()),
+        });
+        error.details().causes = Some(causes.collect());
         error
     }
 

@@ -2,7 +2,7 @@
 //! and what may refuse it.
 //!
 //! Each plugin is a file: [`lifecycle`] (namespaces), `service_account`, `limits` (LimitRange),
-//! `defaults` (tolerations, storage class, taints of new nodes), `priority`, `node` (what a
+//! `runtime_class`, `defaults` (tolerations, storage class, taints of new nodes), `priority`, `node` (what a
 //! kubelet may touch), escalation checks of RBAC, and `quota` (ResourceQuota), which the verbs call
 //! last. A plugin knows the cache and the request.
 
@@ -12,6 +12,7 @@ mod limits;
 mod node;
 mod priority;
 mod quota;
+mod runtime_class;
 mod service_account;
 
 use api::ApiError;
@@ -48,6 +49,7 @@ impl Admission {
         if let Some(pod) = object.downcast_mut::<Pod>() {
             service_account::complete(call, pod).await?;
             limits::complete(call, pod)?;
+            runtime_class::complete(call, pod).await?;
             defaults::tolerations(pod);
             priority::complete(call, pod).await?;
         } else if let Some(claim) = object.downcast_mut::<PersistentVolumeClaim>() {

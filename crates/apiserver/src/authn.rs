@@ -8,4 +8,6 @@ mod layer;
 mod token;
 
 pub use layer::{AuthnLayer, AuthnService};
-pub use token::{BoundObject, Claims, ServiceAccountTokens, TokenConfig, TokenError};
+pub use token::{
+    BoundObject, Claims, KubernetesClaims, ServiceAccountTokens, TokenConfig, TokenError,
+};

@@ -1,10 +1,12 @@
 //! Reading what a client sent: JSON or YAML, strictly or not.
 
 mod duplicates;
+mod syntax;
 
 use std::borrow::Cow;
 
 use api::object::{Codec, Object};
+use api::status::FieldError;
 use api::{ApiError, KindRow};
 
 use crate::request::{BodyFormat, FieldValidation};
@@ -12,6 +14,8 @@ use crate::scan;
 
 /// Largest body of a request, in bytes (`MaxRequestBodyBytes` upstream).
 pub const MAX_BODY_BYTES: usize = 3 << 20;
+/// How much of a body that cannot be read is shown in its error, in bytes.
+const SUMMARY_BYTES: usize = 30;
 
 /// A decoded body, and what is to be told about it.
 #[derive(Debug)]
@@ -20,10 +24,22 @@ pub struct Decoded {
     pub warnings: Vec<String>,
 }
 
-/// The body as JSON.
+/// The body of an object of a kind as JSON.
 ///
 /// # Errors
-/// 400 when it is neither valid JSON nor, where YAML was announced, valid YAML.
+/// 400 when YAML or protobuf was announced and the body is none. JSON is not looked at.
+pub fn object_json<'a>(
+    kind: &str,
+    body: &'a [u8],
+    format: BodyFormat,
+) -> Result<Cow<'a, [u8]>, ApiError> {
+    as_json(body, format).map_err(|error| unrecognized(kind, &error, body))
+}
+
+/// A body as JSON.
+///
+/// # Errors
+/// 400 when YAML or protobuf was announced and the body is none. JSON is not looked at.
 pub fn as_json(body: &[u8], format: BodyFormat) -> Result<Cow<'_, [u8]>, ApiError> {
     match format {
         BodyFormat::Json => Ok(Cow::Borrowed(body)),
@@ -63,9 +79,48 @@ pub fn decode(
     json: &[u8],
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
-    let codec = api::kind::codec(row)
-        .ok_or_else(|| ApiError::not_implemented(format!("{} has no codec", row.kind)))?;
-    decode_with(row.kind, &row.api_version(), codec, json, validation)
+    decode_with(row.kind, &row.api_version(), codec(row)?, json, validation)
+}
+
+fn codec(row: &'static KindRow) -> Result<&'static Codec, ApiError> {
+    api::kind::codec(row)
+        .ok_or_else(|| ApiError::not_implemented(format!("{} has no codec", row.kind)))
+}
+
+/// The errors of validation; a quantity that is none would not even have been read upstream.
+pub fn invalid(row: &'static KindRow, name: &str, errors: &[FieldError]) -> ApiError {
+    let unread = api::quantity::ParseQuantityError.to_string();
+    if errors.iter().any(|error| error.detail == unread) {
+        return unfit(row.kind, &row.api_version(), row.kind, &unread);
+    }
+    ApiError::invalid(row, name, errors)
+}
+
+/// Decodes a JSON document that is no object: a patch. `go_type` is what Go reads it as.
+///
+/// # Errors
+/// 400 in Go's words.
+pub fn decode_patch<T: serde::de::DeserializeOwned>(
+    json: &[u8],
+    first: u8,
+    go_type: &str,
+) -> Result<T, ApiError> {
+    let why = if let Some(why) = syntax::error(json) {
+        why
+    } else if json.trim_ascii().first() != Some(&first) {
+        format!(
+            "json: cannot unmarshal {} into Go value of type {go_type}",
+            json_type(json)
+        )
+    } else {
+        match serde_json::from_slice(json) {
+            Ok(patch) => return Ok(patch),
+            Err(error) => error.to_string(),
+        }
+    };
+    Err(ApiError::bad_request(format!(
+        "error decoding patch: {why}"
+    )))
 }
 
 /// Which value does not fit the kind, by the schema table.
@@ -73,6 +128,23 @@ fn misfit(kind: &str, api_version: &str, json: &[u8]) -> Option<String> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let value = serde_json::from_slice(json).ok()?;
     api::schema::mismatch::find(&value, api::schema::kind(group, version, kind)?)
+}
+
+/// Decodes what a patch made of an object of `row`.
+///
+/// # Errors
+/// 422 for what is no object of the kind, and under `Strict` for unknown fields.
+pub fn decode_patched(
+    row: &'static KindRow,
+    json: &[u8],
+    validation: FieldValidation,
+) -> Result<Decoded, ApiError> {
+    let codec = codec(row)?;
+    check_type(row.kind, &row.api_version(), json)?;
+    read(row.kind, &row.api_version(), codec, json, validation).map_err(|why| {
+        let shown = String::from_utf8_lossy(json);
+        ApiError::invalid_patch(&[FieldError::invalid("patch", shown, why)])
+    })
 }
 
 /// Decodes a body with a codec; `kind` and `api_version` are what it must say it is, if it does.
@@ -86,26 +158,37 @@ pub fn decode_with(
     json: &[u8],
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
-    let version = api_version.rsplit('/').next().unwrap_or_default();
-    let refuse = |why: &dyn std::fmt::Display| {
-        ApiError::bad_request(format!(
-            "{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"
-        ))
-    };
-    // Where the error is, is looked for only now that there is one.
-    let misfit = |error: &serde_json::Error| match misfit(kind, api_version, json) {
-        Some(text) => refuse(&text),
-        None => refuse(error),
+    // Go reads null into any object, as nothing.
+    let json = if json.trim_ascii() == b"null" {
+        b"{}"
+    } else {
+        json
     };
     check_type(kind, api_version, json)?;
+    read(kind, api_version, codec, json, validation).map_err(|why| {
+        unreadable(kind, json).unwrap_or_else(|| unfit(kind, api_version, kind, &why))
+    })
+}
+
+/// Decodes; the error says why not.
+fn read(
+    kind: &str,
+    api_version: &str,
+    codec: &Codec,
+    json: &[u8],
+    validation: FieldValidation,
+) -> Result<Decoded, String> {
+    // Where the error is, is looked for only now that there is one.
+    let misfit = |error: api::kind::DecodeError| {
+        misfit(kind, api_version, json).unwrap_or_else(|| error.source.to_string())
+    };
     if validation == FieldValidation::Ignore {
-        let object = (codec.decode)(json).map_err(|error| misfit(&error.source))?;
         return Ok(Decoded {
-            object,
+            object: (codec.decode)(json).map_err(misfit)?,
             warnings: Vec::new(),
         });
     }
-    let (object, unknown) = (codec.decode_strict)(json).map_err(|error| misfit(&error.source))?;
+    let (object, unknown) = (codec.decode_strict)(json).map_err(misfit)?;
     let mut problems: Vec<String> = unknown
         .into_iter()
         .filter(|field| !matches!(field.as_str(), "apiVersion" | "kind"))
@@ -117,10 +200,7 @@ pub fn decode_with(
             .map(|field| format!("duplicate field \"{field}\"")),
     );
     if validation == FieldValidation::Strict && !problems.is_empty() {
-        return Err(refuse(&format!(
-            "strict decoding error: {}",
-            problems.join(", ")
-        )));
+        return Err(format!("strict decoding error: {}", problems.join(", ")));
     }
     Ok(Decoded {
         object,
@@ -128,25 +208,105 @@ pub fn decode_with(
     })
 }
 
+/// What the data says it is cannot be handled as what the path says.
+fn unfit(kind: &str, api_version: &str, wanted: &str, why: &dyn std::fmt::Display) -> ApiError {
+    let version = api_version.rsplit('/').next().unwrap_or_default();
+    ApiError::bad_request(format!(
+        "{kind} in version {version:?} cannot be handled as a {wanted}: {why}"
+    ))
+}
+
+/// Refuses what cannot even be asked for its kind.
+///
+/// # Errors
+/// 400 always.
+fn unrecognized(kind: &str, why: &dyn std::fmt::Display, body: &[u8]) -> ApiError {
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+        summary(body)
+    ))
+}
+
+/// The beginning of a body, as an error shows it.
+fn summary(body: &[u8]) -> String {
+    if body.is_empty() {
+        return "<empty>".to_owned();
+    }
+    let shown = &body[..body.len().min(SUMMARY_BYTES)];
+    let text = if body[0] == b'{' {
+        String::from_utf8_lossy(shown).into_owned()
+    } else {
+        shown.iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let rest = if shown.len() < body.len() { " ..." } else { "" };
+    format!("{text}{rest}")
+}
+
+/// Checks that the data is of the kind that the path says, as far as it says so itself.
 fn check_type(kind: &str, api_version: &str, json: &[u8]) -> Result<(), ApiError> {
-    if json.is_empty() {
-        return Err(ApiError::bad_request(
-            "unable to decode an empty request body",
-        ));
+    let or = |found: String, wanted: &str| {
+        if found.is_empty() {
+            wanted.to_owned()
+        } else {
+            found
+        }
+    };
+    let found_kind = or(scan::string(json, "kind"), kind);
+    let found_version = or(scan::string(json, "apiVersion"), api_version);
+    if (found_kind.as_str(), found_version.as_str()) == (kind, api_version) {
+        return Ok(());
     }
-    let (found_kind, found_version) =
-        (scan::string(json, "kind"), scan::string(json, "apiVersion"));
-    if !found_version.is_empty() && found_version != api_version {
-        return Err(ApiError::bad_request(format!(
-            "the API version in the data ({found_version}) does not match the expected API version ({api_version})"
-        )));
+    if let Some(error) = unreadable(kind, json) {
+        return Err(error);
     }
-    if !found_kind.is_empty() && found_kind != kind {
-        return Err(ApiError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {kind}): the kind in the data is {found_kind}"
-        )));
+    let why = if api::kind::by_kind(&found_version, &found_kind).is_some() {
+        let version = found_version.rsplit('/').next().unwrap_or_default();
+        let group = api_version.split_once('/').map_or("core", |(group, _)| {
+            group.split('.').next().unwrap_or_default()
+        });
+        format!("converting ({version}.{found_kind}) to ({group}.{kind}): unknown conversion")
+    } else {
+        format!(
+            "no kind {found_kind:?} is registered for version {found_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        )
+    };
+    Err(unfit(&found_kind, &found_version, kind, &why))
+}
+
+/// Why a body is no JSON object, if it is none.
+fn unreadable(kind: &str, json: &[u8]) -> Option<ApiError> {
+    let why = if let Some(why) = syntax::error(json) {
+        why
+    } else if !json.trim_ascii().starts_with(b"{") {
+        format!(
+            "json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; \
+             Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            json_type(json)
+        )
+    } else if std::str::from_utf8(json).is_err() {
+        "invalid UTF-8".to_owned()
+    } else {
+        let error = serde_json::from_slice::<serde::de::IgnoredAny>(json).err()?;
+        // Go reads what is nested deeper than we do, up to its own limit.
+        if error.to_string().starts_with("recursion limit") {
+            "exceeded max depth".to_owned()
+        } else {
+            error.to_string()
+        }
+    };
+    let why = format!("couldn't get version/kind; json parse error: {why}");
+    Some(unrecognized(kind, &why, json))
+}
+
+/// Go's word for a JSON value.
+fn json_type(json: &[u8]) -> &'static str {
+    match json.trim_ascii().first() {
+        Some(b'[') => "array",
+        Some(b'"') => "string",
+        Some(b't' | b'f') => "bool",
+        Some(b'{') => "object",
+        _ => "number",
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -181,7 +341,6 @@ mod tests {
         let deep = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
         for body in [
             &b""[..],
-            b"null",
             b"[]",
             b"\xff",
             &deep,

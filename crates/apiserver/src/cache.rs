@@ -204,7 +204,7 @@ impl Cache {
 /// Upstream's `NewTooLargeResourceVersionError`.
 fn too_large(requested: u64, current: u64) -> ApiError {
     let mut error = ApiError::timeout(format!(
-        "Too large resource version: {requested}, current: {current}"
+        "Timeout: Too large resource version: {requested}, current: {current}"
     ));
     let details = error.status_mut().details.get_or_insert_default();
     details.retry_after_seconds = Some(1);

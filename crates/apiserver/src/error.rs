@@ -11,7 +11,7 @@ pub fn store_error(error: &store::Error) -> ApiError {
         ),
         store::Error::TooLarge => ApiError::too_large("etcdserver: request is too large"),
         store::Error::FutureRevision { requested } => {
-            ApiError::timeout(format!("Too large resource version: {requested}"))
+            ApiError::timeout(format!("Timeout: Too large resource version: {requested}"))
         }
         store::Error::Unavailable(_) => {
             tracing::warn!(error = error as &dyn std::error::Error, "store");

@@ -44,6 +44,7 @@ mod semantic;
 pub mod service;
 mod service_account;
 mod stateful_set;
+mod status;
 mod storage_class;
 mod volumes;
 mod workload;
@@ -103,6 +104,11 @@ pub trait Strategy: Send + Sync + 'static {
     }
 
     fn validate(&self, _object: &Self::Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Called beside [`validate`](Self::validate) on creates: what only a subresource sets.
+    fn validate_create(&self, _object: &Self::Object) -> Vec<FieldError> {
         Vec::new()
     }
 
@@ -187,6 +193,7 @@ pub trait AnyStrategy: Send + Sync {
     fn prepare_update(&self, new: &mut dyn Object, old: &dyn Object, context: &Context<'_>);
     fn prepare_status_update(&self, new: &mut dyn Object, old: &dyn Object, context: &Context<'_>);
     fn validate(&self, object: &dyn Object) -> Vec<FieldError>;
+    fn validate_create(&self, object: &dyn Object) -> Vec<FieldError>;
     fn validate_update(&self, new: &dyn Object, old: &dyn Object) -> Vec<FieldError>;
     fn validate_status_update(&self, new: &dyn Object, old: &dyn Object) -> Vec<FieldError>;
     fn generation_changes(&self, new: &dyn Object, old: &dyn Object) -> Option<bool>;
@@ -233,6 +240,10 @@ impl<S: Strategy> AnyStrategy for S {
 
     fn validate(&self, object: &dyn Object) -> Vec<FieldError> {
         Strategy::validate(self, typed(object))
+    }
+
+    fn validate_create(&self, object: &dyn Object) -> Vec<FieldError> {
+        Strategy::validate_create(self, typed(object))
     }
 
     fn validate_update(&self, new: &dyn Object, old: &dyn Object) -> Vec<FieldError> {

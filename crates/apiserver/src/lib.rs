@@ -30,6 +30,7 @@ pub mod kubelet;
 pub mod meta;
 pub mod metrics;
 pub mod openapi;
+pub mod options;
 pub mod paths;
 pub mod pipeline;
 pub mod request;

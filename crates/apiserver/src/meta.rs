@@ -5,7 +5,7 @@ use api::names;
 use api::status::FieldError;
 use api::{ApiError, KindRow, ObjectMeta};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use rand::RngExt;
 
 use crate::kinds::AnyStrategy;
@@ -179,6 +179,17 @@ pub fn validate(row: &KindRow, rules: &dyn AnyStrategy, metadata: &ObjectMeta) -
             ));
         }
     }
+    let has = |wanted: &str| {
+        let mut all = metadata.finalizers.iter().flatten();
+        all.any(|finalizer| finalizer == wanted)
+    };
+    if has(FOREGROUND) && has(ORPHAN) {
+        errors.push(FieldError::invalid(
+            "metadata.finalizers",
+            &metadata.finalizers,
+            format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set"),
+        ));
+    }
     errors
 }
 
@@ -206,40 +217,68 @@ fn validate_maps(metadata: &ObjectMeta, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// Upstream names the list, not the element.
 fn validate_owners(metadata: &ObjectMeta, errors: &mut Vec<FieldError>) {
-    let mut controllers = 0;
-    for (index, owner) in metadata.owner_references.iter().flatten().enumerate() {
-        let path = |field: &str| format!("metadata.ownerReferences[{index}].{field}");
-        for (field, value) in [
-            ("apiVersion", &owner.api_version),
-            ("kind", &owner.kind),
-            ("name", &owner.name),
-            ("uid", &owner.uid),
-        ] {
+    let path = "metadata.ownerReferences";
+    let mut controller: Option<String> = None;
+    for owner in metadata.owner_references.iter().flatten() {
+        let required = [
+            (
+                "apiVersion",
+                &owner.api_version,
+                "version must not be empty",
+            ),
+            ("kind", &owner.kind, "must not be empty"),
+            ("name", &owner.name, "must not be empty"),
+            ("uid", &owner.uid, "must not be empty"),
+        ];
+        for (field, value, problem) in required {
             if value.is_empty() {
                 errors.push(FieldError::invalid(
-                    path(field),
+                    format!("{path}.{field}"),
                     value,
-                    format!("{field} must not be empty"),
+                    problem,
                 ));
             }
         }
         if owner.kind == "Event" && owner.api_version == "v1" {
-            errors.push(FieldError::invalid(
-                path("kind"),
-                &owner.kind,
-                "Event is disallowed from being an owner",
-            ));
+            let problem = "/v1, Kind=Event is disallowed from being an owner";
+            errors.push(FieldError::invalid(path, printed(owner), problem));
         }
-        controllers += usize::from(owner.controller == Some(true));
+        if owner.controller == Some(true) {
+            let own = format!("{}/{}", owner.kind, owner.name);
+            match &controller {
+                Some(first) => {
+                    let all = metadata.owner_references.iter().flatten();
+                    errors.push(FieldError::invalid(
+                        path,
+                        all.map(printed).collect::<Vec<_>>(),
+                        format!(
+                            "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {own}"
+                        ),
+                    ));
+                }
+                None => controller = Some(own),
+            }
+        }
     }
-    if controllers > 1 {
-        errors.push(FieldError::invalid(
-            "metadata.ownerReferences",
-            controllers,
-            "Only one reference can have Controller set to true",
-        ));
+}
+
+/// An owner as an error shows it.
+fn printed(owner: &OwnerReference) -> serde_json::Value {
+    let mut shown = serde_json::json!({
+        "apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid,
+    });
+    let flags = [
+        ("controller", owner.controller),
+        ("blockOwnerDeletion", owner.block_owner_deletion),
+    ];
+    for (name, flag) in flags {
+        if let Some(flag) = flag {
+            shown[name] = flag.into();
+        }
     }
+    shown
 }
 
 /// What an update changed in the metadata that it may not change.

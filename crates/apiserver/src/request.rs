@@ -152,6 +152,19 @@ impl Options {
             .map(|(_, value)| value.as_str())
     }
 
+    /// The first parameter of a name, empty when there is none.
+    pub fn text(&self, name: &str) -> String {
+        self.parameter(name).unwrap_or_default().to_owned()
+    }
+
+    /// All parameters of a name.
+    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.parameters
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
     /// A boolean parameter as Kubernetes reads it: absent, `false` and `0` are false.
     pub fn flag(&self, name: &str) -> bool {
         self.parameter(name)

@@ -17,7 +17,7 @@ use tower::ServiceExt;
 
 pub use negotiate::{Accept, Form};
 pub use render::{error as render_error, full};
-pub use route::{field_validation, parse_query, version_match};
+pub use route::parse_query;
 pub use table::{partial, table};
 pub use watch::bookmark;
 

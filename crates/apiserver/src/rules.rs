@@ -52,6 +52,9 @@ impl AnyStrategy for PlainRules {
     fn validate(&self, _: &dyn Object) -> Vec<FieldError> {
         Vec::new()
     }
+    fn validate_create(&self, _: &dyn Object) -> Vec<FieldError> {
+        Vec::new()
+    }
     fn validate_update(&self, _: &dyn Object, _: &dyn Object) -> Vec<FieldError> {
         Vec::new()
     }

@@ -1,5 +1,7 @@
 //! The port: TLS, then REST or gRPC by what the client speaks.
 
+mod client_certificate;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -23,12 +24,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use self::client_certificate::ClientCertificates;
 use crate::connect::PeerAddress;
 use crate::core::Core;
 use crate::grpc::{self, Grpc};
 use crate::pipeline::Pipeline;
 use crate::rest::{Body, BodyError, PeerUser, Rest};
-use crate::user::User;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -100,8 +101,11 @@ pub fn serve(
     embedded: Option<Embedded>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Running> {
-    let acceptor = TlsAcceptor::from(Arc::new(server_config(&tls)?));
+    let certificates = client_certificates(&tls)?;
+    let config = server_config(&tls, certificates.clone())?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
     let doors = Doors {
+        certificates,
         rest: Rest::new(pipeline.clone()),
         grpc: grpc::routes(pipeline),
         core: core.clone(),
@@ -117,18 +121,19 @@ pub fn serve(
     })
 }
 
-fn server_config(tls: &Tls) -> anyhow::Result<ServerConfig> {
+fn client_certificates(tls: &Tls) -> anyhow::Result<ClientCertificates> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&tls.client_ca_pem) {
         roots.add(certificate.context("client CA")?)?;
     }
+    ClientCertificates::new(roots)
+}
+
+fn server_config(tls: &Tls, certificates: ClientCertificates) -> anyhow::Result<ServerConfig> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&tls.certificate_pem).collect();
     let key = PrivateKeyDer::from_pem_slice(&tls.key_pem).context("serving key")?;
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
-        .allow_unauthenticated()
-        .build()?;
     let mut config = ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(certificates))
         .with_single_cert(chain.context("serving certificate")?, key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
@@ -136,6 +141,7 @@ fn server_config(tls: &Tls) -> anyhow::Result<ServerConfig> {
 
 #[derive(Clone)]
 struct Doors {
+    certificates: ClientCertificates,
     rest: Rest,
     grpc: Grpc,
     core: Arc<Core>,
@@ -188,7 +194,8 @@ async fn connection(
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
-    let peer = PeerUser(peer_user(stream.get_ref().1));
+    let session = stream.get_ref().1;
+    let peer = PeerUser(doors.certificates.user(session, doors.core.clock.now()));
     let address = stream.get_ref().0.peer_addr().map(PeerAddress).ok();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         let (doors, peer) = (doors.clone(), peer.clone());
@@ -218,15 +225,6 @@ async fn connection(
     if let Err(error) = served {
         tracing::debug!(error = %error, "connection ended");
     }
-}
-
-fn peer_user(session: &rustls::ServerConnection) -> Option<Arc<User>> {
-    let certificate = session.peer_certificates()?.first()?;
-    let identity = rpc::tls::certificate_identity(certificate)?;
-    Some(Arc::new(User::authenticated(
-        identity.name,
-        identity.groups,
-    )))
 }
 
 impl Doors {

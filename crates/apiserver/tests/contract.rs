@@ -5,6 +5,8 @@
 
 #[path = "contract/access.rs"]
 mod access;
+#[path = "contract/bad_input.rs"]
+mod bad_input;
 #[path = "contract/deletion.rs"]
 mod deletion;
 #[path = "contract/doors.rs"]

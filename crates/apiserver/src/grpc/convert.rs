@@ -8,10 +8,10 @@ use bytes::Bytes;
 use rpc::api_v1 as pb;
 
 use crate::cache::Version;
-use crate::request::{Options, PatchType, Target};
+use crate::options::{self, version_match};
+use crate::request::{Options, PatchType, Target, Verb};
 use crate::response::Response;
 use crate::rest::{Accept, Form};
-use crate::rest::{field_validation, version_match};
 
 /// The target of a message.
 ///
@@ -103,11 +103,15 @@ pub fn watch_options(message: &pb::WatchRequest) -> Result<Options, ApiError> {
 ///
 /// # Errors
 /// 422 for values that do not exist.
-pub fn write_options(message: Option<pb::WriteOptions>) -> Result<Options, ApiError> {
+pub fn write_options(verb: Verb, message: Option<pb::WriteOptions>) -> Result<Options, ApiError> {
     let message = message.unwrap_or_default();
+    let mut errors = Vec::new();
+    let field_validation = options::field_validation(&message.field_validation, &mut errors);
+    options::field_manager(&message.field_manager, &mut errors);
+    options::refuse(verb, &errors)?;
     Ok(Options {
         dry_run: message.dry_run,
-        field_validation: field_validation(&message.field_validation)?,
+        field_validation,
         field_manager: message.field_manager,
         force: message.force,
         ..Options::default()

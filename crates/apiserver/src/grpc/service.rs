@@ -198,7 +198,7 @@ impl pb::resources_server::Resources for Resources {
     async fn create(&self, call: Call<pb::CreateRequest>) -> Reply<pb::Object> {
         let credentials = credentials(&call)?;
         let message = call.into_inner();
-        let options = convert::write_options(message.options).map_err(refuse)?;
+        let options = convert::write_options(Verb::Create, message.options).map_err(refuse)?;
         let mut target = convert::target(message.target).map_err(refuse)?;
         if target.subresource.is_empty() {
             // Clients that know the object's name say it; the body decides.
@@ -211,7 +211,7 @@ impl pb::resources_server::Resources for Resources {
     async fn update(&self, call: Call<pb::UpdateRequest>) -> Reply<pb::Object> {
         let credentials = credentials(&call)?;
         let message = call.into_inner();
-        let options = convert::write_options(message.options).map_err(refuse)?;
+        let options = convert::write_options(Verb::Update, message.options).map_err(refuse)?;
         let target = convert::target(message.target).map_err(refuse)?;
         self.write(credentials, Verb::Update, target, options, message.json)
             .await
@@ -221,7 +221,7 @@ impl pb::resources_server::Resources for Resources {
         let credentials = credentials(&call)?;
         let message = call.into_inner();
         let kind = message.r#type();
-        let mut options = convert::write_options(message.options).map_err(refuse)?;
+        let mut options = convert::write_options(Verb::Patch, message.options).map_err(refuse)?;
         options.patch_type = convert::patch_type(kind);
         let target = convert::target(message.target).map_err(refuse)?;
         self.write(credentials, Verb::Patch, target, options, message.patch)

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::pod_spec::defaults;
 use super::rules::{generation_of_spec, status_apart};
-use super::{Column, Strategy, fill};
+use super::{Column, Strategy, fill, status};
 
 /// The strategy of DaemonSets.
 pub struct Rules;
@@ -51,6 +51,28 @@ impl Strategy for Rules {
             fill::missing(&mut rolling.max_surge, IntOrString::Int(0));
         }
         fill::missing(&mut spec.revision_history_limit, 10);
+    }
+
+    fn validate_status_update(&self, new: &DaemonSet, old: &DaemonSet) -> Vec<FieldError> {
+        let (now, before) = (
+            new.status.clone().unwrap_or_default(),
+            old.status.clone().unwrap_or_default(),
+        );
+        let counts = [
+            ("currentNumberScheduled", Some(now.current_number_scheduled)),
+            ("numberMisscheduled", Some(now.number_misscheduled)),
+            ("desiredNumberScheduled", Some(now.desired_number_scheduled)),
+            ("numberReady", Some(now.number_ready)),
+            ("updatedNumberScheduled", now.updated_number_scheduled),
+            ("numberAvailable", now.number_available),
+            ("numberUnavailable", now.number_unavailable),
+        ];
+        let mut errors = status::not_negative(&counts, now.observed_generation);
+        errors.extend(status::collisions(
+            now.collision_count,
+            before.collision_count,
+        ));
+        errors
     }
 
     fn validate(&self, set: &DaemonSet) -> Vec<FieldError> {

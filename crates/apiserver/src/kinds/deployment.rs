@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::pod_spec::defaults;
 use super::rules::status_apart;
-use super::{Column, Strategy, fill};
+use super::{Column, Strategy, fill, status};
 
 /// The strategy of Deployments.
 pub struct Rules;
@@ -55,6 +55,27 @@ impl Strategy for Rules {
     /// Annotations count as well: the deployment controller copies them to its ReplicaSets.
     fn generation_changes(&self, new: &Deployment, old: &Deployment) -> Option<bool> {
         Some(new.spec != old.spec || new.metadata.annotations != old.metadata.annotations)
+    }
+
+    fn validate_status_update(&self, new: &Deployment, old: &Deployment) -> Vec<FieldError> {
+        let (now, before) = (
+            new.status.clone().unwrap_or_default(),
+            old.status.clone().unwrap_or_default(),
+        );
+        let counts = [
+            ("unavailableReplicas", now.unavailable_replicas),
+            ("terminatingReplicas", now.terminating_replicas),
+            ("replicas", now.replicas),
+            ("updatedReplicas", now.updated_replicas),
+            ("readyReplicas", now.ready_replicas),
+            ("availableReplicas", now.available_replicas),
+        ];
+        let mut errors = status::replicas(&counts, now.observed_generation, "readyReplicas");
+        errors.extend(status::collisions(
+            now.collision_count,
+            before.collision_count,
+        ));
+        errors
     }
 
     fn validate(&self, deployment: &Deployment) -> Vec<FieldError> {

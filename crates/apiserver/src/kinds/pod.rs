@@ -102,6 +102,18 @@ impl Strategy for Rules {
         errors
     }
 
+    fn validate_create(&self, pod: &Pod) -> Vec<FieldError> {
+        let ephemeral = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.ephemeral_containers.as_ref());
+        if ephemeral.is_none_or(Vec::is_empty) {
+            return Vec::new();
+        }
+        let problem = "cannot be set on create";
+        vec![FieldError::forbidden("spec.ephemeralContainers", problem)]
+    }
+
     fn validate_update(&self, new: &Pod, old: &Pod) -> Vec<FieldError> {
         let mut errors = Vec::new();
         update::spec(new, old, &mut errors);

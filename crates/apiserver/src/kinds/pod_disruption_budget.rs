@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 use super::rules::{generation_of_spec, status_apart};
-use super::{Column, Strategy};
+use super::{Column, Strategy, status};
 
 /// The strategy of PodDisruptionBudgets.
 pub struct Rules;
@@ -31,6 +31,21 @@ impl Strategy for Rules {
 
     fn default(&self, budget: &mut PodDisruptionBudget) {
         budget.spec.get_or_insert_default();
+    }
+
+    fn validate_status_update(
+        &self,
+        new: &PodDisruptionBudget,
+        _: &PodDisruptionBudget,
+    ) -> Vec<FieldError> {
+        let now = new.status.clone().unwrap_or_default();
+        let counts = [
+            ("disruptionsAllowed", now.disruptions_allowed),
+            ("currentHealthy", now.current_healthy),
+            ("desiredHealthy", now.desired_healthy),
+            ("expectedPods", now.expected_pods),
+        ];
+        status::not_negative(&counts, now.observed_generation)
     }
 
     fn validate(&self, budget: &PodDisruptionBudget) -> Vec<FieldError> {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::pod_spec::defaults;
 use super::rules::{generation_of_spec, status_apart};
-use super::{Column, Strategy, fill};
+use super::{Column, Strategy, fill, status};
 
 /// The strategy of ReplicaSets.
 pub struct Rules;
@@ -36,6 +36,17 @@ impl Strategy for Rules {
         let spec = &mut set.spec;
         fill::missing(&mut spec.replicas, 1);
         defaults::template(spec.template.get_or_insert_default());
+    }
+
+    fn validate_status_update(&self, new: &ReplicaSet, _: &ReplicaSet) -> Vec<FieldError> {
+        let now = new.status.clone().unwrap_or_default();
+        let counts = [
+            ("replicas", Some(now.replicas)),
+            ("fullyLabeledReplicas", now.fully_labeled_replicas),
+            ("readyReplicas", now.ready_replicas),
+            ("availableReplicas", now.available_replicas),
+        ];
+        status::replicas(&counts, now.observed_generation, "readyReplicas")
     }
 
     fn validate(&self, set: &ReplicaSet) -> Vec<FieldError> {

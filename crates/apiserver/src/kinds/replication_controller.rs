@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::pod_spec::defaults;
 use super::rules::{generation_of_spec, status_apart};
-use super::{Column, Strategy, fill};
+use super::{Column, Strategy, fill, status};
 
 /// The strategy of ReplicationControllers.
 pub struct Rules;
@@ -61,6 +61,21 @@ impl Strategy for Rules {
                 controller.metadata.labels = Some(labels);
             }
         }
+    }
+
+    fn validate_status_update(
+        &self,
+        new: &ReplicationController,
+        _: &ReplicationController,
+    ) -> Vec<FieldError> {
+        let now = new.status.clone().unwrap_or_default();
+        let counts = [
+            ("replicas", Some(now.replicas)),
+            ("fullyLabeledReplicas", now.fully_labeled_replicas),
+            ("readyReplicas", now.ready_replicas),
+            ("availableReplicas", now.available_replicas),
+        ];
+        status::replicas(&counts, now.observed_generation, "readyReplicas")
     }
 
     fn validate(&self, controller: &ReplicationController) -> Vec<FieldError> {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::pod_spec::defaults;
 use super::rules::{generation_of_spec, status_apart};
-use super::{Column, Strategy, fill, persistent_volume_claim};
+use super::{Column, Strategy, fill, persistent_volume_claim, status};
 
 /// The strategy of StatefulSets.
 pub struct Rules;
@@ -55,6 +55,26 @@ impl Strategy for Rules {
         for claim in spec.volume_claim_templates.iter_mut().flatten() {
             persistent_volume_claim::default(claim);
         }
+    }
+
+    fn validate_status_update(&self, new: &StatefulSet, old: &StatefulSet) -> Vec<FieldError> {
+        let (now, before) = (
+            new.status.clone().unwrap_or_default(),
+            old.status.clone().unwrap_or_default(),
+        );
+        let counts = [
+            ("replicas", Some(now.replicas)),
+            ("readyReplicas", now.ready_replicas),
+            ("currentReplicas", now.current_replicas),
+            ("updatedReplicas", now.updated_replicas),
+            ("availableReplicas", now.available_replicas),
+        ];
+        let mut errors = status::replicas(&counts, now.observed_generation, "status.readyReplicas");
+        errors.extend(status::collisions(
+            now.collision_count,
+            before.collision_count,
+        ));
+        errors
     }
 
     fn validate(&self, set: &StatefulSet) -> Vec<FieldError> {

@@ -75,8 +75,10 @@ pub fn template(
         .as_ref()
         .and_then(|metadata| metadata.labels.clone())
         .unwrap_or_default();
+    // A selector that is not there matches nothing.
+    let missing = *selector == LabelSelector::default();
     if let Ok(selector) = Selector::from_label_selector(Some(selector))
-        && !selector.matches(Some(&labels))
+        && (missing || !selector.matches(Some(&labels)))
     {
         let problem = "`selector` does not match template `labels`";
         errors.push(FieldError::invalid(

@@ -1,13 +1,12 @@
 //! From an HTTP request to what it is about: Kubernetes' paths and query parameters.
 
-use std::time::Duration;
-
-use api::{ApiError, fields, labels};
+use api::ApiError;
 use http::Method;
 use http::request::Parts;
 
 use super::{Accept, media_type};
-use crate::request::{FieldValidation, Options, PatchType, Subject, Target, Verb, VersionMatch};
+use crate::options;
+use crate::request::{Options, PatchType, Subject, Target, Verb};
 
 /// Longest path and query that are looked at, in bytes.
 const MAX_URI_BYTES: usize = 48 << 10;
@@ -39,8 +38,11 @@ pub fn route(parts: &Parts, accept: &Accept) -> Result<Routed, ApiError> {
         "application/apply-patch+yaml" => Some(PatchType::Apply),
         _ => None,
     };
-    let mut options = options(parameters)?;
-    options.patch_type = patch_type;
+    let mut options = Options {
+        parameters,
+        patch_type,
+        ..Options::default()
+    };
     let path = parts.uri.path();
     let resource = match segments(path) {
         Some(segments) => resource(&parts.method, &segments, &options, parts)?,
@@ -54,6 +56,9 @@ pub fn route(parts: &Parts, accept: &Accept) -> Result<Routed, ApiError> {
             accept: accept.raw.clone(),
         },
     };
+    if let Subject::Resource { verb, .. } = subject {
+        options = options::of_verb(verb, options)?;
+    }
     Ok(Routed { subject, options })
 }
 
@@ -181,6 +186,13 @@ fn verb(
         return Ok(Verb::Connect { authorized_as });
     }
     let named = !target.name.is_empty();
+    // Of all namespaces together one can only ask.
+    let everywhere = target.row.namespaced() && target.namespace.is_empty();
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let onto = *method == Method::POST && named && target.subresource.is_empty();
+    if (everywhere && !reads) || onto {
+        return Err(not_allowed());
+    }
     Ok(match (method, named) {
         (&Method::GET | &Method::HEAD, _)
             if watching || (options.flag("watch") && target.subresource.is_empty()) =>
@@ -194,14 +206,16 @@ fn verb(
         (&Method::PATCH, true) => Verb::Patch,
         (&Method::DELETE, true) => Verb::Delete,
         (&Method::DELETE, false) => Verb::DeleteCollection,
-        _ => {
-            return Err(ApiError::new(
-                405,
-                "MethodNotAllowed",
-                "the server does not allow this method on the requested resource",
-            ));
-        }
+        _ => return Err(not_allowed()),
     })
+}
+
+fn not_allowed() -> ApiError {
+    ApiError::new(
+        405,
+        "MethodNotAllowed",
+        "the server does not allow this method on the requested resource",
+    )
 }
 
 /// `%41` and `+` are left to the query; here only `%41`.
@@ -243,95 +257,4 @@ pub fn parse_query(query: &str) -> Vec<(String, String)> {
             (decode(name), decode(value))
         })
         .collect()
-}
-
-fn options(parameters: Vec<(String, String)>) -> Result<Options, ApiError> {
-    let mut options = Options {
-        parameters,
-        ..Options::default()
-    };
-    let text = |name: &str| options.parameter(name).unwrap_or_default().to_owned();
-    let number = |name: &str| match text(name) {
-        value if value.is_empty() => Ok(0),
-        value => value.parse::<u64>().map_err(|_| {
-            ApiError::bad_request(format!(
-                "strconv.ParseInt: parsing {value:?}: invalid syntax"
-            ))
-        }),
-    };
-    let selector = |error: labels::SelectorError| ApiError::bad_request(error.to_string());
-    let parsed = Options {
-        labels: labels::Selector::parse(&text("labelSelector")).map_err(selector)?,
-        fields: fields::Selector::parse(&text("fieldSelector")).map_err(selector)?,
-        resource_version: text("resourceVersion"),
-        version_match: version_match(&text("resourceVersionMatch"))?,
-        limit: number("limit")?,
-        continue_token: text("continue"),
-        allow_bookmarks: options.flag("allowWatchBookmarks"),
-        send_initial_events: options
-            .parameter("sendInitialEvents")
-            .map(|value| value == "true"),
-        timeout: Some(number("timeoutSeconds")?)
-            .filter(|s| *s > 0)
-            .map(Duration::from_secs),
-        dry_run: dry_run(&options.parameters)?,
-        field_manager: text("fieldManager"),
-        field_validation: field_validation(&text("fieldValidation"))?,
-        force: options.flag("force"),
-        ..Options::default()
-    };
-    options = Options {
-        parameters: options.parameters,
-        ..parsed
-    };
-    Ok(options)
-}
-
-/// Reads `resourceVersionMatch`.
-pub fn version_match(text: &str) -> Result<Option<VersionMatch>, ApiError> {
-    match text {
-        "" => Ok(None),
-        "Exact" => Ok(Some(VersionMatch::Exact)),
-        "NotOlderThan" => Ok(Some(VersionMatch::NotOlderThan)),
-        other => Err(ApiError::new(
-            422,
-            "Invalid",
-            format!(
-                "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
-            ),
-        )),
-    }
-}
-
-/// Reads `fieldValidation`.
-pub fn field_validation(text: &str) -> Result<FieldValidation, ApiError> {
-    match text {
-        "" | "Warn" => Ok(FieldValidation::Warn),
-        "Ignore" => Ok(FieldValidation::Ignore),
-        "Strict" => Ok(FieldValidation::Strict),
-        other => Err(ApiError::new(
-            422,
-            "Invalid",
-            format!(
-                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-            ),
-        )),
-    }
-}
-
-fn dry_run(parameters: &[(String, String)]) -> Result<bool, ApiError> {
-    let mut values = parameters
-        .iter()
-        .filter(|(name, _)| name == "dryRun")
-        .map(|(_, value)| value);
-    match values.find(|value| *value != "All" && !value.is_empty()) {
-        Some(other) => Err(ApiError::new(
-            422,
-            "Invalid",
-            format!("dryRun: Unsupported value: {other:?}: supported values: \"All\""),
-        )),
-        None => Ok(parameters
-            .iter()
-            .any(|(name, value)| name == "dryRun" && value == "All")),
-    }
 }

@@ -13,7 +13,7 @@ use crate::body;
 use crate::cache::Version;
 use crate::core::Call;
 use crate::meta;
-use crate::request::{PatchType, Request};
+use crate::request::{FieldValidation, PatchType, Request};
 use crate::response::Response;
 
 /// Longest name of a manager, in bytes.
@@ -43,7 +43,7 @@ pub async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
     }
     strip(&mut config, call);
     let stripped = serde_json::to_vec(&config).map_err(ApiError::internal)?;
-    let decoded = body::decode(row, &stripped, call.options.field_validation)?;
+    check_fields(call, &config, &stripped)?;
     let api_version = row.api_version();
     let schema = schema::kind(row.group, row.version, row.kind);
     let writer = writer(call, &api_version);
@@ -58,7 +58,7 @@ pub async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
         object_of(call, &applied.object, applied.owners)
     })
     .await;
-    let mut answer = match outcome {
+    let answer = match outcome {
         Err(error) if error.is_not_found() && call.target.subresource.is_empty() => {
             let applied = api::apply::apply(None, &[], &config, schema, &writer)
                 .map_err(|conflicts| conflict(call, &conflicts))?;
@@ -66,8 +66,34 @@ pub async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
         }
         outcome => outcome?,
     };
-    answer.warnings.extend(decoded.warnings);
     Ok(Response::Object(answer))
+}
+
+/// Whatever the field validation, nobody can own a field that the kind does not have.
+fn check_fields(call: Call<'_>, config: &Value, json: &[u8]) -> Result<(), ApiError> {
+    let row = call.row();
+    let decoded = body::decode(row, json, FieldValidation::Warn)?;
+    let unknown: Vec<String> = decoded
+        .warnings
+        .iter()
+        .filter_map(|warning| warning.strip_prefix("unknown field \"")?.strip_suffix('"'))
+        .map(|field| format!(".{field}: field not declared in schema"))
+        .collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let name = config["metadata"]["name"].as_str();
+    Err(ApiError::bad_request(format!(
+        "failed to create typed patch object ({}/{}; {}, Kind={}): {}",
+        call.target.namespace,
+        name.unwrap_or(&call.target.name),
+        row.api_version(),
+        row.kind,
+        match unknown.as_slice() {
+            [only] => only.clone(),
+            all => format!("errors:\n  {}", all.join("\n  ")),
+        }
+    )))
 }
 
 /// Gives the fields that an update changed to who changed them. Called with the object as it is
@@ -123,8 +149,7 @@ fn check_manager(manager: &str) -> Result<(), ApiError> {
     } else {
         return Ok(());
     };
-    let message = format!("PatchOptions.meta.k8s.io \"\" is invalid: {error}");
-    Err(ApiError::new(422, "Invalid", message))
+    Err(ApiError::invalid_options("PatchOptions", &[error]))
 }
 
 /// The object's own door says nothing about status, and that of status about nothing else.

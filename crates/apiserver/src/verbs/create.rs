@@ -30,7 +30,7 @@ const NAME_ATTEMPTS: usize = 8;
 /// # Errors
 /// 400, 403, 409 and 422 as Kubernetes gives them.
 pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
-    let json = body::as_json(&request.body, request.body_format)?;
+    let json = body::object_json(call.row().kind, &request.body, request.body_format)?;
     let mut decoded = body::decode(call.row(), &json, call.options.field_validation)?;
     decoded.object.metadata_mut().managed_fields = None;
     let mut answer = create_object(call, decoded.object).await?;
@@ -101,10 +101,11 @@ async fn create_once(
     }
     let mut errors = meta::validate(call.row(), rules, object.metadata());
     errors.extend(rules.validate(&*object));
+    errors.extend(rules.validate_create(&*object));
     let name = object.metadata().name.clone().unwrap_or_default();
     if !errors.is_empty() {
         let shown = object.metadata().name.as_deref().unwrap_or_default();
-        return Err(ApiError::invalid(call.row(), shown, &errors));
+        return Err(body::invalid(call.row(), shown, &errors));
     }
     call.core.admission.validate(call, &*object, None).await?;
     let claim = call.core.allocator.claim(call, &mut *object).await?;

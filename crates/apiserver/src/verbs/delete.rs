@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use api::object::Object;
+use api::status::FieldError;
 use api::{ApiError, Kind};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -16,7 +17,8 @@ use crate::cache::Version;
 use crate::core::{Call, decode, version_of};
 use crate::error::store_error;
 use crate::meta;
-use crate::request::Request;
+use crate::options;
+use crate::request::{Request, Verb};
 use crate::response::Response;
 use crate::rules::rules;
 use crate::{keys, stored};
@@ -27,9 +29,9 @@ const ATTEMPTS: usize = 16;
 /// Reads `DeleteOptions` from the body and the query.
 ///
 /// # Errors
-/// 400 when they cannot be read.
-pub fn options(request: &Request) -> Result<DeleteOptions, ApiError> {
-    let mut options = if request.body.is_empty() {
+/// 400 when they cannot be read, 422 when they are not valid.
+pub fn options(verb: Verb, request: &Request) -> Result<DeleteOptions, ApiError> {
+    let mut options: DeleteOptions = if request.body.is_empty() {
         DeleteOptions::default()
     } else {
         let json = body::as_json(&request.body, request.body_format)?;
@@ -37,25 +39,21 @@ pub fn options(request: &Request) -> Result<DeleteOptions, ApiError> {
             ApiError::bad_request(format!("error decoding DeleteOptions: {error}"))
         })?
     };
-    if let Some(seconds) = request.options.parameter("gracePeriodSeconds") {
-        let seconds = seconds.parse().map_err(|_| {
-            ApiError::bad_request(format!("invalid gracePeriodSeconds: {seconds:?}"))
+    if let Some(text) = request.options.parameter("gracePeriodSeconds") {
+        let seconds = text.parse().map_err(|_| {
+            ApiError::bad_request(format!(
+                "strconv.ParseInt: parsing {text:?}: invalid syntax"
+            ))
         })?;
         options.grace_period_seconds = Some(seconds);
     }
     if let Some(policy) = request.options.parameter("propagationPolicy") {
         options.propagation_policy = Some(policy.to_owned());
     }
-    if let Some(orphan) = request.options.parameter("orphanDependents") {
-        options.orphan_dependents = Some(orphan == "true");
+    if request.options.parameter("orphanDependents").is_some() {
+        options.orphan_dependents = Some(request.options.flag("orphanDependents"));
     }
-    let policy = options.propagation_policy.as_deref();
-    if !matches!(policy, None | Some("Foreground" | "Background" | "Orphan")) {
-        return Err(ApiError::bad_request(format!(
-            "invalid propagationPolicy {:?}: must be one of Foreground, Background, Orphan",
-            policy.unwrap_or_default()
-        )));
-    }
+    check_options(verb, &options)?;
     if options
         .grace_period_seconds
         .is_some_and(|seconds| seconds < 0)
@@ -66,17 +64,48 @@ pub fn options(request: &Request) -> Result<DeleteOptions, ApiError> {
     Ok(options)
 }
 
+/// Values that do not exist or exclude each other (`ValidateDeleteOptions`).
+fn check_options(verb: Verb, options: &DeleteOptions) -> Result<(), ApiError> {
+    let mut errors = Vec::new();
+    let policy = options.propagation_policy.as_deref();
+    if policy.is_some() && options.orphan_dependents.is_some() {
+        let problem = "orphanDependents and deletionPropagation cannot be both set";
+        errors.push(FieldError::invalid("propagationPolicy", policy, problem));
+    }
+    let supported = ["Foreground", "Background", "Orphan", "nil"];
+    if policy.is_some_and(|policy| !supported[..3].contains(&policy)) {
+        errors.push(FieldError::not_supported(
+            "propagationPolicy",
+            policy,
+            &supported,
+        ));
+    }
+    let values: Vec<&str> = options
+        .dry_run
+        .iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
+    options::dry_run(&values, &mut errors);
+    options::refuse(verb, &errors)
+}
+
+/// Whether the options say that nothing is to be done.
+pub fn is_rehearsal(options: &DeleteOptions) -> bool {
+    options
+        .dry_run
+        .as_ref()
+        .is_some_and(|values| values.iter().any(|value| value == "All"))
+}
+
 /// Deletes the target.
 ///
 /// # Errors
 /// 404, 409 and what admission gives.
 pub async fn delete(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
-    let options = options(request)?;
+    let options = options(call.verb, request)?;
     let mut call_options = call.options.clone();
-    call_options.dry_run |= options
-        .dry_run
-        .as_ref()
-        .is_some_and(|values| values.iter().any(|value| value == "All"));
+    call_options.dry_run |= is_rehearsal(&options);
     let call = Call {
         options: &call_options,
         ..call

@@ -21,7 +21,13 @@ const CONCURRENCY: usize = 16;
 /// # Errors
 /// The first error of a deletion other than 404.
 pub async fn delete_collection(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
-    let options = delete::options(request)?;
+    let options = delete::options(call.verb, request)?;
+    let mut call_options = call.options.clone();
+    call_options.dry_run |= delete::is_rehearsal(&options);
+    let call = Call {
+        options: &call_options,
+        ..call
+    };
     let mut list = read::list(call).await?;
     let mut deletions: Vec<BoxFuture<'_, Result<Option<Arc<Version>>, ApiError>>> = Vec::new();
     for item in &list.items {

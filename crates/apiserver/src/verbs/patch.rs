@@ -1,5 +1,7 @@
 //! Patch: JSON patch, merge patch and strategic merge patch, computed on the present state.
 
+mod json;
+
 use api::object::Object;
 use api::{ApiError, KindRow};
 use serde_json::Value;
@@ -8,7 +10,7 @@ use super::update::update_with;
 use crate::body;
 use crate::cache::Version;
 use crate::core::Call;
-use crate::request::{BodyFormat, PatchType, Request};
+use crate::request::{PatchType, Request};
 use crate::response::Response;
 
 /// Operations of one JSON patch (upstream's limit).
@@ -27,7 +29,7 @@ pub async fn patch(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
     let row = call.row();
     let mut answer = update_with(call, |_, version: &Version| {
         let json = patch.apply(row, &version.json)?;
-        let decoded = body::decode(row, &json, call.options.field_validation)?;
+        let decoded = body::decode_patched(row, &json, call.options.field_validation)?;
         warnings = decoded.warnings;
         let mut object: Box<dyn Object> = decoded.object;
         crate::meta::place(object.metadata_mut(), call.target)?;
@@ -51,28 +53,17 @@ impl Patch {
     /// # Errors
     /// 400 when it is not one, 415 for server-side apply.
     pub fn read(call: Call<'_>, request: &Request) -> Result<Self, ApiError> {
-        let malformed = |error: serde_json::Error| {
-            ApiError::bad_request(format!("error decoding patch: {error}"))
-        };
         let document = || {
-            let format = request.body_format;
-            let json = body::as_json(&request.body, format)?;
-            let value: Value = serde_json::from_slice(&json).map_err(malformed)?;
-            if value.is_object() {
-                Ok(value)
-            } else {
-                Err(ApiError::bad_request(
-                    "error decoding patch: the patch is not a JSON object",
-                ))
-            }
+            let json = body::as_json(&request.body, request.body_format)?;
+            body::decode_patch(&json, b'{', "map[string]interface {}")
         };
         match call.options.patch_type {
             Some(PatchType::Json) => {
-                let json = body::as_json(&request.body, BodyFormat::Json)?;
-                let patch: json_patch::Patch = serde_json::from_slice(&json).map_err(malformed)?;
+                let patch: json_patch::Patch =
+                    body::decode_patch(&request.body, b'[', "[]handlers.jsonPatchOp")?;
                 if patch.0.len() > MAX_OPERATIONS {
                     return Err(ApiError::too_large(format!(
-                        "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+                        "Request entity too large: The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
                         patch.0.len()
                     )));
                 }
@@ -82,7 +73,7 @@ impl Patch {
             Some(PatchType::Strategic) => Ok(Self::Strategic(document()?)),
             Some(PatchType::Apply) | None => Err(ApiError::unsupported_media_type(
                 "the body of the request was in an unknown format - accepted media types include: \
-                 application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json",
+                 application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
             )),
         }
     }
@@ -94,7 +85,7 @@ impl Patch {
     pub fn apply(&self, row: &KindRow, json: &[u8]) -> Result<Vec<u8>, ApiError> {
         let mut value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
         match self {
-            Self::Json(patch) => json_patch::patch(&mut value, patch).map_err(|error| {
+            Self::Json(patch) => json::apply(&mut value, patch).map_err(|error| {
                 ApiError::new(
                     422,
                     "Invalid",

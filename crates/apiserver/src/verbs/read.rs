@@ -1,6 +1,9 @@
 //! Get, list and watch, answered from the cache.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use api::ApiError;
+use api::status::FieldError;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde::{Deserialize, Serialize};
@@ -11,7 +14,8 @@ use crate::cache::{Cache, Filter, WatchSettings};
 use crate::core::{Call, version_of};
 use crate::error::store_error;
 use crate::keys;
-use crate::request::VersionMatch;
+use crate::options::refuse;
+use crate::request::{Options, Verb, VersionMatch};
 use crate::response::{ListAnswer, Response};
 
 /// Entries read from the store at once for a page at a revision.
@@ -42,11 +46,15 @@ fn requested(text: &str) -> Result<Option<u64>, ApiError> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| {
+    text.parse().map(Some).map_err(|error: ParseIntError| {
+        let why = match error.kind() {
+            IntErrorKind::PosOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
         ApiError::new(
             400,
             "BadRequest",
-            format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"),
+            format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}"),
         )
     })
 }
@@ -82,6 +90,7 @@ pub async fn list(call: Call<'_>) -> Result<ListAnswer, ApiError> {
     let filter = filter(call)?;
     let options = call.options;
     let cache = &call.core.cache;
+    check_list(options)?;
     if !options.continue_token.is_empty() {
         if !matches!(options.resource_version.as_str(), "" | "0") {
             return Err(ApiError::bad_request(
@@ -92,16 +101,6 @@ pub async fn list(call: Call<'_>) -> Result<ListAnswer, ApiError> {
     }
     let version = requested(&options.resource_version)?;
     match (options.version_match, version) {
-        (Some(_), None) => {
-            return Err(invalid_match(
-                "resourceVersionMatch is forbidden unless resourceVersion is provided",
-            ));
-        }
-        (Some(VersionMatch::Exact), Some(0)) => {
-            return Err(invalid_match(
-                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-            ));
-        }
         (Some(VersionMatch::Exact), Some(revision)) => {
             return at_revision(call, &filter, revision, None).await;
         }
@@ -112,14 +111,65 @@ pub async fn list(call: Call<'_>) -> Result<ListAnswer, ApiError> {
     Ok(from_cache(cache, &filter, options.limit))
 }
 
-fn invalid_match(message: &str) -> ApiError {
-    ApiError::new(
-        422,
-        "Invalid",
-        format!(
-            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: {message}"
-        ),
-    )
+/// Options that exclude each other (`ValidateListOptions`).
+fn check_list(options: &Options) -> Result<(), ApiError> {
+    let mut errors = Vec::new();
+    let mut forbid =
+        |field: &str, problem: &str| errors.push(FieldError::forbidden(field, problem));
+    if let Some(matching) = options.version_match {
+        let field = "resourceVersionMatch";
+        if options.resource_version.is_empty() {
+            forbid(
+                field,
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            );
+        }
+        if !options.continue_token.is_empty() {
+            forbid(
+                field,
+                "resourceVersionMatch is forbidden when continue is provided",
+            );
+        }
+        if matching == VersionMatch::Exact && options.resource_version == "0" {
+            forbid(
+                field,
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            );
+        }
+    }
+    if options.send_initial_events.is_some() {
+        forbid(
+            "sendInitialEvents",
+            "sendInitialEvents is forbidden for list",
+        );
+    }
+    refuse(Verb::List, &errors)
+}
+
+/// As [`check_list`], for watches.
+fn check_watch(options: &Options) -> Result<(), ApiError> {
+    let mut errors = Vec::new();
+    let field = "resourceVersionMatch";
+    let newer = options.version_match == Some(VersionMatch::NotOlderThan);
+    if options.send_initial_events.is_some() && !newer {
+        let problem = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        errors.push(FieldError::forbidden(field, problem));
+    }
+    if options.version_match.is_some() {
+        if options.send_initial_events.is_none() {
+            let problem =
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            errors.push(FieldError::forbidden(field, problem));
+        }
+        if !newer {
+            errors.push(FieldError::not_supported(field, "Exact", &["NotOlderThan"]));
+        }
+        if !options.continue_token.is_empty() {
+            let problem = "resourceVersionMatch is forbidden when continue is provided";
+            errors.push(FieldError::forbidden(field, problem));
+        }
+    }
+    refuse(Verb::Watch, &errors)
 }
 
 fn from_cache(cache: &Cache, filter: &Filter, limit: u64) -> ListAnswer {
@@ -171,16 +221,40 @@ impl Token {
     }
 
     fn decode(text: &str) -> Result<Self, ApiError> {
-        let invalid = || ApiError::bad_request("continue key is not valid");
-        let json = BASE64
-            .decode(text.trim_end_matches('='))
-            .map_err(|_| invalid())?;
-        let token: Self = serde_json::from_slice(&json).map_err(|_| invalid())?;
-        if token.v != "meta.k8s.io/v1" || token.start.contains("..") || token.rv == 0 {
-            return Err(invalid());
+        let invalid = |why: &str| {
+            ApiError::bad_request(format!(
+                "invalid continue token: continue key is not valid{why}"
+            ))
+        };
+        let json = BASE64.decode(text.trim_end_matches('=')).map_err(|_| {
+            invalid(&format!(
+                ": illegal base64 data at input byte {}",
+                bad_byte(text)
+            ))
+        })?;
+        let token: Self = serde_json::from_slice(&json).map_err(|_| invalid(""))?;
+        match &token {
+            token if token.v != "meta.k8s.io/v1" => Err(invalid(&format!(
+                ": server does not recognize this encoded version: {}",
+                token.v
+            ))),
+            Self { rv: 0, .. } => Err(invalid(
+                ": incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
+            )),
+            token if token.start.is_empty() => Err(invalid(
+                ": encoded start key empty (version meta.k8s.io/v1)",
+            )),
+            token if token.start.contains("..") => Err(invalid(&format!(": {}", token.start))),
+            _ => Ok(token),
         }
-        Ok(token)
     }
+}
+
+/// Where a text stops being base64.
+fn bad_byte(text: &str) -> usize {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let bad = text.bytes().position(|byte| !fits(byte));
+    bad.unwrap_or(text.len())
 }
 
 async fn continued(call: Call<'_>, filter: &Filter) -> Result<ListAnswer, ApiError> {
@@ -280,18 +354,9 @@ pub async fn watch(call: Call<'_>) -> Result<Response, ApiError> {
     let filter = filter(call)?;
     let options = call.options;
     let cache = &call.core.cache;
+    check_watch(options)?;
     let version = requested(&options.resource_version)?;
     let streaming = options.send_initial_events == Some(true);
-    if options.send_initial_events.is_some()
-        && options.version_match != Some(VersionMatch::NotOlderThan)
-    {
-        return Err(ApiError::new(
-            422,
-            "Invalid",
-            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires \
-             setting resourceVersionMatch to NotOlderThan",
-        ));
-    }
     let since = match version {
         None => {
             cache.fresh().await?;

@@ -30,7 +30,7 @@ const ATTEMPTS: usize = 16;
 /// # Errors
 /// As Kubernetes gives them.
 pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
-    let json = body::as_json(&request.body, request.body_format)?;
+    let json = body::object_json(call.row().kind, &request.body, request.body_format)?;
     let decoded = body::decode(call.row(), &json, call.options.field_validation)?;
     let mut object = decoded.object;
     object.metadata_mut().managed_fields = None;
@@ -306,7 +306,7 @@ async fn prepare(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Resu
         new.metadata_mut().generation = Some(generation);
     }
     if !errors.is_empty() {
-        return Err(ApiError::invalid(call.row(), &call.target.name, &errors));
+        return Err(body::invalid(call.row(), &call.target.name, &errors));
     }
     call.core.admission.validate(call, new, Some(old)).await
 }

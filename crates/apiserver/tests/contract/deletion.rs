@@ -57,7 +57,7 @@ async fn finalizers_hold_an_object() {
     );
     rest.delete(&format!("{MAPS}/b?propagationPolicy=Sideways"))
         .await
-        .expect(400);
+        .expect(422);
     server.stop().await;
 }
 

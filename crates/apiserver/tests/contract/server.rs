@@ -47,6 +47,21 @@ impl Answer {
 #[derive(Clone)]
 pub struct Rest(kube::Client);
 
+/// An authority that the server does not know.
+pub struct Stranger(Issuer<'static, KeyPair>);
+
+impl Stranger {
+    /// The server's REST door, with a certificate of this authority.
+    pub fn rest(&self, server: &Server) -> Rest {
+        server.rest_with(issue(
+            &self.0,
+            "kubernetes-admin",
+            &["system:masters"],
+            false,
+        ))
+    }
+}
+
 impl Server {
     /// Starts on the embedded store.
     pub async fn start() -> Self {
@@ -71,7 +86,7 @@ impl Server {
             std::fs::write(&path, text).unwrap();
             path.display().to_string()
         };
-        let (certificate, key) = issue(&issuer, "kube-apiserver", &[]);
+        let (certificate, key) = issue(&issuer, "kube-apiserver", &[], false);
         let accounts = KeyPair::generate().unwrap();
         let store = folder.path().join("store").display().to_string();
         let mut arguments: Vec<String> = [
@@ -113,12 +128,37 @@ impl Server {
 
     /// Certificate and key of a user, in PEM.
     pub fn identity(&self, user: &str, groups: &[&str]) -> (String, String) {
-        issue(&self.issuer, user, groups)
+        issue(&self.issuer, user, groups, false)
+    }
+
+    /// Another authority with the same powers over its own certificates.
+    pub fn stranger(&self) -> Stranger {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Stranger(Issuer::new(params, KeyPair::generate().unwrap()))
+    }
+
+    /// What the server works with.
+    pub fn core(&self) -> &apiserver::core::Core {
+        &self.running.as_ref().unwrap().core
     }
 
     /// The REST door as a user with a certificate.
     pub fn rest_as(&self, user: &str, groups: &[&str]) -> Rest {
-        let (certificate, key) = self.identity(user, groups);
+        self.rest_with(self.identity(user, groups))
+    }
+
+    /// The REST door with an administrator's certificate that has expired.
+    pub fn rest_expired(&self) -> Rest {
+        self.rest_with(issue(
+            &self.issuer,
+            "kubernetes-admin",
+            &["system:masters"],
+            true,
+        ))
+    }
+
+    fn rest_with(&self, (certificate, key): (String, String)) -> Rest {
         let mut config = self.config();
         config.auth_info.client_certificate_data = Some(BASE64.encode(certificate));
         config.auth_info.client_key_data = Some(BASE64.encode(key).into());
@@ -152,13 +192,22 @@ impl Server {
     /// The gRPC door as the administrator.
     pub fn grpc(&self) -> ResourcesClient<Channel> {
         let (certificate, key) = self.identity("kubernetes-admin", &["system:masters"]);
+        self.grpc_with(Some(rpc::tls::KeyPair {
+            certificate_pem: certificate.into_bytes(),
+            key_pem: key.into_bytes(),
+        }))
+    }
+
+    /// The gRPC door without a certificate.
+    pub fn grpc_anonymous(&self) -> ResourcesClient<Channel> {
+        self.grpc_with(None)
+    }
+
+    fn grpc_with(&self, key_pair: Option<rpc::tls::KeyPair>) -> ResourcesClient<Channel> {
         let channel = rpc::tls::channel(&Dial {
             url: format!("https://127.0.0.1:{}", self.port),
             ca_pem: Some(self.ca_pem.clone().into_bytes()),
-            key_pair: Some(rpc::tls::KeyPair {
-                certificate_pem: certificate.into_bytes(),
-                key_pem: key.into_bytes(),
-            }),
+            key_pair,
             server_name: None,
         });
         ResourcesClient::new(channel.unwrap()).max_decoding_message_size(rpc::MAX_MESSAGE_BYTES)
@@ -203,7 +252,12 @@ impl Drop for Server {
     }
 }
 
-fn issue(issuer: &Issuer<'static, KeyPair>, user: &str, groups: &[&str]) -> (String, String) {
+fn issue(
+    issuer: &Issuer<'static, KeyPair>,
+    user: &str,
+    groups: &[&str],
+    expired: bool,
+) -> (String, String) {
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     let mut params = CertificateParams::new(names).unwrap();
     params.distinguished_name = Default::default();
@@ -213,6 +267,10 @@ fn issue(issuer: &Issuer<'static, KeyPair>, user: &str, groups: &[&str]) -> (Str
             .push(DnType::OrganizationName, *group);
     }
     params.distinguished_name.push(DnType::CommonName, user);
+    if expired {
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    }
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, issuer).unwrap();
     (certificate.pem(), key.serialize_pem())

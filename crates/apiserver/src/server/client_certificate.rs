@@ -1,0 +1,98 @@
+//! Client certificates: who shows one that is no good is told so by a Status, as Kubernetes does,
+//! and not by a broken handshake.
+//!
+//! TLS only makes sure that the client holds the key of what it shows. Whether that is worth
+//! anything is asked once per connection ([`ClientCertificates::user`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConnection,
+    SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use crate::user::User;
+
+/// The authority that client certificates are checked against.
+#[derive(Clone, Debug)]
+pub struct ClientCertificates(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertificates {
+    /// Trusts what `roots` have signed.
+    ///
+    /// # Errors
+    /// When there are no roots.
+    pub fn new(roots: RootCertStore) -> anyhow::Result<Self> {
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+            .allow_unauthenticated()
+            .build()?;
+        Ok(Self(verifier))
+    }
+
+    /// Who a connection's client has proved to be. `None`: nobody.
+    pub fn user(&self, session: &ServerConnection, now: Timestamp) -> Option<Arc<User>> {
+        let (own, intermediates) = session.peer_certificates()?.split_first()?;
+        let now = Duration::from_secs(u64::try_from(now.as_second()).unwrap_or_default());
+        let now = UnixTime::since_unix_epoch(now);
+        if let Err(error) = self.0.verify_client_cert(own, intermediates, now) {
+            tracing::debug!(%error, "client certificate refused");
+            return None;
+        }
+        let identity = rpc::tls::certificate_identity(own)?;
+        Some(Arc::new(User::authenticated(
+            identity.name,
+            identity.groups,
+        )))
+    }
+}
+
+impl ClientCertVerifier for ClientCertificates {
+    fn offer_client_auth(&self) -> bool {
+        true
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}

@@ -1,0 +1,134 @@
+//! JSON patches, held within bounds: a few copies of copies would otherwise fill the memory, and
+//! paths of paths nest values deeper than they can be walked.
+
+use json_patch::{Patch, PatchOperation};
+use serde_json::Value;
+
+/// How deep a patched object may nest; what is decoded may not nest deeper either.
+const MAX_DEPTH: usize = 128;
+/// How many values all copies and moves of one patch may carry together. Upstream bounds the bytes
+/// of copies by 3 MiB.
+const MAX_CARRIED: usize = 1 << 20;
+
+/// Carries out the operations in order.
+///
+/// # Errors
+/// Why one of them cannot be; the value is then of no use any more.
+pub fn apply(value: &mut Value, patch: &Patch) -> Result<(), String> {
+    let mut carried = 0;
+    for operation in &patch.0 {
+        let (depth, nodes) = match operation {
+            PatchOperation::Add(add) => measure(&add.value).nested_in(add.path.tokens().count()),
+            PatchOperation::Replace(replace) => {
+                measure(&replace.value).nested_in(replace.path.tokens().count())
+            }
+            PatchOperation::Copy(copy) => {
+                let found = copy.from.resolve(value).map(measure).unwrap_or_default();
+                carried += found.nodes;
+                found.nested_in(copy.path.tokens().count())
+            }
+            PatchOperation::Move(one) => {
+                let found = one.from.resolve(value).map(measure).unwrap_or_default();
+                carried += found.nodes;
+                found.nested_in(one.path.tokens().count())
+            }
+            PatchOperation::Remove(_) | PatchOperation::Test(_) => (0, 0),
+        };
+        if depth > MAX_DEPTH || nodes > MAX_CARRIED {
+            return Err("exceeded max depth".to_owned());
+        }
+        if carried > MAX_CARRIED {
+            return Err(format!(
+                "Unable to complete the copy, the accumulated size increase of copy is {carried}, exceeding the limit {MAX_CARRIED}"
+            ));
+        }
+        json_patch::patch_unsafe(value, std::slice::from_ref(operation))
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// How large a value is.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    depth: usize,
+    nodes: usize,
+}
+
+impl Size {
+    fn nested_in(self, levels: usize) -> (usize, usize) {
+        (self.depth + levels, self.nodes)
+    }
+}
+
+/// Walks a value, which never nests deeper than [`MAX_DEPTH`].
+fn measure(value: &Value) -> Size {
+    let within = |sizes: &mut dyn Iterator<Item = Size>| {
+        let inner = sizes.fold(Size::default(), |all, one| Size {
+            depth: all.depth.max(one.depth),
+            nodes: all.nodes + one.nodes,
+        });
+        Size {
+            depth: inner.depth + 1,
+            nodes: inner.nodes + 1,
+        }
+    };
+    match value {
+        Value::Array(items) => within(&mut items.iter().map(measure)),
+        Value::Object(members) => within(&mut members.values().map(measure)),
+        _ => Size { depth: 0, nodes: 1 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn patched(operations: Value) -> Result<Value, String> {
+        let patch: Patch = serde_json::from_value(operations).unwrap();
+        let mut value = json!({"data": {"k": "v"}});
+        apply(&mut value, &patch).map(|()| value)
+    }
+
+    #[test]
+    fn ordinary_patches_are_carried_out() {
+        let value = patched(json!([
+            {"op": "test", "path": "/data/k", "value": "v"},
+            {"op": "copy", "from": "/data", "path": "/more"},
+            {"op": "move", "from": "/data/k", "path": "/data/l"},
+            {"op": "replace", "path": "/more/k", "value": [1]},
+            {"op": "add", "path": "/more/k/-", "value": 2},
+            {"op": "remove", "path": "/data/l"},
+        ]));
+        assert_eq!(value.unwrap(), json!({"data": {}, "more": {"k": [1, 2]}}));
+        assert!(patched(json!([{"op": "remove", "path": "/none"}])).is_err());
+        assert!(patched(json!([{"op": "copy", "from": "/none", "path": "/a"}])).is_err());
+    }
+
+    #[test]
+    fn bombs_are_not() {
+        let copies: Vec<Value> = (0..10_000)
+            .map(|number| json!({"op": "copy", "from": "/data", "path": format!("/data/{number}")}))
+            .collect();
+        let error = patched(copies.into()).unwrap_err();
+        assert!(
+            error.starts_with("exceeded") || error.starts_with("Unable to complete the copy"),
+            "{error}"
+        );
+        let swing = ["/a/x", "/data/x"];
+        let mut operations = vec![json!({"op": "add", "path": "/a", "value": {}})];
+        for number in 0..10_000 {
+            let (path, from) = (swing[number % 2], swing[(number + 1) % 2]);
+            operations
+                .push(json!({"op": "move", "from": from.trim_end_matches("/x"), "path": path}));
+            operations.push(json!({"op": "add", "path": from.trim_end_matches("/x"), "value": {}}));
+        }
+        let error = patched(operations.into()).unwrap_err();
+        assert_eq!(error, "exceeded max depth");
+        let path = "/data".to_owned() + &"/x".repeat(200);
+        let error = patched(json!([{"op": "add", "path": path, "value": 1}])).unwrap_err();
+        assert_eq!(error, "exceeded max depth");
+    }
+}
