@@ -60,8 +60,8 @@ pub fn answer(
     }
 }
 
-/// What kubectl calls OpenAPI v2 as protobuf.
-const SWAGGER_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// OpenAPI v2 as protobuf. kubectl asks for it with `@` before the version, which is no media type.
+const SWAGGER_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// OpenAPI as JSON; v2 as protobuf too. A client that takes only the protobuf form of v3 gets 406
 /// and falls back.

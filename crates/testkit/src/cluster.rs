@@ -162,6 +162,23 @@ impl Cluster {
         write_out(self.kubectl_command().args(arguments))
     }
 
+    /// The minor version of this machine's kubectl. Debian 12 has 1.20, which validates by itself,
+    /// and speaks SPDY and the beta versions of some kinds.
+    ///
+    /// # Errors
+    /// When it cannot be run or does not tell.
+    pub fn kubectl_minor(&self) -> anyhow::Result<u32> {
+        let version = self.kubectl(&["version", "--client", "-o", "json"])?;
+        let version: serde_json::Value = serde_json::from_str(&version)?;
+        let minor = version["clientVersion"]["minor"]
+            .as_str()
+            .unwrap_or_default();
+        let digits = minor.trim_end_matches(|last: char| !last.is_ascii_digit());
+        digits
+            .parse()
+            .with_context(|| format!("kubectl's minor version is {minor:?}"))
+    }
+
     /// `kubectl` as the administrator, to be started.
     pub fn kubectl_command(&self) -> Command {
         let mut command = Command::new("kubectl");

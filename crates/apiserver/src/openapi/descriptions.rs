@@ -1,9 +1,9 @@
-//! Descriptions of definitions and fields, from the file that `cargo xtask codegen` writes.
+//! Descriptions of definitions and fields, which the build takes out of `k8s-openapi`.
 
 use std::collections::BTreeMap;
 
 /// Lines of key, tab and text.
-static TEXT: &str = include_str!("descriptions.txt");
+static TEXT: &str = include_str!(concat!(env!("OUT_DIR"), "/descriptions.txt"));
 
 /// Descriptions by definition (`api.core.v1.Pod`) and field (`api.core.v1.Pod.spec`).
 pub fn read() -> BTreeMap<&'static str, String> {

@@ -96,7 +96,10 @@ impl Accept {
                     });
                 }
                 api::protobuf::MEDIA_TYPE => takes_protobuf |= form == Form::Object,
-                kind if kind.starts_with("application/com.github.proto-openapi") => continue,
+                // OpenAPI documents choose by the raw header.
+                kind if kind.starts_with("application/com.github.proto-openapi") => {
+                    return Ok(base);
+                }
                 _ => {}
             }
         }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::rust_files;
+use super::source::rust_files;
 
 /// What the comment of one field or type says.
 #[derive(Clone, Debug, Default)]

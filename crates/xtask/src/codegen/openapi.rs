@@ -7,7 +7,10 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::Value;
 
-use super::rust_files;
+use super::source::rust_files;
+
+/// The level of the Kubernetes API that `k8s-openapi` is built for.
+const API_LEVEL: &str = "v1_37";
 
 /// One definition.
 pub struct Type {
@@ -25,7 +28,9 @@ pub struct Types {
     pub by_path: BTreeMap<String, String>,
 }
 
-pub fn read(folder: &Path) -> anyhow::Result<Types> {
+/// Reads them from the crate's folder.
+pub fn read(package: &Path) -> anyhow::Result<Types> {
+    let folder = &package.join("src").join(API_LEVEL);
     let mut types = Types {
         by_name: BTreeMap::new(),
         by_path: BTreeMap::new(),

@@ -1,4 +1,4 @@
-//! Writes the table as Rust source and the descriptions as text.
+//! Writes the table as Rust source.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -215,26 +215,4 @@ fn ty(schema: &Value, types: &Types, index: &BTreeMap<&str, usize>) -> anyhow::R
         (Some("object") | None, _) => "Ty::Any".to_owned(),
         (Some(other), _) => bail!("unknown type {other}"),
     })
-}
-
-/// Lines of `definition[.field]`, a tab and the text with `\n` and `\\` escaped, in order.
-pub fn descriptions(types: &Types) -> String {
-    let mut out = String::new();
-    let mut line = |key: &str, schema: &Value| {
-        if let Some(text) = schema["description"]
-            .as_str()
-            .filter(|text| !text.is_empty())
-        {
-            let text = text.replace('\\', "\\\\").replace('\n', "\\n");
-            out.push_str(&format!("{key}\t{text}\n"));
-        }
-    };
-    for ty in reachable(types).into_iter().flatten() {
-        let short = ty.name.trim_start_matches("io.k8s.");
-        line(short, &ty.schema);
-        for (name, schema) in ty.schema["properties"].as_object().into_iter().flatten() {
-            line(&format!("{short}.{name}"), schema);
-        }
-    }
-    out
 }
