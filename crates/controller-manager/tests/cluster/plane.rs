@@ -87,7 +87,9 @@ impl Plane {
         let (stop, clock) = (self.stop.clone(), runtime::clock::system());
         let health = Health::new(&["synced"]);
         tokio::spawn(async move {
-            scheduler::drive::run(client, "default-scheduler", clock, health, stop).await;
+            let (lead, leading) = tokio::sync::oneshot::channel();
+            lead.send(()).expect("the receiver is here");
+            scheduler::drive::run(client, "default-scheduler", clock, health, leading, stop).await;
         });
         Ok(())
     }
