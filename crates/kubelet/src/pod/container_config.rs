@@ -145,6 +145,11 @@ pub async fn container_config(
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
+        process_target: start
+            .declared
+            .target
+            .clone()
+            .filter(|target| !target.is_empty()),
         log_path: container_log_path(
             &context.directories.logs(),
             &pod.pod_ref(),

@@ -50,6 +50,8 @@ pub struct ContainerConfig {
     pub tty: bool,
     /// Where its log is written, see [`crate::logs::container_log_path`].
     pub log_path: PathBuf,
+    /// A running container of the pod whose processes this one sees (`targetContainerName`).
+    pub process_target: Option<String>,
     /// Overrides the image's STOPSIGNAL (`SIGTERM`, `15`).
     pub stop_signal: Option<String>,
     /// Kept with the container and given back by [`super::Runtime::list`]. Any size.

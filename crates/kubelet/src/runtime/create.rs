@@ -1,6 +1,7 @@
 //! Making containers.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use containerd_client::services::v1::container::Runtime as OciRuntime;
@@ -59,9 +60,13 @@ impl Runtime {
         let id = self.container_id(&pod.config.pod, &config.name, config.attempt);
         let contents = self.inner.image_contents(&config.image).await?;
         let mounts = self.inner.ensure_snapshot(&id.0, &contents).await?;
+        let pidns = match &config.process_target {
+            Some(target) => Some(self.pid_namespace(&pod.config.pod, target).await?),
+            None => None,
+        };
         let container = self
             .inner
-            .describe(&id, pod, config, &contents, &mounts)
+            .describe(&id, pod, config, &contents, &mounts, pidns.as_deref())
             .await?;
         self.inner.remember(&id, &pod.config.pod.uid);
         match self.inner.create_record(container.clone()).await {
@@ -76,6 +81,22 @@ impl Runtime {
         self.inner.delete_record(&id.0).await?;
         self.inner.create_record(container).await?;
         Ok(id)
+    }
+
+    /// Where the PID namespace of a running container of the pod is.
+    async fn pid_namespace(&self, pod: &PodRef, container: &str) -> Result<PathBuf> {
+        let running = self
+            .list_pod(&pod.uid)
+            .await?
+            .into_iter()
+            .find_map(|one| match one.state {
+                ContainerState::Running { pid, .. } if one.name == container => Some(pid),
+                _ => None,
+            });
+        let pid = running.ok_or_else(|| RuntimeError::InvalidConfig {
+            message: format!("target container {container:?} does not run"),
+        })?;
+        Ok(PathBuf::from(format!("/proc/{pid}/ns/pid")))
     }
 }
 
@@ -102,6 +123,7 @@ impl Inner {
         config: &ContainerConfig,
         contents: &Contents,
         mounts: &[Mount],
+        pidns: Option<&Path>,
     ) -> Result<Container> {
         let image = &contents.config;
         let accounts = super::rootfs::read_accounts(mounts).await;
@@ -115,6 +137,7 @@ impl Inner {
             user: &user,
             cgroup: &cgroup,
             machine: &self.machine,
+            pidns,
         })?;
         let profile = &config.security.seccomp;
         if !config.security.privileged {

@@ -20,6 +20,8 @@ pub(super) use resources::linux_resources;
 pub(super) use seccomp::load_profile;
 pub(super) use user::{Accounts, resolve_user};
 
+use std::path::Path;
+
 use super::container::{ContainerConfig, ContainerUser};
 use super::error::Result;
 use super::pod::PodSandbox;
@@ -62,6 +64,8 @@ pub(super) struct SpecInput<'a> {
     pub(super) user: &'a ContainerUser,
     pub(super) cgroup: &'a CgroupPath,
     pub(super) machine: &'a Machine,
+    /// The PID namespace of another container, to be in.
+    pub(super) pidns: Option<&'a Path>,
 }
 
 /// Builds the specification, but for the seccomp filter ([`load_profile`] needs its capabilities). Fails on
@@ -74,6 +78,7 @@ pub(super) fn build(input: SpecInput<'_>) -> Result<Spec> {
         user,
         cgroup,
         machine,
+        pidns,
     } = input;
     let security = &config.security;
     let unmasked = security.privileged || security.unmasked_proc;
@@ -105,7 +110,7 @@ pub(super) fn build(input: SpecInput<'_>) -> Result<Spec> {
         annotations: [(SHIM_GROUP.to_string(), sandbox.config.pod.uid.clone())].into(),
         linux: oci::Linux {
             cgroups_path: cgroup.to_string(),
-            namespaces: namespaces(sandbox, machine),
+            namespaces: namespaces(sandbox, machine, pidns),
             resources,
             devices: devices.nodes,
             seccomp: None,
@@ -117,7 +122,11 @@ pub(super) fn build(input: SpecInput<'_>) -> Result<Spec> {
 }
 
 /// The namespaces of a container: the pod's, by path, and its own.
-fn namespaces(sandbox: &PodSandbox, machine: &Machine) -> Vec<oci::Namespace> {
+fn namespaces(
+    sandbox: &PodSandbox,
+    machine: &Machine,
+    pidns: Option<&Path>,
+) -> Vec<oci::Namespace> {
     let mut namespaces = vec![oci::Namespace::new("mount")];
     let shared = [
         ("network", &sandbox.netns),
@@ -132,10 +141,10 @@ fn namespaces(sandbox: &PodSandbox, machine: &Machine) -> Vec<oci::Namespace> {
             });
         }
     }
-    if let Some(path) = &sandbox.pidns {
+    if let Some(path) = pidns.or(sandbox.pidns.as_deref()) {
         namespaces.push(oci::Namespace {
             kind: "pid",
-            path: Some(path.clone()),
+            path: Some(path.to_owned()),
         });
     } else if !sandbox.config.host_pid {
         namespaces.push(oci::Namespace::new("pid"));

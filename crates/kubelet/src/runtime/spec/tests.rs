@@ -52,6 +52,7 @@ fn spec_on(sandbox: &PodSandbox, config: &ContainerConfig, machine: &Machine) ->
         user: &ContainerUser::default(),
         cgroup: &CgroupPath::new("/kubepods/podu1/c1"),
         machine,
+        pidns: None,
     })
     .unwrap()
 }
@@ -88,6 +89,7 @@ fn nothing_to_run_is_an_error() {
         user: &ContainerUser::default(),
         cgroup: &CgroupPath::default(),
         machine: &machine,
+        pidns: None,
     };
     let error = build(input).unwrap_err();
     assert_eq!(
