@@ -214,7 +214,23 @@ async fn carry(
         }
         Ok(())
     };
-    let ((), result) = tokio::join!(up, down);
+    // What goes up may end long before what comes down; with that the connection is over.
+    let up = async {
+        up.await;
+        std::future::pending::<()>().await;
+    };
+    let result = tokio::select! {
+        result = down => result,
+        () = up => Ok(()),
+    };
+    if result.is_err() {
+        input
+            .send(Frame {
+                channel: Channel::Failure.into(),
+                ..frame(Vec::new(), true)
+            })
+            .await;
+    }
     result
 }
 
