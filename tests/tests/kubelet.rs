@@ -1,11 +1,15 @@
 //! What a node does for its pods: their environment, volumes, probes, order, end, and that none of
 //! it depends on the kubelet or containerd staying alive.
 
+#[path = "kubelet/probes.rs"]
+mod probes;
+
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, PatchKind};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use probes::{probes_speak_grpc, probes_speak_https};
 use serde_json::json;
 use std::process::ExitCode;
 use testkit::suite::Scene;
@@ -15,13 +19,15 @@ use tests::pods;
 fn main() -> ExitCode {
     suite::run(
         Options::default(),
-        &["busybox"],
+        &["busybox", "testserver-v1"],
         scenarios![
             variables_and_volumes_come_from_objects,
             a_volume_follows_its_config_map,
             what_is_missing_holds_a_pod_up_until_it_is_there,
             init_containers_and_sidecars_keep_their_order,
             probes_decide,
+            probes_speak_grpc,
+            probes_speak_https,
             a_command_that_does_not_exist_is_told,
             last_words_are_kept,
             a_deadline_ends_a_pod,

@@ -2,12 +2,21 @@
 
 #[path = "tools/port_forward.rs"]
 mod port_forward;
+#[path = "tools/proxies.rs"]
+mod proxies;
+#[path = "tools/sessions.rs"]
+mod sessions;
 
 use anyhow::{Context, ensure};
 use port_forward::{
     kube_rs_forwards_ports, kubectl_forwards_ports, old_clients_speak_spdy, skiff_forwards_ports,
 };
+use proxies::{nodes_are_proxied, pods_and_services_are_proxied};
 use serde_json::Value;
+use sessions::{
+    kubectl_holds_sessions, kubectl_prints_logs, kubectl_runs_copies_and_debugs,
+    skiff_holds_sessions, skiff_prints_logs,
+};
 use std::process::{Command, ExitCode};
 use testkit::cluster::Written;
 use testkit::suite::Scene;
@@ -31,6 +40,13 @@ fn main() -> ExitCode {
             kubectl_forwards_ports,
             old_clients_speak_spdy,
             kube_rs_forwards_ports,
+            pods_and_services_are_proxied,
+            nodes_are_proxied,
+            skiff_holds_sessions,
+            kubectl_holds_sessions,
+            kubectl_runs_copies_and_debugs,
+            skiff_prints_logs,
+            kubectl_prints_logs,
         ],
     )
 }

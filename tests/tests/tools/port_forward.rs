@@ -179,7 +179,7 @@ pub async fn kube_rs_forwards_ports(scene: &Scene) -> anyhow::Result<()> {
 }
 
 /// One pod of a web server and a shell, with a Service; its name.
-async fn create(scene: &Scene) -> anyhow::Result<String> {
+pub async fn create(scene: &Scene) -> anyhow::Result<String> {
     let client = scene.cluster.client();
     manifest::create(client, &scene.namespace, APPLICATION).await?;
     let ready = |pods: &std::collections::BTreeMap<String, Pod>| {

@@ -2,7 +2,9 @@
 //! one and counts what fails.
 //!
 //! `testserver serve` answers `/healthz`, `/ready` (switched by `/ready/on` and `/ready/off`),
-//! `/hostname`, `/version`, `/env/NAME`, `/file/PATH`, `/slow/MILLISECONDS` and `/exit/CODE`. At SIGTERM it
+//! `/hostname`, `/version`, `/env/NAME`, `/file/PATH`, `/slow/MILLISECONDS`, `/exit/CODE`, `/echo` (the
+//! request as it came), `/redirect/PATH` and `/upgrade` (to a protocol that echoes); with `--grpc-port`,
+//! gRPC's health service, which is as ready as `/ready`. At SIGTERM it
 //! goes on serving for `--drain` milliseconds, then ends when no request is under way, as a
 //! well-behaved server does. `testserver load` sends requests at a steady rate and writes one
 //! line of JSON. `testserver get` writes one answer's body.
@@ -10,13 +12,16 @@
 //! It is linked statically and has no dependency but nix (for the signal), so that it builds in
 //! a moment and its image is small. It must not know anything of Skiff.
 
+mod grpc;
 mod load;
+mod message;
 mod serve;
 
 use std::collections::HashMap;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: testserver serve [--port 8080] [--drain 0] [--ready-after 0]
+const USAGE: &str =
+    "usage: testserver serve [--port 8080] [--drain 0] [--ready-after 0] [--grpc-port N]
        testserver load --url http://HOST:PORT/PATH [--rps 50] [--seconds 10] [--until eof]
        testserver get URL";
 

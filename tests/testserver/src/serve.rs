@@ -1,9 +1,10 @@
 //! The server: a thread for each connection, keep-alive included.
 
-use super::number;
+use super::message::{Answer, Request};
+use super::{grpc, number};
 use nix::sys::signal::{SigSet, Signal};
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -59,6 +60,13 @@ pub fn run(flags: &HashMap<String, String>) -> Result<(), String> {
             });
         }
     });
+    if flags.contains_key("grpc-port") {
+        let port = u16::try_from(number(flags, "grpc-port", 0)?).unwrap_or(0);
+        let listener = TcpListener::bind(("0.0.0.0", port))
+            .map_err(|error| format!("cannot listen on port {port}: {error}"))?;
+        let server = server.clone();
+        grpc::serve(listener, move || server.ready.load(Ordering::SeqCst));
+    }
     let signal = signals
         .wait()
         .map_err(|error| format!("cannot wait for signals: {error}"))?;
@@ -100,26 +108,24 @@ impl Server {
         reader: &mut impl BufRead,
         writer: &mut impl Write,
     ) -> std::io::Result<bool> {
-        let mut close = false;
-        loop {
-            let mut header = String::new();
-            if reader.read_line(&mut header)? == 0 || header.trim().is_empty() {
-                break;
-            }
-            let header = header.to_ascii_lowercase();
-            close |= header.starts_with("connection:") && header.contains("close");
+        let request = Request::read(line, reader)?;
+        if request.target == "/upgrade" && request.has("connection", "upgrade") {
+            echo_bytes(&request, reader, writer)?;
+            return Ok(false);
         }
-        let path = line.split_whitespace().nth(1).unwrap_or("/");
-        let (status, body) = self.answer(path);
-        close |= self.stopping.load(Ordering::SeqCst);
-        let connection = if close { "close" } else { "keep-alive" };
-        write!(
-            writer,
-            "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
-             Connection: {connection}\r\n\r\n{body}",
-            body.len()
-        )?;
-        writer.flush()?;
+        let close = request.has("connection", "close") || self.stopping.load(Ordering::SeqCst);
+        let answer = match request.target.strip_prefix("/redirect") {
+            Some(path) => Answer {
+                headers: vec![format!("Location: {path}")],
+                ..Answer::text("302 Found", "")
+            },
+            None if request.target.starts_with("/echo") => Answer::text("200 OK", echo(&request)),
+            None => {
+                let (status, body) = self.answer(&request.target);
+                Answer::text(status, body)
+            }
+        };
+        answer.write(writer, request.method == "HEAD", close)?;
         Ok(!close)
     }
 
@@ -157,6 +163,38 @@ impl Server {
     fn switch(&self, ready: bool) -> (&'static str, String) {
         self.ready.store(ready, Ordering::SeqCst);
         ("200 OK", format!("ready: {ready}"))
+    }
+}
+
+/// The request as it came, headers first.
+fn echo(request: &Request) -> Vec<u8> {
+    let mut text = format!("{} {}\n", request.method, request.target);
+    for header in &request.headers {
+        text.push_str(header);
+        text.push('\n');
+    }
+    text.push('\n');
+    [text.as_bytes(), &request.body].concat()
+}
+
+/// Switches to the protocol that is asked for, whichever, and sends back what comes.
+fn echo_bytes(
+    request: &Request,
+    reader: &mut impl Read,
+    writer: &mut impl Write,
+) -> std::io::Result<()> {
+    let protocol = request.header("upgrade").unwrap_or_default();
+    write!(
+        writer,
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
+    )?;
+    let mut buffer = [0; 4096];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => return Ok(()),
+            count => writer.write_all(&buffer[..count])?,
+        }
+        writer.flush()?;
     }
 }
 

@@ -1,0 +1,211 @@
+//! HTTP to pods, Services and nodes through the apiserver, asked for through `kubectl proxy`.
+
+use anyhow::{Context, bail, ensure};
+use k8s_openapi::api::core::v1::Endpoints;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+use testkit::suite::Scene;
+use testkit::wait::{self, Selection};
+
+use super::Tool;
+use super::port_forward::create;
+
+/// More than the apiserver reads of any other body.
+const LARGE_BYTES: usize = 8 << 20;
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// `kubectl proxy`; dropping it ends it.
+struct Proxy {
+    child: Child,
+    address: String,
+}
+
+impl Proxy {
+    fn start(scene: &Scene) -> anyhow::Result<Self> {
+        let mut child = scene
+            .cluster
+            .kubectl_command()
+            .args(["proxy", "--port=0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let output = child.stdout.take().context("its output is piped")?;
+        BufReader::new(output).read_line(&mut line)?;
+        let Some(address) = line.split_whitespace().last() else {
+            child.kill()?;
+            bail!("kubectl proxy wrote {line:?}");
+        };
+        let address = address.to_owned();
+        Ok(Self { child, address })
+    }
+
+    fn connect(&self) -> anyhow::Result<TcpStream> {
+        let stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        Ok(stream)
+    }
+
+    /// One request with its headers (each with its line end), and the whole answer.
+    fn ask(&self, line: &str, headers: &str, body: &[u8]) -> anyhow::Result<String> {
+        let mut stream = self.connect()?;
+        write!(
+            stream,
+            "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        )?;
+        stream.write_all(body)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn expect(answer: &str, parts: &[&str]) -> anyhow::Result<()> {
+    for part in parts {
+        ensure!(answer.contains(part), "{part:?} is not in\n{answer:.2000}");
+    }
+    Ok(())
+}
+
+pub async fn pods_and_services_are_proxied(scene: &Scene) -> anyhow::Result<()> {
+    let pod = create(scene).await?;
+    let selection = Selection::namespace(&scene.namespace).name("web");
+    let ready = |all: &BTreeMap<String, Endpoints>| {
+        let subsets = all.values().flat_map(|one| one.subsets.iter().flatten());
+        subsets.into_iter().any(|subset| subset.addresses.is_some())
+    };
+    wait::until(
+        scene.cluster.client(),
+        selection,
+        "an endpoint is ready",
+        ready,
+    )
+    .await?;
+    let proxy = Proxy::start(scene)?;
+    let within = format!("/api/v1/namespaces/{}", scene.namespace);
+    for name in [
+        format!("pods/{pod}"),
+        format!("pods/{pod}:8080"),
+        format!("pods/http:{pod}:http"),
+        "services/web".to_owned(),
+        "services/web:80".to_owned(),
+        "services/http:web:http".to_owned(),
+    ] {
+        let path = format!("{within}/{name}/proxy/hostname");
+        let answer = proxy.ask(&format!("GET {path}"), "", b"")?;
+        ensure!(answer.ends_with(&pod), "{name}: {answer}");
+    }
+    messages_pass(&proxy, &format!("{within}/services/web:http/proxy"))?;
+    upgrades_pass(&proxy, &format!("{within}/pods/{pod}:8080/proxy/upgrade"))?;
+    for (name, code, part) in [
+        ("services/web:81", "503", "no service port"),
+        ("services/missing", "404", "not found"),
+        ("pods/missing", "404", "not found"),
+        ("pods/ftp:web:80", "400", "invalid proxy request"),
+        (&format!("pods/{pod}:81"), "503", "refused"),
+        (
+            &format!("pods/https:{pod}:8080"),
+            "503",
+            "error trying to reach service",
+        ),
+    ] {
+        let answer = proxy.ask(&format!("GET {within}/{name}/proxy/"), "", b"")?;
+        expect(&answer, &[&format!("HTTP/1.1 {code}"), part])?;
+    }
+    Ok(())
+}
+
+/// Methods, paths, headers, bodies and redirects.
+fn messages_pass(proxy: &Proxy, base: &str) -> anyhow::Result<()> {
+    for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+        let line = format!("{method} {base}/echo/a%20b/?x=1&y=%2F");
+        let headers = "X-Mine: yes\r\nAuthorization: Bearer none\r\n";
+        let answer = proxy.ask(&line, headers, b"the body")?;
+        let seen = format!("{method} /echo/a%20b/?x=1&y=%2F\n");
+        expect(
+            &answer,
+            &["HTTP/1.1 200", &seen, "x-mine: yes", "x-forwarded-for: "],
+        )?;
+        ensure!(answer.ends_with("\n\nthe body"), "{answer}");
+        ensure!(!answer.contains("Bearer"), "{answer}");
+    }
+    let head = proxy.ask(&format!("HEAD {base}/echo"), "", b"")?;
+    expect(&head, &["HTTP/1.1 200"])?;
+
+    let large = vec![b'x'; LARGE_BYTES];
+    let answer = proxy.ask(&format!("POST {base}/echo"), "", &large)?;
+    ensure!(
+        answer.len() > LARGE_BYTES,
+        "{} bytes came back",
+        answer.len()
+    );
+
+    let slash = proxy.ask(&format!("GET {base}?a=1"), "", b"")?;
+    let location = format!("ocation: {base}/?a=1\r\n");
+    expect(&slash, &["HTTP/1.1 301", &location])?;
+    let posted = proxy.ask(&format!("POST {base}"), "", b"")?;
+    expect(&posted, &["HTTP/1.1 200"])?;
+    let redirected = proxy.ask(&format!("GET {base}/redirect/ready"), "", b"")?;
+    let location = format!("ocation: {base}/ready\r\n");
+    expect(&redirected, &["HTTP/1.1 302", &location])
+}
+
+fn upgrades_pass(proxy: &Proxy, path: &str) -> anyhow::Result<()> {
+    let mut stream = proxy.connect()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+    )?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        ensure!(reader.read_line(&mut head)? > 0, "{head:?}");
+    }
+    expect(&head, &["HTTP/1.1 101", "pgrade: echo"])?;
+    for word in ["one\n", "two\n"] {
+        stream.write_all(word.as_bytes())?;
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        ensure!(line == word, "{line:?}");
+    }
+    Ok(())
+}
+
+pub async fn nodes_are_proxied(scene: &Scene) -> anyhow::Result<()> {
+    let pod = create(scene).await?;
+    let node = Tool::Kubectl.run(
+        scene,
+        &["get", "pod", &pod, "-o", "jsonpath={.spec.nodeName}"],
+    )?;
+    let raw = |path: &str| {
+        let path = format!("/api/v1/nodes/{node}/proxy/{path}");
+        Tool::Kubectl.attempt(scene, &["get", "--raw", &path])
+    };
+    let metrics = raw("metrics")?.stdout;
+    expect(&metrics, &["# TYPE container_memory_usage_bytes", &pod])?;
+    let summary: serde_json::Value = serde_json::from_str(&raw("stats/summary")?.stdout)?;
+    ensure!(summary["node"]["nodeName"] == node.as_str(), "{summary}");
+    ensure!(raw("healthz")?.stdout == "ok");
+    let log = raw(&format!("containerLogs/{}/{pod}/server", scene.namespace))?;
+    expect(&log.stdout, &["serving on port 8080"])?;
+    expect(&raw("pods")?.stderr, &["does not serve /pods"])?;
+
+    // Who may read nodes may not reach through them.
+    let target = format!("/api/v1/nodes/{node}/proxy/metrics");
+    let refused = Tool::Kubectl.attempt(scene, &["get", "--raw", &target, "--as=jane"])?;
+    expect(&refused.stderr, &["Forbidden", "nodes/proxy"])
+}

@@ -1,0 +1,366 @@
+//! Sessions with containers: terminals, standard input and its end, exit codes, copies, logs,
+//! debugging containers.
+
+use anyhow::{Context, ensure};
+use nix::pty::{Winsize, openpty};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+use testkit::manifest;
+use testkit::suite::Scene;
+use tests::pods;
+
+use super::Tool;
+
+/// How long a text may take to appear.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A program with a terminal of its own; dropping it ends it.
+struct Terminal {
+    child: Child,
+    terminal: OwnedFd,
+    keyboard: File,
+    screen: mpsc::Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl Terminal {
+    /// Starts a program in a terminal of 33 rows and 101 columns.
+    fn start(mut command: Command) -> anyhow::Result<Self> {
+        let size = Winsize {
+            ws_row: 33,
+            ws_col: 101,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let pty = openpty(Some(&size), None)?;
+        let child = command
+            .stdin(pty.slave.try_clone()?)
+            .stdout(pty.slave.try_clone()?)
+            .stderr(pty.slave.try_clone()?)
+            .spawn()?;
+        let keyboard = File::from(pty.master.try_clone()?);
+        let mut output = File::from(pty.master);
+        let (sender, screen) = mpsc::sync_channel(64);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = output.read(&mut buffer) {
+                if sender.send(buffer[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self {
+            child,
+            terminal: pty.slave,
+            keyboard,
+            screen,
+            seen: String::new(),
+        })
+    }
+
+    fn type_in(&mut self, text: &str) -> anyhow::Result<()> {
+        Ok(self.keyboard.write_all(text.as_bytes())?)
+    }
+
+    /// Waits until a text is on the screen, behind what was waited for before.
+    fn expect(&mut self, text: &str) -> anyhow::Result<()> {
+        loop {
+            if let Some(at) = self.seen.find(text) {
+                self.seen.drain(..at + text.len());
+                return Ok(());
+            }
+            let piece = self.screen.recv_timeout(PATIENCE);
+            let piece = piece.with_context(|| format!("{text:?} is not in {:?}", self.seen))?;
+            self.seen.push_str(&String::from_utf8_lossy(&piece));
+        }
+    }
+
+    fn resize(&mut self, rows: u16, columns: u16) -> anyhow::Result<()> {
+        let done = Command::new("stty")
+            .args(["rows", &rows.to_string(), "cols", &columns.to_string()])
+            .stdin(self.terminal.try_clone()?)
+            .status()?;
+        ensure!(done.success(), "stty");
+        // The terminal does not control the program, so the kernel does not tell it.
+        let pid = i32::try_from(self.child.id())?;
+        Ok(kill(Pid::from_raw(pid), Signal::SIGWINCH)?)
+    }
+
+    /// Its exit code.
+    fn finish(&mut self) -> anyhow::Result<Option<i32>> {
+        Ok(self.child.wait()?.code())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+pub async fn skiff_holds_sessions(scene: &Scene) -> anyhow::Result<()> {
+    holds_sessions(scene, Tool::Skiff).await
+}
+
+pub async fn kubectl_holds_sessions(scene: &Scene) -> anyhow::Result<()> {
+    holds_sessions(scene, Tool::Kubectl).await
+}
+
+async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
+    manifest::create(scene.cluster.client(), &scene.namespace, PODS).await?;
+    for pod in ["plain", "console", "reader"] {
+        pods::ready(scene, pod).await?;
+    }
+
+    let mut shell = Terminal::start(tool.command(scene, &["exec", "-it", "plain", "--", "sh"]))?;
+    shell.type_in("stty size\n")?;
+    shell.expect("33 101")?;
+    shell.resize(40, 120)?;
+    shell.type_in("sleep 1; stty size\n")?;
+    shell.expect("40 120")?;
+    // The shell reads keys itself while it waits for a command.
+    shell.type_in("echo rea''dy; cat\n")?;
+    shell.expect("ready\r\n")?;
+    // The signal throws away what was typed with it.
+    shell.type_in("\x03")?;
+    shell.expect("/ #")?;
+    shell.type_in("echo code $?\n")?;
+    shell.expect("code 130")?;
+    shell.type_in("exit 5\n")?;
+    ensure!(shell.finish()? == Some(5), "{}", shell.seen);
+
+    let mut attached = Terminal::start(tool.command(scene, &["attach", "-it", "console"]))?;
+    // At first kubectl says a size that is one too large, so that programs paint anew.
+    attached.type_in("echo hel''lo\n")?;
+    attached.expect("hello\r\n")?;
+    attached.resize(41, 121)?;
+    attached.type_in("sleep 1; stty size\n")?;
+    attached.expect("41 121")?;
+    attached.type_in("exit 4\n")?;
+    ensure!(attached.finish()? == Some(0), "{}", attached.seen);
+    pods::one(scene, "console", "the shell is started again", |pod| {
+        pods::restarts(pod, "main") == 1
+    })
+    .await?;
+
+    // Input that ends ends the command; all of it has arrived.
+    let input = vec![b'x'; 3_000_000];
+    let output = piped(
+        tool.command(scene, &["exec", "-i", "plain", "--", "wc", "-c"]),
+        input,
+    )?;
+    ensure!(output.stdout.trim_ascii() == b"3000000", "{output:?}");
+    let output = piped(
+        tool.command(scene, &["attach", "-i", "reader"]),
+        b"words\n".to_vec(),
+    )?;
+    ensure!(output.stdout == b"read words\n", "{output:?}");
+    let output = piped(
+        tool.command(
+            scene,
+            &["exec", "plain", "--", "head", "-c", "5000000", "/dev/zero"],
+        ),
+        Vec::new(),
+    )?;
+    ensure!(
+        output.stdout.len() == 5_000_000,
+        "{} bytes",
+        output.stdout.len()
+    );
+    Ok(())
+}
+
+/// Runs a command with this standard input.
+fn piped(mut command: Command, input: Vec<u8>) -> anyhow::Result<std::process::Output> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("its input is piped")?;
+    let writing = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output()?;
+    // It need not read to the end.
+    writing.join().ok();
+    Ok(output)
+}
+
+pub async fn kubectl_runs_copies_and_debugs(scene: &Scene) -> anyhow::Result<()> {
+    manifest::create(scene.cluster.client(), &scene.namespace, PODS).await?;
+    pods::ready(scene, "plain").await?;
+    let kubectl = |arguments: &[&str]| Tool::Kubectl.command(scene, arguments);
+    let image = "--image=skiff.test/busybox:1";
+
+    let run = [
+        "run",
+        "once",
+        "-it",
+        "--rm",
+        "--restart=Never",
+        image,
+        "--",
+        "sh",
+    ];
+    let mut once = Terminal::start(kubectl(&run))?;
+    once.expect("/ #")?;
+    once.type_in("echo h''i; exit 3\n")?;
+    once.expect("hi")?;
+    ensure!(once.finish()? == Some(3), "{}", once.seen);
+    let run = [
+        "run",
+        "twice",
+        "-i",
+        "--rm",
+        "--restart=Never",
+        image,
+        "--",
+        "wc",
+        "-c",
+    ];
+    let output = piped(kubectl(&run), vec![b'x'; 300_000])?;
+    ensure!(output.stdout.starts_with(b"300000\n"), "{output:?}");
+
+    let folder = scene.cluster.folder().join(&scene.namespace);
+    std::fs::create_dir_all(folder.join("out/sub"))?;
+    std::fs::write(folder.join("out/sub/small"), "small\n")?;
+    std::fs::write(folder.join("out/large"), vec![b'y'; 5_000_000])?;
+    let local = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    Tool::Kubectl.run(scene, &["cp", &local("out"), "plain:/tmp/copy"])?;
+    Tool::Kubectl.run(scene, &["cp", "plain:/tmp/copy", &local("back")])?;
+    ensure!(std::fs::read(folder.join("back/sub/small"))? == b"small\n");
+    ensure!(std::fs::read(folder.join("back/large"))?.len() == 5_000_000);
+
+    let debug = ["debug", "-it", "plain", "--target=main", image, "--", "sh"];
+    let mut debugger = Terminal::start(kubectl(&debug))?;
+    debugger.expect("/ #")?;
+    debugger.type_in("ps; hostname\n")?;
+    debugger.expect("sleep 1000")?;
+    debugger.expect("plain")?;
+    debugger.type_in("exit\n")?;
+    ensure!(debugger.finish()? == Some(0), "{}", debugger.seen);
+    Ok(())
+}
+
+pub async fn skiff_prints_logs(scene: &Scene) -> anyhow::Result<()> {
+    prints_logs(scene, Tool::Skiff).await
+}
+
+pub async fn kubectl_prints_logs(scene: &Scene) -> anyhow::Result<()> {
+    prints_logs(scene, Tool::Kubectl).await
+}
+
+async fn prints_logs(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
+    manifest::create(scene.cluster.client(), &scene.namespace, TALKER).await?;
+    pods::one(scene, "talker", "b has been started again", |pod| {
+        pods::restarts(pod, "b") == 1 && pods::is_ready(pod)
+    })
+    .await?;
+    let table: [(&[&str], &str); 7] = [
+        (&["-c", "a"], "a 1\na 2\na 3\n"),
+        (&["-c", "a", "--tail=2"], "a 2\na 3\n"),
+        (&["-c", "a", "--limit-bytes=5"], "a 1\na"),
+        (&["-c", "init"], "from init\n"),
+        (&["-c", "b", "--previous"], "first run\n"),
+        (&["-c", "b"], "second run\n"),
+        (&["-c", "a", "--since-time=2100-01-01T00:00:00Z"], ""),
+    ];
+    for (flags, expected) in table {
+        let output = tool.run(scene, &[&["logs", "talker"], flags].concat())?;
+        ensure!(output == expected, "{flags:?}: {output:?}");
+    }
+    // kubectl asks for the containers in no order.
+    let all = tool.run(scene, &["logs", "talker", "--all-containers", "--tail=1"])?;
+    let mut lines: Vec<&str> = all.lines().collect();
+    lines.sort_unstable();
+    ensure!(lines == ["a 3", "from init", "second run"], "{all:?}");
+    let stamped = tool.run(
+        scene,
+        &["logs", "talker", "-c", "a", "--timestamps", "--tail=1"],
+    )?;
+    ensure!(
+        stamped.starts_with("20") && stamped.ends_with("Z a 3\n"),
+        "{stamped:?}"
+    );
+    let wrong = tool.attempt(scene, &["logs", "talker", "-c", "none"])?;
+    ensure!(
+        wrong
+            .stderr
+            .contains("container none is not valid for pod talker")
+    );
+
+    // What is written later arrives too, and with the container's end ends the command.
+    let mut follower = tool
+        .command(scene, &["logs", "-f", "talker", "-c", "b"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    tool.run(
+        scene,
+        &["exec", "talker", "-c", "b", "--", "touch", "/x/end"],
+    )?;
+    let mut followed = String::new();
+    let mut output = follower.stdout.take().context("its output is piped")?;
+    output.read_to_string(&mut followed)?;
+    follower.wait()?;
+    ensure!(followed == "second run\nthe end\n", "{followed:?}");
+    Ok(())
+}
+
+const PODS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: plain}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: main, image: 'skiff.test/busybox:1', command: [sleep, '1000']}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: console}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: main, image: 'skiff.test/busybox:1', command: [sh], stdin: true, tty: true}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: reader}
+spec:
+  terminationGracePeriodSeconds: 1
+  restartPolicy: Never
+  containers:
+  - {name: main, image: 'skiff.test/busybox:1', stdin: true, command: [sh, -c, 'read word; echo read $word']}
+";
+
+const TALKER: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: talker}
+spec:
+  terminationGracePeriodSeconds: 1
+  initContainers:
+  - {name: init, image: 'skiff.test/busybox:1', command: [sh, -c, echo from init]}
+  containers:
+  - name: a
+    image: skiff.test/busybox:1
+    command: [sh, -c, echo a 1; echo a 2; echo a 3; exec sleep 1000]
+  - name: b
+    image: skiff.test/busybox:1
+    command:
+    - sh
+    - -c
+    - |
+      if mkdir /x/first 2>/dev/null; then echo first run; exit 1; fi
+      echo second run
+      until [ -e /x/end ]; do sleep 0.1; done
+      echo the end
+    volumeMounts: [{name: x, mountPath: /x}]
+  volumes: [{name: x, emptyDir: {}}]
+";
