@@ -14,6 +14,7 @@ need() { # need PACKAGE FILE-OR-PROGRAM
 for set in "$@"; do
     case $set in
     build)
+        need make make
         need gcc cc
         need libc6-dev /usr/include/stdio.h
         need protobuf-compiler protoc
