@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::core::Core;
 use crate::openapi;
-use crate::request::Request;
+use crate::request::{Request, Subject};
 use crate::response::Response;
 
 /// The API level that is served.
@@ -26,6 +26,15 @@ pub fn answer(
     request: &Request,
 ) -> Result<Response, ApiError> {
     let trimmed = path.trim_end_matches('/');
+    if let Subject::Path { method, .. } = &request.subject
+        && !matches!(*method, "get" | "head")
+    {
+        return Err(ApiError::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        ));
+    }
     let json = |value: serde_json::Value| {
         Ok(Response::Json {
             code: 200,
@@ -34,7 +43,7 @@ pub fn answer(
         })
     };
     match trimmed {
-        "/healthz" | "/livez" | "/readyz" => Ok(health(core, trimmed, request)),
+        "/healthz" | "/livez" | "/readyz" => health(core, trimmed, request),
         "/version" => json(version()),
         "/metrics" => Ok(Response::Raw {
             code: 200,
@@ -54,7 +63,7 @@ pub fn answer(
             || trimmed.starts_with("/livez/")
             || trimmed.starts_with("/readyz/") =>
         {
-            Ok(health(core, trimmed, request))
+            health(core, trimmed, request)
         }
         _ => discovery::group_or_version(trimmed).ok_or_else(ApiError::no_such_resource),
     }
@@ -111,7 +120,7 @@ fn version() -> serde_json::Value {
     })
 }
 
-fn health(core: &Core, path: &str, request: &Request) -> Response {
+fn health(core: &Core, path: &str, request: &Request) -> Result<Response, ApiError> {
     let checks = [
         ("ping", true),
         ("etcd", core.cache.is_loaded()),
@@ -124,7 +133,10 @@ fn health(core: &Core, path: &str, request: &Request) -> Response {
             (only.is_empty() && (endpoint != "livez" || *name == "ping")) || *name == only
         })
         .collect();
-    let good = !relevant.is_empty() && relevant.iter().all(|(_, holds)| *holds);
+    if relevant.is_empty() {
+        return Err(ApiError::no_such_resource());
+    }
+    let good = relevant.iter().all(|(_, holds)| *holds);
     let body = if good && (!only.is_empty() || request.options.parameter("verbose").is_none()) {
         "ok".to_owned()
     } else {
@@ -141,11 +153,11 @@ fn health(core: &Core, path: &str, request: &Request) -> Response {
         let verdict = if good { "passed" } else { "failed" };
         format!("{lines}{endpoint} check {verdict}\n")
     };
-    Response::Raw {
+    Ok(Response::Raw {
         code: if good { 200 } else { 500 },
         content_type: "text/plain; charset=utf-8".to_owned(),
         body: body.into(),
-    }
+    })
 }
 
 fn openid(core: &Core, path: &str) -> Result<Response, ApiError> {

@@ -11,6 +11,8 @@ mod bad_input;
 mod deletion;
 #[path = "contract/doors.rs"]
 mod doors;
+#[path = "contract/fuzz.rs"]
+mod fuzz;
 #[path = "contract/hostile.rs"]
 mod hostile;
 #[path = "contract/kubectl.rs"]

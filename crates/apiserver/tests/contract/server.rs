@@ -213,6 +213,22 @@ impl Server {
         ResourcesClient::new(channel.unwrap()).max_decoding_message_size(rpc::MAX_MESSAGE_BYTES)
     }
 
+    /// A TLS connection without a certificate, for bytes of any sort.
+    pub async fn tls(&self) -> Option<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+        use rustls_pki_types::CertificateDer;
+        use rustls_pki_types::pem::PemObject;
+        let mut roots = rustls::RootCertStore::empty();
+        let authority = CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).unwrap();
+        roots.add(authority).unwrap();
+        let config = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port));
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+        let name = "localhost".try_into().unwrap();
+        connector.connect(name, stream.await.ok()?).await.ok()
+    }
+
     /// A kubeconfig of the administrator.
     pub fn kubeconfig(&self) -> PathBuf {
         let (certificate, key) = self.identity("kubernetes-admin", &["system:masters"]);
