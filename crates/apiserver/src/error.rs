@@ -13,6 +13,11 @@ pub fn store_error(error: &store::Error) -> ApiError {
         store::Error::FutureRevision { requested } => {
             ApiError::timeout(format!("Timeout: Too large resource version: {requested}"))
         }
+        // etcd's words without a reason, as Kubernetes passes them on.
+        store::Error::NoSpace => {
+            tracing::error!(error = error as &dyn std::error::Error, "store");
+            ApiError::new(500, "", "etcdserver: mvcc: database space exceeded")
+        }
         store::Error::Unavailable(_) => {
             tracing::warn!(error = error as &dyn std::error::Error, "store");
             ApiError::service_unavailable("the store is unavailable")

@@ -107,6 +107,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         Arc::clone(&clock),
         node.clone(),
     ));
+    let node_pressures = pressures.clone();
     let agent = Agent::new(AgentParts {
         client,
         clock,
@@ -129,7 +130,9 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         notify::ready();
         tracing::info!(port, "the kubelet is ready");
     });
-    Manager::new(context, pods, node).run(shutdown).await;
+    Manager::new(context, pods, node, node_pressures)
+        .run(shutdown)
+        .await;
     agent.await?;
     Ok(())
 }

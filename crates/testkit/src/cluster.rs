@@ -25,6 +25,8 @@ pub struct Options {
     pub store: Store,
     /// Ports of this machine where registries are, to be spoken to without TLS.
     pub registry_ports: Vec<u16>,
+    /// Folders below the cluster's that are file systems of their own, and their sizes in bytes.
+    pub disks: Vec<(PathBuf, u64)>,
 }
 
 impl Default for Options {
@@ -33,6 +35,7 @@ impl Default for Options {
             nodes: 1,
             store: Store::Embedded,
             registry_ports: Vec::new(),
+            disks: Vec::new(),
         }
     }
 }
@@ -64,6 +67,9 @@ impl Cluster {
         let slot = Slot::take()?;
         // Whatever an earlier test that was killed has left in this slot.
         skiff(&programs, &slot, "down", &["--no-kubeconfig"])?;
+        for (folder, bytes) in &options.disks {
+            mount(&slot.folder().join(folder), &format!("size={bytes}"))?;
+        }
         let written = up(&programs, &slot, &options, &[])?;
         if !written.success {
             let logs = keep_logs(&slot);
@@ -197,6 +203,17 @@ impl Cluster {
         up(&self.programs, &self.slot, &self.options, more)
     }
 
+    /// Makes one of [`Options::disks`] larger or smaller.
+    ///
+    /// # Errors
+    /// When what is on it does not fit any more.
+    pub fn resize_disk(&self, folder: &str, bytes: u64) -> anyhow::Result<()> {
+        mount(
+            &self.folder().join(folder),
+            &format!("remount,size={bytes}"),
+        )
+    }
+
     /// Runs a program in a node's network namespace.
     ///
     /// # Errors
@@ -289,6 +306,16 @@ impl Drop for Cluster {
 
 fn kubeconfig(slot: &Slot) -> PathBuf {
     slot.folder().join("kubeconfig/admin.yaml")
+}
+
+/// Mounts a file system in memory; `skiff down` unmounts it.
+fn mount(folder: &Path, options: &str) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let mut command = Command::new("mount");
+    command
+        .args(["-t", "tmpfs", "-o", options, "skiff-test"])
+        .arg(folder);
+    expect_success("mount", &[options], write_out(&mut command)?).map(drop)
 }
 
 /// Runs `skiff up` with these options, and with more flags, which win.

@@ -5,25 +5,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::facts::{Disk, memory};
-use super::local_storage::exceeded;
+use super::local_storage::{exceeded, tree_bytes, volume_bytes};
 use super::pressure::{Candidate, Pressures, Sample, Shortage, Thresholds, shortages, victim};
 use crate::image::GcPolicy;
+use crate::pod::admission::CRITICAL_PRIORITY;
 use crate::pod::context::Context;
 use crate::pod::manager::{Known, Pods};
 use crate::pod::memory::Doom;
 use crate::pod::object::PodExt;
-use crate::pod::resources::pod_request;
+use crate::pod::resources::{pod_request, request};
 
 /// How often the node is looked at.
 const LOOK: Duration = Duration::from_secs(10);
 /// Every so many looks images are collected if the disk is fuller than the policy wants.
 const LOOKS_PER_COLLECTION: u32 = 30;
-/// From this priority on a pod is critical (`system-cluster-critical`).
-const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
 /// See the module.
 pub struct Evictor {
@@ -79,7 +79,7 @@ impl Evictor {
                 return;
             }
         }
-        self.evict(first).await;
+        self.evict(first, &sample(&self.disk)).await;
     }
 
     async fn collect_images(&self, policy: &GcPolicy) {
@@ -111,18 +111,7 @@ impl Evictor {
         }
     }
 
-    async fn evict(&self, shortage: Shortage) {
-        let mut used: BTreeMap<String, u64> = BTreeMap::new();
-        if let Ok(stats) = self.context.runtime.stats().await {
-            for one in stats {
-                let amount = match shortage {
-                    Shortage::Memory => one.usage.memory_working_set_bytes,
-                    Shortage::Pids => one.usage.pids,
-                    Shortage::Disk => 0,
-                };
-                *used.entry(one.pod.uid).or_default() += amount;
-            }
-        }
+    async fn evict(&self, shortage: Shortage, sample: &Sample) {
         let pods = self.pods.all();
         // One at a time: its end may be enough.
         let leaving = |known: &Known| {
@@ -134,14 +123,18 @@ impl Evictor {
         {
             return;
         }
-        let candidates: Vec<Candidate> = pods
+        let left: Vec<&Known> = pods
             .iter()
             .filter(|known| !known.pod.is_terminal() && !leaving(known))
+            .collect();
+        let used = self.usage(shortage, &left).await;
+        let candidates: Vec<Candidate> = left
+            .iter()
             .map(|known| Candidate {
                 uid: known.pod.uid().to_owned(),
                 priority: known.pod.spec_ref().priority.unwrap_or(0),
                 critical: known.pod.spec_ref().priority.unwrap_or(0) >= CRITICAL_PRIORITY,
-                used: used.get(known.pod.uid()).copied().unwrap_or(0),
+                used: used.get(known.pod.uid()).map_or(0, PodUsage::sum),
                 requested: u64::try_from(pod_request(&known.pod, shortage.resource()).units())
                     .unwrap_or(0),
             })
@@ -150,9 +143,69 @@ impl Evictor {
             return;
         };
         if let Some(known) = pods.iter().find(|known| known.pod.uid() == chosen.uid) {
-            let message = format!("The node was low on resource: {}. ", shortage.resource());
+            let mut message = shortage.message(sample, &self.thresholds);
+            if let Some(used) = used.get(known.pod.uid()) {
+                message.push_str(&excess(&known.pod, shortage, used));
+            }
             self.doom(known, message);
         }
+    }
+
+    /// What pods use of a scarce resource, by uid.
+    async fn usage(&self, shortage: Shortage, pods: &[&Known]) -> BTreeMap<String, PodUsage> {
+        let mut used: BTreeMap<String, PodUsage> = BTreeMap::new();
+        if shortage == Shortage::Disk {
+            return self.disk_usage(pods).await;
+        }
+        match self.context.runtime.stats().await {
+            Ok(stats) => {
+                for one in stats {
+                    let amount = match shortage {
+                        Shortage::Pids => one.usage.pids,
+                        _ => one.usage.memory_working_set_bytes,
+                    };
+                    let pod = used.entry(one.pod.uid).or_default();
+                    *pod.containers.entry(one.name).or_default() += amount;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot tell what pods use"),
+        }
+        used
+    }
+
+    /// Volumes, logs and what containers have written to their root file systems.
+    async fn disk_usage(&self, pods: &[&Known]) -> BTreeMap<String, PodUsage> {
+        let containers = match self.context.runtime.list().await {
+            Ok(containers) => containers,
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell what containers have written");
+                Vec::new()
+            }
+        };
+        let mut written = Vec::new();
+        for container in containers {
+            let bytes = self.context.runtime.written_bytes(&container.id).await;
+            written.push((container, bytes.unwrap_or(0)));
+        }
+        let directories = self.context.directories.clone();
+        let pods: Vec<Arc<Pod>> = pods.iter().map(|known| Arc::clone(&known.pod)).collect();
+        let counting = tokio::task::spawn_blocking(move || {
+            let mut used: BTreeMap<String, PodUsage> = BTreeMap::new();
+            for pod in pods {
+                let volumes = volume_bytes(&pod, &directories);
+                used.entry(pod.uid().to_owned()).or_default().volumes = volumes;
+            }
+            for (container, written) in written {
+                let logs = container.log_path.parent().map_or(0, tree_bytes);
+                let pod = used.entry(container.pod.uid).or_default();
+                *pod.containers.entry(container.name).or_default() += logs + written;
+            }
+            used
+        });
+        counting.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "counting what pods keep on the disk failed");
+            BTreeMap::new()
+        })
     }
 
     /// Evicts pods with a volume that holds more than it may.
@@ -188,6 +241,42 @@ impl Evictor {
             grace_seconds: 0,
         });
     }
+}
+
+/// What one pod uses of a scarce resource.
+#[derive(Debug, Default)]
+struct PodUsage {
+    containers: BTreeMap<String, u64>,
+    /// Of the disk, in volumes that its containers share.
+    volumes: u64,
+}
+
+impl PodUsage {
+    fn sum(&self) -> u64 {
+        self.volumes + self.containers.values().sum::<u64>()
+    }
+}
+
+/// Says which containers use more than they asked for.
+fn excess(pod: &Pod, shortage: Shortage, used: &PodUsage) -> String {
+    let resource = shortage.resource();
+    let mut text = String::new();
+    for container in &pod.spec_ref().containers {
+        let used = used.containers.get(&container.name).copied().unwrap_or(0);
+        let asked = request(container.resources.as_ref(), resource);
+        if used <= u64::try_from(asked.units()).unwrap_or(0) {
+            continue;
+        }
+        let amount = match shortage {
+            Shortage::Pids => used.to_string(),
+            _ => format!("{}Ki", used / 1024),
+        };
+        text.push_str(&format!(
+            "Container {} was using {amount}, request is {asked}, has larger consumption of {resource}. ",
+            container.name
+        ));
+    }
+    text
 }
 
 /// What is free now. A figure that cannot be read counts as plenty.

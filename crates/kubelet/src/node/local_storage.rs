@@ -1,4 +1,5 @@
-//! emptyDir volumes that hold more than their `sizeLimit`: their pod is evicted, as in Kubernetes.
+//! What pods keep on the node's disk: how much it is, and emptyDir volumes that hold more than their
+//! `sizeLimit`, whose pod is evicted, as in Kubernetes.
 
 use std::collections::HashSet;
 use std::fs;
@@ -11,6 +12,8 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::config::Directories;
 use crate::pod::object::PodExt;
 
+/// Folder of the plugin's volumes.
+const EMPTY_DIR: &str = "kubernetes.io~empty-dir";
 /// Bytes in a unit of `st_blocks`.
 const BLOCK_BYTES: u64 = 512;
 
@@ -31,9 +34,9 @@ pub fn exceeded(pod: &Pod, directories: &Directories) -> Option<String> {
         }
         let path = directories
             .volumes(pod.uid())
-            .join("kubernetes.io~empty-dir")
+            .join(EMPTY_DIR)
             .join(&volume.name);
-        if used(&path, &mut HashSet::new()) > u64::try_from(limit.units()).unwrap_or(0) {
+        if tree_bytes(&path) > u64::try_from(limit.units()).unwrap_or(0) {
             return Some(format!(
                 "Usage of EmptyDir volume \"{}\" exceeds the limit \"{limit}\". ",
                 volume.name
@@ -41,6 +44,24 @@ pub fn exceeded(pod: &Pod, directories: &Directories) -> Option<String> {
         }
     }
     None
+}
+
+/// Bytes on the disk in the pod's emptyDir volumes. Blocks on the file system.
+pub fn volume_bytes(pod: &Pod, directories: &Directories) -> u64 {
+    let of_pod = directories.volumes(pod.uid()).join(EMPTY_DIR);
+    let volumes = pod.spec_ref().volumes.iter().flatten();
+    let on_disk = volumes.filter(|volume| {
+        let source = volume.empty_dir.as_ref();
+        source.is_some_and(|source| source.medium.as_deref() != Some("Memory"))
+    });
+    on_disk
+        .map(|volume| tree_bytes(&of_pod.join(&volume.name)))
+        .sum()
+}
+
+/// Bytes that a tree takes on its disk. Blocks on the file system.
+pub fn tree_bytes(path: &Path) -> u64 {
+    used(path, &mut HashSet::new())
 }
 
 /// Bytes that a tree takes on its disk; hard links count once. What vanishes meanwhile counts nothing.

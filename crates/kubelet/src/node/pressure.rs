@@ -5,6 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 /// A condition that was seen keeps its state for at least this long, so that it does not flap.
 const TRANSITION: SignedDuration = SignedDuration::from_secs(300);
 
+/// More of the possible process ids in use than this are a shortage.
+const PIDS_MAX_PERCENT: u8 = 95;
+
 /// What is free on the node now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
@@ -45,7 +48,7 @@ pub enum Shortage {
 }
 
 impl Shortage {
-    /// As the message of an eviction names it.
+    /// The resource that pods ask for.
     pub fn resource(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -53,23 +56,65 @@ impl Shortage {
             Self::Pids => "pids",
         }
     }
+
+    /// Why pods are evicted, in Kubernetes' words (`pkg/kubelet/eviction/helpers.go`).
+    pub fn message(self, sample: &Sample, thresholds: &Thresholds) -> String {
+        let kibibytes = |bytes: u64| format!("{}Ki", bytes / 1024);
+        let share = |whole: u64, percent: u8| {
+            u64::try_from(u128::from(whole) * u128::from(percent) / 100).unwrap_or(u64::MAX)
+        };
+        let (resource, threshold, available) = match self {
+            Self::Memory => (
+                "memory",
+                kibibytes(thresholds.memory_available_bytes),
+                kibibytes(sample.memory_available_bytes),
+            ),
+            Self::Disk if sample.disk_is_short(thresholds) => (
+                "ephemeral-storage",
+                share(sample.disk_bytes, thresholds.disk_available_percent).to_string(),
+                kibibytes(sample.disk_available_bytes),
+            ),
+            Self::Disk => (
+                "inodes",
+                share(sample.inodes, thresholds.inodes_free_percent).to_string(),
+                sample.inodes_free.to_string(),
+            ),
+            Self::Pids => (
+                "pids",
+                share(sample.pids_max, 100 - PIDS_MAX_PERCENT).to_string(),
+                sample.pids_max.saturating_sub(sample.pids).to_string(),
+            ),
+        };
+        format!(
+            "The node was low on resource: {resource}. Threshold quantity: {threshold}, available: {available}. "
+        )
+    }
+}
+
+impl Sample {
+    /// Bytes are short, not (only) inodes.
+    fn disk_is_short(&self, thresholds: &Thresholds) -> bool {
+        below(
+            self.disk_available_bytes,
+            self.disk_bytes,
+            thresholds.disk_available_percent,
+        )
+    }
+}
+
+/// Whether the part is less than the share of the whole; a whole that is not known is no shortage.
+fn below(part: u64, whole: u64, percent: u8) -> bool {
+    whole > 0 && u128::from(part) * 100 < u128::from(whole) * u128::from(percent)
 }
 
 /// What is short at this moment.
 pub fn shortages(sample: &Sample, thresholds: &Thresholds) -> Vec<Shortage> {
-    let percent = |part: u64, whole: u64, threshold: u8| {
-        whole > 0 && u128::from(part) * 100 < u128::from(whole) * u128::from(threshold)
-    };
     let mut short = Vec::new();
     if sample.memory_available_bytes < thresholds.memory_available_bytes {
         short.push(Shortage::Memory);
     }
-    let disk = percent(
-        sample.disk_available_bytes,
-        sample.disk_bytes,
-        thresholds.disk_available_percent,
-    );
-    let inodes = percent(
+    let disk = sample.disk_is_short(thresholds);
+    let inodes = below(
         sample.inodes_free,
         sample.inodes,
         thresholds.inodes_free_percent,
@@ -77,13 +122,26 @@ pub fn shortages(sample: &Sample, thresholds: &Thresholds) -> Vec<Shortage> {
     if disk || inodes {
         short.push(Shortage::Disk);
     }
-    if sample.pids_max > 0 && sample.pids.saturating_mul(100) > sample.pids_max.saturating_mul(95) {
+    let pids_max = sample.pids_max.saturating_mul(u64::from(PIDS_MAX_PERCENT));
+    if sample.pids_max > 0 && sample.pids.saturating_mul(100) > pids_max {
         short.push(Shortage::Pids);
     }
     short
 }
 
 impl Pressures {
+    /// The node's conditions that are true.
+    pub fn conditions(&self) -> Vec<&'static str> {
+        [
+            (self.memory, "MemoryPressure"),
+            (self.disk, "DiskPressure"),
+            (self.pids, "PIDPressure"),
+        ]
+        .into_iter()
+        .filter_map(|(holds, name)| holds.then_some(name))
+        .collect()
+    }
+
     /// After one more look.
     pub fn next(self, short: &[Shortage], now: Timestamp) -> Self {
         let step = |what: Shortage, seen: Option<Timestamp>| {
@@ -198,6 +256,31 @@ mod tests {
         ] {
             assert_eq!(shortages(&worse, &THRESHOLDS), [expected]);
         }
+    }
+
+    #[test]
+    fn messages_tell_threshold_and_rest() {
+        let low = Sample {
+            memory_available_bytes: 2048,
+            disk_available_bytes: 5120,
+            disk_bytes: 100_000,
+            inodes_free: 4,
+            ..sample()
+        };
+        let text = |shortage: Shortage, sample: &Sample| shortage.message(sample, &THRESHOLDS);
+        assert_eq!(
+            text(Shortage::Disk, &low),
+            "The node was low on resource: ephemeral-storage. Threshold quantity: 10000, available: 5Ki. "
+        );
+        let enough = Sample {
+            disk_available_bytes: 50_000,
+            ..low
+        };
+        assert_eq!(
+            text(Shortage::Disk, &enough),
+            "The node was low on resource: inodes. Threshold quantity: 5, available: 4. "
+        );
+        assert!(text(Shortage::Memory, &low).contains("available: 2Ki"));
     }
 
     #[test]

@@ -8,6 +8,14 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
 
 use super::object::PodExt;
+use super::qos;
+use crate::node::pressure::Pressures;
+
+/// Begins the message of every refusal.
+pub const REJECTED: &str = "Pod was rejected: ";
+/// From this priority on a pod is critical (`system-cluster-critical`).
+pub const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+const MEMORY_PRESSURE_TAINT: &str = "node.kubernetes.io/memory-pressure";
 
 /// Why a pod is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +24,14 @@ pub struct Rejection {
     pub message: String,
 }
 
-/// Checks `pod` against the node and the pods that it has taken.
-pub fn admit(node: &Node, taken: &[&Pod], pod: &Pod) -> Result<(), Rejection> {
+/// Checks `pod` against the node, what it is short of, and the pods that it has taken.
+pub fn admit(
+    node: &Node,
+    pressures: &Pressures,
+    taken: &[&Pod],
+    pod: &Pod,
+) -> Result<(), Rejection> {
+    bears(pressures, pod)?;
     fits(node, taken, pod)?;
     if !selected(node, pod) {
         return Err(Rejection {
@@ -36,6 +50,34 @@ pub fn admit(node: &Node, taken: &[&Pod], pod: &Pod) -> Result<(), Rejection> {
         });
     }
     Ok(())
+}
+
+/// A node under pressure takes critical pods only; if memory alone is short, also those that have asked for
+/// some or tolerate it (`k8s.io/kubernetes/pkg/kubelet/eviction`, `Admit`).
+fn bears(pressures: &Pressures, pod: &Pod) -> Result<(), Rejection> {
+    let conditions = pressures.conditions();
+    if conditions.is_empty() || pod.spec_ref().priority.unwrap_or(0) >= CRITICAL_PRIORITY {
+        return Ok(());
+    }
+    let mut tolerations = pod.spec_ref().tolerations.iter().flatten();
+    let tolerated = tolerations.any(|one| {
+        let of_effect = one
+            .effect
+            .as_deref()
+            .is_none_or(|effect| effect.is_empty() || effect == "NoSchedule");
+        let key = one.key.as_deref().unwrap_or_default();
+        of_effect && (key.is_empty() || key == MEMORY_PRESSURE_TAINT)
+    });
+    if conditions == ["MemoryPressure"] && (qos::name(pod) != "BestEffort" || tolerated) {
+        return Ok(());
+    }
+    Err(Rejection {
+        reason: "Evicted".to_owned(),
+        message: format!(
+            "{REJECTED}The node had condition: [{}]. ",
+            conditions.join(" ")
+        ),
+    })
 }
 
 fn fits(node: &Node, taken: &[&Pod], pod: &Pod) -> Result<(), Rejection> {
@@ -243,10 +285,53 @@ mod tests {
             (pod("0", 81, Some(("disk", "hdd"))), Err("NodeAffinity")),
         ];
         for (pod, expected) in cases {
-            let found = admit(&node(), &[&there], &pod).map_err(|rejection| rejection.reason);
+            let found = admit(&node(), &Pressures::default(), &[&there], &pod)
+                .map_err(|rejection| rejection.reason);
             assert_eq!(found, expected.map_err(str::to_owned));
         }
-        let full = admit(&node(), &[&there, &there], &pod("0", 0, None));
+        let full = admit(
+            &node(),
+            &Pressures::default(),
+            &[&there, &there],
+            &pod("0", 0, None),
+        );
         assert_eq!(full.unwrap_err().reason, "OutOfpods");
+    }
+
+    #[test]
+    fn what_a_node_under_pressure_takes() {
+        use crate::node::pressure::Shortage;
+        let refused = |short: &[Shortage], pod: &Pod| {
+            let pressures = Pressures::default().next(short, jiff::Timestamp::UNIX_EPOCH);
+            admit(&node(), &pressures, &[], pod).err()
+        };
+        let (best_effort, burstable) = (pod("0", 0, None), pod("100m", 0, None));
+        let mut critical = best_effort.clone();
+        critical.spec.as_mut().unwrap().priority = Some(CRITICAL_PRIORITY);
+        let mut tolerant = best_effort.clone();
+        tolerant.spec.as_mut().unwrap().tolerations =
+            Some(vec![k8s_openapi::api::core::v1::Toleration {
+                key: Some(MEMORY_PRESSURE_TAINT.into()),
+                operator: Some("Exists".into()),
+                effect: Some("NoSchedule".into()),
+                ..Default::default()
+            }]);
+        let memory = [Shortage::Memory];
+        let both = [Shortage::Memory, Shortage::Disk];
+        assert_eq!(
+            refused(&memory, &best_effort).unwrap().message,
+            "Pod was rejected: The node had condition: [MemoryPressure]. "
+        );
+        assert_eq!(refused(&memory, &burstable), None);
+        assert_eq!(refused(&memory, &tolerant), None);
+        assert_eq!(refused(&both, &critical), None);
+        for pod in [&best_effort, &burstable, &tolerant] {
+            let rejection = refused(&both, pod).unwrap();
+            assert_eq!(rejection.reason, "Evicted");
+            assert_eq!(
+                rejection.message,
+                "Pod was rejected: The node had condition: [MemoryPressure DiskPressure]. "
+            );
+        }
     }
 }

@@ -21,6 +21,7 @@ use super::memory::Doom;
 use super::object::PodExt;
 use super::registry::{Reason, Wake};
 use super::worker::{Desired, Worker};
+use crate::node::pressure::Pressures;
 use crate::runtime::{ContainerId, ContainerState, RuntimeEvent};
 
 pub use table::{Known, Pods};
@@ -44,6 +45,8 @@ pub struct Manager {
     pods: Pods,
     /// The node as the apiserver has it.
     node: watch::Receiver<Arc<Node>>,
+    /// What the node is short of.
+    pressures: watch::Receiver<Pressures>,
     workers: HashMap<String, Handle>,
     tasks: JoinSet<String>,
     /// Pods that had something on the node when the kubelet started.
@@ -56,11 +59,17 @@ pub struct Manager {
 }
 
 impl Manager {
-    pub fn new(context: Arc<Context>, pods: Pods, node: watch::Receiver<Arc<Node>>) -> Self {
+    pub fn new(
+        context: Arc<Context>,
+        pods: Pods,
+        node: watch::Receiver<Arc<Node>>,
+        pressures: watch::Receiver<Pressures>,
+    ) -> Self {
         Self {
             context,
             pods,
             node,
+            pressures,
             workers: HashMap::new(),
             tasks: JoinSet::new(),
             survivors: BTreeSet::new(),
@@ -216,7 +225,8 @@ impl Manager {
             .filter(|other| !other.is_terminal())
             .collect();
         let others: Vec<&Pod> = others.iter().map(AsRef::as_ref).collect();
-        match admit(&self.node.borrow(), &others, pod) {
+        let pressures = *self.pressures.borrow();
+        match admit(&self.node.borrow(), &pressures, &others, pod) {
             Ok(()) => false,
             Err(rejection) => {
                 self.context

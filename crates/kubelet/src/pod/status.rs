@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub use containers::{MESSAGE_FILE_BYTES, MESSAGE_LOG_BYTES, MESSAGE_LOG_LINES, message_file};
 
+use super::admission::REJECTED;
 use super::containers::{Declared, Role};
 use super::object::PodExt;
 use super::observed::{ContainerStatusExt, Observed};
@@ -91,6 +92,12 @@ pub fn status(observed: &Observed, plan: &Plan, before: &PodStatus, now: Timesta
         resource_claim_statuses: before.resource_claim_statuses.clone(),
         ..Default::default()
     };
+    // Nothing was ever tried of a pod that the node refused; its containers wait for nothing.
+    let refused = |message: &String| message.starts_with(REJECTED);
+    if status.message.as_ref().is_some_and(refused) {
+        status.init_container_statuses = None;
+        status.container_statuses = None;
+    }
     status.conditions = Some(conditions::conditions(observed, &status, before, now));
     status
 }

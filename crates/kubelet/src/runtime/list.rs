@@ -121,10 +121,13 @@ impl Inner {
         let record = record_of(container)?;
         let id = ContainerId(container.id.clone());
         self.remember(&id, &identity.pod.uid);
-        if task
-            .as_ref()
-            .is_some_and(|task| matches!(task.state, TaskState::Stopped { .. }))
-        {
+        let label = |key: &str| container.labels.contains_key(key);
+        let ended = match &task {
+            Some(task) => matches!(task.state, TaskState::Stopped { .. }),
+            // Its end has yet to be written down.
+            None => label(record::STARTED_AT) && !label(record::EXIT),
+        };
+        if ended {
             self.reap_in_background(id.0.clone());
         }
         Some(ContainerStatus {

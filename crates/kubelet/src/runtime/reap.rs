@@ -43,14 +43,17 @@ impl Inner {
             .get(record::POD_UID)
             .cloned()
             .unwrap_or_default();
-        let Some(task) = self.task(id).await? else {
-            return Ok(());
+        let task = self.task(id).await?;
+        let ended = match &task {
+            Some(task) => matches!(task.state, TaskState::Stopped { .. }),
+            // Started, and without a task: the machine went down under it.
+            None => container.labels.contains_key(record::STARTED_AT),
         };
-        let TaskState::Stopped { .. } = task.state else {
+        if !ended {
             return Ok(());
-        };
+        }
         if !container.labels.contains_key(record::EXIT) {
-            let exit = self.exit_of(&container, Some(&task)).await;
+            let exit = self.exit_of(&container, task.as_ref()).await;
             self.set_label(id, record::EXIT, exit_to_label(&exit))
                 .await?;
         }
@@ -86,7 +89,8 @@ impl Inner {
             return ContainerExit {
                 exit_code: EXIT_CODE_UNKNOWN,
                 started_at,
-                finished_at: updated_at(container),
+                // Noted once it is noticed, by the reaper.
+                finished_at: SystemClock.now(),
                 reason: ExitReason::Unknown,
                 message: "The container could not be located when its end was to be recorded"
                     .to_string(),

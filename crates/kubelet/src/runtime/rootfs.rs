@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 use containerd_client::services::v1::snapshots::{
-    MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
+    MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, UsageRequest,
 };
 use containerd_client::types::Mount;
 use tonic::Code;
@@ -61,6 +61,22 @@ impl Inner {
             })?
             .into_inner()
             .mounts)
+    }
+
+    /// Bytes that a snapshot adds to its parent. None there: none.
+    pub(super) async fn snapshot_bytes(&self, key: &str) -> Result<u64> {
+        let request = UsageRequest {
+            snapshotter: self.config.snapshotter.clone(),
+            key: key.to_string(),
+        };
+        match self.containerd.snapshots().usage(request).await {
+            Ok(response) => Ok(u64::try_from(response.into_inner().size).unwrap_or(0)),
+            Err(status) if status.code() == Code::NotFound => Ok(0),
+            Err(status) => Err(RuntimeError::from_status(
+                format!("usage of snapshot {key}"),
+                &status,
+            )),
+        }
     }
 
     pub(super) async fn remove_snapshot(&self, key: &str) -> Result<()> {

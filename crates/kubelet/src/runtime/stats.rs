@@ -57,6 +57,11 @@ impl Runtime {
             .expect("reading statistics does not panic")
     }
 
+    /// Bytes that a container has written to its root file system.
+    pub async fn written_bytes(&self, id: &ContainerId) -> Result<u64> {
+        self.inner.snapshot_bytes(&id.0).await
+    }
+
     /// Figures of any cgroup (a pod's, `kubepods`, `/` for the node); `None` if it does not exist.
     pub async fn cgroup_stats(&self, path: &CgroupPath) -> Result<Option<CgroupStats>> {
         let cgroups = self.inner.config.cgroups.clone();

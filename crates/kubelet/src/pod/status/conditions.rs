@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::whole;
+use crate::pod::admission::REJECTED;
 use crate::pod::containers::{Declared, Role};
 use crate::pod::object::PodExt;
 use crate::pod::observed::{ContainerStatusExt, Observed};
@@ -93,6 +94,7 @@ pub(super) fn conditions(
     }
     if let Some(doom) = &observed.memory.doom
         && doom.reason == "Evicted"
+        && !doom.message.starts_with(REJECTED)
         && !conditions.iter().any(|one| one.type_ == "DisruptionTarget")
     {
         let verdict = Verdict {
