@@ -9,7 +9,7 @@
 mod defaults;
 mod lifecycle;
 mod limits;
-mod node;
+pub mod node;
 mod priority;
 mod quota;
 mod runtime_class;
@@ -18,6 +18,8 @@ mod service_account;
 use api::ApiError;
 use api::object::Object;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 
 use crate::authz;
 use crate::core::Call;
@@ -46,14 +48,17 @@ impl Admission {
             return Ok(());
         }
         lifecycle::check(call, object).await?;
+        defaults::protection(object);
         if let Some(pod) = object.downcast_mut::<Pod>() {
             service_account::complete(call, pod).await?;
-            limits::complete(call, pod)?;
+            limits::complete(call, pod);
             runtime_class::complete(call, pod).await?;
             defaults::tolerations(pod);
             priority::complete(call, pod).await?;
         } else if let Some(claim) = object.downcast_mut::<PersistentVolumeClaim>() {
             defaults::storage_class(call, claim);
+        } else if let Some(ingress) = object.downcast_mut::<Ingress>() {
+            defaults::ingress_class(call, ingress);
         } else if let Some(node) = object.downcast_mut::<Node>() {
             defaults::taint(node);
         }
@@ -70,9 +75,10 @@ impl Admission {
         object: &dyn Object,
         old: Option<&dyn Object>,
     ) -> Result<(), ApiError> {
-        node::check(call, object, old)?;
-        if old.is_none() {
-            limits::check(call, object)?;
+        node::check(call, object, old).await?;
+        limits::check(call, object, old)?;
+        if let Some(class) = object.downcast_ref::<PriorityClass>() {
+            priority::check_class(call, class)?;
         }
         authz::check_escalation(call, object, old).await
     }

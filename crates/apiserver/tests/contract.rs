@@ -5,6 +5,8 @@
 
 #[path = "contract/access.rs"]
 mod access;
+#[path = "contract/admission.rs"]
+mod admission;
 #[path = "contract/bad_input.rs"]
 mod bad_input;
 #[path = "contract/deletion.rs"]

@@ -1,7 +1,10 @@
-//! Small completions: DefaultTolerationSeconds, DefaultStorageClass, TaintNodesByCondition.
+//! Small completions: DefaultTolerationSeconds, DefaultStorageClass, DefaultIngressClass,
+//! StorageObjectInUseProtection, TaintNodesByCondition.
 
-use api::Kind;
+use api::object::Object;
+use api::{Kind, KindRow};
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Taint, Toleration};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::cache::Filter;
@@ -12,7 +15,11 @@ use crate::scan;
 const TOLERATION_SECONDS: i64 = 300;
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
-const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+const DEFAULT_INGRESS_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
+/// How classes were named before there was a field.
+const OLD_STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+const OLD_INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
 
 /// Adds the two default tolerations unless the pod has an opinion.
 pub fn tolerations(pod: &mut Pod) {
@@ -38,21 +45,37 @@ pub fn tolerations(pod: &mut Pod) {
     }
 }
 
-/// Gives a claim without a class the default one; of several, the newest.
+/// Gives a claim without a class the default one.
 pub fn storage_class(call: Call<'_>, claim: &mut PersistentVolumeClaim) {
     let Some(spec) = claim.spec.as_mut() else {
         return;
     };
-    if spec.storage_class_name.is_some() {
-        return;
+    let annotations = claim.metadata.annotations.as_ref();
+    let of_old = annotations.is_some_and(|all| all.contains_key(OLD_STORAGE_CLASS));
+    if spec.storage_class_name.is_none() && !of_old {
+        spec.storage_class_name = default_of(call, StorageClass::ROW, DEFAULT_STORAGE_CLASS);
     }
-    let filter = Filter::everything(StorageClass::ROW, "");
-    let classes = call.core.cache.resource(StorageClass::ROW).list(&filter);
+}
+
+/// Gives an Ingress without a class the default one.
+pub fn ingress_class(call: Call<'_>, ingress: &mut Ingress) {
+    let annotations = ingress.metadata.annotations.as_ref();
+    let of_old = annotations.is_some_and(|all| all.contains_key(OLD_INGRESS_CLASS));
+    let spec = ingress.spec.get_or_insert_default();
+    if spec.ingress_class_name.is_none() && !of_old {
+        spec.ingress_class_name = default_of(call, IngressClass::ROW, DEFAULT_INGRESS_CLASS);
+    }
+}
+
+/// The class that says by annotation that it is the default; of several, the newest.
+fn default_of(call: Call<'_>, row: &'static KindRow, annotation: &str) -> Option<String> {
+    let filter = Filter::everything(row, "");
+    let classes = call.core.cache.resource(row).list(&filter);
     let default = classes
         .iter()
         .filter(|class| {
             let annotations = scan::at_path(&class.json, "metadata.annotations").unwrap_or(b"{}");
-            scan::string(annotations, DEFAULT_CLASS) == "true"
+            scan::string(annotations, annotation) == "true"
         })
         .max_by_key(|class| {
             let created = scan::at_path(&class.json, "metadata.creationTimestamp");
@@ -61,7 +84,21 @@ pub fn storage_class(call: Call<'_>, claim: &mut PersistentVolumeClaim) {
                 std::cmp::Reverse(class.name.clone()),
             )
         });
-    spec.storage_class_name = default.map(|class| class.name.to_string());
+    default.map(|class| class.name.to_string())
+}
+
+/// Keeps a claim or a volume from going while it is used: StorageObjectInUseProtection. Its
+/// controllers take the finalizer away.
+pub fn protection(object: &mut dyn Object) {
+    let finalizer = match object.row().plural {
+        "persistentvolumeclaims" => "kubernetes.io/pvc-protection",
+        "persistentvolumes" => "kubernetes.io/pv-protection",
+        _ => return,
+    };
+    let finalizers = object.metadata_mut().finalizers.get_or_insert_default();
+    if !finalizers.iter().any(|own| own == finalizer) {
+        finalizers.push(finalizer.to_owned());
+    }
 }
 
 /// A new node takes no pods until it is ready.

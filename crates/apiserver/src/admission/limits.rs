@@ -1,18 +1,22 @@
 //! LimitRanger: defaults and bounds of a namespace's LimitRanges
 //! (`k8s.io/kubernetes/plugin/pkg/admission/limitranger`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::object::Object;
+use api::pod::{Side, resources};
 use api::quantity::Quantity;
 use api::{ApiError, Kind};
 use k8s_openapi::api::core::v1::{
-    Container, LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod,
+    Container, LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod, PodSpec,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use crate::cache::Filter;
 use crate::core::Call;
+
+/// Where a pod says what it was given.
+const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 type Amounts = BTreeMap<String, Text>;
 
@@ -27,38 +31,66 @@ fn items(call: Call<'_>) -> Vec<LimitRangeItem> {
         .collect()
 }
 
-/// Fills requests and limits that containers leave out.
-///
-/// # Errors
-/// None today; the signature is that of the other plugins.
-pub fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
-    let Some(spec) = pod.spec.as_mut() else {
-        return Ok(());
-    };
-    for item in items(call).iter().filter(|item| item.type_ == "Container") {
-        let init = spec.init_containers.iter_mut().flatten();
-        for container in init.chain(spec.containers.iter_mut()) {
-            fill(container, item);
-        }
-    }
-    Ok(())
+/// Fills requests and limits that containers leave out, and says so in an annotation.
+pub fn complete(call: Call<'_>, pod: &mut Pod) {
+    fill_pod(pod, &items(call));
 }
 
-fn fill(container: &mut Container, item: &LimitRangeItem) {
-    let resources = container.resources.get_or_insert_default();
-    for (name, amount) in item.default.iter().flatten() {
-        resources
-            .limits
-            .get_or_insert_default()
-            .entry(name.clone())
-            .or_insert_with(|| amount.clone());
+fn fill_pod(pod: &mut Pod, items: &[LimitRangeItem]) {
+    let Some(spec) = pod.spec.as_mut() else {
+        return;
+    };
+    let mut filled = Vec::new();
+    for (what, containers) in [
+        ("container", spec.containers.as_mut_slice()),
+        (
+            "init container",
+            spec.init_containers.as_deref_mut().unwrap_or_default(),
+        ),
+    ] {
+        for container in containers {
+            let mut names = (BTreeSet::new(), BTreeSet::new());
+            for item in items.iter().filter(|item| item.type_ == "Container") {
+                fill(container, item, &mut names);
+            }
+            for (names, side) in [(names.0, "request"), (names.1, "limit")] {
+                if !names.is_empty() {
+                    let names: Vec<String> = names.into_iter().collect();
+                    filled.push(format!(
+                        "{} {side} for {what} {}",
+                        names.join(", "),
+                        container.name
+                    ));
+                }
+            }
+        }
     }
-    for (name, amount) in item.default_request.iter().flatten() {
-        resources
-            .requests
-            .get_or_insert_default()
-            .entry(name.clone())
-            .or_insert_with(|| amount.clone());
+    if !filled.is_empty() {
+        let text = format!("LimitRanger plugin set: {}", filled.join("; "));
+        let annotations = pod.metadata.annotations.get_or_insert_default();
+        annotations.insert(ANNOTATION.to_owned(), text);
+    }
+}
+
+/// Notes the names of what it sets: requests and limits.
+fn fill(
+    container: &mut Container,
+    item: &LimitRangeItem,
+    set: &mut (BTreeSet<String>, BTreeSet<String>),
+) {
+    let resources = container.resources.get_or_insert_default();
+    for (own, defaults, names) in [
+        (&mut resources.limits, &item.default, &mut set.1),
+        (&mut resources.requests, &item.default_request, &mut set.0),
+    ] {
+        for (name, amount) in defaults.iter().flatten() {
+            own.get_or_insert_default()
+                .entry(name.clone())
+                .or_insert_with(|| {
+                    names.insert(name.clone());
+                    amount.clone()
+                });
+        }
     }
 }
 
@@ -66,11 +98,29 @@ fn fill(container: &mut Container, item: &LimitRangeItem) {
 ///
 /// # Errors
 /// 403 that names every bound that is broken.
-pub fn check(call: Call<'_>, object: &dyn Object) -> Result<(), ApiError> {
+pub fn check(
+    call: Call<'_>,
+    object: &dyn Object,
+    old: Option<&dyn Object>,
+) -> Result<(), ApiError> {
     let mut problems = Vec::new();
+    let subresource = call.target.subresource.as_str();
     if let Some(pod) = object.downcast_ref::<Pod>() {
+        // What a pod uses changes by a resize only.
+        if old.is_some() && subresource != "resize" {
+            return Ok(());
+        }
         check_pod(pod, &items(call), &mut problems);
-    } else if let Some(claim) = object.downcast_ref::<PersistentVolumeClaim>() {
+    } else if let Some(claim) = object
+        .downcast_ref::<PersistentVolumeClaim>()
+        .filter(|_| subresource.is_empty())
+        // One that is on its way out, or does not grow, is not looked at again.
+        .filter(|claim| claim.metadata.deletion_timestamp.is_none())
+        .filter(|claim| {
+            let old = old.and_then(|old| old.downcast_ref::<PersistentVolumeClaim>());
+            old.is_none_or(|old| storage(old) != storage(claim))
+        })
+    {
         let requests = claim
             .spec
             .as_ref()
@@ -96,45 +146,45 @@ pub fn check(call: Call<'_>, object: &dyn Object) -> Result<(), ApiError> {
     Err(ApiError::forbidden(call.row(), name, text))
 }
 
+fn storage(claim: &PersistentVolumeClaim) -> Option<&Amounts> {
+    claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()
+}
+
 fn check_pod(pod: &Pod, items: &[LimitRangeItem], problems: &mut Vec<String>) {
     let Some(spec) = &pod.spec else { return };
-    let amounts = |container: &Container| {
-        let resources = container.resources.clone().unwrap_or_default();
-        (
-            resources.requests.unwrap_or_default(),
-            resources.limits.unwrap_or_default(),
-        )
+    let whole = |side| -> Amounts {
+        let sum = resources(
+            &PodSpec {
+                overhead: None,
+                ..spec.clone()
+            },
+            side,
+        );
+        sum.into_iter()
+            .map(|(name, amount)| (name, amount.to_text()))
+            .collect()
     };
-    let (mut requests, mut limits) = (Amounts::new(), Amounts::new());
-    for container in &spec.containers {
-        let (own_requests, own_limits) = amounts(container);
-        add(&mut requests, &own_requests);
-        add(&mut limits, &own_limits);
-    }
     for item in items {
         match item.type_.as_str() {
             "Container" => {
                 for container in spec
-                    .init_containers
+                    .containers
                     .iter()
-                    .flatten()
-                    .chain(&spec.containers)
+                    .chain(spec.init_containers.iter().flatten())
                 {
-                    let (requests, limits) = amounts(container);
-                    bounds(item, &requests, &limits, problems);
+                    let own = container.resources.clone().unwrap_or_default();
+                    let (requests, limits) = (own.requests, own.limits);
+                    bounds(
+                        item,
+                        &requests.unwrap_or_default(),
+                        &limits.unwrap_or_default(),
+                        problems,
+                    );
                 }
             }
-            "Pod" => bounds(item, &requests, &limits, problems),
+            "Pod" => bounds(item, &whole(Side::Requests), &whole(Side::Limits), problems),
             _ => {}
         }
-    }
-}
-
-fn add(sum: &mut Amounts, own: &Amounts) {
-    for (name, amount) in own {
-        let total =
-            Quantity::of(amount) + sum.get(name).map_or(Quantity::from_units(0), Quantity::of);
-        sum.insert(name.clone(), total.to_text());
     }
 }
 
@@ -179,19 +229,102 @@ fn bounds(item: &LimitRangeItem, requests: &Amounts, limits: &Amounts, problems:
                 max.0,
                 request.to_text().0
             )),
+            (None, _) if claim => problems.push(format!(
+                "maximum {name} usage per {kind} is {}.  No request is specified",
+                max.0
+            )),
             _ => {}
         }
     }
     for (name, ratio) in item.max_limit_request_ratio.iter().flatten() {
-        if let (Some(request), Some(limit)) = (get(requests, name), get(limits, name)) {
-            let (request, limit) = (request.millis() as f64, limit.millis() as f64);
-            let actual = limit / request.max(1.0);
-            if actual > Quantity::of(ratio).millis() as f64 / 1_000.0 {
-                problems.push(format!(
-                    "{name} max limit to request ratio per {kind} is {}, but provided ratio is {actual:.6}",
-                    ratio.0
-                ));
+        let some = |amounts: &Amounts| get(amounts, name).filter(|amount| !amount.is_zero());
+        let text = format!(
+            "{name} max limit to request ratio per {kind} is {}",
+            ratio.0
+        );
+        match (some(requests), some(limits)) {
+            (None, _) => problems.push(format!(
+                "{text}, but no request is specified or request is 0"
+            )),
+            (_, None) => problems.push(format!("{text}, but no limit is specified or limit is 0")),
+            (Some(request), Some(limit)) => {
+                let (request, limit) = (request.millis() as f64, limit.millis() as f64);
+                let actual = limit / request.max(1.0);
+                if actual > Quantity::of(ratio).millis() as f64 / 1_000.0 {
+                    problems.push(format!("{text}, but provided ratio is {actual:.6}"));
+                }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn item(json: Value) -> LimitRangeItem {
+        let range = json!({"spec": {"limits": [json]}}).to_string();
+        let range = LimitRange::decode(range.as_bytes()).unwrap();
+        range.spec.unwrap().limits.remove(0)
+    }
+
+    fn pod(containers: Value) -> Pod {
+        let json = json!({"spec": {"containers": containers, "initContainers": [{"name": "i"}]}});
+        Pod::decode(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_is_left_out_is_filled_and_noted() {
+        let item = item(
+            json!({"type": "Container", "default": {"cpu": "1", "memory": "2Gi"}, "defaultRequest": {"cpu": "1"}}),
+        );
+        let mut pod = pod(json!([{"name": "a", "resources": {"limits": {"cpu": "2"}}}]));
+        fill_pod(&mut pod, &[item]);
+        assert_eq!(
+            pod.metadata.annotations.unwrap()[ANNOTATION],
+            "LimitRanger plugin set: cpu request for container a; memory limit for container a; \
+             cpu request for init container i; cpu, memory limit for init container i"
+        );
+        let resources = pod.spec.unwrap().containers.remove(0).resources.unwrap();
+        assert_eq!(resources.limits.unwrap()["cpu"].0, "2");
+    }
+
+    #[test]
+    fn bounds_are_named_in_kubernetes_words() {
+        let small = json!([{"name": "a", "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "300m"}}}]);
+        for (limits, problems) in [
+            (
+                json!({"type": "Container", "max": {"cpu": "1"}}),
+                vec!["maximum cpu usage per Container is 1.  No limit is specified"],
+            ),
+            (
+                json!({"type": "Pod", "min": {"cpu": "200m"}, "max": {"cpu": "250m"}}),
+                vec![
+                    "minimum cpu usage per Pod is 200m, but request is 100m",
+                    "maximum cpu usage per Pod is 250m, but limit is 300m",
+                ],
+            ),
+            (
+                json!({"type": "Pod", "min": {"memory": "1Gi"}}),
+                vec!["minimum memory usage per Pod is 1Gi.  No request is specified"],
+            ),
+            (
+                json!({"type": "Pod", "maxLimitRequestRatio": {"cpu": "2"}}),
+                vec!["cpu max limit to request ratio per Pod is 2, but provided ratio is 3.000000"],
+            ),
+            (
+                json!({"type": "Pod", "maxLimitRequestRatio": {"memory": "2"}}),
+                vec![
+                    "memory max limit to request ratio per Pod is 2, but no request is specified or request is 0",
+                ],
+            ),
+            (json!({"type": "Pod", "max": {"cpu": "1"}}), vec![]),
+        ] {
+            let mut found = Vec::new();
+            check_pod(&pod(small.clone()), &[item(limits)], &mut found);
+            assert_eq!(found, problems);
         }
     }
 }

@@ -1,23 +1,46 @@
-//! NodeRestriction: a kubelet touches its own Node, its own Lease, and its own pods
-//! (`k8s.io/kubernetes/plugin/pkg/admission/noderestriction`).
+//! NodeRestriction: a kubelet touches its own Node, its own Lease, the pods bound to it, and what
+//! those need (`k8s.io/kubernetes/plugin/pkg/admission/noderestriction`).
+
+mod mirror;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::object::Object;
 use api::{ApiError, Kind};
+use k8s_openapi::api::authentication::v1::BoundObjectReference;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, ServiceAccount};
 
 use crate::core::Call;
-use crate::request::Verb;
+use crate::scan;
+
+pub use mirror::is_mirror;
 
 /// Labels that only an administrator sets.
-const RESTRICTED_LABELS: &str = "node-restriction.kubernetes.io";
-const MIRROR: &str = "kubernetes.io/config.mirror";
+const RESTRICTED: &str = "node-restriction.kubernetes.io";
+/// Labels of Kubernetes' own that a kubelet may set.
+const OWN_LABELS: &[&str] = &[
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "kubernetes.io/arch",
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "node.kubernetes.io/instance-type",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+];
+/// And domains in which it may set any.
+const OWN_DOMAINS: &[&str] = &["kubelet.kubernetes.io", "node.kubernetes.io"];
+const LEASES: &str = "kube-node-lease";
 
 /// Checks a write by a kubelet. Others pass.
 ///
 /// # Errors
 /// 403.
-pub fn check(
+pub async fn check(
     call: Call<'_>,
     object: &dyn Object,
     old: Option<&dyn Object>,
@@ -26,87 +49,156 @@ pub fn check(
         return Ok(());
     };
     let name = object.metadata().name.as_deref().unwrap_or_default();
-    let refuse = |message: String| Err(ApiError::forbidden(call.row(), name, message));
+    let refuse = |message: String| ApiError::forbidden(call.row(), name, message);
     if let Some(node) = object.downcast_ref::<Node>() {
-        if name != own {
-            return refuse(format!(
-                "node {own:?} is not allowed to modify node {name:?}"
-            ));
-        }
-        let old = old.and_then(|old| old.downcast_ref::<Node>());
-        return node_fields(call, node, old);
+        let old = old.and_then(|old| old.downcast_ref());
+        return check_node(own, node, old).map_err(refuse);
     }
     if let Some(pod) = object.downcast_ref::<Pod>() {
-        let target = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.node_name.as_deref())
-            .unwrap_or_default();
-        let mirror = pod
-            .metadata
-            .annotations
-            .as_ref()
-            .is_some_and(|all| all.contains_key(MIRROR));
-        if call.verb == Verb::Create && !mirror {
-            return refuse(format!(
-                "pod does not have {MIRROR:?} annotation, node {own:?} can only create mirror pods"
-            ));
-        }
-        if target != own {
-            return refuse(format!(
-                "node {own:?} can only create or update pods with spec.nodeName set to itself"
-            ));
-        }
-        if old.is_some() && call.target.subresource != "status" {
-            return refuse(format!(
-                "node {own:?} is only allowed to update the status of pods"
-            ));
-        }
+        return match old.and_then(|old| old.downcast_ref::<Pod>()) {
+            None => mirror::check(call, own, pod).await,
+            Some(old) => check_status(own, &call.target.subresource, pod, old).map_err(refuse),
+        };
+    }
+    if let Some(claim) = object.downcast_ref::<PersistentVolumeClaim>() {
+        let old = old.and_then(|old| old.downcast_ref());
+        return check_claim(own, &call.target.subresource, claim, old).map_err(refuse);
     }
     if object.row() == Lease::ROW {
-        let namespace = object.metadata().namespace.as_deref().unwrap_or_default();
-        if namespace != "kube-node-lease" || name != own {
-            return refuse(format!(
-                "node {own:?} can only modify its own lease in kube-node-lease"
-            ));
-        }
+        return check_lease(call, own, name).map_err(refuse);
     }
     Ok(())
 }
 
-fn node_fields(call: Call<'_>, new: &Node, old: Option<&Node>) -> Result<(), ApiError> {
-    let refuse = |message: String| Err(ApiError::forbidden(call.row(), &call.target.name, message));
-    let before = old.and_then(|old| old.metadata.labels.as_ref());
-    let after = new.metadata.labels.as_ref();
-    let restricted = |key: &str| {
-        key.split('/').next().is_some_and(|domain| {
-            domain == RESTRICTED_LABELS || domain.ends_with(&format!(".{RESTRICTED_LABELS}"))
-        })
-    };
-    let keys = before
-        .into_iter()
-        .chain(after)
-        .flat_map(|labels| labels.keys());
-    for key in keys.filter(|key| restricted(key)) {
-        let value = |labels: Option<&std::collections::BTreeMap<String, String>>| {
-            labels.and_then(|labels| labels.get(key)).cloned()
-        };
-        if value(before) != value(after) {
-            return refuse(format!("is not allowed to modify labels: {key}"));
-        }
+fn check_lease(call: Call<'_>, own: &str, name: &str) -> Result<(), String> {
+    if call.target.namespace != LEASES {
+        return Err(format!(
+            "can only access leases in the {LEASES:?} system namespace"
+        ));
     }
-    if let Some(old) = old {
-        let taints = |node: &Node| {
-            node.spec
-                .as_ref()
-                .and_then(|spec| spec.taints.clone())
-                .unwrap_or_default()
-        };
-        if call.target.subresource.is_empty() && taints(new) != taints(old) {
-            return refuse("is not allowed to modify taints".to_owned());
-        }
+    if name != own {
+        return Err(
+            "can only access node lease with the same name as the requesting node".to_owned(),
+        );
     }
     Ok(())
+}
+
+fn check_status(own: &str, subresource: &str, new: &Pod, old: &Pod) -> Result<(), String> {
+    if subresource != "status" {
+        return Err(format!(
+            "unexpected operation \"UPDATE\", node {own:?} can only create and delete mirror pods"
+        ));
+    }
+    if api::pod::node_name(old) != Some(own) {
+        return Err(format!(
+            "node {own:?} can only update pod status for pods with spec.nodeName set to itself"
+        ));
+    }
+    if new.metadata.labels != old.metadata.labels {
+        return Err(format!(
+            "node {own:?} cannot update labels through pod status"
+        ));
+    }
+    let claims = |pod: &Pod| {
+        let status = pod.status.as_ref();
+        status.and_then(|status| status.resource_claim_statuses.clone())
+    };
+    if claims(new) != claims(old) {
+        return Err(format!("node {own:?} cannot update resource claim statues"));
+    }
+    Ok(())
+}
+
+/// A kubelet says how large a volume has become, and nothing else.
+fn check_claim(
+    own: &str,
+    subresource: &str,
+    new: &PersistentVolumeClaim,
+    old: Option<&PersistentVolumeClaim>,
+) -> Result<(), String> {
+    let Some(old) = old.filter(|_| subresource == "status") else {
+        return Err("may only update PVC status".to_owned());
+    };
+    let rest = |claim: &PersistentVolumeClaim| {
+        let mut claim = claim.clone();
+        claim.metadata.resource_version = None;
+        claim.metadata.managed_fields = None;
+        let status = claim.status.get_or_insert_default();
+        status.capacity = None;
+        status.conditions = None;
+        status.allocated_resource_statuses = None;
+        status.allocated_resources = None;
+        claim
+    };
+    if rest(new) != rest(old) {
+        return Err(format!(
+            "node {own:?} is not allowed to update fields other than status.capacity and status.conditions"
+        ));
+    }
+    Ok(())
+}
+
+fn check_node(own: &str, new: &Node, old: Option<&Node>) -> Result<(), String> {
+    let name = new.metadata.name.as_deref().unwrap_or_default();
+    if name != own {
+        return Err(format!(
+            "node {own:?} is not allowed to modify node {name:?}"
+        ));
+    }
+    let spec = |node: &Node| node.spec.clone().unwrap_or_default();
+    if let Some(old) = old
+        && spec(new).taints.unwrap_or_default() != spec(old).taints.unwrap_or_default()
+    {
+        return Err(format!("node {own:?} is not allowed to modify taints"));
+    }
+    let source = spec(new).config_source;
+    if source.is_some() && old.is_none_or(|old| spec(old).config_source != source) {
+        return Err(format!("node {own:?} is not allowed to set a configSource"));
+    }
+    let none = BTreeMap::new();
+    let labels = |node: Option<&'_ Node>| {
+        let labels = node.and_then(|node| node.metadata.labels.clone());
+        labels.unwrap_or_else(|| none.clone())
+    };
+    let (before, after) = (labels(old), labels(Some(new)));
+    let changed: BTreeSet<&String> = before
+        .keys()
+        .chain(after.keys())
+        .filter(|key| before.get(*key) != after.get(*key))
+        .collect();
+    let forbidden: Vec<&str> = changed
+        .into_iter()
+        .map(String::as_str)
+        .filter(|key| is_forbidden(key))
+        .collect();
+    if forbidden.is_empty() {
+        return Ok(());
+    }
+    let forbidden = forbidden.join(", ");
+    Err(match old {
+        None => format!("node {own:?} is not allowed to set the following labels: {forbidden}"),
+        Some(_) => format!("is not allowed to modify labels: {forbidden}"),
+    })
+}
+
+/// Whether a label is Kubernetes' own and not a kubelet's, or an administrator's.
+fn is_forbidden(key: &str) -> bool {
+    let Some((domain, _)) = key.split_once('/') else {
+        return false;
+    };
+    let within = |parent: &str| {
+        domain == parent
+            || domain
+                .strip_suffix(parent)
+                .is_some_and(|rest| rest.ends_with('.'))
+    };
+    if within(RESTRICTED) {
+        return true;
+    }
+    let kubernetes = within("kubernetes.io") || within("k8s.io");
+    let own = OWN_LABELS.contains(&key) || OWN_DOMAINS.iter().any(|parent| within(parent));
+    kubernetes && !own
 }
 
 /// Checks a deletion by a kubelet. Others pass.
@@ -118,25 +210,82 @@ pub fn check_delete(call: Call<'_>, object: &dyn Object) -> Result<(), ApiError>
         return Ok(());
     };
     let name = object.metadata().name.as_deref().unwrap_or_default();
-    if object.row() == Node::ROW && name != own {
-        return Err(ApiError::forbidden(
-            call.row(),
-            name,
-            format!("node {own:?} is not allowed to modify node {name:?}"),
-        ));
-    }
-    let assigned = object.downcast_ref::<Pod>().map(|pod| {
-        pod.spec
-            .as_ref()
-            .and_then(|spec| spec.node_name.as_deref())
-            .unwrap_or_default()
-    });
-    match assigned {
-        Some(node) if node != own => Err(ApiError::forbidden(
-            call.row(),
-            name,
-            format!("node {own:?} can only delete pods with spec.nodeName set to itself"),
+    let checked = if object.row() == Node::ROW && name != own {
+        Err(format!(
+            "node {own:?} is not allowed to modify node {name:?}"
+        ))
+    } else if let Some(pod) = object.downcast_ref::<Pod>()
+        && api::pod::node_name(pod) != Some(own)
+    {
+        Err(format!(
+            "node {own:?} can only delete pods with spec.nodeName set to itself"
+        ))
+    } else if object.row() == Lease::ROW {
+        check_lease(call, own, name)
+    } else {
+        Ok(())
+    };
+    checked.map_err(|message| ApiError::forbidden(call.row(), name, message))
+}
+
+/// Checks an eviction by a kubelet. Others pass.
+///
+/// # Errors
+/// 403.
+pub fn check_eviction(call: Call<'_>, pod: &Pod) -> Result<(), ApiError> {
+    match call.user.node_name() {
+        Some(own) if api::pod::node_name(pod) != Some(own) => Err(ApiError::forbidden(
+            Pod::ROW,
+            &call.target.name,
+            format!("node {own} can only evict pods with spec.nodeName set to itself"),
         )),
         _ => Ok(()),
     }
 }
+
+/// Checks a kubelet's request for a token: only one that dies with a pod of its node. Others pass.
+///
+/// # Errors
+/// 403; 404 for a pod that is gone.
+pub async fn check_token(
+    call: Call<'_>,
+    bound: Option<&BoundObjectReference>,
+) -> Result<(), ApiError> {
+    let Some(own) = call.user.node_name() else {
+        return Ok(());
+    };
+    let refuse = |message: &str| {
+        Err(ApiError::forbidden(
+            ServiceAccount::ROW,
+            &call.target.name,
+            message,
+        ))
+    };
+    let text = |field: &'_ Option<String>| field.clone().unwrap_or_default();
+    let bound = bound.filter(|bound| text(&bound.kind) == "Pod" && !text(&bound.name).is_empty());
+    let Some(bound) = bound.filter(|bound| matches!(text(&bound.api_version).as_str(), "v1"))
+    else {
+        return refuse("node requested token not bound to a pod");
+    };
+    if text(&bound.uid).is_empty() {
+        return refuse("node requested token with a pod binding without a uid");
+    }
+    let key = format!("{}/{}", call.target.namespace, text(&bound.name));
+    let Some(pod) = call.core.find(Pod::ROW, &key).await? else {
+        return Err(ApiError::not_found(Pod::ROW, &text(&bound.name)));
+    };
+    if *pod.uid != text(&bound.uid) {
+        return refuse(&format!(
+            "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
+            text(&bound.uid)
+        ));
+    }
+    let node = scan::at_path(&pod.json, "spec.nodeName").map(scan::scalar);
+    if node.as_deref() != Some(own) {
+        return refuse("node requested token bound to a pod scheduled on a different node");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

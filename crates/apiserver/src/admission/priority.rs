@@ -71,6 +71,30 @@ fn value_of(class: &PriorityClass) -> i32 {
     class.value.unwrap_or_default()
 }
 
+/// Checks a class that wants to be the default: there is one.
+///
+/// # Errors
+/// 403 when there is another.
+pub fn check_class(call: Call<'_>, class: &PriorityClass) -> Result<(), ApiError> {
+    if class.global_default != Some(true) {
+        return Ok(());
+    }
+    let name = class.metadata.name.as_deref().unwrap_or_default();
+    let other = default_class(call)
+        .and_then(|default| default.metadata.name)
+        .filter(|other| other != name);
+    match other {
+        Some(other) => Err(ApiError::forbidden(
+            call.row(),
+            name,
+            format!(
+                "PriorityClass {other} is already marked as default. Only one default can exist"
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
 /// The global default; of several, the one of the least value.
 fn default_class(call: Call<'_>) -> Option<PriorityClass> {
     let filter = Filter::everything(PriorityClass::ROW, "");

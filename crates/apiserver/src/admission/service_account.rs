@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     Volume, VolumeMount, VolumeProjection,
 };
 
+use super::node::is_mirror;
 use crate::core::Call;
 use crate::meta::random_suffix;
 
@@ -20,21 +21,17 @@ const TOKEN_SECONDS: i64 = 3_607;
 /// The default account of a new namespace is made by a controller: how long it is waited for.
 const ATTEMPTS: usize = 10;
 const PAUSE: Duration = Duration::from_millis(150);
-/// Pods that a kubelet made from a file have no account.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Gives the pod its account, the account's pull secrets, and a token.
 ///
 /// # Errors
 /// 403 when the account does not exist.
 pub async fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
-    let mirror = pod
-        .metadata
-        .annotations
-        .as_ref()
-        .is_some_and(|all| all.contains_key(MIRROR));
     let pod_name = pod.metadata.name.clone().unwrap_or_default();
-    let Some(spec) = pod.spec.as_mut().filter(|_| !mirror) else {
+    if is_mirror(pod) {
+        return check_mirror(pod).map_err(|why| ApiError::forbidden(call.row(), &pod_name, why));
+    }
+    let Some(spec) = pod.spec.as_mut() else {
         return Ok(());
     };
     let name = spec.service_account_name.get_or_insert_default();
@@ -70,6 +67,28 @@ pub async fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
         spec.volumes
             .get_or_insert_default()
             .push(volume(volume_name));
+    }
+    Ok(())
+}
+
+/// Pods that a kubelet made from a file have no account, and nothing that is kept from others.
+fn check_mirror(pod: &Pod) -> Result<(), &'static str> {
+    let Some(spec) = &pod.spec else {
+        return Ok(());
+    };
+    let account = spec.service_account_name.as_deref().unwrap_or_default();
+    if !account.is_empty() {
+        return Err("a mirror pod may not reference service accounts");
+    }
+    let volumes = spec.volumes.iter().flatten();
+    if volumes.clone().any(|volume| volume.secret.is_some()) {
+        return Err("a mirror pod may not reference secrets");
+    }
+    let mut sources = volumes
+        .filter_map(|volume| volume.projected.as_ref())
+        .flat_map(|projected| projected.sources.iter().flatten());
+    if sources.any(|source| source.service_account_token.is_some()) {
+        return Err("a mirror pod may not use ServiceAccountToken volume projections");
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use k8s_openapi::api::policy::v1::{Eviction, PodDisruptionBudget};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Preconditions, StatusCause, Time};
 
 use super::{created, decode};
+use crate::admission::node;
 use crate::cache::Filter;
 use crate::core::{self, Call};
 use crate::request::{Options, Request, Target};
@@ -57,6 +58,7 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     let pod = object
         .downcast_ref::<Pod>()
         .ok_or_else(|| ApiError::internal("not a pod"))?;
+    node::check_eviction(call, pod)?;
     if !exempt(pod) {
         spend(call, pod).await?;
     }

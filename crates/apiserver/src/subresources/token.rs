@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{decode, json};
+use crate::admission::node;
 use crate::authn::{BoundObject, Claims};
 use crate::cache::Version;
 use crate::core::Call;
@@ -33,6 +34,11 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     })?;
     let mut asked: TokenRequest = decode(request)?;
     let account = call.current().await?;
+    let bound_to = asked
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.bound_object_ref.as_ref());
+    node::check_token(call, bound_to).await?;
     let spec = asked.spec.get_or_insert_default();
     let audiences = spec.audiences.get_or_insert_default();
     if audiences.is_empty() {

@@ -1,0 +1,180 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn read<K: Kind>(json: &Value) -> K {
+    K::decode(json.to_string().as_bytes()).unwrap()
+}
+
+#[test]
+fn nodes_keep_to_their_own() {
+    let node = |labels: Value, taints: Value| -> Node {
+        read(&json!({"metadata": {"name": "n1", "labels": labels}, "spec": {"taints": taints}}))
+    };
+    let taint = json!([{"key": "k", "effect": "NoSchedule"}]);
+    let plain = || node(json!({"kubernetes.io/os": "linux"}), json!([]));
+    for (new, old, problem) in [
+        (plain(), None, ""),
+        (plain(), Some(plain()), ""),
+        (
+            node(
+                json!({"example.com/a": "b", "node.kubernetes.io/x": "y", "a.kubelet.kubernetes.io/x": "y"}),
+                json!([]),
+            ),
+            None,
+            "",
+        ),
+        (node(json!({}), taint.clone()), None, ""),
+        (
+            node(json!({"kubernetes.io/os": "linux"}), taint),
+            Some(plain()),
+            "node \"n1\" is not allowed to modify taints",
+        ),
+        (
+            node(
+                json!({"node-role.kubernetes.io/control-plane": "", "a.node-restriction.kubernetes.io/x": "y"}),
+                json!([]),
+            ),
+            None,
+            "node \"n1\" is not allowed to set the following labels: a.node-restriction.kubernetes.io/x, node-role.kubernetes.io/control-plane",
+        ),
+        (
+            node(
+                json!({"kubernetes.io/os": "linux", "node-restriction.kubernetes.io/x": "y"}),
+                json!([]),
+            ),
+            Some(plain()),
+            "is not allowed to modify labels: node-restriction.kubernetes.io/x",
+        ),
+        (
+            node(
+                json!({"kubernetes.io/os": "linux", "xnode-restriction.example": "y"}),
+                json!([]),
+            ),
+            Some(plain()),
+            "",
+        ),
+    ] {
+        let checked = check_node("n1", &new, old.as_ref());
+        assert_eq!(checked.err().unwrap_or_default(), problem, "{new:?}");
+    }
+    let other = check_node("n2", &plain(), None).unwrap_err();
+    assert_eq!(other, "node \"n2\" is not allowed to modify node \"n1\"");
+}
+
+#[test]
+fn pods_show_their_state_and_no_more() {
+    let pod = |node: &str, labels: Value, phase: &str| -> Pod {
+        read(
+            &json!({"metadata": {"labels": labels}, "spec": {"nodeName": node, "containers": []}, "status": {"phase": phase}}),
+        )
+    };
+    let old = pod("n1", json!({}), "Pending");
+    let new = pod("n1", json!({}), "Running");
+    assert_eq!(check_status("n1", "status", &new, &old), Ok(()));
+    for (own, subresource, new, problem) in [
+        ("n2", "status", &new, "can only update pod status"),
+        ("n1", "", &new, "can only create and delete mirror pods"),
+        (
+            "n1",
+            "status",
+            &pod("n1", json!({"a": "b"}), "Running"),
+            "cannot update labels",
+        ),
+    ] {
+        let error = check_status(own, subresource, new, &old).unwrap_err();
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn claims_grow_and_do_nothing_else() {
+    let claim = |status: Value, labels: Value| -> PersistentVolumeClaim {
+        read(&json!({"metadata": {"name": "c", "labels": labels}, "spec": {}, "status": status}))
+    };
+    let old = claim(json!({"phase": "Bound"}), json!({}));
+    let grown = claim(
+        json!({"phase": "Bound", "capacity": {"storage": "2Gi"}}),
+        json!({}),
+    );
+    assert_eq!(check_claim("n", "status", &grown, Some(&old)), Ok(()));
+    assert!(check_claim("n", "", &grown, Some(&old)).is_err());
+    assert!(check_claim("n", "", &grown, None).is_err());
+    for other in [
+        claim(json!({"phase": "Lost"}), json!({})),
+        claim(json!({"phase": "Bound"}), json!({"a": "b"})),
+    ] {
+        assert!(check_claim("n", "status", &other, Some(&old)).is_err());
+    }
+}
+
+#[test]
+fn only_mirror_pods_are_made() {
+    let base = json!({
+        "metadata": {
+            "annotations": {"kubernetes.io/config.mirror": "hash"},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "u", "controller": true}],
+        },
+        "spec": {"nodeName": "n1", "containers": [{"name": "c"}]},
+    });
+    assert_eq!(mirror::plan("n1", &read(&base)), Ok("u"));
+    for (pointer, value, problem) in [
+        (
+            "/metadata/annotations",
+            json!({}),
+            "can only create mirror pods",
+        ),
+        ("/spec/nodeName", json!("n2"), "spec.nodeName set to itself"),
+        (
+            "/metadata/ownerReferences",
+            json!([]),
+            "an owner reference set to itself",
+        ),
+        (
+            "/metadata/ownerReferences/0/name",
+            json!("n2"),
+            "an owner reference set to itself",
+        ),
+        (
+            "/metadata/ownerReferences/0/controller",
+            json!(false),
+            "a controller owner reference",
+        ),
+        (
+            "/metadata/ownerReferences/0",
+            json!({"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "u", "controller": true, "blockOwnerDeletion": true}),
+            "blockOwnerDeletion",
+        ),
+        (
+            "/spec",
+            json!({"nodeName": "n1", "containers": [], "serviceAccountName": "s"}),
+            "a service account",
+        ),
+        (
+            "/spec/containers/0",
+            json!({"name": "c", "envFrom": [{"secretRef": {"name": "s"}}]}),
+            "secrets",
+        ),
+        (
+            "/spec/containers/0",
+            json!({"name": "c", "env": [{"name": "a", "valueFrom": {"configMapKeyRef": {"name": "s", "key": "k"}}}]}),
+            "configmaps",
+        ),
+        (
+            "/spec",
+            json!({"nodeName": "n1", "containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
+            "persistentvolumeclaims",
+        ),
+        (
+            "/spec",
+            json!({"nodeName": "n1", "containers": [], "volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": "s"}}]}}]}),
+            "secrets",
+        ),
+    ] {
+        let mut pod = base.clone();
+        *pod.pointer_mut(pointer).unwrap() = value;
+        let pod: Pod = read(&pod);
+        let error = mirror::plan("n1", &pod).unwrap_err();
+        assert!(error.contains(problem), "{pointer}: {error}");
+    }
+}
