@@ -20,7 +20,13 @@ use std::process::ExitCode;
 
 /// Skiff: Kubernetes, smaller and faster.
 #[derive(Parser)]
-#[command(name = "skiff", version, about, arg_required_else_help = true)]
+#[command(
+    name = "skiff",
+    version,
+    about,
+    arg_required_else_help = true,
+    args_override_self = true
+)]
 struct Cli {
     #[command(flatten)]
     connection: verbs::Connection,
@@ -50,25 +56,42 @@ impl Command {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     end_quietly_without_reader();
-    let cli = Cli::parse();
+    let cli = match parse(std::env::args().collect()) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     match cli.command.run(&cli.connection).await {
         Ok(code) => code,
         Err(error) => {
-            report(&error);
+            verbs::report(&error);
             ExitCode::FAILURE
         }
     }
 }
 
-/// What the server said is told as kubectl tells it.
-fn report(error: &anyhow::Error) {
-    match error
-        .downcast_ref::<client::Error>()
-        .and_then(client::Error::api)
-    {
-        Some(status) => eprintln!("Error from server ({}): {status}", status.reason()),
-        None => eprintln!("error: {error:#}"),
+/// Reads the command line as kubectl would; what is wrong with it has been told.
+fn parse(arguments: Vec<String>) -> Result<Cli, ExitCode> {
+    let mut command = <Cli as clap::CommandFactory>::command();
+    if verbs::arguments::has_truth_values(&arguments) {
+        command = verbs::arguments::like_kubectl(command);
     }
+    let parsed = command
+        .clone()
+        .try_get_matches_from(&arguments)
+        .and_then(|matches| <Cli as clap::FromArgMatches>::from_arg_matches(&matches));
+    parsed.map_err(|error| {
+        if error.exit_code() == 0
+            || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        {
+            print!("{}", error.render().ansi());
+            return ExitCode::SUCCESS;
+        }
+        eprintln!(
+            "{}",
+            verbs::arguments::complaint(&error, &command, &arguments)
+        );
+        ExitCode::FAILURE
+    })
 }
 
 /// A reader that closed our output (`| head`) ends the process without a word.

@@ -6,6 +6,7 @@
 
 mod annotate;
 mod apply;
+pub mod arguments;
 mod completion;
 mod connection;
 mod create;
@@ -16,6 +17,7 @@ mod edit;
 mod events;
 mod exec;
 mod explain;
+mod failure;
 mod get;
 mod image;
 mod inspect;
@@ -35,12 +37,14 @@ mod stream;
 mod top;
 mod wait;
 mod workload;
+mod writing;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
 pub use connection::Connection;
+pub use failure::report;
 
 /// kubectl's verbs.
 #[derive(Subcommand)]

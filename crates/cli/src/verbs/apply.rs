@@ -1,6 +1,8 @@
 //! `skiff apply`: three-way, as kubectl: what was applied last, what the manifest says now, and what
 //! the server has. With `--server-side` the server merges.
 
+mod last_applied;
+
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -10,9 +12,10 @@ use rpc::api_v1::WriteOptions;
 use serde_json::Value;
 
 use super::Connection;
+use super::failure::Failures;
 use super::manifest::{self, Document};
-use super::output::{Format, print_objects};
 use super::resources::{Resource, Resources};
+use super::writing::{DryRun, Report, Writing};
 
 /// Where kubectl keeps what was applied last.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -21,95 +24,152 @@ pub const FIELD_MANAGER: &str = "skiff-client-side-apply";
 /// Tries when somebody else changes the object in between.
 const CONFLICT_TRIES: usize = 5;
 
-/// `--dry-run` as kubectl's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum DryRun {
-    #[default]
-    None,
-    Client,
-    Server,
-}
+/// What the server, or kubectl, says of an object that `apply` did not make.
+const NOT_APPLIED_BEFORE: &str = "is missing the kubectl.kubernetes.io/last-applied-configuration annotation which is required by skiff apply. skiff apply should only be used on resources created declaratively by either skiff create --save-config or skiff apply. The missing annotation will be patched automatically.";
 
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    action: Option<last_applied::Action>,
     /// Manifest file, directory, or - for standard input
-    #[arg(short, long = "filename", value_name = "FILE", required = true)]
+    #[arg(short, long = "filename", value_name = "FILE")]
     filenames: Vec<String>,
     #[arg(short = 'R', long)]
     recursive: bool,
-    /// none, client or server
-    #[arg(long, value_enum, default_value = "none", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
-    dry_run: DryRun,
-    /// Let the server merge (needs a server with server-side apply)
+    /// Only the manifests' objects with these labels
+    #[arg(short = 'l', long, default_value = "")]
+    selector: String,
+    /// Let the server merge
     #[arg(long)]
     server_side: bool,
     /// With --server-side: take fields over from other managers
     #[arg(long)]
     force_conflicts: bool,
-    /// With --server-side: who applies
-    #[arg(long, default_value = "kubectl")]
-    field_manager: String,
+    /// Delete objects with the selector's labels that apply made and the manifests no longer have
+    #[arg(long)]
+    prune: bool,
+    /// With --prune: only these kinds (group/version/Kind, core/v1/ConfigMap)
+    #[arg(long, value_name = "KIND")]
+    prune_allowlist: Vec<String>,
+    /// With --prune: every object of the kinds, whatever its labels
+    #[arg(long)]
+    all: bool,
+    /// Delete and create again what cannot be changed
+    #[arg(long)]
+    force: bool,
+    /// Overwrite what others changed; default true
+    #[arg(long, hide = true, default_value = "true", action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    overwrite: bool,
     /// Check fields strictly, warn, or ignore what is unknown
-    #[arg(long, default_value = "strict", value_parser = ["strict", "warn", "ignore", "true", "false"])]
+    #[arg(long, default_value = "strict", num_args = 0..=1, default_missing_value = "strict", value_parser = ["strict", "warn", "ignore", "true", "false"])]
     validate: String,
-    #[arg(short, long)]
-    output: Option<String>,
+    #[command(flatten)]
+    writing: Writing,
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    if let Some(action) = args.action {
+        return last_applied::run(action, &args.writing, connection).await;
+    }
+    if args.filenames.is_empty() {
+        bail!("must specify one of -f and -k");
+    }
+    if args.prune && args.selector.is_empty() && !args.all {
+        bail!(
+            "all resources selected for prune without explicitly passing --all. To prune all resources, pass the --all flag. If you did not mean to prune all resources, specify a label selector"
+        );
+    }
+    if args.server_side && args.writing.dry_run == DryRun::Client {
+        bail!(
+            "--dry-run=client doesn't work with --server-side (did you mean --dry-run=server instead?)"
+        );
+    }
     let client = connection.client()?;
-    let format = args
-        .output
-        .as_deref()
-        .map(str::parse::<Format>)
-        .transpose()?;
-    let documents = manifest::read(&args.filenames, args.recursive)?;
     let resources = Resources::discover(&client).await?;
-    let mut failed = false;
-    for document in documents {
-        match apply_document(&args, connection, &client, &resources, &document).await {
-            Ok((resource, outcome, object)) => match &format {
-                Some(format) => print_objects(format, &[(resource, object)], true)?,
-                None => println!(
-                    "{} {outcome}{}",
-                    resource.path(&document.name()),
-                    suffix(args.dry_run)
-                ),
-            },
-            Err(error) => {
-                failed = true;
-                report(&document, &error);
+    let selector = api::labels::Selector::parse(&args.selector)?;
+    let mut failures = Failures::default();
+    let mut report = args.writing.report()?;
+    let mut applied = Vec::new();
+    let (documents, broken) = manifest::read(&args.filenames, args.recursive)?;
+    broken.into_iter().for_each(|error| failures.push(error));
+    for document in documents
+        .iter()
+        .filter(|document| document.matches(&selector))
+    {
+        match apply_document(&args, connection, &client, &resources, document).await {
+            Ok((resource, outcome, object)) => {
+                report.done(resource, &object, outcome)?;
+                applied.push(object["metadata"]["uid"].clone());
             }
+            Err(error) => failures.push(error),
         }
     }
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    if documents.is_empty() && failures.is_empty() {
+        bail!("no objects passed to apply");
+    }
+    if args.prune && failures.is_empty() {
+        prune(&args, &client, &resources, &applied, &mut report).await?;
+    }
+    Ok(failures.finish())
 }
 
-/// `Error from server (Invalid): error when applying "x.yaml": ...`
-pub fn report(document: &Document, error: &anyhow::Error) {
-    match error
-        .downcast_ref::<client::Error>()
-        .and_then(client::Error::api)
-    {
-        Some(status) => eprintln!(
-            "Error from server ({}): {:?}: {status}",
-            status.reason(),
-            document.source
-        ),
-        None => eprintln!("error: {:?}: {error:#}", document.source),
-    }
-}
+/// Kinds that `--prune` looks at when not told, as kubectl.
+const PRUNED: [&str; 14] = [
+    "core/v1/ConfigMap",
+    "core/v1/Endpoints",
+    "core/v1/Namespace",
+    "core/v1/PersistentVolumeClaim",
+    "core/v1/PersistentVolume",
+    "core/v1/Pod",
+    "core/v1/ReplicationController",
+    "core/v1/Secret",
+    "core/v1/Service",
+    "batch/v1/Job",
+    "batch/v1/CronJob",
+    "networking.k8s.io/v1/Ingress",
+    "apps/v1/Deployment",
+    "apps/v1/StatefulSet",
+];
 
-pub fn suffix(dry_run: DryRun) -> &'static str {
-    match dry_run {
-        DryRun::None => "",
-        DryRun::Client => " (dry run)",
-        DryRun::Server => " (server dry run)",
+/// Deletes what an earlier apply made and this one did not.
+async fn prune(
+    args: &Args,
+    client: &Client,
+    resources: &Resources,
+    applied: &[Value],
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let mut kinds: Vec<&str> = args.prune_allowlist.iter().map(String::as_str).collect();
+    if kinds.is_empty() {
+        kinds.extend(PRUNED);
+        kinds.extend(["apps/v1/DaemonSet", "apps/v1/ReplicaSet"]);
     }
+    for kind in kinds {
+        let (version, kind) = kind.rsplit_once('/').with_context(|| {
+            format!("invalid GroupVersionKind format: {kind}, please follow <group/version/kind>")
+        })?;
+        let resource = resources.of_kind(version.trim_start_matches("core/"), kind)?;
+        let request = rpc::api_v1::ListRequest {
+            target: Some(resource.target(client.default_namespace(), "", "")),
+            label_selector: args.selector.clone(),
+            ..Default::default()
+        };
+        for object in client.list_objects(request).await?.0 {
+            let value: Value = serde_json::from_slice(&object.json)?;
+            let metadata = &value["metadata"];
+            let ours = metadata["annotations"][LAST_APPLIED].is_string();
+            if !ours || applied.contains(&metadata["uid"]) {
+                continue;
+            }
+            if args.writing.dry_run == DryRun::None {
+                let target = resource.target(&object.namespace, &object.name, "");
+                client.delete_object(target, &Default::default()).await?;
+            }
+            report.done(resource, &value, "pruned")?;
+        }
+    }
+    Ok(())
 }
 
 /// The value of the `fieldValidation` parameter for `--validate`.
@@ -121,6 +181,7 @@ pub fn field_validation(validate: &str) -> &'static str {
     }
 }
 
+/// Writes one document; gives the resource, what was done and the object.
 async fn apply_document<'a>(
     args: &Args,
     connection: &Connection,
@@ -128,80 +189,137 @@ async fn apply_document<'a>(
     resources: &'a Resources,
     document: &Document,
 ) -> anyhow::Result<(&'a Resource, &'static str, Value)> {
-    let resource = resources.of_kind(&document.api_version(), &document.kind())?;
-    if document.name().is_empty() {
-        bail!("resource name may not be empty");
-    }
+    let resource = document.resource(resources)?;
     let namespace = namespace_of(connection.namespace.as_deref(), client, resource, document)?;
-    let options = WriteOptions {
-        dry_run: args.dry_run == DryRun::Server,
-        field_manager: if args.server_side {
-            args.field_manager.clone()
-        } else {
-            FIELD_MANAGER.to_owned()
-        },
-        field_validation: field_validation(&args.validate).to_owned(),
-        force: args.force_conflicts,
-    };
+    if document.name().is_empty() {
+        bail!(
+            "error when creating {:?}: resource name may not be empty",
+            document.source
+        );
+    }
+    let mut options = args.writing.options(if args.server_side {
+        "kubectl"
+    } else {
+        FIELD_MANAGER
+    });
+    options.field_validation = field_validation(&args.validate).to_owned();
+    options.force = args.force_conflicts;
     let target = resource.target(&namespace, &document.name(), "");
     if args.server_side {
         let body = serde_json::to_vec(&document.object)?;
         let object = client
             .patch_object(target, PatchKind::Apply, body, options)
             .await?;
-        return Ok((
-            resource,
-            "serverside-applied",
-            serde_json::from_slice(&object.json)?,
-        ));
+        let object = serde_json::from_slice(&object.json)?;
+        return Ok((resource, "serverside-applied", object));
     }
     let modified = with_last_applied(&document.object, &namespace, resource)?;
     for _ in 0..CONFLICT_TRIES {
         let current = match client.get_object(target.clone()).await {
             Ok(object) => serde_json::from_slice::<Value>(&object.json)?,
             Err(error) if error.is_not_found() => {
-                if args.dry_run == DryRun::Client {
-                    return Ok((resource, "created", modified));
-                }
-                let collection = resource.target(&namespace, "", "");
-                let object = client
-                    .create_object(collection, serde_json::to_vec(&modified)?, options)
-                    .await?;
-                return Ok((resource, "created", serde_json::from_slice(&object.json)?));
+                return create(args, client, resource, &namespace, &modified, options)
+                    .await
+                    .with_context(|| format!("error when creating {:?}", document.source));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    format!(
+                        "error when retrieving current configuration of: {}",
+                        target.name
+                    )
+                });
+            }
         };
-        let (kind, patch) = patch(resource, &modified, &current)?;
-        if patch.as_object().is_some_and(serde_json::Map::is_empty) {
-            return Ok((resource, "unchanged", current));
-        }
-        if args.dry_run == DryRun::Client {
-            return Ok((resource, "configured", modified));
-        }
-        match client
-            .patch_object(
-                target.clone(),
-                kind,
-                serde_json::to_vec(&patch)?,
-                options.clone(),
-            )
-            .await
-        {
-            Ok(object) => {
-                let object: Value = serde_json::from_slice(&object.json)?;
-                let same =
-                    object["metadata"]["resourceVersion"] == current["metadata"]["resourceVersion"];
-                return Ok((
+        match change_current(args, client, resource, &modified, &current, options.clone()).await {
+            Ok((outcome, object)) => return Ok((resource, outcome, object)),
+            Err(error)
+                if error
+                    .downcast_ref::<client::Error>()
+                    .is_some_and(client::Error::is_conflict) => {}
+            Err(error) if args.force => {
+                tracing::debug!("replaced, because it cannot be changed: {error:#}");
+                client
+                    .delete_object(target.clone(), &Default::default())
+                    .await?;
+                let named = super::selection::Named {
                     resource,
-                    if same { "unchanged" } else { "configured" },
-                    object,
-                ));
+                    namespace: namespace.clone(),
+                    name: document.name(),
+                };
+                let uid = current["metadata"]["uid"].as_str().unwrap_or_default();
+                super::delete::gone(client, &named, uid).await?;
             }
-            Err(error) if error.is_conflict() => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                return Err(error.context(format!(
+                    "error when applying patch of {:?}",
+                    document.source
+                )));
+            }
         }
     }
     bail!("the object was changed by somebody else at every try; try again");
+}
+
+async fn create<'a>(
+    args: &Args,
+    client: &Client,
+    resource: &'a Resource,
+    namespace: &str,
+    modified: &Value,
+    options: WriteOptions,
+) -> anyhow::Result<(&'a Resource, &'static str, Value)> {
+    if args.writing.dry_run == DryRun::Client {
+        return Ok((resource, "created", modified.clone()));
+    }
+    let collection = resource.target(namespace, "", "");
+    let object = client
+        .create_object(collection, serde_json::to_vec(modified)?, options)
+        .await?;
+    Ok((resource, "created", serde_json::from_slice(&object.json)?))
+}
+
+/// Brings the server's object to what the manifest says.
+async fn change_current(
+    args: &Args,
+    client: &Client,
+    resource: &Resource,
+    modified: &Value,
+    current: &Value,
+    options: WriteOptions,
+) -> anyhow::Result<(&'static str, Value)> {
+    let name = current["metadata"]["name"].as_str().unwrap_or_default();
+    let namespace = current["metadata"]["namespace"]
+        .as_str()
+        .unwrap_or_default();
+    if !current["metadata"]["annotations"][LAST_APPLIED].is_string() {
+        eprintln!(
+            "Warning: resource {}/{name} {NOT_APPLIED_BEFORE}",
+            resource.plural
+        );
+    }
+    let (kind, patch) = patch(resource, modified, current)?;
+    if patch.as_object().is_some_and(serde_json::Map::is_empty) {
+        return Ok(("unchanged", current.clone()));
+    }
+    if args.writing.dry_run == DryRun::Client {
+        return Ok(("configured", modified.clone()));
+    }
+    let body = serde_json::to_vec(&patch)?;
+    let object = client
+        .patch_object(resource.target(namespace, name, ""), kind, body, options)
+        .await?;
+    let object: Value = serde_json::from_slice(&object.json)?;
+    let same = object["metadata"]["resourceVersion"] == current["metadata"]["resourceVersion"];
+    let dry = args.writing.dry_run == DryRun::Server;
+    Ok((
+        if same && !dry {
+            "unchanged"
+        } else {
+            "configured"
+        },
+        object,
+    ))
 }
 
 /// The namespace that an object goes to; a flag that contradicts the manifest is an error.

@@ -1,36 +1,61 @@
 //! `skiff create`: from a manifest, or from arguments for the kinds that people make by hand.
+//!
+//! A generator turns arguments into an object; what happens with the object is the same for all.
 
-use std::path::Path;
+mod data;
+mod policy;
+mod rbac;
+mod service;
+mod token;
+mod workload;
+
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use client::Client;
-use rpc::api_v1::WriteOptions;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Connection;
-use super::apply::{DryRun, field_validation, namespace_of, report, suffix};
+use super::apply::{field_validation, namespace_of, with_last_applied};
+use super::failure::Failures;
 use super::manifest::{self, Document};
-use super::output::{Format, print_objects};
-use super::resources::Resources;
+use super::resources::{Resource, Resources};
+use super::writing::{DryRun, Writing};
 
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
     /// Manifest file, directory, or - for standard input
     #[arg(short, long = "filename", value_name = "FILE")]
     filenames: Vec<String>,
     #[arg(short = 'R', long)]
     recursive: bool,
-    #[arg(long, value_enum, global = true, default_value = "none", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
-    dry_run: DryRun,
-    #[arg(long, default_value = "strict", value_parser = ["strict", "warn", "ignore", "true", "false"])]
-    validate: String,
-    #[arg(short, long, global = true)]
-    output: Option<String>,
+    /// Only the manifests' objects with these labels
+    #[arg(short = 'l', long, default_value = "")]
+    selector: String,
+    /// Send the manifest to this path of the server as it is
+    #[arg(long)]
+    raw: Option<String>,
+    /// Change the objects in an editor first
+    #[arg(long)]
+    edit: bool,
+    #[command(flatten)]
+    creating: Creating,
     #[command(subcommand)]
     what: Option<What>,
+}
+
+/// Flags of everything that creates.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Creating {
+    #[command(flatten)]
+    pub writing: Writing,
+    /// Check fields strictly, warn, or ignore what is unknown
+    #[arg(long, global = true, default_value = "strict", num_args = 0..=1, default_missing_value = "strict", value_parser = ["strict", "warn", "ignore", "true", "false"])]
+    validate: String,
+    /// Keep the configuration in an annotation, for a later apply
+    #[arg(long, global = true)]
+    save_config: bool,
 }
 
 #[derive(clap::Subcommand)]
@@ -40,317 +65,229 @@ enum What {
     Namespace { name: String },
     /// A ConfigMap from literals and files
     #[command(visible_alias = "cm")]
-    Configmap {
-        name: String,
-        #[command(flatten)]
-        data: Data,
-    },
+    Configmap(data::ConfigMap),
     /// A Secret
     #[command(subcommand)]
-    Secret(Secret),
+    Secret(data::Secret),
     /// A ServiceAccount
     #[command(visible_alias = "sa")]
     Serviceaccount { name: String },
+    /// A Service
+    #[command(subcommand, visible_alias = "svc")]
+    Service(service::Service),
     /// A Deployment
     #[command(visible_alias = "deploy")]
-    Deployment {
-        name: String,
-        #[arg(long, required = true)]
-        image: Vec<String>,
-        #[arg(short, long, default_value_t = 1)]
-        replicas: u32,
-        #[arg(long)]
-        port: Option<u16>,
-        /// The command, after --
-        #[arg(last = true)]
-        command: Vec<String>,
-    },
+    Deployment(workload::Deployment),
     /// A Job
-    Job {
-        name: String,
-        #[arg(long)]
-        image: String,
-        /// The command, after --
-        #[arg(last = true)]
-        command: Vec<String>,
-    },
-}
-
-#[derive(clap::Subcommand)]
-enum Secret {
-    /// Any keys and values
-    Generic {
-        name: String,
-        #[command(flatten)]
-        data: Data,
-        #[arg(long = "type", default_value = "Opaque")]
-        kind: String,
-    },
-    /// Credentials of an image registry
-    DockerRegistry {
-        name: String,
-        #[arg(long)]
-        docker_server: String,
-        #[arg(long)]
-        docker_username: String,
-        #[arg(long)]
-        docker_password: String,
-        #[arg(long, default_value = "")]
-        docker_email: String,
-    },
-    /// A certificate and its key
-    Tls {
-        name: String,
-        #[arg(long)]
-        cert: String,
-        #[arg(long)]
-        key: String,
-    },
-}
-
-/// Where keys and values come from.
-#[derive(clap::Args)]
-struct Data {
-    /// KEY=VALUE
-    #[arg(long, value_name = "KEY=VALUE")]
-    from_literal: Vec<String>,
-    /// FILE, KEY=FILE, or a directory
-    #[arg(long, value_name = "[KEY=]FILE")]
-    from_file: Vec<String>,
-    /// A file of KEY=VALUE lines
-    #[arg(long, value_name = "FILE")]
-    from_env_file: Vec<String>,
-}
-
-impl Data {
-    fn read(&self) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-        let mut all: Vec<(String, Vec<u8>)> = Vec::new();
-        for literal in &self.from_literal {
-            let (key, value) = literal
-                .split_once('=')
-                .with_context(|| format!("invalid literal source {literal}, expected key=value"))?;
-            all.push((key.to_owned(), value.as_bytes().to_vec()));
-        }
-        for source in &self.from_file {
-            let (key, file) = match source.split_once('=') {
-                Some((key, file)) => (Some(key), Path::new(file)),
-                None => (None, Path::new(source.as_str())),
-            };
-            let base = |path: &Path| {
-                path.file_name()
-                    .map(|name| name.to_string_lossy().into_owned())
-                    .unwrap_or_default()
-            };
-            if key.is_none() && file.is_dir() {
-                for entry in std::fs::read_dir(file)? {
-                    let path = entry?.path();
-                    if path.is_file() {
-                        all.push((base(&path), std::fs::read(&path)?));
-                    }
-                }
-                continue;
-            }
-            let bytes =
-                std::fs::read(file).with_context(|| format!("error reading {}", file.display()))?;
-            all.push((key.map_or_else(|| base(file), str::to_owned), bytes));
-        }
-        for file in &self.from_env_file {
-            let text = std::fs::read_to_string(file).with_context(|| file.clone())?;
-            for line in text
-                .lines()
-                .map(str::trim)
-                .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            {
-                let (key, value) = line
-                    .split_once('=')
-                    .with_context(|| format!("{file}: {line:?} is not KEY=VALUE"))?;
-                all.push((key.to_owned(), value.as_bytes().to_vec()));
-            }
-        }
-        for (index, (key, _)) in all.iter().enumerate() {
-            if all[..index].iter().any(|(other, _)| other == key) {
-                bail!("cannot add key {key:?}, another key by that name already exists");
-            }
-        }
-        Ok(all)
-    }
+    Job(workload::Job),
+    /// A CronJob
+    #[command(visible_alias = "cj")]
+    Cronjob(workload::CronJob),
+    /// A Role
+    Role(rbac::Role),
+    /// A ClusterRole
+    Clusterrole(rbac::ClusterRole),
+    /// A RoleBinding
+    Rolebinding(rbac::RoleBinding),
+    /// A ClusterRoleBinding
+    Clusterrolebinding(rbac::ClusterRoleBinding),
+    /// A ResourceQuota
+    #[command(visible_alias = "resourcequota")]
+    Quota(policy::Quota),
+    /// A PriorityClass
+    #[command(visible_alias = "pc")]
+    Priorityclass(policy::PriorityClass),
+    /// A PodDisruptionBudget
+    #[command(visible_alias = "pdb")]
+    Poddisruptionbudget(policy::DisruptionBudget),
+    /// An Ingress
+    #[command(visible_alias = "ing")]
+    Ingress(service::Ingress),
+    /// A token of a ServiceAccount
+    Token(token::Args),
 }
 
 impl What {
-    fn object(&self) -> anyhow::Result<Value> {
-        let metadata = |name: &str| json!({"name": name});
+    async fn object(&self, client: &Client, resources: &Resources) -> anyhow::Result<Value> {
+        let plain = |kind: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": metadata(name)});
         Ok(match self {
             Self::Namespace { name } => {
-                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata(name)})
-            }
-            Self::Serviceaccount { name } => {
-                json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(name)})
-            }
-            Self::Configmap { name, data } => {
-                let (mut text, mut binary) = (Map::new(), Map::new());
-                for (key, bytes) in data.read()? {
-                    match String::from_utf8(bytes) {
-                        Ok(value) => text.insert(key, value.into()),
-                        Err(error) => binary.insert(key, BASE64.encode(error.as_bytes()).into()),
-                    };
-                }
-                let mut object =
-                    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(name)});
-                for (field, map) in [("data", text), ("binaryData", binary)] {
-                    if !map.is_empty() {
-                        object[field] = map.into();
-                    }
-                }
+                let mut object = plain("Namespace", name);
+                object["spec"] = json!({});
+                object["status"] = json!({});
                 object
             }
-            Self::Secret(secret) => secret.object()?,
-            Self::Deployment {
-                name,
-                image,
-                replicas,
-                port,
-                command,
-            } => {
-                let mut containers = Vec::new();
-                for image in image {
-                    let mut container = json!({"name": container_name(image), "image": image});
-                    if !command.is_empty() {
-                        container["command"] = json!(command);
-                    }
-                    if let Some(port) = port {
-                        container["ports"] = json!([{"containerPort": port}]);
-                    }
-                    containers.push(container);
-                }
-                let labels = json!({"app": name});
-                json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "labels": labels}, "spec": {
-                    "replicas": replicas, "selector": {"matchLabels": labels},
-                    "template": {"metadata": {"labels": labels}, "spec": {"containers": containers}},
-                }})
-            }
-            Self::Job {
-                name,
-                image,
-                command,
-            } => {
-                let mut container = json!({"name": name, "image": image});
-                if !command.is_empty() {
-                    container["command"] = json!(command);
-                }
-                json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata(name), "spec": {
-                    "template": {"spec": {"restartPolicy": "Never", "containers": [container]}},
-                }})
-            }
+            Self::Serviceaccount { name } => plain("ServiceAccount", name),
+            Self::Configmap(args) => args.object()?,
+            Self::Secret(args) => args.object()?,
+            Self::Service(args) => args.object()?,
+            Self::Deployment(args) => args.object(),
+            Self::Job(args) => args.object(client).await?,
+            Self::Cronjob(args) => args.object(),
+            Self::Role(args) => args.object(resources)?,
+            Self::Clusterrole(args) => args.object(resources)?,
+            Self::Rolebinding(args) => args.object()?,
+            Self::Clusterrolebinding(args) => args.object()?,
+            Self::Quota(args) => args.object()?,
+            Self::Priorityclass(args) => args.object(),
+            Self::Poddisruptionbudget(args) => args.object()?,
+            Self::Ingress(args) => args.object()?,
+            Self::Token(_) => bail!("a token is not an object"),
         })
     }
 }
 
-impl Secret {
-    fn object(&self) -> anyhow::Result<Value> {
-        let secret = |name: &str, kind: &str, data: Vec<(String, Vec<u8>)>| {
-            let data: Map<String, Value> = data
-                .into_iter()
-                .map(|(key, bytes)| (key, BASE64.encode(bytes).into()))
-                .collect();
-            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": kind, "data": data})
-        };
-        Ok(match self {
-            Self::Generic { name, data, kind } => secret(name, kind, data.read()?),
-            Self::DockerRegistry {
-                name,
-                docker_server,
-                docker_username,
-                docker_password,
-                docker_email,
-            } => {
-                let auth = BASE64.encode(format!("{docker_username}:{docker_password}"));
-                let config = json!({"auths": {docker_server: {
-                    "username": docker_username, "password": docker_password, "email": docker_email, "auth": auth,
-                }}});
-                let data = vec![(
-                    ".dockerconfigjson".to_owned(),
-                    config.to_string().into_bytes(),
-                )];
-                secret(name, "kubernetes.io/dockerconfigjson", data)
-            }
-            Self::Tls { name, cert, key } => {
-                let read = |path: &String| std::fs::read(path).with_context(|| path.clone());
-                let data = vec![
-                    ("tls.crt".to_owned(), read(cert)?),
-                    ("tls.key".to_owned(), read(key)?),
-                ];
-                secret(name, "kubernetes.io/tls", data)
-            }
-        })
-    }
-}
-
-/// `registry:5000/team/nginx:1.2` gives `nginx`.
-fn container_name(image: &str) -> String {
-    let last = image.rsplit('/').next().unwrap_or(image);
-    last.split([':', '@']).next().unwrap_or(last).to_owned()
+/// Metadata as kubectl's generators write it.
+pub fn metadata(name: &str) -> Value {
+    json!({"creationTimestamp": null, "name": name})
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
-    let documents = match &args.what {
-        Some(what) => vec![Document {
-            object: what.object()?,
-            source: "arguments".to_owned(),
-        }],
-        None if args.filenames.is_empty() => bail!("must specify one of -f, or what to create"),
-        None => manifest::read(&args.filenames, args.recursive)?,
+    let Some(what) = &args.what else {
+        return from_files(&args, connection).await;
     };
     let client = connection.client()?;
-    let format = args
-        .output
-        .as_deref()
-        .map(str::parse::<Format>)
-        .transpose()?;
-    let resources = Resources::discover(&client).await?;
-    let mut failed = false;
-    for document in documents {
-        let resource = resources.of_kind(&document.api_version(), &document.kind())?;
-        match create(&args, connection, &client, resource, &document).await {
-            Ok(object) => match &format {
-                Some(format) => print_objects(format, &[(resource, object)], true)?,
-                None => {
-                    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-                    println!("{} created{}", resource.path(name), suffix(args.dry_run));
-                }
-            },
-            Err(error) => {
-                failed = true;
-                report(&document, &error);
-            }
-        }
+    if let What::Token(token) = what {
+        return token.run(&client, &args.creating.writing).await;
     }
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    let resources = Resources::discover(&client).await?;
+    let object = what.object(&client, &resources).await?;
+    generated(
+        &args.creating,
+        connection,
+        &client,
+        &resources,
+        object,
+        "created",
+    )
+    .await?;
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn create(
-    args: &Args,
+/// Creates what a generator made, and says so.
+pub async fn generated(
+    creating: &Creating,
     connection: &Connection,
     client: &Client,
-    resource: &super::resources::Resource,
-    document: &Document,
-) -> anyhow::Result<Value> {
-    let namespace = namespace_of(connection.namespace.as_deref(), client, resource, document)?;
-    if args.dry_run == DryRun::Client {
-        return Ok(document.object.clone());
-    }
-    let options = WriteOptions {
-        dry_run: args.dry_run == DryRun::Server,
-        field_manager: "skiff-create".to_owned(),
-        field_validation: field_validation(&args.validate).to_owned(),
-        force: false,
+    resources: &Resources,
+    mut object: Value,
+    what: &str,
+) -> anyhow::Result<()> {
+    let document = Document {
+        object: object.clone(),
+        source: String::new(),
     };
-    let target = resource.target(&namespace, "", "");
-    let object = client
-        .create_object(target, serde_json::to_vec(&document.object)?, options)
-        .await?;
-    Ok(serde_json::from_slice(&object.json)?)
+    let resource = document.resource(resources)?;
+    if resource.namespaced && connection.namespace.is_some() {
+        object["metadata"]["namespace"] = client.default_namespace().into();
+    }
+    let created = match creating
+        .create(client, resource, client.default_namespace(), &object)
+        .await
+    {
+        Ok(created) => created,
+        Err(client::Error::Api(error))
+            if error.reason() == "AlreadyExists" && !creating.writing_tries() =>
+        {
+            bail!("failed to create {}: {error}", singular(resource));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    creating.writing.report()?.done(resource, &created, what)
+}
+
+fn singular(resource: &Resource) -> String {
+    resource.kind.to_lowercase()
+}
+
+async fn from_files(args: &Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    if args.filenames.is_empty() {
+        bail!("must specify one of -f and -k");
+    }
+    let (mut documents, broken) = manifest::read(&args.filenames, args.recursive)?;
+    let client = connection.client()?;
+    if args.raw.is_some() {
+        bail!(
+            "--raw is not supported: the connection to the server is gRPC, whose methods know objects, not paths"
+        );
+    }
+    if args.edit {
+        documents = edited(&documents)?;
+    }
+    let resources = Resources::discover(&client).await?;
+    let selector = api::labels::Selector::parse(&args.selector)?;
+    let mut report = args.creating.writing.report()?;
+    let mut failures = Failures::default();
+    if documents.is_empty() && broken.is_empty() {
+        bail!("no objects passed to create");
+    }
+    broken.into_iter().for_each(|error| failures.push(error));
+    for document in documents
+        .iter()
+        .filter(|document| document.matches(&selector))
+    {
+        let created = async {
+            let resource = document.resource(&resources)?;
+            let flag = connection.namespace.as_deref();
+            let namespace = namespace_of(flag, &client, resource, document)?;
+            let mut object = document.object.clone();
+            if resource.namespaced {
+                object["metadata"]["namespace"] = namespace.as_str().into();
+            }
+            let created = args
+                .creating
+                .create(&client, resource, &namespace, &object)
+                .await
+                .with_context(|| format!("error when creating {:?}", document.source))?;
+            anyhow::Ok((resource, created))
+        };
+        match created.await {
+            Ok((resource, created)) => report.done(resource, &created, "created")?,
+            Err(error) => failures.push(error),
+        }
+    }
+    Ok(failures.finish())
+}
+
+fn edited(documents: &[Document]) -> anyhow::Result<Vec<Document>> {
+    let texts: Vec<String> = documents
+        .iter()
+        .map(|document| super::output::yaml(&document.object))
+        .collect();
+    manifest::parse(
+        &super::edit::in_editor(&texts.join("---\n"))?,
+        "edited-file",
+    )
+}
+
+impl Creating {
+    fn writing_tries(&self) -> bool {
+        self.writing.dry_run != DryRun::None
+    }
+
+    /// Sends one object; with a client's dry run it comes back as it was.
+    pub async fn create(
+        &self,
+        client: &Client,
+        resource: &Resource,
+        namespace: &str,
+        object: &Value,
+    ) -> Result<Value, client::Error> {
+        let annotated = self
+            .save_config
+            .then(|| with_last_applied(object, namespace, resource).ok())
+            .flatten();
+        let object = annotated.as_ref().unwrap_or(object);
+        if self.writing.dry_run == DryRun::Client {
+            return Ok(object.clone());
+        }
+        let mut options = self.writing.options("skiff-create");
+        options.field_validation = field_validation(&self.validate).to_owned();
+        let body = object.to_string().into_bytes();
+        let created = client
+            .create_object(resource.target(namespace, "", ""), body, options)
+            .await?;
+        serde_json::from_slice(&created.json)
+            .map_err(|error| client::Error::Config(error.to_string()))
+    }
 }

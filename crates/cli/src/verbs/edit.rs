@@ -36,7 +36,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         if let Some(metadata) = before["metadata"].as_object_mut() {
             metadata.remove("managedFields");
         }
-        let mut text = format!("{HEADER}{}", yaml(&before)?);
+        let mut text = format!("{HEADER}{}", yaml(&before));
         loop {
             let edited = in_editor(&text)?;
             let body: String = edited
@@ -90,7 +90,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 }
 
 /// Opens the user's editor on a file with `text`; returns what was saved.
-fn in_editor(text: &str) -> anyhow::Result<String> {
+pub fn in_editor(text: &str) -> anyhow::Result<String> {
     let mut file = tempfile::Builder::new()
         .prefix("skiff-edit-")
         .suffix(".yaml")

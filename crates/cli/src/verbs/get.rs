@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use client::Client;
 use rpc::api_v1::{EventType, GetRequest, Object, Representation, WatchRequest};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Connection;
+use super::failure::Failures;
 use super::output::jsonpath::Template;
-use super::output::{Format, print_objects, table};
+use super::output::{Printer, Printing, table};
 use super::resources::{Resource, Resources};
 use super::selection::{Meaning, Named, Selection};
 
@@ -17,15 +18,17 @@ use super::selection::{Meaning, Named, Selection};
 pub struct Args {
     #[command(flatten)]
     selection: Selection,
-    /// wide, yaml, json, name, jsonpath=TEMPLATE, custom-columns=NAME:PATH,...
-    #[arg(short, long)]
-    output: Option<String>,
+    #[command(flatten)]
+    printing: Printing,
     /// After showing what there is, show changes as they happen
     #[arg(short, long)]
     watch: bool,
     /// Show changes only
     #[arg(long)]
     watch_only: bool,
+    /// With --watch: show whether an object was added, modified or deleted
+    #[arg(long)]
+    output_watch_events: bool,
     #[arg(long)]
     no_headers: bool,
     /// Show all labels in a last column
@@ -46,28 +49,52 @@ pub struct Args {
     /// Read a path of the server as it is
     #[arg(long, value_name = "PATH")]
     raw: Option<String>,
+    /// Read this part of the objects: status, scale, ...
+    #[arg(long, default_value = "")]
+    subresource: String,
+    /// How many objects the server sends at once; it chooses itself
+    #[arg(long, hide = true)]
+    chunk_size: Option<u64>,
+    /// Tables are always made by the server
+    #[arg(long, hide = true, default_value = "true", action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    server_print: bool,
 }
+
+/// What `get` says when it is told nothing.
+const NOTHING_NAMED: &str = "\
+You must specify the type of resource to get. Use \"skiff api-resources\" for a complete list of supported resources.
+
+error: Required resource not specified.
+Use \"skiff explain <resource>\" for a detailed description of that resource (e.g. skiff explain pods).
+See 'skiff get -h' for help and examples";
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
     let client = connection.client()?;
     if let Some(path) = &args.raw {
         let body = client.get_path(path, "").await?;
-        println!("{}", String::from_utf8_lossy(&body));
+        print!("{}", String::from_utf8_lossy(&body));
         return Ok(ExitCode::SUCCESS);
     }
-    let format = args
-        .output
-        .as_deref()
-        .map(str::parse::<Format>)
-        .transpose()?;
+    let watched = args.watch || args.watch_only;
+    if args.output_watch_events && !watched {
+        bail!("--output-watch-events option can only be used with --watch or --watch-only");
+    }
+    if args.selection.is_empty() && !watched {
+        eprintln!("{NOTHING_NAMED}");
+        return Ok(ExitCode::FAILURE);
+    }
+    let printer = args.printing.printer()?;
     let resources = Resources::discover(&client).await?;
     let meaning = args.selection.meaning(&client, &resources)?;
-    if args.watch || args.watch_only {
-        return watch(&args, &client, meaning, format.as_ref()).await;
+    if watched {
+        return watch(&args, &client, meaning, printer).await;
     }
-    match format {
-        None | Some(Format::Wide) => tables(&args, &client, meaning).await,
-        Some(format) => objects(&args, &client, meaning, &format).await,
+    match printer {
+        Some(printer) if !printer.is_wide() => {
+            let printer = printer.without_headers(args.no_headers);
+            objects(&args, &client, meaning, printer).await
+        }
+        _ => tables(&args, &client, meaning).await,
     }
 }
 
@@ -83,9 +110,9 @@ async fn fetch<'a>(
     client: &Client,
     meaning: Meaning<'a>,
     representation: Representation,
-) -> anyhow::Result<(Vec<Fetched<'a>>, ExitCode)> {
+) -> anyhow::Result<(Vec<Fetched<'a>>, Failures)> {
     let mut fetched: Vec<Fetched<'a>> = Vec::new();
-    let mut code = ExitCode::SUCCESS;
+    let mut failures = Failures::default();
     match meaning {
         Meaning::Collections(kinds) => {
             for resource in kinds {
@@ -98,7 +125,7 @@ async fn fetch<'a>(
         }
         Meaning::Names(names) => {
             for named in names {
-                match get(client, &named, representation).await {
+                match get(client, &named, &args.subresource, representation).await {
                     Ok(object) => match fetched
                         .iter_mut()
                         .find(|entry| entry.resource == named.resource)
@@ -110,25 +137,23 @@ async fn fetch<'a>(
                         }),
                     },
                     Err(error) if error.is_not_found() && args.ignore_not_found => {}
-                    Err(client::Error::Api(error)) => {
-                        eprintln!("Error from server ({}): {error}", error.reason());
-                        code = ExitCode::FAILURE;
-                    }
+                    Err(error) if error.api().is_some() => failures.push(error.into()),
                     Err(error) => return Err(error.into()),
                 }
             }
         }
     }
-    Ok((fetched, code))
+    Ok((fetched, failures))
 }
 
 async fn get(
     client: &Client,
     named: &Named<'_>,
+    subresource: &str,
     representation: Representation,
 ) -> Result<Object, client::Error> {
     let request = GetRequest {
-        target: Some(named.target("")),
+        target: Some(named.target(subresource)),
         representation: representation.into(),
         ..Default::default()
     };
@@ -139,10 +164,10 @@ async fn objects(
     args: &Args,
     client: &Client,
     meaning: Meaning<'_>,
-    format: &Format,
+    mut printer: Printer,
 ) -> anyhow::Result<ExitCode> {
     let single = matches!(&meaning, Meaning::Names(names) if names.len() == 1);
-    let (fetched, code) = fetch(args, client, meaning, Representation::Full).await?;
+    let (fetched, failures) = fetch(args, client, meaning, Representation::Full).await?;
     let mut all: Vec<(&Resource, Value)> = Vec::new();
     for entry in &fetched {
         for object in &entry.objects {
@@ -155,11 +180,12 @@ async fn objects(
             sort_key(&path, left).total_cmp(&sort_key(&path, right))
         });
     }
-    if all.is_empty() && single {
-        return Ok(code);
+    match all.as_slice() {
+        [] if single => {}
+        [(resource, object)] if single => printer.object(resource, object)?,
+        _ => printer.list(&all)?,
     }
-    print_objects(format, &all, single)?;
-    Ok(code)
+    Ok(failures.finish())
 }
 
 fn decode(object: &Object) -> anyhow::Result<Value> {
@@ -189,7 +215,7 @@ fn sort_key(path: &Template, object: &Value) -> SortKey {
 fn table_options(args: &Args, resource: &Resource, many: bool) -> table::Options {
     let prefix = (many || args.show_kind).then(|| resource.path(""));
     table::Options {
-        wide: args.output.as_deref() == Some("wide"),
+        wide: args.printing.output.as_deref() == Some("wide"),
         namespace: args.selection.all_namespaces && resource.namespaced,
         show_labels: args.show_labels,
         label_columns: args.label_columns.clone(),
@@ -205,7 +231,7 @@ async fn tables(args: &Args, client: &Client, meaning: Meaning<'_>) -> anyhow::R
             .iter()
             .any(|named| named.resource != names[0].resource),
     };
-    let (fetched, code) = fetch(args, client, meaning, Representation::Table).await?;
+    let (fetched, failures) = fetch(args, client, meaning, Representation::Table).await?;
     let mut shown = 0;
     for entry in &fetched {
         let mut rows: Vec<Value> = Vec::new();
@@ -236,7 +262,7 @@ async fn tables(args: &Args, client: &Client, meaning: Meaning<'_>) -> anyhow::R
             eprintln!("No resources found");
         }
     }
-    Ok(code)
+    Ok(failures.finish())
 }
 
 /// Sorts the rows of all tables together, by the metadata that rows carry.
@@ -259,7 +285,7 @@ async fn watch(
     args: &Args,
     client: &Client,
     meaning: Meaning<'_>,
-    format: Option<&Format>,
+    printer: Option<Printer>,
 ) -> anyhow::Result<ExitCode> {
     let (resource, namespace, field_selector) = match meaning {
         Meaning::Collections(kinds) if kinds.len() == 1 => (
@@ -267,18 +293,24 @@ async fn watch(
             args.selection.namespace(client).to_owned(),
             args.selection.field_selector.clone(),
         ),
-        Meaning::Names(names) if names.len() == 1 => (
-            names[0].resource,
-            names[0].namespace.clone(),
-            format!("metadata.name={}", names[0].name),
-        ),
-        _ => bail!("you may only specify a single resource type with --watch"),
+        Meaning::Names(names) if names.len() == 1 => {
+            if !args.ignore_not_found {
+                client.get_object(names[0].target("")).await?;
+            }
+            (
+                names[0].resource,
+                names[0].namespace.clone(),
+                format!("metadata.name={}", names[0].name),
+            )
+        }
+        _ => bail!("you may only specify a single resource type"),
     };
-    let shows_table = matches!(format, None | Some(Format::Wide));
-    let representation = if shows_table {
-        Representation::Table
-    } else {
-        Representation::Full
+    let mut printer = printer
+        .filter(|printer| !printer.is_wide())
+        .map(|printer| printer.without_headers(args.no_headers));
+    let representation = match printer {
+        None => Representation::Table,
+        Some(_) => Representation::Full,
     };
     let request = WatchRequest {
         target: Some(resource.target(&namespace, "", "")),
@@ -296,30 +328,33 @@ async fn watch(
         .await
         .map_err(client::Error::from)?
         .into_inner();
-    let mut printer = WatchPrinter {
+    let mut rows = Rows {
         headers: !args.no_headers,
         widths: Vec::new(),
-        initial: true,
     };
+    let mut initial = true;
     while let Some(batch) = batches.message().await.map_err(client::Error::from)? {
         for event in batch.events {
             let kind = event.r#type();
-            if event.initial_events_end {
-                printer.initial = false;
-            }
+            initial &= !event.initial_events_end;
             let Some(object) = event.object else { continue };
             if kind == EventType::Error {
                 let status = api::status::decode_status(&object.json)?;
                 bail!("{}", status.message.unwrap_or_default());
             }
-            if kind == EventType::Bookmark || (args.watch_only && printer.initial) {
+            if kind == EventType::Bookmark || (args.watch_only && initial) {
                 continue;
             }
-            match format {
-                Some(format) if !shows_table => {
-                    print_objects(format, &[(resource, decode(&object)?)], true)?
+            let object = decode(&object)?;
+            match &mut printer {
+                Some(printer) if args.output_watch_events => {
+                    printer.value(&json!({"type": kind.as_str_name(), "object": object}))?;
                 }
-                _ => printer.print(&decode(&object)?, &table_options(args, resource, false)),
+                Some(printer) => printer.object(resource, &object)?,
+                None => {
+                    let event = args.output_watch_events.then(|| kind.as_str_name());
+                    rows.print(&object, &table_options(args, resource, false), event);
+                }
             }
         }
     }
@@ -327,18 +362,21 @@ async fn watch(
 }
 
 /// Keeps columns aligned over a watch.
-struct WatchPrinter {
+struct Rows {
     headers: bool,
     widths: Vec<usize>,
-    initial: bool,
 }
 
-impl WatchPrinter {
-    fn print(&mut self, row: &Value, options: &table::Options) {
-        let text = table::text(std::slice::from_ref(row), options);
-        print!(
-            "{}",
-            text.render(std::mem::take(&mut self.headers), &mut self.widths)
-        );
+impl Rows {
+    fn print(&mut self, row: &Value, options: &table::Options, event: Option<&str>) {
+        let mut text = table::text(std::slice::from_ref(row), options);
+        if let Some(event) = event {
+            text.headers.insert(0, "EVENT".to_owned());
+            text.rows
+                .iter_mut()
+                .for_each(|row| row.insert(0, event.to_owned()));
+        }
+        let headers = std::mem::take(&mut self.headers);
+        print!("{}", text.render(headers, &mut self.widths));
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Connection;
 use super::output::table::Text;
-use super::output::yaml;
+use super::output::{json_text, yaml};
 use super::resources::Resources;
 
 #[derive(clap::Args)]
@@ -114,8 +114,8 @@ impl Version {
             all["serverVersion"] = serde_json::from_slice::<Value>(&body)?;
         }
         match self.output.as_deref() {
-            Some("json") => println!("{all:#}"),
-            Some(_) => print!("{}", yaml(&all)?),
+            Some("json") => println!("{}", json_text(&all)),
+            Some(_) => print!("{}", yaml(&all)),
             None => {
                 println!("Client Version: v{own}");
                 if let Some(version) = all["serverVersion"]["gitVersion"].as_str() {

@@ -1,10 +1,13 @@
 //! Manifests: files, directories and standard input, YAML or JSON, many documents each.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
+
+use super::resources::{Resource, Resources};
 
 /// One object of a manifest.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,21 +41,53 @@ impl Document {
     pub fn namespace(&self) -> Option<String> {
         self.field("/metadata/namespace")
     }
+
+    /// Whether a label selector chooses the object.
+    pub fn matches(&self, selector: &api::labels::Selector) -> bool {
+        let labels: BTreeMap<String, String> = self.object["metadata"]["labels"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+            .collect();
+        selector.matches(Some(&labels))
+    }
+
+    /// The resource of the server that the object is one of.
+    pub fn resource<'a>(&self, resources: &'a Resources) -> anyhow::Result<&'a Resource> {
+        let (version, kind) = (self.api_version(), self.kind());
+        resources.of_kind(&version, &kind).map_err(|_| {
+            anyhow::anyhow!(
+                "resource mapping not found for name: {:?} namespace: {:?} from {:?}: no matches for kind {kind:?} in version {version:?}\nensure CRDs are installed first",
+                self.name(),
+                self.namespace().unwrap_or_default(),
+                self.source,
+            )
+        })
+    }
 }
 
-/// Reads every document of `filenames`; lists are taken apart.
+/// Reads every document of `filenames`; lists are taken apart. What cannot be read of one file does
+/// not keep the others from being read.
 ///
 /// # Errors
-/// Names the file, and for a document without `apiVersion` or `kind` which one it is.
-pub fn read(filenames: &[String], recursive: bool) -> anyhow::Result<Vec<Document>> {
-    let mut documents = Vec::new();
-    for filename in filenames {
+/// When a path does not exist.
+pub fn read(
+    filenames: &[String],
+    recursive: bool,
+) -> anyhow::Result<(Vec<Document>, Vec<anyhow::Error>)> {
+    let (mut documents, mut errors) = (Vec::new(), Vec::new());
+    let mut take = |text: &str, source: &str| match parse(text, source) {
+        Ok(found) => documents.extend(found),
+        Err(error) => errors.push(error),
+    };
+    for filename in filenames.iter().flat_map(|names| names.split(',')) {
         if filename == "-" {
             let mut text = String::new();
             std::io::stdin()
                 .read_to_string(&mut text)
                 .context("standard input")?;
-            documents.extend(parse(&text, "standard input")?);
+            take(&text, "STDIN");
             continue;
         }
         if filename.starts_with("http://") || filename.starts_with("https://") {
@@ -60,14 +95,20 @@ pub fn read(filenames: &[String], recursive: bool) -> anyhow::Result<Vec<Documen
         }
         for file in files(Path::new(filename), recursive)? {
             let text = std::fs::read_to_string(&file)
-                .with_context(|| format!("the path {:?}", file.display()))?;
-            documents.extend(parse(&text, &file.display().to_string())?);
+                .with_context(|| format!("the path {:?} cannot be accessed", file.display()))?;
+            take(&text, &file.display().to_string());
         }
     }
-    if documents.is_empty() {
-        bail!("no objects passed to {}", filenames.join(", "));
+    Ok((documents, errors))
+}
+
+/// As [`read`]; what cannot be read is an error.
+pub fn read_all(filenames: &[String], recursive: bool) -> anyhow::Result<Vec<Document>> {
+    let (documents, errors) = read(filenames, recursive)?;
+    match errors.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(documents),
     }
-    Ok(documents)
 }
 
 fn files(path: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
@@ -100,7 +141,7 @@ fn files(path: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
 pub fn parse(text: &str, source: &str) -> anyhow::Result<Vec<Document>> {
     let mut documents = Vec::new();
     for object in
-        values(text).map_err(|error| anyhow::anyhow!("error parsing {source}: {error}"))?
+        values(text).map_err(|error| anyhow::anyhow!("error parsing {source}: {error:#}"))?
     {
         if object.is_null() {
             continue;
@@ -138,7 +179,13 @@ pub fn values(text: &str) -> anyhow::Result<Vec<Value>> {
         legacy_octal_numbers: true,
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
     };
-    Ok(serde_saphyr::from_multiple_with_options(text, options)?)
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
+        let text = error.to_string();
+        // The first line says it; what follows shows the place.
+        let first = text.lines().next().unwrap_or_default();
+        let first = first.strip_prefix("error: ").unwrap_or(first);
+        anyhow::anyhow!("error converting YAML to JSON: yaml: {first}")
+    })
 }
 
 #[cfg(test)]

@@ -117,7 +117,10 @@ impl Resources {
     pub fn find(&self, word: &str) -> anyhow::Result<&Resource> {
         match self.0.iter().find(|resource| resource.answers_to(word)) {
             Some(resource) => Ok(resource),
-            None => bail!("the server doesn't have a resource type {word:?}"),
+            None => {
+                let name = word.split('.').next().unwrap_or(word);
+                bail!("the server doesn't have a resource type {name:?}")
+            }
         }
     }
 

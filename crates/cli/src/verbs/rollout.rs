@@ -366,7 +366,7 @@ async fn history(
         let one = revisions.iter().find(|revision| revision.number == number);
         let one = one.with_context(|| format!("unable to find the specified revision {number}"))?;
         println!("{} with revision #{number}", named.path());
-        print!("Pod Template:\n{}", super::output::yaml(&one.template)?);
+        print!("Pod Template:\n{}", super::output::yaml(&one.template));
         return Ok(());
     }
     println!("{} ", named.path());

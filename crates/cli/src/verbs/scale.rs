@@ -3,70 +3,91 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
-use client::PatchKind;
-use rpc::api_v1::WriteOptions;
+use client::{Client, PatchKind};
 use serde_json::{Value, json};
 
 use super::Connection;
+use super::failure::Failures;
 use super::resources::Resources;
-use super::selection::Selection;
+use super::selection::{Named, Selection};
+use super::writing::{DryRun, Writing};
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     selection: Selection,
     /// The number wanted
-    #[arg(long)]
-    replicas: u32,
-    /// Only if this many are wanted now
-    #[arg(long)]
-    current_replicas: Option<u32>,
+    #[arg(long, allow_negative_numbers = true)]
+    replicas: i64,
+    /// Only if this many are wanted now; -1: whatever there is
+    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
+    current_replicas: i64,
     /// Only if the object is at this version
     #[arg(long, default_value = "")]
     resource_version: String,
+    /// Every object of the kind in the namespace
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    writing: Writing,
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    if args.replicas < 0 {
+        bail!(
+            "The --replicas=COUNT flag is required, and COUNT must be greater than or equal to 0"
+        );
+    }
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
-    for named in args.selection.names(&client, &resources).await? {
-        if !named
-            .resource
-            .subresources
-            .iter()
-            .any(|name| name == "scale")
-        {
-            bail!("cannot scale {}: it has no scale subresource", named.path());
+    args.selection.require_names(args.all)?;
+    let mut report = args.writing.report()?;
+    let mut failures = Failures::default();
+    let (names, missing) = args.selection.existing(&client, &resources).await?;
+    if names.is_empty() {
+        match missing.first() {
+            Some(error) => bail!("no objects passed to scale {error}"),
+            None => bail!("no objects passed to scale"),
         }
-        let scale: Value =
-            serde_json::from_slice(&client.get_object(named.target("scale")).await?.json)?;
-        let current = scale["spec"]["replicas"].as_u64().unwrap_or(0);
-        if args
-            .current_replicas
-            .is_some_and(|expected| u64::from(expected) != current)
-        {
-            bail!(
-                "Expected replicas to be {}, was {current}",
-                args.current_replicas.unwrap_or_default()
-            );
-        }
-        let mut patch = json!({"spec": {"replicas": args.replicas}});
-        if !args.resource_version.is_empty() {
-            patch["metadata"]["resourceVersion"] = args.resource_version.as_str().into();
-        }
-        let options = WriteOptions {
-            field_manager: "skiff-scale".to_owned(),
-            ..Default::default()
-        };
-        client
-            .patch_object(
-                named.target("scale"),
-                PatchKind::Merge,
-                serde_json::to_vec(&patch)?,
-                options,
-            )
-            .await?;
-        println!("{} scaled", named.path());
     }
-    Ok(ExitCode::SUCCESS)
+    missing.into_iter().for_each(|error| failures.push(error));
+    for named in names {
+        match scale(&args, &client, &named).await {
+            Ok(()) => {
+                let object = json!({"metadata": {"name": named.name}});
+                report.done(named.resource, &object, "scaled")?;
+            }
+            Err(error) => failures.push(error),
+        }
+    }
+    Ok(failures.finish())
+}
+
+async fn scale(args: &Args, client: &Client, named: &Named<'_>) -> anyhow::Result<()> {
+    let target = named.target("scale");
+    let scale: Value = serde_json::from_slice(&client.get_object(target.clone()).await?.json)?;
+    let current = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    if args.current_replicas >= 0 && args.current_replicas != current {
+        bail!(
+            "Expected replicas to be {}, was {current}",
+            args.current_replicas
+        );
+    }
+    if args.writing.dry_run == DryRun::Client {
+        return Ok(());
+    }
+    let mut patch = json!({"spec": {"replicas": args.replicas}});
+    if !args.resource_version.is_empty() {
+        patch["metadata"]["resourceVersion"] = args.resource_version.as_str().into();
+    }
+    let options = args.writing.options("skiff-scale");
+    client
+        .patch_object(
+            target,
+            PatchKind::Merge,
+            serde_json::to_vec(&patch)?,
+            options,
+        )
+        .await?;
+    Ok(())
 }

@@ -8,6 +8,14 @@ use rpc::api_v1::{ListRequest, Object, Representation};
 use super::manifest;
 use super::resources::{Resource, Resources};
 
+/// What kubectl says when no object is named.
+const NOTHING_NAMED: &str = "You must provide one or more resources by argument or filename.
+Example resource specifications include:
+   '-f rsrc.yaml'
+   '--filename=rsrc.json'
+   '<resource> <name>'
+   '<resource>'";
+
 /// Arguments that name objects.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Selection {
@@ -83,8 +91,8 @@ impl Selection {
     ) -> anyhow::Result<Meaning<'a>> {
         if !self.filenames.is_empty() {
             let mut names = Vec::new();
-            for document in manifest::read(&self.filenames, self.recursive)? {
-                let resource = resources.of_kind(&document.api_version(), &document.kind())?;
+            for document in manifest::read_all(&self.filenames, self.recursive)? {
+                let resource = document.resource(resources)?;
                 let namespace = document
                     .namespace()
                     .unwrap_or_else(|| client.default_namespace().to_owned());
@@ -97,7 +105,7 @@ impl Selection {
             return Ok(Meaning::Names(names));
         }
         if self.words.is_empty() {
-            bail!("you must say what: TYPE, TYPE NAME, TYPE/NAME, or -f FILE");
+            bail!(NOTHING_NAMED);
         }
         let namespace = client.default_namespace().to_owned();
         if self.words.iter().any(|word| word.contains('/')) {
@@ -127,7 +135,7 @@ impl Selection {
             bail!("a resource cannot be retrieved by name across all namespaces");
         }
         if !self.selector.is_empty() {
-            bail!("name cannot be provided when a selector is specified");
+            bail!("selectors and the all flag cannot be used when passing resource/name arguments");
         }
         let named = |resource| {
             let namespace = &namespace;
@@ -164,6 +172,46 @@ impl Selection {
         }
     }
 
+    /// Whether nothing is named at all.
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty() && self.filenames.is_empty()
+    }
+
+    /// Whether the words are a kind without a name, so that a verb would meet every object of it.
+    pub fn names_only_kinds(&self) -> bool {
+        self.filenames.is_empty() && self.words.len() == 1 && !self.words[0].contains('/')
+    }
+
+    /// # Errors
+    /// When a kind is given without a name, and neither `--all` nor a selector says which are meant.
+    pub fn require_names(&self, all: bool) -> anyhow::Result<()> {
+        let chosen = all || !self.selector.is_empty() || !self.field_selector.is_empty();
+        let by_name = self.words.len() > 1 || self.words.iter().any(|word| word.contains('/'));
+        if by_name && (all || !self.selector.is_empty()) {
+            bail!("name cannot be provided when a selector is specified");
+        }
+        if self.names_only_kinds() && !chosen {
+            bail!("resource(s) were provided, but no name was specified");
+        }
+        Ok(())
+    }
+
+    /// Resolves to objects that exist, and the errors of those that do not.
+    pub async fn existing<'a>(
+        &self,
+        client: &Client,
+        resources: &'a Resources,
+    ) -> anyhow::Result<(Vec<Named<'a>>, Vec<anyhow::Error>)> {
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
+        for named in self.names(client, resources).await? {
+            match client.get_object(named.target("")).await {
+                Ok(_) => found.push(named),
+                Err(error) => missing.push(error.into()),
+            }
+        }
+        Ok((found, missing))
+    }
+
     /// The objects of one kind that the selectors choose, and the list's revision.
     pub async fn list(
         &self,
@@ -178,6 +226,31 @@ impl Selection {
             representation: representation.into(),
             ..Default::default()
         };
-        Ok(client.list_objects(request).await?)
+        match client.list_objects(request).await {
+            Ok(found) => Ok(found),
+            Err(client::Error::Api(error)) => Err(self.about_list(resource, error).into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What the server said of a list, with what was asked for.
+    fn about_list(&self, resource: &Resource, mut error: api::ApiError) -> client::Error {
+        let of = format!(
+            "{}/{}, Resource={}",
+            resource.group, resource.version, resource.plural
+        );
+        let (labels, fields) = (&self.selector, &self.field_selector);
+        if matches!(error.reason(), "BadRequest" | "NotFound") {
+            let what = if labels.is_empty() && fields.is_empty() {
+                format!("Unable to list {of:?}")
+            } else {
+                format!(
+                    "Unable to find {of:?} that match label selector {labels:?}, field selector {fields:?}"
+                )
+            };
+            let message = format!("{what}: {error}");
+            error.status_mut().message = Some(message);
+        }
+        client::Error::Api(error)
     }
 }

@@ -5,7 +5,8 @@ use std::str::FromStr;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use super::jsonpath::{Template, print};
+use super::go_template::go_text;
+use super::jsonpath::Template;
 use super::table::Text;
 
 /// Headers with the path of each.
@@ -52,9 +53,13 @@ impl Columns {
         pairs.join(",").parse()
     }
 
-    pub fn render(&self, objects: &[&Value]) -> String {
+    pub fn render(&self, objects: &[&Value], headers: bool) -> String {
         let cell = |path: &Template, object: &Value| {
-            let found: Vec<String> = path.find(object).iter().map(|value| print(value)).collect();
+            let found: Vec<String> = path
+                .find(object)
+                .iter()
+                .map(|value| go_text(value))
+                .collect();
             if found.is_empty() {
                 "<none>".to_owned()
             } else {
@@ -68,7 +73,7 @@ impl Columns {
                 .map(|object| self.0.iter().map(|(_, path)| cell(path, object)).collect())
                 .collect(),
         };
-        text.render(true, &mut Vec::new())
+        text.render(headers, &mut Vec::new())
     }
 }
 
@@ -84,7 +89,7 @@ mod tests {
             .unwrap();
         let object = json!({"metadata": {"name": "web"}, "spec": {"containers": [{"image": "a"}, {"image": "b"}]}});
         assert_eq!(
-            columns.render(&[&object]),
+            columns.render(&[&object], true),
             "NAME   IMAGES   X\nweb    a,b      <none>\n"
         );
         assert!("NAME".parse::<Columns>().is_err());

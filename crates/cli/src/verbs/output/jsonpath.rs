@@ -6,7 +6,12 @@ use serde_json::Value;
 
 /// A template: text, paths and ranges.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Template(Vec<Part>);
+pub struct Template {
+    parts: Vec<Part>,
+    source: String,
+    /// What is missing is an error.
+    strict: bool,
+}
 
 #[derive(Clone, Debug, PartialEq)]
 enum Part {
@@ -47,17 +52,30 @@ enum Comparison {
 }
 
 impl Template {
-    /// Reads a template. Text without any brace is taken as one path.
+    /// Reads a template: what stands outside braces is text.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         if text.is_empty() {
             bail!("template format specified but no template given");
         }
-        if !text.contains('{') {
-            return Self::parse_path(text);
-        }
         let mut parser = Parser { rest: text };
-        let parts = parser.parts(false)?;
-        Ok(Self(parts))
+        let parts = parser
+            .parts(false)
+            .map_err(|error| anyhow::anyhow!("error parsing jsonpath {text}, {error}"))?;
+        Ok(Self::new(parts, text))
+    }
+
+    fn new(parts: Vec<Part>, source: &str) -> Self {
+        Self {
+            parts,
+            source: source.to_owned(),
+            strict: false,
+        }
+    }
+
+    /// The same template, for which what is missing is an error.
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
+        self
     }
 
     /// Reads one path, with or without braces and leading dot.
@@ -71,63 +89,86 @@ impl Template {
         } else {
             format!(".{inner}")
         };
-        Ok(Self(vec![Part::Path(path(&dotted)?)]))
+        Ok(Self::new(vec![Part::Path(path(&dotted)?)], text))
     }
 
     /// The text that the template gives for a document.
     ///
     /// # Errors
-    /// When a path names a field or index that is not there.
+    /// When a path names an index that is not there, or, strictly, a field.
     pub fn render(&self, document: &Value) -> anyhow::Result<String> {
         let mut out = String::new();
-        render(&self.0, document, document, &mut out)?;
+        self.parts(&self.parts, document, document, &mut out)
+            .map_err(|why| {
+                anyhow::anyhow!(
+                    "error executing jsonpath {:?}: Error executing template: {why}",
+                    self.source
+                )
+            })?;
         Ok(out)
     }
 
     /// The values that a template of one path finds; missing ones are passed over.
     pub fn find<'a>(&self, document: &'a Value) -> Vec<&'a Value> {
-        match self.0.as_slice() {
+        match self.parts.as_slice() {
             [Part::Path(steps)] => walk(steps, document, document),
             _ => Vec::new(),
         }
     }
-}
 
-fn render(parts: &[Part], document: &Value, here: &Value, out: &mut String) -> anyhow::Result<()> {
-    for part in parts {
-        match part {
-            Part::Text(text) => out.push_str(text),
-            Part::Path(steps) => {
-                let found = walk(steps, document, here);
-                if found.is_empty()
-                    && let Some(Step::Field(name)) =
-                        steps.iter().find(|step| matches!(step, Step::Field(_)))
-                {
-                    let definite = steps
-                        .iter()
-                        .all(|step| matches!(step, Step::Root | Step::Field(_) | Step::Index(_)));
-                    if definite {
-                        let last = steps.iter().rev().find_map(|step| match step {
-                            Step::Field(name) => Some(name),
-                            _ => None,
-                        });
-                        bail!(
-                            "error executing jsonpath: {} is not found",
-                            last.unwrap_or(name)
-                        );
+    fn parts(
+        &self,
+        parts: &[Part],
+        document: &Value,
+        here: &Value,
+        out: &mut String,
+    ) -> anyhow::Result<()> {
+        for part in parts {
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Path(steps) => {
+                    let found = walk(steps, document, here);
+                    if found.is_empty() {
+                        self.check(steps, document, here)?;
                     }
+                    let texts: Vec<String> = found.into_iter().map(print).collect();
+                    out.push_str(&texts.join(" "));
                 }
-                let texts: Vec<String> = found.into_iter().map(print).collect();
-                out.push_str(&texts.join(" "));
-            }
-            Part::Range(steps, body) => {
-                for item in walk(steps, document, here) {
-                    render(body, document, item, out)?;
+                Part::Range(steps, body) => {
+                    for item in walk(steps, document, here) {
+                        self.parts(body, document, item, out)?;
+                    }
                 }
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Why a path that finds nothing is an error: an index outside its list, or a field when strict.
+    fn check(&self, steps: &[Step], document: &Value, here: &Value) -> anyhow::Result<()> {
+        let mut found = vec![here];
+        for step in steps {
+            for value in &found {
+                match (step, value) {
+                    (Step::Index(index), Value::Array(items)) => {
+                        let length = items.len();
+                        if usize::try_from(from_end(*index, length)).is_ok_and(|at| at >= length) {
+                            bail!("array index out of bounds: index {index}, length {length}");
+                        }
+                    }
+                    (Step::Field(name), value) if self.strict && value.get(name).is_none() => {
+                        bail!("{name} is not found");
+                    }
+                    _ => {}
+                }
+            }
+            found = found
+                .into_iter()
+                .flat_map(|value| advance(step, document, value))
+                .collect();
+        }
+        Ok(())
+    }
 }
 
 /// Strings bare, everything else as JSON.
@@ -264,7 +305,7 @@ impl Parser<'_> {
                 parts.push(Part::Text(self.rest[..open].to_owned()));
             }
             let after = &self.rest[open + 1..];
-            let close = outside_quotes(after, '}').context("unclosed action: a '}' is missing")?;
+            let close = outside_quotes(after, '}').context("unclosed action")?;
             let action = after[..close].trim();
             self.rest = &after[close + 1..];
             if action == "end" {
@@ -511,7 +552,8 @@ mod tests {
     fn what_kubectl_users_write() {
         for (template, expected) in [
             ("{.kind}", "List"),
-            ("kind", "List"),
+            ("kind", "kind"),
+            ("{.nope}|{.items[0].nope.x}", "|"),
             ("{.items[*].metadata.name}", "a b c"),
             ("{.items[0].metadata.name}", "a"),
             ("{.items[-1].metadata.name}", "c"),
@@ -560,13 +602,16 @@ mod tests {
         ] {
             assert!(Template::parse(template).is_err(), "{template}");
         }
-        let error = Template::parse("{.spec.foo}")
-            .unwrap()
-            .render(&document())
-            .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "error executing jsonpath: foo is not found"
-        );
+        for (template, expected) in [
+            (
+                "{.items[9].x}",
+                "array index out of bounds: index 9, length 3",
+            ),
+            ("{.kind.foo}", "foo is not found"),
+        ] {
+            let template = Template::parse(template).unwrap().strict();
+            let error = template.render(&document()).unwrap_err().to_string();
+            assert!(error.ends_with(expected), "{error}");
+        }
     }
 }

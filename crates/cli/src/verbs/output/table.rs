@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-/// Spaces between columns.
+/// Spaces between columns, and how wide a column is at least with them, as kubectl.
 const GAP: usize = 3;
+const MIN_WIDTH: usize = 6;
 
 /// How a server's Table is shown.
 #[derive(Clone, Debug, Default)]
@@ -122,7 +123,7 @@ impl Text {
         widths.resize(columns.max(widths.len()), 0);
         for row in &rows {
             for (width, text) in widths.iter_mut().zip(row.iter()) {
-                *width = (*width).max(text.chars().count());
+                *width = (*width).max(text.chars().count() + GAP).max(MIN_WIDTH);
             }
         }
         let mut out = String::new();
@@ -131,7 +132,7 @@ impl Text {
             for (index, text) in row.iter().enumerate() {
                 out.push_str(text);
                 if index < last {
-                    let padding = widths[index] + GAP - text.chars().count();
+                    let padding = widths[index] - text.chars().count();
                     out.extend(std::iter::repeat_n(' ', padding));
                 }
             }
