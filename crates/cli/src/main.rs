@@ -36,6 +36,10 @@ struct Cli {
 
 /// Every family of commands.
 #[derive(Subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one command line is read in the life of a process"
+)]
 enum Command {
     #[command(flatten)]
     Cluster(cluster::Command),
@@ -80,11 +84,16 @@ fn parse(arguments: Vec<String>) -> Result<Cli, ExitCode> {
         .try_get_matches_from(&arguments)
         .and_then(|matches| <Cli as clap::FromArgMatches>::from_arg_matches(&matches));
     parsed.map_err(|error| {
-        if error.exit_code() == 0
-            || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-        {
-            print!("{}", error.render().ansi());
-            return ExitCode::SUCCESS;
+        use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NothingToDo;
+        if error.exit_code() == 0 || error.kind() == NothingToDo {
+            // A closed output has nobody to tell.
+            error.print().ok();
+            let bare = error.exit_code() != 0 && arguments.len() > 1;
+            return if bare {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            };
         }
         eprintln!(
             "{}",

@@ -7,16 +7,21 @@
 mod annotate;
 mod apply;
 pub mod arguments;
+mod auth;
 mod completion;
+mod config;
 mod connection;
+mod cp;
 mod create;
 mod delete;
 mod describe;
+mod diff;
 mod duration;
 mod edit;
 mod events;
 mod exec;
 mod explain;
+mod expose;
 mod failure;
 mod get;
 mod image;
@@ -28,14 +33,18 @@ mod node;
 mod output;
 mod patch;
 mod port_forward;
+mod replace;
 mod resources;
 mod rollout;
+mod run;
 mod scale;
 mod selection;
 mod set;
 mod stream;
+mod taint;
 mod top;
 mod wait;
+mod watching;
 mod workload;
 mod writing;
 
@@ -53,6 +62,16 @@ pub enum Command {
     Apply(apply::Args),
     /// Create objects from a manifest, or from arguments
     Create(create::Args),
+    /// Run an image in a pod
+    Run(run::Args),
+    /// Make a Service for a workload, a pod or a Service
+    Expose(expose::Expose),
+    /// Let the number of replicas follow the load
+    Autoscale(expose::Autoscale),
+    /// Make objects what a manifest says, whatever they were
+    Replace(replace::Args),
+    /// Show what an apply would change
+    Diff(diff::Args),
     /// Show one or many objects
     Get(get::Args),
     /// Show an object in detail, with what happened to it
@@ -79,6 +98,8 @@ pub enum Command {
     /// Forward local ports to a pod
     #[command(name = "port-forward")]
     PortForward(port_forward::Args),
+    /// Copy files to and from containers
+    Cp(cp::Args),
     /// Manage the rollout of a workload
     Rollout(rollout::Args),
     /// Set images and variables of a workload
@@ -95,6 +116,12 @@ pub enum Command {
     Uncordon(node::Cordon),
     /// Empty nodes for maintenance
     Drain(node::Drain),
+    /// Set or remove taints of nodes
+    Taint(taint::Args),
+    /// What we may do, and who we are
+    Auth(auth::Args),
+    /// Show and change the kubeconfig
+    Config(config::Args),
     /// Put images onto the nodes
     Image(image::Args),
     /// Print a script that completes commands in a shell
@@ -119,6 +146,15 @@ pub async fn run(command: Command, connection: &Connection) -> anyhow::Result<Ex
     match command {
         Command::Apply(args) => apply::run(args, connection).await,
         Command::Create(args) => create::run(args, connection).await,
+        Command::Run(args) => run::run(args, connection).await,
+        Command::Expose(args) => args.run(connection).await,
+        Command::Autoscale(args) => args.run(connection).await,
+        Command::Replace(args) => replace::run(args, connection).await,
+        Command::Diff(args) => diff::run(args, connection).await,
+        Command::Cp(args) => cp::run(args, connection).await,
+        Command::Taint(args) => taint::run(args, connection).await,
+        Command::Auth(args) => auth::run(args, connection).await,
+        Command::Config(args) => config::run(args, connection),
         Command::Get(args) => get::run(args, connection).await,
         Command::Describe(args) => describe::run(args, connection).await,
         Command::Explain(args) => explain::run(args, connection).await,

@@ -48,7 +48,28 @@ impl Client {
     /// # Errors
     /// When the address, a certificate or the token cannot be used.
     pub fn new(config: &Config) -> Result<Self, Error> {
+        Self::impersonating(config, &[])
+    }
+
+    /// As [`new`](Self::new), with headers that say in whose name to act (`impersonate-user`,
+    /// `impersonate-group`, `impersonate-uid`); the server decides whether we may.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and when a name is not a header value.
+    pub fn impersonating(
+        config: &Config,
+        headers: &[(&'static str, String)],
+    ) -> Result<Self, Error> {
         let channel = rpc::tls::channel(&config.dial)?;
+        let headers = headers
+            .iter()
+            .map(|(name, value)| {
+                let value = value
+                    .parse()
+                    .map_err(|_| Error::Config(format!("{value:?} is not a header value")))?;
+                Ok((*name, value))
+            })
+            .collect::<Result<_, Error>>()?;
         let token = match &config.token {
             None => None,
             Some(token) => Some(
@@ -57,7 +78,7 @@ impl Client {
                     .map_err(|_| Error::Config("the token is not a header value".into()))?,
             ),
         };
-        let resources = ResourcesClient::with_interceptor(channel, Credentials { token })
+        let resources = ResourcesClient::with_interceptor(channel, Credentials { token, headers })
             .max_decoding_message_size(rpc::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(rpc::MAX_MESSAGE_BYTES);
         Ok(Self {
@@ -86,10 +107,11 @@ impl Client {
     }
 }
 
-/// Adds the bearer token, where there is one.
+/// Adds the bearer token, and in whose name to act, where there are any.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     token: Option<AsciiMetadataValue>,
+    headers: std::sync::Arc<[(&'static str, AsciiMetadataValue)]>,
 }
 
 impl Interceptor for Credentials {
@@ -101,6 +123,9 @@ impl Interceptor for Credentials {
             request
                 .metadata_mut()
                 .insert("authorization", token.clone());
+        }
+        for (name, value) in self.headers.iter() {
+            request.metadata_mut().append(*name, value.clone());
         }
         Ok(request)
     }

@@ -4,18 +4,35 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use client::PatchKind;
-use rpc::api_v1::WriteOptions;
 use serde_json::{Map, Value, json};
 
 use super::Connection;
+use super::failure::Failures;
 use super::resources::Resources;
-use super::selection::Selection;
+use super::selection::{Named, Selection};
+use super::writing::{DryRun, Report, Writing};
 
 /// Which map of the metadata is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     Labels,
     Annotations,
+}
+
+impl What {
+    fn field(self) -> &'static str {
+        match self {
+            Self::Labels => "labels",
+            Self::Annotations => "annotations",
+        }
+    }
+
+    fn one(self) -> &'static str {
+        match self {
+            Self::Labels => "label",
+            Self::Annotations => "annotation",
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -31,86 +48,122 @@ pub struct Args {
     /// Show what is there
     #[arg(long)]
     list: bool,
+    /// Only if the object is at this version
+    #[arg(long)]
+    resource_version: Option<String>,
+    #[command(flatten)]
+    writing: Writing,
 }
 
 pub async fn run(mut args: Args, what: What, connection: &Connection) -> anyhow::Result<ExitCode> {
-    let changes = take_changes(&mut args.selection.words)?;
-    let (field, done) = match what {
-        What::Labels => ("labels", "labeled"),
-        What::Annotations => ("annotations", "annotated"),
-    };
+    let changes = take_changes(&mut args.selection.words, what)?;
     if changes.is_empty() && !args.list {
-        bail!(
-            "at least one {} update is required",
-            &field[..field.len() - 1]
-        );
+        bail!("at least one {} update is required", what.one());
     }
-    let one_word = args.selection.words.len() == 1 && !args.selection.words[0].contains('/');
-    if one_word
-        && !args.all
-        && args.selection.selector.is_empty()
-        && args.selection.filenames.is_empty()
-    {
-        bail!("one or more resources must be specified as <resource> <name> or <resource>/<name>");
-    }
+    args.selection.require_names(args.all)?;
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
+    let mut report = args.writing.report()?;
+    let mut failures = Failures::default();
     for named in args.selection.names(&client, &resources).await? {
-        let object: Value =
-            serde_json::from_slice(&client.get_object(named.target("")).await?.json)?;
-        let present = &object["metadata"][field];
-        if args.list {
-            for (key, value) in present.as_object().into_iter().flatten() {
-                println!("{key}={}", value.as_str().unwrap_or_default());
-            }
+        match change(&args, what, &client, &named, &changes, &mut report).await {
+            Ok(()) => {}
+            Err(error) => failures.push(error),
         }
-        if changes.is_empty() {
-            continue;
-        }
-        if !args.overwrite {
-            for (key, value) in &changes {
-                if !value.is_null() && !present[key].is_null() && present[key] != *value {
-                    bail!(
-                        "'{key}' already has a value ({}), and --overwrite is false",
-                        present[key].as_str().unwrap_or_default()
-                    );
-                }
-            }
-        }
-        let same = changes.iter().all(|(key, value)| present[key] == *value);
-        if same {
-            println!("{} not {done}", named.path());
-            continue;
-        }
-        let patch = json!({"metadata": {field: changes}});
-        let options = WriteOptions {
-            field_manager: format!("skiff-{done}"),
-            ..Default::default()
-        };
-        client
-            .patch_object(
-                named.target(""),
-                PatchKind::Merge,
-                serde_json::to_vec(&patch)?,
-                options,
-            )
-            .await?;
-        let removed = changes.values().all(Value::is_null);
-        println!(
-            "{} {}",
-            named.path(),
-            if removed && what == What::Labels {
-                "unlabeled"
-            } else {
-                done
-            }
-        );
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(failures.finish())
+}
+
+async fn change(
+    args: &Args,
+    what: What,
+    client: &client::Client,
+    named: &Named<'_>,
+    changes: &Map<String, Value>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let mut object: Value =
+        serde_json::from_slice(&client.get_object(named.target("")).await?.json)?;
+    let present = object["metadata"][what.field()].clone();
+    if args.list {
+        for (key, value) in present.as_object().into_iter().flatten() {
+            println!("{key}={}", value.as_str().unwrap_or_default());
+        }
+    }
+    if changes.is_empty() {
+        return Ok(());
+    }
+    if !args.overwrite {
+        check(what, &present, changes)?;
+    }
+    for (key, value) in changes {
+        if value.is_null() && present[key].is_null() && what == What::Labels {
+            println!("label {key:?} not found.");
+        }
+    }
+    let done = done(what, &present, changes);
+    let mut patch = json!({"metadata": {what.field(): changes}});
+    if let Some(version) = &args.resource_version {
+        patch["metadata"]["resourceVersion"] = version.as_str().into();
+    }
+    if args.writing.dry_run == DryRun::Client {
+        json_patch::merge(&mut object, &patch);
+    } else {
+        let options = args.writing.options(match what {
+            What::Labels => "skiff-label",
+            What::Annotations => "skiff-annotate",
+        });
+        let body = serde_json::to_vec(&patch)?;
+        let target = named.target("");
+        let after = client
+            .patch_object(target, PatchKind::Merge, body, options)
+            .await?;
+        object = serde_json::from_slice(&after.json)?;
+    }
+    report.done(named.resource, &object, done)
+}
+
+/// # Errors
+/// When a value that is there would be replaced.
+fn check(what: What, present: &Value, changes: &Map<String, Value>) -> anyhow::Result<()> {
+    let taken: Vec<String> = changes
+        .iter()
+        .filter(|(key, value)| {
+            let same = what == What::Labels && present[*key] == **value;
+            !value.is_null() && !present[*key].is_null() && !same
+        })
+        .map(|(key, _)| {
+            let value = present[key].as_str().unwrap_or_default();
+            format!("'{key}' already has a value ({value})")
+        })
+        .collect();
+    match (what, taken.first()) {
+        (_, None) => Ok(()),
+        (What::Labels, Some(first)) => bail!("{first}, and --overwrite is false"),
+        (What::Annotations, Some(_)) => bail!(
+            "--overwrite is false but found the following declared annotation(s): {}",
+            taken.join("; ")
+        ),
+    }
+}
+
+/// The word for what is done.
+fn done(what: What, present: &Value, changes: &Map<String, Value>) -> &'static str {
+    if what == What::Annotations {
+        return "annotated";
+    }
+    let differs = |(key, value): (&String, &Value)| present[key] != *value;
+    if !changes.iter().any(differs) {
+        "not labeled"
+    } else if changes.values().all(Value::is_null) {
+        "unlabeled"
+    } else {
+        "labeled"
+    }
 }
 
 /// Takes `key=value` and `key-` out of the words; null stands for removal.
-fn take_changes(words: &mut Vec<String>) -> anyhow::Result<Map<String, Value>> {
+fn take_changes(words: &mut Vec<String>, what: What) -> anyhow::Result<Map<String, Value>> {
     let mut changes = Map::new();
     let mut rest = Vec::new();
     for (index, word) in std::mem::take(words).into_iter().enumerate() {
@@ -119,14 +172,27 @@ fn take_changes(words: &mut Vec<String>) -> anyhow::Result<Map<String, Value>> {
             (None, Some(key)) if index > 0 => (key.to_owned(), Value::Null),
             _ => {
                 if !changes.is_empty() {
-                    bail!("all resources must be specified before changes: {word}");
+                    bail!(
+                        "all resources must be specified before {} changes: {word}",
+                        what.one()
+                    );
                 }
                 rest.push(word);
                 continue;
             }
         };
         if changes.contains_key(&key) {
-            bail!("can not both modify and remove, or set twice, in the same command: {key}");
+            bail!(
+                "can not both modify and remove {} {} in the same command",
+                if what == What::Labels { "a" } else { "an" },
+                what.one()
+            );
+        }
+        if what == What::Labels
+            && let Some(wrong) = value.as_str().map(api::names::label_value)
+            && !wrong.is_empty()
+        {
+            bail!("invalid label value: {word:?}: {}", wrong.join("; "));
         }
         changes.insert(key, value);
     }
@@ -141,13 +207,40 @@ mod tests {
     #[test]
     fn changes_follow_the_names() {
         let mut words: Vec<String> = ["pods", "a", "x=1", "y-", "z="].map(str::to_owned).into();
-        let changes = take_changes(&mut words).unwrap();
+        let changes = take_changes(&mut words, What::Labels).unwrap();
         assert_eq!(words, ["pods", "a"]);
         assert_eq!(
             Value::Object(changes),
             json!({"x": "1", "y": null, "z": ""})
         );
-        assert!(take_changes(&mut ["po", "x=1", "a"].map(str::to_owned).into()).is_err());
-        assert!(take_changes(&mut ["po", "x=1", "x-"].map(str::to_owned).into()).is_err());
+        for words in [
+            ["po", "x=1", "a"],
+            ["po", "x=1", "x-"],
+            ["po", "a", "x=b c"],
+        ] {
+            assert!(take_changes(&mut words.map(str::to_owned).into(), What::Labels).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_kept_unless_told_otherwise() {
+        let present = json!({"a": "1"});
+        let changes = |value: Value| value.as_object().cloned().unwrap();
+        for (what, change, allowed) in [
+            (What::Labels, json!({"a": "1"}), true),
+            (What::Labels, json!({"a": "2"}), false),
+            (What::Labels, json!({"a": null, "b": "1"}), true),
+            (What::Annotations, json!({"a": "1"}), false),
+        ] {
+            assert_eq!(check(what, &present, &changes(change)).is_ok(), allowed);
+        }
+        assert_eq!(
+            done(What::Labels, &present, &changes(json!({"a": null}))),
+            "unlabeled"
+        );
+        assert_eq!(
+            done(What::Labels, &present, &changes(json!({"a": "1"}))),
+            "not labeled"
+        );
     }
 }

@@ -246,6 +246,7 @@ async fn apply_document<'a>(
                     resource,
                     namespace: namespace.clone(),
                     name: document.name(),
+                    source: None,
                 };
                 let uid = current["metadata"]["uid"].as_str().unwrap_or_default();
                 super::delete::gone(client, &named, uid).await?;
@@ -376,7 +377,7 @@ pub fn with_last_applied(
 }
 
 /// The patch from what the server has to what the manifest says, and which kind of patch it is.
-fn patch(
+pub fn patch(
     resource: &Resource,
     modified: &Value,
     current: &Value,

@@ -27,6 +27,18 @@ pub struct Connection {
     /// A bearer token, instead of the kubeconfig's credentials
     #[arg(long, global = true)]
     pub token: Option<String>,
+
+    /// Act in the name of this user
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub as_user: Option<String>,
+
+    /// Act in the name of a member of this group, repeatable
+    #[arg(long, global = true, value_name = "GROUP")]
+    pub as_group: Vec<String>,
+
+    /// Act in the name of the user with this uid
+    #[arg(long, global = true, value_name = "UID")]
+    pub as_uid: Option<String>,
 }
 
 impl Connection {
@@ -52,6 +64,14 @@ impl Connection {
 
     /// A client; its default namespace is the one that the flags name.
     pub fn client(&self) -> anyhow::Result<Client> {
-        Ok(Client::new(&self.config()?)?)
+        let mut headers = Vec::new();
+        headers.extend(self.as_user.clone().map(|user| ("impersonate-user", user)));
+        headers.extend(
+            self.as_group
+                .iter()
+                .map(|group| ("impersonate-group", group.clone())),
+        );
+        headers.extend(self.as_uid.clone().map(|uid| ("impersonate-uid", uid)));
+        Ok(Client::impersonating(&self.config()?, &headers)?)
     }
 }

@@ -21,6 +21,7 @@ use super::failure::Failures;
 use super::manifest::{self, Document};
 use super::resources::{Resource, Resources};
 use super::writing::{DryRun, Writing};
+pub use rbac::Subjects;
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]

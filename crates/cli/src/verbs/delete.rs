@@ -1,14 +1,18 @@
 //! `skiff delete`
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use client::{Client, DeleteOptions};
-use rpc::api_v1::{EventType, WatchRequest};
+use rpc::api_v1::{DeleteRequest, Object};
 
 use super::Connection;
+use super::failure::Failures;
 use super::resources::Resources;
-use super::selection::{Named, Selection};
+use super::selection::{NOTHING_NAMED, Named, Selection};
+use super::watching::until;
+use super::writing::DryRun;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -20,135 +24,195 @@ pub struct Args {
     /// Return at once instead of waiting until the objects are gone
     #[arg(long, default_value = "true", action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     wait: bool,
+    /// Give up waiting after this long; 0: never
+    #[arg(long, default_value = "0s")]
+    timeout: String,
     /// Delete pods at once, without grace
     #[arg(long)]
     force: bool,
     /// Same as --grace-period=1
     #[arg(long)]
     now: bool,
-    /// Seconds that a pod gets to end; 0 only with --force
-    #[arg(long, value_name = "SECONDS")]
-    grace_period: Option<i64>,
+    /// Seconds that a pod gets to end; 0 only with --force; -1: as the pod says
+    #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true)]
+    grace_period: i64,
     /// background, foreground or orphan: what happens to dependents
-    #[arg(long, default_value = "background", value_parser = ["background", "foreground", "orphan"])]
+    #[arg(long, default_value = "background", num_args = 0..=1, require_equals = true, default_missing_value = "background")]
     cascade: String,
-    #[arg(long)]
-    ignore_not_found: bool,
+    /// Say nothing about what does not exist
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    ignore_not_found: Option<bool>,
+    /// name: only the names of what is deleted
+    #[arg(short, long)]
+    output: Option<String>,
+    #[arg(long, value_enum, default_value = "none", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
+    dry_run: DryRun,
+    /// Ask before
+    #[arg(short, long)]
+    interactive: bool,
+}
+
+impl Args {
+    /// # Errors
+    /// When flags contradict each other.
+    fn options(&self) -> anyhow::Result<DeleteOptions> {
+        let mut grace = self.grace_period;
+        if self.now {
+            if grace != -1 {
+                bail!("--now and --grace-period cannot be specified together");
+            }
+            grace = 1;
+        }
+        if grace == 0 && !self.force {
+            // What cannot be waited for needs --force; one second is the least otherwise.
+            grace = 1;
+        }
+        if self.force && grace < 0 {
+            grace = 0;
+        }
+        if self.force && grace > 0 {
+            bail!("--force and --grace-period greater than 0 cannot be specified together");
+        }
+        let propagation_policy = match self.cascade.as_str() {
+            "background" | "true" => "Background",
+            "foreground" => "Foreground",
+            "orphan" | "false" => "Orphan",
+            other => bail!(
+                "invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\""
+            ),
+        };
+        Ok(DeleteOptions {
+            grace_period_seconds: (grace >= 0).then_some(grace),
+            propagation_policy: Some(propagation_policy),
+            ..Default::default()
+        })
+    }
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    if args
+        .output
+        .as_deref()
+        .is_some_and(|output| output != "name")
+    {
+        bail!(
+            "unexpected -o output mode: {}. We only support '-o name'",
+            args.output.unwrap_or_default()
+        );
+    }
     let client = connection.client()?;
+    let selection = &args.selection;
+    if selection.is_empty() {
+        bail!(NOTHING_NAMED);
+    }
     let resources = Resources::discover(&client).await?;
-    let chosen = args.all
-        || !args.selection.selector.is_empty()
-        || !args.selection.field_selector.is_empty();
-    if args.selection.words.len() == 1 && !args.selection.words[0].contains('/') && !chosen {
-        bail!("resource(s) were provided, but no name was specified");
+    let chosen = args.all || !selection.selector.is_empty() || !selection.field_selector.is_empty();
+    selection.require_names(args.all)?;
+    let options = args.options()?;
+    if args.force {
+        eprintln!(
+            "Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely."
+        );
     }
-    if args.grace_period == Some(0) && !args.force {
-        bail!("--grace-period=0 needs --force");
-    }
-    let names = args.selection.names(&client, &resources).await?;
+    let names = selection.names(&client, &resources).await?;
     if names.is_empty() && chosen {
         println!("No resources found");
         return Ok(ExitCode::SUCCESS);
     }
-    let options = DeleteOptions {
-        grace_period_seconds: match (args.force, args.now, args.grace_period) {
-            (true, _, None) => Some(0),
-            (_, true, _) => Some(1),
-            (_, _, seconds) => seconds.filter(|seconds| *seconds >= 0),
-        },
-        propagation_policy: Some(match args.cascade.as_str() {
-            "foreground" => "Foreground",
-            "orphan" => "Orphan",
-            _ => "Background",
-        }),
-        ..Default::default()
-    };
-    let mut code = ExitCode::SUCCESS;
-    let mut waiting: Vec<(Named<'_>, String, u64)> = Vec::new();
+    if args.interactive && !confirmed(&names)? {
+        println!("deletion is cancelled");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let ignore = args.ignore_not_found.unwrap_or(chosen);
+    let mut failures = Failures::default();
+    let mut waiting: Vec<(Named<'_>, String)> = Vec::new();
     for named in names {
-        match client.delete_object(named.target(""), &options).await {
+        match delete(&args, &client, &named, &options).await {
             Ok(object) => {
-                let forced = if args.force {
-                    " force deleted"
-                } else {
-                    " deleted"
-                };
-                println!("{}{forced}{}", quoted(&named), from_namespace(&named));
+                say(&args, &named);
                 if !object.uid.is_empty() {
-                    waiting.push((named, object.uid, object.revision));
+                    waiting.push((named, object.uid));
                 }
             }
-            Err(error) if error.is_not_found() && (args.ignore_not_found || chosen) => {}
-            Err(client::Error::Api(error)) => {
-                eprintln!("Error from server ({}): {error}", error.reason());
-                code = ExitCode::FAILURE;
+            Err(error) if error.is_not_found() && ignore => {}
+            Err(error) if error.api().is_some() => {
+                let error = anyhow::Error::new(error);
+                failures.push(match &named.source {
+                    Some(file) => error.context(format!("error when deleting {file:?}")),
+                    None => error,
+                });
             }
             Err(error) => return Err(error.into()),
         }
     }
-    if args.wait && !args.force {
-        for (named, uid, _) in waiting {
-            gone(&client, &named, &uid).await?;
+    if args.wait && !args.force && args.dry_run == DryRun::None {
+        let limit = Duration::from_millis(super::duration::millis(&args.timeout)?);
+        let all = futures::future::try_join_all(
+            waiting.iter().map(|(named, uid)| gone(&client, named, uid)),
+        );
+        if limit.is_zero() {
+            all.await?;
+        } else {
+            tokio::time::timeout(limit, all)
+                .await
+                .context("timed out waiting for the condition")??;
         }
     }
-    Ok(code)
+    Ok(failures.finish())
 }
 
-/// `pod "web"`
-fn quoted(named: &Named<'_>) -> String {
-    let path = named.path();
-    let kind = path.split('/').next().unwrap_or_default();
-    format!("{kind} {:?}", named.name)
-}
-
-fn from_namespace(named: &Named<'_>) -> String {
-    if named.resource.namespaced {
-        format!(" from {} namespace", named.namespace)
-    } else {
-        String::new()
+async fn delete(
+    args: &Args,
+    client: &Client,
+    named: &Named<'_>,
+    options: &DeleteOptions,
+) -> Result<Object, client::Error> {
+    if args.dry_run == DryRun::Client {
+        return client.get_object(named.target("")).await;
     }
+    let request = DeleteRequest {
+        target: Some(named.target("")),
+        options_json: options.to_json().into(),
+        dry_run: args.dry_run == DryRun::Server,
+    };
+    Ok(client.resources().delete(request).await?.into_inner())
+}
+
+/// `pod "web" deleted`
+fn say(args: &Args, named: &Named<'_>) {
+    let path = named.path();
+    if args.output.is_some() {
+        println!("{path}");
+        return;
+    }
+    let kind = path.split('/').next().unwrap_or_default();
+    let forced = if args.force { " force" } else { "" };
+    println!(
+        "{kind} {:?}{forced} deleted{}",
+        named.name,
+        args.dry_run.suffix()
+    );
+}
+
+fn confirmed(names: &[Named<'_>]) -> anyhow::Result<bool> {
+    println!(
+        "You are about to delete the following {} resource(s):",
+        names.len()
+    );
+    for named in names {
+        println!("{}", named.path());
+    }
+    println!("Do you want to continue? (y/N): ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(answer.trim().eq_ignore_ascii_case("y"))
 }
 
 /// Returns when the object with this uid no longer exists.
 pub async fn gone(client: &Client, named: &Named<'_>, uid: &str) -> anyhow::Result<()> {
-    let request = WatchRequest {
-        target: Some(named.resource.target(&named.namespace, "", "")),
-        field_selector: format!("metadata.name={}", named.name),
-        send_initial_events: true,
-        resource_version_match: "NotOlderThan".to_owned(),
-        allow_watch_bookmarks: true,
-        ..Default::default()
-    };
-    let mut batches = client
-        .resources()
-        .watch(request)
-        .await
-        .map_err(client::Error::from)?
-        .into_inner();
-    let mut there = false;
-    while let Some(batch) = batches.message().await.map_err(client::Error::from)? {
-        for event in batch.events {
-            let kind = event.r#type();
-            let same = event
-                .object
-                .as_ref()
-                .is_some_and(|object| object.uid == uid);
-            match kind {
-                EventType::Added | EventType::Modified => there |= same,
-                EventType::Deleted if same => return Ok(()),
-                EventType::Error => bail!("the watch for the deletion of {} failed", named.path()),
-                _ => {}
-            }
-            if event.initial_events_end && !there {
-                return Ok(());
-            }
-        }
-    }
-    bail!(
-        "the server ended the watch before {} was gone",
-        named.path()
-    )
+    until(client, named, |object| {
+        let there = object.is_some_and(|object| object["metadata"]["uid"] == uid);
+        Ok((!there).then_some(()))
+    })
+    .await
 }

@@ -4,26 +4,32 @@
 //! is shown field by field.
 
 mod config;
+mod container;
 mod generic;
 mod node;
 mod pod;
+mod rbac;
 mod service;
+mod storage;
 mod text;
+mod volume;
 mod workload;
 
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use client::{Api, Client, ListOptions};
 use k8s_openapi::api::core::v1::Event;
-use rpc::api_v1::Representation;
+use rpc::api_v1::{ListRequest, Representation};
 use serde_json::Value;
 
 use super::Connection;
 use super::events::{ago, last_seen};
+use super::failure::Failures;
 use super::resources::Resources;
 use super::selection::{Meaning, Named, Selection};
-use text::Text;
+pub use pod::template;
+pub use text::Text;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -42,11 +48,24 @@ pub struct Scene<'a> {
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    if args.selection.is_empty() {
+        bail!(
+            "You must specify the type of resource to describe. Use \"skiff api-resources\" for a complete list of supported resources."
+        );
+    }
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
+    let mut failures = Failures::default();
     let mut described = 0;
-    for (named, object) in objects(&args.selection, &client, &resources).await? {
-        if described > 0 {
+    for found in objects(&args.selection, &client, &resources).await? {
+        let (named, object, by_prefix) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                failures.push(error);
+                continue;
+            }
+        };
+        if described > 0 && !by_prefix {
             println!("\n");
         }
         let scene = Scene {
@@ -55,77 +74,140 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
             object: &object,
         };
         let mut out = Text::default();
-        describe(&scene, &named, &mut out).await?;
-        if args.show_events {
+        let has_events = describe(&scene, &named, &mut out).await?;
+        if args.show_events && has_events {
             events(&client, &object, &mut out).await?;
         }
         print!("{}", out.render());
+        if by_prefix {
+            println!();
+        }
         described += 1;
     }
-    if described == 0 {
-        eprintln!(
-            "No resources found in {} namespace.",
-            client.default_namespace()
-        );
+    if described == 0 && failures.is_empty() {
+        let namespace = args.selection.namespace(&client);
+        if namespace.is_empty() {
+            eprintln!("No resources found");
+        } else {
+            eprintln!("No resources found in {namespace} namespace.");
+        }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(failures.finish())
 }
 
+/// An object, and whether only the beginning of its name was given.
+type Found<'a> = anyhow::Result<(Named<'a>, Value, bool)>;
+
+/// The objects that are meant. A name that no object has may be the beginning of names.
 async fn objects<'a>(
     selection: &Selection,
     client: &Client,
     resources: &'a Resources,
-) -> anyhow::Result<Vec<(Named<'a>, Value)>> {
-    let mut found = Vec::new();
-    let mut add = |resource, object: &rpc::api_v1::Object| {
+) -> anyhow::Result<Vec<Found<'a>>> {
+    let read = |resource, object: &rpc::api_v1::Object, by_prefix: bool| {
         let value =
             serde_json::from_slice(&object.json).context("the server's object is not JSON")?;
         let named = Named {
             resource,
             namespace: object.namespace.clone(),
             name: object.name.clone(),
+            source: None,
         };
-        found.push((named, value));
-        anyhow::Ok(())
+        anyhow::Ok((named, value, by_prefix))
     };
+    let mut found = Vec::new();
     match selection.meaning(client, resources)? {
         Meaning::Names(names) => {
             for named in names {
-                add(named.resource, &client.get_object(named.target("")).await?)?;
+                match client.get_object(named.target("")).await {
+                    Ok(object) => found.push(read(named.resource, &object, false)),
+                    Err(error) if error.is_not_found() => {
+                        let request = ListRequest {
+                            target: Some(named.resource.target(&named.namespace, "", "")),
+                            ..Default::default()
+                        };
+                        let mut alike = client.list_objects(request).await?.0;
+                        alike.retain(|object| object.name.starts_with(&named.name));
+                        if alike.is_empty() {
+                            found.push(Err(error.into()));
+                        }
+                        found.extend(
+                            alike
+                                .iter()
+                                .map(|object| read(named.resource, object, true)),
+                        );
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         Meaning::Collections(kinds) => {
             for resource in kinds {
-                for object in selection
+                let objects = selection
                     .list(client, resource, Representation::Full)
                     .await?
-                    .0
-                {
-                    add(resource, &object)?;
-                }
+                    .0;
+                found.extend(objects.iter().map(|object| read(resource, object, false)));
             }
         }
     }
     Ok(found)
 }
 
-async fn describe(scene: &Scene<'_>, named: &Named<'_>, out: &mut Text) -> anyhow::Result<()> {
+/// Writes the description; gives whether what happened belongs below it, as kubectl has it.
+async fn describe(scene: &Scene<'_>, named: &Named<'_>, out: &mut Text) -> anyhow::Result<bool> {
     let object = scene.object;
     match (named.resource.group.as_str(), named.resource.kind.as_str()) {
         ("", "Pod") => pod::describe(object, out),
         ("", "Node") => node::describe(scene, out).await?,
         ("", "Service") => service::describe(scene, out).await?,
+        ("", "Endpoints") => service::old_endpoints(object, out),
+        ("discovery.k8s.io", "EndpointSlice") => service::slice(object, out),
+        ("networking.k8s.io", "Ingress") => service::ingress(scene, out).await?,
         ("", "ConfigMap") => config::config_map(object, out),
+        ("", "ServiceAccount") => config::service_account(object, out),
+        ("", "PersistentVolume") => storage::volume(object, out),
+        ("", "PersistentVolumeClaim") => storage::claim(scene, out).await?,
+        ("storage.k8s.io", "StorageClass") => storage::storage_class(object, out),
+        ("scheduling.k8s.io", "PriorityClass") => storage::priority_class(object, out),
+        ("networking.k8s.io", "IngressClass") => storage::ingress_class(object, out),
+        ("policy", "PodDisruptionBudget") => rbac::disruption_budget(object, out),
+        ("apps", "Deployment") => workload::deployment(scene, out).await?,
+        ("apps", "StatefulSet") => workload::stateful_set(scene, out).await?,
+        ("apps", "DaemonSet") => workload::daemon_set(scene, out).await?,
+        ("apps", "ReplicaSet") | ("", "ReplicationController") => {
+            workload::replica_set(scene, out).await?;
+        }
+        ("batch", "Job") => workload::job(object, out)?,
+        ("batch", "CronJob") => workload::cron_job(object, out),
+        _ => return without_events(scene, named, out).await,
+    }
+    Ok(true)
+}
+
+/// The kinds to which nothing happens, and any other kind.
+async fn without_events(
+    scene: &Scene<'_>,
+    named: &Named<'_>,
+    out: &mut Text,
+) -> anyhow::Result<bool> {
+    let object = scene.object;
+    match (named.resource.group.as_str(), named.resource.kind.as_str()) {
         ("", "Secret") => config::secret(object, out),
         ("", "Namespace") => config::namespace(scene, out).await?,
-        ("apps", "Deployment") => workload::deployment(scene, out).await?,
-        ("apps", "ReplicaSet" | "StatefulSet" | "DaemonSet") | ("", "ReplicationController") => {
-            workload::replicated(scene, out).await?;
+        ("", "ResourceQuota") => config::quota(object, out),
+        ("", "LimitRange") => config::limits(object, out),
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => rbac::role(object, out),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
+            rbac::binding(object, out);
         }
-        ("batch", "Job") => workload::job(object, out),
-        _ => generic::describe(object, out),
+        ("networking.k8s.io", "NetworkPolicy") => rbac::network_policy(object, out),
+        _ => {
+            generic::describe(object, out);
+            return Ok(true);
+        }
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Name, namespace, labels and annotations: how every description begins.
@@ -141,11 +223,16 @@ fn heading(object: &Value, out: &mut Text) {
 fn labels(object: &Value, out: &mut Text) {
     let metadata = &object["metadata"];
     out.map("Labels", &metadata["labels"], "=");
-    let mut annotations = metadata["annotations"].clone();
-    if let Some(map) = annotations.as_object_mut() {
-        map.remove(super::apply::LAST_APPLIED);
+    out.annotations(&metadata["annotations"]);
+}
+
+/// Who made the object.
+fn controller(object: &Value, out: &mut Text) {
+    let owners = text::items(&object["metadata"]["ownerReferences"]);
+    for owner in owners.filter(|owner| owner["controller"] == true) {
+        let (kind, name) = (text::word(&owner["kind"]), text::word(&owner["name"]));
+        out.line("Controlled By", format!("{kind}/{name}"));
     }
-    out.map("Annotations", &annotations, ": ");
 }
 
 async fn events(client: &Client, object: &Value, out: &mut Text) -> anyhow::Result<()> {
@@ -165,7 +252,6 @@ async fn events(client: &Client, object: &Value, out: &mut Text) -> anyhow::Resu
         return Ok(());
     }
     events.sort_by_key(last_seen);
-    out.raw("Events:");
     let mut rows = vec![["Type", "Reason", "Age", "From", "Message"].map(str::to_owned)];
     rows.push(["----", "------", "----", "----", "-------"].map(str::to_owned));
     for event in events {
@@ -195,6 +281,6 @@ async fn events(client: &Client, object: &Value, out: &mut Text) -> anyhow::Resu
             word(&event.message).trim().to_owned(),
         ]);
     }
-    out.table(1, &rows);
+    out.section("Events", |out| out.table(&rows));
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use client::{Api, Client, ListOptions};
 use k8s_openapi::api::core::v1::Event;
 use rpc::api_v1::{EventType, WatchRequest};
@@ -29,6 +30,10 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    let known = |kind: &String| ["normal", "warning"].contains(&kind.to_lowercase().as_str());
+    if !args.types.iter().all(known) {
+        bail!("valid --types are Normal or Warning");
+    }
     let client = connection.client()?;
     let namespace = if args.all_namespaces {
         ""

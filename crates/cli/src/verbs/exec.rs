@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::Connection;
+use super::failure::usage;
 use super::resources::Resources;
 use super::stream::{Input, Session, exit_code, open, pod_target};
 use super::workload::{default_container, name, named, pods_of};
@@ -22,6 +23,8 @@ const CHUNK: usize = 16 << 10;
 pub struct Exec {
     #[command(flatten)]
     common: Common,
+    #[arg(hide = true)]
+    bare: Vec<String>,
     /// The command and its arguments, after --
     #[arg(last = true)]
     command: Vec<String>,
@@ -37,7 +40,7 @@ pub struct Attach {
 struct Common {
     /// POD, TYPE/NAME
     #[arg(value_name = "POD | TYPE/NAME")]
-    target: String,
+    target: Option<String>,
     #[arg(short, long)]
     container: Option<String>,
     /// Pass standard input on
@@ -46,10 +49,25 @@ struct Common {
     /// Standard input is a terminal
     #[arg(short, long)]
     tty: bool,
+    /// Only what the process writes
+    #[arg(short, long)]
+    quiet: bool,
+    /// Wait this long for a running pod
+    #[arg(long, hide = true)]
+    pod_running_timeout: Option<String>,
 }
 
 impl Exec {
     pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        if self.common.target.is_none() {
+            bail!("pod, type/name or --filename must be specified");
+        }
+        if !self.bare.is_empty() {
+            return Err(usage(
+                "exec",
+                "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead",
+            ));
+        }
         if self.command.is_empty() {
             bail!("you must specify at least one command for the container");
         }
@@ -72,14 +90,22 @@ async fn run(
     client: &Client,
     common: &Common,
     subresource: &str,
-    mut parameters: Vec<(&str, String)>,
+    parameters: Vec<(&'static str, String)>,
 ) -> anyhow::Result<ExitCode> {
+    let Some(target) = &common.target else {
+        bail!("at least 1 argument is required for {subresource}");
+    };
     let resources = Resources::discover(client).await?;
-    let pods = pods_of(client, &named(client, &resources, &common.target)?).await?;
+    let pods = pods_of(client, &named(client, &resources, target)?).await?;
     let pod = &pods[0];
     if api::pod::is_terminal(pod) {
+        let verb = if subresource == "exec" {
+            "exec into"
+        } else {
+            "attach to"
+        };
         bail!(
-            "cannot exec into or attach to a container in a completed pod; current phase is {}",
+            "cannot {verb} a container in a completed pod; current phase is {}",
             api::pod::phase(pod)
         );
     }
@@ -87,23 +113,61 @@ async fn run(
         Some(container) => container.clone(),
         None => default_container(pod)?,
     };
-    let tty = common.tty && std::io::stdin().is_terminal();
-    if common.tty && !tty {
+    let terminal = Terminal {
+        stdin: common.stdin,
+        tty: common.tty,
+        quiet: common.quiet || subresource == "exec",
+    };
+    let code = converse(
+        client,
+        (name(pod), subresource),
+        container,
+        parameters,
+        terminal,
+    )
+    .await?;
+    if code != 0 {
+        eprintln!("command terminated with exit code {code}");
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// What of the terminal a process gets.
+#[derive(Clone, Copy)]
+pub struct Terminal {
+    pub stdin: bool,
+    pub tty: bool,
+    pub quiet: bool,
+}
+
+/// Carries a terminal to a process of a container until that ends; returns its exit code.
+pub async fn converse(
+    client: &Client,
+    (pod, subresource): (&str, &str),
+    container: String,
+    mut parameters: Vec<(&'static str, String)>,
+    terminal: Terminal,
+) -> anyhow::Result<u8> {
+    let tty = terminal.tty && std::io::stdin().is_terminal();
+    if terminal.tty && !tty {
         eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
+    }
+    if terminal.stdin && !terminal.quiet {
+        eprintln!("If you don't see a command prompt, try pressing enter.");
     }
     parameters.push(("container", container));
     parameters.push(("stdout", "true".to_owned()));
-    for (name, flag) in [("stdin", common.stdin), ("tty", tty), ("stderr", !tty)] {
+    for (name, flag) in [("stdin", terminal.stdin), ("tty", tty), ("stderr", !tty)] {
         if flag {
             parameters.push((name, "true".to_owned()));
         }
     }
-    let target = pod_target(client.default_namespace(), name(pod), subresource);
+    let target = pod_target(client.default_namespace(), pod, subresource);
     let session = open(client, target, &parameters).await?;
     let raw = tty.then(RawTerminal::enter).transpose()?;
-    let code = pump(session, common.stdin, tty).await;
+    let code = pump(session, terminal.stdin, tty).await;
     drop(raw);
-    Ok(ExitCode::from(code?))
+    code
 }
 
 /// Carries the streams until the outcome arrives; returns the exit code.

@@ -16,7 +16,7 @@ const DEPTH_MAX: usize = 12;
 #[derive(clap::Args)]
 pub struct Args {
     /// TYPE, or TYPE.field.field
-    path: String,
+    path: Option<String>,
     /// Show the names of all fields below
     #[arg(long)]
     recursive: bool,
@@ -75,6 +75,7 @@ impl Schemas {
             (Some(reference), Some("object") | None) => {
                 reference.rsplit('.').next().unwrap_or_default().to_owned()
             }
+            (_, Some("object")) => "Object".to_owned(),
             (_, Some(name)) => name.to_owned(),
             (_, None) => "Object".to_owned(),
         }
@@ -82,15 +83,25 @@ impl Schemas {
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    let Some(path) = &args.path else {
+        bail!(
+            "You must specify the type of resource to explain. Use \"skiff api-resources\" for a complete list of supported resources."
+        );
+    };
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
-    let mut parts = args.path.split('.');
+    let mut parts = path.split('.');
     let word = parts.next().unwrap_or_default();
     let found = match &args.api_version {
         None => resources.find(word)?,
         Some(version) => {
-            let kind = &resources.find(word)?.kind;
-            resources.of_kind(version, kind)?
+            let found = resources.find(word)?;
+            resources.of_kind(version, &found.kind).map_err(|_| {
+                anyhow::anyhow!(
+                    "couldn't find resource for \"{version}, Resource={}\"",
+                    found.plural
+                )
+            })?
         }
     };
     let prefix = if found.group.is_empty() {
@@ -124,6 +135,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     for name in parts {
         let properties = &schemas.object(schema)["properties"];
         let Some(next) = properties.get(name) else {
+            print_kind(found);
             bail!("field {name:?} does not exist")
         };
         field = Some((name, next));
@@ -133,13 +145,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(
-    schemas: &Schemas,
-    resource: &super::resources::Resource,
-    field: Option<(&str, &Value)>,
-    schema: &Value,
-    recursive: bool,
-) {
+fn print_kind(resource: &super::resources::Resource) {
     if !resource.group.is_empty() {
         println!("GROUP:      {}", resource.group);
     }
@@ -147,21 +153,38 @@ fn print(
         "KIND:       {}\nVERSION:    {}\n",
         resource.kind, resource.version
     );
+}
+
+fn print(
+    schemas: &Schemas,
+    resource: &super::resources::Resource,
+    field: Option<(&str, &Value)>,
+    schema: &Value,
+    recursive: bool,
+) {
+    print_kind(resource);
     if let Some((name, schema)) = field {
-        println!("FIELD: {name} <{}>\n", schemas.type_name(schema));
+        println!("FIELD: {name} <{}>\n\n", schemas.type_name(schema));
     }
     println!("DESCRIPTION:");
-    let own = schema["description"].as_str();
     let object = schemas.object(schema);
-    let text = own
-        .or_else(|| object["description"].as_str())
-        .unwrap_or("<empty>");
-    for line in wrap(text) {
+    let mut texts: Vec<&str> = Vec::new();
+    for text in [&schema["description"], &object["description"]] {
+        texts.extend(text.as_str().filter(|text| !texts.contains(text)));
+    }
+    if texts.is_empty() {
+        texts.push("<empty>");
+    }
+    for line in texts.into_iter().flat_map(wrap) {
         println!("    {line}");
     }
+    println!("    ");
     if object["properties"].is_object() {
-        println!("\nFIELDS:");
+        println!("FIELDS:");
         fields(schemas, object, recursive, 1);
+    }
+    if recursive || !object["properties"].is_object() {
+        println!();
     }
 }
 
@@ -197,20 +220,49 @@ fn fields(schemas: &Schemas, object: &Value, recursive: bool, depth: usize) {
     }
 }
 
+/// Lines of at most [`WIDTH`]. An empty line parts paragraphs, an indented one stands alone.
 fn wrap(text: &str) -> Vec<String> {
-    let mut lines = Vec::new();
-    for paragraph in text.lines() {
-        let mut line = String::new();
-        for word in paragraph.split_whitespace() {
-            if !line.is_empty() && line.len() + word.len() + 1 > WIDTH {
-                lines.push(std::mem::take(&mut line));
+    let mut paragraphs: Vec<String> = Vec::new();
+    let mut open = false;
+    for line in text.lines() {
+        let alone = line.trim().is_empty() || line.starts_with(' ');
+        match paragraphs.last_mut() {
+            Some(paragraph) if open && !alone => {
+                paragraph.push(' ');
+                paragraph.push_str(line);
             }
-            if !line.is_empty() {
+            _ => paragraphs.push(line.to_owned()),
+        }
+        open = !alone;
+    }
+    let mut lines = Vec::new();
+    for paragraph in paragraphs {
+        let mut line = String::new();
+        for (index, word) in paragraph.split(' ').enumerate() {
+            if line.len() + word.len() + 1 > WIDTH && !line.trim().is_empty() {
+                lines.push(line.trim_end().to_owned());
+                line.clear();
+            } else if index > 0 {
                 line.push(' ');
             }
             line.push_str(word);
         }
-        lines.push(line);
+        lines.push(line.trim_end().to_owned());
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paragraphs_are_joined_and_indented_lines_stand_alone() {
+        let long = "word ".repeat(20);
+        assert_eq!(
+            wrap("a\nb  c\n\nd\n  e\nf"),
+            ["a b  c", "", "d", "  e", "f"]
+        );
+        assert_eq!(wrap(long.trim()).len(), 2);
+    }
 }

@@ -2,17 +2,18 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use serde_json::{Value, json};
 
 use super::Connection;
 use super::output::table::Text;
 use super::output::{json_text, yaml};
-use super::resources::Resources;
+use super::resources::{Resource, Resources};
 
 #[derive(clap::Args)]
 pub struct ApiResources {
     /// Only kinds that are (true) or are not (false) namespaced
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     namespaced: Option<bool>,
     /// Only this group
     #[arg(long)]
@@ -20,18 +21,58 @@ pub struct ApiResources {
     /// Only kinds with all of these verbs
     #[arg(long, value_delimiter = ',')]
     verbs: Vec<String>,
+    /// Only kinds in all of these categories
+    #[arg(long, value_delimiter = ',')]
+    categories: Vec<String>,
+    /// name or kind
+    #[arg(long)]
+    sort_by: Option<String>,
     #[arg(long)]
     no_headers: bool,
     /// wide or name
-    #[arg(short, long, value_parser = ["wide", "name"])]
+    #[arg(short, long)]
     output: Option<String>,
+    /// Discovery is never kept
+    #[arg(long, hide = true)]
+    cached: bool,
 }
 
 impl ApiResources {
+    fn wants(&self, resource: &Resource) -> bool {
+        let namespaced = self
+            .namespaced
+            .is_none_or(|wanted| wanted == resource.namespaced);
+        let group = self
+            .api_group
+            .as_ref()
+            .is_none_or(|group| *group == resource.group);
+        let verbs = self.verbs.iter().all(|verb| resource.verbs.contains(verb));
+        let categories = self
+            .categories
+            .iter()
+            .all(|one| resource.categories.contains(one));
+        namespaced && group && verbs && categories
+    }
+
     pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        let wide = match self.output.as_deref() {
+            None | Some("name") => false,
+            Some("wide") => true,
+            Some(other) => bail!("--output {other} is not available"),
+        };
         let client = connection.client()?;
         let resources = Resources::discover(&client).await?;
-        let wide = self.output.as_deref() == Some("wide");
+        let mut found: Vec<&Resource> = resources.0.iter().filter(|one| self.wants(one)).collect();
+        match self.sort_by.as_deref() {
+            None => found.sort_by_key(|one| (&one.group, &one.plural)),
+            Some("name") => found.sort_by_key(|one| &one.plural),
+            Some("kind") => found.sort_by_key(|one| &one.kind),
+            Some(_) => bail!("--sort-by accepts only name or kind"),
+        }
+        if self.output.as_deref() == Some("name") {
+            found.iter().for_each(|one| println!("{}", one.qualified()));
+            return Ok(ExitCode::SUCCESS);
+        }
         let mut text = Text::default();
         text.headers
             .extend(["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"].map(str::to_owned));
@@ -39,22 +80,7 @@ impl ApiResources {
             text.headers
                 .extend(["VERBS", "CATEGORIES"].map(str::to_owned));
         }
-        for resource in &resources.0 {
-            let wanted = self
-                .namespaced
-                .is_none_or(|namespaced| namespaced == resource.namespaced)
-                && self
-                    .api_group
-                    .as_ref()
-                    .is_none_or(|group| *group == resource.group)
-                && self.verbs.iter().all(|verb| resource.verbs.contains(verb));
-            if !wanted {
-                continue;
-            }
-            if self.output.as_deref() == Some("name") {
-                println!("{}", resource.qualified());
-                continue;
-            }
+        for resource in found {
             let mut row = vec![
                 resource.plural.clone(),
                 resource.short_names.join(","),
@@ -67,9 +93,7 @@ impl ApiResources {
             }
             text.rows.push(row);
         }
-        if self.output.as_deref() != Some("name") {
-            print!("{}", text.render(!self.no_headers, &mut Vec::new()));
-        }
+        print!("{}", text.render(!self.no_headers, &mut Vec::new()));
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -84,7 +108,7 @@ impl ApiVersions {
             .await?
             .0
             .iter()
-            .map(super::resources::Resource::api_version)
+            .map(Resource::api_version)
             .collect();
         versions.sort();
         versions.dedup();
@@ -101,12 +125,15 @@ pub struct Version {
     #[arg(long)]
     client: bool,
     /// yaml or json
-    #[arg(short, long, value_parser = ["yaml", "json"])]
+    #[arg(short, long)]
     output: Option<String>,
 }
 
 impl Version {
     pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        if !matches!(self.output.as_deref(), None | Some("yaml" | "json")) {
+            bail!("--output must be 'yaml' or 'json'");
+        }
         let own = env!("CARGO_PKG_VERSION");
         let mut all = json!({"clientVersion": {"gitVersion": format!("v{own}")}});
         if !self.client {

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 
 use super::Connection;
+use super::failure::usage;
 use super::resources::Resources;
 use super::stream::{open, pod_target};
 use super::workload::{containers, default_container, name, named, pods_by_selector, pods_of};
@@ -118,6 +119,13 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
+/// Prints the whole log of a container, and goes on until it ends.
+pub async fn follow(client: &Client, pod: &str, container: &str) -> anyhow::Result<()> {
+    let parameters = [("follow", "true".to_owned())];
+    let mut out = std::io::stdout().lock();
+    copy(client, pod, container, &parameters, None, &mut out).await
+}
+
 /// Pod and container of every log to show.
 async fn streams(args: &Args, client: &Client) -> anyhow::Result<Vec<(String, String)>> {
     let pods: Vec<Pod> = match (&args.target, &args.selector) {
@@ -136,13 +144,21 @@ async fn streams(args: &Args, client: &Client) -> anyhow::Result<Vec<(String, St
             pods
         }
         (Some(_), Some(_)) => bail!("only a selector (-l) or a POD name is allowed"),
-        (None, None) => bail!("POD or TYPE/NAME is a required argument for the logs command"),
+        (None, None) => {
+            return Err(usage(
+                "logs",
+                "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command",
+            ));
+        }
     };
     if pods.is_empty() {
         eprintln!(
             "No resources found in {} namespace.",
             client.default_namespace()
         );
+    }
+    if args.container.is_some() && args.positional_container.is_some() {
+        bail!("only one of -c or an inline [CONTAINER] arg is allowed");
     }
     let chosen = args
         .container
@@ -184,8 +200,8 @@ fn parameters(args: &Args) -> anyhow::Result<Vec<(&'static str, String)>> {
         parameters.push(("tailLines", tail.to_string()));
     }
     if let Some(since) = &args.since {
-        let seconds =
-            super::duration::seconds(since).with_context(|| format!("--since {since}"))?;
+        let seconds = super::duration::seconds(since)
+            .with_context(|| format!("invalid argument {since:?} for \"--since\" flag"))?;
         parameters.push(("sinceSeconds", seconds.to_string()));
     }
     if let Some(time) = &args.since_time {

@@ -5,29 +5,36 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use client::{Api, Client, DeleteOptions, PatchKind};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::Eviction;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Connection;
+use super::failure::{Failures, usage};
 use super::resources::Resources;
-use super::selection::Named;
+use super::selection::{Named, Selection};
+use super::writing::DryRun;
 
 /// Pause before an eviction that a disruption budget refused is tried again, as kubectl.
 const EVICTION_RETRY: Duration = Duration::from_secs(5);
 /// Annotation of pods that come from files on the node.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
+/// Which nodes are meant.
 #[derive(clap::Args)]
 pub struct Cordon {
-    #[arg(required = true)]
     nodes: Vec<String>,
+    /// Nodes by label
+    #[arg(short = 'l', long, default_value = "")]
+    selector: String,
+    #[arg(long, value_enum, default_value = "none", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
+    dry_run: DryRun,
 }
 
 #[derive(clap::Args)]
 pub struct Drain {
-    #[arg(required = true)]
-    nodes: Vec<String>,
+    #[command(flatten)]
+    nodes: Cordon,
     /// Go on though DaemonSets' pods stay
     #[arg(long)]
     ignore_daemonsets: bool,
@@ -40,6 +47,7 @@ pub struct Drain {
     /// Delete instead of evicting: disruption budgets are not asked
     #[arg(long)]
     disable_eviction: bool,
+    /// Seconds that a pod gets to end; -1: as the pod says
     #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
     grace_period: i64,
     /// Give up after this long; 0: never
@@ -48,6 +56,9 @@ pub struct Drain {
     /// Only pods with these labels
     #[arg(long, default_value = "")]
     pod_selector: String,
+    /// Do not wait for pods that are being deleted for so many seconds; 0: wait
+    #[arg(long, default_value_t = 0)]
+    skip_wait_for_delete_timeout: i64,
 }
 
 impl Cordon {
@@ -57,89 +68,156 @@ impl Cordon {
         unschedulable: bool,
         connection: &Connection,
     ) -> anyhow::Result<ExitCode> {
+        let verb = if unschedulable { "cordon" } else { "uncordon" };
         let client = connection.client()?;
-        for node in &self.nodes {
-            cordon(&client, node, unschedulable).await?;
+        let resources = Resources::discover(&client).await?;
+        let mut failures = Failures::default();
+        for named in self.named(verb, &client, &resources).await? {
+            if let Err(error) = self.mark(&client, &named, unschedulable).await {
+                failures.push(error);
+            }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(failures.finish())
     }
-}
 
-async fn cordon(client: &Client, name: &str, unschedulable: bool) -> anyhow::Result<()> {
-    let nodes: Api<Node> = Api::all(client);
-    let node = nodes.get(name).await?;
-    let word = if unschedulable {
-        "cordoned"
-    } else {
-        "uncordoned"
-    };
-    if node
-        .spec
-        .and_then(|spec| spec.unschedulable)
-        .unwrap_or(false)
-        == unschedulable
-    {
-        println!("node/{name} already {word}");
-        return Ok(());
+    async fn named<'a>(
+        &self,
+        verb: &str,
+        client: &Client,
+        resources: &'a Resources,
+    ) -> anyhow::Result<Vec<Named<'a>>> {
+        if self.nodes.is_empty() && self.selector.is_empty() {
+            return Err(usage(verb, format!("USAGE: {verb} NODE [flags]")));
+        }
+        if !self.nodes.is_empty() && !self.selector.is_empty() {
+            return Err(usage(
+                verb,
+                "cannot specify both a node name and a --selector option",
+            ));
+        }
+        let mut words = vec!["nodes".to_owned()];
+        words.extend(self.nodes.iter().map(|node| {
+            let name = node.strip_prefix("node/").or(node.strip_prefix("nodes/"));
+            name.unwrap_or(node).to_owned()
+        }));
+        let selection = Selection {
+            words,
+            selector: self.selector.clone(),
+            ..Default::default()
+        };
+        selection.names(client, resources).await
     }
-    let value = if unschedulable {
-        json!(true)
-    } else {
-        json!(null)
-    };
-    nodes
-        .patch(
-            name,
-            PatchKind::Merge,
-            &json!({"spec": {"unschedulable": value}}),
-        )
-        .await?;
-    println!("node/{name} {word}");
-    Ok(())
+
+    async fn mark(
+        &self,
+        client: &Client,
+        named: &Named<'_>,
+        unschedulable: bool,
+    ) -> anyhow::Result<()> {
+        let node: Value = serde_json::from_slice(&client.get_object(named.target("")).await?.json)?;
+        let word = if unschedulable {
+            "cordoned"
+        } else {
+            "uncordoned"
+        };
+        let suffix = self.dry_run.suffix();
+        if (node["spec"]["unschedulable"] == true) == unschedulable {
+            println!("{} already {word}{suffix}", named.path());
+            return Ok(());
+        }
+        if self.dry_run != DryRun::Client {
+            let value = unschedulable.then_some(true);
+            let patch = json!({"spec": {"unschedulable": value}});
+            let options = rpc::api_v1::WriteOptions {
+                dry_run: self.dry_run == DryRun::Server,
+                field_manager: "skiff-cordon".to_owned(),
+                ..Default::default()
+            };
+            let body = serde_json::to_vec(&patch)?;
+            client
+                .patch_object(named.target(""), PatchKind::Merge, body, options)
+                .await?;
+        }
+        println!("{} {word}{suffix}", named.path());
+        Ok(())
+    }
 }
 
 impl Drain {
     pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
         let client = connection.client()?;
+        let resources = Resources::discover(&client).await?;
         let limit = Duration::from_millis(super::duration::millis(&self.timeout)?);
-        for node in &self.nodes {
-            cordon(&client, node, true).await?;
-            let drained = self.drain(&client, node);
-            if limit.is_zero() {
-                drained.await?;
+        let nodes = self.nodes.named("drain", &client, &resources).await?;
+        for node in &nodes {
+            client.get_object(node.target("")).await?;
+        }
+        for node in &nodes {
+            self.nodes.mark(&client, node, true).await?;
+        }
+        let mut failures = Failures::default();
+        for (index, node) in nodes.iter().enumerate() {
+            let drained = self.drain(&client, &resources, &node.name);
+            let result = if limit.is_zero() {
+                drained.await
             } else {
                 tokio::time::timeout(limit, drained)
                     .await
-                    .context("drain did not complete within the timeout")??;
+                    .context("global timeout reached")
+                    .and_then(|result| result)
+            };
+            match result {
+                Ok(()) => println!("{} drained{}", node.path(), self.nodes.dry_run.suffix()),
+                Err(error) => {
+                    let pending: String = nodes[index..]
+                        .iter()
+                        .map(|node| format!("\n {}", node.name))
+                        .collect();
+                    failures.push(anyhow::anyhow!(
+                        "unable to drain node {:?} due to error: {error:#}, continuing command...\nThere are pending nodes to be drained:{pending}",
+                        node.name
+                    ));
+                }
             }
-            println!("node/{node} drained");
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(failures.finish())
     }
 
-    async fn drain(&self, client: &Client, node: &str) -> anyhow::Result<()> {
+    async fn drain(
+        &self,
+        client: &Client,
+        resources: &Resources,
+        node: &str,
+    ) -> anyhow::Result<()> {
         let options = client::ListOptions {
             label_selector: self.pod_selector.clone(),
             field_selector: format!("spec.nodeName={node}"),
         };
         let pods = Api::<Pod>::all(client).list(&options).await?.items;
-        let (mut leaving, mut errors) = (Vec::new(), Vec::new());
+        let mut leaving = Vec::new();
+        let (mut errors, mut warnings) = (Reasons::default(), Reasons::default());
         for pod in pods {
             match self.judge(&pod) {
                 Verdict::Leave => leaving.push(pod),
-                Verdict::Stay => {}
-                Verdict::Refuse(reason) => errors.push(format!("{reason}: {}", path(&pod))),
+                Verdict::LeaveThough(reason) => {
+                    warnings.add(reason, &pod);
+                    leaving.push(pod);
+                }
+                Verdict::Stay(Some(reason)) => warnings.add(reason, &pod),
+                Verdict::Stay(None) => {}
+                Verdict::Refuse(reason) => errors.add(reason, &pod),
             }
         }
-        if !errors.is_empty() {
-            bail!("unable to drain node {node:?}:\n{}", errors.join("\n"));
+        if !errors.0.is_empty() {
+            bail!("[{}]", errors.text(", "));
         }
-        let resources = Resources::discover(client).await?;
-        let mut tasks = Vec::new();
-        for pod in &leaving {
-            tasks.push(self.remove(client, &resources, pod));
+        if !warnings.0.is_empty() {
+            eprintln!("Warning: {}", warnings.text("; "));
         }
-        futures::future::try_join_all(tasks).await?;
+        let removals = leaving
+            .iter()
+            .map(|pod| self.remove(client, resources, pod));
+        futures::future::try_join_all(removals).await?;
         Ok(())
     }
 
@@ -151,9 +229,16 @@ impl Drain {
             .as_ref()
             .is_some_and(|annotations| annotations.contains_key(MIRROR));
         if mirror {
-            return Verdict::Stay;
+            return Verdict::Stay(None);
         }
-        if api::pod::is_terminal(pod) || metadata.deletion_timestamp.is_some() {
+        let deleting = metadata.deletion_timestamp.as_ref().map(|time| time.0);
+        let skipped = self.skip_wait_for_delete_timeout;
+        if let Some(since) = deleting.filter(|_| skipped > 0)
+            && jiff::Timestamp::now().as_second() - since.as_second() > skipped
+        {
+            return Verdict::Stay(None);
+        }
+        if api::pod::is_terminal(pod) || deleting.is_some() {
             return Verdict::Leave;
         }
         let controller = metadata
@@ -168,7 +253,9 @@ impl Drain {
             .flat_map(|spec| spec.volumes.iter().flatten())
             .any(|volume| volume.empty_dir.is_some());
         match controller {
-            Some("DaemonSet") if self.ignore_daemonsets => Verdict::Stay,
+            Some("DaemonSet") if self.ignore_daemonsets => {
+                Verdict::Stay(Some("ignoring DaemonSet-managed Pods"))
+            }
             Some("DaemonSet") => Verdict::Refuse(
                 "cannot delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore)",
             ),
@@ -178,6 +265,7 @@ impl Drain {
             _ if empty_dir && !self.delete_emptydir_data => Verdict::Refuse(
                 "cannot delete Pods with local storage (use --delete-emptydir-data to override)",
             ),
+            None => Verdict::LeaveThough("deleting Pods that declare no controller"),
             _ => Verdict::Leave,
         }
     }
@@ -191,6 +279,16 @@ impl Drain {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
         let name = pod.metadata.name.clone().unwrap_or_default();
         let pods: Api<Pod> = Api::namespaced(client, &namespace);
+        let dry_run = self.nodes.dry_run;
+        let doing = if self.disable_eviction {
+            "deleting"
+        } else {
+            "evicting"
+        };
+        println!("{doing} pod {}{}", path(pod), dry_run.suffix());
+        if dry_run != DryRun::None {
+            return Ok(());
+        }
         let grace = (self.grace_period >= 0).then_some(self.grace_period);
         loop {
             let result = if self.disable_eviction {
@@ -209,39 +307,64 @@ impl Drain {
                 Err(error) if error.is_not_found() => return Ok(()),
                 Err(client::Error::Api(error)) if error.code() == 429 => {
                     eprintln!(
-                        "error when evicting {} (will retry after 5s): {error}",
-                        path(pod)
+                        "error when evicting pods/{name:?} -n {namespace:?} (will retry after 5s): {error}"
                     );
                     tokio::time::sleep(EVICTION_RETRY).await;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        println!("{} evicted", path(pod));
         let named = Named {
             resource: resources.find("pods")?,
             namespace,
             name,
+            source: None,
         };
-        super::delete::gone(
-            client,
-            &named,
-            pod.metadata.uid.as_deref().unwrap_or_default(),
-        )
-        .await
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        super::delete::gone(client, &named, uid).await?;
+        let done = if self.disable_eviction {
+            "deleted"
+        } else {
+            "evicted"
+        };
+        println!("pod/{} {done}", named.name);
+        Ok(())
     }
 }
 
 enum Verdict {
     Leave,
-    Stay,
+    LeaveThough(&'static str),
+    Stay(Option<&'static str>),
     Refuse(&'static str),
+}
+
+/// Reasons, with the pods of each.
+#[derive(Default)]
+struct Reasons(Vec<(&'static str, Vec<String>)>);
+
+impl Reasons {
+    fn add(&mut self, reason: &'static str, pod: &Pod) {
+        match self.0.iter_mut().find(|(own, _)| *own == reason) {
+            Some((_, pods)) => pods.push(path(pod)),
+            None => self.0.push((reason, vec![path(pod)])),
+        }
+    }
+
+    fn text(&self, between: &str) -> String {
+        let texts: Vec<String> = self
+            .0
+            .iter()
+            .map(|(reason, pods)| format!("{reason}: {}", pods.join(", ")))
+            .collect();
+        texts.join(between)
+    }
 }
 
 fn path(pod: &Pod) -> String {
     let part = |part: &Option<String>| part.clone().unwrap_or_default();
     format!(
-        "pod/{}/{}",
+        "{}/{}",
         part(&pod.metadata.namespace),
         part(&pod.metadata.name)
     )

@@ -2,6 +2,7 @@
 
 mod columns;
 mod go_template;
+pub use go_template::go_text;
 pub mod jsonpath;
 pub mod table;
 pub mod tabwriter;

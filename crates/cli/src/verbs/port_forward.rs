@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::Connection;
+use super::failure::usage;
 use super::resources::Resources;
 use super::stream::{Input, open, pod_target};
 use super::workload::{name, named, pods_of};
@@ -29,7 +30,7 @@ pub struct Args {
     #[arg(value_name = "POD | TYPE/NAME")]
     target: String,
     /// PORT, LOCAL:PORT, :PORT
-    #[arg(required = true, value_name = "[LOCAL:]PORT")]
+    #[arg(value_name = "[LOCAL:]PORT")]
     ports: Vec<String>,
     /// Local addresses to listen on
     #[arg(long, default_value = "localhost", value_delimiter = ',')]
@@ -40,6 +41,12 @@ pub struct Args {
 type Connections = Arc<Mutex<HashMap<u32, mpsc::Sender<Frame>>>>;
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    if args.ports.is_empty() {
+        return Err(usage(
+            "port-forward",
+            "TYPE/NAME and list of ports are required for port-forward",
+        ));
+    }
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
     let named = named(&client, &resources, &args.target)?;
@@ -125,7 +132,10 @@ fn pod_port(service: Option<&Value>, pod: &Pod, word: &str) -> anyhow::Result<u1
         let port = ports
             .iter()
             .find(|port| port["port"].as_u64() == word.parse().ok() || port["name"] == word)
-            .with_context(|| format!("Service does not have a service port {word}"))?;
+            .with_context(|| {
+                let name = service["metadata"]["name"].as_str().unwrap_or_default();
+                format!("Service {name} does not have a service port {word}")
+            })?;
         wanted = match &port["targetPort"] {
             Value::String(name) => name.clone(),
             Value::Null => port["port"].to_string(),
@@ -146,7 +156,7 @@ fn pod_port(service: Option<&Value>, pod: &Pod, word: &str) -> anyhow::Result<u1
         .find(|port| port.name.as_deref() == Some(wanted.as_str()));
     named
         .and_then(|port| u16::try_from(port.container_port).ok())
-        .with_context(|| format!("the pod has no port named {wanted:?}"))
+        .with_context(|| format!("Pod '{}' does not have a named port '{wanted}'", name(pod)))
 }
 
 async fn accept(

@@ -9,7 +9,7 @@ use super::manifest;
 use super::resources::{Resource, Resources};
 
 /// What kubectl says when no object is named.
-const NOTHING_NAMED: &str = "You must provide one or more resources by argument or filename.
+pub const NOTHING_NAMED: &str = "You must provide one or more resources by argument or filename.
 Example resource specifications include:
    '-f rsrc.yaml'
    '--filename=rsrc.json'
@@ -50,6 +50,8 @@ pub struct Named<'a> {
     pub resource: &'a Resource,
     pub namespace: String,
     pub name: String,
+    /// The file that names it.
+    pub source: Option<String>,
 }
 
 impl Named<'_> {
@@ -100,6 +102,7 @@ impl Selection {
                     resource,
                     namespace,
                     name: document.name(),
+                    source: Some(document.source.clone()),
                 });
             }
             return Ok(Meaning::Names(names));
@@ -123,6 +126,7 @@ impl Selection {
                     resource: resources.find(kind)?,
                     namespace: namespace.clone(),
                     name: name.to_owned(),
+                    source: None,
                 });
             }
             return Ok(Meaning::Names(names));
@@ -135,6 +139,9 @@ impl Selection {
             bail!("a resource cannot be retrieved by name across all namespaces");
         }
         if !self.selector.is_empty() {
+            if kinds.len() == 1 {
+                bail!("name cannot be provided when a selector is specified");
+            }
             bail!("selectors and the all flag cannot be used when passing resource/name arguments");
         }
         let named = |resource| {
@@ -143,6 +150,7 @@ impl Selection {
                 resource,
                 namespace: namespace.clone(),
                 name: name.clone(),
+                source: None,
             })
         };
         Ok(Meaning::Names(kinds.into_iter().flat_map(named).collect()))
@@ -164,6 +172,7 @@ impl Selection {
                             resource,
                             namespace: object.namespace,
                             name: object.name,
+                            source: None,
                         });
                     }
                 }

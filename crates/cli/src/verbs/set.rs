@@ -1,18 +1,26 @@
-//! `skiff set image` and `skiff set env`: changes to pod templates.
+//! `skiff set`: changes to pod templates, selectors and subjects.
+
+mod env;
+mod template;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use client::PatchKind;
-use rpc::api_v1::WriteOptions;
-use serde_json::{Value, json};
+use client::{Client, PatchKind};
+use serde_json::{Map, Value, json};
 
 use super::Connection;
+use super::create::Subjects;
+use super::failure::Failures;
 use super::resources::Resources;
-use super::selection::Selection;
+use super::selection::{Named, Selection};
+use super::writing::{DryRun, Writing};
+use template::{Template, images, resources};
 
 #[derive(clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    writing: Writing,
     #[command(subcommand)]
     action: Action,
 }
@@ -22,144 +30,217 @@ enum Action {
     /// Set the image of containers: TYPE/NAME CONTAINER=IMAGE..., *=IMAGE for all
     Image {
         #[command(flatten)]
-        selection: Selection,
+        selection: Chosen,
     },
     /// Set or remove variables: TYPE/NAME KEY=VALUE..., KEY- to remove
     Env {
         #[command(flatten)]
-        selection: Selection,
-        /// Only this container
-        #[arg(short, long)]
-        container: Option<String>,
+        selection: Chosen,
+        #[command(flatten)]
+        env: env::Args,
+    },
+    /// Set what containers request and may use
+    Resources {
+        #[command(flatten)]
+        selection: Chosen,
+        /// Only this container; * for all
+        #[arg(short, long, default_value = "*")]
+        containers: String,
+        /// cpu=1,memory=1Gi
+        #[arg(long, value_delimiter = ',')]
+        limits: Vec<String>,
+        /// cpu=1,memory=1Gi
+        #[arg(long, value_delimiter = ',')]
+        requests: Vec<String>,
+    },
+    /// Set the ServiceAccount of pods: TYPE/NAME ACCOUNT
+    #[command(visible_alias = "sa")]
+    Serviceaccount {
+        #[command(flatten)]
+        selection: Chosen,
+    },
+    /// Set the selector of a Service: TYPE/NAME KEY=VALUE,...
+    Selector {
+        #[command(flatten)]
+        selection: Chosen,
+    },
+    /// Give a role to more users, groups and ServiceAccounts
+    Subject {
+        #[command(flatten)]
+        selection: Chosen,
+        #[command(flatten)]
+        subjects: Subjects,
     },
 }
 
-pub async fn run(mut args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
-    let (Action::Image { selection } | Action::Env { selection, .. }) = &mut args.action;
-    let changes: Vec<String> = selection
-        .words
-        .extract_if(.., |word| word.contains('=') || word.ends_with('-'))
-        .collect();
-    if changes.is_empty() {
-        bail!("at least one NAME=VALUE is required");
+/// A selection, and `--all`.
+#[derive(clap::Args)]
+struct Chosen {
+    #[command(flatten)]
+    selection: Selection,
+    /// Every object of the kind in the namespace
+    #[arg(long)]
+    all: bool,
+}
+
+impl Action {
+    /// The selection, and the word for what is changed.
+    fn parts(&mut self) -> (&mut Chosen, &'static str) {
+        match self {
+            Self::Image { selection } => (selection, "image updated"),
+            Self::Env { selection, .. } => (selection, "env updated"),
+            Self::Resources { selection, .. } => (selection, "resource requirements updated"),
+            Self::Serviceaccount { selection } => (selection, "serviceaccount updated"),
+            Self::Selector { selection } => (selection, "selector updated"),
+            Self::Subject { selection, .. } => (selection, "subjects updated"),
+        }
     }
+
+    /// Takes what is to be set out of the words.
+    fn take_changes(&mut self) -> anyhow::Result<Vec<String>> {
+        let takes_last = matches!(self, Self::Serviceaccount { .. });
+        let listed = match self {
+            Self::Env { env, .. } => env.needs_no_words(),
+            Self::Resources { .. } | Self::Subject { .. } => true,
+            _ => false,
+        };
+        let one = match self {
+            Self::Image { .. } => "image",
+            Self::Env { .. } => "environment variable",
+            _ => "selector",
+        };
+        let (chosen, _) = self.parts();
+        if chosen.selection.is_empty() {
+            bail!(super::selection::NOTHING_NAMED);
+        }
+        let words = &mut chosen.selection.words;
+        if takes_last {
+            let account = words.pop().context("serviceaccount is required")?;
+            return Ok(vec![account]);
+        }
+        let from = 1.min(words.len());
+        let changes: Vec<String> = words
+            .extract_if(from.., |word| word.contains('=') || word.ends_with('-'))
+            .collect();
+        if changes.is_empty() && !listed {
+            bail!("at least one {one} update is required");
+        }
+        Ok(changes)
+    }
+}
+
+pub async fn run(mut args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    if let Action::Resources {
+        limits, requests, ..
+    } = &args.action
+        && limits.is_empty()
+        && requests.is_empty()
+    {
+        bail!(
+            "you must specify an update to requests or limits (in the form of --requests/--limits)"
+        );
+    }
+    let changes = args.action.take_changes()?;
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
-    let (Action::Image { selection } | Action::Env { selection, .. }) = &args.action;
-    for named in selection.names(&client, &resources).await? {
-        let object: Value =
-            serde_json::from_slice(&client.get_object(named.target("")).await?.json)?;
-        let path: &[&str] = match named.resource.kind.as_str() {
-            "Pod" => &["spec"],
-            "CronJob" => &["spec", "jobTemplate", "spec", "template", "spec"],
-            _ => &["spec", "template", "spec"],
-        };
-        let pod_spec = path.iter().fold(&object, |value, key| &value[*key]);
-        let change = match &args.action {
-            Action::Image { .. } => images(pod_spec, &changes)?,
-            Action::Env { container, .. } => variables(pod_spec, &changes, container.as_deref())?,
-        };
-        let patch = path
-            .iter()
-            .rev()
-            .fold(change, |inner, key| json!({*key: inner}));
-        let options = WriteOptions {
-            field_manager: "skiff-set".to_owned(),
-            ..Default::default()
-        };
-        let before = object["metadata"]["generation"].clone();
-        let body = serde_json::to_vec(&patch)?;
-        let after = client
-            .patch_object(named.target(""), PatchKind::Strategic, body, options)
-            .await?;
-        let after: Value = serde_json::from_slice(&after.json)?;
-        if before != after["metadata"]["generation"] || before.is_null() {
-            let what = if matches!(args.action, Action::Image { .. }) {
-                "image"
-            } else {
-                "env"
+    let sources = match &args.action {
+        Action::Env { env, .. } => env.variables(&client, &resources, &changes).await?,
+        _ => Vec::new(),
+    };
+    let mut report = args.writing.report()?;
+    let mut failures = Failures::default();
+    let (chosen, done) = args.action.parts();
+    chosen.selection.require_names(chosen.all)?;
+    for named in chosen.selection.names(&client, &resources).await? {
+        let changed = async {
+            let object = client.get_object(named.target("")).await?;
+            let object: Value = serde_json::from_slice(&object.json)?;
+            let Some(patch) = patch(&args.action, &named, &object, &changes, &sources)? else {
+                return anyhow::Ok(None);
             };
-            println!("{} {what} updated", named.path());
+            apply(&args.writing, &client, &named, object, &patch).await
+        };
+        match changed.await {
+            Ok(Some(object)) => report.done(named.resource, &object, done)?,
+            Ok(None) => {}
+            Err(error) => failures.push(error),
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(failures.finish())
 }
 
-/// Lists of containers in a pod's spec.
-const LISTS: [&str; 2] = ["containers", "initContainers"];
-
-fn names<'a>(pod_spec: &'a Value, list: &str) -> impl Iterator<Item = &'a str> {
-    pod_spec[list]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|container| container["name"].as_str())
-}
-
-fn images(pod_spec: &Value, changes: &[String]) -> anyhow::Result<Value> {
-    let mut patch = json!({});
-    for change in changes {
-        let (wanted, image) = change
-            .split_once('=')
-            .context("an image is set, not removed")?;
-        let mut found = false;
-        for list in LISTS {
-            for name in names(pod_spec, list).filter(|name| wanted == "*" || wanted == *name) {
-                found = true;
-                let entries = patch
-                    .as_object_mut()
-                    .context("a patch is an object")?
-                    .entry(list)
-                    .or_insert_with(|| json!([]));
-                entries
-                    .as_array_mut()
-                    .context("containers are a list")?
-                    .push(json!({"name": name, "image": image}));
+/// The change to one object; none: it was only shown, or there is nothing to change.
+fn patch(
+    action: &Action,
+    named: &Named<'_>,
+    object: &Value,
+    changes: &[String],
+    variables: &[Value],
+) -> anyhow::Result<Option<Value>> {
+    if let Action::Selector { .. } = action {
+        let pairs: Map<String, Value> = changes
+            .iter()
+            .flat_map(|change| change.split(','))
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.into()))
+            .collect();
+        return Ok(Some(json!({"spec": {"selector": pairs}})));
+    }
+    if let Action::Subject { subjects, .. } = action {
+        if subjects.is_empty() {
+            bail!("you must specify at least one value of user, group or serviceaccount");
+        }
+        let mut all = object["subjects"].as_array().cloned().unwrap_or_default();
+        for subject in subjects.list()? {
+            if !all.contains(&subject) {
+                all.push(subject);
             }
         }
-        if !found {
-            bail!("unable to find container named {wanted:?}");
+        return Ok(Some(json!({"subjects": all})));
+    }
+    let template = Template::of(named, object)?;
+    let change = match action {
+        Action::Image { .. } => images(template.spec, changes)?,
+        Action::Env { env, .. } if env.list => {
+            env.show(named, template.spec);
+            return Ok(None);
         }
-    }
-    Ok(patch)
+        Action::Env { env, .. } => match env.change(named, template.spec, variables) {
+            Some(change) => change,
+            None => return Ok(None),
+        },
+        Action::Resources {
+            containers,
+            limits,
+            requests,
+            ..
+        } => resources(template.spec, containers, limits, requests)?,
+        _ => {
+            let account = changes.first().context("serviceaccount is required")?;
+            json!({"serviceAccountName": account, "serviceAccount": account})
+        }
+    };
+    Ok(Some(template.patch(change)))
 }
 
-fn variables(pod_spec: &Value, changes: &[String], only: Option<&str>) -> anyhow::Result<Value> {
-    let env: Vec<Value> = changes
+/// Sends the patch; none: it changed nothing.
+async fn apply(
+    writing: &Writing,
+    client: &Client,
+    named: &Named<'_>,
+    before: Value,
+    patch: &Value,
+) -> anyhow::Result<Option<Value>> {
+    let mut options = writing.options("skiff-set");
+    // What the patch makes of the object only the server knows: it tries it for the client too.
+    options.dry_run = writing.dry_run != DryRun::None;
+    let body = serde_json::to_vec(patch)?;
+    let after = client
+        .patch_object(named.target(""), PatchKind::Strategic, body, options)
+        .await?;
+    let after: Value = serde_json::from_slice(&after.json)?;
+    let same = ["spec", "subjects"]
         .iter()
-        .map(|change| match change.split_once('=') {
-            Some((name, value)) => json!({"name": name, "value": value}),
-            None => json!({"name": change.trim_end_matches('-'), "$patch": "delete"}),
-        })
-        .collect();
-    let containers: Vec<Value> = names(pod_spec, "containers")
-        .filter(|name| only.is_none_or(|only| only == *name))
-        .map(|name| json!({"name": name, "env": env}))
-        .collect();
-    if containers.is_empty() {
-        bail!(
-            "unable to find container named {:?}",
-            only.unwrap_or_default()
-        );
-    }
-    Ok(json!({"containers": containers}))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn images_by_name_and_for_all() {
-        let spec = json!({"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]});
-        let one = images(&spec, &["b=x:2".into()]).unwrap();
-        assert_eq!(one, json!({"containers": [{"name": "b", "image": "x:2"}]}));
-        let all = images(&spec, &["*=y".into()]).unwrap();
-        assert_eq!(
-            all["containers"].as_array().unwrap().len()
-                + all["initContainers"].as_array().unwrap().len(),
-            3
-        );
-        assert!(images(&spec, &["z=y".into()]).is_err());
-    }
+        .all(|part| before[part] == after[part]);
+    Ok((!same).then_some(after))
 }

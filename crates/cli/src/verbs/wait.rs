@@ -5,23 +5,24 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use client::Client;
-use rpc::api_v1::{EventType, WatchRequest};
 use serde_json::Value;
 
 use super::Connection;
+use super::failure::Failures;
 use super::output::jsonpath::{Template, print};
 use super::resources::Resources;
 use super::selection::{Named, Selection};
+use super::watching;
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     selection: Selection,
     /// delete, create, condition=NAME[=VALUE], or jsonpath={PATH}[=VALUE]
-    #[arg(long = "for")]
+    #[arg(long = "for", default_value = "")]
     condition: String,
     /// How long to wait; 0: look once
-    #[arg(long, default_value = "30s")]
+    #[arg(long, default_value = "30s", allow_hyphen_values = true)]
     timeout: String,
     /// Every object of the kind in the namespace
     #[arg(long)]
@@ -99,71 +100,66 @@ impl Until {
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
     let until: Until = args.condition.parse()?;
-    let timeout = Duration::from_millis(super::duration::millis(&args.timeout)?);
     let client = connection.client()?;
+    args.selection.require_names(args.all)?;
     let resources = Resources::discover(&client).await?;
+    let timeout = match args.timeout.strip_prefix('-') {
+        // Longer than anybody waits, as kubectl.
+        Some(_) => Duration::from_secs(7 * 24 * 3600),
+        None => Duration::from_millis(super::duration::millis(&args.timeout)?),
+    };
     let names = args.selection.names(&client, &resources).await?;
     if names.is_empty() {
+        if matches!(until, Until::Deleted) {
+            return Ok(ExitCode::SUCCESS);
+        }
         bail!("no matching resources found");
     }
+    let mut failures = Failures::default();
     let deadline = tokio::time::Instant::now() + timeout;
     for named in names {
-        let waited = tokio::time::timeout_at(deadline, wait(&client, &named, &until)).await;
-        match waited {
-            Ok(result) => result?,
-            Err(_) => bail!("timed out waiting for the condition on {}", named.path()),
-        }
-        match until {
-            Until::Deleted => println!("{} deleted", named.path()),
-            _ => println!("{} condition met", named.path()),
+        match tokio::time::timeout_at(deadline, wait(&client, &named, &until)).await {
+            Ok(Ok(Some(done))) => println!("{} {done}", named.path()),
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => failures.push(error),
+            Err(_) => {
+                let on = match until {
+                    Until::Created => String::new(),
+                    _ => format!(" on {}/{}", named.resource.plural, named.name),
+                };
+                failures.push(anyhow::anyhow!("timed out waiting for the condition{on}"));
+            }
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(failures.finish())
 }
 
-async fn wait(client: &Client, named: &Named<'_>, until: &Until) -> anyhow::Result<()> {
-    if !matches!(until, Until::Deleted | Until::Created) {
-        client.get_object(named.target("")).await?;
-    }
-    let request = WatchRequest {
-        target: Some(named.resource.target(&named.namespace, "", "")),
-        field_selector: format!("metadata.name={}", named.name),
-        send_initial_events: true,
-        resource_version_match: "NotOlderThan".to_owned(),
-        allow_watch_bookmarks: true,
-        ..Default::default()
+/// What came true; nothing is said of the deletion of what was not there.
+async fn wait(
+    client: &Client,
+    named: &Named<'_>,
+    until: &Until,
+) -> anyhow::Result<Option<&'static str>> {
+    let present = match client.get_object(named.target("")).await {
+        Ok(_) => true,
+        Err(error) if error.is_not_found() => false,
+        Err(error) => return Err(error.into()),
     };
-    let mut batches = client
-        .resources()
-        .watch(request)
-        .await
-        .map_err(client::Error::from)?
-        .into_inner();
-    let mut present: Option<Value> = None;
-    let mut known = false;
-    while let Some(batch) = batches.message().await.map_err(client::Error::from)? {
-        for event in batch.events {
-            let kind = event.r#type();
-            known |= event.initial_events_end;
-            match kind {
-                EventType::Added | EventType::Modified => {
-                    present = Some(serde_json::from_slice(
-                        &event.object.unwrap_or_default().json,
-                    )?);
-                    if until.holds(present.as_ref()) {
-                        return Ok(());
-                    }
-                }
-                EventType::Deleted => present = None,
-                EventType::Error => bail!("the watch of {} failed", named.path()),
-                _ => {}
-            }
-            if known && until.holds(present.as_ref()) {
-                return Ok(());
-            }
+    match (until, present) {
+        (Until::Deleted, false) => return Ok(None),
+        (Until::Condition(..) | Until::Path(..), false) => {
+            client.get_object(named.target("")).await?;
         }
+        _ => {}
     }
-    bail!("the server ended the watch of {}", named.path())
+    watching::until(client, named, |object| {
+        Ok(until.holds(object).then_some(()))
+    })
+    .await?;
+    Ok(Some(match until {
+        Until::Deleted => "deleted",
+        _ => "condition met",
+    }))
 }
 
 #[cfg(test)]

@@ -89,6 +89,7 @@ pub fn named<'a>(
         resource,
         namespace: client.default_namespace().to_owned(),
         name: name.to_owned(),
+        source: None,
     })
 }
 
@@ -106,11 +107,22 @@ pub fn default_container(pod: &Pod) -> anyhow::Result<String> {
         .map(|spec| spec.containers.as_slice())
         .unwrap_or_default();
     let first = containers.first().context("the pod has no containers")?;
-    if containers.len() > 1 {
-        let names: Vec<&str> = containers
+    let several = pod
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.init_containers.iter().flatten().next().is_some());
+    if containers.len() > 1 || several {
+        let spec = pod.spec.as_ref();
+        let init = spec.and_then(|spec| spec.init_containers.as_ref());
+        let mut names: Vec<String> = containers
             .iter()
-            .map(|container| container.name.as_str())
+            .map(|container| container.name.clone())
             .collect();
+        names.extend(
+            init.into_iter()
+                .flatten()
+                .map(|container| format!("{} (init)", container.name)),
+        );
         eprintln!(
             "Defaulted container {:?} out of: {}",
             first.name,

@@ -17,6 +17,7 @@ use super::super::writing::{DryRun, Writing};
 use super::{LAST_APPLIED, namespace_of};
 
 #[derive(clap::Subcommand)]
+#[expect(clippy::enum_variant_names, reason = "the names of kubectl's commands")]
 pub enum Action {
     /// Show what was applied last
     ViewLastApplied {

@@ -101,13 +101,13 @@ impl Job {
                     "spec": {"template": template}, "status": {},
                 }))
             }
-            (None, Some(from)) => self.from_cron_job(client, from).await,
+            (None, Some(from)) => self.by_cron_job(client, from).await,
             _ => bail!("either --image or --from must be specified"),
         }
     }
 
     /// A run of a CronJob by hand, owned by it.
-    async fn from_cron_job(&self, client: &Client, from: &str) -> anyhow::Result<Value> {
+    async fn by_cron_job(&self, client: &Client, from: &str) -> anyhow::Result<Value> {
         let Some(("cronjob" | "cronjobs" | "cj" | "cronjob.batch" | "cronjobs.batch", name)) =
             from.split_once('/')
         else {

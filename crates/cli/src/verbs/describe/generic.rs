@@ -1,80 +1,77 @@
 //! Any kind, field by field.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::text::{Text, word};
+use super::super::output::go_text;
+use super::text::Text;
 use super::{heading, labels};
 
 pub fn describe(object: &Value, out: &mut Text) {
     heading(object, out);
     labels(object, out);
-    out.line("API Version", word(&object["apiVersion"]));
-    out.line("Kind", word(&object["kind"]));
-    out.section("Metadata", |out| {
-        for (key, value) in object["metadata"].as_object().into_iter().flatten() {
-            if !matches!(
-                key.as_str(),
-                "name" | "namespace" | "labels" | "annotations" | "managedFields"
-            ) {
-                field(key, value, out);
-            }
+    let mut object = object.clone();
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        for own in [
+            "name",
+            "namespace",
+            "labels",
+            "annotations",
+            "managedFields",
+        ] {
+            metadata.remove(own);
         }
-    });
-    for (key, value) in object.as_object().into_iter().flatten() {
-        if !matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
-            field(key, value, out);
-        }
+    }
+    if let Some(map) = object.as_object() {
+        contents(map, out);
     }
 }
 
-fn field(key: &str, value: &Value, out: &mut Text) {
-    let title = title(key);
-    match value {
-        Value::Null => {}
-        Value::Object(map) if map.is_empty() => out.line(&title, "{}"),
-        Value::Object(map) => out.section(&title, |out| {
-            for (key, value) in map {
-                field(key, value, out);
-            }
-        }),
-        Value::Array(items) => out.section(&title, |out| {
-            for item in items {
-                match item {
-                    Value::Object(map) => {
-                        for (key, value) in map {
-                            field(key, value, out);
-                        }
+fn contents(map: &Map<String, Value>, out: &mut Text) {
+    for (key, value) in map {
+        let title = title(key);
+        match value {
+            Value::Object(inner) => out.section(&title, |out| contents(inner, out)),
+            Value::Array(items) => out.section(&title, |out| {
+                for item in items {
+                    match item {
+                        Value::Object(inner) => contents(inner, out),
+                        other => out.raw(&go_text(other)),
                     }
-                    other => out.raw(&word(other)),
                 }
-            }
-        }),
-        other => out.line(&title, word(other)),
+            }),
+            other => out.line(&title, go_text(other)),
+        }
     }
 }
 
-/// `podIPs` becomes `Pod IPs`; keys that are not names (labels, files) stay as they are.
+/// `podIPs` becomes `Pod I Ps` in kubectl, `Pod IPs` here; keys with other signs stay as they are.
 fn title(key: &str) -> String {
-    if !key
+    let letters = key
         .chars()
-        .all(|character| character.is_ascii_alphanumeric())
-    {
+        .all(|character| character.is_alphabetic() || character == '-');
+    if !letters {
         return key.to_owned();
     }
-    let mut title = String::new();
-    let mut before_lower = false;
-    for (index, character) in key.chars().enumerate() {
-        if index == 0 {
-            title.push(character.to_ascii_uppercase());
-        } else {
-            if character.is_ascii_uppercase() && before_lower {
-                title.push(' ');
-            }
-            title.push(character);
+    let mut words: Vec<String> = Vec::new();
+    let mut before: Option<char> = None;
+    for character in key.chars() {
+        let starts = character.is_uppercase() && !before.is_some_and(char::is_uppercase);
+        match words.last_mut() {
+            Some(word) if !starts => word.push(character),
+            _ => words.push(character.to_string()),
         }
-        before_lower = character.is_ascii_lowercase();
+        before = Some(character);
     }
-    title
+    let capital = |word: String| match word.to_uppercase().as_str() {
+        upper @ ("API" | "URL" | "UID" | "OSB" | "GUID") => upper.to_owned(),
+        _ => {
+            let mut characters = word.chars();
+            let first = characters.next().map(char::to_uppercase);
+            first.into_iter().flatten().chain(characters).collect()
+        }
+    };
+    let words: Vec<String> = words.into_iter().map(capital).collect();
+    words.join(" ")
 }
 
 #[cfg(test)]
@@ -87,6 +84,8 @@ mod tests {
             ("podIPs", "Pod IPs"),
             ("spec", "Spec"),
             ("clusterIP", "Cluster IP"),
+            ("apiVersion", "API Version"),
+            ("uid", "UID"),
             ("a.b/c", "a.b/c"),
         ] {
             assert_eq!(title(key), expected);

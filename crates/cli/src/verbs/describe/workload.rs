@@ -1,11 +1,14 @@
-//! Deployments, ReplicaSets, StatefulSets, DaemonSets, ReplicationControllers, Jobs.
+//! Deployments, ReplicaSets, StatefulSets, DaemonSets, ReplicationControllers, Jobs, CronJobs.
 
 use rpc::api_v1::ListRequest;
 use serde_json::Value;
 
+use super::super::events::ago;
 use super::super::workload::{pods_by_selector, selector_of};
-use super::text::{Text, items, moment, or, word};
-use super::{Scene, heading, labels, pod};
+use super::text::{Text, items, moment, or, time, truth, word};
+use super::{Scene, controller, heading, labels, pod};
+
+const REVISION: &str = "deployment.kubernetes.io/revision";
 
 pub async fn deployment(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     let object = scene.object;
@@ -29,45 +32,46 @@ pub async fn deployment(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()>
         ),
     );
     out.line("StrategyType", word(&spec["strategy"]["type"]));
-    out.line("MinReadySeconds", or(&spec["minReadySeconds"], "0"));
+    out.line_or("MinReadySeconds", &spec["minReadySeconds"], "0");
     let rolling = &spec["strategy"]["rollingUpdate"];
     if rolling.is_object() {
-        let text = format!(
-            "{} max unavailable, {} max surge",
-            word(&rolling["maxUnavailable"]),
-            word(&rolling["maxSurge"])
-        );
+        let (unavailable, surge) = (word(&rolling["maxUnavailable"]), word(&rolling["maxSurge"]));
+        let text = format!("{unavailable} max unavailable, {surge} max surge");
         out.line("RollingUpdateStrategy", text);
     }
-    if spec["paused"] == true {
-        out.line("Paused", "true");
-    }
     pod::template(&spec["template"], out);
-    let mut rows = vec![
-        ["Type", "Status", "Reason"].map(str::to_owned),
-        ["----", "------", "------"].map(str::to_owned),
-    ];
-    rows.extend(items(&status["conditions"]).map(|condition| {
-        [
-            word(&condition["type"]),
-            word(&condition["status"]),
-            word(&condition["reason"]),
-        ]
-    }));
-    out.raw("Conditions:");
-    out.table(1, &rows);
+    reasons(status, out);
     replica_sets(scene, out).await
+}
+
+/// Type, status and reason of every condition.
+fn reasons(status: &Value, out: &mut Text) {
+    if items(&status["conditions"]).next().is_none() {
+        return;
+    }
+    out.section("Conditions", |out| {
+        out.cells(&["Type", "Status", "Reason"]);
+        out.cells(&["----", "------", "------"]);
+        for condition in items(&status["conditions"]) {
+            let kind = format!("{} ", word(&condition["type"]));
+            out.cells(&[
+                &kind,
+                &word(&condition["status"]),
+                &word(&condition["reason"]),
+            ]);
+        }
+    });
 }
 
 async fn replica_sets(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     let metadata = &scene.object["metadata"];
     let resource = scene.resources.find("replicasets.apps")?;
+    let namespace = metadata["namespace"].as_str().unwrap_or_default();
     let request = ListRequest {
-        target: Some(resource.target(metadata["namespace"].as_str().unwrap_or_default(), "", "")),
+        target: Some(resource.target(namespace, "", "")),
         label_selector: selector_of(scene.object)?,
         ..Default::default()
     };
-    let revision = &metadata["annotations"]["deployment.kubernetes.io/revision"];
     let (mut old, mut new) = (Vec::new(), "<none>".to_owned());
     for set in scene.client.list_objects(request).await?.0 {
         let set: Value = serde_json::from_slice(&set.json)?;
@@ -79,80 +83,148 @@ async fn replica_sets(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
             word(&set["metadata"]["name"]),
             or(&set["status"]["replicas"], "0"),
         );
-        let text = format!(
-            "{name} ({created}/{} replicas created)",
-            or(&set["spec"]["replicas"], "0")
-        );
-        if set["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == *revision {
+        let wanted = or(&set["spec"]["replicas"], "0");
+        let text = format!("{name} ({created}/{wanted} replicas created)");
+        if set["metadata"]["annotations"][REVISION] == metadata["annotations"][REVISION] {
             new = text;
         } else {
             old.push(text);
         }
     }
-    out.line(
-        "OldReplicaSets",
-        if old.is_empty() {
-            "<none>".to_owned()
-        } else {
-            old.join(", ")
-        },
-    );
+    let old = if old.is_empty() {
+        "<none>".to_owned()
+    } else {
+        old.join(", ")
+    };
+    out.line("OldReplicaSets", old);
     out.line("NewReplicaSet", new);
     Ok(())
 }
 
-pub async fn replicated(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
+pub async fn replica_set(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     let object = scene.object;
-    let (spec, status) = (&object["spec"], &object["status"]);
     heading(object, out);
     out.line("Selector", selector_of(object)?);
     labels(object, out);
-    for owner in
-        items(&object["metadata"]["ownerReferences"]).filter(|owner| owner["controller"] == true)
-    {
-        out.line(
-            "Controlled By",
-            format!("{}/{}", word(&owner["kind"]), word(&owner["name"])),
-        );
+    controller(object, out);
+    let (current, wanted) = (
+        or(&object["status"]["replicas"], "0"),
+        or(&object["spec"]["replicas"], "1"),
+    );
+    out.line("Replicas", format!("{current} current / {wanted} desired"));
+    pods_status(scene, out).await?;
+    pod::template(&object["spec"]["template"], out);
+    reasons(&object["status"], out);
+    Ok(())
+}
+
+pub async fn stateful_set(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
+    let object = scene.object;
+    let (spec, status) = (&object["spec"], &object["status"]);
+    heading(object, out);
+    out.line(
+        "CreationTimestamp",
+        moment(&object["metadata"]["creationTimestamp"]),
+    );
+    out.line("Selector", selector_of(object)?);
+    labels(object, out);
+    let (wanted, total) = (or(&spec["replicas"], "1"), or(&status["replicas"], "0"));
+    out.line("Replicas", format!("{wanted} desired | {total} total"));
+    out.line("Update Strategy", word(&spec["updateStrategy"]["type"]));
+    let rolling = &spec["updateStrategy"]["rollingUpdate"];
+    if rolling.is_object() {
+        out.nested(|out| out.line_or("Partition", &rolling["partition"], "0"));
     }
-    if object["kind"] == "DaemonSet" {
-        for (title, field) in [
-            (
-                "Desired Number of Nodes Scheduled",
-                "desiredNumberScheduled",
-            ),
-            (
-                "Current Number of Nodes Scheduled",
-                "currentNumberScheduled",
-            ),
-            (
-                "Number of Nodes Scheduled with Up-to-date Pods",
-                "updatedNumberScheduled",
-            ),
-            (
-                "Number of Nodes Scheduled with Available Pods",
-                "numberAvailable",
-            ),
-            ("Number of Nodes Misscheduled", "numberMisscheduled"),
-        ] {
-            out.line(title, or(&status[field], "0"));
-        }
+    pods_status(scene, out).await?;
+    pod::template(&spec["template"], out);
+    let claims = &spec["volumeClaimTemplates"];
+    if items(claims).next().is_none() {
+        out.line("Volume Claims", "<none>");
+        return Ok(());
+    }
+    out.raw("Volume Claims:");
+    for claim in items(claims) {
+        out.nested(|out| {
+            out.line("Name", word(&claim["metadata"]["name"]));
+            out.line("StorageClass", word(&claim["spec"]["storageClassName"]));
+            out.map("Labels", &claim["metadata"]["labels"], "=");
+            out.annotations(&claim["metadata"]["annotations"]);
+            out.line(
+                "Capacity",
+                or(
+                    &claim["spec"]["resources"]["requests"]["storage"],
+                    "<default>",
+                ),
+            );
+            out.line(
+                "Access Modes",
+                super::text::bracketed(&claim["spec"]["accessModes"]),
+            );
+        });
+    }
+    Ok(())
+}
+
+pub async fn daemon_set(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
+    let object = scene.object;
+    out.line("Name", word(&object["metadata"]["name"]));
+    out.line("Selector", selector_of(object)?);
+    let nodes: Vec<String> =
+        super::text::fields(&object["spec"]["template"]["spec"]["nodeSelector"])
+            .map(|(key, value)| format!("{key}={}", word(value)))
+            .collect();
+    let nodes = if nodes.is_empty() {
+        "<none>".to_owned()
     } else {
-        let current = or(&status["replicas"], "0");
-        out.line(
-            "Replicas",
-            format!("{} desired | {current} total", or(&spec["replicas"], "1")),
-        );
+        nodes.join(",")
+    };
+    out.line("Node-Selector", nodes);
+    labels(object, out);
+    for (title, field) in [
+        (
+            "Desired Number of Nodes Scheduled",
+            "desiredNumberScheduled",
+        ),
+        (
+            "Current Number of Nodes Scheduled",
+            "currentNumberScheduled",
+        ),
+        (
+            "Number of Nodes Scheduled with Up-to-date Pods",
+            "updatedNumberScheduled",
+        ),
+        (
+            "Number of Nodes Scheduled with Available Pods",
+            "numberAvailable",
+        ),
+        ("Number of Nodes Misscheduled", "numberMisscheduled"),
+    ] {
+        out.raw(&format!("{title}: {}", or(&object["status"][field], "0")));
     }
-    out.line_if("Update Strategy", &spec["updateStrategy"]["type"]);
-    let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+    pods_status(scene, out).await?;
+    pod::template(&object["spec"]["template"], out);
+    Ok(())
+}
+
+async fn pods_status(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
+    let metadata = &scene.object["metadata"];
+    let namespace = metadata["namespace"].as_str().unwrap_or_default();
     let mut counts = [0; 4];
-    for one in pods_by_selector(scene.client, namespace, &selector_of(object)?).await? {
+    for one in pods_by_selector(scene.client, namespace, &selector_of(scene.object)?).await? {
+        let owners = one.metadata.owner_references.as_ref();
+        let ours = owners
+            .into_iter()
+            .flatten()
+            .any(|owner| metadata["uid"] == owner.uid.as_str());
+        if !ours {
+            continue;
+        }
         let slot = match api::pod::phase(&one) {
             "Running" => 0,
+            "Pending" => 1,
             "Succeeded" => 2,
             "Failed" => 3,
-            _ => 1,
+            _ => continue,
         };
         counts[slot] += 1;
     }
@@ -161,27 +233,24 @@ pub async fn replicated(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()>
         "Pods Status",
         format!("{running} Running / {waiting} Waiting / {succeeded} Succeeded / {failed} Failed"),
     );
-    pod::template(&spec["template"], out);
-    let claims: Vec<String> = items(&spec["volumeClaimTemplates"])
-        .map(|claim| word(&claim["metadata"]["name"]))
-        .collect();
-    if object["kind"] == "StatefulSet" {
-        out.list("Volume Claims", &claims);
-    }
-    pod::conditions(&status["conditions"], out);
     Ok(())
 }
 
-pub fn job(object: &Value, out: &mut Text) {
+pub fn job(object: &Value, out: &mut Text) -> anyhow::Result<()> {
     let (spec, status) = (&object["spec"], &object["status"]);
     heading(object, out);
-    out.map("Selector", &spec["selector"]["matchLabels"], "=");
+    out.line("Selector", selector_of(object).unwrap_or_default());
     labels(object, out);
-    out.line("Parallelism", or(&spec["parallelism"], "1"));
-    out.line("Completions", or(&spec["completions"], "<unset>"));
-    out.line("Completion Mode", or(&spec["completionMode"], "NonIndexed"));
-    out.line("Suspend", or(&spec["suspend"], "false"));
-    out.line("Backoff Limit", or(&spec["backoffLimit"], "6"));
+    controller(object, out);
+    out.line_or("Parallelism", &spec["parallelism"], "<unset>");
+    out.line_or("Completions", &spec["completions"], "<unset>");
+    out.line_if("Completion Mode", &spec["completionMode"]);
+    out.line_or("Suspend", &spec["suspend"], "false");
+    out.line_or("Backoff Limit", &spec["backoffLimit"], "6");
+    if let Some(seconds) = spec["ttlSecondsAfterFinished"].as_i64() {
+        out.line("TTL Seconds After Finished", seconds.to_string());
+    }
+    let (started, ended) = (time(&status["startTime"]), time(&status["completionTime"]));
     for (title, field) in [
         ("Start Time", "startTime"),
         ("Completed At", "completionTime"),
@@ -190,6 +259,13 @@ pub fn job(object: &Value, out: &mut Text) {
         if !text.is_empty() {
             out.line(title, text);
         }
+    }
+    if let (Some(started), Some(ended)) = (started, ended) {
+        let seconds = ended.as_second() - started.as_second();
+        out.line("Duration", api::duration::human(seconds));
+    }
+    if let Some(seconds) = spec["activeDeadlineSeconds"].as_i64() {
+        out.line("Active Deadline Seconds", format!("{seconds}s"));
     }
     out.line(
         "Pods Statuses",
@@ -201,6 +277,57 @@ pub fn job(object: &Value, out: &mut Text) {
             or(&status["failed"], "0"),
         ),
     );
+    out.line_if("Completed Indexes", &status["completedIndexes"]);
     pod::template(&spec["template"], out);
-    pod::conditions(&status["conditions"], out);
+    Ok(())
+}
+
+pub fn cron_job(object: &Value, out: &mut Text) {
+    let (spec, status) = (&object["spec"], &object["status"]);
+    heading(object, out);
+    labels(object, out);
+    out.line("Schedule", word(&spec["schedule"]));
+    out.line_if("Time Zone", &spec["timeZone"]);
+    out.line("Concurrency Policy", word(&spec["concurrencyPolicy"]));
+    out.line("Suspend", truth(&spec["suspend"], "<unset>"));
+    for (title, field) in [
+        ("Successful Job History Limit", "successfulJobsHistoryLimit"),
+        ("Failed Job History Limit", "failedJobsHistoryLimit"),
+    ] {
+        out.line_or(title, &spec[field], "<unset>");
+    }
+    let deadline = spec["startingDeadlineSeconds"]
+        .as_i64()
+        .map_or("<unset>".to_owned(), |seconds| format!("{seconds}s"));
+    out.line("Starting Deadline Seconds", deadline);
+    let job = &spec["jobTemplate"]["spec"];
+    out.line(
+        "Selector",
+        super::text::selector(&job["selector"], "<unset>"),
+    );
+    out.line_or("Parallelism", &job["parallelism"], "<unset>");
+    out.line_or("Completions", &job["completions"], "<unset>");
+    if let Some(seconds) = job["activeDeadlineSeconds"].as_i64() {
+        out.line("Active Deadline Seconds", format!("{seconds}s"));
+    }
+    pod::template(&job["template"], out);
+    let last = time(&status["lastScheduleTime"]);
+    let last = last.map_or("<unset>".to_owned(), |_| {
+        moment(&status["lastScheduleTime"])
+    });
+    out.line("Last Schedule Time", last);
+    let active: Vec<String> = items(&status["active"])
+        .map(|job| word(&job["name"]))
+        .collect();
+    let active = if active.is_empty() {
+        "<none>".to_owned()
+    } else {
+        active.join(", ")
+    };
+    out.line("Active Jobs", active);
+}
+
+/// How long ago a moment was.
+pub fn age(value: &Value) -> String {
+    ago(time(value))
 }

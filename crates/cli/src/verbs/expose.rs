@@ -1,0 +1,223 @@
+//! `skiff expose` and `skiff autoscale`: an object about another object.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use serde_json::{Map, Value, json};
+
+use super::Connection;
+use super::create::{Creating, generated, metadata};
+use super::resources::Resources;
+use super::selection::Selection;
+
+#[derive(clap::Args)]
+pub struct Expose {
+    #[command(flatten)]
+    selection: Selection,
+    /// The Service's port; default: the ports of the containers
+    #[arg(long)]
+    port: Option<u16>,
+    /// The containers' port: number or name
+    #[arg(long)]
+    target_port: Option<String>,
+    #[arg(long)]
+    protocol: Option<String>,
+    /// The Service's name; default: the object's
+    #[arg(long)]
+    name: Option<String>,
+    /// ClusterIP, NodePort, LoadBalancer or ExternalName
+    #[arg(long = "type")]
+    kind: Option<String>,
+    /// KEY=VALUE,...: the Service's labels
+    #[arg(long, value_delimiter = ',')]
+    labels: Vec<String>,
+    #[arg(long)]
+    cluster_ip: Option<String>,
+    #[arg(long, value_delimiter = ',')]
+    external_ip: Vec<String>,
+    #[arg(long)]
+    session_affinity: Option<String>,
+    #[command(flatten)]
+    creating: Creating,
+}
+
+impl Expose {
+    pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        let client = connection.client()?;
+        let resources = Resources::discover(&client).await?;
+        for named in self.selection.names(&client, &resources).await? {
+            let json = client.get_object(named.target("")).await?.json;
+            let object: Value = serde_json::from_slice(&json)?;
+            let service = self.service(&named.resource.kind, &object)?;
+            generated(
+                &self.creating,
+                connection,
+                &client,
+                &resources,
+                service,
+                "exposed",
+            )
+            .await?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn service(&self, kind: &str, object: &Value) -> anyhow::Result<Value> {
+        let labels = &object["metadata"]["labels"];
+        let (selector, pod_spec) = match kind {
+            "Pod" => (labels.clone(), &object["spec"]),
+            "Service" => (object["spec"]["selector"].clone(), &Value::Null),
+            "ReplicationController" => (
+                object["spec"]["selector"].clone(),
+                &object["spec"]["template"]["spec"],
+            ),
+            "Deployment" | "ReplicaSet" => (
+                object["spec"]["selector"]["matchLabels"].clone(),
+                &object["spec"]["template"]["spec"],
+            ),
+            other => bail!("cannot expose a {other}"),
+        };
+        if selector.as_object().is_none_or(Map::is_empty) {
+            bail!(
+                "couldn't retrieve selectors via --selector flag or introspection: the {kind} has no labels and cannot be exposed"
+            );
+        }
+        let ports = self.ports(object, pod_spec)?;
+        let name = self.name.as_deref();
+        let mut metadata = metadata(
+            name.or(object["metadata"]["name"].as_str())
+                .unwrap_or_default(),
+        );
+        if !self.labels.is_empty() {
+            let pairs = self.labels.iter().filter_map(|pair| pair.split_once('='));
+            metadata["labels"] = pairs
+                .map(|(key, value)| (key.to_owned(), value.into()))
+                .collect::<Map<String, Value>>()
+                .into();
+        } else if labels.is_object() {
+            metadata["labels"] = labels.clone();
+        }
+        let mut spec = json!({"ports": ports, "selector": selector});
+        for (field, value) in [
+            ("type", &self.kind),
+            ("clusterIP", &self.cluster_ip),
+            ("sessionAffinity", &self.session_affinity),
+        ] {
+            if let Some(value) = value {
+                spec[field] = value.as_str().into();
+            }
+        }
+        if !self.external_ip.is_empty() {
+            spec["externalIPs"] = json!(self.external_ip);
+        }
+        Ok(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec,
+            "status": {"loadBalancer": {}},
+        }))
+    }
+
+    /// What the flag says, or else every port of the object.
+    fn ports(&self, object: &Value, pod_spec: &Value) -> anyhow::Result<Vec<Value>> {
+        let protocol = self.protocol.as_deref().unwrap_or("TCP");
+        let target = |port: u16| match &self.target_port {
+            Some(text) => text
+                .parse::<u16>()
+                .map_or_else(|_| Value::from(text.as_str()), Value::from),
+            None => port.into(),
+        };
+        if let Some(port) = self.port {
+            return Ok(vec![
+                json!({"port": port, "protocol": protocol, "targetPort": target(port)}),
+            ]);
+        }
+        let containers = pod_spec["containers"].as_array().into_iter().flatten();
+        let of_pods = containers
+            .flat_map(|container| container["ports"].as_array().into_iter().flatten())
+            .map(|port| (&port["containerPort"], &port["protocol"]));
+        let of_service = object["spec"]["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|port| (&port["port"], &port["protocol"]));
+        let found: Vec<(u16, String)> = of_pods
+            .chain(of_service)
+            .filter_map(|(port, own)| {
+                let port = u16::try_from(port.as_u64()?).ok()?;
+                Some((port, own.as_str().unwrap_or(protocol).to_owned()))
+            })
+            .collect();
+        if found.is_empty() {
+            bail!("couldn't find port via --port flag or introspection");
+        }
+        let several = found.len() > 1;
+        let port = |(index, (port, protocol)): (usize, (u16, String))| {
+            let mut entry = json!({"port": port, "protocol": protocol, "targetPort": target(port)});
+            if several {
+                entry["name"] = format!("port-{}", index + 1).into();
+            }
+            entry
+        };
+        Ok(found.into_iter().enumerate().map(port).collect())
+    }
+}
+
+#[derive(clap::Args)]
+pub struct Autoscale {
+    #[command(flatten)]
+    selection: Selection,
+    /// The most pods
+    #[arg(long)]
+    max: i32,
+    /// The fewest pods
+    #[arg(long)]
+    min: Option<i32>,
+    /// The CPU use to keep, in percent of what is requested
+    #[arg(long)]
+    cpu_percent: Option<i32>,
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    creating: Creating,
+}
+
+impl Autoscale {
+    pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        let client = connection.client()?;
+        let resources = Resources::discover(&client).await?;
+        for named in self.selection.names(&client, &resources).await? {
+            client
+                .get_object(named.target("scale"))
+                .await
+                .with_context(|| format!("cannot autoscale {}", named.path()))?;
+            let name = self.name.as_deref().unwrap_or(&named.name);
+            let mut spec = json!({
+                "maxReplicas": self.max,
+                "scaleTargetRef": {
+                    "apiVersion": named.resource.api_version(), "kind": named.resource.kind, "name": named.name,
+                },
+            });
+            for (field, value) in [
+                ("minReplicas", self.min),
+                ("targetCPUUtilizationPercentage", self.cpu_percent),
+            ] {
+                if let Some(value) = value {
+                    spec[field] = value.into();
+                }
+            }
+            let object = json!({
+                "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": metadata(name),
+                "spec": spec, "status": {"currentReplicas": 0, "desiredReplicas": 0},
+            });
+            generated(
+                &self.creating,
+                connection,
+                &client,
+                &resources,
+                object,
+                "autoscaled",
+            )
+            .await?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
