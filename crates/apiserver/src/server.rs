@@ -17,6 +17,7 @@ use hyper_util::server::conn::auto;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use socket2::{SockRef, TcpKeepalive};
 use store::embedded::Embedded;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -33,6 +34,10 @@ use crate::rest::{Body, BodyError, PeerUser, Rest};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A silent connection is asked for a sign of life after this time, and then this often: watches and
+/// sessions of clients that have vanished must end.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long open requests may take after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Flow-control window of a stream of HTTP/2, in bytes.
@@ -186,8 +191,14 @@ async fn connection(
     doors: Doors,
     shutdown: CancellationToken,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY");
+    let alive = TcpKeepalive::new()
+        .with_time(KEEP_ALIVE)
+        .with_interval(KEEP_ALIVE_INTERVAL);
+    let options = stream
+        .set_nodelay(true)
+        .and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&alive));
+    if let Err(error) = options {
+        tracing::debug!(%error, "socket options");
     }
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,

@@ -20,9 +20,9 @@ use anyhow::Context as _;
 use rpc::kubelet_v1::kubelet_server::KubeletServer;
 use rpc::tls::KeyPair;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use crate::config::Flags;
 use crate::pod::context::Context;
@@ -79,7 +79,7 @@ pub async fn start(parts: ServerParts, shutdown: CancellationToken) -> anyhow::R
         .add_service(health)
         .add_service(service);
     tokio::spawn(async move {
-        let incoming = TcpListenerStream::new(listener);
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let served = server
             .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
             .await;

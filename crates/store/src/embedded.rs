@@ -58,8 +58,9 @@ use tokio::{
     task,
     time::Instant,
 };
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::transport::{Server, ServerTlsConfig, server::Router};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::{Server, ServerTlsConfig};
 use tower::util::BoxCloneSyncService;
 
 use self::{
@@ -206,7 +207,7 @@ impl Embedded {
         if let Ok(address) = listener.local_addr() {
             self.urls.lock().push(format!("{scheme}://{address}"));
         }
-        let incoming = TcpListenerStream::new(listener);
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let serving = self
             .router(tls)?
             .serve_with_incoming_shutdown(incoming, self.until(shutdown));

@@ -5,13 +5,16 @@
 mod forward;
 
 use std::io;
+use std::time::Duration;
 
 use api::status;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt, future};
 use rpc::api_v1::{Channel, Frame};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
@@ -46,12 +49,21 @@ impl From<&str> for Version {
     }
 }
 
+/// How often a client whose input waits hears that the connection lives.
+const STILL_HERE: Duration = Duration::from_secs(5);
+
 /// Carries exec or attach until either side ends.
 pub async fn command(socket: Socket, session: Session, version: Version) {
-    let (sink, stream) = socket.split();
-    let inward = tokio::spawn(to_kubelet(stream, session.input, version));
-    to_client(sink, session.output, version).await;
+    let (mut sink, stream) = socket.split();
+    // A command that does not read its input keeps us from reading the client's, pings included; so
+    // that the client does not give up, it gets pongs that it has not asked for.
+    let (waits, waiting) = watch::channel(false);
+    let inward = tokio::spawn(to_kubelet(stream, session.input, version, waits));
+    to_client(&mut sink, session.output, version, waiting).await;
     inward.abort();
+    // The client may have gone already.
+    sink.send(close()).await.ok();
+    sink.close().await.ok();
 }
 
 /// Carries SPDY that comes in the messages of a WebSocket.
@@ -76,7 +88,12 @@ pub async fn tunnel<P: spdy::Protocol>(socket: Socket, session: Session, protoco
     sink.close().await.ok();
 }
 
-async fn to_kubelet(mut stream: SplitStream<Socket>, input: mpsc::Sender<Frame>, version: Version) {
+async fn to_kubelet(
+    mut stream: SplitStream<Socket>,
+    input: mpsc::Sender<Frame>,
+    version: Version,
+    waits: watch::Sender<bool>,
+) {
     while let Some(Ok(message)) = stream.next().await {
         let Some((channel, rest)) = split(message) else {
             return;
@@ -99,21 +116,47 @@ async fn to_kubelet(mut stream: SplitStream<Socket>, input: mpsc::Sender<Frame>,
             },
             _ => continue,
         };
-        if input.send(frame).await.is_err() {
+        let sent = match input.try_send(frame) {
+            Err(TrySendError::Full(frame)) => {
+                waits.send_replace(true);
+                let sent = input.send(frame).await;
+                waits.send_replace(false);
+                sent.is_ok()
+            }
+            tried => tried.is_ok(),
+        };
+        if !sent {
             return;
         }
     }
 }
 
 async fn to_client(
-    mut sink: SplitSink<Socket, Message>,
+    sink: &mut SplitSink<Socket, Message>,
     mut output: Streaming<Frame>,
     version: Version,
+    mut waiting: watch::Receiver<bool>,
 ) {
+    let mut pongs = tokio::time::interval(STILL_HERE);
+    pongs.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut input_open = true;
     loop {
-        let frame = match output.message().await {
+        let received = tokio::select! {
+            received = output.message() => received,
+            changed = waiting.changed(), if input_open => {
+                input_open = changed.is_ok();
+                continue;
+            }
+            _ = pongs.tick(), if *waiting.borrow() => {
+                if sink.send(Message::Pong(Bytes::new())).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        let frame = match received {
             Ok(Some(frame)) => frame,
-            Ok(None) => break,
+            Ok(None) => return,
             Err(status) => Frame {
                 channel: Channel::Status.into(),
                 data: super::kubelet_error(&status).encode().into(),
@@ -137,12 +180,9 @@ async fn to_client(
             return;
         }
         if number == 3 {
-            break;
+            return;
         }
     }
-    // The client may have gone already.
-    sink.send(close()).await.ok();
-    sink.close().await.ok();
 }
 
 /// What a Status says went wrong; empty for success.
