@@ -80,7 +80,7 @@ const FILE_NAME: &str = "store.redb";
 /// The access mode of a new folder.
 const DIRECTORY_MODE: u32 = 0o700;
 /// How much of the file is kept in memory, besides what the kernel caches of it.
-const CACHE_BYTES: usize = 16 << 20;
+const CACHE_BYTES: usize = 4 << 20;
 /// How much all records together may take; etcd recommends no more.
 const QUOTA_BYTES: u64 = 8 << 30;
 /// How often a quiet watch is told how far it has come, as in etcd.

@@ -14,7 +14,7 @@ use super::{Cache, Version};
 use crate::keys;
 
 /// Entries read from the store at once.
-const PAGE: usize = 2_000;
+const PAGE: usize = 500;
 /// How long to wait before a broken watch is opened again.
 const RETRY: Duration = Duration::from_millis(200);
 
