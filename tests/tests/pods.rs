@@ -2,8 +2,9 @@
 
 use anyhow::ensure;
 use client::{Api, DeleteOptions};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
-use std::process::ExitCode;
+use std::process::{Child, Command, ExitCode, Stdio};
 use testkit::suite::Scene;
 use testkit::{Options, manifest, scenarios, suite};
 use tests::{pods, web};
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
             containers_share_network_and_volume,
             a_missing_image_is_told,
             a_pod_that_fits_nowhere_is_told,
+            a_scheduler_takes_over_from_a_dead_one,
         ],
     )
 }
@@ -161,5 +163,55 @@ spec:
     })
     .await?;
     ensure!(pods::node(&pod).is_empty());
+    Ok(())
+}
+
+/// A scheduler of the test's own, gone when dropped.
+struct Scheduler(Child);
+
+impl Scheduler {
+    fn start(scene: &Scene) -> anyhow::Result<Self> {
+        let kubeconfig = scene.cluster.folder().join("kubeconfig/scheduler.yaml");
+        let mut command = Command::new(scene.cluster.program("skiff-scheduler"));
+        command
+            .arg("--kubeconfig")
+            .arg(kubeconfig)
+            .args(["--scheduler-name=another", "--leader-elect"])
+            .stderr(Stdio::null());
+        Ok(Self(command.spawn()?))
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        // Whether or not it has ended already, it is gone afterwards.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+async fn a_scheduler_takes_over_from_a_dead_one(scene: &Scene) -> anyhow::Result<()> {
+    let pod = |name: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{schedulerName: another, \
+             containers: [{{name: main, image: 'skiff.test/testserver:v1'}}]}}\n"
+        )
+    };
+    let holder = async || -> anyhow::Result<String> {
+        let leases: Api<Lease> = Api::namespaced(scene.cluster.client(), "kube-system");
+        let spec = leases.get("kube-scheduler").await?.spec;
+        Ok(spec
+            .and_then(|spec| spec.holder_identity)
+            .unwrap_or_default())
+    };
+    let first = Scheduler::start(scene)?;
+    manifest::create(scene.cluster.client(), &scene.namespace, &pod("one")).await?;
+    pods::ready(scene, "one").await?;
+    let leader = holder().await?;
+    let _second = Scheduler::start(scene)?;
+    drop(first);
+    manifest::create(scene.cluster.client(), &scene.namespace, &pod("two")).await?;
+    pods::ready(scene, "two").await?;
+    ensure!(!leader.is_empty() && holder().await? != leader);
     Ok(())
 }
