@@ -3,12 +3,15 @@
 
 #[path = "workloads/kills.rs"]
 mod kills;
+#[path = "workloads/node_death.rs"]
+mod node_death;
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, PatchKind};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kills::killing_any_process_disturbs_nothing;
+use node_death::the_pods_of_a_killed_node_are_replaced;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -278,43 +281,4 @@ fn find(folder: &Path, text: &str) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-/// Waits until the node is Ready, or is not.
-async fn node_is(scene: &Scene, node: &str, ready: bool) -> anyhow::Result<()> {
-    let what = format!("{node} is {}", if ready { "Ready" } else { "not Ready" });
-    let selection = Selection::default().name(node);
-    wait::until::<Node>(scene.cluster.client(), selection, &what, |nodes| {
-        nodes.get(node).is_some_and(|found| {
-            let conditions = found
-                .status
-                .iter()
-                .flat_map(|s| s.conditions.iter().flatten());
-            conditions
-                .into_iter()
-                .any(|c| c.type_ == "Ready" && (c.status == "True") == ready)
-        })
-    })
-    .await?;
-    Ok(())
-}
-
-async fn the_pods_of_a_killed_node_are_replaced(scene: &Scene) -> anyhow::Result<()> {
-    start(scene, 3).await?;
-    let victim = "node-3";
-    scene.cluster.skiff(&["node-process", "kill", victim])?;
-    let dead = node_is(scene, victim, false).await;
-    let replaced = pods::until(scene, "app=web", "three pods are Ready elsewhere", |pods| {
-        pods.values()
-            .filter(|pod| pods::node(pod) != victim && pods::is_ready(pod))
-            .count()
-            == 3
-    })
-    .await;
-    scene.cluster.skiff(&["node-process", "start", victim])?;
-    dead?;
-    replaced?;
-    node_is(scene, victim, true).await?;
-    // Back again, the node lets go of the pods it had.
-    all_ready(scene, 3).await
 }
