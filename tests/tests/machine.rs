@@ -5,12 +5,17 @@ use k8s_openapi::api::core::v1::Pod;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
 use testkit::suite::Scene;
 use testkit::wait::Selection;
 use testkit::{Cluster, Options, Store, manifest, scenarios, suite, wait};
 use tests::pods;
+
+/// A user without rights.
+const NOBODY: u32 = 65534;
 
 fn main() -> ExitCode {
     suite::run(
@@ -19,6 +24,7 @@ fn main() -> ExitCode {
         scenarios![
             up_again_is_harmless,
             other_options_are_refused,
+            what_is_in_the_way_is_told_before_anything_starts,
             what_dies_is_started_again,
             a_cluster_on_etcd_leaves_nothing,
             a_cluster_whose_supervisor_was_killed_leaves_nothing,
@@ -52,6 +58,48 @@ async fn other_options_are_refused(scene: &Scene) -> anyhow::Result<()> {
         "{}",
         written.stderr
     );
+    Ok(())
+}
+
+/// A second cluster on the first one's addresses, and one that a plain user wants.
+async fn what_is_in_the_way_is_told_before_anything_starts(scene: &Scene) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data");
+    let options = std::fs::read_to_string(scene.cluster.folder().join("cluster.json"))?;
+    let options: serde_json::Value = serde_json::from_str(&options)?;
+    let node_cidr = options["nodeCidr"].as_str().context("no nodeCidr")?;
+    let skiff = scene.cluster.program("skiff");
+    let up = |program: &Path| {
+        let mut command = std::process::Command::new(program);
+        command.args(["up", "--no-kubeconfig", "--name", "in-the-way"]);
+        command
+            .args(["--node-cidr", node_cidr, "--data-dir"])
+            .arg(&data);
+        command
+    };
+    let refused = |command: &mut std::process::Command| {
+        let output = command.output()?;
+        let written = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success(), "{written}");
+        ensure!(!data.exists(), "something was made: {written}");
+        Ok(written)
+    };
+    let written = refused(&mut up(&skiff))?;
+    for expected in [
+        "this machine is not ready for a cluster:",
+        "in use by another program",
+        "or choose another --node-cidr",
+        &format!("--node-cidr {node_cidr} overlaps the route to"),
+    ] {
+        ensure!(written.contains(expected), "{expected}: {written}");
+    }
+
+    // The built program may be where only root can read.
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
+    let copy = folder.path().join("skiff");
+    std::fs::copy(&skiff, &copy)?;
+    let written = refused(up(&copy).uid(NOBODY).gid(NOBODY))?;
+    ensure!(written.contains("skiff up needs root"), "{written}");
     Ok(())
 }
 

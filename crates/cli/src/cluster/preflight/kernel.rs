@@ -12,28 +12,51 @@ const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "cpuset"];
 /// `CAP_NET_ADMIN` and `CAP_SYS_ADMIN` in the kernel's numbering (`capabilities(7)`).
 const CAPABILITIES: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_SYS_ADMIN", 21)];
 
+/// What the kernel tells without being tried.
+struct Told {
+    /// `/proc/self/status`.
+    status: String,
+    overlay: bool,
+    /// Controllers of control groups.
+    controllers: Vec<String>,
+}
+
 /// Adds what the kernel lacks to the problems.
 pub fn check(problems: &mut Vec<Problem>) {
-    if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
-        let missing = missing_capabilities(&status);
-        if !missing.is_empty() {
-            problems.push(Problem::new(
-                format!("root lacks {}", missing.join(" and ")),
-                "run it on the machine itself, or give the container these capabilities",
-            ));
-            return;
-        }
+    let told = Told {
+        status: std::fs::read_to_string("/proc/self/status").unwrap_or_default(),
+        overlay: has_filesystem("overlay"),
+        controllers: cgroup::controllers(),
+    };
+    let missing = missing_capabilities(&told.status);
+    if !missing.is_empty() {
+        // What is tried without them would fail for another reason than is told.
+        problems.push(Problem::new(
+            format!("root lacks {}", missing.join(" and ")),
+            "run it on the machine itself, or give the container these capabilities",
+        ));
+        return;
     }
-    if !has_filesystem("overlay") {
+    problems.extend(judge(&told));
+    if let Err(error) = namespace::within_new(|| try_network(problems)) {
+        problems.push(Problem::new(
+            format!("no network namespaces: {error:#}"),
+            REBUILD,
+        ));
+    }
+}
+
+fn judge(told: &Told) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if !told.overlay {
         problems.push(Problem::new(
             "the kernel has no overlay file system",
             REBUILD,
         ));
     }
-    let available = cgroup::controllers();
     let missing: Vec<_> = CONTROLLERS
         .iter()
-        .filter(|name| !available.iter().any(|a| a == *name))
+        .filter(|name| !told.controllers.iter().any(|a| a == *name))
         .copied()
         .collect();
     if !missing.is_empty() {
@@ -43,12 +66,7 @@ pub fn check(problems: &mut Vec<Problem>) {
              cgroup_enable=memory on the kernel's command line)",
         ));
     }
-    if let Err(error) = namespace::within_new(|| try_network(problems)) {
-        problems.push(Problem::new(
-            format!("no network namespaces: {error:#}"),
-            REBUILD,
-        ));
-    }
+    problems
 }
 
 fn try_network(problems: &mut Vec<Problem>) -> anyhow::Result<()> {
@@ -127,5 +145,19 @@ mod tests {
             missing_capabilities("CapEff:\t0000000000001000\n"),
             ["CAP_SYS_ADMIN"]
         );
+    }
+
+    #[test]
+    fn a_file_system_or_controller_that_is_missing_is_a_problem() {
+        let told = |overlay: bool, controllers: &[&str]| Told {
+            status: String::new(),
+            overlay,
+            controllers: controllers.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        assert!(judge(&told(true, &CONTROLLERS)).is_empty());
+        let problems = judge(&told(false, &["cpu", "cpuset", "io"]));
+        assert_eq!(problems[0].what, "the kernel has no overlay file system");
+        assert_eq!(problems[1].what, "no cgroup controllers: memory, pids");
+        assert!(problems[1].remedy.contains("cgroup_enable=memory"));
     }
 }

@@ -5,14 +5,14 @@ use crate::cluster::command;
 use crate::cluster::options::{Options, Store};
 use crate::cluster::processes::Programs;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const CONTROL: [&str; 3] = [
     "skiff-apiserver",
     "skiff-scheduler",
     "skiff-controller-manager",
 ];
-const NODE: [&str; 3] = ["skiff-kubelet", "skiff-proxy", "skiff-dns"];
+const NODE: [&str; 4] = ["skiff-kubelet", "skiff-log", "skiff-proxy", "skiff-dns"];
 
 /// A program of another package, and that package in Debian.
 const OTHERS: [(&str, &str); 4] = [
@@ -33,25 +33,12 @@ pub fn check(options: &Options, problems: &mut Vec<Problem>) -> Option<Programs>
     if options.store == Store::Etcd {
         others.push(("etcd", "etcd-server"));
     }
-    find(&[CONTROL, NODE].concat(), &others, problems)
+    find(&[CONTROL.as_slice(), &NODE].concat(), &others, problems)
 }
 
 fn find(own: &[&str], others: &[(&str, &str)], problems: &mut Vec<Problem>) -> Option<Programs> {
     let own = own_folder(own, problems);
-    let missing: Vec<_> = others
-        .iter()
-        .filter(|(program, _)| !command::exists(program))
-        .copied()
-        .collect();
-    if !missing.is_empty() {
-        let names: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
-        let packages: BTreeSet<_> = missing.iter().map(|(_, package)| *package).collect();
-        let packages = packages.into_iter().collect::<Vec<_>>().join(" ");
-        problems.push(Problem::new(
-            format!("not installed: {}", names.join(", ")),
-            format!("apt-get install --no-install-recommends {packages}"),
-        ));
-    }
+    problems.extend(not_installed(others, command::exists));
     let path = std::env::var("PATH").unwrap_or_default();
     Some(Programs {
         own: own?,
@@ -61,31 +48,82 @@ fn find(own: &[&str], others: &[(&str, &str)], problems: &mut Vec<Problem>) -> O
     })
 }
 
+fn not_installed(others: &[(&str, &str)], exists: impl Fn(&str) -> bool) -> Option<Problem> {
+    let missing = others.iter().filter(|(program, _)| !exists(program));
+    let (names, packages): (Vec<&str>, BTreeSet<&str>) = missing.copied().unzip();
+    if names.is_empty() {
+        return None;
+    }
+    let packages = packages.into_iter().collect::<Vec<_>>().join(" ");
+    Some(Problem::new(
+        format!("not installed: {}", names.join(", ")),
+        format!("apt-get install --no-install-recommends {packages}"),
+    ))
+}
+
 fn own_folder(names: &[&str], problems: &mut Vec<Problem>) -> Option<PathBuf> {
     let here = std::env::current_exe().and_then(std::fs::canonicalize);
-    let folder = match here.as_deref().map(|path| path.parent()) {
-        Ok(Some(folder)) => folder.to_owned(),
-        _ => {
-            let remedy = "check that /proc is mounted";
-            problems.push(Problem::new("cannot tell where this program is", remedy));
-            return None;
-        }
+    let Some(folder) = here.as_deref().ok().and_then(Path::parent) else {
+        let remedy = "check that /proc is mounted";
+        problems.push(Problem::new("cannot tell where this program is", remedy));
+        return None;
     };
+    match not_beside(folder, names) {
+        None => Some(folder.to_owned()),
+        Some(problem) => {
+            problems.push(problem);
+            None
+        }
+    }
+}
+
+fn not_beside(folder: &Path, names: &[&str]) -> Option<Problem> {
     let missing: Vec<_> = names
         .iter()
         .filter(|name| !folder.join(name).is_file())
         .copied()
         .collect();
-    if missing.is_empty() {
-        return Some(folder);
-    }
-    problems.push(Problem::new(
+    let what = || {
         format!(
             "not beside {}: {}",
             folder.join("skiff").display(),
             missing.join(", ")
-        ),
-        "build or install all of Skiff's programs into one folder (make build)",
-    ));
-    None
+        )
+    };
+    (!missing.is_empty()).then(|| {
+        let remedy = "build or install all of Skiff's programs into one folder (make build)";
+        Problem::new(what(), remedy)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_that_is_missing_is_named_once() {
+        let problem = not_installed(&OTHERS, |program| program == "runc").unwrap();
+        assert_eq!(
+            problem.what,
+            "not installed: containerd, containerd-shim-runc-v2, nft"
+        );
+        assert_eq!(
+            problem.remedy,
+            "apt-get install --no-install-recommends containerd nftables"
+        );
+        assert_eq!(not_installed(&OTHERS, |_| true), None);
+    }
+
+    #[test]
+    fn programs_of_our_own_that_are_missing_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for program in [CONTROL.as_slice(), &NODE].concat() {
+            std::fs::write(folder.path().join(program), "").unwrap();
+        }
+        let all = [CONTROL.as_slice(), &NODE].concat();
+        assert_eq!(not_beside(folder.path(), &all), None);
+        std::fs::remove_file(folder.path().join("skiff-dns")).unwrap();
+        let problem = not_beside(folder.path(), &all).unwrap();
+        assert!(problem.what.ends_with("/skiff: skiff-dns"), "{problem}");
+    }
 }
