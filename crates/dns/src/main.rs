@@ -32,7 +32,8 @@ const TCP_RESPONSES: usize = 64;
 
 fn main() -> ExitCode {
     let config = Config::parse();
-    let log_level = config.common.log_level.clone();
+    // The server library writes a line for every query at info.
+    let log_level = format!("hickory_server=warn,{}", config.common.log_level);
     runtime::start::run(&log_level, WORKERS, |shutdown| serve(config, shutdown))
 }
 

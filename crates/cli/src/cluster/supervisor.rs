@@ -7,6 +7,7 @@
 
 pub mod control;
 mod keeper;
+mod logs;
 mod notify;
 pub mod record;
 
@@ -74,6 +75,8 @@ pub async fn run(layout: &Layout, group: Option<&str>) -> anyhow::Result<()> {
     let shared = Arc::new(Shared::new(processes, stop));
     let keepers = start_keepers(&shared, layout)?;
     let server = tokio::spawn(control::serve(control::bind(&folder)?, shared.clone()));
+    let rotation =
+        keeps_logs(&shared, layout).then(|| tokio::spawn(logs::keep_small(layout.logs())));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -89,7 +92,19 @@ pub async fn run(layout: &Layout, group: Option<&str>) -> anyhow::Result<()> {
     tracing::info!("stopping");
     stop_all(&shared, keepers).await;
     server.abort();
+    if let Some(rotation) = rotation {
+        rotation.abort();
+    }
     record::clear(&folder)
+}
+
+/// Whether the processes write to files of the cluster's, and not to a container's output.
+fn keeps_logs(shared: &Shared, layout: &Layout) -> bool {
+    let folder = layout.logs();
+    shared
+        .processes
+        .iter()
+        .any(|process| process.log.starts_with(&folder))
 }
 
 impl Shared {

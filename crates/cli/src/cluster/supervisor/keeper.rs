@@ -24,8 +24,6 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(30);
 /// A process that ran this long starts over with the shortest pause.
 const BACKOFF_RESET: Duration = Duration::from_secs(60);
-/// A log that is larger than this when the process is started is set aside as `.1`.
-const LOG_MAX_BYTES: u64 = 16 << 20;
 
 /// Keeps one process as it is desired, and its state known.
 pub struct Keeper {
@@ -122,7 +120,6 @@ impl Keeper {
 
     fn spawn(&self) -> anyhow::Result<Child> {
         self.notifications.drain();
-        set_aside_large(&self.process.log)?;
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -236,15 +233,6 @@ fn backoff(failures: u32) -> Duration {
     BACKOFF_FIRST
         .saturating_mul(1 << failures.min(16))
         .min(BACKOFF_LONGEST)
-}
-
-fn set_aside_large(log: &std::path::Path) -> anyhow::Result<()> {
-    if std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > LOG_MAX_BYTES) {
-        let mut old = log.as_os_str().to_owned();
-        old.push(".1");
-        std::fs::rename(log, &old).with_context(|| format!("cannot rename {}", log.display()))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
