@@ -121,6 +121,11 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What is valid but hardly meant; told to the client beside the answer. `old`: on updates.
+    fn warnings(&self, _new: &Self::Object, _old: Option<&Self::Object>) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether `metadata.generation` is kept and must rise with this change. `None`: the kind has
     /// no generation.
     fn generation_changes(&self, _new: &Self::Object, _old: &Self::Object) -> Option<bool> {
@@ -196,6 +201,7 @@ pub trait AnyStrategy: Send + Sync {
     fn validate_create(&self, object: &dyn Object) -> Vec<FieldError>;
     fn validate_update(&self, new: &dyn Object, old: &dyn Object) -> Vec<FieldError>;
     fn validate_status_update(&self, new: &dyn Object, old: &dyn Object) -> Vec<FieldError>;
+    fn warnings(&self, new: &dyn Object, old: Option<&dyn Object>) -> Vec<String>;
     fn generation_changes(&self, new: &dyn Object, old: &dyn Object) -> Option<bool>;
     fn validate_name(&self, name: &str) -> Vec<String>;
     fn default_grace_seconds(&self, object: &dyn Object) -> Option<i64>;
@@ -252,6 +258,10 @@ impl<S: Strategy> AnyStrategy for S {
 
     fn validate_status_update(&self, new: &dyn Object, old: &dyn Object) -> Vec<FieldError> {
         Strategy::validate_status_update(self, typed(new), typed(old))
+    }
+
+    fn warnings(&self, new: &dyn Object, old: Option<&dyn Object>) -> Vec<String> {
+        Strategy::warnings(self, typed(new), old.map(typed))
     }
 
     fn generation_changes(&self, new: &dyn Object, old: &dyn Object) -> Option<bool> {

@@ -8,11 +8,12 @@ mod watch;
 
 use std::sync::Arc;
 
-use api::ApiError;
+use api::{ApiError, Kind};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WARNING};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Limited};
+use k8s_openapi::api::core::v1::Endpoints;
 use tower::ServiceExt;
 
 pub use negotiate::{Accept, Form};
@@ -72,8 +73,20 @@ impl Rest {
                 body,
                 ..
             }) => connection.serve(&parts, body, upgrade).await,
-            Ok(Answer { response, verb, .. }) => render::response(response, verb, &accept)
-                .unwrap_or_else(|error| render::error(&error, &accept)),
+            Ok(Answer {
+                response,
+                verb,
+                deprecated,
+                ..
+            }) => {
+                let mut response = render::response(response, verb, &accept)
+                    .unwrap_or_else(|error| render::error(&error, &accept));
+                if let Some(text) = deprecated {
+                    let value = HeaderValue::from_static(text);
+                    response.headers_mut().append(WARNING, value);
+                }
+                response
+            }
             Err(error) => render::error(&error, &accept),
         }
     }
@@ -90,6 +103,7 @@ impl Rest {
     {
         let mut routed = route::route(parts, accept)?;
         routed.options.product = product(&parts.headers).to_owned();
+        let deprecated = deprecation(&routed.subject);
         let (verb, proxied) = match &routed.subject {
             Subject::Resource { verb, target } => (Some(*verb), target.subresource == "proxy"),
             Subject::Path { .. } => (None, false),
@@ -115,6 +129,7 @@ impl Rest {
             response,
             verb,
             body: unread,
+            deprecated,
         })
     }
 }
@@ -125,6 +140,18 @@ struct Answer {
     verb: Option<Verb>,
     /// The request's body, where it has not been read.
     body: Option<Body>,
+    /// A warning about the kind, as a header.
+    deprecated: Option<&'static str>,
+}
+
+/// What Kubernetes says beside every answer about a kind that has a successor.
+fn deprecation(subject: &Subject) -> Option<&'static str> {
+    match subject {
+        Subject::Resource { target, .. } if target.row == Endpoints::ROW => Some(
+            "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"",
+        ),
+        _ => None,
+    }
 }
 
 async fn read_body<B>(body: B) -> Result<Bytes, ApiError>

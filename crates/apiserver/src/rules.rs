@@ -61,6 +61,9 @@ impl AnyStrategy for PlainRules {
     fn validate_status_update(&self, _: &dyn Object, _: &dyn Object) -> Vec<FieldError> {
         Vec::new()
     }
+    fn warnings(&self, _: &dyn Object, _: Option<&dyn Object>) -> Vec<String> {
+        Vec::new()
+    }
     fn generation_changes(&self, _: &dyn Object, _: &dyn Object) -> Option<bool> {
         None
     }

@@ -1,6 +1,6 @@
 //! The verbs, written once for all kinds.
 
-mod apply;
+pub mod apply;
 pub mod create;
 pub mod delete;
 pub mod delete_collection;

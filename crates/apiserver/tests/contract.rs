@@ -27,5 +27,7 @@ mod quota;
 mod server;
 #[path = "contract/services.rs"]
 mod services;
+#[path = "contract/warnings.rs"]
+mod warnings;
 #[path = "contract/watches.rs"]
 mod watches;

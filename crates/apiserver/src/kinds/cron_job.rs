@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::CronJob;
 use serde_json::Value;
 
-use super::pod_spec::defaults;
+use super::pod_spec::{defaults, warnings};
 use super::rules::{generation_of_spec, status_apart};
 use super::{Column, Strategy, fill};
 
@@ -49,6 +49,30 @@ impl Strategy for Rules {
         fill::missing(&mut spec.successful_jobs_history_limit, 3);
         fill::missing(&mut spec.failed_jobs_history_limit, 1);
         defaults::template(&mut spec.job_template.spec.get_or_insert_default().template);
+    }
+
+    fn warnings(&self, new: &CronJob, old: Option<&CronJob>) -> Vec<String> {
+        if old.is_some_and(|old| old.spec == new.spec) {
+            return Vec::new();
+        }
+        let mut all = Vec::new();
+        if old.is_none() {
+            all.extend(warnings::name(&new.metadata, "Pod names and hostnames"));
+        }
+        if new.spec.schedule.contains("TZ") {
+            all.push(
+                "spec.schedule: CRON_TZ or TZ used in spec.schedule is not officially supported, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"
+                    .to_owned(),
+            );
+        }
+        let path = Path::new("spec").child("jobTemplate").child("spec");
+        if let Some(job) = &new.spec.job_template.spec {
+            all.extend(warnings::template_at(
+                &job.template,
+                &path.child("template"),
+            ));
+        }
+        all
     }
 
     fn validate(&self, cron: &CronJob) -> Vec<FieldError> {

@@ -10,7 +10,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetUpdateStrategy};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::pod_spec::defaults;
+use super::pod_spec::{defaults, warnings};
 use super::rules::{generation_of_spec, status_apart};
 use super::{Column, Strategy, fill, status};
 
@@ -73,6 +73,15 @@ impl Strategy for Rules {
             before.collision_count,
         ));
         errors
+    }
+
+    fn warnings(&self, new: &DaemonSet, old: Option<&DaemonSet>) -> Vec<String> {
+        if old.is_some_and(|old| old.spec == new.spec) {
+            return Vec::new();
+        }
+        let mut all = Vec::new();
+        all.extend(warnings::template(&new.spec.template));
+        all
     }
 
     fn validate(&self, set: &DaemonSet) -> Vec<FieldError> {

@@ -10,7 +10,7 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStrategy};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::pod_spec::defaults;
+use super::pod_spec::{defaults, warnings};
 use super::rules::status_apart;
 use super::{Column, Strategy, fill, status};
 
@@ -76,6 +76,18 @@ impl Strategy for Rules {
             before.collision_count,
         ));
         errors
+    }
+
+    fn warnings(&self, new: &Deployment, old: Option<&Deployment>) -> Vec<String> {
+        if old.is_some_and(|old| old.spec == new.spec) {
+            return Vec::new();
+        }
+        let mut all = Vec::new();
+        if old.is_none() {
+            all.extend(warnings::name(&new.metadata, "Pod names and hostnames"));
+        }
+        all.extend(warnings::template(&new.spec.template));
+        all
     }
 
     fn validate(&self, deployment: &Deployment) -> Vec<FieldError> {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 
-use super::pod_spec::defaults;
+use super::pod_spec::{defaults, warnings};
 use super::rules::generation_of_spec;
 use super::{Column, Context, Strategy, fill};
 
@@ -98,6 +98,20 @@ impl Strategy for Rules {
 
     fn prepare_status_update(&self, new: &mut Job, old: &Job, _: &Context<'_>) {
         new.spec.clone_from(&old.spec);
+    }
+
+    fn warnings(&self, new: &Job, old: Option<&Job>) -> Vec<String> {
+        if old.is_some_and(|old| old.spec == new.spec) {
+            return Vec::new();
+        }
+        let mut all = Vec::new();
+        if old.is_none() {
+            all.extend(warnings::name(&new.metadata, "Pod names and hostnames"));
+        }
+        if let Some(spec) = &new.spec {
+            all.extend(warnings::template(&spec.template));
+        }
+        all
     }
 
     fn validate(&self, job: &Job) -> Vec<FieldError> {

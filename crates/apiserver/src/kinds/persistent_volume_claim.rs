@@ -87,6 +87,29 @@ impl Strategy for Rules {
         new.spec.clone_from(&old.spec);
     }
 
+    fn warnings(
+        &self,
+        claim: &PersistentVolumeClaim,
+        _: Option<&PersistentVolumeClaim>,
+    ) -> Vec<String> {
+        let requests = claim
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.resources.as_ref())
+            .and_then(|resources| resources.requests.as_ref());
+        let storage = requests.and_then(|requests| requests.get("storage"));
+        let fraction = storage
+            .map(Quantity::of)
+            .filter(|amount| !amount.is_whole());
+        let warning = |amount: Quantity| {
+            format!(
+                "spec.resources.requests[storage]: fractional byte value {:?} is invalid, must be an integer",
+                amount.to_string()
+            )
+        };
+        fraction.map(warning).into_iter().collect()
+    }
+
     fn validate(&self, claim: &PersistentVolumeClaim) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if let Some(spec) = &claim.spec {

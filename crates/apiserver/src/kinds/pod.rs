@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
-use super::pod_spec::defaults;
+use super::pod_spec::{defaults, warnings};
 use super::{Column, Context, Strategy};
 
 /// The strategy of Pods.
@@ -88,6 +88,17 @@ impl Strategy for Rules {
             .as_ref()
             .and_then(|spec| spec.termination_grace_period_seconds);
         Some(seconds.unwrap_or(0)).map(|seconds| if seconds < 0 { 1 } else { seconds })
+    }
+
+    /// On creates only: people seldom update pods themselves.
+    fn warnings(&self, pod: &Pod, old: Option<&Pod>) -> Vec<String> {
+        let (None, Some(spec)) = (old, &pod.spec) else {
+            return Vec::new();
+        };
+        let name = warnings::name(&pod.metadata, "the Pod's hostname");
+        name.into_iter()
+            .chain(warnings::pod(spec, &pod.metadata))
+            .collect()
     }
 
     fn validate(&self, pod: &Pod) -> Vec<FieldError> {

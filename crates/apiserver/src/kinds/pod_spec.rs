@@ -1,4 +1,5 @@
-//! Pod specs, alone and in templates: [`defaults`], and [`validate`] by concept.
+//! Pod specs, alone and in templates: [`defaults`], and [`validate`] by concept, and
+//! [`warnings`] about what is valid but hardly meant.
 
 mod affinity;
 mod containers;
@@ -9,6 +10,7 @@ pub mod resources;
 mod scheduling;
 mod security;
 pub mod validate;
+pub mod warnings;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 

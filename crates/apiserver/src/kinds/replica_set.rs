@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use serde_json::Value;
 
-use super::pod_spec::defaults;
+use super::pod_spec::{defaults, warnings};
 use super::rules::{generation_of_spec, status_apart};
 use super::{Column, Strategy, fill, status};
 
@@ -47,6 +47,20 @@ impl Strategy for Rules {
             ("availableReplicas", now.available_replicas),
         ];
         status::replicas(&counts, now.observed_generation, "readyReplicas")
+    }
+
+    fn warnings(&self, new: &ReplicaSet, old: Option<&ReplicaSet>) -> Vec<String> {
+        if old.is_some_and(|old| old.spec == new.spec) {
+            return Vec::new();
+        }
+        let mut all = Vec::new();
+        if old.is_none() {
+            all.extend(warnings::name(&new.metadata, "Pod names and hostnames"));
+        }
+        if let Some(template) = &new.spec.template {
+            all.extend(warnings::template(template));
+        }
+        all
     }
 
     fn validate(&self, set: &ReplicaSet) -> Vec<FieldError> {

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
-use super::pod_spec::defaults;
+use super::pod_spec::{defaults, warnings};
 use super::rules::{generation_of_spec, status_apart};
 use super::{Column, Strategy, fill, status};
 
@@ -76,6 +76,24 @@ impl Strategy for Rules {
             ("availableReplicas", now.available_replicas),
         ];
         status::replicas(&counts, now.observed_generation, "readyReplicas")
+    }
+
+    fn warnings(
+        &self,
+        new: &ReplicationController,
+        old: Option<&ReplicationController>,
+    ) -> Vec<String> {
+        if old.is_some_and(|old| old.spec == new.spec) {
+            return Vec::new();
+        }
+        let mut all = Vec::new();
+        if old.is_none() {
+            all.extend(warnings::name(&new.metadata, "Pod names and hostnames"));
+        }
+        if let Some(template) = new.spec.as_ref().and_then(|spec| spec.template.as_ref()) {
+            all.extend(warnings::template(template));
+        }
+        all
     }
 
     fn validate(&self, controller: &ReplicationController) -> Vec<FieldError> {

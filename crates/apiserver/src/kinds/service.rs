@@ -93,6 +93,34 @@ impl Strategy for Rules {
         api::names::dns_1035_label(name)
     }
 
+    fn warnings(&self, service: &Service, _: Option<&Service>) -> Vec<String> {
+        let Some(spec) = &service.spec else {
+            return Vec::new();
+        };
+        let mut all = Vec::new();
+        if spec.cluster_ip.as_deref() == Some("None") {
+            if !spec
+                .load_balancer_ip
+                .as_deref()
+                .unwrap_or_default()
+                .is_empty()
+            {
+                all.push("spec.loadBalancerIP is ignored when spec.clusterIP is \"None\"");
+            }
+            if spec
+                .external_ips
+                .as_ref()
+                .is_some_and(|ips| !ips.is_empty())
+            {
+                all.push("spec.externalIPs is ignored when spec.clusterIP is \"None\"");
+            }
+            if spec.session_affinity.as_deref() == Some("ClientIP") {
+                all.push("spec.SessionAffinity is ignored for headless services");
+            }
+        }
+        all.into_iter().map(str::to_owned).collect()
+    }
+
     fn validate(&self, service: &Service) -> Vec<FieldError> {
         service.spec.as_ref().map(validate::all).unwrap_or_default()
     }

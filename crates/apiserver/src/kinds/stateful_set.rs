@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use serde_json::Value;
 
-use super::pod_spec::defaults;
+use super::pod_spec::{defaults, warnings};
 use super::rules::{generation_of_spec, status_apart};
 use super::{Column, Strategy, fill, persistent_volume_claim, status};
 
@@ -75,6 +75,18 @@ impl Strategy for Rules {
             before.collision_count,
         ));
         errors
+    }
+
+    fn warnings(&self, new: &StatefulSet, old: Option<&StatefulSet>) -> Vec<String> {
+        if old.is_some_and(|old| old.spec == new.spec) {
+            return Vec::new();
+        }
+        let mut all = Vec::new();
+        if old.is_none() {
+            all.extend(warnings::name(&new.metadata, "Pod names and hostnames"));
+        }
+        all.extend(warnings::template(&new.spec.template));
+        all
     }
 
     fn validate(&self, set: &StatefulSet) -> Vec<FieldError> {

@@ -7,11 +7,14 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v1::{Scale, ScaleSpec, ScaleStatus};
 use k8s_openapi::api::core::v1::ReplicationController;
 
+use serde_json::json;
+
 use super::{decode, json};
 use crate::cache::Version;
 use crate::core::{self, Call};
-use crate::request::{Request, Target};
+use crate::request::{PatchType, Request, Target};
 use crate::response::Response;
+use crate::verbs::apply;
 use crate::verbs::patch::Patch;
 use crate::verbs::update::update_with;
 
@@ -40,6 +43,9 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
 /// # Errors
 /// 404, 409, 422.
 pub async fn patch(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    if call.options.patch_type == Some(PatchType::Apply) {
+        return apply(call, request).await;
+    }
     let patch = Patch::read(call, request)?;
     write(call, |scale| {
         let json = patch.apply(Scale::ROW, &Kind::encode(scale))?;
@@ -48,42 +54,100 @@ pub async fn patch(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
     .await
 }
 
+/// Applies a Scale: its manager comes to own the replicas of the object itself.
+async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    let wanted = apply::read(call, request)?;
+    let unknown = [(
+        &wanted,
+        &["apiVersion", "kind", "metadata", "spec", "status"][..],
+        "",
+    )]
+    .into_iter()
+    .chain([(&wanted["spec"], &["replicas"][..], ".spec")])
+    .find_map(|(value, known, path)| {
+        let mut fields = value.as_object()?.keys();
+        let unknown = fields.find(|field| !known.contains(&field.as_str()))?;
+        Some(format!("{path}.{unknown}"))
+    });
+    if let Some(field) = unknown {
+        return Err(ApiError::bad_request(format!(
+            "failed to create typed patch object ({}/{}; autoscaling/v1, Kind=Scale): {field}: field not declared in schema",
+            call.target.namespace, call.target.name
+        )));
+    }
+    let text = serde_json::to_vec(&wanted).map_err(ApiError::internal)?;
+    let scale =
+        Scale::decode(&text).map_err(|error| ApiError::bad_request(error.source.to_string()))?;
+    check_name(call, &scale)?;
+    let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas);
+    check_replicas(call, replicas.unwrap_or_default())?;
+    let row = call.row();
+    let mut config = json!({
+        "apiVersion": row.api_version(), "kind": row.kind, "metadata": {"name": call.target.name},
+    });
+    if let Some(replicas) = replicas {
+        config["spec"] = json!({"replicas": replicas});
+    }
+    let target = itself(call);
+    let call = Call {
+        target: &target,
+        ..call
+    };
+    let answer = apply::apply_config(call, &config, "scale").await?;
+    let object = core::decode(call.row(), &answer.version)?;
+    Ok(json(200, &scale_of(&*object)?))
+}
+
+/// The object itself is what changes; the right to its scale has been checked.
+fn itself(call: Call<'_>) -> Target {
+    Target {
+        subresource: String::new(),
+        ..call.target.clone()
+    }
+}
+
+fn check_name(call: Call<'_>, scale: &Scale) -> Result<(), ApiError> {
+    match scale.metadata.name.as_deref() {
+        Some(name) if !name.is_empty() && name != call.target.name => {
+            Err(ApiError::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                call.target.name
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_replicas(call: Call<'_>, replicas: i32) -> Result<(), ApiError> {
+    if replicas >= 0 {
+        return Ok(());
+    }
+    let error = FieldError::invalid(
+        "spec.replicas",
+        replicas,
+        "must be greater than or equal to 0",
+    );
+    Err(ApiError::invalid(Scale::ROW, &call.target.name, &[error]))
+}
+
 async fn write(
     call: Call<'_>,
     mut change: impl FnMut(&Scale) -> Result<Scale, ApiError> + Send,
 ) -> Result<Response, ApiError> {
-    // The object itself is what changes; the right to its scale has been checked.
-    let target = Target {
-        subresource: String::new(),
-        ..call.target.clone()
-    };
+    let target = itself(call);
     let call = Call {
         target: &target,
         ..call
     };
     let answer = update_with(call, |object, version: &Version| {
         let scale = change(&scale_of(object)?)?;
-        if let Some(name) = scale.metadata.name.as_deref()
-            && name != call.target.name
-        {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({})",
-                call.target.name
-            )));
-        }
+        check_name(call, &scale)?;
         let replicas = scale
             .spec
             .as_ref()
             .and_then(|spec| spec.replicas)
             .unwrap_or_default();
-        if replicas < 0 {
-            let error = FieldError::invalid(
-                "spec.replicas",
-                replicas,
-                "must be greater than or equal to 0",
-            );
-            return Err(ApiError::invalid(Scale::ROW, &call.target.name, &[error]));
-        }
+        check_replicas(call, replicas)?;
         let mut new = object.clone_object();
         *replicas_mut(&mut *new)? = Some(replicas);
         let metadata = new.metadata_mut();

@@ -14,7 +14,7 @@ use crate::cache::Version;
 use crate::core::Call;
 use crate::meta;
 use crate::request::{FieldValidation, PatchType, Request};
-use crate::response::Response;
+use crate::response::{ObjectAnswer, Response};
 
 /// Longest name of a manager, in bytes.
 const MANAGER_MAX: usize = 128;
@@ -27,10 +27,22 @@ const UNKNOWN_MANAGER: &str = "unknown";
 /// 409 with a cause per field when another manager owns fields with other values; else as create
 /// and update.
 pub async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    let mut config = read(call, request)?;
+    strip(&mut config, call);
+    let stripped = serde_json::to_vec(&config).map_err(ApiError::internal)?;
+    check_fields(call, &config, &stripped)?;
+    let answer = apply_config(call, &config, &call.target.subresource).await?;
+    Ok(Response::Object(answer))
+}
+
+/// Reads the body of an apply.
+///
+/// # Errors
+/// 400 for what is no object or names owners, 422 without a manager.
+pub fn read(call: Call<'_>, request: &Request) -> Result<Value, ApiError> {
     check_manager(&call.options.field_manager)?;
-    let row = call.row();
     let json = body::as_json(&request.body, request.body_format)?;
-    let mut config: Value = serde_json::from_slice(&json)
+    let config: Value = serde_json::from_slice(&json)
         .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
     if !config.is_object() {
         return Err(ApiError::bad_request("error decoding YAML: not an object"));
@@ -41,32 +53,45 @@ pub async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
     {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
-    strip(&mut config, call);
-    let stripped = serde_json::to_vec(&config).map_err(ApiError::internal)?;
-    check_fields(call, &config, &stripped)?;
+    Ok(config)
+}
+
+/// Applies what a manager wants through the door of a subresource; the object's own door (empty)
+/// creates it when there is none.
+///
+/// # Errors
+/// As [`apply`].
+pub async fn apply_config(
+    call: Call<'_>,
+    config: &Value,
+    subresource: &str,
+) -> Result<ObjectAnswer, ApiError> {
+    let row = call.row();
     let api_version = row.api_version();
     let schema = schema::kind(row.group, row.version, row.kind);
-    let writer = writer(call, &api_version);
+    let writer = Writer {
+        subresource,
+        ..writer(call, &api_version)
+    };
     let outcome = update_with(call, |old, version: &Version| {
         let mut live: Value = serde_json::from_slice(&version.json).map_err(ApiError::internal)?;
         let owners = old.metadata().managed_fields.clone().unwrap_or_default();
         if let Some(metadata) = live["metadata"].as_object_mut() {
             metadata.remove("managedFields");
         }
-        let applied = api::apply::apply(Some(&live), &owners, &config, schema, &writer)
+        let applied = api::apply::apply(Some(&live), &owners, config, schema, &writer)
             .map_err(|conflicts| conflict(call, &conflicts))?;
         object_of(call, &applied.object, applied.owners)
     })
     .await;
-    let answer = match outcome {
-        Err(error) if error.is_not_found() && call.target.subresource.is_empty() => {
-            let applied = api::apply::apply(None, &[], &config, schema, &writer)
+    match outcome {
+        Err(error) if error.is_not_found() && subresource.is_empty() => {
+            let applied = api::apply::apply(None, &[], config, schema, &writer)
                 .map_err(|conflicts| conflict(call, &conflicts))?;
-            create_object(call, object_of(call, &applied.object, applied.owners)?).await?
+            create_object(call, object_of(call, &applied.object, applied.owners)?).await
         }
-        outcome => outcome?,
-    };
-    Ok(Response::Object(answer))
+        outcome => outcome,
+    }
 }
 
 /// Whatever the field validation, nobody can own a field that the kind does not have.

@@ -129,7 +129,9 @@ async fn create_once(
         Ok(_) if !call.options.dry_run => {}
         _ => call.core.allocator.release(claim).await,
     }
-    outcome
+    let mut answer = outcome?;
+    answer.warnings = rules.warnings(&*object, None);
+    Ok(answer)
 }
 
 /// The lease that the target's kind dies with: Events are forgotten after an hour.

@@ -188,6 +188,13 @@ async fn attempt(
         }
         _ => call.core.allocator.release(claim).await,
     }
+    let mut outcome = outcome;
+    if let Ok(Attempt::Done(answer)) = &mut outcome
+        && mode == Mode::Ruled
+        && call.target.subresource.is_empty()
+    {
+        answer.warnings = rules(row).warnings(&*new, Some(&*old));
+    }
     outcome
 }
 

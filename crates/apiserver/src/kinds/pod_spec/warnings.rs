@@ -1,0 +1,356 @@
+//! What is allowed in a pod but hardly meant (`k8s.io/kubernetes/pkg/api/pod/warnings.go`).
+
+mod containers;
+
+use std::collections::BTreeSet;
+
+use api::ObjectMeta;
+use k8s_openapi::api::core::v1::{
+    NodeSelectorTerm, PodAffinityTerm, PodSpec, PodTemplateSpec, Volume, WeightedPodAffinityTerm,
+};
+
+use crate::kinds::path::Path;
+
+/// Labels of nodes that have other names now.
+const NODE_LABELS: &[(&str, &str, &str)] = &[
+    ("beta.kubernetes.io/arch", "v1.14", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/os", "v1.14", "kubernetes.io/os"),
+    (
+        "failure-domain.beta.kubernetes.io/region",
+        "v1.17",
+        "topology.kubernetes.io/region",
+    ),
+    (
+        "failure-domain.beta.kubernetes.io/zone",
+        "v1.17",
+        "topology.kubernetes.io/zone",
+    ),
+    (
+        "beta.kubernetes.io/instance-type",
+        "v1.17",
+        "node.kubernetes.io/instance-type",
+    ),
+];
+/// Annotations that do nothing any more: the version, and the field in their place.
+const ANNOTATIONS: &[(&str, &str, &str)] = &[
+    (
+        "scheduler.alpha.kubernetes.io/critical-pod",
+        "v1.16+",
+        "priorityClassName",
+    ),
+    ("security.alpha.kubernetes.io/sysctls", "v1.11+", "sysctls"),
+    (
+        "security.alpha.kubernetes.io/unsafe-sysctls",
+        "v1.11+",
+        "sysctls",
+    ),
+];
+const SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/pod";
+const NO_SELECTOR: &str = "a null labelSelector results in matching no pod";
+
+/// Why a name that is no DNS label is a bad one for a pod or what makes pods.
+pub fn name(metadata: &ObjectMeta, used_in: &str) -> Option<String> {
+    let problems = api::names::dns_label(metadata.name.as_deref().unwrap_or_default());
+    (!problems.is_empty()).then(|| {
+        format!(
+            "metadata.name: this is used in {used_in}, which can result in surprising behavior; a DNS label is recommended: [{}]",
+            problems.join(" ")
+        )
+    })
+}
+
+/// Warnings about the template of a workload, which is at `spec.template`.
+pub fn template(template: &PodTemplateSpec) -> Vec<String> {
+    template_at(template, &Path::new("spec").child("template"))
+}
+
+/// Warnings about a template at a path.
+pub fn template_at(template: &PodTemplateSpec, path: &Path) -> Vec<String> {
+    let none = ObjectMeta::default();
+    let metadata = template.metadata.as_ref().unwrap_or(&none);
+    match &template.spec {
+        Some(spec) => {
+            Found::new(spec, metadata, path.child("spec"), path.child("metadata")).all(true)
+        }
+        None => Vec::new(),
+    }
+}
+
+/// Warnings about a pod.
+pub fn pod(spec: &PodSpec, metadata: &ObjectMeta) -> Vec<String> {
+    Found::new(spec, metadata, Path::new("spec"), Path::new("metadata")).all(false)
+}
+
+/// What was found so far.
+struct Found<'a> {
+    spec: &'a PodSpec,
+    metadata: &'a ObjectMeta,
+    path: Path,
+    annotations: Path,
+    warnings: Vec<String>,
+}
+
+impl<'a> Found<'a> {
+    fn new(spec: &'a PodSpec, metadata: &'a ObjectMeta, path: Path, own: Path) -> Self {
+        Self {
+            spec,
+            metadata,
+            path,
+            annotations: own.child("annotations"),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn all(mut self, in_template: bool) -> Vec<String> {
+        self.node_labels();
+        self.spreading();
+        self.old_annotations();
+        self.volumes();
+        self.repetitions();
+        self.overhead();
+        self.containers(in_template);
+        self.ports();
+        if self.spec.termination_grace_period_seconds < Some(0)
+            && self.spec.termination_grace_period_seconds.is_some()
+        {
+            let problem = "must be >= 0; negative values are invalid and will be treated as 1";
+            self.warn(&self.path.child("terminationGracePeriodSeconds"), problem);
+        }
+        self.affinity();
+        self.warnings
+    }
+
+    fn warn(&mut self, path: &Path, problem: impl std::fmt::Display) {
+        self.warnings.push(format!("{path}: {problem}"));
+    }
+
+    fn has_annotation(&self, key: &str) -> bool {
+        let annotations = self.metadata.annotations.as_ref();
+        annotations.is_some_and(|all| all.contains_key(key))
+    }
+
+    fn node_labels(&mut self) {
+        let spec = self.spec;
+        for key in spec.node_selector.iter().flatten().map(|(key, _)| key) {
+            if let Some(problem) = deprecated(key) {
+                self.warn(&self.path.child("nodeSelector").key(key), problem);
+            }
+        }
+        let affinity = spec.affinity.as_ref();
+        let Some(nodes) = affinity.and_then(|affinity| affinity.node_affinity.as_ref()) else {
+            return;
+        };
+        let path = self.path.child("affinity").child("nodeAffinity");
+        let required = nodes
+            .required_during_scheduling_ignored_during_execution
+            .as_ref();
+        let own = path
+            .child("requiredDuringSchedulingIgnoredDuringExecution")
+            .child("nodeSelectorTerms");
+        for (index, term) in required
+            .iter()
+            .flat_map(|selector| &selector.node_selector_terms)
+            .enumerate()
+        {
+            self.term(term, &own.index(index));
+        }
+        let preferred = nodes
+            .preferred_during_scheduling_ignored_during_execution
+            .iter()
+            .flatten();
+        let own = path.child("preferredDuringSchedulingIgnoredDuringExecution");
+        for (index, term) in preferred.enumerate() {
+            self.term(&term.preference, &own.index(index).child("preference"));
+        }
+    }
+
+    fn term(&mut self, term: &NodeSelectorTerm, path: &Path) {
+        for (index, expression) in term.match_expressions.iter().flatten().enumerate() {
+            if let Some(problem) = deprecated(&expression.key) {
+                let path = path.child("matchExpressions").index(index).child("key");
+                self.warn(&path, format!("{} is {problem}", expression.key));
+            }
+        }
+    }
+
+    fn spreading(&mut self) {
+        let spec = self.spec;
+        let constraints = spec.topology_spread_constraints.iter().flatten();
+        for (index, constraint) in constraints.enumerate() {
+            let path = self.path.child("topologySpreadConstraints").index(index);
+            let key = &constraint.topology_key;
+            if let Some(problem) = deprecated(key) {
+                self.warn(&path.child("topologyKey"), format!("{key} is {problem}"));
+            }
+            if constraint.label_selector.is_none() {
+                self.warn(&path.child("labelSelector"), NO_SELECTOR);
+            }
+        }
+    }
+
+    fn old_annotations(&mut self) {
+        for (key, version, field) in ANNOTATIONS {
+            if self.has_annotation(key) {
+                let problem =
+                    format!("non-functional in {version}; use the \"{field}\" field instead");
+                self.warn(&self.annotations.key(key), problem);
+            }
+        }
+    }
+
+    fn volumes(&mut self) {
+        let spec = self.spec;
+        for (index, volume) in spec.volumes.iter().flatten().enumerate() {
+            for (field, there, problem) in old_volumes(volume) {
+                if there {
+                    self.warn(
+                        &self.path.child("volumes").index(index).child(field),
+                        problem,
+                    );
+                }
+            }
+        }
+    }
+
+    fn repetitions(&mut self) {
+        let spec = self.spec;
+        let mut seen = BTreeSet::new();
+        for (index, alias) in spec.host_aliases.iter().flatten().enumerate() {
+            if !seen.insert(alias.ip.as_str()) {
+                let path = self.path.child("hostAliases").index(index).child("ip");
+                self.warn(&path, format!("duplicate ip {:?}", alias.ip));
+            }
+        }
+        let secrets = || spec.image_pull_secrets.iter().flatten().enumerate();
+        let path = |index| {
+            self.path
+                .child("imagePullSecrets")
+                .index(index)
+                .child("name")
+        };
+        let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+        for (index, secret) in secrets() {
+            if !seen.insert(&secret.name) {
+                found.push((path(index), format!("duplicate name {:?}", secret.name)));
+            }
+        }
+        for (index, _) in secrets().filter(|(_, secret)| secret.name.is_empty()) {
+            found.push((path(index), "invalid empty name \"\"".to_owned()));
+        }
+        for (path, problem) in found {
+            self.warn(&path, problem);
+        }
+    }
+
+    fn overhead(&mut self) {
+        let spec = self.spec;
+        self.fractions(spec.overhead.as_ref(), &self.path.child("overhead"));
+        let context = spec.security_context.as_ref();
+        let profile = context.and_then(|context| context.seccomp_profile.as_ref());
+        if profile.is_none() && self.has_annotation(SECCOMP) {
+            let problem = "non-functional in v1.27+; use the \"seccompProfile\" field instead";
+            self.warn(&self.annotations.key(SECCOMP), problem);
+        }
+    }
+
+    fn affinity(&mut self) {
+        let spec = self.spec;
+        let Some(affinity) = &spec.affinity else {
+            return;
+        };
+        let path = self.path.child("affinity");
+        if let Some(near) = &affinity.pod_affinity {
+            self.terms(
+                near.required_during_scheduling_ignored_during_execution
+                    .as_deref(),
+                near.preferred_during_scheduling_ignored_during_execution
+                    .as_deref(),
+                &path.child("podAffinity"),
+            );
+        }
+        if let Some(far) = &affinity.pod_anti_affinity {
+            self.terms(
+                far.required_during_scheduling_ignored_during_execution
+                    .as_deref(),
+                far.preferred_during_scheduling_ignored_during_execution
+                    .as_deref(),
+                &path.child("podAntiAffinity"),
+            );
+        }
+    }
+
+    fn terms(
+        &mut self,
+        required: Option<&[PodAffinityTerm]>,
+        preferred: Option<&[WeightedPodAffinityTerm]>,
+        path: &Path,
+    ) {
+        let own = path.child("requiredDuringSchedulingIgnoredDuringExecution");
+        for (index, term) in required.unwrap_or_default().iter().enumerate() {
+            if term.label_selector.is_none() {
+                self.warn(&own.index(index).child("labelSelector"), NO_SELECTOR);
+            }
+        }
+        let own = path.child("preferredDuringSchedulingIgnoredDuringExecution");
+        for (index, term) in preferred.unwrap_or_default().iter().enumerate() {
+            if term.pod_affinity_term.label_selector.is_none() {
+                let path = own.index(index).child("podAffinityTerm");
+                self.warn(&path.child("labelSelector"), NO_SELECTOR);
+            }
+        }
+    }
+}
+
+fn deprecated(label: &str) -> Option<String> {
+    let found = NODE_LABELS.iter().find(|(old, _, _)| *old == label);
+    found.map(|(_, version, new)| format!("deprecated since {version}; use \"{new}\" instead"))
+}
+
+fn old_volumes(volume: &Volume) -> [(&'static str, bool, &'static str); 9] {
+    [
+        (
+            "photonPersistentDisk",
+            volume.photon_persistent_disk.is_some(),
+            "deprecated in v1.11, non-functional in v1.16+",
+        ),
+        ("gitRepo", volume.git_repo.is_some(), "deprecated in v1.11"),
+        (
+            "scaleIO",
+            volume.scale_io.is_some(),
+            "deprecated in v1.16, non-functional in v1.22+",
+        ),
+        (
+            "flocker",
+            volume.flocker.is_some(),
+            "deprecated in v1.22, non-functional in v1.25+",
+        ),
+        (
+            "storageOS",
+            volume.storageos.is_some(),
+            "deprecated in v1.22, non-functional in v1.25+",
+        ),
+        (
+            "quobyte",
+            volume.quobyte.is_some(),
+            "deprecated in v1.22, non-functional in v1.25+",
+        ),
+        (
+            "glusterfs",
+            volume.glusterfs.is_some(),
+            "deprecated in v1.25, non-functional in v1.26+",
+        ),
+        (
+            "cephfs",
+            volume.cephfs.is_some(),
+            "deprecated in v1.28, non-functional in v1.31+",
+        ),
+        (
+            "rbd",
+            volume.rbd.is_some(),
+            "deprecated in v1.28, non-functional in v1.31+",
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! Warnings about containers.
+
+use std::collections::BTreeMap;
+
+use api::quantity::Quantity;
+use k8s_openapi::api::core::v1::{ContainerPort, EnvVar, ResourceRequirements, SecurityContext};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+
+use super::Found;
+use crate::kinds::path::Path;
+
+const SECCOMP: &str = "container.seccomp.security.alpha.kubernetes.io/";
+const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+
+/// What is looked at of a container of any sort.
+struct Seen<'a> {
+    name: &'a str,
+    path: Path,
+    env: &'a [EnvVar],
+    ports: &'a [ContainerPort],
+    resources: Option<&'a ResourceRequirements>,
+    security: Option<&'a SecurityContext>,
+}
+
+impl<'a> Found<'a> {
+    /// Init, main and ephemeral containers, in upstream's order.
+    fn seen(&self) -> Vec<Seen<'a>> {
+        let mut all = Vec::new();
+        let lists = [
+            ("initContainers", self.spec.init_containers.as_deref()),
+            ("containers", Some(self.spec.containers.as_slice())),
+        ];
+        for (field, list) in lists {
+            for (index, container) in list.unwrap_or_default().iter().enumerate() {
+                all.push(Seen {
+                    name: &container.name,
+                    path: self.path.child(field).index(index),
+                    env: container.env.as_deref().unwrap_or_default(),
+                    ports: container.ports.as_deref().unwrap_or_default(),
+                    resources: container.resources.as_ref(),
+                    security: container.security_context.as_ref(),
+                });
+            }
+        }
+        let ephemeral = self.spec.ephemeral_containers.iter().flatten().enumerate();
+        for (index, container) in ephemeral {
+            all.push(Seen {
+                name: &container.name,
+                path: self.path.child("ephemeralContainers").index(index),
+                env: container.env.as_deref().unwrap_or_default(),
+                ports: container.ports.as_deref().unwrap_or_default(),
+                resources: container.resources.as_ref(),
+                security: container.security_context.as_ref(),
+            });
+        }
+        all
+    }
+
+    pub(super) fn containers(&mut self, in_template: bool) {
+        let pod = self.spec.security_context.as_ref();
+        let pod_profile = pod.is_some_and(|pod| pod.app_armor_profile.is_some());
+        for seen in self.seen() {
+            let security = seen.security;
+            let seccomp = format!("{SECCOMP}{}", seen.name);
+            if security.is_none_or(|own| own.seccomp_profile.is_none())
+                && self.has_annotation(&seccomp)
+            {
+                let problem = "non-functional in v1.27+; use the \"seccompProfile\" field instead";
+                self.warn(&self.annotations.key(&seccomp), problem);
+            }
+            let apparmor = format!("{APPARMOR}{}", seen.name);
+            let profile =
+                pod_profile || security.is_some_and(|own| own.app_armor_profile.is_some());
+            if in_template && !profile && self.has_annotation(&apparmor) {
+                let problem = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
+                self.warn(&self.annotations.key(&apparmor), problem);
+            }
+            let path = seen.path.child("resources");
+            for (field, amounts) in [
+                ("limits", seen.resources.and_then(|own| own.limits.as_ref())),
+                (
+                    "requests",
+                    seen.resources.and_then(|own| own.requests.as_ref()),
+                ),
+            ] {
+                self.fractions(amounts, &path.child(field));
+            }
+            self.env(seen.env, &seen.path.child("env"));
+        }
+    }
+
+    /// Memory and storage come in whole bytes.
+    pub(super) fn fractions(&mut self, amounts: Option<&BTreeMap<String, Text>>, path: &Path) {
+        for name in ["memory", "ephemeral-storage"] {
+            let amount = amounts
+                .and_then(|amounts| amounts.get(name))
+                .map(Quantity::of);
+            if let Some(amount) = amount.filter(|amount| !amount.is_whole()) {
+                let problem = format!(
+                    "fractional byte value {:?} is invalid, must be an integer",
+                    amount.to_string()
+                );
+                self.warn(&path.key(name), problem);
+            }
+        }
+    }
+
+    /// A variable that is set twice, other than to build on its first value.
+    fn env(&mut self, env: &[EnvVar], path: &Path) {
+        for (index, variable) in env.iter().enumerate() {
+            let name = &variable.name;
+            if !env[..index].iter().any(|other| other.name == *name) {
+                continue;
+            }
+            let reference = format!("$({name})");
+            let value = variable.value.as_deref().unwrap_or_default();
+            let builds_on =
+                variable.value_from.is_none() && value != reference && value.contains(&reference);
+            if !builds_on {
+                let problem = format!(
+                    "hides previous definition of {name:?}, which may be dropped when using apply"
+                );
+                self.warn(&path.index(index), problem);
+            }
+        }
+    }
+
+    /// Ports that get into each other's way, over all containers.
+    pub(super) fn ports(&mut self) {
+        let mut all: BTreeMap<(i32, String), Vec<(Path, &ContainerPort)>> = BTreeMap::new();
+        for seen in self.seen() {
+            for (index, port) in seen.ports.iter().enumerate() {
+                let path = seen.path.child("ports").index(index);
+                let host_port = port.host_port.unwrap_or(0);
+                let host_ip = port.host_ip.as_deref().unwrap_or_default();
+                if !host_ip.is_empty() && host_port == 0 {
+                    self.warn(
+                        &path,
+                        format!("hostIP set without hostPort: {}", printed(port)),
+                    );
+                }
+                let protocol = port.protocol.clone().unwrap_or_default();
+                let others = all.entry((port.container_port, protocol)).or_default();
+                for (place, other) in others.iter() {
+                    if let Some(problem) = clash(port, other) {
+                        self.warn(&path, format!("{problem} with {place}"));
+                    }
+                }
+                others.push((path, port));
+            }
+        }
+    }
+}
+
+fn clash(port: &ContainerPort, other: &ContainerPort) -> Option<&'static str> {
+    let host_port = |port: &ContainerPort| port.host_port.unwrap_or(0);
+    let host_ip = |port: &ContainerPort| port.host_ip.clone().unwrap_or_default();
+    let (one, two) = (host_port(port), host_port(other));
+    if (host_ip(port), one) == (host_ip(other), two) {
+        Some("duplicate port definition")
+    } else if one == 0 || two == 0 {
+        Some("overlapping port definition")
+    } else if one == two && host_ip(port).is_empty() != host_ip(other).is_empty() {
+        Some("dangerously ambiguous port definition")
+    } else {
+        None
+    }
+}
+
+/// A port as Go prints it.
+fn printed(port: &ContainerPort) -> String {
+    format!(
+        "{{Name:{} HostPort:{} ContainerPort:{} Protocol:{} HostIP:{}}}",
+        port.name.as_deref().unwrap_or_default(),
+        port.host_port.unwrap_or(0),
+        port.container_port,
+        port.protocol.as_deref().unwrap_or_default(),
+        port.host_ip.as_deref().unwrap_or_default()
+    )
+}
