@@ -154,6 +154,10 @@ fn messages_pass(proxy: &Proxy, base: &str) -> anyhow::Result<()> {
         answer.len()
     );
 
+    let page = proxy.ask(&format!("GET {base}/page"), "Accept: text/html\r\n", b"")?;
+    let link = format!("<p>At <a href=\"{base}/hostname\">home</a></p>\n");
+    expect(&page, &["HTTP/1.1 200", &link])?;
+
     let slash = proxy.ask(&format!("GET {base}?a=1"), "", b"")?;
     let location = format!("ocation: {base}/?a=1\r\n");
     expect(&slash, &["HTTP/1.1 301", &location])?;

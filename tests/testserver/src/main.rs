@@ -3,7 +3,7 @@
 //!
 //! `testserver serve` answers `/healthz`, `/ready` (switched by `/ready/on` and `/ready/off`),
 //! `/hostname`, `/version`, `/env/NAME`, `/file/PATH`, `/slow/MILLISECONDS`, `/exit/CODE`, `/echo` (the
-//! request as it came), `/redirect/PATH` and `/upgrade` (to a protocol that echoes); with `--grpc-port`,
+//! request as it came), `/page` (HTML with a link), `/redirect/PATH` and `/upgrade` (to a protocol that echoes); with `--grpc-port`,
 //! gRPC's health service, which is as ready as `/ready`. At SIGTERM it
 //! goes on serving for `--drain` milliseconds, then ends when no request is under way, as a
 //! well-behaved server does. `testserver load` sends requests at a steady rate and writes one

@@ -119,6 +119,10 @@ impl Server {
                 headers: vec![format!("Location: {path}")],
                 ..Answer::text("302 Found", "")
             },
+            None if request.target == "/page" => Answer {
+                headers: vec!["Content-Type: text/html; charset=utf-8".to_owned()],
+                ..Answer::text("200 OK", "<p>At <a href=\"/hostname\">home</a></p>\n")
+            },
             None if request.target.starts_with("/echo") => Answer::text("200 OK", echo(&request)),
             None => {
                 let (status, body) = self.answer(&request.target);

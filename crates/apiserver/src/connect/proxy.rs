@@ -1,6 +1,8 @@
 //! `pods/proxy`, `services/proxy` and `nodes/proxy`: a client's HTTP request, sent on to where the name
 //! leads. Bodies are passed on as they come, in both directions; an `Upgrade` is passed through.
 //!
+//! Redirects and links of HTML pages are rewritten, so that they do not lead out.
+//!
 //! Pods are reached through the kubelet's port forwarding, so that this works wherever exec does, even
 //! where the apiserver has no route to pods. A kubelet speaks gRPC only: what Kubernetes' serves
 //! over HTTP is answered from that ([`node`]). Nothing here decides who may do what: the pipeline has.
@@ -12,6 +14,8 @@ mod address;
 mod backend;
 mod exchange;
 mod headers;
+mod html;
+mod links;
 mod node;
 mod target;
 mod tls;

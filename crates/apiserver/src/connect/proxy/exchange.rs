@@ -1,20 +1,25 @@
 //! One request to an HTTP/1.1 server, and its answer.
 
 use api::ApiError;
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use http::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{Response, StatusCode, Version};
-use http_body_util::BodyExt;
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, Response, StatusCode, Version};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::backend::{Backend, Server, unreachable};
+use super::html::Rewriter;
+use super::links::Links;
 use super::{PeerAddress, headers};
 use crate::connect::upgrade::wants_upgrade;
-use crate::rest::{Body, empty};
+use crate::rest::{Body, BodyError, empty};
 
 /// A path at the server, and what precedes it at the apiserver.
 pub struct Way<'a> {
@@ -38,17 +43,50 @@ pub async fn send(
     };
     let upgrade = wants_upgrade(&parts.headers);
     let mut response = ask(server, way, parts, body, upgrade).await?;
-    let authority = server.authority();
+    let links = links(server, way, parts);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         if !upgrade {
             return Err(ApiError::service_unavailable(
                 "error trying to reach service: it switched protocols unasked",
             ));
         }
-        return Ok(switch(response, way, &authority, client));
+        return Ok(switch(response, &links, client));
     }
-    headers::response(response.headers_mut(), way.prefix, &way.path, &authority);
-    Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+    headers::response(response.headers_mut(), &links);
+    let rewrite = parts.method != Method::HEAD && headers::take_html(response.headers_mut());
+    Ok(response.map(|body| {
+        if rewrite {
+            rewritten(body, links)
+        } else {
+            body.map_err(Into::into).boxed_unsync()
+        }
+    }))
+}
+
+fn links(server: &Server, way: &Way<'_>, parts: &Parts) -> Links {
+    let asked = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let asked = asked.or(parts.uri.authority().map(Authority::as_str));
+    let mut hosts = vec![server.authority()];
+    hosts.extend(asked.map(str::to_owned));
+    Links {
+        prefix: way.prefix.to_owned(),
+        hosts,
+    }
+}
+
+/// A page with its links rewritten, as it comes.
+fn rewritten(body: Incoming, links: Links) -> Body {
+    let state = Some((body.into_data_stream(), Rewriter::new(links)));
+    let frames = stream::unfold(state, |state| async {
+        let (mut body, mut rewriter) = state?;
+        let (bytes, state) = match body.next().await {
+            Some(Ok(bytes)) => (rewriter.push(&bytes), Some((body, rewriter))),
+            Some(Err(error)) => return Some((Err(BodyError::from(error)), None)),
+            None => (rewriter.finish(), None),
+        };
+        Some((Ok(Frame::data(Bytes::from(bytes))), state))
+    });
+    StreamBody::new(frames).boxed_unsync()
 }
 
 async fn ask(
@@ -85,12 +123,7 @@ async fn ask(
 }
 
 /// Passes the server's new protocol through, byte by byte.
-fn switch(
-    mut response: Response<Incoming>,
-    way: &Way<'_>,
-    authority: &str,
-    client: OnUpgrade,
-) -> Response<Body> {
+fn switch(mut response: Response<Incoming>, links: &Links, client: OnUpgrade) -> Response<Body> {
     let server = hyper::upgrade::on(&mut response);
     tokio::spawn(async move {
         let (client, server) = match tokio::try_join!(client, server) {
@@ -103,7 +136,7 @@ fn switch(
         }
     });
     let protocol = response.headers().get(UPGRADE).cloned();
-    headers::response(response.headers_mut(), way.prefix, &way.path, authority);
+    headers::response(response.headers_mut(), links);
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     if let Some(protocol) = protocol {

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::uri::{Authority, PathAndQuery};
-use http::{Uri, request};
+use http::request;
+
+use super::links::Links;
 
 /// Headers of one hop (RFC 9110, 7.6.1), besides those that `Connection` names.
 const HOP: [HeaderName; 9] = [
@@ -65,6 +66,14 @@ pub fn request(
     {
         headers.insert(HOST, host);
     }
+    // Links in compressed pages could not be read. What pages load may be compressed.
+    let accepts = parts
+        .headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    if accepts.is_some_and(|accepts| accepts.contains("text/html")) {
+        headers.remove(ACCEPT_ENCODING);
+    }
     let mut set = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
@@ -84,38 +93,34 @@ pub fn request(
     headers
 }
 
-/// Makes the server's headers the client's. `path` is what was asked for at `server`, and `prefix` is
-/// where that is at the apiserver.
-pub fn response(headers: &mut HeaderMap, prefix: &str, path: &PathAndQuery, server: &str) {
+/// Makes the server's headers the client's.
+pub fn response(headers: &mut HeaderMap, links: &Links) {
     remove_hop(headers);
     for name in CROSS_ORIGIN {
         headers.remove(name);
     }
     let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
-    if let Some(rewritten) = location.and_then(|text| relocate(text, prefix, path, server))
+    if let Some(rewritten) = location.and_then(|location| links.rewrite(location))
         && let Ok(value) = HeaderValue::from_str(&rewritten)
     {
         headers.insert(LOCATION, value);
     }
 }
 
-/// Where a redirect within the server leads, seen from the client; `None` for one that needs no change.
-fn relocate(location: &str, prefix: &str, asked: &PathAndQuery, server: &str) -> Option<String> {
-    let rest = if location.starts_with('/') && !location.starts_with("//") {
-        location.to_owned()
-    } else {
-        let uri: Uri = location.parse().ok()?;
-        match uri.authority().map(Authority::as_str) {
-            Some(authority) if authority == server => uri
-                .path_and_query()
-                .map_or("/", PathAndQuery::as_str)
-                .to_owned(),
-            Some(_) => return None,
-            None => return None,
-        }
-    };
-    // Redirecting to itself through a longer way would never end.
-    (rest != asked.as_str() || !prefix.is_empty()).then(|| format!("{prefix}{rest}"))
+/// Whether a body is HTML whose links can be read. Its length is then another one.
+pub fn take_html(headers: &mut HeaderMap) -> bool {
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let html = content_type.is_some_and(|value| {
+        let media_type = value.split(';').next().unwrap_or_default();
+        media_type.trim().eq_ignore_ascii_case("text/html")
+    });
+    let readable = html && !headers.contains_key(CONTENT_ENCODING);
+    if readable {
+        headers.remove(CONTENT_LENGTH);
+    }
+    readable
 }
 
 fn remove_hop(headers: &mut HeaderMap) {
@@ -207,21 +212,5 @@ mod tests {
         let sent = request(&parts, "/p", None, true);
         assert_eq!(sent["upgrade"], "websocket");
         assert_eq!(sent["connection"], "Upgrade");
-    }
-
-    #[test]
-    fn redirects_stay_within_the_proxy() {
-        let asked = PathAndQuery::from_static("/a");
-        let table = [
-            ("/login?x=1", Some("/p/login?x=1")),
-            ("http://10.0.0.1:8080/b", Some("/p/b")),
-            ("https://elsewhere.test/b", None),
-            ("//elsewhere.test/b", None),
-            ("b/c", None),
-        ];
-        for (location, expected) in table {
-            let found = relocate(location, "/p", &asked, "10.0.0.1:8080");
-            assert_eq!(found.as_deref(), expected, "{location}");
-        }
     }
 }
