@@ -10,8 +10,8 @@ use client::{Api, DeleteOptions, ListOptions, PatchKind};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
-    ServiceAccount,
+    ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota,
+    Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
@@ -424,6 +424,79 @@ async fn a_claim_is_bound_and_its_volume_released() -> anyhow::Result<()> {
         |volumes| phase(volumes.get(&bound)) == "Released",
     )
     .await?;
+    plane.finish().await;
+    Ok(())
+}
+
+fn used(quota: &ResourceQuota, resource: &str) -> Option<String> {
+    let used = quota.status.as_ref()?.used.as_ref()?;
+    used.get(resource).map(|amount| amount.0.clone())
+}
+
+async fn until_used(plane: &Plane, pods: &str) -> anyhow::Result<()> {
+    let what = format!("the quota says that {pods} pods are used");
+    wait::until::<ResourceQuota>(&plane.client, selection().name("room"), &what, |all| {
+        all.get("room")
+            .is_some_and(|quota| used(quota, "pods").as_deref() == Some(pods))
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_holds_a_deployment_to_its_room() -> anyhow::Result<()> {
+    let plane = Plane::start().await?;
+    plane.control(&[])?;
+    let nodes = plane.nodes(&["n1"]).await?;
+    let quota = json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "room"},
+        "spec": {"hard": {"pods": "3", "count/deployments.apps": "1"}},
+    });
+    create(&plane, &[quota]).await?;
+    until_used(&plane, "0").await?;
+    create(&plane, &[deployment(5, "v1")]).await?;
+    until_used(&plane, "3").await?;
+    let told = |deployment: &Deployment| {
+        let status = deployment.status.clone().unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        conditions.iter().any(|condition| {
+            condition.type_.as_deref() == Some("ReplicaFailure")
+                && condition.message.as_deref().unwrap_or_default().contains(
+                    "exceeded quota: room, requested: pods=1, used: pods=3, limited: pods=3",
+                )
+        })
+    };
+    wait::until::<Deployment>(
+        &plane.client,
+        selection().name("web"),
+        "the deployment says what it lacks",
+        |all| all.get("web").is_some_and(told),
+    )
+    .await?;
+    let pods = Api::<Pod>::namespaced(&plane.client, "default");
+    let there = pods.list(&ListOptions::default()).await?.items.len();
+    anyhow::ensure!(there == 3, "{there} pods in room for 3");
+    let mut other = deployment(1, "v1");
+    other["metadata"]["name"] = "other".into();
+    let refused = manifest::create(&plane.client, "default", &other.to_string()).await;
+    let text = format!(
+        "{:#}",
+        refused.expect_err("there is room for one deployment")
+    );
+    anyhow::ensure!(
+        text.contains("exceeded quota: room, requested: count/deployments.apps=1"),
+        "{text}"
+    );
+
+    let quotas = Api::<ResourceQuota>::namespaced(&plane.client, "default");
+    let more = json!({"spec": {"hard": {"pods": "9"}}});
+    quotas.patch("room", PatchKind::Merge, &more).await?;
+    until_complete(&plane, 5).await?;
+    until_used(&plane, "5").await?;
+    let deployments = Api::<Deployment>::namespaced(&plane.client, "default");
+    deployments.delete("web", &DeleteOptions::default()).await?;
+    until_used(&plane, "0").await?;
+    drop(nodes);
     plane.finish().await;
     Ok(())
 }
