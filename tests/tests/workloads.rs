@@ -181,7 +181,7 @@ async fn an_update_loses_no_request(scene: &Scene) -> anyhow::Result<()> {
     );
     wait::eventually("the node port answers", async || web::get(cluster, &url)).await?;
 
-    let load = Load::start(cluster, &url, 50, 20)?;
+    let load = Load::until_finished(cluster, &url, 50, 60)?;
     patch(scene, image("v2")).await?;
     let updated = |pod: &Pod| {
         let spec = pod.spec.as_ref();
@@ -195,7 +195,7 @@ async fn an_update_loses_no_request(scene: &Scene) -> anyhow::Result<()> {
     )
     .await?;
     let report = load.finish().await?;
-    ensure!(report["sent"] == 1000, "{report}");
+    ensure!(report["sent"].as_u64() > Some(50), "{report}");
     ensure!(report["failed"] == 0, "{report}");
     let seen = |version: &str| report["bodies"][version].as_u64().unwrap_or(0) > 0;
     ensure!(seen("v1") && seen("v2"), "{report}");

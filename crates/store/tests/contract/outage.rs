@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType, CompactionOptions};
 use futures::StreamExt;
 use store::{Error, EtcdConfig, Outcome, Revision, Store, WatchOptions};
 use tokio::time::timeout;
@@ -107,4 +108,52 @@ async fn gone_and_back() {
         .unwrap();
     let batch = watch.next().await.unwrap().unwrap();
     assert_eq!(batch.events.last().unwrap().entry.mod_revision, second);
+}
+
+/// etcd over its quota refuses what takes space, with an error of its own, until space is made and its alarm cleared
+/// (`etcdctl alarm disarm`): reads and deletions go on.
+#[tokio::test]
+async fn full_and_emptied() {
+    let quota = "--quota-backend-bytes=1000000".to_owned();
+    let etcd = Etcd::start_with("http", &[quota]);
+    let config = EtcdConfig::plain([&etcd.url]);
+    let store = Store::connect(&config).await.unwrap();
+    let value = Bytes::from(vec![b'x'; 50_000]);
+    let key = |index: usize| Bytes::from(format!("/{index}"));
+    let mut revisions = Vec::new();
+    let refusal = loop {
+        match store.create(key(revisions.len()), value.clone()).await {
+            Ok(outcome) => revisions.push(written(outcome)),
+            Err(error) => break error,
+        }
+        assert!(revisions.len() < 100, "it is never full");
+    };
+    assert!(matches!(refusal, Error::NoSpace), "{refusal:?}");
+    assert!(!refusal.is_transient());
+    let all = revisions.len();
+    assert!(store.get(key(0)).await.unwrap().entry.is_some());
+
+    for (index, revision) in revisions.into_iter().enumerate().take(all - 1) {
+        written(store.delete(key(index), revision).await.unwrap());
+    }
+    let now = i64::try_from(store.current_revision().await.unwrap().get()).unwrap();
+    let mut client = store.etcd();
+    let physical = CompactionOptions::new().with_physical();
+    client.compact(now, Some(physical)).await.unwrap();
+    client.maintenance_client().defragment().await.unwrap();
+    let mut maintenance = client.maintenance_client();
+    let raised = maintenance
+        .alarm(AlarmAction::Get, AlarmType::None, None)
+        .await
+        .unwrap();
+    for alarm in raised.alarms() {
+        let mut of_member = AlarmOptions::new();
+        of_member.with_member(alarm.member_id());
+        maintenance
+            .alarm(AlarmAction::Deactivate, alarm.alarm(), Some(of_member))
+            .await
+            .unwrap();
+    }
+    written(store.create(key(all), value).await.unwrap());
+    assert!(store.get(key(all - 1)).await.unwrap().entry.is_some());
 }
