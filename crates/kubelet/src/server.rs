@@ -34,6 +34,10 @@ use service::Service;
 /// never stops the others.
 const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 
+/// Calls of one connection at once. An apiserver has one connection to each node, and every followed log
+/// and open session is a call on it; one more than these would wait for another to end.
+const MAX_STREAMS: u32 = 10_000;
+
 /// What the server is made of.
 pub struct ServerParts {
     service: Service,
@@ -75,6 +79,7 @@ pub async fn start(parts: ServerParts, shutdown: CancellationToken) -> anyhow::R
     reporter.set_serving::<KubeletServer<Service>>().await;
     let server = Server::builder()
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
         .tls_config(tls)?
         .add_service(health)
         .add_service(service);

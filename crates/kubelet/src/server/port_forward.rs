@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 use rpc::api_v1::{Channel, Frame};
@@ -21,6 +22,8 @@ use crate::pod::object::PodExt;
 
 /// Chunks that wait for a slow connection.
 const QUEUE: usize = 16;
+/// How long one connection may take to be made.
+const DIAL: Duration = Duration::from_secs(20);
 /// Connections of one stream at most.
 const CONNECTIONS_MAX: usize = 256;
 
@@ -50,18 +53,21 @@ impl Service {
                     Status::invalid_argument(format!("address {text:?}: {error}"))
                 })?),
             };
-        let address = wanted.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let addresses = match wanted {
+            Some(address) => vec![address],
+            None => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        };
         if known.pod.host_network() {
             // From inside a pod nothing is reached that the pod could not reach itself; from the
             // node, only what is the node's.
-            if wanted.is_some_and(|address| !self.context.node.ips.contains(&address)) {
+            if let Some(address) = wanted.filter(|one| !self.context.node.ips.contains(one)) {
                 return Err(Status::invalid_argument(format!(
                     "{address} is no address of this node"
                 )));
             }
             return Ok(Place {
                 netns: None,
-                address,
+                addresses,
             });
         }
         let path = self.context.directories.pod(known.pod.uid()).join("ns/net");
@@ -73,7 +79,7 @@ impl Service {
         }
         Ok(Place {
             netns: Some(path),
-            address,
+            addresses,
         })
     }
 }
@@ -83,7 +89,8 @@ impl Service {
 struct Place {
     /// `None`: the node's.
     netns: Option<PathBuf>,
-    address: IpAddr,
+    /// One after the other is tried.
+    addresses: Vec<IpAddr>,
 }
 
 async fn run(place: Place, mut incoming: Streaming<Message>, out: Out) {
@@ -180,7 +187,7 @@ async fn connection(
         port,
         connection: number,
     };
-    let at = place.address;
+    let at = place.addresses[0];
     let stream = match dial(place, port).await {
         Ok(stream) => stream,
         Err(error) => {
@@ -230,24 +237,31 @@ async fn connection(
 
 async fn dial(place: Place, port: u32) -> std::io::Result<TcpStream> {
     let port = u16::try_from(port).map_err(std::io::Error::other)?;
-    let address = SocketAddr::new(place.address, port);
-    let Some(netns) = place.netns else {
-        return TcpStream::connect(address).await;
-    };
     let (sender, receiver) = tokio::sync::oneshot::channel();
     // A thread of its own: it changes its network namespace and ends with it.
     std::thread::Builder::new()
         .name("dial".to_owned())
         .spawn(move || {
             // Nobody waits any more: the connection closes.
-            sender.send(connect_in(&netns, address)).ok();
+            sender.send(connect(&place, port)).ok();
         })?;
     let stream = receiver.await.map_err(std::io::Error::other)??;
     stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
     TcpStream::from_std(stream)
 }
 
-fn connect_in(netns: &Path, address: SocketAddr) -> std::io::Result<std::net::TcpStream> {
-    setns(File::open(netns)?, CloneFlags::CLONE_NEWNET)?;
-    std::net::TcpStream::connect(address)
+/// The first connection that there is, else why there is none to the first address.
+fn connect(place: &Place, port: u16) -> std::io::Result<std::net::TcpStream> {
+    if let Some(netns) = &place.netns {
+        setns(File::open(netns)?, CloneFlags::CLONE_NEWNET)?;
+    }
+    let mut failed = None;
+    for address in &place.addresses {
+        match std::net::TcpStream::connect_timeout(&SocketAddr::new(*address, port), DIAL) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    Err(failed.unwrap_or_else(|| std::io::ErrorKind::AddrNotAvailable.into()))
 }

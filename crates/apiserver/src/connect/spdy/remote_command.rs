@@ -8,6 +8,8 @@ use rpc::api_v1::{self as pb, Channel};
 use super::{Effects, Frame, Headers, Protocol};
 use crate::connect::Streams;
 
+/// Longest that a terminal's size is waited for, in bytes. What is longer is none.
+const SIZE_MAX_BYTES: usize = 4 << 10;
 /// RST_STREAM: an ill-formed request.
 const PROTOCOL_ERROR: u32 = 1;
 
@@ -16,6 +18,8 @@ const PROTOCOL_ERROR: u32 = 1;
 pub struct RemoteCommand {
     wanted: Vec<Channel>,
     open: Vec<(Channel, u32)>,
+    /// The begin of a size whose end is still to come.
+    size: Vec<u8>,
 }
 
 impl RemoteCommand {
@@ -33,6 +37,7 @@ impl RemoteCommand {
                 .filter_map(|(wanted, channel)| wanted.then_some(channel))
                 .collect(),
             open: Vec::new(),
+            size: Vec::new(),
         }
     }
 
@@ -40,6 +45,24 @@ impl RemoteCommand {
         let mut open = self.open.iter();
         open.find(|(channel, _)| *channel == wanted)
             .map(|(_, stream)| *stream)
+    }
+
+    /// The latest whole size: sizes are JSON objects, one behind the other.
+    fn resize(&mut self, data: &[u8]) -> Option<pb::Frame> {
+        if self.size.len() + data.len() > SIZE_MAX_BYTES {
+            self.size.clear();
+        }
+        self.size
+            .extend_from_slice(&data[..data.len().min(SIZE_MAX_BYTES)]);
+        let end = self.size.iter().rposition(|byte| *byte == b'}')? + 1;
+        let begin = self.size[..end].iter().rposition(|byte| *byte == b'{')?;
+        let size = Bytes::copy_from_slice(&self.size[begin..end]);
+        self.size.drain(..end);
+        Some(pb::Frame {
+            channel: Channel::Resize.into(),
+            data: size,
+            ..pb::Frame::default()
+        })
     }
 
     fn channel(&self, wanted: u32) -> Option<Channel> {
@@ -75,16 +98,16 @@ impl Protocol for RemoteCommand {
                     },
                 });
             }
-            Frame::Data { stream, fin, data } => {
-                if let Some(channel @ (Channel::Stdin | Channel::Resize)) = self.channel(stream) {
-                    effects.to_kubelet.push(pb::Frame {
-                        channel: channel.into(),
-                        data,
-                        end: fin && channel == Channel::Stdin,
-                        ..pb::Frame::default()
-                    });
-                }
-            }
+            Frame::Data { stream, fin, data } => match self.channel(stream) {
+                Some(Channel::Stdin) => effects.to_kubelet.push(pb::Frame {
+                    channel: Channel::Stdin.into(),
+                    data,
+                    end: fin,
+                    ..pb::Frame::default()
+                }),
+                Some(Channel::Resize) => effects.to_kubelet.extend(self.resize(&data)),
+                _ => {}
+            },
             Frame::RstStream { stream, .. } if self.channel(stream) == Some(Channel::Stdin) => {
                 effects.to_kubelet.push(pb::Frame {
                     channel: Channel::Stdin.into(),

@@ -272,3 +272,25 @@ fn a_command_begins_when_its_streams_are_there() {
     assert_eq!(end.to_client, [data(1, "{}", true), data(7, "", true)]);
     assert!(end.done);
 }
+
+#[test]
+fn sizes_may_come_in_pieces() {
+    let mut command = RemoteCommand::new(Streams {
+        stdout: true,
+        tty: true,
+        ..Streams::default()
+    });
+    command.client(open(1, &[("streamtype", "resize")]));
+    let table = [
+        ("{\"Width\":80,", None),
+        ("\"Height\":24}\n", Some("{\"Width\":80,\"Height\":24}")),
+        ("{\"Width\":1}\n{\"Width\":2}\n{\"Wi", Some("{\"Width\":2}")),
+        ("dth\":3}\n", Some("{\"Width\":3}")),
+    ];
+    for (piece, expected) in table {
+        let sent = command.client(data(1, piece, false)).to_kubelet;
+        let sizes: Vec<&[u8]> = sent.iter().map(|frame| frame.data.as_ref()).collect();
+        let expected: Vec<&[u8]> = expected.iter().map(|size| size.as_bytes()).collect();
+        assert_eq!(sizes, expected, "{piece}");
+    }
+}
