@@ -15,6 +15,10 @@ use crate::response::Response;
 pub const MAJOR: &str = "1";
 pub const MINOR: &str = "37";
 
+/// Where custom resources are defined. There are none: clients that look whether a kind is one get
+/// an empty list, and nothing can be added to it.
+pub const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
 /// Answers a path.
 ///
 /// # Errors
@@ -29,6 +33,11 @@ pub fn answer(
     if let Subject::Path { method, .. } = &request.subject
         && !matches!(*method, "get" | "head")
     {
+        if path == DEFINITIONS {
+            return Err(ApiError::not_implemented(
+                "custom resources are not served: CustomResourceDefinitions cannot be made",
+            ));
+        }
         return Err(ApiError::new(
             405,
             "MethodNotAllowed",
@@ -50,6 +59,10 @@ pub fn answer(
             content_type: "text/plain; version=0.0.4; charset=utf-8".to_owned(),
             body: core.metrics.encode(core).into(),
         }),
+        DEFINITIONS => json(json!({
+            "kind": "CustomResourceDefinitionList", "apiVersion": "apiextensions.k8s.io/v1",
+            "metadata": {"resourceVersion": core.cache.revision().to_string()}, "items": [],
+        })),
         "/api" | "/apis" => Ok(discovery::root(trimmed, accept)),
         "/openapi/v2" | "/openapi/v3" => openapi_document(trimmed, accept),
         _ if trimmed.starts_with("/openapi/v3/") => openapi_document(trimmed, accept),

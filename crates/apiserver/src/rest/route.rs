@@ -6,6 +6,7 @@ use http::request::Parts;
 
 use super::{Accept, media_type};
 use crate::options;
+use crate::paths;
 use crate::request::{Options, PatchType, Subject, Target, Verb};
 
 /// Longest path and query that are looked at, in bytes.
@@ -44,7 +45,7 @@ pub fn route(parts: &Parts, accept: &Accept) -> Result<Routed, ApiError> {
         ..Options::default()
     };
     let path = parts.uri.path();
-    let resource = match segments(path) {
+    let resource = match segments(path).filter(|_| path != paths::DEFINITIONS) {
         Some(segments) => resource(&parts.method, &segments, &options, parts)?,
         None => None,
     };

@@ -115,3 +115,89 @@ async fn kubectl_works() {
     );
     server.stop().await;
 }
+
+/// What a user sees of bad manifests: file name to its text, and what kubectl says of it.
+const BAD: &[(&str, &str, &str)] = &[
+    (
+        "unknown kind",
+        "apiVersion: v1\nkind: Foo\nmetadata: {name: x}\n",
+        "no matches for kind \"Foo\" in version \"v1\"",
+    ),
+    (
+        "unknown group",
+        "apiVersion: none.io/v1\nkind: Foo\nmetadata: {name: x}\n",
+        "no matches for kind \"Foo\" in version \"none.io/v1\"",
+    ),
+    (
+        "malformed",
+        "apiVersion: v1\nkind: [\n",
+        "error converting YAML to JSON",
+    ),
+    (
+        "unknown field",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndatum: {}\n",
+        "unknown field \"datum\"",
+    ),
+    (
+        "wrong type",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: {a: 5}\n",
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal number into Go struct field ConfigMap.data of type string",
+    ),
+    (
+        "bad name",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: Not_Good}\n",
+        "The ConfigMap \"Not_Good\" is invalid: metadata.name: Invalid value: \"Not_Good\"",
+    ),
+    (
+        "selector",
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\nspec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: c}}, spec: {containers: [{name: c, image: i}]}}}\n",
+        "`selector` does not match template `labels`",
+    ),
+    (
+        "port",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [{port: 70000}]}\n",
+        "spec.ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive",
+    ),
+    (
+        "namespace",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: none}\n",
+        "namespaces \"none\" not found",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_tells_users_what_is_wrong() {
+    if Command::new("kubectl")
+        .arg("version")
+        .arg("--client")
+        .output()
+        .is_err()
+    {
+        eprintln!("skipped: there is no kubectl on this machine");
+        return;
+    }
+    let server = Server::start().await;
+    let path = server.folder.path().join("bad.yaml");
+    let file = path.display().to_string();
+    for (what, manifest, expected) in BAD {
+        std::fs::write(&path, manifest).unwrap();
+        let (success, text) =
+            tokio::task::block_in_place(|| kubectl(&server, &["apply", "-f", &file]));
+        assert!(!success && text.contains(expected), "{what}: {text}");
+        assert!(
+            !text.contains("failed to download openapi"),
+            "{what}: {text}"
+        );
+    }
+    let twice = "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: c, image: i, env: [{name: A, value: '1'}, {name: A, value: '2'}]}]}\n";
+    server.default_account("default").await;
+    std::fs::write(&path, twice).unwrap();
+    let (success, text) =
+        tokio::task::block_in_place(|| kubectl(&server, &["create", "-f", &file]));
+    let warning = "Warning: spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply";
+    assert!(success && text.contains(warning), "{text}");
+    let (success, text) =
+        tokio::task::block_in_place(|| kubectl(&server, &["explain", "deployment", "--recursive"]));
+    assert!(success && text.contains("imagePullPolicy"), "{text}");
+    server.stop().await;
+}
