@@ -6,6 +6,6 @@ mod layer;
 mod rbac;
 
 pub use attributes::{Attributes, impersonation_attributes, of_request};
-pub use escalation::check as check_escalation;
+pub use escalation::{check as check_escalation, not_covered};
 pub use layer::{AuthzLayer, AuthzService};
 pub use rbac::{Rbac, Scope};

@@ -1,17 +1,21 @@
-//! The objects that the system itself needs, written at start where they are missing.
+//! The objects that the system itself needs, written at start where they are missing or lack something.
 
 pub mod endpoints;
 mod priorities;
 mod roles;
 
-use api::ApiError;
+use std::sync::Arc;
+
 use api::object::Object;
+use api::{ApiError, Kind};
 use k8s_openapi::api::core::v1::{Namespace, NamespaceSpec};
 
-use crate::core::{Call, Core};
+use crate::cache::Version;
+use crate::core::{Call, Core, decode};
 use crate::request::{Options, Target, Verb};
 use crate::user::{MASTERS, User};
 use crate::verbs::create::create_object;
+use crate::verbs::update::update_with;
 
 /// The user of the apiserver's own writes.
 pub fn system_user() -> User {
@@ -41,21 +45,10 @@ pub async fn reconcile(core: &Core) -> Result<(), ApiError> {
 /// # Errors
 /// When the store fails or refuses it.
 pub async fn create_missing(core: &Core, object: Box<dyn Object>) -> Result<(), ApiError> {
-    let row = object.row();
-    let metadata = object.metadata();
-    let namespace = metadata.namespace.clone().unwrap_or_default();
-    let name = metadata.name.clone().unwrap_or_default();
-    let key = crate::request::object_key(row, &namespace, &name);
-    if core.find(row, &key).await?.is_some() {
+    if find(core, object.as_ref()).await?.is_some() {
         return Ok(());
     }
-    let target = Target {
-        row,
-        namespace,
-        name: String::new(),
-        subresource: String::new(),
-        subpath: String::new(),
-    };
+    let target = target(object.as_ref(), String::new());
     let (user, options) = (system_user(), Options::default());
     let call = Call {
         core,
@@ -69,5 +62,68 @@ pub async fn create_missing(core: &Core, object: Box<dyn Object>) -> Result<(), 
         // Another apiserver was faster.
         Err(error) if error.is_already_exists() => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// Creates `wanted` as the system where it is missing; what is there already goes through
+/// `complete`, and is written where that changes it.
+///
+/// # Errors
+/// When the store fails or refuses it.
+async fn create_or_complete<K>(
+    core: &Core,
+    wanted: &K,
+    complete: impl Fn(&mut K, &K),
+) -> Result<(), ApiError>
+where
+    K: Kind + Object + Clone + PartialEq,
+{
+    let Some(version) = find(core, wanted).await? else {
+        return create_missing(core, wanted.clone_object()).await;
+    };
+    let completed = |object: &dyn Object| {
+        let mut next = object.downcast_ref::<K>()?.clone();
+        complete(&mut next, wanted);
+        (object.downcast_ref::<K>() != Some(&next)).then_some(next)
+    };
+    if completed(decode(K::ROW, &version)?.as_ref()).is_none() {
+        return Ok(());
+    }
+    let target = target(
+        wanted,
+        Object::metadata(wanted).name.clone().unwrap_or_default(),
+    );
+    let (user, options) = (system_user(), Options::default());
+    let call = Call {
+        core,
+        user: &user,
+        verb: Verb::Update,
+        target: &target,
+        options: &options,
+    };
+    let change = |object: &dyn Object, _: &Version| {
+        Ok(match completed(object) {
+            Some(next) => Box::new(next),
+            None => object.clone_object(),
+        })
+    };
+    update_with(call, change).await.map(|_| ())
+}
+
+async fn find(core: &Core, object: &dyn Object) -> Result<Option<Arc<Version>>, ApiError> {
+    let (row, metadata) = (object.row(), object.metadata());
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let name = metadata.name.as_deref().unwrap_or_default();
+    core.find(row, &crate::request::object_key(row, namespace, name))
+        .await
+}
+
+fn target(object: &dyn Object, name: String) -> Target {
+    Target {
+        row: object.row(),
+        namespace: object.metadata().namespace.clone().unwrap_or_default(),
+        name,
+        subresource: String::new(),
+        subpath: String::new(),
     }
 }

@@ -12,6 +12,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
+    sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
@@ -150,14 +151,15 @@ async fn parent() {
 
 /// Lets a child write for a while and kills it. Its pipe still holds what it said before.
 fn run_and_kill(directory: &Path, acknowledged: &mut Acknowledged) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child_process", "--ignored", "--nocapture"])
         .env(FOLDER, directory)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut said = BufReader::new(child.stdout.take().unwrap());
+    let child = Arc::new(Mutex::new(child));
+    let mut said = BufReader::new(child.lock().unwrap().stdout.take().unwrap());
     let mut killer = None;
     let mut line = String::new();
     // The last line may have been cut short by the kill.
@@ -168,17 +170,11 @@ fn run_and_kill(directory: &Path, acknowledged: &mut Acknowledged) {
         };
         if killer.is_none() {
             let life = Duration::from_millis(rand::random_range(LIFE_MS));
-            let pid = child.id().to_string();
+            let child = child.clone();
             killer = Some(thread::spawn(move || {
                 // How long the child lives is what is being varied, not something waited for.
                 thread::sleep(life);
-                assert!(
-                    Command::new("kill")
-                        .args(["-9", &pid])
-                        .status()
-                        .unwrap()
-                        .success()
-                );
+                child.lock().unwrap().kill().unwrap();
             }));
         }
         let fields: Vec<&str> = told.splitn(4, ' ').collect();
@@ -202,7 +198,7 @@ fn run_and_kill(directory: &Path, acknowledged: &mut Acknowledged) {
             .insert(key.to_owned(), (revision, value.to_owned()));
     }
     killer.expect("the child wrote nothing").join().unwrap();
-    assert!(!child.wait().unwrap().success());
+    assert!(!child.lock().unwrap().wait().unwrap().success());
 }
 
 async fn verify(directory: &Path, acknowledged: &mut Acknowledged, before: usize) {

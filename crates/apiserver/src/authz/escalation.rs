@@ -150,6 +150,16 @@ fn covered(call: Call<'_>, namespace: &str, rules: &[PolicyRule]) -> Result<(), 
     ))
 }
 
+/// The rules among `wanted` that `own` do not allow wholly.
+pub fn not_covered(own: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
+    let allowed = |right: &Attributes| own.iter().any(|rule| rule_allows(rule, right));
+    wanted
+        .iter()
+        .filter(|rule| !single_rights(rule).iter().all(allowed))
+        .cloned()
+        .collect()
+}
+
 /// A rule as single rights; `*` stands for itself, so that only a `*` covers it.
 fn single_rights(rule: &PolicyRule) -> Vec<Attributes> {
     let mut rights = Vec::new();

@@ -6,9 +6,10 @@ use api::{ApiError, Kind};
 use k8s_openapi::api::rbac::v1::{
     AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
-use super::create_missing;
+use super::create_or_complete;
+use crate::authz::not_covered;
 use crate::core::Core;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -16,18 +17,57 @@ const ALL: &str = "get,list,watch,create,update,patch,delete,deletecollection";
 const READ: &str = "get,list,watch";
 const WRITE: &str = "create,update,patch,delete,deletecollection";
 
-/// Creates the default roles and bindings that are missing.
+/// An administrator sets it to `false` on a default role or binding that is to stay as it is
+/// (`kubernetes.io/docs/reference/access-authn-authz/rbac/#auto-reconciliation`).
+const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+
+/// Creates the default roles and bindings that are missing, and gives those that are there the
+/// rights and subjects that they lack: after an upgrade components may need more.
 ///
 /// # Errors
 /// When the store fails.
 pub async fn reconcile(core: &Core) -> Result<(), ApiError> {
     for role in roles() {
-        create_missing(core, Box::new(role)).await?;
+        create_or_complete(core, &role, complete_role).await?;
     }
     for binding in bindings() {
-        create_missing(core, Box::new(binding)).await?;
+        create_or_complete(core, &binding, complete_binding).await?;
     }
     Ok(())
+}
+
+fn autoupdates(metadata: &ObjectMeta) -> bool {
+    let annotations = metadata.annotations.iter();
+    let value = annotations
+        .filter_map(|annotations| annotations.get(AUTOUPDATE))
+        .next();
+    value.is_none_or(|value| value != "false")
+}
+
+/// The rules of an aggregating role are its controller's.
+fn complete_role(role: &mut ClusterRole, wanted: &ClusterRole) {
+    if !autoupdates(&role.metadata) || role.aggregation_rule.is_some() {
+        return;
+    }
+    let missing = not_covered(
+        role.rules.as_deref().unwrap_or_default(),
+        wanted.rules.as_deref().unwrap_or_default(),
+    );
+    if !missing.is_empty() {
+        role.rules.get_or_insert_default().extend(missing);
+    }
+}
+
+fn complete_binding(binding: &mut ClusterRoleBinding, wanted: &ClusterRoleBinding) {
+    if !autoupdates(&binding.metadata) {
+        return;
+    }
+    for subject in wanted.subjects.iter().flatten() {
+        let subjects = binding.subjects.get_or_insert_default();
+        if !subjects.contains(subject) {
+            subjects.push(subject.clone());
+        }
+    }
 }
 
 fn list(text: &str) -> Vec<String> {
@@ -68,10 +108,7 @@ fn role(name: &str, rules: Vec<PolicyRule>) -> ClusterRole {
     };
     role.metadata.name = Some(name.to_owned());
     role.metadata.labels = labels(&[]);
-    role.metadata.annotations = Some(BTreeMap::from([(
-        "rbac.authorization.kubernetes.io/autoupdate".to_owned(),
-        "true".to_owned(),
-    )]));
+    role.metadata.annotations = Some(BTreeMap::from([(AUTOUPDATE.to_owned(), "true".to_owned())]));
     role
 }
 
@@ -367,6 +404,8 @@ fn binding(role: &str, kind: &str, subject: &str) -> ClusterRoleBinding {
     };
     binding.metadata.name = Some(role.to_owned());
     binding.metadata.labels = labels(&[]);
+    binding.metadata.annotations =
+        Some(BTreeMap::from([(AUTOUPDATE.to_owned(), "true".to_owned())]));
     binding
 }
 
@@ -400,4 +439,45 @@ fn bindings() -> Vec<ClusterRoleBinding> {
         binding("system:node-proxier", "User", "system:kube-proxy"),
         binding("system:dns", "User", "system:dns"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_gets_what_it_lacks_and_keeps_what_it_has() {
+        let wanted = role("r", vec![rule("", "pods,nodes", READ), paths("/x", "get")]);
+        let own = rule("apps", "deployments", "get");
+        let mut there = role("r", vec![own.clone(), rule("", "pods", "*")]);
+        complete_role(&mut there, &wanted);
+        let rules = there.rules.clone().unwrap();
+        assert_eq!(rules.len(), 4, "{rules:?}");
+        assert_eq!(rules[0], own);
+        let once = there.clone();
+        complete_role(&mut there, &wanted);
+        assert_eq!(there, once);
+        let mut kept = role("r", vec![]);
+        kept.metadata.annotations = Some(BTreeMap::from([(
+            AUTOUPDATE.to_owned(),
+            "false".to_owned(),
+        )]));
+        complete_role(&mut kept, &wanted);
+        assert_eq!(kept.rules, Some(vec![]));
+    }
+
+    #[test]
+    fn a_binding_gets_the_subjects_that_it_lacks() {
+        let wanted = binding("r", "User", "a");
+        let mut there = binding("r", "User", "b");
+        complete_binding(&mut there, &wanted);
+        complete_binding(&mut there, &wanted);
+        let names: Vec<_> = there
+            .subjects
+            .iter()
+            .flatten()
+            .map(|s| s.name.as_str())
+            .collect();
+        assert_eq!(names, ["b", "a"]);
+    }
 }
