@@ -4,6 +4,8 @@
 mod port_forward;
 #[path = "tools/proxies.rs"]
 mod proxies;
+#[path = "tools/sameness.rs"]
+mod sameness;
 #[path = "tools/sessions.rs"]
 mod sessions;
 
@@ -12,6 +14,9 @@ use port_forward::{
     kube_rs_forwards_ports, kubectl_forwards_ports, old_clients_speak_spdy, skiff_forwards_ports,
 };
 use proxies::{nodes_are_proxied, pods_and_services_are_proxied};
+use sameness::{
+    both_tools_change_the_same, both_tools_describe_the_same, both_tools_show_the_same,
+};
 use serde_json::Value;
 use sessions::{
     kubectl_holds_sessions, kubectl_prints_logs, kubectl_runs_copies_and_debugs,
@@ -47,6 +52,9 @@ fn main() -> ExitCode {
             kubectl_runs_copies_and_debugs,
             skiff_prints_logs,
             kubectl_prints_logs,
+            both_tools_show_the_same,
+            both_tools_describe_the_same,
+            both_tools_change_the_same,
         ],
     )
 }

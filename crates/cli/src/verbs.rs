@@ -179,10 +179,9 @@ pub async fn run(command: Command, connection: &Connection) -> anyhow::Result<Ex
         Command::Uncordon(args) => args.run(false, connection).await,
         Command::Drain(args) => args.run(connection).await,
         Command::Image(args) => image::run(args, connection).await,
-        Command::Completion(args) => Ok(completion::run(
-            &args,
-            <crate::Cli as clap::CommandFactory>::command(),
-        )),
+        Command::Completion(args) => {
+            completion::run(&args, <crate::Cli as clap::CommandFactory>::command())
+        }
         Command::ApiResources(args) => args.run(connection).await,
         Command::ApiVersions(args) => args.run(connection).await,
         Command::Version(args) => args.run(connection).await,

@@ -129,8 +129,7 @@ fn check(what: What, present: &Value, changes: &Map<String, Value>) -> anyhow::R
     let taken: Vec<String> = changes
         .iter()
         .filter(|(key, value)| {
-            let same = what == What::Labels && present[*key] == **value;
-            !value.is_null() && !present[*key].is_null() && !same
+            !value.is_null() && !present[*key].is_null() && present[*key] != **value
         })
         .map(|(key, _)| {
             let value = present[key].as_str().unwrap_or_default();
@@ -230,7 +229,7 @@ mod tests {
             (What::Labels, json!({"a": "1"}), true),
             (What::Labels, json!({"a": "2"}), false),
             (What::Labels, json!({"a": null, "b": "1"}), true),
-            (What::Annotations, json!({"a": "1"}), false),
+            (What::Annotations, json!({"a": "2"}), false),
         ] {
             assert_eq!(check(what, &present, &changes(change)).is_ok(), allowed);
         }

@@ -28,7 +28,6 @@ const CONFLICT_TRIES: usize = 5;
 const NOT_APPLIED_BEFORE: &str = "is missing the kubectl.kubernetes.io/last-applied-configuration annotation which is required by skiff apply. skiff apply should only be used on resources created declaratively by either skiff create --save-config or skiff apply. The missing annotation will be patched automatically.";
 
 #[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
     #[command(subcommand)]
     action: Option<last_applied::Action>,
@@ -293,7 +292,8 @@ async fn change_current(
     let namespace = current["metadata"]["namespace"]
         .as_str()
         .unwrap_or_default();
-    if !current["metadata"]["annotations"][LAST_APPLIED].is_string() {
+    let silent = args.writing.dry_run == DryRun::Client;
+    if !silent && !current["metadata"]["annotations"][LAST_APPLIED].is_string() {
         eprintln!(
             "Warning: resource {}/{name} {NOT_APPLIED_BEFORE}",
             resource.plural

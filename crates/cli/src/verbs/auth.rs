@@ -8,10 +8,14 @@ use rpc::api_v1::Target;
 use serde_json::{Value, json};
 
 use super::Connection;
-use super::failure::usage;
 use super::output::Printing;
 use super::output::table::Text;
 use super::resources::Resources;
+
+/// What kubectl says to `can-i` with too few or too many words.
+const TWO_ARGUMENTS: &str =
+    "you must specify two arguments: verb resource or verb resource/resourceName.
+See 'skiff auth can-i -h' for help and examples.";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -76,10 +80,7 @@ async fn review(client: &Client, group: &str, kind: &str, spec: Value) -> anyhow
 
 async fn can_i(args: &CanI, client: &Client) -> anyhow::Result<ExitCode> {
     let [verb, what, names @ ..] = args.words.as_slice() else {
-        return Err(usage(
-            "auth can-i",
-            "you must specify two arguments: verb resource or verb resource/resourceName",
-        ));
+        bail!(TWO_ARGUMENTS);
     };
     let spec = if what.starts_with('/') {
         json!({"nonResourceAttributes": {"verb": verb, "path": what}})
@@ -122,10 +123,7 @@ async fn attributes(
     names: &[String],
 ) -> anyhow::Result<Value> {
     if names.len() > 1 {
-        return Err(usage(
-            "auth can-i",
-            "you must specify two arguments: verb resource or verb resource/resourceName",
-        ));
+        bail!(TWO_ARGUMENTS);
     }
     let (kind, rest) = what.split_once('/').unwrap_or((what, ""));
     let name = names.first().map_or(rest, String::as_str);

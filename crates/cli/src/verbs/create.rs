@@ -24,7 +24,6 @@ use super::writing::{DryRun, Writing};
 pub use rbac::Subjects;
 
 #[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
     /// Manifest file, directory, or - for standard input
     #[arg(short, long = "filename", value_name = "FILE")]

@@ -172,12 +172,6 @@ fn write(args: &Args, folder: &Path, file: &str, mut object: Value) -> anyhow::R
         && !args.show_managed_fields
     {
         metadata.remove("managedFields");
-        if let Some(annotations) = metadata
-            .get_mut("annotations")
-            .and_then(Value::as_object_mut)
-        {
-            annotations.remove(apply::LAST_APPLIED);
-        }
     }
     std::fs::write(folder.join(file), yaml(&object)).with_context(|| file.to_owned())
 }

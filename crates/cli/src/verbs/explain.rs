@@ -183,9 +183,7 @@ fn print(
         println!("FIELDS:");
         fields(schemas, object, recursive, 1);
     }
-    if recursive || !object["properties"].is_object() {
-        println!();
-    }
+    println!();
 }
 
 fn fields(schemas: &Schemas, object: &Value, recursive: bool, depth: usize) {
@@ -237,12 +235,13 @@ fn wrap(text: &str) -> Vec<String> {
     }
     let mut lines = Vec::new();
     for paragraph in paragraphs {
-        let mut line = String::new();
-        for (index, word) in paragraph.split(' ').enumerate() {
+        let text = paragraph.trim_start_matches(' ');
+        let mut line = " ".repeat(paragraph.len() - text.len());
+        for (index, word) in text.split(' ').enumerate() {
             if line.len() + word.len() + 1 > WIDTH && !line.trim().is_empty() {
                 lines.push(line.trim_end().to_owned());
                 line.clear();
-            } else if index > 0 {
+            } else if index > 0 && !line.is_empty() {
                 line.push(' ');
             }
             line.push_str(word);

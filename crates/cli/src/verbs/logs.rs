@@ -12,7 +12,9 @@ use super::Connection;
 use super::failure::usage;
 use super::resources::Resources;
 use super::stream::{open, pod_target};
-use super::workload::{containers, default_container, name, named, pods_by_selector, pods_of};
+use super::workload::{
+    containers, default_container, name, named, pods_by_selector, pods_of, unnamed_container,
+};
 
 /// Lines waiting to be printed, over all containers.
 const QUEUE: usize = 1024;
@@ -128,38 +130,10 @@ pub async fn follow(client: &Client, pod: &str, container: &str) -> anyhow::Resu
 
 /// Pod and container of every log to show.
 async fn streams(args: &Args, client: &Client) -> anyhow::Result<Vec<(String, String)>> {
-    let pods: Vec<Pod> = match (&args.target, &args.selector) {
-        (None, Some(selector)) => {
-            pods_by_selector(client, client.default_namespace(), selector).await?
-        }
-        (Some(word), None) => {
-            let resources = Resources::discover(client).await?;
-            let mut pods = pods_of(client, &named(client, &resources, word)?).await?;
-            if !args.all_pods {
-                if pods.len() > 1 {
-                    eprintln!("Found {} pods, using pod/{}", pods.len(), name(&pods[0]));
-                }
-                pods.truncate(1);
-            }
-            pods
-        }
-        (Some(_), Some(_)) => bail!("only a selector (-l) or a POD name is allowed"),
-        (None, None) => {
-            return Err(usage(
-                "logs",
-                "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command",
-            ));
-        }
-    };
-    if pods.is_empty() {
-        eprintln!(
-            "No resources found in {} namespace.",
-            client.default_namespace()
-        );
-    }
     if args.container.is_some() && args.positional_container.is_some() {
         bail!("only one of -c or an inline [CONTAINER] arg is allowed");
     }
+    let pods = pods(args, client).await?;
     let chosen = args
         .container
         .as_ref()
@@ -168,7 +142,11 @@ async fn streams(args: &Args, client: &Client) -> anyhow::Result<Vec<(String, St
     for pod in &pods {
         let names = match chosen {
             _ if args.all_containers => containers(pod),
+            Some(container) if !containers(pod).contains(container) => {
+                bail!("container {container} is not valid for pod {}", name(pod));
+            }
             Some(container) => vec![container.clone()],
+            None if args.all_pods => vec![unnamed_container(pod)?],
             None => vec![default_container(pod)?],
         };
         all.extend(
@@ -178,6 +156,50 @@ async fn streams(args: &Args, client: &Client) -> anyhow::Result<Vec<(String, St
         );
     }
     Ok(all)
+}
+
+/// The pods whose logs are meant.
+async fn pods(args: &Args, client: &Client) -> anyhow::Result<Vec<Pod>> {
+    let namespace = client.default_namespace();
+    match (&args.target, &args.selector) {
+        (None, Some(selector)) => {
+            let pods = pods_by_selector(client, namespace, selector).await?;
+            if pods.is_empty() {
+                eprintln!("No resources found in {namespace} namespace.");
+            }
+            Ok(pods)
+        }
+        (Some(word), None) => {
+            let resources = Resources::discover(client).await?;
+            let named = named(client, &resources, word)?;
+            let found = pods_of(client, &named).await;
+            let mut pods = match found {
+                Err(error) if named.resource.kind == "Pod" && not_found(&error) => bail!(
+                    "error from server (NotFound): pods {:?} not found in namespace {namespace:?}",
+                    named.name
+                ),
+                found => found?,
+            };
+            if !args.all_pods {
+                if pods.len() > 1 {
+                    eprintln!("Found {} pods, using pod/{}", pods.len(), name(&pods[0]));
+                }
+                pods.truncate(1);
+            }
+            Ok(pods)
+        }
+        (Some(_), Some(_)) => bail!("only a selector (-l) or a POD name is allowed"),
+        (None, None) => Err(usage(
+            "logs",
+            "expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command",
+        )),
+    }
+}
+
+fn not_found(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<client::Error>()
+        .is_some_and(client::Error::is_not_found)
 }
 
 fn parameters(args: &Args) -> anyhow::Result<Vec<(&'static str, String)>> {

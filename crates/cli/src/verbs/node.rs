@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use client::{Api, Client, DeleteOptions, PatchKind};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::Eviction;
@@ -169,10 +169,13 @@ impl Drain {
             match result {
                 Ok(()) => println!("{} drained{}", node.path(), self.nodes.dry_run.suffix()),
                 Err(error) => {
-                    let pending: String = nodes[index..]
+                    let mut pending: String = nodes[index..]
                         .iter()
                         .map(|node| format!("\n {}", node.name))
                         .collect();
+                    if let Some(Refused(reasons)) = error.downcast_ref() {
+                        pending.extend(reasons.iter().map(|reason| format!("\n{reason}")));
+                    }
                     failures.push(anyhow::anyhow!(
                         "unable to drain node {:?} due to error: {error:#}, continuing command...\nThere are pending nodes to be drained:{pending}",
                         node.name
@@ -209,10 +212,10 @@ impl Drain {
             }
         }
         if !errors.0.is_empty() {
-            bail!("[{}]", errors.text(", "));
+            return Err(Refused(errors.texts()).into());
         }
         if !warnings.0.is_empty() {
-            eprintln!("Warning: {}", warnings.text("; "));
+            eprintln!("Warning: {}", warnings.texts().join("; "));
         }
         let removals = leaving
             .iter()
@@ -351,13 +354,26 @@ impl Reasons {
         }
     }
 
-    fn text(&self, between: &str) -> String {
-        let texts: Vec<String> = self
-            .0
+    fn texts(&self) -> Vec<String> {
+        self.0
             .iter()
             .map(|(reason, pods)| format!("{reason}: {}", pods.join(", ")))
-            .collect();
-        texts.join(between)
+            .collect()
+    }
+}
+
+/// Why a node's pods may not go.
+#[derive(Debug)]
+struct Refused(Vec<String>);
+
+impl std::error::Error for Refused {}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.as_slice() {
+            [only] => f.write_str(only),
+            several => write!(f, "[{}]", several.join(", ")),
+        }
     }
 }
 

@@ -180,7 +180,12 @@ impl Rollout<'_> {
             &revisions[before.context("no last revision to roll back to")?]
         };
         if self.writing.dry_run == DryRun::Client {
-            println!("{} {}", named.path(), template_text(&chosen.template));
+            println!(
+                "{} {}{}",
+                named.path(),
+                template_text(&chosen.template),
+                DryRun::Client.suffix()
+            );
             return Ok(());
         }
         let mut template = chosen.template.clone();

@@ -1,14 +1,15 @@
 //! `skiff top`: what nodes and pods use, from each kubelet's summary.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use client::{Api, Client, Config, ListOptions};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use rpc::kubelet_v1::StatsRequest;
 use serde_json::Value;
 
-use super::output::table::Text;
+use super::output::tabwriter::align;
 use super::{Connection, kubelet};
 
 /// How long CPU use is measured.
@@ -24,69 +25,157 @@ pub struct Args {
 enum What {
     /// Nodes
     #[command(alias = "node", alias = "no")]
-    Nodes,
+    Nodes {
+        #[command(flatten)]
+        shown: Shown,
+    },
     /// Pods
     #[command(alias = "pod", alias = "po")]
     Pods {
+        #[command(flatten)]
+        shown: Shown,
         #[arg(short = 'A', long)]
         all_namespaces: bool,
         /// A line for every container
         #[arg(long)]
         containers: bool,
+        /// Field selector: metadata.name=web
+        #[arg(long, default_value = "")]
+        field_selector: String,
+        /// A last line with the sums
+        #[arg(long)]
+        sum: bool,
     },
+}
+
+/// Which lines are shown, and how.
+#[derive(clap::Args)]
+struct Shown {
+    /// Only this one
+    name: Option<String>,
+    /// Label selector: a=b,c!=d
+    #[arg(short = 'l', long, default_value = "")]
+    selector: String,
+    /// cpu or memory: the greatest first
+    #[arg(long, value_parser = ["cpu", "memory"])]
+    sort_by: Option<String>,
+    #[arg(long)]
+    no_headers: bool,
+}
+
+impl Shown {
+    fn options(&self, field_selector: &str) -> ListOptions {
+        let by_name = self
+            .name
+            .as_ref()
+            .map(|name| format!("metadata.name={name}"));
+        ListOptions {
+            label_selector: self.selector.clone(),
+            field_selector: by_name.unwrap_or(field_selector.to_owned()),
+        }
+    }
+
+    /// Sorts, and aligns as kubectl: every value, the last too, fills its column.
+    fn print(&self, headers: &[&str], mut rows: Vec<Row>) {
+        match self.sort_by.as_deref() {
+            Some("cpu") => rows.sort_by_key(|row| std::cmp::Reverse(row.millicores)),
+            Some(_) => rows.sort_by_key(|row| std::cmp::Reverse(row.bytes)),
+            None => rows.sort_by(|left, right| left.cells.cmp(&right.cells)),
+        }
+        let mut text = String::new();
+        if !self.no_headers {
+            text.push_str(&format!("{}\n", headers.join("\t")));
+        }
+        for row in rows {
+            text.push_str(&format!("{}\t\n", row.cells.join("\t")));
+        }
+        print!("{}", align(&text, 6, 3));
+    }
+}
+
+/// One line, and what it is sorted by.
+struct Row {
+    cells: Vec<String>,
+    millicores: u64,
+    bytes: u64,
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
     let config = connection.config()?;
     let client = Client::new(&config)?;
-    let nodes = Api::<Node>::all(&client)
-        .list(&ListOptions::default())
-        .await?
-        .items;
-    let mut text = Text::default();
     match args.what {
-        What::Nodes => {
-            text.headers = ["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"]
-                .map(str::to_owned)
-                .into();
-            for (node, summary) in nodes.iter().zip(summaries(&config, &nodes).await?) {
-                text.rows.push(node_row(node, &summary["node"]));
+        What::Nodes { shown } => {
+            let api = Api::<Node>::all(&client);
+            let nodes = api.list(&shown.options("")).await?.items;
+            if let (Some(name), true) = (&shown.name, nodes.is_empty()) {
+                api.get(name).await?;
             }
+            let summaries = summaries(&config, &nodes).await?;
+            let rows = nodes.iter().zip(&summaries);
+            let rows = rows.map(|(node, summary)| node_row(node, &summary["node"]));
+            let headers = ["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"];
+            shown.print(&headers, rows.collect());
         }
         What::Pods {
+            shown,
             all_namespaces,
             containers,
+            field_selector,
+            sum,
         } => {
-            let headers = [
-                ("NAMESPACE", all_namespaces),
-                ("POD", true),
-                ("NAME", containers),
-                ("CPU(cores)", true),
-                ("MEMORY(bytes)", true),
-            ];
-            text.headers = headers
-                .iter()
-                .filter(|(_, shown)| *shown)
-                .map(|(name, _)| (*name).to_owned())
-                .collect();
             let namespace = if all_namespaces {
                 ""
             } else {
                 client.default_namespace()
             };
+            let api = Api::<Pod>::namespaced(&client, namespace);
+            let pods = api.list(&shown.options(&field_selector)).await?.items;
+            if let (Some(name), true) = (&shown.name, pods.is_empty()) {
+                api.get(name).await?;
+            }
+            let wanted: BTreeSet<&str> = pods
+                .iter()
+                .filter_map(|pod| pod.metadata.uid.as_deref())
+                .collect();
+            let nodes = Api::<Node>::all(&client);
+            let nodes = nodes.list(&ListOptions::default()).await?.items;
+            let mut rows = Vec::new();
             for summary in summaries(&config, &nodes).await? {
-                for pod in summary["pods"].as_array().into_iter().flatten() {
-                    let own = pod["podRef"]["namespace"].as_str().unwrap_or_default();
-                    if namespace.is_empty() || namespace == own {
-                        text.rows.extend(pod_rows(pod, all_namespaces, containers));
+                for pod in items(&summary["pods"]) {
+                    let uid = pod["podRef"]["uid"].as_str().unwrap_or_default();
+                    if wanted.contains(uid) {
+                        rows.extend(pod_rows(pod, all_namespaces, containers));
                     }
                 }
             }
-            text.rows.sort();
+            if rows.is_empty() {
+                let place = if all_namespaces {
+                    String::new()
+                } else {
+                    format!(" in {namespace} namespace.")
+                };
+                eprintln!("No resources found{place}");
+                return Ok(ExitCode::SUCCESS);
+            }
+            print_pods(&shown, rows, (all_namespaces, containers, sum));
         }
     }
-    print!("{}", text.render(true, &mut Vec::new()));
     Ok(ExitCode::SUCCESS)
+}
+
+fn print_pods(shown: &Shown, rows: Vec<Row>, (namespaces, containers, sum): (bool, bool, bool)) {
+    let mut headers = Vec::new();
+    headers.extend(namespaces.then_some("NAMESPACE"));
+    headers.extend(containers.then_some("POD"));
+    headers.extend(["NAME", "CPU(cores)", "MEMORY(bytes)"]);
+    let totals = rows.iter().fold((0, 0), |(millicores, bytes), row| {
+        (millicores + row.millicores, bytes + row.bytes)
+    });
+    shown.print(&headers, rows);
+    if sum {
+        let (millicores, bytes) = totals;
+        println!("________   ________\n{millicores}m   {}Mi", bytes >> 20);
+    }
 }
 
 /// What one node's kubelet says of itself and its pods.
@@ -163,7 +252,7 @@ fn memory(stats: &Value) -> u64 {
     stats["memory"]["workingSetBytes"].as_u64().unwrap_or(0)
 }
 
-fn node_row(node: &Node, stats: &Value) -> Vec<String> {
+fn node_row(node: &Node, stats: &Value) -> Row {
     let allocatable = |name: &str| {
         let amounts = node
             .status
@@ -178,35 +267,39 @@ fn node_row(node: &Node, stats: &Value) -> Vec<String> {
         Ok(all @ 1..) => format!("{}%", used.saturating_mul(100) / all),
         _ => "<unknown>".to_owned(),
     };
-    vec![
-        node.metadata.name.clone().unwrap_or_default(),
-        format!("{}m", millicores(stats)),
-        percent(millicores(stats), allocatable("cpu").millis()),
-        format!("{}Mi", memory(stats) >> 20),
-        percent(memory(stats), allocatable("memory").units()),
-    ]
+    let (millicores, bytes) = (millicores(stats), memory(stats));
+    Row {
+        cells: vec![
+            node.metadata.name.clone().unwrap_or_default(),
+            format!("{millicores}m"),
+            percent(millicores, allocatable("cpu").millis()),
+            format!("{}Mi", bytes >> 20),
+            percent(bytes, allocatable("memory").units()),
+        ],
+        millicores,
+        bytes,
+    }
 }
 
-fn pod_rows(pod: &Value, namespaces: bool, containers: bool) -> Vec<Vec<String>> {
+fn pod_rows(pod: &Value, namespaces: bool, containers: bool) -> Vec<Row> {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let row = |name: Option<String>, stats: &Value| {
+        let (millicores, bytes) = (millicores(stats), memory(stats));
         let mut cells = Vec::new();
         cells.extend(namespaces.then(|| word(&pod["podRef"]["namespace"])));
         cells.push(word(&pod["podRef"]["name"]));
         cells.extend(name);
-        cells.extend([
-            format!("{}m", millicores(stats)),
-            format!("{}Mi", memory(stats) >> 20),
-        ]);
-        cells
+        cells.extend([format!("{millicores}m"), format!("{}Mi", bytes >> 20)]);
+        Row {
+            cells,
+            millicores,
+            bytes,
+        }
     };
     if !containers {
         return vec![row(None, pod)];
     }
-    pod["containers"]
-        .as_array()
-        .into_iter()
-        .flatten()
+    items(&pod["containers"])
         .map(|stats| row(Some(word(&stats["name"])), stats))
         .collect()
 }

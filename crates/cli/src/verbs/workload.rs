@@ -94,42 +94,41 @@ pub fn named<'a>(
 }
 
 /// The container that is meant when none is named: the annotated default, else the first.
-pub fn default_container(pod: &Pod) -> anyhow::Result<String> {
+pub fn unnamed_container(pod: &Pod) -> anyhow::Result<String> {
     let annotations = pod.metadata.annotations.as_ref();
-    if let Some(name) = annotations
-        .and_then(|annotations| annotations.get("kubectl.kubernetes.io/default-container"))
-    {
+    let default = annotations
+        .and_then(|annotations| annotations.get("kubectl.kubernetes.io/default-container"));
+    if let Some(name) = default {
         return Ok(name.clone());
     }
-    let containers = pod
-        .spec
+    let spec = pod.spec.as_ref();
+    let first = spec.and_then(|spec| spec.containers.first());
+    Ok(first.context("the pod has no containers")?.name.clone())
+}
+
+/// As [`unnamed_container`]; says which one it is when there are others.
+pub fn default_container(pod: &Pod) -> anyhow::Result<String> {
+    let name = unnamed_container(pod)?;
+    let annotated = pod
+        .metadata
+        .annotations
         .as_ref()
+        .is_some_and(|annotations| {
+            annotations.contains_key("kubectl.kubernetes.io/default-container")
+        });
+    let spec = pod.spec.as_ref();
+    let own = spec
         .map(|spec| spec.containers.as_slice())
         .unwrap_or_default();
-    let first = containers.first().context("the pod has no containers")?;
-    let several = pod
-        .spec
-        .as_ref()
-        .is_some_and(|spec| spec.init_containers.iter().flatten().next().is_some());
-    if containers.len() > 1 || several {
-        let spec = pod.spec.as_ref();
-        let init = spec.and_then(|spec| spec.init_containers.as_ref());
-        let mut names: Vec<String> = containers
-            .iter()
-            .map(|container| container.name.clone())
-            .collect();
-        names.extend(
-            init.into_iter()
-                .flatten()
-                .map(|container| format!("{} (init)", container.name)),
-        );
-        eprintln!(
-            "Defaulted container {:?} out of: {}",
-            first.name,
-            names.join(", ")
-        );
+    let init = spec
+        .and_then(|spec| spec.init_containers.as_deref())
+        .unwrap_or_default();
+    if own.len() + init.len() > 1 && !annotated {
+        let mut names: Vec<String> = own.iter().map(|one| one.name.clone()).collect();
+        names.extend(init.iter().map(|one| format!("{} (init)", one.name)));
+        eprintln!("Defaulted container {name:?} out of: {}", names.join(", "));
     }
-    Ok(first.name.clone())
+    Ok(name)
 }
 
 /// Names of all containers, in Kubernetes' order: init, regular, ephemeral.

@@ -71,10 +71,31 @@ impl Report {
         match &mut self.printer {
             Some(printer) => printer.object(resource, object),
             None => {
-                let name = object["metadata"]["name"].as_str().unwrap_or_default();
-                println!("{} {what}{}", resource.path(name), self.dry_run.suffix());
+                self.words(resource, object, what);
                 Ok(())
             }
         }
+    }
+
+    /// `deployment.apps/web edited`, whatever format was asked for.
+    pub fn words(&self, resource: &Resource, object: &Value, what: &str) {
+        println!("{} {what}{}", path(resource, object), self.dry_run.suffix());
+    }
+}
+
+/// `deployment.apps/web`; what a subresource answers may be of another kind (`scale.autoscaling/web`).
+fn path(resource: &Resource, object: &Value) -> String {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let kind = object["kind"].as_str().unwrap_or(&resource.kind);
+    if kind == resource.kind {
+        return resource.path(name);
+    }
+    let version = object["apiVersion"].as_str().unwrap_or_default();
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    let kind = kind.to_lowercase();
+    if group.is_empty() {
+        format!("{kind}/{name}")
+    } else {
+        format!("{kind}.{group}/{name}")
     }
 }

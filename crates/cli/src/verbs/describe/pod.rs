@@ -162,7 +162,7 @@ fn toleration(toleration: &Value) -> String {
         });
     }
     if let Some(seconds) = toleration["tolerationSeconds"].as_i64() {
-        text.push_str(&format!(" for {}", api::duration::human(seconds)));
+        text.push_str(&format!(" for {seconds}s"));
     }
     text
 }
