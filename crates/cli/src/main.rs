@@ -67,7 +67,7 @@ async fn main() -> ExitCode {
     match cli.command.run(&cli.connection).await {
         Ok(code) => code,
         Err(error) => {
-            verbs::report(&error);
+            verbs::report_connection(&error, &cli.connection);
             ExitCode::FAILURE
         }
     }

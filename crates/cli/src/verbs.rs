@@ -53,7 +53,8 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 pub use connection::Connection;
-pub use failure::report;
+use failure::report;
+pub use failure::report_connection;
 
 /// kubectl's verbs.
 #[derive(Subcommand)]

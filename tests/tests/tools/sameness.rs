@@ -260,7 +260,7 @@ set image deploy/d1
 set env deploy/d1 A=c D=e
 set env deploy/d1 A-
 set env deploy/d1 --list
-set env deploy/d1 --from=configmap/c1
+set env deploy/d1 --from=configmap/c1 --keys=a
 set env cm/both A=b
 set resources deploy/d1 --limits=cpu=200m --requests=cpu=20m
 set resources deploy/d1

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use client::{Client, Config};
 
 /// Where the cluster is, as whom, and which namespace.
@@ -46,10 +47,13 @@ impl Connection {
     pub fn config(&self) -> anyhow::Result<Config> {
         let context = self.context.as_deref();
         let mut config = match &self.kubeconfig {
+            Some(path) if !path.exists() => {
+                bail!("stat {}: no such file or directory", path.display())
+            }
             Some(path) => Config::from_file(path, context)?,
             None => Config::infer(context)?,
         };
-        if let Some(namespace) = &self.namespace {
+        if let Some(namespace) = self.namespace.as_ref().filter(|name| !name.is_empty()) {
             config.namespace.clone_from(namespace);
         }
         if let Some(server) = &self.server {

@@ -119,6 +119,11 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         println!("No resources found");
         return Ok(ExitCode::SUCCESS);
     }
+    if connection.namespace.is_some() && names.iter().any(|named| !named.resource.namespaced) {
+        eprintln!(
+            "Warning: deleting cluster-scoped resources, not scoped to the provided namespace"
+        );
+    }
     if args.interactive && !confirmed(&names)? {
         println!("deletion is cancelled");
         return Ok(ExitCode::SUCCESS);

@@ -132,8 +132,7 @@ async fn save(
         "/metadata/namespace",
     ] {
         if before.pointer(field) != after.pointer(field) {
-            let name = field.rsplit('/').next().unwrap_or_default();
-            bail!("At least one of apiVersion, kind and name was changed: {name}");
+            bail!("At least one of apiVersion, kind and name was changed");
         }
     }
     if args.save_config {
@@ -176,14 +175,15 @@ pub fn in_editor(text: &str) -> anyhow::Result<String> {
         .suffix(".yaml")
         .tempfile()?;
     file.write_all(text.as_bytes())?;
-    let editor = ["KUBE_EDITOR", "VISUAL", "EDITOR"]
+    let editor = ["KUBE_EDITOR", "EDITOR", "VISUAL"]
         .iter()
         .find_map(|name| std::env::var(name).ok())
         .unwrap_or_else(|| "vi".to_owned());
-    let mut words = editor.split_whitespace();
-    let program = words.next().context("the editor's name is empty")?;
-    let status = Command::new(program)
-        .args(words)
+    // The shell reads what the user wrote, as kubectl has it.
+    let status = Command::new("sh")
+        .arg("-c")
+        .arg(format!("{editor} \"$1\""))
+        .arg("sh")
         .arg(file.path())
         .status()
         .with_context(|| format!("unable to launch the editor {editor:?}"))?;

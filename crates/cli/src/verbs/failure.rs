@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use api::ApiError;
 
+use super::Connection;
+
 /// Several errors, each told on lines of its own.
 #[derive(Debug, Default)]
 pub struct Failures(Vec<anyhow::Error>);
@@ -49,6 +51,7 @@ pub fn text(error: &anyhow::Error) -> String {
             Some(client::Error::Transport(status)) => {
                 return format!("error: {before}{}", unreachable(status));
             }
+            Some(client::Error::Config(what)) => return format!("error: {before}{what}"),
             Some(other) => return format!("error: {before}{other}"),
             None => {}
         }
@@ -62,6 +65,23 @@ pub fn text(error: &anyhow::Error) -> String {
         text.to_owned()
     } else {
         format!("error: {text}")
+    }
+}
+
+/// As [`report`], with the server's address where that is what seems to be wrong.
+pub fn report_connection(error: &anyhow::Error, connection: &Connection) {
+    let text = text(error);
+    let server = connection.config().map(|config| config.dial.url);
+    match server {
+        Ok(server) if text.contains("Connection refused") => {
+            let host = server
+                .split_once("://")
+                .map_or(server.as_str(), |(_, host)| host);
+            eprintln!(
+                "The connection to the server {host} was refused - did you specify the right host or port?"
+            );
+        }
+        _ => eprintln!("{text}"),
     }
 }
 
