@@ -9,7 +9,7 @@
 mod docker;
 
 use anyhow::{Context, ensure};
-use docker::{Docker, has, repository};
+use docker::{Docker, compose_command, has, repository};
 use std::process::Command;
 use testkit::wait;
 
@@ -17,26 +17,23 @@ const NODES: [&str; 3] = ["172.29.0.11", "172.29.0.12", "172.29.0.13"];
 
 /// Whether the programs are there; says so if not.
 fn installed() -> bool {
-    let missing: Vec<&str> = ["docker", "dockerd", "docker-compose"]
-        .into_iter()
-        .filter(|program| !has(program))
-        .collect();
-    if !missing.is_empty() {
-        println!("skipped: not installed: {}", missing.join(", "));
+    let there = has("dockerd") && has("docker") && compose_command().is_some();
+    if !there {
+        println!("skipped: docker or docker-compose is not installed");
     }
-    missing.is_empty()
+    there
 }
 
-/// docker-compose checks a file without `version` against the Compose specification, which is what
-/// compose v2 reads.
+/// Both generations of docker-compose check a file without `version` against the Compose specification.
 #[test]
 fn the_file_is_valid() -> anyhow::Result<()> {
-    if !has("docker-compose") {
+    let Some([program, arguments @ ..]) = compose_command() else {
         println!("skipped: docker-compose is not installed");
         return Ok(());
-    }
-    let output = Command::new("docker-compose")
-        .args(["config"])
+    };
+    let output = Command::new(program)
+        .args(arguments)
+        .arg("config")
         .env("SKIFF_COMPOSE_CONTEXT", repository())
         .current_dir(repository())
         .output()?;
@@ -90,7 +87,7 @@ async fn whole_life(docker: &Docker) -> anyhow::Result<()> {
     commands(docker)?;
     update(docker, &node_port)?;
 
-    docker.docker(&["restart", "-t", "15", "skiff_node-2_1"])?;
+    docker.compose(&["restart", "--timeout", "15", "node-2"])?;
     rolled_out(docker)?;
     answers(docker, &node_port).await?;
 

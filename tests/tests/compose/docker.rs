@@ -30,6 +30,16 @@ pub fn has(program: &str) -> bool {
     std::env::split_paths(&paths).any(|folder| folder.join(program).is_file())
 }
 
+/// The command that reads docker-compose.yml: compose v2, a plugin of docker's, where it is installed; else the
+/// program of its own that came before.
+pub fn compose_command() -> Option<&'static [&'static str]> {
+    let plugin = Command::new("docker").args(["compose", "version"]).output();
+    if plugin.is_ok_and(|output| output.status.success()) {
+        return Some(&["docker", "compose"]);
+    }
+    has("docker-compose").then_some(&["docker-compose"])
+}
+
 /// See the module. Dropping it ends the daemon and removes everything.
 pub struct Docker {
     folder: tempfile::TempDir,
@@ -120,7 +130,8 @@ impl Docker {
 
     /// As people call it: in the repository, with nothing but its files.
     pub fn compose(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        self.inside("docker-compose", arguments)
+        let command = compose_command().context("there is no docker-compose")?;
+        self.inside(command[0], &[&command[1..], arguments].concat())
     }
 
     pub fn docker(&self, arguments: &[&str]) -> anyhow::Result<String> {
