@@ -158,6 +158,17 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
         input,
     )?;
     ensure!(output.stdout.trim_ascii() == b"3000000", "{output:?}");
+    // What comes back while more goes in has to be read.
+    let input = vec![b'x'; 10_000_000];
+    let output = piped(
+        tool.command(scene, &["exec", "-i", "plain", "--", "cat"]),
+        input,
+    )?;
+    ensure!(
+        output.stdout.len() == 10_000_000,
+        "{} bytes",
+        output.stdout.len()
+    );
     let output = piped(
         tool.command(scene, &["attach", "-i", "reader"]),
         b"words\n".to_vec(),

@@ -1,12 +1,12 @@
 //! Attach.
 
-use futures::StreamExt;
+use futures::{StreamExt, future};
 use rpc::api_v1::Channel;
 use rpc::kubelet_v1::{AttachRequest as Message, attach_request::Kind};
-use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
-use super::frames::{Frames, Out, channel, ended, size};
+use super::frames::{Frames, Out, channel, ended, input};
 use super::service::{Service, frame};
 use super::target::status;
 use crate::logs::LogStream;
@@ -47,13 +47,23 @@ async fn run(
     runtime: Runtime,
     id: ContainerId,
     session: AttachSession,
-    mut incoming: Streaming<Message>,
+    incoming: Streaming<Message>,
     out: Out,
 ) {
-    let AttachSession {
-        mut stdin,
-        mut output,
-    } = session;
+    let AttachSession { stdin, mut output } = session;
+    let (resize, mut sizes) = watch::channel((0, 0));
+    let frames = incoming.filter_map(|message| {
+        future::ready(match message {
+            Ok(Message {
+                kind: Some(Kind::Frame(frame)),
+            }) => Some(Ok(frame)),
+            Ok(_) => None,
+            Err(status) => Some(Err(status)),
+        })
+    });
+    // A container that does not read on before its output is read must not stop that.
+    let input = input(frames, stdin, resize);
+    tokio::pin!(input);
     let mut input_done = false;
     loop {
         tokio::select! {
@@ -69,33 +79,18 @@ async fn run(
                     return;
                 }
             }
-            message = incoming.message(), if !input_done => match message {
-                Ok(Some(Message { kind: Some(Kind::Frame(frame)) })) => match frame.channel() {
-                    Channel::Stdin => {
-                        let broken = match &mut stdin {
-                            Some(stdin) => stdin.write_all(&frame.data).await.is_err() || stdin.flush().await.is_err(),
-                            None => false,
-                        };
-                        if broken || frame.end {
-                            stdin = None;
-                        }
-                    }
-                    Channel::Resize => {
-                        if let Some((width, height)) = size(&frame.data)
-                            && let Err(error) = runtime.resize_tty(&id, width, height).await
-                        {
-                            tracing::debug!(%error, "resize");
-                        }
-                    }
-                    _ => {}
-                },
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    input_done = true;
-                    stdin = None;
+            heard = &mut input, if !input_done => {
+                if !heard {
+                    return;
                 }
-                Err(_) => return,
-            },
+                input_done = true;
+            }
+            Ok(()) = sizes.changed() => {
+                let (width, height) = *sizes.borrow_and_update();
+                if let Err(error) = runtime.resize_tty(&id, width, height).await {
+                    tracing::debug!(%error, "resize");
+                }
+            }
             () = out.closed() => return,
         }
     }

@@ -1,14 +1,15 @@
 //! Exec.
 
-use rpc::api_v1::{Channel, Frame};
+use futures::{StreamExt, future};
+use rpc::api_v1::Channel;
 use rpc::kubelet_v1::{ExecRequest as Message, exec_request::Kind};
-use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
-use super::frames::{Frames, Out, channel, copy, ended, size};
+use super::frames::{Frames, Out, channel, copy, ended, input};
 use super::service::Service;
 use super::target::status;
-use crate::runtime::{ExecControl, ExecRequest, ExecSession};
+use crate::runtime::{ExecRequest, ExecSession};
 
 impl Service {
     pub(super) async fn run_exec(
@@ -43,9 +44,9 @@ impl Service {
 }
 
 /// Passes everything on until the command has ended or the client has gone, which kills it.
-async fn run(session: ExecSession, mut incoming: Streaming<Message>, out: Out) {
+async fn run(session: ExecSession, incoming: Streaming<Message>, out: Out) {
     let ExecSession {
-        mut stdin,
+        stdin,
         stdout,
         stderr,
         mut control,
@@ -66,7 +67,19 @@ async fn run(session: ExecSession, mut incoming: Streaming<Message>, out: Out) {
         let (one, two) = tokio::join!(one, two);
         one && two
     };
-    tokio::pin!(output);
+    let (resize, mut sizes) = watch::channel((0, 0));
+    let frames = incoming.filter_map(|message| {
+        future::ready(match message {
+            Ok(Message {
+                kind: Some(Kind::Frame(frame)),
+            }) => Some(Ok(frame)),
+            Ok(_) => None,
+            Err(status) => Some(Err(status)),
+        })
+    });
+    // A command that does not read on before its output is read must not stop that.
+    let input = input(frames, stdin, resize);
+    tokio::pin!(output, input);
     let mut output_done = false;
     let mut input_done = false;
     let mut code = None;
@@ -79,17 +92,18 @@ async fn run(session: ExecSession, mut incoming: Streaming<Message>, out: Out) {
                 output_done = true;
             }
             result = control.wait(), if code.is_none() => code = Some(result),
-            message = incoming.message(), if !input_done => match message {
-                Ok(Some(Message { kind: Some(Kind::Frame(frame)) })) => {
-                    input(frame, &mut stdin, &control).await;
+            heard = &mut input, if !input_done => {
+                if !heard {
+                    return;
                 }
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    input_done = true;
-                    stdin = None;
+                input_done = true;
+            }
+            Ok(()) = sizes.changed() => {
+                let (width, height) = *sizes.borrow_and_update();
+                if let Err(error) = control.resize(width, height).await {
+                    tracing::debug!(%error, "resize");
                 }
-                Err(_) => return,
-            },
+            }
             () = out.closed() => return,
         }
     }
@@ -100,31 +114,4 @@ async fn run(session: ExecSession, mut incoming: Streaming<Message>, out: Out) {
     };
     // A client that has gone wants no status.
     out.send(Ok(ended(result))).await.ok();
-}
-
-async fn input(
-    frame: Frame,
-    stdin: &mut Option<Box<dyn tokio::io::AsyncWrite + Send + Unpin>>,
-    control: &ExecControl,
-) {
-    match frame.channel() {
-        Channel::Stdin => {
-            let mut broken = false;
-            if let Some(stdin) = stdin {
-                broken =
-                    stdin.write_all(&frame.data).await.is_err() || stdin.flush().await.is_err();
-            }
-            if broken || frame.end {
-                *stdin = None;
-            }
-        }
-        Channel::Resize => {
-            if let Some((width, height)) = size(&frame.data)
-                && let Err(error) = control.resize(width, height).await
-            {
-                tracing::debug!(%error, "resize");
-            }
-        }
-        _ => {}
-    }
 }

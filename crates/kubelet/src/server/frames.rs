@@ -3,12 +3,12 @@
 use std::pin::Pin;
 
 use api::ApiError;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use rpc::api_v1::{Channel, Frame};
 use rpc::kubelet_v1::LogChunk;
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::mpsc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -48,6 +48,39 @@ pub(super) async fn copy(mut from: impl AsyncRead + Unpin, channel: Channel, out
     }
 }
 
+/// Writes what the client sends to standard input, and passes terminal sizes on, until the client has
+/// nothing more to say. Gives false when it has gone.
+pub(super) async fn input(
+    mut frames: impl Stream<Item = Result<Frame, Status>> + Unpin,
+    mut stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+    resize: watch::Sender<(u16, u16)>,
+) -> bool {
+    while let Some(frame) = frames.next().await {
+        let Ok(frame) = frame else {
+            return false;
+        };
+        match frame.channel() {
+            Channel::Stdin => {
+                let mut broken = false;
+                if let Some(stdin) = &mut stdin {
+                    broken =
+                        stdin.write_all(&frame.data).await.is_err() || stdin.flush().await.is_err();
+                }
+                if broken || frame.end {
+                    stdin = None;
+                }
+            }
+            Channel::Resize => {
+                if let Some(size) = size(&frame.data) {
+                    resize.send_replace(size);
+                }
+            }
+            _ => {}
+        }
+    }
+    true
+}
+
 /// The last frame of exec and attach: a Status as Kubernetes sends it on the error channel.
 pub(super) fn ended(result: Result<i32, String>) -> Frame {
     let json = match result {
@@ -69,7 +102,7 @@ pub(super) fn ended(result: Result<i32, String>) -> Frame {
 }
 
 /// `{"Width": n, "Height": n}` of a resize frame.
-pub(super) fn size(data: &[u8]) -> Option<(u16, u16)> {
+fn size(data: &[u8]) -> Option<(u16, u16)> {
     let value: serde_json::Value = serde_json::from_slice(data).ok()?;
     let number = |name: &str| u16::try_from(value.get(name)?.as_u64()?).ok();
     Some((number("Width")?, number("Height")?))
