@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::Connection;
 use super::failure::Failures;
-use super::manifest::{self, Document};
+use super::manifest::{Document, Files};
 use super::resources::{Resource, Resources};
 use super::writing::{DryRun, Report, Writing};
 
@@ -31,11 +31,8 @@ const NOT_APPLIED_BEFORE: &str = "is missing the kubectl.kubernetes.io/last-appl
 pub struct Args {
     #[command(subcommand)]
     action: Option<last_applied::Action>,
-    /// Manifest file, directory, or - for standard input
-    #[arg(short, long = "filename", value_name = "FILE")]
-    filenames: Vec<String>,
-    #[arg(short = 'R', long)]
-    recursive: bool,
+    #[command(flatten)]
+    files: Files,
     /// Only the manifests' objects with these labels
     #[arg(short = 'l', long, default_value = "")]
     selector: String,
@@ -71,9 +68,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     if let Some(action) = args.action {
         return last_applied::run(action, &args.writing, connection).await;
     }
-    if args.filenames.is_empty() {
-        bail!("must specify one of -f and -k");
-    }
+    args.files.require()?;
     if args.prune && args.selector.is_empty() && !args.all {
         bail!(
             "all resources selected for prune without explicitly passing --all. To prune all resources, pass the --all flag. If you did not mean to prune all resources, specify a label selector"
@@ -89,17 +84,18 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     let selector = api::labels::Selector::parse(&args.selector)?;
     let mut failures = Failures::default();
     let mut report = args.writing.report()?;
-    let mut applied = Vec::new();
-    let (documents, broken) = manifest::read(&args.filenames, args.recursive)?;
+    let mut printer = args.writing.printing.printer()?;
+    let mut done = Vec::new();
+    let (mut documents, broken) = args.files.read()?;
+    documents.retain(|document| document.matches(&selector));
     broken.into_iter().for_each(|error| failures.push(error));
-    for document in documents
-        .iter()
-        .filter(|document| document.matches(&selector))
-    {
+    for document in &documents {
         match apply_document(&args, connection, &client, &resources, document).await {
             Ok((resource, outcome, object)) => {
-                report.done(resource, &object, outcome)?;
-                applied.push(object["metadata"]["uid"].clone());
+                if printer.is_none() {
+                    report.words(resource, &object, outcome);
+                }
+                done.push((resource, object));
             }
             Err(error) => failures.push(error),
         }
@@ -107,6 +103,15 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     if documents.is_empty() && failures.is_empty() {
         bail!("no objects passed to apply");
     }
+    match (&mut printer, done.as_slice()) {
+        (None, _) | (_, []) => {}
+        (Some(printer), [(resource, object)]) => printer.object(resource, object)?,
+        (Some(printer), several) => printer.list(several)?,
+    }
+    let applied: Vec<Value> = done
+        .iter()
+        .map(|(_, object)| object["metadata"]["uid"].clone())
+        .collect();
     if args.prune && failures.is_empty() {
         prune(&args, &client, &resources, &applied, &mut report).await?;
     }
@@ -292,8 +297,10 @@ async fn change_current(
     let namespace = current["metadata"]["namespace"]
         .as_str()
         .unwrap_or_default();
-    let silent = args.writing.dry_run == DryRun::Client;
-    if !silent && !current["metadata"]["annotations"][LAST_APPLIED].is_string() {
+    if args.writing.dry_run == DryRun::Client {
+        return Ok(("configured", current.clone()));
+    }
+    if !current["metadata"]["annotations"][LAST_APPLIED].is_string() {
         eprintln!(
             "Warning: resource {}/{name} {NOT_APPLIED_BEFORE}",
             resource.plural
@@ -302,9 +309,6 @@ async fn change_current(
     let (kind, patch) = patch(resource, modified, current)?;
     if patch.as_object().is_some_and(serde_json::Map::is_empty) {
         return Ok(("unchanged", current.clone()));
-    }
-    if args.writing.dry_run == DryRun::Client {
-        return Ok(("configured", modified.clone()));
     }
     let body = serde_json::to_vec(&patch)?;
     let object = client

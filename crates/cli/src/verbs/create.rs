@@ -18,18 +18,15 @@ use serde_json::{Value, json};
 use super::Connection;
 use super::apply::{field_validation, namespace_of, with_last_applied};
 use super::failure::Failures;
-use super::manifest::{self, Document};
+use super::manifest::{Document, Files};
 use super::resources::{Resource, Resources};
 use super::writing::{DryRun, Writing};
 pub use rbac::Subjects;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Manifest file, directory, or - for standard input
-    #[arg(short, long = "filename", value_name = "FILE")]
-    filenames: Vec<String>,
-    #[arg(short = 'R', long)]
-    recursive: bool,
+    #[command(flatten)]
+    files: Files,
     /// Only the manifests' objects with these labels
     #[arg(short = 'l', long, default_value = "")]
     selector: String,
@@ -201,10 +198,8 @@ fn singular(resource: &Resource) -> String {
 }
 
 async fn from_files(args: &Args, connection: &Connection) -> anyhow::Result<ExitCode> {
-    if args.filenames.is_empty() {
-        bail!("must specify one of -f and -k");
-    }
-    let (mut documents, broken) = manifest::read(&args.filenames, args.recursive)?;
+    args.files.require()?;
+    let (mut documents, broken) = args.files.read()?;
     let client = connection.client()?;
     if args.raw.is_some() {
         bail!(
@@ -254,7 +249,7 @@ fn edited(documents: &[Document]) -> anyhow::Result<Vec<Document>> {
         .iter()
         .map(|document| super::output::yaml(&document.object))
         .collect();
-    manifest::parse(
+    super::manifest::parse(
         &super::edit::in_editor(&texts.join("---\n"))?,
         "edited-file",
     )

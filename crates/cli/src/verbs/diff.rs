@@ -9,18 +9,15 @@ use serde_json::Value;
 
 use super::Connection;
 use super::apply::{self, FIELD_MANAGER, namespace_of};
-use super::manifest::{self, Document};
+use super::manifest::{Document, Files};
 use super::output::yaml;
 use super::resources::{Resource, Resources};
 use super::writing::Writing;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Manifest file, directory, or - for standard input
-    #[arg(short, long = "filename", value_name = "FILE")]
-    filenames: Vec<String>,
-    #[arg(short = 'R', long)]
-    recursive: bool,
+    #[command(flatten)]
+    files: Files,
     /// Only the manifests' objects with these labels
     #[arg(short = 'l', long, default_value = "")]
     selector: String,
@@ -41,9 +38,7 @@ pub struct Args {
 const TROUBLE: u8 = 2;
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
-    if args.filenames.is_empty() {
-        bail!("must specify one of -f and -k");
-    }
+    args.files.require()?;
     match differences(&args, connection).await {
         Ok(code) => Ok(code),
         Err(error) => {
@@ -59,7 +54,7 @@ async fn differences(args: &Args, connection: &Connection) -> anyhow::Result<Exi
     let selector = api::labels::Selector::parse(&args.selector)?;
     let live = tempfile::Builder::new().prefix("LIVE-").tempdir()?;
     let merged = tempfile::Builder::new().prefix("MERGED-").tempdir()?;
-    for document in manifest::read_all(&args.filenames, args.recursive)? {
+    for document in args.files.read_all()? {
         if !document.matches(&selector) {
             continue;
         }

@@ -15,8 +15,8 @@ pub struct Expose {
     #[command(flatten)]
     selection: Selection,
     /// The Service's port; default: the ports of the containers
-    #[arg(long)]
-    port: Option<u16>,
+    #[arg(long, value_delimiter = ',')]
+    port: Vec<u16>,
     /// The containers' port: number or name
     #[arg(long)]
     target_port: Option<String>,
@@ -125,11 +125,6 @@ impl Expose {
                 .map_or_else(|_| Value::from(text.as_str()), Value::from),
             None => port.into(),
         };
-        if let Some(port) = self.port {
-            return Ok(vec![
-                json!({"port": port, "protocol": protocol, "targetPort": target(port)}),
-            ]);
-        }
         let containers = pod_spec["containers"].as_array().into_iter().flatten();
         let of_pods = containers
             .flat_map(|container| container["ports"].as_array().into_iter().flatten())
@@ -146,6 +141,12 @@ impl Expose {
                 Some((port, own.as_str().unwrap_or(protocol).to_owned()))
             })
             .collect();
+        let found = if self.port.is_empty() {
+            found
+        } else {
+            let own = self.port.iter();
+            own.map(|port| (*port, protocol.to_owned())).collect()
+        };
         if found.is_empty() {
             bail!("couldn't find port via --port flag or introspection");
         }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use client::Client;
 use rpc::api_v1::{EventType, GetRequest, Object, Representation, WatchRequest};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Connection;
 use super::failure::Failures;
@@ -225,13 +225,13 @@ fn table_options(args: &Args, resource: &Resource, many: bool) -> table::Options
 
 async fn tables(args: &Args, client: &Client, meaning: Meaning<'_>) -> anyhow::Result<ExitCode> {
     let collection = matches!(meaning, Meaning::Collections(_));
-    let many = match &meaning {
-        Meaning::Collections(kinds) => kinds.len() > 1,
-        Meaning::Names(names) => names
-            .iter()
-            .any(|named| named.resource != names[0].resource),
+    let kinds = match &meaning {
+        Meaning::Collections(kinds) => kinds.len(),
+        Meaning::Names(_) => 0,
     };
     let (fetched, failures) = fetch(args, client, meaning, Representation::Table).await?;
+    // Several kinds are told apart by their names' prefix.
+    let many = kinds > 1 || fetched.len() > 1;
     let mut shown = 0;
     for entry in &fetched {
         let mut rows: Vec<Value> = Vec::new();
@@ -348,7 +348,7 @@ async fn watch(
             let object = decode(&object)?;
             match &mut printer {
                 Some(printer) if args.output_watch_events => {
-                    printer.value(&json!({"type": kind.as_str_name(), "object": object}))?;
+                    printer.event(kind.as_str_name(), &object)?;
                 }
                 Some(printer) => printer.object(resource, &object)?,
                 None => {
@@ -371,10 +371,12 @@ impl Rows {
     fn print(&mut self, row: &Value, options: &table::Options, event: Option<&str>) {
         let mut text = table::text(std::slice::from_ref(row), options);
         if let Some(event) = event {
-            text.headers.insert(0, "EVENT".to_owned());
+            // As wide as the longest of them.
+            let cell = |word: &str| format!("{word:<8}");
+            text.headers.insert(0, cell("EVENT"));
             text.rows
                 .iter_mut()
-                .for_each(|row| row.insert(0, event.to_owned()));
+                .for_each(|row| row.insert(0, cell(event)));
         }
         let headers = std::mem::take(&mut self.headers);
         print!("{}", text.render(headers, &mut self.widths));

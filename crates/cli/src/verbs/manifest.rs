@@ -67,47 +67,83 @@ impl Document {
     }
 }
 
-/// Reads every document of `filenames`; lists are taken apart. What cannot be read of one file does
-/// not keep the others from being read.
-///
-/// # Errors
-/// When a path does not exist.
-pub fn read(
-    filenames: &[String],
+/// Flags that name manifests.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Files {
+    /// Manifest file, directory, or - for standard input
+    #[arg(
+        short = 'f',
+        long = "filename",
+        value_name = "FILE",
+        value_delimiter = ','
+    )]
+    names: Vec<String>,
+    /// Descend into directories given with -f
+    #[arg(short = 'R', long)]
     recursive: bool,
-) -> anyhow::Result<(Vec<Document>, Vec<anyhow::Error>)> {
-    let (mut documents, mut errors) = (Vec::new(), Vec::new());
-    let mut take = |text: &str, source: &str| match parse(text, source) {
-        Ok(found) => documents.extend(found),
-        Err(error) => errors.push(error),
-    };
-    for filename in filenames.iter().flat_map(|names| names.split(',')) {
-        if filename == "-" {
-            let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .context("standard input")?;
-            take(&text, "STDIN");
-            continue;
-        }
-        if filename.starts_with("http://") || filename.starts_with("https://") {
-            bail!("{filename}: manifests are read from files only; download it first");
-        }
-        for file in files(Path::new(filename), recursive)? {
-            let text = std::fs::read_to_string(&file)
-                .with_context(|| format!("the path {:?} cannot be accessed", file.display()))?;
-            take(&text, &file.display().to_string());
-        }
-    }
-    Ok((documents, errors))
+    /// Not built
+    #[arg(short = 'k', long, value_name = "DIRECTORY", hide = true)]
+    kustomize: Option<String>,
 }
 
-/// As [`read`]; what cannot be read is an error.
-pub fn read_all(filenames: &[String], recursive: bool) -> anyhow::Result<Vec<Document>> {
-    let (documents, errors) = read(filenames, recursive)?;
-    match errors.into_iter().next() {
-        Some(error) => Err(error),
-        None => Ok(documents),
+impl Files {
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.kustomize.is_none()
+    }
+
+    /// # Errors
+    /// When no manifest is named.
+    pub fn require(&self) -> anyhow::Result<()> {
+        if self.is_empty() {
+            bail!("must specify one of -f and -k");
+        }
+        Ok(())
+    }
+
+    /// Reads every document; lists are taken apart. What cannot be read of one file does not keep
+    /// the others from being read.
+    ///
+    /// # Errors
+    /// When a path does not exist.
+    pub fn read(&self) -> anyhow::Result<(Vec<Document>, Vec<anyhow::Error>)> {
+        if let Some(directory) = &self.kustomize {
+            bail!(
+                "kustomize is not part of skiff: use 'kustomize build {directory} | skiff apply -f -'"
+            );
+        }
+        let (mut documents, mut errors) = (Vec::new(), Vec::new());
+        let mut take = |text: &str, source: &str| match parse(text, source) {
+            Ok(found) => documents.extend(found),
+            Err(error) => errors.push(error),
+        };
+        for name in &self.names {
+            if name == "-" {
+                let mut text = String::new();
+                std::io::stdin()
+                    .read_to_string(&mut text)
+                    .context("standard input")?;
+                take(&text, "STDIN");
+                continue;
+            }
+            if name.starts_with("http://") || name.starts_with("https://") {
+                bail!("{name}: manifests are read from files only; download it first");
+            }
+            for file in files(Path::new(name), self.recursive)? {
+                let text = std::fs::read_to_string(&file)
+                    .with_context(|| format!("the path {:?} cannot be accessed", file.display()))?;
+                take(&text, &file.display().to_string());
+            }
+        }
+        Ok((documents, errors))
+    }
+
+    /// As [`read`](Self::read); what cannot be read is an error.
+    pub fn read_all(&self) -> anyhow::Result<Vec<Document>> {
+        let (documents, errors) = self.read()?;
+        match errors.into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(documents),
+        }
     }
 }
 
@@ -227,10 +263,14 @@ mod tests {
         );
         assert!(parse("apiVersion: v1\nkind: Pod\nkind: Pod\n", "x").is_err());
         assert!(
-            read(&["/does/not/exist".into()], false)
-                .unwrap_err()
-                .to_string()
-                .contains("does not exist")
+            Files {
+                names: vec!["/does/not/exist".into()],
+                ..Default::default()
+            }
+            .read()
+            .unwrap_err()
+            .to_string()
+            .contains("does not exist")
         );
     }
 }

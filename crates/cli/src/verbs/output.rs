@@ -138,6 +138,16 @@ impl Printer {
         self.names(&[(resource, object)], |printer| printer.value(object))
     }
 
+    /// Prints what a watch tells: what happened, and the object.
+    pub fn event(&mut self, kind: &str, object: &Value) -> anyhow::Result<()> {
+        let object = self.shown(object);
+        if matches!(self.format, Format::Json) {
+            println!("{{\"type\":{:?},\"object\":{object}}}", kind);
+            return Ok(());
+        }
+        self.value(&json!({"type": kind, "object": object}))
+    }
+
     /// Prints several objects: as one list where the format knows lists.
     pub fn list(&mut self, objects: &[(&Resource, Value)]) -> anyhow::Result<()> {
         let each: Vec<(&Resource, &Value)> = objects

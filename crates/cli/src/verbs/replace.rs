@@ -10,18 +10,15 @@ use super::Connection;
 use super::apply::{LAST_APPLIED, field_validation, namespace_of, with_last_applied};
 use super::delete::gone;
 use super::failure::Failures;
-use super::manifest::{self, Document};
+use super::manifest::{Document, Files};
 use super::resources::{Resource, Resources};
 use super::selection::Named;
 use super::writing::{DryRun, Writing};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Manifest file, directory, or - for standard input
-    #[arg(short, long = "filename", value_name = "FILE")]
-    filenames: Vec<String>,
-    #[arg(short = 'R', long)]
-    recursive: bool,
+    #[command(flatten)]
+    files: Files,
     /// Delete the object and create it again
     #[arg(long)]
     force: bool,
@@ -41,12 +38,10 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
-    if args.filenames.is_empty() {
-        bail!("must specify one of -f and -k");
-    }
+    args.files.require()?;
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
-    let documents = manifest::read_all(&args.filenames, args.recursive)?;
+    let documents = args.files.read_all()?;
     if documents.is_empty() {
         bail!("no objects passed to replace");
     }

@@ -5,7 +5,7 @@ use anyhow::bail;
 use client::Client;
 use rpc::api_v1::{ListRequest, Object, Representation};
 
-use super::manifest;
+use super::manifest::Files;
 use super::resources::{Resource, Resources};
 
 /// What kubectl says when no object is named.
@@ -23,13 +23,8 @@ pub struct Selection {
     #[arg(value_name = "TYPE[/NAME]")]
     pub words: Vec<String>,
 
-    /// Manifest file, directory, or - for standard input
-    #[arg(short, long = "filename", value_name = "FILE")]
-    pub filenames: Vec<String>,
-
-    /// Descend into directories given with -f
-    #[arg(short = 'R', long)]
-    pub recursive: bool,
+    #[command(flatten)]
+    pub files: Files,
 
     /// Label selector: a=b,c!=d,e in (f,g)
     #[arg(short = 'l', long, default_value = "")]
@@ -91,9 +86,9 @@ impl Selection {
         client: &Client,
         resources: &'a Resources,
     ) -> anyhow::Result<Meaning<'a>> {
-        if !self.filenames.is_empty() {
+        if !self.files.is_empty() {
             let mut names = Vec::new();
-            for document in manifest::read_all(&self.filenames, self.recursive)? {
+            for document in self.files.read_all()? {
                 let resource = document.resource(resources)?;
                 let namespace = document
                     .namespace()
@@ -183,12 +178,12 @@ impl Selection {
 
     /// Whether nothing is named at all.
     pub fn is_empty(&self) -> bool {
-        self.words.is_empty() && self.filenames.is_empty()
+        self.words.is_empty() && self.files.is_empty()
     }
 
     /// Whether the words are a kind without a name, so that a verb would meet every object of it.
     pub fn names_only_kinds(&self) -> bool {
-        self.filenames.is_empty() && self.words.len() == 1 && !self.words[0].contains('/')
+        self.files.is_empty() && self.words.len() == 1 && !self.words[0].contains('/')
     }
 
     /// # Errors

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::Connection;
 use super::super::edit::in_editor;
-use super::super::manifest;
+use super::super::manifest::{self, Files};
 use super::super::output::yaml;
 use super::super::resources::{Resource, Resources};
 use super::super::selection::Selection;
@@ -26,8 +26,8 @@ pub enum Action {
     },
     /// Make the annotation what a manifest says
     SetLastApplied {
-        #[arg(short, long = "filename", value_name = "FILE", required = true)]
-        filenames: Vec<String>,
+        #[command(flatten)]
+        files: Files,
         /// Also where the object has no annotation yet
         #[arg(long)]
         create_annotation: bool,
@@ -59,10 +59,11 @@ pub async fn run(
             }
         }
         Action::SetLastApplied {
-            filenames,
+            files,
             create_annotation,
         } => {
-            for document in manifest::read_all(&filenames, false)? {
+            files.require()?;
+            for document in files.read_all()? {
                 let resource = document.resource(&resources)?;
                 let flag = connection.namespace.as_deref();
                 let namespace = namespace_of(flag, &client, resource, &document)?;
