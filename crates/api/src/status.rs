@@ -3,6 +3,7 @@
 //! Texts follow `k8s.io/apimachinery/pkg/api/errors` and `.../util/validation/field`, since
 //! clients match on them.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
@@ -10,6 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 };
 
 use crate::kind::KindRow;
+
+/// Findings of validation that are told at a time; upstream tells any number.
+const MAX_CAUSES: usize = 500;
 
 /// An error as a client sees it. Carries a whole `Status`.
 #[derive(Clone, Debug, PartialEq)]
@@ -319,12 +323,16 @@ impl ApiError {
     }
 
     fn invalid_kind(qualified_kind: &str, name: &str, errors: &[FieldError]) -> Self {
-        let mut texts: Vec<String> = Vec::new();
-        for error in errors {
-            let text = error.to_string();
-            if !texts.contains(&text) {
-                texts.push(text);
-            }
+        let more = errors.len().saturating_sub(MAX_CAUSES);
+        let errors = &errors[..errors.len() - more];
+        let mut seen = HashSet::new();
+        let mut texts: Vec<String> = errors
+            .iter()
+            .map(FieldError::to_string)
+            .filter(|text| seen.insert(text.clone()))
+            .collect();
+        if more > 0 {
+            texts.push(format!("and {more} more"));
         }
         let list = if texts.len() == 1 {
             texts[0].clone()

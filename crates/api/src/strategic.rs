@@ -12,6 +12,8 @@ mod diff;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 use crate::schema::{Field, Patch, Ty, TypeRow};
@@ -126,6 +128,25 @@ fn identity<'a>(element: &'a Value, key: Option<&str>) -> Option<&'a Value> {
 fn position(list: &[Value], id: &Value, key: Option<&str>) -> Option<usize> {
     list.iter()
         .position(|element| identity(element, key) == Some(id))
+}
+
+/// Where the elements of a list are, by what tells them apart: lists of clients may be long.
+struct Places(HashMap<String, usize>);
+
+impl Places {
+    fn of(list: &[Value], key: Option<&str>) -> Self {
+        let mut places = HashMap::with_capacity(list.len());
+        for (at, element) in list.iter().enumerate() {
+            if let Some(id) = identity(element, key) {
+                places.entry(id.to_string()).or_insert(at);
+            }
+        }
+        Self(places)
+    }
+
+    fn get(&self, id: &Value) -> Option<usize> {
+        self.0.get(&id.to_string()).copied()
+    }
 }
 
 fn objects(list: &[Value]) -> bool {

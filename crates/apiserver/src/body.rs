@@ -14,6 +14,8 @@ use crate::scan;
 
 /// Largest body of a request, in bytes (`MaxRequestBodyBytes` upstream).
 pub const MAX_BODY_BYTES: usize = 3 << 20;
+/// Unknown and duplicate fields that are named at a time.
+const MAX_PROBLEMS: usize = 500;
 /// How much of a body that cannot be read is shown in its error, in bytes.
 const SUMMARY_BYTES: usize = 30;
 
@@ -200,6 +202,11 @@ fn read(
             .map(|field| format!("duplicate field \"{field}\"")),
     );
     if validation == FieldValidation::Strict && !problems.is_empty() {
+        let more = problems.len().saturating_sub(MAX_PROBLEMS);
+        problems.truncate(MAX_PROBLEMS);
+        if more > 0 {
+            problems.push(format!("and {more} more"));
+        }
         return Err(format!("strict decoding error: {}", problems.join(", ")));
     }
     Ok(Decoded {

@@ -1,5 +1,6 @@
 //! What the pipeline answers, before a door gives it its form.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use api::KindRow;
@@ -16,6 +17,40 @@ pub struct ObjectAnswer {
     pub row: &'static KindRow,
     pub version: Arc<Version>,
     pub warnings: Vec<String>,
+}
+
+/// Warnings of one answer together, in bytes, and one of them when that is not enough (upstream's
+/// limits): they travel as headers.
+const WARNINGS_BYTES: usize = 4 << 10;
+const WARNING_BYTES: usize = 256;
+/// And how many: some clients take no more than a hundred headers.
+const WARNINGS: usize = 50;
+
+/// Warnings without repetitions, cut to what headers can carry.
+pub fn bounded(warnings: &[String]) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let once = || warnings.iter().filter(|text| !text.is_empty());
+    let whole: usize = once().map(String::len).sum();
+    let mut left = WARNINGS_BYTES;
+    let mut kept = Vec::new();
+    for text in once() {
+        let mut end = text.len();
+        if whole > WARNINGS_BYTES && end > WARNING_BYTES {
+            end = WARNING_BYTES;
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+        }
+        let text = &text[..end];
+        if text.len() > left || kept.len() == WARNINGS {
+            break;
+        }
+        if seen.insert(text) {
+            left -= text.len();
+            kept.push(text.to_owned());
+        }
+    }
+    kept
 }
 
 /// A page of a list, or all of it.

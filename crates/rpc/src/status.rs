@@ -8,6 +8,11 @@ use tonic::{Code, Status};
 /// Trailer that carries Kubernetes' `Status` as JSON.
 pub const STATUS_TRAILER: &str = "skiff-status-bin";
 
+/// Longest message beside the `Status`, in bytes.
+const MESSAGE_BYTES: usize = 2 << 10;
+/// Longest `Status` that is sent whole, in bytes.
+const STATUS_BYTES: usize = 128 << 10;
+
 /// gRPC's code for an HTTP code and Kubernetes reason.
 pub fn code(error: &ApiError) -> Code {
     match (error.code(), error.reason()) {
@@ -26,13 +31,37 @@ pub fn code(error: &ApiError) -> Code {
     }
 }
 
-/// What a server sends for `error`.
+/// What a server sends for `error`. Trailers are headers, whose size clients limit: a long message
+/// is whole in the `Status` only, and one that is too long for that is cut.
 pub fn to_grpc(error: &ApiError) -> Status {
-    let mut status = Status::new(code(error), error.message());
+    let message = error.message();
+    let mut status = Status::new(code(error), cut(message, MESSAGE_BYTES));
+    let mut encoded = error.encode();
+    if encoded.len() > STATUS_BYTES {
+        let mut shorter = error.clone();
+        let status = shorter.status_mut();
+        status.message = Some(cut(message, STATUS_BYTES / 2));
+        if let Some(details) = &mut status.details {
+            details.causes = None;
+        }
+        encoded = shorter.encode();
+    }
     status
         .metadata_mut()
-        .insert_bin(STATUS_TRAILER, MetadataValue::from_bytes(&error.encode()));
+        .insert_bin(STATUS_TRAILER, MetadataValue::from_bytes(&encoded));
     status
+}
+
+/// The beginning of a text.
+fn cut(text: &str, most_bytes: usize) -> String {
+    if text.len() <= most_bytes {
+        return text.to_owned();
+    }
+    let mut end = most_bytes;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}...", &text[..end])
 }
 
 /// What a client makes of a failed call: the server's own `Status`, or `None` when the failure

@@ -11,6 +11,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Headers and trailers of an answer, in bytes: a `Status` may be long.
+const HEADERS_BYTES: u32 = 1 << 20;
 /// Flow-control window of a stream, in bytes: large lists must not wait for window updates.
 const WINDOW_BYTES: u32 = 4 << 20;
 /// Flow-control window of a connection, in bytes: as many streams as there may be, so that those
@@ -60,6 +62,7 @@ pub fn channel(dial: &Dial) -> Result<Channel, tonic::transport::Error> {
         .keep_alive_while_idle(true)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .initial_stream_window_size(WINDOW_BYTES)
+        .http2_max_header_list_size(HEADERS_BYTES)
         .tcp_nodelay(true);
     if let Some(ca) = &dial.ca_pem {
         let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));

@@ -1,6 +1,6 @@
 //! Merging, comparing and pruning of values by their places in the schema.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value};
 
@@ -132,11 +132,16 @@ fn merge_lists(
     config: (&[Value], &[String]),
     place: Place,
 ) -> Vec<Value> {
+    let places = |edges: &'_ [String]| -> HashMap<String, usize> {
+        let all = edges.iter().cloned().enumerate();
+        all.map(|(at, edge)| (edge, at)).collect()
+    };
+    let (in_live, in_config) = (places(live.1), places(config.1));
     let mut merged = Vec::new();
     let (mut left, mut right) = (0, 0);
     while left < live.0.len() || right < config.0.len() {
         if left < live.0.len() {
-            match config.1.iter().position(|edge| *edge == live.1[left]) {
+            match in_config.get(&live.1[left]).copied() {
                 None => {
                     merged.push(live.0[left].clone());
                     left += 1;
@@ -153,7 +158,7 @@ fn merge_lists(
         if right >= config.0.len() {
             break;
         }
-        let old = live.1.iter().position(|edge| *edge == config.1[right]);
+        let old = in_live.get(&config.1[right]).copied();
         merged.push(match old {
             Some(old) => merge(&live.0[old], &config.0[right], place.element()),
             None => config.0[right].clone(),

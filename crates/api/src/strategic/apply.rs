@@ -1,10 +1,12 @@
 //! Puts a patch on an object.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::{
-    DELETE_PRIMITIVES, DIRECTIVE, ELEMENT_ORDER, PatchError, Place, RETAIN_KEYS, identity, objects,
-    position,
+    DELETE_PRIMITIVES, DIRECTIVE, ELEMENT_ORDER, PatchError, Place, Places, RETAIN_KEYS, identity,
+    objects,
 };
 use crate::schema::Patch;
 
@@ -30,7 +32,8 @@ pub(super) fn object(
     let deletes = take_directives(&mut patch, DELETE_PRIMITIVES)?;
     for (name, values) in deletes {
         if let Some(Value::Array(list)) = original.get_mut(&name) {
-            list.retain(|value| !values.contains(value));
+            let gone = Places::of(&values, None);
+            list.retain(|value| gone.get(value).is_none());
         }
     }
     for (name, order) in orders {
@@ -152,6 +155,7 @@ fn ordered(
 /// The elements of a patch must come in the order that the patch itself asks for.
 fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<(), PatchError> {
     let mut last = 0;
+    let places = Places::of(order, key);
     for element in patch
         .iter()
         .filter(|element| element.get(DIRECTIVE).is_none())
@@ -159,7 +163,7 @@ fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<()
         let Some(id) = identity(element, key) else {
             continue;
         };
-        match position(order, id, key) {
+        match places.get(id) {
             Some(at) if at >= last => last = at,
             _ => {
                 return Err(PatchError::Order {
@@ -184,8 +188,9 @@ fn list(old: Vec<Value>, new: Vec<Value>, place: Place) -> Result<Vec<Value>, Pa
 fn merge(old: Vec<Value>, new: Vec<Value>, place: Place) -> Result<Vec<Value>, PatchError> {
     if !objects(&old) && !objects(&new) {
         let mut merged = old;
+        let mut seen: HashSet<String> = merged.iter().map(Value::to_string).collect();
         for value in new {
-            if !merged.contains(&value) {
+            if seen.insert(value.to_string()) {
                 merged.push(value);
             }
         }
@@ -196,7 +201,7 @@ fn merge(old: Vec<Value>, new: Vec<Value>, place: Place) -> Result<Vec<Value>, P
     };
     let mut merged = old;
     let mut kept = Vec::new();
-    let mut replace = false;
+    let (mut replace, mut deleted) = (false, Vec::new());
     for element in new {
         let Value::Object(element) = element else {
             return Err(PatchError::MixedElements(key.to_owned()));
@@ -208,8 +213,8 @@ fn merge(old: Vec<Value>, new: Vec<Value>, place: Place) -> Result<Vec<Value>, P
             None => kept.push(element),
             Some("replace") => replace = true,
             Some("delete") => {
-                let id = id_of(&element, key)?;
-                merged.retain(|old| old.get(key) != Some(&id));
+                id_of(&element, key)?;
+                deleted.push(Value::Object(element));
             }
             Some(other) => return Err(PatchError::UnknownDirective(other.to_owned())),
         }
@@ -217,16 +222,22 @@ fn merge(old: Vec<Value>, new: Vec<Value>, place: Place) -> Result<Vec<Value>, P
     if replace {
         merged.clear();
     }
+    let gone = Places::of(&deleted, Some(key));
+    merged.retain(|old| old.get(key).is_none_or(|id| gone.get(id).is_none()));
+    let mut places = Places::of(&merged, Some(key));
     for element in kept {
         let id = id_of(&element, key)?;
-        match position(&merged, &id, Some(key)) {
+        match places.get(&id) {
             Some(at) => {
                 let Value::Object(old) = merged[at].take() else {
                     return Err(PatchError::MixedElements(key.to_owned()));
                 };
                 merged[at] = Value::Object(object(old, element, place.element())?);
             }
-            None => merged.push(Value::Object(strip(element)?)),
+            None => {
+                places.0.insert(id.to_string(), merged.len());
+                merged.push(Value::Object(strip(element)?));
+            }
         }
     }
     Ok(merged)
@@ -244,18 +255,18 @@ fn id_of(element: &Object, key: &'static str) -> Result<Value, PatchError> {
 
 /// Elements named in `order` in that order, the others in the server's, interleaved by the server's.
 fn arrange(merged: Vec<Value>, order: &[Value], server: &[Value], key: Option<&str>) -> Vec<Value> {
-    let rank = |list: &[Value], element: &Value| {
-        identity(element, key).and_then(|id| position(list, id, key))
-    };
+    let (order, server) = (Places::of(order, key), Places::of(server, key));
+    let rank =
+        |places: &Places, element: &Value| identity(element, key).and_then(|id| places.get(id));
     let (mut named, mut others): (Vec<Value>, Vec<Value>) = merged
         .into_iter()
-        .partition(|element| rank(order, element).is_some());
-    named.sort_by_key(|element| rank(order, element));
-    others.sort_by_key(|element| rank(server, element).unwrap_or(usize::MAX));
+        .partition(|element| rank(&order, element).is_some());
+    named.sort_by_cached_key(|element| rank(&order, element));
+    others.sort_by_cached_key(|element| rank(&server, element).unwrap_or(usize::MAX));
     let mut arranged = Vec::with_capacity(named.len() + others.len());
     let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
     while let (Some(left), Some(right)) = (named.peek(), others.peek()) {
-        let first = match (rank(server, left), rank(server, right)) {
+        let first = match (rank(&server, left), rank(&server, right)) {
             (Some(left), Some(right)) => left < right,
             _ => false,
         };

@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 /// The paths of duplicate fields (`spec.foo`, `spec.containers[0].name`), in order of occurrence.
 /// Text that is no JSON has none.
 pub fn find(json: &[u8]) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut found = Found::default();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let walk = Walk {
         path: &mut String::new(),
@@ -17,12 +17,16 @@ pub fn find(json: &[u8]) -> Vec<String> {
     if walk.deserialize(&mut deserializer).is_err() {
         return Vec::new();
     }
-    found
+    found.0
 }
+
+/// What was found, in order and once each.
+#[derive(Default)]
+struct Found(Vec<String>, HashSet<String>);
 
 struct Walk<'a> {
     path: &'a mut String,
-    found: &'a mut Vec<String>,
+    found: &'a mut Found,
 }
 
 impl<'de> DeserializeSeed<'de> for Walk<'_> {
@@ -75,8 +79,8 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 self.path.push('.');
             }
             self.path.push_str(&key);
-            if !seen.insert(key) && !self.found.contains(self.path) {
-                self.found.push(self.path.clone());
+            if !seen.insert(key) && self.found.1.insert(self.path.clone()) {
+                self.found.0.push(self.path.clone());
             }
             members.next_value_seed(Walk {
                 path: &mut *self.path,

@@ -15,7 +15,7 @@ use super::{bind, convert, stream};
 use crate::cache::{Change, Notice, Watcher};
 use crate::pipeline::Pipeline;
 use crate::request::{BodyFormat, Options, Request, Subject, Target, Verb};
-use crate::response::{ListAnswer, Response};
+use crate::response::{ListAnswer, Response, bounded};
 use crate::rest::{Accept, Form, PeerUser, bookmark, impersonation, table};
 use crate::user::{Credentials, User};
 
@@ -86,7 +86,7 @@ impl Resources {
         let object =
             convert::object(response, &Accept::default()).map_err(|error| to_grpc(&error))?;
         let mut answer = Answer::new(object);
-        for warning in warnings {
+        for warning in bounded(&warnings) {
             if let Ok(value) = warning.parse() {
                 answer.metadata_mut().append("warning", value);
             }

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use super::table::{partial, partial_list, table};
 use super::{Accept, Body, Form, watch};
 use crate::request::Verb;
-use crate::response::{ListAnswer, ObjectAnswer, Response};
+use crate::response::{ListAnswer, ObjectAnswer, Response, bounded};
 
 /// Answers smaller than this are not compressed (upstream's 128 KiB).
 const GZIP_FROM_BYTES: usize = 128 << 10;
@@ -167,7 +167,7 @@ fn json_response(
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    for warning in warnings {
+    for warning in bounded(warnings) {
         let text = warning
             .replace('\\', "\\\\")
             .replace('"', "\\\"")

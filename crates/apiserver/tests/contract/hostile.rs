@@ -1,5 +1,6 @@
 //! Nothing a client sends panics the server: each is refused with its code, and the server goes on.
 
+use rpc::api_v1 as pb;
 use serde_json::json;
 
 use crate::server::Server;
@@ -170,5 +171,139 @@ async fn bad_patches_and_paths_are_refused() {
     rest.get(&format!("{MAPS}?limit=9223372036854775807"))
         .await
         .expect(200);
+    server.stop().await;
+}
+
+/// What is large within the limits, and crafted so that a careless loop over it never ends, is
+/// answered in seconds, and what is told of it stays within what headers can carry.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_are_answered_soon() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    let many = |make: &dyn Fn(usize) -> String| {
+        let all: Vec<String> = (0..60_000).map(make).collect();
+        all.join(",")
+    };
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let web = json!({"metadata": {"name": "web"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    rest.post(deployments, &web).await.expect(201);
+    let env = many(&|number| format!(r#"{{"name":"N{number}"}}"#));
+    let env = format!(
+        r#"{{"spec":{{"template":{{"spec":{{"containers":[{{"name":"c","env":[{env}]}}]}}}}}}}}"#
+    );
+    let unknown = format!(
+        r#"{{"metadata":{{"name":"u"}},{}}}"#,
+        many(&|number| format!(r#""u{number}":1"#))
+    );
+    let twice = format!(
+        r#"{{"metadata":{{"name":"t"}},"data":{{{}}}}}"#,
+        many(&|number| format!(r#""k{}":"v""#, number / 2))
+    );
+    let labels = format!(
+        r#"{{"metadata":{{"name":"l","labels":{{{}}}}}}}"#,
+        many(&|number| format!(r#""-{number}":"-""#))
+    );
+    let laughs: String = (0..12)
+        .map(|level| {
+            let before = if level == 0 {
+                "x".to_owned()
+            } else {
+                format!("*a{}", level - 1)
+            };
+            format!(
+                "a{level}: &a{level} [{}]\n",
+                [before.as_str(); 10].join(",")
+            )
+        })
+        .collect();
+    let json_type = "application/json";
+    let strategic = "application/strategic-merge-patch+json";
+    let strict = format!("{MAPS}?fieldValidation=Strict");
+    let web = format!("{deployments}/web");
+    let applied = format!("{web}?fieldManager=m");
+    for (method, path, kind, body, codes) in [
+        (
+            "PATCH",
+            web.as_str(),
+            strategic,
+            env.clone(),
+            &[200, 413][..],
+        ),
+        (
+            "PATCH",
+            applied.as_str(),
+            "application/apply-patch+yaml",
+            env,
+            &[200, 409, 413, 422],
+        ),
+        ("POST", MAPS, json_type, unknown.clone(), &[201]),
+        ("POST", strict.as_str(), json_type, unknown, &[400]),
+        ("POST", MAPS, json_type, twice, &[201]),
+        ("POST", MAPS, json_type, labels, &[422]),
+        ("POST", MAPS, "application/yaml", laughs, &[400]),
+    ] {
+        let size = body.len();
+        let headers = [("content-type", kind)];
+        let asked = rest.ask(method, path, &headers, body.into_bytes());
+        let limit = std::time::Duration::from_secs(60);
+        let answer = tokio::time::timeout(limit, asked).await;
+        let answer =
+            answer.unwrap_or_else(|_| panic!("{method} {path} of {size} bytes: no answer"));
+        assert!(
+            codes.contains(&answer.code),
+            "{method} {path} {kind}: {} {:.500}",
+            answer.code,
+            answer.text
+        );
+        let warnings: usize = answer
+            .headers
+            .get_all("warning")
+            .iter()
+            .map(|one| one.len())
+            .sum();
+        assert!(warnings < 16 << 10, "{warnings} bytes of warnings");
+        assert!(
+            answer.text.len() < 4 << 20,
+            "{} bytes of answer",
+            answer.text.len()
+        );
+    }
+    server.stop().await;
+}
+
+/// A `Status` that is longer than headers usually are comes through gRPC too.
+#[tokio::test]
+async fn long_refusals_cross_grpc() {
+    let server = Server::start().await;
+    let labels: serde_json::Map<String, serde_json::Value> = (0..300)
+        .map(|number| (format!("-{number}"), json!("-")))
+        .collect();
+    let object = json!({"metadata": {"name": "l", "labels": labels}});
+    let create = |json: String| pb::CreateRequest {
+        target: Some(pb::Target {
+            version: "v1".into(),
+            resource: "configmaps".into(),
+            namespace: "default".into(),
+            ..pb::Target::default()
+        }),
+        json: json.into(),
+        options: None,
+    };
+    let mut grpc = server.grpc();
+    for number in [300, 3_000] {
+        let mut object = object.clone();
+        if number > 300 {
+            object["metadata"]["annotations"] = json!({"-": "x".repeat(number)});
+        }
+        let status = grpc.create(create(object.to_string())).await.unwrap_err();
+        let error = rpc::status::from_grpc(&status).expect("a Status");
+        assert_eq!((error.code(), error.reason()), (422, "Invalid"));
+        assert!(
+            error.message().len() > 16 << 10,
+            "{}",
+            error.message().len()
+        );
+    }
     server.stop().await;
 }

@@ -1,6 +1,6 @@
 //! Warnings about containers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{ContainerPort, EnvVar, ResourceRequirements, SecurityContext};
@@ -107,9 +107,10 @@ impl<'a> Found<'a> {
 
     /// A variable that is set twice, other than to build on its first value.
     fn env(&mut self, env: &[EnvVar], path: &Path) {
+        let mut seen = BTreeSet::new();
         for (index, variable) in env.iter().enumerate() {
             let name = &variable.name;
-            if !env[..index].iter().any(|other| other.name == *name) {
+            if seen.insert(name) {
                 continue;
             }
             let reference = format!("$({name})");
