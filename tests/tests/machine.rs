@@ -26,6 +26,7 @@ fn main() -> ExitCode {
             other_options_are_refused,
             what_is_in_the_way_is_told_before_anything_starts,
             what_dies_is_started_again,
+            a_stopped_cluster_goes_on_with_its_data,
             a_cluster_on_etcd_leaves_nothing,
             a_cluster_whose_supervisor_was_killed_leaves_nothing,
         ],
@@ -124,6 +125,42 @@ const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: any, namespace: d
                    volumes: [{name: v, emptyDir: {medium: Memory}}]\n  containers:\n  - {name: main, \
                    image: 'skiff.test/busybox:1', command: [sleep, '1000'], volumeMounts: [{name: \
                    v, mountPath: /v}]}\n";
+
+/// As after the machine was switched off and on.
+async fn a_stopped_cluster_goes_on_with_its_data(_: &Scene) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Handle::current();
+    let check = move || runtime.block_on(stop_and_go_on());
+    tokio::task::spawn_blocking(check).await?
+}
+
+async fn stop_and_go_on() -> anyhow::Result<()> {
+    let cluster = Cluster::start(Options::default())?;
+    cluster.load_image("busybox").await?;
+    manifest::create(cluster.client(), "default", POD).await?;
+    let found = |what: &'static str, holds: fn(&Pod) -> bool| {
+        let selection = Selection::namespace("default").name("any");
+        let client = cluster.client();
+        async move {
+            let there = |pods: &BTreeMap<String, Pod>| pods.get("any").is_some_and(holds);
+            let mut pods = wait::until::<Pod>(client, selection, what, there).await?;
+            pods.remove("any").context("it has just been seen")
+        }
+    };
+    let before = found("the pod runs", pods::is_ready).await?;
+    let (name, folder) = (cluster.name(), cluster.folder());
+    cluster.skiff(&["down", "--keep-data", "--no-kubeconfig"])?;
+    let left = traces(&name, &folder)?;
+    ensure!(left == [folder.to_string_lossy()], "{left:#?}");
+
+    let written = cluster.up_again(&[])?;
+    ensure!(written.success, "{}", written.stderr);
+    let after = found("the pod runs again", |pod| {
+        pods::is_ready(pod) && pods::restarts(pod, "main") == 1
+    })
+    .await?;
+    ensure!(after.metadata.uid == before.metadata.uid);
+    Ok(())
+}
 
 async fn a_cluster_on_etcd_leaves_nothing(_: &Scene) -> anyhow::Result<()> {
     leaves_nothing(
