@@ -178,6 +178,25 @@ pub fn ensure(
     Ok(made)
 }
 
+/// How many of the certificates on disk the next [`ensure`] will renew since their end is near.
+///
+/// # Errors
+/// When a file is there and cannot be read.
+pub fn near_their_end(
+    folder: &Path,
+    wanted: &[Certificate],
+    now: SystemTime,
+) -> anyhow::Result<usize> {
+    let mut found = 0;
+    for certificate in wanted {
+        let path = folder.join(format!("{}.crt", certificate.path));
+        let lasts =
+            files::read_if_there(&path)?.is_none_or(|pem| verify::lasts(&pem, now, RENEW_BEFORE));
+        found += usize::from(!lasts);
+    }
+    Ok(found)
+}
+
 fn ensure_authority(
     folder: &Path,
     path: &str,

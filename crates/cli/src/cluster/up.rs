@@ -54,7 +54,10 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     }
     let already = running.is_some();
     let connection = match running {
-        Some(connection) => connection,
+        Some(connection) => {
+            check_certificates(&layout, &options, &progress)?;
+            connection
+        }
         None => start(&layout, &options, &progress).await?,
     };
     follow(connection, &progress, wait).await?;
@@ -116,6 +119,40 @@ async fn start(
     Ok(connection)
 }
 
+/// Whom certificates are made out to.
+fn subjects(options: &Options) -> pki::Subjects {
+    let nodes = options.nodes().into_iter();
+    let etcd = options.store == Store::Etcd;
+    pki::Subjects {
+        apiserver_names: vec![options.gateway().to_string()],
+        kubernetes_service: options.kubernetes_service(),
+        nodes: nodes
+            .map(|node| (node.name, node.address.to_string()))
+            .collect(),
+        etcd_names: etcd
+            .then(|| options.loopback().to_string())
+            .into_iter()
+            .collect(),
+    }
+}
+
+/// Says so when certificates of a cluster that runs come to their end.
+fn check_certificates(
+    layout: &Layout,
+    options: &Options,
+    progress: &Progress,
+) -> anyhow::Result<()> {
+    let now = runtime::clock::system().now().into();
+    let certificates = pki::certificates(&subjects(options));
+    let old = pki::near_their_end(&layout.pki(), &certificates, now)?;
+    if old > 0 {
+        progress.trouble(&format!(
+            "{old} certificates come to their end; skiff down --keep-data, then skiff up, renews them"
+        ));
+    }
+    Ok(())
+}
+
 /// Writes every file that the processes read.
 fn prepare_files(
     layout: &Layout,
@@ -129,28 +166,13 @@ fn prepare_files(
     let json = serde_json::to_vec_pretty(options)?;
     files::replace_if_changed(&layout.options_file(), &json, 0o600)?;
 
-    let nodes = options.nodes();
-    let etcd = options.store == Store::Etcd;
-    let subjects = pki::Subjects {
-        apiserver_names: vec![options.gateway().to_string()],
-        kubernetes_service: options.kubernetes_service(),
-        nodes: nodes
-            .iter()
-            .map(|n| (n.name.clone(), n.address.to_string()))
-            .collect(),
-        etcd_names: if etcd {
-            vec![options.loopback().to_string()]
-        } else {
-            Vec::new()
-        },
-    };
     let now = runtime::clock::system().now().into();
-    let made = pki::ensure(&layout.pki(), &pki::certificates(&subjects), now)?;
+    let made = pki::ensure(&layout.pki(), &pki::certificates(&subjects(options)), now)?;
     progress.done(&match made.len() {
         0 => "certificates are valid".to_owned(),
         number => format!("certificates: {number} made"),
     });
-    let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
+    let names: Vec<String> = options.nodes().into_iter().map(|node| node.name).collect();
     kubeconfig::write_components(layout, &options.server(), &names)?;
     for node in &names {
         files::make_private_dir(&layout.kubelet(node))?;

@@ -48,6 +48,8 @@ fn a_certificate_near_its_end_is_renewed_and_the_authority_kept() {
     ensure(folder.path(), &wanted, now()).unwrap();
     let authority = std::fs::read(folder.path().join("ca.crt")).unwrap();
     let later = now() + LIFETIME - RENEW_BEFORE + Duration::from_secs(1);
+    let near = |when| near_their_end(folder.path(), &wanted, when).unwrap();
+    assert_eq!((near(now()), near(later)), (0, wanted.len()));
     let made = ensure(folder.path(), &wanted, later).unwrap();
     assert_eq!(made.len(), wanted.len());
     assert_eq!(
