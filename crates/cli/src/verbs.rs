@@ -33,6 +33,7 @@ mod node;
 mod output;
 mod patch;
 mod port_forward;
+mod proxy;
 mod replace;
 mod resources;
 mod rollout;
@@ -99,6 +100,8 @@ pub enum Command {
     /// Forward local ports to a pod
     #[command(name = "port-forward")]
     PortForward(port_forward::Args),
+    /// Serve the REST API on a local port
+    Proxy(proxy::Args),
     /// Copy files to and from containers
     Cp(cp::Args),
     /// Manage the rollout of a workload
@@ -152,6 +155,7 @@ pub async fn run(command: Command, connection: &Connection) -> anyhow::Result<Ex
         Command::Autoscale(args) => args.run(connection).await,
         Command::Replace(args) => replace::run(args, connection).await,
         Command::Diff(args) => diff::run(args, connection).await,
+        Command::Proxy(args) => proxy::run(args, connection).await,
         Command::Cp(args) => cp::run(args, connection).await,
         Command::Taint(args) => taint::run(args, connection).await,
         Command::Auth(args) => auth::run(args, connection).await,

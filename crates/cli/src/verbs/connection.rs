@@ -66,8 +66,8 @@ impl Connection {
         Ok(config)
     }
 
-    /// A client; its default namespace is the one that the flags name.
-    pub fn client(&self) -> anyhow::Result<Client> {
+    /// The headers that say in whose name to act.
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
         let mut headers = Vec::new();
         headers.extend(self.as_user.clone().map(|user| ("impersonate-user", user)));
         headers.extend(
@@ -76,6 +76,11 @@ impl Connection {
                 .map(|group| ("impersonate-group", group.clone())),
         );
         headers.extend(self.as_uid.clone().map(|uid| ("impersonate-uid", uid)));
-        Ok(Client::impersonating(&self.config()?, &headers)?)
+        headers
+    }
+
+    /// A client; its default namespace is the one that the flags name.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::impersonating(&self.config()?, &self.headers())?)
     }
 }

@@ -20,7 +20,7 @@ use super::apply::{field_validation, namespace_of, with_last_applied};
 use super::failure::Failures;
 use super::manifest::{Document, Files};
 use super::resources::{Resource, Resources};
-use super::writing::{DryRun, Writing};
+use super::writing::{DryRun, Report, Writing};
 pub use rbac::Subjects;
 
 #[derive(clap::Args)]
@@ -149,21 +149,15 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     }
     let resources = Resources::discover(&client).await?;
     let object = what.object(&client, &resources).await?;
-    generated(
-        &args.creating,
-        connection,
-        &client,
-        &resources,
-        object,
-        "created",
-    )
-    .await?;
+    let mut report = args.creating.writing.report()?;
+    let creating = (&args.creating, &mut report);
+    generated(creating, connection, &client, &resources, object, "created").await?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Creates what a generator made, and says so.
 pub async fn generated(
-    creating: &Creating,
+    (creating, report): (&Creating, &mut Report),
     connection: &Connection,
     client: &Client,
     resources: &Resources,
@@ -190,7 +184,7 @@ pub async fn generated(
         }
         Err(error) => return Err(error.into()),
     };
-    creating.writing.report()?.done(resource, &created, what)
+    report.done(resource, &created, what)
 }
 
 fn singular(resource: &Resource) -> String {

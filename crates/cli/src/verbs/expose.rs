@@ -45,12 +45,13 @@ impl Expose {
     pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
         let client = connection.client()?;
         let resources = Resources::discover(&client).await?;
+        let mut report = self.creating.writing.report()?;
         for named in self.selection.names(&client, &resources).await? {
             let json = client.get_object(named.target("")).await?.json;
             let object: Value = serde_json::from_slice(&json)?;
             let service = self.service(&named.resource.kind, &object)?;
             generated(
-                &self.creating,
+                (&self.creating, &mut report),
                 connection,
                 &client,
                 &resources,
@@ -185,6 +186,7 @@ impl Autoscale {
     pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
         let client = connection.client()?;
         let resources = Resources::discover(&client).await?;
+        let mut report = self.creating.writing.report()?;
         for named in self.selection.names(&client, &resources).await? {
             client
                 .get_object(named.target("scale"))
@@ -210,7 +212,7 @@ impl Autoscale {
                 "spec": spec, "status": {"currentReplicas": 0, "desiredReplicas": 0},
             });
             generated(
-                &self.creating,
+                (&self.creating, &mut report),
                 connection,
                 &client,
                 &resources,

@@ -214,9 +214,10 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     } else {
         objects.push(pod);
     }
+    let mut report = args.creating.writing.report()?;
     for object in objects {
         generated(
-            &args.creating,
+            (&args.creating, &mut report),
             connection,
             &client,
             &resources,

@@ -77,8 +77,7 @@ impl Rules {
     }
 
     /// One rule for each API group, in the order of the groups.
-    fn rules(&self, known: &Resources) -> anyhow::Result<Vec<Value>> {
-        let verbs = self.verbs()?;
+    fn rules(&self, known: &Resources, verbs: &[&str]) -> anyhow::Result<Vec<Value>> {
         let mut groups: std::collections::BTreeMap<String, Vec<String>> = Default::default();
         for word in &self.resources {
             let (word, subresource) = word.split_once('/').unwrap_or((word, ""));
@@ -115,11 +114,11 @@ fn role(kind: &str, name: &str, rules: Value) -> Value {
 
 impl Role {
     pub fn object(&self, known: &Resources) -> anyhow::Result<Value> {
-        self.rules.verbs()?;
+        let verbs = self.rules.verbs()?;
         if self.rules.resources.is_empty() {
             bail!("at least one resource must be specified");
         }
-        let rules = self.rules.rules(known)?;
+        let rules = self.rules.rules(known, &verbs)?;
         Ok(role("Role", &self.name, rules.into()))
     }
 }
@@ -141,7 +140,7 @@ impl ClusterRole {
         if self.rules.resources.is_empty() && self.non_resource_urls.is_empty() {
             bail!("one of resource or nonResourceURL must be specified");
         }
-        let mut rules = self.rules.rules(known)?;
+        let mut rules = self.rules.rules(known, &verbs)?;
         if !self.non_resource_urls.is_empty() {
             rules.push(json!({"nonResourceURLs": self.non_resource_urls, "verbs": verbs}));
         }
