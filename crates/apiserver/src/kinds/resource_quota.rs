@@ -1,10 +1,14 @@
 //! ResourceQuotas.
 
+mod scopes;
+
 use super::check;
 use super::columns;
 use super::path::Path;
 use super::pod_spec;
 use api::status::FieldError;
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use serde_json::Value;
@@ -54,6 +58,35 @@ impl Strategy for Rules {
                 errors.push(FieldError::invalid(&path, name, problem));
             }
             pod_spec::resources::quantity(name, amount, &path, &mut errors);
+        }
+        if let Some(spec) = &quota.spec {
+            scopes::validate(spec, &mut errors);
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &ResourceQuota, old: &ResourceQuota) -> Vec<FieldError> {
+        let scopes = |quota: &ResourceQuota| -> BTreeSet<String> {
+            let scopes = quota.spec.as_ref().and_then(|spec| spec.scopes.clone());
+            scopes.into_iter().flatten().collect()
+        };
+        if scopes(new) == scopes(old) {
+            return Vec::new();
+        }
+        let scopes = new.spec.as_ref().and_then(|spec| spec.scopes.as_ref());
+        let problem = check::IMMUTABLE;
+        vec![FieldError::invalid("spec.scopes", scopes, problem)]
+    }
+
+    fn validate_status_update(&self, new: &ResourceQuota, _: &ResourceQuota) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let status = new.status.clone().unwrap_or_default();
+        for (field, amounts) in [("hard", &status.hard), ("used", &status.used)] {
+            let path = Path::new("status").child(field);
+            for (name, amount) in amounts.iter().flatten() {
+                let path = path.key(name);
+                pod_spec::resources::quantity(name, amount, &path, &mut errors);
+            }
         }
         errors
     }
