@@ -77,6 +77,15 @@ pub async fn killing_any_process_disturbs_nothing(scene: &Scene) -> anyhow::Resu
     ensure!(after == before, "before {before:?}, after {after:?}");
 
     kill_supervisor(cluster)?;
+    wait::eventually("the loss of the supervisor is told", async || {
+        let status = cluster.try_skiff(&["status"])?;
+        let told = status
+            .stdout
+            .contains("runs without its supervisor: 15 processes");
+        ensure!(told && !status.success, "{}", status.stdout);
+        Ok(())
+    })
+    .await?;
     let up = cluster.up_again(&[])?;
     ensure!(up.success, "{}", up.stderr);
     let after = untouched(scene).await?;

@@ -6,6 +6,7 @@ use super::network::namespace;
 use super::options::{Options, Selection};
 use super::proc;
 use super::supervisor::control::{self, Phase, Request, Status};
+use super::supervisor::record;
 use anyhow::Context;
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -41,6 +42,17 @@ struct Row {
     age_seconds: Option<u64>,
 }
 
+/// What to say where no supervisor answers, and so many of the processes that it had started live on.
+fn unsupervised(cluster: &str, alive: usize) -> String {
+    if alive == 0 {
+        return format!("Cluster {cluster:?} is not running; `skiff up` starts it.");
+    }
+    format!(
+        "Cluster {cluster:?} runs without its supervisor: {alive} processes, none of which would be started again.\n\
+         `skiff up` takes them over; containers go on meanwhile."
+    )
+}
+
 /// Runs the command; the exit code is 1 when something is not as it should be.
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let layout = Layout::new(&args.selection.name, args.selection.data_dir()?);
@@ -54,10 +66,9 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     };
     let options: Options = serde_json::from_str(&text).context("cluster.json is damaged")?;
     let Some(mut connection) = control::request(&layout.run(), &Request::Status).await? else {
-        println!(
-            "Cluster {:?} is not running; `skiff up` starts it.",
-            layout.name()
-        );
+        let records = record::read_all(&layout.run())?;
+        let alive = records.iter().filter(|(_, record)| record.alive()).count();
+        println!("{}", unsupervised(layout.name(), alive));
         return Ok(ExitCode::FAILURE);
     };
     let states = connection
