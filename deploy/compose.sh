@@ -47,7 +47,7 @@ start_docker() {
 make_base() {
     [ ! -f "$base_archive" ] || return 0
     say "making the base image with debootstrap"
-    command -v debootstrap >/dev/null || apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
+    deploy/packages.sh base
     local rootfs=$target/rootfs
     rm -rf "$rootfs"
     debootstrap --variant=minbase \

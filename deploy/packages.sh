@@ -40,6 +40,9 @@ for set in "$@"; do
         need docker.io dockerd
         docker compose version >/dev/null 2>&1 || need docker-compose docker-compose
         ;;
+    base)
+        need debootstrap debootstrap
+        ;;
     *)
         echo "error: no such set of packages: $set" >&2
         exit 2
