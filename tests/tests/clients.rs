@@ -7,7 +7,7 @@ mod kubectl;
 use anyhow::{Context, ensure};
 use kubectl::{
     create_speaks_protobuf, faults_are_named_as_kubernetes_names_them, fields_are_explained,
-    manifests_of_every_kind_are_accepted, owners_of_fields_are_kept,
+    manifests_of_every_kind_are_accepted, owners_of_fields_are_kept, warnings_are_shown,
 };
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
             create_speaks_protobuf,
             owners_of_fields_are_kept,
             faults_are_named_as_kubernetes_names_them,
+            warnings_are_shown,
             fields_are_explained,
         ],
     )

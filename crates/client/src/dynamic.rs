@@ -56,7 +56,7 @@ impl Client {
             json: json.into(),
             options: Some(options),
         };
-        Ok(self.resources().create(request).await?.into_inner())
+        Ok(self.opened(self.resources().create(request).await?))
     }
 
     pub async fn update_object(
@@ -70,7 +70,7 @@ impl Client {
             json: json.into(),
             options: Some(options),
         };
-        Ok(self.resources().update(request).await?.into_inner())
+        Ok(self.opened(self.resources().update(request).await?))
     }
 
     pub async fn patch_object(
@@ -86,7 +86,7 @@ impl Client {
             patch: patch.into(),
             options: Some(options),
         };
-        Ok(self.resources().patch(request).await?.into_inner())
+        Ok(self.opened(self.resources().patch(request).await?))
     }
 
     /// The object as it is after the request (terminating), or a Status.

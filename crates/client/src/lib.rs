@@ -42,6 +42,7 @@ pub type Resources = ResourcesClient<InterceptedService<Channel, Credentials>>;
 pub struct Client {
     resources: Resources,
     namespace: std::sync::Arc<str>,
+    warn: Option<fn(&str)>,
 }
 
 impl Client {
@@ -84,7 +85,29 @@ impl Client {
         Ok(Self {
             resources,
             namespace: config.namespace.as_str().into(),
+            warn: None,
         })
+    }
+
+    /// As it is, but with somebody to tell what the server warns of beside the answers to untyped
+    /// writes: fields that the kind does not have, and what is hardly meant.
+    #[must_use]
+    pub fn with_warnings(self, warn: fn(&str)) -> Self {
+        Self {
+            warn: Some(warn),
+            ..self
+        }
+    }
+
+    /// What is in an answer, after its warnings have been told.
+    fn opened<T>(&self, answer: tonic::Response<T>) -> T {
+        if let Some(warn) = self.warn {
+            let warnings = answer.metadata().get_all("warning").iter();
+            warnings
+                .filter_map(|text| text.to_str().ok())
+                .for_each(warn);
+        }
+        answer.into_inner()
     }
 
     /// The generated client, for calls that the typed ones do not cover. Cloning is cheap.

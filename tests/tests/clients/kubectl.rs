@@ -179,6 +179,29 @@ pub async fn faults_are_named_as_kubernetes_names_them(scene: &Scene) -> anyhow:
     Ok(())
 }
 
+/// What is accepted but hardly meant is told by kubectl and by `skiff` alike.
+pub async fn warnings_are_shown(scene: &Scene) -> anyhow::Result<()> {
+    let manifest = |name: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  nodeSelector: {{never: there}}\n  \
+             containers: [{{name: c, image: x, env: [{{name: A, value: '1'}}, {{name: A, value: '2'}}]}}]\n"
+        )
+    };
+    let warning = "Warning: spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply";
+    let namespace = ["-n", scene.namespace.as_str()];
+    let path = written(scene, "first", &manifest("first"))?;
+    let told = scene
+        .cluster
+        .try_kubectl(&[&["create", "-f", &path], &namespace[..]].concat())?;
+    ensure!(told.stderr.contains(warning), "kubectl: {}", told.stderr);
+    let path = written(scene, "second", &manifest("second"))?;
+    let told = scene
+        .cluster
+        .try_skiff(&[&["create", "-f", &path], &namespace[..]].concat())?;
+    ensure!(told.stderr.contains(warning), "skiff: {}", told.stderr);
+    Ok(())
+}
+
 pub async fn fields_are_explained(scene: &Scene) -> anyhow::Result<()> {
     let text = kubectl(
         scene,

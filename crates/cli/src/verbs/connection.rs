@@ -1,9 +1,11 @@
 //! Flags that every verb has, and the connection they describe.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::bail;
 use client::{Client, Config};
+use parking_lot::Mutex;
 
 /// Where the cluster is, as whom, and which namespace.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -81,6 +83,15 @@ impl Connection {
 
     /// A client; its default namespace is the one that the flags name.
     pub fn client(&self) -> anyhow::Result<Client> {
-        Ok(Client::impersonating(&self.config()?, &self.headers())?)
+        let client = Client::impersonating(&self.config()?, &self.headers())?;
+        Ok(client.with_warnings(show_warning))
+    }
+}
+
+/// Shows a warning of the server as kubectl does: once, beside the output.
+fn show_warning(text: &str) {
+    static SHOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if SHOWN.lock().insert(text.to_owned()) {
+        eprintln!("Warning: {text}");
     }
 }
