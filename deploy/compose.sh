@@ -49,7 +49,11 @@ make_base() {
     say "making the base image with debootstrap"
     deploy/packages.sh base
     local rootfs=$target/rootfs
-    rm -rf "$rootfs"
+    mkdir -p "$rootfs"
+    # In memory: dpkg syncs every file.
+    mount -t tmpfs -o mode=755,size=1g skiff-rootfs "$rootfs"
+    # shellcheck disable=SC2064 # this folder
+    trap "umount '$rootfs'; rmdir '$rootfs'" EXIT
     debootstrap --variant=minbase \
         --include=ca-certificates,containerd,runc,iproute2,nftables,kmod,etcd-server,etcd-client \
         bookworm "$rootfs" "${SKIFF_MIRROR:-http://deb.debian.org/debian}" >"$target/debootstrap.log" 2>&1 ||
@@ -57,7 +61,9 @@ make_base() {
     rm -rf "$rootfs"/usr/share/{doc,man,locale,info}/* "$rootfs"/var/cache/apt/* "$rootfs"/var/lib/apt/lists/*
     tar -C "$rootfs" -cf "$base_archive.new" .
     mv "$base_archive.new" "$base_archive"
-    rm -rf "$rootfs"
+    umount "$rootfs"
+    rmdir "$rootfs"
+    trap - EXIT
 }
 
 # The base image: Debian's own where a registry is in reach, else one made here.
