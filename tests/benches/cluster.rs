@@ -4,8 +4,9 @@
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, ListOptions};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use testkit::wait::{self, Selection};
@@ -14,10 +15,12 @@ use tests::pods;
 
 /// Pods that are started one after the other.
 const PODS: usize = 15;
+/// Pods of the Deployment.
+const REPLICAS: usize = 50;
 /// Objects that are written and listed.
 const OBJECTS: usize = 2000;
 /// How long the idle cluster is watched.
-const IDLE: Duration = Duration::from_secs(20);
+const IDLE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     runtime::init("warn");
@@ -38,6 +41,7 @@ async fn run() -> anyhow::Result<()> {
         "cluster up, node Ready           {:>8.0} ms",
         millis(started)
     );
+    idle(&cluster).await?;
     cluster.load_image("testserver-v1").await?;
 
     let by_hand = by_hand(&cluster)?;
@@ -47,8 +51,8 @@ async fn run() -> anyhow::Result<()> {
         "pod, create to Ready, median     {started:>8.0} ms   {:.2} x",
         started / by_hand
     );
-    objects(&cluster).await?;
-    idle(&cluster).await
+    deployment(&cluster).await?;
+    objects(&cluster).await
 }
 
 fn millis(since: Instant) -> f64 {
@@ -149,31 +153,105 @@ async fn objects(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A Deployment of many pods, to all Ready; then their deletion with a second of grace, to all gone.
+async fn deployment(cluster: &Cluster) -> anyhow::Result<()> {
+    let client = cluster.client();
+    let labels = json!({"app": "many"});
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "many"},
+        "spec": {
+            "replicas": REPLICAS,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "terminationGracePeriodSeconds": 1,
+                    "containers": [{"name": "main", "image": "skiff.test/testserver:v1"}],
+                },
+            },
+        },
+    });
+    let selection = || Selection::namespace("default").labels("app=many");
+    let started = runtime::clock::monotonic();
+    manifest::create(client, "default", &deployment.to_string()).await?;
+    wait::until::<Pod>(client, selection(), "all Ready", |found| {
+        found.values().filter(|pod| pods::is_ready(pod)).count() == REPLICAS
+    })
+    .await?;
+    println!(
+        "Deployment of {REPLICAS}, to all Ready     {:>8.0} ms",
+        millis(started)
+    );
+    let started = runtime::clock::monotonic();
+    let deployments: Api<Deployment> = Api::namespaced(client, "default");
+    deployments
+        .delete("many", &DeleteOptions::default())
+        .await?;
+    wait::until::<Pod>(client, selection(), "all gone", |found| found.is_empty()).await?;
+    println!(
+        "the same deleted, to all gone    {:>8.0} ms",
+        millis(started)
+    );
+    Ok(())
+}
+
+/// Processor time that a process has used, and what of its memory is its own and what is mapped
+/// from files, its program above all.
+struct Use {
+    nanoseconds: u64,
+    own_kb: u64,
+    mapped_kb: u64,
+}
+
+impl Use {
+    fn of(pid: i32) -> anyhow::Result<Self> {
+        let mut nanoseconds = 0;
+        for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let times = std::fs::read_to_string(task?.path().join("schedstat"))?;
+            let first = times.split_ascii_whitespace().next().unwrap_or_default();
+            nanoseconds += first.parse::<u64>()?;
+        }
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let kb = |name: &str| -> u64 {
+            let line = status.lines().find(|line| line.starts_with(name));
+            let number = line.and_then(|line| line.split_ascii_whitespace().nth(1));
+            number
+                .and_then(|number| number.parse().ok())
+                .unwrap_or_default()
+        };
+        Ok(Self {
+            nanoseconds,
+            own_kb: kb("RssAnon:"),
+            mapped_kb: kb("RssFile:"),
+        })
+    }
+}
+
 /// Memory and processor time of each process while nothing happens.
 async fn idle(cluster: &Cluster) -> anyhow::Result<()> {
-    let before = cluster.processes()?;
+    let mut processes = Vec::new();
+    for process in cluster.processes()? {
+        let name = process["name"].as_str().context("no name")?.to_owned();
+        let pid = cluster.pid(&name)?;
+        processes.push((name, pid, Use::of(pid)?.nanoseconds));
+    }
     tokio::time::sleep(IDLE).await;
-    let after = cluster.processes()?;
-    let number = |state: &Value, name: &str| state[name].as_f64().unwrap_or_default();
-    let (mut memory, mut cpu) = (0.0, 0.0);
-    println!("idle:");
-    for (before, after) in before.iter().zip(&after) {
-        let own_cpu = number(after, "cpuSeconds") - number(before, "cpuSeconds");
-        let percent = own_cpu / IDLE.as_secs_f64() * 100.0;
-        let own_memory = number(after, "memoryBytes") / 1e6;
-        println!(
-            "  {:<24}     {own_memory:>8.1} MB  {percent:>6.2} %",
-            after["name"].as_str().unwrap_or("?")
-        );
-        if !after["name"]
-            .as_str()
-            .unwrap_or_default()
-            .starts_with("containerd")
-        {
-            memory += own_memory;
-            cpu += percent;
+    let (mut own, mut mapped, mut cpu) = (0.0, 0.0, 0.0);
+    println!("idle:                        own memory  mapped files  processor");
+    let line = |name: &str, own: f64, mapped: f64, cpu: f64| {
+        println!("  {name:<24}   {own:>8.1} MB   {mapped:>8.1} MB   {cpu:>6.3} %");
+    };
+    for (name, pid, before) in processes {
+        let now = Use::of(pid)?;
+        let spent = (now.nanoseconds - before) as f64 / IDLE.as_nanos() as f64 * 100.0;
+        let (own_mb, mapped_mb) = (now.own_kb as f64 / 1e3, now.mapped_kb as f64 / 1e3);
+        line(&name, own_mb, mapped_mb, spent);
+        if !name.starts_with("containerd") {
+            own += own_mb;
+            mapped += mapped_mb;
+            cpu += spent;
         }
     }
-    println!("  all but containerd           {memory:>8.1} MB  {cpu:>6.2} %");
+    line("all but containerd", own, mapped, cpu);
     Ok(())
 }

@@ -512,7 +512,7 @@ spec:
         "-p",
         change,
     ];
-    scene.cluster.kubectl(&arguments)?;
+    scene.cluster.skiff(&arguments)?;
     let ended = |pod: &Pod| {
         let status = pod.status.clone().unwrap_or_default();
         let mut debug = status.ephemeral_container_statuses.into_iter().flatten();
@@ -554,7 +554,7 @@ spec:
         "-p",
         change,
     ];
-    scene.cluster.kubectl(&arguments)?;
+    scene.cluster.skiff(&arguments)?;
     wait::eventually("the limit is in force", async || {
         let found = exec(scene, "sized", "main", quota)?;
         ensure!(found == "70000", "{found}");

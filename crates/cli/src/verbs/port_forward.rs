@@ -1,11 +1,12 @@
 //! `skiff port-forward`: local ports that lead into a pod.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use rpc::api_v1::{Channel, Frame};
@@ -76,18 +77,16 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         let (local, remote) = parse(spec)?;
         let remote = pod_port(service.as_ref(), pod, &remote)?;
         for address in &args.address {
-            let local = local.unwrap_or(remote);
-            let listener = TcpListener::bind((address.as_str(), local))
-                .await
-                .with_context(|| format!("unable to listen on {address}:{local}"))?;
-            println!("Forwarding from {} -> {remote}", listener.local_addr()?);
-            tokio::spawn(accept(
-                listener,
-                remote,
-                session.input.clone(),
-                connections.clone(),
-                next.clone(),
-            ));
+            for listener in listen(address, local.unwrap_or(remote)).await? {
+                println!("Forwarding from {} -> {remote}", listener.local_addr()?);
+                tokio::spawn(accept(
+                    listener,
+                    remote,
+                    session.input.clone(),
+                    connections.clone(),
+                    next.clone(),
+                ));
+            }
         }
     }
     let mut output = session.output;
@@ -157,6 +156,28 @@ fn pod_port(service: Option<&Value>, pod: &Pod, word: &str) -> anyhow::Result<u1
     named
         .and_then(|port| u16::try_from(port.container_port).ok())
         .with_context(|| format!("Pod '{}' does not have a named port '{wanted}'", name(pod)))
+}
+
+/// Listens on an address; on both loopback addresses, or the one that there is, for `localhost`,
+/// whatever the machine resolves that to.
+async fn listen(address: &str, port: u16) -> anyhow::Result<Vec<TcpListener>> {
+    let failed = || format!("unable to listen on {address}:{port}");
+    if address != "localhost" {
+        let address: IpAddr = address
+            .parse()
+            .map_err(|_| anyhow!("error parsing address {address:?}: invalid IP"))?;
+        let listener = TcpListener::bind((address, port)).await;
+        return Ok(vec![listener.with_context(failed)?]);
+    }
+    let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+    let port = match &first {
+        Ok(listener) => listener.local_addr()?.port(),
+        Err(_) => port,
+    };
+    match (first, TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await) {
+        (Err(error), Err(_)) => Err(error).with_context(failed),
+        (first, second) => Ok(first.into_iter().chain(second).collect()),
+    }
 }
 
 async fn accept(
