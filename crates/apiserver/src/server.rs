@@ -206,14 +206,18 @@ async fn connection(
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
     let session = stream.get_ref().1;
-    let peer = PeerUser(doors.certificates.user(session, doors.core.clock.now()));
+    let peer = doors.certificates.peer(session, doors.core.clock.now());
     let address = stream.get_ref().0.peer_addr().map(PeerAddress).ok();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         let (doors, peer) = (doors.clone(), peer.clone());
         if let Some(address) = address {
             request.extensions_mut().insert(address);
         }
-        async move { Ok::<_, std::convert::Infallible>(doors.answer(request, peer).await) }
+        async move {
+            let now = doors.core.clock.now();
+            let user = peer.and_then(|peer| peer.user(now));
+            Ok::<_, std::convert::Infallible>(doors.answer(request, PeerUser(user)).await)
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder

@@ -90,6 +90,8 @@ pub fn server(pair: &KeyPair, client_ca_pem: &[u8]) -> ServerTlsConfig {
 pub struct CertificateIdentity {
     pub name: String,
     pub groups: Vec<String>,
+    /// The last second of its validity, since 1970.
+    pub not_after: i64,
 }
 
 /// Reads the identity from a DER certificate that TLS has verified. `None`: no common name.
@@ -101,5 +103,9 @@ pub fn certificate_identity(der: &[u8]) -> Option<CertificateIdentity> {
         .iter_organization()
         .filter_map(|organization| organization.as_str().ok().map(str::to_owned))
         .collect();
-    Some(CertificateIdentity { name, groups })
+    Some(CertificateIdentity {
+        name,
+        groups,
+        not_after: certificate.validity().not_after.timestamp(),
+    })
 }

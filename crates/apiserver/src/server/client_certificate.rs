@@ -2,7 +2,7 @@
 //! and not by a broken handshake.
 //!
 //! TLS only makes sure that the client holds the key of what it shows. Whether that is worth
-//! anything is asked once per connection ([`ClientCertificates::user`]).
+//! anything is asked once per connection ([`ClientCertificates::peer`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ impl ClientCertificates {
     }
 
     /// Who a connection's client has proved to be. `None`: nobody.
-    pub fn user(&self, session: &ServerConnection, now: Timestamp) -> Option<Arc<User>> {
+    pub fn peer(&self, session: &ServerConnection, now: Timestamp) -> Option<Peer> {
         let (own, intermediates) = session.peer_certificates()?.split_first()?;
         let now = Duration::from_secs(u64::try_from(now.as_second()).unwrap_or_default());
         let now = UnixTime::since_unix_epoch(now);
@@ -45,10 +45,25 @@ impl ClientCertificates {
             return None;
         }
         let identity = rpc::tls::certificate_identity(own)?;
-        Some(Arc::new(User::authenticated(
-            identity.name,
-            identity.groups,
-        )))
+        Some(Peer {
+            user: Arc::new(User::authenticated(identity.name, identity.groups)),
+            not_after: identity.not_after,
+        })
+    }
+}
+
+/// Who a connection belongs to, as long as the certificate is valid.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    user: Arc<User>,
+    /// Seconds since 1970.
+    not_after: i64,
+}
+
+impl Peer {
+    /// The user; `None` once the certificate has expired: a connection may outlive it.
+    pub fn user(&self, now: Timestamp) -> Option<Arc<User>> {
+        (now.as_second() <= self.not_after).then(|| self.user.clone())
     }
 }
 

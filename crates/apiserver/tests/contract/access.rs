@@ -218,3 +218,21 @@ async fn a_kubelet_touches_its_own_only() {
         .expect(200);
     server.stop().await;
 }
+
+/// A connection does not outlive the certificate that it was opened with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_expires_on_an_open_connection() {
+    let server = Server::start().await;
+    let now = server.core().clock.now().as_second();
+    let rest = server.rest_until(now + 6);
+    rest.get(MAPS).await.expect(200);
+    let expired = async {
+        while rest.get(MAPS).await.code == 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let limit = std::time::Duration::from_secs(30);
+    tokio::time::timeout(limit, expired).await.unwrap();
+    rest.get(MAPS).await.expect(401);
+    server.stop().await;
+}

@@ -57,7 +57,7 @@ impl Stranger {
             &self.0,
             "kubernetes-admin",
             &["system:masters"],
-            false,
+            None,
         ))
     }
 }
@@ -86,7 +86,7 @@ impl Server {
             std::fs::write(&path, text).unwrap();
             path.display().to_string()
         };
-        let (certificate, key) = issue(&issuer, "kube-apiserver", &[], false);
+        let (certificate, key) = issue(&issuer, "kube-apiserver", &[], None);
         let accounts = KeyPair::generate().unwrap();
         let store = folder.path().join("store").display().to_string();
         let mut arguments: Vec<String> = [
@@ -128,7 +128,7 @@ impl Server {
 
     /// Certificate and key of a user, in PEM.
     pub fn identity(&self, user: &str, groups: &[&str]) -> (String, String) {
-        issue(&self.issuer, user, groups, false)
+        issue(&self.issuer, user, groups, None)
     }
 
     /// Another authority with the same powers over its own certificates.
@@ -150,12 +150,14 @@ impl Server {
 
     /// The REST door with an administrator's certificate that has expired.
     pub fn rest_expired(&self) -> Rest {
-        self.rest_with(issue(
-            &self.issuer,
-            "kubernetes-admin",
-            &["system:masters"],
-            true,
-        ))
+        let long_ago = rcgen::date_time_ymd(2021, 1, 1);
+        self.rest_until(long_ago.unix_timestamp())
+    }
+
+    /// The REST door with an administrator's certificate that expires at a second since 1970.
+    pub fn rest_until(&self, seconds: i64) -> Rest {
+        let admin = ("kubernetes-admin", &["system:masters"][..]);
+        self.rest_with(issue(&self.issuer, admin.0, admin.1, Some(seconds)))
     }
 
     fn rest_with(&self, (certificate, key): (String, String)) -> Rest {
@@ -272,7 +274,7 @@ fn issue(
     issuer: &Issuer<'static, KeyPair>,
     user: &str,
     groups: &[&str],
-    expired: bool,
+    until: Option<i64>,
 ) -> (String, String) {
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     let mut params = CertificateParams::new(names).unwrap();
@@ -283,9 +285,11 @@ fn issue(
             .push(DnType::OrganizationName, *group);
     }
     params.distinguished_name.push(DnType::CommonName, user);
-    if expired {
+    if let Some(until) = until {
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        let start = params.not_before.unix_timestamp();
+        let validity = std::time::Duration::from_secs(u64::try_from(until - start).unwrap());
+        params.not_after = params.not_before + validity;
     }
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, issuer).unwrap();
