@@ -36,7 +36,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    suite::run(
+    let code = suite::run(
         Options {
             registry_ports: vec![port],
             disks: vec![
@@ -51,7 +51,9 @@ fn main() -> ExitCode {
             a_pod_that_fills_the_disk_is_evicted,
             a_full_store_refuses_and_loses_nothing,
         ],
-    )
+    );
+    REGISTRY.get().into_iter().for_each(Registry::stop);
+    code
 }
 
 /// A pod of busybox with an emptyDir at `/data`.

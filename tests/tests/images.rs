@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    suite::run(
+    let code = suite::run(
         Options {
             registry_ports: ports.to_vec(),
             ..Options::default()
@@ -41,7 +41,11 @@ fn main() -> ExitCode {
             with_a_wrong_password,
             loaded_from_a_file,
         ],
-    )
+    );
+    for registry in [&OPEN, &PRIVATE] {
+        registry.get().into_iter().for_each(Registry::stop);
+    }
+    code
 }
 
 fn registry(of: &'static OnceLock<Registry>) -> anyhow::Result<&'static Registry> {

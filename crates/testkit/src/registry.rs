@@ -2,12 +2,14 @@
 //! the archives of `xtask images` to it.
 
 use anyhow::{Context, bail, ensure};
+use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
 
 /// The one user, and the password.
 pub const USER: &str = "skiff";
@@ -15,11 +17,11 @@ pub const PASSWORD: &str = "open sesame";
 /// The password's bcrypt hash, at the lowest cost.
 const PASSWORD_HASH: &str = "$2b$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW";
 
-/// A running registry; dropping it ends it and removes what it holds.
+/// A running registry; dropping it ends it and removes what it holds. One in a static is never dropped: call
+/// [`Registry::stop`].
 pub struct Registry {
-    process: Child,
+    running: Mutex<Option<(Child, TempDir)>>,
     port: u16,
-    _folder: tempfile::TempDir,
 }
 
 impl Registry {
@@ -55,9 +57,8 @@ impl Registry {
             .spawn()
             .context("cannot start docker-registry (apt-get install docker-registry)")?;
         Ok(Self {
-            process,
+            running: Mutex::new(Some((process, folder))),
             port,
-            _folder: folder,
         })
     }
 
@@ -145,11 +146,24 @@ impl Registry {
     }
 }
 
-impl Drop for Registry {
-    fn drop(&mut self) {
-        if let Err(error) = self.process.kill().and_then(|()| self.process.wait()) {
+impl Registry {
+    /// Ends it and removes what it holds.
+    pub fn stop(&self) {
+        let Some((mut process, folder)) = self.running.lock().take() else {
+            return;
+        };
+        if let Err(error) = process.kill().and_then(|()| process.wait()) {
             eprintln!("cannot end the registry: {error}");
         }
+        if let Err(error) = folder.close() {
+            eprintln!("cannot remove what the registry held: {error}");
+        }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
