@@ -11,8 +11,8 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
-use testkit::manifest;
 use testkit::suite::Scene;
+use testkit::{manifest, wait};
 use tests::pods;
 
 use super::Tool;
@@ -126,9 +126,9 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
     shell.resize(40, 120)?;
     shell.type_in("sleep 1; stty size\n")?;
     shell.expect("40 120")?;
-    // The shell reads keys itself while it waits for a command.
-    shell.type_in("echo rea''dy; cat\n")?;
-    shell.expect("ready\r\n")?;
+    // The shell reads keys itself until a command runs.
+    shell.type_in("sh -c 'echo $((40 + 2)); exec cat'\n")?;
+    shell.expect("42\r\n")?;
     // The signal throws away what was typed with it.
     shell.type_in("\x03")?;
     shell.expect("/ #")?;
@@ -158,6 +158,26 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
         input,
     )?;
     ensure!(output.stdout.trim_ascii() == b"3000000", "{output:?}");
+    // A command need not read to the end.
+    let head = ["exec", "-i", "plain", "--", "head", "-c", "3"];
+    let output = piped(tool.command(scene, &head), vec![b'x'; 10_000_000])?;
+    ensure!(
+        output.stdout == b"xxx" && output.status.success(),
+        "{output:?}"
+    );
+    // One whose client has gone is ended.
+    let mut left = tool
+        .command(scene, &["exec", "plain", "--", "sleep", "4321"])
+        .spawn()?;
+    let runs = |expected: bool| async move {
+        let list = tool.run(scene, &["exec", "plain", "--", "ps", "-o", "args"])?;
+        ensure!(list.contains("sleep 4321") == expected, "{list}");
+        Ok(())
+    };
+    wait::eventually("the command runs", || runs(true)).await?;
+    left.kill()?;
+    left.wait()?;
+    wait::eventually("the command is ended", || runs(false)).await?;
     // What comes back while more goes in has to be read.
     let input = vec![b'x'; 10_000_000];
     let output = piped(

@@ -58,9 +58,10 @@ pub async fn command(socket: Socket, session: Session, version: Version) {
     // A command that does not read its input keeps us from reading the client's, pings included; so
     // that the client does not give up, it gets pongs that it has not asked for.
     let (waits, waiting) = watch::channel(false);
-    let inward = tokio::spawn(to_kubelet(stream, session.input, version, waits));
-    to_client(&mut sink, session.output, version, waiting).await;
-    inward.abort();
+    tokio::select! {
+        () = to_kubelet(stream, session.input, version, waits) => {}
+        () = to_client(&mut sink, session.output, version, waiting) => {}
+    }
     // The client may have gone already.
     sink.send(close()).await.ok();
     sink.close().await.ok();
@@ -88,6 +89,7 @@ pub async fn tunnel<P: spdy::Protocol>(socket: Socket, session: Session, protoco
     sink.close().await.ok();
 }
 
+/// Passes on what the client says until it has gone.
 async fn to_kubelet(
     mut stream: SplitStream<Socket>,
     input: mpsc::Sender<Frame>,
@@ -116,17 +118,11 @@ async fn to_kubelet(
             },
             _ => continue,
         };
-        let sent = match input.try_send(frame) {
-            Err(TrySendError::Full(frame)) => {
-                waits.send_replace(true);
-                let sent = input.send(frame).await;
-                waits.send_replace(false);
-                sent.is_ok()
-            }
-            tried => tried.is_ok(),
-        };
-        if !sent {
-            return;
+        // A command that has ended takes no input. What it wrote is still to come.
+        if let Err(TrySendError::Full(frame)) = input.try_send(frame) {
+            waits.send_replace(true);
+            input.send(frame).await.ok();
+            waits.send_replace(false);
         }
     }
 }

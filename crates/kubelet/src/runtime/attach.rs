@@ -50,6 +50,7 @@ impl Runtime {
             let fifo = PathBuf::from(task.stdio.stdin);
             let writer =
                 StdinWriter::open(&self.inner.containerd, &id.0, "", &fifo, status.stdin_once)
+                    .await
                     .map_err(RuntimeError::io("open standard input", &fifo))?;
             Some(Box::new(writer) as Box<dyn AsyncWrite + Send + Unpin>)
         } else {

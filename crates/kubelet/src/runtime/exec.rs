@@ -390,7 +390,9 @@ impl Inner {
                 &control.exec,
                 &path,
                 true,
-            ) {
+            )
+            .await
+            {
                 Ok(writer) => Some(Box::new(writer) as Box<dyn AsyncWrite + Send + Unpin>),
                 // It has ended before it read anything.
                 Err(_) => None,

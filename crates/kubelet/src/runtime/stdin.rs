@@ -1,15 +1,20 @@
 //! Writing to a process's standard input.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use containerd_client::services::v1::CloseIoRequest;
 use tokio::io::AsyncWrite;
 use tokio::net::unix::pipe;
 
 use super::Containerd;
+
+/// How long a shim may take to open its end of a process's standard input.
+const READER_WAIT: Duration = Duration::from_secs(5);
 
 /// The writing end of a process's standard input. The shim keeps the FIFO open for us, so that a kubelet
 /// may come and go; closing it is a call, made when this is dropped (if asked for).
@@ -24,7 +29,7 @@ pub(super) struct StdinWriter {
 impl StdinWriter {
     /// Opens the FIFO. `exec` is empty for the container's own process. With `close`, the process sees
     /// the end of its input when this is shut down or dropped.
-    pub(super) fn open(
+    pub(super) async fn open(
         containerd: &Containerd,
         container: &str,
         exec: &str,
@@ -32,7 +37,7 @@ impl StdinWriter {
         close: bool,
     ) -> io::Result<Self> {
         Ok(StdinWriter {
-            sender: Some(pipe::OpenOptions::new().open_sender(fifo)?),
+            sender: Some(open_read_fifo(fifo).await?),
             containerd: containerd.clone(),
             container: container.to_string(),
             exec: exec.to_string(),
@@ -69,6 +74,26 @@ impl StdinWriter {
             .as_mut()
             .map(Pin::new)
             .ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// Opens a FIFO to write, once it is open to be read: the shim opens its end at its own pace, also after it
+/// has said that the process runs. What was written before would be lost, or have nobody to go to.
+async fn open_read_fifo(fifo: &Path) -> io::Result<pipe::Sender> {
+    match pipe::OpenOptions::new().open_sender(fifo) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENXIO) => {}
+        opened => return opened,
+    }
+    let path = fifo.to_owned();
+    // The kernel lets this go on when the other end is opened.
+    let opening = tokio::task::spawn_blocking(move || File::options().write(true).open(path));
+    match tokio::time::timeout(READER_WAIT, opening).await {
+        Ok(opened) => pipe::Sender::from_file(opened.map_err(io::Error::other)??),
+        Err(_) => {
+            // Nobody reads: a moment's reader lets the thread go.
+            drop(pipe::OpenOptions::new().open_receiver(fifo)?);
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
     }
 }
 

@@ -103,9 +103,8 @@ async fn inward<P: Protocol>(
                 }
             }
             for frame in effects.to_kubelet {
-                if input.send(frame).await.is_err() {
-                    return Ok(());
-                }
+                // A command that has ended takes no input. What it wrote is still to come.
+                input.send(frame).await.ok();
             }
             if effects.done {
                 return Ok(());

@@ -73,6 +73,7 @@ fn connection(index: usize) -> u32 {
     u32::try_from(index + 1).expect("ports are few")
 }
 
+/// Passes on what the client says until it has gone.
 async fn to_kubelet(mut stream: SplitStream<Socket>, input: mpsc::Sender<Frame>, ports: &[u16]) {
     let frame = |index: usize, data: Bytes| Frame {
         channel: Channel::Data.into(),
@@ -82,9 +83,7 @@ async fn to_kubelet(mut stream: SplitStream<Socket>, input: mpsc::Sender<Frame>,
         connection: connection(index),
     };
     for index in 0..ports.len() {
-        if input.send(frame(index, Bytes::new())).await.is_err() {
-            return;
-        }
+        input.send(frame(index, Bytes::new())).await.ok();
     }
     while let Some(Ok(message)) = stream.next().await {
         let Some((channel, data)) = split(message) else {
@@ -93,10 +92,9 @@ async fn to_kubelet(mut stream: SplitStream<Socket>, input: mpsc::Sender<Frame>,
         let index = channel
             .filter(|channel| channel % 2 == 0)
             .map(|channel| usize::from(channel / 2));
-        if let Some(index) = index.filter(|index| *index < ports.len())
-            && input.send(frame(index, data)).await.is_err()
-        {
-            return;
+        if let Some(index) = index.filter(|index| *index < ports.len()) {
+            // A kubelet that takes nothing more may still have something to say.
+            input.send(frame(index, data)).await.ok();
         }
     }
 }
