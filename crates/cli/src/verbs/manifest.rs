@@ -220,6 +220,10 @@ pub fn values(text: &str) -> anyhow::Result<Vec<Value>> {
         // The first line says it; what follows shows the place.
         let first = text.lines().next().unwrap_or_default();
         let first = first.strip_prefix("error: ").unwrap_or(first);
+        let first = first
+            .split(", set DuplicateKeyPolicy")
+            .next()
+            .unwrap_or(first);
         let (place, what) = first.split_once(": ").unwrap_or(("", first));
         let line = place.split(" column ").next().unwrap_or_default();
         anyhow::anyhow!("error converting YAML to JSON: yaml: {line}: {what}")
