@@ -200,8 +200,8 @@ run r1 --image=x --env=A=b --port=80 --labels=a=b,c=d --dry-run=client -o yaml
 run r1 --image=x --command --dry-run=client -o yaml -- sh -c 'echo x'
 run r1 --image='bad image'
 run r1 --image=x --rm
-run r1 --image=skiff.test/busybox:1 --restart=Never --attach --quiet -- echo hello
-run r2 --image=skiff.test/busybox:1 --restart=Never --attach --quiet -- sh -c 'echo hello; exit 3'
+run r1 --image=skiff.test/busybox:1 --restart=Never -- sleep 1000
+run r2 --image=skiff.test/busybox:1 --restart=Never --labels=a=b -- sleep 1000
 expose deploy d1 --port=80 --target-port=8080
 expose deploy d1 --name=nop
 expose deploy nope --port=80
@@ -484,6 +484,8 @@ impl Mask {
             ),
             (r"\b\d+\.\d+\.\d+\.\d+\b", "ADDRESS"),
             (r"(?m)^WARNING: version difference.*\n", ""),
+            // REST only says so.
+            (r"(?m)^Warning: v1 Endpoints is deprecated.*\n", ""),
             // Kubectl's flag parser and its server speak of the same mistake with another first letter.
             (r"(?m)^Error: ", "error: "),
         ];
