@@ -5,6 +5,7 @@
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
+use rpc::api_v1 as pb;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -581,6 +582,117 @@ async fn nothing_that_is_sent_breaks_the_server() {
         );
     }
     lives(&rest).await;
+    server.stop().await;
+}
+
+/// The other door: targets, options and bodies of any sort.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_is_called_breaks_the_server() {
+    let server = Server::start().await;
+    server.default_account("default").await;
+    let samples = samples();
+    let seed = number("FUZZ_SEED", SEED);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut grpc = server.grpc();
+    for round in 0..number("FUZZ_ROUNDS", ROUNDS / 3) {
+        let row = api::kind::KINDS[rng.random_range(0..api::kind::KINDS.len())];
+        let odd = |rng: &mut StdRng, honest: &str| match rng.random_range(0..6) {
+            0 => String::from_utf8_lossy(&bytes(rng, 8)).into_owned(),
+            1 => ["", "..", "a/b", "\0", "é", "default/x"][rng.random_range(0..6)].to_owned(),
+            _ => honest.to_owned(),
+        };
+        let subresources = [
+            "", "", "", "status", "scale", "binding", "token", "log", "nope",
+        ];
+        let target = Some(pb::Target {
+            group: odd(&mut rng, row.group),
+            version: odd(&mut rng, row.version),
+            resource: odd(&mut rng, row.plural),
+            namespace: odd(&mut rng, "default"),
+            name: odd(&mut rng, "x"),
+            subresource: subresources[rng.random_range(0..subresources.len())].to_owned(),
+        });
+        let (_, mut object) = samples[rng.random_range(0..samples.len())].clone();
+        mutate(&mut object, &mut rng);
+        let json: bytes::Bytes = match rng.random_range(0..4) {
+            0 => bytes(&mut rng, 60).into(),
+            _ => object.to_string().into(),
+        };
+        let options = Some(pb::WriteOptions {
+            dry_run: rng.random(),
+            field_manager: odd(&mut rng, "m"),
+            field_validation: odd(&mut rng, "Strict"),
+            force: rng.random(),
+        });
+        let shown = format!("{target:?} {json:?} {options:?}");
+        let outcome = match rng.random_range(0..6) {
+            0 => grpc
+                .create(pb::CreateRequest {
+                    target,
+                    json,
+                    options,
+                })
+                .await
+                .map(|_| ()),
+            1 => grpc
+                .update(pb::UpdateRequest {
+                    target,
+                    json,
+                    options,
+                })
+                .await
+                .map(|_| ()),
+            2 => {
+                let r#type = rng.random_range(0..6);
+                let request = pb::PatchRequest {
+                    target,
+                    r#type,
+                    patch: json,
+                    options,
+                };
+                grpc.patch(request).await.map(|_| ())
+            }
+            3 => {
+                let request = pb::DeleteRequest {
+                    target,
+                    options_json: json,
+                    dry_run: true,
+                };
+                grpc.delete(request).await.map(|_| ())
+            }
+            4 => {
+                let (label_selector, field_selector) = (odd(&mut rng, "a=b"), odd(&mut rng, ""));
+                let continue_token = odd(&mut rng, "");
+                let request = pb::ListRequest {
+                    target,
+                    label_selector,
+                    field_selector,
+                    continue_token,
+                    limit: rng.random(),
+                    ..pb::ListRequest::default()
+                };
+                grpc.list(request).await.map(|_| ())
+            }
+            _ => {
+                let representation = rng.random_range(-1..5);
+                let resource_version = odd(&mut rng, "");
+                let request = pb::GetRequest {
+                    target,
+                    resource_version,
+                    representation,
+                };
+                grpc.get(request).await.map(|_| ())
+            }
+        };
+        let Err(status) = outcome else { continue };
+        let error = rpc::status::from_grpc(&status);
+        let known = error.is_some_and(|error| {
+            let body = serde_json::from_slice(&error.encode()).unwrap();
+            !is_failure(error.code(), &body)
+        });
+        assert!(known, "FUZZ_SEED={seed} round {round}: {shown}\n{status:?}");
+    }
+    lives(&server.admin()).await;
     server.stop().await;
 }
 
