@@ -1,9 +1,10 @@
 //! Sessions with containers: terminals, standard input and its end, exit codes, copies, logs,
 //! debugging containers.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,6 +18,8 @@ use tests::pods;
 
 use super::Tool;
 
+/// How long a program may take to end.
+const END: Duration = Duration::from_secs(60);
 /// How long a text may take to appear.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -93,7 +96,14 @@ impl Terminal {
     }
 
     /// Its exit code.
-    fn finish(&mut self) -> anyhow::Result<Option<i32>> {
+    async fn finish(&mut self) -> anyhow::Result<Option<i32>> {
+        let pid = self.child.id();
+        let ended = bounded(pid, move || {
+            let pid = Pid::from_raw(i32::try_from(pid).expect("a pid has 31 bits"));
+            // It stays for `wait` to be collected.
+            waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
+        });
+        ended.await??;
         Ok(self.child.wait()?.code())
     }
 }
@@ -135,7 +145,7 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
     shell.type_in("echo code $?\n")?;
     shell.expect("code 130")?;
     shell.type_in("exit 5\n")?;
-    ensure!(shell.finish()? == Some(5), "{}", shell.seen);
+    ensure!(shell.finish().await? == Some(5), "{}", shell.seen);
 
     let mut attached = Terminal::start(tool.command(scene, &["attach", "-it", "console"]))?;
     // At first kubectl says a size that is one too large, so that programs paint anew.
@@ -145,7 +155,7 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
     attached.type_in("sleep 1; stty size\n")?;
     attached.expect("41 121")?;
     attached.type_in("exit 4\n")?;
-    ensure!(attached.finish()? == Some(0), "{}", attached.seen);
+    ensure!(attached.finish().await? == Some(0), "{}", attached.seen);
     pods::one(scene, "console", "the shell is started again", |pod| {
         pods::restarts(pod, "main") == 1
     })
@@ -156,11 +166,12 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
     let output = piped(
         tool.command(scene, &["exec", "-i", "plain", "--", "wc", "-c"]),
         input,
-    )?;
+    )
+    .await?;
     ensure!(output.stdout.trim_ascii() == b"3000000", "{output:?}");
     // A command need not read to the end.
     let head = ["exec", "-i", "plain", "--", "head", "-c", "3"];
-    let output = piped(tool.command(scene, &head), vec![b'x'; 10_000_000])?;
+    let output = piped(tool.command(scene, &head), vec![b'x'; 10_000_000]).await?;
     ensure!(
         output.stdout == b"xxx" && output.status.success(),
         "{output:?}"
@@ -183,7 +194,8 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
     let output = piped(
         tool.command(scene, &["exec", "-i", "plain", "--", "cat"]),
         input,
-    )?;
+    )
+    .await?;
     ensure!(
         output.stdout.len() == 10_000_000,
         "{} bytes",
@@ -192,7 +204,8 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
     let output = piped(
         tool.command(scene, &["attach", "-i", "reader"]),
         b"words\n".to_vec(),
-    )?;
+    )
+    .await?;
     ensure!(output.stdout == b"read words\n", "{output:?}");
     let output = piped(
         tool.command(
@@ -200,7 +213,8 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
             &["exec", "plain", "--", "head", "-c", "5000000", "/dev/zero"],
         ),
         Vec::new(),
-    )?;
+    )
+    .await?;
     ensure!(
         output.stdout.len() == 5_000_000,
         "{} bytes",
@@ -209,8 +223,23 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits for something that a program must do; ends the program when it does not, so that nothing hangs.
+async fn bounded<T: Send + 'static>(
+    pid: u32,
+    wait: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<T> {
+    let waiting = tokio::task::spawn_blocking(wait);
+    match tokio::time::timeout(END, waiting).await {
+        Ok(waited) => Ok(waited?),
+        Err(_) => {
+            kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
+            bail!("the program has not ended after {} s", END.as_secs())
+        }
+    }
+}
+
 /// Runs a command with this standard input.
-fn piped(mut command: Command, input: Vec<u8>) -> anyhow::Result<std::process::Output> {
+async fn piped(mut command: Command, input: Vec<u8>) -> anyhow::Result<std::process::Output> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -218,7 +247,7 @@ fn piped(mut command: Command, input: Vec<u8>) -> anyhow::Result<std::process::O
         .spawn()?;
     let mut stdin = child.stdin.take().context("its input is piped")?;
     let writing = std::thread::spawn(move || stdin.write_all(&input));
-    let output = child.wait_with_output()?;
+    let output = bounded(child.id(), || child.wait_with_output()).await??;
     // It need not read to the end.
     writing.join().ok();
     Ok(output)
@@ -244,7 +273,7 @@ pub async fn kubectl_runs_copies_and_debugs(scene: &Scene) -> anyhow::Result<()>
     once.expect("/ #")?;
     once.type_in("echo h''i; exit 3\n")?;
     once.expect("hi")?;
-    ensure!(once.finish()? == Some(3), "{}", once.seen);
+    ensure!(once.finish().await? == Some(3), "{}", once.seen);
     let run = [
         "run",
         "twice",
@@ -256,7 +285,7 @@ pub async fn kubectl_runs_copies_and_debugs(scene: &Scene) -> anyhow::Result<()>
         "wc",
         "-c",
     ];
-    let output = piped(kubectl(&run), vec![b'x'; 300_000])?;
+    let output = piped(kubectl(&run), vec![b'x'; 300_000]).await?;
     ensure!(output.stdout.starts_with(b"300000\n"), "{output:?}");
 
     let folder = scene.cluster.folder().join(&scene.namespace);
@@ -280,7 +309,7 @@ pub async fn kubectl_runs_copies_and_debugs(scene: &Scene) -> anyhow::Result<()>
     debugger.expect("sleep 1000")?;
     debugger.expect("plain")?;
     debugger.type_in("exit\n")?;
-    ensure!(debugger.finish()? == Some(0), "{}", debugger.seen);
+    ensure!(debugger.finish().await? == Some(0), "{}", debugger.seen);
     Ok(())
 }
 
