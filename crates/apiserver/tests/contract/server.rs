@@ -305,6 +305,23 @@ impl Rest {
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> Answer {
+        let (parts, bytes) = self.exchange(method, path, headers, body).await;
+        Answer {
+            code: parts.status.as_u16(),
+            headers: parts.headers,
+            body: serde_json::from_slice(&bytes).unwrap_or_default(),
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        }
+    }
+
+    /// Any request, answered by bytes that are not looked at.
+    pub async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> (http::response::Parts, bytes::Bytes) {
         let mut request = http::Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -312,13 +329,7 @@ impl Rest {
         let request = request.body(kube::client::Body::from(body)).unwrap();
         let response = self.0.send(request).await.unwrap();
         let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        Answer {
-            code: parts.status.as_u16(),
-            headers: parts.headers,
-            body: serde_json::from_slice(&bytes).unwrap_or_default(),
-            text: String::from_utf8_lossy(&bytes).into_owned(),
-        }
+        (parts, body.collect().await.unwrap().to_bytes())
     }
 
     pub async fn get(&self, path: &str) -> Answer {
