@@ -108,7 +108,7 @@ impl Strategy for Rules {
             &mut errors,
         );
         let own = path.child("template");
-        workload::template(&spec.template, &spec.selector, &own, &mut errors);
+        workload::stateful_template(&spec.template, &spec.selector, &own, &mut errors);
         workload::runs_for_ever(&spec.template, "StatefulSet", &own, &mut errors);
         errors
     }

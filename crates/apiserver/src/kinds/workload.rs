@@ -70,6 +70,17 @@ pub fn template(
     path: &Path,
     errors: &mut Errors,
 ) {
+    selected(template, selector, path, errors);
+    validate::template(template, path, errors);
+}
+
+/// That a selector selects a template's pods.
+fn selected(
+    template: &PodTemplateSpec,
+    selector: &LabelSelector,
+    path: &Path,
+    errors: &mut Errors,
+) {
     let labels = template
         .metadata
         .as_ref()
@@ -87,7 +98,19 @@ pub fn template(
             problem,
         ));
     }
-    validate::template(template, path, errors);
+}
+
+/// The template of a StatefulSet. What its containers mount may be a claim's volume, so Kubernetes
+/// leaves the pod's spec to the making of pods
+/// (`k8s.io/kubernetes/pkg/apis/apps/validation.ValidatePodTemplateSpecForStatefulSet`).
+pub fn stateful_template(
+    template: &PodTemplateSpec,
+    selector: &LabelSelector,
+    path: &Path,
+    errors: &mut Errors,
+) {
+    selected(template, selector, path, errors);
+    validate::template_metadata(template, path, errors);
 }
 
 /// Pods of this sort of workload (`ReplicaSet`) run for ever.

@@ -12,14 +12,7 @@ use crate::kinds::volumes;
 
 /// A template: labels, annotations and spec.
 pub fn template(template: &PodTemplateSpec, path: &Path, errors: &mut Errors) {
-    if let Some(metadata) = &template.metadata {
-        check::labels(metadata.labels.as_ref(), &path.child("labels"), errors);
-        check::annotations(
-            metadata.annotations.as_ref(),
-            &path.child("annotations"),
-            errors,
-        );
-    }
+    template_metadata(template, path, errors);
     let none = PodSpec::default();
     let pod = template.spec.as_ref().unwrap_or(&none);
     let path = path.child("spec");
@@ -31,6 +24,19 @@ pub fn template(template: &PodTemplateSpec, path: &Path, errors: &mut Errors) {
             problem,
         ));
     }
+}
+
+/// A template's labels and annotations.
+pub fn template_metadata(template: &PodTemplateSpec, path: &Path, errors: &mut Errors) {
+    let Some(metadata) = &template.metadata else {
+        return;
+    };
+    check::labels(metadata.labels.as_ref(), &path.child("labels"), errors);
+    check::annotations(
+        metadata.annotations.as_ref(),
+        &path.child("annotations"),
+        errors,
+    );
 }
 
 /// `pod` is true for a Pod's own spec, false for a template's.

@@ -92,6 +92,14 @@ fn other_workloads() {
             )],
         );
     }
+    check(
+        &workload("apps/v1", "StatefulSet"),
+        &[(
+            "/spec/template/spec/containers/0/volumeMounts",
+            json!([{"name": "of-a-claim", "mountPath": "/data"}]),
+            &[],
+        )],
+    );
     check_updates(
         &workload("apps/v1", "StatefulSet"),
         &[
