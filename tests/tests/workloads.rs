@@ -5,6 +5,8 @@
 mod kills;
 #[path = "workloads/node_death.rs"]
 mod node_death;
+#[path = "workloads/stateful.rs"]
+mod stateful;
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, PatchKind};
@@ -13,6 +15,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kills::killing_any_process_disturbs_nothing;
 use node_death::the_pods_of_a_killed_node_are_replaced;
 use serde_json::json;
+use stateful::{a_job_is_done_as_often_as_it_shall_be, a_stateful_set_keeps_names_and_volumes};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,6 +38,8 @@ fn main() -> ExitCode {
             an_update_loses_no_request,
             a_killed_container_is_started_again,
             a_deleted_namespace_leaves_nothing,
+            a_stateful_set_keeps_names_and_volumes,
+            a_job_is_done_as_often_as_it_shall_be,
             killing_any_process_disturbs_nothing,
             the_pods_of_a_killed_node_are_replaced,
         ],
