@@ -63,7 +63,8 @@ impl Rest {
     {
         let upgrade = hyper::upgrade::on(&mut request);
         let (parts, body) = request.into_parts();
-        let accept = match Accept::parse(&parts.headers) {
+        let query = parts.uri.query().unwrap_or_default();
+        let accept = match Accept::parse(&parts.headers, query) {
             Ok(accept) => accept,
             Err(error) => return render::error(&error, &Accept::default()),
         };

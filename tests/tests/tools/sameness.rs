@@ -29,6 +29,9 @@ get pods -l 'app in (web,x),y!=z'
 get pods -l ===
 get pods --field-selector=foo=bar
 get pods --sort-by=.metadata.name
+get pods --sort-by=.status.startTime
+get svc --sort-by=.spec.clusterIP
+get svc --sort-by=.spec.nothing
 get deploy web
 get deploy/web svc/web
 get deploy/web deploy/nope

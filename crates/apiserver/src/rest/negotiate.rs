@@ -6,6 +6,7 @@ use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING};
 
 use super::media_type;
+use super::table::{IncludeObject, TableOptions};
 use crate::request::{BodyFormat, Verb};
 
 /// The shape of an answer.
@@ -26,16 +27,34 @@ pub struct Accept {
     /// Only for clients that take nothing else: JSON is what the cache holds ready.
     pub protobuf: bool,
     pub gzip: bool,
+    /// What the rows of a Table carry.
+    pub include: IncludeObject,
     /// The header as written, for paths that negotiate by themselves.
     pub raw: String,
 }
 
 impl Accept {
-    /// Chooses the first media type that can be served.
+    /// How a Table is written for this client.
+    pub fn table_options(&self) -> TableOptions {
+        TableOptions {
+            include: self.include,
+            ..TableOptions::default()
+        }
+    }
+
+    /// Chooses the first media type that can be served. `query` says more of a Table.
     ///
     /// # Errors
-    /// 406 when none can.
-    pub fn parse(headers: &HeaderMap) -> Result<Self, ApiError> {
+    /// 406 when none can, 400 when what is said of a Table means nothing.
+    pub fn parse(headers: &HeaderMap, query: &str) -> Result<Self, ApiError> {
+        let mut accept = Self::of_headers(headers)?;
+        if accept.form == Form::Table {
+            accept.include = IncludeObject::parse(query)?;
+        }
+        Ok(accept)
+    }
+
+    fn of_headers(headers: &HeaderMap) -> Result<Self, ApiError> {
         let raw = headers
             .get(ACCEPT)
             .and_then(|value| value.to_str().ok())

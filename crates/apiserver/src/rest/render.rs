@@ -36,12 +36,10 @@ pub fn response(
         Response::List(answer) => {
             let json = match accept.form {
                 Form::Object => list_json(&answer),
-                Form::Table => table(
-                    answer.row,
-                    &answer.items,
-                    Some(&answer),
-                    &Default::default(),
-                )?,
+                Form::Table => {
+                    let options = accept.table_options();
+                    table(answer.row, &answer.items, Some(&answer), &options)?
+                }
                 Form::PartialMetadata => partial_list(&answer)?,
             };
             Ok(json_response(200, json, &[], accept))
@@ -98,7 +96,7 @@ fn object(answer: ObjectAnswer, accept: &Accept) -> Result<http::Response<Body>,
         Form::Object => answer.version.json.clone(),
         Form::Table => {
             let items = [answer.version.clone()];
-            table(answer.row, &items, None, &Default::default())?
+            table(answer.row, &items, None, &accept.table_options())?
         }
         Form::PartialMetadata => partial(&answer.version),
     };

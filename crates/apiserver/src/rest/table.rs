@@ -13,12 +13,41 @@ use crate::response::ListAnswer;
 use crate::rules::rules;
 use crate::scan;
 
-/// `TableOptions` of the query.
+/// What rows carry beside their cells (`meta.v1.TableOptions`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IncludeObject {
+    None,
+    #[default]
+    Metadata,
+    /// The whole object, by which kubectl sorts.
+    Object,
+}
+
+impl IncludeObject {
+    /// The parameter `includeObject` of a query.
+    ///
+    /// # Errors
+    /// 400 for a value that it may not have.
+    pub fn parse(query: &str) -> Result<Self, ApiError> {
+        let value = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("includeObject="));
+        match value.unwrap_or_default() {
+            "None" => Ok(Self::None),
+            "" | "Metadata" => Ok(Self::Metadata),
+            "Object" => Ok(Self::Object),
+            _ => Err(ApiError::bad_request(
+                "Unable to convert to Table as requested: must be 'Metadata', 'Object', 'None', or empty",
+            )),
+        }
+    }
+}
+
+/// How a Table is written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TableOptions {
     pub omit_columns: bool,
-    /// `includeObject=Object`: rows carry whole objects.
-    pub whole_objects: bool,
+    pub include: IncludeObject,
 }
 
 /// The objects as a Table.
@@ -71,10 +100,10 @@ pub fn table(
         out.put_slice(b"{\"cells\":");
         out.put_slice(cells.to_string().as_bytes());
         out.put_slice(b",\"object\":");
-        if options.whole_objects {
-            out.put_slice(&item.json);
-        } else {
-            out.put_slice(&partial(item));
+        match options.include {
+            IncludeObject::None => out.put_slice(b"null"),
+            IncludeObject::Metadata => out.put_slice(&partial(item)),
+            IncludeObject::Object => out.put_slice(&item.json),
         }
         out.put_u8(b'}');
     }

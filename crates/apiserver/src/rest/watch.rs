@@ -7,7 +7,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
-use super::table::{partial, table};
+use super::table::{IncludeObject, partial, table};
 use super::{Accept, Body, BodyError, Form};
 use crate::cache::{Change, Notice, Version, Watcher, frame};
 
@@ -17,6 +17,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 struct State {
     watcher: Watcher,
     form: Form,
+    include: IncludeObject,
     protobuf: bool,
     /// Only the first table of a watch has column definitions.
     headed: bool,
@@ -28,6 +29,7 @@ pub fn response(watcher: Watcher, accept: &Accept) -> http::Response<Body> {
     let state = State {
         watcher,
         form: accept.form,
+        include: accept.include,
         protobuf: accept.protobuf,
         headed: false,
         over: false,
@@ -144,7 +146,7 @@ fn shaped(
         Form::Table => {
             let options = super::table::TableOptions {
                 omit_columns: state.headed,
-                ..Default::default()
+                include: state.include,
             };
             state.headed = true;
             table(row, std::slice::from_ref(version), None, &options)

@@ -126,6 +126,16 @@ async fn forms_are_negotiated() {
         (&json!("Table"), &json!("a"))
     );
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    let including = async |what: &str| {
+        let path = format!("{MAPS}?limit=1&includeObject={what}");
+        let headers = [("accept", accept.as_str())];
+        rest.ask("GET", &path, &headers, Vec::new()).await
+    };
+    let whole = including("Object").await.expect(200);
+    assert_eq!(whole["rows"][0]["object"]["kind"], "ConfigMap");
+    let none = including("None").await.expect(200);
+    assert_eq!(none["rows"][0]["object"], json!(null));
+    including("Everything").await.expect(400);
     let accept = as_form("PartialObjectMetadataList");
     let partial = rest
         .ask("GET", MAPS, &[("accept", &accept)], Vec::new())
