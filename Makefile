@@ -33,7 +33,7 @@ down:
 	@if [ -x $(RELEASE)/skiff ]; then $(RELEASE)/skiff down; else echo 'nothing was built here, so nothing runs'; fi
 
 test: toolchain
-	@deploy/packages.sh build run test
+	@deploy/packages.sh build run test compose
 	$(CARGO) build --workspace --bins
 	$(CARGO) run -q -p xtask -- images
 	@deploy/python.sh $(VENV) docs/requirements.txt
