@@ -25,7 +25,7 @@ pub(crate) use path::remove_logs;
 pub use path::{container_log_path, pod_log_directory};
 pub use reader::{LogError, LogQuery, read_log};
 pub(crate) use rotate::has_writer;
-pub(crate) use spec::{LoggerSpec, logger_uri, spawn_logger};
+pub(crate) use spec::{LoggerSpec, logger_uri, spawn_logger, writer_number};
 
 /// How logs are written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -23,10 +23,13 @@ const MAX_WAITING_BYTES: usize = 1 << 20;
 /// Clients at once.
 const MAX_CLIENTS: usize = 32;
 const HEADER_BYTES: usize = 5;
-/// Asks a writer to end: another one of the same log has been started, since the start of a container was
-/// broken off and is done again.
+/// Asks a writer to end, with the asker's number in eight bytes (big endian): another one of the same log has
+/// been started, since the start of a container was broken off and is done again.
 const GIVE_WAY: u8 = b'q';
+const GIVE_WAY_BYTES: usize = 9;
 const GIVE_WAY_TIMEOUT: Duration = Duration::from_secs(1);
+/// A frame of no stream: the writer is newer than the one that asks, and stays.
+const STAYS: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
 const MAX_FRAME_BYTES: usize = 1 << 20;
 
 /// The socket in a container's directory of streams.
@@ -47,6 +50,8 @@ fn through_directory(path: &Path) -> io::Result<(File, PathBuf)> {
 /// The writer's side.
 pub(super) struct AttachServer {
     listener: UnixListener,
+    /// Of writers of one log, the one with the highest number is to write it.
+    number: u64,
     clients: Vec<Client>,
     give_way: bool,
 }
@@ -57,7 +62,7 @@ struct Client {
 }
 
 impl AttachServer {
-    pub(super) fn bind(path: &Path) -> io::Result<Self> {
+    pub(super) fn bind(path: &Path, number: u64) -> io::Result<Self> {
         let (_directory, short) = through_directory(path)?;
         match std::fs::remove_file(&short) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -67,6 +72,7 @@ impl AttachServer {
         listener.set_nonblocking(true)?;
         Ok(AttachServer {
             listener,
+            number,
             clients: Vec::new(),
             give_way: false,
         })
@@ -118,23 +124,28 @@ impl AttachServer {
             .retain_mut(|client| client.flush() && client.waiting.len() <= MAX_WAITING_BYTES);
     }
 
-    /// True once another writer of the same log has asked for it.
+    /// True once a newer writer of the same log has asked for it.
     pub(super) fn must_give_way(&self) -> bool {
         self.give_way
     }
 
     /// Drops clients that have closed their side. The one thing that is sent to us is [`GIVE_WAY`].
     pub(super) fn drop_closed(&mut self) {
-        use std::io::Read;
-        let mut byte = [0];
-        let give_way = &mut self.give_way;
+        let mut asked = [0; GIVE_WAY_BYTES];
+        let (number, give_way) = (self.number, &mut self.give_way);
         self.clients
-            .retain_mut(|client| match client.stream.read(&mut byte) {
-                Ok(0) => false,
-                Ok(_) => {
-                    *give_way |= byte[0] == GIVE_WAY;
-                    true
+            .retain_mut(|client| match client.stream.read(&mut asked) {
+                Ok(GIVE_WAY_BYTES) if asked[0] == GIVE_WAY => {
+                    let asker = asked[1..].try_into().map(u64::from_be_bytes);
+                    let newer = asker.is_ok_and(|asker| asker > number);
+                    *give_way |= newer;
+                    if !newer {
+                        client.waiting.extend(STAYS);
+                        client.flush();
+                    }
+                    newer
                 }
+                Ok(count) => count > 0,
                 Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             });
     }
@@ -157,17 +168,32 @@ impl Client {
     }
 }
 
-/// Asks the writer at a socket to give way, and waits for it to hang up, for a while. If none listens there is
-/// none to ask.
-pub(super) fn ask_to_give_way(path: &Path) {
-    let asked = through_directory(path).and_then(|(_directory, short)| {
+/// Asks the writer at a socket to give way to one with this number, and waits for it to hang up, for a while.
+/// False if it stays, being the newer one. If none listens there is none to ask.
+pub(super) fn ask_to_give_way(path: &Path, number: u64) -> bool {
+    let answer = through_directory(path).and_then(|(_directory, short)| {
         let mut stream = UnixStream::connect(short)?;
-        stream.write_all(&[GIVE_WAY])?;
+        let mut question = [GIVE_WAY; GIVE_WAY_BYTES];
+        question[1..].copy_from_slice(&number.to_be_bytes());
+        stream.write_all(&question)?;
         stream.set_read_timeout(Some(GIVE_WAY_TIMEOUT))?;
-        io::copy(&mut stream, &mut io::sink())
+        let mut answer = Vec::new();
+        stream
+            .take(MAX_WAITING_BYTES as u64)
+            .read_to_end(&mut answer)?;
+        Ok(BytesMut::from(answer.as_slice()))
     });
-    // Whether it worked shows in the lock.
-    asked.ok();
+    // Whether it gave way shows in the lock.
+    let Ok(mut answer) = answer else {
+        return true;
+    };
+    loop {
+        match take_frame(&mut answer) {
+            Ok(Some(_)) => {}
+            Ok(None) => return true,
+            Err(_) => return false,
+        }
+    }
 }
 
 /// The client's side: output from now on, until the writer ends.
@@ -221,7 +247,7 @@ mod tests {
         let deep = directory.path().join("d".repeat(100)).join("e".repeat(100));
         std::fs::create_dir_all(&deep).unwrap();
         let path = attach_socket(&deep);
-        let mut server = AttachServer::bind(&path).unwrap();
+        let mut server = AttachServer::bind(&path, 1).unwrap();
         let mut output = Box::pin(attach_output(&path).await.unwrap());
         server.accept();
         server.send(LogStream::Stderr, b"hello");
@@ -241,5 +267,28 @@ mod tests {
         assert_eq!((stream, bytes.len()), (LogStream::Stdout, 70_000));
         drop(server);
         assert!(output.next().await.is_none());
+    }
+
+    #[test]
+    fn a_writer_gives_way_to_a_newer_one_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = attach_socket(directory.path());
+        let asking = |number| {
+            let path = path.clone();
+            let mut server = AttachServer::bind(&path, 5).unwrap();
+            let asker = std::thread::spawn(move || ask_to_give_way(&path, number));
+            while !asker.is_finished() && !server.must_give_way() {
+                server.accept();
+                server.drop_closed();
+            }
+            let given = server.must_give_way();
+            drop(server);
+            assert_eq!(asker.join().unwrap(), given);
+            given
+        };
+        assert!(!asking(4));
+        assert!(!asking(5));
+        assert!(asking(6));
+        assert!(ask_to_give_way(&path, 1), "nobody listens any more");
     }
 }

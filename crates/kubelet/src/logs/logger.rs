@@ -79,9 +79,9 @@ fn run(spec: &LoggerSpec) -> io::Result<()> {
     }
     signals.thread_block()?;
     // The log comes first: once the container runs, a reader must find a writer.
-    let ask = || ask_to_give_way(&spec.attach_socket);
+    let ask = || ask_to_give_way(&spec.attach_socket, spec.number);
     let log = RotatingFile::open(&spec.log_path, spec.max_size_bytes, spec.max_files, ask)?;
-    let attach = AttachServer::bind(&spec.attach_socket)?;
+    let attach = AttachServer::bind(&spec.attach_socket, spec.number)?;
     let sources = open_sources(spec)?;
     let mut logger = Logger {
         sources,

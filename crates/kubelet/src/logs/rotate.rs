@@ -11,8 +11,8 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::path::{rotated_files, rotated_path, unfinished_path};
 
-/// How long another writer of the same log may take to give way: two seconds.
-const GIVE_WAY_TRIES: u32 = 400;
+/// How long another writer of the same log may take to give way: ten seconds.
+const GIVE_WAY_TRIES: u32 = 2000;
 const GIVE_WAY_PAUSE: Duration = Duration::from_millis(5);
 
 /// The file that lines go to.
@@ -27,12 +27,13 @@ pub(super) struct RotatingFile {
 }
 
 impl RotatingFile {
-    /// Opens a log to append to it. Another writer of it is asked to give way by `ask`, and has some time to.
+    /// Opens a log to append to it. Another writer of it is asked to give way by `ask`, and has some time to;
+    /// the result of `ask` is false if it stays, and opening fails then.
     pub(super) fn open(
         path: &Path,
         max_size_bytes: u64,
         max_files: u32,
-        ask: impl Fn(),
+        ask: impl Fn() -> bool,
     ) -> io::Result<Self> {
         let file = take_over(path, ask)?;
         let size = file.metadata()?.len();
@@ -122,13 +123,15 @@ fn first_line(lines: &[u8]) -> usize {
 }
 
 /// Opens a file and locks it, waiting for whoever has it locked.
-fn take_over(path: &Path, ask: impl Fn()) -> io::Result<Flock<File>> {
+fn take_over(path: &Path, ask: impl Fn() -> bool) -> io::Result<Flock<File>> {
     for _ in 0..GIVE_WAY_TRIES {
         if let Some(file) = try_open_locked(path)? {
             return Ok(file);
         }
         // Again and again: the other one may not listen yet.
-        ask();
+        if !ask() {
+            break;
+        }
         std::thread::sleep(GIVE_WAY_PAUSE);
     }
     Err(io::Error::new(
@@ -194,7 +197,7 @@ mod tests {
     fn rotates_by_size_and_keeps_so_many_files() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("0.log");
-        let mut log = RotatingFile::open(&path, 10, 3, || {}).unwrap();
+        let mut log = RotatingFile::open(&path, 10, 3, || true).unwrap();
         for second in 0..5 {
             log.write(format!("line {second}\n").as_bytes(), at(second))
                 .unwrap();
@@ -210,7 +213,7 @@ mod tests {
         assert!(!writer_has_gone(&path, &reader).unwrap());
         log.close().unwrap();
         assert!(writer_has_gone(&path, &reader).unwrap());
-        let mut again = RotatingFile::open(&path, 100, 3, || {}).unwrap();
+        let mut again = RotatingFile::open(&path, 100, 3, || true).unwrap();
         again.write(b"more\n", at(9)).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "line 4\nmore\n");
         again.close().unwrap();
@@ -222,7 +225,7 @@ mod tests {
     fn a_large_write_is_spread_over_files() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("0.log");
-        let mut log = RotatingFile::open(&path, 4, 10, || {}).unwrap();
+        let mut log = RotatingFile::open(&path, 4, 10, || true).unwrap();
         log.write(b"a\nb\nc\ntoo long\nd\n", at(0)).unwrap();
         let mut files = rotated_files(&path).unwrap();
         files.push(path);

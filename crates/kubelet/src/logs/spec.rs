@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,9 @@ pub(crate) struct LoggerSpec {
     pub(crate) log_path: PathBuf,
     /// Socket for clients of `attach`.
     pub(crate) attach_socket: PathBuf,
+    /// Of writers of one log, the one with the highest number is to write it: see [`writer_number`].
+    #[serde(default)]
+    pub(crate) number: u64,
     pub(crate) max_size_bytes: u64,
     pub(crate) max_files: u32,
     /// With a terminal there is no standard error.
@@ -27,6 +31,13 @@ impl LoggerSpec {
     fn to_argument(&self) -> String {
         serde_json::to_string(self).expect("paths made by us are UTF-8")
     }
+}
+
+/// A number for a new log writer, higher than those before it: the nanoseconds since the machine was booted.
+pub(crate) fn writer_number() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    let since_boot = Duration::from(now.expect("Linux has this clock"));
+    u64::try_from(since_boot.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The URI by which the shim starts the writer. It passes one argument pair per query parameter, in no
@@ -74,6 +85,7 @@ mod tests {
         let spec = LoggerSpec {
             log_path: "/var/log/pods/a b/0.log".into(),
             attach_socket: "/run/attach".into(),
+            number: 1,
             max_size_bytes: 10,
             max_files: 2,
             tty: false,

@@ -32,7 +32,7 @@ impl Inner {
             else {
                 continue;
             };
-            if task.state == TaskState::Running && record.stdin && !record.tty {
+            if task.state == TaskState::Running && record.has_output_fifos() {
                 let pod_uid = container
                     .labels
                     .get(record::POD_UID)

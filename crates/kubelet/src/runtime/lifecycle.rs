@@ -11,7 +11,8 @@ use prost_types::Any;
 use runtime::clock::{Clock, SystemClock};
 use tonic::{Code, Status};
 
-use super::record::{self, Identity, exit_to_label};
+use super::list::record_of;
+use super::record::{self, Identity, Record, exit_to_label};
 use super::spec::linux_resources;
 use super::status::{ContainerExit, ExitReason};
 use super::stdio::read_waiting_fifos;
@@ -59,7 +60,13 @@ impl Runtime {
                     message: "it has already ended".to_string(),
                 });
             }
-            Some((TaskState::Created, _)) => inner.start_task(&id.0).await,
+            Some((TaskState::Created, _)) => {
+                let pod_uid = &identity.pod.uid;
+                if let Some(record) = record_of(&container) {
+                    inner.read_made_task(&id.0, pod_uid, &record).await?;
+                }
+                inner.start_task(&id.0).await
+            }
             None => {
                 inner
                     .create_and_start_task(&container, &identity.pod.uid)
@@ -101,7 +108,7 @@ impl Runtime {
             .cloned()
             .unwrap_or_default();
         self.inner.remove_container(&id.0, &pod_uid).await?;
-        if let Some(record) = super::list::record_of(&container) {
+        if let Some(record) = record_of(&container) {
             let path = record.log_path;
             let removed =
                 tokio::task::spawn_blocking(move || crate::logs::remove_logs(&path)).await;
@@ -138,8 +145,8 @@ impl Runtime {
 impl Inner {
     async fn create_and_start_task(&self, container: &Container, pod_uid: &str) -> Result<u32> {
         let id = container.id.as_str();
-        let record = super::list::record_of(container)
-            .ok_or_else(|| RuntimeError::NotFound { id: id.to_string() })?;
+        let record =
+            record_of(container).ok_or_else(|| RuntimeError::NotFound { id: id.to_string() })?;
         let rootfs = self.snapshot_mounts(&container.snapshot_key).await?;
         let mut pause = RETRY_MIN;
         loop {
@@ -155,7 +162,18 @@ impl Inner {
                 terminal: record.tty,
                 ..CreateTaskRequest::default()
             };
-            match self.create_and_start_once(request, pod_uid).await {
+            let made = match self.create_task(request, pod_uid).await {
+                Err(status) if status.code() == Code::AlreadyExists => {
+                    self.read_made_task(id, pod_uid, &record).await?;
+                    Ok(())
+                }
+                made => made,
+            };
+            let started = match made {
+                Ok(()) => self.call_start(id).await,
+                Err(status) => Err(status),
+            };
+            match started {
                 Ok(pid) => return Ok(pid),
                 // A shim that was just ending, or an earlier, broken create that containerd is still undoing.
                 Err(status)
@@ -174,16 +192,14 @@ impl Inner {
         }
     }
 
-    /// A task that is there already is started.
-    async fn create_and_start_once(
-        &self,
-        request: CreateTaskRequest,
-        pod_uid: &str,
-    ) -> std::result::Result<u32, Status> {
-        let id = request.container_id.clone();
-        match self.create_task(request, pod_uid).await {
-            Err(status) if status.code() != Code::AlreadyExists => Err(status),
-            _ => self.call_start(&id).await,
+    /// Has the log writer read the FIFOs of a task that a kubelet before us has made; its writer may be gone, or
+    /// may have given way to one with FIFOs of our own.
+    async fn read_made_task(&self, id: &str, pod_uid: &str, record: &Record) -> Result<()> {
+        match self.task(id).await? {
+            Some(task) if record.has_output_fifos() => {
+                self.start_log_writer(id, pod_uid, record, &task.stdio)
+            }
+            _ => Ok(()),
         }
     }
 

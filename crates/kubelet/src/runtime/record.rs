@@ -77,6 +77,13 @@ pub(super) struct Record {
     pub(super) stop_signal: i32,
 }
 
+impl Record {
+    /// True if it writes into FIFOs that a log writer of ours reads; the shim starts the writers of others.
+    pub(super) fn has_output_fifos(&self) -> bool {
+        self.stdin && !self.tty
+    }
+}
+
 /// A container's exit in its label.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

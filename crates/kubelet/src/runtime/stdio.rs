@@ -14,7 +14,7 @@ use nix::sys::stat::Mode;
 use super::namespaces::PodPaths;
 use super::record::Record;
 use super::{Inner, Result, RuntimeError};
-use crate::logs::{LoggerSpec, attach_socket, has_writer, logger_uri, spawn_logger};
+use crate::logs::{LoggerSpec, attach_socket, has_writer, logger_uri, spawn_logger, writer_number};
 
 /// Paths that a task is created with; empty for none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,14 +78,13 @@ impl Inner {
             String::new()
         };
         let logger = &self.config.logs.logger;
-        if record.stdin && !record.tty {
+        if record.has_output_fifos() {
             let stdio = TaskStdio {
                 stdin,
                 stdout: fifo("stdout")?,
                 stderr: fifo("stderr")?,
             };
-            let spec = self.logger_spec(id, pod_uid, record, Some(&stdio));
-            spawn_logger(logger, &spec).map_err(RuntimeError::io("start", logger))?;
+            self.start_log_writer(id, pod_uid, record, &stdio)?;
             return Ok(stdio);
         }
         let uri = logger_uri(logger, &self.logger_spec(id, pod_uid, record, None));
@@ -116,6 +115,17 @@ impl Inner {
             return Ok(());
         }
         tracing::warn!(container = %id, "its log writer was gone; starting another");
+        self.start_log_writer(id, pod_uid, record, stdio)
+    }
+
+    /// Starts a log writer that reads a task's FIFOs. One that is there already gives way to it.
+    pub(super) fn start_log_writer(
+        &self,
+        id: &str,
+        pod_uid: &str,
+        record: &Record,
+        stdio: &TaskStdio,
+    ) -> Result<()> {
         let logger = &self.config.logs.logger;
         let spec = self.logger_spec(id, pod_uid, record, Some(stdio));
         spawn_logger(logger, &spec).map_err(RuntimeError::io("start", logger))
@@ -132,6 +142,7 @@ impl Inner {
         LoggerSpec {
             log_path: record.log_path.clone(),
             attach_socket: attach_socket(&self.pod_paths(pod_uid).streams(id)),
+            number: writer_number(),
             max_size_bytes: logs.max_size_bytes,
             max_files: logs.max_files,
             tty: record.tty,

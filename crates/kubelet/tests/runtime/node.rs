@@ -131,19 +131,27 @@ impl Node {
         fs::remove_dir_all(self.root().join("state")).unwrap();
     }
 
-    /// Kills log writers that were started by the kubelet, and waits for them to be gone.
-    pub fn kill_log_writers(&self) {
-        let command = |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let is_writer =
-            |pid: &i32| String::from_utf8_lossy(&command(pid)).contains("container-log");
-        let writers: Vec<i32> = processes_of(self.root())
+    /// Process id and command line of the one log writer.
+    pub fn log_writer(&self) -> (i32, Vec<String>) {
+        let command = |pid: i32| -> Vec<String> {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split_terminator('\0').map(String::from).collect()
+        };
+        let mut writers: Vec<(i32, Vec<String>)> = processes_of(self.root())
             .into_iter()
-            .filter(is_writer)
+            .map(|pid| (pid, command(pid)))
+            .filter(|(_, line)| line.iter().any(|word| word == "container-log"))
             .collect();
         assert_eq!(writers.len(), 1);
-        kill(Pid::from_raw(writers[0]), Signal::SIGKILL).unwrap();
+        writers.remove(0)
+    }
+
+    /// Kills the one log writer, and waits for it to be gone.
+    pub fn kill_log_writer(&self) {
+        let (writer, _) = self.log_writer();
+        kill(Pid::from_raw(writer), Signal::SIGKILL).unwrap();
         // A process that has let go of its files is a zombie or gone.
-        let status = || fs::read_to_string(format!("/proc/{}/status", writers[0]));
+        let status = || fs::read_to_string(format!("/proc/{writer}/status"));
         while status().is_ok_and(|status| !status.contains("State:\tZ")) {
             std::thread::yield_now();
         }

@@ -125,11 +125,34 @@ async fn a_killed_log_writer_is_started_again() {
     }];
     let id = node.start(&pod, &config).await;
     node.wait_log(&id, "one").await;
-    node.kill_log_writers();
+    node.kill_log_writer();
     std::fs::write(go.join("now"), "").unwrap();
     node.restart_kubelet().await;
     let log = node.runtime.status(&id).await.unwrap().log_path;
     wait_written(&log, "two\n").await;
+    node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_writer_that_comes_late_does_not_take_over_from_a_newer_one() {
+    let node = Node::new().await;
+    let pod = node.pod("late").await;
+    let mut config = node.shell(&pod, "main", "echo one; cat");
+    config.stdin = true;
+    let id = node.start(&pod, &config).await;
+    node.wait_log(&id, "one\n").await;
+    let (writer, line) = node.log_writer();
+    // As a kubelet that died before had started it, on a machine too busy to let it begin until now.
+    let mut spec: serde_json::Value = serde_json::from_str(&line[2]).unwrap();
+    let number = spec["number"].as_u64().unwrap();
+    spec["number"] = (number - 1).into();
+    let late = std::process::Command::new(&line[0])
+        .args([&line[1], &spec.to_string()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&late.stderr);
+    assert!(said.contains("another writer does not give way"), "{said}");
+    assert_eq!(node.log_writer().0, writer);
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
 }
 

@@ -152,7 +152,7 @@ async fn no_log_is_an_error() {
 async fn follow_sees_rotation_and_the_end_of_the_writer() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("0.log");
-    let mut writer = RotatingFile::open(&path, 100, 3, || {}).unwrap();
+    let mut writer = RotatingFile::open(&path, 100, 3, || true).unwrap();
     writer
         .write(line(0, "stdout", "first").as_bytes(), at(0))
         .unwrap();
@@ -206,7 +206,7 @@ async fn follow_of_a_dead_writer_ends() {
 async fn a_follower_misses_nothing_of_a_writer_that_rotates_all_the_time() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("0.log");
-    let mut writer = RotatingFile::open(&path, 300, 10_000, || {}).unwrap();
+    let mut writer = RotatingFile::open(&path, 300, 10_000, || true).unwrap();
     let log = read_log(
         &path,
         LogQuery {
