@@ -34,6 +34,7 @@ mod reap;
 mod record;
 mod rootfs;
 mod sandbox;
+mod shim;
 mod signal;
 mod spec;
 mod stats;

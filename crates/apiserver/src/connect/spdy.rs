@@ -4,7 +4,7 @@
 //! Neither side uses flow control, priorities or server push (the `spdystream` library of
 //! client-go has none), so WINDOW_UPDATE and SETTINGS are read over. [`frame`] and [`headers`] are
 //! the wire form, pure; [`port_forward`] and [`remote_command`] say what each frame means;
-//! [`serve`] carries them. The same bytes come over an upgraded connection or tunnelled in a
+//! [`mod@serve`] carries them. The same bytes come over an upgraded connection or tunnelled in a
 //! WebSocket. Nothing here knows about pods: a session's frames go on to the kubelet as they are.
 //!
 //! Sources: the SPDY protocol, draft 3.1; KEP 4006 (SPDY tunnelled in a WebSocket).

@@ -13,7 +13,7 @@ use nix::mount::{MntFlags, umount2};
 use super::{Inner, Result, RuntimeError};
 
 /// The folder of containerd's tasks.
-const TASKS: &str = "io.containerd.runtime.v2.task";
+pub(super) const TASKS: &str = "io.containerd.runtime.v2.task";
 /// Written by the shim before it mounts or starts anything.
 const RUNTIME_FILE: &str = "runtime";
 

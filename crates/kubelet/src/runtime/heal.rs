@@ -12,8 +12,10 @@ use super::task::TaskState;
 use super::{Inner, Result, RuntimeError};
 
 impl Inner {
-    /// Removes root file systems that no container came to use, and starts log writers that were killed.
+    /// Removes root file systems that no container came to use, kills shims that nobody waits for, and starts
+    /// log writers that were killed.
     pub(super) async fn heal(&self) -> Result<()> {
+        self.kill_stuck_shims().await;
         let containers = self.all_records().await?;
         let known: HashSet<&str> = containers
             .iter()

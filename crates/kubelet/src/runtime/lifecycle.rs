@@ -25,6 +25,8 @@ const RESOURCES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/
 const EXIT_CODE_START_ERROR: i32 = 128;
 /// What the kubelets of this world give a runtime's call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// A create that takes longer may have been sent to a shim that will never answer.
+const LOOK_FOR_STUCK_SHIMS: Duration = Duration::from_secs(1);
 /// Pauses before a task is created once more: ten seconds in all.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(5200);
@@ -211,11 +213,20 @@ impl Inner {
         let lock = self.pod_lock(pod_uid);
         let _creating = lock.read().await;
         let mut tasks = self.containerd.tasks();
-        match tokio::time::timeout(CALL_TIMEOUT, tasks.create(request)).await {
-            Ok(created) => created.map(|_| ()),
-            Err(_) => Err(Status::deadline_exceeded(format!(
-                "no answer in {CALL_TIMEOUT:?}"
-            ))),
+        let look_for_stuck_shims = async {
+            loop {
+                tokio::time::sleep(LOOK_FOR_STUCK_SHIMS).await;
+                self.kill_stuck_shims().await;
+            }
+        };
+        tokio::select! {
+            created = tokio::time::timeout(CALL_TIMEOUT, tasks.create(request)) => match created {
+                Ok(created) => created.map(|_| ()),
+                Err(_) => Err(Status::deadline_exceeded(format!(
+                    "no answer in {CALL_TIMEOUT:?}"
+                ))),
+            },
+            () = look_for_stuck_shims => unreachable!("it looks for ever"),
         }
     }
 

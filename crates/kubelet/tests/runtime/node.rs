@@ -95,14 +95,18 @@ impl Node {
         path
     }
 
-    /// As a kubelet that was killed and started again.
-    pub async fn restart_kubelet(&mut self) {
-        let config = runtime_config(
+    /// What a kubelet of this node starts with.
+    pub fn runtime_config(&self) -> RuntimeConfig {
+        runtime_config(
             self.root(),
             &self.cgroups,
             LogConfig::new(env!("CARGO_BIN_EXE_skiff-kubelet").into()),
-        );
-        self.runtime = Runtime::connect(config).await.unwrap();
+        )
+    }
+
+    /// As a kubelet that was killed and started again.
+    pub async fn restart_kubelet(&mut self) {
+        self.runtime = Runtime::connect(self.runtime_config()).await.unwrap();
         self.images = ImageService::new(&self.runtime, &[]).unwrap();
     }
 

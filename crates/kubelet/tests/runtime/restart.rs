@@ -168,12 +168,35 @@ async fn wait_written(log: &std::path::Path, end: &str) {
         .expect("the log goes on");
 }
 
+/// A kubelet that starts a container and dies after so long, whatever it is doing; none of its threads is left.
+async fn live_for(
+    life: std::time::Duration,
+    runtime: kubelet::runtime::RuntimeConfig,
+    pod: kubelet::runtime::PodConfig,
+    container: kubelet::runtime::ContainerConfig,
+) {
+    let lived = tokio::task::spawn_blocking(move || {
+        let kubelet = tokio::runtime::Runtime::new().unwrap();
+        let runtime = kubelet
+            .block_on(kubelet::runtime::Runtime::connect(runtime))
+            .unwrap();
+        kubelet.spawn(async move {
+            let pod = runtime.ensure_pod(&pod).await.unwrap();
+            let id = runtime.create(&pod, &container).await.unwrap();
+            runtime.start(&id).await.unwrap();
+        });
+        // Not waiting for anything: this is when it dies.
+        std::thread::sleep(life);
+        kubelet.shutdown_timeout(PATIENCE);
+    });
+    lived.await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kubelet_cut_off_anywhere_is_made_good_by_the_next() {
     let mut node = Node::new().await;
     for step in 0..16_u64 {
         let config = node.pod_config(&format!("cut{step}"));
-        let (runtime, pod_config) = (node.runtime.clone(), config.clone());
         let container = {
             let sandbox = kubelet::runtime::PodSandbox {
                 config: config.clone(),
@@ -189,16 +212,14 @@ async fn a_kubelet_cut_off_anywhere_is_made_good_by_the_next() {
             container.stdin = step % 2 == 1;
             container
         };
-        let half = container.clone();
-        let work = tokio::spawn(async move {
-            let pod = runtime.ensure_pod(&pod_config).await.unwrap();
-            let id = runtime.create(&pod, &half).await.unwrap();
-            runtime.start(&id).await.unwrap();
-        });
-        // Not waiting for anything: this is when the kubelet dies.
-        tokio::time::sleep(std::time::Duration::from_millis(step * 8)).await;
-        work.abort();
-        work.await.ok();
+        let life = std::time::Duration::from_millis(step * 8);
+        live_for(
+            life,
+            node.runtime_config(),
+            config.clone(),
+            container.clone(),
+        )
+        .await;
         node.restart_kubelet().await;
         let pod = node.runtime.ensure_pod(&config).await.unwrap();
         let id = node.runtime.create(&pod, &container).await.unwrap();

@@ -48,7 +48,7 @@ struct Rules {
     /// get, list, watch, ...
     #[arg(long = "verb", value_delimiter = ',')]
     verbs: Vec<String>,
-    /// TYPE[.GROUP][/SUBRESOURCE]
+    /// A resource, in full TYPE.GROUP/SUBRESOURCE
     #[arg(long = "resource", value_delimiter = ',')]
     resources: Vec<String>,
     /// Only objects of these names
