@@ -1,6 +1,8 @@
 //! A web application on three nodes: Deployment, Service, configuration, and what happens to
 //! it: scaling, updates, failures, and its end.
 
+#[path = "workloads/drain.rs"]
+mod drain;
 #[path = "workloads/kills.rs"]
 mod kills;
 #[path = "workloads/node_death.rs"]
@@ -10,6 +12,7 @@ mod stateful;
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, PatchKind};
+use drain::a_drained_node_gives_up_its_pods_one_by_one;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kills::killing_any_process_disturbs_nothing;
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
             a_deleted_namespace_leaves_nothing,
             a_stateful_set_keeps_names_and_volumes,
             a_job_is_done_as_often_as_it_shall_be,
+            a_drained_node_gives_up_its_pods_one_by_one,
             killing_any_process_disturbs_nothing,
             the_pods_of_a_killed_node_are_replaced,
         ],

@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use api::{Kind, Revision};
+use k8s_openapi::api::policy::v1::Eviction;
 use rpc::api_v1 as pb;
 
 use crate::{Client, Error};
@@ -162,7 +163,7 @@ impl<K: Kind> Api<K> {
         self.create_at("", "", object).await
     }
 
-    /// Creates a subresource: `pods/NAME/eviction`, `serviceaccounts/NAME/token`.
+    /// Creates a subresource: `serviceaccounts/NAME/token`.
     pub async fn create_subresource<S: Kind>(
         &self,
         name: &str,
@@ -172,26 +173,34 @@ impl<K: Kind> Api<K> {
         self.create_at(name, subresource, object).await
     }
 
+    /// Asks for a pod's eviction, which disruption budgets may refuse (429).
+    pub async fn evict(&self, name: &str, eviction: &Eviction) -> Result<(), Error> {
+        // The answer is a `Status`.
+        self.post(name, "eviction", eviction).await.map(|_| ())
+    }
+
     async fn create_at<S: Kind>(
         &self,
         name: &str,
         subresource: &str,
         object: &S,
     ) -> Result<S, Error> {
+        Ok(S::decode(&self.post(name, subresource, object).await?)?)
+    }
+
+    async fn post<S: Kind>(
+        &self,
+        name: &str,
+        subresource: &str,
+        object: &S,
+    ) -> Result<bytes::Bytes, Error> {
         let request = pb::CreateRequest {
             target: self.target(name, subresource),
             json: object.encode().into(),
             options: None,
         };
-        Ok(S::decode(
-            &self
-                .client
-                .resources()
-                .create(request)
-                .await?
-                .into_inner()
-                .json,
-        )?)
+        let created = self.client.resources().create(request).await?;
+        Ok(created.into_inner().json)
     }
 
     /// Replaces the object; its `resourceVersion` is the precondition.

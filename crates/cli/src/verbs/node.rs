@@ -301,9 +301,7 @@ impl Drain {
                 };
                 pods.delete(&name, &options).await
             } else {
-                pods.create_subresource(&name, "eviction", &eviction(&namespace, &name, grace))
-                    .await
-                    .map(|_| ())
+                pods.evict(&name, &eviction(&namespace, &name, grace)).await
             };
             match result {
                 Ok(()) => break,
