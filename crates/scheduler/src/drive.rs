@@ -269,7 +269,7 @@ impl Driver {
     fn node(&mut self, change: Change<Node>) {
         match change {
             Change::Set(node) => self.engine.set_node(&node, self.clock.now()),
-            Change::Remove(name) => self.engine.remove_node(&name),
+            Change::Remove(name) => self.engine.remove_node(&name, self.clock.now()),
             Change::Synced => self.synced(),
         }
     }

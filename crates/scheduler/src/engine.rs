@@ -73,13 +73,17 @@ impl Engine {
         if let Some(node) = node_name(pod) {
             self.assumed.remove(uid);
             self.queue.remove(uid);
-            let known = self
-                .snapshot
-                .placed(uid)
-                .is_some_and(|placed| *self.snapshot.name(placed.node) == *node);
-            self.snapshot.add_pod(Arc::new(PodInfo::read(pod)), node);
-            if !known {
-                self.queue.wake(now, PodInfo::looks_at_pods);
+            let placed = self.snapshot.placed(uid);
+            let before = placed
+                .filter(|placed| *self.snapshot.name(placed.node) == *node)
+                .map(|placed| placed.info.clone());
+            let info = Arc::new(PodInfo::read(pod));
+            self.snapshot.add_pod(info.clone(), node);
+            match before {
+                Some(before) if before.requests != info.requests => self.queue.wake(now, |_| true),
+                Some(before)
+                    if before.labels == info.labels && before.deleting == info.deleting => {}
+                _ => self.queue.wake(now, PodInfo::looks_at_pods),
             }
             return;
         }
@@ -102,10 +106,18 @@ impl Engine {
         ours && !gated && pod.metadata.deletion_timestamp.is_none()
     }
 
-    /// A waiting pod whose spec is as it was (its update was our own condition, say) keeps its place.
+    /// A waiting pod whose spec and labels are as they were (its update was our own condition, say) keeps
+    /// its place.
     fn known_unchanged(&self, pod: &Pod) -> bool {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        self.queue.generation(uid) == Some(pod.metadata.generation.unwrap_or(0))
+        self.queue.get(uid).is_some_and(|known| {
+            known.generation == pod.metadata.generation.unwrap_or(0)
+                && pod
+                    .metadata
+                    .labels
+                    .as_ref()
+                    .map_or(known.labels.is_empty(), |labels| *labels == known.labels)
+        })
     }
 
     pub fn remove_pod(&mut self, uid: &str, now: Timestamp) {
@@ -123,8 +135,10 @@ impl Engine {
         }
     }
 
-    pub fn remove_node(&mut self, name: &str) {
+    pub fn remove_node(&mut self, name: &str, now: Timestamp) {
         self.snapshot.remove_node(name);
+        // A domain may be gone, and with it what others were compared with.
+        self.queue.wake(now, PodInfo::looks_at_pods);
     }
 
     /// Something about volumes or namespaces changed.

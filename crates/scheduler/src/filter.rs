@@ -16,7 +16,7 @@ use crate::snapshot::Snapshot;
 use crate::volumes::VolumeNeeds;
 
 pub(crate) use affinity::{domain_of as term_domain, term_matches};
-pub(crate) use spread::counts as spread_counts;
+pub(crate) use spread::scores as spread_scores;
 
 /// How many nodes were refused for which reason.
 pub type Reasons = BTreeMap<String, u64>;

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
     Affinity, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodAffinityTerm, PodSpec, Toleration,
     TopologySpreadConstraint,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 /// What a container without a CPU or memory request counts for in scores, as upstream.
 const DEFAULT_CPU_MILLI: i64 = 100;
@@ -41,6 +42,10 @@ pub struct PodInfo {
     pub preferred_pods: Vec<(i64, PodTerm)>,
     pub spread: Vec<Spread>,
     pub claims: Vec<String>,
+    /// Uid of the set that the pod is one of.
+    pub set: Option<String>,
+    /// On its way out: it does not count where pods are spread.
+    pub deleting: bool,
 }
 
 /// One term of a node selector: all of it must match.
@@ -72,7 +77,7 @@ pub struct PodTerm {
 /// A topology spread constraint.
 #[derive(Clone, Debug)]
 pub struct Spread {
-    pub selector: Selector,
+    pub peers: Peers,
     pub topology_key: String,
     pub max_skew: i64,
     pub min_domains: i64,
@@ -82,6 +87,23 @@ pub struct Spread {
     pub honor_node_affinity: bool,
     /// Count only nodes whose taints the pod tolerates.
     pub honor_taints: bool,
+}
+
+/// Which pods a constraint spreads.
+#[derive(Clone, Debug)]
+pub enum Peers {
+    Selected(Selector),
+    /// Those of the same set: what a pod that says nothing gets.
+    OfSet(String),
+}
+
+impl Peers {
+    pub fn matches(&self, pod: &PodInfo) -> bool {
+        match self {
+            Self::Selected(selector) => selector.matches(Some(&pod.labels)),
+            Self::OfSet(set) => pod.set.as_ref() == Some(set),
+        }
+    }
 }
 
 impl PodInfo {
@@ -115,15 +137,25 @@ impl PodInfo {
                 .map(|constraint| spread(constraint, &labels))
                 .collect(),
             claims: claims(spec, metadata.name.as_deref().unwrap_or_default()),
+            set: set_of(pod),
+            deleting: metadata.deletion_timestamp.is_some(),
             ..Self::default()
         };
-        info.read_affinity(affinity, &namespace);
+        if let Some(set) = info.set.as_ref().filter(|_| info.spread.is_empty()) {
+            info.spread = default_spread(set).into();
+        }
+        info.read_affinity(affinity, &namespace, &labels);
         info.namespace = namespace;
         info.labels = labels;
         info
     }
 
-    fn read_affinity(&mut self, affinity: Option<&Affinity>, namespace: &str) {
+    fn read_affinity(
+        &mut self,
+        affinity: Option<&Affinity>,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+    ) {
         if let Some(node) = affinity.and_then(|affinity| affinity.node_affinity.as_ref()) {
             self.node_terms = node
                 .required_during_scheduling_ignored_during_execution
@@ -138,7 +170,7 @@ impl PodInfo {
                     .push((preferred.weight.into(), node_term(&preferred.preference)));
             }
         }
-        let read = |term: &PodAffinityTerm| pod_term(term, namespace);
+        let read = |term: &PodAffinityTerm| pod_term(term, namespace, labels);
         if let Some(pods) = affinity.and_then(|affinity| affinity.pod_affinity.as_ref()) {
             self.affinity = pods
                 .required_during_scheduling_ignored_during_execution
@@ -304,16 +336,31 @@ pub fn node_term(term: &NodeSelectorTerm) -> NodeTerm {
     }
 }
 
-fn pod_term(term: &PodAffinityTerm, own_namespace: &str) -> PodTerm {
+fn pod_term(
+    term: &PodAffinityTerm,
+    own_namespace: &str,
+    labels: &BTreeMap<String, String>,
+) -> PodTerm {
     let named = term.namespaces.clone().unwrap_or_default();
     let namespaces = if named.is_empty() && term.namespace_selector.is_none() {
         vec![own_namespace.to_owned()]
     } else {
         named
     };
+    let own = |keys: &Option<Vec<String>>| -> Vec<(String, Vec<String>)> {
+        let values = keys.iter().flatten().filter_map(|key| {
+            let value = labels.get(key)?;
+            Some((key.clone(), vec![value.clone()]))
+        });
+        values.collect()
+    };
+    let alike = own(&term.match_label_keys).into_iter();
+    let unlike = own(&term.mismatch_label_keys).into_iter();
+    let own = alike
+        .map(|(key, values)| Requirement::In(key, values))
+        .chain(unlike.map(|(key, values)| Requirement::NotIn(key, values)));
     PodTerm {
-        selector: Selector::from_label_selector(term.label_selector.as_ref())
-            .unwrap_or_else(|_| Selector::nothing()),
+        selector: narrowed(term.label_selector.as_ref(), own),
         namespaces,
         namespace_selector: term.namespace_selector.as_ref().map(|selector| {
             Selector::from_label_selector(Some(selector)).unwrap_or_else(|_| Selector::nothing())
@@ -323,21 +370,13 @@ fn pod_term(term: &PodAffinityTerm, own_namespace: &str) -> PodTerm {
 }
 
 fn spread(constraint: &TopologySpreadConstraint, labels: &BTreeMap<String, String>) -> Spread {
-    let selector = Selector::from_label_selector(constraint.label_selector.as_ref())
-        .unwrap_or_else(|_| Selector::nothing());
-    let mut requirements = selector.requirements().to_vec();
-    for key in constraint.match_label_keys.iter().flatten() {
-        if let Some(value) = labels.get(key) {
-            requirements.push(Requirement::In(key.clone(), vec![value.clone()]));
-        }
-    }
-    let selector = if constraint.label_selector.is_none() {
-        Selector::nothing()
-    } else {
-        Selector::new(requirements)
-    };
+    let own = constraint.match_label_keys.iter().flatten();
+    let own = own.filter_map(|key| {
+        let value = labels.get(key)?;
+        Some(Requirement::In(key.clone(), vec![value.clone()]))
+    });
     Spread {
-        selector,
+        peers: Peers::Selected(narrowed(constraint.label_selector.as_ref(), own)),
         topology_key: constraint.topology_key.clone(),
         max_skew: constraint.max_skew.into(),
         min_domains: constraint.min_domains.unwrap_or(1).into(),
@@ -345,4 +384,42 @@ fn spread(constraint: &TopologySpreadConstraint, labels: &BTreeMap<String, Strin
         honor_node_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
         honor_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
     }
+}
+
+/// A selector with further requirements; none selects nothing, as ever.
+fn narrowed(
+    selector: Option<&LabelSelector>,
+    further: impl Iterator<Item = Requirement>,
+) -> Selector {
+    let read = Selector::from_label_selector(selector);
+    let (Some(_), Ok(read)) = (selector, read) else {
+        return Selector::nothing();
+    };
+    Selector::new(read.requirements().iter().cloned().chain(further).collect())
+}
+
+/// The set whose pods are spread if they do not say how.
+fn set_of(pod: &Pod) -> Option<String> {
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    let controller = owners.find(|owner| owner.controller == Some(true))?;
+    let sets = ["ReplicaSet", "ReplicationController", "StatefulSet"];
+    sets.contains(&controller.kind.as_str())
+        .then(|| controller.uid.clone())
+}
+
+/// The constraints of pods that have none, as upstream's system defaults: only a score.
+fn default_spread(set: &str) -> [Spread; 2] {
+    let over = |topology_key: &str, max_skew| Spread {
+        peers: Peers::OfSet(set.to_owned()),
+        topology_key: topology_key.to_owned(),
+        max_skew,
+        min_domains: 1,
+        required: false,
+        honor_node_affinity: true,
+        honor_taints: false,
+    };
+    [
+        over("kubernetes.io/hostname", 3),
+        over("topology.kubernetes.io/zone", 5),
+    ]
 }

@@ -52,9 +52,9 @@ impl Queue {
         self.insert(info, attempts, None, now);
     }
 
-    /// The generation of the waiting pod's spec.
-    pub fn generation(&self, uid: &str) -> Option<i64> {
-        self.pods.get(uid).map(|entry| entry.info.generation)
+    /// A waiting pod, as it was read.
+    pub fn get(&self, uid: &str) -> Option<&PodInfo> {
+        self.pods.get(uid).map(|entry| &*entry.info)
     }
 
     /// Forgets a pod. Returns whether it was there.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use roaring::RoaringBitmap;
 
-use crate::filter::{spread_counts, term_domain, term_matches, tolerated};
+use crate::filter::{spread_scores, term_domain, term_matches, tolerated};
 use crate::pod::PodInfo;
 use crate::snapshot::{CPU, MEMORY, NodeIndex, Snapshot};
 
@@ -51,12 +51,11 @@ pub fn best(
         Order::Range,
         preferred_pods(snapshot, pod),
     );
-    add(
-        &mut scores,
-        WEIGHT_SPREAD,
-        Order::LowFirst,
-        preferred_spread(snapshot, pod),
-    );
+    if let Some(spread) = spread_scores(snapshot, pod, nodes) {
+        for (node, score) in &mut scores {
+            *score += spread.get(node).copied().unwrap_or(0.0) * WEIGHT_SPREAD;
+        }
+    }
     let top = scores
         .iter()
         .map(|(_, score)| *score)
@@ -181,17 +180,6 @@ fn preferred_pods(snapshot: &Snapshot, pod: &PodInfo) -> HashMap<NodeIndex, f64>
             .filter(|term| term_matches(snapshot, term, pod))
         {
             add_to(&mut raw, &term_domain(snapshot, term, placed.node), 1.0);
-        }
-    }
-    raw
-}
-
-/// PodTopologySpread: matching pods in the node's domains, over the soft constraints.
-fn preferred_spread(snapshot: &Snapshot, pod: &PodInfo) -> HashMap<NodeIndex, f64> {
-    let mut raw = HashMap::new();
-    for spread in pod.spread.iter().filter(|spread| !spread.required) {
-        for (nodes, count) in spread_counts(snapshot, pod, spread) {
-            add_to(&mut raw, &nodes, count as f64);
         }
     }
     raw

@@ -63,6 +63,8 @@ pub struct Snapshot {
     ports: HashMap<(String, i32), Vec<(String, NodeIndex)>>,
     pods: HashMap<String, Placed>,
     by_namespace: HashMap<String, HashSet<String>>,
+    /// Pods of each set, by its uid and by node; those on their way out do not count.
+    by_set: HashMap<String, HashMap<NodeIndex, i64>>,
     /// Uids of placed pods whose own affinity terms concern newcomers.
     anti_affine: HashSet<String>,
     preferring: HashSet<String>,
@@ -294,6 +296,14 @@ impl Snapshot {
             let requested = &mut self.columns[column].requested[slot];
             *requested = requested.saturating_add(sign * amount);
         }
+        if let Some(set) = info.set.as_ref().filter(|_| !info.deleting) {
+            let nodes = self.by_set.entry(set.clone()).or_default();
+            *nodes.entry(node).or_default() += sign;
+            nodes.retain(|_, count| *count > 0);
+            if nodes.is_empty() {
+                self.by_set.remove(set);
+            }
+        }
         let weight = &mut self.weights[slot];
         *weight = (
             weight.0.saturating_add(sign * info.weight.0),
@@ -358,6 +368,12 @@ impl Snapshot {
             .into_iter()
             .flatten()
             .filter_map(|uid| self.pods.get(uid))
+    }
+
+    /// How many pods of a set are on which nodes.
+    pub fn of_set(&self, set: &str) -> impl Iterator<Item = (NodeIndex, i64)> {
+        let nodes = self.by_set.get(set).into_iter().flatten();
+        nodes.map(|(node, count)| (*node, *count))
     }
 
     pub fn anti_affine_pods(&self) -> impl Iterator<Item = &Placed> {

@@ -234,7 +234,7 @@ fn a_pod_shown_bound_is_not_bound_again_and_unknown_nodes_keep_their_pods() {
     engine.set_pod(&bound, at(0));
     engine.set_node(&node("n", "1", &[]), at(0));
     assert!(decide(&mut engine, &pod("b", "1")).contains("Insufficient cpu"));
-    engine.remove_node("n");
+    engine.remove_node("n", at(5));
     engine.set_node(&node("n", "1", &[]), at(9));
     assert!(matches!(
         engine.next(at(9)),
@@ -262,4 +262,80 @@ fn unbound_claims_keep_a_pod_waiting() {
         .set_volume(&api::Kind::decode(volume.to_string().as_bytes()).unwrap());
     engine.surroundings_changed(at(5));
     assert!(matches!(engine.next(at(5)), Some(Decision::Bind { .. })));
+}
+
+/// A bound pod with labels.
+fn bound(name: &str, node: &str, labels: serde_json::Value) -> Pod {
+    let mut pod = pod_with(name, json!({"nodeName": node}));
+    pod.metadata.labels = serde_json::from_value(labels).unwrap();
+    pod
+}
+
+#[test]
+fn pods_of_one_set_are_spread_even_where_that_is_no_balance() {
+    let mut engine = engine(&[
+        node("idle", "8", &[("kubernetes.io/hostname", "idle")]),
+        node("busy", "8", &[("kubernetes.io/hostname", "busy")]),
+    ]);
+    let mut load = pod("load", "2");
+    load.spec.as_mut().unwrap().node_name = Some("busy".into());
+    engine.set_pod(&load, at(0));
+    let member = |name: &str, kind: &str| {
+        let mut member = pod(name, "100m");
+        let owner = json!([{"apiVersion": "apps/v1", "kind": kind, "name": "web", "uid": format!("u-{kind}"), "controller": true}]);
+        let metadata = json!({"metadata": {"ownerReferences": owner}});
+        let metadata: Pod = api::Kind::decode(metadata.to_string().as_bytes()).unwrap();
+        member.metadata.owner_references = metadata.metadata.owner_references;
+        member
+    };
+    assert_eq!(decide(&mut engine, &member("web-1", "ReplicaSet")), "idle");
+    assert_eq!(decide(&mut engine, &member("web-2", "ReplicaSet")), "busy");
+    assert_eq!(decide(&mut engine, &member("job-1", "Job")), "idle");
+    assert_eq!(decide(&mut engine, &member("job-2", "Job")), "idle");
+    // What is on its way out leaves its place to the next.
+    let mut going = member("web-1", "ReplicaSet");
+    going.spec.as_mut().unwrap().node_name = Some("idle".into());
+    going.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(1)));
+    engine.set_pod(&going, at(1));
+    assert_eq!(decide(&mut engine, &member("web-3", "ReplicaSet")), "idle");
+}
+
+#[test]
+fn labels_that_change_are_looked_at_again() {
+    let mut engine = engine(&[node("n", "4", &[("host", "n")])]);
+    let term = |app: &str| json!([{"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": "host"}]);
+    let near = json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term("db")}}});
+    engine.set_pod(&bound("other", "n", json!({"app": "x"})), at(0));
+    let waiting = pod_with("web-1", near);
+    assert!(decide(&mut engine, &waiting).contains("didn't match pod affinity rules"));
+    engine.set_pod(&bound("other", "n", json!({"app": "db"})), at(5));
+    assert!(matches!(engine.next(at(5)), Some(Decision::Bind { .. })));
+
+    // The waiting pod's own labels: what keeps it away says nothing against the new ones.
+    let far = json!({"nodeName": "n", "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term("loud")}}});
+    engine.set_pod(&pod_with("quiet", far), at(5));
+    let mut loud = pod_with("loud-1", json!({}));
+    assert!(decide(&mut engine, &loud).contains("existing pods anti-affinity rules"));
+    loud.metadata.labels = Some([("app".to_owned(), "silent".to_owned())].into());
+    engine.set_pod(&loud, at(6));
+    assert!(matches!(engine.next(at(6)), Some(Decision::Bind { .. })));
+}
+
+#[test]
+fn affinity_terms_take_further_values_from_the_pod_itself() {
+    let mut engine = engine(&[
+        node("a", "4", &[("host", "a")]),
+        node("b", "4", &[("host", "b")]),
+    ]);
+    engine.set_pod(&bound("old", "a", json!({"app": "web", "v": "1"})), at(0));
+    engine.set_pod(&bound("new", "b", json!({"app": "web", "v": "2"})), at(0));
+    for (keys, place) in [("matchLabelKeys", "b"), ("mismatchLabelKeys", "a")] {
+        let term = json!([{"labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": "host", keys: ["v"]}]);
+        let near = json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}});
+        let mut pod = pod_with(&format!("web-{place}"), near);
+        let labels = [("app", "other"), ("v", "2")];
+        pod.metadata.labels = Some(labels.map(|(key, value)| (key.into(), value.into())).into());
+        assert_eq!(decide(&mut engine, &pod), place, "{keys}");
+    }
 }

@@ -1,17 +1,15 @@
 //! PodTopologySpread: no domain may have more than `maxSkew` matching pods above the emptiest.
 
+use std::collections::HashMap;
+
 use roaring::RoaringBitmap;
 
 use super::{Filtered, affine_nodes, tolerated};
-use crate::pod::{PodInfo, Spread};
-use crate::snapshot::Snapshot;
+use crate::pod::{Peers, PodInfo, Spread};
+use crate::snapshot::{NodeIndex, Snapshot};
 
-/// Matching pods per domain, over the nodes that count for the constraint.
-pub(crate) fn counts(
-    snapshot: &Snapshot,
-    pod: &PodInfo,
-    spread: &Spread,
-) -> Vec<(RoaringBitmap, i64)> {
+/// The nodes that count for the constraint.
+fn eligible(snapshot: &Snapshot, pod: &PodInfo, spread: &Spread) -> RoaringBitmap {
     let mut eligible = snapshot.nodes().clone();
     if spread.honor_node_affinity
         && let Some(allowed) = affine_nodes(snapshot, pod)
@@ -26,30 +24,43 @@ pub(crate) fn counts(
         }
     }
     // Only nodes with the keys of all constraints of the same strictness are compared.
-    for other in pod
-        .spread
-        .iter()
-        .filter(|other| other.required == spread.required)
-    {
-        eligible &= snapshot.with_label(&other.topology_key);
+    if let Peers::Selected(_) = spread.peers {
+        for other in pod
+            .spread
+            .iter()
+            .filter(|other| other.required == spread.required)
+        {
+            eligible &= snapshot.with_label(&other.topology_key);
+        }
     }
-    snapshot
-        .domains(&spread.topology_key)
-        .filter_map(|(_, nodes)| {
-            let counted = nodes & &eligible;
-            if counted.is_empty() {
-                return None;
-            }
-            let matching = snapshot
-                .pods_in(&pod.namespace)
-                .filter(|placed| {
-                    counted.contains(placed.node)
-                        && spread.selector.matches(Some(&placed.info.labels))
-                })
-                .count();
-            Some((counted, i64::try_from(matching).unwrap_or(i64::MAX)))
-        })
-        .collect()
+    eligible
+}
+
+/// Matching pods per domain, by the domain's value.
+fn totals<'a>(
+    snapshot: &'a Snapshot,
+    pod: &PodInfo,
+    spread: &Spread,
+    eligible: &RoaringBitmap,
+) -> HashMap<&'a str, i64> {
+    let mut totals = HashMap::new();
+    let mut add = |node: NodeIndex, count: i64| {
+        if eligible.contains(node)
+            && let Some(value) = snapshot.label(node, &spread.topology_key)
+        {
+            *totals.entry(value).or_default() += count;
+        }
+    };
+    match &spread.peers {
+        Peers::OfSet(set) => snapshot
+            .of_set(set)
+            .for_each(|(node, count)| add(node, count)),
+        peers @ Peers::Selected(_) => snapshot
+            .pods_in(&pod.namespace)
+            .filter(|placed| !placed.info.deleting && peers.matches(&placed.info))
+            .for_each(|placed| add(placed.node, 1)),
+    }
+    totals
 }
 
 pub(super) fn filter(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered) {
@@ -59,13 +70,20 @@ pub(super) fn filter(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered
             &keyed,
             "node(s) didn't match pod topology spread constraints (missing required label)",
         );
-        let counts = counts(snapshot, pod, spread);
+        let eligible = eligible(snapshot, pod, spread);
+        let totals = totals(snapshot, pod, spread, &eligible);
+        let counts: Vec<(RoaringBitmap, i64)> = snapshot
+            .domains(&spread.topology_key)
+            .map(|(value, nodes)| (nodes & &eligible, value))
+            .filter(|(counted, _)| !counted.is_empty())
+            .map(|(counted, value)| (counted, totals.get(value.as_str()).copied().unwrap_or(0)))
+            .collect();
         let fewest = if i64::try_from(counts.len()).unwrap_or(i64::MAX) < spread.min_domains {
             0
         } else {
             counts.iter().map(|(_, count)| *count).min().unwrap_or(0)
         };
-        let own = i64::from(spread.selector.matches(Some(&pod.labels)));
+        let own = i64::from(spread.peers.matches(pod));
         for (nodes, count) in &counts {
             if count + own - fewest > spread.max_skew {
                 filtered.refuse(
@@ -75,4 +93,50 @@ pub(super) fn filter(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered
             }
         }
     }
+}
+
+/// The candidates' scores by the soft constraints, 0 to 100: the fewer matching pods in a node's domains
+/// the better, and a key with many domains weighs more. `None`: there are no such constraints.
+pub(crate) fn scores(
+    snapshot: &Snapshot,
+    pod: &PodInfo,
+    candidates: &RoaringBitmap,
+) -> Option<HashMap<NodeIndex, f64>> {
+    let soft = || pod.spread.iter().filter(|spread| !spread.required);
+    soft().next()?;
+    // Who lacks a key that the pod itself names is no domain at all.
+    let compared = |spread: &Spread| match spread.peers {
+        Peers::OfSet(_) => candidates.clone(),
+        Peers::Selected(_) => soft().fold(candidates.clone(), |nodes, other| {
+            nodes & snapshot.with_label(&other.topology_key)
+        }),
+    };
+    let mut raw: HashMap<NodeIndex, f64> = HashMap::new();
+    for spread in soft() {
+        let totals = totals(snapshot, pod, spread, &eligible(snapshot, pod, spread));
+        let nodes = compared(spread);
+        let values: HashMap<NodeIndex, &str> = nodes
+            .iter()
+            .filter_map(|node| Some((node, snapshot.label(node, &spread.topology_key)?)))
+            .collect();
+        let domains: std::collections::HashSet<&str> = values.values().copied().collect();
+        let weight = (domains.len() as f64 + 2.0).ln();
+        for node in &nodes {
+            let score = raw.entry(node).or_default();
+            if let Some(value) = values.get(&node) {
+                let count = totals.get(value).copied().unwrap_or(0);
+                *score += count as f64 * weight + (spread.max_skew - 1) as f64;
+            }
+        }
+    }
+    let high = raw.values().copied().fold(0.0, f64::max);
+    let low = raw.values().copied().fold(f64::MAX, f64::min);
+    for score in raw.values_mut() {
+        *score = if high > 0.0 {
+            (high + low - *score) / high * 100.0
+        } else {
+            100.0
+        };
+    }
+    Some(raw)
 }
