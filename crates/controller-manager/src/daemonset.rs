@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use runtime::clock::SharedClock;
 
 use crate::Error;
+use crate::amount::omit_zero;
 use crate::cache::{Cache, Change, Key};
 use crate::error::During;
 use crate::informers::{controlled_by, orphans_in};
@@ -208,7 +209,18 @@ impl DaemonSets {
         revisions::delete(&self.client, &revisions::surplus(history, limit, in_use)).await
     }
 
-    async fn write_status(&self, set: &DaemonSet, status: DaemonSetStatus) -> Result<(), Error> {
+    async fn write_status(
+        &self,
+        set: &DaemonSet,
+        mut status: DaemonSetStatus,
+    ) -> Result<(), Error> {
+        for count in [
+            &mut status.updated_number_scheduled,
+            &mut status.number_available,
+            &mut status.number_unavailable,
+        ] {
+            omit_zero(count);
+        }
         if set.status.as_ref() == Some(&status) {
             return Ok(());
         }

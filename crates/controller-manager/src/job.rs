@@ -22,10 +22,11 @@ use runtime::clock::SharedClock;
 use serde_json::json;
 
 use crate::Error;
+use crate::amount::omit_zero;
 use crate::cache::{Cache, Key};
 use crate::error::During;
 use crate::informers::{controlled_by, orphans_in};
-use crate::owner::{self, controller_key, controller_of, uid};
+use crate::owner::{self, controller_key, controller_of, none_if_empty, uid};
 use crate::pod_control::{Failure, PodControl};
 use crate::pods::is_active;
 use crate::queue::{Controller, Next, queue};
@@ -140,6 +141,9 @@ impl Jobs {
         // The status first: it holds the uids of the pods whose finalizers go next.
         self.write_status(job, plan.status).await?;
         self.untrack(&plan.untrack).await?;
+        if let Some((reason, message)) = plan.suspension {
+            self.recorder.normal(job, reason, message);
+        }
         if let Some(ending) = plan.ended {
             if ending.success {
                 self.recorder.normal(job, "Completed", "Job completed");
@@ -162,7 +166,7 @@ impl Jobs {
             let patch = json!({"metadata": {
                 "uid": pod.metadata.uid,
                 "resourceVersion": pod.metadata.resource_version,
-                "finalizers": rest,
+                "finalizers": none_if_empty(rest),
             }});
             let api = Api::<Pod>::namespaced(&self.client, &key.namespace);
             match api.patch(&key.name, PatchKind::Merge, &patch).await {
@@ -174,7 +178,19 @@ impl Jobs {
         Ok(())
     }
 
-    async fn write_status(&self, job: &Job, status: JobStatus) -> Result<(), Error> {
+    async fn write_status(&self, job: &Job, mut status: JobStatus) -> Result<(), Error> {
+        for count in [
+            &mut status.active,
+            &mut status.succeeded,
+            &mut status.failed,
+        ] {
+            omit_zero(count);
+        }
+        if let Some(uncounted) = &mut status.uncounted_terminated_pods {
+            for uids in [&mut uncounted.succeeded, &mut uncounted.failed] {
+                uids.take_if(|uids| uids.is_empty());
+            }
+        }
         if job.status.as_ref() == Some(&status) {
             return Ok(());
         }

@@ -170,7 +170,7 @@ pub async fn release<C: Kind>(client: &Client, owner_uid: &str, child: &C) -> Re
 }
 
 /// Writes the whole list, with the child's uid and revision as the precondition.
-async fn patch_owners<C: Kind>(
+pub async fn patch_owners<C: Kind>(
     client: &Client,
     child: &ObjectMeta,
     references: &[OwnerReference],
@@ -178,7 +178,7 @@ async fn patch_owners<C: Kind>(
     let patch = json!({"metadata": {
         "uid": child.uid,
         "resourceVersion": child.resource_version,
-        "ownerReferences": references.iter().map(to_json).collect::<Vec<_>>(),
+        "ownerReferences": none_if_empty(references.iter().map(to_json).collect()),
     }});
     Api::<C>::namespaced(client, child.namespace.as_deref().unwrap_or_default())
         .patch(
@@ -188,6 +188,11 @@ async fn patch_owners<C: Kind>(
         )
         .await?;
     Ok(())
+}
+
+/// A list for a merge patch: an empty one is taken away, and not left as `[]`.
+pub fn none_if_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
 }
 
 fn to_json(reference: &OwnerReference) -> Value {

@@ -72,13 +72,14 @@ impl PodControl {
                 self.expectations.created(&key, &created, self.clock.now());
                 let name = created.metadata.name.unwrap_or_default();
                 self.recorder
-                    .normal(owner, "SuccessfulCreate", format!("Created pod: {name}"));
+                    .normal(owner, "SuccessfulCreate", done(owner, "create", &name));
                 Ok(())
             }
             Err(error) if is_namespace_terminating(&error) => Ok(()),
             Err(error) => {
-                self.recorder
-                    .warning(owner, "FailedCreate", format!("Error creating: {error}"));
+                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                let message = not_done(owner, "create", name, &error);
+                self.recorder.warning(owner, "FailedCreate", message);
                 Err(Failure {
                     reason: "FailedCreate",
                     error,
@@ -108,19 +109,42 @@ impl PodControl {
             Ok(()) => {
                 self.expectations.deleted(&key, pod, self.clock.now());
                 self.recorder
-                    .normal(owner, "SuccessfulDelete", format!("Deleted pod: {name}"));
+                    .normal(owner, "SuccessfulDelete", done(owner, "delete", &name));
                 Ok(())
             }
             Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
             Err(error) => {
-                self.recorder
-                    .warning(owner, "FailedDelete", format!("Error deleting: {error}"));
+                let message = not_done(owner, "delete", &name, &error);
+                self.recorder.warning(owner, "FailedDelete", message);
                 Err(Failure {
                     reason: "FailedDelete",
                     error,
                 })
             }
         }
+    }
+}
+
+/// The event for a pod that was made or deleted. StatefulSets have words of their own.
+fn done<O: Kind>(owner: &O, verb: &str, pod: &str) -> String {
+    if O::KIND == "StatefulSet" {
+        let set = Key::of(owner).name;
+        return format!("{verb} Pod {pod} in StatefulSet {set} successful");
+    }
+    match verb {
+        "create" => format!("Created pod: {pod}"),
+        _ => format!("Deleted pod: {pod}"),
+    }
+}
+
+fn not_done<O: Kind>(owner: &O, verb: &str, pod: &str, error: &client::Error) -> String {
+    if O::KIND == "StatefulSet" {
+        let set = Key::of(owner).name;
+        return format!("{verb} Pod {pod} in StatefulSet {set} failed error: {error}");
+    }
+    match verb {
+        "create" => format!("Error creating: {error}"),
+        _ => format!("Error deleting: {error}"),
     }
 }
 

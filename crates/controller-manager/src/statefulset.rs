@@ -1,6 +1,7 @@
 //! StatefulSets: pods with names and storage of their own
 //! (`k8s.io/kubernetes/pkg/controller/statefulset`).
 
+mod claims;
 mod identity;
 mod plan;
 #[cfg(test)]
@@ -10,13 +11,14 @@ use std::sync::Arc;
 
 use api::Kind;
 use api::labels::{Selector, SelectorError};
-use client::{Api, Client, PatchKind};
+use client::{Api, Client};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplate, PodTemplateSpec};
 use runtime::clock::SharedClock;
 use serde_json::json;
 
 use crate::Error;
+use crate::amount::omit_zero;
 use crate::cache::{Cache, Key};
 use crate::error::During;
 use crate::informers::{controlled_by, orphans_in};
@@ -179,6 +181,7 @@ impl StatefulSets {
             tracing::info!(set = %Key::of(set), create = plan.create.len(), delete = plan.delete.len(), "stateful pods");
         }
         let mut pods = Vec::new();
+        self.own_claims(observed).await?;
         for (ordinal, revision) in &plan.create {
             self.make_claims(set, *ordinal).await?;
             let named = history.iter().find(|one| revision_name(one) == *revision);
@@ -187,9 +190,6 @@ impl StatefulSets {
                 None => set.spec.template.clone(),
             };
             pods.push(identity::pod(set, &template, revision, *ordinal));
-        }
-        for ordinal in &plan.condemned {
-            self.condemn_claims(observed, *ordinal).await?;
         }
         let created = self.control.create_all(set, pods).await;
         let deleted = self.control.delete_all(set, &plan.delete).await;
@@ -200,56 +200,6 @@ impl StatefulSets {
                 operation: format!("pods of statefulset {}", Key::of(set)),
                 source: failure.error,
             })
-    }
-
-    async fn make_claims(&self, set: &StatefulSet, ordinal: i32) -> Result<(), Error> {
-        for claim in identity::claims(set, ordinal) {
-            let key = Key::of(&claim);
-            if self.claims.get(&key).is_some() {
-                continue;
-            }
-            let claims = Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
-            match claims.create(&claim).await {
-                Err(error) if error.is_already_exists() => {}
-                outcome => {
-                    outcome.during(|| format!("create persistentvolumeclaim {key}"))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the claims of a pod that is scaled away go with it, where the set says so.
-    async fn condemn_claims(&self, observed: &Observed<'_>, ordinal: i32) -> Result<(), Error> {
-        let set = observed.set;
-        if !identity::claims_go(set).1 {
-            return Ok(());
-        }
-        let mut pods = observed.pods.iter();
-        let Some(pod) = pods.find(|pod| identity::ordinal(set, pod) == Some(ordinal)) else {
-            return Ok(());
-        };
-        for claim in identity::claims(set, ordinal) {
-            let Some(claim) = self.claims.get(&Key::of(&claim)) else {
-                continue;
-            };
-            let key = Key::of(&*claim);
-            let patch = json!({"metadata": {
-                "uid": claim.metadata.uid,
-                "resourceVersion": claim.metadata.resource_version,
-                "ownerReferences": [{
-                    "apiVersion": "v1",
-                    "kind": "Pod",
-                    "name": pod.metadata.name,
-                    "uid": pod.metadata.uid,
-                }],
-            }});
-            Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace)
-                .patch(&key.name, PatchKind::Merge, &patch)
-                .await
-                .during(|| format!("bind persistentvolumeclaim {key} to its pod's end"))?;
-        }
-        Ok(())
     }
 
     async fn clean_up(
@@ -277,8 +227,15 @@ impl StatefulSets {
     async fn write_status(
         &self,
         set: &StatefulSet,
-        status: StatefulSetStatus,
+        mut status: StatefulSetStatus,
     ) -> Result<(), Error> {
+        for count in [
+            &mut status.ready_replicas,
+            &mut status.current_replicas,
+            &mut status.updated_replicas,
+        ] {
+            omit_zero(count);
+        }
         if set.status.as_ref() == Some(&status) {
             return Ok(());
         }

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::Error;
 use crate::cache::{Cache, Change, Key};
 use crate::error::During;
-use crate::owner::is_deleting;
+use crate::owner::{is_deleting, none_if_empty};
 use crate::queue::{Controller, Next, queue};
 use crate::wire::Wiring;
 
@@ -133,7 +133,7 @@ impl<K: Protected> Controller for Protection<K> {
             let patch = json!({"metadata": {
                 "uid": metadata.uid,
                 "resourceVersion": metadata.resource_version,
-                "finalizers": finalizers,
+                "finalizers": none_if_empty(finalizers),
             }});
             Api::<K>::namespaced(&self.client, &key.namespace)
                 .patch(&key.name, PatchKind::Merge, &patch)

@@ -10,6 +10,7 @@ use super::plan::{Plan, Update};
 use super::sets::{REVISION, size};
 use super::status;
 use crate::Error;
+use crate::amount::omit_zero;
 use crate::cache::Key;
 use crate::error::During;
 use crate::hash::equal_but_hash;
@@ -162,8 +163,17 @@ impl Deployments {
     async fn write_status(
         &self,
         deployment: &Deployment,
-        status: DeploymentStatus,
+        mut status: DeploymentStatus,
     ) -> Result<(), Error> {
+        for count in [
+            &mut status.replicas,
+            &mut status.updated_replicas,
+            &mut status.ready_replicas,
+            &mut status.available_replicas,
+            &mut status.unavailable_replicas,
+        ] {
+            omit_zero(count);
+        }
         if deployment.status.as_ref() == Some(&status) {
             return Ok(());
         }

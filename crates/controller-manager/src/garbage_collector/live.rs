@@ -11,6 +11,7 @@ use super::plan::Policy;
 use crate::Error;
 use crate::cache::Key;
 use crate::error::During;
+use crate::owner::none_if_empty;
 
 /// The server, for objects of any kind.
 pub struct Live {
@@ -86,8 +87,12 @@ impl Live {
             .iter()
             .filter(|name| *name != finalizer)
             .collect();
-        self.patch(node, json!({"finalizers": rest}), Some(revision))
-            .await
+        self.patch(
+            node,
+            json!({"finalizers": none_if_empty(rest)}),
+            Some(revision),
+        )
+        .await
     }
 
     pub async fn set_owners(
@@ -97,8 +102,12 @@ impl Live {
         revision: u64,
     ) -> Result<(), Error> {
         let owners: Vec<Value> = owners.iter().map(to_json).collect();
-        self.patch(node, json!({"ownerReferences": owners}), Some(revision))
-            .await
+        self.patch(
+            node,
+            json!({"ownerReferences": none_if_empty(owners)}),
+            Some(revision),
+        )
+        .await
     }
 
     /// Takes the reference to `owner_uid` off a dependent, whatever else it has become.

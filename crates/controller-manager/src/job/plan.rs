@@ -38,6 +38,8 @@ pub struct Plan {
     pub untrack: Vec<Arc<Pod>>,
     pub delete: Vec<Arc<Pod>>,
     pub create: Vec<New>,
+    /// That the Job is suspended or resumed now: the event's reason and message.
+    pub suspension: Option<(&'static str, &'static str)>,
     /// The end that this plan writes.
     pub ended: Option<Ending>,
     pub again: Option<Duration>,
@@ -50,12 +52,15 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     };
     let mut tally = tally(observed, spec);
     let suspended = spec.suspend == Some(true);
-    if !is_over(&tally.status) {
-        mark_suspension(&mut tally.status, suspended, now);
-    }
+    let suspension = if is_over(&tally.status) {
+        None
+    } else {
+        mark_suspension(&mut tally.status, suspended, now)
+    };
     let ending = final_condition(&tally.status).or_else(|| judge(observed, spec, &tally, now));
     let mut plan = Plan {
         again: deadline(spec, &tally.status, now).filter(|_| ending.is_none()),
+        suspension,
         ..Default::default()
     };
     if let Some(ending) = &ending {
@@ -83,31 +88,26 @@ fn is_over(status: &JobStatus) -> bool {
     condition_is_true(status, "Complete") || condition_is_true(status, "Failed")
 }
 
-fn mark_suspension(status: &mut JobStatus, suspended: bool, now: Timestamp) {
+/// Returns the event that tells of a change.
+fn mark_suspension(
+    status: &mut JobStatus,
+    suspended: bool,
+    now: Timestamp,
+) -> Option<(&'static str, &'static str)> {
     let marked = condition_is_true(status, "Suspended");
-    if suspended && !marked {
-        set_condition(
-            status,
-            "Suspended",
-            "True",
-            "JobSuspended",
-            "Job suspended",
-            now,
-        );
-        status.start_time = None;
-    } else if !suspended {
-        if marked {
-            set_condition(
-                status,
-                "Suspended",
-                "False",
-                "JobResumed",
-                "Job resumed",
-                now,
-            );
-        }
+    if !suspended {
         status.start_time.get_or_insert(Time(now));
     }
+    let (value, condition, event, message) = match (suspended, marked) {
+        (true, false) => ("True", "JobSuspended", "Suspended", "Job suspended"),
+        (false, true) => ("False", "JobResumed", "Resumed", "Job resumed"),
+        _ => return None,
+    };
+    set_condition(status, "Suspended", value, condition, message, now);
+    if suspended {
+        status.start_time = None;
+    }
+    Some((event, message))
 }
 
 /// Whether the Job has ended by what is known, and how.

@@ -307,6 +307,8 @@ fn suspension_takes_pods_away_and_gives_them_back() {
     let mut world = World::new(|spec| spec.active_deadline_seconds = Some(60));
     world.settle();
     world.job.spec.as_mut().unwrap().suspend = Some(true);
+    let event = world.step().suspension.unwrap();
+    assert_eq!(event, ("Suspended", "Job suspended"));
     world.settle();
     assert_eq!((world.running(), world.pods.len()), (0, 0));
     assert!(condition_is_true(world.status(), "Suspended"));
@@ -319,6 +321,7 @@ fn suspension_takes_pods_away_and_gives_them_back() {
     );
     world.now += 1000;
     world.job.spec.as_mut().unwrap().suspend = Some(false);
+    assert_eq!(world.step().suspension.unwrap().0, "Resumed");
     world.settle();
     assert_eq!(world.running(), 1);
     world.now += 60;

@@ -95,9 +95,10 @@ macro_rules! status_of {
             }));
             let mut changed = <$status>::default();
             changed.replicas = status.replicas;
-            changed.fully_labeled_replicas = Some(status.fully_labeled);
-            changed.ready_replicas = Some(status.ready);
-            changed.available_replicas = Some(status.available);
+            let count = |count: i32| (count != 0).then_some(count);
+            changed.fully_labeled_replicas = count(status.fully_labeled);
+            changed.ready_replicas = count(status.ready);
+            changed.available_replicas = count(status.available);
             $(changed.$terminating = status.terminating;)?
             changed.observed_generation = status.observed_generation;
             changed.conditions = (!conditions.is_empty()).then_some(conditions);

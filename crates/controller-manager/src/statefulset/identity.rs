@@ -1,10 +1,13 @@
 //! Names of a StatefulSet's pods and claims, and the objects made under them.
 
+use std::ops::Range;
+
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume,
 };
 
+use super::claims;
 use crate::hash::with_label;
 use crate::owner;
 use crate::pods;
@@ -15,6 +18,13 @@ const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 
 fn name(set: &StatefulSet) -> &str {
     set.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// The ordinals that the set wants.
+pub fn range(set: &StatefulSet) -> Range<i32> {
+    let ordinals = set.spec.ordinals.as_ref();
+    let start = ordinals.and_then(|ordinals| ordinals.start).unwrap_or(0);
+    start..start + set.spec.replicas.unwrap_or(1)
 }
 
 pub fn pod_name(set: &StatefulSet, ordinal: i32) -> String {
@@ -42,16 +52,6 @@ pub fn claim_name(set: &StatefulSet, template: &str, ordinal: i32) -> String {
     format!("{template}-{}-{ordinal}", name(set))
 }
 
-/// What becomes of claims: (with the set, with a pod that is scaled away); true: they are deleted.
-pub fn claims_go(set: &StatefulSet) -> (bool, bool) {
-    let policy = set.spec.persistent_volume_claim_retention_policy.as_ref();
-    let is_delete = |value: Option<&String>| value.is_some_and(|value| value == "Delete");
-    (
-        is_delete(policy.and_then(|policy| policy.when_deleted.as_ref())),
-        is_delete(policy.and_then(|policy| policy.when_scaled.as_ref())),
-    )
-}
-
 /// The claims of a pod.
 pub fn claims(set: &StatefulSet, ordinal: i32) -> Vec<PersistentVolumeClaim> {
     let templates = set.spec.volume_claim_templates.iter().flatten();
@@ -64,9 +64,7 @@ pub fn claims(set: &StatefulSet, ordinal: i32) -> Vec<PersistentVolumeClaim> {
             let labels = claim.metadata.labels.get_or_insert_default();
             let selector = set.spec.selector.match_labels.iter().flatten();
             labels.extend(selector.map(|(key, value)| (key.clone(), value.clone())));
-            if claims_go(set).0 {
-                claim.metadata.owner_references = Some(vec![owner::reference(set)]);
-            }
+            claim.metadata.owner_references = claims::set_reference(set);
             claim.status = None;
             claim
         })

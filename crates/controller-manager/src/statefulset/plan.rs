@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 
-use super::identity::{ordinal, revision};
+use super::identity::{self, ordinal, revision};
 use crate::amount::{Round, scaled};
 use crate::owner::is_deleting;
 use crate::pods::{available_at, is_available, is_ready};
@@ -35,8 +35,6 @@ pub struct Plan {
     /// Ordinals to make, with the name of the revision.
     pub create: Vec<(i32, String)>,
     pub delete: Vec<Arc<Pod>>,
-    /// Ordinals scaled away: they are among `delete`.
-    pub condemned: Vec<i32>,
     pub status: StatefulSetStatus,
     pub again: Option<Duration>,
 }
@@ -58,12 +56,6 @@ struct World<'a> {
 
 pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     let set = observed.set;
-    let start = set
-        .spec
-        .ordinals
-        .as_ref()
-        .and_then(|ordinals| ordinals.start)
-        .unwrap_or(0);
     let world = World {
         observed,
         by_ordinal: observed
@@ -71,7 +63,7 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
             .iter()
             .filter_map(|pod| Some((ordinal(set, pod)?, pod.clone())))
             .collect(),
-        range: start..start + set.spec.replicas.unwrap_or(1),
+        range: identity::range(set),
         ordered: set.spec.pod_management_policy.as_deref() != Some("Parallel"),
         now,
     };
@@ -168,7 +160,6 @@ impl World<'_> {
                     return Go::Stop;
                 }
                 plan.delete.push(Arc::clone(pod));
-                plan.condemned.push(**ordinal);
             }
             if self.ordered {
                 return Go::Stop;
@@ -232,13 +223,10 @@ impl World<'_> {
     fn status(&self) -> StatefulSetStatus {
         let observed = self.observed;
         let old = observed.set.status.clone().unwrap_or_default();
-        let alive = || {
-            let pods = self.by_ordinal.iter();
-            pods.filter(|(ordinal, _)| self.range.contains(ordinal))
-                .map(|(_, pod)| pod)
-        };
+        // Those that are scaled away count until they are gone.
         let count = |test: &dyn Fn(&Pod) -> bool| {
-            i32::try_from(alive().filter(|pod| test(pod)).count()).unwrap_or(i32::MAX)
+            let pods = self.by_ordinal.values();
+            i32::try_from(pods.filter(|pod| test(pod)).count()).unwrap_or(i32::MAX)
         };
         let of = |name: &str| count(&|pod| !is_deleting(&pod.metadata) && revision(pod) == name);
         let all = i32::try_from(self.by_ordinal.len()).unwrap_or(i32::MAX);

@@ -134,7 +134,13 @@ fn one_after_the_other_up_and_down() {
     assert_eq!(world.shape(), ["db-0:r1", "db-1:r1", "db-2:r1"]);
     world.set.spec.replicas = Some(1);
     let plan = world.step();
-    assert_eq!(plan.condemned, [2]);
+    assert_eq!(plan.delete[0].metadata.name.as_deref(), Some("db-2"));
+    let status = &plan.status;
+    assert_eq!(
+        (status.replicas, status.ready_replicas),
+        (3, Some(3)),
+        "those that are scaled away count until they are gone"
+    );
     world.settle();
     assert_eq!(world.shape(), ["db-0:r1"]);
     let status = world.set.status.unwrap();
