@@ -3,6 +3,8 @@
 
 #[path = "kubelet/probes.rs"]
 mod probes;
+#[path = "kubelet/refusals.rs"]
+mod refusals;
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, PatchKind};
@@ -10,6 +12,10 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use probes::{probes_speak_grpc, probes_speak_https};
+use refusals::{
+    a_corrected_annotation_starts_its_pod, probes_that_cannot_be_made_do_not_count,
+    what_cannot_start_says_why,
+};
 use serde_json::json;
 use std::process::ExitCode;
 use testkit::suite::Scene;
@@ -29,6 +35,9 @@ fn main() -> ExitCode {
             probes_speak_grpc,
             probes_speak_https,
             a_command_that_does_not_exist_is_told,
+            what_cannot_start_says_why,
+            a_corrected_annotation_starts_its_pod,
+            probes_that_cannot_be_made_do_not_count,
             last_words_are_kept,
             a_deadline_ends_a_pod,
             a_volume_over_its_limit_evicts_its_pod,
@@ -394,7 +403,13 @@ spec:
     .await?;
     let reason = pod.status.and_then(|status| status.reason);
     ensure!(reason.as_deref() == Some("DeadlineExceeded"), "{reason:?}");
-    Ok(())
+    refusals::event(
+        scene,
+        "late",
+        "DeadlineExceeded",
+        "longer than the specified",
+    )
+    .await
 }
 
 async fn a_volume_over_its_limit_evicts_its_pod(scene: &Scene) -> anyhow::Result<()> {

@@ -83,7 +83,6 @@ impl ImageError {
     pub fn waiting_reason(&self) -> &'static str {
         match self {
             ImageError::InvalidName { .. } => "InvalidImageName",
-            ImageError::RegistryUnavailable { .. } => "RegistryUnavailable",
             _ => "ErrImagePull",
         }
     }

@@ -71,6 +71,14 @@ impl ImageService {
         })
     }
 
+    /// Fails on what is neither a reference nor an image's id.
+    pub fn check_name(image: &str) -> Result<()> {
+        if is_image_id(image) {
+            return Ok(());
+        }
+        ImageReference::parse(image).map(drop)
+    }
+
     /// Pulls an image, whether or not it is here (its layers are fetched only if they are not), and
     /// unpacks it. Pulls of the same image at the same time share one. Credentials that fit the image's
     /// registry are tried in order; without any, the pull is anonymous.

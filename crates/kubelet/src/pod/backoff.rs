@@ -17,6 +17,14 @@ pub const RESTART: Policy = Policy {
     forget: SignedDuration::from_secs(600),
 };
 
+/// Starts that fail before there is a container (a missing key, a bad sub path): as often as Kubernetes'
+/// pod workers look again.
+pub const START: Policy = Policy {
+    first: SignedDuration::from_secs(10),
+    longest: SignedDuration::from_secs(10),
+    forget: SignedDuration::from_secs(600),
+};
+
 /// Sandboxes, volumes, deletions: what usually heals soon.
 pub const RETRY: Policy = Policy {
     first: SignedDuration::from_millis(500),

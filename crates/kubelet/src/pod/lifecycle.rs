@@ -35,13 +35,13 @@ pub async fn run_hook(
             Ok(output) if output.exit_code == 0 => Ok(()),
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stderr).into_owned();
-                Err(CheckError(format!(
+                Err(CheckError::Failed(format!(
                     "command '{}' exited with {}: {text}",
                     command.join(" "),
                     output.exit_code
                 )))
             }
-            Err(error) => Err(CheckError(error.to_string())),
+            Err(error) => Err(CheckError::Failed(error.to_string())),
         };
     }
     if let Some(http) = &handler.http_get {
@@ -52,7 +52,7 @@ pub async fn run_hook(
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         return Ok(());
     }
-    Err(CheckError(
+    Err(CheckError::Failed(
         "invalid handler: the hook does nothing".to_owned(),
     ))
 }
@@ -109,7 +109,7 @@ async fn pre_stop(stop: &mut Stop) {
     let mut deadline = stop.deadline.clone();
     let result = tokio::select! {
         result = run_hook(&context, &stop.target, &handler) => result,
-        () = wait(&context, &mut deadline, None) => Err(CheckError(
+        () = wait(&context, &mut deadline, None) => Err(CheckError::Failed(
             "the hook did not end within the grace period".to_owned(),
         )),
     };

@@ -18,6 +18,10 @@ impl Notes {
         self.0.warning(pod, reason, message);
     }
 
+    pub fn pod_normal(&self, pod: &Pod, reason: &str, message: &str) {
+        self.0.normal(pod, reason, message);
+    }
+
     pub fn normal(&self, pod: &Pod, declared: &Declared, reason: &str, message: impl Into<String>) {
         self.record(pod, declared, "Normal", reason, message.into());
     }

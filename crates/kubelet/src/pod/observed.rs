@@ -48,6 +48,12 @@ impl Observed {
         self.latest(name).is_some_and(ContainerStatusExt::running)
     }
 
+    /// Some attempt of it runs, or has.
+    pub fn has_run(&self, name: &str) -> bool {
+        self.latest(name)
+            .is_some_and(|one| !matches!(one.state, ContainerState::Created))
+    }
+
     pub fn any_running(&self) -> bool {
         self.containers.iter().any(ContainerStatusExt::running)
     }

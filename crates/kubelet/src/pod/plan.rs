@@ -17,7 +17,7 @@ use super::backoff::Backoff;
 use super::observed::Observed;
 use crate::runtime::ContainerId;
 
-pub use course::{Course, Ending, completed, course};
+pub use course::{Course, DEADLINE_EXCEEDED, Ending, completed, course};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -109,10 +109,13 @@ pub(super) fn whole(time: Timestamp) -> Timestamp {
 
 fn phase(observed: &Observed, doomed: bool, now: Timestamp) -> &'static str {
     let ends = matches!(course(observed, now), Course::End(_));
+    // What runs for the first time is waited for, whatever runs already.
+    let waits = observed
+        .declared
+        .iter()
+        .any(|one| one.role == Role::App && !observed.has_run(one.name()));
     if observed.any_running() {
-        let pending =
-            observed.declared.iter().any(|one| one.role == Role::Init) && !begun(observed);
-        return if pending { "Pending" } else { "Running" };
+        return if waits { "Pending" } else { "Running" };
     }
     if ends
         && !observed
@@ -133,11 +136,7 @@ fn phase(observed: &Observed, doomed: bool, now: Timestamp) -> &'static str {
             (false, false) => "Succeeded",
         };
     }
-    if begun(observed) {
-        "Running"
-    } else {
-        "Pending"
-    }
+    if waits { "Pending" } else { "Running" }
 }
 
 /// A pod that is deleted before any container of it was made.

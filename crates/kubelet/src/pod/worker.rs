@@ -21,7 +21,7 @@ use super::context::Context;
 use super::memory::{Memory, Work};
 use super::object::PodExt;
 use super::observed::Observed;
-use super::plan::{Action, Course, Plan, course, plan};
+use super::plan::{Action, Course, DEADLINE_EXCEEDED, Ending, Plan, course, plan};
 use super::registry::Wake;
 use super::report;
 use super::status::status;
@@ -134,9 +134,12 @@ impl Worker {
     async fn look(&mut self) -> (bool, Option<Timestamp>) {
         let observed = self.observe().await;
         let now = self.context.clock.now();
-        let ending = matches!(course(&observed, now), Course::End(_));
-        if ending && !self.ending {
+        let course = course(&observed, now);
+        if let Course::End(ending) = course
+            && !self.ending
+        {
             self.ending = true;
+            self.note_deadline(&ending);
             self.memory.ending_since = Some(now);
             self.stop_probing_health();
         }
@@ -217,6 +220,15 @@ impl Worker {
             && observed.any_running()
             && self.memory.sandbox.is_none()
             && self.memory.sandbox_failure.is_none()
+    }
+
+    /// An event for a pod that ends because its time is over.
+    fn note_deadline(&self, ending: &Ending) {
+        if let Some((reason, message)) = &ending.outcome
+            && reason == DEADLINE_EXCEEDED
+        {
+            self.context.notes.pod_normal(&self.pod, reason, message);
+        }
     }
 
     /// Events for containers that have just begun to wait.

@@ -16,10 +16,16 @@ const MESSAGE_BYTES: usize = 10 * 1024;
 /// Most redirects that an HTTP check follows.
 const REDIRECTS_MAX: usize = 10;
 
-/// Why a check did not pass, for the Unhealthy event.
+/// Why a check did not pass, for the Unhealthy event. Only a failure counts, as in Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct CheckError(pub String);
+pub enum CheckError {
+    /// It was made, and did not pass.
+    #[error("{0}")]
+    Failed(String),
+    /// It could not be made (no such command, no such port): that says nothing of the container.
+    #[error("{0}")]
+    Unknown(String),
+}
 
 /// What is checked.
 #[derive(Clone, Debug)]
@@ -72,7 +78,7 @@ impl Checker {
         probe: &Probe,
         timeout: Duration,
     ) -> Result<(), CheckError> {
-        let late = || CheckError(format!("probe timed out after {}s", timeout.as_secs()));
+        let late = || CheckError::Failed(format!("probe timed out after {}s", timeout.as_secs()));
         if let Some(exec) = &probe.exec {
             let command = exec.command.clone().unwrap_or_default();
             return self.exec(&target.id, &command, timeout).await;
@@ -85,7 +91,7 @@ impl Checker {
             } else if let Some(grpc) = &probe.grpc {
                 grpc_health(target, grpc).await
             } else {
-                Err(CheckError("missing probe handler".to_owned()))
+                Err(CheckError::Unknown("missing probe handler".to_owned()))
             }
         };
         tokio::time::timeout(timeout, network)
@@ -108,13 +114,14 @@ impl Checker {
             Ok(output) => {
                 let mut text = output.stdout;
                 text.extend(output.stderr);
-                Err(CheckError(String::from_utf8_lossy(&text).into_owned()))
+                Err(CheckError::Failed(
+                    String::from_utf8_lossy(&text).into_owned(),
+                ))
             }
-            Err(RuntimeError::ExecTimeout { command, timeout }) => Err(CheckError(format!(
-                "command {command:?} timed out after {}s",
-                timeout.as_secs()
-            ))),
-            Err(error) => Err(CheckError(error.to_string())),
+            Err(RuntimeError::ExecTimeout { command, timeout }) => Err(CheckError::Failed(
+                format!("command {command:?} timed out after {}s", timeout.as_secs()),
+            )),
+            Err(error) => Err(CheckError::Unknown(error.to_string())),
         }
     }
 
@@ -150,7 +157,7 @@ impl Checker {
         if (200..400).contains(&code) {
             Ok(())
         } else {
-            Err(CheckError(format!(
+            Err(CheckError::Failed(format!(
                 "HTTP probe failed with statuscode: {code}"
             )))
         }
@@ -163,7 +170,7 @@ fn replace_header(
     name: &str,
     value: &str,
 ) -> Result<reqwest::RequestBuilder, CheckError> {
-    let bad = |_| CheckError(format!("header {name:?} is not valid"));
+    let bad = |_| CheckError::Unknown(format!("header {name:?} is not valid"));
     let value = http::HeaderValue::from_str(value).map_err(|error| bad(error.to_string()))?;
     let name =
         http::HeaderName::from_bytes(name.as_bytes()).map_err(|error| bad(error.to_string()))?;
@@ -177,7 +184,7 @@ fn failed<'a>(verb: &'a str, url: &'a str) -> impl FnOnce(reqwest::Error) -> Che
         while let Some(next) = cause.source() {
             cause = next;
         }
-        CheckError(format!("{verb} {url:?}: {cause}"))
+        CheckError::Failed(format!("{verb} {url:?}: {cause}"))
     }
 }
 
@@ -192,7 +199,7 @@ fn address(
         None => target
             .ip
             .map(|ip| ip.to_string())
-            .ok_or_else(|| CheckError("the pod has no address".to_owned()))?,
+            .ok_or_else(|| CheckError::Unknown("the pod has no address".to_owned()))?,
     };
     let ports = || target.container.ports.iter().flatten();
     let number = match port {
@@ -205,7 +212,13 @@ fn address(
     let number = number
         .and_then(|number| u16::try_from(number).ok())
         .filter(|number| *number > 0);
-    let number = number.ok_or_else(|| CheckError(format!("couldn't find port: {port:?}")))?;
+    let number = number.ok_or_else(|| {
+        let port = match port {
+            IntOrString::Int(number) => number.to_string(),
+            IntOrString::String(name) => name.clone(),
+        };
+        CheckError::Unknown(format!("couldn't find port: {port}"))
+    })?;
     Ok((host, number))
 }
 
@@ -214,17 +227,17 @@ async fn tcp_socket(target: &Target, tcp: &TCPSocketAction) -> Result<(), CheckE
     let connected = tokio::net::TcpStream::connect((host.as_str(), port)).await;
     connected
         .map(drop)
-        .map_err(|error| CheckError(format!("dial tcp {host}:{port}: {error}")))
+        .map_err(|error| CheckError::Failed(format!("dial tcp {host}:{port}: {error}")))
 }
 
 async fn grpc_health(target: &Target, grpc: &GRPCAction) -> Result<(), CheckError> {
     let (host, port) = address(target, None, &IntOrString::Int(grpc.port))?;
     let ip: IpAddr = host
         .parse()
-        .map_err(|_| CheckError(format!("{host} is not an address")))?;
+        .map_err(|_| CheckError::Unknown(format!("{host} is not an address")))?;
     let url = format!("http://{}", SocketAddr::new(ip, port));
     let text = |error: &dyn std::fmt::Display| {
-        CheckError(format!("failed to connect service {url:?}: {error}"))
+        CheckError::Failed(format!("failed to connect service {url:?}: {error}"))
     };
     let channel = tonic::transport::Endpoint::from_shared(url.clone())
         .map_err(|error| text(&error))?
@@ -238,15 +251,15 @@ async fn grpc_health(target: &Target, grpc: &GRPCAction) -> Result<(), CheckErro
         .check(request)
         .await
         .map_err(|status| match status.code() {
-            tonic::Code::Unimplemented => CheckError(
+            tonic::Code::Unimplemented => CheckError::Failed(
                 "this server does not implement the grpc health protocol (grpc.health.v1.Health)"
                     .to_owned(),
             ),
-            code => CheckError(format!("health rpc failed: {code:?} {}", status.message())),
+            code => CheckError::Failed(format!("health rpc failed: {code:?} {}", status.message())),
         })?;
     match answer.into_inner().status() {
         ServingStatus::Serving => Ok(()),
-        other => Err(CheckError(format!(
+        other => Err(CheckError::Failed(format!(
             "service unhealthy (responded with {:?})",
             other.as_str_name()
         ))),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Probe};
 
+use super::check::CheckError;
 use super::{ProbeKind, ProbeView};
 
 /// A probe's settings with Kubernetes' defaults.
@@ -61,6 +62,8 @@ impl Settings {
 pub struct Track {
     pub settings: Settings,
     pub due: Duration,
+    /// A check is under way.
+    pub checking: bool,
     verdict: Option<bool>,
     last: Option<bool>,
     run: u32,
@@ -70,6 +73,7 @@ impl Track {
     pub fn new(settings: Settings, verdict: Option<bool>) -> Self {
         Self {
             due: settings.initial_delay,
+            checking: false,
             verdict,
             last: None,
             run: 0,
@@ -77,8 +81,21 @@ impl Track {
         }
     }
 
-    /// Takes a result in; the next check is a period after this one was due.
-    pub fn record(&mut self, success: bool, at: Duration) {
+    /// Takes a result in (`None`: it says nothing); the next check is a period after this one was due.
+    fn record(&mut self, success: Option<bool>, at: Duration) {
+        self.checking = false;
+        if let Some(success) = success {
+            self.count(success);
+        }
+        let next = self.due + self.settings.period;
+        self.due = if next < at {
+            at + self.settings.period
+        } else {
+            next
+        };
+    }
+
+    fn count(&mut self, success: bool) {
         self.run = if self.last == Some(success) {
             self.run.saturating_add(1)
         } else {
@@ -93,12 +110,6 @@ impl Track {
         if self.run >= threshold {
             self.verdict = Some(success);
         }
-        let next = self.due + self.settings.period;
-        self.due = if next < at {
-            at + self.settings.period
-        } else {
-            next
-        };
     }
 }
 
@@ -122,6 +133,19 @@ impl Tracks {
         )
     }
 
+    /// Takes in how a check of `kind` ended, at `at` after the container's start.
+    pub fn record(&mut self, kind: ProbeKind, error: Option<&CheckError>, at: Duration) {
+        let success = match error {
+            None => Some(true),
+            Some(CheckError::Failed(_)) => Some(false),
+            Some(CheckError::Unknown(_)) => None,
+        };
+        let mut all = self.0.iter_mut();
+        if let Some(track) = all.find(|track| track.settings.kind == kind) {
+            track.record(success, at);
+        }
+    }
+
     pub fn view(&self) -> ProbeView {
         let verdict = |kind| {
             let track = self.0.iter().find(|track| track.settings.kind == kind);
@@ -134,7 +158,7 @@ impl Tracks {
         }
     }
 
-    /// The probe that is due next. While a startup probe has not passed it is the only one; when it
+    /// The probe that is due next, of those that are not being checked. While a startup probe has not passed it is the only one; when it
     /// or the liveness probe has failed there is none, since the container is going to be stopped.
     pub fn next_due(&mut self) -> Option<&mut Track> {
         let doomed = self.0.iter().any(|track| {
@@ -147,11 +171,11 @@ impl Tracks {
             track.settings.kind == ProbeKind::Startup && track.verdict != Some(true)
         });
         if let Some(startup) = startup {
-            return self.0.get_mut(startup);
+            return self.0.get_mut(startup).filter(|track| !track.checking);
         }
         self.0
             .iter_mut()
-            .filter(|track| track.settings.kind != ProbeKind::Startup)
+            .filter(|track| track.settings.kind != ProbeKind::Startup && !track.checking)
             .min_by_key(|track| track.due)
     }
 }
@@ -181,8 +205,30 @@ mod tests {
     fn step(tracks: &mut Tracks, success: bool) -> (ProbeKind, u64) {
         let track = tracks.next_due().expect("a probe is due");
         let (kind, due) = (track.settings.kind, track.due);
-        track.record(success, due);
+        track.record(Some(success), due);
         (kind, due.as_secs())
+    }
+
+    #[test]
+    fn what_could_not_be_checked_does_not_count() {
+        let mut tracks = Tracks::new(Settings::of(&container(false, 1)), ProbeView::default());
+        let unknown = CheckError::Unknown("no such command".to_owned());
+        let failed = CheckError::Failed("exited with 1".to_owned());
+        for (error, liveness) in [(unknown, None), (failed, Some(false))] {
+            tracks.record(ProbeKind::Liveness, Some(&error), Duration::from_secs(3));
+            assert_eq!(tracks.view().liveness, liveness, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_check_under_way_holds_no_other_up() {
+        let mut tracks = Tracks::new(Settings::of(&container(false, 1)), ProbeView::default());
+        tracks.next_due().expect("the readiness probe").checking = true;
+        assert_eq!(step(&mut tracks, true), (ProbeKind::Liveness, 3));
+        assert_eq!(step(&mut tracks, true), (ProbeKind::Liveness, 8));
+        tracks.record(ProbeKind::Readiness, None, Duration::from_secs(9));
+        assert_eq!(step(&mut tracks, true).0, ProbeKind::Liveness);
+        assert_eq!(step(&mut tracks, true), (ProbeKind::Readiness, 14));
     }
 
     #[test]

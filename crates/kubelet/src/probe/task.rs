@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use ::runtime::clock::SharedClock;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use rand::RngExt;
 use tokio::sync::mpsc;
@@ -77,30 +79,34 @@ async fn run(
 ) {
     let age = || Duration::try_from(clock.now().duration_since(started_at)).unwrap_or_default();
     // A kubelet that has just come back does not probe everything at once.
-    let settled = age() > Duration::from_secs(2);
-    let mut jitter = if settled {
-        jitter_ms(1000)
-    } else {
-        Duration::ZERO
-    };
+    if age() > Duration::from_secs(2) {
+        tokio::time::sleep(jitter_ms(1000)).await;
+    }
     let mut told = tracks.view();
-    while let Some(track) = tracks.next_due() {
-        let wait = track.due.saturating_sub(age()) + jitter;
-        jitter = Duration::ZERO;
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
-        }
-        let settings = track.settings.clone();
-        let result = checker
-            .check(&target, &settings.probe, settings.timeout)
-            .await;
-        track.record(result.is_ok(), age());
+    // One of each kind at most: a check that takes its time holds no other up.
+    let mut checks = FuturesUnordered::new();
+    loop {
+        let wait = match tracks.next_due() {
+            Some(track) => {
+                let wait = track.due.saturating_sub(age());
+                if wait.is_zero() {
+                    track.checking = true;
+                    checks.push(check(&checker, &target, track.settings.clone()));
+                    continue;
+                }
+                Some(wait)
+            }
+            None if checks.is_empty() => return,
+            None => None,
+        };
+        let (kind, result) = tokio::select! {
+            Some(checked) = checks.next() => checked,
+            () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => continue,
+        };
+        tracks.record(kind, result.as_ref().err(), age());
         if let Err(error) = result {
-            let failed = ProbeReport::Failed {
-                id: target.id.clone(),
-                kind: settings.kind,
-                error,
-            };
+            let id = target.id.clone();
+            let failed = ProbeReport::Failed { id, kind, error };
             if reports.send(failed).await.is_err() {
                 return;
             }
@@ -108,15 +114,25 @@ async fn run(
         let view = tracks.view();
         if view != told {
             told = view;
-            let changed = ProbeReport::Changed {
-                id: target.id.clone(),
-                view,
-            };
-            if reports.send(changed).await.is_err() {
+            let id = target.id.clone();
+            if reports
+                .send(ProbeReport::Changed { id, view })
+                .await
+                .is_err()
+            {
                 return;
             }
         }
     }
+}
+
+async fn check(
+    checker: &Checker,
+    target: &Target,
+    settings: Settings,
+) -> (ProbeKind, Result<(), CheckError>) {
+    let result = checker.check(target, &settings.probe, settings.timeout);
+    (settings.kind, result.await)
 }
 
 fn jitter_ms(most: u64) -> Duration {

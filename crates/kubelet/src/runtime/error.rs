@@ -49,6 +49,9 @@ pub enum RuntimeError {
     /// `runAsNonRoot` is set and the container would run as root (`CreateContainerConfigError`).
     #[error("container has runAsNonRoot and image will run as root")]
     RunAsNonRoot,
+    /// `runAsNonRoot` is set beside `runAsUser: 0` (`CreateContainerConfigError`).
+    #[error("container's runAsUser breaks non-root policy")]
+    RunAsUserRoot,
     /// `runAsNonRoot` is set and the image's user is a name (`CreateContainerConfigError`).
     #[error(
         "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root"
@@ -123,11 +126,22 @@ impl RuntimeError {
         match self {
             RuntimeError::InvalidConfig { .. }
             | RuntimeError::RunAsNonRoot
+            | RuntimeError::RunAsUserRoot
             | RuntimeError::NonNumericUser { .. } => "CreateContainerConfigError",
             RuntimeError::Start { .. } => "RunContainerError",
             RuntimeError::ImageMissing { .. } => "ErrImageNeverPull",
             _ => "CreateContainerError",
         }
+    }
+
+    /// True if `runAsNonRoot` keeps the container from starting.
+    pub fn is_root_refused(&self) -> bool {
+        matches!(
+            self,
+            RuntimeError::RunAsNonRoot
+                | RuntimeError::RunAsUserRoot
+                | RuntimeError::NonNumericUser { .. }
+        )
     }
 
     /// True if trying again without any change can help.

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
@@ -58,23 +59,33 @@ fn open(volume: &Path, sub_path: &str) -> Result<OwnedFd, VolumeError> {
     let failed = |errno: Errno| VolumeError::io("open", &wanted)(errno.into());
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut here = nix::fcntl::open(&root, flags, Mode::empty()).map_err(failed)?;
+    // As open to the container's user as the volume itself, whatever this process' umask.
+    let mode = Mode::from_bits_truncate(fstat(&here).map_err(failed)?.st_mode);
     for part in inside.components() {
         let Component::Normal(name) = part else {
             continue;
         };
         let mut next = openat(&here, name, flags, Mode::empty());
+        let mut made = false;
         if matches!(next, Err(Errno::ENOENT)) {
             // Made by someone else in between: fine, as long as it is no link.
-            match mkdirat(&here, name, Mode::from_bits_truncate(0o750)) {
-                Ok(()) | Err(Errno::EEXIST) => {}
+            match mkdirat(&here, name, mode) {
+                Ok(()) => made = true,
+                Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(failed(errno)),
             }
             next = openat(&here, name, flags, Mode::empty());
         }
         let next = next.map_err(failed)?;
-        let kind = fstat(&next).map_err(failed)?;
-        if SFlag::from_bits_truncate(kind.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
+        let kind = SFlag::from_bits_truncate(fstat(&next).map_err(failed)?.st_mode) & SFlag::S_IFMT;
+        if kind == SFlag::S_IFLNK {
             return Err(bad());
+        }
+        if made && kind == SFlag::S_IFDIR {
+            let through = format!("/proc/self/fd/{}", next.as_raw_fd());
+            let permissions = fs::Permissions::from_mode(mode.bits());
+            fs::set_permissions(&through, permissions)
+                .map_err(VolumeError::io("chmod", &wanted))?;
         }
         here = next;
     }
@@ -89,6 +100,20 @@ mod tests {
     fn real(volume: &Path, sub_path: &str) -> Result<PathBuf, VolumeError> {
         let found = open(volume, sub_path)?;
         Ok(fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).unwrap())
+    }
+
+    #[test]
+    fn what_is_made_is_as_open_as_the_volume() {
+        let root = tempfile::tempdir().unwrap();
+        let volume = root.path().canonicalize().unwrap();
+        for mode in [0o777, 0o2770] {
+            fs::set_permissions(&volume, fs::Permissions::from_mode(mode)).unwrap();
+            let made = real(&volume, &format!("{mode:o}/below")).unwrap();
+            for directory in [&*made, made.parent().unwrap()] {
+                let found = fs::metadata(directory).unwrap().permissions().mode();
+                assert_eq!(found & 0o7777, mode, "{}", directory.display());
+            }
+        }
     }
 
     #[test]

@@ -133,7 +133,7 @@ async fn what_cannot_be_pulled_says_why() {
         ),
         (
             "127.0.0.1:1/app:1".into(),
-            "RegistryUnavailable",
+            "ErrImagePull",
             "onnection refused",
         ),
         (

@@ -6,7 +6,7 @@ use base64::Engine;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::{Hands, Outcome, Problem};
-use crate::image::{Image, RegistryCredential};
+use crate::image::{Image, ImageService, RegistryCredential};
 use crate::pod::containers::{Declared, find};
 use crate::pod::object::PodExt;
 
@@ -56,6 +56,10 @@ impl Hands {
     async fn image(&self, declared: &Declared, attempt: u32) -> Result<Image, Problem> {
         let image = declared.image();
         let policy = policy(declared);
+        if let Err(error) = ImageService::check_name(image) {
+            let text = format!("Failed to apply default image tag \"{image}\": {error}");
+            return Err(self.refused(declared, "InspectFailed", error.waiting_reason(), text));
+        }
         if policy != Policy::Always {
             let present = self.context.images.status(image).await;
             let present = present.map_err(|error| Problem::new(INSPECT_ERROR, error.to_string()));
@@ -70,13 +74,8 @@ impl Hands {
                     let text = format!(
                         "Container image \"{image}\" is not present with pull policy of Never"
                     );
-                    self.context.notes.warning(
-                        &self.pod,
-                        declared,
-                        "ErrImageNeverPull",
-                        text.clone(),
-                    );
-                    return Err(Problem::new("ErrImageNeverPull", text));
+                    let reason = "ErrImageNeverPull";
+                    return Err(self.refused(declared, reason, reason, text));
                 }
                 None => {}
             }
@@ -101,18 +100,20 @@ impl Hands {
                 Ok(found)
             }
             Err(error) => {
-                let reason = error.waiting_reason();
-                let notes = &self.context.notes;
-                notes.warning(
-                    &self.pod,
-                    declared,
-                    "Failed",
-                    format!("Failed to pull image \"{image}\": {error}"),
-                );
-                notes.warning(&self.pod, declared, "Failed", format!("Error: {reason}"));
-                Err(Problem::new(reason, error.to_string()))
+                let text = format!("Failed to pull image \"{image}\": {error}");
+                let mut problem = self.refused(declared, "Failed", error.waiting_reason(), text);
+                problem.message = error.to_string();
+                Err(problem)
             }
         }
+    }
+
+    /// Two events, what happened and what the container waits for; the problem is both.
+    fn refused(&self, declared: &Declared, event: &str, reason: &str, text: String) -> Problem {
+        let notes = &self.context.notes;
+        notes.warning(&self.pod, declared, event, text.clone());
+        notes.warning(&self.pod, declared, "Failed", format!("Error: {reason}"));
+        Problem::new(reason, text)
     }
 
     fn note(&self, declared: &Declared, reason: &str, text: String) {

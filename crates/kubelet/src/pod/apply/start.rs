@@ -8,6 +8,7 @@ use crate::pod::files;
 use crate::pod::hosts::host_name;
 use crate::pod::lifecycle::{run_hook, target};
 use crate::pod::memory::ReadySandbox;
+use crate::pod::object::PodExt;
 use crate::runtime::{ContainerId, RuntimeError};
 use crate::volume::MountedVolumes;
 
@@ -102,7 +103,19 @@ impl Hands {
             .runtime
             .create(&request.sandbox.sandbox, &config)
             .await;
-        created.map_err(|error| runtime_problem(&error))
+        created.map_err(|error| {
+            let mut problem = runtime_problem(&error);
+            if error.is_root_refused() {
+                let pod = &self.pod;
+                let (name, namespace, uid) = (pod.pod_name(), pod.pod_namespace(), pod.uid());
+                let who = format!(
+                    " (pod: \"{name}_{namespace}({uid})\", container: {})",
+                    declared.name()
+                );
+                problem.message.push_str(&who);
+            }
+            problem
+        })
     }
 
     /// A container whose hook fails is killed and restarts by the pod's policy.

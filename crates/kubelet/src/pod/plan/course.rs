@@ -9,6 +9,9 @@ use crate::pod::observed::{ContainerStatusExt, Observed};
 /// Containers get at least this long, also when a pod is deleted by force.
 const SHORTEST_GRACE_SECONDS: i64 = 1;
 
+/// Why a pod fails whose `activeDeadlineSeconds` are over.
+pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+
 /// What is to become of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Course {
@@ -70,7 +73,7 @@ fn failure(observed: &Observed, now: Timestamp) -> Option<(String, String)> {
         && active_deadline(observed).is_some_and(|deadline| deadline <= now);
     exceeded.then(|| {
         (
-            "DeadlineExceeded".to_owned(),
+            DEADLINE_EXCEEDED.to_owned(),
             "Pod was active on the node longer than the specified deadline".to_owned(),
         )
     })

@@ -254,7 +254,7 @@ impl Planner<'_> {
             .since
             .saturating_add(PULL_ERROR_SHOWN)
             .unwrap_or(Timestamp::MAX);
-        let backs_off = failure.reason == "ErrImagePull" || failure.reason == "RegistryUnavailable";
+        let backs_off = failure.reason == "ErrImagePull";
         if backs_off && shown_until <= self.now {
             let text = format!(
                 "Back-off pulling image \"{}\": {}: {}",

@@ -29,6 +29,8 @@ pub(super) fn container_status(
         return never_started(observed, plan, before, declared);
     };
     let waiting = plan.waiting.get(name).filter(|_| latest.exit().is_some());
+    let limit = MESSAGES_BYTES / observed.declared.len().max(1);
+    let state = |container| state(container, limit);
     let (state, last_state) = match waiting {
         // It will run again: what it was is its last state.
         Some(waiting) => (
@@ -56,7 +58,7 @@ pub(super) fn container_status(
         },
         started: match declared.role {
             Role::Ephemeral => None,
-            Role::Init => Some(false),
+            Role::Init => Some(latest.running()),
             _ => Some(started),
         },
         state: Some(state),
@@ -150,7 +152,8 @@ fn mounts(declared: &Declared) -> Option<Vec<VolumeMountStatus>> {
     (!mounts.is_empty()).then(|| mounts.iter().map(one).collect())
 }
 
-fn state(container: &Runtime) -> State {
+/// `limit`: most bytes of its message.
+fn state(container: &Runtime, limit: usize) -> State {
     match &container.state {
         ContainerState::Created => State {
             waiting: Some(ContainerStateWaiting {
@@ -166,18 +169,19 @@ fn state(container: &Runtime) -> State {
             ..Default::default()
         },
         ContainerState::Exited(exit) => State {
-            terminated: Some(terminated(container, exit)),
+            terminated: Some(terminated(container, exit, limit)),
             ..Default::default()
         },
     }
 }
 
-fn terminated(container: &Runtime, exit: &ContainerExit) -> ContainerStateTerminated {
+fn terminated(container: &Runtime, exit: &ContainerExit, limit: usize) -> ContainerStateTerminated {
+    let message = &exit.message[..exit.message.floor_char_boundary(limit)];
     ContainerStateTerminated {
         container_id: Some(container.id.to_status()),
         exit_code: exit.exit_code,
         reason: Some(exit.reason.as_str().to_owned()),
-        message: (!exit.message.is_empty()).then(|| exit.message.clone()),
+        message: (!message.is_empty()).then(|| message.to_owned()),
         started_at: exit.started_at.map(|at| Time(whole(at))),
         finished_at: Some(Time(whole(exit.finished_at))),
         signal: None,
@@ -188,6 +192,8 @@ fn terminated(container: &Runtime, exit: &ContainerExit) -> ContainerStateTermin
 pub const MESSAGE_FILE_BYTES: usize = 4096;
 /// See [`MESSAGE_FILE_BYTES`].
 pub const MESSAGE_LOG_BYTES: usize = 2048;
+/// Of all containers of a pod together.
+const MESSAGES_BYTES: usize = 12 * 1024;
 /// Most lines taken from the log.
 pub const MESSAGE_LOG_LINES: usize = 80;
 

@@ -131,6 +131,51 @@ fn phases() {
     }
 }
 
+/// Kubernetes' rule: a pod is Pending until each of its containers has run once.
+#[test]
+fn a_pod_is_pending_until_all_of_it_has_run() {
+    let mut spec = one("Always");
+    spec.containers.push(Container {
+        name: "b".into(),
+        ..Default::default()
+    });
+    spec.init_containers = Some(vec![Container {
+        name: "s".into(),
+        restart_policy: Some("Always".into()),
+        ..Default::default()
+    }]);
+    let mut here = observed(spec);
+    here.containers = vec![running("s", 0)];
+    assert_eq!(phase_of(&here), "Pending");
+    here.containers.push(running("a", 0));
+    assert_eq!(phase_of(&here), "Pending");
+    here.containers
+        .push(container("b", 0, ContainerState::Created));
+    assert_eq!(phase_of(&here), "Pending");
+    here.containers[2] = exited("b", 0, 128);
+    assert_eq!(phase_of(&here), "Running");
+}
+
+#[test]
+fn last_words_share_their_room() {
+    let mut spec = one("Always");
+    let others = (0..11).map(|number| Container {
+        name: format!("c{number}"),
+        ..Default::default()
+    });
+    spec.containers.extend(others);
+    let mut here = observed(spec);
+    let mut ended = exited("a", 0, 1);
+    if let ContainerState::Exited(exit) = &mut ended.state {
+        exit.message = "ä".repeat(2000);
+    }
+    here.containers = vec![ended];
+    let status = compute(&here, &PodStatus::default(), 1);
+    let state = status.container_statuses.unwrap()[0].state.clone();
+    let message = state.unwrap().terminated.unwrap().message.unwrap();
+    assert_eq!(message.len(), 1024);
+}
+
 #[test]
 fn a_pod_is_pending_while_it_initializes_and_fails_with_its_init_container() {
     let mut spec = one("Never");

@@ -67,12 +67,14 @@ impl Worker {
         }
         if pod.spec != self.pod.spec {
             self.declared = declared(&pod);
+            self.memory.start_failures.clear();
         }
-        // Labels and annotations may be in a downward API volume.
+        // Labels and annotations may be in a downward API volume, or in a container's environment.
         if pod.metadata.labels != self.pod.metadata.labels
             || pod.metadata.annotations != self.pod.metadata.annotations
         {
             self.memory.volumes_dirty = true;
+            self.memory.start_failures.clear();
         }
         self.pod = pod;
     }

@@ -156,8 +156,8 @@ impl Worker {
             }
             Err(problem) => {
                 let previous = self.memory.start_failures.get(&container);
-                let policy = backoff::RESTART;
-                let failure = after(previous, problem, policy, self.context.clock.now());
+                let now = self.context.clock.now();
+                let failure = after(previous, problem, backoff::START, now);
                 self.memory.start_failures.insert(container, failure);
             }
         }

@@ -125,7 +125,11 @@ impl Worker {
             all.find(|one| one.name() == container.name)
         });
         if let Some(declared) = declared {
-            let text = format!("{} probe failed: {error}", kind.as_str());
+            let outcome = match error {
+                CheckError::Failed(_) => "failed",
+                CheckError::Unknown(_) => "errored and resulted in unknown state",
+            };
+            let text = format!("{} probe {outcome}: {error}", kind.as_str());
             let notes = &self.context.notes;
             notes.warning(&self.pod, declared, "Unhealthy", text);
         }

@@ -72,10 +72,10 @@ pub(in crate::runtime) fn apply_user_policy(
             });
         }
     }
-    if user.uid == 0 {
-        Err(RuntimeError::RunAsNonRoot)
-    } else {
-        Ok(())
+    match (user.uid, security.run_as_user) {
+        (0, Some(_)) => Err(RuntimeError::RunAsUserRoot),
+        (0, None) => Err(RuntimeError::RunAsNonRoot),
+        _ => Ok(()),
     }
 }
 

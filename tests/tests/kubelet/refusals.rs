@@ -1,0 +1,180 @@
+//! What keeps a container from starting, in Kubernetes' words: reason, message and event.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use serde_json::json;
+use testkit::suite::Scene;
+use testkit::wait::{self, Selection};
+use tests::pods;
+
+use super::create;
+
+/// Waits for an event of a pod that has this reason and this text.
+pub async fn event(scene: &Scene, pod: &str, reason: &str, text: &str) -> anyhow::Result<()> {
+    let selection = Selection::namespace(&scene.namespace);
+    let what = format!("{pod} has an event {reason}: {text}");
+    let told = |event: &Event| {
+        event.involved_object.name.as_deref() == Some(pod)
+            && event.reason.as_deref() == Some(reason)
+            && event.message.as_deref().is_some_and(|it| it.contains(text))
+    };
+    let any = |events: &BTreeMap<String, Event>| events.values().any(told);
+    wait::until(scene.cluster.client(), selection, &what, any).await?;
+    Ok(())
+}
+
+/// Waits until the container `main` of a pod waits for this reason, with this text.
+async fn waits(scene: &Scene, pod: &str, reason: &str, text: &str) -> anyhow::Result<Pod> {
+    let what = format!("it waits: {reason}: {text}");
+    pods::one(scene, pod, &what, |pod| {
+        let state = pods::container(pod, "main").and_then(|status| status.state.as_ref());
+        let waiting = state.and_then(|state| state.waiting.as_ref());
+        waiting.is_some_and(|waiting| {
+            waiting.reason.as_deref() == Some(reason)
+                && waiting
+                    .message
+                    .as_deref()
+                    .is_some_and(|it| it.contains(text))
+        })
+    })
+    .await
+}
+
+pub async fn what_cannot_start_says_why(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: misnamed}
+spec:
+  containers: [{name: main, image: "Not/An/Image"}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: absent}
+spec:
+  containers: [{name: main, image: "skiff.test/absent:1", imagePullPolicy: Never}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: unreachable}
+spec:
+  containers: [{name: main, image: "127.0.0.1:1/absent:1"}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: rooted}
+spec:
+  securityContext: {runAsNonRoot: true}
+  containers: [{name: main, image: "skiff.test/busybox:1"}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: zero}
+spec:
+  containers: [{name: main, image: "skiff.test/busybox:1", securityContext: {runAsNonRoot: true, runAsUser: 0}}]
+"#;
+    create(scene, yaml).await?;
+    let parse = "couldn't parse image name \"Not/An/Image\"";
+    let root = "container has runAsNonRoot and image will run as root (pod: \"rooted_";
+    let zero = "container's runAsUser breaks non-root policy (pod: \"zero_";
+    for (pod, reason, text, events) in [
+        (
+            "misnamed",
+            "InvalidImageName",
+            parse,
+            [
+                ("InspectFailed", parse),
+                ("Failed", "Error: InvalidImageName"),
+            ],
+        ),
+        (
+            "absent",
+            "ErrImageNeverPull",
+            "is not present with pull policy of Never",
+            [
+                ("ErrImageNeverPull", "is not present with pull policy"),
+                ("Failed", "Error: ErrImageNeverPull"),
+            ],
+        ),
+        (
+            "unreachable",
+            "ImagePullBackOff",
+            "onnection refused",
+            [
+                ("Failed", "Failed to pull image"),
+                ("Failed", "Error: ErrImagePull"),
+            ],
+        ),
+        (
+            "rooted",
+            "CreateContainerConfigError",
+            root,
+            [("Failed", root), ("Failed", "container: main)")],
+        ),
+        (
+            "zero",
+            "CreateContainerConfigError",
+            zero,
+            [("Failed", zero), ("Failed", "container: main)")],
+        ),
+    ] {
+        waits(scene, pod, reason, text).await?;
+        for (reason, text) in events {
+            event(scene, pod, reason, text).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A sub path from an annotation: wrong at first, put right while the pod waits.
+pub async fn a_corrected_annotation_starts_its_pod(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: below, annotations: {path: /absolute}}
+spec:
+  volumes: [{name: work, emptyDir: {}}]
+  containers:
+  - name: main
+    image: skiff.test/busybox:1
+    command: [sh, -c, "touch /work/mine && exec sleep 1000"]
+    securityContext: {runAsUser: 1000}
+    env: [{name: AT, valueFrom: {fieldRef: {fieldPath: "metadata.annotations['path']"}}}]
+    volumeMounts: [{name: work, mountPath: /work, subPathExpr: $(AT)}]
+    readinessProbe: {exec: {command: [ls, /work/mine]}, periodSeconds: 1}
+"#;
+    create(scene, yaml).await?;
+    waits(scene, "below", "CreateContainerConfigError", "/absolute").await?;
+    let patch = json!({"metadata": {"annotations": {"path": "a/b"}}});
+    let api = client::Api::<Pod>::namespaced(scene.cluster.client(), &scene.namespace);
+    api.patch("below", client::PatchKind::Merge, &patch)
+        .await
+        .context("correct the annotation")?;
+    // What was made below a directory for all is for all as well: user 1000 can write.
+    pods::ready(scene, "below").await?;
+    Ok(())
+}
+
+/// A command that is not there says nothing of a container, as in Kubernetes: the other probe does.
+pub async fn probes_that_cannot_be_made_do_not_count(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: unprobed}
+spec:
+  containers:
+  - name: main
+    image: skiff.test/testserver:v1
+    args: [serve]
+    livenessProbe: {exec: {command: [no-such-command]}, periodSeconds: 1, failureThreshold: 1}
+    readinessProbe: {httpGet: {port: 8080, path: /ready}, periodSeconds: 1}
+"#;
+    create(scene, yaml).await?;
+    let errored = "Liveness probe errored and resulted in unknown state: ";
+    event(scene, "unprobed", "Unhealthy", errored).await?;
+    let pod = pods::ready(scene, "unprobed").await?;
+    anyhow::ensure!(pods::restarts(&pod, "main") == 0);
+    Ok(())
+}
