@@ -176,7 +176,11 @@ fn state(container: &Runtime, limit: usize) -> State {
 }
 
 fn terminated(container: &Runtime, exit: &ContainerExit, limit: usize) -> ContainerStateTerminated {
-    let message = &exit.message[..exit.message.floor_char_boundary(limit)];
+    let mut end = exit.message.len().min(limit);
+    while !exit.message.is_char_boundary(end) {
+        end -= 1;
+    }
+    let message = &exit.message[..end];
     ContainerStateTerminated {
         container_id: Some(container.id.to_status()),
         exit_code: exit.exit_code,
