@@ -13,7 +13,7 @@ use anyhow::{Context, ensure};
 use port_forward::{
     kube_rs_forwards_ports, kubectl_forwards_ports, old_clients_speak_spdy, skiff_forwards_ports,
 };
-use proxies::{nodes_are_proxied, pods_and_services_are_proxied};
+use proxies::{monitoring_reads_kubelets, nodes_are_proxied, pods_and_services_are_proxied};
 use sameness::{
     both_tools_change_the_same, both_tools_describe_the_same, both_tools_show_the_same,
 };
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             kube_rs_forwards_ports,
             pods_and_services_are_proxied,
             nodes_are_proxied,
+            monitoring_reads_kubelets,
             skiff_holds_sessions,
             kubectl_holds_sessions,
             kubectl_runs_copies_and_debugs,

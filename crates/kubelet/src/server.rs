@@ -1,5 +1,5 @@
-//! The kubelet's gRPC service, for the apiserver: logs, exec, attach, port forwarding, statistics,
-//! metrics, image loading. Mutual TLS; only the cluster's administrators and the apiserver come in.
+//! The kubelet's port. Its gRPC service is for the apiserver and administrators: logs, exec, attach, port
+//! forwarding, statistics, metrics, image loading. Monitoring reads metrics and statistics over HTTP.
 
 mod attach;
 mod exec;
@@ -12,6 +12,7 @@ mod port_forward;
 mod service;
 mod stats;
 mod target;
+mod web;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,8 +22,8 @@ use rpc::kubelet_v1::kubelet_server::KubeletServer;
 use rpc::tls::KeyPair;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use crate::config::Flags;
 use crate::pod::context::Context;
@@ -40,7 +41,7 @@ const MAX_STREAMS: u32 = 10_000;
 
 /// What the server is made of.
 pub struct ServerParts {
-    service: Service,
+    service: Arc<Service>,
     address: SocketAddr,
     pair: KeyPair,
     client_ca: Vec<u8>,
@@ -51,10 +52,10 @@ impl ServerParts {
     /// When a certificate cannot be read.
     pub fn new(context: &Arc<Context>, pods: &Pods, flags: &Flags) -> anyhow::Result<Self> {
         Ok(Self {
-            service: Service {
+            service: Arc::new(Service {
                 context: Arc::clone(context),
                 pods: pods.clone(),
-            },
+            }),
             address: SocketAddr::new(flags.bind_address, flags.port),
             pair: KeyPair {
                 certificate_pem: read_pem(&flags.tls_cert_file, "--tls-cert-file")?,
@@ -71,20 +72,23 @@ pub async fn start(parts: ServerParts, shutdown: CancellationToken) -> anyhow::R
         .await
         .with_context(|| format!("listen on {}", parts.address))?;
     let port = listener.local_addr()?.port();
-    let tls = rpc::tls::server(&parts.pair, &parts.client_ca);
-    let service =
-        KubeletServer::new(parts.service).max_decoding_message_size(rpc::MAX_MESSAGE_BYTES);
+    // Whoever shows no certificate has to have a token: see `web`.
+    let incoming = rpc::incoming::incoming(listener, &parts.pair, &parts.client_ca)?;
+    let service = KubeletServer::from_arc(Arc::clone(&parts.service))
+        .max_decoding_message_size(rpc::MAX_MESSAGE_BYTES);
     let service = tonic::service::interceptor::InterceptedService::new(service, identity::check);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<KubeletServer<Service>>().await;
+    let routes = Routes::new(health)
+        .add_service(service)
+        .into_axum_router()
+        .fallback(move |request| web::answer(Arc::clone(&parts.service), request));
     let server = Server::builder()
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(MAX_STREAMS)
-        .tls_config(tls)?
-        .add_service(health)
-        .add_service(service);
+        .accept_http1(true)
+        .add_routes(Routes::from(routes));
     tokio::spawn(async move {
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let served = server
             .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
             .await;

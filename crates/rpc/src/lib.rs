@@ -2,9 +2,10 @@
 //! identities taken from client certificates, and the mapping between Kubernetes' `Status`
 //! and gRPC's.
 //!
-//! Entry points: [`api_v1`] and [`kubelet_v1`] (generated), [`tls`] and [`status`].
+//! Entry points: [`api_v1`] and [`kubelet_v1`] (generated), [`tls`], [`incoming`] and [`status`].
 //! It must not know any component, the store, or a Kubernetes kind.
 
+pub mod incoming;
 pub mod status;
 pub mod tls;
 

@@ -199,7 +199,8 @@ pub async fn nodes_are_proxied(scene: &Scene) -> anyhow::Result<()> {
         let path = format!("/api/v1/nodes/{node}/proxy/{path}");
         Tool::Kubectl.attempt(scene, &["get", "--raw", &path])
     };
-    let metrics = raw("metrics")?.stdout;
+    expect(&raw("metrics")?.stdout, &["kubelet_running_pods "])?;
+    let metrics = raw("metrics/cadvisor")?.stdout;
     expect(&metrics, &["# TYPE container_memory_usage_bytes", &pod])?;
     let summary: serde_json::Value = serde_json::from_str(&raw("stats/summary")?.stdout)?;
     ensure!(summary["node"]["nodeName"] == node.as_str(), "{summary}");
@@ -212,4 +213,79 @@ pub async fn nodes_are_proxied(scene: &Scene) -> anyhow::Result<()> {
     let target = format!("/api/v1/nodes/{node}/proxy/metrics");
     let refused = Tool::Kubectl.attempt(scene, &["get", "--raw", &target, "--as=jane"])?;
     expect(&refused.stderr, &["Forbidden", "nodes/proxy"])
+}
+
+/// As Prometheus and metrics-server do: straight from the kubelet's port, with a ServiceAccount's token.
+pub async fn monitoring_reads_kubelets(scene: &Scene) -> anyhow::Result<()> {
+    let pod = create(scene).await?;
+    let node = Tool::Kubectl.run(
+        scene,
+        &["get", "pod", &pod, "-o", "jsonpath={.spec.nodeName}"],
+    )?;
+    let authority = std::fs::read(scene.cluster.folder().join("pki/ca.crt"))?;
+    let web = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(&authority)?])
+        .build()?;
+    Tool::Skiff.run(scene, &["create", "serviceaccount", "monitor"])?;
+    let token = Tool::Skiff.run(scene, &["create", "token", "monitor"])?;
+    let address = scene.cluster.node_address(&node);
+    let read = async |path: &str, token: &str| -> anyhow::Result<(u16, String)> {
+        let url = format!("https://{address}:10250/{path}");
+        let answer = web.get(url).bearer_auth(token.trim()).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    };
+    let anonymous = web.get(format!("https://{address}:10250/metrics"));
+    ensure!(anonymous.send().await?.status().as_u16() == 401);
+    ensure!(read("metrics", "abc").await?.0 == 401);
+    let (code, refusal) = read("metrics", &token).await?;
+    ensure!(code == 403, "{code} {refusal}");
+    let user = format!("system:serviceaccount:{}:monitor", scene.namespace);
+    let rule = format!("user={user}, verb=get, resource=nodes, subresource=metrics");
+    expect(&refusal, &[&rule])?;
+
+    let name = format!("{}-monitor", scene.namespace);
+    let account = format!("--serviceaccount={}:monitor", scene.namespace);
+    let rights = ["--verb=get", "--resource=nodes/metrics"];
+    Tool::Kubectl.run(
+        scene,
+        &[&["create", "clusterrole", &name], &rights[..]].concat(),
+    )?;
+    let role = format!("--clusterrole={name}");
+    Tool::Kubectl.run(
+        scene,
+        &["create", "clusterrolebinding", &name, &role, &account],
+    )?;
+    let labels = format!(
+        "{{container=\"server\",namespace=\"{}\",pod=\"{pod}\"}} ",
+        scene.namespace
+    );
+    for (path, expected) in [
+        ("metrics", "kubelet_running_pods ".to_owned()),
+        (
+            "metrics/cadvisor",
+            format!("container_memory_usage_bytes{labels}"),
+        ),
+        (
+            "metrics/resource",
+            format!("container_cpu_usage_seconds_total{labels}"),
+        ),
+        (
+            "metrics/resource",
+            "node_memory_working_set_bytes ".to_owned(),
+        ),
+    ] {
+        let text = wait::eventually(path, async || {
+            let (code, text) = read(path, &token).await?;
+            ensure!(code == 200, "{code} {text}");
+            Ok(text)
+        })
+        .await?;
+        expect(&text, &[&expected])?;
+    }
+    // More than that it may not.
+    for path in ["stats/summary", "pods", ""] {
+        ensure!(read(path, &token).await?.0 == 403, "{path}");
+    }
+    Tool::Kubectl.run(scene, &["delete", "clusterrolebinding,clusterrole", &name])?;
+    Ok(())
 }

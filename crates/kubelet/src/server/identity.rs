@@ -1,5 +1,8 @@
 //! Who may call.
 
+use http::Extensions;
+use rpc::tls::{CertificateIdentity, certificate_identity};
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Status};
 
 /// The group that may do everything.
@@ -7,22 +10,24 @@ const MASTERS: &str = "system:masters";
 /// The apiserver.
 const APISERVER: &str = "kube-apiserver-kubelet-client";
 
-/// Lets the apiserver and administrators in.
+/// The identity in the certificate that a client showed, if it showed one; TLS has verified it.
+pub(super) fn certificate(extensions: &Extensions) -> Option<CertificateIdentity> {
+    let connection = extensions.get::<TlsConnectInfo<TcpConnectInfo>>()?;
+    let certificates = connection.peer_certs()?;
+    certificate_identity(certificates.first()?)
+}
+
+/// True for the apiserver and administrators, who may do everything here.
+pub(super) fn is_trusted(identity: &CertificateIdentity) -> bool {
+    identity.name == APISERVER || identity.groups.iter().any(|group| group == MASTERS)
+}
+
+/// Lets those whom this kubelet trusts call its service.
 #[allow(clippy::result_large_err)]
 pub(super) fn check(request: Request<()>) -> Result<Request<()>, Status> {
-    let certificates = request.peer_certs();
-    let identity = certificates
-        .as_deref()
-        .and_then(|certificates| certificates.first())
-        .and_then(|certificate| rpc::tls::certificate_identity(certificate));
-    match identity {
+    match certificate(request.extensions()) {
         None => Err(Status::unauthenticated("a client certificate is needed")),
-        Some(identity)
-            if identity.name == APISERVER
-                || identity.groups.iter().any(|group| group == MASTERS) =>
-        {
-            Ok(request)
-        }
+        Some(identity) if is_trusted(&identity) => Ok(request),
         Some(identity) => Err(Status::permission_denied(format!(
             "{} may not use the kubelet",
             identity.name

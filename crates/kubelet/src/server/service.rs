@@ -64,9 +64,9 @@ impl pb::kubelet_server::Kubelet for Service {
 
     async fn metrics(
         &self,
-        _request: Request<pb::MetricsRequest>,
+        request: Request<pb::MetricsRequest>,
     ) -> Result<Response<pb::MetricsResponse>, Status> {
-        let text = self.metrics_text().await?;
+        let text = self.metrics_text(request.into_inner().page()).await?;
         Ok(Response::new(pb::MetricsResponse { text: text.into() }))
     }
 

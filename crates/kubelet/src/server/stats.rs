@@ -13,17 +13,13 @@ use crate::node::facts::Disk;
 use crate::runtime::{ContainerStats, PodRef};
 
 impl Service {
-    pub(super) async fn summary(&self) -> Result<Vec<u8>, Status> {
+    pub(super) async fn summary(&self) -> Result<String, Status> {
         let now = self.context.clock.now();
         let runtime = &self.context.runtime;
         let stats = runtime.stats().await.map_err(|error| status(&error))?;
         let root = runtime.cgroup_stats(&CgroupPath::new("/")).await;
         let root = root.map_err(|error| status(&error))?.unwrap_or_default();
-        let mut pods: BTreeMap<PodRef, Vec<ContainerStats>> = BTreeMap::new();
-        for one in stats {
-            pods.entry(one.pod.clone()).or_default().push(one);
-        }
-        let pods: Vec<Value> = pods
+        let pods: Vec<Value> = by_pod(stats)
             .iter()
             .map(|(pod, stats)| of_pod(pod, stats, now))
             .collect();
@@ -36,11 +32,21 @@ impl Service {
             },
             "pods": pods,
         });
-        Ok(summary.to_string().into_bytes())
+        Ok(summary.to_string())
     }
 }
 
-fn of_pod(pod: &PodRef, stats: &[ContainerStats], now: Timestamp) -> Value {
+/// Containers by their pods.
+pub(super) fn by_pod(stats: Vec<ContainerStats>) -> BTreeMap<PodRef, Vec<ContainerStats>> {
+    let mut pods: BTreeMap<PodRef, Vec<ContainerStats>> = BTreeMap::new();
+    for one in stats {
+        pods.entry(one.pod.clone()).or_default().push(one);
+    }
+    pods
+}
+
+/// What containers use together.
+pub(super) fn sum(stats: &[ContainerStats]) -> CgroupStats {
     let mut sum = CgroupStats::default();
     for one in stats {
         sum.cpu_usage_ns += one.usage.cpu_usage_ns;
@@ -51,6 +57,11 @@ fn of_pod(pod: &PodRef, stats: &[ContainerStats], now: Timestamp) -> Value {
         sum.major_page_faults += one.usage.major_page_faults;
         sum.pids += one.usage.pids;
     }
+    sum
+}
+
+fn of_pod(pod: &PodRef, stats: &[ContainerStats], now: Timestamp) -> Value {
+    let sum = sum(stats);
     let containers: Vec<Value> = stats
         .iter()
         .map(|one| {

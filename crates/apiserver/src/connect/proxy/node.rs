@@ -48,8 +48,15 @@ pub async fn answer(
     let words: Vec<&str> = path.path().trim_matches('/').split('/').collect();
     let failed = |status: tonic::Status| kubelet_error(&status);
     match words[..] {
-        ["metrics"] | ["metrics", "cadvisor"] => {
-            let answer = kubelet.metrics(pb::MetricsRequest {}).await;
+        ["metrics"] | ["metrics", "cadvisor" | "resource"] => {
+            let page = match words.last() {
+                Some(&"cadvisor") => pb::MetricsPage::Cadvisor,
+                Some(&"resource") => pb::MetricsPage::Resource,
+                _ => pb::MetricsPage::Kubelet,
+            };
+            let answer = kubelet
+                .metrics(pb::MetricsRequest { page: page.into() })
+                .await;
             let text = answer.map_err(failed)?.into_inner().text;
             Ok(typed("text/plain; version=0.0.4; charset=utf-8", text))
         }
@@ -80,7 +87,7 @@ pub async fn answer(
         }
         [first, ..] if WITHOUT.contains(&first) => Err(ApiError::not_implemented(format!(
             "this kubelet does not serve /{first}: it speaks gRPC, and serves /metrics, \
-             /stats/summary, /containerLogs and /healthz here"
+             /metrics/cadvisor, /metrics/resource, /stats/summary, /containerLogs and /healthz here"
         ))),
         _ => Err(ApiError::new(404, "NotFound", "404 page not found")),
     }
