@@ -45,6 +45,8 @@ pub struct ExecRequest {
     pub stderr: bool,
     /// Give it a terminal.
     pub tty: bool,
+    /// Width and height of the terminal in characters, if they are known before it starts.
+    pub size: Option<(u16, u16)>,
 }
 
 /// A command that runs in a container.
@@ -333,7 +335,7 @@ impl Inner {
         }
         let spec: HasProcess =
             serde_json::from_slice(spec).map_err(|error| failed(error.to_string()))?;
-        Ok(exec_process(spec.process, &request.command, request.tty))
+        Ok(exec_process(spec.process, request))
     }
 
     async fn start_exec(

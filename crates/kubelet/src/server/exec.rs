@@ -1,15 +1,20 @@
 //! Exec.
 
-use futures::{StreamExt, future};
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, future, stream};
 use rpc::api_v1::Channel;
 use rpc::kubelet_v1::{ExecRequest as Message, exec_request::Kind};
 use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
-use super::frames::{Frames, Out, channel, copy, ended, input};
+use super::frames::{Frames, Out, channel, copy, ended, input, size};
 use super::service::Service;
 use super::target::status;
 use crate::runtime::{ExecRequest, ExecSession};
+
+/// Clients say a terminal's size at once; a command that started without it would have to find out later.
+const FIRST_SIZE: Duration = Duration::from_millis(200);
 
 impl Service {
     pub(super) async fn run_exec(
@@ -28,23 +33,45 @@ impl Service {
             ));
         }
         let container = self.running(open.container).await?;
+        let first = match open.tty {
+            true => tokio::time::timeout(FIRST_SIZE, incoming.next()).await,
+            false => Ok(None),
+        };
+        // Whatever else came first is dealt with when the command runs.
+        let first = first.ok().flatten();
         let request = ExecRequest {
             command: open.command,
             stdin: open.stdin,
             stdout: open.stdout,
             stderr: open.stderr,
             tty: open.tty,
+            size: first.as_ref().and_then(first_size),
         };
         let (out, frames) = channel();
         let session = self.context.runtime.exec(&container.id, request).await;
         let session = session.map_err(|error| status(&error))?;
+        let incoming = stream::iter(first).chain(incoming);
         tokio::spawn(run(session, incoming, out));
         Ok(frames)
     }
 }
 
+/// The terminal's size, if that is what a client said.
+fn first_size(message: &Result<Message, Status>) -> Option<(u16, u16)> {
+    match message {
+        Ok(Message {
+            kind: Some(Kind::Frame(frame)),
+        }) if frame.channel() == Channel::Resize => size(&frame.data),
+        _ => None,
+    }
+}
+
 /// Passes everything on until the command has ended or the client has gone, which kills it.
-async fn run(session: ExecSession, incoming: Streaming<Message>, out: Out) {
+async fn run(
+    session: ExecSession,
+    incoming: impl Stream<Item = Result<Message, Status>> + Unpin,
+    out: Out,
+) {
     let ExecSession {
         stdin,
         stdout,

@@ -102,7 +102,7 @@ pub(super) fn ended(result: Result<i32, String>) -> Frame {
 }
 
 /// `{"Width": n, "Height": n}` of a resize frame.
-fn size(data: &[u8]) -> Option<(u16, u16)> {
+pub(super) fn size(data: &[u8]) -> Option<(u16, u16)> {
     let value: serde_json::Value = serde_json::from_slice(data).ok()?;
     let number = |name: &str| u16::try_from(value.get(name)?.as_u64()?).ok();
     Some((number("Width")?, number("Height")?))

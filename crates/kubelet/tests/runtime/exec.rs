@@ -142,6 +142,7 @@ async fn a_terminal_has_a_size() {
         stdin: true,
         stdout: true,
         tty: true,
+        size: Some((80, 24)),
         ..ExecRequest::default()
     };
     let ExecSession {
@@ -151,14 +152,24 @@ async fn a_terminal_has_a_size() {
         mut control,
     } = node.runtime.exec(&id, request).await.unwrap();
     assert!(stderr.is_none());
-    control.resize(101, 33).await.unwrap();
     let mut stdin = stdin.unwrap();
+    let mut stdout = stdout.unwrap();
+    let mut text = String::new();
+    stdin.write_all(b"stty size\n").await.unwrap();
+    let first = async {
+        while !text.contains("24 80") {
+            let mut piece = [0; 100];
+            let count = stdout.read(&mut piece).await.unwrap();
+            text.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+    };
+    let first = tokio::time::timeout(PATIENCE, first).await;
+    assert!(first.is_ok(), "{text:?}");
+    control.resize(101, 33).await.unwrap();
     stdin
         .write_all(b"stty size; echo $TERM; exit 5\n")
         .await
         .unwrap();
-    let mut text = String::new();
-    let mut stdout = stdout.unwrap();
     let (_, code) = tokio::time::timeout(PATIENCE, async {
         tokio::join!(stdout.read_to_string(&mut text), control.wait())
     })

@@ -25,6 +25,8 @@ pub(crate) struct Spec {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Process {
     pub(crate) terminal: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) console_size: Option<ConsoleSize>,
     pub(crate) user: User,
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<String>,
@@ -35,6 +37,13 @@ pub(crate) struct Process {
     pub(crate) no_new_privileges: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) oom_score_adj: Option<i32>,
+}
+
+/// Of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct ConsoleSize {
+    pub(crate) height: u16,
+    pub(crate) width: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

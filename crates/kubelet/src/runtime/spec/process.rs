@@ -3,11 +3,12 @@
 use crate::image::ImageConfig;
 use crate::runtime::container::{ContainerConfig, ContainerUser, SecurityContext};
 use crate::runtime::error::{Result, RuntimeError};
+use crate::runtime::exec::ExecRequest;
 use crate::runtime::pod::PodSandbox;
 
 use super::capabilities;
 use super::machine::Machine;
-use super::oci::{Process, Rlimit, User};
+use super::oci::{ConsoleSize, Process, Rlimit, User};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -22,6 +23,7 @@ pub(super) fn build(
     let args = command_line(config, image)?;
     Ok(Process {
         terminal: config.tty,
+        console_size: None,
         user: User {
             uid: user.uid,
             gid: user.gid,
@@ -38,14 +40,13 @@ pub(super) fn build(
 }
 
 /// A further process in a container: its first process's user, environment and rights.
-pub(in crate::runtime) fn exec_process(
-    first: Process,
-    command: &[String],
-    terminal: bool,
-) -> Process {
+pub(in crate::runtime) fn exec_process(first: Process, request: &ExecRequest) -> Process {
+    let terminal = request.tty;
+    let size = request.size.filter(|_| terminal);
     let mut process = Process {
-        args: command.to_vec(),
+        args: request.command.clone(),
         terminal,
+        console_size: size.map(|(width, height)| ConsoleSize { height, width }),
         ..first
     };
     let has_term = process.env.iter().any(|entry| entry.starts_with("TERM="));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::runtime::ExecRequest;
 use crate::runtime::container::{Mount, MountPropagation, SecurityContext};
 use crate::runtime::pod::{PodConfig, PodRef};
 
@@ -263,7 +264,15 @@ fn commands_added_later_are_the_containers_own() {
     let text = serde_json::to_vec(&first).unwrap();
     let read: oci::Process = serde_json::from_slice(&text).unwrap();
     assert_eq!(read, first);
-    let added = exec_process(read, &["ls".to_string()], true);
+    let added = exec_process(
+        read,
+        &ExecRequest {
+            command: vec!["ls".to_string()],
+            tty: true,
+            size: Some((80, 24)),
+            ..ExecRequest::default()
+        },
+    );
     assert_eq!(
         (added.args.as_slice(), added.terminal),
         (&["ls".to_string()][..], true)
