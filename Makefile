@@ -36,7 +36,7 @@ test: toolchain
 	@deploy/packages.sh build run test compose
 	$(CARGO) build --workspace --bins
 	$(CARGO) run -q -p xtask -- images
-	@deploy/python.sh $(VENV) docs/requirements.txt
+	@deploy/python.sh $(VENV) docs/requirements.txt tests/requirements.txt
 	@$(CARGO) run -q -p xtask -- test --python $(abspath $(VENV))/bin/python
 
 check: toolchain

@@ -1,10 +1,13 @@
 //! Clients that others would write: the Python example of docs/grpc.md, and the official Python
-//! client over REST, and kubectl.
+//! client over REST, kubectl, and Helm.
 
+#[path = "clients/helm.rs"]
+mod helm;
 #[path = "clients/kubectl.rs"]
 mod kubectl;
 
 use anyhow::{Context, ensure};
+use helm::helm_installs_and_upgrades;
 use kubectl::{
     create_speaks_protobuf, faults_are_named_as_kubernetes_names_them, fields_are_explained,
     manifests_of_every_kind_are_accepted, owners_of_fields_are_kept, warnings_are_shown,
@@ -18,7 +21,7 @@ use testkit::{Options, manifest, scenarios, suite};
 fn main() -> ExitCode {
     suite::run(
         Options::default(),
-        &[],
+        &["busybox", "testserver-v1", "testserver-v2"],
         scenarios![
             the_grpc_example_lists_and_watches,
             the_official_client_works,
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
             faults_are_named_as_kubernetes_names_them,
             warnings_are_shown,
             fields_are_explained,
+            helm_installs_and_upgrades,
         ],
     )
 }
