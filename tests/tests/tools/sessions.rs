@@ -176,6 +176,17 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
         output.stdout == b"xxx" && output.status.success(),
         "{output:?}"
     );
+    let missing = tool.attempt(scene, &["exec", "plain", "--", "nope"])?;
+    ensure!(
+        missing
+            .stderr
+            .starts_with("error: Internal error occurred: error executing command")
+            && missing
+                .stderr
+                .contains("\"nope\": executable file not found in $PATH"),
+        "{}",
+        missing.stderr
+    );
     // One whose client has gone is ended.
     let mut left = tool
         .command(scene, &["exec", "plain", "--", "sleep", "4321"])

@@ -11,7 +11,7 @@ use tonic::{Status, Streaming};
 use super::frames::{Frames, Out, channel, copy, ended, input, size};
 use super::service::Service;
 use super::target::status;
-use crate::runtime::{ExecRequest, ExecSession};
+use crate::runtime::{ExecRequest, ExecSession, RuntimeError};
 
 /// Clients say a terminal's size at once; a command that started without it would have to find out later.
 const FIRST_SIZE: Duration = Duration::from_millis(200);
@@ -49,7 +49,17 @@ impl Service {
         };
         let (out, frames) = channel();
         let session = self.context.runtime.exec(&container.id, request).await;
-        let session = session.map_err(|error| status(&error))?;
+        let session = match session {
+            Ok(session) => session,
+            // Kubernetes has the session open when the command turns out not to start.
+            Err(error @ RuntimeError::Exec { .. }) => {
+                let message = format!("error executing command in container: {error}");
+                // A client that has gone wants no status.
+                out.send(Ok(ended(Err(message)))).await.ok();
+                return Ok(frames);
+            }
+            Err(error) => return Err(status(&error)),
+        };
         let incoming = stream::iter(first).chain(incoming);
         tokio::spawn(run(session, incoming, out));
         Ok(frames)
