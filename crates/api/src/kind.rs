@@ -36,6 +36,8 @@ pub struct KindRow {
     pub selectable: &'static [&'static str],
     /// False for kinds that are only ever answered to (reviews) and never stored.
     pub stored: bool,
+    /// Another form of a kind that is stored: it has every verb, but no objects of its own.
+    pub form: bool,
 }
 
 impl KindRow {
@@ -64,6 +66,11 @@ impl KindRow {
         } else {
             format!("{}.{}", self.kind, self.group)
         }
+    }
+
+    /// Whether there are objects to be read, changed and watched.
+    pub fn has_objects(&self) -> bool {
+        self.stored || self.form
     }
 
     pub fn namespaced(&self) -> bool {
@@ -121,7 +128,7 @@ macro_rules! kinds {
     ($( $ty:ty {
         $scope:ident $singular:literal
         $(short $short:expr;)? $(categories $categories:expr;)?
-        $(subresources $subresources:expr;)? $(selectable $selectable:expr;)? $(stored $stored:literal;)?
+        $(subresources $subresources:expr;)? $(selectable $selectable:expr;)? $(stored $stored:literal;)? $(form $form:literal;)?
     } )*) => {
         $(
             impl Kind for $ty {
@@ -137,6 +144,7 @@ macro_rules! kinds {
                     subresources: kinds!(@or $($subresources)?; &[]),
                     selectable: kinds!(@or $($selectable)?; &[]),
                     stored: kinds!(@or $($stored)?; true),
+                    form: kinds!(@or $($form)?; false),
                 };
 
                 fn decode(json: &[u8]) -> Result<Self, DecodeError> {
@@ -163,8 +171,9 @@ macro_rules! kinds {
 use k8s_openapi::api::{
     apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization,
     autoscaling::v1 as autoscaling, batch::v1 as batch, coordination::v1 as coordination,
-    core::v1 as core, discovery::v1 as discovery, networking::v1 as networking, node::v1 as node,
-    policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
+    core::v1 as core, discovery::v1 as discovery, events::v1 as events,
+    networking::v1 as networking, node::v1 as node, policy::v1 as policy, rbac::v1 as rbac,
+    scheduling::v1 as scheduling, storage::v1 as storage,
 };
 
 kinds! {
@@ -202,6 +211,7 @@ kinds! {
     batch::CronJob { Namespaced "cronjob" short &["cj"]; categories &["all"]; subresources &["status"]; }
     coordination::Lease { Namespaced "lease" }
     discovery::EndpointSlice { Namespaced "endpointslice" }
+    events::Event { Namespaced "event" short &["ev"]; stored false; form true; }
     networking::Ingress { Namespaced "ingress" short &["ing"]; subresources &["status"]; }
     networking::IngressClass { Cluster "ingressclass" }
     networking::NetworkPolicy { Namespaced "networkpolicy" short &["netpol"]; }
@@ -237,6 +247,7 @@ macro_rules! subresource_kinds {
                 subresources: &[],
                 selectable: &[],
                 stored: false,
+                form: false,
             };
 
             fn decode(json: &[u8]) -> Result<Self, DecodeError> {

@@ -306,6 +306,7 @@ pub static STRATEGIES: &[&dyn AnyStrategy] = &[
     &config_map::Rules,
     &controller_revision::Rules,
     &event::Rules,
+    &event::NewerRules,
     &lease::Rules,
     &runtime_class::Rules,
     &service_account::Rules,

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod create;
 pub mod delete;
 pub mod delete_collection;
+pub mod events;
 pub mod patch;
 pub mod read;
 pub mod update;
@@ -37,6 +38,9 @@ pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     let own_door = ["", "status", "finalize", "ephemeralcontainers", "resize"];
     if !own_door.contains(&call.target.subresource.as_str()) {
         return subresources::handle(call, request).await;
+    }
+    if events::are(row) {
+        return events::answer(call, request).await;
     }
     if !row.stored {
         return subresources::answer_review(call, request).await;

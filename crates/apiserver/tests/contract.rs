@@ -13,6 +13,8 @@ mod bad_input;
 mod deletion;
 #[path = "contract/doors.rs"]
 mod doors;
+#[path = "contract/events.rs"]
+mod events;
 #[path = "contract/fuzz.rs"]
 mod fuzz;
 #[path = "contract/hostile.rs"]

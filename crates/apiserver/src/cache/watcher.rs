@@ -46,7 +46,12 @@ pub struct Watcher {
     /// Nothing up to this revision is told again.
     after: u64,
     shutdown: CancellationToken,
+    /// Another form in which objects are told, and its row.
+    form: Option<(&'static api::KindRow, FormOf)>,
 }
+
+/// Turns a stored object into another form of it.
+pub type FormOf = fn(&Version) -> Result<Arc<Version>, ApiError>;
 
 impl std::fmt::Debug for Watcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -102,11 +107,19 @@ impl Watcher {
             deadline: settings.timeout.map(|timeout| now + timeout),
             after: settings.after,
             shutdown,
+            form: None,
         }
     }
 
+    /// The same watch, which tells its objects in another form.
+    pub fn formed(mut self, row: &'static api::KindRow, form: FormOf) -> Self {
+        self.form = Some((row, form));
+        self
+    }
+
+    /// The kind of what is told.
     pub fn row(&self) -> &'static api::KindRow {
-        self.filter.row
+        self.form.map_or(self.filter.row, |(row, _)| row)
     }
 
     /// The next notices, at least one; `None` when the watch's time is over.
@@ -117,7 +130,11 @@ impl Watcher {
         loop {
             if !self.pending.is_empty() {
                 let count = self.pending.len().min(BATCH);
-                return Some(Ok(self.pending.drain(..count).collect()));
+                let notices = self.pending.drain(..count);
+                let Some((_, form)) = self.form else {
+                    return Some(Ok(notices.collect()));
+                };
+                return Some(notices.map(|notice| formed(notice, form)).collect());
             }
             // In this order: whatever happened up to `reached` is in the bucket already.
             let reached = *self.progress.borrow();
@@ -171,6 +188,21 @@ impl Watcher {
             self.filter.row
         ))
     }
+}
+
+fn formed(notice: Notice, form: FormOf) -> Result<Notice, ApiError> {
+    Ok(match notice {
+        Notice::Initial(version) => Notice::Initial(form(&version)?),
+        Notice::Changed(change, event) => {
+            let object = form(event.object(change))?;
+            let (old, new) = match change {
+                Change::Deleted => (Some(object), None),
+                Change::Added | Change::Modified => (None, Some(object)),
+            };
+            Notice::Changed(change, Arc::new(Event::new(event.revision, old, new)))
+        }
+        bookmark => bookmark,
+    })
 }
 
 /// What the event means for someone who sees only what `filter` lets through.

@@ -3,9 +3,17 @@
 use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource};
+use k8s_openapi::api::events::v1::Event as NewerEvent;
 use serde_json::Value;
 
+use super::check::{self, Errors};
+use super::path::Path;
 use super::{Column, Strategy, columns};
+
+/// Longest reporting instance, action and reason of an Event with an `eventTime`.
+const MAX_TEXT: usize = 128;
+/// Longest message of one.
+const MAX_NOTE: usize = 1024;
 
 /// The strategy of Events.
 pub struct Rules;
@@ -26,6 +34,27 @@ static COLUMNS: &[Column] = &[
     },
 ];
 
+/// The strategy of Events in the form of `events.k8s.io`, which are shown like those of the core
+/// group and stored as them.
+pub struct NewerRules;
+
+impl Strategy for NewerRules {
+    type Object = NewerEvent;
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, event: &NewerEvent, now: Timestamp) -> Vec<Value> {
+        let core = crate::verbs::events::core_form(event);
+        let core = core.as_ref().ok().and_then(|core| core.downcast_ref());
+        core.map_or_else(
+            || vec![Value::Null; COLUMNS.len()],
+            |core| Rules.cells(core, now),
+        )
+    }
+}
+
 impl Strategy for Rules {
     type Object = Event;
 
@@ -36,21 +65,21 @@ impl Strategy for Rules {
     fn validate(&self, event: &Event) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
-        let about = event
-            .involved_object
-            .namespace
-            .as_deref()
-            .unwrap_or_default();
+        let about = event.involved_object.namespace.as_deref();
+        let about = about.unwrap_or_default();
         // Events about what has no namespace live in the default one.
-        if about != namespace
-            && !(about.is_empty() && matches!(namespace, "default" | "kube-system" | ""))
-        {
+        let nowhere = about.is_empty() && matches!(namespace, "default" | "kube-system" | "");
+        let dated = event.event_time.is_some();
+        if !nowhere && about != namespace && (!dated || about.is_empty()) {
             let problem = "does not match event.namespace";
             errors.push(FieldError::invalid(
                 "involvedObject.namespace",
                 about,
                 problem,
             ));
+        }
+        if dated {
+            validate_dated(event, &mut errors);
         }
         errors
     }
@@ -85,6 +114,32 @@ impl Strategy for Rules {
             count.max(1).to_string().into(),
             columns::name(&event.metadata),
         ]
+    }
+}
+
+/// What an Event with an `eventTime` must say (`legacyValidateEvent`).
+fn validate_dated(event: &Event, errors: &mut Errors) {
+    let component = check::text(&event.reporting_component);
+    let path = Path::new("reportingController");
+    check::required(component, &path, errors);
+    check::qualified_name(component, &path, errors);
+    let texts = [
+        ("reportingInstance", &event.reporting_instance),
+        ("action", &event.action),
+        ("reason", &event.reason),
+    ];
+    for (field, text) in texts {
+        let path = Path::new(field);
+        check::required(check::text(text), &path, errors);
+        at_most(text, MAX_TEXT, &path, errors);
+    }
+    at_most(&event.message, MAX_NOTE, &Path::new("message"), errors);
+}
+
+fn at_most(text: &Option<String>, limit: usize, path: &Path, errors: &mut Errors) {
+    if check::text(text).len() > limit {
+        let problem = format!("can have at most {limit} characters");
+        errors.push(FieldError::invalid(path, "", problem));
     }
 }
 

@@ -34,7 +34,7 @@ pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<Str
         row,
         namespaced: row.namespaced(),
     };
-    if !row.stored {
+    if !row.has_objects() {
         let create = builder.operation(schemas, "post", "create", Some(&object), &object);
         paths.insert(
             collection,
@@ -162,8 +162,11 @@ struct Builder {
 
 impl Builder {
     fn item(&self, dialect: Dialect, named: bool, operations: Operations) -> Value {
+        // Namespaces go one by one.
+        let whole = !named && self.row.kind == "Namespace";
         let mut item: Map<String, Value> = operations
             .into_iter()
+            .filter(|(method, _)| !(whole && *method == "delete"))
             .map(|(method, operation)| (method.to_owned(), operation))
             .collect();
         let mut parameters = Vec::new();

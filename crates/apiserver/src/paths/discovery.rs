@@ -20,6 +20,9 @@ const VERBS: &[&str] = &[
     "update",
     "watch",
 ];
+const ONE_BY_ONE: &[&str] = &[
+    "create", "delete", "get", "list", "patch", "update", "watch",
+];
 
 /// The groups in the order in which they are told, the core group first.
 fn groups() -> Vec<(&'static str, &'static str)> {
@@ -151,7 +154,14 @@ fn resource_list(group: &str, version: &str) -> Option<Value> {
 }
 
 fn verbs(row: &KindRow) -> &'static [&'static str] {
-    if row.stored { VERBS } else { &["create"] }
+    if !row.has_objects() {
+        return &["create"];
+    }
+    // Namespaces go one by one.
+    if row.kind == "Namespace" {
+        return ONE_BY_ONE;
+    }
+    VERBS
 }
 
 struct Subresource {

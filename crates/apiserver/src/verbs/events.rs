@@ -1,0 +1,260 @@
+//! `events.k8s.io/v1`: the core group's Events under newer names of their fields.
+//!
+//! One object is stored, in the core group's form; what is written through the newer group is
+//! turned into it, and what is read is turned back. The core group itself pays nothing for this.
+//!
+//! Upstream: `pkg/apis/core/v1/conversion.go` and `pkg/apis/events/v1/conversion.go`.
+
+use std::sync::Arc;
+
+use api::object::Object;
+use api::status::FieldError;
+use api::{ApiError, Kind, KindRow};
+use k8s_openapi::api::core::v1::Event as CoreEvent;
+use k8s_openapi::api::events::v1::Event;
+use serde_json::{Map, Value};
+
+use super::handle;
+use super::patch::{Patch, problems};
+use super::update::update_with;
+use crate::body;
+use crate::cache::Version;
+use crate::core::{Call, decode};
+use crate::meta;
+use crate::request::{BodyFormat, PatchType, Request, Target, Verb};
+use crate::response::{ObjectAnswer, Response};
+
+/// Core names, and what the newer group calls them.
+const NAMES: [(&str, &str); 7] = [
+    ("involvedObject", "regarding"),
+    ("message", "note"),
+    ("source", "deprecatedSource"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("count", "deprecatedCount"),
+    ("reportingComponent", "reportingController"),
+];
+/// What may not be said twice: the newer group has `eventTime` and `series` for it.
+const DEPRECATED: [&str; 4] = ["firstTimestamp", "lastTimestamp", "count", "source"];
+
+/// Whether a request is about Events in the newer form.
+pub fn are(row: &KindRow) -> bool {
+    row == Event::ROW
+}
+
+/// Carries out an authorized request to Events in the newer form.
+///
+/// # Errors
+/// As the verbs give them; 501 for server-side apply.
+pub async fn answer(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    let target = Target {
+        row: CoreEvent::ROW,
+        ..call.target.clone()
+    };
+    let core = Call {
+        target: &target,
+        ..call
+    };
+    let outcome = match call.verb {
+        Verb::Create | Verb::Update => write(call, core, request).await,
+        Verb::Patch => patch(call, core, request).await,
+        _ => {
+            call.options
+                .fields
+                .check(call.row())
+                .map_err(|error| ApiError::bad_request(error.to_string()))?;
+            handle_core(core, request).await
+        }
+    };
+    let response = outcome.map_err(|error| {
+        if error.is_not_found() && !call.target.name.is_empty() {
+            call.not_found()
+        } else {
+            error
+        }
+    })?;
+    Ok(match response {
+        Response::Object(answer) => Response::Object(ObjectAnswer {
+            row: Event::ROW,
+            version: newer(&answer.version)?,
+            ..answer
+        }),
+        Response::List(mut list) => {
+            list.row = Event::ROW;
+            for item in &mut list.items {
+                *item = newer(item)?;
+            }
+            Response::List(list)
+        }
+        Response::Watch(watcher) => Response::Watch(Box::new(watcher.formed(Event::ROW, newer))),
+        other => other,
+    })
+}
+
+/// The verbs, for the stored form.
+fn handle_core<'a>(
+    core: Call<'a>,
+    request: &'a Request,
+) -> futures::future::BoxFuture<'a, Result<Response, ApiError>> {
+    Box::pin(handle(core, request))
+}
+
+async fn write(call: Call<'_>, core: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    let json = body::object_json(Event::ROW.kind, &request.body, request.body_format)?;
+    let decoded = body::decode(Event::ROW, &json, call.options.field_validation)?;
+    let event = core_value(&*decoded.object)?;
+    if call.verb == Verb::Create {
+        check(&event, decoded.object.metadata().name.as_deref())?;
+    }
+    let request = Request {
+        body: serde_json::to_vec(&event)
+            .map_err(ApiError::internal)?
+            .into(),
+        body_format: BodyFormat::Json,
+        ..request.clone()
+    };
+    let mut response = handle_core(core, &request).await?;
+    if let Response::Object(answer) = &mut response {
+        answer.warnings.extend(decoded.warnings);
+    }
+    Ok(response)
+}
+
+async fn patch(call: Call<'_>, core: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    if call.options.patch_type == Some(PatchType::Apply) {
+        let problem = "server-side apply of events.k8s.io/v1 is not there; apply v1 Events";
+        return Err(ApiError::not_implemented(problem));
+    }
+    let patch = Patch::read(call, request)?;
+    let problems = problems(call, request)?;
+    let mut warnings = Vec::new();
+    let mut answer = update_with(core, |_, version| {
+        let json = patch.apply(Event::ROW, &newer(version)?.json)?;
+        let validation = call.options.field_validation;
+        let decoded = body::decode_patched(Event::ROW, &json, validation, &problems)?;
+        warnings = decoded.warnings;
+        let json =
+            serde_json::to_vec(&core_value(&*decoded.object)?).map_err(ApiError::internal)?;
+        let mut object = body::decode(CoreEvent::ROW, &json, Default::default())?.object;
+        meta::place(object.metadata_mut(), core.target)?;
+        Ok(object)
+    })
+    .await?;
+    answer.warnings.extend(warnings);
+    Ok(Response::Object(answer))
+}
+
+/// An Event of the newer group in the form of the core group.
+fn core_value(object: &dyn Object) -> Result<Value, ApiError> {
+    let value: Value = serde_json::from_slice(&object.encode()).map_err(ApiError::internal)?;
+    Ok(renamed(value, CoreEvent::ROW, |(core, newer)| {
+        (newer, core)
+    }))
+}
+
+/// A stored Event as the newer group shows it.
+fn newer(version: &Version) -> Result<Arc<Version>, ApiError> {
+    let value: Value = serde_json::from_slice(&version.json).map_err(ApiError::internal)?;
+    let mut value = renamed(value, Event::ROW, |names| names);
+    let revision = value["metadata"]
+        .as_object_mut()
+        .and_then(|metadata| metadata.remove("resourceVersion"));
+    let json = serde_json::to_vec(&value).map_err(ApiError::internal)?;
+    let version = match revision {
+        Some(_) => Version::from_stored(Event::ROW, &version.key(), &json, version.revision),
+        None => Version::unstored(Event::ROW, &json),
+    };
+    version.map(Arc::new).map_err(ApiError::internal)
+}
+
+/// The columns of a Table are of the stored form.
+pub fn core_form(object: &dyn Object) -> Result<Box<dyn Object>, ApiError> {
+    let json = serde_json::to_vec(&core_value(object)?).map_err(ApiError::internal)?;
+    let version = Version::unstored(CoreEvent::ROW, &json).map_err(ApiError::internal)?;
+    decode(CoreEvent::ROW, &version)
+}
+
+/// Renames fields, from the first of a pair to the second; type and metadata come first.
+fn renamed(
+    value: Value,
+    row: &KindRow,
+    direction: fn((&'static str, &'static str)) -> (&'static str, &'static str),
+) -> Value {
+    let Value::Object(fields) = value else {
+        return value;
+    };
+    let mut out = Map::new();
+    out.insert("apiVersion".to_owned(), row.api_version().into());
+    out.insert("kind".to_owned(), row.kind.into());
+    for (field, value) in fields {
+        if matches!(field.as_str(), "apiVersion" | "kind") {
+            continue;
+        }
+        let mut names = NAMES.into_iter().map(direction);
+        let found = names.find(|(from, _)| *from == field);
+        out.insert(found.map_or(field, |(_, to)| to.to_owned()), value);
+    }
+    Value::Object(out)
+}
+
+/// What the newer group demands of a new Event (`ValidateEventCreate`).
+fn check(event: &Value, name: Option<&str>) -> Result<(), ApiError> {
+    let mut errors = Vec::new();
+    if event["eventTime"].is_null() {
+        errors.push(FieldError::required("eventTime", ""));
+    }
+    let kind = event["type"].as_str().unwrap_or_default();
+    if !matches!(kind, "Normal" | "Warning") {
+        let problem = format!("has invalid value: {kind}");
+        errors.push(FieldError::invalid("type", "", problem));
+    }
+    if let Some(series) = event["series"].as_object() {
+        if series.get("count").and_then(Value::as_i64).unwrap_or(0) < 2 {
+            let problem = "should be at least 2";
+            errors.push(FieldError::invalid("series.count", "", problem));
+        }
+        if series.get("lastObservedTime").is_none_or(Value::is_null) {
+            errors.push(FieldError::required("series.lastObservedTime", ""));
+        }
+    }
+    for field in DEPRECATED {
+        let set = match &event[field] {
+            Value::Null => false,
+            Value::Object(parts) => !parts.is_empty(),
+            Value::Number(number) => number.as_i64() != Some(0),
+            _ => true,
+        };
+        if set {
+            errors.push(FieldError::invalid(field, "", "needs to be unset"));
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(
+        Event::ROW,
+        name.unwrap_or_default(),
+        &errors,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn both_forms_hold_the_same() {
+        let core = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "involvedObject": {"kind": "Pod"},
+            "message": "m", "source": {"component": "c"}, "count": 3, "reportingComponent": "r", "reason": "why"});
+        let there = renamed(core.clone(), Event::ROW, |names| names);
+        assert_eq!(there["regarding"]["kind"], "Pod");
+        assert_eq!(there["note"], "m");
+        assert_eq!(there["deprecatedCount"], 3);
+        assert_eq!(there["apiVersion"], "events.k8s.io/v1");
+        assert_eq!(
+            renamed(there, CoreEvent::ROW, |(core, newer)| (newer, core)),
+            core
+        );
+    }
+}
