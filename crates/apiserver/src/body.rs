@@ -9,6 +9,9 @@ use api::object::{Codec, Object};
 use api::status::FieldError;
 use api::{ApiError, KindRow};
 
+use serde::de::DeserializeOwned;
+use serde_saphyr::options::DuplicateKeyPolicy;
+
 use crate::request::{BodyFormat, FieldValidation};
 use crate::scan;
 
@@ -56,19 +59,37 @@ pub fn as_json(body: &[u8], format: BodyFormat) -> Result<Cow<'_, [u8]>, ApiErro
             let text = std::str::from_utf8(body).map_err(|error| {
                 ApiError::bad_request(format!("error converting YAML to JSON: {error}"))
             })?;
-            let options = serde_saphyr::options! {
-                legacy_octal_numbers: true,
-                duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
-            };
-            let value: serde_json::Value = serde_saphyr::from_str_with_options(text, options)
-                .map_err(|error| {
-                    ApiError::bad_request(format!("error converting YAML to JSON: yaml: {error}"))
-                })?;
+            let value: serde_json::Value =
+                yaml(text, DuplicateKeyPolicy::LastWins).map_err(ApiError::bad_request)?;
             serde_json::to_vec(&value).map(Cow::Owned).map_err(|error| {
                 ApiError::bad_request(format!("error converting YAML to JSON: {error}"))
             })
         }
     }
+}
+
+/// Reads YAML 1.1 as Kubernetes does.
+fn yaml<T: DeserializeOwned>(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<T, String> {
+    let options = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        duplicate_keys: duplicate_keys,
+    };
+    serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| format!("error converting YAML to JSON: yaml: {error}"))
+}
+
+/// What tells that a key occurs twice in one mapping of YAML that has been read before.
+pub fn yaml_duplicates(body: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?;
+    yaml::<serde_json::Value>(text, DuplicateKeyPolicy::Error).err()
+}
+
+/// What tells of fields that occur twice in a patch (JSON), as decoding tells of an object's.
+pub fn json_duplicates(json: &[u8]) -> Vec<String> {
+    let found = duplicates::find(json).into_iter();
+    found
+        .map(|field| format!("duplicate field \"{field}\""))
+        .collect()
 }
 
 /// Decodes a body as an object of `row`.
@@ -102,7 +123,7 @@ pub fn invalid(row: &'static KindRow, name: &str, errors: &[FieldError]) -> ApiE
 ///
 /// # Errors
 /// 400 in Go's words.
-pub fn decode_patch<T: serde::de::DeserializeOwned>(
+pub fn decode_patch<T: DeserializeOwned>(
     json: &[u8],
     first: u8,
     go_type: &str,
@@ -132,18 +153,20 @@ fn misfit(kind: &str, api_version: &str, json: &[u8]) -> Option<String> {
     api::schema::mismatch::find(&value, api::schema::kind(group, version, kind)?)
 }
 
-/// Decodes what a patch made of an object of `row`.
+/// Decodes what a patch made of an object of `row`; `problems` are those of the patch itself.
 ///
 /// # Errors
-/// 422 for what is no object of the kind, and under `Strict` for unknown fields.
+/// 422 for what is no object of the kind, and under `Strict` for unknown and duplicate fields.
 pub fn decode_patched(
     row: &'static KindRow,
     json: &[u8],
     validation: FieldValidation,
+    problems: &[String],
 ) -> Result<Decoded, ApiError> {
     let codec = codec(row)?;
-    check_type(row.kind, &row.api_version(), json)?;
-    read(row.kind, &row.api_version(), codec, json, validation).map_err(|why| {
+    let api_version = row.api_version();
+    check_type(row.kind, &api_version, json)?;
+    read(row.kind, &api_version, codec, json, validation, problems).map_err(|why| {
         let shown = String::from_utf8_lossy(json);
         ApiError::invalid_patch(&[FieldError::invalid("patch", shown, why)])
     })
@@ -167,18 +190,19 @@ pub fn decode_with(
         json
     };
     check_type(kind, api_version, json)?;
-    read(kind, api_version, codec, json, validation).map_err(|why| {
+    read(kind, api_version, codec, json, validation, &[]).map_err(|why| {
         unreadable(kind, json).unwrap_or_else(|| unfit(kind, api_version, kind, &why))
     })
 }
 
-/// Decodes; the error says why not.
+/// Decodes; the error says why not. `before` are problems that were found already.
 fn read(
     kind: &str,
     api_version: &str,
     codec: &Codec,
     json: &[u8],
     validation: FieldValidation,
+    before: &[String],
 ) -> Result<Decoded, String> {
     // Where the error is, is looked for only now that there is one.
     let misfit = |error: api::kind::DecodeError| {
@@ -191,16 +215,14 @@ fn read(
         });
     }
     let (object, unknown) = (codec.decode_strict)(json).map_err(misfit)?;
-    let mut problems: Vec<String> = unknown
-        .into_iter()
-        .filter(|field| !matches!(field.as_str(), "apiVersion" | "kind"))
-        .map(|field| format!("unknown field \"{field}\""))
-        .collect();
+    let mut problems = before.to_vec();
     problems.extend(
-        duplicates::find(json)
+        unknown
             .into_iter()
-            .map(|field| format!("duplicate field \"{field}\"")),
+            .filter(|field| !matches!(field.as_str(), "apiVersion" | "kind"))
+            .map(|field| format!("unknown field \"{field}\"")),
     );
+    problems.extend(json_duplicates(json));
     if validation == FieldValidation::Strict && !problems.is_empty() {
         let more = problems.len().saturating_sub(MAX_PROBLEMS);
         problems.truncate(MAX_PROBLEMS);

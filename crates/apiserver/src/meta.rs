@@ -20,6 +20,8 @@ const SUFFIX_LENGTH: usize = 5;
 const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 pub const FOREGROUND: &str = "foregroundDeletion";
+/// Finalizers that need no domain.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", ORPHAN, FOREGROUND];
 pub const ORPHAN: &str = "orphan";
 
 /// `base` and five random characters.
@@ -170,12 +172,19 @@ pub fn validate(row: &KindRow, rules: &dyn AnyStrategy, metadata: &ObjectMeta) -
     }
     validate_maps(metadata, &mut errors);
     validate_owners(metadata, &mut errors);
-    for finalizer in metadata.finalizers.iter().flatten() {
+    for (index, finalizer) in metadata.finalizers.iter().flatten().enumerate() {
         for problem in names::qualified_name(finalizer) {
             errors.push(FieldError::invalid(
                 "metadata.finalizers",
                 finalizer,
                 problem,
+            ));
+        }
+        if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer.as_str()) {
+            errors.push(FieldError::invalid(
+                format!("metadata.finalizers[{index}]"),
+                finalizer,
+                "name is neither a standard finalizer name nor is it fully qualified",
             ));
         }
     }

@@ -35,6 +35,37 @@ pub fn invalid(problems: Vec<String>, value: &str, path: &Path, errors: &mut Err
     );
 }
 
+/// Something is wrong with a whole object, whose value is not shown.
+pub fn invalid_whole(problem: &str, path: &Path, errors: &mut Errors) {
+    errors.push(FieldError {
+        value: String::new(),
+        ..FieldError::invalid(path, "", problem)
+    });
+}
+
+/// `acme.io/foo`
+pub fn domain_prefixed_path(value: &str, path: &Path, errors: &mut Errors) {
+    if value.is_empty() {
+        errors.push(FieldError::required(path, ""));
+        return;
+    }
+    match value.split_once('/') {
+        Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
+            invalid(names::dns_subdomain(domain), domain, path, errors);
+            let allowed =
+                |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
+            if !rest.bytes().all(allowed) {
+                let problem = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+                errors.push(FieldError::invalid(path, rest, problem));
+            }
+        }
+        _ => {
+            let problem = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            errors.push(FieldError::invalid(path, value, problem));
+        }
+    }
+}
+
 pub fn required(value: &str, path: &Path, errors: &mut Errors) {
     if value.is_empty() {
         errors.push(FieldError::required(path, ""));

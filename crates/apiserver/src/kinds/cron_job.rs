@@ -7,7 +7,7 @@ use super::path::Path;
 use super::workload;
 use api::status::FieldError;
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::CronJob;
+use k8s_openapi::api::batch::v1::{CronJob, JobSpec};
 use serde_json::Value;
 
 use super::pod_spec::{defaults, warnings};
@@ -117,6 +117,7 @@ impl Strategy for Rules {
                 &path.child("jobTemplate").child("spec"),
                 &mut errors,
             );
+            validate_selector(job, &path.child("jobTemplate").child("spec"), &mut errors);
         }
         errors
     }
@@ -166,8 +167,30 @@ fn validate_schedule(schedule: &str, path: &Path, errors: &mut Errors) {
             let problem = format!("failed to parse duration {schedule}");
             errors.push(FieldError::invalid(path, schedule, problem));
         }
+        return;
+    }
+    let fields = schedule.split_whitespace().count();
+    if !schedule.starts_with('@') && fields != 5 {
+        let problem = format!("expected exactly 5 fields, found {fields}: [{schedule}]");
+        errors.push(FieldError::invalid(path, schedule, problem));
     } else if let Err(error) = schedule.parse::<croner::Cron>() {
         errors.push(FieldError::invalid(path, schedule, error.to_string()));
+    }
+}
+
+/// The selector of each job is generated.
+fn validate_selector(job: &JobSpec, path: &Path, errors: &mut Errors) {
+    if let Some(selector) = &job.selector {
+        let problem = "`selector` will be auto-generated";
+        errors.push(FieldError::invalid(
+            path.child("selector"),
+            workload::printed(selector),
+            problem,
+        ));
+    }
+    if job.manual_selector == Some(true) {
+        let path = path.child("manualSelector");
+        errors.push(FieldError::not_supported(path, true, &["nil", "false"]));
     }
 }
 

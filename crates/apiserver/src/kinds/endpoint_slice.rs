@@ -14,6 +14,8 @@ use super::{Column, Strategy, fill};
 const MAX_ENDPOINTS: usize = 1000;
 /// Addresses of an endpoint.
 const MAX_ADDRESSES: usize = 100;
+/// Most zones that an endpoint is meant for.
+const MAX_HINTS: usize = 8;
 
 /// The strategy of EndpointSlices.
 pub struct Rules;
@@ -178,5 +180,25 @@ fn validate_endpoint(endpoint: &Endpoint, address_type: &str, path: &Path, error
     }
     if let Some(name) = &endpoint.hostname {
         check::dns_label(name, &path.child("hostname"), errors);
+    }
+    let topology = path.child("deprecatedTopology");
+    check::labels(endpoint.deprecated_topology.as_ref(), &topology, errors);
+    let hints = endpoint.hints.as_ref();
+    let zones = hints.and_then(|hints| hints.for_zones.as_deref());
+    let own = path.child("hints").child("forZones");
+    let zones = zones.unwrap_or_default();
+    if zones.len() > MAX_HINTS {
+        errors.push(FieldError::too_many(&own, zones.len(), MAX_HINTS));
+    }
+    let mut seen = Unique::default();
+    for (index, zone) in zones.iter().enumerate() {
+        let path = own.index(index).child("name");
+        seen.insert(&zone.name, &path, errors);
+        check::invalid(
+            api::names::label_value(&zone.name),
+            &zone.name,
+            &path,
+            errors,
+        );
     }
 }

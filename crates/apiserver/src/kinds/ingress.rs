@@ -5,11 +5,15 @@ use super::columns;
 use super::path::Path;
 use api::status::FieldError;
 use jiff::Timestamp;
-use k8s_openapi::api::networking::v1::{Ingress, IngressBackend, IngressRule};
+use k8s_openapi::api::networking::v1::{Ingress, IngressBackend, IngressRule, IngressTLS};
 use serde_json::Value;
 
 use super::rules::{generation_of_spec, status_apart};
 use super::{Column, Strategy};
+
+/// Annotation that named the class before there was a field for it.
+const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+const ABSOLUTE: &str = "must be an absolute path";
 
 /// The strategy of Ingresses.
 pub struct Rules;
@@ -49,10 +53,28 @@ impl Strategy for Rules {
         for (index, rule) in spec.rules.iter().flatten().enumerate() {
             validate_rule(rule, &path.child("rules").index(index), &mut errors);
         }
+        for (index, tls) in spec.tls.iter().flatten().enumerate() {
+            validate_tls(tls, &path.child("tls").index(index), &mut errors);
+        }
         if let Some(class) = spec.ingress_class_name.as_deref() {
             check::dns_subdomain(class, &path.child("ingressClassName"), &mut errors);
         }
         errors
+    }
+
+    fn validate_create(&self, ingress: &Ingress) -> Vec<FieldError> {
+        let annotations = ingress.metadata.annotations.as_ref();
+        let old = annotations.and_then(|all| all.get(CLASS_ANNOTATION));
+        let class = ingress.spec.as_ref();
+        let class = class.and_then(|spec| spec.ingress_class_name.as_ref());
+        match (old, class) {
+            (Some(old), Some(class)) if old != class => {
+                let problem = "must match `ingressClassName` when both are specified";
+                let field = format!("annotations.{CLASS_ANNOTATION}");
+                vec![FieldError::invalid(field, old, problem)]
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -103,7 +125,7 @@ fn validate_rule(rule: &IngressRule, path: &Path, errors: &mut Errors) {
                 "must be a DNS name, not an IP address",
             ));
         }
-        check::dns_subdomain(host.strip_prefix("*.").unwrap_or(host), &own, errors);
+        validate_host(host, &own, errors);
     }
     let Some(http) = &rule.http else { return };
     let paths = path.child("http").child("paths");
@@ -114,21 +136,11 @@ fn validate_rule(rule: &IngressRule, path: &Path, errors: &mut Errors) {
         let path = paths.index(index);
         let text = check::text(&item.path);
         match item.path_type.as_str() {
-            "Exact" | "Prefix" if !text.starts_with('/') => {
-                errors.push(FieldError::invalid(
-                    path.child("path"),
-                    text,
-                    "must be an absolute path",
-                ));
-            }
+            "Exact" | "Prefix" => validate_path(text, &path.child("path"), errors),
             "ImplementationSpecific" if !text.is_empty() && !text.starts_with('/') => {
-                errors.push(FieldError::invalid(
-                    path.child("path"),
-                    text,
-                    "must be an absolute path",
-                ));
+                errors.push(FieldError::invalid(path.child("path"), text, ABSOLUTE));
             }
-            "Exact" | "Prefix" | "ImplementationSpecific" => {}
+            "ImplementationSpecific" => {}
             "" => errors.push(FieldError::required(
                 path.child("pathType"),
                 "pathType must be specified",
@@ -143,6 +155,40 @@ fn validate_rule(rule: &IngressRule, path: &Path, errors: &mut Errors) {
             }
         }
         validate_backend(&item.backend, &path.child("backend"), errors);
+    }
+}
+
+/// A name, of which the first label may be `*`.
+fn validate_host(host: &str, path: &Path, errors: &mut Errors) {
+    check::dns_subdomain(host.strip_prefix("*.").unwrap_or(host), path, errors);
+}
+
+/// A path that proxies cannot read in two ways.
+fn validate_path(text: &str, path: &Path, errors: &mut Errors) {
+    if !text.starts_with('/') {
+        errors.push(FieldError::invalid(path, text, ABSOLUTE));
+    }
+    for part in ["//", "/./", "/../", "%2f", "%2F"] {
+        if text.contains(part) {
+            let problem = format!("must not contain '{part}'");
+            errors.push(FieldError::invalid(path, text, problem));
+        }
+    }
+    for end in ["/..", "/."] {
+        if text.ends_with(end) {
+            let problem = format!("cannot end with '{end}'");
+            errors.push(FieldError::invalid(path, text, problem));
+        }
+    }
+}
+
+fn validate_tls(tls: &IngressTLS, path: &Path, errors: &mut Errors) {
+    for (index, host) in tls.hosts.iter().flatten().enumerate() {
+        validate_host(host, &path.child("hosts").index(index), errors);
+    }
+    let secret = check::text(&tls.secret_name);
+    if !secret.is_empty() {
+        check::dns_subdomain(secret, &path.child("secretName"), errors);
     }
 }
 

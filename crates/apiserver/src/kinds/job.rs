@@ -1,10 +1,13 @@
 //! Jobs.
 
+mod policies;
+
 use super::check::{self, Errors};
 use super::columns;
 use super::path::Path;
 use super::pod_spec::validate;
 use super::workload;
+use api::labels::Selector;
 use api::status::FieldError;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -20,6 +23,9 @@ use super::{Column, Context, Strategy, fill};
 /// Labels that tie pods to their Job, with the names of old beside them.
 const UID_LABELS: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];
 const NAME_LABELS: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
+
+/// Longest `managedBy`, in bytes.
+const MAX_MANAGER: usize = 63;
 
 /// The strategy of Jobs.
 pub struct Rules;
@@ -118,6 +124,15 @@ impl Strategy for Rules {
         let mut errors = Vec::new();
         if let Some(spec) = &job.spec {
             validate_spec(spec, true, &Path::new("spec"), &mut errors);
+        }
+        errors
+    }
+
+    fn validate_create(&self, job: &Job) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if let Some(spec) = &job.spec {
+            validate_generated(job, spec, &mut errors);
+            validate_hostnames(job, spec, &mut errors);
         }
         errors
     }
@@ -247,28 +262,30 @@ pub fn validate_spec(spec: &JobSpec, with_selector: bool, path: &Path, errors: &
         &path.child("activeDeadlineSeconds"),
         errors,
     );
-    let indexed = spec.completion_mode.as_deref() == Some("Indexed");
+    if let Some(manager) = &spec.managed_by {
+        let path = path.child("managedBy");
+        check::domain_prefixed_path(manager, &path, errors);
+        if manager.len() > MAX_MANAGER {
+            errors.push(FieldError::too_long(&path, MAX_MANAGER));
+        }
+    }
     check::one_of_or_unset(
         &spec.completion_mode,
         &["Indexed", "NonIndexed"],
         &path.child("completionMode"),
         errors,
     );
-    if indexed && spec.completions.is_none() {
-        let problem = "when completion mode is Indexed";
-        errors.push(FieldError::required(path.child("completions"), problem));
-    }
-    if !indexed && spec.backoff_limit_per_index.is_some() {
-        let problem = "requires indexed completion mode";
-        errors.push(FieldError::invalid(
-            path.child("backoffLimitPerIndex"),
-            spec.backoff_limit_per_index,
-            problem,
-        ));
-    }
+    policies::validate_indexed(spec, path, errors);
+    policies::validate_failure(spec, path, errors);
+    policies::validate_success(spec, path, errors);
+    let replacements: &[&str] = if spec.pod_failure_policy.is_some() {
+        &["Failed"]
+    } else {
+        &["Failed", "TerminatingOrFailed"]
+    };
     check::one_of_or_unset(
         &spec.pod_replacement_policy,
-        &["Failed", "TerminatingOrFailed"],
+        replacements,
         &path.child("podReplacementPolicy"),
         errors,
     );
@@ -307,6 +324,62 @@ pub fn validate_spec(spec: &JobSpec, with_selector: bool, path: &Path, errors: &
             policy,
             problem,
         ));
+    }
+}
+
+/// Labels and selector are as they were generated, unless the client manages them.
+fn validate_generated(job: &Job, spec: &JobSpec, errors: &mut Errors) {
+    let Some(selector) = spec
+        .selector
+        .as_ref()
+        .filter(|_| spec.manual_selector != Some(true))
+    else {
+        return;
+    };
+    let uid = job.metadata.uid.as_deref().unwrap_or_default();
+    let name = job.metadata.name.as_deref().unwrap_or_default();
+    let labels = spec
+        .template
+        .metadata
+        .as_ref()
+        .and_then(|metadata| metadata.labels.clone())
+        .unwrap_or_default();
+    let mut expected = BTreeMap::new();
+    for (keys, value) in [(UID_LABELS, uid), (NAME_LABELS, name)] {
+        for key in keys {
+            expected.insert(key.to_owned(), value.to_owned());
+            if labels.get(key).is_none_or(|found| found != value) {
+                errors.push(FieldError::invalid(
+                    format!("spec.template.metadata.labels[{key}]"),
+                    &labels,
+                    format!("must be '{value}'"),
+                ));
+            }
+        }
+    }
+    let matches =
+        Selector::from_label_selector(Some(selector)).is_ok_and(|own| own.matches(Some(&expected)));
+    if !matches {
+        let problem = "`selector` not auto-generated";
+        errors.push(FieldError::invalid(
+            "spec.selector",
+            workload::printed(selector),
+            problem,
+        ));
+    }
+}
+
+/// The last pod of an indexed Job has the longest hostname.
+fn validate_hostnames(job: &Job, spec: &JobSpec, errors: &mut Errors) {
+    let completions = spec.completions.unwrap_or(0);
+    if spec.completion_mode.as_deref() != Some("Indexed") || completions <= 0 {
+        return;
+    }
+    let name = job.metadata.name.as_deref().unwrap_or_default();
+    let longest = format!("{name}-{}", completions - 1);
+    if !api::names::dns_label(&longest).is_empty() {
+        let problem = format!("will not able to create pod with invalid DNS label: {longest}");
+        errors.push(FieldError::invalid("metadata.name", name, problem));
     }
 }
 

@@ -1,12 +1,16 @@
 //! LimitRanges.
 
+use std::collections::BTreeMap;
+
 use super::check::{self, Errors, Unique};
 use super::columns;
 use super::path::Path;
+use super::pod_spec::resources::container_resource;
 use api::quantity::Quantity;
 use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{LimitRange, LimitRangeItem};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use serde_json::Value;
 
 use super::{Column, Strategy, fill};
@@ -53,9 +57,12 @@ impl Strategy for Rules {
         let mut types = Unique::default();
         for (index, item) in items.enumerate() {
             let path = Path::new("spec").child("limits").index(index);
-            check::qualified_name(&item.type_, &path.child("type"), &mut errors);
+            validate_type(&item.type_, &path.child("type"), &mut errors);
             types.insert(&item.type_, &path.child("type"), &mut errors);
+            validate_names(item, &path, &mut errors);
             validate_item(item, &path, &mut errors);
+            validate_ratios(item, &path, &mut errors);
+            validate_storage(item, &path, &mut errors);
         }
         errors
     }
@@ -69,6 +76,76 @@ impl Strategy for Rules {
             columns::name(&range.metadata),
             columns::created_at(&range.metadata),
         ]
+    }
+}
+
+/// The kinds of limits that Kubernetes knows; others are of a domain.
+fn validate_type(limit: &str, path: &Path, errors: &mut Errors) {
+    let before = errors.len();
+    check::qualified_name(limit, path, errors);
+    let standard = ["Pod", "Container", "PersistentVolumeClaim"];
+    if errors.len() == before && !limit.contains('/') && !standard.contains(&limit) {
+        let problem = "must be a standard limit type or fully qualified";
+        errors.push(FieldError::invalid(path, limit, problem));
+    }
+}
+
+/// The names of what is limited.
+fn validate_names(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
+    let lists = [
+        ("max", &item.max),
+        ("min", &item.min),
+        ("default", &item.default),
+        ("defaultRequest", &item.default_request),
+        ("maxLimitRequestRatio", &item.max_limit_request_ratio),
+    ];
+    for (field, list) in lists {
+        for name in list.iter().flat_map(|list| list.keys()) {
+            let path = path.child(field).key(name);
+            if matches!(item.type_.as_str(), "Pod" | "Container") {
+                container_resource(name, &path, errors);
+            } else {
+                check::qualified_name(name, &path, errors);
+            }
+        }
+    }
+}
+
+/// A limit may be no more than so many times the request, and never less.
+fn validate_ratios(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
+    for (name, text) in item.max_limit_request_ratio.iter().flatten() {
+        let path = path.child("maxLimitRequestRatio").key(name);
+        let ratio = Quantity::of(text);
+        if ratio < Quantity::from_units(1) {
+            let problem = format!("ratio {} is less than 1", text.0);
+            errors.push(FieldError::invalid(&path, &text.0, problem));
+        }
+        let amount =
+            |list: &Option<BTreeMap<String, Text>>| list.as_ref()?.get(name).map(Quantity::of);
+        let (Some(min), Some(max)) = (amount(&item.min), amount(&item.max)) else {
+            continue;
+        };
+        if min.is_zero() {
+            continue;
+        }
+        let most = max.millis() as f64 / min.millis() as f64;
+        if ratio.millis() as f64 / 1000.0 > most {
+            let problem = format!("ratio {} is greater than max/min = {most:.6}", text.0);
+            errors.push(FieldError::invalid(&path, &text.0, problem));
+        }
+    }
+}
+
+/// A limit on claims says how large or how small they may be.
+fn validate_storage(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
+    let has = |list: &Option<BTreeMap<String, Text>>| {
+        list.as_ref()
+            .is_some_and(|list| list.contains_key("storage"))
+    };
+    if item.type_ == "PersistentVolumeClaim" && !has(&item.min) && !has(&item.max) {
+        let problem =
+            "either minimum or maximum storage value is required, but neither was provided";
+        errors.push(FieldError::required(path.child("limits"), problem));
     }
 }
 

@@ -242,6 +242,14 @@ fn validate_spec(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) 
     }
     if let Some(source) = &spec.host_path {
         volumes::validate::host_path(source, &path.child("hostPath"), errors);
+        let recycled = spec.persistent_volume_reclaim_policy.as_deref() == Some("Recycle");
+        if recycled && source.path.trim_end_matches('/').is_empty() && !source.path.is_empty() {
+            let problem = "may not be 'recycle' for a hostPath mount of '/'";
+            errors.push(FieldError::forbidden(
+                path.child("persistentVolumeReclaimPolicy"),
+                problem,
+            ));
+        }
     }
     if let Some(source) = &spec.local {
         check::required(&source.path, &path.child("local").child("path"), errors);

@@ -265,10 +265,45 @@ pub fn validate_spec(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut
     {
         check::dns_subdomain(class, &path.child("storageClassName"), errors);
     }
+    if let Some(class) = spec
+        .volume_attributes_class_name
+        .as_deref()
+        .filter(|class| !class.is_empty())
+    {
+        check::dns_subdomain(class, &path.child("volumeAttributesClassName"), errors);
+    }
+    if let Some(source) = &spec.data_source {
+        let path = path.child("dataSource");
+        validate_source(&source.kind, &source.name, &source.api_group, &path, errors);
+    }
+    if let Some(source) = &spec.data_source_ref {
+        let path = path.child("dataSourceRef");
+        validate_source(&source.kind, &source.name, &source.api_group, &path, errors);
+    }
     check::one_of_or_unset(
         &spec.volume_mode,
         &["Block", "Filesystem"],
         &path.child("volumeMode"),
         errors,
     );
+}
+
+/// What a volume is filled from: of the core group, only another claim.
+fn validate_source(
+    kind: &str,
+    name: &str,
+    group: &Option<String>,
+    path: &Path,
+    errors: &mut Errors,
+) {
+    check::required(name, &path.child("name"), errors);
+    check::required(kind, &path.child("kind"), errors);
+    let group = check::text(group);
+    if group.is_empty() && kind != "PersistentVolumeClaim" {
+        let problem = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+        errors.push(FieldError::invalid(path, kind, problem));
+    }
+    if !group.is_empty() {
+        check::dns_subdomain(group, &path.child("apiGroup"), errors);
+    }
 }

@@ -79,7 +79,20 @@ impl Strategy for ClusterRoles {
     }
 
     fn validate(&self, role: &ClusterRole) -> Vec<FieldError> {
-        validate_rules(role.rules.as_deref().unwrap_or_default(), false)
+        let mut errors = validate_rules(role.rules.as_deref().unwrap_or_default(), false);
+        if let Some(rule) = &role.aggregation_rule {
+            let path = Path::new("aggregationRule").child("clusterRoleSelectors");
+            let selectors = rule.cluster_role_selectors.as_deref().unwrap_or_default();
+            if selectors.is_empty() {
+                let problem =
+                    "at least one clusterRoleSelector required if aggregationRule is non-nil";
+                errors.push(FieldError::required(&path, problem));
+            }
+            for (index, selector) in selectors.iter().enumerate() {
+                check::label_selector(Some(selector), &path.index(index), &mut errors);
+            }
+        }
+        errors
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -30,6 +30,18 @@ impl Strategy for Rules {
     fn validate(&self, class: &RuntimeClass) -> Vec<FieldError> {
         let mut errors = Vec::new();
         check::dns_label(&class.handler, &Path::new("handler"), &mut errors);
+        let overhead = class.overhead.as_ref();
+        for (name, amount) in overhead
+            .iter()
+            .flat_map(|all| all.pod_fixed.iter().flatten())
+        {
+            let path = Path::new("overhead").child("podFixed").key(name);
+            check::amount(amount, &path, &mut errors);
+        }
+        if let Some(scheduling) = &class.scheduling {
+            let path = Path::new("scheduling").child("nodeSelector");
+            check::labels(scheduling.node_selector.as_ref(), &path, &mut errors);
+        }
         errors
     }
 

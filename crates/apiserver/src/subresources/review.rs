@@ -1,15 +1,16 @@
 //! Reviews: questions about who somebody is and what they may do.
 
 use api::object::Object;
+use api::status::FieldError;
 use api::{ApiError, Kind};
 use k8s_openapi::Resource;
 use k8s_openapi::api::authentication::v1::{
     SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo,
 };
 use k8s_openapi::api::authorization::v1::{
-    LocalSubjectAccessReview, NonResourceRule, ResourceAttributes, ResourceRule,
-    SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview, SubjectAccessReviewSpec,
-    SubjectAccessReviewStatus, SubjectRulesReviewStatus,
+    LocalSubjectAccessReview, NonResourceAttributes, NonResourceRule, ResourceAttributes,
+    ResourceRule, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
+    SubjectAccessReviewSpec, SubjectAccessReviewStatus, SubjectRulesReviewStatus,
 };
 use k8s_openapi::api::core::v1::Binding;
 
@@ -49,11 +50,22 @@ pub async fn answer_review(call: Call<'_>, request: &Request) -> Result<Response
                 .resource_attributes
                 .as_ref()
                 .and_then(|a| a.namespace.as_deref());
-            if asked.is_some_and(|namespace| namespace != call.target.namespace) {
-                return Err(ApiError::bad_request(
-                    "spec.resourceAttributes.namespace must match the namespace of the request",
+            let mut errors = Vec::new();
+            if review.spec.resource_attributes.is_some() && asked != Some(&call.target.namespace) {
+                errors.push(FieldError::invalid(
+                    "spec.resourceAttributes.namespace",
+                    asked.unwrap_or_default(),
+                    "must match metadata.namespace",
                 ));
             }
+            if review.spec.non_resource_attributes.is_some() {
+                errors.push(FieldError::invalid(
+                    "spec.nonResourceAttributes",
+                    &review.spec.non_resource_attributes,
+                    "disallowed on this kind of request",
+                ));
+            }
+            refuse(call, errors)?;
             review.status = Some(subject_access(call, &review.spec)?);
             Ok(json(201, &review))
         }
@@ -61,6 +73,7 @@ pub async fn answer_review(call: Call<'_>, request: &Request) -> Result<Response
             let mut review: SelfSubjectAccessReview = decode(request)?;
             let spec = &review.spec;
             let path = spec.non_resource_attributes.as_ref();
+            refuse(call, one_question(spec.resource_attributes.is_some(), path))?;
             let asked = attributes(
                 spec.resource_attributes.as_ref(),
                 path.map(|path| (path.verb.clone(), path.path.clone())),
@@ -148,11 +161,15 @@ fn subject_access(
 ) -> Result<SubjectAccessReviewStatus, ApiError> {
     let groups = spec.groups.clone().unwrap_or_default();
     let name = spec.user.clone().unwrap_or_default();
+    let mut errors = one_question(
+        spec.resource_attributes.is_some(),
+        spec.non_resource_attributes.as_ref(),
+    );
     if name.is_empty() && groups.is_empty() {
-        return Err(ApiError::bad_request(
-            "at least one of user or group must be specified",
-        ));
+        let problem = "at least one of user or group must be specified";
+        errors.push(FieldError::invalid("spec.user", "", problem));
     }
+    refuse(call, errors)?;
     let user = User {
         name,
         groups,
@@ -165,6 +182,30 @@ fn subject_access(
         path.map(|path| (path.verb.clone(), path.path.clone())),
     )?;
     Ok(decide(call, &user, &asked))
+}
+
+fn refuse(call: Call<'_>, errors: Vec<FieldError>) -> Result<(), ApiError> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(call.row(), "", &errors))
+}
+
+/// A review asks of a resource or of a path (`ValidateSubjectAccessReviewSpec`).
+fn one_question(resource: bool, path: Option<&NonResourceAttributes>) -> Vec<FieldError> {
+    match (resource, path) {
+        (true, Some(path)) => vec![FieldError::invalid(
+            "spec.nonResourceAttributes",
+            path,
+            "cannot be specified in combination with resourceAttributes",
+        )],
+        (false, None) => vec![FieldError::invalid(
+            "spec.resourceAttributes",
+            (),
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        )],
+        _ => Vec::new(),
+    }
 }
 
 fn decide(call: Call<'_>, user: &User, attributes: &Attributes) -> SubjectAccessReviewStatus {

@@ -31,7 +31,17 @@ pub async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
     strip(&mut config, call);
     let stripped = serde_json::to_vec(&config).map_err(ApiError::internal)?;
     check_fields(call, &config, &stripped)?;
-    let answer = apply_config(call, &config, &call.target.subresource).await?;
+    let twice = match call.options.field_validation {
+        FieldValidation::Ignore => None,
+        FieldValidation::Warn | FieldValidation::Strict => body::yaml_duplicates(&request.body),
+    };
+    if let (FieldValidation::Strict, Some(twice)) = (call.options.field_validation, &twice) {
+        return Err(ApiError::bad_request(format!(
+            "error strict decoding YAML: {twice}"
+        )));
+    }
+    let mut answer = apply_config(call, &config, &call.target.subresource).await?;
+    answer.warnings.extend(twice);
     Ok(Response::Object(answer))
 }
 
@@ -86,6 +96,15 @@ pub async fn apply_config(
     .await;
     match outcome {
         Err(error) if error.is_not_found() && subresource.is_empty() => {
+            if let Some(uid) = config["metadata"]["uid"]
+                .as_str()
+                .filter(|uid| !uid.is_empty())
+            {
+                let problem = format!(
+                    "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                );
+                return Err(ApiError::conflict(row, &call.target.name, problem));
+            }
             let applied = api::apply::apply(None, &[], config, schema, &writer)
                 .map_err(|conflicts| conflict(call, &conflicts))?;
             create_object(call, object_of(call, &applied.object, applied.owners)?).await

@@ -21,7 +21,7 @@ use crate::options;
 use crate::request::{Request, Verb};
 use crate::response::Response;
 use crate::rules::rules;
-use crate::{keys, stored};
+use crate::{keys, scan, stored};
 
 /// How often a deletion that lost a race is decided anew.
 const ATTEMPTS: usize = 16;
@@ -35,6 +35,12 @@ pub fn options(verb: Verb, request: &Request) -> Result<DeleteOptions, ApiError>
         DeleteOptions::default()
     } else {
         let json = body::as_json(&request.body, request.body_format)?;
+        let kind = scan::string(&json, "kind");
+        if !matches!(kind.as_str(), "" | "DeleteOptions") {
+            return Err(ApiError::bad_request(
+                "decoded object cannot be converted to DeleteOptions",
+            ));
+        }
         api::options::decode_delete_options(&json).map_err(|error| {
             ApiError::bad_request(format!("error decoding DeleteOptions: {error}"))
         })?

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use api::ApiError;
+use api::{ApiError, Kind};
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Namespace;
 
 use super::delete::{self, Deleted};
 use super::read;
@@ -19,8 +20,15 @@ const CONCURRENCY: usize = 16;
 /// Deletes what the request selects; answers the list of it.
 ///
 /// # Errors
-/// The first error of a deletion other than 404.
+/// 405 for namespaces, which go one by one; the first error of a deletion other than 404.
 pub async fn delete_collection(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+    if call.row() == Namespace::ROW {
+        return Err(ApiError::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        ));
+    }
     let options = delete::options(call.verb, request)?;
     let mut call_options = call.options.clone();
     call_options.dry_run |= delete::is_rehearsal(&options);

@@ -10,7 +10,7 @@ use super::update::update_with;
 use crate::body;
 use crate::cache::Version;
 use crate::core::Call;
-use crate::request::{PatchType, Request};
+use crate::request::{FieldValidation, PatchType, Request};
 use crate::response::Response;
 
 /// Operations of one JSON patch (upstream's limit).
@@ -25,11 +25,13 @@ pub async fn patch(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
         return super::apply::apply(call, request).await;
     }
     let patch = Patch::read(call, request)?;
+    let problems = problems(call, request)?;
     let mut warnings = Vec::new();
     let row = call.row();
     let mut answer = update_with(call, |_, version: &Version| {
         let json = patch.apply(row, &version.json)?;
-        let decoded = body::decode_patched(row, &json, call.options.field_validation)?;
+        let validation = call.options.field_validation;
+        let decoded = body::decode_patched(row, &json, validation, &problems)?;
         warnings = decoded.warnings;
         let mut object: Box<dyn Object> = decoded.object;
         crate::meta::place(object.metadata_mut(), call.target)?;
@@ -38,6 +40,42 @@ pub async fn patch(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
     .await?;
     answer.warnings.extend(warnings);
     Ok(Response::Object(answer))
+}
+
+/// Unknown and duplicate fields of the patch itself, which strict validation refuses.
+///
+/// # Errors
+/// 400 for a patch that cannot be read.
+pub fn problems(call: Call<'_>, request: &Request) -> Result<Vec<String>, ApiError> {
+    if call.options.field_validation == FieldValidation::Ignore {
+        return Ok(Vec::new());
+    }
+    let json = body::as_json(&request.body, request.body_format)?;
+    let mut problems = body::json_duplicates(&json);
+    if call.options.patch_type == Some(PatchType::Json) {
+        problems.extend(unknown_members(&json));
+        for problem in &mut problems {
+            problem.insert_str(0, "json patch ");
+        }
+    }
+    Ok(problems)
+}
+
+/// Members that operations of a JSON patch do not have.
+fn unknown_members(json: &[u8]) -> Vec<String> {
+    let operations: Vec<serde_json::Map<String, Value>> =
+        serde_json::from_slice(json).unwrap_or_default();
+    let mut found = Vec::new();
+    for (index, operation) in operations.iter().enumerate() {
+        let known = ["op", "path", "from", "value"];
+        for member in operation
+            .keys()
+            .filter(|name| !known.contains(&name.as_str()))
+        {
+            found.push(format!("unknown field \"[{index}].{member}\""));
+        }
+    }
+    found
 }
 
 /// A patch that was read, not yet applied.
@@ -59,8 +97,13 @@ impl Patch {
         };
         match call.options.patch_type {
             Some(PatchType::Json) => {
-                let patch: json_patch::Patch =
+                // By way of a value: of members that occur twice the last counts.
+                let operations: Value =
                     body::decode_patch(&request.body, b'[', "[]handlers.jsonPatchOp")?;
+                let patch: json_patch::Patch =
+                    serde_json::from_value(operations).map_err(|error| {
+                        ApiError::bad_request(format!("error decoding patch: {error}"))
+                    })?;
                 if patch.0.len() > MAX_OPERATIONS {
                     return Err(ApiError::too_large(format!(
                         "Request entity too large: The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",

@@ -34,6 +34,18 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     let decoded = body::decode(call.row(), &json, call.options.field_validation)?;
     let mut object = decoded.object;
     object.metadata_mut().managed_fields = None;
+    if object
+        .metadata()
+        .name
+        .as_deref()
+        .unwrap_or_default()
+        .is_empty()
+    {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            call.target.name
+        )));
+    }
     meta::place(object.metadata_mut(), call.target)?;
     let rules = rules(call.row());
     let unconditional = object

@@ -9,6 +9,8 @@ mod bodies;
 mod credentials;
 #[path = "bad_input/http.rs"]
 mod http;
+#[path = "bad_input/kinds.rs"]
+mod kinds;
 #[path = "bad_input/objects.rs"]
 mod objects;
 #[path = "bad_input/options.rs"]
@@ -104,7 +106,13 @@ async fn bad_input_is_refused_and_changes_nothing() {
     furnish(&rest).await;
     let before = state(&server, &rest).await;
     let mut wrong = Vec::new();
-    let cases: Vec<Case> = [bodies::cases(), objects::cases(), options::cases()].concat();
+    let cases: Vec<Case> = [
+        bodies::cases(),
+        kinds::cases(),
+        objects::cases(),
+        options::cases(),
+    ]
+    .concat();
     for case in &cases {
         case.ask_both(&server, &mut wrong).await;
     }

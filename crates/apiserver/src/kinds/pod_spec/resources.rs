@@ -128,7 +128,7 @@ fn is_integer(name: &str) -> bool {
     COUNTED.contains(&name) || is_extended(name)
 }
 
-fn container_resource(name: &str, path: &Path, errors: &mut Errors) {
+pub fn container_resource(name: &str, path: &Path, errors: &mut Errors) {
     check::qualified_name(name, path, errors);
     if name.contains('/') {
         if !is_native(name) && !is_extended(name) {

@@ -1,5 +1,7 @@
 //! Validation of services (`ValidateService`).
 
+use std::collections::BTreeMap;
+
 use api::status::FieldError;
 use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 
@@ -181,14 +183,11 @@ fn addresses(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
         let problem = "may only hold up to 2 values";
         errors.push(FieldError::invalid(&own, ips, problem));
     }
-    for (index, family) in spec.ip_families.iter().flatten().enumerate() {
-        check::one_of(
-            family,
-            &["IPv4", "IPv6"],
-            &path.child("ipFamilies").index(index),
-            errors,
-        );
+    if first.is_empty() && !ips.is_empty() {
+        let problem = "must be empty when `clusterIP` is not specified";
+        errors.push(FieldError::invalid(&own, ips, problem));
     }
+    families(spec, path, errors);
     check::one_of_or_unset(
         &spec.ip_family_policy,
         &["PreferDualStack", "RequireDualStack", "SingleStack"],
@@ -202,6 +201,32 @@ fn addresses(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
         if errors.len() == before {
             non_special_ip(ip, &path, errors);
         }
+    }
+}
+
+/// Which IP families, once each. Only what is headless and without a selector may have those that
+/// the cluster does not have.
+fn families(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
+    let own = path.child("ipFamilies");
+    let mut seen = Unique::default();
+    let free = is_headless(spec) && spec.selector.as_ref().is_none_or(BTreeMap::is_empty);
+    for (index, family) in spec.ip_families.iter().flatten().enumerate() {
+        let path = own.index(index);
+        check::one_of(family, &["IPv4", "IPv6"], &path, errors);
+        seen.insert(family, &path, errors);
+        if family == "IPv6" && !free {
+            let problem = "not configured on this cluster";
+            errors.push(FieldError::invalid(&path, family, problem));
+        }
+    }
+    let policy = check::text(&spec.ip_family_policy);
+    if policy == "RequireDualStack" && !free && has_cluster_ip(spec) {
+        let problem = "this cluster is not configured for dual-stack services";
+        errors.push(FieldError::invalid(
+            path.child("ipFamilyPolicy"),
+            policy,
+            problem,
+        ));
     }
 }
 

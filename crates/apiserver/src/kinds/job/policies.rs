@@ -1,0 +1,355 @@
+//! What a Job counts as failed and as succeeded: `podFailurePolicy`, `successPolicy`, and the
+//! limits of indexed Jobs (upstream's `validatePodFailurePolicy`, `validateSuccessPolicy`).
+
+use std::collections::BTreeSet;
+
+use api::status::FieldError;
+use k8s_openapi::api::batch::v1::{
+    JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule, SuccessPolicyRule,
+};
+
+use crate::kinds::check::{self, Errors};
+use crate::kinds::path::Path;
+
+/// Most rules of either policy.
+const MAX_RULES: usize = 20;
+/// Most patterns of conditions in one rule.
+const MAX_CONDITIONS: usize = 20;
+/// Most exit codes in one rule.
+const MAX_EXIT_CODES: usize = 255;
+/// Longest `succeededIndexes`, in bytes.
+const MAX_INDEXES_BYTES: usize = 64 << 10;
+/// Most pods at once, and most failed indexes, of an indexed Job.
+const MAX_INDEXED: i32 = 100_000;
+/// Above so many completions, the two are limited further.
+const MANY_COMPLETIONS: i32 = 100_000;
+const LIMIT_OF_MANY: i32 = 10_000;
+
+/// What only indexed Jobs have, and how large it may be.
+pub fn validate_indexed(spec: &JobSpec, path: &Path, errors: &mut Errors) {
+    if spec.max_failed_indexes.is_some() && spec.backoff_limit_per_index.is_none() {
+        let problem = "when maxFailedIndexes is specified";
+        errors.push(FieldError::required(
+            path.child("backoffLimitPerIndex"),
+            problem,
+        ));
+    }
+    let numbers = [
+        ("backoffLimitPerIndex", spec.backoff_limit_per_index),
+        ("maxFailedIndexes", spec.max_failed_indexes),
+    ];
+    if spec.completion_mode.as_deref() != Some("Indexed") {
+        for (field, value) in numbers.iter().filter(|(_, value)| value.is_some()) {
+            let problem = "requires indexed completion mode";
+            errors.push(FieldError::invalid(path.child(field), value, problem));
+        }
+        return;
+    }
+    if spec.completions.is_none() {
+        let problem = "when completion mode is Indexed";
+        errors.push(FieldError::required(path.child("completions"), problem));
+    }
+    let mut at_most = |field: &str, value: Option<i32>, limit: i32, when: &str| {
+        if let Some(value) = value.filter(|value| *value > limit) {
+            let problem = format!("must be less than or equal to {limit}{when}");
+            errors.push(FieldError::invalid(path.child(field), value, problem));
+        }
+    };
+    let indexed = " when completion mode is Indexed";
+    at_most("parallelism", spec.parallelism, MAX_INDEXED, indexed);
+    let failed = spec.max_failed_indexes;
+    at_most("maxFailedIndexes", failed, MAX_INDEXED, "");
+    if let (Some(completions), Some(failed)) = (spec.completions, failed)
+        && failed > completions
+    {
+        let problem = "must be less than or equal to completions";
+        errors.push(FieldError::invalid(
+            path.child("maxFailedIndexes"),
+            failed,
+            problem,
+        ));
+    }
+    if spec.completions.unwrap_or(0) > MANY_COMPLETIONS && spec.backoff_limit_per_index.is_some() {
+        many_completions(spec, path, errors);
+    }
+}
+
+fn many_completions(spec: &JobSpec, path: &Path, errors: &mut Errors) {
+    if spec.max_failed_indexes.is_none() {
+        let problem = format!("must be specified when completions is above {MANY_COMPLETIONS}");
+        errors.push(FieldError::required(
+            path.child("maxFailedIndexes"),
+            problem,
+        ));
+    }
+    let limited = [
+        ("parallelism", spec.parallelism),
+        ("maxFailedIndexes", spec.max_failed_indexes),
+    ];
+    for (field, value) in limited {
+        if let Some(value) = value.filter(|value| *value > LIMIT_OF_MANY) {
+            let problem = format!(
+                "must be less than or equal to {LIMIT_OF_MANY} when completions are above {MANY_COMPLETIONS} and used with backoff limit per index"
+            );
+            errors.push(FieldError::invalid(path.child(field), value, problem));
+        }
+    }
+}
+
+/// Which failed pods count.
+pub fn validate_failure(spec: &JobSpec, path: &Path, errors: &mut Errors) {
+    let Some(policy) = &spec.pod_failure_policy else {
+        return;
+    };
+    let rules = path.child("podFailurePolicy").child("rules");
+    at_most(policy.rules.len(), MAX_RULES, &rules, errors);
+    let pod = spec.template.spec.as_ref();
+    let containers: BTreeSet<&str> = pod
+        .into_iter()
+        .flat_map(|pod| {
+            pod.containers
+                .iter()
+                .chain(pod.init_containers.iter().flatten())
+        })
+        .map(|container| container.name.as_str())
+        .collect();
+    for (index, rule) in policy.rules.iter().enumerate() {
+        let per_index = spec.backoff_limit_per_index.is_some();
+        failure_rule(rule, per_index, &containers, &rules.index(index), errors);
+    }
+}
+
+fn failure_rule(
+    rule: &PodFailurePolicyRule,
+    per_index: bool,
+    containers: &BTreeSet<&str>,
+    path: &Path,
+    errors: &mut Errors,
+) {
+    let action = path.child("action");
+    let actions = &["Count", "FailIndex", "FailJob", "Ignore"];
+    if rule.action == "FailIndex" && !per_index {
+        let problem = "requires the backoffLimitPerIndex to be set";
+        errors.push(FieldError::invalid(&action, &rule.action, problem));
+    }
+    chosen(&rule.action, actions, &action, errors);
+    if let Some(codes) = &rule.on_exit_codes {
+        exit_codes(codes, containers, &path.child("onExitCodes"), errors);
+    }
+    let conditions = rule.on_pod_conditions.as_deref().unwrap_or_default();
+    let patterns = path.child("onPodConditions");
+    at_most(conditions.len(), MAX_CONDITIONS, &patterns, errors);
+    for (index, pattern) in conditions.iter().enumerate() {
+        let path = patterns.index(index);
+        check::qualified_name(&pattern.type_, &path.child("type"), errors);
+        let status = check::text(&pattern.status);
+        let known = &["False", "True", "Unknown"];
+        chosen(status, known, &path.child("status"), errors);
+    }
+    match (rule.on_exit_codes.is_some(), !conditions.is_empty()) {
+        (true, true) => check::invalid_whole(
+            "specifying both OnExitCodes and OnPodConditions is not supported",
+            path,
+            errors,
+        ),
+        (false, false) => check::invalid_whole(
+            "specifying one of OnExitCodes and OnPodConditions is required",
+            path,
+            errors,
+        ),
+        _ => {}
+    }
+}
+
+fn exit_codes(
+    wanted: &PodFailurePolicyOnExitCodesRequirement,
+    containers: &BTreeSet<&str>,
+    path: &Path,
+    errors: &mut Errors,
+) {
+    let operators = &["In", "NotIn"];
+    chosen(&wanted.operator, operators, &path.child("operator"), errors);
+    if let Some(name) = &wanted.container_name
+        && !containers.contains(name.as_str())
+    {
+        let problem = "must be one of the container or initContainer names in the pod template";
+        errors.push(FieldError::invalid(
+            path.child("containerName"),
+            name,
+            problem,
+        ));
+    }
+    let values = path.child("values");
+    if wanted.values.is_empty() {
+        let problem = "at least one value is required";
+        errors.push(FieldError::invalid(&values, &wanted.values, problem));
+    }
+    at_most(wanted.values.len(), MAX_EXIT_CODES, &values, errors);
+    let mut seen = BTreeSet::new();
+    for (index, code) in wanted.values.iter().enumerate() {
+        let path = values.index(index);
+        if wanted.operator == "In" && *code == 0 {
+            let problem = "must not be 0 for the In operator";
+            errors.push(FieldError::invalid(&path, code, problem));
+        }
+        if !seen.insert(code) {
+            errors.push(FieldError::duplicate(&path, code));
+        }
+    }
+    if !wanted.values.is_sorted() {
+        errors.push(FieldError::invalid(
+            &values,
+            &wanted.values,
+            "must be ordered",
+        ));
+    }
+}
+
+/// Which indexes are enough.
+pub fn validate_success(spec: &JobSpec, path: &Path, errors: &mut Errors) {
+    let Some(policy) = &spec.success_policy else {
+        return;
+    };
+    let path = path.child("successPolicy");
+    if spec.completion_mode.as_deref() != Some("Indexed") {
+        let problem = "requires indexed completion mode";
+        let rules: Vec<_> = policy.rules.iter().map(printed).collect();
+        let value = serde_json::json!({ "rules": rules });
+        errors.push(FieldError::invalid(&path, value, problem));
+        return;
+    }
+    let rules = path.child("rules");
+    if policy.rules.is_empty() {
+        let problem = "at least one rules must be specified when the successPolicy is specified";
+        errors.push(FieldError::required(&rules, problem));
+    }
+    at_most(policy.rules.len(), MAX_RULES, &rules, errors);
+    let completions = spec.completions.unwrap_or(0);
+    for (index, rule) in policy.rules.iter().enumerate() {
+        success_rule(rule, completions, &rules.index(index), errors);
+    }
+}
+
+fn printed(rule: &SuccessPolicyRule) -> serde_json::Value {
+    serde_json::json!({
+        "succeededIndexes": rule.succeeded_indexes,
+        "succeededCount": rule.succeeded_count,
+    })
+}
+
+fn success_rule(rule: &SuccessPolicyRule, completions: i32, path: &Path, errors: &mut Errors) {
+    if rule.succeeded_count.is_none() && rule.succeeded_indexes.is_none() {
+        let problem = "at least one of succeededCount or succeededIndexes must be specified";
+        errors.push(FieldError::required(path, problem));
+    }
+    let mut named = None;
+    if let Some(indexes) = &rule.succeeded_indexes {
+        let path = path.child("succeededIndexes");
+        if indexes.len() > MAX_INDEXES_BYTES {
+            errors.push(FieldError::too_long(&path, MAX_INDEXES_BYTES));
+        }
+        named = Some(0);
+        match count_indexes(indexes, completions) {
+            Ok(count) => named = Some(count),
+            Err(why) => {
+                let problem = format!("error parsing succeededIndexes: {why}");
+                errors.push(FieldError::invalid(&path, indexes, problem));
+            }
+        }
+    }
+    let Some(count) = rule.succeeded_count else {
+        return;
+    };
+    let path = path.child("succeededCount");
+    check::not_negative(count, &path, errors);
+    let limits = [
+        (Some(completions), "specified completions"),
+        (named, "indexes in the specified succeededIndexes field"),
+    ];
+    for (limit, what) in limits {
+        if let Some(limit) = limit.filter(|limit| count > *limit) {
+            let problem = format!("must be less than or equal to {limit} (the number of {what})");
+            errors.push(FieldError::invalid(&path, count, problem));
+        }
+    }
+}
+
+/// How many indexes `1,3-5` names, all below `completions` and rising.
+fn count_indexes(text: &str, completions: i32) -> Result<i32, String> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let number = |text: &str| -> Result<i32, String> {
+        let value: i32 = text
+            .parse()
+            .map_err(|_| format!("cannot convert string to integer for index: {text:?}"))?;
+        if value >= completions {
+            return Err(format!("too large index: {text:?}"));
+        }
+        Ok(value)
+    };
+    let (mut count, mut last) = (0, None);
+    for interval in text.split(',') {
+        let limits: Vec<&str> = interval.split('-').collect();
+        if limits.len() > 2 {
+            return Err(format!(
+                "the fragment {interval:?} violates the requirement that an index interval can have at most two parts separated by '-'"
+            ));
+        }
+        let first = number(limits[0])?;
+        if let Some(last) = last
+            && last >= first
+        {
+            return Err(format!(
+                "non-increasing order, previous: {last}, current: {first}"
+            ));
+        }
+        let end = match limits.get(1) {
+            None => first,
+            Some(end) => {
+                let end = number(end)?;
+                if end <= first {
+                    return Err(format!(
+                        "non-increasing order, previous: {first}, current: {end}"
+                    ));
+                }
+                end
+            }
+        };
+        count += end - first + 1;
+        last = Some(end);
+    }
+    Ok(count)
+}
+
+/// `value` is one of `known`, and there must be one.
+fn chosen(value: &str, known: &[&str], path: &Path, errors: &mut Errors) {
+    if value.is_empty() {
+        let list: Vec<String> = known.iter().map(|value| format!("{value:?}")).collect();
+        let problem = format!("valid values: [{}]", list.join(" "));
+        errors.push(FieldError::required(path, problem));
+    } else if !known.contains(&value) {
+        errors.push(FieldError::not_supported(path, value, known));
+    }
+}
+
+fn at_most(count: usize, limit: usize, path: &Path, errors: &mut Errors) {
+    if count > limit {
+        errors.push(FieldError::too_many(path, count, limit));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::count_indexes;
+
+    #[test]
+    fn indexes_are_counted() {
+        for (text, count) in [("", 0), ("1", 1), ("1,3-5", 4), ("0-9", 10)] {
+            assert_eq!(count_indexes(text, 10), Ok(count), "{text}");
+        }
+        for text in ["x", "1-", "10", "3,1", "3-3", "1-2-3", "1,,2", "1-3,3"] {
+            count_indexes(text, 10).unwrap_err();
+        }
+    }
+}
