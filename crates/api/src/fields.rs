@@ -18,6 +18,15 @@ pub struct Requirement {
 pub struct Selector(pub Vec<Requirement>);
 
 impl Selector {
+    /// Selects what has this value in this field.
+    pub fn equal(field: &str, value: &str) -> Self {
+        Self(vec![Requirement {
+            field: field.to_owned(),
+            value: value.to_owned(),
+            equal: true,
+        }])
+    }
+
     /// Parses the text form; `\` escapes `,`, `=` and itself in values.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut requirements = Vec::new();

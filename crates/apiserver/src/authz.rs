@@ -1,8 +1,9 @@
-//! Authorization: RBAC, evaluated from the cache.
+//! Authorization: RBAC, and what kubelets need for their pods, evaluated from the cache.
 
 mod attributes;
 mod escalation;
 mod layer;
+mod node;
 mod rbac;
 
 pub use attributes::{Attributes, impersonation_attributes, of_request};

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::request::{Request, Subject};
+use api::fields;
+
+use crate::request::{Request, Subject, Target};
 use crate::user::User;
 
 /// A resource request or a path request in RBAC's words.
@@ -35,12 +37,22 @@ pub fn of_request(request: &Request) -> Attributes {
             } else {
                 target.namespace.clone()
             },
-            name: target.name.clone(),
+            name: name(target, &request.options.fields),
         },
         Subject::Path { path, method, .. } => Attributes::Path {
             verb: (*method).to_owned(),
             path: path.clone(),
         },
+    }
+}
+
+/// The name in the request, or the one that a collection is limited to by a field selector: who may read an object
+/// may list and watch it alone.
+fn name(target: &Target, fields: &fields::Selector) -> String {
+    let selected = fields.exact("metadata.name").unwrap_or_default();
+    match target.name.as_str() {
+        "" => selected.to_owned(),
+        name => name.to_owned(),
     }
 }
 

@@ -10,7 +10,7 @@ use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
 };
 
-use super::Attributes;
+use super::{Attributes, node};
 use crate::cache::{Cache, Filter};
 use crate::user::{MASTERS, User};
 
@@ -110,7 +110,7 @@ impl Rbac {
         };
         self.visit(cache, user, namespace, |rules| {
             rules.iter().any(|rule| rule_allows(rule, attributes))
-        })
+        }) || node::allows(cache, user, attributes)
     }
 
     /// All rules that hold for `user` in a namespace (empty: in the whole cluster).

@@ -339,13 +339,9 @@ fn component_roles() -> Vec<ClusterRole> {
                 rule("", "pods", "get,list,watch,create,delete"),
                 rule("", "pods/status", "get,update,patch"),
                 rule("", "pods/eviction", "create"),
-                rule(
-                    "",
-                    "services,secrets,configmaps,persistentvolumeclaims,persistentvolumes,endpoints,namespaces",
-                    READ,
-                ),
+                // Secrets, ConfigMaps and claims: see `authz::node`.
+                rule("", "services", READ),
                 rule("", "persistentvolumeclaims/status", "get,update,patch"),
-                rule("", "serviceaccounts", READ),
                 rule("", "serviceaccounts/token", "create"),
                 events(),
                 rule(

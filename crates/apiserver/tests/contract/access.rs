@@ -219,6 +219,63 @@ async fn a_kubelet_touches_its_own_only() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_kubelet_reads_what_its_pods_refer_to() {
+    let server = Server::start().await;
+    server.default_account("default").await;
+    let admin = server.admin();
+    let kubelet = server.rest_as("system:node:n1", &["system:nodes"]);
+    let base = "/api/v1/namespaces/default";
+    for kind in ["secrets", "configmaps"] {
+        for name in ["mine", "other", "loose"] {
+            let object = json!({"metadata": {"name": name}});
+            admin
+                .post(&format!("{base}/{kind}"), &object)
+                .await
+                .expect(201);
+        }
+    }
+    let volume = json!({"metadata": {"name": "disk"}, "spec": {
+        "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/d"},
+        "claimRef": {"namespace": "default", "name": "mine"}}});
+    let volumes = "/api/v1/persistentvolumes";
+    admin.post(volumes, &volume).await.expect(201);
+    let claim = json!({"metadata": {"name": "mine"}, "spec": {"volumeName": "disk",
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let claims = format!("{base}/persistentvolumeclaims");
+    admin.post(&claims, &claim).await.expect(201);
+    kubelet
+        .get(&format!("{base}/secrets/mine"))
+        .await
+        .expect(403);
+    for (name, node) in [("mine", "n1"), ("other", "n2")] {
+        let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": node,
+            "containers": [{"name": "c", "image": "i", "envFrom": [{"configMapRef": {"name": name}}]}],
+            "volumes": [{"name": "s", "secret": {"secretName": name}},
+                {"name": "d", "persistentVolumeClaim": {"claimName": name}}]}});
+        admin.post(&format!("{base}/pods"), &pod).await.expect(201);
+    }
+    for kind in ["secrets", "configmaps"] {
+        let all = format!("{base}/{kind}");
+        kubelet.get(&format!("{all}/mine")).await.expect(200);
+        let mine = format!("{all}?fieldSelector=metadata.name%3Dmine");
+        let listed = kubelet.get(&mine).await.expect(200);
+        assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+        for name in ["other", "loose"] {
+            kubelet.get(&format!("{all}/{name}")).await.expect(403);
+            let other = format!("{all}?fieldSelector=metadata.name%3D{name}");
+            kubelet.get(&other).await.expect(403);
+        }
+        kubelet.get(&all).await.expect(403);
+        kubelet.delete(&format!("{all}/mine")).await.expect(403);
+    }
+    kubelet.get(&format!("{claims}/mine")).await.expect(200);
+    kubelet.get(&format!("{claims}/other")).await.expect(403);
+    kubelet.get(&format!("{volumes}/disk")).await.expect(200);
+    kubelet.get(volumes).await.expect(403);
+    server.stop().await;
+}
+
 /// A connection does not outlive the certificate that it was opened with.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_expires_on_an_open_connection() {
