@@ -163,13 +163,20 @@ spec:
   - name: main
     image: skiff.test/busybox:1
     command: [sleep, "1000"]
-    volumeMounts: [{name: live, mountPath: /live}]
-  volumes: [{name: live, configMap: {name: live}}]
+    volumeMounts: [{name: live, mountPath: /live}, {name: gone, mountPath: /gone}]
+  volumes: [{name: gone, configMap: {name: gone}}, {name: live, configMap: {name: live}}]
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: gone}
+data: {key: "kept"}
 "#;
     create(scene, yaml).await?;
     pods::ready(scene, "reader").await?;
     ensure!(exec(scene, "reader", "main", "cat /live/key")? == "one");
     let maps: Api<ConfigMap> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+    // What goes is kept in the pods that have it, and keeps nothing from them.
+    maps.delete("gone", &DeleteOptions::default()).await?;
     let change = json!({"data": {"key": "two", "more": "x"}});
     maps.patch("live", PatchKind::Merge, &change).await?;
     wait::eventually("the volume has the new contents", async || {
@@ -177,7 +184,9 @@ spec:
         ensure!(found == "two\nkey\nmore", "{found:?}");
         Ok(())
     })
-    .await
+    .await?;
+    ensure!(exec(scene, "reader", "main", "cat /gone/key")? == "kept");
+    Ok(())
 }
 
 async fn what_is_missing_holds_a_pod_up_until_it_is_there(scene: &Scene) -> anyhow::Result<()> {

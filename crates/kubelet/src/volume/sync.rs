@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use super::atomic;
@@ -15,7 +15,8 @@ use crate::pod::object::PodExt;
 use crate::pod::registry::Wake;
 
 impl Volumes {
-    /// Mounts what is missing and brings contents up to date, all volumes at once.
+    /// Mounts what is missing and brings contents up to date, all volumes at once: one whose source is
+    /// missing keeps no other from its news.
     pub async fn sync(
         &self,
         pod: &Pod,
@@ -30,7 +31,8 @@ impl Volumes {
             Ok::<_, VolumeError>((volume.name.clone(), mounted, renew_at))
         });
         let mut all = MountedVolumes::default();
-        for (name, mounted, renew_at) in try_join_all(each).await? {
+        for one in join_all(each).await {
+            let (name, mounted, renew_at) = one?;
             all.by_name.insert(name, mounted);
             if let Some(at) = renew_at {
                 all.renew_at = Some(all.renew_at.map_or(at, |before| before.min(at)));
