@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use probes::{probes_speak_grpc, probes_speak_https};
 use refusals::{
     a_corrected_annotation_starts_its_pod, probes_that_cannot_be_made_do_not_count,
-    what_cannot_start_says_why,
+    what_a_node_does_not_allow_is_refused, what_cannot_start_says_why,
 };
 use serde_json::json;
 use std::process::ExitCode;
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
             what_cannot_start_says_why,
             a_corrected_annotation_starts_its_pod,
             probes_that_cannot_be_made_do_not_count,
+            what_a_node_does_not_allow_is_refused,
             last_words_are_kept,
             a_deadline_ends_a_pod,
             a_volume_over_its_limit_evicts_its_pod,

@@ -78,6 +78,11 @@ pub struct Flags {
     #[arg(long)]
     pub insecure_registry: Vec<String>,
 
+    /// Sysctls that pods may set beside the safe ones: names, or prefixes that end in *, separated by
+    /// commas.
+    #[arg(long, value_delimiter = ',')]
+    pub allowed_unsafe_sysctls: Vec<String>,
+
     /// Labels to register the node with: key=value, separated by commas.
     #[arg(long, value_delimiter = ',', value_parser = label)]
     pub node_labels: Vec<(String, String)>,

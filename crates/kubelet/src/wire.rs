@@ -87,6 +87,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
                 servers: flags.cluster_dns.clone(),
                 domain: flags.cluster_domain.clone(),
             },
+            allowed_unsafe_sysctls: flags.allowed_unsafe_sysctls.clone(),
         },
         client: client.clone(),
         clock: Arc::clone(&clock),

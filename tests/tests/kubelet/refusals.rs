@@ -178,3 +178,48 @@ spec:
     anyhow::ensure!(pods::restarts(&pod, "main") == 0);
     Ok(())
 }
+
+/// What a node would have to let through, or could not enforce.
+pub async fn what_a_node_does_not_allow_is_refused(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: tuned}
+spec:
+  securityContext: {sysctls: [{name: kernel.msgmax, value: "65536"}]}
+  containers: [{name: main, image: "skiff.test/testserver:v1", args: [serve]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: armoured}
+spec:
+  containers: [{name: main, image: "skiff.test/testserver:v1", args: [serve], securityContext: {appArmorProfile: {type: RuntimeDefault}}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: mapped}
+spec:
+  hostUsers: false
+  containers: [{name: main, image: "skiff.test/testserver:v1", args: [serve]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: filtered}
+spec:
+  containers: [{name: main, image: "skiff.test/testserver:v1", args: [serve], securityContext: {seccompProfile: {type: Localhost, localhostProfile: absent.json}}}]
+"#;
+    create(scene, yaml).await?;
+    for (pod, reason) in [("tuned", "SysctlForbidden"), ("armoured", "AppArmor")] {
+        pods::one(scene, pod, reason, |pod| {
+            let status = pod.status.as_ref();
+            let told = status.and_then(|status| status.reason.as_deref());
+            pods::phase(pod) == "Failed" && told == Some(reason)
+        })
+        .await?;
+    }
+    let users = "user namespaces (hostUsers: false) are not supported";
+    event(scene, "mapped", "FailedCreatePodSandBox", users).await?;
+    let missing = "absent.json: No such file or directory";
+    waits(scene, "filtered", "CreateContainerError", missing).await?;
+    Ok(())
+}

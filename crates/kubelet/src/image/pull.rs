@@ -404,20 +404,8 @@ fn classify(reference: &ImageReference, error: &OciDistributionError) -> ImageEr
         }
         OciDistributionError::RequestError(cause) => ImageError::RegistryUnavailable {
             image,
-            message: with_causes(cause),
+            message: crate::causes::with_causes(cause),
         },
         _ => ImageError::Pull { image, message },
     }
-}
-
-/// An error with its causes: "connection refused" is the innermost.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

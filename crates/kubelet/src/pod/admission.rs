@@ -1,6 +1,8 @@
 //! Whether the node takes a pod that was bound to it: pure. What does not fit fails, with
 //! Kubernetes' reasons.
 
+mod safety;
+
 use std::collections::BTreeMap;
 
 use api::pod::Side;
@@ -10,6 +12,8 @@ use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm
 use super::object::PodExt;
 use super::qos;
 use crate::node::pressure::Pressures;
+
+pub use safety::permit;
 
 /// Begins the message of every refusal.
 pub const REJECTED: &str = "Pod was rejected: ";

@@ -18,7 +18,8 @@ use super::memory::{ReadySandbox, Work};
 use super::object::PodExt;
 use super::registry::Wake;
 use super::{container_config, files, resources};
-use crate::runtime::{ContainerId, RuntimeError};
+use crate::causes::with_causes;
+use crate::runtime::ContainerId;
 use crate::volume::MountedVolumes;
 
 pub use image::{INSPECT_ERROR, credentials};
@@ -103,7 +104,7 @@ impl Hands {
             .volumes
             .sync(&self.pod, &facts, &self.wake)
             .await;
-        Outcome::Volumes(synced.map_err(|error| Problem::new("FailedMount", error.to_string())))
+        Outcome::Volumes(synced.map_err(|error| Problem::new("FailedMount", with_causes(&error))))
     }
 
     pub async fn remove_container(self, id: ContainerId) -> Outcome {
@@ -151,7 +152,7 @@ impl Hands {
             match self.context.network() {
                 Some(network) => {
                     let down = network.teardown(&uid).await;
-                    down.map_err(|error| error.to_string())
+                    down.map_err(|error| with_causes(&error))
                 }
                 None if addressed => Err("the pod network is not open yet".to_owned()),
                 None => Ok(()),
@@ -159,7 +160,7 @@ impl Hands {
         };
         let volumes = async {
             let down = self.context.volumes.tear_down(&uid).await;
-            down.map_err(|error| error.to_string())
+            down.map_err(|error| with_causes(&error))
         };
         let (network, volumes) = tokio::join!(network, volumes);
         self.context.objects.release(&self.wake);
@@ -197,7 +198,7 @@ impl Hands {
 /// Containers, namespaces, cgroup and files of a pod.
 pub async fn remove_remains(context: &Context, uid: &str) -> Result<(), String> {
     let gone = context.runtime.remove_pod(uid).await;
-    gone.map_err(|error: RuntimeError| error.to_string())?;
+    gone.map_err(|error| with_causes(&error))?;
     let directory = context.directories.pod(uid);
     run_blocking(move || {
         crate::volume::mount::unmount_all(&directory).map_err(|error| error.to_string())?;

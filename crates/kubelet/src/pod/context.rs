@@ -34,6 +34,8 @@ pub struct NodeFacts {
     /// The node's own resolv.conf.
     pub resolv_conf: PathBuf,
     pub dns: ClusterDns,
+    /// Names, or prefixes that end in `*`.
+    pub allowed_unsafe_sysctls: Vec<String>,
 }
 
 /// Shared by the workers.

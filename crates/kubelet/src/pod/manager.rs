@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::admission::admit;
+use super::admission::{admit, permit};
 use super::context::Context;
 use super::memory::Doom;
 use super::object::PodExt;
@@ -226,7 +226,9 @@ impl Manager {
             .collect();
         let others: Vec<&Pod> = others.iter().map(AsRef::as_ref).collect();
         let pressures = *self.pressures.borrow();
-        match admit(&self.node.borrow(), &pressures, &others, pod) {
+        let allowed = &self.context.node.allowed_unsafe_sysctls;
+        let permitted = permit(allowed, pod);
+        match permitted.and_then(|()| admit(&self.node.borrow(), &pressures, &others, pod)) {
             Ok(()) => false,
             Err(rejection) => {
                 self.context

@@ -1,6 +1,7 @@
 //! The pod's namespaces and network.
 
 use super::{Hands, Outcome, Problem};
+use crate::causes::with_causes;
 use crate::pod::hosts::host_name;
 use crate::pod::memory::ReadySandbox;
 use crate::pod::object::PodExt;
@@ -21,6 +22,9 @@ impl Hands {
     async fn sandbox(&self) -> Result<ReadySandbox, String> {
         let (context, pod) = (&self.context, &self.pod);
         let spec = pod.spec_ref();
+        if spec.host_users == Some(false) {
+            return Err("user namespaces (hostUsers: false) are not supported by this node".into());
+        }
         let name = host_name(pod, &context.node.dns.domain).map_err(|error| error.to_string())?;
         let sysctls = spec
             .security_context
@@ -42,7 +46,7 @@ impl Hands {
             runtime_handler: String::new(),
         };
         let made = context.runtime.ensure_pod(&config).await;
-        let sandbox = made.map_err(|error| error.to_string())?;
+        let sandbox = made.map_err(|error| with_causes(&error))?;
         let Some(netns) = sandbox.netns() else {
             return Ok(ReadySandbox {
                 ips: context.node.ips.clone(),
@@ -52,13 +56,10 @@ impl Hands {
         let network = context
             .network()
             .ok_or_else(|| "the node has no pod address range yet".to_owned())?;
-        let ips = network.setup(pod.uid(), netns).await.map_err(|error| {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-            format!(
-                "failed to set up network: {error}{}",
-                cause.unwrap_or_default()
-            )
-        })?;
+        let ips = network
+            .setup(pod.uid(), netns)
+            .await
+            .map_err(|error| format!("failed to set up network: {}", with_causes(&error)))?;
         Ok(ReadySandbox {
             sandbox,
             ips: ips.0,

@@ -1,6 +1,7 @@
 //! Making and starting one container.
 
 use super::{Hands, Outcome, Problem};
+use crate::causes::with_causes;
 use crate::pod::backoff::Backoff;
 use crate::pod::container_config::{Start, container_config};
 use crate::pod::containers::{Declared, find};
@@ -83,7 +84,7 @@ impl Hands {
         let context = &self.context;
         let config_error = |text: String| Problem::new("CreateContainerConfigError", text);
         let name = host_name(&self.pod, &context.node.dns.domain)
-            .map_err(|error| config_error(error.to_string()))?;
+            .map_err(|error| config_error(with_causes(&error)))?;
         let shared = files::write_shared(context, &self.pod, &request.sandbox.ips, &name)
             .map_err(|error| config_error(format!("write the pod's files: {error}")))?;
         let start = Start {
@@ -98,7 +99,7 @@ impl Hands {
         };
         let config = container_config(&start, &shared)
             .await
-            .map_err(|error| config_error(error.to_string()))?;
+            .map_err(|error| config_error(with_causes(&error)))?;
         let created = context
             .runtime
             .create(&request.sandbox.sandbox, &config)
@@ -143,5 +144,5 @@ impl Hands {
 }
 
 fn runtime_problem(error: &RuntimeError) -> Problem {
-    Problem::new(error.waiting_reason(), error.to_string())
+    Problem::new(error.waiting_reason(), with_causes(error))
 }
