@@ -1,6 +1,8 @@
 //! What a node does for its pods: their environment, volumes, probes, order, end, and that none of
 //! it depends on the kubelet or containerd staying alive.
 
+#[path = "kubelet/image_volumes.rs"]
+mod image_volumes;
 #[path = "kubelet/probes.rs"]
 mod probes;
 #[path = "kubelet/refusals.rs"]
@@ -8,6 +10,7 @@ mod refusals;
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, PatchKind};
+use image_volumes::an_image_is_a_volume;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
         scenarios![
             variables_and_volumes_come_from_objects,
             a_volume_follows_its_config_map,
+            an_image_is_a_volume,
             what_is_missing_holds_a_pod_up_until_it_is_there,
             init_containers_and_sidecars_keep_their_order,
             probes_decide,
@@ -432,16 +436,27 @@ spec:
   containers:
   - {name: main, image: "skiff.test/busybox:1", command: [sh, -c, "dd if=/dev/zero of=/data/x bs=1M count=2; exec sleep 1000"], volumeMounts: [{name: data, mountPath: /data}]}
   volumes: [{name: data, emptyDir: {sizeLimit: 1Mi}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: written}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: main, image: "skiff.test/busybox:1", command: [sh, -c, "dd if=/dev/zero of=/x bs=1M count=2; exec sleep 1000"], resources: {limits: {ephemeral-storage: 1Mi}}}
 "#;
     create(scene, yaml).await?;
-    let pod = pods::one(scene, "full", "it has failed", |pod| {
-        pods::phase(pod) == "Failed"
-    })
-    .await?;
-    let status = pod.status.unwrap_or_default();
-    ensure!(status.reason.as_deref() == Some("Evicted"), "{status:?}");
-    let message = status.message.unwrap_or_default();
-    ensure!(message.contains("exceeds the limit \"1Mi\""), "{message}");
+    let over = "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ";
+    for (name, text) in [("full", "exceeds the limit \"1Mi\""), ("written", over)] {
+        let pod = pods::one(scene, name, "it has failed", |pod| {
+            pods::phase(pod) == "Failed"
+        })
+        .await?;
+        let status = pod.status.unwrap_or_default();
+        ensure!(status.reason.as_deref() == Some("Evicted"), "{status:?}");
+        let message = status.message.unwrap_or_default();
+        ensure!(message.contains(text), "{message}");
+    }
     Ok(())
 }
 

@@ -25,6 +25,7 @@ mod events;
 mod exec;
 mod heal;
 mod id;
+mod image_volume;
 mod lifecycle;
 mod list;
 mod namespaces;

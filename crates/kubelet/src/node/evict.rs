@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use api::pod::Side;
+use api::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +26,8 @@ use crate::pod::resources::{pod_request, request};
 const LOOK: Duration = Duration::from_secs(10);
 /// Every so many looks images are collected if the disk is fuller than the policy wants.
 const LOOKS_PER_COLLECTION: u32 = 30;
+
+const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
 
 /// See the module.
 pub struct Evictor {
@@ -48,6 +52,7 @@ impl Evictor {
             }
             self.look().await;
             self.limit_volumes().await;
+            self.limit_containers().await;
             looks = looks.wrapping_add(1);
             if looks.is_multiple_of(LOOKS_PER_COLLECTION) {
                 self.collect_images(&self.images).await;
@@ -89,12 +94,18 @@ impl Evictor {
         }
         for known in self.pods.all() {
             let spec = known.pod.spec_ref();
-            for container in spec
+            let images = spec
+                .volumes
+                .iter()
+                .flatten()
+                .filter_map(|volume| volume.image.as_ref()?.reference.as_deref());
+            for image in spec
                 .containers
                 .iter()
                 .chain(spec.init_containers.iter().flatten())
+                .filter_map(|container| container.image.as_deref())
+                .chain(images)
             {
-                let image = container.image.as_deref().unwrap_or_default();
                 if let Ok(Some(found)) = self.context.images.status(image).await {
                     in_use.insert(found.id);
                 }
@@ -183,7 +194,11 @@ impl Evictor {
             }
         };
         let mut written = Vec::new();
+        let wanted: BTreeSet<&str> = pods.iter().map(|known| known.pod.uid()).collect();
         for container in containers {
+            if !wanted.contains(container.pod.uid.as_str()) {
+                continue;
+            }
             let bytes = self.context.runtime.written_bytes(&container.id).await;
             written.push((container, bytes.unwrap_or(0)));
         }
@@ -226,6 +241,27 @@ impl Evictor {
         }
     }
 
+    /// Evicts pods that keep more on the disk than their `ephemeral-storage` limits. Without one a pod
+    /// costs nothing.
+    async fn limit_containers(&self) {
+        let all = self.pods.all();
+        let limited: Vec<&Known> = all
+            .iter()
+            .filter(|known| !known.pod.is_terminal() && known.wake.doomed().is_none())
+            .filter(|known| is_limited(&known.pod))
+            .collect();
+        if limited.is_empty() {
+            return;
+        }
+        let used = self.disk_usage(&limited).await;
+        for known in limited {
+            let used = used.get(known.pod.uid());
+            if let Some(message) = used.and_then(|used| over_limit(&known.pod, used)) {
+                self.doom(known, message);
+            }
+        }
+    }
+
     fn doom(&self, known: &Known, message: String) {
         tracing::warn!(
             pod = known.pod.pod_name(),
@@ -255,6 +291,43 @@ impl PodUsage {
     fn sum(&self) -> u64 {
         self.volumes + self.containers.values().sum::<u64>()
     }
+}
+
+fn is_limited(pod: &Pod) -> bool {
+    api::pod::resources(pod.spec_ref(), Side::Limits).contains_key(EPHEMERAL_STORAGE)
+}
+
+/// The message for the pod's eviction, if it or one of its containers uses more of the disk than its
+/// limit (`k8s.io/kubernetes/pkg/kubelet/eviction`, `localStorageEviction`).
+fn over_limit(pod: &Pod, used: &PodUsage) -> Option<String> {
+    let over = |used: u64, limit: Quantity| used > u64::try_from(limit.units()).unwrap_or(0);
+    let spec = pod.spec_ref();
+    let limits = api::pod::resources(spec, Side::Limits);
+    let limit_of = |container: &Container| {
+        let limits = container.resources.as_ref()?.limits.as_ref()?;
+        limits.get(EPHEMERAL_STORAGE).map(Quantity::of)
+    };
+    if let Some(limit) = limits.get(EPHEMERAL_STORAGE)
+        && over(used.sum(), *limit)
+    {
+        return Some(format!(
+            "Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "
+        ));
+    }
+    let containers = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
+    containers
+        .filter_map(|container| Some((container, limit_of(container)?)))
+        .find(|(container, limit)| {
+            let used = used.containers.get(&container.name).copied();
+            over(used.unwrap_or(0), *limit)
+        })
+        .map(|(container, limit)| {
+            let name = &container.name;
+            format!("Container {name} exceeded its local ephemeral storage limit \"{limit}\". ")
+        })
 }
 
 /// Says which containers use more than they asked for.
@@ -301,4 +374,53 @@ fn sample(disk: &std::path::Path) -> Sample {
         .and_then(|field| field.split_once('/'));
     sample.pids = threads.and_then(|(_, all)| all.parse().ok()).unwrap_or(0);
     sample
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::{PodSpec, ResourceRequirements};
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+
+    fn container(name: &str, limit: Option<&str>) -> Container {
+        Container {
+            name: name.into(),
+            resources: limit.map(|limit| ResourceRequirements {
+                limits: Some([(EPHEMERAL_STORAGE.into(), Text(limit.into()))].into()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn limits_of_containers_and_of_all_of_them() {
+        let pod = |second: Option<&str>| Pod {
+            spec: Some(PodSpec {
+                containers: vec![container("a", Some("1Ki")), container("b", second)],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let used = |a: u64, volumes: u64| PodUsage {
+            containers: [("a".into(), a), ("b".into(), 100)].into(),
+            volumes,
+        };
+        let of_a = "Container a exceeded its local ephemeral storage limit \"1Ki\". ";
+        let of_first =
+            "Pod ephemeral local storage usage exceeds the total limit of containers 1Ki. ";
+        let of_all =
+            "Pod ephemeral local storage usage exceeds the total limit of containers 3Ki. ";
+        for (second, a, volumes, expected) in [
+            (None, 900, 0, None),
+            (None, 900, 100, Some(of_first)),
+            (Some("2Ki"), 1025, 0, Some(of_a)),
+            (Some("2Ki"), 1024, 2000, Some(of_all)),
+            (Some("2Ki"), 1024, 1000, None),
+        ] {
+            let found = over_limit(&pod(second), &used(a, volumes));
+            assert_eq!(found.as_deref(), expected, "{second:?} {a} {volumes}");
+        }
+        assert!(is_limited(&pod(None)) && !is_limited(&Pod::default()));
+    }
 }

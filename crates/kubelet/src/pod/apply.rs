@@ -2,6 +2,7 @@
 //! [`Outcome`]; all may be repeated after a crash.
 
 mod image;
+mod image_volume;
 mod sandbox;
 mod start;
 
@@ -104,7 +105,10 @@ impl Hands {
             .volumes
             .sync(&self.pod, &facts, &self.wake)
             .await;
-        Outcome::Volumes(synced.map_err(|error| Problem::new("FailedMount", with_causes(&error))))
+        Outcome::Volumes(match synced {
+            Ok(volumes) => self.mount_images(&volumes).await.map(|()| volumes),
+            Err(error) => Err(Problem::new("FailedMount", with_causes(&error))),
+        })
     }
 
     pub async fn remove_container(self, id: ContainerId) -> Outcome {

@@ -226,11 +226,16 @@ fn volume_mounts(
                 })?
             }
         };
+        let declared = start.pod.spec_ref().volumes.iter().flatten();
+        let no_exec = declared
+            .filter(|one| one.name == mount.name)
+            .any(|one| one.image.is_some());
         let read_only = volume.read_only || mount.read_only.unwrap_or(false);
         mounts.push(Mount {
             host_path,
             container_path: absolute(&mount.mount_path),
             read_only,
+            no_exec,
             recursive_read_only: read_only
                 && matches!(
                     mount.recursive_read_only.as_deref(),

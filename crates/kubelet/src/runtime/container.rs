@@ -69,6 +69,8 @@ pub struct Mount {
     pub read_only: bool,
     /// Read only with every mount below it (`recursiveReadOnly`); implies `read_only`.
     pub recursive_read_only: bool,
+    /// Nothing in it can be run.
+    pub no_exec: bool,
     /// `mountPropagation`.
     pub propagation: MountPropagation,
 }

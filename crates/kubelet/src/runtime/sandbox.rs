@@ -109,6 +109,7 @@ impl Runtime {
             .iter()
             .map(|container| self.inner.remove_container(&container.id, pod_uid));
         futures::future::try_join_all(removals).await?;
+        self.inner.release_images(pod_uid).await?;
         let cgroups = self.inner.config.cgroups.clone();
         let paths = self.inner.pod_paths(pod_uid);
         let uid = pod_uid.to_string();

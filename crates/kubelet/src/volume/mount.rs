@@ -71,6 +71,31 @@ pub fn tmpfs(path: &Path, size_bytes: Option<u64>) -> Result<(), VolumeError> {
     .map_err(|errno| VolumeError::io("mount tmpfs on", path)(errno.into()))
 }
 
+/// A file system of this kind, of which nothing can be written or run. `options` are the kind's own; it
+/// is mounted once.
+pub fn read_only(
+    kind: &str,
+    source: &str,
+    options: &[String],
+    path: &Path,
+) -> Result<(), VolumeError> {
+    if is_mount_point(path)? {
+        return Ok(());
+    }
+    let failed = |errno: Errno| VolumeError::io("mount on", path)(errno.into());
+    let closed = MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC;
+    if kind == "bind" {
+        bind(Path::new(source), path)?;
+        let flags = closed | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+        return mount(None::<&str>, path, None::<&str>, flags, None::<&str>).map_err(failed);
+    }
+    let own = options
+        .iter()
+        .filter(|option| !matches!(option.as_str(), "ro" | "rw"));
+    let data = own.map(String::as_str).collect::<Vec<_>>().join(",");
+    mount(Some(source), path, Some(kind), closed, Some(data.as_str())).map_err(failed)
+}
+
 /// An export of an NFS server, version 4 unless `options` say otherwise.
 pub fn nfs(server: &str, export: &str, path: &Path, options: &[String]) -> Result<(), VolumeError> {
     if is_mount_point(path)? {

@@ -122,6 +122,17 @@ impl Volumes {
             })
             .await;
         }
+        if volume.image.is_some() {
+            // Whoever knows the runtime mounts it here.
+            return blocking(move || {
+                fs::create_dir_all(&path).map_err(VolumeError::io("create", &path))?;
+                Ok(Mounted {
+                    path,
+                    read_only: true,
+                })
+            })
+            .await;
+        }
         Err(match plugin(volume) {
             "none" => VolumeError::NoSource,
             plugin => VolumeError::Unsupported(plugin),

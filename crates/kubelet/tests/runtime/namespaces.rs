@@ -223,3 +223,32 @@ async fn volumes_are_mounted_as_asked() {
     );
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
 }
+
+/// As an image of several layers is mounted for a volume.
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_are_mounted_for_reading_only() {
+    let node = Node::new().await;
+    let (upper, lower, target) = (
+        node.scratch("upper"),
+        node.scratch("lower"),
+        node.scratch("target"),
+    );
+    for (directory, file) in [(&lower, "both"), (&lower, "low"), (&upper, "both")] {
+        let text = directory.file_name().unwrap().to_str().unwrap();
+        std::fs::write(directory.join(file), text).unwrap();
+    }
+    let layers = format!("lowerdir={}:{}", upper.display(), lower.display());
+    for _ in 0..2 {
+        let options = [layers.clone()];
+        kubelet::volume::mount::read_only("overlay", "overlay", &options, &target).unwrap();
+    }
+    let read = |file: &str| std::fs::read_to_string(target.join(file)).unwrap();
+    assert_eq!(
+        (read("both"), read("low")),
+        ("upper".into(), "lower".into())
+    );
+    let refused = std::fs::write(target.join("new"), "").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    kubelet::volume::mount::unmount_all(&target).unwrap();
+    assert!(std::fs::read_dir(&target).unwrap().next().is_none());
+}

@@ -15,18 +15,19 @@ pub const INSPECT_ERROR: &str = "ImageInspectError";
 
 /// `imagePullPolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Policy {
+pub(super) enum Policy {
     Always,
     IfNotPresent,
     Never,
 }
 
-fn policy(declared: &Declared) -> Policy {
-    match declared.container.image_pull_policy.as_deref() {
+/// The policy that is asked for, or the one that the image's name stands for.
+pub(super) fn policy_of(asked: Option<&str>, image: &str) -> Policy {
+    match asked {
         Some("Always") => Policy::Always,
         Some("Never") => Policy::Never,
         Some(_) => Policy::IfNotPresent,
-        None if is_latest(declared.image()) => Policy::Always,
+        None if is_latest(image) => Policy::Always,
         None => Policy::IfNotPresent,
     }
 }
@@ -55,7 +56,7 @@ impl Hands {
 
     async fn image(&self, declared: &Declared, attempt: u32) -> Result<Image, Problem> {
         let image = declared.image();
-        let policy = policy(declared);
+        let policy = policy_of(declared.container.image_pull_policy.as_deref(), image);
         if let Err(error) = ImageService::check_name(image) {
             let text = format!("Failed to apply default image tag \"{image}\": {error}");
             return Err(self.refused(declared, "InspectFailed", error.waiting_reason(), text));

@@ -113,11 +113,11 @@ fn bind(volume: &VolumeMount) -> Mount {
         destination: normal(&volume.container_path),
         kind: "bind".to_string(),
         source: volume.host_path.to_string_lossy().into_owned(),
-        options: vec![
-            "rbind".to_string(),
-            propagation.to_string(),
-            access.to_string(),
-        ],
+        options: ["rbind", propagation, access]
+            .into_iter()
+            .chain(volume.no_exec.then_some("noexec"))
+            .map(str::to_string)
+            .collect(),
     }
 }
 

@@ -1,0 +1,67 @@
+//! Volumes that are images (`volumes[].image`): pulled by their policy, and mounted where the volume has
+//! its place.
+
+use k8s_openapi::api::core::v1::ImageVolumeSource;
+
+use super::image::{Policy, credentials, policy_of};
+use super::{Hands, Problem, run_blocking};
+use crate::causes::with_causes;
+use crate::image::Image;
+use crate::pod::object::PodExt;
+use crate::volume::{MountedVolumes, mount};
+
+impl Hands {
+    /// Mounts those that are not; `volumes` says where.
+    pub(super) async fn mount_images(&self, volumes: &MountedVolumes) -> Result<(), Problem> {
+        for volume in self.pod.spec_ref().volumes.iter().flatten() {
+            let (Some(source), Some(place)) = (&volume.image, volumes.by_name.get(&volume.name))
+            else {
+                continue;
+            };
+            let path = place.path.clone();
+            let failed = |message: String| {
+                let name = &volume.name;
+                let text = format!("MountVolume.SetUp failed for volume {name:?} : {message}");
+                Problem::new("FailedMount", text)
+            };
+            let mounted = mount::is_mount_point(&path);
+            if mounted.map_err(|error| failed(with_causes(&error)))? {
+                continue;
+            }
+            let image = self.image_of(source).await.map_err(failed)?;
+            let runtime = &self.context.runtime;
+            let view = runtime.view_image(self.pod.uid(), &volume.name, &image.id);
+            let view = view.await.map_err(|error| failed(with_causes(&error)))?;
+            let Some(view) = view else {
+                continue;
+            };
+            run_blocking(move || {
+                mount::read_only(&view.kind, &view.source, &view.options, &path)
+                    .map_err(|error| with_causes(&error))
+            })
+            .await
+            .map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    async fn image_of(&self, source: &ImageVolumeSource) -> Result<Image, String> {
+        let name = source.reference.as_deref().unwrap_or_default();
+        let images = &self.context.images;
+        let policy = policy_of(source.pull_policy.as_deref(), name);
+        if policy != Policy::Always {
+            let present = images.status(name).await;
+            match present.map_err(|error| with_causes(&error))? {
+                Some(image) => return Ok(image),
+                None if policy == Policy::Never => {
+                    return Err(format!(
+                        "Container image {name:?} is not present with pull policy of Never"
+                    ));
+                }
+                None => {}
+            }
+        }
+        let pulled = images.pull(name, &credentials(self).await).await;
+        pulled.map_err(|error| format!("Failed to pull image {name:?}: {}", with_causes(&error)))
+    }
+}

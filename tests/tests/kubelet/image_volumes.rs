@@ -1,0 +1,55 @@
+//! Images as volumes.
+
+use anyhow::ensure;
+use client::{Api, DeleteOptions};
+use k8s_openapi::api::core::v1::Pod;
+use testkit::suite::Scene;
+use tests::pods;
+
+use super::{create, exec, refusals::event};
+
+pub async fn an_image_is_a_volume(scene: &Scene) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: imaged}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: skiff.test/busybox:1
+    command: [sleep, "1000"]
+    volumeMounts:
+    - {name: server, mountPath: /server}
+    - {name: server, mountPath: /programs, subPath: bin}
+  volumes: [{name: server, image: {reference: "skiff.test/testserver:v1", pullPolicy: IfNotPresent}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: unimaged}
+spec:
+  containers: [{name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"]}]
+  volumes: [{name: none, image: {reference: "skiff.test/absent:1", pullPolicy: Never}}]
+"#;
+    create(scene, yaml).await?;
+    pods::ready(scene, "imaged").await?;
+    let sh = |command: &str| exec(scene, "imaged", "main", command);
+    ensure!(
+        sh("ls /server/bin /programs")? == "/programs:\ntestserver\n\n/server/bin:\ntestserver"
+    );
+    let refused = sh("touch /server/x 2>&1; /programs/testserver 2>&1; true")?;
+    ensure!(refused.contains("Read-only file system"), "{refused}");
+    ensure!(refused.contains("Permission denied"), "{refused}");
+    let text = "is not present with pull policy of Never";
+    event(scene, "unimaged", "FailedMount", text).await?;
+
+    let api = Api::<Pod>::namespaced(scene.cluster.client(), &scene.namespace);
+    let uid = api.get("imaged").await?.metadata.uid.unwrap_or_default();
+    api.delete("imaged", &DeleteOptions::default()).await?;
+    let gone = |pods: &std::collections::BTreeMap<String, Pod>| !pods.contains_key("imaged");
+    let selection = testkit::wait::Selection::namespace(&scene.namespace).name("imaged");
+    testkit::wait::until(scene.cluster.client(), selection, "it is gone", gone).await?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    ensure!(!mounts.contains(&uid), "something of it is mounted still");
+    Ok(())
+}
