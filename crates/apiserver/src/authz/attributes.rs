@@ -94,6 +94,14 @@ pub fn impersonation_attributes(user: &User) -> Vec<Attributes> {
 }
 
 impl Attributes {
+    /// Where it is asked for; empty: in the whole cluster.
+    pub fn namespace(&self) -> &str {
+        match self {
+            Self::Resource { namespace, .. } => namespace,
+            Self::Path { .. } => "",
+        }
+    }
+
     /// The sentence of a refusal, as Kubernetes words it.
     pub fn refusal(&self, user: &User) -> String {
         format!("User {:?} cannot {self}", user.name)

@@ -1,5 +1,7 @@
 //! Nobody may grant rights they do not have (`k8s.io/kubernetes/pkg/registry/rbac/validation`).
 
+use std::collections::BTreeMap;
+
 use api::object::Object;
 use api::{ApiError, Kind};
 use k8s_openapi::api::rbac::v1::{
@@ -23,20 +25,26 @@ pub async fn check(
     if call.user.in_group(crate::user::MASTERS) {
         return Ok(());
     }
+    let name = object.metadata().name.as_deref().unwrap_or_default();
     if let Some(role) = object.downcast_ref::<ClusterRole>() {
         let old = old.and_then(|old| old.downcast_ref::<ClusterRole>());
-        return role_write(
-            call,
-            "",
-            role.rules.as_deref(),
-            old.map(|old| &old.rules) == Some(&role.rules),
-        );
+        let same = old.is_some_and(|old| {
+            old.rules == role.rules && old.aggregation_rule == role.aggregation_rule
+        });
+        role_write(call, name, "", role.rules.as_deref(), same)?;
+        let aggregates = [Some(role), old];
+        let mut aggregates = aggregates.into_iter().flatten();
+        if !same && aggregates.any(|role| role.aggregation_rule.is_some()) {
+            return may_aggregate(call, name);
+        }
+        return Ok(());
     }
     if let Some(role) = object.downcast_ref::<Role>() {
         let namespace = role.metadata.namespace.as_deref().unwrap_or_default();
         let old = old.and_then(|old| old.downcast_ref::<Role>());
         return role_write(
             call,
+            name,
             namespace,
             role.rules.as_deref(),
             old.map(|old| &old.rules) == Some(&role.rules),
@@ -47,7 +55,7 @@ pub async fn check(
         if old.is_some_and(|old| old.subjects == binding.subjects) {
             return Ok(());
         }
-        return binding_write(call, "", &binding.role_ref).await;
+        return binding_write(call, name, "", &binding.role_ref).await;
     }
     if let Some(binding) = object.downcast_ref::<RoleBinding>() {
         let namespace = binding.metadata.namespace.as_deref().unwrap_or_default();
@@ -55,7 +63,7 @@ pub async fn check(
         if old.is_some_and(|old| old.subjects == binding.subjects) {
             return Ok(());
         }
-        return binding_write(call, namespace, &binding.role_ref).await;
+        return binding_write(call, name, namespace, &binding.role_ref).await;
     }
     Ok(())
 }
@@ -74,28 +82,47 @@ fn permitted(call: Call<'_>, verb: &str, resource: &str, namespace: &str, name: 
         .allows(&call.core.cache, call.user, &attributes)
 }
 
+/// An aggregated role can gather any right, later on too.
+fn may_aggregate(call: Call<'_>, name: &str) -> Result<(), ApiError> {
+    let all = || Some(vec!["*".to_owned()]);
+    let everything = [
+        PolicyRule {
+            api_groups: all(),
+            resources: all(),
+            verbs: vec!["*".to_owned()],
+            ..PolicyRule::default()
+        },
+        PolicyRule {
+            non_resource_urls: all(),
+            verbs: vec!["*".to_owned()],
+            ..PolicyRule::default()
+        },
+    ];
+    if permitted(call, "escalate", "clusterroles", "", name)
+        || covered(call, name, "", &everything).is_ok()
+    {
+        return Ok(());
+    }
+    let problem = "must have cluster-admin privileges to use the aggregationRule";
+    Err(ApiError::forbidden(call.row(), name, problem))
+}
+
 fn role_write(
     call: Call<'_>,
+    name: &str,
     namespace: &str,
     rules: Option<&[PolicyRule]>,
     unchanged: bool,
 ) -> Result<(), ApiError> {
-    if unchanged
-        || permitted(
-            call,
-            "escalate",
-            call.row().plural,
-            namespace,
-            &call.target.name,
-        )
-    {
+    if unchanged || permitted(call, "escalate", call.row().plural, namespace, name) {
         return Ok(());
     }
-    covered(call, namespace, rules.unwrap_or_default())
+    covered(call, name, namespace, rules.unwrap_or_default())
 }
 
 async fn binding_write(
     call: Call<'_>,
+    name: &str,
     namespace: &str,
     reference: &RoleRef,
 ) -> Result<(), ApiError> {
@@ -120,34 +147,82 @@ async fn binding_write(
         .map(|role| role.rules.clone())
         .or_else(|| object.downcast_ref::<Role>().map(|role| role.rules.clone()))
         .flatten();
-    covered(call, namespace, rules.as_deref().unwrap_or_default())
+    covered(call, name, namespace, rules.as_deref().unwrap_or_default())
 }
 
 /// Whether the user's own rules in `namespace` allow all that `rules` allow.
-fn covered(call: Call<'_>, namespace: &str, rules: &[PolicyRule]) -> Result<(), ApiError> {
+fn covered(
+    call: Call<'_>,
+    name: &str,
+    namespace: &str,
+    rules: &[PolicyRule],
+) -> Result<(), ApiError> {
     let own = call
         .core
         .rbac
         .rules_of(&call.core.cache, call.user, namespace);
-    let missing: Vec<String> = rules
+    let missing = rules
         .iter()
         .flat_map(single_rights)
-        .filter(|right| !own.iter().any(|rule| rule_allows(rule, right)))
-        .map(|right| right.to_string())
-        .collect();
+        .filter(|right| !own.iter().any(|rule| rule_allows(rule, right)));
+    let missing = described(missing);
     if missing.is_empty() {
         return Ok(());
     }
     Err(ApiError::forbidden(
         call.row(),
-        &call.target.name,
+        name,
         format!(
-            "user {:?} (groups={:?}) is attempting to grant RBAC permissions not currently held:\n{}",
+            "user {:?} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
             call.user.name,
-            call.user.groups,
+            quoted(&call.user.groups),
             missing.join("\n")
         ),
     ))
+}
+
+/// Rights as rules, those that differ only in their verbs together, in the words of Kubernetes
+/// (`CompactRules`, `CompactString`).
+fn described(rights: impl Iterator<Item = Attributes>) -> Vec<String> {
+    let mut verbs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for right in rights {
+        let (of, verb) = match right {
+            Attributes::Path { verb, path } => (format!("NonResourceURLs:[{path:?}]"), verb),
+            Attributes::Resource {
+                verb,
+                group,
+                resource,
+                subresource,
+                name,
+                ..
+            } => {
+                let resource = if subresource.is_empty() {
+                    resource
+                } else {
+                    format!("{resource}/{subresource}")
+                };
+                let mut of = format!("APIGroups:[{group:?}], Resources:[{resource:?}]");
+                if !name.is_empty() {
+                    of.push_str(&format!(", ResourceNames:[{name:?}]"));
+                }
+                (of, verb)
+            }
+        };
+        let verbs = verbs.entry(of).or_default();
+        if !verbs.contains(&verb) {
+            verbs.push(verb);
+        }
+    }
+    verbs
+        .into_iter()
+        .map(|(of, verbs)| format!("{{{of}, Verbs:{}}}", quoted(&verbs)))
+        .collect()
+}
+
+/// A list as Go's `%q` prints it.
+fn quoted(list: &[String]) -> String {
+    let quoted: Vec<String> = list.iter().map(|item| format!("{item:?}")).collect();
+    format!("[{}]", quoted.join(" "))
 }
 
 /// The rules among `wanted` that `own` do not allow wholly.

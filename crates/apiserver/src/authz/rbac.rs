@@ -29,10 +29,16 @@ enum Who {
 
 type Rules = Arc<Vec<PolicyRule>>;
 
+/// Rules, and by which binding somebody has them, in Kubernetes' words.
+struct Grant {
+    rules: Rules,
+    by: String,
+}
+
 struct Compiled {
     /// Last changes of the four resources.
     changed: [u64; 4],
-    rules: HashMap<(Scope, Who), Vec<Rules>>,
+    rules: HashMap<(Scope, Who), Vec<Grant>>,
 }
 
 /// The authorizer.
@@ -104,32 +110,43 @@ impl Rbac {
         if user.in_group(MASTERS) {
             return true;
         }
-        let namespace = match attributes {
-            Attributes::Resource { namespace, .. } => namespace.as_str(),
-            Attributes::Path { .. } => "",
-        };
-        self.visit(cache, user, namespace, |rules| {
-            rules.iter().any(|rule| rule_allows(rule, attributes))
+        self.visit(cache, user, attributes.namespace(), |grant| {
+            let mut rules = grant.rules.iter();
+            rules.any(|rule| rule_allows(rule, attributes))
         }) || node::allows(cache, user, attributes)
+    }
+
+    /// Why `user` may do what `attributes` say: `RBAC: allowed by ...`.
+    pub fn reason(&self, cache: &Cache, user: &User, attributes: &Attributes) -> Option<String> {
+        let mut reason = None;
+        self.visit(cache, user, attributes.namespace(), |grant| {
+            let mut rules = grant.rules.iter();
+            let allows = rules.any(|rule| rule_allows(rule, attributes));
+            if allows {
+                reason = Some(format!("RBAC: allowed by {}", grant.by));
+            }
+            allows
+        });
+        reason
     }
 
     /// All rules that hold for `user` in a namespace (empty: in the whole cluster).
     pub fn rules_of(&self, cache: &Cache, user: &User, namespace: &str) -> Vec<PolicyRule> {
         let mut all = Vec::new();
-        self.visit(cache, user, namespace, |rules| {
-            all.extend(rules.iter().cloned());
+        self.visit(cache, user, namespace, |grant| {
+            all.extend(grant.rules.iter().cloned());
             false
         });
         all
     }
 
-    /// Shows every set of rules of the user until `found` says yes.
+    /// Shows every grant of the user until `found` says yes.
     fn visit(
         &self,
         cache: &Cache,
         user: &User,
         namespace: &str,
-        mut found: impl FnMut(&[PolicyRule]) -> bool,
+        mut found: impl FnMut(&Grant) -> bool,
     ) -> bool {
         let compiled = self.compiled(cache);
         let mut scopes = vec![Scope::Cluster];
@@ -142,8 +159,8 @@ impl Rbac {
             .collect();
         scopes.into_iter().any(|scope| {
             subjects.iter().any(|who| {
-                let rules = compiled.rules.get(&(scope.clone(), who.clone()));
-                rules.into_iter().flatten().any(|rules| found(rules))
+                let grants = compiled.rules.get(&(scope.clone(), who.clone()));
+                grants.into_iter().flatten().any(&mut found)
             })
         })
     }
@@ -191,37 +208,66 @@ fn compile(cache: &Cache, changed: [u64; 4]) -> Compiled {
             Arc::new(role.rules.unwrap_or_default()),
         );
     }
-    let mut rules: HashMap<(Scope, Who), Vec<Rules>> = HashMap::new();
-    let mut bind = |scope: Scope, reference: &RoleRef, subjects: Option<Vec<Subject>>| {
-        let role_scope = if reference.kind == "ClusterRole" {
-            Scope::Cluster
-        } else {
-            scope.clone()
-        };
-        let Some(role) = roles.get(&(role_scope, reference.name.clone())) else {
-            return;
-        };
-        for subject in subjects.into_iter().flatten() {
-            if let Some(who) = who(&subject, &scope) {
-                rules
-                    .entry((scope.clone(), who))
-                    .or_default()
-                    .push(role.clone());
+    let mut grants: HashMap<(Scope, Who), Vec<Grant>> = HashMap::new();
+    let mut bind =
+        |scope: Scope, name: &str, reference: &RoleRef, subjects: Option<Vec<Subject>>| {
+            let role_scope = if reference.kind == "ClusterRole" {
+                Scope::Cluster
+            } else {
+                scope.clone()
+            };
+            let Some(role) = roles.get(&(role_scope, reference.name.clone())) else {
+                return;
+            };
+            for subject in subjects.into_iter().flatten() {
+                if let Some(who) = who(&subject, &scope) {
+                    let by = granted_by(&scope, name, reference, &subject);
+                    let rules = role.clone();
+                    let grants = grants.entry((scope.clone(), who)).or_default();
+                    grants.push(Grant { rules, by });
+                }
             }
-        }
-    };
+        };
     for binding in objects::<ClusterRoleBinding>(cache) {
-        bind(Scope::Cluster, &binding.role_ref, binding.subjects);
+        let name = binding.metadata.name.unwrap_or_default();
+        bind(Scope::Cluster, &name, &binding.role_ref, binding.subjects);
     }
     for binding in objects::<RoleBinding>(cache) {
         let namespace = binding.metadata.namespace.unwrap_or_default();
+        let name = binding.metadata.name.unwrap_or_default();
         bind(
             Scope::Namespace(namespace),
+            &name,
             &binding.role_ref,
             binding.subjects,
         );
     }
-    Compiled { changed, rules }
+    Compiled {
+        changed,
+        rules: grants,
+    }
+}
+
+/// `ClusterRoleBinding "b" of ClusterRole "r" to User "u"`
+fn granted_by(scope: &Scope, name: &str, role: &RoleRef, subject: &Subject) -> String {
+    let (binding, home) = match scope {
+        Scope::Cluster => (format!("ClusterRoleBinding {name:?}"), ""),
+        Scope::Namespace(namespace) => (
+            format!("RoleBinding \"{name}/{namespace}\""),
+            namespace.as_str(),
+        ),
+    };
+    let account = subject.kind == "ServiceAccount";
+    let namespace = subject.namespace.as_deref().unwrap_or(home);
+    let whom = if account {
+        format!("{}/{namespace}", subject.name)
+    } else {
+        subject.name.clone()
+    };
+    format!(
+        "{binding} of {} {:?} to {} {whom:?}",
+        role.kind, role.name, subject.kind
+    )
 }
 
 fn who(subject: &Subject, scope: &Scope) -> Option<Who> {

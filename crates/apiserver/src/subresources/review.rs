@@ -209,11 +209,15 @@ fn one_question(resource: bool, path: Option<&NonResourceAttributes>) -> Vec<Fie
 }
 
 fn decide(call: Call<'_>, user: &User, attributes: &Attributes) -> SubjectAccessReviewStatus {
-    let allowed = call.core.rbac.allows(&call.core.cache, user, attributes);
+    let (rbac, cache) = (&call.core.rbac, &call.core.cache);
+    let allowed = rbac.allows(cache, user, attributes);
+    // Masters need no role.
+    let reason = || rbac.reason(cache, user, attributes);
     SubjectAccessReviewStatus {
         allowed,
-        reason: allowed
-            .then(|| "RBAC: allowed by a role bound to the user or a group of theirs".to_owned()),
+        reason: (allowed && !user.in_group(crate::user::MASTERS))
+            .then(reason)
+            .flatten(),
         ..SubjectAccessReviewStatus::default()
     }
 }

@@ -70,17 +70,59 @@ async fn roles_grant_and_nobody_grants_more_than_they_have() {
     let roles = format!("{RBAC}/namespaces/default/roles");
     bob.post(&roles, &rule("configmaps")).await.expect(201);
     let refused = bob.post(&roles, &rule("secrets")).await.expect(403);
-    assert!(
-        refused["message"]
-            .as_str()
-            .unwrap()
-            .contains("attempting to grant RBAC permissions not currently held")
+    assert_eq!(
+        refused["message"],
+        "roles.rbac.authorization.k8s.io \"secrets\" is forbidden: user \"bob\" (groups=[\"devs\" \"system:authenticated\"]) \
+         is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\"]}"
     );
     let grab = json!({"metadata": {"name": "grab"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
         "subjects": [{"kind": "User", "name": "bob", "apiGroup": "rbac.authorization.k8s.io"}]});
     bob.post(&format!("{RBAC}/namespaces/default/rolebindings"), &grab)
         .await
         .expect(403);
+    let review = json!({"spec": {"user": "bob", "groups": ["devs"], "resourceAttributes": {"verb": "get", "resource": "configmaps", "namespace": "default"}}});
+    let review = admin
+        .post(
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+            &review,
+        )
+        .await
+        .expect(201);
+    let by = binding["metadata"]["name"].as_str().unwrap();
+    let reason = review["status"]["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with(&format!(
+            "RBAC: allowed by RoleBinding \"{by}/default\" of "
+        )),
+        "{reason}"
+    );
+    assert!(reason.ends_with(" to Group \"devs\""), "{reason}");
+    // An aggregated role would gather rights later on.
+    let writer = json!({"metadata": {"name": "role-writer"}, "rules": [{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "verbs": ["create"]}]});
+    admin
+        .post(&format!("{RBAC}/clusterroles"), &writer)
+        .await
+        .expect(201);
+    let bound = json!({"metadata": {"name": "role-writer"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "role-writer"},
+        "subjects": [{"kind": "User", "name": "bob", "apiGroup": "rbac.authorization.k8s.io"}]});
+    admin
+        .post(&format!("{RBAC}/clusterrolebindings"), &bound)
+        .await
+        .expect(201);
+    admin
+        .get(&format!("{RBAC}/clusterrolebindings"))
+        .await
+        .expect(200);
+    let gather =
+        json!({"metadata": {"name": "gather"}, "aggregationRule": {"clusterRoleSelectors": [{}]}});
+    let refused = bob
+        .post(&format!("{RBAC}/clusterroles"), &gather)
+        .await
+        .expect(403);
+    assert_eq!(
+        refused["message"],
+        "clusterroles.rbac.authorization.k8s.io \"gather\" is forbidden: must have cluster-admin privileges to use the aggregationRule"
+    );
     server.stop().await;
 }
 
