@@ -149,14 +149,18 @@ fn health(core: &Core, path: &str, request: &Request) -> Result<Response, ApiErr
     if relevant.is_empty() {
         return Err(ApiError::no_such_resource());
     }
-    let good = relevant.iter().all(|(_, holds)| *holds);
+    let mut excluded: Vec<&str> = request.options.values("exclude").collect();
+    let skips = |name: &str| only.is_empty() && excluded.contains(&name);
+    let good = relevant.iter().all(|(name, holds)| *holds || skips(name));
     let body = if good && (!only.is_empty() || request.options.parameter("verbose").is_none()) {
         "ok".to_owned()
     } else {
         let lines: String = relevant
             .iter()
             .map(|(name, holds)| {
-                if *holds {
+                if skips(name) {
+                    format!("[+]{name} excluded: ok\n")
+                } else if *holds {
                     format!("[+]{name} ok\n")
                 } else {
                     format!("[-]{name} failed: reason withheld\n")
@@ -164,7 +168,15 @@ fn health(core: &Core, path: &str, request: &Request) -> Result<Response, ApiErr
             })
             .collect();
         let verdict = if good { "passed" } else { "failed" };
-        format!("{lines}{endpoint} check {verdict}\n")
+        excluded.retain(|name| relevant.iter().all(|(known, _)| known != name));
+        let unknown: Vec<String> = excluded.iter().map(|name| format!("{name:?}")).collect();
+        let warning = if unknown.is_empty() || !only.is_empty() {
+            String::new()
+        } else {
+            let unknown = unknown.join(", ");
+            format!("warn: some health checks cannot be excluded: no matches for {unknown}\n")
+        };
+        format!("{lines}{warning}{endpoint} check {verdict}\n")
     };
     Ok(Response::Raw {
         code: if good { 200 } else { 500 },

@@ -1,5 +1,6 @@
 //! The REST door: HTTP requests in, Kubernetes' wire forms out.
 
+mod documents;
 mod negotiate;
 mod render;
 mod route;
@@ -27,6 +28,8 @@ use crate::pipeline::Pipeline;
 use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
 use crate::user::{Credentials, User};
+
+const AUDIT_ID: http::HeaderName = http::HeaderName::from_static("audit-id");
 
 /// Why a body broke off.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -63,25 +66,45 @@ impl Rest {
     {
         let upgrade = hyper::upgrade::on(&mut request);
         let (parts, body) = request.into_parts();
+        let mut response = self.respond(&parts, body, upgrade).await;
+        let headers = response.headers_mut();
+        headers.insert(AUDIT_ID, audit_id(&parts.headers));
+        response
+    }
+
+    async fn respond<B>(
+        &self,
+        parts: &http::request::Parts,
+        body: B,
+        upgrade: hyper::upgrade::OnUpgrade,
+    ) -> http::Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let query = parts.uri.query().unwrap_or_default();
         let accept = match Accept::parse(&parts.headers, query) {
             Ok(accept) => accept,
             Err(error) => return render::error(&error, &Accept::default()),
         };
-        match self.answer(&parts, body, &accept).await {
+        match self.answer(parts, body, &accept).await {
             Ok(Answer {
                 response: Response::Connect(connection),
                 body,
                 ..
-            }) => connection.serve(&parts, body, upgrade).await,
+            }) => connection.serve(parts, body, upgrade).await,
             Ok(Answer {
                 response,
                 verb,
                 deprecated,
                 ..
             }) => {
+                let hash = documents::hash(parts, &response);
                 let mut response = render::response(response, verb, &accept)
                     .unwrap_or_else(|error| render::error(&error, &accept));
+                if let Some(hash) = hash {
+                    response = documents::tell(parts, &hash, response);
+                }
                 if let Some(text) = deprecated {
                     let value = HeaderValue::from_static(text);
                     response.headers_mut().append(WARNING, value);
@@ -245,6 +268,15 @@ pub fn impersonation(headers: &http::HeaderMap) -> Result<Option<User>, ApiError
         ));
     }
     Ok(Some(user))
+}
+
+/// What a request is called in logs of both sides: as the client says, or anew.
+fn audit_id(headers: &http::HeaderMap) -> HeaderValue {
+    let given = headers.get(AUDIT_ID).filter(|id| !id.is_empty());
+    given.cloned().unwrap_or_else(|| {
+        let id = uuid::Uuid::new_v4().to_string();
+        HeaderValue::from_str(&id).expect("a uuid is made of visible characters")
+    })
 }
 
 /// The media type of a header value, without parameters, in lower case.

@@ -207,3 +207,53 @@ async fn discovery_names_every_resource() {
     assert_eq!(rest.get("/readyz").await.text, "ok");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn documents_are_told_by_their_hash() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    for path in [
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openapi/v3/apis/apps/v1",
+        "/apis",
+    ] {
+        let first = rest.get(path).await;
+        let tag = first.headers["etag"].to_str().unwrap();
+        let again = [("if-none-match", tag)];
+        let again = rest.ask("GET", path, &again, Vec::new()).await;
+        assert_eq!((again.code, again.text.as_str()), (304, ""), "{path}");
+        assert_eq!(again.headers["etag"], tag, "{path}");
+        let other = [("if-none-match", "\"other\"")];
+        rest.ask("GET", path, &other, Vec::new()).await.expect(200);
+    }
+    let index = rest.get("/openapi/v3").await.expect(200);
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str();
+    let document = rest.get(url.unwrap()).await;
+    let kept = document.headers["cache-control"].to_str().unwrap();
+    assert!(kept.contains("immutable"), "{kept}");
+    let stale = rest.get("/openapi/v3/apis/apps/v1?hash=00").await;
+    assert_eq!(stale.code, 301);
+    assert_eq!(stale.headers["location"], url.unwrap());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn every_answer_has_an_audit_id() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    for path in ["/api/v1/pods", "/version", "/nope"] {
+        let own = rest.get(path).await.headers["audit-id"].clone();
+        assert_eq!(own.len(), 36, "{path}");
+        let given = [("audit-id", "mine")];
+        let given = rest.ask("GET", path, &given, Vec::new()).await;
+        assert_eq!(given.headers["audit-id"], "mine", "{path}");
+    }
+    let health = rest.get("/readyz?verbose&exclude=etcd&exclude=odd").await;
+    assert_eq!(
+        health.text,
+        "[+]ping ok\n[+]etcd excluded: ok\n[+]watch-cache ok\n\
+         warn: some health checks cannot be excluded: no matches for \"odd\"\nreadyz check passed\n"
+    );
+    server.stop().await;
+}
