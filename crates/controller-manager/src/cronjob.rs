@@ -43,7 +43,7 @@ pub fn start(wiring: &mut Wiring) {
     });
     let controller = CronJobs {
         client: wiring.client.clone(),
-        recorder: wiring.recorder.clone(),
+        recorder: wiring.recorder.named("cronjob-controller"),
         clock: wiring.clock.clone(),
         cron_jobs: informers.cron_jobs.cache(),
         jobs: informers.jobs.cache(),

@@ -68,7 +68,7 @@ pub fn start(wiring: &mut Wiring) {
     });
     let controller = DaemonSets {
         client: wiring.client.clone(),
-        recorder: wiring.recorder.clone(),
+        recorder: wiring.recorder.named("daemonset-controller"),
         clock: wiring.clock.clone(),
         sets: informers.daemon_sets.cache(),
         nodes: informers.nodes.cache(),
@@ -76,7 +76,7 @@ pub fn start(wiring: &mut Wiring) {
         revisions: informers.controller_revisions.cache(),
         control: PodControl::new(
             wiring.client.clone(),
-            wiring.recorder.clone(),
+            wiring.recorder.named("daemonset-controller"),
             wiring.clock.clone(),
             informers.pods.cache(),
         ),

@@ -65,7 +65,7 @@ pub fn start(wiring: &mut Wiring) {
     });
     let controller = Deployments {
         client: wiring.client.clone(),
-        recorder: wiring.recorder.clone(),
+        recorder: wiring.recorder.named("deployment-controller"),
         clock: wiring.clock.clone(),
         deployments: informers.deployments.cache(),
         sets: informers.replica_sets.cache(),

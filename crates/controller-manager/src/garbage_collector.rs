@@ -41,7 +41,7 @@ pub fn start(
 ) {
     let controller = GarbageCollector {
         live: Live::new(wiring.client.clone()),
-        recorder: wiring.recorder.clone(),
+        recorder: wiring.recorder.named("garbage-collector-controller"),
         graph,
         trigger,
     };

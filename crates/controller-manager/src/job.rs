@@ -59,13 +59,13 @@ pub fn start(wiring: &mut Wiring) {
     });
     let controller = Jobs {
         client: wiring.client.clone(),
-        recorder: wiring.recorder.clone(),
+        recorder: wiring.recorder.named("job-controller"),
         clock: wiring.clock.clone(),
         jobs: informers.jobs.cache(),
         pods: informers.pods.cache(),
         control: PodControl::new(
             wiring.client.clone(),
-            wiring.recorder.clone(),
+            wiring.recorder.named("job-controller"),
             wiring.clock.clone(),
             informers.pods.cache(),
         ),

@@ -23,6 +23,7 @@ pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod endpointslice_mirroring;
+mod ephemeral_volume;
 mod error;
 pub mod expectations;
 pub mod garbage_collector;

@@ -80,7 +80,7 @@ pub fn start(wiring: &mut Wiring, grace: Duration) {
     });
     let controller = NodeLifecycle {
         client: wiring.client.clone(),
-        recorder: wiring.recorder.clone(),
+        recorder: wiring.recorder.named("node-controller"),
         clock: wiring.clock.clone(),
         nodes: informers.nodes.cache(),
         leases: informers.leases.cache(),

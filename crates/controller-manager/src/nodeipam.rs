@@ -47,7 +47,7 @@ pub fn start(wiring: &mut Wiring, ranges: Vec<NodeRange>) {
     });
     let controller = NodeIpam {
         client: wiring.client.clone(),
-        recorder: wiring.recorder.clone(),
+        recorder: wiring.recorder.named("cidrAllocator"),
         nodes: nodes.cache(),
         pool: Mutex::new(None),
         ranges,

@@ -88,7 +88,7 @@ pub fn start(wiring: &mut Wiring) {
     });
     let claim_controller = Claims {
         client: wiring.client.clone(),
-        recorder: wiring.recorder.clone(),
+        recorder: wiring.recorder.named("persistentvolume-controller"),
         claims: informers.persistent_volume_claims.cache(),
         volumes: informers.persistent_volumes.cache(),
         classes: informers.storage_classes.cache(),
@@ -139,7 +139,11 @@ impl Controller for Claims {
                 self.write_phase(&claim, "Lost", None).await?;
             }
             ClaimPlan::Wait(reason, message) => {
-                self.recorder.normal(&*claim, reason, message);
+                if reason == "ProvisioningFailed" {
+                    self.recorder.warning(&*claim, reason, message);
+                } else {
+                    self.recorder.normal(&*claim, reason, message);
+                }
                 self.write_phase(&claim, "Pending", None).await?;
             }
             ClaimPlan::AskProvisioner(provisioner) => self.ask(&claim, &provisioner).await?,

@@ -51,7 +51,7 @@ pub fn start<K: Replicated>(wiring: &mut Wiring) {
         pods: wiring.informers.pods.cache(),
         control: PodControl::new(
             wiring.client.clone(),
-            wiring.recorder.clone(),
+            wiring.recorder.named(K::RECORDER),
             wiring.clock.clone(),
             wiring.informers.pods.cache(),
         ),

@@ -68,7 +68,7 @@ pub fn start(wiring: &mut Wiring) {
         revisions: informers.controller_revisions.cache(),
         control: PodControl::new(
             wiring.client.clone(),
-            wiring.recorder.clone(),
+            wiring.recorder.named("statefulset-controller"),
             wiring.clock.clone(),
             informers.pods.cache(),
         ),

@@ -59,7 +59,7 @@ pub fn start(wiring: &mut Wiring) {
     });
     let controller = TaintEviction {
         client: wiring.client.clone(),
-        recorder: wiring.recorder.clone(),
+        recorder: wiring.recorder.named("taint-eviction-controller"),
         clock: wiring.clock.clone(),
         nodes: informers.nodes.cache(),
         pods: informers.pods.cache(),

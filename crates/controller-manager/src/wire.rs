@@ -136,6 +136,7 @@ pub async fn run(
     crate::disruption::start(&mut wiring);
     crate::storage_protection::start(&mut wiring);
     crate::persistent_volume::start(&mut wiring);
+    crate::ephemeral_volume::start(&mut wiring);
     crate::clusterrole_aggregation::start(&mut wiring);
     crate::endpointslice::start(&mut wiring);
     crate::endpoints::start(&mut wiring);

@@ -37,6 +37,8 @@ pub struct Failed {
 /// A kind that keeps a number of equal pods.
 pub trait Replicated: Kind {
     const CONTROLLER: &'static str;
+    /// By which name its events are known.
+    const RECORDER: &'static str;
     const REPORTS_TERMINATING: bool;
 
     fn informer(informers: &Informers) -> &Informer<Self>;
@@ -114,6 +116,7 @@ fn text<'a>(value: impl Into<Option<&'a String>>) -> &'a str {
 
 impl Replicated for ReplicaSet {
     const CONTROLLER: &'static str = "replicaset";
+    const RECORDER: &'static str = "replicaset-controller";
     const REPORTS_TERMINATING: bool = true;
 
     status_of!(ReplicaSetStatus, ReplicaSetCondition, terminating_replicas);
@@ -141,6 +144,7 @@ impl Replicated for ReplicaSet {
 
 impl Replicated for ReplicationController {
     const CONTROLLER: &'static str = "replicationcontroller";
+    const RECORDER: &'static str = "replication-controller";
     const REPORTS_TERMINATING: bool = false;
 
     status_of!(ReplicationControllerStatus, ReplicationControllerCondition,);
