@@ -20,7 +20,7 @@ use tower::ServiceExt;
 pub use negotiate::{Accept, Form};
 pub use render::{error as render_error, full};
 pub use route::parse_query;
-pub use table::{partial, table};
+pub use table::{IncludeObject, partial, table};
 pub use watch::bookmark;
 
 use crate::body::MAX_BODY_BYTES;

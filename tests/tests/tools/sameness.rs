@@ -32,6 +32,7 @@ get pods --sort-by=.metadata.name
 get pods --sort-by=.status.startTime
 get svc --sort-by=.spec.clusterIP
 get svc --sort-by=.spec.nothing
+get svc --sort-by=.spec.nothing -o name
 get deploy web
 get deploy/web svc/web
 get deploy/web deploy/nope
@@ -153,6 +154,12 @@ describe ns kube-system
 describe ep web
 describe endpointslice -l kubernetes.io/service-name=web
 describe controllerrevision -l app=ds
+describe pv sameness
+describe runtimeclass sameness
+describe svc,ep lone
+describe job indexed --show-events=false
+describe pod gated --show-events=false
+describe clusterrole admin
 describe pod nope
 describe nope
 describe pods -l app=none
@@ -358,14 +365,14 @@ fn prepared(scene: &Scene) -> anyhow::Result<String> {
             "daemonset/ds",
         ),
         ("--for=jsonpath={.status.desiredHealthy}=0", "pdb/pdb"),
-        ("--for=jsonpath={.status.used.services}=1", "quota/quota"),
+        ("--for=jsonpath={.status.used.services}=2", "quota/quota"),
         (
             "--for=jsonpath={.endpoints[0].conditions.ready}=true",
             "endpointslice",
         ),
     ] {
         let all: &[&str] = if kind == "endpointslice" {
-            &["--all"]
+            &["-l", "kubernetes.io/service-name=web"]
         } else {
             &[]
         };

@@ -11,7 +11,7 @@ use crate::cache::Version;
 use crate::options::{self, version_match};
 use crate::request::{Options, PatchType, Target, Verb};
 use crate::response::Response;
-use crate::rest::{Accept, Form};
+use crate::rest::{Accept, Form, IncludeObject};
 
 /// The target of a message.
 ///
@@ -132,12 +132,18 @@ pub fn patch_type(message: pb::PatchType) -> Option<PatchType> {
 /// What the client wants answers to look like.
 pub fn accept(representation: i32) -> Accept {
     let form = match pb::Representation::try_from(representation) {
-        Ok(pb::Representation::Table) => Form::Table,
+        Ok(pb::Representation::Table | pb::Representation::TableWithObjects) => Form::Table,
         Ok(pb::Representation::PartialMetadata) => Form::PartialMetadata,
         _ => Form::Object,
     };
+    let include = if representation == i32::from(pb::Representation::TableWithObjects) {
+        IncludeObject::Object
+    } else {
+        IncludeObject::default()
+    };
     Accept {
         form,
+        include,
         ..Accept::default()
     }
 }
@@ -169,7 +175,7 @@ pub fn shaped(
             row,
             std::slice::from_ref(version),
             None,
-            &Default::default(),
+            &accept.table_options(),
         )?,
     };
     Ok(envelope(version, json))

@@ -375,7 +375,7 @@ fn pages(list: ListAnswer, accept: Accept) -> ReplyStream<pb::ListPage> {
             remaining_item_count: list.remaining.unwrap_or_default(),
         };
         if accept.form == Form::Table {
-            let json = table(list.row, &list.items, Some(&list), &Default::default()).map_err(refuse)?;
+            let json = table(list.row, &list.items, Some(&list), &accept.table_options()).map_err(refuse)?;
             yield pb::ListPage { items: vec![pb::Object { json, ..Default::default() }], ..head };
             return;
         }

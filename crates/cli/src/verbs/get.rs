@@ -175,7 +175,15 @@ async fn objects(
         }
     }
     if let Some(path) = &args.sort_by {
+        let text = path;
         let path = Template::parse_path(path)?;
+        if !single && !all.is_empty() && all.iter().all(|(_, object)| path.find(object).is_empty())
+        {
+            let text = text.trim_start_matches('{').trim_end_matches('}');
+            anyhow::bail!(
+                "couldn't find any field with path \"{{{text}}}\" in the list of objects"
+            );
+        }
         all.sort_by(|(_, left), (_, right)| {
             sort_key(&path, left).total_cmp(&sort_key(&path, right))
         });
@@ -229,7 +237,16 @@ async fn tables(args: &Args, client: &Client, meaning: Meaning<'_>) -> anyhow::R
         Meaning::Collections(kinds) => kinds.len(),
         Meaning::Names(_) => 0,
     };
-    let (fetched, failures) = fetch(args, client, meaning, Representation::Table).await?;
+    let sorting = args
+        .sort_by
+        .as_deref()
+        .map(Template::parse_path)
+        .transpose()?;
+    let representation = match sorting {
+        None => Representation::Table,
+        Some(_) => Representation::TableWithObjects,
+    };
+    let (fetched, failures) = fetch(args, client, meaning, representation).await?;
     // Several kinds are told apart by their names' prefix.
     let many = kinds > 1 || fetched.len() > 1;
     let mut shown = 0;
@@ -238,8 +255,8 @@ async fn tables(args: &Args, client: &Client, meaning: Meaning<'_>) -> anyhow::R
         for object in &entry.objects {
             rows.push(decode(object)?);
         }
-        if let Some(path) = &args.sort_by {
-            sort_rows(&mut rows, &Template::parse_path(path)?);
+        if let Some(path) = &sorting {
+            sort_rows(&mut rows, path);
         }
         let text = table::text(&rows, &table_options(args, entry.resource, many));
         if text.rows.is_empty() {
@@ -265,7 +282,8 @@ async fn tables(args: &Args, client: &Client, meaning: Meaning<'_>) -> anyhow::R
     Ok(failures.finish())
 }
 
-/// Sorts the rows of all tables together, by the metadata that rows carry.
+/// Sorts the rows of all tables together. Rows without the field come first; where none of several has it,
+/// kubectl shows nothing.
 fn sort_rows(tables: &mut Vec<Value>, path: &Template) {
     let Some(mut first) = tables.first().cloned() else {
         return;
@@ -274,6 +292,9 @@ fn sort_rows(tables: &mut Vec<Value>, path: &Template) {
         .iter()
         .flat_map(|table| table["rows"].as_array().cloned().unwrap_or_default())
         .collect();
+    if rows.len() > 1 && rows.iter().all(|row| path.find(&row["object"]).is_empty()) {
+        rows.clear();
+    }
     rows.sort_by(|left, right| {
         sort_key(path, &left["object"]).total_cmp(&sort_key(path, &right["object"]))
     });

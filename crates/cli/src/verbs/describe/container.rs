@@ -5,17 +5,18 @@ use serde_json::Value;
 
 use super::text::{Text, fields, items, joined, moment, or, truth, word};
 
-/// The containers of a list. Those of a template stand one space deeper, as kubectl has them.
+/// The containers of a list, with the pod that they are in; without, they are a template's. Those of a template stand one space deeper, as kubectl has them.
 pub fn containers(
     title: &str,
     containers: &Value,
     statuses: &Value,
-    template: bool,
+    pod: Option<&Value>,
     out: &mut Text,
 ) {
     if items(containers).next().is_none() {
         return;
     }
+    let template = pod.is_none();
     out.raw(&format!("{}{title}:", if template { "  " } else { "" }));
     for container in items(containers) {
         let status = items(statuses).find(|status| status["name"] == container["name"]);
@@ -23,11 +24,11 @@ pub fn containers(
             let space = if template { " " } else { "" };
             out.raw(&format!("{space}{}:", word(&container["name"])));
         });
-        out.deeper(2, |out| one(container, status, out));
+        out.deeper(2, |out| one(container, status, pod, out));
     }
 }
 
-fn one(container: &Value, status: Option<&Value>, out: &mut Text) {
+fn one(container: &Value, status: Option<&Value>, pod: Option<&Value>, out: &mut Text) {
     if let Some(status) = status {
         out.line("Container ID", word(&status["containerID"]));
     }
@@ -70,7 +71,7 @@ fn one(container: &Value, status: Option<&Value>, out: &mut Text) {
             out.line(title, probe(&container[field]));
         }
     }
-    environment(container, out);
+    environment(container, pod, out);
     mounts(container, out);
 }
 
@@ -148,7 +149,7 @@ fn probe(probe: &Value) -> String {
     )
 }
 
-fn environment(container: &Value, out: &mut Text) {
+fn environment(container: &Value, pod: Option<&Value>, out: &mut Text) {
     if items(&container["envFrom"]).next().is_some() {
         out.section("Environment Variables from", |out| {
             for source in items(&container["envFrom"]) {
@@ -184,7 +185,14 @@ fn environment(container: &Value, out: &mut Text) {
                 out.cells(&[&name, &text, &optional("configMapKeyRef")]);
             } else if let Some(path) = from["fieldRef"]["fieldPath"].as_str() {
                 let version = or(&from["fieldRef"]["apiVersion"], "v1");
-                out.cells(&[&name, &format!(" ({version}:{path})")]);
+                let value = match path.strip_prefix("metadata.") {
+                    Some(field @ ("name" | "namespace")) => {
+                        pod.map(|pod| word(&pod["metadata"][field]))
+                    }
+                    _ => None,
+                };
+                let value = value.unwrap_or_default();
+                out.cells(&[&name, &format!("{value} ({version}:{path})")]);
             } else if let Some(resource) = from["resourceFieldRef"]["resource"].as_str() {
                 let amount = amount(container, resource, &from["resourceFieldRef"]["divisor"]);
                 out.cells(&[&name, &format!("{amount} ({resource})")]);

@@ -3,11 +3,12 @@
 use serde_json::{Map, Value};
 
 use super::super::output::go_text;
-use super::text::Text;
-use super::{heading, labels};
+use super::labels;
+use super::text::{Text, word};
 
 pub fn describe(object: &Value, out: &mut Text) {
-    heading(object, out);
+    out.line("Name", word(&object["metadata"]["name"]));
+    out.line("Namespace", word(&object["metadata"]["namespace"]));
     labels(object, out);
     let mut object = object.clone();
     if let Some(metadata) = object["metadata"].as_object_mut() {

@@ -56,7 +56,7 @@ pub fn describe(pod: &Value, out: &mut Text) {
             "ephemeralContainerStatuses",
         ),
     ] {
-        containers(title, &spec[list], &status[states], false, out);
+        containers(title, &spec[list], &status[states], Some(pod), out);
     }
     if items(&spec["readinessGates"]).next().is_some() {
         out.section("Readiness Gates", |out| {
@@ -96,7 +96,9 @@ fn placement(spec: &Value, space: &str, out: &mut Text) {
         &spec["nodeSelector"],
         "=",
     );
-    let tolerations: Vec<String> = items(&spec["tolerations"]).map(toleration).collect();
+    let mut keyed: Vec<&Value> = items(&spec["tolerations"]).collect();
+    keyed.sort_by_key(|toleration| word(&toleration["key"]));
+    let tolerations: Vec<String> = keyed.into_iter().map(toleration).collect();
     out.list(&format!("{space}Tolerations"), &tolerations);
     let spread: Vec<String> = items(&spec["topologySpreadConstraints"])
         .map(|one| {
@@ -127,8 +129,8 @@ pub fn template(template: &Value, out: &mut Text) {
     let spec = &template["spec"];
     out.line_if("  Service Account", &spec["serviceAccountName"]);
     let none = Value::Null;
-    containers("Init Containers", &spec["initContainers"], &none, true, out);
-    containers("Containers", &spec["containers"], &none, true, out);
+    containers("Init Containers", &spec["initContainers"], &none, None, out);
+    containers("Containers", &spec["containers"], &none, None, out);
     volumes(&spec["volumes"], true, out);
     out.line_if("  Priority Class Name", &spec["priorityClassName"]);
     placement(spec, "  ", out);

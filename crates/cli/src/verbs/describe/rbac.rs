@@ -1,5 +1,7 @@
 //! Roles and their bindings.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::text::{Text, bracketed, items, word};
@@ -8,56 +10,73 @@ use super::{heading, labels};
 pub fn role(object: &Value, out: &mut Text) {
     out.line("Name", word(&object["metadata"]["name"]));
     labels(object, out);
-    let mut rows: Vec<Row> = items(&object["rules"]).flat_map(rows).collect();
-    rows.sort_by_key(|row| row.order.clone());
+    let rows = rows(&object["rules"]);
     out.section("PolicyRule", |out| {
         out.cells(&["Resources", "Non-Resource URLs", "Resource Names", "Verbs"]);
         out.cells(&["---------", "-----------------", "--------------", "-----"]);
         for row in &rows {
-            let cells: Vec<&str> = row.cells.iter().map(String::as_str).collect();
-            out.cells(&cells);
+            out.cells(&row.each_ref().map(String::as_str));
         }
     });
 }
 
-/// One resource of a rule.
-struct Row {
-    cells: [String; 4],
-    /// As kubectl sorts rules: by verbs, group and resource in their printed form.
-    order: String,
-}
+/// What one row is about: group, resource, resource names, URLs.
+type Subject = (String, String, String, String);
 
-/// One row for every resource of a rule.
-fn rows(rule: &Value) -> Vec<Row> {
-    let (urls, names, verbs) = (
-        bracketed(&rule["nonResourceURLs"]),
-        bracketed(&rule["resourceNames"]),
-        bracketed(&rule["verbs"]),
-    );
-    let row = |title: String, group: &str, resource: &str| Row {
-        order: format!("{verbs},[{group}],[{resource}],{names},{urls}"),
-        cells: [title, urls.clone(), names.clone(), verbs.clone()],
-    };
-    let mut found = Vec::new();
-    for group in items(&rule["apiGroups"]) {
-        let group = word(group);
-        for resource in items(&rule["resources"]) {
-            let resource = word(resource);
-            let (name, subresource) = resource.split_once('/').unwrap_or((&resource, ""));
-            let mut title = name.to_owned();
-            if !group.is_empty() {
-                title.push_str(&format!(".{group}"));
+/// One row for every resource, with the verbs of all rules about it, sorted as kubectl does: by verbs,
+/// group and resource in their printed form.
+fn rows(rules: &Value) -> Vec<[String; 4]> {
+    let mut verbs: BTreeMap<Subject, Vec<String>> = BTreeMap::new();
+    let mut rows: Vec<(Vec<String>, Subject)> = Vec::new();
+    for rule in items(rules) {
+        let (names, urls) = (
+            bracketed(&rule["resourceNames"]),
+            bracketed(&rule["nonResourceURLs"]),
+        );
+        let own: Vec<String> = items(&rule["verbs"]).map(word).collect();
+        for url in items(&rule["nonResourceURLs"]) {
+            let url = format!("[{}]", word(url));
+            rows.push((
+                own.clone(),
+                (String::new(), String::new(), names.clone(), url),
+            ));
+        }
+        let several = items(&rule["resourceNames"]).nth(1).is_some();
+        for group in items(&rule["apiGroups"]) {
+            for resource in items(&rule["resources"]) {
+                let subject = (word(group), word(resource), names.clone(), urls.clone());
+                if several {
+                    rows.push((own.clone(), subject));
+                } else {
+                    verbs.entry(subject).or_default().extend(own.clone());
+                }
             }
-            if !subresource.is_empty() {
-                title.push_str(&format!("/{subresource}"));
-            }
-            found.push(row(title, &group, &resource));
         }
     }
-    if found.is_empty() {
-        found.push(row(String::new(), "", ""));
+    rows.extend(verbs.into_iter().map(|(subject, verbs)| (verbs, subject)));
+    let printed = |verbs: &[String]| format!("[{}]", verbs.join(" "));
+    rows.sort_by_cached_key(|(verbs, (group, resource, names, urls))| {
+        let verbs = printed(verbs);
+        format!("{verbs},[{group}],[{resource}],{names},{urls}")
+    });
+    rows.into_iter()
+        .map(|(verbs, (group, resource, names, urls))| {
+            [title(&group, &resource), urls, names, printed(&verbs)]
+        })
+        .collect()
+}
+
+/// `deployments.apps/scale`
+fn title(group: &str, resource: &str) -> String {
+    let (name, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+    let mut title = name.to_owned();
+    if !group.is_empty() {
+        title.push_str(&format!(".{group}"));
     }
-    found
+    if !subresource.is_empty() {
+        title.push_str(&format!("/{subresource}"));
+    }
+    title
 }
 
 pub fn binding(object: &Value, out: &mut Text) {

@@ -147,9 +147,6 @@ pub fn old_endpoints(object: &Value, out: &mut Text) {
         });
         out.raw("");
     }
-    if items(&object["subsets"]).next().is_none() {
-        out.raw("");
-    }
 }
 
 fn ports(ports: &Value, out: &mut Text) {

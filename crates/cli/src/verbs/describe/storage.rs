@@ -49,9 +49,9 @@ fn affinity(affinity: &Value, out: &mut Text) {
     if items(terms).next().is_none() {
         return out.line("Node Affinity", "<none>");
     }
-    out.raw("Node Affinity:  ");
+    out.line("Node Affinity", "");
     out.nested(|out| {
-        out.raw("Required Terms:  ");
+        out.line("Required Terms", "");
         out.nested(|out| {
             for (index, term) in items(terms).enumerate() {
                 let rules: Vec<String> = items(&term["matchExpressions"])

@@ -112,7 +112,26 @@ pub fn source(volume: &Value, others: &[&str], out: &mut Text) {
             out.line("Type", "EphemeralVolume (an inline specification for a volume that gets created and deleted with the pod)");
             let spec = &source["volumeClaimTemplate"]["spec"];
             out.line("StorageClass", word(&spec["storageClassName"]));
-            out.line("Capacity", word(&spec["resources"]["requests"]["storage"]));
+            out.line("Volume", "");
+            let metadata = &source["volumeClaimTemplate"]["metadata"];
+            for (title, field, between) in [
+                ("Labels:", "labels", "="),
+                ("Annotations:", "annotations", ": "),
+            ] {
+                let values: Vec<String> = fields(&metadata[field])
+                    .map(|(key, value)| format!("{key}{between}{}", word(value)))
+                    .collect();
+                let values = values.join(&format!("\n{:23}", ""));
+                let values = if values.is_empty() {
+                    "<none>".to_owned()
+                } else {
+                    values
+                };
+                out.raw(&format!("{title:<19}{values}"));
+            }
+            out.line("Capacity", "");
+            out.line("Access Modes", "");
+            out.line_if("VolumeMode", &spec["volumeMode"]);
         }
         other => {
             out.line("Type", other);

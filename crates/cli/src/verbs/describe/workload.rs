@@ -8,6 +8,8 @@ use super::super::workload::{pods_by_selector, selector_of};
 use super::text::{Text, items, moment, or, time, truth, word};
 use super::{Scene, controller, heading, labels, pod};
 
+/// Bytes of a list of indexes that are always shown.
+const INDEXES_MAX: usize = 50;
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
 pub async fn deployment(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
@@ -277,9 +279,21 @@ pub fn job(object: &Value, out: &mut Text) -> anyhow::Result<()> {
             or(&status["failed"], "0"),
         ),
     );
-    out.line_if("Completed Indexes", &status["completedIndexes"]);
+    if spec["completionMode"] == "Indexed" {
+        let indexes = or(&status["completedIndexes"], "<none>");
+        out.line("Completed Indexes", shortened(&indexes));
+    }
     pod::template(&spec["template"], out);
     Ok(())
+}
+
+/// A list of indexes without what follows the first comma after fifty characters.
+fn shortened(indexes: &str) -> String {
+    let cut = indexes.get(INDEXES_MAX..).and_then(|rest| rest.find(','));
+    cut.map_or_else(
+        || indexes.to_owned(),
+        |at| format!("{}...", &indexes[..=INDEXES_MAX + at]),
+    )
 }
 
 pub fn cron_job(object: &Value, out: &mut Text) {
