@@ -1,65 +1,290 @@
-//! What the apiserver counts, in Prometheus' text form.
+//! What the apiserver counts, under Kubernetes' names and in Prometheus' text form, and the layer of the pipeline
+//! that counts requests.
 
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use api::ApiError;
+use futures::future::BoxFuture;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use runtime::clock::monotonic;
+use tower::{Layer, Service};
 
 use crate::core::Core;
+use crate::request::{PatchType, Request, Subject, Verb};
+use crate::response::Response;
+
+/// Upper bounds of the durations' buckets in seconds, as upstream has them.
+const BUCKETS: [f64; 23] = [
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
+    10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+];
+
+/// What a request is counted by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    component: &'static str,
+    dry_run: &'static str,
+    group: &'static str,
+    resource: &'static str,
+    scope: &'static str,
+    subresource: &'static str,
+    verb: &'static str,
+    version: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabels {
+    code: u16,
+    #[prometheus(flatten)]
+    request: Labels,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Inflight {
+    request_kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Stored {
+    resource: String,
+}
 
 /// Counters of the process.
-#[derive(Debug, Default)]
 pub struct Metrics {
-    requests: AtomicU64,
-    failures: AtomicU64,
+    registry: Registry,
+    requests: Family<CodeLabels, Counter>,
+    durations: Family<Labels, Histogram, fn() -> Histogram>,
+    inflight: Family<Inflight, Gauge>,
+    objects: Family<Stored, Gauge>,
+    revision: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let requests = Family::default();
+        let durations: Family<_, _, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(BUCKETS));
+        let (inflight, objects) = (Family::default(), Family::default());
+        let revision = Gauge::default();
+        registry.register(
+            "apiserver_request",
+            "Requests by verb, resource and the code of the answer",
+            Family::clone(&requests),
+        );
+        registry.register(
+            "apiserver_request_duration_seconds",
+            "Time to the answer of requests that are not watches or sessions",
+            durations.clone(),
+        );
+        registry.register(
+            "apiserver_current_inflight_requests",
+            "Requests that are being answered",
+            Family::clone(&inflight),
+        );
+        registry.register(
+            "apiserver_storage_objects",
+            "Objects by resource",
+            Family::clone(&objects),
+        );
+        registry.register(
+            "skiff_apiserver_cache_revision",
+            "Revision that the watch cache has reached",
+            revision.clone(),
+        );
+        Self {
+            registry,
+            requests,
+            durations,
+            inflight,
+            objects,
+            revision,
+        }
+    }
 }
 
 impl Metrics {
-    /// Counts a request by the code of its answer.
-    pub fn count(&self, code: u16) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        if code >= 500 {
-            self.failures.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// The text of `/metrics`.
+    /// The text of `/metrics`, as OpenMetrics writes it.
     pub fn encode(&self, core: &Core) -> String {
-        let mut out = String::new();
-        let mut counter = |name: &str, kind: &str, help: &str, value: u64| {
-            writeln!(
-                out,
-                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
-            )
-            .ok();
-        };
-        let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
-        counter(
-            "skiff_apiserver_requests_total",
-            "counter",
-            "Requests answered.",
-            read(&self.requests),
-        );
-        counter(
-            "skiff_apiserver_failures_total",
-            "counter",
-            "Requests answered with 5xx.",
-            read(&self.failures),
-        );
-        counter(
-            "skiff_apiserver_cache_revision",
-            "gauge",
-            "Revision that the watch cache has reached.",
-            core.cache.revision(),
-        );
-        out.push_str("# HELP apiserver_storage_objects Objects by resource.\n# TYPE apiserver_storage_objects gauge\n");
         for resource in core.cache.resources() {
-            let name = resource.row.qualified_resource();
-            writeln!(
-                out,
-                "apiserver_storage_objects{{resource=\"{name}\"}} {}",
-                resource.len()
-            )
-            .ok();
+            let labels = Stored {
+                resource: resource.row.qualified_resource(),
+            };
+            let count = i64::try_from(resource.len()).unwrap_or(i64::MAX);
+            self.objects.get_or_create(&labels).set(count);
+        }
+        let revision = i64::try_from(core.cache.revision()).unwrap_or(i64::MAX);
+        self.revision.set(revision);
+        let mut out = String::new();
+        if let Err(error) = text::encode(&mut out, &self.registry) {
+            write!(out, "# {error}").expect("a string takes everything");
         }
         out
+    }
+}
+
+/// Labels of a request, and whether it takes as long as its client likes.
+fn labels(request: &Request) -> (Labels, bool) {
+    let options = &request.options;
+    let labels = Labels {
+        component: "apiserver",
+        dry_run: if options.dry_run { "All" } else { "" },
+        group: "",
+        resource: "",
+        scope: "",
+        subresource: "",
+        verb: "",
+        version: "",
+    };
+    match &request.subject {
+        Subject::Path { method, .. } => {
+            let verb = match *method {
+                "get" => "GET",
+                "head" => "HEAD",
+                "post" => "POST",
+                _ => "other",
+            };
+            (Labels { verb, ..labels }, false)
+        }
+        Subject::Resource { verb, target } => {
+            let scope = if !target.name.is_empty() || *verb == Verb::Create {
+                "resource"
+            } else if target.namespace.is_empty() {
+                "cluster"
+            } else {
+                "namespace"
+            };
+            // Whatever clients invent, there are only so many labels.
+            let mut known = target.row.subresources.iter();
+            let known = known.find(|name| **name == target.subresource);
+            let long = matches!(verb, Verb::Watch | Verb::Connect { .. });
+            let labels = Labels {
+                group: target.row.group,
+                version: target.row.version,
+                resource: target.row.plural,
+                subresource: known.copied().unwrap_or_default(),
+                scope,
+                verb: verb_name(*verb, options.patch_type),
+                ..labels
+            };
+            (labels, long)
+        }
+    }
+}
+
+fn verb_name(verb: Verb, patch: Option<PatchType>) -> &'static str {
+    match verb {
+        Verb::Get => "GET",
+        Verb::List => "LIST",
+        Verb::Watch => "WATCH",
+        Verb::Create => "POST",
+        Verb::Update => "PUT",
+        Verb::Patch if patch == Some(PatchType::Apply) => "APPLY",
+        Verb::Patch => "PATCH",
+        Verb::Delete => "DELETE",
+        Verb::DeleteCollection => "DELETECOLLECTION",
+        Verb::Connect { .. } => "CONNECT",
+    }
+}
+
+fn code(answer: &Result<Response, ApiError>) -> u16 {
+    match answer {
+        Ok(Response::Object(answer)) => answer.code,
+        Ok(Response::Json { code, .. } | Response::Raw { code, .. }) => *code,
+        Ok(Response::List(_) | Response::Watch(_)) => 200,
+        Ok(Response::Connect(_)) => 101,
+        Err(error) => error.code(),
+    }
+}
+
+/// A request that is being answered, until this is dropped: its client may hang up at any time.
+struct Running(Gauge);
+
+impl Running {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Puts [`MetricsService`] around a service.
+#[derive(Clone)]
+pub struct MetricsLayer(pub Arc<Core>);
+
+impl<S> Layer<S> for MetricsLayer {
+    type Service = MetricsService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        MetricsService {
+            core: self.0.clone(),
+            inner,
+        }
+    }
+}
+
+/// Counts requests and measures how long their answers take.
+#[derive(Clone)]
+pub struct MetricsService<S> {
+    core: Arc<Core>,
+    inner: S,
+}
+
+impl<S> Service<Request> for MetricsService<S>
+where
+    S: Service<Request, Response = Response, Error = ApiError>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = ApiError;
+    type Future = BoxFuture<'static, Result<Response, ApiError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let core = self.core.clone();
+        let (request_labels, long) = labels(&request);
+        let reads = match &request.subject {
+            Subject::Resource { verb, .. } => verb.is_read(),
+            Subject::Path { .. } => true,
+        };
+        let kind = Inflight {
+            request_kind: if reads { "readOnly" } else { "mutating" },
+        };
+        let running = Running::new(core.metrics.inflight.get_or_create_owned(&kind));
+        let started = monotonic();
+        let answered = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answered.await;
+            drop(running);
+            let metrics = &core.metrics;
+            if !long {
+                let seconds = started.elapsed().as_secs_f64();
+                metrics
+                    .durations
+                    .get_or_create(&request_labels)
+                    .observe(seconds);
+            }
+            let labels = CodeLabels {
+                code: code(&answer),
+                request: request_labels,
+            };
+            metrics.requests.get_or_create(&labels).inc();
+            answer
+        })
     }
 }

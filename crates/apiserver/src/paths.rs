@@ -54,11 +54,18 @@ pub fn answer(
     match trimmed {
         "/healthz" | "/livez" | "/readyz" => health(core, trimmed, request),
         "/version" => json(version()),
-        "/metrics" => Ok(Response::Raw {
-            code: 200,
-            content_type: "text/plain; version=0.0.4; charset=utf-8".to_owned(),
-            body: core.metrics.encode(core).into(),
-        }),
+        "/metrics" => {
+            let content_type = if accept.contains("application/openmetrics-text") {
+                "application/openmetrics-text; version=1.0.0; charset=utf-8"
+            } else {
+                "text/plain; version=0.0.4; charset=utf-8"
+            };
+            Ok(Response::Raw {
+                code: 200,
+                content_type: content_type.to_owned(),
+                body: core.metrics.encode(core).into(),
+            })
+        }
         DEFINITIONS => json(json!({
             "kind": "CustomResourceDefinitionList", "apiVersion": "apiextensions.k8s.io/v1",
             "metadata": {"resourceVersion": core.cache.revision().to_string()}, "items": [],

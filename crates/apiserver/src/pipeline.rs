@@ -1,4 +1,4 @@
-//! The one stack that both doors call: authentication, authorization, then the handler.
+//! The one stack that both doors call: metrics, authentication, authorization, then the handler.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,6 +11,7 @@ use tower::{Service, ServiceBuilder};
 use crate::authn::AuthnLayer;
 use crate::authz::AuthzLayer;
 use crate::core::{Call, Core};
+use crate::metrics::MetricsLayer;
 use crate::request::{Request, Subject};
 use crate::response::Response;
 use crate::{paths, verbs};
@@ -21,6 +22,7 @@ pub type Pipeline = BoxCloneSyncService<Request, Response, ApiError>;
 /// Builds the stack.
 pub fn pipeline(core: Arc<Core>) -> Pipeline {
     let stack = ServiceBuilder::new()
+        .layer(MetricsLayer(core.clone()))
         .layer(AuthnLayer(core.clone()))
         .layer(AuthzLayer(core.clone()))
         .service(Handler(core));

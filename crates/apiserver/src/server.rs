@@ -253,16 +253,14 @@ impl Doors {
             .headers()
             .get(CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-        let response = if is_grpc {
+        if is_grpc {
             match self.grpc.call(request).await {
                 Ok(response) => response.map(erased),
                 Err(never) => match never {},
             }
         } else {
             self.rest.serve(request).await
-        };
-        self.core.metrics.count(response.status().as_u16());
-        response
+        }
     }
 }
 

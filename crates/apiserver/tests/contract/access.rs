@@ -318,6 +318,39 @@ async fn a_kubelet_reads_what_its_pods_refer_to() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn requests_are_counted_as_kubernetes_counts_them() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let map = json!({"metadata": {"name": "counted"}});
+    admin.post(MAPS, &map).await.expect(201);
+    admin.post(MAPS, &map).await.expect(409);
+    admin.get(MAPS).await.expect(200);
+    let nobody = server.rest_as("nobody", &[]);
+    nobody.delete(&format!("{MAPS}/counted")).await.expect(403);
+    let text = admin.get("/metrics").await.text;
+    let count = |code: u16, verb: &str, scope: &str| {
+        let labels = format!(
+            "apiserver_request_total{{code=\"{code}\",component=\"apiserver\",dry_run=\"\",group=\"\",\
+             resource=\"configmaps\",scope=\"{scope}\",subresource=\"\",verb=\"{verb}\",version=\"v1\"}} "
+        );
+        let line = text.lines().find_map(|line| line.strip_prefix(&labels));
+        line.map(str::to_owned)
+    };
+    assert_eq!(count(201, "POST", "resource").as_deref(), Some("1"));
+    assert_eq!(count(409, "POST", "resource").as_deref(), Some("1"));
+    assert_eq!(count(403, "DELETE", "resource").as_deref(), Some("1"));
+    assert!(count(200, "LIST", "namespace").is_some(), "{text}");
+    for part in [
+        "apiserver_request_duration_seconds_bucket{le=\"0.005\",component=\"apiserver\"",
+        "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1",
+        "apiserver_storage_objects{resource=\"configmaps\"} ",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    server.stop().await;
+}
+
 /// A connection does not outlive the certificate that it was opened with.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_expires_on_an_open_connection() {
