@@ -322,7 +322,8 @@ impl ApiError {
         Self::invalid_kind("", "", errors)
     }
 
-    fn invalid_kind(qualified_kind: &str, name: &str, errors: &[FieldError]) -> Self {
+    /// Validation found `errors` in what is of no kind in the kind table, such as `PodLogOptions`.
+    pub fn invalid_kind(qualified_kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let more = errors.len().saturating_sub(MAX_CAUSES);
         let errors = &errors[..errors.len() - more];
         let mut seen = HashSet::new();

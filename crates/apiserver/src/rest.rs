@@ -8,6 +8,7 @@ mod table;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::{ApiError, Kind};
 use bytes::Bytes;
@@ -29,6 +30,8 @@ use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
 use crate::user::{Credentials, User};
 
+/// How long a request's body may take to come.
+const BODY_TIME: Duration = Duration::from_secs(60);
 const AUDIT_ID: http::HeaderName = http::HeaderName::from_static("audit-id");
 
 /// Why a body broke off.
@@ -183,7 +186,13 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+    let whole = Limited::new(body, MAX_BODY_BYTES).collect();
+    let Ok(whole) = tokio::time::timeout(BODY_TIME, whole).await else {
+        return Err(ApiError::timeout(
+            "Timeout: request did not complete within the allotted timeout",
+        ));
+    };
+    match whole {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(ApiError::too_large(
             format!("Request entity too large: limit is {MAX_BODY_BYTES}"),

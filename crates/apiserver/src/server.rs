@@ -4,6 +4,7 @@ mod client_certificate;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,7 +13,7 @@ use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
@@ -32,6 +33,10 @@ use crate::grpc::{self, Grpc};
 use crate::pipeline::Pipeline;
 use crate::rest::{Body, BodyError, PeerUser, Rest};
 
+/// How long a connection may be open before its first request.
+const SILENCE: Duration = Duration::from_secs(32);
+/// How long a connection of HTTP/1.1 may be idle, or take for the head of its next request.
+const IDLE: Duration = Duration::from_secs(90);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A silent connection is asked for a sign of life after this time, and then this often: watches and
@@ -208,7 +213,10 @@ async fn connection(
     let session = stream.get_ref().1;
     let peer = doors.certificates.peer(session, doors.core.clock.now());
     let address = stream.get_ref().0.peer_addr().map(PeerAddress).ok();
+    let spoken = Arc::new(AtomicBool::new(false));
+    let heard = spoken.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
+        spoken.store(true, Ordering::Relaxed);
         let (doors, peer) = (doors.clone(), peer.clone());
         if let Some(address) = address {
             request.extensions_mut().insert(address);
@@ -227,14 +235,28 @@ async fn connection(
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_send_buf_size(1 << 20);
-    builder.http1().pipeline_flush(true);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .pipeline_flush(true);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let served = tokio::select! {
-        served = connection.as_mut() => served,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut silence = std::pin::pin!(tokio::time::sleep(SILENCE));
+    let mut patient = true;
+    let served = loop {
+        tokio::select! {
+            served = connection.as_mut() => break served,
+            () = &mut silence, if patient => {
+                patient = false;
+                if !heard.load(Ordering::Relaxed) {
+                    return tracing::debug!("a connection without a request");
+                }
+            }
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                break connection.await;
+            }
         }
     };
     if let Err(error) = served {

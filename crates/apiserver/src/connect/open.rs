@@ -1,6 +1,7 @@
 //! Opening a stream at the kubelet, so that its refusal is still an ordinary error.
 
 use api::ApiError;
+use api::status::FieldError;
 use futures::{Stream, StreamExt};
 use rpc::api_v1::Frame;
 use rpc::kubelet_v1 as pb;
@@ -49,6 +50,7 @@ fn reference(found: &PodOnNode, container: String) -> pb::ContainerRef {
 
 async fn log(call: Call<'_>, found: &PodOnNode) -> Result<Connection, ApiError> {
     let options = call.options;
+    let [since_seconds, tail_lines, limit_bytes] = log_limits(call)?;
     let container = target::container(&found.pod, options.parameter("container"))?;
     let Some(node) = &found.node else {
         return Ok(Connection::Log(None));
@@ -58,10 +60,10 @@ async fn log(call: Call<'_>, found: &PodOnNode) -> Result<Connection, ApiError> 
         follow: options.flag("follow"),
         previous: options.flag("previous"),
         timestamps: options.flag("timestamps"),
-        since_seconds: number(options, "sinceSeconds", 1)?,
+        since_seconds,
         since_time: options.parameter("sinceTime").map(str::to_owned),
-        tail_lines: number(options, "tailLines", 0)?,
-        limit_bytes: number(options, "limitBytes", 1)?,
+        tail_lines,
+        limit_bytes,
         stream: options.parameter("stream").unwrap_or_default().to_owned(),
     };
     let mut client = call.core.kubelets.client(node)?;
@@ -72,20 +74,40 @@ async fn log(call: Call<'_>, found: &PodOnNode) -> Result<Connection, ApiError> 
     Ok(Connection::Log(Some(chunks.into_inner())))
 }
 
-fn number(options: &Options, name: &str, min: i64) -> Result<Option<i64>, ApiError> {
-    let Some(text) = options.parameter(name).filter(|text| !text.is_empty()) else {
-        return Ok(None);
+/// `sinceSeconds`, `tailLines` and `limitBytes` (`ValidatePodLogOptions`).
+fn log_limits(call: Call<'_>) -> Result<[Option<i64>; 3], ApiError> {
+    let mut errors = Vec::new();
+    let mut number = |name: &str, min: i64, problem: &str| {
+        let text = call.options.parameter(name).unwrap_or_default();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let number: i64 = text.parse().map_err(|_| {
+            ApiError::bad_request(format!(
+                "strconv.ParseInt: parsing {text:?}: invalid syntax"
+            ))
+        })?;
+        if number < min {
+            errors.push(FieldError::invalid(name, number, problem));
+        }
+        Ok(Some(number))
     };
-    match text.parse::<i64>() {
-        Ok(value) if value >= min => Ok(Some(value)),
-        _ => Err(ApiError::new(
-            422,
-            "Invalid",
-            format!(
-                "PodLogOptions \"\" is invalid: {name}: Invalid value: {text:?}: must be greater than or equal to {min}"
-            ),
-        )),
+    let tail = number("tailLines", 0, "must be greater than or equal to 0")?;
+    let bytes = number("limitBytes", 1, "must be greater than 0")?;
+    let since = number("sinceSeconds", 1, "must be greater than 0")?;
+    if since.is_some() && call.options.parameter("sinceTime").is_some() {
+        let problem = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+        errors.push(FieldError::forbidden("", problem));
     }
+    if errors.is_empty() {
+        return Ok([since, tail, bytes]);
+    }
+    let name = &call.target.name;
+    let mut error = ApiError::invalid_kind("PodLogOptions", name, &errors);
+    let details = error.status_mut().details.get_or_insert_default();
+    details.kind = Some("PodLogOptions".to_owned());
+    details.name = Some(name.clone());
+    Err(error)
 }
 
 fn frames(input: mpsc::Receiver<Frame>) -> impl Stream<Item = Frame> + Send + 'static {

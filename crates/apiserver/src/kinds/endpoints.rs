@@ -22,6 +22,10 @@ static COLUMNS: &[Column] = &[
 impl Strategy for Rules {
     type Object = Endpoints;
 
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, endpoints: &mut Endpoints) {
         for subset in endpoints.subsets.iter_mut().flatten() {
             for port in subset.ports.iter_mut().flatten() {

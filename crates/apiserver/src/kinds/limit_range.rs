@@ -23,6 +23,10 @@ static COLUMNS: &[Column] = &[columns::NAME, columns::CREATED_AT];
 impl Strategy for Rules {
     type Object = LimitRange;
 
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
     /// For containers, a limit that is not given is the maximum; a request the limit, or else the
     /// minimum.
     fn default(&self, range: &mut LimitRange) {

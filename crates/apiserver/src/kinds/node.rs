@@ -34,7 +34,14 @@ impl Strategy for Rules {
     type Object = Node;
 
     fn default(&self, node: &mut Node) {
-        node.spec.get_or_insert_default();
+        let spec = node.spec.get_or_insert_default();
+        // One field under two names; the older one decides.
+        let first = spec.pod_cidrs.iter().flatten().next();
+        match spec.pod_cidr.as_ref().filter(|cidr| !cidr.is_empty()) {
+            Some(cidr) if first != Some(cidr) => spec.pod_cidrs = Some(vec![cidr.clone()]),
+            Some(_) => {}
+            None => spec.pod_cidr = first.cloned(),
+        }
         let status = node.status.get_or_insert_default();
         fill::amounts(&mut status.capacity);
         fill::amounts(&mut status.allocatable);

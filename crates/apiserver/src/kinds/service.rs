@@ -35,6 +35,10 @@ static COLUMNS: &[Column] = &[
 impl Strategy for Rules {
     type Object = Service;
 
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, service: &mut Service) {
         let spec = service.spec.get_or_insert_default();
         fill::text(&mut spec.session_affinity, "None");
@@ -294,10 +298,20 @@ fn keep_allocated(spec: &mut ServiceSpec, old: &ServiceSpec) {
 
 /// A change of type drops what only the old type has, where the client left it as it was.
 fn drop_of_other_type(spec: &mut ServiceSpec, old: &ServiceSpec) {
-    if has_cluster_ip(old) && !has_cluster_ip(spec) && spec.cluster_ip == old.cluster_ip {
-        (spec.cluster_ip, spec.cluster_ips) = (None, None);
-        (spec.ip_families, spec.ip_family_policy) = (None, None);
-        spec.internal_traffic_policy = None;
+    if has_cluster_ip(old) && !has_cluster_ip(spec) {
+        let cleared = spec.cluster_ip.as_deref().unwrap_or_default().is_empty();
+        if cleared || spec.cluster_ip == old.cluster_ip {
+            (spec.cluster_ip, spec.cluster_ips) = (None, None);
+        }
+        if spec.ip_families == old.ip_families {
+            spec.ip_families = None;
+        }
+        if spec.ip_family_policy == old.ip_family_policy {
+            spec.ip_family_policy = None;
+        }
+        if spec.internal_traffic_policy == old.internal_traffic_policy {
+            spec.internal_traffic_policy = None;
+        }
     }
     if has_node_ports(old) && !has_node_ports(spec) {
         let same = |port: &ServicePort| {

@@ -24,7 +24,7 @@ use crate::rules::rules;
 use crate::{keys, scan, stored};
 
 /// How often a deletion that lost a race is decided anew.
-const ATTEMPTS: usize = 16;
+const ATTEMPTS: usize = 256;
 
 /// Reads `DeleteOptions` from the body and the query.
 ///

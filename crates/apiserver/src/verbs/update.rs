@@ -23,7 +23,7 @@ use crate::rules::rules;
 use crate::{keys, stored};
 
 /// How often a write that lost a race is computed anew.
-const ATTEMPTS: usize = 16;
+const ATTEMPTS: usize = 256;
 
 /// Replaces the object by the one in the request's body.
 ///
@@ -54,15 +54,18 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
         .as_deref()
         .unwrap_or_default()
         .is_empty();
-    if unconditional && !rules.allow_unconditional_update() {
-        let error = FieldError::invalid(
-            "metadata.resourceVersion",
-            0,
-            "must be specified for an update",
-        );
-        return Err(ApiError::invalid(call.row(), &call.target.name, &[error]));
-    }
-    let outcome = update_with(call, |_, _| Ok(object.clone_object())).await;
+    let outcome = update_with(call, |_, _| {
+        if unconditional && !rules.allow_unconditional_update() {
+            let error = FieldError::invalid(
+                "metadata.resourceVersion",
+                0,
+                "must be specified for an update",
+            );
+            return Err(ApiError::invalid(call.row(), &call.target.name, &[error]));
+        }
+        Ok(object.clone_object())
+    })
+    .await;
     let mut answer = match outcome {
         Err(error)
             if error.is_not_found()

@@ -290,3 +290,21 @@ async fn a_kubelet_gets_tokens_for_its_own_pods_only() {
     .await;
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_node_keeps_its_range_of_pods() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    let node = json!({"metadata": {"name": "n"}, "spec": {"podCIDR": "10.1.0.0/24"}});
+    let made = rest.post("/api/v1/nodes", &node).await.expect(201);
+    assert_eq!(made["spec"]["podCIDRs"], json!(["10.1.0.0/24"]));
+    let other = json!({"spec": {"podCIDR": "10.2.0.0/24"}});
+    let refused = rest.patch("/api/v1/nodes/n", "merge", &other).await;
+    assert_eq!(
+        refused.expect(422)["details"]["causes"][0]["field"],
+        "spec.podCIDRs"
+    );
+    let bad = json!({"metadata": {"name": "m"}, "spec": {"podCIDR": "x"}});
+    rest.post("/api/v1/nodes", &bad).await.expect(422);
+    server.stop().await;
+}

@@ -252,3 +252,23 @@ async fn a_dry_run_changes_nothing() {
         .expect(422);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_patch_is_lost_or_refused_for_others() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    rest.post(MAPS, &json!({"metadata": {"name": "many"}}))
+        .await
+        .expect(201);
+    let one = format!("{MAPS}/many");
+    let patches: Vec<_> = (0..64)
+        .map(|i| json!({"data": {format!("k{i}"): "v"}}))
+        .collect();
+    let all = patches.iter().map(|patch| rest.patch(&one, "merge", patch));
+    for answer in futures::future::join_all(all).await {
+        answer.expect(200);
+    }
+    let map = rest.get(&one).await.expect(200);
+    assert_eq!(map["data"].as_object().unwrap().len(), 64);
+    server.stop().await;
+}

@@ -307,3 +307,25 @@ async fn long_refusals_cross_grpc() {
     }
     server.stop().await;
 }
+
+#[tokio::test]
+async fn options_of_logs_are_checked() {
+    let server = Server::start().await;
+    server.default_account("default").await;
+    let rest = server.admin();
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});
+    rest.post(pods, &pod).await.expect(201);
+    let asked = "tailLines=-1&limitBytes=0&sinceSeconds=5&sinceTime=2020-01-01T00:00:00Z";
+    let refused = rest.get(&format!("{pods}/p/log?{asked}")).await.expect(422);
+    assert_eq!(
+        refused["message"],
+        "PodLogOptions \"p\" is invalid: [tailLines: Invalid value: -1: must be greater than or equal to 0, \
+         limitBytes: Invalid value: 0: must be greater than 0, \
+         : Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified]"
+    );
+    rest.get(&format!("{pods}/p/log?tailLines=x"))
+        .await
+        .expect(400);
+    server.stop().await;
+}

@@ -98,3 +98,22 @@ async fn what_is_asked_for_is_given_or_refused_and_given_back() {
     assert_eq!(own["spec"]["clusterIP"], "10.96.0.1");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_service_can_become_a_name() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    let one = format!("{SERVICES}/a");
+    // What is not there is made by a PUT, for the kinds that Kubernetes makes so.
+    let put = rest.send("PUT", &one, &service("a", json!({}))).await;
+    put.expect(201);
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
+    let body = json!({"metadata": {"name": "l"}, "spec": {}});
+    rest.send("PUT", lease, &body).await.expect(201);
+    rest.send("PUT", lease, &body).await.expect(422);
+    let name = json!({"spec": {"type": "ExternalName", "externalName": "example.com", "clusterIP": "", "clusterIPs": null}});
+    let named = rest.patch(&one, "merge", &name).await.expect(200);
+    assert_eq!(named["spec"]["clusterIP"], Value::Null);
+    assert_eq!(named["spec"]["ipFamilies"], Value::Null);
+    server.stop().await;
+}

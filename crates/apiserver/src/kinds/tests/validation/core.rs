@@ -458,8 +458,8 @@ fn nodes_and_endpoints() {
     check_updates(
         &node,
         &[(
-            "/spec/podCIDRs",
-            json!(["10.0.1.0/24"]),
+            "/spec/podCIDR",
+            json!("10.0.1.0/24"),
             &[
                 "spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid",
             ],
