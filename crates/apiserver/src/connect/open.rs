@@ -12,7 +12,7 @@ use super::proxy;
 use super::target::{self, PodOnNode};
 use super::{Connection, Session, SessionKind, Streams, kubelet_error};
 use crate::core::Call;
-use crate::request::{Options, Request};
+use crate::request::Request;
 use crate::response::Response;
 
 /// Frames on their way to a kubelet.
