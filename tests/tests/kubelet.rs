@@ -3,6 +3,8 @@
 
 #[path = "kubelet/image_volumes.rs"]
 mod image_volumes;
+#[path = "kubelet/node.rs"]
+mod node;
 #[path = "kubelet/probes.rs"]
 mod probes;
 #[path = "kubelet/refusals.rs"]
@@ -14,6 +16,7 @@ use image_volumes::an_image_is_a_volume;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use node::a_node_tells_what_becomes_of_it;
 use probes::{probes_speak_grpc, probes_speak_https};
 use refusals::{
     a_corrected_annotation_starts_its_pod, probes_that_cannot_be_made_do_not_count,
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         Options::default(),
         &["busybox", "testserver-v1"],
         scenarios![
+            a_node_tells_what_becomes_of_it,
             variables_and_volumes_come_from_objects,
             a_volume_follows_its_config_map,
             an_image_is_a_volume,

@@ -11,5 +11,6 @@ pub mod evict;
 pub mod facts;
 pub mod lease;
 pub mod local_storage;
+pub mod news;
 pub mod pressure;
 pub mod status;

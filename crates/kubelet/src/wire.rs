@@ -111,6 +111,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     let node_pressures = pressures.clone();
     let agent = Agent::new(AgentParts {
         client,
+        notes: context.notes.clone(),
         clock,
         runtime,
         images,

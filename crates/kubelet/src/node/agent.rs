@@ -24,6 +24,7 @@ use super::status::IMAGES_MAX;
 use crate::config::{Directories, Flags};
 use crate::image::{Image, ImageService};
 use crate::network::PodNetwork;
+use crate::pod::notes::Notes;
 use crate::runtime::Runtime;
 
 pub use register::register;
@@ -38,6 +39,7 @@ const LOOKS_PER_IMAGE_LIST: u32 = 6;
 /// What the agent is made of.
 pub struct AgentParts {
     pub client: Client,
+    pub notes: Notes,
     pub clock: SharedClock,
     pub runtime: Runtime,
     pub images: ImageService,
@@ -90,6 +92,8 @@ impl Agent {
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.open_network().await;
         self.parts.health.set(HEALTH_NODE, true);
+        let begins = ("Normal", "Starting", "Starting kubelet.".to_owned());
+        self.parts.notes.node(&self.parts.node.borrow(), begins);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,

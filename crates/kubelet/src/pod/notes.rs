@@ -1,9 +1,10 @@
-//! Events about pods and their containers, with Kubernetes' reasons.
+//! Events about pods, their containers and the node, with Kubernetes' reasons.
 
 use client::events::{Recorder, reference};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::containers::Declared;
+use crate::node::news::News;
 
 /// Records events. Cheap to clone.
 #[derive(Clone)]
@@ -12,6 +13,10 @@ pub struct Notes(Recorder);
 impl Notes {
     pub fn new(recorder: Recorder) -> Self {
         Self(recorder)
+    }
+
+    pub fn node(&self, node: &Node, (kind, reason, message): News) {
+        self.0.record(reference(node), kind, reason, message);
     }
 
     pub fn pod_warning(&self, pod: &Pod, reason: &str, message: impl Into<String>) {

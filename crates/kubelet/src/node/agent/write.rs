@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use serde_json::{Value, json};
 
 use super::{Agent, WRITE_AT_LEAST};
+use crate::node::news::news;
 use crate::node::status::{Now, heartbeat, status};
 use crate::pod::report::merge_patch;
 
@@ -50,6 +51,9 @@ impl Agent {
         match nodes.patch_status(name, PatchKind::Merge, &patch).await {
             Ok(node) => {
                 self.written_at = Some(now);
+                for told in news(name, &before, &wanted) {
+                    self.parts.notes.node(&node, told);
+                }
                 self.parts.node.send_replace(Arc::new(node));
             }
             // The watch brings the newer version, and with it another look.
