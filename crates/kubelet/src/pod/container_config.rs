@@ -19,6 +19,9 @@ use crate::logs::container_log_path;
 use crate::runtime::{ContainerConfig, Mount, MountPropagation};
 use crate::volume::{MountedVolumes, VolumeError, sub_path};
 
+/// The sandbox that a container was made for.
+pub const SANDBOX_ANNOTATION: &str = "skiff.dev/sandbox";
+
 /// Why a container cannot be made (`CreateContainerConfigError`).
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -156,7 +159,14 @@ pub async fn container_config(
             &container.name,
             start.attempt,
         ),
-        annotations: [(resources::ANNOTATION.to_owned(), fingerprint)].into(),
+        annotations: [
+            (resources::ANNOTATION.to_owned(), fingerprint),
+            (
+                SANDBOX_ANNOTATION.to_owned(),
+                start.sandbox.sandbox.id.clone(),
+            ),
+        ]
+        .into(),
         ..Default::default()
     })
 }

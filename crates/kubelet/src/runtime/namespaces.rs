@@ -37,6 +37,10 @@ impl PodPaths {
         self.base.join("ns").join(kind)
     }
 
+    fn sandbox_id(&self) -> PathBuf {
+        self.base.join("ns").join("id")
+    }
+
     pub(super) fn shm(&self) -> PathBuf {
         self.base.join("shm")
     }
@@ -94,6 +98,10 @@ pub(super) fn ensure(paths: &PodPaths, config: &PodConfig) -> Result<bool> {
     };
     let directory = paths.base.join("ns");
     fs::create_dir_all(&directory).map_err(RuntimeError::io("create", &directory))?;
+    // First of all: what is made after it is of this id, wherever this is cut off.
+    let id = paths.sandbox_id();
+    let random = format!("{:016x}", rand::random::<u64>());
+    fs::write(&id, random).map_err(RuntimeError::io("write", &id))?;
     for kind in &kinds {
         unpin(&paths.namespace(kind.name))?;
     }
@@ -104,6 +112,16 @@ pub(super) fn ensure(paths: &PodPaths, config: &PodConfig) -> Result<bool> {
         .map_err(|error| failed("start a thread", error))?;
     thread.join().expect("making namespaces does not panic")?;
     Ok(true)
+}
+
+/// Which making of the namespaces is the present one; empty if the pod has none of its own.
+pub(super) fn id(paths: &PodPaths) -> Result<String> {
+    let path = paths.sandbox_id();
+    match fs::read_to_string(&path) {
+        Ok(id) => Ok(id),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(RuntimeError::io("read", &path)(error)),
+    }
 }
 
 /// Moves this thread into new namespaces and pins them. The thread must end after it.

@@ -58,6 +58,8 @@ pub struct PodSandbox {
     pub pidns: Option<PathBuf>,
     /// The directory that is mounted at `/dev/shm` in each container.
     pub shm: PathBuf,
+    /// Another one each time that the namespaces are made: after a reboot of the node.
+    pub id: String,
     /// True when this call made the namespaces: the network has to be set up in them (again).
     pub created: bool,
 }

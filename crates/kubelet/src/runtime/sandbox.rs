@@ -79,11 +79,11 @@ impl Runtime {
         let made = tokio::task::spawn_blocking(move || {
             let created = namespaces::ensure(&own_paths, &own_config)?;
             let shm = namespaces::ensure_shm(&own_paths, &own_config)?;
-            Ok::<_, RuntimeError>((created, shm))
+            Ok::<_, RuntimeError>((created, shm, namespaces::id(&own_paths)?))
         });
         let (cgroup, made) = tokio::join!(cgroup, made);
         cgroup.expect("making a cgroup does not panic")?;
-        let (created, shm) = made.expect("making namespaces does not panic")?;
+        let (created, shm, id) = made.expect("making namespaces does not panic")?;
         let pinned = |kind: &str, own: bool| own.then(|| paths.namespace(kind));
         let mut sandbox = PodSandbox {
             netns: pinned("net", !config.host_network),
@@ -91,6 +91,7 @@ impl Runtime {
             ipcns: pinned("ipc", !config.host_ipc),
             pidns: None,
             shm,
+            id,
             created,
             config: config.clone(),
         };

@@ -205,6 +205,7 @@ async fn a_kubelet_cut_off_anywhere_is_made_good_by_the_next() {
                 utsns: None,
                 pidns: None,
                 shm: Default::default(),
+                id: String::new(),
                 created: false,
             };
             let mut container = node.shell(&sandbox, "main", "echo ready; cat; sleep 1000");

@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Action, Plan, StopCause, Waiting};
 use crate::pod::backoff::{self, Backoff};
+use crate::pod::container_config::SANDBOX_ANNOTATION;
 use crate::pod::containers::{Declared, Role};
 use crate::pod::memory::{Failure, ImageState, Work};
 use crate::pod::object::PodExt;
@@ -93,10 +94,10 @@ impl Planner<'_> {
     /// Starts what is to run, in Kubernetes' order.
     fn containers(&mut self) {
         let observed = self.observed;
-        let begun = observed
-            .declared
-            .iter()
-            .any(|one| one.role == Role::App && observed.latest(one.name()).is_some());
+        let begun = observed.declared.iter().any(|one| {
+            let latest = observed.latest(one.name());
+            one.role == Role::App && latest.is_some_and(|latest| self.of_this_sandbox(latest))
+        });
         let mut initialized = true;
         for declared in &observed.declared {
             let waits = match declared.role {
@@ -119,11 +120,23 @@ impl Planner<'_> {
     fn init(&mut self, declared: &Declared) -> bool {
         let latest = self.observed.latest(declared.name());
         match latest.map(|container| (container.running(), container.exit())) {
-            Some((_, Some((0, _)))) => return false,
+            Some((_, Some((0, _)))) if latest.is_some_and(|one| self.of_this_sandbox(one)) => {
+                return false;
+            }
             Some((true, _)) => {}
             _ => self.start(declared),
         }
         true
+    }
+
+    /// False for what ran before the node was started anew: what it had prepared may be gone, so the pod's
+    /// init containers run again.
+    fn of_this_sandbox(&self, container: &ContainerStatus) -> bool {
+        let made_for = container.annotations.get(SANDBOX_ANNOTATION);
+        match (&self.observed.memory.sandbox, made_for) {
+            (Some(now), Some(then)) => *then == now.sandbox.id,
+            _ => true,
+        }
     }
 
     fn sidecar(&mut self, declared: &Declared) -> bool {

@@ -54,6 +54,7 @@ fn sandbox() -> ReadySandbox {
             utsns: None,
             pidns: None,
             shm: "/shm".into(),
+            id: String::new(),
             created: false,
         },
         ips: vec![],
@@ -229,6 +230,28 @@ fn init_containers_and_sidecars_come_first() {
     here.containers[1] = exited("side", 0, 1, 3);
     here.memory.images.remove("side");
     assert_eq!(words(&plan(&here, at(3))), ["image:side:1"]);
+}
+
+#[test]
+fn init_containers_run_again_when_the_node_was_started_anew() {
+    let mut here = observed(pod(vec![container("one")], vec![container("app")]));
+    let of = |mut container: ContainerStatus, sandbox: &str| {
+        let annotation = crate::pod::container_config::SANDBOX_ANNOTATION.to_owned();
+        container.annotations.insert(annotation, sandbox.to_owned());
+        container
+    };
+    if let Some(sandbox) = &mut here.memory.sandbox {
+        sandbox.sandbox.id = "new".into();
+    }
+    here.containers = vec![
+        of(exited("one", 0, 0, 1), "old"),
+        of(exited("app", 0, 255, 2), "old"),
+    ];
+    assert_eq!(words(&plan(&here, at(3))), ["image:one:1"]);
+    here.containers.push(of(exited("one", 1, 0, 4), "new"));
+    assert_eq!(words(&plan(&here, at(4))), ["image:app:1"]);
+    here.containers.push(of(running("app", 1), "new"));
+    assert_eq!(plan(&here, at(5)), Plan::default());
 }
 
 #[test]

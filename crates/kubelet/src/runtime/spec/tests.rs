@@ -23,6 +23,7 @@ fn sandbox() -> PodSandbox {
         utsns: Some("/ns/uts".into()),
         pidns: None,
         shm: "/pods/u1/shm".into(),
+        id: String::new(),
         created: true,
     }
 }
