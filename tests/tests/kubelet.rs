@@ -514,10 +514,27 @@ metadata: {name: stubborn}
 spec:
   terminationGracePeriodSeconds: 600
   containers: [{name: main, image: "skiff.test/busybox:1", command: [sh, -c, 'trap "" TERM; while true; do sleep 1; done']}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: signalled}
+spec:
+  os: {name: linux}
+  terminationGracePeriodSeconds: 600
+  containers:
+  - name: main
+    image: "skiff.test/busybox:1"
+    command: [sh, -c, 'trap "" TERM; trap "exit 0" USR1; touch /ready; while true; do sleep 0.1; done']
+    lifecycle: {stopSignal: SIGUSR1}
+    readinessProbe: {exec: {command: [cat, /ready]}, periodSeconds: 1}
 "#;
     create(scene, yaml).await?;
     pods::ready(scene, "stubborn").await?;
+    let signalled = pods::ready(scene, "signalled").await?;
+    let told = pods::container(&signalled, "main").and_then(|one| one.stop_signal.as_deref());
+    ensure!(told == Some("SIGUSR1"), "{told:?}");
     let api: Api<Pod> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+    api.delete("signalled", &DeleteOptions::default()).await?;
     api.delete("stubborn", &DeleteOptions::default()).await?;
     pods::one(scene, "stubborn", "it is ending", |pod| {
         pod.metadata.deletion_timestamp.is_some()

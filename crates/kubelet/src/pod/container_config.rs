@@ -153,6 +153,10 @@ pub async fn container_config(
             .target
             .clone()
             .filter(|target| !target.is_empty()),
+        stop_signal: container
+            .lifecycle
+            .as_ref()
+            .and_then(|lifecycle| lifecycle.stop_signal.clone()),
         log_path: container_log_path(
             &context.directories.logs(),
             &pod.pod_ref(),

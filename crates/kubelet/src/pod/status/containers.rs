@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use nix::sys::signal::Signal;
+
 use super::whole;
 use crate::pod::containers::{Declared, Role};
 use crate::pod::observed::{ContainerStatusExt, Observed};
@@ -84,6 +86,9 @@ pub(super) fn container_status(
             }),
         }),
         volume_mounts: mounts(declared),
+        stop_signal: Signal::try_from(latest.stop_signal)
+            .ok()
+            .map(|signal| signal.as_str().to_owned()),
         ..Default::default()
     }
 }
