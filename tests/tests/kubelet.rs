@@ -16,7 +16,7 @@ use image_volumes::an_image_is_a_volume;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use node::a_node_tells_what_becomes_of_it;
+use node::{a_forced_deletion_frees_the_ports_of_a_pod, a_node_tells_what_becomes_of_it};
 use probes::{probes_speak_grpc, probes_speak_https};
 use refusals::{
     a_corrected_annotation_starts_its_pod, probes_that_cannot_be_made_do_not_count,
@@ -52,6 +52,7 @@ fn main() -> ExitCode {
             a_volume_over_its_limit_evicts_its_pod,
             users_and_groups,
             a_pod_has_its_time_to_end,
+            a_forced_deletion_frees_the_ports_of_a_pod,
             a_debugging_container_joins,
             limits_change_in_place,
             a_killed_kubelet_changes_nothing,

@@ -1,10 +1,14 @@
-//! What a node tells of itself.
+//! What a node tells of itself, and what it has for its pods.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Event;
+use client::{Api, DeleteOptions};
+use k8s_openapi::api::core::v1::{Event, Pod};
 use testkit::suite::Scene;
 use testkit::wait::{self, Selection};
+use tests::pods;
+
+use super::create;
 
 pub async fn a_node_tells_what_becomes_of_it(scene: &Scene) -> anyhow::Result<()> {
     let wanted = [
@@ -26,5 +30,33 @@ pub async fn a_node_tells_what_becomes_of_it(scene: &Scene) -> anyhow::Result<()
     };
     let selection = Selection::namespace("default");
     wait::until(scene.cluster.client(), selection, "it has told", told).await?;
+    Ok(())
+}
+
+pub async fn a_forced_deletion_frees_the_ports_of_a_pod(scene: &Scene) -> anyhow::Result<()> {
+    // It takes its time to end, and the next one does not wait for it.
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: holder}
+spec:
+  terminationGracePeriodSeconds: 5
+  containers:
+  - name: main
+    image: skiff.test/busybox:1
+    command: [sh, -c, 'trap "" TERM; touch /ready; while true; do sleep 0.1; done']
+    ports: [{containerPort: 80, hostPort: 7070}]
+    readinessProbe: {exec: {command: [cat, /ready]}, periodSeconds: 1}
+"#;
+    create(scene, yaml).await?;
+    pods::ready(scene, "holder").await?;
+    let api: Api<Pod> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+    let at_once = DeleteOptions {
+        grace_period_seconds: Some(0),
+        ..Default::default()
+    };
+    api.delete("holder", &at_once).await?;
+    create(scene, yaml).await?;
+    pods::ready(scene, "holder").await?;
     Ok(())
 }

@@ -221,7 +221,10 @@ impl Manager {
             .workers
             .values()
             .filter(|handle| !handle.rejected)
-            .map(|handle| Arc::clone(&handle.desired.borrow().pod))
+            .map(|handle| handle.desired.borrow().clone())
+            // What was deleted by force still ends, but has nothing any more.
+            .filter(|desired| !desired.vanished)
+            .map(|desired| desired.pod)
             .filter(|other| !other.is_terminal())
             .collect();
         let others: Vec<&Pod> = others.iter().map(AsRef::as_ref).collect();
