@@ -13,6 +13,7 @@ mod config;
 mod connection;
 mod cp;
 mod create;
+mod debug;
 mod delete;
 mod describe;
 mod diff;
@@ -97,6 +98,8 @@ pub enum Command {
     Exec(exec::Exec),
     /// Attach to the process of a container
     Attach(exec::Attach),
+    /// Look into a running pod from a container of one's own
+    Debug(debug::Args),
     /// Forward local ports to a pod
     #[command(name = "port-forward")]
     PortForward(port_forward::Args),
@@ -174,6 +177,7 @@ pub async fn run(command: Command, connection: &Connection) -> anyhow::Result<Ex
         Command::Logs(args) => logs::run(args, connection).await,
         Command::Exec(args) => args.run(connection).await,
         Command::Attach(args) => args.run(connection).await,
+        Command::Debug(args) => debug::run(args, connection).await,
         Command::PortForward(args) => port_forward::run(args, connection).await,
         Command::Rollout(args) => rollout::run(args, connection).await,
         Command::Set(args) => set::run(args, connection).await,

@@ -124,6 +124,11 @@ drain nope
 taint node nope a=b:NoSchedule
 taint node nope
 taint pod p a=b:NoSchedule
+debug
+debug nope
+debug nope -t --image=x
+debug nope --image=x --profile=general
+debug svc/web --image=x --profile=general
 completion
 version -o foo
 ";

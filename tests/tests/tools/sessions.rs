@@ -310,11 +310,16 @@ pub async fn kubectl_runs_copies_and_debugs(scene: &Scene) -> anyhow::Result<()>
     ensure!(std::fs::read(folder.join("back/large"))?.len() == 5_000_000);
 
     // kubectl of old sends a kind that Kubernetes has no more.
-    if scene.cluster.kubectl_minor()? < 23 {
-        return Ok(());
+    if scene.cluster.kubectl_minor()? >= 23 {
+        debugs(scene, Tool::Kubectl).await?;
     }
+    debugs(scene, Tool::Skiff).await
+}
+
+async fn debugs(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
+    let image = "--image=skiff.test/busybox:1";
     let debug = ["debug", "-it", "plain", "--target=main", image, "--", "sh"];
-    let mut debugger = Terminal::start(kubectl(&debug))?;
+    let mut debugger = Terminal::start(tool.command(scene, &debug))?;
     debugger.expect("/ #")?;
     debugger.type_in("ps; hostname\n")?;
     debugger.expect("sleep 1000")?;

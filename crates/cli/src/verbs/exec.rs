@@ -170,6 +170,27 @@ pub async fn converse(
     code
 }
 
+/// Attaches to a container; shows its log when it cannot be attached to, as when it has just ended.
+pub async fn attach_or_follow(
+    client: &Client,
+    pod: &str,
+    container: String,
+    terminal: Terminal,
+) -> anyhow::Result<()> {
+    let session = converse(
+        client,
+        (pod, "attach"),
+        container.clone(),
+        Vec::new(),
+        terminal,
+    );
+    if let Err(error) = session.await {
+        eprintln!("warning: couldn't attach to pod/{pod}, falling back to streaming logs: {error}");
+        super::logs::follow(client, pod, &container).await?;
+    }
+    Ok(())
+}
+
 /// Carries the streams until the outcome arrives; returns the exit code.
 async fn pump(session: Session, stdin: bool, tty: bool) -> anyhow::Result<u8> {
     let Session { input, mut output } = session;

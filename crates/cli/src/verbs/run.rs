@@ -8,13 +8,16 @@ use serde_json::{Map, Value, json};
 
 use super::Connection;
 use super::create::{Creating, generated, metadata};
-use super::exec::{Terminal, converse};
+use super::exec::{Terminal, attach_or_follow};
 use super::failure::usage;
 use super::logs;
 use super::resources::Resources;
 use super::selection::Named;
 use super::watching;
 use super::writing::DryRun;
+
+/// Where a pod tells the state of its containers.
+const STATUSES: &str = "containerStatuses";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -136,17 +139,7 @@ impl Args {
             container["ports"] = json!([{"containerPort": port}]);
         }
         if !self.env.is_empty() {
-            let variables: Vec<Value> = self
-                .env
-                .iter()
-                .map(|text| {
-                    let (name, value) = text
-                        .split_once('=')
-                        .with_context(|| format!("invalid env: {text}"))?;
-                    Ok(json!({"name": name, "value": value}))
-                })
-                .collect::<anyhow::Result<_>>()?;
-            container["env"] = variables.into();
+            container["env"] = variables(&self.env)?;
         }
         for (field, flag) in [
             ("stdin", self.stdin),
@@ -184,6 +177,19 @@ impl Args {
             "spec": {"ports": [port], "selector": self.labels()?}, "status": {"loadBalancer": {}},
         }))
     }
+}
+
+/// A container's environment from KEY=VALUE texts.
+pub fn variables(texts: &[String]) -> anyhow::Result<Value> {
+    texts
+        .iter()
+        .map(|text| {
+            let (name, value) = text
+                .split_once('=')
+                .with_context(|| format!("invalid env: {text}"))?;
+            Ok(json!({"name": name, "value": value}))
+        })
+        .collect()
 }
 
 fn pairs(texts: &[String]) -> anyhow::Result<Map<String, Value>> {
@@ -250,7 +256,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 /// Stays with the pod until it has ended; its exit code is ours when it is not restarted.
 async fn attached(args: &Args, client: &Client, named: &Named<'_>) -> anyhow::Result<ExitCode> {
     let container = args.name.clone();
-    let ended = watching::until(client, named, |pod| started(pod, &container)).await?;
+    let ended = watching::until(client, named, |pod| started(pod, STATUSES, &container)).await?;
     // A log has everything from the start on; only who has something to say is attached.
     if args.stdin && !ended {
         let terminal = Terminal {
@@ -258,14 +264,7 @@ async fn attached(args: &Args, client: &Client, named: &Named<'_>) -> anyhow::Re
             tty: args.tty,
             quiet: args.quiet,
         };
-        converse(
-            client,
-            (&args.name, "attach"),
-            container.clone(),
-            Vec::new(),
-            terminal,
-        )
-        .await?;
+        attach_or_follow(client, &args.name, container.clone(), terminal).await?;
     } else {
         logs::follow(client, &args.name, &container).await?;
     }
@@ -282,9 +281,13 @@ async fn attached(args: &Args, client: &Client, named: &Named<'_>) -> anyhow::Re
     Ok(ExitCode::from(code))
 }
 
-/// Whether the container has ended, as soon as it has started.
-fn started(pod: Option<&Value>, container: &str) -> anyhow::Result<Option<bool>> {
-    let state = state(pod, container)?;
+/// Whether the container has ended, as soon as it has started; `statuses`: the list that it is in.
+pub fn started(
+    pod: Option<&Value>,
+    statuses: &str,
+    container: &str,
+) -> anyhow::Result<Option<bool>> {
+    let state = state(pod, statuses, container)?;
     Ok(if state["running"].is_object() {
         Some(false)
     } else {
@@ -293,7 +296,7 @@ fn started(pod: Option<&Value>, container: &str) -> anyhow::Result<Option<bool>>
 }
 
 fn outcome(pod: Option<&Value>, container: &str) -> anyhow::Result<Option<(u8, String)>> {
-    let ended = &state(pod, container)?["terminated"];
+    let ended = &state(pod, STATUSES, container)?["terminated"];
     let code = ended["exitCode"].as_i64();
     Ok(code.map(|code| {
         let reason = ended["reason"].as_str().unwrap_or_default();
@@ -301,9 +304,9 @@ fn outcome(pod: Option<&Value>, container: &str) -> anyhow::Result<Option<(u8, S
     }))
 }
 
-fn state(pod: Option<&Value>, container: &str) -> anyhow::Result<Value> {
+fn state(pod: Option<&Value>, statuses: &str, container: &str) -> anyhow::Result<Value> {
     let pod = pod.context("the pod has been deleted")?;
-    let status = pod["status"]["containerStatuses"]
+    let status = pod["status"][statuses]
         .as_array()
         .into_iter()
         .flatten()

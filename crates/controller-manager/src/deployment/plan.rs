@@ -77,7 +77,8 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     }
     roll(&mut plan, &mut model, observed, &all, new.as_ref(), now);
     finish(&mut plan, model);
-    status::progress(deployment, &mut plan.status, new.as_deref(), now);
+    let newest = plan.create.as_deref().or(new.as_deref());
+    status::progress(deployment, &mut plan.status, newest, now);
     if plan.updates.is_empty()
         && plan.create.is_none()
         && status::is_complete(deployment, &plan.status)

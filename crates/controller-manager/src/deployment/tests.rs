@@ -152,6 +152,15 @@ impl World {
 }
 
 #[test]
+fn what_wants_no_pods_is_complete_with_its_first_set() {
+    let plan = plan(&observed(&deployment(0, "1"), &[]), at(0));
+    let set = plan.create.unwrap().metadata.name.unwrap();
+    let progressing = status::find(&plan.status, status::PROGRESSING).unwrap();
+    let message = format!("ReplicaSet {set:?} has successfully progressed.");
+    assert_eq!(progressing.message.as_ref(), Some(&message));
+}
+
+#[test]
 fn a_first_rollout_ends_available() {
     let mut world = World::new(deployment(3, "v1"));
     let plan = world.step();
