@@ -65,6 +65,23 @@ get deploy web --subresource=scale -o yaml
 get deploy web --subresource=nope
 get --raw /version
 get --raw /nope
+get --raw /apis/apps/v1/namespaces/default/deployments/nope
+get --raw /api/v1/namespaces/default/configmaps?labelSelector=a%3Dnone
+get DEPLOY
+get Deployment web
+get pods x y
+rollout status sts/sts
+rollout status ds/ds
+rollout status deploy/web --timeout=5s
+wait --for=condition=Nope deploy/web ds/ds --timeout=1s
+logs deploy/web --since=abc
+logs deploy/web --since-time=abc
+logs deploy/web --tail=-2
+auth can-i --list --as=jane
+auth can-i --list --as=system:kube-scheduler
+port-forward nope 99999
+cordon node-1 nope
+scale deploy web --replicas=1 --resource-version=1 --dry-run=client
 get --output-watch-events pods
 get pods,svc -w
 get rs,sts,ds,cj,pvc,sa -o wide
@@ -181,6 +198,8 @@ create deploy d2 --image=a/b:1 --image=c --dry-run=client -o yaml
 create deploy d2 --image=a/b:1 --port=80 --dry-run=client -o yaml -- sleep 10
 create cm c1 --from-literal=a=b --from-literal=c=d
 create cm c1 --from-literal=a=b
+create deploy Bad_Name --image=x
+create ns default
 create cm c2 --from-literal=a
 create cm c2 --from-file=/nope
 create cm c2 --from-literal=a=b --dry-run=client -o yaml
@@ -274,6 +293,7 @@ set image deploy/d1 nope=x
 set image deploy/d1
 set env deploy/d1 A=c D=e
 set env deploy/d1 A-
+set env deploy/d1 A=b A-
 set env deploy/d1 --list
 set env deploy/d1 --from=configmap/c1 --keys=a
 set env cm/both A=b

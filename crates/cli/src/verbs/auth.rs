@@ -180,56 +180,17 @@ async fn list(args: &CanI, client: &Client) -> anyhow::Result<ExitCode> {
         spec,
     )
     .await?;
-    let words = |value: &Value| -> Vec<String> {
-        value
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|word| word.as_str().unwrap_or_default().to_owned())
-            .collect()
-    };
-    let shown = |value: &Value| format!("[{}]", words(value).join(" "));
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    for rule in answer["status"]["resourceRules"]
-        .as_array()
+    let status = &answer["status"];
+    let lists = [&status["resourceRules"], &status["nonResourceRules"]];
+    let all = lists
         .into_iter()
-        .flatten()
-    {
-        for resource in words(&rule["resources"]) {
-            for group in words(&rule["apiGroups"]) {
-                let (name, subresource) = resource.split_once('/').unwrap_or((&resource, ""));
-                let mut title = name.to_owned();
-                if !group.is_empty() {
-                    title.push_str(&format!(".{group}"));
-                }
-                if !subresource.is_empty() {
-                    title.push_str(&format!("/{subresource}"));
-                }
-                let names = shown(&rule["resourceNames"]);
-                rows.push(vec![title, "[]".to_owned(), names, shown(&rule["verbs"])]);
-            }
-        }
-    }
-    rows.sort();
-    let mut others = Vec::new();
-    for rule in answer["status"]["nonResourceRules"]
-        .as_array()
-        .into_iter()
-        .flatten()
-    {
-        let urls = shown(&rule["nonResourceURLs"]);
-        others.push(vec![
-            String::new(),
-            urls,
-            "[]".to_owned(),
-            shown(&rule["verbs"]),
-        ]);
-    }
-    rows.extend(others);
+        .flat_map(|list| list.as_array().into_iter().flatten());
+    let rules: Value = all.cloned().collect();
+    let rows = super::describe::policy_rows(&rules);
     let headers = ["Resources", "Non-Resource URLs", "Resource Names", "Verbs"];
     let text = Text {
         headers: headers.map(str::to_owned).into(),
-        rows,
+        rows: rows.into_iter().map(Vec::from).collect(),
     };
     print!("{}", text.render(!args.no_headers, &mut Vec::new()));
     Ok(ExitCode::SUCCESS)

@@ -178,7 +178,9 @@ pub async fn generated(
     {
         Ok(created) => created,
         Err(client::Error::Api(error))
-            if error.reason() == "AlreadyExists" && !creating.writing_tries() =>
+            if matches!(error.reason(), "AlreadyExists" | "Invalid")
+                && resource.kind != "Namespace"
+                && !creating.writing_tries() =>
         {
             bail!("failed to create {}: {error}", singular(resource));
         }

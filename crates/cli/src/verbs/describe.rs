@@ -12,6 +12,8 @@ mod rbac;
 mod service;
 mod storage;
 mod text;
+
+pub use rbac::rows as policy_rows;
 mod volume;
 mod workload;
 

@@ -22,7 +22,13 @@ impl Failures {
 
     /// Success, or the exit code 1 after every error was told.
     pub fn finish(self) -> ExitCode {
-        self.0.iter().for_each(report);
+        let several = self.0.len() > 1;
+        for error in &self.0 {
+            let text = text(error);
+            // kubectl marks what is no server's only where it is alone.
+            let shown = text.strip_prefix("error: ").filter(|_| several);
+            eprintln!("{}", shown.unwrap_or(&text));
+        }
         if self.0.is_empty() {
             ExitCode::SUCCESS
         } else {

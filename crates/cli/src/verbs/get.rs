@@ -69,12 +69,12 @@ Use \"skiff explain <resource>\" for a detailed description of that resource (e.
 See 'skiff get -h' for help and examples";
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
-    let client = connection.client()?;
     if let Some(path) = &args.raw {
-        let body = client.get_path(path, "").await?;
+        let body = super::proxy::get(connection, path).await?;
         print!("{}", String::from_utf8_lossy(&body));
         return Ok(ExitCode::SUCCESS);
     }
+    let client = connection.client()?;
     let watched = args.watch || args.watch_only;
     if args.output_watch_events && !watched {
         bail!("--output-watch-events option can only be used with --watch or --watch-only");

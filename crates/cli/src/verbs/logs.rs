@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use client::Client;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
@@ -66,6 +66,10 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    if args.tail.is_some_and(|tail| tail < -1) {
+        bail!("--tail must be greater than or equal to -1");
+    }
+    let parameters = parameters(&args)?;
     let client = connection.client()?;
     let streams = streams(&args, &client).await?;
     if streams.len() > args.max_log_requests && args.follow {
@@ -75,7 +79,6 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
             args.max_log_requests
         );
     }
-    let parameters = parameters(&args)?;
     let prefix = args.prefix;
     if !args.follow {
         for (pod, container) in streams {
@@ -222,11 +225,19 @@ fn parameters(args: &Args) -> anyhow::Result<Vec<(&'static str, String)>> {
         parameters.push(("tailLines", tail.to_string()));
     }
     if let Some(since) = &args.since {
-        let seconds = super::duration::seconds(since)
-            .with_context(|| format!("invalid argument {since:?} for \"--since\" flag"))?;
+        let Ok(seconds) = super::duration::seconds(since) else {
+            bail!(
+                "invalid argument {since:?} for \"--since\" flag: time: invalid duration {since:?}\nSee 'skiff logs --help' for usage."
+            );
+        };
         parameters.push(("sinceSeconds", seconds.to_string()));
     }
     if let Some(time) = &args.since_time {
+        if time.parse::<jiff::Timestamp>().is_err() {
+            bail!(
+                "parsing time {time:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {time:?} as \"2006\""
+            );
+        }
         parameters.push(("sinceTime", time.clone()));
     }
     if let Some(bytes) = args.limit_bytes {

@@ -72,7 +72,9 @@ impl Cordon {
         let client = connection.client()?;
         let resources = Resources::discover(&client).await?;
         let mut failures = Failures::default();
-        for named in self.named(verb, &client, &resources).await? {
+        let nodes = self.named(verb, &client, &resources).await?;
+        self.all_exist(&client, &nodes).await?;
+        for named in nodes {
             if let Err(error) = self.mark(&client, &named, unschedulable).await {
                 failures.push(error);
             }
@@ -106,6 +108,15 @@ impl Cordon {
             ..Default::default()
         };
         selection.names(client, resources).await
+    }
+
+    /// # Errors
+    /// When one of them is not there: none is touched then.
+    async fn all_exist(&self, client: &Client, nodes: &[Named<'_>]) -> anyhow::Result<()> {
+        for node in nodes {
+            client.get_object(node.target("")).await?;
+        }
+        Ok(())
     }
 
     async fn mark(
@@ -149,9 +160,7 @@ impl Drain {
         let resources = Resources::discover(&client).await?;
         let limit = Duration::from_millis(super::duration::millis(&self.timeout)?);
         let nodes = self.nodes.named("drain", &client, &resources).await?;
-        for node in &nodes {
-            client.get_object(node.target("")).await?;
-        }
+        self.nodes.all_exist(&client, &nodes).await?;
         for node in &nodes {
             self.nodes.mark(&client, node, true).await?;
         }

@@ -112,6 +112,14 @@ fn parse(spec: &str) -> anyhow::Result<(Option<u16>, String)> {
                 .with_context(|| format!("error parsing local port {local:?}"))?;
             (Some(local), remote)
         }
+        None if spec
+            .parse::<u64>()
+            .is_ok_and(|port| port > u64::from(u16::MAX)) =>
+        {
+            bail!(
+                "error parsing local port '{spec}': strconv.ParseUint: parsing {spec:?}: value out of range"
+            )
+        }
         None => (spec.parse().ok(), spec),
     };
     if remote.is_empty() {

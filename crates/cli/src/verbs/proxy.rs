@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use axum::body::Body;
+use api::ApiError;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::HOST;
 use axum::http::{HeaderValue, Response, StatusCode};
@@ -64,19 +65,51 @@ struct Proxy {
     rejected_methods: Vec<Regex>,
 }
 
-pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
-    let config = connection.config()?;
+/// Headers that say who we are, and in whose name we act.
+fn credentials(connection: &Connection) -> anyhow::Result<Vec<(&'static str, HeaderValue)>> {
     let mut headers = connection.headers();
-    if let Some(token) = &config.token {
+    if let Some(token) = &connection.config()?.token {
         headers.push(("authorization", format!("Bearer {token}")));
     }
-    let headers = headers
+    headers
         .into_iter()
         .map(|(name, value)| Ok((name, value.parse().with_context(|| name)?)))
-        .collect::<anyhow::Result<_>>()?;
+        .collect()
+}
+
+/// The body that the REST API answers a GET of `path` (with its query) with.
+///
+/// # Errors
+/// The server's Status when it refuses.
+pub async fn get(connection: &Connection, path: &str) -> anyhow::Result<Bytes> {
+    let mut request = axum::http::Request::get(path).body(tonic::body::Body::empty())?;
+    for (name, value) in credentials(connection)? {
+        request.headers_mut().append(name, value);
+    }
+    let mut channel = rpc::tls::channel(&connection.config()?.dial)?;
+    std::future::poll_fn(|context| GrpcService::poll_ready(&mut channel, context)).await?;
+    let answer = GrpcService::call(&mut channel, request).await?;
+    let status = answer.status();
+    let body = axum::body::to_bytes(Body::new(answer.into_body()), usize::MAX).await?;
+    if status.is_success() {
+        return Ok(body);
+    }
+    let error = match api::status::decode_status(&body) {
+        Ok(status) => ApiError::from_status(status),
+        Err(_) if status == StatusCode::NOT_FOUND => ApiError::no_such_resource(),
+        Err(_) => bail!(
+            "the server answered {status}: {}",
+            String::from_utf8_lossy(&body)
+        ),
+    };
+    Err(client::Error::Api(error).into())
+}
+
+pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    let config = connection.config()?;
     let proxy = Proxy {
         channel: rpc::tls::channel(&config.dial)?,
-        headers,
+        headers: credentials(connection)?,
         prefix: args.api_prefix.trim_end_matches('/').to_owned(),
         hosts: patterns(&args.accept_hosts)?,
         paths: patterns(&args.accept_paths)?,

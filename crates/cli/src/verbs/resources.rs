@@ -72,10 +72,10 @@ impl Resource {
     }
 
     fn answers_to(&self, word: &str) -> bool {
-        let word = word.to_lowercase();
-        let (name, rest) = word.split_once('.').unwrap_or((&word, ""));
+        let (name, rest) = word.split_once('.').unwrap_or((word, ""));
         let named = self.plural == name
             || self.singular == name
+            || self.kind == name
             || self.kind.to_lowercase() == name
             || self.short_names.iter().any(|short| short == name);
         let grouped = rest.is_empty()

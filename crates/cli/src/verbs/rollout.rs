@@ -130,9 +130,10 @@ impl Rollout<'_> {
                 if limit.is_zero() {
                     return waited.await;
                 }
-                tokio::time::timeout(limit, waited)
-                    .await
-                    .context("timed out waiting for the condition")?
+                match tokio::time::timeout(limit, waited).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => bail!("timed out waiting for the condition"),
+                }
             }
             Action::History { revision, .. } => self.history(named, *revision).await,
             Action::Undo { to_revision, .. } => self.undo(named, *to_revision).await,

@@ -66,6 +66,9 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 async fn scale(args: &Args, client: &Client, named: &Named<'_>) -> anyhow::Result<()> {
     let target = named.target("scale");
     let scale: Value = serde_json::from_slice(&client.get_object(target.clone()).await?.json)?;
+    if args.writing.dry_run == DryRun::Client {
+        return Ok(());
+    }
     let current = scale["spec"]["replicas"].as_i64().unwrap_or(0);
     if args.current_replicas >= 0 && args.current_replicas != current {
         bail!(
@@ -73,8 +76,13 @@ async fn scale(args: &Args, client: &Client, named: &Named<'_>) -> anyhow::Resul
             args.current_replicas
         );
     }
-    if args.writing.dry_run == DryRun::Client {
-        return Ok(());
+    let version = scale["metadata"]["resourceVersion"].as_str();
+    let version = version.unwrap_or_default();
+    if !args.resource_version.is_empty() && args.resource_version != version {
+        bail!(
+            "Expected resource version to be {}, was {version}",
+            args.resource_version
+        );
     }
     let mut patch = json!({"spec": {"replicas": args.replicas}});
     if !args.resource_version.is_empty() {

@@ -25,7 +25,7 @@ type Subject = (String, String, String, String);
 
 /// One row for every resource, with the verbs of all rules about it, sorted as kubectl does: by verbs,
 /// group and resource in their printed form.
-fn rows(rules: &Value) -> Vec<[String; 4]> {
+pub fn rows(rules: &Value) -> Vec<[String; 4]> {
     let mut verbs: BTreeMap<Subject, Vec<String>> = BTreeMap::new();
     let mut rows: Vec<(Vec<String>, Subject)> = Vec::new();
     for rule in items(rules) {
@@ -48,7 +48,12 @@ fn rows(rules: &Value) -> Vec<[String; 4]> {
                 if several {
                     rows.push((own.clone(), subject));
                 } else {
-                    verbs.entry(subject).or_default().extend(own.clone());
+                    let joined: &mut Vec<String> = verbs.entry(subject).or_default();
+                    for verb in &own {
+                        if !joined.contains(verb) {
+                            joined.push(verb.clone());
+                        }
+                    }
                 }
             }
         }

@@ -103,13 +103,13 @@ fn stateful_set_progress(spec: &Value, status: &Value) -> anyhow::Result<(String
     }
     let wanted = number(&spec["replicas"], 1);
     let ready = number(&status["readyReplicas"], 0);
-    let partition = number(&spec["updateStrategy"]["rollingUpdate"]["partition"], 0);
+    let partition = spec["updateStrategy"]["rollingUpdate"]["partition"].as_i64();
     Ok(if ready < wanted {
         (
             format!("Waiting for {} pods to be ready...", wanted - ready),
             false,
         )
-    } else if partition > 0 && updated < wanted - partition {
+    } else if let Some(partition) = partition.filter(|partition| updated < wanted - partition) {
         (
             format!(
                 "Waiting for partitioned roll out to finish: {updated} out of {} new pods have been updated...",
@@ -117,7 +117,7 @@ fn stateful_set_progress(spec: &Value, status: &Value) -> anyhow::Result<(String
             ),
             false,
         )
-    } else if partition > 0 {
+    } else if partition.is_some() {
         (
             format!("partitioned roll out complete: {updated} new pods have been updated..."),
             true,

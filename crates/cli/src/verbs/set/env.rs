@@ -41,6 +41,17 @@ impl Args {
         resources: &Resources,
         changes: &[String],
     ) -> anyhow::Result<Vec<Value>> {
+        let removed = changes.iter().filter_map(|change| change.strip_suffix('-'));
+        let mut removed = removed.filter(|name| !name.contains('='));
+        let is_set = |name: &str| {
+            let names = changes.iter().filter_map(|change| change.split_once('='));
+            names.into_iter().any(|(set, _)| set == name)
+        };
+        if removed.any(is_set) {
+            bail!(
+                "can not both modify and remove the same environment variable in the same command"
+            );
+        }
         let mut variables: Vec<Value> = changes
             .iter()
             .map(|change| match change.split_once('=') {
