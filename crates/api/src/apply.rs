@@ -5,7 +5,8 @@
 //! changed by anything else. Both work on JSON over the schema table.
 //!
 //! An object that was never applied has no owners and costs nothing here. Its first apply gives
-//! all that there was to the manager `before-first-apply`, as Kubernetes does for objects of old.
+//! all that there was to the manager `before-first-apply`, as Kubernetes does for objects of old;
+//! `kubectl` gets what it said before, as it would by its own migration.
 //!
 //! Rules: `sigs.k8s.io/structured-merge-diff` and `k8s.io/apimachinery/pkg/util/managedfields`.
 
@@ -183,18 +184,21 @@ fn described(entry: &ManagedFieldsEntry) -> String {
     text
 }
 
-/// What `kubectl apply` said about the object before it was applied by the server: `kubectl` may
-/// take that over without force.
+/// What `kubectl apply` said about the object before it was applied by the server, and what is still
+/// so: `kubectl` may take that over without force, and take back what it leaves out.
 fn last_applied(live: &Value, place: Place, writer: &Writer<'_>) -> Set {
     const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
-    if writer.manager != "kubectl" {
+    if writer.manager != "kubectl" || !writer.subresource.is_empty() {
         return Set::default();
     }
     let annotation = live["metadata"]["annotations"][ANNOTATION].as_str();
     let config = annotation.and_then(|text| serde_json::from_str::<Value>(text).ok());
-    config
-        .map(|config| merge::set_of(&config, place))
-        .unwrap_or_default()
+    let Some(config) = config else {
+        return Set::default();
+    };
+    let (changed, gone) = merge::compare(&config, live, place);
+    let said = stripped(merge::set_of(&config, place));
+    said.difference(&changed).difference(&gone)
 }
 
 /// Merges `config` into `live` (`None`: there is no object yet), whose owners are `owners`.
@@ -218,25 +222,26 @@ pub fn apply(
         });
     };
     let mut owners = owners.to_vec();
+    let allowed = last_applied(live, place, writer);
     if owners.is_empty() {
+        if !allowed.is_empty() {
+            owners.push(entry(writer, "Apply", &allowed, None));
+        }
         let before = Writer {
             manager: BEFORE,
             subresource: "",
             ..*writer
         };
-        owners.push(entry(
-            &before,
-            "Update",
-            &stripped(merge::set_of(live, place)),
-            None,
-        ));
+        // With an element that `kubectl` takes back goes what defaults made of it.
+        let rest = stripped(merge::set_of(live, place)).difference(&allowed);
+        let rest = rest.without_elements(&allowed.abandoned_by(&wanted));
+        owners.push(entry(&before, "Update", &rest, None));
     }
     let mut merged = merge::merge(live, config, place);
     let changed = stripped(merge::compare(live, &merged, place).0);
     let (mut own, mut others): (Vec<_>, Vec<_>) = owners
         .into_iter()
         .partition(|entry| is_writers(entry, writer, "Apply"));
-    let allowed = last_applied(live, place, writer);
     let mut conflicts = Vec::new();
     for other in &mut others {
         let set = fields_of(other);

@@ -98,6 +98,24 @@ impl Set {
         )
     }
 
+    /// The set without the elements of lists that are in `gone`, and all that is below them.
+    pub(super) fn without_elements(&self, gone: &Self) -> Self {
+        let children = self.children.iter().filter_map(|(edge, node)| {
+            let node = match gone.children.get(edge) {
+                None => node.clone(),
+                Some(theirs) if theirs.member && edge.starts_with("k:") => return None,
+                Some(theirs) => Node {
+                    member: node.member,
+                    below: node.below.without_elements(&theirs.below),
+                },
+            };
+            Some((edge.clone(), node))
+        });
+        Self {
+            children: children.filter(|(_, node)| !node.is_empty()).collect(),
+        }
+    }
+
     fn combined(
         &self,
         other: &Self,

@@ -259,3 +259,46 @@ proptest! {
         prop_assert_eq!(Set::from_json(&set.to_json()), set);
     }
 }
+
+#[test]
+fn kubectl_takes_back_what_it_leaves_out_of_its_first_apply() {
+    let said = config(
+        Some(2),
+        json!([{"name": "a", "image": "x"}, {"name": "b", "image": "y"}]),
+    );
+    let mut live = said.clone();
+    live["metadata"]["annotations"] =
+        json!({"kubectl.kubernetes.io/last-applied-configuration": said.to_string()});
+    live["spec"]["paused"] = true.into();
+    for container in 0..2 {
+        live["spec"]["template"]["spec"]["containers"][container]["imagePullPolicy"] =
+            "Always".into();
+    }
+    let next = config(None, json!([{"name": "a", "image": "z"}]));
+    let applied = apply(Some(&live), &[], &next, schema(), &writer("kubectl")).unwrap();
+    assert_eq!(
+        containers(&applied.object),
+        &json!([{"name": "a", "image": "z", "imagePullPolicy": "Always"}])
+    );
+    assert_eq!(applied.object["spec"]["replicas"], Value::Null);
+    assert_eq!(applied.object["spec"]["paused"], true);
+    // Another manager's first apply takes nothing away.
+    let kept = apply(
+        Some(&live),
+        &[],
+        &config(None, json!([])),
+        schema(),
+        &writer("me"),
+    )
+    .unwrap();
+    assert_eq!(kept.object["spec"]["replicas"], 2);
+    // What somebody changed since is theirs.
+    live["spec"]["replicas"] = 5.into();
+    let next = config(Some(3), json!([]));
+    let conflicts = apply(Some(&live), &[], &next, schema(), &writer("kubectl")).unwrap_err();
+    assert_eq!(conflicts.len(), 1);
+    assert_eq!(conflicts[0].field, ".spec.replicas");
+    let next = config(None, json!([{"name": "a", "image": "x"}]));
+    let left = apply(Some(&live), &[], &next, schema(), &writer("kubectl")).unwrap();
+    assert_eq!(left.object["spec"]["replicas"], 5);
+}

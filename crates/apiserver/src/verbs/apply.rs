@@ -172,7 +172,11 @@ pub fn track(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(
 }
 
 fn writer<'a>(call: Call<'a>, api_version: &'a str) -> Writer<'a> {
-    let candidates = [call.options.field_manager.as_str(), &call.options.product];
+    let candidates = [
+        call.options.field_manager.as_str(),
+        &call.options.product,
+        component(&call.user.name),
+    ];
     Writer {
         manager: candidates
             .into_iter()
@@ -182,6 +186,15 @@ fn writer<'a>(call: Call<'a>, api_version: &'a str) -> Writer<'a> {
         subresource: &call.target.subresource,
         now: meta::whole_seconds(call.now()),
         force: call.options.force,
+    }
+}
+
+/// The component behind a user of the system, which names no manager over gRPC.
+fn component(user: &str) -> &str {
+    match user.strip_prefix("system:") {
+        Some(node) if node.starts_with("node:") => "kubelet",
+        Some(component) if !component.contains(':') => component,
+        _ => "",
     }
 }
 
@@ -262,4 +275,21 @@ fn conflict(call: Call<'_>, conflicts: &[Conflict]) -> ApiError {
     let mut error = ApiError::new(409, "Conflict", message).about(call.row(), &call.target.name);
     error.status_mut().details.get_or_insert_default().causes = Some(causes.collect());
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::component;
+
+    #[test]
+    fn components_manage_under_their_own_names() {
+        for (user, manager) in [
+            ("system:kube-controller-manager", "kube-controller-manager"),
+            ("system:node:n1", "kubelet"),
+            ("system:serviceaccount:a:b", ""),
+            ("bob", ""),
+        ] {
+            assert_eq!(component(user), manager, "{user}");
+        }
+    }
 }
