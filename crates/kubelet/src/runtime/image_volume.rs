@@ -1,6 +1,8 @@
 //! Images as volumes: what to mount to have an image's files in a pod's directory. Mounting it is the
 //! caller's; a snapshot keeps the layers here for as long as the pod is.
 
+use std::fs;
+
 use containerd_client::services::v1::snapshots::{ListSnapshotsRequest, ViewSnapshotRequest};
 use containerd_client::types::Mount;
 use tonic::{Code, Status};
@@ -41,6 +43,12 @@ impl Runtime {
         image: &str,
     ) -> Result<Option<ImageMount>> {
         let contents = self.inner.image_contents(image).await?;
+        // Spares all other pods the search at their end.
+        let marker = self.inner.pod_paths(pod_uid).images();
+        if let Some(directory) = marker.parent() {
+            fs::create_dir_all(directory).map_err(RuntimeError::io("create", directory))?;
+        }
+        fs::write(&marker, b"").map_err(RuntimeError::io("write", &marker))?;
         let key = container_id(pod_uid, &format!("volume/{volume}"), 0).0;
         let request = ViewSnapshotRequest {
             snapshotter: self.inner.config.snapshotter.clone(),
@@ -68,6 +76,9 @@ impl Runtime {
 impl Inner {
     /// Lets go of the images that a pod's volumes had mounted.
     pub(super) async fn release_images(&self, pod_uid: &str) -> Result<()> {
+        if !self.pod_paths(pod_uid).images().exists() {
+            return Ok(());
+        }
         let failed = |status: Status| RuntimeError::from_status("list snapshots", &status);
         let request = ListSnapshotsRequest {
             snapshotter: self.config.snapshotter.clone(),

@@ -37,6 +37,11 @@ impl PodPaths {
         self.base.join("ns").join(kind)
     }
 
+    /// There if the pod has images as volumes.
+    pub(super) fn images(&self) -> PathBuf {
+        self.base.join("ns").join("images")
+    }
+
     fn sandbox_id(&self) -> PathBuf {
         self.base.join("ns").join("id")
     }
