@@ -70,6 +70,8 @@ get --raw /api/v1/namespaces/default/configmaps?labelSelector=a%3Dnone
 get DEPLOY
 get Deployment web
 get pods x y
+rollout history deploy/web --revision=1 -o jsonpath={.kind}/{.spec.template.spec.containers[0].image}
+rollout history ds/ds --revision=1 -o jsonpath={.kind}/{.spec.template.spec.containers[0].image}
 rollout status sts/sts
 rollout status ds/ds
 rollout status deploy/web --timeout=5s

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::Connection;
 use super::failure::Failures;
+use super::output::Printer;
 use super::output::tabwriter::align;
 use super::resources::Resources;
 use super::selection::{Named, Selection};
@@ -149,9 +150,17 @@ impl Rollout<'_> {
         if let Some(number) = revision.filter(|number| *number > 0) {
             let one = revisions.iter().find(|revision| revision.number == number);
             let one = one.context("unable to find the specified revision")?;
+            if let Some(mut printer) = self.writing.printing.printer()? {
+                return self.show(&mut printer, &one.object);
+            }
             println!("{} with revision #{number}", named.path());
             println!("{}", template_text(&one.template));
             return Ok(());
+        }
+        if let Some(mut printer) = self.writing.printing.printer()? {
+            return revisions
+                .iter()
+                .try_for_each(|revision| self.show(&mut printer, &revision.object));
         }
         println!("{} ", named.path());
         let mut text = "REVISION\tCHANGE-CAUSE\n".to_owned();
@@ -160,6 +169,12 @@ impl Rollout<'_> {
         }
         println!("{}", align(&text, 0, 2));
         Ok(())
+    }
+
+    fn show(&self, printer: &mut Printer, object: &Value) -> anyhow::Result<()> {
+        let word = |field: &str| object[field].as_str().unwrap_or_default();
+        let resource = self.resources.of_kind(word("apiVersion"), word("kind"))?;
+        printer.object(resource, object)
     }
 
     async fn undo(&mut self, named: &Named<'_>, to: i64) -> anyhow::Result<()> {

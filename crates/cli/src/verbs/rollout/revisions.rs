@@ -13,11 +13,13 @@ use super::super::workload::selector_of;
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
 pub const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 
-/// One revision: its number, the pod template, and why it was made.
+/// One revision: its number, the pod template, why it was made, and the object that it stands for: a
+/// ReplicaSet, or the owner as it was.
 pub struct Revision {
     pub number: i64,
     pub template: Value,
     pub cause: String,
+    pub object: Value,
 }
 
 /// Every revision that the cluster still has, oldest first.
@@ -62,7 +64,18 @@ pub async fn revisions(
         } else {
             &item["data"]["spec"]["template"]
         };
+        let whole = if deployment {
+            item.clone()
+        } else {
+            let mut owner = object.clone();
+            owner["spec"]["template"] = template.clone();
+            if let Some(template) = owner["spec"]["template"].as_object_mut() {
+                template.remove("$patch");
+            }
+            owner
+        };
         found.push(Revision {
+            object: whole,
             number: number.unwrap_or(0),
             template: template.clone(),
             cause: annotations[CHANGE_CAUSE]
