@@ -5,7 +5,9 @@ use super::columns;
 use super::path::Path;
 use api::status::FieldError;
 use jiff::Timestamp;
-use k8s_openapi::api::networking::v1::{Ingress, IngressBackend, IngressRule, IngressTLS};
+use k8s_openapi::api::networking::v1::{
+    Ingress, IngressBackend, IngressRule, IngressStatus, IngressTLS,
+};
 use serde_json::Value;
 
 use super::rules::{generation_of_spec, status_apart};
@@ -30,7 +32,10 @@ static COLUMNS: &[Column] = &[
 impl Strategy for Rules {
     type Object = Ingress;
 
-    status_apart!();
+    // A status without a load balancer has an empty one.
+    status_apart!(IngressStatus {
+        load_balancer: Some(Default::default())
+    });
     generation_of_spec!();
 
     fn default(&self, ingress: &mut Ingress) {

@@ -4,8 +4,11 @@
 /// an update of the object leave status to the system, an update of status leaves spec and labels.
 macro_rules! status_apart {
     () => {
+        status_apart!(Default::default());
+    };
+    ($first:expr) => {
         fn prepare_create(&self, object: &mut Self::Object, _: &crate::kinds::Context<'_>) {
-            object.status = Some(Default::default());
+            object.status = Some($first);
         }
 
         fn prepare_update(

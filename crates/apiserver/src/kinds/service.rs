@@ -9,7 +9,7 @@ pub use validate::non_special_ip;
 use super::columns;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ClientIPConfig, Service, ServicePort, ServiceSpec, SessionAffinityConfig,
+    ClientIPConfig, Service, ServicePort, ServiceSpec, ServiceStatus, SessionAffinityConfig,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
@@ -72,7 +72,11 @@ impl Strategy for Rules {
     }
 
     fn prepare_create(&self, service: &mut Service, _: &Context<'_>) {
-        service.status = Some(Default::default());
+        // A status without a load balancer has an empty one.
+        service.status = Some(ServiceStatus {
+            load_balancer: Some(Default::default()),
+            ..ServiceStatus::default()
+        });
         let spec = service.spec.get_or_insert_default();
         normalize_cluster_ips(spec, None);
         families(spec);

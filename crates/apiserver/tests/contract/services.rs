@@ -106,7 +106,7 @@ async fn a_service_can_become_a_name() {
     let one = format!("{SERVICES}/a");
     // What is not there is made by a PUT, for the kinds that Kubernetes makes so.
     let put = rest.send("PUT", &one, &service("a", json!({}))).await;
-    put.expect(201);
+    assert_eq!(put.expect(201)["status"], json!({"loadBalancer": {}}));
     let lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
     let body = json!({"metadata": {"name": "l"}, "spec": {}});
     rest.send("PUT", lease, &body).await.expect(201);
