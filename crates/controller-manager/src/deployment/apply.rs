@@ -153,8 +153,9 @@ impl Deployments {
             "resourceVersion": deployment.metadata.resource_version,
             "annotations": {REVISION: revision},
         }});
+        // By way of the status, as upstream does: there, an annotation leaves the generation as it is.
         Api::<Deployment>::namespaced(&self.client, &key.namespace)
-            .patch(&key.name, PatchKind::Merge, &patch)
+            .patch_status(&key.name, PatchKind::Merge, &patch)
             .await
             .during(|| format!("note the revision of deployment {key}"))?;
         Ok(())

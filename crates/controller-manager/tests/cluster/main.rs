@@ -97,7 +97,12 @@ async fn a_rolling_update_keeps_every_endpoint_it_promised() -> anyhow::Result<(
     plane.control(&[])?;
     let nodes = plane.nodes(&["n1", "n2"]).await?;
     create(&plane, &[deployment(5, "v1"), service()]).await?;
-    until_complete(&plane, 5).await?;
+    let first = until_complete(&plane, 5).await?;
+    assert_eq!(
+        first.metadata.generation,
+        Some(1),
+        "nobody changed its spec"
+    );
     let of_web = || selection().labels("kubernetes.io/service-name=web");
     wait::until::<EndpointSlice>(&plane.client, of_web(), "five endpoints", |slices| {
         ready_endpoints(slices).len() == 5
