@@ -37,20 +37,14 @@ fn main() -> ExitCode {
 async fn run() -> anyhow::Result<()> {
     let started = runtime::clock::monotonic();
     let cluster = Cluster::start(Options::default())?;
-    println!(
-        "cluster up, node Ready           {:>8.0} ms",
-        millis(started)
-    );
+    println!("cluster up, node Ready           {:>8.0} ms", millis(started));
     idle(&cluster).await?;
     cluster.load_image("testserver-v1").await?;
 
     let by_hand = by_hand(&cluster)?;
     let started = pod_starts(&cluster).await?;
     println!("container by hand (ctr), median  {by_hand:>8.0} ms");
-    println!(
-        "pod, create to Ready, median     {started:>8.0} ms   {:.2} x",
-        started / by_hand
-    );
+    println!("pod, create to Ready, median     {started:>8.0} ms   {:.2} x", started / by_hand);
     deployment(&cluster).await?;
     objects(&cluster).await
 }
@@ -66,9 +60,7 @@ fn median(mut times: Vec<f64>) -> f64 {
 
 /// Starts the same container with containerd's own tool.
 fn by_hand(cluster: &Cluster) -> anyhow::Result<f64> {
-    let socket = cluster
-        .folder()
-        .join("nodes/node-1/containerd/containerd.sock");
+    let socket = cluster.folder().join("nodes/node-1/containerd/containerd.sock");
     let ctr = |arguments: &[&str]| -> anyhow::Result<bool> {
         let status = Command::new("ctr")
             .arg("--address")
@@ -111,15 +103,10 @@ async fn pod_starts(cluster: &Cluster) -> anyhow::Result<f64> {
         let started = runtime::clock::monotonic();
         manifest::create(client, "default", &pod.to_string()).await?;
         let selection = Selection::namespace("default").name(&name);
-        wait::until::<Pod>(client, selection, "Ready", |found| {
-            found.values().any(pods::is_ready)
-        })
-        .await?;
+        wait::until::<Pod>(client, selection, "Ready", |found| found.values().any(pods::is_ready))
+            .await?;
         times.push(millis(started));
-        let options = DeleteOptions {
-            grace_period_seconds: Some(0),
-            ..DeleteOptions::default()
-        };
+        let options = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
         api.delete(&name, &options).await?;
     }
     Ok(median(times))
@@ -128,10 +115,7 @@ async fn pod_starts(cluster: &Cluster) -> anyhow::Result<f64> {
 async fn objects(cluster: &Cluster) -> anyhow::Result<()> {
     let api: Api<ConfigMap> = Api::namespaced(cluster.client(), "default");
     let data = [("payload".to_owned(), "x".repeat(1000))].into();
-    let mut template = ConfigMap {
-        data: Some(data),
-        ..ConfigMap::default()
-    };
+    let mut template = ConfigMap { data: Some(data), ..ConfigMap::default() };
     let started = runtime::clock::monotonic();
     for number in 0..OBJECTS {
         template.metadata.name = Some(format!("object-{number}"));
@@ -146,10 +130,7 @@ async fn objects(cluster: &Cluster) -> anyhow::Result<()> {
         times.push(millis(started));
         ensure!(listed >= OBJECTS, "{listed} objects");
     }
-    println!(
-        "list of {OBJECTS}, decoded           {:>8.1} ms",
-        median(times)
-    );
+    println!("list of {OBJECTS}, decoded           {:>8.1} ms", median(times));
     Ok(())
 }
 
@@ -178,20 +159,12 @@ async fn deployment(cluster: &Cluster) -> anyhow::Result<()> {
         found.values().filter(|pod| pods::is_ready(pod)).count() == REPLICAS
     })
     .await?;
-    println!(
-        "Deployment of {REPLICAS}, to all Ready     {:>8.0} ms",
-        millis(started)
-    );
+    println!("Deployment of {REPLICAS}, to all Ready     {:>8.0} ms", millis(started));
     let started = runtime::clock::monotonic();
     let deployments: Api<Deployment> = Api::namespaced(client, "default");
-    deployments
-        .delete("many", &DeleteOptions::default())
-        .await?;
+    deployments.delete("many", &DeleteOptions::default()).await?;
     wait::until::<Pod>(client, selection(), "all gone", |found| found.is_empty()).await?;
-    println!(
-        "the same deleted, to all gone    {:>8.0} ms",
-        millis(started)
-    );
+    println!("the same deleted, to all gone    {:>8.0} ms", millis(started));
     Ok(())
 }
 
@@ -215,15 +188,9 @@ impl Use {
         let kb = |name: &str| -> u64 {
             let line = status.lines().find(|line| line.starts_with(name));
             let number = line.and_then(|line| line.split_ascii_whitespace().nth(1));
-            number
-                .and_then(|number| number.parse().ok())
-                .unwrap_or_default()
+            number.and_then(|number| number.parse().ok()).unwrap_or_default()
         };
-        Ok(Self {
-            nanoseconds,
-            own_kb: kb("RssAnon:"),
-            mapped_kb: kb("RssFile:"),
-        })
+        Ok(Self { nanoseconds, own_kb: kb("RssAnon:"), mapped_kb: kb("RssFile:") })
     }
 }
 

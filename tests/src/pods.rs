@@ -7,46 +7,31 @@ use testkit::wait::{self, Selection};
 
 /// Whether the pod has the condition `Ready`, and is not on its way out.
 pub fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     pod.metadata.deletion_timestamp.is_none()
-        && conditions
-            .into_iter()
-            .any(|c| c.type_ == "Ready" && c.status == "True")
+        && conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 /// The pod's phase; empty when it has none yet.
 pub fn phase(pod: &Pod) -> &str {
-    pod.status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref())
-        .unwrap_or_default()
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
 
 /// The node that the pod is bound to; empty when it is to none.
 pub fn node(pod: &Pod) -> &str {
-    pod.spec
-        .as_ref()
-        .and_then(|spec| spec.node_name.as_deref())
-        .unwrap_or_default()
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
 }
 
 /// The pod's address; empty when it has none.
 pub fn address(pod: &Pod) -> &str {
-    pod.status
-        .as_ref()
-        .and_then(|status| status.pod_ip.as_deref())
-        .unwrap_or_default()
+    pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).unwrap_or_default()
 }
 
 /// The status of one container.
 pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     let all = status.container_statuses.iter().flatten();
-    all.chain(status.init_container_statuses.iter().flatten())
-        .find(|c| c.name == name)
+    all.chain(status.init_container_statuses.iter().flatten()).find(|c| c.name == name)
 }
 
 /// How often a container has been started again.

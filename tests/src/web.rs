@@ -74,15 +74,9 @@ spec:
 /// # Errors
 /// When there is no answer, or one that says no.
 pub fn get(cluster: &Cluster, url: &str) -> anyhow::Result<String> {
-    let output = Command::new(cluster.test_server())
-        .args(["get", url])
-        .output()?;
+    let output = Command::new(cluster.test_server()).args(["get", url]).output()?;
     let body = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(
-        output.status.success(),
-        "{url}: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
+    ensure!(output.status.success(), "{url}: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(body.trim().to_owned())
 }
 

@@ -48,9 +48,7 @@ fn python(scene: &Scene) -> anyhow::Result<Command> {
     let program = std::env::var_os("SKIFF_TEST_PYTHON");
     let program = program.context("SKIFF_TEST_PYTHON is not set; `make test` sets it")?;
     let mut command = Command::new(program);
-    command
-        .env("KUBECONFIG", scene.cluster.kubeconfig())
-        .stdin(Stdio::null());
+    command.env("KUBECONFIG", scene.cluster.kubeconfig()).stdin(Stdio::null());
     Ok(command)
 }
 
@@ -88,9 +86,7 @@ async fn the_grpc_example_lists_and_watches(scene: &Scene) -> anyhow::Result<()>
     running.wait()?;
     let lines = lines?;
     let has = |start: &str, name: &str| {
-        lines
-            .iter()
-            .any(|line| line.starts_with(start) && line.contains(name))
+        lines.iter().any(|line| line.starts_with(start) && line.contains(name))
     };
     ensure!(has("LISTED", "/first Pending"), "{lines:?}");
     ensure!(has("ADDED", "/second Pending"), "{lines:?}");
@@ -121,9 +117,7 @@ except client.ApiException as error:
     assert error.status == 404, error
 print("done")
 "#;
-    let output = python(scene)?
-        .args(["-c", script, &scene.namespace])
-        .output()?;
+    let output = python(scene)?.args(["-c", script, &scene.namespace]).output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{errors}");
     Ok(())

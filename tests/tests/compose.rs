@@ -53,9 +53,7 @@ fn a_cluster_of_containers_serves() -> anyhow::Result<()> {
         return Ok(());
     }
     let docker = Docker::prepare()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(whole_life(&docker));
     if outcome.is_err() {
         eprintln!("{}", docker.logs());
@@ -94,10 +92,7 @@ async fn whole_life(docker: &Docker) -> anyhow::Result<()> {
     // Containers and network go; the volumes, and so the cluster, stay.
     docker.compose(&["down", "--timeout", "15"])?;
     docker.compose(&["up", "-d"])?;
-    wait::eventually("the apiserver answers", async || {
-        docker.kubectl(&["get", "nodes"])
-    })
-    .await?;
+    wait::eventually("the apiserver answers", async || docker.kubectl(&["get", "nodes"])).await?;
     rolled_out(docker)?;
     answers(docker, &node_port).await?;
 
@@ -106,14 +101,7 @@ async fn whole_life(docker: &Docker) -> anyhow::Result<()> {
 }
 
 fn rolled_out(docker: &Docker) -> anyhow::Result<()> {
-    let wait = [
-        "rollout",
-        "status",
-        "deployment/web",
-        "-n",
-        "web",
-        "--timeout=60s",
-    ];
+    let wait = ["rollout", "status", "deployment/web", "-n", "web", "--timeout=60s"];
     docker.kubectl(&wait)?;
     Ok(())
 }
@@ -201,10 +189,7 @@ fn update(docker: &Docker, node_port: &str) -> anyhow::Result<()> {
 fn nothing_is_left(docker: &Docker) -> anyhow::Result<()> {
     ensure!(docker.docker(&["info"]).is_err(), "the daemon still runs");
     let links = docker.inside("ip", &["-o", "link"])?;
-    ensure!(
-        links.lines().count() == 1 && links.contains("lo:"),
-        "{links}"
-    );
+    ensure!(links.lines().count() == 1 && links.contains("lo:"), "{links}");
     let rules = docker.inside("iptables-save", &[])?;
     ensure!(!rules.contains("DOCKER"), "{rules}");
     let kubeconfig = std::fs::read_to_string(docker.kubeconfig())?;

@@ -39,10 +39,7 @@ fn main() -> ExitCode {
     let code = suite::run(
         Options {
             registry_ports: vec![port],
-            disks: vec![
-                (NODE_DISK.into(), NODE_DISK_BYTES),
-                (STORE_DISK.into(), STORE_DISK_BYTES),
-            ],
+            disks: vec![(NODE_DISK.into(), NODE_DISK_BYTES), (STORE_DISK.into(), STORE_DISK_BYTES)],
             ..Options::default()
         },
         &["busybox"],
@@ -82,9 +79,7 @@ async fn run_pod(
 
 async fn an_image_that_does_not_fit_is_pulled_later(scene: &Scene) -> anyhow::Result<()> {
     let cluster = &scene.cluster;
-    let registry = REGISTRY
-        .get()
-        .context("the registry has not been started")?;
+    let registry = REGISTRY.get().context("the registry has not been started")?;
     let archive = cluster.images().join("testserver-v1.tar");
     registry.push(&archive, "test/server", "v1").await?;
     let fill = cluster.folder().join(NODE_DISK).join("fill");
@@ -120,10 +115,7 @@ async fn event(scene: &Scene, pod: &str, reason: &str, text: &str) -> anyhow::Re
         events.values().any(|event| {
             event.involved_object.name.as_deref() == Some(pod)
                 && event.reason.as_deref() == Some(reason)
-                && event
-                    .message
-                    .as_deref()
-                    .is_some_and(|message| message.contains(text))
+                && event.message.as_deref().is_some_and(|message| message.contains(text))
         })
     })
     .await?;
@@ -154,29 +146,19 @@ async fn disk_pressure(scene: &Scene, expected: bool) -> anyhow::Result<()> {
 
 fn reason(pod: &Pod) -> &str {
     let status = pod.status.as_ref();
-    status
-        .and_then(|status| status.reason.as_deref())
-        .unwrap_or_default()
+    status.and_then(|status| status.reason.as_deref()).unwrap_or_default()
 }
 
 fn message(pod: &Pod) -> &str {
     let status = pod.status.as_ref();
-    status
-        .and_then(|status| status.message.as_deref())
-        .unwrap_or_default()
+    status.and_then(|status| status.message.as_deref()).unwrap_or_default()
 }
 
 async fn a_pod_that_fills_the_disk_is_evicted(scene: &Scene) -> anyhow::Result<()> {
     run_pod(scene, "modest", None, "exec sleep 1000").await?;
     let modest = pods::ready(scene, "modest").await?;
     let container = |pod: &Pod| pods::container(pod, "main").and_then(|c| c.container_id.clone());
-    run_pod(
-        scene,
-        "hog",
-        None,
-        "dd if=/dev/zero of=/data/fill bs=64k; exec sleep 1000",
-    )
-    .await?;
+    run_pod(scene, "hog", None, "dd if=/dev/zero of=/data/fill bs=64k; exec sleep 1000").await?;
     let failed = |pod: &Pod| pods::phase(pod) == "Failed";
     let hog = pods::one(scene, "hog", "it has been evicted", failed).await?;
     ensure!(reason(&hog) == "Evicted", "{:?}", hog.status);
@@ -195,28 +177,15 @@ async fn a_pod_that_fills_the_disk_is_evicted(scene: &Scene) -> anyhow::Result<(
         message(&bound)
     );
     run_pod(scene, "later", None, "exec sleep 1000").await?;
-    event(
-        scene,
-        "later",
-        "FailedScheduling",
-        "node.kubernetes.io/disk-pressure",
-    )
-    .await?;
+    event(scene, "later", "FailedScheduling", "node.kubernetes.io/disk-pressure").await?;
 
     // What the hog had written is gone. The condition would go after five minutes; a kubelet that starts
     // looks afresh.
-    kill(
-        Pid::from_raw(scene.cluster.pid("kubelet-node-1")?),
-        Signal::SIGKILL,
-    )?;
+    kill(Pid::from_raw(scene.cluster.pid("kubelet-node-1")?), Signal::SIGKILL)?;
     disk_pressure(scene, false).await?;
     pods::ready(scene, "later").await?;
     let found = pods::ready(scene, "modest").await?;
-    ensure!(
-        container(&found) == container(&modest),
-        "{:?}",
-        found.status
-    );
+    ensure!(container(&found) == container(&modest), "{:?}", found.status);
     Ok(())
 }
 
@@ -238,10 +207,7 @@ async fn a_full_store_refuses_and_loses_nothing(scene: &Scene) -> anyhow::Result
         ensure!(written < 1000, "the store is never full");
     };
     let text = refusal.to_string();
-    ensure!(
-        text.contains("etcdserver: mvcc: database space exceeded"),
-        "{text}"
-    );
+    ensure!(text.contains("etcdserver: mvcc: database space exceeded"), "{text}");
     let all_there = async || {
         let found = maps.list(&ListOptions::default()).await?.items;
         let found = found.iter().filter(|map| {
@@ -249,10 +215,7 @@ async fn a_full_store_refuses_and_loses_nothing(scene: &Scene) -> anyhow::Result
             data.is_some_and(|data| data.len() == 500_000)
         });
         let found = found.count();
-        ensure!(
-            found == written,
-            "{written} were written, {found} are there"
-        );
+        ensure!(found == written, "{written} were written, {found} are there");
         Ok(())
     };
     all_there().await?;
@@ -263,10 +226,7 @@ async fn a_full_store_refuses_and_loses_nothing(scene: &Scene) -> anyhow::Result
     wait::eventually("the apiserver serves again", all_there).await?;
     let states = cluster.processes()?;
     let state = states.iter().find(|state| state["name"] == "apiserver");
-    ensure!(
-        state.is_some_and(|state| state["restarts"] == 1),
-        "{state:?}"
-    );
+    ensure!(state.is_some_and(|state| state["restarts"] == 1), "{state:?}");
 
     cluster.resize_disk(STORE_DISK, 2 * STORE_DISK_BYTES)?;
     wait::eventually("writes go on", async || {
@@ -276,9 +236,6 @@ async fn a_full_store_refuses_and_loses_nothing(scene: &Scene) -> anyhow::Result
     .await?;
     written += 1;
     let found = maps.list(&ListOptions::default()).await?.items.len();
-    ensure!(
-        found >= written,
-        "{written} were written, {found} are there"
-    );
+    ensure!(found >= written, "{written} were written, {found} are there");
     Ok(())
 }

@@ -19,20 +19,16 @@ fn main() -> ExitCode {
     // reqwest asks for a provider also where no TLS is spoken.
     runtime::init("warn");
     let ports = match (Registry::start(false), Registry::start(true)) {
-        (Ok(open), Ok(private)) => [
-            OPEN.get_or_init(|| open).port(),
-            PRIVATE.get_or_init(|| private).port(),
-        ],
+        (Ok(open), Ok(private)) => {
+            [OPEN.get_or_init(|| open).port(), PRIVATE.get_or_init(|| private).port()]
+        }
         (Err(error), _) | (_, Err(error)) => {
             eprintln!("{error:#}");
             return ExitCode::FAILURE;
         }
     };
     let code = suite::run(
-        Options {
-            registry_ports: ports.to_vec(),
-            ..Options::default()
-        },
+        Options { registry_ports: ports.to_vec(), ..Options::default() },
         &[],
         scenarios![
             by_tag_and_by_digest,
@@ -70,51 +66,31 @@ async fn credentials(scene: &Scene, server: &str, password: &str) -> anyhow::Res
         "type": "kubernetes.io/dockerconfigjson",
         "stringData": {".dockerconfigjson": config.to_string()},
     });
-    manifest::create(
-        scene.cluster.client(),
-        &scene.namespace,
-        &secret.to_string(),
-    )
-    .await
+    manifest::create(scene.cluster.client(), &scene.namespace, &secret.to_string()).await
 }
 
 fn pull_failed(pod: &Pod) -> bool {
-    matches!(
-        pods::waiting_reason(pod, "main"),
-        "ErrImagePull" | "ImagePullBackOff"
-    )
+    matches!(pods::waiting_reason(pod, "main"), "ErrImagePull" | "ImagePullBackOff")
 }
 
 async fn by_tag_and_by_digest(scene: &Scene) -> anyhow::Result<()> {
     let registry = registry(&OPEN)?;
     let archive = scene.cluster.images().join("testserver-v1.tar");
     let digest = registry.push(&archive, "test/server", "v1").await?;
-    let base = format!(
-        "{}:{}/test/server",
-        scene.cluster.gateway(),
-        registry.port()
-    );
+    let base = format!("{}:{}/test/server", scene.cluster.gateway(), registry.port());
     run_pod(scene, "tag", &format!("{base}:v1"), false).await?;
     run_pod(scene, "digest", &format!("{base}@{digest}"), false).await?;
     for name in ["tag", "digest"] {
         let pod = pods::ready(scene, name).await?;
         let status = pods::container(&pod, "main").context("it has no status")?;
-        ensure!(
-            status.image_id.contains(&digest),
-            "{name}: image id {}",
-            status.image_id
-        );
+        ensure!(status.image_id.contains(&digest), "{name}: image id {}", status.image_id);
     }
     Ok(())
 }
 
 async fn a_tag_that_is_not_there(scene: &Scene) -> anyhow::Result<()> {
     let registry = registry(&OPEN)?;
-    let image = format!(
-        "{}:{}/test/none:v9",
-        scene.cluster.gateway(),
-        registry.port()
-    );
+    let image = format!("{}:{}/test/none:v9", scene.cluster.gateway(), registry.port());
     run_pod(scene, "missing", &image, false).await?;
     pods::one(scene, "missing", "the pull fails", pull_failed).await?;
     Ok(())
@@ -126,13 +102,7 @@ async fn with_the_right_password(scene: &Scene) -> anyhow::Result<()> {
     registry.push(&archive, "private/server", "v1").await?;
     let server = format!("{}:{}", scene.cluster.gateway(), registry.port());
     credentials(scene, &server, PASSWORD).await?;
-    run_pod(
-        scene,
-        "private",
-        &format!("{server}/private/server:v1"),
-        true,
-    )
-    .await?;
+    run_pod(scene, "private", &format!("{server}/private/server:v1"), true).await?;
     pods::ready(scene, "private").await?;
     Ok(())
 }
@@ -143,13 +113,7 @@ async fn with_a_wrong_password(scene: &Scene) -> anyhow::Result<()> {
     registry.push(&archive, "guarded/server", "v1").await?;
     let server = format!("{}:{}", scene.cluster.gateway(), registry.port());
     credentials(scene, &server, "guess").await?;
-    run_pod(
-        scene,
-        "guarded",
-        &format!("{server}/guarded/server:v1"),
-        true,
-    )
-    .await?;
+    run_pod(scene, "guarded", &format!("{server}/guarded/server:v1"), true).await?;
     pods::one(scene, "guarded", "the pull fails", pull_failed).await?;
     Ok(())
 }

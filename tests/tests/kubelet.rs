@@ -67,18 +67,8 @@ async fn create(scene: &Scene, yaml: &str) -> anyhow::Result<()> {
 
 /// What a command in a container writes.
 fn exec(scene: &Scene, pod: &str, container: &str, command: &str) -> anyhow::Result<String> {
-    let arguments = [
-        "exec",
-        "-n",
-        &scene.namespace,
-        pod,
-        "-c",
-        container,
-        "--",
-        "sh",
-        "-c",
-        command,
-    ];
+    let arguments =
+        ["exec", "-n", &scene.namespace, pod, "-c", container, "--", "sh", "-c", command];
     Ok(scene.cluster.skiff(&arguments)?.trim().to_owned())
 }
 
@@ -143,10 +133,7 @@ spec:
         ("hostname", "all"),
         ("grep -cw all /etc/hosts", "1"),
         ("echo $KUBERNETES_SERVICE_PORT", "443"),
-        (
-            "dd if=/dev/zero of=/memory/x bs=64k count=32 2>/dev/null || echo full",
-            "full",
-        ),
+        ("dd if=/dev/zero of=/memory/x bs=64k count=32 2>/dev/null || echo full", "full"),
     ] {
         let found = said(command)?;
         ensure!(found == expected, "{command}: {found:?}");
@@ -224,9 +211,7 @@ spec:
     })
     .await?;
     wait::eventually("there is a FailedMount event", async || {
-        let events = scene
-            .cluster
-            .skiff(&["get", "events", "-n", &scene.namespace])?;
+        let events = scene.cluster.skiff(&["get", "events", "-n", &scene.namespace])?;
         ensure!(events.contains("FailedMount"), "{events}");
         ensure!(events.contains("secret \"late\" not found"), "{events}");
         Ok(())
@@ -332,10 +317,7 @@ spec:
     create(scene, yaml).await?;
     pods::ready(scene, "probed").await?;
     exec(scene, "probed", "ready", "mv /www/ok /www/no")?;
-    pods::one(scene, "probed", "it is not ready", |pod| {
-        !pods::is_ready(pod)
-    })
-    .await?;
+    pods::one(scene, "probed", "it is not ready", |pod| !pods::is_ready(pod)).await?;
     exec(scene, "probed", "ready", "mv /www/no /www/ok")?;
     let pod = pods::ready(scene, "probed").await?;
     ensure!(pods::restarts(&pod, "ready") == 0 && pods::restarts(&pod, "alive") == 0);
@@ -363,17 +345,10 @@ spec:
     })
     .await?;
     let last = pods::container(&pod, "main").and_then(|status| status.last_state.clone());
-    let ended = last
-        .and_then(|state| state.terminated)
-        .context("it has no last state")?;
+    let ended = last.and_then(|state| state.terminated).context("it has no last state")?;
     ensure!(ended.reason.as_deref() == Some("StartError"), "{ended:?}");
     ensure!(ended.exit_code == 128, "{ended:?}");
-    ensure!(
-        ended
-            .message
-            .unwrap_or_default()
-            .contains("no-such-command")
-    );
+    ensure!(ended.message.unwrap_or_default().contains("no-such-command"));
     Ok(())
 }
 
@@ -390,15 +365,11 @@ spec:
   - {name: fine, image: "skiff.test/busybox:1", terminationMessagePolicy: FallbackToLogsOnError, command: [echo, unheard]}
 "#;
     create(scene, yaml).await?;
-    let pod = pods::one(scene, "words", "it has failed", |pod| {
-        pods::phase(pod) == "Failed"
-    })
-    .await?;
+    let pod =
+        pods::one(scene, "words", "it has failed", |pod| pods::phase(pod) == "Failed").await?;
     for (container, expected) in [("file", "written\n"), ("log", "logged\n"), ("fine", "")] {
         let state = pods::container(&pod, container).and_then(|status| status.state.clone());
-        let ended = state
-            .and_then(|state| state.terminated)
-            .context("it has ended")?;
+        let ended = state.and_then(|state| state.terminated).context("it has ended")?;
         let message = ended.message.unwrap_or_default();
         ensure!(message == expected, "{container}: {message:?}");
     }
@@ -416,19 +387,10 @@ spec:
   containers: [{name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"]}]
 "#;
     create(scene, yaml).await?;
-    let pod = pods::one(scene, "late", "it has failed", |pod| {
-        pods::phase(pod) == "Failed"
-    })
-    .await?;
+    let pod = pods::one(scene, "late", "it has failed", |pod| pods::phase(pod) == "Failed").await?;
     let reason = pod.status.and_then(|status| status.reason);
     ensure!(reason.as_deref() == Some("DeadlineExceeded"), "{reason:?}");
-    refusals::event(
-        scene,
-        "late",
-        "DeadlineExceeded",
-        "longer than the specified",
-    )
-    .await
+    refusals::event(scene, "late", "DeadlineExceeded", "longer than the specified").await
 }
 
 async fn a_volume_over_its_limit_evicts_its_pod(scene: &Scene) -> anyhow::Result<()> {
@@ -453,10 +415,8 @@ spec:
     create(scene, yaml).await?;
     let over = "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ";
     for (name, text) in [("full", "exceeds the limit \"1Mi\""), ("written", over)] {
-        let pod = pods::one(scene, name, "it has failed", |pod| {
-            pods::phase(pod) == "Failed"
-        })
-        .await?;
+        let pod =
+            pods::one(scene, name, "it has failed", |pod| pods::phase(pod) == "Failed").await?;
         let status = pod.status.unwrap_or_default();
         ensure!(status.reason.as_deref() == Some("Evicted"), "{status:?}");
         let message = status.message.unwrap_or_default();
@@ -486,18 +446,11 @@ spec:
 "#;
     create(scene, yaml).await?;
     pods::ready(scene, "user").await?;
-    let found = exec(
-        scene,
-        "user",
-        "main",
-        "touch /data/x; id -u; id -g; id -G; stat -c '%u %g' /data/x",
-    )?;
+    let found =
+        exec(scene, "user", "main", "touch /data/x; id -u; id -g; id -G; stat -c '%u %g' /data/x")?;
     let lines: Vec<&str> = found.lines().collect();
     ensure!(lines[0] == "1000" && lines[1] == "3000", "{found}");
-    ensure!(
-        lines[2].contains("2000") && lines[2].contains("4000"),
-        "{found}"
-    );
+    ensure!(lines[2].contains("2000") && lines[2].contains("4000"), "{found}");
     ensure!(lines[3] == "1000 2000", "{found}");
     pods::one(scene, "root", "it is refused", |pod| {
         pods::waiting_reason(pod, "main") == "CreateContainerConfigError"
@@ -537,15 +490,10 @@ spec:
     let api: Api<Pod> = Api::namespaced(scene.cluster.client(), &scene.namespace);
     api.delete("signalled", &DeleteOptions::default()).await?;
     api.delete("stubborn", &DeleteOptions::default()).await?;
-    pods::one(scene, "stubborn", "it is ending", |pod| {
-        pod.metadata.deletion_timestamp.is_some()
-    })
-    .await?;
+    pods::one(scene, "stubborn", "it is ending", |pod| pod.metadata.deletion_timestamp.is_some())
+        .await?;
     exec(scene, "stubborn", "main", "true").context("it still runs")?;
-    let sooner = DeleteOptions {
-        grace_period_seconds: Some(1),
-        ..Default::default()
-    };
+    let sooner = DeleteOptions { grace_period_seconds: Some(1), ..Default::default() };
     api.delete("stubborn", &sooner).await?;
     pods::until(scene, "", "the pod is gone", |pods| pods.is_empty()).await?;
     Ok(())
@@ -583,9 +531,7 @@ spec:
     };
     let pod = pods::one(scene, "target", "the debugging container has ended", ended).await?;
     ensure!(pods::is_ready(&pod), "the pod does not care");
-    let log = scene
-        .cluster
-        .skiff(&["logs", "-n", namespace, "target", "-c", "debug"])?;
+    let log = scene.cluster.skiff(&["logs", "-n", namespace, "target", "-c", "debug"])?;
     ensure!(log.trim() == "target", "{log:?}");
     Ok(())
 }
@@ -606,16 +552,8 @@ spec:
     ensure!(exec(scene, "sized", "main", quota)? == "50000");
     let change = r#"{"spec":{"containers":[{"name":"main","resources":{"requests":{"cpu":"20m","memory":"32Mi"},"limits":{"cpu":"700m","memory":"64Mi"}}}]}}"#;
     let namespace = scene.namespace.as_str();
-    let arguments = [
-        "patch",
-        "pod",
-        "sized",
-        "-n",
-        namespace,
-        "--subresource=resize",
-        "-p",
-        change,
-    ];
+    let arguments =
+        ["patch", "pod", "sized", "-n", namespace, "--subresource=resize", "-p", change];
     scene.cluster.skiff(&arguments)?;
     wait::eventually("the limit is in force", async || {
         let found = exec(scene, "sized", "main", quota)?;
@@ -624,10 +562,7 @@ spec:
     })
     .await?;
     let after = pods::ready(scene, "sized").await?;
-    ensure!(
-        id(&before, "main") == id(&after, "main"),
-        "it was restarted"
-    );
+    ensure!(id(&before, "main") == id(&after, "main"), "it was restarted");
     Ok(())
 }
 
@@ -674,18 +609,11 @@ spec:
 "#;
     create(scene, comes).await?;
     pods::ready(scene, "comes").await?;
-    pods::until(scene, "", "the deleted pod is gone", |pods| {
-        !pods.contains_key("leaves")
-    })
-    .await?;
+    pods::until(scene, "", "the deleted pod is gone", |pods| !pods.contains_key("leaves")).await?;
     let after = api.get("steady").await?;
     ensure!(id(&before, "main") == id(&after, "main"));
     ensure!(pods::restarts(&after, "main") == 0);
-    ensure!(
-        before.status == after.status,
-        "its status was touched: {:?}",
-        after.status
-    );
+    ensure!(before.status == after.status, "its status was touched: {:?}", after.status);
     exec(scene, "steady", "main", "true").map(drop)
 }
 

@@ -37,28 +37,15 @@ async fn up_again_is_harmless(scene: &Scene) -> anyhow::Result<()> {
     let before = scene.cluster.pid("apiserver")?;
     let written = scene.cluster.up_again(&[])?;
     ensure!(written.success, "{}", written.stderr);
-    ensure!(
-        written.stdout.contains("is up already"),
-        "{}",
-        written.stdout
-    );
-    ensure!(
-        scene.cluster.pid("apiserver")? == before,
-        "the apiserver was started again"
-    );
+    ensure!(written.stdout.contains("is up already"), "{}", written.stdout);
+    ensure!(scene.cluster.pid("apiserver")? == before, "the apiserver was started again");
     Ok(())
 }
 
 async fn other_options_are_refused(scene: &Scene) -> anyhow::Result<()> {
     let written = scene.cluster.up_again(&["--nodes", "2"])?;
     ensure!(!written.success);
-    ensure!(
-        written
-            .stderr
-            .contains("--nodes: \"1\" now, \"2\" asked for"),
-        "{}",
-        written.stderr
-    );
+    ensure!(written.stderr.contains("--nodes: \"1\" now, \"2\" asked for"), "{}", written.stderr);
     Ok(())
 }
 
@@ -73,9 +60,7 @@ async fn what_is_in_the_way_is_told_before_anything_starts(scene: &Scene) -> any
     let up = |program: &Path| {
         let mut command = std::process::Command::new(program);
         command.args(["up", "--no-kubeconfig", "--name", "in-the-way"]);
-        command
-            .args(["--node-cidr", node_cidr, "--data-dir"])
-            .arg(&data);
+        command.args(["--node-cidr", node_cidr, "--data-dir"]).arg(&data);
         command
     };
     let refused = |command: &mut std::process::Command| {
@@ -154,24 +139,15 @@ async fn stop_and_go_on() -> anyhow::Result<()> {
 
     let written = cluster.up_again(&[])?;
     ensure!(written.success, "{}", written.stderr);
-    let after = found("the pod runs again", |pod| {
-        pods::is_ready(pod) && pods::restarts(pod, "main") == 1
-    })
-    .await?;
+    let after =
+        found("the pod runs again", |pod| pods::is_ready(pod) && pods::restarts(pod, "main") == 1)
+            .await?;
     ensure!(after.metadata.uid == before.metadata.uid);
     Ok(())
 }
 
 async fn a_cluster_on_etcd_leaves_nothing(_: &Scene) -> anyhow::Result<()> {
-    leaves_nothing(
-        Options {
-            nodes: 2,
-            store: Store::Etcd,
-            ..Options::default()
-        },
-        false,
-    )
-    .await
+    leaves_nothing(Options { nodes: 2, store: Store::Etcd, ..Options::default() }, false).await
 }
 
 async fn a_cluster_whose_supervisor_was_killed_leaves_nothing(_: &Scene) -> anyhow::Result<()> {
@@ -193,20 +169,12 @@ async fn check_removal(options: Options, crash: bool) -> anyhow::Result<()> {
     let selection = Selection::namespace("default").name("any");
     wait::until::<Pod>(cluster.client(), selection, "the pod runs", running).await?;
     let (name, folder) = (cluster.name(), cluster.folder());
-    ensure!(
-        !traces(&name, &folder)?.is_empty(),
-        "a running cluster leaves traces"
-    );
+    ensure!(!traces(&name, &folder)?.is_empty(), "a running cluster leaves traces");
     if crash {
         let record = std::fs::read_to_string(folder.join("run/records/supervisor.json"))?;
         let record: serde_json::Value = serde_json::from_str(&record)?;
-        let pid = record["pid"]
-            .as_i64()
-            .and_then(|pid| i32::try_from(pid).ok());
-        kill(
-            Pid::from_raw(pid.context("the record has no pid")?),
-            Signal::SIGKILL,
-        )?;
+        let pid = record["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        kill(Pid::from_raw(pid.context("the record has no pid")?), Signal::SIGKILL)?;
     }
     cluster.stop()?;
     let left = traces(&name, &folder)?;
@@ -225,16 +193,10 @@ fn traces(name: &str, folder: &Path) -> anyhow::Result<Vec<String>> {
     found.extend(Path::new(&*folder).exists().then(|| folder.to_string()));
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     let own = format!("{folder}/");
-    found.extend(
-        mounts
-            .lines()
-            .filter(|line| line.contains(&own))
-            .map(str::to_owned),
-    );
-    for (place, prefix) in [
-        ("/sys/class/net", format!("sk-{name}")),
-        ("/run/netns", format!("skiff.{name}.")),
-    ] {
+    found.extend(mounts.lines().filter(|line| line.contains(&own)).map(str::to_owned));
+    for (place, prefix) in
+        [("/sys/class/net", format!("sk-{name}")), ("/run/netns", format!("skiff.{name}."))]
+    {
         for entry in std::fs::read_dir(place)? {
             let entry = entry?.file_name().to_string_lossy().into_owned();
             found.extend(
@@ -244,23 +206,13 @@ fn traces(name: &str, folder: &Path) -> anyhow::Result<Vec<String>> {
         }
     }
     for hierarchy in ["", "memory", "pids", "cpu", "devices", "freezer", "unified"] {
-        let group = Path::new("/sys/fs/cgroup")
-            .join(hierarchy)
-            .join("skiff")
-            .join(name);
+        let group = Path::new("/sys/fs/cgroup").join(hierarchy).join("skiff").join(name);
         found.extend(group.exists().then(|| group.display().to_string()));
     }
-    let rules = std::process::Command::new("nft")
-        .args(["list", "tables"])
-        .output()?;
+    let rules = std::process::Command::new("nft").args(["list", "tables"]).output()?;
     let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
     let table = format!("table ip skiff-{name}");
-    found.extend(
-        rules
-            .lines()
-            .filter(|line| *line == table)
-            .map(str::to_owned),
-    );
+    found.extend(rules.lines().filter(|line| *line == table).map(str::to_owned));
     for entry in std::fs::read_dir("/proc")? {
         let path = entry?.path().join("cmdline");
         let Ok(arguments) = std::fs::read(&path) else {

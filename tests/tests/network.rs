@@ -16,10 +16,7 @@ use tests::{pods, web};
 
 fn main() -> ExitCode {
     suite::run(
-        Options {
-            nodes: 2,
-            ..Options::default()
-        },
+        Options { nodes: 2, ..Options::default() },
         &["busybox", "testserver-v1"],
         scenarios![
             names_lead_to_services_and_pods,
@@ -102,26 +99,13 @@ spec:
 /// What a command says in the pod to ask from on that node.
 fn in_box(scene: &Scene, node: &str, command: &str) -> anyhow::Result<String> {
     let pod = format!("box-{node}");
-    let start = [
-        "exec",
-        "-n",
-        &scene.namespace,
-        &pod,
-        "--",
-        "sh",
-        "-c",
-        command,
-    ];
+    let start = ["exec", "-n", &scene.namespace, &pod, "--", "sh", "-c", command];
     scene.cluster.skiff(&start)
 }
 
 async fn service(scene: &Scene) -> anyhow::Result<(String, i32)> {
     let api: Api<Service> = Api::namespaced(scene.cluster.client(), &scene.namespace);
-    let spec = api
-        .get("web")
-        .await?
-        .spec
-        .context("the Service has no spec")?;
+    let spec = api.get("web").await?.spec.context("the Service has no spec")?;
     let port = spec.ports.iter().flatten().find_map(|port| port.node_port);
     let address = spec.cluster_ip.context("the Service has no address")?;
     Ok((address, port.context("the Service has no node port")?))
@@ -143,10 +127,7 @@ async fn names_lead_to_services_and_pods(scene: &Scene) -> anyhow::Result<()> {
         for name in ["web", &format!("web.{zone}"), "other"] {
             wait::eventually("the name is known", async || {
                 let answer = lookup(name)?;
-                ensure!(
-                    answer.contains(&format!("Address: {address}")),
-                    "{name}: {answer}"
-                );
+                ensure!(answer.contains(&format!("Address: {address}")), "{name}: {answer}");
                 Ok(())
             })
             .await?;
@@ -164,11 +145,8 @@ async fn names_lead_to_services_and_pods(scene: &Scene) -> anyhow::Result<()> {
         let missing = lookup(&format!("nothing.{zone}"))?;
         ensure!(missing.contains("NXDOMAIN"), "{missing}");
         for name in ["other", &format!("web.{}", scene.namespace)] {
-            let page = in_box(
-                scene,
-                &node,
-                &format!("timeout 10 wget -q -O - http://{name}/version"),
-            )?;
+            let page =
+                in_box(scene, &node, &format!("timeout 10 wget -q -O - http://{name}/version"))?;
             ensure!(page.trim() == "v1", "{name}: {page:?}");
         }
     }
@@ -198,26 +176,13 @@ async fn traffic_policies_and_affinity(scene: &Scene) -> anyhow::Result<()> {
     for node in cluster.nodes() {
         expect("both servers answer", at(&node), both.clone()).await?;
     }
-    expect(
-        "both servers answer",
-        format!("http://{address}/env/NODE"),
-        both.clone(),
-    )
-    .await?;
+    expect("both servers answer", format!("http://{address}/env/NODE"), both.clone()).await?;
 
-    patch(
-        scene,
-        serde_json::json!({"spec": {"externalTrafficPolicy": "Local"}}),
-    )
-    .await?;
+    patch(scene, serde_json::json!({"spec": {"externalTrafficPolicy": "Local"}})).await?;
     for node in cluster.nodes() {
         expect("the node's own server answers", at(&node), just(&node)).await?;
     }
-    patch(
-        scene,
-        serde_json::json!({"spec": {"internalTrafficPolicy": "Local"}}),
-    )
-    .await?;
+    patch(scene, serde_json::json!({"spec": {"internalTrafficPolicy": "Local"}})).await?;
     for node in cluster.nodes() {
         let pages =
             "for i in 1 2 3 4 5 6 7 8; do timeout 10 wget -q -O - http://web/env/NODE; echo; done";
@@ -241,11 +206,7 @@ async fn traffic_policies_and_affinity(scene: &Scene) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    patch(
-        scene,
-        serde_json::json!({"spec": {"sessionAffinity": "None"}}),
-    )
-    .await?;
+    patch(scene, serde_json::json!({"spec": {"sessionAffinity": "None"}})).await?;
     expect("affinity ends", at("node-1"), both).await
 }
 
@@ -281,13 +242,9 @@ spec:
     let own = format!("http://127.0.0.1:{PORT}/hostname");
     let body = cluster.on_node("node-2", &[&server, "get", &own])?;
     ensure!(body.trim() == "server", "{body:?}");
-    ensure!(
-        web::get(cluster, &page("node-1")).is_err(),
-        "the other node has no such port"
-    );
+    ensure!(web::get(cluster, &page("node-1")).is_err(), "the other node has no such port");
     let api: Api<Pod> = Api::namespaced(cluster.client(), &scene.namespace);
-    api.delete("server", &client::DeleteOptions::default())
-        .await?;
+    api.delete("server", &client::DeleteOptions::default()).await?;
     wait::eventually("the host port is gone", async || {
         ensure!(web::get(cluster, &page("node-2")).is_err());
         Ok(())
@@ -299,18 +256,10 @@ async fn traffic_outlives_what_keeps_it(scene: &Scene) -> anyhow::Result<()> {
     start(scene).await?;
     let (_, node_port) = service(scene).await?;
     let cluster = &scene.cluster;
-    let url = format!(
-        "http://{}:{node_port}/version",
-        cluster.node_address("node-1")
-    );
+    let url = format!("http://{}:{node_port}/version", cluster.node_address("node-1"));
     wait::eventually("the node port answers", async || web::get(cluster, &url)).await?;
     let load = Load::start(cluster, &url, 50, 8)?;
-    let victims = [
-        "proxy-node-1",
-        "dns-node-1",
-        "kubelet-node-1",
-        "kubelet-node-2",
-    ];
+    let victims = ["proxy-node-1", "dns-node-1", "kubelet-node-1", "kubelet-node-2"];
     let mut killed = Vec::new();
     for victim in victims {
         let pid = cluster.pid(victim)?;
@@ -334,9 +283,6 @@ async fn traffic_outlives_what_keeps_it(scene: &Scene) -> anyhow::Result<()> {
     })
     .await?;
     cluster.on_node("node-1", &["nft", "flush", "ruleset"])?;
-    wait::eventually("a flushed ruleset is made again", async || {
-        web::get(cluster, &url)
-    })
-    .await?;
+    wait::eventually("a flushed ruleset is made again", async || web::get(cluster, &url)).await?;
     Ok(())
 }

@@ -38,15 +38,8 @@ spec:
 "#;
     manifest::create(scene.cluster.client(), &scene.namespace, yaml).await?;
     let pod = pods::ready(scene, "server").await?;
-    ensure!(
-        pods::node(&pod) == "node-1",
-        "it is on {}",
-        pods::node(&pod)
-    );
-    let body = web::get(
-        &scene.cluster,
-        &format!("http://{}:8080/hostname", pods::address(&pod)),
-    )?;
+    ensure!(pods::node(&pod) == "node-1", "it is on {}", pods::node(&pod));
+    let body = web::get(&scene.cluster, &format!("http://{}:8080/hostname", pods::address(&pod)))?;
     ensure!(body == "server", "its host name is {body:?}");
     Ok(())
 }
@@ -63,14 +56,9 @@ spec:
 "#;
     let client = scene.cluster.client();
     manifest::create(client, &scene.namespace, yaml).await?;
-    let pod = pods::one(scene, "once", "it has failed", |pod| {
-        pods::phase(pod) == "Failed"
-    })
-    .await?;
+    let pod = pods::one(scene, "once", "it has failed", |pod| pods::phase(pod) == "Failed").await?;
     let state = pods::container(&pod, "main").and_then(|status| status.state.clone());
-    let code = state
-        .and_then(|state| state.terminated)
-        .map(|ended| ended.exit_code);
+    let code = state.and_then(|state| state.terminated).map(|ended| ended.exit_code);
     ensure!(code == Some(3), "its exit code is {code:?}");
     let api: Api<Pod> = Api::namespaced(client, &scene.namespace);
     api.delete("once", &DeleteOptions::default()).await?;
@@ -131,10 +119,7 @@ spec:
 "#;
     manifest::create(scene.cluster.client(), &scene.namespace, yaml).await?;
     pods::one(scene, "missing", "the pull fails", |pod| {
-        matches!(
-            pods::waiting_reason(pod, "main"),
-            "ErrImagePull" | "ImagePullBackOff"
-        )
+        matches!(pods::waiting_reason(pod, "main"), "ErrImagePull" | "ImagePullBackOff")
     })
     .await?;
     Ok(())
@@ -153,10 +138,7 @@ spec:
 "#;
     manifest::create(scene.cluster.client(), &scene.namespace, yaml).await?;
     let pod = pods::one(scene, "huge", "it is unschedulable", |pod| {
-        let conditions = pod
-            .status
-            .iter()
-            .flat_map(|s| s.conditions.iter().flatten());
+        let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
         conditions
             .into_iter()
             .any(|c| c.type_ == "PodScheduled" && c.reason.as_deref() == Some("Unschedulable"))
@@ -200,9 +182,7 @@ async fn a_scheduler_takes_over_from_a_dead_one(scene: &Scene) -> anyhow::Result
     let holder = async || -> anyhow::Result<String> {
         let leases: Api<Lease> = Api::namespaced(scene.cluster.client(), "kube-system");
         let spec = leases.get("kube-scheduler").await?.spec;
-        Ok(spec
-            .and_then(|spec| spec.holder_identity)
-            .unwrap_or_default())
+        Ok(spec.and_then(|spec| spec.holder_identity).unwrap_or_default())
     };
     let first = Scheduler::start(scene)?;
     manifest::create(scene.cluster.client(), &scene.namespace, &pod("one")).await?;

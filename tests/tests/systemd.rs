@@ -12,10 +12,7 @@ fn units() -> anyhow::Result<Vec<(String, String)>> {
     let mut units = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "service")
-        {
+        if path.extension().is_some_and(|extension| extension == "service") {
             let name = path.file_name().context("it has a name")?;
             let text = std::fs::read_to_string(&path)?;
             units.push((name.to_string_lossy().into_owned(), text));
@@ -34,11 +31,7 @@ fn built() -> anyhow::Result<PathBuf> {
 
 #[test]
 fn systemd_finds_nothing_wrong() -> anyhow::Result<()> {
-    if Command::new("systemd-analyze")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
         println!("skipped: systemd-analyze is not installed");
         return Ok(());
     }
@@ -55,10 +48,7 @@ fn systemd_finds_nothing_wrong() -> anyhow::Result<()> {
     let output = verify.output()?;
     let written = String::from_utf8_lossy(&output.stderr);
     // What other packages' units on this machine are blamed for is not ours.
-    let blamed: Vec<&str> = written
-        .lines()
-        .filter(|line| line.contains("skiff-"))
-        .collect();
+    let blamed: Vec<&str> = written.lines().filter(|line| line.contains("skiff-")).collect();
     ensure!(blamed.is_empty(), "{blamed:#?}");
     Ok(())
 }
@@ -67,9 +57,7 @@ fn systemd_finds_nothing_wrong() -> anyhow::Result<()> {
 fn programs_know_their_flags() -> anyhow::Result<()> {
     for (name, text) in units()? {
         let program = name.trim_end_matches(".service");
-        let output = Command::new(built()?.join(program))
-            .arg("--help")
-            .output()?;
+        let output = Command::new(built()?.join(program)).arg("--help").output()?;
         let help = String::from_utf8(output.stdout)?;
         let known: Vec<&str> = help
             .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
@@ -82,10 +70,7 @@ fn programs_know_their_flags() -> anyhow::Result<()> {
             .collect();
         ensure!(!flags.is_empty(), "{name} has no flags");
         for flag in flags {
-            ensure!(
-                known.contains(&format!("--{flag}").as_str()),
-                "{program} has no --{flag}"
-            );
+            ensure!(known.contains(&format!("--{flag}").as_str()), "{program} has no --{flag}");
         }
     }
     Ok(())

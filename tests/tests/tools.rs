@@ -30,10 +30,7 @@ use tests::{pods, web};
 
 fn main() -> ExitCode {
     suite::run(
-        Options {
-            nodes: 2,
-            ..Options::default()
-        },
+        Options { nodes: 2, ..Options::default() },
         &["busybox", "testserver-v1", "testserver-v2"],
         scenarios![
             skiff_runs_an_application,
@@ -92,13 +89,7 @@ impl Tool {
 
     fn run(self, scene: &Scene, arguments: &[&str]) -> anyhow::Result<String> {
         let written = self.attempt(scene, arguments)?;
-        ensure!(
-            written.success,
-            "{}: {}{}",
-            arguments.join(" "),
-            written.stderr,
-            written.stdout
-        );
+        ensure!(written.success, "{}: {}{}", arguments.join(" "), written.stderr, written.stdout);
         Ok(written.stdout)
     }
 
@@ -118,49 +109,25 @@ async fn kubectl_runs_an_application(scene: &Scene) -> anyhow::Result<()> {
 
 async fn runs_an_application(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
     let folder = scene.cluster.folder();
-    let file = folder
-        .join(format!("{}.yaml", scene.namespace))
-        .to_string_lossy()
-        .into_owned();
+    let file = folder.join(format!("{}.yaml", scene.namespace)).to_string_lossy().into_owned();
     std::fs::write(&file, web::manifest(2, "v1"))?;
     let output = tool.run(scene, &["apply", "-f", &file])?;
     ensure!(output.contains("deployment.apps/web created"), "{output}");
-    tool.run(
-        scene,
-        &["rollout", "status", "deployment/web", "--timeout=60s"],
-    )?;
+    tool.run(scene, &["rollout", "status", "deployment/web", "--timeout=60s"])?;
     let output = tool.run(scene, &["apply", "-f", &file])?;
     ensure!(output.contains("deployment.apps/web unchanged"), "{output}");
     let table = tool.run(scene, &["get", "pods"])?;
-    ensure!(
-        table
-            .lines()
-            .filter(|line| line.contains("2/2     Running"))
-            .count()
-            == 2,
-        "{table}"
-    );
+    ensure!(table.lines().filter(|line| line.contains("2/2     Running")).count() == 2, "{table}");
 
     std::fs::write(&file, web::manifest(3, "v2"))?;
     let output = tool.run(scene, &["apply", "-f", &file])?;
-    ensure!(
-        output.contains("deployment.apps/web configured"),
-        "{output}"
-    );
-    tool.run(
-        scene,
-        &["rollout", "status", "deployment/web", "--timeout=90s"],
-    )?;
+    ensure!(output.contains("deployment.apps/web configured"), "{output}");
+    tool.run(scene, &["rollout", "status", "deployment/web", "--timeout=90s"])?;
     let history = tool.run(scene, &["rollout", "history", "deployment/web"])?;
-    let revisions = history
-        .lines()
-        .filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+    let revisions = history.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
     ensure!(revisions.count() == 2, "{history}");
     tool.run(scene, &["rollout", "undo", "deployment/web"])?;
-    tool.run(
-        scene,
-        &["rollout", "status", "deployment/web", "--timeout=90s"],
-    )?;
+    tool.run(scene, &["rollout", "status", "deployment/web", "--timeout=90s"])?;
     ensure!(image(scene, tool)? == "skiff.test/testserver:v1");
 
     tool.run(scene, &["rollout", "pause", "deployment/web"])?;
@@ -172,10 +139,7 @@ async fn runs_an_application(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
     tool.run(scene, &["label", "deployment/web", "tier=front"])?;
     tool.run(scene, &["annotate", "deployment/web", "note=seen"])?;
     let found = tool.get(scene, &["deployments", "-l", "tier=front"])?;
-    ensure!(
-        found["items"][0]["metadata"]["annotations"]["note"] == "seen",
-        "{found}"
-    );
+    ensure!(found["items"][0]["metadata"]["annotations"]["note"] == "seen", "{found}");
     tool.run(scene, &["delete", "-f", &file])?;
     pods::until(scene, "app=web", "no pod is left", |pods| pods.is_empty()).await?;
     Ok(())
@@ -195,37 +159,17 @@ async fn kubectl_looks_into_pods(scene: &Scene) -> anyhow::Result<()> {
 }
 
 async fn looks_into_pods(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
-    let file = scene
-        .cluster
-        .folder()
-        .join(format!("{}.yaml", scene.namespace));
+    let file = scene.cluster.folder().join(format!("{}.yaml", scene.namespace));
     let yaml = "apiVersion: v1\nkind: Pod\nmetadata: {name: looked-at}\nspec:\n  containers:\n  - \
                 name: main\n    image: skiff.test/busybox:1\n    command: [sh, -c, 'echo one; echo \
                 two; exec sleep 1000']\n";
     std::fs::write(&file, yaml)?;
     tool.run(scene, &["create", "-f", &file.to_string_lossy()])?;
-    tool.run(
-        scene,
-        &[
-            "wait",
-            "--for=condition=Ready",
-            "pod/looked-at",
-            "--timeout=60s",
-        ],
-    )?;
+    tool.run(scene, &["wait", "--for=condition=Ready", "pod/looked-at", "--timeout=60s"])?;
     ensure!(tool.run(scene, &["logs", "looked-at"])? == "one\ntwo\n");
     ensure!(tool.run(scene, &["logs", "looked-at", "--tail=1"])? == "two\n");
-    let output = tool.run(
-        scene,
-        &[
-            "exec",
-            "looked-at",
-            "--",
-            "sh",
-            "-c",
-            "echo $HOSTNAME; hostname",
-        ],
-    )?;
+    let output =
+        tool.run(scene, &["exec", "looked-at", "--", "sh", "-c", "echo $HOSTNAME; hostname"])?;
     ensure!(output == "looked-at\nlooked-at\n", "{output:?}");
     let failed = tool.attempt(scene, &["exec", "looked-at", "--", "sh", "-c", "exit 3"])?;
     ensure!(!failed.success);
@@ -245,10 +189,7 @@ async fn bad_input_is_refused_by_both(scene: &Scene) -> anyhow::Result<()> {
     let cases = [
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: a\n", ""),
         ("apiVersion: v1\nkind: Nothing\nmetadata: {name: a}\n", ""),
-        (
-            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: Bad_Name}\n",
-            "Bad_Name",
-        ),
+        ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: Bad_Name}\n", "Bad_Name"),
         (
             "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 70000}]}\n",
             "70000",
@@ -270,17 +211,10 @@ async fn bad_input_is_refused_by_both(scene: &Scene) -> anyhow::Result<()> {
         for tool in [Tool::Skiff, Tool::Kubectl] {
             let written = tool.attempt(scene, &["apply", "-f", &path])?;
             ensure!(!written.success, "{yaml}");
-            ensure!(
-                written.stderr.contains(part),
-                "{part:?} is not in {}",
-                written.stderr
-            );
+            ensure!(written.stderr.contains(part), "{part:?} is not in {}", written.stderr);
         }
     }
     let nothing = Tool::Skiff.get(scene, &["pods,services,deployments"])?;
-    ensure!(
-        nothing["items"].as_array().is_some_and(Vec::is_empty),
-        "{nothing}"
-    );
+    ensure!(nothing["items"].as_array().is_some_and(Vec::is_empty), "{nothing}");
     Ok(())
 }

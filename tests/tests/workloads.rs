@@ -30,10 +30,7 @@ use tests::{pods, web};
 
 fn main() -> ExitCode {
     suite::run(
-        Options {
-            nodes: 3,
-            ..Options::default()
-        },
+        Options { nodes: 3, ..Options::default() },
         &["busybox", "testserver-v1", "testserver-v2"],
         scenarios![
             an_application_serves,
@@ -67,18 +64,9 @@ async fn all_ready(scene: &Scene, replicas: u8) -> anyhow::Result<()> {
 
 async fn service(scene: &Scene) -> anyhow::Result<(String, i32)> {
     let api: Api<Service> = Api::namespaced(scene.cluster.client(), &scene.namespace);
-    let spec = api
-        .get("web")
-        .await?
-        .spec
-        .context("the Service has no spec")?;
+    let spec = api.get("web").await?.spec.context("the Service has no spec")?;
     let address = spec.cluster_ip.context("the Service has no address")?;
-    let port = spec
-        .ports
-        .iter()
-        .flatten()
-        .next()
-        .and_then(|port| port.node_port);
+    let port = spec.ports.iter().flatten().next().and_then(|port| port.node_port);
     Ok((address, port.context("the Service has no node port")?))
 }
 
@@ -102,10 +90,7 @@ async fn an_application_serves(scene: &Scene) -> anyhow::Result<()> {
     ensure!(nodes.len() == 3, "the pods are on {nodes:?} only");
 
     for node in cluster.nodes() {
-        let url = format!(
-            "http://{}:{node_port}/env/GREETING",
-            cluster.node_address(&node)
-        );
+        let url = format!("http://{}:{node_port}/env/GREETING", cluster.node_address(&node));
         wait::eventually("the node port answers", async || {
             let body = web::get(cluster, &url)?;
             ensure!(body == "hello", "{url}: {body:?}");
@@ -115,10 +100,9 @@ async fn an_application_serves(scene: &Scene) -> anyhow::Result<()> {
     }
     let body = web::get(cluster, &format!("http://{address}/env/PASSWORD"))?;
     ensure!(body == "open sesame", "the secret is {body:?}");
-    for (page, expected) in [
-        ("shared/page.txt", "from the sidecar"),
-        ("config/page.txt", "from the config map"),
-    ] {
+    for (page, expected) in
+        [("shared/page.txt", "from the sidecar"), ("config/page.txt", "from the config map")]
+    {
         let body = web::get(cluster, &format!("http://{address}/file/{page}"))?;
         ensure!(body == expected, "{page}: {body:?}");
     }
@@ -140,10 +124,8 @@ async fn an_application_serves(scene: &Scene) -> anyhow::Result<()> {
 
 /// Runs a pod on the node that asks for each page once and succeeds only if all answer.
 async fn ask_from_pod(scene: &Scene, node: &str, urls: &[&str]) -> anyhow::Result<()> {
-    let commands: Vec<String> = urls
-        .iter()
-        .map(|url| format!("timeout 10 wget -q -O - {url}"))
-        .collect();
+    let commands: Vec<String> =
+        urls.iter().map(|url| format!("timeout 10 wget -q -O - {url}")).collect();
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": format!("ask-{node}"), "labels": {"role": "ask"}},
@@ -161,11 +143,7 @@ async fn ask_from_pod(scene: &Scene, node: &str, urls: &[&str]) -> anyhow::Resul
     let name = format!("ask-{node}");
     let ended = |pod: &Pod| matches!(pods::phase(pod), "Succeeded" | "Failed");
     let pod = pods::one(scene, &name, "it has asked", ended).await?;
-    ensure!(
-        pods::phase(&pod) == "Succeeded",
-        "from {node}: {:?}",
-        pod.status
-    );
+    ensure!(pods::phase(&pod) == "Succeeded", "from {node}: {:?}", pod.status);
     Ok(())
 }
 
@@ -184,10 +162,7 @@ async fn an_update_loses_no_request(scene: &Scene) -> anyhow::Result<()> {
     start(scene, 3).await?;
     let (_, node_port) = service(scene).await?;
     let cluster = &scene.cluster;
-    let url = format!(
-        "http://{}:{node_port}/version",
-        cluster.node_address("node-1")
-    );
+    let url = format!("http://{}:{node_port}/version", cluster.node_address("node-1"));
     wait::eventually("the node port answers", async || web::get(cluster, &url)).await?;
 
     let load = Load::until_finished(cluster, &url, 50, 60)?;
@@ -196,12 +171,9 @@ async fn an_update_loses_no_request(scene: &Scene) -> anyhow::Result<()> {
         let spec = pod.spec.as_ref();
         spec.is_some_and(|s| s.containers[0].image.as_deref() == Some("skiff.test/testserver:v2"))
     };
-    pods::until(
-        scene,
-        "app=web",
-        "all pods are of the new version",
-        |pods| pods.len() == 3 && pods.values().all(|pod| updated(pod) && pods::is_ready(pod)),
-    )
+    pods::until(scene, "app=web", "all pods are of the new version", |pods| {
+        pods.len() == 3 && pods.values().all(|pod| updated(pod) && pods::is_ready(pod))
+    })
     .await?;
     let report = load.finish().await?;
     ensure!(report["sent"].as_u64() > Some(50), "{report}");
@@ -234,34 +206,19 @@ async fn a_deleted_namespace_leaves_nothing(scene: &Scene) -> anyhow::Result<()>
     start(scene, 3).await?;
     let client = scene.cluster.client();
     let found = pods::until(scene, "app=web", "any", |_| true).await?;
-    let uids: Vec<String> = found
-        .values()
-        .filter_map(|pod| pod.metadata.uid.clone())
-        .collect();
+    let uids: Vec<String> = found.values().filter_map(|pod| pod.metadata.uid.clone()).collect();
     ensure!(uids.len() == 3);
     let api: Api<Namespace> = Api::all(client);
-    api.delete(&scene.namespace, &DeleteOptions::default())
-        .await?;
+    api.delete(&scene.namespace, &DeleteOptions::default()).await?;
     let selection = Selection::default().name(&scene.namespace);
-    wait::until::<Namespace>(client, selection, "the namespace is gone", |found| {
-        found.is_empty()
-    })
-    .await?;
+    wait::until::<Namespace>(client, selection, "the namespace is gone", |found| found.is_empty())
+        .await?;
     let found: Api<Pod> = Api::namespaced(client, &scene.namespace);
-    ensure!(
-        found
-            .list(&client::ListOptions::default())
-            .await?
-            .items
-            .is_empty()
-    );
+    ensure!(found.list(&client::ListOptions::default()).await?.items.is_empty());
 
     // Folders, namespaces and control groups of a pod have its uid in their names.
     let cluster = &scene.cluster;
-    let places = [
-        cluster.folder().join("nodes"),
-        PathBuf::from("/sys/fs/cgroup"),
-    ];
+    let places = [cluster.folder().join("nodes"), PathBuf::from("/sys/fs/cgroup")];
     wait::eventually("nothing of the pods is left", async || {
         for uid in &uids {
             for place in &places {

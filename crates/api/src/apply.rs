@@ -66,12 +66,7 @@ struct Place {
 
 impl Place {
     fn root(schema: Option<&'static TypeRow>) -> Self {
-        Self {
-            ty: None,
-            fields: schema.map(|row| row.fields),
-            list: List::Atomic,
-            atomic: false,
-        }
+        Self { ty: None, fields: schema.map(|row| row.fields), list: List::Atomic, atomic: false }
     }
 
     fn of(ty: Ty, list: Option<List>, atomic: bool) -> Self {
@@ -100,9 +95,7 @@ impl Place {
     }
 
     fn element(self) -> Self {
-        self.ty
-            .and_then(Ty::element)
-            .map_or(Self::root(None), |ty| Self::of(ty, None, false))
+        self.ty.and_then(Ty::element).map_or(Self::root(None), |ty| Self::of(ty, None, false))
     }
 
     /// Whether fields of an object here are entries of a map rather than fields of a type.
@@ -132,11 +125,7 @@ fn stripped(mut set: Set) -> Set {
 }
 
 fn fields_of(entry: &ManagedFieldsEntry) -> Set {
-    entry
-        .fields_v1
-        .as_ref()
-        .map(|fields| Set::from_json(&fields.0))
-        .unwrap_or_default()
+    entry.fields_v1.as_ref().map(|fields| Set::from_json(&fields.0)).unwrap_or_default()
 }
 
 fn entry(
@@ -165,18 +154,13 @@ fn is_writers(entry: &ManagedFieldsEntry, writer: &Writer<'_>, operation: &str) 
 /// As an error names an owner.
 fn described(entry: &ManagedFieldsEntry) -> String {
     let mut text = format!("{:?}", entry.manager.as_deref().unwrap_or_default());
-    if let Some(subresource) = entry
-        .subresource
-        .as_deref()
-        .filter(|subresource| !subresource.is_empty())
+    if let Some(subresource) =
+        entry.subresource.as_deref().filter(|subresource| !subresource.is_empty())
     {
         text.push_str(&format!(" with subresource {subresource:?}"));
     }
     if entry.operation.as_deref() == Some("Update") {
-        text.push_str(&format!(
-            " using {}",
-            entry.api_version.as_deref().unwrap_or_default()
-        ));
+        text.push_str(&format!(" using {}", entry.api_version.as_deref().unwrap_or_default()));
         if let Some(time) = &entry.time {
             text.push_str(&format!(" at {}", time.0.strftime("%Y-%m-%dT%H:%M:%SZ")));
         }
@@ -227,11 +211,7 @@ pub fn apply(
         if !allowed.is_empty() {
             owners.push(entry(writer, "Apply", &allowed, None));
         }
-        let before = Writer {
-            manager: BEFORE,
-            subresource: "",
-            ..*writer
-        };
+        let before = Writer { manager: BEFORE, subresource: "", ..*writer };
         // With an element that `kubectl` takes back goes what defaults made of it.
         let rest = stripped(merge::set_of(live, place)).difference(&allowed);
         let rest = rest.without_elements(&allowed.abandoned_by(&wanted));
@@ -239,9 +219,8 @@ pub fn apply(
     }
     let mut merged = merge::merge(live, config, place);
     let changed = stripped(merge::compare(live, &merged, place).0);
-    let (mut own, mut others): (Vec<_>, Vec<_>) = owners
-        .into_iter()
-        .partition(|entry| is_writers(entry, writer, "Apply"));
+    let (mut own, mut others): (Vec<_>, Vec<_>) =
+        owners.into_iter().partition(|entry| is_writers(entry, writer, "Apply"));
     let mut conflicts = Vec::new();
     for other in &mut others {
         let set = fields_of(other);
@@ -252,10 +231,9 @@ pub fn apply(
         let disputed = taken.difference(&allowed);
         if !writer.force && !disputed.is_empty() {
             let owner = described(other);
-            conflicts.extend(disputed.paths().into_iter().map(|field| Conflict {
-                owner: owner.clone(),
-                field,
-            }));
+            conflicts.extend(
+                disputed.paths().into_iter().map(|field| Conflict { owner: owner.clone(), field }),
+            );
             continue;
         }
         other.fields_v1 = Some(FieldsV1(set.difference(&taken).to_json()));
@@ -277,10 +255,7 @@ pub fn apply(
         .filter(|before| fields_of(before) == wanted && merged == *live)
         .and_then(|before| before.time);
     others.push(entry(writer, "Apply", &wanted, time));
-    Ok(Applied {
-        object: merged,
-        owners: others,
-    })
+    Ok(Applied { object: merged, owners: others })
 }
 
 /// The owners after a change that is no apply: the writer owns what it changed or added, others

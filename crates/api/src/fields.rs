@@ -20,20 +20,13 @@ pub struct Selector(pub Vec<Requirement>);
 impl Selector {
     /// Selects what has this value in this field.
     pub fn equal(field: &str, value: &str) -> Self {
-        Self(vec![Requirement {
-            field: field.to_owned(),
-            value: value.to_owned(),
-            equal: true,
-        }])
+        Self(vec![Requirement { field: field.to_owned(), value: value.to_owned(), equal: true }])
     }
 
     /// Parses the text form; `\` escapes `,`, `=` and itself in values.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut requirements = Vec::new();
-        for term in split_unescaped(text, ',')
-            .into_iter()
-            .filter(|term| !term.is_empty())
-        {
+        for term in split_unescaped(text, ',').into_iter().filter(|term| !term.is_empty()) {
             let Some(at) = find_unescaped(term, '=') else {
                 return Err(SelectorError(format!(
                     "invalid selector: '{text}'; can't understand '{term}'"
@@ -44,11 +37,7 @@ impl Selector {
                 Some(field) => (field, false),
                 None => (left, true),
             };
-            let value = if equal {
-                right.strip_prefix('=').unwrap_or(right)
-            } else {
-                right
-            };
+            let value = if equal { right.strip_prefix('=').unwrap_or(right) } else { right };
             requirements.push(Requirement {
                 field: field.to_owned(),
                 value: unescape(value)?,
@@ -105,11 +94,8 @@ impl fmt::Display for Selector {
         for (index, requirement) in self.0.iter().enumerate() {
             let comma = if index > 0 { "," } else { "" };
             let sign = if requirement.equal { "=" } else { "!=" };
-            let value = requirement
-                .value
-                .replace('\\', "\\\\")
-                .replace(',', "\\,")
-                .replace('=', "\\=");
+            let value =
+                requirement.value.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=");
             write!(f, "{comma}{}{sign}{value}", requirement.field)?;
         }
         Ok(())
@@ -167,16 +153,9 @@ mod tests {
     #[test]
     fn selectors_match_and_print_as_written() {
         let selector = Selector::parse(r"metadata.name==a\,b,status.phase!=Running").unwrap();
-        assert!(selector.matches(|field| if field == "metadata.name" {
-            "a,b"
-        } else {
-            "Pending"
-        }));
+        assert!(selector.matches(|field| if field == "metadata.name" { "a,b" } else { "Pending" }));
         assert!(!selector.matches(|_| "Running"));
-        assert_eq!(
-            selector.to_string(),
-            r"metadata.name=a\,b,status.phase!=Running"
-        );
+        assert_eq!(selector.to_string(), r"metadata.name=a\,b,status.phase!=Running");
         assert_eq!(selector.exact("metadata.name"), Some("a,b"));
         assert!(Selector::parse("nonsense").is_err());
         assert!(Selector::parse(r"a=\x").is_err());
@@ -185,16 +164,8 @@ mod tests {
     #[test]
     fn unknown_fields_are_refused() {
         let row = k8s_openapi::api::core::v1::Pod::ROW;
-        assert!(
-            Selector::parse("spec.nodeName=n")
-                .unwrap()
-                .check(row)
-                .is_ok()
-        );
-        let error = Selector::parse("spec.foo=n")
-            .unwrap()
-            .check(row)
-            .unwrap_err();
+        assert!(Selector::parse("spec.nodeName=n").unwrap().check(row).is_ok());
+        let error = Selector::parse("spec.foo=n").unwrap().check(row).unwrap_err();
         assert_eq!(error.to_string(), "field label not supported: spec.foo");
     }
 }

@@ -286,8 +286,5 @@ pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static KindRow> {
 
 /// The codec of a row of [`KINDS`].
 pub fn codec(row: &KindRow) -> Option<&'static Codec> {
-    KINDS
-        .iter()
-        .position(|candidate| *candidate == row)
-        .map(|index| &CODECS[index])
+    KINDS.iter().position(|candidate| *candidate == row).map(|index| &CODECS[index])
 }

@@ -72,17 +72,11 @@ impl Selector {
 
     /// Matches nothing: what a missing `LabelSelector` means.
     pub fn nothing() -> Self {
-        Self {
-            requirements: Vec::new(),
-            nothing: true,
-        }
+        Self { requirements: Vec::new(), nothing: true }
     }
 
     pub fn new(requirements: Vec<Requirement>) -> Self {
-        Self {
-            requirements,
-            nothing: false,
-        }
+        Self { requirements, nothing: false }
     }
 
     /// `matchLabels` only: selectors of Services and ReplicationControllers.
@@ -104,28 +98,27 @@ impl Selector {
         for expression in selector.match_expressions.iter().flatten() {
             let key = expression.key.clone();
             let values = expression.values.clone().unwrap_or_default();
-            all.requirements
-                .push(match (expression.operator.as_str(), values.is_empty()) {
-                    ("In", false) => Requirement::In(key, values),
-                    ("NotIn", false) => Requirement::NotIn(key, values),
-                    ("Exists", true) => Requirement::Exists(key),
-                    ("DoesNotExist", true) => Requirement::NotExists(key),
-                    ("In" | "NotIn", true) => {
-                        return Err(SelectorError(
-                            "for 'in', 'notin' operators, values set can't be empty".into(),
-                        ));
-                    }
-                    ("Exists" | "DoesNotExist", false) => {
-                        return Err(SelectorError(
-                            "values set must be empty for exists and does not exist".into(),
-                        ));
-                    }
-                    (operator, _) => {
-                        return Err(SelectorError(format!(
-                            "{operator:?} is not a valid label selector operator"
-                        )));
-                    }
-                });
+            all.requirements.push(match (expression.operator.as_str(), values.is_empty()) {
+                ("In", false) => Requirement::In(key, values),
+                ("NotIn", false) => Requirement::NotIn(key, values),
+                ("Exists", true) => Requirement::Exists(key),
+                ("DoesNotExist", true) => Requirement::NotExists(key),
+                ("In" | "NotIn", true) => {
+                    return Err(SelectorError(
+                        "for 'in', 'notin' operators, values set can't be empty".into(),
+                    ));
+                }
+                ("Exists" | "DoesNotExist", false) => {
+                    return Err(SelectorError(
+                        "values set must be empty for exists and does not exist".into(),
+                    ));
+                }
+                (operator, _) => {
+                    return Err(SelectorError(format!(
+                        "{operator:?} is not a valid label selector operator"
+                    )));
+                }
+            });
         }
         Ok(all)
     }
@@ -138,20 +131,12 @@ impl Selector {
     }
 
     pub fn matches(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
-        !self.nothing
-            && self
-                .requirements
-                .iter()
-                .all(|requirement| requirement.matches_map(labels))
+        !self.nothing && self.requirements.iter().all(|requirement| requirement.matches_map(labels))
     }
 
     /// Matches with labels looked up by `get`.
     pub fn matches_with(&self, get: impl Fn(&str) -> Option<String>) -> bool {
-        !self.nothing
-            && self
-                .requirements
-                .iter()
-                .all(|requirement| requirement.matches(&get))
+        !self.nothing && self.requirements.iter().all(|requirement| requirement.matches(&get))
     }
 
     pub fn is_everything(&self) -> bool {
@@ -193,10 +178,7 @@ mod tests {
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs
-            .iter()
-            .map(|(key, value)| ((*key).into(), (*value).into()))
-            .collect()
+        pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
     }
 
     #[test]
@@ -216,19 +198,13 @@ mod tests {
         ] {
             let selector = Selector::parse(text).unwrap();
             assert_eq!(selector.matches(Some(&map)), expected, "{text}");
-            assert_eq!(
-                Selector::parse(&selector.to_string()).unwrap(),
-                selector,
-                "{text}"
-            );
+            assert_eq!(Selector::parse(&selector.to_string()).unwrap(), selector, "{text}");
         }
     }
 
     #[test]
     fn bad_selectors_are_refused() {
-        for text in [
-            "a=b,", "a in b", "a in (b", "=x", "a b", "a=b c", "a>x", ",", "a)",
-        ] {
+        for text in ["a=b,", "a in b", "a in (b", "=x", "a b", "a=b c", "a>x", ",", "a)"] {
             assert!(Selector::parse(text).is_err(), "{text}");
         }
     }
@@ -237,9 +213,7 @@ mod tests {
     fn a_missing_selector_matches_nothing_and_an_empty_one_everything() {
         assert!(!Selector::from_label_selector(None).unwrap().matches(None));
         assert!(
-            Selector::from_label_selector(Some(&LabelSelector::default()))
-                .unwrap()
-                .matches(None)
+            Selector::from_label_selector(Some(&LabelSelector::default())).unwrap().matches(None)
         );
     }
 }

@@ -79,17 +79,9 @@ pub fn path_segment(name: &str) -> Vec<String> {
 
 fn qualified_chars(text: &str) -> bool {
     !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-        && text
-            .bytes()
-            .next()
-            .is_some_and(|byte| byte.is_ascii_alphanumeric())
-        && text
-            .bytes()
-            .last()
-            .is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && text.bytes().last().is_some_and(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// `name` or `prefix/name`: keys of labels and annotations, names of resources.
@@ -108,9 +100,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
                 errors.push("prefix part must be non-empty".to_owned());
             } else {
                 errors.extend(
-                    dns_subdomain(prefix)
-                        .into_iter()
-                        .map(|error| format!("prefix part {error}")),
+                    dns_subdomain(prefix).into_iter().map(|error| format!("prefix part {error}")),
                 );
             }
             name
@@ -146,9 +136,7 @@ pub fn config_map_key(key: &str) -> Vec<String> {
         errors.push(too_long(DNS_SUBDOMAIN_MAX));
     }
     if key.is_empty()
-        || !key
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        || !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     {
         errors.push(CONFIG_KEY.to_owned());
     } else if key == "." || key == ".." {

@@ -48,10 +48,7 @@ impl<K: Kind> Object for K {
     }
 
     fn equals(&self, other: &dyn Object) -> bool {
-        other
-            .as_any()
-            .downcast_ref::<K>()
-            .is_some_and(|other| self == other)
+        other.as_any().downcast_ref::<K>().is_some_and(|other| self == other)
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -89,10 +86,7 @@ pub struct Codec {
 
 impl Codec {
     pub(crate) const fn of<K: Kind>(decode_strict: DecodeStrict) -> Self {
-        Self {
-            decode: decode::<K>,
-            decode_strict,
-        }
+        Self { decode: decode::<K>, decode_strict }
     }
 }
 
@@ -108,10 +102,7 @@ pub(crate) fn decode_strict<K: Kind + DeserializeOwned>(
     let object: K =
         serde_ignored::deserialize(&mut deserializer, |path| unknown.push(field_path(&path)))
             .and_then(|object| deserializer.end().map(|()| object))
-            .map_err(|source| DecodeError {
-                kind: K::KIND,
-                source,
-            })?;
+            .map_err(|source| DecodeError { kind: K::KIND, source })?;
     Ok((Box::new(object), unknown))
 }
 
@@ -141,10 +132,7 @@ mod tests {
         let json = br#"{"metadata":{"name":"a","x":1},"spec":{"containers":[{"name":"c","foo":{"a":1}}],"bar":[]}}"#;
         let (object, unknown) = (codec.decode_strict)(json).unwrap();
         assert_eq!(object.metadata().name.as_deref(), Some("a"));
-        assert_eq!(
-            unknown,
-            ["metadata.x", "spec.containers[0].foo", "spec.bar"]
-        );
+        assert_eq!(unknown, ["metadata.x", "spec.containers[0].foo", "spec.bar"]);
     }
 
     #[test]

@@ -47,9 +47,7 @@ pub fn resources(spec: &PodSpec, side: Side) -> Resources {
         } else {
             // A limit that is not set stays unlimited.
             for (name, amount) in overhead {
-                running
-                    .entry(name)
-                    .and_modify(|total| *total = *total + amount);
+                running.entry(name).and_modify(|total| *total = *total + amount);
             }
         }
     }
@@ -68,26 +66,17 @@ pub fn is_terminal(pod: &Pod) -> bool {
 
 /// `status.phase`, empty when unset.
 pub fn phase(pod: &Pod) -> &str {
-    pod.status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref())
-        .unwrap_or_default()
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
 
 /// The node the pod is bound to, if any.
 pub fn node_name(pod: &Pod) -> Option<&str> {
-    pod.spec
-        .as_ref()
-        .and_then(|spec| spec.node_name.as_deref())
-        .filter(|name| !name.is_empty())
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).filter(|name| !name.is_empty())
 }
 
 /// Whether the condition of this type is `True`.
 pub fn condition_is_true(pod: &Pod, type_: &str) -> bool {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref());
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions
         .into_iter()
         .flatten()
@@ -103,42 +92,27 @@ pub fn qos_class(spec: &PodSpec) -> &'static str {
         read
     };
     let sides = |resources: &ResourceRequirements| {
-        (
-            of_interest(&resources.requests),
-            of_interest(&resources.limits),
-        )
+        (of_interest(&resources.requests), of_interest(&resources.limits))
     };
     let own = spec.resources.as_ref().map(sides);
-    let all: Vec<_> =
-        match own.filter(|(requests, limits)| !requests.is_empty() || !limits.is_empty()) {
-            Some(own) => vec![own],
-            None => {
-                let containers = spec
-                    .containers
-                    .iter()
-                    .chain(spec.init_containers.iter().flatten());
-                containers
-                    .map(|container| container.resources.as_ref().map(sides).unwrap_or_default())
-                    .collect()
-            }
-        };
-    if all
-        .iter()
-        .all(|(requests, limits)| requests.is_empty() && limits.is_empty())
+    let all: Vec<_> = match own
+        .filter(|(requests, limits)| !requests.is_empty() || !limits.is_empty())
     {
+        Some(own) => vec![own],
+        None => {
+            let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+            containers
+                .map(|container| container.resources.as_ref().map(sides).unwrap_or_default())
+                .collect()
+        }
+    };
+    if all.iter().all(|(requests, limits)| requests.is_empty() && limits.is_empty()) {
         return "BestEffort";
     }
     let guaranteed = all.iter().all(|(requests, limits)| {
-        limits.len() == 2
-            && requests
-                .iter()
-                .all(|(name, amount)| limits.get(name) == Some(amount))
+        limits.len() == 2 && requests.iter().all(|(name, amount)| limits.get(name) == Some(amount))
     });
-    if guaranteed {
-        "Guaranteed"
-    } else {
-        "Burstable"
-    }
+    if guaranteed { "Guaranteed" } else { "Burstable" }
 }
 
 fn of(container: &Container, side: Side) -> Resources {
@@ -162,10 +136,7 @@ fn side_of(requirements: Option<&ResourceRequirements>, side: Side) -> Resources
 }
 
 fn read(amounts: &BTreeMap<String, Text>) -> Resources {
-    amounts
-        .iter()
-        .map(|(name, amount)| (name.clone(), Quantity::of(amount)))
-        .collect()
+    amounts.iter().map(|(name, amount)| (name.clone(), Quantity::of(amount))).collect()
 }
 
 fn add(total: &mut Resources, amounts: &Resources) {

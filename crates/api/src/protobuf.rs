@@ -81,12 +81,9 @@ pub fn to_json(body: &[u8]) -> Result<Value, ProtobufError> {
         }
     }
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-    let row = schema::kind(group, version, &kind)
-        .or_else(|| by_name(&kind))
-        .ok_or_else(|| ProtobufError::Kind {
-            api_version: api_version.clone(),
-            kind: kind.clone(),
-        })?;
+    let row = schema::kind(group, version, &kind).or_else(|| by_name(&kind)).ok_or_else(|| {
+        ProtobufError::Kind { api_version: api_version.clone(), kind: kind.clone() }
+    })?;
     let mut object = message(row, raw, DEPTH_MAX)?;
     object.insert("apiVersion".to_owned(), json!(api_version));
     object.insert("kind".to_owned(), json!(kind));
@@ -104,10 +101,7 @@ fn message(row: &TypeRow, bytes: &[u8], depth: u8) -> Result<Map<String, Value>,
     for (tag, payload) in fields(bytes)? {
         if let Some(field) = row.fields.iter().find(|field| field.proto == [tag]) {
             put(&mut object, field, payload, depth)?;
-        } else if row
-            .fields
-            .iter()
-            .any(|field| field.proto.len() == 2 && field.proto[0] == tag)
+        } else if row.fields.iter().any(|field| field.proto.len() == 2 && field.proto[0] == tag)
             && let Payload::Bytes(embedded) = payload
         {
             for (inner, payload) in fields(embedded)? {
@@ -189,9 +183,7 @@ fn map_value(
     match (element, payload) {
         // A list in a map is a message with one repeated field.
         (Ty::Array(inner), Payload::Bytes(list)) => {
-            let items = fields(list)?
-                .into_iter()
-                .map(|(_, p)| value(*inner, p, field, depth));
+            let items = fields(list)?.into_iter().map(|(_, p)| value(*inner, p, field, depth));
             Ok(Value::Array(items.collect::<Result<_, _>>()?))
         }
         (element, payload) => value(element, payload, field, depth),

@@ -41,31 +41,19 @@ pub struct Quantity {
 pub struct ParseQuantityError;
 
 impl Quantity {
-    pub const ZERO: Self = Self {
-        nanos: 0,
-        format: Format::DecimalSi,
-    };
+    pub const ZERO: Self = Self { nanos: 0, format: Format::DecimalSi };
 
     pub fn from_units(units: i64) -> Self {
-        Self {
-            nanos: i128::from(units) * NANO,
-            format: Format::DecimalSi,
-        }
+        Self { nanos: i128::from(units) * NANO, format: Format::DecimalSi }
     }
 
     pub fn from_millis(millis: i64) -> Self {
-        Self {
-            nanos: i128::from(millis) * (NANO / 1000),
-            format: Format::DecimalSi,
-        }
+        Self { nanos: i128::from(millis) * (NANO / 1000), format: Format::DecimalSi }
     }
 
     /// A number of bytes, printed with binary suffixes.
     pub fn from_bytes(bytes: u64) -> Self {
-        Self {
-            nanos: (i128::from(bytes) * NANO).min(MAX),
-            format: Format::BinarySi,
-        }
+        Self { nanos: (i128::from(bytes) * NANO).min(MAX), format: Format::BinarySi }
     }
 
     /// Whole units, rounded up (away from zero), as Kubernetes' `Value()`.
@@ -99,11 +87,7 @@ impl Quantity {
 
     fn rounded_up(self, step: i128) -> Self {
         let rest = self.nanos.rem_euclid(step);
-        let nanos = if rest == 0 {
-            self.nanos
-        } else {
-            self.nanos - rest + step
-        };
+        let nanos = if rest == 0 { self.nanos } else { self.nanos - rest + step };
         Self { nanos, ..self }
     }
 
@@ -141,15 +125,8 @@ impl std::ops::Add for Quantity {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        let format = if self.nanos == 0 {
-            other.format
-        } else {
-            self.format
-        };
-        Self {
-            nanos: (self.nanos + other.nanos).clamp(-MAX, MAX),
-            format,
-        }
+        let format = if self.nanos == 0 { other.format } else { self.format };
+        Self { nanos: (self.nanos + other.nanos).clamp(-MAX, MAX), format }
     }
 }
 
@@ -157,10 +134,7 @@ impl std::ops::Sub for Quantity {
     type Output = Self;
 
     fn sub(self, other: Self) -> Self {
-        self + Self {
-            nanos: -other.nanos,
-            format: other.format,
-        }
+        self + Self { nanos: -other.nanos, format: other.format }
     }
 }
 
@@ -211,10 +185,7 @@ fn suffix(text: &str) -> Option<((i128, i32), Format)> {
         "Ei" => ((2, 60), Format::BinarySi),
         exponent => {
             let digits = exponent.strip_prefix(['e', 'E'])?;
-            let power: i32 = digits
-                .parse()
-                .ok()
-                .filter(|power: &i32| power.abs() <= 1000)?;
+            let power: i32 = digits.parse().ok().filter(|power: &i32| power.abs() <= 1000)?;
             ((10, power), Format::DecimalExponent)
         }
     })
@@ -245,10 +216,7 @@ impl FromStr for Quantity {
         } else {
             format
         };
-        Ok(Self {
-            nanos: if negative { -nanos } else { nanos },
-            format,
-        })
+        Ok(Self { nanos: if negative { -nanos } else { nanos }, format })
     }
 }
 
@@ -315,11 +283,7 @@ impl fmt::Display for Quantity {
                 units /= 1024;
                 step += 1;
             }
-            return write!(
-                f,
-                "{sign}{units}{}",
-                ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][step]
-            );
+            return write!(f, "{sign}{units}{}", ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][step]);
         }
         let (mut value, mut power) = (magnitude, -9);
         while value % 1000 == 0 && power < 18 {
@@ -384,28 +348,20 @@ mod tests {
     #[test]
     fn values_round_up() {
         assert_eq!(
-            (
-                parse("1m").units(),
-                parse("1500u").millis(),
-                parse("250m").millis()
-            ),
+            (parse("1m").units(), parse("1500u").millis(), parse("250m").millis()),
             (1, 2, 250)
         );
         assert_eq!(
-            (
-                parse("1Gi").units(),
-                parse("1.1").units(),
-                parse("-1500m").units()
-            ),
+            (parse("1Gi").units(), parse("1.1").units(), parse("-1500m").units()),
             (1 << 30, 2, -2)
         );
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for text in [
-            "", "m", "1x", "1..2", "1 Gi", "1Gib", "e3", "1e", "--1", "0x10", "1e99999", "\u{663}",
-        ] {
+        for text in
+            ["", "m", "1x", "1..2", "1 Gi", "1Gib", "e3", "1e", "--1", "0x10", "1e99999", "\u{663}"]
+        {
             assert!(text.parse::<Quantity>().is_err(), "{text}");
         }
     }

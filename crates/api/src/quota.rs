@@ -36,14 +36,8 @@ const COUNTED: &[&str] = &[
 /// What a quota of a claim's class ends in.
 const CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
 /// Resources that every container must name once a quota limits them.
-const REQUIRED: &[&str] = &[
-    "cpu",
-    "limits.cpu",
-    "limits.memory",
-    "memory",
-    "requests.cpu",
-    "requests.memory",
-];
+const REQUIRED: &[&str] =
+    &["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
 
 /// Adds an amount to a sum.
 pub fn add(total: &mut Usage, name: impl Into<String>, amount: Quantity) {
@@ -59,11 +53,7 @@ fn count(number: usize) -> Quantity {
 pub fn of_count(row: &KindRow, number: usize) -> Usage {
     let mut usage = Usage::new();
     let number = count(number);
-    add(
-        &mut usage,
-        format!("count/{}", row.qualified_resource()),
-        number,
-    );
+    add(&mut usage, format!("count/{}", row.qualified_resource()), number);
     if row.group.is_empty() && COUNTED.contains(&row.plural) {
         add(&mut usage, row.plural, number);
     }
@@ -123,11 +113,7 @@ pub fn of_service(service: &Service) -> Usage {
     };
     let ports = spec.ports.iter().flatten();
     let all = count(ports.clone().count());
-    let asked = count(
-        ports
-            .filter(|port| port.node_port.is_some_and(|port| port != 0))
-            .count(),
-    );
+    let asked = count(ports.filter(|port| port.node_port.is_some_and(|port| port != 0)).count());
     match spec.type_.as_deref() {
         Some("NodePort") => add(&mut usage, "services.nodeports", all),
         Some("LoadBalancer") => {
@@ -147,33 +133,19 @@ pub fn of_claim(claim: &PersistentVolumeClaim) -> Usage {
     let Some(spec) = &claim.spec else {
         return usage;
     };
-    let requests = spec
-        .resources
-        .as_ref()
-        .and_then(|resources| resources.requests.as_ref());
-    let allocated = claim
-        .status
-        .as_ref()
-        .and_then(|status| status.allocated_resources.as_ref());
-    let storage = requests
-        .and_then(|requests| requests.get("storage"))
-        .map(|asked| {
-            let granted = allocated.and_then(|allocated| allocated.get("storage"));
-            let most = granted
-                .map(Quantity::of)
-                .map_or(Quantity::of(asked), |granted| {
-                    granted.max(Quantity::of(asked))
-                });
-            most.rounded_to_units()
-        });
+    let requests = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let allocated = claim.status.as_ref().and_then(|status| status.allocated_resources.as_ref());
+    let storage = requests.and_then(|requests| requests.get("storage")).map(|asked| {
+        let granted = allocated.and_then(|allocated| allocated.get("storage"));
+        let most = granted
+            .map(Quantity::of)
+            .map_or(Quantity::of(asked), |granted| granted.max(Quantity::of(asked)));
+        most.rounded_to_units()
+    });
     if let Some(storage) = storage {
         add(&mut usage, "requests.storage", storage);
     }
-    if let Some(class) = spec
-        .storage_class_name
-        .as_deref()
-        .filter(|class| !class.is_empty())
-    {
+    if let Some(class) = spec.storage_class_name.as_deref().filter(|class| !class.is_empty()) {
         let name = |resource: &str| format!("{class}{CLASS_SUFFIX}{resource}");
         add(&mut usage, name("persistentvolumeclaims"), count(1));
         if let Some(storage) = storage {
@@ -197,10 +169,8 @@ pub fn relevant<'a>(
 
 fn is_used_by(row: &KindRow, name: &str) -> bool {
     if row == Pod::ROW {
-        let plain = name
-            .strip_prefix("requests.")
-            .or_else(|| name.strip_prefix("limits."))
-            .unwrap_or(name);
+        let plain =
+            name.strip_prefix("requests.").or_else(|| name.strip_prefix("limits.")).unwrap_or(name);
         return name == "pods"
             || matches!(plain, "cpu" | "memory" | "ephemeral-storage")
             || plain.starts_with("hugepages-") && !name.starts_with("limits.")
@@ -232,16 +202,9 @@ pub fn missing_requirements<'a>(
     let Some(spec) = &pod.spec else {
         return missing;
     };
-    let containers: Vec<&Container> = spec
-        .containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten())
-        .collect();
-    for name in limited
-        .iter()
-        .copied()
-        .filter(|name| REQUIRED.contains(name))
-    {
+    let containers: Vec<&Container> =
+        spec.containers.iter().chain(spec.init_containers.iter().flatten()).collect();
+    for name in limited.iter().copied().filter(|name| REQUIRED.contains(name)) {
         // What is said for the pod as a whole holds for all containers.
         if names(spec.resources.as_ref(), name) {
             continue;
@@ -261,12 +224,7 @@ fn names(requirements: Option<&ResourceRequirements>, name: &str) -> bool {
     };
     let (amounts, plain) = match name.strip_prefix("limits.") {
         Some(plain) => (&requirements.limits, plain),
-        None => (
-            &requirements.requests,
-            name.strip_prefix("requests.").unwrap_or(name),
-        ),
+        None => (&requirements.requests, name.strip_prefix("requests.").unwrap_or(name)),
     };
-    amounts
-        .as_ref()
-        .is_some_and(|amounts| amounts.contains_key(plain))
+    amounts.as_ref().is_some_and(|amounts| amounts.contains_key(plain))
 }

@@ -175,19 +175,14 @@ pub struct TypeRow {
 
 impl TypeRow {
     pub fn field(&self, name: &str) -> Option<&'static Field> {
-        let index = self
-            .fields
-            .binary_search_by(|field| field.name.cmp(name))
-            .ok()?;
+        let index = self.fields.binary_search_by(|field| field.name.cmp(name)).ok()?;
         Some(&self.fields[index])
     }
 }
 
 /// The definition of a kind.
 pub fn kind(group: &str, version: &str, kind: &str) -> Option<&'static TypeRow> {
-    TYPES
-        .iter()
-        .find(|row| row.resource == Some((group, version, kind)))
+    TYPES.iter().find(|row| row.resource == Some((group, version, kind)))
 }
 
 /// A definition by its name.
@@ -204,18 +199,11 @@ mod tests {
     fn the_table_is_sorted_and_knows_every_kind() {
         assert!(TYPES.is_sorted_by_key(|row| row.name));
         for row in TYPES {
-            assert!(
-                row.fields.is_sorted_by_key(|field| field.name),
-                "{}",
-                row.name
-            );
+            assert!(row.fields.is_sorted_by_key(|field| field.name), "{}", row.name);
         }
         for row in crate::kind::KINDS {
             let found = kind(row.group, row.version, row.kind);
-            assert!(
-                found.is_some_and(|found| found.field("metadata").is_some()),
-                "{row}"
-            );
+            assert!(found.is_some_and(|found| found.field("metadata").is_some()), "{row}");
         }
     }
 
@@ -224,34 +212,21 @@ mod tests {
         let container = definition("io.k8s.api.core.v1.Container").unwrap();
         let ports = container.field("ports").unwrap();
         assert_eq!(ports.list, Some(List::Map(&["containerPort", "protocol"])));
-        assert_eq!(
-            (ports.patch, ports.merge_key),
-            (Patch::Merge, Some("containerPort"))
-        );
+        assert_eq!((ports.patch, ports.merge_key), (Patch::Merge, Some("containerPort")));
         let env = container.field("env").unwrap();
         assert_eq!((env.patch, env.merge_key), (Patch::Merge, Some("name")));
         assert_eq!(container.field("args").unwrap().list, Some(List::Atomic));
         assert!(container.field("name").unwrap().required);
         let pod = definition("io.k8s.api.core.v1.PodSpec").unwrap();
         let volumes = pod.field("volumes").unwrap();
-        assert_eq!(
-            (volumes.patch, volumes.merge_key),
-            (Patch::MergeRetainKeys, Some("name"))
-        );
+        assert_eq!((volumes.patch, volumes.merge_key), (Patch::MergeRetainKeys, Some("name")));
         let ephemeral = definition("io.k8s.api.core.v1.EphemeralContainer").unwrap();
         assert_eq!(ephemeral.field("env").unwrap().merge_key, Some("name"));
         let port = ports.ty.element().and_then(Ty::definition).unwrap();
         assert_eq!(port.field("protocol").unwrap().default, Some("\"TCP\""));
         let meta = definition("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").unwrap();
         assert_eq!(meta.field("finalizers").unwrap().list, Some(List::Set));
-        assert_eq!(
-            meta.field("ownerReferences").unwrap().list,
-            Some(List::Map(&["uid"]))
-        );
-        assert!(
-            definition("io.k8s.api.core.v1.SecretKeySelector")
-                .unwrap()
-                .atomic
-        );
+        assert_eq!(meta.field("ownerReferences").unwrap().list, Some(List::Map(&["uid"])));
+        assert!(definition("io.k8s.api.core.v1.SecretKeySelector").unwrap().atomic);
     }
 }

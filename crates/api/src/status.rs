@@ -225,30 +225,19 @@ impl ApiError {
         let text = if name.is_empty() {
             format!("{} is forbidden: {message}", row.qualified_resource())
         } else {
-            format!(
-                "{} {name:?} is forbidden: {message}",
-                row.qualified_resource()
-            )
+            format!("{} {name:?} is forbidden: {message}", row.qualified_resource())
         };
         Self::new(403, "Forbidden", text).about(row, name)
     }
 
     pub fn not_found(row: &KindRow, name: &str) -> Self {
-        Self::new(
-            404,
-            "NotFound",
-            format!("{} {name:?} not found", row.qualified_resource()),
-        )
-        .about(row, name)
+        Self::new(404, "NotFound", format!("{} {name:?} not found", row.qualified_resource()))
+            .about(row, name)
     }
 
     /// No such path or resource type.
     pub fn no_such_resource() -> Self {
-        Self::new(
-            404,
-            "NotFound",
-            "the server could not find the requested resource",
-        )
+        Self::new(404, "NotFound", "the server could not find the requested resource")
     }
 
     pub fn method_not_allowed(row: &KindRow, verb: &str) -> Self {
@@ -335,11 +324,8 @@ impl ApiError {
         if more > 0 {
             texts.push(format!("and {more} more"));
         }
-        let list = if texts.len() == 1 {
-            texts[0].clone()
-        } else {
-            format!("[{}]", texts.join(", "))
-        };
+        let list =
+            if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
         let message = format!("{qualified_kind} {name:?} is invalid: {list}");
         let mut error = Self::new(422, "Invalid", message);
         let causes = errors.iter().map(|error| StatusCause {
@@ -359,11 +345,7 @@ impl ApiError {
 
     /// The error's cause is for the log; clients get this text.
     pub fn internal(message: impl fmt::Display) -> Self {
-        Self::new(
-            500,
-            "InternalError",
-            format!("Internal error occurred: {message}"),
-        )
+        Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
     }
 
     /// Something of Kubernetes that Skiff does not have.
@@ -393,10 +375,7 @@ impl ApiError {
     }
 
     pub fn code(&self) -> u16 {
-        self.0
-            .code
-            .and_then(|code| u16::try_from(code).ok())
-            .unwrap_or(500)
+        self.0.code.and_then(|code| u16::try_from(code).ok()).unwrap_or(500)
     }
 
     pub fn reason(&self) -> &str {
@@ -468,10 +447,7 @@ mod tests {
         let details = error.status().details.as_ref().unwrap();
         assert_eq!(details.group.as_deref(), Some("apps"));
         assert_eq!(details.kind.as_deref(), Some("Deployment"));
-        assert_eq!(
-            details.causes.as_ref().unwrap()[0].message.as_deref(),
-            Some("Required value")
-        );
+        assert_eq!(details.causes.as_ref().unwrap()[0].message.as_deref(), Some("Required value"));
     }
 
     #[test]

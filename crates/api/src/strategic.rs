@@ -66,27 +66,14 @@ struct Place {
 }
 
 impl Place {
-    const UNKNOWN: Self = Self {
-        fields: None,
-        ty: None,
-        patch: Patch::None,
-        merge_key: None,
-    };
+    const UNKNOWN: Self = Self { fields: None, ty: None, patch: Patch::None, merge_key: None };
 
     fn root(schema: Option<&'static TypeRow>) -> Self {
-        Self {
-            fields: schema.map(|row| row.fields),
-            ..Self::UNKNOWN
-        }
+        Self { fields: schema.map(|row| row.fields), ..Self::UNKNOWN }
     }
 
     fn of(ty: Ty, patch: Patch, merge_key: Option<&'static str>) -> Self {
-        Self {
-            fields: ty.definition().map(|row| row.fields),
-            ty: Some(ty),
-            patch,
-            merge_key,
-        }
+        Self { fields: ty.definition().map(|row| row.fields), ty: Some(ty), patch, merge_key }
     }
 
     /// The place of a field or of a map's value.
@@ -98,9 +85,7 @@ impl Place {
             let index = fields.binary_search_by(|field| field.name.cmp(name)).ok()?;
             Some(fields[index])
         });
-        field.map_or(Self::UNKNOWN, |field| {
-            Self::of(field.ty, field.patch, field.merge_key)
-        })
+        field.map_or(Self::UNKNOWN, |field| Self::of(field.ty, field.patch, field.merge_key))
     }
 
     /// The place of a list's elements. A list that retains keys does so for each element.
@@ -108,11 +93,7 @@ impl Place {
         let Some(ty) = self.ty.and_then(Ty::element) else {
             return Self::UNKNOWN;
         };
-        let patch = if self.patch.retains_keys() {
-            Patch::RetainKeys
-        } else {
-            Patch::None
-        };
+        let patch = if self.patch.retains_keys() { Patch::RetainKeys } else { Patch::None };
         Self::of(ty, patch, None)
     }
 }
@@ -126,8 +107,7 @@ fn identity<'a>(element: &'a Value, key: Option<&str>) -> Option<&'a Value> {
 }
 
 fn position(list: &[Value], id: &Value, key: Option<&str>) -> Option<usize> {
-    list.iter()
-        .position(|element| identity(element, key) == Some(id))
+    list.iter().position(|element| identity(element, key) == Some(id))
 }
 
 /// Where the elements of a list are, by what tells them apart: lists of clients may be long.

@@ -48,43 +48,24 @@ fn free_port() -> u16 {
 
 fn etcd() -> Option<Etcd> {
     let folder = tempfile::tempdir().unwrap();
-    let (url, peer) = (
-        format!("http://127.0.0.1:{}", free_port()),
-        format!("http://127.0.0.1:{}", free_port()),
-    );
+    let (url, peer) =
+        (format!("http://127.0.0.1:{}", free_port()), format!("http://127.0.0.1:{}", free_port()));
     let child = Command::new("etcd")
         .arg("--data-dir")
         .arg(folder.path())
-        .args([
-            "--listen-client-urls",
-            &url,
-            "--advertise-client-urls",
-            &url,
-        ])
-        .args([
-            "--listen-peer-urls",
-            &peer,
-            "--initial-advertise-peer-urls",
-            &peer,
-        ])
+        .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
         .args(["--initial-cluster", &format!("default={peer}")])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    Some(Etcd {
-        child,
-        url,
-        _folder: folder,
-    })
+    Some(Etcd { child, url, _folder: folder })
 }
 
 fn report(what: &str, count: usize, elapsed: Duration) {
     let rate = count as f64 / elapsed.as_secs_f64();
-    println!(
-        "{what:<48} {rate:>10.0} /s  {:>9.1} ms",
-        elapsed.as_secs_f64() * 1e3
-    );
+    println!("{what:<48} {rate:>10.0} /s  {:>9.1} ms", elapsed.as_secs_f64() * 1e3);
 }
 
 async fn etcd_itself(store: &Store) {
@@ -137,11 +118,7 @@ async fn apiserver(name: &str, server: &Server) {
         }
     }))
     .await;
-    report(
-        &format!("{name}: create 1 KB, 64 connections"),
-        OBJECTS,
-        start.elapsed(),
-    );
+    report(&format!("{name}: create 1 KB, 64 connections"), OBJECTS, start.elapsed());
     let start = monotonic();
     join_all(clients.iter().enumerate().map(|(lane, rest)| async move {
         for index in 0..OBJECTS / CONNECTIONS {
@@ -150,11 +127,7 @@ async fn apiserver(name: &str, server: &Server) {
         }
     }))
     .await;
-    report(
-        &format!("{name}: get, 64 connections"),
-        OBJECTS,
-        start.elapsed(),
-    );
+    report(&format!("{name}: get, 64 connections"), OBJECTS, start.elapsed());
     let (mut times, mut length) = (Vec::new(), 0);
     for _ in 0..LISTS {
         let start = monotonic();
@@ -174,10 +147,7 @@ async fn fan_out(name: &str, server: &Server, clients: &[Rest]) {
         clients[0].post(maps, &object).await.expect(201);
     }
     let version = clients[0].get(maps).await.expect(200)["metadata"]["resourceVersion"].clone();
-    let path = format!(
-        "{maps}?watch=1&resourceVersion={}",
-        version.as_str().unwrap()
-    );
+    let path = format!("{maps}?watch=1&resourceVersion={}", version.as_str().unwrap());
     let mut watches = Vec::new();
     for _ in 0..WATCHERS {
         watches.push(server.admin().watch(&path).await);
@@ -199,9 +169,7 @@ async fn fan_out(name: &str, server: &Server, clients: &[Rest]) {
         async move {
             for index in 0..UPDATES / WRITERS {
                 let patch = json!({"data": {"n": index.to_string()}});
-                rest.patch(&format!("{maps}/w-{writer}"), "merge", &patch)
-                    .await
-                    .expect(200);
+                rest.patch(&format!("{maps}/w-{writer}"), "merge", &patch).await.expect(200);
             }
         }
     }))
@@ -220,9 +188,7 @@ async fn main() {
         println!("etcd is not installed: no comparison");
         return;
     };
-    let store = Store::connect(&EtcdConfig::plain([etcd.url.clone()]))
-        .await
-        .unwrap();
+    let store = Store::connect(&EtcdConfig::plain([etcd.url.clone()])).await.unwrap();
     while store.current_revision().await.is_err() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -40,11 +40,7 @@ pub struct Allocator {
 
 impl Allocator {
     pub fn new(store: Store, range: IpNet, ports: (u16, u16)) -> Self {
-        Self {
-            store,
-            range,
-            ports,
-        }
+        Self { store, range, ports }
     }
 
     /// The address of the Service `kubernetes`.
@@ -74,10 +70,7 @@ impl Allocator {
         new: &mut dyn Object,
         old: &dyn Object,
     ) -> Result<Option<Claim>, ApiError> {
-        let held = old
-            .downcast_ref::<Service>()
-            .map(plan::held)
-            .unwrap_or_default();
+        let held = old.downcast_ref::<Service>().map(plan::held).unwrap_or_default();
         self.claim_beyond(call, new, &held).await
     }
 
@@ -193,18 +186,13 @@ impl Allocator {
             }
         }
         let used = self.used("clusterips/").await?;
-        for offset in (band..size)
-            .chain(2..band)
-            .filter(|offset| *offset != DNS_OFFSET)
-        {
+        for offset in (band..size).chain(2..band).filter(|offset| *offset != DNS_OFFSET) {
             let resource = Resource::Address(plan::nth(&self.range, offset));
             if !used.contains(&resource.key()) && self.take(&resource, owner).await? {
                 return Ok(resource);
             }
         }
-        Err(ApiError::internal(
-            "failed to allocate a serviceIP: range is full",
-        ))
+        Err(ApiError::internal("failed to allocate a serviceIP: range is full"))
     }
 
     async fn free_port(&self, owner: &str) -> Result<Resource, ApiError> {
@@ -222,19 +210,14 @@ impl Allocator {
                 return Ok(resource);
             }
         }
-        Err(ApiError::internal(
-            "failed to allocate a nodePort: range is full",
-        ))
+        Err(ApiError::internal("failed to allocate a nodePort: range is full"))
     }
 
     async fn used(&self, kind: &str) -> Result<std::collections::HashSet<Bytes>, ApiError> {
         let prefix = Bytes::from(format!("{}{kind}", plan::PREFIX));
         let listing = self
             .store
-            .list(ListOptions {
-                prefix,
-                ..ListOptions::default()
-            })
+            .list(ListOptions { prefix, ..ListOptions::default() })
             .await
             .map_err(|error| store_error(&error))?;
         Ok(listing.entries.into_iter().map(|entry| entry.key).collect())
@@ -254,10 +237,7 @@ impl Allocator {
             return;
         };
         let kept = plan::held(new);
-        for resource in plan::held(old)
-            .iter()
-            .filter(|resource| !kept.contains(resource))
-        {
+        for resource in plan::held(old).iter().filter(|resource| !kept.contains(resource)) {
             self.give_back(resource).await;
         }
     }

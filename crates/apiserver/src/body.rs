@@ -51,9 +51,7 @@ pub fn as_json(body: &[u8], format: BodyFormat) -> Result<Cow<'_, [u8]>, ApiErro
         BodyFormat::Protobuf => {
             let value = api::protobuf::to_json(body)
                 .map_err(|error| ApiError::bad_request(error.to_string()))?;
-            serde_json::to_vec(&value)
-                .map(Cow::Owned)
-                .map_err(ApiError::internal)
+            serde_json::to_vec(&value).map(Cow::Owned).map_err(ApiError::internal)
         }
         BodyFormat::Yaml => {
             let text = std::str::from_utf8(body).map_err(|error| {
@@ -87,9 +85,7 @@ pub fn yaml_duplicates(body: &[u8]) -> Option<String> {
 /// What tells of fields that occur twice in a patch (JSON), as decoding tells of an object's.
 pub fn json_duplicates(json: &[u8]) -> Vec<String> {
     let found = duplicates::find(json).into_iter();
-    found
-        .map(|field| format!("duplicate field \"{field}\""))
-        .collect()
+    found.map(|field| format!("duplicate field \"{field}\"")).collect()
 }
 
 /// Decodes a body as an object of `row`.
@@ -131,19 +127,14 @@ pub fn decode_patch<T: DeserializeOwned>(
     let why = if let Some(why) = syntax::error(json) {
         why
     } else if json.trim_ascii().first() != Some(&first) {
-        format!(
-            "json: cannot unmarshal {} into Go value of type {go_type}",
-            json_type(json)
-        )
+        format!("json: cannot unmarshal {} into Go value of type {go_type}", json_type(json))
     } else {
         match serde_json::from_slice(json) {
             Ok(patch) => return Ok(patch),
             Err(error) => error.to_string(),
         }
     };
-    Err(ApiError::bad_request(format!(
-        "error decoding patch: {why}"
-    )))
+    Err(ApiError::bad_request(format!("error decoding patch: {why}")))
 }
 
 /// Which value does not fit the kind, by the schema table.
@@ -184,11 +175,7 @@ pub fn decode_with(
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
     // Go reads null into any object, as nothing.
-    let json = if json.trim_ascii() == b"null" {
-        b"{}"
-    } else {
-        json
-    };
+    let json = if json.trim_ascii() == b"null" { b"{}" } else { json };
     check_type(kind, api_version, json)?;
     read(kind, api_version, codec, json, validation, &[]).map_err(|why| {
         unreadable(kind, json).unwrap_or_else(|| unfit(kind, api_version, kind, &why))
@@ -209,10 +196,7 @@ fn read(
         misfit(kind, api_version, json).unwrap_or_else(|| error.source.to_string())
     };
     if validation == FieldValidation::Ignore {
-        return Ok(Decoded {
-            object: (codec.decode)(json).map_err(misfit)?,
-            warnings: Vec::new(),
-        });
+        return Ok(Decoded { object: (codec.decode)(json).map_err(misfit)?, warnings: Vec::new() });
     }
     let (object, unknown) = (codec.decode_strict)(json).map_err(misfit)?;
     let mut problems = before.to_vec();
@@ -231,10 +215,7 @@ fn read(
         }
         return Err(format!("strict decoding error: {}", problems.join(", ")));
     }
-    Ok(Decoded {
-        object,
-        warnings: problems,
-    })
+    Ok(Decoded { object, warnings: problems })
 }
 
 /// What the data says it is cannot be handled as what the path says.
@@ -274,11 +255,7 @@ fn summary(body: &[u8]) -> String {
 /// Checks that the data is of the kind that the path says, as far as it says so itself.
 fn check_type(kind: &str, api_version: &str, json: &[u8]) -> Result<(), ApiError> {
     let or = |found: String, wanted: &str| {
-        if found.is_empty() {
-            wanted.to_owned()
-        } else {
-            found
-        }
+        if found.is_empty() { wanted.to_owned() } else { found }
     };
     let found_kind = or(scan::string(json, "kind"), kind);
     let found_version = or(scan::string(json, "apiVersion"), api_version);
@@ -290,9 +267,9 @@ fn check_type(kind: &str, api_version: &str, json: &[u8]) -> Result<(), ApiError
     }
     let why = if api::kind::by_kind(&found_version, &found_kind).is_some() {
         let version = found_version.rsplit('/').next().unwrap_or_default();
-        let group = api_version.split_once('/').map_or("core", |(group, _)| {
-            group.split('.').next().unwrap_or_default()
-        });
+        let group = api_version
+            .split_once('/')
+            .map_or("core", |(group, _)| group.split('.').next().unwrap_or_default());
         format!("converting ({version}.{found_kind}) to ({group}.{kind}): unknown conversion")
     } else {
         format!(
@@ -368,14 +345,7 @@ mod tests {
     #[test]
     fn hostile_bodies_are_errors() {
         let deep = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
-        for body in [
-            &b""[..],
-            b"[]",
-            b"\xff",
-            &deep,
-            b"{\"metadata\":[]}",
-            b"{\"spec\":",
-        ] {
+        for body in [&b""[..], b"[]", b"\xff", &deep, b"{\"metadata\":[]}", b"{\"spec\":"] {
             decode(Deployment::ROW, body, FieldValidation::Strict).unwrap_err();
         }
     }

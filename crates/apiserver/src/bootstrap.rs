@@ -30,9 +30,7 @@ pub async fn reconcile(core: &Core) -> Result<(), ApiError> {
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some(name.to_owned());
-        namespace.spec = Some(NamespaceSpec {
-            finalizers: Some(vec!["kubernetes".to_owned()]),
-        });
+        namespace.spec = Some(NamespaceSpec { finalizers: Some(vec!["kubernetes".to_owned()]) });
         create_missing(core, Box::new(namespace)).await?;
     }
     priorities::reconcile(core).await?;
@@ -50,13 +48,7 @@ pub async fn create_missing(core: &Core, object: Box<dyn Object>) -> Result<(), 
     }
     let target = target(object.as_ref(), String::new());
     let (user, options) = (system_user(), Options::default());
-    let call = Call {
-        core,
-        user: &user,
-        verb: Verb::Create,
-        target: &target,
-        options: &options,
-    };
+    let call = Call { core, user: &user, verb: Verb::Create, target: &target, options: &options };
     match create_object(call, object).await {
         Ok(_) => Ok(()),
         // Another apiserver was faster.
@@ -89,18 +81,9 @@ where
     if completed(decode(K::ROW, &version)?.as_ref()).is_none() {
         return Ok(());
     }
-    let target = target(
-        wanted,
-        Object::metadata(wanted).name.clone().unwrap_or_default(),
-    );
+    let target = target(wanted, Object::metadata(wanted).name.clone().unwrap_or_default());
     let (user, options) = (system_user(), Options::default());
-    let call = Call {
-        core,
-        user: &user,
-        verb: Verb::Update,
-        target: &target,
-        options: &options,
-    };
+    let call = Call { core, user: &user, verb: Verb::Update, target: &target, options: &options };
     let change = |object: &dyn Object, _: &Version| {
         Ok(match completed(object) {
             Some(next) => Box::new(next),
@@ -114,8 +97,7 @@ async fn find(core: &Core, object: &dyn Object) -> Result<Option<Arc<Version>>, 
     let (row, metadata) = (object.row(), object.metadata());
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();
-    core.find(row, &crate::request::object_key(row, namespace, name))
-        .await
+    core.find(row, &crate::request::object_key(row, namespace, name)).await
 }
 
 fn target(object: &dyn Object, name: String) -> Target {

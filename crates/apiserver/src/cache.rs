@@ -53,11 +53,8 @@ pub struct Cache {
 impl Cache {
     /// Starts the tasks that keep the caches equal to the store, until `shutdown`.
     pub fn start(store: Store, shutdown: CancellationToken) -> Arc<Self> {
-        let stored: Vec<&'static KindRow> = api::kind::KINDS
-            .iter()
-            .copied()
-            .filter(|row| row.stored)
-            .collect();
+        let stored: Vec<&'static KindRow> =
+            api::kind::KINDS.iter().copied().filter(|row| row.stored).collect();
         let (nudges, nudged) = mpsc::channel(1);
         let (revisions, asked) = mpsc::channel(QUEUE);
         let cache = Arc::new(Self {
@@ -72,12 +69,7 @@ impl Cache {
             revisions,
             shutdown: shutdown.clone(),
         });
-        tokio::spawn(feed::run(
-            cache.clone(),
-            store.clone(),
-            nudged,
-            shutdown.clone(),
-        ));
+        tokio::spawn(feed::run(cache.clone(), store.clone(), nudged, shutdown.clone()));
         tokio::spawn(answer_revisions(store.clone(), asked));
         tokio::spawn(compact::run(cache.clone(), store, shutdown));
         cache
@@ -85,12 +77,7 @@ impl Cache {
 
     /// Returns once the caches hold the store's state.
     pub async fn loaded(&self) {
-        let waited = self
-            .progress
-            .subscribe()
-            .wait_for(|revision| *revision > 0)
-            .await
-            .map(|_| ());
+        let waited = self.progress.subscribe().wait_for(|revision| *revision > 0).await.map(|_| ());
         debug_assert!(waited.is_ok(), "the sender lives in self");
     }
 
@@ -191,13 +178,7 @@ impl Cache {
                 old.oldest
             ))
         })?;
-        Ok(Watcher::new(
-            filter,
-            start,
-            settings,
-            self.progress.subscribe(),
-            self.shutdown.clone(),
-        ))
+        Ok(Watcher::new(filter, start, settings, self.progress.subscribe(), self.shutdown.clone()))
     }
 }
 
@@ -208,13 +189,11 @@ fn too_large(requested: u64, current: u64) -> ApiError {
     ));
     let details = error.status_mut().details.get_or_insert_default();
     details.retry_after_seconds = Some(1);
-    details.causes = Some(vec![
-        k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause {
-            reason: Some("ResourceVersionTooLarge".to_owned()),
-            message: Some("Too large resource version".to_owned()),
-            field: None,
-        },
-    ]);
+    details.causes = Some(vec![k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause {
+        reason: Some("ResourceVersionTooLarge".to_owned()),
+        message: Some("Too large resource version".to_owned()),
+        field: None,
+    }]);
     error
 }
 
@@ -227,9 +206,7 @@ async fn answer_revisions(
     let mut waiting = Vec::new();
     while asked.recv_many(&mut waiting, QUEUE).await > 0 {
         let answer = store.current_revision().await;
-        let answer = answer
-            .map(store::Revision::get)
-            .map_err(|error| store_error(&error));
+        let answer = answer.map(store::Revision::get).map_err(|error| store_error(&error));
         for sender in waiting.drain(..) {
             // A client that has gone away no longer waits for its answer.
             sender.send(answer.clone()).ok();

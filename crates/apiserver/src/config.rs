@@ -73,14 +73,9 @@ pub struct Config {
 }
 
 fn port_range(text: &str) -> Result<(u16, u16), String> {
-    let parse = |part: &str| {
-        part.trim()
-            .parse::<u16>()
-            .map_err(|error| format!("{part:?}: {error}"))
-    };
-    let (from, to) = text
-        .split_once('-')
-        .ok_or("a range looks like 30000-32767")?;
+    let parse =
+        |part: &str| part.trim().parse::<u16>().map_err(|error| format!("{part:?}: {error}"));
+    let (from, to) = text.split_once('-').ok_or("a range looks like 30000-32767")?;
     let (from, to) = (parse(from)?, parse(to)?);
     if from == 0 || from > to {
         return Err(format!("{text} is not a range of ports"));

@@ -58,10 +58,7 @@ impl Call<'_> {
     /// # Errors
     /// 404 when there is none.
     pub async fn current(&self) -> Result<Arc<Version>, ApiError> {
-        self.core
-            .find(self.row(), &self.target.key())
-            .await?
-            .ok_or_else(|| self.not_found())
+        self.core.find(self.row(), &self.target.key()).await?.ok_or_else(|| self.not_found())
     }
 
     /// The target's version in the store.
@@ -69,10 +66,7 @@ impl Call<'_> {
     /// # Errors
     /// 404 when there is none.
     pub async fn stored(&self) -> Result<Arc<Version>, ApiError> {
-        self.core
-            .stored(self.row(), &self.target.key())
-            .await?
-            .ok_or_else(|| self.not_found())
+        self.core.stored(self.row(), &self.target.key()).await?.ok_or_else(|| self.not_found())
     }
 
     pub fn not_found(&self) -> ApiError {
@@ -105,15 +99,9 @@ impl Core {
         row: &'static KindRow,
         key: &str,
     ) -> Result<Option<Arc<Version>>, ApiError> {
-        let fetched = self
-            .store
-            .get(keys::object(row, key))
-            .await
-            .map_err(|error| store_error(&error))?;
-        fetched
-            .entry
-            .map(|entry| version_of(row, key, &entry))
-            .transpose()
+        let fetched =
+            self.store.get(keys::object(row, key)).await.map_err(|error| store_error(&error))?;
+        fetched.entry.map(|entry| version_of(row, key, &entry)).transpose()
     }
 }
 

@@ -175,10 +175,7 @@ pub trait Strategy: Send + Sync + 'static {
     /// One cell per column: strings, integers or booleans as JSON.
     fn cells(&self, object: &Self::Object, now: Timestamp) -> Vec<serde_json::Value> {
         let metadata = k8s_openapi::Metadata::metadata(object);
-        vec![
-            metadata.name.clone().unwrap_or_default().into(),
-            age(metadata, now).into(),
-        ]
+        vec![metadata.name.clone().unwrap_or_default().into(), age(metadata, now).into()]
     }
 }
 
@@ -212,15 +209,11 @@ pub trait AnyStrategy: Send + Sync {
 }
 
 fn typed<K: Kind>(object: &dyn Object) -> &K {
-    object
-        .downcast_ref()
-        .expect("a strategy is found by the row of its object")
+    object.downcast_ref().expect("a strategy is found by the row of its object")
 }
 
 fn typed_mut<K: Kind>(object: &mut dyn Object) -> &mut K {
-    object
-        .downcast_mut()
-        .expect("a strategy is found by the row of its object")
+    object.downcast_mut().expect("a strategy is found by the row of its object")
 }
 
 impl<S: Strategy> AnyStrategy for S {
@@ -343,10 +336,7 @@ pub static STRATEGIES: &[&dyn AnyStrategy] = &[
 
 /// The strategy of a kind, or `None` for a kind that has only the plain rules.
 pub fn strategy(row: &KindRow) -> Option<&'static dyn AnyStrategy> {
-    STRATEGIES
-        .iter()
-        .copied()
-        .find(|strategy| strategy.row() == row)
+    STRATEGIES.iter().copied().find(|strategy| strategy.row() == row)
 }
 
 #[cfg(test)]

@@ -28,10 +28,7 @@ pub struct Kubelets {
 
 impl Kubelets {
     pub fn new(tls: KubeletTls) -> Self {
-        Self {
-            tls,
-            channels: moka::sync::Cache::builder().time_to_idle(IDLE).build(),
-        }
+        Self { tls, channels: moka::sync::Cache::builder().time_to_idle(IDLE).build() }
     }
 
     /// A client of the node's kubelet.
@@ -48,11 +45,8 @@ impl Kubelets {
         let (ip, port) = address(node).ok_or_else(|| {
             ApiError::service_unavailable(format!("no preferred addresses found for node {name:?}"))
         })?;
-        let address = if ip.contains(':') {
-            format!("[{ip}]:{port}")
-        } else {
-            format!("{ip}:{port}")
-        };
+        let address =
+            if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };
         let key = (address.clone(), name.clone());
         let channel = match self.channels.get(&key) {
             Some(channel) => channel,
@@ -79,10 +73,7 @@ pub fn address(node: &Node) -> Option<(String, u16)> {
     let status = node.status.as_ref()?;
     let addresses = status.addresses.as_deref().unwrap_or_default();
     let by_type = |kind: &str| addresses.iter().find(|address| address.type_ == kind);
-    let ip = by_type("InternalIP")
-        .or_else(|| by_type("ExternalIP"))?
-        .address
-        .as_str();
+    let ip = by_type("InternalIP").or_else(|| by_type("ExternalIP"))?.address.as_str();
     let port = status
         .daemon_endpoints
         .as_ref()

@@ -79,11 +79,7 @@ pub fn place(metadata: &mut ObjectMeta, target: &Target) -> Result<(), ApiError>
 /// # Errors
 /// 400 for a resourceVersion.
 pub fn fill_new(metadata: &mut ObjectMeta, now: Timestamp) -> Result<(), ApiError> {
-    if metadata
-        .resource_version
-        .as_deref()
-        .is_some_and(|version| !version.is_empty())
-    {
+    if metadata.resource_version.as_deref().is_some_and(|version| !version.is_empty()) {
         return Err(ApiError::bad_request(
             "resourceVersion should not be set on objects to be created",
         ));
@@ -96,10 +92,7 @@ pub fn fill_new(metadata: &mut ObjectMeta, now: Timestamp) -> Result<(), ApiErro
     metadata.self_link = None;
     metadata.generation = None;
     if metadata.name.as_deref().unwrap_or_default().is_empty()
-        && let Some(base) = metadata
-            .generate_name
-            .as_deref()
-            .filter(|base| !base.is_empty())
+        && let Some(base) = metadata.generate_name.as_deref().filter(|base| !base.is_empty())
     {
         metadata.name = Some(generated_name(base));
     }
@@ -135,21 +128,16 @@ pub fn carry_over(new: &mut ObjectMeta, old: &ObjectMeta) {
 /// What is wrong with the metadata of an object that is to be written.
 pub fn validate(row: &KindRow, rules: &dyn AnyStrategy, metadata: &ObjectMeta) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    if let Some(base) = metadata
-        .generate_name
-        .as_deref()
-        .filter(|base| !base.is_empty())
-    {
+    if let Some(base) = metadata.generate_name.as_deref().filter(|base| !base.is_empty()) {
         // The base is valid when a name that continues it is.
         for problem in rules.validate_name(&format!("{}x", base.trim_end_matches('-'))) {
             errors.push(FieldError::invalid("metadata.generateName", base, problem));
         }
     }
     match metadata.name.as_deref().unwrap_or_default() {
-        "" => errors.push(FieldError::required(
-            "metadata.name",
-            "name or generateName is required",
-        )),
+        "" => {
+            errors.push(FieldError::required("metadata.name", "name or generateName is required"))
+        }
         name => {
             for problem in rules.validate_name(name) {
                 errors.push(FieldError::invalid("metadata.name", name, problem));
@@ -161,11 +149,7 @@ pub fn validate(row: &KindRow, rules: &dyn AnyStrategy, metadata: &ObjectMeta) -
             "" => errors.push(FieldError::required("metadata.namespace", "")),
             namespace => {
                 for problem in names::dns_label(namespace) {
-                    errors.push(FieldError::invalid(
-                        "metadata.namespace",
-                        namespace,
-                        problem,
-                    ));
+                    errors.push(FieldError::invalid("metadata.namespace", namespace, problem));
                 }
             }
         }
@@ -174,11 +158,7 @@ pub fn validate(row: &KindRow, rules: &dyn AnyStrategy, metadata: &ObjectMeta) -
     validate_owners(metadata, &mut errors);
     for (index, finalizer) in metadata.finalizers.iter().flatten().enumerate() {
         for problem in names::qualified_name(finalizer) {
-            errors.push(FieldError::invalid(
-                "metadata.finalizers",
-                finalizer,
-                problem,
-            ));
+            errors.push(FieldError::invalid("metadata.finalizers", finalizer, problem));
         }
         if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer.as_str()) {
             errors.push(FieldError::invalid(
@@ -219,10 +199,7 @@ fn validate_maps(metadata: &ObjectMeta, errors: &mut Vec<FieldError>) {
         size += key.len() + value.len();
     }
     if size > MAX_ANNOTATIONS_BYTES {
-        errors.push(FieldError::too_long(
-            "metadata.annotations",
-            MAX_ANNOTATIONS_BYTES,
-        ));
+        errors.push(FieldError::too_long("metadata.annotations", MAX_ANNOTATIONS_BYTES));
     }
 }
 
@@ -232,22 +209,14 @@ fn validate_owners(metadata: &ObjectMeta, errors: &mut Vec<FieldError>) {
     let mut controller: Option<String> = None;
     for owner in metadata.owner_references.iter().flatten() {
         let required = [
-            (
-                "apiVersion",
-                &owner.api_version,
-                "version must not be empty",
-            ),
+            ("apiVersion", &owner.api_version, "version must not be empty"),
             ("kind", &owner.kind, "must not be empty"),
             ("name", &owner.name, "must not be empty"),
             ("uid", &owner.uid, "must not be empty"),
         ];
         for (field, value, problem) in required {
             if value.is_empty() {
-                errors.push(FieldError::invalid(
-                    format!("{path}.{field}"),
-                    value,
-                    problem,
-                ));
+                errors.push(FieldError::invalid(format!("{path}.{field}"), value, problem));
             }
         }
         if owner.kind == "Event" && owner.api_version == "v1" {
@@ -278,10 +247,8 @@ fn printed(owner: &OwnerReference) -> serde_json::Value {
     let mut shown = serde_json::json!({
         "apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid,
     });
-    let flags = [
-        ("controller", owner.controller),
-        ("blockOwnerDeletion", owner.block_owner_deletion),
-    ];
+    let flags =
+        [("controller", owner.controller), ("blockOwnerDeletion", owner.block_owner_deletion)];
     for (name, flag) in flags {
         if let Some(flag) = flag {
             shown[name] = flag.into();
@@ -320,12 +287,8 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta) -> Vec<FieldError> {
     }
     if old.deletion_timestamp.is_some() {
         let before = old.finalizers.as_deref().unwrap_or_default();
-        let added: Vec<_> = new
-            .finalizers
-            .iter()
-            .flatten()
-            .filter(|name| !before.contains(name))
-            .collect();
+        let added: Vec<_> =
+            new.finalizers.iter().flatten().filter(|name| !before.contains(name)).collect();
         if !added.is_empty() {
             errors.push(FieldError::forbidden(
                 "metadata.finalizers",
@@ -341,10 +304,7 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta) -> Vec<FieldError> {
 
 /// Whether something other than the API server still has to finish before the object can go.
 pub fn has_finalizers(metadata: &ObjectMeta) -> bool {
-    metadata
-        .finalizers
-        .as_ref()
-        .is_some_and(|finalizers| !finalizers.is_empty())
+    metadata.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty())
 }
 
 #[cfg(test)]

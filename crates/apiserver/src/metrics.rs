@@ -99,14 +99,7 @@ impl Default for Metrics {
             "Revision that the watch cache has reached",
             revision.clone(),
         );
-        Self {
-            registry,
-            requests,
-            durations,
-            inflight,
-            objects,
-            revision,
-        }
+        Self { registry, requests, durations, inflight, objects, revision }
     }
 }
 
@@ -114,9 +107,7 @@ impl Metrics {
     /// The text of `/metrics`, as OpenMetrics writes it.
     pub fn encode(&self, core: &Core) -> String {
         for resource in core.cache.resources() {
-            let labels = Stored {
-                resource: resource.row.qualified_resource(),
-            };
+            let labels = Stored { resource: resource.row.qualified_resource() };
             let count = i64::try_from(resource.len()).unwrap_or(i64::MAX);
             self.objects.get_or_create(&labels).set(count);
         }
@@ -228,10 +219,7 @@ impl<S> Layer<S> for MetricsLayer {
     type Service = MetricsService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        MetricsService {
-            core: self.0.clone(),
-            inner,
-        }
+        MetricsService { core: self.0.clone(), inner }
     }
 }
 
@@ -262,9 +250,7 @@ where
             Subject::Resource { verb, .. } => verb.is_read(),
             Subject::Path { .. } => true,
         };
-        let kind = Inflight {
-            request_kind: if reads { "readOnly" } else { "mutating" },
-        };
+        let kind = Inflight { request_kind: if reads { "readOnly" } else { "mutating" } };
         let running = Running::new(core.metrics.inflight.get_or_create_owned(&kind));
         let started = monotonic();
         let answered = self.inner.call(request);
@@ -274,15 +260,9 @@ where
             let metrics = &core.metrics;
             if !long {
                 let seconds = started.elapsed().as_secs_f64();
-                metrics
-                    .durations
-                    .get_or_create(&request_labels)
-                    .observe(seconds);
+                metrics.durations.get_or_create(&request_labels).observe(seconds);
             }
-            let labels = CodeLabels {
-                code: code(&answer),
-                request: request_labels,
-            };
+            let labels = CodeLabels { code: code(&answer), request: request_labels };
             metrics.requests.get_or_create(&labels).inc();
             answer
         })

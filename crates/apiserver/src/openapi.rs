@@ -37,11 +37,7 @@ fn group_versions() -> BTreeSet<GroupVersion> {
 
 /// `api/v1` or `apis/apps/v1`: the key of a group version in the index.
 pub fn path(group: &str, version: &str) -> String {
-    if group.is_empty() {
-        format!("api/{version}")
-    } else {
-        format!("apis/{group}/{version}")
-    }
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
 /// The index of documents, as JSON. The hash in each URL is that of the document, so that clients
@@ -66,9 +62,7 @@ pub fn index() -> Bytes {
 pub fn document(group: &str, version: &str) -> Option<Bytes> {
     static DOCUMENTS: LazyLock<Mutex<BTreeMap<GroupVersion, Bytes>>> =
         LazyLock::new(Mutex::default);
-    let key = group_versions()
-        .into_iter()
-        .find(|key| *key == (group, version))?;
+    let key = group_versions().into_iter().find(|key| *key == (group, version))?;
     if let Some(document) = DOCUMENTS.lock().get(&key) {
         return Some(document.clone());
     }
@@ -80,20 +74,13 @@ pub fn document(group: &str, version: &str) -> Option<Bytes> {
 /// The hash that [`index`] names for a document.
 pub fn hash(document: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, document);
-    digest
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02X}"))
-        .collect()
+    digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 fn build(group: &'static str, version: &'static str) -> Vec<u8> {
     let mut schemas = Schemas::new(Dialect::V3);
     let mut all_paths = Map::new();
-    for row in KINDS
-        .iter()
-        .filter(|row| (row.group, row.version) == (group, version))
-    {
+    for row in KINDS.iter().filter(|row| (row.group, row.version) == (group, version)) {
         paths::of_kind(row, &mut schemas, &mut all_paths);
     }
     let document = json!({
@@ -114,17 +101,13 @@ fn build(group: &'static str, version: &'static str) -> Vec<u8> {
 /// All definitions in the form of OpenAPI v2, as JSON, for clients of old.
 pub fn swagger() -> Bytes {
     static SWAGGER: OnceLock<Bytes> = OnceLock::new();
-    SWAGGER
-        .get_or_init(|| Bytes::from(build_swagger().to_string()))
-        .clone()
+    SWAGGER.get_or_init(|| Bytes::from(build_swagger().to_string())).clone()
 }
 
 /// The same as protobuf (gnostic's `openapi.v2.Document`).
 pub fn swagger_protobuf() -> Bytes {
     static SWAGGER: OnceLock<Bytes> = OnceLock::new();
-    SWAGGER
-        .get_or_init(|| Bytes::from(protobuf::document(&build_swagger())))
-        .clone()
+    SWAGGER.get_or_init(|| Bytes::from(protobuf::document(&build_swagger()))).clone()
 }
 
 fn build_swagger() -> Value {

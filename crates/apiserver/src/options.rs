@@ -17,10 +17,7 @@ const MANAGER_MAX: usize = 128;
 /// 400 for what cannot be read, 422 for values that do not exist.
 pub fn of_verb(verb: Verb, options: Options) -> Result<Options, ApiError> {
     match verb {
-        Verb::Get => Ok(Options {
-            resource_version: options.text("resourceVersion"),
-            ..options
-        }),
+        Verb::Get => Ok(Options { resource_version: options.text("resourceVersion"), ..options }),
         Verb::List | Verb::Watch => of_list(options),
         Verb::DeleteCollection => write(verb, of_list(options)?),
         Verb::Create | Verb::Update | Verb::Patch | Verb::Delete => write(verb, options),
@@ -61,9 +58,7 @@ fn number(options: &Options, name: &str) -> Result<u64, ApiError> {
                 PosOverflow | NegOverflow => "value out of range",
                 _ => "invalid syntax",
             };
-            Err(ApiError::bad_request(format!(
-                "strconv.ParseInt: parsing {text:?}: {why}"
-            )))
+            Err(ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}")))
         }
     }
 }
@@ -72,10 +67,7 @@ fn write(verb: Verb, options: Options) -> Result<Options, ApiError> {
     let values: Vec<&str> = options.values("dryRun").collect();
     let mut errors = Vec::new();
     let dry_run = dry_run(&values, &mut errors);
-    let (validation, manager) = (
-        options.text("fieldValidation"),
-        options.text("fieldManager"),
-    );
+    let (validation, manager) = (options.text("fieldValidation"), options.text("fieldManager"));
     // A deletion has neither.
     let whole = !matches!(verb, Verb::Delete | Verb::DeleteCollection);
     let field_validation = match whole {
@@ -92,13 +84,7 @@ fn write(verb: Verb, options: Options) -> Result<Options, ApiError> {
         errors.push(FieldError::forbidden("force", problem));
     }
     refuse(verb, &errors)?;
-    Ok(Options {
-        dry_run,
-        field_validation,
-        field_manager: manager,
-        force,
-        ..options
-    })
+    Ok(Options { dry_run, field_validation, field_manager: manager, force, ..options })
 }
 
 /// The name of a verb's options in Kubernetes' errors.
@@ -148,11 +134,7 @@ pub fn field_validation(text: &str, errors: &mut Vec<FieldError>) -> FieldValida
         "Strict" => FieldValidation::Strict,
         other => {
             let supported = ["Ignore", "Strict", "Warn"];
-            errors.push(FieldError::not_supported(
-                "fieldValidation",
-                other,
-                &supported,
-            ));
+            errors.push(FieldError::not_supported("fieldValidation", other, &supported));
             FieldValidation::default()
         }
     }

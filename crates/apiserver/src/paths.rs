@@ -45,11 +45,7 @@ pub fn answer(
         ));
     }
     let json = |value: serde_json::Value| {
-        Ok(Response::Json {
-            code: 200,
-            json: Bytes::from(value.to_string()),
-            warnings: Vec::new(),
-        })
+        Ok(Response::Json { code: 200, json: Bytes::from(value.to_string()), warnings: Vec::new() })
     };
     match trimmed {
         "/healthz" | "/livez" | "/readyz" => health(core, trimmed, request),
@@ -74,11 +70,9 @@ pub fn answer(
         "/openapi/v2" | "/openapi/v3" => openapi_document(trimmed, accept),
         _ if trimmed.starts_with("/openapi/v3/") => openapi_document(trimmed, accept),
         "/openid/v1/jwks" | "/.well-known/openid-configuration" => openid(core, trimmed),
-        "" => json(
-            json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics",
+        "" => json(json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics",
             "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version",
-            "/.well-known/openid-configuration"]}),
-        ),
+            "/.well-known/openid-configuration"]})),
         _ if trimmed.starts_with("/healthz/")
             || trimmed.starts_with("/livez/")
             || trimmed.starts_with("/readyz/") =>
@@ -119,11 +113,7 @@ fn openapi_document(path: &str, accept: &str) -> Result<Response, ApiError> {
             openapi::document(group, version).ok_or_else(ApiError::no_such_resource)?
         }
     };
-    Ok(Response::Raw {
-        code: 200,
-        content_type: "application/json".to_owned(),
-        body,
-    })
+    Ok(Response::Raw { code: 200, content_type: "application/json".to_owned(), body })
 }
 
 fn version() -> serde_json::Value {
@@ -141,11 +131,8 @@ fn version() -> serde_json::Value {
 }
 
 fn health(core: &Core, path: &str, request: &Request) -> Result<Response, ApiError> {
-    let checks = [
-        ("ping", true),
-        ("etcd", core.cache.is_loaded()),
-        ("watch-cache", core.cache.is_loaded()),
-    ];
+    let checks =
+        [("ping", true), ("etcd", core.cache.is_loaded()), ("watch-cache", core.cache.is_loaded())];
     let (endpoint, only) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
     let relevant: Vec<_> = checks
         .iter()
@@ -193,10 +180,7 @@ fn health(core: &Core, path: &str, request: &Request) -> Result<Response, ApiErr
 }
 
 fn openid(core: &Core, path: &str) -> Result<Response, ApiError> {
-    let tokens = core
-        .tokens
-        .as_ref()
-        .ok_or_else(ApiError::no_such_resource)?;
+    let tokens = core.tokens.as_ref().ok_or_else(ApiError::no_such_resource)?;
     let (content_type, value) = if path == "/openid/v1/jwks" {
         ("application/jwk-set+json", tokens.key_set())
     } else {

@@ -76,11 +76,7 @@ impl Target {
 
 /// The key of an object within its resource.
 pub fn object_key(row: &KindRow, namespace: &str, name: &str) -> String {
-    if row.namespaced() {
-        format!("{namespace}/{name}")
-    } else {
-        name.to_owned()
-    }
+    if row.namespaced() { format!("{namespace}/{name}") } else { name.to_owned() }
 }
 
 /// How the body is written.
@@ -146,10 +142,7 @@ pub struct Options {
 impl Options {
     /// The first parameter of a name.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// The first parameter of a name, empty when there is none.
@@ -159,16 +152,12 @@ impl Options {
 
     /// All parameters of a name.
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.parameters
-            .iter()
-            .filter(move |(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.parameters.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// A boolean parameter as Kubernetes reads it: absent, `false` and `0` are false.
     pub fn flag(&self, name: &str) -> bool {
-        self.parameter(name)
-            .is_some_and(|value| !matches!(value, "false" | "0"))
+        self.parameter(name).is_some_and(|value| !matches!(value, "false" | "0"))
     }
 }
 

@@ -91,17 +91,10 @@ impl Rest {
             Err(error) => return render::error(&error, &Accept::default()),
         };
         match self.answer(parts, body, &accept).await {
-            Ok(Answer {
-                response: Response::Connect(connection),
-                body,
-                ..
-            }) => connection.serve(parts, body, upgrade).await,
-            Ok(Answer {
-                response,
-                verb,
-                deprecated,
-                ..
-            }) => {
+            Ok(Answer { response: Response::Connect(connection), body, .. }) => {
+                connection.serve(parts, body, upgrade).await
+            }
+            Ok(Answer { response, verb, deprecated, .. }) => {
                 let hash = documents::hash(parts, &response);
                 let mut response = render::response(response, verb, &accept)
                     .unwrap_or_else(|error| render::error(&error, &accept));
@@ -152,12 +145,7 @@ impl Rest {
             body_format,
         };
         let response = self.pipeline.clone().oneshot(request).await?;
-        Ok(Answer {
-            response,
-            verb,
-            body: unread,
-            deprecated,
-        })
+        Ok(Answer { response, verb, body: unread, deprecated })
     }
 }
 
@@ -194,12 +182,12 @@ where
     };
     match whole {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(ApiError::too_large(
-            format!("Request entity too large: limit is {MAX_BODY_BYTES}"),
-        )),
-        Err(error) => Err(ApiError::bad_request(format!(
-            "cannot read the request's body: {error}"
-        ))),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(ApiError::too_large(format!("Request entity too large: limit is {MAX_BODY_BYTES}")))
+        }
+        Err(error) => {
+            Err(ApiError::bad_request(format!("cannot read the request's body: {error}")))
+        }
     }
 }
 
@@ -225,20 +213,14 @@ fn credentials(parts: &http::request::Parts) -> Result<Credentials, ApiError> {
     let bearer = bearer.or_else(|| {
         use base64::Engine;
         let protocols = header(headers, "sec-websocket-protocol")?;
-        let token = protocols.split(',').find_map(|item| {
-            item.trim()
-                .strip_prefix("base64url.bearer.authorization.k8s.io.")
-        })?;
-        let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD
-            .decode(token)
-            .ok()?;
+        let token = protocols
+            .split(',')
+            .find_map(|item| item.trim().strip_prefix("base64url.bearer.authorization.k8s.io."))?;
+        let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).ok()?;
         String::from_utf8(decoded).ok()
     });
     Ok(Credentials {
-        certificate: parts
-            .extensions
-            .get::<PeerUser>()
-            .and_then(|peer| peer.0.clone()),
+        certificate: parts.extensions.get::<PeerUser>().and_then(|peer| peer.0.clone()),
         bearer,
         impersonate: impersonation(headers)?,
     })
@@ -247,23 +229,16 @@ fn credentials(parts: &http::request::Parts) -> Result<Credentials, ApiError> {
 /// The user that the `Impersonate-*` headers name.
 pub fn impersonation(headers: &http::HeaderMap) -> Result<Option<User>, ApiError> {
     let mut user = User {
-        name: header(headers, "impersonate-user")
-            .unwrap_or_default()
-            .to_owned(),
-        uid: header(headers, "impersonate-uid")
-            .unwrap_or_default()
-            .to_owned(),
+        name: header(headers, "impersonate-user").unwrap_or_default().to_owned(),
+        uid: header(headers, "impersonate-uid").unwrap_or_default().to_owned(),
         ..User::default()
     };
     let groups = headers.get_all("impersonate-group").iter();
-    user.groups = groups
-        .filter_map(|value| value.to_str().ok().map(str::to_owned))
-        .collect();
+    user.groups = groups.filter_map(|value| value.to_str().ok().map(str::to_owned)).collect();
     for (name, value) in headers {
-        if let (Some(key), Ok(value)) = (
-            name.as_str().strip_prefix("impersonate-extra-"),
-            value.to_str(),
-        ) {
+        if let (Some(key), Ok(value)) =
+            (name.as_str().strip_prefix("impersonate-extra-"), value.to_str())
+        {
             let key = route::percent_decode(key).to_lowercase();
             user.extra.entry(key).or_default().push(value.to_owned());
         }
@@ -290,14 +265,6 @@ fn audit_id(headers: &http::HeaderMap) -> HeaderValue {
 
 /// The media type of a header value, without parameters, in lower case.
 fn media_type(headers: &http::HeaderMap) -> String {
-    let value = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    value
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase()
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }

@@ -88,9 +88,6 @@ impl AnyStrategy for PlainRules {
     }
     fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<serde_json::Value> {
         let metadata = object.metadata();
-        vec![
-            metadata.name.clone().unwrap_or_default().into(),
-            age(metadata, now).into(),
-        ]
+        vec![metadata.name.clone().unwrap_or_default().into(), age(metadata, now).into()]
     }
 }

@@ -15,11 +15,7 @@ pub struct Members<'a> {
 /// and the range of the value within `json`.
 pub fn members(json: &[u8]) -> Members<'_> {
     let start = skip_space(json, 0);
-    let at = if json.get(start) == Some(&b'{') {
-        start + 1
-    } else {
-        json.len()
-    };
+    let at = if json.get(start) == Some(&b'{') { start + 1 } else { json.len() };
     Members { json, at }
 }
 
@@ -49,9 +45,7 @@ impl<'a> Iterator for Members<'a> {
 
 /// The range of the value of `key` in the object `json`.
 pub fn member(json: &[u8], key: &str) -> Option<Range<usize>> {
-    members(json)
-        .find(|(name, _)| *name == key.as_bytes())
-        .map(|(_, range)| range)
+    members(json).find(|(name, _)| *name == key.as_bytes()).map(|(_, range)| range)
 }
 
 /// The bytes of the value at a dotted path: `spec.nodeName`.
@@ -76,10 +70,7 @@ pub fn scalar(value: &[u8]) -> String {
 
 /// The string at a top-level key; empty when it is absent.
 pub fn string(json: &[u8], key: &str) -> String {
-    member(json, key)
-        .and_then(|range| json.get(range))
-        .map(scalar)
-        .unwrap_or_default()
+    member(json, key).and_then(|range| json.get(range)).map(scalar).unwrap_or_default()
 }
 
 fn skip_space(json: &[u8], mut at: usize) -> usize {
@@ -144,29 +135,17 @@ mod tests {
     #[test]
     fn members_are_found_at_their_level() {
         let json = br#" {"a":{"metadata":{"x":1}}, "b\"c": "}\"{" ,"metadata":{"name":"n","labels":{}},"n":12,"t":true}"#;
-        let keys: Vec<_> = members(json)
-            .map(|(key, _)| String::from_utf8_lossy(key).into_owned())
-            .collect();
+        let keys: Vec<_> =
+            members(json).map(|(key, _)| String::from_utf8_lossy(key).into_owned()).collect();
         assert_eq!(keys, ["a", "b\\\"c", "metadata", "n", "t"]);
-        assert_eq!(
-            at_path(json, "metadata.name").map(scalar).as_deref(),
-            Some("n")
-        );
+        assert_eq!(at_path(json, "metadata.name").map(scalar).as_deref(), Some("n"));
         assert_eq!(at_path(json, "n").map(scalar).as_deref(), Some("12"));
         assert_eq!(at_path(json, "metadata.missing"), None);
     }
 
     #[test]
     fn broken_json_ends_early() {
-        for json in [
-            &b"{"[..],
-            b"{\"a",
-            b"{\"a\":",
-            b"{\"a\":{",
-            b"[1]",
-            b"",
-            b"{\"a\":\"\\",
-        ] {
+        for json in [&b"{"[..], b"{\"a", b"{\"a\":", b"{\"a\":{", b"[1]", b"", b"{\"a\":\"\\"] {
             assert!(members(json).count() <= 1, "{json:?}");
             assert_eq!(member(json, "zz"), None);
         }

@@ -81,10 +81,7 @@ impl Running {
         if let Some(embedded) = self.embedded
             && let Err(error) = embedded.stop().await
         {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "the embedded store"
-            );
+            tracing::error!(error = &error as &dyn std::error::Error, "the embedded store");
         }
     }
 }
@@ -94,9 +91,7 @@ impl Running {
 /// # Errors
 /// When it is taken.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}"))
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 /// Serves both doors on `listener` until `shutdown`.
@@ -123,12 +118,7 @@ pub fn serve(
     let address = listener.local_addr()?;
     let accepting = tokio::spawn(accept(listener, acceptor, doors, shutdown));
     tracing::info!(%address, "serving");
-    Ok(Running {
-        address,
-        accepting,
-        core,
-        embedded,
-    })
+    Ok(Running { address, accepting, core, embedded })
 }
 
 fn client_certificates(tls: &Tls) -> anyhow::Result<ClientCertificates> {
@@ -182,10 +172,7 @@ async fn accept(
         }
     }
     connections.close();
-    if tokio::time::timeout(DRAIN, connections.wait())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
         tracing::info!("closing connections that are still open");
     }
 }
@@ -196,12 +183,9 @@ async fn connection(
     doors: Doors,
     shutdown: CancellationToken,
 ) {
-    let alive = TcpKeepalive::new()
-        .with_time(KEEP_ALIVE)
-        .with_interval(KEEP_ALIVE_INTERVAL);
-    let options = stream
-        .set_nodelay(true)
-        .and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&alive));
+    let alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE_INTERVAL);
+    let options =
+        stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&alive));
     if let Err(error) = options {
         tracing::debug!(%error, "socket options");
     }
@@ -235,11 +219,7 @@ async fn connection(
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_send_buf_size(1 << 20);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
-        .pipeline_flush(true);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE).pipeline_flush(true);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let mut silence = std::pin::pin!(tokio::time::sleep(SILENCE));

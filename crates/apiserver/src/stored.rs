@@ -14,9 +14,7 @@ pub fn encode(object: &mut dyn Object) -> Bytes {
 
 /// Moves the metadata before all but `apiVersion` and `kind`, so that it is found at once.
 fn metadata_first(json: Vec<u8>) -> Vec<u8> {
-    let parts: Vec<_> = scan::members(&json)
-        .map(|(key, value)| (key, value.clone()))
-        .collect();
+    let parts: Vec<_> = scan::members(&json).map(|(key, value)| (key, value.clone())).collect();
     let position = parts.iter().position(|(key, _)| *key == b"metadata");
     let leading = |key: &[u8]| matches!(key, b"apiVersion" | b"kind");
     let Some(position) = position else {
@@ -25,9 +23,8 @@ fn metadata_first(json: Vec<u8>) -> Vec<u8> {
     if parts[..position].iter().all(|(key, _)| leading(key)) {
         return json;
     }
-    let (first, rest): (Vec<_>, Vec<_>) = parts
-        .iter()
-        .partition(|(key, _)| leading(key) || *key == b"metadata");
+    let (first, rest): (Vec<_>, Vec<_>) =
+        parts.iter().partition(|(key, _)| leading(key) || *key == b"metadata");
     let mut out = Vec::with_capacity(json.len());
     out.push(b'{');
     for (index, (key, value)) in first.into_iter().chain(rest).enumerate() {

@@ -42,9 +42,7 @@ pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
 fn decode<K: Kind>(request: &Request) -> Result<K, ApiError> {
     let json = crate::body::as_json(&request.body, request.body_format)?;
     if json.is_empty() {
-        return Err(ApiError::bad_request(
-            "unable to decode an empty request body",
-        ));
+        return Err(ApiError::bad_request("unable to decode an empty request body"));
     }
     K::decode(&json).map_err(|error| {
         let kind = K::ROW.kind;
@@ -58,20 +56,13 @@ fn decode<K: Kind>(request: &Request) -> Result<K, ApiError> {
 
 /// An object that is answered without being stored.
 fn json(code: u16, object: &impl Kind) -> Response {
-    Response::Json {
-        code,
-        json: Bytes::from(object.encode()),
-        warnings: Vec::new(),
-    }
+    Response::Json { code, json: Bytes::from(object.encode()), warnings: Vec::new() }
 }
 
 /// `Status` Success with code 201.
 fn created() -> Response {
-    let status = Status {
-        status: Some("Success".to_owned()),
-        code: Some(201),
-        ..Status::default()
-    };
+    let status =
+        Status { status: Some("Success".to_owned()), code: Some(201), ..Status::default() };
     Response::Json {
         code: 201,
         json: api::status::encode_status(&status).into(),

@@ -24,11 +24,7 @@ pub const ANONYMOUS: &str = "system:anonymous";
 impl User {
     /// A user with `groups` and the group of the authenticated.
     pub fn authenticated(name: impl Into<String>, groups: Vec<String>) -> Self {
-        let mut user = Self {
-            name: name.into(),
-            groups,
-            ..Self::default()
-        };
+        let mut user = Self { name: name.into(), groups, ..Self::default() };
         if !user.groups.iter().any(|group| group == AUTHENTICATED) {
             user.groups.push(AUTHENTICATED.to_owned());
         }
@@ -54,9 +50,7 @@ impl User {
 
     /// `system:node:NAME` in group `system:nodes`: the node's name.
     pub fn node_name(&self) -> Option<&str> {
-        self.in_group("system:nodes")
-            .then(|| self.name.strip_prefix("system:node:"))
-            .flatten()
+        self.in_group("system:nodes").then(|| self.name.strip_prefix("system:node:")).flatten()
     }
 }
 

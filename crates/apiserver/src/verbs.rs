@@ -20,12 +20,7 @@ use crate::response::{ObjectAnswer, Response};
 use crate::subresources;
 
 pub(crate) fn answer(row: &'static KindRow, code: u16, version: Arc<Version>) -> ObjectAnswer {
-    ObjectAnswer {
-        code,
-        row,
-        version,
-        warnings: Vec::new(),
-    }
+    ObjectAnswer { code, row, version, warnings: Vec::new() }
 }
 
 /// Carries out an authorized request to a resource.

@@ -51,13 +51,8 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         metrics: Metrics::default(),
     });
     core.cache.loaded().await;
-    bootstrap::reconcile(&core)
-        .await
-        .context("the system's own objects cannot be written")?;
-    let own = Advertised {
-        address: advertised(config)?,
-        port: listener.local_addr()?.port(),
-    };
+    bootstrap::reconcile(&core).await.context("the system's own objects cannot be written")?;
+    let own = Advertised { address: advertised(config)?, port: listener.local_addr()?.port() };
     bootstrap::endpoints::keep(&core, own, embedded.is_some(), shutdown.clone())
         .await
         .context("the kubernetes Service")?;
@@ -84,10 +79,9 @@ async fn open_store(
         anyhow::bail!("give --etcd-servers or --embedded-store");
     }
     let identity = match (&config.etcd_certfile, &config.etcd_keyfile) {
-        (Some(certificate), Some(key)) => Some(ClientIdentity {
-            certificate_pem: read(certificate)?,
-            key_pem: read(key)?,
-        }),
+        (Some(certificate), Some(key)) => {
+            Some(ClientIdentity { certificate_pem: read(certificate)?, key_pem: read(key)? })
+        }
         _ => None,
     };
     let etcd = EtcdConfig {
@@ -106,19 +100,14 @@ async fn serve_store(
     address: SocketAddr,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (Some(authority), Some(certificate), Some(key)) = (
-        &config.etcd_cafile,
-        &config.etcd_certfile,
-        &config.etcd_keyfile,
-    ) else {
+    let (Some(authority), Some(certificate), Some(key)) =
+        (&config.etcd_cafile, &config.etcd_certfile, &config.etcd_keyfile)
+    else {
         anyhow::bail!(
             "--embedded-store-listen needs --etcd-cafile, --etcd-certfile and --etcd-keyfile"
         );
     };
-    let pair = KeyPair {
-        certificate_pem: read(certificate)?,
-        key_pem: read(key)?,
-    };
+    let pair = KeyPair { certificate_pem: read(certificate)?, key_pem: read(key)? };
     let tls = rpc::tls::server(&pair, &read(authority)?);
     let listener = server::bind(address).await?;
     let embedded = embedded.clone();
@@ -137,11 +126,8 @@ fn tokens(config: &Config) -> anyhow::Result<Option<ServiceAccountTokens>> {
     {
         return Ok(None);
     }
-    let keys: Result<Vec<_>, _> = config
-        .service_account_key_file
-        .iter()
-        .map(|path| read(path))
-        .collect();
+    let keys: Result<Vec<_>, _> =
+        config.service_account_key_file.iter().map(|path| read(path)).collect();
     let tokens = ServiceAccountTokens::new(&TokenConfig {
         issuer: config.service_account_issuer.clone(),
         signing_key_pem: config
@@ -155,21 +141,13 @@ fn tokens(config: &Config) -> anyhow::Result<Option<ServiceAccountTokens>> {
 }
 
 fn kubelet_tls(config: &Config) -> anyhow::Result<KubeletTls> {
-    let key_pair = match (
-        &config.kubelet_client_certificate,
-        &config.kubelet_client_key,
-    ) {
-        (Some(certificate), Some(key)) => Some(KeyPair {
-            certificate_pem: read(certificate)?,
-            key_pem: read(key)?,
-        }),
+    let key_pair = match (&config.kubelet_client_certificate, &config.kubelet_client_key) {
+        (Some(certificate), Some(key)) => {
+            Some(KeyPair { certificate_pem: read(certificate)?, key_pem: read(key)? })
+        }
         _ => None,
     };
-    let ca_pem = config
-        .kubelet_certificate_authority
-        .as_deref()
-        .map(read)
-        .transpose()?;
+    let ca_pem = config.kubelet_certificate_authority.as_deref().map(read).transpose()?;
     Ok(KubeletTls { ca_pem, key_pair })
 }
 
@@ -183,10 +161,6 @@ fn advertised(config: &Config) -> anyhow::Result<IpAddr> {
     }
     // Nothing is sent: connecting a UDP socket only looks the route up.
     let socket = UdpSocket::bind("0.0.0.0:0")?;
-    let routed = socket
-        .connect("192.0.2.1:9")
-        .and_then(|()| socket.local_addr());
-    Ok(routed
-        .context("give --advertise-address: this machine has no default route")?
-        .ip())
+    let routed = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
+    Ok(routed.context("give --advertise-address: this machine has no default route")?.ip())
 }

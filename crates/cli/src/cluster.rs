@@ -94,9 +94,6 @@ fn all_done(problems: Vec<anyhow::Error>) -> anyhow::Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
-    let lines: Vec<String> = problems
-        .iter()
-        .map(|problem| format!("{problem:#}"))
-        .collect();
+    let lines: Vec<String> = problems.iter().map(|problem| format!("{problem:#}")).collect();
     anyhow::bail!(lines.join("; "))
 }

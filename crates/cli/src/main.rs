@@ -20,13 +20,7 @@ use std::process::ExitCode;
 
 /// Skiff: Kubernetes, smaller and faster.
 #[derive(Parser)]
-#[command(
-    name = "skiff",
-    version,
-    about,
-    arg_required_else_help = true,
-    args_override_self = true
-)]
+#[command(name = "skiff", version, about, arg_required_else_help = true, args_override_self = true)]
 struct Cli {
     #[command(flatten)]
     connection: verbs::Connection,
@@ -36,10 +30,7 @@ struct Cli {
 
 /// Every family of commands.
 #[derive(Subcommand)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one command line is read in the life of a process"
-)]
+#[expect(clippy::large_enum_variant, reason = "one command line is read in the life of a process")]
 enum Command {
     #[command(flatten)]
     Cluster(cluster::Command),
@@ -89,16 +80,9 @@ fn parse(arguments: Vec<String>) -> Result<Cli, ExitCode> {
             // A closed output has nobody to tell.
             error.print().ok();
             let bare = error.exit_code() != 0 && arguments.len() > 1;
-            return if bare {
-                ExitCode::FAILURE
-            } else {
-                ExitCode::SUCCESS
-            };
+            return if bare { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
-        eprintln!(
-            "{}",
-            verbs::arguments::complaint(&error, &command, &arguments)
-        );
+        eprintln!("{}", verbs::arguments::complaint(&error, &command, &arguments));
         ExitCode::FAILURE
     })
 }

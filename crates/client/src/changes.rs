@@ -69,12 +69,8 @@ impl Known {
             }
             Event::InitDone => {
                 let fresh = std::mem::take(&mut self.fresh);
-                let mut changes: Vec<Change<K>> = self
-                    .keys
-                    .difference(&fresh)
-                    .cloned()
-                    .map(Change::Remove)
-                    .collect();
+                let mut changes: Vec<Change<K>> =
+                    self.keys.difference(&fresh).cloned().map(Change::Remove).collect();
                 self.keys = fresh;
                 if !std::mem::replace(&mut self.synced, true) {
                     changes.push(Change::Synced);

@@ -70,19 +70,14 @@ impl Config {
         Ok(Self {
             dial: dial(cluster, user)?,
             token: token(user)?,
-            namespace: context
-                .namespace
-                .clone()
-                .unwrap_or_else(|| "default".into()),
+            namespace: context.namespace.clone().unwrap_or_else(|| "default".into()),
         })
     }
 }
 
 fn dial(cluster: &Cluster, user: &AuthInfo) -> Result<Dial, Error> {
-    let url = cluster
-        .server
-        .clone()
-        .ok_or_else(|| Error::Config("the cluster has no server".into()))?;
+    let url =
+        cluster.server.clone().ok_or_else(|| Error::Config("the cluster has no server".into()))?;
     if cluster.insecure_skip_tls_verify == Some(true) {
         return Err(Error::Config(
             "insecure-skip-tls-verify is not supported: give the cluster's certificate-authority"
@@ -98,27 +93,14 @@ fn dial(cluster: &Cluster, user: &AuthInfo) -> Result<Dial, Error> {
         cluster.certificate_authority_data.as_deref(),
         cluster.certificate_authority.as_deref(),
     )?;
-    let certificate_pem = pem(
-        user.client_certificate_data.as_deref(),
-        user.client_certificate.as_deref(),
-    )?;
-    let key_data = user
-        .client_key_data
-        .as_ref()
-        .map(ExposeSecret::expose_secret);
+    let certificate_pem =
+        pem(user.client_certificate_data.as_deref(), user.client_certificate.as_deref())?;
+    let key_data = user.client_key_data.as_ref().map(ExposeSecret::expose_secret);
     let key_pem = pem(key_data, user.client_key.as_deref())?;
     let key_pair = certificate_pem
         .zip(key_pem)
-        .map(|(certificate_pem, key_pem)| KeyPair {
-            certificate_pem,
-            key_pem,
-        });
-    Ok(Dial {
-        url,
-        ca_pem,
-        key_pair,
-        server_name: cluster.tls_server_name.clone(),
-    })
+        .map(|(certificate_pem, key_pem)| KeyPair { certificate_pem, key_pem });
+    Ok(Dial { url, ca_pem, key_pair, server_name: cluster.tls_server_name.clone() })
 }
 
 /// Inline base64 data, or else a file's contents.
@@ -170,10 +152,7 @@ mod tests {
             None,
         )
         .unwrap();
-        assert_eq!(
-            (config.dial.url.as_str(), config.namespace.as_str()),
-            ("https://h:1", "n")
-        );
+        assert_eq!((config.dial.url.as_str(), config.namespace.as_str()), ("https://h:1", "n"));
         assert_eq!(config.dial.ca_pem.as_deref(), Some(&b"A"[..]));
         assert_eq!(config.dial.key_pair.unwrap().key_pem, b"C");
         assert_eq!(config.token.as_deref(), Some("t"));
@@ -182,16 +161,9 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let error = Config::from_kubeconfig(&kubeconfig("{}"), Some("b")).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "kubeconfig: context \"b\" does not exist"
-        );
+        assert_eq!(error.to_string(), "kubeconfig: context \"b\" does not exist");
         let error =
             Config::from_kubeconfig(&kubeconfig("{username: x, password: y}"), None).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("only client certificates and tokens")
-        );
+        assert!(error.to_string().contains("only client certificates and tokens"));
     }
 }

@@ -12,11 +12,7 @@ pub fn target(row: &KindRow, namespace: &str, name: &str, subresource: &str) -> 
         group: row.group.into(),
         version: row.version.into(),
         resource: row.plural.into(),
-        namespace: if row.namespaced() {
-            namespace.into()
-        } else {
-            String::new()
-        },
+        namespace: if row.namespaced() { namespace.into() } else { String::new() },
         name: name.into(),
         subresource: subresource.into(),
     }
@@ -24,10 +20,7 @@ pub fn target(row: &KindRow, namespace: &str, name: &str, subresource: &str) -> 
 
 impl Client {
     pub async fn get_object(&self, target: pb::Target) -> Result<pb::Object, Error> {
-        let request = pb::GetRequest {
-            target: Some(target),
-            ..Default::default()
-        };
+        let request = pb::GetRequest { target: Some(target), ..Default::default() };
         Ok(self.resources().get(request).await?.into_inner())
     }
 
@@ -51,11 +44,8 @@ impl Client {
         json: Vec<u8>,
         options: pb::WriteOptions,
     ) -> Result<pb::Object, Error> {
-        let request = pb::CreateRequest {
-            target: Some(target),
-            json: json.into(),
-            options: Some(options),
-        };
+        let request =
+            pb::CreateRequest { target: Some(target), json: json.into(), options: Some(options) };
         Ok(self.opened(self.resources().create(request).await?))
     }
 
@@ -65,11 +55,8 @@ impl Client {
         json: Vec<u8>,
         options: pb::WriteOptions,
     ) -> Result<pb::Object, Error> {
-        let request = pb::UpdateRequest {
-            target: Some(target),
-            json: json.into(),
-            options: Some(options),
-        };
+        let request =
+            pb::UpdateRequest { target: Some(target), json: json.into(), options: Some(options) };
         Ok(self.opened(self.resources().update(request).await?))
     }
 

@@ -56,10 +56,7 @@ impl Recorder {
 
     /// The same queue, for another component of the process.
     pub fn named(&self, component: &'static str) -> Self {
-        Self {
-            component,
-            ..self.clone()
-        }
+        Self { component, ..self.clone() }
     }
 
     /// Something went as it should.
@@ -119,10 +116,7 @@ impl Similar {
             self.0.clear();
         }
         let key = (note.about.uid.clone(), note.kind, note.reason.clone());
-        let (since, messages) = self
-            .0
-            .entry(key)
-            .or_insert_with(|| (note.at, HashSet::new()));
+        let (since, messages) = self.0.entry(key).or_insert_with(|| (note.at, HashSet::new()));
         if note.at.duration_since(*since) > SIMILAR_FOR {
             (*since, *messages) = (note.at, HashSet::new());
         }
@@ -144,11 +138,7 @@ async fn send(client: Client, mut notes: mpsc::Receiver<Note>, host: String) {
             component: Some(note.component.to_owned()),
             host: (!host.is_empty()).then(|| host.clone()),
         };
-        let namespace = note
-            .about
-            .namespace
-            .clone()
-            .unwrap_or_else(|| "default".to_owned());
+        let namespace = note.about.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let events: Api<Event> = Api::namespaced(&client, &namespace);
         let key: SeriesKey = (
             note.about.uid.clone(),
@@ -201,10 +191,8 @@ fn event(note: &Note, namespace: &str, source: &EventSource) -> Event {
         source: Some(source.clone()),
         ..Default::default()
     };
-    event.metadata.name = Some(format!(
-        "{}.{suffix:016x}",
-        note.about.name.as_deref().unwrap_or_default()
-    ));
+    event.metadata.name =
+        Some(format!("{}.{suffix:016x}", note.about.name.as_deref().unwrap_or_default()));
     event.metadata.namespace = Some(namespace.to_owned());
     event
 }

@@ -36,13 +36,9 @@ pub fn informer<K: Kind>(
     client: Client,
     options: InformerOptions,
 ) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static {
-    informer_with(
-        client,
-        K::ROW,
-        options,
-        pb::Representation::Full,
-        |object| K::decode(&object.json),
-    )
+    informer_with(client, K::ROW, options, pb::Representation::Full, |object| {
+        K::decode(&object.json)
+    })
 }
 
 /// Objects of the kind of `row`, made from their envelope by `decode`. With
@@ -199,16 +195,8 @@ mod tests {
 
     fn event(kind: pb::EventType, revision: u64, end: bool) -> pb::WatchEvent {
         let json = format!(r#"{{"metadata":{{"name":"a","resourceVersion":"{revision}"}}}}"#);
-        let object = pb::Object {
-            revision,
-            json: json.into(),
-            ..Default::default()
-        };
-        pb::WatchEvent {
-            r#type: kind.into(),
-            object: Some(object),
-            initial_events_end: end,
-        }
+        let object = pb::Object { revision, json: json.into(), ..Default::default() };
+        pb::WatchEvent { r#type: kind.into(), object: Some(object), initial_events_end: end }
     }
 
     fn steps(position: &mut Position, event: pb::WatchEvent) -> Vec<&'static str> {
@@ -220,58 +208,30 @@ mod tests {
             Event::InitApply(_) => "init-apply",
             Event::InitDone => "init-done",
         };
-        position
-            .step(ConfigMap::ROW, event, &decode)
-            .iter()
-            .map(name)
-            .collect()
+        position.step(ConfigMap::ROW, event, &decode).iter().map(name).collect()
     }
 
     #[test]
     fn present_state_then_changes() {
         let mut position = Position::default();
         position.restart();
-        assert_eq!(
-            steps(&mut position, event(pb::EventType::Added, 9, false)),
-            ["init-apply"]
-        );
-        assert_eq!(
-            position.revision, None,
-            "a stream that breaks now must start over"
-        );
-        assert_eq!(
-            steps(&mut position, event(pb::EventType::Bookmark, 12, true)),
-            ["init-done"]
-        );
+        assert_eq!(steps(&mut position, event(pb::EventType::Added, 9, false)), ["init-apply"]);
+        assert_eq!(position.revision, None, "a stream that breaks now must start over");
+        assert_eq!(steps(&mut position, event(pb::EventType::Bookmark, 12, true)), ["init-done"]);
         assert_eq!(position.revision, Some(12));
-        assert_eq!(
-            steps(&mut position, event(pb::EventType::Modified, 13, false)),
-            ["apply"]
-        );
-        assert_eq!(
-            steps(&mut position, event(pb::EventType::Deleted, 14, false)),
-            ["delete"]
-        );
+        assert_eq!(steps(&mut position, event(pb::EventType::Modified, 13, false)), ["apply"]);
+        assert_eq!(steps(&mut position, event(pb::EventType::Deleted, 14, false)), ["delete"]);
         assert!(steps(&mut position, event(pb::EventType::Bookmark, 20, false)).is_empty());
         assert_eq!(position.revision, Some(20));
     }
 
     #[test]
     fn an_expired_revision_starts_over_and_a_broken_stream_resumes() {
-        let mut position = Position {
-            revision: Some(5),
-            ..Default::default()
-        };
-        position.failed(
-            ConfigMap::ROW,
-            Error::Transport(tonic::Status::unavailable("gone")),
-        );
+        let mut position = Position { revision: Some(5), ..Default::default() };
+        position.failed(ConfigMap::ROW, Error::Transport(tonic::Status::unavailable("gone")));
         assert_eq!(position.revision, Some(5));
         let json = api::ApiError::expired("too old resource version: 5 (9)").encode();
-        let object = pb::Object {
-            json: json.into(),
-            ..Default::default()
-        };
+        let object = pb::Object { json: json.into(), ..Default::default() };
         let expired = pb::WatchEvent {
             r#type: pb::EventType::Error.into(),
             object: Some(object),

@@ -98,14 +98,8 @@ impl Election {
     /// When to try for a Lease in this state, which was seen just now.
     fn when(&self, lease: Option<&Lease>) -> Instant {
         let spec = lease.and_then(|lease| lease.spec.as_ref());
-        let holder = spec
-            .and_then(|spec| spec.holder_identity.as_deref())
-            .unwrap_or_default();
-        let ended = || {
-            Process::of_identity(holder)?
-                .is_dead(&Process::own()?)
-                .then_some(())
-        };
+        let holder = spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
+        let ended = || Process::of_identity(holder)?.is_dead(&Process::own()?).then_some(());
         if holder.is_empty() || holder == self.identity || ended().is_some() {
             return Instant::now();
         }
@@ -134,10 +128,8 @@ impl Election {
         let now = Some(MicroTime(Timestamp::now()));
         let spec = lease.spec.get_or_insert_default();
         if spec.holder_identity.as_deref() != Some(&self.identity) {
-            spec.lease_transitions = Some(
-                spec.lease_transitions
-                    .map_or(0, |count| count.saturating_add(1)),
-            );
+            spec.lease_transitions =
+                Some(spec.lease_transitions.map_or(0, |count| count.saturating_add(1)));
             spec.acquire_time.clone_from(&now);
         }
         spec.holder_identity = Some(self.identity.clone());
@@ -185,18 +177,8 @@ pub struct Leadership {
 impl Leadership {
     fn hold(election: Election, client: Client, lease: Lease) -> Self {
         let (lost, release) = (CancellationToken::new(), CancellationToken::new());
-        let renewal = tokio::spawn(renew(
-            election,
-            client,
-            lease,
-            lost.clone(),
-            release.clone(),
-        ));
-        Self {
-            lost,
-            release,
-            renewal,
-        }
+        let renewal = tokio::spawn(renew(election, client, lease, lost.clone(), release.clone()));
+        Self { lost, release, renewal }
     }
 
     /// Cancelled when the Lease could not be renewed in time, or another took it.
@@ -289,10 +271,7 @@ mod tests {
         other.identity = "other".into();
         other.lease_duration = Duration::from_secs(7);
         other.claim(&mut lease);
-        assert_eq!(
-            election.when(Some(&lease)),
-            Instant::now() + Duration::from_secs(7)
-        );
+        assert_eq!(election.when(Some(&lease)), Instant::now() + Duration::from_secs(7));
         lease.spec.as_mut().unwrap().holder_identity = Some(String::new());
         assert_eq!(election.when(Some(&lease)), Instant::now());
         // Another process of this machine, dead: no pid is as high as this.

@@ -82,30 +82,21 @@ impl Client {
         let resources = ResourcesClient::with_interceptor(channel, Credentials { token, headers })
             .max_decoding_message_size(rpc::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(rpc::MAX_MESSAGE_BYTES);
-        Ok(Self {
-            resources,
-            namespace: config.namespace.as_str().into(),
-            warn: None,
-        })
+        Ok(Self { resources, namespace: config.namespace.as_str().into(), warn: None })
     }
 
     /// As it is, but with somebody to tell what the server warns of beside the answers to untyped
     /// writes: fields that the kind does not have, and what is hardly meant.
     #[must_use]
     pub fn with_warnings(self, warn: fn(&str)) -> Self {
-        Self {
-            warn: Some(warn),
-            ..self
-        }
+        Self { warn: Some(warn), ..self }
     }
 
     /// What is in an answer, after its warnings have been told.
     fn opened<T>(&self, answer: tonic::Response<T>) -> T {
         if let Some(warn) = self.warn {
             let warnings = answer.metadata().get_all("warning").iter();
-            warnings
-                .filter_map(|text| text.to_str().ok())
-                .for_each(warn);
+            warnings.filter_map(|text| text.to_str().ok()).for_each(warn);
         }
         answer.into_inner()
     }
@@ -122,10 +113,7 @@ impl Client {
 
     /// The body of a non-resource path such as `/version`.
     pub async fn get_path(&self, path: &str, accept: &str) -> Result<bytes::Bytes, Error> {
-        let request = rpc::api_v1::GetPathRequest {
-            path: path.into(),
-            accept: accept.into(),
-        };
+        let request = rpc::api_v1::GetPathRequest { path: path.into(), accept: accept.into() };
         Ok(self.resources().get_path(request).await?.into_inner().body)
     }
 }
@@ -143,9 +131,7 @@ impl Interceptor for Credentials {
         mut request: tonic::Request<()>,
     ) -> Result<tonic::Request<()>, tonic::Status> {
         if let Some(token) = &self.token {
-            request
-                .metadata_mut()
-                .insert("authorization", token.clone());
+            request.metadata_mut().insert("authorization", token.clone());
         }
         for (name, value) in self.headers.iter() {
             request.metadata_mut().append(*name, value.clone());

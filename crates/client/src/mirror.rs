@@ -42,9 +42,7 @@ pub fn events<K: Kind, T: Send + 'static>(
     let full = pb::Representation::Full;
     let events = informer_with(client.clone(), K::ROW, options, full, decode);
     // The informer retries by itself and yields no errors.
-    events
-        .filter_map(|event| std::future::ready(event.ok()))
-        .boxed()
+    events.filter_map(|event| std::future::ready(event.ok())).boxed()
 }
 
 /// The objects of one kind, by name.
@@ -58,11 +56,7 @@ pub struct Mirror<T> {
 
 impl<T> Default for Mirror<T> {
     fn default() -> Self {
-        Self {
-            objects: HashMap::new(),
-            receiving: None,
-            synced: false,
-        }
+        Self { objects: HashMap::new(), receiving: None, synced: false }
     }
 }
 
@@ -138,10 +132,7 @@ mod tests {
         assert_eq!(gone, [("ns/a".into(), Some(1))]);
         let changed = mirror.take(Event::Apply(object("ns/b", 2)));
         assert_eq!(changed, [("ns/b".into(), Some(1))]);
-        assert_eq!(
-            mirror.take(Event::Delete(object("ns/b", 2))),
-            [("ns/b".into(), Some(2))]
-        );
+        assert_eq!(mirror.take(Event::Delete(object("ns/b", 2))), [("ns/b".into(), Some(2))]);
         assert!(mirror.take(Event::Delete(object("ns/b", 2))).is_empty());
     }
 }

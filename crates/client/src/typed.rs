@@ -18,11 +18,7 @@ pub struct Api<K> {
 
 impl<K> Clone for Api<K> {
     fn clone(&self) -> Self {
-        Self {
-            client: self.client.clone(),
-            namespace: self.namespace.clone(),
-            kind: PhantomData,
-        }
+        Self { client: self.client.clone(), namespace: self.namespace.clone(), kind: PhantomData }
     }
 }
 
@@ -97,36 +93,16 @@ impl<K: Kind> Api<K> {
     }
 
     pub fn namespaced(client: &Client, namespace: &str) -> Self {
-        Self {
-            client: client.clone(),
-            namespace: namespace.to_owned(),
-            kind: PhantomData,
-        }
+        Self { client: client.clone(), namespace: namespace.to_owned(), kind: PhantomData }
     }
 
     fn target(&self, name: &str, subresource: &str) -> Option<pb::Target> {
-        Some(crate::dynamic::target(
-            K::ROW,
-            &self.namespace,
-            name,
-            subresource,
-        ))
+        Some(crate::dynamic::target(K::ROW, &self.namespace, name, subresource))
     }
 
     pub async fn get(&self, name: &str) -> Result<K, Error> {
-        let request = pb::GetRequest {
-            target: self.target(name, ""),
-            ..Default::default()
-        };
-        Ok(K::decode(
-            &self
-                .client
-                .resources()
-                .get(request)
-                .await?
-                .into_inner()
-                .json,
-        )?)
+        let request = pb::GetRequest { target: self.target(name, ""), ..Default::default() };
+        Ok(K::decode(&self.client.resources().get(request).await?.into_inner().json)?)
     }
 
     /// `None` when there is no such object.
@@ -146,10 +122,7 @@ impl<K: Kind> Api<K> {
             ..Default::default()
         };
         let mut pages = self.client.resources().list(request).await?.into_inner();
-        let mut list = List {
-            items: Vec::new(),
-            revision: Revision(0),
-        };
+        let mut list = List { items: Vec::new(), revision: Revision(0) };
         while let Some(page) = pages.message().await? {
             list.revision = list.revision.max(Revision(page.revision));
             for object in page.items {
@@ -220,15 +193,7 @@ impl<K: Kind> Api<K> {
             json: object.encode().into(),
             options: None,
         };
-        Ok(K::decode(
-            &self
-                .client
-                .resources()
-                .update(request)
-                .await?
-                .into_inner()
-                .json,
-        )?)
+        Ok(K::decode(&self.client.resources().update(request).await?.into_inner().json)?)
     }
 
     pub async fn patch(
@@ -262,15 +227,7 @@ impl<K: Kind> Api<K> {
             patch: patch.to_string().into_bytes().into(),
             options: None,
         };
-        Ok(K::decode(
-            &self
-                .client
-                .resources()
-                .patch(request)
-                .await?
-                .into_inner()
-                .json,
-        )?)
+        Ok(K::decode(&self.client.resources().patch(request).await?.into_inner().json)?)
     }
 
     /// Asks for deletion; the object may live on until its finalizers and grace are done.

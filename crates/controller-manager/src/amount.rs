@@ -14,10 +14,8 @@ pub fn scaled(value: &IntOrString, total: i32, round: Round) -> i32 {
     match value {
         IntOrString::Int(number) => *number,
         IntOrString::String(text) => {
-            let percent = text
-                .strip_suffix('%')
-                .and_then(|number| number.parse::<i64>().ok())
-                .unwrap_or(0);
+            let percent =
+                text.strip_suffix('%').and_then(|number| number.parse::<i64>().ok()).unwrap_or(0);
             let product = percent * i64::from(total);
             let share = match round {
                 Round::Up => (product + 99).div_euclid(100),

@@ -20,10 +20,7 @@ pub struct Key {
 
 impl Key {
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { namespace: namespace.into(), name: name.into() }
     }
 
     pub fn cluster(name: impl Into<String>) -> Self {
@@ -67,10 +64,7 @@ impl<K> Change<K> {
 
     /// The newest state known: for a deletion the last one.
     pub fn last(&self) -> &Arc<K> {
-        self.new
-            .as_ref()
-            .or(self.old.as_ref())
-            .expect("a change has at least one side")
+        self.new.as_ref().or(self.old.as_ref()).expect("a change has at least one side")
     }
 }
 
@@ -153,10 +147,7 @@ impl<K: Kind> Cache<K> {
         let mut inner = self.inner.write();
         let (key, object) = (Key::of(&object), Arc::new(object));
         let old = inner.insert(key, object.clone(), self.index);
-        Change {
-            old,
-            new: Some(object),
-        }
+        Change { old, new: Some(object) }
     }
 
     /// Takes an object out; `last` is its state at the deletion.
@@ -164,22 +155,15 @@ impl<K: Kind> Cache<K> {
         let mut inner = self.inner.write();
         inner.revision = inner.revision.max(revision(last.metadata()));
         let old = inner.remove(&Key::of(last), self.index)?;
-        Some(Change {
-            old: Some(old),
-            new: None,
-        })
+        Some(Change { old: Some(old), new: None })
     }
 
     /// Replaces everything, and tells what differs.
     pub fn replace(&self, objects: Vec<K>) -> Vec<Change<K>> {
         let mut inner = self.inner.write();
         let present: BTreeSet<Key> = objects.iter().map(Key::of).collect();
-        let gone: Vec<Key> = inner
-            .objects
-            .keys()
-            .filter(|key| !present.contains(*key))
-            .cloned()
-            .collect();
+        let gone: Vec<Key> =
+            inner.objects.keys().filter(|key| !present.contains(*key)).cloned().collect();
         let mut changes = Vec::with_capacity(objects.len() + gone.len());
         for key in gone {
             let old = inner.remove(&key, self.index);
@@ -188,10 +172,7 @@ impl<K: Kind> Cache<K> {
         for object in objects {
             let (key, object) = (Key::of(&object), Arc::new(object));
             let old = inner.insert(key, object.clone(), self.index);
-            changes.push(Change {
-                old,
-                new: Some(object),
-            });
+            changes.push(Change { old, new: Some(object) });
         }
         changes
     }
@@ -231,11 +212,7 @@ impl<K: Kind> Inner<K> {
 
 /// `metadata.resourceVersion` as the number it is in the store; 0 when missing.
 pub fn revision(metadata: &ObjectMeta) -> u64 {
-    metadata
-        .resource_version
-        .as_deref()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0)
+    metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -253,12 +230,7 @@ mod tests {
     }
 
     fn labels(object: &ConfigMap) -> Vec<String> {
-        object
-            .metadata
-            .labels
-            .iter()
-            .flat_map(|labels| labels.values().cloned())
-            .collect()
+        object.metadata.labels.iter().flat_map(|labels| labels.values().cloned()).collect()
     }
 
     #[test]
@@ -270,10 +242,7 @@ mod tests {
         assert_eq!(cache.namespace("a").len(), 1);
         let change = cache.apply(object("a", "x", 5, "two"));
         assert!(change.old.is_some() && change.new.is_some());
-        assert_eq!(
-            (cache.indexed("one").len(), cache.indexed("two").len()),
-            (1, 1)
-        );
+        assert_eq!((cache.indexed("one").len(), cache.indexed("two").len()), (1, 1));
         assert!(cache.delete(&object("a", "x", 9, "two")).is_some());
         assert!(cache.delete(&object("a", "x", 9, "two")).is_none());
         assert!(cache.indexed("two").is_empty());
@@ -286,10 +255,8 @@ mod tests {
         cache.apply(object("a", "x", 1, "one"));
         cache.apply(object("a", "y", 2, "one"));
         let changes = cache.replace(vec![object("a", "y", 3, "one"), object("a", "z", 4, "one")]);
-        let shape: Vec<_> = changes
-            .iter()
-            .map(|change| (change.old.is_some(), change.new.is_some()))
-            .collect();
+        let shape: Vec<_> =
+            changes.iter().map(|change| (change.old.is_some(), change.new.is_some())).collect();
         assert_eq!(shape, [(true, false), (true, true), (false, true)]);
         assert_eq!(cache.indexed("one").len(), 2);
     }

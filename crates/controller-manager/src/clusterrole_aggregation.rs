@@ -21,14 +21,11 @@ struct Aggregation {
 pub fn start(wiring: &mut Wiring) {
     let (trigger, requests) = queue();
     let roles = wiring.informers.cluster_roles.cache();
-    wiring
-        .informers
-        .cluster_roles
-        .subscribe(&trigger, move |_| {
-            let mut sums = roles.list();
-            sums.retain(|role| role.aggregation_rule.is_some());
-            sums.iter().map(|role| Key::of(&**role)).collect()
-        });
+    wiring.informers.cluster_roles.subscribe(&trigger, move |_| {
+        let mut sums = roles.list();
+        sums.retain(|role| role.aggregation_rule.is_some());
+        sums.iter().map(|role| Key::of(&**role)).collect()
+    });
     let controller = Aggregation {
         client: wiring.client.clone(),
         roles: wiring.informers.cluster_roles.cache(),
@@ -85,10 +82,7 @@ mod tests {
         let mut role = ClusterRole::default();
         role.metadata.name = Some(name.into());
         role.metadata.labels = Some(labels(&[("to", label)]));
-        role.rules = Some(vec![PolicyRule {
-            verbs: vec![verb.into()],
-            ..Default::default()
-        }]);
+        role.rules = Some(vec![PolicyRule { verbs: vec![verb.into()], ..Default::default() }]);
         Arc::new(role)
     }
 

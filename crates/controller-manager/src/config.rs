@@ -9,11 +9,7 @@ use runtime::flags::CommonFlags;
 
 /// Flags of `skiff-controller-manager`; names are Kubernetes'.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(
-    name = "skiff-controller-manager",
-    version,
-    about = "Runs the cluster's controllers."
-)]
+#[command(name = "skiff-controller-manager", version, about = "Runs the cluster's controllers.")]
 pub struct Flags {
     #[command(flatten)]
     pub common: CommonFlags,
@@ -85,10 +81,7 @@ impl Flags {
                 node_prefix - cluster.prefix_len() <= 16,
                 "--cluster-cidr {cluster} has more than 65,536 parts of /{node_prefix}"
             );
-            cluster_cidrs.push(NodeRange {
-                cluster: cluster.trunc(),
-                node_prefix,
-            });
+            cluster_cidrs.push(NodeRange { cluster: cluster.trunc(), node_prefix });
         }
         let root_ca_pem = match &self.root_ca_file {
             None => None,

@@ -32,14 +32,10 @@ struct CronJobs {
 pub fn start(wiring: &mut Wiring) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
-    informers
-        .cron_jobs
-        .subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    informers.cron_jobs.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     informers.jobs.subscribe(&trigger, |change| {
         let sides = change.sides();
-        sides
-            .filter_map(|job| controller_key::<CronJob>(&job.metadata))
-            .collect()
+        sides.filter_map(|job| controller_key::<CronJob>(&job.metadata)).collect()
     });
     let controller = CronJobs {
         client: wiring.client.clone(),

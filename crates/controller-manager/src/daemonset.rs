@@ -44,26 +44,16 @@ struct DaemonSets {
 pub fn start(wiring: &mut Wiring) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
-    informers
-        .daemon_sets
-        .subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    informers.daemon_sets.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     let sets = informers.daemon_sets.cache();
-    informers.pods.subscribe(&trigger, move |change| {
-        owner::concerned(change, &sets, selector)
+    informers.pods.subscribe(&trigger, move |change| owner::concerned(change, &sets, selector));
+    informers.controller_revisions.subscribe(&trigger, |change| {
+        let owner = controller_key::<DaemonSet>(&change.last().metadata);
+        owner.into_iter().collect()
     });
-    informers
-        .controller_revisions
-        .subscribe(&trigger, |change| {
-            let owner = controller_key::<DaemonSet>(&change.last().metadata);
-            owner.into_iter().collect()
-        });
     let sets = informers.daemon_sets.cache();
     informers.nodes.subscribe(&trigger, move |change| {
-        let all = if concerns(change) {
-            sets.list()
-        } else {
-            Vec::new()
-        };
+        let all = if concerns(change) { sets.list() } else { Vec::new() };
         all.iter().map(|set| Key::of(&**set)).collect()
     });
     let controller = DaemonSets {
@@ -92,11 +82,7 @@ fn selector(set: &DaemonSet) -> Result<Selector, SelectorError> {
 fn concerns(change: &Change<Node>) -> bool {
     let facts = |node: &Arc<Node>| {
         let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone());
-        (
-            node.metadata.labels.clone(),
-            taints,
-            node.metadata.uid.clone(),
-        )
+        (node.metadata.labels.clone(), taints, node.metadata.uid.clone())
     };
     change.old.as_ref().map(facts) != change.new.as_ref().map(facts)
 }
@@ -123,13 +109,7 @@ impl Controller for DaemonSets {
         let Some(hash) = self.revise(&set, &history).await? else {
             return Ok(Next::Change);
         };
-        let observed = Observed {
-            set: &set,
-            nodes: self.nodes.list(),
-            pods,
-            hash,
-            in_step,
-        };
+        let observed = Observed { set: &set, nodes: self.nodes.list(), pods, hash, in_step };
         let plan = plan(&observed, now);
         let again = plan.again;
         self.apply(&set, plan, &observed.hash).await?;
@@ -152,10 +132,7 @@ impl DaemonSets {
             Written::Done => Ok(Some(revisions::hash_of(&plan.current).to_owned())),
             Written::Collision => {
                 let collision_count = Some(status.collision_count.unwrap_or(0) + 1);
-                let status = DaemonSetStatus {
-                    collision_count,
-                    ..status
-                };
+                let status = DaemonSetStatus { collision_count, ..status };
                 self.write_status(set, status).await?;
                 Ok(None)
             }
@@ -175,9 +152,7 @@ impl DaemonSets {
             self.recorder.warning(set, "FailedDaemonPod", message);
         }
         let pods = plan.create.iter();
-        let pods = pods
-            .map(|node| template::pod_for(set, node, hash))
-            .collect();
+        let pods = pods.map(|node| template::pod_for(set, node, hash)).collect();
         let created = self.control.create_all(set, pods).await;
         let deleted = self.control.delete_all(set, &plan.delete).await;
         self.write_status(set, plan.status).await?;
@@ -200,9 +175,7 @@ impl DaemonSets {
             hash == observed.hash
                 || observed.pods.iter().any(|pod| {
                     let labels = pod.metadata.labels.as_ref();
-                    labels
-                        .and_then(|labels| labels.get(HASH_LABEL))
-                        .map(String::as_str)
+                    labels.and_then(|labels| labels.get(HASH_LABEL)).map(String::as_str)
                         == Some(hash)
                 })
         };

@@ -39,13 +39,11 @@ struct Deployments {
 pub fn start(wiring: &mut Wiring) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
-    informers
-        .deployments
-        .subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    informers.deployments.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     let deployments = informers.deployments.cache();
-    informers.replica_sets.subscribe(&trigger, move |change| {
-        owner::concerned(change, &deployments, selector)
-    });
+    informers
+        .replica_sets
+        .subscribe(&trigger, move |change| owner::concerned(change, &deployments, selector));
     // Recreate waits for the last old pod to be gone, which its set's status tells too early.
     let sets = informers.replica_sets.cache();
     let deployments = informers.deployments.cache();
@@ -94,11 +92,7 @@ impl Controller for Deployments {
                 (uid(&set.metadata).to_owned(), running.count())
             })
             .collect::<HashMap<_, _>>();
-        let observed = Observed {
-            deployment: &deployment,
-            sets,
-            pods,
-        };
+        let observed = Observed { deployment: &deployment, sets, pods };
         let plan = plan(&observed, self.clock.now());
         let again = plan.again;
         self.apply(&deployment, plan).await?;

@@ -36,27 +36,21 @@ struct Disruption {
 pub fn start(wiring: &mut Wiring) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
-    informers
-        .pod_disruption_budgets
-        .subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    informers.pod_disruption_budgets.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     let budgets = informers.pod_disruption_budgets.cache();
     informers.pods.subscribe(&trigger, move |change| {
         let namespace = change.last().metadata.namespace.clone().unwrap_or_default();
         let mut all = budgets.namespace(&namespace);
         all.retain(|budget| {
             let selector = selector(budget);
-            change
-                .sides()
-                .any(|pod| selector.matches(pod.metadata.labels.as_ref()))
+            change.sides().any(|pod| selector.matches(pod.metadata.labels.as_ref()))
         });
         all.iter().map(|budget| Key::of(&**budget)).collect()
     });
     // The size of a workload is what a percentage is taken of.
     let in_namespace = |budgets: Arc<Cache<PodDisruptionBudget>>, namespace: Option<&String>| {
         let all = budgets.namespace(namespace.map(String::as_str).unwrap_or_default());
-        all.iter()
-            .map(|budget| Key::of(&**budget))
-            .collect::<Vec<_>>()
+        all.iter().map(|budget| Key::of(&**budget)).collect::<Vec<_>>()
     };
     let budgets = informers.pod_disruption_budgets.cache();
     informers.deployments.subscribe(&trigger, move |change| {
@@ -104,11 +98,7 @@ impl Controller for Disruption {
         let selector = selector(&budget);
         let mut pods = self.pods.namespace(&key.namespace);
         pods.retain(|pod| selector.matches(pod.metadata.labels.as_ref()));
-        let observed = Observed {
-            budget: &budget,
-            scale: self.scale(&pods),
-            pods,
-        };
+        let observed = Observed { budget: &budget, scale: self.scale(&pods), pods };
         let plan = plan(&observed, self.clock.now());
         if budget.status.as_ref() != Some(&plan.status) {
             let mut changed = (*budget).clone();

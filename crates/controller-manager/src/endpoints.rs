@@ -39,9 +39,7 @@ pub fn start(wiring: &mut Wiring) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
     subscribe_to_pods_and_services(informers, &trigger);
-    informers
-        .endpoints
-        .subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    informers.endpoints.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     let controller = EndpointsController {
         client: wiring.client.clone(),
         services: informers.services.cache(),
@@ -74,10 +72,7 @@ fn plan(service: Option<&Service>, pods: &[Arc<Pod>], existing: Option<&Endpoint
     let (subsets, over) = subsets(service, pods);
     let mut wanted = existing.cloned().unwrap_or_default();
     wanted.metadata.name.clone_from(&service.metadata.name);
-    wanted
-        .metadata
-        .namespace
-        .clone_from(&service.metadata.namespace);
+    wanted.metadata.namespace.clone_from(&service.metadata.namespace);
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
     labels.insert(MANAGED_BY.into(), OURS.into());
     if is_headless(service) {
@@ -102,19 +97,13 @@ fn plan(service: Option<&Service>, pods: &[Arc<Pod>], existing: Option<&Endpoint
 
 fn is_ours(endpoints: &Endpoints) -> bool {
     let labels = endpoints.metadata.labels.as_ref();
-    labels
-        .and_then(|labels| labels.get(MANAGED_BY))
-        .map(String::as_str)
-        == Some(OURS)
+    labels.and_then(|labels| labels.get(MANAGED_BY)).map(String::as_str) == Some(OURS)
 }
 
 /// Addresses grouped by ports, and whether there were too many.
 fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
-    let publish_all = service
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.publish_not_ready_addresses)
-        == Some(true);
+    let publish_all =
+        service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses) == Some(true);
     let family = address_types(service).remove(0);
     let mut groups: Vec<(Vec<EndpointPort>, EndpointSubset)> = Vec::new();
     let candidates: Vec<_> = pods
@@ -129,13 +118,10 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) 
         if ports.is_empty() && !is_headless(service) {
             continue;
         }
-        let index = groups
-            .iter()
-            .position(|(of, _)| *of == ports)
-            .unwrap_or_else(|| {
-                groups.push((ports.clone(), EndpointSubset::default()));
-                groups.len() - 1
-            });
+        let index = groups.iter().position(|(of, _)| *of == ports).unwrap_or_else(|| {
+            groups.push((ports.clone(), EndpointSubset::default()));
+            groups.len() - 1
+        });
         let subset = &mut groups[index].1;
         let list = if publish_all || is_ready(pod) {
             subset.addresses.get_or_insert_default()
@@ -190,9 +176,7 @@ impl Controller for EndpointsController {
                 }
             },
             Plan::Replace(endpoints) => {
-                api.replace(&endpoints)
-                    .await
-                    .during(|| format!("replace endpoints {key}"))?;
+                api.replace(&endpoints).await.during(|| format!("replace endpoints {key}"))?;
             }
             Plan::Delete => {
                 let options = DeleteOptions {
@@ -216,34 +200,17 @@ mod tests {
 
     fn pods() -> Vec<Arc<Pod>> {
         vec![
-            Arc::new(
-                pod("b")
-                    .running()
-                    .ip("10.0.0.2")
-                    .ready_at(1)
-                    .on("n")
-                    .build(),
-            ),
+            Arc::new(pod("b").running().ip("10.0.0.2").ready_at(1).on("n").build()),
             Arc::new(pod("a").running().ip("10.0.0.1").ready_at(1).build()),
             Arc::new(pod("c").running().ip("10.0.0.3").build()),
-            Arc::new(
-                pod("going")
-                    .running()
-                    .ip("10.0.0.4")
-                    .ready_at(1)
-                    .deleting()
-                    .build(),
-            ),
+            Arc::new(pod("going").running().ip("10.0.0.4").ready_at(1).deleting().build()),
             Arc::new(pod("done").phase("Succeeded").ip("10.0.0.5").build()),
             Arc::new(pod("no-address").build()),
         ]
     }
 
     fn ips(list: &Option<Vec<EndpointAddress>>) -> Vec<&str> {
-        list.iter()
-            .flatten()
-            .map(|address| address.ip.as_str())
-            .collect()
+        list.iter().flatten().map(|address| address.ip.as_str()).collect()
     }
 
     #[test]

@@ -74,13 +74,9 @@ pub fn start(wiring: &mut Wiring) {
 
 /// Sends the keys of the services that a service's or a pod's change concerns.
 pub fn subscribe_to_pods_and_services(informers: &Informers, trigger: &Trigger) {
-    informers
-        .services
-        .subscribe(trigger, |change| vec![Key::of(&**change.last())]);
+    informers.services.subscribe(trigger, |change| vec![Key::of(&**change.last())]);
     let services = informers.services.cache();
-    informers
-        .pods
-        .subscribe(trigger, move |change| services_of(change, &services));
+    informers.pods.subscribe(trigger, move |change| services_of(change, &services));
 }
 
 /// The services that select the pod, before or after a change that endpoints show.
@@ -91,21 +87,14 @@ fn services_of(change: &Change<Pod>, services: &Cache<Service>) -> Vec<Key> {
         return Vec::new();
     }
     let namespace = change.last().metadata.namespace.clone().unwrap_or_default();
-    let selecting = services
-        .namespace(&namespace)
-        .into_iter()
-        .filter(|service| {
-            let spec = service.spec.as_ref();
-            let selector = spec.and_then(|spec| spec.selector.as_ref());
-            selector
-                .filter(|selector| !selector.is_empty())
-                .is_some_and(|selector| {
-                    let selector = Selector::from_map(selector);
-                    change
-                        .sides()
-                        .any(|pod| selector.matches(pod.metadata.labels.as_ref()))
-                })
-        });
+    let selecting = services.namespace(&namespace).into_iter().filter(|service| {
+        let spec = service.spec.as_ref();
+        let selector = spec.and_then(|spec| spec.selector.as_ref());
+        selector.filter(|selector| !selector.is_empty()).is_some_and(|selector| {
+            let selector = Selector::from_map(selector);
+            change.sides().any(|pod| selector.matches(pod.metadata.labels.as_ref()))
+        })
+    });
     selecting.map(|service| Key::of(&*service)).collect()
 }
 
@@ -138,10 +127,7 @@ pub fn is_managed_by(slice: &EndpointSlice, controller: &str) -> bool {
 /// The key of the service that a slice belongs to.
 pub fn service_of(slice: &EndpointSlice) -> Option<Key> {
     let labels = slice.metadata.labels.as_ref()?;
-    Some(Key::new(
-        slice.metadata.namespace.clone().unwrap_or_default(),
-        labels.get(SERVICE_NAME)?,
-    ))
+    Some(Key::new(slice.metadata.namespace.clone().unwrap_or_default(), labels.get(SERVICE_NAME)?))
 }
 
 fn zone(node: &Node) -> Option<&str> {
@@ -186,11 +172,7 @@ impl Slices {
 
 /// The pods that a service selects.
 pub fn select(pods: &Cache<Pod>, service: &Service) -> Vec<Arc<Pod>> {
-    let Some(labels) = service
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.selector.as_ref())
-    else {
+    let Some(labels) = service.spec.as_ref().and_then(|spec| spec.selector.as_ref()) else {
         return Vec::new();
     };
     let selector = Selector::from_map(labels);
@@ -218,11 +200,7 @@ fn groups(
             }
         }
         if groups.len() == before {
-            groups.push(Group {
-                address_type,
-                ports: Vec::new(),
-                endpoints: Vec::new(),
-            });
+            groups.push(Group { address_type, ports: Vec::new(), endpoints: Vec::new() });
         }
     }
     groups

@@ -41,12 +41,8 @@ struct Mirroring {
 pub fn start(wiring: &mut Wiring) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
-    informers
-        .endpoints
-        .subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
-    informers
-        .services
-        .subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    informers.endpoints.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    informers.services.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     informers.endpoint_slices.subscribe(&trigger, |change| {
         let slices = change.sides().filter(|slice| is_managed_by(slice, OURS));
         slices.filter_map(|slice| service_of(slice)).collect()
@@ -68,13 +64,9 @@ pub fn start(wiring: &mut Wiring) {
 fn is_mirrored(endpoints: &Endpoints, service: Option<&Service>) -> bool {
     let metadata = &endpoints.metadata;
     let labels = metadata.labels.as_ref();
-    let skip = labels
-        .and_then(|labels| labels.get(SKIP))
-        .is_some_and(|value| value == "true");
-    let elects = metadata
-        .annotations
-        .as_ref()
-        .is_some_and(|annotations| annotations.contains_key(LEADER));
+    let skip = labels.and_then(|labels| labels.get(SKIP)).is_some_and(|value| value == "true");
+    let elects =
+        metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(LEADER));
     let without_selector = service
         .and_then(|service| service.spec.as_ref())
         .is_some_and(|spec| spec.selector.as_ref().is_none_or(BTreeMap::is_empty));
@@ -91,11 +83,7 @@ fn groups(endpoints: &Endpoints) -> Vec<Group> {
             app_protocol: port.app_protocol.clone(),
         };
         let ports: Vec<_> = subset.ports.iter().flatten().map(convert).collect();
-        let ready = subset
-            .addresses
-            .iter()
-            .flatten()
-            .map(|address| (address, true));
+        let ready = subset.addresses.iter().flatten().map(|address| (address, true));
         let not_ready = subset.not_ready_addresses.iter().flatten();
         let all = ready.chain(not_ready.map(|address| (address, false)));
         for (address, ready) in all.take(SUBSET_MAX) {
@@ -111,10 +99,7 @@ fn groups(endpoints: &Endpoints) -> Vec<Group> {
 fn endpoint(address: &EndpointAddress, ready: bool) -> Endpoint {
     Endpoint {
         addresses: vec![address.ip.clone()],
-        conditions: Some(EndpointConditions {
-            ready: Some(ready),
-            ..Default::default()
-        }),
+        conditions: Some(EndpointConditions { ready: Some(ready), ..Default::default() }),
         hostname: address.hostname.clone(),
         node_name: address.node_name.clone(),
         target_ref: address.target_ref.clone(),
@@ -153,16 +138,10 @@ impl Controller for Mirroring {
         let endpoints = self.endpoints.get(key);
         let mirrored = endpoints.filter(|endpoints| is_mirrored(endpoints, service.as_deref()));
         let plan = match mirrored {
-            None => pack::Plan {
-                delete: existing,
-                ..Default::default()
-            },
-            Some(endpoints) => pack(
-                &existing,
-                &groups(&endpoints),
-                &common(&endpoints),
-                SUBSET_MAX,
-            ),
+            None => pack::Plan { delete: existing, ..Default::default() },
+            Some(endpoints) => {
+                pack(&existing, &groups(&endpoints), &common(&endpoints), SUBSET_MAX)
+            }
         };
         self.writer.apply(key, plan).await?;
         Ok(Next::Change)
@@ -189,10 +168,7 @@ mod tests {
 
     #[test]
     fn addresses_go_by_family() {
-        let address = |ip: &str| EndpointAddress {
-            ip: ip.into(),
-            ..Default::default()
-        };
+        let address = |ip: &str| EndpointAddress { ip: ip.into(), ..Default::default() };
         let endpoints = Endpoints {
             subsets: Some(vec![EndpointSubset {
                 addresses: Some(vec![address("10.0.0.1"), address("fd00::1")]),

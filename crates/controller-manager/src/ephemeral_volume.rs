@@ -31,19 +31,17 @@ pub fn start(wiring: &mut Wiring) {
     });
     // A claim that was deleted under a pod, or another's that was in the way.
     let pods = informers.pods.cache();
-    informers
-        .persistent_volume_claims
-        .subscribe(&trigger, move |change| {
-            if change.new.is_some() {
-                return Vec::new();
-            }
-            let claim = Key::of(&**change.last());
-            let mut waiting = pods.namespace(&claim.namespace);
-            waiting.retain(|pod| {
-                claims_of(pod).any(|wanted| wanted.metadata.name.as_ref() == Some(&claim.name))
-            });
-            waiting.iter().map(|pod| Key::of(&**pod)).collect()
+    informers.persistent_volume_claims.subscribe(&trigger, move |change| {
+        if change.new.is_some() {
+            return Vec::new();
+        }
+        let claim = Key::of(&**change.last());
+        let mut waiting = pods.namespace(&claim.namespace);
+        waiting.retain(|pod| {
+            claims_of(pod).any(|wanted| wanted.metadata.name.as_ref() == Some(&claim.name))
         });
+        waiting.iter().map(|pod| Key::of(&**pod)).collect()
+    });
     let controller = EphemeralVolumes {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("ephemeral_volume"),
@@ -59,10 +57,7 @@ fn has_claims(pod: &Pod) -> bool {
 
 /// The claims that the pod's ephemeral volumes stand for.
 fn claims_of(pod: &Pod) -> impl Iterator<Item = PersistentVolumeClaim> + '_ {
-    let volumes = pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.volumes.iter().flatten());
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     volumes.filter_map(|volume| {
         let template = volume.ephemeral.as_ref()?.volume_claim_template.as_ref()?;
         let mut claim = PersistentVolumeClaim {
@@ -104,8 +99,7 @@ impl EphemeralVolumes {
                 return Ok(());
             }
             let message = format!("PVC {key} was not created for pod {}", Key::of(pod));
-            self.recorder
-                .warning(pod, "FailedBinding", format!("ephemeral volume: {message}"));
+            self.recorder.warning(pod, "FailedBinding", format!("ephemeral volume: {message}"));
             return Err(Error::Invalid(message));
         }
         let claims = Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
@@ -142,12 +136,7 @@ mod tests {
         assert_eq!(metadata.namespace.as_deref(), Some("ns"));
         assert_eq!(metadata.labels.as_ref().unwrap()["a"], "b");
         assert_eq!(controller_of(metadata).unwrap().uid, "u");
-        let class = claims[0]
-            .spec
-            .as_ref()
-            .unwrap()
-            .storage_class_name
-            .as_deref();
+        let class = claims[0].spec.as_ref().unwrap().storage_class_name.as_deref();
         assert_eq!(class, Some("fast"));
     }
 }

@@ -50,9 +50,6 @@ pub trait During<T> {
 
 impl<T> During<T> for Result<T, client::Error> {
     fn during(self, operation: impl FnOnce() -> String) -> Result<T, Error> {
-        self.map_err(|source| Error::Call {
-            operation: operation(),
-            source,
-        })
+        self.map_err(|source| Error::Call { operation: operation(), source })
     }
 }

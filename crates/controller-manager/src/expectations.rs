@@ -39,10 +39,7 @@ pub struct Expectations<C> {
 impl<C: Kind> Expectations<C> {
     /// `cache`: where the children will be seen.
     pub fn new(cache: Arc<Cache<C>>) -> Self {
-        Self {
-            cache,
-            by_owner: Mutex::new(HashMap::new()),
-        }
+        Self { cache, by_owner: Mutex::new(HashMap::new()) }
     }
 
     /// `child` was created, as the server answered it.
@@ -62,11 +59,7 @@ impl<C: Kind> Expectations<C> {
             created_at,
             since,
         };
-        self.by_owner
-            .lock()
-            .entry(owner.clone())
-            .or_default()
-            .push(outstanding);
+        self.by_owner.lock().entry(owner.clone()).or_default().push(outstanding);
     }
 
     /// Whether the cache shows everything that was written for `owner`. To be asked before the
@@ -87,10 +80,7 @@ impl<C: Kind> Expectations<C> {
     }
 
     fn is_seen(&self, one: &Outstanding, seen_up_to: u64) -> bool {
-        let cached = self
-            .cache
-            .get(&one.child)
-            .filter(|cached| uid(cached.metadata()) == one.uid);
+        let cached = self.cache.get(&one.child).filter(|cached| uid(cached.metadata()) == one.uid);
         match one.created_at {
             Some(revision) => cached.is_some() || seen_up_to >= revision,
             None => cached.is_none_or(|cached| is_deleting(cached.metadata())),

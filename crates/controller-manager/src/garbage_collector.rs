@@ -89,15 +89,10 @@ impl GarbageCollector {
             let mut owners = dependent.owners.iter();
             owners.any(|owner| owner.uid == node.uid && owner.block_owner_deletion == Some(true))
         };
-        let dependents = graph.dependents(&node.uid).map(|dependent| Dependent {
-            blocks: blocks(dependent),
-            node: dependent.clone(),
-        });
-        Ok(Observed {
-            dependents: dependents.collect(),
-            node: node.clone(),
-            owners,
-        })
+        let dependents = graph
+            .dependents(&node.uid)
+            .map(|dependent| Dependent { blocks: blocks(dependent), node: dependent.clone() });
+        Ok(Observed { dependents: dependents.collect(), node: node.clone(), owners })
     }
 
     async fn owner_state(&self, node: &Node, owner: &Owner) -> Result<OwnerState, Error> {
@@ -109,15 +104,10 @@ impl GarbageCollector {
                 "ownerRef [{}/{}, name: {}, uid: {}] does not exist in namespace {:?}",
                 owner.api_version, owner.kind, owner.name, owner.uid, node.key.namespace
             );
-            self.recorder
-                .record(about(node), "Warning", "OwnerRefInvalidNamespace", message);
+            self.recorder.record(about(node), "Warning", "OwnerRefInvalidNamespace", message);
             return Ok(OwnerState::Unknown);
         }
-        let namespace = if row.namespaced() {
-            node.key.namespace.as_str()
-        } else {
-            ""
-        };
+        let namespace = if row.namespaced() { node.key.namespace.as_str() } else { "" };
         let key = Key::new(namespace, &owner.name);
         Ok(match self.live.get(row, &key, &owner.uid).await? {
             None => OwnerState::Absent,
@@ -140,17 +130,13 @@ impl GarbageCollector {
                 Ok(())
             }
             Plan::FinishForeground => {
-                self.live
-                    .remove_finalizer(node, graph::FOREGROUND, revision)
-                    .await
+                self.live.remove_finalizer(node, graph::FOREGROUND, revision).await
             }
             Plan::Orphan(dependents) => {
                 for dependent in &dependents {
                     self.live.orphan(dependent, &node.uid).await?;
                 }
-                self.live
-                    .remove_finalizer(node, graph::ORPHAN, revision)
-                    .await
+                self.live.remove_finalizer(node, graph::ORPHAN, revision).await
             }
             Plan::KeepOwners(owners) => self.live.set_owners(node, &owners, revision).await,
             Plan::Delete(policy) => self.live.delete(node, policy, Some(revision)).await,

@@ -13,10 +13,7 @@ pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// A template's hash; another `collision_count` gives another hash.
 pub fn template_hash(template: &PodTemplateSpec, collision_count: Option<i32>) -> String {
-    let whole = PodTemplate {
-        template: Some(template.clone()),
-        ..Default::default()
-    };
+    let whole = PodTemplate { template: Some(template.clone()), ..Default::default() };
     short_hash(&whole.encode(), collision_count)
 }
 
@@ -30,15 +27,11 @@ pub fn short_hash(bytes: &[u8], collision_count: Option<i32>) -> String {
 }
 
 fn fnv(bytes: &[u8], start: u32) -> u32 {
-    bytes.iter().fold(start, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    })
+    bytes.iter().fold(start, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 fn safe(text: &str) -> String {
-    text.bytes()
-        .map(|byte| char::from(SAFE[usize::from(byte) % SAFE.len()]))
-        .collect()
+    text.bytes().map(|byte| char::from(SAFE[usize::from(byte) % SAFE.len()])).collect()
 }
 
 /// Whether two templates are the same but for the hash label.
@@ -56,9 +49,7 @@ fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
         metadata.annotations = metadata.annotations.take().filter(|all| !all.is_empty());
         metadata.creation_timestamp = None;
     }
-    template.metadata = template
-        .metadata
-        .filter(|metadata| *metadata != Default::default());
+    template.metadata = template.metadata.filter(|metadata| *metadata != Default::default());
     template
 }
 
@@ -88,10 +79,7 @@ mod tests {
         assert!(equal_but_hash(&one, &labelled));
         assert!(equal_but_hash(
             &PodTemplateSpec::default(),
-            &PodTemplateSpec {
-                metadata: Some(Default::default()),
-                spec: None
-            }
+            &PodTemplateSpec { metadata: Some(Default::default()), spec: None }
         ));
         let other = PodTemplateSpec::default();
         assert!(!equal_but_hash(&one, &other));

@@ -28,11 +28,7 @@ pub struct Informer<K> {
 impl<K: Kind> Informer<K> {
     /// `strip` drops what no controller reads, to save memory; managed fields always go.
     pub fn new(index: Index<K>, strip: fn(&mut K)) -> Self {
-        Self {
-            cache: Arc::new(Cache::new(index)),
-            subscribers: Mutex::new(Vec::new()),
-            strip,
-        }
+        Self { cache: Arc::new(Cache::new(index)), subscribers: Mutex::new(Vec::new()), strip }
     }
 
     pub fn cache(&self) -> Arc<Cache<K>> {
@@ -45,9 +41,7 @@ impl<K: Kind> Informer<K> {
         trigger: &Trigger,
         keys: impl Fn(&Change<K>) -> Vec<Key> + Send + Sync + 'static,
     ) {
-        self.subscribers
-            .lock()
-            .push((trigger.clone(), Box::new(keys)));
+        self.subscribers.lock().push((trigger.clone(), Box::new(keys)));
     }
 
     /// The future that keeps the cache; `synced` becomes true once it holds the present state.

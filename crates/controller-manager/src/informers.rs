@@ -118,12 +118,7 @@ fn service_index(slice: &EndpointSlice) -> Vec<String> {
     let labels = slice.metadata.labels.as_ref();
     labels
         .and_then(|labels| labels.get("kubernetes.io/service-name"))
-        .map(|service| {
-            of_service(
-                slice.metadata.namespace.as_deref().unwrap_or_default(),
-                service,
-            )
-        })
+        .map(|service| of_service(slice.metadata.namespace.as_deref().unwrap_or_default(), service))
         .into_iter()
         .collect()
 }
@@ -134,11 +129,7 @@ fn strip_pod(pod: &mut Pod) {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     }
     let Some(spec) = &mut pod.spec else { return };
-    for container in spec
-        .containers
-        .iter_mut()
-        .chain(spec.init_containers.iter_mut().flatten())
-    {
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         container.env = None;
         container.env_from = None;
         container.args = None;

@@ -50,13 +50,9 @@ struct Jobs {
 pub fn start(wiring: &mut Wiring) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
-    informers
-        .jobs
-        .subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    informers.jobs.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     let jobs = informers.jobs.cache();
-    informers.pods.subscribe(&trigger, move |change| {
-        owner::concerned(change, &jobs, selector)
-    });
+    informers.pods.subscribe(&trigger, move |change| owner::concerned(change, &jobs, selector));
     let controller = Jobs {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("job-controller"),
@@ -90,10 +86,7 @@ impl Controller for Jobs {
             self.control.expectations.forget(key);
             return Ok(Next::Change);
         };
-        let managed_by = job
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.managed_by.as_deref());
+        let managed_by = job.spec.as_ref().and_then(|spec| spec.managed_by.as_deref());
         if managed_by.is_some_and(|managed_by| managed_by != OURS) {
             return Ok(Next::Change);
         }
@@ -101,11 +94,7 @@ impl Controller for Jobs {
         let mut candidates = self.pods.indexed(&controlled_by(uid(&job.metadata)));
         candidates.extend(self.pods.indexed(&orphans_in(&key.namespace)));
         let pods = owner::claim_all(&self.client, &*job, &selector, candidates, is_active).await?;
-        let observed = Observed {
-            job: &job,
-            pods,
-            in_step,
-        };
+        let observed = Observed { job: &job, pods, in_step };
         let plan = plan(&observed, now);
         let again = plan.again;
         self.apply(&job, plan).await?;
@@ -179,11 +168,7 @@ impl Jobs {
     }
 
     async fn write_status(&self, job: &Job, mut status: JobStatus) -> Result<(), Error> {
-        for count in [
-            &mut status.active,
-            &mut status.succeeded,
-            &mut status.failed,
-        ] {
+        for count in [&mut status.active, &mut status.succeeded, &mut status.failed] {
             omit_zero(count);
         }
         if let Some(uncounted) = &mut status.uncounted_terminated_pods {

@@ -53,17 +53,12 @@ async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
     // What does not end in time is cut off: every write is made so that it may be.
     let ended = match ended {
         Some(ended) => ended,
-        None => tokio::time::timeout(DRAIN, &mut controllers)
-            .await
-            .unwrap_or_else(|_| {
-                tracing::warn!("reconciliations were cut short");
-                Ok(())
-            }),
+        None => tokio::time::timeout(DRAIN, &mut controllers).await.unwrap_or_else(|_| {
+            tracing::warn!("reconciliations were cut short");
+            Ok(())
+        }),
     };
-    anyhow::ensure!(
-        !lost.is_cancelled(),
-        "the leadership is lost; starting again as a candidate"
-    );
+    anyhow::ensure!(!lost.is_cancelled(), "the leadership is lost; starting again as a candidate");
     drop(controllers);
     leadership.release().await;
     Ok(ended?)

@@ -36,14 +36,8 @@ struct Namespaces {
 /// lost the last object of a kind.
 pub fn start(wiring: &mut Wiring, (trigger, requests): (Trigger, Requests)) {
     wiring.informers.namespaces.subscribe(&trigger, |change| {
-        let ending = change
-            .new
-            .as_ref()
-            .filter(|namespace| is_deleting(&namespace.metadata));
-        ending
-            .map(|namespace| Key::of(&**namespace))
-            .into_iter()
-            .collect()
+        let ending = change.new.as_ref().filter(|namespace| is_deleting(&namespace.metadata));
+        ending.map(|namespace| Key::of(&**namespace)).into_iter().collect()
     });
     let controller = Namespaces {
         client: wiring.client.clone(),
@@ -65,13 +59,8 @@ impl Controller for Namespaces {
         let Some(namespace) = self.namespaces.get(key) else {
             return Ok(Next::Change);
         };
-        let finalizers = namespace
-            .spec
-            .iter()
-            .flat_map(|spec| spec.finalizers.iter().flatten());
-        let ours = finalizers
-            .into_iter()
-            .any(|finalizer| finalizer == FINALIZER);
+        let finalizers = namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten());
+        let ours = finalizers.into_iter().any(|finalizer| finalizer == FINALIZER);
         if !is_deleting(&namespace.metadata) || !ours {
             return Ok(Next::Change);
         }
@@ -109,10 +98,8 @@ impl Namespaces {
         if alive.iter().all(|node| node.deleting) {
             return Ok(alive);
         }
-        let options = DeleteOptions {
-            propagation_policy: Some("Background"),
-            ..Default::default()
-        };
+        let options =
+            DeleteOptions { propagation_policy: Some("Background"), ..Default::default() };
         let request = pb::DeleteCollectionRequest {
             target: Some(target(row, namespace, "", "")),
             options_json: options.to_json().into(),
@@ -176,10 +163,8 @@ impl Namespaces {
             finalizers.retain(|finalizer| finalizer != FINALIZER);
         }
         let target = target(Namespace::ROW, "", &key.name, "finalize");
-        let written = self
-            .client
-            .update_object(target, live.encode(), pb::WriteOptions::default())
-            .await;
+        let written =
+            self.client.update_object(target, live.encode(), pb::WriteOptions::default()).await;
         match written {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => {

@@ -62,10 +62,7 @@ pub fn start(wiring: &mut Wiring, grace: Duration) {
     });
     informers.leases.subscribe(&trigger, |change| {
         let key = Key::of(&**change.last());
-        (key.namespace == LEASES)
-            .then(|| Key::cluster(key.name))
-            .into_iter()
-            .collect()
+        (key.namespace == LEASES).then(|| Key::cluster(key.name)).into_iter().collect()
     });
     // A pod that arrives on a node that is down, or whose status its kubelet sent late.
     let nodes = informers.nodes.cache();
@@ -125,9 +122,7 @@ impl NodeLifecycle {
     /// How long ago the last new heartbeat was seen.
     fn silence(&self, key: &Key, heartbeat: Heartbeat, now: Timestamp) -> Duration {
         let mut heard = self.heard.lock();
-        let last = heard
-            .entry(key.name.clone())
-            .or_insert_with(|| (heartbeat.clone(), now));
+        let last = heard.entry(key.name.clone()).or_insert_with(|| (heartbeat.clone(), now));
         if last.0 != heartbeat {
             *last = (heartbeat, now);
         }
@@ -143,10 +138,7 @@ impl NodeLifecycle {
         };
         let was_ready = is_ready(&live);
         plan::set_unknown(&mut live, now);
-        nodes
-            .replace_status(&live)
-            .await
-            .during(|| format!("mark node {key} unknown"))?;
+        nodes.replace_status(&live).await.during(|| format!("mark node {key} unknown"))?;
         tracing::warn!(node = %key, "the node is silent");
         if was_ready {
             let message = format!("Node {key} status is now: NodeNotReady");
@@ -182,9 +174,7 @@ impl NodeLifecycle {
     async fn mark_pods_not_ready(&self, node: &Node, now: Timestamp) -> Result<(), Error> {
         let name = Key::of(node).name;
         let pods = self.pods.indexed(&on_node(&name));
-        let ready = pods
-            .iter()
-            .filter(|pod| pods::is_ready(pod) && !is_deleting(&pod.metadata));
+        let ready = pods.iter().filter(|pod| pods::is_ready(pod) && !is_deleting(&pod.metadata));
         let outcomes = join_all(ready.map(async |pod| {
             let key = Key::of(&**pod);
             let patch = json!({
@@ -198,15 +188,12 @@ impl NodeLifecycle {
                 }]},
             });
             let pods = Api::<Pod>::namespaced(&self.client, &key.namespace);
-            let patched = pods
-                .patch_status(&key.name, PatchKind::Strategic, &patch)
-                .await;
+            let patched = pods.patch_status(&key.name, PatchKind::Strategic, &patch).await;
             match patched {
                 Err(error) if error.is_not_found() => Ok(()),
                 outcome => {
                     outcome.during(|| format!("mark pod {key} not ready"))?;
-                    self.recorder
-                        .warning(&**pod, "NodeNotReady", "Node is not ready");
+                    self.recorder.warning(&**pod, "NodeNotReady", "Node is not ready");
                     Ok(())
                 }
             }

@@ -10,19 +10,12 @@ use k8s_openapi::api::core::v1::{
 pub fn affinity_allows(spec: &PodSpec, node: &Node) -> bool {
     let labels = node.metadata.labels.as_ref();
     let label = |key: &str| labels.and_then(|labels| labels.get(key)).cloned();
-    let selected = spec
-        .node_selector
-        .iter()
-        .flatten()
-        .all(|(key, value)| label(key).as_ref() == Some(value));
+    let selected =
+        spec.node_selector.iter().flatten().all(|(key, value)| label(key).as_ref() == Some(value));
     let affinity = spec.affinity.as_ref();
     let required = affinity
         .and_then(|affinity| affinity.node_affinity.as_ref())
-        .and_then(|affinity| {
-            affinity
-                .required_during_scheduling_ignored_during_execution
-                .as_ref()
-        });
+        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
     selected
         && required.is_none_or(|required| {
             let mut terms = required.node_selector_terms.iter();
@@ -85,15 +78,10 @@ pub fn untolerated<'a>(
     tolerations: &[Toleration],
     effects: &[&str],
 ) -> Option<&'a Taint> {
-    let mut taints = node
-        .spec
-        .iter()
-        .flat_map(|spec| spec.taints.iter().flatten());
+    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
     taints.find(|taint| {
         effects.contains(&taint.effect.as_str())
-            && !tolerations
-                .iter()
-                .any(|toleration| tolerates(toleration, taint))
+            && !tolerations.iter().any(|toleration| tolerates(toleration, taint))
     })
 }
 
@@ -148,10 +136,8 @@ mod tests {
             let spec = spec(key, operator, &values, by_field);
             assert_eq!(affinity_allows(&spec, &node), expected, "{key} {operator}");
         }
-        let selecting = PodSpec {
-            node_selector: Some(labels(&[("zone", "b")])),
-            ..Default::default()
-        };
+        let selecting =
+            PodSpec { node_selector: Some(labels(&[("zone", "b")])), ..Default::default() };
         assert!(!affinity_allows(&selecting, &node));
         assert!(affinity_allows(&PodSpec::default(), &node));
     }

@@ -36,14 +36,8 @@ pub fn start(wiring: &mut Wiring, ranges: Vec<NodeRange>) {
     let (trigger, requests) = queue();
     let nodes = &wiring.informers.nodes;
     nodes.subscribe(&trigger, |change| {
-        let needs = change
-            .new
-            .as_ref()
-            .is_none_or(|node| taken(node).is_empty());
-        needs
-            .then(|| Key::of(&**change.last()))
-            .into_iter()
-            .collect()
+        let needs = change.new.as_ref().is_none_or(|node| taken(node).is_empty());
+        needs.then(|| Key::of(&**change.last())).into_iter().collect()
     });
     let controller = NodeIpam {
         client: wiring.client.clone(),
@@ -106,8 +100,7 @@ impl Controller for NodeIpam {
             Ok(planned) => planned,
             Err(error) => {
                 if let Some(node) = &node {
-                    self.recorder
-                        .warning(&**node, "CIDRNotAvailable", error.to_string());
+                    self.recorder.warning(&**node, "CIDRNotAvailable", error.to_string());
                 }
                 return Err(error);
             }

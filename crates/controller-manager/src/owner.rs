@@ -16,23 +16,15 @@ use crate::error::During;
 
 /// The owner reference that says `controller: true`.
 pub fn controller_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
-    metadata
-        .owner_references
-        .iter()
-        .flatten()
-        .find(|owner| owner.controller == Some(true))
+    metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 
 /// The key of the controller, if it is of kind `K`.
 pub fn controller_key<K: Kind>(metadata: &ObjectMeta) -> Option<Key> {
     let controller = controller_of(metadata)?;
     let of_kind = controller.kind == K::KIND && group(&controller.api_version) == K::GROUP;
-    of_kind.then(|| {
-        Key::new(
-            metadata.namespace.clone().unwrap_or_default(),
-            controller.name.clone(),
-        )
-    })
+    of_kind
+        .then(|| Key::new(metadata.namespace.clone().unwrap_or_default(), controller.name.clone()))
 }
 
 fn group(api_version: &str) -> &str {
@@ -122,9 +114,8 @@ pub fn concerned<O: Kind, C: Kind>(
     selector: impl Fn(&O) -> Result<Selector, SelectorError>,
 ) -> Vec<Key> {
     let sides = change.sides();
-    let mut keys: Vec<Key> = sides
-        .filter_map(|child| controller_key::<O>(child.metadata()))
-        .collect();
+    let mut keys: Vec<Key> =
+        sides.filter_map(|child| controller_key::<O>(child.metadata())).collect();
     keys.dedup();
     if let Some(child) = &change.new
         && controller_of(child.metadata()).is_none()
@@ -181,11 +172,7 @@ pub async fn patch_owners<C: Kind>(
         "ownerReferences": none_if_empty(references.iter().map(to_json).collect()),
     }});
     Api::<C>::namespaced(client, child.namespace.as_deref().unwrap_or_default())
-        .patch(
-            child.name.as_deref().unwrap_or_default(),
-            PatchKind::Merge,
-            &patch,
-        )
+        .patch(child.name.as_deref().unwrap_or_default(), PatchKind::Merge, &patch)
         .await?;
     Ok(())
 }
@@ -228,9 +215,8 @@ mod tests {
         assert_eq!(claim("me", false, &own, false), Claim::Release);
         assert_eq!(claim("me", true, &own, false), Claim::Keep);
         assert_eq!(claim("other", false, &own, true), Claim::Ignore);
-        let now = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
-            jiff::Timestamp::UNIX_EPOCH,
-        ));
+        let now =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
         free.deletion_timestamp.clone_from(&now);
         own.deletion_timestamp = now;
         assert_eq!(claim("me", false, &free, true), Claim::Ignore);

@@ -50,35 +50,24 @@ pub fn start(wiring: &mut Wiring) {
     let (claims, claim_requests) = queue();
     let (volumes, volume_requests) = queue();
     let informers = &wiring.informers;
-    informers
-        .persistent_volume_claims
-        .subscribe(&claims, |change| vec![Key::of(&**change.last())]);
-    informers
-        .persistent_volume_claims
-        .subscribe(&volumes, |change| {
-            let sides = change.sides();
-            let named = sides.filter_map(|claim| claim.spec.as_ref()?.volume_name.clone());
-            named.map(Key::cluster).collect()
-        });
-    informers
-        .persistent_volumes
-        .subscribe(&volumes, |change| vec![Key::of(&**change.last())]);
+    informers.persistent_volume_claims.subscribe(&claims, |change| vec![Key::of(&**change.last())]);
+    informers.persistent_volume_claims.subscribe(&volumes, |change| {
+        let sides = change.sides();
+        let named = sides.filter_map(|claim| claim.spec.as_ref()?.volume_name.clone());
+        named.map(Key::cluster).collect()
+    });
+    informers.persistent_volumes.subscribe(&volumes, |change| vec![Key::of(&**change.last())]);
     // A volume that comes or is free again may be what any unbound claim waits for.
     let all = informers.persistent_volume_claims.cache();
-    informers
-        .persistent_volumes
-        .subscribe(&claims, move |change| {
-            let name = change.last().metadata.name.clone();
-            let mut waiting = all.list();
-            waiting.retain(|claim| {
-                let named = claim
-                    .spec
-                    .as_ref()
-                    .and_then(|spec| spec.volume_name.clone());
-                named.is_none() || named == name
-            });
-            waiting.iter().map(|claim| Key::of(&**claim)).collect()
+    informers.persistent_volumes.subscribe(&claims, move |change| {
+        let name = change.last().metadata.name.clone();
+        let mut waiting = all.list();
+        waiting.retain(|claim| {
+            let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
+            named.is_none() || named == name
         });
+        waiting.iter().map(|claim| Key::of(&**claim)).collect()
+    });
     let all = informers.persistent_volume_claims.cache();
     informers.storage_classes.subscribe(&claims, move |change| {
         let name = change.last().metadata.name.clone().unwrap_or_default();
@@ -109,16 +98,10 @@ impl Controller for Claims {
     const CONCURRENCY: usize = 1;
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
-        let Some(claim) = self
-            .claims
-            .get(key)
-            .filter(|claim| !is_deleting(&claim.metadata))
-        else {
+        let Some(claim) = self.claims.get(key).filter(|claim| !is_deleting(&claim.metadata)) else {
             return Ok(Next::Change);
         };
-        let class = self
-            .classes
-            .get(&Key::cluster(matching::class_of_claim(&claim)));
+        let class = self.classes.get(&Key::cluster(matching::class_of_claim(&claim)));
         let annotations = claim.metadata.annotations.as_ref();
         let node = annotations
             .and_then(|annotations| annotations.get(plan::SELECTED_NODE))
@@ -155,9 +138,7 @@ impl Controller for Claims {
 
 fn phase(claim: &PersistentVolumeClaim) -> &str {
     let status = claim.status.as_ref();
-    status
-        .and_then(|status| status.phase.as_deref())
-        .unwrap_or_default()
+    status.and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
 
 impl Claims {
@@ -274,10 +255,7 @@ impl Controller for Volumes {
     const NAME: &'static str = "persistentvolume";
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
-        let Some(volume) = self
-            .volumes
-            .get(key)
-            .filter(|volume| !is_deleting(&volume.metadata))
+        let Some(volume) = self.volumes.get(key).filter(|volume| !is_deleting(&volume.metadata))
         else {
             return Ok(Next::Change);
         };
@@ -319,10 +297,7 @@ impl Volumes {
         &self,
         volume: &PersistentVolume,
     ) -> Result<Option<PersistentVolumeClaim>, Error> {
-        let reference = volume
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.claim_ref.as_ref());
+        let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
         let Some(reference) = reference else {
             return Ok(None);
         };

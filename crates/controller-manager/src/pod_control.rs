@@ -39,12 +39,7 @@ impl PodControl {
         clock: SharedClock,
         pods: Arc<Cache<Pod>>,
     ) -> Self {
-        Self {
-            expectations: Expectations::new(pods),
-            client,
-            recorder,
-            clock,
-        }
+        Self { expectations: Expectations::new(pods), client, recorder, clock }
     }
 
     /// Creates pods in batches of 1, 2, 4, ... so that what fails for all of them fails once.
@@ -64,15 +59,11 @@ impl PodControl {
     /// Creates one pod. A namespace that is being deleted takes none, which is no failure.
     pub async fn create<O: Kind>(&self, owner: &O, pod: &Pod) -> Result<(), Failure> {
         let key = Key::of(owner);
-        match Api::namespaced(&self.client, &key.namespace)
-            .create(pod)
-            .await
-        {
+        match Api::namespaced(&self.client, &key.namespace).create(pod).await {
             Ok(created) => {
                 self.expectations.created(&key, &created, self.clock.now());
                 let name = created.metadata.name.unwrap_or_default();
-                self.recorder
-                    .normal(owner, "SuccessfulCreate", done(owner, "create", &name));
+                self.recorder.normal(owner, "SuccessfulCreate", done(owner, "create", &name));
                 Ok(())
             }
             Err(error) if is_namespace_terminating(&error) => Ok(()),
@@ -80,10 +71,7 @@ impl PodControl {
                 let name = pod.metadata.name.as_deref().unwrap_or_default();
                 let message = not_done(owner, "create", name, &error);
                 self.recorder.warning(owner, "FailedCreate", message);
-                Err(Failure {
-                    reason: "FailedCreate",
-                    error,
-                })
+                Err(Failure { reason: "FailedCreate", error })
             }
         }
     }
@@ -108,18 +96,14 @@ impl PodControl {
         match pods.delete(&name, &options).await {
             Ok(()) => {
                 self.expectations.deleted(&key, pod, self.clock.now());
-                self.recorder
-                    .normal(owner, "SuccessfulDelete", done(owner, "delete", &name));
+                self.recorder.normal(owner, "SuccessfulDelete", done(owner, "delete", &name));
                 Ok(())
             }
             Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
             Err(error) => {
                 let message = not_done(owner, "delete", &name, &error);
                 self.recorder.warning(owner, "FailedDelete", message);
-                Err(Failure {
-                    reason: "FailedDelete",
-                    error,
-                })
+                Err(Failure { reason: "FailedDelete", error })
             }
         }
     }
@@ -150,10 +134,7 @@ fn not_done<O: Kind>(owner: &O, verb: &str, pod: &str, error: &client::Error) ->
 
 /// The server refuses new content because the namespace is being deleted.
 pub fn is_namespace_terminating(error: &client::Error) -> bool {
-    let Some(details) = error
-        .api()
-        .and_then(|error| error.status().details.as_ref())
-    else {
+    let Some(details) = error.api().and_then(|error| error.status().details.as_ref()) else {
         return false;
     };
     details

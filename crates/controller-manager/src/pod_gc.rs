@@ -57,13 +57,8 @@ pub fn start(wiring: &mut Wiring, threshold: usize) {
         }
     });
     informers.nodes.subscribe(&trigger, |change| {
-        let lost = change
-            .new
-            .as_ref()
-            .is_none_or(|node| is_out_of_service(node));
-        lost.then(|| Key::of(&**change.last()))
-            .into_iter()
-            .collect()
+        let lost = change.new.as_ref().is_none_or(|node| is_out_of_service(node));
+        lost.then(|| Key::of(&**change.last())).into_iter().collect()
     });
     let controller = PodGc {
         client: wiring.client.clone(),
@@ -77,10 +72,7 @@ pub fn start(wiring: &mut Wiring, threshold: usize) {
 }
 
 fn is_out_of_service(node: &Node) -> bool {
-    let mut taints = node
-        .spec
-        .iter()
-        .flat_map(|spec| spec.taints.iter().flatten());
+    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
     taints.any(|taint| taint.key == OUT_OF_SERVICE) && !is_ready(node)
 }
 
@@ -94,31 +86,21 @@ struct Removal {
 
 /// Finished pods beyond the threshold, oldest first, and deleted pods that never had a node.
 fn plan_finished(pods: &[Arc<Pod>], threshold: usize) -> Vec<Removal> {
-    let mut finished: Vec<&Arc<Pod>> = pods
-        .iter()
-        .filter(|pod| api::pod::is_terminal(pod))
-        .collect();
+    let mut finished: Vec<&Arc<Pod>> =
+        pods.iter().filter(|pod| api::pod::is_terminal(pod)).collect();
     finished.retain(|pod| !is_deleting(&pod.metadata));
-    let surplus = if threshold == 0 {
-        0
-    } else {
-        finished.len().saturating_sub(threshold)
-    };
+    let surplus = if threshold == 0 { 0 } else { finished.len().saturating_sub(threshold) };
     finished.sort_by_key(|pod| {
         let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
         (created, pod.metadata.name.clone())
     });
-    let unscheduled = pods
-        .iter()
-        .filter(|pod| is_deleting(&pod.metadata) && api::pod::node_name(pod).is_none());
+    let unscheduled =
+        pods.iter().filter(|pod| is_deleting(&pod.metadata) && api::pod::node_name(pod).is_none());
     finished
         .into_iter()
         .take(surplus)
         .chain(unscheduled)
-        .map(|pod| Removal {
-            pod: pod.clone(),
-            disrupted: None,
-        })
+        .map(|pod| Removal { pod: pod.clone(), disrupted: None })
         .collect()
 }
 
@@ -129,10 +111,7 @@ fn plan_node(node: Option<&Node>, pods: &[Arc<Pod>]) -> Vec<Removal> {
         disrupted: (!api::pod::is_terminal(pod)).then(|| message.to_owned()),
     };
     match node {
-        None => pods
-            .iter()
-            .map(|pod| removal(pod, "PodGC: node no longer exists"))
-            .collect(),
+        None => pods.iter().map(|pod| removal(pod, "PodGC: node no longer exists")).collect(),
         Some(node) if is_out_of_service(node) => pods
             .iter()
             .filter(|pod| is_deleting(&pod.metadata))
@@ -161,11 +140,7 @@ impl Controller for PodGc {
             plan_node(node.as_deref(), &pods)
         };
         if !removals.is_empty() {
-            tracing::info!(
-                node = key.name,
-                count = removals.len(),
-                "deleting lost pods"
-            );
+            tracing::info!(node = key.name, count = removals.len(), "deleting lost pods");
         }
         try_join_all(removals.iter().map(|removal| self.remove(removal))).await?;
         Ok(Next::Change)
@@ -202,10 +177,7 @@ impl PodGc {
                     "lastTransitionTime": self.clock.now().to_string(),
                 }]},
             });
-            match pods
-                .patch_status(&key.name, PatchKind::Strategic, &patch)
-                .await
-            {
+            match pods.patch_status(&key.name, PatchKind::Strategic, &patch).await {
                 Err(error) if error.is_not_found() => return Ok(()),
                 outcome => outcome.during(|| format!("mark pod {key} as lost"))?,
             };
@@ -230,9 +202,7 @@ mod tests {
 
     fn names(removals: &[Removal]) -> Vec<&str> {
         let names = removals.iter();
-        names
-            .map(|removal| removal.pod.metadata.name.as_deref().unwrap())
-            .collect()
+        names.map(|removal| removal.pod.metadata.name.as_deref().unwrap()).collect()
     }
 
     #[test]

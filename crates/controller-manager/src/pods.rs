@@ -45,9 +45,7 @@ pub fn available_at(pod: &Pod, min_ready_seconds: i32) -> Option<Timestamp> {
         return Some(Timestamp::MIN);
     }
     let since = ready_since(pod)?;
-    since
-        .checked_add(SignedDuration::from_secs(min_ready_seconds.into()))
-        .ok()
+    since.checked_add(SignedDuration::from_secs(min_ready_seconds.into())).ok()
 }
 
 pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
@@ -80,10 +78,7 @@ pub fn from_template(
 /// Active pods by node.
 pub fn count_per_node<'a>(pods: impl Iterator<Item = &'a Pod>) -> HashMap<String, usize> {
     let mut counts = HashMap::new();
-    for node in pods
-        .filter(|pod| is_active(pod))
-        .filter_map(api::pod::node_name)
-    {
+    for node in pods.filter(|pod| is_active(pod)).filter_map(api::pod::node_name) {
         *counts.entry(node.to_owned()).or_insert(0) += 1;
     }
     counts
@@ -103,10 +98,7 @@ fn compare(one: &Pod, other: &Pod, per_node: &HashMap<String, usize>, now: Times
         _ => 0,
     };
     let crowd = |pod: &Pod| {
-        api::pod::node_name(pod)
-            .and_then(|node| per_node.get(node))
-            .copied()
-            .unwrap_or(0)
+        api::pod::node_name(pod).and_then(|node| per_node.get(node)).copied().unwrap_or(0)
     };
     assigned(one)
         .cmp(&assigned(other))
@@ -138,10 +130,7 @@ fn by_age(
         None => -1,
         Some(since) => {
             let age = now.duration_since(since).as_nanos();
-            u128::try_from(age)
-                .ok()
-                .and_then(u128::checked_ilog2)
-                .map_or(-1, i64::from)
+            u128::try_from(age).ok().and_then(u128::checked_ilog2).map_or(-1, i64::from)
         }
     };
     magnitude(one_since)
@@ -158,16 +147,8 @@ fn deletion_cost(pod: &Pod) -> i32 {
 }
 
 fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.container_statuses.as_ref());
-    statuses
-        .into_iter()
-        .flatten()
-        .map(|status| status.restart_count)
-        .max()
-        .unwrap_or(0)
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    statuses.into_iter().flatten().map(|status| status.restart_count).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -190,45 +171,19 @@ mod tests {
             pod("unscheduled").build(),
             pod("pending").on("n1").build(),
             pod("not-ready").on("n1").running().build(),
-            pod("cheap")
-                .on("n2")
-                .running()
-                .ready_at(1)
-                .annotation(DELETION_COST, "-5")
-                .build(),
+            pod("cheap").on("n2").running().ready_at(1).annotation(DELETION_COST, "-5").build(),
             pod("crowded").on("n1").running().ready_at(1).build(),
             pod("young").on("n2").running().ready_at(900).build(),
-            pod("restarted")
-                .on("n2")
-                .running()
-                .ready_at(1)
-                .restarts(3)
-                .build(),
-            pod("newer")
-                .on("n2")
-                .running()
-                .ready_at(1)
-                .created(990)
-                .build(),
+            pod("restarted").on("n2").running().ready_at(1).restarts(3).build(),
+            pod("newer").on("n2").running().ready_at(1).created(990).build(),
             pod("steady").on("n2").running().ready_at(1).build(),
-            pod("dear")
-                .on("n1")
-                .running()
-                .ready_at(1)
-                .annotation(DELETION_COST, "7")
-                .build(),
+            pod("dear").on("n1").running().ready_at(1).annotation(DELETION_COST, "7").build(),
         ];
         let per_node = [("n1".to_owned(), 3), ("n2".to_owned(), 1)].into();
         let mut shuffled: Vec<Arc<Pod>> = ranked.iter().rev().cloned().map(Arc::new).collect();
         rank_for_deletion(&mut shuffled, &per_node, at(1000));
-        let names: Vec<_> = shuffled
-            .iter()
-            .map(|pod| pod.metadata.name.clone().unwrap())
-            .collect();
-        let wanted: Vec<_> = ranked
-            .iter()
-            .map(|pod| pod.metadata.name.clone().unwrap())
-            .collect();
+        let names: Vec<_> = shuffled.iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();
+        let wanted: Vec<_> = ranked.iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();
         assert_eq!(names, wanted);
     }
 }

@@ -59,10 +59,7 @@ impl Trigger {
 
     /// Asks for a reconciliation after `delay`.
     pub async fn send_after(&self, key: Key, delay: Duration) {
-        let request = ScheduleRequest {
-            message: key,
-            run_at: Instant::now() + delay,
-        };
+        let request = ScheduleRequest { message: key, run_at: Instant::now() + delay };
         if self.0.send(request).await.is_err() {
             tracing::trace!("a controller has ended");
         }
@@ -97,9 +94,7 @@ pub async fn run<C: Controller>(
     let mut open = *ready.borrow();
     loop {
         let room = open && busy.len() < C::CONCURRENCY;
-        let mut free = queue
-            .as_mut()
-            .hold_unless(|key: &Key| room && !busy.contains(key));
+        let mut free = queue.as_mut().hold_unless(|key: &Key| room && !busy.contains(key));
         tokio::select! {
             () = stop.cancelled() => break,
             changed = ready.changed(), if !open => open = changed.is_err() || *ready.borrow(),
@@ -153,9 +148,7 @@ fn delay<C: Controller>(
     };
     let count = failures.entry(key.clone()).or_insert(0);
     *count += 1;
-    let delay = RETRY_MIN
-        .saturating_mul(2u32.saturating_pow(*count - 1))
-        .min(RETRY_MAX);
+    let delay = RETRY_MIN.saturating_mul(2u32.saturating_pow(*count - 1)).min(RETRY_MAX);
     if error.is_race() {
         tracing::debug!(controller = C::NAME, %key, error = %error.chain(), "looking again");
     } else {

@@ -41,9 +41,10 @@ pub fn start<K: Replicated>(wiring: &mut Wiring) {
     let informer = K::informer(&wiring.informers);
     informer.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     let sets = informer.cache();
-    wiring.informers.pods.subscribe(&trigger, move |change| {
-        owner::concerned(change, &sets, Replicated::selector)
-    });
+    wiring
+        .informers
+        .pods
+        .subscribe(&trigger, move |change| owner::concerned(change, &sets, Replicated::selector));
     let controller = Sets {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
@@ -82,9 +83,7 @@ impl<K: Replicated> Sets<K> {
     /// The set's pods, after adopting what matches and releasing what no longer does.
     async fn claim(&self, set: &K) -> Result<Vec<Arc<Pod>>, Error> {
         let metadata = set.metadata();
-        let selector = set
-            .selector()
-            .map_err(|error| Error::Invalid(error.to_string()))?;
+        let selector = set.selector().map_err(|error| Error::Invalid(error.to_string()))?;
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
         let mut candidates = self.pods.indexed(&controlled_by(uid(metadata)));
         candidates.extend(self.pods.indexed(&orphans_in(namespace)));

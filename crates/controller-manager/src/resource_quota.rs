@@ -48,16 +48,10 @@ pub fn start(
     informers.resource_quotas.subscribe(&trigger, |change| {
         let limits = |quota: &Arc<ResourceQuota>| quota.spec.clone();
         let same = change.old.as_ref().map(limits) == change.new.as_ref().map(limits);
-        if same {
-            Vec::new()
-        } else {
-            vec![namespace_of(change)]
-        }
+        if same { Vec::new() } else { vec![namespace_of(change)] }
     });
     informers.services.subscribe(&trigger, freed);
-    informers
-        .persistent_volume_claims
-        .subscribe(&trigger, freed);
+    informers.persistent_volume_claims.subscribe(&trigger, freed);
     informers.pods.subscribe(&trigger, freed);
     let controller = Quotas {
         client: wiring.client.clone(),
@@ -80,11 +74,7 @@ fn freed<K: api::Kind>(change: &Change<K>) -> Vec<Key> {
         (Some(old), Some(new)) => quota::usage(&**old) == quota::usage(&**new),
         (old, _) => old.is_none(),
     };
-    if same {
-        Vec::new()
-    } else {
-        vec![namespace_of(change)]
-    }
+    if same { Vec::new() } else { vec![namespace_of(change)] }
 }
 
 /// The status that a quota should have; `others`: what is in its namespace besides pods and claims,
@@ -97,18 +87,12 @@ fn plan(
 ) -> ResourceQuotaStatus {
     let empty = ResourceQuotaSpec::default();
     let spec = quota.spec.as_ref().unwrap_or(&empty);
-    let scoped = spec
-        .scopes
-        .as_ref()
-        .is_some_and(|scopes| !scopes.is_empty())
+    let scoped = spec.scopes.as_ref().is_some_and(|scopes| !scopes.is_empty())
         || spec.scope_selector.is_some();
     let mut total = if scoped { Usage::new() } else { others.clone() };
     let pods = pods.iter().map(|pod| &**pod as &dyn Object);
     let claims = claims.iter().map(|claim| &**claim as &dyn Object);
-    for object in pods
-        .chain(claims)
-        .filter(|object| quota::in_scope(spec, *object))
-    {
+    for object in pods.chain(claims).filter(|object| quota::in_scope(spec, *object)) {
         for (name, amount) in quota::usage(object) {
             add(&mut total, name, amount);
         }
@@ -121,10 +105,7 @@ fn plan(
             (name.clone(), amount.to_text())
         })
         .collect();
-    ResourceQuotaStatus {
-        hard: Some(hard),
-        used: Some(used),
-    }
+    ResourceQuotaStatus { hard: Some(hard), used: Some(used) }
 }
 
 impl Controller for Quotas {
@@ -186,25 +167,18 @@ mod tests {
     fn used_names_what_is_limited() {
         let mut quota = ResourceQuota::default();
         let hard = [("pods", "5"), ("secrets", "9"), ("requests.cpu", "4")];
-        let hard: BTreeMap<_, _> = hard
-            .map(|(name, amount)| (name.to_owned(), Text(amount.into())))
-            .into();
+        let hard: BTreeMap<_, _> =
+            hard.map(|(name, amount)| (name.to_owned(), Text(amount.into()))).into();
         quota.spec.get_or_insert_default().hard = Some(hard);
         let pods = [
             Arc::new(pod("a").on("n").running().build()),
             Arc::new(pod("b").on("n").phase("Succeeded").build()),
         ];
         let mut others = Usage::new();
-        add(
-            &mut others,
-            "secrets",
-            api::quantity::Quantity::from_units(3),
-        );
+        add(&mut others, "secrets", api::quantity::Quantity::from_units(3));
         let used = plan(&quota, &pods, &[], &others).used.unwrap();
-        let text: Vec<_> = used
-            .iter()
-            .map(|(name, amount)| format!("{name}={}", amount.0))
-            .collect();
+        let text: Vec<_> =
+            used.iter().map(|(name, amount)| format!("{name}={}", amount.0)).collect();
         assert_eq!(text, ["pods=1", "requests.cpu=0", "secrets=3"]);
         quota.spec.as_mut().unwrap().scopes = Some(vec!["Terminating".into()]);
         let used = plan(&quota, &pods, &[], &others).used.unwrap();

@@ -34,10 +34,7 @@ pub struct Plan {
 
 /// The patch that brings an owner to `template`.
 fn data(template: &PodTemplateSpec) -> Value {
-    let whole = PodTemplate {
-        template: Some(template.clone()),
-        ..Default::default()
-    };
+    let whole = PodTemplate { template: Some(template.clone()), ..Default::default() };
     let mut value: Value =
         serde_json::from_slice(&whole.encode()).expect("what encode writes is JSON");
     let mut template = value["template"].take();
@@ -57,11 +54,7 @@ pub fn plan<O: Kind>(
 ) -> Plan {
     let data = data(template);
     let number = |revision: &ControllerRevision| revision.revision.unwrap_or(0);
-    let highest = existing
-        .iter()
-        .map(|revision| number(revision))
-        .max()
-        .unwrap_or(0);
+    let highest = existing.iter().map(|revision| number(revision)).max().unwrap_or(0);
     let equal = existing.iter().filter(|revision| revision.data.0 == data);
     if let Some(found) = equal.max_by_key(|revision| number(revision)) {
         return Plan {
@@ -72,11 +65,8 @@ pub fn plan<O: Kind>(
     }
     let hash = short_hash(data.to_string().as_bytes(), collision_count);
     let metadata = owner.metadata();
-    let mut labels = template
-        .metadata
-        .as_ref()
-        .and_then(|metadata| metadata.labels.clone())
-        .unwrap_or_default();
+    let mut labels =
+        template.metadata.as_ref().and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
     labels.insert(HASH_LABEL.into(), hash.clone());
     let name = metadata.name.as_deref().unwrap_or_default();
     let current = ControllerRevision {
@@ -94,20 +84,13 @@ pub fn plan<O: Kind>(
         data: RawExtension(data),
         revision: Some(highest + 1),
     };
-    Plan {
-        current,
-        create: true,
-        renumber: None,
-    }
+    Plan { current, create: true, renumber: None }
 }
 
 /// The hash that pods of a revision carry.
 pub fn hash_of(revision: &ControllerRevision) -> &str {
     let labels = revision.metadata.labels.as_ref();
-    labels
-        .and_then(|labels| labels.get(HASH_LABEL))
-        .map(String::as_str)
-        .unwrap_or_default()
+    labels.and_then(|labels| labels.get(HASH_LABEL)).map(String::as_str).unwrap_or_default()
 }
 
 /// The oldest revisions beyond `limit` that are not in use.
@@ -116,11 +99,8 @@ pub fn surplus(
     limit: i32,
     in_use: impl Fn(&ControllerRevision) -> bool,
 ) -> Vec<Arc<ControllerRevision>> {
-    let mut unused: Vec<_> = existing
-        .iter()
-        .filter(|revision| !in_use(revision))
-        .cloned()
-        .collect();
+    let mut unused: Vec<_> =
+        existing.iter().filter(|revision| !in_use(revision)).cloned().collect();
     unused.sort_by_key(|revision| revision.revision);
     let keep = usize::try_from(limit).unwrap_or(0);
     unused.truncate(unused.len().saturating_sub(keep));
@@ -148,11 +128,7 @@ pub async fn apply(client: &Client, plan: &Plan) -> Result<Written, Error> {
                 let existing = revisions.get(&key.name).await;
                 let existing = existing.during(|| format!("get controllerrevision {key}"))?;
                 let same = existing.data.0 == plan.current.data.0;
-                return Ok(if same {
-                    Written::Done
-                } else {
-                    Written::Collision
-                });
+                return Ok(if same { Written::Done } else { Written::Collision });
             }
             outcome => outcome.during(|| format!("create controllerrevision {key}"))?,
         };
@@ -215,10 +191,7 @@ mod tests {
         owner.metadata.name = Some("d".into());
         let first = plan(&owner, &template("1"), None, &[]);
         assert!(first.create && first.current.revision == Some(1));
-        assert_eq!(
-            first.current.data.0["spec"]["template"]["$patch"],
-            "replace"
-        );
+        assert_eq!(first.current.data.0["spec"]["template"]["$patch"], "replace");
         let one = Arc::new(first.current);
         let again = plan(&owner, &template("1"), None, std::slice::from_ref(&one));
         assert!(!again.create && again.renumber.is_none());

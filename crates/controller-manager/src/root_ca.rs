@@ -32,15 +32,10 @@ struct RootCa {
 pub fn start(wiring: &mut Wiring, pem: String) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
-    informers
-        .namespaces
-        .subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    informers.namespaces.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     informers.config_maps.subscribe(&trigger, |change| {
         let key = Key::of(&**change.last());
-        (key.name == CONFIG_MAP)
-            .then(|| Key::cluster(key.namespace))
-            .into_iter()
-            .collect()
+        (key.name == CONFIG_MAP).then(|| Key::cluster(key.namespace)).into_iter().collect()
     });
     let controller = RootCa {
         client: wiring.client.clone(),
@@ -68,10 +63,7 @@ fn plan(namespace: Option<&Namespace>, map: Option<&ConfigMap>, pem: &str) -> Pl
     }
     let mut wanted = map.cloned().unwrap_or_default();
     wanted.metadata.name = Some(CONFIG_MAP.into());
-    wanted
-        .metadata
-        .namespace
-        .clone_from(&namespace.metadata.name);
+    wanted.metadata.namespace.clone_from(&namespace.metadata.name);
     wanted
         .metadata
         .annotations
@@ -79,11 +71,7 @@ fn plan(namespace: Option<&Namespace>, map: Option<&ConfigMap>, pem: &str) -> Pl
         .insert(DESCRIPTION_KEY.into(), DESCRIPTION.into());
     wanted.data = data;
     wanted.binary_data = None;
-    if map.is_some() {
-        Plan::Replace(wanted)
-    } else {
-        Plan::Create(wanted)
-    }
+    if map.is_some() { Plan::Replace(wanted) } else { Plan::Create(wanted) }
 }
 
 impl Controller for RootCa {
@@ -125,10 +113,7 @@ mod tests {
         assert_eq!(map.data.as_ref().unwrap()["ca.crt"], "CA");
         assert_eq!(plan(Some(&namespace), Some(&map), "CA"), Plan::Nothing);
         map.data = None;
-        assert!(matches!(
-            plan(Some(&namespace), Some(&map), "CA"),
-            Plan::Replace(_)
-        ));
+        assert!(matches!(plan(Some(&namespace), Some(&map), "CA"), Plan::Replace(_)));
         assert_eq!(plan(None, Some(&map), "CA"), Plan::Nothing);
     }
 }

@@ -25,16 +25,11 @@ struct ServiceAccounts {
 pub fn start(wiring: &mut Wiring) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
-    informers
-        .namespaces
-        .subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    informers.namespaces.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     informers.service_accounts.subscribe(&trigger, |change| {
         let gone = change.new.is_none();
         let key = Key::of(&**change.last());
-        (gone && key.name == DEFAULT)
-            .then(|| Key::cluster(key.namespace))
-            .into_iter()
-            .collect()
+        (gone && key.name == DEFAULT).then(|| Key::cluster(key.namespace)).into_iter().collect()
     });
     let controller = ServiceAccounts {
         client: wiring.client.clone(),
@@ -54,18 +49,12 @@ impl Controller for ServiceAccounts {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let namespace = self.namespaces.get(key);
-        let exists = self
-            .service_accounts
-            .get(&Key::new(&key.name, DEFAULT))
-            .is_some();
+        let exists = self.service_accounts.get(&Key::new(&key.name, DEFAULT)).is_some();
         if plan(namespace.as_deref(), exists) {
             let mut account = ServiceAccount::default();
             account.metadata.name = Some(DEFAULT.into());
             account.metadata.namespace = Some(key.name.clone());
-            match Api::namespaced(&self.client, &key.name)
-                .create(&account)
-                .await
-            {
+            match Api::namespaced(&self.client, &key.name).create(&account).await {
                 Err(error) if error.is_already_exists() => {}
                 outcome => {
                     outcome.during(|| format!("create serviceaccount {}/{DEFAULT}", key.name))?;

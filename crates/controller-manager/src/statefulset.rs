@@ -46,19 +46,13 @@ struct StatefulSets {
 pub fn start(wiring: &mut Wiring) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
-    informers
-        .stateful_sets
-        .subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    informers.stateful_sets.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     let sets = informers.stateful_sets.cache();
-    informers.pods.subscribe(&trigger, move |change| {
-        owner::concerned(change, &sets, selector)
+    informers.pods.subscribe(&trigger, move |change| owner::concerned(change, &sets, selector));
+    informers.controller_revisions.subscribe(&trigger, |change| {
+        let owner = controller_key::<StatefulSet>(&change.last().metadata);
+        owner.into_iter().collect()
     });
-    informers
-        .controller_revisions
-        .subscribe(&trigger, |change| {
-            let owner = controller_key::<StatefulSet>(&change.last().metadata);
-            owner.into_iter().collect()
-        });
     let controller = StatefulSets {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
@@ -106,10 +100,7 @@ impl Controller for StatefulSets {
         let observed = Observed {
             current: current_revision(&set, &update),
             update: revision_name(&update),
-            collision_count: set
-                .status
-                .as_ref()
-                .and_then(|status| status.collision_count),
+            collision_count: set.status.as_ref().and_then(|status| status.collision_count),
             set: &set,
             pods,
             in_step,
@@ -130,9 +121,7 @@ fn revision_name(revision: &ControllerRevision) -> String {
 fn current_revision(set: &StatefulSet, update: &ControllerRevision) -> String {
     let status = set.status.as_ref();
     let named = status.and_then(|status| status.current_revision.clone());
-    named
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| revision_name(update))
+    named.filter(|name| !name.is_empty()).unwrap_or_else(|| revision_name(update))
 }
 
 /// The template that a revision holds.
@@ -194,12 +183,10 @@ impl StatefulSets {
         let created = self.control.create_all(set, pods).await;
         let deleted = self.control.delete_all(set, &plan.delete).await;
         self.write_status(set, plan.status).await?;
-        created
-            .and(deleted)
-            .map_err(|failure: Failure| Error::Call {
-                operation: format!("pods of statefulset {}", Key::of(set)),
-                source: failure.error,
-            })
+        created.and(deleted).map_err(|failure: Failure| Error::Call {
+            operation: format!("pods of statefulset {}", Key::of(set)),
+            source: failure.error,
+        })
     }
 
     async fn clean_up(
@@ -207,19 +194,12 @@ impl StatefulSets {
         observed: &Observed<'_>,
         history: &[Arc<ControllerRevision>],
     ) -> Result<(), Error> {
-        let limit = observed
-            .set
-            .spec
-            .revision_history_limit
-            .unwrap_or(HISTORY_LIMIT);
+        let limit = observed.set.spec.revision_history_limit.unwrap_or(HISTORY_LIMIT);
         let in_use = |revision: &ControllerRevision| {
             let name = revision_name(revision);
             name == observed.current
                 || name == observed.update
-                || observed
-                    .pods
-                    .iter()
-                    .any(|pod| identity::revision(pod) == name)
+                || observed.pods.iter().any(|pod| identity::revision(pod) == name)
         };
         revisions::delete(&self.client, &revisions::surplus(history, limit, in_use)).await
     }
@@ -229,11 +209,9 @@ impl StatefulSets {
         set: &StatefulSet,
         mut status: StatefulSetStatus,
     ) -> Result<(), Error> {
-        for count in [
-            &mut status.ready_replicas,
-            &mut status.current_replicas,
-            &mut status.updated_replicas,
-        ] {
+        for count in
+            [&mut status.ready_replicas, &mut status.current_replicas, &mut status.updated_replicas]
+        {
             omit_zero(count);
         }
         if set.status.as_ref() == Some(&status) {

@@ -50,10 +50,7 @@ impl Protected for PersistentVolume {
 /// The claims that a pod's volumes name, its ephemeral ones included.
 fn claims_of(pod: &Pod) -> Vec<Key> {
     let key = Key::of(pod);
-    let volumes = pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.volumes.iter().flatten());
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     volumes
         .filter_map(|volume| {
             let named = volume.persistent_volume_claim.as_ref();
@@ -82,11 +79,7 @@ pub fn start(wiring: &mut Wiring) {
         .subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     informers.pods.subscribe(&trigger, |change: &Change<Pod>| {
         let ended = change.new.as_deref().is_none_or(api::pod::is_terminal);
-        if ended {
-            claims_of(change.last())
-        } else {
-            Vec::new()
-        }
+        if ended { claims_of(change.last()) } else { Vec::new() }
     });
     let claims = Protection {
         client: wiring.client.clone(),
@@ -176,15 +169,8 @@ mod tests {
                 }),
                 ..Default::default()
             },
-            Volume {
-                name: "b".into(),
-                ephemeral: Some(Default::default()),
-                ..Default::default()
-            },
+            Volume { name: "b".into(), ephemeral: Some(Default::default()), ..Default::default() },
         ]);
-        assert_eq!(
-            claims_of(&pod),
-            [Key::new("ns", "data"), Key::new("ns", "p-b")]
-        );
+        assert_eq!(claims_of(&pod), [Key::new("ns", "data"), Key::new("ns", "p-b")]);
     }
 }

@@ -47,8 +47,7 @@ pub fn start(wiring: &mut Wiring) {
     let pods = informers.pods.cache();
     informers.nodes.subscribe(&trigger, move |change| {
         let taints = |node: Option<&Arc<Node>>| {
-            node.map(|node| no_execute(node).cloned().collect::<Vec<_>>())
-                .unwrap_or_default()
+            node.map(|node| no_execute(node).cloned().collect::<Vec<_>>()).unwrap_or_default()
         };
         let now = taints(change.new.as_ref());
         if now.is_empty() || now == taints(change.old.as_ref()) {
@@ -68,10 +67,7 @@ pub fn start(wiring: &mut Wiring) {
 }
 
 fn no_execute(node: &Node) -> impl Iterator<Item = &Taint> {
-    let taints = node
-        .spec
-        .iter()
-        .flat_map(|spec| spec.taints.iter().flatten());
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
     taints.filter(|taint| taint.effect == NO_EXECUTE)
 }
 
@@ -79,9 +75,7 @@ fn no_execute(node: &Node) -> impl Iterator<Item = &Taint> {
 fn leave_at(taints: &[&Taint], tolerations: &[Toleration], now: Timestamp) -> Option<Timestamp> {
     let mut earliest: Option<Timestamp> = None;
     for taint in taints {
-        let matching = tolerations
-            .iter()
-            .filter(|toleration| tolerates(toleration, taint));
+        let matching = tolerations.iter().filter(|toleration| tolerates(toleration, taint));
         let bounds: Vec<Option<i64>> = matching.map(|one| one.toleration_seconds).collect();
         if bounds.is_empty() {
             return Some(now);
@@ -110,10 +104,7 @@ fn plan(pod: &Pod, node: &Node, now: Timestamp) -> Plan {
         return Plan::Stay;
     }
     let taints: Vec<&Taint> = no_execute(node).collect();
-    let tolerations = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.tolerations.as_deref());
+    let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref());
     match leave_at(&taints, tolerations.unwrap_or_default(), now) {
         None => Plan::Stay,
         Some(at) if at <= now => Plan::Evict,
@@ -156,17 +147,12 @@ impl TaintEviction {
                 "lastTransitionTime": self.clock.now().to_string(),
             }]},
         });
-        match pods
-            .patch_status(&key.name, PatchKind::Strategic, &patch)
-            .await
-        {
+        match pods.patch_status(&key.name, PatchKind::Strategic, &patch).await {
             Err(error) if error.is_not_found() => return Ok(()),
             outcome => outcome.during(|| format!("mark pod {key} for eviction"))?,
         };
-        let options = DeleteOptions {
-            precondition_uid: pod.metadata.uid.clone(),
-            ..Default::default()
-        };
+        let options =
+            DeleteOptions { precondition_uid: pod.metadata.uid.clone(), ..Default::default() };
         let message = format!("Marking for deletion Pod {key}");
         self.recorder.normal(pod, "TaintManagerEviction", message);
         match pods.delete(&key.name, &options).await {
@@ -216,14 +202,8 @@ mod tests {
             (vec![("other", None)], Plan::Evict),
             (vec![("down", None)], Plan::Stay),
             (vec![("", None)], Plan::Stay),
-            (
-                vec![("down", Some(30))],
-                Plan::Wait(Duration::from_secs(20)),
-            ),
-            (
-                vec![("down", Some(30)), ("", Some(15))],
-                Plan::Wait(Duration::from_secs(5)),
-            ),
+            (vec![("down", Some(30))], Plan::Wait(Duration::from_secs(20))),
+            (vec![("down", Some(30)), ("", Some(15))], Plan::Wait(Duration::from_secs(5))),
             (vec![("down", Some(10))], Plan::Evict),
         ] {
             assert_eq!(
@@ -233,10 +213,7 @@ mod tests {
             );
         }
         let two = node(&[("a", NO_EXECUTE), ("b", NO_EXECUTE)]);
-        assert_eq!(
-            plan(&tolerating(&[("a", None)]), &two, at(110)),
-            Plan::Evict
-        );
+        assert_eq!(plan(&tolerating(&[("a", None)]), &two, at(110)), Plan::Evict);
         assert_eq!(plan(&tolerating(&[]), &node(&[]), at(110)), Plan::Stay);
         let gone = pod("p").on("n").deleting().build();
         assert_eq!(plan(&gone, &down, at(110)), Plan::Stay);

@@ -16,10 +16,7 @@ pub fn at(seconds: i64) -> Timestamp {
 }
 
 pub fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 /// A pod named `name` in namespace `ns`, created at second 0, uid `uid-NAME`.
@@ -63,12 +60,7 @@ impl PodBuilder {
     }
 
     pub fn condition(mut self, type_: &str, status: &str, seconds: i64) -> Self {
-        let conditions = self
-            .0
-            .status
-            .get_or_insert_default()
-            .conditions
-            .get_or_insert_default();
+        let conditions = self.0.status.get_or_insert_default().conditions.get_or_insert_default();
         conditions.retain(|condition| condition.type_ != type_);
         conditions.push(PodCondition {
             type_: type_.into(),
@@ -94,10 +86,8 @@ impl PodBuilder {
     }
 
     pub fn restarts(mut self, count: i32) -> Self {
-        self.0.status.get_or_insert_default().container_statuses = Some(vec![ContainerStatus {
-            restart_count: count,
-            ..Default::default()
-        }]);
+        self.0.status.get_or_insert_default().container_statuses =
+            Some(vec![ContainerStatus { restart_count: count, ..Default::default() }]);
         self
     }
 

@@ -47,8 +47,7 @@ fn expires_at(job: &Job) -> Option<Timestamp> {
         matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True"
     })?;
     let at = finished.last_transition_time.as_ref()?.0;
-    at.checked_add(SignedDuration::from_secs(seconds.into()))
-        .ok()
+    at.checked_add(SignedDuration::from_secs(seconds.into())).ok()
 }
 
 impl Controller for Ttl {

@@ -42,34 +42,19 @@ impl Addresses {
     pub async fn add(ips: &[IpAddr]) -> Result<Self, AddressError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(AddressError::Socket)?;
         let task = tokio::spawn(connection);
-        let ours = ips
-            .iter()
-            .copied()
-            .filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
-        let addresses = Self {
-            handle,
-            task,
-            ips: ours.collect(),
-        };
+        let ours = ips.iter().copied().filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
+        let addresses = Self { handle, task, ips: ours.collect() };
         for ip in &addresses.ips {
             let prefix_len = IpNet::from(*ip).prefix_len();
-            let mut request = addresses
-                .handle
-                .address()
-                .add(LOOPBACK_INDEX, *ip, prefix_len)
-                .replace();
+            let mut request =
+                addresses.handle.address().add(LOOPBACK_INDEX, *ip, prefix_len).replace();
             let message = request.message_mut();
             // Of this host only: it must not become the source of the node's own connections.
             message.header.scope = AddressScope::Host;
             if ip.is_ipv6() {
-                message
-                    .attributes
-                    .push(AddressAttribute::Flags(AddressFlags::Nodad));
+                message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
             }
-            request
-                .execute()
-                .await
-                .map_err(|error| AddressError::Add(*ip, error))?;
+            request.execute().await.map_err(|error| AddressError::Add(*ip, error))?;
         }
         Ok(addresses)
     }
@@ -79,10 +64,8 @@ impl Addresses {
         for ip in &self.ips {
             let failed = |error| AddressError::Remove(*ip, error);
             let handle = self.handle.address();
-            let present = handle
-                .get()
-                .set_link_index_filter(LOOPBACK_INDEX)
-                .set_address_filter(*ip);
+            let present =
+                handle.get().set_link_index_filter(LOOPBACK_INDEX).set_address_filter(*ip);
             let mut present = present.execute();
             if let Some(message) = present.try_next().await.map_err(failed)? {
                 handle.del(message).execute().await.map_err(failed)?;

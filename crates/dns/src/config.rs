@@ -11,11 +11,7 @@ const DNS_PORT: u16 = 53;
 
 /// Flags of `skiff-dns`.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(
-    name = "skiff-dns",
-    version,
-    about = "Answers the DNS queries of a node's pods."
-)]
+#[command(name = "skiff-dns", version, about = "Answers the DNS queries of a node's pods.")]
 pub struct Config {
     #[command(flatten)]
     pub common: CommonFlags,
@@ -25,12 +21,7 @@ pub struct Config {
     pub kubeconfig: PathBuf,
 
     /// The address to listen at; it is added to `lo` while the server runs.
-    #[arg(
-        long,
-        value_name = "IP",
-        value_delimiter = ',',
-        default_value = "10.96.0.10"
-    )]
+    #[arg(long, value_name = "IP", value_delimiter = ',', default_value = "10.96.0.10")]
     pub listen: Vec<IpAddr>,
 
     /// The port to listen at, over UDP and TCP.
@@ -43,12 +34,7 @@ pub struct Config {
 
     /// Where other names are asked for: the address of a server (with a port, if it is not 53), or
     /// a file in the form of /etc/resolv.conf.
-    #[arg(
-        long,
-        value_name = "FILE|IP",
-        value_delimiter = ',',
-        default_value = "/etc/resolv.conf"
-    )]
+    #[arg(long, value_name = "FILE|IP", value_delimiter = ',', default_value = "/etc/resolv.conf")]
     pub upstream: Vec<String>,
 }
 

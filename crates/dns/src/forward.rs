@@ -43,11 +43,7 @@ pub struct Forwarder {
 
 impl Forwarder {
     pub fn new(upstreams: Upstreams) -> Self {
-        Self {
-            upstreams,
-            preferred: AtomicUsize::new(0),
-            permits: Semaphore::new(CONCURRENCY_MAX),
-        }
+        Self { upstreams, preferred: AtomicUsize::new(0), permits: Semaphore::new(CONCURRENCY_MAX) }
     }
 
     /// What the upstream servers say about the question. `tcp` asks for an answer of any size.

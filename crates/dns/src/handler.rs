@@ -35,18 +35,11 @@ struct Reply {
 
 impl Handler {
     pub fn new(zone: Zone, records: Arc<ArcSwap<Records>>, forwarder: Forwarder) -> Self {
-        Self {
-            zone,
-            records,
-            forwarder,
-        }
+        Self { zone, records, forwarder }
     }
 
     async fn reply(&self, request: &Request) -> Reply {
-        let error = |code| Reply {
-            code,
-            ..Reply::default()
-        };
+        let error = |code| Reply { code, ..Reply::default() };
         if request.metadata.op_code != OpCode::Query {
             return error(ResponseCode::NotImp);
         }
@@ -60,9 +53,7 @@ impl Handler {
         }
         let records = self.records.load_full();
         if self.zone.contains(name) {
-            return self
-                .finish(request, &records, self.zone.answer(&records, name, kind))
-                .await;
+            return self.finish(request, &records, self.zone.answer(&records, name, kind)).await;
         }
         match self.zone.reverse(&records, name, kind) {
             Some(answer) => self.finish(request, &records, answer).await,
@@ -96,26 +87,15 @@ impl Handler {
         }
         // Clients tend to take the first.
         reply.answers.shuffle(&mut rand::rng());
-        reply
-            .answers
-            .sort_by_key(|record| record.record_type() != RecordType::CNAME);
+        reply.answers.sort_by_key(|record| record.record_type() != RecordType::CNAME);
         reply
     }
 
     async fn forward(&self, request: &Request, query: &Query) -> Reply {
-        let dnssec = request
-            .edns
-            .as_ref()
-            .is_some_and(|edns| edns.flags().dnssec_ok);
+        let dnssec = request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
         let tcp = request.protocol() == Protocol::Tcp;
         match self.forwarder.ask(query, dnssec, tcp).await {
-            Ok(Message {
-                metadata,
-                answers,
-                authorities,
-                additionals,
-                ..
-            }) => Reply {
+            Ok(Message { metadata, answers, authorities, additionals, .. }) => Reply {
                 code: metadata.response_code,
                 authoritative: false,
                 truncated: metadata.truncation,
@@ -126,10 +106,7 @@ impl Handler {
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::debug!(name = %query.name(), %error, cause, "not answered");
-                Reply {
-                    code: ResponseCode::ServFail,
-                    ..Reply::default()
-                }
+                Reply { code: ResponseCode::ServFail, ..Reply::default() }
             }
         }
     }
@@ -159,13 +136,8 @@ impl RequestHandler for Handler {
             builder.edns(edns);
         }
         let none: [&Record; 0] = [];
-        let response = builder.build(
-            metadata,
-            &reply.answers,
-            &reply.authorities,
-            none,
-            &reply.additionals,
-        );
+        let response =
+            builder.build(metadata, &reply.answers, &reply.authorities, none, &reply.additionals);
         match response_handle.send_response(response).await {
             Ok(info) => info,
             Err(error) => {
@@ -179,9 +151,6 @@ impl RequestHandler for Handler {
 /// What is reported for a response that was not sent.
 fn failed(mut metadata: Metadata) -> ResponseInfo {
     metadata.response_code = ResponseCode::ServFail;
-    hickory_proto::op::Header {
-        metadata,
-        counts: hickory_proto::op::HeaderCounts::default(),
-    }
-    .into()
+    hickory_proto::op::Header { metadata, counts: hickory_proto::op::HeaderCounts::default() }
+        .into()
 }

@@ -55,11 +55,7 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
     if let Some(address) = config.common.health_bind_address {
         health::serve(address, state.clone(), shutdown.clone()).await?;
     }
-    tokio::spawn(observe::run(
-        observe::events(&client),
-        records.clone(),
-        state.clone(),
-    ));
+    tokio::spawn(observe::run(observe::events(&client), records.clone(), state.clone()));
     tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
         // Before that, names that exist would be denied.

@@ -68,23 +68,13 @@ impl Service {
         if spec.cluster_ip.as_deref() == Some("None") {
             return Some(Service::Headless);
         }
-        let texts = spec
-            .cluster_ips
-            .clone()
-            .or_else(|| Some(vec![spec.cluster_ip.clone()?]))?;
+        let texts = spec.cluster_ips.clone().or_else(|| Some(vec![spec.cluster_ip.clone()?]))?;
         let ips: Vec<IpAddr> = texts.iter().filter_map(|ip| ip.parse().ok()).collect();
         let ports = spec.ports.iter().flatten();
         let ports = ports.filter_map(|object| {
-            port(
-                object.name.as_deref(),
-                object.protocol.as_deref(),
-                object.port,
-            )
+            port(object.name.as_deref(), object.protocol.as_deref(), object.port)
         });
-        (!ips.is_empty()).then(|| Service::ClusterIp {
-            ips,
-            ports: ports.collect(),
-        })
+        (!ips.is_empty()).then(|| Service::ClusterIp { ips, ports: ports.collect() })
     }
 }
 
@@ -96,35 +86,19 @@ impl Slice {
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
         let ports = object.ports.iter().flatten();
         let ports = ports.filter_map(|object| {
-            port(
-                object.name.as_deref(),
-                object.protocol.as_deref(),
-                object.port?,
-            )
+            port(object.name.as_deref(), object.protocol.as_deref(), object.port?)
         });
         // Ready unless it says otherwise, as Kubernetes has it.
         let is_ready = |endpoint: &&discovery::Endpoint| {
             let conditions = endpoint.conditions.as_ref();
-            conditions
-                .and_then(|conditions| conditions.ready)
-                .unwrap_or(true)
+            conditions.and_then(|conditions| conditions.ready).unwrap_or(true)
         };
-        let endpoints = object
-            .endpoints
-            .iter()
-            .flatten()
-            .filter(is_ready)
-            .flat_map(|endpoint| {
-                let hostname = endpoint
-                    .hostname
-                    .as_deref()
-                    .map(|name| name.to_ascii_lowercase().into());
-                let ips = endpoint.addresses.iter().filter_map(|ip| ip.parse().ok());
-                ips.map(move |ip| Endpoint {
-                    ip,
-                    hostname: hostname.clone(),
-                })
-            });
+        let endpoints = object.endpoints.iter().flatten().filter(is_ready).flat_map(|endpoint| {
+            let hostname =
+                endpoint.hostname.as_deref().map(|name| name.to_ascii_lowercase().into());
+            let ips = endpoint.addresses.iter().filter_map(|ip| ip.parse().ok());
+            ips.map(move |ip| Endpoint { ip, hostname: hostname.clone() })
+        });
         Some(Self {
             service: format!("{namespace}/{service}").into(),
             ports: ports.collect(),

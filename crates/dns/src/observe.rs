@@ -55,11 +55,7 @@ pub async fn run(
             state.refresh(service);
         }
         if !stale.is_empty() {
-            tracing::debug!(
-                services = stale.len(),
-                serial = state.records.serial,
-                "changed"
-            );
+            tracing::debug!(services = stale.len(), serial = state.records.serial, "changed");
             published.store(Arc::new(state.records.clone()));
         }
         if state.services.is_synced() && state.slices.is_synced() {
@@ -79,10 +75,7 @@ pub struct State {
 
 impl State {
     pub fn new(records: Records) -> Self {
-        Self {
-            records,
-            ..Self::default()
-        }
+        Self { records, ..Self::default() }
     }
 
     /// Takes an event in and notes which Services it concerns.
@@ -117,10 +110,7 @@ impl State {
             }
         }
         if let Some(service) = after {
-            self.slices_of
-                .entry(service.clone())
-                .or_default()
-                .insert(slice.clone());
+            self.slices_of.entry(service.clone()).or_default().insert(slice.clone());
         }
     }
 

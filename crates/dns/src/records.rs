@@ -87,10 +87,7 @@ pub struct Records {
 impl Records {
     /// Where serial numbers start: so that they grow over restarts.
     pub fn starting_at(serial: u32) -> Self {
-        Self {
-            serial,
-            ..Self::default()
-        }
+        Self { serial, ..Self::default() }
     }
 
     /// The entry of `namespace/name`.
@@ -104,10 +101,7 @@ impl Records {
 
     /// Who has the address.
     pub fn holders(&self, ip: IpAddr) -> impl Iterator<Item = &Holder> {
-        self.holders
-            .get(&ip)
-            .into_iter()
-            .flat_map(|holders| holders.iter())
+        self.holders.get(&ip).into_iter().flat_map(|holders| holders.iter())
     }
 
     /// Replaces what is known of a Service.
@@ -120,12 +114,9 @@ impl Records {
         let namespace = name.split('/').next().unwrap_or_default();
         let count = self.namespaces.get(namespace).copied().unwrap_or(0);
         let count = count + usize::from(entry.is_some()) - usize::from(before.is_some());
-        self.namespaces
-            .set(namespace.into(), (count > 0).then_some(count));
+        self.namespaces.set(namespace.into(), (count > 0).then_some(count));
         let held = |entry: Option<&Entry>| -> BTreeSet<(IpAddr, Holder)> {
-            entry
-                .map(|entry| addresses(name, entry))
-                .unwrap_or_default()
+            entry.map(|entry| addresses(name, entry)).unwrap_or_default()
         };
         let (old, new) = (held(before.as_deref()), held(entry.as_ref()));
         for (ip, holder) in old.difference(&new) {
@@ -140,23 +131,18 @@ impl Records {
     fn change_holders(&mut self, ip: IpAddr, change: impl FnOnce(&mut BTreeSet<Holder>) -> bool) {
         let mut holders = self.holders.get(&ip).cloned().unwrap_or_default();
         change(Arc::make_mut(&mut holders));
-        self.holders
-            .set(ip, (!holders.is_empty()).then_some(holders));
+        self.holders.set(ip, (!holders.is_empty()).then_some(holders));
     }
 }
 
 fn addresses(name: &Name, entry: &Entry) -> BTreeSet<(IpAddr, Holder)> {
-    let holder = |label: Option<&str>| Holder {
-        service: name.clone(),
-        label: label.map(Into::into),
-    };
+    let holder =
+        |label: Option<&str>| Holder { service: name.clone(), label: label.map(Into::into) };
     match entry {
         Entry::ClusterIp { ips, .. } => ips.iter().map(|ip| (*ip, holder(None))).collect(),
         Entry::Headless(backends) => {
             let backends = backends.iter();
-            backends
-                .map(|backend| (backend.ip, holder(Some(&backend.label))))
-                .collect()
+            backends.map(|backend| (backend.ip, holder(Some(&backend.label)))).collect()
         }
         Entry::ExternalName(_) => BTreeSet::new(),
     }
@@ -165,10 +151,9 @@ fn addresses(name: &Name, entry: &Entry) -> BTreeSet<(IpAddr, Holder)> {
 /// The entry of a Service with its slices.
 pub fn entry<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice>) -> Entry {
     match service {
-        Service::ClusterIp { ips, ports } => Entry::ClusterIp {
-            ips: ips.clone(),
-            ports: ports.clone(),
-        },
+        Service::ClusterIp { ips, ports } => {
+            Entry::ClusterIp { ips: ips.clone(), ports: ports.clone() }
+        }
         Service::ExternalName(name) => Entry::ExternalName(name.clone()),
         Service::Headless => {
             let backends = slices.flat_map(|slice| {
@@ -198,10 +183,7 @@ mod tests {
     use super::*;
 
     fn cluster_ip(ip: &str) -> Option<Entry> {
-        Some(Entry::ClusterIp {
-            ips: vec![ip.parse().unwrap()],
-            ports: Vec::new(),
-        })
+        Some(Entry::ClusterIp { ips: vec![ip.parse().unwrap()], ports: Vec::new() })
     }
 
     #[test]

@@ -59,16 +59,8 @@ impl Upstreams {
         };
         let sources: Vec<Source> = texts.iter().map(source).collect();
         let servers = Arc::new(read(&sources, &own)?);
-        let known = ArcSwap::from_pointee(Known {
-            since: clock.now(),
-            servers,
-        });
-        Ok(Self {
-            sources,
-            own,
-            clock,
-            known,
-        })
+        let known = ArcSwap::from_pointee(Known { since: clock.now(), servers });
+        Ok(Self { sources, own, clock, known })
     }
 
     /// The servers, in the order to ask them. A file that has become unreadable leaves them as they
@@ -77,10 +69,7 @@ impl Upstreams {
         let known = self.known.load();
         let now = self.clock.now();
         let age = Duration::try_from(now.duration_since(known.since)).unwrap_or(FRESH);
-        let files = self
-            .sources
-            .iter()
-            .any(|source| matches!(source, Source::File(_)));
+        let files = self.sources.iter().any(|source| matches!(source, Source::File(_)));
         if !files || age < FRESH {
             return Arc::clone(&known.servers);
         }
@@ -95,10 +84,7 @@ impl Upstreams {
                 Arc::clone(&known.servers)
             }
         };
-        self.known.store(Arc::new(Known {
-            since: now,
-            servers: Arc::clone(&servers),
-        }));
+        self.known.store(Arc::new(Known { since: now, servers: Arc::clone(&servers) }));
         servers
     }
 }
@@ -117,10 +103,8 @@ fn read(sources: &[Source], own: &[SocketAddr]) -> Result<Vec<SocketAddr>, Upstr
 
 /// The servers named in a file in the form of /etc/resolv.conf.
 fn in_file(path: &Path) -> Result<Vec<SocketAddr>, UpstreamError> {
-    let text = std::fs::read_to_string(path).map_err(|source| UpstreamError {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| UpstreamError { path: path.to_owned(), source })?;
     let named = |line: &str| {
         let mut words = line.split_whitespace();
         match (words.next(), words.next()) {
@@ -135,9 +119,7 @@ fn server(text: &str) -> Option<SocketAddr> {
     // A scope (%eth0) means nothing in another namespace.
     let ip = text.split('%').next().unwrap_or(text).parse::<IpAddr>();
     let with_port = || text.parse().ok();
-    ip.ok()
-        .map(|ip| SocketAddr::new(ip, DNS_PORT))
-        .or_else(with_port)
+    ip.ok().map(|ip| SocketAddr::new(ip, DNS_PORT)).or_else(with_port)
 }
 
 #[cfg(test)]
@@ -154,19 +136,11 @@ mod tests {
             "# comment\nsearch example.org\nnameserver 192.0.2.1\nnameserver  fe80::1%eth0\nnameserver 10.96.0.10\nnameserver\n",
         );
         let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-        let texts = [
-            "192.0.2.9:5353".to_owned(),
-            path.to_string_lossy().into_owned(),
-        ];
+        let texts = ["192.0.2.9:5353".to_owned(), path.to_string_lossy().into_owned()];
         let own = vec!["10.96.0.10:53".parse().unwrap()];
         let upstreams = Upstreams::new(&texts, own, Arc::new(clock.clone())).unwrap();
-        let current = || -> Vec<String> {
-            upstreams
-                .current()
-                .iter()
-                .map(SocketAddr::to_string)
-                .collect()
-        };
+        let current =
+            || -> Vec<String> { upstreams.current().iter().map(SocketAddr::to_string).collect() };
         let first = ["192.0.2.9:5353", "192.0.2.1:53", "[fe80::1]:53"];
         assert_eq!(current(), first);
         write("nameserver 192.0.2.2\n");

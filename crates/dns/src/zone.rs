@@ -100,27 +100,19 @@ impl Zone {
         }
         let holders = records.holders(network.addr());
         let targets = holders.filter_map(|holder| self.holder_name(holder));
-        let answers: Vec<Record> = targets
-            .map(|target| record(name, RData::PTR(PTR(target))))
-            .collect();
+        let answers: Vec<Record> =
+            targets.map(|target| record(name, RData::PTR(PTR(target)))).collect();
         if answers.is_empty() {
             return None;
         }
         let asked = matches!(kind, RecordType::PTR | RecordType::ANY);
-        Some(Answer {
-            answers: if asked { answers } else { Vec::new() },
-            ..Answer::default()
-        })
+        Some(Answer { answers: if asked { answers } else { Vec::new() }, ..Answer::default() })
     }
 
     /// The record that negative answers carry: for how long to believe them.
     pub fn soa(&self, records: &Records) -> Record {
-        let server = self
-            .below(&["ns", "dns"])
-            .unwrap_or_else(|| self.origin.clone());
-        let mailbox = self
-            .below(&["hostmaster"])
-            .unwrap_or_else(|| self.origin.clone());
+        let server = self.below(&["ns", "dns"]).unwrap_or_else(|| self.origin.clone());
+        let mailbox = self.below(&["hostmaster"]).unwrap_or_else(|| self.origin.clone());
         let minimum = TTL_S;
         let soa = SOA::new(server, mailbox, records.serial, 7200, 1800, 86_400, minimum);
         record(&self.origin, RData::SOA(soa))
@@ -143,9 +135,7 @@ impl Zone {
                 RecordType::NS => {
                     let server = self.below(&["ns", "dns"])?;
                     let ips = self.server_ips.iter();
-                    answer
-                        .additionals
-                        .extend(ips.map(|ip| record(&server, address(*ip))));
+                    answer.additionals.extend(ips.map(|ip| record(&server, address(*ip))));
                     add(RData::NS(NS(server)), answer);
                 }
                 _ => {}
@@ -198,17 +188,11 @@ impl Zone {
             Entry::ExternalName(target) => {
                 let mut target = Name::from_ascii(&**target).ok()?;
                 target.set_fqdn(true);
-                answer
-                    .answers
-                    .push(record(name, RData::CNAME(CNAME(target.clone()))));
+                answer.answers.push(record(name, RData::CNAME(CNAME(target.clone()))));
                 return (kind != RecordType::CNAME).then_some(target);
             }
             _ if kind == RecordType::SRV => {
-                add_srv(
-                    name,
-                    self.ports(records, service, namespace, |_| true),
-                    answer,
-                );
+                add_srv(name, self.ports(records, service, namespace, |_| true), answer);
             }
             Entry::ClusterIp { ips, .. } => add_addresses(name, kind, ips.iter().copied(), answer),
             // Without ready endpoints the name does not exist, says the specification.
@@ -216,12 +200,7 @@ impl Zone {
                 answer.code = ResponseCode::NXDomain;
             }
             Entry::Headless(backends) => {
-                add_addresses(
-                    name,
-                    kind,
-                    backends.iter().map(|backend| backend.ip),
-                    answer,
-                );
+                add_addresses(name, kind, backends.iter().map(|backend| backend.ip), answer);
             }
         }
         None
@@ -271,9 +250,7 @@ impl Zone {
                     return Vec::new();
                 };
                 let ports = ports.iter().filter(|port| matches(port));
-                ports
-                    .map(|port| (port.port, target.clone(), ips.clone()))
-                    .collect()
+                ports.map(|port| (port.port, target.clone(), ips.clone())).collect()
             }
             Some(Entry::Headless(backends)) => {
                 let of = |backend: &Backend| {
@@ -300,10 +277,7 @@ impl Zone {
     /// The name with these labels in front of the zone's; none if one is no valid label.
     fn below(&self, labels: &[&str]) -> Option<Name> {
         let labels = labels.iter().map(|label| label.as_bytes());
-        Name::from_labels(labels)
-            .ok()?
-            .append_domain(&self.origin)
-            .ok()
+        Name::from_labels(labels).ok()?.append_domain(&self.origin).ok()
     }
 
     /// The labels in front of the zone's, in lower case.
@@ -311,9 +285,7 @@ impl Zone {
         let count =
             usize::from(name.num_labels()).saturating_sub(usize::from(self.origin.num_labels()));
         let labels = name.iter().take(count);
-        labels
-            .map(|label| String::from_utf8_lossy(label).to_ascii_lowercase())
-            .collect()
+        labels.map(|label| String::from_utf8_lossy(label).to_ascii_lowercase()).collect()
     }
 }
 
@@ -369,9 +341,7 @@ fn add_addresses(
         RecordType::ANY => true,
         _ => false,
     };
-    answer
-        .answers
-        .extend(ips.filter(asked).map(|ip| record(name, address(ip))));
+    answer.answers.extend(ips.filter(asked).map(|ip| record(name, address(ip))));
 }
 
 /// All targets get the same part of a total weight, as CoreDNS gives them.

@@ -30,14 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 fn in_netns(test: impl AsyncFnOnce() + Send + 'static) {
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("the tests of the network run as root");
-        let up = std::process::Command::new("ip")
-            .args(["link", "set", "lo", "up"])
-            .status();
+        let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
         assert!(up.unwrap().success());
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(test());
     });
     if let Err(panic) = thread.join() {
@@ -50,10 +45,7 @@ fn records() -> Records {
     let mut set = |name: &str, entry| records.set(&ServiceName::from(name), Some(entry));
     set(
         "default/web",
-        Entry::ClusterIp {
-            ips: vec!["10.96.0.20".parse().unwrap()],
-            ports: Vec::new(),
-        },
+        Entry::ClusterIp { ips: vec!["10.96.0.20".parse().unwrap()], ports: Vec::new() },
     );
     set("default/out", Entry::ExternalName("www.example.org".into()));
     let backend = |n: u8| Backend {
@@ -61,10 +53,7 @@ fn records() -> Records {
         ip: [10, 244, 0, n].into(),
         ports: Vec::new(),
     };
-    set(
-        "default/many",
-        Entry::Headless((1..=100).map(backend).collect()),
-    );
+    set("default/many", Entry::Headless((1..=100).map(backend).collect()));
     records
 }
 
@@ -95,10 +84,7 @@ async fn upstream() -> SocketAddr {
                 message.answers.clear();
                 message.metadata.truncation = true;
             }
-            socket
-                .send_to(&message.to_vec().unwrap(), peer)
-                .await
-                .unwrap();
+            socket.send_to(&message.to_vec().unwrap(), peer).await.unwrap();
         }
     });
     tokio::spawn(async move {
@@ -108,10 +94,7 @@ async fn upstream() -> SocketAddr {
             let mut buffer = vec![0; length];
             stream.read_exact(&mut buffer).await.unwrap();
             let answer = upstream_answer(&buffer).to_vec().unwrap();
-            stream
-                .write_u16(u16::try_from(answer.len()).unwrap())
-                .await
-                .unwrap();
+            stream.write_u16(u16::try_from(answer.len()).unwrap()).await.unwrap();
             stream.write_all(&answer).await.unwrap();
         }
     });
@@ -121,11 +104,7 @@ async fn upstream() -> SocketAddr {
 fn upstream_answer(question: &[u8]) -> Message {
     let mut message = Message::from_vec(question).unwrap().into_response();
     let name = message.queries[0].name().clone();
-    message.add_answer(Record::from_rdata(
-        name,
-        60,
-        RData::A(A([192, 0, 2, 1].into())),
-    ));
+    message.add_answer(Record::from_rdata(name, 60, RData::A(A([192, 0, 2, 1].into()))));
     message
 }
 
@@ -148,10 +127,7 @@ async fn over_udp(question: &Message) -> Message {
 async fn over_tcp(question: &Message) -> Message {
     let mut stream = TcpStream::connect((LISTEN, 53)).await.unwrap();
     let bytes = question.to_vec().unwrap();
-    stream
-        .write_u16(u16::try_from(bytes.len()).unwrap())
-        .await
-        .unwrap();
+    stream.write_u16(u16::try_from(bytes.len()).unwrap()).await.unwrap();
     stream.write_all(&bytes).await.unwrap();
     let length = usize::from(stream.read_u16().await.unwrap());
     let mut buffer = vec![0; length];
@@ -160,11 +136,7 @@ async fn over_tcp(question: &Message) -> Message {
 }
 
 fn data(message: &Message) -> Vec<String> {
-    message
-        .answers
-        .iter()
-        .map(|record| record.data.to_string())
-        .collect()
+    message.answers.iter().map(|record| record.data.to_string()).collect()
 }
 
 #[test]
@@ -177,20 +149,13 @@ fn names_of_the_cluster_over_udp_and_tcp() {
             assert_eq!(data(&answer), ["10.96.0.20"]);
             assert_eq!(answer.metadata.id, web.metadata.id);
             assert!(answer.metadata.authoritative && answer.metadata.recursion_available);
-            assert_eq!(
-                answer.answers[0].name.to_string(),
-                "Web.default.svc.cluster.local."
-            );
+            assert_eq!(answer.answers[0].name.to_string(), "Web.default.svc.cluster.local.");
             assert_eq!(answer.answers[0].ttl, 5);
         }
         let missing = over_udp(&question("no.default.svc.cluster.local.", RecordType::A)).await;
         assert_eq!(missing.metadata.response_code, ResponseCode::NXDomain);
         assert_eq!(missing.authorities[0].record_type(), RecordType::SOA);
-        let empty = over_udp(&question(
-            "web.default.svc.cluster.local.",
-            RecordType::AAAA,
-        ))
-        .await;
+        let empty = over_udp(&question("web.default.svc.cluster.local.", RecordType::AAAA)).await;
         assert_eq!(empty.metadata.response_code, ResponseCode::NoError);
         assert_eq!(empty.authorities.len(), 1);
         let mut changed = Records::clone(&records.load());
@@ -237,24 +202,17 @@ fn other_names_are_forwarded() {
 #[test]
 fn the_address_is_on_lo_while_it_is_needed() {
     in_netns(async || {
-        let ips: Vec<IpAddr> = ["127.0.0.1", LISTEN, "fd00::10"]
-            .map(|ip| ip.parse().unwrap())
-            .into();
+        let ips: Vec<IpAddr> =
+            ["127.0.0.1", LISTEN, "fd00::10"].map(|ip| ip.parse().unwrap()).into();
         let shown = || {
-            let output = std::process::Command::new("ip")
-                .args(["address", "show", "lo"])
-                .output();
+            let output = std::process::Command::new("ip").args(["address", "show", "lo"]).output();
             String::from_utf8(output.unwrap().stdout).unwrap()
         };
         let before = shown();
         // The first is killed: its addresses stay, and the second takes them over.
         drop(Addresses::add(&ips).await.unwrap());
         let addresses = Addresses::add(&ips).await.unwrap();
-        assert!(
-            shown().contains("inet 10.96.0.10/32 scope host lo"),
-            "{}",
-            shown()
-        );
+        assert!(shown().contains("inet 10.96.0.10/32 scope host lo"), "{}", shown());
         assert!(shown().contains("inet6 fd00::10/128"));
         addresses.remove().await.unwrap();
         assert_eq!(shown(), before);

@@ -139,11 +139,7 @@ impl Cgroups {
         } else {
             return Err(CgroupError::NotMounted(mount));
         };
-        Ok(Cgroups {
-            version,
-            mount,
-            root: CgroupPath::new(cgroup_root),
-        })
+        Ok(Cgroups { version, mount, root: CgroupPath::new(cgroup_root) })
     }
 
     /// The version in use.
@@ -175,21 +171,15 @@ impl Cgroups {
     pub fn ensure_qos(&self, kubepods: &Resources, burstable: &Resources) -> Result<()> {
         self.ensure(&self.kubepods(), kubepods)?;
         self.ensure(&self.qos_path(QosClass::Burstable), burstable)?;
-        let best_effort = Resources {
-            cpu_shares: Some(resources::MIN_SHARES),
-            ..Resources::default()
-        };
+        let best_effort =
+            Resources { cpu_shares: Some(resources::MIN_SHARES), ..Resources::default() };
         self.ensure(&self.qos_path(QosClass::BestEffort), &best_effort)
     }
 
     /// Uids of the pods that have a cgroup, with its path. For finding what crashed pods left.
     pub fn pods(&self) -> Result<Vec<(String, CgroupPath)>> {
         let mut found = Vec::new();
-        for qos in [
-            QosClass::Guaranteed,
-            QosClass::Burstable,
-            QosClass::BestEffort,
-        ] {
+        for qos in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
             let parent = self.qos_path(qos);
             for name in self.children(&parent)? {
                 if let Some(uid) = name.strip_prefix("pod") {

@@ -9,11 +9,7 @@ use runtime::flags::CommonFlags;
 
 /// Command line of `skiff-kubelet`.
 #[derive(Clone, Debug, Parser)]
-#[command(
-    name = "skiff-kubelet",
-    version,
-    about = "Runs the pods that are bound to its node"
-)]
+#[command(name = "skiff-kubelet", version, about = "Runs the pods that are bound to its node")]
 pub struct Flags {
     #[command(flatten)]
     pub common: CommonFlags,
@@ -145,9 +141,7 @@ pub struct Directories {
 
 impl Directories {
     pub fn new(root: &Path) -> Self {
-        Self {
-            root: root.to_owned(),
-        }
+        Self { root: root.to_owned() }
     }
 
     pub fn root(&self) -> &Path {

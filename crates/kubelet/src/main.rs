@@ -15,7 +15,5 @@ fn main() -> ExitCode {
     }
     let flags = Flags::parse();
     let level = flags.common.log_level.clone();
-    runtime::start::run(&level, WORKER_THREADS, |shutdown| {
-        kubelet::wire::run(flags, shutdown)
-    })
+    runtime::start::run(&level, WORKER_THREADS, |shutdown| kubelet::wire::run(flags, shutdown))
 }

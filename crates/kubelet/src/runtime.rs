@@ -160,11 +160,7 @@ impl Inner {
     }
 
     fn pod_lock(&self, pod_uid: &str) -> Arc<RwLock<()>> {
-        self.pod_locks
-            .lock()
-            .entry(pod_uid.to_string())
-            .or_default()
-            .clone()
+        self.pod_locks.lock().entry(pod_uid.to_string()).or_default().clone()
     }
 
     fn remember(&self, id: &ContainerId, pod_uid: &str) {

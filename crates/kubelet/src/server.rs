@@ -52,10 +52,7 @@ impl ServerParts {
     /// When a certificate cannot be read.
     pub fn new(context: &Arc<Context>, pods: &Pods, flags: &Flags) -> anyhow::Result<Self> {
         Ok(Self {
-            service: Arc::new(Service {
-                context: Arc::clone(context),
-                pods: pods.clone(),
-            }),
+            service: Arc::new(Service { context: Arc::clone(context), pods: pods.clone() }),
             address: SocketAddr::new(flags.bind_address, flags.port),
             pair: KeyPair {
                 certificate_pem: read_pem(&flags.tls_cert_file, "--tls-cert-file")?,
@@ -89,9 +86,8 @@ pub async fn start(parts: ServerParts, shutdown: CancellationToken) -> anyhow::R
         .accept_http1(true)
         .add_routes(Routes::from(routes));
     tokio::spawn(async move {
-        let served = server
-            .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
-            .await;
+        let served =
+            server.serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()).await;
         if let Err(error) = served {
             tracing::error!(%error, "the server ended");
         }

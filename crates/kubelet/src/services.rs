@@ -105,10 +105,7 @@ fn key(service: &Service) -> (String, String) {
 /// `None`: a service without an address has no variables.
 fn entry(service: &Service) -> Option<((String, String), Entry)> {
     let spec = service.spec.as_ref()?;
-    let cluster_ip = spec
-        .cluster_ip
-        .clone()
-        .filter(|ip| !ip.is_empty() && ip != "None")?;
+    let cluster_ip = spec.cluster_ip.clone().filter(|ip| !ip.is_empty() && ip != "None")?;
     let port = |port: &k8s_openapi::api::core::v1::ServicePort| Port {
         name: port.name.clone().filter(|name| !name.is_empty()),
         port: port.port,
@@ -126,10 +123,7 @@ fn variables(table: &Table, namespace: &str, links: bool) -> BTreeMap<String, St
     }
     if links {
         let first = (namespace.to_owned(), String::new());
-        for ((_, name), entry) in table
-            .range(first..)
-            .take_while(|((of, _), _)| of == namespace)
-        {
+        for ((_, name), entry) in table.range(first..).take_while(|((of, _), _)| of == namespace) {
             add(&mut found, name, entry);
         }
     }
@@ -139,22 +133,13 @@ fn variables(table: &Table, namespace: &str, links: bool) -> BTreeMap<String, St
 fn add(found: &mut BTreeMap<String, String>, name: &str, entry: &Entry) {
     let name = upper(name);
     let ip = &entry.cluster_ip;
-    let host = if ip.contains(':') {
-        format!("[{ip}]")
-    } else {
-        ip.clone()
-    };
+    let host = if ip.contains(':') { format!("[{ip}]") } else { ip.clone() };
     found.insert(format!("{name}_SERVICE_HOST"), ip.clone());
-    found.insert(
-        format!("{name}_SERVICE_PORT"),
-        entry.ports[0].port.to_string(),
-    );
+    found.insert(format!("{name}_SERVICE_PORT"), entry.ports[0].port.to_string());
     for (index, port) in entry.ports.iter().enumerate() {
         if let Some(port_name) = &port.name {
-            found.insert(
-                format!("{name}_SERVICE_PORT_{}", upper(port_name)),
-                port.port.to_string(),
-            );
+            found
+                .insert(format!("{name}_SERVICE_PORT_{}", upper(port_name)), port.port.to_string());
         }
         let protocol = port.protocol.to_lowercase();
         let url = format!("{protocol}://{host}:{}", port.port);
@@ -181,25 +166,12 @@ mod tests {
     fn variables_of_own_namespace_and_the_apiserver() {
         let entry = |ip: &str, name: Option<&str>, port| Entry {
             cluster_ip: ip.into(),
-            ports: vec![Port {
-                name: name.map(str::to_owned),
-                port,
-                protocol: "TCP".into(),
-            }],
+            ports: vec![Port { name: name.map(str::to_owned), port, protocol: "TCP".into() }],
         };
         let table: Table = [
-            (
-                ("default".into(), "kubernetes".into()),
-                entry("10.96.0.1", Some("https"), 443),
-            ),
-            (
-                ("shop".into(), "web-front".into()),
-                entry("10.96.0.7", None, 80),
-            ),
-            (
-                ("shopping".into(), "other".into()),
-                entry("10.96.0.8", None, 80),
-            ),
+            (("default".into(), "kubernetes".into()), entry("10.96.0.1", Some("https"), 443)),
+            (("shop".into(), "web-front".into()), entry("10.96.0.7", None, 80)),
+            (("shopping".into(), "other".into()), entry("10.96.0.8", None, 80)),
         ]
         .into();
         let found = variables(&table, "shop", true);

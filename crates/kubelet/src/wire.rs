@@ -100,14 +100,8 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     });
 
     let parts = ServerParts::new(&context, &pods, &flags).context("set up the server")?;
-    let port = server::start(parts, shutdown.clone())
-        .await
-        .context("start the server")?;
-    tokio::spawn(lease::keep(
-        client.clone(),
-        Arc::clone(&clock),
-        node.clone(),
-    ));
+    let port = server::start(parts, shutdown.clone()).await.context("start the server")?;
+    tokio::spawn(lease::keep(client.clone(), Arc::clone(&clock), node.clone()));
     let node_pressures = pressures.clone();
     let agent = Agent::new(AgentParts {
         client,
@@ -132,19 +126,13 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         notify::ready();
         tracing::info!(port, "the kubelet is ready");
     });
-    Manager::new(context, pods, node, node_pressures)
-        .run(shutdown)
-        .await;
+    Manager::new(context, pods, node, node_pressures).run(shutdown).await;
     agent.await?;
     Ok(())
 }
 
 fn make_directories(directories: &Directories) -> anyhow::Result<()> {
-    for path in [
-        directories.pods(),
-        directories.logs(),
-        directories.network(),
-    ] {
+    for path in [directories.pods(), directories.logs(), directories.network()] {
         std::fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
     }
     Ok(())
@@ -172,10 +160,8 @@ async fn connect(
 
 async fn prepare_cgroups(cgroups: &Cgroups, facts: &MachineFacts) -> anyhow::Result<()> {
     let cgroups = cgroups.clone();
-    let kubepods = Resources {
-        cpu_shares: Some(cpu_shares(facts.cpus * 1000)),
-        ..Default::default()
-    };
+    let kubepods =
+        Resources { cpu_shares: Some(cpu_shares(facts.cpus * 1000)), ..Default::default() };
     tokio::task::spawn_blocking(move || cgroups.ensure_qos(&kubepods, &Resources::default()))
         .await?
         .context("make the cgroups of pods")
@@ -225,10 +211,8 @@ fn evictor(
 }
 
 fn thresholds(flags: &Flags) -> anyhow::Result<Thresholds> {
-    let memory: Quantity = flags
-        .eviction_memory_available
-        .parse()
-        .context("--eviction-memory-available")?;
+    let memory: Quantity =
+        flags.eviction_memory_available.parse().context("--eviction-memory-available")?;
     Ok(Thresholds {
         memory_available_bytes: u64::try_from(memory.units()).unwrap_or(0),
         disk_available_percent: flags.eviction_nodefs_available_percent,

@@ -28,11 +28,7 @@ struct Actual {
 
 impl Applier {
     pub fn open(layouts: Vec<Layout>) -> Result<Self, NftError> {
-        Ok(Self {
-            socket: Socket::open()?,
-            layouts,
-            chains: HashSet::new(),
-        })
+        Ok(Self { socket: Socket::open()?, layouts, chains: HashSet::new() })
     }
 
     /// The netlink port that the transactions come from.
@@ -167,8 +163,7 @@ impl Applier {
     }
 
     fn note_chains(&mut self, family: Family, added: &[Chain], removed: &[Chain]) {
-        self.chains
-            .extend(added.iter().map(|chain| (family, *chain)));
+        self.chains.extend(added.iter().map(|chain| (family, *chain)));
         for chain in removed {
             self.chains.remove(&(family, *chain));
         }
@@ -229,10 +224,7 @@ fn write(
             deletions.entry(place.map).or_default().push(place.key);
         }
         if let Some(data) = change.after {
-            additions
-                .entry(place.map)
-                .or_default()
-                .push((place.key, data));
+            additions.entry(place.map).or_default().push((place.key, data));
         }
     }
     for chain in needed.iter().filter(|chain| **chain != Chain::Reject) {
@@ -244,11 +236,7 @@ fn write(
     for (map, elements) in additions {
         let elements = elements.into_iter().map(|(key, data)| {
             let (key, key_end) = key.encode();
-            NewElement {
-                key,
-                key_end,
-                data: data.encode(),
-            }
+            NewElement { key, key_end, data: data.encode() }
         });
         batch.add(map.name(), elements);
     }

@@ -58,11 +58,7 @@ impl Serve {
     /// When a flag is missing, or two ranges are of one family.
     pub fn settings(&self) -> anyhow::Result<Settings> {
         let node_name = self.node_name.clone().context("--node-name is required")?;
-        let v4 = self
-            .cluster_cidr
-            .iter()
-            .filter(|range| matches!(range, IpNet::V4(_)))
-            .count();
+        let v4 = self.cluster_cidr.iter().filter(|range| matches!(range, IpNet::V4(_))).count();
         let v6 = self.cluster_cidr.len() - v4;
         anyhow::ensure!(
             v4 <= 1 && v6 <= 1,

@@ -81,10 +81,7 @@ impl Valid {
             protocol: Protocol::Udp,
             port: flow.original.destination_port,
         };
-        let endpoint = Endpoint {
-            ip: flow.reply.source,
-            port: flow.reply.source_port,
-        };
+        let endpoint = Endpoint { ip: flow.reply.source, port: flow.reply.source_port };
         if let Some(endpoints) = self.frontends.get(&frontend) {
             return !endpoints.contains(&endpoint);
         }
@@ -126,11 +123,7 @@ pub fn clean(socket: &mut Socket, family: Family, valid: &Valid) -> Result<usize
         |_| {},
         |found: &mut Vec<Flow>, attributes| {
             let udp = |flow: &Flow| flow.original.protocol == Protocol::Udp as u8;
-            found.extend(
-                flow(&attributes)
-                    .filter(udp)
-                    .filter(|flow| valid.is_stale(flow)),
-            );
+            found.extend(flow(&attributes).filter(udp).filter(|flow| valid.is_stale(flow)));
         },
     )?;
     for flow in &flows {
@@ -142,10 +135,7 @@ pub fn clean(socket: &mut Socket, family: Family, valid: &Valid) -> Result<usize
         };
         match socket.request(DELETE, family.number(), named) {
             // It ran out meanwhile.
-            Err(NftError::Refused {
-                source: nix::errno::Errno::ENOENT,
-                ..
-            }) => {}
+            Err(NftError::Refused { source: nix::errno::Errno::ENOENT, .. }) => {}
             result => result?,
         }
     }

@@ -54,10 +54,7 @@ impl HealthChecks {
         let Some((port, local_endpoints)) = wanted else {
             return;
         };
-        let report = Report {
-            service: service.clone(),
-            local_endpoints,
-        };
+        let report = Report { service: service.clone(), local_endpoints };
         if let Some(server) = self.servers.get(&port) {
             server.report.send_replace(report);
             return;
@@ -100,10 +97,7 @@ fn respond(report: &Report) -> (StatusCode, Json<serde_json::Value>) {
         0 => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::OK,
     };
-    let (namespace, name) = report
-        .service
-        .split_once('/')
-        .unwrap_or(("", &report.service));
+    let (namespace, name) = report.service.split_once('/').unwrap_or(("", &report.service));
     let body = json!({
         "service": {"namespace": namespace, "name": name},
         "localEndpoints": report.local_endpoints,

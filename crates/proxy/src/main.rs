@@ -35,10 +35,7 @@ async fn serve(
     common: runtime::flags::CommonFlags,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let kubeconfig = config
-        .kubeconfig
-        .as_deref()
-        .context("--kubeconfig is required")?;
+    let kubeconfig = config.kubeconfig.as_deref().context("--kubeconfig is required")?;
     let client = Client::new(&client::Config::from_file(kubeconfig, None)?)?;
     let settings = config.settings()?;
     sysctl::prepare(&settings.families())?;

@@ -120,12 +120,7 @@ impl Service {
     /// ports.
     pub fn from_object(object: &core::Service) -> Self {
         let mut service = Service {
-            namespace: object
-                .metadata
-                .namespace
-                .as_deref()
-                .unwrap_or_default()
-                .into(),
+            namespace: object.metadata.namespace.as_deref().unwrap_or_default().into(),
             name: object.metadata.name.as_deref().unwrap_or_default().into(),
             ..Service::default()
         };
@@ -134,11 +129,7 @@ impl Service {
         };
         let cluster_ips = match &spec.cluster_ips {
             Some(ips) => parse_all(Some(ips)),
-            None => spec
-                .cluster_ip
-                .iter()
-                .filter_map(|ip| ip.parse().ok())
-                .collect(),
+            None => spec.cluster_ip.iter().filter_map(|ip| ip.parse().ok()).collect(),
         };
         let other_proxy = label(&object.metadata, PROXY_NAME_LABEL).is_some();
         let external_name = spec.type_.as_deref() == Some("ExternalName");
@@ -149,18 +140,11 @@ impl Service {
         service.external_ips = parse_all(spec.external_ips.as_ref());
         service.source_ranges = parse_all(spec.load_balancer_source_ranges.as_ref());
         service.load_balancer_ips = load_balancer_ips(object);
-        service.ports = spec
-            .ports
-            .iter()
-            .flatten()
-            .filter_map(service_port)
-            .collect();
+        service.ports = spec.ports.iter().flatten().filter_map(service_port).collect();
         service.affinity_s = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
             let config = spec.session_affinity_config.as_ref();
             let seconds = config.and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
-            seconds
-                .and_then(|seconds| u32::try_from(seconds).ok())
-                .unwrap_or(AFFINITY_DEFAULT_S)
+            seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(AFFINITY_DEFAULT_S)
         });
         service.internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
         service.health_check_port = spec.health_check_node_port.and_then(port);
@@ -172,18 +156,11 @@ impl Service {
 /// The addresses that the load balancer leads straight to nodes; with `ipMode: Proxy` it rewrites
 /// them itself.
 fn load_balancer_ips(object: &core::Service) -> Vec<IpAddr> {
-    let status = object
-        .status
-        .as_ref()
-        .and_then(|status| status.load_balancer.as_ref());
+    let status = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = status.and_then(|status| status.ingress.as_ref());
-    let direct = ingress
-        .into_iter()
-        .flatten()
-        .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
-    direct
-        .filter_map(|ingress| ingress.ip.as_ref()?.parse().ok())
-        .collect()
+    let direct =
+        ingress.into_iter().flatten().filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
+    direct.filter_map(|ingress| ingress.ip.as_ref()?.parse().ok()).collect()
 }
 
 fn service_port(object: &core::ServicePort) -> Option<ServicePort> {
@@ -216,15 +193,8 @@ impl EndpointSlice {
         Some(Self {
             service: format!("{namespace}/{service}").into(),
             family,
-            ports: object
-                .ports
-                .iter()
-                .flatten()
-                .filter_map(slice_port)
-                .collect(),
-            endpoints: endpoints
-                .filter_map(|object| endpoint(object, node_name))
-                .collect(),
+            ports: object.ports.iter().flatten().filter_map(slice_port).collect(),
+            endpoints: endpoints.filter_map(|object| endpoint(object, node_name)).collect(),
         })
     }
 }
@@ -233,30 +203,18 @@ impl EndpointSlice {
 /// yes (ready), the same as ready (serving) and no (terminating).
 fn endpoint(object: &discovery::Endpoint, node_name: &str) -> Option<SliceEndpoint> {
     let conditions = object.conditions.as_ref();
-    let ready = conditions
-        .and_then(|conditions| conditions.ready)
-        .unwrap_or(true);
+    let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
     let hints = object.hints.as_ref();
-    let nodes = hints
-        .and_then(|hints| hints.for_nodes.as_ref())
-        .filter(|nodes| !nodes.is_empty());
+    let nodes = hints.and_then(|hints| hints.for_nodes.as_ref()).filter(|nodes| !nodes.is_empty());
     let zones = hints.and_then(|hints| hints.for_zones.as_ref());
     Some(SliceEndpoint {
         ip: object.addresses.first()?.parse().ok()?,
         ready,
-        serving: conditions
-            .and_then(|conditions| conditions.serving)
-            .unwrap_or(ready),
-        terminating: conditions
-            .and_then(|conditions| conditions.terminating)
-            .unwrap_or(false),
+        serving: conditions.and_then(|conditions| conditions.serving).unwrap_or(ready),
+        terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or(false),
         local: object.node_name.as_deref() == Some(node_name),
         for_this_node: nodes.map(|nodes| nodes.iter().any(|node| node.name == node_name)),
-        for_zones: zones
-            .into_iter()
-            .flatten()
-            .map(|zone| zone.name.as_str().into())
-            .collect(),
+        for_zones: zones.into_iter().flatten().map(|zone| zone.name.as_str().into()).collect(),
     })
 }
 
@@ -268,19 +226,12 @@ impl Node {
             let one: Option<IpNet> = spec.and_then(|spec| spec.pod_cidr.as_ref()?.parse().ok());
             pod_cidrs.extend(one);
         }
-        let addresses = object
-            .status
-            .as_ref()
-            .and_then(|status| status.addresses.as_ref());
-        let internal = addresses
-            .into_iter()
-            .flatten()
-            .filter(|address| address.type_ == "InternalIP");
+        let addresses = object.status.as_ref().and_then(|status| status.addresses.as_ref());
+        let internal =
+            addresses.into_iter().flatten().filter(|address| address.type_ == "InternalIP");
         Self {
             pod_cidrs,
-            internal_ips: internal
-                .filter_map(|address| address.address.parse().ok())
-                .collect(),
+            internal_ips: internal.filter_map(|address| address.address.parse().ok()).collect(),
             zone: label(&object.metadata, ZONE_LABEL).map(Into::into),
         }
     }

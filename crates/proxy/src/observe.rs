@@ -26,10 +26,8 @@ pub enum Event {
 /// All events of the kinds that the proxy of `node_name` watches; never ends.
 pub fn events(client: &client::Client, node_name: &str) -> BoxStream<'static, Event> {
     let all = InformerOptions::default;
-    let own_pods = InformerOptions {
-        field_selector: format!("spec.nodeName={node_name}"),
-        ..all()
-    };
+    let own_pods =
+        InformerOptions { field_selector: format!("spec.nodeName={node_name}"), ..all() };
     let node_name = node_name.to_owned();
     let services = mirror::events::<core::Service, _>(client, all(), Service::from_object);
     let slices = mirror::events::<discovery::EndpointSlice, _>(client, all(), move |object| {
@@ -75,15 +73,11 @@ impl State {
         match event {
             Event::Service(event) => {
                 let changed = self.services.take(event);
-                stale
-                    .owners
-                    .extend(changed.into_iter().map(|(name, _)| Owner::Service(name)));
+                stale.owners.extend(changed.into_iter().map(|(name, _)| Owner::Service(name)));
             }
             Event::Pod(event) => {
                 let changed = self.pods.take(event);
-                stale
-                    .owners
-                    .extend(changed.into_iter().map(|(name, _)| Owner::Pod(name)));
+                stale.owners.extend(changed.into_iter().map(|(name, _)| Owner::Pod(name)));
             }
             Event::Node(event) => stale.nodes |= !self.nodes.take(event).is_empty(),
             Event::Slice(event) => {
@@ -112,10 +106,7 @@ impl State {
             }
         }
         if let Some(service) = after {
-            self.slices_of
-                .entry(service.clone())
-                .or_default()
-                .insert(slice.clone());
+            self.slices_of.entry(service.clone()).or_default().insert(slice.clone());
         }
     }
 
@@ -134,9 +125,7 @@ impl State {
     /// The endpoint slices of a Service.
     pub fn slices(&self, service: &Name) -> Vec<&EndpointSlice> {
         let names = self.slices_of.get(service).into_iter().flatten();
-        names
-            .filter_map(|name| self.slices.get(name)?.as_ref())
-            .collect()
+        names.filter_map(|name| self.slices.get(name)?.as_ref()).collect()
     }
 
     pub fn pod(&self, name: &Name) -> Option<&Pod> {
@@ -149,27 +138,13 @@ impl State {
 
     /// All nodes by name.
     pub fn nodes(&self) -> BTreeMap<&str, &Node> {
-        self.nodes
-            .iter()
-            .map(|(name, node)| (&**name, node))
-            .collect()
+        self.nodes.iter().map(|(name, node)| (&**name, node)).collect()
     }
 
     /// Everything that can want elements.
     pub fn owners(&self) -> BTreeSet<Owner> {
-        let services = self
-            .services
-            .iter()
-            .map(|(name, _)| name.clone())
-            .map(Owner::Service);
-        services
-            .chain(
-                self.pods
-                    .iter()
-                    .map(|(name, _)| name.clone())
-                    .map(Owner::Pod),
-            )
-            .collect()
+        let services = self.services.iter().map(|(name, _)| name.clone()).map(Owner::Service);
+        services.chain(self.pods.iter().map(|(name, _)| name.clone()).map(Owner::Pod)).collect()
     }
 }
 
@@ -199,14 +174,8 @@ mod tests {
         let apply = |service| Event::Slice(watcher::Event::Apply(("ns/s1".into(), slice(service))));
         let owner = |name: &str| Owner::Service(name.into());
         assert_eq!(taken(&mut state, apply("ns/a")), [owner("ns/a")]);
-        assert!(
-            taken(&mut state, apply("ns/a")).is_empty(),
-            "nothing changed"
-        );
-        assert_eq!(
-            taken(&mut state, apply("ns/b")),
-            [owner("ns/a"), owner("ns/b")]
-        );
+        assert!(taken(&mut state, apply("ns/a")).is_empty(), "nothing changed");
+        assert_eq!(taken(&mut state, apply("ns/b")), [owner("ns/a"), owner("ns/b")]);
         assert!(state.slices(&"ns/a".into()).is_empty());
         assert_eq!(state.slices(&"ns/b".into()).len(), 1);
         let delete = Event::Slice(watcher::Event::Delete(("ns/s1".into(), None)));

@@ -48,11 +48,7 @@ pub fn service(
     previous: &dyn Fn(&Place) -> Option<Data>,
 ) -> Elements {
     let mut elements = Elements::new();
-    if service
-        .cluster_ips
-        .iter()
-        .any(|ip| context.cluster_dns.contains(ip))
-    {
+    if service.cluster_ips.iter().any(|ip| context.cluster_dns.contains(ip)) {
         return elements;
     }
     for family in &context.families {
@@ -76,10 +72,7 @@ pub fn service(
 pub fn local_endpoints(slices: &[&EndpointSlice]) -> usize {
     let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
     let local = endpoints.filter(|endpoint| endpoint.local && endpoint.ready);
-    local
-        .map(|endpoint| endpoint.ip)
-        .collect::<BTreeSet<_>>()
-        .len()
+    local.map(|endpoint| endpoint.ip).collect::<BTreeSet<_>>().len()
 }
 
 /// The elements for the host ports of a pod of this node.
@@ -88,29 +81,17 @@ pub fn pod(context: &Context, pod: &Pod) -> Elements {
     for family in &context.families {
         for ip in of_family(&pod.ips, *family) {
             for port in &pod.host_ports {
-                if port
-                    .host_ip
-                    .is_some_and(|host_ip| family_of(host_ip) != *family)
-                {
+                if port.host_ip.is_some_and(|host_ip| family_of(host_ip) != *family) {
                     continue;
                 }
                 let (map, target) = match port.host_ip {
                     Some(ip) => {
                         let (protocol, port) = (port.protocol, port.host_port);
-                        (
-                            Map::HostPorts,
-                            Target::Frontend(Frontend { ip, protocol, port }),
-                        )
+                        (Map::HostPorts, Target::Frontend(Frontend { ip, protocol, port }))
                     }
-                    None => (
-                        Map::AnyHostPorts,
-                        Target::NodePort(port.protocol, port.host_port),
-                    ),
+                    None => (Map::AnyHostPorts, Target::NodePort(port.protocol, port.host_port)),
                 };
-                let endpoint = Data::Endpoint(Endpoint {
-                    ip,
-                    port: port.container_port,
-                });
+                let endpoint = Data::Endpoint(Endpoint { ip, port: port.container_port });
                 elements.push(place(*family, map, Key::Target(target), endpoint));
                 elements.push(place(*family, Map::Hairpin, Key::Pair(ip), Data::None));
             }
@@ -133,9 +114,7 @@ pub(crate) fn family_of(ip: IpAddr) -> Family {
 }
 
 fn of_family(ips: &[IpAddr], family: Family) -> impl Iterator<Item = IpAddr> {
-    ips.iter()
-        .copied()
-        .filter(move |ip| family_of(*ip) == family)
+    ips.iter().copied().filter(move |ip| family_of(*ip) == family)
 }
 
 /// The map that holds the endpoints of a target.
@@ -182,31 +161,23 @@ impl<'a> PortPlan<'a> {
         previous: &dyn Fn(&Place) -> Option<Data>,
     ) -> Self {
         let candidates = Candidates::of(family, port, slices);
-        let external_ips = service
-            .external_ips
-            .iter()
-            .chain(&service.load_balancer_ips);
+        let external_ips = service.external_ips.iter().chain(&service.load_balancer_ips);
         let mut plan = Self {
             family,
             service,
             port,
             cluster_ips: of_family(&service.cluster_ips, family).collect(),
-            external_ips: external_ips
-                .copied()
-                .filter(|ip| family_of(*ip) == family)
-                .collect(),
+            external_ips: external_ips.copied().filter(|ip| family_of(*ip) == family).collect(),
             cluster: Vec::new(),
             local: Vec::new(),
             hairpin: candidates.local_ips(),
         };
         let targets: Vec<Target> = plan.internal().into_iter().chain(plan.external()).collect();
         let at = |slot: u32| {
-            targets
-                .iter()
-                .find_map(|target| match previous(&plan.slot(*target, slot)) {
-                    Some(Data::Endpoint(endpoint)) => Some(endpoint),
-                    _ => None,
-                })
+            targets.iter().find_map(|target| match previous(&plan.slot(*target, slot)) {
+                Some(Data::Endpoint(endpoint)) => Some(endpoint),
+                _ => None,
+            })
         };
         let cluster = slots(candidates.for_cluster(context.zone.as_deref()), at);
         let local = slots(candidates.for_local(), |slot| at(LOCAL_SLOTS + slot));
@@ -219,12 +190,7 @@ impl<'a> PortPlan<'a> {
         let internal = self.outcome(Source::Cluster, service.internal_local);
         for target in self.internal() {
             self.balance(elements, target, internal);
-            self.write_endpoints(
-                elements,
-                target,
-                !service.internal_local,
-                service.internal_local,
-            );
+            self.write_endpoints(elements, target, !service.internal_local, service.internal_local);
         }
         let external = match service.external_local {
             // Who is in the cluster need not care where the endpoints are.
@@ -244,19 +210,13 @@ impl<'a> PortPlan<'a> {
     }
 
     fn internal(&self) -> Vec<Target> {
-        self.cluster_ips
-            .iter()
-            .map(|ip| Target::Frontend(self.at(*ip)))
-            .collect()
+        self.cluster_ips.iter().map(|ip| Target::Frontend(self.at(*ip))).collect()
     }
 
     fn external(&self) -> Vec<Target> {
         let node_port = self.port.node_port;
         let node_port = node_port.map(|port| Target::NodePort(self.port.protocol, port));
-        let frontends = self
-            .external_ips
-            .iter()
-            .map(|ip| Target::Frontend(self.at(*ip)));
+        let frontends = self.external_ips.iter().map(|ip| Target::Frontend(self.at(*ip)));
         frontends.chain(node_port).collect()
     }
 
@@ -290,9 +250,7 @@ impl<'a> PortPlan<'a> {
                 Data::None,
             ));
             let ranges = ipnet::IpNet::aggregate(&self.service.source_ranges);
-            let ranges = ranges
-                .into_iter()
-                .filter(|range| family_of(range.addr()) == self.family);
+            let ranges = ranges.into_iter().filter(|range| family_of(range.addr()) == self.family);
             let keys = ranges.map(|range| Key::Range(frontend, range));
             elements.extend(keys.map(|key| place(self.family, Map::Allowed, key, Data::None)));
         }
@@ -307,11 +265,7 @@ impl<'a> PortPlan<'a> {
     }
 
     fn slot(&self, target: Target, slot: u32) -> Place {
-        Place {
-            family: self.family,
-            map: endpoints_of(target),
-            key: Key::Slot(target, slot),
-        }
+        Place { family: self.family, map: endpoints_of(target), key: Key::Slot(target, slot) }
     }
 
     fn outcome(&self, source: Source, only_local: bool) -> Outcome {
@@ -341,18 +295,10 @@ impl<'a> PortPlan<'a> {
     }
 
     fn chain(&self, source: Source, count: u32) -> Data {
-        Data::Goto(Chain::Balance {
-            source,
-            count,
-            affinity_s: self.service.affinity_s,
-        })
+        Data::Goto(Chain::Balance { source, count, affinity_s: self.service.affinity_s })
     }
 
     fn at(&self, ip: IpAddr) -> Frontend {
-        Frontend {
-            ip,
-            protocol: self.port.protocol,
-            port: self.port.port,
-        }
+        Frontend { ip, protocol: self.port.protocol, port: self.port.port }
     }
 }

@@ -79,13 +79,8 @@ pub fn plan(own_name: &str, nodes: &BTreeMap<&str, &Node>, own: &[OwnAddress]) -
 /// What turns the one set of routes into the other: what to remove, what to add or replace.
 pub fn difference(actual: &Routes, wanted: &Routes) -> (Vec<IpNet>, Routes) {
     let remove = actual.keys().filter(|range| !wanted.contains_key(range));
-    let add = wanted
-        .iter()
-        .filter(|(range, via)| actual.get(range) != Some(via));
-    (
-        remove.copied().collect(),
-        add.map(|(range, via)| (*range, *via)).collect(),
-    )
+    let add = wanted.iter().filter(|(range, via)| actual.get(range) != Some(via));
+    (remove.copied().collect(), add.map(|(range, via)| (*range, *via)).collect())
 }
 
 /// Makes routes and tunnel what the nodes need. One route that fails does not keep the others from
@@ -140,11 +135,7 @@ fn local(node: &Node, own: &[OwnAddress]) -> Option<Local> {
     })?;
     let mut own = own.iter();
     let uplink = own.find(|address| address.network.addr() == IpAddr::V4(node_ip))?;
-    Some(Local {
-        node_ip,
-        range,
-        uplink: uplink.interface,
-    })
+    Some(Local { node_ip, range, uplink: uplink.interface })
 }
 
 /// The addresses of this node that have neighbours: not those of one host, nor the tunnel's.
@@ -153,22 +144,16 @@ async fn own_addresses(handle: &Handle) -> Result<Vec<OwnAddress>, RouteError> {
     let mut addresses = handle.address().get().execute();
     while let Some(message) = addresses.try_next().await.map_err(RouteError::Addresses)? {
         let header = &message.header;
-        let ip = message
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                AddressAttribute::Address(ip) => Some(*ip),
-                _ => None,
-            });
+        let ip = message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        });
         let network = ip.and_then(|ip| IpNet::new(ip, header.prefix_len).ok());
         let shared = |network: &IpNet| network.prefix_len() < network.max_prefix_len();
         if header.scope == AddressScope::Universe
             && let Some(network) = network.filter(shared)
         {
-            found.push(OwnAddress {
-                network,
-                interface: header.index,
-            });
+            found.push(OwnAddress { network, interface: header.index });
         }
     }
     Ok(found)
@@ -181,10 +166,7 @@ async fn converge(
     tunnel: Option<(u32, Local)>,
 ) -> Result<(), RouteError> {
     let present = list(handle).await?;
-    let actual = present
-        .iter()
-        .map(|(range, (via, _))| (*range, *via))
-        .collect();
+    let actual = present.iter().map(|(range, (via, _))| (*range, *via)).collect();
     let (remove, add) = difference(&actual, &plan.routes);
     let mut result = Ok(());
     for range in remove {
@@ -203,9 +185,7 @@ async fn converge(
         {
             let source = IpAddr::V4(local.range.network());
             route = route.output_interface(interface).onlink();
-            route = route
-                .pref_source(source)
-                .expect("tunnels are of one family");
+            route = route.pref_source(source).expect("tunnels are of one family");
         }
         let route = route.build();
         let added = handle.route().add(route).replace().execute().await;
@@ -246,20 +226,14 @@ fn ends(route: &RouteMessage) -> Option<(IpAddr, IpAddr)> {
         RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
         _ => None,
     };
-    let to = route
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            RouteAttribute::Destination(address) => ip(address),
-            _ => None,
-        });
-    let via = route
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            RouteAttribute::Gateway(address) => ip(address),
-            _ => None,
-        });
+    let to = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(address) => ip(address),
+        _ => None,
+    });
+    let via = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(address) => ip(address),
+        _ => None,
+    });
     Some((to?, via?))
 }
 
@@ -282,29 +256,17 @@ mod tests {
 
     #[test]
     fn routes_lead_to_all_other_nodes() {
-        let (a, b) = (
-            node("10.244.0.0/24", "192.168.7.11"),
-            node("10.244.1.0/24", "192.168.7.12"),
-        );
+        let (a, b) = (node("10.244.0.0/24", "192.168.7.11"), node("10.244.1.0/24", "192.168.7.12"));
         let pending = Node::default();
         let nodes = BTreeMap::from([("a", &a), ("b", &b), ("c", &pending)]);
-        let own = [OwnAddress {
-            network: "192.168.7.11/24".parse().unwrap(),
-            interface: 2,
-        }];
+        let own = [OwnAddress { network: "192.168.7.11/24".parse().unwrap(), interface: 2 }];
         let direct = plan("a", &nodes, &own);
         assert_eq!(direct.routes, routes(&[("10.244.1.0/24", "192.168.7.12")]));
         assert!(direct.tunnels.is_empty());
-        let elsewhere = [OwnAddress {
-            network: "192.168.8.11/24".parse().unwrap(),
-            interface: 2,
-        }];
+        let elsewhere = [OwnAddress { network: "192.168.8.11/24".parse().unwrap(), interface: 2 }];
         let far = plan("a", &nodes, &elsewhere);
         assert_eq!(far.routes, routes(&[("10.244.1.0/24", "10.244.1.0")]));
-        let peer = (
-            "10.244.1.0/24".parse().unwrap(),
-            "192.168.7.12".parse().unwrap(),
-        );
+        let peer = ("10.244.1.0/24".parse().unwrap(), "192.168.7.12".parse().unwrap());
         assert_eq!(far.tunnels, Peers::from([peer]));
     }
 
@@ -322,10 +284,7 @@ mod tests {
         ]);
         let (remove, add) = difference(&actual, &wanted);
         assert_eq!(remove, ["10.0.2.0/24".parse().unwrap()]);
-        assert_eq!(
-            add,
-            routes(&[("10.0.1.0/24", "2.2.2.2"), ("10.0.3.0/24", "1.1.1.1")])
-        );
+        assert_eq!(add, routes(&[("10.0.1.0/24", "2.2.2.2"), ("10.0.3.0/24", "1.1.1.1")]));
         assert_eq!(difference(&wanted, &wanted), (Vec::new(), Routes::new()));
     }
 }

@@ -45,16 +45,9 @@ pub struct Settings {
 impl Settings {
     /// IPv4 always, IPv6 if there are pods of it.
     pub fn families(&self) -> Vec<Family> {
-        let v6 = self
-            .cluster_cidrs
-            .iter()
-            .any(|range| matches!(range, IpNet::V6(_)));
+        let v6 = self.cluster_cidrs.iter().any(|range| matches!(range, IpNet::V6(_)));
         let families = [(Family::V4, true), (Family::V6, v6)];
-        families
-            .into_iter()
-            .filter(|(_, wanted)| *wanted)
-            .map(|(family, _)| family)
-            .collect()
+        families.into_iter().filter(|(_, wanted)| *wanted).map(|(family, _)| family).collect()
     }
 
     fn layouts(&self, own: Option<&Node>) -> Vec<Layout> {
@@ -66,10 +59,7 @@ impl Settings {
                 .copied()
                 .find(|range| family_of(range.addr()) == family),
             node_ip: own.and_then(|node| {
-                node.internal_ips
-                    .iter()
-                    .copied()
-                    .find(|ip| family_of(*ip) == family)
+                node.internal_ips.iter().copied().find(|ip| family_of(*ip) == family)
             }),
         };
         self.families().into_iter().map(layout).collect()
@@ -111,10 +101,7 @@ pub async fn run(
         settings,
         state: State::default(),
         // Also without any node, the tables are to be made.
-        stale: Stale {
-            nodes: true,
-            ..Stale::default()
-        },
+        stale: Stale { nodes: true, ..Stale::default() },
         desired: Desired::default(),
         context,
         applier: None,
@@ -243,9 +230,7 @@ impl Proxy {
             let service = self.state.service(name);
             let port = service.and_then(|service| service.health_check_port);
             let slices = || plan::local_endpoints(&self.state.slices(name));
-            self.health_checks
-                .set(name, port.map(|port| (port, slices())))
-                .await;
+            self.health_checks.set(name, port.map(|port| (port, slices()))).await;
         }
     }
 
@@ -306,13 +291,9 @@ impl Proxy {
                 Owner::Service(name) => self.state.service(name).map(|service| {
                     plan::service(&self.context, service, &self.state.slices(name), &previous)
                 }),
-                Owner::Pod(name) => self
-                    .state
-                    .pod(name)
-                    .map(|pod| plan::pod(&self.context, pod)),
+                Owner::Pod(name) => self.state.pod(name).map(|pod| plan::pod(&self.context, pod)),
             };
-            self.desired
-                .replace(&owner, elements.unwrap_or_default(), changes);
+            self.desired.replace(&owner, elements.unwrap_or_default(), changes);
         }
     }
 }

@@ -42,9 +42,5 @@ fn set(name: &str, value: &'static str) -> Result<(), SysctlError> {
         current if current == value => Ok(()),
         _ => fs::write(&path, value),
     };
-    write().map_err(|source| SysctlError {
-        path: path.clone(),
-        value,
-        source,
-    })
+    write().map_err(|source| SysctlError { path: path.clone(), value, source })
 }

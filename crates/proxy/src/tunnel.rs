@@ -73,11 +73,7 @@ pub async fn converge(
     // The source of this node's own connections to pods behind the tunnel, so that answers come back through it. Adding
     // what is there already would be told as a change, for ever.
     let own = IpAddr::V4(local.range.network());
-    let present = handle
-        .address()
-        .get()
-        .set_link_index_filter(index)
-        .set_address_filter(own);
+    let present = handle.address().get().set_link_index_filter(index).set_address_filter(own);
     if present.execute().try_next().await?.is_none() {
         handle.address().add(index, own, 32).execute().await?;
     }
@@ -85,15 +81,9 @@ pub async fn converge(
     for (range, node_ip) in peers {
         let gateway = IpAddr::V4(range.network());
         let neighbour = handle.neighbours().add(index, gateway);
-        neighbour
-            .link_layer_address(&mac(*node_ip))
-            .replace()
-            .execute()
-            .await?;
+        neighbour.link_layer_address(&mac(*node_ip)).replace().execute().await?;
         let forward = handle.neighbours().add_bridge(index, &mac(*node_ip));
-        let forward = forward
-            .destination(IpAddr::V4(*node_ip))
-            .flags(NeighbourFlags::Own);
+        let forward = forward.destination(IpAddr::V4(*node_ip)).flags(NeighbourFlags::Own);
         forward.replace().execute().await?;
     }
     Ok(Some(index))
@@ -120,13 +110,10 @@ async fn find(handle: &Handle) -> Result<Option<(u32, [u8; 6])>, rtnetlink::Erro
         Err(error) => return Err(error),
     };
     let described = link.map(|link| {
-        let address = link
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                LinkAttribute::Address(address) => <[u8; 6]>::try_from(address.as_slice()).ok(),
-                _ => None,
-            });
+        let address = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Address(address) => <[u8; 6]>::try_from(address.as_slice()).ok(),
+            _ => None,
+        });
         (link.header.index, address.unwrap_or_default())
     });
     Ok(described)
@@ -152,13 +139,10 @@ async fn forget_others(handle: &Handle, index: u32, peers: &Peers) -> Result<(),
 }
 
 fn is_wanted(entry: &NeighbourMessage, peers: &Peers) -> bool {
-    let destination = entry
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(*ip),
-            _ => None,
-        });
+    let destination = entry.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(*ip),
+        _ => None,
+    });
     match (entry.header.family, destination) {
         (AddressFamily::Inet, Some(ip)) => peers.keys().any(|range| range.network() == ip),
         (_, Some(ip)) => peers.values().any(|node_ip| *node_ip == ip),

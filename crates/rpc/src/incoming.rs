@@ -60,9 +60,8 @@ fn config(pair: &KeyPair, client_ca_pem: &[u8]) -> Result<ServerConfig, TlsError
     for certificate in CertificateDer::pem_slice_iter(client_ca_pem) {
         roots.add(certificate?)?;
     }
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
-        .allow_unauthenticated()
-        .build()?;
+    let verifier =
+        WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pair.certificate_pem).collect();
     let mut config = ServerConfig::builder()
         .with_client_cert_verifier(verifier)

@@ -46,9 +46,7 @@ pub fn to_grpc(error: &ApiError) -> Status {
         }
         encoded = shorter.encode();
     }
-    status
-        .metadata_mut()
-        .insert_bin(STATUS_TRAILER, MetadataValue::from_bytes(&encoded));
+    status.metadata_mut().insert_bin(STATUS_TRAILER, MetadataValue::from_bytes(&encoded));
     status
 }
 

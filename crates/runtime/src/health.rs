@@ -25,8 +25,7 @@ impl Health {
 
     /// Says whether `condition` holds now.
     pub fn set(&self, condition: &'static str, holds: bool) {
-        self.0
-            .send_if_modified(|map| map.insert(condition, holds) != Some(holds));
+        self.0.send_if_modified(|map| map.insert(condition, holds) != Some(holds));
     }
 
     pub fn is_ready(&self) -> bool {
@@ -36,23 +35,15 @@ impl Health {
     /// Returns when every condition holds.
     pub async fn ready(&self) {
         // The sender lives in self, so waiting cannot fail.
-        let waited = self
-            .0
-            .subscribe()
-            .wait_for(|map| map.values().all(|holds| *holds))
-            .await
-            .map(|_| ());
+        let waited =
+            self.0.subscribe().wait_for(|map| map.values().all(|holds| *holds)).await.map(|_| ());
         debug_assert!(waited.is_ok());
     }
 
     /// `[+]store ok` lines, as Kubernetes' verbose health output.
     pub fn report(&self) -> String {
         let line = |(name, holds): (&&str, &bool)| {
-            if *holds {
-                format!("[+]{name} ok\n")
-            } else {
-                format!("[-]{name} failed: not yet\n")
-            }
+            if *holds { format!("[+]{name} ok\n") } else { format!("[-]{name} failed: not yet\n") }
         };
         self.0.borrow().iter().map(line).collect()
     }
@@ -74,9 +65,8 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .with_state(health);
     tokio::spawn(async move {
-        let served = axum::serve(listener, router)
-            .with_graceful_shutdown(shutdown.cancelled_owned())
-            .await;
+        let served =
+            axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
         if let Err(error) = served {
             tracing::error!(%error, "health endpoint ended");
         }

@@ -10,9 +10,7 @@ use tracing_subscriber::EnvFilter;
 /// again (tests).
 pub fn init(log_level: &str) {
     // A second call in one process finds the provider installed.
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .ok();
+    rustls::crypto::ring::default_provider().install_default().ok();
     let filter = EnvFilter::try_from_default_env()
         .or_else(|_| EnvFilter::try_new(log_level))
         .unwrap_or_default();

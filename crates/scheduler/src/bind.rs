@@ -34,11 +34,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     // The stream is opened when there is something to bind, so that an idle scheduler holds none.
-    while let Some(first) = shutdown
-        .run_until_cancelled(requests.recv())
-        .await
-        .flatten()
-    {
+    while let Some(first) = shutdown.run_until_cancelled(requests.recv()).await.flatten() {
         let mut pending = HashMap::new();
         let reason = match pump(&client, first, &mut requests, &outcomes, &mut pending).await {
             Ok(()) => return,
@@ -46,10 +42,7 @@ pub async fn run(
         };
         tracing::warn!(%reason, pending = pending.len(), "binding stream broke");
         for uid in pending.into_values() {
-            let outcome = Outcome {
-                uid,
-                result: Err(format!("the answer was lost: {reason}")),
-            };
+            let outcome = Outcome { uid, result: Err(format!("the answer was lost: {reason}")) };
             if outcomes.send(outcome).await.is_err() {
                 return;
             }
@@ -70,9 +63,7 @@ async fn pump(
     pending.insert(first.id, first.uid.clone());
     sender.send(first).await.map_err(|_| "closed".to_owned())?;
     let opened = client.resources().bind(ReceiverStream::new(receiver)).await;
-    let mut responses = opened
-        .map_err(|status| status.message().to_owned())?
-        .into_inner();
+    let mut responses = opened.map_err(|status| status.message().to_owned())?.into_inner();
     loop {
         tokio::select! {
             request = requests.recv(), if pending.len() < IN_FLIGHT => {
@@ -95,8 +86,7 @@ fn result(response: &BindResponse) -> Result<(), String> {
     if response.code == 0 {
         return Ok(());
     }
-    let message = api::status::decode_status(&response.status_json)
-        .ok()
-        .and_then(|status| status.message);
+    let message =
+        api::status::decode_status(&response.status_json).ok().and_then(|status| status.message);
     Err(message.unwrap_or_else(|| format!("code {}", response.code)))
 }

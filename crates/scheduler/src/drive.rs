@@ -48,12 +48,8 @@ pub async fn run(
     let (binds, bind_queue) = mpsc::channel(IN_FLIGHT);
     let (outcome_sender, outcomes) = mpsc::channel(IN_FLIGHT);
     let (conditions, condition_queue) = mpsc::channel(CONDITIONS);
-    let bind_task = tokio::spawn(bind::run(
-        client.clone(),
-        bind_queue,
-        outcome_sender,
-        shutdown.clone(),
-    ));
+    let bind_task =
+        tokio::spawn(bind::run(client.clone(), bind_queue, outcome_sender, shutdown.clone()));
     let condition_task = tokio::spawn(write_conditions(client.clone(), condition_queue));
     let driver = Driver {
         engine: Engine::new(scheduler_name),
@@ -131,11 +127,7 @@ impl Driver {
     }
 
     fn watch<K: Kind>(&self, key: fn(&K) -> String) -> Changes<K> {
-        Box::pin(changes(
-            self.client.clone(),
-            InformerOptions::default(),
-            key,
-        ))
+        Box::pin(changes(self.client.clone(), InformerOptions::default(), key))
     }
 
     /// How long until there is something to decide; `None`: wait for events.
@@ -162,11 +154,7 @@ impl Driver {
                 Decision::Unschedulable { pod, message } => {
                     self.unschedulable(&pod, message).await?
                 }
-                Decision::Bind {
-                    pod,
-                    node,
-                    unbound_claims,
-                } => {
+                Decision::Bind { pod, node, unbound_claims } => {
                     self.select_node(&pod, &node, &unbound_claims).await;
                     self.bind(pod, node).await?;
                 }
@@ -189,10 +177,7 @@ impl Driver {
             node: node.to_string(),
         };
         self.binding.insert(pod.uid.clone(), (pod, node));
-        self.binds
-            .send(request)
-            .await
-            .map_err(|_| mpsc::error::SendError(()))
+        self.binds.send(request).await.map_err(|_| mpsc::error::SendError(()))
     }
 
     /// Tells the volume binder where the claims' first consumer will run.
@@ -212,21 +197,9 @@ impl Driver {
         message: String,
     ) -> Result<(), mpsc::error::SendError<()>> {
         tracing::debug!(namespace = pod.namespace, name = pod.name, %message, "unschedulable");
-        self.recorder.record(
-            reference(pod),
-            "Warning",
-            "FailedScheduling",
-            message.clone(),
-        );
-        let condition = Condition {
-            pod: pod.clone(),
-            message,
-            at: self.clock.now(),
-        };
-        self.conditions
-            .send(condition)
-            .await
-            .map_err(|_| mpsc::error::SendError(()))
+        self.recorder.record(reference(pod), "Warning", "FailedScheduling", message.clone());
+        let condition = Condition { pod: pod.clone(), message, at: self.clock.now() };
+        self.conditions.send(condition).await.map_err(|_| mpsc::error::SendError(()))
     }
 
     fn bound(&mut self, outcome: Outcome) {
@@ -236,12 +209,9 @@ impl Driver {
         match outcome.result {
             Ok(()) => {
                 self.engine.bound(&outcome.uid);
-                let message = format!(
-                    "Successfully assigned {}/{} to {node}",
-                    pod.namespace, pod.name
-                );
-                self.recorder
-                    .record(reference(&pod), "Normal", "Scheduled", message);
+                let message =
+                    format!("Successfully assigned {}/{} to {node}", pod.namespace, pod.name);
+                self.recorder.record(reference(&pod), "Normal", "Scheduled", message);
             }
             Err(message) => {
                 tracing::warn!(namespace = pod.namespace, name = pod.name, %node, %message, "binding failed");
@@ -278,9 +248,7 @@ impl Driver {
         match change {
             Change::Set(namespace) => {
                 let labels = namespace.metadata.labels.clone().unwrap_or_default();
-                self.engine
-                    .snapshot
-                    .set_namespace(&name(&namespace), labels);
+                self.engine.snapshot.set_namespace(&name(&namespace), labels);
                 self.engine.surroundings_changed(self.clock.now());
             }
             Change::Remove(name) => self.engine.snapshot.remove_namespace(&name),

@@ -99,10 +99,9 @@ impl Engine {
         let gated = spec
             .and_then(|spec| spec.scheduling_gates.as_ref())
             .is_some_and(|gates| !gates.is_empty());
-        let ours = spec
-            .and_then(|spec| spec.scheduler_name.as_deref())
-            .unwrap_or("default-scheduler")
-            == self.scheduler_name;
+        let ours =
+            spec.and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or("default-scheduler")
+                == self.scheduler_name;
         ours && !gated && pod.metadata.deletion_timestamp.is_none()
     }
 
@@ -143,8 +142,7 @@ impl Engine {
 
     /// Something about volumes or namespaces changed.
     pub fn surroundings_changed(&mut self, now: Timestamp) {
-        self.queue
-            .wake(now, |pod| !pod.claims.is_empty() || pod.looks_at_pods());
+        self.queue.wake(now, |pod| !pod.claims.is_empty() || pod.looks_at_pods());
     }
 
     /// Decides about the next pod, if one is due.
@@ -153,18 +151,8 @@ impl Engine {
         match self.decide(&pod) {
             Ok((node, needs)) => {
                 self.snapshot.add_pod(pod.clone(), &node);
-                self.assumed.insert(
-                    pod.uid.clone(),
-                    Assumed {
-                        info: pod.clone(),
-                        attempts,
-                    },
-                );
-                Some(Decision::Bind {
-                    pod,
-                    node,
-                    unbound_claims: needs.unbound,
-                })
+                self.assumed.insert(pod.uid.clone(), Assumed { info: pod.clone(), attempts });
+                Some(Decision::Bind { pod, node, unbound_claims: needs.unbound })
             }
             Err(message) => {
                 self.queue.park(pod.clone(), attempts, now);
@@ -208,20 +196,14 @@ impl Engine {
 
     /// When [`next`](Self::next) has something to do without any further fact.
     pub fn next_timer(&self, now: Timestamp) -> Option<Timestamp> {
-        if self.queue.has_active() {
-            Some(now)
-        } else {
-            self.queue.next_timer()
-        }
+        if self.queue.has_active() { Some(now) } else { self.queue.next_timer() }
     }
 }
 
 /// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`
 fn unschedulable_message(total: u64, reasons: &Reasons) -> String {
-    let mut parts: Vec<String> = reasons
-        .iter()
-        .map(|(reason, count)| format!("{count} {reason}"))
-        .collect();
+    let mut parts: Vec<String> =
+        reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     parts.sort();
     format!("0/{total} nodes are available: {}.", parts.join(", "))
 }

@@ -52,27 +52,18 @@ impl Filtered {
 
 /// Runs every filter in upstream's order.
 pub fn filter(snapshot: &Snapshot, pod: &PodInfo, volumes: &VolumeNeeds) -> Filtered {
-    let mut filtered = Filtered {
-        nodes: snapshot.nodes().clone(),
-        reasons: Reasons::new(),
-    };
+    let mut filtered = Filtered { nodes: snapshot.nodes().clone(), reasons: Reasons::new() };
     node_unschedulable(snapshot, pod, &mut filtered);
     taint_toleration(snapshot, pod, &mut filtered);
     node_affinity(snapshot, pod, &mut filtered);
     if !pod.ports.is_empty() {
         let taken = snapshot.port_conflicts(&pod.ports);
-        filtered.refuse(
-            &taken,
-            "node(s) didn't have free ports for the requested pod ports",
-        );
+        filtered.refuse(&taken, "node(s) didn't have free ports for the requested pod ports");
     }
     node_resources_fit(snapshot, pod, &mut filtered);
     for terms in &volumes.node_terms {
         let allowed = any_term(snapshot, terms);
-        filtered.keep(
-            &allowed,
-            "node(s) didn't match PersistentVolume's node affinity",
-        );
+        filtered.keep(&allowed, "node(s) didn't match PersistentVolume's node affinity");
     }
     spread::filter(snapshot, pod, &mut filtered);
     affinity::filter(snapshot, pod, &mut filtered);
@@ -101,10 +92,8 @@ fn taint_toleration(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered)
             continue;
         }
         let value = taint.value.as_deref().unwrap_or_default();
-        filtered.refuse(
-            nodes,
-            &format!("node(s) had untolerated taint {{{}: {value}}}", taint.key),
-        );
+        filtered
+            .refuse(nodes, &format!("node(s) had untolerated taint {{{}: {value}}}", taint.key));
     }
 }
 
@@ -112,11 +101,8 @@ fn taint_toleration(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered)
 pub fn tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
     tolerations.iter().any(|toleration| {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        let (effect, key, operator) = (
-            text(&toleration.effect),
-            text(&toleration.key),
-            text(&toleration.operator),
-        );
+        let (effect, key, operator) =
+            (text(&toleration.effect), text(&toleration.key), text(&toleration.operator));
         if !effect.is_empty() && effect != taint.effect {
             return false;
         }
@@ -134,10 +120,7 @@ pub fn tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
 /// NodeAffinity: `nodeSelector` and required node affinity.
 fn node_affinity(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered) {
     if let Some(allowed) = affine_nodes(snapshot, pod) {
-        filtered.keep(
-            &allowed,
-            "node(s) didn't match Pod's node affinity/selector",
-        );
+        filtered.keep(&allowed, "node(s) didn't match Pod's node affinity/selector");
     }
 }
 
@@ -157,9 +140,7 @@ pub(crate) fn affine_nodes(snapshot: &Snapshot, pod: &PodInfo) -> Option<Roaring
 }
 
 fn any_term(snapshot: &Snapshot, terms: &[crate::pod::NodeTerm]) -> RoaringBitmap {
-    terms.iter().fold(RoaringBitmap::new(), |all, term| {
-        all | snapshot.matching_term(term)
-    })
+    terms.iter().fold(RoaringBitmap::new(), |all, term| all | snapshot.matching_term(term))
 }
 
 /// NodeResourcesFit: what is asked for is free. A node may lack several resources at once.
@@ -167,11 +148,7 @@ fn node_resources_fit(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtere
     let mut short = RoaringBitmap::new();
     for (name, amount) in &pod.requests {
         let reason = || {
-            if name == "pods" {
-                "Too many pods".to_owned()
-            } else {
-                format!("Insufficient {name}")
-            }
+            if name == "pods" { "Too many pods".to_owned() } else { format!("Insufficient {name}") }
         };
         let Some(column) = snapshot.resource(name) else {
             filtered.count(&reason(), filtered.nodes.len());

@@ -40,15 +40,8 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
     let end = shutdown.child_token();
     let driving = async {
         let clock = runtime::clock::system();
-        drive::run(
-            client.clone(),
-            &config.scheduler_name,
-            clock,
-            state,
-            leading,
-            end.clone(),
-        )
-        .await;
+        drive::run(client.clone(), &config.scheduler_name, clock, state, leading, end.clone())
+            .await;
         end.cancel();
     };
     let standing = async {

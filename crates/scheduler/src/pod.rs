@@ -161,10 +161,8 @@ impl PodInfo {
                 .required_during_scheduling_ignored_during_execution
                 .as_ref()
                 .map(|selector| selector.node_selector_terms.iter().map(node_term).collect());
-            for preferred in node
-                .preferred_during_scheduling_ignored_during_execution
-                .iter()
-                .flatten()
+            for preferred in
+                node.preferred_during_scheduling_ignored_during_execution.iter().flatten()
             {
                 self.preferred_nodes
                     .push((preferred.weight.into(), node_term(&preferred.preference)));
@@ -178,10 +176,8 @@ impl PodInfo {
                 .flatten()
                 .map(read)
                 .collect();
-            for preferred in pods
-                .preferred_during_scheduling_ignored_during_execution
-                .iter()
-                .flatten()
+            for preferred in
+                pods.preferred_during_scheduling_ignored_during_execution.iter().flatten()
             {
                 self.preferred_pods
                     .push((preferred.weight.into(), read(&preferred.pod_affinity_term)));
@@ -194,15 +190,11 @@ impl PodInfo {
                 .flatten()
                 .map(read)
                 .collect();
-            for preferred in pods
-                .preferred_during_scheduling_ignored_during_execution
-                .iter()
-                .flatten()
+            for preferred in
+                pods.preferred_during_scheduling_ignored_during_execution.iter().flatten()
             {
-                self.preferred_pods.push((
-                    -i64::from(preferred.weight),
-                    read(&preferred.pod_affinity_term),
-                ));
+                self.preferred_pods
+                    .push((-i64::from(preferred.weight), read(&preferred.pod_affinity_term)));
             }
         }
     }
@@ -219,11 +211,7 @@ fn requests(spec: &PodSpec) -> Vec<(String, i64)> {
     let mut requests: Vec<(String, i64)> = resources(spec, Side::Requests)
         .into_iter()
         .map(|(name, amount)| {
-            let amount = if name == "cpu" {
-                amount.millis()
-            } else {
-                amount.units()
-            };
+            let amount = if name == "cpu" { amount.millis() } else { amount.units() };
             (name, amount)
         })
         .filter(|(_, amount)| *amount > 0)
@@ -243,13 +231,8 @@ fn weight(spec: &PodSpec) -> (i64, i64) {
             given(resources.and_then(|resources| resources.requests.as_ref()))
                 || given(resources.and_then(|resources| resources.limits.as_ref()))
         };
-        i64::try_from(
-            spec.containers
-                .iter()
-                .filter(|container| !asks(container))
-                .count(),
-        )
-        .unwrap_or(i64::MAX)
+        i64::try_from(spec.containers.iter().filter(|container| !asks(container)).count())
+            .unwrap_or(i64::MAX)
     };
     let cpu = total.get("cpu").map_or(0, |amount| amount.millis());
     let memory = total.get("memory").map_or(0, |amount| amount.units());
@@ -260,11 +243,8 @@ fn weight(spec: &PodSpec) -> (i64, i64) {
 }
 
 fn ports(spec: &PodSpec) -> Vec<HostPort> {
-    let sidecars = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|container| api::pod::is_sidecar(container));
+    let sidecars =
+        spec.init_containers.iter().flatten().filter(|container| api::pod::is_sidecar(container));
     spec.containers
         .iter()
         .chain(sidecars)
@@ -288,13 +268,11 @@ fn claims(spec: &PodSpec, pod_name: &str) -> Vec<String> {
     spec.volumes
         .iter()
         .flatten()
-        .filter_map(
-            |volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-                (Some(claim), _) => Some(claim.claim_name.clone()),
-                (None, Some(_)) => Some(format!("{pod_name}-{}", volume.name)),
-                (None, None) => None,
-            },
-        )
+        .filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+            (Some(claim), _) => Some(claim.claim_name.clone()),
+            (None, Some(_)) => Some(format!("{pod_name}-{}", volume.name)),
+            (None, None) => None,
+        })
         .collect()
 }
 
@@ -321,18 +299,8 @@ fn node_requirement(requirement: &NodeSelectorRequirement) -> Requirement {
 /// Reads a node selector term; also used for the node affinity of volumes.
 pub fn node_term(term: &NodeSelectorTerm) -> NodeTerm {
     NodeTerm {
-        labels: term
-            .match_expressions
-            .iter()
-            .flatten()
-            .map(node_requirement)
-            .collect(),
-        names: term
-            .match_fields
-            .iter()
-            .flatten()
-            .map(node_requirement)
-            .collect(),
+        labels: term.match_expressions.iter().flatten().map(node_requirement).collect(),
+        names: term.match_fields.iter().flatten().map(node_requirement).collect(),
     }
 }
 
@@ -403,8 +371,7 @@ fn set_of(pod: &Pod) -> Option<String> {
     let mut owners = pod.metadata.owner_references.iter().flatten();
     let controller = owners.find(|owner| owner.controller == Some(true))?;
     let sets = ["ReplicaSet", "ReplicationController", "StatefulSet"];
-    sets.contains(&controller.kind.as_str())
-        .then(|| controller.uid.clone())
+    sets.contains(&controller.kind.as_str()).then(|| controller.uid.clone())
 }
 
 /// The constraints of pods that have none, as upstream's system defaults: only a score.
@@ -418,8 +385,5 @@ fn default_spread(set: &str) -> [Spread; 2] {
         honor_node_affinity: true,
         honor_taints: false,
     };
-    [
-        over("kubernetes.io/hostname", 3),
-        over("topology.kubernetes.io/zone", 5),
-    ]
+    [over("kubernetes.io/hostname", 3), over("topology.kubernetes.io/zone", 5)]
 }

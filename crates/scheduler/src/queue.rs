@@ -67,9 +67,7 @@ impl Queue {
     pub fn pop(&mut self, now: Timestamp) -> Option<(Arc<PodInfo>, u32)> {
         self.fire(now);
         let (_, uid) = self.active.pop_first()?;
-        self.pods
-            .remove(&uid)
-            .map(|entry| (entry.info, entry.attempts))
+        self.pods.remove(&uid).map(|entry| (entry.info, entry.attempts))
     }
 
     /// The pod fits nowhere now: it waits for a change.
@@ -137,14 +135,7 @@ impl Queue {
                 self.timers.insert((at, uid.clone()));
             }
         }
-        self.pods.insert(
-            uid,
-            Entry {
-                info,
-                attempts,
-                state,
-            },
-        );
+        self.pods.insert(uid, Entry { info, attempts, state });
     }
 
     fn detach(&mut self, uid: &str) -> Option<Entry> {
@@ -162,10 +153,7 @@ impl Queue {
 }
 
 fn backoff(attempts: u32) -> SignedDuration {
-    BACKOFF_MIN
-        .checked_mul(1 << attempts.min(8))
-        .unwrap_or(BACKOFF_MAX)
-        .min(BACKOFF_MAX)
+    BACKOFF_MIN.checked_mul(1 << attempts.min(8)).unwrap_or(BACKOFF_MAX).min(BACKOFF_MAX)
 }
 
 #[cfg(test)]
@@ -173,11 +161,7 @@ mod tests {
     use super::*;
 
     fn pod(uid: &str, priority: i32) -> Arc<PodInfo> {
-        Arc::new(PodInfo {
-            uid: uid.into(),
-            priority,
-            ..Default::default()
-        })
+        Arc::new(PodInfo { uid: uid.into(), priority, ..Default::default() })
     }
 
     fn at(second: i64) -> Timestamp {
@@ -190,9 +174,8 @@ mod tests {
         for (uid, priority) in [("a", 0), ("b", 5), ("c", 5)] {
             queue.upsert(pod(uid, priority), at(0));
         }
-        let order: Vec<String> = std::iter::from_fn(|| queue.pop(at(0)))
-            .map(|(info, _)| info.uid.clone())
-            .collect();
+        let order: Vec<String> =
+            std::iter::from_fn(|| queue.pop(at(0))).map(|(info, _)| info.uid.clone()).collect();
         assert_eq!(order, ["b", "c", "a"]);
     }
 
@@ -207,10 +190,7 @@ mod tests {
         let (info, attempts) = queue.pop(at(60)).unwrap();
         queue.park(info, attempts, at(60));
         queue.wake(at(60), |_| true);
-        assert!(
-            queue.pop(at(61)).is_none(),
-            "the second try waits two seconds"
-        );
+        assert!(queue.pop(at(61)).is_none(), "the second try waits two seconds");
         assert_eq!(queue.next_timer(), Some(at(62)));
         assert!(queue.pop(at(62)).is_some());
         assert!(queue.next_timer().is_none());

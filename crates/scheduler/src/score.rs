@@ -29,37 +29,17 @@ pub fn best(
     if nodes.len() <= 1 {
         return nodes.min();
     }
-    let mut scores: Vec<(NodeIndex, f64)> = nodes
-        .iter()
-        .map(|node| (node, resources(snapshot, pod, node as usize)))
-        .collect();
-    add(
-        &mut scores,
-        WEIGHT_TAINTS,
-        Order::LowFirst,
-        prefer_no_schedule(snapshot, pod),
-    );
-    add(
-        &mut scores,
-        WEIGHT_NODE_AFFINITY,
-        Order::HighFirst,
-        preferred_nodes(snapshot, pod),
-    );
-    add(
-        &mut scores,
-        WEIGHT_POD_AFFINITY,
-        Order::Range,
-        preferred_pods(snapshot, pod),
-    );
+    let mut scores: Vec<(NodeIndex, f64)> =
+        nodes.iter().map(|node| (node, resources(snapshot, pod, node as usize))).collect();
+    add(&mut scores, WEIGHT_TAINTS, Order::LowFirst, prefer_no_schedule(snapshot, pod));
+    add(&mut scores, WEIGHT_NODE_AFFINITY, Order::HighFirst, preferred_nodes(snapshot, pod));
+    add(&mut scores, WEIGHT_POD_AFFINITY, Order::Range, preferred_pods(snapshot, pod));
     if let Some(spread) = spread_scores(snapshot, pod, nodes) {
         for (node, score) in &mut scores {
             *score += spread.get(node).copied().unwrap_or(0.0) * WEIGHT_SPREAD;
         }
     }
-    let top = scores
-        .iter()
-        .map(|(_, score)| *score)
-        .fold(f64::MIN, f64::max);
+    let top = scores.iter().map(|(_, score)| *score).fold(f64::MIN, f64::max);
     let equals: Vec<NodeIndex> = scores
         .iter()
         .filter(|(_, score)| (top - score).abs() < 1e-9)
@@ -73,11 +53,7 @@ pub fn best(
 fn resources(snapshot: &Snapshot, pod: &PodInfo, slot: usize) -> f64 {
     let fraction = |column: usize, asked: i64| {
         let allocatable = snapshot.columns()[column].allocatable[slot];
-        if allocatable <= 0 {
-            1.0
-        } else {
-            (asked as f64 / allocatable as f64).min(1.0)
-        }
+        if allocatable <= 0 { 1.0 } else { (asked as f64 / allocatable as f64).min(1.0) }
     };
     let (cpu, memory) = snapshot.weights[slot];
     let cpu = fraction(CPU, cpu.saturating_add(pod.weight.0));
@@ -101,14 +77,8 @@ fn add(scores: &mut [(NodeIndex, f64)], weight: f64, order: Order, raw: HashMap<
         return;
     }
     let value = |node: NodeIndex| raw.get(&node).copied().unwrap_or(0.0);
-    let high = scores
-        .iter()
-        .map(|(node, _)| value(*node))
-        .fold(f64::MIN, f64::max);
-    let low = scores
-        .iter()
-        .map(|(node, _)| value(*node))
-        .fold(f64::MAX, f64::min);
+    let high = scores.iter().map(|(node, _)| value(*node)).fold(f64::MIN, f64::max);
+    let low = scores.iter().map(|(node, _)| value(*node)).fold(f64::MAX, f64::min);
     for (node, score) in scores {
         let value = value(*node);
         let part = match order {
@@ -138,11 +108,7 @@ fn preferred_nodes(snapshot: &Snapshot, pod: &PodInfo) -> HashMap<NodeIndex, f64
     for (weight, term) in &pod.preferred_nodes {
         // A preference without conditions holds for every node.
         let all = term.labels.is_empty() && term.names.is_empty();
-        let nodes = if all {
-            snapshot.nodes().clone()
-        } else {
-            snapshot.matching_term(term)
-        };
+        let nodes = if all { snapshot.nodes().clone() } else { snapshot.matching_term(term) };
         add_to(&mut raw, &nodes, *weight as f64);
     }
     raw
@@ -152,33 +118,17 @@ fn preferred_nodes(snapshot: &Snapshot, pod: &PodInfo) -> HashMap<NodeIndex, f64
 fn preferred_pods(snapshot: &Snapshot, pod: &PodInfo) -> HashMap<NodeIndex, f64> {
     let mut raw = HashMap::new();
     for (weight, term) in &pod.preferred_pods {
-        for placed in snapshot
-            .pods()
-            .filter(|placed| term_matches(snapshot, term, &placed.info))
-        {
-            add_to(
-                &mut raw,
-                &term_domain(snapshot, term, placed.node),
-                *weight as f64,
-            );
+        for placed in snapshot.pods().filter(|placed| term_matches(snapshot, term, &placed.info)) {
+            add_to(&mut raw, &term_domain(snapshot, term, placed.node), *weight as f64);
         }
     }
     for placed in snapshot.preferring_pods() {
         for (weight, term) in &placed.info.preferred_pods {
             if term_matches(snapshot, term, pod) {
-                add_to(
-                    &mut raw,
-                    &term_domain(snapshot, term, placed.node),
-                    *weight as f64,
-                );
+                add_to(&mut raw, &term_domain(snapshot, term, placed.node), *weight as f64);
             }
         }
-        for term in placed
-            .info
-            .affinity
-            .iter()
-            .filter(|term| term_matches(snapshot, term, pod))
-        {
+        for term in placed.info.affinity.iter().filter(|term| term_matches(snapshot, term, pod)) {
             add_to(&mut raw, &term_domain(snapshot, term, placed.node), 1.0);
         }
     }

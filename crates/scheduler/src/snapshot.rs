@@ -88,10 +88,7 @@ impl Snapshot {
         }
         let index = self.columns.len();
         let size = self.names.len();
-        self.columns.push(Column {
-            allocatable: vec![0; size],
-            requested: vec![0; size],
-        });
+        self.columns.push(Column { allocatable: vec![0; size], requested: vec![0; size] });
         self.resource_names.insert(name.to_owned(), index);
         index
     }
@@ -119,20 +116,16 @@ impl Snapshot {
     }
 
     fn add_slot(&mut self, name: Arc<str>) -> NodeIndex {
-        let index = self
-            .names
-            .iter()
-            .position(Option::is_none)
-            .unwrap_or_else(|| {
-                self.names.push(None);
-                self.facts.push(NodeFacts::default());
-                self.weights.push((0, 0));
-                for column in &mut self.columns {
-                    column.allocatable.push(0);
-                    column.requested.push(0);
-                }
-                self.names.len() - 1
-            });
+        let index = self.names.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.names.push(None);
+            self.facts.push(NodeFacts::default());
+            self.weights.push((0, 0));
+            for column in &mut self.columns {
+                column.allocatable.push(0);
+                column.requested.push(0);
+            }
+            self.names.len() - 1
+        });
         self.names[index] = Some(name.clone());
         let index = NodeIndex::try_from(index).expect("fewer than 2^32 nodes");
         self.by_name.insert(name, index);
@@ -151,11 +144,7 @@ impl Snapshot {
                 .insert(index);
         }
         for taint in &facts.taints {
-            match self
-                .taints
-                .iter_mut()
-                .find(|(known, _)| same_taint(known, taint))
-            {
+            match self.taints.iter_mut().find(|(known, _)| same_taint(known, taint)) {
                 Some((_, nodes)) => {
                     nodes.insert(index);
                 }
@@ -211,10 +200,7 @@ impl Snapshot {
             .collect();
         for info in here {
             self.remove_pod(&info.uid);
-            self.homeless
-                .entry(name.to_owned())
-                .or_default()
-                .insert(info.uid.clone(), info);
+            self.homeless.entry(name.to_owned()).or_default().insert(info.uid.clone(), info);
         }
         self.names[index as usize] = None;
         self.present.remove(index);
@@ -226,10 +212,7 @@ impl Snapshot {
         match self.by_name.get(node) {
             Some(index) => self.place(info, *index),
             None => {
-                self.homeless
-                    .entry(node.to_owned())
-                    .or_default()
-                    .insert(info.uid.clone(), info);
+                self.homeless.entry(node.to_owned()).or_default().insert(info.uid.clone(), info);
             }
         }
     }
@@ -242,10 +225,7 @@ impl Snapshot {
                 .or_default()
                 .push((port.ip.clone(), node));
         }
-        self.by_namespace
-            .entry(info.namespace.clone())
-            .or_default()
-            .insert(info.uid.clone());
+        self.by_namespace.entry(info.namespace.clone()).or_default().insert(info.uid.clone());
         if !info.anti_affinity.is_empty() {
             self.anti_affine.insert(info.uid.clone());
         }
@@ -268,9 +248,8 @@ impl Snapshot {
         for port in &info.ports {
             let key = (port.protocol.clone(), port.port);
             if let Some(users) = self.ports.get_mut(&key) {
-                if let Some(at) = users
-                    .iter()
-                    .position(|(ip, user)| *user == node && *ip == port.ip)
+                if let Some(at) =
+                    users.iter().position(|(ip, user)| *user == node && *ip == port.ip)
                 {
                     users.swap_remove(at);
                 }
@@ -344,9 +323,7 @@ impl Snapshot {
 
     /// `None` when no node and no pod ever named the resource.
     pub fn resource(&self, name: &str) -> Option<&Column> {
-        self.resource_names
-            .get(name)
-            .map(|index| &self.columns[*index])
+        self.resource_names.get(name).map(|index| &self.columns[*index])
     }
 
     pub fn columns(&self) -> &[Column] {
@@ -363,11 +340,7 @@ impl Snapshot {
 
     /// Placed pods of one namespace.
     pub fn pods_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Placed> {
-        self.by_namespace
-            .get(namespace)
-            .into_iter()
-            .flatten()
-            .filter_map(|uid| self.pods.get(uid))
+        self.by_namespace.get(namespace).into_iter().flatten().filter_map(|uid| self.pods.get(uid))
     }
 
     /// How many pods of a set are on which nodes.
@@ -386,10 +359,7 @@ impl Snapshot {
 
     /// The value of a node's label.
     pub fn label(&self, node: NodeIndex, key: &str) -> Option<&str> {
-        self.facts[node as usize]
-            .labels
-            .get(key)
-            .map(String::as_str)
+        self.facts[node as usize].labels.get(key).map(String::as_str)
     }
 
     /// Nodes with this label and value.
@@ -404,8 +374,7 @@ impl Snapshot {
 
     /// Nodes that have the label at all.
     pub fn with_label(&self, key: &str) -> RoaringBitmap {
-        self.domains(key)
-            .fold(RoaringBitmap::new(), |all, (_, nodes)| all | nodes)
+        self.domains(key).fold(RoaringBitmap::new(), |all, (_, nodes)| all | nodes)
     }
 
     /// Nodes whose labels satisfy one requirement.
@@ -425,12 +394,12 @@ impl Snapshot {
             }
             Requirement::Exists(key) => self.with_label(key),
             Requirement::NotExists(key) => &self.present - self.with_label(key),
-            Requirement::Greater(key, bound) => of_values(key, &|value| {
-                number(value).is_some_and(|value| value > *bound)
-            }),
-            Requirement::Less(key, bound) => of_values(key, &|value| {
-                number(value).is_some_and(|value| value < *bound)
-            }),
+            Requirement::Greater(key, bound) => {
+                of_values(key, &|value| number(value).is_some_and(|value| value > *bound))
+            }
+            Requirement::Less(key, bound) => {
+                of_values(key, &|value| number(value).is_some_and(|value| value < *bound))
+            }
         }
     }
 
@@ -451,10 +420,7 @@ impl Snapshot {
 
     fn named(&self, requirement: &Requirement) -> RoaringBitmap {
         let by_names = |names: &[String]| {
-            names
-                .iter()
-                .filter_map(|name| self.by_name.get(name.as_str()).copied())
-                .collect()
+            names.iter().filter_map(|name| self.by_name.get(name.as_str()).copied()).collect()
         };
         match requirement {
             Requirement::In(_, names) => by_names(names),
@@ -468,11 +434,7 @@ impl Snapshot {
     pub fn port_conflicts(&self, ports: &[HostPort]) -> RoaringBitmap {
         let mut nodes = RoaringBitmap::new();
         for port in ports {
-            let users = self
-                .ports
-                .get(&(port.protocol.clone(), port.port))
-                .into_iter()
-                .flatten();
+            let users = self.ports.get(&(port.protocol.clone(), port.port)).into_iter().flatten();
             nodes.extend(
                 users
                     .filter(|(ip, _)| *ip == port.ip || ip == "0.0.0.0" || port.ip == "0.0.0.0")
@@ -489,10 +451,7 @@ fn same_taint(left: &Taint, right: &Taint) -> bool {
 
 fn read_node(node: &Node) -> NodeFacts {
     let spec = node.spec.as_ref();
-    let allocatable = node
-        .status
-        .as_ref()
-        .and_then(|status| status.allocatable.as_ref());
+    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
     NodeFacts {
         labels: node.metadata.labels.clone().unwrap_or_default(),
         // When a taint was added does not matter here and must not count as a change.
@@ -500,10 +459,7 @@ fn read_node(node: &Node) -> NodeFacts {
             .and_then(|spec| spec.taints.as_ref())
             .into_iter()
             .flatten()
-            .map(|taint| Taint {
-                time_added: None,
-                ..taint.clone()
-            })
+            .map(|taint| Taint { time_added: None, ..taint.clone() })
             .collect(),
         unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
         allocatable: allocatable
@@ -511,14 +467,7 @@ fn read_node(node: &Node) -> NodeFacts {
             .flatten()
             .map(|(name, amount)| {
                 let amount = Quantity::of(amount);
-                (
-                    name.clone(),
-                    if name == "cpu" {
-                        amount.millis()
-                    } else {
-                        amount.units()
-                    },
-                )
+                (name.clone(), if name == "cpu" { amount.millis() } else { amount.units() })
             })
             .collect(),
     }

@@ -40,19 +40,12 @@ pub struct VolumeNeeds {
 impl Volumes {
     /// Each setter returns whether anything that matters to pods changed.
     pub fn set_claim(&mut self, claim: &PersistentVolumeClaim) -> bool {
-        let bound = claim
-            .status
-            .as_ref()
-            .and_then(|status| status.phase.as_deref())
-            == Some("Bound");
+        let bound =
+            claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
         let spec = claim.spec.as_ref();
         let value = Claim {
-            volume: spec
-                .and_then(|spec| spec.volume_name.clone())
-                .filter(|_| bound),
-            class: spec
-                .and_then(|spec| spec.storage_class_name.clone())
-                .unwrap_or_default(),
+            volume: spec.and_then(|spec| spec.volume_name.clone()).filter(|_| bound),
+            class: spec.and_then(|spec| spec.storage_class_name.clone()).unwrap_or_default(),
             deleting: claim.metadata.deletion_timestamp.is_some(),
         };
         self.claims.insert(claim_key(claim), value.clone()) != Some(value)
@@ -81,9 +74,7 @@ impl Volumes {
 
     pub fn set_class(&mut self, class: &StorageClass) -> bool {
         let waits = class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
-        self.waits
-            .insert(class.metadata.name.clone().unwrap_or_default(), waits)
-            != Some(waits)
+        self.waits.insert(class.metadata.name.clone().unwrap_or_default(), waits) != Some(waits)
     }
 
     pub fn remove_class(&mut self, name: &str) {
@@ -122,9 +113,5 @@ impl Volumes {
 /// `namespace/name`.
 pub fn claim_key(claim: &PersistentVolumeClaim) -> String {
     let part = |part: &Option<String>| part.clone().unwrap_or_default();
-    format!(
-        "{}/{}",
-        part(&claim.metadata.namespace),
-        part(&claim.metadata.name)
-    )
+    format!("{}/{}", part(&claim.metadata.namespace), part(&claim.metadata.name))
 }

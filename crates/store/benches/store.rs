@@ -43,27 +43,15 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (embedded, recovery) = runtime.block_on(async {
         let backend = Backend::embedded().await;
         (measure(&backend).await, recovery(&backend).await)
     });
     let etcd = runtime.block_on(async { measure(&Backend::etcd().await).await });
-    println!(
-        "{:<44} {:>12} {:>12} {:>8}",
-        "", "embedded", "etcd", "ratio"
-    );
+    println!("{:<44} {:>12} {:>12} {:>8}", "", "embedded", "etcd", "ratio");
     for ((name, embedded, more_is_better), (_, etcd, _)) in embedded.into_iter().zip(etcd) {
-        Figure {
-            name,
-            embedded,
-            etcd,
-            more_is_better,
-        }
-        .print();
+        Figure { name, embedded, etcd, more_is_better }.print();
     }
     println!("{recovery}");
 }
@@ -71,32 +59,20 @@ fn main() {
 /// Opens the file as a crash would leave it now.
 async fn recovery(backend: &Backend) -> String {
     let image = tempfile::TempDir::with_prefix("skiff-store-crash-").unwrap();
-    let source = backend
-        .directory()
-        .expect("the embedded store has a folder")
-        .join("store.redb");
+    let source = backend.directory().expect("the embedded store has a folder").join("store.redb");
     let bytes = std::fs::copy(source, image.path().join("store.redb")).unwrap();
     let start = Instant::now();
     let store = Store::embedded(image.path()).await.unwrap();
     let opened = millis(start);
     let keys = store.count(Bytes::new()).await.unwrap();
-    format!(
-        "opening after a crash: {opened:.0} ms for {keys} keys in a file of {} MB",
-        bytes >> 20
-    )
+    format!("opening after a crash: {opened:.0} ms for {keys} keys in a file of {} MB", bytes >> 20)
 }
 
 impl Figure {
     fn print(&self) {
-        let ratio = if self.more_is_better {
-            self.embedded / self.etcd
-        } else {
-            self.etcd / self.embedded
-        };
-        println!(
-            "{:<44} {:>12.1} {:>12.1} {ratio:>7.2}x",
-            self.name, self.embedded, self.etcd
-        );
+        let ratio =
+            if self.more_is_better { self.embedded / self.etcd } else { self.etcd / self.embedded };
+        println!("{:<44} {:>12.1} {:>12.1} {ratio:>7.2}x", self.name, self.embedded, self.etcd);
     }
 }
 
@@ -105,10 +81,7 @@ async fn measure(backend: &Backend) -> Vec<Measured> {
     let value = Bytes::from(vec![b'x'; VALUE_BYTES]);
     let mut figures = Vec::new();
     for index in 0..IDLE_KEYS {
-        let outcome = store
-            .create(format!("/idle/{index}").into(), value.clone())
-            .await
-            .unwrap();
+        let outcome = store.create(format!("/idle/{index}").into(), value.clone()).await.unwrap();
         assert!(matches!(outcome, Outcome::Written(_)));
     }
     let megabytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
@@ -123,11 +96,7 @@ async fn measure(backend: &Backend) -> Vec<Measured> {
     }
     let start = Instant::now();
     burst(store, &value).await;
-    figures.push((
-        format!("{BURST_KEYS} puts, {BURST_WRITERS} at once, ms"),
-        millis(start),
-        false,
-    ));
+    figures.push((format!("{BURST_KEYS} puts, {BURST_WRITERS} at once, ms"), millis(start), false));
 
     reads(store, &mut figures).await;
     let start = Instant::now();
@@ -136,11 +105,7 @@ async fn measure(backend: &Backend) -> Vec<Measured> {
         let outcome = store.create(burst_key(0), Bytes::new()).await.unwrap();
         assert!(matches!(outcome, Outcome::Conflict { .. }));
     }
-    figures.push((
-        "refused creates, µs each".to_owned(),
-        millis(start) * 1e3 / GETS as f64,
-        false,
-    ));
+    figures.push(("refused creates, µs each".to_owned(), millis(start) * 1e3 / GETS as f64, false));
     figures.push((
         "resident memory at the end, MB".to_owned(),
         megabytes(backend.resident_bytes()),
@@ -155,58 +120,26 @@ async fn reads(store: &Store, figures: &mut Vec<Measured>) {
     let start = Instant::now();
     for _ in 0..LISTS {
         let listing = store
-            .list(ListOptions {
-                prefix: prefix.clone(),
-                ..ListOptions::default()
-            })
+            .list(ListOptions { prefix: prefix.clone(), ..ListOptions::default() })
             .await
             .unwrap();
         assert_eq!(listing.entries.len(), BURST_KEYS);
     }
-    figures.push((
-        format!("list of {BURST_KEYS}, ms"),
-        millis(start) / LISTS as f64,
-        false,
-    ));
+    figures.push((format!("list of {BURST_KEYS}, ms"), millis(start) / LISTS as f64, false));
     let start = Instant::now();
-    let options = ListOptions {
-        prefix: prefix.clone(),
-        limit: 500,
-        ..ListOptions::default()
-    };
+    let options = ListOptions { prefix: prefix.clone(), limit: 500, ..ListOptions::default() };
     for _ in 0..LISTS {
-        assert_eq!(
-            store.list(options.clone()).await.unwrap().entries.len(),
-            500
-        );
+        assert_eq!(store.list(options.clone()).await.unwrap().entries.len(), 500);
     }
-    figures.push((
-        "list of the first 500, ms".to_owned(),
-        millis(start) / LISTS as f64,
-        false,
-    ));
+    figures.push(("list of the first 500, ms".to_owned(), millis(start) / LISTS as f64, false));
     let start = Instant::now();
     for _ in 0..LISTS {
-        assert_eq!(
-            store.count(prefix.clone()).await.unwrap(),
-            BURST_KEYS as u64
-        );
+        assert_eq!(store.count(prefix.clone()).await.unwrap(), BURST_KEYS as u64);
     }
-    figures.push((
-        format!("count of {BURST_KEYS}, ms"),
-        millis(start) / LISTS as f64,
-        false,
-    ));
+    figures.push((format!("count of {BURST_KEYS}, ms"), millis(start) / LISTS as f64, false));
     let start = Instant::now();
     for index in 0..GETS {
-        assert!(
-            store
-                .get(burst_key(index % BURST_KEYS))
-                .await
-                .unwrap()
-                .entry
-                .is_some()
-        );
+        assert!(store.get(burst_key(index % BURST_KEYS)).await.unwrap().entry.is_some());
     }
     figures.push((
         "gets/s, one at a time".to_owned(),

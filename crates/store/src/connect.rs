@@ -59,11 +59,7 @@ impl EtcdConfig {
             && self.endpoints.iter().any(|url| url.starts_with("http://"))
         {
             "a certificate authority is given, but a server's URL is http, not https".to_owned()
-        } else if self
-            .ca_pem
-            .as_ref()
-            .is_some_and(|pem| !has_certificate(pem))
-        {
+        } else if self.ca_pem.as_ref().is_some_and(|pem| !has_certificate(pem)) {
             "there is no certificate in what is given as certificate authority".to_owned()
         } else {
             return Ok(());
@@ -84,21 +80,17 @@ impl EtcdConfig {
                 tls = tls.ca_certificate(Certificate::from_pem(ca));
             }
             if let Some(identity) = &self.identity {
-                tls = tls.identity(Identity::from_pem(
-                    &identity.certificate_pem,
-                    &identity.key_pem,
-                ));
+                tls =
+                    tls.identity(Identity::from_pem(&identity.certificate_pem, &identity.key_pem));
             }
             options = options.with_tls(tls);
         }
-        Client::connect(&self.endpoints, Some(options))
-            .await
-            .map_err(|error| match error {
-                etcd_client::Error::TransportError(cause) => Error::Configuration {
-                    reason: format!("TLS: {}", root_cause(&cause)),
-                },
-                other => Error::from_wire(other, Revision::NONE),
-            })
+        Client::connect(&self.endpoints, Some(options)).await.map_err(|error| match error {
+            etcd_client::Error::TransportError(cause) => {
+                Error::Configuration { reason: format!("TLS: {}", root_cause(&cause)) }
+            }
+            other => Error::from_wire(other, Revision::NONE),
+        })
     }
 }
 

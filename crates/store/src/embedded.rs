@@ -152,10 +152,7 @@ impl Store {
     /// # Errors
     /// [`Error::Open`].
     pub async fn embedded(directory: &Path) -> Result<Store> {
-        Embedded::open(EmbeddedConfig::new(directory))
-            .await?
-            .store()
-            .await
+        Embedded::open(EmbeddedConfig::new(directory)).await?.store().await
     }
 }
 
@@ -165,31 +162,20 @@ impl Embedded {
     /// # Errors
     /// [`Error::Open`].
     pub async fn open(config: EmbeddedConfig) -> Result<Embedded> {
-        let EmbeddedConfig {
-            directory,
-            cache_bytes,
-            quota_bytes,
-            progress_interval,
-        } = config;
+        let EmbeddedConfig { directory, cache_bytes, quota_bytes, progress_interval } = config;
         let loading = task::spawn_blocking(move || start(&directory, cache_bytes, quota_bytes));
         let engine = loading.await.map_err(|_| stopped())??;
         task::spawn(expiry::run(Arc::downgrade(&engine)));
         let urls = Arc::new(Mutex::new(Vec::new()));
         let dispatch = Dispatch::new(&engine, progress_interval, urls.clone());
-        Ok(Embedded {
-            engine,
-            dispatch,
-            urls,
-        })
+        Ok(Embedded { engine, dispatch, urls })
     }
 
     /// A client in this process, without a socket.
     pub async fn store(&self) -> Result<Store> {
         let channel = Channel::Custom(BoxCloneSyncService::new(self.dispatch.clone()));
         let client = Client::from_channel(channel, None).await;
-        Ok(Store::from_client(client.map_err(|error| {
-            Error::from_wire(error, Revision::NONE)
-        })?))
+        Ok(Store::from_client(client.map_err(|error| Error::from_wire(error, Revision::NONE))?))
     }
 
     /// Serves the API on a TCP socket until `shutdown` or the store stops. Without TLS with client certificates, only
@@ -208,12 +194,9 @@ impl Embedded {
             self.urls.lock().push(format!("{scheme}://{address}"));
         }
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let serving = self
-            .router(tls)?
-            .serve_with_incoming_shutdown(incoming, self.until(shutdown));
-        serving
-            .await
-            .map_err(|error| Error::Unavailable(Box::new(error.into())))
+        let serving =
+            self.router(tls)?.serve_with_incoming_shutdown(incoming, self.until(shutdown));
+        serving.await.map_err(|error| Error::Unavailable(Box::new(error.into())))
     }
 
     /// Serves the API on a Unix socket until `shutdown` or the store stops.
@@ -231,31 +214,23 @@ impl Embedded {
             self.urls.lock().push(format!("unix://{}", path.display()));
         }
         let incoming = UnixListenerStream::new(listener);
-        let serving = self
-            .router(None)?
-            .serve_with_incoming_shutdown(incoming, self.until(shutdown));
-        serving
-            .await
-            .map_err(|error| Error::Unavailable(Box::new(error.into())))
+        let serving =
+            self.router(None)?.serve_with_incoming_shutdown(incoming, self.until(shutdown));
+        serving.await.map_err(|error| Error::Unavailable(Box::new(error.into())))
     }
 
     /// Ends the watches, finishes the writes that have been taken, and closes the file. The folder can be opened again
     /// when this returns. Every later request fails with [`Error::Unavailable`].
     pub async fn stop(&self) -> Result<()> {
-        self.engine
-            .stop()
-            .await
-            .map_err(|status| Error::from_status(status, Revision::NONE))
+        self.engine.stop().await.map_err(|status| Error::from_status(status, Revision::NONE))
     }
 
     fn router(&self, tls: Option<ServerTlsConfig>) -> Result<Router> {
         let mut server = Server::builder();
         if let Some(tls) = tls {
-            server = server
-                .tls_config(tls)
-                .map_err(|error| Error::Configuration {
-                    reason: format!("TLS of the store's socket: {error}"),
-                })?;
+            server = server.tls_config(tls).map_err(|error| Error::Configuration {
+                reason: format!("TLS of the store's socket: {error}"),
+            })?;
         }
         Ok(server.add_routes(self.dispatch.clone().routes()))
     }
@@ -277,17 +252,11 @@ fn start(directory: &Path, cache_bytes: usize, quota_bytes: u64) -> Result<Arc<E
         .recursive(true)
         .mode(DIRECTORY_MODE)
         .create(directory)
-        .map_err(|source| OpenError::Directory {
-            path: directory.to_owned(),
-            source,
-        })?;
+        .map_err(|source| OpenError::Directory { path: directory.to_owned(), source })?;
     let path = directory.join(FILE_NAME);
     let failed = |error: redb::Error| match error {
         redb::Error::DatabaseAlreadyOpen => OpenError::InUse(path.clone()),
-        error => OpenError::File {
-            path: path.clone(),
-            source: Box::new(error),
-        },
+        error => OpenError::File { path: path.clone(), source: Box::new(error) },
     };
     let loaded = tables::load(&path, cache_bytes, rand::random).map_err(failed)?;
     // A file whose name is not on the disk is lost with the power, however well its content is.
@@ -297,17 +266,9 @@ fn start(directory: &Path, cache_bytes: usize, quota_bytes: u64) -> Result<Arc<E
     let view = View::open(&loaded.database, loaded.revision).map_err(failed)?;
     let leases = Leases::default();
     let now = Instant::now();
-    loaded
-        .leases
-        .iter()
-        .for_each(|(id, ttl)| leases.grant(*id, *ttl, now));
-    let shared = Arc::new(Shared::new(
-        loaded.cluster_id,
-        loaded.member_id,
-        loaded.index,
-        view,
-        leases,
-    ));
+    loaded.leases.iter().for_each(|(id, ttl)| leases.grant(*id, *ttl, now));
+    let shared =
+        Arc::new(Shared::new(loaded.cluster_id, loaded.member_id, loaded.index, view, leases));
     let (sender, commands) = mpsc::channel(QUEUE_LENGTH);
     let writer = Writer {
         shared: shared.clone(),
@@ -327,11 +288,7 @@ fn start(directory: &Path, cache_bytes: usize, quota_bytes: u64) -> Result<Arc<E
 
 /// Makes the names in a folder durable. A relative path's parent may be the empty path: the working folder.
 fn sync_directory(directory: &Path) -> std::io::Result<()> {
-    let directory = if directory.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        directory
-    };
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     File::open(directory)?.sync_all()
 }
 

@@ -68,10 +68,6 @@ impl Event {
         } else {
             EventKind::Updated
         };
-        Some(Event {
-            kind,
-            entry,
-            previous: event.prev_kv.map(Entry::from),
-        })
+        Some(Event { kind, entry, previous: event.prev_kv.map(Entry::from) })
     }
 }

@@ -72,9 +72,7 @@ impl Error {
             | Wire::WatchError(_)
             | Wire::LeaseKeepAliveError(_) => Error::Unavailable(Box::new(error)),
             Wire::InvalidUri(_) | Wire::InvalidArgs(_) | Wire::EndpointError(_) => {
-                Error::Configuration {
-                    reason: error.to_string(),
-                }
+                Error::Configuration { reason: error.to_string() }
             }
             other => Error::Refused(Box::new(other)),
         }
@@ -84,10 +82,9 @@ impl Error {
     pub(crate) fn from_status(status: Status, requested: Revision) -> Error {
         let message = status.message();
         match status.code() {
-            Code::OutOfRange if message.contains("has been compacted") => Error::Compacted {
-                requested,
-                oldest: None,
-            },
+            Code::OutOfRange if message.contains("has been compacted") => {
+                Error::Compacted { requested, oldest: None }
+            }
             Code::OutOfRange if message.contains("future revision") => {
                 Error::FutureRevision { requested }
             }

@@ -85,10 +85,7 @@ impl Store {
     }
 
     pub(crate) fn from_client(client: Client) -> Store {
-        Store {
-            client: Arc::new(client),
-            leases: SharedLeases::default(),
-        }
+        Store { client: Arc::new(client), leases: SharedLeases::default() }
     }
 
     /// The client underneath, for what this type does not offer (maintenance).
@@ -98,9 +95,7 @@ impl Store {
 
     pub(crate) fn kv(&self) -> KvClient {
         // etcd-client's default of 4 MiB is less than an ordinary list. Lists are bounded by their limit.
-        self.client
-            .kv_client()
-            .max_decoding_message_size(usize::MAX)
+        self.client.kv_client().max_decoding_message_size(usize::MAX)
     }
 
     /// Writes a key that must not exist.
@@ -144,37 +139,21 @@ impl Store {
 
     async fn write(&self, key: Bytes, expected: Revision, operation: TxnOp) -> Result<Outcome> {
         let txn = Txn::new()
-            .when([Compare::mod_revision(
-                key.clone(),
-                CompareOp::Equal,
-                expected.to_wire(),
-            )])
+            .when([Compare::mod_revision(key.clone(), CompareOp::Equal, expected.to_wire())])
             .and_then([operation])
             .or_else([TxnOp::get(key, None)]);
-        let response = self
-            .kv()
-            .txn(txn)
-            .await
-            .map_err(|error| Error::from_wire(error, expected))?
-            .0;
+        let response =
+            self.kv().txn(txn).await.map_err(|error| Error::from_wire(error, expected))?.0;
         let revision = header_revision("a transaction", response.header)?;
         if response.succeeded {
             return Ok(Outcome::Written(revision));
         }
-        match response
-            .responses
-            .into_iter()
-            .next()
-            .and_then(|operation| operation.response)
-        {
+        match response.responses.into_iter().next().and_then(|operation| operation.response) {
             Some(PbTxnOpResponse::ResponseRange(range)) => Ok(Outcome::Conflict {
                 current: range.kvs.into_iter().next().map(Entry::from),
                 revision,
             }),
-            _ => Err(Error::Malformed {
-                operation: "a transaction",
-                part: "present value",
-            }),
+            _ => Err(Error::Malformed { operation: "a transaction", part: "present value" }),
         }
     }
 
@@ -187,10 +166,7 @@ impl Store {
             .map_err(|error| Error::from_wire(error, Revision::NONE))?
             .0;
         let revision = header_revision("a get", response.header)?;
-        Ok(Fetched {
-            entry: response.kvs.into_iter().next().map(Entry::from),
-            revision,
-        })
+        Ok(Fetched { entry: response.kvs.into_iter().next().map(Entry::from), revision })
     }
 
     /// Reads the keys of a prefix.
@@ -212,17 +188,10 @@ impl Store {
         let now = header_revision("a list", response.header)?;
         let last = response.kvs.last().filter(|_| response.more);
         let next = last.map(|last| [last.key.as_slice(), &[0]].concat().into());
-        let entries = response
-            .kvs
-            .into_iter()
-            .filter(|kv| !progress::is_mark(&kv.key));
+        let entries = response.kvs.into_iter().filter(|kv| !progress::is_mark(&kv.key));
         Ok(Listing {
             entries: entries.map(Entry::from).collect(),
-            revision: if options.revision.is_none() {
-                now
-            } else {
-                options.revision
-            },
+            revision: if options.revision.is_none() { now } else { options.revision },
             count: u64::try_from(response.count).unwrap_or_default(),
             more: response.more,
             next,
@@ -231,9 +200,7 @@ impl Store {
 
     /// How many keys begin with a prefix.
     pub async fn count(&self, prefix: Bytes) -> Result<u64> {
-        let wire = GetOptions::new()
-            .with_range(prefix_end(&prefix))
-            .with_count_only();
+        let wire = GetOptions::new().with_range(prefix_end(&prefix)).with_count_only();
         let response = self
             .kv()
             .get(first_key(&prefix), Some(wire))
@@ -273,20 +240,13 @@ fn put_options(lease: Option<LeaseId>) -> PutOptions {
 }
 
 fn header_revision(operation: &'static str, header: Option<PbResponseHeader>) -> Result<Revision> {
-    let header = header.ok_or(Error::Malformed {
-        operation,
-        part: "header",
-    })?;
+    let header = header.ok_or(Error::Malformed { operation, part: "header" })?;
     Ok(Revision::from_wire(header.revision))
 }
 
 /// etcd refuses an empty key; a zero byte is the smallest key there is.
 fn first_key(prefix: &Bytes) -> Bytes {
-    if prefix.is_empty() {
-        Bytes::from_static(&[0])
-    } else {
-        prefix.clone()
-    }
+    if prefix.is_empty() { Bytes::from_static(&[0]) } else { prefix.clone() }
 }
 
 /// The end of the range of keys that begin with `prefix`: the prefix with its last byte that can be raised raised. A

@@ -53,14 +53,7 @@ impl Store {
         let share = time_to_live / SHARE_FRACTION;
         let ttl = seconds.saturating_add(share.as_secs()).saturating_add(1);
         let id = self.grant_lease(Duration::from_secs(ttl)).await?;
-        leases.insert(
-            seconds,
-            Shared {
-                id,
-                until: now + share,
-                keys: 1,
-            },
-        );
+        leases.insert(seconds, Shared { id, until: now + share, keys: 1 });
         Ok(id)
     }
 
@@ -73,10 +66,8 @@ impl Store {
             .grant(seconds, None)
             .await
             .map_err(|error| Error::from_wire(error, Revision::NONE))?;
-        LeaseId::from_wire(granted.id()).ok_or(Error::Malformed {
-            operation: "a lease grant",
-            part: "lease",
-        })
+        LeaseId::from_wire(granted.id())
+            .ok_or(Error::Malformed { operation: "a lease grant", part: "lease" })
     }
 
     /// Ends a lease now; its keys are deleted, in one revision.

@@ -51,10 +51,7 @@ impl ProgressRequester {
     ) -> Self {
         ProgressRequester(match mark {
             None => Way::Ask(requests),
-            Some(mark) => Way::Mark {
-                store: store.clone(),
-                mark,
-            },
+            Some(mark) => Way::Mark { store: store.clone(), mark },
         })
     }
 
@@ -66,9 +63,7 @@ impl ProgressRequester {
         match &self.0 {
             Way::Ask(requests) => {
                 let union = PbWatchRequestUnion::ProgressRequest(Default::default());
-                let request = PbWatchRequest {
-                    request_union: Some(union),
-                };
+                let request = PbWatchRequest { request_union: Some(union) };
                 requests.send(request).await.map_err(|_| closed())
             }
             Way::Mark { store, mark } => {
@@ -88,10 +83,7 @@ impl ProgressRequester {
 impl Mark {
     pub(crate) fn new(prefix: &[u8]) -> Arc<Mark> {
         let key = [prefix, MARK_SUFFIX].concat().into();
-        Arc::new(Mark {
-            key,
-            under_way: AtomicBool::new(false),
-        })
+        Arc::new(Mark { key, under_way: AtomicBool::new(false) })
     }
 
     /// The watch has delivered a mark, this one or another client's.
@@ -107,9 +99,7 @@ pub(crate) fn is_mark(key: &[u8]) -> bool {
 
 /// Whether a server of this version answers progress requests truthfully.
 pub(crate) fn is_trusted(version: &str) -> bool {
-    let mut numbers = version
-        .split(['.', '-', '+'])
-        .map(|number| number.parse::<u64>().ok());
+    let mut numbers = version.split(['.', '-', '+']).map(|number| number.parse::<u64>().ok());
     let (Some(Some(major)), Some(Some(minor))) = (numbers.next(), numbers.next()) else {
         return false;
     };

@@ -15,11 +15,7 @@ impl Revision {
 
     /// The revision with this number. Numbers above `i64::MAX` do not exist in etcd's API and are clamped.
     pub const fn new(number: u64) -> Revision {
-        if number > i64::MAX as u64 {
-            Revision(i64::MAX as u64)
-        } else {
-            Revision(number)
-        }
+        if number > i64::MAX as u64 { Revision(i64::MAX as u64) } else { Revision(number) }
     }
 
     /// The number.
@@ -38,11 +34,7 @@ impl Revision {
     }
 
     pub(crate) const fn from_wire(number: i64) -> Revision {
-        if number < 0 {
-            Revision(0)
-        } else {
-            Revision(number as u64)
-        }
+        if number < 0 { Revision(0) } else { Revision(number as u64) }
     }
 
     pub(crate) const fn to_wire(self) -> i64 {

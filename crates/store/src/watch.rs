@@ -54,9 +54,7 @@ pub struct Watch {
 }
 
 pub(crate) fn closed() -> Error {
-    Error::Unavailable(Box::new(etcd_client::Error::WatchError(
-        "the watch has ended".to_owned(),
-    )))
+    Error::Unavailable(Box::new(etcd_client::Error::WatchError("the watch has ended".to_owned())))
 }
 
 impl Store {
@@ -104,22 +102,14 @@ impl Watch {
     }
 
     async fn established(&mut self) -> Result<()> {
-        let response = self
-            .responses
-            .message()
-            .await
-            .map_err(|error| Error::from_wire(error, self.from))?;
+        let response =
+            self.responses.message().await.map_err(|error| Error::from_wire(error, self.from))?;
         let response = response.ok_or_else(closed)?;
         if response.canceled() {
             return Err(self.cancelled(&response));
         }
-        let now = response
-            .header()
-            .map(|header| Revision::from_wire(header.revision()));
-        let now = now.ok_or(Error::Malformed {
-            operation: "a watch",
-            part: "header",
-        })?;
+        let now = response.header().map(|header| Revision::from_wire(header.revision()));
+        let now = now.ok_or(Error::Malformed { operation: "a watch", part: "header" })?;
         if self.from.is_none() {
             self.from = now.next();
         }
@@ -130,20 +120,14 @@ impl Watch {
     fn cancelled(&self, response: &WatchResponse) -> Error {
         if response.compact_revision() > 0 {
             let oldest = Some(Revision::from_wire(response.compact_revision()));
-            return Error::Compacted {
-                requested: self.from,
-                oldest,
-            };
+            return Error::Compacted { requested: self.from, oldest };
         }
         let reason = match response.cancel_reason() {
             "" => "the server cancelled the watch",
             reason => reason,
         };
         if reason.contains("has been compacted") {
-            return Error::Compacted {
-                requested: self.from,
-                oldest: None,
-            };
+            return Error::Compacted { requested: self.from, oldest: None };
         }
         Error::Unavailable(Box::new(etcd_client::Error::WatchError(reason.to_owned())))
     }
@@ -152,26 +136,15 @@ impl Watch {
         if response.canceled() {
             return Err(self.cancelled(&response));
         }
-        let header = response
-            .header()
-            .map(|header| Revision::from_wire(header.revision()));
-        let events: Option<Vec<Event>> = response
-            .0
-            .events
-            .into_iter()
-            .map(Event::from_wire)
-            .collect();
-        let mut events = events.ok_or(Error::Malformed {
-            operation: "a watch",
-            part: "key and value",
-        })?;
+        let header = response.header().map(|header| Revision::from_wire(header.revision()));
+        let events: Option<Vec<Event>> =
+            response.0.events.into_iter().map(Event::from_wire).collect();
+        let mut events =
+            events.ok_or(Error::Malformed { operation: "a watch", part: "key and value" })?;
         // While a watch catches up, the header's revision is ahead of the events in the same message.
         let revision = match events.last() {
             Some(event) => event.entry.mod_revision,
-            None => header.ok_or(Error::Malformed {
-                operation: "a watch",
-                part: "header",
-            })?,
+            None => header.ok_or(Error::Malformed { operation: "a watch", part: "header" })?,
         };
         let all = events.len();
         events.retain(|event| !progress::is_mark(&event.entry.key));
@@ -179,10 +152,7 @@ impl Watch {
             mark.arrived();
         }
         self.seen = self.seen.max(revision);
-        Ok(Batch {
-            events,
-            revision: self.seen,
-        })
+        Ok(Batch { events, revision: self.seen })
     }
 }
 

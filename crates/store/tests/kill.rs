@@ -56,9 +56,8 @@ async fn child_process() {
 
 async fn child(directory: &Path) {
     let store = Store::embedded(directory).await.unwrap();
-    let workers: Vec<_> = (0..WORKERS)
-        .map(|worker| tokio::spawn(work(store.clone(), worker)))
-        .collect();
+    let workers: Vec<_> =
+        (0..WORKERS).map(|worker| tokio::spawn(work(store.clone(), worker))).collect();
     for worker in workers {
         worker.await.unwrap();
     }
@@ -73,50 +72,32 @@ async fn work(store: Store, worker: usize) {
     let mut known: Vec<Revision> = Vec::new();
     for index in 0..KEYS {
         let fetched = store.get(key(worker, index).into()).await.unwrap();
-        known.push(
-            fetched
-                .entry
-                .map_or(Revision::NONE, |entry| entry.mod_revision),
-        );
+        known.push(fetched.entry.map_or(Revision::NONE, |entry| entry.mod_revision));
     }
     for count in 1_u64.. {
         let index = rand::random_range(0..KEYS);
         let key = Bytes::from(key(worker, index));
-        let value = format!(
-            "{worker}-{count}-{}",
-            "x".repeat(rand::random_range(VALUE_BYTES))
-        );
+        let value = format!("{worker}-{count}-{}", "x".repeat(rand::random_range(VALUE_BYTES)));
         let expected = known[index];
         let delete = !expected.is_none() && rand::random_ratio(1, 4);
         let outcome = if delete {
             store.delete(key.clone(), expected).await.unwrap()
         } else if expected.is_none() {
-            store
-                .create(key.clone(), Bytes::from(value.clone()))
-                .await
-                .unwrap()
+            store.create(key.clone(), Bytes::from(value.clone())).await.unwrap()
         } else {
-            store
-                .update(key.clone(), Bytes::from(value.clone()), expected)
-                .await
-                .unwrap()
+            store.update(key.clone(), Bytes::from(value.clone()), expected).await.unwrap()
         };
         let Outcome::Written(revision) = outcome else {
             panic!("someone else wrote {key:?}: {outcome:?}")
         };
         known[index] = if delete { Revision::NONE } else { revision };
         let value = if delete { "" } else { &value };
-        let mut line = format!(
-            "{ACKNOWLEDGED}{worker} {revision} {} {value}",
-            String::from_utf8_lossy(&key)
-        );
+        let mut line =
+            format!("{ACKNOWLEDGED}{worker} {revision} {} {value}", String::from_utf8_lossy(&key));
         line.push('\n');
         std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
         if count.is_multiple_of(COMPACT_EVERY) && revision.get() > KEPT_REVISIONS {
-            match store
-                .compact(Revision::new(revision.get() - KEPT_REVISIONS))
-                .await
-            {
+            match store.compact(Revision::new(revision.get() - KEPT_REVISIONS)).await {
                 Ok(()) | Err(Error::Compacted { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
@@ -178,63 +159,34 @@ fn run_and_kill(directory: &Path, acknowledged: &mut Acknowledged) {
             }));
         }
         let fields: Vec<&str> = told.splitn(4, ' ').collect();
-        let [worker, revision, key, value] = fields[..] else {
-            panic!("{told:?}")
-        };
+        let [worker, revision, key, value] = fields[..] else { panic!("{told:?}") };
         let (worker, revision) = (worker.parse().unwrap(), revision.parse().unwrap());
-        let last = acknowledged
-            .workers
-            .insert(worker, revision)
-            .unwrap_or_default();
-        assert!(
-            revision > last,
-            "worker {worker} got revision {revision} after {last}"
-        );
-        acknowledged
-            .writes
-            .push((revision, key.to_owned(), value.to_owned()));
-        acknowledged
-            .keys
-            .insert(key.to_owned(), (revision, value.to_owned()));
+        let last = acknowledged.workers.insert(worker, revision).unwrap_or_default();
+        assert!(revision > last, "worker {worker} got revision {revision} after {last}");
+        acknowledged.writes.push((revision, key.to_owned(), value.to_owned()));
+        acknowledged.keys.insert(key.to_owned(), (revision, value.to_owned()));
     }
     killer.expect("the child wrote nothing").join().unwrap();
     assert!(!child.lock().unwrap().wait().unwrap().success());
 }
 
 async fn verify(directory: &Path, acknowledged: &mut Acknowledged, before: usize) {
-    let embedded = Embedded::open(EmbeddedConfig::new(directory))
-        .await
-        .unwrap();
+    let embedded = Embedded::open(EmbeddedConfig::new(directory)).await.unwrap();
     let store = embedded.store().await.unwrap();
     let prefix = Bytes::from_static(b"/registry/");
-    let listing = store
-        .list(ListOptions {
-            prefix: prefix.clone(),
-            ..ListOptions::default()
-        })
-        .await
-        .unwrap();
+    let listing =
+        store.list(ListOptions { prefix: prefix.clone(), ..ListOptions::default() }).await.unwrap();
     let mut actual: BTreeMap<String, (u64, String)> = BTreeMap::new();
     for entry in &listing.entries {
         let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
-        actual.insert(
-            text(&entry.key),
-            (entry.mod_revision.get(), text(&entry.value)),
-        );
+        actual.insert(text(&entry.key), (entry.mod_revision.get(), text(&entry.value)));
     }
     for worker in 0..WORKERS {
-        let last = acknowledged
-            .workers
-            .get(&worker)
-            .copied()
-            .unwrap_or_default();
+        let last = acknowledged.workers.get(&worker).copied().unwrap_or_default();
         let mut deviating = 0;
         for index in 0..KEYS {
             let key = key(worker, index);
-            let expected = acknowledged
-                .keys
-                .get(&key)
-                .filter(|(_, value)| !value.is_empty());
+            let expected = acknowledged.keys.get(&key).filter(|(_, value)| !value.is_empty());
             let found = actual.get(&key);
             if found != expected {
                 deviating += 1;
@@ -245,10 +197,7 @@ async fn verify(directory: &Path, acknowledged: &mut Acknowledged, before: usize
                 );
             }
         }
-        assert!(
-            deviating <= 1,
-            "worker {worker}: {deviating} keys are not as acknowledged"
-        );
+        assert!(deviating <= 1, "worker {worker}: {deviating} keys are not as acknowledged");
     }
     verify_history(&store, &acknowledged.writes[before..], listing.revision).await;
     // What was under way has happened or not; from here on it is known.
@@ -261,19 +210,12 @@ async fn verify(directory: &Path, acknowledged: &mut Acknowledged, before: usize
 async fn verify_history(store: &Store, writes: &[(u64, String, String)], current: Revision) {
     let mut from = Revision::new(2);
     let mut watch = loop {
-        let options = WatchOptions {
-            prefix: Bytes::new(),
-            from,
-            previous: false,
-        };
+        let options = WatchOptions { prefix: Bytes::new(), from, previous: false };
         let mut watch = store.watch(options).await.unwrap();
         watch.progress_requester().request().await.unwrap();
         match watch.next().await.unwrap() {
             Ok(first) => break futures::stream::iter([Ok(first)]).chain(watch),
-            Err(Error::Compacted {
-                oldest: Some(oldest),
-                ..
-            }) => from = oldest.next(),
+            Err(Error::Compacted { oldest: Some(oldest), .. }) => from = oldest.next(),
             Err(error) => panic!("{error}"),
         }
     };
@@ -281,30 +223,15 @@ async fn verify_history(store: &Store, writes: &[(u64, String, String)], current
     let mut next = from;
     while next <= current {
         for event in watch.next().await.unwrap().unwrap().events {
-            assert_eq!(
-                event.entry.mod_revision, next,
-                "a revision is missing or twice there"
-            );
-            let value = if event.kind == EventKind::Deleted {
-                Bytes::new()
-            } else {
-                event.entry.value
-            };
+            assert_eq!(event.entry.mod_revision, next, "a revision is missing or twice there");
+            let value =
+                if event.kind == EventKind::Deleted { Bytes::new() } else { event.entry.value };
             history.insert(next.get(), (event.entry.key, value));
             next = next.next();
         }
     }
-    for (revision, key, value) in writes
-        .iter()
-        .filter(|(revision, _, _)| *revision >= from.get())
-    {
-        let found = history
-            .get(revision)
-            .map(|(key, value)| (key.as_ref(), value.as_ref()));
-        assert_eq!(
-            found,
-            Some((key.as_bytes(), value.as_bytes())),
-            "revision {revision}"
-        );
+    for (revision, key, value) in writes.iter().filter(|(revision, _, _)| *revision >= from.get()) {
+        let found = history.get(revision).map(|(key, value)| (key.as_ref(), value.as_ref()));
+        assert_eq!(found, Some((key.as_bytes(), value.as_bytes())), "revision {revision}");
     }
 }

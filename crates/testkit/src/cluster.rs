@@ -31,12 +31,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            nodes: 1,
-            store: Store::Embedded,
-            registry_ports: Vec::new(),
-            disks: Vec::new(),
-        }
+        Self { nodes: 1, store: Store::Embedded, registry_ports: Vec::new(), disks: Vec::new() }
     }
 }
 
@@ -78,13 +73,7 @@ impl Cluster {
         }
         let config = client::Config::from_file(&kubeconfig(&slot), None)?;
         let client = Client::new(&config)?;
-        Ok(Self {
-            slot,
-            programs,
-            options,
-            client,
-            up: true,
-        })
+        Ok(Self { slot, programs, options, client, up: true })
     }
 
     /// A client with the administrator's rights.
@@ -109,9 +98,7 @@ impl Cluster {
 
     /// Names of the nodes.
     pub fn nodes(&self) -> Vec<String> {
-        (1..=self.options.nodes)
-            .map(|number| format!("node-{number}"))
-            .collect()
+        (1..=self.options.nodes).map(|number| format!("node-{number}")).collect()
     }
 
     /// The address of a node.
@@ -176,13 +163,9 @@ impl Cluster {
     pub fn kubectl_minor(&self) -> anyhow::Result<u32> {
         let version = self.kubectl(&["version", "--client", "-o", "json"])?;
         let version: serde_json::Value = serde_json::from_str(&version)?;
-        let minor = version["clientVersion"]["minor"]
-            .as_str()
-            .unwrap_or_default();
+        let minor = version["clientVersion"]["minor"].as_str().unwrap_or_default();
         let digits = minor.trim_end_matches(|last: char| !last.is_ascii_digit());
-        digits
-            .parse()
-            .with_context(|| format!("kubectl's minor version is {minor:?}"))
+        digits.parse().with_context(|| format!("kubectl's minor version is {minor:?}"))
     }
 
     /// `kubectl` as the administrator, to be started.
@@ -208,10 +191,7 @@ impl Cluster {
     /// # Errors
     /// When what is on it does not fit any more.
     pub fn resize_disk(&self, folder: &str, bytes: u64) -> anyhow::Result<()> {
-        mount(
-            &self.folder().join(folder),
-            &format!("remount,size={bytes}"),
-        )
+        mount(&self.folder().join(folder), &format!("remount,size={bytes}"))
     }
 
     /// Runs a program in a node's network namespace.
@@ -241,10 +221,7 @@ impl Cluster {
 
     /// The folder of the image archives.
     pub fn images(&self) -> PathBuf {
-        self.programs
-            .parent()
-            .unwrap_or(&self.programs)
-            .join("images")
+        self.programs.parent().unwrap_or(&self.programs).join("images")
     }
 
     /// A program of the workspace's own, such as `skiff`.
@@ -274,8 +251,7 @@ impl Cluster {
         let states = self.processes()?;
         let state = states.iter().find(|state| state["name"] == process);
         let pid = state.and_then(|state| state["pid"].as_i64());
-        pid.and_then(|pid| i32::try_from(pid).ok())
-            .with_context(|| format!("{process} has no pid"))
+        pid.and_then(|pid| i32::try_from(pid).ok()).with_context(|| format!("{process} has no pid"))
     }
 
     /// Copies the logs to where they outlive the cluster; returns the folder.
@@ -312,9 +288,7 @@ fn kubeconfig(slot: &Slot) -> PathBuf {
 fn mount(folder: &Path, options: &str) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut command = Command::new("mount");
-    command
-        .args(["-t", "tmpfs", "-o", options, "skiff-test"])
-        .arg(folder);
+    command.args(["-t", "tmpfs", "-o", options, "skiff-test"]).arg(folder);
     expect_success("mount", &[options], write_out(&mut command)?).map(drop)
 }
 
@@ -333,29 +307,20 @@ fn up(programs: &Path, slot: &Slot, options: &Options, more: &[&str]) -> anyhow:
     for port in &options.registry_ports {
         flags.push(format!("--insecure-registry={}:{port}", slot.gateway()));
     }
-    let flags: Vec<&str> = flags
-        .iter()
-        .map(String::as_str)
-        .chain(more.iter().copied())
-        .collect();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).chain(more.iter().copied()).collect();
     skiff(programs, slot, "up", &flags)
 }
 
 fn skiff(programs: &Path, slot: &Slot, verb: &str, flags: &[&str]) -> anyhow::Result<Written> {
     let mut command = Command::new(programs.join("skiff"));
-    command
-        .args([verb, "--name", &slot.name(), "--data-dir"])
-        .arg(slot.folder())
-        .args(flags);
+    command.args([verb, "--name", &slot.name(), "--data-dir"]).arg(slot.folder()).args(flags);
     write_out(&mut command)
 }
 
 fn write_out(command: &mut Command) -> anyhow::Result<Written> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output: Output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start {name}"))?;
+    let output: Output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {name}"))?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ok(Written {
         success: output.status.success(),
@@ -366,12 +331,7 @@ fn write_out(command: &mut Command) -> anyhow::Result<Written> {
 
 fn expect_success(program: &str, arguments: &[&str], written: Written) -> anyhow::Result<String> {
     if !written.success {
-        bail!(
-            "{program} {}: {}{}",
-            arguments.join(" "),
-            written.stderr,
-            written.stdout
-        );
+        bail!("{program} {}: {}{}", arguments.join(" "), written.stderr, written.stdout);
     }
     Ok(written.stdout)
 }
@@ -379,16 +339,10 @@ fn expect_success(program: &str, arguments: &[&str], written: Written) -> anyhow
 /// The folder of the built programs: `target/debug` for a test in `target/debug/deps`.
 fn programs() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let folder = own
-        .ancestors()
-        .nth(2)
-        .context("this program is in no target folder")?;
+    let folder = own.ancestors().nth(2).context("this program is in no target folder")?;
     let skiff = folder.join("skiff");
     if !skiff.is_file() {
-        bail!(
-            "{} is missing: cargo build --workspace --bins",
-            skiff.display()
-        );
+        bail!("{} is missing: cargo build --workspace --bins", skiff.display());
     }
     Ok(folder.to_owned())
 }

@@ -47,17 +47,9 @@ impl HollowNode {
     ) -> anyhow::Result<Self> {
         register(client, &clock, name).await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(renew(
-            client.clone(),
-            clock.clone(),
-            name.to_owned(),
-            lease_period,
-        ));
+        tasks.spawn(renew(client.clone(), clock.clone(), name.to_owned(), lease_period));
         tasks.spawn(follow(client.clone(), clock, name.to_owned()));
-        Ok(Self {
-            name: name.to_owned(),
-            tasks,
-        })
+        Ok(Self { name: name.to_owned(), tasks })
     }
 
     /// Pulls the plug.
@@ -88,9 +80,7 @@ async fn register(client: &Client, clock: &SharedClock, name: &str) -> anyhow::R
             "lastHeartbeatTime": now, "lastTransitionTime": now,
         }],
     }});
-    nodes
-        .patch_status(name, PatchKind::Strategic, &status)
-        .await?;
+    nodes.patch_status(name, PatchKind::Strategic, &status).await?;
     Ok(())
 }
 
@@ -116,10 +106,8 @@ async fn renew(client: Client, clock: SharedClock, name: String, period: Duratio
 }
 
 async fn follow(client: Client, clock: SharedClock, name: String) {
-    let options = InformerOptions {
-        field_selector: format!("spec.nodeName={name}"),
-        ..Default::default()
-    };
+    let options =
+        InformerOptions { field_selector: format!("spec.nodeName={name}"), ..Default::default() };
     let mut events = std::pin::pin!(informer::<Pod>(client.clone(), options));
     while let Some(event) = events.next().await {
         let (Ok(Event::Apply(pod)) | Ok(Event::InitApply(pod))) = event else {
@@ -139,15 +127,10 @@ async fn serve(client: &Client, clock: &SharedClock, pod: &Pod) -> Result<(), cl
     let pods = Api::<Pod>::namespaced(client, &namespace);
     let phase = api::pod::phase(pod);
     if pod.metadata.deletion_timestamp.is_some() {
-        let held = pod
-            .metadata
-            .finalizers
-            .as_ref()
-            .is_some_and(|all| !all.is_empty());
+        let held = pod.metadata.finalizers.as_ref().is_some_and(|all| !all.is_empty());
         if held && phase == "Running" {
             let status = status(pod, clock, "Failed", Some(137));
-            pods.patch_status(&pod.name_any(), PatchKind::Strategic, &status)
-                .await?;
+            pods.patch_status(&pod.name_any(), PatchKind::Strategic, &status).await?;
         }
         let options = DeleteOptions {
             grace_period_seconds: Some(0),
@@ -159,27 +142,20 @@ async fn serve(client: &Client, clock: &SharedClock, pod: &Pod) -> Result<(), cl
             outcome => outcome,
         };
     }
-    let exit: Option<i32> = pod
-        .annotations()
-        .get(EXIT)
-        .and_then(|code| code.parse().ok());
+    let exit: Option<i32> = pod.annotations().get(EXIT).and_then(|code| code.parse().ok());
     let patch = match (phase, exit) {
         ("Pending", _) => status(pod, clock, "Running", None),
         ("Running", Some(0)) => status(pod, clock, "Succeeded", Some(0)),
         ("Running", Some(code)) => status(pod, clock, "Failed", Some(code)),
         _ => return Ok(()),
     };
-    pods.patch_status(&pod.name_any(), PatchKind::Strategic, &patch)
-        .await?;
+    pods.patch_status(&pod.name_any(), PatchKind::Strategic, &patch).await?;
     Ok(())
 }
 
 fn status(pod: &Pod, clock: &SharedClock, phase: &str, exit: Option<i32>) -> Value {
     let now = clock.now().to_string();
-    let wants_ready = pod
-        .annotations()
-        .get(READY)
-        .is_none_or(|value| value != "false");
+    let wants_ready = pod.annotations().get(READY).is_none_or(|value| value != "false");
     let ready = phase == "Running" && wants_ready;
     let truth = if ready { "True" } else { "False" };
     let state = match exit {

@@ -25,10 +25,7 @@ pub async fn create(client: &Client, namespace: &str, yaml: &str) -> anyhow::Res
 /// When it is not YAML.
 pub fn documents(yaml: &str) -> anyhow::Result<Vec<Value>> {
     let all: Vec<Value> = serde_saphyr::from_multiple(yaml).context("the manifest is not YAML")?;
-    Ok(all
-        .into_iter()
-        .filter(|document| !document.is_null())
-        .collect())
+    Ok(all.into_iter().filter(|document| !document.is_null()).collect())
 }
 
 async fn create_object(client: &Client, namespace: &str, object: &Value) -> anyhow::Result<()> {

@@ -41,10 +41,7 @@ impl Registry {
         if private {
             let file = folder.path().join("htpasswd");
             std::fs::write(&file, format!("{USER}:{PASSWORD_HASH}\n"))?;
-            config += &format!(
-                "auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
-                file.display()
-            );
+            config += &format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.display());
         }
         let path = folder.path().join("config.yml");
         std::fs::write(&path, config)?;
@@ -56,10 +53,7 @@ impl Registry {
             .stderr(Stdio::null())
             .spawn()
             .context("cannot start docker-registry (apt-get install docker-registry)")?;
-        Ok(Self {
-            running: Mutex::new(Some((process, folder))),
-            port,
-        })
+        Ok(Self { running: Mutex::new(Some((process, folder))), port })
     }
 
     pub fn port(&self) -> u16 {
@@ -78,10 +72,7 @@ impl Registry {
     ) -> anyhow::Result<String> {
         let files = read_archive(archive)?;
         let index: Value = serde_json::from_slice(files.get("index.json").context("no index")?)?;
-        let digest = index["manifests"][0]["digest"]
-            .as_str()
-            .context("no manifest")?
-            .to_owned();
+        let digest = index["manifests"][0]["digest"].as_str().context("no manifest")?.to_owned();
         let manifest = blob(&files, &digest)?;
         let parsed: Value = serde_json::from_slice(manifest)?;
         let client = reqwest::Client::new();
@@ -92,28 +83,15 @@ impl Registry {
             Ok(())
         })
         .await?;
-        for part in parsed["layers"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .chain([&parsed["config"]])
-        {
+        for part in parsed["layers"].as_array().into_iter().flatten().chain([&parsed["config"]]) {
             let digest = part["digest"].as_str().context("a part without a digest")?;
             let begun = client
                 .post(format!("{base}/blobs/uploads/"))
                 .basic_auth(USER, Some(PASSWORD))
                 .send()
                 .await?;
-            ensure!(
-                begun.status().is_success(),
-                "upload of {digest}: {}",
-                begun.status()
-            );
-            let location = begun
-                .headers()
-                .get("location")
-                .context("no location")?
-                .to_str()?;
+            ensure!(begun.status().is_success(), "upload of {digest}: {}", begun.status());
+            let location = begun.headers().get("location").context("no location")?.to_str()?;
             let mark = if location.contains('?') { '&' } else { '?' };
             let stored = client
                 .put(format!("{location}{mark}digest={digest}"))
@@ -121,11 +99,7 @@ impl Registry {
                 .body(blob(&files, digest)?.clone())
                 .send()
                 .await?;
-            ensure!(
-                stored.status().is_success(),
-                "blob {digest}: {}",
-                stored.status()
-            );
+            ensure!(stored.status().is_success(), "blob {digest}: {}", stored.status());
         }
         let media_type = parsed["mediaType"].as_str().context("no media type")?;
         let stored = client
@@ -136,11 +110,7 @@ impl Registry {
             .send()
             .await?;
         if !stored.status().is_success() {
-            bail!(
-                "manifest {tag}: {} {}",
-                stored.status(),
-                stored.text().await?
-            );
+            bail!("manifest {tag}: {} {}", stored.status(), stored.text().await?);
         }
         Ok(digest)
     }
@@ -183,7 +153,5 @@ fn read_archive(path: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
 
 fn blob<'a>(files: &'a BTreeMap<String, Vec<u8>>, digest: &str) -> anyhow::Result<&'a Vec<u8>> {
     let name = format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"));
-    files
-        .get(&name)
-        .with_context(|| format!("the archive has no {digest}"))
+    files.get(&name).with_context(|| format!("the archive has no {digest}"))
 }

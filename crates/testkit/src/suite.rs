@@ -54,14 +54,10 @@ struct Arguments {
 /// Runs the scenarios that the arguments select on one cluster.
 pub fn run(options: Options, images: &[&str], scenarios: &[Scenario]) -> ExitCode {
     let arguments = parse(std::env::args().skip(1));
-    let selected: Vec<&Scenario> = scenarios
-        .iter()
-        .filter(|scenario| arguments.select(scenario.name))
-        .collect();
+    let selected: Vec<&Scenario> =
+        scenarios.iter().filter(|scenario| arguments.select(scenario.name)).collect();
     if arguments.list {
-        selected
-            .iter()
-            .for_each(|scenario| println!("{}: test", scenario.name));
+        selected.iter().for_each(|scenario| println!("{}: test", scenario.name));
         return ExitCode::SUCCESS;
     }
     println!("\nrunning {} tests", selected.len());
@@ -80,21 +76,13 @@ pub fn run(options: Options, images: &[&str], scenarios: &[Scenario]) -> ExitCod
         scenarios.len() - selected.len(),
         started.elapsed().as_secs_f64(),
     );
-    if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 impl Arguments {
     fn select(&self, name: &str) -> bool {
         let matches = |filter: &String| {
-            if self.exact {
-                name == filter
-            } else {
-                name.contains(filter.as_str())
-            }
+            if self.exact { name == filter } else { name.contains(filter.as_str()) }
         };
         (self.filters.is_empty() || self.filters.iter().any(matches))
             && !self.skip.iter().any(matches)
@@ -132,10 +120,7 @@ fn run_all<'a>(
         Ok(cluster) => std::sync::Arc::new(cluster),
         Err(error) => {
             // None of the scenarios has run: all have failed.
-            return selected
-                .iter()
-                .map(|s| (s.name, format!("no cluster: {error:#}")))
-                .collect();
+            return selected.iter().map(|s| (s.name, format!("no cluster: {error:#}"))).collect();
         }
     };
     let mut failures = Vec::new();
@@ -143,11 +128,7 @@ fn run_all<'a>(
         let started = runtime::clock::monotonic();
         let outcome = threads.block_on(run_one(cluster.clone(), scenario));
         let word = if outcome.is_ok() { "ok" } else { "FAILED" };
-        println!(
-            "test {} ... {word} ({:.1} s)",
-            scenario.name,
-            elapsed(started)
-        );
+        println!("test {} ... {word} ({:.1} s)", scenario.name, elapsed(started));
         if let Err(error) = outcome {
             let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
             failures.push((scenario.name, causes.join("\n")));
@@ -169,20 +150,13 @@ async fn prepare(options: Options, images: &[&str]) -> anyhow::Result<Cluster> {
     for image in images {
         cluster.load_image(image).await?;
     }
-    println!(
-        "cluster {} up after {:.1} s",
-        cluster.name(),
-        elapsed(started)
-    );
+    println!("cluster {} up after {:.1} s", cluster.name(), elapsed(started));
     Ok(cluster)
 }
 
 async fn run_one(cluster: std::sync::Arc<Cluster>, scenario: &Scenario) -> anyhow::Result<()> {
     let namespace = scenario.name.replace('_', "-");
-    let scene = Scene {
-        cluster: cluster.clone(),
-        namespace: namespace.clone(),
-    };
+    let scene = Scene { cluster: cluster.clone(), namespace: namespace.clone() };
     let yaml = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n");
     crate::manifest::create(cluster.client(), "", &yaml).await?;
     let body = scenario.body;
@@ -192,11 +166,10 @@ async fn run_one(cluster: std::sync::Arc<Cluster>, scenario: &Scenario) -> anyho
         Ok(Ok(outcome)) => outcome.with_context(|| events(&cluster, &namespace)),
         Ok(Err(panic)) => {
             let payload = panic.into_panic();
-            let text = payload.downcast_ref::<String>().cloned().or_else(|| {
-                payload
-                    .downcast_ref::<&str>()
-                    .map(|text| (*text).to_owned())
-            });
+            let text = payload
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
             Err(anyhow!(text.unwrap_or_else(|| "panicked".to_owned())))
                 .with_context(|| events(&cluster, &namespace))
         }

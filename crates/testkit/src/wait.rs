@@ -28,10 +28,7 @@ pub struct Selection {
 impl Selection {
     /// Objects of one namespace.
     pub fn namespace(namespace: &str) -> Self {
-        Self {
-            namespace: namespace.to_owned(),
-            ..Self::default()
-        }
+        Self { namespace: namespace.to_owned(), ..Self::default() }
     }
 
     /// Those of them with these labels.
@@ -94,11 +91,7 @@ where
         Ok(Err(error)) => Err(error),
         Err(_) => {
             let state: Vec<String> = objects.values().map(describe).collect();
-            bail!(
-                "not after {} s: {what}; there is:\n{}",
-                PATIENCE.as_secs(),
-                state.join("\n")
-            )
+            bail!("not after {} s: {what}; there is:\n{}", PATIENCE.as_secs(), state.join("\n"))
         }
     }
 }

@@ -31,10 +31,7 @@ pub fn run(root: &Path, check: bool) -> anyhow::Result<()> {
     }
     let current = std::fs::read_to_string(&path).unwrap_or_default();
     if current != table {
-        bail!(
-            "{} is out of date: run `cargo xtask codegen`",
-            path.display()
-        );
+        bail!("{} is out of date: run `cargo xtask codegen`", path.display());
     }
     Ok(())
 }
@@ -53,9 +50,7 @@ fn rustfmt(root: &Path, source: &str) -> anyhow::Result<String> {
     let source = source.to_owned();
     let writer = std::thread::spawn(move || stdin.write_all(source.as_bytes()));
     let output = child.wait_with_output()?;
-    writer
-        .join()
-        .map_err(|_| anyhow::anyhow!("rustfmt's writer panicked"))??;
+    writer.join().map_err(|_| anyhow::anyhow!("rustfmt's writer panicked"))??;
     if !output.status.success() {
         bail!("rustfmt refused the generated code");
     }

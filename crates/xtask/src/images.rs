@@ -40,12 +40,7 @@ fn write(path: &Path, archive: &Archive) -> anyhow::Result<()> {
         return Ok(());
     }
     std::fs::write(path, &bytes).with_context(|| format!("cannot write {}", path.display()))?;
-    println!(
-        "{}: {} ({} KB)",
-        path.display(),
-        archive.name,
-        bytes.len() >> 10
-    );
+    println!("{}: {} ({} KB)", path.display(), archive.name, bytes.len() >> 10);
     Ok(())
 }
 
@@ -53,10 +48,7 @@ fn busybox() -> anyhow::Result<Archive> {
     let path = Path::new("/bin/busybox");
     let program = std::fs::read(path)
         .with_context(|| format!("{} (apt-get install busybox-static)", path.display()))?;
-    let output = Command::new(path)
-        .arg("--list")
-        .output()
-        .context("cannot run busybox")?;
+    let output = Command::new(path).arg("--list").output().context("cannot run busybox")?;
     ensure!(output.status.success(), "busybox --list fails");
     let names = String::from_utf8(output.stdout)?;
     let mut layer = base_layer()?;
@@ -87,12 +79,7 @@ fn test_server(program: &Path, version: &str) -> anyhow::Result<Archive> {
 
 fn base_layer() -> anyhow::Result<Layer> {
     let mut layer = Layer::new();
-    for (folder, mode) in [
-        ("bin", 0o755),
-        ("etc", 0o755),
-        ("root", 0o700),
-        ("tmp", 0o1777),
-    ] {
+    for (folder, mode) in [("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777)] {
         layer.folder(folder, mode)?;
     }
     layer.file(
@@ -106,28 +93,14 @@ fn base_layer() -> anyhow::Result<Layer> {
 
 /// Builds the test server as one static program, which needs no library in its image.
 fn build_server(root: &Path, target: &Path) -> anyhow::Result<PathBuf> {
-    let output = Command::new("rustc")
-        .arg("-vV")
-        .output()
-        .context("cannot run rustc")?;
+    let output = Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
     let text = String::from_utf8(output.stdout)?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
     let host = host.context("rustc does not say what machine this is")?;
     let status = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "-q",
-            "-p",
-            "testserver",
-            "--target",
-            host,
-            "--target-dir",
-        ])
+        .args(["build", "-q", "-p", "testserver", "--target", host, "--target-dir"])
         .arg(target.join("static"))
-        .env(
-            "RUSTFLAGS",
-            "-C target-feature=+crt-static -C strip=symbols",
-        )
+        .env("RUSTFLAGS", "-C target-feature=+crt-static -C strip=symbols")
         .current_dir(root)
         .status()
         .context("cannot run cargo")?;

@@ -62,11 +62,7 @@ pub fn run(root: &Path, args: &TestArgs) -> anyhow::Result<ExitCode> {
         bail!("a step failed without saying which test did");
     }
     println!("{} passed, {} failed", total.passed, total.failed);
-    Ok(if total.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn has_nextest(cargo: &str) -> bool {
@@ -79,11 +75,8 @@ fn run_step(command: &mut Command) -> anyhow::Result<(Count, bool)> {
     // nextest writes its summary to standard error, libtest to standard output; both go through
     // one pipe.
     let (reader, writer) = std::io::pipe()?;
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(writer.try_clone()?)
-        .stderr(writer)
-        .spawn()?;
+    let mut child =
+        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn()?;
     // The command keeps its ends of the pipe open otherwise, and the reading never ends.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut count = Count::default();
@@ -108,10 +101,7 @@ fn counted(line: &str) -> Count {
         return Count::default();
     }
     let before = |word: &str| {
-        let words: Vec<&str> = text
-            .split([' ', ',', ';'])
-            .filter(|w| !w.is_empty())
-            .collect();
+        let words: Vec<&str> = text.split([' ', ',', ';']).filter(|w| !w.is_empty()).collect();
         words
             .windows(2)
             .filter(|pair| pair[1] == word)
@@ -119,10 +109,7 @@ fn counted(line: &str) -> Count {
             .sum::<u64>()
     };
     let timed_out = before("timed");
-    Count {
-        passed: before("passed"),
-        failed: before("failed") + timed_out,
-    }
+    Count { passed: before("passed"), failed: before("failed") + timed_out }
 }
 
 fn strip_colours(line: &str) -> String {
@@ -130,9 +117,7 @@ fn strip_colours(line: &str) -> String {
     let mut rest = line;
     while let Some(start) = rest.find('\u{1b}') {
         plain.push_str(&rest[..start]);
-        rest = rest[start..]
-            .find('m')
-            .map_or("", |end| &rest[start + end + 1..]);
+        rest = rest[start..].find('m').map_or("", |end| &rest[start + end + 1..]);
     }
     plain.push_str(rest);
     plain
@@ -145,25 +130,10 @@ mod tests {
     #[test]
     fn both_summaries_are_counted() {
         let libtest = "test result: ok. 28 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out";
-        assert_eq!(
-            counted(libtest),
-            Count {
-                passed: 28,
-                failed: 1
-            }
-        );
+        assert_eq!(counted(libtest), Count { passed: 28, failed: 1 });
         let nextest = "\u{1b}[32m     Summary\u{1b}[0m [   1.2s] 10 tests run: 9 passed (1 slow), 1 failed, 2 skipped";
-        assert_eq!(
-            counted(nextest),
-            Count {
-                passed: 9,
-                failed: 1
-            }
-        );
+        assert_eq!(counted(nextest), Count { passed: 9, failed: 1 });
         assert_eq!(counted("the 5 passed tests"), Count::default());
-        assert_eq!(
-            counted("    test result: FAILED. 0 passed; 1 failed"),
-            Count::default()
-        );
+        assert_eq!(counted("    test result: FAILED. 0 passed; 1 failed"), Count::default());
     }
 }

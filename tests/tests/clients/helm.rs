@@ -55,10 +55,7 @@ impl Helm<'_> {
         let value: Value = serde_json::from_str(&text)?;
         let image = value["spec"]["template"]["spec"]["containers"][0]["image"].as_str();
         let ready = value["status"]["readyReplicas"].as_u64();
-        Ok((
-            image.unwrap_or_default().to_owned(),
-            ready.unwrap_or_default(),
-        ))
+        Ok((image.unwrap_or_default().to_owned(), ready.unwrap_or_default()))
     }
 }
 
@@ -66,16 +63,10 @@ pub async fn helm_installs_and_upgrades(scene: &Scene) -> anyhow::Result<()> {
     let python = std::env::var_os("SKIFF_TEST_PYTHON");
     let python = PathBuf::from(python.context("SKIFF_TEST_PYTHON is not set")?);
     let folder = tempfile::tempdir()?;
-    let helm = Helm {
-        scene,
-        program: python.with_file_name("helm"),
-        folder: folder.path(),
-    };
+    let helm = Helm { scene, program: python.with_file_name("helm"), folder: folder.path() };
     helm.run(&["create", "demo"])?;
     // No registry is in reach.
-    let test = folder
-        .path()
-        .join("demo/templates/tests/test-connection.yaml");
+    let test = folder.path().join("demo/templates/tests/test-connection.yaml");
     let written = std::fs::read_to_string(&test)?;
     let image = written.replace("image: busybox", "image: skiff.test/busybox:1");
     ensure!(image != written, "{written}");
@@ -113,10 +104,7 @@ pub async fn helm_installs_and_upgrades(scene: &Scene) -> anyhow::Result<()> {
         .flatten()
         .filter_map(|release| release["status"].as_str())
         .collect();
-    ensure!(
-        statuses == ["superseded", "superseded", "failed", "deployed"],
-        "{statuses:?}"
-    );
+    ensure!(statuses == ["superseded", "superseded", "failed", "deployed"], "{statuses:?}");
     helm.run(&["uninstall", "web", "--wait"])?;
     let left = scene.cluster.kubectl(&[
         "get",

@@ -17,10 +17,7 @@ fn kubectl(scene: &Scene, arguments: &[&str]) -> anyhow::Result<String> {
 
 /// Writes a manifest for `-f`.
 fn written(scene: &Scene, name: &str, yaml: &str) -> anyhow::Result<String> {
-    let path = scene
-        .cluster
-        .folder()
-        .join(format!("{}-{name}.yaml", scene.namespace));
+    let path = scene.cluster.folder().join(format!("{}-{name}.yaml", scene.namespace));
     std::fs::write(&path, yaml)?;
     Ok(path.to_string_lossy().into_owned())
 }
@@ -28,20 +25,9 @@ fn written(scene: &Scene, name: &str, yaml: &str) -> anyhow::Result<String> {
 pub async fn manifests_of_every_kind_are_accepted(scene: &Scene) -> anyhow::Result<()> {
     let manifests = file("kinds.yaml");
     let made = kubectl(scene, &["apply", "--dry-run=server", "-f", &manifests])?;
-    let count = std::fs::read_to_string(&manifests)?
-        .matches("\nkind:")
-        .count();
+    let count = std::fs::read_to_string(&manifests)?.matches("\nkind:").count();
     ensure!(made.lines().count() == count, "{count} objects, but {made}");
-    kubectl(
-        scene,
-        &[
-            "apply",
-            "--server-side",
-            "--dry-run=server",
-            "-f",
-            &manifests,
-        ],
-    )?;
+    kubectl(scene, &["apply", "--server-side", "--dry-run=server", "-f", &manifests])?;
     Ok(())
 }
 
@@ -61,25 +47,12 @@ pub async fn create_speaks_protobuf(scene: &Scene) -> anyhow::Result<()> {
     ];
     let newer: &[&[&str]] = &[
         &["create", "cronjob", "a", "--image=a", "--schedule=@hourly"],
-        &[
-            "create",
-            "poddisruptionbudget",
-            "a",
-            "--selector=a=b",
-            "--min-available=1",
-        ],
+        &["create", "poddisruptionbudget", "a", "--selector=a=b", "--min-available=1"],
     ];
     // Clients of old make beta versions of these, which ended with 1.25.
-    let newer = if scene.cluster.kubectl_minor()? < 25 {
-        &[]
-    } else {
-        newer
-    };
+    let newer = if scene.cluster.kubectl_minor()? < 25 { &[] } else { newer };
     for command in commands.iter().chain(newer) {
-        let made = kubectl(
-            scene,
-            &[*command, &["--dry-run=server", "-o", "name"]].concat(),
-        )?;
+        let made = kubectl(scene, &[*command, &["--dry-run=server", "-o", "name"]].concat())?;
         ensure!(made.trim().ends_with("/a"), "{command:?}: {made}");
     }
     Ok(())
@@ -113,26 +86,16 @@ pub async fn owners_of_fields_are_kept(scene: &Scene) -> anyhow::Result<()> {
         &scene.namespace,
     ])?;
     let expected = "Apply failed with 1 conflict: conflict with \"other\" using v1";
-    ensure!(
-        !refused.success && refused.stderr.contains(expected),
-        "{}",
-        refused.stderr
-    );
+    ensure!(!refused.success && refused.stderr.contains(expected), "{}", refused.stderr);
     ensure!(refused.stderr.contains(".data.a"), "{}", refused.stderr);
-    kubectl(
-        scene,
-        &["apply", "--server-side", "--force-conflicts", "-f", &path],
-    )?;
+    kubectl(scene, &["apply", "--server-side", "--force-conflicts", "-f", &path])?;
     let less = written(
         scene,
         "less",
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: owned}\ndata: {a: mine}\n",
     )?;
     kubectl(scene, &["apply", "--server-side", "-f", &less])?;
-    let data = kubectl(
-        scene,
-        &["get", "configmap", "owned", "-o", "jsonpath={.data}"],
-    )?;
+    let data = kubectl(scene, &["get", "configmap", "owned", "-o", "jsonpath={.data}"])?;
     ensure!(data == r#"{"a":"mine"}"#, "{data}");
     Ok(())
 }
@@ -164,16 +127,10 @@ pub async fn faults_are_named_as_kubernetes_names_them(scene: &Scene) -> anyhow:
     ];
     for (index, (manifest, texts)) in cases.iter().enumerate() {
         let path = written(scene, &format!("fault{index}"), manifest)?;
-        let refused = scene
-            .cluster
-            .try_kubectl(&["apply", "-f", &path, "-n", &scene.namespace])?;
+        let refused = scene.cluster.try_kubectl(&["apply", "-f", &path, "-n", &scene.namespace])?;
         ensure!(!refused.success, "{manifest} was accepted");
         for text in *texts {
-            ensure!(
-                refused.stderr.contains(text),
-                "{text} is not in {}",
-                refused.stderr
-            );
+            ensure!(refused.stderr.contains(text), "{text} is not in {}", refused.stderr);
         }
     }
     Ok(())
@@ -190,28 +147,17 @@ pub async fn warnings_are_shown(scene: &Scene) -> anyhow::Result<()> {
     let warning = "Warning: spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply";
     let namespace = ["-n", scene.namespace.as_str()];
     let path = written(scene, "first", &manifest("first"))?;
-    let told = scene
-        .cluster
-        .try_kubectl(&[&["create", "-f", &path], &namespace[..]].concat())?;
+    let told = scene.cluster.try_kubectl(&[&["create", "-f", &path], &namespace[..]].concat())?;
     ensure!(told.stderr.contains(warning), "kubectl: {}", told.stderr);
     let path = written(scene, "second", &manifest("second"))?;
-    let told = scene
-        .cluster
-        .try_skiff(&[&["create", "-f", &path], &namespace[..]].concat())?;
+    let told = scene.cluster.try_skiff(&[&["create", "-f", &path], &namespace[..]].concat())?;
     ensure!(told.stderr.contains(warning), "skiff: {}", told.stderr);
     Ok(())
 }
 
 pub async fn fields_are_explained(scene: &Scene) -> anyhow::Result<()> {
-    let text = kubectl(
-        scene,
-        &["explain", "deployment.spec.template.spec.containers.ports"],
-    )?;
-    for part in [
-        "Deployment",
-        "ports <[]",
-        "containerPort\t<integer> -required-",
-    ] {
+    let text = kubectl(scene, &["explain", "deployment.spec.template.spec.containers.ports"])?;
+    for part in ["Deployment", "ports <[]", "containerPort\t<integer> -required-"] {
         ensure!(text.contains(part), "{part} is not in {text}");
     }
     let index = scene.cluster.kubectl(&["get", "--raw", "/openapi/v3"])?;

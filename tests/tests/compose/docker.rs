@@ -54,21 +54,12 @@ impl Docker {
     pub fn prepare() -> anyhow::Result<Self> {
         let own = std::env::current_exe()?;
         let profile = own.ancestors().nth(2).context("not in a target folder")?;
-        let target = profile
-            .parent()
-            .context("not in a target folder")?
-            .to_owned();
+        let target = profile.parent().context("not in a target folder")?.to_owned();
         // Not below $TMPDIR, which may be too long for sockets.
-        let folder = tempfile::Builder::new()
-            .prefix("skiff-compose-")
-            .tempdir_in("/tmp")?;
+        let folder = tempfile::Builder::new().prefix("skiff-compose-").tempdir_in("/tmp")?;
         let namespace = format!("skiff-compose-{}", std::process::id());
         run(Command::new("ip").args(["netns", "add", &namespace]))?;
-        let docker = Self {
-            folder,
-            namespace,
-            target,
-        };
+        let docker = Self { folder, namespace, target };
         docker.inside("ip", &["link", "set", "lo", "up"])?;
         // Outside the namespace, which has no way to Debian's packages.
         let mut base = Command::new(repository().join("deploy/compose.sh"));
@@ -123,9 +114,7 @@ impl Docker {
     }
 
     pub fn compose_sh(&self, verb: &str) -> anyhow::Result<String> {
-        run(self
-            .command(repository().join("deploy/compose.sh"))
-            .arg(verb))
+        run(self.command(repository().join("deploy/compose.sh")).arg(verb))
     }
 
     /// As people call it: in the repository, with nothing but its files.
@@ -174,12 +163,7 @@ impl Docker {
     pub fn through_port_forward(&self, pod: &str, port: u16, page: &str) -> anyhow::Result<String> {
         let mut command = self.command("kubectl");
         command.args(["port-forward", "-n", "web", pod, &format!(":{port}")]);
-        let mut child = Ended(
-            command
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .spawn()?,
-        );
+        let mut child = Ended(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
         let output = child.0.stdout.take().context("its output is a pipe")?;
         // "Forwarding from 127.0.0.1:PORT -> 8080"
         let mut line = String::new();
@@ -196,21 +180,16 @@ impl Docker {
         let mut command = self.command(self.test_server_program());
         command.args(["load", "--url", url, "--rps", &rate.to_string()]);
         command.args(["--seconds", "120", "--until", "eof"]);
-        let child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         Ok(RunningLoad(child))
     }
 
     /// What the daemon's folder holds of images and volumes, now that it has ended.
     pub fn images_and_volumes(&self) -> anyhow::Result<Vec<PathBuf>> {
         let mut left = Vec::new();
-        for folder in [
-            "docker/image/overlay2/imagedb/content/sha256",
-            "docker/volumes",
-            "docker/containers",
-        ] {
+        for folder in
+            ["docker/image/overlay2/imagedb/content/sha256", "docker/volumes", "docker/containers"]
+        {
             for entry in std::fs::read_dir(self.path(folder))? {
                 let entry = entry?;
                 // The volumes' index, and a device.
@@ -275,19 +254,12 @@ impl Drop for Ended {
 
 /// Runs a command; returns its standard output.
 fn run(command: &mut Command) -> anyhow::Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run {command:?}"))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if !output.status.success() {
         let arguments: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
-        bail!(
-            "{}: {}{}",
-            arguments.join(" "),
-            text(&output.stderr),
-            text(&output.stdout)
-        );
+        bail!("{}: {}{}", arguments.join(" "), text(&output.stderr), text(&output.stdout));
     }
     Ok(text(&output.stdout))
 }

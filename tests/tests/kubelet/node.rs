@@ -51,10 +51,7 @@ spec:
     create(scene, yaml).await?;
     pods::ready(scene, "holder").await?;
     let api: Api<Pod> = Api::namespaced(scene.cluster.client(), &scene.namespace);
-    let at_once = DeleteOptions {
-        grace_period_seconds: Some(0),
-        ..Default::default()
-    };
+    let at_once = DeleteOptions { grace_period_seconds: Some(0), ..Default::default() };
     api.delete("holder", &at_once).await?;
     create(scene, yaml).await?;
     pods::ready(scene, "holder").await?;

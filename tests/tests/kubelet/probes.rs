@@ -22,10 +22,7 @@ spec:
     let pod = pods::ready(scene, "grpc").await?;
     let page = |path: &str| format!("http://{}:8080/{path}", pods::address(&pod));
     web::get(&scene.cluster, &page("ready/off"))?;
-    pods::one(scene, "grpc", "the pod is not Ready", |pod| {
-        !pods::is_ready(pod)
-    })
-    .await?;
+    pods::one(scene, "grpc", "the pod is not Ready", |pod| !pods::is_ready(pod)).await?;
     web::get(&scene.cluster, &page("ready/on"))?;
     pods::ready(scene, "grpc").await?;
     Ok(())
@@ -61,10 +58,7 @@ spec:
     create(scene, &yaml).await?;
     pods::ready(scene, "secure").await?;
     // A server without TLS fails such a probe.
-    pods::one(scene, "plain", "it is started again", |pod| {
-        pods::restarts(pod, "main") > 0
-    })
-    .await?;
+    pods::one(scene, "plain", "it is started again", |pod| pods::restarts(pod, "main") > 0).await?;
     let secure = pods::ready(scene, "secure").await?;
     ensure!(pods::restarts(&secure, "main") == 0);
     Ok(())

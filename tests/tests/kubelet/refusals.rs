@@ -33,10 +33,7 @@ async fn waits(scene: &Scene, pod: &str, reason: &str, text: &str) -> anyhow::Re
         let waiting = state.and_then(|state| state.waiting.as_ref());
         waiting.is_some_and(|waiting| {
             waiting.reason.as_deref() == Some(reason)
-                && waiting
-                    .message
-                    .as_deref()
-                    .is_some_and(|it| it.contains(text))
+                && waiting.message.as_deref().is_some_and(|it| it.contains(text))
         })
     })
     .await
@@ -84,10 +81,7 @@ spec:
             "misnamed",
             "InvalidImageName",
             parse,
-            [
-                ("InspectFailed", parse),
-                ("Failed", "Error: InvalidImageName"),
-            ],
+            [("InspectFailed", parse), ("Failed", "Error: InvalidImageName")],
         ),
         (
             "absent",
@@ -102,10 +96,7 @@ spec:
             "unreachable",
             "ImagePullBackOff",
             "onnection refused",
-            [
-                ("Failed", "Failed to pull image"),
-                ("Failed", "Error: ErrImagePull"),
-            ],
+            [("Failed", "Failed to pull image"), ("Failed", "Error: ErrImagePull")],
         ),
         (
             "rooted",
@@ -149,9 +140,7 @@ spec:
     waits(scene, "below", "CreateContainerConfigError", "/absolute").await?;
     let patch = json!({"metadata": {"annotations": {"path": "a/b"}}});
     let api = client::Api::<Pod>::namespaced(scene.cluster.client(), &scene.namespace);
-    api.patch("below", client::PatchKind::Merge, &patch)
-        .await
-        .context("correct the annotation")?;
+    api.patch("below", client::PatchKind::Merge, &patch).await.context("correct the annotation")?;
     // What was made below a directory for all is for all as well: user 1000 can write.
     pods::ready(scene, "below").await?;
     Ok(())

@@ -25,11 +25,8 @@ struct Forward {
 impl Forward {
     /// Starts it and waits until it listens.
     fn start(mut command: Command) -> anyhow::Result<Self> {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let output = child.stdout.take().context("its output is piped")?;
         let mut output = BufReader::new(output);
         let mut line = String::new();
@@ -97,17 +94,10 @@ async fn forwards_ports(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
         ensure!(web::get(&scene.cluster, &forward.url).is_err());
     }
     let errors = forward.finish()?;
-    ensure!(
-        errors.contains("forwarding") && errors.contains("refused"),
-        "{errors}"
-    );
+    ensure!(errors.contains("forwarding") && errors.contains("refused"), "{errors}");
 
     let written = tool.attempt(scene, &["port-forward", "pod/missing", ":80"])?;
-    ensure!(
-        !written.success && written.stderr.contains("not found"),
-        "{}",
-        written.stderr
-    );
+    ensure!(!written.success && written.stderr.contains("not found"), "{}", written.stderr);
     Ok(())
 }
 
@@ -136,10 +126,7 @@ pub async fn old_clients_speak_spdy(scene: &Scene) -> anyhow::Result<()> {
     answers_at_once(scene, &forward).await?;
     let script = "read line; echo out $line; echo err >&2; exit 3";
     let mut child = Tool::Kubectl
-        .command(
-            scene,
-            &["exec", "-i", &pod, "-c", "shell", "--", "sh", "-c", script],
-        )
+        .command(scene, &["exec", "-i", &pod, "-c", "shell", "--", "sh", "-c", script])
         .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -162,12 +149,8 @@ pub async fn kube_rs_forwards_ports(scene: &Scene) -> anyhow::Result<()> {
     let mut forward = api.portforward(&pod, &[8080, 81]).await?;
     let error = forward.take_error(81).context("port 81 has errors")?.await;
     ensure!(error.is_some_and(|error| error.contains("refused")));
-    let mut stream = forward
-        .take_stream(8080)
-        .context("port 8080 has a stream")?;
-    stream
-        .write_all(b"GET /hostname HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await?;
+    let mut stream = forward.take_stream(8080).context("port 8080 has a stream")?;
+    stream.write_all(b"GET /hostname HTTP/1.1\r\nHost: x\r\n\r\n").await?;
     // The connection stays; this side is the one that ends it.
     let mut answer = Vec::new();
     while !answer.ends_with(pod.as_bytes()) {

@@ -88,13 +88,7 @@ pub async fn pods_and_services_are_proxied(scene: &Scene) -> anyhow::Result<()> 
         let subsets = all.values().flat_map(|one| one.subsets.iter().flatten());
         subsets.into_iter().any(|subset| subset.addresses.is_some())
     };
-    wait::until(
-        scene.cluster.client(),
-        selection,
-        "an endpoint is ready",
-        ready,
-    )
-    .await?;
+    wait::until(scene.cluster.client(), selection, "an endpoint is ready", ready).await?;
     let proxy = Proxy::start(scene)?;
     let within = format!("/api/v1/namespaces/{}", scene.namespace);
     for name in [
@@ -117,11 +111,7 @@ pub async fn pods_and_services_are_proxied(scene: &Scene) -> anyhow::Result<()> 
         ("pods/missing", "404", "not found"),
         ("pods/ftp:web:80", "400", "invalid proxy request"),
         (&format!("pods/{pod}:81"), "503", "refused"),
-        (
-            &format!("pods/https:{pod}:8080"),
-            "503",
-            "error trying to reach service",
-        ),
+        (&format!("pods/https:{pod}:8080"), "503", "error trying to reach service"),
     ] {
         let answer = proxy.ask(&format!("GET {within}/{name}/proxy/"), "", b"")?;
         expect(&answer, &[&format!("HTTP/1.1 {code}"), part])?;
@@ -136,10 +126,7 @@ fn messages_pass(proxy: &Proxy, base: &str) -> anyhow::Result<()> {
         let headers = "X-Mine: yes\r\nAuthorization: Bearer none\r\n";
         let answer = proxy.ask(&line, headers, b"the body")?;
         let seen = format!("{method} /echo/a%20b/?x=1&y=%2F\n");
-        expect(
-            &answer,
-            &["HTTP/1.1 200", &seen, "x-mine: yes", "x-forwarded-for: "],
-        )?;
+        expect(&answer, &["HTTP/1.1 200", &seen, "x-mine: yes", "x-forwarded-for: "])?;
         ensure!(answer.ends_with("\n\nthe body"), "{answer}");
         ensure!(!answer.contains("Bearer"), "{answer}");
     }
@@ -148,11 +135,7 @@ fn messages_pass(proxy: &Proxy, base: &str) -> anyhow::Result<()> {
 
     let large = vec![b'x'; LARGE_BYTES];
     let answer = proxy.ask(&format!("POST {base}/echo"), "", &large)?;
-    ensure!(
-        answer.len() > LARGE_BYTES,
-        "{} bytes came back",
-        answer.len()
-    );
+    ensure!(answer.len() > LARGE_BYTES, "{} bytes came back", answer.len());
 
     let page = proxy.ask(&format!("GET {base}/page"), "Accept: text/html\r\n", b"")?;
     let link = format!("<p>At <a href=\"{base}/hostname\">home</a></p>\n");
@@ -191,10 +174,8 @@ fn upgrades_pass(proxy: &Proxy, path: &str) -> anyhow::Result<()> {
 
 pub async fn nodes_are_proxied(scene: &Scene) -> anyhow::Result<()> {
     let pod = create(scene).await?;
-    let node = Tool::Kubectl.run(
-        scene,
-        &["get", "pod", &pod, "-o", "jsonpath={.spec.nodeName}"],
-    )?;
+    let node =
+        Tool::Kubectl.run(scene, &["get", "pod", &pod, "-o", "jsonpath={.spec.nodeName}"])?;
     let raw = |path: &str| {
         let path = format!("/api/v1/nodes/{node}/proxy/{path}");
         Tool::Kubectl.attempt(scene, &["get", "--raw", &path])
@@ -218,10 +199,8 @@ pub async fn nodes_are_proxied(scene: &Scene) -> anyhow::Result<()> {
 /// As Prometheus and metrics-server do: straight from the kubelet's port, with a ServiceAccount's token.
 pub async fn monitoring_reads_kubelets(scene: &Scene) -> anyhow::Result<()> {
     let pod = create(scene).await?;
-    let node = Tool::Kubectl.run(
-        scene,
-        &["get", "pod", &pod, "-o", "jsonpath={.spec.nodeName}"],
-    )?;
+    let node =
+        Tool::Kubectl.run(scene, &["get", "pod", &pod, "-o", "jsonpath={.spec.nodeName}"])?;
     let authority = std::fs::read(scene.cluster.folder().join("pki/ca.crt"))?;
     let web = reqwest::Client::builder()
         .tls_certs_only([reqwest::Certificate::from_pem(&authority)?])
@@ -246,33 +225,16 @@ pub async fn monitoring_reads_kubelets(scene: &Scene) -> anyhow::Result<()> {
     let name = format!("{}-monitor", scene.namespace);
     let account = format!("--serviceaccount={}:monitor", scene.namespace);
     let rights = ["--verb=get", "--resource=nodes/metrics"];
-    Tool::Kubectl.run(
-        scene,
-        &[&["create", "clusterrole", &name], &rights[..]].concat(),
-    )?;
+    Tool::Kubectl.run(scene, &[&["create", "clusterrole", &name], &rights[..]].concat())?;
     let role = format!("--clusterrole={name}");
-    Tool::Kubectl.run(
-        scene,
-        &["create", "clusterrolebinding", &name, &role, &account],
-    )?;
-    let labels = format!(
-        "{{container=\"server\",namespace=\"{}\",pod=\"{pod}\"}} ",
-        scene.namespace
-    );
+    Tool::Kubectl.run(scene, &["create", "clusterrolebinding", &name, &role, &account])?;
+    let labels =
+        format!("{{container=\"server\",namespace=\"{}\",pod=\"{pod}\"}} ", scene.namespace);
     for (path, expected) in [
         ("metrics", "kubelet_running_pods ".to_owned()),
-        (
-            "metrics/cadvisor",
-            format!("container_memory_usage_bytes{labels}"),
-        ),
-        (
-            "metrics/resource",
-            format!("container_cpu_usage_seconds_total{labels}"),
-        ),
-        (
-            "metrics/resource",
-            "node_memory_working_set_bytes ".to_owned(),
-        ),
+        ("metrics/cadvisor", format!("container_memory_usage_bytes{labels}")),
+        ("metrics/resource", format!("container_cpu_usage_seconds_total{labels}")),
+        ("metrics/resource", "node_memory_working_set_bytes ".to_owned()),
     ] {
         let text = wait::eventually(path, async || {
             let (code, text) = read(path, &token).await?;

@@ -387,22 +387,13 @@ fn prepared(scene: &Scene) -> anyhow::Result<String> {
     Tool::Kubectl.run(scene, &["apply", "-f", &all])?;
     Tool::Kubectl.run(scene, &["rollout", "status", "deploy/web", "--timeout=60s"])?;
     for (path, kind) in [
-        (
-            "--for=jsonpath={.status.observedGeneration}=1",
-            "daemonset/ds",
-        ),
+        ("--for=jsonpath={.status.observedGeneration}=1", "daemonset/ds"),
         ("--for=jsonpath={.status.desiredHealthy}=0", "pdb/pdb"),
         ("--for=jsonpath={.status.used.services}=2", "quota/quota"),
-        (
-            "--for=jsonpath={.endpoints[0].conditions.ready}=true",
-            "endpointslice",
-        ),
+        ("--for=jsonpath={.endpoints[0].conditions.ready}=true", "endpointslice"),
     ] {
-        let all: &[&str] = if kind == "endpointslice" {
-            &["-l", "kubernetes.io/service-name=web"]
-        } else {
-            &[]
-        };
+        let all: &[&str] =
+            if kind == "endpointslice" { &["-l", "kubernetes.io/service-name=web"] } else { &[] };
         let wait = [&["wait", path, kind, "--timeout=60s"], all].concat();
         Tool::Kubectl.run(scene, &wait)?;
     }
@@ -410,10 +401,7 @@ fn prepared(scene: &Scene) -> anyhow::Result<String> {
 }
 
 fn file(scene: &Scene, name: &str, text: &str) -> anyhow::Result<String> {
-    let path = scene
-        .cluster
-        .folder()
-        .join(format!("{}-{name}", scene.namespace));
+    let path = scene.cluster.folder().join(format!("{}-{name}", scene.namespace));
     std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     Ok(path.to_string_lossy().into_owned())
 }
@@ -440,10 +428,7 @@ fn compare(
                 Tool::Kubectl => scene.cluster.kubectl_command(),
             };
             // The verb's own namespace, if it has one, comes later and wins.
-            command
-                .args(&words[..1])
-                .args(["-n", namespace])
-                .args(&words[1..]);
+            command.args(&words[..1]).args(["-n", namespace]).args(&words[1..]);
             let output = command.stdin(std::process::Stdio::null()).output()?;
             Ok(Written {
                 success: output.status.success(),
@@ -456,17 +441,10 @@ fn compare(
         for (what, wanted, got) in [
             ("output", &kubectl.stdout, &skiff.stdout),
             ("errors", &kubectl.stderr, &skiff.stderr),
-            (
-                "success",
-                &kubectl.success.to_string(),
-                &skiff.success.to_string(),
-            ),
+            ("success", &kubectl.success.to_string(), &skiff.success.to_string()),
         ] {
             if wanted != got {
-                write!(
-                    differences,
-                    "\n== {line}: {what}\n-- kubectl\n{wanted}\n++ skiff\n{got}"
-                )?;
+                write!(differences, "\n== {line}: {what}\n-- kubectl\n{wanted}\n++ skiff\n{got}")?;
             }
         }
     }
@@ -502,14 +480,8 @@ impl Mask {
             // Standing alone: `kubectl` is also part of annotations' names.
             (r"\b(kubectl|skiff)( |\b-client|\b-create)", "TOOL$2"),
             (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UID"),
-            (
-                r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( [+]0000( UTC)?|Z)?",
-                "TIME",
-            ),
-            (
-                r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} [0-9:]{8} [+]0000",
-                "TIME",
-            ),
+            (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( [+]0000( UTC)?|Z)?", "TIME"),
+            (r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} [0-9:]{8} [+]0000", "TIME"),
             // Ages, with the spaces that their width asks for.
             (r"\b(\d+d)?(\d+h)?(\d+m)?\d+s\b *", "AGE "),
             (r"\b\d+m(\d+s)?( +|$)", "AGE "),
@@ -526,17 +498,14 @@ impl Mask {
             // Kubectl's flag parser and its server speak of the same mistake with another first letter.
             (r"(?m)^Error: ", "error: "),
         ];
-        let compiled = patterns
-            .into_iter()
-            .map(|(pattern, place)| Ok((Regex::new(pattern)?, place)));
+        let compiled =
+            patterns.into_iter().map(|(pattern, place)| Ok((Regex::new(pattern)?, place)));
         Ok(Self(compiled.collect::<anyhow::Result<_>>()?))
     }
 
     fn apply(&self, text: &str) -> String {
-        self.0
-            .iter()
-            .fold(text.to_owned(), |text, (pattern, place)| {
-                pattern.replace_all(&text, *place).into_owned()
-            })
+        self.0.iter().fold(text.to_owned(), |text, (pattern, place)| {
+            pattern.replace_all(&text, *place).into_owned()
+        })
     }
 }

@@ -35,12 +35,7 @@ struct Terminal {
 impl Terminal {
     /// Starts a program in a terminal of 33 rows and 101 columns.
     fn start(mut command: Command) -> anyhow::Result<Self> {
-        let size = Winsize {
-            ws_row: 33,
-            ws_col: 101,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
+        let size = Winsize { ws_row: 33, ws_col: 101, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None)?;
         let child = command
             .stdin(pty.slave.try_clone()?)
@@ -58,13 +53,7 @@ impl Terminal {
                 }
             }
         });
-        Ok(Self {
-            child,
-            terminal: pty.slave,
-            keyboard,
-            screen,
-            seen: String::new(),
-        })
+        Ok(Self { child, terminal: pty.slave, keyboard, screen, seen: String::new() })
     }
 
     fn type_in(&mut self, text: &str) -> anyhow::Result<()> {
@@ -163,34 +152,22 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
 
     // Input that ends ends the command; all of it has arrived.
     let input = vec![b'x'; 3_000_000];
-    let output = piped(
-        tool.command(scene, &["exec", "-i", "plain", "--", "wc", "-c"]),
-        input,
-    )
-    .await?;
+    let output =
+        piped(tool.command(scene, &["exec", "-i", "plain", "--", "wc", "-c"]), input).await?;
     ensure!(output.stdout.trim_ascii() == b"3000000", "{output:?}");
     // A command need not read to the end.
     let head = ["exec", "-i", "plain", "--", "head", "-c", "3"];
     let output = piped(tool.command(scene, &head), vec![b'x'; 10_000_000]).await?;
-    ensure!(
-        output.stdout == b"xxx" && output.status.success(),
-        "{output:?}"
-    );
+    ensure!(output.stdout == b"xxx" && output.status.success(), "{output:?}");
     let missing = tool.attempt(scene, &["exec", "plain", "--", "nope"])?;
     ensure!(
-        missing
-            .stderr
-            .starts_with("error: Internal error occurred: error executing command")
-            && missing
-                .stderr
-                .contains("\"nope\": executable file not found in $PATH"),
+        missing.stderr.starts_with("error: Internal error occurred: error executing command")
+            && missing.stderr.contains("\"nope\": executable file not found in $PATH"),
         "{}",
         missing.stderr
     );
     // One whose client has gone is ended.
-    let mut left = tool
-        .command(scene, &["exec", "plain", "--", "sleep", "4321"])
-        .spawn()?;
+    let mut left = tool.command(scene, &["exec", "plain", "--", "sleep", "4321"]).spawn()?;
     let runs = |expected: bool| async move {
         let list = tool.run(scene, &["exec", "plain", "--", "ps", "-o", "args"])?;
         ensure!(list.contains("sleep 4321") == expected, "{list}");
@@ -202,35 +179,17 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
     wait::eventually("the command is ended", || runs(false)).await?;
     // What comes back while more goes in has to be read.
     let input = vec![b'x'; 10_000_000];
-    let output = piped(
-        tool.command(scene, &["exec", "-i", "plain", "--", "cat"]),
-        input,
-    )
-    .await?;
-    ensure!(
-        output.stdout.len() == 10_000_000,
-        "{} bytes",
-        output.stdout.len()
-    );
-    let output = piped(
-        tool.command(scene, &["attach", "-i", "reader"]),
-        b"words\n".to_vec(),
-    )
-    .await?;
+    let output = piped(tool.command(scene, &["exec", "-i", "plain", "--", "cat"]), input).await?;
+    ensure!(output.stdout.len() == 10_000_000, "{} bytes", output.stdout.len());
+    let output =
+        piped(tool.command(scene, &["attach", "-i", "reader"]), b"words\n".to_vec()).await?;
     ensure!(output.stdout == b"read words\n", "{output:?}");
     let output = piped(
-        tool.command(
-            scene,
-            &["exec", "plain", "--", "head", "-c", "5000000", "/dev/zero"],
-        ),
+        tool.command(scene, &["exec", "plain", "--", "head", "-c", "5000000", "/dev/zero"]),
         Vec::new(),
     )
     .await?;
-    ensure!(
-        output.stdout.len() == 5_000_000,
-        "{} bytes",
-        output.stdout.len()
-    );
+    ensure!(output.stdout.len() == 5_000_000, "{} bytes", output.stdout.len());
     Ok(())
 }
 
@@ -251,11 +210,8 @@ async fn bounded<T: Send + 'static>(
 
 /// Runs a command with this standard input.
 async fn piped(mut command: Command, input: Vec<u8>) -> anyhow::Result<std::process::Output> {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut stdin = child.stdin.take().context("its input is piped")?;
     let writing = std::thread::spawn(move || stdin.write_all(&input));
     let output = bounded(child.id(), || child.wait_with_output()).await??;
@@ -270,32 +226,13 @@ pub async fn kubectl_runs_copies_and_debugs(scene: &Scene) -> anyhow::Result<()>
     let kubectl = |arguments: &[&str]| Tool::Kubectl.command(scene, arguments);
     let image = "--image=skiff.test/busybox:1";
 
-    let run = [
-        "run",
-        "once",
-        "-it",
-        "--rm",
-        "--restart=Never",
-        image,
-        "--",
-        "sh",
-    ];
+    let run = ["run", "once", "-it", "--rm", "--restart=Never", image, "--", "sh"];
     let mut once = Terminal::start(kubectl(&run))?;
     once.expect("/ #")?;
     once.type_in("echo h''i; exit 3\n")?;
     once.expect("hi")?;
     ensure!(once.finish().await? == Some(3), "{}", once.seen);
-    let run = [
-        "run",
-        "twice",
-        "-i",
-        "--rm",
-        "--restart=Never",
-        image,
-        "--",
-        "wc",
-        "-c",
-    ];
+    let run = ["run", "twice", "-i", "--rm", "--restart=Never", image, "--", "wc", "-c"];
     let output = piped(kubectl(&run), vec![b'x'; 300_000]).await?;
     ensure!(output.stdout.starts_with(b"300000\n"), "{output:?}");
 
@@ -361,20 +298,10 @@ async fn prints_logs(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
     let mut lines: Vec<&str> = all.lines().collect();
     lines.sort_unstable();
     ensure!(lines == ["a 3", "from init", "second run"], "{all:?}");
-    let stamped = tool.run(
-        scene,
-        &["logs", "talker", "-c", "a", "--timestamps", "--tail=1"],
-    )?;
-    ensure!(
-        stamped.starts_with("20") && stamped.ends_with("Z a 3\n"),
-        "{stamped:?}"
-    );
+    let stamped = tool.run(scene, &["logs", "talker", "-c", "a", "--timestamps", "--tail=1"])?;
+    ensure!(stamped.starts_with("20") && stamped.ends_with("Z a 3\n"), "{stamped:?}");
     let wrong = tool.attempt(scene, &["logs", "talker", "-c", "none"])?;
-    ensure!(
-        wrong
-            .stderr
-            .contains("container none is not valid for pod talker")
-    );
+    ensure!(wrong.stderr.contains("container none is not valid for pod talker"));
 
     // What is written later arrives too, and with the container's end ends the command.
     let mut follower = tool
@@ -382,10 +309,7 @@ async fn prints_logs(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
-    tool.run(
-        scene,
-        &["exec", "talker", "-c", "b", "--", "touch", "/x/end"],
-    )?;
+    tool.run(scene, &["exec", "talker", "-c", "b", "--", "touch", "/x/end"])?;
     let mut followed = String::new();
     let mut output = follower.stdout.take().context("its output is piped")?;
     output.read_to_string(&mut followed)?;

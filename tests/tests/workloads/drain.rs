@@ -13,19 +13,8 @@ pub async fn a_drained_node_gives_up_its_pods_one_by_one(scene: &Scene) -> anyho
         scene.cluster.skiff(&[&namespace, arguments].concat())
     };
     // Everybody has to be there before the next may go: kubectl is told to try again.
-    skiff(&[
-        "create",
-        "pdb",
-        "web",
-        "--selector=app=web",
-        "--min-available=2",
-    ])?;
-    skiff(&[
-        "wait",
-        "--for=jsonpath={.status.disruptionsAllowed}=1",
-        "pdb/web",
-        "--timeout=30s",
-    ])?;
+    skiff(&["create", "pdb", "web", "--selector=app=web", "--min-available=2"])?;
+    skiff(&["wait", "--for=jsonpath={.status.disruptionsAllowed}=1", "pdb/web", "--timeout=30s"])?;
     let drained = scene.cluster.skiff(&[
         "drain",
         "node-2",
@@ -39,9 +28,7 @@ pub async fn a_drained_node_gives_up_its_pods_one_by_one(scene: &Scene) -> anyho
         "the pods are elsewhere",
         |all| {
             all.len() == 3
-                && all
-                    .values()
-                    .all(|pod| pods::is_ready(pod) && pods::node(pod) != "node-2")
+                && all.values().all(|pod| pods::is_ready(pod) && pods::node(pod) != "node-2")
         },
     )
     .await;

@@ -41,10 +41,7 @@ pub async fn killing_any_process_disturbs_nothing(scene: &Scene) -> anyhow::Resu
     start(scene).await?;
     let before = untouched(scene).await?;
     let (_, node_port) = service(scene).await?;
-    let url = format!(
-        "http://{}:{node_port}/version",
-        cluster.node_address("node-1")
-    );
+    let url = format!("http://{}:{node_port}/version", cluster.node_address("node-1"));
     wait::eventually("the node port answers", async || web::get(cluster, &url)).await?;
 
     let load = Load::until_finished(cluster, &url, RATE, LOAD_MAX_SECONDS)?;
@@ -57,15 +54,11 @@ pub async fn killing_any_process_disturbs_nothing(scene: &Scene) -> anyhow::Resu
         })
         .await?;
         kill_and_see_it_run_again(cluster, victim).await?;
-        deployment(
-            scene,
-            &format!("the update is done, {victim} was killed"),
-            |status| {
-                status.updated_replicas == Some(3)
-                    && status.replicas == Some(3)
-                    && status.available_replicas == Some(3)
-            },
-        )
+        deployment(scene, &format!("the update is done, {victim} was killed"), |status| {
+            status.updated_replicas == Some(3)
+                && status.replicas == Some(3)
+                && status.available_replicas == Some(3)
+        })
         .await?;
     }
     let written = writer.finish().await?;
@@ -79,9 +72,7 @@ pub async fn killing_any_process_disturbs_nothing(scene: &Scene) -> anyhow::Resu
     kill_supervisor(cluster)?;
     wait::eventually("the loss of the supervisor is told", async || {
         let status = cluster.try_skiff(&["status"])?;
-        let told = status
-            .stdout
-            .contains("runs without its supervisor: 15 processes");
+        let told = status.stdout.contains("runs without its supervisor: 15 processes");
         ensure!(told && !status.success, "{}", status.stdout);
         Ok(())
     })
@@ -113,10 +104,8 @@ async fn start(scene: &Scene) -> anyhow::Result<()> {
         });
         manifest::create(client, &scene.namespace, &pod.to_string()).await?;
     }
-    deployment(scene, "the application is there", |status| {
-        status.available_replicas == Some(3)
-    })
-    .await
+    deployment(scene, "the application is there", |status| status.available_replicas == Some(3))
+        .await
 }
 
 async fn deployment(
@@ -165,10 +154,7 @@ async fn kill_and_see_it_run_again(cluster: &Cluster, process: &str) -> anyhow::
         let states = cluster.processes()?;
         let state = states.iter().find(|state| state["name"] == process);
         let state = state.with_context(|| format!("there is no {process}"))?;
-        ensure!(
-            state["phase"] == "ready" && state["pid"] != before,
-            "{state}"
-        );
+        ensure!(state["phase"] == "ready" && state["pid"] != before, "{state}");
         Ok(())
     })
     .await
@@ -177,13 +163,8 @@ async fn kill_and_see_it_run_again(cluster: &Cluster, process: &str) -> anyhow::
 fn kill_supervisor(cluster: &Cluster) -> anyhow::Result<()> {
     let record = std::fs::read_to_string(cluster.folder().join("run/records/supervisor.json"))?;
     let record: serde_json::Value = serde_json::from_str(&record)?;
-    let pid = record["pid"]
-        .as_i64()
-        .and_then(|pid| i32::try_from(pid).ok());
-    kill(
-        Pid::from_raw(pid.context("the record has no pid")?),
-        Signal::SIGKILL,
-    )?;
+    let pid = record["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+    kill(Pid::from_raw(pid.context("the record has no pid")?), Signal::SIGKILL)?;
     Ok(())
 }
 
@@ -225,33 +206,18 @@ async fn write(api: Api<ConfigMap>, stop: CancellationToken) -> anyhow::Result<W
     let (mut next, mut counter) = (0, 0);
     let mut acknowledged = Vec::new();
     while !stop.is_cancelled() {
-        if api
-            .create(&map(format!("written-{next}"), next))
-            .await
-            .is_ok()
-        {
+        if api.create(&map(format!("written-{next}"), next)).await.is_ok() {
             acknowledged.push(next);
         }
         next += 1;
         let change = json!({"data": {"value": next.to_string()}});
-        if api
-            .patch("counter", PatchKind::Merge, &change)
-            .await
-            .is_ok()
-        {
+        if api.patch("counter", PatchKind::Merge, &change).await.is_ok() {
             counter = next;
         }
         tokio::time::sleep(WRITE_PAUSE).await;
     }
-    ensure!(
-        acknowledged.len() > 50,
-        "only {} writes were acknowledged",
-        acknowledged.len()
-    );
-    Ok(Written {
-        acknowledged,
-        counter,
-    })
+    ensure!(acknowledged.len() > 50, "only {} writes were acknowledged", acknowledged.len());
+    Ok(Written { acknowledged, counter })
 }
 
 impl Written {
@@ -266,10 +232,7 @@ impl Written {
             .collect();
         for number in &self.acknowledged {
             let value = found.get(&format!("written-{number}"));
-            ensure!(
-                value == Some(number),
-                "write {number} was acknowledged, there is {value:?}"
-            );
+            ensure!(value == Some(number), "write {number} was acknowledged, there is {value:?}");
         }
         let counter = found.get("counter").copied();
         ensure!(

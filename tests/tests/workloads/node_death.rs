@@ -62,9 +62,7 @@ pub async fn the_pods_of_a_killed_node_are_replaced(scene: &Scene) -> anyhow::Re
 async fn while_dead(scene: &Scene, keeper: &Pod, daemon: &Pod) -> anyhow::Result<()> {
     node(scene, "it is unreachable", |node| {
         ready(node) == "Unknown"
-            && ["NoSchedule", "NoExecute"]
-                .iter()
-                .all(|effect| has_taint(node, effect))
+            && ["NoSchedule", "NoExecute"].iter().all(|effect| has_taint(node, effect))
     })
     .await?;
     pods::until(scene, "app=web", "three pods are Ready elsewhere", |pods| {
@@ -97,14 +95,9 @@ async fn returned(scene: &Scene, keeper: &Pod, daemon: &Pod) -> anyhow::Result<(
     // The node lets go of the pods that were evicted.
     all_ready(scene, 3).await?;
     let name = keeper.metadata.name.as_deref();
-    only(
-        scene,
-        "app=keeper",
-        "another with its name is Ready",
-        |pod| {
-            uid(pod) != uid(keeper) && pod.metadata.name.as_deref() == name && pods::is_ready(pod)
-        },
-    )
+    only(scene, "app=keeper", "another with its name is Ready", |pod| {
+        uid(pod) != uid(keeper) && pod.metadata.name.as_deref() == name && pods::is_ready(pod)
+    })
     .await?;
     // The DaemonSet's pod is the same one, started again.
     pods::until(scene, "app=everywhere", "all are Ready again", |pods| {
@@ -124,10 +117,9 @@ async fn only(
     what: &str,
     holds: impl Fn(&Pod) -> bool,
 ) -> anyhow::Result<Pod> {
-    let found = pods::until(scene, labels, what, |pods| {
-        pods.len() == 1 && pods.values().all(&holds)
-    })
-    .await?;
+    let found =
+        pods::until(scene, labels, what, |pods| pods.len() == 1 && pods.values().all(&holds))
+            .await?;
     found.into_values().next().context("it has just been seen")
 }
 
@@ -155,9 +147,7 @@ fn ready(node: &Node) -> &str {
 fn taints(node: &Node) -> Vec<(&str, &str)> {
     let spec = node.spec.as_ref();
     let taints = spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-    taints
-        .map(|taint| (taint.key.as_str(), taint.effect.as_str()))
-        .collect()
+    taints.map(|taint| (taint.key.as_str(), taint.effect.as_str())).collect()
 }
 
 fn has_taint(node: &Node, effect: &str) -> bool {

@@ -61,10 +61,7 @@ pub async fn a_stateful_set_keeps_names_and_volumes(scene: &Scene) -> anyhow::Re
     let starts = skiff(&["exec", "db-0", "--", "cat", "/data/starts"])?;
     ensure!(starts == "db-0\ndb-0\n", "its volume tells {starts:?}");
     skiff(&["scale", "statefulset", "db", "--replicas=1"])?;
-    pods::until(scene, "app=db", "the last pod is gone", |pods| {
-        pods.keys().eq(["db-0"])
-    })
-    .await?;
+    pods::until(scene, "app=db", "the last pod is gone", |pods| pods.keys().eq(["db-0"])).await?;
     let claims = skiff(&["get", "pvc", "-o", "name"])?;
     ensure!(
         claims == "persistentvolumeclaim/data-db-0\npersistentvolumeclaim/data-db-1\n",
@@ -105,21 +102,13 @@ spec:
         scene.cluster.skiff(&[&namespace, arguments].concat())
     };
     skiff(&["create", "job", "now", "--from=cronjob/report"])?;
-    skiff(&[
-        "wait",
-        "--for=condition=Complete",
-        "job/now",
-        "--timeout=60s",
-    ])?;
+    skiff(&["wait", "--for=condition=Complete", "job/now", "--timeout=60s"])?;
     let count = skiff(&["get", "job", "now", "-o", "jsonpath={.status.succeeded}"])?;
     ensure!(count == "3", "{count} pods succeeded");
     let log = skiff(&["logs", "-l", "job-name=now"])?;
     ensure!(log == "done\n".repeat(3), "{log:?}");
     // The Job is the CronJob's, and goes with it.
     skiff(&["delete", "cronjob", "report"])?;
-    pods::until(scene, "job-name=now", "the Job's pods are gone", |pods| {
-        pods.is_empty()
-    })
-    .await?;
+    pods::until(scene, "job-name=now", "the Job's pods are gone", |pods| pods.is_empty()).await?;
     Ok(())
 }

@@ -24,43 +24,26 @@ pub struct Answer {
 
 /// Asks for one page over `http://`.
 pub fn get(url: &str) -> Result<Answer, String> {
-    let rest = url
-        .strip_prefix("http://")
-        .ok_or_else(|| format!("{url:?} is not http://"))?;
+    let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url:?} is not http://"))?;
     let (host, path) = match rest.find('/') {
         Some(at) => (&rest[..at], &rest[at..]),
         None => (rest, "/"),
     };
-    let with_port = if host.contains(':') {
-        host.to_owned()
-    } else {
-        format!("{host}:80")
-    };
+    let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
     let wrong = |error: std::io::Error| format!("{host}: {error}");
     let address = with_port.to_socket_addrs().map_err(wrong)?.next();
     let address = address.ok_or_else(|| format!("{host} has no address"))?;
     let mut stream = TcpStream::connect_timeout(&address, REQUEST_TIMEOUT).map_err(wrong)?;
-    stream
-        .set_read_timeout(Some(REQUEST_TIMEOUT))
+    stream.set_read_timeout(Some(REQUEST_TIMEOUT)).map_err(wrong)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
         .map_err(wrong)?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    )
-    .map_err(wrong)?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).map_err(wrong)?;
     let text = String::from_utf8_lossy(&bytes);
-    let status = text
-        .split_whitespace()
-        .nth(1)
-        .and_then(|code| code.parse().ok());
+    let status = text.split_whitespace().nth(1).and_then(|code| code.parse().ok());
     let status =
         status.ok_or_else(|| format!("{host}: the connection closed without an answer"))?;
-    let body = text
-        .split_once("\r\n\r\n")
-        .map(|(_, body)| body.to_owned())
-        .unwrap_or_default();
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
     Ok(Answer { status, body })
 }
 
@@ -126,8 +109,7 @@ fn object<'a>(counts: impl Iterator<Item = (&'a String, &'a u64)>) -> String {
             })
             .collect::<String>()
     };
-    let pairs: Vec<String> = counts
-        .map(|(key, count)| format!("\"{}\":{count}", escape(key)))
-        .collect();
+    let pairs: Vec<String> =
+        counts.map(|(key, count)| format!("\"{}\":{count}", escape(key))).collect();
     format!("{{{}}}", pairs.join(","))
 }

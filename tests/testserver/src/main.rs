@@ -61,9 +61,7 @@ fn flags(arguments: &[String]) -> Result<HashMap<String, String>, String> {
 /// A number among the flags, or its default.
 fn number(flags: &HashMap<String, String>, name: &str, default: u64) -> Result<u64, String> {
     match flags.get(name) {
-        Some(text) => text
-            .parse()
-            .map_err(|_| format!("--{name}: {text:?} is not a number")),
+        Some(text) => text.parse().map_err(|_| format!("--{name}: {text:?} is not a number")),
         None => Ok(default),
     }
 }

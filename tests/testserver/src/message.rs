@@ -35,9 +35,7 @@ impl Request {
             request.body = chunks(reader)?;
         } else if let Some(length) = request.header("content-length") {
             let length: u64 = length.parse().map_err(io::Error::other)?;
-            reader
-                .take(length.min(BODY_MAX))
-                .read_to_end(&mut request.body)?;
+            reader.take(length.min(BODY_MAX)).read_to_end(&mut request.body)?;
         }
         Ok(request)
     }
@@ -51,8 +49,7 @@ impl Request {
 
     /// Whether a header has a word.
     pub fn has(&self, name: &str, word: &str) -> bool {
-        self.header(name)
-            .is_some_and(|value| value.to_ascii_lowercase().contains(word))
+        self.header(name).is_some_and(|value| value.to_ascii_lowercase().contains(word))
     }
 }
 
@@ -81,11 +78,7 @@ pub struct Answer {
 impl Answer {
     /// A page.
     pub fn text(status: &'static str, body: impl Into<Vec<u8>>) -> Self {
-        Self {
-            status,
-            headers: vec!["Content-Type: text/plain".to_owned()],
-            body: body.into(),
-        }
+        Self { status, headers: vec!["Content-Type: text/plain".to_owned()], body: body.into() }
     }
 
     /// Writes it; `close`: nothing follows.
@@ -95,11 +88,7 @@ impl Answer {
         for header in &self.headers {
             write!(writer, "{header}\r\n")?;
         }
-        write!(
-            writer,
-            "Content-Length: {}\r\nConnection: {connection}\r\n\r\n",
-            self.body.len()
-        )?;
+        write!(writer, "Content-Length: {}\r\nConnection: {connection}\r\n\r\n", self.body.len())?;
         if !head {
             writer.write_all(&self.body)?;
         }

@@ -31,9 +31,7 @@ pub fn run(flags: &HashMap<String, String>) -> Result<(), String> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
-    signals
-        .thread_block()
-        .map_err(|error| format!("cannot block signals: {error}"))?;
+    signals.thread_block().map_err(|error| format!("cannot block signals: {error}"))?;
 
     let listener = TcpListener::bind(("0.0.0.0", u16::try_from(port).unwrap_or(0)))
         .map_err(|error| format!("cannot listen on port {port}: {error}"))?;
@@ -67,9 +65,7 @@ pub fn run(flags: &HashMap<String, String>) -> Result<(), String> {
         let server = server.clone();
         grpc::serve(listener, move || server.ready.load(Ordering::SeqCst));
     }
-    let signal = signals
-        .wait()
-        .map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let signal = signals.wait().map_err(|error| format!("cannot wait for signals: {error}"))?;
     println!("{signal}: draining");
     std::thread::sleep(drain);
     server.stopping.store(true, Ordering::SeqCst);
@@ -136,11 +132,7 @@ impl Server {
     fn answer(&self, path: &str) -> (&'static str, String) {
         let (ok, missing) = ("200 OK", "404 Not Found");
         let path = path.split('?').next().unwrap_or(path);
-        match path
-            .trim_start_matches('/')
-            .split_once('/')
-            .unwrap_or((&path[1..], ""))
-        {
+        match path.trim_start_matches('/').split_once('/').unwrap_or((&path[1..], "")) {
             ("", _) => (ok, format!("{} {}\n", hostname(), version())),
             ("healthz", _) => (ok, "ok".to_owned()),
             ("ready", "on") => self.switch(true),
@@ -149,10 +141,8 @@ impl Server {
             ("ready", _) => ("503 Service Unavailable", "not ready".to_owned()),
             ("hostname", _) => (ok, hostname()),
             ("version", _) => (ok, version()),
-            ("env", name) => std::env::var(name).map_or_else(
-                |_| (missing, format!("no variable {name}")),
-                |value| (ok, value),
-            ),
+            ("env", name) => std::env::var(name)
+                .map_or_else(|_| (missing, format!("no variable {name}")), |value| (ok, value)),
             ("file", path) => std::fs::read_to_string(format!("/{path}"))
                 .map_or_else(|error| (missing, error.to_string()), |text| (ok, text)),
             ("slow", time) => {

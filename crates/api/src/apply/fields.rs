@@ -62,9 +62,7 @@ impl Set {
 
     /// Edges with whether the path of each is in the set, and what is below.
     pub(super) fn edges(&self) -> impl Iterator<Item = (&str, bool, &Set)> {
-        self.children
-            .iter()
-            .map(|(edge, node)| (edge.as_str(), node.member, &node.below))
+        self.children.iter().map(|(edge, node)| (edge.as_str(), node.member, &node.below))
     }
 
     pub fn union(&self, other: &Self) -> Self {
@@ -78,11 +76,7 @@ impl Set {
     }
 
     pub fn intersection(&self, other: &Self) -> Self {
-        self.combined(
-            other,
-            |own, other| own.member && other.member,
-            |_| Node::default(),
-        )
+        self.combined(other, |own, other| own.member && other.member, |_| Node::default())
     }
 
     pub fn difference(&self, other: &Self) -> Self {
@@ -91,11 +85,7 @@ impl Set {
 
     /// The paths that `other` has nothing at or below: what can go when `other` stays.
     pub(super) fn abandoned_by(&self, other: &Self) -> Self {
-        self.combined(
-            other,
-            |own, other| own.member && other.is_empty(),
-            Node::clone,
-        )
+        self.combined(other, |own, other| own.member && other.is_empty(), Node::clone)
     }
 
     /// The set without the elements of lists that are in `gone`, and all that is below them.
@@ -104,16 +94,13 @@ impl Set {
             let node = match gone.children.get(edge) {
                 None => node.clone(),
                 Some(theirs) if theirs.member && edge.starts_with("k:") => return None,
-                Some(theirs) => Node {
-                    member: node.member,
-                    below: node.below.without_elements(&theirs.below),
-                },
+                Some(theirs) => {
+                    Node { member: node.member, below: node.below.without_elements(&theirs.below) }
+                }
             };
             Some((edge.clone(), node))
         });
-        Self {
-            children: children.filter(|(_, node)| !node.is_empty()).collect(),
-        }
+        Self { children: children.filter(|(_, node)| !node.is_empty()).collect() }
     }
 
     fn combined(
@@ -132,9 +119,7 @@ impl Set {
             };
             (edge.clone(), node)
         });
-        Self {
-            children: children.filter(|(_, node)| !node.is_empty()).collect(),
-        }
+        Self { children: children.filter(|(_, node)| !node.is_empty()).collect() }
     }
 
     /// `FieldsV1`: an empty object ends a path; `.` beside others marks the path itself.
@@ -153,19 +138,11 @@ impl Set {
     /// What is no `FieldsV1` counts as nothing.
     pub fn from_json(json: &Value) -> Self {
         let mut set = Self::default();
-        for (edge, below) in json
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(edge, _)| *edge != ".")
+        for (edge, below) in json.as_object().into_iter().flatten().filter(|(edge, _)| *edge != ".")
         {
-            let whole = below
-                .as_object()
-                .is_none_or(|below| below.is_empty() || below.contains_key("."));
-            let node = Node {
-                member: whole,
-                below: Self::from_json(below),
-            };
+            let whole =
+                below.as_object().is_none_or(|below| below.is_empty() || below.contains_key("."));
+            let node = Node { member: whole, below: Self::from_json(below) };
             set.children.insert(edge.clone(), node);
         }
         set
@@ -179,12 +156,7 @@ impl Set {
             if node.member {
                 paths.push(step.clone());
             }
-            paths.extend(
-                node.below
-                    .paths()
-                    .into_iter()
-                    .map(|path| format!("{step}{path}")),
-            );
+            paths.extend(node.below.paths().into_iter().map(|path| format!("{step}{path}")));
         }
         paths
     }
@@ -195,10 +167,8 @@ fn step(edge: &str) -> String {
         Some(("f", name)) => format!(".{name}"),
         Some(("k", keys)) => {
             let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
-            let pairs: Vec<String> = keys
-                .iter()
-                .map(|(key, value)| format!("{key}={value}"))
-                .collect();
+            let pairs: Vec<String> =
+                keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
             format!("[{}]", pairs.join(","))
         }
         Some(("v", value)) => format!("[={value}]"),

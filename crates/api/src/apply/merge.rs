@@ -16,14 +16,8 @@ fn edge(element: &Value, place: Place) -> Option<String> {
         List::Map(keys) => {
             let mut values = BTreeMap::new();
             for key in keys {
-                let default = || {
-                    place
-                        .element()
-                        .fields?
-                        .iter()
-                        .find(|field| field.name == *key)?
-                        .default
-                };
+                let default =
+                    || place.element().fields?.iter().find(|field| field.name == *key)?.default;
                 let value = match element.get(key) {
                     Some(value) if !value.is_null() => value.clone(),
                     _ => default()
@@ -32,10 +26,8 @@ fn edge(element: &Value, place: Place) -> Option<String> {
                 };
                 values.insert(*key, value);
             }
-            let text: Vec<String> = values
-                .iter()
-                .map(|(key, value)| format!("\"{key}\":{value}"))
-                .collect();
+            let text: Vec<String> =
+                values.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
             Some(format!("k:{{{}}}", text.join(",")))
         }
     }
@@ -45,11 +37,7 @@ fn edge(element: &Value, place: Place) -> Option<String> {
 fn edges(list: &[Value], place: Place) -> Option<Vec<String>> {
     let edges: Option<Vec<String>> = list.iter().map(|element| edge(element, place)).collect();
     edges.filter(|edges| {
-        edges
-            .iter()
-            .collect::<std::collections::BTreeSet<_>>()
-            .len()
-            == edges.len()
+        edges.iter().collect::<std::collections::BTreeSet<_>>().len() == edges.len()
     })
 }
 
@@ -67,13 +55,7 @@ pub(super) fn set_of(value: &Value, place: Place) -> Set {
     match value {
         Value::Object(map) => {
             for (name, value) in map.iter().filter(|(_, value)| !value.is_null()) {
-                add(
-                    &mut set,
-                    format!("f:{name}"),
-                    value,
-                    place.child(name),
-                    place.is_map(),
-                );
+                add(&mut set, format!("f:{name}"), value, place.child(name), place.is_map());
             }
         }
         Value::Array(list) => {
@@ -88,11 +70,7 @@ pub(super) fn set_of(value: &Value, place: Place) -> Set {
 
 /// `whole`: the path itself is owned also when there is something below it.
 fn add(set: &mut Set, edge: String, value: &Value, place: Place, whole: bool) {
-    let below = if granular(value, place) {
-        set_of(value, place)
-    } else {
-        Set::default()
-    };
+    let below = if granular(value, place) { set_of(value, place) } else { Set::default() };
     if whole || below.is_empty() {
         set.insert(edge.clone());
     }
@@ -191,10 +169,8 @@ pub(super) fn compare(old: &Value, new: &Value, place: Place) -> (Set, Set) {
     };
     let whole = matches!(new, Value::Array(_)) || place.is_map();
     let (before, after) = (entries(old), entries(new));
-    let index: BTreeMap<&str, &Value> = before
-        .iter()
-        .map(|(edge, value, _)| (edge.as_str(), value))
-        .collect();
+    let index: BTreeMap<&str, &Value> =
+        before.iter().map(|(edge, value, _)| (edge.as_str(), value)).collect();
     for (edge, value, child) in &after {
         match index.get(edge.as_str()) {
             None => add(&mut changed, edge.clone(), value, *child, whole),
@@ -240,9 +216,8 @@ pub(super) fn remove(value: &mut Value, set: &Set, place: Place) {
                 }
             }
             Value::Array(list) => {
-                let at = list
-                    .iter()
-                    .position(|element| edge(element, place).as_deref() == Some(step));
+                let at =
+                    list.iter().position(|element| edge(element, place).as_deref() == Some(step));
                 let Some(at) = at else { continue };
                 if member {
                     list.remove(at);

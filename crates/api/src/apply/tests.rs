@@ -55,61 +55,27 @@ fn others_keep_what_they_own() {
     let mine = config(Some(2), json!([{"name": "a", "image": "x"}]));
     let first = apply(None, &[], &mine, schema(), &writer("me")).unwrap();
     let theirs = json!({"metadata": {"labels": {"b": "2"}}, "spec": {"template": {"spec": {"containers": [{"name": "b"}]}}}});
-    let second = apply(
-        Some(&first.object),
-        &first.owners,
-        &theirs,
-        schema(),
-        &writer("they"),
-    )
-    .unwrap();
+    let second =
+        apply(Some(&first.object), &first.owners, &theirs, schema(), &writer("they")).unwrap();
     assert_eq!(second.owners.len(), 2);
     // I drop my label, my replicas and my image; theirs stays.
     let less = json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}]}}}});
-    let third = apply(
-        Some(&second.object),
-        &second.owners,
-        &less,
-        schema(),
-        &writer("me"),
-    )
-    .unwrap();
+    let third =
+        apply(Some(&second.object), &second.owners, &less, schema(), &writer("me")).unwrap();
     assert_eq!(third.object["metadata"]["labels"], json!({"b": "2"}));
     assert_eq!(third.object["spec"].get("replicas"), None);
-    assert_eq!(
-        containers(&third.object),
-        &json!([{"name": "a"}, {"name": "b"}])
-    );
-    let none = apply(
-        Some(&third.object),
-        &third.owners,
-        &json!({}),
-        schema(),
-        &writer("me"),
-    )
-    .unwrap();
+    assert_eq!(containers(&third.object), &json!([{"name": "a"}, {"name": "b"}]));
+    let none =
+        apply(Some(&third.object), &third.owners, &json!({}), schema(), &writer("me")).unwrap();
     assert_eq!(containers(&none.object), &json!([{"name": "b"}]));
 }
 
 #[test]
 fn conflicts_name_the_owner_unless_forced() {
-    let first = apply(
-        None,
-        &[],
-        &config(Some(2), json!([])),
-        schema(),
-        &writer("me"),
-    )
-    .unwrap();
+    let first = apply(None, &[], &config(Some(2), json!([])), schema(), &writer("me")).unwrap();
     let mut scaled = first.object.clone();
     scaled["spec"]["replicas"] = 5.into();
-    let owners = track(
-        &first.object,
-        &first.owners,
-        &scaled,
-        schema(),
-        &writer("kubectl-edit"),
-    );
+    let owners = track(&first.object, &first.owners, &scaled, schema(), &writer("kubectl-edit"));
     let again = config(Some(2), json!([]));
     let conflicts = apply(Some(&scaled), &owners, &again, schema(), &writer("me")).unwrap_err();
     assert_eq!(
@@ -119,40 +85,23 @@ fn conflicts_name_the_owner_unless_forced() {
             field: ".spec.replicas".into()
         }]
     );
-    let force = Writer {
-        force: true,
-        ..writer("me")
-    };
+    let force = Writer { force: true, ..writer("me") };
     let forced = apply(Some(&scaled), &owners, &again, schema(), &force).unwrap();
     assert_eq!(forced.object["spec"]["replicas"], 2);
     assert_eq!(forced.owners.len(), 1);
     // The same value is shared, not fought over.
-    let agreed = apply(
-        Some(&scaled),
-        &owners,
-        &config(Some(5), json!([])),
-        schema(),
-        &writer("me"),
-    )
-    .unwrap();
+    let agreed =
+        apply(Some(&scaled), &owners, &config(Some(5), json!([])), schema(), &writer("me"))
+            .unwrap();
     assert_eq!(agreed.owners.len(), 2);
 }
 
 #[test]
 fn objects_of_old_belong_to_before() {
     let live = config(Some(2), json!([{"name": "a", "image": "x"}]));
-    let conflicts = apply(
-        Some(&live),
-        &[],
-        &config(Some(3), json!([])),
-        schema(),
-        &writer("me"),
-    )
-    .unwrap_err();
-    assert!(
-        conflicts[0].owner.starts_with("\"before-first-apply\""),
-        "{conflicts:?}"
-    );
+    let conflicts =
+        apply(Some(&live), &[], &config(Some(3), json!([])), schema(), &writer("me")).unwrap_err();
+    assert!(conflicts[0].owner.starts_with("\"before-first-apply\""), "{conflicts:?}");
     let same = apply(Some(&live), &[], &live, schema(), &writer("me")).unwrap();
     assert_eq!((same.object, same.owners.len()), (live, 2));
 }
@@ -177,18 +126,8 @@ fn kubectl_takes_over_what_it_applied_itself() {
 fn the_same_again_changes_nothing() {
     let config = config(Some(2), json!([{"name": "a", "image": "x"}]));
     let first = apply(None, &[], &config, schema(), &writer("me")).unwrap();
-    let later = Writer {
-        now: "2027-01-01T00:00:00Z".parse().unwrap(),
-        ..writer("me")
-    };
-    let again = apply(
-        Some(&first.object),
-        &first.owners,
-        &config,
-        schema(),
-        &later,
-    )
-    .unwrap();
+    let later = Writer { now: "2027-01-01T00:00:00Z".parse().unwrap(), ..writer("me") };
+    let again = apply(Some(&first.object), &first.owners, &config, schema(), &later).unwrap();
     assert_eq!(again.object, first.object);
     assert_eq!(again.owners, first.owners);
 }
@@ -205,11 +144,7 @@ fn lists_take_the_order_that_is_applied() {
 }
 
 fn any_config() -> impl Strategy<Value = Value> {
-    let container = (
-        "[abc]",
-        prop::option::of("[xy]"),
-        prop::collection::vec("[pq]", 0..3),
-    )
+    let container = ("[abc]", prop::option::of("[xy]"), prop::collection::vec("[pq]", 0..3))
         .prop_map(|(name, image, args)| {
             let mut container = json!({"name": name, "args": args});
             if let Some(image) = image {
@@ -218,18 +153,15 @@ fn any_config() -> impl Strategy<Value = Value> {
             container
         });
     let labels = prop::collection::btree_map("[abc]", "[xy]", 0..3);
-    (
-        prop::option::of(0..3),
-        prop::collection::vec(container, 0..3),
-        labels,
-    )
-        .prop_map(|(replicas, mut list, labels)| {
+    (prop::option::of(0..3), prop::collection::vec(container, 0..3), labels).prop_map(
+        |(replicas, mut list, labels)| {
             list.sort_by_key(|container| container["name"].to_string());
             list.dedup_by_key(|container| container["name"].clone());
             let mut config = config(replicas, list.into());
             config["metadata"]["labels"] = json!(labels);
             config
-        })
+        },
+    )
 }
 
 fn without_empty(value: &Value) -> Value {
@@ -262,10 +194,7 @@ proptest! {
 
 #[test]
 fn kubectl_takes_back_what_it_leaves_out_of_its_first_apply() {
-    let said = config(
-        Some(2),
-        json!([{"name": "a", "image": "x"}, {"name": "b", "image": "y"}]),
-    );
+    let said = config(Some(2), json!([{"name": "a", "image": "x"}, {"name": "b", "image": "y"}]));
     let mut live = said.clone();
     live["metadata"]["annotations"] =
         json!({"kubectl.kubernetes.io/last-applied-configuration": said.to_string()});
@@ -283,14 +212,7 @@ fn kubectl_takes_back_what_it_leaves_out_of_its_first_apply() {
     assert_eq!(applied.object["spec"]["replicas"], Value::Null);
     assert_eq!(applied.object["spec"]["paused"], true);
     // Another manager's first apply takes nothing away.
-    let kept = apply(
-        Some(&live),
-        &[],
-        &config(None, json!([])),
-        schema(),
-        &writer("me"),
-    )
-    .unwrap();
+    let kept = apply(Some(&live), &[], &config(None, json!([])), schema(), &writer("me")).unwrap();
     assert_eq!(kept.object["spec"]["replicas"], 2);
     // What somebody changed since is theirs.
     live["spec"]["replicas"] = 5.into();

@@ -27,10 +27,7 @@ enum Token {
 
 /// Parses a selector.
 pub fn parse(text: &str) -> Result<Vec<Requirement>, SelectorError> {
-    let mut parser = Parser {
-        tokens: tokens(text),
-        at: 0,
-    };
+    let mut parser = Parser { tokens: tokens(text), at: 0 };
     parser.requirements().map_err(SelectorError)
 }
 
@@ -87,9 +84,7 @@ fn special(text: &str) -> (Token, &str) {
     symbols
         .into_iter()
         .find(|(symbol, _)| text.starts_with(symbol))
-        .map_or((Token::Error, text), |(symbol, token)| {
-            (token, &text[..symbol.len()])
-        })
+        .map_or((Token::Error, text), |(symbol, token)| (token, &text[..symbol.len()]))
 }
 
 struct Parser {
@@ -273,9 +268,7 @@ fn requirement(
         let problems = names::label_value(value);
         if !problems.is_empty() {
             let problems = problems.join("; ");
-            return Err(format!(
-                "values[{index}][{key}]: Invalid value: {value:?}: {problems}"
-            ));
+            return Err(format!("values[{index}][{key}]: Invalid value: {value:?}: {problems}"));
         }
     }
     Ok(made)
@@ -289,10 +282,7 @@ mod tests {
     fn errors_are_worded_as_kubernetes_words_them() {
         for (text, expected) in [
             ("a=b,", "found '', expected: identifier after ','"),
-            (
-                ",",
-                "found ',', expected: !, identifier, or 'end of string'",
-            ),
+            (",", "found ',', expected: !, identifier, or 'end of string'"),
             (
                 "a)",
                 "unable to parse requirement: found ')', expected: in, notin, =, ==, !=, gt, lt",
@@ -303,22 +293,13 @@ mod tests {
             ),
             ("a=b c", "found 'c', expected: ',' or 'end of string'"),
             ("a==b==c", "found '==', expected: ',' or 'end of string'"),
-            (
-                "a in b",
-                "unable to parse requirement: found 'b' expected: '('",
-            ),
-            (
-                "a in (b",
-                "unable to parse requirement: found '', expected: ',' or ')'",
-            ),
+            ("a in b", "unable to parse requirement: found 'b' expected: '('"),
+            ("a in (b", "unable to parse requirement: found '', expected: ',' or ')'"),
             (
                 "a in ()",
                 "unable to parse requirement: values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty",
             ),
-            (
-                "=x",
-                "found '=', expected: !, identifier, or 'end of string'",
-            ),
+            ("=x", "found '=', expected: !, identifier, or 'end of string'"),
             (
                 "a>x",
                 "unable to parse requirement: values[0]: Invalid value: \"x\": for 'Gt', 'Lt' operators, the value must be an integer",

@@ -185,11 +185,7 @@ fn field(object: &Value, field: &'static Field, tag: u16, out: &mut Vec<u8>) {
 
 /// Writes one value; a value of another JSON type than the table's is left out.
 fn value(found: &Value, ty: Ty, tag: u16, out: &mut Vec<u8>) {
-    let integer = || {
-        found
-            .as_i64()
-            .or_else(|| found.as_f64().map(|number| number as i64))
-    };
+    let integer = || found.as_i64().or_else(|| found.as_f64().map(|number| number as i64));
     match wire(ty) {
         Wire::Varint => {
             if let Some(integer) = found.as_bool().map(i64::from).or_else(integer) {

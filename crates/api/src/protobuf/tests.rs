@@ -11,12 +11,7 @@ fn varint(mut number: u64) -> Vec<u8> {
 }
 
 fn bytes(tag: u64, content: &[u8]) -> Vec<u8> {
-    [
-        varint(tag << 3 | 2),
-        varint(content.len() as u64),
-        content.to_vec(),
-    ]
-    .concat()
+    [varint(tag << 3 | 2), varint(content.len() as u64), content.to_vec()].concat()
 }
 
 fn number(tag: u64, value: u64) -> Vec<u8> {
@@ -25,50 +20,22 @@ fn number(tag: u64, value: u64) -> Vec<u8> {
 
 fn body(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     let meta = [bytes(1, api_version.as_bytes()), bytes(2, kind.as_bytes())].concat();
-    [
-        MAGIC.to_vec(),
-        bytes(1, &meta),
-        bytes(2, raw),
-        bytes(3, b""),
-        bytes(4, b""),
-    ]
-    .concat()
+    [MAGIC.to_vec(), bytes(1, &meta), bytes(2, raw), bytes(3, b""), bytes(4, b"")].concat()
 }
 
 /// As kubectl sends a Service: every field that is no pointer is written.
 #[test]
 fn a_service() {
     let labels = [bytes(1, b"app"), bytes(2, b"web")].concat();
-    let metadata = [
-        bytes(1, b"web"),
-        bytes(2, b""),
-        bytes(3, b"default"),
-        bytes(8, b""),
-        bytes(11, &labels),
-    ]
-    .concat();
+    let metadata =
+        [bytes(1, b"web"), bytes(2, b""), bytes(3, b"default"), bytes(8, b""), bytes(11, &labels)]
+            .concat();
     let target = [number(1, 1), number(2, 0), bytes(3, b"http")].concat();
-    let port = [
-        bytes(1, b"http"),
-        bytes(2, b"TCP"),
-        number(3, 80),
-        bytes(4, &target),
-        number(5, 0),
-    ]
-    .concat();
-    let spec = [
-        bytes(1, &port),
-        bytes(2, &labels),
-        bytes(3, b""),
-        bytes(4, b"NodePort"),
-    ]
-    .concat();
-    let raw = [
-        bytes(1, &metadata),
-        bytes(2, &spec),
-        bytes(3, &bytes(1, b"")),
-    ]
-    .concat();
+    let port =
+        [bytes(1, b"http"), bytes(2, b"TCP"), number(3, 80), bytes(4, &target), number(5, 0)]
+            .concat();
+    let spec = [bytes(1, &port), bytes(2, &labels), bytes(3, b""), bytes(4, b"NodePort")].concat();
+    let raw = [bytes(1, &metadata), bytes(2, &spec), bytes(3, &bytes(1, b""))].concat();
     let object = to_json(&body("v1", "Service", &raw)).unwrap();
     assert_eq!(
         object,
@@ -91,12 +58,7 @@ fn a_service() {
 fn a_deployment() {
     let quantity = bytes(1, b"64Mi");
     let limit = [bytes(1, b"memory"), bytes(2, &quantity)].concat();
-    let container = [
-        bytes(1, b"main"),
-        bytes(2, b"image"),
-        bytes(8, &bytes(1, &limit)),
-    ]
-    .concat();
+    let container = [bytes(1, b"main"), bytes(2, b"image"), bytes(8, &bytes(1, &limit))].concat();
     let config = bytes(1, &bytes(1, b"settings"));
     let volume = [bytes(1, b"config"), bytes(2, &bytes(19, &config))].concat();
     let pod = [bytes(1, &volume), bytes(2, &container)].concat();
@@ -127,10 +89,7 @@ fn a_secrets_data_and_times() {
     let raw = [bytes(1, &bytes(8, &time)), bytes(2, &entry)].concat();
     let object = to_json(&body("v1", "Secret", &raw)).unwrap();
     assert_eq!(object["data"]["password"], "AP8=");
-    assert_eq!(
-        object["metadata"]["creationTimestamp"],
-        "2023-11-14T22:13:20Z"
-    );
+    assert_eq!(object["metadata"]["creationTimestamp"], "2023-11-14T22:13:20Z");
 }
 
 #[test]
@@ -186,11 +145,8 @@ fn what_is_written_reads_back() {
 #[test]
 fn objects_and_lists_on_the_wire() {
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
-    let item = [
-        bytes(1, &bytes(1, b"a")),
-        bytes(2, &[bytes(1, b"k"), bytes(2, b"v")].concat()),
-    ]
-    .concat();
+    let item =
+        [bytes(1, &bytes(1, b"a")), bytes(2, &[bytes(1, b"k"), bytes(2, b"v")].concat())].concat();
     assert_eq!(from_json(&object).unwrap(), body("v1", "ConfigMap", &item));
     let list = json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {"resourceVersion": "9"}, "items": [object]});
     let raw = [bytes(1, &bytes(2, b"9")), bytes(2, &item)].concat();

@@ -18,14 +18,8 @@ pub fn in_scope(spec: &ResourceQuotaSpec, object: &dyn Object) -> bool {
     };
     let selected = spec.scope_selector.as_ref();
     let expressions = selected.and_then(|selector| selector.match_expressions.as_deref());
-    spec.scopes
-        .iter()
-        .flatten()
-        .all(|scope| is_in(&exists(scope), object))
-        && expressions
-            .unwrap_or_default()
-            .iter()
-            .all(|expression| is_in(expression, object))
+    spec.scopes.iter().flatten().all(|scope| is_in(&exists(scope), object))
+        && expressions.unwrap_or_default().iter().all(|expression| is_in(expression, object))
 }
 
 fn is_in(expression: &ScopedResourceSelectorRequirement, object: &dyn Object) -> bool {
@@ -43,9 +37,7 @@ fn pod_is_in(expression: &ScopedResourceSelectorRequirement, pod: &Pod) -> bool 
     let Some(spec) = &pod.spec else {
         return false;
     };
-    let terminating = spec
-        .active_deadline_seconds
-        .is_some_and(|seconds| seconds >= 0);
+    let terminating = spec.active_deadline_seconds.is_some_and(|seconds| seconds >= 0);
     match expression.scope_name.as_str() {
         "Terminating" => terminating,
         "NotTerminating" => !terminating,
@@ -63,13 +55,7 @@ fn pod_is_in(expression: &ScopedResourceSelectorRequirement, pod: &Pod) -> bool 
 
 /// Whether one of an object's values of a scope is selected.
 fn matches(expression: &ScopedResourceSelectorRequirement, own: &[&str]) -> bool {
-    let listed = |value: &&str| {
-        expression
-            .values
-            .iter()
-            .flatten()
-            .any(|listed| listed == value)
-    };
+    let listed = |value: &&str| expression.values.iter().flatten().any(|listed| listed == value);
     match expression.operator.as_str() {
         "In" => own.iter().any(listed),
         "NotIn" => own.is_empty() || own.iter().any(|value| !listed(value)),
@@ -80,20 +66,14 @@ fn matches(expression: &ScopedResourceSelectorRequirement, own: &[&str]) -> bool
 }
 
 fn attributes_classes(claim: &PersistentVolumeClaim) -> Vec<&str> {
-    let wanted = claim
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.volume_attributes_class_name.as_deref());
+    let wanted = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
     let status = claim.status.as_ref();
     let current = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
     let target = status
         .and_then(|status| status.modify_volume_status.as_ref())
         .and_then(|modify| modify.target_volume_attributes_class_name.as_deref());
     let all = [wanted, current, target];
-    all.into_iter()
-        .flatten()
-        .filter(|name| !name.is_empty())
-        .collect()
+    all.into_iter().flatten().filter(|name| !name.is_empty()).collect()
 }
 
 fn crosses_namespaces(pod: &Pod) -> bool {
@@ -107,27 +87,17 @@ fn crosses_namespaces(pod: &Pod) -> bool {
     let near = affinity.pod_affinity.as_ref();
     let far = affinity.pod_anti_affinity.as_ref();
     let required = near
-        .and_then(|near| {
-            near.required_during_scheduling_ignored_during_execution
-                .as_ref()
-        })
+        .and_then(|near| near.required_during_scheduling_ignored_during_execution.as_ref())
         .into_iter()
-        .chain(far.and_then(|far| {
-            far.required_during_scheduling_ignored_during_execution
-                .as_ref()
-        }));
+        .chain(
+            far.and_then(|far| far.required_during_scheduling_ignored_during_execution.as_ref()),
+        );
     let preferred = near
-        .and_then(|near| {
-            near.preferred_during_scheduling_ignored_during_execution
-                .as_ref()
-        })
+        .and_then(|near| near.preferred_during_scheduling_ignored_during_execution.as_ref())
         .into_iter()
-        .chain(far.and_then(|far| {
-            far.preferred_during_scheduling_ignored_during_execution
-                .as_ref()
-        }));
+        .chain(
+            far.and_then(|far| far.preferred_during_scheduling_ignored_during_execution.as_ref()),
+        );
     required.flatten().any(crosses)
-        || preferred
-            .flatten()
-            .any(|weighted| crosses(&weighted.pod_affinity_term))
+        || preferred.flatten().any(|weighted| crosses(&weighted.pod_affinity_term))
 }

@@ -8,10 +8,7 @@ use super::*;
 
 fn amounts(list: &[(&str, &str)]) -> Option<BTreeMap<String, Text>> {
     let all = list.iter();
-    Some(
-        all.map(|(name, amount)| ((*name).to_owned(), Text((*amount).to_owned())))
-            .collect(),
-    )
+    Some(all.map(|(name, amount)| ((*name).to_owned(), Text((*amount).to_owned()))).collect())
 }
 
 fn container(name: &str, requests: &[(&str, &str)], limits: &[(&str, &str)]) -> Container {
@@ -27,20 +24,12 @@ fn container(name: &str, requests: &[(&str, &str)], limits: &[(&str, &str)]) -> 
 }
 
 fn pod(containers: Vec<Container>) -> Pod {
-    Pod {
-        spec: Some(PodSpec {
-            containers,
-            ..PodSpec::default()
-        }),
-        ..Pod::default()
-    }
+    Pod { spec: Some(PodSpec { containers, ..PodSpec::default() }), ..Pod::default() }
 }
 
 fn text(usage: &Usage) -> String {
     let all = usage.iter();
-    all.map(|(name, amount)| format!("{name}={amount}"))
-        .collect::<Vec<_>>()
-        .join(",")
+    all.map(|(name, amount)| format!("{name}={amount}")).collect::<Vec<_>>().join(",")
 }
 
 #[test]
@@ -61,19 +50,10 @@ fn objects_use_what_kubernetes_says_they_use() {
          requests.ephemeral-storage=2G,requests.example.com/gpu=2,requests.memory=1Gi"
     );
     let mut done = sized.clone();
-    done.status = Some(PodStatus {
-        phase: Some("Failed".into()),
-        ..PodStatus::default()
-    });
+    done.status = Some(PodStatus { phase: Some("Failed".into()), ..PodStatus::default() });
     assert_eq!(text(&usage(&done)), "count/pods=1");
-    assert_eq!(
-        text(&usage(&ConfigMap::default())),
-        "configmaps=1,count/configmaps=1"
-    );
-    let ports = |node_port| ServicePort {
-        node_port,
-        ..ServicePort::default()
-    };
+    assert_eq!(text(&usage(&ConfigMap::default())), "configmaps=1,count/configmaps=1");
+    let ports = |node_port| ServicePort { node_port, ..ServicePort::default() };
     let service = |type_: &str, allocate| Service {
         spec: Some(ServiceSpec {
             type_: Some(type_.to_owned()),
@@ -84,22 +64,10 @@ fn objects_use_what_kubernetes_says_they_use() {
         ..Service::default()
     };
     for (service, expected) in [
-        (
-            service("ClusterIP", None),
-            "services.loadbalancers=0,services.nodeports=0",
-        ),
-        (
-            service("NodePort", None),
-            "services.loadbalancers=0,services.nodeports=2",
-        ),
-        (
-            service("LoadBalancer", None),
-            "services.loadbalancers=1,services.nodeports=2",
-        ),
-        (
-            service("LoadBalancer", Some(false)),
-            "services.loadbalancers=1,services.nodeports=1",
-        ),
+        (service("ClusterIP", None), "services.loadbalancers=0,services.nodeports=0"),
+        (service("NodePort", None), "services.loadbalancers=0,services.nodeports=2"),
+        (service("LoadBalancer", None), "services.loadbalancers=1,services.nodeports=2"),
+        (service("LoadBalancer", Some(false)), "services.loadbalancers=1,services.nodeports=1"),
     ] {
         let all = text(&usage(&service));
         assert_eq!(all, format!("count/services=1,services=1,{expected}"));
@@ -130,12 +98,8 @@ fn quotas_select_by_resource_and_scope() {
     bounded.spec.get_or_insert_default().active_deadline_seconds = Some(5);
     let mut important = bare.clone();
     important.spec.get_or_insert_default().priority_class_name = Some("high".into());
-    let all: [(&str, &Pod); 4] = [
-        ("bare", &bare),
-        ("sized", &sized),
-        ("bounded", &bounded),
-        ("important", &important),
-    ];
+    let all: [(&str, &Pod); 4] =
+        [("bare", &bare), ("sized", &sized), ("bounded", &bounded), ("important", &important)];
     let scope = |scope: &str| ResourceQuotaSpec {
         scopes: Some(vec![scope.to_owned()]),
         ..ResourceQuotaSpec::default()
@@ -176,10 +140,8 @@ fn quotas_select_by_resource_and_scope() {
 
 #[test]
 fn a_quota_on_compute_requires_it_of_every_container() {
-    let pod = pod(vec![
-        container("a", &[("cpu", "1")], &[("memory", "1Gi")]),
-        container("b", &[], &[]),
-    ]);
+    let pod =
+        pod(vec![container("a", &[("cpu", "1")], &[("memory", "1Gi")]), container("b", &[], &[])]);
     let limited = BTreeSet::from([
         "cpu",
         "limits.memory",
@@ -194,12 +156,5 @@ fn a_quota_on_compute_requires_it_of_every_container() {
             format!("{name} for: {}", containers.join(","))
         })
         .collect();
-    assert_eq!(
-        missing,
-        [
-            "cpu for: b",
-            "limits.memory for: b",
-            "requests.memory for: a,b"
-        ]
-    );
+    assert_eq!(missing, ["cpu for: b", "limits.memory for: b", "requests.memory for: a,b"]);
 }

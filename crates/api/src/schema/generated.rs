@@ -48,25 +48,17 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("excludeResourceRules", Ty::Array(&Ty::Ref(13)))
-                .list(List::Atomic)
-                .proto(&[4]),
+            f("excludeResourceRules", Ty::Array(&Ty::Ref(13))).list(List::Atomic).proto(&[4]),
             f("matchPolicy", Ty::String).proto(&[7]),
             f("namespaceSelector", Ty::Ref(528)).proto(&[1]),
             f("objectSelector", Ty::Ref(528)).proto(&[2]),
-            f("resourceRules", Ty::Array(&Ty::Ref(13)))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("resourceRules", Ty::Array(&Ty::Ref(13))).list(List::Atomic).proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicy",
         atomic: false,
-        resource: Some((
-            "admissionregistration.k8s.io",
-            "v1",
-            "MutatingAdmissionPolicy",
-        )),
+        resource: Some(("admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicy")),
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
@@ -77,11 +69,7 @@ pub static TYPES: &[TypeRow] = &[
     TypeRow {
         name: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBinding",
         atomic: false,
-        resource: Some((
-            "admissionregistration.k8s.io",
-            "v1",
-            "MutatingAdmissionPolicyBinding",
-        )),
+        resource: Some(("admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicyBinding")),
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
@@ -133,9 +121,7 @@ pub static TYPES: &[TypeRow] = &[
             f("namespaceSelector", Ty::Ref(528)).proto(&[5]),
             f("objectSelector", Ty::Ref(528)).proto(&[11]),
             f("reinvocationPolicy", Ty::String).proto(&[10]),
-            f("rules", Ty::Array(&Ty::Ref(16)))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("rules", Ty::Array(&Ty::Ref(16))).list(List::Atomic).proto(&[3]),
             f("sideEffects", Ty::String).required().proto(&[6]),
             f("timeoutSeconds", Ty::Int32).proto(&[7]),
         ],
@@ -143,11 +129,7 @@ pub static TYPES: &[TypeRow] = &[
     TypeRow {
         name: "io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration",
         atomic: false,
-        resource: Some((
-            "admissionregistration.k8s.io",
-            "v1",
-            "MutatingWebhookConfiguration",
-        )),
+        resource: Some(("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration")),
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
@@ -175,12 +157,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiGroups", Ty::Array(&Ty::String)),
             f("apiVersions", Ty::Array(&Ty::String)),
-            f("operations", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2, 1]),
-            f("resourceNames", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("operations", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2, 1]),
+            f("resourceNames", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1]),
             f("resources", Ty::Array(&Ty::String)),
             f("scope", Ty::String),
         ],
@@ -189,10 +167,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.admissionregistration.v1.ParamKind",
         atomic: true,
         resource: None,
-        fields: &[
-            f("apiVersion", Ty::String).proto(&[1]),
-            f("kind", Ty::String).proto(&[2]),
-        ],
+        fields: &[f("apiVersion", Ty::String).proto(&[1]), f("kind", Ty::String).proto(&[2])],
     },
     TypeRow {
         name: "io.k8s.api.admissionregistration.v1.ParamRef",
@@ -210,18 +185,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("apiGroups", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2, 1]),
-            f("apiVersions", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2, 2]),
-            f("operations", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[1]),
-            f("resources", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2, 3]),
+            f("apiGroups", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2, 1]),
+            f("apiVersions", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2, 2]),
+            f("operations", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1]),
+            f("resources", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2, 3]),
             f("scope", Ty::String).proto(&[2, 4]),
         ],
     },
@@ -240,18 +207,12 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.admissionregistration.v1.TypeChecking",
         atomic: false,
         resource: None,
-        fields: &[f("expressionWarnings", Ty::Array(&Ty::Ref(2)))
-            .list(List::Atomic)
-            .proto(&[1])],
+        fields: &[f("expressionWarnings", Ty::Array(&Ty::Ref(2))).list(List::Atomic).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy",
         atomic: false,
-        resource: Some((
-            "admissionregistration.k8s.io",
-            "v1",
-            "ValidatingAdmissionPolicy",
-        )),
+        resource: Some(("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy")),
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
@@ -263,11 +224,7 @@ pub static TYPES: &[TypeRow] = &[
     TypeRow {
         name: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBinding",
         atomic: false,
-        resource: Some((
-            "admissionregistration.k8s.io",
-            "v1",
-            "ValidatingAdmissionPolicyBinding",
-        )),
+        resource: Some(("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding")),
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
@@ -283,10 +240,7 @@ pub static TYPES: &[TypeRow] = &[
             f("matchResources", Ty::Ref(5)).proto(&[3]),
             f("paramRef", Ty::Ref(15)).proto(&[2]),
             f("policyName", Ty::String).required().proto(&[1]),
-            f("validationActions", Ty::Array(&Ty::String))
-                .required()
-                .list(List::Set)
-                .proto(&[4]),
+            f("validationActions", Ty::Array(&Ty::String)).required().list(List::Set).proto(&[4]),
         ],
     },
     TypeRow {
@@ -294,9 +248,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("auditAnnotations", Ty::Array(&Ty::Ref(1)))
-                .list(List::Atomic)
-                .proto(&[5]),
+            f("auditAnnotations", Ty::Array(&Ty::Ref(1))).list(List::Atomic).proto(&[5]),
             f("failurePolicy", Ty::String).proto(&[4]),
             f("matchConditions", Ty::Array(&Ty::Ref(4)))
                 .list(List::Map(&["name"]))
@@ -304,9 +256,7 @@ pub static TYPES: &[TypeRow] = &[
                 .proto(&[6]),
             f("matchConstraints", Ty::Ref(5)).proto(&[2]),
             f("paramKind", Ty::Ref(14)).proto(&[1]),
-            f("validations", Ty::Array(&Ty::Ref(26)))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("validations", Ty::Array(&Ty::Ref(26))).list(List::Atomic).proto(&[3]),
             f("variables", Ty::Array(&Ty::Ref(27)))
                 .list(List::Map(&["name"]))
                 .patch(Patch::Merge, Some("name"))
@@ -318,9 +268,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("conditions", Ty::Array(&Ty::Ref(523)))
-                .list(List::Map(&["type"]))
-                .proto(&[3]),
+            f("conditions", Ty::Array(&Ty::Ref(523))).list(List::Map(&["type"])).proto(&[3]),
             f("observedGeneration", Ty::Int64).proto(&[1]),
             f("typeChecking", Ty::Ref(18)).proto(&[2]),
         ],
@@ -344,9 +292,7 @@ pub static TYPES: &[TypeRow] = &[
             f("name", Ty::String).required().proto(&[1]),
             f("namespaceSelector", Ty::Ref(528)).proto(&[5]),
             f("objectSelector", Ty::Ref(528)).proto(&[10]),
-            f("rules", Ty::Array(&Ty::Ref(16)))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("rules", Ty::Array(&Ty::Ref(16))).list(List::Atomic).proto(&[3]),
             f("sideEffects", Ty::String).required().proto(&[6]),
             f("timeoutSeconds", Ty::Int32).proto(&[7]),
         ],
@@ -354,11 +300,7 @@ pub static TYPES: &[TypeRow] = &[
     TypeRow {
         name: "io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration",
         atomic: false,
-        resource: Some((
-            "admissionregistration.k8s.io",
-            "v1",
-            "ValidatingWebhookConfiguration",
-        )),
+        resource: Some(("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration")),
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
@@ -457,12 +399,8 @@ pub static TYPES: &[TypeRow] = &[
                 .list(List::Map(&["type"]))
                 .patch(Patch::Merge, Some("type"))
                 .proto(&[10]),
-            f("currentNumberScheduled", Ty::Int32)
-                .required()
-                .proto(&[1]),
-            f("desiredNumberScheduled", Ty::Int32)
-                .required()
-                .proto(&[3]),
+            f("currentNumberScheduled", Ty::Int32).required().proto(&[1]),
+            f("desiredNumberScheduled", Ty::Int32).required().proto(&[3]),
             f("numberAvailable", Ty::Int32).proto(&[7]),
             f("numberMisscheduled", Ty::Int32).required().proto(&[2]),
             f("numberReady", Ty::Int32).required().proto(&[4]),
@@ -475,10 +413,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.apps.v1.DaemonSetUpdateStrategy",
         atomic: false,
         resource: None,
-        fields: &[
-            f("rollingUpdate", Ty::Ref(44)).proto(&[2]),
-            f("type", Ty::String).proto(&[1]),
-        ],
+        fields: &[f("rollingUpdate", Ty::Ref(44)).proto(&[2]), f("type", Ty::String).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.apps.v1.Deployment",
@@ -516,9 +451,7 @@ pub static TYPES: &[TypeRow] = &[
             f("replicas", Ty::Int32).proto(&[1]),
             f("revisionHistoryLimit", Ty::Int32).proto(&[6]),
             f("selector", Ty::Ref(528)).required().proto(&[2]),
-            f("strategy", Ty::Ref(39))
-                .patch(Patch::RetainKeys, None)
-                .proto(&[4]),
+            f("strategy", Ty::Ref(39)).patch(Patch::RetainKeys, None).proto(&[4]),
             f("template", Ty::Ref(282)).required().proto(&[3]),
         ],
     },
@@ -545,10 +478,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.apps.v1.DeploymentStrategy",
         atomic: false,
         resource: None,
-        fields: &[
-            f("rollingUpdate", Ty::Ref(45)).proto(&[2]),
-            f("type", Ty::String).proto(&[1]),
-        ],
+        fields: &[f("rollingUpdate", Ty::Ref(45)).proto(&[2]), f("type", Ty::String).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.apps.v1.ReplicaSet",
@@ -683,9 +613,7 @@ pub static TYPES: &[TypeRow] = &[
             f("serviceName", Ty::String).proto(&[5]),
             f("template", Ty::Ref(282)).required().proto(&[3]),
             f("updateStrategy", Ty::Ref(53)).proto(&[7]),
-            f("volumeClaimTemplates", Ty::Array(&Ty::Ref(253)))
-                .list(List::Atomic)
-                .proto(&[4]),
+            f("volumeClaimTemplates", Ty::Array(&Ty::Ref(253))).list(List::Atomic).proto(&[4]),
         ],
     },
     TypeRow {
@@ -712,10 +640,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.apps.v1.StatefulSetUpdateStrategy",
         atomic: false,
         resource: None,
-        fields: &[
-            f("rollingUpdate", Ty::Ref(46)).proto(&[2]),
-            f("type", Ty::String).proto(&[1]),
-        ],
+        fields: &[f("rollingUpdate", Ty::Ref(46)).proto(&[2]), f("type", Ty::String).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.authentication.v1.BoundObjectReference",
@@ -763,9 +688,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("attestations", Ty::Map(&Ty::Array(&Ty::String))),
-            f("audiences", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("audiences", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1]),
             f("boundObjectRef", Ty::Ref(54)).proto(&[3]),
             f("expirationSeconds", Ty::Int64).proto(&[4]),
         ],
@@ -796,9 +719,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("audiences", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("audiences", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2]),
             f("token", Ty::String).required().proto(&[1]),
         ],
     },
@@ -807,9 +728,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("audiences", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[4]),
+            f("audiences", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[4]),
             f("authenticated", Ty::Boolean).proto(&[1]),
             f("error", Ty::String).proto(&[3]),
             f("user", Ty::Ref(63)).proto(&[2]),
@@ -821,9 +740,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("extra", Ty::Map(&Ty::Array(&Ty::String))).proto(&[4]),
-            f("groups", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("groups", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[3]),
             f("uid", Ty::String).proto(&[2]),
             f("username", Ty::String).proto(&[1]),
         ],
@@ -834,9 +751,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("rawSelector", Ty::String).proto(&[1]),
-            f("requirements", Ty::Array(&Ty::Ref(525)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("requirements", Ty::Array(&Ty::Ref(525))).list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -845,9 +760,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("rawSelector", Ty::String).proto(&[1]),
-            f("requirements", Ty::Array(&Ty::Ref(529)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("requirements", Ty::Array(&Ty::Ref(529))).list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -866,23 +779,15 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.authorization.v1.NonResourceAttributes",
         atomic: false,
         resource: None,
-        fields: &[
-            f("path", Ty::String).proto(&[1]),
-            f("verb", Ty::String).proto(&[2]),
-        ],
+        fields: &[f("path", Ty::String).proto(&[1]), f("verb", Ty::String).proto(&[2])],
     },
     TypeRow {
         name: "io.k8s.api.authorization.v1.NonResourceRule",
         atomic: false,
         resource: None,
         fields: &[
-            f("nonResourceURLs", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2]),
-            f("verbs", Ty::Array(&Ty::String))
-                .required()
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("nonResourceURLs", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2]),
+            f("verbs", Ty::Array(&Ty::String)).required().list(List::Atomic).proto(&[1]),
         ],
     },
     TypeRow {
@@ -906,19 +811,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("apiGroups", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2]),
-            f("resourceNames", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[4]),
-            f("resources", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[3]),
-            f("verbs", Ty::Array(&Ty::String))
-                .required()
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("apiGroups", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2]),
+            f("resourceNames", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[4]),
+            f("resources", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[3]),
+            f("verbs", Ty::Array(&Ty::String)).required().list(List::Atomic).proto(&[1]),
         ],
     },
     TypeRow {
@@ -978,9 +874,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("extra", Ty::Map(&Ty::Array(&Ty::String))).proto(&[5]),
-            f("groups", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[4]),
+            f("groups", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[4]),
             f("nonResourceAttributes", Ty::Ref(67)).proto(&[2]),
             f("resourceAttributes", Ty::Ref(69)).proto(&[1]),
             f("uid", Ty::String).proto(&[6]),
@@ -1009,10 +903,7 @@ pub static TYPES: &[TypeRow] = &[
                 .required()
                 .list(List::Atomic)
                 .proto(&[2]),
-            f("resourceRules", Ty::Array(&Ty::Ref(70)))
-                .required()
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("resourceRules", Ty::Array(&Ty::Ref(70))).required().list(List::Atomic).proto(&[1]),
         ],
     },
     TypeRow {
@@ -1150,9 +1041,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("policies", Ty::Array(&Ty::Ref(91)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("policies", Ty::Array(&Ty::Ref(91))).list(List::Atomic).proto(&[2]),
             f("selectPolicy", Ty::String).proto(&[1]),
             f("stabilizationWindowSeconds", Ty::Int32).proto(&[3]),
             f("tolerance", Ty::Quantity).proto(&[4]),
@@ -1174,10 +1063,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerBehavior",
         atomic: false,
         resource: None,
-        fields: &[
-            f("scaleDown", Ty::Ref(92)).proto(&[2]),
-            f("scaleUp", Ty::Ref(92)).proto(&[1]),
-        ],
+        fields: &[f("scaleDown", Ty::Ref(92)).proto(&[2]), f("scaleUp", Ty::Ref(92)).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerCondition",
@@ -1199,9 +1085,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("behavior", Ty::Ref(94)).proto(&[5]),
             f("maxReplicas", Ty::Int32).required().proto(&[3]),
-            f("metrics", Ty::Array(&Ty::Ref(99)))
-                .list(List::Atomic)
-                .proto(&[4]),
+            f("metrics", Ty::Array(&Ty::Ref(99))).list(List::Atomic).proto(&[4]),
             f("minReplicas", Ty::Int32).proto(&[2]),
             f("scaleTargetRef", Ty::Ref(88)).required().proto(&[1]),
         ],
@@ -1215,9 +1099,7 @@ pub static TYPES: &[TypeRow] = &[
                 .list(List::Map(&["type"]))
                 .patch(Patch::Merge, Some("type"))
                 .proto(&[6]),
-            f("currentMetrics", Ty::Array(&Ty::Ref(100)))
-                .list(List::Atomic)
-                .proto(&[5]),
+            f("currentMetrics", Ty::Array(&Ty::Ref(100))).list(List::Atomic).proto(&[5]),
             f("currentReplicas", Ty::Int32).proto(&[3]),
             f("desiredReplicas", Ty::Int32).required().proto(&[4]),
             f("lastScaleTime", Ty::Time).proto(&[2]),
@@ -1368,9 +1250,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("active", Ty::Array(&Ty::Ref(251)))
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("active", Ty::Array(&Ty::Ref(251))).list(List::Atomic).proto(&[1]),
             f("lastScheduleTime", Ty::Time).proto(&[4]),
             f("lastSuccessfulTime", Ty::Time).proto(&[5]),
         ],
@@ -1460,19 +1340,13 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.batch.v1.JobTemplateSpec",
         atomic: false,
         resource: None,
-        fields: &[
-            f("metadata", Ty::Ref(532)).proto(&[1]),
-            f("spec", Ty::Ref(115)).proto(&[2]),
-        ],
+        fields: &[f("metadata", Ty::Ref(532)).proto(&[1]), f("spec", Ty::Ref(115)).proto(&[2])],
     },
     TypeRow {
         name: "io.k8s.api.batch.v1.PodFailurePolicy",
         atomic: false,
         resource: None,
-        fields: &[f("rules", Ty::Array(&Ty::Ref(121)))
-            .required()
-            .list(List::Atomic)
-            .proto(&[1])],
+        fields: &[f("rules", Ty::Array(&Ty::Ref(121))).required().list(List::Atomic).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.batch.v1.PodFailurePolicyOnExitCodesRequirement",
@@ -1481,10 +1355,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("containerName", Ty::String).proto(&[1]),
             f("operator", Ty::String).required().proto(&[2]),
-            f("values", Ty::Array(&Ty::Int32))
-                .required()
-                .list(List::Set)
-                .proto(&[3]),
+            f("values", Ty::Array(&Ty::Int32)).required().list(List::Set).proto(&[3]),
         ],
     },
     TypeRow {
@@ -1503,19 +1374,14 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("action", Ty::String).required().proto(&[1]),
             f("onExitCodes", Ty::Ref(119)).proto(&[2]),
-            f("onPodConditions", Ty::Array(&Ty::Ref(120)))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("onPodConditions", Ty::Array(&Ty::Ref(120))).list(List::Atomic).proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.batch.v1.SuccessPolicy",
         atomic: false,
         resource: None,
-        fields: &[f("rules", Ty::Array(&Ty::Ref(123)))
-            .required()
-            .list(List::Atomic)
-            .proto(&[1])],
+        fields: &[f("rules", Ty::Array(&Ty::Ref(123))).required().list(List::Atomic).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.batch.v1.SuccessPolicyRule",
@@ -1531,12 +1397,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("failed", Ty::Array(&Ty::String))
-                .list(List::Set)
-                .proto(&[2]),
-            f("succeeded", Ty::Array(&Ty::String))
-                .list(List::Set)
-                .proto(&[1]),
+            f("failed", Ty::Array(&Ty::String)).list(List::Set).proto(&[2]),
+            f("succeeded", Ty::Array(&Ty::String)).list(List::Set).proto(&[1]),
         ],
     },
     TypeRow {
@@ -1571,15 +1433,11 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("expirationSeconds", Ty::Int32).proto(&[8]),
             f("extra", Ty::Map(&Ty::Array(&Ty::String))).proto(&[6]),
-            f("groups", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[4]),
+            f("groups", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[4]),
             f("request", Ty::Bytes).required().proto(&[1]),
             f("signerName", Ty::String).required().proto(&[7]),
             f("uid", Ty::String).proto(&[3]),
-            f("usages", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[5]),
+            f("usages", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[5]),
             f("username", Ty::String).proto(&[2]),
         ],
     },
@@ -1589,9 +1447,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("certificate", Ty::Bytes).proto(&[2]),
-            f("conditions", Ty::Array(&Ty::Ref(126)))
-                .list(List::Map(&["type"]))
-                .proto(&[1]),
+            f("conditions", Ty::Array(&Ty::Ref(126))).list(List::Map(&["type"])).proto(&[1]),
         ],
     },
     TypeRow {
@@ -1609,10 +1465,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.certificates.v1.ClusterTrustBundleSpec",
         atomic: false,
         resource: None,
-        fields: &[
-            f("signerName", Ty::String),
-            f("trustBundle", Ty::String).required(),
-        ],
+        fields: &[f("signerName", Ty::String), f("trustBundle", Ty::String).required()],
     },
     TypeRow {
         name: "io.k8s.api.certificates.v1.PodCertificateRequest",
@@ -1798,12 +1651,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("add", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[1]),
-            f("drop", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("add", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1]),
+            f("drop", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -1811,10 +1660,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("monitors", Ty::Array(&Ty::String))
-                .required()
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("monitors", Ty::Array(&Ty::String)).required().list(List::Atomic).proto(&[1]),
             f("path", Ty::String).proto(&[2]),
             f("readOnly", Ty::Boolean).proto(&[6]),
             f("secretFile", Ty::String).proto(&[4]),
@@ -1827,10 +1673,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("monitors", Ty::Array(&Ty::String))
-                .required()
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("monitors", Ty::Array(&Ty::String)).required().list(List::Atomic).proto(&[1]),
             f("path", Ty::String).proto(&[2]),
             f("readOnly", Ty::Boolean).proto(&[6]),
             f("secretFile", Ty::String).proto(&[4]),
@@ -1922,10 +1765,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String)
-                .required()
-                .default("\"\"")
-                .proto(&[1, 1]),
+            f("name", Ty::String).required().default("\"\"").proto(&[1, 1]),
             f("optional", Ty::Boolean).proto(&[2]),
         ],
     },
@@ -1935,10 +1775,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("key", Ty::String).required().proto(&[2]),
-            f("name", Ty::String)
-                .required()
-                .default("\"\"")
-                .proto(&[1, 1]),
+            f("name", Ty::String).required().default("\"\"").proto(&[1, 1]),
             f("optional", Ty::Boolean).proto(&[3]),
         ],
     },
@@ -1959,13 +1796,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("items", Ty::Array(&Ty::Ref(212)))
-                .list(List::Atomic)
-                .proto(&[2]),
-            f("name", Ty::String)
-                .required()
-                .default("\"\"")
-                .proto(&[1, 1]),
+            f("items", Ty::Array(&Ty::Ref(212))).list(List::Atomic).proto(&[2]),
+            f("name", Ty::String).required().default("\"\"").proto(&[1, 1]),
             f("optional", Ty::Boolean).proto(&[4]),
         ],
     },
@@ -1976,13 +1808,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("defaultMode", Ty::Int32).proto(&[3]),
             f("defaultUser", Ty::Int64),
-            f("items", Ty::Array(&Ty::Ref(212)))
-                .list(List::Atomic)
-                .proto(&[2]),
-            f("name", Ty::String)
-                .required()
-                .default("\"\"")
-                .proto(&[1, 1]),
+            f("items", Ty::Array(&Ty::Ref(212))).list(List::Atomic).proto(&[2]),
+            f("name", Ty::String).required().default("\"\"").proto(&[1, 1]),
             f("optional", Ty::Boolean).proto(&[4]),
         ],
     },
@@ -1991,19 +1818,13 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("args", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[4]),
-            f("command", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("args", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[4]),
+            f("command", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[3]),
             f("env", Ty::Array(&Ty::Ref(184)))
                 .list(List::Map(&["name"]))
                 .patch(Patch::Merge, Some("name"))
                 .proto(&[7]),
-            f("envFrom", Ty::Array(&Ty::Ref(183)))
-                .list(List::Atomic)
-                .proto(&[19]),
+            f("envFrom", Ty::Array(&Ty::Ref(183))).list(List::Atomic).proto(&[19]),
             f("image", Ty::String).proto(&[2]),
             f("imagePullPolicy", Ty::String).proto(&[14]),
             f("lifecycle", Ty::Ref(213)).proto(&[12]),
@@ -2014,14 +1835,10 @@ pub static TYPES: &[TypeRow] = &[
                 .patch(Patch::Merge, Some("containerPort"))
                 .proto(&[6]),
             f("readinessProbe", Ty::Ref(287)).proto(&[11]),
-            f("resizePolicy", Ty::Array(&Ty::Ref(165)))
-                .list(List::Atomic)
-                .proto(&[23]),
+            f("resizePolicy", Ty::Array(&Ty::Ref(165))).list(List::Atomic).proto(&[23]),
             f("resources", Ty::Ref(302)).proto(&[8]),
             f("restartPolicy", Ty::String).proto(&[24]),
-            f("restartPolicyRules", Ty::Array(&Ty::Ref(166)))
-                .list(List::Atomic)
-                .proto(&[25]),
+            f("restartPolicyRules", Ty::Array(&Ty::Ref(166))).list(List::Atomic).proto(&[25]),
             f("securityContext", Ty::Ref(316)).proto(&[15]),
             f("startupProbe", Ty::Ref(287)).proto(&[22]),
             f("stdin", Ty::Boolean).proto(&[16]),
@@ -2055,9 +1872,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("names", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("names", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1]),
             f("sizeBytes", Ty::Int64).proto(&[2]),
         ],
     },
@@ -2097,9 +1912,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("operator", Ty::String).required().proto(&[1]),
-            f("values", Ty::Array(&Ty::Int32))
-                .list(List::Set)
-                .proto(&[2]),
+            f("values", Ty::Array(&Ty::Int32)).list(List::Set).proto(&[2]),
         ],
     },
     TypeRow {
@@ -2136,10 +1949,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.ContainerStateWaiting",
         atomic: false,
         resource: None,
-        fields: &[
-            f("message", Ty::String).proto(&[2]),
-            f("reason", Ty::String).proto(&[1]),
-        ],
+        fields: &[f("message", Ty::String).proto(&[2]), f("reason", Ty::String).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ContainerStatus",
@@ -2185,9 +1995,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.DownwardAPIProjection",
         atomic: false,
         resource: None,
-        fields: &[f("items", Ty::Array(&Ty::Ref(176)))
-            .list(List::Atomic)
-            .proto(&[1])],
+        fields: &[f("items", Ty::Array(&Ty::Ref(176))).list(List::Atomic).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.DownwardAPIVolumeFile",
@@ -2208,9 +2016,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("defaultMode", Ty::Int32).proto(&[2]),
             f("defaultUser", Ty::Int64),
-            f("items", Ty::Array(&Ty::Ref(176)))
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("items", Ty::Array(&Ty::Ref(176))).list(List::Atomic).proto(&[1]),
         ],
     },
     TypeRow {
@@ -2250,15 +2056,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("addresses", Ty::Array(&Ty::Ref(179)))
-                .list(List::Atomic)
-                .proto(&[1]),
-            f("notReadyAddresses", Ty::Array(&Ty::Ref(179)))
-                .list(List::Atomic)
-                .proto(&[2]),
-            f("ports", Ty::Array(&Ty::Ref(180)))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("addresses", Ty::Array(&Ty::Ref(179))).list(List::Atomic).proto(&[1]),
+            f("notReadyAddresses", Ty::Array(&Ty::Ref(179))).list(List::Atomic).proto(&[2]),
+            f("ports", Ty::Array(&Ty::Ref(180))).list(List::Atomic).proto(&[3]),
         ],
     },
     TypeRow {
@@ -2269,9 +2069,7 @@ pub static TYPES: &[TypeRow] = &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
-            f("subsets", Ty::Array(&Ty::Ref(181)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("subsets", Ty::Array(&Ty::Ref(181))).list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -2311,19 +2109,13 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("args", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[1, 4]),
-            f("command", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[1, 3]),
+            f("args", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1, 4]),
+            f("command", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1, 3]),
             f("env", Ty::Array(&Ty::Ref(184)))
                 .list(List::Map(&["name"]))
                 .patch(Patch::Merge, Some("name"))
                 .proto(&[1, 7]),
-            f("envFrom", Ty::Array(&Ty::Ref(183)))
-                .list(List::Atomic)
-                .proto(&[1, 19]),
+            f("envFrom", Ty::Array(&Ty::Ref(183))).list(List::Atomic).proto(&[1, 19]),
             f("image", Ty::String).proto(&[1, 2]),
             f("imagePullPolicy", Ty::String).proto(&[1, 14]),
             f("lifecycle", Ty::Ref(213)).proto(&[1, 12]),
@@ -2334,14 +2126,10 @@ pub static TYPES: &[TypeRow] = &[
                 .patch(Patch::Merge, Some("containerPort"))
                 .proto(&[1, 6]),
             f("readinessProbe", Ty::Ref(287)).proto(&[1, 11]),
-            f("resizePolicy", Ty::Array(&Ty::Ref(165)))
-                .list(List::Atomic)
-                .proto(&[1, 23]),
+            f("resizePolicy", Ty::Array(&Ty::Ref(165))).list(List::Atomic).proto(&[1, 23]),
             f("resources", Ty::Ref(302)).proto(&[1, 8]),
             f("restartPolicy", Ty::String).proto(&[1, 24]),
-            f("restartPolicyRules", Ty::Array(&Ty::Ref(166)))
-                .list(List::Atomic)
-                .proto(&[1, 25]),
+            f("restartPolicyRules", Ty::Array(&Ty::Ref(166))).list(List::Atomic).proto(&[1, 25]),
             f("securityContext", Ty::Ref(316)).proto(&[1, 15]),
             f("startupProbe", Ty::Ref(287)).proto(&[1, 22]),
             f("stdin", Ty::Boolean).proto(&[1, 16]),
@@ -2404,27 +2192,19 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.EventSource",
         atomic: false,
         resource: None,
-        fields: &[
-            f("component", Ty::String).proto(&[1]),
-            f("host", Ty::String).proto(&[2]),
-        ],
+        fields: &[f("component", Ty::String).proto(&[1]), f("host", Ty::String).proto(&[2])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.EvictionResponder",
         atomic: false,
         resource: None,
-        fields: &[
-            f("name", Ty::String).required(),
-            f("priority", Ty::Int32).required(),
-        ],
+        fields: &[f("name", Ty::String).required(), f("priority", Ty::Int32).required()],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ExecAction",
         atomic: false,
         resource: None,
-        fields: &[f("command", Ty::Array(&Ty::String))
-            .list(List::Atomic)
-            .proto(&[1])],
+        fields: &[f("command", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.FCVolumeSource",
@@ -2434,12 +2214,8 @@ pub static TYPES: &[TypeRow] = &[
             f("fsType", Ty::String).proto(&[3]),
             f("lun", Ty::Int32).proto(&[2]),
             f("readOnly", Ty::Boolean).proto(&[4]),
-            f("targetWWNs", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[1]),
-            f("wwids", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[5]),
+            f("targetWWNs", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1]),
+            f("wwids", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[5]),
         ],
     },
     TypeRow {
@@ -2544,9 +2320,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("host", Ty::String).proto(&[3]),
-            f("httpHeaders", Ty::Array(&Ty::Ref(204)))
-                .list(List::Atomic)
-                .proto(&[5]),
+            f("httpHeaders", Ty::Array(&Ty::Ref(204))).list(List::Atomic).proto(&[5]),
             f("path", Ty::String).proto(&[1]),
             f("port", Ty::IntOrString).required().proto(&[2]),
             f("protocol", Ty::String),
@@ -2567,9 +2341,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("hostnames", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("hostnames", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2]),
             f("ip", Ty::String).required().proto(&[1]),
         ],
     },
@@ -2583,10 +2355,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.HostPathVolumeSource",
         atomic: false,
         resource: None,
-        fields: &[
-            f("path", Ty::String).required().proto(&[1]),
-            f("type", Ty::String).proto(&[2]),
-        ],
+        fields: &[f("path", Ty::String).required().proto(&[1]), f("type", Ty::String).proto(&[2])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ISCSIPersistentVolumeSource",
@@ -2598,13 +2367,9 @@ pub static TYPES: &[TypeRow] = &[
             f("fsType", Ty::String).proto(&[5]),
             f("initiatorName", Ty::String).proto(&[12]),
             f("iqn", Ty::String).required().proto(&[2]),
-            f("iscsiInterface", Ty::String)
-                .default("\"default\"")
-                .proto(&[4]),
+            f("iscsiInterface", Ty::String).default("\"default\"").proto(&[4]),
             f("lun", Ty::Int32).required().proto(&[3]),
-            f("portals", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[7]),
+            f("portals", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[7]),
             f("readOnly", Ty::Boolean).proto(&[6]),
             f("secretRef", Ty::Ref(314)).proto(&[10]),
             f("targetPortal", Ty::String).required().proto(&[1]),
@@ -2620,13 +2385,9 @@ pub static TYPES: &[TypeRow] = &[
             f("fsType", Ty::String).proto(&[5]),
             f("initiatorName", Ty::String).proto(&[12]),
             f("iqn", Ty::String).required().proto(&[2]),
-            f("iscsiInterface", Ty::String)
-                .default("\"default\"")
-                .proto(&[4]),
+            f("iscsiInterface", Ty::String).default("\"default\"").proto(&[4]),
             f("lun", Ty::Int32).required().proto(&[3]),
-            f("portals", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[7]),
+            f("portals", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[7]),
             f("readOnly", Ty::Boolean).proto(&[6]),
             f("secretRef", Ty::Ref(221)).proto(&[10]),
             f("targetPortal", Ty::String).required().proto(&[1]),
@@ -2636,10 +2397,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.ImageVolumeSource",
         atomic: false,
         resource: None,
-        fields: &[
-            f("pullPolicy", Ty::String).proto(&[2]),
-            f("reference", Ty::String).proto(&[1]),
-        ],
+        fields: &[f("pullPolicy", Ty::String).proto(&[2]), f("reference", Ty::String).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ImageVolumeStatus",
@@ -2707,10 +2465,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.LimitRangeSpec",
         atomic: false,
         resource: None,
-        fields: &[f("limits", Ty::Array(&Ty::Ref(216)))
-            .required()
-            .list(List::Atomic)
-            .proto(&[1])],
+        fields: &[f("limits", Ty::Array(&Ty::Ref(216))).required().list(List::Atomic).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.LinuxContainerUser",
@@ -2718,9 +2473,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("gid", Ty::Int64).required().proto(&[2]),
-            f("supplementalGroups", Ty::Array(&Ty::Int64))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("supplementalGroups", Ty::Array(&Ty::Int64)).list(List::Atomic).proto(&[3]),
             f("uid", Ty::Int64).required().proto(&[1]),
         ],
     },
@@ -2732,18 +2485,14 @@ pub static TYPES: &[TypeRow] = &[
             f("hostname", Ty::String).proto(&[2]),
             f("ip", Ty::String).proto(&[1]),
             f("ipMode", Ty::String).proto(&[3]),
-            f("ports", Ty::Array(&Ty::Ref(284)))
-                .list(List::Atomic)
-                .proto(&[4]),
+            f("ports", Ty::Array(&Ty::Ref(284))).list(List::Atomic).proto(&[4]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.LoadBalancerStatus",
         atomic: false,
         resource: None,
-        fields: &[f("ingress", Ty::Array(&Ty::Ref(219)))
-            .list(List::Atomic)
-            .proto(&[1])],
+        fields: &[f("ingress", Ty::Array(&Ty::Ref(219))).list(List::Atomic).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.LocalObjectReference",
@@ -2807,9 +2556,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.NamespaceSpec",
         atomic: false,
         resource: None,
-        fields: &[f("finalizers", Ty::Array(&Ty::String))
-            .list(List::Atomic)
-            .proto(&[1])],
+        fields: &[f("finalizers", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.NamespaceStatus",
@@ -2849,27 +2596,17 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f(
-                "preferredDuringSchedulingIgnoredDuringExecution",
-                Ty::Array(&Ty::Ref(286)),
-            )
-            .list(List::Atomic)
-            .proto(&[2]),
-            f(
-                "requiredDuringSchedulingIgnoredDuringExecution",
-                Ty::Ref(243),
-            )
-            .proto(&[1]),
+            f("preferredDuringSchedulingIgnoredDuringExecution", Ty::Array(&Ty::Ref(286)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("requiredDuringSchedulingIgnoredDuringExecution", Ty::Ref(243)).proto(&[1]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.NodeAllocatableMappedResources",
         atomic: false,
         resource: None,
-        fields: &[
-            f("name", Ty::String).required(),
-            f("quantity", Ty::Quantity).required(),
-        ],
+        fields: &[f("name", Ty::String).required(), f("quantity", Ty::Quantity).required()],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.NodeAllocatableOverheadResources",
@@ -2944,10 +2681,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.NodeRuntimeHandler",
         atomic: false,
         resource: None,
-        fields: &[
-            f("features", Ty::Ref(242)).proto(&[2]),
-            f("name", Ty::String).proto(&[1]),
-        ],
+        fields: &[f("features", Ty::Ref(242)).proto(&[2]), f("name", Ty::String).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.NodeRuntimeHandlerFeatures",
@@ -2974,9 +2708,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("key", Ty::String).required().proto(&[1]),
             f("operator", Ty::String).required().proto(&[2]),
-            f("values", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("values", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[3]),
         ],
     },
     TypeRow {
@@ -2984,12 +2716,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("matchExpressions", Ty::Array(&Ty::Ref(244)))
-                .list(List::Atomic)
-                .proto(&[1]),
-            f("matchFields", Ty::Array(&Ty::Ref(244)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("matchExpressions", Ty::Array(&Ty::Ref(244))).list(List::Atomic).proto(&[1]),
+            f("matchFields", Ty::Array(&Ty::Ref(244))).list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -3006,9 +2734,7 @@ pub static TYPES: &[TypeRow] = &[
                 .proto(&[7]),
             f("podPreemptionPolicy", Ty::Ref(240)),
             f("providerID", Ty::String).proto(&[3]),
-            f("taints", Ty::Array(&Ty::Ref(329)))
-                .list(List::Atomic)
-                .proto(&[5]),
+            f("taints", Ty::Array(&Ty::Ref(329))).list(List::Atomic).proto(&[5]),
             f("unschedulable", Ty::Boolean).proto(&[4]),
         ],
     },
@@ -3029,24 +2755,14 @@ pub static TYPES: &[TypeRow] = &[
                 .proto(&[4]),
             f("config", Ty::Ref(237)).proto(&[11]),
             f("daemonEndpoints", Ty::Ref(238)).proto(&[6]),
-            f("declaredFeatures", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[14]),
+            f("declaredFeatures", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[14]),
             f("features", Ty::Ref(239)).proto(&[13]),
-            f("images", Ty::Array(&Ty::Ref(163)))
-                .list(List::Atomic)
-                .proto(&[8]),
+            f("images", Ty::Array(&Ty::Ref(163))).list(List::Atomic).proto(&[8]),
             f("nodeInfo", Ty::Ref(249)).proto(&[7]),
             f("phase", Ty::String).proto(&[3]),
-            f("runtimeHandlers", Ty::Array(&Ty::Ref(241)))
-                .list(List::Atomic)
-                .proto(&[12]),
-            f("volumesAttached", Ty::Array(&Ty::Ref(139)))
-                .list(List::Atomic)
-                .proto(&[10]),
-            f("volumesInUse", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[9]),
+            f("runtimeHandlers", Ty::Array(&Ty::Ref(241))).list(List::Atomic).proto(&[12]),
+            f("volumesAttached", Ty::Array(&Ty::Ref(139))).list(List::Atomic).proto(&[10]),
+            f("volumesInUse", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[9]),
         ],
     },
     TypeRow {
@@ -3062,9 +2778,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("architecture", Ty::String).required().proto(&[10]),
             f("bootID", Ty::String).required().proto(&[3]),
-            f("containerRuntimeVersion", Ty::String)
-                .required()
-                .proto(&[6]),
+            f("containerRuntimeVersion", Ty::String).required().proto(&[6]),
             f("kernelVersion", Ty::String).required().proto(&[4]),
             f("kubeProxyVersion", Ty::String).required().proto(&[8]),
             f("kubeletVersion", Ty::String).required().proto(&[7]),
@@ -3141,9 +2855,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("accessModes", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("accessModes", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1]),
             f("dataSource", Ty::Ref(334)).proto(&[7]),
             f("dataSourceRef", Ty::Ref(335)).proto(&[8]),
             f("resources", Ty::Ref(344)).proto(&[2]),
@@ -3159,9 +2871,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("accessModes", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("accessModes", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2]),
             f("allocatedResourceStatuses", Ty::Map(&Ty::String)).proto(&[7]),
             f("allocatedResources", Ty::Map(&Ty::Quantity)).proto(&[5]),
             f("capacity", Ty::Map(&Ty::Quantity)).proto(&[3]),
@@ -3198,9 +2908,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("accessModes", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("accessModes", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[3]),
             f("awsElasticBlockStore", Ty::Ref(136)).proto(&[2, 2]),
             f("azureDisk", Ty::Ref(140)).proto(&[2, 16]),
             f("azureFile", Ty::Ref(141)).proto(&[2, 13]),
@@ -3217,9 +2925,7 @@ pub static TYPES: &[TypeRow] = &[
             f("hostPath", Ty::Ref(207)).proto(&[2, 3]),
             f("iscsi", Ty::Ref(208)).proto(&[2, 7]),
             f("local", Ty::Ref(222)).proto(&[2, 20]),
-            f("mountOptions", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[7]),
+            f("mountOptions", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[7]),
             f("nfs", Ty::Ref(224)).proto(&[2, 5]),
             f("nodeAffinity", Ty::Ref(342)).proto(&[9]),
             f("persistentVolumeReclaimPolicy", Ty::String).proto(&[5]),
@@ -3272,18 +2978,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f(
-                "preferredDuringSchedulingIgnoredDuringExecution",
-                Ty::Array(&Ty::Ref(347)),
-            )
-            .list(List::Atomic)
-            .proto(&[2]),
-            f(
-                "requiredDuringSchedulingIgnoredDuringExecution",
-                Ty::Array(&Ty::Ref(264)),
-            )
-            .list(List::Atomic)
-            .proto(&[1]),
+            f("preferredDuringSchedulingIgnoredDuringExecution", Ty::Array(&Ty::Ref(347)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("requiredDuringSchedulingIgnoredDuringExecution", Ty::Array(&Ty::Ref(264)))
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -3292,16 +2992,10 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("labelSelector", Ty::Ref(528)).proto(&[1]),
-            f("matchLabelKeys", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[5]),
-            f("mismatchLabelKeys", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[6]),
+            f("matchLabelKeys", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[5]),
+            f("mismatchLabelKeys", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[6]),
             f("namespaceSelector", Ty::Ref(528)).proto(&[4]),
-            f("namespaces", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("namespaces", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2]),
             f("topologyKey", Ty::String).required().proto(&[3]),
         ],
     },
@@ -3310,18 +3004,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f(
-                "preferredDuringSchedulingIgnoredDuringExecution",
-                Ty::Array(&Ty::Ref(347)),
-            )
-            .list(List::Atomic)
-            .proto(&[2]),
-            f(
-                "requiredDuringSchedulingIgnoredDuringExecution",
-                Ty::Array(&Ty::Ref(264)),
-            )
-            .list(List::Atomic)
-            .proto(&[1]),
+            f("preferredDuringSchedulingIgnoredDuringExecution", Ty::Array(&Ty::Ref(347)))
+                .list(List::Atomic)
+                .proto(&[2]),
+            f("requiredDuringSchedulingIgnoredDuringExecution", Ty::Array(&Ty::Ref(264)))
+                .list(List::Atomic)
+                .proto(&[1]),
         ],
     },
     TypeRow {
@@ -3358,25 +3046,16 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("nameservers", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[1]),
-            f("options", Ty::Array(&Ty::Ref(269)))
-                .list(List::Atomic)
-                .proto(&[3]),
-            f("searches", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("nameservers", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1]),
+            f("options", Ty::Array(&Ty::Ref(269))).list(List::Atomic).proto(&[3]),
+            f("searches", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.PodDNSConfigOption",
         atomic: false,
         resource: None,
-        fields: &[
-            f("name", Ty::String).proto(&[1]),
-            f("value", Ty::String).proto(&[2]),
-        ],
+        fields: &[f("name", Ty::String).proto(&[1]), f("value", Ty::String).proto(&[2])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.PodExtendedResourceClaimStatus",
@@ -3453,13 +3132,9 @@ pub static TYPES: &[TypeRow] = &[
             f("seLinuxChangePolicy", Ty::String).proto(&[13]),
             f("seLinuxOptions", Ty::Ref(304)).proto(&[1]),
             f("seccompProfile", Ty::Ref(309)).proto(&[10]),
-            f("supplementalGroups", Ty::Array(&Ty::Int64))
-                .list(List::Atomic)
-                .proto(&[4]),
+            f("supplementalGroups", Ty::Array(&Ty::Int64)).list(List::Atomic).proto(&[4]),
             f("supplementalGroupsPolicy", Ty::String).proto(&[12]),
-            f("sysctls", Ty::Array(&Ty::Ref(327)))
-                .list(List::Atomic)
-                .proto(&[7]),
+            f("sysctls", Ty::Array(&Ty::Ref(327))).list(List::Atomic).proto(&[7]),
             f("windowsOptions", Ty::Ref(348)).proto(&[8]),
         ],
     },
@@ -3509,9 +3184,7 @@ pub static TYPES: &[TypeRow] = &[
             f("preemptionPolicy", Ty::String).proto(&[31]),
             f("priority", Ty::Int32).proto(&[25]),
             f("priorityClassName", Ty::String).proto(&[24]),
-            f("readinessGates", Ty::Array(&Ty::Ref(273)))
-                .list(List::Atomic)
-                .proto(&[28]),
+            f("readinessGates", Ty::Array(&Ty::Ref(273))).list(List::Atomic).proto(&[28]),
             f("resourceClaims", Ty::Array(&Ty::Ref(274)))
                 .list(List::Map(&["name"]))
                 .patch(Patch::MergeRetainKeys, Some("name"))
@@ -3532,9 +3205,7 @@ pub static TYPES: &[TypeRow] = &[
             f("shareProcessNamespace", Ty::Boolean).proto(&[27]),
             f("subdomain", Ty::String).proto(&[17]),
             f("terminationGracePeriodSeconds", Ty::Int64).proto(&[4]),
-            f("tolerations", Ty::Array(&Ty::Ref(330)))
-                .list(List::Atomic)
-                .proto(&[22]),
+            f("tolerations", Ty::Array(&Ty::Ref(330))).list(List::Atomic).proto(&[22]),
             f("topologySpreadConstraints", Ty::Array(&Ty::Ref(333)))
                 .list(List::Map(&["topologyKey", "whenUnsatisfiable"]))
                 .patch(Patch::Merge, Some("topologyKey"))
@@ -3555,9 +3226,7 @@ pub static TYPES: &[TypeRow] = &[
                 .list(List::Map(&["type"]))
                 .patch(Patch::Merge, Some("type"))
                 .proto(&[2]),
-            f("containerStatuses", Ty::Array(&Ty::Ref(172)))
-                .list(List::Atomic)
-                .proto(&[8]),
+            f("containerStatuses", Ty::Array(&Ty::Ref(172))).list(List::Atomic).proto(&[8]),
             f("ephemeralContainerStatuses", Ty::Array(&Ty::Ref(172)))
                 .list(List::Atomic)
                 .proto(&[13]),
@@ -3567,14 +3236,9 @@ pub static TYPES: &[TypeRow] = &[
                 .list(List::Atomic)
                 .patch(Patch::Merge, Some("ip"))
                 .proto(&[16]),
-            f("initContainerStatuses", Ty::Array(&Ty::Ref(172)))
-                .list(List::Atomic)
-                .proto(&[10]),
+            f("initContainerStatuses", Ty::Array(&Ty::Ref(172))).list(List::Atomic).proto(&[10]),
             f("message", Ty::String).proto(&[3]),
-            f(
-                "nodeAllocatableResourceClaimStatuses",
-                Ty::Array(&Ty::Ref(234)),
-            ),
+            f("nodeAllocatableResourceClaimStatuses", Ty::Array(&Ty::Ref(234))),
             f("nominatedNodeName", Ty::String).proto(&[11]),
             f("observedGeneration", Ty::Int64).proto(&[17]),
             f("phase", Ty::String).proto(&[1]),
@@ -3610,10 +3274,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.PodTemplateSpec",
         atomic: false,
         resource: None,
-        fields: &[
-            f("metadata", Ty::Ref(532)).proto(&[1]),
-            f("spec", Ty::Ref(279)).proto(&[2]),
-        ],
+        fields: &[f("metadata", Ty::Ref(532)).proto(&[1]), f("spec", Ty::Ref(279)).proto(&[2])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.PodVolumeHealth",
@@ -3678,9 +3339,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("defaultMode", Ty::Int32).proto(&[2]),
             f("defaultUser", Ty::Int64),
-            f("sources", Ty::Array(&Ty::Ref(343)))
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("sources", Ty::Array(&Ty::Ref(343))).list(List::Atomic).proto(&[1]),
         ],
     },
     TypeRow {
@@ -3703,13 +3362,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("fsType", Ty::String).proto(&[3]),
             f("image", Ty::String).required().proto(&[2]),
-            f("keyring", Ty::String)
-                .default("\"/etc/ceph/keyring\"")
-                .proto(&[6]),
-            f("monitors", Ty::Array(&Ty::String))
-                .required()
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("keyring", Ty::String).default("\"/etc/ceph/keyring\"").proto(&[6]),
+            f("monitors", Ty::Array(&Ty::String)).required().list(List::Atomic).proto(&[1]),
             f("pool", Ty::String).default("\"rbd\"").proto(&[4]),
             f("readOnly", Ty::Boolean).proto(&[8]),
             f("secretRef", Ty::Ref(314)).proto(&[7]),
@@ -3723,13 +3377,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("fsType", Ty::String).proto(&[3]),
             f("image", Ty::String).required().proto(&[2]),
-            f("keyring", Ty::String)
-                .default("\"/etc/ceph/keyring\"")
-                .proto(&[6]),
-            f("monitors", Ty::Array(&Ty::String))
-                .required()
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("keyring", Ty::String).default("\"/etc/ceph/keyring\"").proto(&[6]),
+            f("monitors", Ty::Array(&Ty::String)).required().list(List::Atomic).proto(&[1]),
             f("pool", Ty::String).default("\"rbd\"").proto(&[4]),
             f("readOnly", Ty::Boolean).proto(&[8]),
             f("secretRef", Ty::Ref(221)).proto(&[7]),
@@ -3835,9 +3484,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("hard", Ty::Map(&Ty::Quantity)).proto(&[1]),
             f("scopeSelector", Ty::Ref(307)).proto(&[3]),
-            f("scopes", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("scopes", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -3854,9 +3501,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("claims", Ty::Array(&Ty::Ref(296)))
-                .list(List::Map(&["name"]))
-                .proto(&[3]),
+            f("claims", Ty::Array(&Ty::Ref(296))).list(List::Map(&["name"])).proto(&[3]),
             f("limits", Ty::Map(&Ty::Quantity)).proto(&[1]),
             f("requests", Ty::Map(&Ty::Quantity)).proto(&[2]),
         ],
@@ -3867,9 +3512,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("name", Ty::String).required().proto(&[1]),
-            f("resources", Ty::Array(&Ty::Ref(298)))
-                .list(List::Map(&["resourceID"]))
-                .proto(&[2]),
+            f("resources", Ty::Array(&Ty::Ref(298))).list(List::Map(&["resourceID"])).proto(&[2]),
         ],
     },
     TypeRow {
@@ -3894,9 +3537,7 @@ pub static TYPES: &[TypeRow] = &[
             f("readOnly", Ty::Boolean).proto(&[10]),
             f("secretRef", Ty::Ref(314)).required().proto(&[3]),
             f("sslEnabled", Ty::Boolean).proto(&[4]),
-            f("storageMode", Ty::String)
-                .default("\"ThinProvisioned\"")
-                .proto(&[7]),
+            f("storageMode", Ty::String).default("\"ThinProvisioned\"").proto(&[7]),
             f("storagePool", Ty::String).proto(&[6]),
             f("system", Ty::String).required().proto(&[2]),
             f("volumeName", Ty::String).proto(&[8]),
@@ -3913,9 +3554,7 @@ pub static TYPES: &[TypeRow] = &[
             f("readOnly", Ty::Boolean).proto(&[10]),
             f("secretRef", Ty::Ref(221)).required().proto(&[3]),
             f("sslEnabled", Ty::Boolean).proto(&[4]),
-            f("storageMode", Ty::String)
-                .default("\"ThinProvisioned\"")
-                .proto(&[7]),
+            f("storageMode", Ty::String).default("\"ThinProvisioned\"").proto(&[7]),
             f("storagePool", Ty::String).proto(&[6]),
             f("system", Ty::String).required().proto(&[2]),
             f("volumeName", Ty::String).proto(&[8]),
@@ -3925,9 +3564,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.ScopeSelector",
         atomic: true,
         resource: None,
-        fields: &[f("matchExpressions", Ty::Array(&Ty::Ref(308)))
-            .list(List::Atomic)
-            .proto(&[1])],
+        fields: &[f("matchExpressions", Ty::Array(&Ty::Ref(308))).list(List::Atomic).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ScopedResourceSelectorRequirement",
@@ -3936,9 +3573,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("operator", Ty::String).required().proto(&[2]),
             f("scopeName", Ty::String).required().proto(&[1]),
-            f("values", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("values", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[3]),
         ],
     },
     TypeRow {
@@ -3969,10 +3604,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String)
-                .required()
-                .default("\"\"")
-                .proto(&[1, 1]),
+            f("name", Ty::String).required().default("\"\"").proto(&[1, 1]),
             f("optional", Ty::Boolean).proto(&[2]),
         ],
     },
@@ -3982,10 +3614,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("key", Ty::String).required().proto(&[2]),
-            f("name", Ty::String)
-                .required()
-                .default("\"\"")
-                .proto(&[1, 1]),
+            f("name", Ty::String).required().default("\"\"").proto(&[1, 1]),
             f("optional", Ty::Boolean).proto(&[3]),
         ],
     },
@@ -3994,13 +3623,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("items", Ty::Array(&Ty::Ref(212)))
-                .list(List::Atomic)
-                .proto(&[2]),
-            f("name", Ty::String)
-                .required()
-                .default("\"\"")
-                .proto(&[1, 1]),
+            f("items", Ty::Array(&Ty::Ref(212))).list(List::Atomic).proto(&[2]),
+            f("name", Ty::String).required().default("\"\"").proto(&[1, 1]),
             f("optional", Ty::Boolean).proto(&[4]),
         ],
     },
@@ -4008,10 +3632,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.SecretReference",
         atomic: true,
         resource: None,
-        fields: &[
-            f("name", Ty::String).proto(&[1]),
-            f("namespace", Ty::String).proto(&[2]),
-        ],
+        fields: &[f("name", Ty::String).proto(&[1]), f("namespace", Ty::String).proto(&[2])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.SecretVolumeSource",
@@ -4020,9 +3641,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("defaultMode", Ty::Int32).proto(&[3]),
             f("defaultUser", Ty::Int64),
-            f("items", Ty::Array(&Ty::Ref(212)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("items", Ty::Array(&Ty::Ref(212))).list(List::Atomic).proto(&[2]),
             f("optional", Ty::Boolean).proto(&[4]),
             f("secretName", Ty::String).proto(&[1]),
         ],
@@ -4065,9 +3684,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("automountServiceAccountToken", Ty::Boolean).proto(&[4]),
-            f("imagePullSecrets", Ty::Array(&Ty::Ref(221)))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("imagePullSecrets", Ty::Array(&Ty::Ref(221))).list(List::Atomic).proto(&[3]),
             f("kind", Ty::String),
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
             f("secrets", Ty::Array(&Ty::Ref(251)))
@@ -4107,25 +3724,17 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("allocateLoadBalancerNodePorts", Ty::Boolean).proto(&[20]),
             f("clusterIP", Ty::String).proto(&[3]),
-            f("clusterIPs", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[18]),
-            f("externalIPs", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[5]),
+            f("clusterIPs", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[18]),
+            f("externalIPs", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[5]),
             f("externalName", Ty::String).proto(&[10]),
             f("externalTrafficPolicy", Ty::String).proto(&[11]),
             f("healthCheckNodePort", Ty::Int32).proto(&[12]),
             f("internalTrafficPolicy", Ty::String).proto(&[22]),
-            f("ipFamilies", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[19]),
+            f("ipFamilies", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[19]),
             f("ipFamilyPolicy", Ty::String).proto(&[17]),
             f("loadBalancerClass", Ty::String).proto(&[21]),
             f("loadBalancerIP", Ty::String).proto(&[8]),
-            f("loadBalancerSourceRanges", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[9]),
+            f("loadBalancerSourceRanges", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[9]),
             f("ports", Ty::Array(&Ty::Ref(320)))
                 .list(List::Map(&["port", "protocol"]))
                 .patch(Patch::Merge, Some("port"))
@@ -4233,10 +3842,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("key", Ty::String).required().proto(&[1]),
-            f("values", Ty::Array(&Ty::String))
-                .required()
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("values", Ty::Array(&Ty::String)).required().list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -4253,9 +3859,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("labelSelector", Ty::Ref(528)).proto(&[4]),
-            f("matchLabelKeys", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[8]),
+            f("matchLabelKeys", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[8]),
             f("maxSkew", Ty::Int32).required().proto(&[1]),
             f("minDomains", Ty::Int32).proto(&[5]),
             f("nodeAffinityPolicy", Ty::String).proto(&[6]),
@@ -4448,10 +4052,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("addresses", Ty::Array(&Ty::String))
-                .required()
-                .list(List::Set)
-                .proto(&[1]),
+            f("addresses", Ty::Array(&Ty::String)).required().list(List::Set).proto(&[1]),
             f("conditions", Ty::Ref(350)).proto(&[2]),
             f("deprecatedTopology", Ty::Map(&Ty::String)).proto(&[5]),
             f("hints", Ty::Ref(351)).proto(&[8]),
@@ -4476,12 +4077,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("forNodes", Ty::Array(&Ty::Ref(354)))
-                .list(List::Atomic)
-                .proto(&[2]),
-            f("forZones", Ty::Array(&Ty::Ref(355)))
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("forNodes", Ty::Array(&Ty::Ref(354))).list(List::Atomic).proto(&[2]),
+            f("forZones", Ty::Array(&Ty::Ref(355))).list(List::Atomic).proto(&[1]),
         ],
     },
     TypeRow {
@@ -4502,14 +4099,10 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("addressType", Ty::String).required().proto(&[4]),
             f("apiVersion", Ty::String),
-            f("endpoints", Ty::Array(&Ty::Ref(349)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("endpoints", Ty::Array(&Ty::Ref(349))).list(List::Atomic).proto(&[2]),
             f("kind", Ty::String),
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
-            f("ports", Ty::Array(&Ty::Ref(352)))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("ports", Ty::Array(&Ty::Ref(352))).list(List::Atomic).proto(&[3]),
         ],
     },
     TypeRow {
@@ -4603,12 +4196,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("distinguisherMethod", Ty::Ref(359)).proto(&[3]),
             f("matchingPrecedence", Ty::Int32).proto(&[2]),
-            f("priorityLevelConfiguration", Ty::Ref(371))
-                .required()
-                .proto(&[1]),
-            f("rules", Ty::Array(&Ty::Ref(368)))
-                .list(List::Atomic)
-                .proto(&[4]),
+            f("priorityLevelConfiguration", Ty::Ref(371)).required().proto(&[1]),
+            f("rules", Ty::Array(&Ty::Ref(368))).list(List::Atomic).proto(&[4]),
         ],
     },
     TypeRow {
@@ -4651,14 +4240,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("nonResourceURLs", Ty::Array(&Ty::String))
-                .required()
-                .list(List::Set)
-                .proto(&[6]),
-            f("verbs", Ty::Array(&Ty::String))
-                .required()
-                .list(List::Set)
-                .proto(&[1]),
+            f("nonResourceURLs", Ty::Array(&Ty::String)).required().list(List::Set).proto(&[6]),
+            f("verbs", Ty::Array(&Ty::String)).required().list(List::Set).proto(&[1]),
         ],
     },
     TypeRow {
@@ -4666,26 +4249,15 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("nonResourceRules", Ty::Array(&Ty::Ref(367)))
-                .list(List::Atomic)
-                .proto(&[3]),
-            f("resourceRules", Ty::Array(&Ty::Ref(375)))
-                .list(List::Atomic)
-                .proto(&[2]),
-            f("subjects", Ty::Array(&Ty::Ref(377)))
-                .required()
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("nonResourceRules", Ty::Array(&Ty::Ref(367))).list(List::Atomic).proto(&[3]),
+            f("resourceRules", Ty::Array(&Ty::Ref(375))).list(List::Atomic).proto(&[2]),
+            f("subjects", Ty::Array(&Ty::Ref(377))).required().list(List::Atomic).proto(&[1]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.flowcontrol.v1.PriorityLevelConfiguration",
         atomic: false,
-        resource: Some((
-            "flowcontrol.apiserver.k8s.io",
-            "v1",
-            "PriorityLevelConfiguration",
-        )),
+        resource: Some(("flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration")),
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
@@ -4746,22 +4318,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("apiGroups", Ty::Array(&Ty::String))
-                .required()
-                .list(List::Set)
-                .proto(&[2]),
+            f("apiGroups", Ty::Array(&Ty::String)).required().list(List::Set).proto(&[2]),
             f("clusterScope", Ty::Boolean).proto(&[4]),
-            f("namespaces", Ty::Array(&Ty::String))
-                .list(List::Set)
-                .proto(&[5]),
-            f("resources", Ty::Array(&Ty::String))
-                .required()
-                .list(List::Set)
-                .proto(&[3]),
-            f("verbs", Ty::Array(&Ty::String))
-                .required()
-                .list(List::Set)
-                .proto(&[1]),
+            f("namespaces", Ty::Array(&Ty::String)).list(List::Set).proto(&[5]),
+            f("resources", Ty::Array(&Ty::String)).required().list(List::Set).proto(&[3]),
+            f("verbs", Ty::Array(&Ty::String)).required().list(List::Set).proto(&[1]),
         ],
     },
     TypeRow {
@@ -4804,10 +4365,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.networking.v1.HTTPIngressRuleValue",
         atomic: false,
         resource: None,
-        fields: &[f("paths", Ty::Array(&Ty::Ref(379)))
-            .required()
-            .list(List::Atomic)
-            .proto(&[1])],
+        fields: &[f("paths", Ty::Array(&Ty::Ref(379))).required().list(List::Atomic).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IPAddress",
@@ -4832,9 +4390,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("cidr", Ty::String).required().proto(&[1]),
-            f("except", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("except", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -4853,10 +4409,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.networking.v1.IngressBackend",
         atomic: false,
         resource: None,
-        fields: &[
-            f("resource", Ty::Ref(334)).proto(&[3]),
-            f("service", Ty::Ref(393)).proto(&[4]),
-        ],
+        fields: &[f("resource", Ty::Ref(334)).proto(&[3]), f("service", Ty::Ref(393)).proto(&[4])],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IngressClass",
@@ -4897,18 +4450,14 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("hostname", Ty::String).proto(&[2]),
             f("ip", Ty::String).proto(&[1]),
-            f("ports", Ty::Array(&Ty::Ref(391)))
-                .list(List::Atomic)
-                .proto(&[4]),
+            f("ports", Ty::Array(&Ty::Ref(391))).list(List::Atomic).proto(&[4]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IngressLoadBalancerStatus",
         atomic: false,
         resource: None,
-        fields: &[f("ingress", Ty::Array(&Ty::Ref(389)))
-            .list(List::Atomic)
-            .proto(&[1])],
+        fields: &[f("ingress", Ty::Array(&Ty::Ref(389))).list(List::Atomic).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IngressPortStatus",
@@ -4924,10 +4473,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.networking.v1.IngressRule",
         atomic: false,
         resource: None,
-        fields: &[
-            f("host", Ty::String).proto(&[1]),
-            f("http", Ty::Ref(380)).proto(&[2, 1]),
-        ],
+        fields: &[f("host", Ty::String).proto(&[1]), f("http", Ty::Ref(380)).proto(&[2, 1])],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.IngressServiceBackend",
@@ -4945,12 +4491,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("defaultBackend", Ty::Ref(385)).proto(&[1]),
             f("ingressClassName", Ty::String).proto(&[4]),
-            f("rules", Ty::Array(&Ty::Ref(392)))
-                .list(List::Atomic)
-                .proto(&[3]),
-            f("tls", Ty::Array(&Ty::Ref(396)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("rules", Ty::Array(&Ty::Ref(392))).list(List::Atomic).proto(&[3]),
+            f("tls", Ty::Array(&Ty::Ref(396))).list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -4964,9 +4506,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("hosts", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("hosts", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1]),
             f("secretName", Ty::String).proto(&[2]),
         ],
     },
@@ -4986,12 +4526,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("ports", Ty::Array(&Ty::Ref(401)))
-                .list(List::Atomic)
-                .proto(&[1]),
-            f("to", Ty::Array(&Ty::Ref(400)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("ports", Ty::Array(&Ty::Ref(401))).list(List::Atomic).proto(&[1]),
+            f("to", Ty::Array(&Ty::Ref(400))).list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -4999,12 +4535,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("from", Ty::Array(&Ty::Ref(400)))
-                .list(List::Atomic)
-                .proto(&[2]),
-            f("ports", Ty::Array(&Ty::Ref(401)))
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("from", Ty::Array(&Ty::Ref(400))).list(List::Atomic).proto(&[2]),
+            f("ports", Ty::Array(&Ty::Ref(401))).list(List::Atomic).proto(&[1]),
         ],
     },
     TypeRow {
@@ -5032,16 +4564,10 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("egress", Ty::Array(&Ty::Ref(398)))
-                .list(List::Atomic)
-                .proto(&[3]),
-            f("ingress", Ty::Array(&Ty::Ref(399)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("egress", Ty::Array(&Ty::Ref(398))).list(List::Atomic).proto(&[3]),
+            f("ingress", Ty::Array(&Ty::Ref(399))).list(List::Atomic).proto(&[2]),
             f("podSelector", Ty::Ref(528)).proto(&[1]),
-            f("policyTypes", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[4]),
+            f("policyTypes", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[4]),
         ],
     },
     TypeRow {
@@ -5059,10 +4585,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.networking.v1.ServiceBackendPort",
         atomic: true,
         resource: None,
-        fields: &[
-            f("name", Ty::String).proto(&[1]),
-            f("number", Ty::Int32).proto(&[2]),
-        ],
+        fields: &[f("name", Ty::String).proto(&[1]), f("number", Ty::Int32).proto(&[2])],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.ServiceCIDR",
@@ -5080,9 +4603,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.networking.v1.ServiceCIDRSpec",
         atomic: false,
         resource: None,
-        fields: &[f("cidrs", Ty::Array(&Ty::String))
-            .list(List::Atomic)
-            .proto(&[1])],
+        fields: &[f("cidrs", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.networking.v1.ServiceCIDRStatus",
@@ -5118,9 +4639,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("nodeSelector", Ty::Map(&Ty::String)).atomic().proto(&[1]),
-            f("tolerations", Ty::Array(&Ty::Ref(330)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("tolerations", Ty::Array(&Ty::Ref(330))).list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -5153,9 +4672,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("maxUnavailable", Ty::IntOrString).proto(&[3]),
             f("minAvailable", Ty::IntOrString).proto(&[1]),
-            f("selector", Ty::Ref(528))
-                .patch(Patch::Replace, None)
-                .proto(&[2]),
+            f("selector", Ty::Ref(528)).patch(Patch::Replace, None).proto(&[2]),
             f("unhealthyPodEvictionPolicy", Ty::String).proto(&[4]),
         ],
     },
@@ -5193,9 +4710,7 @@ pub static TYPES: &[TypeRow] = &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
-            f("rules", Ty::Array(&Ty::Ref(418)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("rules", Ty::Array(&Ty::Ref(418))).list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -5207,9 +4722,7 @@ pub static TYPES: &[TypeRow] = &[
             f("kind", Ty::String),
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
             f("roleRef", Ty::Ref(421)).required().proto(&[3]),
-            f("subjects", Ty::Array(&Ty::Ref(422)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("subjects", Ty::Array(&Ty::Ref(422))).list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -5217,22 +4730,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("apiGroups", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2]),
-            f("nonResourceURLs", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[5]),
-            f("resourceNames", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[4]),
-            f("resources", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[3]),
-            f("verbs", Ty::Array(&Ty::String))
-                .required()
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("apiGroups", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2]),
+            f("nonResourceURLs", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[5]),
+            f("resourceNames", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[4]),
+            f("resources", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[3]),
+            f("verbs", Ty::Array(&Ty::String)).required().list(List::Atomic).proto(&[1]),
         ],
     },
     TypeRow {
@@ -5243,9 +4745,7 @@ pub static TYPES: &[TypeRow] = &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
-            f("rules", Ty::Array(&Ty::Ref(418)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("rules", Ty::Array(&Ty::Ref(418))).list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -5257,9 +4757,7 @@ pub static TYPES: &[TypeRow] = &[
             f("kind", Ty::String),
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
             f("roleRef", Ty::Ref(421)).required().proto(&[3]),
-            f("subjects", Ty::Array(&Ty::Ref(422)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("subjects", Ty::Array(&Ty::Ref(422))).list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -5288,9 +4786,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("conditions", Ty::Array(&Ty::Ref(523)))
-                .list(List::Map(&["type"]))
-                .proto(&[4]),
+            f("conditions", Ty::Array(&Ty::Ref(523))).list(List::Map(&["type"])).proto(&[4]),
             f("data", Ty::Any).proto(&[5]),
             f("device", Ty::String).required().proto(&[3]),
             f("driver", Ty::String).required().proto(&[1]),
@@ -5322,9 +4818,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("default", Ty::Quantity).proto(&[1]),
             f("validRange", Ty::Ref(427)).proto(&[4]),
-            f("validValues", Ty::Array(&Ty::Quantity))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("validValues", Ty::Array(&Ty::Quantity)).list(List::Atomic).proto(&[3]),
         ],
     },
     TypeRow {
@@ -5366,24 +4860,16 @@ pub static TYPES: &[TypeRow] = &[
             f("allNodes", Ty::Boolean).proto(&[7]),
             f("allowMultipleAllocations", Ty::Boolean).proto(&[12]),
             f("attributes", Ty::Map(&Ty::Ref(434))).proto(&[2]),
-            f("bindingConditions", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[10]),
-            f("bindingFailureConditions", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[11]),
+            f("bindingConditions", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[10]),
+            f("bindingFailureConditions", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[11]),
             f("bindsToNode", Ty::Boolean).proto(&[9]),
             f("capacity", Ty::Map(&Ty::Ref(435))).proto(&[3]),
-            f("consumesCounters", Ty::Array(&Ty::Ref(442)))
-                .list(List::Atomic)
-                .proto(&[4]),
+            f("consumesCounters", Ty::Array(&Ty::Ref(442))).list(List::Atomic).proto(&[4]),
             f("name", Ty::String).required().proto(&[1]),
             f("nodeAllocatableResources", Ty::Map(&Ty::Ref(458))),
             f("nodeName", Ty::String).proto(&[5]),
             f("nodeSelector", Ty::Ref(243)).proto(&[6]),
-            f("taints", Ty::Array(&Ty::Ref(448)))
-                .list(List::Atomic)
-                .proto(&[8]),
+            f("taints", Ty::Array(&Ty::Ref(448))).list(List::Atomic).proto(&[8]),
         ],
     },
     TypeRow {
@@ -5392,9 +4878,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("opaque", Ty::Ref(459)).proto(&[3, 1]),
-            f("requests", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("requests", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2]),
             f("source", Ty::String).required().proto(&[1]),
         ],
     },
@@ -5403,12 +4887,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("config", Ty::Array(&Ty::Ref(432)))
-                .list(List::Atomic)
-                .proto(&[2]),
-            f("results", Ty::Array(&Ty::Ref(445)))
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("config", Ty::Array(&Ty::Ref(432))).list(List::Atomic).proto(&[2]),
+            f("results", Ty::Array(&Ty::Ref(445))).list(List::Atomic).proto(&[1]),
         ],
     },
     TypeRow {
@@ -5440,15 +4920,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("config", Ty::Array(&Ty::Ref(437)))
-                .list(List::Atomic)
-                .proto(&[3]),
-            f("constraints", Ty::Array(&Ty::Ref(441)))
-                .list(List::Atomic)
-                .proto(&[2]),
-            f("requests", Ty::Array(&Ty::Ref(444)))
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("config", Ty::Array(&Ty::Ref(437))).list(List::Atomic).proto(&[3]),
+            f("constraints", Ty::Array(&Ty::Ref(441))).list(List::Atomic).proto(&[2]),
+            f("requests", Ty::Array(&Ty::Ref(444))).list(List::Atomic).proto(&[1]),
         ],
     },
     TypeRow {
@@ -5457,9 +4931,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("opaque", Ty::Ref(459)).proto(&[2, 1]),
-            f("requests", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("requests", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1]),
         ],
     },
     TypeRow {
@@ -5484,13 +4956,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("config", Ty::Array(&Ty::Ref(439)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("config", Ty::Array(&Ty::Ref(439))).list(List::Atomic).proto(&[2]),
             f("extendedResourceName", Ty::String).proto(&[4]),
-            f("selectors", Ty::Array(&Ty::Ref(446)))
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("selectors", Ty::Array(&Ty::Ref(446))).list(List::Atomic).proto(&[1]),
         ],
     },
     TypeRow {
@@ -5500,9 +4968,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("distinctAttribute", Ty::String).proto(&[3]),
             f("matchAttribute", Ty::String).proto(&[2]),
-            f("requests", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("requests", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1]),
         ],
     },
     TypeRow {
@@ -5519,10 +4985,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.resource.v1.DeviceDerivedAttribute",
         atomic: false,
         resource: None,
-        fields: &[
-            f("expression", Ty::String).required(),
-            f("name", Ty::String).required(),
-        ],
+        fields: &[f("expression", Ty::String).required(), f("name", Ty::String).required()],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.DeviceRequest",
@@ -5530,9 +4993,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("exactly", Ty::Ref(454)).proto(&[2]),
-            f("firstAvailable", Ty::Array(&Ty::Ref(447)))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("firstAvailable", Ty::Array(&Ty::Ref(447))).list(List::Atomic).proto(&[3]),
             f("name", Ty::String).required().proto(&[1]),
         ],
     },
@@ -5542,12 +5003,8 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("adminAccess", Ty::Boolean).proto(&[5]),
-            f("bindingConditions", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[7]),
-            f("bindingFailureConditions", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[8]),
+            f("bindingConditions", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[7]),
+            f("bindingFailureConditions", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[8]),
             f("consumedCapacity", Ty::Map(&Ty::Quantity)).proto(&[10]),
             f("device", Ty::String).required().proto(&[4]),
             f("driver", Ty::String).required().proto(&[2]),
@@ -5555,9 +5012,7 @@ pub static TYPES: &[TypeRow] = &[
             f("request", Ty::String).required().proto(&[1]),
             f("shareID", Ty::String).proto(&[9]),
             f("skipNodeOperations", Ty::Array(&Ty::String)),
-            f("tolerations", Ty::Array(&Ty::Ref(453)))
-                .list(List::Atomic)
-                .proto(&[6]),
+            f("tolerations", Ty::Array(&Ty::Ref(453))).list(List::Atomic).proto(&[6]),
         ],
     },
     TypeRow {
@@ -5577,12 +5032,8 @@ pub static TYPES: &[TypeRow] = &[
             f("derivedAttributes", Ty::Array(&Ty::Ref(443))),
             f("deviceClassName", Ty::String).required().proto(&[2]),
             f("name", Ty::String).required().proto(&[1]),
-            f("selectors", Ty::Array(&Ty::Ref(446)))
-                .list(List::Atomic)
-                .proto(&[3]),
-            f("tolerations", Ty::Array(&Ty::Ref(453)))
-                .list(List::Atomic)
-                .proto(&[6]),
+            f("selectors", Ty::Array(&Ty::Ref(446))).list(List::Atomic).proto(&[3]),
+            f("tolerations", Ty::Array(&Ty::Ref(453))).list(List::Atomic).proto(&[6]),
         ],
     },
     TypeRow {
@@ -5612,10 +5063,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.resource.v1.DeviceTaintRuleSpec",
         atomic: false,
         resource: None,
-        fields: &[
-            f("deviceSelector", Ty::Ref(452)),
-            f("taint", Ty::Ref(448)).required(),
-        ],
+        fields: &[f("deviceSelector", Ty::Ref(452)), f("taint", Ty::Ref(448)).required()],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.DeviceTaintRuleStatus",
@@ -5627,11 +5075,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.resource.v1.DeviceTaintSelector",
         atomic: false,
         resource: None,
-        fields: &[
-            f("device", Ty::String),
-            f("driver", Ty::String),
-            f("pool", Ty::String),
-        ],
+        fields: &[f("device", Ty::String), f("driver", Ty::String), f("pool", Ty::String)],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.DeviceToleration",
@@ -5656,12 +5100,8 @@ pub static TYPES: &[TypeRow] = &[
             f("count", Ty::Int64).proto(&[4]),
             f("derivedAttributes", Ty::Array(&Ty::Ref(443))),
             f("deviceClassName", Ty::String).required().proto(&[1]),
-            f("selectors", Ty::Array(&Ty::Ref(446)))
-                .list(List::Atomic)
-                .proto(&[2]),
-            f("tolerations", Ty::Array(&Ty::Ref(453)))
-                .list(List::Atomic)
-                .proto(&[6]),
+            f("selectors", Ty::Array(&Ty::Ref(446))).list(List::Atomic).proto(&[2]),
+            f("tolerations", Ty::Array(&Ty::Ref(453))).list(List::Atomic).proto(&[6]),
         ],
     },
     TypeRow {
@@ -5671,9 +5111,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("hardwareAddress", Ty::String).proto(&[3]),
             f("interfaceName", Ty::String).proto(&[1]),
-            f("ips", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("ips", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -5766,10 +5204,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.resource.v1.ResourceClaimTemplateSpec",
         atomic: false,
         resource: None,
-        fields: &[
-            f("metadata", Ty::Ref(532)).proto(&[1]),
-            f("spec", Ty::Ref(462)).proto(&[2]),
-        ],
+        fields: &[f("metadata", Ty::Ref(532)).proto(&[1]), f("spec", Ty::Ref(462)).proto(&[2])],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.ResourcePool",
@@ -5798,18 +5233,14 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("allNodes", Ty::Boolean).proto(&[5]),
-            f("devices", Ty::Array(&Ty::Ref(431)))
-                .list(List::Atomic)
-                .proto(&[6]),
+            f("devices", Ty::Array(&Ty::Ref(431))).list(List::Atomic).proto(&[6]),
             f("driver", Ty::String).required().proto(&[1]),
             f("nodeName", Ty::String).proto(&[3]),
             f("nodeSelector", Ty::Ref(243)).proto(&[4]),
             f("partitionTypeAttribute", Ty::String),
             f("perDeviceNodeSelection", Ty::Boolean).proto(&[7]),
             f("pool", Ty::Ref(466)).required().proto(&[2]),
-            f("sharedCounters", Ty::Array(&Ty::Ref(430)))
-                .list(List::Atomic)
-                .proto(&[8]),
+            f("sharedCounters", Ty::Array(&Ty::Ref(430))).list(List::Atomic).proto(&[8]),
             f("skipNodeOperations", Ty::Array(&Ty::String)),
         ],
     },
@@ -5910,12 +5341,8 @@ pub static TYPES: &[TypeRow] = &[
             f("seLinuxMount", Ty::Boolean).proto(&[8]),
             f("serviceAccountTokenInSecrets", Ty::Boolean).proto(&[10]),
             f("storageCapacity", Ty::Boolean).proto(&[4]),
-            f("tokenRequests", Ty::Array(&Ty::Ref(489)))
-                .list(List::Atomic)
-                .proto(&[6]),
-            f("volumeLifecycleModes", Ty::Array(&Ty::String))
-                .list(List::Set)
-                .proto(&[3]),
+            f("tokenRequests", Ty::Array(&Ty::Ref(489))).list(List::Atomic).proto(&[6]),
+            f("volumeLifecycleModes", Ty::Array(&Ty::String)).list(List::Set).proto(&[3]),
         ],
     },
     TypeRow {
@@ -5938,9 +5365,7 @@ pub static TYPES: &[TypeRow] = &[
             f("allocatable", Ty::Ref(496)).proto(&[4]),
             f("name", Ty::String).required().proto(&[1]),
             f("nodeID", Ty::String).required().proto(&[2]),
-            f("topologyKeys", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("topologyKeys", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[3]),
         ],
     },
     TypeRow {
@@ -5979,15 +5404,11 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("storage.k8s.io", "v1", "StorageClass")),
         fields: &[
             f("allowVolumeExpansion", Ty::Boolean).proto(&[6]),
-            f("allowedTopologies", Ty::Array(&Ty::Ref(332)))
-                .list(List::Atomic)
-                .proto(&[8]),
+            f("allowedTopologies", Ty::Array(&Ty::Ref(332))).list(List::Atomic).proto(&[8]),
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
-            f("mountOptions", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[5]),
+            f("mountOptions", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[5]),
             f("parameters", Ty::Map(&Ty::String)).proto(&[3]),
             f("provisioner", Ty::String).required().proto(&[2]),
             f("reclaimPolicy", Ty::String).proto(&[4]),
@@ -6117,10 +5538,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.storagemigration.v1.StorageVersionMigrationStatus",
         atomic: false,
         resource: None,
-        fields: &[
-            f("conditions", Ty::Array(&Ty::Ref(523))),
-            f("resourceVersion", Ty::String),
-        ],
+        fields: &[f("conditions", Ty::Array(&Ty::Ref(523))), f("resourceVersion", Ty::String)],
     },
     TypeRow {
         name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceColumnDefinition",
@@ -6174,15 +5592,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("categories", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[6]),
+            f("categories", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[6]),
             f("kind", Ty::String).required().proto(&[4]),
             f("listKind", Ty::String).proto(&[5]),
             f("plural", Ty::String).required().proto(&[1]),
-            f("shortNames", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("shortNames", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[3]),
             f("singular", Ty::String).proto(&[2]),
         ],
     },
@@ -6196,10 +5610,7 @@ pub static TYPES: &[TypeRow] = &[
             f("names", Ty::Ref(504)).required().proto(&[3]),
             f("preserveUnknownFields", Ty::Boolean).proto(&[10]),
             f("scope", Ty::String).required().proto(&[4]),
-            f("versions", Ty::Array(&Ty::Ref(507)))
-                .required()
-                .list(List::Atomic)
-                .proto(&[7]),
+            f("versions", Ty::Array(&Ty::Ref(507))).required().list(List::Atomic).proto(&[7]),
         ],
     },
     TypeRow {
@@ -6208,13 +5619,9 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("acceptedNames", Ty::Ref(504)).proto(&[2]),
-            f("conditions", Ty::Array(&Ty::Ref(503)))
-                .list(List::Map(&["type"]))
-                .proto(&[1]),
+            f("conditions", Ty::Array(&Ty::Ref(503))).list(List::Map(&["type"])).proto(&[1]),
             f("observedGeneration", Ty::Int64).proto(&[4]),
-            f("storedVersions", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("storedVersions", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[3]),
         ],
     },
     TypeRow {
@@ -6222,16 +5629,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("additionalPrinterColumns", Ty::Array(&Ty::Ref(500)))
-                .list(List::Atomic)
-                .proto(&[6]),
+            f("additionalPrinterColumns", Ty::Array(&Ty::Ref(500))).list(List::Atomic).proto(&[6]),
             f("deprecated", Ty::Boolean).proto(&[7]),
             f("deprecationWarning", Ty::String).proto(&[8]),
             f("name", Ty::String).required().proto(&[1]),
             f("schema", Ty::Ref(510)).proto(&[4]),
-            f("selectableFields", Ty::Array(&Ty::Ref(513)))
-                .list(List::Atomic)
-                .proto(&[9]),
+            f("selectableFields", Ty::Array(&Ty::Ref(513))).list(List::Atomic).proto(&[9]),
             f("served", Ty::Boolean).required().proto(&[2]),
             f("storage", Ty::Boolean).required().proto(&[3]),
             f("subresources", Ty::Ref(509)).proto(&[5]),
@@ -6251,10 +5654,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceSubresources",
         atomic: false,
         resource: None,
-        fields: &[
-            f("scale", Ty::Ref(508)).proto(&[2]),
-            f("status", Ty::Any).proto(&[1]),
-        ],
+        fields: &[f("scale", Ty::Ref(508)).proto(&[2]), f("status", Ty::Any).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceValidation",
@@ -6266,10 +5666,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ExternalDocumentation",
         atomic: false,
         resource: None,
-        fields: &[
-            f("description", Ty::String).proto(&[1]),
-            f("url", Ty::String).proto(&[2]),
-        ],
+        fields: &[f("description", Ty::String).proto(&[1]), f("url", Ty::String).proto(&[2])],
     },
     TypeRow {
         name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps",
@@ -6280,19 +5677,13 @@ pub static TYPES: &[TypeRow] = &[
             f("$schema", Ty::String).proto(&[2]),
             f("additionalItems", Ty::Any).proto(&[33]),
             f("additionalProperties", Ty::Any).proto(&[30]),
-            f("allOf", Ty::Array(&Ty::Ref(512)))
-                .list(List::Atomic)
-                .proto(&[25]),
-            f("anyOf", Ty::Array(&Ty::Ref(512)))
-                .list(List::Atomic)
-                .proto(&[27]),
+            f("allOf", Ty::Array(&Ty::Ref(512))).list(List::Atomic).proto(&[25]),
+            f("anyOf", Ty::Array(&Ty::Ref(512))).list(List::Atomic).proto(&[27]),
             f("default", Ty::Any).proto(&[8]),
             f("definitions", Ty::Map(&Ty::Ref(512))).proto(&[34]),
             f("dependencies", Ty::Map(&Ty::Any)).proto(&[32]),
             f("description", Ty::String).proto(&[4]),
-            f("enum", Ty::Array(&Ty::Any))
-                .list(List::Atomic)
-                .proto(&[20]),
+            f("enum", Ty::Array(&Ty::Any)).list(List::Atomic).proto(&[20]),
             f("example", Ty::Any).proto(&[36]),
             f("exclusiveMaximum", Ty::Boolean).proto(&[10]),
             f("exclusiveMinimum", Ty::Boolean).proto(&[12]),
@@ -6311,23 +5702,17 @@ pub static TYPES: &[TypeRow] = &[
             f("multipleOf", Ty::Number).proto(&[19]),
             f("not", Ty::Ref(512)).proto(&[28]),
             f("nullable", Ty::Boolean).proto(&[37]),
-            f("oneOf", Ty::Array(&Ty::Ref(512)))
-                .list(List::Atomic)
-                .proto(&[26]),
+            f("oneOf", Ty::Array(&Ty::Ref(512))).list(List::Atomic).proto(&[26]),
             f("pattern", Ty::String).proto(&[15]),
             f("patternProperties", Ty::Map(&Ty::Ref(512))).proto(&[31]),
             f("properties", Ty::Map(&Ty::Ref(512))).proto(&[29]),
-            f("required", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[23]),
+            f("required", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[23]),
             f("title", Ty::String).proto(&[7]),
             f("type", Ty::String).proto(&[5]),
             f("uniqueItems", Ty::Boolean).proto(&[18]),
             f("x-kubernetes-embedded-resource", Ty::Boolean).proto(&[39]),
             f("x-kubernetes-int-or-string", Ty::Boolean).proto(&[40]),
-            f("x-kubernetes-list-map-keys", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[41]),
+            f("x-kubernetes-list-map-keys", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[41]),
             f("x-kubernetes-list-type", Ty::String).proto(&[42]),
             f("x-kubernetes-map-type", Ty::String).proto(&[43]),
             f("x-kubernetes-preserve-unknown-fields", Ty::Boolean).proto(&[38]),
@@ -6401,10 +5786,7 @@ pub static TYPES: &[TypeRow] = &[
             f("serverAddressByClientCIDRs", Ty::Array(&Ty::Ref(535)))
                 .list(List::Atomic)
                 .proto(&[4]),
-            f("versions", Ty::Array(&Ty::Ref(527)))
-                .required()
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("versions", Ty::Array(&Ty::Ref(527))).required().list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -6413,10 +5795,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: Some(("", "v1", "APIGroupList")),
         fields: &[
             f("apiVersion", Ty::String),
-            f("groups", Ty::Array(&Ty::Ref(518)))
-                .required()
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("groups", Ty::Array(&Ty::Ref(518))).required().list(List::Atomic).proto(&[1]),
             f("kind", Ty::String),
         ],
     },
@@ -6425,16 +5804,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("categories", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[7]),
+            f("categories", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[7]),
             f("group", Ty::String).proto(&[8]),
             f("kind", Ty::String).required().proto(&[3]),
             f("name", Ty::String).required().proto(&[1]),
             f("namespaced", Ty::Boolean).required().proto(&[2]),
-            f("shortNames", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[5]),
+            f("shortNames", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[5]),
             f("singularName", Ty::String).required().proto(&[6]),
             f("storageVersionHash", Ty::String).proto(&[10]),
             f("verbs", Ty::Array(&Ty::String)).required().proto(&[4]),
@@ -6449,10 +5824,7 @@ pub static TYPES: &[TypeRow] = &[
             f("apiVersion", Ty::String),
             f("groupVersion", Ty::String).required().proto(&[1]),
             f("kind", Ty::String),
-            f("resources", Ty::Array(&Ty::Ref(520)))
-                .required()
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("resources", Ty::Array(&Ty::Ref(520))).required().list(List::Atomic).proto(&[2]),
         ],
     },
     TypeRow {
@@ -6466,10 +5838,7 @@ pub static TYPES: &[TypeRow] = &[
                 .required()
                 .list(List::Atomic)
                 .proto(&[2]),
-            f("versions", Ty::Array(&Ty::String))
-                .required()
-                .list(List::Atomic)
-                .proto(&[1]),
+            f("versions", Ty::Array(&Ty::String)).required().list(List::Atomic).proto(&[1]),
         ],
     },
     TypeRow {
@@ -6491,15 +5860,9 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("apiVersion", Ty::String),
-            f("dryRun", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[5]),
+            f("dryRun", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[5]),
             f("gracePeriodSeconds", Ty::Int64).proto(&[1]),
-            f(
-                "ignoreStoreReadErrorWithClusterBreakingPotential",
-                Ty::Boolean,
-            )
-            .proto(&[6]),
+            f("ignoreStoreReadErrorWithClusterBreakingPotential", Ty::Boolean).proto(&[6]),
             f("kind", Ty::String),
             f("orphanDependents", Ty::Boolean).proto(&[3]),
             f("preconditions", Ty::Ref(534)).proto(&[2]),
@@ -6513,9 +5876,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("key", Ty::String).required().proto(&[1]),
             f("operator", Ty::String).required().proto(&[2]),
-            f("values", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("values", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[3]),
         ],
     },
     TypeRow {
@@ -6541,9 +5902,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("matchExpressions", Ty::Array(&Ty::Ref(529)))
-                .list(List::Atomic)
-                .proto(&[2]),
+            f("matchExpressions", Ty::Array(&Ty::Ref(529))).list(List::Atomic).proto(&[2]),
             f("matchLabels", Ty::Map(&Ty::String)).proto(&[1]),
         ],
     },
@@ -6554,9 +5913,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("key", Ty::String).required().proto(&[1]),
             f("operator", Ty::String).required().proto(&[2]),
-            f("values", Ty::Array(&Ty::String))
-                .list(List::Atomic)
-                .proto(&[3]),
+            f("values", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[3]),
         ],
     },
     TypeRow {
@@ -6601,9 +5958,7 @@ pub static TYPES: &[TypeRow] = &[
             f("generateName", Ty::String).proto(&[2]),
             f("generation", Ty::Int64).proto(&[7]),
             f("labels", Ty::Map(&Ty::String)).proto(&[11]),
-            f("managedFields", Ty::Array(&Ty::Ref(531)))
-                .list(List::Atomic)
-                .proto(&[17]),
+            f("managedFields", Ty::Array(&Ty::Ref(531))).list(List::Atomic).proto(&[17]),
             f("name", Ty::String).proto(&[1]),
             f("namespace", Ty::String).proto(&[3]),
             f("ownerReferences", Ty::Array(&Ty::Ref(533)))
@@ -6632,10 +5987,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.apimachinery.pkg.apis.meta.v1.Preconditions",
         atomic: false,
         resource: None,
-        fields: &[
-            f("resourceVersion", Ty::String).proto(&[2]),
-            f("uid", Ty::String).proto(&[1]),
-        ],
+        fields: &[f("resourceVersion", Ty::String).proto(&[2]), f("uid", Ty::String).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.apimachinery.pkg.apis.meta.v1.ServerAddressByClientCIDR",
@@ -6682,9 +6034,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("causes", Ty::Array(&Ty::Ref(538)))
-                .list(List::Atomic)
-                .proto(&[4]),
+            f("causes", Ty::Array(&Ty::Ref(538))).list(List::Atomic).proto(&[4]),
             f("group", Ty::String).proto(&[2]),
             f("kind", Ty::String).proto(&[3]),
             f("name", Ty::String).proto(&[1]),

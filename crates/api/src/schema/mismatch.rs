@@ -12,26 +12,11 @@ pub fn find(json: &Value, row: &'static TypeRow) -> Option<String> {
 
 fn object(json: &Value, row: &'static TypeRow, path: &str) -> Option<String> {
     let short = row.name.rsplit('.').next().unwrap_or(row.name);
-    json.as_object()?
-        .iter()
-        .filter(|(_, value)| !value.is_null())
-        .find_map(|(name, value)| {
-            let field = row.field(name)?;
-            let path = if path.is_empty() {
-                name.clone()
-            } else {
-                format!("{path}.{name}")
-            };
-            of_type(
-                value,
-                field.ty,
-                &Spot {
-                    owner: short,
-                    path: &path,
-                    field,
-                },
-            )
-        })
+    json.as_object()?.iter().filter(|(_, value)| !value.is_null()).find_map(|(name, value)| {
+        let field = row.field(name)?;
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        of_type(value, field.ty, &Spot { owner: short, path: &path, field })
+    })
 }
 
 /// The field that a value is in.
@@ -50,19 +35,15 @@ fn of_type(value: &Value, ty: Ty, spot: &Spot<'_>) -> Option<String> {
             return list.iter().find_map(|value| of_type(value, *element, spot));
         }
         (Ty::Map(element), Value::Object(map)) => {
-            return map
-                .values()
-                .find_map(|value| of_type(value, *element, spot));
+            return map.values().find_map(|value| of_type(value, *element, spot));
         }
         (Ty::Ref(_), Value::Object(_)) => {
-            return ty
-                .definition()
-                .and_then(|row| object(value, row, spot.path));
+            return ty.definition().and_then(|row| object(value, row, spot.path));
         }
         (Ty::String | Ty::Bytes, Value::String(_)) | (Ty::Boolean, Value::Bool(_)) => true,
-        (Ty::Int32, Value::Number(number)) => number
-            .as_i64()
-            .is_some_and(|number| i32::try_from(number).is_ok()),
+        (Ty::Int32, Value::Number(number)) => {
+            number.as_i64().is_some_and(|number| i32::try_from(number).is_ok())
+        }
         (Ty::Int64, Value::Number(number)) => number.is_i64(),
         (Ty::Number, Value::Number(_)) => true,
         (Ty::IntOrString, Value::String(_)) => true,
@@ -93,11 +74,7 @@ fn of_type(value: &Value, ty: Ty, spot: &Spot<'_>) -> Option<String> {
 
 /// Go names the type of what it could not read: of the field, when that is no list.
 fn whole(ty: Ty, spot: &Spot<'_>) -> Ty {
-    if matches!(spot.field.ty, Ty::Array(_) | Ty::Map(_)) {
-        ty
-    } else {
-        spot.field.ty
-    }
+    if matches!(spot.field.ty, Ty::Array(_) | Ty::Map(_)) { ty } else { spot.field.ty }
 }
 
 fn found(value: &Value, ty: Ty) -> String {
@@ -132,10 +109,8 @@ fn go_type(ty: Ty) -> String {
         Ty::Ref(_) => {
             let name = ty.definition().map_or("", |row| row.name);
             let mut parts = name.rsplit('.');
-            let (kind, package) = (
-                parts.next().unwrap_or_default(),
-                parts.next().unwrap_or_default(),
-            );
+            let (kind, package) =
+                (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
             format!("{package}.{kind}")
         }
     }

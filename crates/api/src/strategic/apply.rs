@@ -37,12 +37,8 @@ pub(super) fn object(
         }
     }
     for (name, order) in orders {
-        let merged = ordered(
-            original.remove(&name),
-            patch.remove(&name),
-            &order,
-            place.child(&name),
-        )?;
+        let merged =
+            ordered(original.remove(&name), patch.remove(&name), &order, place.child(&name))?;
         if let Some(merged) = merged {
             original.insert(name, merged);
         }
@@ -73,11 +69,7 @@ fn take_directives(
     patch: &mut Object,
     prefix: &str,
 ) -> Result<Vec<(String, Vec<Value>)>, PatchError> {
-    let names: Vec<String> = patch
-        .keys()
-        .filter(|key| key.starts_with(prefix))
-        .cloned()
-        .collect();
+    let names: Vec<String> = patch.keys().filter(|key| key.starts_with(prefix)).cloned().collect();
     let mut found = Vec::new();
     for name in names {
         match patch.remove(&name) {
@@ -108,9 +100,7 @@ fn field(
             Value::Array(list(old, new, child)?)
         }
         (_, Value::Object(new))
-            if new
-                .get(DIRECTIVE)
-                .is_some_and(|directive| directive == "delete") =>
+            if new.get(DIRECTIVE).is_some_and(|directive| directive == "delete") =>
         {
             return Ok(());
         }
@@ -156,10 +146,7 @@ fn ordered(
 fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<(), PatchError> {
     let mut last = 0;
     let places = Places::of(order, key);
-    for element in patch
-        .iter()
-        .filter(|element| element.get(DIRECTIVE).is_none())
-    {
+    for element in patch.iter().filter(|element| element.get(DIRECTIVE).is_none()) {
         let Some(id) = identity(element, key) else {
             continue;
         };
@@ -206,10 +193,7 @@ fn merge(old: Vec<Value>, new: Vec<Value>, place: Place) -> Result<Vec<Value>, P
         let Value::Object(element) = element else {
             return Err(PatchError::MixedElements(key.to_owned()));
         };
-        match element
-            .get(DIRECTIVE)
-            .map(|directive| directive.as_str().unwrap_or_default())
-        {
+        match element.get(DIRECTIVE).map(|directive| directive.as_str().unwrap_or_default()) {
             None => kept.push(element),
             Some("replace") => replace = true,
             Some("delete") => {
@@ -244,13 +228,10 @@ fn merge(old: Vec<Value>, new: Vec<Value>, place: Place) -> Result<Vec<Value>, P
 }
 
 fn id_of(element: &Object, key: &'static str) -> Result<Value, PatchError> {
-    element
-        .get(key)
-        .cloned()
-        .ok_or_else(|| PatchError::MissingMergeKey {
-            element: Value::Object(element.clone()).to_string(),
-            key,
-        })
+    element.get(key).cloned().ok_or_else(|| PatchError::MissingMergeKey {
+        element: Value::Object(element.clone()).to_string(),
+        key,
+    })
 }
 
 /// Elements named in `order` in that order, the others in the server's, interleaved by the server's.
@@ -258,9 +239,8 @@ fn arrange(merged: Vec<Value>, order: &[Value], server: &[Value], key: Option<&s
     let (order, server) = (Places::of(order, key), Places::of(server, key));
     let rank =
         |places: &Places, element: &Value| identity(element, key).and_then(|id| places.get(id));
-    let (mut named, mut others): (Vec<Value>, Vec<Value>) = merged
-        .into_iter()
-        .partition(|element| rank(&order, element).is_some());
+    let (mut named, mut others): (Vec<Value>, Vec<Value>) =
+        merged.into_iter().partition(|element| rank(&order, element).is_some());
     named.sort_by_cached_key(|element| rank(&order, element));
     others.sort_by_cached_key(|element| rank(&server, element).unwrap_or(usize::MAX));
     let mut arranged = Vec::with_capacity(named.len() + others.len());
@@ -286,19 +266,12 @@ fn strip(mut object: Object) -> Result<Object, PatchError> {
             && !name.starts_with(ELEMENT_ORDER)
             && !name.starts_with(DELETE_PRIMITIVES)
     });
-    object
-        .into_iter()
-        .map(|(name, value)| Ok((name, strip_value(value)?)))
-        .collect()
+    object.into_iter().map(|(name, value)| Ok((name, strip_value(value)?))).collect()
 }
 
 fn strip_list(list: Vec<Value>) -> Result<Vec<Value>, PatchError> {
     list.into_iter()
-        .filter(|element| {
-            !element
-                .get(DIRECTIVE)
-                .is_some_and(|directive| directive != "merge")
-        })
+        .filter(|element| !element.get(DIRECTIVE).is_some_and(|directive| directive != "merge"))
         .map(strip_value)
         .collect()
 }

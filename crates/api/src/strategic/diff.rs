@@ -39,14 +39,7 @@ fn objects_diff(last: &Object, modified: &Object, current: &Object, place: Place
     let mut patch = Object::new();
     for (name, wanted) in modified {
         let now = current.get(name).unwrap_or(&NOTHING);
-        field(
-            &mut patch,
-            name,
-            last.get(name).unwrap_or(&NOTHING),
-            wanted,
-            now,
-            place.child(name),
-        );
+        field(&mut patch, name, last.get(name).unwrap_or(&NOTHING), wanted, now, place.child(name));
     }
     for name in last.keys() {
         if !modified.contains_key(name) && current.contains_key(name) {
@@ -81,9 +74,8 @@ fn field(patch: &mut Object, name: &str, last: &Value, wanted: &Value, now: &Val
             let last = last.as_array().unwrap_or(&empty);
             if !objects(wanted) && !objects(now) {
                 primitives(patch, name, last, wanted, now);
-            } else if let Some(key) = place
-                .merge_key
-                .filter(|key| keyed(wanted, key) && keyed(now, key))
+            } else if let Some(key) =
+                place.merge_key.filter(|key| keyed(wanted, key) && keyed(now, key))
             {
                 elements(patch, name, [last, wanted, now], key, place);
             } else if wanted != now {
@@ -100,18 +92,12 @@ fn field(patch: &mut Object, name: &str, last: &Value, wanted: &Value, now: &Val
 /// Whether every element has the key, with no value twice.
 fn keyed(list: &[Value], key: &str) -> bool {
     list.iter().enumerate().all(|(index, element)| {
-        element
-            .get(key)
-            .is_some_and(|id| position(list, id, Some(key)) == Some(index))
+        element.get(key).is_some_and(|id| position(list, id, Some(key)) == Some(index))
     })
 }
 
 fn primitives(patch: &mut Object, name: &str, last: &[Value], wanted: &[Value], now: &[Value]) {
-    let added: Vec<Value> = wanted
-        .iter()
-        .filter(|value| !now.contains(value))
-        .cloned()
-        .collect();
+    let added: Vec<Value> = wanted.iter().filter(|value| !now.contains(value)).cloned().collect();
     let removed: Vec<Value> = last
         .iter()
         .filter(|value| !wanted.contains(value) && now.contains(value))
@@ -135,8 +121,7 @@ fn elements(patch: &mut Object, name: &str, lists: [&[Value]; 3], key: &'static 
     let empty = Object::new();
     let find = |list: &'_ [Value], id: &Value| position(list, id, Some(key));
     let object = |list: &'_ [Value], at: Option<usize>| {
-        at.and_then(|at| list[at].as_object().cloned())
-            .unwrap_or_else(|| empty.clone())
+        at.and_then(|at| list[at].as_object().cloned()).unwrap_or_else(|| empty.clone())
     };
     let mut changes: Vec<Value> = Vec::new();
     for element in wanted {
@@ -167,10 +152,8 @@ fn elements(patch: &mut Object, name: &str, lists: [&[Value]; 3], key: &'static 
     if changes.is_empty() && !reordered(wanted, now, Some(key)) {
         return;
     }
-    let order: Vec<Value> = wanted
-        .iter()
-        .filter_map(|element| Some(single(key, element.get(key)?).into()))
-        .collect();
+    let order: Vec<Value> =
+        wanted.iter().filter_map(|element| Some(single(key, element.get(key)?).into())).collect();
     patch.insert(format!("{ELEMENT_ORDER}{name}"), order.into());
     if !changes.is_empty() {
         patch.insert(name.to_owned(), changes.into());

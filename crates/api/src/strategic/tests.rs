@@ -126,10 +126,7 @@ fn applying_the_same_manifest_again_changes_nothing() {
         json!({"spec": {"replicas": 1, "template": {"spec": {"containers": [{"name": "a"}]}}}});
     let current = json!({"spec": {"replicas": 1, "paused": false, "template": {"spec": {
         "containers": [{"name": "a", "imagePullPolicy": "Always"}], "restartPolicy": "Always"}}}});
-    assert_eq!(
-        three_way(&manifest, &manifest, &current, deployment()),
-        json!({})
-    );
+    assert_eq!(three_way(&manifest, &manifest, &current, deployment()), json!({}));
 }
 
 /// Pods with lists of every sort: keyed, keyed and retaining, sets, atomic.
@@ -141,11 +138,7 @@ fn any_pod() -> impl Strategy<Value = Value> {
             .map(|name| json!({"name": name, "value": name.repeat(names.len())}))
             .collect::<Vec<_>>()
     });
-    let container = (
-        env,
-        prop::option::of("[xy]"),
-        prop::collection::vec("[xy]", 0..3),
-    );
+    let container = (env, prop::option::of("[xy]"), prop::collection::vec("[xy]", 0..3));
     let containers =
         (name.clone(), prop::collection::vec(container, 4)).prop_map(|(names, bodies)| {
             names

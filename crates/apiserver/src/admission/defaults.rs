@@ -79,10 +79,7 @@ fn default_of(call: Call<'_>, row: &'static KindRow, annotation: &str) -> Option
         })
         .max_by_key(|class| {
             let created = scan::at_path(&class.json, "metadata.creationTimestamp");
-            (
-                created.map(scan::scalar),
-                std::cmp::Reverse(class.name.clone()),
-            )
+            (created.map(scan::scalar), std::cmp::Reverse(class.name.clone()))
         });
     default.map(|class| class.name.to_string())
 }
@@ -103,15 +100,8 @@ pub fn protection(object: &mut dyn Object) {
 
 /// A new node takes no pods until it is ready.
 pub fn taint(node: &mut Node) {
-    let taints = node
-        .spec
-        .get_or_insert_default()
-        .taints
-        .get_or_insert_default();
-    if !taints
-        .iter()
-        .any(|taint| taint.key == NOT_READY && taint.effect == "NoSchedule")
-    {
+    let taints = node.spec.get_or_insert_default().taints.get_or_insert_default();
+    if !taints.iter().any(|taint| taint.key == NOT_READY && taint.effect == "NoSchedule") {
         taints.push(Taint {
             key: NOT_READY.to_owned(),
             effect: "NoSchedule".to_owned(),

@@ -49,11 +49,7 @@ pub async fn check(call: Call<'_>, object: &dyn Object) -> Result<(), ApiError> 
 pub fn check_delete(call: Call<'_>, object: &dyn Object) -> Result<(), ApiError> {
     let name = object.metadata().name.as_deref().unwrap_or_default();
     if object.row() == Namespace::ROW && IMMORTAL.contains(&name) {
-        return Err(ApiError::forbidden(
-            call.row(),
-            name,
-            "this namespace may not be deleted",
-        ));
+        return Err(ApiError::forbidden(call.row(), name, "this namespace may not be deleted"));
     }
     Ok(())
 }

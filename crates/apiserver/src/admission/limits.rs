@@ -43,10 +43,7 @@ fn fill_pod(pod: &mut Pod, items: &[LimitRangeItem]) {
     let mut filled = Vec::new();
     for (what, containers) in [
         ("container", spec.containers.as_mut_slice()),
-        (
-            "init container",
-            spec.init_containers.as_deref_mut().unwrap_or_default(),
-        ),
+        ("init container", spec.init_containers.as_deref_mut().unwrap_or_default()),
     ] {
         for container in containers {
             let mut names = (BTreeSet::new(), BTreeSet::new());
@@ -84,12 +81,10 @@ fn fill(
         (&mut resources.requests, &item.default_request, &mut set.0),
     ] {
         for (name, amount) in defaults.iter().flatten() {
-            own.get_or_insert_default()
-                .entry(name.clone())
-                .or_insert_with(|| {
-                    names.insert(name.clone());
-                    amount.clone()
-                });
+            own.get_or_insert_default().entry(name.clone()).or_insert_with(|| {
+                names.insert(name.clone());
+                amount.clone()
+            });
         }
     }
 }
@@ -127,21 +122,15 @@ pub fn check(
             .and_then(|spec| spec.resources.as_ref())
             .and_then(|resources| resources.requests.clone())
             .unwrap_or_default();
-        for item in items(call)
-            .iter()
-            .filter(|item| item.type_ == "PersistentVolumeClaim")
-        {
+        for item in items(call).iter().filter(|item| item.type_ == "PersistentVolumeClaim") {
             bounds(item, &requests, &Amounts::new(), &mut problems);
         }
     }
     if problems.is_empty() {
         return Ok(());
     }
-    let text = if problems.len() == 1 {
-        problems.remove(0)
-    } else {
-        format!("[{}]", problems.join(", "))
-    };
+    let text =
+        if problems.len() == 1 { problems.remove(0) } else { format!("[{}]", problems.join(", ")) };
     let name = object.metadata().name.as_deref().unwrap_or_default();
     Err(ApiError::forbidden(call.row(), name, text))
 }
@@ -153,24 +142,13 @@ fn storage(claim: &PersistentVolumeClaim) -> Option<&Amounts> {
 fn check_pod(pod: &Pod, items: &[LimitRangeItem], problems: &mut Vec<String>) {
     let Some(spec) = &pod.spec else { return };
     let whole = |side| -> Amounts {
-        let sum = resources(
-            &PodSpec {
-                overhead: None,
-                ..spec.clone()
-            },
-            side,
-        );
-        sum.into_iter()
-            .map(|(name, amount)| (name, amount.to_text()))
-            .collect()
+        let sum = resources(&PodSpec { overhead: None, ..spec.clone() }, side);
+        sum.into_iter().map(|(name, amount)| (name, amount.to_text())).collect()
     };
     for item in items {
         match item.type_.as_str() {
             "Container" => {
-                for container in spec
-                    .containers
-                    .iter()
-                    .chain(spec.init_containers.iter().flatten())
+                for container in spec.containers.iter().chain(spec.init_containers.iter().flatten())
                 {
                     let own = container.resources.clone().unwrap_or_default();
                     let (requests, limits) = (own.requests, own.limits);
@@ -238,14 +216,11 @@ fn bounds(item: &LimitRangeItem, requests: &Amounts, limits: &Amounts, problems:
     }
     for (name, ratio) in item.max_limit_request_ratio.iter().flatten() {
         let some = |amounts: &Amounts| get(amounts, name).filter(|amount| !amount.is_zero());
-        let text = format!(
-            "{name} max limit to request ratio per {kind} is {}",
-            ratio.0
-        );
+        let text = format!("{name} max limit to request ratio per {kind} is {}", ratio.0);
         match (some(requests), some(limits)) {
-            (None, _) => problems.push(format!(
-                "{text}, but no request is specified or request is 0"
-            )),
+            (None, _) => {
+                problems.push(format!("{text}, but no request is specified or request is 0"))
+            }
             (_, None) => problems.push(format!("{text}, but no limit is specified or limit is 0")),
             (Some(request), Some(limit)) => {
                 let (request, limit) = (request.millis() as f64, limit.millis() as f64);

@@ -72,13 +72,11 @@ pub async fn check(
 
 fn check_lease(call: Call<'_>, own: &str, name: &str) -> Result<(), String> {
     if call.target.namespace != LEASES {
-        return Err(format!(
-            "can only access leases in the {LEASES:?} system namespace"
-        ));
+        return Err(format!("can only access leases in the {LEASES:?} system namespace"));
     }
     if name != own {
         return Err(
-            "can only access node lease with the same name as the requesting node".to_owned(),
+            "can only access node lease with the same name as the requesting node".to_owned()
         );
     }
     Ok(())
@@ -96,9 +94,7 @@ fn check_status(own: &str, subresource: &str, new: &Pod, old: &Pod) -> Result<()
         ));
     }
     if new.metadata.labels != old.metadata.labels {
-        return Err(format!(
-            "node {own:?} cannot update labels through pod status"
-        ));
+        return Err(format!("node {own:?} cannot update labels through pod status"));
     }
     let claims = |pod: &Pod| {
         let status = pod.status.as_ref();
@@ -142,9 +138,7 @@ fn check_claim(
 fn check_node(own: &str, new: &Node, old: Option<&Node>) -> Result<(), String> {
     let name = new.metadata.name.as_deref().unwrap_or_default();
     if name != own {
-        return Err(format!(
-            "node {own:?} is not allowed to modify node {name:?}"
-        ));
+        return Err(format!("node {own:?} is not allowed to modify node {name:?}"));
     }
     let spec = |node: &Node| node.spec.clone().unwrap_or_default();
     if let Some(old) = old
@@ -167,11 +161,8 @@ fn check_node(own: &str, new: &Node, old: Option<&Node>) -> Result<(), String> {
         .chain(after.keys())
         .filter(|key| before.get(*key) != after.get(*key))
         .collect();
-    let forbidden: Vec<&str> = changed
-        .into_iter()
-        .map(String::as_str)
-        .filter(|key| is_forbidden(key))
-        .collect();
+    let forbidden: Vec<&str> =
+        changed.into_iter().map(String::as_str).filter(|key| is_forbidden(key)).collect();
     if forbidden.is_empty() {
         return Ok(());
     }
@@ -188,10 +179,7 @@ fn is_forbidden(key: &str) -> bool {
         return false;
     };
     let within = |parent: &str| {
-        domain == parent
-            || domain
-                .strip_suffix(parent)
-                .is_some_and(|rest| rest.ends_with('.'))
+        domain == parent || domain.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'))
     };
     if within(RESTRICTED) {
         return true;
@@ -211,15 +199,11 @@ pub fn check_delete(call: Call<'_>, object: &dyn Object) -> Result<(), ApiError>
     };
     let name = object.metadata().name.as_deref().unwrap_or_default();
     let checked = if object.row() == Node::ROW && name != own {
-        Err(format!(
-            "node {own:?} is not allowed to modify node {name:?}"
-        ))
+        Err(format!("node {own:?} is not allowed to modify node {name:?}"))
     } else if let Some(pod) = object.downcast_ref::<Pod>()
         && api::pod::node_name(pod) != Some(own)
     {
-        Err(format!(
-            "node {own:?} can only delete pods with spec.nodeName set to itself"
-        ))
+        Err(format!("node {own:?} can only delete pods with spec.nodeName set to itself"))
     } else if object.row() == Lease::ROW {
         check_lease(call, own, name)
     } else {
@@ -254,13 +238,8 @@ pub async fn check_token(
     let Some(own) = call.user.node_name() else {
         return Ok(());
     };
-    let refuse = |message: &str| {
-        Err(ApiError::forbidden(
-            ServiceAccount::ROW,
-            &call.target.name,
-            message,
-        ))
-    };
+    let refuse =
+        |message: &str| Err(ApiError::forbidden(ServiceAccount::ROW, &call.target.name, message));
     let text = |field: &'_ Option<String>| field.clone().unwrap_or_default();
     let bound = bound.filter(|bound| text(&bound.kind) == "Pod" && !text(&bound.name).is_empty());
     let Some(bound) = bound.filter(|bound| matches!(text(&bound.api_version).as_str(), "v1"))

@@ -33,9 +33,7 @@ pub async fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
         Some(PriorityClass::decode(&version.json).map_err(ApiError::internal)?)
     };
     let value = class.as_ref().map_or(0, value_of);
-    let policy = class
-        .as_ref()
-        .and_then(|class| class.preemption_policy.clone());
+    let policy = class.as_ref().and_then(|class| class.preemption_policy.clone());
     let policy = policy.unwrap_or_else(|| "PreemptLowerPriority".to_owned());
     if let Some(own) = spec.priority.filter(|own| *own != value) {
         return Err(ApiError::forbidden(
@@ -46,11 +44,7 @@ pub async fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
             ),
         ));
     }
-    if let Some(own) = spec
-        .preemption_policy
-        .as_ref()
-        .filter(|own| **own != policy)
-    {
+    if let Some(own) = spec.preemption_policy.as_ref().filter(|own| **own != policy) {
         return Err(ApiError::forbidden(
             call.row(),
             &name,
@@ -80,9 +74,8 @@ pub fn check_class(call: Call<'_>, class: &PriorityClass) -> Result<(), ApiError
         return Ok(());
     }
     let name = class.metadata.name.as_deref().unwrap_or_default();
-    let other = default_class(call)
-        .and_then(|default| default.metadata.name)
-        .filter(|other| other != name);
+    let other =
+        default_class(call).and_then(|default| default.metadata.name).filter(|other| other != name);
     match other {
         Some(other) => Err(ApiError::forbidden(
             call.row(),

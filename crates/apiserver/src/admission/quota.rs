@@ -38,9 +38,7 @@ pub struct Quotas {
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self {
-            lanes: (0..LANES).map(|_| Mutex::default()).collect(),
-        }
+        Self { lanes: (0..LANES).map(|_| Mutex::default()).collect() }
     }
 }
 
@@ -73,12 +71,7 @@ impl Quotas {
             return Ok(charges);
         }
         let filter = Filter::everything(ResourceQuota::ROW, &call.target.namespace);
-        let quotas = call
-            .core
-            .cache
-            .resource(ResourceQuota::ROW)
-            .list_at(&filter)
-            .0;
+        let quotas = call.core.cache.resource(ResourceQuota::ROW).list_at(&filter).0;
         if quotas.is_empty() {
             return Ok(charges);
         }
@@ -99,9 +92,8 @@ impl Quotas {
         let lane = usize::try_from(hasher.finish() % LANES as u64).unwrap_or_default();
         let _turn = self.lanes[lane].lock().await;
         for version in wanted {
-            let charged = charge_one(call, version, |quota| {
-                plan(quota, object, old).map_err(refuse)
-            });
+            let charged =
+                charge_one(call, version, |quota| plan(quota, object, old).map_err(refuse));
             match charged.await {
                 Ok(charge) => charges.0.extend(charge),
                 Err(error) => {
@@ -119,11 +111,7 @@ impl Charges {
     /// since is left to the controller, which counts.
     pub async fn refund(self, call: Call<'_>) {
         for charge in self.0 {
-            let outcome = call
-                .core
-                .store
-                .update(charge.key, charge.before, charge.charged)
-                .await;
+            let outcome = call.core.store.update(charge.key, charge.before, charge.charged).await;
             if let Err(error) = outcome {
                 tracing::warn!(%error, namespace = call.target.namespace, "a quota keeps a charge until it is counted");
             }
@@ -166,27 +154,18 @@ async fn charge_one(
         let outcome = call
             .core
             .store
-            .update(
-                keys::object(row, &key),
-                value,
-                Revision::new(version.revision),
-            )
+            .update(keys::object(row, &key), value, Revision::new(version.revision))
             .await
             .map_err(|error| store_error(&error))?;
         match outcome {
             Outcome::Written(charged) => {
-                return Ok(Some(Charge {
-                    key: keys::object(row, &key),
-                    before,
-                    charged,
-                }));
+                return Ok(Some(Charge { key: keys::object(row, &key), before, charged }));
             }
             // A quota that is gone limits nothing.
             Outcome::Conflict { current: None, .. } => return Ok(None),
-            Outcome::Conflict {
-                current: Some(entry),
-                ..
-            } => version = version_of(row, &key, &entry)?,
+            Outcome::Conflict { current: Some(entry), .. } => {
+                version = version_of(row, &key, &entry)?
+            }
         }
     }
     Err(ApiError::modified(row, &version.name))
@@ -206,12 +185,8 @@ fn plan(
     let name = quota.metadata.name.as_deref().unwrap_or_default();
     let none = Amounts::new();
     let status = quota.status.as_ref();
-    let hard = status
-        .and_then(|status| status.hard.as_ref())
-        .unwrap_or(&none);
-    let used = status
-        .and_then(|status| status.used.as_ref())
-        .unwrap_or(&none);
+    let hard = status.and_then(|status| status.hard.as_ref()).unwrap_or(&none);
+    let used = status.and_then(|status| status.used.as_ref()).unwrap_or(&none);
     let empty = Default::default();
     let spec = quota.spec.as_ref().unwrap_or(&empty);
     if !quota::selects(spec, hard.keys(), new) {
@@ -228,21 +203,12 @@ fn plan(
                     format!("{resource} for: {}", containers.join(","))
                 })
                 .collect();
-            return Err(format!(
-                "failed quota: {name}: must specify {}",
-                texts.join("; ")
-            ));
+            return Err(format!("failed quota: {name}: must specify {}", texts.join("; ")));
         }
     }
-    if relevant
-        .iter()
-        .any(|resource| !used.contains_key(*resource))
-    {
+    if relevant.iter().any(|resource| !used.contains_key(*resource)) {
         let names: Vec<_> = relevant.into_iter().collect();
-        return Err(format!(
-            "status unknown for quota: {name}, resources: {}",
-            names.join(",")
-        ));
+        return Err(format!("status unknown for quota: {name}, resources: {}", names.join(",")));
     }
     let before = old
         .filter(|old| quota::selects(spec, hard.keys(), *old))
@@ -311,9 +277,7 @@ mod tests {
 
     fn text(amounts: &Amounts) -> String {
         let all = amounts.iter();
-        all.map(|(name, amount)| format!("{name}={}", amount.0))
-            .collect::<Vec<_>>()
-            .join(",")
+        all.map(|(name, amount)| format!("{name}={}", amount.0)).collect::<Vec<_>>().join(",")
     }
 
     #[test]
@@ -321,12 +285,7 @@ mod tests {
         let sized = pod(json!({"cpu": "500m", "memory": "1Gi"}));
         let bare = pod(json!({}));
         for (hard, used, pod, expected) in [
-            (
-                json!({"pods": "2"}),
-                json!({"pods": "1"}),
-                &bare,
-                Ok(Some("pods=2")),
-            ),
+            (json!({"pods": "2"}), json!({"pods": "1"}), &bare, Ok(Some("pods=2"))),
             (
                 json!({"pods": "2"}),
                 json!({"pods": "2"}),
@@ -337,10 +296,8 @@ mod tests {
                 json!({"pods": "9", "requests.cpu": "1", "requests.memory": "1Gi"}),
                 json!({"pods": "0", "requests.cpu": "750m", "requests.memory": "512Mi"}),
                 &sized,
-                Err(
-                    "exceeded quota: q, requested: requests.cpu=500m,requests.memory=1Gi, \
-                     used: requests.cpu=750m,requests.memory=512Mi, limited: requests.cpu=1,requests.memory=1Gi",
-                ),
+                Err("exceeded quota: q, requested: requests.cpu=500m,requests.memory=1Gi, \
+                     used: requests.cpu=750m,requests.memory=512Mi, limited: requests.cpu=1,requests.memory=1Gi"),
             ),
             (
                 json!({"limits.cpu": "9", "requests.cpu": "1"}),
@@ -354,12 +311,7 @@ mod tests {
                 &sized,
                 Err("status unknown for quota: q, resources: pods,requests.cpu"),
             ),
-            (
-                json!({"services": "0"}),
-                json!({"services": "0"}),
-                &bare,
-                Ok(None),
-            ),
+            (json!({"services": "0"}), json!({"services": "0"}), &bare, Ok(None)),
             (json!({}), json!({}), &bare, Ok(None)),
             (
                 json!({"requests.cpu": "2"}),
@@ -370,13 +322,7 @@ mod tests {
         ] {
             let planned = plan(&quota(hard, used), pod, None);
             let planned = planned.map(|used| used.as_ref().map(text));
-            assert_eq!(
-                planned
-                    .as_ref()
-                    .map(Option::as_deref)
-                    .map_err(String::as_str),
-                expected
-            );
+            assert_eq!(planned.as_ref().map(Option::as_deref).map_err(String::as_str), expected);
         }
     }
 

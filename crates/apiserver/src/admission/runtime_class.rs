@@ -108,10 +108,7 @@ mod tests {
                 json["spec"].clone()
             })
         };
-        let shaped = applied(
-            json!({"containers": [], "overhead": {"cpu": "0.25"}}),
-            Some(&class),
-        );
+        let shaped = applied(json!({"containers": [], "overhead": {"cpu": "0.25"}}), Some(&class));
         let shaped = shaped.unwrap();
         assert_eq!(shaped["overhead"], json!({"cpu": "250m"}));
         assert_eq!(shaped["nodeSelector"], json!({"kata": "yes"}));

@@ -64,9 +64,7 @@ pub async fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
         mounted |= mount(container, &volume_name);
     }
     if mounted {
-        spec.volumes
-            .get_or_insert_default()
-            .push(volume(volume_name));
+        spec.volumes.get_or_insert_default().push(volume(volume_name));
     }
     Ok(())
 }
@@ -101,9 +99,7 @@ async fn find(call: Call<'_>, name: &str) -> Result<Option<ServiceAccount>, ApiE
             tokio::time::sleep(PAUSE).await;
         }
         if let Some(version) = call.core.find(ServiceAccount::ROW, &key).await? {
-            return ServiceAccount::decode(&version.json)
-                .map(Some)
-                .map_err(ApiError::internal);
+            return ServiceAccount::decode(&version.json).map(Some).map_err(ApiError::internal);
         }
     }
     Ok(None)

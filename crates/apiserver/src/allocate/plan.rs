@@ -48,10 +48,7 @@ pub struct Record {
 }
 
 pub fn record(owner: &str, now: Timestamp) -> Vec<u8> {
-    let record = Record {
-        service: owner.to_owned(),
-        since: now.as_second(),
-    };
+    let record = Record { service: owner.to_owned(), since: now.as_second() };
     serde_json::to_vec(&record).expect("a record is plain data")
 }
 
@@ -66,20 +63,13 @@ pub fn wanted(spec: &ServiceSpec) -> Vec<Resource> {
     }
     let mut ports: Vec<i32> = Vec::new();
     if has_node_ports(spec) {
-        ports.extend(
-            spec.ports
-                .iter()
-                .flatten()
-                .filter_map(|port| port.node_port),
-        );
+        ports.extend(spec.ports.iter().flatten().filter_map(|port| port.node_port));
     }
     if has_health_check_port(spec) {
         ports.extend(spec.health_check_node_port);
     }
-    for port in ports
-        .into_iter()
-        .filter_map(|port| u16::try_from(port).ok())
-        .filter(|port| *port > 0)
+    for port in
+        ports.into_iter().filter_map(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
     {
         push_new(&mut all, Resource::Port(port));
     }
@@ -143,11 +133,7 @@ pub fn set_port(spec: &mut ServiceSpec, slot: PortSlot, number: u16) {
 
 /// The field that names a node port.
 pub fn port_field(spec: &ServiceSpec, number: u16) -> String {
-    let index = spec
-        .ports
-        .iter()
-        .flatten()
-        .position(|port| port.node_port == Some(number.into()));
+    let index = spec.ports.iter().flatten().position(|port| port.node_port == Some(number.into()));
     match index {
         Some(index) => format!("spec.ports[{index}].nodePort"),
         None => "spec.healthCheckNodePort".to_owned(),
@@ -187,11 +173,8 @@ mod tests {
 
     #[test]
     fn what_a_service_holds_and_lacks() {
-        let port = |number, node_port| ServicePort {
-            port: number,
-            node_port,
-            ..Default::default()
-        };
+        let port =
+            |number, node_port| ServicePort { port: number, node_port, ..Default::default() };
         let mut spec = ServiceSpec {
             type_: Some("NodePort".to_owned()),
             ports: Some(vec![port(80, Some(30_080)), port(443, None)]),

@@ -22,10 +22,7 @@ impl Allocator {
     /// When the store fails.
     pub async fn repair(&self, cache: &Cache, now: jiff::Timestamp) -> Result<(), ApiError> {
         let mut used: HashMap<Bytes, (Resource, String)> = HashMap::new();
-        for version in cache
-            .resource(Service::ROW)
-            .list(&Filter::everything(Service::ROW, ""))
-        {
+        for version in cache.resource(Service::ROW).list(&Filter::everything(Service::ROW, "")) {
             let Ok(service) = Service::decode(&version.json) else {
                 continue;
             };
@@ -53,25 +50,16 @@ impl Allocator {
 }
 
 async fn records(store: &Store) -> Result<Vec<(Bytes, i64, store::Revision)>, ApiError> {
-    let options = ListOptions {
-        prefix: Bytes::from_static(PREFIX.as_bytes()),
-        ..ListOptions::default()
-    };
-    let listing = store
-        .list(options)
-        .await
-        .map_err(|error| store_error(&error))?;
+    let options =
+        ListOptions { prefix: Bytes::from_static(PREFIX.as_bytes()), ..ListOptions::default() };
+    let listing = store.list(options).await.map_err(|error| store_error(&error))?;
     Ok(listing
         .entries
         .into_iter()
         .filter(|entry| Resource::of_key(&entry.key).is_some())
         .map(|entry| {
             let record = serde_json::from_slice::<Record>(&entry.value);
-            (
-                entry.key,
-                record.map_or(0, |record| record.since),
-                entry.mod_revision,
-            )
+            (entry.key, record.map_or(0, |record| record.since), entry.mod_revision)
         })
         .collect())
 }

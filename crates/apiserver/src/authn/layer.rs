@@ -24,10 +24,7 @@ impl<S> Layer<S> for AuthnLayer {
     type Service = AuthnService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AuthnService {
-            core: self.0.clone(),
-            inner,
-        }
+        AuthnService { core: self.0.clone(), inner }
     }
 }
 
@@ -63,10 +60,7 @@ where
 }
 
 async fn authenticate(core: &Core, request: &mut Request) -> Result<Arc<User>, ApiError> {
-    let own = match (
-        &request.credentials.bearer,
-        &request.credentials.certificate,
-    ) {
+    let own = match (&request.credentials.bearer, &request.credentials.certificate) {
         (_, Some(user)) => user.clone(),
         (Some(token), None) => {
             let tokens = core.tokens.as_ref().ok_or_else(ApiError::unauthorized)?;
@@ -109,14 +103,9 @@ fn permit(core: &Core, user: &User, attributes: &Attributes) -> Result<(), ApiEr
 fn anonymous(request: &Request) -> Result<Arc<User>, ApiError> {
     let open = match &request.subject {
         Subject::Path { path, .. } => OPEN.iter().any(|open| {
-            path.strip_prefix(open)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            path.strip_prefix(open).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         }),
         Subject::Resource { .. } => false,
     };
-    if open {
-        Ok(Arc::new(User::anonymous()))
-    } else {
-        Err(ApiError::unauthorized())
-    }
+    if open { Ok(Arc::new(User::anonymous())) } else { Err(ApiError::unauthorized()) }
 }

@@ -170,11 +170,7 @@ impl ServiceAccountTokens {
         let header = serde_json::json!({"alg": "ES256", "kid": id});
         let encode = |json: Vec<u8>| BASE64.encode(json);
         let body = serde_json::to_vec(claims).map_err(|_| TokenError::Malformed)?;
-        let message = format!(
-            "{}.{}",
-            encode(header.to_string().into_bytes()),
-            encode(body)
-        );
+        let message = format!("{}.{}", encode(header.to_string().into_bytes()), encode(body));
         let signature = pair
             .sign(&self.random, message.as_bytes())
             .map_err(|_| TokenError::Key("signing failed".to_owned()))?;
@@ -291,10 +287,7 @@ impl ServiceAccountTokens {
             tell("node", node);
         }
         let mut user = User::authenticated(
-            format!(
-                "system:serviceaccount:{namespace}:{}",
-                own.serviceaccount.name
-            ),
+            format!("system:serviceaccount:{namespace}:{}", own.serviceaccount.name),
             vec![
                 "system:serviceaccounts".to_owned(),
                 format!("system:serviceaccounts:{namespace}"),
@@ -316,10 +309,7 @@ async fn bound<K: Kind>(
     if found.is_some_and(|version| object.uid.is_empty() || *version.uid == *object.uid) {
         Ok(())
     } else {
-        Err(TokenError::Unbound {
-            kind: K::ROW.kind,
-            name: object.name.clone(),
-        })
+        Err(TokenError::Unbound { kind: K::ROW.kind, name: object.name.clone() })
     }
 }
 
@@ -332,10 +322,7 @@ fn verifier(point: &[u8]) -> (UnparsedPublicKey<Vec<u8>>, String, Vec<u8>) {
 
 fn pem_body(pem: &[u8]) -> Result<Vec<u8>, TokenError> {
     let text = String::from_utf8_lossy(pem);
-    let body: String = text
-        .lines()
-        .filter(|line| !line.starts_with("-----"))
-        .collect();
+    let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
     base64::engine::general_purpose::STANDARD
         .decode(body.trim())
         .map_err(|error| TokenError::Key(error.to_string()))

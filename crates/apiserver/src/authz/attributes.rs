@@ -39,10 +39,9 @@ pub fn of_request(request: &Request) -> Attributes {
             },
             name: name(target, &request.options.fields),
         },
-        Subject::Path { path, method, .. } => Attributes::Path {
-            verb: (*method).to_owned(),
-            path: path.clone(),
-        },
+        Subject::Path { path, method, .. } => {
+            Attributes::Path { verb: (*method).to_owned(), path: path.clone() }
+        }
     }
 }
 
@@ -69,19 +68,12 @@ pub fn impersonation_attributes(user: &User) -> Vec<Attributes> {
         }
     };
     let mut all = Vec::new();
-    let account = user
-        .name
-        .strip_prefix("system:serviceaccount:")
-        .and_then(|a| a.split_once(':'));
+    let account = user.name.strip_prefix("system:serviceaccount:").and_then(|a| a.split_once(':'));
     match account {
         Some((namespace, name)) => all.push(may("", "serviceaccounts", "", namespace, name)),
         None => all.push(may("", "users", "", "", &user.name)),
     }
-    all.extend(
-        user.groups
-            .iter()
-            .map(|group| may("", "groups", "", "", group)),
-    );
+    all.extend(user.groups.iter().map(|group| may("", "groups", "", "", group)));
     if !user.uid.is_empty() {
         all.push(may("authentication.k8s.io", "uids", "", "", &user.uid));
     }
@@ -112,14 +104,7 @@ impl fmt::Display for Attributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path { verb, path } => write!(f, "{verb} path {path:?}"),
-            Self::Resource {
-                verb,
-                group,
-                resource,
-                subresource,
-                namespace,
-                ..
-            } => {
+            Self::Resource { verb, group, resource, subresource, namespace, .. } => {
                 let slash = if subresource.is_empty() { "" } else { "/" };
                 write!(
                     f,

@@ -77,9 +77,7 @@ fn permitted(call: Call<'_>, verb: &str, resource: &str, namespace: &str, name: 
         namespace: namespace.to_owned(),
         name: name.to_owned(),
     };
-    call.core
-        .rbac
-        .allows(&call.core.cache, call.user, &attributes)
+    call.core.rbac.allows(&call.core.cache, call.user, &attributes)
 }
 
 /// An aggregated role can gather any right, later on too.
@@ -129,11 +127,7 @@ async fn binding_write(
     let (row, key, resource) = if reference.kind == "ClusterRole" {
         (ClusterRole::ROW, reference.name.clone(), "clusterroles")
     } else {
-        (
-            Role::ROW,
-            format!("{namespace}/{}", reference.name),
-            "roles",
-        )
+        (Role::ROW, format!("{namespace}/{}", reference.name), "roles")
     };
     if permitted(call, "bind", resource, namespace, &reference.name) {
         return Ok(());
@@ -157,10 +151,7 @@ fn covered(
     namespace: &str,
     rules: &[PolicyRule],
 ) -> Result<(), ApiError> {
-    let own = call
-        .core
-        .rbac
-        .rules_of(&call.core.cache, call.user, namespace);
+    let own = call.core.rbac.rules_of(&call.core.cache, call.user, namespace);
     let missing = rules
         .iter()
         .flat_map(single_rights)
@@ -188,14 +179,7 @@ fn described(rights: impl Iterator<Item = Attributes>) -> Vec<String> {
     for right in rights {
         let (of, verb) = match right {
             Attributes::Path { verb, path } => (format!("NonResourceURLs:[{path:?}]"), verb),
-            Attributes::Resource {
-                verb,
-                group,
-                resource,
-                subresource,
-                name,
-                ..
-            } => {
+            Attributes::Resource { verb, group, resource, subresource, name, .. } => {
                 let resource = if subresource.is_empty() {
                     resource
                 } else {
@@ -213,10 +197,7 @@ fn described(rights: impl Iterator<Item = Attributes>) -> Vec<String> {
             verbs.push(verb);
         }
     }
-    verbs
-        .into_iter()
-        .map(|(of, verbs)| format!("{{{of}, Verbs:{}}}", quoted(&verbs)))
-        .collect()
+    verbs.into_iter().map(|(of, verbs)| format!("{{{of}, Verbs:{}}}", quoted(&verbs))).collect()
 }
 
 /// A list as Go's `%q` prints it.
@@ -228,11 +209,7 @@ fn quoted(list: &[String]) -> String {
 /// The rules among `wanted` that `own` do not allow wholly.
 pub fn not_covered(own: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
     let allowed = |right: &Attributes| own.iter().any(|rule| rule_allows(rule, right));
-    wanted
-        .iter()
-        .filter(|rule| !single_rights(rule).iter().all(allowed))
-        .cloned()
-        .collect()
+    wanted.iter().filter(|rule| !single_rights(rule).iter().all(allowed)).cloned().collect()
 }
 
 /// A rule as single rights; `*` stands for itself, so that only a `*` covers it.
@@ -240,20 +217,13 @@ fn single_rights(rule: &PolicyRule) -> Vec<Attributes> {
     let mut rights = Vec::new();
     for verb in &rule.verbs {
         for path in rule.non_resource_urls.iter().flatten() {
-            rights.push(Attributes::Path {
-                verb: verb.clone(),
-                path: path.clone(),
-            });
+            rights.push(Attributes::Path { verb: verb.clone(), path: path.clone() });
         }
         for group in rule.api_groups.iter().flatten() {
             for item in rule.resources.iter().flatten() {
                 let (resource, subresource) = item.split_once('/').unwrap_or((item, ""));
                 let names = rule.resource_names.clone().unwrap_or_default();
-                let names = if names.is_empty() {
-                    vec![String::new()]
-                } else {
-                    names
-                };
+                let names = if names.is_empty() { vec![String::new()] } else { names };
                 rights.extend(names.into_iter().map(|name| Attributes::Resource {
                     verb: verb.clone(),
                     group: group.clone(),

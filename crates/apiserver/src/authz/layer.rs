@@ -20,10 +20,7 @@ impl<S> Layer<S> for AuthzLayer {
     type Service = AuthzService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AuthzService {
-            core: self.0.clone(),
-            inner,
-        }
+        AuthzService { core: self.0.clone(), inner }
     }
 }
 
@@ -49,11 +46,7 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let attributes = of_request(&request);
-        match self
-            .core
-            .rbac
-            .authorize(&self.core.cache, &request.user, &attributes)
-        {
+        match self.core.rbac.authorize(&self.core.cache, &request.user, &attributes) {
             Ok(()) => Box::pin(self.inner.call(request)),
             Err(error) => Box::pin(ready(Err(error))),
         }

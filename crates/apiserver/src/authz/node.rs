@@ -25,30 +25,14 @@ const REFERENCES: &[(&str, &[(&str, &str)])] = &[
             ("imagePullSecrets", "name"),
         ],
     ),
-    (
-        "configmaps",
-        &[
-            ("configMap", "name"),
-            ("configMapRef", "name"),
-            ("configMapKeyRef", "name"),
-        ],
-    ),
+    ("configmaps", &[("configMap", "name"), ("configMapRef", "name"), ("configMapKeyRef", "name")]),
     ("persistentvolumeclaims", &[("claimName", "")]),
 ];
 
 /// Whether `user` is a kubelet that may read this because of its pods.
 pub(super) fn allows(cache: &Cache, user: &User, attributes: &Attributes) -> bool {
-    let (
-        Some(node),
-        Attributes::Resource {
-            verb,
-            group,
-            resource,
-            subresource,
-            namespace,
-            name,
-        },
-    ) = (user.node_name(), attributes)
+    let (Some(node), Attributes::Resource { verb, group, resource, subresource, namespace, name }) =
+        (user.node_name(), attributes)
     else {
         return false;
     };
@@ -58,11 +42,9 @@ pub(super) fn allows(cache: &Cache, user: &User, attributes: &Attributes) -> boo
     }
     if resource == "persistentvolumes" {
         let volume = cache.resource(PersistentVolume::ROW).get(name);
-        return volume
-            .and_then(|volume| claim_of(&volume))
-            .is_some_and(|(namespace, claim)| {
-                needs(cache, node, "persistentvolumeclaims", &namespace, &claim)
-            });
+        return volume.and_then(|volume| claim_of(&volume)).is_some_and(|(namespace, claim)| {
+            needs(cache, node, "persistentvolumeclaims", &namespace, &claim)
+        });
     }
     needs(cache, node, resource, namespace, name)
 }
@@ -105,9 +87,7 @@ fn refers(value: &Value, places: &[(&str, &str)], name: &str) -> bool {
 /// The claim of a volume that lives as long as its pod is called after both.
 fn has_ephemeral(pod: &Version, object: &Value, claim: &str) -> bool {
     let volumes = object["spec"]["volumes"].as_array();
-    let Some(of_pod) = claim
-        .strip_prefix(&*pod.name)
-        .and_then(|rest| rest.strip_prefix('-'))
+    let Some(of_pod) = claim.strip_prefix(&*pod.name).and_then(|rest| rest.strip_prefix('-'))
     else {
         return false;
     };

@@ -48,12 +48,7 @@ pub struct Rbac {
 }
 
 fn rows() -> [&'static KindRow; 4] {
-    [
-        Role::ROW,
-        RoleBinding::ROW,
-        ClusterRole::ROW,
-        ClusterRoleBinding::ROW,
-    ]
+    [Role::ROW, RoleBinding::ROW, ClusterRole::ROW, ClusterRoleBinding::ROW]
 }
 
 impl Rbac {
@@ -75,27 +70,13 @@ impl Rbac {
             Attributes::Path { .. } => {
                 ApiError::new(403, "Forbidden", format!("forbidden: {refusal}"))
             }
-            Attributes::Resource {
-                group,
-                resource,
-                name,
-                ..
-            } => {
-                let qualified = if group.is_empty() {
-                    resource.clone()
-                } else {
-                    format!("{resource}.{group}")
-                };
-                let subject = if name.is_empty() {
-                    qualified
-                } else {
-                    format!("{qualified} {name:?}")
-                };
-                let mut error = ApiError::new(
-                    403,
-                    "Forbidden",
-                    format!("{subject} is forbidden: {refusal}"),
-                );
+            Attributes::Resource { group, resource, name, .. } => {
+                let qualified =
+                    if group.is_empty() { resource.clone() } else { format!("{resource}.{group}") };
+                let subject =
+                    if name.is_empty() { qualified } else { format!("{qualified} {name:?}") };
+                let mut error =
+                    ApiError::new(403, "Forbidden", format!("{subject} is forbidden: {refusal}"));
                 let details = error.status_mut().details.get_or_insert_default();
                 details.group = (!group.is_empty()).then(|| group.clone());
                 details.kind = Some(resource.clone());
@@ -154,9 +135,8 @@ impl Rbac {
             scopes.push(Scope::Namespace(namespace.to_owned()));
         }
         let groups = user.groups.iter().cloned().map(Who::Group);
-        let subjects: Vec<Who> = std::iter::once(Who::User(user.name.clone()))
-            .chain(groups)
-            .collect();
+        let subjects: Vec<Who> =
+            std::iter::once(Who::User(user.name.clone())).chain(groups).collect();
         scopes.into_iter().any(|scope| {
             subjects.iter().any(|who| {
                 let grants = compiled.rules.get(&(scope.clone(), who.clone()));
@@ -195,27 +175,18 @@ fn compile(cache: &Cache, changed: [u64; 4]) -> Compiled {
     let mut roles: HashMap<(Scope, String), Rules> = HashMap::new();
     for role in objects::<ClusterRole>(cache) {
         let name = role.metadata.name.unwrap_or_default();
-        roles.insert(
-            (Scope::Cluster, name),
-            Arc::new(role.rules.unwrap_or_default()),
-        );
+        roles.insert((Scope::Cluster, name), Arc::new(role.rules.unwrap_or_default()));
     }
     for role in objects::<Role>(cache) {
         let namespace = role.metadata.namespace.unwrap_or_default();
         let name = role.metadata.name.unwrap_or_default();
-        roles.insert(
-            (Scope::Namespace(namespace), name),
-            Arc::new(role.rules.unwrap_or_default()),
-        );
+        roles.insert((Scope::Namespace(namespace), name), Arc::new(role.rules.unwrap_or_default()));
     }
     let mut grants: HashMap<(Scope, Who), Vec<Grant>> = HashMap::new();
     let mut bind =
         |scope: Scope, name: &str, reference: &RoleRef, subjects: Option<Vec<Subject>>| {
-            let role_scope = if reference.kind == "ClusterRole" {
-                Scope::Cluster
-            } else {
-                scope.clone()
-            };
+            let role_scope =
+                if reference.kind == "ClusterRole" { Scope::Cluster } else { scope.clone() };
             let Some(role) = roles.get(&(role_scope, reference.name.clone())) else {
                 return;
             };
@@ -235,39 +206,23 @@ fn compile(cache: &Cache, changed: [u64; 4]) -> Compiled {
     for binding in objects::<RoleBinding>(cache) {
         let namespace = binding.metadata.namespace.unwrap_or_default();
         let name = binding.metadata.name.unwrap_or_default();
-        bind(
-            Scope::Namespace(namespace),
-            &name,
-            &binding.role_ref,
-            binding.subjects,
-        );
+        bind(Scope::Namespace(namespace), &name, &binding.role_ref, binding.subjects);
     }
-    Compiled {
-        changed,
-        rules: grants,
-    }
+    Compiled { changed, rules: grants }
 }
 
 /// `ClusterRoleBinding "b" of ClusterRole "r" to User "u"`
 fn granted_by(scope: &Scope, name: &str, role: &RoleRef, subject: &Subject) -> String {
     let (binding, home) = match scope {
         Scope::Cluster => (format!("ClusterRoleBinding {name:?}"), ""),
-        Scope::Namespace(namespace) => (
-            format!("RoleBinding \"{name}/{namespace}\""),
-            namespace.as_str(),
-        ),
+        Scope::Namespace(namespace) => {
+            (format!("RoleBinding \"{name}/{namespace}\""), namespace.as_str())
+        }
     };
     let account = subject.kind == "ServiceAccount";
     let namespace = subject.namespace.as_deref().unwrap_or(home);
-    let whom = if account {
-        format!("{}/{namespace}", subject.name)
-    } else {
-        subject.name.clone()
-    };
-    format!(
-        "{binding} of {} {:?} to {} {whom:?}",
-        role.kind, role.name, subject.kind
-    )
+    let whom = if account { format!("{}/{namespace}", subject.name) } else { subject.name.clone() };
+    format!("{binding} of {} {:?} to {} {whom:?}", role.kind, role.name, subject.kind)
 }
 
 fn who(subject: &Subject, scope: &Scope) -> Option<Who> {
@@ -280,10 +235,7 @@ fn who(subject: &Subject, scope: &Scope) -> Option<Who> {
                 (_, Scope::Namespace(namespace)) => namespace,
                 _ => return None,
             };
-            Some(Who::User(format!(
-                "system:serviceaccount:{namespace}:{}",
-                subject.name
-            )))
+            Some(Who::User(format!("system:serviceaccount:{namespace}:{}", subject.name)))
         }
         _ => None,
     }
@@ -292,28 +244,15 @@ fn who(subject: &Subject, scope: &Scope) -> Option<Who> {
 /// Whether one rule allows what `attributes` say.
 pub(super) fn rule_allows(rule: &PolicyRule, attributes: &Attributes) -> bool {
     let has = |list: &Option<Vec<String>>, wanted: &str| {
-        list.iter()
-            .flatten()
-            .any(|item| item == "*" || item == wanted)
+        list.iter().flatten().any(|item| item == "*" || item == wanted)
     };
     let verb_allowed = |verb: &str| rule.verbs.iter().any(|item| item == "*" || item == verb);
     match attributes {
         Attributes::Path { verb, path } => {
             verb_allowed(verb)
-                && rule
-                    .non_resource_urls
-                    .iter()
-                    .flatten()
-                    .any(|url| path_matches(url, path))
+                && rule.non_resource_urls.iter().flatten().any(|url| path_matches(url, path))
         }
-        Attributes::Resource {
-            verb,
-            group,
-            resource,
-            subresource,
-            name,
-            ..
-        } => {
+        Attributes::Resource { verb, group, resource, subresource, name, .. } => {
             let names = rule.resource_names.as_deref().unwrap_or_default();
             verb_allowed(verb)
                 && has(&rule.api_groups, group)

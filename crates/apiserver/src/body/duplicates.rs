@@ -10,10 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 pub fn find(json: &[u8]) -> Vec<String> {
     let mut found = Found::default();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let walk = Walk {
-        path: &mut String::new(),
-        found: &mut found,
-    };
+    let walk = Walk { path: &mut String::new(), found: &mut found };
     if walk.deserialize(&mut deserializer).is_err() {
         return Vec::new();
     }
@@ -58,10 +55,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
         let length = self.path.len();
         for index in 0_usize.. {
             self.path.push_str(&format!("[{index}]"));
-            let item = Walk {
-                path: &mut *self.path,
-                found: &mut *self.found,
-            };
+            let item = Walk { path: &mut *self.path, found: &mut *self.found };
             let more = items.next_element_seed(item)?.is_some();
             self.path.truncate(length);
             if !more {
@@ -82,10 +76,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
             if !seen.insert(key) && self.found.1.insert(self.path.clone()) {
                 self.found.0.push(self.path.clone());
             }
-            members.next_value_seed(Walk {
-                path: &mut *self.path,
-                found: &mut *self.found,
-            })?;
+            members.next_value_seed(Walk { path: &mut *self.path, found: &mut *self.found })?;
             self.path.truncate(length);
         }
         Ok(())

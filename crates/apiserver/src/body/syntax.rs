@@ -114,10 +114,7 @@ impl Scanner<'_> {
         match self.skip()? {
             b'"' => self.string()?,
             other => {
-                return Err(unexpected(
-                    other,
-                    "looking for beginning of object key string",
-                ));
+                return Err(unexpected(other, "looking for beginning of object key string"));
             }
         }
         match self.skip()? {
@@ -234,53 +231,25 @@ mod tests {
             ("", "unexpected end of JSON input"),
             ("{", "unexpected end of JSON input"),
             ("{\"a\":1", "unexpected end of JSON input"),
-            (
-                "{a:1}",
-                "invalid character 'a' looking for beginning of object key string",
-            ),
+            ("{a:1}", "invalid character 'a' looking for beginning of object key string"),
             ("{\"a\" 1}", "invalid character '1' after object key"),
-            (
-                "{\"a\":1 \"b\"}",
-                "invalid character '\"' after object key:value pair",
-            ),
+            ("{\"a\":1 \"b\"}", "invalid character '\"' after object key:value pair"),
             ("[1 2]", "invalid character '2' after array element"),
-            (
-                "{\"a\":}",
-                "invalid character '}' looking for beginning of value",
-            ),
+            ("{\"a\":}", "invalid character '}' looking for beginning of value"),
             ("{} x", "invalid character 'x' after top-level value"),
-            (
-                "nul!",
-                "invalid character '!' in literal null (expecting 'l')",
-            ),
+            ("nul!", "invalid character '!' in literal null (expecting 'l')"),
             ("-x", "invalid character 'x' in numeric literal"),
             ("1.", "unexpected end of JSON input"),
-            (
-                "1.x",
-                "invalid character 'x' after decimal point in numeric literal",
-            ),
-            (
-                "1ex",
-                "invalid character 'x' in exponent of numeric literal",
-            ),
+            ("1.x", "invalid character 'x' after decimal point in numeric literal"),
+            ("1ex", "invalid character 'x' in exponent of numeric literal"),
             ("\"\\x\"", "invalid character 'x' in string escape code"),
-            (
-                "\"\\u12g\"",
-                "invalid character 'g' in \\u hexadecimal character escape",
-            ),
+            ("\"\\u12g\"", "invalid character 'g' in \\u hexadecimal character escape"),
             ("\"\n\"", "invalid character '\\n' in string literal"),
         ] {
-            assert_eq!(
-                super::error(text.as_bytes()).as_deref(),
-                Some(expected),
-                "{text}"
-            );
+            assert_eq!(super::error(text.as_bytes()).as_deref(), Some(expected), "{text}");
         }
         let deep = "[".repeat(1 << 20);
-        assert_eq!(
-            super::error(deep.as_bytes()).as_deref(),
-            Some("exceeded max depth")
-        );
+        assert_eq!(super::error(deep.as_bytes()).as_deref(), Some("exceeded max depth"));
     }
 
     proptest! {

@@ -77,29 +77,15 @@ async fn refresh(core: &Core, own: Advertised) -> Result<(), ApiError> {
     let expected = present.map_or(Revision::NONE, |entry| entry.mod_revision);
     let value = Bytes::from(own.port.to_string());
     // A conflict: another apiserver with this address, or a record that has just ended.
-    core.store
-        .update_with_lease(key, value, expected, lease)
-        .await
-        .map(drop)
-        .map_err(failed)?;
+    core.store.update_with_lease(key, value, expected, lease).await.map(drop).map_err(failed)?;
     let prefix = Bytes::from_static(RECORDS.as_bytes());
-    let listing = core
-        .store
-        .list(ListOptions {
-            prefix,
-            ..ListOptions::default()
-        })
-        .await
-        .map_err(failed)?;
+    let listing =
+        core.store.list(ListOptions { prefix, ..ListOptions::default() }).await.map_err(failed)?;
     let mut addresses: Vec<IpAddr> = listing
         .entries
         .iter()
         .filter_map(|entry| {
-            std::str::from_utf8(&entry.key)
-                .ok()?
-                .strip_prefix(RECORDS)?
-                .parse()
-                .ok()
+            std::str::from_utf8(&entry.key).ok()?.strip_prefix(RECORDS)?.parse().ok()
         })
         .collect();
     addresses.sort();
@@ -139,10 +125,7 @@ async fn write(core: &Core, addresses: &[IpAddr], port: u16) -> Result<(), ApiEr
         subsets: Some(vec![EndpointSubset {
             addresses: Some(
                 text.iter()
-                    .map(|ip| EndpointAddress {
-                        ip: ip.clone(),
-                        ..EndpointAddress::default()
-                    })
+                    .map(|ip| EndpointAddress { ip: ip.clone(), ..EndpointAddress::default() })
                     .collect(),
             ),
             ports: Some(vec![EndpointPort {
@@ -182,10 +165,8 @@ async fn write(core: &Core, addresses: &[IpAddr], port: u16) -> Result<(), ApiEr
         }]),
         ..discovery::EndpointSlice::default()
     };
-    slice.metadata.labels = Some(BTreeMap::from([(
-        "kubernetes.io/service-name".to_owned(),
-        NAME.to_owned(),
-    )]));
+    slice.metadata.labels =
+        Some(BTreeMap::from([("kubernetes.io/service-name".to_owned(), NAME.to_owned())]));
     for object in [&mut endpoints as &mut dyn Object, &mut slice] {
         object.metadata_mut().name = Some(NAME.to_owned());
         object.metadata_mut().namespace = Some("default".to_owned());
@@ -207,13 +188,7 @@ async fn put(core: &Core, object: Box<dyn Object>) -> Result<(), ApiError> {
     };
     debug_assert_eq!(target.key(), object_key(Service::ROW, "default", NAME));
     let (user, options) = (system_user(), Options::default());
-    let call = Call {
-        core,
-        user: &user,
-        verb: Verb::Update,
-        target: &target,
-        options: &options,
-    };
+    let call = Call { core, user: &user, verb: Verb::Update, target: &target, options: &options };
     update_with(call, |_, _| Ok(object.clone_object())).await?;
     Ok(())
 }

@@ -38,9 +38,7 @@ pub async fn reconcile(core: &Core) -> Result<(), ApiError> {
 
 fn autoupdates(metadata: &ObjectMeta) -> bool {
     let annotations = metadata.annotations.iter();
-    let value = annotations
-        .filter_map(|annotations| annotations.get(AUTOUPDATE))
-        .next();
+    let value = annotations.filter_map(|annotations| annotations.get(AUTOUPDATE)).next();
     value.is_none_or(|value| value != "false")
 }
 
@@ -85,27 +83,17 @@ fn rule(groups: &str, resources: &str, verbs: &str) -> PolicyRule {
 }
 
 fn paths(urls: &str, verbs: &str) -> PolicyRule {
-    PolicyRule {
-        non_resource_urls: Some(list(urls)),
-        verbs: list(verbs),
-        ..PolicyRule::default()
-    }
+    PolicyRule { non_resource_urls: Some(list(urls)), verbs: list(verbs), ..PolicyRule::default() }
 }
 
 fn labels(extra: &[(&str, &str)]) -> Option<BTreeMap<String, String>> {
     let own = [("kubernetes.io/bootstrapping", "rbac-defaults")];
     let all = own.iter().chain(extra);
-    Some(
-        all.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect(),
-    )
+    Some(all.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
 }
 
 fn role(name: &str, rules: Vec<PolicyRule>) -> ClusterRole {
-    let mut role = ClusterRole {
-        rules: Some(rules),
-        ..ClusterRole::default()
-    };
+    let mut role = ClusterRole { rules: Some(rules), ..ClusterRole::default() };
     role.metadata.name = Some(name.to_owned());
     role.metadata.labels = labels(&[]);
     role.metadata.annotations = Some(BTreeMap::from([(AUTOUPDATE.to_owned(), "true".to_owned())]));
@@ -201,35 +189,15 @@ fn user_roles() -> Vec<ClusterRole> {
             "controllerrevisions,daemonsets,daemonsets/status,deployments,deployments/scale,deployments/status,replicasets,replicasets/scale,replicasets/status,statefulsets,statefulsets/scale,statefulsets/status",
             READ,
         ),
-        rule(
-            "autoscaling",
-            "horizontalpodautoscalers,horizontalpodautoscalers/status",
-            READ,
-        ),
+        rule("autoscaling", "horizontalpodautoscalers,horizontalpodautoscalers/status", READ),
         rule("batch", "cronjobs,cronjobs/status,jobs,jobs/status", READ),
-        rule(
-            "policy",
-            "poddisruptionbudgets,poddisruptionbudgets/status",
-            READ,
-        ),
-        rule(
-            "networking.k8s.io",
-            "ingresses,ingresses/status,networkpolicies",
-            READ,
-        ),
+        rule("policy", "poddisruptionbudgets,poddisruptionbudgets/status", READ),
+        rule("networking.k8s.io", "ingresses,ingresses/status,networkpolicies", READ),
     ];
     let edit = vec![
-        rule(
-            "",
-            "pods/attach,pods/exec,pods/portforward,pods/proxy,secrets,services/proxy",
-            READ,
-        ),
+        rule("", "pods/attach,pods/exec,pods/portforward,pods/proxy,secrets,services/proxy", READ),
         rule("", "serviceaccounts", "impersonate"),
-        rule(
-            "",
-            "pods,pods/attach,pods/exec,pods/portforward,pods/proxy",
-            WRITE,
-        ),
+        rule("", "pods,pods/attach,pods/exec,pods/portforward,pods/proxy", WRITE),
         rule("", "pods/eviction,serviceaccounts/token", "create"),
         rule(
             "",
@@ -249,11 +217,7 @@ fn user_roles() -> Vec<ClusterRole> {
         rule("discovery.k8s.io", "endpointslices", WRITE),
     ];
     let admin = vec![
-        rule(
-            "authorization.k8s.io",
-            "localsubjectaccessreviews",
-            "create",
-        ),
+        rule("authorization.k8s.io", "localsubjectaccessreviews", "create"),
         rule(GROUP, "rolebindings,roles", ALL),
     ];
     let (to_view, to_edit, to_admin) = (
@@ -287,11 +251,7 @@ fn scheduler_role() -> ClusterRole {
         "system:kube-scheduler",
         vec![
             events(),
-            rule(
-                "coordination.k8s.io",
-                "leases",
-                "create,get,update,list,watch,patch",
-            ),
+            rule("coordination.k8s.io", "leases", "create,get,update,list,watch,patch"),
             rule("", "nodes", READ),
             rule("", "pods", "delete,get,list,watch"),
             rule("", "pods/binding,bindings", "create"),
@@ -301,11 +261,7 @@ fn scheduler_role() -> ClusterRole {
                 "replicationcontrollers,services,namespaces,persistentvolumeclaims,persistentvolumes",
                 READ,
             ),
-            rule(
-                "",
-                "persistentvolumeclaims,persistentvolumes",
-                "update,patch",
-            ),
+            rule("", "persistentvolumeclaims,persistentvolumes", "update,patch"),
             rule("apps,extensions", "replicasets,statefulsets", READ),
             rule("policy", "poddisruptionbudgets", READ),
             rule(
@@ -327,10 +283,7 @@ fn component_roles() -> Vec<ClusterRole> {
         // Upstream gives each controller an identity of its own; here the one process has the sum
         // of their rights, which `*` on objects comes to. The garbage and namespace controllers
         // alone need to delete anything.
-        role(
-            "system:kube-controller-manager",
-            vec![rule("*", "*", "*"), paths("*", "get")],
-        ),
+        role("system:kube-controller-manager", vec![rule("*", "*", "*"), paths("*", "get")]),
         role(
             "system:node",
             vec![
@@ -344,22 +297,14 @@ fn component_roles() -> Vec<ClusterRole> {
                 rule("", "persistentvolumeclaims/status", "get,update,patch"),
                 rule("", "serviceaccounts/token", "create"),
                 events(),
-                rule(
-                    "coordination.k8s.io",
-                    "leases",
-                    "create,delete,get,list,patch,update,watch",
-                ),
+                rule("coordination.k8s.io", "leases", "create,delete,get,list,patch,update,watch"),
                 rule("authentication.k8s.io", "tokenreviews", "create"),
                 rule(
                     "authorization.k8s.io",
                     "localsubjectaccessreviews,subjectaccessreviews",
                     "create",
                 ),
-                rule(
-                    "certificates.k8s.io",
-                    "certificatesigningrequests",
-                    "create,get,list,watch",
-                ),
+                rule("certificates.k8s.io", "certificatesigningrequests", "create,get,list,watch"),
                 rule(
                     "storage.k8s.io",
                     "csidrivers,volumeattachments,csinodes",
@@ -419,18 +364,10 @@ fn bindings() -> Vec<ClusterRoleBinding> {
         binding("system:discovery", "Group", authenticated),
         binding("system:basic-user", "Group", authenticated),
         public,
-        binding(
-            "system:service-account-issuer-discovery",
-            "Group",
-            "system:serviceaccounts",
-        ),
+        binding("system:service-account-issuer-discovery", "Group", "system:serviceaccounts"),
         binding("system:monitoring", "Group", "system:monitoring"),
         binding("system:kube-scheduler", "User", "system:kube-scheduler"),
-        binding(
-            "system:kube-controller-manager",
-            "User",
-            "system:kube-controller-manager",
-        ),
+        binding("system:kube-controller-manager", "User", "system:kube-controller-manager"),
         binding("system:node", "Group", "system:nodes"),
         binding("system:node-proxier", "User", "system:kube-proxy"),
         binding("system:dns", "User", "system:dns"),
@@ -454,10 +391,8 @@ mod tests {
         complete_role(&mut there, &wanted);
         assert_eq!(there, once);
         let mut kept = role("r", vec![]);
-        kept.metadata.annotations = Some(BTreeMap::from([(
-            AUTOUPDATE.to_owned(),
-            "false".to_owned(),
-        )]));
+        kept.metadata.annotations =
+            Some(BTreeMap::from([(AUTOUPDATE.to_owned(), "false".to_owned())]));
         complete_role(&mut kept, &wanted);
         assert_eq!(kept.rules, Some(vec![]));
     }
@@ -468,12 +403,7 @@ mod tests {
         let mut there = binding("r", "User", "b");
         complete_binding(&mut there, &wanted);
         complete_binding(&mut there, &wanted);
-        let names: Vec<_> = there
-            .subjects
-            .iter()
-            .flatten()
-            .map(|s| s.name.as_str())
-            .collect();
+        let names: Vec<_> = there.subjects.iter().flatten().map(|s| s.name.as_str()).collect();
         assert_eq!(names, ["b", "a"]);
     }
 }

@@ -49,13 +49,7 @@ pub struct Event {
 
 impl Event {
     pub fn new(revision: u64, old: Option<Arc<Version>>, new: Option<Arc<Version>>) -> Self {
-        Self {
-            revision,
-            old,
-            new,
-            gone: OnceLock::new(),
-            frames: Default::default(),
-        }
+        Self { revision, old, new, gone: OnceLock::new(), frames: Default::default() }
     }
 
     /// The object as a watcher sees it after `change`.
@@ -115,10 +109,7 @@ pub struct Bucket {
 
 impl Default for Bucket {
     fn default() -> Self {
-        Self {
-            ring: RwLock::default(),
-            head: watch::Sender::new(0),
-        }
+        Self { ring: RwLock::default(), head: watch::Sender::new(0) }
     }
 }
 
@@ -170,9 +161,7 @@ impl Bucket {
     /// The events after `revision`, for a watch that starts in the past.
     pub fn since(&self, revision: u64) -> Vec<Arc<Event>> {
         let ring = self.ring.read();
-        let from = ring
-            .events
-            .partition_point(|event| event.revision <= revision);
+        let from = ring.events.partition_point(|event| event.revision <= revision);
         ring.events.iter().skip(from).cloned().collect()
     }
 
@@ -206,10 +195,7 @@ mod tests {
         }
         assert_eq!(bucket.push(event(WINDOW_EVENTS as u64 + 1)), Some(1));
         assert_eq!(bucket.read(&mut slow, 10).unwrap_err(), Behind);
-        assert_eq!(
-            bucket.read(&mut fast, 10).unwrap()[0].revision,
-            WINDOW_EVENTS as u64 + 1
-        );
+        assert_eq!(bucket.read(&mut fast, 10).unwrap()[0].revision, WINDOW_EVENTS as u64 + 1);
         assert_eq!(bucket.since(WINDOW_EVENTS as u64).len(), 1);
         bucket.reset();
         assert_eq!(bucket.read(&mut fast, 10).unwrap_err(), Behind);

@@ -47,11 +47,7 @@ impl Filter {
         {
             return Interest::Object(object_key(self.row, &self.namespace, name));
         }
-        match self
-            .fields
-            .exact(NODE_FIELD)
-            .filter(|node| !node.is_empty())
-        {
+        match self.fields.exact(NODE_FIELD).filter(|node| !node.is_empty()) {
             Some(node) => Interest::Node(node.to_owned()),
             None if self.namespace.is_empty() => Interest::All,
             None => Interest::Namespace(self.namespace.clone()),

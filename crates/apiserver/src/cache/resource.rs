@@ -104,13 +104,9 @@ impl ResourceCache {
         let wanted = |version: &&Arc<Version>| filter.matches(version);
         match filter.interest() {
             Interest::All => state.entries.values().filter(wanted).cloned().collect(),
-            Interest::Object(key) => state
-                .entries
-                .get(&key)
-                .filter(wanted)
-                .cloned()
-                .into_iter()
-                .collect(),
+            Interest::Object(key) => {
+                state.entries.get(&key).filter(wanted).cloned().into_iter().collect()
+            }
             Interest::Namespace(namespace) => {
                 let (from, to) = (format!("{namespace}/"), format!("{namespace}0"));
                 state
@@ -140,9 +136,7 @@ impl ResourceCache {
         let mut state = self.state.write();
         let (backlog, snapshot) = match since {
             Some(revision) if revision < state.complete_since => {
-                return Err(TooOld {
-                    oldest: state.complete_since,
-                });
+                return Err(TooOld { oldest: state.complete_since });
             }
             Some(revision) => (self.all.since(revision), Vec::new()),
             None => (Vec::new(), self.snapshot(&state, filter)),
@@ -158,12 +152,7 @@ impl ResourceCache {
                 }
             },
         };
-        Ok(Start {
-            cursor: bucket.head(),
-            bucket,
-            backlog,
-            snapshot,
-        })
+        Ok(Start { cursor: bucket.head(), bucket, backlog, snapshot })
     }
 
     /// Takes in one change of the store. `None`: deleted. The feed alone calls this.
@@ -213,11 +202,7 @@ impl ResourceCache {
             }
         }
         if !after.is_empty() {
-            state
-                .by_node
-                .entry(after)
-                .or_default()
-                .insert(key.to_owned());
+            state.by_node.entry(after).or_default().insert(key.to_owned());
         }
     }
 

@@ -8,18 +8,13 @@ use crate::scan;
 
 /// The values of `row.selectable`, in its order.
 pub fn values(row: &KindRow, json: &[u8]) -> Box<[Box<str>]> {
-    row.selectable
-        .iter()
-        .map(|path| value(row, json, path).into())
-        .collect()
+    row.selectable.iter().map(|path| value(row, json, path).into()).collect()
 }
 
 fn value(row: &KindRow, json: &[u8], path: &str) -> String {
     let read = |path: &str| scan::at_path(json, path).map(scan::scalar);
     let fallback = |path: &str, default: &str| {
-        read(path)
-            .filter(|value| !value.is_empty())
-            .unwrap_or_else(|| default.to_owned())
+        read(path).filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
     };
     match (row.kind, path) {
         ("Pod", "spec.hostNetwork") | ("Node", "spec.unschedulable") => fallback(path, "false"),

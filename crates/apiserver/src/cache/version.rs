@@ -47,9 +47,7 @@ impl Version {
         value: &[u8],
         revision: u64,
     ) -> Result<Self, MalformedValue> {
-        let malformed = || MalformedValue {
-            key: key.to_owned(),
-        };
+        let malformed = || MalformedValue { key: key.to_owned() };
         let range = scan::member(value, "metadata").ok_or_else(malformed)?;
         let metadata = value.get(range.clone()).ok_or_else(malformed)?;
         if metadata.first() != Some(&b'{') {

@@ -55,9 +55,7 @@ pub type FormOf = fn(&Version) -> Result<Arc<Version>, ApiError>;
 
 impl std::fmt::Debug for Watcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watcher")
-            .field("filter", &self.filter)
-            .finish_non_exhaustive()
+        f.debug_struct("Watcher").field("filter", &self.filter).finish_non_exhaustive()
     }
 }
 
@@ -82,17 +80,9 @@ impl Watcher {
     ) -> Self {
         let mut pending: VecDeque<Notice> =
             start.snapshot.into_iter().map(Notice::Initial).collect();
-        pending.extend(
-            start
-                .backlog
-                .into_iter()
-                .filter_map(|event| notice(&filter, event)),
-        );
+        pending.extend(start.backlog.into_iter().filter_map(|event| notice(&filter, event)));
         if settings.initial_end {
-            pending.push_back(Notice::Bookmark {
-                revision: settings.after,
-                initial_end: true,
-            });
+            pending.push_back(Notice::Bookmark { revision: settings.after, initial_end: true });
         }
         let now = Instant::now();
         Self {
@@ -153,10 +143,7 @@ impl Watcher {
             }
             if self.bookmarks && Instant::now() >= self.next_bookmark {
                 self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
-                self.pending.push_back(Notice::Bookmark {
-                    revision: reached,
-                    initial_end: false,
-                });
+                self.pending.push_back(Notice::Bookmark { revision: reached, initial_end: false });
                 continue;
             }
             if !self.sleep().await {
@@ -169,11 +156,7 @@ impl Watcher {
     async fn sleep(&mut self) -> bool {
         let far = Instant::now() + Duration::from_secs(86_400);
         let deadline = self.deadline.unwrap_or(far);
-        let bookmark = if self.bookmarks {
-            self.next_bookmark
-        } else {
-            far
-        };
+        let bookmark = if self.bookmarks { self.next_bookmark } else { far };
         tokio::select! {
             changed = self.head.changed() => changed.is_ok(),
             () = tokio::time::sleep_until(deadline) => self.deadline.is_none(),
@@ -207,14 +190,8 @@ fn formed(notice: Notice, form: FormOf) -> Result<Notice, ApiError> {
 
 /// What the event means for someone who sees only what `filter` lets through.
 fn notice(filter: &Filter, event: Arc<Event>) -> Option<Notice> {
-    let before = event
-        .old
-        .as_ref()
-        .is_some_and(|version| filter.matches(version));
-    let after = event
-        .new
-        .as_ref()
-        .is_some_and(|version| filter.matches(version));
+    let before = event.old.as_ref().is_some_and(|version| filter.matches(version));
+    let after = event.new.as_ref().is_some_and(|version| filter.matches(version));
     let change = match (before, after) {
         (false, true) => Change::Added,
         (true, true) => Change::Modified,

@@ -67,10 +67,7 @@ async fn log(call: Call<'_>, found: &PodOnNode) -> Result<Connection, ApiError> 
         stream: options.parameter("stream").unwrap_or_default().to_owned(),
     };
     let mut client = call.core.kubelets.client(node)?;
-    let chunks = client
-        .logs(request)
-        .await
-        .map_err(|status| kubelet_error(&status))?;
+    let chunks = client.logs(request).await.map_err(|status| kubelet_error(&status))?;
     Ok(Connection::Log(Some(chunks.into_inner())))
 }
 
@@ -83,9 +80,7 @@ fn log_limits(call: Call<'_>) -> Result<[Option<i64>; 3], ApiError> {
             return Ok(None);
         }
         let number: i64 = text.parse().map_err(|_| {
-            ApiError::bad_request(format!(
-                "strconv.ParseInt: parsing {text:?}: invalid syntax"
-            ))
+            ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
         })?;
         if number < min {
             errors.push(FieldError::invalid(name, number, problem));
@@ -125,16 +120,9 @@ async fn session(call: Call<'_>, found: &PodOnNode, exec: bool) -> Result<Connec
         stderr: options.flag("stderr") && !tty,
         tty,
     };
-    let Streams {
-        stdin,
-        stdout,
-        stderr,
-        ..
-    } = streams;
+    let Streams { stdin, stdout, stderr, .. } = streams;
     if !stdin && !stdout && !stderr {
-        return Err(ApiError::bad_request(
-            "you must specify at least 1 of stdin, stdout, stderr",
-        ));
+        return Err(ApiError::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
     }
     let mut client = call.core.kubelets.client(node)?;
     let (input, receiver) = mpsc::channel(QUEUE);
@@ -149,49 +137,20 @@ async fn session(call: Call<'_>, found: &PodOnNode, exec: bool) -> Result<Connec
         if command.is_empty() {
             return Err(ApiError::bad_request("you must specify a command"));
         }
-        let open = pb::ExecOpen {
-            container: reference,
-            command,
-            stdin,
-            stdout,
-            stderr,
-            tty,
-        };
-        let first = pb::ExecRequest {
-            kind: Some(pb::exec_request::Kind::Open(open)),
-        };
-        let rest = frames(receiver).map(|frame| pb::ExecRequest {
-            kind: Some(pb::exec_request::Kind::Frame(frame)),
-        });
-        client
-            .exec(futures::stream::iter([first]).chain(rest))
-            .await
+        let open = pb::ExecOpen { container: reference, command, stdin, stdout, stderr, tty };
+        let first = pb::ExecRequest { kind: Some(pb::exec_request::Kind::Open(open)) };
+        let rest = frames(receiver)
+            .map(|frame| pb::ExecRequest { kind: Some(pb::exec_request::Kind::Frame(frame)) });
+        client.exec(futures::stream::iter([first]).chain(rest)).await
     } else {
-        let open = pb::AttachOpen {
-            container: reference,
-            stdin,
-            stdout,
-            stderr,
-            tty,
-        };
-        let first = pb::AttachRequest {
-            kind: Some(pb::attach_request::Kind::Open(open)),
-        };
-        let rest = frames(receiver).map(|frame| pb::AttachRequest {
-            kind: Some(pb::attach_request::Kind::Frame(frame)),
-        });
-        client
-            .attach(futures::stream::iter([first]).chain(rest))
-            .await
+        let open = pb::AttachOpen { container: reference, stdin, stdout, stderr, tty };
+        let first = pb::AttachRequest { kind: Some(pb::attach_request::Kind::Open(open)) };
+        let rest = frames(receiver)
+            .map(|frame| pb::AttachRequest { kind: Some(pb::attach_request::Kind::Frame(frame)) });
+        client.attach(futures::stream::iter([first]).chain(rest)).await
     };
-    let output = answer
-        .map_err(|status| kubelet_error(&status))?
-        .into_inner();
-    Ok(Connection::Session(Session {
-        kind: SessionKind::RemoteCommand(streams),
-        input,
-        output,
-    }))
+    let output = answer.map_err(|status| kubelet_error(&status))?.into_inner();
+    Ok(Connection::Session(Session { kind: SessionKind::RemoteCommand(streams), input, output }))
 }
 
 async fn port_forward(call: Call<'_>, found: &PodOnNode) -> Result<Connection, ApiError> {
@@ -199,31 +158,18 @@ async fn port_forward(call: Call<'_>, found: &PodOnNode) -> Result<Connection, A
     let mut client = call.core.kubelets.client(node)?;
     let (input, receiver) = mpsc::channel(QUEUE);
     let own = reference(found, String::new());
-    let kind = SessionKind::PortForward {
-        pod: own.pod.clone(),
-        uid: own.uid.clone(),
-    };
+    let kind = SessionKind::PortForward { pod: own.pod.clone(), uid: own.uid.clone() };
     let open = pb::PortForwardOpen {
         namespace: own.namespace,
         pod: own.pod,
         uid: own.uid,
         address: String::new(),
     };
-    let first = pb::PortForwardRequest {
-        kind: Some(pb::port_forward_request::Kind::Open(open)),
-    };
+    let first = pb::PortForwardRequest { kind: Some(pb::port_forward_request::Kind::Open(open)) };
     let rest = frames(receiver).map(|frame| pb::PortForwardRequest {
         kind: Some(pb::port_forward_request::Kind::Frame(frame)),
     });
-    let answer = client
-        .port_forward(futures::stream::iter([first]).chain(rest))
-        .await;
-    let output = answer
-        .map_err(|status| kubelet_error(&status))?
-        .into_inner();
-    Ok(Connection::Session(Session {
-        kind,
-        input,
-        output,
-    }))
+    let answer = client.port_forward(futures::stream::iter([first]).chain(rest)).await;
+    let output = answer.map_err(|status| kubelet_error(&status))?.into_inner();
+    Ok(Connection::Session(Session { kind, input, output }))
 }

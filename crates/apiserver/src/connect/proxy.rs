@@ -62,16 +62,8 @@ impl Proxy {
         }
         let own = parts.uri.path();
         let prefix = own.strip_suffix(&self.path).unwrap_or(own);
-        let path = if self.path.is_empty() {
-            "/"
-        } else {
-            &self.path
-        };
-        let query = parts
-            .uri
-            .query()
-            .map(|query| format!("?{query}"))
-            .unwrap_or_default();
+        let path = if self.path.is_empty() { "/" } else { &self.path };
+        let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         let answered = match format!("{path}{query}").parse::<PathAndQuery>() {
             Err(error) => Err(api::ApiError::bad_request(error.to_string())),
             Ok(path) => match self.backend {
@@ -88,18 +80,12 @@ impl Proxy {
 
 /// Relative links of what is served need the slash.
 fn redirect(parts: &Parts) -> http::Response<Body> {
-    let query = parts
-        .uri
-        .query()
-        .map(|query| format!("?{query}"))
-        .unwrap_or_default();
+    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let location = format!("{}/{query}", parts.uri.path());
     let mut response = http::Response::new(empty());
     *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
     if let Ok(location) = location.parse() {
-        response
-            .headers_mut()
-            .insert(http::header::LOCATION, location);
+        response.headers_mut().insert(http::header::LOCATION, location);
     }
     response
 }

@@ -20,20 +20,9 @@ pub async fn find(call: Call<'_>) -> Result<PodOnNode, ApiError> {
     call.core.cache.fresh().await?;
     let version = call.current().await?;
     let pod = Pod::decode(&version.json).map_err(ApiError::internal)?;
-    let name = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.node_name.clone())
-        .unwrap_or_default();
-    let node = if name.is_empty() {
-        None
-    } else {
-        call.core.find(Node::ROW, &name).await?
-    };
-    let node = node
-        .map(|node| Node::decode(&node.json))
-        .transpose()
-        .map_err(ApiError::internal)?;
+    let name = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+    let node = if name.is_empty() { None } else { call.core.find(Node::ROW, &name).await? };
+    let node = node.map(|node| Node::decode(&node.json)).transpose().map_err(ApiError::internal)?;
     Ok(PodOnNode { pod, node })
 }
 
@@ -44,22 +33,11 @@ pub async fn find(call: Call<'_>) -> Result<PodOnNode, ApiError> {
 pub fn container(pod: &Pod, asked: Option<&str>) -> Result<String, ApiError> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let Some(spec) = &pod.spec else {
-        return Err(ApiError::bad_request(format!(
-            "pod {name} has no containers"
-        )));
+        return Err(ApiError::bad_request(format!("pod {name} has no containers")));
     };
     let regular: Vec<&str> = spec.containers.iter().map(|c| c.name.as_str()).collect();
-    let init: Vec<&str> = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .map(|c| c.name.as_str())
-        .collect();
-    let mut ephemeral = spec
-        .ephemeral_containers
-        .iter()
-        .flatten()
-        .map(|c| c.name.as_str());
+    let init: Vec<&str> = spec.init_containers.iter().flatten().map(|c| c.name.as_str()).collect();
+    let mut ephemeral = spec.ephemeral_containers.iter().flatten().map(|c| c.name.as_str());
     match asked.filter(|asked| !asked.is_empty()) {
         Some(asked) => {
             let known =
@@ -67,9 +45,7 @@ pub fn container(pod: &Pod, asked: Option<&str>) -> Result<String, ApiError> {
             if known {
                 Ok(asked.to_owned())
             } else {
-                Err(ApiError::bad_request(format!(
-                    "container {asked} is not valid for pod {name}"
-                )))
+                Err(ApiError::bad_request(format!("container {asked} is not valid for pod {name}")))
             }
         }
         None if regular.len() == 1 => Ok(regular[0].to_owned()),
@@ -79,10 +55,7 @@ pub fn container(pod: &Pod, asked: Option<&str>) -> Result<String, ApiError> {
                 regular.join(" ")
             );
             if !init.is_empty() {
-                text.push_str(&format!(
-                    " or one of the init containers: [{}]",
-                    init.join(" ")
-                ));
+                text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
             }
             Err(ApiError::bad_request(text))
         }
@@ -95,11 +68,7 @@ pub fn container(pod: &Pod, asked: Option<&str>) -> Result<String, ApiError> {
 /// 400 when it has not started or has ended.
 pub fn running_node(found: &PodOnNode) -> Result<&Node, ApiError> {
     let name = found.pod.metadata.name.as_deref().unwrap_or_default();
-    let phase = found
-        .pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
+    let phase = found.pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if let Some(phase @ ("Succeeded" | "Failed")) = phase {
         return Err(ApiError::bad_request(format!(
             "cannot exec into a container in a completed pod; current phase is {phase}"

@@ -60,11 +60,7 @@ pub fn accept(
 ) -> Result<http::Response<Body>, ApiError> {
     let forward = matches!(session.kind, SessionKind::PortForward { .. });
     if is_websocket(&parts.headers) {
-        let served = if forward {
-            FORWARD_WEBSOCKET
-        } else {
-            COMMAND_WEBSOCKET
-        };
+        let served = if forward { FORWARD_WEBSOCKET } else { COMMAND_WEBSOCKET };
         let protocol = choose(&parts.headers, &WEBSOCKET_PROTOCOL, served)?;
         let ports = match protocol {
             "v4.channel.k8s.io" if forward => websocket::ports(parts)?,
@@ -111,13 +107,7 @@ pub fn accept(
 pub fn accept_log(
     parts: &Parts,
     upgrade: OnUpgrade,
-) -> Result<
-    (
-        http::Response<Body>,
-        impl Future<Output = Option<Socket>> + use<>,
-    ),
-    ApiError,
-> {
+) -> Result<(http::Response<Body>, impl Future<Output = Option<Socket>> + use<>), ApiError> {
     let protocol = choose(&parts.headers, &WEBSOCKET_PROTOCOL, LOG_WEBSOCKET)?;
     handshake(parts, protocol, upgrade)
 }
@@ -141,10 +131,7 @@ async fn serve_spdy(upgraded: Upgraded, session: Session) {
 }
 
 fn upgrade_header(headers: &HeaderMap) -> &str {
-    headers
-        .get(UPGRADE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
+    headers.get(UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// The first of the protocols served that the client offers; without an offer, the oldest.
@@ -165,14 +152,12 @@ fn choose(
         return Ok(served[served.len() - 1]);
     }
     let mut served_here = served.iter().copied();
-    served_here
-        .find(|protocol| offered.contains(protocol))
-        .ok_or_else(|| {
-            ApiError::bad_request(format!(
-                "unable to upgrade: unable to negotiate protocol: client supports {offered:?}, \
+    served_here.find(|protocol| offered.contains(protocol)).ok_or_else(|| {
+        ApiError::bad_request(format!(
+            "unable to upgrade: unable to negotiate protocol: client supports {offered:?}, \
                  server accepts {served:?}"
-            ))
-        })
+        ))
+    })
 }
 
 /// The answer to a WebSocket handshake, and the socket once the client has it.
@@ -180,13 +165,7 @@ fn handshake(
     parts: &Parts,
     protocol: &'static str,
     upgrade: OnUpgrade,
-) -> Result<
-    (
-        http::Response<Body>,
-        impl Future<Output = Option<Socket>> + use<>,
-    ),
-    ApiError,
-> {
+) -> Result<(http::Response<Body>, impl Future<Output = Option<Socket>> + use<>), ApiError> {
     let key = parts.headers.get("sec-websocket-key");
     let accept = key
         .map(|key| derive_accept_key(key.as_bytes()))
@@ -196,9 +175,7 @@ fn handshake(
     if !parts.headers.contains_key(&WEBSOCKET_PROTOCOL) {
         response.headers_mut().remove(WEBSOCKET_PROTOCOL);
     }
-    response
-        .headers_mut()
-        .insert("sec-websocket-accept", accept);
+    response.headers_mut().insert("sec-websocket-accept", accept);
     let socket = async move {
         match upgrade.await {
             Ok(upgraded) => {

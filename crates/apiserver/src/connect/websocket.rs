@@ -101,21 +101,11 @@ async fn to_kubelet(
             return;
         };
         let frame = match channel {
-            Some(0) => Frame {
-                channel: Channel::Stdin.into(),
-                data: rest,
-                ..Frame::default()
-            },
-            Some(4) => Frame {
-                channel: Channel::Resize.into(),
-                data: rest,
-                ..Frame::default()
-            },
-            Some(CLOSE) if version == Version::V5 && rest.first() == Some(&0) => Frame {
-                channel: Channel::Stdin.into(),
-                end: true,
-                ..Frame::default()
-            },
+            Some(0) => Frame { channel: Channel::Stdin.into(), data: rest, ..Frame::default() },
+            Some(4) => Frame { channel: Channel::Resize.into(), data: rest, ..Frame::default() },
+            Some(CLOSE) if version == Version::V5 && rest.first() == Some(&0) => {
+                Frame { channel: Channel::Stdin.into(), end: true, ..Frame::default() }
+            }
             _ => continue,
         };
         // A command that has ended takes no input. What it wrote is still to come.
@@ -214,8 +204,5 @@ fn message(channel: u8, data: &[u8]) -> Message {
 
 /// A close without a code is an error to client-go.
 pub fn close() -> Message {
-    Message::Close(Some(CloseFrame {
-        code: CloseCode::Normal,
-        reason: Utf8Bytes::default(),
-    }))
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
 }

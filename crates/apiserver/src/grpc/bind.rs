@@ -30,10 +30,7 @@ pub fn answers(
                 let request = request?;
                 let id = request.id;
                 Ok(match bind(pipeline, credentials, request).await {
-                    Ok(()) => pb::BindResponse {
-                        id,
-                        ..pb::BindResponse::default()
-                    },
+                    Ok(()) => pb::BindResponse { id, ..pb::BindResponse::default() },
                     Err(error) => pb::BindResponse {
                         id,
                         code: error.code().into(),
@@ -68,10 +65,7 @@ async fn bind(
     let request = Request {
         credentials,
         user: Arc::new(User::anonymous()),
-        subject: Subject::Resource {
-            verb: Verb::Create,
-            target,
-        },
+        subject: Subject::Resource { verb: Verb::Create, target },
         options: Options::default(),
         body: Bytes::from(body.to_string()),
         body_format: BodyFormat::Json,

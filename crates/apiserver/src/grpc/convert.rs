@@ -25,17 +25,11 @@ pub fn target(message: Option<pb::Target>) -> Result<Target, ApiError> {
         return Err(ApiError::no_such_resource());
     }
     if row.namespaced() && !message.name.is_empty() && message.namespace.is_empty() {
-        return Err(ApiError::bad_request(
-            "an object of a namespaced kind needs a namespace",
-        ));
+        return Err(ApiError::bad_request("an object of a namespaced kind needs a namespace"));
     }
     Ok(Target {
         row,
-        namespace: if row.namespaced() {
-            message.namespace
-        } else {
-            String::new()
-        },
+        namespace: if row.namespaced() { message.namespace } else { String::new() },
         name: message.name,
         subresource: message.subresource,
         subpath: String::new(),
@@ -65,11 +59,7 @@ pub fn list_options(message: &pb::ListRequest) -> Result<Options, ApiError> {
         continue_token: message.continue_token.clone(),
         ..Options::default()
     };
-    selectors(
-        &mut options,
-        &message.label_selector,
-        &message.field_selector,
-    )?;
+    selectors(&mut options, &message.label_selector, &message.field_selector)?;
     Ok(options)
 }
 
@@ -91,11 +81,7 @@ pub fn watch_options(message: &pb::WatchRequest) -> Result<Options, ApiError> {
         timeout: (timeout > 0).then(|| Duration::from_secs(timeout)),
         ..Options::default()
     };
-    selectors(
-        &mut options,
-        &message.label_selector,
-        &message.field_selector,
-    )?;
+    selectors(&mut options, &message.label_selector, &message.field_selector)?;
     Ok(options)
 }
 
@@ -141,11 +127,7 @@ pub fn accept(representation: i32) -> Accept {
     } else {
         IncludeObject::default()
     };
-    Accept {
-        form,
-        include,
-        ..Accept::default()
-    }
+    Accept { form, include, ..Accept::default() }
 }
 
 /// A version in its envelope, with `json` in place of its own bytes.
@@ -171,12 +153,9 @@ pub fn shaped(
     let json = match accept.form {
         Form::Object => version.json.clone(),
         Form::PartialMetadata => crate::rest::partial(version),
-        Form::Table => crate::rest::table(
-            row,
-            std::slice::from_ref(version),
-            None,
-            &accept.table_options(),
-        )?,
+        Form::Table => {
+            crate::rest::table(row, std::slice::from_ref(version), None, &accept.table_options())?
+        }
     };
     Ok(envelope(version, json))
 }
@@ -188,10 +167,7 @@ pub fn shaped(
 pub fn object(response: Response, accept: &Accept) -> Result<pb::Object, ApiError> {
     match response {
         Response::Object(answer) => shaped(answer.row, &answer.version, accept),
-        Response::Json { json, .. } => Ok(pb::Object {
-            json,
-            ..pb::Object::default()
-        }),
+        Response::Json { json, .. } => Ok(pb::Object { json, ..pb::Object::default() }),
         _ => Err(ApiError::internal("the answer is not an object")),
     }
 }

@@ -50,11 +50,7 @@ impl Resources {
             body,
             body_format: BodyFormat::Json,
         };
-        self.pipeline
-            .clone()
-            .oneshot(request)
-            .await
-            .map_err(|error| to_grpc(&error))
+        self.pipeline.clone().oneshot(request).await.map_err(|error| to_grpc(&error))
     }
 
     async fn write(
@@ -70,14 +66,8 @@ impl Resources {
                 "Request entity too large: limit is 3145728",
             )));
         }
-        let response = self
-            .ask(
-                credentials,
-                Subject::Resource { verb, target },
-                options,
-                json,
-            )
-            .await?;
+        let response =
+            self.ask(credentials, Subject::Resource { verb, target }, options, json).await?;
         let warnings = match &response {
             Response::Object(answer) => answer.warnings.clone(),
             Response::Json { warnings, .. } => warnings.clone(),
@@ -101,17 +91,10 @@ fn credentials<T>(call: &Call<T>) -> Result<Credentials, Status> {
     let bearer = headers
         .get("authorization")
         .and_then(|value| value.to_str().ok())
-        .and_then(|value| {
-            value
-                .strip_prefix("Bearer ")
-                .or_else(|| value.strip_prefix("bearer "))
-        })
+        .and_then(|value| value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer ")))
         .map(str::to_owned);
     Ok(Credentials {
-        certificate: call
-            .extensions()
-            .get::<PeerUser>()
-            .and_then(|peer| peer.0.clone()),
+        certificate: call.extensions().get::<PeerUser>().and_then(|peer| peer.0.clone()),
         bearer,
         impersonate: impersonation(&headers).map_err(|error| to_grpc(&error))?,
     })
@@ -132,21 +115,11 @@ impl pb::resources_server::Resources for Resources {
         let credentials = credentials(&call)?;
         let message = call.into_inner();
         let target = convert::target(message.target).map_err(refuse)?;
-        let options = Options {
-            resource_version: message.resource_version,
-            ..Options::default()
-        };
-        let subject = Subject::Resource {
-            verb: Verb::Get,
-            target,
-        };
-        let response = self
-            .ask(credentials, subject, options, Bytes::new())
-            .await?;
+        let options = Options { resource_version: message.resource_version, ..Options::default() };
+        let subject = Subject::Resource { verb: Verb::Get, target };
+        let response = self.ask(credentials, subject, options, Bytes::new()).await?;
         let accept = convert::accept(message.representation);
-        Ok(Answer::new(
-            convert::object(response, &accept).map_err(refuse)?,
-        ))
+        Ok(Answer::new(convert::object(response, &accept).map_err(refuse)?))
     }
 
     async fn list(&self, call: Call<pb::ListRequest>) -> Reply<Self::ListStream> {
@@ -154,21 +127,12 @@ impl pb::resources_server::Resources for Resources {
         let message = call.into_inner();
         let options = convert::list_options(&message).map_err(refuse)?;
         let target = convert::target(message.target).map_err(refuse)?;
-        let subject = Subject::Resource {
-            verb: Verb::List,
-            target,
-        };
-        match self
-            .ask(credentials, subject, options, Bytes::new())
-            .await?
-        {
-            Response::List(list) => Ok(Answer::new(pages(
-                list,
-                convert::accept(message.representation),
-            ))),
-            _ => Err(refuse(ApiError::internal(
-                "a list answered with something else",
-            ))),
+        let subject = Subject::Resource { verb: Verb::List, target };
+        match self.ask(credentials, subject, options, Bytes::new()).await? {
+            Response::List(list) => {
+                Ok(Answer::new(pages(list, convert::accept(message.representation))))
+            }
+            _ => Err(refuse(ApiError::internal("a list answered with something else"))),
         }
     }
 
@@ -177,21 +141,12 @@ impl pb::resources_server::Resources for Resources {
         let message = call.into_inner();
         let options = convert::watch_options(&message).map_err(refuse)?;
         let target = convert::target(message.target).map_err(refuse)?;
-        let subject = Subject::Resource {
-            verb: Verb::Watch,
-            target,
-        };
-        match self
-            .ask(credentials, subject, options, Bytes::new())
-            .await?
-        {
-            Response::Watch(watcher) => Ok(Answer::new(events(
-                *watcher,
-                convert::accept(message.representation),
-            ))),
-            _ => Err(refuse(ApiError::internal(
-                "a watch answered with something else",
-            ))),
+        let subject = Subject::Resource { verb: Verb::Watch, target };
+        match self.ask(credentials, subject, options, Bytes::new()).await? {
+            Response::Watch(watcher) => {
+                Ok(Answer::new(events(*watcher, convert::accept(message.representation))))
+            }
+            _ => Err(refuse(ApiError::internal("a watch answered with something else"))),
         }
     }
 
@@ -204,8 +159,7 @@ impl pb::resources_server::Resources for Resources {
             // Clients that know the object's name say it; the body decides.
             target.name.clear();
         }
-        self.write(credentials, Verb::Create, target, options, message.json)
-            .await
+        self.write(credentials, Verb::Create, target, options, message.json).await
     }
 
     async fn update(&self, call: Call<pb::UpdateRequest>) -> Reply<pb::Object> {
@@ -213,8 +167,7 @@ impl pb::resources_server::Resources for Resources {
         let message = call.into_inner();
         let options = convert::write_options(Verb::Update, message.options).map_err(refuse)?;
         let target = convert::target(message.target).map_err(refuse)?;
-        self.write(credentials, Verb::Update, target, options, message.json)
-            .await
+        self.write(credentials, Verb::Update, target, options, message.json).await
     }
 
     async fn patch(&self, call: Call<pb::PatchRequest>) -> Reply<pb::Object> {
@@ -224,26 +177,15 @@ impl pb::resources_server::Resources for Resources {
         let mut options = convert::write_options(Verb::Patch, message.options).map_err(refuse)?;
         options.patch_type = convert::patch_type(kind);
         let target = convert::target(message.target).map_err(refuse)?;
-        self.write(credentials, Verb::Patch, target, options, message.patch)
-            .await
+        self.write(credentials, Verb::Patch, target, options, message.patch).await
     }
 
     async fn delete(&self, call: Call<pb::DeleteRequest>) -> Reply<pb::Object> {
         let credentials = credentials(&call)?;
         let message = call.into_inner();
-        let options = Options {
-            dry_run: message.dry_run,
-            ..Options::default()
-        };
+        let options = Options { dry_run: message.dry_run, ..Options::default() };
         let target = convert::target(message.target).map_err(refuse)?;
-        self.write(
-            credentials,
-            Verb::Delete,
-            target,
-            options,
-            message.options_json,
-        )
-        .await
+        self.write(credentials, Verb::Delete, target, options, message.options_json).await
     }
 
     async fn delete_collection(
@@ -252,25 +194,12 @@ impl pb::resources_server::Resources for Resources {
     ) -> Reply<pb::ListPage> {
         let credentials = credentials(&call)?;
         let message = call.into_inner();
-        let mut options = Options {
-            dry_run: message.dry_run,
-            ..Options::default()
-        };
-        convert::selectors(
-            &mut options,
-            &message.label_selector,
-            &message.field_selector,
-        )
-        .map_err(refuse)?;
+        let mut options = Options { dry_run: message.dry_run, ..Options::default() };
+        convert::selectors(&mut options, &message.label_selector, &message.field_selector)
+            .map_err(refuse)?;
         let target = convert::target(message.target).map_err(refuse)?;
-        let subject = Subject::Resource {
-            verb: Verb::DeleteCollection,
-            target,
-        };
-        match self
-            .ask(credentials, subject, options, message.options_json)
-            .await?
-        {
+        let subject = Subject::Resource { verb: Verb::DeleteCollection, target };
+        match self.ask(credentials, subject, options, message.options_json).await? {
             Response::List(list) => Ok(Answer::new(pb::ListPage {
                 items: list
                     .items
@@ -280,57 +209,31 @@ impl pb::resources_server::Resources for Resources {
                 revision: list.revision,
                 ..pb::ListPage::default()
             })),
-            _ => Err(refuse(ApiError::internal(
-                "a collection answered with something else",
-            ))),
+            _ => Err(refuse(ApiError::internal("a collection answered with something else"))),
         }
     }
 
     async fn bind(&self, call: Call<Streaming<pb::BindRequest>>) -> Reply<Self::BindStream> {
         let credentials = credentials(&call)?;
-        Ok(Answer::new(bind::answers(
-            self.pipeline.clone(),
-            credentials,
-            call.into_inner(),
-        )))
+        Ok(Answer::new(bind::answers(self.pipeline.clone(), credentials, call.into_inner())))
     }
 
     async fn stream(&self, call: Call<Streaming<pb::StreamRequest>>) -> Reply<Self::StreamStream> {
         let credentials = credentials(&call)?;
         let mut requests = call.into_inner();
-        let Some(pb::StreamRequest {
-            kind: Some(pb::stream_request::Kind::Open(open)),
-        }) = requests.message().await?
+        let Some(pb::StreamRequest { kind: Some(pb::stream_request::Kind::Open(open)) }) =
+            requests.message().await?
         else {
             return Err(refuse(ApiError::bad_request("a stream begins with `open`")));
         };
         let target = convert::target(open.target).map_err(refuse)?;
-        let authorized_as = if target.subresource == "log" {
-            "get"
-        } else {
-            "create"
-        };
-        let subject = Subject::Resource {
-            verb: Verb::Connect { authorized_as },
-            target,
-        };
-        let parameters = open
-            .parameters
-            .into_iter()
-            .map(|one| (one.name, one.value))
-            .collect();
-        let options = Options {
-            parameters,
-            ..Options::default()
-        };
-        match self
-            .ask(credentials, subject, options, Bytes::new())
-            .await?
-        {
+        let authorized_as = if target.subresource == "log" { "get" } else { "create" };
+        let subject = Subject::Resource { verb: Verb::Connect { authorized_as }, target };
+        let parameters = open.parameters.into_iter().map(|one| (one.name, one.value)).collect();
+        let options = Options { parameters, ..Options::default() };
+        match self.ask(credentials, subject, options, Bytes::new()).await? {
             Response::Connect(connection) => Ok(Answer::new(stream::frames(*connection, requests))),
-            _ => Err(refuse(ApiError::bad_request(
-                "the target cannot be streamed",
-            ))),
+            _ => Err(refuse(ApiError::bad_request("the target cannot be streamed"))),
         }
     }
 
@@ -338,29 +241,18 @@ impl pb::resources_server::Resources for Resources {
         let credentials = credentials(&call)?;
         let message = call.into_inner();
         let (path, query) = message.path.split_once('?').unwrap_or((&message.path, ""));
-        let options = Options {
-            parameters: crate::rest::parse_query(query),
-            ..Options::default()
-        };
-        let subject = Subject::Path {
-            path: path.to_owned(),
-            method: "get",
-            accept: message.accept.clone(),
-        };
-        match self
-            .ask(credentials, subject, options, Bytes::new())
-            .await?
-        {
-            Response::Raw {
-                content_type, body, ..
-            } => Ok(Answer::new(pb::GetPathResponse { content_type, body })),
+        let options = Options { parameters: crate::rest::parse_query(query), ..Options::default() };
+        let subject =
+            Subject::Path { path: path.to_owned(), method: "get", accept: message.accept.clone() };
+        match self.ask(credentials, subject, options, Bytes::new()).await? {
+            Response::Raw { content_type, body, .. } => {
+                Ok(Answer::new(pb::GetPathResponse { content_type, body }))
+            }
             Response::Json { json, .. } => Ok(Answer::new(pb::GetPathResponse {
                 content_type: "application/json".to_owned(),
                 body: json,
             })),
-            _ => Err(refuse(ApiError::internal(
-                "a path answered with something else",
-            ))),
+            _ => Err(refuse(ApiError::internal("a path answered with something else"))),
         }
     }
 }
@@ -423,39 +315,22 @@ fn event(
     accept: &Accept,
 ) -> Result<pb::WatchEvent, ApiError> {
     let (kind, object, initial_events_end) = match notice {
-        Notice::Initial(version) => (
-            pb::EventType::Added,
-            convert::shaped(row, version, accept)?,
-            false,
-        ),
+        Notice::Initial(version) => {
+            (pb::EventType::Added, convert::shaped(row, version, accept)?, false)
+        }
         Notice::Changed(change, event) => {
             let kind = match change {
                 Change::Added => pb::EventType::Added,
                 Change::Modified => pb::EventType::Modified,
                 Change::Deleted => pb::EventType::Deleted,
             };
-            (
-                kind,
-                convert::shaped(row, event.object(*change), accept)?,
-                false,
-            )
+            (kind, convert::shaped(row, event.object(*change), accept)?, false)
         }
-        Notice::Bookmark {
-            revision,
-            initial_end,
-        } => {
+        Notice::Bookmark { revision, initial_end } => {
             let json = bookmark(row, *revision, *initial_end, accept.form);
-            let object = pb::Object {
-                revision: *revision,
-                json,
-                ..pb::Object::default()
-            };
+            let object = pb::Object { revision: *revision, json, ..pb::Object::default() };
             (pb::EventType::Bookmark, object, *initial_end)
         }
     };
-    Ok(pb::WatchEvent {
-        r#type: kind.into(),
-        object: Some(object),
-        initial_events_end,
-    })
+    Ok(pb::WatchEvent { r#type: kind.into(), object: Some(object), initial_events_end })
 }

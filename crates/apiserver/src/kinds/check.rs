@@ -28,19 +28,12 @@ pub fn text(field: &Option<String>) -> &str {
 
 /// Adds each problem as an invalid value.
 pub fn invalid(problems: Vec<String>, value: &str, path: &Path, errors: &mut Errors) {
-    errors.extend(
-        problems
-            .into_iter()
-            .map(|problem| FieldError::invalid(path, value, problem)),
-    );
+    errors.extend(problems.into_iter().map(|problem| FieldError::invalid(path, value, problem)));
 }
 
 /// Something is wrong with a whole object, whose value is not shown.
 pub fn invalid_whole(problem: &str, path: &Path, errors: &mut Errors) {
-    errors.push(FieldError {
-        value: String::new(),
-        ..FieldError::invalid(path, "", problem)
-    });
+    errors.push(FieldError { value: String::new(), ..FieldError::invalid(path, "", problem) });
 }
 
 /// `acme.io/foo`
@@ -189,12 +182,7 @@ pub fn annotations(
 ) {
     let mut size = 0;
     for (key, value) in annotations.into_iter().flatten() {
-        invalid(
-            names::qualified_name(&key.to_lowercase()),
-            key,
-            path,
-            errors,
-        );
+        invalid(names::qualified_name(&key.to_lowercase()), key, path, errors);
         size += key.len() + value.len();
     }
     if size > names::ANNOTATIONS_MAX_BYTES {
@@ -204,11 +192,7 @@ pub fn annotations(
 
 pub fn label_selector(selector: Option<&LabelSelector>, path: &Path, errors: &mut Errors) {
     let Some(selector) = selector else { return };
-    labels(
-        selector.match_labels.as_ref(),
-        &path.child("matchLabels"),
-        errors,
-    );
+    labels(selector.match_labels.as_ref(), &path.child("matchLabels"), errors);
     for (index, expression) in selector.match_expressions.iter().flatten().enumerate() {
         let path = path.child("matchExpressions").index(index);
         let values = expression.values.as_deref().unwrap_or_default();
@@ -229,12 +213,7 @@ pub fn label_selector(selector: Option<&LabelSelector>, path: &Path, errors: &mu
         }
         qualified_name(&expression.key, &path.child("key"), errors);
         for (index, value) in values.iter().enumerate() {
-            invalid(
-                names::label_value(value),
-                value,
-                &path.child("values").index(index),
-                errors,
-            );
+            invalid(names::label_value(value), value, &path.child("values").index(index), errors);
         }
     }
 }
@@ -274,21 +253,13 @@ pub fn percent(value: &IntOrString) -> Option<i64> {
         return None;
     };
     let digits = text.strip_suffix('%')?;
-    digits
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| digits.parse().ok())
-        .flatten()
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
 
 /// A percentage above 100.
 pub fn not_more_than_all(value: &IntOrString, path: &Path, errors: &mut Errors) {
     if percent(value).is_some_and(|percent| percent > 100) {
-        errors.push(FieldError::invalid(
-            path,
-            printed(value),
-            "must not be greater than 100%",
-        ));
+        errors.push(FieldError::invalid(path, printed(value), "must not be greater than 100%"));
     }
 }
 

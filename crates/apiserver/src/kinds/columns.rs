@@ -23,42 +23,25 @@ pub const NAME: Column = Column {
 };
 
 pub const AGE: Column = text("Age", "Time since the object was created.");
-pub const CREATED_AT: Column = Column {
-    kind: "date",
-    ..text("Created At", "When the object was created.")
-};
+pub const CREATED_AT: Column =
+    Column { kind: "date", ..text("Created At", "When the object was created.") };
 pub const CONTAINERS: Column = wide("Containers", "Names of each container in the template.");
-pub const IMAGES: Column = wide(
-    "Images",
-    "Images referenced by each container in the template.",
-);
+pub const IMAGES: Column = wide("Images", "Images referenced by each container in the template.");
 pub const SELECTOR: Column = wide("Selector", "Label selector of the object's pods.");
 
 /// A column that is always shown.
 pub const fn text(name: &'static str, description: &'static str) -> Column {
-    Column {
-        name,
-        kind: "string",
-        format: "",
-        priority: 0,
-        description,
-    }
+    Column { name, kind: "string", format: "", priority: 0, description }
 }
 
 /// A column of numbers that is always shown.
 pub const fn integer(name: &'static str, description: &'static str) -> Column {
-    Column {
-        kind: "integer",
-        ..text(name, description)
-    }
+    Column { kind: "integer", ..text(name, description) }
 }
 
 /// A column of `-o wide`.
 pub const fn wide(name: &'static str, description: &'static str) -> Column {
-    Column {
-        priority: 1,
-        ..text(name, description)
-    }
+    Column { priority: 1, ..text(name, description) }
 }
 
 /// The object's name as a cell.
@@ -107,11 +90,8 @@ pub fn joined<S: AsRef<str>>(texts: &[S]) -> Value {
 
 /// `a=1,b=2`, or `<none>`.
 pub fn labels(labels: Option<&BTreeMap<String, String>>) -> Value {
-    let pairs: Vec<String> = labels
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
+    let pairs: Vec<String> =
+        labels.into_iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
     joined(&pairs)
 }
 
@@ -126,14 +106,9 @@ pub fn selector(selector: Option<&LabelSelector>) -> Value {
 
 /// Names and images of containers: two cells.
 pub fn containers(containers: &[Container]) -> [Value; 2] {
-    let names: Vec<&str> = containers
-        .iter()
-        .map(|container| container.name.as_str())
-        .collect();
-    let images: Vec<&str> = containers
-        .iter()
-        .map(|container| container.image.as_deref().unwrap_or_default())
-        .collect();
+    let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
+    let images: Vec<&str> =
+        containers.iter().map(|container| container.image.as_deref().unwrap_or_default()).collect();
     [names.join(",").into(), images.join(",").into()]
 }
 
@@ -161,10 +136,7 @@ pub fn access_modes(modes: Option<&Vec<String>>) -> Value {
         ("ReadWriteOncePod", "RWOP"),
     ];
     let has = |long: &str| modes.into_iter().flatten().any(|mode| mode == long);
-    let found: Vec<&str> = SHORT
-        .iter()
-        .filter(|(long, _)| has(long))
-        .map(|(_, short)| *short)
-        .collect();
+    let found: Vec<&str> =
+        SHORT.iter().filter(|(long, _)| has(long)).map(|(_, short)| *short).collect();
     found.join(",").into()
 }

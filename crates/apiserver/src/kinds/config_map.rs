@@ -16,11 +16,8 @@ pub const MAX_BYTES: usize = 1 << 20;
 /// The strategy of ConfigMaps.
 pub struct Rules;
 
-static COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::integer("Data", "Number of entries."),
-    columns::AGE,
-];
+static COLUMNS: &[Column] =
+    &[columns::NAME, columns::integer("Data", "Number of entries."), columns::AGE];
 
 impl Strategy for Rules {
     type Object = ConfigMap;
@@ -30,17 +27,8 @@ impl Strategy for Rules {
         let mut size = 0;
         let path = Path::new("data");
         for (key, value) in map.data.iter().flatten() {
-            check::invalid(
-                api::names::config_map_key(key),
-                key,
-                &path.key(key),
-                &mut errors,
-            );
-            if map
-                .binary_data
-                .as_ref()
-                .is_some_and(|binary| binary.contains_key(key))
-            {
+            check::invalid(api::names::config_map_key(key), key, &path.key(key), &mut errors);
+            if map.binary_data.as_ref().is_some_and(|binary| binary.contains_key(key)) {
                 errors.push(FieldError::invalid(
                     path.key(key),
                     key,
@@ -87,20 +75,13 @@ impl Strategy for Rules {
     fn cells(&self, map: &ConfigMap, now: Timestamp) -> Vec<Value> {
         let entries = map.data.as_ref().map_or(0, |data| data.len())
             + map.binary_data.as_ref().map_or(0, |data| data.len());
-        vec![
-            columns::name(&map.metadata),
-            entries.into(),
-            columns::age(&map.metadata, now),
-        ]
+        vec![columns::name(&map.metadata), entries.into(), columns::age(&map.metadata, now)]
     }
 }
 
 /// Refuses the fields that changed although the object says that it never does.
 pub fn immutable(changed: &[(&str, bool)], errors: &mut Errors) {
     for (field, _) in changed.iter().filter(|(_, changed)| *changed) {
-        errors.push(FieldError::forbidden(
-            *field,
-            "field is immutable when `immutable` is set",
-        ));
+        errors.push(FieldError::forbidden(*field, "field is immutable when `immutable` is set"));
     }
 }

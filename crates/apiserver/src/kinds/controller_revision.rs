@@ -49,16 +49,11 @@ impl Strategy for Rules {
 
     fn cells(&self, revision: &ControllerRevision, now: Timestamp) -> Vec<Value> {
         let owners = revision.metadata.owner_references.iter().flatten();
-        let controller = owners
-            .filter(|owner| owner.controller == Some(true))
-            .map(|owner| {
-                let group = owner
-                    .api_version
-                    .split_once('/')
-                    .map_or("", |(group, _)| group);
-                let dot = if group.is_empty() { "" } else { "." };
-                format!("{}{dot}{group}/{}", owner.kind.to_lowercase(), owner.name)
-            });
+        let controller = owners.filter(|owner| owner.controller == Some(true)).map(|owner| {
+            let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+            let dot = if group.is_empty() { "" } else { "." };
+            format!("{}{dot}{group}/{}", owner.kind.to_lowercase(), owner.name)
+        });
         vec![
             columns::name(&revision.metadata),
             columns::or_none(controller.into_iter().next().as_deref()),

@@ -24,10 +24,7 @@ static COLUMNS: &[Column] = &[
     columns::NAME,
     columns::text("Schedule", "When jobs are created, in cron format."),
     columns::text("Timezone", "The time zone of the schedule."),
-    Column {
-        kind: "boolean",
-        ..columns::text("Suspend", "Whether further jobs are held back.")
-    },
+    Column { kind: "boolean", ..columns::text("Suspend", "Whether further jobs are held back.") },
     columns::integer("Active", "Number of running jobs."),
     columns::text("Last Schedule", "Time since a job was last created."),
     columns::AGE,
@@ -67,10 +64,7 @@ impl Strategy for Rules {
         }
         let path = Path::new("spec").child("jobTemplate").child("spec");
         if let Some(job) = &new.spec.job_template.spec {
-            all.extend(warnings::template_at(
-                &job.template,
-                &path.child("template"),
-            ));
+            all.extend(warnings::template_at(&job.template, &path.child("template")));
         }
         all
     }
@@ -84,17 +78,9 @@ impl Strategy for Rules {
             errors.push(FieldError::invalid("metadata.name", name, problem));
         }
         validate_schedule(&spec.schedule, &path.child("schedule"), &mut errors);
-        validate_time_zone(
-            spec.time_zone.as_deref(),
-            &path.child("timeZone"),
-            &mut errors,
-        );
+        validate_time_zone(spec.time_zone.as_deref(), &path.child("timeZone"), &mut errors);
         let deadline = spec.starting_deadline_seconds.unwrap_or(0);
-        check::not_negative(
-            deadline,
-            &path.child("startingDeadlineSeconds"),
-            &mut errors,
-        );
+        check::not_negative(deadline, &path.child("startingDeadlineSeconds"), &mut errors);
         let policy = check::text(&spec.concurrency_policy);
         check::one_of(
             policy,
@@ -103,20 +89,12 @@ impl Strategy for Rules {
             &mut errors,
         );
         let numbers = [
-            (
-                "successfulJobsHistoryLimit",
-                spec.successful_jobs_history_limit,
-            ),
+            ("successfulJobsHistoryLimit", spec.successful_jobs_history_limit),
             ("failedJobsHistoryLimit", spec.failed_jobs_history_limit),
         ];
         workload::not_negative(&numbers, &path, &mut errors);
         if let Some(job) = &spec.job_template.spec {
-            job::validate_spec(
-                job,
-                false,
-                &path.child("jobTemplate").child("spec"),
-                &mut errors,
-            );
+            job::validate_spec(job, false, &path.child("jobTemplate").child("spec"), &mut errors);
             validate_selector(job, &path.child("jobTemplate").child("spec"), &mut errors);
         }
         errors
@@ -136,10 +114,7 @@ impl Strategy for Rules {
             cron.spec.schedule.clone().into(),
             columns::or_none(cron.spec.time_zone.as_deref()),
             columns::flag(cron.spec.suspend),
-            status
-                .and_then(|status| status.active.as_ref())
-                .map_or(0, Vec::len)
-                .into(),
+            status.and_then(|status| status.active.as_ref()).map_or(0, Vec::len).into(),
             last.map_or_else(
                 || columns::NONE.into(),
                 |last| columns::since(Some(last), now).into(),

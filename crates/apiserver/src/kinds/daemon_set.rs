@@ -22,10 +22,7 @@ static COLUMNS: &[Column] = &[
     columns::integer("Desired", "Number of nodes that should run a pod."),
     columns::integer("Current", "Number of nodes that run a pod."),
     columns::integer("Ready", "Number of nodes with a ready pod."),
-    columns::integer(
-        "Up-to-date",
-        "Number of nodes with a pod of the latest template.",
-    ),
+    columns::integer("Up-to-date", "Number of nodes with a pod of the latest template."),
     columns::integer("Available", "Number of nodes with an available pod."),
     columns::text("Node Selector", "Nodes that the pods may run on."),
     columns::AGE,
@@ -54,10 +51,8 @@ impl Strategy for Rules {
     }
 
     fn validate_status_update(&self, new: &DaemonSet, old: &DaemonSet) -> Vec<FieldError> {
-        let (now, before) = (
-            new.status.clone().unwrap_or_default(),
-            old.status.clone().unwrap_or_default(),
-        );
+        let (now, before) =
+            (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
         let counts = [
             ("currentNumberScheduled", Some(now.current_number_scheduled)),
             ("numberMisscheduled", Some(now.number_misscheduled)),
@@ -68,10 +63,7 @@ impl Strategy for Rules {
             ("numberUnavailable", now.number_unavailable),
         ];
         let mut errors = status::not_negative(&counts, now.observed_generation);
-        errors.extend(status::collisions(
-            now.collision_count,
-            before.collision_count,
-        ));
+        errors.extend(status::collisions(now.collision_count, before.collision_count));
         errors
     }
 
@@ -87,12 +79,7 @@ impl Strategy for Rules {
     fn validate(&self, set: &DaemonSet) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let (spec, path) = (&set.spec, Path::new("spec"));
-        workload::selector(
-            &spec.selector,
-            "daemonset",
-            &path.child("selector"),
-            &mut errors,
-        );
+        workload::selector(&spec.selector, "daemonset", &path.child("selector"), &mut errors);
         let own = path.child("template");
         workload::template(&spec.template, &spec.selector, &own, &mut errors);
         workload::runs_for_ever(&spec.template, "DaemonSet", &own, &mut errors);
@@ -120,12 +107,7 @@ impl Strategy for Rules {
     fn cells(&self, set: &DaemonSet, now: Timestamp) -> Vec<Value> {
         let status = set.status.clone().unwrap_or_default();
         let [names, images] = columns::template(Some(&set.spec.template));
-        let nodes = set
-            .spec
-            .template
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.node_selector.as_ref());
+        let nodes = set.spec.template.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
         vec![
             columns::name(&set.metadata),
             status.desired_number_scheduled.into(),
@@ -170,11 +152,7 @@ fn validate_strategy(strategy: &DaemonSetUpdateStrategy, path: &Path, errors: &m
             }
         }
         (other, _) => {
-            errors.push(FieldError::not_supported(
-                path,
-                other,
-                &["OnDelete", "RollingUpdate"],
-            ));
+            errors.push(FieldError::not_supported(path, other, &["OnDelete", "RollingUpdate"]));
         }
     }
 }

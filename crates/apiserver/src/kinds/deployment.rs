@@ -21,10 +21,7 @@ static COLUMNS: &[Column] = &[
     columns::NAME,
     columns::text("Ready", "Ready pods of wanted pods."),
     columns::integer("Up-to-date", "Number of pods of the latest template."),
-    columns::integer(
-        "Available",
-        "Number of pods that have been ready for long enough.",
-    ),
+    columns::integer("Available", "Number of pods that have been ready for long enough."),
     columns::AGE,
     columns::CONTAINERS,
     columns::IMAGES,
@@ -58,10 +55,8 @@ impl Strategy for Rules {
     }
 
     fn validate_status_update(&self, new: &Deployment, old: &Deployment) -> Vec<FieldError> {
-        let (now, before) = (
-            new.status.clone().unwrap_or_default(),
-            old.status.clone().unwrap_or_default(),
-        );
+        let (now, before) =
+            (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
         let counts = [
             ("unavailableReplicas", now.unavailable_replicas),
             ("terminatingReplicas", now.terminating_replicas),
@@ -71,10 +66,7 @@ impl Strategy for Rules {
             ("availableReplicas", now.available_replicas),
         ];
         let mut errors = status::replicas(&counts, now.observed_generation, "readyReplicas");
-        errors.extend(status::collisions(
-            now.collision_count,
-            before.collision_count,
-        ));
+        errors.extend(status::collisions(now.collision_count, before.collision_count));
         errors
     }
 
@@ -94,12 +86,7 @@ impl Strategy for Rules {
         let mut errors = Vec::new();
         let (spec, path) = (&deployment.spec, Path::new("spec"));
         workload::not_negative(&[("replicas", spec.replicas)], &path, &mut errors);
-        workload::selector(
-            &spec.selector,
-            "deployment",
-            &path.child("selector"),
-            &mut errors,
-        );
+        workload::selector(&spec.selector, "deployment", &path.child("selector"), &mut errors);
         let template = path.child("template");
         workload::template(&spec.template, &spec.selector, &template, &mut errors);
         workload::runs_for_ever(&spec.template, "ReplicaSet", &template, &mut errors);
@@ -165,10 +152,7 @@ fn validate_strategy(strategy: &DeploymentStrategy, path: &Path, errors: &mut Er
         }
         ("Recreate", None) => {}
         ("RollingUpdate", None) => {
-            errors.push(FieldError::required(
-                own,
-                "this should be defaulted and never be nil",
-            ));
+            errors.push(FieldError::required(own, "this should be defaulted and never be nil"));
         }
         ("RollingUpdate", Some(rolling)) => {
             let (unavailable, surge) =
@@ -183,11 +167,7 @@ fn validate_strategy(strategy: &DeploymentStrategy, path: &Path, errors: &mut Er
             if check::is_zero(unavailable) && check::is_zero(surge) {
                 let value = unavailable.map(check::printed).unwrap_or_default();
                 let problem = "may not be 0 when `maxSurge` is 0";
-                errors.push(FieldError::invalid(
-                    own.child("maxUnavailable"),
-                    value,
-                    problem,
-                ));
+                errors.push(FieldError::invalid(own.child("maxUnavailable"), value, problem));
             }
         }
         (other, _) => {

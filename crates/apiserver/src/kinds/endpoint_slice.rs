@@ -59,11 +59,7 @@ impl Strategy for Rules {
         );
         let endpoints = slice.endpoints.as_deref().unwrap_or_default();
         if endpoints.len() > MAX_ENDPOINTS {
-            errors.push(FieldError::too_many(
-                "endpoints",
-                endpoints.len(),
-                MAX_ENDPOINTS,
-            ));
+            errors.push(FieldError::too_many("endpoints", endpoints.len(), MAX_ENDPOINTS));
         }
         for (index, endpoint) in endpoints.iter().enumerate() {
             if super::endpoints::is_own(&slice.metadata) {
@@ -98,11 +94,7 @@ impl Strategy for Rules {
         if new.address_type == old.address_type {
             return Vec::new();
         }
-        vec![FieldError::invalid(
-            "addressType",
-            &new.address_type,
-            check::IMMUTABLE,
-        )]
+        vec![FieldError::invalid("addressType", &new.address_type, check::IMMUTABLE)]
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -115,11 +107,8 @@ impl Strategy for Rules {
             .iter()
             .flatten()
             .map(|port| port.port.map_or("*".to_owned(), |port| port.to_string()));
-        let addresses = slice
-            .endpoints
-            .iter()
-            .flatten()
-            .flat_map(|endpoint| endpoint.addresses.clone());
+        let addresses =
+            slice.endpoints.iter().flatten().flat_map(|endpoint| endpoint.addresses.clone());
         vec![
             columns::name(&slice.metadata),
             slice.address_type.clone().into(),
@@ -141,16 +130,9 @@ fn first_three(all: Vec<String>, empty: &str) -> Value {
 fn validate_endpoint(endpoint: &Endpoint, address_type: &str, path: &Path, errors: &mut Errors) {
     let own = path.child("addresses");
     if endpoint.addresses.is_empty() {
-        errors.push(FieldError::required(
-            &own,
-            "must contain at least 1 address",
-        ));
+        errors.push(FieldError::required(&own, "must contain at least 1 address"));
     } else if endpoint.addresses.len() > MAX_ADDRESSES {
-        errors.push(FieldError::too_many(
-            &own,
-            endpoint.addresses.len(),
-            MAX_ADDRESSES,
-        ));
+        errors.push(FieldError::too_many(&own, endpoint.addresses.len(), MAX_ADDRESSES));
     }
     for (index, address) in endpoint.addresses.iter().enumerate() {
         let path = own.index(index);
@@ -161,16 +143,12 @@ fn validate_endpoint(endpoint: &Endpoint, address_type: &str, path: &Path, error
             ("IPv6", Ok(ip)) if ip.is_ipv6() => {
                 super::service::non_special_ip(address, &path, errors)
             }
-            ("IPv4", _) => errors.push(FieldError::invalid(
-                &path,
-                address,
-                "must be a valid IPv4 address",
-            )),
-            ("IPv6", _) => errors.push(FieldError::invalid(
-                &path,
-                address,
-                "must be a valid IPv6 address",
-            )),
+            ("IPv4", _) => {
+                errors.push(FieldError::invalid(&path, address, "must be a valid IPv4 address"))
+            }
+            ("IPv6", _) => {
+                errors.push(FieldError::invalid(&path, address, "must be a valid IPv6 address"))
+            }
             ("FQDN", _) => check::dns_subdomain(address, &path, errors),
             _ => {}
         }
@@ -194,11 +172,6 @@ fn validate_endpoint(endpoint: &Endpoint, address_type: &str, path: &Path, error
     for (index, zone) in zones.iter().enumerate() {
         let path = own.index(index).child("name");
         seen.insert(&zone.name, &path, errors);
-        check::invalid(
-            api::names::label_value(&zone.name),
-            &zone.name,
-            &path,
-            errors,
-        );
+        check::invalid(api::names::label_value(&zone.name), &zone.name, &path, errors);
     }
 }

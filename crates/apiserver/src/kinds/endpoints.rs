@@ -13,11 +13,8 @@ use super::{Column, Strategy, fill};
 /// The strategy of Endpoints.
 pub struct Rules;
 
-static COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::text("Endpoints", "Addresses and ports."),
-    columns::AGE,
-];
+static COLUMNS: &[Column] =
+    &[columns::NAME, columns::text("Endpoints", "Addresses and ports."), columns::AGE];
 
 impl Strategy for Rules {
     type Object = Endpoints;
@@ -39,10 +36,8 @@ impl Strategy for Rules {
         let own = is_own(&endpoints.metadata);
         for (index, subset) in endpoints.subsets.iter().flatten().enumerate() {
             let path = Path::new("subsets").index(index);
-            let (ready, other) = (
-                subset.addresses.as_deref(),
-                subset.not_ready_addresses.as_deref(),
-            );
+            let (ready, other) =
+                (subset.addresses.as_deref(), subset.not_ready_addresses.as_deref());
             if ready.unwrap_or_default().is_empty() && other.unwrap_or_default().is_empty() {
                 let problem = "must specify `addresses` or `notReadyAddresses`";
                 errors.push(FieldError::required(&path, problem));

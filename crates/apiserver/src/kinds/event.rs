@@ -28,10 +28,7 @@ static COLUMNS: &[Column] = &[
     columns::text("Message", "What happened."),
     columns::wide("First Seen", "Time since the event first happened."),
     columns::wide("Count", "How often the event happened."),
-    Column {
-        priority: 1,
-        ..columns::NAME
-    },
+    Column { priority: 1, ..columns::NAME },
 ];
 
 /// The strategy of Events in the form of `events.k8s.io`, which are shown like those of the core
@@ -48,10 +45,7 @@ impl Strategy for NewerRules {
     fn cells(&self, event: &NewerEvent, now: Timestamp) -> Vec<Value> {
         let core = crate::verbs::events::core_form(event);
         let core = core.as_ref().ok().and_then(|core| core.downcast_ref());
-        core.map_or_else(
-            || vec![Value::Null; COLUMNS.len()],
-            |core| Rules.cells(core, now),
-        )
+        core.map_or_else(|| vec![Value::Null; COLUMNS.len()], |core| Rules.cells(core, now))
     }
 }
 
@@ -72,11 +66,7 @@ impl Strategy for Rules {
         let dated = event.event_time.is_some();
         if !nowhere && about != namespace && (!dated || about.is_empty()) {
             let problem = "does not match event.namespace";
-            errors.push(FieldError::invalid(
-                "involvedObject.namespace",
-                about,
-                problem,
-            ));
+            errors.push(FieldError::invalid("involvedObject.namespace", about, problem));
         }
         if dated {
             validate_dated(event, &mut errors);
@@ -92,14 +82,9 @@ impl Strategy for Rules {
         let time = event.event_time.as_ref().map(|time| time.0);
         let first = columns::moment(&event.first_timestamp).or(time);
         let series = event.series.as_ref();
-        let last = series
-            .and_then(|series| series.last_observed_time.as_ref())
-            .map(|time| time.0);
+        let last = series.and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
         let last = last.or(columns::moment(&event.last_timestamp)).or(first);
-        let count = series
-            .and_then(|series| series.count)
-            .or(event.count)
-            .unwrap_or(1);
+        let count = series.and_then(|series| series.count).or(event.count).unwrap_or(1);
         let about = &event.involved_object;
         let kind = about.kind.as_deref().unwrap_or_default().to_lowercase();
         vec![
@@ -147,16 +132,9 @@ fn source(event: &Event) -> String {
     let none = EventSource::default();
     let source = event.source.as_ref().unwrap_or(&none);
     let first = |old: &Option<String>, new: &Option<String>| {
-        old.clone()
-            .filter(|text| !text.is_empty())
-            .or_else(|| new.clone())
-            .unwrap_or_default()
+        old.clone().filter(|text| !text.is_empty()).or_else(|| new.clone()).unwrap_or_default()
     };
     let component = first(&source.component, &event.reporting_component);
     let instance = first(&source.host, &event.reporting_instance);
-    if instance.is_empty() {
-        component
-    } else {
-        format!("{component}, {instance}")
-    }
+    if instance.is_empty() { component } else { format!("{component}, {instance}") }
 }

@@ -33,9 +33,7 @@ impl Strategy for Rules {
     type Object = Ingress;
 
     // A status without a load balancer has an empty one.
-    status_apart!(IngressStatus {
-        load_balancer: Some(Default::default())
-    });
+    status_apart!(IngressStatus { load_balancer: Some(Default::default()) });
     generation_of_spec!();
 
     fn default(&self, ingress: &mut Ingress) {
@@ -88,16 +86,9 @@ impl Strategy for Rules {
 
     fn cells(&self, ingress: &Ingress, now: Timestamp) -> Vec<Value> {
         let spec = ingress.spec.clone().unwrap_or_default();
-        let hosts: Vec<String> = spec
-            .rules
-            .iter()
-            .flatten()
-            .filter_map(|rule| rule.host.clone())
-            .collect();
-        let balancer = ingress
-            .status
-            .as_ref()
-            .and_then(|status| status.load_balancer.as_ref());
+        let hosts: Vec<String> =
+            spec.rules.iter().flatten().filter_map(|rule| rule.host.clone()).collect();
+        let balancer = ingress.status.as_ref().and_then(|status| status.load_balancer.as_ref());
         let addresses: Vec<String> = balancer
             .into_iter()
             .flat_map(|balancer| balancer.ingress.iter().flatten())
@@ -107,11 +98,7 @@ impl Strategy for Rules {
         vec![
             columns::name(&ingress.metadata),
             columns::or_none(spec.ingress_class_name.as_deref()),
-            if hosts.is_empty() {
-                "*".into()
-            } else {
-                hosts.join(",").into()
-            },
+            if hosts.is_empty() { "*".into() } else { hosts.join(",").into() },
             addresses.join(",").into(),
             if tls { "80, 443" } else { "80" }.into(),
             columns::age(&ingress.metadata, now),
@@ -124,11 +111,7 @@ fn validate_rule(rule: &IngressRule, path: &Path, errors: &mut Errors) {
     if !host.is_empty() {
         let own = path.child("host");
         if host.parse::<std::net::IpAddr>().is_ok() {
-            errors.push(FieldError::invalid(
-                &own,
-                host,
-                "must be a DNS name, not an IP address",
-            ));
+            errors.push(FieldError::invalid(&own, host, "must be a DNS name, not an IP address"));
         }
         validate_host(host, &own, errors);
     }
@@ -146,17 +129,11 @@ fn validate_rule(rule: &IngressRule, path: &Path, errors: &mut Errors) {
                 errors.push(FieldError::invalid(path.child("path"), text, ABSOLUTE));
             }
             "ImplementationSpecific" => {}
-            "" => errors.push(FieldError::required(
-                path.child("pathType"),
-                "pathType must be specified",
-            )),
+            "" => errors
+                .push(FieldError::required(path.child("pathType"), "pathType must be specified")),
             other => {
                 let types = &["Exact", "ImplementationSpecific", "Prefix"];
-                errors.push(FieldError::not_supported(
-                    path.child("pathType"),
-                    other,
-                    types,
-                ));
+                errors.push(FieldError::not_supported(path.child("pathType"), other, types));
             }
         }
         validate_backend(&item.backend, &path.child("backend"), errors);
@@ -203,10 +180,9 @@ fn validate_backend(backend: &IngressBackend, path: &Path, errors: &mut Errors) 
             let problem = "cannot set both resource and service backends";
             errors.push(FieldError::invalid(path, "", problem));
         }
-        (None, None) => errors.push(FieldError::required(
-            path,
-            "resource or service backend is required",
-        )),
+        (None, None) => {
+            errors.push(FieldError::required(path, "resource or service backend is required"))
+        }
         (Some(service), None) => {
             let path = path.child("service");
             if service.name.is_empty() {
@@ -234,10 +210,9 @@ fn validate_backend(backend: &IngressBackend, path: &Path, errors: &mut Errors) 
                     &path.child("port").child("name"),
                     errors,
                 ),
-                (false, false) => errors.push(FieldError::required(
-                    path,
-                    "port name or number is required",
-                )),
+                (false, false) => {
+                    errors.push(FieldError::required(path, "port name or number is required"))
+                }
             }
         }
         (None, Some(_)) => {}

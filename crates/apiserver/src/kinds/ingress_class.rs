@@ -58,11 +58,7 @@ impl Strategy for Rules {
         if controller(new) == controller(old) {
             return Vec::new();
         }
-        vec![FieldError::invalid(
-            "spec.controller",
-            controller(new),
-            "field is immutable",
-        )]
+        vec![FieldError::invalid("spec.controller", controller(new), "field is immutable")]
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -72,10 +68,7 @@ impl Strategy for Rules {
     fn cells(&self, class: &IngressClass, now: Timestamp) -> Vec<Value> {
         let spec = class.spec.clone().unwrap_or_default();
         let parameters = spec.parameters.map(|parameters| {
-            let group = parameters
-                .api_group
-                .map(|group| format!(".{group}"))
-                .unwrap_or_default();
+            let group = parameters.api_group.map(|group| format!(".{group}")).unwrap_or_default();
             format!("{}{group}/{}", parameters.kind, parameters.name)
         });
         vec![
@@ -101,12 +94,7 @@ fn validate_parameters(
         check::invalid(api::names::path_segment(value), value, &path, errors);
     }
     let scope = check::text(&parameters.scope);
-    check::one_of(
-        scope,
-        &["Cluster", "Namespace"],
-        &path.child("scope"),
-        errors,
-    );
+    check::one_of(scope, &["Cluster", "Namespace"], &path.child("scope"), errors);
     let own = path.child("namespace");
     match (scope, &parameters.namespace) {
         ("Namespace", None) => {

@@ -54,40 +54,20 @@ impl Strategy for Rules {
         }
         fill::missing(&mut spec.parallelism, 1);
         let per_index = spec.backoff_limit_per_index.is_some();
-        fill::missing(
-            &mut spec.backoff_limit,
-            if per_index { i32::MAX } else { 6 },
-        );
+        fill::missing(&mut spec.backoff_limit, if per_index { i32::MAX } else { 6 });
         fill::text(&mut spec.completion_mode, "NonIndexed");
         fill::missing(&mut spec.suspend, false);
         fill::missing(&mut spec.manual_selector, false);
-        let replacement = if spec.pod_failure_policy.is_some() {
-            "Failed"
-        } else {
-            "TerminatingOrFailed"
-        };
+        let replacement =
+            if spec.pod_failure_policy.is_some() { "Failed" } else { "TerminatingOrFailed" };
         fill::text(&mut spec.pod_replacement_policy, replacement);
-        for rule in spec
-            .pod_failure_policy
-            .iter_mut()
-            .flat_map(|policy| policy.rules.iter_mut())
-        {
+        for rule in spec.pod_failure_policy.iter_mut().flat_map(|policy| policy.rules.iter_mut()) {
             for pattern in rule.on_pod_conditions.iter_mut().flatten() {
                 fill::text(&mut pattern.status, "True");
             }
         }
-        let labels = spec
-            .template
-            .metadata
-            .as_ref()
-            .and_then(|metadata| metadata.labels.clone());
-        if labels.is_some()
-            && job
-                .metadata
-                .labels
-                .as_ref()
-                .is_none_or(|own| own.is_empty())
-        {
+        let labels = spec.template.metadata.as_ref().and_then(|metadata| metadata.labels.clone());
+        if labels.is_some() && job.metadata.labels.as_ref().is_none_or(|own| own.is_empty()) {
             job.metadata.labels = labels;
         }
     }
@@ -172,17 +152,10 @@ fn generate_selector(job: &mut Job) {
     if spec.manual_selector == Some(true) {
         return;
     }
-    let labels = spec
-        .template
-        .metadata
-        .get_or_insert_default()
-        .labels
-        .get_or_insert_default();
+    let labels = spec.template.metadata.get_or_insert_default().labels.get_or_insert_default();
     for (keys, value) in [(UID_LABELS, &uid), (NAME_LABELS, &name)] {
         for key in keys {
-            labels
-                .entry(key.to_owned())
-                .or_insert_with(|| value.clone());
+            labels.entry(key.to_owned()).or_insert_with(|| value.clone());
         }
     }
     let selector = spec.selector.get_or_insert_default();
@@ -191,10 +164,7 @@ fn generate_selector(job: &mut Job) {
 }
 
 fn status_text(job: &Job) -> &'static str {
-    let conditions = job
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref());
+    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
     let has = |kind: &str| {
         conditions
             .into_iter()
@@ -219,16 +189,9 @@ fn status_text(job: &Job) -> &'static str {
 }
 
 fn completions(job: &Job) -> String {
-    let succeeded = job
-        .status
-        .as_ref()
-        .and_then(|status| status.succeeded)
-        .unwrap_or(0);
+    let succeeded = job.status.as_ref().and_then(|status| status.succeeded).unwrap_or(0);
     let spec = job.spec.as_ref();
-    match (
-        spec.and_then(|spec| spec.completions),
-        spec.and_then(|spec| spec.parallelism),
-    ) {
+    match (spec.and_then(|spec| spec.completions), spec.and_then(|spec| spec.parallelism)) {
         (Some(wanted), _) => format!("{succeeded}/{wanted}"),
         (None, Some(parallelism)) if parallelism > 1 => format!("{succeeded}/1 of {parallelism}"),
         _ => format!("{succeeded}/1"),
@@ -240,9 +203,7 @@ fn duration(job: &Job, now: Timestamp) -> String {
     let Some(start) = status.and_then(|status| columns::moment(&status.start_time)) else {
         return String::new();
     };
-    let end = status
-        .and_then(|status| columns::moment(&status.completion_time))
-        .unwrap_or(now);
+    let end = status.and_then(|status| columns::moment(&status.completion_time)).unwrap_or(now);
     columns::since(Some(start), end)
 }
 
@@ -306,16 +267,11 @@ pub fn validate_spec(spec: &JobSpec, with_selector: bool, path: &Path, errors: &
         .unwrap_or_default();
     let own = template.child("spec").child("restartPolicy");
     match policy {
-        "" | "Always" => errors.push(FieldError::required(
-            own,
-            "valid values: \"OnFailure\", \"Never\"",
-        )),
+        "" | "Always" => {
+            errors.push(FieldError::required(own, "valid values: \"OnFailure\", \"Never\""))
+        }
         "OnFailure" | "Never" => {}
-        other => errors.push(FieldError::not_supported(
-            own,
-            other,
-            &["OnFailure", "Never"],
-        )),
+        other => errors.push(FieldError::not_supported(own, other, &["OnFailure", "Never"])),
     }
     if spec.pod_failure_policy.is_some() && policy != "Never" {
         let problem = "only \"Never\" is supported when podFailurePolicy is specified";
@@ -329,10 +285,7 @@ pub fn validate_spec(spec: &JobSpec, with_selector: bool, path: &Path, errors: &
 
 /// Labels and selector are as they were generated, unless the client manages them.
 fn validate_generated(job: &Job, spec: &JobSpec, errors: &mut Errors) {
-    let Some(selector) = spec
-        .selector
-        .as_ref()
-        .filter(|_| spec.manual_selector != Some(true))
+    let Some(selector) = spec.selector.as_ref().filter(|_| spec.manual_selector != Some(true))
     else {
         return;
     };
@@ -361,11 +314,7 @@ fn validate_generated(job: &Job, spec: &JobSpec, errors: &mut Errors) {
         Selector::from_label_selector(Some(selector)).is_ok_and(|own| own.matches(Some(&expected)));
     if !matches {
         let problem = "`selector` not auto-generated";
-        errors.push(FieldError::invalid(
-            "spec.selector",
-            workload::printed(selector),
-            problem,
-        ));
+        errors.push(FieldError::invalid("spec.selector", workload::printed(selector), problem));
     }
 }
 
@@ -387,24 +336,13 @@ fn validate_immutable(new: &Job, spec: &JobSpec, was: &JobSpec, errors: &mut Err
     let elastic =
         spec.completion_mode.as_deref() == Some("Indexed") && spec.completions == spec.parallelism;
     if spec.completions != was.completions && !elastic {
-        errors.push(FieldError::invalid(
-            "spec.completions",
-            spec.completions,
-            check::IMMUTABLE,
-        ));
+        errors.push(FieldError::invalid("spec.completions", spec.completions, check::IMMUTABLE));
     }
     if spec.selector != was.selector {
         let value = spec.selector.as_ref().map(workload::printed);
-        errors.push(FieldError::invalid(
-            "spec.selector",
-            value,
-            check::IMMUTABLE,
-        ));
+        errors.push(FieldError::invalid("spec.selector", value, check::IMMUTABLE));
     }
-    let started = new
-        .status
-        .as_ref()
-        .is_some_and(|status| status.start_time.is_some());
+    let started = new.status.as_ref().is_some_and(|status| status.start_time.is_some());
     let mut template = spec.template.clone();
     if was.suspend == Some(true) && !started {
         scheduling_undone(&mut template, &was.template);
@@ -413,41 +351,21 @@ fn validate_immutable(new: &Job, spec: &JobSpec, was: &JobSpec, errors: &mut Err
         errors.push(FieldError::invalid("spec.template", "", check::IMMUTABLE));
     }
     let texts = [
-        (
-            "completionMode",
-            &spec.completion_mode,
-            &was.completion_mode,
-        ),
+        ("completionMode", &spec.completion_mode, &was.completion_mode),
         ("managedBy", &spec.managed_by, &was.managed_by),
     ];
     for (field, value, _) in texts.into_iter().filter(|(_, new, old)| new != old) {
-        errors.push(FieldError::invalid(
-            format!("spec.{field}"),
-            value,
-            check::IMMUTABLE,
-        ));
+        errors.push(FieldError::invalid(format!("spec.{field}"), value, check::IMMUTABLE));
     }
     if spec.pod_failure_policy != was.pod_failure_policy {
-        errors.push(FieldError::invalid(
-            "spec.podFailurePolicy",
-            "",
-            check::IMMUTABLE,
-        ));
+        errors.push(FieldError::invalid("spec.podFailurePolicy", "", check::IMMUTABLE));
     }
     if spec.success_policy != was.success_policy {
-        errors.push(FieldError::invalid(
-            "spec.successPolicy",
-            "",
-            check::IMMUTABLE,
-        ));
+        errors.push(FieldError::invalid("spec.successPolicy", "", check::IMMUTABLE));
     }
     if spec.backoff_limit_per_index != was.backoff_limit_per_index {
         let value = spec.backoff_limit_per_index;
-        errors.push(FieldError::invalid(
-            "spec.backoffLimitPerIndex",
-            value,
-            check::IMMUTABLE,
-        ));
+        errors.push(FieldError::invalid("spec.backoffLimitPerIndex", value, check::IMMUTABLE));
     }
 }
 

@@ -10,11 +10,8 @@ use super::{Column, Strategy, columns};
 /// The strategy of Leases.
 pub struct Rules;
 
-static COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::text("Holder", "Who holds the lease."),
-    columns::AGE,
-];
+static COLUMNS: &[Column] =
+    &[columns::NAME, columns::text("Holder", "Who holds the lease."), columns::AGE];
 
 impl Strategy for Rules {
     type Object = Lease;
@@ -39,16 +36,9 @@ impl Strategy for Rules {
                 "must be greater than 0",
             ));
         }
-        if let Some(transitions) = spec
-            .lease_transitions
-            .filter(|transitions| *transitions < 0)
-        {
+        if let Some(transitions) = spec.lease_transitions.filter(|transitions| *transitions < 0) {
             let problem = "must be greater than or equal to 0";
-            errors.push(FieldError::invalid(
-                "spec.leaseTransitions",
-                transitions,
-                problem,
-            ));
+            errors.push(FieldError::invalid("spec.leaseTransitions", transitions, problem));
         }
         errors
     }
@@ -58,10 +48,7 @@ impl Strategy for Rules {
     }
 
     fn cells(&self, lease: &Lease, now: Timestamp) -> Vec<Value> {
-        let holder = lease
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.holder_identity.clone());
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
         vec![
             columns::name(&lease.metadata),
             holder.unwrap_or_default().into(),

@@ -48,9 +48,7 @@ impl Strategy for Rules {
             }
             let requests = item.default_request.get_or_insert_default();
             for (name, amount) in limits.iter().chain(item.min.iter().flatten()) {
-                requests
-                    .entry(name.clone())
-                    .or_insert_with(|| amount.clone());
+                requests.entry(name.clone()).or_insert_with(|| amount.clone());
             }
         }
     }
@@ -76,10 +74,7 @@ impl Strategy for Rules {
     }
 
     fn cells(&self, range: &LimitRange, _: Timestamp) -> Vec<Value> {
-        vec![
-            columns::name(&range.metadata),
-            columns::created_at(&range.metadata),
-        ]
+        vec![columns::name(&range.metadata), columns::created_at(&range.metadata)]
     }
 }
 
@@ -143,8 +138,7 @@ fn validate_ratios(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
 /// A limit on claims says how large or how small they may be.
 fn validate_storage(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
     let has = |list: &Option<BTreeMap<String, Text>>| {
-        list.as_ref()
-            .is_some_and(|list| list.contains_key("storage"))
+        list.as_ref().is_some_and(|list| list.contains_key("storage"))
     };
     if item.type_ == "PersistentVolumeClaim" && !has(&item.min) && !has(&item.max) {
         let problem =
@@ -155,10 +149,8 @@ fn validate_storage(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
 
 fn validate_item(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
     if item.type_ == "Pod" {
-        for (field, list) in [
-            ("default", &item.default),
-            ("defaultRequest", &item.default_request),
-        ] {
+        for (field, list) in [("default", &item.default), ("defaultRequest", &item.default_request)]
+        {
             if list.iter().flatten().next().is_some() {
                 let problem = "may not be specified when `type` is 'Pod'";
                 errors.push(FieldError::forbidden(path.child(field), problem));
@@ -170,12 +162,7 @@ fn validate_item(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
         ("min", &item.min, "max", &item.max),
         ("min", &item.min, "default request", &item.default_request),
         ("default request", &item.default_request, "max", &item.max),
-        (
-            "default request",
-            &item.default_request,
-            "default",
-            &item.default,
-        ),
+        ("default request", &item.default_request, "default", &item.default),
         ("min", &item.min, "default", &item.default),
         ("default", &item.default, "max", &item.max),
     ];
@@ -185,20 +172,12 @@ fn validate_item(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
                 continue;
             };
             if Quantity::of(low) > Quantity::of(high) {
-                let field = if low_name == "default request" {
-                    "defaultRequest"
-                } else {
-                    low_name
-                };
+                let field = if low_name == "default request" { "defaultRequest" } else { low_name };
                 let problem = format!(
                     "{low_name} value {} is greater than {high_name} value {}",
                     low.0, high.0
                 );
-                errors.push(FieldError::invalid(
-                    path.child(field).key(name),
-                    &low.0,
-                    problem,
-                ));
+                errors.push(FieldError::invalid(path.child(field).key(name), &low.0, problem));
             }
         }
     }

@@ -18,32 +18,17 @@ const FINALIZER: &str = "kubernetes";
 /// The strategy of Namespaces.
 pub struct Rules;
 
-static COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::text("Status", "The status of the namespace."),
-    columns::AGE,
-];
+static COLUMNS: &[Column] =
+    &[columns::NAME, columns::text("Status", "The status of the namespace."), columns::AGE];
 
 impl Strategy for Rules {
     type Object = Namespace;
 
     fn default(&self, namespace: &mut Namespace) {
-        if let Some(name) = namespace
-            .metadata
-            .name
-            .clone()
-            .filter(|name| !name.is_empty())
-        {
-            namespace
-                .metadata
-                .labels
-                .get_or_insert_default()
-                .insert(NAME_LABEL.to_owned(), name);
+        if let Some(name) = namespace.metadata.name.clone().filter(|name| !name.is_empty()) {
+            namespace.metadata.labels.get_or_insert_default().insert(NAME_LABEL.to_owned(), name);
         }
-        fill::text(
-            &mut namespace.status.get_or_insert_default().phase,
-            "Active",
-        );
+        fill::text(&mut namespace.status.get_or_insert_default().phase, "Active");
     }
 
     fn prepare_create(&self, namespace: &mut Namespace, _: &Context<'_>) {
@@ -78,10 +63,7 @@ impl Strategy for Rules {
 
     fn validate(&self, namespace: &Namespace) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        let finalizers = namespace
-            .spec
-            .iter()
-            .flat_map(|spec| spec.finalizers.iter().flatten());
+        let finalizers = namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten());
         for (index, finalizer) in finalizers.enumerate() {
             let path = Path::new("spec").child("finalizers").index(index);
             check::qualified_name(finalizer, &path, &mut errors);
@@ -98,10 +80,7 @@ impl Strategy for Rules {
     }
 
     fn cells(&self, namespace: &Namespace, now: Timestamp) -> Vec<Value> {
-        let phase = namespace
-            .status
-            .as_ref()
-            .and_then(|status| status.phase.clone());
+        let phase = namespace.status.as_ref().and_then(|status| status.phase.clone());
         vec![
             columns::name(&namespace.metadata),
             phase.unwrap_or_default().into(),

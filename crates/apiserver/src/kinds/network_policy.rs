@@ -15,11 +15,8 @@ use super::{Column, Strategy, fill};
 /// The strategy of NetworkPolicies.
 pub struct Rules;
 
-static COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::text("Pod-Selector", "Pods that the policy is about."),
-    columns::AGE,
-];
+static COLUMNS: &[Column] =
+    &[columns::NAME, columns::text("Pod-Selector", "Pods that the policy is about."), columns::AGE];
 
 impl Strategy for Rules {
     type Object = NetworkPolicy;
@@ -28,16 +25,10 @@ impl Strategy for Rules {
 
     fn default(&self, policy: &mut NetworkPolicy) {
         let spec = policy.spec.get_or_insert_default();
-        let ingress = spec
-            .ingress
-            .iter_mut()
-            .flatten()
-            .flat_map(|rule| rule.ports.iter_mut().flatten());
-        let egress = spec
-            .egress
-            .iter_mut()
-            .flatten()
-            .flat_map(|rule| rule.ports.iter_mut().flatten());
+        let ingress =
+            spec.ingress.iter_mut().flatten().flat_map(|rule| rule.ports.iter_mut().flatten());
+        let egress =
+            spec.egress.iter_mut().flatten().flat_map(|rule| rule.ports.iter_mut().flatten());
         for port in ingress.chain(egress) {
             fill::text(&mut port.protocol, "TCP");
         }
@@ -56,11 +47,7 @@ impl Strategy for Rules {
         let Some(spec) = &policy.spec else {
             return errors;
         };
-        check::label_selector(
-            spec.pod_selector.as_ref(),
-            &path.child("podSelector"),
-            &mut errors,
-        );
+        check::label_selector(spec.pod_selector.as_ref(), &path.child("podSelector"), &mut errors);
         for (index, rule) in spec.ingress.iter().flatten().enumerate() {
             let path = path.child("ingress").index(index);
             validate_ports(rule.ports.as_deref(), &path.child("ports"), &mut errors);
@@ -74,11 +61,7 @@ impl Strategy for Rules {
         let types = spec.policy_types.as_deref().unwrap_or_default();
         if types.len() > 2 {
             let problem = "may not specify more than two policyTypes";
-            errors.push(FieldError::invalid(
-                path.child("policyTypes"),
-                types,
-                problem,
-            ));
+            errors.push(FieldError::invalid(path.child("policyTypes"), types, problem));
         }
         for (index, kind) in types.iter().enumerate() {
             check::one_of(
@@ -96,10 +79,7 @@ impl Strategy for Rules {
     }
 
     fn cells(&self, policy: &NetworkPolicy, now: Timestamp) -> Vec<Value> {
-        let selector = policy
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.pod_selector.as_ref());
+        let selector = policy.spec.as_ref().and_then(|spec| spec.pod_selector.as_ref());
         vec![
             columns::name(&policy.metadata),
             columns::selector(selector),
@@ -111,12 +91,7 @@ impl Strategy for Rules {
 fn validate_ports(ports: Option<&[NetworkPolicyPort]>, path: &Path, errors: &mut Errors) {
     for (index, port) in ports.into_iter().flatten().enumerate() {
         let path = path.index(index);
-        check::one_of_or_unset(
-            &port.protocol,
-            check::PROTOCOLS,
-            &path.child("protocol"),
-            errors,
-        );
+        check::one_of_or_unset(&port.protocol, check::PROTOCOLS, &path.child("protocol"), errors);
         match (&port.port, port.end_port) {
             (None, Some(_)) => {
                 let problem = "must be specified when `endPort` is specified";
@@ -146,11 +121,7 @@ fn validate_peers(peers: Option<&[NetworkPolicyPeer]>, path: &Path, errors: &mut
     for (index, peer) in peers.into_iter().flatten().enumerate() {
         let path = path.index(index);
         let selects = peer.pod_selector.is_some() || peer.namespace_selector.is_some();
-        check::label_selector(
-            peer.pod_selector.as_ref(),
-            &path.child("podSelector"),
-            errors,
-        );
+        check::label_selector(peer.pod_selector.as_ref(), &path.child("podSelector"), errors);
         check::label_selector(
             peer.namespace_selector.as_ref(),
             &path.child("namespaceSelector"),

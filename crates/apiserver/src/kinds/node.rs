@@ -24,10 +24,7 @@ static COLUMNS: &[Column] = &[
     columns::wide("External-IP", "Address outside the cluster."),
     columns::wide("OS-Image", "Operating system."),
     columns::wide("Kernel-Version", "Version of the kernel."),
-    columns::wide(
-        "Container-Runtime",
-        "Name and version of the container runtime.",
-    ),
+    columns::wide("Container-Runtime", "Name and version of the container runtime."),
 ];
 
 impl Strategy for Rules {
@@ -69,18 +66,11 @@ impl Strategy for Rules {
             &mut errors,
         );
         for (index, cidr) in spec.pod_cidrs.iter().flatten().enumerate() {
-            check::cidr(
-                cidr,
-                &Path::new("spec").child("podCIDRs").index(index),
-                &mut errors,
-            );
+            check::cidr(cidr, &Path::new("spec").child("podCIDRs").index(index), &mut errors);
         }
         let status = node.status.iter();
         for (field, list) in status.flat_map(|status| {
-            [
-                ("capacity", &status.capacity),
-                ("allocatable", &status.allocatable),
-            ]
+            [("capacity", &status.capacity), ("allocatable", &status.allocatable)]
         }) {
             for (name, amount) in list.iter().flatten() {
                 let path = Path::new("status").child(field).child(name);
@@ -126,8 +116,7 @@ impl Strategy for Rules {
         let address = |kind: &str| {
             let mut all = status.addresses.iter().flatten();
             columns::or_none(
-                all.find(|address| address.type_ == kind)
-                    .map(|address| address.address.as_str()),
+                all.find(|address| address.type_ == kind).map(|address| address.address.as_str()),
             )
         };
         vec![
@@ -135,9 +124,7 @@ impl Strategy for Rules {
             status_text(node, status).into(),
             columns::joined(&roles(node)),
             columns::age(&node.metadata, now),
-            info.map(|info| info.kubelet_version.clone())
-                .unwrap_or_default()
-                .into(),
+            info.map(|info| info.kubelet_version.clone()).unwrap_or_default().into(),
             address("InternalIP"),
             address("ExternalIP"),
             known(info.map(|info| &info.os_image)),
@@ -148,25 +135,14 @@ impl Strategy for Rules {
 }
 
 fn status_text(node: &Node, status: &NodeStatus) -> String {
-    let ready = status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == "Ready");
+    let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
     let ready = match ready.map(|condition| condition.status.as_str()) {
         Some("True") => "Ready",
         Some(_) => "NotReady",
         None => "Unknown",
     };
     let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
-    format!(
-        "{ready}{}",
-        if unschedulable {
-            ",SchedulingDisabled"
-        } else {
-            ""
-        }
-    )
+    format!("{ready}{}", if unschedulable { ",SchedulingDisabled" } else { "" })
 }
 
 fn roles(node: &Node) -> Vec<String> {
@@ -191,18 +167,9 @@ fn validate_taints(taints: &[Taint], path: &Path, errors: &mut Errors) {
         let value = check::text(&taint.value);
         let problems = api::names::label_value(value);
         if !problems.is_empty() {
-            errors.push(FieldError::invalid(
-                path.child("value"),
-                value,
-                problems.join(";"),
-            ));
+            errors.push(FieldError::invalid(path.child("value"), value, problems.join(";")));
         }
-        check::one_of(
-            &taint.effect,
-            pod_spec::TAINT_EFFECTS,
-            &path.child("effect"),
-            errors,
-        );
+        check::one_of(&taint.effect, pod_spec::TAINT_EFFECTS, &path.child("effect"), errors);
         if seen.contains(&(&taint.key, &taint.effect)) {
             let mut error = FieldError::duplicate(&path, &taint.key);
             error.detail = "taints must be unique by key and effect pair".to_owned();

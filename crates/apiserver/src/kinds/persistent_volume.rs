@@ -88,10 +88,7 @@ impl Strategy for Rules {
         let mut errors = Vec::new();
         if source_of(new) != source_of(old) {
             let problem = "spec.persistentvolumesource is immutable after creation";
-            errors.push(FieldError::forbidden(
-                "spec.persistentvolumesource",
-                problem,
-            ));
+            errors.push(FieldError::forbidden("spec.persistentvolumesource", problem));
         }
         let (Some(spec), Some(was)) = (&new.spec, &old.spec) else {
             return errors;
@@ -104,11 +101,7 @@ impl Strategy for Rules {
             ));
         }
         if was.node_affinity.is_some() && spec.node_affinity != was.node_affinity {
-            errors.push(FieldError::invalid(
-                "spec.nodeAffinity",
-                "",
-                check::IMMUTABLE,
-            ));
+            errors.push(FieldError::invalid("spec.nodeAffinity", "", check::IMMUTABLE));
         }
         errors
     }
@@ -129,11 +122,7 @@ impl Strategy for Rules {
         });
         let size = spec.and_then(|spec| spec.capacity.as_ref()?.get("storage").cloned());
         let terminating = volume.metadata.deletion_timestamp.is_some();
-        let phase = if terminating {
-            Some("Terminating".to_owned())
-        } else {
-            status.phase
-        };
+        let phase = if terminating { Some("Terminating".to_owned()) } else { status.phase };
         vec![
             columns::name(&volume.metadata),
             size.map(|size| size.0).unwrap_or_default().into(),
@@ -143,9 +132,7 @@ impl Strategy for Rules {
                 .into(),
             phase.unwrap_or_default().into(),
             claim.unwrap_or_default().into(),
-            spec.and_then(|spec| spec.storage_class_name.clone())
-                .unwrap_or_default()
-                .into(),
+            spec.and_then(|spec| spec.storage_class_name.clone()).unwrap_or_default().into(),
             unset(spec.and_then(|spec| spec.volume_attributes_class_name.as_deref())),
             status.reason.unwrap_or_default().into(),
             columns::age(&volume.metadata, now),
@@ -200,11 +187,7 @@ fn validate_spec(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) 
     for (name, amount) in amounts {
         let path = capacity.key(name);
         if check::amount(amount, &path, errors).is_some_and(|amount| amount.is_zero()) {
-            errors.push(FieldError::invalid(
-                path,
-                &amount.0,
-                "must be greater than zero",
-            ));
+            errors.push(FieldError::invalid(path, &amount.0, "must be greater than zero"));
         }
     }
     check::one_of(
@@ -219,36 +202,24 @@ fn validate_spec(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) 
         &path.child("volumeMode"),
         errors,
     );
-    if let Some(class) = spec
-        .storage_class_name
-        .as_deref()
-        .filter(|class| !class.is_empty())
-    {
+    if let Some(class) = spec.storage_class_name.as_deref().filter(|class| !class.is_empty()) {
         check::dns_subdomain(class, &path.child("storageClassName"), errors);
     }
-    let whole = PersistentVolume {
-        spec: Some(spec.clone()),
-        ..PersistentVolume::default()
-    };
+    let whole = PersistentVolume { spec: Some(spec.clone()), ..PersistentVolume::default() };
     let source = source_of(&whole);
     let count = source.as_object().map_or(0, |source| source.len());
     if count == 0 {
         errors.push(FieldError::required(path, "must specify a volume type"));
     } else if count > 1 {
-        errors.push(FieldError::forbidden(
-            path,
-            "may not specify more than 1 volume type",
-        ));
+        errors.push(FieldError::forbidden(path, "may not specify more than 1 volume type"));
     }
     if let Some(source) = &spec.host_path {
         volumes::validate::host_path(source, &path.child("hostPath"), errors);
         let recycled = spec.persistent_volume_reclaim_policy.as_deref() == Some("Recycle");
         if recycled && source.path.trim_end_matches('/').is_empty() && !source.path.is_empty() {
             let problem = "may not be 'recycle' for a hostPath mount of '/'";
-            errors.push(FieldError::forbidden(
-                path.child("persistentVolumeReclaimPolicy"),
-                problem,
-            ));
+            errors
+                .push(FieldError::forbidden(path.child("persistentVolumeReclaimPolicy"), problem));
         }
     }
     if let Some(source) = &spec.local {
@@ -259,10 +230,8 @@ fn validate_spec(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) 
             errors.push(FieldError::required(path.child("nodeAffinity"), problem));
         }
     }
-    if let Some(selector) = spec
-        .node_affinity
-        .as_ref()
-        .and_then(|affinity| affinity.required.as_ref())
+    if let Some(selector) =
+        spec.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref())
     {
         let path = path.child("nodeAffinity").child("required");
         pod_spec::node_selector(selector, &path, errors);

@@ -98,9 +98,7 @@ impl Strategy for Rules {
             .and_then(|spec| spec.resources.as_ref())
             .and_then(|resources| resources.requests.as_ref());
         let storage = requests.and_then(|requests| requests.get("storage"));
-        let fraction = storage
-            .map(Quantity::of)
-            .filter(|amount| !amount.is_whole());
+        let fraction = storage.map(Quantity::of).filter(|amount| !amount.is_whole());
         let warning = |amount: Quantity| {
             format!(
                 "spec.resources.requests[storage]: fractional byte value {:?} is invalid, must be an integer",
@@ -132,17 +130,12 @@ impl Strategy for Rules {
             let requests = spec.resources.as_ref()?.requests.as_ref()?;
             requests.get("storage").map(Quantity::of)
         };
-        let bound = old
-            .status
-            .as_ref()
-            .and_then(|status| status.phase.as_deref())
-            == Some("Bound");
+        let bound = old.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
         let mut kept = new.clone();
         if let Some(spec) = &mut kept.spec {
             if bound {
                 spec.resources.clone_from(&was.resources);
-                spec.volume_attributes_class_name
-                    .clone_from(&was.volume_attributes_class_name);
+                spec.volume_attributes_class_name.clone_from(&was.volume_attributes_class_name);
             }
             if was.volume_name.is_none() {
                 spec.volume_name = None;
@@ -157,10 +150,7 @@ impl Strategy for Rules {
         }
         if size(spec) < size(was) {
             let problem = "field can not be less than status.capacity";
-            errors.push(FieldError::forbidden(
-                "spec.resources.requests.storage",
-                problem,
-            ));
+            errors.push(FieldError::forbidden("spec.resources.requests.storage", problem));
         }
         errors
     }
@@ -173,29 +163,16 @@ impl Strategy for Rules {
         let spec = claim.spec.clone().unwrap_or_default();
         let status = claim.status.clone().unwrap_or_default();
         let terminating = claim.metadata.deletion_timestamp.is_some();
-        let phase = if terminating {
-            Some("Terminating".to_owned())
-        } else {
-            status.phase
-        };
-        let bound = spec
-            .volume_name
-            .as_deref()
-            .is_some_and(|name| !name.is_empty());
-        let size = status
-            .capacity
-            .and_then(|capacity| capacity.get("storage").cloned())
-            .filter(|_| bound);
+        let phase = if terminating { Some("Terminating".to_owned()) } else { status.phase };
+        let bound = spec.volume_name.as_deref().is_some_and(|name| !name.is_empty());
+        let size =
+            status.capacity.and_then(|capacity| capacity.get("storage").cloned()).filter(|_| bound);
         vec![
             columns::name(&claim.metadata),
             phase.unwrap_or_default().into(),
             spec.volume_name.unwrap_or_default().into(),
             size.map(|size| size.0).unwrap_or_default().into(),
-            if bound {
-                columns::access_modes(status.access_modes.as_ref())
-            } else {
-                "".into()
-            },
+            if bound { columns::access_modes(status.access_modes.as_ref()) } else { "".into() },
             spec.storage_class_name.unwrap_or_default().into(),
             unset(spec.volume_attributes_class_name.as_deref()),
             columns::age(&claim.metadata, now),
@@ -204,26 +181,16 @@ impl Strategy for Rules {
     }
 }
 
-const ACCESS_MODES: &[&str] = &[
-    "ReadOnlyMany",
-    "ReadWriteMany",
-    "ReadWriteOnce",
-    "ReadWriteOncePod",
-];
+const ACCESS_MODES: &[&str] =
+    &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
 /// Access modes of claims and volumes; one pod alone excludes every other mode.
 pub fn validate_access_modes(modes: Option<&Vec<String>>, path: &Path, errors: &mut Errors) {
     let modes = modes.map(Vec::as_slice).unwrap_or_default();
     if modes.is_empty() {
-        errors.push(FieldError::required(
-            path,
-            "at least 1 access mode is required",
-        ));
+        errors.push(FieldError::required(path, "at least 1 access mode is required"));
     }
-    for mode in modes
-        .iter()
-        .filter(|mode| !ACCESS_MODES.contains(&mode.as_str()))
-    {
+    for mode in modes.iter().filter(|mode| !ACCESS_MODES.contains(&mode.as_str())) {
         errors.push(FieldError::not_supported(path, mode, ACCESS_MODES));
     }
     if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
@@ -234,16 +201,9 @@ pub fn validate_access_modes(modes: Option<&Vec<String>>, path: &Path, errors: &
 
 /// `ValidatePersistentVolumeClaimSpec`.
 pub fn validate_spec(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut Errors) {
-    validate_access_modes(
-        spec.access_modes.as_ref(),
-        &path.child("accessModes"),
-        errors,
-    );
+    validate_access_modes(spec.access_modes.as_ref(), &path.child("accessModes"), errors);
     check::label_selector(spec.selector.as_ref(), &path.child("selector"), errors);
-    let requests = spec
-        .resources
-        .as_ref()
-        .and_then(|resources| resources.requests.as_ref());
+    let requests = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
     let path_of_size = path.child("resources").key("storage");
     match requests.and_then(|requests| requests.get("storage")) {
         None => errors.push(FieldError::required(path_of_size, "")),
@@ -258,17 +218,11 @@ pub fn validate_spec(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut
             }
         }
     }
-    if let Some(class) = spec
-        .storage_class_name
-        .as_deref()
-        .filter(|class| !class.is_empty())
-    {
+    if let Some(class) = spec.storage_class_name.as_deref().filter(|class| !class.is_empty()) {
         check::dns_subdomain(class, &path.child("storageClassName"), errors);
     }
-    if let Some(class) = spec
-        .volume_attributes_class_name
-        .as_deref()
-        .filter(|class| !class.is_empty())
+    if let Some(class) =
+        spec.volume_attributes_class_name.as_deref().filter(|class| !class.is_empty())
     {
         check::dns_subdomain(class, &path.child("volumeAttributesClassName"), errors);
     }

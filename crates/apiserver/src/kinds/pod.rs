@@ -61,9 +61,7 @@ impl Strategy for Rules {
             return Strategy::prepare_update(self, new, old, context);
         }
         new.spec.clone_from(&old.spec);
-        new.metadata
-            .owner_references
-            .clone_from(&old.metadata.owner_references);
+        new.metadata.owner_references.clone_from(&old.metadata.owner_references);
         let was = old.status.as_ref();
         let status = new.status.get_or_insert_default();
         if status.qos_class.is_none() {
@@ -83,10 +81,7 @@ impl Strategy for Rules {
         if api::pod::node_name(pod).is_none() || api::pod::is_terminal(pod) {
             return None;
         }
-        let seconds = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.termination_grace_period_seconds);
+        let seconds = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
         Some(seconds.unwrap_or(0)).map(|seconds| if seconds < 0 { 1 } else { seconds })
     }
 
@@ -96,9 +91,7 @@ impl Strategy for Rules {
             return Vec::new();
         };
         let name = warnings::name(&pod.metadata, "the Pod's hostname");
-        name.into_iter()
-            .chain(warnings::pod(spec, &pod.metadata))
-            .collect()
+        name.into_iter().chain(warnings::pod(spec, &pod.metadata)).collect()
     }
 
     fn validate(&self, pod: &Pod) -> Vec<FieldError> {
@@ -114,10 +107,7 @@ impl Strategy for Rules {
     }
 
     fn validate_create(&self, pod: &Pod) -> Vec<FieldError> {
-        let ephemeral = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.ephemeral_containers.as_ref());
+        let ephemeral = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_ref());
         if ephemeral.is_none_or(Vec::is_empty) {
             return Vec::new();
         }
@@ -159,17 +149,11 @@ fn keep_all_but_resources(new: &mut Pod, old: &Pod) {
     spec.resources = asked.resources;
     let lists = [
         (&mut spec.containers, asked.containers),
-        (
-            spec.init_containers.get_or_insert_default(),
-            asked.init_containers.unwrap_or_default(),
-        ),
+        (spec.init_containers.get_or_insert_default(), asked.init_containers.unwrap_or_default()),
     ];
     for (kept, asked) in lists {
         let same = kept.len() == asked.len()
-            && kept
-                .iter()
-                .zip(&asked)
-                .all(|(kept, asked)| kept.name == asked.name);
+            && kept.iter().zip(&asked).all(|(kept, asked)| kept.name == asked.name);
         if !same {
             // Left for validation to refuse.
             *kept = asked;

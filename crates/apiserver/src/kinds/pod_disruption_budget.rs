@@ -58,10 +58,9 @@ impl Strategy for Rules {
             let problem = "minAvailable and maxUnavailable cannot be both set";
             errors.push(FieldError::invalid(&path, "", problem));
         }
-        for (field, amount) in [
-            ("minAvailable", &spec.min_available),
-            ("maxUnavailable", &spec.max_unavailable),
-        ] {
+        for (field, amount) in
+            [("minAvailable", &spec.min_available), ("maxUnavailable", &spec.max_unavailable)]
+        {
             if let Some(amount) = amount {
                 check::number_or_percent(amount, &path.child(field), &mut errors);
                 check::not_more_than_all(amount, &path.child(field), &mut errors);
@@ -70,12 +69,7 @@ impl Strategy for Rules {
         check::label_selector(spec.selector.as_ref(), &path.child("selector"), &mut errors);
         let policies = &["AlwaysAllow", "IfHealthyBudget"];
         let own = path.child("unhealthyPodEvictionPolicy");
-        check::one_of_or_unset(
-            &spec.unhealthy_pod_eviction_policy,
-            policies,
-            &own,
-            &mut errors,
-        );
+        check::one_of_or_unset(&spec.unhealthy_pod_eviction_policy, policies, &own, &mut errors);
         errors
     }
 

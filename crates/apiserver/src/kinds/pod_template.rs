@@ -46,16 +46,8 @@ impl Strategy for Rules {
 
     fn cells(&self, object: &PodTemplate, _: Timestamp) -> Vec<Value> {
         let [names, images] = columns::template(object.template.as_ref());
-        let metadata = object
-            .template
-            .as_ref()
-            .and_then(|template| template.metadata.as_ref());
+        let metadata = object.template.as_ref().and_then(|template| template.metadata.as_ref());
         let labels = metadata.and_then(|metadata| metadata.labels.as_ref());
-        vec![
-            columns::name(&object.metadata),
-            names,
-            images,
-            columns::labels(labels),
-        ]
+        vec![columns::name(&object.metadata), names, images, columns::labels(labels)]
     }
 }

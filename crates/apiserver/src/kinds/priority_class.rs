@@ -13,10 +13,8 @@ use super::{Column, Strategy, fill};
 /// Highest priority that users may give.
 const MAX_VALUE: i32 = 1_000_000_000;
 /// The system's own classes.
-const SYSTEM: &[(&str, i32)] = &[
-    ("system-cluster-critical", 2_000_000_000),
-    ("system-node-critical", 2_000_001_000),
-];
+const SYSTEM: &[(&str, i32)] =
+    &[("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
 /// The strategy of PriorityClasses.
 pub struct Rules;
@@ -26,16 +24,10 @@ static COLUMNS: &[Column] = &[
     columns::integer("Value", "The priority."),
     Column {
         kind: "boolean",
-        ..columns::text(
-            "Global-Default",
-            "Whether pods without a class get this one.",
-        )
+        ..columns::text("Global-Default", "Whether pods without a class get this one.")
     },
     columns::AGE,
-    columns::text(
-        "PreemptionPolicy",
-        "Whether pods of this class push out others.",
-    ),
+    columns::text("PreemptionPolicy", "Whether pods of this class push out others."),
 ];
 
 impl Strategy for Rules {
@@ -78,10 +70,7 @@ impl Strategy for Rules {
     fn validate_update(&self, new: &PriorityClass, old: &PriorityClass) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if new.value.unwrap_or(0) != old.value.unwrap_or(0) {
-            errors.push(FieldError::forbidden(
-                "value",
-                "may not be changed in an update.",
-            ));
+            errors.push(FieldError::forbidden("value", "may not be changed in an update."));
         }
         if new.preemption_policy != old.preemption_policy {
             errors.push(FieldError::invalid(

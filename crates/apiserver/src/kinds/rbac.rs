@@ -58,10 +58,7 @@ impl Strategy for Roles {
     }
 
     fn cells(&self, role: &Role, _: Timestamp) -> Vec<Value> {
-        vec![
-            columns::name(&role.metadata),
-            columns::created_at(&role.metadata),
-        ]
+        vec![columns::name(&role.metadata), columns::created_at(&role.metadata)]
     }
 }
 
@@ -100,10 +97,7 @@ impl Strategy for ClusterRoles {
     }
 
     fn cells(&self, role: &ClusterRole, _: Timestamp) -> Vec<Value> {
-        vec![
-            columns::name(&role.metadata),
-            columns::created_at(&role.metadata),
-        ]
+        vec![columns::name(&role.metadata), columns::created_at(&role.metadata)]
     }
 }
 
@@ -188,12 +182,7 @@ impl Strategy for ClusterRoleBindings {
     }
 
     fn validate(&self, binding: &ClusterRoleBinding) -> Vec<FieldError> {
-        validate_binding(
-            &binding.role_ref,
-            &["ClusterRole"],
-            binding.subjects.as_ref(),
-            false,
-        )
+        validate_binding(&binding.role_ref, &["ClusterRole"], binding.subjects.as_ref(), false)
     }
 
     fn validate_update(
@@ -224,10 +213,7 @@ impl Strategy for ClusterRoleBindings {
 /// Users, groups and service accounts with commas: three cells.
 fn subjects_by_kind(subjects: Option<&Vec<Subject>>) -> [Value; 3] {
     ["User", "Group", "ServiceAccount"].map(|kind| {
-        let of_kind = subjects
-            .into_iter()
-            .flatten()
-            .filter(|subject| subject.kind == kind);
+        let of_kind = subjects.into_iter().flatten().filter(|subject| subject.kind == kind);
         let names: Vec<String> = of_kind
             .map(|subject| match subject.namespace.as_deref() {
                 Some(namespace) if kind == "ServiceAccount" => {
@@ -285,18 +271,10 @@ fn validate_binding(
     let path = Path::new("roleRef");
     let group = check::text(&role.api_group);
     if group != GROUP {
-        errors.push(FieldError::not_supported(
-            path.child("apiGroup"),
-            group,
-            &[GROUP],
-        ));
+        errors.push(FieldError::not_supported(path.child("apiGroup"), group, &[GROUP]));
     }
     if !kinds.contains(&role.kind.as_str()) {
-        errors.push(FieldError::not_supported(
-            path.child("kind"),
-            &role.kind,
-            kinds,
-        ));
+        errors.push(FieldError::not_supported(path.child("kind"), &role.kind, kinds));
     }
     if role.name.is_empty() {
         errors.push(FieldError::required(path.child("name"), ""));
@@ -309,12 +287,7 @@ fn validate_binding(
         );
     }
     for (index, subject) in subjects.into_iter().flatten().enumerate() {
-        validate_subject(
-            subject,
-            namespaced,
-            &Path::new("subjects").index(index),
-            &mut errors,
-        );
+        validate_subject(subject, namespaced, &Path::new("subjects").index(index), &mut errors);
     }
     errors
 }
@@ -328,22 +301,14 @@ fn validate_subject(subject: &Subject, namespaced: bool, path: &Path, errors: &m
                 check::dns_subdomain(&subject.name, &path.child("name"), errors);
             }
             if !group.is_empty() {
-                errors.push(FieldError::not_supported(
-                    path.child("apiGroup"),
-                    group,
-                    &[""],
-                ));
+                errors.push(FieldError::not_supported(path.child("apiGroup"), group, &[""]));
             }
             if !namespaced && check::text(&subject.namespace).is_empty() {
                 errors.push(FieldError::required(path.child("namespace"), ""));
             }
         }
         "User" | "Group" if group != GROUP => {
-            errors.push(FieldError::not_supported(
-                path.child("apiGroup"),
-                group,
-                &[GROUP],
-            ));
+            errors.push(FieldError::not_supported(path.child("apiGroup"), group, &[GROUP]));
         }
         "User" | "Group" => {}
         other => {
@@ -358,9 +323,5 @@ fn validate_role_ref(new: &RoleRef, old: &RoleRef) -> Errors {
         return Errors::new();
     }
     let value = serde_json::json!({"apiGroup": new.api_group, "kind": new.kind, "name": new.name});
-    vec![FieldError::invalid(
-        "roleRef",
-        value,
-        "cannot change roleRef",
-    )]
+    vec![FieldError::invalid("roleRef", value, "cannot change roleRef")]
 }

@@ -66,17 +66,9 @@ impl Strategy for Rules {
     fn validate(&self, set: &ReplicaSet) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let (spec, path) = (&set.spec, Path::new("spec"));
-        let numbers = [
-            ("replicas", spec.replicas),
-            ("minReadySeconds", spec.min_ready_seconds),
-        ];
+        let numbers = [("replicas", spec.replicas), ("minReadySeconds", spec.min_ready_seconds)];
         workload::not_negative(&numbers, &path, &mut errors);
-        workload::selector(
-            &spec.selector,
-            "deployment",
-            &path.child("selector"),
-            &mut errors,
-        );
+        workload::selector(&spec.selector, "deployment", &path.child("selector"), &mut errors);
         let own = path.child("template");
         match &spec.template {
             None => errors.push(FieldError::required(own, "")),

@@ -40,24 +40,12 @@ impl Strategy for Rules {
             return;
         };
         defaults::template(template);
-        let labels = template
-            .metadata
-            .as_ref()
-            .and_then(|metadata| metadata.labels.clone());
+        let labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.clone());
         if let Some(labels) = labels {
-            if spec
-                .selector
-                .as_ref()
-                .is_none_or(|selector| selector.is_empty())
-            {
+            if spec.selector.as_ref().is_none_or(|selector| selector.is_empty()) {
                 spec.selector = Some(labels.clone());
             }
-            if controller
-                .metadata
-                .labels
-                .as_ref()
-                .is_none_or(|own| own.is_empty())
-            {
+            if controller.metadata.labels.as_ref().is_none_or(|own| own.is_empty()) {
                 controller.metadata.labels = Some(labels);
             }
         }
@@ -102,20 +90,11 @@ impl Strategy for Rules {
         let Some(spec) = &controller.spec else {
             return errors;
         };
-        let numbers = [
-            ("minReadySeconds", spec.min_ready_seconds),
-            ("replicas", spec.replicas),
-        ];
+        let numbers = [("minReadySeconds", spec.min_ready_seconds), ("replicas", spec.replicas)];
         workload::not_negative(&numbers, &path, &mut errors);
-        let selector = LabelSelector {
-            match_labels: spec.selector.clone(),
-            match_expressions: None,
-        };
-        if spec
-            .selector
-            .as_ref()
-            .is_none_or(|selector| selector.is_empty())
-        {
+        let selector =
+            LabelSelector { match_labels: spec.selector.clone(), match_expressions: None };
+        if spec.selector.as_ref().is_none_or(|selector| selector.is_empty()) {
             errors.push(FieldError::required(path.child("selector"), ""));
         }
         let own = path.child("template");

@@ -42,17 +42,10 @@ impl Strategy for Rules {
     fn validate(&self, quota: &ResourceQuota) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let path = Path::new("spec").child("hard");
-        let hard = quota
-            .spec
-            .iter()
-            .flat_map(|spec| spec.hard.iter().flatten());
+        let hard = quota.spec.iter().flat_map(|spec| spec.hard.iter().flatten());
         for (name, amount) in hard {
             let path = path.key(name);
-            check::qualified_name(
-                name.strip_prefix("count/").unwrap_or(name),
-                &path,
-                &mut errors,
-            );
+            check::qualified_name(name.strip_prefix("count/").unwrap_or(name), &path, &mut errors);
             if !name.contains('/') && !is_quota_resource(name) {
                 let problem = "must be a standard resource type or fully qualified";
                 errors.push(FieldError::invalid(&path, name, problem));
@@ -97,21 +90,13 @@ impl Strategy for Rules {
 
     fn cells(&self, quota: &ResourceQuota, now: Timestamp) -> Vec<Value> {
         let status = quota.status.clone().unwrap_or_default();
-        let hard = quota
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.hard.clone())
-            .unwrap_or_default();
+        let hard = quota.spec.as_ref().and_then(|spec| spec.hard.clone()).unwrap_or_default();
         let used = status.used.unwrap_or_default();
         let (mut requests, mut limits) = (Vec::new(), Vec::new());
         for (name, most) in status.hard.unwrap_or(hard) {
             let used = used.get(&name).map_or("0", |used| used.0.as_str());
             let text = format!("{name}: {used}/{}", most.0);
-            if name.starts_with("limits.") {
-                limits.push(text)
-            } else {
-                requests.push(text)
-            }
+            if name.starts_with("limits.") { limits.push(text) } else { requests.push(text) }
         }
         vec![
             columns::name(&quota.metadata),

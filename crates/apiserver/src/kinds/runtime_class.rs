@@ -31,10 +31,7 @@ impl Strategy for Rules {
         let mut errors = Vec::new();
         check::dns_label(&class.handler, &Path::new("handler"), &mut errors);
         let overhead = class.overhead.as_ref();
-        for (name, amount) in overhead
-            .iter()
-            .flat_map(|all| all.pod_fixed.iter().flatten())
-        {
+        for (name, amount) in overhead.iter().flat_map(|all| all.pod_fixed.iter().flatten()) {
             let path = Path::new("overhead").child("podFixed").key(name);
             check::amount(amount, &path, &mut errors);
         }
@@ -49,11 +46,7 @@ impl Strategy for Rules {
         if new.handler == old.handler {
             return Vec::new();
         }
-        vec![FieldError::invalid(
-            "handler",
-            &new.handler,
-            check::IMMUTABLE,
-        )]
+        vec![FieldError::invalid("handler", &new.handler, check::IMMUTABLE)]
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -19,10 +19,7 @@ pub struct Rules;
 
 static COLUMNS: &[Column] = &[
     columns::NAME,
-    columns::text(
-        "Type",
-        "Used to facilitate programmatic handling of secret data.",
-    ),
+    columns::text("Type", "Used to facilitate programmatic handling of secret data."),
     columns::integer("Data", "Number of entries."),
     columns::AGE,
 ];
@@ -71,10 +68,8 @@ impl Strategy for Rules {
             errors.push(FieldError::invalid("type", &new.type_, check::IMMUTABLE));
         }
         if old.immutable == Some(true) {
-            let changed = [
-                ("immutable", new.immutable != Some(true)),
-                ("data", new.data != old.data),
-            ];
+            let changed =
+                [("immutable", new.immutable != Some(true)), ("data", new.data != old.data)];
             immutable(&changed, &mut errors);
         }
         errors
@@ -97,12 +92,7 @@ impl Strategy for Rules {
 /// What a secret of a type must hold.
 fn validate_type(secret: &Secret, errors: &mut Errors) {
     let data = Path::new("data");
-    let has = |key: &str| {
-        secret
-            .data
-            .as_ref()
-            .is_some_and(|data| data.contains_key(key))
-    };
+    let has = |key: &str| secret.data.as_ref().is_some_and(|data| data.contains_key(key));
     let mut needs = |keys: &[&str]| {
         for key in keys.iter().filter(|key| !has(key)) {
             errors.push(FieldError::required(data.key(key), ""));
@@ -111,10 +101,7 @@ fn validate_type(secret: &Secret, errors: &mut Errors) {
     match check::text(&secret.type_) {
         "kubernetes.io/service-account-token" => {
             let annotations = secret.metadata.annotations.as_ref();
-            if annotations
-                .and_then(|all| all.get(ACCOUNT))
-                .is_none_or(|name| name.is_empty())
-            {
+            if annotations.and_then(|all| all.get(ACCOUNT)).is_none_or(|name| name.is_empty()) {
                 let path = Path::new("metadata").child("annotations").key(ACCOUNT);
                 errors.push(FieldError::required(path, ""));
             }

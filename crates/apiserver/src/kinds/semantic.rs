@@ -37,10 +37,7 @@ fn is_zero(value: &Value) -> bool {
 /// Names of the fields in which two objects differ.
 pub fn changed(new: &Value, old: &Value) -> Vec<String> {
     let none = serde_json::Map::new();
-    let (new, old) = (
-        new.as_object().unwrap_or(&none),
-        old.as_object().unwrap_or(&none),
-    );
+    let (new, old) = (new.as_object().unwrap_or(&none), old.as_object().unwrap_or(&none));
     let mut names: Vec<String> = new
         .iter()
         .filter(|(name, value)| old.get(*name) != Some(value))

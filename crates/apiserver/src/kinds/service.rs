@@ -55,14 +55,9 @@ impl Strategy for Rules {
         }
         if type_of(spec) == "LoadBalancer" {
             fill::missing(&mut spec.allocate_load_balancer_node_ports, true);
-            let balancer = service
-                .status
-                .as_mut()
-                .and_then(|status| status.load_balancer.as_mut());
-            for ingress in balancer
-                .and_then(|balancer| balancer.ingress.as_mut())
-                .into_iter()
-                .flatten()
+            let balancer = service.status.as_mut().and_then(|status| status.load_balancer.as_mut());
+            for ingress in
+                balancer.and_then(|balancer| balancer.ingress.as_mut()).into_iter().flatten()
             {
                 if ingress.ip.is_some() {
                     fill::missing(&mut ingress.ip_mode, "VIP");
@@ -107,19 +102,10 @@ impl Strategy for Rules {
         };
         let mut all = Vec::new();
         if spec.cluster_ip.as_deref() == Some("None") {
-            if !spec
-                .load_balancer_ip
-                .as_deref()
-                .unwrap_or_default()
-                .is_empty()
-            {
+            if !spec.load_balancer_ip.as_deref().unwrap_or_default().is_empty() {
                 all.push("spec.loadBalancerIP is ignored when spec.clusterIP is \"None\"");
             }
-            if spec
-                .external_ips
-                .as_ref()
-                .is_some_and(|ips| !ips.is_empty())
-            {
+            if spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty()) {
                 all.push("spec.externalIPs is ignored when spec.clusterIP is \"None\"");
             }
             if spec.session_affinity.as_deref() == Some("ClientIP") {
@@ -147,24 +133,14 @@ impl Strategy for Rules {
     fn cells(&self, service: &Service, now: Timestamp) -> Vec<Value> {
         let none = ServiceSpec::default();
         let spec = service.spec.as_ref().unwrap_or(&none);
-        let first = spec
-            .cluster_ips
-            .as_ref()
-            .and_then(|ips| ips.first())
-            .or(spec.cluster_ip.as_ref());
+        let first =
+            spec.cluster_ips.as_ref().and_then(|ips| ips.first()).or(spec.cluster_ip.as_ref());
         vec![
             columns::name(&service.metadata),
             type_of(spec).into(),
             columns::or_none(first.map(String::as_str)),
             external_ip(service, spec),
-            columns::joined(
-                &spec
-                    .ports
-                    .iter()
-                    .flatten()
-                    .map(port_text)
-                    .collect::<Vec<_>>(),
-            ),
+            columns::joined(&spec.ports.iter().flatten().map(port_text).collect::<Vec<_>>()),
             columns::age(&service.metadata, now),
             columns::labels(spec.selector.as_ref()),
         ]
@@ -207,15 +183,11 @@ fn affinity(spec: &mut ServiceSpec) {
     match spec.session_affinity.as_deref() {
         Some("None") => spec.session_affinity_config = None,
         Some("ClientIP") => {
-            let config = spec
-                .session_affinity_config
-                .as_ref()
-                .and_then(|config| config.client_ip.as_ref());
+            let config =
+                spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
             if config.and_then(|client| client.timeout_seconds).is_none() {
                 spec.session_affinity_config = Some(SessionAffinityConfig {
-                    client_ip: Some(ClientIPConfig {
-                        timeout_seconds: Some(AFFINITY_SECONDS),
-                    }),
+                    client_ip: Some(ClientIPConfig { timeout_seconds: Some(AFFINITY_SECONDS) }),
                 });
             }
         }
@@ -239,9 +211,7 @@ fn default_port(port: &mut ServicePort) {
 /// means both.
 fn normalize_cluster_ips(spec: &mut ServiceSpec, old: Option<&ServiceSpec>) {
     let ip = spec.cluster_ip.clone().filter(|ip| !ip.is_empty());
-    let was = old
-        .and_then(|old| old.cluster_ip.clone())
-        .filter(|ip| !ip.is_empty());
+    let was = old.and_then(|old| old.cluster_ip.clone()).filter(|ip| !ip.is_empty());
     let list_changed = old.is_none_or(|old| old.cluster_ips != spec.cluster_ips);
     let empty = spec.cluster_ips.as_ref().is_none_or(Vec::is_empty);
     match (&ip, empty) {
@@ -276,16 +246,10 @@ fn keep_allocated(spec: &mut ServiceSpec, old: &ServiceSpec) {
     if has_node_ports(spec) && has_node_ports(old) {
         let allocated = |port: &ServicePort| {
             let mut ports = old.ports.iter().flatten();
-            ports
-                .find(|old| old.port == port.port && old.protocol == port.protocol)?
-                .node_port
+            ports.find(|old| old.port == port.port && old.protocol == port.protocol)?.node_port
         };
-        let taken: Vec<i32> = spec
-            .ports
-            .iter()
-            .flatten()
-            .filter_map(|port| port.node_port)
-            .collect();
+        let taken: Vec<i32> =
+            spec.ports.iter().flatten().filter_map(|port| port.node_port).collect();
         for port in spec.ports.iter_mut().flatten() {
             if port.node_port.unwrap_or_default() == 0 {
                 port.node_port = allocated(port).filter(|port| !taken.contains(port));
@@ -353,42 +317,24 @@ fn families(spec: &mut ServiceSpec) {
     if !has_cluster_ip(spec) {
         return;
     }
-    let free = is_headless(spec)
-        && spec
-            .selector
-            .as_ref()
-            .is_none_or(|selector| selector.is_empty());
+    let free =
+        is_headless(spec) && spec.selector.as_ref().is_none_or(|selector| selector.is_empty());
     if spec.ip_families.as_ref().is_none_or(Vec::is_empty) {
         let given = spec.cluster_ips.iter().flatten().filter(|ip| *ip != "None");
-        let mut families: Vec<String> = given
-            .map(|ip| if ip.contains(':') { "IPv6" } else { "IPv4" }.to_owned())
-            .collect();
+        let mut families: Vec<String> =
+            given.map(|ip| if ip.contains(':') { "IPv6" } else { "IPv4" }.to_owned()).collect();
         if families.is_empty() {
             families.push("IPv4".to_owned());
         }
         if free
-            && spec
-                .ip_family_policy
-                .as_deref()
-                .is_none_or(|policy| policy != "SingleStack")
+            && spec.ip_family_policy.as_deref().is_none_or(|policy| policy != "SingleStack")
             && families.len() == 1
         {
-            families.push(
-                if families[0] == "IPv4" {
-                    "IPv6"
-                } else {
-                    "IPv4"
-                }
-                .to_owned(),
-            );
+            families.push(if families[0] == "IPv4" { "IPv6" } else { "IPv4" }.to_owned());
         }
         spec.ip_families = Some(families);
     }
-    let policy = if free {
-        "RequireDualStack"
-    } else {
-        "SingleStack"
-    };
+    let policy = if free { "RequireDualStack" } else { "SingleStack" };
     fill::text(&mut spec.ip_family_policy, policy);
 }
 
@@ -396,21 +342,14 @@ fn external_ip(service: &Service, spec: &ServiceSpec) -> Value {
     let external = spec.external_ips.clone().unwrap_or_default();
     match type_of(spec) {
         "LoadBalancer" => {
-            let balancer = service
-                .status
-                .as_ref()
-                .and_then(|status| status.load_balancer.as_ref());
+            let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
             let mut all: Vec<String> = balancer
                 .into_iter()
                 .flat_map(|balancer| balancer.ingress.iter().flatten())
                 .filter_map(|ingress| ingress.ip.clone().or_else(|| ingress.hostname.clone()))
                 .collect();
             all.extend(external);
-            if all.is_empty() {
-                "<pending>".into()
-            } else {
-                columns::joined(&all)
-            }
+            if all.is_empty() { "<pending>".into() } else { columns::joined(&all) }
         }
         "ExternalName" => spec.external_name.clone().unwrap_or_default().into(),
         "ClusterIP" | "NodePort" => columns::joined(&external),

@@ -45,9 +45,7 @@ impl Strategy for Rules {
         {
             fill::missing(&mut rolling.partition, 0);
         }
-        let retention = spec
-            .persistent_volume_claim_retention_policy
-            .get_or_insert_default();
+        let retention = spec.persistent_volume_claim_retention_policy.get_or_insert_default();
         fill::text(&mut retention.when_deleted, "Retain");
         fill::text(&mut retention.when_scaled, "Retain");
         fill::missing(&mut spec.replicas, 1);
@@ -58,10 +56,8 @@ impl Strategy for Rules {
     }
 
     fn validate_status_update(&self, new: &StatefulSet, old: &StatefulSet) -> Vec<FieldError> {
-        let (now, before) = (
-            new.status.clone().unwrap_or_default(),
-            old.status.clone().unwrap_or_default(),
-        );
+        let (now, before) =
+            (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
         let counts = [
             ("replicas", Some(now.replicas)),
             ("readyReplicas", now.ready_replicas),
@@ -70,10 +66,7 @@ impl Strategy for Rules {
             ("availableReplicas", now.available_replicas),
         ];
         let mut errors = status::replicas(&counts, now.observed_generation, "status.readyReplicas");
-        errors.extend(status::collisions(
-            now.collision_count,
-            before.collision_count,
-        ));
+        errors.extend(status::collisions(now.collision_count, before.collision_count));
         errors
     }
 
@@ -101,12 +94,7 @@ impl Strategy for Rules {
         workload::not_negative(&numbers, &path, &mut errors);
         let start = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start);
         workload::not_negative(&[("start", start)], &path.child("ordinals"), &mut errors);
-        workload::selector(
-            &spec.selector,
-            "statefulset",
-            &path.child("selector"),
-            &mut errors,
-        );
+        workload::selector(&spec.selector, "statefulset", &path.child("selector"), &mut errors);
         let own = path.child("template");
         workload::stateful_template(&spec.template, &spec.selector, &own, &mut errors);
         workload::runs_for_ever(&spec.template, "StatefulSet", &own, &mut errors);
@@ -136,11 +124,7 @@ impl Strategy for Rules {
     }
 
     fn cells(&self, set: &StatefulSet, now: Timestamp) -> Vec<Value> {
-        let ready = set
-            .status
-            .as_ref()
-            .and_then(|status| status.ready_replicas)
-            .unwrap_or(0);
+        let ready = set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
         let [names, images] = columns::template(Some(&set.spec.template));
         vec![
             columns::name(&set.metadata),
@@ -157,25 +141,17 @@ fn validate_policies(spec: &StatefulSetSpec, path: &Path, errors: &mut Errors) {
     match check::text(&spec.pod_management_policy) {
         "" => errors.push(FieldError::required(own, "")),
         "OrderedReady" | "Parallel" => {}
-        other => errors.push(FieldError::invalid(
-            own,
-            other,
-            "must be 'OrderedReady' or 'Parallel'",
-        )),
+        other => {
+            errors.push(FieldError::invalid(own, other, "must be 'OrderedReady' or 'Parallel'"))
+        }
     }
     let path_of_retention = path.child("persistentVolumeClaimRetentionPolicy");
     if let Some(policy) = &spec.persistent_volume_claim_retention_policy {
-        for (field, value) in [
-            ("whenDeleted", &policy.when_deleted),
-            ("whenScaled", &policy.when_scaled),
-        ] {
+        for (field, value) in
+            [("whenDeleted", &policy.when_deleted), ("whenScaled", &policy.when_scaled)]
+        {
             let value = check::text(value);
-            check::one_of(
-                value,
-                &["Delete", "Retain"],
-                &path_of_retention.child(field),
-                errors,
-            );
+            check::one_of(value, &["Delete", "Retain"], &path_of_retention.child(field), errors);
         }
     }
     let own = path.child("updateStrategy");
@@ -190,11 +166,7 @@ fn validate_policies(spec: &StatefulSetSpec, path: &Path, errors: &mut Errors) {
         }
         ("RollingUpdate", Some(rolling)) => {
             let own = own.child("rollingUpdate");
-            check::not_negative(
-                rolling.partition.unwrap_or(0),
-                &own.child("partition"),
-                errors,
-            );
+            check::not_negative(rolling.partition.unwrap_or(0), &own.child("partition"), errors);
             if let Some(unavailable) = &rolling.max_unavailable {
                 let own = own.child("maxUnavailable");
                 check::number_or_percent(unavailable, &own, errors);
@@ -209,10 +181,8 @@ fn validate_policies(spec: &StatefulSetSpec, path: &Path, errors: &mut Errors) {
             }
         }
         ("OnDelete" | "RollingUpdate", None) => {}
-        (other, _) => errors.push(FieldError::invalid(
-            own,
-            other,
-            "must be 'RollingUpdate' or 'OnDelete'",
-        )),
+        (other, _) => {
+            errors.push(FieldError::invalid(own, other, "must be 'RollingUpdate' or 'OnDelete'"))
+        }
     }
 }

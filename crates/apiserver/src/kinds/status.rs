@@ -18,10 +18,7 @@ pub fn replicas(
         let found = counts.iter().find(|(field, _)| *field == name);
         found.and_then(|(_, count)| *count).unwrap_or_default()
     };
-    let parts = counts
-        .iter()
-        .skip_while(|(field, _)| *field != "replicas")
-        .skip(1);
+    let parts = counts.iter().skip_while(|(field, _)| *field != "replicas").skip(1);
     let mut more = |field: &str, than: i32, problem: String| {
         if of(field) > than {
             errors.push(FieldError::invalid(path.child(field), of(field), problem));
@@ -40,11 +37,7 @@ pub fn replicas(
 pub fn not_negative(counts: &[(&'static str, Option<i32>)], observed: Option<i64>) -> Errors {
     let path = Path::new("status");
     let mut errors = Errors::new();
-    check::not_negative(
-        observed.unwrap_or(0),
-        &path.child("observedGeneration"),
-        &mut errors,
-    );
+    check::not_negative(observed.unwrap_or(0), &path.child("observedGeneration"), &mut errors);
     for (field, count) in counts {
         check::not_negative(count.unwrap_or(0), &path.child(field), &mut errors);
     }

@@ -49,17 +49,8 @@ impl Strategy for Rules {
                 &mut errors,
             );
         }
-        if class
-            .parameters
-            .iter()
-            .flatten()
-            .any(|(key, _)| key.is_empty())
-        {
-            errors.push(FieldError::invalid(
-                "parameters",
-                "",
-                "field must not be empty.",
-            ));
+        if class.parameters.iter().flatten().any(|(key, _)| key.is_empty()) {
+            errors.push(FieldError::invalid("parameters", "", "field must not be empty."));
         }
         check::one_of_or_unset(
             &class.reclaim_policy,
@@ -81,10 +72,8 @@ impl Strategy for Rules {
         let mut errors = Vec::new();
         if new.parameters.clone().unwrap_or_default() != old.parameters.clone().unwrap_or_default()
         {
-            errors.push(FieldError::forbidden(
-                "parameters",
-                "updates to parameters are forbidden.",
-            ));
+            errors
+                .push(FieldError::forbidden("parameters", "updates to parameters are forbidden."));
         }
         if new.provisioner != old.provisioner {
             errors.push(FieldError::forbidden(
@@ -127,11 +116,7 @@ impl Strategy for Rules {
             class.provisioner.clone().into(),
             class.reclaim_policy.clone().unwrap_or_default().into(),
             class.volume_binding_mode.clone().unwrap_or_default().into(),
-            class
-                .allow_volume_expansion
-                .unwrap_or(false)
-                .to_string()
-                .into(),
+            class.allow_volume_expansion.unwrap_or(false).to_string().into(),
             columns::age(&class.metadata, now),
         ]
     }

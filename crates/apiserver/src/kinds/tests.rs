@@ -11,11 +11,7 @@ use serde_json::Value;
 use super::{AnyStrategy, Context, strategy};
 
 pub(crate) fn context() -> Context<'static> {
-    Context {
-        now: "2026-01-02T03:04:05Z".parse().unwrap(),
-        user: "test",
-        subresource: "",
-    }
+    Context { now: "2026-01-02T03:04:05Z".parse().unwrap(), user: "test", subresource: "" }
 }
 
 /// The object that JSON says, with its kind's strategy.

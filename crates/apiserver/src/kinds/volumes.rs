@@ -14,12 +14,7 @@ const FILE_MODE: i32 = 0o644;
 
 /// `pkg/apis/core/v1/defaults.go`, `SetDefaults_Volume` and those of its sources.
 pub fn defaults(volume: &mut Volume) {
-    if *volume
-        == (Volume {
-            name: volume.name.clone(),
-            ..Volume::default()
-        })
-    {
+    if *volume == (Volume { name: volume.name.clone(), ..Volume::default() }) {
         volume.empty_dir = Some(Default::default());
     }
     if let Some(source) = &mut volume.host_path {
@@ -42,10 +37,8 @@ pub fn defaults(volume: &mut Volume) {
         let policy = pull_policy(source.reference.as_deref().unwrap_or_default());
         fill::text(&mut source.pull_policy, policy);
     }
-    if let Some(template) = volume
-        .ephemeral
-        .as_mut()
-        .and_then(|source| source.volume_claim_template.as_mut())
+    if let Some(template) =
+        volume.ephemeral.as_mut().and_then(|source| source.volume_claim_template.as_mut())
     {
         persistent_volume_claim::default_spec(&mut template.spec);
     }

@@ -14,10 +14,8 @@ use super::pod_spec::validate;
 pub fn printed(selector: &LabelSelector) -> Value {
     let mut json = json!({});
     if let Some(labels) = &selector.match_labels {
-        let map: serde_json::Map<String, Value> = labels
-            .iter()
-            .map(|(key, value)| (key.clone(), value.as_str().into()))
-            .collect();
+        let map: serde_json::Map<String, Value> =
+            labels.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect();
         json["matchLabels"] = map.into();
     }
     if let Some(expressions) = &selector.match_expressions {
@@ -36,14 +34,8 @@ pub fn selector(selector: &LabelSelector, sort: &str, path: &Path, errors: &mut 
         return;
     }
     check::label_selector(Some(selector), path, errors);
-    let empty = selector
-        .match_labels
-        .as_ref()
-        .is_none_or(|labels| labels.is_empty())
-        && selector
-            .match_expressions
-            .as_ref()
-            .is_none_or(Vec::is_empty);
+    let empty = selector.match_labels.as_ref().is_none_or(|labels| labels.is_empty())
+        && selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
     if empty {
         errors.push(FieldError::invalid(
             path,
@@ -55,11 +47,7 @@ pub fn selector(selector: &LabelSelector, sort: &str, path: &Path, errors: &mut 
 
 pub fn immutable_selector(new: &LabelSelector, old: &LabelSelector, errors: &mut Errors) {
     if new != old {
-        errors.push(FieldError::invalid(
-            "spec.selector",
-            printed(new),
-            check::IMMUTABLE,
-        ));
+        errors.push(FieldError::invalid("spec.selector", printed(new), check::IMMUTABLE));
     }
 }
 
@@ -81,22 +69,15 @@ fn selected(
     path: &Path,
     errors: &mut Errors,
 ) {
-    let labels = template
-        .metadata
-        .as_ref()
-        .and_then(|metadata| metadata.labels.clone())
-        .unwrap_or_default();
+    let labels =
+        template.metadata.as_ref().and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
     // A selector that is not there matches nothing.
     let missing = *selector == LabelSelector::default();
     if let Ok(selector) = Selector::from_label_selector(Some(selector))
         && (missing || !selector.matches(Some(&labels)))
     {
         let problem = "`selector` does not match template `labels`";
-        errors.push(FieldError::invalid(
-            path.child("metadata").child("labels"),
-            &labels,
-            problem,
-        ));
+        errors.push(FieldError::invalid(path.child("metadata").child("labels"), &labels, problem));
     }
 }
 
@@ -119,18 +100,11 @@ pub fn runs_for_ever(template: &PodTemplateSpec, sort: &str, path: &Path, errors
     let path = path.child("spec");
     let policy = check::text(&spec.restart_policy);
     if policy != "Always" {
-        errors.push(FieldError::not_supported(
-            path.child("restartPolicy"),
-            policy,
-            &["Always"],
-        ));
+        errors.push(FieldError::not_supported(path.child("restartPolicy"), policy, &["Always"]));
     }
     if spec.active_deadline_seconds.is_some() {
         let problem = format!("activeDeadlineSeconds in {sort} is not Supported");
-        errors.push(FieldError::forbidden(
-            path.child("activeDeadlineSeconds"),
-            problem,
-        ));
+        errors.push(FieldError::forbidden(path.child("activeDeadlineSeconds"), problem));
     }
 }
 

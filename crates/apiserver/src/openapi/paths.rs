@@ -30,30 +30,18 @@ pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<Str
     } else {
         format!("{root}/{}", row.plural)
     };
-    let builder = Builder {
-        row,
-        namespaced: row.namespaced(),
-    };
+    let builder = Builder { row, namespaced: row.namespaced() };
     if !row.has_objects() {
         let create = builder.operation(schemas, "post", "create", Some(&object), &object);
-        paths.insert(
-            collection,
-            builder.item(dialect, false, vec![("post", create)]),
-        );
+        paths.insert(collection, builder.item(dialect, false, vec![("post", create)]));
         return;
     }
     let list = schemas.list_reference(definition);
     let status = definition_reference(schemas, STATUS);
     let delete_options = definition_reference(schemas, DELETE_OPTIONS);
     let operations = vec![
-        (
-            "get",
-            builder.operation(schemas, "get", "list", None, &list),
-        ),
-        (
-            "post",
-            builder.operation(schemas, "post", "create", Some(&object), &object),
-        ),
+        ("get", builder.operation(schemas, "get", "list", None, &list)),
+        ("post", builder.operation(schemas, "post", "create", Some(&object), &object)),
         (
             "delete",
             builder.operation(
@@ -66,10 +54,7 @@ pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<Str
         ),
     ];
     if row.namespaced() {
-        let everywhere = Builder {
-            row,
-            namespaced: false,
-        };
+        let everywhere = Builder { row, namespaced: false };
         let get = everywhere.operation(schemas, "get", "list", None, &list);
         paths.insert(
             format!("{root}/{}", row.plural),
@@ -95,16 +80,11 @@ pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<Str
                 read_and_write(&builder, schemas, &scale)
             }
             "eviction" => create_only(&builder, schemas, "io.k8s.api.policy.v1.Eviction"),
-            "token" => create_only(
-                &builder,
-                schemas,
-                "io.k8s.api.authentication.v1.TokenRequest",
-            ),
+            "token" => create_only(&builder, schemas, "io.k8s.api.authentication.v1.TokenRequest"),
             "binding" => create_only(&builder, schemas, "io.k8s.api.core.v1.Binding"),
-            "finalize" => vec![(
-                "put",
-                builder.operation(schemas, "put", "put", Some(&object), &object),
-            )],
+            "finalize" => {
+                vec![("put", builder.operation(schemas, "put", "put", Some(&object), &object))]
+            }
             "log" => vec![(
                 "get",
                 builder.operation(schemas, "get", "get", None, &json!({"type": "string"})),
@@ -126,33 +106,18 @@ type Operations = Vec<(&'static str, Value)>;
 
 fn read_and_write(builder: &Builder, schemas: &mut Schemas, object: &Value) -> Operations {
     vec![
-        (
-            "get",
-            builder.operation(schemas, "get", "get", None, object),
-        ),
-        (
-            "put",
-            builder.operation(schemas, "put", "put", Some(object), object),
-        ),
+        ("get", builder.operation(schemas, "get", "get", None, object)),
+        ("put", builder.operation(schemas, "put", "put", Some(object), object)),
         (
             "patch",
-            builder.operation(
-                schemas,
-                "patch",
-                "patch",
-                Some(&json!({"type": "object"})),
-                object,
-            ),
+            builder.operation(schemas, "patch", "patch", Some(&json!({"type": "object"})), object),
         ),
     ]
 }
 
 fn create_only(builder: &Builder, schemas: &mut Schemas, name: &str) -> Operations {
     let body = definition_reference(schemas, name);
-    vec![(
-        "post",
-        builder.operation(schemas, "post", "create", Some(&body), &body),
-    )]
+    vec![("post", builder.operation(schemas, "post", "create", Some(&body), &body))]
 }
 
 struct Builder {
@@ -214,10 +179,8 @@ impl Builder {
             json!({"200": {"description": "OK", "content": {JSON: {"schema": answer}}}});
         if let Some(body) = body {
             let types: &[&str] = if method == "patch" { PATCHES } else { &[JSON] };
-            let content: Map<String, Value> = types
-                .iter()
-                .map(|media| ((*media).to_owned(), json!({"schema": body})))
-                .collect();
+            let content: Map<String, Value> =
+                types.iter().map(|media| ((*media).to_owned(), json!({"schema": body}))).collect();
             operation["requestBody"] = json!({ "content": content });
         }
         operation
@@ -238,11 +201,9 @@ fn parameters(dialect: Dialect, method: &str, action: &str) -> Vec<Value> {
             ("timeoutSeconds", "integer"),
             ("watch", "boolean"),
         ],
-        ("post" | "put", _) => &[
-            ("dryRun", "string"),
-            ("fieldManager", "string"),
-            ("fieldValidation", "string"),
-        ],
+        ("post" | "put", _) => {
+            &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")]
+        }
         ("patch", _) => &[
             ("dryRun", "string"),
             ("fieldManager", "string"),

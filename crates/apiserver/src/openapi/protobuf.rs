@@ -42,10 +42,7 @@ static DOCUMENT: Message = Message {
 };
 
 static INFO: Message = Message {
-    fields: &[
-        Field("title", &[1], Shape::Text),
-        Field("version", &[2], Shape::Text),
-    ],
+    fields: &[Field("title", &[1], Shape::Text), Field("version", &[2], Shape::Text)],
     extensions: 7,
 };
 
@@ -121,9 +118,7 @@ static SCHEMA: Message = Message {
 
 /// A document of OpenAPI v2, from JSON. Fields that the tables do not have are left out.
 pub fn document(json: &Value) -> Vec<u8> {
-    json.as_object()
-        .map(|object| encode(object, &DOCUMENT))
-        .unwrap_or_default()
+    json.as_object().map(|object| encode(object, &DOCUMENT)).unwrap_or_default()
 }
 
 fn encode(object: &Map<String, Value>, message: &Message) -> Vec<u8> {

@@ -28,11 +28,7 @@ pub struct Schemas {
 
 impl Schemas {
     pub fn new(dialect: Dialect) -> Self {
-        Self {
-            dialect,
-            done: BTreeMap::new(),
-            todo: Vec::new(),
-        }
+        Self { dialect, done: BTreeMap::new(), todo: Vec::new() }
     }
 
     pub fn dialect(&self) -> Dialect {
@@ -97,12 +93,8 @@ impl Schemas {
         if let Some(text) = DESCRIPTIONS.get(short) {
             schema["description"] = text.as_str().into();
         }
-        let required: Vec<&str> = row
-            .fields
-            .iter()
-            .filter(|field| field.required)
-            .map(|field| field.name)
-            .collect();
+        let required: Vec<&str> =
+            row.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
         if !required.is_empty() {
             schema["required"] = required.into();
         }
@@ -133,10 +125,7 @@ impl Schemas {
         if let Some(text) = DESCRIPTIONS.get(format!("{owner}.{}", field.name).as_str()) {
             schema["description"] = text.as_str().into();
         }
-        if let Some(default) = field
-            .default
-            .and_then(|json| serde_json::from_str(json).ok())
-        {
+        if let Some(default) = field.default.and_then(|json| serde_json::from_str(json).ok()) {
             schema["default"] = default;
         }
         match field.list {
@@ -173,10 +162,9 @@ impl Schemas {
                 QUANTITY,
                 "Amount of a resource: a number with a suffix, as in 500m or 1Gi.",
             ),
-            Ty::IntOrString => self.scalar(
-                INT_OR_STRING,
-                "A number, or a text such as 25% or the name of a port.",
-            ),
+            Ty::IntOrString => {
+                self.scalar(INT_OR_STRING, "A number, or a text such as 25% or the name of a port.")
+            }
             Ty::Any => json!({"type": "object"}),
             Ty::Ref(_) => match ty.definition() {
                 Some(row) => self.reference(row),

@@ -22,10 +22,7 @@ fn every_document_is_whole() {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         for link in text.split("#/components/schemas/").skip(1) {
             let name = link.split('"').next().unwrap();
-            assert!(
-                schemas.get(name).is_some_and(Value::is_object),
-                "{path}: {name}"
-            );
+            assert!(schemas.get(name).is_some_and(Value::is_object), "{path}: {name}");
         }
     }
     assert!(document("nonsense", "v1").is_none());
@@ -36,16 +33,8 @@ fn kubectl_finds_what_it_looks_for() {
     let document = parsed(&document("apps", "v1").unwrap());
     let schemas = &document["components"]["schemas"];
     let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
-    assert_eq!(
-        deployment["x-kubernetes-group-version-kind"][0]["kind"],
-        "Deployment"
-    );
-    assert!(
-        deployment["description"]
-            .as_str()
-            .unwrap()
-            .starts_with("Deployment enables")
-    );
+    assert_eq!(deployment["x-kubernetes-group-version-kind"][0]["kind"], "Deployment");
+    assert!(deployment["description"].as_str().unwrap().starts_with("Deployment enables"));
     let ports = &schemas["io.k8s.api.core.v1.Container"]["properties"]["ports"];
     assert_eq!(ports["x-kubernetes-patch-merge-key"], "containerPort");
     assert_eq!(ports["x-kubernetes-patch-strategy"], "merge");
@@ -55,17 +44,10 @@ fn kubectl_finds_what_it_looks_for() {
     );
     let patch =
         &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
-    assert_eq!(
-        patch["x-kubernetes-group-version-kind"]["kind"],
-        "Deployment"
-    );
+    assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Deployment");
     assert!(patch["requestBody"]["content"]["application/strategic-merge-patch+json"].is_object());
     let parameters = patch["parameters"].as_array().unwrap();
-    assert!(
-        parameters
-            .iter()
-            .any(|parameter| parameter["name"] == "fieldValidation")
-    );
+    assert!(parameters.iter().any(|parameter| parameter["name"] == "fieldValidation"));
 }
 
 #[test]

@@ -10,19 +10,9 @@ use serde_json::{Value, json};
 use crate::response::Response;
 
 const AGGREGATED: &str = "apidiscovery.k8s.io";
-const VERBS: &[&str] = &[
-    "create",
-    "delete",
-    "deletecollection",
-    "get",
-    "list",
-    "patch",
-    "update",
-    "watch",
-];
-const ONE_BY_ONE: &[&str] = &[
-    "create", "delete", "get", "list", "patch", "update", "watch",
-];
+const VERBS: &[&str] =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const ONE_BY_ONE: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 
 /// The groups in the order in which they are told, the core group first.
 fn groups() -> Vec<(&'static str, &'static str)> {
@@ -61,13 +51,7 @@ pub fn root(path: &str, accept: &str) -> Response {
     let version = accept
         .split(',')
         .find(|range| range.contains(AGGREGATED) && range.contains("as=APIGroupDiscoveryList"))
-        .map(|range| {
-            if range.contains("v=v2beta1") {
-                "v2beta1"
-            } else {
-                "v2"
-            }
-        });
+        .map(|range| if range.contains("v=v2beta1") { "v2beta1" } else { "v2" });
     let (index, content_type) = match version {
         None => (apis, "application/json".to_owned()),
         Some(version) => (
@@ -75,11 +59,7 @@ pub fn root(path: &str, accept: &str) -> Response {
             format!("application/json;g={AGGREGATED};v={version};as=APIGroupDiscoveryList"),
         ),
     };
-    Response::Raw {
-        code: 200,
-        content_type,
-        body: DOCUMENTS[index].clone(),
-    }
+    Response::Raw { code: 200, content_type, body: DOCUMENTS[index].clone() }
 }
 
 fn legacy_api() -> Value {
@@ -116,11 +96,7 @@ pub fn group_or_version(path: &str) -> Option<Response> {
         ("apis", group, Some(version), None) if !group.is_empty() => resource_list(group, version)?,
         _ => return None,
     };
-    Some(Response::Json {
-        code: 200,
-        json: value.to_string().into(),
-        warnings: Vec::new(),
-    })
+    Some(Response::Json { code: 200, json: value.to_string().into(), warnings: Vec::new() })
 }
 
 fn resource_list(group: &str, version: &str) -> Option<Value> {
@@ -188,26 +164,11 @@ fn subresource(row: &KindRow, name: &str) -> Subresource {
                 "Service" => "ServiceProxyOptions",
                 _ => "PodProxyOptions",
             };
-            (
-                "",
-                "v1",
-                kind,
-                &["create", "delete", "get", "patch", "update"],
-            )
+            ("", "v1", kind, &["create", "delete", "get", "patch", "update"])
         }
-        _ => (
-            row.group,
-            row.version,
-            row.kind,
-            &["get", "patch", "update"],
-        ),
+        _ => (row.group, row.version, row.kind, &["get", "patch", "update"]),
     };
-    Subresource {
-        group,
-        version,
-        kind,
-        verbs,
-    }
+    Subresource { group, version, kind, verbs }
 }
 
 /// All groups with all their resources in one document.
@@ -216,10 +177,8 @@ fn aggregated(path: &str, document_version: &str) -> Value {
         .into_iter()
         .filter(|(group, _)| group.is_empty() == (path == "/api"))
         .map(|(group, version)| {
-            let resources: Vec<_> = rows(group, version)
-                .into_iter()
-                .map(aggregated_resource)
-                .collect();
+            let resources: Vec<_> =
+                rows(group, version).into_iter().map(aggregated_resource).collect();
             let metadata = if group.is_empty() {
                 json!({"creationTimestamp": null})
             } else {

@@ -14,9 +14,9 @@ pub fn hash(parts: &Parts, response: &Response) -> Option<String> {
     let path = parts.uri.path();
     let kept = path.starts_with("/openapi/") || matches!(path, "/api" | "/apis");
     match response {
-        Response::Raw {
-            code: 200, body, ..
-        } if kept && matches!(parts.method, Method::GET | Method::HEAD) => {
+        Response::Raw { code: 200, body, .. }
+            if kept && matches!(parts.method, Method::GET | Method::HEAD) =>
+        {
             Some(openapi::hash(body))
         }
         _ => None,

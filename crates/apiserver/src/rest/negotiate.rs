@@ -36,10 +36,7 @@ pub struct Accept {
 impl Accept {
     /// How a Table is written for this client.
     pub fn table_options(&self) -> TableOptions {
-        TableOptions {
-            include: self.include,
-            ..TableOptions::default()
-        }
+        TableOptions { include: self.include, ..TableOptions::default() }
     }
 
     /// Chooses the first media type that can be served. `query` says more of a Table.
@@ -55,19 +52,12 @@ impl Accept {
     }
 
     fn of_headers(headers: &HeaderMap) -> Result<Self, ApiError> {
-        let raw = headers
-            .get(ACCEPT)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
+        let raw = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let gzip = headers
             .get(ACCEPT_ENCODING)
             .and_then(|value| value.to_str().ok())
             .is_some_and(|value| value.contains("gzip"));
-        let base = Self {
-            gzip,
-            raw: raw.to_owned(),
-            ..Self::default()
-        };
+        let base = Self { gzip, raw: raw.to_owned(), ..Self::default() };
         if raw.trim().is_empty() {
             return Ok(base);
         }
@@ -108,11 +98,7 @@ impl Accept {
                     return Ok(Self { form, ..base });
                 }
                 "application/yaml" => {
-                    return Ok(Self {
-                        form,
-                        yaml: true,
-                        ..base
-                    });
+                    return Ok(Self { form, yaml: true, ..base });
                 }
                 api::protobuf::MEDIA_TYPE => takes_protobuf |= form == Form::Object,
                 // OpenAPI documents choose by the raw header.
@@ -123,10 +109,7 @@ impl Accept {
             }
         }
         if takes_protobuf {
-            return Ok(Self {
-                protobuf: true,
-                ..base
-            });
+            return Ok(Self { protobuf: true, ..base });
         }
         Err(ApiError::not_acceptable(
             "only the following media types are accepted: application/json, application/yaml, \

@@ -17,9 +17,7 @@ const GZIP_FROM_BYTES: usize = 128 << 10;
 
 /// A body that is there already.
 pub fn full(bytes: Bytes) -> Body {
-    Full::new(bytes)
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Gives an answer its form.
@@ -45,11 +43,7 @@ pub fn response(
             Ok(json_response(200, json, &[], accept))
         }
         Response::Watch(watcher) => Ok(watch::response(*watcher, accept)),
-        Response::Json {
-            code,
-            json,
-            warnings,
-        } => {
+        Response::Json { code, json, warnings } => {
             if accept.form == Form::Table && verb == Some(Verb::Create) {
                 return Err(ApiError::not_acceptable(
                     "only the following media types are accepted: application/json, application/yaml",
@@ -57,11 +51,7 @@ pub fn response(
             }
             Ok(json_response(code, json, &warnings, accept))
         }
-        Response::Raw {
-            code,
-            content_type,
-            body,
-        } => {
+        Response::Raw { code, content_type, body } => {
             let mut response = finish(code, body, accept);
             let value = HeaderValue::from_str(&content_type)
                 .unwrap_or(HeaderValue::from_static("application/octet-stream"));
@@ -75,15 +65,9 @@ pub fn response(
 /// An error as a Status.
 pub fn error(error: &ApiError, accept: &Accept) -> http::Response<Body> {
     let mut response = json_response(error.code(), error.encode().into(), &[], accept);
-    let retry = error
-        .status()
-        .details
-        .as_ref()
-        .and_then(|details| details.retry_after_seconds);
+    let retry = error.status().details.as_ref().and_then(|details| details.retry_after_seconds);
     if let Some(seconds) = retry {
-        response
-            .headers_mut()
-            .insert(http::header::RETRY_AFTER, HeaderValue::from(seconds.max(0)));
+        response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(seconds.max(0)));
     }
     if error.code() == 401 {
         response.headers_mut().remove(CACHE_CONTROL);
@@ -107,13 +91,7 @@ fn object(answer: ObjectAnswer, accept: &Accept) -> Result<http::Response<Body>,
 pub fn list_json(list: &ListAnswer) -> Bytes {
     let size: usize = list.items.iter().map(|item| item.json.len() + 1).sum();
     let mut out = BytesMut::with_capacity(size + 512);
-    list_head(
-        &mut out,
-        list.row,
-        &list.row.list_kind(),
-        &list.row.api_version(),
-        list,
-    );
+    list_head(&mut out, list.row, &list.row.list_kind(), &list.row.api_version(), list);
     for (index, item) in list.items.iter().enumerate() {
         if index > 0 {
             out.put_u8(b',');
@@ -162,14 +140,9 @@ fn json_response(
         (json, content_type(accept.form))
     };
     let mut response = finish(code, body, accept);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     for warning in bounded(warnings) {
-        let text = warning
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace(['\n', '\r'], " ");
+        let text = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
             response.headers_mut().append(http::header::WARNING, value);
         }
@@ -193,9 +166,7 @@ fn to_yaml(json: &[u8]) -> Option<Bytes> {
 }
 
 fn finish(code: u16, body: Bytes, accept: &Accept) -> http::Response<Body> {
-    let compressed = (accept.gzip && body.len() >= GZIP_FROM_BYTES)
-        .then(|| gzip(&body))
-        .flatten();
+    let compressed = (accept.gzip && body.len() >= GZIP_FROM_BYTES).then(|| gzip(&body)).flatten();
     let zipped = compressed.is_some();
     let mut response = http::Response::new(full(compressed.unwrap_or(body)));
     *response.status_mut() =

@@ -25,11 +25,7 @@ pub struct Routed {
 pub fn route(parts: &Parts, accept: &Accept) -> Result<Routed, ApiError> {
     let query = parts.uri.query().unwrap_or_default();
     if parts.uri.path().len() + query.len() > MAX_URI_BYTES {
-        return Err(ApiError::new(
-            414,
-            "RequestURITooLong",
-            "the request's URI is too long",
-        ));
+        return Err(ApiError::new(414, "RequestURITooLong", "the request's URI is too long"));
     }
     let parameters = parse_query(query);
     let patch_type = match media_type(&parts.headers).as_str() {
@@ -39,11 +35,7 @@ pub fn route(parts: &Parts, accept: &Accept) -> Result<Routed, ApiError> {
         "application/apply-patch+yaml" => Some(PatchType::Apply),
         _ => None,
     };
-    let mut options = Options {
-        parameters,
-        patch_type,
-        ..Options::default()
-    };
+    let mut options = Options { parameters, patch_type, ..Options::default() };
     let path = parts.uri.path();
     let resource = match segments(path).filter(|_| path != paths::DEFINITIONS) {
         Some(segments) => resource(&parts.method, &segments, &options, parts)?,
@@ -94,11 +86,7 @@ fn segments(path: &str) -> Option<Segments> {
     if rest.last().is_some_and(String::is_empty) && !rest.iter().any(|part| part == "proxy") {
         rest.pop();
     }
-    (!rest.is_empty()).then_some(Segments {
-        group,
-        version,
-        rest,
-    })
+    (!rest.is_empty()).then_some(Segments { group, version, rest })
 }
 
 fn resource(
@@ -168,10 +156,7 @@ fn verb(
     watching: bool,
     parts: &Parts,
 ) -> Result<Verb, ApiError> {
-    if matches!(
-        target.subresource.as_str(),
-        "log" | "exec" | "attach" | "portforward" | "proxy"
-    ) {
+    if matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy") {
         let upgrade = parts.headers.contains_key(http::header::UPGRADE);
         let session = !matches!(target.subresource.as_str(), "log" | "proxy");
         let authorized_as = match *method {

@@ -29,9 +29,7 @@ impl IncludeObject {
     /// # Errors
     /// 400 for a value that it may not have.
     pub fn parse(query: &str) -> Result<Self, ApiError> {
-        let value = query
-            .split('&')
-            .find_map(|pair| pair.strip_prefix("includeObject="));
+        let value = query.split('&').find_map(|pair| pair.strip_prefix("includeObject="));
         match value.unwrap_or_default() {
             "None" => Ok(Self::None),
             "" | "Metadata" => Ok(Self::Metadata),
@@ -82,11 +80,7 @@ pub fn table(
         metadata["resourceVersion"] = only.revision.to_string().into();
     }
     let mut out = BytesMut::with_capacity(512 * (items.len() + 1));
-    let columns = if options.omit_columns {
-        Value::Null
-    } else {
-        Value::Array(columns)
-    };
+    let columns = if options.omit_columns { Value::Null } else { Value::Array(columns) };
     out.put_slice(
         format!("{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"columnDefinitions\":{columns},\"rows\":[")
             .as_bytes(),
@@ -130,13 +124,7 @@ pub fn partial(version: &Version) -> Bytes {
 /// None today; the signature is that of [`table`].
 pub fn partial_list(list: &ListAnswer) -> Result<Bytes, ApiError> {
     let mut out = BytesMut::new();
-    list_head(
-        &mut out,
-        list.row,
-        "PartialObjectMetadataList",
-        "meta.k8s.io/v1",
-        list,
-    );
+    list_head(&mut out, list.row, "PartialObjectMetadataList", "meta.k8s.io/v1", list);
     for (index, item) in list.items.iter().enumerate() {
         if index > 0 {
             out.put_u8(b',');

@@ -102,10 +102,7 @@ fn encode(state: &mut State, notice: &Notice) -> Result<Bytes, ApiError> {
     let row = state.watcher.row();
     if state.protobuf {
         return match notice {
-            Notice::Bookmark {
-                revision,
-                initial_end,
-            } => {
+            Notice::Bookmark { revision, initial_end } => {
                 let object = bookmark(row, *revision, *initial_end, Form::Object);
                 protobuf_frame("BOOKMARK", &object)
             }
@@ -116,13 +113,9 @@ fn encode(state: &mut State, notice: &Notice) -> Result<Bytes, ApiError> {
         };
     }
     match notice {
-        Notice::Bookmark {
-            revision,
-            initial_end,
-        } => Ok(frame(
-            "BOOKMARK",
-            &bookmark(row, *revision, *initial_end, state.form),
-        )),
+        Notice::Bookmark { revision, initial_end } => {
+            Ok(frame("BOOKMARK", &bookmark(row, *revision, *initial_end, state.form)))
+        }
         Notice::Changed(change, event) if state.form == Form::Object => Ok(event.frame(*change)),
         Notice::Changed(change, event) => {
             let object = shaped(state, row, event.object(*change))?;
@@ -144,10 +137,8 @@ fn shaped(
         Form::Object => Ok(version.json.clone()),
         Form::PartialMetadata => Ok(partial(version)),
         Form::Table => {
-            let options = super::table::TableOptions {
-                omit_columns: state.headed,
-                include: state.include,
-            };
+            let options =
+                super::table::TableOptions { omit_columns: state.headed, include: state.include };
             state.headed = true;
             table(row, std::slice::from_ref(version), None, &options)
         }
@@ -156,11 +147,8 @@ fn shaped(
 
 /// An object that holds nothing but how far the watch has come.
 pub fn bookmark(row: &KindRow, revision: u64, initial_end: bool, form: Form) -> Bytes {
-    let annotations = if initial_end {
-        ",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}"
-    } else {
-        ""
-    };
+    let annotations =
+        if initial_end { ",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}" } else { "" };
     let metadata =
         format!("{{\"resourceVersion\":\"{revision}\",\"creationTimestamp\":null{annotations}}}");
     let text = match form {

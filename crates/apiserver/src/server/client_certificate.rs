@@ -29,9 +29,8 @@ impl ClientCertificates {
     /// # Errors
     /// When there are no roots.
     pub fn new(roots: RootCertStore) -> anyhow::Result<Self> {
-        let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
-            .allow_unauthenticated()
-            .build()?;
+        let verifier =
+            WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
         Ok(Self(verifier))
     }
 

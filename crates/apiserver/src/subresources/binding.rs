@@ -37,28 +37,16 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     let name = binding.metadata.name.as_deref().unwrap_or_default();
     let mut errors = Vec::new();
     if !matches!(kind, "" | "Node") {
-        errors.push(FieldError::not_supported(
-            "target.kind",
-            kind,
-            &["Node", ""],
-        ));
+        errors.push(FieldError::not_supported("target.kind", kind, &["Node", ""]));
     }
-    if binding
-        .target
-        .name
-        .as_deref()
-        .unwrap_or_default()
-        .is_empty()
-    {
+    if binding.target.name.as_deref().unwrap_or_default().is_empty() {
         errors.push(FieldError::required("target.name", ""));
     }
     if !errors.is_empty() {
         return Err(ApiError::invalid(Binding::ROW, name, &errors));
     }
     if !name.is_empty() && name != call.target.name {
-        return Err(ApiError::bad_request(
-            "name in URL does not match name in Binding object",
-        ));
+        return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
     }
     let wish = Wish {
         node: binding.target.name.unwrap_or_default(),
@@ -95,19 +83,13 @@ fn assign(call: Call<'_>, pod: &mut Pod, wish: &Wish, now: Timestamp) -> Result<
     let name = call.target.name.as_str();
     let conflict = |message: String| Err(ApiError::conflict(Pod::ROW, name, message));
     if pod.metadata.deletion_timestamp.is_some() {
-        return conflict(format!(
-            "pod {name} is being deleted, cannot be assigned to a host"
-        ));
+        return conflict(format!("pod {name} is being deleted, cannot be assigned to a host"));
     }
     let spec = pod.spec.get_or_insert_default();
     if let Some(node) = spec.node_name.as_deref().filter(|node| !node.is_empty()) {
         return conflict(format!("pod {name} is already assigned to node {node:?}"));
     }
-    if spec
-        .scheduling_gates
-        .as_ref()
-        .is_some_and(|gates| !gates.is_empty())
-    {
+    if spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()) {
         return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
     spec.node_name = Some(wish.node.clone());
@@ -127,11 +109,7 @@ fn assign(call: Call<'_>, pod: &mut Pod, wish: &Wish, now: Timestamp) -> Result<
             own.get_or_insert_default().extend(more.clone());
         }
     }
-    let conditions = pod
-        .status
-        .get_or_insert_default()
-        .conditions
-        .get_or_insert_default();
+    let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
     conditions.retain(|condition| condition.type_ != "PodScheduled");
     conditions.push(PodCondition {
         type_: "PodScheduled".to_owned(),

@@ -26,38 +26,21 @@ const MAX_DISRUPTED: usize = 2_000;
 /// 404; 429 when a budget does not allow it now.
 pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let eviction: Eviction = decode(request)?;
-    if let Some(name) = eviction
-        .metadata
-        .name
-        .as_deref()
-        .filter(|name| !name.is_empty())
+    if let Some(name) = eviction.metadata.name.as_deref().filter(|name| !name.is_empty())
         && name != call.target.name
     {
-        return Err(ApiError::bad_request(
-            "name in URL does not match name in Eviction object",
-        ));
+        return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
     let mut delete = eviction.delete_options.unwrap_or_default();
     let mut options: Options = call.options.clone();
-    options.dry_run |= delete
-        .dry_run
-        .as_ref()
-        .is_some_and(|values| values.iter().any(|value| value == "All"));
-    let target = Target {
-        subresource: String::new(),
-        ..call.target.clone()
-    };
-    let call = Call {
-        target: &target,
-        options: &options,
-        ..call
-    };
+    options.dry_run |=
+        delete.dry_run.as_ref().is_some_and(|values| values.iter().any(|value| value == "All"));
+    let target = Target { subresource: String::new(), ..call.target.clone() };
+    let call = Call { target: &target, options: &options, ..call };
     call.core.cache.fresh().await?;
     let version = call.current().await?;
     let object = core::decode(Pod::ROW, &version)?;
-    let pod = object
-        .downcast_ref::<Pod>()
-        .ok_or_else(|| ApiError::internal("not a pod"))?;
+    let pod = object.downcast_ref::<Pod>().ok_or_else(|| ApiError::internal("not a pod"))?;
     node::check_eviction(call, pod)?;
     if !exempt(pod) {
         spend(call, pod).await?;
@@ -72,19 +55,13 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
 
 /// Pods that no budget protects: they have ended, wait for a node, or go already.
 fn exempt(pod: &Pod) -> bool {
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed" | "Pending"))
         || pod.metadata.deletion_timestamp.is_some()
 }
 
 fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref());
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions
         .into_iter()
         .flatten()
@@ -94,11 +71,7 @@ fn is_ready(pod: &Pod) -> bool {
 /// Takes one disruption from the budget of the pod, if it has one.
 async fn spend(call: Call<'_>, pod: &Pod) -> Result<(), ApiError> {
     let filter = Filter::everything(PodDisruptionBudget::ROW, &call.target.namespace);
-    let budgets = call
-        .core
-        .cache
-        .resource(PodDisruptionBudget::ROW)
-        .list(&filter);
+    let budgets = call.core.cache.resource(PodDisruptionBudget::ROW).list(&filter);
     let mut protecting = Vec::new();
     for version in budgets {
         let budget = PodDisruptionBudget::decode(&version.json).map_err(ApiError::internal)?;
@@ -127,37 +100,27 @@ async fn spend(call: Call<'_>, pod: &Pod) -> Result<(), ApiError> {
         subpath: String::new(),
     };
     let (name, now) = (call.target.name.clone(), call.now());
-    swap_with(
-        Call {
-            target: &target,
-            ..call
-        },
-        |object, _| {
-            let budget = object
-                .downcast_ref::<PodDisruptionBudget>()
-                .ok_or_else(|| ApiError::internal("not a budget"))?;
-            let mut budget = budget.clone();
-            take_one(&mut budget, &name, now)?;
-            Ok(Box::new(budget) as Box<dyn Object>)
-        },
-    )
+    swap_with(Call { target: &target, ..call }, |object, _| {
+        let budget = object
+            .downcast_ref::<PodDisruptionBudget>()
+            .ok_or_else(|| ApiError::internal("not a budget"))?;
+        let mut budget = budget.clone();
+        take_one(&mut budget, &name, now)?;
+        Ok(Box::new(budget) as Box<dyn Object>)
+    })
     .await?;
     Ok(())
 }
 
 fn unready_may_go(budget: &PodDisruptionBudget) -> bool {
-    let policy = budget
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.unhealthy_pod_eviction_policy.as_deref());
+    let policy =
+        budget.spec.as_ref().and_then(|spec| spec.unhealthy_pod_eviction_policy.as_deref());
     if policy == Some("AlwaysAllow") {
         return true;
     }
     let status = budget.status.clone().unwrap_or_default();
-    let (healthy, desired) = (
-        status.current_healthy.unwrap_or_default(),
-        status.desired_healthy.unwrap_or_default(),
-    );
+    let (healthy, desired) =
+        (status.current_healthy.unwrap_or_default(), status.desired_healthy.unwrap_or_default());
     healthy >= desired && desired > 0
 }
 

@@ -33,9 +33,7 @@ pub async fn answer_review(call: Call<'_>, request: &Request) -> Result<Response
         TokenReview::KIND => token_review(call, decode(request)?).await,
         SelfSubjectReview::KIND => {
             let mut review: SelfSubjectReview = decode(request)?;
-            review.status = Some(SelfSubjectReviewStatus {
-                user_info: Some(info(call.user)),
-            });
+            review.status = Some(SelfSubjectReviewStatus { user_info: Some(info(call.user)) });
             Ok(json(201, &review))
         }
         SubjectAccessReview::KIND => {
@@ -45,11 +43,8 @@ pub async fn answer_review(call: Call<'_>, request: &Request) -> Result<Response
         }
         LocalSubjectAccessReview::KIND => {
             let mut review: LocalSubjectAccessReview = decode(request)?;
-            let asked = review
-                .spec
-                .resource_attributes
-                .as_ref()
-                .and_then(|a| a.namespace.as_deref());
+            let asked =
+                review.spec.resource_attributes.as_ref().and_then(|a| a.namespace.as_deref());
             let mut errors = Vec::new();
             if review.spec.resource_attributes.is_some() && asked != Some(&call.target.namespace) {
                 errors.push(FieldError::invalid(
@@ -97,14 +92,7 @@ async fn bind(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
         subresource: "binding".to_owned(),
         subpath: String::new(),
     };
-    binding::create(
-        Call {
-            target: &target,
-            ..call
-        },
-        request,
-    )
-    .await
+    binding::create(Call { target: &target, ..call }, request).await
 }
 
 fn info(user: &User) -> UserInfo {
@@ -118,16 +106,11 @@ fn info(user: &User) -> UserInfo {
 
 async fn token_review(call: Call<'_>, mut review: TokenReview) -> Result<Response, ApiError> {
     if review.spec.token.is_empty() {
-        return Err(ApiError::bad_request(
-            "token is required for TokenReview in authentication",
-        ));
+        return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
     }
     let audiences = review.spec.audiences.clone().unwrap_or_default();
     let checked = match &call.core.tokens {
-        Some(tokens) => tokens
-            .check(call.core, &review.spec.token, &audiences)
-            .await
-            .ok(),
+        Some(tokens) => tokens.check(call.core, &review.spec.token, &audiences).await.ok(),
         None => None,
     };
     let status = match checked {
@@ -161,10 +144,8 @@ fn subject_access(
 ) -> Result<SubjectAccessReviewStatus, ApiError> {
     let groups = spec.groups.clone().unwrap_or_default();
     let name = spec.user.clone().unwrap_or_default();
-    let mut errors = one_question(
-        spec.resource_attributes.is_some(),
-        spec.non_resource_attributes.as_ref(),
-    );
+    let mut errors =
+        one_question(spec.resource_attributes.is_some(), spec.non_resource_attributes.as_ref());
     if name.is_empty() && groups.is_empty() {
         let problem = "at least one of user or group must be specified";
         errors.push(FieldError::invalid("spec.user", "", problem));
@@ -215,9 +196,7 @@ fn decide(call: Call<'_>, user: &User, attributes: &Attributes) -> SubjectAccess
     let reason = || rbac.reason(cache, user, attributes);
     SubjectAccessReviewStatus {
         allowed,
-        reason: (allowed && !user.in_group(crate::user::MASTERS))
-            .then(reason)
-            .flatten(),
+        reason: (allowed && !user.in_group(crate::user::MASTERS)).then(reason).flatten(),
         ..SubjectAccessReviewStatus::default()
     }
 }
@@ -238,10 +217,9 @@ fn attributes(
                 name: text(&resource.name),
             })
         }
-        (None, Some((verb, path))) => Ok(Attributes::Path {
-            verb: verb.unwrap_or_default(),
-            path: path.unwrap_or_default(),
-        }),
+        (None, Some((verb, path))) => {
+            Ok(Attributes::Path { verb: verb.unwrap_or_default(), path: path.unwrap_or_default() })
+        }
         _ => Err(ApiError::bad_request(
             "exactly one of nonResourceAttributes or resourceAttributes must be specified",
         )),
@@ -254,10 +232,7 @@ fn rules_review(call: Call<'_>, mut review: SelfSubjectRulesReview) -> Result<Re
         return Err(ApiError::bad_request("no namespace on request"));
     }
     let mut status = SubjectRulesReviewStatus::default();
-    let mut rules = call
-        .core
-        .rbac
-        .rules_of(&call.core.cache, call.user, &namespace);
+    let mut rules = call.core.rbac.rules_of(&call.core.cache, call.user, &namespace);
     if call.user.in_group(crate::user::MASTERS) {
         let all = || Some(vec!["*".to_owned()]);
         rules.push(k8s_openapi::api::rbac::v1::PolicyRule {

@@ -57,18 +57,14 @@ pub async fn patch(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
 /// Applies a Scale: its manager comes to own the replicas of the object itself.
 async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let wanted = apply::read(call, request)?;
-    let unknown = [(
-        &wanted,
-        &["apiVersion", "kind", "metadata", "spec", "status"][..],
-        "",
-    )]
-    .into_iter()
-    .chain([(&wanted["spec"], &["replicas"][..], ".spec")])
-    .find_map(|(value, known, path)| {
-        let mut fields = value.as_object()?.keys();
-        let unknown = fields.find(|field| !known.contains(&field.as_str()))?;
-        Some(format!("{path}.{unknown}"))
-    });
+    let unknown = [(&wanted, &["apiVersion", "kind", "metadata", "spec", "status"][..], "")]
+        .into_iter()
+        .chain([(&wanted["spec"], &["replicas"][..], ".spec")])
+        .find_map(|(value, known, path)| {
+            let mut fields = value.as_object()?.keys();
+            let unknown = fields.find(|field| !known.contains(&field.as_str()))?;
+            Some(format!("{path}.{unknown}"))
+        });
     if let Some(field) = unknown {
         return Err(ApiError::bad_request(format!(
             "failed to create typed patch object ({}/{}; autoscaling/v1, Kind=Scale): {field}: field not declared in schema",
@@ -89,10 +85,7 @@ async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiError> 
         config["spec"] = json!({"replicas": replicas});
     }
     let target = itself(call);
-    let call = Call {
-        target: &target,
-        ..call
-    };
+    let call = Call { target: &target, ..call };
     let answer = apply::apply_config(call, &config, "scale").await?;
     let object = core::decode(call.row(), &answer.version)?;
     Ok(json(200, &scale_of(&*object)?))
@@ -100,10 +93,7 @@ async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiError> 
 
 /// The object itself is what changes; the right to its scale has been checked.
 fn itself(call: Call<'_>) -> Target {
-    Target {
-        subresource: String::new(),
-        ..call.target.clone()
-    }
+    Target { subresource: String::new(), ..call.target.clone() }
 }
 
 fn check_name(call: Call<'_>, scale: &Scale) -> Result<(), ApiError> {
@@ -122,11 +112,8 @@ fn check_replicas(call: Call<'_>, replicas: i32) -> Result<(), ApiError> {
     if replicas >= 0 {
         return Ok(());
     }
-    let error = FieldError::invalid(
-        "spec.replicas",
-        replicas,
-        "must be greater than or equal to 0",
-    );
+    let error =
+        FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
     Err(ApiError::invalid(Scale::ROW, &call.target.name, &[error]))
 }
 
@@ -135,26 +122,17 @@ async fn write(
     mut change: impl FnMut(&Scale) -> Result<Scale, ApiError> + Send,
 ) -> Result<Response, ApiError> {
     let target = itself(call);
-    let call = Call {
-        target: &target,
-        ..call
-    };
+    let call = Call { target: &target, ..call };
     let answer = update_with(call, |object, version: &Version| {
         let scale = change(&scale_of(object)?)?;
         check_name(call, &scale)?;
-        let replicas = scale
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.replicas)
-            .unwrap_or_default();
+        let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
         check_replicas(call, replicas)?;
         let mut new = object.clone_object();
         *replicas_mut(&mut *new)? = Some(replicas);
         let metadata = new.metadata_mut();
-        metadata.resource_version = scale
-            .metadata
-            .resource_version
-            .filter(|version| !version.is_empty());
+        metadata.resource_version =
+            scale.metadata.resource_version.filter(|version| !version.is_empty());
         if let Some(uid) = scale.metadata.uid.filter(|uid| !uid.is_empty()) {
             metadata.uid = Some(uid);
         }
@@ -182,9 +160,7 @@ fn replicas_mut(object: &mut dyn Object) -> Result<&mut Option<i32>, ApiError> {
         let object = object.downcast_mut::<StatefulSet>().ok_or_else(no_scale)?;
         Ok(&mut object.spec.replicas)
     } else {
-        let object = object
-            .downcast_mut::<ReplicationController>()
-            .ok_or_else(no_scale)?;
+        let object = object.downcast_mut::<ReplicationController>().ok_or_else(no_scale)?;
         Ok(&mut object.spec.get_or_insert_default().replicas)
     }
 }
@@ -199,26 +175,14 @@ fn scale_of(object: &dyn Object) -> Result<Scale, ApiError> {
         (spec.replicas, status, text(&spec.selector))
     } else if let Some(object) = object.downcast_ref::<ReplicaSet>() {
         let spec = &object.spec;
-        (
-            spec.replicas,
-            object.status.as_ref().map(|status| status.replicas),
-            text(&spec.selector),
-        )
+        (spec.replicas, object.status.as_ref().map(|status| status.replicas), text(&spec.selector))
     } else if let Some(object) = object.downcast_ref::<StatefulSet>() {
         let spec = &object.spec;
-        (
-            spec.replicas,
-            object.status.as_ref().map(|status| status.replicas),
-            text(&spec.selector),
-        )
+        (spec.replicas, object.status.as_ref().map(|status| status.replicas), text(&spec.selector))
     } else if let Some(object) = object.downcast_ref::<ReplicationController>() {
         let spec = object.spec.clone().unwrap_or_default();
         let selector = labels::Selector::from_map(&spec.selector.unwrap_or_default()).to_string();
-        (
-            spec.replicas,
-            object.status.as_ref().map(|status| status.replicas),
-            Ok(selector),
-        )
+        (spec.replicas, object.status.as_ref().map(|status| status.replicas), Ok(selector))
     } else {
         return Err(no_scale());
     };

@@ -34,10 +34,7 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     })?;
     let mut asked: TokenRequest = decode(request)?;
     let account = call.current().await?;
-    let bound_to = asked
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.bound_object_ref.as_ref());
+    let bound_to = asked.spec.as_ref().and_then(|spec| spec.bound_object_ref.as_ref());
     node::check_token(call, bound_to).await?;
     let spec = asked.spec.get_or_insert_default();
     let audiences = spec.audiences.get_or_insert_default();
@@ -54,10 +51,7 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
         nbf: now,
         iss: tokens.issuer().to_owned(),
         jti: uuid::Uuid::new_v4().to_string(),
-        sub: format!(
-            "system:serviceaccount:{}:{}",
-            account.namespace, account.name
-        ),
+        sub: format!("system:serviceaccount:{}:{}", account.namespace, account.name),
         ..Claims::default()
     };
     claims.kubernetes.namespace = account.namespace.to_string();
@@ -87,18 +81,11 @@ fn check_seconds(call: Call<'_>, seconds: i64) -> Result<(), ApiError> {
         return Ok(());
     };
     let error = FieldError::invalid("spec.expirationSeconds", seconds, problem);
-    Err(ApiError::invalid(
-        TokenRequest::ROW,
-        &call.target.name,
-        &[error],
-    ))
+    Err(ApiError::invalid(TokenRequest::ROW, &call.target.name, &[error]))
 }
 
 fn bound(version: &Version) -> BoundObject {
-    BoundObject {
-        name: version.name.to_string(),
-        uid: version.uid.to_string(),
-    }
+    BoundObject { name: version.name.to_string(), uid: version.uid.to_string() }
 }
 
 async fn bind(
@@ -121,11 +108,7 @@ async fn bind(
         }
     };
     let key = crate::request::object_key(row, &account.namespace, name);
-    let version = call
-        .core
-        .find(row, &key)
-        .await?
-        .ok_or_else(|| ApiError::not_found(row, name))?;
+    let version = call.core.find(row, &key).await?.ok_or_else(|| ApiError::not_found(row, name))?;
     if let Some(uid) = reference.uid.as_deref().filter(|uid| !uid.is_empty())
         && *uid != *version.uid
     {
@@ -148,11 +131,7 @@ async fn bind(
             }
             claims.kubernetes.pod = Some(bound(&version));
             let node = version.field(Pod::ROW, "spec.nodeName");
-            if let Some(node) = call
-                .core
-                .find(Node::ROW, node)
-                .await?
-                .filter(|_| !node.is_empty())
+            if let Some(node) = call.core.find(Node::ROW, node).await?.filter(|_| !node.is_empty())
             {
                 claims.kubernetes.node = Some(bound(&node));
             }

@@ -36,9 +36,7 @@ pub async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
         FieldValidation::Warn | FieldValidation::Strict => body::yaml_duplicates(&request.body),
     };
     if let (FieldValidation::Strict, Some(twice)) = (call.options.field_validation, &twice) {
-        return Err(ApiError::bad_request(format!(
-            "error strict decoding YAML: {twice}"
-        )));
+        return Err(ApiError::bad_request(format!("error strict decoding YAML: {twice}")));
     }
     let mut answer = apply_config(call, &config, &call.target.subresource).await?;
     answer.warnings.extend(twice);
@@ -57,10 +55,7 @@ pub fn read(call: Call<'_>, request: &Request) -> Result<Value, ApiError> {
     if !config.is_object() {
         return Err(ApiError::bad_request("error decoding YAML: not an object"));
     }
-    if config["metadata"]["managedFields"]
-        .as_array()
-        .is_some_and(|fields| !fields.is_empty())
-    {
+    if config["metadata"]["managedFields"].as_array().is_some_and(|fields| !fields.is_empty()) {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
     Ok(config)
@@ -79,10 +74,7 @@ pub async fn apply_config(
     let row = call.row();
     let api_version = row.api_version();
     let schema = schema::kind(row.group, row.version, row.kind);
-    let writer = Writer {
-        subresource,
-        ..writer(call, &api_version)
-    };
+    let writer = Writer { subresource, ..writer(call, &api_version) };
     let outcome = update_with(call, |old, version: &Version| {
         let mut live: Value = serde_json::from_slice(&version.json).map_err(ApiError::internal)?;
         let owners = old.metadata().managed_fields.clone().unwrap_or_default();
@@ -96,10 +88,7 @@ pub async fn apply_config(
     .await;
     match outcome {
         Err(error) if error.is_not_found() && subresource.is_empty() => {
-            if let Some(uid) = config["metadata"]["uid"]
-                .as_str()
-                .filter(|uid| !uid.is_empty())
-            {
+            if let Some(uid) = config["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
                 let problem = format!(
                     "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
                 );
@@ -146,11 +135,7 @@ pub fn track(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(
     if call.options.patch_type == Some(PatchType::Apply) {
         return Ok(());
     }
-    let Some(owners) = old
-        .metadata()
-        .managed_fields
-        .clone()
-        .filter(|owners| !owners.is_empty())
+    let Some(owners) = old.metadata().managed_fields.clone().filter(|owners| !owners.is_empty())
     else {
         new.metadata_mut().managed_fields = None;
         return Ok(());
@@ -160,28 +145,17 @@ pub fn track(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(
         |object: &dyn Object| serde_json::from_slice(&object.encode()).map_err(ApiError::internal);
     let (before, after): (Value, Value) = (json(old)?, json(new)?);
     let schema = schema::kind(row.group, row.version, row.kind);
-    let owners = api::apply::track(
-        &before,
-        &owners,
-        &after,
-        schema,
-        &writer(call, &row.api_version()),
-    );
+    let owners =
+        api::apply::track(&before, &owners, &after, schema, &writer(call, &row.api_version()));
     new.metadata_mut().managed_fields = Some(owners);
     Ok(())
 }
 
 fn writer<'a>(call: Call<'a>, api_version: &'a str) -> Writer<'a> {
-    let candidates = [
-        call.options.field_manager.as_str(),
-        &call.options.product,
-        component(&call.user.name),
-    ];
+    let candidates =
+        [call.options.field_manager.as_str(), &call.options.product, component(&call.user.name)];
     Writer {
-        manager: candidates
-            .into_iter()
-            .find(|name| !name.is_empty())
-            .unwrap_or(UNKNOWN_MANAGER),
+        manager: candidates.into_iter().find(|name| !name.is_empty()).unwrap_or(UNKNOWN_MANAGER),
         api_version,
         subresource: &call.target.subresource,
         now: meta::whole_seconds(call.now()),
@@ -220,10 +194,7 @@ fn strip(config: &mut Value, call: Call<'_>) {
         }
         "status" => {
             config.retain(|field, _| {
-                matches!(
-                    field.as_str(),
-                    "apiVersion" | "kind" | "metadata" | "status"
-                )
+                matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status")
             });
         }
         _ => {}
@@ -249,10 +220,9 @@ fn object_of(
 /// As `k8s.io/apimachinery/pkg/util/managedfields` words it; kubectl prints the causes.
 fn conflict(call: Call<'_>, conflicts: &[Conflict]) -> ApiError {
     let message = match conflicts {
-        [only] => format!(
-            "Apply failed with 1 conflict: conflict with {}: {}",
-            only.owner, only.field
-        ),
+        [only] => {
+            format!("Apply failed with 1 conflict: conflict with {}: {}", only.owner, only.field)
+        }
         _ => {
             let mut text = format!("Apply failed with {} conflicts: ", conflicts.len());
             let mut owner = "";

@@ -47,17 +47,10 @@ pub async fn create_object(
     mut object: Box<dyn Object>,
 ) -> Result<ObjectAnswer, ApiError> {
     if call.row().namespaced() && call.target.namespace.is_empty() {
-        return Err(ApiError::bad_request(
-            "an empty namespace may not be set during creation",
-        ));
+        return Err(ApiError::bad_request("an empty namespace may not be set during creation"));
     }
     meta::place(object.metadata_mut(), call.target)?;
-    let generates = object
-        .metadata()
-        .name
-        .as_deref()
-        .unwrap_or_default()
-        .is_empty();
+    let generates = object.metadata().name.as_deref().unwrap_or_default().is_empty();
     let attempts = if generates { NAME_ATTEMPTS } else { 1 };
     for _ in 0..attempts {
         let attempt = object.clone_object();
@@ -68,17 +61,9 @@ pub async fn create_object(
     }
     let mut error = ApiError::already_exists(
         call.row(),
-        object
-            .metadata()
-            .generate_name
-            .as_deref()
-            .unwrap_or_default(),
+        object.metadata().generate_name.as_deref().unwrap_or_default(),
     );
-    error
-        .status_mut()
-        .details
-        .get_or_insert_default()
-        .retry_after_seconds = Some(1);
+    error.status_mut().details.get_or_insert_default().retry_after_seconds = Some(1);
     Err(error)
 }
 
@@ -90,11 +75,7 @@ async fn create_once(
     meta::fill_new(object.metadata_mut(), call.now())?;
     rules.default(&mut *object);
     call.core.admission.mutate(call, &mut *object, None).await?;
-    let context = Context {
-        now: call.now(),
-        user: &call.user.name,
-        subresource: "",
-    };
+    let context = Context { now: call.now(), user: &call.user.name, subresource: "" };
     rules.prepare_create(&mut *object, &context);
     if rules.generation_changes(&*object, &*object).is_some() {
         object.metadata_mut().generation = Some(1);
@@ -109,13 +90,7 @@ async fn create_once(
     }
     call.core.admission.validate(call, &*object, None).await?;
     let claim = call.core.allocator.claim(call, &mut *object).await?;
-    let outcome = match call
-        .core
-        .admission
-        .quotas
-        .charge(call, &*object, None)
-        .await
-    {
+    let outcome = match call.core.admission.quotas.charge(call, &*object, None).await {
         Ok(charges) => {
             let outcome = write(call, &name, &mut *object).await;
             if outcome.is_err() {

@@ -47,9 +47,7 @@ pub fn options(verb: Verb, request: &Request) -> Result<DeleteOptions, ApiError>
     };
     if let Some(text) = request.options.parameter("gracePeriodSeconds") {
         let seconds = text.parse().map_err(|_| {
-            ApiError::bad_request(format!(
-                "strconv.ParseInt: parsing {text:?}: invalid syntax"
-            ))
+            ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
         })?;
         options.grace_period_seconds = Some(seconds);
     }
@@ -60,10 +58,7 @@ pub fn options(verb: Verb, request: &Request) -> Result<DeleteOptions, ApiError>
         options.orphan_dependents = Some(request.options.flag("orphanDependents"));
     }
     check_options(verb, &options)?;
-    if options
-        .grace_period_seconds
-        .is_some_and(|seconds| seconds < 0)
-    {
+    if options.grace_period_seconds.is_some_and(|seconds| seconds < 0) {
         // Upstream: a negative grace period is the shortest.
         options.grace_period_seconds = Some(1);
     }
@@ -80,28 +75,16 @@ fn check_options(verb: Verb, options: &DeleteOptions) -> Result<(), ApiError> {
     }
     let supported = ["Foreground", "Background", "Orphan", "nil"];
     if policy.is_some_and(|policy| !supported[..3].contains(&policy)) {
-        errors.push(FieldError::not_supported(
-            "propagationPolicy",
-            policy,
-            &supported,
-        ));
+        errors.push(FieldError::not_supported("propagationPolicy", policy, &supported));
     }
-    let values: Vec<&str> = options
-        .dry_run
-        .iter()
-        .flatten()
-        .map(String::as_str)
-        .collect();
+    let values: Vec<&str> = options.dry_run.iter().flatten().map(String::as_str).collect();
     options::dry_run(&values, &mut errors);
     options::refuse(verb, &errors)
 }
 
 /// Whether the options say that nothing is to be done.
 pub fn is_rehearsal(options: &DeleteOptions) -> bool {
-    options
-        .dry_run
-        .as_ref()
-        .is_some_and(|values| values.iter().any(|value| value == "All"))
+    options.dry_run.as_ref().is_some_and(|values| values.iter().any(|value| value == "All"))
 }
 
 /// Deletes the target.
@@ -112,20 +95,15 @@ pub async fn delete(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     let options = options(call.verb, request)?;
     let mut call_options = call.options.clone();
     call_options.dry_run |= is_rehearsal(&options);
-    let call = Call {
-        options: &call_options,
-        ..call
-    };
+    let call = Call { options: &call_options, ..call };
     let deleted = delete_object(call, &options).await?;
     Ok(match deleted {
         Deleted::Now(version) if call.row() == Pod::ROW => {
             Response::Object(answer(call.row(), 200, version))
         }
-        Deleted::Now(version) => Response::Json {
-            code: 200,
-            json: success(call, &version),
-            warnings: Vec::new(),
-        },
+        Deleted::Now(version) => {
+            Response::Json { code: 200, json: success(call, &version), warnings: Vec::new() }
+        }
         Deleted::Later(version) => Response::Object(answer(call.row(), 200, version)),
     })
 }
@@ -245,10 +223,7 @@ fn check_preconditions(
     if let Some(uid) = &preconditions.uid
         && **uid != *current.uid
     {
-        return failed(format!(
-            "UID in precondition: {uid}, UID in object meta: {}",
-            current.uid
-        ));
+        return failed(format!("UID in precondition: {uid}, UID in object meta: {}", current.uid));
     }
     if let Some(version) = &preconditions.resource_version
         && *version != current.revision.to_string()
@@ -307,11 +282,7 @@ fn plan(
     }
     metadata.deletion_timestamp = Some(Time(meta::whole_seconds(at(now, seconds))));
     metadata.deletion_grace_period_seconds = Some(seconds);
-    if let Some(generation) = metadata
-        .generation
-        .as_mut()
-        .filter(|generation| **generation > 0)
-    {
+    if let Some(generation) = metadata.generation.as_mut().filter(|generation| **generation > 0) {
         *generation += 1;
     }
     if let Some(namespace) = marked.downcast_mut::<Namespace>() {
@@ -323,10 +294,7 @@ fn plan(
 /// Sets the finalizers that the propagation policy asks for. True: they changed.
 fn propagate(metadata: &mut api::ObjectMeta, options: &DeleteOptions) -> bool {
     let before = metadata.finalizers.clone();
-    let policy = match (
-        options.propagation_policy.as_deref(),
-        options.orphan_dependents,
-    ) {
+    let policy = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
         (Some(policy), _) => policy,
         (None, Some(true)) => "Orphan",
         (None, Some(false)) => "Background",
@@ -352,10 +320,7 @@ fn grace_seconds(
     let default = rules(row).default_grace_seconds(object)?;
     if let Some(pod) = object.downcast_ref::<Pod>() {
         let assigned = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-        let phase = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.phase.as_deref());
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         if assigned.unwrap_or_default().is_empty() || matches!(phase, Some("Succeeded" | "Failed"))
         {
             return Some(0);
@@ -395,10 +360,7 @@ pub async fn remove(
             Ok(Some(Arc::new(current.at_revision(revision.get()))))
         }
         Outcome::Conflict { current: None, .. } => Err(call.not_found()),
-        Outcome::Conflict {
-            current: Some(entry),
-            ..
-        } => {
+        Outcome::Conflict { current: Some(entry), .. } => {
             version_of(call.row(), &current.key(), &entry)?;
             Ok(None)
         }

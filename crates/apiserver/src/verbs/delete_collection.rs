@@ -32,19 +32,14 @@ pub async fn delete_collection(call: Call<'_>, request: &Request) -> Result<Resp
     let options = delete::options(call.verb, request)?;
     let mut call_options = call.options.clone();
     call_options.dry_run |= delete::is_rehearsal(&options);
-    let call = Call {
-        options: &call_options,
-        ..call
-    };
+    let call = Call { options: &call_options, ..call };
     let mut list = read::list(call).await?;
     let mut deletions: Vec<BoxFuture<'_, Result<Option<Arc<Version>>, ApiError>>> = Vec::new();
     for item in &list.items {
         deletions.push(Box::pin(delete_one(call, &options, item.clone())));
     }
-    let items: Vec<Option<Arc<Version>>> = futures::stream::iter(deletions)
-        .buffered(CONCURRENCY)
-        .try_collect()
-        .await?;
+    let items: Vec<Option<Arc<Version>>> =
+        futures::stream::iter(deletions).buffered(CONCURRENCY).try_collect().await?;
     list.items = items.into_iter().flatten().collect();
     Ok(Response::List(list))
 }
@@ -59,10 +54,7 @@ async fn delete_one(
         name: item.name.to_string(),
         ..call.target.clone()
     };
-    let one = Call {
-        target: &target,
-        ..call
-    };
+    let one = Call { target: &target, ..call };
     match delete::delete_object(one, options).await {
         Ok(Deleted::Now(version) | Deleted::Later(version)) => Ok(Some(version)),
         Err(error) if error.is_not_found() => Ok(None),

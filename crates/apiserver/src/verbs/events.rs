@@ -47,14 +47,8 @@ pub fn are(row: &KindRow) -> bool {
 /// # Errors
 /// As the verbs give them; 501 for server-side apply.
 pub async fn answer(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
-    let target = Target {
-        row: CoreEvent::ROW,
-        ..call.target.clone()
-    };
-    let core = Call {
-        target: &target,
-        ..call
-    };
+    let target = Target { row: CoreEvent::ROW, ..call.target.clone() };
+    let core = Call { target: &target, ..call };
     let outcome = match call.verb {
         Verb::Create | Verb::Update => write(call, core, request).await,
         Verb::Patch => patch(call, core, request).await,
@@ -67,11 +61,7 @@ pub async fn answer(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
         }
     };
     let response = outcome.map_err(|error| {
-        if error.is_not_found() && !call.target.name.is_empty() {
-            call.not_found()
-        } else {
-            error
-        }
+        if error.is_not_found() && !call.target.name.is_empty() { call.not_found() } else { error }
     })?;
     Ok(match response {
         Response::Object(answer) => Response::Object(ObjectAnswer {
@@ -107,9 +97,7 @@ async fn write(call: Call<'_>, core: Call<'_>, request: &Request) -> Result<Resp
         check(&event, decoded.object.metadata().name.as_deref())?;
     }
     let request = Request {
-        body: serde_json::to_vec(&event)
-            .map_err(ApiError::internal)?
-            .into(),
+        body: serde_json::to_vec(&event).map_err(ApiError::internal)?.into(),
         body_format: BodyFormat::Json,
         ..request.clone()
     };
@@ -147,18 +135,15 @@ async fn patch(call: Call<'_>, core: Call<'_>, request: &Request) -> Result<Resp
 /// An Event of the newer group in the form of the core group.
 fn core_value(object: &dyn Object) -> Result<Value, ApiError> {
     let value: Value = serde_json::from_slice(&object.encode()).map_err(ApiError::internal)?;
-    Ok(renamed(value, CoreEvent::ROW, |(core, newer)| {
-        (newer, core)
-    }))
+    Ok(renamed(value, CoreEvent::ROW, |(core, newer)| (newer, core)))
 }
 
 /// A stored Event as the newer group shows it.
 fn newer(version: &Version) -> Result<Arc<Version>, ApiError> {
     let value: Value = serde_json::from_slice(&version.json).map_err(ApiError::internal)?;
     let mut value = renamed(value, Event::ROW, |names| names);
-    let revision = value["metadata"]
-        .as_object_mut()
-        .and_then(|metadata| metadata.remove("resourceVersion"));
+    let revision =
+        value["metadata"].as_object_mut().and_then(|metadata| metadata.remove("resourceVersion"));
     let json = serde_json::to_vec(&value).map_err(ApiError::internal)?;
     let version = match revision {
         Some(_) => Version::from_stored(Event::ROW, &version.key(), &json, version.revision),
@@ -231,11 +216,7 @@ fn check(event: &Value, name: Option<&str>) -> Result<(), ApiError> {
     if errors.is_empty() {
         return Ok(());
     }
-    Err(ApiError::invalid(
-        Event::ROW,
-        name.unwrap_or_default(),
-        &errors,
-    ))
+    Err(ApiError::invalid(Event::ROW, name.unwrap_or_default(), &errors))
 }
 
 #[cfg(test)]
@@ -252,9 +233,6 @@ mod tests {
         assert_eq!(there["note"], "m");
         assert_eq!(there["deprecatedCount"], 3);
         assert_eq!(there["apiVersion"], "events.k8s.io/v1");
-        assert_eq!(
-            renamed(there, CoreEvent::ROW, |(core, newer)| (newer, core)),
-            core
-        );
+        assert_eq!(renamed(there, CoreEvent::ROW, |(core, newer)| (newer, core)), core);
     }
 }

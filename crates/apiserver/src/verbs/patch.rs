@@ -68,10 +68,7 @@ fn unknown_members(json: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     for (index, operation) in operations.iter().enumerate() {
         let known = ["op", "path", "from", "value"];
-        for member in operation
-            .keys()
-            .filter(|name| !known.contains(&name.as_str()))
-        {
+        for member in operation.keys().filter(|name| !known.contains(&name.as_str())) {
             found.push(format!("unknown field \"[{index}].{member}\""));
         }
     }

@@ -65,10 +65,7 @@ fn requested(text: &str) -> Result<Option<u64>, ApiError> {
 /// 400 for a field that the kind cannot be selected by.
 pub fn filter(call: Call<'_>) -> Result<Filter, ApiError> {
     let row = call.row();
-    call.options
-        .fields
-        .check(row)
-        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    call.options.fields.check(row).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let mut filter = Filter::everything(row, &call.target.namespace);
     filter.labels.clone_from(&call.options.labels);
     filter.fields.clone_from(&call.options.fields);
@@ -119,29 +116,17 @@ fn check_list(options: &Options) -> Result<(), ApiError> {
     if let Some(matching) = options.version_match {
         let field = "resourceVersionMatch";
         if options.resource_version.is_empty() {
-            forbid(
-                field,
-                "resourceVersionMatch is forbidden unless resourceVersion is provided",
-            );
+            forbid(field, "resourceVersionMatch is forbidden unless resourceVersion is provided");
         }
         if !options.continue_token.is_empty() {
-            forbid(
-                field,
-                "resourceVersionMatch is forbidden when continue is provided",
-            );
+            forbid(field, "resourceVersionMatch is forbidden when continue is provided");
         }
         if matching == VersionMatch::Exact && options.resource_version == "0" {
-            forbid(
-                field,
-                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-            );
+            forbid(field, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
         }
     }
     if options.send_initial_events.is_some() {
-        forbid(
-            "sendInitialEvents",
-            "sendInitialEvents is forbidden for list",
-        );
+        forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
     }
     refuse(Verb::List, &errors)
 }
@@ -222,15 +207,10 @@ impl Token {
 
     fn decode(text: &str) -> Result<Self, ApiError> {
         let invalid = |why: &str| {
-            ApiError::bad_request(format!(
-                "invalid continue token: continue key is not valid{why}"
-            ))
+            ApiError::bad_request(format!("invalid continue token: continue key is not valid{why}"))
         };
         let json = BASE64.decode(text.trim_end_matches('=')).map_err(|_| {
-            invalid(&format!(
-                ": illegal base64 data at input byte {}",
-                bad_byte(text)
-            ))
+            invalid(&format!(": illegal base64 data at input byte {}", bad_byte(text)))
         })?;
         let token: Self = serde_json::from_slice(&json).map_err(|_| invalid(""))?;
         match &token {
@@ -238,12 +218,12 @@ impl Token {
                 ": server does not recognize this encoded version: {}",
                 token.v
             ))),
-            Self { rv: 0, .. } => Err(invalid(
-                ": incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
-            )),
-            token if token.start.is_empty() => Err(invalid(
-                ": encoded start key empty (version meta.k8s.io/v1)",
-            )),
+            Self { rv: 0, .. } => {
+                Err(invalid(": incorrect encoded start resourceVersion (version meta.k8s.io/v1)"))
+            }
+            token if token.start.is_empty() => {
+                Err(invalid(": encoded start key empty (version meta.k8s.io/v1)"))
+            }
             token if token.start.contains("..") => Err(invalid(&format!(": {}", token.start))),
             _ => Ok(token),
         }
@@ -290,17 +270,12 @@ async fn at_revision(
     let row = filter.row;
     let prefix = keys::prefix(row, &filter.namespace);
     let whole = keys::prefix(row, "").len();
-    let from = start
-        .map(|start| keys::object(row, &start))
-        .filter(|from| from.starts_with(&prefix));
+    let from =
+        start.map(|start| keys::object(row, &start)).filter(|from| from.starts_with(&prefix));
     let limit = usize::try_from(call.options.limit).unwrap_or(usize::MAX);
     let mut options = ListOptions {
         prefix,
-        limit: if limit == 0 || filter.selects() {
-            PAGE
-        } else {
-            limit.min(PAGE)
-        },
+        limit: if limit == 0 || filter.selects() { PAGE } else { limit.min(PAGE) },
         revision: Revision::new(revision),
         from,
     };
@@ -312,12 +287,8 @@ async fn at_revision(
         remaining: None,
     };
     loop {
-        let page = call
-            .core
-            .store
-            .list(options.clone())
-            .await
-            .map_err(|error| store_error(&error))?;
+        let page =
+            call.core.store.list(options.clone()).await.map_err(|error| store_error(&error))?;
         let next = page.next_from();
         let mut read = 0;
         for entry in &page.entries {
@@ -374,7 +345,5 @@ pub async fn watch(call: Call<'_>) -> Result<Response, ApiError> {
         timeout: options.timeout,
         after: since.unwrap_or_else(|| cache.revision()),
     };
-    Ok(Response::Watch(Box::new(
-        cache.watch(filter, since, settings)?,
-    )))
+    Ok(Response::Watch(Box::new(cache.watch(filter, since, settings)?)))
 }

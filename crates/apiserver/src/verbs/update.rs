@@ -34,13 +34,7 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     let decoded = body::decode(call.row(), &json, call.options.field_validation)?;
     let mut object = decoded.object;
     object.metadata_mut().managed_fields = None;
-    if object
-        .metadata()
-        .name
-        .as_deref()
-        .unwrap_or_default()
-        .is_empty()
-    {
+    if object.metadata().name.as_deref().unwrap_or_default().is_empty() {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({} based on URL) was undeterminable: name must be provided",
             call.target.name
@@ -48,12 +42,8 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     }
     meta::place(object.metadata_mut(), call.target)?;
     let rules = rules(call.row());
-    let unconditional = object
-        .metadata()
-        .resource_version
-        .as_deref()
-        .unwrap_or_default()
-        .is_empty();
+    let unconditional =
+        object.metadata().resource_version.as_deref().unwrap_or_default().is_empty();
     let outcome = update_with(call, |_, _| {
         if unconditional && !rules.allow_unconditional_update() {
             let error = FieldError::invalid(
@@ -164,17 +154,12 @@ async fn attempt(
     let claim = if call.options.dry_run || mode == Mode::Plain {
         None
     } else {
-        call.core
-            .allocator
-            .claim_update(call, &mut *new, &*old)
-            .await?
+        call.core.allocator.claim_update(call, &mut *new, &*old).await?
     };
     if finished(&*new) {
         return match remove(call, current, &*new).await? {
             Some(gone) => Ok(Attempt::Done(answer(row, 200, gone))),
-            None => Ok(Attempt::Lost(
-                call.core.stored(row, &call.target.key()).await?,
-            )),
+            None => Ok(Attempt::Lost(call.core.stored(row, &call.target.key()).await?)),
         };
     }
     if new.equals(&*old) {
@@ -223,11 +208,7 @@ async fn store(
     let value = stored::encode(new);
     if call.options.dry_run {
         let version = Version::from_stored(row, "", &value, current.revision);
-        return Ok(Attempt::Done(answer(
-            row,
-            200,
-            Arc::new(version.map_err(ApiError::internal)?),
-        )));
+        return Ok(Attempt::Done(answer(row, 200, Arc::new(version.map_err(ApiError::internal)?))));
     }
     let key = call.target.key();
     let outcome = call
@@ -243,16 +224,10 @@ async fn store(
     match outcome {
         Ok(Outcome::Written(revision)) => {
             let version = Version::from_stored(row, &key, &value, revision.get());
-            Ok(Attempt::Done(answer(
-                row,
-                200,
-                Arc::new(version.map_err(ApiError::internal)?),
-            )))
+            Ok(Attempt::Done(answer(row, 200, Arc::new(version.map_err(ApiError::internal)?))))
         }
         Ok(Outcome::Conflict { current, .. }) => {
-            let newer = current
-                .map(|entry| version_of(row, &key, &entry))
-                .transpose()?;
+            let newer = current.map(|entry| version_of(row, &key, &entry)).transpose()?;
             Ok(Attempt::Lost(newer))
         }
         Err(error) => Err(store_error(&error)),
@@ -298,11 +273,7 @@ fn expected(
 async fn prepare(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(), ApiError> {
     let rules = rules(call.row());
     let subresource = call.target.subresource.as_str();
-    let context = Context {
-        now: call.now(),
-        user: &call.user.name,
-        subresource,
-    };
+    let context = Context { now: call.now(), user: &call.user.name, subresource };
     meta::carry_over(new.metadata_mut(), old.metadata());
     rules.default(new);
     call.core.admission.mutate(call, new, Some(old)).await?;

@@ -33,10 +33,7 @@ async fn strangers_are_refused() {
     bob.get("/apis").await.expect(200);
     bob.get("/metrics").await.expect(403);
     let bad = [("authorization", "Bearer not.a.token")];
-    anonymous
-        .ask("GET", MAPS, &bad, Vec::new())
-        .await
-        .expect(401);
+    anonymous.ask("GET", MAPS, &bad, Vec::new()).await.expect(401);
     server.stop().await;
 }
 
@@ -47,25 +44,15 @@ async fn roles_grant_and_nobody_grants_more_than_they_have() {
     let role = json!({"metadata": {"name": "reader"}, "rules": [
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"], "verbs": ["create"]}]});
-    admin
-        .post(&format!("{RBAC}/namespaces/default/roles"), &role)
-        .await
-        .expect(201);
+    admin.post(&format!("{RBAC}/namespaces/default/roles"), &role).await.expect(201);
     let binding = json!({"metadata": {"name": "devs"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
         "subjects": [{"kind": "Group", "name": "devs", "apiGroup": "rbac.authorization.k8s.io"}]});
-    admin
-        .post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding)
-        .await
-        .expect(201);
+    admin.post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding).await.expect(201);
     // A read that is consistent also brings the authorizer's view up to date.
     admin.get(&format!("{RBAC}/rolebindings")).await.expect(200);
     bob.get(MAPS).await.expect(200);
-    bob.get("/api/v1/namespaces/kube-system/configmaps")
-        .await
-        .expect(403);
-    bob.post(MAPS, &json!({"metadata": {"name": "x"}}))
-        .await
-        .expect(403);
+    bob.get("/api/v1/namespaces/kube-system/configmaps").await.expect(403);
+    bob.post(MAPS, &json!({"metadata": {"name": "x"}})).await.expect(403);
     let rule = |resource: &str| json!({"metadata": {"name": resource}, "rules": [{"apiGroups": [""], "resources": [resource], "verbs": ["get"]}]});
     let roles = format!("{RBAC}/namespaces/default/roles");
     bob.post(&roles, &rule("configmaps")).await.expect(201);
@@ -77,48 +64,27 @@ async fn roles_grant_and_nobody_grants_more_than_they_have() {
     );
     let grab = json!({"metadata": {"name": "grab"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
         "subjects": [{"kind": "User", "name": "bob", "apiGroup": "rbac.authorization.k8s.io"}]});
-    bob.post(&format!("{RBAC}/namespaces/default/rolebindings"), &grab)
-        .await
-        .expect(403);
+    bob.post(&format!("{RBAC}/namespaces/default/rolebindings"), &grab).await.expect(403);
     let review = json!({"spec": {"user": "bob", "groups": ["devs"], "resourceAttributes": {"verb": "get", "resource": "configmaps", "namespace": "default"}}});
-    let review = admin
-        .post(
-            "/apis/authorization.k8s.io/v1/subjectaccessreviews",
-            &review,
-        )
-        .await
-        .expect(201);
+    let review =
+        admin.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review).await.expect(201);
     let by = binding["metadata"]["name"].as_str().unwrap();
     let reason = review["status"]["reason"].as_str().unwrap();
     assert!(
-        reason.starts_with(&format!(
-            "RBAC: allowed by RoleBinding \"{by}/default\" of "
-        )),
+        reason.starts_with(&format!("RBAC: allowed by RoleBinding \"{by}/default\" of ")),
         "{reason}"
     );
     assert!(reason.ends_with(" to Group \"devs\""), "{reason}");
     // An aggregated role would gather rights later on.
     let writer = json!({"metadata": {"name": "role-writer"}, "rules": [{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "verbs": ["create"]}]});
-    admin
-        .post(&format!("{RBAC}/clusterroles"), &writer)
-        .await
-        .expect(201);
+    admin.post(&format!("{RBAC}/clusterroles"), &writer).await.expect(201);
     let bound = json!({"metadata": {"name": "role-writer"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "role-writer"},
         "subjects": [{"kind": "User", "name": "bob", "apiGroup": "rbac.authorization.k8s.io"}]});
-    admin
-        .post(&format!("{RBAC}/clusterrolebindings"), &bound)
-        .await
-        .expect(201);
-    admin
-        .get(&format!("{RBAC}/clusterrolebindings"))
-        .await
-        .expect(200);
+    admin.post(&format!("{RBAC}/clusterrolebindings"), &bound).await.expect(201);
+    admin.get(&format!("{RBAC}/clusterrolebindings")).await.expect(200);
     let gather =
         json!({"metadata": {"name": "gather"}, "aggregationRule": {"clusterRoleSelectors": [{}]}});
-    let refused = bob
-        .post(&format!("{RBAC}/clusterroles"), &gather)
-        .await
-        .expect(403);
+    let refused = bob.post(&format!("{RBAC}/clusterroles"), &gather).await.expect(403);
     assert_eq!(
         refused["message"],
         "clusterroles.rbac.authorization.k8s.io \"gather\" is forbidden: must have cluster-admin privileges to use the aggregationRule"
@@ -136,34 +102,21 @@ async fn reviews_and_impersonation_agree() {
         let review = admin.post(path, &asked(user)).await.expect(201);
         assert_eq!(review["status"]["allowed"], allowed, "{user}");
         let headers = [("impersonate-user", user)];
-        let answer = admin
-            .ask("GET", "/api/v1/nodes", &headers, Vec::new())
-            .await;
+        let answer = admin.ask("GET", "/api/v1/nodes", &headers, Vec::new()).await;
         assert_eq!(answer.code == 200, allowed, "{user}");
     }
     bob.ask(
         "GET",
         MAPS,
-        &[
-            ("impersonate-user", "kubernetes-admin"),
-            ("impersonate-group", "system:masters"),
-        ],
+        &[("impersonate-user", "kubernetes-admin"), ("impersonate-group", "system:masters")],
         Vec::new(),
     )
     .await
     .expect(403);
-    let who = bob
-        .post(
-            "/apis/authentication.k8s.io/v1/selfsubjectreviews",
-            &json!({}),
-        )
-        .await
-        .expect(201);
+    let who =
+        bob.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", &json!({})).await.expect(201);
     assert_eq!(who["status"]["userInfo"]["username"], "bob");
-    assert_eq!(
-        who["status"]["userInfo"]["groups"],
-        json!(["devs", "system:authenticated"])
-    );
+    assert_eq!(who["status"]["userInfo"]["groups"], json!(["devs", "system:authenticated"]));
     server.stop().await;
 }
 
@@ -172,54 +125,29 @@ async fn tokens_live_and_die_with_their_account() {
     let server = Server::start().await;
     let (admin, anonymous) = (server.admin(), server.rest_anonymous());
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
-    admin
-        .post(accounts, &json!({"metadata": {"name": "robot"}}))
-        .await
-        .expect(201);
+    admin.post(accounts, &json!({"metadata": {"name": "robot"}})).await.expect(201);
     let token = |seconds: i64| json!({"spec": {"expirationSeconds": seconds}});
-    admin
-        .post(&format!("{accounts}/robot/token"), &token(1))
-        .await
-        .expect(422);
-    let signed = admin
-        .post(&format!("{accounts}/robot/token"), &token(600))
-        .await
-        .expect(201);
+    admin.post(&format!("{accounts}/robot/token"), &token(1)).await.expect(422);
+    let signed = admin.post(&format!("{accounts}/robot/token"), &token(600)).await.expect(201);
     let text = signed["status"]["token"].as_str().unwrap().to_owned();
     let bearer = format!("Bearer {text}");
-    let headers = [
-        ("authorization", bearer.as_str()),
-        ("content-type", "application/json"),
-    ];
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
-    let who = anonymous
-        .ask("POST", path, &headers, b"{}".to_vec())
-        .await
-        .expect(201);
-    assert_eq!(
-        who["status"]["userInfo"]["username"],
-        "system:serviceaccount:default:robot"
-    );
+    let who = anonymous.ask("POST", path, &headers, b"{}".to_vec()).await.expect(201);
+    assert_eq!(who["status"]["userInfo"]["username"], "system:serviceaccount:default:robot");
     let review = json!({"spec": {"token": text}});
-    let reviewed = admin
-        .post("/apis/authentication.k8s.io/v1/tokenreviews", &review)
-        .await
-        .expect(201);
+    let reviewed =
+        admin.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.expect(201);
     assert_eq!(reviewed["status"]["authenticated"], true);
     let review = json!({"spec": {"token": text, "audiences": ["elsewhere"]}});
-    let reviewed = admin
-        .post("/apis/authentication.k8s.io/v1/tokenreviews", &review)
-        .await
-        .expect(201);
+    let reviewed =
+        admin.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.expect(201);
     assert_ne!(reviewed["status"]["authenticated"], true);
     let mut forged = text.clone();
     forged.replace_range(forged.len() - 4.., "AAAA");
     let bearer = format!("Bearer {forged}");
     let headers = [("authorization", bearer.as_str())];
-    anonymous
-        .ask("GET", MAPS, &headers, Vec::new())
-        .await
-        .expect(401);
+    anonymous.ask("GET", MAPS, &headers, Vec::new()).await.expect(401);
     server.stop().await;
 }
 
@@ -227,37 +155,22 @@ async fn tokens_live_and_die_with_their_account() {
 async fn a_kubelet_touches_its_own_only() {
     let server = Server::start().await;
     server.default_account("default").await;
-    let (admin, kubelet) = (
-        server.admin(),
-        server.rest_as("system:node:n1", &["system:nodes"]),
-    );
+    let (admin, kubelet) = (server.admin(), server.rest_as("system:node:n1", &["system:nodes"]));
     let node = |name: &str| json!({"metadata": {"name": name}});
     kubelet.post("/api/v1/nodes", &node("n1")).await.expect(201);
     kubelet.post("/api/v1/nodes", &node("n2")).await.expect(403);
     let tainted = admin.get("/api/v1/nodes/n1").await.expect(200);
-    assert_eq!(
-        tainted["spec"]["taints"][0]["key"],
-        "node.kubernetes.io/not-ready"
-    );
+    assert_eq!(tainted["spec"]["taints"][0]["key"], "node.kubernetes.io/not-ready");
     let pods = "/api/v1/namespaces/default/pods";
     for (name, node) in [("mine", "n1"), ("other", "n2")] {
         let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}});
         admin.post(pods, &pod).await.expect(201);
     }
     let status = json!({"status": {"phase": "Running"}});
-    kubelet
-        .patch(&format!("{pods}/mine/status"), "merge", &status)
-        .await
-        .expect(200);
-    kubelet
-        .patch(&format!("{pods}/other/status"), "merge", &status)
-        .await
-        .expect(403);
+    kubelet.patch(&format!("{pods}/mine/status"), "merge", &status).await.expect(200);
+    kubelet.patch(&format!("{pods}/other/status"), "merge", &status).await.expect(403);
     kubelet.delete(&format!("{pods}/other")).await.expect(403);
-    kubelet
-        .delete(&format!("{pods}/mine?gracePeriodSeconds=0"))
-        .await
-        .expect(200);
+    kubelet.delete(&format!("{pods}/mine?gracePeriodSeconds=0")).await.expect(200);
     server.stop().await;
 }
 
@@ -271,10 +184,7 @@ async fn a_kubelet_reads_what_its_pods_refer_to() {
     for kind in ["secrets", "configmaps"] {
         for name in ["mine", "other", "loose"] {
             let object = json!({"metadata": {"name": name}});
-            admin
-                .post(&format!("{base}/{kind}"), &object)
-                .await
-                .expect(201);
+            admin.post(&format!("{base}/{kind}"), &object).await.expect(201);
         }
     }
     let volume = json!({"metadata": {"name": "disk"}, "spec": {
@@ -286,10 +196,7 @@ async fn a_kubelet_reads_what_its_pods_refer_to() {
         "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
     let claims = format!("{base}/persistentvolumeclaims");
     admin.post(&claims, &claim).await.expect(201);
-    kubelet
-        .get(&format!("{base}/secrets/mine"))
-        .await
-        .expect(403);
+    kubelet.get(&format!("{base}/secrets/mine")).await.expect(403);
     for (name, node) in [("mine", "n1"), ("other", "n2")] {
         let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": node,
             "containers": [{"name": "c", "image": "i", "envFrom": [{"configMapRef": {"name": name}}]}],

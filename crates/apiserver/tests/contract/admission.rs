@@ -8,9 +8,7 @@ const NAMESPACE: &str = "/api/v1/namespaces/default";
 
 fn pod(name: &str, change: Value) -> Value {
     let mut spec = json!({"containers": [{"name": "c", "image": "i"}]});
-    spec.as_object_mut()
-        .unwrap()
-        .extend(change.as_object().unwrap().clone());
+    spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
     json!({"metadata": {"name": name}, "spec": spec})
 }
 
@@ -32,46 +30,24 @@ async fn claims_volumes_and_ingresses_get_what_they_lack() {
         rest.post(storage, &class).await.expect(201);
     }
     let ingress = "/apis/networking.k8s.io/v1";
-    let mut nginx = class(
-        "nginx",
-        "ingressclass.kubernetes.io/is-default-class",
-        "true",
-    );
+    let mut nginx = class("nginx", "ingressclass.kubernetes.io/is-default-class", "true");
     nginx["spec"] = json!({"controller": "a/b"});
-    rest.post(&format!("{ingress}/ingressclasses"), &nginx)
-        .await
-        .expect(201);
-    rest.get(&format!("{ingress}/ingressclasses"))
-        .await
-        .expect(200);
+    rest.post(&format!("{ingress}/ingressclasses"), &nginx).await.expect(201);
+    rest.get(&format!("{ingress}/ingressclasses")).await.expect(200);
     let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
     let claims = format!("{NAMESPACE}/persistentvolumeclaims");
     let made = rest.post(&claims, &claim).await.expect(201);
     assert_eq!(made["spec"]["storageClassName"], "fast");
-    assert_eq!(
-        made["metadata"]["finalizers"],
-        json!(["kubernetes.io/pvc-protection"])
-    );
+    assert_eq!(made["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
     let going = rest.delete(&format!("{claims}/c")).await.expect(200);
     assert!(going["metadata"]["deletionTimestamp"].is_string());
     let volume = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/v"}}});
-    let made = rest
-        .post("/api/v1/persistentvolumes", &volume)
-        .await
-        .expect(201);
-    assert_eq!(
-        made["metadata"]["finalizers"],
-        json!(["kubernetes.io/pv-protection"])
-    );
+    let made = rest.post("/api/v1/persistentvolumes", &volume).await.expect(201);
+    assert_eq!(made["metadata"]["finalizers"], json!(["kubernetes.io/pv-protection"]));
     let rule = json!({"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}});
     let ingresses = format!("{ingress}/namespaces/default/ingresses");
-    let made = rest
-        .post(
-            &ingresses,
-            &json!({"metadata": {"name": "i"}, "spec": rule}),
-        )
-        .await
-        .expect(201);
+    let made =
+        rest.post(&ingresses, &json!({"metadata": {"name": "i"}, "spec": rule})).await.expect(201);
     assert_eq!(made["spec"]["ingressClassName"], "nginx");
     let old = json!({"metadata": {"name": "j", "annotations": {"kubernetes.io/ingress.class": "x"}}, "spec": rule});
     let made = rest.post(&ingresses, &old).await.expect(201);
@@ -89,12 +65,8 @@ async fn priorities_come_from_classes() {
     let made = rest.post(&pods, &pod("plain", json!({}))).await.expect(201);
     assert_eq!(made["spec"]["priority"], 0);
     let class = |name: &str, value: i64, default: bool| json!({"metadata": {"name": name}, "value": value, "globalDefault": default});
-    rest.post(classes, &class("usual", 10, true))
-        .await
-        .expect(201);
-    rest.post(classes, &class("high", 1_000, false))
-        .await
-        .expect(201);
+    rest.post(classes, &class("usual", 10, true)).await.expect(201);
+    rest.post(classes, &class("high", 1_000, false)).await.expect(201);
     rest.get(classes).await.expect(200);
     refused(
         &rest,
@@ -104,30 +76,14 @@ async fn priorities_come_from_classes() {
     )
     .await;
     let high = json!({"globalDefault": true});
-    rest.patch(&format!("{classes}/high"), "merge", &high)
+    rest.patch(&format!("{classes}/high"), "merge", &high).await.expect(403);
+    rest.patch(&format!("{classes}/usual"), "merge", &json!({"description": "d"}))
         .await
-        .expect(403);
-    rest.patch(
-        &format!("{classes}/usual"),
-        "merge",
-        &json!({"description": "d"}),
-    )
-    .await
-    .expect(200);
+        .expect(200);
     for (name, change, priority, class) in [
         ("a", json!({}), 10, json!("usual")),
-        (
-            "b",
-            json!({"priorityClassName": "high"}),
-            1_000,
-            json!("high"),
-        ),
-        (
-            "c",
-            json!({"priorityClassName": "high", "priority": 1_000}),
-            1_000,
-            json!("high"),
-        ),
+        ("b", json!({"priorityClassName": "high"}), 1_000, json!("high")),
+        ("c", json!({"priorityClassName": "high", "priority": 1_000}), 1_000, json!("high")),
         (
             "d",
             json!({"priorityClassName": "system-cluster-critical"}),
@@ -137,10 +93,7 @@ async fn priorities_come_from_classes() {
     ] {
         let made = rest.post(&pods, &pod(name, change)).await.expect(201);
         assert_eq!(
-            (
-                &made["spec"]["priority"],
-                &made["spec"]["priorityClassName"]
-            ),
+            (&made["spec"]["priority"], &made["spec"]["priorityClassName"]),
             (&json!(priority), &class)
         );
     }
@@ -159,12 +112,8 @@ async fn limit_ranges_fill_and_bound() {
         {"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "5Gi"}},
     ]);
     let range = json!({"metadata": {"name": "l"}, "spec": {"limits": limits}});
-    rest.post(&format!("{NAMESPACE}/limitranges"), &range)
-        .await
-        .expect(201);
-    rest.get(&format!("{NAMESPACE}/limitranges"))
-        .await
-        .expect(200);
+    rest.post(&format!("{NAMESPACE}/limitranges"), &range).await.expect(201);
+    rest.get(&format!("{NAMESPACE}/limitranges")).await.expect(200);
     let made = rest.post(&pods, &pod("a", json!({}))).await.expect(201);
     assert_eq!(
         made["spec"]["containers"][0]["resources"],
@@ -188,10 +137,7 @@ async fn limit_ranges_fill_and_bound() {
     refused(
         &rest,
         &pods,
-        &pod(
-            "b",
-            json!({"containers": [sized("c", "1"), sized("d", "600m")]}),
-        ),
+        &pod("b", json!({"containers": [sized("c", "1"), sized("d", "600m")]})),
         "pods \"b\" is forbidden: maximum cpu usage per Pod is 1500m, but limit is 1600m",
     )
     .await;
@@ -223,10 +169,7 @@ async fn a_kubelet_gets_tokens_for_its_own_pods_only() {
     let kubelet = server.rest_as("system:node:n1", &["system:nodes"]);
     let pods = format!("{NAMESPACE}/pods");
     for (name, node) in [("mine", "n1"), ("other", "n2")] {
-        admin
-            .post(&pods, &pod(name, json!({"nodeName": node})))
-            .await
-            .expect(201);
+        admin.post(&pods, &pod(name, json!({"nodeName": node}))).await.expect(201);
     }
     let tokens = format!("{NAMESPACE}/serviceaccounts/default/token");
     let uid_of = async |name: &str| {
@@ -235,19 +178,10 @@ async fn a_kubelet_gets_tokens_for_its_own_pods_only() {
     };
     let bound = |name: &str, uid: &str| json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}}});
     let (mine, other) = (uid_of("mine").await, uid_of("other").await);
-    kubelet
-        .post(&tokens, &bound("mine", &mine))
-        .await
-        .expect(201);
+    kubelet.post(&tokens, &bound("mine", &mine)).await.expect(201);
     for (request, message) in [
-        (
-            json!({"spec": {}}),
-            "node requested token not bound to a pod",
-        ),
-        (
-            bound("mine", ""),
-            "node requested token with a pod binding without a uid",
-        ),
+        (json!({"spec": {}}), "node requested token not bound to a pod"),
+        (bound("mine", ""), "node requested token with a pod binding without a uid"),
         (
             bound("other", &other),
             "node requested token bound to a pod scheduled on a different node",
@@ -258,22 +192,11 @@ async fn a_kubelet_gets_tokens_for_its_own_pods_only() {
     }
     admin.post(&tokens, &json!({"spec": {}})).await.expect(201);
     let eviction = json!({"metadata": {"name": "other"}});
-    kubelet
-        .post(&format!("{pods}/other/eviction"), &eviction)
-        .await
-        .expect(403);
+    kubelet.post(&format!("{pods}/other/eviction"), &eviction).await.expect(403);
     let lease = |name: &str| json!({"metadata": {"name": name}, "spec": {"holderIdentity": name}});
     let leases = "/apis/coordination.k8s.io/v1/namespaces";
-    admin
-        .post(
-            "/api/v1/namespaces",
-            &json!({"metadata": {"name": "kube-node-lease"}}),
-        )
-        .await;
-    kubelet
-        .post(&format!("{leases}/kube-node-lease/leases"), &lease("n1"))
-        .await
-        .expect(201);
+    admin.post("/api/v1/namespaces", &json!({"metadata": {"name": "kube-node-lease"}})).await;
+    kubelet.post(&format!("{leases}/kube-node-lease/leases"), &lease("n1")).await.expect(201);
     refused(
         &kubelet,
         &format!("{leases}/kube-node-lease/leases"),
@@ -300,10 +223,7 @@ async fn a_node_keeps_its_range_of_pods() {
     assert_eq!(made["spec"]["podCIDRs"], json!(["10.1.0.0/24"]));
     let other = json!({"spec": {"podCIDR": "10.2.0.0/24"}});
     let refused = rest.patch("/api/v1/nodes/n", "merge", &other).await;
-    assert_eq!(
-        refused.expect(422)["details"]["causes"][0]["field"],
-        "spec.podCIDRs"
-    );
+    assert_eq!(refused.expect(422)["details"]["causes"][0]["field"], "spec.podCIDRs");
     let bad = json!({"metadata": {"name": "m"}, "spec": {"podCIDR": "x"}});
     rest.post("/api/v1/nodes", &bad).await.expect(422);
     server.stop().await;

@@ -106,25 +106,14 @@ async fn bad_input_is_refused_and_changes_nothing() {
     furnish(&rest).await;
     let before = state(&server, &rest).await;
     let mut wrong = Vec::new();
-    let cases: Vec<Case> = [
-        bodies::cases(),
-        kinds::cases(),
-        objects::cases(),
-        options::cases(),
-    ]
-    .concat();
+    let cases: Vec<Case> =
+        [bodies::cases(), kinds::cases(), objects::cases(), options::cases()].concat();
     for case in &cases {
         case.ask_both(&server, &mut wrong).await;
     }
     http::ask_all(&rest, &mut wrong).await;
     credentials::ask_all(&server, &mut wrong).await;
-    assert!(
-        wrong.is_empty(),
-        "{} of {} differ:\n{}",
-        wrong.len(),
-        cases.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
     assert_eq!(state(&server, &rest).await, before);
     server.stop().await;
 }

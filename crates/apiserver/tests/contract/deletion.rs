@@ -18,46 +18,21 @@ async fn finalizers_hold_an_object() {
     let map = json!({"metadata": {"name": "a", "finalizers": ["example.com/hold"]}});
     let created = rest.post(MAPS, &map).await.expect(201);
     let uid = json!({"preconditions": {"uid": "other"}});
-    rest.send("DELETE", &format!("{MAPS}/a"), &uid)
-        .await
-        .expect(409);
+    rest.send("DELETE", &format!("{MAPS}/a"), &uid).await.expect(409);
     let uid = json!({"preconditions": {"uid": created["metadata"]["uid"]}});
-    let held = rest
-        .send("DELETE", &format!("{MAPS}/a"), &uid)
-        .await
-        .expect(200);
+    let held = rest.send("DELETE", &format!("{MAPS}/a"), &uid).await.expect(200);
     assert!(held["metadata"]["deletionTimestamp"].is_string());
     let more = json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}});
-    let refused = rest
-        .patch(&format!("{MAPS}/a"), "merge", &more)
-        .await
-        .expect(422);
-    assert!(
-        refused["message"]
-            .as_str()
-            .unwrap()
-            .contains("no new finalizers can be added")
-    );
+    let refused = rest.patch(&format!("{MAPS}/a"), "merge", &more).await.expect(422);
+    assert!(refused["message"].as_str().unwrap().contains("no new finalizers can be added"));
     let none = json!({"metadata": {"finalizers": null}});
-    rest.patch(&format!("{MAPS}/a"), "merge", &none)
-        .await
-        .expect(200);
+    rest.patch(&format!("{MAPS}/a"), "merge", &none).await.expect(200);
     rest.get(&format!("{MAPS}/a")).await.expect(404);
 
-    rest.post(MAPS, &json!({"metadata": {"name": "b"}}))
-        .await
-        .expect(201);
-    let held = rest
-        .delete(&format!("{MAPS}/b?propagationPolicy=Foreground"))
-        .await
-        .expect(200);
-    assert_eq!(
-        held["metadata"]["finalizers"],
-        json!(["foregroundDeletion"])
-    );
-    rest.delete(&format!("{MAPS}/b?propagationPolicy=Sideways"))
-        .await
-        .expect(422);
+    rest.post(MAPS, &json!({"metadata": {"name": "b"}})).await.expect(201);
+    let held = rest.delete(&format!("{MAPS}/b?propagationPolicy=Foreground")).await.expect(200);
+    assert_eq!(held["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+    rest.delete(&format!("{MAPS}/b?propagationPolicy=Sideways")).await.expect(422);
     server.stop().await;
 }
 
@@ -71,24 +46,14 @@ async fn pods_are_given_time_once_they_run_somewhere() {
     rest.get(&format!("{PODS}/pending")).await.expect(404);
     rest.post(PODS, &pod("bound")).await.expect(201);
     let binding = json!({"target": {"kind": "Node", "name": "n"}});
-    rest.post(&format!("{PODS}/bound/binding"), &binding)
-        .await
-        .expect(201);
+    rest.post(&format!("{PODS}/bound/binding"), &binding).await.expect(201);
     let going = rest.delete(&format!("{PODS}/bound")).await.expect(200);
     assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 30);
-    let shorter = rest
-        .delete(&format!("{PODS}/bound?gracePeriodSeconds=5"))
-        .await
-        .expect(200);
+    let shorter = rest.delete(&format!("{PODS}/bound?gracePeriodSeconds=5")).await.expect(200);
     assert_eq!(shorter["metadata"]["deletionGracePeriodSeconds"], 5);
-    let longer = rest
-        .delete(&format!("{PODS}/bound?gracePeriodSeconds=60"))
-        .await
-        .expect(200);
+    let longer = rest.delete(&format!("{PODS}/bound?gracePeriodSeconds=60")).await.expect(200);
     assert_eq!(longer["metadata"]["deletionGracePeriodSeconds"], 5);
-    rest.delete(&format!("{PODS}/bound?gracePeriodSeconds=0"))
-        .await
-        .expect(200);
+    rest.delete(&format!("{PODS}/bound?gracePeriodSeconds=0")).await.expect(200);
     rest.get(&format!("{PODS}/bound")).await.expect(404);
     server.stop().await;
 }
@@ -103,9 +68,7 @@ async fn a_binding_is_no_new_generation() {
         "metadata": {"labels": {"zone": "z"}, "annotations": {"why": "room"}},
         "target": {"kind": "Node", "name": "n"},
     });
-    rest.post(&format!("{PODS}/p/binding"), &binding)
-        .await
-        .expect(201);
+    rest.post(&format!("{PODS}/p/binding"), &binding).await.expect(201);
     let path = format!("{PODS}/p");
     let bound = rest.get(&path).await.expect(200);
     assert_eq!(bound["spec"]["nodeName"], "n");
@@ -131,55 +94,30 @@ async fn collections_and_namespaces_go() {
     let server = Server::start().await;
     let rest = server.admin();
     for (name, keep) in [("a", "no"), ("b", "no"), ("c", "yes")] {
-        rest.post(
-            MAPS,
-            &json!({"metadata": {"name": name, "labels": {"keep": keep}}}),
-        )
-        .await
-        .expect(201);
+        rest.post(MAPS, &json!({"metadata": {"name": name, "labels": {"keep": keep}}}))
+            .await
+            .expect(201);
     }
-    let gone = rest
-        .delete(&format!("{MAPS}?labelSelector=keep%3Dno"))
-        .await
-        .expect(200);
+    let gone = rest.delete(&format!("{MAPS}?labelSelector=keep%3Dno")).await.expect(200);
     assert_eq!(gone["items"].as_array().unwrap().len(), 2);
-    assert_eq!(
-        rest.get(MAPS).await.expect(200)["items"]
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(rest.get(MAPS).await.expect(200)["items"].as_array().unwrap().len(), 1);
 
-    rest.post("/api/v1/namespaces", &json!({"metadata": {"name": "x"}}))
-        .await
-        .expect(201);
+    rest.post("/api/v1/namespaces", &json!({"metadata": {"name": "x"}})).await.expect(201);
     rest.delete("/api/v1/namespaces/default").await.expect(403);
     let going = rest.delete("/api/v1/namespaces/x").await.expect(200);
     assert_eq!(going["status"]["phase"], "Terminating");
     let late = rest
-        .post(
-            "/api/v1/namespaces/x/configmaps",
-            &json!({"metadata": {"name": "l"}}),
-        )
+        .post("/api/v1/namespaces/x/configmaps", &json!({"metadata": {"name": "l"}}))
         .await
         .expect(403);
-    assert_eq!(
-        late["details"]["causes"][0]["reason"],
-        "NamespaceTerminating"
-    );
+    assert_eq!(late["details"]["causes"][0]["reason"], "NamespaceTerminating");
     let mut finalized = going;
     finalized["spec"]["finalizers"] = json!([]);
-    rest.send("PUT", "/api/v1/namespaces/x/finalize", &finalized)
-        .await
-        .expect(200);
+    rest.send("PUT", "/api/v1/namespaces/x/finalize", &finalized).await.expect(200);
     rest.get("/api/v1/namespaces/x").await.expect(404);
-    rest.post(
-        "/api/v1/namespaces/x/configmaps",
-        &json!({"metadata": {"name": "l"}}),
-    )
-    .await
-    .expect(404);
+    rest.post("/api/v1/namespaces/x/configmaps", &json!({"metadata": {"name": "l"}}))
+        .await
+        .expect(404);
     server.stop().await;
 }
 
@@ -191,38 +129,19 @@ async fn evictions_respect_budgets() {
     let mut labelled = pod("p");
     labelled["metadata"]["labels"] = json!({"app": "web"});
     rest.post(PODS, &labelled).await.expect(201);
-    rest.post(
-        &format!("{PODS}/p/binding"),
-        &json!({"target": {"name": "n"}}),
-    )
-    .await
-    .expect(201);
+    rest.post(&format!("{PODS}/p/binding"), &json!({"target": {"name": "n"}})).await.expect(201);
     let running = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
-    rest.patch(&format!("{PODS}/p/status"), "strategic-merge", &running)
-        .await
-        .expect(200);
+    rest.patch(&format!("{PODS}/p/status"), "strategic-merge", &running).await.expect(200);
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
     let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
     rest.post(budgets, &budget).await.expect(201);
     let eviction = json!({"metadata": {"name": "p", "namespace": "default"}});
     let status = |allowed: i32| json!({"status": {"observedGeneration": 1, "disruptionsAllowed": allowed, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}});
-    rest.patch(&format!("{budgets}/b/status"), "merge", &status(0))
-        .await
-        .expect(200);
-    let refused = rest
-        .post(&format!("{PODS}/p/eviction"), &eviction)
-        .await
-        .expect(429);
-    assert_eq!(
-        refused["details"]["causes"][0]["reason"],
-        "DisruptionBudget"
-    );
-    rest.patch(&format!("{budgets}/b/status"), "merge", &status(1))
-        .await
-        .expect(200);
-    rest.post(&format!("{PODS}/p/eviction"), &eviction)
-        .await
-        .expect(201);
+    rest.patch(&format!("{budgets}/b/status"), "merge", &status(0)).await.expect(200);
+    let refused = rest.post(&format!("{PODS}/p/eviction"), &eviction).await.expect(429);
+    assert_eq!(refused["details"]["causes"][0]["reason"], "DisruptionBudget");
+    rest.patch(&format!("{budgets}/b/status"), "merge", &status(1)).await.expect(200);
+    rest.post(&format!("{PODS}/p/eviction"), &eviction).await.expect(201);
     let after = rest.get(&format!("{budgets}/b")).await.expect(200);
     assert_eq!(after["status"]["disruptionsAllowed"], 0);
     assert!(after["status"]["disruptedPods"]["p"].is_string());

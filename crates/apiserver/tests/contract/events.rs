@@ -59,9 +59,7 @@ async fn both_groups_show_the_same_events() {
     let table = rest.ask("GET", NEWER, &table, Vec::new()).await.expect(200);
     assert_eq!(table["rows"][0]["cells"][3], "pod/p");
 
-    rest.delete(&format!("{NEWER}?labelSelector=a%3Db"))
-        .await
-        .expect(200);
+    rest.delete(&format!("{NEWER}?labelSelector=a%3Db")).await.expect(200);
     assert_eq!(rest.get(&format!("{CORE}/e")).await.code, 404);
     let gone = rest.get(&format!("{NEWER}/e")).await.expect(404);
     assert_eq!(gone["message"], "events.events.k8s.io \"e\" not found");
@@ -81,10 +79,7 @@ async fn a_watch_tells_the_form_of_its_group() {
     for _ in 0..3 {
         told.push(watch.next().await.unwrap());
     }
-    assert!(
-        told.iter().all(|one| one["object"]["note"] == "it works"),
-        "{told:?}"
-    );
+    assert!(told.iter().all(|one| one["object"]["note"] == "it works"), "{told:?}");
     assert_eq!(told[2]["type"], "DELETED");
     assert_eq!(told[2]["object"]["apiVersion"], "events.k8s.io/v1");
     server.stop().await;
@@ -99,11 +94,7 @@ async fn the_newer_group_asks_for_more() {
         ("type", "Odd".into(), "type"),
         ("reportingController", "".into(), "reportingController"),
         ("action", "".into(), "action"),
-        (
-            "series",
-            json!({"count": 1, "lastObservedTime": TIME}),
-            "series.count",
-        ),
+        ("series", json!({"count": 1, "lastObservedTime": TIME}), "series.count"),
         ("deprecatedCount", 1.into(), "count"),
     ];
     for (field, value, cause) in refused {

@@ -97,10 +97,7 @@ fn samples() -> Vec<(&'static str, Value)> {
             path("serviceaccounts"),
             json!({"metadata": {"name": "x"}, "imagePullSecrets": [{"name": "s"}]}),
         ),
-        (
-            "/api/v1/namespaces",
-            named(json!({"finalizers": ["kubernetes"]})),
-        ),
+        ("/api/v1/namespaces", named(json!({"finalizers": ["kubernetes"]}))),
         (
             "/api/v1/nodes",
             named(
@@ -115,17 +112,13 @@ fn samples() -> Vec<(&'static str, Value)> {
         ),
         (
             "/apis/apps/v1/namespaces/default/deployments",
-            named(
-                json!({"replicas": 1, "selector": selector, "template": template,
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 1}}}),
-            ),
+            named(json!({"replicas": 1, "selector": selector, "template": template,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 1}}})),
         ),
         (
             "/apis/apps/v1/namespaces/default/statefulsets",
-            named(
-                json!({"serviceName": "s", "selector": selector, "template": template,
-            "volumeClaimTemplates": [{"metadata": {"name": "v"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]}),
-            ),
+            named(json!({"serviceName": "s", "selector": selector, "template": template,
+            "volumeClaimTemplates": [{"metadata": {"name": "v"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]})),
         ),
         (
             "/apis/apps/v1/namespaces/default/daemonsets",
@@ -192,11 +185,7 @@ fn samples() -> Vec<(&'static str, Value)> {
 fn hostile(rng: &mut StdRng) -> Value {
     let mut deep = json!(1);
     for _ in 0..rng.random_range(1..120) {
-        deep = if rng.random() {
-            json!([deep])
-        } else {
-            json!({"x": deep})
-        };
+        deep = if rng.random() { json!([deep]) } else { json!({"x": deep}) };
     }
     let choices = [
         Value::Null,
@@ -416,34 +405,13 @@ fn request(rng: &mut StdRng, samples: &[(&'static str, Value)]) -> Asked {
         mutate(&mut object, rng);
     }
     let text = object.to_string().into_bytes();
-    let asked = |method, path: String, kind, body| Asked {
-        method,
-        path,
-        kind,
-        body,
-    };
+    let asked = |method, path: String, kind, body| Asked { method, path, kind, body };
     match rng.random_range(0..10) {
-        0..=3 => asked(
-            "POST",
-            format!("{collection}?{}", query(rng)),
-            "application/json",
-            text,
-        ),
-        4 => asked(
-            "PUT",
-            format!("{collection}/x?{}", query(rng)),
-            "application/json",
-            text,
-        ),
+        0..=3 => asked("POST", format!("{collection}?{}", query(rng)), "application/json", text),
+        4 => asked("PUT", format!("{collection}/x?{}", query(rng)), "application/json", text),
         5 => {
-            let subresource = [
-                "",
-                "/status",
-                "/scale",
-                "/finalize",
-                "/resize",
-                "/ephemeralcontainers",
-            ];
+            let subresource =
+                ["", "/status", "/scale", "/finalize", "/resize", "/ephemeralcontainers"];
             let subresource = subresource[rng.random_range(0..subresource.len())];
             let kind = kinds[rng.random_range(3..7)];
             let body = match kind {
@@ -479,19 +447,9 @@ fn request(rng: &mut StdRng, samples: &[(&'static str, Value)]) -> Asked {
             } else {
                 query(rng)
             };
-            asked(
-                "PATCH",
-                format!("{collection}/x{subresource}?{query}"),
-                kind,
-                body,
-            )
+            asked("PATCH", format!("{collection}/x{subresource}?{query}"), kind, body)
         }
-        6 => asked(
-            "GET",
-            format!("{collection}?{}", query(rng)),
-            "",
-            Vec::new(),
-        ),
+        6 => asked("GET", format!("{collection}?{}", query(rng)), "", Vec::new()),
         7 => {
             // The text with some of its bytes changed.
             let mut text = text;
@@ -509,9 +467,8 @@ fn request(rng: &mut StdRng, samples: &[(&'static str, Value)]) -> Asked {
             bytes(rng, 200),
         ),
         _ => {
-            let path: String = (0..rng.random_range(1..8))
-                .map(|_| format!("/{}", piece(rng)))
-                .collect();
+            let path: String =
+                (0..rng.random_range(1..8)).map(|_| format!("/{}", piece(rng))).collect();
             let method = methods[rng.random_range(0..methods.len())];
             asked(
                 method,
@@ -542,11 +499,7 @@ async fn nothing_that_is_sent_breaks_the_server() {
     let samples = samples();
     for (path, object) in &samples {
         let answer = rest.post(path, object).await;
-        assert!(
-            answer.code == 201,
-            "a sample is no good: {path} {}",
-            answer.text
-        );
+        assert!(answer.code == 201, "a sample is no good: {path} {}", answer.text);
         if !path.contains("reviews") {
             rest.delete(&format!("{path}/x?gracePeriodSeconds=0")).await;
         }
@@ -562,14 +515,8 @@ async fn nothing_that_is_sent_breaks_the_server() {
             continue;
         }
         let headers = [("content-type", asked.kind)];
-        let headers = if asked.kind.is_empty() {
-            &headers[..0]
-        } else {
-            &headers[..]
-        };
-        let answer = rest
-            .ask(asked.method, &asked.path, headers, asked.body.clone())
-            .await;
+        let headers = if asked.kind.is_empty() { &headers[..0] } else { &headers[..] };
+        let answer = rest.ask(asked.method, &asked.path, headers, asked.body.clone()).await;
         assert!(
             !is_failure(answer.code, &answer.body),
             "FUZZ_SEED={seed} round {round}: {} {} {} {:?}\n{} {}",
@@ -601,9 +548,7 @@ async fn nothing_that_is_called_breaks_the_server() {
             1 => ["", "..", "a/b", "\0", "é", "default/x"][rng.random_range(0..6)].to_owned(),
             _ => honest.to_owned(),
         };
-        let subresources = [
-            "", "", "", "status", "scale", "binding", "token", "log", "nope",
-        ];
+        let subresources = ["", "", "", "status", "scale", "binding", "token", "log", "nope"];
         let target = Some(pb::Target {
             group: odd(&mut rng, row.group),
             version: odd(&mut rng, row.version),
@@ -626,38 +571,15 @@ async fn nothing_that_is_called_breaks_the_server() {
         });
         let shown = format!("{target:?} {json:?} {options:?}");
         let outcome = match rng.random_range(0..6) {
-            0 => grpc
-                .create(pb::CreateRequest {
-                    target,
-                    json,
-                    options,
-                })
-                .await
-                .map(|_| ()),
-            1 => grpc
-                .update(pb::UpdateRequest {
-                    target,
-                    json,
-                    options,
-                })
-                .await
-                .map(|_| ()),
+            0 => grpc.create(pb::CreateRequest { target, json, options }).await.map(|_| ()),
+            1 => grpc.update(pb::UpdateRequest { target, json, options }).await.map(|_| ()),
             2 => {
                 let r#type = rng.random_range(0..6);
-                let request = pb::PatchRequest {
-                    target,
-                    r#type,
-                    patch: json,
-                    options,
-                };
+                let request = pb::PatchRequest { target, r#type, patch: json, options };
                 grpc.patch(request).await.map(|_| ())
             }
             3 => {
-                let request = pb::DeleteRequest {
-                    target,
-                    options_json: json,
-                    dry_run: true,
-                };
+                let request = pb::DeleteRequest { target, options_json: json, dry_run: true };
                 grpc.delete(request).await.map(|_| ())
             }
             4 => {
@@ -676,11 +598,7 @@ async fn nothing_that_is_called_breaks_the_server() {
             _ => {
                 let representation = rng.random_range(-1..5);
                 let resource_version = odd(&mut rng, "");
-                let request = pb::GetRequest {
-                    target,
-                    resource_version,
-                    representation,
-                };
+                let request = pb::GetRequest { target, resource_version, representation };
                 grpc.get(request).await.map(|_| ())
             }
         };
@@ -715,9 +633,8 @@ async fn noise_on_the_port_is_survived() {
             noise = start;
         }
         if round % 3 == 0 {
-            let mut plain = tokio::net::TcpStream::connect(("127.0.0.1", server.port))
-                .await
-                .unwrap();
+            let mut plain =
+                tokio::net::TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
             plain.write_all(&noise).await.ok();
             continue;
         }
@@ -729,10 +646,7 @@ async fn noise_on_the_port_is_survived() {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.ok();
         let text = String::from_utf8_lossy(&answer);
-        assert!(
-            !text.starts_with("HTTP/1.1 5"),
-            "FUZZ_SEED={seed} round {round}: {text}"
-        );
+        assert!(!text.starts_with("HTTP/1.1 5"), "FUZZ_SEED={seed} round {round}: {text}");
     }
     lives(&server.admin()).await;
     server.stop().await;

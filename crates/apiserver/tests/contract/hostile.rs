@@ -12,16 +12,8 @@ async fn bad_bodies_are_refused() {
     let server = Server::start().await;
     let rest = server.admin();
     let json_type = "application/json";
-    let deep = [
-        b"{\"data\":".repeat(50_000),
-        b"1".to_vec(),
-        b"}".repeat(50_000),
-    ]
-    .concat();
-    let huge = format!(
-        r#"{{"metadata":{{"name":"h"}},"data":{{"k":"{}"}}}}"#,
-        "x".repeat(4 << 20)
-    );
+    let deep = [b"{\"data\":".repeat(50_000), b"1".to_vec(), b"}".repeat(50_000)].concat();
+    let huge = format!(r#"{{"metadata":{{"name":"h"}},"data":{{"k":"{}"}}}}"#, "x".repeat(4 << 20));
     let cases: &[(&str, Vec<u8>, u16)] = &[
         (json_type, Vec::new(), 400),
         (json_type, b"{".to_vec(), 400),
@@ -31,57 +23,25 @@ async fn bad_bodies_are_refused() {
         (json_type, deep, 400),
         (json_type, huge.into_bytes(), 413),
         (json_type, br#"{"metadata":{"name":5}}"#.to_vec(), 400),
-        (
-            json_type,
-            br#"{"kind":"Pod","metadata":{"name":"x"}}"#.to_vec(),
-            400,
-        ),
-        (
-            json_type,
-            br#"{"apiVersion":"v2","metadata":{"name":"x"}}"#.to_vec(),
-            400,
-        ),
-        (
-            json_type,
-            br#"{"metadata":{"name":"x","namespace":"elsewhere"}}"#.to_vec(),
-            400,
-        ),
-        (
-            json_type,
-            br#"{"metadata":{"name":"x","resourceVersion":"5"}}"#.to_vec(),
-            400,
-        ),
+        (json_type, br#"{"kind":"Pod","metadata":{"name":"x"}}"#.to_vec(), 400),
+        (json_type, br#"{"apiVersion":"v2","metadata":{"name":"x"}}"#.to_vec(), 400),
+        (json_type, br#"{"metadata":{"name":"x","namespace":"elsewhere"}}"#.to_vec(), 400),
+        (json_type, br#"{"metadata":{"name":"x","resourceVersion":"5"}}"#.to_vec(), 400),
         (json_type, br#"{"metadata":{}}"#.to_vec(), 422),
-        (
-            json_type,
-            br#"{"metadata":{"name":"Not_Good"}}"#.to_vec(),
-            422,
-        ),
-        (
-            json_type,
-            br#"{"metadata":{"name":"x","labels":{"a b":"c"}}}"#.to_vec(),
-            422,
-        ),
+        (json_type, br#"{"metadata":{"name":"Not_Good"}}"#.to_vec(), 422),
+        (json_type, br#"{"metadata":{"name":"x","labels":{"a b":"c"}}}"#.to_vec(), 422),
         ("application/yaml", b"a: [".to_vec(), 400),
         ("application/yaml", b"a: &x [*x, *x]".to_vec(), 400),
-        (
-            "application/vnd.kubernetes.protobuf",
-            b"k8s\0\xff\xff".to_vec(),
-            400,
-        ),
+        ("application/vnd.kubernetes.protobuf", b"k8s\0\xff\xff".to_vec(), 400),
         ("application/cbor", b"x".to_vec(), 415),
     ];
     for (kind, body, code) in cases {
-        let answer = rest
-            .ask("POST", MAPS, &[("content-type", kind)], body.clone())
-            .await;
+        let answer = rest.ask("POST", MAPS, &[("content-type", kind)], body.clone()).await;
         let shown = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
         assert_eq!(answer.code, *code, "{kind} {shown}: {}", answer.text);
         assert_eq!(answer.body["kind"], "Status", "{shown}");
     }
-    rest.post(MAPS, &json!({"metadata": {"name": "still-there"}}))
-        .await
-        .expect(201);
+    rest.post(MAPS, &json!({"metadata": {"name": "still-there"}})).await.expect(201);
     server.stop().await;
 }
 
@@ -92,12 +52,7 @@ async fn strictness_is_as_asked() {
     let body = br#"{"metadata":{"name":"s"},"nope":1,"data":{"a":"b","a":"c"}}"#.to_vec();
     let headers = [("content-type", "application/json")];
     let strict = rest
-        .ask(
-            "POST",
-            &format!("{MAPS}?fieldValidation=Strict"),
-            &headers,
-            body.clone(),
-        )
+        .ask("POST", &format!("{MAPS}?fieldValidation=Strict"), &headers, body.clone())
         .await
         .expect(400);
     assert_eq!(
@@ -108,20 +63,11 @@ async fn strictness_is_as_asked() {
     let warnings: Vec<_> = warned.headers.get_all("warning").iter().collect();
     assert_eq!(
         warnings,
-        [
-            "299 - \"unknown field \\\"nope\\\"\"",
-            "299 - \"duplicate field \\\"data.a\\\"\""
-        ]
+        ["299 - \"unknown field \\\"nope\\\"\"", "299 - \"duplicate field \\\"data.a\\\"\""]
     );
     warned.expect(201);
-    let ignored = rest
-        .ask(
-            "PUT",
-            &format!("{MAPS}/s?fieldValidation=Ignore"),
-            &headers,
-            body,
-        )
-        .await;
+    let ignored =
+        rest.ask("PUT", &format!("{MAPS}/s?fieldValidation=Ignore"), &headers, body).await;
     assert!(ignored.headers.get("warning").is_none());
     ignored.expect(200);
     server.stop().await;
@@ -131,9 +77,7 @@ async fn strictness_is_as_asked() {
 async fn bad_patches_and_paths_are_refused() {
     let server = Server::start().await;
     let rest = server.admin();
-    rest.post(MAPS, &json!({"metadata": {"name": "p"}}))
-        .await
-        .expect(201);
+    rest.post(MAPS, &json!({"metadata": {"name": "p"}})).await.expect(201);
     let cases = [
         ("json", json!([{"op": "remove", "path": "/nothing"}]), 422),
         ("json", json!({"op": "add"}), 400),
@@ -165,12 +109,8 @@ async fn bad_patches_and_paths_are_refused() {
         assert_eq!(answer.code, code, "{method} {path}: {}", answer.text);
     }
     let selector = "a%3Db%2C".repeat(7_000);
-    rest.get(&format!("{MAPS}?labelSelector={selector}"))
-        .await
-        .expect(414);
-    rest.get(&format!("{MAPS}?limit=9223372036854775807"))
-        .await
-        .expect(200);
+    rest.get(&format!("{MAPS}?labelSelector={selector}")).await.expect(414);
+    rest.get(&format!("{MAPS}?limit=9223372036854775807")).await.expect(200);
     server.stop().await;
 }
 
@@ -192,10 +132,8 @@ async fn large_bodies_are_answered_soon() {
     let env = format!(
         r#"{{"spec":{{"template":{{"spec":{{"containers":[{{"name":"c","env":[{env}]}}]}}}}}}}}"#
     );
-    let unknown = format!(
-        r#"{{"metadata":{{"name":"u"}},{}}}"#,
-        many(&|number| format!(r#""u{number}":1"#))
-    );
+    let unknown =
+        format!(r#"{{"metadata":{{"name":"u"}},{}}}"#, many(&|number| format!(r#""u{number}":1"#)));
     let twice = format!(
         r#"{{"metadata":{{"name":"t"}},"data":{{{}}}}}"#,
         many(&|number| format!(r#""k{}":"v""#, number / 2))
@@ -206,15 +144,8 @@ async fn large_bodies_are_answered_soon() {
     );
     let laughs: String = (0..12)
         .map(|level| {
-            let before = if level == 0 {
-                "x".to_owned()
-            } else {
-                format!("*a{}", level - 1)
-            };
-            format!(
-                "a{level}: &a{level} [{}]\n",
-                [before.as_str(); 10].join(",")
-            )
+            let before = if level == 0 { "x".to_owned() } else { format!("*a{}", level - 1) };
+            format!("a{level}: &a{level} [{}]\n", [before.as_str(); 10].join(","))
         })
         .collect();
     let json_type = "application/json";
@@ -223,20 +154,8 @@ async fn large_bodies_are_answered_soon() {
     let web = format!("{deployments}/web");
     let applied = format!("{web}?fieldManager=m");
     for (method, path, kind, body, codes) in [
-        (
-            "PATCH",
-            web.as_str(),
-            strategic,
-            env.clone(),
-            &[200, 413][..],
-        ),
-        (
-            "PATCH",
-            applied.as_str(),
-            "application/apply-patch+yaml",
-            env,
-            &[200, 409, 413, 422],
-        ),
+        ("PATCH", web.as_str(), strategic, env.clone(), &[200, 413][..]),
+        ("PATCH", applied.as_str(), "application/apply-patch+yaml", env, &[200, 409, 413, 422]),
         ("POST", MAPS, json_type, unknown.clone(), &[201]),
         ("POST", strict.as_str(), json_type, unknown, &[400]),
         ("POST", MAPS, json_type, twice, &[201]),
@@ -256,18 +175,9 @@ async fn large_bodies_are_answered_soon() {
             answer.code,
             answer.text
         );
-        let warnings: usize = answer
-            .headers
-            .get_all("warning")
-            .iter()
-            .map(|one| one.len())
-            .sum();
+        let warnings: usize = answer.headers.get_all("warning").iter().map(|one| one.len()).sum();
         assert!(warnings < 16 << 10, "{warnings} bytes of warnings");
-        assert!(
-            answer.text.len() < 4 << 20,
-            "{} bytes of answer",
-            answer.text.len()
-        );
+        assert!(answer.text.len() < 4 << 20, "{} bytes of answer", answer.text.len());
     }
     server.stop().await;
 }
@@ -276,9 +186,8 @@ async fn large_bodies_are_answered_soon() {
 #[tokio::test]
 async fn long_refusals_cross_grpc() {
     let server = Server::start().await;
-    let labels: serde_json::Map<String, serde_json::Value> = (0..300)
-        .map(|number| (format!("-{number}"), json!("-")))
-        .collect();
+    let labels: serde_json::Map<String, serde_json::Value> =
+        (0..300).map(|number| (format!("-{number}"), json!("-"))).collect();
     let object = json!({"metadata": {"name": "l", "labels": labels}});
     let create = |json: String| pb::CreateRequest {
         target: Some(pb::Target {
@@ -299,11 +208,7 @@ async fn long_refusals_cross_grpc() {
         let status = grpc.create(create(object.to_string())).await.unwrap_err();
         let error = rpc::status::from_grpc(&status).expect("a Status");
         assert_eq!((error.code(), error.reason()), (422, "Invalid"));
-        assert!(
-            error.message().len() > 16 << 10,
-            "{}",
-            error.message().len()
-        );
+        assert!(error.message().len() > 16 << 10, "{}", error.message().len());
     }
     server.stop().await;
 }
@@ -324,8 +229,6 @@ async fn options_of_logs_are_checked() {
          limitBytes: Invalid value: 0: must be greater than 0, \
          : Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified]"
     );
-    rest.get(&format!("{pods}/p/log?tailLines=x"))
-        .await
-        .expect(400);
+    rest.get(&format!("{pods}/p/log?tailLines=x")).await.expect(400);
     server.stop().await;
 }

@@ -35,10 +35,7 @@ fn kubectl(server: &Server, arguments: &[&str]) -> (bool, String) {
         .output()
         .unwrap();
     let text = [output.stdout, output.stderr].concat();
-    (
-        output.status.success(),
-        String::from_utf8_lossy(&text).into_owned(),
-    )
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The first minor version that these tests are for: it leaves validation to the server and knows
@@ -47,9 +44,7 @@ fn kubectl(server: &Server, arguments: &[&str]) -> (bool, String) {
 const MINOR: u32 = 27;
 
 fn new_enough() -> bool {
-    let output = Command::new("kubectl")
-        .args(["version", "--client", "-o", "json"])
-        .output();
+    let output = Command::new("kubectl").args(["version", "--client", "-o", "json"]).output();
     let Ok(output) = output else {
         eprintln!("skipped: there is no kubectl on this machine");
         return false;
@@ -77,49 +72,20 @@ async fn kubectl_works() {
         (&["apply", "-f", &file][..], "deployment.apps/web created"),
         (&["apply", "-f", &file], "deployment.apps/web unchanged"),
         (&["get", "deploy,svc", "-n", "shop"], "deployment.apps/web"),
-        (
-            &[
-                "get",
-                "deploy",
-                "web",
-                "-n",
-                "shop",
-                "-o",
-                "jsonpath={.spec.replicas}",
-            ],
-            "2",
-        ),
-        (
-            &["scale", "deploy", "web", "-n", "shop", "--replicas=3"],
-            "scaled",
-        ),
-        (
-            &["set", "image", "deploy/web", "web=nginx:2", "-n", "shop"],
-            "image updated",
-        ),
-        (
-            &["explain", "pod.spec.containers.image"],
-            "FIELD: image <string>",
-        ),
-        (
-            &["create", "configmap", "c", "--from-literal=a=b"],
-            "configmap/c created",
-        ),
+        (&["get", "deploy", "web", "-n", "shop", "-o", "jsonpath={.spec.replicas}"], "2"),
+        (&["scale", "deploy", "web", "-n", "shop", "--replicas=3"], "scaled"),
+        (&["set", "image", "deploy/web", "web=nginx:2", "-n", "shop"], "image updated"),
+        (&["explain", "pod.spec.containers.image"], "FIELD: image <string>"),
+        (&["create", "configmap", "c", "--from-literal=a=b"], "configmap/c created"),
         (&["label", "cm", "c", "x=y"], "labeled"),
         (&["get", "cm", "-l", "x=y", "-o", "name"], "configmap/c"),
         (&["create", "sa", "robot"], "serviceaccount/robot created"),
         (&["create", "token", "robot"], "eyJ"),
         (&["auth", "whoami"], "kubernetes-admin"),
-        (
-            &["auth", "can-i", "get", "pods", "--as=system:kube-scheduler"],
-            "yes",
-        ),
+        (&["auth", "can-i", "get", "pods", "--as=system:kube-scheduler"], "yes"),
         (&["api-resources", "--api-group=apps"], "statefulsets"),
         (&["diff", "-f", &file], "replicas: 2"),
-        (
-            &["delete", "-f", &file, "--wait=false"],
-            "namespace \"shop\" deleted",
-        ),
+        (&["delete", "-f", &file, "--wait=false"], "namespace \"shop\" deleted"),
     ] {
         let (_, text) = tokio::task::block_in_place(|| kubectl(&server, arguments));
         assert!(text.contains(expected), "kubectl {arguments:?}: {text}");
@@ -145,11 +111,7 @@ const BAD: &[(&str, &str, &str)] = &[
         "apiVersion: none.io/v1\nkind: Foo\nmetadata: {name: x}\n",
         "no matches for kind \"Foo\" in version \"none.io/v1\"",
     ),
-    (
-        "malformed",
-        "apiVersion: v1\nkind: [\n",
-        "error converting YAML to JSON",
-    ),
+    ("malformed", "apiVersion: v1\nkind: [\n", "error converting YAML to JSON"),
     (
         "unknown field",
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndatum: {}\n",
@@ -197,10 +159,7 @@ async fn kubectl_tells_users_what_is_wrong() {
         let arguments = ["apply", &validate, "-f", &file];
         let (success, text) = tokio::task::block_in_place(|| kubectl(&server, &arguments));
         assert!(!success && text.contains(expected), "{what}: {text}");
-        assert!(
-            !text.contains("failed to download openapi"),
-            "{what}: {text}"
-        );
+        assert!(!text.contains("failed to download openapi"), "{what}: {text}");
     }
     let twice = "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: c, image: i, env: [{name: A, value: '1'}, {name: A, value: '2'}]}]}\n";
     server.default_account("default").await;

@@ -16,10 +16,7 @@ async fn five(rest: &Rest) {
 
 fn names(list: &Value) -> Vec<&str> {
     let items = list["items"].as_array().unwrap();
-    items
-        .iter()
-        .map(|item| item["metadata"]["name"].as_str().unwrap())
-        .collect()
+    items.iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect()
 }
 
 #[tokio::test]
@@ -32,38 +29,17 @@ async fn pages_are_of_one_revision() {
     assert_eq!(first["metadata"]["remainingItemCount"], 3);
     rest.delete(&format!("{MAPS}/c")).await.expect(200);
     let token = first["metadata"]["continue"].as_str().unwrap();
-    let second = rest
-        .get(&format!("{MAPS}?limit=2&continue={token}"))
-        .await
-        .expect(200);
+    let second = rest.get(&format!("{MAPS}?limit=2&continue={token}")).await.expect(200);
     assert_eq!(names(&second), ["c", "d"]);
-    assert_eq!(
-        second["metadata"]["resourceVersion"],
-        first["metadata"]["resourceVersion"]
-    );
+    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
     let token = second["metadata"]["continue"].as_str().unwrap();
-    let third = rest
-        .get(&format!("{MAPS}?limit=2&continue={token}"))
-        .await
-        .expect(200);
+    let third = rest.get(&format!("{MAPS}?limit=2&continue={token}")).await.expect(200);
     assert_eq!(names(&third), ["e"]);
     assert!(third["metadata"].get("continue").is_none());
     let version = first["metadata"]["resourceVersion"].as_str().unwrap();
     let exact = format!("{MAPS}?resourceVersion={version}&resourceVersionMatch=Exact");
-    assert_eq!(
-        names(&rest.get(&exact).await.expect(200)),
-        ["a", "b", "c", "d", "e"]
-    );
-    assert_eq!(
-        names(
-            &rest
-                .get(&format!("{MAPS}?resourceVersion=0"))
-                .await
-                .expect(200)
-        )
-        .len(),
-        4
-    );
+    assert_eq!(names(&rest.get(&exact).await.expect(200)), ["a", "b", "c", "d", "e"]);
+    assert_eq!(names(&rest.get(&format!("{MAPS}?resourceVersion=0")).await.expect(200)).len(), 4);
     server.stop().await;
 }
 
@@ -77,10 +53,7 @@ async fn selectors_select_or_are_refused() {
         ("labelSelector=odd+notin+(true)", vec!["c", "d", "e"]),
         ("labelSelector=!odd", vec![]),
         ("fieldSelector=metadata.name%3Dd", vec!["d"]),
-        (
-            "fieldSelector=metadata.name!%3Dd,metadata.namespace%3Ddefault",
-            vec!["a", "b", "c", "e"],
-        ),
+        ("fieldSelector=metadata.name!%3Dd,metadata.namespace%3Ddefault", vec!["a", "b", "c", "e"]),
         ("labelSelector=odd%3Dtrue&limit=1", vec!["a"]),
     ] {
         let list = rest.get(&format!("{MAPS}?{query}")).await.expect(200);
@@ -96,14 +69,9 @@ async fn selectors_select_or_are_refused() {
         let error = rest.get(&format!("{MAPS}?{query}")).await.expect(400);
         assert_eq!(error["reason"], "BadRequest", "{query}");
     }
-    rest.get(&format!("{MAPS}?resourceVersionMatch=Exact"))
-        .await
-        .expect(422);
+    rest.get(&format!("{MAPS}?resourceVersionMatch=Exact")).await.expect(422);
     rest.get(&format!("{MAPS}?continue=xyz")).await.expect(400);
-    let future = rest
-        .get(&format!("{MAPS}?resourceVersion=999999999"))
-        .await
-        .expect(504);
+    let future = rest.get(&format!("{MAPS}?resourceVersion=999999999")).await.expect(504);
     assert_eq!(future["reason"], "Timeout");
     server.stop().await;
 }
@@ -116,15 +84,10 @@ async fn forms_are_negotiated() {
     let as_form =
         |form: &str| format!("application/json;as={form};v=v1;g=meta.k8s.io,application/json");
     let accept = as_form("Table");
-    let table = rest
-        .ask("GET", MAPS, &[("accept", &accept)], Vec::new())
-        .await;
+    let table = rest.ask("GET", MAPS, &[("accept", &accept)], Vec::new()).await;
     assert_eq!(table.headers["content-type"], "application/json");
     let table = table.expect(200);
-    assert_eq!(
-        (&table["kind"], &table["rows"][0]["cells"][0]),
-        (&json!("Table"), &json!("a"))
-    );
+    assert_eq!((&table["kind"], &table["rows"][0]["cells"][0]), (&json!("Table"), &json!("a")));
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
     let including = async |what: &str| {
         let path = format!("{MAPS}?limit=1&includeObject={what}");
@@ -137,31 +100,18 @@ async fn forms_are_negotiated() {
     assert_eq!(none["rows"][0]["object"], json!(null));
     including("Everything").await.expect(400);
     let accept = as_form("PartialObjectMetadataList");
-    let partial = rest
-        .ask("GET", MAPS, &[("accept", &accept)], Vec::new())
-        .await
-        .expect(200);
+    let partial = rest.ask("GET", MAPS, &[("accept", &accept)], Vec::new()).await.expect(200);
     assert_eq!(partial["kind"], "PartialObjectMetadataList");
     assert!(partial["items"][0].get("data").is_none());
-    let yaml = rest
-        .ask(
-            "GET",
-            &format!("{MAPS}/a"),
-            &[("accept", "application/yaml")],
-            Vec::new(),
-        )
-        .await;
+    let yaml =
+        rest.ask("GET", &format!("{MAPS}/a"), &[("accept", "application/yaml")], Vec::new()).await;
     assert!(yaml.text.contains("kind: ConfigMap"), "{}", yaml.text);
-    rest.ask("GET", MAPS, &[("accept", "image/png")], Vec::new())
-        .await
-        .expect(406);
+    rest.ask("GET", MAPS, &[("accept", "image/png")], Vec::new()).await.expect(406);
     let review = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}});
     let table_only = "application/json;as=Table;v=v1;g=meta.k8s.io";
     let headers = [("accept", table_only), ("content-type", "application/json")];
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-    rest.ask("POST", path, &headers, review.to_string().into_bytes())
-        .await
-        .expect(406);
+    rest.ask("POST", path, &headers, review.to_string().into_bytes()).await.expect(406);
     server.stop().await;
 }
 
@@ -170,38 +120,26 @@ async fn discovery_names_every_resource() {
     let server = Server::start().await;
     let rest = server.admin();
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-    let aggregated = rest
-        .ask("GET", "/apis", &[("accept", accept)], Vec::new())
-        .await;
+    let aggregated = rest.ask("GET", "/apis", &[("accept", accept)], Vec::new()).await;
     assert_eq!(aggregated.headers["content-type"], accept);
     let aggregated = aggregated.expect(200);
     for group in aggregated["items"].as_array().unwrap() {
         let name = group["metadata"]["name"].as_str().unwrap();
         let version = group["versions"][0]["version"].as_str().unwrap();
-        let legacy = rest
-            .get(&format!("/apis/{name}/{version}"))
-            .await
-            .expect(200);
+        let legacy = rest.get(&format!("/apis/{name}/{version}")).await.expect(200);
         assert_eq!(legacy["groupVersion"], format!("{name}/{version}"));
         let told = group["versions"][0]["resources"].as_array().unwrap();
         for resource in told {
             let plural = &resource["resource"];
             assert!(
-                legacy["resources"]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .any(|r| r["name"] == *plural),
+                legacy["resources"].as_array().unwrap().iter().any(|r| r["name"] == *plural),
                 "{plural}"
             );
         }
         rest.get(&format!("/apis/{name}")).await.expect(200);
     }
     let version = rest.get("/version").await.expect(200);
-    assert_eq!(
-        (&version["major"], &version["minor"]),
-        (&json!("1"), &json!("37"))
-    );
+    assert_eq!((&version["major"], &version["minor"]), (&json!("1"), &json!("37")));
     rest.get("/openapi/v3").await.expect(200);
     rest.get("/apis/nothing").await.expect(404);
     assert_eq!(rest.get("/readyz").await.text, "ok");
@@ -212,12 +150,7 @@ async fn discovery_names_every_resource() {
 async fn documents_are_told_by_their_hash() {
     let server = Server::start().await;
     let rest = server.admin();
-    for path in [
-        "/openapi/v2",
-        "/openapi/v3",
-        "/openapi/v3/apis/apps/v1",
-        "/apis",
-    ] {
+    for path in ["/openapi/v2", "/openapi/v3", "/openapi/v3/apis/apps/v1", "/apis"] {
         let first = rest.get(path).await;
         let tag = first.headers["etag"].to_str().unwrap();
         let again = [("if-none-match", tag)];

@@ -14,9 +14,7 @@ async fn quota(rest: &Rest, name: &str, spec: Value, used: Value) {
     let object = json!({"metadata": {"name": name}, "spec": spec});
     rest.post(&path, &object).await.expect(201);
     let status = json!({"status": {"hard": spec["hard"], "used": used}});
-    rest.patch(&format!("{path}/{name}/status"), "merge", &status)
-        .await
-        .expect(200);
+    rest.patch(&format!("{path}/{name}/status"), "merge", &status).await.expect(200);
     // Admission asks the cache, which follows the store.
     rest.get(&format!("{path}/{name}")).await.expect(200);
 }
@@ -37,13 +35,7 @@ async fn what_has_no_room_is_refused_by_both_doors() {
     server.default_account("default").await;
     let (rest, mut grpc) = (server.admin(), server.grpc());
     let hard = json!({"pods": "2", "requests.cpu": "1"});
-    quota(
-        &rest,
-        "compute",
-        json!({"hard": hard}),
-        json!({"pods": "0", "requests.cpu": "0"}),
-    )
-    .await;
+    quota(&rest, "compute", json!({"hard": hard}), json!({"pods": "0", "requests.cpu": "0"})).await;
     let pods = format!("{NAMESPACE}/pods");
     let refused = rest.post(&pods, &pod("a", &json!({}))).await.expect(403);
     assert_eq!(
@@ -52,9 +44,7 @@ async fn what_has_no_room_is_refused_by_both_doors() {
     );
     let small = json!({"cpu": "300m"});
     rest.post(&pods, &pod("a", &small)).await.expect(201);
-    let rehearsed = rest
-        .post(&format!("{pods}?dryRun=All"), &pod("b", &small))
-        .await;
+    let rehearsed = rest.post(&format!("{pods}?dryRun=All"), &pod("b", &small)).await;
     rehearsed.expect(201);
     rest.post(&pods, &pod("a", &small)).await.expect(409);
     assert_eq!(
@@ -84,10 +74,8 @@ async fn what_has_no_room_is_refused_by_both_doors() {
     assert_eq!(refused["message"], error.message());
     let resized =
         json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}}]}});
-    let refused = rest
-        .patch(&format!("{pods}/a/resize"), "strategic-merge", &resized)
-        .await
-        .expect(403);
+    let refused =
+        rest.patch(&format!("{pods}/a/resize"), "strategic-merge", &resized).await.expect(403);
     assert!(
         refused["message"]
             .as_str()
@@ -114,18 +102,13 @@ async fn many_writers_get_no_more_than_there_is() {
         let rest = rest.clone();
         async move {
             let object = json!({"metadata": {"name": format!("m{number}")}});
-            rest.post(&format!("{NAMESPACE}/configmaps"), &object)
-                .await
-                .code
+            rest.post(&format!("{NAMESPACE}/configmaps"), &object).await.code
         }
     });
     let codes = join_all(writers).await;
     let made = codes.iter().filter(|code| **code == 201).count();
     assert_eq!(made, 5, "{codes:?}");
-    assert!(
-        codes.iter().all(|code| matches!(code, 201 | 403)),
-        "{codes:?}"
-    );
+    assert!(codes.iter().all(|code| matches!(code, 201 | 403)), "{codes:?}");
     assert_eq!(used(&rest, "count").await, json!({"count/configmaps": "5"}));
     server.stop().await;
 }
@@ -148,17 +131,12 @@ async fn services_and_claims_are_charged_for_what_they_become() {
     quota(&rest, "all", json!({"hard": hard}), none).await;
     let services = format!("{NAMESPACE}/services");
     let service = |name: &str, type_: &str| json!({"metadata": {"name": name}, "spec": {"type": type_, "ports": [{"port": 80}]}});
-    rest.post(&services, &service("a", "ClusterIP"))
-        .await
-        .expect(201);
+    rest.post(&services, &service("a", "ClusterIP")).await.expect(201);
     let to_node_port = json!({"spec": {"type": "NodePort"}});
-    rest.patch(&format!("{services}/a"), "merge", &to_node_port)
-        .await
-        .expect(200);
-    for (type_, resource) in [
-        ("NodePort", "services.nodeports"),
-        ("LoadBalancer", "services.loadbalancers"),
-    ] {
+    rest.patch(&format!("{services}/a"), "merge", &to_node_port).await.expect(200);
+    for (type_, resource) in
+        [("NodePort", "services.nodeports"), ("LoadBalancer", "services.loadbalancers")]
+    {
         let refused = rest.post(&services, &service("b", type_)).await.expect(403);
         let text = refused["message"].as_str().unwrap();
         assert!(
@@ -174,13 +152,8 @@ async fn services_and_claims_are_charged_for_what_they_become() {
         json!({"metadata": {"name": name}, "spec": {"storageClassName": class, "accessModes": ["ReadWriteOnce"],
             "resources": {"requests": {"storage": size}}}})
     };
-    rest.post(&claims, &claim("a", "slow", "9Gi"))
-        .await
-        .expect(201);
-    let refused = rest
-        .post(&claims, &claim("b", "fast", "2Gi"))
-        .await
-        .expect(403);
+    rest.post(&claims, &claim("a", "slow", "9Gi")).await.expect(201);
+    let refused = rest.post(&claims, &claim("b", "fast", "2Gi")).await.expect(403);
     assert_eq!(
         refused["message"],
         "persistentvolumeclaims \"b\" is forbidden: exceeded quota: all, requested: \
@@ -190,11 +163,7 @@ async fn services_and_claims_are_charged_for_what_they_become() {
     );
     let sum = used(&rest, "all").await;
     assert_eq!(
-        (
-            &sum["services"],
-            &sum["services.nodeports"],
-            &sum["requests.storage"]
-        ),
+        (&sum["services"], &sum["services.nodeports"], &sum["requests.storage"]),
         (&json!("1"), &json!("1"), &json!("9Gi"))
     );
     server.stop().await;
@@ -207,42 +176,19 @@ async fn scopes_narrow_what_a_quota_is_about() {
     let rest = server.admin();
     let none = json!({"pods": "0"});
     for (name, scope) in [("best", "BestEffort"), ("ending", "Terminating")] {
-        quota(
-            &rest,
-            name,
-            json!({"hard": {"pods": "0"}, "scopes": [scope]}),
-            none.clone(),
-        )
-        .await;
+        quota(&rest, name, json!({"hard": {"pods": "0"}, "scopes": [scope]}), none.clone()).await;
     }
     let selector = json!({"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["system-node-critical"]}]});
-    quota(
-        &rest,
-        "critical",
-        json!({"hard": {"pods": "0"}, "scopeSelector": selector}),
-        none,
-    )
-    .await;
+    quota(&rest, "critical", json!({"hard": {"pods": "0"}, "scopeSelector": selector}), none).await;
     let pods = format!("{NAMESPACE}/pods");
     let sized = json!({"cpu": "1m"});
     for (mut pod, change, quota) in [
         (pod("a", &json!({})), json!({}), Some("best")),
-        (
-            pod("b", &sized),
-            json!({"activeDeadlineSeconds": 5}),
-            Some("ending"),
-        ),
-        (
-            pod("c", &sized),
-            json!({"priorityClassName": "system-node-critical"}),
-            Some("critical"),
-        ),
+        (pod("b", &sized), json!({"activeDeadlineSeconds": 5}), Some("ending")),
+        (pod("c", &sized), json!({"priorityClassName": "system-node-critical"}), Some("critical")),
         (pod("d", &sized), json!({}), None),
     ] {
-        pod["spec"]
-            .as_object_mut()
-            .unwrap()
-            .extend(change.as_object().unwrap().clone());
+        pod["spec"].as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let answer = rest.post(&pods, &pod).await;
         match quota {
             Some(quota) => {
@@ -250,10 +196,7 @@ async fn scopes_narrow_what_a_quota_is_about() {
                 let wanted = format!(
                     "exceeded quota: {quota}, requested: pods=1, used: pods=0, limited: pods=0"
                 );
-                assert!(
-                    refused["message"].as_str().unwrap().ends_with(&wanted),
-                    "{refused}"
-                );
+                assert!(refused["message"].as_str().unwrap().ends_with(&wanted), "{refused}");
             }
             None => {
                 answer.expect(201);

@@ -53,12 +53,7 @@ pub struct Stranger(Issuer<'static, KeyPair>);
 impl Stranger {
     /// The server's REST door, with a certificate of this authority.
     pub fn rest(&self, server: &Server) -> Rest {
-        server.rest_with(issue(
-            &self.0,
-            "kubernetes-admin",
-            &["system:masters"],
-            None,
-        ))
+        server.rest_with(issue(&self.0, "kubernetes-admin", &["system:masters"], None))
     }
 }
 
@@ -74,10 +69,7 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate().unwrap();
         let ca_pem = params.self_signed(&key).unwrap().pem();
         let issuer = Issuer::new(params, key);
@@ -100,10 +92,7 @@ impl Server {
                 "--service-account-signing-key-file={}",
                 write("sa.key", &accounts.serialize_pem())
             ),
-            &format!(
-                "--service-account-key-file={}",
-                write("sa.pub", &accounts.public_key_pem())
-            ),
+            &format!("--service-account-key-file={}", write("sa.pub", &accounts.public_key_pem())),
         ]
         .map(str::to_owned)
         .to_vec();
@@ -113,9 +102,7 @@ impl Server {
         arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let config = Config::parse_from(arguments);
         let shutdown = CancellationToken::new();
-        let running = apiserver::wire::start(&config, shutdown.clone())
-            .await
-            .unwrap();
+        let running = apiserver::wire::start(&config, shutdown.clone()).await.unwrap();
         Self {
             port: running.address.port(),
             folder,
@@ -182,11 +169,7 @@ impl Server {
         let mut config = kube::Config::new(url.parse().unwrap());
         // Refusals are what is tested.
         config.default_retry = false;
-        let der = self
-            .ca_pem
-            .lines()
-            .filter(|line| !line.starts_with('-'))
-            .collect::<String>();
+        let der = self.ca_pem.lines().filter(|line| !line.starts_with('-')).collect::<String>();
         config.root_cert = Some(vec![BASE64.decode(der).unwrap()]);
         config
     }
@@ -222,9 +205,8 @@ impl Server {
         let mut roots = rustls::RootCertStore::empty();
         let authority = CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).unwrap();
         roots.add(authority).unwrap();
-        let config = rustls::ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config =
+            rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         let stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port));
         let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
         let name = "localhost".try_into().unwrap();
@@ -280,9 +262,7 @@ fn issue(
     let mut params = CertificateParams::new(names).unwrap();
     params.distinguished_name = Default::default();
     for group in groups {
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, *group);
+        params.distinguished_name.push(DnType::OrganizationName, *group);
     }
     params.distinguished_name.push(DnType::CommonName, user);
     if let Some(until) = until {
@@ -338,8 +318,7 @@ impl Rest {
 
     pub async fn send(&self, method: &str, path: &str, body: &Value) -> Answer {
         let headers = [("content-type", "application/json")];
-        self.ask(method, path, &headers, body.to_string().into_bytes())
-            .await
+        self.ask(method, path, &headers, body.to_string().into_bytes()).await
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
@@ -349,8 +328,7 @@ impl Rest {
     pub async fn patch(&self, path: &str, kind: &str, body: &Value) -> Answer {
         let kind = format!("application/{kind}-patch+json");
         let headers = [("content-type", kind.as_str())];
-        self.ask("PATCH", path, &headers, body.to_string().into_bytes())
-            .await
+        self.ask("PATCH", path, &headers, body.to_string().into_bytes()).await
     }
 
     pub async fn delete(&self, path: &str) -> Answer {
@@ -359,15 +337,10 @@ impl Rest {
 
     /// The lines of a watch, as they come.
     pub async fn watch(&self, path: &str) -> Lines {
-        let request = http::Request::get(path)
-            .body(kube::client::Body::empty())
-            .unwrap();
+        let request = http::Request::get(path).body(kube::client::Body::empty()).unwrap();
         let response = self.0.send(request).await.unwrap();
         assert_eq!(response.status(), 200);
-        Lines {
-            body: response.into_body(),
-            buffer: Vec::new(),
-        }
+        Lines { body: response.into_body(), buffer: Vec::new() }
     }
 }
 
@@ -394,9 +367,6 @@ impl Lines {
     pub async fn next_change(&mut self) -> (String, String) {
         let frame = self.next().await.unwrap();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        (
-            text(&frame["type"]),
-            text(&frame["object"]["metadata"]["name"]),
-        )
+        (text(&frame["type"]), text(&frame["object"]["metadata"]["name"]))
     }
 }

@@ -19,15 +19,11 @@ fn service(name: &str, spec: Value) -> Value {
 
 #[tokio::test]
 async fn concurrent_services_share_nothing() {
-    let flags = [
-        "--service-cluster-ip-range=10.9.0.0/26",
-        "--service-node-port-range=30000-30040",
-    ];
+    let flags = ["--service-cluster-ip-range=10.9.0.0/26", "--service-node-port-range=30000-30040"];
     let server = Server::start_with(&flags).await;
     let rest = server.admin();
-    let bodies: Vec<Value> = (0..40)
-        .map(|i| service(&format!("s{i}"), json!({"type": "NodePort"})))
-        .collect();
+    let bodies: Vec<Value> =
+        (0..40).map(|i| service(&format!("s{i}"), json!({"type": "NodePort"}))).collect();
     let created = join_all(bodies.iter().map(|body| rest.post(SERVICES, body))).await;
     let (mut addresses, mut ports) = (HashSet::new(), HashSet::new());
     for answer in created {
@@ -44,27 +40,16 @@ async fn what_is_asked_for_is_given_or_refused_and_given_back() {
     let server = Server::start().await;
     let rest = server.admin();
     let fixed = json!({"clusterIP": "10.96.0.77", "type": "NodePort", "ports": [{"port": 80, "nodePort": 30_080}]});
-    rest.post(SERVICES, &service("a", fixed.clone()))
-        .await
-        .expect(201);
-    let taken = rest
-        .post(SERVICES, &service("b", fixed.clone()))
-        .await
-        .expect(422);
+    rest.post(SERVICES, &service("a", fixed.clone())).await.expect(201);
+    let taken = rest.post(SERVICES, &service("b", fixed.clone())).await.expect(422);
     assert!(
-        taken["message"]
-            .as_str()
-            .unwrap()
-            .contains("provided IP is already allocated"),
+        taken["message"].as_str().unwrap().contains("provided IP is already allocated"),
         "{taken}"
     );
     let port = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30_080}]});
     let taken = rest.post(SERVICES, &service("b", port)).await.expect(422);
     assert!(
-        taken["message"]
-            .as_str()
-            .unwrap()
-            .contains("provided port is already allocated"),
+        taken["message"].as_str().unwrap().contains("provided port is already allocated"),
         "{taken}"
     );
     for wrong in [
@@ -75,26 +60,15 @@ async fn what_is_asked_for_is_given_or_refused_and_given_back() {
     }
     rest.delete(&format!("{SERVICES}/a")).await.expect(200);
     rest.post(SERVICES, &service("b", fixed)).await.expect(201);
-    let headless = rest
-        .post(SERVICES, &service("h", json!({"clusterIP": "None"})))
-        .await
-        .expect(201);
+    let headless =
+        rest.post(SERVICES, &service("h", json!({"clusterIP": "None"}))).await.expect(201);
     assert_eq!(headless["spec"]["clusterIP"], "None");
     let plain = json!({"spec": {"type": "ClusterIP"}});
-    let plain = rest
-        .patch(&format!("{SERVICES}/b"), "merge", &plain)
-        .await
-        .expect(200);
-    assert!(
-        plain["spec"]["ports"][0].get("nodePort").is_none(),
-        "{plain}"
-    );
+    let plain = rest.patch(&format!("{SERVICES}/b"), "merge", &plain).await.expect(200);
+    assert!(plain["spec"]["ports"][0].get("nodePort").is_none(), "{plain}");
     let again = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30_080}]});
     rest.post(SERVICES, &service("c", again)).await.expect(201);
-    let own = rest
-        .get(&format!("{SERVICES}/kubernetes"))
-        .await
-        .expect(200);
+    let own = rest.get(&format!("{SERVICES}/kubernetes")).await.expect(200);
     assert_eq!(own["spec"]["clusterIP"], "10.96.0.1");
     server.stop().await;
 }

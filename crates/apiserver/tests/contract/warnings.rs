@@ -9,9 +9,7 @@ const NAMESPACE: &str = "/api/v1/namespaces/default";
 
 fn warnings(answer: &Answer) -> Vec<String> {
     let values = answer.headers.get_all("warning").iter();
-    values
-        .map(|value| value.to_str().unwrap().to_owned())
-        .collect()
+    values.map(|value| value.to_str().unwrap().to_owned()).collect()
 }
 
 fn deployment(env: Value) -> Value {
@@ -38,13 +36,8 @@ async fn what_is_hardly_meant_is_told_through_both_doors() {
     assert_eq!(warnings(&made), expected);
     made.expect(201);
     let path = format!("{path}/web");
-    let scaled = rest
-        .patch(&path, "merge", &json!({"metadata": {"labels": {"a": "b"}}}))
-        .await;
-    assert!(
-        warnings(&scaled).is_empty(),
-        "what did not change is not told again"
-    );
+    let scaled = rest.patch(&path, "merge", &json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert!(warnings(&scaled).is_empty(), "what did not change is not told again");
     let create = pb::CreateRequest {
         target: Some(pb::Target {
             group: "apps".into(),
@@ -87,58 +80,32 @@ async fn subresources_are_applied_to() {
     let headers = [("content-type", "application/apply-patch+yaml")];
     let apply = async |subresource: &str, manager: &str, body: Value| {
         let path = format!("{path}/web{subresource}?fieldManager={manager}");
-        rest.ask("PATCH", &path, &headers, body.to_string().into_bytes())
-            .await
+        rest.ask("PATCH", &path, &headers, body.to_string().into_bytes()).await
     };
     let status = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "status": {"replicas": 1}});
     let applied = apply("/status", "controller", status).await.expect(200);
     assert_eq!(applied["status"]["replicas"], 1);
     let owners = applied["metadata"]["managedFields"].as_array().unwrap();
-    let own = owners
-        .iter()
-        .find(|own| own["manager"] == "controller")
-        .unwrap();
+    let own = owners.iter().find(|own| own["manager"] == "controller").unwrap();
     assert_eq!(own["subresource"], "status");
     assert_eq!(own["fieldsV1"], json!({"f:status": {"f:replicas": {}}}));
 
     let scale = |replicas: i64| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web"}, "spec": {"replicas": replicas}});
     apply("/scale", "scaler", scale(3)).await.expect(409);
-    let scaled = apply("/scale", "scaler&force=true", scale(3))
-        .await
-        .expect(200);
-    assert_eq!(
-        (&scaled["kind"], &scaled["spec"]["replicas"]),
-        (&json!("Scale"), &json!(3))
-    );
+    let scaled = apply("/scale", "scaler&force=true", scale(3)).await.expect(200);
+    assert_eq!((&scaled["kind"], &scaled["spec"]["replicas"]), (&json!("Scale"), &json!(3)));
     let whole = rest.get(&format!("{path}/web")).await.expect(200);
     let owners = whole["metadata"]["managedFields"].as_array().unwrap();
-    let own = owners
-        .iter()
-        .find(|own| own["manager"] == "scaler")
-        .unwrap();
+    let own = owners.iter().find(|own| own["manager"] == "scaler").unwrap();
     assert_eq!(
         (&own["subresource"], &own["operation"], &own["fieldsV1"]),
-        (
-            &json!("scale"),
-            &json!("Apply"),
-            &json!({"f:spec": {"f:replicas": {}}})
-        )
+        (&json!("scale"), &json!("Apply"), &json!({"f:spec": {"f:replicas": {}}}))
     );
     let refused = apply("/scale", "other", scale(5)).await.expect(409);
-    assert!(
-        refused["message"]
-            .as_str()
-            .unwrap()
-            .contains(".spec.replicas"),
-        "{refused}"
-    );
-    let forced = apply("/scale", "other&force=true", scale(5))
-        .await
-        .expect(200);
+    assert!(refused["message"].as_str().unwrap().contains(".spec.replicas"), "{refused}");
+    let forced = apply("/scale", "other&force=true", scale(5)).await.expect(200);
     assert_eq!(forced["spec"]["replicas"], 5);
     apply("/scale", "other", scale(-1)).await.expect(422);
-    apply("/scale", "other", json!({"spec": {"nope": 1}}))
-        .await
-        .expect(400);
+    apply("/scale", "other", json!({"spec": {"nope": 1}})).await.expect(400);
     server.stop().await;
 }

@@ -41,11 +41,7 @@ fn parse_mounts(mounts: &str) -> Vec<Hierarchy> {
                 _ => return None,
             };
             let options = options.split(',').map(str::to_owned).collect();
-            Some(Hierarchy {
-                path: PathBuf::from(path),
-                version,
-                options,
-            })
+            Some(Hierarchy { path: PathBuf::from(path), version, options })
         })
         .collect()
 }
@@ -118,10 +114,7 @@ fn children(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(path) else {
         return Vec::new();
     };
-    entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.is_dir())
-        .collect()
+    entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect()
 }
 
 fn members(path: &Path) -> Vec<Pid> {
@@ -154,10 +147,7 @@ fn remove_tree(path: &Path) -> anyhow::Result<()> {
         }
     }
     let holders = members(path);
-    anyhow::bail!(
-        "cannot remove {}: processes {holders:?} stay in it",
-        path.display()
-    )
+    anyhow::bail!("cannot remove {}: processes {holders:?} stay in it", path.display())
 }
 
 /// The controllers that are there to be used, in any hierarchy.

@@ -71,10 +71,8 @@ fn is_shim_below(arguments: &[String], folder: &Path) -> bool {
     let is_shim = Path::new(program)
         .file_name()
         .is_some_and(|name| name.to_string_lossy().starts_with("containerd-shim"));
-    let address = rest
-        .windows(2)
-        .find(|pair| pair[0] == "-address")
-        .map(|pair| Path::new(&pair[1]));
+    let address =
+        rest.windows(2).find(|pair| pair[0] == "-address").map(|pair| Path::new(&pair[1]));
     is_shim && address.is_some_and(|address| address.starts_with(folder))
 }
 
@@ -121,26 +119,14 @@ mod tests {
     #[test]
     fn only_shims_of_the_folder_are_ours() {
         let shim = |address: &str| {
-            [
-                "/usr/bin/containerd-shim-runc-v2",
-                "-namespace",
-                "k8s.io",
-                "-address",
-                address,
-            ]
-            .map(str::to_owned)
+            ["/usr/bin/containerd-shim-runc-v2", "-namespace", "k8s.io", "-address", address]
+                .map(str::to_owned)
         };
         let folder = Path::new("/var/lib/skiff/nodes");
         let own = "/var/lib/skiff/nodes/node-1/containerd/containerd.sock";
         assert!(is_shim_below(&shim(own), folder));
-        assert!(!is_shim_below(
-            &shim("/run/containerd/containerd.sock"),
-            folder
-        ));
-        assert!(!is_shim_below(
-            &shim("/var/lib/skiff/nodes-2/containerd.sock"),
-            folder
-        ));
+        assert!(!is_shim_below(&shim("/run/containerd/containerd.sock"), folder));
+        assert!(!is_shim_below(&shim("/var/lib/skiff/nodes-2/containerd.sock"), folder));
         let other = ["grep", "-address", own].map(str::to_owned);
         assert!(!is_shim_below(&other, folder));
     }

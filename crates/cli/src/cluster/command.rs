@@ -49,9 +49,7 @@ pub fn feed(program: &str, arguments: &[&str], input: &str) -> anyhow::Result<St
     {
         return Err(error).with_context(|| format!("cannot write to {program}"));
     }
-    let output = child
-        .wait_with_output()
-        .with_context(|| format!("cannot wait for {program}"))?;
+    let output = child.wait_with_output().with_context(|| format!("cannot wait for {program}"))?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr);
         bail!("{program} {}: {}", arguments.join(" "), message.trim());

@@ -58,10 +58,7 @@ mod tests {
     fn everything_is_below_the_nodes_folder() {
         let config = config(&Layout::new("skiff", "/data".into()), "node-1");
         for line in config.lines().filter(|line| line.contains(" = \"/")) {
-            assert!(
-                line.contains("= \"/data/nodes/node-1/containerd/"),
-                "{line}"
-            );
+            assert!(line.contains("= \"/data/nodes/node-1/containerd/"), "{line}");
         }
         assert!(config.contains("address = \"/data/nodes/node-1/containerd/containerd.sock\""));
     }

@@ -44,12 +44,7 @@ enum Action {
 /// Runs the command.
 pub async fn run(args: ContextArgs) -> anyhow::Result<ExitCode> {
     match args.action {
-        Action::Import {
-            name,
-            file,
-            wait_nodes,
-            wait,
-        } => {
+        Action::Import { name, file, wait_nodes, wait } => {
             let text = files::read_if_there(&file)?;
             let text = text.with_context(|| format!("there is no {}", file.display()))?;
             let context = kubeconfig::context_name(&name);
@@ -58,9 +53,7 @@ pub async fn run(args: ContextArgs) -> anyhow::Result<ExitCode> {
             let progress = Progress::start();
             progress.done(&format!("context {context:?} in {}", path.display()));
             let config = client::Config::from_file(&path, Some(&context))?;
-            let names = (1..=wait_nodes)
-                .map(|number| format!("node-{number}"))
-                .collect();
+            let names = (1..=wait_nodes).map(|number| format!("node-{number}")).collect();
             ready::wait_for(&config, names, &progress, Duration::from_secs(wait)).await?;
             println!("Cluster {name:?} is up. Try next:\n  skiff get nodes");
         }

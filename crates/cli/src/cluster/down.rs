@@ -28,10 +28,7 @@ pub struct DownArgs {
 
 /// Runs the command. Everything that can be removed is, even when a step fails.
 pub async fn run(args: DownArgs) -> anyhow::Result<ExitCode> {
-    ensure!(
-        nix::unistd::geteuid().is_root(),
-        "skiff down needs root; run it again as root"
-    );
+    ensure!(nix::unistd::geteuid().is_root(), "skiff down needs root; run it again as root");
     let layout = Layout::new(&args.selection.name, args.selection.data_dir()?);
     check_folder(layout.root())?;
     let was_there = preflight::in_use(layout.root());
@@ -80,14 +77,9 @@ pub async fn run(args: DownArgs) -> anyhow::Result<ExitCode> {
 
 /// A folder that is somebody else's must not be removed.
 fn check_folder(root: &Path) -> anyhow::Result<()> {
-    let ours = ["cluster.json", "pki", "run", "logs"]
-        .iter()
-        .any(|name| root.join(name).exists());
+    let ours = ["cluster.json", "pki", "run", "logs"].iter().any(|name| root.join(name).exists());
     if preflight::in_use(root) && !ours {
-        bail!(
-            "{} is not a cluster's data folder; nothing is removed",
-            root.display()
-        );
+        bail!("{} is not a cluster's data folder; nothing is removed", root.display());
     }
     Ok(())
 }

@@ -26,10 +26,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
     let write = || -> anyhow::Result<()> {
         let folder = path.parent().context("the path has no folder")?;
         make_private_dir(folder)?;
-        let mut name = path
-            .file_name()
-            .context("the path has no file name")?
-            .to_owned();
+        let mut name = path.file_name().context("the path has no file name")?.to_owned();
         name.push(format!(".{}.tmp", std::process::id()));
         let temporary = folder.join(name);
         let mut file = fs::OpenOptions::new()

@@ -68,17 +68,14 @@ pub fn render(context: &str, access: &Access) -> anyhow::Result<String> {
 /// When a certificate cannot be read or a file cannot be written.
 pub fn write_components(layout: &Layout, server: &str, nodes: &[String]) -> anyhow::Result<()> {
     let components = ["admin", "scheduler", "controller-manager", "proxy", "dns"];
-    let mut identities: Vec<(String, String)> = components
-        .map(|name| (name.to_owned(), name.to_owned()))
-        .to_vec();
+    let mut identities: Vec<(String, String)> =
+        components.map(|name| (name.to_owned(), name.to_owned())).to_vec();
     for node in nodes {
         identities.push((format!("kubelet-{node}"), format!("nodes/{node}/kubelet")));
     }
     for (identity, certificate) in identities {
-        let text = render(
-            &context_name(layout.name()),
-            &Access::read(layout, server, &certificate)?,
-        )?;
+        let text =
+            render(&context_name(layout.name()), &Access::read(layout, server, &certificate)?)?;
         files::replace_if_changed(&layout.kubeconfig(&identity), text.as_bytes(), 0o600)?;
     }
     Ok(())
@@ -86,11 +83,7 @@ pub fn write_components(layout: &Layout, server: &str, nodes: &[String]) -> anyh
 
 /// The name of a cluster's context, cluster and user in the user's kubeconfig.
 pub fn context_name(cluster: &str) -> String {
-    if cluster == "skiff" {
-        cluster.to_owned()
-    } else {
-        format!("skiff-{cluster}")
-    }
+    if cluster == "skiff" { cluster.to_owned() } else { format!("skiff-{cluster}") }
 }
 
 /// The file that a context is written to: of the files that `$KUBECONFIG` lists the first that
@@ -100,9 +93,8 @@ pub fn context_name(cluster: &str) -> String {
 /// When neither variable says where.
 pub fn user_file() -> anyhow::Result<PathBuf> {
     if let Some(list) = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
-        let paths: Vec<PathBuf> = std::env::split_paths(&list)
-            .filter(|path| !path.as_os_str().is_empty())
-            .collect();
+        let paths: Vec<PathBuf> =
+            std::env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect();
         let chosen = paths.iter().find(|path| path.exists()).or(paths.last());
         return chosen.cloned().context("$KUBECONFIG names no file");
     }
@@ -150,10 +142,7 @@ pub fn remove_context(path: &Path, context: &str) -> anyhow::Result<bool> {
             removed |= items.len() != before;
         }
     }
-    if map
-        .get("current-context")
-        .is_some_and(|current| current == context)
-    {
+    if map.get("current-context").is_some_and(|current| current == context) {
         map.insert("current-context".to_owned(), json!(""));
         removed = true;
     }
@@ -187,18 +176,10 @@ fn set(config: &mut Value, context: &str, cluster: Value, user: Value) -> anyhow
     if config.is_null() {
         *config = json!({"apiVersion": "v1", "kind": "Config", "preferences": {}});
     }
-    let Some(map) = config.as_object_mut() else {
-        bail!("the kubeconfig is not a mapping")
-    };
+    let Some(map) = config.as_object_mut() else { bail!("the kubeconfig is not a mapping") };
     put(map, "clusters", context, "cluster", cluster)?;
     put(map, "users", context, "user", user)?;
-    put(
-        map,
-        "contexts",
-        context,
-        "context",
-        json!({"cluster": context, "user": context}),
-    )?;
+    put(map, "contexts", context, "context", json!({"cluster": context, "user": context}))?;
     map.insert("current-context".to_owned(), json!(context));
     Ok(())
 }
@@ -214,9 +195,7 @@ fn put(
     if items.is_null() {
         *items = json!([]);
     }
-    let Some(items) = items.as_array_mut() else {
-        bail!("{list} in the kubeconfig is not a list")
-    };
+    let Some(items) = items.as_array_mut() else { bail!("{list} in the kubeconfig is not a list") };
     items.retain(|item| item["name"] != name);
     items.push(json!({"name": name, field: value}));
     Ok(())
@@ -250,10 +229,7 @@ mod tests {
         let config = read(&path).unwrap();
         assert_eq!(config["current-context"], "skiff");
         assert_eq!(config["clusters"].as_array().unwrap().len(), 2);
-        assert_eq!(
-            config["clusters"][1]["cluster"]["server"],
-            "https://172.30.0.1:6444"
-        );
+        assert_eq!(config["clusters"][1]["cluster"]["server"], "https://172.30.0.1:6444");
         assert_eq!(config["users"][0]["user"]["exec"]["command"], "aws");
 
         assert!(remove_context(&path, "skiff").unwrap());

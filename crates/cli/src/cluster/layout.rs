@@ -13,10 +13,7 @@ pub struct Layout {
 impl Layout {
     /// The layout of the cluster `name` whose data is below `root`, an absolute path.
     pub fn new(name: &str, root: PathBuf) -> Self {
-        Self {
-            name: name.to_owned(),
-            root,
-        }
+        Self { name: name.to_owned(), root }
     }
 
     pub fn name(&self) -> &str {
@@ -43,9 +40,7 @@ impl Layout {
 
     /// The kubeconfig of one identity, such as `scheduler` or `kubelet-node-1`.
     pub fn kubeconfig(&self, identity: &str) -> PathBuf {
-        self.root
-            .join("kubeconfig")
-            .join(format!("{identity}.yaml"))
+        self.root.join("kubeconfig").join(format!("{identity}.yaml"))
     }
 
     pub fn logs(&self) -> PathBuf {

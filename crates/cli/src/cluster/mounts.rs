@@ -11,11 +11,7 @@ use std::path::{Path, PathBuf};
 pub fn unmount_below(folder: &Path) -> anyhow::Result<()> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
     let mut problems = Vec::new();
-    for path in parse(&text)
-        .into_iter()
-        .rev()
-        .filter(|path| path.starts_with(folder))
-    {
+    for path in parse(&text).into_iter().rev().filter(|path| path.starts_with(folder)) {
         let unmounted = umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
         match unmounted {
             // Its peer in another mount took it along.
@@ -32,17 +28,10 @@ pub fn unmount_below(folder: &Path) -> anyhow::Result<()> {
 /// The mount points, in the order in which they were mounted.
 fn parse(mountinfo: &str) -> Vec<PathBuf> {
     let unescape = |path: &str| {
-        let blanks = path
-            .replace("\\040", " ")
-            .replace("\\011", "\t")
-            .replace("\\012", "\n");
+        let blanks = path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n");
         PathBuf::from(blanks.replace("\\134", "\\"))
     };
-    mountinfo
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(unescape)
-        .collect()
+    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape).collect()
 }
 
 #[cfg(test)]

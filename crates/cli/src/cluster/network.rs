@@ -92,10 +92,7 @@ fn ensure_fabric(layout: &Layout, options: &Options, mtu: u32) -> anyhow::Result
         links.address(&link, gateway, prefix).await?;
         links.up(&link).await
     })?;
-    namespace::sysctl(
-        &format!("net/ipv4/conf/{}/rp_filter", layout.machine_link()),
-        "0",
-    )
+    namespace::sysctl(&format!("net/ipv4/conf/{}/rp_filter", layout.machine_link()), "0")
 }
 
 fn ensure_node(
@@ -168,9 +165,7 @@ fn route_cluster(layout: &Layout, options: &Options) -> anyhow::Result<()> {
 fn run<T: Send>(future: impl Future<Output = anyhow::Result<T>> + Send) -> anyhow::Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(future)
         });
         thread.join().expect("the network thread does not panic")

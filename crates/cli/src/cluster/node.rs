@@ -32,10 +32,7 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     let text = files::read_if_there(&layout.options_file())?;
     let text = text.with_context(|| format!("there is no cluster {:?}", layout.name()))?;
     let options: Options = serde_json::from_str(&text).context("cluster.json is damaged")?;
-    let request = Request::Node {
-        node: args.node.clone(),
-        action: args.action,
-    };
+    let request = Request::Node { node: args.node.clone(), action: args.action };
     if args.action == NodeAction::Kill {
         network::cut(&layout, &args.node)?;
     } else {
@@ -107,11 +104,7 @@ pub fn make_pki(args: PkiArgs) -> anyhow::Result<ExitCode> {
         let access = Access::read(&layout, server, "admin")?;
         kubeconfig::write_context(file, &kubeconfig::context_name(layout.name()), &access)?;
     }
-    println!(
-        "certificates: {} made in {}",
-        made.len(),
-        layout.pki().display()
-    );
+    println!("certificates: {} made in {}", made.len(), layout.pki().display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -132,40 +125,25 @@ pub struct NodeRunArgs {
 /// many nodes there are at least, from which its address follows.
 pub async fn run_alone(mut args: NodeRunArgs) -> anyhow::Result<ExitCode> {
     runtime::init("info");
-    let number = args
-        .node
-        .strip_prefix("node-")
-        .and_then(|number| number.parse().ok());
+    let number = args.node.strip_prefix("node-").and_then(|number| number.parse().ok());
     args.up.nodes = number.context("--node must be node-1, node-2, and so on")?;
     let layout = Layout::new(&args.up.selection.name, args.up.selection.data_dir()?);
     let options = args.up.into_options()?;
-    for folder in [
-        layout.run(),
-        layout.kubelet(&args.node),
-        layout.containerd(&args.node),
-    ] {
+    for folder in [layout.run(), layout.kubelet(&args.node), layout.containerd(&args.node)] {
         files::make_private_dir(&folder)?;
     }
     for folder in ["pki", "kubeconfig"] {
         link(&args.config.join(folder), &layout.root().join(folder))?;
     }
     let config = containerd::config(&layout, &args.node);
-    files::replace_if_changed(
-        &layout.containerd_config(&args.node),
-        config.as_bytes(),
-        0o644,
-    )?;
+    files::replace_if_changed(&layout.containerd_config(&args.node), config.as_bytes(), 0o644)?;
     let mut problems = Vec::new();
     let programs = preflight::node_programs(&mut problems).with_context(|| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         lines.join("; ")
     })?;
     let list = node_processes(&layout, &options, &programs, &args.node);
-    files::replace(
-        &processes_file(&layout.run()),
-        &serde_json::to_vec_pretty(&list)?,
-        0o600,
-    )?;
+    files::replace(&processes_file(&layout.run()), &serde_json::to_vec_pretty(&list)?, 0o600)?;
     supervisor::run(&layout, None).await?;
     Ok(ExitCode::SUCCESS)
 }

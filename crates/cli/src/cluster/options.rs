@@ -136,10 +136,7 @@ impl Options {
     fn check(&self) -> anyhow::Result<()> {
         check_name(&self.name)?;
         ensure!(self.nodes >= 1, "--nodes must be at least 1");
-        ensure!(
-            self.nodes <= NODES_MAX,
-            "--nodes must be at most {NODES_MAX}"
-        );
+        ensure!(self.nodes <= NODES_MAX, "--nodes must be at most {NODES_MAX}");
         ensure!(
             (8..=24).contains(&self.node_cidr.prefix_len()),
             "--node-cidr {} must be a /24 or larger",
@@ -169,10 +166,7 @@ impl Options {
         ];
         for (index, (flag, range)) in ranges.iter().enumerate() {
             for (other_flag, other) in &ranges[index + 1..] {
-                ensure!(
-                    !overlap(*range, *other),
-                    "{flag} {range} overlaps {other_flag} {other}"
-                );
+                ensure!(!overlap(*range, *other), "{flag} {range} overlaps {other_flag} {other}");
             }
         }
         for registry in &self.insecure_registries {
@@ -308,15 +302,9 @@ mod tests {
             ("--name", |o| o.name = "thirteen-char".into()),
             ("--nodes", |o| o.nodes = 0),
             ("--nodes", |o| o.nodes = 65),
-            ("--pod-cidr", |o| {
-                o.pod_cidr = "10.244.0.0/23".parse().unwrap()
-            }),
-            ("--service-cidr", |o| {
-                o.service_cidr = "10.244.128.0/20".parse().unwrap()
-            }),
-            ("--insecure-registry", |o| {
-                o.insecure_registries = vec!["http://x".into()]
-            }),
+            ("--pod-cidr", |o| o.pod_cidr = "10.244.0.0/23".parse().unwrap()),
+            ("--service-cidr", |o| o.service_cidr = "10.244.128.0/20".parse().unwrap()),
+            ("--insecure-registry", |o| o.insecure_registries = vec!["http://x".into()]),
         ];
         for (flag, change) in cases {
             let mut options = options();

@@ -99,17 +99,8 @@ pub fn certificates(subjects: &Subjects) -> Vec<Certificate> {
 
     let masters = Some("system:masters");
     let mut all = vec![
-        server(
-            "apiserver",
-            CLUSTER_AUTHORITY,
-            "kube-apiserver",
-            apiserver_names,
-        ),
-        client(
-            "apiserver-kubelet-client",
-            "kube-apiserver-kubelet-client",
-            masters,
-        ),
+        server("apiserver", CLUSTER_AUTHORITY, "kube-apiserver", apiserver_names),
+        client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", masters),
         client("admin", "kubernetes-admin", masters),
         client("scheduler", "system:kube-scheduler", None),
         client("controller-manager", "system:kube-controller-manager", None),
@@ -118,11 +109,7 @@ pub fn certificates(subjects: &Subjects) -> Vec<Certificate> {
     ];
     for (node, address) in &subjects.nodes {
         let identity = format!("system:node:{node}");
-        all.push(client(
-            &format!("nodes/{node}/kubelet"),
-            &identity,
-            Some("system:nodes"),
-        ));
+        all.push(client(&format!("nodes/{node}/kubelet"), &identity, Some("system:nodes")));
         let names = vec![node.clone(), address.clone()];
         let path = format!("nodes/{node}/kubelet-server");
         all.push(server(&path, CLUSTER_AUTHORITY, &identity, names));
@@ -149,11 +136,7 @@ pub fn ensure(
 ) -> anyhow::Result<Vec<String>> {
     let mut made = Vec::new();
     for path in [CLUSTER_AUTHORITY, ETCD_AUTHORITY] {
-        let signs = || {
-            wanted
-                .iter()
-                .filter(|certificate| certificate.authority == path)
-        };
+        let signs = || wanted.iter().filter(|certificate| certificate.authority == path);
         if signs().next().is_none() {
             continue;
         }
@@ -211,11 +194,7 @@ fn ensure_authority(
             .with_context(|| format!("the certificate authority {path} cannot be used"))?;
         return Ok((authority, false));
     }
-    let common_name = if path == CLUSTER_AUTHORITY {
-        "kubernetes"
-    } else {
-        "etcd-ca"
-    };
+    let common_name = if path == CLUSTER_AUTHORITY { "kubernetes" } else { "etcd-ca" };
     let (authority, key) = Authority::create(common_name, now, AUTHORITY_LIFETIME)?;
     write_pair(folder, path, authority.pem(), &key)?;
     Ok((authority, true))
@@ -223,11 +202,7 @@ fn ensure_authority(
 
 fn write_pair(folder: &Path, path: &str, certificate: &str, key: &str) -> anyhow::Result<()> {
     files::replace(&folder.join(format!("{path}.key")), key.as_bytes(), 0o600)?;
-    files::replace(
-        &folder.join(format!("{path}.crt")),
-        certificate.as_bytes(),
-        0o644,
-    )
+    files::replace(&folder.join(format!("{path}.crt")), certificate.as_bytes(), 0o644)
 }
 
 #[cfg(test)]

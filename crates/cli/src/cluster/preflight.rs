@@ -27,10 +27,7 @@ pub struct Problem {
 
 impl Problem {
     fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            remedy: remedy.into(),
-        }
+        Self { what: what.into(), remedy: remedy.into() }
     }
 }
 
@@ -81,13 +78,9 @@ fn check_folder(layout: &Layout, problems: &mut Vec<Problem>) {
 
 fn path_too_long(layout: &Layout) -> Option<Problem> {
     let longest = layout.run().join("controller-manager.notify");
-    let nodes = layout
-        .containerd_socket("node-64")
-        .with_extension("sock.ttrpc");
+    let nodes = layout.containerd_socket("node-64").with_extension("sock.ttrpc");
     let length = longest.as_os_str().len().max(nodes.as_os_str().len());
-    let excess = length
-        .checked_sub(SOCKET_PATH_MAX)
-        .filter(|excess| *excess > 0)?;
+    let excess = length.checked_sub(SOCKET_PATH_MAX).filter(|excess| *excess > 0)?;
     Some(Problem::new(
         format!("the data folder's path is {excess} characters too long"),
         "sockets below it could not be made; choose a shorter --data-dir",

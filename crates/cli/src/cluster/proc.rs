@@ -23,10 +23,7 @@ pub fn stat(pid: u32) -> Option<Stat> {
 
 fn parse_stat(text: &str) -> Option<Stat> {
     // The name is in parentheses and may itself hold any character.
-    let fields: Vec<&str> = text
-        .get(text.rfind(')')? + 1..)?
-        .split_whitespace()
-        .collect();
+    let fields: Vec<&str> = text.get(text.rfind(')')? + 1..)?.split_whitespace().collect();
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
     let ticks = number(11)? + number(12)?;
     Some(Stat {

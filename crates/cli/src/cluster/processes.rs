@@ -41,11 +41,7 @@ pub struct Programs {
 
 /// Every process of the cluster, in the order in which they are started.
 pub fn processes(layout: &Layout, options: &Options, programs: &Programs) -> Vec<Process> {
-    let builder = Builder {
-        layout,
-        options,
-        programs,
-    };
+    let builder = Builder { layout, options, programs };
     let mut all = Vec::new();
     if options.store == Store::Etcd
         && let Some(program) = &programs.etcd
@@ -73,10 +69,8 @@ pub fn node_processes(
     node: &str,
 ) -> Vec<Process> {
     let own = |process: &Process| process.node.as_deref() == Some(node);
-    let mut all: Vec<Process> = processes(layout, options, programs)
-        .into_iter()
-        .filter(own)
-        .collect();
+    let mut all: Vec<Process> =
+        processes(layout, options, programs).into_iter().filter(own).collect();
     for process in &mut all {
         process.namespace = None;
         process.log = PathBuf::from("/dev/stdout");
@@ -178,24 +172,12 @@ impl Builder<'_> {
         process.push("--client-ca-file", &self.pki("ca.crt"));
         process.push("--service-account-signing-key-file", &self.pki("sa.key"));
         process.push("--service-account-key-file", &self.pki("sa.pub"));
-        process.push(
-            "--service-account-issuer",
-            "https://kubernetes.default.svc.cluster.local",
-        );
-        process.push(
-            "--service-cluster-ip-range",
-            &self.options.service_cidr.to_string(),
-        );
+        process.push("--service-account-issuer", "https://kubernetes.default.svc.cluster.local");
+        process.push("--service-cluster-ip-range", &self.options.service_cidr.to_string());
         process.push("--service-node-port-range", "30000-32767");
         process.push("--kubelet-certificate-authority", &self.pki("ca.crt"));
-        process.push(
-            "--kubelet-client-certificate",
-            &self.pki("apiserver-kubelet-client.crt"),
-        );
-        process.push(
-            "--kubelet-client-key",
-            &self.pki("apiserver-kubelet-client.key"),
-        );
+        process.push("--kubelet-client-certificate", &self.pki("apiserver-kubelet-client.crt"));
+        process.push("--kubelet-client-key", &self.pki("apiserver-kubelet-client.key"));
         process
     }
 
@@ -219,10 +201,7 @@ impl Builder<'_> {
 
     fn containerd(&self, node: &Node) -> Process {
         let mut process = self.any("containerd", Some(node), self.programs.containerd.clone());
-        process.push(
-            "--config",
-            &text(&self.layout.containerd_config(&node.name)),
-        );
+        process.push("--config", &text(&self.layout.containerd_config(&node.name)));
         process
     }
 
@@ -326,10 +305,7 @@ mod tests {
 
     #[test]
     fn every_node_has_its_own() {
-        let names: Vec<_> = list(Store::Embedded, 2)
-            .into_iter()
-            .map(|p| p.name)
-            .collect();
+        let names: Vec<_> = list(Store::Embedded, 2).into_iter().map(|p| p.name).collect();
         assert_eq!(
             names,
             [
@@ -353,10 +329,7 @@ mod tests {
         let all = list(Store::Etcd, 1);
         for (index, process) in all.iter().enumerate() {
             for name in &process.after {
-                assert!(
-                    all[..index].iter().any(|earlier| &earlier.name == name),
-                    "{name}"
-                );
+                assert!(all[..index].iter().any(|earlier| &earlier.name == name), "{name}");
             }
         }
         assert_eq!(all[1].after, ["etcd"]);
@@ -366,10 +339,7 @@ mod tests {
     fn one_node_alone_waits_only_for_its_own() {
         let layout = Layout::new("skiff", "/data".into());
         let all = list(Store::Embedded, 2);
-        assert!(
-            all.iter()
-                .any(|process| process.after.contains(&"apiserver".to_owned()))
-        );
+        assert!(all.iter().any(|process| process.after.contains(&"apiserver".to_owned())));
         let options = options(Store::Embedded, 2);
         let alone = node_processes(&layout, &options, &programs(), "node-2");
         assert_eq!(alone.len(), 4);
@@ -389,9 +359,6 @@ mod tests {
         ] {
             assert!(kubelet.arguments.iter().any(|a| a == flag), "{flag}");
         }
-        assert_eq!(
-            kubelet.namespace.as_deref(),
-            Some(Path::new("/run/netns/skiff.skiff.node-1"))
-        );
+        assert_eq!(kubelet.namespace.as_deref(), Some(Path::new("/run/netns/skiff.skiff.node-1")));
     }
 }

@@ -24,10 +24,7 @@ impl Progress {
             bar.enable_steady_tick(TICK);
             bar
         });
-        Self {
-            bar,
-            started: runtime::clock::monotonic(),
-        }
+        Self { bar, started: runtime::clock::monotonic() }
     }
 
     /// Shows what is under way.

@@ -39,10 +39,8 @@ pub async fn wait_for(
 ) -> anyhow::Result<()> {
     let client =
         client::Client::new(config).context("cannot use the administrator's kubeconfig")?;
-    let mut missing: BTreeMap<String, String> = names
-        .into_iter()
-        .map(|name| (name, "has not registered".to_owned()))
-        .collect();
+    let mut missing: BTreeMap<String, String> =
+        names.into_iter().map(|name| (name, "has not registered".to_owned())).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -73,37 +71,19 @@ pub async fn wait_for(
     match tokio::time::timeout(wait, all_ready).await {
         Ok(result) => result,
         Err(_) => {
-            let lines: Vec<String> = missing
-                .iter()
-                .map(|(name, reason)| format!("\n  {name}: {reason}"))
-                .collect();
-            bail!(
-                "nodes are not Ready after {} s:{}",
-                wait.as_secs(),
-                lines.concat()
-            )
+            let lines: Vec<String> =
+                missing.iter().map(|(name, reason)| format!("\n  {name}: {reason}")).collect();
+            bail!("nodes are not Ready after {} s:{}", wait.as_secs(), lines.concat())
         }
     }
 }
 
 /// Why the node is not Ready; none when it is.
 fn not_ready(node: &Node) -> Option<String> {
-    let conditions = node
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref());
-    match conditions
-        .into_iter()
-        .flatten()
-        .find(|condition| condition.type_ == "Ready")
-    {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    match conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready") {
         Some(condition) if condition.status == "True" => None,
-        Some(condition) => Some(
-            condition
-                .message
-                .clone()
-                .unwrap_or_else(|| "not Ready".into()),
-        ),
+        Some(condition) => Some(condition.message.clone().unwrap_or_else(|| "not Ready".into())),
         None => Some("has not told its state".to_owned()),
     }
 }

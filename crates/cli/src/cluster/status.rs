@@ -57,11 +57,7 @@ fn unsupervised(cluster: &str, alive: usize) -> String {
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let layout = Layout::new(&args.selection.name, args.selection.data_dir()?);
     let Some(text) = files::read_if_there(&layout.options_file())? else {
-        println!(
-            "There is no cluster {:?} in {}.",
-            layout.name(),
-            layout.root().display()
-        );
+        println!("There is no cluster {:?} in {}.", layout.name(), layout.root().display());
         return Ok(ExitCode::FAILURE);
     };
     let options: Options = serde_json::from_str(&text).context("cluster.json is damaged")?;
@@ -71,10 +67,7 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
         println!("{}", unsupervised(layout.name(), alive));
         return Ok(ExitCode::FAILURE);
     };
-    let states = connection
-        .states()
-        .await?
-        .context("the supervisor has ended")?;
+    let states = connection.states().await?.context("the supervisor has ended")?;
     let rows: Vec<Row> = states.into_iter().map(look_at).collect();
     let good = rows.iter().all(Row::is_good);
     if args.json {
@@ -89,11 +82,7 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
         println!("{}", table(&rows));
         println!("\nLogs: {}", layout.logs().display());
     }
-    Ok(if good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl Row {
@@ -104,25 +93,19 @@ impl Row {
 
 fn look_at(status: Status) -> Row {
     let stat = status.pid.and_then(proc::stat);
-    let healthy = status
-        .health
-        .as_ref()
-        .filter(|_| status.pid.is_some())
-        .map(|address| {
-            let ask = || ask_health(address).map_err(anyhow::Error::from);
-            let answer = match &status.namespace {
-                Some(path) => namespace::within(path, ask),
-                None => ask(),
-            };
-            answer.unwrap_or(false)
-        });
+    let healthy = status.health.as_ref().filter(|_| status.pid.is_some()).map(|address| {
+        let ask = || ask_health(address).map_err(anyhow::Error::from);
+        let answer = match &status.namespace {
+            Some(path) => namespace::within(path, ask),
+            None => ask(),
+        };
+        answer.unwrap_or(false)
+    });
     Row {
         healthy,
         memory_bytes: status.pid.and_then(proc::memory),
         cpu_seconds: stat.map(|stat| stat.cpu.as_secs_f64()),
-        age_seconds: stat
-            .and_then(|stat| proc::age(stat.start_time))
-            .map(|age| age.as_secs()),
+        age_seconds: stat.and_then(|stat| proc::age(stat.start_time)).map(|age| age.as_secs()),
         status,
     }
 }
@@ -150,19 +133,13 @@ fn table(rows: &[Row]) -> Table {
         table.add_row([
             status.name.clone(),
             format!("{:?}", status.phase),
-            row.healthy
-                .map_or_else(dash, |good| if good { "ok" } else { "failing" }.to_owned()),
+            row.healthy.map_or_else(dash, |good| if good { "ok" } else { "failing" }.to_owned()),
             status.pid.map_or_else(dash, |pid| pid.to_string()),
             status.restarts.to_string(),
             row.age_seconds.map_or_else(dash, age),
-            row.memory_bytes
-                .map_or_else(dash, |bytes| format!("{:.1} MB", bytes as f64 / 1e6)),
-            row.cpu_seconds
-                .map_or_else(dash, |seconds| format!("{seconds:.2} s")),
-            status
-                .log
-                .file_name()
-                .map_or_else(dash, |name| name.to_string_lossy().into_owned()),
+            row.memory_bytes.map_or_else(dash, |bytes| format!("{:.1} MB", bytes as f64 / 1e6)),
+            row.cpu_seconds.map_or_else(dash, |seconds| format!("{seconds:.2} s")),
+            status.log.file_name().map_or_else(dash, |name| name.to_string_lossy().into_owned()),
         ]);
     }
     table

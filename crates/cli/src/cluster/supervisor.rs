@@ -101,28 +101,17 @@ pub async fn run(layout: &Layout, group: Option<&str>) -> anyhow::Result<()> {
 /// Whether the processes write to files of the cluster's, and not to a container's output.
 fn keeps_logs(shared: &Shared, layout: &Layout) -> bool {
     let folder = layout.logs();
-    shared
-        .processes
-        .iter()
-        .any(|process| process.log.starts_with(&folder))
+    shared.processes.iter().any(|process| process.log.starts_with(&folder))
 }
 
 impl Shared {
     fn new(processes: Vec<Process>, stop: mpsc::Sender<()>) -> Self {
-        let states = processes
-            .iter()
-            .map(|p| (p.name.clone(), Status::waiting(p)))
-            .collect();
+        let states = processes.iter().map(|p| (p.name.clone(), Status::waiting(p))).collect();
         let desired = processes
             .iter()
             .map(|p| (p.name.clone(), watch::Sender::new(Desired::Running)))
             .collect();
-        Self {
-            processes,
-            states: watch::Sender::new(states),
-            desired,
-            stop,
-        }
+        Self { processes, states: watch::Sender::new(states), desired, stop }
     }
 
     fn update(&self, name: &str, change: impl FnOnce(&mut Status)) {
@@ -161,14 +150,7 @@ async fn stop_all(shared: &Shared, keepers: Vec<tokio::task::JoinHandle<()>>) {
         shared.processes.iter().filter(of_node).collect(),
     ]
     .into_iter()
-    .chain(
-        shared
-            .processes
-            .iter()
-            .rev()
-            .filter(|p| p.node.is_none())
-            .map(|p| vec![p]),
-    )
+    .chain(shared.processes.iter().rev().filter(|p| p.node.is_none()).map(|p| vec![p]))
     .collect();
     for wave in waves {
         for process in &wave {
@@ -200,9 +182,5 @@ fn lock(folder: &Path) -> anyhow::Result<Flock<File>> {
 
 /// SIGTERM, and SIGKILL where that is not enough in time.
 fn end_signal(impatient: bool) -> Signal {
-    if impatient {
-        Signal::SIGKILL
-    } else {
-        Signal::SIGTERM
-    }
+    if impatient { Signal::SIGKILL } else { Signal::SIGTERM }
 }

@@ -26,11 +26,7 @@ const TAKE_OVER_GRACE: Duration = Duration::from_secs(5);
 pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let layout = Layout::new(&args.selection.name, args.selection.data_dir()?);
     let wait = Duration::from_secs(args.wait);
-    let user_file = if args.no_kubeconfig {
-        None
-    } else {
-        Some(kubeconfig::user_file()?)
-    };
+    let user_file = if args.no_kubeconfig { None } else { Some(kubeconfig::user_file()?) };
     let options = args.into_options()?;
     let progress = Progress::start();
 
@@ -39,11 +35,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     if let Some(kept) = &kept {
         let differences = kept.differences(&options);
         if !differences.is_empty() {
-            let state = if running.is_some() {
-                "runs"
-            } else {
-                "is there"
-            };
+            let state = if running.is_some() { "runs" } else { "is there" };
             bail!(
                 "cluster {:?} {state} with other options:\n  {}\nRemove it first (skiff down), \
                  or give the same options",
@@ -78,10 +70,7 @@ fn kept_options(layout: &Layout) -> anyhow::Result<Option<Options>> {
     match files::read_if_there(&path)? {
         Some(text) => serde_json::from_str(&text)
             .with_context(|| {
-                format!(
-                    "{} is damaged; remove the cluster (skiff down)",
-                    path.display()
-                )
+                format!("{} is damaged; remove the cluster (skiff down)", path.display())
             })
             .map(Some),
         None => Ok(None),
@@ -126,13 +115,8 @@ fn subjects(options: &Options) -> pki::Subjects {
     pki::Subjects {
         apiserver_names: vec![options.gateway().to_string()],
         kubernetes_service: options.kubernetes_service(),
-        nodes: nodes
-            .map(|node| (node.name, node.address.to_string()))
-            .collect(),
-        etcd_names: etcd
-            .then(|| options.loopback().to_string())
-            .into_iter()
-            .collect(),
+        nodes: nodes.map(|node| (node.name, node.address.to_string())).collect(),
+        etcd_names: etcd.then(|| options.loopback().to_string()).into_iter().collect(),
     }
 }
 
@@ -220,10 +204,9 @@ async fn connect(layout: &Layout) -> anyhow::Result<control::Connection> {
     };
     match tokio::time::timeout(SUPERVISOR_START, attempts).await {
         Ok(connection) => connection,
-        Err(_) => bail!(
-            "the supervisor does not answer; see {}",
-            layout.log("supervisor").display()
-        ),
+        Err(_) => {
+            bail!("the supervisor does not answer; see {}", layout.log("supervisor").display())
+        }
     }
 }
 
@@ -284,11 +267,7 @@ fn trouble(state: &Status) -> String {
 }
 
 fn count(nodes: u8) -> String {
-    if nodes == 1 {
-        "1 node".to_owned()
-    } else {
-        format!("{nodes} nodes")
-    }
+    if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") }
 }
 
 fn say_what_next(
@@ -300,15 +279,9 @@ fn say_what_next(
 ) {
     let name = &options.name;
     if already {
-        println!(
-            "Cluster {name:?} is up already, with {}.",
-            count(options.nodes)
-        );
+        println!("Cluster {name:?} is up already, with {}.", count(options.nodes));
     } else {
-        println!(
-            "Cluster {name:?} is up with {}, after {elapsed}.",
-            count(options.nodes)
-        );
+        println!("Cluster {name:?} is up with {}, after {elapsed}.", count(options.nodes));
     }
     let mut flags = String::new();
     if name != "skiff" {

@@ -115,9 +115,7 @@ async fn change(
         });
         let body = serde_json::to_vec(&patch)?;
         let target = named.target("");
-        let after = client
-            .patch_object(target, PatchKind::Merge, body, options)
-            .await?;
+        let after = client.patch_object(target, PatchKind::Merge, body, options).await?;
         object = serde_json::from_slice(&after.json)?;
     }
     report.done(named.resource, &object, done)
@@ -171,10 +169,7 @@ fn take_changes(words: &mut Vec<String>, what: What) -> anyhow::Result<Map<Strin
             (None, Some(key)) if index > 0 => (key.to_owned(), Value::Null),
             _ => {
                 if !changes.is_empty() {
-                    bail!(
-                        "all resources must be specified before {} changes: {word}",
-                        what.one()
-                    );
+                    bail!("all resources must be specified before {} changes: {word}", what.one());
                 }
                 rest.push(word);
                 continue;
@@ -208,15 +203,8 @@ mod tests {
         let mut words: Vec<String> = ["pods", "a", "x=1", "y-", "z="].map(str::to_owned).into();
         let changes = take_changes(&mut words, What::Labels).unwrap();
         assert_eq!(words, ["pods", "a"]);
-        assert_eq!(
-            Value::Object(changes),
-            json!({"x": "1", "y": null, "z": ""})
-        );
-        for words in [
-            ["po", "x=1", "a"],
-            ["po", "x=1", "x-"],
-            ["po", "a", "x=b c"],
-        ] {
+        assert_eq!(Value::Object(changes), json!({"x": "1", "y": null, "z": ""}));
+        for words in [["po", "x=1", "a"], ["po", "x=1", "x-"], ["po", "a", "x=b c"]] {
             assert!(take_changes(&mut words.map(str::to_owned).into(), What::Labels).is_err());
         }
     }
@@ -233,13 +221,7 @@ mod tests {
         ] {
             assert_eq!(check(what, &present, &changes(change)).is_ok(), allowed);
         }
-        assert_eq!(
-            done(What::Labels, &present, &changes(json!({"a": null}))),
-            "unlabeled"
-        );
-        assert_eq!(
-            done(What::Labels, &present, &changes(json!({"a": "1"}))),
-            "not labeled"
-        );
+        assert_eq!(done(What::Labels, &present, &changes(json!({"a": null}))), "unlabeled");
+        assert_eq!(done(What::Labels, &present, &changes(json!({"a": "1"}))), "not labeled");
     }
 }

@@ -108,10 +108,8 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         (Some(printer), [(resource, object)]) => printer.object(resource, object)?,
         (Some(printer), several) => printer.list(several)?,
     }
-    let applied: Vec<Value> = done
-        .iter()
-        .map(|(_, object)| object["metadata"]["uid"].clone())
-        .collect();
+    let applied: Vec<Value> =
+        done.iter().map(|(_, object)| object["metadata"]["uid"].clone()).collect();
     if args.prune && failures.is_empty() {
         prune(&args, &client, &resources, &applied, &mut report).await?;
     }
@@ -196,24 +194,16 @@ async fn apply_document<'a>(
     let resource = document.resource(resources)?;
     let namespace = namespace_of(connection.namespace.as_deref(), client, resource, document)?;
     if document.name().is_empty() {
-        bail!(
-            "error when creating {:?}: resource name may not be empty",
-            document.source
-        );
+        bail!("error when creating {:?}: resource name may not be empty", document.source);
     }
-    let mut options = args.writing.options(if args.server_side {
-        "kubectl"
-    } else {
-        FIELD_MANAGER
-    });
+    let mut options =
+        args.writing.options(if args.server_side { "kubectl" } else { FIELD_MANAGER });
     options.field_validation = field_validation(&args.validate).to_owned();
     options.force = args.force_conflicts;
     let target = resource.target(&namespace, &document.name(), "");
     if args.server_side {
         let body = serde_json::to_vec(&document.object)?;
-        let object = client
-            .patch_object(target, PatchKind::Apply, body, options)
-            .await?;
+        let object = client.patch_object(target, PatchKind::Apply, body, options).await?;
         let object = serde_json::from_slice(&object.json)?;
         return Ok((resource, "serverside-applied", object));
     }
@@ -228,10 +218,7 @@ async fn apply_document<'a>(
             }
             Err(error) => {
                 return Err(error).with_context(|| {
-                    format!(
-                        "error when retrieving current configuration of: {}",
-                        target.name
-                    )
+                    format!("error when retrieving current configuration of: {}", target.name)
                 });
             }
         };
@@ -243,9 +230,7 @@ async fn apply_document<'a>(
                     .is_some_and(client::Error::is_conflict) => {}
             Err(error) if args.force => {
                 tracing::debug!("replaced, because it cannot be changed: {error:#}");
-                client
-                    .delete_object(target.clone(), &Default::default())
-                    .await?;
+                client.delete_object(target.clone(), &Default::default()).await?;
                 let named = super::selection::Named {
                     resource,
                     namespace: namespace.clone(),
@@ -256,10 +241,9 @@ async fn apply_document<'a>(
                 super::delete::gone(client, &named, uid).await?;
             }
             Err(error) => {
-                return Err(error.context(format!(
-                    "error when applying patch of {:?}",
-                    document.source
-                )));
+                return Err(
+                    error.context(format!("error when applying patch of {:?}", document.source))
+                );
             }
         }
     }
@@ -278,9 +262,7 @@ async fn create<'a>(
         return Ok((resource, "created", modified.clone()));
     }
     let collection = resource.target(namespace, "", "");
-    let object = client
-        .create_object(collection, serde_json::to_vec(modified)?, options)
-        .await?;
+    let object = client.create_object(collection, serde_json::to_vec(modified)?, options).await?;
     Ok((resource, "created", serde_json::from_slice(&object.json)?))
 }
 
@@ -294,37 +276,24 @@ async fn change_current(
     options: WriteOptions,
 ) -> anyhow::Result<(&'static str, Value)> {
     let name = current["metadata"]["name"].as_str().unwrap_or_default();
-    let namespace = current["metadata"]["namespace"]
-        .as_str()
-        .unwrap_or_default();
+    let namespace = current["metadata"]["namespace"].as_str().unwrap_or_default();
     if args.writing.dry_run == DryRun::Client {
         return Ok(("configured", current.clone()));
     }
     if !current["metadata"]["annotations"][LAST_APPLIED].is_string() {
-        eprintln!(
-            "Warning: resource {}/{name} {NOT_APPLIED_BEFORE}",
-            resource.plural
-        );
+        eprintln!("Warning: resource {}/{name} {NOT_APPLIED_BEFORE}", resource.plural);
     }
     let (kind, patch) = patch(resource, modified, current)?;
     if patch.as_object().is_some_and(serde_json::Map::is_empty) {
         return Ok(("unchanged", current.clone()));
     }
     let body = serde_json::to_vec(&patch)?;
-    let object = client
-        .patch_object(resource.target(namespace, name, ""), kind, body, options)
-        .await?;
+    let object =
+        client.patch_object(resource.target(namespace, name, ""), kind, body, options).await?;
     let object: Value = serde_json::from_slice(&object.json)?;
     let same = object["metadata"]["resourceVersion"] == current["metadata"]["resourceVersion"];
     let dry = args.writing.dry_run == DryRun::Server;
-    Ok((
-        if same && !dry {
-            "unchanged"
-        } else {
-            "configured"
-        },
-        object,
-    ))
+    Ok((if same && !dry { "unchanged" } else { "configured" }, object))
 }
 
 /// The namespace that an object goes to; a flag that contradicts the manifest is an error.
@@ -365,16 +334,12 @@ pub fn with_last_applied(
     if resource.namespaced {
         metadata.insert("namespace".to_owned(), namespace.into());
     }
-    let annotations = metadata
-        .entry("annotations")
-        .or_insert_with(|| Value::Object(Default::default()));
+    let annotations =
+        metadata.entry("annotations").or_insert_with(|| Value::Object(Default::default()));
     if annotations.is_null() {
         *annotations = Value::Object(Default::default());
     }
-    annotations
-        .as_object_mut()
-        .context("annotations must be an object")?
-        .remove(LAST_APPLIED);
+    annotations.as_object_mut().context("annotations must be an object")?.remove(LAST_APPLIED);
     let text = format!("{object}\n");
     object["metadata"]["annotations"][LAST_APPLIED] = text.into();
     Ok(object)
@@ -393,21 +358,13 @@ pub fn patch(
         .context("the last-applied-configuration annotation is not JSON")?
         .unwrap_or(Value::Object(Default::default()));
     let schema = api::schema::kind(&resource.group, &resource.version, &resource.kind);
-    let kind = if schema.is_some() {
-        PatchKind::Strategic
-    } else {
-        PatchKind::Merge
-    };
+    let kind = if schema.is_some() { PatchKind::Strategic } else { PatchKind::Merge };
     Ok((kind, three_way(&original, modified, current, schema)))
 }
 
 /// The patch from one state to another, for `edit` and friends.
 pub fn change(resource: &Resource, before: &Value, after: &Value) -> (PatchKind, Value) {
     let schema = api::schema::kind(&resource.group, &resource.version, &resource.kind);
-    let kind = if schema.is_some() {
-        PatchKind::Strategic
-    } else {
-        PatchKind::Merge
-    };
+    let kind = if schema.is_some() { PatchKind::Strategic } else { PatchKind::Merge };
     (kind, two_way(before, after, schema))
 }

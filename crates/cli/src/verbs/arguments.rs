@@ -9,15 +9,11 @@ use clap::{ArgAction, Command, Error};
 
 /// Lets every switch of a command and its subcommands take a value.
 pub fn like_kubectl(command: Command) -> Command {
-    let names: Vec<String> = command
-        .get_subcommands()
-        .map(|command| command.get_name().to_owned())
-        .collect();
+    let names: Vec<String> =
+        command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
     names
         .into_iter()
-        .fold(command.mut_args(switch), |command, name| {
-            command.mut_subcommand(name, like_kubectl)
-        })
+        .fold(command.mut_args(switch), |command, name| command.mut_subcommand(name, like_kubectl))
 }
 
 fn switch(argument: clap::Arg) -> clap::Arg {
@@ -108,10 +104,8 @@ fn missing(error: &Error, path: &str) -> String {
         .map(|name| format!("{:?}", flag(name).trim_start_matches('-')))
         .collect();
     if flags.is_empty() {
-        let names: Vec<&str> = names
-            .iter()
-            .map(|name| name.trim_matches(['<', '>', '.', '[', ']']))
-            .collect();
+        let names: Vec<&str> =
+            names.iter().map(|name| name.trim_matches(['<', '>', '.', '[', ']'])).collect();
         return format!(
             "error: {} is required\nSee '{path} -h' for help and examples",
             names.join(" and ")
@@ -187,10 +181,7 @@ mod tests {
     #[test]
     fn mistakes_in_kubectls_words() {
         for (line, expected) in [
-            (
-                "skiff get --foo=1",
-                "error: unknown flag: --foo\nSee 'skiff get --help' for usage.",
-            ),
+            ("skiff get --foo=1", "error: unknown flag: --foo\nSee 'skiff get --help' for usage."),
             (
                 "skiff get -z",
                 "error: unknown shorthand flag: 'z' in -z\nSee 'skiff get --help' for usage.",
@@ -213,11 +204,7 @@ mod tests {
 
     #[test]
     fn switches_take_values() {
-        for (flag, expected) in [
-            ("--all", true),
-            ("--all=true", true),
-            ("--all=false", false),
-        ] {
+        for (flag, expected) in [("--all", true), ("--all=true", true), ("--all=false", false)] {
             let words = ["skiff", "get", "--image=x", flag].map(str::to_owned);
             assert_eq!(has_truth_values(&words), flag != "--all");
             let matches = like_kubectl(command()).get_matches_from(words);

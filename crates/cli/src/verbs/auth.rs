@@ -72,9 +72,7 @@ async fn review(client: &Client, group: &str, kind: &str, spec: Value) -> anyhow
         "apiVersion": format!("{group}/v1"), "kind": kind, "metadata": {}, "spec": spec,
     });
     let body = serde_json::to_vec(&object)?;
-    let answer = client
-        .create_object(target, body, Default::default())
-        .await?;
+    let answer = client.create_object(target, body, Default::default()).await?;
     Ok(serde_json::from_slice(&answer.json)?)
 }
 
@@ -88,32 +86,19 @@ async fn can_i(args: &CanI, client: &Client) -> anyhow::Result<ExitCode> {
         let attributes = attributes(args, client, (verb, what), names).await?;
         json!({"resourceAttributes": attributes})
     };
-    let answer = review(
-        client,
-        "authorization.k8s.io",
-        "SelfSubjectAccessReview",
-        spec,
-    )
-    .await?;
+    let answer = review(client, "authorization.k8s.io", "SelfSubjectAccessReview", spec).await?;
     let status = &answer["status"];
     let allowed = status["allowed"] == true;
     if !args.quiet {
         let mut text = if allowed { "yes" } else { "no" }.to_owned();
         for (word, field) in [("", "reason"), ("", "evaluationError")] {
-            if let Some(why) = status[field]
-                .as_str()
-                .filter(|why| !why.is_empty() && !allowed)
-            {
+            if let Some(why) = status[field].as_str().filter(|why| !why.is_empty() && !allowed) {
                 text.push_str(&format!(" - {word}{why}"));
             }
         }
         println!("{text}");
     }
-    Ok(if allowed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn attributes(
@@ -144,11 +129,7 @@ async fn attributes(
     if !namespaced {
         eprintln!(
             "Warning: resource '{resource}' is not namespace scoped{}\n",
-            if group.is_empty() {
-                String::new()
-            } else {
-                format!(" in group '{group}'")
-            }
+            if group.is_empty() { String::new() } else { format!(" in group '{group}'") }
         );
     }
     if args.all_namespaces || !namespaced {
@@ -173,18 +154,10 @@ async fn list(args: &CanI, client: &Client) -> anyhow::Result<ExitCode> {
         bail!("list option must be specified with no arguments");
     }
     let spec = json!({"namespace": client.default_namespace()});
-    let answer = review(
-        client,
-        "authorization.k8s.io",
-        "SelfSubjectRulesReview",
-        spec,
-    )
-    .await?;
+    let answer = review(client, "authorization.k8s.io", "SelfSubjectRulesReview", spec).await?;
     let status = &answer["status"];
     let lists = [&status["resourceRules"], &status["nonResourceRules"]];
-    let all = lists
-        .into_iter()
-        .flat_map(|list| list.as_array().into_iter().flatten());
+    let all = lists.into_iter().flat_map(|list| list.as_array().into_iter().flatten());
     let rules: Value = all.cloned().collect();
     let rows = super::describe::policy_rows(&rules);
     let headers = ["Resources", "Non-Resource URLs", "Resource Names", "Verbs"];
@@ -197,39 +170,26 @@ async fn list(args: &CanI, client: &Client) -> anyhow::Result<ExitCode> {
 }
 
 async fn whoami(printing: &Printing, client: &Client) -> anyhow::Result<ExitCode> {
-    let answer = review(
-        client,
-        "authentication.k8s.io",
-        "SelfSubjectReview",
-        json!({}),
-    )
-    .await?;
+    let answer = review(client, "authentication.k8s.io", "SelfSubjectReview", json!({})).await?;
     if let Some(mut printer) = printing.printer()? {
         printer.value(&answer)?;
         return Ok(ExitCode::SUCCESS);
     }
     let user = &answer["status"]["userInfo"];
     let list = |value: &Value| {
-        let words: Vec<&str> = value
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
+        let words: Vec<&str> =
+            value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         format!("[{}]", words.join(" "))
     };
-    let mut text = Text {
-        headers: ["ATTRIBUTE", "VALUE"].map(str::to_owned).into(),
-        rows: Vec::new(),
-    };
+    let mut text =
+        Text { headers: ["ATTRIBUTE", "VALUE"].map(str::to_owned).into(), rows: Vec::new() };
     for (title, field) in [("Username", "username"), ("UID", "uid")] {
         if let Some(value) = user[field].as_str().filter(|value| !value.is_empty()) {
             text.rows.push(vec![title.to_owned(), value.to_owned()]);
         }
     }
     if user["groups"].is_array() {
-        text.rows
-            .push(vec!["Groups".to_owned(), list(&user["groups"])]);
+        text.rows.push(vec!["Groups".to_owned(), list(&user["groups"])]);
     }
     for (key, value) in user["extra"].as_object().into_iter().flatten() {
         text.rows.push(vec![format!("Extra: {key}"), list(value)]);

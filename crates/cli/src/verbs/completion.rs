@@ -19,10 +19,7 @@ pub fn run(args: &Args, mut command: clap::Command) -> anyhow::Result<ExitCode> 
         return Err(usage("completion", "Shell not specified."));
     };
     let Ok(shell) = Shell::from_str(name, true) else {
-        return Err(usage(
-            "completion",
-            format!("Unsupported shell type {name:?}."),
-        ));
+        return Err(usage("completion", format!("Unsupported shell type {name:?}.")));
     };
     clap_complete::generate(shell, &mut command, "skiff", &mut std::io::stdout());
     Ok(ExitCode::SUCCESS)

@@ -113,11 +113,8 @@ enum Action {
 }
 
 /// The lists of a kubeconfig, with the key that holds an entry's contents.
-const LISTS: [(&str, &str); 3] = [
-    ("clusters", "cluster"),
-    ("contexts", "context"),
-    ("users", "user"),
-];
+const LISTS: [(&str, &str); 3] =
+    [("clusters", "cluster"), ("contexts", "context"), ("users", "user")];
 /// What is not shown of a kubeconfig, with what stands in its place.
 const SECRETS: [(&str, &str); 6] = [
     ("certificate-authority-data", "DATA+OMITTED"),
@@ -201,10 +198,7 @@ fn merged(connection: &Connection) -> anyhow::Result<Value> {
 }
 
 fn find<'a>(config: &'a Value, list: &str, name: &str) -> Option<&'a Value> {
-    config[list]
-        .as_array()?
-        .iter()
-        .find(|entry| entry["name"] == name)
+    config[list].as_array()?.iter().find(|entry| entry["name"] == name)
 }
 
 fn push(config: &mut Value, list: &str, entry: Value) {
@@ -232,28 +226,17 @@ fn show(action: Action, connection: &Connection) -> anyhow::Result<ExitCode> {
             _ => bail!("current-context is not set"),
         },
         Action::GetClusters | Action::GetUsers => {
-            let list = if matches!(action, Action::GetUsers) {
-                "users"
-            } else {
-                "clusters"
-            };
+            let list = if matches!(action, Action::GetUsers) { "users" } else { "clusters" };
             println!("NAME");
             names(list).iter().for_each(|name| println!("{name}"));
         }
-        Action::GetContexts {
-            name,
-            output,
-            no_headers,
-        } => {
+        Action::GetContexts { name, output, no_headers } => {
             let wanted = name.map_or_else(|| names("contexts"), |name| vec![name]);
             return contexts(&config, &wanted, output.as_deref(), !no_headers);
         }
-        Action::View {
-            printing,
-            minify,
-            raw,
-            flatten,
-        } => view(config, &printing, (minify, raw, flatten))?,
+        Action::View { printing, minify, raw, flatten } => {
+            view(config, &printing, (minify, raw, flatten))?
+        }
         _ => {}
     }
     Ok(ExitCode::SUCCESS)
@@ -266,27 +249,15 @@ fn contexts(
     headers: bool,
 ) -> anyhow::Result<ExitCode> {
     let columns = ["CURRENT", "NAME", "CLUSTER", "AUTHINFO", "NAMESPACE"];
-    let mut text = Text {
-        headers: columns.map(str::to_owned).into(),
-        rows: Vec::new(),
-    };
+    let mut text = Text { headers: columns.map(str::to_owned).into(), rows: Vec::new() };
     let mut missing = Vec::new();
     for name in wanted {
         let Some(entry) = find(config, "contexts", name) else {
             missing.push(name);
             continue;
         };
-        let current = if config["current-context"] == name.as_str() {
-            "*"
-        } else {
-            ""
-        };
-        let word = |field: &str| {
-            entry["context"][field]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned()
-        };
+        let current = if config["current-context"] == name.as_str() { "*" } else { "" };
+        let word = |field: &str| entry["context"][field].as_str().unwrap_or_default().to_owned();
         text.rows.push(vec![
             current.to_owned(),
             name.clone(),
@@ -303,11 +274,7 @@ fn contexts(
     for name in &missing {
         eprintln!("error: context {name} not found");
     }
-    Ok(if missing.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn view(
@@ -316,10 +283,7 @@ fn view(
     (minify, raw, flatten): (bool, bool, bool),
 ) -> anyhow::Result<()> {
     if minify {
-        let name = config["current-context"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
+        let name = config["current-context"].as_str().unwrap_or_default().to_owned();
         let context = find(&config, "contexts", &name)
             .with_context(|| format!("cannot locate context {name}"))?
             .clone();
@@ -393,14 +357,11 @@ fn change_file(action: Action, connection: &Connection) -> anyhow::Result<ExitCo
 /// Replaces the file at once, readable by its owner only.
 fn write_privately(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::io::Write;
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
         .with_context(|| path.display().to_string())?;
     file.write_all(text.as_bytes())?;
-    file.persist(path)
-        .with_context(|| path.display().to_string())?;
+    file.persist(path).with_context(|| path.display().to_string())?;
     Ok(())
 }
 
@@ -419,12 +380,7 @@ fn change(
             config["current-context"] = name.as_str().into();
             format!("Switched to context {name:?}.")
         }
-        Action::SetContext {
-            name,
-            current,
-            cluster,
-            user,
-        } => {
+        Action::SetContext { name, current, cluster, user } => {
             let name = match (name, current) {
                 (Some(name), false) => name,
                 (None, true) => match config["current-context"].as_str() {
@@ -440,17 +396,9 @@ fn change(
                 ("namespace", connection.namespace.clone()),
             ];
             put(config, ("contexts", "context"), &name, fields);
-            format!(
-                "Context {name:?} {}.",
-                if known { "modified" } else { "created" }
-            )
+            format!("Context {name:?} {}.", if known { "modified" } else { "created" })
         }
-        Action::SetCluster {
-            name,
-            certificate_authority,
-            embed_certs,
-            tls_server_name,
-        } => {
+        Action::SetCluster { name, certificate_authority, embed_certs, tls_server_name } => {
             let fields = vec![
                 ("server", connection.server.clone()),
                 ("tls-server-name", tls_server_name),
@@ -459,12 +407,7 @@ fn change(
             put_files(config, ("clusters", "cluster"), &name, fields, embed_certs)?;
             format!("Cluster {name:?} set.")
         }
-        Action::SetCredentials {
-            name,
-            client_certificate,
-            client_key,
-            embed_certs,
-        } => {
+        Action::SetCredentials { name, client_certificate, client_key, embed_certs } => {
             let fields = vec![
                 ("token", connection.token.clone()),
                 ("client-certificate", client_certificate.map(text)),

@@ -72,11 +72,7 @@ impl Connection {
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         let mut headers = Vec::new();
         headers.extend(self.as_user.clone().map(|user| ("impersonate-user", user)));
-        headers.extend(
-            self.as_group
-                .iter()
-                .map(|group| ("impersonate-group", group.clone())),
-        );
+        headers.extend(self.as_group.iter().map(|group| ("impersonate-group", group.clone())));
         headers.extend(self.as_uid.clone().map(|uid| ("impersonate-uid", uid)));
         headers
     }

@@ -50,9 +50,7 @@ impl Remote {
         if Path::new(text).exists() {
             return Ok(None);
         }
-        let (namespace, name) = pod
-            .split_once('/')
-            .unwrap_or((client.default_namespace(), pod));
+        let (namespace, name) = pod.split_once('/').unwrap_or((client.default_namespace(), pod));
         if name.is_empty() || file.is_empty() {
             bail!("filespec must match the canonical format: [[namespace/]pod:]file/path");
         }
@@ -77,10 +75,8 @@ impl Remote {
         input: Option<PipeReader>,
         mut output: impl FnMut(&[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<u8> {
-        let mut parameters: Vec<(&str, String)> = command
-            .iter()
-            .map(|word| ("command", (*word).to_owned()))
-            .collect();
+        let mut parameters: Vec<(&str, String)> =
+            command.iter().map(|word| ("command", (*word).to_owned())).collect();
         parameters.push(("container", self.container.clone()));
         for name in ["stdout", "stderr"] {
             parameters.push((name, "true".to_owned()));
@@ -90,10 +86,7 @@ impl Remote {
         }
         let target = pod_target(&self.namespace, &self.pod, "exec");
         let session = open(client, target, &parameters).await?;
-        let Session {
-            input: stdin,
-            output: mut frames,
-        } = session;
+        let Session { input: stdin, output: mut frames } = session;
         if let Some(reader) = input {
             tokio::spawn(async move {
                 let frame = |data: Vec<u8>, end| Frame {
@@ -164,10 +157,7 @@ async fn upload(args: &Args, client: &Client, from: &Path, to: &Remote) -> anyho
         .map(|name| name.to_string_lossy().into_owned())
         .context("the source has no name")?;
     let mut file = to.file.trim_end_matches('/').to_owned();
-    let into_directory = to
-        .run(client, &["test", "-d", &to.file], None, |_| Ok(()))
-        .await?
-        == 0;
+    let into_directory = to.run(client, &["test", "-d", &to.file], None, |_| Ok(())).await? == 0;
     if into_directory || to.file.ends_with('/') {
         file = format!("{file}/{base}");
     }
@@ -178,15 +168,8 @@ async fn upload(args: &Args, client: &Client, from: &Path, to: &Remote) -> anyho
     let packing = tokio::task::spawn_blocking(move || pack(writer, &from, &name));
     let mut command = vec!["tar", "-xmf", "-", "-C", folder];
     if args.no_preserve {
-        command = vec![
-            "tar",
-            "--no-same-permissions",
-            "--no-same-owner",
-            "-xmf",
-            "-",
-            "-C",
-            folder,
-        ];
+        command =
+            vec!["tar", "--no-same-permissions", "--no-same-owner", "-xmf", "-", "-C", folder];
     }
     let code = to.run(client, &command, Some(reader), |_| Ok(())).await?;
     if code != 0 {
@@ -210,18 +193,12 @@ fn pack(writer: impl Write, from: &Path, name: &str) -> anyhow::Result<()> {
 async fn download(client: &Client, from: &Remote, to: &Path) -> anyhow::Result<()> {
     let file = from.file.trim_end_matches('/').to_owned();
     let base = file.rsplit('/').next().unwrap_or(&file).to_owned();
-    let to = if to.is_dir() {
-        to.join(&base)
-    } else {
-        to.to_owned()
-    };
+    let to = if to.is_dir() { to.join(&base) } else { to.to_owned() };
     let (reader, mut writer) = std::io::pipe()?;
     let prefix = PathBuf::from(file.trim_start_matches('/'));
     let unpacking = tokio::task::spawn_blocking(move || unpack(reader, &prefix, &to));
     let code = from
-        .run(client, &["tar", "cf", "-", &file], None, |data| {
-            Ok(writer.write_all(data)?)
-        })
+        .run(client, &["tar", "cf", "-", &file], None, |data| Ok(writer.write_all(data)?))
         .await?;
     drop(writer);
     unpacking.await??;
@@ -238,14 +215,8 @@ fn unpack(reader: impl Read, prefix: &Path, to: &Path) -> anyhow::Result<()> {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
         let below = path.strip_prefix(prefix).unwrap_or(&path).to_owned();
-        if below
-            .components()
-            .any(|part| !matches!(part, std::path::Component::Normal(_)))
-        {
-            eprintln!(
-                "warning: file {:?} is outside target destination, skipping",
-                path.display()
-            );
+        if below.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
+            eprintln!("warning: file {:?} is outside target destination, skipping", path.display());
             continue;
         }
         let kind = entry.header().entry_type();
@@ -253,17 +224,11 @@ fn unpack(reader: impl Read, prefix: &Path, to: &Path) -> anyhow::Result<()> {
             eprintln!("warning: skipping symlink: {:?}", path.display());
             continue;
         }
-        let place = if below.as_os_str().is_empty() {
-            to.to_owned()
-        } else {
-            to.join(below)
-        };
+        let place = if below.as_os_str().is_empty() { to.to_owned() } else { to.join(below) };
         if let Some(parent) = place.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        entry
-            .unpack(&place)
-            .with_context(|| format!("cannot write {}", place.display()))?;
+        entry.unpack(&place).with_context(|| format!("cannot write {}", place.display()))?;
     }
     Ok(())
 }

@@ -164,17 +164,12 @@ pub async fn generated(
     mut object: Value,
     what: &str,
 ) -> anyhow::Result<()> {
-    let document = Document {
-        object: object.clone(),
-        source: String::new(),
-    };
+    let document = Document { object: object.clone(), source: String::new() };
     let resource = document.resource(resources)?;
     if resource.namespaced && connection.namespace.is_some() {
         object["metadata"]["namespace"] = client.default_namespace().into();
     }
-    let created = match creating
-        .create(client, resource, client.default_namespace(), &object)
-        .await
+    let created = match creating.create(client, resource, client.default_namespace(), &object).await
     {
         Ok(created) => created,
         Err(client::Error::Api(error))
@@ -213,10 +208,7 @@ async fn from_files(args: &Args, connection: &Connection) -> anyhow::Result<Exit
         bail!("no objects passed to create");
     }
     broken.into_iter().for_each(|error| failures.push(error));
-    for document in documents
-        .iter()
-        .filter(|document| document.matches(&selector))
-    {
+    for document in documents.iter().filter(|document| document.matches(&selector)) {
         let created = async {
             let resource = document.resource(&resources)?;
             let flag = connection.namespace.as_deref();
@@ -241,14 +233,9 @@ async fn from_files(args: &Args, connection: &Connection) -> anyhow::Result<Exit
 }
 
 fn edited(documents: &[Document]) -> anyhow::Result<Vec<Document>> {
-    let texts: Vec<String> = documents
-        .iter()
-        .map(|document| super::output::yaml(&document.object))
-        .collect();
-    super::manifest::parse(
-        &super::edit::in_editor(&texts.join("---\n"))?,
-        "edited-file",
-    )
+    let texts: Vec<String> =
+        documents.iter().map(|document| super::output::yaml(&document.object)).collect();
+    super::manifest::parse(&super::edit::in_editor(&texts.join("---\n"))?, "edited-file")
 }
 
 impl Creating {
@@ -264,10 +251,8 @@ impl Creating {
         namespace: &str,
         object: &Value,
     ) -> Result<Value, client::Error> {
-        let annotated = self
-            .save_config
-            .then(|| with_last_applied(object, namespace, resource).ok())
-            .flatten();
+        let annotated =
+            self.save_config.then(|| with_last_applied(object, namespace, resource).ok()).flatten();
         let object = annotated.as_ref().unwrap_or(object);
         if self.writing.dry_run == DryRun::Client {
             return Ok(object.clone());
@@ -275,9 +260,8 @@ impl Creating {
         let mut options = self.writing.options("skiff-create");
         options.field_validation = field_validation(&self.validate).to_owned();
         let body = object.to_string().into_bytes();
-        let created = client
-            .create_object(resource.target(namespace, "", ""), body, options)
-            .await?;
+        let created =
+            client.create_object(resource.target(namespace, "", ""), body, options).await?;
         serde_json::from_slice(&created.json)
             .map_err(|error| client::Error::Config(error.to_string()))
     }

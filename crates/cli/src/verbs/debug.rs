@@ -163,12 +163,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     let body = serde_json::to_vec(&patch)?;
     let options = rpc::api_v1::WriteOptions::default();
     client
-        .patch_object(
-            named.target("ephemeralcontainers"),
-            PatchKind::Strategic,
-            body,
-            options,
-        )
+        .patch_object(named.target("ephemeralcontainers"), PatchKind::Strategic, body, options)
         .await?;
     if args.attach || args.stdin || args.tty {
         attach(&args, &client, &named, name).await?;
@@ -189,19 +184,14 @@ async fn attach(
     if ended {
         return logs::follow(client, &named.name, &container).await;
     }
-    let terminal = Terminal {
-        stdin: args.stdin,
-        tty: args.tty,
-        quiet: args.quiet,
-    };
+    let terminal = Terminal { stdin: args.stdin, tty: args.tty, quiet: args.quiet };
     attach_or_follow(client, &named.name, container, terminal).await
 }
 
 /// `debugger-x7k2p`
 fn made_up() -> String {
     let mut random = rand::rng();
-    let suffix: String = (0..5)
-        .map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())]))
-        .collect();
+    let suffix: String =
+        (0..5).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect();
     format!("debugger-{suffix}")
 }

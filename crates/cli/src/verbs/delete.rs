@@ -90,11 +90,7 @@ impl Args {
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
-    if args
-        .output
-        .as_deref()
-        .is_some_and(|output| output != "name")
-    {
+    if args.output.as_deref().is_some_and(|output| output != "name") {
         bail!(
             "unexpected -o output mode: {}. We only support '-o name'",
             args.output.unwrap_or_default()
@@ -192,18 +188,11 @@ fn say(args: &Args, named: &Named<'_>) {
     }
     let kind = path.split('/').next().unwrap_or_default();
     let forced = if args.force { " force" } else { "" };
-    println!(
-        "{kind} {:?}{forced} deleted{}",
-        named.name,
-        args.dry_run.suffix()
-    );
+    println!("{kind} {:?}{forced} deleted{}", named.name, args.dry_run.suffix());
 }
 
 fn confirmed(names: &[Named<'_>]) -> anyhow::Result<bool> {
-    println!(
-        "You are about to delete the following {} resource(s):",
-        names.len()
-    );
+    println!("You are about to delete the following {} resource(s):", names.len());
     for named in names {
         println!("{}", named.path());
     }

@@ -70,11 +70,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         if described > 0 && !by_prefix {
             println!("\n");
         }
-        let scene = Scene {
-            client: &client,
-            resources: &resources,
-            object: &object,
-        };
+        let scene = Scene { client: &client, resources: &resources, object: &object };
         let mut out = Text::default();
         let has_events = describe(&scene, &named, &mut out).await?;
         if args.show_events && has_events {
@@ -133,11 +129,7 @@ async fn objects<'a>(
                         if alike.is_empty() {
                             found.push(Err(error.into()));
                         }
-                        found.extend(
-                            alike
-                                .iter()
-                                .map(|object| read(named.resource, object, true)),
-                        );
+                        found.extend(alike.iter().map(|object| read(named.resource, object, true)));
                     }
                     Err(error) => return Err(error.into()),
                 }
@@ -145,10 +137,7 @@ async fn objects<'a>(
         }
         Meaning::Collections(kinds) => {
             for resource in kinds {
-                let objects = selection
-                    .list(client, resource, Representation::Full)
-                    .await?
-                    .0;
+                let objects = selection.list(client, resource, Representation::Full).await?.0;
                 found.extend(objects.iter().map(|object| read(resource, object, false)));
             }
         }
@@ -241,14 +230,8 @@ async fn events(client: &Client, object: &Value, out: &mut Text) -> anyhow::Resu
     let metadata = &object["metadata"];
     let namespace = metadata["namespace"].as_str().unwrap_or("");
     let field_selector = format!("involvedObject.uid={}", text::word(&metadata["uid"]));
-    let options = ListOptions {
-        field_selector,
-        ..Default::default()
-    };
-    let mut events = Api::<Event>::namespaced(client, namespace)
-        .list(&options)
-        .await?
-        .items;
+    let options = ListOptions { field_selector, ..Default::default() };
+    let mut events = Api::<Event>::namespaced(client, namespace).list(&options).await?.items;
     if events.is_empty() {
         out.line("Events", "<none>");
         return Ok(());
@@ -260,21 +243,12 @@ async fn events(client: &Client, object: &Value, out: &mut Text) -> anyhow::Resu
         let word = |value: &Option<String>| value.clone().unwrap_or_default();
         let age = match (event.count, &event.first_timestamp) {
             (Some(count @ 2..), Some(first)) => {
-                format!(
-                    "{} (x{count} over {})",
-                    ago(last_seen(&event)),
-                    ago(Some(first.0))
-                )
+                format!("{} (x{count} over {})", ago(last_seen(&event)), ago(Some(first.0)))
             }
             _ => ago(last_seen(&event)),
         };
-        let source = event
-            .source
-            .as_ref()
-            .and_then(|source| source.component.clone());
-        let from = source
-            .or_else(|| event.reporting_component.clone())
-            .unwrap_or_default();
+        let source = event.source.as_ref().and_then(|source| source.component.clone());
+        let from = source.or_else(|| event.reporting_component.clone()).unwrap_or_default();
         rows.push([
             word(&event.type_),
             word(&event.reason),

@@ -66,11 +66,8 @@ async fn differences(args: &Args, connection: &Connection) -> anyhow::Result<Exi
             "Secret" => masked(before, after),
             _ => (before, after),
         };
-        let group = if resource.group.is_empty() {
-            String::new()
-        } else {
-            format!("{}.", resource.group)
-        };
+        let group =
+            if resource.group.is_empty() { String::new() } else { format!("{}.", resource.group) };
         let file = format!(
             "{group}{}.{}.{namespace}.{}",
             resource.version,
@@ -104,31 +101,21 @@ async fn states(
         field_manager: args.field_manager.clone(),
         ..Default::default()
     };
-    let mut options = writing.options(if args.server_side {
-        "kubectl"
-    } else {
-        FIELD_MANAGER
-    });
+    let mut options = writing.options(if args.server_side { "kubectl" } else { FIELD_MANAGER });
     options.force = args.force_conflicts;
     let modified = apply::with_last_applied(&document.object, namespace, resource)?;
     let answer = match &current {
         _ if args.server_side => {
             let body = serde_json::to_vec(&document.object)?;
-            client
-                .patch_object(target, PatchKind::Apply, body, options)
-                .await?
+            client.patch_object(target, PatchKind::Apply, body, options).await?
         }
         None => {
             let collection = resource.target(namespace, "", "");
-            client
-                .create_object(collection, serde_json::to_vec(&modified)?, options)
-                .await?
+            client.create_object(collection, serde_json::to_vec(&modified)?, options).await?
         }
         Some(current) => {
             let (kind, patch) = apply::patch(resource, &modified, current)?;
-            client
-                .patch_object(target, kind, serde_json::to_vec(&patch)?, options)
-                .await?
+            client.patch_object(target, kind, serde_json::to_vec(&patch)?, options).await?
         }
     };
     Ok((current, serde_json::from_slice(&answer.json)?))
@@ -137,19 +124,12 @@ async fn states(
 /// The values of a Secret are hidden; that they differ is not.
 fn masked(before: Option<Value>, mut after: Value) -> (Option<Value>, Value) {
     let mut before = before;
-    let old = before
-        .as_ref()
-        .map(|object| object["data"].clone())
-        .unwrap_or_default();
+    let old = before.as_ref().map(|object| object["data"].clone()).unwrap_or_default();
     let new = after["data"].clone();
     let mask = |object: &mut Value, other: &Value, word: &str| {
         for (key, value) in object["data"].as_object_mut().into_iter().flatten() {
             let same = other[key] == *value || other[key].is_null();
-            *value = if same {
-                "***".into()
-            } else {
-                format!("*** ({word})").into()
-            };
+            *value = if same { "***".into() } else { format!("*** ({word})").into() };
         }
         if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
             annotations.remove(apply::LAST_APPLIED);

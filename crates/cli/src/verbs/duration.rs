@@ -10,16 +10,10 @@ pub fn millis(text: &str) -> anyhow::Result<u64> {
     let mut total = 0u64;
     let mut rest = text;
     while !rest.is_empty() {
-        let digits = rest
-            .find(|character: char| !character.is_ascii_digit())
-            .unwrap_or(rest.len());
-        let Ok(number) = rest[..digits].parse::<u64>() else {
-            bail!("invalid duration {text:?}")
-        };
+        let digits = rest.find(|character: char| !character.is_ascii_digit()).unwrap_or(rest.len());
+        let Ok(number) = rest[..digits].parse::<u64>() else { bail!("invalid duration {text:?}") };
         let tail = &rest[digits..];
-        let unit = tail
-            .find(|character: char| character.is_ascii_digit())
-            .unwrap_or(tail.len());
+        let unit = tail.find(|character: char| character.is_ascii_digit()).unwrap_or(tail.len());
         let factor = match &tail[..unit] {
             "ms" => 1,
             "s" => 1000,
@@ -47,13 +41,9 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, expected) in [
-            ("90s", 90_000),
-            ("1h30m", 5_400_000),
-            ("500ms", 500),
-            ("7", 7000),
-            ("0", 0),
-        ] {
+        for (text, expected) in
+            [("90s", 90_000), ("1h30m", 5_400_000), ("500ms", 500), ("7", 7000), ("0", 0)]
+        {
             assert_eq!(millis(text).unwrap(), expected, "{text}");
         }
         for text in ["", "s", "1x", "-1s", "1s2"] {

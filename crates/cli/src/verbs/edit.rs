@@ -102,10 +102,8 @@ async fn edit(
                 return Ok(());
             }
             Err(error) => {
-                let reason: String = text(&error)
-                    .lines()
-                    .map(|line| format!("# {line}\n"))
-                    .collect();
+                let reason: String =
+                    text(&error).lines().map(|line| format!("# {line}\n")).collect();
                 text_shown = format!("{HEADER}{reason}#\n{body}");
                 wrong = Some(error);
             }
@@ -121,16 +119,8 @@ async fn save(
     before: &Value,
     body: &str,
 ) -> anyhow::Result<Option<Value>> {
-    let mut after = manifest::values(body)?
-        .into_iter()
-        .next()
-        .context("the file is empty")?;
-    for field in [
-        "/apiVersion",
-        "/kind",
-        "/metadata/name",
-        "/metadata/namespace",
-    ] {
+    let mut after = manifest::values(body)?.into_iter().next().context("the file is empty")?;
+    for field in ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace"] {
         if before.pointer(field) != after.pointer(field) {
             bail!("At least one of apiVersion, kind and name was changed");
         }
@@ -151,18 +141,13 @@ async fn save(
     let mut options = args.writing.options("skiff-edit");
     options.field_validation = field_validation(&args.validate).to_owned();
     let target = named.target(&args.subresource);
-    let object = client
-        .patch_object(target, kind, serde_json::to_vec(&patch)?, options)
-        .await?;
+    let object = client.patch_object(target, kind, serde_json::to_vec(&patch)?, options).await?;
     Ok(Some(serde_json::from_slice(&object.json)?))
 }
 
 /// Keeps what was edited in vain; gives the file's path.
 fn keep(text: &str) -> anyhow::Result<String> {
-    let mut file = tempfile::Builder::new()
-        .prefix("skiff-edit-")
-        .suffix(".yaml")
-        .tempfile()?;
+    let mut file = tempfile::Builder::new().prefix("skiff-edit-").suffix(".yaml").tempfile()?;
     file.write_all(text.as_bytes())?;
     let (_, path) = file.keep()?;
     Ok(path.display().to_string())
@@ -170,10 +155,7 @@ fn keep(text: &str) -> anyhow::Result<String> {
 
 /// Opens the user's editor on a file with `text`; returns what was saved.
 pub fn in_editor(text: &str) -> anyhow::Result<String> {
-    let mut file = tempfile::Builder::new()
-        .prefix("skiff-edit-")
-        .suffix(".yaml")
-        .tempfile()?;
+    let mut file = tempfile::Builder::new().prefix("skiff-edit-").suffix(".yaml").tempfile()?;
     file.write_all(text.as_bytes())?;
     let editor = ["KUBE_EDITOR", "EDITOR", "VISUAL"]
         .iter()

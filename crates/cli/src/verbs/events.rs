@@ -35,12 +35,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         bail!("valid --types are Normal or Warning");
     }
     let client = connection.client()?;
-    let namespace = if args.all_namespaces {
-        ""
-    } else {
-        client.default_namespace()
-    }
-    .to_owned();
+    let namespace = if args.all_namespaces { "" } else { client.default_namespace() }.to_owned();
     let field_selector = match &args.about {
         None => String::new(),
         Some(word) => {
@@ -52,48 +47,26 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
             )
         }
     };
-    let options = ListOptions {
-        field_selector: field_selector.clone(),
-        ..Default::default()
-    };
-    let list = Api::<Event>::namespaced(&client, &namespace)
-        .list(&options)
-        .await?;
+    let options = ListOptions { field_selector: field_selector.clone(), ..Default::default() };
+    let list = Api::<Event>::namespaced(&client, &namespace).list(&options).await?;
     let mut events = list.items;
     events.retain(|event| wanted(&args, event));
     if events.is_empty() && !args.watch {
-        eprintln!(
-            "No events found in {} namespace.",
-            client.default_namespace()
-        );
+        eprintln!("No events found in {} namespace.", client.default_namespace());
         return Ok(ExitCode::SUCCESS);
     }
     let mut widths = Vec::new();
-    print!(
-        "{}",
-        text(events, args.all_namespaces).render(!args.no_headers, &mut widths)
-    );
+    print!("{}", text(events, args.all_namespaces).render(!args.no_headers, &mut widths));
     if args.watch {
-        watch(
-            &args,
-            &client,
-            &namespace,
-            field_selector,
-            list.revision.to_string(),
-            widths,
-        )
-        .await?;
+        watch(&args, &client, &namespace, field_selector, list.revision.to_string(), widths)
+            .await?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn wanted(args: &Args, event: &Event) -> bool {
     let kind = event.type_.as_deref().unwrap_or_default();
-    args.types.is_empty()
-        || args
-            .types
-            .iter()
-            .any(|wanted| wanted.eq_ignore_ascii_case(kind))
+    args.types.is_empty() || args.types.iter().any(|wanted| wanted.eq_ignore_ascii_case(kind))
 }
 
 async fn watch(
@@ -111,12 +84,8 @@ async fn watch(
         resource_version,
         ..Default::default()
     };
-    let mut batches = client
-        .resources()
-        .watch(request)
-        .await
-        .map_err(client::Error::from)?
-        .into_inner();
+    let mut batches =
+        client.resources().watch(request).await.map_err(client::Error::from)?.into_inner();
     while let Some(batch) = batches.message().await.map_err(client::Error::from)? {
         for change in batch.events {
             if !matches!(change.r#type(), EventType::Added | EventType::Modified) {
@@ -124,10 +93,7 @@ async fn watch(
             }
             let event: Event = api::Kind::decode(&change.object.unwrap_or_default().json)?;
             if wanted(args, &event) {
-                print!(
-                    "{}",
-                    text(vec![event], args.all_namespaces).render(false, &mut widths)
-                );
+                print!("{}", text(vec![event], args.all_namespaces).render(false, &mut widths));
             }
         }
     }
@@ -144,11 +110,7 @@ pub fn last_seen(event: &Event) -> Option<jiff::Timestamp> {
     series
         .or(event.last_timestamp.as_ref().map(|time| time.0))
         .or(event.event_time.as_ref().map(|time| time.0))
-        .or(event
-            .metadata
-            .creation_timestamp
-            .as_ref()
-            .map(|time| time.0))
+        .or(event.metadata.creation_timestamp.as_ref().map(|time| time.0))
 }
 
 /// How long ago something was, as kubectl prints ages.
@@ -163,21 +125,15 @@ fn text(mut events: Vec<Event>, namespaces: bool) -> Text {
     events.sort_by_key(last_seen);
     let mut text = Text::default();
     let headers = ["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"];
-    text.headers = namespaces
-        .then_some("NAMESPACE")
-        .into_iter()
-        .chain(headers)
-        .map(str::to_owned)
-        .collect();
+    text.headers =
+        namespaces.then_some("NAMESPACE").into_iter().chain(headers).map(str::to_owned).collect();
     for event in events {
         let word = |value: &Option<String>| value.clone().unwrap_or_default();
         let count = event.count.unwrap_or(1);
         let seen = match (&event.first_timestamp, count) {
-            (Some(first), 2..) => format!(
-                "{} (x{count} over {})",
-                ago(last_seen(&event)),
-                ago(Some(first.0))
-            ),
+            (Some(first), 2..) => {
+                format!("{} (x{count} over {})", ago(last_seen(&event)), ago(Some(first.0)))
+            }
             _ => ago(last_seen(&event)),
         };
         let object = &event.involved_object;

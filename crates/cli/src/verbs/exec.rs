@@ -71,11 +71,7 @@ impl Exec {
         if self.command.is_empty() {
             bail!("you must specify at least one command for the container");
         }
-        let command = self
-            .command
-            .iter()
-            .map(|word| ("command", word.clone()))
-            .collect();
+        let command = self.command.iter().map(|word| ("command", word.clone())).collect();
         run(&connection.client()?, &self.common, "exec", command).await
     }
 }
@@ -99,11 +95,7 @@ async fn run(
     let pods = pods_of(client, &named(client, &resources, target)?).await?;
     let pod = &pods[0];
     if api::pod::is_terminal(pod) {
-        let verb = if subresource == "exec" {
-            "exec into"
-        } else {
-            "attach to"
-        };
+        let verb = if subresource == "exec" { "exec into" } else { "attach to" };
         bail!(
             "cannot {verb} a container in a completed pod; current phase is {}",
             api::pod::phase(pod)
@@ -118,14 +110,7 @@ async fn run(
         tty: common.tty,
         quiet: common.quiet || subresource == "exec",
     };
-    let code = converse(
-        client,
-        (name(pod), subresource),
-        container,
-        parameters,
-        terminal,
-    )
-    .await?;
+    let code = converse(client, (name(pod), subresource), container, parameters, terminal).await?;
     if code != 0 {
         eprintln!("command terminated with exit code {code}");
     }
@@ -177,13 +162,7 @@ pub async fn attach_or_follow(
     container: String,
     terminal: Terminal,
 ) -> anyhow::Result<()> {
-    let session = converse(
-        client,
-        (pod, "attach"),
-        container.clone(),
-        Vec::new(),
-        terminal,
-    );
+    let session = converse(client, (pod, "attach"), container.clone(), Vec::new(), terminal);
     if let Err(error) = session.await {
         eprintln!("warning: couldn't attach to pod/{pod}, falling back to streaming logs: {error}");
         super::logs::follow(client, pod, &container).await?;
@@ -254,11 +233,7 @@ async fn send_size(input: &Input) {
     let (height, width) = console::Term::stdout().size();
     let data = serde_json::json!({"Width": width, "Height": height}).to_string();
     input
-        .send(Frame {
-            channel: Channel::Resize.into(),
-            data: data.into(),
-            ..Default::default()
-        })
+        .send(Frame { channel: Channel::Resize.into(), data: data.into(), ..Default::default() })
         .await;
 }
 

@@ -32,9 +32,7 @@ impl Schemas {
     /// Follows references; `allOf` with one entry is how descriptions are put beside them.
     fn resolve<'a>(&'a self, mut schema: &'a Value) -> &'a Value {
         for _ in 0..8 {
-            let reference = schema["$ref"]
-                .as_str()
-                .or_else(|| schema["allOf"][0]["$ref"].as_str());
+            let reference = schema["$ref"].as_str().or_else(|| schema["allOf"][0]["$ref"].as_str());
             let Some(name) =
                 reference.and_then(|reference| reference.strip_prefix("#/components/schemas/"))
             else {
@@ -58,18 +56,13 @@ impl Schemas {
 
     /// `<string>`, `<[]Container>`, `<map[string]string>`
     fn type_name(&self, schema: &Value) -> String {
-        let reference = schema["$ref"]
-            .as_str()
-            .or_else(|| schema["allOf"][0]["$ref"].as_str());
+        let reference = schema["$ref"].as_str().or_else(|| schema["allOf"][0]["$ref"].as_str());
         let resolved = self.resolve(schema);
         if resolved["items"].is_object() {
             return format!("[]{}", self.type_name(&resolved["items"]));
         }
         if resolved["additionalProperties"].is_object() {
-            return format!(
-                "map[string]{}",
-                self.type_name(&resolved["additionalProperties"])
-            );
+            return format!("map[string]{}", self.type_name(&resolved["additionalProperties"]));
         }
         match (reference, resolved["type"].as_str()) {
             (Some(reference), Some("object") | None) => {
@@ -104,11 +97,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
             })?
         }
     };
-    let prefix = if found.group.is_empty() {
-        "api"
-    } else {
-        "apis"
-    };
+    let prefix = if found.group.is_empty() { "api" } else { "apis" };
     let path = format!("/openapi/v3/{prefix}/{}", found.api_version());
     let body = client.get_path(&path, "application/json").await?;
     let schemas =
@@ -117,15 +106,11 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         .as_object()
         .context("the OpenAPI document has no schemas")?;
     let is_kind = |schema: &&Value| {
-        schema["x-kubernetes-group-version-kind"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .any(|kind| {
-                kind["group"] == found.group.as_str()
-                    && kind["version"] == found.version.as_str()
-                    && kind["kind"] == found.kind.as_str()
-            })
+        schema["x-kubernetes-group-version-kind"].as_array().into_iter().flatten().any(|kind| {
+            kind["group"] == found.group.as_str()
+                && kind["version"] == found.version.as_str()
+                && kind["kind"] == found.kind.as_str()
+        })
     };
     let mut schema = all
         .values()
@@ -149,10 +134,7 @@ fn print_kind(resource: &super::resources::Resource) {
     if !resource.group.is_empty() {
         println!("GROUP:      {}", resource.group);
     }
-    println!(
-        "KIND:       {}\nVERSION:    {}\n",
-        resource.kind, resource.version
-    );
+    println!("KIND:       {}\nVERSION:    {}\n", resource.kind, resource.version);
 }
 
 fn print(
@@ -187,19 +169,11 @@ fn print(
 }
 
 fn fields(schemas: &Schemas, object: &Value, recursive: bool, depth: usize) {
-    let required: Vec<&str> = object["required"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
+    let required: Vec<&str> =
+        object["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let indent = "  ".repeat(depth);
     for (name, schema) in object["properties"].as_object().into_iter().flatten() {
-        let mark = if required.contains(&name.as_str()) {
-            " -required-"
-        } else {
-            ""
-        };
+        let mark = if required.contains(&name.as_str()) { " -required-" } else { "" };
         println!("{indent}{name}\t<{}>{mark}", schemas.type_name(schema));
         if recursive {
             let inner = schemas.object(schema);
@@ -258,10 +232,7 @@ mod tests {
     #[test]
     fn paragraphs_are_joined_and_indented_lines_stand_alone() {
         let long = "word ".repeat(20);
-        assert_eq!(
-            wrap("a\nb  c\n\nd\n  e\nf"),
-            ["a b  c", "", "d", "  e", "f"]
-        );
+        assert_eq!(wrap("a\nb  c\n\nd\n  e\nf"), ["a b  c", "", "d", "  e", "f"]);
         assert_eq!(wrap(long.trim()).len(), 2);
     }
 }

@@ -68,10 +68,9 @@ impl Expose {
         let (selector, pod_spec) = match kind {
             "Pod" => (labels.clone(), &object["spec"]),
             "Service" => (object["spec"]["selector"].clone(), &Value::Null),
-            "ReplicationController" => (
-                object["spec"]["selector"].clone(),
-                &object["spec"]["template"]["spec"],
-            ),
+            "ReplicationController" => {
+                (object["spec"]["selector"].clone(), &object["spec"]["template"]["spec"])
+            }
             "Deployment" | "ReplicaSet" => (
                 object["spec"]["selector"]["matchLabels"].clone(),
                 &object["spec"]["template"]["spec"],
@@ -85,10 +84,8 @@ impl Expose {
         }
         let ports = self.ports(object, pod_spec)?;
         let name = self.name.as_deref();
-        let mut metadata = metadata(
-            name.or(object["metadata"]["name"].as_str())
-                .unwrap_or_default(),
-        );
+        let mut metadata =
+            metadata(name.or(object["metadata"]["name"].as_str()).unwrap_or_default());
         if !self.labels.is_empty() {
             let pairs = self.labels.iter().filter_map(|pair| pair.split_once('='));
             metadata["labels"] = pairs
@@ -121,9 +118,9 @@ impl Expose {
     fn ports(&self, object: &Value, pod_spec: &Value) -> anyhow::Result<Vec<Value>> {
         let protocol = self.protocol.as_deref().unwrap_or("TCP");
         let target = |port: u16| match &self.target_port {
-            Some(text) => text
-                .parse::<u16>()
-                .map_or_else(|_| Value::from(text.as_str()), Value::from),
+            Some(text) => {
+                text.parse::<u16>().map_or_else(|_| Value::from(text.as_str()), Value::from)
+            }
             None => port.into(),
         };
         let containers = pod_spec["containers"].as_array().into_iter().flatten();
@@ -199,10 +196,9 @@ impl Autoscale {
                     "apiVersion": named.resource.api_version(), "kind": named.resource.kind, "name": named.name,
                 },
             });
-            for (field, value) in [
-                ("minReplicas", self.min),
-                ("targetCPUUtilizationPercentage", self.cpu_percent),
-            ] {
+            for (field, value) in
+                [("minReplicas", self.min), ("targetCPUUtilizationPercentage", self.cpu_percent)]
+            {
                 if let Some(value) = value {
                     spec[field] = value.into();
                 }

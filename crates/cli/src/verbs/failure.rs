@@ -29,11 +29,7 @@ impl Failures {
             let shown = text.strip_prefix("error: ").filter(|_| several);
             eprintln!("{}", shown.unwrap_or(&text));
         }
-        if self.0.is_empty() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        if self.0.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
@@ -67,11 +63,7 @@ pub fn text(error: &anyhow::Error) -> String {
         before.push_str(&format!("{cause}: "));
     }
     let text = before.trim_end_matches(": ");
-    if text.starts_with("error: ") {
-        text.to_owned()
-    } else {
-        format!("error: {text}")
-    }
+    if text.starts_with("error: ") { text.to_owned() } else { format!("error: {text}") }
 }
 
 /// As [`report`], with the server's address where that is what seems to be wrong.
@@ -80,9 +72,7 @@ pub fn report_connection(error: &anyhow::Error, connection: &Connection) {
     let server = connection.config().map(|config| config.dial.url);
     match server {
         Ok(server) if text.contains("Connection refused") => {
-            let host = server
-                .split_once("://")
-                .map_or(server.as_str(), |(_, host)| host);
+            let host = server.split_once("://").map_or(server.as_str(), |(_, host)| host);
             eprintln!(
                 "The connection to the server {host} was refused - did you specify the right host or port?"
             );
@@ -119,11 +109,8 @@ fn invalid(status: &ApiError) -> String {
     for cause in details.causes.iter().flatten() {
         let field = cause.field.as_deref().unwrap_or_default();
         let message = cause.message.as_deref().unwrap_or_default();
-        let line = if field.is_empty() {
-            message.to_owned()
-        } else {
-            format!("{field}: {message}")
-        };
+        let line =
+            if field.is_empty() { message.to_owned() } else { format!("{field}: {message}") };
         if !causes.contains(&line) {
             causes.push(line);
         }
@@ -152,24 +139,15 @@ mod tests {
     fn errors_in_kubectls_words() {
         let row = <k8s_openapi::api::core::v1::Pod as api::Kind>::ROW;
         let missing = || anyhow::Error::new(client::Error::Api(ApiError::not_found(row, "x")));
-        assert_eq!(
-            text(&missing()),
-            "Error from server (NotFound): pods \"x\" not found"
-        );
+        assert_eq!(text(&missing()), "Error from server (NotFound): pods \"x\" not found");
         assert_eq!(
             text(&missing().context("error when creating \"a.yaml\"")),
             "Error from server (NotFound): error when creating \"a.yaml\": pods \"x\" not found"
         );
-        assert_eq!(
-            text(&anyhow::anyhow!("no").context("why")),
-            "error: why: no"
-        );
+        assert_eq!(text(&anyhow::anyhow!("no").context("why")), "error: why: no");
         let one = [FieldError::required("spec.a", "")];
         let error = client::Error::Api(ApiError::invalid(row, "x", &one));
-        assert_eq!(
-            text(&error.into()),
-            "The Pod \"x\" is invalid: spec.a: Required value"
-        );
+        assert_eq!(text(&error.into()), "The Pod \"x\" is invalid: spec.a: Required value");
         let two = [FieldError::required("a", ""), FieldError::required("b", "")];
         let error = client::Error::Api(ApiError::invalid(row, "x", &two));
         assert_eq!(

@@ -116,26 +116,20 @@ async fn fetch<'a>(
     match meaning {
         Meaning::Collections(kinds) => {
             for resource in kinds {
-                let (objects, _) = args
-                    .selection
-                    .list(client, resource, representation)
-                    .await?;
+                let (objects, _) = args.selection.list(client, resource, representation).await?;
                 fetched.push(Fetched { resource, objects });
             }
         }
         Meaning::Names(names) => {
             for named in names {
                 match get(client, &named, &args.subresource, representation).await {
-                    Ok(object) => match fetched
-                        .iter_mut()
-                        .find(|entry| entry.resource == named.resource)
-                    {
-                        Some(entry) => entry.objects.push(object),
-                        None => fetched.push(Fetched {
-                            resource: named.resource,
-                            objects: vec![object],
-                        }),
-                    },
+                    Ok(object) => {
+                        match fetched.iter_mut().find(|entry| entry.resource == named.resource) {
+                            Some(entry) => entry.objects.push(object),
+                            None => fetched
+                                .push(Fetched { resource: named.resource, objects: vec![object] }),
+                        }
+                    }
                     Err(error) if error.is_not_found() && args.ignore_not_found => {}
                     Err(error) if error.api().is_some() => failures.push(error.into()),
                     Err(error) => return Err(error.into()),
@@ -237,11 +231,7 @@ async fn tables(args: &Args, client: &Client, meaning: Meaning<'_>) -> anyhow::R
         Meaning::Collections(kinds) => kinds.len(),
         Meaning::Names(_) => 0,
     };
-    let sorting = args
-        .sort_by
-        .as_deref()
-        .map(Template::parse_path)
-        .transpose()?;
+    let sorting = args.sort_by.as_deref().map(Template::parse_path).transpose()?;
     let representation = match sorting {
         None => Representation::Table,
         Some(_) => Representation::TableWithObjects,
@@ -271,10 +261,7 @@ async fn tables(args: &Args, client: &Client, meaning: Meaning<'_>) -> anyhow::R
     if shown == 0 && collection && !args.ignore_not_found {
         let namespaced = fetched.iter().any(|entry| entry.resource.namespaced);
         if namespaced && !args.selection.all_namespaces {
-            eprintln!(
-                "No resources found in {} namespace.",
-                client.default_namespace()
-            );
+            eprintln!("No resources found in {} namespace.", client.default_namespace());
         } else {
             eprintln!("No resources found");
         }
@@ -343,16 +330,9 @@ async fn watch(
         representation: representation.into(),
         ..Default::default()
     };
-    let mut batches = client
-        .resources()
-        .watch(request)
-        .await
-        .map_err(client::Error::from)?
-        .into_inner();
-    let mut rows = Rows {
-        headers: !args.no_headers,
-        widths: Vec::new(),
-    };
+    let mut batches =
+        client.resources().watch(request).await.map_err(client::Error::from)?.into_inner();
+    let mut rows = Rows { headers: !args.no_headers, widths: Vec::new() };
     let mut initial = true;
     while let Some(batch) = batches.message().await.map_err(client::Error::from)? {
         for event in batch.events {
@@ -395,9 +375,7 @@ impl Rows {
             // As wide as the longest of them.
             let cell = |word: &str| format!("{word:<8}");
             text.headers.insert(0, cell("EVENT"));
-            text.rows
-                .iter_mut()
-                .for_each(|row| row.insert(0, cell(event)));
+            text.rows.iter_mut().for_each(|row| row.insert(0, cell(event)));
         }
         let headers = std::mem::take(&mut self.headers);
         print!("{}", text.render(headers, &mut self.widths));

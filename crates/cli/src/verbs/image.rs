@@ -40,37 +40,28 @@ enum Action {
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
     let config = connection.config()?;
     let client = client::Client::new(&config)?;
-    let Action::Load {
-        files,
-        nodes: wanted,
-    } = args.action;
+    let Action::Load { files, nodes: wanted } = args.action;
     for file in &files {
         if !file.is_file() {
             bail!("{}: no such file", file.display());
         }
     }
-    let nodes: Vec<Node> = Api::<Node>::all(&client)
-        .list(&ListOptions::default())
-        .await?
-        .items;
+    let nodes: Vec<Node> = Api::<Node>::all(&client).list(&ListOptions::default()).await?.items;
     let name = |node: &Node| node.metadata.name.clone().unwrap_or_default();
     for wanted in &wanted {
         if !nodes.iter().any(|node| name(node) == *wanted) {
             bail!("nodes {wanted:?} not found");
         }
     }
-    let chosen: Vec<&Node> = nodes
-        .iter()
-        .filter(|node| wanted.is_empty() || wanted.contains(&name(node)))
-        .collect();
+    let chosen: Vec<&Node> =
+        nodes.iter().filter(|node| wanted.is_empty() || wanted.contains(&name(node))).collect();
     if chosen.is_empty() {
         bail!("the cluster has no nodes");
     }
     for file in &files {
         let loads = chosen.iter().map(|node| async {
-            let images = load(&config, node, file)
-                .await
-                .with_context(|| format!("node {}", name(node)))?;
+            let images =
+                load(&config, node, file).await.with_context(|| format!("node {}", name(node)))?;
             for image in images {
                 println!("{}: {image}", name(node));
             }
@@ -85,9 +76,8 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 async fn load(config: &Config, node: &Node, file: &Path) -> anyhow::Result<Vec<String>> {
     let mut kubelet = kubelet::connect(config, node)?;
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let mut archive = tokio::fs::File::open(file)
-        .await
-        .with_context(|| file.display().to_string())?;
+    let mut archive =
+        tokio::fs::File::open(file).await.with_context(|| file.display().to_string())?;
     let reading = tokio::spawn(async move {
         loop {
             let mut data = Vec::with_capacity(CHUNK);
@@ -95,11 +85,7 @@ async fn load(config: &Config, node: &Node, file: &Path) -> anyhow::Result<Vec<S
                 return std::io::Result::Ok(());
             }
             // The node ended the call early; its answer says why.
-            if sender
-                .send(LoadImageRequest { data: data.into() })
-                .await
-                .is_err()
-            {
+            if sender.send(LoadImageRequest { data: data.into() }).await.is_err() {
                 return Ok(());
             }
         }

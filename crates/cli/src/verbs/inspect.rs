@@ -39,18 +39,10 @@ pub struct ApiResources {
 
 impl ApiResources {
     fn wants(&self, resource: &Resource) -> bool {
-        let namespaced = self
-            .namespaced
-            .is_none_or(|wanted| wanted == resource.namespaced);
-        let group = self
-            .api_group
-            .as_ref()
-            .is_none_or(|group| *group == resource.group);
+        let namespaced = self.namespaced.is_none_or(|wanted| wanted == resource.namespaced);
+        let group = self.api_group.as_ref().is_none_or(|group| *group == resource.group);
         let verbs = self.verbs.iter().all(|verb| resource.verbs.contains(verb));
-        let categories = self
-            .categories
-            .iter()
-            .all(|one| resource.categories.contains(one));
+        let categories = self.categories.iter().all(|one| resource.categories.contains(one));
         namespaced && group && verbs && categories
     }
 
@@ -77,8 +69,7 @@ impl ApiResources {
         text.headers
             .extend(["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"].map(str::to_owned));
         if wide {
-            text.headers
-                .extend(["VERBS", "CATEGORIES"].map(str::to_owned));
+            text.headers.extend(["VERBS", "CATEGORIES"].map(str::to_owned));
         }
         for resource in found {
             let mut row = vec![
@@ -104,12 +95,8 @@ pub struct ApiVersions {}
 impl ApiVersions {
     pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
         let client = connection.client()?;
-        let mut versions: Vec<String> = Resources::discover(&client)
-            .await?
-            .0
-            .iter()
-            .map(Resource::api_version)
-            .collect();
+        let mut versions: Vec<String> =
+            Resources::discover(&client).await?.0.iter().map(Resource::api_version).collect();
         versions.sort();
         versions.dedup();
         for version in versions {
@@ -160,9 +147,7 @@ pub struct ClusterInfo {}
 impl ClusterInfo {
     pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
         let config = connection.config()?;
-        client::Client::new(&config)?
-            .get_path("/readyz", "")
-            .await?;
+        client::Client::new(&config)?.get_path("/readyz", "").await?;
         println!("Kubernetes control plane is running at {}", config.dial.url);
         Ok(ExitCode::SUCCESS)
     }

@@ -25,11 +25,7 @@ pub fn connect(config: &Config, node: &Node) -> anyhow::Result<KubeletClient<Cha
         .and_then(|status| status.daemon_endpoints.as_ref())
         .and_then(|endpoints| endpoints.kubelet_endpoint.as_ref())
         .map_or(PORT, |endpoint| endpoint.port);
-    let host = if address.contains(':') {
-        format!("[{address}]")
-    } else {
-        address.to_owned()
-    };
+    let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
     let dial = Dial {
         url: format!("https://{host}:{port}"),
         server_name: node.metadata.name.clone(),

@@ -83,15 +83,8 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     if !args.follow {
         for (pod, container) in streams {
             let prefix = prefix.then(|| format!("[pod/{pod}/{container}] "));
-            copy(
-                &client,
-                &pod,
-                &container,
-                &parameters,
-                prefix,
-                &mut std::io::stdout().lock(),
-            )
-            .await?;
+            copy(&client, &pod, &container, &parameters, prefix, &mut std::io::stdout().lock())
+                .await?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -101,15 +94,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         let (client, parameters, lines) = (client.clone(), parameters.clone(), lines.clone());
         let prefix = prefix.then(|| format!("[pod/{pod}/{container}] "));
         tasks.spawn(async move {
-            copy(
-                &client,
-                &pod,
-                &container,
-                &parameters,
-                prefix,
-                &mut Lines(lines),
-            )
-            .await
+            copy(&client, &pod, &container, &parameters, prefix, &mut Lines(lines)).await
         });
     }
     drop(lines);
@@ -137,10 +122,7 @@ async fn streams(args: &Args, client: &Client) -> anyhow::Result<Vec<(String, St
         bail!("only one of -c or an inline [CONTAINER] arg is allowed");
     }
     let pods = pods(args, client).await?;
-    let chosen = args
-        .container
-        .as_ref()
-        .or(args.positional_container.as_ref());
+    let chosen = args.container.as_ref().or(args.positional_container.as_ref());
     let mut all = Vec::new();
     for pod in &pods {
         let names = match chosen {
@@ -152,11 +134,7 @@ async fn streams(args: &Args, client: &Client) -> anyhow::Result<Vec<(String, St
             None if args.all_pods => vec![unnamed_container(pod)?],
             None => vec![default_container(pod)?],
         };
-        all.extend(
-            names
-                .into_iter()
-                .map(|container| (name(pod).to_owned(), container)),
-        );
+        all.extend(names.into_iter().map(|container| (name(pod).to_owned(), container)));
     }
     Ok(all)
 }
@@ -200,27 +178,20 @@ async fn pods(args: &Args, client: &Client) -> anyhow::Result<Vec<Pod>> {
 }
 
 fn not_found(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<client::Error>()
-        .is_some_and(client::Error::is_not_found)
+    error.downcast_ref::<client::Error>().is_some_and(client::Error::is_not_found)
 }
 
 fn parameters(args: &Args) -> anyhow::Result<Vec<(&'static str, String)>> {
     let mut parameters = Vec::new();
-    for (name, flag) in [
-        ("follow", args.follow),
-        ("previous", args.previous),
-        ("timestamps", args.timestamps),
-    ] {
+    for (name, flag) in
+        [("follow", args.follow), ("previous", args.previous), ("timestamps", args.timestamps)]
+    {
         if flag {
             parameters.push((name, "true".to_owned()));
         }
     }
     // As kubectl: a selector shows ten lines of each pod unless told otherwise.
-    let tail = args
-        .tail
-        .or(args.selector.is_some().then_some(10))
-        .filter(|tail| *tail >= 0);
+    let tail = args.tail.or(args.selector.is_some().then_some(10)).filter(|tail| *tail >= 0);
     if let Some(tail) = tail {
         parameters.push(("tailLines", tail.to_string()));
     }
@@ -276,20 +247,11 @@ async fn copy(
 ) -> anyhow::Result<()> {
     let mut parameters = parameters.to_vec();
     parameters.push(("container", container.to_owned()));
-    let mut session = open(
-        client,
-        pod_target(client.default_namespace(), pod, "log"),
-        &parameters,
-    )
-    .await?;
+    let mut session =
+        open(client, pod_target(client.default_namespace(), pod, "log"), &parameters).await?;
     let mut partial = prefix.clone().unwrap_or_default().into_bytes();
     let begin = partial.len();
-    while let Some(frame) = session
-        .output
-        .message()
-        .await
-        .map_err(client::Error::from)?
-    {
+    while let Some(frame) = session.output.message().await.map_err(client::Error::from)? {
         for piece in frame.data.split_inclusive(|byte| *byte == b'\n') {
             partial.extend_from_slice(piece);
             if piece.ends_with(b"\n") {

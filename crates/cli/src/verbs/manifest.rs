@@ -71,12 +71,7 @@ impl Document {
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Files {
     /// Manifest file, directory, or - for standard input
-    #[arg(
-        short = 'f',
-        long = "filename",
-        value_name = "FILE",
-        value_delimiter = ','
-    )]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", value_delimiter = ',')]
     names: Vec<String>,
     /// Descend into directories given with -f
     #[arg(short = 'R', long)]
@@ -119,9 +114,7 @@ impl Files {
         for name in &self.names {
             if name == "-" {
                 let mut text = String::new();
-                std::io::stdin()
-                    .read_to_string(&mut text)
-                    .context("standard input")?;
+                std::io::stdin().read_to_string(&mut text).context("standard input")?;
                 take(&text, "STDIN");
                 continue;
             }
@@ -187,14 +180,10 @@ pub fn parse(text: &str, source: &str) -> anyhow::Result<Vec<Document>> {
             _ => vec![object],
         };
         for object in items {
-            let document = Document {
-                object,
-                source: source.to_owned(),
-            };
-            for (field, value) in [
-                ("apiVersion", document.api_version()),
-                ("kind", document.kind()),
-            ] {
+            let document = Document { object, source: source.to_owned() };
+            for (field, value) in
+                [("apiVersion", document.api_version()), ("kind", document.kind())]
+            {
                 if value.is_empty() {
                     bail!("error validating {source:?}: {field} not set");
                 }
@@ -220,10 +209,7 @@ pub fn values(text: &str) -> anyhow::Result<Vec<Value>> {
         // The first line says it; what follows shows the place.
         let first = text.lines().next().unwrap_or_default();
         let first = first.strip_prefix("error: ").unwrap_or(first);
-        let first = first
-            .split(", set DuplicateKeyPolicy")
-            .next()
-            .unwrap_or(first);
+        let first = first.split(", set DuplicateKeyPolicy").next().unwrap_or(first);
         let (place, what) = first.split_once(": ").unwrap_or(("", first));
         let line = place.split(" column ").next().unwrap_or_default();
         anyhow::anyhow!("error converting YAML to JSON: yaml: {line}: {what}")
@@ -245,36 +231,25 @@ mod tests {
             .collect();
         assert_eq!(
             names,
-            [
-                ("ConfigMap".into(), "a".into(), None),
-                ("Pod".into(), "b".into(), Some("ns".into()))
-            ]
+            [("ConfigMap".into(), "a".into(), None), ("Pod".into(), "b".into(), Some("ns".into()))]
         );
         assert_eq!(documents[0].object["data"]["mode"], 0o644);
     }
 
     #[test]
     fn what_is_wrong_is_said() {
-        assert!(
-            parse("a: [", "x")
-                .unwrap_err()
-                .to_string()
-                .starts_with("error parsing x:")
-        );
+        assert!(parse("a: [", "x").unwrap_err().to_string().starts_with("error parsing x:"));
         assert_eq!(
             parse("{\"kind\":\"Pod\"}", "x").unwrap_err().to_string(),
             "error validating \"x\": apiVersion not set"
         );
         assert!(parse("apiVersion: v1\nkind: Pod\nkind: Pod\n", "x").is_err());
         assert!(
-            Files {
-                names: vec!["/does/not/exist".into()],
-                ..Default::default()
-            }
-            .read()
-            .unwrap_err()
-            .to_string()
-            .contains("does not exist")
+            Files { names: vec!["/does/not/exist".into()], ..Default::default() }
+                .read()
+                .unwrap_err()
+                .to_string()
+                .contains("does not exist")
         );
     }
 }

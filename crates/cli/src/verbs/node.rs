@@ -92,21 +92,14 @@ impl Cordon {
             return Err(usage(verb, format!("USAGE: {verb} NODE [flags]")));
         }
         if !self.nodes.is_empty() && !self.selector.is_empty() {
-            return Err(usage(
-                verb,
-                "cannot specify both a node name and a --selector option",
-            ));
+            return Err(usage(verb, "cannot specify both a node name and a --selector option"));
         }
         let mut words = vec!["nodes".to_owned()];
         words.extend(self.nodes.iter().map(|node| {
             let name = node.strip_prefix("node/").or(node.strip_prefix("nodes/"));
             name.unwrap_or(node).to_owned()
         }));
-        let selection = Selection {
-            words,
-            selector: self.selector.clone(),
-            ..Default::default()
-        };
+        let selection = Selection { words, selector: self.selector.clone(), ..Default::default() };
         selection.names(client, resources).await
     }
 
@@ -126,11 +119,7 @@ impl Cordon {
         unschedulable: bool,
     ) -> anyhow::Result<()> {
         let node: Value = serde_json::from_slice(&client.get_object(named.target("")).await?.json)?;
-        let word = if unschedulable {
-            "cordoned"
-        } else {
-            "uncordoned"
-        };
+        let word = if unschedulable { "cordoned" } else { "uncordoned" };
         let suffix = self.dry_run.suffix();
         if (node["spec"]["unschedulable"] == true) == unschedulable {
             println!("{} already {word}{suffix}", named.path());
@@ -145,9 +134,7 @@ impl Cordon {
                 ..Default::default()
             };
             let body = serde_json::to_vec(&patch)?;
-            client
-                .patch_object(named.target(""), PatchKind::Merge, body, options)
-                .await?;
+            client.patch_object(named.target(""), PatchKind::Merge, body, options).await?;
         }
         println!("{} {word}{suffix}", named.path());
         Ok(())
@@ -178,10 +165,8 @@ impl Drain {
             match result {
                 Ok(()) => println!("{} drained{}", node.path(), self.nodes.dry_run.suffix()),
                 Err(error) => {
-                    let mut pending: String = nodes[index..]
-                        .iter()
-                        .map(|node| format!("\n {}", node.name))
-                        .collect();
+                    let mut pending: String =
+                        nodes[index..].iter().map(|node| format!("\n {}", node.name)).collect();
                     if let Some(Refused(reasons)) = error.downcast_ref() {
                         pending.extend(reasons.iter().map(|reason| format!("\n{reason}")));
                     }
@@ -226,9 +211,7 @@ impl Drain {
         if !warnings.0.is_empty() {
             eprintln!("Warning: {}", warnings.texts().join("; "));
         }
-        let removals = leaving
-            .iter()
-            .map(|pod| self.remove(client, resources, pod));
+        let removals = leaving.iter().map(|pod| self.remove(client, resources, pod));
         futures::future::try_join_all(removals).await?;
         Ok(())
     }
@@ -292,11 +275,7 @@ impl Drain {
         let name = pod.metadata.name.clone().unwrap_or_default();
         let pods: Api<Pod> = Api::namespaced(client, &namespace);
         let dry_run = self.nodes.dry_run;
-        let doing = if self.disable_eviction {
-            "deleting"
-        } else {
-            "evicting"
-        };
+        let doing = if self.disable_eviction { "deleting" } else { "evicting" };
         println!("{doing} pod {}{}", path(pod), dry_run.suffix());
         if dry_run != DryRun::None {
             return Ok(());
@@ -304,10 +283,7 @@ impl Drain {
         let grace = (self.grace_period >= 0).then_some(self.grace_period);
         loop {
             let result = if self.disable_eviction {
-                let options = DeleteOptions {
-                    grace_period_seconds: grace,
-                    ..Default::default()
-                };
+                let options = DeleteOptions { grace_period_seconds: grace, ..Default::default() };
                 pods.delete(&name, &options).await
             } else {
                 pods.evict(&name, &eviction(&namespace, &name, grace)).await
@@ -324,19 +300,10 @@ impl Drain {
                 Err(error) => return Err(error.into()),
             }
         }
-        let named = Named {
-            resource: resources.find("pods")?,
-            namespace,
-            name,
-            source: None,
-        };
+        let named = Named { resource: resources.find("pods")?, namespace, name, source: None };
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         super::delete::gone(client, &named, uid).await?;
-        let done = if self.disable_eviction {
-            "deleted"
-        } else {
-            "evicted"
-        };
+        let done = if self.disable_eviction { "deleted" } else { "evicted" };
         println!("pod/{} {done}", named.name);
         Ok(())
     }
@@ -362,10 +329,7 @@ impl Reasons {
     }
 
     fn texts(&self) -> Vec<String> {
-        self.0
-            .iter()
-            .map(|(reason, pods)| format!("{reason}: {}", pods.join(", ")))
-            .collect()
+        self.0.iter().map(|(reason, pods)| format!("{reason}: {}", pods.join(", "))).collect()
     }
 }
 
@@ -386,11 +350,7 @@ impl std::fmt::Display for Refused {
 
 fn path(pod: &Pod) -> String {
     let part = |part: &Option<String>| part.clone().unwrap_or_default();
-    format!(
-        "{}/{}",
-        part(&pod.metadata.namespace),
-        part(&pod.metadata.name)
-    )
+    format!("{}/{}", part(&pod.metadata.namespace), part(&pod.metadata.name))
 }
 
 fn eviction(namespace: &str, name: &str, grace: Option<i64>) -> Eviction {

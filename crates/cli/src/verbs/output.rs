@@ -43,22 +43,14 @@ impl Printing {
         };
         let (name, argument) = output.split_once('=').unwrap_or((output, ""));
         let template = self.template.as_deref().unwrap_or_default();
-        let argument = if argument.is_empty() {
-            template
-        } else {
-            argument
-        };
+        let argument = if argument.is_empty() { template } else { argument };
         Ok(Some(self.printer_of(name, argument)?))
     }
 
     fn printer_of(&self, name: &str, argument: &str) -> anyhow::Result<Printer> {
         let template = |text: &str| {
             let template = Template::parse(text)?;
-            anyhow::Ok(if self.allow_missing_template_keys {
-                template
-            } else {
-                template.strict()
-            })
+            anyhow::Ok(if self.allow_missing_template_keys { template } else { template.strict() })
         };
         let format = match name {
             "wide" => Format::Wide,
@@ -150,10 +142,8 @@ impl Printer {
 
     /// Prints several objects: as one list where the format knows lists.
     pub fn list(&mut self, objects: &[(&Resource, Value)]) -> anyhow::Result<()> {
-        let each: Vec<(&Resource, &Value)> = objects
-            .iter()
-            .map(|(resource, object)| (*resource, object))
-            .collect();
+        let each: Vec<(&Resource, &Value)> =
+            objects.iter().map(|(resource, object)| (*resource, object)).collect();
         self.names(&each, |printer| {
             if matches!(printer.format, Format::Columns(_)) {
                 let values: Vec<&Value> = each.iter().map(|(_, object)| *object).collect();

@@ -66,11 +66,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     for named in args.selection.names(&client, &resources).await? {
         match patch(&args, &client, &named, kind, &body).await {
             Ok((object, changed)) => {
-                let what = if changed {
-                    "patched"
-                } else {
-                    "patched (no change)"
-                };
+                let what = if changed { "patched" } else { "patched (no change)" };
                 report.done(named.resource, &object, what)?;
             }
             Err(error) => failures.push(error),
@@ -92,9 +88,7 @@ async fn patch(
     let mut options = args.writing.options("skiff-patch");
     // What a patch makes of an object only the server knows: it tries it for the client too.
     options.dry_run = args.writing.dry_run != DryRun::None;
-    let after = client
-        .patch_object(target, kind, body.to_vec(), options)
-        .await?;
+    let after = client.patch_object(target, kind, body.to_vec(), options).await?;
     let after: Value = serde_json::from_slice(&after.json)?;
     let changed = without_bookkeeping(&before) != without_bookkeeping(&after);
     Ok((after, changed))

@@ -52,9 +52,9 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     let resources = Resources::discover(&client).await?;
     let named = named(&client, &resources, &args.target)?;
     let service: Option<Value> = match named.resource.kind.as_str() {
-        "Service" => Some(serde_json::from_slice(
-            &client.get_object(named.target("")).await?.json,
-        )?),
+        "Service" => {
+            Some(serde_json::from_slice(&client.get_object(named.target("")).await?.json)?)
+        }
         _ => None,
     };
     let pods = pods_of(&client, &named).await?;
@@ -65,12 +65,9 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
             api::pod::phase(pod)
         );
     }
-    let session = open(
-        &client,
-        pod_target(client.default_namespace(), name(pod), "portforward"),
-        &[],
-    )
-    .await?;
+    let session =
+        open(&client, pod_target(client.default_namespace(), name(pod), "portforward"), &[])
+            .await?;
     let connections: Connections = Arc::default();
     let next = Arc::new(AtomicU32::new(1));
     for spec in &args.ports {
@@ -107,15 +104,11 @@ fn parse(spec: &str) -> anyhow::Result<(Option<u16>, String)> {
     let (local, remote) = match spec.split_once(':') {
         Some(("", remote)) => (Some(0), remote),
         Some((local, remote)) => {
-            let local = local
-                .parse()
-                .with_context(|| format!("error parsing local port {local:?}"))?;
+            let local =
+                local.parse().with_context(|| format!("error parsing local port {local:?}"))?;
             (Some(local), remote)
         }
-        None if spec
-            .parse::<u64>()
-            .is_ok_and(|port| port > u64::from(u16::MAX)) =>
-        {
+        None if spec.parse::<u64>().is_ok_and(|port| port > u64::from(u16::MAX)) => {
             bail!(
                 "error parsing local port '{spec}': strconv.ParseUint: parsing {spec:?}: value out of range"
             )
@@ -132,10 +125,7 @@ fn parse(spec: &str) -> anyhow::Result<(Option<u16>, String)> {
 fn pod_port(service: Option<&Value>, pod: &Pod, word: &str) -> anyhow::Result<u16> {
     let mut wanted = word.to_owned();
     if let Some(service) = service {
-        let ports = service["spec"]["ports"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
+        let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
         let port = ports
             .iter()
             .find(|port| port["port"].as_u64() == word.parse().ok() || port["name"] == word)
@@ -152,11 +142,7 @@ fn pod_port(service: Option<&Value>, pod: &Pod, word: &str) -> anyhow::Result<u1
     if let Ok(number) = wanted.parse() {
         return Ok(number);
     }
-    let containers = pod
-        .spec
-        .as_ref()
-        .map(|spec| spec.containers.as_slice())
-        .unwrap_or_default();
+    let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
     let named = containers
         .iter()
         .flat_map(|container| container.ports.iter().flatten())
@@ -231,11 +217,7 @@ async fn carry(
         let mut buffer = vec![0; CHUNK];
         loop {
             let length = reader.read(&mut buffer).await.unwrap_or(0);
-            if !input
-                .send(frame(buffer[..length].to_vec(), length == 0))
-                .await
-                || length == 0
-            {
+            if !input.send(frame(buffer[..length].to_vec(), length == 0)).await || length == 0 {
                 return;
             }
         }
@@ -263,12 +245,7 @@ async fn carry(
         () = up => Ok(()),
     };
     if result.is_err() {
-        input
-            .send(Frame {
-                channel: Channel::Failure.into(),
-                ..frame(Vec::new(), true)
-            })
-            .await;
+        input.send(Frame { channel: Channel::Failure.into(), ..frame(Vec::new(), true) }).await;
     }
     result
 }

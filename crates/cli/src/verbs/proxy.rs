@@ -32,11 +32,7 @@ pub struct Args {
     #[arg(long, default_value = "/")]
     api_prefix: String,
     /// Host names that are answered: regular expressions
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = r"^localhost$,^127\.0\.0\.1$,^\[::1\]$"
-    )]
+    #[arg(long, value_delimiter = ',', default_value = r"^localhost$,^127\.0\.0\.1$,^\[::1\]$")]
     accept_hosts: Vec<String>,
     /// Paths that are passed on: regular expressions
     #[arg(long, value_delimiter = ',', default_value = "^.*")]
@@ -97,10 +93,7 @@ pub async fn get(connection: &Connection, path: &str) -> anyhow::Result<Bytes> {
     let error = match api::status::decode_status(&body) {
         Ok(status) => ApiError::from_status(status),
         Err(_) if status == StatusCode::NOT_FOUND => ApiError::no_such_resource(),
-        Err(_) => bail!(
-            "the server answered {status}: {}",
-            String::from_utf8_lossy(&body)
-        ),
+        Err(_) => bail!("the server answered {status}: {}", String::from_utf8_lossy(&body)),
     };
     Err(client::Error::Api(error).into())
 }
@@ -120,9 +113,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         .await
         .with_context(|| format!("listen tcp {}:{}", args.address, args.port))?;
     println!("Starting to serve on {}", listener.local_addr()?);
-    let router = axum::Router::new()
-        .fallback(pass)
-        .with_state(Arc::new(proxy));
+    let router = axum::Router::new().fallback(pass).with_state(Arc::new(proxy));
     axum::serve(listener, router).await?;
     bail!("the listener ended")
 }
@@ -138,10 +129,7 @@ fn patterns(texts: &[String]) -> anyhow::Result<Vec<Regex>> {
 
 impl Proxy {
     fn allows_request(&self, request: &Request) -> bool {
-        let host = request
-            .headers()
-            .get(HOST)
-            .and_then(|value| value.to_str().ok());
+        let host = request.headers().get(HOST).and_then(|value| value.to_str().ok());
         let (path, method) = (request.uri().path(), request.method().as_str());
         self.allows(host.unwrap_or_default(), path, method)
     }
@@ -166,14 +154,7 @@ async fn pass(State(proxy): State<Arc<Proxy>>, mut request: Request) -> Response
     }
     let headers = request.headers_mut();
     // What belongs to the local connection only.
-    for name in [
-        "host",
-        "connection",
-        "keep-alive",
-        "upgrade",
-        "transfer-encoding",
-        "te",
-    ] {
+    for name in ["host", "connection", "keep-alive", "upgrade", "transfer-encoding", "te"] {
         headers.remove(name);
     }
     for (name, value) in &proxy.headers {

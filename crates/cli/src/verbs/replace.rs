@@ -79,12 +79,8 @@ async fn replace(
     if args.save_config || object["metadata"]["annotations"][LAST_APPLIED].is_string() {
         object = with_last_applied(&object, namespace, resource)?;
     }
-    let named = Named {
-        resource,
-        namespace: namespace.to_owned(),
-        name: document.name(),
-        source: None,
-    };
+    let named =
+        Named { resource, namespace: namespace.to_owned(), name: document.name(), source: None };
     if args.writing.dry_run == DryRun::Client {
         return Ok(object);
     }
@@ -93,9 +89,7 @@ async fn replace(
     let written = if args.force && args.writing.dry_run == DryRun::None {
         remove(args, client, &named).await?;
         let collection = resource.target(namespace, "", "");
-        client
-            .create_object(collection, serde_json::to_vec(&object)?, options)
-            .await?
+        client.create_object(collection, serde_json::to_vec(&object)?, options).await?
     } else {
         if object["metadata"]["resourceVersion"].is_null() {
             // The write is meant for the object as it is now.
@@ -103,11 +97,7 @@ async fn replace(
             object["metadata"]["resourceVersion"] = current.revision.to_string().into();
         }
         client
-            .update_object(
-                named.target(&args.subresource),
-                serde_json::to_vec(&object)?,
-                options,
-            )
+            .update_object(named.target(&args.subresource), serde_json::to_vec(&object)?, options)
             .await?
     };
     Ok(serde_json::from_slice(&written.json)?)
@@ -123,11 +113,7 @@ async fn remove(args: &Args, client: &Client, named: &Named<'_>) -> anyhow::Resu
     match client.delete_object(named.target(""), &options).await {
         Ok(object) => {
             let path = named.path();
-            println!(
-                "{} {:?} deleted",
-                path.split('/').next().unwrap_or_default(),
-                named.name
-            );
+            println!("{} {:?} deleted", path.split('/').next().unwrap_or_default(), named.name);
             gone(client, named, &object.uid).await
         }
         Err(error) if error.is_not_found() => Ok(()),

@@ -43,11 +43,8 @@ impl Resource {
 
     /// `pod/web`, `deployment.apps/web`
     pub fn path(&self, name: &str) -> String {
-        let singular = if self.singular.is_empty() {
-            self.kind.to_lowercase()
-        } else {
-            self.singular.clone()
-        };
+        let singular =
+            if self.singular.is_empty() { self.kind.to_lowercase() } else { self.singular.clone() };
         if self.group.is_empty() {
             format!("{singular}/{name}")
         } else {
@@ -61,11 +58,7 @@ impl Resource {
             group: self.group.clone(),
             version: self.version.clone(),
             resource: self.plural.clone(),
-            namespace: if self.namespaced {
-                namespace.to_owned()
-            } else {
-                String::new()
-            },
+            namespace: if self.namespaced { namespace.to_owned() } else { String::new() },
             name: name.to_owned(),
             subresource: subresource.to_owned(),
         }
@@ -133,11 +126,7 @@ impl Resources {
                 .iter()
                 .filter(|resource| resource.categories.iter().any(|category| category == word))
                 .collect();
-            let named = if category.is_empty() {
-                vec![self.find(word)?]
-            } else {
-                category
-            };
+            let named = if category.is_empty() { vec![self.find(word)?] } else { category };
             for resource in named {
                 if !found.contains(&resource) {
                     found.push(resource);
@@ -204,10 +193,7 @@ mod tests {
                 plural: plural.into(),
                 singular: kind.to_lowercase(),
                 short_names: vec![short.into()],
-                categories: categories
-                    .iter()
-                    .map(|category| (*category).into())
-                    .collect(),
+                categories: categories.iter().map(|category| (*category).into()).collect(),
                 ..Default::default()
             };
         Resources(vec![
@@ -237,9 +223,6 @@ mod tests {
             .map(|resource| resource.plural.as_str())
             .collect();
         assert_eq!(plurals, ["pods", "deployments", "configmaps"]);
-        assert_eq!(
-            all.find("deploy").unwrap().path("web"),
-            "deployment.apps/web"
-        );
+        assert_eq!(all.find("deploy").unwrap().path("web"), "deployment.apps/web");
     }
 }

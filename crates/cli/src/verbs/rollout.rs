@@ -117,12 +117,7 @@ struct Rollout<'a> {
 impl Rollout<'_> {
     async fn run(&mut self, action: &Action, named: &Named<'_>) -> anyhow::Result<()> {
         match action {
-            Action::Status {
-                watch,
-                timeout,
-                revision,
-                ..
-            } => {
+            Action::Status { watch, timeout, revision, .. } => {
                 let waited = status(self.client, named, *watch, *revision);
                 let Some(text) = timeout else {
                     return waited.await;
@@ -222,15 +217,12 @@ impl Rollout<'_> {
             json!({"op": "replace", "path": "/spec/template", "value": template}),
         ];
         if chosen.cause != "<none>" {
-            let mut annotations = object["metadata"]["annotations"]
-                .as_object()
-                .cloned()
-                .unwrap_or_default();
+            let mut annotations =
+                object["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
             annotations.insert(CHANGE_CAUSE.to_owned(), chosen.cause.as_str().into());
             patch.push(json!({"op": "add", "path": "/metadata/annotations", "value": annotations}));
         }
-        self.send(named, PatchKind::Json, &Value::Array(patch), "rolled back")
-            .await
+        self.send(named, PatchKind::Json, &Value::Array(patch), "rolled back").await
     }
 
     async fn set_paused(&mut self, named: &Named<'_>, paused: bool) -> anyhow::Result<()> {
@@ -249,22 +241,16 @@ impl Rollout<'_> {
     }
 
     async fn restart(&mut self, named: &Named<'_>) -> anyhow::Result<()> {
-        if !matches!(
-            named.resource.kind.as_str(),
-            "Deployment" | "DaemonSet" | "StatefulSet"
-        ) {
+        if !matches!(named.resource.kind.as_str(), "Deployment" | "DaemonSet" | "StatefulSet") {
             bail!("{} restarting is not supported", quoted(named));
         }
         if object(self.client, named).await?["spec"]["paused"] == true {
             bail!("can't restart paused deployment (run rollout resume first)");
         }
-        let now = jiff::Timestamp::now()
-            .strftime("%Y-%m-%dT%H:%M:%SZ")
-            .to_string();
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let annotations = json!({"kubectl.kubernetes.io/restartedAt": now});
         let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
-        self.send(named, PatchKind::Strategic, &patch, "restarted")
-            .await
+        self.send(named, PatchKind::Strategic, &patch, "restarted").await
     }
 
     /// Sends the patch and says what is done.
@@ -280,10 +266,7 @@ impl Rollout<'_> {
         } else {
             let options = self.writing.options("skiff-rollout");
             let body = serde_json::to_vec(patch)?;
-            let after = self
-                .client
-                .patch_object(named.target(""), kind, body, options)
-                .await?;
+            let after = self.client.patch_object(named.target(""), kind, body, options).await?;
             serde_json::from_slice(&after.json)?
         };
         self.report.done(named.resource, &object, done)
@@ -303,9 +286,7 @@ fn template_text(template: &Value) -> String {
 }
 
 async fn object(client: &Client, named: &Named<'_>) -> anyhow::Result<Value> {
-    Ok(serde_json::from_slice(
-        &client.get_object(named.target("")).await?.json,
-    )?)
+    Ok(serde_json::from_slice(&client.get_object(named.target("")).await?.json)?)
 }
 
 async fn status(

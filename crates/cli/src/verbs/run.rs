@@ -84,25 +84,16 @@ impl Args {
     fn check(&self) -> anyhow::Result<()> {
         let image = regex::Regex::new("^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")?;
         if !image.is_match(&self.image) {
-            bail!(
-                "Invalid image name {:?}: invalid reference format",
-                self.image
-            );
+            bail!("Invalid image name {:?}: invalid reference format", self.image);
         }
         if !matches!(self.restart.as_str(), "Always" | "OnFailure" | "Never") {
             bail!("invalid restart policy: {}", self.restart);
         }
         if self.rm && !self.attaches() {
-            return Err(usage(
-                "run",
-                "--rm should only be used for attached containers",
-            ));
+            return Err(usage("run", "--rm should only be used for attached containers"));
         }
         if self.tty && !self.stdin {
-            return Err(usage(
-                "run",
-                "-i/--stdin is required for containers with -t/--tty=true",
-            ));
+            return Err(usage("run", "-i/--stdin is required for containers with -t/--tty=true"));
         }
         if self.attaches() && self.creating.writing.dry_run != DryRun::None {
             return Err(usage(
@@ -118,10 +109,7 @@ impl Args {
 
     fn labels(&self) -> anyhow::Result<Map<String, Value>> {
         if self.labels.is_empty() {
-            return Ok(Map::from_iter([(
-                "run".to_owned(),
-                self.name.as_str().into(),
-            )]));
+            return Ok(Map::from_iter([("run".to_owned(), self.name.as_str().into())]));
         }
         pairs(&self.labels)
     }
@@ -184,9 +172,8 @@ pub fn variables(texts: &[String]) -> anyhow::Result<Value> {
     texts
         .iter()
         .map(|text| {
-            let (name, value) = text
-                .split_once('=')
-                .with_context(|| format!("invalid env: {text}"))?;
+            let (name, value) =
+                text.split_once('=').with_context(|| format!("invalid env: {text}"))?;
             Ok(json!({"name": name, "value": value}))
         })
         .collect()
@@ -196,9 +183,8 @@ fn pairs(texts: &[String]) -> anyhow::Result<Map<String, Value>> {
     texts
         .iter()
         .map(|text| {
-            let (key, value) = text
-                .split_once('=')
-                .with_context(|| format!("unexpected label spec: {text}"))?;
+            let (key, value) =
+                text.split_once('=').with_context(|| format!("unexpected label spec: {text}"))?;
             Ok((key.to_owned(), value.into()))
         })
         .collect()
@@ -243,9 +229,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     };
     let result = attached(&args, &client, &named).await;
     if args.rm {
-        client
-            .delete_object(named.target(""), &Default::default())
-            .await?;
+        client.delete_object(named.target(""), &Default::default()).await?;
         if !args.quiet {
             println!("pod {:?} deleted", args.name);
         }
@@ -259,11 +243,7 @@ async fn attached(args: &Args, client: &Client, named: &Named<'_>) -> anyhow::Re
     let ended = watching::until(client, named, |pod| started(pod, STATUSES, &container)).await?;
     // A log has everything from the start on; only who has something to say is attached.
     if args.stdin && !ended {
-        let terminal = Terminal {
-            stdin: args.stdin,
-            tty: args.tty,
-            quiet: args.quiet,
-        };
+        let terminal = Terminal { stdin: args.stdin, tty: args.tty, quiet: args.quiet };
         attach_or_follow(client, &args.name, container.clone(), terminal).await?;
     } else {
         logs::follow(client, &args.name, &container).await?;
@@ -273,10 +253,7 @@ async fn attached(args: &Args, client: &Client, named: &Named<'_>) -> anyhow::Re
     }
     let (code, reason) = watching::until(client, named, |pod| outcome(pod, &container)).await?;
     if code != 0 {
-        eprintln!(
-            "pod {}/{} terminated ({reason})",
-            named.namespace, args.name
-        );
+        eprintln!("pod {}/{} terminated ({reason})", named.namespace, args.name);
     }
     Ok(ExitCode::from(code))
 }
@@ -311,7 +288,5 @@ fn state(pod: Option<&Value>, statuses: &str, container: &str) -> anyhow::Result
         .into_iter()
         .flatten()
         .find(|status| status["name"] == container);
-    Ok(status
-        .map(|status| status["state"].clone())
-        .unwrap_or_default())
+    Ok(status.map(|status| status["state"].clone()).unwrap_or_default())
 }

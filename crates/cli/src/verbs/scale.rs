@@ -71,31 +71,18 @@ async fn scale(args: &Args, client: &Client, named: &Named<'_>) -> anyhow::Resul
     }
     let current = scale["spec"]["replicas"].as_i64().unwrap_or(0);
     if args.current_replicas >= 0 && args.current_replicas != current {
-        bail!(
-            "Expected replicas to be {}, was {current}",
-            args.current_replicas
-        );
+        bail!("Expected replicas to be {}, was {current}", args.current_replicas);
     }
     let version = scale["metadata"]["resourceVersion"].as_str();
     let version = version.unwrap_or_default();
     if !args.resource_version.is_empty() && args.resource_version != version {
-        bail!(
-            "Expected resource version to be {}, was {version}",
-            args.resource_version
-        );
+        bail!("Expected resource version to be {}, was {version}", args.resource_version);
     }
     let mut patch = json!({"spec": {"replicas": args.replicas}});
     if !args.resource_version.is_empty() {
         patch["metadata"]["resourceVersion"] = args.resource_version.as_str().into();
     }
     let options = args.writing.options("skiff-scale");
-    client
-        .patch_object(
-            target,
-            PatchKind::Merge,
-            serde_json::to_vec(&patch)?,
-            options,
-        )
-        .await?;
+    client.patch_object(target, PatchKind::Merge, serde_json::to_vec(&patch)?, options).await?;
     Ok(())
 }

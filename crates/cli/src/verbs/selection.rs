@@ -51,8 +51,7 @@ pub struct Named<'a> {
 
 impl Named<'_> {
     pub fn target(&self, subresource: &str) -> rpc::api_v1::Target {
-        self.resource
-            .target(&self.namespace, &self.name, subresource)
+        self.resource.target(&self.namespace, &self.name, subresource)
     }
 
     /// `deployment.apps/web`
@@ -73,11 +72,7 @@ pub enum Meaning<'a> {
 impl Selection {
     /// The namespace that collections are listed in; empty: all.
     pub fn namespace<'a>(&self, client: &'a Client) -> &'a str {
-        if self.all_namespaces {
-            ""
-        } else {
-            client.default_namespace()
-        }
+        if self.all_namespaces { "" } else { client.default_namespace() }
     }
 
     /// Reads the words, or the manifests.
@@ -90,9 +85,8 @@ impl Selection {
             let mut names = Vec::new();
             for document in self.files.read_all()? {
                 let resource = document.resource(resources)?;
-                let namespace = document
-                    .namespace()
-                    .unwrap_or_else(|| client.default_namespace().to_owned());
+                let namespace =
+                    document.namespace().unwrap_or_else(|| client.default_namespace().to_owned());
                 names.push(Named {
                     resource,
                     namespace,
@@ -239,10 +233,7 @@ impl Selection {
 
     /// What the server said of a list, with what was asked for.
     fn about_list(&self, resource: &Resource, mut error: api::ApiError) -> client::Error {
-        let of = format!(
-            "{}/{}, Resource={}",
-            resource.group, resource.version, resource.plural
-        );
+        let of = format!("{}/{}, Resource={}", resource.group, resource.version, resource.plural);
         let (labels, fields) = (&self.selector, &self.field_selector);
         if matches!(error.reason(), "BadRequest" | "NotFound") {
             let what = if labels.is_empty() && fields.is_empty() {

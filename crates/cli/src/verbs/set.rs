@@ -119,9 +119,8 @@ impl Action {
             return Ok(vec![account]);
         }
         let from = 1.min(words.len());
-        let changes: Vec<String> = words
-            .extract_if(from.., |word| word.contains('=') || word.ends_with('-'))
-            .collect();
+        let changes: Vec<String> =
+            words.extract_if(from.., |word| word.contains('=') || word.ends_with('-')).collect();
         if changes.is_empty() && !listed {
             bail!("at least one {one} update is required");
         }
@@ -130,9 +129,7 @@ impl Action {
 }
 
 pub async fn run(mut args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
-    if let Action::Resources {
-        limits, requests, ..
-    } = &args.action
+    if let Action::Resources { limits, requests, .. } = &args.action
         && limits.is_empty()
         && requests.is_empty()
     {
@@ -209,12 +206,9 @@ fn patch(
             Some(change) => change,
             None => return Ok(None),
         },
-        Action::Resources {
-            containers,
-            limits,
-            requests,
-            ..
-        } => resources(template.spec, containers, limits, requests)?,
+        Action::Resources { containers, limits, requests, .. } => {
+            resources(template.spec, containers, limits, requests)?
+        }
         _ => {
             let account = changes.first().context("serviceaccount is required")?;
             json!({"serviceAccountName": account, "serviceAccount": account})
@@ -235,12 +229,8 @@ async fn apply(
     // What the patch makes of the object only the server knows: it tries it for the client too.
     options.dry_run = writing.dry_run != DryRun::None;
     let body = serde_json::to_vec(patch)?;
-    let after = client
-        .patch_object(named.target(""), PatchKind::Strategic, body, options)
-        .await?;
+    let after = client.patch_object(named.target(""), PatchKind::Strategic, body, options).await?;
     let after: Value = serde_json::from_slice(&after.json)?;
-    let same = ["spec", "subjects"]
-        .iter()
-        .all(|part| before[part] == after[part]);
+    let same = ["spec", "subjects"].iter().all(|part| before[part] == after[part]);
     Ok((!same).then_some(after))
 }

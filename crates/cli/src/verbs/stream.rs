@@ -23,12 +23,7 @@ pub struct Input(mpsc::Sender<StreamRequest>);
 impl Input {
     /// Sends one frame; `false`: the stream is over.
     pub async fn send(&self, frame: Frame) -> bool {
-        self.0
-            .send(StreamRequest {
-                kind: Some(Kind::Frame(frame)),
-            })
-            .await
-            .is_ok()
+        self.0.send(StreamRequest { kind: Some(Kind::Frame(frame)) }).await.is_ok()
     }
 }
 
@@ -41,19 +36,11 @@ pub async fn open(
     let (sender, receiver) = mpsc::channel(QUEUE);
     let parameters = parameters
         .iter()
-        .map(|(name, value)| Parameter {
-            name: (*name).to_owned(),
-            value: value.clone(),
-        })
+        .map(|(name, value)| Parameter { name: (*name).to_owned(), value: value.clone() })
         .collect();
-    let open = StreamOpen {
-        target: Some(target),
-        parameters,
-    };
+    let open = StreamOpen { target: Some(target), parameters };
     sender
-        .send(StreamRequest {
-            kind: Some(Kind::Open(open)),
-        })
+        .send(StreamRequest { kind: Some(Kind::Open(open)) })
         .await
         .context("the stream closed before it began")?;
     let response = client
@@ -61,10 +48,7 @@ pub async fn open(
         .stream(ReceiverStream::new(receiver))
         .await
         .map_err(client::Error::from)?;
-    Ok(Session {
-        input: Input(sender),
-        output: response.into_inner(),
-    })
+    Ok(Session { input: Input(sender), output: response.into_inner() })
 }
 
 /// The address of a subresource of a pod.
@@ -89,10 +73,7 @@ pub fn exit_code(status: &Frame) -> anyhow::Result<u8> {
     if status.status.as_deref() == Some("Success") {
         return Ok(0);
     }
-    let causes = status
-        .details
-        .as_ref()
-        .and_then(|details| details.causes.as_ref());
+    let causes = status.details.as_ref().and_then(|details| details.causes.as_ref());
     let code = causes
         .into_iter()
         .flatten()
@@ -100,11 +81,6 @@ pub fn exit_code(status: &Frame) -> anyhow::Result<u8> {
         .and_then(|cause| cause.message.as_deref()?.parse::<u8>().ok());
     match code {
         Some(code) => Ok(code),
-        None => bail!(
-            "{}",
-            status
-                .message
-                .unwrap_or_else(|| "the command failed".to_owned())
-        ),
+        None => bail!("{}", status.message.unwrap_or_else(|| "the command failed".to_owned())),
     }
 }

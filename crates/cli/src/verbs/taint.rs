@@ -75,16 +75,12 @@ pub async fn run(mut args: Args, connection: &Connection) -> anyhow::Result<Exit
         bail!("invalid resource type {kind}, only node types are supported");
     }
     let is_change = |word: &String| word.contains(['=', ':']) || word.ends_with('-');
-    let specs: Vec<String> = words
-        .extract_if(1.min(words.len()).., |word| is_change(word))
-        .collect();
+    let specs: Vec<String> =
+        words.extract_if(1.min(words.len()).., |word| is_change(word)).collect();
     if specs.is_empty() {
         bail!("at least one taint update is required");
     }
-    let changes: Vec<Change> = specs
-        .iter()
-        .map(|spec| parse(spec))
-        .collect::<Result<_, _>>()?;
+    let changes: Vec<Change> = specs.iter().map(|spec| parse(spec)).collect::<Result<_, _>>()?;
     args.selection.require_names(args.all)?;
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
@@ -104,9 +100,8 @@ pub async fn run(mut args: Args, connection: &Connection) -> anyhow::Result<Exit
             });
             let options = args.writing.options("skiff-taint");
             let body = serde_json::to_vec(&patch)?;
-            let object = client
-                .patch_object(named.target(""), PatchKind::Merge, body, options)
-                .await?;
+            let object =
+                client.patch_object(named.target(""), PatchKind::Merge, body, options).await?;
             Ok((serde_json::from_slice(&object.json)?, done))
         };
         match tainted.await {
@@ -124,10 +119,7 @@ fn plan(
     overwrite: bool,
 ) -> anyhow::Result<(Vec<Value>, &'static str)> {
     let name = node["metadata"]["name"].as_str().unwrap_or_default();
-    let mut taints = node["spec"]["taints"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let mut taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
     let (mut added, mut removed, mut replaced) = (false, false, false);
     for change in changes {
         let before = taints.len();
@@ -187,10 +179,7 @@ mod tests {
             assert_eq!((taints.len(), word), (expected, done), "{spec}");
         }
         for spec in ["a=c:NoSchedule", "b-"] {
-            assert!(
-                plan(&node, &[parse(spec).unwrap()], false).is_err(),
-                "{spec}"
-            );
+            assert!(plan(&node, &[parse(spec).unwrap()], false).is_err(), "{spec}");
         }
         for spec in ["a=b:Foo", "a=b"] {
             assert!(parse(spec).is_err(), "{spec}");

@@ -65,10 +65,7 @@ struct Shown {
 
 impl Shown {
     fn options(&self, field_selector: &str) -> ListOptions {
-        let by_name = self
-            .name
-            .as_ref()
-            .map(|name| format!("metadata.name={name}"));
+        let by_name = self.name.as_ref().map(|name| format!("metadata.name={name}"));
         ListOptions {
             label_selector: self.selector.clone(),
             field_selector: by_name.unwrap_or(field_selector.to_owned()),
@@ -116,27 +113,15 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
             let headers = ["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"];
             shown.print(&headers, rows.collect());
         }
-        What::Pods {
-            shown,
-            all_namespaces,
-            containers,
-            field_selector,
-            sum,
-        } => {
-            let namespace = if all_namespaces {
-                ""
-            } else {
-                client.default_namespace()
-            };
+        What::Pods { shown, all_namespaces, containers, field_selector, sum } => {
+            let namespace = if all_namespaces { "" } else { client.default_namespace() };
             let api = Api::<Pod>::namespaced(&client, namespace);
             let pods = api.list(&shown.options(&field_selector)).await?.items;
             if let (Some(name), true) = (&shown.name, pods.is_empty()) {
                 api.get(name).await?;
             }
-            let wanted: BTreeSet<&str> = pods
-                .iter()
-                .filter_map(|pod| pod.metadata.uid.as_deref())
-                .collect();
+            let wanted: BTreeSet<&str> =
+                pods.iter().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
             let nodes = Api::<Node>::all(&client);
             let nodes = nodes.list(&ListOptions::default()).await?.items;
             let mut rows = Vec::new();
@@ -168,9 +153,9 @@ fn print_pods(shown: &Shown, rows: Vec<Row>, (namespaces, containers, sum): (boo
     headers.extend(namespaces.then_some("NAMESPACE"));
     headers.extend(containers.then_some("POD"));
     headers.extend(["NAME", "CPU(cores)", "MEMORY(bytes)"]);
-    let totals = rows.iter().fold((0, 0), |(millicores, bytes), row| {
-        (millicores + row.millicores, bytes + row.bytes)
-    });
+    let totals = rows
+        .iter()
+        .fold((0, 0), |(millicores, bytes), row| (millicores + row.millicores, bytes + row.bytes));
     shown.print(&headers, rows);
     if sum {
         let (millicores, bytes) = totals;
@@ -222,30 +207,20 @@ fn items(list: &Value) -> impl Iterator<Item = &Value> {
 
 fn rate(before: &Value, after: &mut Value) {
     let used = |stats: &Value| stats["cpu"]["usageCoreNanoSeconds"].as_u64();
-    let time = |stats: &Value| {
-        stats["cpu"]["time"]
-            .as_str()?
-            .parse::<jiff::Timestamp>()
-            .ok()
-    };
+    let time = |stats: &Value| stats["cpu"]["time"].as_str()?.parse::<jiff::Timestamp>().ok();
     let (Some(used_before), Some(used_after)) = (used(before), used(after)) else {
         return;
     };
     let (Some(from), Some(to)) = (time(before), time(after)) else {
         return;
     };
-    let elapsed = u64::try_from(to.duration_since(from).as_millis())
-        .unwrap_or(0)
-        .max(1);
+    let elapsed = u64::try_from(to.duration_since(from).as_millis()).unwrap_or(0).max(1);
     let per_second = used_after.saturating_sub(used_before).saturating_mul(1000) / elapsed;
     after["cpu"]["usageNanoCores"] = per_second.into();
 }
 
 fn millicores(stats: &Value) -> u64 {
-    stats["cpu"]["usageNanoCores"]
-        .as_u64()
-        .unwrap_or(0)
-        .div_ceil(1_000_000)
+    stats["cpu"]["usageNanoCores"].as_u64().unwrap_or(0).div_ceil(1_000_000)
 }
 
 fn memory(stats: &Value) -> u64 {
@@ -254,10 +229,7 @@ fn memory(stats: &Value) -> u64 {
 
 fn node_row(node: &Node, stats: &Value) -> Row {
     let allocatable = |name: &str| {
-        let amounts = node
-            .status
-            .as_ref()
-            .and_then(|status| status.allocatable.as_ref());
+        let amounts = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
         amounts
             .and_then(|amounts| amounts.get(name))
             .map(api::quantity::Quantity::of)
@@ -290,18 +262,12 @@ fn pod_rows(pod: &Value, namespaces: bool, containers: bool) -> Vec<Row> {
         cells.push(word(&pod["podRef"]["name"]));
         cells.extend(name);
         cells.extend([format!("{millicores}m"), format!("{}Mi", bytes >> 20)]);
-        Row {
-            cells,
-            millicores,
-            bytes,
-        }
+        Row { cells, millicores, bytes }
     };
     if !containers {
         return vec![row(None, pod)];
     }
-    items(&pod["containers"])
-        .map(|stats| row(Some(word(&stats["name"])), stats))
-        .collect()
+    items(&pod["containers"]).map(|stats| row(Some(word(&stats["name"])), stats)).collect()
 }
 
 #[cfg(test)]
@@ -318,10 +284,7 @@ mod tests {
         let mut after = look(2, 3_000_000_000);
         measure(&look(0, 2_000_000_000), &mut after);
         let pod = &after["pods"][0];
-        assert_eq!(
-            [&after["node"], pod, &pod["containers"][0]].map(millicores),
-            [500; 3]
-        );
+        assert_eq!([&after["node"], pod, &pod["containers"][0]].map(millicores), [500; 3]);
         let mut new = look(2, 9);
         measure(&json!({"pods": []}), &mut new);
         assert_eq!(millicores(&new["pods"][0]), 0);

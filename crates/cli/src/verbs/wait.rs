@@ -74,18 +74,12 @@ impl Until {
             (Self::Condition(name, value), Some(object)) => {
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_lowercase();
                 let generation = object["metadata"]["generation"].as_i64().unwrap_or(0);
-                object["status"]["conditions"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .any(|condition| {
-                        let observed = condition["observedGeneration"]
-                            .as_i64()
-                            .unwrap_or(generation);
-                        text(&condition["type"]) == *name
-                            && text(&condition["status"]) == *value
-                            && observed >= generation
-                    })
+                object["status"]["conditions"].as_array().into_iter().flatten().any(|condition| {
+                    let observed = condition["observedGeneration"].as_i64().unwrap_or(generation);
+                    text(&condition["type"]) == *name
+                        && text(&condition["status"]) == *value
+                        && observed >= generation
+                })
             }
             (Self::Path(path, wanted), Some(object)) => {
                 match (path.find(object).as_slice(), wanted) {
@@ -152,10 +146,7 @@ async fn wait(
         }
         _ => {}
     }
-    watching::until(client, named, |object| {
-        Ok(until.holds(object).then_some(()))
-    })
-    .await?;
+    watching::until(client, named, |object| Ok(until.holds(object).then_some(()))).await?;
     Ok(Some(match until {
         Until::Deleted => "deleted",
         _ => "condition met",
@@ -183,11 +174,7 @@ mod tests {
             ("create", true, true),
         ] {
             let until: Until = text.parse().unwrap();
-            assert_eq!(
-                until.holds(present.then_some(&ready)),
-                expected,
-                "{text} {present}"
-            );
+            assert_eq!(until.holds(present.then_some(&ready)), expected, "{text} {present}");
         }
         assert!("foo".parse::<Until>().is_err());
     }

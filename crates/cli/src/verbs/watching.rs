@@ -26,12 +26,8 @@ pub async fn until<T>(
             allow_watch_bookmarks: true,
             ..Default::default()
         };
-        let mut batches = client
-            .resources()
-            .watch(request)
-            .await
-            .map_err(client::Error::from)?
-            .into_inner();
+        let mut batches =
+            client.resources().watch(request).await.map_err(client::Error::from)?.into_inner();
         let mut there = false;
         while let Some(batch) = batches.message().await.map_err(client::Error::from)? {
             for event in batch.events {

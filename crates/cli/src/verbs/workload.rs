@@ -22,16 +22,11 @@ pub async fn pods_by_selector(
         ..Default::default()
     };
     let (objects, _) = client.list_objects(request).await?;
-    let mut pods: Vec<Pod> = objects
-        .iter()
-        .map(|object| api::Kind::decode(&object.json))
-        .collect::<Result<_, _>>()?;
+    let mut pods: Vec<Pod> =
+        objects.iter().map(|object| api::Kind::decode(&object.json)).collect::<Result<_, _>>()?;
     pods.sort_by_key(|pod| {
         let ready = api::pod::condition_is_true(pod, "Ready");
-        (
-            !ready,
-            pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
-        )
+        (!ready, pod.metadata.creation_timestamp.as_ref().map(|time| time.0))
     });
     Ok(pods)
 }
@@ -46,16 +41,9 @@ pub fn selector_of(object: &Value) -> anyhow::Result<String> {
             api::labels::decode_label_selector(&text).context("the object's selector")?;
         Selector::from_label_selector(Some(&selector))?
     } else {
-        let labels = spec
-            .as_object()
-            .context("the object has no selector for pods")?;
+        let labels = spec.as_object().context("the object has no selector for pods")?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        Selector::from_map(
-            &labels
-                .iter()
-                .map(|(key, value)| (key.clone(), text(value)))
-                .collect(),
-        )
+        Selector::from_map(&labels.iter().map(|(key, value)| (key.clone(), text(value))).collect())
     };
     if selector.is_everything() {
         bail!("the object has no selector for pods");
@@ -109,20 +97,12 @@ pub fn unnamed_container(pod: &Pod) -> anyhow::Result<String> {
 /// As [`unnamed_container`]; says which one it is when there are others.
 pub fn default_container(pod: &Pod) -> anyhow::Result<String> {
     let name = unnamed_container(pod)?;
-    let annotated = pod
-        .metadata
-        .annotations
-        .as_ref()
-        .is_some_and(|annotations| {
-            annotations.contains_key("kubectl.kubernetes.io/default-container")
-        });
+    let annotated = pod.metadata.annotations.as_ref().is_some_and(|annotations| {
+        annotations.contains_key("kubectl.kubernetes.io/default-container")
+    });
     let spec = pod.spec.as_ref();
-    let own = spec
-        .map(|spec| spec.containers.as_slice())
-        .unwrap_or_default();
-    let init = spec
-        .and_then(|spec| spec.init_containers.as_deref())
-        .unwrap_or_default();
+    let own = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
+    let init = spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
     if own.len() + init.len() > 1 && !annotated {
         let mut names: Vec<String> = own.iter().map(|one| one.name.clone()).collect();
         names.extend(init.iter().map(|one| format!("{} (init)", one.name)));
@@ -136,20 +116,10 @@ pub fn containers(pod: &Pod) -> Vec<String> {
     let Some(spec) = &pod.spec else {
         return Vec::new();
     };
-    let init = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .map(|container| container.name.clone());
-    let regular = spec
-        .containers
-        .iter()
-        .map(|container| container.name.clone());
-    let ephemeral = spec
-        .ephemeral_containers
-        .iter()
-        .flatten()
-        .map(|container| container.name.clone());
+    let init = spec.init_containers.iter().flatten().map(|container| container.name.clone());
+    let regular = spec.containers.iter().map(|container| container.name.clone());
+    let ephemeral =
+        spec.ephemeral_containers.iter().flatten().map(|container| container.name.clone());
     init.chain(regular).chain(ephemeral).collect()
 }
 

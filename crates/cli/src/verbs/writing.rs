@@ -52,10 +52,7 @@ impl Writing {
 
     /// Says what is done, in the way that the flags ask for.
     pub fn report(&self) -> anyhow::Result<Report> {
-        Ok(Report {
-            printer: self.printing.printer()?,
-            dry_run: self.dry_run,
-        })
+        Ok(Report { printer: self.printing.printer()?, dry_run: self.dry_run })
     }
 }
 
@@ -93,9 +90,5 @@ fn path(resource: &Resource, object: &Value) -> String {
     let version = object["apiVersion"].as_str().unwrap_or_default();
     let group = version.split_once('/').map_or("", |(group, _)| group);
     let kind = kind.to_lowercase();
-    if group.is_empty() {
-        format!("{kind}/{name}")
-    } else {
-        format!("{kind}.{group}/{name}")
-    }
+    if group.is_empty() { format!("{kind}/{name}") } else { format!("{kind}.{group}/{name}") }
 }

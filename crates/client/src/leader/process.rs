@@ -61,12 +61,7 @@ impl Process {
 
 impl std::fmt::Display for Process {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            boot,
-            namespace,
-            pid,
-            start,
-        } = self;
+        let Self { boot, namespace, pid, start } = self;
         write!(f, "{boot}-{namespace}-{pid}-{start}")
     }
 }
@@ -88,13 +83,7 @@ mod tests {
         let own = Process::own().unwrap();
         let identity = format!("a_host-1_00ff_{own}");
         assert_eq!(Process::of_identity(&identity), Some(own));
-        for other in [
-            "",
-            "host_00ff",
-            "host_1-2-3",
-            "host_a-1-2-3-4",
-            "host_a-b-c-d",
-        ] {
+        for other in ["", "host_00ff", "host_1-2-3", "host_a-1-2-3-4", "host_a-b-c-d"] {
             assert_eq!(Process::of_identity(other), None, "{other:?}");
         }
     }
@@ -104,26 +93,14 @@ mod tests {
         let own = Process::own().unwrap();
         assert!(!own.is_dead(&own));
         let mut child = std::process::Command::new("true").spawn().unwrap();
-        let ended = Process {
-            pid: i32::try_from(child.id()).unwrap(),
-            ..own.clone()
-        };
+        let ended = Process { pid: i32::try_from(child.id()).unwrap(), ..own.clone() };
         child.wait().unwrap();
         assert!(ended.is_dead(&own));
-        let same_pid_later = Process {
-            start: own.start + 1,
-            ..own.clone()
-        };
+        let same_pid_later = Process { start: own.start + 1, ..own.clone() };
         assert!(same_pid_later.is_dead(&own));
-        let elsewhere = Process {
-            boot: "0badcafe".into(),
-            ..ended.clone()
-        };
+        let elsewhere = Process { boot: "0badcafe".into(), ..ended.clone() };
         assert!(!elsewhere.is_dead(&own));
-        let in_a_container = Process {
-            namespace: own.namespace + 1,
-            ..ended
-        };
+        let in_a_container = Process { namespace: own.namespace + 1, ..ended };
         assert!(!in_a_container.is_dead(&own));
     }
 }

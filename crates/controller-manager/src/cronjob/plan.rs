@@ -31,10 +31,7 @@ pub struct Plan {
 
 /// `jobs`: the CronJob's own.
 pub fn plan(cron: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Plan {
-    let mut plan = Plan {
-        status: cron.status.clone().unwrap_or_default(),
-        ..Default::default()
-    };
+    let mut plan = Plan { status: cron.status.clone().unwrap_or_default(), ..Default::default() };
     follow_jobs(&mut plan, jobs);
     if is_deleting(&cron.metadata) {
         return plan;
@@ -56,13 +53,8 @@ fn is_active(job: &Job) -> bool {
 
 /// Which jobs run, and when the last succeeded.
 fn follow_jobs(plan: &mut Plan, jobs: &[Arc<Job>]) {
-    let known: BTreeSet<String> = plan
-        .status
-        .active
-        .iter()
-        .flatten()
-        .filter_map(|reference| reference.uid.clone())
-        .collect();
+    let known: BTreeSet<String> =
+        plan.status.active.iter().flatten().filter_map(|reference| reference.uid.clone()).collect();
     let mut active: Vec<ObjectReference> = Vec::new();
     for job in jobs {
         if is_active(job) {
@@ -77,10 +69,7 @@ fn follow_jobs(plan: &mut Plan, jobs: &[Arc<Job>]) {
             let message = format!("Saw completed job: {name}, condition: {condition}");
             plan.notes.push((false, "SawCompletedJob", message));
         }
-        let completed = job
-            .status
-            .as_ref()
-            .and_then(|status| status.completion_time.clone());
+        let completed = job.status.as_ref().and_then(|status| status.completion_time.clone());
         if success && completed > plan.status.last_successful_time {
             plan.status.last_successful_time = completed;
         }
@@ -115,15 +104,10 @@ fn surplus(cron: &CronJob, jobs: &[Arc<Job>]) -> Vec<Arc<Job>> {
         };
         let mut finished: Vec<&Arc<Job>> = jobs.iter().filter(ended_so).collect();
         finished.sort_by_key(|job| {
-            let start = job
-                .status
-                .as_ref()
-                .and_then(|status| status.start_time.clone());
+            let start = job.status.as_ref().and_then(|status| status.start_time.clone());
             (start.map(|time| time.0), job.metadata.name.clone())
         });
-        let over = finished
-            .len()
-            .saturating_sub(usize::try_from(limit).unwrap_or(0));
+        let over = finished.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
         gone.extend(finished.into_iter().take(over).cloned());
     }
     gone
@@ -134,10 +118,7 @@ fn run(plan: &mut Plan, cron: &CronJob, jobs: &[Arc<Job>], schedule: &Schedule, 
     let last = plan.status.last_schedule_time.as_ref().or(created);
     let mut from = last.map_or(now, |time| time.0);
     plan.again = schedule.wait(from, now);
-    let patience = cron
-        .spec
-        .starting_deadline_seconds
-        .map(SignedDuration::from_secs);
+    let patience = cron.spec.starting_deadline_seconds.map(SignedDuration::from_secs);
     if let Some(oldest) = patience.and_then(|patience| now.checked_sub(patience).ok()) {
         from = from.max(oldest);
     }
@@ -152,10 +133,7 @@ fn run(plan: &mut Plan, cron: &CronJob, jobs: &[Arc<Job>], schedule: &Schedule, 
         plan.notes.push((true, "TooManyMissedTimes", message));
     }
     let name = job_name(cron, due.at);
-    if jobs
-        .iter()
-        .any(|job| job.metadata.name.as_ref() == Some(&name))
-    {
+    if jobs.iter().any(|job| job.metadata.name.as_ref() == Some(&name)) {
         plan.status.last_schedule_time = Some(Time(due.at));
         return;
     }
@@ -188,10 +166,8 @@ fn new_job(cron: &CronJob, name: String, at: Timestamp) -> Job {
     let given = template.metadata.clone().unwrap_or_default();
     let zone = cron.spec.time_zone.as_deref();
     let zoned = zone.and_then(|zone| at.in_tz(zone).ok());
-    let stamp = zoned.map_or_else(
-        || at.to_string(),
-        |zoned| zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
-    );
+    let stamp = zoned
+        .map_or_else(|| at.to_string(), |zoned| zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string());
     Job {
         metadata: ObjectMeta {
             name: Some(name),
@@ -246,10 +222,7 @@ mod tests {
     fn a_job_is_made_when_due_and_once() {
         let mut cron = cron("Allow");
         let early = plan(&cron, &[], time("2026-03-01T10:08:00Z"));
-        assert_eq!(
-            (early.create, early.again),
-            (None, Some(Duration::from_secs(120)))
-        );
+        assert_eq!((early.create, early.again), (None, Some(Duration::from_secs(120))));
         let due = plan(&cron, &[], time("2026-03-01T10:10:05Z"));
         let made = due.create.unwrap();
         let annotations = made.metadata.annotations.as_ref().unwrap();
@@ -285,11 +258,7 @@ mod tests {
         let mut cron = cron("Allow");
         cron.spec.starting_deadline_seconds = Some(30);
         assert_eq!(plan(&cron, &[], time("2026-03-01T10:11:00Z")).create, None);
-        assert!(
-            plan(&cron, &[], time("2026-03-01T10:10:20Z"))
-                .create
-                .is_some()
-        );
+        assert!(plan(&cron, &[], time("2026-03-01T10:10:20Z")).create.is_some());
     }
 
     #[test]
@@ -297,21 +266,12 @@ mod tests {
         let mut cron = cron("Allow");
         cron.spec.suspend = Some(true);
         let names = ["a", "b", "c", "d"];
-        let mut jobs: Vec<_> = names
-            .iter()
-            .map(|name| job(name, Some("Complete")))
-            .collect();
+        let mut jobs: Vec<_> = names.iter().map(|name| job(name, Some("Complete"))).collect();
         jobs.extend([job("x", Some("Failed")), job("y", Some("Failed"))]);
         let plan = plan(&cron, &jobs, time("2026-03-01T10:30:00Z"));
-        let gone: Vec<_> = plan
-            .delete
-            .iter()
-            .map(|job| job.metadata.name.as_deref().unwrap())
-            .collect();
+        let gone: Vec<_> =
+            plan.delete.iter().map(|job| job.metadata.name.as_deref().unwrap()).collect();
         assert_eq!(gone, ["a", "x"]);
-        assert_eq!(
-            plan.status.last_successful_time,
-            Some(Time(time("2026-03-01T10:01:00Z")))
-        );
+        assert_eq!(plan.status.last_successful_time, Some(Time(time("2026-03-01T10:01:00Z"))));
     }
 }

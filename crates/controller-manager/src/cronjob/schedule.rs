@@ -78,21 +78,11 @@ impl Schedule {
         let first = self.next(after).filter(|first| *first <= now)?;
         if let Kind::Every(span) = &self.kind {
             let more = now.duration_since(first).as_secs() / span.as_secs();
-            let at = first
-                .checked_add(SignedDuration::from_secs(more * span.as_secs()))
-                .ok()?;
-            let missed = usize::try_from(more)
-                .unwrap_or(usize::MAX)
-                .saturating_add(1);
-            return Some(Due {
-                at,
-                missed: missed.min(MISSED_MAX + 1),
-            });
+            let at = first.checked_add(SignedDuration::from_secs(more * span.as_secs())).ok()?;
+            let missed = usize::try_from(more).unwrap_or(usize::MAX).saturating_add(1);
+            return Some(Due { at, missed: missed.min(MISSED_MAX + 1) });
         }
-        let mut due = Due {
-            at: first,
-            missed: 1,
-        };
+        let mut due = Due { at: first, missed: 1 };
         while let Some(next) = self.next(due.at).filter(|next| *next <= now) {
             due.at = next;
             due.missed += 1;
@@ -143,24 +133,14 @@ mod tests {
             ("0 9 * * 1-5", None, "2026-03-02T09:00:00Z"),
             ("@hourly", None, "2026-03-01T11:00:00Z"),
             ("@every 90s", None, "2026-03-01T10:09:00Z"),
-            (
-                "0 0 * * *",
-                Some("America/New_York"),
-                "2026-03-02T05:00:00Z",
-            ),
+            ("0 0 * * *", Some("America/New_York"), "2026-03-02T05:00:00Z"),
             ("0 12 13 * 5", None, "2026-03-06T12:00:00Z"),
         ] {
             let schedule = Schedule::parse(text, zone).unwrap();
             assert_eq!(schedule.next(after), Some(time(next)), "{text}");
         }
         assert!(Schedule::parse("0 0 30 2 *", None).is_ok_and(|s| s.next(after).is_none()));
-        for text in [
-            "",
-            "* * * *",
-            "61 * * * *",
-            "TZ=UTC * * * * *",
-            "@every 10ms",
-        ] {
+        for text in ["", "* * * *", "61 * * * *", "TZ=UTC * * * * *", "@every 10ms"] {
             assert!(Schedule::parse(text, None).is_err(), "{text}");
         }
         assert!(Schedule::parse("* * * * *", Some("Nowhere/Town")).is_err());
@@ -173,20 +153,14 @@ mod tests {
         assert_eq!(schedule.due(from, time("2026-03-01T10:09:59Z")), None);
         assert_eq!(
             schedule.due(from, time("2026-03-01T10:35:00Z")),
-            Some(Due {
-                at: time("2026-03-01T10:30:00Z"),
-                missed: 3
-            })
+            Some(Due { at: time("2026-03-01T10:30:00Z"), missed: 3 })
         );
         let late = schedule.due(from, time("2026-04-01T10:35:00Z")).unwrap();
         assert_eq!((late.at, late.missed), (time("2026-04-01T10:30:00Z"), 101));
         let every = Schedule::parse("@every 1m", None).unwrap();
         assert_eq!(
             every.due(from, time("2026-03-01T10:03:30Z")),
-            Some(Due {
-                at: time("2026-03-01T10:03:00Z"),
-                missed: 3
-            })
+            Some(Due { at: time("2026-03-01T10:03:00Z"), missed: 3 })
         );
     }
 }

@@ -79,10 +79,7 @@ fn places(observed: &Observed<'_>) -> Vec<Place> {
     let mut by_node: BTreeMap<String, Vec<Arc<Pod>>> = BTreeMap::new();
     for pod in &observed.pods {
         if let Some(node) = target_node(pod) {
-            by_node
-                .entry(node.to_owned())
-                .or_default()
-                .push(pod.clone());
+            by_node.entry(node.to_owned()).or_default().push(pod.clone());
         }
     }
     let created = |pod: &Arc<Pod>| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
@@ -92,12 +89,7 @@ fn places(observed: &Observed<'_>) -> Vec<Place> {
         let mut pods = by_node.remove(&name).unwrap_or_default();
         pods.sort_by_key(|pod| (created(pod), pod.metadata.name.clone()));
         let (should_run, may_stay) = template::suits(observed.set, node);
-        places.push(Place {
-            name,
-            should_run,
-            may_stay,
-            pods,
-        });
+        places.push(Place { name, should_run, may_stay, pods });
     }
     // Pods for nodes that are gone.
     places.extend(by_node.into_iter().map(|(name, pods)| Place {
@@ -122,10 +114,7 @@ fn bounds(set: &DaemonSet, status: &DaemonSetStatus) -> (i32, i32) {
     let part =
         |value: Option<&_>, default| value.map_or(default, |value| scaled(value, total, Round::Up));
     let surge = part(rolling.and_then(|rolling| rolling.max_surge.as_ref()), 0);
-    let unavailable = part(
-        rolling.and_then(|rolling| rolling.max_unavailable.as_ref()),
-        1,
-    );
+    let unavailable = part(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), 1);
     if surge == 0 && unavailable == 0 {
         return (0, 1);
     }
@@ -134,10 +123,7 @@ fn bounds(set: &DaemonSet, status: &DaemonSetStatus) -> (i32, i32) {
 
 fn is_new(pod: &Pod, hash: &str) -> bool {
     let labels = pod.metadata.labels.as_ref();
-    labels
-        .and_then(|labels| labels.get(HASH_LABEL))
-        .map(String::as_str)
-        == Some(hash)
+    labels.and_then(|labels| labels.get(HASH_LABEL)).map(String::as_str) == Some(hash)
 }
 
 /// One pod where one should be, none where none may stay.
@@ -168,11 +154,7 @@ fn manage(place: &Place, observed: &Observed<'_>, surge: i32, plan: &mut Plan, n
         }
     }
     let doubled = |keep: &Arc<Pod>, plan: &mut Plan, of: &[&Arc<Pod>]| {
-        plan.delete.extend(
-            of.iter()
-                .filter(|pod| **pod != keep)
-                .map(|pod| (*pod).clone()),
-        );
+        plan.delete.extend(of.iter().filter(|pod| **pod != keep).map(|pod| (*pod).clone()));
     };
     if running.len() <= 1 {
         return;
@@ -182,9 +164,8 @@ fn manage(place: &Place, observed: &Observed<'_>, surge: i32, plan: &mut Plan, n
         return;
     }
     // A surge has one pod of each template; the old one goes once the new one is available.
-    let (new, old): (Vec<_>, Vec<_>) = running
-        .into_iter()
-        .partition(|pod| is_new(pod, &observed.hash));
+    let (new, old): (Vec<_>, Vec<_>) =
+        running.into_iter().partition(|pod| is_new(pod, &observed.hash));
     for side in [&new, &old] {
         if let Some(first) = side.first() {
             doubled(first, plan, side);
@@ -195,9 +176,7 @@ fn manage(place: &Place, observed: &Observed<'_>, surge: i32, plan: &mut Plan, n
 fn failed_wait(pod: &Pod, now: Timestamp) -> Option<Duration> {
     let created = pod.metadata.creation_timestamp.as_ref()?.0;
     let age = Duration::try_from(now.duration_since(created)).unwrap_or_default();
-    FAILED_AGE_MIN
-        .checked_sub(age)
-        .filter(|wait| !wait.is_zero())
+    FAILED_AGE_MIN.checked_sub(age).filter(|wait| !wait.is_zero())
 }
 
 fn sooner(again: &mut Option<Duration>, wait: Duration) {
@@ -207,11 +186,7 @@ fn sooner(again: &mut Option<Duration>, wait: Duration) {
 fn sides<'a>(place: &'a Place, hash: &str) -> Sides<'a> {
     let mut sides = Sides::default();
     for pod in place.pods.iter().filter(|pod| !is_deleting(&pod.metadata)) {
-        let side = if is_new(pod, hash) {
-            &mut sides.new
-        } else {
-            &mut sides.old
-        };
+        let side = if is_new(pod, hash) { &mut sides.new } else { &mut sides.old };
         *side = Some(pod);
     }
     sides
@@ -295,10 +270,7 @@ fn status(observed: &Observed<'_>, places: &[Place], now: Timestamp) -> DaemonSe
 
 fn next_availability(observed: &Observed<'_>, now: Timestamp) -> Option<Duration> {
     let min_ready = observed.set.spec.min_ready_seconds.unwrap_or(0);
-    let times = observed
-        .pods
-        .iter()
-        .filter_map(|pod| available_at(pod, min_ready));
+    let times = observed.pods.iter().filter_map(|pod| available_at(pod, min_ready));
     let next = times.filter(|at| *at > now).min()?;
     Duration::try_from(next.duration_since(now)).ok()
 }

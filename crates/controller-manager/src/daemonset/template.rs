@@ -76,9 +76,8 @@ pub fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
     spec.tolerations = Some(tolerations(spec));
     let affinity = spec.affinity.get_or_insert_with(Affinity::default);
     let affinity = affinity.node_affinity.get_or_insert_default();
-    let required = affinity
-        .required_during_scheduling_ignored_during_execution
-        .get_or_insert_default();
+    let required =
+        affinity.required_during_scheduling_ignored_during_execution.get_or_insert_default();
     // Its own terms have been judged for this node already.
     required.node_selector_terms = vec![NodeSelectorTerm {
         match_expressions: None,
@@ -96,20 +95,10 @@ pub fn target_node(pod: &Pod) -> Option<&str> {
     if let Some(name) = api::pod::node_name(pod) {
         return Some(name);
     }
-    let affinity = pod
-        .spec
-        .as_ref()?
-        .affinity
-        .as_ref()?
-        .node_affinity
-        .as_ref()?;
-    let required = affinity
-        .required_during_scheduling_ignored_during_execution
-        .as_ref()?;
-    let fields = required
-        .node_selector_terms
-        .iter()
-        .flat_map(|term| term.match_fields.iter().flatten());
+    let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
+    let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
+    let fields =
+        required.node_selector_terms.iter().flat_map(|term| term.match_fields.iter().flatten());
     let mut names = fields.filter(|field| field.key == NAME_FIELD && field.operator == "In");
     names.find_map(|field| field.values.as_ref()?.first().map(String::as_str))
 }

@@ -37,11 +37,8 @@ fn node(name: &str) -> Node {
 
 fn tainted(name: &str, effect: &str) -> Node {
     let mut node = node(name);
-    node.spec.get_or_insert_default().taints = Some(vec![Taint {
-        key: "k".into(),
-        effect: effect.into(),
-        ..Default::default()
-    }]);
+    node.spec.get_or_insert_default().taints =
+        Some(vec![Taint { key: "k".into(), effect: effect.into(), ..Default::default() }]);
     node
 }
 
@@ -71,20 +68,13 @@ fn planned(set: &DaemonSet, nodes: &[Node], pods: &[Pod]) -> Plan {
 }
 
 fn names(pods: &[Arc<Pod>]) -> Vec<&str> {
-    pods.iter()
-        .map(|pod| pod.metadata.name.as_deref().unwrap())
-        .collect()
+    pods.iter().map(|pod| pod.metadata.name.as_deref().unwrap()).collect()
 }
 
 #[test]
 fn every_suitable_node_has_one() {
     let set = set();
-    let nodes = [
-        node("a"),
-        node("b"),
-        tainted("c", "NoSchedule"),
-        tainted("d", "NoExecute"),
-    ];
+    let nodes = [node("a"), node("b"), tainted("c", "NoSchedule"), tainted("d", "NoExecute")];
     let pods = [
         on(&set, "a", "new", true, 1),
         on(&set, "a", "new", true, 2),

@@ -25,12 +25,7 @@ impl Deployments {
         if let Some(set) = plan.create {
             self.create(deployment, &set, &mut status).await?;
         }
-        try_join_all(
-            plan.updates
-                .iter()
-                .map(|update| self.update(deployment, update)),
-        )
-        .await?;
+        try_join_all(plan.updates.iter().map(|update| self.update(deployment, update))).await?;
         for set in &plan.delete {
             self.delete(set).await?;
         }
@@ -67,8 +62,7 @@ impl Deployments {
             Err(error) if is_namespace_terminating(&error) => Ok(()),
             Err(error) => {
                 let message = format!("Failed to create new replica set {:?}: {error}", key.name);
-                self.recorder
-                    .warning(deployment, "ReplicaSetCreateError", message.clone());
+                self.recorder.warning(deployment, "ReplicaSetCreateError", message.clone());
                 if status::deadline(deployment).is_some() {
                     status::set_condition(
                         status,
@@ -100,11 +94,7 @@ impl Deployments {
             .during(|| format!("get replicaset {key}"))?;
         let ours = controller_of(&existing.metadata)
             .is_some_and(|controller| controller.uid == uid(&deployment.metadata));
-        let same = set
-            .spec
-            .template
-            .as_ref()
-            .zip(existing.spec.template.as_ref());
+        let same = set.spec.template.as_ref().zip(existing.spec.template.as_ref());
         if ours && same.is_some_and(|(one, other)| equal_but_hash(one, other)) {
             return Ok(());
         }
@@ -122,10 +112,8 @@ impl Deployments {
         if from != to {
             tracing::info!(deployment = %Key::of(deployment), set = key.name, from, to, "scaled a replica set");
             let direction = if to > from { "up" } else { "down" };
-            let message = format!(
-                "Scaled {direction} replica set {} from {from} to {to}",
-                key.name
-            );
+            let message =
+                format!("Scaled {direction} replica set {} from {from} to {to}", key.name);
             self.recorder.normal(deployment, SCALING, message);
         }
         Ok(())

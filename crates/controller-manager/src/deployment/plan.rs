@@ -121,10 +121,7 @@ fn roll(
     }
     if new.is_none() {
         plan.create = Some(Box::new(new_set(deployment, all, model.new_size())));
-        let name = plan
-            .create
-            .as_ref()
-            .and_then(|set| set.metadata.name.clone());
+        let name = plan.create.as_ref().and_then(|set| set.metadata.name.clone());
         let message = format!("Created new replica set {:?}", name.unwrap_or_default());
         if status::deadline(deployment).is_some() {
             status::set_condition(
@@ -192,29 +189,21 @@ fn revise(
 
 fn highest_other_revision(all: &[Arc<ReplicaSet>], new: Option<&ReplicaSet>) -> i64 {
     let new_uid = new.map(|set| owner::uid(&set.metadata));
-    let others = all
-        .iter()
-        .filter(|set| Some(owner::uid(&set.metadata)) != new_uid);
+    let others = all.iter().filter(|set| Some(owner::uid(&set.metadata)) != new_uid);
     others.map(|set| sets::revision(set)).max().unwrap_or(0)
 }
 
 /// The set for the current template.
 fn new_set(deployment: &Deployment, all: &[Arc<ReplicaSet>], replicas_now: i32) -> ReplicaSet {
     let spec = &deployment.spec;
-    let collisions = deployment
-        .status
-        .as_ref()
-        .and_then(|status| status.collision_count);
+    let collisions = deployment.status.as_ref().and_then(|status| status.collision_count);
     let hash = template_hash(&spec.template, collisions);
     let mut template = spec.template.clone();
     let metadata = template.metadata.get_or_insert_default();
     let labels = with_label(metadata.labels.as_ref(), POD_TEMPLATE_HASH, &hash);
     metadata.labels = Some(labels.clone());
-    let match_labels: BTreeMap<String, String> = with_label(
-        spec.selector.match_labels.as_ref(),
-        POD_TEMPLATE_HASH,
-        &hash,
-    );
+    let match_labels: BTreeMap<String, String> =
+        with_label(spec.selector.match_labels.as_ref(), POD_TEMPLATE_HASH, &hash);
     let name = deployment.metadata.name.as_deref().unwrap_or_default();
     let revision = highest_other_revision(all, None) + 1;
     let mut set = ReplicaSet {
@@ -250,10 +239,7 @@ fn clean_up(
     all: &[Arc<ReplicaSet>],
     new: Option<&ReplicaSet>,
 ) {
-    let Some(limit) = deployment
-        .spec
-        .revision_history_limit
-        .filter(|limit| *limit != i32::MAX)
+    let Some(limit) = deployment.spec.revision_history_limit.filter(|limit| *limit != i32::MAX)
     else {
         return;
     };
@@ -263,15 +249,10 @@ fn clean_up(
         .filter(|set| Some(owner::uid(&set.metadata)) != new_uid)
         .filter(|set| !owner::is_deleting(&set.metadata))
         .collect();
-    let surplus = old
-        .len()
-        .saturating_sub(usize::try_from(limit).unwrap_or(0));
+    let surplus = old.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
     old.sort_by_key(|set| sets::revision(set));
     let unused = |set: &&&Arc<ReplicaSet>| {
-        let seen = set
-            .status
-            .as_ref()
-            .and_then(|status| status.observed_generation);
+        let seen = set.status.as_ref().and_then(|status| status.observed_generation);
         actual(set) == 0 && size(set) == 0 && set.metadata.generation <= seen
     };
     let gone = old.iter().take(surplus).filter(unused);

@@ -36,14 +36,9 @@ impl<'a> Model<'a> {
             deployment,
             sets: all
                 .iter()
-                .map(|set| Entry {
-                    before: set.clone(),
-                    after: (**set).clone(),
-                })
+                .map(|set| Entry { before: set.clone(), after: (**set).clone() })
                 .collect(),
-            new: all
-                .iter()
-                .position(|set| Some(owner::uid(&set.metadata)) == new_uid),
+            new: all.iter().position(|set| Some(owner::uid(&set.metadata)) == new_uid),
         }
     }
 
@@ -52,10 +47,7 @@ impl<'a> Model<'a> {
         self.sets
             .into_iter()
             .filter(|entry| *entry.before != entry.after)
-            .map(|entry| Update {
-                before: entry.before,
-                after: Box::new(entry.after),
-            })
+            .map(|entry| Update { before: entry.before, after: Box::new(entry.after) })
             .collect()
     }
 
@@ -159,9 +151,7 @@ impl<'a> Model<'a> {
     }
 
     fn scale_available_down(&mut self, least: i32) -> bool {
-        let available: i32 = (0..self.sets.len())
-            .map(|index| self.available(index))
-            .sum();
+        let available: i32 = (0..self.sets.len()).map(|index| self.available(index)).sum();
         let most = (available - least).max(0);
         let mut left = most;
         for index in self.old() {
@@ -175,9 +165,7 @@ impl<'a> Model<'a> {
     }
 
     fn active(&self) -> Vec<usize> {
-        (0..self.sets.len())
-            .filter(|index| self.size(*index) > 0)
-            .collect()
+        (0..self.sets.len()).filter(|index| self.size(*index) > 0).collect()
     }
 }
 
@@ -238,11 +226,7 @@ fn proportion(model: &Model<'_>, index: usize, to_add: i32, added: i32, allowed:
         return 0;
     }
     let fraction = fraction(model, index, allowed);
-    if to_add > 0 {
-        fraction.min(left)
-    } else {
-        fraction.max(left)
-    }
+    if to_add > 0 { fraction.min(left) } else { fraction.max(left) }
 }
 
 /// By how much a set changes when the whole goes from its former most to `allowed`.

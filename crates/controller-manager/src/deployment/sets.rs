@@ -24,9 +24,7 @@ pub fn size(set: &ReplicaSet) -> i32 {
 
 pub fn available(set: &ReplicaSet) -> i32 {
     let status = set.status.as_ref();
-    status
-        .and_then(|status| status.available_replicas)
-        .unwrap_or(0)
+    status.and_then(|status| status.available_replicas).unwrap_or(0)
 }
 
 pub fn actual(set: &ReplicaSet) -> i32 {
@@ -58,9 +56,7 @@ pub fn max_when_scaled(set: &ReplicaSet) -> Option<i32> {
 }
 
 pub fn revision(set: &ReplicaSet) -> i64 {
-    annotation(set, REVISION)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0)
+    annotation(set, REVISION).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 pub fn replicas(deployment: &Deployment) -> i32 {
@@ -81,14 +77,9 @@ pub fn surge_and_unavailable(deployment: &Deployment) -> (i32, i32) {
     let strategy = deployment.spec.strategy.as_ref();
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
     let part = |value: Option<&_>, round| value.map_or(0, |value| scaled(value, total, round));
-    let surge = part(
-        rolling.and_then(|rolling| rolling.max_surge.as_ref()),
-        Round::Up,
-    );
-    let unavailable = part(
-        rolling.and_then(|rolling| rolling.max_unavailable.as_ref()),
-        Round::Down,
-    );
+    let surge = part(rolling.and_then(|rolling| rolling.max_surge.as_ref()), Round::Up);
+    let unavailable =
+        part(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), Round::Down);
     // Percentages of small numbers can both come to nothing, which would stop every update.
     if surge == 0 && unavailable == 0 {
         return (0, 1.min(total));
@@ -103,10 +94,7 @@ pub fn sort_by_age(sets: &mut [Arc<ReplicaSet>]) {
 
 pub fn age_key(set: &ReplicaSet) -> (Option<jiff::Timestamp>, Option<&str>) {
     let metadata = &set.metadata;
-    (
-        metadata.creation_timestamp.as_ref().map(|time| time.0),
-        metadata.name.as_deref(),
-    )
+    (metadata.creation_timestamp.as_ref().map(|time| time.0), metadata.name.as_deref())
 }
 
 /// The set with the Deployment's template: the oldest, should there be several.
@@ -125,14 +113,8 @@ pub fn annotations_for_new(
     revision: i64,
 ) -> BTreeMap<String, String> {
     let mut annotations = existing.cloned().unwrap_or_default();
-    let own = [
-        LAST_APPLIED,
-        REVISION,
-        REVISION_HISTORY,
-        DESIRED_REPLICAS,
-        MAX_REPLICAS,
-        ROLLBACK_TO,
-    ];
+    let own =
+        [LAST_APPLIED, REVISION, REVISION_HISTORY, DESIRED_REPLICAS, MAX_REPLICAS, ROLLBACK_TO];
     for (key, value) in deployment.metadata.annotations.iter().flatten() {
         if !own.contains(&key.as_str()) {
             annotations.insert(key.clone(), value.clone());
@@ -152,10 +134,7 @@ pub fn annotations_for_new(
 
 /// `history` and one more, without the oldest entries if it gets too long.
 fn longer(history: Option<&str>, revision: &str) -> String {
-    let mut entries: Vec<&str> = history
-        .into_iter()
-        .flat_map(|text| text.split(','))
-        .collect();
+    let mut entries: Vec<&str> = history.into_iter().flat_map(|text| text.split(',')).collect();
     entries.push(revision);
     while entries.len() > 1 && entries.join(",").len() > REVISION_HISTORY_MAX {
         entries.remove(0);

@@ -43,17 +43,14 @@ pub fn set_condition(
         .and_then(|current| current.last_transition_time.clone())
         .unwrap_or(Time(now));
     remove(status, type_);
-    status
-        .conditions
-        .get_or_insert_default()
-        .push(DeploymentCondition {
-            type_: Some(type_.into()),
-            status: Some(value.into()),
-            reason: Some(reason.into()),
-            message: Some(message),
-            last_update_time: Some(Time(now)),
-            last_transition_time: Some(transition),
-        });
+    status.conditions.get_or_insert_default().push(DeploymentCondition {
+        type_: Some(type_.into()),
+        status: Some(value.into()),
+        reason: Some(reason.into()),
+        message: Some(message),
+        last_update_time: Some(Time(now)),
+        last_transition_time: Some(transition),
+    });
 }
 
 fn remove(status: &mut DeploymentStatus, type_: &str) {
@@ -81,9 +78,7 @@ pub fn counts(
     let available_now = sum(available);
     let terminating = |set: &ReplicaSet| {
         let status = set.status.as_ref();
-        status
-            .and_then(|status| status.terminating_replicas)
-            .unwrap_or(0)
+        status.and_then(|status| status.terminating_replicas).unwrap_or(0)
     };
     let mut status = DeploymentStatus {
         observed_generation: deployment.metadata.generation,
@@ -104,10 +99,7 @@ pub fn counts(
     };
     let message = format!("Deployment {message} minimum availability.");
     set_condition(&mut status, AVAILABLE, value, reason, message, now);
-    let failure = new
-        .into_iter()
-        .chain(all.iter().map(|set| &**set))
-        .find_map(failure_of);
+    let failure = new.into_iter().chain(all.iter().map(|set| &**set)).find_map(failure_of);
     match failure {
         None => remove(&mut status, REPLICA_FAILURE),
         Some((reason, message)) => {
@@ -123,10 +115,7 @@ fn failure_of(set: &ReplicaSet) -> Option<(String, String)> {
         condition.type_.as_deref() == Some(REPLICA_FAILURE)
             && condition.status.as_deref() == Some("True")
     })?;
-    Some((
-        failure.reason.clone().unwrap_or_default(),
-        failure.message.clone().unwrap_or_default(),
-    ))
+    Some((failure.reason.clone().unwrap_or_default(), failure.message.clone().unwrap_or_default()))
 }
 
 /// Everything that was asked for is there, and nothing else.
@@ -156,9 +145,7 @@ fn stuck_at(deployment: &Deployment, status: &DeploymentStatus) -> Option<Timest
         return None;
     }
     let since = condition.last_update_time.as_ref()?.0;
-    since
-        .checked_add(SignedDuration::from_secs(seconds.into()))
-        .ok()
+    since.checked_add(SignedDuration::from_secs(seconds.into())).ok()
 }
 
 /// The condition Progressing of a rollout that is under way.
@@ -181,10 +168,7 @@ pub fn progress(
     }
     let what = match new.and_then(|set| set.metadata.name.as_deref()) {
         Some(set) => format!("ReplicaSet {set:?}"),
-        None => format!(
-            "Deployment {:?}",
-            deployment.metadata.name.as_deref().unwrap_or_default()
-        ),
+        None => format!("Deployment {:?}", deployment.metadata.name.as_deref().unwrap_or_default()),
     };
     if is_complete(deployment, status) {
         let message = format!("{what} has successfully progressed.");
@@ -196,14 +180,7 @@ pub fn progress(
             .and_then(|current| current.last_transition_time.clone());
         remove(status, PROGRESSING);
         let message = format!("{what} is progressing.");
-        set_condition(
-            status,
-            PROGRESSING,
-            "True",
-            "ReplicaSetUpdated",
-            message,
-            now,
-        );
+        set_condition(status, PROGRESSING, "True", "ReplicaSetUpdated", message, now);
         if let Some(condition) = status.conditions.iter_mut().flatten().last() {
             condition.last_transition_time = transition.or(Some(Time(now)));
         }

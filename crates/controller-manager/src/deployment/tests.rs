@@ -29,10 +29,7 @@ fn deployment(replicas: i32, image: &str) -> Deployment {
 
 fn rolling(deployment: &mut Deployment, surge: &str, unavailable: &str) {
     let amount = |text: &str| {
-        Some(
-            text.parse()
-                .map_or_else(|_| IntOrString::String(text.into()), IntOrString::Int),
-        )
+        Some(text.parse().map_or_else(|_| IntOrString::String(text.into()), IntOrString::Int))
     };
     deployment.spec.strategy = Some(DeploymentStrategy {
         type_: Some("RollingUpdate".into()),
@@ -44,10 +41,8 @@ fn rolling(deployment: &mut Deployment, surge: &str, unavailable: &str) {
 }
 
 fn recreate(deployment: &mut Deployment) {
-    deployment.spec.strategy = Some(DeploymentStrategy {
-        type_: Some("Recreate".into()),
-        rolling_update: None,
-    });
+    deployment.spec.strategy =
+        Some(DeploymentStrategy { type_: Some("Recreate".into()), rolling_update: None });
 }
 
 fn observed<'a>(deployment: &'a Deployment, sets: &[ReplicaSet]) -> Observed<'a> {
@@ -70,11 +65,7 @@ struct World {
 
 impl World {
     fn new(deployment: Deployment) -> Self {
-        Self {
-            deployment,
-            sets: Vec::new(),
-            now: 0,
-        }
+        Self { deployment, sets: Vec::new(), now: 0 }
     }
 
     fn step(&mut self) -> Plan {
@@ -94,8 +85,7 @@ impl World {
             *set = (*update.after).clone();
         }
         for gone in &plan.delete {
-            self.sets
-                .retain(|set| set.metadata.uid != gone.metadata.uid);
+            self.sets.retain(|set| set.metadata.uid != gone.metadata.uid);
         }
         if let Some(revision) = &plan.revision {
             let annotations = self.deployment.metadata.annotations.get_or_insert_default();
@@ -132,9 +122,7 @@ impl World {
     fn reason(&self) -> String {
         let status = self.deployment.status.as_ref().unwrap();
         let progressing = status::find(status, "Progressing");
-        progressing
-            .and_then(|condition| condition.reason.clone())
-            .unwrap_or_default()
+        progressing.and_then(|condition| condition.reason.clone()).unwrap_or_default()
     }
 
     /// Until nothing changes.
@@ -176,11 +164,7 @@ fn a_first_rollout_ends_available() {
     assert_eq!(world.reason(), "NewReplicaSetAvailable");
     let status = world.deployment.status.as_ref().unwrap();
     assert_eq!(
-        (
-            status.updated_replicas,
-            status.available_replicas,
-            status.unavailable_replicas
-        ),
+        (status.updated_replicas, status.available_replicas, status.unavailable_replicas),
         (Some(3), Some(3), Some(0))
     );
     let annotations = world.deployment.metadata.annotations.as_ref().unwrap();
@@ -250,10 +234,7 @@ fn undo_reuses_the_old_set_as_the_newest_revision() {
     world.settle();
     assert_eq!(world.sizes(), [2, 0]);
     assert_eq!(sets::revision(&world.sets[0]), 3);
-    assert_eq!(
-        sets::annotation(&world.sets[0], REVISION_HISTORY),
-        Some("1")
-    );
+    assert_eq!(sets::annotation(&world.sets[0], REVISION_HISTORY), Some("1"));
     let annotations = world.deployment.metadata.annotations.as_ref().unwrap();
     assert_eq!(annotations[REVISION], "3");
 }
@@ -329,26 +310,13 @@ fn a_rollout_without_progress_times_out() {
 #[test]
 fn annotations_reach_the_new_set_but_not_kubectls_own() {
     let mut world = World::new(deployment(1, "v1"));
-    let own = world
-        .deployment
-        .metadata
-        .annotations
-        .get_or_insert_default();
+    let own = world.deployment.metadata.annotations.get_or_insert_default();
     own.insert("kubernetes.io/change-cause".into(), "why".into());
-    own.insert(
-        "kubectl.kubernetes.io/last-applied-configuration".into(),
-        "{}".into(),
-    );
+    own.insert("kubectl.kubernetes.io/last-applied-configuration".into(), "{}".into());
     world.settle();
     let set = &world.sets[0];
-    assert_eq!(
-        sets::annotation(set, "kubernetes.io/change-cause"),
-        Some("why")
-    );
-    assert_eq!(
-        sets::annotation(set, "kubectl.kubernetes.io/last-applied-configuration"),
-        None
-    );
+    assert_eq!(sets::annotation(set, "kubernetes.io/change-cause"), Some("why"));
+    assert_eq!(sets::annotation(set, "kubectl.kubernetes.io/last-applied-configuration"), None);
     assert_eq!(sets::desired_when_scaled(set), Some(1));
     assert_eq!(sets::max_when_scaled(set), Some(2));
 }

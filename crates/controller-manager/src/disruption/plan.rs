@@ -43,21 +43,12 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     });
     let healthy = i32::try_from(healthy.count()).unwrap_or(i32::MAX);
     let (expected, desired) = expected_and_desired(observed);
-    let allowed = if expected <= 0 {
-        0
-    } else {
-        (healthy - desired).max(0)
-    };
+    let allowed = if expected <= 0 { 0 } else { (healthy - desired).max(0) };
     let generation = observed.budget.metadata.generation;
     let mut conditions = old.conditions.unwrap_or_default();
-    let (value, reason) = if allowed > 0 {
-        ("True", "SufficientPods")
-    } else {
-        ("False", "InsufficientPods")
-    };
-    let before = conditions
-        .iter()
-        .find(|condition| condition.type_ == ALLOWED);
+    let (value, reason) =
+        if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
+    let before = conditions.iter().find(|condition| condition.type_ == ALLOWED);
     let since = before
         .filter(|before| before.status == value)
         .map_or(Time(now), |before| before.last_transition_time.clone());
@@ -91,11 +82,7 @@ fn still_disrupted(
     let timeout = SignedDuration::try_from(EVICTION_TIMEOUT).expect("two minutes fit");
     let mut disrupted = BTreeMap::new();
     let mut again: Option<Duration> = None;
-    for pod in observed
-        .pods
-        .iter()
-        .filter(|pod| !is_deleting(&pod.metadata))
-    {
+    for pod in observed.pods.iter().filter(|pod| !is_deleting(&pod.metadata)) {
         let name = pod.metadata.name.clone().unwrap_or_default();
         let Some(since) = old.disrupted_pods.as_ref().and_then(|pods| pods.get(&name)) else {
             continue;
@@ -135,8 +122,7 @@ mod tests {
 
     fn allowed(min: Option<&str>, max: Option<&str>, ready: usize, scale: i32) -> (i32, i32, i32) {
         let amount = |text: &str| {
-            text.parse()
-                .map_or_else(|_| IntOrString::String(text.into()), IntOrString::Int)
+            text.parse().map_or_else(|_| IntOrString::String(text.into()), IntOrString::Int)
         };
         let mut budget = PodDisruptionBudget::default();
         let spec = budget.spec.get_or_insert_default();
@@ -145,11 +131,7 @@ mod tests {
             .map(|index| Arc::new(pod(&format!("p{index}")).running().ready_at(1).build()))
             .collect();
         pods.push(Arc::new(pod("sick").running().build()));
-        let observed = Observed {
-            budget: &budget,
-            pods,
-            scale,
-        };
+        let observed = Observed { budget: &budget, pods, scale };
         let status = plan(&observed, at(9)).status;
         (
             status.current_healthy.unwrap(),
@@ -172,19 +154,10 @@ mod tests {
     fn evictions_under_way_count_until_they_time_out() {
         let mut budget = PodDisruptionBudget::default();
         budget.spec.get_or_insert_default().min_available = Some(IntOrString::Int(1));
-        budget.status.get_or_insert_default().disrupted_pods = Some(
-            [
-                ("a".to_owned(), Time(at(100))),
-                ("gone".to_owned(), Time(at(100))),
-            ]
-            .into(),
-        );
+        budget.status.get_or_insert_default().disrupted_pods =
+            Some([("a".to_owned(), Time(at(100))), ("gone".to_owned(), Time(at(100)))].into());
         let pods = ["a", "b"].map(|name| Arc::new(pod(name).running().ready_at(1).build()));
-        let observed = Observed {
-            budget: &budget,
-            pods: pods.into(),
-            scale: 2,
-        };
+        let observed = Observed { budget: &budget, pods: pods.into(), scale: 2 };
         let early = plan(&observed, at(110));
         assert_eq!(early.status.disruptions_allowed, Some(0));
         assert_eq!(early.again, Some(Duration::from_secs(110)));

@@ -21,10 +21,7 @@ pub fn is_headless(service: &Service) -> bool {
 pub fn selects_pods(service: &Service) -> bool {
     service.spec.as_ref().is_some_and(|spec| {
         spec.type_.as_deref() != Some("ExternalName")
-            && spec
-                .selector
-                .as_ref()
-                .is_some_and(|selector| !selector.is_empty())
+            && spec.selector.as_ref().is_some_and(|selector| !selector.is_empty())
     })
 }
 
@@ -57,10 +54,7 @@ pub fn is_of_type(text: &str, address_type: &str) -> bool {
 
 /// A pod's numbers for the service's ports. A named port that the pod lacks is left out.
 pub fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
-    let all = service
-        .spec
-        .iter()
-        .flat_map(|spec| spec.ports.iter().flatten());
+    let all = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let mut ports: Vec<EndpointPort> = all
         .filter_map(|port| {
             Some(EndpointPort {
@@ -154,9 +148,7 @@ pub fn hostname(service: &Service, pod: &Pod) -> Option<String> {
     let under = spec.subdomain.is_some()
         && spec.subdomain == service.metadata.name
         && pod.metadata.namespace == service.metadata.namespace;
-    spec.hostname
-        .clone()
-        .filter(|hostname| under && !hostname.is_empty())
+    spec.hostname.clone().filter(|hostname| under && !hostname.is_empty())
 }
 
 fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
@@ -164,14 +156,8 @@ fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<En
     let zones = |zone: Option<&str>| zone.map(|zone| vec![ForZone { name: zone.into() }]);
     let (for_zones, for_nodes) = match spec.traffic_distribution.as_deref()? {
         "PreferClose" | "PreferSameZone" => (zones(zone), None),
-        "PreferSameNode" => (
-            zones(zone),
-            node.map(|node| vec![ForNode { name: node.into() }]),
-        ),
+        "PreferSameNode" => (zones(zone), node.map(|node| vec![ForNode { name: node.into() }])),
         _ => return None,
     };
-    (for_zones.is_some() || for_nodes.is_some()).then_some(EndpointHints {
-        for_zones,
-        for_nodes,
-    })
+    (for_zones.is_some() || for_nodes.is_some()).then_some(EndpointHints { for_zones, for_nodes })
 }

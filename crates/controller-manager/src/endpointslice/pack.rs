@@ -37,16 +37,13 @@ pub struct Plan {
 
 /// Adds an endpoint to the group with its ports.
 pub fn add(groups: &mut Vec<Group>, address_type: &str, ports: Vec<EndpointPort>, one: Endpoint) {
-    let found = groups
-        .iter_mut()
-        .find(|group| group.address_type == address_type && group.ports == ports);
+    let found =
+        groups.iter_mut().find(|group| group.address_type == address_type && group.ports == ports);
     match found {
         Some(group) => group.endpoints.push(one),
-        None => groups.push(Group {
-            address_type: address_type.into(),
-            ports,
-            endpoints: vec![one],
-        }),
+        None => {
+            groups.push(Group { address_type: address_type.into(), ports, endpoints: vec![one] })
+        }
     }
 }
 
@@ -93,10 +90,8 @@ fn pack_group(
     for endpoint in &group.endpoints {
         missing.insert(identity(endpoint), endpoint);
     }
-    let mut drafts: Vec<Draft> = mine
-        .into_iter()
-        .map(|before| keep_wanted(before, &mut missing))
-        .collect();
+    let mut drafts: Vec<Draft> =
+        mine.into_iter().map(|before| keep_wanted(before, &mut missing)).collect();
     let mut rest: Vec<Endpoint> = missing.into_values().cloned().collect();
     rest.sort_by(|one, other| one.addresses.cmp(&other.addresses));
     // Slices that are written anyway take the new ones first.
@@ -145,21 +140,13 @@ fn keep_wanted(before: Arc<EndpointSlice>, missing: &mut HashMap<String, &Endpoi
             None => changed = true,
         }
     }
-    Draft {
-        before,
-        endpoints,
-        changed,
-    }
+    Draft { before, endpoints, changed }
 }
 
 fn identity(endpoint: &Endpoint) -> String {
     let reference = endpoint.target_ref.as_ref();
     let uid = reference.and_then(|reference| reference.uid.clone());
-    format!(
-        "{}/{}",
-        uid.unwrap_or_default(),
-        endpoint.addresses.join(",")
-    )
+    format!("{}/{}", uid.unwrap_or_default(), endpoint.addresses.join(","))
 }
 
 fn new_slice(group: &Group, endpoints: Vec<Endpoint>, common: &Common) -> EndpointSlice {

@@ -34,9 +34,7 @@ fn after(existing: &[Arc<EndpointSlice>], plan: &Plan, made: &mut u32) -> Vec<Ar
 }
 
 fn addresses(slices: &[Arc<EndpointSlice>]) -> Vec<String> {
-    let endpoints = slices
-        .iter()
-        .flat_map(|slice| slice.endpoints.iter().flatten());
+    let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
     let mut all: Vec<_> = endpoints.map(|one| one.addresses[0].clone()).collect();
     all.sort();
     all
@@ -48,12 +46,7 @@ fn conditions_tell_ready_serving_and_terminating() {
     for (pod, ready, serving, terminating) in [
         (web("a", "10.0.0.1").ready_at(1).build(), true, true, false),
         (web("a", "10.0.0.1").build(), false, false, false),
-        (
-            web("a", "10.0.0.1").ready_at(1).deleting().build(),
-            false,
-            true,
-            true,
-        ),
+        (web("a", "10.0.0.1").ready_at(1).deleting().build(), false, true, true),
         (web("a", "10.0.0.1").deleting().build(), false, false, true),
     ] {
         let groups = slices_of(&service, std::slice::from_ref(&pod));
@@ -65,16 +58,9 @@ fn conditions_tell_ready_serving_and_terminating() {
         );
     }
     let mut publishing = service.clone();
-    publishing
-        .spec
-        .as_mut()
-        .unwrap()
-        .publish_not_ready_addresses = Some(true);
+    publishing.spec.as_mut().unwrap().publish_not_ready_addresses = Some(true);
     let groups = slices_of(&publishing, &[web("a", "10.0.0.1").build()]);
-    assert_eq!(
-        groups[0].endpoints[0].conditions.as_ref().unwrap().ready,
-        Some(true)
-    );
+    assert_eq!(groups[0].endpoints[0].conditions.as_ref().unwrap().ready, Some(true));
 }
 
 #[test]
@@ -85,19 +71,13 @@ fn finished_pods_are_no_endpoints_and_an_empty_service_has_one_slice() {
     let plan = pack(&[], &groups, &common(&service), 100);
     assert_eq!(plan.create.len(), 1);
     let existing = after(&[], &plan, &mut 0);
-    assert_eq!(
-        pack(&existing, &groups, &common(&service), 100),
-        Plan::default()
-    );
+    assert_eq!(pack(&existing, &groups, &common(&service), 100), Plan::default());
     let labels = plan.create[0].metadata.labels.as_ref().unwrap();
     assert_eq!(labels[SERVICE_NAME], "web");
     // The placeholder takes the first endpoints in.
     let groups = slices_of(&service, &[web("a", "10.0.0.1").build()]);
     let plan = pack(&existing, &groups, &common(&service), 100);
-    assert_eq!(
-        (plan.create.len(), plan.update.len(), plan.delete.len()),
-        (0, 1, 0)
-    );
+    assert_eq!((plan.create.len(), plan.update.len(), plan.delete.len()), (0, 1, 0));
 }
 
 #[test]
@@ -125,10 +105,8 @@ fn named_ports_split_groups() {
             with_port("c", "10.0.0.3", 1),
         ],
     );
-    let shape: Vec<_> = groups
-        .iter()
-        .map(|group| (group.ports[0].port, group.endpoints.len()))
-        .collect();
+    let shape: Vec<_> =
+        groups.iter().map(|group| (group.ports[0].port, group.endpoints.len())).collect();
     assert_eq!(shape, [(Some(1), 2), (Some(2), 1)]);
 }
 
@@ -136,31 +114,17 @@ fn named_ports_split_groups() {
 fn one_change_is_one_write() {
     let service = service("web", &[("http", 80, 8080)]);
     let mut pods: Vec<Pod> = (0..5)
-        .map(|index| {
-            web(&format!("p{index}"), &format!("10.0.0.{index}"))
-                .ready_at(1)
-                .build()
-        })
+        .map(|index| web(&format!("p{index}"), &format!("10.0.0.{index}")).ready_at(1).build())
         .collect();
     let mut made = 0;
     let common = common(&service);
     let first = pack(&[], &slices_of(&service, &pods), &common, 2);
     assert_eq!(first.create.len(), 3);
     let existing = after(&[], &first, &mut made);
-    assert_eq!(
-        pack(&existing, &slices_of(&service, &pods), &common, 2),
-        Plan::default()
-    );
+    assert_eq!(pack(&existing, &slices_of(&service, &pods), &common, 2), Plan::default());
     pods[3] = web("p3", "10.0.0.3").ready_at(1).deleting().build();
     let second = pack(&existing, &slices_of(&service, &pods), &common, 2);
-    assert_eq!(
-        (
-            second.create.len(),
-            second.update.len(),
-            second.delete.len()
-        ),
-        (0, 1, 0)
-    );
+    assert_eq!((second.create.len(), second.update.len(), second.delete.len()), (0, 1, 0));
 }
 
 fn any_endpoints() -> impl Strategy<Value = Vec<Endpoint>> {

@@ -23,11 +23,7 @@ pub struct SliceWriter {
 
 impl SliceWriter {
     pub fn new(client: Client, clock: SharedClock, slices: Arc<Cache<EndpointSlice>>) -> Self {
-        Self {
-            expectations: Expectations::new(slices),
-            client,
-            clock,
-        }
+        Self { expectations: Expectations::new(slices), client, clock }
     }
 
     pub fn now(&self) -> jiff::Timestamp {

@@ -37,20 +37,12 @@ impl Feed {
     /// `collector` gets uids, `namespaces` the names of namespaces that lost the last object of a kind,
     /// `quotas` those that lost an object.
     pub fn new(collector: Trigger, namespaces: Trigger, quotas: Trigger) -> Self {
-        Self {
-            graph: Arc::default(),
-            collector,
-            namespaces,
-            quotas,
-        }
+        Self { graph: Arc::default(), collector, namespaces, quotas }
     }
 
     /// The futures that keep the graph, each with the word that it is in step.
     pub fn start(&self, client: &Client) -> Vec<Synced> {
-        let tracked = api::kind::KINDS
-            .iter()
-            .copied()
-            .filter(|row| is_tracked(row));
+        let tracked = api::kind::KINDS.iter().copied().filter(|row| is_tracked(row));
         tracked
             .map(|row| {
                 let (synced, is_synced) = watch::channel(false);
@@ -62,19 +54,12 @@ impl Feed {
 
     async fn follow(self, client: Client, row: &'static KindRow, synced: watch::Sender<bool>) {
         let decode = move |object: &rpc::api_v1::Object| {
-            Node::decode(row, &object.json).map_err(|source| api::kind::DecodeError {
-                kind: row.kind,
-                source,
-            })
+            Node::decode(row, &object.json)
+                .map_err(|source| api::kind::DecodeError { kind: row.kind, source })
         };
         let options = InformerOptions::default();
-        let mut events = Box::pin(informer_with(
-            client,
-            row,
-            options,
-            Representation::PartialMetadata,
-            decode,
-        ));
+        let mut events =
+            Box::pin(informer_with(client, row, options, Representation::PartialMetadata, decode));
         let mut present: HashSet<String> = HashSet::new();
         while let Some(event) = events.next().await {
             match event {

@@ -82,10 +82,7 @@ impl Node {
 
     /// Whether a dependent's reference has this object's kind, name and place.
     pub fn is_meant_by(&self, owner: &Owner, dependent_namespace: &str) -> bool {
-        let group = owner
-            .api_version
-            .split_once('/')
-            .map_or("", |(group, _)| group);
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
         self.row.kind == owner.kind
             && self.row.group == group
             && self.key.name == owner.name
@@ -156,19 +153,11 @@ impl Graph {
             asked.collect.push(node.uid.clone());
         }
         if node.waits_for_dependents() {
-            asked.collect.extend(
-                self.dependents
-                    .get(&node.uid)
-                    .into_iter()
-                    .flatten()
-                    .cloned(),
-            );
+            asked.collect.extend(self.dependents.get(&node.uid).into_iter().flatten().cloned());
         }
         if changed_owners {
             let former = old.iter().flat_map(|old| &old.owners);
-            let waiting = former
-                .chain(&node.owners)
-                .filter(|owner| self.waits(&owner.uid));
+            let waiting = former.chain(&node.owners).filter(|owner| self.waits(&owner.uid));
             asked.collect.extend(waiting.map(|owner| owner.uid.clone()));
             if node.owners.iter().any(|owner| self.waits(&owner.uid)) {
                 asked.collect.push(node.uid.clone());
@@ -205,13 +194,7 @@ impl Graph {
                 asked.emptied = namespace_of(&node);
             }
         }
-        asked.collect = self
-            .dependents
-            .get(uid)
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect();
+        asked.collect = self.dependents.get(uid).into_iter().flatten().cloned().collect();
         let waiting = node.owners.iter().filter(|owner| self.waits(&owner.uid));
         asked.collect.extend(waiting.map(|owner| owner.uid.clone()));
         asked

@@ -20,10 +20,7 @@ pub struct Live {
 
 /// The kind that an owner reference means, whatever its version; `None` when it is not served.
 pub fn owner_row(owner: &Owner) -> Option<&'static KindRow> {
-    let group = owner
-        .api_version
-        .split_once('/')
-        .map_or("", |(group, _)| group);
+    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
     let mut rows = api::kind::KINDS.iter().copied();
     rows.find(|row| row.stored && row.kind == owner.kind && row.group == group)
 }
@@ -70,9 +67,7 @@ impl Live {
         let target = target(node.row, &node.key.namespace, &node.key.name, "");
         match self.client.delete_object(target, &options).await {
             Err(error) if error.is_not_found() => Ok(()),
-            outcome => outcome
-                .map(|_| ())
-                .during(|| format!("delete {} {}", node.row, node.key)),
+            outcome => outcome.map(|_| ()).during(|| format!("delete {} {}", node.row, node.key)),
         }
     }
 
@@ -82,17 +77,8 @@ impl Live {
         finalizer: &str,
         revision: u64,
     ) -> Result<(), Error> {
-        let rest: Vec<&String> = node
-            .finalizers
-            .iter()
-            .filter(|name| *name != finalizer)
-            .collect();
-        self.patch(
-            node,
-            json!({"finalizers": none_if_empty(rest)}),
-            Some(revision),
-        )
-        .await
+        let rest: Vec<&String> = node.finalizers.iter().filter(|name| *name != finalizer).collect();
+        self.patch(node, json!({"finalizers": none_if_empty(rest)}), Some(revision)).await
     }
 
     pub async fn set_owners(
@@ -102,28 +88,17 @@ impl Live {
         revision: u64,
     ) -> Result<(), Error> {
         let owners: Vec<Value> = owners.iter().map(to_json).collect();
-        self.patch(
-            node,
-            json!({"ownerReferences": none_if_empty(owners)}),
-            Some(revision),
-        )
-        .await
+        self.patch(node, json!({"ownerReferences": none_if_empty(owners)}), Some(revision)).await
     }
 
     /// Takes the reference to `owner_uid` off a dependent, whatever else it has become.
     pub async fn orphan(&self, dependent: &Node, owner_uid: &str) -> Result<(), Error> {
-        let found = self
-            .get(dependent.row, &dependent.key, &dependent.uid)
-            .await?;
+        let found = self.get(dependent.row, &dependent.key, &dependent.uid).await?;
         let Some((node, revision)) = found else {
             return Ok(());
         };
-        let kept: Vec<Owner> = node
-            .owners
-            .iter()
-            .filter(|owner| owner.uid != owner_uid)
-            .cloned()
-            .collect();
+        let kept: Vec<Owner> =
+            node.owners.iter().filter(|owner| owner.uid != owner_uid).cloned().collect();
         if kept.len() == node.owners.len() {
             return Ok(());
         }
@@ -143,15 +118,10 @@ impl Live {
         let body = json!({"metadata": metadata}).to_string().into_bytes();
         let target = target(node.row, &node.key.namespace, &node.key.name, "");
         let options = pb::WriteOptions::default();
-        let patched = self
-            .client
-            .patch_object(target, PatchKind::Merge, body, options)
-            .await;
+        let patched = self.client.patch_object(target, PatchKind::Merge, body, options).await;
         match patched {
             Err(error) if error.is_not_found() => Ok(()),
-            outcome => outcome
-                .map(|_| ())
-                .during(|| format!("patch {} {}", node.row, node.key)),
+            outcome => outcome.map(|_| ()).during(|| format!("patch {} {}", node.row, node.key)),
         }
     }
 }

@@ -73,21 +73,14 @@ pub fn plan(observed: &Observed) -> Plan {
         return Plan::Orphan(dependents.map(|dependent| dependent.node.clone()).collect());
     }
     if node.waits_for_dependents() {
-        let blocking: Vec<&Dependent> = observed
-            .dependents
-            .iter()
-            .filter(|one| one.blocks)
-            .collect();
+        let blocking: Vec<&Dependent> =
+            observed.dependents.iter().filter(|one| one.blocks).collect();
         if blocking.is_empty() {
             return Plan::FinishForeground;
         }
         let alive = blocking.into_iter().filter(|one| !one.node.deleting);
         let alive: Vec<String> = alive.map(|one| one.node.uid.clone()).collect();
-        return if alive.is_empty() {
-            Plan::Nothing
-        } else {
-            Plan::CollectDependents(alive)
-        };
+        return if alive.is_empty() { Plan::Nothing } else { Plan::CollectDependents(alive) };
     }
     if node.deleting || observed.owners.is_empty() {
         return Plan::Nothing;
@@ -97,10 +90,7 @@ pub fn plan(observed: &Observed) -> Plan {
 
 fn judge_owners(observed: &Observed) -> Plan {
     let in_state = |wanted: &[OwnerState]| -> Vec<&Owner> {
-        let matching = observed
-            .owners
-            .iter()
-            .filter(|(_, state)| wanted.contains(state));
+        let matching = observed.owners.iter().filter(|(_, state)| wanted.contains(state));
         matching.map(|(owner, _)| owner).collect()
     };
     let solid = in_state(&[OwnerState::Present, OwnerState::Unknown]);
@@ -113,15 +103,12 @@ fn judge_owners(observed: &Observed) -> Plan {
         return Plan::KeepOwners(solid.into_iter().cloned().collect());
     }
     if !waiting.is_empty() && !observed.dependents.is_empty() {
-        let dependents_wait = observed
-            .dependents
-            .iter()
-            .any(|one| one.node.waits_for_dependents());
+        let dependents_wait = observed.dependents.iter().any(|one| one.node.waits_for_dependents());
         if dependents_wait {
-            let unblocked = observed.owners.iter().map(|(owner, _)| Owner {
-                block_owner_deletion: Some(false),
-                ..owner.clone()
-            });
+            let unblocked = observed
+                .owners
+                .iter()
+                .map(|(owner, _)| Owner { block_owner_deletion: Some(false), ..owner.clone() });
             return Plan::UnblockAndDelete(unblocked.collect());
         }
         return Plan::Delete(Policy::Foreground);

@@ -28,20 +28,13 @@ fn node(uid: &str, owners: &[&str]) -> Node {
 }
 
 fn ending(uid: &str, owners: &[&str], finalizer: &str) -> Node {
-    Node {
-        finalizers: vec![finalizer.into()],
-        deleting: true,
-        ..node(uid, owners)
-    }
+    Node { finalizers: vec![finalizer.into()], deleting: true, ..node(uid, owners) }
 }
 
 fn judged(owners: &[(&str, OwnerState)], dependents: Vec<Dependent>) -> Plan {
     plan(&Observed {
         node: node("x", &[]),
-        owners: owners
-            .iter()
-            .map(|(uid, state)| (owner(uid), *state))
-            .collect(),
+        owners: owners.iter().map(|(uid, state)| (owner(uid), *state)).collect(),
         dependents,
     })
 }
@@ -63,18 +56,9 @@ fn owners_decide() {
         judged(&[("a", WaitsForDependents), ("b", Present)], vec![]),
         Plan::KeepOwners(vec![owner("b")])
     );
-    let child = Dependent {
-        node: node("c", &["x"]),
-        blocks: true,
-    };
-    assert_eq!(
-        judged(&[("a", WaitsForDependents)], vec![child]),
-        Plan::Delete(Policy::Foreground)
-    );
-    let cycle = Dependent {
-        node: ending("c", &["x"], FOREGROUND),
-        blocks: true,
-    };
+    let child = Dependent { node: node("c", &["x"]), blocks: true };
+    assert_eq!(judged(&[("a", WaitsForDependents)], vec![child]), Plan::Delete(Policy::Foreground));
+    let cycle = Dependent { node: ending("c", &["x"], FOREGROUND), blocks: true };
     let Plan::UnblockAndDelete(owners) = judged(&[("c", WaitsForDependents)], vec![cycle]) else {
         panic!("must break the cycle")
     };
@@ -95,24 +79,15 @@ fn deletions_end_when_dependents_are_gone() {
     };
     let foreground = ending("x", &[], FOREGROUND);
     assert_eq!(with(foreground.clone(), vec![]), Plan::FinishForeground);
-    assert_eq!(
-        with(foreground.clone(), vec![(node("c", &["x"]), false)]),
-        Plan::FinishForeground
-    );
+    assert_eq!(with(foreground.clone(), vec![(node("c", &["x"]), false)]), Plan::FinishForeground);
     assert_eq!(
         with(foreground.clone(), vec![(node("c", &["x"]), true)]),
         Plan::CollectDependents(vec!["c".into()])
     );
-    assert_eq!(
-        with(foreground, vec![(ending("c", &["x"], "other"), true)]),
-        Plan::Nothing
-    );
+    assert_eq!(with(foreground, vec![(ending("c", &["x"], "other"), true)]), Plan::Nothing);
     let orphaning = ending("x", &[], ORPHAN);
     let child = node("c", &["x"]);
-    assert_eq!(
-        with(orphaning, vec![(child.clone(), true)]),
-        Plan::Orphan(vec![child])
-    );
+    assert_eq!(with(orphaning, vec![(child.clone(), true)]), Plan::Orphan(vec![child]));
     assert_eq!(with(ending("x", &["gone"], "other"), vec![]), Plan::Nothing);
 }
 
@@ -128,10 +103,7 @@ fn the_graph_tells_where_to_look() {
         "an owner that nobody has seen"
     );
     // An owner's end concerns its dependents, and a dependent's end an owner that waits.
-    assert_eq!(
-        graph.apply(ending("a", &[], FOREGROUND)).collect,
-        ["a", "b"]
-    );
+    assert_eq!(graph.apply(ending("a", &[], FOREGROUND)).collect, ["a", "b"]);
     let asked = graph.remove("b");
     assert_eq!(asked.collect, ["a"]);
     assert_eq!(asked.emptied, None);
@@ -146,10 +118,7 @@ fn the_graph_tells_where_to_look() {
 #[test]
 fn a_reference_with_anothers_uid_is_looked_at() {
     let mut graph = Graph::default();
-    graph.apply(Node {
-        row: Secret::ROW,
-        ..node("a", &[])
-    });
+    graph.apply(Node { row: Secret::ROW, ..node("a", &[]) });
     assert_eq!(graph.apply(node("b", &["a"])).collect, ["b"]);
 }
 
@@ -158,10 +127,7 @@ fn one_made_again_under_the_same_name_replaces_the_former() {
     let mut graph = Graph::default();
     graph.apply(node("a", &[]));
     graph.apply(node("child", &["a"]));
-    let again = Node {
-        uid: "a2".into(),
-        ..node("a", &[])
-    };
+    let again = Node { uid: "a2".into(), ..node("a", &[]) };
     assert_eq!(graph.apply(again).collect, ["child"]);
     assert!(graph.get("a").is_none());
 }

@@ -43,11 +43,7 @@ pub fn manage(
         plan.delete.append(&mut surplus);
         return;
     }
-    let waiting = if deletion_is_failure(spec) {
-        0
-    } else {
-        tally.terminating
-    };
+    let waiting = if deletion_is_failure(spec) { 0 } else { tally.terminating };
     let room = usize::try_from(wanted - active - waiting).unwrap_or(0);
     if room == 0 {
         return;
@@ -98,17 +94,14 @@ fn backoff(observed: &Observed<'_>, now: Timestamp) -> Option<Duration> {
             .filter_map(|pod| job_pods::ended_at(pod))
     };
     let last_success = ended("Succeeded").max();
-    let failures: Vec<Timestamp> = ended("Failed")
-        .filter(|at| last_success.is_none_or(|success| *at > success))
-        .collect();
+    let failures: Vec<Timestamp> =
+        ended("Failed").filter(|at| last_success.is_none_or(|success| *at > success)).collect();
     let last = failures.iter().max()?;
     wait_after(*last, failures.len(), now)
 }
 
 fn wait_after(last: Timestamp, failures: usize, now: Timestamp) -> Option<Duration> {
-    let doublings = u32::try_from(failures.saturating_sub(1))
-        .unwrap_or(u32::MAX)
-        .min(10);
+    let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX).min(10);
     let seconds = (BACKOFF_MIN_SECONDS << doublings).min(BACKOFF_MAX_SECONDS);
     let end = last.checked_add(SignedDuration::from_secs(seconds)).ok()?;
     let wait = Duration::try_from(end.duration_since(now)).ok()?;
@@ -126,11 +119,8 @@ fn new_pods(
     let Some(completions) = spec.completions.filter(|_| is_indexed(spec)) else {
         return vec![(None, None); room];
     };
-    let mut taken: BTreeSet<i32> = tally
-        .active
-        .iter()
-        .filter_map(|pod| job_pods::index(pod))
-        .collect();
+    let mut taken: BTreeSet<i32> =
+        tally.active.iter().filter_map(|pod| job_pods::index(pod)).collect();
     if !deletion_is_failure(spec) {
         let going = observed
             .pods

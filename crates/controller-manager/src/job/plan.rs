@@ -118,22 +118,13 @@ fn judge(observed: &Observed<'_>, spec: &JobSpec, tally: &Tally, now: Timestamp)
         return failed("PodFailurePolicy", message);
     }
     if tally.failed > limit || restarts_exceed(observed, spec, limit) {
-        return failed(
-            "BackoffLimitExceeded",
-            "Job has reached the specified backoff limit",
-        );
+        return failed("BackoffLimitExceeded", "Job has reached the specified backoff limit");
     }
     if deadline(spec, &tally.status, now).is_some_and(|left| left.is_zero()) {
-        return failed(
-            "DeadlineExceeded",
-            "Job was active longer than specified deadline",
-        );
+        return failed("DeadlineExceeded", "Job was active longer than specified deadline");
     }
     let failed_indexes = i32::try_from(tally.failed_indexes.len()).unwrap_or(i32::MAX);
-    if spec
-        .max_failed_indexes
-        .is_some_and(|most| failed_indexes > most)
-    {
+    if spec.max_failed_indexes.is_some_and(|most| failed_indexes > most) {
         return failed(
             "MaxFailedIndexesExceeded",
             "Job has exceeded the specified maximal number of failed indexes",
@@ -161,11 +152,7 @@ fn judge(observed: &Observed<'_>, spec: &JobSpec, tally: &Tally, now: Timestamp)
 
 /// With `restartPolicy: OnFailure` the containers' restarts are what fails.
 fn restarts_exceed(observed: &Observed<'_>, spec: &JobSpec, limit: i32) -> bool {
-    let policy = spec
-        .template
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.restart_policy.as_deref());
+    let policy = spec.template.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
     if policy != Some("OnFailure") {
         return false;
     }
@@ -175,18 +162,12 @@ fn restarts_exceed(observed: &Observed<'_>, spec: &JobSpec, limit: i32) -> bool 
         status.container_statuses.iter().flatten().chain(init)
     });
     let restarts: i32 = statuses.map(|status| status.restart_count).sum();
-    if limit == 0 {
-        restarts > 0
-    } else {
-        restarts >= limit
-    }
+    if limit == 0 { restarts > 0 } else { restarts >= limit }
 }
 
 /// How long the Job may still be active. Zero: no longer.
 fn deadline(spec: &JobSpec, status: &JobStatus, now: Timestamp) -> Option<Duration> {
-    let seconds = spec
-        .active_deadline_seconds
-        .filter(|_| spec.suspend != Some(true))?;
+    let seconds = spec.active_deadline_seconds.filter(|_| spec.suspend != Some(true))?;
     let start = status.start_time.as_ref()?.0;
     let end = start.checked_add(SignedDuration::from_secs(seconds)).ok()?;
     Some(Duration::try_from(end.duration_since(now)).unwrap_or(Duration::ZERO))

@@ -45,8 +45,7 @@ pub fn ended_at(pod: &Pod) -> Option<Timestamp> {
     let condition = condition.and_then(|condition| condition.last_transition_time.as_ref());
     let deleted = pod.metadata.deletion_timestamp.as_ref();
     let created = pod.metadata.creation_timestamp.as_ref();
-    ends.max()
-        .or_else(|| condition.or(deleted).or(created).map(|time| time.0))
+    ends.max().or_else(|| condition.or(deleted).or(created).map(|time| time.0))
 }
 
 /// A pod for the Job; `failures`: how often its index has failed, where that is counted by index.
@@ -76,10 +75,7 @@ pub fn new(job: &Job, index: Option<i32>, failures: Option<i32>) -> Option<Pod> 
         let init = spec.init_containers.iter_mut().flatten();
         for container in spec.containers.iter_mut().chain(init) {
             let variables = container.env.get_or_insert_default();
-            if !variables
-                .iter()
-                .any(|variable| variable.name == INDEX_VARIABLE)
-            {
+            if !variables.iter().any(|variable| variable.name == INDEX_VARIABLE) {
                 variables.push(index_variable());
             }
         }

@@ -19,13 +19,8 @@ pub enum Verdict {
 
 /// Judges a failed pod by the first rule that matches.
 pub fn judge(job: &Job, pod: &Pod) -> Verdict {
-    let policy = job
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.pod_failure_policy.as_ref());
-    let rules = policy
-        .map(|policy| policy.rules.as_slice())
-        .unwrap_or_default();
+    let policy = job.spec.as_ref().and_then(|spec| spec.pod_failure_policy.as_ref());
+    let rules = policy.map(|policy| policy.rules.as_slice()).unwrap_or_default();
     for (index, rule) in rules.iter().enumerate() {
         if let Some(why) = matches(rule, pod) {
             return match rule.action.as_str() {
@@ -45,10 +40,7 @@ fn matches(rule: &PodFailurePolicyRule, pod: &Pod) -> Option<String> {
     let key = Key::of(pod);
     if let Some(codes) = &rule.on_exit_codes {
         let of = |status: &&ContainerStatus| {
-            codes
-                .container_name
-                .as_ref()
-                .is_none_or(|name| *name == status.name)
+            codes.container_name.as_ref().is_none_or(|name| *name == status.name)
         };
         for status in container_statuses(pod).filter(of) {
             let Some(code) = exit_code(status).filter(|code| *code != 0) else {
@@ -83,10 +75,7 @@ fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
 
 fn exit_code(status: &ContainerStatus) -> Option<i32> {
     let state = status.state.as_ref()?;
-    state
-        .terminated
-        .as_ref()
-        .map(|terminated| terminated.exit_code)
+    state.terminated.as_ref().map(|terminated| terminated.exit_code)
 }
 
 /// Whether a rule of the success policy is met; its message.

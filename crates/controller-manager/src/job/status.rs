@@ -14,28 +14,16 @@ pub struct Ending {
 
 impl Ending {
     pub fn failed(reason: &str, message: &str) -> Self {
-        Self {
-            success: false,
-            reason: reason.into(),
-            message: message.into(),
-        }
+        Self { success: false, reason: reason.into(), message: message.into() }
     }
 
     pub fn succeeded(reason: &str, message: &str) -> Self {
-        Self {
-            success: true,
-            reason: reason.into(),
-            message: message.into(),
-        }
+        Self { success: true, reason: reason.into(), message: message.into() }
     }
 
     /// The condition that announces the end, and the one that tells it.
     fn types(&self) -> (&'static str, &'static str) {
-        if self.success {
-            ("SuccessCriteriaMet", "Complete")
-        } else {
-            ("FailureTarget", "Failed")
-        }
+        if self.success { ("SuccessCriteriaMet", "Complete") } else { ("FailureTarget", "Failed") }
     }
 }
 
@@ -48,20 +36,15 @@ pub fn condition_is_true(status: &JobStatus, type_: &str) -> bool {
 pub fn final_condition(status: &JobStatus) -> Option<Ending> {
     let of = |types: &[&str]| {
         let mut conditions = status.conditions.iter().flatten();
-        conditions
-            .find(|one| one.status == "True" && types.contains(&one.type_.as_str()))
-            .map(|one| {
+        conditions.find(|one| one.status == "True" && types.contains(&one.type_.as_str())).map(
+            |one| {
                 let (reason, message) = (one.reason.clone(), one.message.clone());
                 (reason.unwrap_or_default(), message.unwrap_or_default())
-            })
+            },
+        )
     };
-    let ending = |success| {
-        move |(reason, message): (String, String)| Ending {
-            success,
-            reason,
-            message,
-        }
-    };
+    let ending =
+        |success| move |(reason, message): (String, String)| Ending { success, reason, message };
     of(&["Failed", "FailureTarget"])
         .map(ending(false))
         .or_else(|| of(&["Complete", "SuccessCriteriaMet"]).map(ending(true)))
@@ -76,10 +59,7 @@ pub fn set_condition(
     now: Timestamp,
 ) {
     let conditions = status.conditions.get_or_insert_default();
-    if conditions
-        .iter()
-        .any(|one| one.type_ == type_ && one.status == value)
-    {
+    if conditions.iter().any(|one| one.type_ == type_ && one.status == value) {
         return;
     }
     conditions.retain(|one| one.type_ != type_);
@@ -98,13 +78,10 @@ pub fn set_ending(status: &mut JobStatus, ending: &Ending, over: bool, now: Time
     let (announced, told) = ending.types();
     let (reason, message) = (ending.reason.as_str(), ending.message.as_str());
     set_condition(status, announced, "True", reason, message, now);
-    let settled = status
-        .uncounted_terminated_pods
-        .as_ref()
-        .is_none_or(|uncounted| {
-            let empty = |list: &Option<Vec<String>>| list.as_ref().is_none_or(Vec::is_empty);
-            empty(&uncounted.succeeded) && empty(&uncounted.failed)
-        });
+    let settled = status.uncounted_terminated_pods.as_ref().is_none_or(|uncounted| {
+        let empty = |list: &Option<Vec<String>>| list.as_ref().is_none_or(Vec::is_empty);
+        empty(&uncounted.succeeded) && empty(&uncounted.failed)
+    });
     if !over || !settled || condition_is_true(status, told) {
         return false;
     }

@@ -48,12 +48,7 @@ pub fn tally(observed: &Observed<'_>, spec: &JobSpec) -> Tally {
     let mut tally = Tally {
         completed: parse(&status.completed_indexes),
         failed_indexes: parse(&status.failed_indexes),
-        active: observed
-            .pods
-            .iter()
-            .filter(|pod| is_active(pod))
-            .cloned()
-            .collect(),
+        active: observed.pods.iter().filter(|pod| is_active(pod)).cloned().collect(),
         terminating: i32::try_from(terminating).unwrap_or(i32::MAX),
         succeeded: 0,
         failed: 0,
@@ -63,11 +58,7 @@ pub fn tally(observed: &Observed<'_>, spec: &JobSpec) -> Tally {
     };
     settle_counted(&mut tally, &observed.pods);
     count_ended(&mut tally, observed, spec);
-    let uncounted = tally
-        .status
-        .uncounted_terminated_pods
-        .clone()
-        .unwrap_or_default();
+    let uncounted = tally.status.uncounted_terminated_pods.clone().unwrap_or_default();
     let length = |list: Option<Vec<String>>| {
         i32::try_from(list.unwrap_or_default().len()).unwrap_or(i32::MAX)
     };
@@ -91,10 +82,7 @@ fn settle_counted(tally: &mut Tally, pods: &[Arc<Pod>]) {
         .filter(|pod| job_pods::is_tracked(pod))
         .map(|pod| (uid(&pod.metadata), pod))
         .collect();
-    let uncounted = tally
-        .status
-        .uncounted_terminated_pods
-        .get_or_insert_default();
+    let uncounted = tally.status.uncounted_terminated_pods.get_or_insert_default();
     let mut settle = |list: &mut Option<Vec<String>>, count: &mut Option<i32>| {
         let list = list.get_or_insert_default();
         list.retain(|uid| match tracked.get(uid.as_str()) {
@@ -117,19 +105,11 @@ fn count_ended(tally: &mut Tally, observed: &Observed<'_>, spec: &JobSpec) {
     let job = observed.job;
     let over = final_condition(&tally.status).is_some();
     let abandoned = spec.suspend == Some(true) || is_deleting(&job.metadata);
-    let noted: BTreeSet<String> = tally
-        .untrack
-        .iter()
-        .map(|pod| uid(&pod.metadata).into())
-        .collect();
-    let uncounted = tally
-        .status
-        .uncounted_terminated_pods
-        .get_or_insert_default();
-    let (succeeded, failed) = (
-        uncounted.succeeded.get_or_insert_default(),
-        uncounted.failed.get_or_insert_default(),
-    );
+    let noted: BTreeSet<String> =
+        tally.untrack.iter().map(|pod| uid(&pod.metadata).into()).collect();
+    let uncounted = tally.status.uncounted_terminated_pods.get_or_insert_default();
+    let (succeeded, failed) =
+        (uncounted.succeeded.get_or_insert_default(), uncounted.failed.get_or_insert_default());
     for pod in observed.pods.iter().filter(|pod| job_pods::is_tracked(pod)) {
         let own_uid = uid(&pod.metadata).to_owned();
         if noted.contains(&own_uid) || succeeded.len() + failed.len() >= UNCOUNTED_MAX {

@@ -31,12 +31,7 @@ struct World {
 
 impl World {
     fn new(change: impl FnOnce(&mut JobSpec)) -> Self {
-        Self {
-            job: job(change),
-            pods: Vec::new(),
-            now: 1000,
-            made: 0,
-        }
+        Self { job: job(change), pods: Vec::new(), now: 1000, made: 0 }
     }
 
     fn step(&mut self) -> Plan {
@@ -48,22 +43,15 @@ impl World {
         let plan = plan(&observed, at(self.now));
         self.job.status = Some(plan.status.clone());
         for pod in &plan.untrack {
-            let found = self
-                .pods
-                .iter_mut()
-                .find(|one| one.metadata.uid == pod.metadata.uid);
+            let found = self.pods.iter_mut().find(|one| one.metadata.uid == pod.metadata.uid);
             found.unwrap().metadata.finalizers = None;
         }
         for gone in &plan.delete {
-            let found = self
-                .pods
-                .iter_mut()
-                .find(|pod| pod.metadata.uid == gone.metadata.uid);
+            let found = self.pods.iter_mut().find(|pod| pod.metadata.uid == gone.metadata.uid);
             found.unwrap().metadata.deletion_timestamp = Some(Time(at(self.now)));
         }
         // Deleted pods go as soon as nothing holds them.
-        self.pods
-            .retain(|pod| pod.metadata.deletion_timestamp.is_none() || pods::is_tracked(pod));
+        self.pods.retain(|pod| pod.metadata.deletion_timestamp.is_none() || pods::is_tracked(pod));
         for (index, failures) in &plan.create {
             let mut pod = pods::new(&self.job, *index, *failures).unwrap();
             self.made += 1;
@@ -84,12 +72,7 @@ impl World {
     fn end_with(&mut self, phase: &str, code: i32) {
         let now = self.now;
         let running = |pod: &&mut Pod| api::pod::phase(pod) == "Running";
-        let pod = self
-            .pods
-            .iter_mut()
-            .rev()
-            .find(running)
-            .expect("a pod runs");
+        let pod = self.pods.iter_mut().rev().find(running).expect("a pod runs");
         let status = pod.status.as_mut().unwrap();
         status.phase = Some(phase.into());
         status.container_statuses = Some(vec![ContainerStatus {
@@ -126,9 +109,7 @@ impl World {
     }
 
     fn reason(&self) -> String {
-        final_condition(self.status())
-            .map(|ending| ending.reason)
-            .unwrap_or_default()
+        final_condition(self.status()).map(|ending| ending.reason).unwrap_or_default()
     }
 }
 
@@ -159,10 +140,7 @@ fn failures_back_off_until_the_limit() {
         world.end("Failed");
         world.settle();
         assert_eq!(world.running(), 0);
-        assert_eq!(
-            world.step().again,
-            Some(std::time::Duration::from_secs(wait))
-        );
+        assert_eq!(world.step().again, Some(std::time::Duration::from_secs(wait)));
         world.now += i64::try_from(wait).unwrap();
         world.settle();
         assert_eq!(world.running(), 1);
@@ -210,10 +188,7 @@ fn every_index_succeeds_once() {
     world.settle();
     let first = &world.pods[0];
     assert_eq!(pods::index(first), Some(0));
-    assert_eq!(
-        first.spec.as_ref().unwrap().hostname.as_deref(),
-        Some("j-0")
-    );
+    assert_eq!(first.spec.as_ref().unwrap().hostname.as_deref(), Some("j-0"));
     world.end("Succeeded");
     world.settle();
     assert_eq!(world.status().completed_indexes.as_deref(), Some("1"));
@@ -240,10 +215,7 @@ fn an_index_fails_alone() {
     world.now += 100;
     world.settle();
     let again = world.pods.last().unwrap();
-    assert_eq!(
-        (pods::index(again), pods::failures_before(again)),
-        (Some(0), 1)
-    );
+    assert_eq!((pods::index(again), pods::failures_before(again)), (Some(0), 1));
     world.end("Failed");
     world.settle();
     assert_eq!(world.status().failed_indexes.as_deref(), Some("0"));
@@ -264,9 +236,8 @@ fn policies_judge() {
         on_pod_conditions: None,
     };
     let with_rules = |spec: &mut JobSpec| {
-        spec.pod_failure_policy = Some(PodFailurePolicy {
-            rules: vec![rule("Ignore", 3), rule("FailJob", 42)],
-        });
+        spec.pod_failure_policy =
+            Some(PodFailurePolicy { rules: vec![rule("Ignore", 3), rule("FailJob", 42)] });
     };
     let mut world = World::new(with_rules);
     world.settle();
@@ -312,13 +283,7 @@ fn suspension_takes_pods_away_and_gives_them_back() {
     world.settle();
     assert_eq!((world.running(), world.pods.len()), (0, 0));
     assert!(condition_is_true(world.status(), "Suspended"));
-    assert_eq!(
-        (
-            world.status().failed.unwrap_or(0),
-            &world.status().start_time
-        ),
-        (0, &None)
-    );
+    assert_eq!((world.status().failed.unwrap_or(0), &world.status().start_time), (0, &None));
     world.now += 1000;
     world.job.spec.as_mut().unwrap().suspend = Some(false);
     assert_eq!(world.step().suspension.unwrap().0, "Resumed");

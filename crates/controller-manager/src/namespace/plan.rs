@@ -68,10 +68,7 @@ pub fn conditions(
             message: Some(message),
             last_transition_time: since.or(Some(Time(now))),
         };
-        match conditions
-            .iter_mut()
-            .find(|condition| condition.type_ == type_)
-        {
+        match conditions.iter_mut().find(|condition| condition.type_ == type_) {
             Some(present) => *present = condition,
             None => conditions.push(condition),
         }
@@ -97,44 +94,22 @@ pub fn conditions(
     );
     if remaining.is_empty() {
         let message = no("All content successfully removed");
-        set(
-            "NamespaceContentRemaining",
-            false,
-            "ContentRemoved",
-            message,
-        );
+        set("NamespaceContentRemaining", false, "ContentRemoved", message);
     } else {
         let message = format!("Some resources are remaining: {}", remaining.content());
-        set(
-            "NamespaceContentRemaining",
-            true,
-            "SomeResourcesRemain",
-            message,
-        );
+        set("NamespaceContentRemaining", true, "SomeResourcesRemain", message);
     }
     let finalizers = remaining.finalizers();
     if finalizers.is_empty() {
         let message = no("All content-preserving finalizers finished");
-        set(
-            "NamespaceFinalizersRemaining",
-            false,
-            "ContentHasNoFinalizers",
-            message,
-        );
+        set("NamespaceFinalizersRemaining", false, "ContentHasNoFinalizers", message);
     } else {
         let count =
             |(name, count): (&&str, &usize)| format!("{name} in {count} resource instances");
         let list: Vec<_> = finalizers.iter().map(count).collect();
-        let message = format!(
-            "Some content in the namespace has finalizers remaining: {}",
-            list.join(", ")
-        );
-        set(
-            "NamespaceFinalizersRemaining",
-            true,
-            "SomeFinalizersRemain",
-            message,
-        );
+        let message =
+            format!("Some content in the namespace has finalizers remaining: {}", list.join(", "));
+        set("NamespaceFinalizersRemaining", true, "SomeFinalizersRemain", message);
     }
     status
 }
@@ -149,10 +124,7 @@ mod tests {
 
     fn value(status: &NamespaceStatus, type_: &str) -> (String, String) {
         let conditions = status.conditions.as_ref().unwrap();
-        let found = conditions
-            .iter()
-            .find(|condition| condition.type_ == type_)
-            .unwrap();
+        let found = conditions.iter().find(|condition| condition.type_ == type_).unwrap();
         (found.status.clone(), found.message.clone().unwrap())
     }
 

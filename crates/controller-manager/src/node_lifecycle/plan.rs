@@ -21,10 +21,7 @@ const PRESSURE: &[(&str, &str)] = &[
     ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
     ("DiskPressure", "node.kubernetes.io/disk-pressure"),
     ("PIDPressure", "node.kubernetes.io/pid-pressure"),
-    (
-        "NetworkUnavailable",
-        "node.kubernetes.io/network-unavailable",
-    ),
+    ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
 ];
 
 /// What changes whenever the node reports.
@@ -93,11 +90,7 @@ pub fn is_ready(node: &Node) -> bool {
 /// The node's taints as its conditions ask for, if they are not so already.
 fn changed_taints(observed: &Observed<'_>, now: Timestamp) -> Option<Vec<Taint>> {
     let node = observed.node;
-    let present = node
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.taints.clone())
-        .unwrap_or_default();
+    let present = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
     let mut wanted = wanted(node);
     wanted.retain(|(_, effect)| observed.any_ready || *effect != NO_EXECUTE);
     let ours = |taint: &Taint| {
@@ -150,16 +143,9 @@ fn wanted(node: &Node) -> Vec<(&'static str, &'static str)> {
 /// Sets the kubelet's conditions to Unknown.
 pub fn set_unknown(node: &mut Node, now: Timestamp) {
     let created = node.metadata.creation_timestamp.clone();
-    let conditions = node
-        .status
-        .get_or_insert_default()
-        .conditions
-        .get_or_insert_default();
+    let conditions = node.status.get_or_insert_default().conditions.get_or_insert_default();
     for type_ in KUBELETS_OWN {
-        match conditions
-            .iter_mut()
-            .find(|condition| condition.type_ == *type_)
-        {
+        match conditions.iter_mut().find(|condition| condition.type_ == *type_) {
             None => conditions.push(NodeCondition {
                 type_: (*type_).into(),
                 status: "Unknown".into(),
@@ -216,29 +202,18 @@ mod tests {
             grace: Duration::from_secs(40),
             any_ready: false,
         };
-        assert_eq!(
-            taints(&plan(&observed, at(9))),
-            ["node.kubernetes.io/unreachable:NoSchedule"]
-        );
+        assert_eq!(taints(&plan(&observed, at(9))), ["node.kubernetes.io/unreachable:NoSchedule"]);
     }
 
     fn taints(plan: &Plan) -> Vec<String> {
         let taints = plan.taints.iter().flatten();
-        taints
-            .map(|taint| format!("{}:{}", taint.key, taint.effect))
-            .collect()
+        taints.map(|taint| format!("{}:{}", taint.key, taint.effect)).collect()
     }
 
     #[test]
     fn a_healthy_node_is_only_watched() {
         let plan = after(&node(Some("True")), 10);
-        assert_eq!(
-            plan,
-            Plan {
-                again: Some(Duration::from_millis(30_010)),
-                ..Default::default()
-            }
-        );
+        assert_eq!(plan, Plan { again: Some(Duration::from_millis(30_010)), ..Default::default() });
     }
 
     #[test]
@@ -267,11 +242,7 @@ mod tests {
     #[test]
     fn recovery_takes_our_taints_off_and_leaves_others() {
         let mut node = node(Some("False"));
-        let foreign = Taint {
-            key: "gpu".into(),
-            effect: NO_EXECUTE.into(),
-            ..Default::default()
-        };
+        let foreign = Taint { key: "gpu".into(), effect: NO_EXECUTE.into(), ..Default::default() };
         node.spec.get_or_insert_default().taints = Some(vec![foreign.clone()]);
         let plan = after(&node, 0);
         assert_eq!(

@@ -19,12 +19,7 @@ pub struct Pool {
 
 impl Pool {
     pub fn new(ranges: Vec<NodeRange>) -> Self {
-        Self {
-            next: vec![0; ranges.len()],
-            ranges,
-            owner: HashMap::new(),
-            of_node: HashMap::new(),
-        }
+        Self { next: vec![0; ranges.len()], ranges, owner: HashMap::new(), of_node: HashMap::new() }
     }
 
     /// Takes in what a node has.
@@ -115,13 +110,7 @@ mod tests {
 
     fn give(pool: &mut Pool, node: &str) -> Option<String> {
         let parts = pool.allocate(node)?;
-        Some(
-            parts
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(" "),
-        )
+        Some(parts.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
     }
 
     #[test]
@@ -129,18 +118,12 @@ mod tests {
         let mut pool = pool(&[("10.244.0.0/22", 24), ("fd00::/56", 64)]);
         pool.occupy("old", &["10.244.1.0/24".parse().unwrap()]);
         assert_eq!(give(&mut pool, "a").unwrap(), "10.244.0.0/24 fd00::/64");
-        assert_eq!(
-            give(&mut pool, "b").unwrap(),
-            "10.244.2.0/24 fd00:0:0:1::/64"
-        );
+        assert_eq!(give(&mut pool, "b").unwrap(), "10.244.2.0/24 fd00:0:0:1::/64");
         assert_eq!(give(&mut pool, "a").unwrap(), "10.244.0.0/24 fd00::/64");
         assert!(give(&mut pool, "c").is_some());
         assert_eq!(give(&mut pool, "d"), None);
         pool.release("old");
-        assert_eq!(
-            give(&mut pool, "d").unwrap(),
-            "10.244.1.0/24 fd00:0:0:3::/64"
-        );
+        assert_eq!(give(&mut pool, "d").unwrap(), "10.244.1.0/24 fd00:0:0:3::/64");
     }
 
     #[test]

@@ -15,14 +15,12 @@ use crate::owner::{is_deleting, uid};
 /// The class that a claim asks for; empty: none.
 pub fn class_of_claim(claim: &PersistentVolumeClaim) -> &str {
     let spec = claim.spec.as_ref();
-    spec.and_then(|spec| spec.storage_class_name.as_deref())
-        .unwrap_or_default()
+    spec.and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default()
 }
 
 fn class_of_volume(volume: &PersistentVolume) -> &str {
     let spec = volume.spec.as_ref();
-    spec.and_then(|spec| spec.storage_class_name.as_deref())
-        .unwrap_or_default()
+    spec.and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default()
 }
 
 pub fn capacity(volume: &PersistentVolume) -> Quantity {
@@ -34,10 +32,7 @@ pub fn capacity(volume: &PersistentVolume) -> Quantity {
 
 /// Whether the volume's reference is to this claim, and with a uid only to this very one.
 pub fn is_meant_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
-    let reference = volume
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.claim_ref.as_ref());
+    let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
     reference.is_some_and(|reference| {
         let key = Key::new(
             reference.namespace.clone().unwrap_or_default(),
@@ -67,10 +62,7 @@ pub fn suits(
     };
     let mode = |mode: &Option<String>| mode.clone().unwrap_or_else(|| "Filesystem".into());
     let modes = has.access_modes.as_deref().unwrap_or_default();
-    let requests = wants
-        .resources
-        .as_ref()
-        .and_then(|resources| resources.requests.as_ref());
+    let requests = wants.resources.as_ref().and_then(|resources| resources.requests.as_ref());
     let wanted = requests.and_then(|requests| requests.get("storage"));
     let wanted = wanted.map(Quantity::of).unwrap_or_default();
     let selector = wants.selector.as_ref().map(|selector| {
@@ -79,21 +71,14 @@ pub fn suits(
     !is_deleting(&volume.metadata)
         && class_of_volume(volume) == class_of_claim(claim)
         && mode(&has.volume_mode) == mode(&wants.volume_mode)
-        && wants
-            .access_modes
-            .iter()
-            .flatten()
-            .all(|mode| modes.contains(mode))
+        && wants.access_modes.iter().flatten().all(|mode| modes.contains(mode))
         && capacity(volume) >= wanted
         && selector.is_none_or(|selector| selector.matches(volume.metadata.labels.as_ref()))
         && node.is_none_or(|node| is_reachable(volume, node))
 }
 
 fn is_reachable(volume: &PersistentVolume, node: &Node) -> bool {
-    let affinity = volume
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.node_affinity.as_ref());
+    let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
     let Some(required) = affinity.and_then(|affinity| affinity.required.clone()) else {
         return true;
     };

@@ -42,14 +42,10 @@ pub fn plan_claim(view: &ClaimView<'_>) -> ClaimPlan {
     let annotations = claim.metadata.annotations.as_ref();
     let has = |key: &str| annotations.is_some_and(|annotations| annotations.contains_key(key));
     let spec = claim.spec.as_ref();
-    let named = spec
-        .and_then(|spec| spec.volume_name.as_deref())
-        .filter(|name| !name.is_empty());
+    let named = spec.and_then(|spec| spec.volume_name.as_deref()).filter(|name| !name.is_empty());
     if let Some(name) = named {
-        let volume = view
-            .volumes
-            .iter()
-            .find(|volume| volume.metadata.name.as_deref() == Some(name));
+        let volume =
+            view.volumes.iter().find(|volume| volume.metadata.name.as_deref() == Some(name));
         return match volume {
             Some(volume) if is_free(volume) || is_meant_for(volume, claim) => {
                 ClaimPlan::Bind(volume.clone())
@@ -65,14 +61,9 @@ pub fn plan_claim(view: &ClaimView<'_>) -> ClaimPlan {
             _ => ClaimPlan::Pending,
         };
     }
-    let waits = view
-        .class
-        .and_then(|class| class.volume_binding_mode.as_deref())
+    let waits = view.class.and_then(|class| class.volume_binding_mode.as_deref())
         == Some("WaitForFirstConsumer");
-    let meant = view
-        .volumes
-        .iter()
-        .any(|volume| is_meant_for(volume, claim));
+    let meant = view.volumes.iter().any(|volume| is_meant_for(volume, claim));
     if waits && view.node.is_none() && !meant {
         let message = "waiting for first consumer to be created before binding";
         return ClaimPlan::Wait("WaitForFirstConsumer", message.into());
@@ -90,10 +81,7 @@ pub fn plan_claim(view: &ClaimView<'_>) -> ClaimPlan {
         ),
         None => ClaimPlan::Wait(
             "ProvisioningFailed",
-            format!(
-                "storageclass.storage.k8s.io {:?} not found",
-                class_of_claim(claim)
-            ),
+            format!("storageclass.storage.k8s.io {:?} not found", class_of_claim(claim)),
         ),
         Some(_) => ClaimPlan::Pending,
     }
@@ -120,19 +108,12 @@ pub fn plan_volume(volume: &PersistentVolume, claim: Option<&PersistentVolumeCla
     let Some(claim) = claim.filter(|claim| uid(&claim.metadata) == wanted) else {
         return released(volume);
     };
-    let named = claim
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.volume_name.as_deref());
+    let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
     match named.filter(|name| !name.is_empty()) {
         Some(name) if Some(name) != volume.metadata.name.as_deref() => {
             let annotations = volume.metadata.annotations.as_ref();
             let by_us = annotations.is_some_and(|all| all.contains_key(BOUND_BY_CONTROLLER));
-            if by_us {
-                VolumePlan::Unbind
-            } else {
-                released(volume)
-            }
+            if by_us { VolumePlan::Unbind } else { released(volume) }
         }
         _ => VolumePlan::Phase("Bound", ""),
     }

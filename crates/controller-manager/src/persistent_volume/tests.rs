@@ -52,12 +52,7 @@ fn planned(
     class: Option<&StorageClass>,
 ) -> ClaimPlan {
     let volumes: Vec<_> = volumes.iter().cloned().map(Arc::new).collect();
-    plan_claim(&ClaimView {
-        claim,
-        volumes: &volumes,
-        class,
-        node: None,
-    })
+    plan_claim(&ClaimView { claim, volumes: &volumes, class, node: None })
 }
 
 fn chosen(plan: &ClaimPlan) -> Option<&str> {
@@ -80,23 +75,11 @@ fn the_smallest_that_suits_or_the_one_that_is_meant() {
         classed,
         referring(volume("taken", "1Gi"), "other", "x"),
     ];
-    assert_eq!(
-        chosen(&planned(&claim("1Gi"), &volumes, None)),
-        Some("labelled")
-    );
-    assert_eq!(
-        chosen(&planned(&claim("3Gi"), &volumes, None)),
-        Some("large")
-    );
-    assert!(matches!(
-        planned(&claim("30Gi"), &volumes, None),
-        ClaimPlan::Wait("FailedBinding", _)
-    ));
+    assert_eq!(chosen(&planned(&claim("1Gi"), &volumes, None)), Some("labelled"));
+    assert_eq!(chosen(&planned(&claim("3Gi"), &volumes, None)), Some("large"));
+    assert!(matches!(planned(&claim("30Gi"), &volumes, None), ClaimPlan::Wait("FailedBinding", _)));
     let meant = referring(volume("meant", "50Gi"), "data", "");
-    assert_eq!(
-        chosen(&planned(&claim("1Gi"), &[volumes[0].clone(), meant], None)),
-        Some("meant")
-    );
+    assert_eq!(chosen(&planned(&claim("1Gi"), &[volumes[0].clone(), meant], None)), Some("meant"));
 }
 
 #[test]
@@ -113,10 +96,7 @@ fn classes_wait_or_provision() {
         planned(&claim, &[], Some(&external)),
         ClaimPlan::AskProvisioner("example.com/disk".into())
     );
-    assert!(matches!(
-        planned(&claim, &[], None),
-        ClaimPlan::Wait("ProvisioningFailed", _)
-    ));
+    assert!(matches!(planned(&claim, &[], None), ClaimPlan::Wait("ProvisioningFailed", _)));
 }
 
 #[test]
@@ -125,17 +105,11 @@ fn a_bound_claim_stays_or_is_lost() {
     claim.spec.as_mut().unwrap().volume_name = Some("v".into());
     assert_eq!(planned(&claim, &[], None), ClaimPlan::Pending);
     claim.metadata.annotations = Some(labels(&[(BIND_COMPLETED, "yes")]));
-    assert!(matches!(
-        planned(&claim, &[], None),
-        ClaimPlan::Lost("ClaimLost", _)
-    ));
+    assert!(matches!(planned(&claim, &[], None), ClaimPlan::Lost("ClaimLost", _)));
     let ours = referring(volume("v", "1Gi"), "data", "uid-data");
     assert_eq!(chosen(&planned(&claim, &[ours], None)), Some("v"));
     let theirs = referring(volume("v", "1Gi"), "other", "x");
-    assert!(matches!(
-        planned(&claim, &[theirs], None),
-        ClaimPlan::Lost("ClaimMisbound", _)
-    ));
+    assert!(matches!(planned(&claim, &[theirs], None), ClaimPlan::Lost("ClaimMisbound", _)));
 }
 
 #[test]
@@ -155,10 +129,7 @@ fn volumes_tell_their_phase() {
     let spec = of.spec.as_mut().unwrap();
     spec.persistent_volume_reclaim_policy = Some("Delete".into());
     assert_eq!(phase(&of, None), "Failed");
-    of.metadata.annotations = Some(labels(&[
-        (PROVISIONED_BY, "x"),
-        (BOUND_BY_CONTROLLER, "yes"),
-    ]));
+    of.metadata.annotations = Some(labels(&[(PROVISIONED_BY, "x"), (BOUND_BY_CONTROLLER, "yes")]));
     assert_eq!(phase(&of, None), "Released");
     claim.spec.as_mut().unwrap().volume_name = Some("another".into());
     assert_eq!(phase(&of, Some(&claim)), "unbind");

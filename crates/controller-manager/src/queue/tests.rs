@@ -41,21 +41,10 @@ fn rig(fail: usize) -> Rig {
     let go_on = Arc::new(Semaphore::new(0));
     let (ready, is_ready) = watch::channel(false);
     let stop = CancellationToken::new();
-    let probe = Arc::new(Probe {
-        calls: AtomicUsize::new(0),
-        fail,
-        started: sender,
-        go_on: go_on.clone(),
-    });
+    let probe =
+        Arc::new(Probe { calls: AtomicUsize::new(0), fail, started: sender, go_on: go_on.clone() });
     let task = tokio::spawn(run(probe, requests, is_ready, stop.clone()));
-    Rig {
-        trigger,
-        started,
-        go_on,
-        ready,
-        stop,
-        task,
-    }
+    Rig { trigger, started, go_on, ready, stop, task }
 }
 
 #[tokio::test(start_paused = true)]

@@ -74,16 +74,12 @@ fn counts(observed: &Observed<'_>, active: &[Arc<Pod>], now: Timestamp) -> Statu
         let count = active.iter().filter(|pod| test(pod)).count();
         i32::try_from(count).unwrap_or(i32::MAX)
     };
-    let template = observed
-        .template
-        .and_then(|template| template.metadata.as_ref());
+    let template = observed.template.and_then(|template| template.metadata.as_ref());
     let template_labels = template.and_then(|metadata| metadata.labels.as_ref());
     let carries_template_labels = |pod: &Pod| {
         let own = pod.metadata.labels.as_ref();
         template_labels.is_none_or(|labels| {
-            labels
-                .iter()
-                .all(|(key, value)| own.and_then(|own| own.get(key)) == Some(value))
+            labels.iter().all(|(key, value)| own.and_then(|own| own.get(key)) == Some(value))
         })
     };
     let terminating = observed.reports_terminating.then(|| {

@@ -154,10 +154,7 @@ impl Replicated for ReplicationController {
     }
 
     fn replicas(&self) -> i32 {
-        self.spec
-            .as_ref()
-            .and_then(|spec| spec.replicas)
-            .unwrap_or(1)
+        self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
     }
 
     fn selector(&self) -> Result<Selector, SelectorError> {

@@ -22,9 +22,7 @@ fn observed<'a>(replicas: i32, pods: Vec<Pod>) -> Observed<'a> {
 
 fn deleted(plan: &Plan) -> Vec<String> {
     let names = plan.delete.iter();
-    names
-        .map(|pod| pod.metadata.name.clone().unwrap())
-        .collect()
+    names.map(|pod| pod.metadata.name.clone().unwrap()).collect()
 }
 
 #[test]
@@ -33,31 +31,14 @@ fn the_number_is_restored() {
     let going = pod("going").running().deleting().build();
     let alive = pod("alive").running().ready_at(5).build();
     let plan_for = |replicas| {
-        plan(
-            &observed(
-                replicas,
-                vec![finished.clone(), going.clone(), alive.clone()],
-            ),
-            at(10),
-        )
+        plan(&observed(replicas, vec![finished.clone(), going.clone(), alive.clone()]), at(10))
     };
     assert_eq!(plan_for(3).create, 2);
-    assert_eq!(
-        plan_for(1),
-        Plan {
-            create: 0,
-            ..plan_for(1)
-        }
-    );
+    assert_eq!(plan_for(1), Plan { create: 0, ..plan_for(1) });
     assert_eq!(deleted(&plan_for(0)), ["alive"]);
     let status = plan_for(3).status;
     assert_eq!(
-        (
-            status.replicas,
-            status.ready,
-            status.available,
-            status.terminating
-        ),
+        (status.replicas, status.ready, status.available, status.terminating),
         (1, 1, 1, Some(1))
     );
     assert_eq!(status.observed_generation, Some(3));
@@ -78,10 +59,7 @@ fn nothing_is_written_from_a_stale_view_or_for_a_dying_set() {
 fn availability_comes_by_time() {
     let mut waiting = observed(
         2,
-        vec![
-            pod("a").running().ready_at(100).build(),
-            pod("b").running().ready_at(90).build(),
-        ],
+        vec![pod("a").running().ready_at(100).build(), pod("b").running().ready_at(90).build()],
     );
     waiting.min_ready_seconds = 15;
     let early = plan(&waiting, at(104));
@@ -131,14 +109,8 @@ fn a_status_survives_the_object() {
 }
 
 fn any_pod() -> impl Strategy<Value = Pod> {
-    (
-        0..1000u32,
-        0..4u8,
-        any::<bool>(),
-        any::<bool>(),
-        prop::option::of(0..3u8),
-    )
-        .prop_map(|(id, phase, ready, deleting, node)| {
+    (0..1000u32, 0..4u8, any::<bool>(), any::<bool>(), prop::option::of(0..3u8)).prop_map(
+        |(id, phase, ready, deleting, node)| {
             let phase = ["Pending", "Running", "Succeeded", "Failed"][usize::from(phase)];
             let mut built = pod(&format!("p{id}")).phase(phase);
             if ready && phase == "Running" {
@@ -151,7 +123,8 @@ fn any_pod() -> impl Strategy<Value = Pod> {
                 built = built.on(&format!("n{node}"));
             }
             built.build()
-        })
+        },
+    )
 }
 
 proptest! {

@@ -53,9 +53,7 @@ fn owners(
     };
     let ours = [uid(&set.metadata), uid(&pod.metadata)];
     let keeps = |owner: &&OwnerReference| {
-        let wanted = wanted
-            .as_ref()
-            .is_some_and(|wanted| wanted.uid == owner.uid);
+        let wanted = wanted.as_ref().is_some_and(|wanted| wanted.uid == owner.uid);
         wanted || !ours.contains(&owner.uid.as_str())
     };
     let mut owners: Vec<OwnerReference> = present.iter().filter(keeps).cloned().collect();
@@ -125,12 +123,7 @@ impl StatefulSets {
         }
         owner::patch_owners::<PersistentVolumeClaim>(&self.client, &claim.metadata, &owners)
             .await
-            .during(|| {
-                format!(
-                    "set the owners of persistentvolumeclaim {}",
-                    Key::of(&**claim)
-                )
-            })
+            .during(|| format!("set the owners of persistentvolumeclaim {}", Key::of(&**claim)))
     }
 }
 
@@ -146,10 +139,7 @@ mod tests {
         set.metadata.uid = Some("set".into());
         set.spec.replicas = Some(1);
         let pod = crate::testing::pod("db-1").build();
-        let other = OwnerReference {
-            uid: "other".into(),
-            ..Default::default()
-        };
+        let other = OwnerReference { uid: "other".into(), ..Default::default() };
         let mut present = vec![other];
         // (with the set, with the pod), ordinal: the owners beside the other.
         for (policy, ordinal, wanted) in [

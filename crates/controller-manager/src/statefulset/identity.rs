@@ -42,10 +42,7 @@ pub fn ordinal(set: &StatefulSet, pod: &Pod) -> Option<i32> {
 /// The name of the revision that a pod was made from.
 pub fn revision(pod: &Pod) -> &str {
     let labels = pod.metadata.labels.as_ref();
-    labels
-        .and_then(|labels| labels.get(HASH_LABEL))
-        .map(String::as_str)
-        .unwrap_or_default()
+    labels.and_then(|labels| labels.get(HASH_LABEL)).map(String::as_str).unwrap_or_default()
 }
 
 pub fn claim_name(set: &StatefulSet, template: &str, ordinal: i32) -> String {

@@ -67,11 +67,8 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
         ordered: set.spec.pod_management_policy.as_deref() != Some("Parallel"),
         now,
     };
-    let mut plan = Plan {
-        status: world.status(),
-        again: world.next_availability(),
-        ..Default::default()
-    };
+    let mut plan =
+        Plan { status: world.status(), again: world.next_availability(), ..Default::default() };
     if observed.in_step
         && !is_deleting(&set.metadata)
         && world.fill(&mut plan) == Go::On
@@ -165,11 +162,7 @@ impl World<'_> {
                 return Go::Stop;
             }
         }
-        if condemned.is_empty() {
-            Go::On
-        } else {
-            Go::Stop
-        }
+        if condemned.is_empty() { Go::On } else { Go::Stop }
     }
 
     /// Pods of former revisions are replaced, from the highest ordinal down to the partition.
@@ -181,14 +174,9 @@ impl World<'_> {
         let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
         let most = rolling
             .and_then(|rolling| rolling.max_unavailable.as_ref())
-            .map_or(1, |most| {
-                scaled(most, self.range.end - self.range.start, Round::Down).max(1)
-            });
+            .map_or(1, |most| scaled(most, self.range.end - self.range.start, Round::Down).max(1));
         let unhealthy = self.range.clone().filter(|ordinal| {
-            !self
-                .by_ordinal
-                .get(ordinal)
-                .is_some_and(|pod| self.is_healthy(pod))
+            !self.by_ordinal.get(ordinal).is_some_and(|pod| self.is_healthy(pod))
         });
         let down = i32::try_from(unhealthy.count()).unwrap_or(i32::MAX);
         let mut room = most - down;

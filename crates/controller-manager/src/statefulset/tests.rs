@@ -39,11 +39,7 @@ struct World {
 
 impl World {
     fn new(set: StatefulSet) -> Self {
-        Self {
-            set,
-            pods: Vec::new(),
-            update: "r1",
-        }
+        Self { set, pods: Vec::new(), update: "r1" }
     }
 
     fn step(&mut self) -> Plan {
@@ -51,9 +47,7 @@ impl World {
         let observed = Observed {
             set: &self.set,
             pods: self.pods.iter().cloned().map(Arc::new).collect(),
-            current: status
-                .current_revision
-                .unwrap_or_else(|| self.update.into()),
+            current: status.current_revision.unwrap_or_else(|| self.update.into()),
             update: self.update.into(),
             collision_count: None,
             in_step: true,
@@ -74,20 +68,12 @@ impl World {
     fn ready(&mut self, name: &str) {
         let of = |pod: &&mut Pod| pod.metadata.name.as_deref() == Some(name);
         let pod = self.pods.iter_mut().find(of).unwrap();
-        pod.status = crate::testing::pod("x")
-            .running()
-            .ready_at(1)
-            .build()
-            .status;
+        pod.status = crate::testing::pod("x").running().ready_at(1).build().status;
     }
 
     fn all_ready(&mut self) {
         for pod in &mut self.pods {
-            pod.status = crate::testing::pod("x")
-                .running()
-                .ready_at(1)
-                .build()
-                .status;
+            pod.status = crate::testing::pod("x").running().ready_at(1).build().status;
         }
     }
 
@@ -108,11 +94,7 @@ impl World {
             .pods
             .iter()
             .map(|pod| {
-                format!(
-                    "{}:{}",
-                    pod.metadata.name.as_deref().unwrap(),
-                    identity::revision(pod)
-                )
+                format!("{}:{}", pod.metadata.name.as_deref().unwrap(), identity::revision(pod))
             })
             .collect();
         all.sort();
@@ -174,9 +156,7 @@ fn updates_go_from_the_top_to_the_partition() {
     let status = world.set.status.clone().unwrap();
     assert_eq!(status.current_revision.as_deref(), Some("r1"));
     // Below the partition a lost pod comes back as it was.
-    world
-        .pods
-        .retain(|pod| pod.metadata.name.as_deref() != Some("db-0"));
+    world.pods.retain(|pod| pod.metadata.name.as_deref() != Some("db-0"));
     world.settle();
     assert_eq!(world.shape()[0], "db-0:r1");
     partitioned(&mut world.set, 0);
@@ -191,10 +171,8 @@ fn updates_go_from_the_top_to_the_partition() {
 fn on_delete_and_failed_pods() {
     let mut world = World::new(set(2));
     world.settle();
-    world.set.spec.update_strategy = Some(StatefulSetUpdateStrategy {
-        type_: Some("OnDelete".into()),
-        rolling_update: None,
-    });
+    world.set.spec.update_strategy =
+        Some(StatefulSetUpdateStrategy { type_: Some("OnDelete".into()), rolling_update: None });
     world.update = "r2";
     world.settle();
     assert_eq!(world.shape(), ["db-0:r1", "db-1:r1"]);
@@ -214,10 +192,7 @@ fn pods_have_names_storage_and_hosts() {
     let volume = &spec.volumes.as_ref().unwrap()[0];
     let claim = volume.persistent_volume_claim.as_ref().unwrap();
     assert_eq!(claim.claim_name, "data-db-4");
-    assert_eq!(
-        identity::claims(&set, 4)[0].metadata.name.as_deref(),
-        Some("data-db-4")
-    );
+    assert_eq!(identity::claims(&set, 4)[0].metadata.name.as_deref(), Some("data-db-4"));
     let labels = pod.metadata.labels.as_ref().unwrap();
     assert_eq!(labels["apps.kubernetes.io/pod-index"], "4");
     assert_eq!(identity::ordinal(&set, &pod), Some(4));

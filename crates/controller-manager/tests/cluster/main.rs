@@ -78,15 +78,9 @@ async fn until_complete(plane: &Plane, replicas: i32) -> anyhow::Result<Deployme
 }
 
 fn ready_endpoints(slices: &std::collections::BTreeMap<String, EndpointSlice>) -> BTreeSet<String> {
-    let endpoints = slices
-        .values()
-        .flat_map(|slice| slice.endpoints.iter().flatten());
+    let endpoints = slices.values().flat_map(|slice| slice.endpoints.iter().flatten());
     endpoints
-        .filter(|one| {
-            one.conditions
-                .as_ref()
-                .is_some_and(|c| c.ready == Some(true))
-        })
+        .filter(|one| one.conditions.as_ref().is_some_and(|c| c.ready == Some(true)))
         .flat_map(|one| one.addresses.clone())
         .collect()
 }
@@ -98,11 +92,7 @@ async fn a_rolling_update_keeps_every_endpoint_it_promised() -> anyhow::Result<(
     let nodes = plane.nodes(&["n1", "n2"]).await?;
     create(&plane, &[deployment(5, "v1"), service()]).await?;
     let first = until_complete(&plane, 5).await?;
-    assert_eq!(
-        first.metadata.generation,
-        Some(1),
-        "nobody changed its spec"
-    );
+    assert_eq!(first.metadata.generation, Some(1), "nobody changed its spec");
     let of_web = || selection().labels("kubernetes.io/service-name=web");
     wait::until::<EndpointSlice>(&plane.client, of_web(), "five endpoints", |slices| {
         ready_endpoints(slices).len() == 5
@@ -127,9 +117,7 @@ async fn a_rolling_update_keeps_every_endpoint_it_promised() -> anyhow::Result<(
             .map(|_| fewest)
         })
     };
-    deployments
-        .patch("web", PatchKind::Strategic, &patch)
-        .await?;
+    deployments.patch("web", PatchKind::Strategic, &patch).await?;
     let fewest = watching.await??;
     anyhow::ensure!(fewest >= 5, "only {fewest} endpoints were ready");
 
@@ -167,10 +155,8 @@ async fn controllers_killed_at_any_moment_lose_and_double_nothing() -> anyhow::R
     // Killed after more and more pods; each successor goes on from what is there.
     for round in 1..=6 {
         let (task, _) = plane.control(&[])?;
-        wait::until::<Pod>(&plane.client, selection(), "some pods", |pods| {
-            pods.len() >= round * 5
-        })
-        .await?;
+        wait::until::<Pod>(&plane.client, selection(), "some pods", |pods| pods.len() >= round * 5)
+            .await?;
         task.abort();
         task.await.ok();
     }
@@ -233,10 +219,8 @@ async fn workloads_of_every_kind_come_to_their_ends() -> anyhow::Result<()> {
     let ended = |job: Option<&Job>, type_: &str| {
         let status = job.and_then(|job| job.status.as_ref());
         let conditions = status.and_then(|status| status.conditions.as_ref());
-        conditions.is_some_and(|all| {
-            all.iter()
-                .any(|one| one.type_ == type_ && one.status == "True")
-        })
+        conditions
+            .is_some_and(|all| all.iter().any(|one| one.type_ == type_ && one.status == "True"))
     };
     let jobs = wait::until::<Job>(client, selection(), "the jobs end", |jobs| {
         ended(jobs.get("good"), "Complete")
@@ -262,25 +246,13 @@ async fn workloads_of_every_kind_come_to_their_ends() -> anyhow::Result<()> {
     let stateful = pods.get("db-2").await?;
     anyhow::ensure!(stateful.labels()["apps.kubernetes.io/pod-index"] == "2");
     // Everything goes with its namespace's content: here by deleting the owners.
-    let options = DeleteOptions {
-        propagation_policy: Some("Background"),
-        ..Default::default()
-    };
-    Api::<StatefulSet>::namespaced(client, "default")
-        .delete("db", &options)
-        .await?;
-    Api::<DaemonSet>::namespaced(client, "default")
-        .delete("ds", &options)
-        .await?;
+    let options = DeleteOptions { propagation_policy: Some("Background"), ..Default::default() };
+    Api::<StatefulSet>::namespaced(client, "default").delete("db", &options).await?;
+    Api::<DaemonSet>::namespaced(client, "default").delete("ds", &options).await?;
     for job in ["good", "indexed", "bad"] {
-        Api::<Job>::namespaced(client, "default")
-            .delete(job, &options)
-            .await?;
+        Api::<Job>::namespaced(client, "default").delete(job, &options).await?;
     }
-    wait::until::<Pod>(client, selection(), "no pod is left", |pods| {
-        pods.is_empty()
-    })
-    .await?;
+    wait::until::<Pod>(client, selection(), "no pod is left", |pods| pods.is_empty()).await?;
     drop(nodes);
     plane.finish().await;
     Ok(())
@@ -306,13 +278,9 @@ async fn a_silent_node_loses_its_pods_and_a_namespace_its_content() -> anyhow::R
         manifest::create(client, "apart", &object.to_string()).await?;
     }
     let running = |pods: &std::collections::BTreeMap<String, Pod>, on: &str| {
-        let alive = pods
-            .values()
-            .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        let alive = pods.values().filter(|pod| pod.metadata.deletion_timestamp.is_none());
         let ready = alive.filter(|pod| api::pod::condition_is_true(pod, "Ready"));
-        ready
-            .filter(|pod| api::pod::node_name(pod) == Some(on))
-            .count()
+        ready.filter(|pod| api::pod::node_name(pod) == Some(on)).count()
     };
     wait::until::<Pod>(client, apart(), "four pods on two nodes", |pods| {
         running(pods, "n1") == 2 && running(pods, "n2") == 2
@@ -324,17 +292,11 @@ async fn a_silent_node_loses_its_pods_and_a_namespace_its_content() -> anyhow::R
     anyhow::ensure!(maps.get_opt("kube-root-ca.crt").await?.is_some());
 
     nodes.remove(1).stop();
-    wait::until::<Pod>(client, apart(), "all on the other node", |pods| {
-        running(pods, "n1") == 4
-    })
-    .await?;
+    wait::until::<Pod>(client, apart(), "all on the other node", |pods| running(pods, "n1") == 4)
+        .await?;
     let node = Api::<Node>::all(client).get("n2").await?;
     let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
-    anyhow::ensure!(
-        taints
-            .iter()
-            .any(|taint| taint.key == key && taint.effect == "NoExecute")
-    );
+    anyhow::ensure!(taints.iter().any(|taint| taint.key == key && taint.effect == "NoExecute"));
     let slices = apart().labels("kubernetes.io/service-name=web");
     wait::until::<EndpointSlice>(client, slices, "no dead endpoint is ready", |slices| {
         ready_endpoints(slices).len() == 4
@@ -344,24 +306,16 @@ async fn a_silent_node_loses_its_pods_and_a_namespace_its_content() -> anyhow::R
     // Whatever the dead node held does not come back; its pods are let go by force.
     let pods = Api::<Pod>::namespaced(client, "apart");
     let namespaces = Api::<Namespace>::all(client);
-    namespaces
-        .delete("apart", &DeleteOptions::default())
-        .await?;
+    namespaces.delete("apart", &DeleteOptions::default()).await?;
     for pod in pods.list(&ListOptions::default()).await?.items {
         if api::pod::node_name(&pod) == Some("n2") {
-            let force = DeleteOptions {
-                grace_period_seconds: Some(0),
-                ..Default::default()
-            };
+            let force = DeleteOptions { grace_period_seconds: Some(0), ..Default::default() };
             pods.delete(&pod.name_any(), &force).await.ok();
         }
     }
-    wait::until::<Namespace>(
-        client,
-        Selection::default(),
-        "the namespace is gone",
-        |all| !all.contains_key("apart"),
-    )
+    wait::until::<Namespace>(client, Selection::default(), "the namespace is gone", |all| {
+        !all.contains_key("apart")
+    })
     .await?;
     anyhow::ensure!(
         Api::<Service>::namespaced(client, "apart")
@@ -393,11 +347,7 @@ async fn a_claim_is_bound_and_its_volume_released() -> anyhow::Result<()> {
         "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
         "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": {"requests": amounts("1Gi")}},
     });
-    create(
-        &plane,
-        &[claim, volume("large", "9Gi"), volume("small", "2Gi")],
-    )
-    .await?;
+    create(&plane, &[claim, volume("large", "9Gi"), volume("small", "2Gi")]).await?;
     let client = &plane.client;
     let phase = |volume: Option<&PersistentVolume>| {
         let status = volume.and_then(|volume| volume.status.clone());
@@ -443,8 +393,7 @@ fn used(quota: &ResourceQuota, resource: &str) -> Option<String> {
 async fn until_used(plane: &Plane, pods: &str) -> anyhow::Result<()> {
     let what = format!("the quota says that {pods} pods are used");
     wait::until::<ResourceQuota>(&plane.client, selection().name("room"), &what, |all| {
-        all.get("room")
-            .is_some_and(|quota| used(quota, "pods").as_deref() == Some(pods))
+        all.get("room").is_some_and(|quota| used(quota, "pods").as_deref() == Some(pods))
     })
     .await?;
     Ok(())
@@ -486,10 +435,7 @@ async fn a_quota_holds_a_deployment_to_its_room() -> anyhow::Result<()> {
     let mut other = deployment(1, "v1");
     other["metadata"]["name"] = "other".into();
     let refused = manifest::create(&plane.client, "default", &other.to_string()).await;
-    let text = format!(
-        "{:#}",
-        refused.expect_err("there is room for one deployment")
-    );
+    let text = format!("{:#}", refused.expect_err("there is room for one deployment"));
     anyhow::ensure!(
         text.contains("exceeded quota: room, requested: count/deployments.apps=1"),
         "{text}"
@@ -512,15 +458,9 @@ async fn a_quota_holds_a_deployment_to_its_room() -> anyhow::Result<()> {
 async fn one_leads_and_hands_over_at_once() -> anyhow::Result<()> {
     let plane = Plane::start().await?;
     let client = plane.identity("system:kube-controller-manager")?;
-    let (first, second) = (
-        Election::for_component("test"),
-        Election::for_component("test"),
-    );
+    let (first, second) = (Election::for_component("test"), Election::for_component("test"));
     let stop = CancellationToken::new();
-    let leading = first
-        .acquire(&client, &stop)
-        .await
-        .expect("nobody else wants it");
+    let leading = first.acquire(&client, &stop).await.expect("nobody else wants it");
     let waiting = {
         let (client, stop) = (client.clone(), stop.clone());
         tokio::spawn(async move { second.acquire(&client, &stop).await })
@@ -533,10 +473,7 @@ async fn one_leads_and_hands_over_at_once() -> anyhow::Result<()> {
     let led = led.expect("the second leads now");
     anyhow::ensure!(!led.lost().is_cancelled());
     stop.cancel();
-    anyhow::ensure!(
-        first.acquire(&client, &stop).await.is_none(),
-        "a stop ends the wait"
-    );
+    anyhow::ensure!(first.acquire(&client, &stop).await.is_none(), "a stop ends the wait");
     led.release().await;
     plane.finish().await;
     Ok(())

@@ -39,13 +39,7 @@ impl Plane {
         runtime::init("warn");
         let folder = tempfile::tempdir()?;
         let authority = Authority::new(folder.path())?;
-        authority.issue(
-            folder.path(),
-            "apiserver",
-            "kube-apiserver",
-            None,
-            &["127.0.0.1"],
-        )?;
+        authority.issue(folder.path(), "apiserver", "kube-apiserver", None, &["127.0.0.1"])?;
         let token_key = KeyPair::generate()?;
         std::fs::write(folder.path().join("sa.key"), token_key.serialize_pem())?;
         std::fs::write(folder.path().join("sa.pub"), token_key.public_key_pem())?;
@@ -95,8 +89,7 @@ impl Plane {
     }
 
     pub fn identity(&self, name: &str) -> anyhow::Result<Client> {
-        self.authority
-            .client(self.folder.path(), self.address, name, None)
+        self.authority.client(self.folder.path(), self.address, name, None)
     }
 
     /// Starts the controllers; they end with the token, or at once when the task is aborted.
@@ -135,16 +128,11 @@ impl Authority {
     fn new(folder: &Path) -> anyhow::Result<Self> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "test-ca");
+        params.distinguished_name.push(DnType::CommonName, "test-ca");
         let key = KeyPair::generate()?;
         let pem = params.self_signed(&key)?.pem();
         std::fs::write(folder.join("ca.crt"), &pem)?;
-        Ok(Self {
-            pem,
-            issuer: Issuer::new(params, key),
-        })
+        Ok(Self { pem, issuer: Issuer::new(params, key) })
     }
 
     fn issue(
@@ -157,18 +145,12 @@ impl Authority {
     ) -> anyhow::Result<(String, String)> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names)?;
-        params
-            .distinguished_name
-            .push(DnType::CommonName, common_name);
+        params.distinguished_name.push(DnType::CommonName, common_name);
         if let Some(organization) = organization {
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, organization);
+            params.distinguished_name.push(DnType::OrganizationName, organization);
         }
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ClientAuth,
-            ExtendedKeyUsagePurpose::ServerAuth,
-        ];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
         std::fs::write(folder.join(format!("{file}.crt")), &certificate)?;

@@ -26,11 +26,7 @@ fn services() {
     assert_eq!(service(r#"{"clusterIP":"None"}"#), Some(Service::Headless));
     let external = service(r#"{"type":"ExternalName","externalName":"example.org."}"#);
     assert_eq!(external, Some(Service::ExternalName("example.org".into())));
-    assert_eq!(
-        service(r#"{"ports":[{"port":80}]}"#),
-        None,
-        "it has no address yet"
-    );
+    assert_eq!(service(r#"{"ports":[{"port":80}]}"#), None, "it has no address yet");
 }
 
 #[test]
@@ -50,13 +46,7 @@ fn slices_hold_what_is_ready() {
         ip: ip.parse().unwrap(),
         hostname: hostname.map(Into::into),
     };
-    assert_eq!(
-        slice.endpoints,
-        [
-            endpoint("10.0.0.1", Some("db-0")),
-            endpoint("10.0.0.3", None)
-        ]
-    );
+    assert_eq!(slice.endpoints, [endpoint("10.0.0.1", Some("db-0")), endpoint("10.0.0.3", None)]);
     let alone = br#"{"metadata":{"name":"a"},"addressType":"IPv4","endpoints":[]}"#;
     assert!(Slice::from_object(&discovery::EndpointSlice::decode(alone).unwrap()).is_none());
 }

@@ -3,19 +3,11 @@ use super::*;
 use client::mirror;
 
 fn port(name: &str, protocol: &str, port: u16) -> Port {
-    Port {
-        name: name.into(),
-        protocol: protocol.into(),
-        port,
-    }
+    Port { name: name.into(), protocol: protocol.into(), port }
 }
 
 fn backend(label: &str, ip: &str) -> Backend {
-    Backend {
-        label: label.into(),
-        ip: ip.parse().unwrap(),
-        ports: vec![port("http", "tcp", 8080)],
-    }
+    Backend { label: label.into(), ip: ip.parse().unwrap(), ports: vec![port("http", "tcp", 8080)] }
 }
 
 fn records() -> Records {
@@ -28,21 +20,12 @@ fn records() -> Records {
             ports: vec![port("http", "tcp", 80), port("dns", "udp", 53)],
         },
     );
-    let backends = vec![
-        backend("web-0", "10.244.0.1"),
-        backend("10-244-1-1", "10.244.1.1"),
-    ];
+    let backends = vec![backend("web-0", "10.244.0.1"), backend("10-244-1-1", "10.244.1.1")];
     set("default/db", Entry::Headless(backends));
     set("default/empty", Entry::Headless(Vec::new()));
     set("default/out", Entry::ExternalName("example.org".into()));
-    set(
-        "default/alias",
-        Entry::ExternalName("web.default.svc.cluster.local".into()),
-    );
-    set(
-        "default/loop",
-        Entry::ExternalName("loop.default.svc.cluster.local".into()),
-    );
+    set("default/alias", Entry::ExternalName("web.default.svc.cluster.local".into()));
+    set("default/loop", Entry::ExternalName("loop.default.svc.cluster.local".into()));
     records
 }
 
@@ -56,11 +39,7 @@ fn ask(name: &str, kind: RecordType) -> Answer {
 
 /// `code: data, data` of the answer section.
 fn shown(answer: &Answer) -> String {
-    let data: Vec<String> = answer
-        .answers
-        .iter()
-        .map(|record| record.data.to_string())
-        .collect();
+    let data: Vec<String> = answer.answers.iter().map(|record| record.data.to_string()).collect();
     format!("{:?}: {}", answer.code, data.join(", "))
 }
 
@@ -82,23 +61,11 @@ fn answers() {
         ("cluster.local.", NS, "NoError: ns.dns.cluster.local."),
         ("ns.dns.cluster.local.", A, "NoError: 10.96.0.10"),
         ("dns-version.cluster.local.", TXT, "NoError: 1.1.0"),
-        (
-            "db.default.svc.cluster.local.",
-            A,
-            "NoError: 10.244.0.1, 10.244.1.1",
-        ),
+        ("db.default.svc.cluster.local.", A, "NoError: 10.244.0.1, 10.244.1.1"),
         ("db.default.svc.cluster.local.", AAAA, "NoError: "),
         ("empty.default.svc.cluster.local.", A, "NXDomain: "),
-        (
-            "web-0.db.default.svc.cluster.local.",
-            A,
-            "NoError: 10.244.0.1",
-        ),
-        (
-            "10-244-1-1.db.default.svc.cluster.local.",
-            A,
-            "NoError: 10.244.1.1",
-        ),
+        ("web-0.db.default.svc.cluster.local.", A, "NoError: 10.244.0.1"),
+        ("10-244-1-1.db.default.svc.cluster.local.", A, "NoError: 10.244.1.1"),
         ("web-9.db.default.svc.cluster.local.", A, "NXDomain: "),
         ("web-0.web.default.svc.cluster.local.", A, "NXDomain: "),
         (
@@ -106,11 +73,7 @@ fn answers() {
             SRV,
             "NoError: 0 100 80 web.default.svc.cluster.local.",
         ),
-        (
-            "_http._udp.web.default.svc.cluster.local.",
-            SRV,
-            "NXDomain: ",
-        ),
+        ("_http._udp.web.default.svc.cluster.local.", SRV, "NXDomain: "),
         ("_tcp.web.default.svc.cluster.local.", SRV, "NoError: "),
         ("_sctp.web.default.svc.cluster.local.", SRV, "NXDomain: "),
         (
@@ -123,22 +86,10 @@ fn answers() {
             SRV,
             "NoError: 0 50 80 web.default.svc.cluster.local., 0 50 53 web.default.svc.cluster.local.",
         ),
-        (
-            "10-244-0-1.default.pod.cluster.local.",
-            A,
-            "NoError: 10.244.0.1",
-        ),
-        (
-            "fd00--1.default.pod.cluster.local.",
-            AAAA,
-            "NoError: fd00::1",
-        ),
+        ("10-244-0-1.default.pod.cluster.local.", A, "NoError: 10.244.0.1"),
+        ("fd00--1.default.pod.cluster.local.", AAAA, "NoError: fd00::1"),
         ("nothing.default.pod.cluster.local.", A, "NXDomain: "),
-        (
-            "out.default.svc.cluster.local.",
-            CNAME,
-            "NoError: example.org.",
-        ),
+        ("out.default.svc.cluster.local.", CNAME, "NoError: example.org."),
         (
             "alias.default.svc.cluster.local.",
             A,
@@ -154,10 +105,7 @@ fn answers() {
 #[test]
 fn aliases_lead_out_of_the_zone_and_loops_end() {
     let out = ask("out.default.svc.cluster.local.", RecordType::A);
-    assert_eq!(
-        out.continues_at,
-        Some(Name::from_ascii("example.org.").unwrap())
-    );
+    assert_eq!(out.continues_at, Some(Name::from_ascii("example.org.").unwrap()));
     assert_eq!(shown(&out), "NoError: example.org.");
     let endless = ask("loop.default.svc.cluster.local.", RecordType::A);
     assert_eq!(endless.code, ResponseCode::ServFail);
@@ -166,11 +114,8 @@ fn aliases_lead_out_of_the_zone_and_loops_end() {
 #[test]
 fn srv_targets_come_with_their_addresses() {
     let answer = ask("_http._tcp.db.default.svc.cluster.local.", RecordType::SRV);
-    let data: Vec<String> = answer
-        .additionals
-        .iter()
-        .map(|record| record.data.to_string())
-        .collect();
+    let data: Vec<String> =
+        answer.additionals.iter().map(|record| record.data.to_string()).collect();
     assert_eq!(data, ["10.244.0.1", "10.244.1.1"]);
 }
 

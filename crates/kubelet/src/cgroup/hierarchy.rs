@@ -30,12 +30,7 @@ impl Cgroups {
             CgroupVersion::V1 => resources::settings_v1(resources),
             CgroupVersion::V2 => resources::settings_v2(resources),
         };
-        for Setting {
-            controller,
-            file,
-            value,
-        } in settings
-        {
+        for Setting { controller, file, value } in settings {
             let target = self.directory(controller, path).join(file);
             match fs::write(&target, &value) {
                 Ok(()) => {}
@@ -46,11 +41,7 @@ impl Cgroups {
                     return Err(CgroupError::MissingController(controller));
                 }
                 Err(source) => {
-                    return Err(CgroupError::Io {
-                        operation: "write",
-                        path: target,
-                        source,
-                    });
+                    return Err(CgroupError::Io { operation: "write", path: target, source });
                 }
             }
         }
@@ -95,10 +86,7 @@ impl Cgroups {
                 hierarchies.push(canonical);
             }
         }
-        Ok(hierarchies
-            .into_iter()
-            .map(|hierarchy| hierarchy.join(path.relative()))
-            .collect())
+        Ok(hierarchies.into_iter().map(|hierarchy| hierarchy.join(path.relative())).collect())
     }
 
     fn has_controller(&self, controller: &str) -> bool {
@@ -106,9 +94,7 @@ impl Cgroups {
             CgroupVersion::V1 => self.mount.join(controller).is_dir(),
             CgroupVersion::V2 => fs::read_to_string(self.mount.join("cgroup.controllers"))
                 .is_ok_and(|controllers| {
-                    controllers
-                        .split_whitespace()
-                        .any(|name| name == controller)
+                    controllers.split_whitespace().any(|name| name == controller)
                 }),
         }
     }
@@ -145,11 +131,9 @@ fn make_directory(directory: &Path) -> Result<()> {
     match fs::create_dir(directory) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(source) => Err(CgroupError::Io {
-            operation: "create",
-            path: directory.to_path_buf(),
-            source,
-        }),
+        Err(source) => {
+            Err(CgroupError::Io { operation: "create", path: directory.to_path_buf(), source })
+        }
     }
 }
 
@@ -208,11 +192,8 @@ fn pass_controllers_on(directory: &Path) -> Result<()> {
 
 /// The directories in a directory; none if it does not exist.
 pub(super) fn list_directories(directory: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |source| CgroupError::Io {
-        operation: "list",
-        path: directory.to_path_buf(),
-        source,
-    };
+    let failed =
+        |source| CgroupError::Io { operation: "list", path: directory.to_path_buf(), source };
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -86,9 +86,7 @@ fn collect_processes(directory: &Path, found: &mut Vec<i32>) -> Result<()> {
     }
     match fs::read_to_string(directory.join("cgroup.procs")) {
         Ok(text) => found.extend(
-            text.lines()
-                .filter_map(|line| line.trim().parse::<i32>().ok())
-                .filter(|pid| *pid > 0),
+            text.lines().filter_map(|line| line.trim().parse::<i32>().ok()).filter(|pid| *pid > 0),
         ),
         Err(error) if is_gone(&error) => {}
         Err(source) => {
@@ -113,11 +111,9 @@ fn remove_tree(directory: &Path) -> Result<bool> {
         Err(error) if is_gone(&error) => Ok(removed),
         Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
-        Err(source) => Err(CgroupError::Io {
-            operation: "remove",
-            path: directory.to_path_buf(),
-            source,
-        }),
+        Err(source) => {
+            Err(CgroupError::Io { operation: "remove", path: directory.to_path_buf(), source })
+        }
     }
 }
 

@@ -61,11 +61,7 @@ pub(super) struct Setting {
 
 impl Setting {
     fn new(controller: &'static str, file: &'static str, value: impl ToString) -> Self {
-        Setting {
-            controller,
-            file,
-            value: value.to_string(),
-        }
+        Setting { controller, file, value: value.to_string() }
     }
 }
 
@@ -103,11 +99,7 @@ pub(super) fn settings_v2(resources: &Resources) -> Vec<Setting> {
     }
     if let Some(quota) = resources.cpu_quota_us {
         let period = resources.cpu_period_us.unwrap_or(DEFAULT_PERIOD_US);
-        settings.push(Setting::new(
-            "cpu",
-            "cpu.max",
-            format!("{} {period}", number_or_max(quota)),
-        ));
+        settings.push(Setting::new("cpu", "cpu.max", format!("{} {period}", number_or_max(quota))));
     }
     if let Some(limit) = resources.memory_limit_bytes {
         settings.push(Setting::new("memory", "memory.max", number_or_max(limit)));
@@ -125,9 +117,5 @@ pub(super) fn settings_v2(resources: &Resources) -> Vec<Setting> {
 }
 
 fn number_or_max(value: i64) -> String {
-    if value < 0 {
-        "max".to_string()
-    } else {
-        value.to_string()
-    }
+    if value < 0 { "max".to_string() } else { value.to_string() }
 }

@@ -50,9 +50,7 @@ impl Cgroups {
         let usage = number(&read(&memory.join("memory.usage_in_bytes"))?);
         let limit = number(&read(&memory.join("memory.limit_in_bytes"))?);
         Ok(CgroupStats {
-            cpu_usage_ns: number(&read(
-                &self.directory("cpuacct", path).join("cpuacct.usage"),
-            )?),
+            cpu_usage_ns: number(&read(&self.directory("cpuacct", path).join("cpuacct.usage"))?),
             memory_usage_bytes: usage,
             memory_working_set_bytes: usage.saturating_sub(field(&stat, "total_inactive_file")),
             memory_rss_bytes: field(&stat, "total_rss"),
@@ -95,11 +93,7 @@ fn read(path: &Path) -> Result<String> {
         Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32) => {
             Ok(String::new())
         }
-        Err(source) => Err(CgroupError::Io {
-            operation: "read",
-            path: path.to_path_buf(),
-            source,
-        }),
+        Err(source) => Err(CgroupError::Io { operation: "read", path: path.to_path_buf(), source }),
     }
 }
 
@@ -107,13 +101,9 @@ fn read(path: &Path) -> Result<String> {
 fn used_memory(meminfo: &str) -> u64 {
     let line = |name: &str| {
         let value = meminfo.lines().find_map(|line| line.strip_prefix(name));
-        value.map_or(0, |value| {
-            number(value.trim_start_matches(':').trim_end_matches("kB"))
-        })
+        value.map_or(0, |value| number(value.trim_start_matches(':').trim_end_matches("kB")))
     };
-    line("MemTotal")
-        .saturating_sub(line("MemFree"))
-        .saturating_mul(1024)
+    line("MemTotal").saturating_sub(line("MemFree")).saturating_mul(1024)
 }
 
 fn number(text: &str) -> u64 {

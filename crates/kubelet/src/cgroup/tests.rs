@@ -22,11 +22,8 @@ fn paths_are_normalised_and_cannot_climb() {
     assert_eq!(CgroupPath::new("a//b/").as_str(), "/a/b");
     assert_eq!(CgroupPath::new("/").child("kubepods").as_str(), "/kubepods");
     assert_eq!(CgroupPath::new("/x/../..").as_str(), "/x");
-    let levels: Vec<String> = CgroupPath::new("/a/b/c")
-        .levels()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let levels: Vec<String> =
+        CgroupPath::new("/a/b/c").levels().iter().map(ToString::to_string).collect();
     assert_eq!(levels, ["/a", "/a/b", "/a/b/c"]);
 }
 
@@ -40,10 +37,7 @@ fn settings_of_both_versions() {
         ..Resources::default()
     };
     let flat = |settings: Vec<super::resources::Setting>| -> Vec<String> {
-        settings
-            .into_iter()
-            .map(|setting| format!("{}={}", setting.file, setting.value))
-            .collect()
+        settings.into_iter().map(|setting| format!("{}={}", setting.file, setting.value)).collect()
     };
     assert_eq!(
         flat(settings_v1(&resources)),
@@ -57,12 +51,7 @@ fn settings_of_both_versions() {
     );
     assert_eq!(
         flat(settings_v2(&resources)),
-        [
-            "cpu.weight=39",
-            "cpu.max=max 100000",
-            "memory.max=max",
-            "pids.max=10"
-        ]
+        ["cpu.weight=39", "cpu.max=max 100000", "memory.max=max", "pids.max=10"]
     );
 }
 
@@ -87,10 +76,7 @@ fn v2_statistics() {
         ("cpu.stat", "usage_usec 1500\nuser_usec 1000\n"),
         ("memory.current", "4096\n"),
         ("memory.max", "max\n"),
-        (
-            "memory.stat",
-            "anon 1000\ninactive_file 96\npgfault 7\npgmajfault 1\n",
-        ),
+        ("memory.stat", "anon 1000\ninactive_file 96\npgfault 7\npgmajfault 1\n"),
         ("memory.events", "oom 2\noom_kill 1\n"),
         ("pids.current", "3\n"),
     ] {

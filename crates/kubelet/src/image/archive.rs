@@ -61,9 +61,7 @@ struct Found {
 }
 
 fn bad(message: impl Into<String>) -> ImageError {
-    ImageError::Archive {
-        message: message.into(),
-    }
+    ImageError::Archive { message: message.into() }
 }
 
 impl ImageService {
@@ -144,26 +142,16 @@ impl ImageService {
                 let size = path.metadata().map_err(io_error("look at blob"))?.len();
                 self.write_file(
                     lease,
-                    &Descriptor {
-                        digest: digest.clone(),
-                        size,
-                        ..target.clone()
-                    },
+                    &Descriptor { digest: digest.clone(), size, ..target.clone() },
                     &path,
                 )
                 .await?;
             }
             for blob in manifest.layers.iter().chain([&manifest.config]) {
-                self.write_file(lease, blob, &archive.blob_path(&blob.digest)?)
-                    .await?;
+                self.write_file(lease, blob, &archive.blob_path(&blob.digest)?).await?;
             }
             let names = layout_names(&target, &manifest, docker);
-            found.push(Found {
-                target,
-                manifest_digest,
-                manifest,
-                names,
-            });
+            found.push(Found { target, manifest_digest, manifest, names });
         }
         if found.is_empty() {
             return Err(bad(format!(
@@ -184,13 +172,11 @@ impl ImageService {
         let mut found = Vec::new();
         for image in images {
             let config = archive.descriptor(&image.config, Some(OCI_CONFIG)).await?;
-            self.write_file(lease, &config, &archive.path(&image.config)?)
-                .await?;
+            self.write_file(lease, &config, &archive.path(&image.config)?).await?;
             let mut layers = Vec::new();
             for layer in &image.layers {
                 let descriptor = archive.descriptor(layer, None).await?;
-                self.write_file(lease, &descriptor, &archive.path(layer)?)
-                    .await?;
+                self.write_file(lease, &descriptor, &archive.path(layer)?).await?;
                 layers.push(descriptor);
             }
             let manifest = Manifest {
@@ -209,24 +195,14 @@ impl ImageService {
             };
             super::content::write_small(lease.containerd(), &target, bytes.into()).await?;
             let names = image.repo_tags.clone().unwrap_or_default();
-            found.push(Found {
-                manifest_digest: target.digest.clone(),
-                target,
-                manifest,
-                names,
-            });
+            found.push(Found { manifest_digest: target.digest.clone(), target, manifest, names });
         }
         Ok(found)
     }
 
     /// Unpacks an image and gives it its names.
     async fn publish(&self, archive: &Spooled, lease: &Lease, image: Found) -> Result<Vec<String>> {
-        let Found {
-            target,
-            manifest_digest,
-            manifest,
-            names,
-        } = image;
+        let Found { target, manifest_digest, manifest, names } = image;
         let config = match archive.blob_document(&manifest.config.digest) {
             Ok(bytes) => bytes,
             Err(_) => {
@@ -246,9 +222,7 @@ impl ImageService {
                 .await?;
             parent.clone_from(chain_id);
         }
-        self.store()
-            .link(lease.containerd(), &contents, &target)
-            .await?;
+        self.store().link(lease.containerd(), &contents, &target).await?;
         self.store().name(&contents.id, &target).await?;
         let mut known = Vec::new();
         for name in names {
@@ -269,18 +243,11 @@ impl ImageService {
             return Ok(());
         };
         writer.restart();
-        let mut file = tokio::fs::File::open(path)
-            .await
-            .map_err(io_error("open blob"))?;
+        let mut file = tokio::fs::File::open(path).await.map_err(io_error("open blob"))?;
         loop {
             let mut buffer = Vec::with_capacity(READ_BYTES);
             let mut part = (&mut file).take(READ_BYTES as u64);
-            if part
-                .read_to_end(&mut buffer)
-                .await
-                .map_err(io_error("read blob"))?
-                == 0
-            {
+            if part.read_to_end(&mut buffer).await.map_err(io_error("read blob"))? == 0 {
                 break;
             }
             writer.write_bytes(Bytes::from(buffer)).await?;
@@ -293,9 +260,8 @@ impl ImageService {
 fn layout_names(target: &Descriptor, manifest: &Manifest, docker: &[DockerImage]) -> Vec<String> {
     let hex = manifest.config.digest.trim_start_matches("sha256:");
     let of_docker = docker.iter().filter(|image| image.config.contains(hex));
-    let mut names: Vec<String> = of_docker
-        .flat_map(|image| image.repo_tags.clone().unwrap_or_default())
-        .collect();
+    let mut names: Vec<String> =
+        of_docker.flat_map(|image| image.repo_tags.clone().unwrap_or_default()).collect();
     let annotation = |key: &str| target.annotations.get(key).cloned();
     names.extend(annotation(CONTAINERD_NAME));
     if names.is_empty() {
@@ -329,10 +295,7 @@ impl Spooled {
     }
 
     fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        self.path(name)
-            .ok()
-            .map(|path| read_document(&path))
-            .transpose()
+        self.path(name).ok().map(|path| read_document(&path)).transpose()
     }
 
     fn blob_document(&self, digest: &str) -> Result<Vec<u8>> {
@@ -356,35 +319,23 @@ impl Spooled {
                 size += count as u64;
             }
         };
-        let described = tokio::task::spawn_blocking(work)
-            .await
-            .expect("hashing a file does not panic");
+        let described =
+            tokio::task::spawn_blocking(work).await.expect("hashing a file does not panic");
         let (digest, size, gzipped) = described.map_err(io_error("read blob"))?;
         let layer_type = if gzipped { OCI_LAYER_GZIP } else { OCI_LAYER };
         let media_type = media_type.unwrap_or(layer_type).to_string();
-        Ok(Descriptor {
-            media_type,
-            digest,
-            size,
-            platform: None,
-            annotations: Default::default(),
-        })
+        Ok(Descriptor { media_type, digest, size, platform: None, annotations: Default::default() })
     }
 }
 
 fn io_error(operation: &'static str) -> impl FnOnce(io::Error) -> ImageError {
-    move |source| ImageError::Io {
-        operation: format!("{operation} of an archive"),
-        source,
-    }
+    move |source| ImageError::Io { operation: format!("{operation} of an archive"), source }
 }
 
 fn read_document(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(io_error("open document"))?;
-    file.take(MAX_DOCUMENT_BYTES)
-        .read_to_end(&mut bytes)
-        .map_err(io_error("read document"))?;
+    file.take(MAX_DOCUMENT_BYTES).read_to_end(&mut bytes).map_err(io_error("read document"))?;
     Ok(bytes)
 }
 
@@ -397,20 +348,12 @@ fn spool(archive: impl Read, scratch: &Path) -> Result<Spooled> {
         .tempdir_in(scratch)
         .map_err(io_error("make scratch directory"))?;
     let mut archive = BufReader::with_capacity(READ_BYTES, archive);
-    let gzipped = io::BufRead::fill_buf(&mut archive)
-        .map_err(unreadable)?
-        .starts_with(&GZIP_MAGIC);
-    let source: Box<dyn Read> = if gzipped {
-        Box::new(GzDecoder::new(archive))
-    } else {
-        Box::new(archive)
-    };
+    let gzipped = io::BufRead::fill_buf(&mut archive).map_err(unreadable)?.starts_with(&GZIP_MAGIC);
+    let source: Box<dyn Read> =
+        if gzipped { Box::new(GzDecoder::new(archive)) } else { Box::new(archive) };
     let mut tar = tar::Archive::new(source);
-    let mut spooled = Spooled {
-        files: HashMap::new(),
-        links: HashMap::new(),
-        _directory: directory,
-    };
+    let mut spooled =
+        Spooled { files: HashMap::new(), links: HashMap::new(), _directory: directory };
     for entry in tar.entries().map_err(unreadable)? {
         let mut entry = entry.map_err(unreadable)?;
         let name = entry.path().map_err(unreadable)?.into_owned();
@@ -427,10 +370,7 @@ fn spool(archive: impl Read, scratch: &Path) -> Result<Spooled> {
                 spooled.links.insert(name, target);
             }
         } else if entry.header().entry_type().is_file() {
-            let path = spooled
-                ._directory
-                .path()
-                .join(spooled.files.len().to_string());
+            let path = spooled._directory.path().join(spooled.files.len().to_string());
             let mut file = File::create(&path).map_err(io_error("write part"))?;
             io::copy(&mut entry, &mut file).map_err(unreadable)?;
             spooled.files.insert(name, path);
@@ -469,21 +409,9 @@ mod tests {
     #[test]
     fn rubbish_is_no_archive() {
         let scratch = tempfile::tempdir().unwrap();
-        assert!(
-            spool(
-                &b"this is not a tar file, however long it is"[..],
-                scratch.path()
-            )
-            .is_err()
-        );
+        assert!(spool(&b"this is not a tar file, however long it is"[..], scratch.path()).is_err());
         assert!(spool(&[0x1f, 0x8b, 1, 2, 3][..], scratch.path()).is_err());
-        assert!(
-            spool(&b""[..], scratch.path())
-                .unwrap()
-                .document("index.json")
-                .unwrap()
-                .is_none()
-        );
+        assert!(spool(&b""[..], scratch.path()).unwrap().document("index.json").unwrap().is_none());
     }
 
     #[test]
@@ -510,18 +438,9 @@ mod tests {
             layers: vec![],
         };
         let full = descriptor(&[(CONTAINERD_NAME, "docker.io/library/a:1"), (OCI_NAME, "1")]);
-        assert_eq!(
-            layout_names(&full, &manifest, &[]),
-            ["docker.io/library/a:1"]
-        );
-        assert_eq!(
-            layout_names(&descriptor(&[(OCI_NAME, "a:2")]), &manifest, &[]),
-            ["a:2"]
-        );
-        assert_eq!(
-            layout_names(&descriptor(&[(OCI_NAME, "2")]), &manifest, &[docker]),
-            ["a:1"]
-        );
+        assert_eq!(layout_names(&full, &manifest, &[]), ["docker.io/library/a:1"]);
+        assert_eq!(layout_names(&descriptor(&[(OCI_NAME, "a:2")]), &manifest, &[]), ["a:2"]);
+        assert_eq!(layout_names(&descriptor(&[(OCI_NAME, "2")]), &manifest, &[docker]), ["a:1"]);
         assert!(layout_names(&descriptor(&[(OCI_NAME, "2")]), &manifest, &[]).is_empty());
     }
 }

@@ -43,15 +43,8 @@ impl BlobWriter {
             expected: blob.digest.clone(),
             ..WriteContentRequest::default()
         };
-        requests
-            .send(first)
-            .await
-            .expect("the receiver is held here");
-        let mut responses = match containerd
-            .content()
-            .write(ReceiverStream::new(receiver))
-            .await
-        {
+        requests.send(first).await.expect("the receiver is held here");
+        let mut responses = match containerd.content().write(ReceiverStream::new(receiver)).await {
             Ok(responses) => responses.into_inner(),
             Err(status) if status.code() == Code::AlreadyExists => return Ok(None),
             Err(status) => return Err(failed(&status)),
@@ -131,19 +124,17 @@ impl BlobWriter {
             return match self.responses.message().await {
                 Err(status) if status.code() == Code::AlreadyExists => Ok(()),
                 Err(status) => Err(ImageError::from_status(operation, &status)),
-                Ok(_) => Err(ImageError::from_status(
-                    operation,
-                    &Status::aborted("the stream ended"),
-                )),
+                Ok(_) => {
+                    Err(ImageError::from_status(operation, &Status::aborted("the stream ended")))
+                }
             };
         }
         match self.responses.message().await {
             Ok(Some(_)) => Ok(()),
             Err(status) if status.code() == Code::AlreadyExists => Ok(()),
-            Ok(None) => Err(ImageError::from_status(
-                operation,
-                &Status::aborted("the stream ended"),
-            )),
+            Ok(None) => {
+                Err(ImageError::from_status(operation, &Status::aborted("the stream ended")))
+            }
             Err(status) => Err(ImageError::from_status(operation, &status)),
         }
     }
@@ -171,11 +162,7 @@ pub(crate) async fn set_labels(
 ) -> Result<()> {
     let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
     let request = UpdateRequest {
-        info: Some(Info {
-            digest: digest.to_string(),
-            labels,
-            ..Info::default()
-        }),
+        info: Some(Info { digest: digest.to_string(), labels, ..Info::default() }),
         update_mask: Some(FieldMask { paths }),
     };
     let response = containerd.content().update(request).await;

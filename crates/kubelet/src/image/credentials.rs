@@ -12,30 +12,18 @@ pub(crate) fn fitting<'a>(
     reference: &ImageReference,
     credentials: &'a [RegistryCredential],
 ) -> Vec<&'a RegistryCredential> {
-    let mut fitting: Vec<&RegistryCredential> = credentials
-        .iter()
-        .filter(|credential| fits(&credential.registry, reference))
-        .collect();
+    let mut fitting: Vec<&RegistryCredential> =
+        credentials.iter().filter(|credential| fits(&credential.registry, reference)).collect();
     fitting.sort_by_key(|credential| std::cmp::Reverse(path_of(&credential.registry).1.len()));
     fitting
 }
 
 /// Host and path of a key, without scheme, API version and slashes.
 fn path_of(key: &str) -> (&str, &str) {
-    let key = key
-        .strip_prefix("https://")
-        .or_else(|| key.strip_prefix("http://"))
-        .unwrap_or(key);
+    let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let (host, path) = key.split_once('/').unwrap_or((key, ""));
     let path = path.trim_end_matches('/');
-    (
-        host,
-        if matches!(path, "v1" | "v2") {
-            ""
-        } else {
-            path
-        },
-    )
+    (host, if matches!(path, "v1" | "v2") { "" } else { path })
 }
 
 fn fits(key: &str, reference: &ImageReference) -> bool {
@@ -46,10 +34,7 @@ fn fits(key: &str, reference: &ImageReference) -> bool {
     };
     let in_path = path.is_empty()
         || reference.repository == path
-        || reference
-            .repository
-            .strip_prefix(path)
-            .is_some_and(|rest| rest.starts_with('/'));
+        || reference.repository.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
     in_path && host_fits(host, &reference.registry)
 }
 
@@ -62,10 +47,7 @@ fn host_fits(pattern: &str, host: &str) -> bool {
     let (pattern, host): (Vec<&str>, Vec<&str>) =
         (pattern.split('.').collect(), host.split('.').collect());
     pattern.len() == host.len()
-        && pattern
-            .iter()
-            .zip(host)
-            .all(|(pattern, part)| part_fits(pattern, part))
+        && pattern.iter().zip(host).all(|(pattern, part)| part_fits(pattern, part))
 }
 
 fn split_port(host: &str) -> (&str, Option<&str>) {
@@ -99,16 +81,8 @@ mod tests {
             ("registry.example.com", "registry.example.com/a", true),
             ("registry.example.com", "registry.example.com:5000/a", true),
             ("registry.example.com:5000", "registry.example.com/a", false),
-            (
-                "registry.example.com/team",
-                "registry.example.com/team/a",
-                true,
-            ),
-            (
-                "registry.example.com/team",
-                "registry.example.com/teamster/a",
-                false,
-            ),
+            ("registry.example.com/team", "registry.example.com/team/a", true),
+            ("registry.example.com/team", "registry.example.com/teamster/a", false),
             ("*.example.com", "r.example.com/a", true),
             ("*.example.com", "a.b.example.com/a", false),
             ("reg*y.example.com", "registry.example.com/a", true),
@@ -128,10 +102,8 @@ mod tests {
         };
         let credentials = [entry("r.io"), entry("r.io/team"), entry("x.io")];
         let reference = ImageReference::parse("r.io/team/app").unwrap();
-        let found: Vec<_> = fitting(&reference, &credentials)
-            .iter()
-            .map(|found| found.registry.as_str())
-            .collect();
+        let found: Vec<_> =
+            fitting(&reference, &credentials).iter().map(|found| found.registry.as_str()).collect();
         assert_eq!(found, ["r.io/team", "r.io"]);
     }
 }

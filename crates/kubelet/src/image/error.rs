@@ -90,36 +90,28 @@ impl ImageError {
     /// The same error again, for each caller that waited for one pull. Causes become part of the text.
     pub(crate) fn repeat(&self) -> Self {
         match self {
-            ImageError::InvalidName { image, message } => ImageError::InvalidName {
-                image: image.clone(),
-                message: message.clone(),
-            },
-            ImageError::NotFound { image, message } => ImageError::NotFound {
-                image: image.clone(),
-                message: message.clone(),
-            },
-            ImageError::Unauthorized { image, message } => ImageError::Unauthorized {
-                image: image.clone(),
-                message: message.clone(),
-            },
-            ImageError::RegistryUnavailable { image, message } => ImageError::RegistryUnavailable {
-                image: image.clone(),
-                message: message.clone(),
-            },
-            ImageError::Pull { image, message } => ImageError::Pull {
-                image: image.clone(),
-                message: message.clone(),
-            },
-            ImageError::Archive { message } => ImageError::Archive {
-                message: message.clone(),
-            },
-            ImageError::Unavailable { message } => ImageError::Unavailable {
-                message: message.clone(),
-            },
-            ImageError::Containerd { operation, message } => ImageError::Containerd {
-                operation: operation.clone(),
-                message: message.clone(),
-            },
+            ImageError::InvalidName { image, message } => {
+                ImageError::InvalidName { image: image.clone(), message: message.clone() }
+            }
+            ImageError::NotFound { image, message } => {
+                ImageError::NotFound { image: image.clone(), message: message.clone() }
+            }
+            ImageError::Unauthorized { image, message } => {
+                ImageError::Unauthorized { image: image.clone(), message: message.clone() }
+            }
+            ImageError::RegistryUnavailable { image, message } => {
+                ImageError::RegistryUnavailable { image: image.clone(), message: message.clone() }
+            }
+            ImageError::Pull { image, message } => {
+                ImageError::Pull { image: image.clone(), message: message.clone() }
+            }
+            ImageError::Archive { message } => ImageError::Archive { message: message.clone() },
+            ImageError::Unavailable { message } => {
+                ImageError::Unavailable { message: message.clone() }
+            }
+            ImageError::Containerd { operation, message } => {
+                ImageError::Containerd { operation: operation.clone(), message: message.clone() }
+            }
             ImageError::Io { operation, source } => ImageError::Io {
                 operation: operation.clone(),
                 source: std::io::Error::new(source.kind(), source.to_string()),
@@ -130,9 +122,7 @@ impl ImageError {
     /// Maps a containerd status.
     pub(crate) fn from_status(operation: impl Into<String>, status: &tonic::Status) -> Self {
         if crate::runtime::is_unreachable(status) {
-            return ImageError::Unavailable {
-                message: status.message().to_string(),
-            };
+            return ImageError::Unavailable { message: status.message().to_string() };
         }
         ImageError::Containerd {
             operation: operation.into(),

@@ -86,10 +86,8 @@ pub fn plan_garbage_collection(
     let is_old = |candidate: &GcCandidate| {
         now.duration_since(candidate.detected_at).unsigned_abs() >= policy.minimum_age
     };
-    let mut old: Vec<&GcCandidate> = candidates
-        .iter()
-        .filter(|candidate| !candidate.in_use && is_old(candidate))
-        .collect();
+    let mut old: Vec<&GcCandidate> =
+        candidates.iter().filter(|candidate| !candidate.in_use && is_old(candidate)).collect();
     old.sort_by(|a, b| {
         (a.last_used_at, a.detected_at, &a.id).cmp(&(b.last_used_at, b.detected_at, &b.id))
     });
@@ -123,9 +121,7 @@ impl UsageLog {
         seen.retain(|id, _| images.iter().any(|image| image.id == *id));
         let candidate = |image: &super::Image| {
             let used = in_use.contains(&image.id);
-            let times = seen
-                .entry(image.id.clone())
-                .or_insert((now, Timestamp::UNIX_EPOCH));
+            let times = seen.entry(image.id.clone()).or_insert((now, Timestamp::UNIX_EPOCH));
             if used {
                 times.1 = now;
             }
@@ -180,9 +176,8 @@ impl ImageService {
     pub async fn disk_usage(&self) -> Result<DiskUsage> {
         let root = self.store().snapshot_root().await?;
         let work = move || nix::sys::statvfs::statvfs(root.as_str());
-        let stat = tokio::task::spawn_blocking(work)
-            .await
-            .expect("looking at a disk does not panic");
+        let stat =
+            tokio::task::spawn_blocking(work).await.expect("looking at a disk does not panic");
         let stat = stat.map_err(|errno| ImageError::Io {
             operation: "look at the image disk".into(),
             source: errno.into(),
@@ -216,10 +211,7 @@ mod tests {
     #[test]
     fn nothing_goes_below_the_high_threshold() {
         let policy = GcPolicy::default();
-        let disk = |available_bytes| DiskUsage {
-            capacity_bytes: 1000,
-            available_bytes,
-        };
+        let disk = |available_bytes| DiskUsage { capacity_bytes: 1000, available_bytes };
         assert_eq!(bytes_to_free(disk(500), &policy), 0);
         assert_eq!(bytes_to_free(disk(150), &policy), 0);
         assert_eq!(bytes_to_free(disk(140), &policy), 60);
@@ -228,11 +220,8 @@ mod tests {
 
     #[test]
     fn the_longest_unused_goes_first() {
-        let images = [
-            candidate("new", 50, false),
-            candidate("used", 1, true),
-            candidate("old", 10, false),
-        ];
+        let images =
+            [candidate("new", 50, false), candidate("used", 1, true), candidate("old", 10, false)];
         let plan = |bytes| plan_garbage_collection(&images, bytes, &GcPolicy::default(), at(1000));
         assert_eq!(plan(0), Vec::<String>::new());
         assert_eq!(plan(1), ["old"]);
@@ -242,27 +231,18 @@ mod tests {
 
     #[test]
     fn young_images_stay() {
-        let young = GcCandidate {
-            detected_at: at(950),
-            ..candidate("young", 0, false)
-        };
+        let young = GcCandidate { detected_at: at(950), ..candidate("young", 0, false) };
         assert!(plan_garbage_collection(&[young], 1, &GcPolicy::default(), at(1000)).is_empty());
     }
 
     #[test]
     fn use_is_remembered() {
         let log = UsageLog::default();
-        let image = super::super::Image {
-            id: "a".into(),
-            ..Default::default()
-        };
+        let image = super::super::Image { id: "a".into(), ..Default::default() };
         let used = BTreeSet::from(["a".to_string()]);
         assert!(log.observe(std::slice::from_ref(&image), &used, at(5))[0].in_use);
         let later = &log.observe(&[image], &BTreeSet::new(), at(9))[0];
-        assert_eq!(
-            (later.detected_at, later.last_used_at, later.in_use),
-            (at(5), at(5), false)
-        );
+        assert_eq!((later.detected_at, later.last_used_at, later.in_use), (at(5), at(5), false));
         log.observe(&[], &BTreeSet::new(), at(10));
         assert!(log.seen.lock().is_empty());
     }

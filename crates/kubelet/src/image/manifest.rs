@@ -86,10 +86,7 @@ impl Document {
         let shape: Shape =
             serde_json::from_slice(bytes).map_err(|error| format!("not a manifest: {error}"))?;
         if shape.schema_version != 2 {
-            return Err(format!(
-                "unsupported manifest schema version {}",
-                shape.schema_version
-            ));
+            return Err(format!("unsupported manifest schema version {}", shape.schema_version));
         }
         let is_image = shape.config.is_some() || shape.layers.is_some();
         match (shape.manifests.is_some(), is_image) {
@@ -118,10 +115,8 @@ impl Index {
     pub(crate) fn choose(&self) -> Option<&Descriptor> {
         let wanted = architecture();
         let fits = |platform: &Platform| platform.os == "linux" && platform.architecture == wanted;
-        let by_platform = self
-            .manifests
-            .iter()
-            .find(|entry| entry.platform.as_ref().is_some_and(fits));
+        let by_platform =
+            self.manifests.iter().find(|entry| entry.platform.as_ref().is_some_and(fits));
         // An archive's index names no platforms: then the first image is meant.
         by_platform.or_else(|| self.manifests.iter().find(|entry| entry.platform.is_none()))
     }
@@ -230,14 +225,9 @@ mod tests {
     fn documents_are_told_apart_by_content() {
         let manifest =
             br#"{"schemaVersion":2,"config":{"digest":"sha256:1","size":1},"layers":[]}"#;
-        assert!(matches!(
-            Document::parse(manifest),
-            Ok(Document::Manifest(_))
-        ));
+        assert!(matches!(Document::parse(manifest), Ok(Document::Manifest(_))));
         let index = br#"{"schemaVersion":2,"manifests":[{"digest":"sha256:1","size":3}]}"#;
-        let Ok(Document::Index(index)) = Document::parse(index) else {
-            panic!("an index")
-        };
+        let Ok(Document::Index(index)) = Document::parse(index) else { panic!("an index") };
         assert_eq!(index.choose().unwrap().digest, "sha256:1");
         for bad in [
             &br#"{"schemaVersion":1}"#[..],
@@ -262,20 +252,10 @@ mod tests {
             }),
             annotations: Default::default(),
         };
-        let index = |manifests| Index {
-            schema_version: 2,
-            media_type: String::new(),
-            manifests,
-        };
-        let both = index(vec![
-            entry("mips", "linux", "a"),
-            entry(architecture(), "linux", "b"),
-        ]);
+        let index = |manifests| Index { schema_version: 2, media_type: String::new(), manifests };
+        let both = index(vec![entry("mips", "linux", "a"), entry(architecture(), "linux", "b")]);
         assert_eq!(both.choose().unwrap().digest, "b");
-        let none = index(vec![
-            entry("mips", "linux", "a"),
-            entry("unknown", "unknown", "c"),
-        ]);
+        let none = index(vec![entry("mips", "linux", "a"), entry("unknown", "unknown", "c")]);
         assert_eq!(none.choose(), None);
     }
 

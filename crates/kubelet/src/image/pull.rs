@@ -67,10 +67,8 @@ impl ImageService {
         credentials: &[RegistryCredential],
         lease: &Lease,
     ) -> Result<Contents> {
-        let mut tries: Vec<RegistryAuth> = credentials::fitting(reference, credentials)
-            .into_iter()
-            .map(to_auth)
-            .collect();
+        let mut tries: Vec<RegistryAuth> =
+            credentials::fitting(reference, credentials).into_iter().map(to_auth).collect();
         if tries.is_empty() {
             tries.push(RegistryAuth::Anonymous);
         }
@@ -141,10 +139,7 @@ impl ImageService {
 
 impl Pull {
     fn failed(&self, message: impl Into<String>) -> ImageError {
-        ImageError::Pull {
-            image: self.reference.to_string(),
-            message: message.into(),
-        }
+        ImageError::Pull { image: self.reference.to_string(), message: message.into() }
     }
 
     /// Fetches index, manifest and configuration.
@@ -173,11 +168,7 @@ impl Pull {
             .diff_ids;
         let contents = contents_of(manifest_digest, manifest, &config)
             .map_err(|message| self.failed(message))?;
-        Ok(Documents {
-            target,
-            contents,
-            diff_ids,
-        })
+        Ok(Documents { target, contents, diff_ids })
     }
 
     /// Fetches a manifest or index and stores it.
@@ -186,10 +177,7 @@ impl Pull {
         name: &Reference,
         auth: &RegistryAuth,
     ) -> Result<(Descriptor, Document)> {
-        let pulled = self
-            .client
-            .pull_manifest_raw(name, auth, &ACCEPTED_MANIFESTS)
-            .await;
+        let pulled = self.client.pull_manifest_raw(name, auth, &ACCEPTED_MANIFESTS).await;
         let (bytes, digest) = pulled.map_err(|error| classify(&self.reference, &error))?;
         let document = Document::parse(&bytes).map_err(|message| self.failed(message))?;
         let descriptor = Descriptor {
@@ -215,16 +203,12 @@ impl Pull {
             return Ok(bytes);
         }
         if manifest.config.size > MAX_CONFIG_BYTES {
-            return Err(self.failed(format!(
-                "image configuration of {} bytes",
-                manifest.config.size
-            )));
+            return Err(
+                self.failed(format!("image configuration of {} bytes", manifest.config.size))
+            );
         }
         let mut bytes = Vec::new();
-        let pulled = self
-            .client
-            .pull_blob(&self.name, &to_oci(&manifest.config), &mut bytes)
-            .await;
+        let pulled = self.client.pull_blob(&self.name, &to_oci(&manifest.config), &mut bytes).await;
         pulled.map_err(|error| classify(&self.reference, &error))?;
         let bytes = Bytes::from(bytes);
         write_small(&self.containerd, &manifest.config, bytes.clone()).await?;
@@ -249,9 +233,7 @@ impl Pull {
         }
         let mut parent = String::new();
         for (index, fetched) in fetched.into_iter().enumerate() {
-            fetched
-                .await
-                .map_err(|_| self.failed("a layer's transfer was cut off"))??;
+            fetched.await.map_err(|_| self.failed("a layer's transfer was cut off"))??;
             let layer = &contents.manifest.layers[index];
             let chain_id = &contents.chain_ids[index];
             let store = self.service.store();
@@ -298,11 +280,8 @@ impl Pull {
         let descriptor = to_oci(layer);
         let failed = |error: OciDistributionError| classify(&self.reference, &error);
         if writer.offset() == 0 {
-            let stream = self
-                .client
-                .pull_blob_stream(&self.name, &descriptor)
-                .await
-                .map_err(failed)?;
+            let stream =
+                self.client.pull_blob_stream(&self.name, &descriptor).await.map_err(failed)?;
             writer.write(stream.stream).await?;
         } else if writer.offset() < layer.size {
             let offset = writer.offset();
@@ -324,20 +303,11 @@ impl Pull {
 
     /// Names the image: by tag, by digest, and by id.
     async fn publish(&self, documents: Documents) -> Result<Contents> {
-        let Documents {
-            target, contents, ..
-        } = documents;
+        let Documents { target, contents, .. } = documents;
         let store = self.service.store();
         store.link(&self.containerd, &contents, &target).await?;
-        let mut names = vec![
-            self.reference.with_digest(&target.digest),
-            contents.id.clone(),
-        ];
-        names.extend(
-            self.reference
-                .tagged()
-                .filter(|_| self.reference.digest.is_none()),
-        );
+        let mut names = vec![self.reference.with_digest(&target.digest), contents.id.clone()];
+        names.extend(self.reference.tagged().filter(|_| self.reference.digest.is_none()));
         for name in names {
             store.name(&name, &target).await?;
         }
@@ -370,23 +340,19 @@ fn classify(reference: &ImageReference, error: &OciDistributionError) -> ImageEr
         | OciDistributionError::AuthenticationFailure(_) => {
             ImageError::Unauthorized { image, message }
         }
-        OciDistributionError::ServerError {
-            code: 401 | 403, ..
-        } => ImageError::Unauthorized { image, message },
+        OciDistributionError::ServerError { code: 401 | 403, .. } => {
+            ImageError::Unauthorized { image, message }
+        }
         OciDistributionError::ImageManifestNotFoundError(_)
         | OciDistributionError::ServerError { code: 404, .. } => {
             ImageError::NotFound { image, message }
         }
-        OciDistributionError::ServerError {
-            code: 429 | 500..=599,
-            ..
-        } => ImageError::RegistryUnavailable { image, message },
+        OciDistributionError::ServerError { code: 429 | 500..=599, .. } => {
+            ImageError::RegistryUnavailable { image, message }
+        }
         OciDistributionError::RegistryError { envelope, .. } => {
             let has = |wanted: &[OciErrorCode]| {
-                envelope
-                    .errors
-                    .iter()
-                    .any(|error| wanted.contains(&error.code))
+                envelope.errors.iter().any(|error| wanted.contains(&error.code))
             };
             if has(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) {
                 ImageError::Unauthorized { image, message }
@@ -402,10 +368,9 @@ fn classify(reference: &ImageReference, error: &OciDistributionError) -> ImageEr
                 ImageError::Pull { image, message }
             }
         }
-        OciDistributionError::RequestError(cause) => ImageError::RegistryUnavailable {
-            image,
-            message: crate::causes::with_causes(cause),
-        },
+        OciDistributionError::RequestError(cause) => {
+            ImageError::RegistryUnavailable { image, message: crate::causes::with_causes(cause) }
+        }
         _ => ImageError::Pull { image, message },
     }
 }

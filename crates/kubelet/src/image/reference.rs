@@ -64,32 +64,20 @@ impl ImageReference {
             return Err(invalid("invalid reference format"));
         }
         if repository.chars().any(|letter| letter.is_ascii_uppercase()) {
-            return Err(invalid(
-                "invalid reference format: repository name must be lowercase",
-            ));
+            return Err(invalid("invalid reference format: repository name must be lowercase"));
         }
-        if !repository
-            .split('/')
-            .all(|component| COMPONENT.is_match(component))
-        {
+        if !repository.split('/').all(|component| COMPONENT.is_match(component)) {
             return Err(invalid("invalid reference format"));
         }
         if registry.len() + 1 + repository.len() > MAX_NAME_LENGTH {
-            return Err(invalid(
-                "repository name must not be more than 255 characters",
-            ));
+            return Err(invalid("repository name must not be more than 255 characters"));
         }
         let tag = match (tag, digest) {
             (Some(tag), _) => Some(tag.to_string()),
             (None, Some(_)) => None,
             (None, None) => Some("latest".to_string()),
         };
-        Ok(ImageReference {
-            registry,
-            repository,
-            tag,
-            digest: digest.map(str::to_string),
-        })
+        Ok(ImageReference { registry, repository, tag, digest: digest.map(str::to_string) })
     }
 
     /// `registry/repository`.
@@ -99,9 +87,7 @@ impl ImageReference {
 
     /// `registry/repository:tag`, if there is a tag.
     pub fn tagged(&self) -> Option<String> {
-        self.tag
-            .as_ref()
-            .map(|tag| format!("{}:{tag}", self.name()))
+        self.tag.as_ref().map(|tag| format!("{}:{tag}", self.name()))
     }
 
     /// `registry/repository@digest` for a digest.
@@ -120,11 +106,7 @@ impl ImageReference {
 
     /// The host to speak to: docker.io's registry has another name.
     pub fn host(&self) -> &str {
-        if self.registry == DEFAULT_REGISTRY {
-            "registry-1.docker.io"
-        } else {
-            &self.registry
-        }
+        if self.registry == DEFAULT_REGISTRY { "registry-1.docker.io" } else { &self.registry }
     }
 }
 
@@ -158,11 +140,7 @@ fn split_registry(name: &str) -> (String, String) {
         Some((first, rest)) if looks_like_host(first) => (first, rest),
         _ => (DEFAULT_REGISTRY, name),
     };
-    let registry = if registry == "index.docker.io" {
-        DEFAULT_REGISTRY
-    } else {
-        registry
-    };
+    let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
     if registry == DEFAULT_REGISTRY && !repository.contains('/') {
         return (registry.to_string(), format!("library/{repository}"));
     }
@@ -184,49 +162,18 @@ mod tests {
     fn normalises_as_docker_does() {
         let digest = format!("sha256:{}", "a".repeat(64));
         for (text, normal) in [
-            (
-                "busybox".to_string(),
-                "docker.io/library/busybox:latest".to_string(),
-            ),
-            (
-                "busybox:1.36".to_string(),
-                "docker.io/library/busybox:1.36".to_string(),
-            ),
-            (
-                "team/app".to_string(),
-                "docker.io/team/app:latest".to_string(),
-            ),
-            (
-                "index.docker.io/team/app".to_string(),
-                "docker.io/team/app:latest".to_string(),
-            ),
-            (
-                "localhost/app".to_string(),
-                "localhost/app:latest".to_string(),
-            ),
-            (
-                "localhost:5000/app:v1".to_string(),
-                "localhost:5000/app:v1".to_string(),
-            ),
-            (
-                "127.0.0.1:5000/a/b/c".to_string(),
-                "127.0.0.1:5000/a/b/c:latest".to_string(),
-            ),
-            (
-                "[::1]:5000/a".to_string(),
-                "[::1]:5000/a:latest".to_string(),
-            ),
-            (
-                format!("busybox@{digest}"),
-                format!("docker.io/library/busybox@{digest}"),
-            ),
+            ("busybox".to_string(), "docker.io/library/busybox:latest".to_string()),
+            ("busybox:1.36".to_string(), "docker.io/library/busybox:1.36".to_string()),
+            ("team/app".to_string(), "docker.io/team/app:latest".to_string()),
+            ("index.docker.io/team/app".to_string(), "docker.io/team/app:latest".to_string()),
+            ("localhost/app".to_string(), "localhost/app:latest".to_string()),
+            ("localhost:5000/app:v1".to_string(), "localhost:5000/app:v1".to_string()),
+            ("127.0.0.1:5000/a/b/c".to_string(), "127.0.0.1:5000/a/b/c:latest".to_string()),
+            ("[::1]:5000/a".to_string(), "[::1]:5000/a:latest".to_string()),
+            (format!("busybox@{digest}"), format!("docker.io/library/busybox@{digest}")),
             (format!("r.io/a:1@{digest}"), format!("r.io/a:1@{digest}")),
         ] {
-            assert_eq!(
-                ImageReference::parse(&text).unwrap().to_string(),
-                normal,
-                "{text}"
-            );
+            assert_eq!(ImageReference::parse(&text).unwrap().to_string(), normal, "{text}");
         }
     }
 
@@ -257,9 +204,6 @@ mod tests {
         let reference = ImageReference::parse("busybox").unwrap();
         assert_eq!(reference.host(), "registry-1.docker.io");
         assert_eq!(reference.stored_name(), "docker.io/library/busybox:latest");
-        assert_eq!(
-            reference.with_digest("sha256:00"),
-            "docker.io/library/busybox@sha256:00"
-        );
+        assert_eq!(reference.with_digest("sha256:00"), "docker.io/library/busybox@sha256:00");
     }
 }

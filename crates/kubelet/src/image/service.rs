@@ -109,18 +109,12 @@ impl ImageService {
             let found = service.status(&contents.id).await.map_err(Arc::new)?;
             found.ok_or_else(|| {
                 let message = "it was removed while it was pulled".to_string();
-                Arc::new(ImageError::Pull {
-                    image: reference.to_string(),
-                    message,
-                })
+                Arc::new(ImageError::Pull { image: reference.to_string(), message })
             })
         });
         let outcome = task.map(move |joined| {
             joined.unwrap_or_else(|error| {
-                Err(Arc::new(ImageError::Pull {
-                    image,
-                    message: error.to_string(),
-                }))
+                Err(Arc::new(ImageError::Pull { image, message: error.to_string() }))
             })
         });
         outcome.boxed().shared()
@@ -151,9 +145,7 @@ impl ImageService {
             let Some(contents) = self.store().contents(target).await? else {
                 continue;
             };
-            let image = images
-                .entry(contents.id.clone())
-                .or_insert_with(|| describe(&contents));
+            let image = images.entry(contents.id.clone()).or_insert_with(|| describe(&contents));
             if is_image_id(&record.name) {
                 continue;
             }
@@ -181,11 +173,8 @@ impl ImageService {
             }
             self.store().forget(&target.digest);
             // The collector runs with the call, so that the space is free when it returns.
-            let request = DeleteImageRequest {
-                name: record.name.clone(),
-                sync: true,
-                target: None,
-            };
+            let request =
+                DeleteImageRequest { name: record.name.clone(), sync: true, target: None };
             match self.store().containerd.images().delete(request).await {
                 Ok(_) => {}
                 Err(status) if status.code() == Code::NotFound => {}
@@ -209,10 +198,7 @@ impl ImageService {
     }
 
     pub(super) fn is_insecure(&self, registry: &str) -> bool {
-        self.inner
-            .insecure_registries
-            .iter()
-            .any(|insecure| insecure == registry)
+        self.inner.insecure_registries.iter().any(|insecure| insecure == registry)
     }
 
     pub(super) fn scratch(&self) -> &Path {
@@ -220,11 +206,7 @@ impl ImageService {
     }
 
     pub(super) async fn transfer_slot(&self) -> SemaphorePermit<'_> {
-        self.inner
-            .transfers
-            .acquire()
-            .await
-            .expect("the semaphore is never closed")
+        self.inner.transfers.acquire().await.expect("the semaphore is never closed")
     }
 
     pub(super) fn blob_lock(&self, digest: &str) -> Arc<AsyncMutex<()>> {
@@ -250,11 +232,7 @@ fn fingerprint(credentials: &[RegistryCredential]) -> Vec<(String, String, Strin
     credentials
         .iter()
         .map(|credential| {
-            (
-                credential.registry.clone(),
-                credential.username.clone(),
-                secret(credential),
-            )
+            (credential.registry.clone(), credential.username.clone(), secret(credential))
         })
         .collect()
 }

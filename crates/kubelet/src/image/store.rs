@@ -49,11 +49,7 @@ pub(crate) struct ImageStore {
 
 impl ImageStore {
     pub(crate) fn new(containerd: Containerd, snapshotter: &str) -> Self {
-        ImageStore {
-            containerd,
-            snapshotter: snapshotter.to_string(),
-            remembered: Arc::default(),
-        }
+        ImageStore { containerd, snapshotter: snapshotter.to_string(), remembered: Arc::default() }
     }
 
     /// The image by id or reference; `None` if it is not here (or not all of it).
@@ -81,50 +77,28 @@ impl ImageStore {
             return Ok(contents.id.clone());
         }
         let reference = ImageReference::parse(image)?;
-        let target = match self
-            .record(&reference.stored_name())
-            .await?
-            .and_then(|record| record.target)
-        {
-            Some(target) => target.digest,
-            None => return Ok(contents.id.clone()),
-        };
+        let target =
+            match self.record(&reference.stored_name()).await?.and_then(|record| record.target) {
+                Some(target) => target.digest,
+                None => return Ok(contents.id.clone()),
+            };
         let name = reference.with_digest(&target);
-        Ok(if self.record(&name).await?.is_some() {
-            name
-        } else {
-            contents.id.clone()
-        })
+        Ok(if self.record(&name).await?.is_some() { name } else { contents.id.clone() })
     }
 
     /// containerd's record of a name.
     pub(crate) async fn record(&self, name: &str) -> Result<Option<ImageRecord>> {
-        match self
-            .containerd
-            .images()
-            .get(GetImageRequest {
-                name: name.to_string(),
-            })
-            .await
-        {
+        match self.containerd.images().get(GetImageRequest { name: name.to_string() }).await {
             Ok(response) => Ok(response.into_inner().image),
             Err(status) if status.code() == Code::NotFound => Ok(None),
-            Err(status) => Err(ImageError::from_status(
-                format!("get image {name}"),
-                &status,
-            )),
+            Err(status) => Err(ImageError::from_status(format!("get image {name}"), &status)),
         }
     }
 
     /// All records.
     pub(crate) async fn records(&self) -> Result<Vec<ImageRecord>> {
-        let response = self
-            .containerd
-            .images()
-            .list(ListImagesRequest {
-                filters: Vec::new(),
-            })
-            .await;
+        let response =
+            self.containerd.images().list(ListImagesRequest { filters: Vec::new() }).await;
         Ok(response
             .map_err(|status| ImageError::from_status("list images", &status))?
             .into_inner()
@@ -153,24 +127,14 @@ impl ImageStore {
 
     /// The directory that the snapshotter keeps layers in, as containerd's plugins export it.
     pub(crate) async fn snapshot_root(&self) -> Result<String> {
-        let filter = format!(
-            "type==io.containerd.snapshotter.v1,id=={}",
-            self.snapshotter
-        );
-        let response = self
-            .containerd
-            .introspection()
-            .plugins(PluginsRequest {
-                filters: vec![filter],
-            })
-            .await;
+        let filter = format!("type==io.containerd.snapshotter.v1,id=={}", self.snapshotter);
+        let response =
+            self.containerd.introspection().plugins(PluginsRequest { filters: vec![filter] }).await;
         let plugins = response
             .map_err(|status| ImageError::from_status("list plugins", &status))?
             .into_inner()
             .plugins;
-        let root = plugins
-            .into_iter()
-            .find_map(|plugin| plugin.exports.get("root").cloned());
+        let root = plugins.into_iter().find_map(|plugin| plugin.exports.get("root").cloned());
         root.ok_or_else(|| ImageError::Containerd {
             operation: format!("find snapshotter {}", self.snapshotter),
             message: "it is not there or exports no root directory".to_string(),
@@ -208,9 +172,7 @@ impl ImageStore {
         let Some(bytes) = self.read(&manifest.config.digest).await? else {
             return Ok(None);
         };
-        contents_of(manifest_digest, manifest, &bytes)
-            .map(Some)
-            .map_err(corrupt)
+        contents_of(manifest_digest, manifest, &bytes).map(Some).map_err(corrupt)
     }
 
     /// A small document; `None` if it is not in the content store.
@@ -218,11 +180,7 @@ impl ImageStore {
         let failed = |status: &tonic::Status| {
             ImageError::from_status(format!("read content {digest}"), status)
         };
-        let request = ReadContentRequest {
-            digest: digest.to_string(),
-            offset: 0,
-            size: 0,
-        };
+        let request = ReadContentRequest { digest: digest.to_string(), offset: 0, size: 0 };
         let mut stream = match self.containerd.content().read(request).await {
             Ok(response) => response.into_inner(),
             Err(status) if status.code() == Code::NotFound => return Ok(None),
@@ -256,11 +214,7 @@ pub(crate) fn contents_of(
         serde_json::from_slice(config).map_err(|error| format!("image configuration: {error}"))?;
     let diff_ids = &document.rootfs.diff_ids;
     if diff_ids.len() != manifest.layers.len() {
-        return Err(format!(
-            "{} layers but {} diff ids",
-            manifest.layers.len(),
-            diff_ids.len()
-        ));
+        return Err(format!("{} layers but {} diff ids", manifest.layers.len(), diff_ids.len()));
     }
     if !document.os.is_empty() && document.os != "linux" {
         return Err(format!("image is for {}, not linux", document.os));

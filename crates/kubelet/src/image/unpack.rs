@@ -35,18 +35,9 @@ impl Lease {
         let id = format!("skiff-{:016x}", rand::random::<u64>());
         let expires = SystemClock.now() + LEASE_LIFE;
         let labels = HashMap::from([("containerd.io/gc.expire".to_string(), expires.to_string())]);
-        let response = containerd
-            .leases()
-            .create(CreateLease {
-                id: id.clone(),
-                labels,
-            })
-            .await;
+        let response = containerd.leases().create(CreateLease { id: id.clone(), labels }).await;
         response.map_err(|status| ImageError::from_status("create lease", &status))?;
-        Ok(Lease {
-            containerd: containerd.with_lease(&id),
-            id,
-        })
+        Ok(Lease { containerd: containerd.with_lease(&id), id })
     }
 
     /// The connection whose writes this lease holds.
@@ -56,10 +47,7 @@ impl Lease {
 
     /// Lets go. What no image refers to is then garbage.
     pub(crate) async fn release(self) {
-        let request = DeleteLease {
-            id: self.id.clone(),
-            sync: false,
-        };
+        let request = DeleteLease { id: self.id.clone(), sync: false };
         if let Err(status) = self.containerd.leases().delete(request).await {
             tracing::debug!(lease = %self.id, message = status.message(), "a lease remains until it expires");
         }
@@ -100,10 +88,8 @@ impl ImageStore {
             )
             .await;
         if done.is_err() {
-            let request = RemoveSnapshotRequest {
-                snapshotter: self.snapshotter.clone(),
-                key: key.clone(),
-            };
+            let request =
+                RemoveSnapshotRequest { snapshotter: self.snapshotter.clone(), key: key.clone() };
             if let Err(status) = containerd.snapshots().remove(request).await {
                 tracing::debug!(%key, message = status.message(), "a half-made snapshot remains until its lease goes");
             }
@@ -124,18 +110,10 @@ impl ImageStore {
             let operation = format!("{operation} layer {}", layer.digest);
             move |status: Status| ImageError::from_status(operation, &status)
         };
-        let request = ApplyRequest {
-            diff: Some(to_containerd(layer)),
-            mounts,
-            ..ApplyRequest::default()
-        };
-        let applied = containerd
-            .diff()
-            .apply(request)
-            .await
-            .map_err(failed("unpack"))?
-            .into_inner()
-            .applied;
+        let request =
+            ApplyRequest { diff: Some(to_containerd(layer)), mounts, ..ApplyRequest::default() };
+        let applied =
+            containerd.diff().apply(request).await.map_err(failed("unpack"))?.into_inner().applied;
         let applied = applied.map(|applied| applied.digest).unwrap_or_default();
         if applied != diff_id {
             return Err(ImageError::Containerd {
@@ -157,11 +135,7 @@ impl ImageStore {
                     snapshotter: self.snapshotter.clone(),
                     key: key.to_string(),
                 };
-                containerd
-                    .snapshots()
-                    .remove(request)
-                    .await
-                    .map_err(failed("remove spare"))?;
+                containerd.snapshots().remove(request).await.map_err(failed("remove spare"))?;
                 Ok(())
             }
             Err(status) => Err(failed("commit")(status)),
@@ -176,10 +150,9 @@ impl ImageStore {
         match self.containerd.snapshots().stat(request).await {
             Ok(_) => Ok(true),
             Err(status) if status.code() == Code::NotFound => Ok(false),
-            Err(status) => Err(ImageError::from_status(
-                format!("stat snapshot {chain_id}"),
-                &status,
-            )),
+            Err(status) => {
+                Err(ImageError::from_status(format!("stat snapshot {chain_id}"), &status))
+            }
         }
     }
 
@@ -202,12 +175,7 @@ impl ImageStore {
         set_labels(containerd, &contents.manifest_digest, labels).await?;
         if let Some(top) = contents.chain_ids.last() {
             let key = format!("containerd.io/gc.ref.snapshot.{}", self.snapshotter);
-            set_labels(
-                containerd,
-                &config.digest,
-                HashMap::from([(key, top.clone())]),
-            )
-            .await?;
+            set_labels(containerd, &config.digest, HashMap::from([(key, top.clone())])).await?;
         }
         Ok(())
     }
@@ -220,25 +188,18 @@ impl ImageStore {
             labels: HashMap::from([("io.cri-containerd.image".to_string(), "managed".to_string())]),
             ..ImageRecord::default()
         };
-        let create = CreateImageRequest {
-            image: Some(record.clone()),
-            ..CreateImageRequest::default()
-        };
+        let create =
+            CreateImageRequest { image: Some(record.clone()), ..CreateImageRequest::default() };
         match self.containerd.images().create(create).await {
             Ok(_) => return Ok(()),
             Err(status) if status.code() == Code::AlreadyExists => {}
             Err(status) => {
-                return Err(ImageError::from_status(
-                    format!("name image {name}"),
-                    &status,
-                ));
+                return Err(ImageError::from_status(format!("name image {name}"), &status));
             }
         }
         let update = UpdateImageRequest {
             image: Some(record),
-            update_mask: Some(FieldMask {
-                paths: vec!["target".to_string()],
-            }),
+            update_mask: Some(FieldMask { paths: vec!["target".to_string()] }),
             ..UpdateImageRequest::default()
         };
         let response = self.containerd.images().update(update).await;

@@ -70,12 +70,7 @@ impl AttachServer {
         }
         let listener = UnixListener::bind(&short)?;
         listener.set_nonblocking(true)?;
-        Ok(AttachServer {
-            listener,
-            number,
-            clients: Vec::new(),
-            give_way: false,
-        })
+        Ok(AttachServer { listener, number, clients: Vec::new(), give_way: false })
     }
 
     pub(super) fn listener(&self) -> BorrowedFd<'_> {
@@ -84,19 +79,14 @@ impl AttachServer {
 
     /// Each client's socket, and whether bytes wait for it.
     pub(super) fn clients(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
-        self.clients
-            .iter()
-            .map(|client| (client.stream.as_fd(), !client.waiting.is_empty()))
+        self.clients.iter().map(|client| (client.stream.as_fd(), !client.waiting.is_empty()))
     }
 
     /// Takes clients that have connected. One that cannot be taken has gone again.
     pub(super) fn accept(&mut self) {
         while let Ok((stream, _)) = self.listener.accept() {
             if self.clients.len() < MAX_CLIENTS && stream.set_nonblocking(true).is_ok() {
-                self.clients.push(Client {
-                    stream,
-                    waiting: VecDeque::new(),
-                });
+                self.clients.push(Client { stream, waiting: VecDeque::new() });
             }
         }
     }
@@ -133,21 +123,20 @@ impl AttachServer {
     pub(super) fn drop_closed(&mut self) {
         let mut asked = [0; GIVE_WAY_BYTES];
         let (number, give_way) = (self.number, &mut self.give_way);
-        self.clients
-            .retain_mut(|client| match client.stream.read(&mut asked) {
-                Ok(GIVE_WAY_BYTES) if asked[0] == GIVE_WAY => {
-                    let asker = asked[1..].try_into().map(u64::from_be_bytes);
-                    let newer = asker.is_ok_and(|asker| asker > number);
-                    *give_way |= newer;
-                    if !newer {
-                        client.waiting.extend(STAYS);
-                        client.flush();
-                    }
-                    newer
+        self.clients.retain_mut(|client| match client.stream.read(&mut asked) {
+            Ok(GIVE_WAY_BYTES) if asked[0] == GIVE_WAY => {
+                let asker = asked[1..].try_into().map(u64::from_be_bytes);
+                let newer = asker.is_ok_and(|asker| asker > number);
+                *give_way |= newer;
+                if !newer {
+                    client.waiting.extend(STAYS);
+                    client.flush();
                 }
-                Ok(count) => count > 0,
-                Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-            });
+                newer
+            }
+            Ok(count) => count > 0,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        });
     }
 }
 
@@ -178,9 +167,7 @@ pub(super) fn ask_to_give_way(path: &Path, number: u64) -> bool {
         stream.write_all(&question)?;
         stream.set_read_timeout(Some(GIVE_WAY_TIMEOUT))?;
         let mut answer = Vec::new();
-        stream
-            .take(MAX_WAITING_BYTES as u64)
-            .read_to_end(&mut answer)?;
+        stream.take(MAX_WAITING_BYTES as u64).read_to_end(&mut answer)?;
         Ok(BytesMut::from(answer.as_slice()))
     });
     // Whether it gave way shows in the lock.

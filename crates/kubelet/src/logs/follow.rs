@@ -53,14 +53,9 @@ impl Hub {
             return Ok(hub.clone());
         }
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
-        let hub = Arc::new(Hub {
-            inotify,
-            directories: Mutex::default(),
-        });
+        let hub = Arc::new(Hub { inotify, directories: Mutex::default() });
         let reader = hub.clone();
-        std::thread::Builder::new()
-            .name("log-watch".to_string())
-            .spawn(move || reader.read())?;
+        std::thread::Builder::new().name("log-watch".to_string()).spawn(move || reader.read())?;
         *shared = Some(hub.clone());
         Ok(hub)
     }
@@ -90,9 +85,7 @@ impl Hub {
         };
         let directories = self.directories.lock();
         if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-            directories
-                .values()
-                .for_each(|directory| directory.changes.send_modify(count));
+            directories.values().for_each(|directory| directory.changes.send_modify(count));
         } else if let Some(directory) = directories.get(&event.wd) {
             directory.changes.send_modify(count);
         }
@@ -115,29 +108,18 @@ impl Watch {
         let mut directories = hub.directories.lock();
         // A directory that is watched already has the same descriptor again.
         let descriptor = hub.inotify.add_watch(directory, CHANGES)?;
-        let fresh = || Directory {
-            changes: watch::Sender::default(),
-            followers: 0,
-        };
+        let fresh = || Directory { changes: watch::Sender::default(), followers: 0 };
         let entry = directories.entry(descriptor).or_insert_with(fresh);
         entry.followers += 1;
         let changes = entry.changes.subscribe();
         let closings = changes.borrow().closings;
         drop(directories);
-        Ok(Watch {
-            hub,
-            descriptor,
-            changes,
-            closings,
-        })
+        Ok(Watch { hub, descriptor, changes, closings })
     }
 
     /// Waits until something has changed since the last call.
     pub(super) async fn changed(&mut self) -> io::Result<()> {
-        self.changes
-            .changed()
-            .await
-            .map_err(|_| io::ErrorKind::BrokenPipe)?;
+        self.changes.changed().await.map_err(|_| io::ErrorKind::BrokenPipe)?;
         let closings = self.changes.borrow_and_update().closings;
         if closings != self.closings {
             self.closings = closings;

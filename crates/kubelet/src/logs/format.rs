@@ -16,10 +16,7 @@ pub(super) struct LineFormatter {
 
 impl LineFormatter {
     pub(super) fn new(stream: LogStream) -> Self {
-        LineFormatter {
-            stream,
-            pending: Vec::new(),
-        }
+        LineFormatter { stream, pending: Vec::new() }
     }
 
     /// Appends to `out` every line that is complete with `bytes`.
@@ -87,12 +84,7 @@ impl<'a> LogLine<'a> {
             b'F' => false,
             _ => return None,
         };
-        Some(LogLine {
-            time,
-            stream,
-            partial,
-            text: fields.next().unwrap_or_default(),
-        })
+        Some(LogLine { time, stream, partial, text: fields.next().unwrap_or_default() })
     }
 }
 
@@ -119,16 +111,10 @@ mod tests {
             format(&[b"a\n\nb"]),
             format!("{head} F a\n{head} F \n{head} F b\n").into_bytes()
         );
-        assert_eq!(
-            format(&[b"a", b"b\n"]),
-            format!("{head} F ab\n").into_bytes()
-        );
+        assert_eq!(format(&[b"a", b"b\n"]), format!("{head} F ab\n").into_bytes());
         assert_eq!(format(&[b""]), b"");
         let exact = "x".repeat(MAX_LINE_BYTES);
-        assert_eq!(
-            format(&[exact.as_bytes(), b"\n"]),
-            format!("{head} F {exact}\n").into_bytes()
-        );
+        assert_eq!(format(&[exact.as_bytes(), b"\n"]), format!("{head} F {exact}\n").into_bytes());
         assert_eq!(
             format(&[exact.as_bytes(), b"y\n"]),
             format!("{head} P {exact}\n{head} F y\n").into_bytes()
@@ -140,20 +126,9 @@ mod tests {
         let line = LogLine::parse(b"2026-01-01T00:00:00Z stdout P hello  world").unwrap();
         assert_eq!(
             (line.time, line.stream, line.partial, line.text),
-            (
-                "2026-01-01T00:00:00Z",
-                LogStream::Stdout,
-                true,
-                &b"hello  world"[..]
-            )
+            ("2026-01-01T00:00:00Z", LogStream::Stdout, true, &b"hello  world"[..])
         );
-        for bad in [
-            &b""[..],
-            b"x",
-            b"t stdin F x",
-            b"t stdout Q x",
-            b"\xff stdout F x",
-        ] {
+        for bad in [&b""[..], b"x", b"t stdin F x", b"t stdout Q x", b"\xff stdout F x"] {
             assert_eq!(LogLine::parse(bad), None);
         }
         assert_eq!(LogLine::parse(b"t stdout F").unwrap().text, b"");

@@ -56,11 +56,7 @@ struct Source {
 
 impl Source {
     fn new(stream: LogStream, file: File) -> Self {
-        Source {
-            stream,
-            file,
-            lines: LineFormatter::new(stream),
-        }
+        Source { stream, file, lines: LineFormatter::new(stream) }
     }
 }
 
@@ -83,12 +79,7 @@ fn run(spec: &LoggerSpec) -> io::Result<()> {
     let log = RotatingFile::open(&spec.log_path, spec.max_size_bytes, spec.max_files, ask)?;
     let attach = AttachServer::bind(&spec.attach_socket, spec.number)?;
     let sources = open_sources(spec)?;
-    let mut logger = Logger {
-        sources,
-        log,
-        attach,
-        out: Vec::with_capacity(READ_BYTES + 4096),
-    };
+    let mut logger = Logger { sources, log, attach, out: Vec::with_capacity(READ_BYTES + 4096) };
     if spec.fifos.is_none() {
         nix::unistd::close(SHIM_READY)?;
     }
@@ -105,22 +96,12 @@ fn run(spec: &LoggerSpec) -> io::Result<()> {
 /// Opens what the container writes to. FIFOs are opened without waiting for a writer; they end when the shim
 /// closes them, or, for a container that never started, when the kubelet does (see `release_fifos`).
 fn open_sources(spec: &LoggerSpec) -> io::Result<Vec<Source>> {
-    let open = |path: &Path| {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(nix::libc::O_NONBLOCK)
-            .open(path)
-    };
+    let open =
+        |path: &Path| OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
     let Some((stdout, stderr)) = &spec.fifos else {
-        let mut sources = vec![Source::new(
-            LogStream::Stdout,
-            open(Path::new(SHIM_STDOUT))?,
-        )];
+        let mut sources = vec![Source::new(LogStream::Stdout, open(Path::new(SHIM_STDOUT))?)];
         if !spec.tty {
-            sources.push(Source::new(
-                LogStream::Stderr,
-                open(Path::new(SHIM_STDERR))?,
-            ));
+            sources.push(Source::new(LogStream::Stderr, open(Path::new(SHIM_STDERR))?));
         }
         return Ok(sources);
     };
@@ -171,19 +152,12 @@ impl Logger {
 
     fn wait(&self) -> io::Result<Ready> {
         let readable = PollFlags::POLLIN;
-        let mut fds: Vec<PollFd<'_>> = self
-            .sources
-            .iter()
-            .map(|source| PollFd::new(source.file.as_fd(), readable))
-            .collect();
+        let mut fds: Vec<PollFd<'_>> =
+            self.sources.iter().map(|source| PollFd::new(source.file.as_fd(), readable)).collect();
         fds.push(PollFd::new(self.attach.listener(), readable));
         let first_client = fds.len();
         for (client, waiting) in self.attach.clients() {
-            let flags = if waiting {
-                readable | PollFlags::POLLOUT
-            } else {
-                readable
-            };
+            let flags = if waiting { readable | PollFlags::POLLOUT } else { readable };
             fds.push(PollFd::new(client, flags));
         }
         loop {

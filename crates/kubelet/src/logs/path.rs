@@ -16,19 +16,13 @@ pub fn pod_log_directory(log_dir: &Path, pod: &PodRef) -> PathBuf {
 
 /// `<pod log directory>/<container>/<attempt>.log`.
 pub fn container_log_path(log_dir: &Path, pod: &PodRef, container: &str, attempt: u32) -> PathBuf {
-    pod_log_directory(log_dir, pod)
-        .join(container)
-        .join(format!("{attempt}.log"))
+    pod_log_directory(log_dir, pod).join(container).join(format!("{attempt}.log"))
 }
 
 /// The name that a log file gets when it is rotated.
 pub(super) fn rotated_path(path: &Path, now: Timestamp) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
-    name.push(format!(
-        ".{}.{:09}",
-        now.strftime("%Y%m%d-%H%M%S"),
-        now.subsec_nanosecond()
-    ));
+    name.push(format!(".{}.{:09}", now.strftime("%Y%m%d-%H%M%S"), now.subsec_nanosecond()));
     PathBuf::from(name)
 }
 
@@ -40,21 +34,16 @@ pub(super) fn unfinished_path(path: &Path) -> PathBuf {
 
 /// The rotated files of a log, oldest first.
 pub(super) fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let (Some(directory), Some(name)) = (
-        path.parent(),
-        path.file_name().and_then(|name| name.to_str()),
-    ) else {
+    let (Some(directory), Some(name)) =
+        (path.parent(), path.file_name().and_then(|name| name.to_str()))
+    else {
         return Ok(Vec::new());
     };
     let prefix = format!("{name}.");
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        if entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| name.starts_with(&prefix))
-        {
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix)) {
             files.push(entry.path());
         }
     }
@@ -69,11 +58,7 @@ pub(crate) fn remove_logs(path: &Path) -> io::Result<()> {
         files => files?,
     };
     let unfinished = unfinished_path(path);
-    for file in rotated
-        .iter()
-        .map(PathBuf::as_path)
-        .chain([&unfinished, path])
-    {
+    for file in rotated.iter().map(PathBuf::as_path).chain([&unfinished, path]) {
         match fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -103,9 +103,7 @@ pub fn read_log(
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work)
-        .await
-        .expect("reading a log does not panic")
+    tokio::task::spawn_blocking(work).await.expect("reading a log does not panic")
 }
 
 enum Step {
@@ -184,10 +182,7 @@ impl LogReader {
         }
         let mut text = std::mem::take(&mut self.carried);
         text.extend_from_slice(&buffer[..count]);
-        let whole = text
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |at| at + 1);
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let mut out = Vec::with_capacity(whole);
         for line in text[..whole].split_inclusive(|byte| *byte == b'\n') {
             self.line(&line[..line.len() - 1], &mut out);
@@ -207,18 +202,11 @@ impl LogReader {
         let Some(line) = LogLine::parse(line) else {
             return;
         };
-        if self
-            .query
-            .stream
-            .is_some_and(|stream| stream != line.stream)
-        {
+        if self.query.stream.is_some_and(|stream| stream != line.stream) {
             return;
         }
         if let Some(since) = self.query.since
-            && line
-                .time
-                .parse::<Timestamp>()
-                .is_ok_and(|time| time < since)
+            && line.time.parse::<Timestamp>().is_ok_and(|time| time < since)
         {
             return;
         }
@@ -268,11 +256,7 @@ fn open_files(path: &Path) -> io::Result<Vec<File>> {
         }
     }
     files.extend(current);
-    if files.is_empty() {
-        Err(io::ErrorKind::NotFound.into())
-    } else {
-        Ok(files)
-    }
+    if files.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(files) }
 }
 
 enum Next {

@@ -69,10 +69,7 @@ impl RotatingFile {
 
     /// Lets go of the lock before the file, so that a reader woken by the closing finds it free.
     pub(super) fn close(self) -> io::Result<()> {
-        let file = self
-            .file
-            .unlock()
-            .map_err(|(_, errno)| io::Error::from(errno))?;
+        let file = self.file.unlock().map_err(|(_, errno)| io::Error::from(errno))?;
         drop(file);
         Ok(())
     }
@@ -82,9 +79,7 @@ impl RotatingFile {
     fn rotate(&mut self, now: Timestamp) -> io::Result<()> {
         // Names must differ and sort, even when several are made at one time.
         let nanosecond = SignedDuration::from_nanos(1);
-        let mut stamp = self
-            .last_rotation
-            .map_or(now, |last| now.max(last + nanosecond));
+        let mut stamp = self.last_rotation.map_or(now, |last| now.max(last + nanosecond));
         while rotated_path(&self.path, stamp).exists() {
             stamp += nanosecond;
         }
@@ -109,17 +104,11 @@ fn whole_lines(lines: &[u8], room: usize) -> usize {
     if lines.len() <= room {
         return lines.len();
     }
-    lines[..room]
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |at| at + 1)
+    lines[..room].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)
 }
 
 fn first_line(lines: &[u8]) -> usize {
-    lines
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .map_or(lines.len(), |at| at + 1)
+    lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |at| at + 1)
 }
 
 /// Opens a file and locks it, waiting for whoever has it locked.
@@ -134,10 +123,7 @@ fn take_over(path: &Path, ask: impl Fn() -> bool) -> io::Result<Flock<File>> {
         }
         std::thread::sleep(GIVE_WAY_PAUSE);
     }
-    Err(io::Error::new(
-        io::ErrorKind::ResourceBusy,
-        "another writer does not give way",
-    ))
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "another writer does not give way"))
 }
 
 fn try_open_locked(path: &Path) -> io::Result<Option<Flock<File>>> {
@@ -153,11 +139,7 @@ fn open_locked(path: &Path) -> io::Result<Flock<File>> {
 }
 
 fn open_to_append(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o640)
-        .open(path)
+    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
 }
 
 /// True if a writer holds this log.
@@ -199,8 +181,7 @@ mod tests {
         let path = directory.path().join("0.log");
         let mut log = RotatingFile::open(&path, 10, 3, || true).unwrap();
         for second in 0..5 {
-            log.write(format!("line {second}\n").as_bytes(), at(second))
-                .unwrap();
+            log.write(format!("line {second}\n").as_bytes(), at(second)).unwrap();
         }
         let rotated: Vec<String> = rotated_files(&path)
             .unwrap()
@@ -229,10 +210,8 @@ mod tests {
         log.write(b"a\nb\nc\ntoo long\nd\n", at(0)).unwrap();
         let mut files = rotated_files(&path).unwrap();
         files.push(path);
-        let texts: Vec<String> = files
-            .iter()
-            .map(|file| fs::read_to_string(file).unwrap())
-            .collect();
+        let texts: Vec<String> =
+            files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
         assert_eq!(texts, ["a\nb\n", "c\n", "too long\n", "d\n"]);
     }
 }

@@ -44,10 +44,7 @@ pub(crate) fn writer_number() -> u64 {
 /// certain order: so there is one.
 pub(crate) fn logger_uri(logger: &Path, spec: &LoggerSpec) -> String {
     let path = percent_encode(&logger.to_string_lossy(), b"/");
-    format!(
-        "binary://{path}?{LOGGER_ARGUMENT}={}",
-        percent_encode(&spec.to_argument(), b"")
-    )
+    format!("binary://{path}?{LOGGER_ARGUMENT}={}", percent_encode(&spec.to_argument(), b""))
 }
 
 /// Starts the writer as a process of its own that outlives us (it makes itself a session).

@@ -19,12 +19,7 @@ pub(super) fn find_tail(
     let mut block_start = file.metadata()?.len();
     // What is known of the line that begins before the block.
     let mut carried: Vec<u8> = Vec::new();
-    let mut search = Search {
-        wanted,
-        found: 0,
-        start: block_start,
-        stream,
-    };
+    let mut search = Search { wanted, found: 0, start: block_start, stream };
     while block_start > 0 {
         let size = block_start.min(BLOCK_BYTES);
         block_start -= size;
@@ -33,9 +28,8 @@ pub(super) fn find_tail(
         block.append(&mut carried);
         // Lines that begin in this block, last first: each begins after a newline.
         let mut end = block.len();
-        while let Some(newline) = block[..end.saturating_sub(1)]
-            .iter()
-            .rposition(|byte| *byte == b'\n')
+        while let Some(newline) =
+            block[..end.saturating_sub(1)].iter().rposition(|byte| *byte == b'\n')
         {
             let begin = newline + 1;
             if search.line(&block[begin..end], block_start + begin as u64) {
@@ -95,14 +89,8 @@ mod tests {
     #[test]
     fn table() {
         let text = b"t stdout F a\nt stderr F b\nt stdout P c\nt stdout F d\n";
-        assert_eq!(
-            tail(text, None, 1),
-            ("t stdout P c\nt stdout F d\n".into(), 1)
-        );
-        assert_eq!(
-            tail(text, None, 2),
-            ("t stderr F b\nt stdout P c\nt stdout F d\n".into(), 2)
-        );
+        assert_eq!(tail(text, None, 1), ("t stdout P c\nt stdout F d\n".into(), 1));
+        assert_eq!(tail(text, None, 2), ("t stderr F b\nt stdout P c\nt stdout F d\n".into(), 2));
         assert_eq!(tail(text, None, 9).1, 3);
         assert_eq!(tail(text, None, 0), (String::new(), 0));
         assert_eq!(tail(text, Some(LogStream::Stderr), 1).1, 1);

@@ -39,10 +39,7 @@ impl Ipam {
     /// Reads the allocations in `dir`, which is created when it is missing.
     pub(super) fn load(ranges: &[IpNet], dir: &Path) -> Result<Self, NetworkError> {
         fs::create_dir_all(dir).map_err(|source| file("create", dir, source))?;
-        let mut state = State {
-            last: vec![0; ranges.len()],
-            ..State::default()
-        };
+        let mut state = State { last: vec![0; ranges.len()], ..State::default() };
         for entry in fs::read_dir(dir).map_err(|source| file("read", dir, source))? {
             let path = entry.map_err(|source| file("read", dir, source))?.path();
             let name = path.file_name().and_then(|name| name.to_str());
@@ -58,16 +55,9 @@ impl Ipam {
         }
         for (last, range) in state.last.iter_mut().zip(ranges) {
             let offsets = state.taken.iter().filter(|ip| range.contains(*ip));
-            *last = offsets
-                .map(|ip| bits(*ip) - bits(range.network()))
-                .max()
-                .unwrap_or(0);
+            *last = offsets.map(|ip| bits(*ip) - bits(range.network())).max().unwrap_or(0);
         }
-        Ok(Self {
-            dir: dir.to_owned(),
-            ranges: ranges.to_vec(),
-            state: Mutex::new(state),
-        })
+        Ok(Self { dir: dir.to_owned(), ranges: ranges.to_vec(), state: Mutex::new(state) })
     }
 
     /// The pod's addresses, chosen now if it has none: one of each range.
@@ -125,11 +115,8 @@ impl State {
                 next_free(*range, *last, &self.taken).ok_or(NetworkError::Exhausted(*range))?;
             chosen.push(offset);
         }
-        let ips: Vec<IpAddr> = ranges
-            .iter()
-            .zip(&chosen)
-            .map(|(range, offset)| at(*range, *offset))
-            .collect();
+        let ips: Vec<IpAddr> =
+            ranges.iter().zip(&chosen).map(|(range, offset)| at(*range, *offset)).collect();
         self.last = chosen;
         self.taken.extend(&ips);
         self.pods.insert(uid.to_owned(), ips.clone());
@@ -153,9 +140,7 @@ fn next_free(range: IpNet, last: u128, taken: &HashSet<IpAddr>) -> Option<u128> 
         IpNet::V6(_) => size,
     };
     // One more candidate than there are taken addresses is enough to find a free one.
-    let tries = usize::try_from(end)
-        .unwrap_or(usize::MAX)
-        .min(taken.len() + 2);
+    let tries = usize::try_from(end).unwrap_or(usize::MAX).min(taken.len() + 2);
     let wrap = |offset: u128| if offset >= end { 1 } else { offset };
     let mut offset = wrap(last + 1);
     for _ in 0..tries {
@@ -186,11 +171,8 @@ fn at(range: IpNet, offset: u128) -> IpAddr {
 
 fn read(path: &Path) -> Result<Vec<IpAddr>, NetworkError> {
     let bytes = fs::read(path).map_err(|source| file("read", path, source))?;
-    let allocation: Allocation =
-        serde_json::from_slice(&bytes).map_err(|source| NetworkError::Allocation {
-            path: path.to_owned(),
-            source,
-        })?;
+    let allocation: Allocation = serde_json::from_slice(&bytes)
+        .map_err(|source| NetworkError::Allocation { path: path.to_owned(), source })?;
     Ok(allocation.ips)
 }
 
@@ -198,21 +180,14 @@ fn read(path: &Path) -> Result<Vec<IpAddr>, NetworkError> {
 fn write(dir: &Path, path: &Path, ips: &[IpAddr]) -> Result<(), NetworkError> {
     let allocation = Allocation { ips: ips.to_vec() };
     let bytes = serde_json::to_vec(&allocation).expect("addresses have a JSON form");
-    let name = path
-        .file_stem()
-        .and_then(|stem| stem.to_str())
-        .unwrap_or("pod");
+    let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("pod");
     let beside = dir.join(format!("{name}.new"));
     fs::write(&beside, bytes).map_err(|source| file("write", &beside, source))?;
     fs::rename(&beside, path).map_err(|source| file("rename", path, source))
 }
 
 fn file(action: &'static str, path: &Path, source: std::io::Error) -> NetworkError {
-    NetworkError::File {
-        action,
-        path: path.to_owned(),
-        source,
-    }
+    NetworkError::File { action, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -232,15 +207,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ipam = ipam("10.1.0.0/29", dir.path());
         for n in 1..=6 {
-            assert_eq!(
-                ipam.allocate(&format!("p{n}")).unwrap(),
-                ip(&format!("10.1.0.{n}"))
-            );
+            assert_eq!(ipam.allocate(&format!("p{n}")).unwrap(), ip(&format!("10.1.0.{n}")));
         }
-        assert!(matches!(
-            ipam.allocate("p7"),
-            Err(NetworkError::Exhausted(_))
-        ));
+        assert!(matches!(ipam.allocate("p7"), Err(NetworkError::Exhausted(_))));
         ipam.release("p3").unwrap();
         ipam.release("p3").unwrap();
         assert_eq!(ipam.allocate("p7").unwrap(), ip("10.1.0.3"));
@@ -268,13 +237,7 @@ mod tests {
         let ranges = ["10.1.0.0/30".parse().unwrap(), "fd00::/64".parse().unwrap()];
         let ipam = Ipam::load(&ranges, dir.path()).unwrap();
         let ips = ipam.allocate("a").unwrap();
-        assert_eq!(
-            ips.0,
-            [
-                "10.1.0.1".parse::<IpAddr>().unwrap(),
-                "fd00::1".parse().unwrap()
-            ]
-        );
+        assert_eq!(ips.0, ["10.1.0.1".parse::<IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
         ipam.allocate("b").unwrap();
         assert!(ipam.allocate("c").is_err());
         ipam.release("a").unwrap();
@@ -286,9 +249,6 @@ mod tests {
     fn a_uid_is_no_path() {
         let dir = tempfile::tempdir().unwrap();
         let ipam = ipam("10.1.0.0/24", dir.path());
-        assert!(matches!(
-            ipam.allocate("../x"),
-            Err(NetworkError::BadUid(_))
-        ));
+        assert!(matches!(ipam.allocate("../x"), Err(NetworkError::BadUid(_))));
     }
 }

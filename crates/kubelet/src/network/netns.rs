@@ -27,10 +27,7 @@ impl Connection {
     /// Connects to the namespace that this process is in.
     pub(super) fn open() -> Result<Self, NetworkError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(NetworkError::Socket)?;
-        Ok(Self {
-            handle,
-            task: tokio::spawn(connection),
-        })
+        Ok(Self { handle, task: tokio::spawn(connection) })
     }
 
     /// Connects to the namespace behind `file`, which was opened from `path`.
@@ -51,17 +48,11 @@ impl Connection {
                 drop(reply.send(open()));
             })
             .map_err(NetworkError::Socket)?;
-        let failed = |source| NetworkError::Namespace {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| NetworkError::Namespace { path: path.to_owned(), source };
         let (connection, handle, _) = opened
             .await
             .map_err(|_| failed(std::io::Error::other("the thread that entered it failed")))?
             .map_err(failed)?;
-        Ok(Self {
-            handle,
-            task: tokio::spawn(connection),
-        })
+        Ok(Self { handle, task: tokio::spawn(connection) })
     }
 }

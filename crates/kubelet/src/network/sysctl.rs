@@ -33,11 +33,7 @@ pub(super) fn prepare_link(link: &str) -> Result<(), NetworkError> {
 /// already.
 fn set(name: &str, value: &str) -> Result<(), NetworkError> {
     let path = Path::new("/proc/sys/net").join(name);
-    let file = |action, source| NetworkError::File {
-        action,
-        path: path.clone(),
-        source,
-    };
+    let file = |action, source| NetworkError::File { action, path: path.clone(), source };
     let current = fs::read_to_string(&path).map_err(|source| file("read", source))?;
     if current.trim() == value {
         return Ok(());

@@ -29,18 +29,12 @@ impl Netns {
         let thread = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("the tests of the network run as root");
             let (pid, tid) = (std::process::id(), nix::unistd::gettid());
-            ready
-                .send(format!("/proc/{pid}/task/{tid}/ns/net"))
-                .unwrap();
+            ready.send(format!("/proc/{pid}/task/{tid}/ns/net")).unwrap();
             for job in queue {
                 job();
             }
         });
-        Self {
-            jobs: Some(jobs),
-            path: path.recv().unwrap().into(),
-            thread: Some(thread),
-        }
+        Self { jobs: Some(jobs), path: path.recv().unwrap().into(), thread: Some(thread) }
     }
 
     fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
@@ -63,9 +57,7 @@ impl Netns {
                 for stream in listener.incoming() {
                     let mut stream = stream.unwrap();
                     let peer = stream.peer_addr().unwrap().ip();
-                    stream
-                        .write_all(format!("{line} {peer}").as_bytes())
-                        .unwrap();
+                    stream.write_all(format!("{line} {peer}").as_bytes()).unwrap();
                 }
             });
         });
@@ -83,9 +75,7 @@ impl Netns {
 
     fn block_on<T: Send + 'static>(&self, job: impl AsyncFnOnce() -> T + Send + 'static) -> T {
         self.run(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(job())
         })
     }
@@ -99,10 +89,7 @@ impl Drop for Netns {
 }
 
 fn ip(arguments: &str) -> String {
-    let output = Command::new("ip")
-        .args(arguments.split(' '))
-        .output()
-        .unwrap();
+    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments}: {error}");
     String::from_utf8(output.stdout).unwrap()
@@ -114,17 +101,8 @@ fn node_and_machine() -> (Netns, Netns) {
     let path = machine.path.clone();
     node.run(move || {
         ip("link set lo up");
-        let tid = path
-            .components()
-            .nth(4)
-            .unwrap()
-            .as_os_str()
-            .to_str()
-            .unwrap()
-            .to_owned();
-        ip(&format!(
-            "link add up0 mtu 1400 type veth peer name down0 mtu 1400 netns {tid}"
-        ));
+        let tid = path.components().nth(4).unwrap().as_os_str().to_str().unwrap().to_owned();
+        ip(&format!("link add up0 mtu 1400 type veth peer name down0 mtu 1400 netns {tid}"));
         ip("address add 192.168.7.2/24 dev up0");
         ip("link set up0 up");
         ip("route add default via 192.168.7.1");
@@ -140,10 +118,7 @@ fn node_ip() -> IpAddr {
 }
 
 async fn open(dir: &Path) -> PodNetwork {
-    let ranges = [
-        "10.9.1.0/24".parse().unwrap(),
-        "fd00:9::/64".parse().unwrap(),
-    ];
+    let ranges = ["10.9.1.0/24".parse().unwrap(), "fd00:9::/64".parse().unwrap()];
     PodNetwork::open(&ranges, node_ip(), dir).await.unwrap()
 }
 
@@ -180,8 +155,7 @@ fn pods_the_node_and_the_machine_reach_each_other() {
     assert_eq!(machine.ask(socket(primary)).unwrap(), "a 192.168.7.1");
     node.serve(socket(node_ip()), "node");
     assert_eq!(a.ask(socket(node_ip())).unwrap(), "node 10.9.1.1");
-    a.run(|| TcpListener::bind("127.0.0.1:0").map(drop))
-        .expect("the loopback is up");
+    a.run(|| TcpListener::bind("127.0.0.1:0").map(drop)).expect("the loopback is up");
     assert!(a.ip("link show eth0").contains("mtu 1400"));
     let free: SocketAddr = "10.9.1.77:1".parse().unwrap();
     let error = a.ask(free).unwrap_err();
@@ -219,10 +193,7 @@ fn setup_and_teardown_can_be_repeated_across_restarts() {
     });
     assert_eq!(before, after);
     next.serve(socket(after.primary()), "next");
-    assert_eq!(
-        node.ask(socket(after.primary())).unwrap(),
-        "next 192.168.7.2"
-    );
+    assert_eq!(node.ask(socket(after.primary())).unwrap(), "next 192.168.7.2");
     let root = dir.path().to_owned();
     node.block_on(async move || {
         let network = open(&root).await;

@@ -46,18 +46,12 @@ impl Node {
     /// Answers "host unreachable" for pod addresses that nobody has, instead of sending them out
     /// and back again.
     pub(super) async fn refuse_unallocated(&self, range: IpNet) -> Result<(), NetworkError> {
-        let route = route(range)
-            .kind(RouteType::Unreachable)
-            .priority(UNREACHABLE_METRIC)
-            .build();
+        let route = route(range).kind(RouteType::Unreachable).priority(UNREACHABLE_METRIC).build();
         let request = self.netlink.handle.route().add(route).replace();
-        request
-            .execute()
-            .await
-            .map_err(|source| NetworkError::Node {
-                action: "add the route for unallocated pod addresses",
-                source,
-            })
+        request.execute().await.map_err(|source| NetworkError::Node {
+            action: "add the route for unallocated pod addresses",
+            source,
+        })
     }
 
     /// Makes the link if the namespace has none, and everything on it that is missing.
@@ -67,71 +61,40 @@ impl Node {
         ips: &[IpAddr],
         netns: &Path,
     ) -> Result<(), NetworkError> {
-        let namespace = File::open(netns).map_err(|source| NetworkError::Namespace {
-            path: netns.to_owned(),
-            source,
-        })?;
+        let namespace = File::open(netns)
+            .map_err(|source| NetworkError::Namespace { path: netns.to_owned(), source })?;
         let fd = namespace.try_clone().map_err(NetworkError::Socket)?;
         let pod = Connection::enter(namespace, netns).await?;
-        let failed = |action| {
-            move |source| NetworkError::Link {
-                action,
-                uid: uid.to_owned(),
-                source,
-            }
-        };
+        let failed =
+            |action| move |source| NetworkError::Link { action, uid: uid.to_owned(), source };
         let name = link_name(uid);
         let mac = pod_mac(ips[0]);
-        let mut pod_index = find(&pod, POD_LINK, Some(mac))
-            .await
-            .map_err(failed("find eth0"))?;
-        let old = find(&self.netlink, &name, None)
-            .await
-            .map_err(failed("find the link"))?;
+        let mut pod_index = find(&pod, POD_LINK, Some(mac)).await.map_err(failed("find eth0"))?;
+        let old = find(&self.netlink, &name, None).await.map_err(failed("find the link"))?;
         if old.is_none() || pod_index.is_none() {
             if let Some(index) = old {
-                self.delete(index)
-                    .await
-                    .map_err(failed("remove the old link"))?;
+                self.delete(index).await.map_err(failed("remove the old link"))?;
             }
             let links = self.netlink.handle.link();
             let message = veth(&name, mac, self.mtu, &fd);
-            links
-                .add(message)
-                .execute()
-                .await
-                .map_err(failed("create the link"))?;
-            pod_index = find(&pod, POD_LINK, Some(mac))
-                .await
-                .map_err(failed("find eth0"))?;
+            links.add(message).execute().await.map_err(failed("create the link"))?;
+            pod_index = find(&pod, POD_LINK, Some(mac)).await.map_err(failed("find eth0"))?;
         }
         let gone = failed("find the new link")(rtnetlink::Error::RequestFailed);
-        let index = find(&self.netlink, &name, None)
-            .await
-            .map_err(failed("find the link"))?;
+        let index = find(&self.netlink, &name, None).await.map_err(failed("find the link"))?;
         let (Some(index), Some(pod_index)) = (index, pod_index) else {
             return Err(gone);
         };
         sysctl::prepare_link(&name)?;
-        configure_pod(&pod, pod_index, ips)
-            .await
-            .map_err(failed("configure eth0"))?;
-        self.configure_node(index, ips, mac)
-            .await
-            .map_err(failed("add the routes"))
+        configure_pod(&pod, pod_index, ips).await.map_err(failed("configure eth0"))?;
+        self.configure_node(index, ips, mac).await.map_err(failed("add the routes"))
     }
 
     /// Removes the link, and with it the pod's end, its routes and neighbours.
     pub(super) async fn disconnect(&self, uid: &str) -> Result<(), NetworkError> {
-        let failed = |source| NetworkError::Link {
-            action: "remove the link",
-            uid: uid.to_owned(),
-            source,
-        };
-        match find(&self.netlink, &link_name(uid), None)
-            .await
-            .map_err(failed)?
-        {
+        let failed =
+            |source| NetworkError::Link { action: "remove the link", uid: uid.to_owned(), source };
+        match find(&self.netlink, &link_name(uid), None).await.map_err(failed)? {
             Some(index) => self.delete(index).await.map_err(failed),
             None => Ok(()),
         }
@@ -153,25 +116,12 @@ impl Node {
         let handle = &self.netlink.handle;
         for ip in ips {
             let neighbour = handle.neighbours().add(index, *ip);
-            neighbour
-                .link_layer_address(&mac)
-                .replace()
-                .execute()
-                .await?;
-            let mut to_pod = route(IpNet::from(*ip))
-                .output_interface(index)
-                .scope(link_scope(*ip));
+            neighbour.link_layer_address(&mac).replace().execute().await?;
+            let mut to_pod = route(IpNet::from(*ip)).output_interface(index).scope(link_scope(*ip));
             if self.ip.is_ipv4() == ip.is_ipv4() {
-                to_pod = to_pod
-                    .pref_source(self.ip)
-                    .expect("of the route's own family");
+                to_pod = to_pod.pref_source(self.ip).expect("of the route's own family");
             }
-            handle
-                .route()
-                .add(to_pod.build())
-                .replace()
-                .execute()
-                .await?;
+            handle.route().add(to_pod.build()).replace().execute().await?;
         }
         Ok(())
     }
@@ -188,9 +138,7 @@ async fn configure_pod(
         handle.link().set(up).execute().await?;
     }
     for ip in ips {
-        let mut address = handle
-            .address()
-            .add(index, *ip, IpNet::from(*ip).prefix_len());
+        let mut address = handle.address().add(index, *ip, IpNet::from(*ip).prefix_len());
         if ip.is_ipv6() {
             // The address is ours alone: it is usable at once, without duplicate detection.
             let flags = AddressAttribute::Flags(AddressFlags::Nodad);
@@ -199,32 +147,17 @@ async fn configure_pod(
         address.replace().execute().await?;
         let gateway = gateway(*ip);
         let neighbour = handle.neighbours().add(index, gateway);
-        neighbour
-            .link_layer_address(&NODE_MAC)
-            .replace()
-            .execute()
-            .await?;
+        neighbour.link_layer_address(&NODE_MAC).replace().execute().await?;
         if ip.is_ipv4() {
-            let to_gateway = route(IpNet::from(gateway))
-                .output_interface(index)
-                .scope(RouteScope::Link);
-            handle
-                .route()
-                .add(to_gateway.build())
-                .replace()
-                .execute()
-                .await?;
+            let to_gateway =
+                route(IpNet::from(gateway)).output_interface(index).scope(RouteScope::Link);
+            handle.route().add(to_gateway.build()).replace().execute().await?;
         }
         let default = route(default_range(*ip))
             .gateway(gateway)
             .expect("of the route's own family")
             .output_interface(index);
-        handle
-            .route()
-            .add(default.build())
-            .replace()
-            .execute()
-            .await?;
+        handle.route().add(default.build()).replace().execute().await?;
     }
     Ok(())
 }
@@ -279,11 +212,7 @@ fn link_scope(ip: IpAddr) -> RouteScope {
 /// can have.
 fn link_name(uid: &str) -> String {
     let hash = Sha256::digest(uid.as_bytes());
-    let hex: String = hash
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     format!("veth{}", &hex[..11])
 }
 
@@ -325,28 +254,15 @@ fn is_missing(error: &rtnetlink::Error) -> bool {
 /// The MTU of the interface that holds the node's address.
 async fn uplink_mtu(netlink: &Connection, node_ip: IpAddr) -> Result<u32, NetworkError> {
     let failed = |action| move |source| NetworkError::Node { action, source };
-    let mut addresses = netlink
-        .handle
-        .address()
-        .get()
-        .set_address_filter(node_ip)
-        .execute();
-    let address = addresses
-        .try_next()
-        .await
-        .map_err(failed("list the addresses"))?;
-    let index = address
-        .ok_or(NetworkError::NoSuchAddress(node_ip))?
-        .header
-        .index;
+    let mut addresses = netlink.handle.address().get().set_address_filter(node_ip).execute();
+    let address = addresses.try_next().await.map_err(failed("list the addresses"))?;
+    let index = address.ok_or(NetworkError::NoSuchAddress(node_ip))?.header.index;
     let mut links = netlink.handle.link().get().match_index(index).execute();
     let link = links.try_next().await.map_err(failed("find the uplink"))?;
     let mtu =
-        link.into_iter()
-            .flat_map(|link| link.attributes)
-            .find_map(|attribute| match attribute {
-                LinkAttribute::Mtu(mtu) => Some(mtu),
-                _ => None,
-            });
+        link.into_iter().flat_map(|link| link.attributes).find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(mtu),
+            _ => None,
+        });
     mtu.ok_or(NetworkError::NoSuchAddress(node_ip))
 }

@@ -165,17 +165,10 @@ fn pod_ranges(node: &Node) -> Vec<IpNet> {
     let Some(spec) = &node.spec else {
         return Vec::new();
     };
-    let many: Vec<IpNet> = spec
-        .pod_cidrs
-        .iter()
-        .flatten()
-        .filter_map(|text| text.parse().ok())
-        .collect();
+    let many: Vec<IpNet> =
+        spec.pod_cidrs.iter().flatten().filter_map(|text| text.parse().ok()).collect();
     if many.is_empty() {
-        spec.pod_cidr
-            .iter()
-            .filter_map(|text| text.parse().ok())
-            .collect()
+        spec.pod_cidr.iter().filter_map(|text| text.parse().ok()).collect()
     } else {
         many
     }
@@ -188,13 +181,7 @@ fn named(mut images: Vec<Image>) -> Vec<ContainerImage> {
         .into_iter()
         .take(IMAGES_MAX)
         .map(|image| ContainerImage {
-            names: Some(
-                image
-                    .repo_digests
-                    .into_iter()
-                    .chain(image.repo_tags)
-                    .collect(),
-            ),
+            names: Some(image.repo_digests.into_iter().chain(image.repo_tags).collect()),
             size_bytes: i64::try_from(image.size_bytes).ok(),
         })
         .collect()

@@ -128,16 +128,11 @@ impl Evictor {
         let leaving = |known: &Known| {
             known.wake.doomed().is_some() || known.pod.deletion_deadline().is_some()
         };
-        if pods
-            .iter()
-            .any(|known| leaving(known) && !known.pod.is_terminal())
-        {
+        if pods.iter().any(|known| leaving(known) && !known.pod.is_terminal()) {
             return;
         }
-        let left: Vec<&Known> = pods
-            .iter()
-            .filter(|known| !known.pod.is_terminal() && !leaving(known))
-            .collect();
+        let left: Vec<&Known> =
+            pods.iter().filter(|known| !known.pod.is_terminal() && !leaving(known)).collect();
         let used = self.usage(shortage, &left).await;
         let candidates: Vec<Candidate> = left
             .iter()
@@ -271,11 +266,7 @@ impl Evictor {
         );
         let notes = &self.context.notes;
         notes.pod_warning(&known.pod, "Evicted", message.clone());
-        known.wake.doom(Doom {
-            reason: "Evicted".to_owned(),
-            message,
-            grace_seconds: 0,
-        });
+        known.wake.doom(Doom { reason: "Evicted".to_owned(), message, grace_seconds: 0 });
     }
 }
 
@@ -314,10 +305,7 @@ fn over_limit(pod: &Pod, used: &PodUsage) -> Option<String> {
             "Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "
         ));
     }
-    let containers = spec
-        .containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten());
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     containers
         .filter_map(|container| Some((container, limit_of(container)?)))
         .find(|(container, limit)| {
@@ -368,10 +356,7 @@ fn sample(disk: &std::path::Path) -> Sample {
     sample.pids_max = number("/proc/sys/kernel/pid_max").unwrap_or(0);
     // The fourth field of loadavg: running/all threads.
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let threads = load
-        .split_whitespace()
-        .nth(3)
-        .and_then(|field| field.split_once('/'));
+    let threads = load.split_whitespace().nth(3).and_then(|field| field.split_once('/'));
     sample.pids = threads.and_then(|(_, all)| all.parse().ok()).unwrap_or(0);
     sample
 }

@@ -26,12 +26,7 @@ pub struct MachineFacts {
 impl MachineFacts {
     /// `root_dir` says which disk is meant. What cannot be read is left empty.
     pub fn read(root_dir: &Path, runtime_version: &str) -> Self {
-        let text = |path: &str| {
-            fs::read_to_string(path)
-                .unwrap_or_default()
-                .trim()
-                .to_owned()
-        };
+        let text = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         let os_release = text("/etc/os-release");
         let os_image = os_release
             .lines()
@@ -125,9 +120,7 @@ impl Disk {
 /// A figure of `/proc/meminfo`, in bytes.
 pub fn memory(name: &str) -> Option<u64> {
     let table = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = table
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let line = table.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kilobytes << 10)
 }

@@ -32,10 +32,7 @@ pub fn exceeded(pod: &Pod, directories: &Directories) -> Option<String> {
         if source.medium.as_deref() == Some("Memory") {
             continue;
         }
-        let path = directories
-            .volumes(pod.uid())
-            .join(EMPTY_DIR)
-            .join(&volume.name);
+        let path = directories.volumes(pod.uid()).join(EMPTY_DIR).join(&volume.name);
         if tree_bytes(&path) > u64::try_from(limit.units()).unwrap_or(0) {
             return Some(format!(
                 "Usage of EmptyDir volume \"{}\" exceeds the limit \"{limit}\". ",
@@ -54,9 +51,7 @@ pub fn volume_bytes(pod: &Pod, directories: &Directories) -> u64 {
         let source = volume.empty_dir.as_ref();
         source.is_some_and(|source| source.medium.as_deref() != Some("Memory"))
     });
-    on_disk
-        .map(|volume| tree_bytes(&of_pod.join(&volume.name)))
-        .sum()
+    on_disk.map(|volume| tree_bytes(&of_pod.join(&volume.name))).sum()
 }
 
 /// Bytes that a tree takes on its disk. Blocks on the file system.
@@ -76,10 +71,7 @@ fn used(path: &Path, seen: &mut HashSet<(u64, u64)>) -> u64 {
     let own = metadata.blocks() * BLOCK_BYTES;
     let below = if metadata.is_dir() {
         let entries = fs::read_dir(path).into_iter().flatten();
-        entries
-            .filter_map(Result::ok)
-            .map(|entry| used(&entry.path(), seen))
-            .sum()
+        entries.filter_map(Result::ok).map(|entry| used(&entry.path(), seen)).sum()
     } else {
         0
     };
@@ -119,9 +111,7 @@ mod tests {
             fs::hard_link(path.join(name).join("data"), path.join(name).join("same")).unwrap();
         }
         assert_eq!(exceeded(&pod, &directories), None);
-        let path = directories
-            .volumes("u1")
-            .join("kubernetes.io~empty-dir/small/more");
+        let path = directories.volumes("u1").join("kubernetes.io~empty-dir/small/more");
         fs::write(path, vec![1; 64 << 10]).unwrap();
         assert_eq!(
             exceeded(&pod, &directories).unwrap(),

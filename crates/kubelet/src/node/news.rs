@@ -7,21 +7,9 @@ pub type News = (&'static str, &'static str, String);
 
 /// Reasons by the condition's type, for `True` and for `False`; Kubernetes' kubelet's.
 const REASONS: [(&str, &str, &str); 4] = [
-    (
-        "MemoryPressure",
-        "NodeHasInsufficientMemory",
-        "NodeHasSufficientMemory",
-    ),
-    (
-        "DiskPressure",
-        "NodeHasDiskPressure",
-        "NodeHasNoDiskPressure",
-    ),
-    (
-        "PIDPressure",
-        "NodeHasInsufficientPID",
-        "NodeHasSufficientPID",
-    ),
+    ("MemoryPressure", "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
+    ("DiskPressure", "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
+    ("PIDPressure", "NodeHasInsufficientPID", "NodeHasSufficientPID"),
     ("Ready", "NodeReady", "NodeNotReady"),
 ];
 
@@ -29,8 +17,7 @@ const REASONS: [(&str, &str, &str); 4] = [
 pub fn news(node: &str, before: &NodeStatus, after: &NodeStatus) -> Vec<News> {
     let state = |status: &NodeStatus, type_: &str| {
         let mut all = status.conditions.iter().flatten();
-        all.find(|condition| condition.type_ == type_)
-            .map(|condition| condition.status == "True")
+        all.find(|condition| condition.type_ == type_).map(|condition| condition.status == "True")
     };
     let boot = |status: &NodeStatus| status.node_info.as_ref().map(|info| info.boot_id.clone());
     let mut news = Vec::new();
@@ -65,14 +52,8 @@ mod tests {
             ..Default::default()
         };
         NodeStatus {
-            conditions: Some(vec![
-                condition("DiskPressure", "False"),
-                condition("Ready", ready),
-            ]),
-            node_info: Some(NodeSystemInfo {
-                boot_id: boot.into(),
-                ..Default::default()
-            }),
+            conditions: Some(vec![condition("DiskPressure", "False"), condition("Ready", ready)]),
+            node_info: Some(NodeSystemInfo { boot_id: boot.into(), ..Default::default() }),
             ..Default::default()
         }
     }
@@ -83,15 +64,8 @@ mod tests {
             let reasons = news("n", before, after).into_iter();
             reasons.map(|(_, reason, _)| reason).collect::<Vec<_>>()
         };
-        let (up, down, again) = (
-            status("1", "True"),
-            status("1", "False"),
-            status("2", "True"),
-        );
-        assert_eq!(
-            told(&NodeStatus::default(), &up),
-            ["NodeHasNoDiskPressure", "NodeReady"]
-        );
+        let (up, down, again) = (status("1", "True"), status("1", "False"), status("2", "True"));
+        assert_eq!(told(&NodeStatus::default(), &up), ["NodeHasNoDiskPressure", "NodeReady"]);
         assert!(told(&up, &up).is_empty());
         assert_eq!(told(&up, &down), ["NodeNotReady"]);
         assert_eq!(told(&down, &again), ["Rebooted", "NodeReady"]);

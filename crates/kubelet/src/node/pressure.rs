@@ -94,11 +94,7 @@ impl Shortage {
 impl Sample {
     /// Bytes are short, not (only) inodes.
     fn disk_is_short(&self, thresholds: &Thresholds) -> bool {
-        below(
-            self.disk_available_bytes,
-            self.disk_bytes,
-            thresholds.disk_available_percent,
-        )
+        below(self.disk_available_bytes, self.disk_bytes, thresholds.disk_available_percent)
     }
 }
 
@@ -114,11 +110,7 @@ pub fn shortages(sample: &Sample, thresholds: &Thresholds) -> Vec<Shortage> {
         short.push(Shortage::Memory);
     }
     let disk = sample.disk_is_short(thresholds);
-    let inodes = below(
-        sample.inodes_free,
-        sample.inodes,
-        thresholds.inodes_free_percent,
-    );
+    let inodes = below(sample.inodes_free, sample.inodes, thresholds.inodes_free_percent);
     if disk || inodes {
         short.push(Shortage::Disk);
     }
@@ -132,24 +124,16 @@ pub fn shortages(sample: &Sample, thresholds: &Thresholds) -> Vec<Shortage> {
 impl Pressures {
     /// The node's conditions that are true.
     pub fn conditions(&self) -> Vec<&'static str> {
-        [
-            (self.memory, "MemoryPressure"),
-            (self.disk, "DiskPressure"),
-            (self.pids, "PIDPressure"),
-        ]
-        .into_iter()
-        .filter_map(|(holds, name)| holds.then_some(name))
-        .collect()
+        [(self.memory, "MemoryPressure"), (self.disk, "DiskPressure"), (self.pids, "PIDPressure")]
+            .into_iter()
+            .filter_map(|(holds, name)| holds.then_some(name))
+            .collect()
     }
 
     /// After one more look.
     pub fn next(self, short: &[Shortage], now: Timestamp) -> Self {
         let step = |what: Shortage, seen: Option<Timestamp>| {
-            let seen = if short.contains(&what) {
-                Some(now)
-            } else {
-                seen
-            };
+            let seen = if short.contains(&what) { Some(now) } else { seen };
             let holds = seen
                 .is_some_and(|seen| short.contains(&what) || now.duration_since(seen) < TRANSITION);
             (holds, seen.filter(|_| holds))
@@ -157,14 +141,7 @@ impl Pressures {
         let (memory, memory_seen) = step(Shortage::Memory, self.memory_seen);
         let (disk, disk_seen) = step(Shortage::Disk, self.disk_seen);
         let (pids, pids_seen) = step(Shortage::Pids, self.pids_seen);
-        Self {
-            memory,
-            disk,
-            pids,
-            memory_seen,
-            disk_seen,
-            pids_seen,
-        }
+        Self { memory, disk, pids, memory_seen, disk_seen, pids_seen }
     }
 }
 
@@ -185,17 +162,9 @@ pub struct Candidate {
 pub fn victim(candidates: &[Candidate]) -> Option<&Candidate> {
     let rank = |one: &&Candidate| {
         let beyond = one.used.saturating_sub(one.requested);
-        (
-            one.used <= one.requested,
-            one.priority,
-            std::cmp::Reverse(beyond),
-            one.uid.clone(),
-        )
+        (one.used <= one.requested, one.priority, std::cmp::Reverse(beyond), one.uid.clone())
     };
-    candidates
-        .iter()
-        .filter(|one| !one.critical)
-        .min_by_key(rank)
+    candidates.iter().filter(|one| !one.critical).min_by_key(rank)
 }
 
 #[cfg(test)]
@@ -225,34 +194,10 @@ mod tests {
         let at_the_edge = sample();
         assert!(shortages(&at_the_edge, &THRESHOLDS).is_empty());
         for (worse, expected) in [
-            (
-                Sample {
-                    memory_available_bytes: 99,
-                    ..sample()
-                },
-                Shortage::Memory,
-            ),
-            (
-                Sample {
-                    disk_available_bytes: 99,
-                    ..sample()
-                },
-                Shortage::Disk,
-            ),
-            (
-                Sample {
-                    inodes_free: 4,
-                    ..sample()
-                },
-                Shortage::Disk,
-            ),
-            (
-                Sample {
-                    pids: 96,
-                    ..sample()
-                },
-                Shortage::Pids,
-            ),
+            (Sample { memory_available_bytes: 99, ..sample() }, Shortage::Memory),
+            (Sample { disk_available_bytes: 99, ..sample() }, Shortage::Disk),
+            (Sample { inodes_free: 4, ..sample() }, Shortage::Disk),
+            (Sample { pids: 96, ..sample() }, Shortage::Pids),
         ] {
             assert_eq!(shortages(&worse, &THRESHOLDS), [expected]);
         }
@@ -272,10 +217,7 @@ mod tests {
             text(Shortage::Disk, &low),
             "The node was low on resource: ephemeral-storage. Threshold quantity: 10000, available: 5Ki. "
         );
-        let enough = Sample {
-            disk_available_bytes: 50_000,
-            ..low
-        };
+        let enough = Sample { disk_available_bytes: 50_000, ..low };
         assert_eq!(
             text(Shortage::Disk, &enough),
             "The node was low on resource: inodes. Threshold quantity: 5, available: 4. "

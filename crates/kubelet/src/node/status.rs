@@ -36,11 +36,8 @@ pub struct Now<'a> {
 /// The status to have. Amounts, conditions and addresses of others in `before` are kept. Heartbeats
 /// are those of `before`; [`heartbeat`] renews them.
 pub fn status(now: &Now<'_>, before: &NodeStatus, at: Timestamp) -> NodeStatus {
-    let mut addresses: Vec<NodeAddress> = now
-        .ips
-        .iter()
-        .map(|ip| address("InternalIP", &ip.to_string()))
-        .collect();
+    let mut addresses: Vec<NodeAddress> =
+        now.ips.iter().map(|ip| address("InternalIP", &ip.to_string())).collect();
     addresses.push(address("Hostname", now.hostname));
     NodeStatus {
         addresses: Some(addresses),
@@ -48,9 +45,7 @@ pub fn status(now: &Now<'_>, before: &NodeStatus, at: Timestamp) -> NodeStatus {
         allocatable: Some(with(&before.allocatable, allocatable(now, before))),
         conditions: Some(conditions(now, before, at)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
-            kubelet_endpoint: Some(DaemonEndpoint {
-                port: now.port.into(),
-            }),
+            kubelet_endpoint: Some(DaemonEndpoint { port: now.port.into() }),
         }),
         node_info: Some(now.facts.info.clone()),
         images: (!now.images.is_empty()).then(|| now.images.to_vec()),
@@ -62,8 +57,7 @@ pub fn status(now: &Now<'_>, before: &NodeStatus, at: Timestamp) -> NodeStatus {
 fn allocatable(now: &Now<'_>, before: &NodeStatus) -> BTreeMap<String, Quantity> {
     let mut own = now.facts.allocatable(now.max_pods);
     for (name, amount) in before.capacity.iter().flatten() {
-        own.entry(name.clone())
-            .or_insert_with(|| Quantity::of(amount));
+        own.entry(name.clone()).or_insert_with(|| Quantity::of(amount));
     }
     own
 }
@@ -73,18 +67,12 @@ fn with(
     own: BTreeMap<String, Quantity>,
 ) -> BTreeMap<String, Text> {
     let mut all = before.clone().unwrap_or_default();
-    all.extend(
-        own.into_iter()
-            .map(|(name, amount)| (name, amount.to_text())),
-    );
+    all.extend(own.into_iter().map(|(name, amount)| (name, amount.to_text())));
     all
 }
 
 fn address(type_: &str, address: &str) -> NodeAddress {
-    NodeAddress {
-        type_: type_.to_owned(),
-        address: address.to_owned(),
-    }
+    NodeAddress { type_: type_.to_owned(), address: address.to_owned() }
 }
 
 fn conditions(now: &Now<'_>, before: &NodeStatus, at: Timestamp) -> Vec<NodeCondition> {
@@ -104,27 +92,15 @@ fn conditions(now: &Now<'_>, before: &NodeStatus, at: Timestamp) -> Vec<NodeCond
             if now.network_ready {
                 (false, "PodNetworkReady", "the pod network is set up")
             } else {
-                (
-                    true,
-                    "NoPodAddressRange",
-                    "the node has no pod address range",
-                )
+                (true, "NoPodAddressRange", "the node has no pod address range")
             },
         ),
         (
             "MemoryPressure",
             if pressures.memory {
-                (
-                    true,
-                    "KubeletHasInsufficientMemory",
-                    "kubelet has insufficient memory available",
-                )
+                (true, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available")
             } else {
-                (
-                    false,
-                    "KubeletHasSufficientMemory",
-                    "kubelet has sufficient memory available",
-                )
+                (false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
             },
         ),
         (
@@ -132,27 +108,15 @@ fn conditions(now: &Now<'_>, before: &NodeStatus, at: Timestamp) -> Vec<NodeCond
             if pressures.disk {
                 (true, "KubeletHasDiskPressure", "kubelet has disk pressure")
             } else {
-                (
-                    false,
-                    "KubeletHasNoDiskPressure",
-                    "kubelet has no disk pressure",
-                )
+                (false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
             },
         ),
         (
             "PIDPressure",
             if pressures.pids {
-                (
-                    true,
-                    "KubeletHasInsufficientPID",
-                    "kubelet has insufficient PID available",
-                )
+                (true, "KubeletHasInsufficientPID", "kubelet has insufficient PID available")
             } else {
-                (
-                    false,
-                    "KubeletHasSufficientPID",
-                    "kubelet has sufficient PID available",
-                )
+                (false, "KubeletHasSufficientPID", "kubelet has sufficient PID available")
             },
         ),
         ("Ready", ready),
@@ -184,13 +148,8 @@ fn conditions(now: &Now<'_>, before: &NodeStatus, at: Timestamp) -> Vec<NodeCond
 
 /// Says that the kubelet's own conditions were looked at now.
 pub fn heartbeat(status: &mut NodeStatus, at: Timestamp) {
-    const OWN: [&str; 5] = [
-        "NetworkUnavailable",
-        "MemoryPressure",
-        "DiskPressure",
-        "PIDPressure",
-        "Ready",
-    ];
+    const OWN: [&str; 5] =
+        ["NetworkUnavailable", "MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
     for condition in status.conditions.iter_mut().flatten() {
         if OWN.contains(&condition.type_.as_str()) {
             condition.last_heartbeat_time = Some(whole(at));
@@ -230,48 +189,20 @@ mod tests {
         };
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
         let mut first = status(&now(&facts), &NodeStatus::default(), at(1));
-        first
-            .capacity
-            .get_or_insert_default()
-            .insert("example.com/gpu".into(), Text("2".into()));
-        first
-            .conditions
-            .get_or_insert_default()
-            .push(NodeCondition {
-                type_: "Other".into(),
-                status: "True".into(),
-                ..Default::default()
-            });
+        first.capacity.get_or_insert_default().insert("example.com/gpu".into(), Text("2".into()));
+        first.conditions.get_or_insert_default().push(NodeCondition {
+            type_: "Other".into(),
+            status: "True".into(),
+            ..Default::default()
+        });
         let second = status(&now(&facts), &first, at(9));
-        assert_eq!(
-            second.allocatable.as_ref().unwrap()["example.com/gpu"].0,
-            "2"
-        );
+        assert_eq!(second.allocatable.as_ref().unwrap()["example.com/gpu"].0, "2");
         assert_eq!(second.allocatable.as_ref().unwrap()["cpu"].0, "4");
-        assert!(
-            second
-                .conditions
-                .as_ref()
-                .unwrap()
-                .iter()
-                .any(|one| one.type_ == "Other")
-        );
+        assert!(second.conditions.as_ref().unwrap().iter().any(|one| one.type_ == "Other"));
         let third = status(&now(&facts), &second, at(20));
         assert_eq!(second, third, "nothing has changed");
-        let down = status(
-            &Now {
-                runtime_ready: false,
-                ..now(&facts)
-            },
-            &third,
-            at(30),
-        );
-        let ready = down
-            .conditions
-            .unwrap()
-            .into_iter()
-            .find(|one| one.type_ == "Ready")
-            .unwrap();
+        let down = status(&Now { runtime_ready: false, ..now(&facts) }, &third, at(30));
+        let ready = down.conditions.unwrap().into_iter().find(|one| one.type_ == "Ready").unwrap();
         assert_eq!(
             (ready.status.as_str(), ready.last_transition_time),
             ("False", Some(Time(at(30))))

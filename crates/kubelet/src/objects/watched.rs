@@ -35,10 +35,7 @@ impl<K> Drop for Entry<K> {
 
 impl<K: Kind> Watched<K> {
     pub(super) fn new(client: &Client) -> Self {
-        Self {
-            client: client.clone(),
-            entries: Arc::default(),
-        }
+        Self { client: client.clone(), entries: Arc::default() }
     }
 
     pub(super) async fn get(

@@ -44,10 +44,7 @@ pub fn admit(
         });
     }
     let used: Vec<HostPort> = taken.iter().flat_map(|other| host_ports(other)).collect();
-    if host_ports(pod)
-        .iter()
-        .any(|port| used.iter().any(|other| port.conflicts(other)))
-    {
+    if host_ports(pod).iter().any(|port| used.iter().any(|other| port.conflicts(other))) {
         return Err(Rejection {
             reason: "NodePorts".to_owned(),
             message: "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".to_owned(),
@@ -65,10 +62,8 @@ fn bears(pressures: &Pressures, pod: &Pod) -> Result<(), Rejection> {
     }
     let mut tolerations = pod.spec_ref().tolerations.iter().flatten();
     let tolerated = tolerations.any(|one| {
-        let of_effect = one
-            .effect
-            .as_deref()
-            .is_none_or(|effect| effect.is_empty() || effect == "NoSchedule");
+        let of_effect =
+            one.effect.as_deref().is_none_or(|effect| effect.is_empty() || effect == "NoSchedule");
         let key = one.key.as_deref().unwrap_or_default();
         of_effect && (key.is_empty() || key == MEMORY_PRESSURE_TAINT)
     });
@@ -77,10 +72,7 @@ fn bears(pressures: &Pressures, pod: &Pod) -> Result<(), Rejection> {
     }
     Err(Rejection {
         reason: "Evicted".to_owned(),
-        message: format!(
-            "{REJECTED}The node had condition: [{}]. ",
-            conditions.join(" ")
-        ),
+        message: format!("{REJECTED}The node had condition: [{}]. ", conditions.join(" ")),
     })
 }
 
@@ -91,10 +83,8 @@ fn fits(node: &Node, taken: &[&Pod], pod: &Pod) -> Result<(), Rejection> {
     let mut wanted: BTreeMap<String, Quantity> =
         api::pod::resources(pod.spec_ref(), Side::Requests);
     wanted.insert("pods".to_owned(), Quantity::from_units(1));
-    let others: Vec<BTreeMap<String, Quantity>> = taken
-        .iter()
-        .map(|other| api::pod::resources(other.spec_ref(), Side::Requests))
-        .collect();
+    let others: Vec<BTreeMap<String, Quantity>> =
+        taken.iter().map(|other| api::pod::resources(other.spec_ref(), Side::Requests)).collect();
     for (name, asked) in wanted {
         if asked.is_zero() {
             continue;
@@ -110,11 +100,7 @@ fn fits(node: &Node, taken: &[&Pod], pod: &Pod) -> Result<(), Rejection> {
         let capacity = amount(&name);
         if used + asked > capacity {
             let number = |quantity: Quantity| {
-                if name == "cpu" {
-                    quantity.millis()
-                } else {
-                    quantity.units()
-                }
+                if name == "cpu" { quantity.millis() } else { quantity.units() }
             };
             return Err(Rejection {
                 reason: format!("OutOf{name}"),
@@ -147,11 +133,8 @@ impl HostPort {
 }
 
 fn host_ports(pod: &Pod) -> Vec<HostPort> {
-    let ports = pod
-        .spec_ref()
-        .containers
-        .iter()
-        .flat_map(|container| container.ports.iter().flatten());
+    let ports =
+        pod.spec_ref().containers.iter().flat_map(|container| container.ports.iter().flatten());
     ports
         .filter_map(|port| {
             Some(HostPort {
@@ -170,35 +153,21 @@ fn host_ports(pod: &Pod) -> Vec<HostPort> {
 fn selected(node: &Node, pod: &Pod) -> bool {
     let spec = pod.spec_ref();
     let labels = node.metadata.labels.clone().unwrap_or_default();
-    let simple = spec
-        .node_selector
-        .iter()
-        .flatten()
-        .all(|(key, value)| labels.get(key) == Some(value));
-    let required = spec
-        .affinity
-        .as_ref()
-        .and_then(|affinity| affinity.node_affinity.as_ref())
-        .and_then(|affinity| {
-            affinity
-                .required_during_scheduling_ignored_during_execution
-                .as_ref()
-        });
+    let simple =
+        spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
+    let required =
+        spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref()).and_then(
+            |affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref(),
+        );
     simple
         && required.is_none_or(|required| {
-            required
-                .node_selector_terms
-                .iter()
-                .any(|term| matches_term(node, &labels, term))
+            required.node_selector_terms.iter().any(|term| matches_term(node, &labels, term))
         })
 }
 
 fn matches_term(node: &Node, labels: &BTreeMap<String, String>, term: &NodeSelectorTerm) -> bool {
-    let name: BTreeMap<String, String> = [(
-        "metadata.name".to_owned(),
-        node.metadata.name.clone().unwrap_or_default(),
-    )]
-    .into();
+    let name: BTreeMap<String, String> =
+        [("metadata.name".to_owned(), node.metadata.name.clone().unwrap_or_default())].into();
     let (by_label, by_field) = (&term.match_expressions, &term.match_fields);
     let empty = by_label.iter().flatten().count() + by_field.iter().flatten().count() == 0;
     !empty
@@ -240,11 +209,7 @@ mod tests {
         let mut node = Node {
             status: Some(NodeStatus {
                 allocatable: Some(
-                    [
-                        ("cpu".into(), Text("2".into())),
-                        ("pods".into(), Text("2".into())),
-                    ]
-                    .into(),
+                    [("cpu".into(), Text("2".into())), ("pods".into(), Text("2".into()))].into(),
                 ),
                 ..Default::default()
             }),
@@ -293,12 +258,7 @@ mod tests {
                 .map_err(|rejection| rejection.reason);
             assert_eq!(found, expected.map_err(str::to_owned));
         }
-        let full = admit(
-            &node(),
-            &Pressures::default(),
-            &[&there, &there],
-            &pod("0", 0, None),
-        );
+        let full = admit(&node(), &Pressures::default(), &[&there, &there], &pod("0", 0, None));
         assert_eq!(full.unwrap_err().reason, "OutOfpods");
     }
 

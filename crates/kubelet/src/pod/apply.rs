@@ -35,10 +35,7 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(reason: &str, message: impl Into<String>) -> Self {
-        Self {
-            reason: reason.to_owned(),
-            message: message.into(),
-        }
+        Self { reason: reason.to_owned(), message: message.into() }
     }
 }
 
@@ -100,11 +97,7 @@ pub struct Hands {
 impl Hands {
     pub async fn sync_volumes(self, sandbox: Option<ReadySandbox>) -> Outcome {
         let facts = container_config::facts(&self.context, sandbox.as_ref());
-        let synced = self
-            .context
-            .volumes
-            .sync(&self.pod, &facts, &self.wake)
-            .await;
+        let synced = self.context.volumes.sync(&self.pod, &facts, &self.wake).await;
         Outcome::Volumes(match synced {
             Ok(volumes) => self.mount_images(&volumes).await.map(|()| volumes),
             Err(error) => Err(Problem::new("FailedMount", with_causes(&error))),
@@ -121,18 +114,11 @@ impl Hands {
     pub async fn resize(self, container: String, id: ContainerId) -> Outcome {
         let declared = find(&self.pod, &container);
         let Some(declared) = declared else {
-            return Outcome::Resized {
-                id,
-                fingerprint: String::new(),
-                result: Ok(()),
-            };
+            return Outcome::Resized { id, fingerprint: String::new(), result: Ok(()) };
         };
         let limits = resources::container_cgroup(declared.container.resources.as_ref());
         let pod_limits = resources::pod_cgroup(&self.pod);
-        let path = self
-            .context
-            .cgroups
-            .pod_path(super::qos::qos_class(&self.pod), self.pod.uid());
+        let path = self.context.cgroups.pod_path(super::qos::qos_class(&self.pod), self.pod.uid());
         let cgroups = self.context.cgroups.clone();
         let of_pod = tokio::task::spawn_blocking(move || cgroups.update(&path, &pod_limits)).await;
         let updated = self.context.runtime.update(&id, &limits).await;
@@ -141,11 +127,7 @@ impl Hands {
             (_, Err(error)) => Err(Problem::new("Failed", error.to_string())),
             _ => Ok(()),
         };
-        Outcome::Resized {
-            id,
-            fingerprint: resources::fingerprint(&declared.container),
-            result,
-        }
+        Outcome::Resized { id, fingerprint: resources::fingerprint(&declared.container), result }
     }
 
     /// Network and volumes.

@@ -54,9 +54,7 @@ impl Backoff {
 
     /// When the next try may be made.
     pub fn until(self) -> Timestamp {
-        self.since
-            .saturating_add(self.delay)
-            .unwrap_or(Timestamp::MAX)
+        self.since.saturating_add(self.delay).unwrap_or(Timestamp::MAX)
     }
 }
 
@@ -76,9 +74,6 @@ mod tests {
         }
         assert_eq!(seconds, [10, 20, 40, 80, 160, 300, 300]);
         let later = backoff.until() + RESTART.forget;
-        assert_eq!(
-            Backoff::next(Some(backoff), RESTART, later).delay,
-            RESTART.first
-        );
+        assert_eq!(Backoff::next(Some(backoff), RESTART, later).delay, RESTART.first);
     }
 }

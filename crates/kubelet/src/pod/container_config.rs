@@ -69,9 +69,7 @@ pub struct Start<'a> {
 /// What the pod's fields say to its containers and volumes.
 pub fn facts(context: &Context, sandbox: Option<&ReadySandbox>) -> Facts {
     Facts {
-        pod_ips: sandbox
-            .map(|sandbox| sandbox.ips.clone())
-            .unwrap_or_default(),
+        pod_ips: sandbox.map(|sandbox| sandbox.ips.clone()).unwrap_or_default(),
         host_ips: context.node.ips.clone(),
         allocatable: context.node.allocatable.clone(),
     }
@@ -84,38 +82,23 @@ pub async fn container_config(
 ) -> Result<ContainerConfig, ConfigError> {
     let container = &start.declared.container;
     let (context, pod) = (start.context, start.pod);
-    if container
-        .volume_devices
-        .as_ref()
-        .is_some_and(|devices| !devices.is_empty())
-    {
+    if container.volume_devices.as_ref().is_some_and(|devices| !devices.is_empty()) {
         return Err(ConfigError::VolumeDevices);
     }
     let env = environment(pod, container, &sources(start).await?)?;
     let lookup = |name: &str| {
-        env.iter()
-            .rev()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.clone())
+        env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone())
     };
     let expanded = |words: &Option<Vec<String>>| -> Vec<String> {
-        words
-            .iter()
-            .flatten()
-            .map(|word| expand(word, lookup))
-            .collect()
+        words.iter().flatten().map(|word| expand(word, lookup)).collect()
     };
-    let directory = context
-        .directories
-        .container(pod.uid(), container.name.as_str());
+    let directory = context.directories.container(pod.uid(), container.name.as_str());
     let io = |operation| move |source| ConfigError::Io { operation, source };
     let message_file = files::make_message_file(&directory, start.attempt)
         .map_err(io("make the termination message file"))?;
     let mut mounts = volume_mounts(start, &directory, lookup)?;
-    let message_path = container
-        .termination_message_path
-        .as_deref()
-        .unwrap_or("/dev/termination-log");
+    let message_path =
+        container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
     mounts.push(file_mount(&message_file, message_path, false));
     for (file, path) in [
         (&shared.hosts, "/etc/hosts"),
@@ -137,10 +120,7 @@ pub async fn container_config(
         command: expanded(&container.command),
         args: expanded(&container.args),
         env: env.clone(),
-        working_dir: container
-            .working_dir
-            .clone()
-            .filter(|directory| !directory.is_empty()),
+        working_dir: container.working_dir.clone().filter(|directory| !directory.is_empty()),
         mounts,
         security: security::security_context(pod, container, &seccomp),
         resources: resources::container_cgroup(container.resources.as_ref()),
@@ -148,11 +128,7 @@ pub async fn container_config(
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
-        process_target: start
-            .declared
-            .target
-            .clone()
-            .filter(|target| !target.is_empty()),
+        process_target: start.declared.target.clone().filter(|target| !target.is_empty()),
         stop_signal: container
             .lifecycle
             .as_ref()
@@ -165,10 +141,7 @@ pub async fn container_config(
         ),
         annotations: [
             (resources::ANNOTATION.to_owned(), fingerprint),
-            (
-                SANDBOX_ANNOTATION.to_owned(),
-                start.sandbox.sandbox.id.clone(),
-            ),
+            (SANDBOX_ANNOTATION.to_owned(), start.sandbox.sandbox.id.clone()),
         ]
         .into(),
         ..Default::default()
@@ -187,11 +160,7 @@ async fn sources(start: &Start<'_>) -> Result<Sources, ConfigError> {
     };
     let wanted = references(&start.declared.container);
     for name in wanted.config_maps {
-        if let Some(map) = context
-            .objects
-            .config_map(namespace, &name, start.wake)
-            .await?
-        {
+        if let Some(map) = context.objects.config_map(namespace, &name, start.wake).await? {
             sources.config_maps.insert(name, map);
         }
     }
@@ -228,9 +197,7 @@ fn volume_mounts(
         let host_path = match sub_path_of(mount, lookup)? {
             None => volume.path.clone(),
             Some(path) => {
-                let target = directory
-                    .join("subpaths")
-                    .join(format!("{}-{index}", mount.name));
+                let target = directory.join("subpaths").join(format!("{}-{index}", mount.name));
                 sub_path::bind(&volume.path, &path, &target).map_err(|source| {
                     ConfigError::SubPath {
                         volume: mount.name.clone(),
@@ -241,9 +208,7 @@ fn volume_mounts(
             }
         };
         let declared = start.pod.spec_ref().volumes.iter().flatten();
-        let no_exec = declared
-            .filter(|one| one.name == mount.name)
-            .any(|one| one.image.is_some());
+        let no_exec = declared.filter(|one| one.name == mount.name).any(|one| one.image.is_some());
         let read_only = volume.read_only || mount.read_only.unwrap_or(false);
         mounts.push(Mount {
             host_path,
@@ -251,10 +216,7 @@ fn volume_mounts(
             read_only,
             no_exec,
             recursive_read_only: read_only
-                && matches!(
-                    mount.recursive_read_only.as_deref(),
-                    Some("Enabled" | "IfPossible")
-                ),
+                && matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => MountPropagation::HostToContainer,
                 Some("Bidirectional") => MountPropagation::Bidirectional,
@@ -268,22 +230,14 @@ fn volume_mounts(
 }
 
 fn absolute(path: &str) -> String {
-    if path.starts_with('/') {
-        path.to_owned()
-    } else {
-        format!("/{path}")
-    }
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
 }
 
 fn sub_path_of(
     mount: &VolumeMount,
     lookup: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<String>, ConfigError> {
-    if let Some(text) = mount
-        .sub_path_expr
-        .as_deref()
-        .filter(|text| !text.is_empty())
-    {
+    if let Some(text) = mount.sub_path_expr.as_deref().filter(|text| !text.is_empty()) {
         let (path, unknown) = expand_reporting(text, lookup);
         return match unknown.first() {
             None => Ok(Some(path)),

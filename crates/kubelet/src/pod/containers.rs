@@ -56,11 +56,7 @@ impl Declared {
     /// Changes when a running container must be replaced: its image has changed.
     pub fn spec_hash(&self) -> String {
         let digest = Sha256::digest(format!("{}\n{}", self.name(), self.image()));
-        digest
-            .iter()
-            .take(4)
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// `spec.containers{name}`, as events point at it.
@@ -77,33 +73,25 @@ impl Declared {
 /// Every container of the pod: init containers and sidecars in order, then the others.
 pub fn declared(pod: &Pod) -> Vec<Declared> {
     let spec = pod.spec_ref();
-    let init = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .map(|container| Declared {
-            role: if container.restart_policy.as_deref() == Some("Always") {
-                Role::Sidecar
-            } else {
-                Role::Init
-            },
-            container: container.clone(),
-            target: None,
-        });
+    let init = spec.init_containers.iter().flatten().map(|container| Declared {
+        role: if container.restart_policy.as_deref() == Some("Always") {
+            Role::Sidecar
+        } else {
+            Role::Init
+        },
+        container: container.clone(),
+        target: None,
+    });
     let app = spec.containers.iter().map(|container| Declared {
         role: Role::App,
         container: container.clone(),
         target: None,
     });
-    let ephemeral = spec
-        .ephemeral_containers
-        .iter()
-        .flatten()
-        .map(|container| Declared {
-            role: Role::Ephemeral,
-            container: from_ephemeral(container),
-            target: container.target_container_name.clone(),
-        });
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|container| Declared {
+        role: Role::Ephemeral,
+        container: from_ephemeral(container),
+        target: container.target_container_name.clone(),
+    });
     init.chain(app).chain(ephemeral).collect()
 }
 

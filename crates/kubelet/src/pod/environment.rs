@@ -33,12 +33,7 @@ pub enum EnvironmentError {
     #[error("secret \"{0}\" not found")]
     NoSecret(String),
     #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
-    NoKey {
-        key: String,
-        kind: &'static str,
-        namespace: String,
-        name: String,
-    },
+    NoKey { key: String, kind: &'static str, namespace: String, name: String },
     #[error("the value of variable {0} is not UTF-8")]
     NotText(String),
     #[error(transparent)]
@@ -58,11 +53,8 @@ pub fn references(container: &Container) -> References {
             references.secrets.insert(source.name.clone());
         }
     }
-    let sources = container
-        .env
-        .iter()
-        .flatten()
-        .filter_map(|variable| variable.value_from.as_ref());
+    let sources =
+        container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
     for source in sources {
         if let Some(key) = &source.config_map_key_ref {
             references.config_maps.insert(key.name.clone());
@@ -90,9 +82,7 @@ pub fn environment(
         let name = &variable.name;
         let value = match (&variable.value, &variable.value_from) {
             (Some(text), _) if !text.is_empty() => Some(expand(text, |known| {
-                result
-                    .get(known)
-                    .or_else(|| sources.services.get(known).cloned())
+                result.get(known).or_else(|| sources.services.get(known).cloned())
             })),
             (_, Some(from)) => value_from(pod, container, name, from, sources, &namespace)?,
             _ => Some(String::new()),
@@ -125,10 +115,7 @@ impl Variables {
     }
 
     fn get(&self, name: &str) -> Option<String> {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.clone())
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
     }
 }
 
@@ -185,12 +172,7 @@ fn value_from(
         return Ok(Some(field::field(pod, selector, &sources.facts)?));
     }
     if let Some(selector) = &from.resource_field_ref {
-        return Ok(Some(field::resource(
-            pod,
-            Some(container),
-            selector,
-            &sources.facts,
-        )?));
+        return Ok(Some(field::resource(pod, Some(container), selector, &sources.facts)?));
     }
     let no_key = |key: &str, kind: &'static str, object: &str| EnvironmentError::NoKey {
         key: key.to_owned(),

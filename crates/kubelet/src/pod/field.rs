@@ -58,17 +58,9 @@ pub fn field(
         "metadata.annotations" => map(pod.metadata.annotations.as_ref()),
         "spec.nodeName" => text(&spec.node_name),
         "spec.serviceAccountName" => text(&spec.service_account_name),
-        "status.hostIP" => facts
-            .host_ips
-            .first()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        "status.hostIP" => facts.host_ips.first().map(ToString::to_string).unwrap_or_default(),
         "status.hostIPs" => join(&facts.host_ips),
-        "status.podIP" => facts
-            .pod_ips
-            .first()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        "status.podIP" => facts.pod_ips.first().map(ToString::to_string).unwrap_or_default(),
         "status.podIPs" => join(&facts.pod_ips),
         _ => return Err(FieldError::UnknownPath(path.to_owned())),
     })
@@ -76,24 +68,17 @@ pub fn field(
 
 /// `key` of `list['key']`.
 fn subscript<'a>(path: &'a str, list: &str) -> Option<&'a str> {
-    path.strip_prefix(list)?
-        .strip_prefix("['")?
-        .strip_suffix("']")
+    path.strip_prefix(list)?.strip_prefix("['")?.strip_suffix("']")
 }
 
 fn entry(list: Option<&BTreeMap<String, String>>, key: &str) -> String {
-    list.and_then(|list| list.get(key))
-        .cloned()
-        .unwrap_or_default()
+    list.and_then(|list| list.get(key)).cloned().unwrap_or_default()
 }
 
 /// `key="escaped value"` lines, sorted.
 fn map(list: Option<&BTreeMap<String, String>>) -> String {
-    let lines: Vec<String> = list
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={value:?}"))
-        .collect();
+    let lines: Vec<String> =
+        list.into_iter().flatten().map(|(key, value)| format!("{key}={value:?}")).collect();
     lines.join("\n")
 }
 
@@ -104,17 +89,12 @@ pub fn resource(
     selector: &ResourceFieldSelector,
     facts: &Facts,
 ) -> Result<String, FieldError> {
-    let named = selector
-        .container_name
-        .as_deref()
-        .filter(|name| !name.is_empty());
+    let named = selector.container_name.as_deref().filter(|name| !name.is_empty());
     let container = match named {
         Some(name) => containers::find(pod, name)
             .map(|declared| declared.container)
             .ok_or_else(|| FieldError::NoContainer(name.to_owned()))?,
-        None => own
-            .cloned()
-            .ok_or_else(|| FieldError::NoContainer(String::new()))?,
+        None => own.cloned().ok_or_else(|| FieldError::NoContainer(String::new()))?,
     };
     let (kind, name) = selector
         .resource
@@ -134,20 +114,13 @@ pub fn resource(
             .map_or(Quantity::ZERO, Quantity::of),
         _ => return Err(FieldError::UnknownResource(selector.resource.clone())),
     };
-    let divisor = selector
-        .divisor
-        .as_ref()
-        .map_or(Quantity::ZERO, Quantity::of);
+    let divisor = selector.divisor.as_ref().map_or(Quantity::ZERO, Quantity::of);
     Ok(divided(amount, divisor, name == "cpu").to_string())
 }
 
 /// Rounded up; a divisor of zero counts as one.
 fn divided(amount: Quantity, divisor: Quantity, cpu: bool) -> i64 {
-    let divisor = if divisor.is_zero() {
-        Quantity::from_units(1)
-    } else {
-        divisor
-    };
+    let divisor = if divisor.is_zero() { Quantity::from_units(1) } else { divisor };
     let (amount, divisor) = if cpu {
         (amount.millis(), divisor.millis().max(1))
     } else {
@@ -197,10 +170,7 @@ mod tests {
             ("status.podIPs", Ok("10.1.2.3,fd00::3")),
             ("spec.containers", Err(())),
         ] {
-            let selector = ObjectFieldSelector {
-                field_path: path.into(),
-                ..Default::default()
-            };
+            let selector = ObjectFieldSelector { field_path: path.into(), ..Default::default() };
             let found = field(&pod(), &selector, &facts).map_err(|_| ());
             assert_eq!(found, expected.map(str::to_owned), "{path}");
         }

@@ -43,11 +43,7 @@ pub fn write_shared(
     write(&resolv, &resolv_conf(pod, &context.node.dns, &node_resolv))?;
     let hostname = directory.join("hostname");
     write(&hostname, &format!("{}\n", name.hostname))?;
-    Ok(SharedFiles {
-        hosts,
-        resolv_conf: resolv,
-        hostname,
-    })
+    Ok(SharedFiles { hosts, resolv_conf: resolv, hostname })
 }
 
 /// In place, since containers hold the file itself; only if it is to change.

@@ -37,15 +37,8 @@ pub struct HostNameError {
 /// Host name of `pod` in the cluster's `domain`.
 pub fn host_name(pod: &Pod, domain: &str) -> Result<HostName, HostNameError> {
     let spec = pod.spec_ref();
-    if let Some(hostname) = spec
-        .hostname_override
-        .clone()
-        .filter(|name| !name.is_empty())
-    {
-        return Ok(HostName {
-            hostname,
-            fqdn: None,
-        });
+    if let Some(hostname) = spec.hostname_override.clone().filter(|name| !name.is_empty()) {
+        return Ok(HostName { hostname, fqdn: None });
     }
     let mut hostname = match spec.hostname.as_deref() {
         Some(name) if !name.is_empty() => name.to_owned(),
@@ -55,24 +48,15 @@ pub fn host_name(pod: &Pod, domain: &str) -> Result<HostName, HostNameError> {
         hostname.truncate(HOSTNAME_MAX);
         hostname = hostname.trim_end_matches(['-', '.']).to_owned();
     }
-    let fqdn = spec
-        .subdomain
-        .as_deref()
-        .filter(|subdomain| !subdomain.is_empty())
-        .map(|subdomain| {
-            format!(
-                "{hostname}.{subdomain}.{}.svc.{domain}",
-                pod.pod_namespace()
-            )
+    let fqdn =
+        spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty()).map(|subdomain| {
+            format!("{hostname}.{subdomain}.{}.svc.{domain}", pod.pod_namespace())
         });
     if spec.set_hostname_as_fqdn == Some(true)
         && let Some(fqdn) = &fqdn
     {
         if fqdn.len() > FQDN_MAX {
-            return Err(HostNameError {
-                fqdn: fqdn.clone(),
-                length: fqdn.len(),
-            });
+            return Err(HostNameError { fqdn: fqdn.clone(), length: fqdn.len() });
         }
         hostname.clone_from(fqdn);
     }
@@ -102,11 +86,7 @@ pub fn hosts_file(pod: &Pod, ips: &[IpAddr], name: &HostName, node_hosts: Option
     let aliases = pod.spec_ref().host_aliases.iter().flatten();
     let lines: Vec<String> = aliases
         .map(|alias| {
-            format!(
-                "{}\t{}\n",
-                alias.ip,
-                alias.hostnames.clone().unwrap_or_default().join("\t")
-            )
+            format!("{}\t{}\n", alias.ip, alias.hostnames.clone().unwrap_or_default().join("\t"))
         })
         .collect();
     if !lines.is_empty() {
@@ -161,11 +141,8 @@ pub fn resolv_conf(pod: &Pod, cluster: &ClusterDns, node: &str) -> String {
     } else if cluster_first && !cluster.servers.is_empty() {
         let namespace = pod.pod_namespace();
         let domain = &cluster.domain;
-        let mut searches = vec![
-            format!("{namespace}.svc.{domain}"),
-            format!("svc.{domain}"),
-            domain.clone(),
-        ];
+        let mut searches =
+            vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
         searches.extend(node.searches);
         Resolv {
             servers: cluster.servers.iter().map(ToString::to_string).collect(),
@@ -176,17 +153,11 @@ pub fn resolv_conf(pod: &Pod, cluster: &ClusterDns, node: &str) -> String {
         node
     };
     if let Some(config) = &spec.dns_config {
-        resolv
-            .servers
-            .extend(config.nameservers.clone().unwrap_or_default());
-        resolv
-            .searches
-            .extend(config.searches.clone().unwrap_or_default());
+        resolv.servers.extend(config.nameservers.clone().unwrap_or_default());
+        resolv.searches.extend(config.searches.clone().unwrap_or_default());
         for option in config.options.iter().flatten() {
             let name = option.name.clone().unwrap_or_default();
-            resolv
-                .options
-                .retain(|known| known.split(':').next() != Some(name.as_str()));
+            resolv.options.retain(|known| known.split(':').next() != Some(name.as_str()));
             resolv.options.push(match option.value.as_deref() {
                 Some(value) if !value.is_empty() => format!("{name}:{value}"),
                 _ => name,
@@ -225,10 +196,7 @@ mod tests {
     use k8s_openapi::api::core::v1::{HostAlias, PodDNSConfig, PodDNSConfigOption, PodSpec};
 
     fn pod(spec: PodSpec) -> Pod {
-        let mut pod = Pod {
-            spec: Some(spec),
-            ..Default::default()
-        };
+        let mut pod = Pod { spec: Some(spec), ..Default::default() };
         pod.metadata.name = Some("web-0".into());
         pod.metadata.namespace = Some("shop".into());
         pod
@@ -291,12 +259,7 @@ mod tests {
             ),
             (None, true, None, node),
             (Some("Default"), false, None, node),
-            (
-                Some("None"),
-                false,
-                Some(config.clone()),
-                "nameserver 8.8.8.8\noptions ndots:2\n",
-            ),
+            (Some("None"), false, Some(config.clone()), "nameserver 8.8.8.8\noptions ndots:2\n"),
             (
                 Some("ClusterFirstWithHostNet"),
                 true,
@@ -310,11 +273,7 @@ mod tests {
                 dns_config: config,
                 ..Default::default()
             };
-            assert_eq!(
-                resolv_conf(&pod(spec), &cluster, node),
-                expected,
-                "{policy:?}"
-            );
+            assert_eq!(resolv_conf(&pod(spec), &cluster, node), expected, "{policy:?}");
         }
     }
 }

@@ -27,10 +27,7 @@ pub async fn run_hook(
 ) -> Result<(), CheckError> {
     if let Some(exec) = &handler.exec {
         let command = exec.command.clone().unwrap_or_default();
-        let output = context
-            .runtime
-            .exec_sync(&target.id, &command, None, OUTPUT_BYTES)
-            .await;
+        let output = context.runtime.exec_sync(&target.id, &command, None, OUTPUT_BYTES).await;
         return match output {
             Ok(output) if output.exit_code == 0 => Ok(()),
             Ok(output) => {
@@ -52,9 +49,7 @@ pub async fn run_hook(
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         return Ok(());
     }
-    Err(CheckError::Failed(
-        "invalid handler: the hook does nothing".to_owned(),
-    ))
+    Err(CheckError::Failed("invalid handler: the hook does nothing".to_owned()))
 }
 
 /// A container to stop.
@@ -75,11 +70,7 @@ pub struct Stop {
 pub async fn stop(mut stop: Stop) -> Result<(), RuntimeError> {
     pre_stop(&mut stop).await;
     let (runtime, id) = (stop.context.runtime.clone(), stop.target.id.clone());
-    let signal = if stop.signal == 0 {
-        SIGTERM
-    } else {
-        stop.signal
-    };
+    let signal = if stop.signal == 0 { SIGTERM } else { stop.signal };
     runtime.kill(&id, signal, false).await?;
     let earliest = stop
         .context
@@ -151,9 +142,5 @@ async fn wait(
 
 /// The address that probes and hooks of a container go to.
 pub fn target(declared: &Declared, id: &ContainerId, ip: Option<std::net::IpAddr>) -> Target {
-    Target {
-        id: id.clone(),
-        container: declared.container.clone(),
-        ip,
-    }
+    Target { id: id.clone(), container: declared.container.clone(), ip }
 }

@@ -134,10 +134,7 @@ impl Manager {
         for (uid, handle) in &self.workers {
             if !uids.contains(uid) {
                 let pod = Arc::clone(&handle.desired.borrow().pod);
-                handle.desired.send_replace(Desired {
-                    pod,
-                    vanished: true,
-                });
+                handle.desired.send_replace(Desired { pod, vanished: true });
                 handle.wake.wake(Reason::Look);
             }
         }
@@ -152,26 +149,19 @@ impl Manager {
         let uid = pod.uid().to_owned();
         self.pods.put(Arc::clone(&pod), None);
         if let Some(handle) = self.workers.get(&uid) {
-            handle.desired.send_replace(Desired {
-                pod,
-                vanished: false,
-            });
+            handle.desired.send_replace(Desired { pod, vanished: false });
             handle.wake.wake(Reason::Look);
             return;
         }
         let wake = Arc::new(Wake::default());
         let rejected = self.rejected(&pod, &wake);
-        let desired = Desired {
-            pod,
-            vanished: false,
-        };
+        let desired = Desired { pod, vanished: false };
         self.start(desired, wake, rejected, Duration::ZERO);
     }
 
     fn start(&mut self, desired: Desired, wake: Arc<Wake>, rejected: bool, after: Duration) {
         let uid = desired.pod.uid().to_owned();
-        self.pods
-            .put(Arc::clone(&desired.pod), Some(Arc::clone(&wake)));
+        self.pods.put(Arc::clone(&desired.pod), Some(Arc::clone(&wake)));
         let (sender, desired) = watch::channel(desired);
         let worker = Worker::new(Arc::clone(&self.context), Arc::clone(&wake), desired);
         let of_task = uid.clone();
@@ -180,12 +170,7 @@ impl Manager {
             worker.run().await;
             of_task
         });
-        let handle = Handle {
-            wake,
-            desired: sender,
-            rejected,
-            task: task.id(),
-        };
+        let handle = Handle { wake, desired: sender, rejected, task: task.id() };
         self.workers.insert(uid, handle);
     }
 
@@ -234,9 +219,7 @@ impl Manager {
         match permitted.and_then(|()| admit(&self.node.borrow(), &pressures, &others, pod)) {
             Ok(()) => false,
             Err(rejection) => {
-                self.context
-                    .notes
-                    .pod_warning(pod, &rejection.reason, rejection.message.clone());
+                self.context.notes.pod_warning(pod, &rejection.reason, rejection.message.clone());
                 wake.doom(Doom {
                     reason: rejection.reason,
                     message: rejection.message,
@@ -251,10 +234,7 @@ impl Manager {
         let uid = pod.uid();
         if let Some(handle) = self.workers.get(uid) {
             let pod = Arc::clone(pod);
-            handle.desired.send_replace(Desired {
-                pod,
-                vanished: true,
-            });
+            handle.desired.send_replace(Desired { pod, vanished: true });
             handle.wake.wake(Reason::Look);
         }
     }
@@ -296,10 +276,8 @@ impl Manager {
             ContainerState::Running { .. } => 1,
             ContainerState::Exited(_) => 2,
         };
-        let now: HashMap<ContainerId, (String, u8)> = containers
-            .into_iter()
-            .map(|one| (one.id, (one.pod.uid, state(&one.state))))
-            .collect();
+        let now: HashMap<ContainerId, (String, u8)> =
+            containers.into_iter().map(|one| (one.id, (one.pod.uid, state(&one.state)))).collect();
         let changed = now
             .iter()
             .filter(|(id, one)| self.seen.get(*id) != Some(one))

@@ -63,9 +63,7 @@ impl PodExt for Pod {
     }
 
     fn spec_grace_seconds(&self) -> i64 {
-        self.spec_ref()
-            .termination_grace_period_seconds
-            .unwrap_or(DEFAULT_GRACE_SECONDS)
+        self.spec_ref().termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE_SECONDS)
     }
 
     fn host_network(&self) -> bool {
@@ -77,10 +75,7 @@ impl PodExt for Pod {
     }
 
     fn is_terminal(&self) -> bool {
-        matches!(
-            self.status_ref().phase.as_deref(),
-            Some("Succeeded" | "Failed")
-        )
+        matches!(self.status_ref().phase.as_deref(), Some("Succeeded" | "Failed"))
     }
 
     fn deletion_deadline(&self) -> Option<Timestamp> {

@@ -50,8 +50,7 @@ impl Observed {
 
     /// Some attempt of it runs, or has.
     pub fn has_run(&self, name: &str) -> bool {
-        self.latest(name)
-            .is_some_and(|one| !matches!(one.state, ContainerState::Created))
+        self.latest(name).is_some_and(|one| !matches!(one.state, ContainerState::Created))
     }
 
     pub fn any_running(&self) -> bool {
@@ -75,9 +74,7 @@ impl Observed {
 
     /// Its start goes on still: the postStart hook runs.
     pub fn starting(&self, name: &str) -> bool {
-        self.memory
-            .in_flight
-            .contains(&Work::Start(name.to_owned()))
+        self.memory.in_flight.contains(&Work::Start(name.to_owned()))
     }
 
     /// Started, and the readiness probe (if there is one) passes.

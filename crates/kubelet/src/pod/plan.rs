@@ -35,12 +35,7 @@ pub enum Action {
         restart: Option<Backoff>,
     },
     /// preStop, stop signal, and SIGKILL at the deadline; again with an earlier deadline shortens it.
-    StopContainer {
-        container: String,
-        id: ContainerId,
-        deadline: Timestamp,
-        cause: StopCause,
-    },
+    StopContainer { container: String, id: ContainerId, deadline: Timestamp, cause: StopCause },
     /// Put changed limits into force in a running container.
     Resize { container: String, id: ContainerId },
     /// Forget an old attempt.
@@ -116,9 +111,7 @@ fn forget_old_attempts(observed: &Observed, plan: &mut Plan) {
             .count();
         let work = Work::Remove(container.id.clone());
         if newer >= 2 && !observed.memory.in_flight.contains(&work) && !observed.memory.removed {
-            plan.actions.push(Action::RemoveContainer {
-                id: container.id.clone(),
-            });
+            plan.actions.push(Action::RemoveContainer { id: container.id.clone() });
         }
     }
 }

@@ -24,14 +24,8 @@ pub enum Written {
 
 /// The merge patch that makes `base` have `status`, if it does not.
 pub fn difference(base: &Pod, status: &PodStatus) -> Option<Value> {
-    let wanted = Pod {
-        status: Some(status.clone()),
-        ..Default::default()
-    };
-    let had = Pod {
-        status: Some(base.status_ref().clone()),
-        ..Default::default()
-    };
+    let wanted = Pod { status: Some(status.clone()), ..Default::default() };
+    let had = Pod { status: Some(base.status_ref().clone()), ..Default::default() };
     let part = |pod: &Pod| {
         let value: Value = serde_json::from_slice(&pod.encode()).expect("it was encoded just now");
         value.get("status").cloned().unwrap_or_else(|| json!({}))
@@ -94,26 +88,14 @@ mod tests {
     fn merge_patches() {
         for (from, to, patch) in [
             (json!({"a": 1}), json!({"a": 1}), None),
-            (
-                json!({"a": 1, "b": 2}),
-                json!({"a": 1}),
-                Some(json!({"b": null})),
-            ),
+            (json!({"a": 1, "b": 2}), json!({"a": 1}), Some(json!({"b": null}))),
             (
                 json!({"a": {"x": 1, "y": 2}}),
                 json!({"a": {"x": 1, "y": 3}}),
                 Some(json!({"a": {"y": 3}})),
             ),
-            (
-                json!({"l": [1]}),
-                json!({"l": [1, 2]}),
-                Some(json!({"l": [1, 2]})),
-            ),
-            (
-                json!({}),
-                json!({"n": {"m": true}}),
-                Some(json!({"n": {"m": true}})),
-            ),
+            (json!({"l": [1]}), json!({"l": [1, 2]}), Some(json!({"l": [1, 2]}))),
+            (json!({}), json!({"n": {"m": true}}), Some(json!({"n": {"m": true}}))),
         ] {
             assert_eq!(merge_patch(&from, &to), patch);
         }

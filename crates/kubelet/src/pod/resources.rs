@@ -36,11 +36,8 @@ pub fn resize_restarts(container: &Container, in_force: &str) -> bool {
     };
     let (before, after) = (parts(in_force), parts(&fingerprint(container)));
     // Request and limit of CPU, then of memory, stand at the same places in both halves.
-    let changed = |place: usize| {
-        [place, place + 2]
-            .iter()
-            .any(|at| before.get(*at) != after.get(*at))
-    };
+    let changed =
+        |place: usize| [place, place + 2].iter().any(|at| before.get(*at) != after.get(*at));
     container.resize_policy.iter().flatten().any(|policy| {
         let place = usize::from(policy.resource_name == "memory");
         policy.restart_policy == "RestartContainer" && changed(place)
@@ -77,14 +74,9 @@ pub fn pod_cgroup(pod: &Pod) -> Resources {
     let limits = api::pod::resources(spec, Side::Limits);
     let whole = |name: &str| limit(spec.resources.as_ref(), name).is_some();
     let all = |name: &str| {
-        let containers = spec
-            .containers
-            .iter()
-            .chain(spec.init_containers.iter().flatten());
+        let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
         let mut each = containers.map(|one| limit(one.resources.as_ref(), name).is_some());
-        (whole(name) || each.all(|limited| limited))
-            .then(|| limits.get(name).copied())
-            .flatten()
+        (whole(name) || each.all(|limited| limited)).then(|| limits.get(name).copied()).flatten()
     };
     Resources {
         cpu_shares: Some(match qos_class(pod) {
@@ -99,10 +91,7 @@ pub fn pod_cgroup(pod: &Pod) -> Resources {
 
 /// What the pod asks of the node.
 pub fn pod_request(pod: &Pod, name: &str) -> Quantity {
-    api::pod::resources(pod.spec_ref(), Side::Requests)
-        .get(name)
-        .copied()
-        .unwrap_or(Quantity::ZERO)
+    api::pod::resources(pod.spec_ref(), Side::Requests).get(name).copied().unwrap_or(Quantity::ZERO)
 }
 
 /// `oom_score_adj` of a container: guaranteed pods are killed last, best-effort ones first.

@@ -21,17 +21,14 @@ pub fn security_context(
     };
     let mut groups: Vec<i64> = of_pod.supplemental_groups.clone().unwrap_or_default();
     groups.extend(of_pod.fs_group);
-    let mut groups: Vec<u32> = groups
-        .into_iter()
-        .filter_map(|group| u32::try_from(group).ok())
-        .collect();
+    let mut groups: Vec<u32> =
+        groups.into_iter().filter_map(|group| u32::try_from(group).ok()).collect();
     groups.dedup();
     let capabilities = own.capabilities.clone().unwrap_or_default();
     let plain = |list: Option<Vec<String>>| {
         let strip = |name: String| {
             let name = name.to_uppercase();
-            name.strip_prefix("CAP_")
-                .map_or(name.clone(), str::to_owned)
+            name.strip_prefix("CAP_").map_or(name.clone(), str::to_owned)
         };
         list.unwrap_or_default().into_iter().map(strip).collect()
     };
@@ -39,10 +36,7 @@ pub fn security_context(
     SecurityContext {
         run_as_user: id(own.run_as_user, of_pod.run_as_user),
         run_as_group: id(own.run_as_group, of_pod.run_as_group),
-        run_as_non_root: own
-            .run_as_non_root
-            .or(of_pod.run_as_non_root)
-            .unwrap_or(false),
+        run_as_non_root: own.run_as_non_root.or(of_pod.run_as_non_root).unwrap_or(false),
         supplemental_groups: groups,
         strict_supplemental_groups: of_pod.supplemental_groups_policy.as_deref() == Some("Strict"),
         privileged,
@@ -51,9 +45,7 @@ pub fn security_context(
         add_capabilities: plain(capabilities.add),
         drop_capabilities: plain(capabilities.drop),
         seccomp: seccomp(
-            own.seccomp_profile
-                .as_ref()
-                .or(of_pod.seccomp_profile.as_ref()),
+            own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref()),
             seccomp_directory,
         ),
         unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
@@ -105,10 +97,7 @@ mod tests {
             ..Default::default()
         };
         let merged = security_context(&pod, &container, Path::new("/seccomp"));
-        assert_eq!(
-            (merged.run_as_user, merged.run_as_group),
-            (Some(7), Some(2000))
-        );
+        assert_eq!((merged.run_as_user, merged.run_as_group), (Some(7), Some(2000)));
         assert!(!merged.run_as_non_root && merged.no_new_privileges);
         assert_eq!(merged.supplemental_groups, [4000, 3000]);
         assert_eq!(merged.add_capabilities, ["NET_ADMIN"]);

@@ -45,12 +45,8 @@ pub fn status(observed: &Observed, plan: &Plan, before: &PodStatus, now: Timesta
         (Some((reason, message)), "Failed") => (Some(reason.clone()), Some(message.clone())),
         _ => (None, None),
     };
-    let ips = observed
-        .memory
-        .sandbox
-        .as_ref()
-        .map(|sandbox| sandbox.ips.clone())
-        .unwrap_or_default();
+    let ips =
+        observed.memory.sandbox.as_ref().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
     let of_role = |roles: &[Role]| {
         let all: Vec<_> = observed
             .declared
@@ -65,17 +61,8 @@ pub fn status(observed: &Observed, plan: &Plan, before: &PodStatus, now: Timesta
         reason,
         message,
         host_ip: observed.host_ips.first().map(ToString::to_string),
-        host_ips: Some(
-            observed
-                .host_ips
-                .iter()
-                .map(|ip| HostIP { ip: ip.to_string() })
-                .collect(),
-        ),
-        pod_ip: ips
-            .first()
-            .map(ToString::to_string)
-            .or(before.pod_ip.clone()),
+        host_ips: Some(observed.host_ips.iter().map(|ip| HostIP { ip: ip.to_string() }).collect()),
+        pod_ip: ips.first().map(ToString::to_string).or(before.pod_ip.clone()),
         pod_ips: if ips.is_empty() {
             before.pod_ips.clone()
         } else {
@@ -110,10 +97,8 @@ pub(super) fn whole(time: Timestamp) -> Timestamp {
 fn phase(observed: &Observed, doomed: bool, now: Timestamp) -> &'static str {
     let ends = matches!(course(observed, now), Course::End(_));
     // What runs for the first time is waited for, whatever runs already.
-    let waits = observed
-        .declared
-        .iter()
-        .any(|one| one.role == Role::App && !observed.has_run(one.name()));
+    let waits =
+        observed.declared.iter().any(|one| one.role == Role::App && !observed.has_run(one.name()));
     if observed.any_running() {
         return if waits { "Pending" } else { "Running" };
     }
@@ -124,11 +109,7 @@ fn phase(observed: &Observed, doomed: bool, now: Timestamp) -> &'static str {
             .iter()
             .any(|work| matches!(work, super::memory::Work::Start(_)))
     {
-        let failed = doomed
-            || observed
-                .declared
-                .iter()
-                .any(|one| ended_badly(observed, one));
+        let failed = doomed || observed.declared.iter().any(|one| ended_badly(observed, one));
         let never = observed.containers.is_empty() && !doomed;
         return match (never, failed) {
             (true, _) => before_start(observed),
@@ -141,11 +122,7 @@ fn phase(observed: &Observed, doomed: bool, now: Timestamp) -> &'static str {
 
 /// A pod that is deleted before any container of it was made.
 fn before_start(observed: &Observed) -> &'static str {
-    if observed.pod.deletion_deadline().is_some() {
-        "Failed"
-    } else {
-        "Pending"
-    }
+    if observed.pod.deletion_deadline().is_some() { "Failed" } else { "Pending" }
 }
 
 /// Some container that is not an init container has been made.

@@ -154,10 +154,7 @@ impl Worker {
             plan = super::plan::plan(&observed, now);
         }
         self.probe(&observed);
-        let wake_at = [plan.wake_at, self.status_retry_at]
-            .into_iter()
-            .flatten()
-            .min();
+        let wake_at = [plan.wake_at, self.status_retry_at].into_iter().flatten().min();
         let done = plan.done;
         self.apply(plan);
         (done, wake_at)
@@ -187,10 +184,7 @@ impl Worker {
         if self.vanished || self.rediscovering(observed) {
             return;
         }
-        let before = self
-            .reported
-            .as_ref()
-            .unwrap_or_else(|| self.pod.status_ref());
+        let before = self.reported.as_ref().unwrap_or_else(|| self.pod.status_ref());
         let computed = status(observed, plan, before, now);
         let difference = report::difference(&self.pod, &computed);
         self.reported = Some(computed);
@@ -290,16 +284,9 @@ impl Worker {
                 self.spawn(Work::Volumes, hands.sync_volumes(sandbox));
             }
             Action::EnsureImage { container, attempt } => {
-                self.spawn(
-                    Work::Image(container.clone()),
-                    hands.ensure_image(container, attempt),
-                );
+                self.spawn(Work::Image(container.clone()), hands.ensure_image(container, attempt));
             }
-            Action::StartContainer {
-                container,
-                attempt,
-                restart,
-            } => {
+            Action::StartContainer { container, attempt, restart } => {
                 let Some(sandbox) = self.memory.sandbox.clone() else {
                     return;
                 };
@@ -311,17 +298,9 @@ impl Worker {
                     restart,
                     container,
                 };
-                self.spawn(
-                    Work::Start(request.container.clone()),
-                    hands.start_container(request),
-                );
+                self.spawn(Work::Start(request.container.clone()), hands.start_container(request));
             }
-            Action::StopContainer {
-                container,
-                id,
-                deadline,
-                cause,
-            } => {
+            Action::StopContainer { container, id, deadline, cause } => {
                 self.stop_container(&container, &id, deadline, cause);
             }
             Action::Resize { container, id } => {

@@ -48,10 +48,8 @@ impl Checker {
     /// When TLS cannot be set up.
     pub fn new(runtime: &Runtime) -> Result<Self, reqwest::Error> {
         let redirects = reqwest::redirect::Policy::custom(|attempt| {
-            let first = attempt
-                .previous()
-                .first()
-                .and_then(|url| url.host_str().map(str::to_owned));
+            let first =
+                attempt.previous().first().and_then(|url| url.host_str().map(str::to_owned));
             let elsewhere = attempt.url().host_str().map(str::to_owned) != first;
             if elsewhere || attempt.previous().len() > REDIRECTS_MAX {
                 attempt.stop()
@@ -65,10 +63,7 @@ impl Checker {
             .pool_max_idle_per_host(0)
             .redirect(redirects)
             .build()?;
-        Ok(Self {
-            runtime: runtime.clone(),
-            http,
-        })
+        Ok(Self { runtime: runtime.clone(), http })
     }
 
     /// Passes or says why not, within `timeout`.
@@ -94,9 +89,7 @@ impl Checker {
                 Err(CheckError::Unknown("missing probe handler".to_owned()))
             }
         };
-        tokio::time::timeout(timeout, network)
-            .await
-            .unwrap_or_else(|_| Err(late()))
+        tokio::time::timeout(timeout, network).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn exec(
@@ -105,18 +98,12 @@ impl Checker {
         command: &[String],
         timeout: Duration,
     ) -> Result<(), CheckError> {
-        match self
-            .runtime
-            .exec_sync(id, command, Some(timeout), MESSAGE_BYTES)
-            .await
-        {
+        match self.runtime.exec_sync(id, command, Some(timeout), MESSAGE_BYTES).await {
             Ok(output) if output.exit_code == 0 => Ok(()),
             Ok(output) => {
                 let mut text = output.stdout;
                 text.extend(output.stderr);
-                Err(CheckError::Failed(
-                    String::from_utf8_lossy(&text).into_owned(),
-                ))
+                Err(CheckError::Failed(String::from_utf8_lossy(&text).into_owned()))
             }
             Err(RuntimeError::ExecTimeout { command, timeout }) => Err(CheckError::Failed(
                 format!("command {command:?} timed out after {}s", timeout.as_secs()),
@@ -131,11 +118,7 @@ impl Checker {
         let scheme = http.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
         let path = http.path.as_deref().unwrap_or("/");
         let slash = if path.starts_with('/') { "" } else { "/" };
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host
-        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
         let url = format!("{scheme}://{host}:{port}{slash}{path}");
         let mut request = self
             .http
@@ -157,9 +140,7 @@ impl Checker {
         if (200..400).contains(&code) {
             Ok(())
         } else {
-            Err(CheckError::Failed(format!(
-                "HTTP probe failed with statuscode: {code}"
-            )))
+            Err(CheckError::Failed(format!("HTTP probe failed with statuscode: {code}")))
         }
     }
 }
@@ -209,9 +190,7 @@ fn address(
             .map(|port| port.container_port)
             .or_else(|| name.parse().ok()),
     };
-    let number = number
-        .and_then(|number| u16::try_from(number).ok())
-        .filter(|number| *number > 0);
+    let number = number.and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0);
     let number = number.ok_or_else(|| {
         let port = match port {
             IntOrString::Int(number) => number.to_string(),
@@ -232,9 +211,8 @@ async fn tcp_socket(target: &Target, tcp: &TCPSocketAction) -> Result<(), CheckE
 
 async fn grpc_health(target: &Target, grpc: &GRPCAction) -> Result<(), CheckError> {
     let (host, port) = address(target, None, &IntOrString::Int(grpc.port))?;
-    let ip: IpAddr = host
-        .parse()
-        .map_err(|_| CheckError::Unknown(format!("{host} is not an address")))?;
+    let ip: IpAddr =
+        host.parse().map_err(|_| CheckError::Unknown(format!("{host} is not an address")))?;
     let url = format!("http://{}", SocketAddr::new(ip, port));
     let text = |error: &dyn std::fmt::Display| {
         CheckError::Failed(format!("failed to connect service {url:?}: {error}"))
@@ -244,13 +222,9 @@ async fn grpc_health(target: &Target, grpc: &GRPCAction) -> Result<(), CheckErro
         .connect()
         .await
         .map_err(|error| text(&error))?;
-    let request = HealthCheckRequest {
-        service: grpc.service.clone().unwrap_or_default(),
-    };
-    let answer = HealthClient::new(channel)
-        .check(request)
-        .await
-        .map_err(|status| match status.code() {
+    let request = HealthCheckRequest { service: grpc.service.clone().unwrap_or_default() };
+    let answer =
+        HealthClient::new(channel).check(request).await.map_err(|status| match status.code() {
             tonic::Code::Unimplemented => CheckError::Failed(
                 "this server does not implement the grpc health protocol (grpc.health.v1.Health)"
                     .to_owned(),

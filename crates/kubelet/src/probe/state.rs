@@ -22,16 +22,11 @@ pub struct Settings {
 impl Settings {
     pub fn new(kind: ProbeKind, probe: &Probe) -> Self {
         let seconds = |value: Option<i32>, default: u64| {
-            let value = value
-                .and_then(|value| u64::try_from(value).ok())
-                .unwrap_or(default);
+            let value = value.and_then(|value| u64::try_from(value).ok()).unwrap_or(default);
             Duration::from_secs(value)
         };
         let count = |value: Option<i32>, default: u32| {
-            value
-                .and_then(|value| u32::try_from(value).ok())
-                .unwrap_or(default)
-                .max(1)
+            value.and_then(|value| u32::try_from(value).ok()).unwrap_or(default).max(1)
         };
         Self {
             kind,
@@ -71,14 +66,7 @@ pub struct Track {
 
 impl Track {
     pub fn new(settings: Settings, verdict: Option<bool>) -> Self {
-        Self {
-            due: settings.initial_delay,
-            checking: false,
-            verdict,
-            last: None,
-            run: 0,
-            settings,
-        }
+        Self { due: settings.initial_delay, checking: false, verdict, last: None, run: 0, settings }
     }
 
     /// Takes a result in (`None`: it says nothing); the next check is a period after this one was due.
@@ -88,25 +76,14 @@ impl Track {
             self.count(success);
         }
         let next = self.due + self.settings.period;
-        self.due = if next < at {
-            at + self.settings.period
-        } else {
-            next
-        };
+        self.due = if next < at { at + self.settings.period } else { next };
     }
 
     fn count(&mut self, success: bool) {
-        self.run = if self.last == Some(success) {
-            self.run.saturating_add(1)
-        } else {
-            1
-        };
+        self.run = if self.last == Some(success) { self.run.saturating_add(1) } else { 1 };
         self.last = Some(success);
-        let threshold = if success {
-            self.settings.success_threshold
-        } else {
-            self.settings.failure_threshold
-        };
+        let threshold =
+            if success { self.settings.success_threshold } else { self.settings.failure_threshold };
         if self.run >= threshold {
             self.verdict = Some(success);
         }
@@ -125,12 +102,7 @@ impl Tracks {
             ProbeKind::Liveness => before.liveness,
             ProbeKind::Readiness => before.readiness,
         };
-        Self(
-            settings
-                .into_iter()
-                .map(|one| Track::new(one.clone(), verdict(one.kind)))
-                .collect(),
-        )
+        Self(settings.into_iter().map(|one| Track::new(one.clone(), verdict(one.kind))).collect())
     }
 
     /// Takes in how a check of `kind` ended, at `at` after the container's start.
@@ -193,10 +165,7 @@ mod tests {
         };
         Container {
             startup_probe: startup.then(|| probe(0)),
-            readiness_probe: Some(Probe {
-                success_threshold: Some(2),
-                ..probe(0)
-            }),
+            readiness_probe: Some(Probe { success_threshold: Some(2), ..probe(0) }),
             liveness_probe: Some(probe(3)),
             ..Default::default()
         }
@@ -241,11 +210,7 @@ mod tests {
         assert_eq!(step(&mut tracks, true), (Readiness, 5));
         assert_eq!(tracks.view().readiness, Some(true));
         assert_eq!(step(&mut tracks, false), (Liveness, 8));
-        assert_eq!(
-            tracks.view().liveness,
-            Some(true),
-            "one failure is not enough"
-        );
+        assert_eq!(tracks.view().liveness, Some(true), "one failure is not enough");
         assert_eq!(step(&mut tracks, false), (Readiness, 10));
         assert_eq!(tracks.view().readiness, Some(true));
         assert_eq!(step(&mut tracks, false), (Liveness, 13));
@@ -264,11 +229,7 @@ mod tests {
 
     #[test]
     fn a_restarted_kubelet_keeps_the_verdicts() {
-        let before = ProbeView {
-            startup: Some(true),
-            readiness: Some(true),
-            liveness: Some(true),
-        };
+        let before = ProbeView { startup: Some(true), readiness: Some(true), liveness: Some(true) };
         let mut tracks = Tracks::new(Settings::of(&container(true, 1)), before);
         assert_eq!(tracks.view(), before);
         assert_ne!(step(&mut tracks, true).0, ProbeKind::Startup);

@@ -21,11 +21,7 @@ pub enum ProbeReport {
     /// The verdicts have changed.
     Changed { id: ContainerId, view: ProbeView },
     /// A check did not pass.
-    Failed {
-        id: ContainerId,
-        kind: ProbeKind,
-        error: CheckError,
-    },
+    Failed { id: ContainerId, kind: ProbeKind, error: CheckError },
 }
 
 /// Dropping it ends the task.
@@ -58,14 +54,7 @@ pub fn start(
         return None;
     }
     let tracks = Tracks::new(settings, start.before);
-    let task = tokio::spawn(run(
-        checker,
-        clock,
-        target,
-        tracks,
-        start.started_at,
-        reports,
-    ));
+    let task = tokio::spawn(run(checker, clock, target, tracks, start.started_at, reports));
     Some(ProbeTask(task.abort_handle()))
 }
 
@@ -115,11 +104,7 @@ async fn run(
         if view != told {
             told = view;
             let id = target.id.clone();
-            if reports
-                .send(ProbeReport::Changed { id, view })
-                .await
-                .is_err()
-            {
+            if reports.send(ProbeReport::Changed { id, view }).await.is_err() {
                 return;
             }
         }

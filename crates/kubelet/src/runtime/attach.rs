@@ -57,9 +57,8 @@ impl Runtime {
             None
         };
         let socket = attach_socket(&directory);
-        let output = attach_output(&socket)
-            .await
-            .map_err(RuntimeError::io("attach to", &socket))?;
+        let output =
+            attach_output(&socket).await.map_err(RuntimeError::io("attach to", &socket))?;
         let output = output.filter_map(move |item| {
             let wanted = match &item {
                 Ok((LogStream::Stdout, _)) => request.stdout,
@@ -69,10 +68,7 @@ impl Runtime {
             let failed = RuntimeError::io("read output from", socket.clone());
             futures::future::ready(wanted.then(|| item.map_err(failed)))
         });
-        Ok(AttachSession {
-            stdin,
-            output: Box::pin(output),
-        })
+        Ok(AttachSession { stdin, output: Box::pin(output) })
     }
 
     /// Sets the size of a container's terminal.

@@ -32,10 +32,7 @@ impl Inner {
         let removed = tokio::task::spawn_blocking(move || remove(&path)).await;
         removed
             .expect("removing a directory does not panic")
-            .map_err(RuntimeError::io(
-                "remove a task's broken directory",
-                directory,
-            ))
+            .map_err(RuntimeError::io("remove a task's broken directory", directory))
     }
 }
 
@@ -73,10 +70,7 @@ mod tests {
             refused_directory(&refusal, "abc")
         };
         let tasks = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
-        assert_eq!(
-            of(&format!("{tasks}/abc")),
-            Some(format!("{tasks}/abc").into())
-        );
+        assert_eq!(of(&format!("{tasks}/abc")), Some(format!("{tasks}/abc").into()));
         assert_eq!(of(&format!("{tasks}/abd")), None);
         assert_eq!(of("/etc/abc"), None);
         assert_eq!(refused_directory("no such container", "abc"), None);

@@ -37,13 +37,9 @@ pub(crate) struct InNamespace {
 
 impl Interceptor for InNamespace {
     fn call(&mut self, mut request: Request<()>) -> std::result::Result<Request<()>, Status> {
-        request
-            .metadata_mut()
-            .insert("containerd-namespace", self.namespace.clone());
+        request.metadata_mut().insert("containerd-namespace", self.namespace.clone());
         if let Some(lease) = &self.lease {
-            request
-                .metadata_mut()
-                .insert("containerd-lease", lease.clone());
+            request.metadata_mut().insert("containerd-lease", lease.clone());
         }
         Ok(request)
     }
@@ -74,11 +70,7 @@ impl Containerd {
         let path = PathBuf::from(endpoint.strip_prefix("unix://").unwrap_or(endpoint));
         let connector = tower::service_fn(move |_: Uri| {
             let path = path.clone();
-            async move {
-                tokio::net::UnixStream::connect(path)
-                    .await
-                    .map(TokioIo::new)
-            }
+            async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
         });
         let raw = Endpoint::from_static("http://containerd").connect_with_connector_lazy(connector);
         let interceptor = InNamespace {
@@ -97,10 +89,7 @@ impl Containerd {
 
     /// The same connection; what its calls make is held by a lease.
     pub(crate) fn with_lease(&self, lease: &str) -> Self {
-        let interceptor = InNamespace {
-            lease: lease.parse().ok(),
-            ..self.interceptor.clone()
-        };
+        let interceptor = InNamespace { lease: lease.parse().ok(), ..self.interceptor.clone() };
         Containerd {
             channel: InterceptedService::new(self.raw.clone(), interceptor.clone()),
             raw: self.raw.clone(),

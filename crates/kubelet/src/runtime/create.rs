@@ -64,10 +64,8 @@ impl Runtime {
             Some(target) => Some(self.pid_namespace(&pod.config.pod, target).await?),
             None => None,
         };
-        let container = self
-            .inner
-            .describe(&id, pod, config, &contents, &mounts, pidns.as_deref())
-            .await?;
+        let container =
+            self.inner.describe(&id, pod, config, &contents, &mounts, pidns.as_deref()).await?;
         self.inner.remember(&id, &pod.config.pod.uid);
         match self.inner.create_record(container.clone()).await {
             Ok(()) => return Ok(id),
@@ -85,14 +83,10 @@ impl Runtime {
 
     /// Where the PID namespace of a running container of the pod is.
     async fn pid_namespace(&self, pod: &PodRef, container: &str) -> Result<PathBuf> {
-        let running = self
-            .list_pod(&pod.uid)
-            .await?
-            .into_iter()
-            .find_map(|one| match one.state {
-                ContainerState::Running { pid, .. } if one.name == container => Some(pid),
-                _ => None,
-            });
+        let running = self.list_pod(&pod.uid).await?.into_iter().find_map(|one| match one.state {
+            ContainerState::Running { pid, .. } if one.name == container => Some(pid),
+            _ => None,
+        });
         let pid = running.ok_or_else(|| RuntimeError::InvalidConfig {
             message: format!("target container {container:?} does not run"),
         })?;
@@ -105,13 +99,9 @@ impl Inner {
     pub(super) async fn image_contents(&self, image: &str) -> Result<Arc<Contents>> {
         match self.images.find(image).await {
             Ok(Some(stored)) => Ok(stored.contents),
-            Ok(None) => Err(RuntimeError::ImageMissing {
-                image: image.to_string(),
-            }),
+            Ok(None) => Err(RuntimeError::ImageMissing { image: image.to_string() }),
             Err(ImageError::Unavailable { message }) => Err(RuntimeError::Unavailable { message }),
-            Err(error) => Err(RuntimeError::InvalidConfig {
-                message: error.to_string(),
-            }),
+            Err(error) => Err(RuntimeError::InvalidConfig { message: error.to_string() }),
         }
     }
 
@@ -143,10 +133,7 @@ impl Inner {
         if !config.security.privileged {
             spec.linux.seccomp = spec::load_profile(profile, &spec.process.capabilities.bounding)?;
         }
-        let stop_signal = [
-            config.stop_signal.as_deref(),
-            Some(image.stop_signal.as_str()),
-        ];
+        let stop_signal = [config.stop_signal.as_deref(), Some(image.stop_signal.as_str())];
         let asked = match config.image_name.as_str() {
             "" => &config.image,
             _ => &config.image_name,
@@ -194,29 +181,16 @@ impl Inner {
         runtime_handler: &str,
         image: &str,
     ) -> Result<Container> {
-        let json = |error: serde_json::Error| RuntimeError::InvalidConfig {
-            message: error.to_string(),
-        };
+        let json =
+            |error: serde_json::Error| RuntimeError::InvalidConfig { message: error.to_string() };
         let mut extensions = HashMap::new();
         if let Some(record) = record {
             let value = serde_json::to_vec(record).map_err(json)?;
-            extensions.insert(
-                EXTENSION.to_string(),
-                Any {
-                    type_url: EXTENSION.to_string(),
-                    value,
-                },
-            );
+            extensions
+                .insert(EXTENSION.to_string(), Any { type_url: EXTENSION.to_string(), value });
         }
-        let handler = if runtime_handler.is_empty() {
-            DEFAULT_RUNTIME
-        } else {
-            runtime_handler
-        };
-        let options = RuncOptions {
-            binary_name: handler.to_string(),
-        }
-        .encode_to_vec();
+        let handler = if runtime_handler.is_empty() { DEFAULT_RUNTIME } else { runtime_handler };
+        let options = RuncOptions { binary_name: handler.to_string() }.encode_to_vec();
         Ok(Container {
             id: id.to_string(),
             labels,
@@ -237,11 +211,7 @@ impl Inner {
             } else {
                 String::new()
             },
-            snapshot_key: if record.is_some() {
-                id.to_string()
-            } else {
-                String::new()
-            },
+            snapshot_key: if record.is_some() { id.to_string() } else { String::new() },
             extensions,
             ..Container::default()
         })
@@ -250,9 +220,7 @@ impl Inner {
     /// What the pod's status calls `imageID`: a name with the digest if the store has one, else the id.
     async fn image_ref(&self, image: &str, contents: &Contents) -> Result<String> {
         let found = self.images.image_ref(image, contents).await;
-        found.map_err(|error| RuntimeError::InvalidConfig {
-            message: error.to_string(),
-        })
+        found.map_err(|error| RuntimeError::InvalidConfig { message: error.to_string() })
     }
 
     pub(super) async fn create_record(&self, container: Container) -> Result<()> {
@@ -260,9 +228,7 @@ impl Inner {
         let response = self
             .containerd
             .containers()
-            .create(CreateContainerRequest {
-                container: Some(container),
-            })
+            .create(CreateContainerRequest { container: Some(container) })
             .await;
         response.map_err(|status| {
             RuntimeError::from_status(format!("create container {id}"), &status)
@@ -280,10 +246,9 @@ impl Inner {
         {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::NotFound => Ok(()),
-            Err(status) => Err(RuntimeError::from_status(
-                format!("delete container {id}"),
-                &status,
-            )),
+            Err(status) => {
+                Err(RuntimeError::from_status(format!("delete container {id}"), &status))
+            }
         }
     }
 }

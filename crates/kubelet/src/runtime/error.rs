@@ -155,19 +155,13 @@ impl RuntimeError {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| RuntimeError::Io {
-            operation,
-            path,
-            source,
-        }
+        move |source| RuntimeError::Io { operation, path, source }
     }
 
     /// Maps a containerd status: unreachable apart from refused.
     pub(crate) fn from_status(operation: impl Into<String>, status: &tonic::Status) -> Self {
         if is_unreachable(status) {
-            return RuntimeError::Unavailable {
-                message: status.message().to_string(),
-            };
+            return RuntimeError::Unavailable { message: status.message().to_string() };
         }
         RuntimeError::Containerd {
             operation: operation.into(),

@@ -58,15 +58,9 @@ impl Runtime {
     }
 
     pub(super) fn start_event_pump(&self) {
-        let pump = tokio::spawn(pump(
-            Arc::downgrade(&self.inner),
-            self.inner.containerd.clone(),
-        ));
+        let pump = tokio::spawn(pump(Arc::downgrade(&self.inner), self.inner.containerd.clone()));
         let first = self.inner.pump.set(pump.abort_handle());
-        assert!(
-            first.is_ok(),
-            "the event pump is started once, when the runtime is made"
-        );
+        assert!(first.is_ok(), "the event pump is started once, when the runtime is made");
     }
 }
 
@@ -88,16 +82,8 @@ async fn pump(inner: Weak<Inner>, containerd: Containerd) {
 /// Forwards events until the stream breaks (an error) or the runtime is gone.
 async fn forward(inner: &Weak<Inner>, containerd: &Containerd, pause: &mut Duration) -> Result<()> {
     let filter = |topic: &str| format!("namespace=={:?},topic=={topic:?}", containerd.namespace());
-    let topics = [
-        "/tasks/start",
-        "/tasks/exit",
-        "/tasks/oom",
-        "/tasks/delete",
-        PROBE_TOPIC,
-    ];
-    let request = SubscribeRequest {
-        filters: topics.into_iter().map(filter).collect(),
-    };
+    let topics = ["/tasks/start", "/tasks/exit", "/tasks/oom", "/tasks/delete", PROBE_TOPIC];
+    let request = SubscribeRequest { filters: topics.into_iter().map(filter).collect() };
     let lost = |status: tonic::Status| RuntimeError::from_status("subscribe to events", &status);
     let mut events = containerd.events();
     let subscribing = events.subscribe(request);
@@ -121,24 +107,14 @@ async fn forward(inner: &Weak<Inner>, containerd: &Containerd, pause: &mut Durat
         };
         runtime.handle(&envelope).await;
     }
-    Err(RuntimeError::Unavailable {
-        message: "the event stream ended".to_string(),
-    })
+    Err(RuntimeError::Unavailable { message: "the event stream ended".to_string() })
 }
 
 async fn probe(containerd: &Containerd) -> Result<()> {
     // Any known message does; nobody but us listens to the topic.
-    let event = TaskOom {
-        container_id: "skiff".to_string(),
-    };
-    let event = Any {
-        type_url: TaskOom::full_name(),
-        value: event.encode_to_vec(),
-    };
-    let request = PublishRequest {
-        topic: PROBE_TOPIC.to_string(),
-        event: Some(event),
-    };
+    let event = TaskOom { container_id: "skiff".to_string() };
+    let event = Any { type_url: TaskOom::full_name(), value: event.encode_to_vec() };
+    let request = PublishRequest { topic: PROBE_TOPIC.to_string(), event: Some(event) };
     let sent = containerd.events().publish(request).await;
     sent.map_err(|status| RuntimeError::from_status("publish event", &status))?;
     Ok(())
@@ -169,11 +145,7 @@ impl Inner {
             self.reap_in_background(id.clone());
         }
         let pod_uid = self.pod_of_container(&id).await;
-        self.publish(RuntimeEvent::Container {
-            id: ContainerId(id),
-            pod_uid,
-            kind,
-        });
+        self.publish(RuntimeEvent::Container { id: ContainerId(id), pod_uid, kind });
     }
 
     async fn pod_of_container(&self, id: &str) -> String {
@@ -181,11 +153,9 @@ impl Inner {
             return pod_uid.clone();
         }
         match self.record(id).await {
-            Ok(Some(container)) => container
-                .labels
-                .get(record::POD_UID)
-                .cloned()
-                .unwrap_or_default(),
+            Ok(Some(container)) => {
+                container.labels.get(record::POD_UID).cloned().unwrap_or_default()
+            }
             Ok(None) => String::new(),
             Err(error) => {
                 tracing::debug!(container = %id, %error, "the pod of an event is not known");
@@ -202,9 +172,9 @@ fn decode(envelope: &Envelope) -> Option<(String, ContainerEventKind)> {
         "/tasks/start" => TaskStart::decode(value)
             .ok()
             .map(|event| (event.container_id, ContainerEventKind::Started)),
-        "/tasks/oom" => TaskOom::decode(value)
-            .ok()
-            .map(|event| (event.container_id, ContainerEventKind::Oom)),
+        "/tasks/oom" => {
+            TaskOom::decode(value).ok().map(|event| (event.container_id, ContainerEventKind::Oom))
+        }
         "/tasks/exit" => TaskExit::decode(value)
             .ok()
             .filter(|event| event.id == event.container_id)

@@ -102,32 +102,22 @@ impl ExecControl {
         };
         self.exit = Some(code);
         if !self.ended {
-            clean_up(
-                &self.containerd,
-                &self.container,
-                &self.exec,
-                &self.directory,
-            )
-            .await;
+            clean_up(&self.containerd, &self.container, &self.exec, &self.directory).await;
             self.ended = true;
         }
         Ok(code)
     }
 
     async fn wait_for_exit(&mut self) -> Result<i32> {
-        let request = WaitRequest {
-            container_id: self.container.clone(),
-            exec_id: self.exec.clone(),
-        };
+        let request =
+            WaitRequest { container_id: self.container.clone(), exec_id: self.exec.clone() };
         loop {
             match self.containerd.tasks().wait(request.clone()).await {
                 Ok(response) => return Ok(exit_code(response.into_inner().exit_status)),
                 Err(status) if is_unreachable(&status) => tokio::time::sleep(WAIT_RETRY).await,
                 Err(status) if is_gone(&status) => {
                     self.ended = true;
-                    return Err(RuntimeError::NotRunning {
-                        id: self.container.clone(),
-                    });
+                    return Err(RuntimeError::NotRunning { id: self.container.clone() });
                 }
                 Err(status) => return Err(RuntimeError::from_status("wait for command", &status)),
             }
@@ -143,24 +133,16 @@ impl Drop for ExecControl {
         if self.ended {
             return;
         }
-        let (containerd, container, exec) = (
-            self.containerd.clone(),
-            self.container.clone(),
-            self.exec.clone(),
-        );
+        let (containerd, container, exec) =
+            (self.containerd.clone(), self.container.clone(), self.exec.clone());
         let directory = self.directory.clone();
         handle.spawn(async move {
             if let Err(error) = kill_process(&containerd, &container, &exec, SIGKILL).await {
                 tracing::warn!(%container, %error, "an abandoned command could not be killed");
             }
-            let wait = WaitRequest {
-                container_id: container.clone(),
-                exec_id: exec.clone(),
-            };
+            let wait = WaitRequest { container_id: container.clone(), exec_id: exec.clone() };
             // Gone, never started or stuck: what is left is cleaned up.
-            tokio::time::timeout(ABANDONED_WAIT, containerd.tasks().wait(wait))
-                .await
-                .ok();
+            tokio::time::timeout(ABANDONED_WAIT, containerd.tasks().wait(wait)).await.ok();
             clean_up(&containerd, &container, &exec, &directory).await;
         });
     }
@@ -168,10 +150,8 @@ impl Drop for ExecControl {
 
 /// Deletes an ended command from the shim, which ends its output, and its FIFOs.
 async fn clean_up(containerd: &Containerd, container: &str, exec: &str, directory: &Path) {
-    let request = DeleteProcessRequest {
-        container_id: container.to_string(),
-        exec_id: exec.to_string(),
-    };
+    let request =
+        DeleteProcessRequest { container_id: container.to_string(), exec_id: exec.to_string() };
     if let Err(status) = containerd.tasks().delete_process(request).await
         && !is_gone(&status)
     {
@@ -223,11 +203,7 @@ impl Runtime {
             .record(&id.0)
             .await?
             .ok_or_else(|| RuntimeError::NotFound { id: id.to_string() })?;
-        let pod_uid = container
-            .labels
-            .get(record::POD_UID)
-            .cloned()
-            .unwrap_or_default();
+        let pod_uid = container.labels.get(record::POD_UID).cloned().unwrap_or_default();
         let spec = container.spec.map(|spec| spec.value).unwrap_or_default();
         let process = self.inner.exec_process(id, &spec, &request)?;
         let exec = format!("exec-{:016x}", rand::random::<u64>());
@@ -274,10 +250,7 @@ impl Runtime {
         match tokio::time::timeout(timeout, run).await {
             Ok(output) => output,
             // What was dropped, started or just being started, kills the command.
-            Err(_) => Err(RuntimeError::ExecTimeout {
-                command: command.join(" "),
-                timeout,
-            }),
+            Err(_) => Err(RuntimeError::ExecTimeout { command: command.join(" "), timeout }),
         }
     }
 
@@ -293,22 +266,10 @@ impl Runtime {
             stderr: true,
             ..ExecRequest::default()
         };
-        let ExecSession {
-            stdout,
-            stderr,
-            mut control,
-            ..
-        } = self.exec(id, request).await?;
-        let (stdout, stderr, exit_code) = tokio::join!(
-            read_up_to(stdout, limit),
-            read_up_to(stderr, limit),
-            control.wait()
-        );
-        Ok(ExecOutput {
-            exit_code: exit_code?,
-            stdout: stdout?,
-            stderr: stderr?,
-        })
+        let ExecSession { stdout, stderr, mut control, .. } = self.exec(id, request).await?;
+        let (stdout, stderr, exit_code) =
+            tokio::join!(read_up_to(stdout, limit), read_up_to(stderr, limit), control.wait());
+        Ok(ExecOutput { exit_code: exit_code?, stdout: stdout?, stderr: stderr? })
     }
 }
 
@@ -326,10 +287,7 @@ impl Inner {
         struct HasProcess {
             process: oci::Process,
         }
-        let failed = |message: String| RuntimeError::Exec {
-            id: id.to_string(),
-            message,
-        };
+        let failed = |message: String| RuntimeError::Exec { id: id.to_string(), message };
         if request.command.is_empty() {
             return Err(failed("no command specified".to_string()));
         }
@@ -354,10 +312,7 @@ impl Inner {
         let failed = |status: Status| match ended(&status) {
             true => RuntimeError::NotRunning { id: id.clone() },
             false if is_unreachable(&status) => RuntimeError::from_status("exec", &status),
-            false => RuntimeError::Exec {
-                id: id.clone(),
-                message: status.message().to_string(),
-            },
+            false => RuntimeError::Exec { id: id.clone(), message: status.message().to_string() },
         };
         let create = ExecProcessRequest {
             container_id: control.container.clone(),
@@ -374,10 +329,8 @@ impl Inner {
         if let Err(status) = self.containerd.tasks().exec(create).await {
             return Err((control, failed(status)));
         }
-        let start = StartRequest {
-            container_id: control.container.clone(),
-            exec_id: control.exec.clone(),
-        };
+        let start =
+            StartRequest { container_id: control.container.clone(), exec_id: control.exec.clone() };
         // From here on, whoever drops this future kills what it began.
         control.ended = false;
         if let Err(status) = self.containerd.tasks().start(start).await {
@@ -403,15 +356,8 @@ impl Inner {
             None
         };
         let stdout = wanted(streams.stdout, request.stdout || request.tty);
-        let stderr = streams
-            .stderr
-            .and_then(|stderr| wanted(stderr, request.stderr));
-        Ok(ExecSession {
-            stdin,
-            stdout,
-            stderr,
-            control,
-        })
+        let stderr = streams.stderr.and_then(|stderr| wanted(stderr, request.stderr));
+        Ok(ExecSession { stdin, stdout, stderr, control })
     }
 }
 
@@ -434,23 +380,13 @@ fn open_output(directory: &Path, request: &ExecRequest) -> Result<OutputStreams>
             .map_err(RuntimeError::io("open FIFO", &path))?;
         Ok::<_, RuntimeError>((text, receiver))
     };
-    let stdin_path = if request.stdin {
-        make_fifo(&stdin_fifo(directory))?
-    } else {
-        String::new()
-    };
+    let stdin_path = if request.stdin { make_fifo(&stdin_fifo(directory))? } else { String::new() };
     let (stdout_path, stdout) = open("stdout")?;
     let (stderr_path, stderr) = match request.tty {
         true => (String::new(), None),
         false => open("stderr").map(|(path, receiver)| (path, Some(receiver)))?,
     };
-    Ok(OutputStreams {
-        stdin_path,
-        stdout_path,
-        stderr_path,
-        stdout,
-        stderr,
-    })
+    Ok(OutputStreams { stdin_path, stdout_path, stderr_path, stdout, stderr })
 }
 
 /// Hands output out, or reads it to its end in the background if nobody wants it.
@@ -464,11 +400,7 @@ fn wanted(receiver: pipe::Receiver, wanted: bool) -> Option<Box<dyn AsyncRead + 
 
 async fn discard(mut receiver: pipe::Receiver) {
     let mut buffer = vec![0; DISCARD_BYTES];
-    while receiver
-        .read(&mut buffer)
-        .await
-        .is_ok_and(|count| count > 0)
-    {}
+    while receiver.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
 }
 
 /// Reads to the end, keeping at most `limit` bytes.

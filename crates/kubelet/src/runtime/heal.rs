@@ -17,10 +17,8 @@ impl Inner {
     pub(super) async fn heal(&self) -> Result<()> {
         self.kill_stuck_shims().await;
         let containers = self.all_records().await?;
-        let known: HashSet<&str> = containers
-            .iter()
-            .map(|container| container.id.as_str())
-            .collect();
+        let known: HashSet<&str> =
+            containers.iter().map(|container| container.id.as_str()).collect();
         for key in self.own_snapshots().await? {
             if !known.contains(key.as_str()) {
                 tracing::info!(snapshot = %key, "removing the root file system of a container that was never created");
@@ -35,11 +33,7 @@ impl Inner {
                 continue;
             };
             if task.state == TaskState::Running && record.has_output_fifos() {
-                let pod_uid = container
-                    .labels
-                    .get(record::POD_UID)
-                    .cloned()
-                    .unwrap_or_default();
+                let pod_uid = container.labels.get(record::POD_UID).cloned().unwrap_or_default();
                 self.ensure_log_writer(&container.id, &pod_uid, &record, &task.stdio)?;
             }
         }
@@ -53,13 +47,8 @@ impl Inner {
             snapshotter: self.config.snapshotter.clone(),
             filters: vec![format!("labels.\"{GC_ROOT}\"==\"1\"")],
         };
-        let mut pages = self
-            .containerd
-            .snapshots()
-            .list(request)
-            .await
-            .map_err(failed)?
-            .into_inner();
+        let mut pages =
+            self.containerd.snapshots().list(request).await.map_err(failed)?.into_inner();
         let mut keys = Vec::new();
         while let Some(page) = pages.message().await.map_err(failed)? {
             keys.extend(page.info.into_iter().map(|info| info.name));

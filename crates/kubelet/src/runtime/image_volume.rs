@@ -26,11 +26,7 @@ pub struct ImageMount {
 
 impl From<Mount> for ImageMount {
     fn from(mount: Mount) -> Self {
-        Self {
-            kind: mount.r#type,
-            source: mount.source,
-            options: mount.options,
-        }
+        Self { kind: mount.r#type, source: mount.source, options: mount.options }
     }
 }
 

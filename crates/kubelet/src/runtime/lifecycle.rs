@@ -69,11 +69,7 @@ impl Runtime {
                 }
                 inner.start_task(&id.0).await
             }
-            None => {
-                inner
-                    .create_and_start_task(&container, &identity.pod.uid)
-                    .await
-            }
+            None => inner.create_and_start_task(&container, &identity.pod.uid).await,
         };
         match pid {
             Ok(pid) => {
@@ -81,9 +77,7 @@ impl Runtime {
                 Ok(pid)
             }
             Err(error @ RuntimeError::Start { .. }) => {
-                inner
-                    .note_start_failure(id, &identity.pod.uid, &error)
-                    .await?;
+                inner.note_start_failure(id, &identity.pod.uid, &error).await?;
                 Err(error)
             }
             Err(error) => Err(error),
@@ -104,11 +98,7 @@ impl Runtime {
         let Some(container) = self.inner.record(&id.0).await? else {
             return self.inner.remove_snapshot(&id.0).await;
         };
-        let pod_uid = container
-            .labels
-            .get(record::POD_UID)
-            .cloned()
-            .unwrap_or_default();
+        let pod_uid = container.labels.get(record::POD_UID).cloned().unwrap_or_default();
         self.inner.remove_container(&id.0, &pod_uid).await?;
         if let Some(record) = record_of(&container) {
             let path = record.log_path;
@@ -127,19 +117,15 @@ impl Runtime {
             serde_json::to_vec(&linux_resources(resources)).expect("numbers have a JSON form");
         let request = UpdateTaskRequest {
             container_id: id.0.clone(),
-            resources: Some(Any {
-                type_url: RESOURCES_TYPE.to_string(),
-                value,
-            }),
+            resources: Some(Any { type_url: RESOURCES_TYPE.to_string(), value }),
             ..UpdateTaskRequest::default()
         };
         match self.inner.containerd.tasks().update(request).await {
             Ok(_) => Ok(()),
             Err(status) if is_gone(&status) => Err(RuntimeError::NotRunning { id: id.to_string() }),
-            Err(status) => Err(RuntimeError::from_status(
-                format!("update container {id}"),
-                &status,
-            )),
+            Err(status) => {
+                Err(RuntimeError::from_status(format!("update container {id}"), &status))
+            }
         }
     }
 }
@@ -236,16 +222,11 @@ impl Inner {
     }
 
     async fn call_start(&self, id: &str) -> std::result::Result<u32, Status> {
-        let request = StartRequest {
-            container_id: id.to_string(),
-            exec_id: String::new(),
-        };
+        let request = StartRequest { container_id: id.to_string(), exec_id: String::new() };
         let mut tasks = self.containerd.tasks();
         match tokio::time::timeout(CALL_TIMEOUT, tasks.start(request)).await {
             Ok(started) => Ok(started?.into_inner().pid),
-            Err(_) => Err(Status::deadline_exceeded(format!(
-                "no answer in {CALL_TIMEOUT:?}"
-            ))),
+            Err(_) => Err(Status::deadline_exceeded(format!("no answer in {CALL_TIMEOUT:?}"))),
         }
     }
 
@@ -253,9 +234,8 @@ impl Inner {
     fn note_start(self: &Arc<Self>, id: ContainerId, started_at: Timestamp) {
         let inner = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = inner
-                .set_label(&id.0, record::STARTED_AT, started_at.to_string())
-                .await
+            if let Err(error) =
+                inner.set_label(&id.0, record::STARTED_AT, started_at.to_string()).await
             {
                 tracing::warn!(container = %id, %error, "the container's start time could not be recorded");
             }
@@ -275,8 +255,7 @@ impl Inner {
             reason: ExitReason::StartError,
             message: error.to_string(),
         };
-        self.set_label(&id.0, record::EXIT, exit_to_label(&exit))
-            .await?;
+        self.set_label(&id.0, record::EXIT, exit_to_label(&exit)).await?;
         self.delete_task(&id.0, pod_uid).await?;
         self.remove_streams(&id.0, pod_uid).await
     }
@@ -298,10 +277,7 @@ fn start_error(id: &str, status: &Status) -> RuntimeError {
     if is_unreachable(status) || is_half_made(status) || !status.message().contains("OCI runtime") {
         return RuntimeError::from_status(format!("start container {id}"), status);
     }
-    RuntimeError::Start {
-        id: id.to_string(),
-        message: status.message().to_string(),
-    }
+    RuntimeError::Start { id: id.to_string(), message: status.message().to_string() }
 }
 
 /// True if something of a task that was never finished is still there: its directory, or the OCI runtime's

@@ -18,10 +18,8 @@ impl Runtime {
         // Tasks first: one that goes in between has left its exit in the record.
         let tasks = self.inner.tasks().await?;
         let containers = self.inner.all_records().await?;
-        let tasks: HashMap<String, Task> = tasks
-            .into_iter()
-            .map(|task| (task.id.clone(), task))
-            .collect();
+        let tasks: HashMap<String, Task> =
+            tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
         let mut found = Vec::with_capacity(containers.len());
         for container in containers {
             let task = tasks.get(&container.id).cloned();
@@ -34,14 +32,9 @@ impl Runtime {
     /// The containers of one pod, oldest first.
     pub async fn list_pod(&self, pod_uid: &str) -> Result<Vec<ContainerStatus>> {
         let containers = self.inner.records_of_pod(pod_uid).await?;
-        let looks = containers
-            .iter()
-            .map(|container| self.inner.look_at(&container.id));
-        let mut found: Vec<ContainerStatus> = futures::future::try_join_all(looks)
-            .await?
-            .into_iter()
-            .flatten()
-            .collect();
+        let looks = containers.iter().map(|container| self.inner.look_at(&container.id));
+        let mut found: Vec<ContainerStatus> =
+            futures::future::try_join_all(looks).await?.into_iter().flatten().collect();
         sort(&mut found);
         Ok(found)
     }
@@ -69,18 +62,10 @@ impl Inner {
 
     /// containerd's record of a container.
     pub(super) async fn record(&self, id: &str) -> Result<Option<Container>> {
-        match self
-            .containerd
-            .containers()
-            .get(GetContainerRequest { id: id.to_string() })
-            .await
-        {
+        match self.containerd.containers().get(GetContainerRequest { id: id.to_string() }).await {
             Ok(response) => Ok(response.into_inner().container),
             Err(status) if status.code() == Code::NotFound => Ok(None),
-            Err(status) => Err(RuntimeError::from_status(
-                format!("get container {id}"),
-                &status,
-            )),
+            Err(status) => Err(RuntimeError::from_status(format!("get container {id}"), &status)),
         }
     }
 
@@ -91,16 +76,11 @@ impl Inner {
 
     /// A pod's records, the pause process's included.
     pub(super) async fn records_of_pod(&self, pod_uid: &str) -> Result<Vec<Container>> {
-        self.filtered_records(vec![format!("labels.\"{}\"=={pod_uid:?}", record::POD_UID)])
-            .await
+        self.filtered_records(vec![format!("labels.\"{}\"=={pod_uid:?}", record::POD_UID)]).await
     }
 
     async fn filtered_records(&self, filters: Vec<String>) -> Result<Vec<Container>> {
-        let response = self
-            .containerd
-            .containers()
-            .list(ListContainersRequest { filters })
-            .await;
+        let response = self.containerd.containers().list(ListContainersRequest { filters }).await;
         Ok(response
             .map_err(|status| RuntimeError::from_status("list containers", &status))?
             .into_inner()
@@ -155,26 +135,16 @@ impl Inner {
     async fn state_of(&self, container: &Container, task: Option<Task>) -> ContainerState {
         let label = |key: &str| container.labels.get(key);
         match &task {
-            Some(Task {
-                state: TaskState::Running,
-                pid,
-                ..
-            }) => ContainerState::Running {
-                pid: *pid,
-                started_at: started_at(container),
-            },
-            Some(Task {
-                state: TaskState::Created,
-                ..
-            }) => ContainerState::Created,
+            Some(Task { state: TaskState::Running, pid, .. }) => {
+                ContainerState::Running { pid: *pid, started_at: started_at(container) }
+            }
+            Some(Task { state: TaskState::Created, .. }) => ContainerState::Created,
             None if label(record::EXIT).is_none() && label(record::STARTED_AT).is_none() => {
                 ContainerState::Created
             }
-            Some(Task {
-                state: TaskState::Stopped { .. },
-                ..
-            })
-            | None => ContainerState::Exited(self.exit_of(container, task.as_ref()).await),
+            Some(Task { state: TaskState::Stopped { .. }, .. }) | None => {
+                ContainerState::Exited(self.exit_of(container, task.as_ref()).await)
+            }
         }
     }
 }
@@ -187,15 +157,9 @@ pub(super) fn record_of(container: &Container) -> Option<Record> {
 /// When a container was started; when it was created if that was not recorded.
 pub(super) fn started_at(container: &Container) -> Timestamp {
     let label = container.labels.get(record::STARTED_AT);
-    label
-        .and_then(|label| label.parse().ok())
-        .unwrap_or_else(|| created_at(container))
+    label.and_then(|label| label.parse().ok()).unwrap_or_else(|| created_at(container))
 }
 
 fn created_at(container: &Container) -> Timestamp {
-    container
-        .created_at
-        .as_ref()
-        .and_then(timestamp)
-        .unwrap_or(Timestamp::UNIX_EPOCH)
+    container.created_at.as_ref().and_then(timestamp).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -28,9 +28,7 @@ pub(super) struct PodPaths {
 
 impl PodPaths {
     pub(super) fn new(root: &Path, pod_uid: &str) -> Self {
-        PodPaths {
-            base: root.join("pods").join(pod_uid),
-        }
+        PodPaths { base: root.join("pods").join(pod_uid) }
     }
 
     pub(super) fn namespace(&self, kind: &str) -> PathBuf {
@@ -68,20 +66,11 @@ struct Kind {
 fn own_kinds(config: &PodConfig) -> Vec<Kind> {
     let mut kinds = Vec::new();
     if !config.host_network {
-        kinds.push(Kind {
-            name: "net",
-            flag: CloneFlags::CLONE_NEWNET,
-        });
-        kinds.push(Kind {
-            name: "uts",
-            flag: CloneFlags::CLONE_NEWUTS,
-        });
+        kinds.push(Kind { name: "net", flag: CloneFlags::CLONE_NEWNET });
+        kinds.push(Kind { name: "uts", flag: CloneFlags::CLONE_NEWUTS });
     }
     if !config.host_ipc {
-        kinds.push(Kind {
-            name: "ipc",
-            flag: CloneFlags::CLONE_NEWIPC,
-        });
+        kinds.push(Kind { name: "ipc", flag: CloneFlags::CLONE_NEWIPC });
     }
     kinds
 }
@@ -90,10 +79,7 @@ fn own_kinds(config: &PodConfig) -> Vec<Kind> {
 /// in old ones would see half a pod.
 pub(super) fn ensure(paths: &PodPaths, config: &PodConfig) -> Result<bool> {
     let kinds = own_kinds(config);
-    if kinds
-        .iter()
-        .all(|kind| is_pinned(&paths.namespace(kind.name)))
-    {
+    if kinds.iter().all(|kind| is_pinned(&paths.namespace(kind.name))) {
         return Ok(false);
     }
     let failed = |step: &str, source: io::Error| RuntimeError::Namespace {
@@ -138,9 +124,7 @@ fn make_in_this_thread(paths: &PodPaths, config: &PodConfig, kinds: &[Kind]) -> 
             source: errno.into(),
         }
     };
-    let flags = kinds
-        .iter()
-        .fold(CloneFlags::empty(), |flags, kind| flags | kind.flag);
+    let flags = kinds.iter().fold(CloneFlags::empty(), |flags, kind| flags | kind.flag);
     unshare(flags).map_err(failed("make them".to_string()))?;
     if !config.host_network && !config.hostname.is_empty() {
         nix::unistd::sethostname(&config.hostname)
@@ -148,11 +132,8 @@ fn make_in_this_thread(paths: &PodPaths, config: &PodConfig, kinds: &[Kind]) -> 
     }
     set_sysctls(config)?;
     for kind in kinds {
-        pin(
-            &Path::new("/proc/thread-self/ns").join(kind.name),
-            &paths.namespace(kind.name),
-        )
-        .map_err(failed(format!("pin {}", kind.name)))?;
+        pin(&Path::new("/proc/thread-self/ns").join(kind.name), &paths.namespace(kind.name))
+            .map_err(failed(format!("pin {}", kind.name)))?;
     }
     Ok(())
 }
@@ -160,9 +141,7 @@ fn make_in_this_thread(paths: &PodPaths, config: &PodConfig, kinds: &[Kind]) -> 
 /// `/proc/sys` shows the namespaces of the thread that opens a file.
 fn set_sysctls(config: &PodConfig) -> Result<()> {
     for (name, value) in &config.sysctls {
-        let known = name
-            .split(['.', '/'])
-            .all(|part| !part.is_empty() && part != "..");
+        let known = name.split(['.', '/']).all(|part| !part.is_empty() && part != "..");
         // "a.b/c.d" names a file with a dot, as sysctl(8) has it.
         let file = match name.find(['.', '/']) {
             Some(at) if name.as_bytes()[at] == b'/' => name.clone(),
@@ -176,11 +155,8 @@ fn set_sysctls(config: &PodConfig) -> Result<()> {
                 .collect(),
         };
         let path = Path::new("/proc/sys").join(file);
-        let written = if known {
-            fs::write(&path, value)
-        } else {
-            Err(io::ErrorKind::InvalidInput.into())
-        };
+        let written =
+            if known { fs::write(&path, value) } else { Err(io::ErrorKind::InvalidInput.into()) };
         written.map_err(|source| RuntimeError::Namespace {
             pod: config.pod.uid.clone(),
             step: format!("set sysctl {name}={value}"),
@@ -195,13 +171,7 @@ pub(super) fn pin(source: &Path, target: &Path) -> std::result::Result<(), Errno
     let to_errno =
         |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32));
     fs::File::create(target).map_err(to_errno)?;
-    mount(
-        Some(source),
-        target,
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
 }
 
 /// True if `path` is a pinned namespace.
@@ -215,11 +185,7 @@ pub(super) fn unpin(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(RuntimeError::Io {
-            operation: "remove",
-            path: path.into(),
-            source,
-        }),
+        Err(source) => Err(RuntimeError::Io { operation: "remove", path: path.into(), source }),
     }
 }
 
@@ -262,21 +228,12 @@ pub(super) fn remove(paths: &PodPaths) -> Result<()> {
         unpin(&paths.namespace(kind))?;
     }
     unmount(&paths.shm())?;
-    for directory in [
-        paths.base.join("ns"),
-        paths.shm(),
-        paths.pause(),
-        paths.io(),
-    ] {
+    for directory in [paths.base.join("ns"), paths.shm(), paths.pause(), paths.io()] {
         match fs::remove_dir_all(&directory) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => {
-                return Err(RuntimeError::Io {
-                    operation: "remove",
-                    path: directory,
-                    source,
-                });
+                return Err(RuntimeError::Io { operation: "remove", path: directory, source });
             }
         }
     }
@@ -291,11 +248,9 @@ pub(super) fn remove(paths: &PodPaths) -> Result<()> {
         {
             Ok(())
         }
-        Err(source) => Err(RuntimeError::Io {
-            operation: "remove",
-            path: paths.base.clone(),
-            source,
-        }),
+        Err(source) => {
+            Err(RuntimeError::Io { operation: "remove", path: paths.base.clone(), source })
+        }
     }
 }
 
@@ -323,11 +278,7 @@ pub(super) fn pinned_pods(root: &Path) -> Result<Vec<String>> {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => {
-            return Err(RuntimeError::Io {
-                operation: "list",
-                path: directory,
-                source,
-            });
+            return Err(RuntimeError::Io { operation: "list", path: directory, source });
         }
     };
     let mut pods = Vec::new();

@@ -53,10 +53,7 @@ pub(super) fn executable() -> Option<Vec<u8>> {
     match std::env::consts::ARCH {
         "x86_64" => Some(elf(62, &CODE_X86_64)),
         "aarch64" => {
-            let code: Vec<u8> = CODE_AARCH64
-                .iter()
-                .flat_map(|word| word.to_le_bytes())
-                .collect();
+            let code: Vec<u8> = CODE_AARCH64.iter().flat_map(|word| word.to_le_bytes()).collect();
             Some(elf(183, &code))
         }
         _ => None,
@@ -109,10 +106,7 @@ mod tests {
         let status = format!("/proc/{}/status", child.id());
         let ignores = || {
             let text = std::fs::read_to_string(&status).unwrap();
-            let mask = text
-                .lines()
-                .find_map(|line| line.strip_prefix("SigIgn:"))
-                .unwrap();
+            let mask = text.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
             u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << 16) != 0
         };
         while !ignores() {

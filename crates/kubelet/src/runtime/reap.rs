@@ -38,11 +38,7 @@ impl Inner {
         let Some(container) = self.record(id).await? else {
             return Ok(());
         };
-        let pod_uid = container
-            .labels
-            .get(record::POD_UID)
-            .cloned()
-            .unwrap_or_default();
+        let pod_uid = container.labels.get(record::POD_UID).cloned().unwrap_or_default();
         let task = self.task(id).await?;
         let ended = match &task {
             Some(task) => matches!(task.state, TaskState::Stopped { .. }),
@@ -54,8 +50,7 @@ impl Inner {
         }
         if !container.labels.contains_key(record::EXIT) {
             let exit = self.exit_of(&container, task.as_ref()).await;
-            self.set_label(id, record::EXIT, exit_to_label(&exit))
-                .await?;
+            self.set_label(id, record::EXIT, exit_to_label(&exit)).await?;
         }
         self.delete_stopped_task(id, &pod_uid).await
     }
@@ -66,26 +61,14 @@ impl Inner {
         container: &Container,
         task: Option<&Task>,
     ) -> ContainerExit {
-        if let Some(exit) = container
-            .labels
-            .get(record::EXIT)
-            .and_then(|label| record::exit_from_label(label))
+        if let Some(exit) =
+            container.labels.get(record::EXIT).and_then(|label| record::exit_from_label(label))
         {
             return exit;
         }
-        let started_at = container
-            .labels
-            .get(record::STARTED_AT)
-            .and_then(|label| label.parse().ok());
-        let Some(Task {
-            state:
-                TaskState::Stopped {
-                    exit_code,
-                    exited_at,
-                },
-            ..
-        }) = task
-        else {
+        let started_at =
+            container.labels.get(record::STARTED_AT).and_then(|label| label.parse().ok());
+        let Some(Task { state: TaskState::Stopped { exit_code, exited_at }, .. }) = task else {
             return ContainerExit {
                 exit_code: EXIT_CODE_UNKNOWN,
                 started_at,
@@ -130,25 +113,16 @@ impl Inner {
         };
         let request = UpdateContainerRequest {
             container: Some(container),
-            update_mask: Some(FieldMask {
-                paths: vec![format!("labels.{key}")],
-            }),
+            update_mask: Some(FieldMask { paths: vec![format!("labels.{key}")] }),
         };
         match self.containerd.containers().update(request).await {
             Ok(_) => Ok(()),
             Err(status) if status.code() == tonic::Code::NotFound => Ok(()),
-            Err(status) => Err(RuntimeError::from_status(
-                format!("label container {id}"),
-                &status,
-            )),
+            Err(status) => Err(RuntimeError::from_status(format!("label container {id}"), &status)),
         }
     }
 }
 
 fn updated_at(container: &Container) -> Timestamp {
-    container
-        .updated_at
-        .as_ref()
-        .and_then(super::task::timestamp)
-        .unwrap_or(Timestamp::UNIX_EPOCH)
+    container.updated_at.as_ref().and_then(super::task::timestamp).unwrap_or(Timestamp::UNIX_EPOCH)
 }

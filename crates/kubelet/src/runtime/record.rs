@@ -101,10 +101,8 @@ struct ExitLabel {
 pub(super) fn exit_to_label(exit: &ContainerExit) -> String {
     let mut message = exit.message.clone();
     if message.len() > MAX_MESSAGE_BYTES {
-        let cut = (0..=MAX_MESSAGE_BYTES)
-            .rev()
-            .find(|at| message.is_char_boundary(*at))
-            .unwrap_or(0);
+        let cut =
+            (0..=MAX_MESSAGE_BYTES).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
         message.truncate(cut);
     }
     let label = ExitLabel {
@@ -143,10 +141,7 @@ mod tests {
             message: String::new(),
         };
         assert_eq!(exit_from_label(&exit_to_label(&exit)), Some(exit.clone()));
-        let long = ContainerExit {
-            message: "ä".repeat(5000),
-            ..exit
-        };
+        let long = ContainerExit { message: "ä".repeat(5000), ..exit };
         let text = exit_to_label(&long);
         assert!(text.len() < 4000, "{}", text.len());
         assert!(exit_from_label(&text).is_some());

@@ -39,21 +39,18 @@ impl Inner {
         match self.containerd.snapshots().prepare(request).await {
             Ok(response) => Ok(response.into_inner().mounts),
             Err(status) if status.code() == Code::AlreadyExists => self.snapshot_mounts(key).await,
-            Err(status) if status.code() == Code::NotFound => Err(RuntimeError::ImageMissing {
-                image: contents.id.clone(),
-            }),
-            Err(status) => Err(RuntimeError::from_status(
-                format!("prepare snapshot {key}"),
-                &status,
-            )),
+            Err(status) if status.code() == Code::NotFound => {
+                Err(RuntimeError::ImageMissing { image: contents.id.clone() })
+            }
+            Err(status) => {
+                Err(RuntimeError::from_status(format!("prepare snapshot {key}"), &status))
+            }
         }
     }
 
     pub(super) async fn snapshot_mounts(&self, key: &str) -> Result<Vec<Mount>> {
-        let request = MountsRequest {
-            snapshotter: self.config.snapshotter.clone(),
-            key: key.to_string(),
-        };
+        let request =
+            MountsRequest { snapshotter: self.config.snapshotter.clone(), key: key.to_string() };
         let response = self.containerd.snapshots().mounts(request).await;
         Ok(response
             .map_err(|status| {
@@ -65,17 +62,14 @@ impl Inner {
 
     /// Bytes that a snapshot adds to its parent. None there: none.
     pub(super) async fn snapshot_bytes(&self, key: &str) -> Result<u64> {
-        let request = UsageRequest {
-            snapshotter: self.config.snapshotter.clone(),
-            key: key.to_string(),
-        };
+        let request =
+            UsageRequest { snapshotter: self.config.snapshotter.clone(), key: key.to_string() };
         match self.containerd.snapshots().usage(request).await {
             Ok(response) => Ok(u64::try_from(response.into_inner().size).unwrap_or(0)),
             Err(status) if status.code() == Code::NotFound => Ok(0),
-            Err(status) => Err(RuntimeError::from_status(
-                format!("usage of snapshot {key}"),
-                &status,
-            )),
+            Err(status) => {
+                Err(RuntimeError::from_status(format!("usage of snapshot {key}"), &status))
+            }
         }
     }
 
@@ -87,10 +81,9 @@ impl Inner {
         match self.containerd.snapshots().remove(request).await {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::NotFound => Ok(()),
-            Err(status) => Err(RuntimeError::from_status(
-                format!("remove snapshot {key}"),
-                &status,
-            )),
+            Err(status) => {
+                Err(RuntimeError::from_status(format!("remove snapshot {key}"), &status))
+            }
         }
     }
 }
@@ -102,9 +95,7 @@ pub(super) async fn read_accounts(mounts: &[Mount]) -> Accounts {
         passwd: read_in_layers(&layers, "etc/passwd").unwrap_or_default(),
         group: read_in_layers(&layers, "etc/group").unwrap_or_default(),
     };
-    tokio::task::spawn_blocking(read)
-        .await
-        .expect("reading files does not panic")
+    tokio::task::spawn_blocking(read).await.expect("reading files does not panic")
 }
 
 /// The directories that a mount stacks, uppermost first.
@@ -115,12 +106,7 @@ fn layer_directories(mounts: &[Mount]) -> Vec<PathBuf> {
     if mount.r#type != "overlay" {
         return vec![PathBuf::from(&mount.source)];
     }
-    let option = |name: &str| {
-        mount
-            .options
-            .iter()
-            .find_map(|option| option.strip_prefix(name))
-    };
+    let option = |name: &str| mount.options.iter().find_map(|option| option.strip_prefix(name));
     let upper = option("upperdir=").map(PathBuf::from);
     let lower = option("lowerdir=")
         .unwrap_or_default()
@@ -182,11 +168,7 @@ fn look_in_layer(layer: &Path, path: &Path) -> InLayer {
 
 fn read_text(path: &Path) -> Option<String> {
     let mut bytes = Vec::new();
-    fs::File::open(path)
-        .ok()?
-        .take(MAX_ACCOUNTS_BYTES)
-        .read_to_end(&mut bytes)
-        .ok()?;
+    fs::File::open(path).ok()?.take(MAX_ACCOUNTS_BYTES).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -218,10 +200,7 @@ mod tests {
     #[test]
     fn files_are_found_through_layers_and_links_stay_inside() {
         let directory = tempfile::tempdir().unwrap();
-        let (upper, lower) = (
-            directory.path().join("upper"),
-            directory.path().join("lower"),
-        );
+        let (upper, lower) = (directory.path().join("upper"), directory.path().join("lower"));
         fs::create_dir_all(upper.join("etc")).unwrap();
         fs::create_dir_all(lower.join("etc")).unwrap();
         fs::create_dir_all(lower.join("usr")).unwrap();
@@ -229,19 +208,10 @@ mod tests {
         fs::write(lower.join("usr/group"), "linked").unwrap();
         symlink("../../../usr/group", upper.join("etc/group")).unwrap();
         let layers = [upper.clone(), lower.clone()];
-        assert_eq!(
-            read_in_layers(&layers, "etc/passwd").as_deref(),
-            Some("lower")
-        );
-        assert_eq!(
-            read_in_layers(&layers, "etc/group").as_deref(),
-            Some("linked")
-        );
+        assert_eq!(read_in_layers(&layers, "etc/passwd").as_deref(), Some("lower"));
+        assert_eq!(read_in_layers(&layers, "etc/group").as_deref(), Some("linked"));
         fs::write(upper.join("etc/passwd"), "upper").unwrap();
-        assert_eq!(
-            read_in_layers(&layers, "etc/passwd").as_deref(),
-            Some("upper")
-        );
+        assert_eq!(read_in_layers(&layers, "etc/passwd").as_deref(), Some("upper"));
         fs::remove_file(upper.join("etc/passwd")).unwrap();
         symlink("passwd", upper.join("etc/passwd")).unwrap();
         assert_eq!(read_in_layers(&layers, "etc/passwd"), None);
@@ -255,17 +225,11 @@ mod tests {
         let overlay = Mount {
             r#type: "overlay".into(),
             source: "overlay".into(),
-            options: vec![
-                "workdir=/w".into(),
-                "upperdir=/u".into(),
-                "lowerdir=/a:/b".into(),
-            ],
+            options: vec!["workdir=/w".into(), "upperdir=/u".into(), "lowerdir=/a:/b".into()],
             ..Mount::default()
         };
-        let paths: Vec<_> = layer_directories(&[overlay])
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
+        let paths: Vec<_> =
+            layer_directories(&[overlay]).iter().map(|path| path.display().to_string()).collect();
         assert_eq!(paths, ["/u", "/a", "/b"]);
     }
 }

@@ -35,9 +35,7 @@ impl Runtime {
     pub async fn connect(config: RuntimeConfig) -> Result<Self> {
         let containerd = Containerd::new(&config.endpoint, &config.containerd_namespace)?;
         let pods = config.root_dir.join("pods");
-        tokio::fs::create_dir_all(&pods)
-            .await
-            .map_err(RuntimeError::io("create", &pods))?;
+        tokio::fs::create_dir_all(&pods).await.map_err(RuntimeError::io("create", &pods))?;
         let backoff = ExponentialBuilder::default()
             .with_min_delay(CONNECT_BACKOFF_MIN)
             .with_max_delay(CONNECT_BACKOFF_MAX)
@@ -51,9 +49,7 @@ impl Runtime {
             .await?;
         let machine = Machine::read(&config.cgroups);
         let images = ImageStore::new(containerd.clone(), &config.snapshotter);
-        let runtime = Runtime {
-            inner: Arc::new(Inner::new(config, containerd, machine, images)),
-        };
+        let runtime = Runtime { inner: Arc::new(Inner::new(config, containerd, machine, images)) };
         runtime.inner.heal().await?;
         runtime.start_event_pump();
         Ok(runtime)
@@ -106,9 +102,8 @@ impl Runtime {
     /// succeeds.
     pub async fn remove_pod(&self, pod_uid: &str) -> Result<()> {
         let containers = self.inner.records_of_pod(pod_uid).await?;
-        let removals = containers
-            .iter()
-            .map(|container| self.inner.remove_container(&container.id, pod_uid));
+        let removals =
+            containers.iter().map(|container| self.inner.remove_container(&container.id, pod_uid));
         futures::future::try_join_all(removals).await?;
         self.inner.release_images(pod_uid).await?;
         let cgroups = self.inner.config.cgroups.clone();
@@ -122,9 +117,7 @@ impl Runtime {
             }
             namespaces::remove(&paths)
         };
-        tokio::task::spawn_blocking(work)
-            .await
-            .expect("removing a pod does not panic")?;
+        tokio::task::spawn_blocking(work).await.expect("removing a pod does not panic")?;
         self.inner.forget_pod(pod_uid);
         Ok(())
     }
@@ -138,9 +131,8 @@ impl Runtime {
             pods.extend(cgroups.pods()?.into_iter().map(|(uid, _)| uid));
             Ok(pods)
         };
-        let mut pods = tokio::task::spawn_blocking(work)
-            .await
-            .expect("listing pods does not panic")?;
+        let mut pods =
+            tokio::task::spawn_blocking(work).await.expect("listing pods does not panic")?;
         for container in self.inner.all_records().await? {
             pods.extend(container.labels.get(record::POD_UID).cloned());
         }
@@ -149,23 +141,15 @@ impl Runtime {
 }
 
 async fn create_namespace(containerd: &Containerd) -> Result<()> {
-    let namespace = Namespace {
-        name: containerd.namespace().to_string(),
-        ..Namespace::default()
-    };
+    let namespace = Namespace { name: containerd.namespace().to_string(), ..Namespace::default() };
     match containerd
         .namespaces()
-        .create(CreateNamespaceRequest {
-            namespace: Some(namespace),
-        })
+        .create(CreateNamespaceRequest { namespace: Some(namespace) })
         .await
     {
         Ok(_) => Ok(()),
         Err(status) if status.code() == Code::AlreadyExists => Ok(()),
-        Err(status) => Err(RuntimeError::from_status(
-            "create containerd namespace",
-            &status,
-        )),
+        Err(status) => Err(RuntimeError::from_status("create containerd namespace", &status)),
     }
 }
 
@@ -176,10 +160,7 @@ impl Inner {
         let id = super::id::container_id(&pod.uid, PAUSE_NAME, 0);
         let pin = paths.namespace("pid");
         if namespaces::is_pinned(&pin)
-            && self
-                .task(&id.0)
-                .await?
-                .is_some_and(|task| task.is_running())
+            && self.task(&id.0).await?.is_some_and(|task| task.is_running())
         {
             return Ok(pin);
         }
@@ -187,17 +168,12 @@ impl Inner {
         namespaces::unpin(&pin)?;
         let root = paths.pause();
         write_pause(&root).await?;
-        let mut labels = Identity {
-            pod: pod.clone(),
-            name: PAUSE_NAME.to_string(),
-            attempt: 0,
-        }
-        .to_labels();
+        let mut labels =
+            Identity { pod: pod.clone(), name: PAUSE_NAME.to_string(), attempt: 0 }.to_labels();
         labels.insert(record::PAUSE.to_string(), "true".to_string());
         let spec = pause_spec(sandbox, &root, &sandbox.config.cgroup.child(&id.0));
         let handler = &sandbox.config.runtime_handler;
-        self.create_record(self.container_record(&id.0, &spec, labels, None, handler, "")?)
-            .await?;
+        self.create_record(self.container_record(&id.0, &spec, labels, None, handler, "")?).await?;
         let pid = self.start_pause(&id.0, pod).await?;
         let ns = PathBuf::from(format!("/proc/{pid}/ns/pid"));
         namespaces::pin(&ns, &pin).map_err(|errno| RuntimeError::Namespace {
@@ -214,37 +190,18 @@ impl Inner {
         let failed = |status: tonic::Status| {
             RuntimeError::from_status(format!("start pause process of pod {}", pod.uid), &status)
         };
-        let create = CreateTaskRequest {
-            container_id: id.to_string(),
-            ..CreateTaskRequest::default()
-        };
-        self.containerd
-            .tasks()
-            .create(create)
-            .await
-            .map_err(failed)?;
-        let start = StartRequest {
-            container_id: id.to_string(),
-            exec_id: String::new(),
-        };
-        Ok(self
-            .containerd
-            .tasks()
-            .start(start)
-            .await
-            .map_err(failed)?
-            .into_inner()
-            .pid)
+        let create =
+            CreateTaskRequest { container_id: id.to_string(), ..CreateTaskRequest::default() };
+        self.containerd.tasks().create(create).await.map_err(failed)?;
+        let start = StartRequest { container_id: id.to_string(), exec_id: String::new() };
+        Ok(self.containerd.tasks().start(start).await.map_err(failed)?.into_inner().pid)
     }
 }
 
 /// Writes the pause process's root file system: one executable.
 async fn write_pause(root: &Path) -> Result<()> {
     let program = pause::executable().ok_or_else(|| RuntimeError::InvalidConfig {
-        message: format!(
-            "shareProcessNamespace is not supported on {}",
-            std::env::consts::ARCH
-        ),
+        message: format!("shareProcessNamespace is not supported on {}", std::env::consts::ARCH),
     })?;
     let path = root.join("pause");
     for directory in ["", "proc", "dev"] {
@@ -253,45 +210,29 @@ async fn write_pause(root: &Path) -> Result<()> {
             .await
             .map_err(RuntimeError::io("create", &directory))?;
     }
-    tokio::fs::write(&path, program)
-        .await
-        .map_err(RuntimeError::io("write", &path))?;
+    tokio::fs::write(&path, program).await.map_err(RuntimeError::io("write", &path))?;
     let mode = std::fs::Permissions::from_mode(0o555);
-    tokio::fs::set_permissions(&path, mode)
-        .await
-        .map_err(RuntimeError::io("set mode of", &path))
+    tokio::fs::set_permissions(&path, mode).await.map_err(RuntimeError::io("set mode of", &path))
 }
 
 /// The pause process: the pod's namespaces, a PID namespace of its own, no rights at all.
 fn pause_spec(sandbox: &PodSandbox, root: &Path, cgroup: &CgroupPath) -> spec::Spec {
     let mut namespaces = vec![oci::Namespace::new("mount"), oci::Namespace::new("pid")];
-    for (kind, path) in [
-        ("network", &sandbox.netns),
-        ("ipc", &sandbox.ipcns),
-        ("uts", &sandbox.utsns),
-    ] {
-        namespaces.extend(path.clone().map(|path| oci::Namespace {
-            kind,
-            path: Some(path),
-        }));
+    for (kind, path) in
+        [("network", &sandbox.netns), ("ipc", &sandbox.ipcns), ("uts", &sandbox.utsns)]
+    {
+        namespaces.extend(path.clone().map(|path| oci::Namespace { kind, path: Some(path) }));
     }
     spec::Spec {
         oci_version: "1.0.2",
         process: oci::Process {
-            user: oci::User {
-                uid: 65535,
-                gid: 65535,
-                additional_gids: Vec::new(),
-            },
+            user: oci::User { uid: 65535, gid: 65535, additional_gids: Vec::new() },
             args: vec!["/pause".to_string()],
             cwd: "/".to_string(),
             no_new_privileges: true,
             ..oci::Process::default()
         },
-        root: oci::Root {
-            path: root.to_string_lossy().into_owned(),
-            readonly: true,
-        },
+        root: oci::Root { path: root.to_string_lossy().into_owned(), readonly: true },
         hostname: None,
         mounts: vec![
             oci::Mount {

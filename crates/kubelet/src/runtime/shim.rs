@@ -19,16 +19,10 @@ impl Inner {
     /// Kills the shims of this node's containerd that wait in a removed directory.
     pub(super) async fn kill_stuck_shims(&self) {
         let endpoint = &self.config.endpoint;
-        let address = endpoint
-            .strip_prefix("unix://")
-            .unwrap_or(endpoint)
-            .to_string();
+        let address = endpoint.strip_prefix("unix://").unwrap_or(endpoint).to_string();
         let killed = tokio::task::spawn_blocking(move || kill_stuck(&address)).await;
         for pid in killed.expect("looking at processes does not panic") {
-            tracing::warn!(
-                pid,
-                "killed a shim that waited for a create that was broken off"
-            );
+            tracing::warn!(pid, "killed a shim that waited for a create that was broken off");
         }
     }
 }

@@ -13,14 +13,9 @@ pub(super) fn signal_number(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse::<i32>() {
         return (1..=MAX).contains(&number).then_some(number);
     }
-    let name = if text.starts_with("SIG") {
-        text
-    } else {
-        format!("SIG{text}")
-    };
+    let name = if text.starts_with("SIG") { text } else { format!("SIG{text}") };
     let offset = |prefix: &str| {
-        name.strip_prefix(prefix)
-            .map(|rest| rest[1.min(rest.len())..].parse::<i32>().unwrap_or(0))
+        name.strip_prefix(prefix).map(|rest| rest[1.min(rest.len())..].parse::<i32>().unwrap_or(0))
     };
     if let Some(plus) = offset("SIGRTMIN") {
         return (REAL_TIME_MIN + plus <= MAX).then_some(REAL_TIME_MIN + plus);

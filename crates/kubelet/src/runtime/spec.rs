@@ -48,13 +48,8 @@ const MASKED_PATHS: [&str; 13] = [
     "/sys/devices/system/cpu/cpu0/thermal_throttle",
 ];
 /// Files of `/proc` that a container cannot write.
-const READONLY_PATHS: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
+const READONLY_PATHS: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Everything that decides a container's specification.
 pub(super) struct SpecInput<'a> {
@@ -71,32 +66,18 @@ pub(super) struct SpecInput<'a> {
 /// Builds the specification, but for the seccomp filter ([`load_profile`] needs its capabilities). Fails on
 /// what cannot be run: no command, an unknown capability.
 pub(super) fn build(input: SpecInput<'_>) -> Result<Spec> {
-    let SpecInput {
-        sandbox,
-        config,
-        image,
-        user,
-        cgroup,
-        machine,
-        pidns,
-    } = input;
+    let SpecInput { sandbox, config, image, user, cgroup, machine, pidns } = input;
     let security = &config.security;
     let unmasked = security.privileged || security.unmasked_proc;
     let paths = |paths: &[&str]| {
-        if unmasked {
-            Vec::new()
-        } else {
-            paths.iter().map(ToString::to_string).collect()
-        }
+        if unmasked { Vec::new() } else { paths.iter().map(ToString::to_string).collect() }
     };
     let devices = devices::list(config)?;
     let mut resources = linux_resources(&config.resources);
     resources.devices = devices.rules;
     if machine.unified_cgroups {
         // Out of memory ends the whole container, as Kubernetes has it, not one process of it.
-        resources
-            .unified
-            .insert("memory.oom.group".to_string(), "1".to_string());
+        resources.unified.insert("memory.oom.group".to_string(), "1".to_string());
     }
     Ok(Spec {
         oci_version: "1.0.2",
@@ -128,24 +109,14 @@ fn namespaces(
     pidns: Option<&Path>,
 ) -> Vec<oci::Namespace> {
     let mut namespaces = vec![oci::Namespace::new("mount")];
-    let shared = [
-        ("network", &sandbox.netns),
-        ("ipc", &sandbox.ipcns),
-        ("uts", &sandbox.utsns),
-    ];
+    let shared = [("network", &sandbox.netns), ("ipc", &sandbox.ipcns), ("uts", &sandbox.utsns)];
     for (kind, path) in shared {
         if let Some(path) = path {
-            namespaces.push(oci::Namespace {
-                kind,
-                path: Some(path.clone()),
-            });
+            namespaces.push(oci::Namespace { kind, path: Some(path.clone()) });
         }
     }
     if let Some(path) = pidns.or(sandbox.pidns.as_deref()) {
-        namespaces.push(oci::Namespace {
-            kind: "pid",
-            path: Some(path.to_owned()),
-        });
+        namespaces.push(oci::Namespace { kind: "pid", path: Some(path.to_owned()) });
     } else if !sandbox.config.host_pid {
         namespaces.push(oci::Namespace::new("pid"));
     }

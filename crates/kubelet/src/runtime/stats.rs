@@ -52,9 +52,7 @@ impl Runtime {
             }
             Ok(found)
         };
-        tokio::task::spawn_blocking(work)
-            .await
-            .expect("reading statistics does not panic")
+        tokio::task::spawn_blocking(work).await.expect("reading statistics does not panic")
     }
 
     /// Bytes that a container has written to its root file system.
@@ -76,8 +74,5 @@ fn running(container: &Container) -> Option<(Identity, Record)> {
     if container.labels.contains_key(record::PAUSE) || container.labels.contains_key(record::EXIT) {
         return None;
     }
-    Some((
-        Identity::from_labels(&container.labels)?,
-        record_of(container)?,
-    ))
+    Some((Identity::from_labels(&container.labels)?, record_of(container)?))
 }

@@ -70,10 +70,7 @@ impl StdinWriter {
     }
 
     fn sender(&mut self) -> io::Result<Pin<&mut pipe::Sender>> {
-        self.sender
-            .as_mut()
-            .map(Pin::new)
-            .ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+        self.sender.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 }
 

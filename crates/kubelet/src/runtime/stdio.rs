@@ -42,11 +42,9 @@ impl Inner {
         let directory = self.pod_paths(pod_uid).streams(id);
         release_fifos(&directory);
         match tokio::fs::remove_dir_all(&directory).await {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(RuntimeError::Io {
-                operation: "remove",
-                path: directory,
-                source,
-            }),
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(RuntimeError::Io { operation: "remove", path: directory, source })
+            }
             _ => Ok(()),
         }
     }
@@ -60,44 +58,22 @@ impl Inner {
         record: &Record,
     ) -> Result<TaskStdio> {
         let directory = self.pod_paths(pod_uid).streams(id);
-        let log_directory = record
-            .log_path
-            .parent()
-            .unwrap_or(Path::new("/"))
-            .to_path_buf();
+        let log_directory = record.log_path.parent().unwrap_or(Path::new("/")).to_path_buf();
         for path in [&directory, &log_directory] {
-            tokio::fs::create_dir_all(path)
-                .await
-                .map_err(RuntimeError::io("create", path))?;
+            tokio::fs::create_dir_all(path).await.map_err(RuntimeError::io("create", path))?;
         }
         let nonce = rand::random::<u32>();
         let fifo = |name: &str| make_fifo(&directory.join(format!("{name}-{nonce:08x}")));
-        let stdin = if record.stdin {
-            fifo("stdin")?
-        } else {
-            String::new()
-        };
+        let stdin = if record.stdin { fifo("stdin")? } else { String::new() };
         let logger = &self.config.logs.logger;
         if record.has_output_fifos() {
-            let stdio = TaskStdio {
-                stdin,
-                stdout: fifo("stdout")?,
-                stderr: fifo("stderr")?,
-            };
+            let stdio = TaskStdio { stdin, stdout: fifo("stdout")?, stderr: fifo("stderr")? };
             self.start_log_writer(id, pod_uid, record, &stdio)?;
             return Ok(stdio);
         }
         let uri = logger_uri(logger, &self.logger_spec(id, pod_uid, record, None));
-        let stderr = if record.tty {
-            String::new()
-        } else {
-            uri.clone()
-        };
-        Ok(TaskStdio {
-            stdin,
-            stdout: uri,
-            stderr,
-        })
+        let stderr = if record.tty { String::new() } else { uri.clone() };
+        Ok(TaskStdio { stdin, stdout: uri, stderr })
     }
 
     /// Starts the log writer of a running container with FIFOs again if it was killed. The shim keeps the
@@ -168,12 +144,9 @@ fn open_fifos(directory: &Path, open: &mut OpenOptions) -> Vec<File> {
         return Vec::new();
     };
     let open = open.custom_flags(nix::libc::O_NONBLOCK);
-    let fifos = entries
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("std"));
-    fifos
-        .filter_map(|entry| open.open(entry.path()).ok())
-        .collect()
+    let fifos =
+        entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("std"));
+    fifos.filter_map(|entry| open.open(entry.path()).ok()).collect()
 }
 
 /// Makes a FIFO; one that is there already is kept.

@@ -30,10 +30,7 @@ pub(super) struct Task {
 pub(super) enum TaskState {
     Created,
     Running,
-    Stopped {
-        exit_code: i32,
-        exited_at: Option<Timestamp>,
-    },
+    Stopped { exit_code: i32, exited_at: Option<Timestamp> },
 }
 
 impl Task {
@@ -52,11 +49,7 @@ impl Task {
             _ => TaskState::Running,
         };
         Task {
-            id: if process.container_id.is_empty() {
-                process.id
-            } else {
-                process.container_id
-            },
+            id: if process.container_id.is_empty() { process.id } else { process.container_id },
             pid: process.pid,
             state,
             stdio: TaskStdio {
@@ -84,10 +77,7 @@ pub(super) fn timestamp(time: &prost_types::Timestamp) -> Option<Timestamp> {
 impl Inner {
     /// The task of a container; `None` if it has none.
     pub(super) async fn task(&self, id: &str) -> Result<Option<Task>> {
-        let request = GetRequest {
-            container_id: id.to_string(),
-            exec_id: String::new(),
-        };
+        let request = GetRequest { container_id: id.to_string(), exec_id: String::new() };
         match self.containerd.tasks().get(request).await {
             Ok(response) => Ok(response.into_inner().process.map(Task::from_process)),
             Err(status) if status.code() == Code::NotFound => Ok(None),
@@ -97,38 +87,21 @@ impl Inner {
 
     /// All tasks.
     pub(super) async fn tasks(&self) -> Result<Vec<Task>> {
-        let response = self
-            .containerd
-            .tasks()
-            .list(ListTasksRequest {
-                filter: String::new(),
-            })
-            .await;
+        let response =
+            self.containerd.tasks().list(ListTasksRequest { filter: String::new() }).await;
         let response =
             response.map_err(|status| RuntimeError::from_status("list tasks", &status))?;
-        Ok(response
-            .into_inner()
-            .tasks
-            .into_iter()
-            .map(Task::from_process)
-            .collect())
+        Ok(response.into_inner().tasks.into_iter().map(Task::from_process).collect())
     }
 
     /// Sends a signal to a task. False if it has ended.
     pub(super) async fn signal_task(&self, id: &str, signal: u32, all: bool) -> Result<bool> {
-        let request = KillRequest {
-            container_id: id.to_string(),
-            exec_id: String::new(),
-            signal,
-            all,
-        };
+        let request =
+            KillRequest { container_id: id.to_string(), exec_id: String::new(), signal, all };
         match self.containerd.tasks().kill(request).await {
             Ok(_) => Ok(true),
             Err(status) if is_gone(&status) => Ok(false),
-            Err(status) => Err(RuntimeError::from_status(
-                format!("kill task {id}"),
-                &status,
-            )),
+            Err(status) => Err(RuntimeError::from_status(format!("kill task {id}"), &status)),
         }
     }
 
@@ -152,33 +125,24 @@ impl Inner {
         match self
             .containerd
             .tasks()
-            .delete(DeleteTaskRequest {
-                container_id: id.to_string(),
-            })
+            .delete(DeleteTaskRequest { container_id: id.to_string() })
             .await
         {
             Ok(_) => Ok(()),
             Err(status) if is_gone(&status) => Ok(()),
-            Err(status) => Err(RuntimeError::from_status(
-                format!("delete task {id}"),
-                &status,
-            )),
+            Err(status) => Err(RuntimeError::from_status(format!("delete task {id}"), &status)),
         }
     }
 
     async fn wait_task(&self, id: &str) -> Result<()> {
-        let request = WaitRequest {
-            container_id: id.to_string(),
-            exec_id: String::new(),
-        };
+        let request = WaitRequest { container_id: id.to_string(), exec_id: String::new() };
         let mut tasks = self.containerd.tasks();
         match tokio::time::timeout(KILL_TIMEOUT, tasks.wait(request)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(status)) if is_gone(&status) => Ok(()),
-            Ok(Err(status)) => Err(RuntimeError::from_status(
-                format!("wait for task {id}"),
-                &status,
-            )),
+            Ok(Err(status)) => {
+                Err(RuntimeError::from_status(format!("wait for task {id}"), &status))
+            }
             Err(_) => Err(RuntimeError::Containerd {
                 operation: format!("kill task {id}"),
                 message: format!("still running {KILL_TIMEOUT:?} after SIGKILL"),
@@ -191,13 +155,9 @@ impl Inner {
 /// True if a call met a shim that was just ending with its last task.
 pub(super) fn is_dying_shim(status: &tonic::Status) -> bool {
     let message = status.message();
-    [
-        "ttrpc: closed",
-        "ttrpc: client shutting down",
-        "connection refused",
-    ]
-    .iter()
-    .any(|text| message.contains(text))
+    ["ttrpc: closed", "ttrpc: client shutting down", "connection refused"]
+        .iter()
+        .any(|text| message.contains(text))
 }
 
 /// containerd's several ways to say that a process has ended.

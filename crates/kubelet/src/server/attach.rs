@@ -17,28 +17,15 @@ impl Service {
         &self,
         mut incoming: Streaming<Message>,
     ) -> Result<Frames, Status> {
-        let Some(Message {
-            kind: Some(Kind::Open(open)),
-        }) = incoming.message().await?
-        else {
+        let Some(Message { kind: Some(Kind::Open(open)) }) = incoming.message().await? else {
             return Err(Status::invalid_argument("the first message must be open"));
         };
         let container = self.running(open.container).await?;
-        let request = AttachRequest {
-            stdin: open.stdin,
-            stdout: open.stdout,
-            stderr: open.stderr,
-        };
+        let request = AttachRequest { stdin: open.stdin, stdout: open.stdout, stderr: open.stderr };
         let session = self.context.runtime.attach(&container.id, request).await;
         let session = session.map_err(|error| status(&error))?;
         let (out, frames) = channel();
-        tokio::spawn(run(
-            self.context.runtime.clone(),
-            container.id,
-            session,
-            incoming,
-            out,
-        ));
+        tokio::spawn(run(self.context.runtime.clone(), container.id, session, incoming, out));
         Ok(frames)
     }
 }
@@ -54,9 +41,7 @@ async fn run(
     let (resize, mut sizes) = watch::channel((0, 0));
     let frames = incoming.filter_map(|message| {
         future::ready(match message {
-            Ok(Message {
-                kind: Some(Kind::Frame(frame)),
-            }) => Some(Ok(frame)),
+            Ok(Message { kind: Some(Kind::Frame(frame)) }) => Some(Ok(frame)),
             Ok(_) => None,
             Err(status) => Some(Err(status)),
         })

@@ -21,10 +21,7 @@ impl Service {
         &self,
         mut incoming: Streaming<Message>,
     ) -> Result<Frames, Status> {
-        let Some(Message {
-            kind: Some(Kind::Open(open)),
-        }) = incoming.message().await?
-        else {
+        let Some(Message { kind: Some(Kind::Open(open)) }) = incoming.message().await? else {
             return Err(Status::invalid_argument("the first message must be open"));
         };
         if open.command.is_empty() {
@@ -69,9 +66,9 @@ impl Service {
 /// The terminal's size, if that is what a client said.
 fn first_size(message: &Result<Message, Status>) -> Option<(u16, u16)> {
     match message {
-        Ok(Message {
-            kind: Some(Kind::Frame(frame)),
-        }) if frame.channel() == Channel::Resize => size(&frame.data),
+        Ok(Message { kind: Some(Kind::Frame(frame)) }) if frame.channel() == Channel::Resize => {
+            size(&frame.data)
+        }
         _ => None,
     }
 }
@@ -82,12 +79,7 @@ async fn run(
     incoming: impl Stream<Item = Result<Message, Status>> + Unpin,
     out: Out,
 ) {
-    let ExecSession {
-        stdin,
-        stdout,
-        stderr,
-        mut control,
-    } = session;
+    let ExecSession { stdin, stdout, stderr, mut control } = session;
     let output = async {
         let one = async {
             match stdout {
@@ -107,9 +99,7 @@ async fn run(
     let (resize, mut sizes) = watch::channel((0, 0));
     let frames = incoming.filter_map(|message| {
         future::ready(match message {
-            Ok(Message {
-                kind: Some(Kind::Frame(frame)),
-            }) => Some(Ok(frame)),
+            Ok(Message { kind: Some(Kind::Frame(frame)) }) => Some(Ok(frame)),
             Ok(_) => None,
             Err(status) => Some(Err(status)),
         })

@@ -84,9 +84,7 @@ pub(super) async fn input(
 /// The last frame of exec and attach: a Status as Kubernetes sends it on the error channel.
 pub(super) fn ended(result: Result<i32, String>) -> Frame {
     let json = match result {
-        Ok(0) => json!({"metadata": {}, "status": "Success"})
-            .to_string()
-            .into_bytes(),
+        Ok(0) => json!({"metadata": {}, "status": "Success"}).to_string().into_bytes(),
         Ok(code) => json!({
             "metadata": {},
             "status": "Failure",

@@ -28,9 +28,8 @@ pub(super) fn check(request: Request<()>) -> Result<Request<()>, Status> {
     match certificate(request.extensions()) {
         None => Err(Status::unauthenticated("a client certificate is needed")),
         Some(identity) if is_trusted(&identity) => Ok(request),
-        Some(identity) => Err(Status::permission_denied(format!(
-            "{} may not use the kubelet",
-            identity.name
-        ))),
+        Some(identity) => {
+            Err(Status::permission_denied(format!("{} may not use the kubelet", identity.name)))
+        }
     }
 }

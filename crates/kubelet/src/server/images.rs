@@ -13,14 +13,8 @@ impl Service {
         &self,
         chunks: Streaming<LoadImageRequest>,
     ) -> Result<Vec<String>, Status> {
-        let bytes = chunks
-            .map_ok(|chunk| chunk.data)
-            .map_err(std::io::Error::other);
-        let loaded = self
-            .context
-            .images
-            .load_archive(StreamReader::new(bytes))
-            .await;
+        let bytes = chunks.map_ok(|chunk| chunk.data).map_err(std::io::Error::other);
+        let loaded = self.context.images.load_archive(StreamReader::new(bytes)).await;
         loaded.map_err(|error| match error {
             ImageError::Archive { .. } => Status::invalid_argument(error.to_string()),
             ImageError::Unavailable { .. } => Status::unavailable(error.to_string()),

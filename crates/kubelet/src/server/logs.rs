@@ -70,11 +70,7 @@ impl Service {
 
 fn waiting_reason(pod: &k8s_openapi::api::core::v1::Pod, name: &str) -> String {
     let status = pod.status_ref();
-    let mut all = status
-        .container_statuses
-        .iter()
-        .chain(&status.init_container_statuses)
-        .flatten();
+    let mut all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
     all.find(|one| one.name == name)
         .and_then(|one| one.state.clone()?.waiting?.reason)
         .unwrap_or_else(|| "ContainerCreating".to_owned())

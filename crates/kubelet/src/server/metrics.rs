@@ -17,21 +17,12 @@ use crate::runtime::{ContainerStats, PodRef};
 type Family = (&'static str, &'static str, &'static str);
 type Read = fn(&CgroupStats) -> f64;
 
-const START_TIME: Family = (
-    "container_start_time_seconds",
-    "gauge",
-    "Start time of the container since unix epoch.",
-);
-const CONTAINER_CPU: Family = (
-    "container_cpu_usage_seconds_total",
-    "counter",
-    "Cumulative cpu time consumed.",
-);
-const CONTAINER_WORKING_SET: Family = (
-    "container_memory_working_set_bytes",
-    "gauge",
-    "Current working set.",
-);
+const START_TIME: Family =
+    ("container_start_time_seconds", "gauge", "Start time of the container since unix epoch.");
+const CONTAINER_CPU: Family =
+    ("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed.");
+const CONTAINER_WORKING_SET: Family =
+    ("container_memory_working_set_bytes", "gauge", "Current working set.");
 
 /// The figures of each container on cAdvisor's page.
 const CONTAINER: [(Family, Read); 6] = [
@@ -45,25 +36,14 @@ const CONTAINER: [(Family, Read); 6] = [
         ),
         |usage| usage.memory_usage_bytes as f64,
     ),
-    (("container_memory_rss", "gauge", "Size of RSS."), |usage| {
-        usage.memory_rss_bytes as f64
-    }),
+    (("container_memory_rss", "gauge", "Size of RSS."), |usage| usage.memory_rss_bytes as f64),
     (
-        (
-            "container_processes",
-            "gauge",
-            "Number of processes and threads in the container.",
-        ),
+        ("container_processes", "gauge", "Number of processes and threads in the container."),
         |usage| usage.pids as f64,
     ),
-    (
-        (
-            "container_oom_events_total",
-            "counter",
-            "Count of out of memory events.",
-        ),
-        |usage| usage.oom_kills as f64,
-    ),
+    (("container_oom_events_total", "counter", "Count of out of memory events."), |usage| {
+        usage.oom_kills as f64
+    }),
 ];
 
 fn cpu_seconds(usage: &CgroupStats) -> f64 {
@@ -86,11 +66,8 @@ impl Service {
                     text.containers(family, &stats, read);
                 }
                 text.start_times(&stats);
-                let memory = (
-                    "machine_memory_bytes",
-                    "gauge",
-                    "Amount of memory installed on the machine.",
-                );
+                let memory =
+                    ("machine_memory_bytes", "gauge", "Amount of memory installed on the machine.");
                 text.one(memory, "", self.context.node.memory_bytes as f64);
             }
             MetricsPage::Resource => {
@@ -105,23 +82,11 @@ impl Service {
     fn write_own(&self, stats: &[ContainerStats], text: &mut Text) {
         let pods = self.pods.all();
         let running = pods.iter().filter(|known| !known.pod.is_terminal()).count();
-        let family = (
-            "kubelet_running_pods",
-            "gauge",
-            "Number of pods that are not finished.",
-        );
+        let family = ("kubelet_running_pods", "gauge", "Number of pods that are not finished.");
         text.one(family, "", running as f64);
-        let family = (
-            "kubelet_running_containers",
-            "gauge",
-            "Number of containers that run.",
-        );
+        let family = ("kubelet_running_containers", "gauge", "Number of containers that run.");
         text.one(family, "", stats.len() as f64);
-        let family = (
-            "kubelet_node_name",
-            "gauge",
-            "The node's name. The count is always 1.",
-        );
+        let family = ("kubelet_node_name", "gauge", "The node's name. The count is always 1.");
         let labels = format!("node=\"{}\"", self.context.node.name);
         text.one(family, &labels, 1.0);
     }
@@ -134,33 +99,22 @@ fn write_resources(root: &CgroupStats, stats: Vec<ContainerStats>, text: &mut Te
         "Cumulative cpu time consumed by the node in core-seconds.",
     );
     text.one(node_cpu, "", cpu_seconds(root));
-    let node_memory = (
-        "node_memory_working_set_bytes",
-        "gauge",
-        "Current working set of the node in bytes.",
-    );
+    let node_memory =
+        ("node_memory_working_set_bytes", "gauge", "Current working set of the node in bytes.");
     text.one(node_memory, "", working_set(root));
     text.containers(CONTAINER_CPU, &stats, cpu_seconds);
     text.containers(CONTAINER_WORKING_SET, &stats, working_set);
     text.start_times(&stats);
-    let pods: Vec<(PodRef, CgroupStats)> = by_pod(stats)
-        .into_iter()
-        .map(|(pod, stats)| (pod, sum(&stats)))
-        .collect();
+    let pods: Vec<(PodRef, CgroupStats)> =
+        by_pod(stats).into_iter().map(|(pod, stats)| (pod, sum(&stats))).collect();
     let pod_cpu = (
         "pod_cpu_usage_seconds_total",
         "counter",
         "Cumulative cpu time consumed by the pod in core-seconds.",
     );
-    let pod_memory = (
-        "pod_memory_working_set_bytes",
-        "gauge",
-        "Current working set of the pod in bytes.",
-    );
-    for (family, read) in [
-        (pod_cpu, cpu_seconds as Read),
-        (pod_memory, working_set as Read),
-    ] {
+    let pod_memory =
+        ("pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes.");
+    for (family, read) in [(pod_cpu, cpu_seconds as Read), (pod_memory, working_set as Read)] {
         let samples = pods.iter().map(|(pod, usage)| (of_pod(pod), read(usage)));
         text.family(family, samples);
     }
@@ -201,16 +155,13 @@ impl Text {
     }
 
     fn containers(&mut self, family: Family, stats: &[ContainerStats], read: Read) {
-        let samples = stats
-            .iter()
-            .map(|one| (of_container(one), read(&one.usage)));
+        let samples = stats.iter().map(|one| (of_container(one), read(&one.usage)));
         self.family(family, samples);
     }
 
     fn start_times(&mut self, stats: &[ContainerStats]) {
-        let samples = stats
-            .iter()
-            .map(|one| (of_container(one), one.started_at.as_second() as f64));
+        let samples =
+            stats.iter().map(|one| (of_container(one), one.started_at.as_second() as f64));
         self.family(START_TIME, samples);
     }
 

@@ -32,10 +32,7 @@ impl Service {
         &self,
         mut incoming: Streaming<Message>,
     ) -> Result<Frames, Status> {
-        let Some(Message {
-            kind: Some(Kind::Open(open)),
-        }) = incoming.message().await?
-        else {
+        let Some(Message { kind: Some(Kind::Open(open)) }) = incoming.message().await? else {
             return Err(Status::invalid_argument("the first message must be open"));
         };
         let known = self.pod(&open.namespace, &open.pod, &open.uid)?;
@@ -65,10 +62,7 @@ impl Service {
                     "{address} is no address of this node"
                 )));
             }
-            return Ok(Place {
-                netns: None,
-                addresses,
-            });
+            return Ok(Place { netns: None, addresses });
         }
         let path = self.context.directories.pod(known.pod.uid()).join("ns/net");
         if !path.exists() {
@@ -77,10 +71,7 @@ impl Service {
                 known.pod.pod_name()
             )));
         }
-        Ok(Place {
-            netns: Some(path),
-            addresses,
-        })
+        Ok(Place { netns: Some(path), addresses })
     }
 }
 
@@ -126,13 +117,7 @@ async fn run(place: Place, mut incoming: Streaming<Message>, out: Out) {
                 continue;
             }
             let (sender, receiver) = mpsc::channel(QUEUE);
-            tokio::spawn(connection(
-                place.clone(),
-                frame.port,
-                number,
-                receiver,
-                out.clone(),
-            ));
+            tokio::spawn(connection(place.clone(), frame.port, number, receiver, out.clone()));
             connections.insert(number, sender);
         }
         // A connection that has ended takes nothing more; its end was told already.
@@ -146,10 +131,7 @@ async fn run(place: Place, mut incoming: Streaming<Message>, out: Out) {
 async fn finish(connections: &HashMap<u32, mpsc::Sender<Frame>>, out: &Out) {
     let ends = async {
         for connection in connections.values() {
-            let end = Frame {
-                end: true,
-                ..Frame::default()
-            };
+            let end = Frame { end: true, ..Frame::default() };
             // One that has ended needs no end.
             connection.send(end).await.ok();
         }
@@ -164,13 +146,7 @@ async fn finish(connections: &HashMap<u32, mpsc::Sender<Frame>>, out: &Out) {
 }
 
 fn failure(port: u32, connection: u32, text: String) -> Frame {
-    Frame {
-        channel: Channel::Failure.into(),
-        data: text.into(),
-        end: true,
-        port,
-        connection,
-    }
+    Frame { channel: Channel::Failure.into(), data: text.into(), end: true, port, connection }
 }
 
 async fn connection(
@@ -239,12 +215,10 @@ async fn dial(place: Place, port: u32) -> std::io::Result<TcpStream> {
     let port = u16::try_from(port).map_err(std::io::Error::other)?;
     let (sender, receiver) = tokio::sync::oneshot::channel();
     // A thread of its own: it changes its network namespace and ends with it.
-    std::thread::Builder::new()
-        .name("dial".to_owned())
-        .spawn(move || {
-            // Nobody waits any more: the connection closes.
-            sender.send(connect(&place, port)).ok();
-        })?;
+    std::thread::Builder::new().name("dial".to_owned()).spawn(move || {
+        // Nobody waits any more: the connection closes.
+        sender.send(connect(&place, port)).ok();
+    })?;
     let stream = receiver.await.map_err(std::io::Error::other)??;
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;

@@ -24,9 +24,7 @@ impl pb::kubelet_server::Kubelet for Service {
     type PortForwardStream = Frames;
 
     async fn logs(&self, request: Request<pb::LogsRequest>) -> Result<Response<Bytes>, Status> {
-        self.read_logs(request.into_inner())
-            .await
-            .map(Response::new)
+        self.read_logs(request.into_inner()).await.map(Response::new)
     }
 
     async fn exec(
@@ -40,18 +38,14 @@ impl pb::kubelet_server::Kubelet for Service {
         &self,
         request: Request<Streaming<pb::AttachRequest>>,
     ) -> Result<Response<Frames>, Status> {
-        self.run_attach(request.into_inner())
-            .await
-            .map(Response::new)
+        self.run_attach(request.into_inner()).await.map(Response::new)
     }
 
     async fn port_forward(
         &self,
         request: Request<Streaming<pb::PortForwardRequest>>,
     ) -> Result<Response<Frames>, Status> {
-        self.forward_ports(request.into_inner())
-            .await
-            .map(Response::new)
+        self.forward_ports(request.into_inner()).await.map(Response::new)
     }
 
     async fn stats(
@@ -81,9 +75,5 @@ impl pb::kubelet_server::Kubelet for Service {
 
 /// A frame of a channel.
 pub(super) fn frame(channel: rpc::api_v1::Channel, data: impl Into<bytes::Bytes>) -> Frame {
-    Frame {
-        channel: channel.into(),
-        data: data.into(),
-        ..Default::default()
-    }
+    Frame { channel: channel.into(), data: data.into(), ..Default::default() }
 }

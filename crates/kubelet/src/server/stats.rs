@@ -19,10 +19,8 @@ impl Service {
         let stats = runtime.stats().await.map_err(|error| status(&error))?;
         let root = runtime.cgroup_stats(&CgroupPath::new("/")).await;
         let root = root.map_err(|error| status(&error))?.unwrap_or_default();
-        let pods: Vec<Value> = by_pod(stats)
-            .iter()
-            .map(|(pod, stats)| of_pod(pod, stats, now))
-            .collect();
+        let pods: Vec<Value> =
+            by_pod(stats).iter().map(|(pod, stats)| of_pod(pod, stats, now)).collect();
         let summary = json!({
             "node": {
                 "nodeName": self.context.node.name,

@@ -51,27 +51,16 @@ impl Service {
 /// The one that is named, or the default, or the only one.
 fn container_name(pod: &Pod, name: &str) -> Result<String, Status> {
     let declared = declared(pod);
-    let annotated = pod
-        .metadata
-        .annotations
-        .as_ref()
-        .and_then(|all| all.get(DEFAULT_CONTAINER));
+    let annotated = pod.metadata.annotations.as_ref().and_then(|all| all.get(DEFAULT_CONTAINER));
     let name = match (name, annotated) {
         ("", Some(name)) => name.as_str(),
-        ("", None) => pod
-            .spec_ref()
-            .containers
-            .first()
-            .map_or("", |first| first.name.as_str()),
+        ("", None) => pod.spec_ref().containers.first().map_or("", |first| first.name.as_str()),
         (name, _) => name,
     };
     if declared.iter().any(|one| one.name() == name) {
         Ok(name.to_owned())
     } else {
-        Err(Status::not_found(format!(
-            "container {name} is not valid for pod {}",
-            pod.pod_name()
-        )))
+        Err(Status::not_found(format!("container {name} is not valid for pod {}", pod.pod_name())))
     }
 }
 

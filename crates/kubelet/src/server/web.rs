@@ -39,9 +39,7 @@ pub(super) async fn answer(service: Arc<Service>, request: Parts) -> Response {
         .get(CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     if is_grpc {
-        return Status::unimplemented("no such service")
-            .into_http::<Body>()
-            .into_response();
+        return Status::unimplemented("no such service").into_http::<Body>().into_response();
     }
     match service.read(&request).await {
         Ok((kind, body)) => ([(CONTENT_TYPE, kind)], body).into_response(),
@@ -86,11 +84,9 @@ impl Service {
         let unauthorized = || (StatusCode::UNAUTHORIZED, "Unauthorized".to_owned());
         let user = match certificate(&request.extensions) {
             Some(identity) if is_trusted(&identity) => return Ok(()),
-            Some(CertificateIdentity { name, groups, .. }) => User {
-                name,
-                groups,
-                ..User::default()
-            },
+            Some(CertificateIdentity { name, groups, .. }) => {
+                User { name, groups, ..User::default() }
+            }
             None => {
                 let token = bearer_token(&request.headers).ok_or_else(unauthorized)?;
                 let known = self.review_token(token).await;
@@ -103,19 +99,12 @@ impl Service {
             user.name
         );
         let allowed = self.may(user, verb, subresource).await;
-        if allowed.map_err(unreachable)? {
-            Ok(())
-        } else {
-            Err((StatusCode::FORBIDDEN, refusal))
-        }
+        if allowed.map_err(unreachable)? { Ok(()) } else { Err((StatusCode::FORBIDDEN, refusal)) }
     }
 
     async fn review_token(&self, token: &str) -> Result<Option<User>, client::Error> {
         let review = TokenReview {
-            spec: TokenReviewSpec {
-                token: token.to_owned(),
-                audiences: None,
-            },
+            spec: TokenReviewSpec { token: token.to_owned(), audiences: None },
             ..TokenReview::default()
         };
         let reviews = client::Api::<TokenReview>::all(&self.context.client);
@@ -174,8 +163,7 @@ fn verb(method: &Method) -> &'static str {
 /// The subresource of nodes whose rules hold for a path.
 fn subresource(path: &str) -> &'static str {
     let below = |root: &str| {
-        path.strip_prefix(root)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     if below("/metrics") {
         "metrics"
@@ -189,18 +177,12 @@ fn subresource(path: &str) -> &'static str {
 }
 
 fn failed(status: &Status) -> (StatusCode, String) {
-    (
-        StatusCode::INTERNAL_SERVER_ERROR,
-        status.message().to_owned(),
-    )
+    (StatusCode::INTERNAL_SERVER_ERROR, status.message().to_owned())
 }
 
 /// Without the apiserver nobody can say who may read.
 fn unreachable(error: client::Error) -> (StatusCode, String) {
-    (
-        StatusCode::INTERNAL_SERVER_ERROR,
-        format!("the apiserver cannot be asked: {error}"),
-    )
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("the apiserver cannot be asked: {error}"))
 }
 
 #[cfg(test)]

@@ -63,9 +63,7 @@ pub fn write(
 /// A path may not leave the volume, nor use the names that this writer needs.
 fn check(path: &str) -> Result<(), VolumeError> {
     let mut parts = Path::new(path).components();
-    let relative = parts
-        .clone()
-        .all(|part| matches!(part, Component::Normal(_)));
+    let relative = parts.clone().all(|part| matches!(part, Component::Normal(_)));
     let first_ok = matches!(parts.next(), Some(Component::Normal(first)) if !first.to_string_lossy().starts_with(".."));
     if relative && first_ok && !path.ends_with('/') {
         Ok(())
@@ -155,11 +153,7 @@ fn top(path: &str) -> &str {
 }
 
 fn link_names(directory: &Path, payload: &Payload) -> Result<(), VolumeError> {
-    for name in payload
-        .keys()
-        .map(|path| top(path))
-        .collect::<BTreeSet<_>>()
-    {
+    for name in payload.keys().map(|path| top(path)).collect::<BTreeSet<_>>() {
         let link = directory.join(name);
         if fs::symlink_metadata(&link).is_ok_and(|found| found.is_symlink()) {
             continue;

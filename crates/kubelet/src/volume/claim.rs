@@ -35,11 +35,8 @@ impl Volumes {
             .get_opt(claim_name)
             .await?
             .ok_or_else(|| VolumeError::NoClaim(claim_name.to_owned()))?;
-        let bound = claim
-            .status
-            .as_ref()
-            .and_then(|status| status.phase.as_deref())
-            == Some("Bound");
+        let bound =
+            claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
         let volume_name = claim
             .spec
             .as_ref()
@@ -48,10 +45,8 @@ impl Volumes {
             .ok_or_else(|| VolumeError::Unbound(claim_name.to_owned()))?;
         let volumes: Api<PersistentVolume> = Api::all(&self.client);
         let volume = volumes.get(&volume_name).await?;
-        let refuse = |why: &str| VolumeError::Volume {
-            volume: volume_name.clone(),
-            why: why.to_owned(),
-        };
+        let refuse =
+            |why: &str| VolumeError::Volume { volume: volume_name.clone(), why: why.to_owned() };
         let spec = volume.spec.clone().unwrap_or_default();
         let owner = spec.claim_ref.as_ref().and_then(|claim| claim.uid.clone());
         if owner.is_some() && owner != claim.metadata.uid {
@@ -71,15 +66,9 @@ impl Volumes {
     }
 
     fn here(&self, spec: &PersistentVolumeSpec) -> bool {
-        let required = spec
-            .node_affinity
-            .as_ref()
-            .and_then(|affinity| affinity.required.as_ref());
+        let required = spec.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref());
         required.is_none_or(|required| {
-            required
-                .node_selector_terms
-                .iter()
-                .any(|term| self.matches(term))
+            required.node_selector_terms.iter().any(|term| self.matches(term))
         })
     }
 
@@ -90,11 +79,7 @@ impl Volumes {
             .flatten()
             .filter(|one| one.key == "kubernetes.io/hostname")
             .all(|one| {
-                let named = one
-                    .values
-                    .iter()
-                    .flatten()
-                    .any(|value| **value == *self.node_name);
+                let named = one.values.iter().flatten().any(|value| **value == *self.node_name);
                 match one.operator.as_str() {
                     "In" => named,
                     "NotIn" => !named,
@@ -117,11 +102,7 @@ fn place(spec: &PersistentVolumeSpec) -> Option<Place> {
     if nfs.read_only == Some(true) {
         options.push("ro".to_owned());
     }
-    Some(Place::Nfs {
-        server: nfs.server.clone(),
-        export: nfs.path.clone(),
-        options,
-    })
+    Some(Place::Nfs { server: nfs.server.clone(), export: nfs.path.clone(), options })
 }
 
 /// Makes a place usable; `at` is where a remote one is mounted. Blocks.
@@ -134,11 +115,7 @@ pub(super) fn occupy(place: &Place, at: &Path, read_only: bool) -> Result<Mounte
             };
             directory::host_path(&source)?
         }
-        Place::Nfs {
-            server,
-            export,
-            options,
-        } => {
+        Place::Nfs { server, export, options } => {
             std::fs::create_dir_all(at).map_err(VolumeError::io("create", at))?;
             mount::nfs(server, export, at, options)?;
             at.to_owned()

@@ -65,10 +65,7 @@ fn select(
             }
             None if selection.optional => {}
             None => {
-                return Err(VolumeError::NoKey {
-                    kind,
-                    key: item.key.clone(),
-                });
+                return Err(VolumeError::NoKey { kind, key: item.key.clone() });
             }
         }
     }
@@ -118,11 +115,7 @@ mod tests {
             binary_data: Some([("bin".into(), ByteString(vec![0, 255]))].into()),
             ..Default::default()
         };
-        let all = Selection {
-            items: None,
-            mode: DEFAULT_MODE,
-            optional: false,
-        };
+        let all = Selection { items: None, mode: DEFAULT_MODE, optional: false };
         let payload = config_map(&map, all).unwrap();
         assert_eq!(payload.keys().collect::<Vec<_>>(), ["a", "b", "bin"]);
         assert_eq!(payload["bin"].data, [0, 255]);
@@ -133,22 +126,12 @@ mod tests {
             user: None,
         };
         let items = vec![item("b", Some(0o400)), item("gone", None)];
-        let some = Selection {
-            items: Some(&items),
-            ..all
-        };
+        let some = Selection { items: Some(&items), ..all };
         assert_eq!(
             config_map(&map, some).unwrap_err().to_string(),
             "references non-existent config key: gone"
         );
-        let payload = config_map(
-            &map,
-            Selection {
-                optional: true,
-                ..some
-            },
-        )
-        .unwrap();
+        let payload = config_map(&map, Selection { optional: true, ..some }).unwrap();
         assert_eq!(payload["x/b"].mode, 0o400);
         assert_eq!(payload.len(), 1);
     }

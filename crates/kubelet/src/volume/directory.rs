@@ -30,15 +30,8 @@ pub fn empty_dir(path: &Path, source: &EmptyDirVolumeSource) -> Result<(), Volum
 /// Checks (or makes) the path of a hostPath as its type asks.
 pub fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf, VolumeError> {
     let path = PathBuf::from(&source.path);
-    let kind = fs::metadata(&path)
-        .ok()
-        .map(|metadata| metadata.file_type());
-    let refuse = |wanted| {
-        Err(VolumeError::HostPathType {
-            path: source.path.clone(),
-            wanted,
-        })
-    };
+    let kind = fs::metadata(&path).ok().map(|metadata| metadata.file_type());
+    let refuse = |wanted| Err(VolumeError::HostPathType { path: source.path.clone(), wanted });
     match source.type_.as_deref().unwrap_or_default() {
         // Nothing is asked; a path that is missing becomes a directory.
         "" if kind.is_none() => make_directory(&path)?,

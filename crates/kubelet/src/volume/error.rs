@@ -56,18 +56,11 @@ impl VolumeError {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io {
-            operation,
-            path,
-            source,
-        }
+        move |source| Self::Io { operation, path, source }
     }
 
     /// Names the volume that it happened to.
     pub(crate) fn of(self, volume: &str) -> Self {
-        Self::SetUp {
-            volume: volume.to_owned(),
-            source: Box::new(self),
-        }
+        Self::SetUp { volume: volume.to_owned(), source: Box::new(self) }
     }
 }

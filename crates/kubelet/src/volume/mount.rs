@@ -61,14 +61,8 @@ pub fn tmpfs(path: &Path, size_bytes: Option<u64>) -> Result<(), VolumeError> {
         None => "mode=0777".to_owned(),
     };
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(
-        Some("tmpfs"),
-        path,
-        Some("tmpfs"),
-        flags,
-        Some(options.as_str()),
-    )
-    .map_err(|errno| VolumeError::io("mount tmpfs on", path)(errno.into()))
+    mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str()))
+        .map_err(|errno| VolumeError::io("mount tmpfs on", path)(errno.into()))
 }
 
 /// A file system of this kind, of which nothing can be written or run. `options` are the kind's own; it
@@ -89,9 +83,7 @@ pub fn read_only(
         let flags = closed | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
         return mount(None::<&str>, path, None::<&str>, flags, None::<&str>).map_err(failed);
     }
-    let own = options
-        .iter()
-        .filter(|option| !matches!(option.as_str(), "ro" | "rw"));
+    let own = options.iter().filter(|option| !matches!(option.as_str(), "ro" | "rw"));
     let data = own.map(String::as_str).collect::<Vec<_>>().join(",");
     mount(Some(source), path, Some(kind), closed, Some(data.as_str())).map_err(failed)
 }
@@ -107,18 +99,13 @@ pub fn nfs(server: &str, export: &str, path: &Path, options: &[String]) -> Resul
     if !options.is_empty() {
         command.arg("-o").arg(options.join(","));
     }
-    let output = command
-        .arg(&source)
-        .arg(path)
-        .output()
-        .map_err(VolumeError::io("run mount for", path))?;
+    let output =
+        command.arg(&source).arg(path).output().map_err(VolumeError::io("run mount for", path))?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(VolumeError::io("mount nfs on", path)(
-        std::io::Error::other(said),
-    ))
+    Err(VolumeError::io("mount nfs on", path)(std::io::Error::other(said)))
 }
 
 /// Unmounts `path` and everything below it. What is no mount point is fine.
@@ -137,14 +124,8 @@ pub fn unmount_all(path: &Path) -> Result<(), VolumeError> {
 
 /// Binds what `from` leads to onto the file or directory `to`.
 pub fn bind(from: &Path, to: &Path) -> Result<(), VolumeError> {
-    mount(
-        Some(from),
-        to,
-        None::<&str>,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        None::<&str>,
-    )
-    .map_err(|errno| VolumeError::io("bind to", to)(errno.into()))
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .map_err(|errno| VolumeError::io("bind to", to)(errno.into()))
 }
 
 #[cfg(test)]

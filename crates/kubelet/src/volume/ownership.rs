@@ -28,11 +28,7 @@ fn give(path: &Path, group: u32) -> Result<(), VolumeError> {
     if metadata.is_symlink() {
         return Ok(());
     }
-    let bits = if metadata.is_dir() {
-        DIRECTORY_BITS
-    } else {
-        FILE_BITS
-    };
+    let bits = if metadata.is_dir() { DIRECTORY_BITS } else { FILE_BITS };
     let mode = metadata.mode() | bits;
     fs::set_permissions(path, Permissions::from_mode(mode & 0o7777))
         .map_err(VolumeError::io("chmod", path))?;

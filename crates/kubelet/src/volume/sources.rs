@@ -50,10 +50,7 @@ impl Volumes {
         } else {
             return Ok(None);
         };
-        Ok(Some(Contents {
-            payload,
-            renew_at: None,
-        }))
+        Ok(Some(Contents { payload, renew_at: None }))
     }
 
     async fn config_map_volume(
@@ -90,11 +87,7 @@ impl Volumes {
         selection: Selection<'_>,
     ) -> Result<Payload, VolumeError> {
         let namespace = subject.pod.pod_namespace();
-        match self
-            .objects
-            .config_map(namespace, name, subject.wake)
-            .await?
-        {
+        match self.objects.config_map(namespace, name, subject.wake).await? {
             Some(map) => content::config_map(&map, selection),
             None if selection.optional => Ok(Payload::new()),
             None => Err(VolumeError::NoConfigMap(name.to_owned())),
@@ -158,21 +151,17 @@ impl Volumes {
         }
         if let Some(source) = &part.service_account_token {
             let token = self.tokens.get(subject.pod, source).await?;
-            let renew = contents
-                .renew_at
-                .map_or(token.renew_at, |at| at.min(token.renew_at));
+            let renew = contents.renew_at.map_or(token.renew_at, |at| at.min(token.renew_at));
             contents.renew_at = Some(renew);
             let (mode, owner) = token_access(subject.pod, mode);
             let file = content::file(token.text.as_bytes(), mode, owner.or(source.user));
             return Ok([(source.path.clone(), file)].into());
         }
-        Err(VolumeError::Unsupported(
-            if part.cluster_trust_bundle.is_some() {
-                "clusterTrustBundle"
-            } else {
-                "podCertificate"
-            },
-        ))
+        Err(VolumeError::Unsupported(if part.cluster_trust_bundle.is_some() {
+            "clusterTrustBundle"
+        } else {
+            "podCertificate"
+        }))
     }
 }
 

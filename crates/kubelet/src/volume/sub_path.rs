@@ -42,18 +42,12 @@ fn open(volume: &Path, sub_path: &str) -> Result<OwnedFd, VolumeError> {
     // check that the result is inside, and walk that without following anything.
     let wanted = volume.join(sub_path);
     let parts: Vec<_> = Path::new(sub_path).components().collect();
-    if parts
-        .iter()
-        .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
-    {
+    if parts.iter().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
         return Err(bad());
     }
     let root = fs::canonicalize(volume).map_err(VolumeError::io("resolve", volume))?;
     let inside = match fs::canonicalize(&wanted) {
-        Ok(real) => real
-            .strip_prefix(&root)
-            .map(Path::to_owned)
-            .map_err(|_| bad())?,
+        Ok(real) => real.strip_prefix(&root).map(Path::to_owned).map_err(|_| bad())?,
         Err(_) => PathBuf::from(sub_path),
     };
     let failed = |errno: Errno| VolumeError::io("open", &wanted)(errno.into());
@@ -131,15 +125,7 @@ mod tests {
         assert_eq!(real(&volume, "key").unwrap(), volume.join("..data/key"));
         assert_eq!(real(&volume, "a/b").unwrap(), volume.join("a/b"));
         assert!(volume.join("a/b").is_dir());
-        for bad in [
-            "out",
-            "slash",
-            "slash/etc",
-            "../secret",
-            "/etc",
-            "dangling",
-            "dangling/x",
-        ] {
+        for bad in ["out", "slash", "slash/etc", "../secret", "/etc", "dangling", "dangling/x"] {
             assert!(real(&volume, bad).is_err(), "{bad}");
         }
     }

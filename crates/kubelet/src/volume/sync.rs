@@ -53,10 +53,7 @@ impl Volumes {
             blocking(move || {
                 fs::create_dir_all(&path).map_err(VolumeError::io("create", &path))?;
                 atomic::write(&path, &payload, group, now)?;
-                Ok(Mounted {
-                    path,
-                    read_only: true,
-                })
+                Ok(Mounted { path, read_only: true })
             })
             .await
             .map(|mounted| (mounted, renew_at))
@@ -82,36 +79,26 @@ impl Volumes {
                 if let Some(group) = group.filter(|_| new) {
                     ownership::give_to_group(&path, group, if_needed)?;
                 }
-                Ok(Mounted {
-                    path,
-                    read_only: false,
-                })
+                Ok(Mounted { path, read_only: false })
             })
             .await;
         }
         if let Some(source) = volume.host_path.clone() {
             return blocking(move || {
                 let path = directory::host_path(&source)?;
-                Ok(Mounted {
-                    path,
-                    read_only: false,
-                })
+                Ok(Mounted { path, read_only: false })
             })
             .await;
         }
         if let Some(source) = &volume.persistent_volume_claim {
             let (place, read_only) = self.claimed(pod, &source.claim_name).await?;
             let read_only = read_only || source.read_only == Some(true);
-            return self
-                .occupy(pod, place, path, read_only, group, if_needed)
-                .await;
+            return self.occupy(pod, place, path, read_only, group, if_needed).await;
         }
         if volume.ephemeral.is_some() {
             let claim = format!("{}-{}", pod.pod_name(), volume.name);
             let (place, read_only) = self.claimed(pod, &claim).await?;
-            return self
-                .occupy(pod, place, path, read_only, group, if_needed)
-                .await;
+            return self.occupy(pod, place, path, read_only, group, if_needed).await;
         }
         if let Some(source) = volume.nfs.clone() {
             let read_only = source.read_only == Some(true);
@@ -126,10 +113,7 @@ impl Volumes {
             // Whoever knows the runtime mounts it here.
             return blocking(move || {
                 fs::create_dir_all(&path).map_err(VolumeError::io("create", &path))?;
-                Ok(Mounted {
-                    path,
-                    read_only: true,
-                })
+                Ok(Mounted { path, read_only: true })
             })
             .await;
         }
@@ -149,10 +133,10 @@ impl Volumes {
         if_needed: bool,
     ) -> Result<Mounted, VolumeError> {
         // Once per pod: files that the pod makes later are its own matter.
-        let marker = self.directories.volumes(pod.uid()).join(format!(
-            ".owned-{}",
-            path.file_name().unwrap_or_default().to_string_lossy()
-        ));
+        let marker = self
+            .directories
+            .volumes(pod.uid())
+            .join(format!(".owned-{}", path.file_name().unwrap_or_default().to_string_lossy()));
         blocking(move || {
             let mounted = claim::occupy(&place, &path, read_only)?;
             if let Some(group) = group.filter(|_| !read_only && !marker.exists()) {
@@ -177,10 +161,8 @@ impl Volumes {
     /// Unmounts the pod's volumes and sub-paths and removes what was made for them.
     pub async fn tear_down(&self, uid: &str) -> Result<(), VolumeError> {
         self.tokens.release(uid);
-        let (volumes, containers) = (
-            self.directories.volumes(uid),
-            self.directories.pod(uid).join("containers"),
-        );
+        let (volumes, containers) =
+            (self.directories.volumes(uid), self.directories.pod(uid).join("containers"));
         blocking(move || {
             mount::unmount_all(&containers)?;
             mount::unmount_all(&volumes)?;
@@ -206,49 +188,23 @@ fn fs_group(pod: &Pod) -> Option<u32> {
 /// The plugin's name in the path, as Kubernetes'.
 fn plugin(volume: &Volume) -> &'static str {
     match volume {
-        Volume {
-            empty_dir: Some(_), ..
-        } => "empty-dir",
-        Volume {
-            host_path: Some(_), ..
-        } => "host-path",
-        Volume {
-            config_map: Some(_),
-            ..
-        } => "configmap",
-        Volume {
-            secret: Some(_), ..
-        } => "secret",
-        Volume {
-            downward_api: Some(_),
-            ..
-        } => "downward-api",
-        Volume {
-            projected: Some(_), ..
-        } => "projected",
-        Volume {
-            persistent_volume_claim: Some(_),
-            ..
-        } => "claim",
-        Volume {
-            ephemeral: Some(_), ..
-        } => "ephemeral",
+        Volume { empty_dir: Some(_), .. } => "empty-dir",
+        Volume { host_path: Some(_), .. } => "host-path",
+        Volume { config_map: Some(_), .. } => "configmap",
+        Volume { secret: Some(_), .. } => "secret",
+        Volume { downward_api: Some(_), .. } => "downward-api",
+        Volume { projected: Some(_), .. } => "projected",
+        Volume { persistent_volume_claim: Some(_), .. } => "claim",
+        Volume { ephemeral: Some(_), .. } => "ephemeral",
         Volume { nfs: Some(_), .. } => "nfs",
         Volume { csi: Some(_), .. } => "csi",
         Volume { image: Some(_), .. } => "image",
         Volume { iscsi: Some(_), .. } => "iscsi",
         Volume { fc: Some(_), .. } => "fc",
         Volume { rbd: Some(_), .. } => "rbd",
-        Volume {
-            cephfs: Some(_), ..
-        } => "cephfs",
-        Volume {
-            git_repo: Some(_), ..
-        } => "git-repo",
-        Volume {
-            flex_volume: Some(_),
-            ..
-        } => "flexvolume",
+        Volume { cephfs: Some(_), .. } => "cephfs",
+        Volume { git_repo: Some(_), .. } => "git-repo",
+        Volume { flex_volume: Some(_), .. } => "flexvolume",
         _ => "none",
     }
 }
@@ -257,7 +213,5 @@ fn plugin(volume: &Volume) -> &'static str {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
 ) -> Result<T, VolumeError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| VolumeError::Cancelled)?
+    tokio::task::spawn_blocking(work).await.map_err(|_| VolumeError::Cancelled)?
 }

@@ -36,11 +36,7 @@ pub struct Tokens {
 
 impl Tokens {
     pub fn new(client: &Client, clock: SharedClock) -> Self {
-        Self {
-            client: client.clone(),
-            clock,
-            cache: Mutex::default(),
-        }
+        Self { client: client.clone(), clock, cache: Mutex::default() }
     }
 
     /// A token for the pod's service account, bound to the pod.
@@ -49,29 +45,12 @@ impl Tokens {
         pod: &Pod,
         source: &ServiceAccountTokenProjection,
     ) -> Result<Token, VolumeError> {
-        let account = pod
-            .spec_ref()
-            .service_account_name
-            .as_deref()
-            .unwrap_or("default");
+        let account = pod.spec_ref().service_account_name.as_deref().unwrap_or("default");
         let seconds = source.expiration_seconds.unwrap_or(DEFAULT_SECONDS);
-        let audience = source
-            .audience
-            .clone()
-            .filter(|audience| !audience.is_empty());
-        let key = (
-            pod.uid().to_owned(),
-            account.to_owned(),
-            audience.clone(),
-            seconds,
-        );
+        let audience = source.audience.clone().filter(|audience| !audience.is_empty());
+        let key = (pod.uid().to_owned(), account.to_owned(), audience.clone(), seconds);
         let now = self.clock.now();
-        if let Some(known) = self
-            .cache
-            .lock()
-            .get(&key)
-            .filter(|known| known.renew_at > now)
-        {
+        if let Some(known) = self.cache.lock().get(&key).filter(|known| known.renew_at > now) {
             return Ok(known.clone());
         }
         let request = TokenRequest {
@@ -111,6 +90,5 @@ impl Tokens {
 fn renew_at(now: Timestamp, expires: Timestamp) -> Timestamp {
     let lifetime = expires.duration_since(now).as_secs().max(0);
     let seconds = (lifetime * 4 / 5).min(OLDEST_SECONDS);
-    now.saturating_add(SignedDuration::from_secs(seconds))
-        .unwrap_or(expires)
+    now.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(expires)
 }

@@ -7,19 +7,14 @@ use tokio::io::AsyncWriteExt;
 
 use crate::node::{Node, PATIENCE};
 
-const ALL: AttachRequest = AttachRequest {
-    stdin: true,
-    stdout: true,
-    stderr: true,
-};
+const ALL: AttachRequest = AttachRequest { stdin: true, stdout: true, stderr: true };
 
 /// Reads an attached container's output until it has written `text`.
 async fn read_until(session: &mut AttachSession, text: &str) -> String {
     let mut seen = String::new();
     while !seen.contains(text) {
-        let next = tokio::time::timeout(PATIENCE, session.output.next())
-            .await
-            .expect("output comes");
+        let next =
+            tokio::time::timeout(PATIENCE, session.output.next()).await.expect("output comes");
         let (_, bytes) = next.expect("the container runs").unwrap();
         seen.push_str(&String::from_utf8_lossy(&bytes));
     }
@@ -50,9 +45,8 @@ async fn input_without_a_terminal_survives_the_kubelet() {
     drop(stdin);
     assert_eq!(node.wait_exit(&id).await.exit_code, 0);
     let mut rest = String::new();
-    while let Some(item) = tokio::time::timeout(PATIENCE, session.output.next())
-        .await
-        .expect("it ends")
+    while let Some(item) =
+        tokio::time::timeout(PATIENCE, session.output.next()).await.expect("it ends")
     {
         let (stream, bytes) = item.unwrap();
         if stream == LogStream::Stdout {
@@ -61,17 +55,10 @@ async fn input_without_a_terminal_survives_the_kubelet() {
     }
     assert!(rest.ends_with("end\n"), "{rest:?}");
     assert_eq!(
-        node.log(&id)
-            .await
-            .lines()
-            .filter(|line| *line != "err")
-            .collect::<Vec<_>>(),
+        node.log(&id).await.lines().filter(|line| *line != "err").collect::<Vec<_>>(),
         ["ready", "got one", "end"]
     );
-    assert!(matches!(
-        node.runtime.attach(&id, ALL).await,
-        Err(RuntimeError::NotRunning { .. })
-    ));
+    assert!(matches!(node.runtime.attach(&id, ALL).await, Err(RuntimeError::NotRunning { .. })));
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
     assert_eq!(node.pod_mounts(), Vec::<String>::new());
 }
@@ -95,13 +82,7 @@ async fn a_terminal_with_input() {
     drop(stdin);
     // Without stdinOnce the input stays open for the next client.
     let mut again = node.runtime.attach(&id, ALL).await.unwrap();
-    again
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(b"exit 4\n")
-        .await
-        .unwrap();
+    again.stdin.take().unwrap().write_all(b"exit 4\n").await.unwrap();
     assert_eq!(node.wait_exit(&id).await.exit_code, 4);
     assert!(node.log(&id).await.contains("20 90"));
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();

@@ -15,14 +15,9 @@ fn command(script: &str) -> Vec<String> {
 async fn commands_run_with_streams_codes_and_limits() {
     let node = Node::new().await;
     let pod = node.pod("exec").await;
-    let id = node
-        .start(&pod, &node.shell(&pod, "main", "echo ready; sleep 1000"))
-        .await;
+    let id = node.start(&pod, &node.shell(&pod, "main", "echo ready; sleep 1000")).await;
     let run = async |script: &str| {
-        node.runtime
-            .exec_sync(&id, &command(script), Some(PATIENCE), 1000)
-            .await
-            .unwrap()
+        node.runtime.exec_sync(&id, &command(script), Some(PATIENCE), 1000).await.unwrap()
     };
     let output = run("echo out; echo err >&2; exit 7").await;
     assert_eq!(
@@ -41,25 +36,13 @@ async fn commands_run_with_streams_codes_and_limits() {
 
     let error = node
         .runtime
-        .exec_sync(
-            &id,
-            &command("sleep 1000"),
-            Some(Duration::from_millis(300)),
-            10,
-        )
+        .exec_sync(&id, &command("sleep 1000"), Some(Duration::from_millis(300)), 10)
         .await
         .unwrap_err();
     assert!(matches!(error, RuntimeError::ExecTimeout { .. }), "{error}");
-    let error = node
-        .runtime
-        .exec_sync(&id, &["/no/such".into()], None, 10)
-        .await
-        .unwrap_err();
+    let error = node.runtime.exec_sync(&id, &["/no/such".into()], None, 10).await.unwrap_err();
     assert!(matches!(error, RuntimeError::Exec { .. }), "{error:?}");
-    assert!(
-        error.to_string().contains("no such file or directory"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("no such file or directory"), "{error}");
 
     let many = (0..8).map(|n| {
         let (runtime, id) = (&node.runtime, &id);
@@ -77,15 +60,8 @@ async fn commands_run_with_streams_codes_and_limits() {
     }
     node.runtime.kill(&id, 9, true).await.unwrap();
     node.wait_exit(&id).await;
-    let error = node
-        .runtime
-        .exec_sync(&id, &command("true"), None, 10)
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, RuntimeError::NotRunning { .. }),
-        "{error:?}"
-    );
+    let error = node.runtime.exec_sync(&id, &command("true"), None, 10).await.unwrap_err();
+    assert!(matches!(error, RuntimeError::NotRunning { .. }), "{error:?}");
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
     assert_eq!(node.pod_mounts(), Vec::<String>::new());
 }
@@ -94,21 +70,15 @@ async fn commands_run_with_streams_codes_and_limits() {
 async fn standard_input_and_its_end() {
     let node = Node::new().await;
     let pod = node.pod("stdin").await;
-    let id = node
-        .start(&pod, &node.shell(&pod, "main", "sleep 1000"))
-        .await;
+    let id = node.start(&pod, &node.shell(&pod, "main", "sleep 1000")).await;
     let request = ExecRequest {
         command: command("cat; echo end"),
         stdin: true,
         stdout: true,
         ..ExecRequest::default()
     };
-    let ExecSession {
-        stdin,
-        stdout,
-        mut control,
-        ..
-    } = node.runtime.exec(&id, request).await.unwrap();
+    let ExecSession { stdin, stdout, mut control, .. } =
+        node.runtime.exec(&id, request).await.unwrap();
     let data = vec![b'x'; 300_000];
     let sent = data.clone();
     let writer = tokio::spawn(async move {
@@ -134,9 +104,7 @@ async fn standard_input_and_its_end() {
 async fn a_terminal_has_a_size() {
     let node = Node::new().await;
     let pod = node.pod("tty").await;
-    let id = node
-        .start(&pod, &node.shell(&pod, "main", "sleep 1000"))
-        .await;
+    let id = node.start(&pod, &node.shell(&pod, "main", "sleep 1000")).await;
     let request = ExecRequest {
         command: vec!["/bin/sh".into()],
         stdin: true,
@@ -145,12 +113,8 @@ async fn a_terminal_has_a_size() {
         size: Some((80, 24)),
         ..ExecRequest::default()
     };
-    let ExecSession {
-        stdin,
-        stdout,
-        stderr,
-        mut control,
-    } = node.runtime.exec(&id, request).await.unwrap();
+    let ExecSession { stdin, stdout, stderr, mut control } =
+        node.runtime.exec(&id, request).await.unwrap();
     assert!(stderr.is_none());
     let mut stdin = stdin.unwrap();
     let mut stdout = stdout.unwrap();
@@ -166,20 +130,14 @@ async fn a_terminal_has_a_size() {
     let first = tokio::time::timeout(PATIENCE, first).await;
     assert!(first.is_ok(), "{text:?}");
     control.resize(101, 33).await.unwrap();
-    stdin
-        .write_all(b"stty size; echo $TERM; exit 5\n")
-        .await
-        .unwrap();
+    stdin.write_all(b"stty size; echo $TERM; exit 5\n").await.unwrap();
     let (_, code) = tokio::time::timeout(PATIENCE, async {
         tokio::join!(stdout.read_to_string(&mut text), control.wait())
     })
     .await
     .expect("the shell ends");
     assert_eq!(code.unwrap(), 5);
-    assert!(
-        text.contains("33 101") && text.contains("xterm"),
-        "{text:?}"
-    );
+    assert!(text.contains("33 101") && text.contains("xterm"), "{text:?}");
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
 }
 
@@ -187,42 +145,23 @@ async fn a_terminal_has_a_size() {
 async fn an_abandoned_command_is_killed() {
     let node = Node::new().await;
     let pod = node.pod("abandon").await;
-    let id = node
-        .start(&pod, &node.shell(&pod, "main", "sleep 1000"))
-        .await;
+    let id = node.start(&pod, &node.shell(&pod, "main", "sleep 1000")).await;
     let script = "trap '' TERM; echo $$ > /tmp/pid; echo go; sleep 2000";
-    let request = ExecRequest {
-        command: command(script),
-        stdout: true,
-        ..ExecRequest::default()
-    };
+    let request = ExecRequest { command: command(script), stdout: true, ..ExecRequest::default() };
     let mut session = node.runtime.exec(&id, request).await.unwrap();
     let mut go = [0; 3];
-    session
-        .stdout
-        .as_mut()
-        .unwrap()
-        .read_exact(&mut go)
-        .await
-        .unwrap();
+    session.stdout.as_mut().unwrap().read_exact(&mut go).await.unwrap();
     drop(session);
     let gone = async {
         while node
             .runtime
-            .exec_sync(
-                &id,
-                &command("kill -0 $(cat /tmp/pid)"),
-                Some(PATIENCE),
-                100,
-            )
+            .exec_sync(&id, &command("kill -0 $(cat /tmp/pid)"), Some(PATIENCE), 100)
             .await
             .unwrap()
             .exit_code
             == 0
         {}
     };
-    tokio::time::timeout(PATIENCE, gone)
-        .await
-        .expect("the command is killed");
+    tokio::time::timeout(PATIENCE, gone).await.expect("the command is killed");
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
 }

@@ -22,15 +22,9 @@ async fn pull_by_tag_and_digest_and_run() {
     assert_eq!(image.repo_tags, std::slice::from_ref(&name));
     let by_digest = format!("{}/team/app@{digest}", registry.address);
     assert_eq!(image.repo_digests, std::slice::from_ref(&by_digest));
-    assert_eq!(
-        image.id,
-        testimage::digest(&testimage::registry_image().config)
-    );
+    assert_eq!(image.id, testimage::digest(&testimage::registry_image().config));
     assert_eq!(node.images.pull(&by_digest, &[]).await.unwrap(), image);
-    assert_eq!(
-        node.images.status(&image.id).await.unwrap().as_ref(),
-        Some(&image)
-    );
+    assert_eq!(node.images.status(&image.id).await.unwrap().as_ref(), Some(&image));
 
     let pod = node.pod("pulled").await;
     let mut config = node.shell(&pod, "main", "echo it runs");
@@ -68,30 +62,21 @@ async fn credentials_open_a_registry() {
     };
     let error = node.images.pull(&name, &[]).await.unwrap_err();
     assert!(matches!(error, ImageError::Unauthorized { .. }), "{error}");
-    let error = node
-        .images
-        .pull(&name, &[credential("wrong")])
-        .await
-        .unwrap_err();
+    let error = node.images.pull(&name, &[credential("wrong")]).await.unwrap_err();
     assert!(matches!(error, ImageError::Unauthorized { .. }), "{error}");
     assert_eq!(error.waiting_reason(), "ErrImagePull");
     assert!(
         error.to_string().contains("authorization failed") && error.to_string().contains(&name),
         "{error}"
     );
-    let elsewhere = RegistryCredential {
-        registry: "registry.example.com".into(),
-        ..credential(PASSWORD)
-    };
+    let elsewhere =
+        RegistryCredential { registry: "registry.example.com".into(), ..credential(PASSWORD) };
     assert!(
         node.images.pull(&name, &[elsewhere]).await.is_err(),
         "credentials go to their registry only"
     );
-    let image = node
-        .images
-        .pull(&name, &[credential("wrong"), credential(PASSWORD)])
-        .await
-        .unwrap();
+    let image =
+        node.images.pull(&name, &[credential("wrong"), credential(PASSWORD)]).await.unwrap();
     assert_eq!(image.repo_tags, [name]);
 }
 
@@ -104,10 +89,7 @@ async fn an_unknown_certificate_is_refused_unless_the_registry_is_insecure() {
     let error = node.images.pull(&name, &[]).await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
     let node = Node::with(|_| {}, std::slice::from_ref(&registry.address)).await;
-    assert_eq!(
-        node.images.pull(&name, &[]).await.unwrap().repo_tags,
-        [name]
-    );
+    assert_eq!(node.images.pull(&name, &[]).await.unwrap().repo_tags, [name]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,31 +98,15 @@ async fn what_cannot_be_pulled_says_why() {
     let digest = registry.push("app", "1").await;
     let node = Node::with(|_| {}, &[registry.address.clone(), "127.0.0.1:1".into()]).await;
     for (image, reason, text) in [
-        (
-            format!("{}/app:2", registry.address),
-            "ErrImagePull",
-            "not found",
-        ),
-        (
-            format!("{}/nothing:1", registry.address),
-            "ErrImagePull",
-            "not found",
-        ),
+        (format!("{}/app:2", registry.address), "ErrImagePull", "not found"),
+        (format!("{}/nothing:1", registry.address), "ErrImagePull", "not found"),
         (
             format!("{}/app@sha256:{}", registry.address, "0".repeat(64)),
             "ErrImagePull",
             "not found",
         ),
-        (
-            "127.0.0.1:1/app:1".into(),
-            "ErrImagePull",
-            "onnection refused",
-        ),
-        (
-            "Not An Image".into(),
-            "InvalidImageName",
-            "couldn't parse image name",
-        ),
+        ("127.0.0.1:1/app:1".into(), "ErrImagePull", "onnection refused"),
+        ("Not An Image".into(), "InvalidImageName", "couldn't parse image name"),
     ] {
         let error = node.images.pull(&image, &[]).await.unwrap_err();
         assert_eq!(error.waiting_reason(), reason, "{error}");
@@ -154,35 +120,18 @@ async fn what_cannot_be_pulled_says_why() {
 async fn archives_of_both_kinds() {
     let node = Node::empty().await;
     let name = "registry.example.com/oci:2";
-    let loaded = node
-        .images
-        .load_archive(Cursor::new(testimage::oci_archive(name)))
-        .await
-        .unwrap();
+    let loaded = node.images.load_archive(Cursor::new(testimage::oci_archive(name))).await.unwrap();
     assert_eq!(loaded, [name]);
-    let loaded = node
-        .images
-        .load_archive(Cursor::new(testimage::docker_archive()))
-        .await
-        .unwrap();
+    let loaded = node.images.load_archive(Cursor::new(testimage::docker_archive())).await.unwrap();
     assert_eq!(loaded, [testimage::IMAGE]);
     let images = node.images.list().await.unwrap();
     assert_eq!(images.len(), 1, "both hold the same image: {images:?}");
     assert_eq!(images[0].repo_tags, [testimage::IMAGE, name]);
     let zipped = testimage::gzip(&testimage::docker_archive());
     node.images.load_archive(Cursor::new(zipped)).await.unwrap();
-    let error = node
-        .images
-        .load_archive(Cursor::new(b"rubbish".to_vec()))
-        .await
-        .unwrap_err();
+    let error = node.images.load_archive(Cursor::new(b"rubbish".to_vec())).await.unwrap_err();
     assert!(matches!(error, ImageError::Archive { .. }), "{error}");
-    assert_eq!(
-        std::fs::read_dir(node.root().join("kubelet/tmp"))
-            .unwrap()
-            .count(),
-        0
-    );
+    assert_eq!(std::fs::read_dir(node.root().join("kubelet/tmp")).unwrap().count(), 0);
 
     let pod = node.pod("oci").await;
     let mut config = node.shell(&pod, "main", "cat /etc/passwd");
@@ -203,24 +152,12 @@ async fn collection_spares_what_is_used() {
     let used = BTreeSet::from([id.clone()]);
     let report = node.images.garbage_collect(&always, &used).await.unwrap();
     assert!(report.removed.is_empty() && report.missing_bytes > 0);
-    let never = GcPolicy {
-        high_threshold_percent: 100,
-        low_threshold_percent: 99,
-        ..always.clone()
-    };
+    let never =
+        GcPolicy { high_threshold_percent: 100, low_threshold_percent: 99, ..always.clone() };
     assert!(
-        node.images
-            .garbage_collect(&never, &BTreeSet::new())
-            .await
-            .unwrap()
-            .removed
-            .is_empty()
+        node.images.garbage_collect(&never, &BTreeSet::new()).await.unwrap().removed.is_empty()
     );
-    let report = node
-        .images
-        .garbage_collect(&always, &BTreeSet::new())
-        .await
-        .unwrap();
+    let report = node.images.garbage_collect(&always, &BTreeSet::new()).await.unwrap();
     assert_eq!(report.removed, [id]);
     assert!(node.images.list().await.unwrap().is_empty());
 }

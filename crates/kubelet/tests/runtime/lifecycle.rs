@@ -8,10 +8,7 @@ use crate::node::Node;
 async fn a_container_lives_and_leaves_nothing() {
     let node = Node::new().await;
     let pod = node.pod("life").await;
-    assert!(
-        !node.runtime.ensure_pod(&pod.config).await.unwrap().created,
-        "what exists is kept"
-    );
+    assert!(!node.runtime.ensure_pod(&pod.config).await.unwrap().created, "what exists is kept");
     let mut config = node.shell(
         &pod,
         "main",
@@ -20,10 +17,7 @@ async fn a_container_lives_and_leaves_nothing() {
     config.env = vec![("X".into(), "y z".into())];
     config.spec_hash = "hash1".into();
     config.annotations = [("a/b".to_string(), "c".repeat(10_000))].into();
-    node.runtime
-        .prepare_rootfs(&pod.config.pod, "main", 0, &config.image)
-        .await
-        .unwrap();
+    node.runtime.prepare_rootfs(&pod.config.pod, "main", 0, &config.image).await.unwrap();
     let id = node.runtime.create(&pod, &config).await.unwrap();
     assert_eq!(
         node.runtime.create(&pod, &config).await.unwrap(),
@@ -45,42 +39,23 @@ async fn a_container_lives_and_leaves_nothing() {
     assert!(pid > 1);
     let exit = node.wait_exit(&id).await;
     assert_eq!((exit.exit_code, exit.reason), (3, ExitReason::Error));
-    assert!(
-        exit.started_at
-            .is_some_and(|started| started <= exit.finished_at)
-    );
+    assert!(exit.started_at.is_some_and(|started| started <= exit.finished_at));
     let log = node.log(&id).await;
     for line in ["out\n", "err\n", "yes life y z\n", "/tmp\n"] {
         assert!(log.contains(line), "{line:?} in {log:?}");
     }
     assert!(
-        matches!(
-            node.runtime.start(&id).await,
-            Err(RuntimeError::Start { .. })
-        ),
+        matches!(node.runtime.start(&id).await, Err(RuntimeError::Start { .. })),
         "an ended container stays ended"
     );
-    assert_eq!(
-        node.runtime
-            .list_pod(&pod.config.pod.uid)
-            .await
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(node.runtime.list_pod(&pod.config.pod.uid).await.unwrap().len(), 1);
 
     let log_path = node.runtime.status(&id).await.unwrap().log_path;
     node.runtime.delete(&id).await.unwrap();
     node.runtime.delete(&id).await.unwrap();
     assert!(!log_path.exists());
-    assert!(matches!(
-        node.runtime.status(&id).await,
-        Err(RuntimeError::NotFound { .. })
-    ));
-    assert_eq!(
-        node.runtime.pods().await.unwrap(),
-        std::slice::from_ref(&pod.config.pod.uid)
-    );
+    assert!(matches!(node.runtime.status(&id).await, Err(RuntimeError::NotFound { .. })));
+    assert_eq!(node.runtime.pods().await.unwrap(), std::slice::from_ref(&pod.config.pod.uid));
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
     assert_eq!(node.pod_mounts(), Vec::<String>::new());
@@ -114,17 +89,10 @@ async fn a_command_that_does_not_exist_is_a_start_error() {
     let id = node.runtime.create(&pod, &config).await.unwrap();
     let error = node.runtime.start(&id).await.unwrap_err();
     assert_eq!(error.waiting_reason(), "RunContainerError");
-    assert!(
-        error.to_string().contains("no such file or directory"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("no such file or directory"), "{error}");
     let exit = node.wait_exit(&id).await;
     assert_eq!((exit.exit_code, exit.reason), (128, ExitReason::StartError));
-    assert!(
-        exit.message.contains("/no/such/command"),
-        "{}",
-        exit.message
-    );
+    assert!(exit.message.contains("/no/such/command"), "{}", exit.message);
 
     // With standard input its log writer is ours to end.
     config.stdin = true;
@@ -139,10 +107,7 @@ async fn a_command_that_does_not_exist_is_a_start_error() {
     config.image = "docker.io/library/absent:1".into();
     config.attempt = 1;
     let error = node.runtime.create(&pod, &config).await.unwrap_err();
-    assert!(
-        matches!(error, RuntimeError::ImageMissing { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, RuntimeError::ImageMissing { .. }), "{error}");
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
 }
 
@@ -155,11 +120,8 @@ async fn signals_reach_it_and_removal_kills_it() {
         "polite",
         "trap 'echo bye; exit 0' TERM; echo ready; while true; do sleep 0.1; done",
     );
-    let stubborn = node.shell(
-        &pod,
-        "stubborn",
-        "trap '' TERM; echo ready; while true; do sleep 1; done",
-    );
+    let stubborn =
+        node.shell(&pod, "stubborn", "trap '' TERM; echo ready; while true; do sleep 1; done");
     let (polite, stubborn) = tokio::join!(node.start(&pod, &polite), node.start(&pod, &stubborn));
     node.wait_log(&polite, "ready").await;
     let signal = node.runtime.status(&polite).await.unwrap().stop_signal;

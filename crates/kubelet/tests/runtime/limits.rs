@@ -33,11 +33,7 @@ async fn limits_hold_and_change_in_place() {
         CgroupVersion::V2 => "/sys/fs/cgroup/memory.max",
     };
     let seen = || async {
-        node.sh(&id, &format!("cat {limit_file}"))
-            .await
-            .trim()
-            .parse::<u64>()
-            .unwrap()
+        node.sh(&id, &format!("cat {limit_file}")).await.trim().parse::<u64>().unwrap()
     };
     assert_eq!(seen().await, 64 << 20);
     let stats = node.runtime.stats().await.unwrap();
@@ -48,18 +44,10 @@ async fn limits_hold_and_change_in_place() {
             && stats[0].usage.cpu_usage_ns > 0
     );
     assert_eq!(stats[0].usage.memory_limit_bytes, Some(64 << 20));
-    let of_pod = node
-        .runtime
-        .cgroup_stats(&pod.config.cgroup)
-        .await
-        .unwrap()
-        .unwrap();
+    let of_pod = node.runtime.cgroup_stats(&pod.config.cgroup).await.unwrap().unwrap();
     assert_eq!(of_pod.memory_limit_bytes, Some(256 << 20));
 
-    let more = Resources {
-        memory_limit_bytes: Some(96 << 20),
-        ..resources
-    };
+    let more = Resources { memory_limit_bytes: Some(96 << 20), ..resources };
     node.runtime.update(&id, &more).await.unwrap();
     assert_eq!(seen().await, 96 << 20);
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
@@ -71,10 +59,7 @@ async fn limits_hold_and_change_in_place() {
 async fn a_container_out_of_memory_says_so() {
     let node = Node::new().await;
     let pod = node.pod("oom").await;
-    let resources = Resources {
-        memory_limit_bytes: Some(20 << 20),
-        ..Default::default()
-    };
+    let resources = Resources { memory_limit_bytes: Some(20 << 20), ..Default::default() };
     let mut events = node.runtime.events();
     let go = node.scratch("go");
     // The shim watches for it once the container is started, not before.
@@ -95,19 +80,14 @@ async fn a_container_out_of_memory_says_so() {
     assert_eq!((exit.exit_code, exit.reason), (137, ExitReason::OomKilled));
     let oom = async {
         loop {
-            if let RuntimeEvent::Container {
-                kind: ContainerEventKind::Oom,
-                pod_uid,
-                ..
-            } = events.recv().await.unwrap()
+            if let RuntimeEvent::Container { kind: ContainerEventKind::Oom, pod_uid, .. } =
+                events.recv().await.unwrap()
             {
                 return pod_uid;
             }
         }
     };
-    let pod_uid = tokio::time::timeout(PATIENCE, oom)
-        .await
-        .expect("the event comes");
+    let pod_uid = tokio::time::timeout(PATIENCE, oom).await.expect("the event comes");
     assert_eq!(pod_uid, pod.config.pod.uid);
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
 }

@@ -13,21 +13,15 @@ fn namespace(path: &std::path::Path) -> u64 {
 async fn net_ipc_uts_and_shm_are_shared() {
     let node = Node::new().await;
     let mut config = node.pod_config("shared");
-    config.sysctls = [
-        ("kernel.shm_rmid_forced", "1"),
-        ("net.ipv4.ip_unprivileged_port_start", "0"),
-    ]
-    .map(|(name, value)| (name.to_string(), value.to_string()))
-    .into();
+    config.sysctls =
+        [("kernel.shm_rmid_forced", "1"), ("net.ipv4.ip_unprivileged_port_start", "0")]
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .into();
     config.shm_size_bytes = Some(1 << 20);
     let pod = node.runtime.ensure_pod(&config).await.unwrap();
     let netns = namespace(pod.netns().unwrap());
     assert_ne!(netns, namespace("/proc/self/ns/net".as_ref()));
-    let one = node.shell(
-        &pod,
-        "one",
-        "echo secret > /dev/shm/file; echo ready; sleep 1000",
-    );
+    let one = node.shell(&pod, "one", "echo secret > /dev/shm/file; echo ready; sleep 1000");
     let two = node.shell(&pod, "two", "sleep 1000");
     let (one, two) = tokio::join!(node.start(&pod, &one), node.start(&pod, &two));
     node.wait_log(&one, "ready").await;
@@ -37,19 +31,13 @@ async fn net_ipc_uts_and_shm_are_shared() {
     let lines: Vec<&str> = seen.lines().collect();
     assert_eq!(lines[..4], ["shared", "secret", "1", "0"]);
     assert_eq!(lines[4], format!("net:[{netns}]"));
+    assert!(lines[5].trim().parse::<u32>().unwrap() < 6, "processes are not shared: {seen}");
     assert!(
-        lines[5].trim().parse::<u32>().unwrap() < 6,
-        "processes are not shared: {seen}"
-    );
-    assert!(
-        node.sh(
-            &one,
-            "head -c 2000000 /dev/zero > /dev/shm/big; stat -c %s /dev/shm/big"
-        )
-        .await
-        .trim()
-        .parse::<u32>()
-        .unwrap()
+        node.sh(&one, "head -c 2000000 /dev/zero > /dev/shm/big; stat -c %s /dev/shm/big")
+            .await
+            .trim()
+            .parse::<u32>()
+            .unwrap()
             <= 1 << 20
     );
     assert_eq!(shims(&node), 1, "one shim serves the pod");
@@ -63,9 +51,7 @@ fn shims(node: &Node) -> usize {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
     let lines = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
-    lines
-        .filter(|line| line.contains("containerd-shim") && line.contains(&needle))
-        .count()
+    lines.filter(|line| line.contains("containerd-shim") && line.contains(&needle)).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,18 +60,11 @@ async fn processes_are_shared_on_request_and_reaped() {
     let mut config = node.pod_config("pid");
     config.share_process_namespace = true;
     let pod = node.runtime.ensure_pod(&config).await.unwrap();
-    let one = node
-        .start(&pod, &node.shell(&pod, "one", "echo ready; sleep 1111"))
-        .await;
-    let two = node
-        .start(&pod, &node.shell(&pod, "two", "(sleep 0.1 &) ; sleep 1000"))
-        .await;
+    let one = node.start(&pod, &node.shell(&pod, "one", "echo ready; sleep 1111")).await;
+    let two = node.start(&pod, &node.shell(&pod, "two", "(sleep 0.1 &) ; sleep 1000")).await;
     node.wait_log(&one, "ready").await;
     let seen = node.sh(&two, "ps").await;
-    assert!(
-        seen.contains("/pause") && seen.contains("sleep 1111"),
-        "{seen}"
-    );
+    assert!(seen.contains("/pause") && seen.contains("sleep 1111"), "{seen}");
     assert_eq!(node.sh(&two, "cat /proc/1/comm").await, "pause\n");
     let orphan_gone = "while ps | grep -q '[s]leep 0.1'; do sleep 0.05; done; ps | grep -c '[Z]ombie\\|\\[sleep\\]' || true";
     assert_eq!(node.sh(&two, orphan_gone).await, "0\n");
@@ -113,26 +92,14 @@ async fn the_nodes_own_namespaces() {
     (config.host_network, config.host_ipc, config.host_pid) = (true, true, true);
     let pod = node.runtime.ensure_pod(&config).await.unwrap();
     assert!(pod.netns().is_none());
-    let id = node
-        .start(&pod, &node.shell(&pod, "main", "echo ready; sleep 1000"))
-        .await;
+    let id = node.start(&pod, &node.shell(&pod, "main", "echo ready; sleep 1000")).await;
     node.wait_log(&id, "ready").await;
     let own = |kind: &str| {
-        std::fs::read_link(format!("/proc/self/ns/{kind}"))
-            .unwrap()
-            .display()
-            .to_string()
+        std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().display().to_string()
     };
-    let seen = node
-        .sh(
-            &id,
-            "for kind in net ipc uts pid; do readlink /proc/self/ns/$kind; done",
-        )
-        .await;
-    assert_eq!(
-        seen.lines().collect::<Vec<_>>(),
-        [own("net"), own("ipc"), own("uts"), own("pid")]
-    );
+    let seen =
+        node.sh(&id, "for kind in net ipc uts pid; do readlink /proc/self/ns/$kind; done").await;
+    assert_eq!(seen.lines().collect::<Vec<_>>(), [own("net"), own("ipc"), own("uts"), own("pid")]);
     node.runtime.remove_pod(&config.pod.uid).await.unwrap();
     assert_eq!(node.pod_mounts(), Vec::<String>::new());
 }
@@ -158,9 +125,7 @@ async fn volumes_are_mounted_as_asked() {
         mounts: vec![
             mount("/a/inner", |mount| mount.read_only = true),
             mount("/a", |_| {}),
-            mount("/slave", |mount| {
-                mount.propagation = MountPropagation::HostToContainer
-            }),
+            mount("/slave", |mount| mount.propagation = MountPropagation::HostToContainer),
             mount("/rro", |mount| mount.recursive_read_only = true),
             file,
         ],
@@ -168,59 +133,27 @@ async fn volumes_are_mounted_as_asked() {
     };
     use nix::mount::{MsFlags, mount as mount_at};
     // Mounts pass only between shared ones, as every node's root is.
-    mount_at(
-        Some(&data),
-        &data,
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )
-    .unwrap();
-    mount_at(
-        None::<&str>,
-        &data,
-        None::<&str>,
-        MsFlags::MS_SHARED,
-        None::<&str>,
-    )
-    .unwrap();
+    mount_at(Some(&data), &data, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    mount_at(None::<&str>, &data, None::<&str>, MsFlags::MS_SHARED, None::<&str>).unwrap();
     std::fs::create_dir(data.join("inner")).unwrap();
     std::fs::create_dir(data.join("late")).unwrap();
     let id = node.start(&pod, &config).await;
     node.wait_log(&id, "ready").await;
     assert_eq!(
-        node.sh(
-            &id,
-            "cat /a/file /a/inner/file /etc/one-file; touch /a/new && ls /a/inner/new"
-        )
-        .await,
+        node.sh(&id, "cat /a/file /a/inner/file /etc/one-file; touch /a/new && ls /a/inner/new")
+            .await,
         "contentcontentcontent/a/inner/new\n"
     );
     for path in ["/a/inner/x", "/rro/x"] {
         let script = format!("touch {path} 2>&1 || true");
-        assert!(
-            node.sh(&id, &script)
-                .await
-                .contains("Read-only file system"),
-            "{path}"
-        );
+        assert!(node.sh(&id, &script).await.contains("Read-only file system"), "{path}");
     }
     let late = data.join("late");
-    mount_at(
-        Some("tmpfs"),
-        &late,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        None::<&str>,
-    )
-    .unwrap();
+    mount_at(Some("tmpfs"), &late, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
     std::fs::write(late.join("there"), "").unwrap();
     let seen = node.sh(&id, "ls /slave/late; ls /a/late").await;
     nix::mount::umount(&late).unwrap();
-    assert_eq!(
-        seen, "there\n",
-        "only the slave mount sees what is mounted later"
-    );
+    assert_eq!(seen, "there\n", "only the slave mount sees what is mounted later");
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
 }
 
@@ -228,11 +161,8 @@ async fn volumes_are_mounted_as_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_are_mounted_for_reading_only() {
     let node = Node::new().await;
-    let (upper, lower, target) = (
-        node.scratch("upper"),
-        node.scratch("lower"),
-        node.scratch("target"),
-    );
+    let (upper, lower, target) =
+        (node.scratch("upper"), node.scratch("lower"), node.scratch("target"));
     for (directory, file) in [(&lower, "both"), (&lower, "low"), (&upper, "both")] {
         let text = directory.file_name().unwrap().to_str().unwrap();
         std::fs::write(directory.join(file), text).unwrap();
@@ -243,10 +173,7 @@ async fn layers_are_mounted_for_reading_only() {
         kubelet::volume::mount::read_only("overlay", "overlay", &options, &target).unwrap();
     }
     let read = |file: &str| std::fs::read_to_string(target.join(file)).unwrap();
-    assert_eq!(
-        (read("both"), read("low")),
-        ("upper".into(), "lower".into())
-    );
+    assert_eq!((read("both"), read("low")), ("upper".into(), "lower".into()));
     let refused = std::fs::write(target.join("new"), "").unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     kubelet::volume::mount::unmount_all(&target).unwrap();

@@ -50,14 +50,9 @@ impl Node {
     }
 
     pub async fn with(change: impl FnOnce(&mut LogConfig), insecure_registries: &[String]) -> Node {
-        rustls::crypto::ring::default_provider()
-            .install_default()
-            .ok();
+        rustls::crypto::ring::default_provider().install_default().ok();
         assert!(nix::unistd::geteuid().is_root(), "these tests need root");
-        let directory = tempfile::Builder::new()
-            .prefix("skiff-rt-")
-            .tempdir_in("/tmp")
-            .unwrap();
+        let directory = tempfile::Builder::new().prefix("skiff-rt-").tempdir_in("/tmp").unwrap();
         let root = directory.path();
         let config = format!(
             "version = 2\nroot = \"{0}/root\"\nstate = \"{0}/state\"\n\
@@ -75,14 +70,7 @@ impl Node {
         let config = runtime_config(root, &cgroups, logs);
         let runtime = Runtime::connect(config).await.unwrap();
         let images = ImageService::new(&runtime, insecure_registries).unwrap();
-        Node {
-            runtime,
-            images,
-            cgroups,
-            cgroup_root,
-            containerd,
-            directory,
-        }
+        Node { runtime, images, cgroups, cgroup_root, containerd, directory }
     }
 
     pub fn root(&self) -> &Path {
@@ -126,9 +114,7 @@ impl Node {
         for pid in processes_of(self.root()) {
             kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
         }
-        self.cgroups
-            .remove(&kubelet::cgroup::CgroupPath::new(&self.cgroup_root))
-            .unwrap();
+        self.cgroups.remove(&kubelet::cgroup::CgroupPath::new(&self.cgroup_root)).unwrap();
         for mount in mounts_below(self.root()).iter().rev() {
             umount2(mount.as_str(), MntFlags::MNT_DETACH).unwrap();
         }
@@ -164,25 +150,15 @@ impl Node {
     /// Writable layers: what containers have.
     pub async fn snapshots_in_use(&self) -> usize {
         use containerd_client::services::v1::snapshots::{Kind, ListSnapshotsRequest};
-        let client = containerd_client::Client::from_path(self.root().join("c.sock"))
-            .await
-            .unwrap();
-        let list = ListSnapshotsRequest {
-            snapshotter: "overlayfs".into(),
-            filters: Vec::new(),
-        };
+        let client =
+            containerd_client::Client::from_path(self.root().join("c.sock")).await.unwrap();
+        let list = ListSnapshotsRequest { snapshotter: "overlayfs".into(), filters: Vec::new() };
         let mut request = tonic::Request::new(list);
-        request
-            .metadata_mut()
-            .insert("containerd-namespace", "k8s.io".parse().unwrap());
+        request.metadata_mut().insert("containerd-namespace", "k8s.io".parse().unwrap());
         let mut pages = client.snapshots().list(request).await.unwrap().into_inner();
         let mut count = 0;
         while let Some(page) = pages.message().await.unwrap() {
-            count += page
-                .info
-                .iter()
-                .filter(|info| info.kind() == Kind::Active)
-                .count();
+            count += page.info.iter().filter(|info| info.kind() == Kind::Active).count();
         }
         count
     }
@@ -191,11 +167,7 @@ impl Node {
         let uid = format!("{:08x}-{name}", rand::random::<u32>());
         let cgroup = self.cgroups.pod_path(QosClass::Burstable, &uid);
         PodConfig {
-            pod: PodRef {
-                uid,
-                namespace: "default".into(),
-                name: name.into(),
-            },
+            pod: PodRef { uid, namespace: "default".into(), name: name.into() },
             hostname: name.into(),
             cgroup,
             ..PodConfig::default()
@@ -203,11 +175,7 @@ impl Node {
     }
 
     pub async fn pod(&self, name: &str) -> PodSandbox {
-        let sandbox = self
-            .runtime
-            .ensure_pod(&self.pod_config(name))
-            .await
-            .unwrap();
+        let sandbox = self.runtime.ensure_pod(&self.pod_config(name)).await.unwrap();
         assert!(sandbox.created);
         sandbox
     }
@@ -237,14 +205,9 @@ impl Node {
     }
 
     pub async fn wait_exit(&self, id: &ContainerId) -> ContainerExit {
-        let status = self
-            .wait_for(id, |status| {
-                matches!(status.state, ContainerState::Exited(_))
-            })
-            .await;
-        let ContainerState::Exited(exit) = status.state else {
-            unreachable!("just waited for")
-        };
+        let status =
+            self.wait_for(id, |status| matches!(status.state, ContainerState::Exited(_))).await;
+        let ContainerState::Exited(exit) = status.state else { unreachable!("just waited for") };
         exit
     }
 
@@ -274,31 +237,18 @@ impl Node {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, wait)
-            .await
-            .expect("the container changes in time")
+        tokio::time::timeout(PATIENCE, wait).await.expect("the container changes in time")
     }
 
     /// A container's whole log: to the end if it has ended.
     pub async fn log(&self, id: &ContainerId) -> String {
-        self.read_log(
-            id,
-            LogQuery {
-                follow: true,
-                ..LogQuery::default()
-            },
-        )
-        .await
+        self.read_log(id, LogQuery { follow: true, ..LogQuery::default() }).await
     }
 
     pub async fn read_log(&self, id: &ContainerId, query: LogQuery) -> String {
         let path = self.runtime.status(id).await.unwrap().log_path;
-        let read = read_log(&path, query)
-            .map(|chunk| chunk.unwrap())
-            .collect::<Vec<_>>();
-        let chunks = tokio::time::timeout(PATIENCE, read)
-            .await
-            .expect("the log ends in time");
+        let read = read_log(&path, query).map(|chunk| chunk.unwrap()).collect::<Vec<_>>();
+        let chunks = tokio::time::timeout(PATIENCE, read).await.expect("the log ends in time");
         String::from_utf8(chunks.concat()).unwrap()
     }
 
@@ -306,13 +256,7 @@ impl Node {
     pub async fn wait_log(&self, id: &ContainerId, text: &str) {
         let path = self.runtime.status(id).await.unwrap().log_path;
         let wait = async {
-            let mut log = read_log(
-                &path,
-                LogQuery {
-                    follow: true,
-                    ..LogQuery::default()
-                },
-            );
+            let mut log = read_log(&path, LogQuery { follow: true, ..LogQuery::default() });
             let mut seen = String::new();
             while let Some(chunk) = log.next().await {
                 seen.push_str(&String::from_utf8_lossy(&chunk.unwrap()));
@@ -329,17 +273,8 @@ impl Node {
 
     pub async fn sh(&self, id: &ContainerId, script: &str) -> String {
         let command = ["/bin/sh", "-c", script].map(String::from);
-        let output = self
-            .runtime
-            .exec_sync(id, &command, Some(PATIENCE), 1 << 20)
-            .await
-            .unwrap();
-        assert_eq!(
-            output.exit_code,
-            0,
-            "{script}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let output = self.runtime.exec_sync(id, &command, Some(PATIENCE), 1 << 20).await.unwrap();
+        assert_eq!(output.exit_code, 0, "{script}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -361,11 +296,8 @@ fn runtime_config(root: &Path, cgroups: &Cgroups, logs: LogConfig) -> RuntimeCon
 }
 
 fn start_containerd(root: &Path) -> Child {
-    let log = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(root.join("containerd.log"))
-        .unwrap();
+    let log =
+        fs::OpenOptions::new().create(true).append(true).open(root.join("containerd.log")).unwrap();
     Command::new("containerd")
         .args(["--config", &root.join("config.toml").to_string_lossy()])
         .stdin(Stdio::null())
@@ -378,10 +310,7 @@ fn start_containerd(root: &Path) -> Child {
 fn mounts_below(path: &Path) -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    points
-        .filter(|point| Path::new(point).starts_with(path))
-        .map(ToString::to_string)
-        .collect()
+    points.filter(|point| Path::new(point).starts_with(path)).map(ToString::to_string).collect()
 }
 
 /// Processes whose command line names the node's directory: shims, log writers.
@@ -389,11 +318,7 @@ fn processes_of(root: &Path) -> Vec<i32> {
     let needle = root.to_string_lossy().into_owned();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<i32>().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();

@@ -35,38 +35,23 @@ impl Registry {
     }
 
     async fn launch(with_auth: bool, with_tls: bool) -> Registry {
-        rustls::crypto::ring::default_provider()
-            .install_default()
-            .ok();
-        let directory = tempfile::Builder::new()
-            .prefix("skiff-registry-")
-            .tempdir_in("/tmp")
-            .unwrap();
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let directory =
+            tempfile::Builder::new().prefix("skiff-registry-").tempdir_in("/tmp").unwrap();
         let root = directory.path().display();
-        let address = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .to_string();
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let mut config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {root}/data}}}}\nhttp: {{addr: \"{address}\"}}\n"
         );
         if with_auth {
-            fs::write(
-                directory.path().join("htpasswd"),
-                format!("{USER}:{PASSWORD_HASH}\n"),
-            )
-            .unwrap();
+            fs::write(directory.path().join("htpasswd"), format!("{USER}:{PASSWORD_HASH}\n"))
+                .unwrap();
             config += &format!("auth: {{htpasswd: {{realm: test, path: {root}/htpasswd}}}}\n");
         }
         if with_tls {
             let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_string()]).unwrap();
             fs::write(directory.path().join("cert"), made.cert.pem()).unwrap();
-            fs::write(
-                directory.path().join("key"),
-                made.signing_key.serialize_pem(),
-            )
-            .unwrap();
+            fs::write(directory.path().join("key"), made.signing_key.serialize_pem()).unwrap();
             let tls = format!("http: {{tls: {{certificate: {root}/cert, key: {root}/key}}, addr:");
             config = config.replace("http: {addr:", &tls);
         }
@@ -78,24 +63,13 @@ impl Registry {
             .stderr(Stdio::null())
             .spawn()
             .expect("docker-registry is installed");
-        let registry = Registry {
-            address,
-            with_auth,
-            with_tls,
-            process,
-            _directory: directory,
-        };
+        let registry = Registry { address, with_auth, with_tls, process, _directory: directory };
         let listening = async {
-            while tokio::net::TcpStream::connect(&registry.address)
-                .await
-                .is_err()
-            {
+            while tokio::net::TcpStream::connect(&registry.address).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(crate::node::PATIENCE, listening)
-            .await
-            .expect("the registry listens");
+        tokio::time::timeout(crate::node::PATIENCE, listening).await.expect("the registry listens");
         registry
     }
 
@@ -103,11 +77,7 @@ impl Registry {
     pub async fn push(&self, repository: &str, tag: &str) -> String {
         let image = testimage::registry_image();
         let config = ClientConfig {
-            protocol: if self.with_tls {
-                ClientProtocol::Https
-            } else {
-                ClientProtocol::Http
-            },
+            protocol: if self.with_tls { ClientProtocol::Https } else { ClientProtocol::Http },
             accept_invalid_certificates: true,
             ..ClientConfig::default()
         };
@@ -117,25 +87,13 @@ impl Registry {
             true => RegistryAuth::Basic(USER.into(), PASSWORD.into()),
             false => RegistryAuth::Anonymous,
         };
-        client
-            .auth(&name, &auth, RegistryOperation::Push)
-            .await
-            .unwrap();
-        client
-            .store_auth_if_needed(name.resolve_registry(), &auth)
-            .await;
+        client.auth(&name, &auth, RegistryOperation::Push).await.unwrap();
+        client.store_auth_if_needed(name.resolve_registry(), &auth).await;
         for blob in image.layers.iter().chain([&image.config]) {
-            client
-                .push_blob(&name, blob.clone(), &testimage::digest(blob))
-                .await
-                .unwrap();
+            client.push_blob(&name, blob.clone(), &testimage::digest(blob)).await.unwrap();
         }
         client
-            .push_manifest_raw(
-                &name,
-                image.manifest.clone(),
-                MANIFEST_TYPE.parse().unwrap(),
-            )
+            .push_manifest_raw(&name, image.manifest.clone(), MANIFEST_TYPE.parse().unwrap())
             .await
             .unwrap();
         testimage::digest(&image.manifest)

@@ -8,11 +8,8 @@ use crate::node::{Node, PATIENCE};
 async fn a_new_kubelet_finds_everything() {
     let mut node = Node::new().await;
     let pod = node.pod("kubelet").await;
-    let counting = node.shell(
-        &pod,
-        "counting",
-        "i=0; while true; do i=$((i+1)); echo $i; sleep 0.05; done",
-    );
+    let counting =
+        node.shell(&pod, "counting", "i=0; while true; do i=$((i+1)); echo $i; sleep 0.05; done");
     let id = node.start(&pod, &counting).await;
     node.wait_log(&id, "2\n").await;
     let before = node.runtime.status(&id).await.unwrap();
@@ -42,9 +39,7 @@ async fn containerd_may_be_killed() {
         ..Default::default()
     }];
     let ending = node.start(&pod, &ending).await;
-    let staying = node
-        .start(&pod, &node.shell(&pod, "staying", "echo ready; sleep 1000"))
-        .await;
+    let staying = node.start(&pod, &node.shell(&pod, "staying", "echo ready; sleep 1000")).await;
     node.wait_log(&ending, "ready").await;
     node.kill_containerd();
     let error = node.runtime.list().await.unwrap_err();
@@ -57,10 +52,7 @@ async fn containerd_may_be_killed() {
     let mut events = node.runtime.events();
     events.recv().await.unwrap();
     node.start_containerd();
-    tokio::time::timeout(PATIENCE, events.recv())
-        .await
-        .expect("the events come back")
-        .unwrap();
+    tokio::time::timeout(PATIENCE, events.recv()).await.expect("the events come back").unwrap();
     let exit = node.wait_exit(&ending).await;
     assert_eq!((exit.exit_code, exit.reason), (9, ExitReason::Error));
     assert_eq!(node.log(&ending).await, "ready\ndone\n");
@@ -69,9 +61,7 @@ async fn containerd_may_be_killed() {
         ContainerState::Running { .. }
     ));
     assert_eq!(node.sh(&staying, "echo still here").await, "still here\n");
-    let more = node
-        .start(&pod, &node.shell(&pod, "more", "echo more"))
-        .await;
+    let more = node.start(&pod, &node.shell(&pod, "more", "echo more")).await;
     assert_eq!(node.wait_exit(&more).await.exit_code, 0);
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
     assert_eq!(node.pod_mounts(), Vec::<String>::new());
@@ -81,13 +71,10 @@ async fn containerd_may_be_killed() {
 async fn a_node_may_be_switched_off() {
     let mut node = Node::new().await;
     let pod = node.pod("power").await;
-    let id = node
-        .start(&pod, &node.shell(&pod, "main", "echo ready; sleep 1000"))
-        .await;
+    let id = node.start(&pod, &node.shell(&pod, "main", "echo ready; sleep 1000")).await;
     node.wait_log(&id, "ready").await;
     let prepared =
-        node.runtime
-            .prepare_rootfs(&pod.config.pod, "never", 0, crate::testimage::IMAGE);
+        node.runtime.prepare_rootfs(&pod.config.pod, "never", 0, crate::testimage::IMAGE);
     prepared.await.unwrap();
     node.power_off();
     node.start_containerd();
@@ -103,11 +90,7 @@ async fn a_node_may_be_switched_off() {
     assert!(log.ends_with("again\n"));
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
     assert_eq!(node.pod_mounts(), Vec::<String>::new());
-    assert_eq!(
-        node.snapshots_in_use().await,
-        0,
-        "what was only prepared is gone too"
-    );
+    assert_eq!(node.snapshots_in_use().await, 0, "what was only prepared is gone too");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,10 +129,8 @@ async fn a_log_writer_that_comes_late_does_not_take_over_from_a_newer_one() {
     let mut spec: serde_json::Value = serde_json::from_str(&line[2]).unwrap();
     let number = spec["number"].as_u64().unwrap();
     spec["number"] = (number - 1).into();
-    let late = std::process::Command::new(&line[0])
-        .args([&line[1], &spec.to_string()])
-        .output()
-        .unwrap();
+    let late =
+        std::process::Command::new(&line[0]).args([&line[1], &spec.to_string()]).output().unwrap();
     let said = String::from_utf8_lossy(&late.stderr);
     assert!(said.contains("another writer does not give way"), "{said}");
     assert_eq!(node.log_writer().0, writer);
@@ -163,9 +144,7 @@ async fn wait_written(log: &std::path::Path, end: &str) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, written)
-        .await
-        .expect("the log goes on");
+    tokio::time::timeout(PATIENCE, written).await.expect("the log goes on");
 }
 
 /// A kubelet that starts a container and dies after so long, whatever it is doing; none of its threads is left.
@@ -177,9 +156,7 @@ async fn live_for(
 ) {
     let lived = tokio::task::spawn_blocking(move || {
         let kubelet = tokio::runtime::Runtime::new().unwrap();
-        let runtime = kubelet
-            .block_on(kubelet::runtime::Runtime::connect(runtime))
-            .unwrap();
+        let runtime = kubelet.block_on(kubelet::runtime::Runtime::connect(runtime)).unwrap();
         kubelet.spawn(async move {
             let pod = runtime.ensure_pod(&pod).await.unwrap();
             let id = runtime.create(&pod, &container).await.unwrap();
@@ -214,20 +191,11 @@ async fn a_kubelet_cut_off_anywhere_is_made_good_by_the_next() {
             container
         };
         let life = std::time::Duration::from_millis(step * 8);
-        live_for(
-            life,
-            node.runtime_config(),
-            config.clone(),
-            container.clone(),
-        )
-        .await;
+        live_for(life, node.runtime_config(), config.clone(), container.clone()).await;
         node.restart_kubelet().await;
         let pod = node.runtime.ensure_pod(&config).await.unwrap();
         let id = node.runtime.create(&pod, &container).await.unwrap();
-        node.runtime
-            .start(&id)
-            .await
-            .unwrap_or_else(|error| panic!("step {step}: {error}"));
+        node.runtime.start(&id).await.unwrap_or_else(|error| panic!("step {step}: {error}"));
         node.wait_log(&id, "ready\n").await;
         assert_eq!(node.runtime.list().await.unwrap().len(), 1, "step {step}");
         assert_eq!(node.sh(&id, "echo works").await, "works\n", "step {step}");

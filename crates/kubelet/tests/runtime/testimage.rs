@@ -9,10 +9,7 @@ use std::io::Write;
 pub const IMAGE: &str = "docker.io/library/skiff-test:1";
 
 pub fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
 
@@ -42,13 +39,9 @@ fn add_directory(tar: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32) {
 pub fn layers() -> Vec<Vec<u8>> {
     let busybox = std::fs::read("/bin/busybox").expect("busybox-static is installed");
     let mut lower = tar::Builder::new(Vec::new());
-    for (path, mode) in [
-        ("bin", 0o755),
-        ("etc", 0o755),
-        ("tmp", 0o1777),
-        ("root", 0o700),
-        ("home/web", 0o755),
-    ] {
+    for (path, mode) in
+        [("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777), ("root", 0o700), ("home/web", 0o755)]
+    {
         add_directory(&mut lower, path, mode);
     }
     add(&mut lower, "bin/busybox", 0o755, &busybox);
@@ -62,9 +55,7 @@ pub fn layers() -> Vec<Vec<u8>> {
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
         header.set_mode(0o777);
-        lower
-            .append_link(&mut header, format!("bin/{name}"), "busybox")
-            .unwrap();
+        lower.append_link(&mut header, format!("bin/{name}"), "busybox").unwrap();
     }
     let mut upper = tar::Builder::new(Vec::new());
     add(
@@ -73,12 +64,7 @@ pub fn layers() -> Vec<Vec<u8>> {
         0o644,
         b"root:x:0:0:root:/root:/bin/sh\nweb:x:101:102::/home/web:/bin/sh\n",
     );
-    add(
-        &mut upper,
-        "etc/group",
-        0o644,
-        b"root:x:0:\nweb:x:102:\nlog:x:7:web\n",
-    );
+    add(&mut upper, "etc/group", 0o644, b"root:x:0:\nweb:x:102:\nlog:x:7:web\n");
     vec![lower.into_inner().unwrap(), upper.into_inner().unwrap()]
 }
 
@@ -111,12 +97,7 @@ pub fn docker_archive() -> Vec<u8> {
     }
     add(&mut archive, &name, 0o644, &config);
     let manifest = json!([{ "Config": name, "RepoTags": ["skiff-test:1"], "Layers": paths }]);
-    add(
-        &mut archive,
-        "manifest.json",
-        0o644,
-        &serde_json::to_vec(&manifest).unwrap(),
-    );
+    add(&mut archive, "manifest.json", 0o644, &serde_json::to_vec(&manifest).unwrap());
     archive.into_inner().unwrap()
 }
 
@@ -144,11 +125,7 @@ pub fn registry_image() -> RegistryImage {
             .collect::<Vec<Value>>(),
     });
     let manifest = serde_json::to_vec(&manifest).unwrap();
-    RegistryImage {
-        config,
-        layers,
-        manifest,
-    }
+    RegistryImage { config, layers, manifest }
 }
 
 /// An OCI layout as a gzipped archive, with an index that also holds an image for another platform.
@@ -168,17 +145,7 @@ pub fn oci_archive(name: &str) -> Vec<u8> {
             "annotations": { "io.containerd.image.name": name },
         }],
     });
-    add(
-        &mut archive,
-        "index.json",
-        0o644,
-        &serde_json::to_vec(&index).unwrap(),
-    );
-    add(
-        &mut archive,
-        "oci-layout",
-        0o644,
-        br#"{"imageLayoutVersion":"1.0.0"}"#,
-    );
+    add(&mut archive, "index.json", 0o644, &serde_json::to_vec(&index).unwrap());
+    add(&mut archive, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#);
     gzip(&archive.into_inner().unwrap())
 }

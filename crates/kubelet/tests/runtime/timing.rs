@@ -26,16 +26,9 @@ async fn pod_start() {
         node.runtime.remove_pod(&config.pod.uid).await.unwrap();
         steps[3].push(start.elapsed());
     }
-    for (name, times) in ["ensure pod", "create", "start", "remove pod"]
-        .iter()
-        .zip(&mut steps)
-    {
+    for (name, times) in ["ensure pod", "create", "start", "remove pod"].iter().zip(&mut steps) {
         times.sort();
-        println!(
-            "{name}: median {:?}, least {:?}",
-            times[times.len() / 2],
-            times[0]
-        );
+        println!("{name}: median {:?}, least {:?}", times[times.len() / 2], times[0]);
     }
 }
 
@@ -43,21 +36,16 @@ async fn pod_start() {
 #[ignore = "prints figures; says nothing on a busy machine"]
 async fn many_pods_at_once() {
     let node = Node::new().await;
-    let configs: Vec<_> = (0..20)
-        .map(|n| node.pod_config(&format!("many{n}")))
-        .collect();
+    let configs: Vec<_> = (0..20).map(|n| node.pod_config(&format!("many{n}"))).collect();
     let start = runtime::clock::monotonic();
     let starts = configs.iter().map(|config| async {
         let pod = node.runtime.ensure_pod(config).await.unwrap();
-        node.start(&pod, &node.shell(&pod, "main", "sleep 1000"))
-            .await
+        node.start(&pod, &node.shell(&pod, "main", "sleep 1000")).await
     });
     let count = futures::future::join_all(starts).await.len();
     println!("{count} pods at once: {:?} each", start.elapsed() / 20);
     let start = runtime::clock::monotonic();
-    let removals = configs
-        .iter()
-        .map(|config| node.runtime.remove_pod(&config.pod.uid));
+    let removals = configs.iter().map(|config| node.runtime.remove_pod(&config.pod.uid));
     futures::future::try_join_all(removals).await.unwrap();
     println!("their removal: {:?} each", start.elapsed() / 20);
     assert_eq!(node.pod_mounts(), Vec::<String>::new());

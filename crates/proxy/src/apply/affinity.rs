@@ -44,15 +44,7 @@ fn moves(family: Family, changes: &Changes) -> Moves {
 /// the chains in use.
 pub(super) fn concerned<'a>(chains: impl Iterator<Item = &'a Chain>) -> bool {
     let mut chains = chains;
-    chains.any(|chain| {
-        matches!(
-            chain,
-            Chain::Balance {
-                affinity_s: Some(_),
-                ..
-            }
-        )
-    })
+    chains.any(|chain| matches!(chain, Chain::Balance { affinity_s: Some(_), .. }))
 }
 
 /// Repairs what the packet path remembers after `changes` were applied.
@@ -82,10 +74,7 @@ pub(super) fn repair(
             }
             match socket.apply(batch) {
                 // It ran out meanwhile.
-                Err(NftError::Refused {
-                    source: Errno::ENOENT,
-                    ..
-                }) => {}
+                Err(NftError::Refused { source: Errno::ENOENT, .. }) => {}
                 result => result?,
             }
         }
@@ -102,25 +91,12 @@ mod tests {
     #[test]
     fn what_is_remembered_moves_with_the_endpoint() {
         let target = Target::NodePort(Protocol::Tcp, 30_000);
-        let endpoint = |n: u8| Endpoint {
-            ip: [10, 0, 0, n].into(),
-            port: 80,
-        };
+        let endpoint = |n: u8| Endpoint { ip: [10, 0, 0, n].into(), port: 80 };
         let change = |slot, before: Option<u8>, after: Option<u8>| {
             let key = Key::Slot(target, slot);
             let data = |n: Option<u8>| n.map(|n| Data::Endpoint(endpoint(n)));
-            let place = Place {
-                family: Family::V4,
-                map: Map::NodePortEndpoints,
-                key,
-            };
-            (
-                place,
-                Change {
-                    before: data(before),
-                    after: data(after),
-                },
-            )
+            let place = Place { family: Family::V4, map: Map::NodePortEndpoints, key };
+            (place, Change { before: data(before), after: data(after) })
         };
         // 2 goes from the middle of three: 3 takes its slot. On this node, 1 goes and nothing else.
         let changes = Changes::from([

@@ -34,11 +34,7 @@ fn services() {
         port,
         node_port,
     };
-    let ips = |ips: &[&str]| {
-        ips.iter()
-            .map(|ip| ip.parse().unwrap())
-            .collect::<Vec<IpAddr>>()
-    };
+    let ips = |ips: &[&str]| ips.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>();
     assert_eq!(
         full,
         Service {
@@ -66,10 +62,7 @@ fn services() {
         "",
     );
     assert_eq!(plain.cluster_ips, ips(&["10.96.0.1"]));
-    assert_eq!(
-        (plain.affinity_s, plain.external_local),
-        (Some(10_800), false)
-    );
+    assert_eq!((plain.affinity_s, plain.external_local), (Some(10_800), false));
 }
 
 #[test]
@@ -83,10 +76,7 @@ fn services_that_are_nothing_to_the_proxy() {
         format!("{{{ports}}}"),
     ] {
         let found = service(&spec, "");
-        assert!(
-            found.ports.is_empty() && found.cluster_ips.is_empty(),
-            "{spec}"
-        );
+        assert!(found.ports.is_empty() && found.cluster_ips.is_empty(), "{spec}");
     }
     let other = r#"{"metadata":{"name":"a","labels":{"service.kubernetes.io/service-proxy-name":"x"}},
         "spec":{"clusterIP":"10.96.0.1","ports":[{"port":80}]}}"#;
@@ -118,15 +108,7 @@ fn slices() {
     let states: Vec<_> = slice
         .endpoints
         .iter()
-        .map(|one| {
-            (
-                one.ip.to_string(),
-                one.ready,
-                one.serving,
-                one.terminating,
-                one.local,
-            )
-        })
+        .map(|one| (one.ip.to_string(), one.ready, one.serving, one.terminating, one.local))
         .collect();
     assert_eq!(
         states,
@@ -139,10 +121,7 @@ fn slices() {
     assert_eq!(slice.endpoints[1].for_this_node, Some(false));
     assert_eq!(&*slice.endpoints[1].for_zones[0], "a");
     assert!(
-        decode(&format!(
-            r#"{{{metadata}, "addressType": "FQDN", "endpoints": []}}"#
-        ))
-        .is_none()
+        decode(&format!(r#"{{{metadata}, "addressType": "FQDN", "endpoints": []}}"#)).is_none()
     );
     assert!(
         decode(r#"{"metadata":{"name":"a"}, "addressType": "IPv4", "endpoints": []}"#).is_none()
@@ -170,13 +149,7 @@ fn pods_and_nodes() {
     let ports: Vec<_> = pod
         .host_ports
         .iter()
-        .map(|port| {
-            (
-                port.host_ip.map(|ip| ip.to_string()),
-                port.protocol,
-                port.host_port,
-            )
-        })
+        .map(|port| (port.host_ip.map(|ip| ip.to_string()), port.protocol, port.host_port))
         .collect();
     assert_eq!(
         ports,
@@ -186,10 +159,7 @@ fn pods_and_nodes() {
             (None, Protocol::Tcp, 9090),
         ]
     );
-    assert_eq!(
-        decode(&format!("{{{containers}}}"), "Succeeded"),
-        Pod::default()
-    );
+    assert_eq!(decode(&format!("{{{containers}}}"), "Succeeded"), Pod::default());
     let host_network = format!(r#"{{"hostNetwork": true, {containers}}}"#);
     assert_eq!(decode(&host_network, "Running"), Pod::default());
 

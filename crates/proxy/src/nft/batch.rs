@@ -112,8 +112,7 @@ impl Batch {
     /// acknowledged.
     pub(super) fn finish(mut self) -> (Vec<u8>, u32) {
         self.message.flag_last(ACK);
-        self.message
-            .begin(BATCH_END, REQUEST, self.sequence + 1, 0, SUBSYSTEM);
+        self.message.begin(BATCH_END, REQUEST, self.sequence + 1, 0, SUBSYSTEM);
         self.message.end();
         (self.message.bytes().to_vec(), self.sequence)
     }
@@ -122,8 +121,7 @@ impl Batch {
         self.sequence += 1;
         let kind = SUBSYSTEM << 8 | kind;
         let family = self.family.number();
-        self.message
-            .begin(kind, REQUEST | flags, self.sequence, family, 0);
+        self.message.begin(kind, REQUEST | flags, self.sequence, family, 0);
         self.message.attr_str(1, &self.table);
     }
 

@@ -173,20 +173,14 @@ impl Expr {
             Expr::OutputInterface(reg) => load(message, *reg, META_OIF),
             Expr::OutputInterfaceName(reg) => load(message, *reg, META_OIFNAME),
             Expr::DestinationType(reg) => {
-                numbers(
-                    message,
-                    &[(1, reg.number()), (2, FIB_RESULT_ADDRTYPE), (3, FIB_DADDR)],
-                );
+                numbers(message, &[(1, reg.number()), (2, FIB_RESULT_ADDRTYPE), (3, FIB_DADDR)]);
             }
             Expr::ConntrackState(reg) => load(message, *reg, CT_STATE),
             Expr::ConntrackMark(reg) => load(message, *reg, CT_MARK),
             Expr::SetConntrackMark(reg) => numbers(message, &[(2, CT_MARK), (4, reg.number())]),
             Expr::Bitwise { reg, mask, xor } => {
                 let length = u32::try_from(mask.len()).expect("a mask fits the registers");
-                numbers(
-                    message,
-                    &[(1, reg.number()), (2, reg.number()), (3, length)],
-                );
+                numbers(message, &[(1, reg.number()), (2, reg.number()), (3, length)]);
                 message.nest(4, |message| message.attr(1, mask));
                 message.nest(5, |message| message.attr(1, xor));
             }
@@ -212,26 +206,13 @@ impl Expr {
                 message.attr_str(1, set);
                 numbers(message, &[(2, key.number()), (3, VERDICT)]);
             }
-            Expr::Remember {
-                set,
-                key,
-                timeout_ms,
-            } => {
+            Expr::Remember { set, key, timeout_ms } => {
                 message.attr_str(1, set);
                 numbers(message, &[(3, DYNSET_UPDATE), (4, key.number())]);
                 message.attr_u64(6, *timeout_ms);
             }
-            Expr::Random {
-                reg,
-                modulus,
-                offset,
-            } => {
-                let random = [
-                    (1, reg.number()),
-                    (2, *modulus),
-                    (3, NUMGEN_RANDOM),
-                    (4, *offset),
-                ];
+            Expr::Random { reg, modulus, offset } => {
+                let random = [(1, reg.number()), (2, *modulus), (3, NUMGEN_RANDOM), (4, *offset)];
                 numbers(message, &random);
             }
             Expr::DestinationNat { .. }
@@ -245,15 +226,8 @@ impl Expr {
     /// The expressions that do something with the packet.
     fn write_action(&self, message: &mut Message) {
         match self {
-            Expr::DestinationNat {
-                family,
-                address,
-                port,
-            } => {
-                numbers(
-                    message,
-                    &[(1, NAT_DESTINATION), (2, u32::from(family.number()))],
-                );
+            Expr::DestinationNat { family, address, port } => {
+                numbers(message, &[(1, NAT_DESTINATION), (2, u32::from(family.number()))]);
                 numbers(message, &[(3, address.number()), (5, port.number())]);
             }
             Expr::SourceNat { family, address } => {
@@ -288,10 +262,7 @@ fn load(message: &mut Message, reg: Reg, key: u32) {
 
 fn payload(message: &mut Message, reg: Reg, base: u32, offset: u32, length: usize) {
     let length = u32::try_from(length).expect("an address is short");
-    numbers(
-        message,
-        &[(1, reg.number()), (2, base), (3, offset), (4, length)],
-    );
+    numbers(message, &[(1, reg.number()), (2, base), (3, offset), (4, length)]);
 }
 
 fn compare(message: &mut Message, reg: Reg, operation: u32, value: &[u8]) {

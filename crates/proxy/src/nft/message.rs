@@ -109,9 +109,7 @@ pub struct Attributes<'a>(pub &'a [u8]);
 impl<'a> Attributes<'a> {
     /// The value of the first attribute of that type.
     pub fn get(&self, kind: u16) -> Option<&'a [u8]> {
-        self.clone()
-            .find(|(found, _)| *found == kind)
-            .map(|(_, value)| value)
+        self.clone().find(|(found, _)| *found == kind).map(|(_, value)| value)
     }
 
     /// The attributes nested in the first attribute of that type, none if there is no such.

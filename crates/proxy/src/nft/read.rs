@@ -43,10 +43,8 @@ pub fn table_comment(
         |_| {},
         |found, attributes| {
             if attributes.get_str(1) == Some(table) {
-                let comment = attributes
-                    .get(6)
-                    .and_then(|bytes| bytes.get(2..))
-                    .unwrap_or_default();
+                let comment =
+                    attributes.get(6).and_then(|bytes| bytes.get(2..)).unwrap_or_default();
                 let comment = comment.strip_suffix(&[0]).unwrap_or(comment);
                 *found = Some(String::from_utf8_lossy(comment).into_owned());
             }
@@ -80,18 +78,13 @@ pub fn rules_per_chain(
     table: &str,
 ) -> Result<BTreeMap<String, usize>, NftError> {
     let in_table = |message: &mut Message| message.attr_str(1, table);
-    socket.dump(
-        GET_RULE,
-        family.number(),
-        in_table,
-        |found: &mut BTreeMap<_, _>, attributes| {
-            if let (Some(name), Some(chain)) = (attributes.get_str(1), attributes.get_str(2))
-                && name == table
-            {
-                *found.entry(chain.to_owned()).or_default() += 1;
-            }
-        },
-    )
+    socket.dump(GET_RULE, family.number(), in_table, |found: &mut BTreeMap<_, _>, attributes| {
+        if let (Some(name), Some(chain)) = (attributes.get_str(1), attributes.get_str(2))
+            && name == table
+        {
+            *found.entry(chain.to_owned()).or_default() += 1;
+        }
+    })
 }
 
 /// All elements of a set or map.
@@ -105,18 +98,9 @@ pub fn elements(
         message.attr_str(1, table);
         message.attr_str(2, set);
     };
-    socket.dump(
-        GET_ELEMENT,
-        family.number(),
-        of_set,
-        |found: &mut Vec<Element>, attributes| {
-            found.extend(
-                attributes
-                    .nested(3)
-                    .filter_map(|(_, bytes)| element(Attributes(bytes))),
-            );
-        },
-    )
+    socket.dump(GET_ELEMENT, family.number(), of_set, |found: &mut Vec<Element>, attributes| {
+        found.extend(attributes.nested(3).filter_map(|(_, bytes)| element(Attributes(bytes))));
+    })
 }
 
 fn element(attributes: Attributes<'_>) -> Option<Element> {
@@ -133,14 +117,6 @@ fn element(attributes: Attributes<'_>) -> Option<Element> {
         (None, None) => Data::None,
     };
     let number = |kind| Some(u64::from_be_bytes(attributes.get(kind)?.try_into().ok()?));
-    let timing = Timing {
-        timeout_ms: number(4).unwrap_or(0),
-        expires_ms: number(5).unwrap_or(0),
-    };
-    Some(Element {
-        key,
-        key_end,
-        data,
-        timing,
-    })
+    let timing = Timing { timeout_ms: number(4).unwrap_or(0), expires_ms: number(5).unwrap_or(0) };
+    Some(Element { key, key_end, data, timing })
 }

@@ -80,11 +80,7 @@ impl Socket {
             SockProtocol::NetlinkNetFilter,
         )
         .map_err(NftError::Open)?;
-        let mut socket = Self {
-            fd,
-            send_buffer: 0,
-            sequence: 0,
-        };
+        let mut socket = Self { fd, send_buffer: 0, sequence: 0 };
         socket.grow_send_buffer(SEND_BUFFER_MIN)?;
         setsockopt(&socket.fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).map_err(NftError::Open)?;
         Ok(socket)
@@ -168,9 +164,7 @@ impl Socket {
     ) -> Result<T, NftError> {
         for _ in 0..DUMP_TRIES {
             let mut found = T::default();
-            if self.dump_once(kind, family, &content, |attributes| {
-                each(&mut found, attributes)
-            })? {
+            if self.dump_once(kind, family, &content, |attributes| each(&mut found, attributes))? {
                 return Ok(found);
             }
         }
@@ -218,10 +212,7 @@ impl Socket {
         let kernel = NetlinkAddr::new(0, 0);
         sendto(self.fd.as_raw_fd(), bytes, &kernel, MsgFlags::empty())
             .map(drop)
-            .map_err(|source| NftError::Send {
-                bytes: bytes.len(),
-                source,
-            })
+            .map_err(|source| NftError::Send { bytes: bytes.len(), source })
     }
 
     fn grow_send_buffer(&mut self, bytes: usize) -> Result<(), NftError> {

@@ -92,9 +92,7 @@ impl Desired {
 
     /// All that the table should hold.
     pub fn all(&self) -> impl Iterator<Item = (Place, Data)> + '_ {
-        self.claims
-            .iter()
-            .map(|(place, claims)| (*place, claims[0].1))
+        self.claims.iter().map(|(place, claims)| (*place, claims[0].1))
     }
 
     /// How many elements the table should hold.
@@ -109,20 +107,14 @@ impl Desired {
     /// The chains that elements lead to.
     pub fn chains(&self, family: Family) -> impl Iterator<Item = Chain> + '_ {
         let chains = self.chains.keys();
-        chains
-            .filter(move |(other, _)| *other == family)
-            .map(|(_, chain)| *chain)
+        chains.filter(move |(other, _)| *other == family).map(|(_, chain)| *chain)
     }
 
     /// Where the connections to a target may go, by this table.
     pub fn endpoints(&self, family: Family, target: Target) -> impl Iterator<Item = Endpoint> {
         let at = move |slot| {
             let key = Key::Slot(target, slot);
-            match self.get(&Place {
-                family,
-                map: endpoints_of(target),
-                key,
-            }) {
+            match self.get(&Place { family, map: endpoints_of(target), key }) {
                 Some(Data::Endpoint(endpoint)) => Some(endpoint),
                 _ => None,
             }
@@ -149,24 +141,12 @@ impl Desired {
         for (place, data) in actual {
             let after = self.get(place);
             if after != Some(*data) {
-                changes.insert(
-                    *place,
-                    Change {
-                        before: Some(*data),
-                        after,
-                    },
-                );
+                changes.insert(*place, Change { before: Some(*data), after });
             }
         }
         for (place, data) in self.all() {
             if !actual.contains_key(&place) {
-                changes.insert(
-                    place,
-                    Change {
-                        before: None,
-                        after: Some(data),
-                    },
-                );
+                changes.insert(place, Change { before: None, after: Some(data) });
             }
         }
         changes

@@ -20,10 +20,7 @@ impl<'a> Candidates<'a> {
             };
             for slice_port in slice.ports.iter().filter(same) {
                 for endpoint in &slice.endpoints {
-                    let key = Endpoint {
-                        ip: endpoint.ip,
-                        port: slice_port.port,
-                    };
+                    let key = Endpoint { ip: endpoint.ip, port: slice_port.port };
                     let best = found.entry(key).or_insert(endpoint);
                     if rank(endpoint) > rank(best) {
                         *best = endpoint;
@@ -40,10 +37,8 @@ impl<'a> Candidates<'a> {
         select: impl Fn(&SliceEndpoint) -> bool,
     ) -> Vec<(Endpoint, &'a SliceEndpoint)> {
         let of_rank = |wanted: u8| -> Vec<_> {
-            let selected = self
-                .0
-                .iter()
-                .filter(|(_, endpoint)| rank(endpoint) == wanted && select(endpoint));
+            let selected =
+                self.0.iter().filter(|(_, endpoint)| rank(endpoint) == wanted && select(endpoint));
             selected.map(|(key, endpoint)| (*key, *endpoint)).collect()
         };
         let ready = of_rank(READY);
@@ -58,10 +53,8 @@ impl<'a> Candidates<'a> {
     pub(super) fn for_cluster(&self, zone: Option<&str>) -> Vec<Endpoint> {
         let usable = self.usable(|_| true);
         let narrowed = |select: &dyn Fn(&SliceEndpoint) -> Option<bool>| -> Option<Vec<Endpoint>> {
-            let hints: Option<Vec<bool>> = usable
-                .iter()
-                .map(|(_, endpoint)| select(endpoint))
-                .collect();
+            let hints: Option<Vec<bool>> =
+                usable.iter().map(|(_, endpoint)| select(endpoint)).collect();
             let chosen = usable.iter().zip(hints?).filter(|(_, wanted)| *wanted);
             let chosen: Vec<_> = chosen.map(|((key, _), _)| *key).collect();
             (!chosen.is_empty()).then_some(chosen)
@@ -95,11 +88,7 @@ const SERVING: u8 = 1;
 fn rank(endpoint: &SliceEndpoint) -> u8 {
     match endpoint {
         SliceEndpoint { ready: true, .. } => READY,
-        SliceEndpoint {
-            serving: true,
-            terminating: true,
-            ..
-        } => SERVING,
+        SliceEndpoint { serving: true, terminating: true, .. } => SERVING,
         _ => 0,
     }
 }
@@ -111,12 +100,9 @@ pub(super) fn slots(wanted: Vec<Endpoint>, at: impl Fn(u32) -> Option<Endpoint>)
     let count =
         u32::try_from(wanted.len()).expect("a Service has fewer than four billion endpoints");
     let mut waiting: std::collections::BTreeSet<Endpoint> = wanted.iter().copied().collect();
-    let kept: Vec<Option<Endpoint>> = (0..count)
-        .map(|slot| at(slot).filter(|endpoint| waiting.remove(endpoint)))
-        .collect();
+    let kept: Vec<Option<Endpoint>> =
+        (0..count).map(|slot| at(slot).filter(|endpoint| waiting.remove(endpoint))).collect();
     let mut waiting = waiting.into_iter();
     let filled = kept.into_iter().map(|kept| kept.or_else(|| waiting.next()));
-    filled
-        .collect::<Option<_>>()
-        .expect("there are as many endpoints as slots")
+    filled.collect::<Option<_>>().expect("there are as many endpoints as slots")
 }

@@ -8,20 +8,12 @@ use crate::model::{HostPort, SliceEndpoint, SlicePort};
 use crate::table::Protocol;
 
 fn context() -> Context {
-    Context {
-        families: vec![Family::V4],
-        zone: Some("a".into()),
-        cluster_dns: Vec::new(),
-    }
+    Context { families: vec![Family::V4], zone: Some("a".into()), cluster_dns: Vec::new() }
 }
 
 fn service(change: impl FnOnce(&mut Service)) -> Service {
-    let port = ServicePort {
-        name: "http".into(),
-        protocol: Protocol::Tcp,
-        port: 80,
-        node_port: None,
-    };
+    let port =
+        ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80, node_port: None };
     let mut service = Service {
         namespace: "default".into(),
         name: "web".into(),
@@ -51,11 +43,7 @@ fn slice(states: &str) -> EndpointSlice {
     EndpointSlice {
         service: "default/web".into(),
         family: Family::V4,
-        ports: vec![SlicePort {
-            name: "http".into(),
-            protocol: Protocol::Tcp,
-            port: 8080,
-        }],
+        ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: states.chars().enumerate().map(endpoint).collect(),
     }
 }
@@ -89,12 +77,7 @@ fn shown(elements: &Elements) -> Vec<String> {
 }
 
 fn plan(change: impl FnOnce(&mut Service), states: &str) -> Vec<String> {
-    shown(&super::service(
-        &context(),
-        &service(change),
-        &[&slice(states)],
-        &|_| None,
-    ))
+    shown(&super::service(&context(), &service(change), &[&slice(states)], &|_| None))
 }
 
 /// What the elements of these maps are.
@@ -118,19 +101,11 @@ fn a_cluster_ip_with_endpoints() {
 
 #[test]
 fn endpoints_are_chosen_by_their_state() {
-    let cases = [
-        ("rst", "cluster-1"),
-        ("sst", "cluster-2"),
-        ("t", "refuse"),
-        ("", "refuse"),
-    ];
+    let cases = [("rst", "cluster-1"), ("sst", "cluster-2"), ("t", "refuse"), ("", "refuse")];
     for (states, chain) in cases {
         let lines = only(&["services", "no-endpoints"], plan(|_| {}, states));
         assert_eq!(lines.len(), 1, "{states}");
-        assert!(
-            lines[0].ends_with(&format!("-> {chain}")),
-            "{states}: {lines:?}"
-        );
+        assert!(lines[0].ends_with(&format!("-> {chain}")), "{states}: {lines:?}");
     }
 }
 
@@ -191,10 +166,7 @@ fn policies_decide_the_outcome() {
     );
     assert_eq!(
         only(&maps, plan(internal, "r")),
-        [
-            "node-ports *:30080 -> external-1-affinity-60",
-            "no-endpoints 10.96.0.1:80 -> drop"
-        ]
+        ["node-ports *:30080 -> external-1-affinity-60", "no-endpoints 10.96.0.1:80 -> drop"]
     );
 }
 
@@ -209,14 +181,8 @@ fn hints_narrow_the_choice_only_when_all_have_them() {
         only(&["services"], shown(&elements)).remove(0)
     };
     assert!(zones(["a", "b", "a,b"]).ends_with("cluster-2"));
-    assert!(
-        zones(["b", "b", "b"]).ends_with("cluster-3"),
-        "none is for this zone"
-    );
-    assert!(
-        zones(["a", "", "a"]).ends_with("cluster-3"),
-        "one has no hint"
-    );
+    assert!(zones(["b", "b", "b"]).ends_with("cluster-3"), "none is for this zone");
+    assert!(zones(["a", "", "a"]).ends_with("cluster-3"), "one has no hint");
     let mut nodes = slice("rrr");
     for (n, endpoint) in nodes.endpoints.iter_mut().enumerate() {
         endpoint.for_this_node = Some(n == 1);
@@ -265,11 +231,7 @@ fn host_ports_of_a_pod() {
     };
     let pod = Pod {
         ips: vec!["10.244.0.9".parse().unwrap()],
-        host_ports: vec![
-            host_port(None),
-            host_port(Some("127.0.0.1")),
-            host_port(Some("::1")),
-        ],
+        host_ports: vec![host_port(None), host_port(Some("127.0.0.1")), host_port(Some("::1"))],
     };
     assert_eq!(
         shown(&super::pod(&context(), &pod)),
@@ -289,23 +251,14 @@ fn the_least_owner_has_a_contested_element_and_the_next_inherits_it() {
         map: Map::ClusterIps,
         key: Key::Address("10.0.0.1".parse().unwrap()),
     };
-    let goto = |count| {
-        Data::Goto(Chain::Balance {
-            source: Source::External,
-            count,
-            affinity_s: None,
-        })
-    };
+    let goto =
+        |count| Data::Goto(Chain::Balance { source: Source::External, count, affinity_s: None });
     let owner = |name: &str| Owner::Service(name.into());
     let mut replace = |name: &str, data: Option<Data>| {
         let mut changes = Changes::new();
         let elements = data.map(|data| (place, data)).into_iter().collect();
         desired.replace(&owner(name), elements, &mut changes);
-        (
-            desired.get(&place),
-            changes.len(),
-            desired.chains(Family::V4).count(),
-        )
+        (desired.get(&place), changes.len(), desired.chains(Family::V4).count())
     };
     assert_eq!(replace("b", Some(goto(2))), (Some(goto(2)), 1, 1));
     assert_eq!(replace("c", Some(goto(3))), (Some(goto(2)), 0, 1));
@@ -335,11 +288,7 @@ impl Table {
 
 fn any_service() -> impl Strategy<Value = Service> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    let places = (
-        0u8..3,
-        proptest::option::of(0u16..3),
-        proptest::collection::vec(0u8..3, 0..3),
-    );
+    let places = (0u8..3, proptest::option::of(0u16..3), proptest::collection::vec(0u8..3, 0..3));
     (0u8..4, flags, places).prop_map(
         |(name, (internal, external, affinity), (ip, node_port, ips))| {
             service(|service| {
@@ -356,11 +305,7 @@ fn any_service() -> impl Strategy<Value = Service> {
 }
 
 fn any_step() -> impl Strategy<Value = (Service, String, bool)> {
-    (
-        any_service(),
-        "[rstRST]{0,5}",
-        proptest::bool::weighted(0.2),
-    )
+    (any_service(), "[rstRST]{0,5}", proptest::bool::weighted(0.2))
 }
 
 proptest! {

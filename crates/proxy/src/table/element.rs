@@ -184,12 +184,7 @@ pub enum Chain {
 
 impl std::fmt::Display for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Chain::Balance {
-            source,
-            count,
-            affinity_s,
-        } = self
-        else {
+        let Chain::Balance { source, count, affinity_s } = self else {
             return f.write_str("refuse");
         };
         let source = match source {
@@ -219,10 +214,7 @@ impl std::str::FromStr for Chain {
             Some("local") => Source::Local,
             _ => return Err(()),
         };
-        let count = parts
-            .next()
-            .and_then(|count| count.parse().ok())
-            .ok_or(())?;
+        let count = parts.next().and_then(|count| count.parse().ok()).ok_or(())?;
         let affinity_s = match parts.next() {
             Some(rest) => {
                 let seconds = rest.strip_prefix("affinity-").ok_or(())?;
@@ -230,11 +222,7 @@ impl std::str::FromStr for Chain {
             }
             None => None,
         };
-        Ok(Chain::Balance {
-            source,
-            count,
-            affinity_s,
-        })
+        Ok(Chain::Balance { source, count, affinity_s })
     }
 }
 
@@ -303,10 +291,7 @@ impl Key {
 
     /// The key of an element that was found in `map`; none if it is not of that map's form.
     pub fn decode(map: Map, family: Family, element: &nft::Element) -> Option<Self> {
-        let mut reader = Reader {
-            bytes: &element.key,
-            family,
-        };
+        let mut reader = Reader { bytes: &element.key, family };
         let key = match map {
             Map::Services
             | Map::ExternalLocal
@@ -425,18 +410,11 @@ impl Reader<'_> {
     }
 
     fn frontend(&mut self) -> Option<Frontend> {
-        Some(Frontend {
-            ip: self.ip()?,
-            protocol: self.protocol()?,
-            port: self.port()?,
-        })
+        Some(Frontend { ip: self.ip()?, protocol: self.protocol()?, port: self.port()? })
     }
 
     fn endpoint(&mut self) -> Option<Endpoint> {
-        Some(Endpoint {
-            ip: self.ip()?,
-            port: self.port()?,
-        })
+        Some(Endpoint { ip: self.ip()?, port: self.port()? })
     }
 }
 
@@ -446,11 +424,8 @@ mod tests {
 
     #[test]
     fn keys_and_chains_survive_the_kernel() {
-        let frontend = Frontend {
-            ip: "10.96.0.1".parse().unwrap(),
-            protocol: Protocol::Udp,
-            port: 53,
-        };
+        let frontend =
+            Frontend { ip: "10.96.0.1".parse().unwrap(), protocol: Protocol::Udp, port: 53 };
         let endpoint = "10.244.0.2".parse().unwrap();
         let target = Target::Frontend(frontend);
         let node_port = Target::NodePort(Protocol::Sctp, 30_000);
@@ -463,18 +438,9 @@ mod tests {
             (Map::NodePortAffinity, Key::Client(node_port, 7, endpoint)),
             (Map::ClusterIps, Key::Address(endpoint)),
             (Map::Hairpin, Key::Pair(endpoint)),
-            (
-                Map::Allowed,
-                Key::Range(frontend, "10.0.0.0/9".parse().unwrap()),
-            ),
-            (
-                Map::Allowed,
-                Key::Range(frontend, "10.0.0.1/32".parse().unwrap()),
-            ),
-            (
-                Map::Allowed,
-                Key::Range(frontend, "0.0.0.0/0".parse().unwrap()),
-            ),
+            (Map::Allowed, Key::Range(frontend, "10.0.0.0/9".parse().unwrap())),
+            (Map::Allowed, Key::Range(frontend, "10.0.0.1/32".parse().unwrap())),
+            (Map::Allowed, Key::Range(frontend, "0.0.0.0/0".parse().unwrap())),
         ];
         for (map, key) in keys {
             let (bytes, key_end) = key.encode();
@@ -488,11 +454,7 @@ mod tests {
         }
         for affinity_s in [None, Some(10_800)] {
             for source in [Source::Cluster, Source::External, Source::Local] {
-                let chain = Chain::Balance {
-                    source,
-                    count: 3,
-                    affinity_s,
-                };
+                let chain = Chain::Balance { source, count: 3, affinity_s };
                 assert_eq!(chain.to_string().parse(), Ok(chain));
             }
         }

@@ -44,25 +44,13 @@ type Rule = Vec<Expr>;
 impl Layout {
     /// A text that changes whenever a rule or set of the layout does; it is the table's comment.
     pub fn comment(&self) -> String {
-        let example = Chain::Balance {
-            source: Source::Cluster,
-            count: 1,
-            affinity_s: Some(1),
-        };
+        let example = Chain::Balance { source: Source::Cluster, count: 1, affinity_s: Some(1) };
         let sources = [Source::Cluster, Source::External, Source::Local];
-        let chains: Vec<_> = self
-            .base_chains()
-            .into_iter()
-            .map(|(_, _, rules)| rules)
-            .collect();
+        let chains: Vec<_> = self.base_chains().into_iter().map(|(_, _, rules)| rules).collect();
         let balance = sources.map(|source| match example {
-            Chain::Balance {
-                count, affinity_s, ..
-            } => self.rules(Chain::Balance {
-                source,
-                count,
-                affinity_s,
-            }),
+            Chain::Balance { count, affinity_s, .. } => {
+                self.rules(Chain::Balance { source, count, affinity_s })
+            }
             Chain::Reject => Vec::new(),
         });
         let sets = Map::ALL.map(|map| self.set(map));
@@ -112,10 +100,7 @@ impl Layout {
         let join = |types: &[u32]| types.iter().fold(0, |joined, kind| joined << 6 | kind);
         let frontend = (join(&[ip, 12, 13]), ip_len + 8);
         let node_port = (join(&[12, 13]), 8);
-        let endpoint = SetData::Value {
-            kind: join(&[ip, 13]),
-            len: ip_len + 4,
-        };
+        let endpoint = SetData::Value { kind: join(&[ip, 13]), len: ip_len + 4 };
         let ((key_type, key_len), data) = match map {
             Map::Services | Map::ExternalLocal | Map::NoEndpoints => (frontend, SetData::Verdict),
             Map::NodePorts | Map::ExternalLocalNodePorts | Map::NoEndpointNodePorts => {
@@ -124,10 +109,7 @@ impl Layout {
             Map::ClusterIps => ((ip, ip_len), SetData::None),
             Map::Endpoints => ((join(&[ip, 12, 13, 19]), ip_len + 12), endpoint),
             Map::NodePortEndpoints => ((join(&[12, 13, 19]), 12), endpoint),
-            Map::Affinity => (
-                (join(&[ip, 12, 13, 19, ip]), 2 * ip_len + 12),
-                SetData::None,
-            ),
+            Map::Affinity => ((join(&[ip, 12, 13, 19, ip]), 2 * ip_len + 12), SetData::None),
             Map::NodePortAffinity => ((join(&[12, 13, 19, ip]), ip_len + 12), SetData::None),
             Map::Hairpin => ((join(&[ip, ip]), 2 * ip_len), SetData::None),
             Map::HostPorts => (frontend, endpoint),
@@ -149,13 +131,7 @@ impl Layout {
     }
 
     fn base_chains(&self) -> Vec<(&'static str, Option<BaseChain>, Vec<Rule>)> {
-        let base = |kind, hook, priority| {
-            Some(BaseChain {
-                kind,
-                hook,
-                priority,
-            })
-        };
+        let base = |kind, hook, priority| Some(BaseChain { kind, hook, priority });
         let filter = |hook| base(ChainKind::Filter, hook, CHECK_PRIORITY);
         let unknown = |hook| base(ChainKind::Filter, hook, UNKNOWN_PRIORITY);
         let nat = |hook| base(ChainKind::Nat, hook, DESTINATION_NAT_PRIORITY);
@@ -164,19 +140,11 @@ impl Layout {
             ("refuse", None, self.reject()),
             ("firewall", None, self.firewall()),
             ("check", None, self.check()),
-            (
-                "filter-prerouting",
-                filter(Hook::Prerouting),
-                self.filter_prerouting(),
-            ),
+            ("filter-prerouting", filter(Hook::Prerouting), self.filter_prerouting()),
             ("filter-output", filter(Hook::Output), vec![check_new()]),
             ("prerouting", nat(Hook::Prerouting), self.prerouting()),
             ("output", nat(Hook::Output), self.destinations()),
-            (
-                "unknown-prerouting",
-                unknown(Hook::Prerouting),
-                self.unknown(),
-            ),
+            ("unknown-prerouting", unknown(Hook::Prerouting), self.unknown()),
             ("unknown-output", unknown(Hook::Output), self.unknown()),
             ("postrouting", source_nat, self.postrouting()),
         ]
@@ -222,10 +190,8 @@ impl Layout {
 
     /// What becomes of a new connection that must not be: firewalled, or without endpoints.
     fn check(&self) -> Vec<Rule> {
-        let firewalled = vec![
-            in_set(Map::Firewalled, KEY),
-            Expr::Verdict(Verdict::Jump("firewall".into())),
-        ];
+        let firewalled =
+            vec![in_set(Map::Firewalled, KEY), Expr::Verdict(Verdict::Jump("firewall".into()))];
         let node_port = [to_this_node(), node_port()].concat();
         vec![
             [self.frontend(), firewalled].concat(),
@@ -240,11 +206,7 @@ impl Layout {
         vec![
             [
                 self.frontend(),
-                vec![
-                    source,
-                    in_set(Map::Allowed, KEY),
-                    Expr::Verdict(Verdict::Return),
-                ],
+                vec![source, in_set(Map::Allowed, KEY), Expr::Verdict(Verdict::Return)],
             ]
             .concat(),
             vec![Expr::Verdict(Verdict::Drop)],
@@ -254,12 +216,7 @@ impl Layout {
     fn prerouting(&self) -> Vec<Rule> {
         let outside = self.source_outside_cluster(KEY);
         let mut rules = vec![
-            [
-                outside.clone(),
-                self.frontend(),
-                vec![verdict_map(Map::ExternalLocal, KEY)],
-            ]
-            .concat(),
+            [outside.clone(), self.frontend(), vec![verdict_map(Map::ExternalLocal, KEY)]].concat(),
             [
                 outside,
                 to_this_node(),
@@ -299,10 +256,7 @@ impl Layout {
             in_set(Map::Hairpin, FIRST),
         ];
         let mut rules = self.tunnelled(&marked);
-        rules.extend([
-            [marked, self.source_nat()].concat(),
-            [hairpin, self.source_nat()].concat(),
-        ]);
+        rules.extend([[marked, self.source_nat()].concat(), [hairpin, self.source_nat()].concat()]);
         if self.family == Family::V4 {
             let mut from_loopback = vec![
                 Expr::OutputInterface(FIRST),
@@ -349,33 +303,14 @@ impl Layout {
 
     /// The rules of a chain that elements lead to.
     pub fn rules(&self, chain: Chain) -> Vec<Rule> {
-        let Chain::Balance {
-            source,
-            count,
-            affinity_s,
-        } = chain
-        else {
+        let Chain::Balance { source, count, affinity_s } = chain else {
             return self.reject();
         };
         let targets = [
-            (
-                self.frontend(),
-                self.after_frontend(),
-                Map::Endpoints,
-                Map::Affinity,
-            ),
-            (
-                node_port(),
-                Reg(KEY.0 + 2),
-                Map::NodePortEndpoints,
-                Map::NodePortAffinity,
-            ),
+            (self.frontend(), self.after_frontend(), Map::Endpoints, Map::Affinity),
+            (node_port(), Reg(KEY.0 + 2), Map::NodePortEndpoints, Map::NodePortAffinity),
         ];
-        let offset = if source == Source::Local {
-            LOCAL_SLOTS
-        } else {
-            0
-        };
+        let offset = if source == Source::Local { LOCAL_SLOTS } else { 0 };
         let mut rules = self.mark(source);
         let mut rule = |start: Vec<Expr>, end: Vec<Expr>| rules.push([start, end].concat());
         for slot in (offset..offset + count).filter(|_| affinity_s.is_some()) {
@@ -388,11 +323,7 @@ impl Layout {
             }
         }
         for (key, tail, endpoints, affinity) in targets {
-            let slot = Expr::Random {
-                reg: tail,
-                modulus: count,
-                offset,
-            };
+            let slot = Expr::Random { reg: tail, modulus: count, offset };
             let mut chosen = self.remember(tail, affinity, affinity_s);
             chosen.extend(self.to_endpoint(endpoints));
             rule([key, vec![slot]].concat(), chosen);
@@ -470,11 +401,7 @@ impl Layout {
 
     /// To the endpoint at [`FIRST`].
     fn destination_nat(&self) -> Expr {
-        Expr::DestinationNat {
-            family: self.family,
-            address: FIRST,
-            port: self.after(FIRST),
-        }
+        Expr::DestinationNat { family: self.family, address: FIRST, port: self.after(FIRST) }
     }
 
     /// This node's address as source, or that of the interface the packet leaves by.
@@ -484,10 +411,7 @@ impl Layout {
             Some(IpAddr::V6(ip)) => ip.octets().to_vec(),
             None => return vec![Expr::Masquerade],
         };
-        let source_nat = Expr::SourceNat {
-            family: self.family,
-            address: FIRST,
-        };
+        let source_nat = Expr::SourceNat { family: self.family, address: FIRST };
         vec![Expr::Value(FIRST, bytes), source_nat]
     }
 }
@@ -497,11 +421,7 @@ fn loopback() -> IpNet {
 }
 
 fn new_connection() -> Rule {
-    vec![
-        Expr::ConntrackState(FIRST),
-        and(FIRST, CONNTRACK_NEW),
-        Expr::NotEqual(FIRST, vec![0; 4]),
-    ]
+    vec![Expr::ConntrackState(FIRST), and(FIRST, CONNTRACK_NEW), Expr::NotEqual(FIRST, vec![0; 4])]
 }
 
 fn check_new() -> Rule {
@@ -519,10 +439,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 
 /// Only what is addressed to this node itself.
 fn to_this_node() -> Rule {
-    vec![
-        Expr::DestinationType(FIRST),
-        Expr::Equal(FIRST, ROUTE_LOCAL.to_ne_bytes().to_vec()),
-    ]
+    vec![Expr::DestinationType(FIRST), Expr::Equal(FIRST, ROUTE_LOCAL.to_ne_bytes().to_vec())]
 }
 
 /// Protocol and destination port at [`KEY`].
@@ -531,33 +448,19 @@ fn node_port() -> Rule {
 }
 
 fn and(reg: Reg, bits: u32) -> Expr {
-    Expr::Bitwise {
-        reg,
-        mask: bits.to_ne_bytes().to_vec(),
-        xor: vec![0; 4],
-    }
+    Expr::Bitwise { reg, mask: bits.to_ne_bytes().to_vec(), xor: vec![0; 4] }
 }
 
 fn in_set(map: Map, key: Reg) -> Expr {
-    Expr::InSet {
-        set: map.name(),
-        key,
-    }
+    Expr::InSet { set: map.name(), key }
 }
 
 fn map(map: Map, key: Reg, data: Reg) -> Expr {
-    Expr::Map {
-        set: map.name(),
-        key,
-        data,
-    }
+    Expr::Map { set: map.name(), key, data }
 }
 
 fn verdict_map(map: Map, key: Reg) -> Expr {
-    Expr::VerdictMap {
-        set: map.name(),
-        key,
-    }
+    Expr::VerdictMap { set: map.name(), key }
 }
 
 /// Goes on only if the address in the register is (or is not) in the range.
@@ -567,11 +470,7 @@ fn in_range(reg: Reg, range: IpNet, inside: bool) -> Rule {
         IpAddr::V6(ip) => ip.octets().to_vec(),
     };
     let (mask, network) = (bytes(range.netmask()), bytes(range.network()));
-    let mask = Expr::Bitwise {
-        reg,
-        xor: vec![0; mask.len()],
-        mask,
-    };
+    let mask = Expr::Bitwise { reg, xor: vec![0; mask.len()], mask };
     let compare = match inside {
         true => Expr::Equal(reg, network),
         false => Expr::NotEqual(reg, network),

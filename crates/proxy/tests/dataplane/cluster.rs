@@ -85,29 +85,19 @@ impl Cluster {
 impl Node {
     fn new(index: usize, machine: &Netns) -> Self {
         let netns = Netns::new();
-        netns.ip(&format!(
-            "link add up0 type veth peer name node{index} netns {}",
-            machine.tid()
-        ));
+        netns.ip(&format!("link add up0 type veth peer name node{index} netns {}", machine.tid()));
         netns.ip(&format!("address add {}/24 dev up0", NODES[index]));
         netns.ip("link set up0 up");
         netns.ip(&format!("route add default via {MACHINE}"));
         machine.ip(&format!("link set node{index} master br0 up"));
         let proxy = netns.run(move || Proxy::start(index));
-        Self {
-            netns,
-            pods: BTreeMap::new(),
-            proxy,
-        }
+        Self { netns, pods: BTreeMap::new(), proxy }
     }
 
     fn add_pod(&mut self, name: &'static str, node: usize) {
         let pod = Netns::new();
         let number = self.pods.len() + 1;
-        let (v4, v6) = (
-            format!("10.244.{node}.{number}"),
-            format!("fd00:244::{node}:{number}"),
-        );
+        let (v4, v6) = (format!("10.244.{node}.{number}"), format!("fd00:244::{node}:{number}"));
         let host = &self.netns;
         let link = format!("veth{number}");
         host.ip(&format!(
@@ -127,13 +117,7 @@ impl Node {
         pod.ip("neighbour add fe80::1 lladdr ee:ee:ee:ee:ee:ee dev eth0");
         pod.ip("route add default via fe80::1 dev eth0");
         let mac = pod.ip("-oneline link show eth0");
-        let mac = mac
-            .split("link/ether ")
-            .nth(1)
-            .unwrap()
-            .split(' ')
-            .next()
-            .unwrap();
+        let mac = mac.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap();
         host.ip(&format!("neighbour add {v6} lladdr {mac} dev {link}"));
         host.ip(&format!("route add {v6} dev {link}"));
         self.pods.insert(name, pod);
@@ -147,10 +131,7 @@ impl Proxy {
         let mut proxy = Self {
             applier: Applier::open(layouts(node)).unwrap(),
             desired: Desired::default(),
-            context: Context {
-                families: vec![Family::V4, Family::V6],
-                ..Context::default()
-            },
+            context: Context { families: vec![Family::V4, Family::V6], ..Context::default() },
             node,
         };
         proxy.applier.resync(&proxy.desired).unwrap();
@@ -158,10 +139,8 @@ impl Proxy {
     }
 
     pub fn apply(&mut self, service: &Service, slices: &[EndpointSlice]) {
-        let slices: Vec<EndpointSlice> = slices
-            .iter()
-            .map(|slice| on_node(slice, self.node))
-            .collect();
+        let slices: Vec<EndpointSlice> =
+            slices.iter().map(|slice| on_node(slice, self.node)).collect();
         let slices: Vec<&EndpointSlice> = slices.iter().collect();
         let previous = |place: &_| self.desired.get(place);
         let elements = proxy::plan::service(&self.context, service, &slices, &previous);
@@ -179,9 +158,7 @@ impl Proxy {
         self.desired.replace(owner, elements, &mut changes);
         self.applier.apply(&self.desired, &changes).unwrap();
         if proxy::conntrack::concerned(&changes) {
-            self.applier
-                .clean_conntrack(&self.desired, &changes)
-                .unwrap();
+            self.applier.clean_conntrack(&self.desired, &changes).unwrap();
         }
     }
 }
@@ -210,12 +187,7 @@ pub fn service(name: &str) -> Service {
 }
 
 pub fn port(name: &str, protocol: Protocol, port: u16) -> ServicePort {
-    ServicePort {
-        name: name.into(),
-        protocol,
-        port,
-        node_port: None,
-    }
+    ServicePort { name: name.into(), protocol, port, node_port: None }
 }
 
 /// Ready endpoints on port 8080 for the given port name and protocol.
@@ -230,17 +202,11 @@ pub fn slice(service: &str, port: &str, protocol: Protocol, ips: &[&str]) -> End
         for_zones: Box::default(),
     };
     let endpoints: Vec<SliceEndpoint> = ips.iter().map(endpoint).collect();
-    let v6 = endpoints
-        .first()
-        .is_some_and(|endpoint| endpoint.ip.is_ipv6());
+    let v6 = endpoints.first().is_some_and(|endpoint| endpoint.ip.is_ipv6());
     EndpointSlice {
         service: format!("default/{service}").into(),
         family: if v6 { Family::V6 } else { Family::V4 },
-        ports: vec![SlicePort {
-            name: port.into(),
-            protocol,
-            port: 8080,
-        }],
+        ports: vec![SlicePort { name: port.into(), protocol, port: 8080 }],
         endpoints,
     }
 }

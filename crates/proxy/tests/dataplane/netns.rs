@@ -35,11 +35,7 @@ impl Netns {
                 job();
             }
         });
-        let netns = Self {
-            jobs: Some(jobs),
-            tid: tid.recv().unwrap(),
-            thread: Some(thread),
-        };
+        let netns = Self { jobs: Some(jobs), tid: tid.recv().unwrap(), thread: Some(thread) };
         netns.ip("link set lo up");
         netns
     }
@@ -67,10 +63,7 @@ impl Netns {
     fn command(&self, program: &'static str, arguments: &str) -> String {
         let arguments = arguments.to_owned();
         self.run(move || {
-            let output = Command::new(program)
-                .args(arguments.split(' '))
-                .output()
-                .unwrap();
+            let output = Command::new(program).args(arguments.split(' ')).output().unwrap();
             let error = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{program} {arguments}: {error}");
             String::from_utf8(output.stdout).unwrap()
@@ -126,9 +119,7 @@ impl Netns {
 
     /// The name of the server that answers.
     pub fn who(&self, address: &str) -> String {
-        let answer = self
-            .ask(address)
-            .unwrap_or_else(|error| panic!("{address}: {error}"));
+        let answer = self.ask(address).unwrap_or_else(|error| panic!("{address}: {error}"));
         answer.split(' ').next().unwrap().to_owned()
     }
 

@@ -22,15 +22,8 @@ fn external_traffic_policy_local_keeps_the_client() {
     web.external_local = true;
     cluster.apply(&web, &tcp(&["10.244.1.1"]));
     let there = cluster.machine.ask(&format!("{}:30080", NODES[1])).unwrap();
-    assert_eq!(
-        there,
-        format!("b {MACHINE}"),
-        "the client's address is kept"
-    );
-    let here = cluster
-        .machine
-        .ask(&format!("{}:30080", NODES[0]))
-        .unwrap_err();
+    assert_eq!(there, format!("b {MACHINE}"), "the client's address is kept");
+    let here = cluster.machine.ask(&format!("{}:30080", NODES[0])).unwrap_err();
     assert_eq!(here.kind(), ErrorKind::TimedOut, "{here}");
     let balanced = cluster.machine.ask("203.0.113.2:80").unwrap_err();
     assert_eq!(balanced.kind(), ErrorKind::TimedOut, "{balanced}");
@@ -41,10 +34,7 @@ fn external_traffic_policy_local_keeps_the_client() {
     }
     cluster.apply(&web, &tcp(&["10.244.0.1", "10.244.1.1"]));
     assert_eq!(answers(&cluster.machine, "203.0.113.2:80"), set(&["a"]));
-    assert_eq!(
-        answers(cluster.pod("c"), "203.0.113.2:80"),
-        set(&["a", "b"])
-    );
+    assert_eq!(answers(cluster.pod("c"), "203.0.113.2:80"), set(&["a", "b"]));
 }
 
 #[test]
@@ -56,10 +46,7 @@ fn internal_traffic_policy_local_stays_on_the_node() {
     cluster.apply(&web, &tcp(&["10.244.0.1", "10.244.0.2", "10.244.1.1"]));
     assert_eq!(answers(cluster.pod("c"), "10.96.0.10:80"), set(&["a", "c"]));
     assert_eq!(answers(cluster.pod("b"), "10.96.0.10:80"), set(&["b"]));
-    assert_eq!(
-        answers(&cluster.machine, "192.168.7.11:30080"),
-        set(&["a", "b", "c"])
-    );
+    assert_eq!(answers(&cluster.machine, "192.168.7.11:30080"), set(&["a", "b", "c"]));
     cluster.apply(&web, &tcp(&["10.244.1.1"]));
     let dropped = cluster.pod("c").ask("10.96.0.10:80").unwrap_err();
     assert_eq!(dropped.kind(), ErrorKind::TimedOut, "{dropped}");
@@ -90,10 +77,7 @@ fn session_affinity_holds_and_stops_holding() {
         "c" => "10.244.0.2",
         _ => "10.244.1.1",
     };
-    let rest: Vec<&str> = all
-        .into_iter()
-        .filter(|other| *other != ip(&first))
-        .collect();
+    let rest: Vec<&str> = all.into_iter().filter(|other| *other != ip(&first)).collect();
     cluster.apply(&web, &tcp(&rest));
     let second = cluster.pod("c").who("10.96.0.10:80");
     assert_ne!(first, second);
@@ -106,10 +90,7 @@ fn session_affinity_holds_and_stops_holding() {
     assert_eq!(answers(cluster.pod("c"), "10.96.0.10:80"), set(&[&*second]));
     web.affinity_s = None;
     cluster.apply(&web, &tcp(&all));
-    assert_eq!(
-        answers(cluster.pod("c"), "10.96.0.10:80"),
-        set(&["a", "b", "c"])
-    );
+    assert_eq!(answers(cluster.pod("c"), "10.96.0.10:80"), set(&["a", "b", "c"]));
 }
 
 #[test]

@@ -36,9 +36,7 @@ fn initial<T: Clone>(
     let apply =
         |(name, object): &(&str, T)| watcher::Event::InitApply(((*name).into(), object.clone()));
     let start = std::iter::once(watcher::Event::Init);
-    let all = start
-        .chain(objects.iter().map(apply))
-        .chain([watcher::Event::InitDone]);
+    let all = start.chain(objects.iter().map(apply)).chain([watcher::Event::InitDone]);
     all.map(wrap).collect()
 }
 
@@ -64,10 +62,8 @@ fn the_loop_converges_and_repairs_what_others_break() {
     let stop = shutdown.clone();
     let looping = netns.run(move || {
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(1)
-                .enable_all()
-                .build();
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
             runtime.unwrap().block_on(async move {
                 let settings = Settings {
                     node_name: "a".into(),
@@ -75,14 +71,7 @@ fn the_loop_converges_and_repairs_what_others_break() {
                     cluster_dns: Vec::new(),
                 };
                 let health = Health::new(&["synced"]);
-                sync::run(
-                    settings,
-                    events.boxed(),
-                    Monitor::open().unwrap(),
-                    health,
-                    stop,
-                )
-                .await
+                sync::run(settings, events.boxed(), Monitor::open().unwrap(), health, stop).await
             })
         })
     });
@@ -105,9 +94,7 @@ fn the_loop_converges_and_repairs_what_others_break() {
     }
     let has_element = || {
         tables().contains("skiff-proxy")
-            && netns
-                .nft("list map ip skiff-proxy endpoints")
-                .contains("10.244.1.7 . 8080")
+            && netns.nft("list map ip skiff-proxy endpoints").contains("10.244.1.7 . 8080")
     };
     let routes = || netns.ip("route show proto 173").trim().to_owned();
     let expected = "10.244.1.0/24 via 192.168.7.12 dev up0";
@@ -121,9 +108,7 @@ fn the_loop_converges_and_repairs_what_others_break() {
     eventually("the route is back", || routes() == expected);
     netns.ip("link set up0 down");
     netns.ip("link set up0 up");
-    eventually("the route is back after the interface", || {
-        routes() == expected
-    });
+    eventually("the route is back after the interface", || routes() == expected);
     // A node that cannot be reached does not hold up the Services.
     let lost = watcher::Event::Apply(("c".into(), node("fd00:9::/64", "fd00:8::1")));
     send.try_send(Event::Node(lost)).unwrap();
@@ -142,10 +127,7 @@ fn the_loop_converges_and_repairs_what_others_break() {
     shutdown.cancel();
     looping.join().unwrap().unwrap();
     netns.run(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(routes::remove()).unwrap();
     });
     assert!(has_element(), "Services go on without the proxy");

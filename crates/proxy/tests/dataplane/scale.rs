@@ -25,10 +25,7 @@ fn a_resync_repairs_whatever_it_finds() {
     web.source_ranges = vec!["198.51.100.0/24".parse().unwrap()];
     proxy.apply(&web, &tcp(&["10.244.0.1", "10.244.1.1"]));
     let whole = node.nft("list ruleset");
-    assert!(
-        proxy.applier.resync(&proxy.desired).unwrap().is_empty(),
-        "a restart changes nothing"
-    );
+    assert!(proxy.applier.resync(&proxy.desired).unwrap().is_empty(), "a restart changes nothing");
     for damage in [
         "flush ruleset",
         "delete element ip skiff-proxy services { 10.96.0.10 . tcp . 80 }",
@@ -41,11 +38,7 @@ fn a_resync_repairs_whatever_it_finds() {
     ] {
         node.nft(damage);
         proxy.applier.resync(&proxy.desired).unwrap();
-        assert_eq!(
-            sorted(&node.nft("list ruleset")),
-            sorted(&whole),
-            "after {damage}"
-        );
+        assert_eq!(sorted(&node.nft("list ruleset")), sorted(&whole), "after {damage}");
     }
     node.nft("add table ip docker-nat");
     node.run(|| Applier::cleanup().unwrap());
@@ -55,10 +48,8 @@ fn a_resync_repairs_whatever_it_finds() {
 
 /// Elements are listed in no order, spread over lines; chains in order of creation.
 fn sorted(listing: &str) -> Vec<String> {
-    let mut words: Vec<String> = listing
-        .split_whitespace()
-        .map(|word| word.trim_end_matches(',').to_owned())
-        .collect();
+    let mut words: Vec<String> =
+        listing.split_whitespace().map(|word| word.trim_end_matches(',').to_owned()).collect();
     words.sort();
     words
 }
@@ -80,10 +71,7 @@ fn nth(n: u32) -> (Service, EndpointSlice) {
 #[test]
 fn ten_thousand_services() {
     let node = Netns::new();
-    let context = proxy::plan::Context {
-        families: vec![Family::V4],
-        ..Default::default()
-    };
+    let context = proxy::plan::Context { families: vec![Family::V4], ..Default::default() };
     #[allow(clippy::disallowed_methods)]
     let clock = Instant::now;
     let mut desired = Desired::default();
@@ -129,8 +117,5 @@ fn ten_thousand_services() {
         desired.len(),
         times[times.len() / 2],
     );
-    assert!(
-        loaded < Duration::from_secs(30),
-        "maps do not grow with the square of the Services"
-    );
+    assert!(loaded < Duration::from_secs(30), "maps do not grow with the square of the Services");
 }

@@ -22,33 +22,16 @@ fn cluster_ip_from_pods_nodes_and_outside() {
     cluster.apply(&service("web"), &tcp(&["10.244.0.1", "10.244.1.1"]));
     assert_eq!(answers(cluster.pod("c"), "10.96.0.10:80"), set(&["a", "b"]));
     assert_eq!(answers(cluster.pod("b"), "10.96.0.10:80"), set(&["a", "b"]));
-    assert_eq!(
-        answers(&cluster.nodes[0].netns, "10.96.0.10:80"),
-        set(&["a", "b"])
-    );
+    assert_eq!(answers(&cluster.nodes[0].netns, "10.96.0.10:80"), set(&["a", "b"]));
     assert_eq!(answers(&cluster.machine, "10.96.0.10:80"), set(&["a", "b"]));
     let only_a = tcp(&["10.244.0.1"]);
     cluster.apply(&service("web"), &only_a);
-    assert_eq!(
-        cluster.pod("c").ask("10.96.0.10:80").unwrap(),
-        "a 10.244.0.2"
-    );
-    assert_eq!(
-        cluster.pod("b").ask("10.96.0.10:80").unwrap(),
-        "a 10.244.1.1"
-    );
+    assert_eq!(cluster.pod("c").ask("10.96.0.10:80").unwrap(), "a 10.244.0.2");
+    assert_eq!(cluster.pod("b").ask("10.96.0.10:80").unwrap(), "a 10.244.1.1");
     let outside = cluster.machine.ask("10.96.0.10:80").unwrap();
-    assert_eq!(
-        outside,
-        format!("a {}", NODES[0]),
-        "traffic from outside is masqueraded"
-    );
+    assert_eq!(outside, format!("a {}", NODES[0]), "traffic from outside is masqueraded");
     let hairpin = cluster.pod("a").ask("10.96.0.10:80").unwrap();
-    assert_eq!(
-        hairpin,
-        format!("a {}", NODES[0]),
-        "a pod reaches itself through its Service"
-    );
+    assert_eq!(hairpin, format!("a {}", NODES[0]), "a pod reaches itself through its Service");
     let refused = cluster.pod("c").ask("10.96.0.10:81").unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
 }
@@ -68,11 +51,7 @@ fn without_endpoints_connections_are_refused() {
         (&cluster.nodes[0].netns, "127.0.0.1:30080"),
     ] {
         let error = from.ask(address).unwrap_err();
-        assert_eq!(
-            error.kind(),
-            ErrorKind::ConnectionRefused,
-            "{address}: {error}"
-        );
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{address}: {error}");
     }
     cluster.apply(&web, &tcp(&["10.244.0.1"]));
     assert_eq!(cluster.pod("c").who("10.96.0.10:80"), "a");
@@ -95,10 +74,7 @@ fn node_ports_on_every_address_of_every_node() {
     assert_eq!(answers(&cluster.nodes[0].netns, "127.0.0.1:30080"), both);
     web.ports[0].node_port = None;
     cluster.apply(&web, &tcp(&["10.244.0.1", "10.244.1.1"]));
-    let gone = cluster
-        .machine
-        .ask(&format!("{}:30080", NODES[0]))
-        .unwrap_err();
+    let gone = cluster.machine.ask(&format!("{}:30080", NODES[0])).unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::ConnectionRefused);
     assert_eq!(answers(cluster.pod("c"), "10.96.0.10:80"), both);
 }
@@ -120,8 +96,7 @@ fn external_addresses_and_source_ranges() {
     assert_eq!(cluster.machine.who("203.0.113.1:80"), "b");
     let dropped = cluster.machine.ask("203.0.113.2:80").unwrap_err();
     assert_eq!(dropped.kind(), ErrorKind::TimedOut, "{dropped}");
-    web.source_ranges
-        .push(format!("{MACHINE}/32").parse().unwrap());
+    web.source_ranges.push(format!("{MACHINE}/32").parse().unwrap());
     cluster.apply(&web, &tcp(&["10.244.1.1"]));
     assert_eq!(cluster.machine.who("203.0.113.2:80"), "b");
 }
@@ -152,10 +127,7 @@ fn several_ports_with_names_and_protocols() {
     assert_eq!(client.who("10.96.0.10:80"), "a");
     assert_eq!(client.who("10.96.0.10:9000"), "a-metrics");
     assert_eq!(client.who("10.96.0.10:53"), "a");
-    let answer = client
-        .udp("10.96.0.10:53")
-        .ask(std::time::Duration::from_secs(5))
-        .unwrap();
+    let answer = client.udp("10.96.0.10:53").ask(std::time::Duration::from_secs(5)).unwrap();
     assert_eq!(answer, "b 10.244.0.2");
 }
 
@@ -170,10 +142,7 @@ fn dual_stack() {
     slices.push(slice("web", "", Protocol::Tcp, &ips));
     cluster.nodes[0].proxy.apply(&web, &slices);
     // The second pod's address counts: fd00:244::0:1 is a, ::0:2 is c.
-    assert_eq!(
-        cluster.pod("c").ask("[fd00:96::10]:80").unwrap(),
-        "a6 fd00:244::2"
-    );
+    assert_eq!(cluster.pod("c").ask("[fd00:96::10]:80").unwrap(), "a6 fd00:244::2");
     assert_eq!(cluster.pod("c").who("10.96.0.10:80"), "a");
     let refused = cluster.pod("c").ask("[fd00:96::10]:81").unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
@@ -188,48 +157,28 @@ fn host_ports() {
         host_port: 54_323,
         container_port: 8080,
     };
-    let pod = |ip: &str, host_ports| Pod {
-        ips: vec![ip.parse().unwrap()],
-        host_ports,
-    };
+    let pod = |ip: &str, host_ports| Pod { ips: vec![ip.parse().unwrap()], host_ports };
     cluster.pod("c").serve("0.0.0.0:8080", "c");
     let node = &mut cluster.nodes[0];
     node.proxy.apply_pod(
         "default/a",
-        &pod(
-            "10.244.0.1",
-            vec![host_port(Some("127.0.0.1"), Protocol::Tcp)],
-        ),
+        &pod("10.244.0.1", vec![host_port(Some("127.0.0.1"), Protocol::Tcp)]),
     );
     node.proxy.apply_pod(
         "default/c",
         &pod(
             "10.244.0.2",
-            vec![
-                host_port(Some(NODES[0]), Protocol::Tcp),
-                host_port(None, Protocol::Udp),
-            ],
+            vec![host_port(Some(NODES[0]), Protocol::Tcp), host_port(None, Protocol::Udp)],
         ),
     );
     let address = format!("{}:54323", NODES[0]);
     assert_eq!(node.netns.who("127.0.0.1:54323"), "a");
     assert_eq!(node.netns.who(&address), "c");
     assert_eq!(from_address(&node.netns, NODES[0], "127.0.0.1:54323"), "a");
-    assert_eq!(
-        cluster.machine.ask(&address).unwrap(),
-        format!("c {MACHINE}")
-    );
+    assert_eq!(cluster.machine.ask(&address).unwrap(), format!("c {MACHINE}"));
     assert_eq!(cluster.pod("a").who(&address), "c");
-    assert_eq!(
-        cluster.pod("c").who(&address),
-        "c",
-        "a pod reaches itself through its host port"
-    );
-    let udp = cluster
-        .machine
-        .udp(&address)
-        .ask(std::time::Duration::from_secs(5))
-        .unwrap();
+    assert_eq!(cluster.pod("c").who(&address), "c", "a pod reaches itself through its host port");
+    let udp = cluster.machine.udp(&address).ask(std::time::Duration::from_secs(5)).unwrap();
     assert_eq!(udp, format!("c {MACHINE}"));
     let node = &mut cluster.nodes[0];
     node.proxy.apply_pod("default/c", &Pod::default());
@@ -242,10 +191,7 @@ fn from_address(netns: &Netns, source: &str, address: &str) -> String {
     let (source, address): (std::net::IpAddr, std::net::SocketAddr) =
         (source.parse().unwrap(), address.parse().unwrap());
     let bound = netns.run(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
             let socket = tokio::net::TcpSocket::new_v4()?;
             socket.bind(std::net::SocketAddr::new(source, 0))?;
@@ -269,19 +215,14 @@ fn what_leaves_the_cluster_is_masqueraded() {
     let answer = cluster.pod("a").ask(&format!("{MACHINE}:8080")).unwrap();
     assert_eq!(answer, format!("machine {}", NODES[0]));
     cluster.pod("c").serve("0.0.0.0:8080", "c");
-    assert_eq!(
-        cluster.pod("b").ask("10.244.0.2:8080").unwrap(),
-        "c 10.244.1.1"
-    );
+    assert_eq!(cluster.pod("b").ask("10.244.0.2:8080").unwrap(), "c 10.244.1.1");
 }
 
 #[test]
 fn the_loopback_range_is_not_reached_from_outside() {
     let cluster = cluster();
     cluster.nodes[0].netns.serve("127.9.0.1:8080", "secret");
-    cluster
-        .machine
-        .ip("route del local 127.0.0.0/8 table local");
+    cluster.machine.ip("route del local 127.0.0.0/8 table local");
     let route = format!("route add 127.9.0.0/16 via {} src {MACHINE}", NODES[0]);
     cluster.machine.ip(&route);
     cluster.machine.sysctl("ipv4/conf/all/route_localnet", "1");

@@ -15,19 +15,13 @@ const NODES: [&str; 2] = ["192.168.7.11", "192.168.8.12"];
 fn node(index: usize, router: &Netns) -> (Netns, Netns) {
     let (node, pod) = (Netns::new(), Netns::new());
     let net = 7 + index;
-    node.ip(&format!(
-        "link add up0 type veth peer name node{index} netns {}",
-        router.tid()
-    ));
+    node.ip(&format!("link add up0 type veth peer name node{index} netns {}", router.tid()));
     node.ip(&format!("address add {}/24 dev up0", NODES[index]));
     node.ip("link set up0 up");
     node.ip(&format!("route add default via 192.168.{net}.1"));
     router.ip(&format!("address add 192.168.{net}.1/24 dev node{index}"));
     router.ip(&format!("link set node{index} up"));
-    node.ip(&format!(
-        "link add veth1 type veth peer name eth0 netns {}",
-        pod.tid()
-    ));
+    node.ip(&format!("link add veth1 type veth peer name eth0 netns {}", pod.tid()));
     node.ip("link set veth1 up");
     node.sysctl("ipv4/ip_forward", "1");
     node.sysctl("ipv4/conf/veth1/proxy_arp", "1");
@@ -36,10 +30,7 @@ fn node(index: usize, router: &Netns) -> (Netns, Netns) {
     pod.ip(&format!("address add 10.244.{index}.1/32 dev eth0"));
     pod.ip("route add 169.254.1.1 dev eth0");
     pod.ip("route add default via 169.254.1.1 dev eth0");
-    node.ip(&format!(
-        "route add 10.244.{index}.1 dev veth1 src {}",
-        NODES[index]
-    ));
+    node.ip(&format!("route add 10.244.{index}.1 dev veth1 src {}", NODES[index]));
     (node, pod)
 }
 
@@ -54,10 +45,7 @@ fn objects() -> Vec<(&'static str, Node)> {
 
 fn sync(node: &Netns, own_name: &'static str, objects: Vec<(&'static str, Node)>) {
     node.run(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let nodes: BTreeMap<&str, &Node> =
             objects.iter().map(|(name, node)| (*name, node)).collect();
         runtime.block_on(routes::sync(own_name, &nodes)).unwrap();
@@ -93,16 +81,10 @@ fn pods_and_services_through_the_tunnel() {
     assert_eq!(a.ask("127.0.0.1:30080").unwrap(), "b 10.244.0.0");
     assert_eq!(router.ask("192.168.7.11:30080").unwrap(), "b 10.244.0.0");
     assert_eq!(pod_a.ask("192.168.7.11:30080").unwrap(), "b 10.244.0.0");
-    let udp = pod_b
-        .udp("10.244.0.1:8080")
-        .ask(Duration::from_secs(5))
-        .unwrap();
+    let udp = pod_b.udp("10.244.0.1:8080").ask(Duration::from_secs(5)).unwrap();
     assert_eq!(udp, "a 10.244.1.1");
 
     sync(&a, "a", objects().into_iter().take(1).collect());
     assert_eq!(a.ip("route show proto 173"), "");
-    assert!(
-        !a.ip("link show").contains("skiff-vxlan"),
-        "no peers, no tunnel"
-    );
+    assert!(!a.ip("link show").contains("skiff-vxlan"), "no peers, no tunnel");
 }

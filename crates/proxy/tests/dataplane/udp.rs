@@ -23,10 +23,7 @@ fn ask(flow: &Datagrams) -> String {
 fn a_flow_follows_its_service() {
     let mut cluster = cluster();
     let mut dns = service("dns");
-    dns.ports = vec![
-        port("dns", Protocol::Udp, 53),
-        port("dns-tcp", Protocol::Tcp, 53),
-    ];
+    dns.ports = vec![port("dns", Protocol::Udp, 53), port("dns-tcp", Protocol::Tcp, 53)];
     dns.ports[0].node_port = Some(30_053);
     let udp = |ips: &[&str]| slice("dns", "dns", Protocol::Udp, ips);
     let tcp = slice("dns", "dns-tcp", Protocol::Tcp, &["10.244.0.1"]);

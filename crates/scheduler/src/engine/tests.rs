@@ -12,12 +12,8 @@ fn at(second: i64) -> Timestamp {
 fn node(name: &str, cpu: &str, labels: &[(&str, &str)]) -> Node {
     let mut node = Node::default();
     node.metadata.name = Some(name.into());
-    node.metadata.labels = Some(
-        labels
-            .iter()
-            .map(|(key, value)| ((*key).into(), (*value).into()))
-            .collect(),
-    );
+    node.metadata.labels =
+        Some(labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect());
     let amounts = [("cpu", cpu), ("memory", "8Gi"), ("pods", "110")];
     node.status = Some(NodeStatus {
         allocatable: Some(
@@ -84,28 +80,18 @@ fn the_least_loaded_node_that_fits() {
     let mut engine = engine(&[node("small", "1", &[]), node("large", "4", &[])]);
     assert_eq!(decide(&mut engine, &pod("a", "2")), "large");
     assert_eq!(decide(&mut engine, &pod("b", "500m")), "small");
-    assert_eq!(
-        decide(&mut engine, &pod("c", "3")),
-        "0/2 nodes are available: 2 Insufficient cpu."
-    );
+    assert_eq!(decide(&mut engine, &pod("c", "3")), "0/2 nodes are available: 2 Insufficient cpu.");
 }
 
 #[test]
 fn equal_nodes_share_equal_pods() {
-    let nodes: Vec<Node> = (0..4)
-        .map(|index| node(&format!("n{index}"), "4", &[]))
-        .collect();
+    let nodes: Vec<Node> = (0..4).map(|index| node(&format!("n{index}"), "4", &[])).collect();
     let mut engine = engine(&nodes);
     let mut counts = std::collections::BTreeMap::new();
     for index in 0..40 {
-        *counts
-            .entry(decide(&mut engine, &pod(&format!("p{index}"), "100m")))
-            .or_insert(0) += 1;
+        *counts.entry(decide(&mut engine, &pod(&format!("p{index}"), "100m"))).or_insert(0) += 1;
     }
-    assert!(
-        counts.len() == 4 && counts.values().all(|count| *count == 10),
-        "{counts:?}"
-    );
+    assert!(counts.len() == 4 && counts.values().all(|count| *count == 10), "{counts:?}");
 }
 
 #[test]
@@ -121,16 +107,10 @@ fn selectors_taints_cordons_and_ports_narrow() {
         ..Default::default()
     });
     let mut cordoned = node("cordoned", "4", &[("disk", "ssd")]);
-    cordoned.spec = Some(NodeSpec {
-        unschedulable: Some(true),
-        ..Default::default()
-    });
+    cordoned.spec = Some(NodeSpec { unschedulable: Some(true), ..Default::default() });
     let mut engine = engine(&[tainted, cordoned, node("plain", "4", &[("disk", "hdd")])]);
     assert_eq!(
-        decide(
-            &mut engine,
-            &pod_with("a", json!({"nodeSelector": {"disk": "ssd"}}))
-        ),
+        decide(&mut engine, &pod_with("a", json!({"nodeSelector": {"disk": "ssd"}}))),
         "0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint {gpu: yes}, 1 node(s) were unschedulable."
     );
     let tolerant = json!({"nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]});
@@ -139,14 +119,8 @@ fn selectors_taints_cordons_and_ports_narrow() {
         {"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["cordoned"]}]}]}}}});
     assert_eq!(decide(&mut engine, &pod_with("c", by_name)), "cordoned");
     let port = |ip: &str| json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": ip}]}]});
-    assert_eq!(
-        decide(&mut engine, &pod_with("d", port("127.0.0.1"))),
-        "plain"
-    );
-    assert_eq!(
-        decide(&mut engine, &pod_with("e", port("127.0.0.2"))),
-        "plain"
-    );
+    assert_eq!(decide(&mut engine, &pod_with("d", port("127.0.0.1"))), "plain");
+    assert_eq!(decide(&mut engine, &pod_with("e", port("127.0.0.2"))), "plain");
     assert!(
         decide(&mut engine, &pod_with("f", port(""))).contains("1 node(s) didn't have free ports")
     );
@@ -183,21 +157,15 @@ fn company_is_sought_and_refused() {
 
 #[test]
 fn spread_keeps_domains_level() {
-    let nodes = [
-        node("a", "4", &[("host", "a")]),
-        node("b", "4", &[("host", "b")]),
-        node("c", "4", &[]),
-    ];
+    let nodes =
+        [node("a", "4", &[("host", "a")]), node("b", "4", &[("host", "b")]), node("c", "4", &[])];
     let mut engine = engine(&nodes);
     let spread = json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "host", "whenUnsatisfiable": "DoNotSchedule",
         "labelSelector": {"matchLabels": {"app": "web"}}}]});
     let mut counts = std::collections::BTreeMap::new();
     for index in 0..6 {
         *counts
-            .entry(decide(
-                &mut engine,
-                &pod_with(&format!("web-{index}"), spread.clone()),
-            ))
+            .entry(decide(&mut engine, &pod_with(&format!("web-{index}"), spread.clone())))
             .or_insert(0) += 1;
     }
     assert_eq!(counts, [("a".to_owned(), 3), ("b".to_owned(), 3)].into());
@@ -207,23 +175,14 @@ fn spread_keeps_domains_level() {
 fn a_failed_binding_gives_the_room_back_and_a_change_wakes_the_waiting() {
     let mut engine = engine(&[node("n", "1", &[])]);
     assert_eq!(decide(&mut engine, &pod("a", "1")), "n");
-    assert_eq!(
-        decide(&mut engine, &pod("b", "1")),
-        "0/1 nodes are available: 1 Insufficient cpu."
-    );
+    assert_eq!(decide(&mut engine, &pod("b", "1")), "0/1 nodes are available: 1 Insufficient cpu.");
     engine.bind_failed("uid-a", at(10));
     let next = engine.next(at(10));
-    assert!(
-        matches!(&next, Some(Decision::Bind { pod, .. }) if pod.name == "b"),
-        "{next:?}"
-    );
+    assert!(matches!(&next, Some(Decision::Bind { pod, .. }) if pod.name == "b"), "{next:?}");
     engine.bound("uid-b");
     engine.remove_pod("uid-b", at(20));
     let next = engine.next(at(20));
-    assert!(
-        matches!(&next, Some(Decision::Bind { pod, .. }) if pod.name == "a"),
-        "{next:?}"
-    );
+    assert!(matches!(&next, Some(Decision::Bind { pod, .. }) if pod.name == "a"), "{next:?}");
 }
 
 #[test]
@@ -236,10 +195,7 @@ fn a_pod_shown_bound_is_not_bound_again_and_unknown_nodes_keep_their_pods() {
     assert!(decide(&mut engine, &pod("b", "1")).contains("Insufficient cpu"));
     engine.remove_node("n", at(5));
     engine.set_node(&node("n", "1", &[]), at(9));
-    assert!(matches!(
-        engine.next(at(9)),
-        Some(Decision::Unschedulable { .. })
-    ));
+    assert!(matches!(engine.next(at(9)), Some(Decision::Unschedulable { .. })));
 }
 
 #[test]
@@ -254,12 +210,8 @@ fn unbound_claims_keep_a_pod_waiting() {
     );
     let claim = json!({"metadata": {"name": "data", "namespace": "default"}, "spec": {"volumeName": "pv"}, "status": {"phase": "Bound"}});
     let volume = json!({"metadata": {"name": "pv"}, "spec": {}});
-    engine
-        .volumes
-        .set_claim(&api::Kind::decode(claim.to_string().as_bytes()).unwrap());
-    engine
-        .volumes
-        .set_volume(&api::Kind::decode(volume.to_string().as_bytes()).unwrap());
+    engine.volumes.set_claim(&api::Kind::decode(claim.to_string().as_bytes()).unwrap());
+    engine.volumes.set_volume(&api::Kind::decode(volume.to_string().as_bytes()).unwrap());
     engine.surroundings_changed(at(5));
     assert!(matches!(engine.next(at(5)), Some(Decision::Bind { .. })));
 }
@@ -324,10 +276,7 @@ fn labels_that_change_are_looked_at_again() {
 
 #[test]
 fn affinity_terms_take_further_values_from_the_pod_itself() {
-    let mut engine = engine(&[
-        node("a", "4", &[("host", "a")]),
-        node("b", "4", &[("host", "b")]),
-    ]);
+    let mut engine = engine(&[node("a", "4", &[("host", "a")]), node("b", "4", &[("host", "b")])]);
     engine.set_pod(&bound("old", "a", json!({"app": "web", "v": "1"})), at(0));
     engine.set_pod(&bound("new", "b", json!({"app": "web", "v": "2"})), at(0));
     for (keys, place) in [("matchLabelKeys", "b"), ("mismatchLabelKeys", "a")] {

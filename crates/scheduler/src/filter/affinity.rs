@@ -23,15 +23,10 @@ fn matching_pods<'a>(
 ) -> Box<dyn Iterator<Item = &'a Placed> + 'a> {
     if term.namespace_selector.is_some() {
         return Box::new(
-            snapshot
-                .pods()
-                .filter(move |placed| term_matches(snapshot, term, &placed.info)),
+            snapshot.pods().filter(move |placed| term_matches(snapshot, term, &placed.info)),
         );
     }
-    let named = term
-        .namespaces
-        .iter()
-        .flat_map(move |namespace| snapshot.pods_in(namespace));
+    let named = term.namespaces.iter().flat_map(move |namespace| snapshot.pods_in(namespace));
     Box::new(named.filter(move |placed| term.selector.matches(Some(&placed.info.labels))))
 }
 
@@ -45,9 +40,8 @@ pub(crate) fn domain_of(snapshot: &Snapshot, term: &PodTerm, node: u32) -> Roari
 }
 
 fn domains(snapshot: &Snapshot, term: &PodTerm) -> RoaringBitmap {
-    matching_pods(snapshot, term).fold(RoaringBitmap::new(), |all, placed| {
-        all | domain_of(snapshot, term, placed.node)
-    })
+    matching_pods(snapshot, term)
+        .fold(RoaringBitmap::new(), |all, placed| all | domain_of(snapshot, term, placed.node))
 }
 
 pub(super) fn filter(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered) {
@@ -62,12 +56,7 @@ pub(super) fn filter(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered
             allowed &= near;
         }
         // The first of a group that wants its own company may start anywhere.
-        if nobody
-            && pod
-                .affinity
-                .iter()
-                .all(|term| term_matches(snapshot, term, pod))
-        {
+        if nobody && pod.affinity.iter().all(|term| term_matches(snapshot, term, pod)) {
             allowed = keyed;
         }
         filtered.keep(&allowed, "node(s) didn't match pod affinity rules");
@@ -80,10 +69,8 @@ pub(super) fn filter(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered
         for term in &placed.info.anti_affinity {
             if term_matches(snapshot, term, pod) {
                 let refused = domain_of(snapshot, term, placed.node);
-                filtered.refuse(
-                    &refused,
-                    "node(s) didn't satisfy existing pods anti-affinity rules",
-                );
+                filtered
+                    .refuse(&refused, "node(s) didn't satisfy existing pods anti-affinity rules");
             }
         }
     }

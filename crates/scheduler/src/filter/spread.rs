@@ -25,11 +25,7 @@ fn eligible(snapshot: &Snapshot, pod: &PodInfo, spread: &Spread) -> RoaringBitma
     }
     // Only nodes with the keys of all constraints of the same strictness are compared.
     if let Peers::Selected(_) = spread.peers {
-        for other in pod
-            .spread
-            .iter()
-            .filter(|other| other.required == spread.required)
-        {
+        for other in pod.spread.iter().filter(|other| other.required == spread.required) {
             eligible &= snapshot.with_label(&other.topology_key);
         }
     }
@@ -52,9 +48,7 @@ fn totals<'a>(
         }
     };
     match &spread.peers {
-        Peers::OfSet(set) => snapshot
-            .of_set(set)
-            .for_each(|(node, count)| add(node, count)),
+        Peers::OfSet(set) => snapshot.of_set(set).for_each(|(node, count)| add(node, count)),
         peers @ Peers::Selected(_) => snapshot
             .pods_in(&pod.namespace)
             .filter(|placed| !placed.info.deleting && peers.matches(&placed.info))
@@ -86,10 +80,7 @@ pub(super) fn filter(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered
         let own = i64::from(spread.peers.matches(pod));
         for (nodes, count) in &counts {
             if count + own - fewest > spread.max_skew {
-                filtered.refuse(
-                    nodes,
-                    "node(s) didn't match pod topology spread constraints",
-                );
+                filtered.refuse(nodes, "node(s) didn't match pod topology spread constraints");
             }
         }
     }
@@ -132,11 +123,7 @@ pub(crate) fn scores(
     let high = raw.values().copied().fold(0.0, f64::max);
     let low = raw.values().copied().fold(f64::MAX, f64::min);
     for score in raw.values_mut() {
-        *score = if high > 0.0 {
-            (high + low - *score) / high * 100.0
-        } else {
-            100.0
-        };
+        *score = if high > 0.0 { (high + low - *score) / high * 100.0 } else { 100.0 };
     }
     Some(raw)
 }

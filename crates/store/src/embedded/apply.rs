@@ -117,10 +117,7 @@ impl<'a> Applier<'a> {
         shared: &'a Shared,
         write: &'a WriteTransaction,
     ) -> Result<Applier<'a>, redb::Error> {
-        let applied = Applied {
-            revision: shared.revision(),
-            ..Applied::default()
-        };
+        let applied = Applied { revision: shared.revision(), ..Applied::default() };
         Ok(Applier {
             shared,
             history: write.open_table(HISTORY)?,
@@ -173,10 +170,7 @@ impl<'a> Applier<'a> {
     }
 
     fn at(&self) -> At {
-        At {
-            revision: self.applied.revision,
-            pending: true,
-        }
+        At { revision: self.applied.revision, pending: true }
     }
 
     /// The revision as an operation within a request sees it: raised once the request has changed something.
@@ -194,22 +188,14 @@ impl<'a> Applier<'a> {
     }
 
     fn lease_exists(&self, id: i64) -> bool {
-        let granted = self
-            .applied
-            .granted
-            .iter()
-            .any(|(granted, _)| *granted == id);
+        let granted = self.applied.granted.iter().any(|(granted, _)| *granted == id);
         (granted || self.shared.leases.contains(id)) && !self.applied.revoked.contains(&id)
     }
 
     fn put_request(&mut self, request: PbPutRequest) -> Result<PbPutResponse, Failure> {
         {
             let state = self.shared.read();
-            let state = txn::State {
-                index: &state.index,
-                history: &self.history,
-                at: self.at(),
-            };
+            let state = txn::State { index: &state.index, history: &self.history, at: self.at() };
             txn::check_lease(&request, &|id| self.lease_exists(id))?;
             state.check_present(&request)?;
         }
@@ -229,11 +215,7 @@ impl<'a> Applier<'a> {
     fn txn_request(&mut self, request: PbTxnRequest) -> Result<PbTxnResponse, Failure> {
         let path = {
             let state = self.shared.read();
-            let state = txn::State {
-                index: &state.index,
-                history: &self.history,
-                at: self.at(),
-            };
+            let state = txn::State { index: &state.index, history: &self.history, at: self.at() };
             let path = state.path(&request)?;
             state.check(&request, &path, &|id| self.lease_exists(id))?;
             path
@@ -260,16 +242,9 @@ impl<'a> Applier<'a> {
             }
         }
         let main = self.applied.revision + 1;
-        let (create, version) = previous.map_or((main, 1), |previous| {
-            (previous.create, previous.version + 1)
-        });
-        self.insert(&Record {
-            create,
-            version,
-            lease,
-            key: &request.key,
-            value: &value,
-        })?;
+        let (create, version) =
+            previous.map_or((main, 1), |previous| (previous.create, previous.version + 1));
+        self.insert(&Record { create, version, lease, key: &request.key, value: &value })?;
         let kv = PbKeyValue {
             key: request.key,
             create_revision: wire(create),
@@ -278,15 +253,8 @@ impl<'a> Applier<'a> {
             value,
             lease,
         };
-        self.applied.changes.push(Change {
-            main,
-            deletion: false,
-            kv,
-        });
-        let header = Some(PbResponseHeader {
-            revision: wire(main),
-            ..PbResponseHeader::default()
-        });
+        self.applied.changes.push(Change { main, deletion: false, kv });
+        let header = Some(PbResponseHeader { revision: wire(main), ..PbResponseHeader::default() });
         Ok(PbPutResponse { header, prev_kv })
     }
 
@@ -308,62 +276,33 @@ impl<'a> Applier<'a> {
             }
             self.bury(key)?;
         }
-        let header = PbResponseHeader {
-            revision: self.seen_revision(),
-            ..PbResponseHeader::default()
-        };
-        Ok(PbDeleteResponse {
-            header: Some(header),
-            deleted,
-            prev_kvs,
-        })
+        let header =
+            PbResponseHeader { revision: self.seen_revision(), ..PbResponseHeader::default() };
+        Ok(PbDeleteResponse { header: Some(header), deleted, prev_kvs })
     }
 
     fn bury(&mut self, key: Vec<u8>) -> Result<(), redb::Error> {
         let main = self.applied.revision + 1;
-        self.insert(&Record {
-            create: 0,
-            version: 0,
-            lease: 0,
-            key: &key,
-            value: &[],
-        })?;
-        let kv = PbKeyValue {
-            key,
-            mod_revision: wire(main),
-            ..PbKeyValue::default()
-        };
-        self.applied.changes.push(Change {
-            main,
-            deletion: true,
-            kv,
-        });
+        self.insert(&Record { create: 0, version: 0, lease: 0, key: &key, value: &[] })?;
+        let kv = PbKeyValue { key, mod_revision: wire(main), ..PbKeyValue::default() };
+        self.applied.changes.push(Change { main, deletion: true, kv });
         Ok(())
     }
 
     fn insert(&mut self, record: &Record<'_>) -> Result<(), redb::Error> {
-        let position = Position {
-            main: self.applied.revision + 1,
-            sub: self.sub,
-        };
+        let position = Position { main: self.applied.revision + 1, sub: self.sub };
         self.sub += 1;
         {
-            let mut slot = self
-                .history
-                .insert_reserve((position.main, position.sub), record.encoded_len())?;
+            let mut slot =
+                self.history.insert_reserve((position.main, position.sub), record.encoded_len())?;
             record.encode(slot.as_mut());
         }
-        self.shared
-            .write()
-            .index
-            .insert(record.key, record.version_at(position));
+        self.shared.write().index.insert(record.key, record.version_at(position));
         Ok(())
     }
 
     fn fetch(&self, version: &Version) -> Result<PbKeyValue, redb::Error> {
-        tables::fetch(&self.history, version.position(), |record| {
-            record.to_key_value(version.main)
-        })
+        tables::fetch(&self.history, version.position(), |record| record.to_key_value(version.main))
     }
 
     fn grant(&mut self, id: i64, ttl: u64) -> Result<PbLeaseGrantResponse, Failure> {
@@ -386,13 +325,8 @@ impl<'a> Applier<'a> {
         if !self.lease_exists(id) {
             return Err(refusal::lease_not_found().into());
         }
-        let attached: Vec<Vec<u8>> = self
-            .shared
-            .read()
-            .index
-            .attached(id, NEWEST)
-            .map(<[u8]>::to_vec)
-            .collect();
+        let attached: Vec<Vec<u8>> =
+            self.shared.read().index.attached(id, NEWEST).map(<[u8]>::to_vec).collect();
         for key in attached {
             self.bury(key)?;
         }
@@ -405,10 +339,7 @@ impl<'a> Applier<'a> {
     }
 
     fn compact(&mut self, revision: i64) -> Result<PbResponseHeader, Failure> {
-        let before = self
-            .applied
-            .compacted
-            .unwrap_or_else(|| self.shared.read().index.compacted);
+        let before = self.applied.compacted.unwrap_or_else(|| self.shared.read().index.compacted);
         match u64::try_from(revision) {
             Ok(revision) if revision > self.applied.revision => {
                 Err(refusal::future_revision().into())
@@ -431,10 +362,8 @@ impl Executor for Applier<'_> {
                 let selection = range::plan(&self.shared.read().index, &request, self.at())?;
                 let mut response = selection.fetch(&self.history)?;
                 let revision = self.seen_revision();
-                response.header = Some(PbResponseHeader {
-                    revision,
-                    ..PbResponseHeader::default()
-                });
+                response.header =
+                    Some(PbResponseHeader { revision, ..PbResponseHeader::default() });
                 Ok(PbTxnOpResponse::ResponseRange(response))
             }
             PbTxnOpRequest::RequestPut(request) => {

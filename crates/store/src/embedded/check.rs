@@ -55,11 +55,7 @@ pub(super) fn put(request: &PbPutRequest) -> Result<(), Status> {
 }
 
 pub(super) fn delete(request: &PbDeleteRequest) -> Result<(), Status> {
-    if request.key.is_empty() {
-        Err(refusal::empty_key())
-    } else {
-        Ok(())
-    }
+    if request.key.is_empty() { Err(refusal::empty_key()) } else { Ok(()) }
 }
 
 pub(super) fn txn(request: &PbTxnRequest) -> Result<(), Status> {
@@ -70,11 +66,7 @@ pub(super) fn txn(request: &PbTxnRequest) -> Result<(), Status> {
 }
 
 fn txn_parts(request: &PbTxnRequest, depth: usize) -> Result<(), Status> {
-    let most = request
-        .compare
-        .len()
-        .max(request.success.len())
-        .max(request.failure.len());
+    let most = request.compare.len().max(request.success.len()).max(request.failure.len());
     if most > TXN_MAX_OPERATIONS || depth > TXN_MAX_DEPTH {
         return Err(refusal::too_many_operations());
     }
@@ -115,8 +107,7 @@ fn written(operations: &[PbTxnRequestOp]) -> Result<Written<'_>, Status> {
     let mut all = Written::default();
     for operation in operations {
         if let Some(PbTxnOpRequest::RequestDeleteRange(request)) = &operation.request {
-            all.deletes
-                .push(KeyRange::new(&request.key, &request.range_end));
+            all.deletes.push(KeyRange::new(&request.key, &request.range_end));
         }
     }
     for operation in operations {
@@ -140,13 +131,9 @@ fn written(operations: &[PbTxnRequestOp]) -> Result<Written<'_>, Status> {
 
 /// Whether a transaction may put something.
 pub(super) fn puts(request: &PbTxnRequest) -> bool {
-    request
-        .success
-        .iter()
-        .chain(&request.failure)
-        .any(|operation| match &operation.request {
-            Some(PbTxnOpRequest::RequestPut(_)) => true,
-            Some(PbTxnOpRequest::RequestTxn(nested)) => puts(nested),
-            _ => false,
-        })
+    request.success.iter().chain(&request.failure).any(|operation| match &operation.request {
+        Some(PbTxnOpRequest::RequestPut(_)) => true,
+        Some(PbTxnOpRequest::RequestTxn(nested)) => puts(nested),
+        _ => false,
+    })
 }

@@ -42,16 +42,10 @@ impl Dispatch {
         Dispatch {
             kv: PbKvServer::new(KvService(engine.clone()))
                 .max_decoding_message_size(MESSAGE_MAX_BYTES),
-            watch: PbWatchServer::new(WatchService {
-                engine: engine.clone(),
-                progress_interval,
-            }),
+            watch: PbWatchServer::new(WatchService { engine: engine.clone(), progress_interval }),
             lease: PbLeaseServer::new(LeaseService(engine.clone())),
             maintenance: PbMaintenanceServer::new(MaintenanceService(engine.clone())),
-            cluster: PbClusterServer::new(ClusterService {
-                engine: engine.clone(),
-                urls,
-            }),
+            cluster: PbClusterServer::new(ClusterService { engine: engine.clone(), urls }),
         }
     }
 

@@ -49,14 +49,7 @@ impl Engine {
     ) -> Engine {
         let stopped = CancellationToken::new();
         let guard = stopped.clone().drop_guard();
-        Engine {
-            shared,
-            commands,
-            path,
-            quota_bytes,
-            stopped,
-            _stop_on_drop: guard,
-        }
+        Engine { shared, commands, path, quota_bytes, stopped, _stop_on_drop: guard }
     }
 
     /// The header of an answer about the present.
@@ -81,8 +74,7 @@ impl Engine {
         let revision = view.revision;
         let response = if selection.reads() > INLINE_READS {
             let read = task::spawn_blocking(move || selection.fetch(&view.history));
-            read.await
-                .map_err(|error| Status::internal(error.to_string()))?
+            read.await.map_err(|error| Status::internal(error.to_string()))?
         } else {
             selection.fetch(&view.history)
         };
@@ -135,22 +127,13 @@ impl Engine {
     fn read_only_txn(&self, request: PbTxnRequest) -> Result<ReadOnly, Status> {
         let state = self.shared.read();
         let view = state.view();
-        let judged = txn::State {
-            index: &state.index,
-            history: &view.history,
-            at: durable(&view),
-        };
-        let path = judged
-            .path(&request)
-            .map_err(|error| refusal::storage(&error))?;
+        let judged = txn::State { index: &state.index, history: &view.history, at: durable(&view) };
+        let path = judged.path(&request).map_err(|error| refusal::storage(&error))?;
         if !txn::only_reads(&request, &path) {
             return Ok(ReadOnly::Writes(request));
         }
         judged.check(&request, &path, &|id| self.shared.leases.contains(id))?;
-        let mut reader = Reader {
-            state: &state,
-            view: &view,
-        };
+        let mut reader = Reader { state: &state, view: &view };
         let mut response =
             txn::execute(&mut reader, request, path).map_err(|failure| match failure {
                 Failure::Refused(status) => status,
@@ -195,19 +178,11 @@ impl Engine {
     }
 
     fn check_running(&self) -> Result<(), Status> {
-        if self.stopped.is_cancelled() {
-            Err(refusal::stopped())
-        } else {
-            Ok(())
-        }
+        if self.stopped.is_cancelled() { Err(refusal::stopped()) } else { Ok(()) }
     }
 
     fn check_space(&self) -> Result<(), Status> {
-        if self.is_full() {
-            Err(refusal::no_space())
-        } else {
-            Ok(())
-        }
+        if self.is_full() { Err(refusal::no_space()) } else { Ok(()) }
     }
 
     async fn apply_plain(&self, request: Request) -> Result<PbResponseHeader, Status> {
@@ -218,25 +193,18 @@ impl Engine {
     }
 
     async fn apply(&self, request: Request) -> Result<Response, Status> {
-        self.command(|reply| Command::Apply { request, reply })
-            .await
+        self.command(|reply| Command::Apply { request, reply }).await
     }
 
     async fn command<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Status> {
         let (reply, answer) = oneshot::channel();
-        self.commands
-            .send(command(reply))
-            .await
-            .map_err(|_| refusal::stopped())?;
+        self.commands.send(command(reply)).await.map_err(|_| refusal::stopped())?;
         answer.await.map_err(|_| refusal::stopped())?
     }
 }
 
 fn durable(view: &View) -> At {
-    At {
-        revision: view.revision,
-        pending: false,
-    }
+    At { revision: view.revision, pending: false }
 }
 
 /// What a transaction came to on the durable state alone.
@@ -260,10 +228,7 @@ impl Executor for Reader<'_> {
         let selection = range::plan(&self.state.index, &request, durable(self.view))?;
         let mut response = selection.fetch(&self.view.history)?;
         let revision = wire(self.view.revision);
-        response.header = Some(PbResponseHeader {
-            revision,
-            ..PbResponseHeader::default()
-        });
+        response.header = Some(PbResponseHeader { revision, ..PbResponseHeader::default() });
         Ok(PbTxnOpResponse::ResponseRange(response))
     }
 }

@@ -14,9 +14,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Sleeps until the next lease ends, and revokes it. Ends with the engine.
 pub(super) async fn run(engine: Weak<Engine>) {
-    let Some((shared, stopped)) = engine
-        .upgrade()
-        .map(|engine| (engine.shared.clone(), engine.stopped.clone()))
+    let Some((shared, stopped)) =
+        engine.upgrade().map(|engine| (engine.shared.clone(), engine.stopped.clone()))
     else {
         return;
     };

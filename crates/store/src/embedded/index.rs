@@ -31,10 +31,7 @@ pub(super) struct Version {
 
 impl Version {
     pub(super) fn position(&self) -> Position {
-        Position {
-            main: self.main,
-            sub: self.sub,
-        }
+        Position { main: self.main, sub: self.sub }
     }
 
     pub(super) fn is_deletion(&self) -> bool {
@@ -100,10 +97,8 @@ impl Index {
             return;
         };
         let kept = versions.partition_point(|version| version.main <= after);
-        let dropped: u64 = versions
-            .drain(kept..)
-            .map(|version| u64::from(version.record_bytes))
-            .sum();
+        let dropped: u64 =
+            versions.drain(kept..).map(|version| u64::from(version.record_bytes)).sum();
         self.record_bytes -= dropped;
         if versions.is_empty() {
             self.keys.remove(key);
@@ -123,10 +118,7 @@ impl Index {
         let mut pruned = Vec::new();
         let mut gone = Vec::new();
         let mut last = None;
-        for (key, versions) in self
-            .keys
-            .range_mut::<[u8], _>((start, Bound::Unbounded))
-            .take(keys)
+        for (key, versions) in self.keys.range_mut::<[u8], _>((start, Bound::Unbounded)).take(keys)
         {
             let visible = versions.partition_point(|version| version.main <= self.compacted);
             let mut drop = visible.saturating_sub(1);
@@ -137,10 +129,8 @@ impl Index {
                 drop = visible;
             }
             pruned.extend(versions[..drop].iter().map(Version::position));
-            let dropped: u64 = versions
-                .drain(..drop)
-                .map(|version| u64::from(version.record_bytes))
-                .sum();
+            let dropped: u64 =
+                versions.drain(..drop).map(|version| u64::from(version.record_bytes)).sum();
             self.record_bytes -= dropped;
             if drop > 0 {
                 versions.shrink_to_fit();
@@ -173,14 +163,7 @@ mod tests {
     use super::*;
 
     fn put(main: u64, create: u64, version: u64) -> Version {
-        Version {
-            main,
-            create,
-            version,
-            lease: 0,
-            sub: 0,
-            record_bytes: 10,
-        }
+        Version { main, create, version, lease: 0, sub: 0, record_bytes: 10 }
     }
 
     fn index() -> Index {
@@ -201,10 +184,7 @@ mod tests {
             [1, 2, 3, 4, 5, 6, NEWEST].map(|r| at(b"a", r)),
             [None, Some(2), Some(2), Some(4), Some(4), Some(6), Some(6)]
         );
-        assert_eq!(
-            [2, 3, 4, 5].map(|r| at(b"b", r)),
-            [None, Some(3), Some(3), None]
-        );
+        assert_eq!([2, 3, 4, 5].map(|r| at(b"b", r)), [None, Some(3), Some(3), None]);
         let range = KeyRange::new(b"a", b"z");
         assert_eq!(index.range(&range, 4).count(), 2);
         assert_eq!(index.range(&range, 5).count(), 1);

@@ -28,10 +28,7 @@ impl KeyRange {
             [0] => End::Open,
             end => End::Before(end.to_vec()),
         };
-        KeyRange {
-            start: start.to_vec(),
-            end,
-        }
+        KeyRange { start: start.to_vec(), end }
     }
 
     /// Whether no key can be in it.
@@ -75,11 +72,7 @@ mod tests {
             ("c", "a", "b", false),
         ] {
             let range = KeyRange::new(start.as_bytes(), end.as_bytes());
-            assert_eq!(
-                range.contains(key.as_bytes()),
-                inside,
-                "{key:?} in {range:?}"
-            );
+            assert_eq!(range.contains(key.as_bytes()), inside, "{key:?} in {range:?}");
         }
         assert!(KeyRange::new(b"c", b"a").is_empty() && !KeyRange::new(b"c", b"").is_empty());
     }

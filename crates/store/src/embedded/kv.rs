@@ -34,14 +34,10 @@ impl PbKvService for KvService {
         request: Request<PbRangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
         let whole = self.0.range(request.into_inner()).await?;
-        let chunks = chunks(whole).into_iter().map(|chunk| {
-            Ok(PbRangeStreamResponse {
-                range_response: Some(chunk),
-            })
-        });
-        Ok(Response::new(Box::pin(stream::iter(
-            chunks.collect::<Vec<_>>(),
-        ))))
+        let chunks = chunks(whole)
+            .into_iter()
+            .map(|chunk| Ok(PbRangeStreamResponse { range_response: Some(chunk) }));
+        Ok(Response::new(Box::pin(stream::iter(chunks.collect::<Vec<_>>()))))
     }
 
     async fn put(&self, request: Request<PbPutRequest>) -> Result<Response<PbPutResponse>, Status> {
@@ -65,9 +61,7 @@ impl PbKvService for KvService {
     ) -> Result<Response<PbCompactionResponse>, Status> {
         let PbCompactionRequest { revision, physical } = request.into_inner();
         let header = self.0.compact(revision, physical).await?;
-        Ok(Response::new(PbCompactionResponse {
-            header: Some(header),
-        }))
+        Ok(Response::new(PbCompactionResponse { header: Some(header) }))
     }
 }
 

@@ -41,9 +41,7 @@ impl PbLeaseService for LeaseService {
         request: Request<PbLeaseRevokeRequest>,
     ) -> Result<Response<PbLeaseRevokeResponse>, Status> {
         let header = self.0.revoke(request.into_inner().id).await?;
-        Ok(Response::new(PbLeaseRevokeResponse {
-            header: Some(header),
-        }))
+        Ok(Response::new(PbLeaseRevokeResponse { header: Some(header) }))
     }
 
     type LeaseKeepAliveStream =
@@ -58,20 +56,10 @@ impl PbLeaseService for LeaseService {
         let stopped = engine.stopped.clone();
         let answers = request.into_inner().map(move |request| {
             let PbLeaseKeepAliveRequest { id } = request?;
-            let ttl = engine
-                .shared
-                .leases
-                .renew(id, Instant::now())
-                .map_or(0, wire);
-            Ok(PbLeaseKeepAliveResponse {
-                header: Some(engine.header()),
-                id,
-                ttl,
-            })
+            let ttl = engine.shared.leases.renew(id, Instant::now()).map_or(0, wire);
+            Ok(PbLeaseKeepAliveResponse { header: Some(engine.header()), id, ttl })
         });
-        Ok(Response::new(Box::pin(
-            answers.take_until(stopped.cancelled_owned()),
-        )))
+        Ok(Response::new(Box::pin(answers.take_until(stopped.cancelled_owned()))))
     }
 
     async fn lease_time_to_live(
@@ -91,11 +79,7 @@ impl PbLeaseService for LeaseService {
         };
         let keys = if keys {
             let state = self.0.shared.read();
-            state
-                .index
-                .attached(id, state.view().revision)
-                .map(<[u8]>::to_vec)
-                .collect()
+            state.index.attached(id, state.view().revision).map(<[u8]>::to_vec).collect()
         } else {
             Vec::new()
         };
@@ -112,18 +96,9 @@ impl PbLeaseService for LeaseService {
         &self,
         _request: Request<PbLeaseLeasesRequest>,
     ) -> Result<Response<PbLeaseLeasesResponse>, Status> {
-        let leases = self
-            .0
-            .shared
-            .leases
-            .list()
-            .into_iter()
-            .map(|id| PbLeaseStatus { id })
-            .collect();
-        Ok(Response::new(PbLeaseLeasesResponse {
-            header: Some(self.0.header()),
-            leases,
-        }))
+        let leases =
+            self.0.shared.leases.list().into_iter().map(|id| PbLeaseStatus { id }).collect();
+        Ok(Response::new(PbLeaseLeasesResponse { header: Some(self.0.header()), leases }))
     }
 }
 

@@ -39,13 +39,7 @@ impl Leases {
     }
 
     pub(super) fn grant(&self, id: i64, ttl: u64, now: Instant) {
-        self.leases.lock().insert(
-            id,
-            Lease {
-                ttl,
-                ends: now + Duration::from_secs(ttl),
-            },
-        );
+        self.leases.lock().insert(id, Lease { ttl, ends: now + Duration::from_secs(ttl) });
         self.earlier.notify_one();
     }
 
@@ -71,41 +65,23 @@ impl Leases {
 
     /// All leases, those that end first first.
     pub(super) fn list(&self) -> Vec<i64> {
-        let mut all: Vec<(Instant, i64)> = self
-            .leases
-            .lock()
-            .iter()
-            .map(|(id, lease)| (lease.ends, *id))
-            .collect();
+        let mut all: Vec<(Instant, i64)> =
+            self.leases.lock().iter().map(|(id, lease)| (lease.ends, *id)).collect();
         all.sort_unstable();
         all.into_iter().map(|(_, id)| id).collect()
     }
 
     /// All leases with the time to live that they were granted, in seconds.
     pub(super) fn granted(&self) -> Vec<(i64, u64)> {
-        self.leases
-            .lock()
-            .iter()
-            .map(|(id, lease)| (*id, lease.ttl))
-            .collect()
+        self.leases.lock().iter().map(|(id, lease)| (*id, lease.ttl)).collect()
     }
 
     /// The leases whose time is over, and when the next one's will be.
     pub(super) fn ended(&self, now: Instant) -> (Vec<i64>, Option<Instant>) {
         let leases = self.leases.lock();
-        let ended = leases
-            .iter()
-            .filter(|(_, lease)| lease.ends <= now)
-            .map(|(id, _)| *id)
-            .collect();
-        (
-            ended,
-            leases
-                .values()
-                .map(|lease| lease.ends)
-                .filter(|ends| *ends > now)
-                .min(),
-        )
+        let ended =
+            leases.iter().filter(|(_, lease)| lease.ends <= now).map(|(id, _)| *id).collect();
+        (ended, leases.values().map(|lease| lease.ends).filter(|ends| *ends > now).min())
     }
 }
 
@@ -125,13 +101,7 @@ mod tests {
         assert_eq!(leases.renew(3, after(9)), None);
         assert_eq!(leases.ended(after(11)), (vec![], Some(after(19))));
         let left = Duration::from_secs(9);
-        assert_eq!(
-            leases.remaining(2, after(11)),
-            Some(Remaining {
-                granted_seconds: 20,
-                left
-            })
-        );
+        assert_eq!(leases.remaining(2, after(11)), Some(Remaining { granted_seconds: 20, left }));
         assert_eq!(leases.ended(after(19)), (vec![1], Some(after(20))));
     }
 }

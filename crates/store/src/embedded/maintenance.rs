@@ -34,19 +34,10 @@ impl PbMaintenanceService for MaintenanceService {
         &self,
         _request: Request<PbAlarmRequest>,
     ) -> Result<Response<PbAlarmResponse>, Status> {
-        let no_space = PbAlarmMember {
-            member_id: self.0.shared.member_id,
-            alarm: AlarmType::Nospace as i32,
-        };
-        let alarms = if self.0.is_full() {
-            vec![no_space]
-        } else {
-            Vec::new()
-        };
-        Ok(Response::new(PbAlarmResponse {
-            header: Some(self.0.header()),
-            alarms,
-        }))
+        let no_space =
+            PbAlarmMember { member_id: self.0.shared.member_id, alarm: AlarmType::Nospace as i32 };
+        let alarms = if self.0.is_full() { vec![no_space] } else { Vec::new() };
+        Ok(Response::new(PbAlarmResponse { header: Some(self.0.header()), alarms }))
     }
 
     async fn status(
@@ -67,11 +58,7 @@ impl PbMaintenanceService for MaintenanceService {
             raft_index: revision,
             raft_applied_index: revision,
             raft_term: header.raft_term,
-            errors: if self.0.is_full() {
-                vec!["NOSPACE".to_owned()]
-            } else {
-                Vec::new()
-            },
+            errors: if self.0.is_full() { vec!["NOSPACE".to_owned()] } else { Vec::new() },
             ..PbStatusResponse::default()
         }))
     }
@@ -81,9 +68,7 @@ impl PbMaintenanceService for MaintenanceService {
         _request: Request<PbDefragmentRequest>,
     ) -> Result<Response<PbDefragmentResponse>, Status> {
         self.0.defragment().await?;
-        Ok(Response::new(PbDefragmentResponse {
-            header: Some(self.0.header()),
-        }))
+        Ok(Response::new(PbDefragmentResponse { header: Some(self.0.header()) }))
     }
 
     async fn hash(
@@ -143,9 +128,7 @@ impl PbMaintenanceService for MaintenanceService {
         &self,
         _request: Request<PbDowngradeRequest>,
     ) -> Result<Response<PbDowngradeResponse>, Status> {
-        Err(Status::unimplemented(
-            "etcdserver: the embedded store has no older version",
-        ))
+        Err(Status::unimplemented("etcdserver: the embedded store has no older version"))
     }
 }
 
@@ -168,13 +151,9 @@ async fn hash(view: Arc<View>, revision: u64) -> Result<u32, Status> {
             hash.update(record.value());
         }
         let digest = hash.finalize();
-        Ok(u32::from_le_bytes([
-            digest[0], digest[1], digest[2], digest[3],
-        ]))
+        Ok(u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]))
     });
-    let hash = hash
-        .await
-        .map_err(|error| Status::internal(error.to_string()))?;
+    let hash = hash.await.map_err(|error| Status::internal(error.to_string()))?;
     hash.map_err(|error| refusal::storage(&error))
 }
 
@@ -182,10 +161,7 @@ type SnapshotSender = mpsc::Sender<Result<PbSnapshotResponse, Status>>;
 
 /// Sends the file and then its checksum. A client that has gone ends it.
 fn send_snapshot(engine: &Engine, sender: &SnapshotSender) -> Result<(), Status> {
-    let directory = engine
-        .path
-        .parent()
-        .expect("the store's file is in a folder");
+    let directory = engine.path.parent().expect("the store's file is in a folder");
     let (mut file, bytes) =
         snapshot::write(&engine.shared, directory).map_err(|error| refusal::storage(&error))?;
     let mut left = bytes;
@@ -211,11 +187,7 @@ fn chunk(file: &mut File, left: u64) -> std::io::Result<Vec<u8>> {
 
 fn send(engine: &Engine, sender: &SnapshotSender, blob: Vec<u8>, remaining_bytes: u64) -> bool {
     let header = Some(engine.header());
-    let response = PbSnapshotResponse {
-        header,
-        remaining_bytes,
-        blob,
-        version: VERSION.to_owned(),
-    };
+    let response =
+        PbSnapshotResponse { header, remaining_bytes, blob, version: VERSION.to_owned() };
     sender.blocking_send(Ok(response)).is_ok()
 }

@@ -80,10 +80,8 @@ pub(super) fn plan(index: &Index, request: &PbRangeRequest, at: At) -> Result<Se
         selection.count = found.count();
         return Ok(selection);
     }
-    let limit = usize::try_from(request.limit)
-        .ok()
-        .filter(|limit| *limit > 0)
-        .unwrap_or(usize::MAX);
+    let limit =
+        usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     let order = Order::of(request);
     let filters = Filters::of(request);
     // As etcd: without an explicit order the limit comes before the sorting, even when it is not by key.
@@ -93,15 +91,8 @@ pub(super) fn plan(index: &Index, request: &PbRangeRequest, at: At) -> Result<Se
         if (unordered && selection.rows.len() > limit) || !filters.pass(version) {
             continue;
         }
-        let key = if request.keys_only {
-            key.to_vec()
-        } else {
-            Vec::new()
-        };
-        selection.rows.push(Row {
-            version: *version,
-            key,
-        });
+        let key = if request.keys_only { key.to_vec() } else { Vec::new() };
+        selection.rows.push(Row { version: *version, key });
     }
     match order {
         Order::Index => {}
@@ -123,11 +114,7 @@ pub(super) fn plan(index: &Index, request: &PbRangeRequest, at: At) -> Result<Se
 impl Selection {
     /// How many records [`Selection::fetch`] reads.
     pub(super) fn reads(&self) -> usize {
-        if self.keys_only && self.by_value.is_none() {
-            0
-        } else {
-            self.rows.len()
-        }
+        if self.keys_only && self.by_value.is_none() { 0 } else { self.rows.len() }
     }
 
     /// Reads the values. The answer has no header.
@@ -155,12 +142,7 @@ impl Selection {
             }
         }
         let count = i64::try_from(self.count).unwrap_or(i64::MAX);
-        Ok(PbRangeResponse {
-            header: None,
-            kvs,
-            more: self.truncated,
-            count,
-        })
+        Ok(PbRangeResponse { header: None, kvs, more: self.truncated, count })
     }
 }
 
@@ -180,11 +162,7 @@ impl Row {
 impl Cut {
     fn order(&self, a: &PbKeyValue, b: &PbKeyValue) -> Ordering {
         let order = a.value.cmp(&b.value);
-        if self.descending {
-            order.reverse()
-        } else {
-            order
-        }
+        if self.descending { order.reverse() } else { order }
     }
 }
 
@@ -193,13 +171,8 @@ impl Cut {
 enum Order {
     Index,
     Reverse,
-    Number {
-        target: SortTarget,
-        descending: bool,
-    },
-    Value {
-        descending: bool,
-    },
+    Number { target: SortTarget, descending: bool },
+    Value { descending: bool },
 }
 
 impl Order {
@@ -237,21 +210,11 @@ impl Filters {
     fn of(request: &PbRangeRequest) -> Filters {
         let least = |revision: i64| u64::try_from(revision).unwrap_or(0);
         let most = |revision: i64| {
-            if revision == 0 {
-                u64::MAX
-            } else {
-                least(revision)
-            }
+            if revision == 0 { u64::MAX } else { least(revision) }
         };
         Filters {
-            modified: (
-                least(request.min_mod_revision),
-                most(request.max_mod_revision),
-            ),
-            created: (
-                least(request.min_create_revision),
-                most(request.max_create_revision),
-            ),
+            modified: (least(request.min_mod_revision), most(request.max_mod_revision)),
+            created: (least(request.min_create_revision), most(request.max_create_revision)),
         }
     }
 

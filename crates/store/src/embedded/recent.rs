@@ -49,10 +49,7 @@ struct Commits {
 
 impl Recent {
     pub(super) fn new(revision: u64) -> Recent {
-        Recent {
-            commits: Mutex::default(),
-            durable: watch::Sender::new(revision),
-        }
+        Recent { commits: Mutex::default(), durable: watch::Sender::new(revision) }
     }
 
     /// Adds what became durable, and wakes the watches.
@@ -64,12 +61,7 @@ impl Recent {
         {
             let mut commits = self.commits.lock();
             commits.bytes += bytes;
-            commits.queue.push_back(Arc::new(Commit {
-                first,
-                last,
-                changes,
-                bytes,
-            }));
+            commits.queue.push_back(Arc::new(Commit { first, last, changes, bytes }));
             while commits.queue.len() > KEPT_COMMITS || commits.bytes > KEPT_BYTES {
                 let Some(oldest) = commits.queue.pop_front() else {
                     break;
@@ -115,15 +107,8 @@ mod tests {
     use super::*;
 
     fn change(main: u64, bytes: usize) -> Change {
-        let kv = PbKeyValue {
-            value: vec![0; bytes],
-            ..PbKeyValue::default()
-        };
-        Change {
-            main,
-            deletion: false,
-            kv,
-        }
+        let kv = PbKeyValue { value: vec![0; bytes], ..PbKeyValue::default() };
+        Change { main, deletion: false, kv }
     }
 
     fn lasts(found: Option<Vec<Arc<Commit>>>) -> Option<Vec<u64>> {
@@ -151,10 +136,7 @@ mod tests {
             recent.push(vec![change(main, KEPT_BYTES / 4)], main);
         }
         assert_eq!(lasts(recent.since(2, 11, usize::MAX)), None);
-        assert_eq!(
-            lasts(recent.since(9, 11, usize::MAX)),
-            Some(vec![9, 10, 11])
-        );
+        assert_eq!(lasts(recent.since(9, 11, usize::MAX)), Some(vec![9, 10, 11]));
         assert!(recent.commits.lock().bytes <= KEPT_BYTES);
     }
 }

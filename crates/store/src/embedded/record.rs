@@ -93,21 +93,12 @@ mod tests {
 
     #[test]
     fn decode_reverses_encode_and_refuses_short_input() {
-        let record = Record {
-            create: 7,
-            version: 3,
-            lease: -5,
-            key: b"/registry/a",
-            value: b"{}",
-        };
+        let record = Record { create: 7, version: 3, lease: -5, key: b"/registry/a", value: b"{}" };
         let mut buffer = vec![0; record.encoded_len()];
         record.encode(&mut buffer);
         let back = Record::decode(&buffer).unwrap();
         assert_eq!((back.create, back.version, back.lease), (7, 3, -5));
-        assert_eq!(
-            (back.key, back.value),
-            (b"/registry/a".as_slice(), b"{}".as_slice())
-        );
+        assert_eq!((back.key, back.value), (b"/registry/a".as_slice(), b"{}".as_slice()));
         for cut in 0..buffer.len() - 2 {
             assert!(Record::decode(&buffer[..cut]).is_err(), "{cut}");
         }

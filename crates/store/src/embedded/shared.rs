@@ -30,9 +30,7 @@ impl State {
     /// The newest durable state. A reader takes it under the lock under which it reads the index: then whatever the
     /// index names at the view's revision is in the view, however compaction goes on.
     pub(super) fn view(&self) -> Arc<View> {
-        self.view
-            .clone()
-            .expect("the view is absent only under the writer's lock")
+        self.view.clone().expect("the view is absent only under the writer's lock")
     }
 
     pub(super) fn set_view(&mut self, view: View) {
@@ -57,17 +55,8 @@ impl Shared {
         leases: Leases,
     ) -> Shared {
         let recent = Recent::new(view.revision);
-        let state = RwLock::new(State {
-            index,
-            view: Some(Arc::new(view)),
-        });
-        Shared {
-            cluster_id,
-            member_id,
-            state,
-            recent,
-            leases,
-        }
+        let state = RwLock::new(State { index, view: Some(Arc::new(view)) });
+        Shared { cluster_id, member_id, state, recent, leases }
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {

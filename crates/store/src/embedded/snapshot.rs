@@ -64,11 +64,7 @@ pub fn restore(snapshot: &Path, directory: &Path) -> Result<(), RestoreError> {
     }
     let source = File::open(snapshot)?;
     let damaged = || RestoreError::Damaged(snapshot.to_owned());
-    let bytes = source
-        .metadata()?
-        .len()
-        .checked_sub(CHECKSUM_BYTES)
-        .ok_or_else(damaged)?;
+    let bytes = source.metadata()?.len().checked_sub(CHECKSUM_BYTES).ok_or_else(damaged)?;
     let mut source = BufReader::new(source);
     let mut copy = NamedTempFile::new_in(directory)?;
     let mut checksum = Sha256::new();
@@ -88,8 +84,7 @@ pub fn restore(snapshot: &Path, directory: &Path) -> Result<(), RestoreError> {
         return Err(damaged());
     }
     copy.as_file().sync_all()?;
-    copy.persist_noclobber(&target)
-        .map_err(|error| error.error)?;
+    copy.persist_noclobber(&target).map_err(|error| error.error)?;
     File::open(directory)?.sync_all()?;
     Ok(())
 }

@@ -96,9 +96,7 @@ fn open(path: &Path, cache_bytes: usize) -> Result<Database, Error> {
 pub(super) fn open_at(path: &Path, cache_bytes: usize, revision: u64) -> Result<Database, Error> {
     let database = open(path, cache_bytes)?;
     let write = database.begin_write()?;
-    write
-        .open_table(HISTORY)?
-        .retain_in((revision + 1, 0)..=(u64::MAX, u32::MAX), |_, _| false)?;
+    write.open_table(HISTORY)?.retain_in((revision + 1, 0)..=(u64::MAX, u32::MAX), |_, _| false)?;
     write.commit()?;
     Ok(database)
 }

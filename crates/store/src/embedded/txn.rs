@@ -40,11 +40,7 @@ pub(super) struct State<'a, T> {
 
 impl<T: ReadableTable<HistoryKey, &'static [u8]>> State<'_, T> {
     fn revision(&self) -> u64 {
-        if self.at.pending {
-            NEWEST
-        } else {
-            self.at.revision
-        }
+        if self.at.pending { NEWEST } else { self.at.revision }
     }
 
     /// Decides all comparisons.
@@ -139,9 +135,7 @@ pub(super) fn check_lease(
 pub(super) fn only_reads(request: &PbTxnRequest, path: &Path) -> bool {
     let mut operations = Vec::new();
     taken(request, path, &mut operations);
-    operations
-        .iter()
-        .all(|operation| matches!(operation, PbTxnOpRequest::RequestRange(_)))
+    operations.iter().all(|operation| matches!(operation, PbTxnOpRequest::RequestRange(_)))
 }
 
 /// The operations on the path, in order, nested transactions taken apart.
@@ -150,9 +144,8 @@ fn taken<'a>(request: &'a PbTxnRequest, path: &Path, operations: &mut Vec<&'a Pb
     for operation in branch(request, path.succeeded) {
         match &operation.request {
             Some(PbTxnOpRequest::RequestTxn(request)) => {
-                let path = nested
-                    .next()
-                    .expect("a path has an element for each nested transaction");
+                let path =
+                    nested.next().expect("a path has an element for each nested transaction");
                 taken(request, path, operations);
             }
             Some(operation) => operations.push(operation),
@@ -163,45 +156,31 @@ fn taken<'a>(request: &'a PbTxnRequest, path: &Path, operations: &mut Vec<&'a Pb
 
 fn compare_number(compare: &PbCompare, version: Option<&Version>) -> Ordering {
     let number = |select: fn(&Version) -> i64| version.map_or(0, select);
-    let (actual, expected) = match (
-        PbCompareTarget::try_from(compare.target),
-        &compare.target_union,
-    ) {
-        (Ok(PbCompareTarget::Version), union) => (
-            number(|version| wire(version.version)),
-            if let Some(PbTargetUnion::Version(expected)) = union {
-                *expected
-            } else {
-                0
-            },
-        ),
-        (Ok(PbCompareTarget::Create), union) => (
-            number(|version| wire(version.create)),
-            if let Some(PbTargetUnion::CreateRevision(expected)) = union {
-                *expected
-            } else {
-                0
-            },
-        ),
-        (Ok(PbCompareTarget::Mod), union) => (
-            number(|version| wire(version.main)),
-            if let Some(PbTargetUnion::ModRevision(expected)) = union {
-                *expected
-            } else {
-                0
-            },
-        ),
-        (Ok(PbCompareTarget::Lease), union) => (
-            number(|version| version.lease),
-            if let Some(PbTargetUnion::Lease(expected)) = union {
-                *expected
-            } else {
-                0
-            },
-        ),
-        // A value is compared elsewhere; an unknown target compares nothing with nothing.
-        (Ok(PbCompareTarget::Value) | Err(_), _) => (0, 0),
-    };
+    let (actual, expected) =
+        match (PbCompareTarget::try_from(compare.target), &compare.target_union) {
+            (Ok(PbCompareTarget::Version), union) => (
+                number(|version| wire(version.version)),
+                if let Some(PbTargetUnion::Version(expected)) = union { *expected } else { 0 },
+            ),
+            (Ok(PbCompareTarget::Create), union) => (
+                number(|version| wire(version.create)),
+                if let Some(PbTargetUnion::CreateRevision(expected)) = union {
+                    *expected
+                } else {
+                    0
+                },
+            ),
+            (Ok(PbCompareTarget::Mod), union) => (
+                number(|version| wire(version.main)),
+                if let Some(PbTargetUnion::ModRevision(expected)) = union { *expected } else { 0 },
+            ),
+            (Ok(PbCompareTarget::Lease), union) => (
+                number(|version| version.lease),
+                if let Some(PbTargetUnion::Lease(expected)) = union { *expected } else { 0 },
+            ),
+            // A value is compared elsewhere; an unknown target compares nothing with nothing.
+            (Ok(PbCompareTarget::Value) | Err(_), _) => (0, 0),
+        };
     actual.cmp(&expected)
 }
 
@@ -216,11 +195,7 @@ fn accepts(compare: &PbCompare, order: Ordering) -> bool {
 }
 
 fn branch(request: &PbTxnRequest, succeeded: bool) -> &[PbTxnRequestOp] {
-    if succeeded {
-        &request.success
-    } else {
-        &request.failure
-    }
+    if succeeded { &request.success } else { &request.failure }
 }
 
 /// What does the operations of a transaction once its way is known.
@@ -234,27 +209,20 @@ pub(super) fn execute(
     request: PbTxnRequest,
     path: Path,
 ) -> Result<PbTxnResponse, Failure> {
-    let operations = if path.succeeded {
-        request.success
-    } else {
-        request.failure
-    };
+    let operations = if path.succeeded { request.success } else { request.failure };
     let mut nested = path.nested.into_iter();
     let mut responses = Vec::with_capacity(operations.len());
     for operation in operations {
         let response = match operation.request {
             Some(PbTxnOpRequest::RequestTxn(request)) => {
-                let path = nested
-                    .next()
-                    .expect("a path has an element for each nested transaction");
+                let path =
+                    nested.next().expect("a path has an element for each nested transaction");
                 PbTxnOpResponse::ResponseTxn(execute(executor, request, path)?)
             }
             Some(operation) => executor.execute(operation)?,
             None => return Err(Failure::Refused(refusal::key_not_found())),
         };
-        responses.push(PbResponseOp {
-            response: Some(response),
-        });
+        responses.push(PbResponseOp { response: Some(response) });
     }
     Ok(PbTxnResponse {
         header: Some(PbResponseHeader::default()),

@@ -188,11 +188,7 @@ impl Stream {
     }
 
     async fn create(&mut self, requested: Requested) -> Result<(), Ended> {
-        let Requested {
-            start,
-            id,
-            mut watcher,
-        } = requested;
+        let Requested { start, id, mut watcher } = requested;
         let refused = if watcher.range.is_empty() {
             Some("mvcc: watcher range is empty")
         } else if id != 0 && self.watchers.iter().any(|watcher| watcher.id == id) {
@@ -216,11 +212,7 @@ impl Stream {
         }
         watcher.id = if id == 0 { self.fresh_id() } else { id };
         watcher.next = if start == 0 { current + 1 } else { start };
-        self.send(PbWatchResponse {
-            created: true,
-            ..notice(header, watcher.id)
-        })
-        .await?;
+        self.send(PbWatchResponse { created: true, ..notice(header, watcher.id) }).await?;
         if watcher.next < compacted {
             return self.send_compacted(watcher.id, compacted).await;
         }
@@ -229,11 +221,7 @@ impl Stream {
     }
 
     fn fresh_id(&mut self) -> i64 {
-        while self
-            .watchers
-            .iter()
-            .any(|watcher| watcher.id == self.next_id)
-        {
+        while self.watchers.iter().any(|watcher| watcher.id == self.next_id) {
             self.next_id += 1;
         }
         let id = self.next_id;
@@ -247,22 +235,14 @@ impl Stream {
         };
         self.watchers.remove(index);
         let header = upto(&self.shared, self.shared.revision());
-        self.send(PbWatchResponse {
-            canceled: true,
-            ..notice(header, id)
-        })
-        .await
+        self.send(PbWatchResponse { canceled: true, ..notice(header, id) }).await
     }
 
     /// Tells the quiet watches that have seen everything how far that is.
     async fn notify(&mut self, current: u64) -> Result<(), Ended> {
         let header = upto(&self.shared, current);
         let mut quiet = Vec::new();
-        for watcher in self
-            .watchers
-            .iter_mut()
-            .filter(|watcher| watcher.progress_notify)
-        {
+        for watcher in self.watchers.iter_mut().filter(|watcher| watcher.progress_notify) {
             if !std::mem::take(&mut watcher.active) && watcher.next > current {
                 quiet.push(watcher.id);
             }

@@ -94,11 +94,7 @@ impl Watcher {
             let deletion = record.version == 0;
             if self.selects(record.key, deletion) {
                 bytes += record.encoded_len();
-                changes.push(Change {
-                    main,
-                    deletion,
-                    kv: record.to_key_value(main),
-                });
+                changes.push(Change { main, deletion, kv: record.to_key_value(main) });
             }
         }
         Ok((changes, current + 1))
@@ -110,16 +106,8 @@ impl Watcher {
     }
 
     fn event(&self, shared: &Shared, change: Change) -> Result<PbEvent, Error> {
-        let prev_kv = if self.prev_kv {
-            previous(shared, &change)?
-        } else {
-            None
-        };
-        Ok(PbEvent {
-            r#type: i32::from(change.deletion),
-            kv: Some(change.kv),
-            prev_kv,
-        })
+        let prev_kv = if self.prev_kv { previous(shared, &change)? } else { None };
+        Ok(PbEvent { r#type: i32::from(change.deletion), kv: Some(change.kv), prev_kv })
     }
 
     /// The messages that carry events: one, or several where the client takes a revision in pieces.
@@ -174,10 +162,8 @@ fn previous(shared: &Shared, change: &Change) -> Result<Option<PbKeyValue>, Erro
             None => return Ok(None),
         }
     };
-    tables::fetch(&view.history, version.position(), |record| {
-        record.to_key_value(version.main)
-    })
-    .map(Some)
+    tables::fetch(&view.history, version.position(), |record| record.to_key_value(version.main))
+        .map(Some)
 }
 
 /// A request to begin a watch, judged.
@@ -186,11 +172,7 @@ pub(super) fn from_request(request: PbWatchRequestUnion) -> Option<Requested> {
         return None;
     };
     let without = |filter: WatchFilterType| request.filters.contains(&(filter as i32));
-    let key = if request.key.is_empty() {
-        vec![0]
-    } else {
-        request.key.clone()
-    };
+    let key = if request.key.is_empty() { vec![0] } else { request.key.clone() };
     let range = KeyRange::new(&key, &request.range_end);
     Some(Requested {
         start: u64::try_from(request.start_revision).unwrap_or(0),
@@ -220,11 +202,7 @@ pub(super) struct Requested {
 
 /// An answer about a watch rather than about its events.
 pub(super) fn notice(header: PbResponseHeader, watch_id: i64) -> PbWatchResponse {
-    PbWatchResponse {
-        header: Some(header),
-        watch_id,
-        ..PbWatchResponse::default()
-    }
+    PbWatchResponse { header: Some(header), watch_id, ..PbWatchResponse::default() }
 }
 
 /// A revision for a header.

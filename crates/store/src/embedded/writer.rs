@@ -128,17 +128,14 @@ impl Writer {
             replies.push(reply);
         }
         match self.try_write(requests) {
-            Ok(results) => replies
-                .into_iter()
-                .zip(results)
-                .for_each(|(reply, result)| answer(reply, result)),
+            Ok(results) => {
+                replies.into_iter().zip(results).for_each(|(reply, result)| answer(reply, result))
+            }
             Err(error) => {
                 tracing::error!(%error, path = %self.path.display(), "the store's file failed; opening it again");
                 self.reopen();
                 let status = refusal::storage(&error);
-                replies
-                    .into_iter()
-                    .for_each(|reply| answer(reply, Err(status.clone())));
+                replies.into_iter().for_each(|reply| answer(reply, Err(status.clone())));
             }
         }
     }
@@ -176,10 +173,7 @@ impl Writer {
         let pruned = pruned.filter(|_| applied.compacted.is_none());
         let done = match failure {
             Some(error) => Err(error),
-            None if !applied.dirty => transaction
-                .abort()
-                .map_err(redb::Error::from)
-                .map(|()| None),
+            None if !applied.dirty => transaction.abort().map_err(redb::Error::from).map(|()| None),
             None => transaction
                 .commit()
                 .map_err(redb::Error::from)
@@ -209,34 +203,19 @@ impl Writer {
             }
         }
         if applied.compacted.is_some() {
-            let waiting = self
-                .pruning
-                .take()
-                .map(|pruning| pruning.waiting)
-                .unwrap_or_default();
-            self.pruning = Some(Pruning {
-                cursor: None,
-                waiting,
-            });
+            let waiting = self.pruning.take().map(|pruning| pruning.waiting).unwrap_or_default();
+            self.pruning = Some(Pruning { cursor: None, waiting });
         }
         let now = Instant::now();
-        applied
-            .granted
-            .iter()
-            .for_each(|(id, ttl)| self.shared.leases.grant(*id, *ttl, now));
-        applied
-            .revoked
-            .iter()
-            .for_each(|id| self.shared.leases.remove(*id));
+        applied.granted.iter().for_each(|(id, ttl)| self.shared.leases.grant(*id, *ttl, now));
+        applied.revoked.iter().for_each(|id| self.shared.leases.remove(*id));
         self.shared.recent.push(applied.changes, applied.revision);
     }
 
     fn take_back(&self, applied: &Applied) {
         let mut state = self.shared.write();
         let durable = state.view().revision;
-        applied
-            .touched()
-            .for_each(|key| state.index.rollback(key, durable));
+        applied.touched().for_each(|key| state.index.rollback(key, durable));
     }
 
     /// A step of deleting compacted records is durable.
@@ -248,10 +227,7 @@ impl Writer {
             Some(cursor) => pruning.cursor = Some(cursor),
             None => {
                 let pruning = self.pruning.take().unwrap_or_default();
-                pruning
-                    .waiting
-                    .into_iter()
-                    .for_each(|reply| answer(reply, Ok(())));
+                pruning.waiting.into_iter().for_each(|reply| answer(reply, Ok(())));
             }
         }
     }
@@ -274,9 +250,7 @@ impl Writer {
         let revision = view.revision;
         if let Err(view) = wait_for_readers(view) {
             state.restore_view(view);
-            return Err(Status::unavailable(
-                "etcdserver: reads are in progress, try again",
-            ));
+            return Err(Status::unavailable("etcdserver: reads are in progress, try again"));
         }
         let compacted = database.compact().map_err(redb::Error::from);
         match View::open(database, revision) {
@@ -288,9 +262,7 @@ impl Writer {
                 return Err(refusal::storage(&error));
             }
         }
-        compacted
-            .map(|_| ())
-            .map_err(|error| refusal::storage(&error))
+        compacted.map(|_| ()).map_err(|error| refusal::storage(&error))
     }
 
     /// Opens the file anew after it has failed. Reads wait; if it cannot be opened they go on from the old view, as far

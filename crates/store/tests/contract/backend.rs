@@ -49,13 +49,8 @@ impl Backend {
 
     pub async fn etcd() -> Backend {
         let etcd = Etcd::start();
-        let store = Store::connect(&EtcdConfig::plain([&etcd.url]))
-            .await
-            .unwrap();
-        Backend {
-            store,
-            server: Server::Etcd(etcd),
-        }
+        let store = Store::connect(&EtcdConfig::plain([&etcd.url])).await.unwrap();
+        Backend { store, server: Server::Etcd(etcd) }
     }
 
     pub async fn embedded() -> Backend {
@@ -65,10 +60,7 @@ impl Backend {
             ..EmbeddedConfig::new(directory.path())
         };
         let store = Embedded::open(config).await.unwrap().store().await.unwrap();
-        Backend {
-            store,
-            server: Server::Embedded(directory),
-        }
+        Backend { store, server: Server::Embedded(directory) }
     }
 }
 
@@ -159,16 +151,8 @@ impl Etcd {
 #[allow(dead_code, reason = "the bench looks at it")]
 pub fn resident_bytes(process: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    line.split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse::<u64>()
-        .unwrap()
-        << 10
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
 impl Drop for Etcd {

@@ -40,11 +40,7 @@ async fn update(store: &Store, key: &str, value: &str, expected: Revision) -> Re
 }
 
 fn watch_options(prefix: &str, from: u64) -> WatchOptions {
-    WatchOptions {
-        prefix: b(prefix),
-        from: Revision::new(from),
-        previous: false,
-    }
+    WatchOptions { prefix: b(prefix), from: Revision::new(from), previous: false }
 }
 
 async fn next(watch: &mut Watch) -> Batch {
@@ -61,10 +57,7 @@ async fn create_once(backend: &Backend) {
     assert_eq!(store.current_revision().await.unwrap(), Revision::new(1));
     assert_eq!(create(store, "/r/a", "1").await, Revision::new(2));
     match store.create(b("/r/a"), b("2")).await.unwrap() {
-        Outcome::Conflict {
-            current: Some(entry),
-            revision,
-        } => {
+        Outcome::Conflict { current: Some(entry), revision } => {
             assert_eq!((entry.key, entry.value), (b("/r/a"), b("1")));
             assert_eq!(
                 (entry.create_revision, entry.mod_revision),
@@ -83,46 +76,25 @@ async fn create_once(backend: &Backend) {
 
 async fn update_and_delete_are_conditional(backend: &Backend) {
     let store = &backend.store;
-    let missing = store
-        .update(b("/r/a"), b("x"), Revision::new(7))
-        .await
-        .unwrap();
-    assert_eq!(
-        missing,
-        Outcome::Conflict {
-            current: None,
-            revision: Revision::new(1)
-        }
-    );
+    let missing = store.update(b("/r/a"), b("x"), Revision::new(7)).await.unwrap();
+    assert_eq!(missing, Outcome::Conflict { current: None, revision: Revision::new(1) });
     let first = create(store, "/r/a", "1").await;
     let second = update(store, "/r/a", "2", first).await;
     assert!(second > first);
-    let Outcome::Conflict {
-        current: Some(entry),
-        ..
-    } = store.update(b("/r/a"), b("3"), first).await.unwrap()
+    let Outcome::Conflict { current: Some(entry), .. } =
+        store.update(b("/r/a"), b("3"), first).await.unwrap()
     else {
         panic!("a stale update was done");
     };
     assert_eq!(
-        (
-            entry.value,
-            entry.mod_revision,
-            entry.create_revision,
-            entry.version
-        ),
+        (entry.value, entry.mod_revision, entry.create_revision, entry.version),
         (b("2"), second, first, 2)
     );
-    let Outcome::Conflict {
-        current: Some(_), ..
-    } = store.delete(b("/r/a"), first).await.unwrap()
+    let Outcome::Conflict { current: Some(_), .. } = store.delete(b("/r/a"), first).await.unwrap()
     else {
         panic!("a stale delete was done");
     };
-    assert_eq!(
-        store.delete(b("/r/a"), second).await.unwrap(),
-        Outcome::Written(second.next())
-    );
+    assert_eq!(store.delete(b("/r/a"), second).await.unwrap(), Outcome::Written(second.next()));
     assert_eq!(store.get(b("/r/a")).await.unwrap().entry, None);
 }
 
@@ -133,11 +105,7 @@ async fn list_in_pages_at_one_revision(backend: &Backend) {
     }
     create(store, "/r/podsx", "outside").await;
     let revision = store.current_revision().await.unwrap();
-    let mut options = ListOptions {
-        prefix: b("/r/pods/"),
-        limit: 2,
-        ..ListOptions::default()
-    };
+    let mut options = ListOptions { prefix: b("/r/pods/"), limit: 2, ..ListOptions::default() };
     let first = store.list(options.clone()).await.unwrap();
     assert_eq!(
         (first.entries.len(), first.count, first.more, first.revision),
@@ -146,35 +114,15 @@ async fn list_in_pages_at_one_revision(backend: &Backend) {
 
     create(store, "/r/pods/9", "late").await;
     options.revision = first.revision;
-    let mut keys: Vec<Bytes> = first
-        .entries
-        .iter()
-        .map(|entry| entry.key.clone())
-        .collect();
+    let mut keys: Vec<Bytes> = first.entries.iter().map(|entry| entry.key.clone()).collect();
     let mut from = first.next_from();
     while let Some(start) = from {
-        let page = store
-            .list(ListOptions {
-                from: Some(start),
-                ..options.clone()
-            })
-            .await
-            .unwrap();
+        let page = store.list(ListOptions { from: Some(start), ..options.clone() }).await.unwrap();
         assert_eq!(page.revision, revision);
         keys.extend(page.entries.iter().map(|entry| entry.key.clone()));
         from = page.next_from();
     }
-    assert_eq!(
-        keys,
-        [
-            "/r/pods/0",
-            "/r/pods/1",
-            "/r/pods/2",
-            "/r/pods/3",
-            "/r/pods/4"
-        ]
-        .map(b)
-    );
+    assert_eq!(keys, ["/r/pods/0", "/r/pods/1", "/r/pods/2", "/r/pods/3", "/r/pods/4"].map(b));
     assert_eq!(store.count(b("/r/pods/")).await.unwrap(), 6);
     assert_eq!(store.count(b("")).await.unwrap(), 7);
 }
@@ -185,39 +133,22 @@ async fn compaction_ends_old_reads(backend: &Backend) {
     let second = update(store, "/r/a", "2", first).await;
     let third = update(store, "/r/a", "3", second).await;
     store.compact(second).await.unwrap();
-    let list = |revision| {
-        store.list(ListOptions {
-            prefix: b("/r/"),
-            revision,
-            ..ListOptions::default()
-        })
-    };
+    let list =
+        |revision| store.list(ListOptions { prefix: b("/r/"), revision, ..ListOptions::default() });
     assert!(
         matches!(list(first).await, Err(Error::Compacted { requested, .. }) if requested == first)
     );
     assert_eq!(list(second).await.unwrap().entries[0].value, b("2"));
     assert_eq!(list(third).await.unwrap().entries[0].value, b("3"));
-    assert!(matches!(
-        list(third.next()).await,
-        Err(Error::FutureRevision { .. })
-    ));
-    assert!(matches!(
-        store.compact(second).await,
-        Err(Error::Compacted { .. })
-    ));
-    assert!(matches!(
-        store.compact(third.next()).await,
-        Err(Error::FutureRevision { .. })
-    ));
+    assert!(matches!(list(third.next()).await, Err(Error::FutureRevision { .. })));
+    assert!(matches!(store.compact(second).await, Err(Error::Compacted { .. })));
+    assert!(matches!(store.compact(third.next()).await, Err(Error::FutureRevision { .. })));
 }
 
 async fn watch_delivers_in_order(backend: &Backend) {
     let store = &backend.store;
     let first = create(store, "/r/a", "1").await;
-    let mut watch = store
-        .watch(watch_options("/r/", first.get()))
-        .await
-        .unwrap();
+    let mut watch = store.watch(watch_options("/r/", first.get())).await.unwrap();
     let second = update(store, "/r/a", "2", first).await;
     create(store, "/elsewhere", "x").await;
     let Outcome::Written(third) = store.delete(b("/r/a"), second).await.unwrap() else {
@@ -226,16 +157,11 @@ async fn watch_delivers_in_order(backend: &Backend) {
     let mut events = Vec::new();
     while events.len() < 3 {
         let batch = next(&mut watch).await;
-        assert_eq!(
-            batch.revision,
-            batch.events.last().unwrap().entry.mod_revision
-        );
+        assert_eq!(batch.revision, batch.events.last().unwrap().entry.mod_revision);
         events.extend(batch.events);
     }
-    let told: Vec<_> = events
-        .iter()
-        .map(|e| (e.kind, e.entry.mod_revision, e.entry.value.clone()))
-        .collect();
+    let told: Vec<_> =
+        events.iter().map(|e| (e.kind, e.entry.mod_revision, e.entry.value.clone())).collect();
     assert_eq!(
         told,
         [
@@ -246,10 +172,7 @@ async fn watch_delivers_in_order(backend: &Backend) {
     );
     assert!(events.iter().all(|event| event.previous.is_none()));
 
-    let options = WatchOptions {
-        previous: true,
-        ..watch_options("/r/", third.get())
-    };
+    let options = WatchOptions { previous: true, ..watch_options("/r/", third.get()) };
     let mut watch = store.watch(options).await.unwrap();
     let batch = next(&mut watch).await;
     assert_eq!(batch.events[0].previous.as_ref().unwrap().value, b("2"));
@@ -266,15 +189,7 @@ async fn watch_tells_progress(backend: &Backend) {
     assert_eq!(batch.events, []);
     // An old etcd is asked by a write, which is a revision of its own and is not shown.
     assert!(batch.revision >= revision);
-    assert_eq!(
-        store
-            .list(ListOptions::default())
-            .await
-            .unwrap()
-            .entries
-            .len(),
-        2
-    );
+    assert_eq!(store.list(ListOptions::default()).await.unwrap().entries.len(), 2);
 }
 
 /// A watch that says it has come to a revision has delivered everything up to it.
@@ -289,10 +204,7 @@ async fn progress_does_not_overtake_events(backend: &Backend) {
         progress.request().await.unwrap();
         loop {
             let batch = watch.next().await.unwrap().unwrap();
-            delivered = batch
-                .events
-                .last()
-                .map_or(delivered, |event| event.entry.mod_revision);
+            delivered = batch.events.last().map_or(delivered, |event| event.entry.mod_revision);
             if batch.revision >= revision {
                 break;
             }
@@ -322,30 +234,18 @@ async fn leases_end(backend: &Backend) {
     assert_eq!(store.lease(Duration::from_secs(60)).await.unwrap(), shared);
     let mut watch = store.watch(watch_options("/r/", 2)).await.unwrap();
     for key in ["/r/a", "/r/b"] {
-        let outcome = store
-            .create_with_lease(b(key), b("v"), Some(shared))
-            .await
-            .unwrap();
+        let outcome = store.create_with_lease(b(key), b("v"), Some(shared)).await.unwrap();
         assert!(matches!(outcome, Outcome::Written(_)));
     }
     store.revoke_lease(shared).await.unwrap();
-    assert!(matches!(
-        store.revoke_lease(shared).await,
-        Err(Error::LeaseNotFound)
-    ));
+    assert!(matches!(store.revoke_lease(shared).await, Err(Error::LeaseNotFound)));
     let mut deleted = Vec::new();
     while deleted.len() < 2 {
         let events = next(&mut watch).await.events;
-        deleted.extend(
-            events
-                .into_iter()
-                .filter(|event| event.kind == EventKind::Deleted),
-        );
+        deleted.extend(events.into_iter().filter(|event| event.kind == EventKind::Deleted));
     }
     assert_eq!(deleted[0].entry.mod_revision, deleted[1].entry.mod_revision);
-    let gone = store
-        .create_with_lease(b("/r/c"), b("v"), Some(shared))
-        .await;
+    let gone = store.create_with_lease(b("/r/c"), b("v"), Some(shared)).await;
     assert!(matches!(gone, Err(Error::LeaseNotFound)), "{gone:?}");
 }
 
@@ -353,35 +253,17 @@ async fn large_values(backend: &Backend) {
     let store = &backend.store;
     let megabyte = Bytes::from(vec![b'x'; 1 << 20]);
     for index in 0..6 {
-        let outcome = store
-            .create(b(&format!("/r/{index}")), megabyte.clone())
-            .await
-            .unwrap();
+        let outcome = store.create(b(&format!("/r/{index}")), megabyte.clone()).await.unwrap();
         assert!(matches!(outcome, Outcome::Written(_)));
     }
-    let listing = store
-        .list(ListOptions {
-            prefix: b("/r/"),
-            ..ListOptions::default()
-        })
-        .await
-        .unwrap();
-    assert_eq!(
-        listing
-            .entries
-            .iter()
-            .map(|entry| entry.value.len())
-            .sum::<usize>(),
-        6 << 20
-    );
+    let listing =
+        store.list(ListOptions { prefix: b("/r/"), ..ListOptions::default() }).await.unwrap();
+    assert_eq!(listing.entries.iter().map(|entry| entry.value.len()).sum::<usize>(), 6 << 20);
     let mut watch = store.watch(watch_options("/r/", 2)).await.unwrap();
     let mut seen = 0;
     while seen < 6 {
         seen += next(&mut watch).await.events.len();
     }
     let huge = Bytes::from(vec![b'x'; 2 << 20]);
-    assert!(matches!(
-        store.create(b("/r/huge"), huge).await,
-        Err(Error::TooLarge)
-    ));
+    assert!(matches!(store.create(b("/r/huge"), huge).await, Err(Error::TooLarge)));
 }

@@ -48,10 +48,8 @@ async fn range_bounds() {
     ] {
         pair.same(Call::Range(range(key, end))).await;
     }
-    pair.refused(Call::Range(range("", "")), "key is not provided")
-        .await;
-    pair.refused(Call::Range(range("", "\0")), "key is not provided")
-        .await;
+    pair.refused(Call::Range(range("", "")), "key is not provided").await;
+    pair.refused(Call::Range(range("", "\0")), "key is not provided").await;
 }
 
 #[tokio::test]
@@ -98,26 +96,10 @@ async fn range_filters_by_revision() {
     for bound in [0, 1, 3, 5, 8, 11, 12, 13, -1] {
         for limit in [0, 2] {
             for request in [
-                PbRangeRequest {
-                    min_mod_revision: bound,
-                    limit,
-                    ..range("a", "\0")
-                },
-                PbRangeRequest {
-                    max_mod_revision: bound,
-                    limit,
-                    ..range("a", "\0")
-                },
-                PbRangeRequest {
-                    min_create_revision: bound,
-                    limit,
-                    ..range("a", "\0")
-                },
-                PbRangeRequest {
-                    max_create_revision: bound,
-                    limit,
-                    ..range("a", "\0")
-                },
+                PbRangeRequest { min_mod_revision: bound, limit, ..range("a", "\0") },
+                PbRangeRequest { max_mod_revision: bound, limit, ..range("a", "\0") },
+                PbRangeRequest { min_create_revision: bound, limit, ..range("a", "\0") },
+                PbRangeRequest { max_create_revision: bound, limit, ..range("a", "\0") },
                 PbRangeRequest {
                     min_mod_revision: bound,
                     max_create_revision: 9,
@@ -135,105 +117,46 @@ async fn range_filters_by_revision() {
 async fn range_at_a_revision() {
     let mut pair = filled().await;
     for revision in -1..=12 {
-        pair.same(Call::Range(PbRangeRequest {
-            revision,
-            ..range("a", "\0")
-        }))
-        .await;
-        pair.same(Call::Range(PbRangeRequest {
-            revision,
-            count_only: true,
-            ..range("c", "")
-        }))
-        .await;
+        pair.same(Call::Range(PbRangeRequest { revision, ..range("a", "\0") })).await;
+        pair.same(Call::Range(PbRangeRequest { revision, count_only: true, ..range("c", "") }))
+            .await;
     }
-    pair.refused(
-        Call::Range(PbRangeRequest {
-            revision: 13,
-            ..range("a", "")
-        }),
-        "future revision",
-    )
-    .await;
+    pair.refused(Call::Range(PbRangeRequest { revision: 13, ..range("a", "") }), "future revision")
+        .await;
 }
 
 #[tokio::test]
 async fn put_options() {
     let mut pair = Pair::start().await;
-    let first = PbPutRequest {
-        prev_kv: true,
-        ..put("a", "1")
-    };
-    pair.all_same([
-        Call::Put(first.clone()),
-        Call::Put(first),
-        Call::Put(put("empty", "")),
-    ])
-    .await;
-    pair.same(Call::Put(PbPutRequest {
-        ignore_value: true,
-        prev_kv: true,
-        ..put("a", "")
-    }))
-    .await;
-    pair.same(Call::Put(PbPutRequest {
-        ignore_lease: true,
-        ..put("a", "2")
-    }))
-    .await;
-    pair.same(Call::Put(PbPutRequest {
-        ignore_lease: true,
-        ignore_value: true,
-        ..put("a", "")
-    }))
-    .await;
-    pair.same(Call::Range(range("\0", "\0"))).await;
-    pair.refused(Call::Put(put("", "1")), "key is not provided")
+    let first = PbPutRequest { prev_kv: true, ..put("a", "1") };
+    pair.all_same([Call::Put(first.clone()), Call::Put(first), Call::Put(put("empty", ""))]).await;
+    pair.same(Call::Put(PbPutRequest { ignore_value: true, prev_kv: true, ..put("a", "") })).await;
+    pair.same(Call::Put(PbPutRequest { ignore_lease: true, ..put("a", "2") })).await;
+    pair.same(Call::Put(PbPutRequest { ignore_lease: true, ignore_value: true, ..put("a", "") }))
         .await;
+    pair.same(Call::Range(range("\0", "\0"))).await;
+    pair.refused(Call::Put(put("", "1")), "key is not provided").await;
     pair.refused(
-        Call::Put(PbPutRequest {
-            ignore_value: true,
-            ..put("a", "1")
-        }),
+        Call::Put(PbPutRequest { ignore_value: true, ..put("a", "1") }),
         "value is provided",
     )
     .await;
     pair.refused(
-        Call::Put(PbPutRequest {
-            ignore_lease: true,
-            lease: 7,
-            ..put("a", "1")
-        }),
+        Call::Put(PbPutRequest { ignore_lease: true, lease: 7, ..put("a", "1") }),
         "lease is provided",
     )
     .await;
+    pair.refused(Call::Put(PbPutRequest { ignore_value: true, ..put("x", "") }), "key not found")
+        .await;
+    pair.refused(Call::Put(PbPutRequest { ignore_lease: true, ..put("x", "1") }), "key not found")
+        .await;
     pair.refused(
-        Call::Put(PbPutRequest {
-            ignore_value: true,
-            ..put("x", "")
-        }),
-        "key not found",
-    )
-    .await;
-    pair.refused(
-        Call::Put(PbPutRequest {
-            ignore_lease: true,
-            ..put("x", "1")
-        }),
-        "key not found",
-    )
-    .await;
-    pair.refused(
-        Call::Put(PbPutRequest {
-            lease: 7,
-            ..put("a", "1")
-        }),
+        Call::Put(PbPutRequest { lease: 7, ..put("a", "1") }),
         "requested lease not found",
     )
     .await;
     let huge = "x".repeat(1536 * 1024);
-    pair.refused(Call::Put(put("a", &huge)), "request is too large")
-        .await;
+    pair.refused(Call::Put(put("a", &huge)), "request is too large").await;
     pair.same(Call::Range(range("\0", "\0"))).await;
 }
 
@@ -242,29 +165,16 @@ async fn deletions() {
     let mut pair = filled().await;
     pair.same(Call::Delete(delete("x", ""))).await;
     pair.same(Call::Delete(delete("c", "a"))).await;
-    pair.same(Call::Delete(PbDeleteRequest {
-        prev_kv: true,
-        ..delete("a", "")
-    }))
-    .await;
+    pair.same(Call::Delete(PbDeleteRequest { prev_kv: true, ..delete("a", "") })).await;
     pair.same(Call::Delete(delete("a", ""))).await;
-    pair.same(Call::Delete(PbDeleteRequest {
-        prev_kv: true,
-        ..delete("a", "c")
-    }))
-    .await;
+    pair.same(Call::Delete(PbDeleteRequest { prev_kv: true, ..delete("a", "c") })).await;
     pair.same(Call::Range(range("\0", "\0"))).await;
     pair.same(Call::Put(put("a", "again"))).await;
     pair.same(Call::Delete(delete("\0", "\0"))).await;
     pair.same(Call::Range(range("\0", "\0"))).await;
-    pair.refused(Call::Delete(delete("", "")), "key is not provided")
-        .await;
+    pair.refused(Call::Delete(delete("", "")), "key is not provided").await;
     for revision in 1..=16 {
-        pair.same(Call::Range(PbRangeRequest {
-            revision,
-            ..range("\0", "\0")
-        }))
-        .await;
+        pair.same(Call::Range(PbRangeRequest { revision, ..range("\0", "\0") })).await;
     }
 }
 
@@ -276,31 +186,16 @@ async fn compaction() {
     pair.refused(compact(6), "has been compacted").await;
     pair.refused(compact(3), "has been compacted").await;
     for revision in 1..=12 {
-        pair.same(Call::Range(PbRangeRequest {
-            revision,
-            ..range("a", "\0")
-        }))
-        .await;
-        pair.same(Call::Range(PbRangeRequest {
-            revision,
-            count_only: true,
-            ..range("a", "\0")
-        }))
-        .await;
+        pair.same(Call::Range(PbRangeRequest { revision, ..range("a", "\0") })).await;
+        pair.same(Call::Range(PbRangeRequest { revision, count_only: true, ..range("a", "\0") }))
+            .await;
     }
     pair.same(compact(10)).await;
     pair.same(Call::Delete(delete("a", "d"))).await;
     pair.same(compact(13)).await;
-    pair.same(Call::Range(PbRangeRequest {
-        revision: 13,
-        ..range("a", "\0")
-    }))
-    .await;
+    pair.same(Call::Range(PbRangeRequest { revision: 13, ..range("a", "\0") })).await;
     pair.refused(
-        Call::Range(PbRangeRequest {
-            revision: 12,
-            ..range("a", "\0")
-        }),
+        Call::Range(PbRangeRequest { revision: 12, ..range("a", "\0") }),
         "has been compacted",
     )
     .await;

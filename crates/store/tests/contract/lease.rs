@@ -20,10 +20,7 @@ fn revoke(id: i64) -> Call {
 }
 
 fn attach(key: &str, lease: i64) -> Call {
-    Call::Put(PbPutRequest {
-        lease,
-        ..put(key, "v")
-    })
+    Call::Put(PbPutRequest { lease, ..put(key, "v") })
 }
 
 fn keys_of(id: i64) -> Call {
@@ -33,11 +30,9 @@ fn keys_of(id: i64) -> Call {
 #[tokio::test]
 async fn grant_attach_revoke() {
     let mut pair = Pair::start().await;
-    pair.all_same([Call::Leases, grant(7, 100), grant(8, 200), Call::Leases])
-        .await;
+    pair.all_same([Call::Leases, grant(7, 100), grant(8, 200), Call::Leases]).await;
     pair.refused(grant(7, 100), "lease already exists").await;
-    pair.refused(grant(9, 9_000_000_001), "too large lease TTL")
-        .await;
+    pair.refused(grant(9, 9_000_000_001), "too large lease TTL").await;
     pair.all_same([
         attach("a", 7),
         attach("b", 7),
@@ -48,68 +43,35 @@ async fn grant_attach_revoke() {
     ])
     .await;
     // A put without a lease detaches; one with another moves.
-    pair.all_same([
-        Call::Put(put("a", "x")),
-        attach("c", 7),
-        keys_of(7),
-        keys_of(8),
-    ])
-    .await;
-    pair.same(Call::Put(PbPutRequest {
-        ignore_lease: true,
-        ..put("c", "kept")
-    }))
-    .await;
-    pair.all_same([
-        Call::Range(range("\0", "\0")),
-        Call::KeepAlive(7),
-        Call::KeepAlive(99),
-    ])
-    .await;
-    pair.all_same([
-        revoke(7),
-        Call::Range(range("\0", "\0")),
-        keys_of(7),
-        Call::Leases,
-        revoke(8),
-    ])
-    .await;
+    pair.all_same([Call::Put(put("a", "x")), attach("c", 7), keys_of(7), keys_of(8)]).await;
+    pair.same(Call::Put(PbPutRequest { ignore_lease: true, ..put("c", "kept") })).await;
+    pair.all_same([Call::Range(range("\0", "\0")), Call::KeepAlive(7), Call::KeepAlive(99)]).await;
+    pair.all_same([revoke(7), Call::Range(range("\0", "\0")), keys_of(7), Call::Leases, revoke(8)])
+        .await;
     pair.refused(revoke(7), "requested lease not found").await;
-    pair.refused(attach("a", 7), "requested lease not found")
-        .await;
-    pair.all_same([grant(7, 50), keys_of(7), Call::Range(range("\0", "\0"))])
-        .await;
+    pair.refused(attach("a", 7), "requested lease not found").await;
+    pair.all_same([grant(7, 50), keys_of(7), Call::Range(range("\0", "\0"))]).await;
 }
 
 #[tokio::test]
 async fn expiry_deletes_the_keys_at_once() {
     let mut pair = Pair::start().await;
-    pair.all_same([
-        grant(7, 1),
-        grant(8, 100),
-        attach("a", 7),
-        attach("b", 7),
-        attach("c", 8),
-    ])
-    .await;
+    pair.all_same([grant(7, 1), grant(8, 100), attach("a", 7), attach("b", 7), attach("c", 8)])
+        .await;
     let (etcd, embedded) = tokio::join!(deleted(&mut pair.etcd, 2), deleted(&mut pair.embedded, 2));
     assert_eq!(embedded, etcd);
     assert_eq!(etcd, [("a".to_owned(), 5), ("b".to_owned(), 5)]);
-    pair.all_same([Call::Range(range("\0", "\0")), keys_of(7), Call::Leases])
-        .await;
+    pair.all_same([Call::Range(range("\0", "\0")), keys_of(7), Call::Leases]).await;
 }
 
 /// The first deletions that a watch of everything sees, in the order of their keys (etcd has none within a lease).
 async fn deleted(raw: &mut Raw, count: usize) -> Vec<(String, i64)> {
     let create = PbWatchRequestUnion::CreateRequest(Default::default());
-    let PbWatchRequestUnion::CreateRequest(mut create) = create else {
-        unreachable!()
-    };
+    let PbWatchRequestUnion::CreateRequest(mut create) = create else { unreachable!() };
     (create.key, create.range_end, create.start_revision) = (vec![0], vec![0], 2);
     let (sender, requests) = tokio::sync::mpsc::channel(1);
-    let request = PbWatchRequest {
-        request_union: Some(PbWatchRequestUnion::CreateRequest(create)),
-    };
+    let request =
+        PbWatchRequest { request_union: Some(PbWatchRequestUnion::CreateRequest(create)) };
     sender.send(request).await.unwrap();
     let mut answers = raw.watch(ReceiverStream::new(requests)).await;
     let mut deleted = Vec::new();

@@ -26,36 +26,22 @@ fn unavailable<T>(answer: Result<T, Error>) -> bool {
 
 #[tokio::test]
 async fn nobody_there() {
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     let config = EtcdConfig::plain([format!("http://127.0.0.1:{port}")]);
     let store = Store::connect(&config).await.unwrap();
-    let answer = timeout(SOON, store.current_revision())
-        .await
-        .expect("an answer, soon");
+    let answer = timeout(SOON, store.current_revision()).await.expect("an answer, soon");
     assert!(unavailable(answer));
 }
 
 #[tokio::test]
 async fn gone_and_back() {
     let mut etcd = Etcd::start();
-    let store = Store::connect(&EtcdConfig::plain([&etcd.url]))
-        .await
-        .unwrap();
+    let store = Store::connect(&EtcdConfig::plain([&etcd.url])).await.unwrap();
     let (key, prefix) = (Bytes::from_static(b"/a"), Bytes::from_static(b"/"));
     let first = written(store.create(key.clone(), "1".into()).await.unwrap());
     let from = first.next();
-    let mut watch = store
-        .watch(WatchOptions {
-            prefix: prefix.clone(),
-            from,
-            previous: false,
-        })
-        .await
-        .unwrap();
+    let mut watch =
+        store.watch(WatchOptions { prefix: prefix.clone(), from, previous: false }).await.unwrap();
 
     etcd.kill();
     let ended = timeout(SOON, async {
@@ -67,17 +53,11 @@ async fn gone_and_back() {
             }
         }
     });
-    assert!(unavailable::<()>(Err(ended
-        .await
-        .expect("the watch is told, soon"))));
+    assert!(unavailable::<()>(Err(ended.await.expect("the watch is told, soon"))));
     assert!(watch.next().await.is_none());
     let update = timeout(SOON, store.update(key.clone(), "2".into(), first));
     assert!(unavailable(update.await.expect("an answer, soon")));
-    assert!(unavailable(
-        timeout(SOON, store.get(key.clone()))
-            .await
-            .expect("an answer, soon")
-    ));
+    assert!(unavailable(timeout(SOON, store.get(key.clone())).await.expect("an answer, soon")));
 
     assert!(etcd.run(), "etcd starts again on its data");
     let back = timeout(SOON, async {
@@ -88,24 +68,10 @@ async fn gone_and_back() {
             }
         }
     });
-    let entry = back
-        .await
-        .expect("the client connects again")
-        .entry
-        .unwrap();
-    assert_eq!(
-        (entry.value, entry.mod_revision),
-        (Bytes::from_static(b"1"), first)
-    );
+    let entry = back.await.expect("the client connects again").entry.unwrap();
+    assert_eq!((entry.value, entry.mod_revision), (Bytes::from_static(b"1"), first));
     let second = written(store.update(key, "3".into(), first).await.unwrap());
-    let mut watch = store
-        .watch(WatchOptions {
-            prefix,
-            from,
-            previous: false,
-        })
-        .await
-        .unwrap();
+    let mut watch = store.watch(WatchOptions { prefix, from, previous: false }).await.unwrap();
     let batch = watch.next().await.unwrap().unwrap();
     assert_eq!(batch.events.last().unwrap().entry.mod_revision, second);
 }
@@ -142,17 +108,11 @@ async fn full_and_emptied() {
     client.compact(now, Some(physical)).await.unwrap();
     client.maintenance_client().defragment().await.unwrap();
     let mut maintenance = client.maintenance_client();
-    let raised = maintenance
-        .alarm(AlarmAction::Get, AlarmType::None, None)
-        .await
-        .unwrap();
+    let raised = maintenance.alarm(AlarmAction::Get, AlarmType::None, None).await.unwrap();
     for alarm in raised.alarms() {
         let mut of_member = AlarmOptions::new();
         of_member.with_member(alarm.member_id());
-        maintenance
-            .alarm(AlarmAction::Deactivate, alarm.alarm(), Some(of_member))
-            .await
-            .unwrap();
+        maintenance.alarm(AlarmAction::Deactivate, alarm.alarm(), Some(of_member)).await.unwrap();
     }
     written(store.create(key(all), value).await.unwrap());
     assert!(store.get(key(all - 1)).await.unwrap().entry.is_some());

@@ -22,17 +22,13 @@ impl Pair {
     pub async fn start() -> Pair {
         let process = Etcd::start();
         let directory = TempDir::with_prefix("skiff-store-pair-").unwrap();
-        let server = Embedded::open(EmbeddedConfig::new(directory.path()))
-            .await
-            .unwrap();
+        let server = Embedded::open(EmbeddedConfig::new(directory.path())).await.unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let serving = server.clone();
-        tokio::spawn(async move {
-            serving
-                .serve_tcp(listener, None, std::future::pending())
-                .await
-        });
+        tokio::spawn(
+            async move { serving.serve_tcp(listener, None, std::future::pending()).await },
+        );
         Pair {
             etcd: Raw::connect(&process.url).await,
             embedded: Raw::connect(&url).await,
@@ -44,14 +40,9 @@ impl Pair {
 
     /// Asks both; they must answer the same. Returns the answer.
     pub async fn same(&mut self, call: Call) -> Answer {
-        let (expected, actual) = tokio::join!(
-            self.etcd.call(call.clone()),
-            self.embedded.call(call.clone())
-        );
-        assert_eq!(
-            actual, expected,
-            "embedded (left) and etcd (right) differ about {call:?}"
-        );
+        let (expected, actual) =
+            tokio::join!(self.etcd.call(call.clone()), self.embedded.call(call.clone()));
+        assert_eq!(actual, expected, "embedded (left) and etcd (right) differ about {call:?}");
         expected
     }
 
@@ -64,10 +55,9 @@ impl Pair {
     /// Asks both; both must refuse, the same way, with this in the text.
     pub async fn refused(&mut self, call: Call, text: &str) {
         match self.same(call.clone()).await {
-            Answer::Refused(_, message) => assert!(
-                message.contains(text),
-                "{message:?} lacks {text:?}: {call:?}"
-            ),
+            Answer::Refused(_, message) => {
+                assert!(message.contains(text), "{message:?} lacks {text:?}: {call:?}")
+            }
             answer => panic!("{call:?} was not refused but {answer:?}"),
         }
     }

@@ -83,11 +83,7 @@ fn ranges() -> impl Strategy<Value = PbRangeRequest> {
 }
 
 fn puts() -> impl Strategy<Value = PbPutRequest> {
-    let flags = (
-        any::<bool>(),
-        prop::bool::weighted(0.15),
-        prop::bool::weighted(0.15),
-    );
+    let flags = (any::<bool>(), prop::bool::weighted(0.15), prop::bool::weighted(0.15));
     (key(), value(), lease(), flags).prop_map(
         |(key, value, lease, (prev_kv, ignore_value, ignore_lease))| PbPutRequest {
             key,
@@ -120,13 +116,7 @@ fn compares() -> impl Strategy<Value = PbCompare> {
         lease().prop_map(PbTargetUnion::Lease),
     ];
     (0..4_i32, 0..5_i32, key(), end(), union).prop_map(|(result, target, key, range_end, union)| {
-        PbCompare {
-            result,
-            target,
-            key,
-            range_end,
-            target_union: Some(union),
-        }
+        PbCompare { result, target, key, range_end, target_union: Some(union) }
     })
 }
 
@@ -141,23 +131,12 @@ fn operations(depth: u32) -> BoxedStrategy<PbTxnRequestOp> {
     } else {
         prop_oneof![4 => simple, 1 => txns(depth - 1).prop_map(PbTxnOpRequest::RequestTxn)].boxed()
     };
-    any.prop_map(|request| PbTxnRequestOp {
-        request: Some(request),
-    })
-    .boxed()
+    any.prop_map(|request| PbTxnRequestOp { request: Some(request) }).boxed()
 }
 
 fn txns(depth: u32) -> BoxedStrategy<PbTxnRequest> {
-    (
-        vec(compares(), 0..2),
-        vec(operations(depth), 0..4),
-        vec(operations(depth), 0..3),
-    )
-        .prop_map(|(compare, success, failure)| PbTxnRequest {
-            compare,
-            success,
-            failure,
-        })
+    (vec(compares(), 0..2), vec(operations(depth), 0..4), vec(operations(depth), 0..3))
+        .prop_map(|(compare, success, failure)| PbTxnRequest { compare, success, failure })
         .boxed()
 }
 
@@ -177,20 +156,16 @@ fn calls() -> impl Strategy<Value = Call> {
 
 #[test]
 fn both_answer_the_same() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let config = Config {
         cases: SEQUENCES,
         max_shrink_iters: SHRINKS_MAX,
         failure_persistence: None,
         ..Config::default()
     };
-    let outcome = TestRunner::new(config).run(&vec(calls(), REQUESTS), |calls| {
-        runtime.block_on(run(calls))
-    });
+    let outcome =
+        TestRunner::new(config).run(&vec(calls(), REQUESTS), |calls| runtime.block_on(run(calls)));
     if let Err(error) = outcome {
         panic!("{error}");
     }
@@ -200,10 +175,8 @@ async fn run(calls: Vec<Call>) -> Result<(), TestCaseError> {
     let mut pair = Pair::start().await;
     let mut compacted = 0;
     for call in calls {
-        let (etcd, embedded) = tokio::join!(
-            pair.etcd.call(call.clone()),
-            pair.embedded.call(call.clone())
-        );
+        let (etcd, embedded) =
+            tokio::join!(pair.etcd.call(call.clone()), pair.embedded.call(call.clone()));
         check_same(&call, &etcd, &embedded)?;
         if let (Call::Compact(request), Answer::Compact(_)) = (&call, &etcd) {
             compacted = request.revision;
@@ -213,36 +186,20 @@ async fn run(calls: Vec<Call>) -> Result<(), TestCaseError> {
     let (etcd, embedded) =
         tokio::join!(pair.etcd.call(now.clone()), pair.embedded.call(now.clone()));
     check_same(&now, &etcd, &embedded)?;
-    let Answer::Range(state) = etcd else {
-        unreachable!()
-    };
+    let Answer::Range(state) = etcd else { unreachable!() };
     let current = state.header.unwrap().revision;
     // etcd 3.4 forgets a deletion at the compacted revision itself, later versions and we do not. Revision one is the
     // empty store's; every later one has at least one event.
     let from = compacted.max(1) + 1;
     if current >= from {
-        let wanted = Wanted {
-            key: "\0",
-            end: "\0",
-            from,
-            prev_kv: true,
-            ..Wanted::default()
-        };
-        same_history(
-            &mut pair,
-            wanted,
-            usize::try_from(current - from + 1).unwrap(),
-        )
-        .await;
+        let wanted = Wanted { key: "\0", end: "\0", from, prev_kv: true, ..Wanted::default() };
+        same_history(&mut pair, wanted, usize::try_from(current - from + 1).unwrap()).await;
     }
     Ok(())
 }
 
 fn check_same(call: &Call, etcd: &impl Debug, embedded: &impl Debug) -> Result<(), TestCaseError> {
     let (etcd, embedded) = (format!("{etcd:#?}"), format!("{embedded:#?}"));
-    prop_assert!(
-        etcd == embedded,
-        "{call:?}\netcd: {etcd}\nembedded: {embedded}"
-    );
+    prop_assert!(etcd == embedded, "{call:?}\netcd: {etcd}\nembedded: {embedded}");
     Ok(())
 }

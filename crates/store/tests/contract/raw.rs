@@ -56,14 +56,8 @@ pub struct Raw {
 
 impl Raw {
     pub async fn connect(url: &str) -> Raw {
-        let channel = Channel::from_shared(url.to_owned())
-            .unwrap()
-            .connect()
-            .await
-            .unwrap();
-        Raw {
-            grpc: Grpc::new(channel).max_decoding_message_size(ANSWER_MAX_BYTES),
-        }
+        let channel = Channel::from_shared(url.to_owned()).unwrap().connect().await.unwrap();
+        Raw { grpc: Grpc::new(channel).max_decoding_message_size(ANSWER_MAX_BYTES) }
     }
 
     pub async fn call(&mut self, call: Call) -> Answer {
@@ -103,16 +97,14 @@ impl Raw {
                 Answer::Compact(answer)
             }
             Call::Grant(request) => {
-                let mut answer: PbLeaseGrantResponse = self
-                    .unary("/etcdserverpb.Lease/LeaseGrant", request)
-                    .await?;
+                let mut answer: PbLeaseGrantResponse =
+                    self.unary("/etcdserverpb.Lease/LeaseGrant", request).await?;
                 header(&mut answer.header);
                 Answer::Grant(answer)
             }
             Call::Revoke(request) => {
-                let mut answer: PbLeaseRevokeResponse = self
-                    .unary("/etcdserverpb.Lease/LeaseRevoke", request)
-                    .await?;
+                let mut answer: PbLeaseRevokeResponse =
+                    self.unary("/etcdserverpb.Lease/LeaseRevoke", request).await?;
                 header(&mut answer.header);
                 Answer::Revoke(answer)
             }
@@ -139,9 +131,7 @@ impl Raw {
 
     async fn keep_alive(&mut self, id: i64) -> Result<PbLeaseKeepAliveResponse, Status> {
         let requests = futures::stream::iter([PbLeaseKeepAliveRequest { id }]);
-        let mut answers = self
-            .streaming("/etcdserverpb.Lease/LeaseKeepAlive", requests)
-            .await?;
+        let mut answers = self.streaming("/etcdserverpb.Lease/LeaseKeepAlive", requests).await?;
         let mut answer: PbLeaseKeepAliveResponse =
             answers.message().await?.expect("an answer per request");
         header(&mut answer.header);
@@ -152,9 +142,7 @@ impl Raw {
         &mut self,
         requests: impl Stream<Item = PbWatchRequest> + Send + 'static,
     ) -> Streaming<PbWatchResponse> {
-        self.streaming("/etcdserverpb.Watch/Watch", requests)
-            .await
-            .unwrap()
+        self.streaming("/etcdserverpb.Watch/Watch", requests).await.unwrap()
     }
 
     async fn unary<Q, A>(&mut self, path: &'static str, request: Q) -> Result<A, Status>
@@ -164,10 +152,8 @@ impl Raw {
     {
         self.ready().await;
         let path = PathAndQuery::from_static(path);
-        let answer = self
-            .grpc
-            .unary(Request::new(request), path, ProstCodec::<Q, A>::default())
-            .await?;
+        let answer =
+            self.grpc.unary(Request::new(request), path, ProstCodec::<Q, A>::default()).await?;
         Ok(answer.into_inner())
     }
 
@@ -197,20 +183,13 @@ impl Raw {
 /// Servers have identities and terms of their own; the revision must be the same.
 pub fn header(header: &mut Option<PbResponseHeader>) {
     if let Some(header) = header {
-        *header = PbResponseHeader {
-            revision: header.revision,
-            ..PbResponseHeader::default()
-        };
+        *header = PbResponseHeader { revision: header.revision, ..PbResponseHeader::default() };
     }
 }
 
 fn txn_headers(answer: &mut PbTxnResponse) {
     header(&mut answer.header);
-    for response in answer
-        .responses
-        .iter_mut()
-        .filter_map(|response| response.response.as_mut())
-    {
+    for response in answer.responses.iter_mut().filter_map(|response| response.response.as_mut()) {
         match response {
             PbTxnOpResponse::ResponseRange(answer) => header(&mut answer.header),
             PbTxnOpResponse::ResponsePut(answer) => header(&mut answer.header),
@@ -222,38 +201,21 @@ fn txn_headers(answer: &mut PbTxnResponse) {
 
 /// A range over `[key, end)`.
 pub fn range(key: &str, end: &str) -> PbRangeRequest {
-    PbRangeRequest {
-        key: key.into(),
-        range_end: end.into(),
-        ..PbRangeRequest::default()
-    }
+    PbRangeRequest { key: key.into(), range_end: end.into(), ..PbRangeRequest::default() }
 }
 
 pub fn put(key: &str, value: &str) -> PbPutRequest {
-    PbPutRequest {
-        key: key.into(),
-        value: value.into(),
-        ..PbPutRequest::default()
-    }
+    PbPutRequest { key: key.into(), value: value.into(), ..PbPutRequest::default() }
 }
 
 pub fn delete(key: &str, end: &str) -> PbDeleteRequest {
-    PbDeleteRequest {
-        key: key.into(),
-        range_end: end.into(),
-        ..PbDeleteRequest::default()
-    }
+    PbDeleteRequest { key: key.into(), range_end: end.into(), ..PbDeleteRequest::default() }
 }
 
 pub fn compact(revision: i64) -> Call {
-    Call::Compact(PbCompactionRequest {
-        revision,
-        physical: true,
-    })
+    Call::Compact(PbCompactionRequest { revision, physical: true })
 }
 
 pub fn key_of(kv: &Option<PbKeyValue>) -> String {
-    kv.as_ref()
-        .map(|kv| String::from_utf8_lossy(&kv.key).into_owned())
-        .unwrap_or_default()
+    kv.as_ref().map(|kv| String::from_utf8_lossy(&kv.key).into_owned()).unwrap_or_default()
 }

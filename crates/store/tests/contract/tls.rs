@@ -24,10 +24,8 @@ fn authority() -> Authority {
 /// A certificate for the loopback address, with its key, in PEM.
 fn issued(authority: &Authority) -> (String, String) {
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, authority).unwrap();
     (certificate.pem(), key.serialize_pem())
@@ -35,10 +33,7 @@ fn issued(authority: &Authority) -> (String, String) {
 
 fn identity(authority: &Authority) -> ClientIdentity {
     let (certificate, key) = issued(authority);
-    ClientIdentity {
-        certificate_pem: certificate.into_bytes(),
-        key_pem: key.into_bytes(),
-    }
+    ClientIdentity { certificate_pem: certificate.into_bytes(), key_pem: key.into_bytes() }
 }
 
 /// Tries everyone at a server whose authority this is.
@@ -53,18 +48,9 @@ async fn only_the_right_ones_are_let_in(url: &str, authority: &Authority) {
 
     let other = self::authority();
     for wrong in [
-        EtcdConfig {
-            identity: None,
-            ..right.clone()
-        },
-        EtcdConfig {
-            identity: Some(identity(&other)),
-            ..right.clone()
-        },
-        EtcdConfig {
-            ca_pem: Some(other.pem().into_bytes()),
-            ..right.clone()
-        },
+        EtcdConfig { identity: None, ..right.clone() },
+        EtcdConfig { identity: Some(identity(&other)), ..right.clone() },
+        EtcdConfig { ca_pem: Some(other.pem().into_bytes()), ..right.clone() },
     ] {
         let store = Store::connect(&wrong).await.unwrap();
         let answer = store.current_revision().await;
@@ -73,20 +59,11 @@ async fn only_the_right_ones_are_let_in(url: &str, authority: &Authority) {
     for unusable in [
         EtcdConfig::default(),
         EtcdConfig::plain(["127.0.0.1:1"]),
-        EtcdConfig {
-            endpoints: vec!["http://127.0.0.1:1".to_owned()],
-            ..right.clone()
-        },
-        EtcdConfig {
-            ca_pem: Some(b"no certificate".to_vec()),
-            ..right
-        },
+        EtcdConfig { endpoints: vec!["http://127.0.0.1:1".to_owned()], ..right.clone() },
+        EtcdConfig { ca_pem: Some(b"no certificate".to_vec()), ..right },
     ] {
         let refused = Store::connect(&unusable).await.err();
-        assert!(
-            matches!(refused, Some(Error::Configuration { .. })),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Some(Error::Configuration { .. })), "{refused:?}");
     }
 }
 
@@ -120,17 +97,13 @@ async fn embedded() {
         .identity(Identity::from_pem(certificate, key))
         .client_ca_root(Certificate::from_pem(authority.pem()));
     let directory = TempDir::with_prefix("skiff-store-tls-").unwrap();
-    let server = Embedded::open(EmbeddedConfig::new(directory.path()))
-        .await
-        .unwrap();
+    let server = Embedded::open(EmbeddedConfig::new(directory.path())).await.unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let serving = server.clone();
-    tokio::spawn(async move {
-        serving
-            .serve_tcp(listener, Some(tls), std::future::pending())
-            .await
-    });
+    tokio::spawn(
+        async move { serving.serve_tcp(listener, Some(tls), std::future::pending()).await },
+    );
     only_the_right_ones_are_let_in(&url, &authority).await;
     server.stop().await.unwrap();
 }

@@ -14,16 +14,11 @@ use crate::{
 };
 
 fn op(request: PbTxnOpRequest) -> PbTxnRequestOp {
-    PbTxnRequestOp {
-        request: Some(request),
-    }
+    PbTxnRequestOp { request: Some(request) }
 }
 
 fn op_put(key: &str, value: &str) -> PbTxnRequestOp {
-    op(PbTxnOpRequest::RequestPut(PbPutRequest {
-        prev_kv: true,
-        ..put(key, value)
-    }))
+    op(PbTxnOpRequest::RequestPut(PbPutRequest { prev_kv: true, ..put(key, value) }))
 }
 
 fn op_range(key: &str, end: &str) -> PbTxnRequestOp {
@@ -31,10 +26,7 @@ fn op_range(key: &str, end: &str) -> PbTxnRequestOp {
 }
 
 fn op_delete(key: &str, end: &str) -> PbTxnRequestOp {
-    op(PbTxnOpRequest::RequestDeleteRange(PbDeleteRequest {
-        prev_kv: true,
-        ..delete(key, end)
-    }))
+    op(PbTxnOpRequest::RequestDeleteRange(PbDeleteRequest { prev_kv: true, ..delete(key, end) }))
 }
 
 fn op_txn(txn: PbTxnRequest) -> PbTxnRequestOp {
@@ -67,11 +59,7 @@ fn txn(
     success: impl Into<Vec<PbTxnRequestOp>>,
     failure: impl Into<Vec<PbTxnRequestOp>>,
 ) -> PbTxnRequest {
-    PbTxnRequest {
-        compare: compare.into(),
-        success: success.into(),
-        failure: failure.into(),
-    }
+    PbTxnRequest { compare: compare.into(), success: success.into(), failure: failure.into() }
 }
 
 async fn filled() -> Pair {
@@ -85,21 +73,10 @@ async fn filled() -> Pair {
 #[tokio::test]
 async fn comparisons() {
     let mut pair = filled().await;
-    for result in [
-        CompareOp::Equal,
-        CompareOp::NotEqual,
-        CompareOp::Greater,
-        CompareOp::Less,
-    ] {
-        for (key, end) in [
-            ("a", ""),
-            ("b", ""),
-            ("x", ""),
-            ("a", "c"),
-            ("a", "\0"),
-            ("x", "z"),
-            ("c", "a"),
-        ] {
+    for result in [CompareOp::Equal, CompareOp::NotEqual, CompareOp::Greater, CompareOp::Less] {
+        for (key, end) in
+            [("a", ""), ("b", ""), ("x", ""), ("a", "c"), ("a", "\0"), ("x", "z"), ("c", "a")]
+        {
             for number in [0, 1, 2, 3, 4] {
                 for union in [
                     PbTargetUnion::Version(number),
@@ -130,14 +107,9 @@ async fn comparisons() {
 async fn branches_and_operations() {
     let mut pair = filled().await;
     pair.same(Call::Txn(txn([], [], []))).await;
-    pair.same(Call::Txn(txn([], [op_range("a", "\0")], [])))
+    pair.same(Call::Txn(txn([], [op_range("a", "\0")], []))).await;
+    pair.same(Call::Txn(txn([exists("a"), exists("x")], [op_put("x", "no")], [op_range("a", "")])))
         .await;
-    pair.same(Call::Txn(txn(
-        [exists("a"), exists("x")],
-        [op_put("x", "no")],
-        [op_range("a", "")],
-    )))
-    .await;
     pair.same(Call::Txn(txn(
         [exists("a")],
         [op_put("x", "yes"), op_put("a", "new"), op_range("a", "\0")],
@@ -146,35 +118,15 @@ async fn branches_and_operations() {
     .await;
     pair.same(Call::Txn(txn(
         [],
-        [
-            op_range("a", "\0"),
-            op_delete("a", "c"),
-            op_range("a", "\0"),
-            op_put("c", "5"),
-        ],
+        [op_range("a", "\0"), op_delete("a", "c"), op_range("a", "\0"), op_put("c", "5")],
         [],
     )))
     .await;
-    pair.same(Call::Txn(txn([], [op_delete("nothing", "")], [])))
-        .await;
-    pair.same(Call::Txn(txn(
-        [],
-        [op_put("y", "1"), op_delete("nothing", "")],
-        [],
-    )))
-    .await;
-    pair.same(Call::Txn(txn(
-        [],
-        [op_delete("x", ""), op_delete("x", "z")],
-        [],
-    )))
-    .await;
-    let old = op(PbTxnOpRequest::RequestRange(PbRangeRequest {
-        revision: 3,
-        ..range("a", "\0")
-    }));
-    pair.same(Call::Txn(txn([], [op_put("z", "1"), old.clone()], [])))
-        .await;
+    pair.same(Call::Txn(txn([], [op_delete("nothing", "")], []))).await;
+    pair.same(Call::Txn(txn([], [op_put("y", "1"), op_delete("nothing", "")], []))).await;
+    pair.same(Call::Txn(txn([], [op_delete("x", ""), op_delete("x", "z")], []))).await;
+    let old = op(PbTxnOpRequest::RequestRange(PbRangeRequest { revision: 3, ..range("a", "\0") }));
+    pair.same(Call::Txn(txn([], [op_put("z", "1"), old.clone()], []))).await;
     pair.same(Call::Txn(txn([], [old], []))).await;
     pair.same(Call::Range(range("\0", "\0"))).await;
 }
@@ -183,114 +135,48 @@ async fn branches_and_operations() {
 async fn nested() {
     let mut pair = filled().await;
     // Comparisons within see the state before the whole transaction.
-    let inner = txn(
-        [exists("new")],
-        [op_put("seen", "1")],
-        [op_put("unseen", "1"), op_range("new", "")],
-    );
-    pair.same(Call::Txn(txn(
-        [exists("a")],
-        [op_put("new", "1"), op_txn(inner.clone())],
-        [],
-    )))
-    .await;
-    pair.same(Call::Txn(txn(
-        [exists("x")],
-        [],
-        [op_txn(txn([], [op_txn(inner)], []))],
-    )))
-    .await;
-    pair.same(Call::Txn(txn(
-        [],
-        [op_txn(txn([], [op_range("a", "\0")], []))],
-        [],
-    )))
-    .await;
+    let inner =
+        txn([exists("new")], [op_put("seen", "1")], [op_put("unseen", "1"), op_range("new", "")]);
+    pair.same(Call::Txn(txn([exists("a")], [op_put("new", "1"), op_txn(inner.clone())], []))).await;
+    pair.same(Call::Txn(txn([exists("x")], [], [op_txn(txn([], [op_txn(inner)], []))]))).await;
+    pair.same(Call::Txn(txn([], [op_txn(txn([], [op_range("a", "\0")], []))], []))).await;
     let delete_within = txn([], [op_delete("a", "c")], []);
-    pair.same(Call::Txn(txn(
-        [],
-        [op_txn(delete_within), op_range("a", "\0")],
-        [],
-    )))
-    .await;
+    pair.same(Call::Txn(txn([], [op_txn(delete_within), op_range("a", "\0")], []))).await;
     pair.same(Call::Range(range("\0", "\0"))).await;
 }
 
 #[tokio::test]
 async fn refusals_change_nothing() {
     let mut pair = filled().await;
-    let future = op(PbTxnOpRequest::RequestRange(PbRangeRequest {
-        revision: 99,
-        ..range("a", "")
-    }));
-    let absent = op(PbTxnOpRequest::RequestPut(PbPutRequest {
-        ignore_value: true,
-        ..put("x", "")
-    }));
-    let no_lease = op(PbTxnOpRequest::RequestPut(PbPutRequest {
-        lease: 9,
-        ..put("x", "1")
-    }));
-    pair.refused(
-        Call::Txn(txn([], [op_put("a", "lost"), future.clone()], [])),
-        "future revision",
-    )
-    .await;
-    pair.refused(Call::Txn(txn([], [future], [])), "future revision")
+    let future =
+        op(PbTxnOpRequest::RequestRange(PbRangeRequest { revision: 99, ..range("a", "") }));
+    let absent =
+        op(PbTxnOpRequest::RequestPut(PbPutRequest { ignore_value: true, ..put("x", "") }));
+    let no_lease = op(PbTxnOpRequest::RequestPut(PbPutRequest { lease: 9, ..put("x", "1") }));
+    pair.refused(Call::Txn(txn([], [op_put("a", "lost"), future.clone()], [])), "future revision")
         .await;
-    pair.refused(
-        Call::Txn(txn([], [op_put("a", "lost"), absent.clone()], [])),
-        "key not found",
-    )
-    .await;
-    pair.refused(
-        Call::Txn(txn(
-            [],
-            [op_put("x", "lost"), op_txn(txn([], [absent], []))],
-            [],
-        )),
-        "",
-    )
-    .await;
+    pair.refused(Call::Txn(txn([], [future], [])), "future revision").await;
+    pair.refused(Call::Txn(txn([], [op_put("a", "lost"), absent.clone()], [])), "key not found")
+        .await;
+    pair.refused(Call::Txn(txn([], [op_put("x", "lost"), op_txn(txn([], [absent], []))], [])), "")
+        .await;
     pair.refused(
         Call::Txn(txn([], [op_put("a", "lost"), no_lease.clone()], [])),
         "lease not found",
     )
     .await;
     // What is on the other branch does not matter.
-    pair.same(Call::Txn(txn(
-        [exists("a")],
-        [op_put("ok", "1")],
-        [no_lease],
-    )))
-    .await;
-    pair.refused(
-        Call::Txn(txn([], [op_put("", "1")], [])),
-        "key is not provided",
-    )
-    .await;
-    pair.refused(
-        Call::Txn(txn([], [], [op_range("", "")])),
-        "key is not provided",
-    )
-    .await;
-    pair.refused(Call::Txn(txn([exists("")], [], [])), "key is not provided")
-        .await;
+    pair.same(Call::Txn(txn([exists("a")], [op_put("ok", "1")], [no_lease]))).await;
+    pair.refused(Call::Txn(txn([], [op_put("", "1")], [])), "key is not provided").await;
+    pair.refused(Call::Txn(txn([], [], [op_range("", "")])), "key is not provided").await;
+    pair.refused(Call::Txn(txn([exists("")], [], [])), "key is not provided").await;
     pair.same(compact(4)).await;
-    let compacted = op(PbTxnOpRequest::RequestRange(PbRangeRequest {
-        revision: 2,
-        ..range("a", "")
-    }));
-    pair.refused(
-        Call::Txn(txn([], [op_put("a", "lost"), compacted], [])),
-        "has been compacted",
-    )
-    .await;
-    let many: Vec<_> = (0..129)
-        .map(|index| op_put(&format!("k{index}"), "1"))
-        .collect();
-    pair.refused(Call::Txn(txn([], many.clone(), [])), "too many operations")
+    let compacted =
+        op(PbTxnOpRequest::RequestRange(PbRangeRequest { revision: 2, ..range("a", "") }));
+    pair.refused(Call::Txn(txn([], [op_put("a", "lost"), compacted], [])), "has been compacted")
         .await;
+    let many: Vec<_> = (0..129).map(|index| op_put(&format!("k{index}"), "1")).collect();
+    pair.refused(Call::Txn(txn([], many.clone(), [])), "too many operations").await;
     pair.same(Call::Txn(txn([], &many[..128], []))).await;
     pair.same(Call::Range(range("\0", "\0"))).await;
 }
@@ -307,15 +193,10 @@ async fn no_key_is_changed_twice() {
         vec![op_put("a", "1"), nested(vec![], vec![op_put("a", "2")])],
         vec![op_delete("a", "c"), nested(vec![op_put("b", "2")], vec![])],
         vec![nested(vec![op_delete("a", "c")], vec![]), op_put("b", "1")],
-        vec![
-            nested(vec![op_put("a", "1")], vec![]),
-            nested(vec![op_put("a", "2")], vec![]),
-        ],
+        vec![nested(vec![op_put("a", "1")], vec![]), nested(vec![op_put("a", "2")], vec![])],
     ] {
-        pair.refused(Call::Txn(txn([], twice.clone(), [])), "duplicate key")
-            .await;
-        pair.refused(Call::Txn(txn([], [], twice)), "duplicate key")
-            .await;
+        pair.refused(Call::Txn(txn([], twice.clone(), [])), "duplicate key").await;
+        pair.refused(Call::Txn(txn([], [], twice)), "duplicate key").await;
     }
     for once in [
         vec![op_put("a", "1"), op_put("b", "2")],

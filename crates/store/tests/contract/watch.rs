@@ -40,19 +40,11 @@ impl Stream {
     async fn open(raw: &mut Raw, first: Wanted<'_>) -> Stream {
         let (requests, receiver) = mpsc::channel(16);
         requests.send(create(first)).await.unwrap();
-        Stream {
-            requests,
-            answers: raw.watch(ReceiverStream::new(receiver)).await,
-        }
+        Stream { requests, answers: raw.watch(ReceiverStream::new(receiver)).await }
     }
 
     async fn next(&mut self) -> PbWatchResponse {
-        let mut answer = self
-            .answers
-            .message()
-            .await
-            .unwrap()
-            .expect("the stream goes on");
+        let mut answer = self.answers.message().await.unwrap().expect("the stream goes on");
         header(&mut answer.header);
         answer
     }
@@ -88,14 +80,8 @@ fn create(wanted: Wanted<'_>) -> PbWatchRequest {
     (create.start_revision, create.watch_id) = (wanted.from, wanted.id);
     (create.prev_kv, create.fragment, create.progress_notify) =
         (wanted.prev_kv, wanted.fragment, wanted.progress_notify);
-    create.filters = wanted
-        .without
-        .into_iter()
-        .map(|filter| filter as i32)
-        .collect();
-    PbWatchRequest {
-        request_union: Some(PbWatchRequestUnion::CreateRequest(create)),
-    }
+    create.filters = wanted.without.into_iter().map(|filter| filter as i32).collect();
+    PbWatchRequest { request_union: Some(PbWatchRequestUnion::CreateRequest(create)) }
 }
 
 fn cancel(id: i64) -> PbWatchRequest {
@@ -105,15 +91,11 @@ fn cancel(id: i64) -> PbWatchRequest {
         unreachable!()
     };
     cancel.watch_id = id;
-    PbWatchRequest {
-        request_union: Some(PbWatchRequestUnion::CancelRequest(cancel)),
-    }
+    PbWatchRequest { request_union: Some(PbWatchRequestUnion::CancelRequest(cancel)) }
 }
 
 fn progress() -> PbWatchRequest {
-    PbWatchRequest {
-        request_union: Some(PbWatchRequestUnion::ProgressRequest(Default::default())),
-    }
+    PbWatchRequest { request_union: Some(PbWatchRequestUnion::ProgressRequest(Default::default())) }
 }
 
 /// The same stream to both servers.
@@ -142,12 +124,8 @@ impl Streams {
     }
 
     async fn same_events(&mut self, watch_id: i64, count: usize) -> Vec<PbEvent> {
-        let mut events = join_all(
-            self.0
-                .iter_mut()
-                .map(|stream| stream.events(watch_id, count)),
-        )
-        .await;
+        let mut events =
+            join_all(self.0.iter_mut().map(|stream| stream.events(watch_id, count))).await;
         let (embedded, etcd) = (events.pop().unwrap(), events.pop().unwrap());
         assert_eq!(embedded, etcd, "embedded (left) and etcd (right) differ");
         etcd
@@ -174,108 +152,27 @@ async fn filled() -> Pair {
 #[tokio::test]
 async fn history() {
     let mut pair = filled().await;
-    let all = Wanted {
-        key: "\0",
-        end: "\0",
-        ..Wanted::default()
-    };
+    let all = Wanted { key: "\0", end: "\0", ..Wanted::default() };
     same_history(&mut pair, Wanted { from: 1, ..all }, 7).await;
-    same_history(
-        &mut pair,
-        Wanted {
-            from: 4,
-            prev_kv: true,
-            ..all
-        },
-        5,
-    )
-    .await;
-    same_history(
-        &mut pair,
-        Wanted {
-            key: "a",
-            from: 1,
-            ..Wanted::default()
-        },
-        4,
-    )
-    .await;
-    same_history(
-        &mut pair,
-        Wanted {
-            key: "a",
-            end: "b",
-            from: 1,
-            ..Wanted::default()
-        },
-        4,
-    )
-    .await;
-    same_history(
-        &mut pair,
-        Wanted {
-            key: "b",
-            end: "\0",
-            from: 1,
-            ..Wanted::default()
-        },
-        3,
-    )
-    .await;
-    same_history(
-        &mut pair,
-        Wanted {
-            key: "",
-            end: "\0",
-            from: 1,
-            ..Wanted::default()
-        },
-        7,
-    )
-    .await;
-    same_history(
-        &mut pair,
-        Wanted {
-            from: 1,
-            without: Some(WatchFilterType::NoPut),
-            ..all
-        },
-        2,
-    )
-    .await;
-    same_history(
-        &mut pair,
-        Wanted {
-            from: 1,
-            without: Some(WatchFilterType::NoDelete),
-            ..all
-        },
-        5,
-    )
-    .await;
+    same_history(&mut pair, Wanted { from: 4, prev_kv: true, ..all }, 5).await;
+    same_history(&mut pair, Wanted { key: "a", from: 1, ..Wanted::default() }, 4).await;
+    same_history(&mut pair, Wanted { key: "a", end: "b", from: 1, ..Wanted::default() }, 4).await;
+    same_history(&mut pair, Wanted { key: "b", end: "\0", from: 1, ..Wanted::default() }, 3).await;
+    same_history(&mut pair, Wanted { key: "", end: "\0", from: 1, ..Wanted::default() }, 7).await;
+    same_history(&mut pair, Wanted { from: 1, without: Some(WatchFilterType::NoPut), ..all }, 2)
+        .await;
+    same_history(&mut pair, Wanted { from: 1, without: Some(WatchFilterType::NoDelete), ..all }, 5)
+        .await;
 }
 
 #[tokio::test]
 async fn present_and_future() {
     let mut pair = filled().await;
-    let mut streams = Streams::open(
-        &mut pair,
-        Wanted {
-            key: "a",
-            end: "c",
-            ..Wanted::default()
-        },
-    )
-    .await;
+    let mut streams =
+        Streams::open(&mut pair, Wanted { key: "a", end: "c", ..Wanted::default() }).await;
     assert_eq!(streams.same().await.watch_id, 0);
     streams
-        .send(create(Wanted {
-            key: "a",
-            end: "c",
-            from: 9,
-            prev_kv: true,
-            ..Wanted::default()
-        }))
+        .send(create(Wanted { key: "a", end: "c", from: 9, prev_kv: true, ..Wanted::default() }))
         .await;
     assert_eq!(streams.same().await.watch_id, 1);
     pair.same(Call::Put(put("a", "8"))).await;
@@ -285,60 +182,25 @@ async fn present_and_future() {
     pair.same(Call::Put(put("outside", "9"))).await;
     let operations =
         [put("b", "10"), put("a", "10"), put("c", "10")].map(PbTxnOpRequest::RequestPut);
-    let success = operations
-        .map(|put| PbTxnRequestOp { request: Some(put) })
-        .to_vec();
-    pair.same(Call::Txn(PbTxnRequest {
-        success,
-        ..PbTxnRequest::default()
-    }))
-    .await;
+    let success = operations.map(|put| PbTxnRequestOp { request: Some(put) }).to_vec();
+    pair.same(Call::Txn(PbTxnRequest { success, ..PbTxnRequest::default() })).await;
     assert_eq!(streams.same().await.events.len(), 2);
-    pair.same(Call::Delete(PbDeleteRequest {
-        prev_kv: true,
-        ..delete("a", "c")
-    }))
-    .await;
+    pair.same(Call::Delete(PbDeleteRequest { prev_kv: true, ..delete("a", "c") })).await;
     assert_eq!(streams.same().await.events.len(), 2);
 }
 
 #[tokio::test]
 async fn identities_and_refusals() {
     let mut pair = filled().await;
-    let mut streams = Streams::open(
-        &mut pair,
-        Wanted {
-            key: "a",
-            id: 1,
-            ..Wanted::default()
-        },
-    )
-    .await;
+    let mut streams =
+        Streams::open(&mut pair, Wanted { key: "a", id: 1, ..Wanted::default() }).await;
     assert_eq!(streams.same().await.watch_id, 1);
     for wanted in [
-        Wanted {
-            key: "a",
-            id: 1,
-            ..Wanted::default()
-        },
-        Wanted {
-            key: "b",
-            ..Wanted::default()
-        },
-        Wanted {
-            key: "b",
-            ..Wanted::default()
-        },
-        Wanted {
-            key: "c",
-            end: "a",
-            ..Wanted::default()
-        },
-        Wanted {
-            key: "b",
-            id: 77,
-            ..Wanted::default()
-        },
+        Wanted { key: "a", id: 1, ..Wanted::default() },
+        Wanted { key: "b", ..Wanted::default() },
+        Wanted { key: "b", ..Wanted::default() },
+        Wanted { key: "c", end: "a", ..Wanted::default() },
+        Wanted { key: "b", id: 77, ..Wanted::default() },
     ] {
         streams.send(create(wanted)).await;
         streams.same().await;
@@ -353,35 +215,20 @@ async fn identities_and_refusals() {
 #[tokio::test]
 async fn progress_on_request() {
     let mut pair = filled().await;
-    let mut streams = Streams::open(
-        &mut pair,
-        Wanted {
-            key: "a",
-            ..Wanted::default()
-        },
-    )
-    .await;
+    let mut streams = Streams::open(&mut pair, Wanted { key: "a", ..Wanted::default() }).await;
     streams.same().await;
     pair.same(Call::Put(put("outside", "1"))).await;
     streams.send(progress()).await;
     let told = streams.same().await;
-    assert_eq!(
-        (
-            told.watch_id,
-            told.header.unwrap().revision,
-            told.events.len()
-        ),
-        (-1, 8, 0)
-    );
+    assert_eq!((told.watch_id, told.header.unwrap().revision, told.events.len()), (-1, 8, 0));
 }
 
 #[tokio::test]
 async fn progress_from_time_to_time() {
     // Not a pair: that has the default of ten minutes.
-    for backend in [
-        crate::backend::Backend::etcd().await,
-        crate::backend::Backend::embedded().await,
-    ] {
+    for backend in
+        [crate::backend::Backend::etcd().await, crate::backend::Backend::embedded().await]
+    {
         let mut client = backend.store.etcd();
         let options = etcd_client::WatchOptions::new().with_progress_notify();
         let mut watch = client.watch("a", Some(options)).await.unwrap();
@@ -403,13 +250,7 @@ async fn compacted() {
     let mut pair = filled().await;
     pair.same(compact(4)).await;
     for (from, gone) in [(1, true), (3, true), (4, false), (5, false)] {
-        let wanted = Wanted {
-            key: "\0",
-            end: "\0",
-            from,
-            prev_kv: true,
-            ..Wanted::default()
-        };
+        let wanted = Wanted { key: "\0", end: "\0", from, prev_kv: true, ..Wanted::default() };
         let mut streams = Streams::open(&mut pair, wanted).await;
         assert!(streams.same().await.created);
         if gone {
@@ -444,12 +285,7 @@ async fn large_revisions_in_pieces() {
         assert_eq!((piece.events.len(), piece.fragment), (1, fragment));
         assert_eq!(key_of(&piece.events[0].kv), last);
     }
-    streams
-        .send(create(Wanted {
-            fragment: false,
-            ..wanted
-        }))
-        .await;
+    streams.send(create(Wanted { fragment: false, ..wanted })).await;
     streams.same().await;
     assert_eq!(streams.same().await.events.len(), 3);
 }

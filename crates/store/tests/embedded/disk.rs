@@ -36,11 +36,8 @@ fn mount(path: &Path, options: &str) {
 
 impl Drop for Small {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount")
-            .arg("-l")
-            .arg(self.0.path())
-            .stderr(Stdio::inherit())
-            .status();
+        let unmounted =
+            Command::new("umount").arg("-l").arg(self.0.path()).stderr(Stdio::inherit()).status();
         assert!(unmounted.unwrap().success());
     }
 }
@@ -49,10 +46,7 @@ impl Drop for Small {
 async fn fill(store: &Store) -> usize {
     let value = Bytes::from(vec![b'x'; 50_000]);
     for index in 0.. {
-        match store
-            .create(b(&format!("/{index:04}")), value.clone())
-            .await
-        {
+        match store.create(b(&format!("/{index:04}")), value.clone()).await {
             Ok(outcome) => written(outcome),
             Err(Error::NoSpace) => return index,
             Err(error) => panic!("{error}"),
@@ -67,30 +61,16 @@ async fn a_full_disk_loses_nothing() {
     let (embedded, store) = open(&small.0).await;
     let filled = fill(&store).await;
     assert!(filled > 20, "{filled}");
-    let options = ListOptions {
-        prefix: b("/"),
-        ..ListOptions::default()
-    };
+    let options = ListOptions { prefix: b("/"), ..ListOptions::default() };
     for _ in 0..3 {
-        assert!(
-            store
-                .create(b("/more"), Bytes::from(vec![b'x'; 50_000]))
-                .await
-                .is_err()
-        );
+        assert!(store.create(b("/more"), Bytes::from(vec![b'x'; 50_000])).await.is_err());
         let listing = store.list(options.clone()).await.unwrap();
-        assert_eq!(
-            (listing.entries.len(), listing.revision.get()),
-            (filled, filled as u64 + 1)
-        );
+        assert_eq!((listing.entries.len(), listing.revision.get()), (filled, filled as u64 + 1));
     }
     small.enlarge("64m");
     let revision = written(store.create(b("/more"), b("now")).await.unwrap());
     assert_eq!(revision.get(), filled as u64 + 2);
-    assert_eq!(
-        store.list(options.clone()).await.unwrap().entries.len(),
-        filled + 1
-    );
+    assert_eq!(store.list(options.clone()).await.unwrap().entries.len(), filled + 1);
     embedded.stop().await.unwrap();
 
     let (embedded, store) = open(&small.0).await;

@@ -13,10 +13,7 @@ use crate::{b, folder, open};
 
 fn etcdctl(endpoint: &str) -> Command {
     let mut command = Command::new("etcdctl");
-    command
-        .env("ETCDCTL_API", "3")
-        .args(["--endpoints", endpoint])
-        .kill_on_drop(true);
+    command.env("ETCDCTL_API", "3").args(["--endpoints", endpoint]).kill_on_drop(true);
     command
 }
 
@@ -29,22 +26,11 @@ async fn run(endpoint: &str, arguments: &[&str], input: &str) -> String {
         .stderr(Stdio::piped())
         .spawn()
         .expect("etcdctl is not installed: this test needs Debian's `etcd-client` (apt-get install etcd-client)");
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(input.as_bytes())
-        .await
-        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
     let output = child.wait_with_output().await.unwrap();
-    let (said, complained) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(
-        output.status.success(),
-        "etcdctl {arguments:?}: {said}{complained}"
-    );
+    let (said, complained) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "etcdctl {arguments:?}: {said}{complained}");
     said.into_owned()
 }
 
@@ -55,34 +41,21 @@ async fn works_over_tcp() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let endpoint = listener.local_addr().unwrap().to_string();
     let serving = embedded.clone();
-    tokio::spawn(async move {
-        serving
-            .serve_tcp(listener, None, std::future::pending())
-            .await
-    });
+    tokio::spawn(async move { serving.serve_tcp(listener, None, std::future::pending()).await });
     let ctl = async |arguments: &[&str]| run(&endpoint, arguments, "").await;
 
     assert_eq!(ctl(&["put", "/a", "1"]).await, "OK\n");
     assert_eq!(ctl(&["get", "/a"]).await, "/a\n1\n");
-    assert_eq!(
-        store.get(b("/a")).await.unwrap().entry.unwrap().value,
-        b("1")
-    );
+    assert_eq!(store.get(b("/a")).await.unwrap().entry.unwrap().value, b("1"));
     ctl(&["put", "/b", "2"]).await;
     assert_eq!(
         ctl(&["get", "--prefix", "/", "--keys-only", "--order=DESCEND"]).await,
         "/b\n\n/a\n\n"
     );
     let txn = "value(\"/a\") = \"1\"\n\nput /a changed\nget /a\n\nget /b\n\n";
-    assert_eq!(
-        run(&endpoint, &["txn"], txn).await,
-        "SUCCESS\n\nOK\n\n/a\nchanged\n"
-    );
-    let mut watch = etcdctl(&endpoint)
-        .args(["watch", "--rev=2", "/a"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    assert_eq!(run(&endpoint, &["txn"], txn).await, "SUCCESS\n\nOK\n\n/a\nchanged\n");
+    let mut watch =
+        etcdctl(&endpoint).args(["watch", "--rev=2", "/a"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut seen = BufReader::new(watch.stdout.take().unwrap()).lines();
     for expected in ["PUT", "/a", "1", "PUT", "/a", "changed"] {
         assert_eq!(seen.next_line().await.unwrap().unwrap(), expected);
@@ -91,45 +64,24 @@ async fn works_over_tcp() {
     let lease = granted.split_whitespace().nth(1).unwrap();
     ctl(&["put", "/leased", "x", &format!("--lease={lease}")]).await;
     assert!(
-        ctl(&["lease", "timetolive", "--keys", lease])
-            .await
-            .contains("attached keys([/leased])")
+        ctl(&["lease", "timetolive", "--keys", lease]).await.contains("attached keys([/leased])")
     );
-    assert!(
-        ctl(&["lease", "keep-alive", "--once", lease])
-            .await
-            .contains("TTL(300)")
-    );
+    assert!(ctl(&["lease", "keep-alive", "--once", lease]).await.contains("TTL(300)"));
     assert!(ctl(&["lease", "revoke", lease]).await.contains("revoked"));
     assert_eq!(ctl(&["get", "/leased"]).await, "");
     assert_eq!(ctl(&["del", "/b"]).await, "1\n");
-    assert!(
-        ctl(&["compaction", "--physical", "4"])
-            .await
-            .contains("compacted revision 4")
-    );
+    assert!(ctl(&["compaction", "--physical", "4"]).await.contains("compacted revision 4"));
     assert!(ctl(&["defrag"]).await.contains("Finished defragmenting"));
     assert!(ctl(&["endpoint", "status"]).await.contains(&endpoint));
     assert!(ctl(&["endpoint", "health"]).now_or_never().is_none());
-    assert!(
-        ctl(&["member", "list"])
-            .await
-            .contains(&format!("http://{endpoint}"))
-    );
+    assert!(ctl(&["member", "list"]).await.contains(&format!("http://{endpoint}")));
     assert_eq!(ctl(&["alarm", "list"]).await, "");
     let saved = folder.path().join("saved");
     ctl(&["snapshot", "save", saved.to_str().unwrap()]).await;
     let restored = crate::folder();
     store::embedded::restore(&saved, restored.path()).unwrap();
-    let refused = etcdctl(&endpoint)
-        .args(["user", "list"])
-        .output()
-        .await
-        .unwrap();
-    assert!(
-        String::from_utf8_lossy(&refused.stderr).contains("Unimplemented"),
-        "{refused:?}"
-    );
+    let refused = etcdctl(&endpoint).args(["user", "list"]).output().await.unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("Unimplemented"), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,17 +93,9 @@ async fn works_over_a_unix_socket() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = embedded.clone();
     let server = tokio::spawn(async move { serving.serve_unix(listener, stopped.map(drop)).await });
-    for (arguments, said) in [
-        (vec!["put", "/a", "1"], "OK\n"),
-        (vec!["get", "/a"], "/a\n1\n"),
-    ] {
+    for (arguments, said) in [(vec!["put", "/a", "1"], "OK\n"), (vec!["get", "/a"], "/a\n1\n")] {
         let mut command = etcdctl("unix://store:1");
-        let output = command
-            .args(arguments)
-            .current_dir(folder.path())
-            .output()
-            .await
-            .unwrap();
+        let output = command.args(arguments).current_dir(folder.path()).output().await.unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), said, "{output:?}");
     }
     stop.send(()).unwrap();

@@ -13,18 +13,9 @@ use tempfile::TempDir;
 use crate::{b, folder, open, open_with, written};
 
 async fn list(store: &Store, revision: Revision) -> Result<Vec<(Bytes, Bytes, u64)>, Error> {
-    let listing = store
-        .list(ListOptions {
-            prefix: b("/"),
-            revision,
-            ..ListOptions::default()
-        })
-        .await?;
-    Ok(listing
-        .entries
-        .into_iter()
-        .map(|entry| (entry.key, entry.value, entry.version))
-        .collect())
+    let listing =
+        store.list(ListOptions { prefix: b("/"), revision, ..ListOptions::default() }).await?;
+    Ok(listing.entries.into_iter().map(|entry| (entry.key, entry.value, entry.version)).collect())
 }
 
 fn file_bytes(folder: &TempDir) -> u64 {
@@ -38,21 +29,13 @@ async fn everything_is_there_after_a_restart() {
     let first = written(store.create(b("/a"), b("1")).await.unwrap());
     let second = written(store.update(b("/a"), b("2"), first).await.unwrap());
     let lease = store.grant_lease(Duration::from_secs(500)).await.unwrap();
-    written(
-        store
-            .create_with_lease(b("/b"), b("leased"), Some(lease))
-            .await
-            .unwrap(),
-    );
+    written(store.create_with_lease(b("/b"), b("leased"), Some(lease)).await.unwrap());
     let gone = written(store.create(b("/c"), b("x")).await.unwrap());
     let deleted = written(store.delete(b("/c"), gone).await.unwrap());
     store.compact(second).await.unwrap();
     let status = store.etcd().status().await.unwrap();
     embedded.stop().await.unwrap();
-    assert!(matches!(
-        store.get(b("/a")).await,
-        Err(Error::Unavailable(_))
-    ));
+    assert!(matches!(store.get(b("/a")).await, Err(Error::Unavailable(_))));
 
     let (_embedded, store) = open(&folder).await;
     assert_eq!(store.current_revision().await.unwrap(), deleted);
@@ -61,36 +44,19 @@ async fn everything_is_there_after_a_restart() {
         [(b("/a"), b("2"), 2), (b("/b"), b("leased"), 1)]
     );
     assert_eq!(list(&store, gone).await.unwrap().len(), 3);
-    assert!(matches!(
-        list(&store, first).await,
-        Err(Error::Compacted { .. })
-    ));
+    assert!(matches!(list(&store, first).await, Err(Error::Compacted { .. })));
     let again = store.etcd().status().await.unwrap();
-    assert_eq!(
-        again.header().unwrap().cluster_id(),
-        status.header().unwrap().cluster_id()
-    );
+    assert_eq!(again.header().unwrap().cluster_id(), status.header().unwrap().cluster_id());
     assert_eq!(store.etcd().leases().await.unwrap().leases().len(), 1);
     store.revoke_lease(lease).await.unwrap();
     assert_eq!(list(&store, Revision::NONE).await.unwrap().len(), 1);
     let from = second.next();
-    let mut watch = store
-        .watch(WatchOptions {
-            prefix: b("/"),
-            from,
-            previous: false,
-        })
-        .await
-        .unwrap();
+    let mut watch =
+        store.watch(WatchOptions { prefix: b("/"), from, previous: false }).await.unwrap();
     let mut revisions = Vec::new();
     while revisions.len() < 4 {
         let batch = watch.next().await.unwrap().unwrap();
-        revisions.extend(
-            batch
-                .events
-                .iter()
-                .map(|event| event.entry.mod_revision.get()),
-        );
+        revisions.extend(batch.events.iter().map(|event| event.entry.mod_revision.get()));
     }
     assert_eq!(revisions, (from.get()..from.get() + 4).collect::<Vec<_>>());
 }
@@ -100,10 +66,7 @@ async fn a_folder_serves_one_store_at_a_time() {
     let folder = folder();
     let (embedded, _store) = open(&folder).await;
     let second = Store::embedded(folder.path()).await;
-    assert!(matches!(
-        second.err(),
-        Some(Error::Open(OpenError::InUse(_)))
-    ));
+    assert!(matches!(second.err(), Some(Error::Open(OpenError::InUse(_)))));
     embedded.stop().await.unwrap();
     Store::embedded(folder.path()).await.unwrap();
 }
@@ -117,15 +80,9 @@ async fn damage_is_an_error() {
     )
     .unwrap();
     let opened = Store::embedded(folder.path()).await;
-    assert!(matches!(
-        opened.err(),
-        Some(Error::Open(OpenError::File { .. }))
-    ));
+    assert!(matches!(opened.err(), Some(Error::Open(OpenError::File { .. }))));
     let opened = Store::embedded(&PathBuf::from("/proc/nowhere")).await;
-    assert!(matches!(
-        opened.err(),
-        Some(Error::Open(OpenError::Directory { .. }))
-    ));
+    assert!(matches!(opened.err(), Some(Error::Open(OpenError::Directory { .. }))));
 }
 
 #[tokio::test]
@@ -135,27 +92,17 @@ async fn nobody_else_reads_the_file() {
     let store = Store::embedded(&directory).await.unwrap();
     written(store.create(b("/secret"), b("x")).await.unwrap());
     let mode = |path: PathBuf| path.metadata().unwrap().permissions().mode() & 0o777;
-    assert_eq!(
-        (mode(directory.clone()), mode(directory.join("store.redb"))),
-        (0o700, 0o600)
-    );
+    assert_eq!((mode(directory.clone()), mode(directory.join("store.redb"))), (0o700, 0o600));
 }
 
 #[tokio::test]
 async fn stopping_ends_watches() {
     let folder = folder();
     let (embedded, store) = open(&folder).await;
-    let options = WatchOptions {
-        prefix: b("/"),
-        from: Revision::NONE,
-        previous: false,
-    };
+    let options = WatchOptions { prefix: b("/"), from: Revision::NONE, previous: false };
     let mut watch = store.watch(options).await.unwrap();
     embedded.stop().await.unwrap();
-    assert!(matches!(
-        watch.next().await,
-        Some(Err(Error::Unavailable(_)))
-    ));
+    assert!(matches!(watch.next().await, Some(Err(Error::Unavailable(_)))));
     assert!(watch.next().await.is_none());
 }
 
@@ -166,60 +113,36 @@ async fn compaction_and_defragmentation_give_space_back() {
     let value = Bytes::from(vec![b'x'; 100_000]);
     let mut revision = written(store.create(b("/a"), value.clone()).await.unwrap());
     for _ in 0..100 {
-        revision = written(
-            store
-                .update(b("/a"), value.clone(), revision)
-                .await
-                .unwrap(),
-        );
+        revision = written(store.update(b("/a"), value.clone(), revision).await.unwrap());
     }
     let full = file_bytes(&folder);
     assert!(full > 10_000_000, "{full}");
     let options = etcd_client::CompactionOptions::new().with_physical();
     let mut client = store.etcd();
-    client
-        .compact(i64::try_from(revision.get()).unwrap(), Some(options))
-        .await
-        .unwrap();
+    client.compact(i64::try_from(revision.get()).unwrap(), Some(options)).await.unwrap();
     let status = client.status().await.unwrap();
-    assert!(
-        status.raft_used_db_size() < 110_000,
-        "{}",
-        status.raft_used_db_size()
-    );
+    assert!(status.raft_used_db_size() < 110_000, "{}", status.raft_used_db_size());
     client.defragment().await.unwrap();
     let left = file_bytes(&folder);
     assert!(left < full / 10, "{left} of {full}");
-    assert_eq!(
-        store.get(b("/a")).await.unwrap().entry.unwrap().version,
-        101
-    );
+    assert_eq!(store.get(b("/a")).await.unwrap().entry.unwrap().version, 101);
     written(store.create(b("/b"), value).await.unwrap());
 }
 
 #[tokio::test]
 async fn a_full_store_takes_deletions_only() {
     let folder = folder();
-    let (_embedded, store) = open_with(EmbeddedConfig {
-        quota_bytes: 100_000,
-        ..EmbeddedConfig::new(folder.path())
-    })
-    .await;
+    let (_embedded, store) =
+        open_with(EmbeddedConfig { quota_bytes: 100_000, ..EmbeddedConfig::new(folder.path()) })
+            .await;
     let value = Bytes::from(vec![b'x'; 60_000]);
     let first = written(store.create(b("/a"), value.clone()).await.unwrap());
     written(store.create(b("/b"), value.clone()).await.unwrap());
-    assert!(matches!(
-        store.create(b("/c"), value.clone()).await,
-        Err(Error::NoSpace)
-    ));
+    assert!(matches!(store.create(b("/c"), value.clone()).await, Err(Error::NoSpace)));
     assert_eq!(store.etcd().status().await.unwrap().errors(), ["NOSPACE"]);
     let deleted = written(store.delete(b("/a"), first).await.unwrap());
     let options = etcd_client::CompactionOptions::new().with_physical();
-    store
-        .etcd()
-        .compact(i64::try_from(deleted.get()).unwrap(), Some(options))
-        .await
-        .unwrap();
+    store.etcd().compact(i64::try_from(deleted.get()).unwrap(), Some(options)).await.unwrap();
     written(store.create(b("/c"), value).await.unwrap());
 }
 
@@ -229,12 +152,7 @@ async fn a_snapshot_is_a_store() {
     let (_embedded, store) = open(&source).await;
     let first = written(store.create(b("/a"), b("1")).await.unwrap());
     written(store.update(b("/a"), b("2"), first).await.unwrap());
-    written(
-        store
-            .create(b("/b"), Bytes::from(vec![7; 500_000]))
-            .await
-            .unwrap(),
-    );
+    written(store.create(b("/b"), Bytes::from(vec![7; 500_000])).await.unwrap());
     store.compact(first).await.unwrap();
     store.grant_lease(Duration::from_secs(500)).await.unwrap();
     let mut stream = store.etcd().snapshot().await.unwrap();
@@ -247,19 +165,13 @@ async fn a_snapshot_is_a_store() {
 
     let target = folder();
     restore(&path, target.path()).unwrap();
-    assert!(matches!(
-        restore(&path, target.path()),
-        Err(RestoreError::Exists(_))
-    ));
+    assert!(matches!(restore(&path, target.path()), Err(RestoreError::Exists(_))));
     let (_restored, copy) = open(&target).await;
     assert_eq!(
         list(&copy, Revision::NONE).await.unwrap(),
         list(&store, Revision::NONE).await.unwrap()
     );
-    assert_eq!(
-        copy.current_revision().await.unwrap(),
-        store.current_revision().await.unwrap()
-    );
+    assert_eq!(copy.current_revision().await.unwrap(), store.current_revision().await.unwrap());
     assert_eq!(copy.etcd().leases().await.unwrap().leases().len(), 1);
     let hash = store.etcd().hash_kv(0).await.unwrap();
     assert_eq!(copy.etcd().hash_kv(0).await.unwrap().hash(), hash.hash());
@@ -267,9 +179,6 @@ async fn a_snapshot_is_a_store() {
     snapshot[100_000] ^= 1;
     std::fs::write(&path, &snapshot).unwrap();
     let elsewhere = folder();
-    assert!(matches!(
-        restore(&path, elsewhere.path()),
-        Err(RestoreError::Damaged(_))
-    ));
+    assert!(matches!(restore(&path, elsewhere.path()), Err(RestoreError::Damaged(_))));
     assert!(!elsewhere.path().join("store.redb").exists());
 }

@@ -27,10 +27,7 @@ async fn reads_see_what_was_acknowledged() {
             while !stop.load(Ordering::Relaxed) {
                 let least = acknowledged.load(Ordering::SeqCst);
                 let listing = store
-                    .list(ListOptions {
-                        prefix: b("/"),
-                        ..ListOptions::default()
-                    })
+                    .list(ListOptions { prefix: b("/"), ..ListOptions::default() })
                     .await
                     .unwrap();
                 assert!(listing.revision.get() >= least);
@@ -69,19 +66,12 @@ async fn watches_miss_nothing() {
         let store = store.clone();
         tokio::spawn(async move {
             let mut next = Revision::new(2);
-            let options = WatchOptions {
-                prefix: b("/"),
-                from: next,
-                previous: false,
-            };
+            let options = WatchOptions { prefix: b("/"), from: next, previous: false };
             let mut watch = store.watch(options).await.unwrap();
             while next.get() < total + 2 {
                 let batch = match watch.next().await.unwrap() {
                     Ok(batch) => batch,
-                    Err(Error::Compacted {
-                        oldest: Some(oldest),
-                        ..
-                    }) => {
+                    Err(Error::Compacted { oldest: Some(oldest), .. }) => {
                         assert!(oldest > next);
                         return false;
                     }
@@ -130,11 +120,7 @@ async fn one_of_many_wins() {
             let (store, key) = (store.clone(), key.clone());
             tokio::spawn(async move { store.create(key, b(&contender.to_string())).await.unwrap() })
         });
-        let outcomes: Vec<_> = join_all(contenders)
-            .await
-            .into_iter()
-            .map(Result::unwrap)
-            .collect();
+        let outcomes: Vec<_> = join_all(contenders).await.into_iter().map(Result::unwrap).collect();
         let winner = outcomes
             .iter()
             .position(|outcome| matches!(outcome, store::Outcome::Written(_)))

@@ -26,21 +26,15 @@ pub async fn load(folder: &Path, node: &str, address: &str, archive: &Path) -> a
         }),
         server_name: Some(node.to_owned()),
     };
-    let mut file = tokio::fs::File::open(archive)
-        .await
-        .context("cargo run -p xtask -- images builds it")?;
+    let mut file =
+        tokio::fs::File::open(archive).await.context("cargo run -p xtask -- images builds it")?;
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
     let reading = async move {
         loop {
             let mut data = vec![0; CHUNK_BYTES];
             let length = file.read(&mut data).await?;
             data.truncate(length);
-            if length == 0
-                || sender
-                    .send(LoadImageRequest { data: data.into() })
-                    .await
-                    .is_err()
-            {
+            if length == 0 || sender.send(LoadImageRequest { data: data.into() }).await.is_err() {
                 return anyhow::Ok(());
             }
         }

@@ -25,16 +25,9 @@ impl Slot {
         std::fs::create_dir_all(&folder).context("cannot make the folder of slots")?;
         for number in 1..=SLOTS {
             let path = folder.join(number.to_string());
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)?;
+            let file = File::options().create(true).truncate(false).write(true).open(&path)?;
             if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                return Ok(Self {
-                    number,
-                    _lock: lock,
-                });
+                return Ok(Self { number, _lock: lock });
             }
         }
         bail!("{SLOTS} clusters of tests run already")

@@ -68,8 +68,7 @@ impl TypeMarkers {
         module: &str,
         properties: &BTreeSet<String>,
     ) -> Option<&'a Markers> {
-        self.search(name, all, module, properties)
-            .map(|(_, markers)| markers)
+        self.search(name, all, module, properties).map(|(_, markers)| markers)
     }
 
     /// The field's numbers in the protobuf encoding, outermost first: two for a field of a struct
@@ -99,10 +98,7 @@ impl TypeMarkers {
         if let Some(own) = self.fields.get(&name) {
             return Some((None, own));
         }
-        let mut embedded = self
-            .fields
-            .iter()
-            .filter(|(own, _)| !properties.contains(*own));
+        let mut embedded = self.fields.iter().filter(|(own, _)| !properties.contains(*own));
         embedded.find_map(|(_, field)| {
             let inner = all.get(&key(module, field.message.as_deref()?))?;
             Some((Some(field), inner.fields.get(&name)?))
@@ -120,26 +116,18 @@ pub fn key(module: &str, name: &str) -> String {
 
 /// `hostIP` and `host_ip` both become `hostip`.
 pub fn squeeze(name: &str) -> String {
-    name.trim_start_matches("r#")
-        .replace(['_', '$', '-'], "")
-        .to_ascii_lowercase()
+    name.trim_start_matches("r#").replace(['_', '$', '-'], "").to_ascii_lowercase()
 }
 
 pub fn read(folder: &Path) -> anyhow::Result<All> {
     let mut all = All::new();
     for file in rust_files(folder)? {
-        let module: Vec<_> = match file
-            .parent()
-            .and_then(|parent| parent.strip_prefix(folder).ok())
+        let module: Vec<_> = match file.parent().and_then(|parent| parent.strip_prefix(folder).ok())
         {
             Some(module) => module.iter().map(|part| part.to_string_lossy()).collect(),
             None => continue,
         };
-        parse(
-            &std::fs::read_to_string(&file)?,
-            &module.join("."),
-            &mut all,
-        );
+        parse(&std::fs::read_to_string(&file)?, &module.join("."), &mut all);
     }
     Ok(all)
 }
@@ -155,10 +143,7 @@ fn parse(source: &str, module: &str, all: &mut All) {
             pending.tag = tag(text);
         } else if let Some(rest) = text.strip_prefix("pub struct ") {
             let name = rest.trim_end_matches([' ', '{', '}']);
-            let found = TypeMarkers {
-                own: std::mem::take(&mut pending),
-                ..TypeMarkers::default()
-            };
+            let found = TypeMarkers { own: std::mem::take(&mut pending), ..TypeMarkers::default() };
             if rest.ends_with("{}") {
                 all.insert(key(module, name), found);
             } else {

@@ -31,10 +31,7 @@ pub struct Types {
 /// Reads them from the crate's folder.
 pub fn read(package: &Path) -> anyhow::Result<Types> {
     let folder = &package.join("src").join(API_LEVEL);
-    let mut types = Types {
-        by_name: BTreeMap::new(),
-        by_path: BTreeMap::new(),
-    };
+    let mut types = Types { by_name: BTreeMap::new(), by_path: BTreeMap::new() };
     for file in rust_files(folder)? {
         let source = std::fs::read_to_string(&file)?;
         let Some(name) = source.strip_prefix("// Generated from definition ") else {
@@ -47,25 +44,13 @@ pub fn read(package: &Path) -> anyhow::Result<Types> {
         let body = balanced(&source[at + "json_schema!(".len()..]);
         let schema = to_json(body).with_context(|| format!("schema of {name}"))?;
         let short = name.rsplit('.').next().unwrap_or_default();
-        let module = file
-            .parent()
-            .context("file without folder")?
-            .strip_prefix(folder)?;
-        let mut path: Vec<String> = module
-            .iter()
-            .map(|part| part.to_string_lossy().into_owned())
-            .collect();
+        let module = file.parent().context("file without folder")?.strip_prefix(folder)?;
+        let mut path: Vec<String> =
+            module.iter().map(|part| part.to_string_lossy().into_owned()).collect();
         path.push(short.to_owned());
         types.by_path.insert(path.join("::"), name.clone());
         let resource = resource(&source);
-        types.by_name.insert(
-            name.clone(),
-            Type {
-                name,
-                schema,
-                resource,
-            },
-        );
+        types.by_name.insert(name.clone(), Type { name, schema, resource });
     }
     Ok(types)
 }
@@ -112,11 +97,7 @@ fn to_json(body: &str) -> anyhow::Result<Value> {
     let comma = regex::Regex::new(r",(\s*[}\]])")?;
     // No schema text holds a comma before a closing bracket at the end of a line.
     let body = comma.replace_all(&body, |found: &regex::Captures<'_>| {
-        if found[1].contains('\n') {
-            found[1].to_owned()
-        } else {
-            found[0].to_owned()
-        }
+        if found[1].contains('\n') { found[1].to_owned() } else { found[0].to_owned() }
     });
     serde_json::from_str(&body.replace("\\'", "'")).context("not JSON")
 }

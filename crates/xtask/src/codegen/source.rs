@@ -13,10 +13,7 @@ pub fn package(root: &Path, name: &str) -> anyhow::Result<PathBuf> {
         .output()
         .context("run cargo metadata")?;
     if !output.status.success() {
-        bail!(
-            "cargo metadata: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     }
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let manifest = metadata["packages"]
@@ -26,9 +23,7 @@ pub fn package(root: &Path, name: &str) -> anyhow::Result<PathBuf> {
         .find(|package| package["name"] == name)
         .and_then(|package| package["manifest_path"].as_str())
         .with_context(|| format!("{name} is not a dependency"))?;
-    let folder = Path::new(manifest)
-        .parent()
-        .context("manifest without folder")?;
+    let folder = Path::new(manifest).parent().context("manifest without folder")?;
     Ok(folder.to_owned())
 }
 

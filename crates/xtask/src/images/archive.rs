@@ -34,20 +34,16 @@ impl Archive {
             .iter()
             .map(|layer| add(layer.clone(), "application/vnd.oci.image.layer.v1.tar"))
             .collect();
-        let config = add(
-            serde_json::to_vec(&self.config())?,
-            "application/vnd.oci.image.config.v1+json",
-        );
+        let config =
+            add(serde_json::to_vec(&self.config())?, "application/vnd.oci.image.config.v1+json");
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": config,
             "layers": layers,
         });
-        let mut entry = add(
-            serde_json::to_vec(&manifest)?,
-            "application/vnd.oci.image.manifest.v1+json",
-        );
+        let mut entry =
+            add(serde_json::to_vec(&manifest)?, "application/vnd.oci.image.manifest.v1+json");
         let tag = self.name.rsplit(':').next().unwrap_or("latest");
         entry["annotations"] = json!({
             "io.containerd.image.name": self.name,
@@ -67,11 +63,8 @@ impl Archive {
     }
 
     fn config(&self) -> Value {
-        let layers: Vec<String> = self
-            .layers
-            .iter()
-            .map(|layer| format!("sha256:{}", digest(layer)))
-            .collect();
+        let layers: Vec<String> =
+            self.layers.iter().map(|layer| format!("sha256:{}", digest(layer))).collect();
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",
             "aarch64" => "arm64",
@@ -101,8 +94,7 @@ impl Layer {
 
     pub fn folder(&mut self, path: &str, mode: u32) -> std::io::Result<()> {
         let mut header = header(EntryType::Directory, 0, mode);
-        self.0
-            .append_data(&mut header, format!("{path}/"), std::io::empty())
+        self.0.append_data(&mut header, format!("{path}/"), std::io::empty())
     }
 
     pub fn file(&mut self, path: &str, content: &[u8], mode: u32) -> std::io::Result<()> {
@@ -133,10 +125,7 @@ fn header(kind: EntryType, size: u64, mode: u32) -> Header {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -159,11 +148,7 @@ mod tests {
     #[test]
     fn every_digest_is_a_blobs() {
         let bytes = archive().to_tar().unwrap();
-        assert_eq!(
-            bytes,
-            archive().to_tar().unwrap(),
-            "the same content, the same bytes"
-        );
+        assert_eq!(bytes, archive().to_tar().unwrap(), "the same content, the same bytes");
         let mut files = BTreeMap::new();
         for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
             let mut entry = entry.unwrap();
@@ -180,10 +165,7 @@ mod tests {
         };
         let index: Value = serde_json::from_slice(&files["index.json"]).unwrap();
         let entry = &index["manifests"][0];
-        assert_eq!(
-            entry["annotations"]["io.containerd.image.name"],
-            "skiff.test/a:1"
-        );
+        assert_eq!(entry["annotations"]["io.containerd.image.name"], "skiff.test/a:1");
         let manifest: Value = serde_json::from_slice(&blob(entry)).unwrap();
         blob(&manifest["layers"][0]);
         let config: Value = serde_json::from_slice(&blob(&manifest["config"])).unwrap();

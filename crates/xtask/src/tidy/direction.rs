@@ -56,10 +56,7 @@ pub fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {
         .output()
         .context("cannot run cargo")?;
     if !output.status.success() {
-        bail!(
-            "cargo metadata: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(judge(&serde_json::from_slice(&output.stdout)?))
 }
@@ -71,10 +68,7 @@ fn judge(metadata: &Metadata) -> Vec<Finding> {
         let place = format!("package {}", package.name);
         let Some(may) = allowed.get(package.name.as_str()) else {
             let rule = "has no place in the order of packages (xtask/src/tidy/direction.rs)";
-            findings.push(Finding {
-                place,
-                rule: rule.to_owned(),
-            });
+            findings.push(Finding { place, rule: rule.to_owned() });
             continue;
         };
         for dependency in &package.dependencies {
@@ -82,10 +76,7 @@ fn judge(metadata: &Metadata) -> Vec<Finding> {
             let for_tests = dependency.kind.as_deref() == Some("dev");
             if own && !for_tests && !may.contains(&dependency.name.as_str()) {
                 let rule = format!("must not depend on {}", dependency.name);
-                findings.push(Finding {
-                    place: place.clone(),
-                    rule,
-                });
+                findings.push(Finding { place: place.clone(), rule });
             }
         }
     }

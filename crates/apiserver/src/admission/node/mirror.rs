@@ -24,10 +24,7 @@ pub async fn check(call: Call<'_>, own: &str, pod: &Pod) -> Result<(), ApiError>
     let node = call.core.find(Node::ROW, own).await?;
     let node = node.ok_or_else(|| ApiError::not_found(Node::ROW, own))?;
     if *uid != *node.uid {
-        return Err(refuse(format!(
-            "node {own} UID mismatch: expected {uid} got {}",
-            node.uid
-        )));
+        return Err(refuse(format!("node {own} UID mismatch: expected {uid} got {}", node.uid)));
     }
     Ok(())
 }
@@ -43,9 +40,7 @@ pub fn plan<'a>(own: &str, pod: &'a Pod) -> Result<&'a str, String> {
         ));
     }
     if api::pod::node_name(pod) != Some(own) {
-        return Err(format!(
-            "node {own:?} can only create pods with spec.nodeName set to itself"
-        ));
+        return Err(format!("node {own:?} can only create pods with spec.nodeName set to itself"));
     }
     let owner = match pod.metadata.owner_references.as_deref().unwrap_or_default() {
         [owner] => owner,
@@ -60,11 +55,7 @@ pub fn plan<'a>(own: &str, pod: &'a Pod) -> Result<&'a str, String> {
             ));
         }
     };
-    if (
-        owner.api_version.as_str(),
-        owner.kind.as_str(),
-        owner.name.as_str(),
-    ) != ("v1", "Node", own)
+    if (owner.api_version.as_str(), owner.kind.as_str(), owner.name.as_str()) != ("v1", "Node", own)
     {
         return Err(format!(
             "node {own:?} can only create pods with an owner reference set to itself"
@@ -76,15 +67,11 @@ pub fn plan<'a>(own: &str, pod: &'a Pod) -> Result<&'a str, String> {
         ));
     }
     if owner.block_owner_deletion == Some(true) {
-        return Err(format!(
-            "node {own:?} must not set blockOwnerDeletion on an owner reference"
-        ));
+        return Err(format!("node {own:?} must not set blockOwnerDeletion on an owner reference"));
     }
     let reference = pod.spec.as_ref().and_then(reference);
     if let Some(what) = reference {
-        return Err(format!(
-            "node {own:?} can not create pods that reference {what}"
-        ));
+        return Err(format!("node {own:?} can not create pods that reference {what}"));
     }
     Ok(&owner.uid)
 }
@@ -95,18 +82,13 @@ fn reference(spec: &PodSpec) -> Option<&'static str> {
     if named(&spec.service_account_name) {
         return Some("a service account");
     }
-    let containers: Vec<&Container> = spec
-        .containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten())
-        .collect();
+    let containers: Vec<&Container> =
+        spec.containers.iter().chain(spec.init_containers.iter().flatten()).collect();
     let env = containers
         .iter()
         .flat_map(|container| container.env.iter().flatten())
         .filter_map(|env| env.value_from.as_ref());
-    let all_env = containers
-        .iter()
-        .flat_map(|container| container.env_from.iter().flatten());
+    let all_env = containers.iter().flat_map(|container| container.env_from.iter().flatten());
     let volumes = spec.volumes.iter().flatten();
     let sources = volumes
         .clone()
@@ -120,31 +102,19 @@ fn reference(spec: &PodSpec) -> Option<&'static str> {
     if secrets {
         return Some("secrets");
     }
-    let maps = env
-        .clone()
-        .any(|source| source.config_map_key_ref.is_some())
-        || all_env
-            .clone()
-            .any(|source| source.config_map_ref.is_some())
+    let maps = env.clone().any(|source| source.config_map_key_ref.is_some())
+        || all_env.clone().any(|source| source.config_map_ref.is_some())
         || volumes.clone().any(|volume| volume.config_map.is_some())
         || sources.clone().any(|source| source.config_map.is_some());
     if maps {
         return Some("configmaps");
     }
-    if sources
-        .clone()
-        .any(|source| source.service_account_token.is_some())
-    {
+    if sources.clone().any(|source| source.service_account_token.is_some()) {
         return Some("a service account");
     }
-    if sources
-        .clone()
-        .any(|source| source.cluster_trust_bundle.is_some())
-    {
+    if sources.clone().any(|source| source.cluster_trust_bundle.is_some()) {
         return Some("clustertrustbundles");
     }
-    let claims = volumes
-        .clone()
-        .any(|volume| volume.persistent_volume_claim.is_some());
+    let claims = volumes.clone().any(|volume| volume.persistent_volume_claim.is_some());
     claims.then_some("persistentvolumeclaims")
 }

@@ -47,10 +47,7 @@ fn nodes_keep_to_their_own() {
             "is not allowed to modify labels: node-restriction.kubernetes.io/x",
         ),
         (
-            node(
-                json!({"kubernetes.io/os": "linux", "xnode-restriction.example": "y"}),
-                json!([]),
-            ),
+            node(json!({"kubernetes.io/os": "linux", "xnode-restriction.example": "y"}), json!([])),
             Some(plain()),
             "",
         ),
@@ -75,12 +72,7 @@ fn pods_show_their_state_and_no_more() {
     for (own, subresource, new, problem) in [
         ("n2", "status", &new, "can only update pod status"),
         ("n1", "", &new, "can only create and delete mirror pods"),
-        (
-            "n1",
-            "status",
-            &pod("n1", json!({"a": "b"}), "Running"),
-            "cannot update labels",
-        ),
+        ("n1", "status", &pod("n1", json!({"a": "b"}), "Running"), "cannot update labels"),
     ] {
         let error = check_status(own, subresource, new, &old).unwrap_err();
         assert!(error.contains(problem), "{error}");
@@ -93,10 +85,7 @@ fn claims_grow_and_do_nothing_else() {
         read(&json!({"metadata": {"name": "c", "labels": labels}, "spec": {}, "status": status}))
     };
     let old = claim(json!({"phase": "Bound"}), json!({}));
-    let grown = claim(
-        json!({"phase": "Bound", "capacity": {"storage": "2Gi"}}),
-        json!({}),
-    );
+    let grown = claim(json!({"phase": "Bound", "capacity": {"storage": "2Gi"}}), json!({}));
     assert_eq!(check_claim("n", "status", &grown, Some(&old)), Ok(()));
     assert!(check_claim("n", "", &grown, Some(&old)).is_err());
     assert!(check_claim("n", "", &grown, None).is_err());
@@ -119,27 +108,11 @@ fn only_mirror_pods_are_made() {
     });
     assert_eq!(mirror::plan("n1", &read(&base)), Ok("u"));
     for (pointer, value, problem) in [
-        (
-            "/metadata/annotations",
-            json!({}),
-            "can only create mirror pods",
-        ),
+        ("/metadata/annotations", json!({}), "can only create mirror pods"),
         ("/spec/nodeName", json!("n2"), "spec.nodeName set to itself"),
-        (
-            "/metadata/ownerReferences",
-            json!([]),
-            "an owner reference set to itself",
-        ),
-        (
-            "/metadata/ownerReferences/0/name",
-            json!("n2"),
-            "an owner reference set to itself",
-        ),
-        (
-            "/metadata/ownerReferences/0/controller",
-            json!(false),
-            "a controller owner reference",
-        ),
+        ("/metadata/ownerReferences", json!([]), "an owner reference set to itself"),
+        ("/metadata/ownerReferences/0/name", json!("n2"), "an owner reference set to itself"),
+        ("/metadata/ownerReferences/0/controller", json!(false), "a controller owner reference"),
         (
             "/metadata/ownerReferences/0",
             json!({"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "u", "controller": true, "blockOwnerDeletion": true}),

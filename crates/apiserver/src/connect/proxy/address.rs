@@ -29,11 +29,7 @@ impl<'a> Address<'a> {
                 "invalid proxy request {text:?}: it must be [http:|https:]name[:port]"
             )));
         }
-        Ok(Self {
-            https: scheme == "https",
-            name,
-            port,
-        })
+        Ok(Self { https: scheme == "https", name, port })
     }
 
     /// The port when it is a number.

@@ -54,10 +54,7 @@ pub struct Server {
 
 /// How the server's machine is reached.
 pub enum Way {
-    Pod {
-        kubelet: Box<KubeletClient<transport::Channel>>,
-        open: PortForwardOpen,
-    },
+    Pod { kubelet: Box<KubeletClient<transport::Channel>>, open: PortForwardOpen },
     Direct(IpAddr),
 }
 
@@ -99,17 +96,9 @@ impl Server {
     /// `host:port`, or the host alone on the scheme's own port.
     pub fn authority(&self) -> String {
         let host = self.way.host();
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host
-        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
         let own = if self.https { 443 } else { 80 };
-        if self.port == own {
-            host
-        } else {
-            format!("{host}:{}", self.port)
-        }
+        if self.port == own { host } else { format!("{host}:{}", self.port) }
     }
 
     /// Connects, with TLS for `https`. Servers' certificates are not checked: nobody can say whose
@@ -126,9 +115,7 @@ impl Server {
                 Way::Direct(ip) => {
                     let stream = TcpStream::connect(SocketAddr::new(*ip, self.port)).await;
                     let stream = stream.map_err(|error| unreachable(&error))?;
-                    stream
-                        .set_nodelay(true)
-                        .map_err(|error| unreachable(&error))?;
+                    stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
                     Box::new(stream)
                 }
             };
@@ -171,14 +158,10 @@ async fn tunnel(
     // An open and an empty frame make the connection.
     let first = [Kind::Open(open), Kind::Frame(frame(Bytes::new()))];
     let rest = ReceiverStream::new(receiver).map(Kind::Frame);
-    let requests = stream::iter(first)
-        .chain(rest)
-        .map(|kind| PortForwardRequest { kind: Some(kind) });
-    let output = kubelet
-        .port_forward(requests)
-        .await
-        .map_err(|status| kubelet_error(&status))?
-        .into_inner();
+    let requests =
+        stream::iter(first).chain(rest).map(|kind| PortForwardRequest { kind: Some(kind) });
+    let output =
+        kubelet.port_forward(requests).await.map_err(|status| kubelet_error(&status))?.into_inner();
     let sink = PollSender::new(input)
         .sink_map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
         .with(move |data| future::ok::<_, io::Error>(frame(data)));
@@ -210,14 +193,7 @@ mod tests {
 
     #[test]
     fn this_machine_and_its_link_are_refused() {
-        for ip in [
-            "127.0.0.1",
-            "::1",
-            "169.254.169.254",
-            "fe80::1",
-            "0.0.0.0",
-            "x",
-        ] {
+        for ip in ["127.0.0.1", "::1", "169.254.169.254", "fe80::1", "0.0.0.0", "x"] {
             assert!(Way::direct(ip).is_err(), "{ip}");
         }
         assert!(Way::direct("192.0.2.1").is_ok());
@@ -225,16 +201,9 @@ mod tests {
 
     #[test]
     fn authorities() {
-        let server = |ip: &str, port, https| Server {
-            way: Way::direct(ip).unwrap(),
-            port,
-            https,
-        };
+        let server = |ip: &str, port, https| Server { way: Way::direct(ip).unwrap(), port, https };
         assert_eq!(server("192.0.2.1", 80, false).authority(), "192.0.2.1");
         assert_eq!(server("192.0.2.1", 80, true).authority(), "192.0.2.1:80");
-        assert_eq!(
-            server("2001:db8::1", 81, false).authority(),
-            "[2001:db8::1]:81"
-        );
+        assert_eq!(server("2001:db8::1", 81, false).authority(), "[2001:db8::1]:81");
     }
 }

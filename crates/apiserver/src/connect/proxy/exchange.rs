@@ -55,11 +55,7 @@ pub async fn send(
     headers::response(response.headers_mut(), &links);
     let rewrite = parts.method != Method::HEAD && headers::take_html(response.headers_mut());
     Ok(response.map(|body| {
-        if rewrite {
-            rewritten(body, links)
-        } else {
-            body.map_err(Into::into).boxed_unsync()
-        }
+        if rewrite { rewritten(body, links) } else { body.map_err(Into::into).boxed_unsync() }
     }))
 }
 
@@ -68,10 +64,7 @@ fn links(server: &Server, way: &Way<'_>, parts: &Parts) -> Links {
     let asked = asked.or(parts.uri.authority().map(Authority::as_str));
     let mut hosts = vec![server.authority()];
     hosts.extend(asked.map(str::to_owned));
-    Links {
-        prefix: way.prefix.to_owned(),
-        hosts,
-    }
+    Links { prefix: way.prefix.to_owned(), hosts }
 }
 
 /// A page with its links rewritten, as it comes.
@@ -97,9 +90,8 @@ async fn ask(
     upgrade: bool,
 ) -> Result<Response<Incoming>, ApiError> {
     let io = TokioIo::new(server.connect().await?);
-    let (mut sender, connection) = http1::handshake::<_, Body>(io)
-        .await
-        .map_err(|error| unreachable(&error))?;
+    let (mut sender, connection) =
+        http1::handshake::<_, Body>(io).await.map_err(|error| unreachable(&error))?;
     tokio::spawn(async move {
         // Whoever waits for the answer hears of it too.
         if let Err(error) = connection.with_upgrades().await {
@@ -116,10 +108,7 @@ async fn ask(
     uri.path_and_query = Some(way.path.clone());
     *request.uri_mut() =
         http::Uri::from_parts(uri).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    sender
-        .send_request(request)
-        .await
-        .map_err(|error| unreachable(&error))
+    sender.send_request(request).await.map_err(|error| unreachable(&error))
 }
 
 /// Passes the server's new protocol through, byte by byte.

@@ -46,11 +46,8 @@ pub fn request(
     let wish = headers.get(UPGRADE).cloned();
     remove_hop(&mut headers);
     headers.remove(AUTHORIZATION);
-    let impersonation: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("impersonate-"))
-        .cloned()
-        .collect();
+    let impersonation: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
     for name in impersonation {
         headers.remove(name);
     }
@@ -67,10 +64,7 @@ pub fn request(
         headers.insert(HOST, host);
     }
     // Links in compressed pages could not be read. What pages load may be compressed.
-    let accepts = parts
-        .headers
-        .get(ACCEPT)
-        .and_then(|value| value.to_str().ok());
+    let accepts = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok());
     if accepts.is_some_and(|accepts| accepts.contains("text/html")) {
         headers.remove(ACCEPT_ENCODING);
     }
@@ -109,9 +103,7 @@ pub fn response(headers: &mut HeaderMap, links: &Links) {
 
 /// Whether a body is HTML whose links can be read. Its length is then another one.
 pub fn take_html(headers: &mut HeaderMap) -> bool {
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let html = content_type.is_some_and(|value| {
         let media_type = value.split(';').next().unwrap_or_default();
         media_type.trim().eq_ignore_ascii_case("text/html")
@@ -182,21 +174,12 @@ mod tests {
             ("te", "trailers"),
             ("accept", "text/plain"),
             ("x-forwarded-for", "192.0.2.1"),
-            (
-                "sec-websocket-protocol",
-                "chat, base64url.bearer.authorization.k8s.io.c2VjcmV0",
-            ),
+            ("sec-websocket-protocol", "chat, base64url.bearer.authorization.k8s.io.c2VjcmV0"),
         ]);
         let peer = Some("192.0.2.9".parse().unwrap());
         let sent = request(&parts, "/p", peer, false);
         let get = |name: &str| sent.get(name).map(|value| value.to_str().unwrap());
-        for gone in [
-            "authorization",
-            "impersonate-user",
-            "connection",
-            "x-mine",
-            "te",
-        ] {
+        for gone in ["authorization", "impersonate-user", "connection", "x-mine", "te"] {
             assert_eq!(get(gone), None, "{gone}");
         }
         assert_eq!(get("accept"), Some("text/plain"));

@@ -51,11 +51,7 @@ pub struct Rewriter {
 
 impl Rewriter {
     pub fn new(links: Links) -> Self {
-        Self {
-            links,
-            pending: Vec::new(),
-            unread_until: None,
-        }
+        Self { links, pending: Vec::new(), unread_until: None }
     }
 
     /// Takes the next bytes; gives what of the document is decided.
@@ -165,9 +161,7 @@ impl Rewriter {
 
 /// Where a text is, in any case.
 fn find(bytes: &[u8], text: &str) -> Option<usize> {
-    bytes
-        .windows(text.len())
-        .position(|window| window.eq_ignore_ascii_case(text.as_bytes()))
+    bytes.windows(text.len()).position(|window| window.eq_ignore_ascii_case(text.as_bytes()))
 }
 
 /// The end of a tag, behind its `>`, which may stand in quotes before.
@@ -187,10 +181,7 @@ fn tag_end(tag: &[u8]) -> Option<usize> {
 /// Whether a value begins here: quotes elsewhere mean nothing.
 fn before_value(tag: &[u8], at: usize) -> bool {
     let before = tag[..at].iter().rev();
-    before
-        .copied()
-        .find(|byte| !byte.is_ascii_whitespace())
-        .is_some_and(|byte| byte == b'=')
+    before.copied().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| byte == b'=')
 }
 
 /// The name of a tag's element.
@@ -220,16 +211,11 @@ fn attribute(tag: &[u8], at: usize) -> Option<Attribute> {
         return None;
     }
     // A name has at least one byte, whichever.
-    let name_end = skip(start + 1, &|byte| {
-        !byte.is_ascii_whitespace() && !matches!(byte, b'=' | b'/' | b'>')
-    });
+    let name_end =
+        skip(start + 1, &|byte| !byte.is_ascii_whitespace() && !matches!(byte, b'=' | b'/' | b'>'));
     let equals = skip(name_end, &|byte| byte.is_ascii_whitespace());
     if tag.get(equals) != Some(&b'=') {
-        return Some(Attribute {
-            name: start..name_end,
-            value: name_end..name_end,
-            end: name_end,
-        });
+        return Some(Attribute { name: start..name_end, value: name_end..name_end, end: name_end });
     }
     let from = skip(equals + 1, &|byte| byte.is_ascii_whitespace());
     let (value, end) = match tag.get(from) {
@@ -242,11 +228,7 @@ fn attribute(tag: &[u8], at: usize) -> Option<Attribute> {
             (from..end, end)
         }
     };
-    Some(Attribute {
-        name: start..name_end,
-        value,
-        end,
-    })
+    Some(Attribute { name: start..name_end, value, end })
 }
 
 #[cfg(test)]
@@ -256,10 +238,8 @@ mod tests {
     use super::*;
 
     fn rewrite(document: &[u8], piece: usize) -> Vec<u8> {
-        let mut rewriter = Rewriter::new(Links {
-            prefix: "/p".to_owned(),
-            hosts: vec!["server".to_owned()],
-        });
+        let mut rewriter =
+            Rewriter::new(Links { prefix: "/p".to_owned(), hosts: vec!["server".to_owned()] });
         let mut out = Vec::new();
         for chunk in document.chunks(piece) {
             out.extend(rewriter.push(chunk));
@@ -288,14 +268,8 @@ mod tests {
                 r#"<!-- <a href="/no"> --><a href="/x">"#,
                 r#"<!-- <a href="/no"> --><a href="/p/x">"#,
             ),
-            (
-                "<!doctype html>1 < 2 <p href=\"/no\">",
-                "<!doctype html>1 < 2 <p href=\"/no\">",
-            ),
-            (
-                "<script></script><a href='/x'>",
-                "<script></script><a href='/p/x'>",
-            ),
+            ("<!doctype html>1 < 2 <p href=\"/no\">", "<!doctype html>1 < 2 <p href=\"/no\">"),
+            ("<script></script><a href='/x'>", "<script></script><a href='/p/x'>"),
             ("<a hidden href='/x' b", "<a hidden href='/x' b"),
             ("<a it's href=\"/x\">", "<a it's href=\"/p/x\">"),
         ];

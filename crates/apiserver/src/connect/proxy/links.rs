@@ -17,11 +17,8 @@ impl Links {
     /// Where a link leads, seen from the client; `None` for one that needs no change: relative, to
     /// another server, or rewritten already.
     pub fn rewrite(&self, link: &str) -> Option<String> {
-        let path = if link.starts_with('/') && !link.starts_with("//") {
-            link
-        } else {
-            self.path(link)?
-        };
+        let path =
+            if link.starts_with('/') && !link.starts_with("//") { link } else { self.path(link)? };
         let inside = path
             .strip_prefix(&self.prefix)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));

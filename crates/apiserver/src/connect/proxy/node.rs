@@ -54,9 +54,7 @@ pub async fn answer(
                 Some(&"resource") => pb::MetricsPage::Resource,
                 _ => pb::MetricsPage::Kubelet,
             };
-            let answer = kubelet
-                .metrics(pb::MetricsRequest { page: page.into() })
-                .await;
+            let answer = kubelet.metrics(pb::MetricsRequest { page: page.into() }).await;
             let text = answer.map_err(failed)?.into_inner().text;
             Ok(typed("text/plain; version=0.0.4; charset=utf-8", text))
         }
@@ -69,10 +67,7 @@ pub async fn answer(
             // It is well when it answers.
             let answer = kubelet.stats(pb::StatsRequest {}).await;
             answer.map_err(failed)?;
-            Ok(typed(
-                "text/plain; charset=utf-8",
-                Bytes::from_static(b"ok"),
-            ))
+            Ok(typed("text/plain; charset=utf-8", Bytes::from_static(b"ok")))
         }
         ["containerLogs", namespace, pod, container] => {
             let container = pb::ContainerRef {
@@ -121,8 +116,6 @@ fn log_request(container: pb::ContainerRef, query: &str) -> Result<pb::LogsReque
 
 fn typed(content_type: &'static str, body: Bytes) -> Response<Body> {
     let mut response = Response::new(full(body));
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

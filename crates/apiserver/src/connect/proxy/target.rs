@@ -25,10 +25,7 @@ pub async fn find(call: Call<'_>) -> Result<Connection, ApiError> {
         "Service" => service(call, &address).await?,
         _ => node(call, &address).await?,
     };
-    Ok(Connection::Proxy(Box::new(Proxy {
-        backend,
-        path: call.target.subpath.clone(),
-    })))
+    Ok(Connection::Proxy(Box::new(Proxy { backend, path: call.target.subpath.clone() })))
 }
 
 /// An object of the target's namespace.
@@ -36,9 +33,7 @@ async fn object<K: Kind>(call: Call<'_>, name: &str) -> Result<Option<K>, ApiErr
     let namespace = &call.target.namespace;
     let key = crate::request::object_key(K::ROW, namespace, name);
     let found = call.core.find(K::ROW, &key).await?;
-    found
-        .map(|version| K::decode(&version.json).map_err(ApiError::internal))
-        .transpose()
+    found.map(|version| K::decode(&version.json).map_err(ApiError::internal)).transpose()
 }
 
 async fn existing<K: Kind>(call: Call<'_>, name: &str) -> Result<K, ApiError> {
@@ -56,11 +51,7 @@ async fn pod(call: Call<'_>, address: &Address<'_>) -> Result<Backend, ApiError>
         })?,
     };
     let way = way_to(call, &pod).await?;
-    Ok(Backend::Server(Server {
-        way,
-        port,
-        https: address.https,
-    }))
+    Ok(Backend::Server(Server { way, port, https: address.https }))
 }
 
 fn ports(pod: &Pod) -> impl Iterator<Item = &k8s_openapi::api::core::v1::ContainerPort> {
@@ -83,9 +74,7 @@ async fn way_to(call: Call<'_>, pod: &Pod) -> Result<Way, ApiError> {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
     let (Some(node), Some(address)) = (node, address.filter(|address| !address.is_empty())) else {
-        return Err(ApiError::service_unavailable(format!(
-            "pod {name} has no address yet"
-        )));
+        return Err(ApiError::service_unavailable(format!("pod {name} has no address yet")));
     };
     let node = call.core.find(Node::ROW, node).await?;
     let node = node.ok_or_else(|| {
@@ -121,20 +110,12 @@ async fn service(call: Call<'_>, address: &Address<'_>) -> Result<Backend, ApiEr
         Some(pod) => way_to(call, pod).await?,
         None => Way::direct(&ip)?,
     };
-    Ok(Backend::Server(Server {
-        way,
-        port,
-        https: address.https,
-    }))
+    Ok(Backend::Server(Server { way, port, https: address.https }))
 }
 
 /// The name of the Service's port that is meant, which may be empty.
 fn service_port(service: &Service, address: &Address<'_>) -> Result<String, ApiError> {
-    let ports: Vec<_> = service
-        .spec
-        .iter()
-        .flat_map(|spec| spec.ports.iter().flatten())
-        .collect();
+    let ports: Vec<_> = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()).collect();
     let found = match address.port {
         // One that is the only one need not be named.
         "" if ports.len() == 1 => ports.first(),
@@ -144,14 +125,12 @@ fn service_port(service: &Service, address: &Address<'_>) -> Result<String, ApiE
                 || (port.name.is_none() && target_is(port.target_port.as_ref(), word))
         }),
     };
-    found
-        .map(|port| port.name.clone().unwrap_or_default())
-        .ok_or_else(|| {
-            ApiError::service_unavailable(format!(
-                "no service port {:?} found for service {:?}",
-                address.port, address.name
-            ))
-        })
+    found.map(|port| port.name.clone().unwrap_or_default()).ok_or_else(|| {
+        ApiError::service_unavailable(format!(
+            "no service port {:?} found for service {:?}",
+            address.port, address.name
+        ))
+    })
 }
 
 fn target_is(target: Option<&IntOrString>, word: &str) -> bool {
@@ -193,19 +172,13 @@ async fn node(call: Call<'_>, address: &Address<'_>) -> Result<Backend, ApiError
         ("", _) => own_port,
         (_, Some(number)) => number,
         (other, None) => {
-            return Err(ApiError::bad_request(format!(
-                "{other:?} is no port number"
-            )));
+            return Err(ApiError::bad_request(format!("{other:?} is no port number")));
         }
     };
     if port == own_port {
         return Ok(Backend::Kubelet(call.core.kubelets.client(&node)?));
     }
-    Ok(Backend::Server(Server {
-        way: Way::direct(&ip)?,
-        port,
-        https: address.https,
-    }))
+    Ok(Backend::Server(Server { way: Way::direct(&ip)?, port, https: address.https }))
 }
 
 #[cfg(test)]

@@ -13,16 +13,8 @@ const WORDS: &str = "options head post put delete trace accept accept-charset ac
     proxy-authorization range referer retry-after server te trailer transfer-encoding upgrade \
     user-agent vary via warning www-authenticate method get status";
 /// The words behind them; one has a blank in it.
-const MORE_WORDS: [&str; 8] = [
-    "200 OK",
-    "version",
-    "HTTP/1.1",
-    "url",
-    "public",
-    "set-cookie",
-    "keep-alive",
-    "origin",
-];
+const MORE_WORDS: [&str; 8] =
+    ["200 OK", "version", "HTTP/1.1", "url", "public", "set-cookie", "keep-alive", "origin"];
 const TAIL: &str = "100101201202205206300302303304305306307402405406407408409410411412413414415416\
 417502504505203 Non-Authoritative Information204 No Content301 Moved Permanently400 Bad Request\
 401 Unauthorized403 Forbidden404 Not Found500 Internal Server Error501 Not Implemented\

@@ -38,13 +38,23 @@ pub enum Frame {
         headers: Headers,
     },
     /// Bytes of a stream. A long frame arrives in pieces, `fin` with the last.
-    Data { stream: u32, fin: bool, data: Bytes },
+    Data {
+        stream: u32,
+        fin: bool,
+        data: Bytes,
+    },
     /// Ends a stream in both directions.
-    RstStream { stream: u32, status: u32 },
+    RstStream {
+        stream: u32,
+        status: u32,
+    },
     /// To be sent back as it is.
     Ping(u32),
     /// No further stream is opened.
-    GoAway { last: u32, status: u32 },
+    GoAway {
+        last: u32,
+        status: u32,
+    },
 }
 
 /// A data frame on its way in.
@@ -63,11 +73,7 @@ pub struct Decoder {
 
 impl Decoder {
     pub fn new() -> Self {
-        Self {
-            buffer: BytesMut::new(),
-            headers: HeaderReader::new(),
-            data: None,
-        }
+        Self { buffer: BytesMut::new(), headers: HeaderReader::new(), data: None }
     }
 
     /// Takes the next bytes of the connection. Call [`Decoder::next`] until it gives none before
@@ -95,11 +101,7 @@ impl Decoder {
             let length = (second & 0x00ff_ffff) as usize;
             if first & !STREAM_MASK == 0 {
                 self.buffer.advance(FRAME_HEADER_BYTES);
-                self.data = Some(Piece {
-                    stream: first,
-                    fin: flags & FLAG_FIN != 0,
-                    left: length,
-                });
+                self.data = Some(Piece { stream: first, fin: flags & FLAG_FIN != 0, left: length });
                 continue;
             }
             let version = (first >> 16) as u16 & !CONTROL;
@@ -132,11 +134,7 @@ impl Decoder {
         if left > 0 {
             self.data = Some(Piece { left, ..piece });
         }
-        Some(Frame::Data {
-            stream: piece.stream,
-            fin: piece.fin && left == 0,
-            data,
-        })
+        Some(Frame::Data { stream: piece.stream, fin: piece.fin && left == 0, data })
     }
 
     fn control(
@@ -162,36 +160,18 @@ impl Decoder {
                 // The associated stream, the priority and the credential slot mean nothing here.
                 body.advance(6);
                 let headers = self.headers.read(&body)?;
-                Some(Frame::SynStream {
-                    stream,
-                    fin,
-                    headers,
-                })
+                Some(Frame::SynStream { stream, fin, headers })
             }
             SYN_REPLY => {
                 let headers = self.headers.read(&body)?;
-                Some(Frame::SynReply {
-                    stream,
-                    fin,
-                    headers,
-                })
+                Some(Frame::SynReply { stream, fin, headers })
             }
             HEADERS => {
                 self.headers.read(&body)?;
-                fin.then_some(Frame::Data {
-                    stream,
-                    fin,
-                    data: Bytes::new(),
-                })
+                fin.then_some(Frame::Data { stream, fin, data: Bytes::new() })
             }
-            RST_STREAM => Some(Frame::RstStream {
-                stream,
-                status: body.get_u32(),
-            }),
-            GOAWAY => Some(Frame::GoAway {
-                last: stream,
-                status: body.get_u32(),
-            }),
+            RST_STREAM => Some(Frame::RstStream { stream, status: body.get_u32() }),
+            GOAWAY => Some(Frame::GoAway { last: stream, status: body.get_u32() }),
             _ => Some(Frame::Ping(number)),
         })
     }
@@ -204,30 +184,20 @@ pub struct Encoder {
 
 impl Encoder {
     pub fn new() -> Self {
-        Self {
-            headers: HeaderWriter::new(),
-        }
+        Self { headers: HeaderWriter::new() }
     }
 
     /// Appends a frame.
     pub fn encode(&mut self, frame: &Frame, out: &mut BytesMut) {
         match frame {
-            Frame::SynStream {
-                stream,
-                fin,
-                headers,
-            } => {
+            Frame::SynStream { stream, fin, headers } => {
                 let block = self.headers.write(headers);
                 control(out, SYN_STREAM, *fin, 10 + block.len());
                 out.put_u32(*stream);
                 out.put_bytes(0, 6);
                 out.put_slice(&block);
             }
-            Frame::SynReply {
-                stream,
-                fin,
-                headers,
-            } => {
+            Frame::SynReply { stream, fin, headers } => {
                 let block = self.headers.write(headers);
                 control(out, SYN_REPLY, *fin, 4 + block.len());
                 out.put_u32(*stream);

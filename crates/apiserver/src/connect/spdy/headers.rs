@@ -45,9 +45,7 @@ impl HeaderReader {
             if out.capacity() == out.len() {
                 out.reserve(STEP_BYTES);
             }
-            let step = self
-                .0
-                .decompress_vec(block, &mut out, FlushDecompress::Sync);
+            let step = self.0.decompress_vec(block, &mut out, FlushDecompress::Sync);
             let taken = usize::try_from(self.0.total_in() - before.0)
                 .map_err(|_| SpdyError::Headers("too long"))?;
             block = block.get(taken..).unwrap_or_default();
@@ -83,19 +81,15 @@ pub struct HeaderWriter(Compress);
 impl HeaderWriter {
     pub fn new() -> Self {
         let mut zlib = Compress::new(Compression::default(), true);
-        zlib.set_dictionary(&dictionary())
-            .expect("a new stream takes a dictionary");
+        zlib.set_dictionary(&dictionary()).expect("a new stream takes a dictionary");
         Self(zlib)
     }
 
     /// The next block.
     pub fn write(&mut self, headers: &Headers) -> Vec<u8> {
         let mut plain = Vec::new();
-        let length = |length: usize| {
-            u32::try_from(length)
-                .expect("our own headers are short")
-                .to_be_bytes()
-        };
+        let length =
+            |length: usize| u32::try_from(length).expect("our own headers are short").to_be_bytes();
         plain.extend_from_slice(&length(headers.0.len()));
         for text in headers.0.iter().flat_map(|(name, value)| [name, value]) {
             plain.extend_from_slice(&length(text.len()));
@@ -126,28 +120,20 @@ fn parse(block: &[u8]) -> Result<Headers, SpdyError> {
         let name = text(&mut rest)?.to_ascii_lowercase();
         let value = text(&mut rest)?;
         // Several values of a name are joined by NUL.
-        headers.extend(
-            value
-                .split('\0')
-                .map(|value| (name.clone(), value.to_owned())),
-        );
+        headers.extend(value.split('\0').map(|value| (name.clone(), value.to_owned())));
     }
     Ok(Headers(headers))
 }
 
 fn number(rest: &mut &[u8]) -> Result<usize, SpdyError> {
-    let (bytes, after) = rest
-        .split_first_chunk::<4>()
-        .ok_or(SpdyError::Headers("cut off"))?;
+    let (bytes, after) = rest.split_first_chunk::<4>().ok_or(SpdyError::Headers("cut off"))?;
     *rest = after;
     usize::try_from(u32::from_be_bytes(*bytes)).map_err(|_| SpdyError::Headers("too long"))
 }
 
 fn text(rest: &mut &[u8]) -> Result<String, SpdyError> {
     let length = number(rest)?;
-    let (bytes, after) = rest
-        .split_at_checked(length)
-        .ok_or(SpdyError::Headers("cut off"))?;
+    let (bytes, after) = rest.split_at_checked(length).ok_or(SpdyError::Headers("cut off"))?;
     *rest = after;
     String::from_utf8(bytes.to_vec()).map_err(|_| SpdyError::Headers("not UTF-8"))
 }

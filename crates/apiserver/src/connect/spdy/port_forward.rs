@@ -39,10 +39,7 @@ pub struct PortForward {
 
 impl PortForward {
     pub fn new(name: &str, uid: &str) -> Self {
-        Self {
-            pod: format!("{name}, uid {uid}"),
-            ..Self::default()
-        }
+        Self { pod: format!("{name}, uid {uid}"), ..Self::default() }
     }
 
     fn open(&mut self, stream: u32, headers: &Headers) -> Result<Effects, u32> {
@@ -62,21 +59,10 @@ impl PortForward {
         // The oldest clients sent no id: there the data stream comes right behind its error stream.
         let id = match headers.get("requestid") {
             Some(id) => id.to_owned(),
-            None => format!(
-                "#{}",
-                if is_data {
-                    stream.saturating_sub(2)
-                } else {
-                    stream
-                }
-            ),
+            None => format!("#{}", if is_data { stream.saturating_sub(2) } else { stream }),
         };
         let pair = self.pairs.entry(id.clone()).or_default();
-        let place = if is_data {
-            &mut pair.data
-        } else {
-            &mut pair.error
-        };
+        let place = if is_data { &mut pair.data } else { &mut pair.error };
         if place.is_some() {
             return Err(PROTOCOL_ERROR);
         }
@@ -84,16 +70,10 @@ impl PortForward {
         pair.port = port;
         self.streams.insert(stream, id.clone());
         let mut effects = Effects::default();
-        effects.to_client.push(Frame::SynReply {
-            stream,
-            fin: false,
-            headers: Headers::default(),
-        });
+        effects.to_client.push(Frame::SynReply { stream, fin: false, headers: Headers::default() });
         if is_data {
             // An empty frame opens the connection: the pod may be the one that speaks first.
-            effects
-                .to_kubelet
-                .push(data(stream, port, Bytes::new(), false));
+            effects.to_kubelet.push(data(stream, port, Bytes::new(), false));
         } else if let Some(message) = pair.ended.take() {
             effects.to_client.push(last(stream, message));
             self.forget(&id);
@@ -129,9 +109,7 @@ impl PortForward {
             connection: stream,
             ..pb::Frame::default()
         });
-        effects
-            .to_client
-            .extend(error.map(|error| last(error, Bytes::new())));
+        effects.to_client.extend(error.map(|error| last(error, Bytes::new())));
         self.forget(&id);
         effects
     }
@@ -140,28 +118,19 @@ impl PortForward {
 impl Protocol for PortForward {
     fn client(&mut self, frame: Frame) -> Effects {
         match frame {
-            Frame::SynStream {
-                stream, headers, ..
-            } => self
-                .open(stream, &headers)
-                .unwrap_or_else(|status| Effects {
+            Frame::SynStream { stream, headers, .. } => {
+                self.open(stream, &headers).unwrap_or_else(|status| Effects {
                     to_client: vec![Frame::RstStream { stream, status }],
                     ..Effects::default()
-                }),
-            Frame::Data {
-                stream,
-                fin,
-                data: bytes,
-            } => {
+                })
+            }
+            Frame::Data { stream, fin, data: bytes } => {
                 // Nothing is sent on error streams; a connection that has ended takes nothing.
                 let frame = self
                     .pair_of_data(stream)
                     .filter(|(_, pair)| pair.ended.is_none())
                     .map(|(_, pair)| data(stream, pair.port, bytes, fin));
-                Effects {
-                    to_kubelet: frame.into_iter().collect(),
-                    ..Effects::default()
-                }
+                Effects { to_kubelet: frame.into_iter().collect(), ..Effects::default() }
             }
             Frame::RstStream { stream, .. } => self.reset(stream),
             _ => Effects::default(),
@@ -193,11 +162,7 @@ impl Protocol for PortForward {
             Channel::Failure => {
                 effects.to_client.push(last(stream, Bytes::new()));
                 let text = String::from_utf8_lossy(&frame.data);
-                format!(
-                    "error forwarding port {} to pod {}: {text}",
-                    pair.port, self.pod
-                )
-                .into()
+                format!("error forwarding port {} to pod {}: {text}", pair.port, self.pod).into()
             }
             _ => return effects,
         };
@@ -223,19 +188,9 @@ impl Protocol for PortForward {
 
 /// The end of a stream, with what is left to say on it.
 fn last(stream: u32, data: Bytes) -> Frame {
-    Frame::Data {
-        stream,
-        fin: true,
-        data,
-    }
+    Frame::Data { stream, fin: true, data }
 }
 
 fn data(stream: u32, port: u16, data: Bytes, end: bool) -> pb::Frame {
-    pb::Frame {
-        channel: Channel::Data.into(),
-        data,
-        end,
-        port: port.into(),
-        connection: stream,
-    }
+    pb::Frame { channel: Channel::Data.into(), data, end, port: port.into(), connection: stream }
 }

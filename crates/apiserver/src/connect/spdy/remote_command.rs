@@ -43,8 +43,7 @@ impl RemoteCommand {
 
     fn stream(&self, wanted: Channel) -> Option<u32> {
         let mut open = self.open.iter();
-        open.find(|(channel, _)| *channel == wanted)
-            .map(|(_, stream)| *stream)
+        open.find(|(channel, _)| *channel == wanted).map(|(_, stream)| *stream)
     }
 
     /// The latest whole size: sizes are JSON objects, one behind the other.
@@ -52,23 +51,17 @@ impl RemoteCommand {
         if self.size.len() + data.len() > SIZE_MAX_BYTES {
             self.size.clear();
         }
-        self.size
-            .extend_from_slice(&data[..data.len().min(SIZE_MAX_BYTES)]);
+        self.size.extend_from_slice(&data[..data.len().min(SIZE_MAX_BYTES)]);
         let end = self.size.iter().rposition(|byte| *byte == b'}')? + 1;
         let begin = self.size[..end].iter().rposition(|byte| *byte == b'{')?;
         let size = Bytes::copy_from_slice(&self.size[begin..end]);
         self.size.drain(..end);
-        Some(pb::Frame {
-            channel: Channel::Resize.into(),
-            data: size,
-            ..pb::Frame::default()
-        })
+        Some(pb::Frame { channel: Channel::Resize.into(), data: size, ..pb::Frame::default() })
     }
 
     fn channel(&self, wanted: u32) -> Option<Channel> {
         let mut open = self.open.iter();
-        open.find(|(_, stream)| *stream == wanted)
-            .map(|(channel, _)| *channel)
+        open.find(|(_, stream)| *stream == wanted).map(|(channel, _)| *channel)
     }
 }
 
@@ -76,9 +69,7 @@ impl Protocol for RemoteCommand {
     fn client(&mut self, frame: Frame) -> Effects {
         let mut effects = Effects::default();
         match frame {
-            Frame::SynStream {
-                stream, headers, ..
-            } => {
+            Frame::SynStream { stream, headers, .. } => {
                 let channel = headers.get("streamtype").and_then(channel);
                 let channel = channel.filter(|channel| {
                     self.wanted.contains(channel) && self.stream(*channel).is_none()
@@ -86,16 +77,9 @@ impl Protocol for RemoteCommand {
                 effects.to_client.push(match channel {
                     Some(channel) => {
                         self.open.push((channel, stream));
-                        Frame::SynReply {
-                            stream,
-                            fin: false,
-                            headers: Headers::default(),
-                        }
+                        Frame::SynReply { stream, fin: false, headers: Headers::default() }
                     }
-                    None => Frame::RstStream {
-                        stream,
-                        status: PROTOCOL_ERROR,
-                    },
+                    None => Frame::RstStream { stream, status: PROTOCOL_ERROR },
                 });
             }
             Frame::Data { stream, fin, data } => match self.channel(stream) {
@@ -135,13 +119,11 @@ impl Protocol for RemoteCommand {
         }
         if ends {
             for output in [Channel::Stdout, Channel::Stderr] {
-                effects
-                    .to_client
-                    .extend(self.stream(output).map(|stream| Frame::Data {
-                        stream,
-                        fin: true,
-                        data: Bytes::new(),
-                    }));
+                effects.to_client.extend(self.stream(output).map(|stream| Frame::Data {
+                    stream,
+                    fin: true,
+                    data: Bytes::new(),
+                }));
             }
         }
         effects.done = ends;

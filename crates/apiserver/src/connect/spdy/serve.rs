@@ -90,10 +90,9 @@ async fn inward<P: Protocol>(
         decoder.push(&bytes?);
         while let Some(frame) = decoder.next()? {
             let effects = match frame {
-                Frame::Ping(number) => Effects {
-                    to_client: vec![Frame::Ping(number)],
-                    ..Effects::default()
-                },
+                Frame::Ping(number) => {
+                    Effects { to_client: vec![Frame::Ping(number)], ..Effects::default() }
+                }
                 frame => protocol.lock().client(frame),
             };
             ready.send_replace(protocol.lock().ready());

@@ -8,34 +8,20 @@ use super::{Decoder, Encoder, Frame, Headers, PortForward, Protocol, RemoteComma
 use crate::connect::Streams;
 
 fn headers(pairs: &[(&str, &str)]) -> Headers {
-    let owned = pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let owned = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Headers(owned.collect())
 }
 
 fn open(stream: u32, pairs: &[(&str, &str)]) -> Frame {
-    Frame::SynStream {
-        stream,
-        fin: false,
-        headers: headers(pairs),
-    }
+    Frame::SynStream { stream, fin: false, headers: headers(pairs) }
 }
 
 fn reply(stream: u32) -> Frame {
-    Frame::SynReply {
-        stream,
-        fin: false,
-        headers: Headers::default(),
-    }
+    Frame::SynReply { stream, fin: false, headers: Headers::default() }
 }
 
 fn data(stream: u32, text: &str, fin: bool) -> Frame {
-    Frame::Data {
-        stream,
-        fin,
-        data: Bytes::copy_from_slice(text.as_bytes()),
-    }
+    Frame::Data { stream, fin, data: Bytes::copy_from_slice(text.as_bytes()) }
 }
 
 fn bytes(frames: &[Frame]) -> Vec<u8> {
@@ -56,16 +42,8 @@ fn decode(bytes: &[u8], piece: usize) -> Result<Vec<Frame>, SpdyError> {
         while let Some(frame) = decoder.next()? {
             match (frames.last_mut(), frame) {
                 (
-                    Some(Frame::Data {
-                        stream,
-                        fin: fin @ false,
-                        data,
-                    }),
-                    Frame::Data {
-                        stream: next,
-                        fin: last,
-                        data: more,
-                    },
+                    Some(Frame::Data { stream, fin: fin @ false, data }),
+                    Frame::Data { stream: next, fin: last, data: more },
                 ) if *stream == next => {
                     *data = [data.as_ref(), more.as_ref()].concat().into();
                     *fin = last;
@@ -81,17 +59,11 @@ fn decode(bytes: &[u8], piece: usize) -> Result<Vec<Frame>, SpdyError> {
 fn frames_survive_the_wire_in_any_pieces() {
     let frames = [
         open(1, &[("streamtype", "error"), ("port", "8080")]),
-        open(
-            3,
-            &[("streamtype", "data"), ("port", "8080"), ("requestid", "0")],
-        ),
+        open(3, &[("streamtype", "data"), ("port", "8080"), ("requestid", "0")]),
         reply(1),
         data(3, &"x".repeat(70_000), true),
         data(1, "", true),
-        Frame::RstStream {
-            stream: 3,
-            status: 5,
-        },
+        Frame::RstStream { stream: 3, status: 5 },
         Frame::Ping(7),
         Frame::GoAway { last: 3, status: 0 },
     ];
@@ -115,10 +87,7 @@ fn other_frames_are_read_over() {
 fn bad_bytes_are_errors() {
     let table: [(&[u8], SpdyError); 4] = [
         (&[0x80, 2, 0, 6, 0, 0, 0, 4], SpdyError::Version(2)),
-        (
-            &[0x80, 3, 0, 6, 0, 0xff, 0, 0],
-            SpdyError::TooLong(0xff_0000),
-        ),
+        (&[0x80, 3, 0, 6, 0, 0xff, 0, 0], SpdyError::TooLong(0xff_0000)),
         (&[0x80, 3, 0, 6, 0, 0, 0, 0], SpdyError::TooShort(6)),
         (
             &[0x80, 3, 0, 2, 0, 0, 0, 6, 0, 0, 0, 1, 9, 9],
@@ -163,15 +132,10 @@ fn to_pod(connection: u32, text: &str, end: bool) -> pb::Frame {
 /// Opens the streams 1 (error) and 3 (data) to port 80.
 fn forward() -> PortForward {
     let mut forward = PortForward::new("web", "u1");
-    let error = open(
-        1,
-        &[("streamtype", "error"), ("port", "80"), ("requestid", "0")],
-    );
+    let error = open(1, &[("streamtype", "error"), ("port", "80"), ("requestid", "0")]);
     assert_eq!(forward.client(error).to_client, [reply(1)]);
-    let opened = forward.client(open(
-        3,
-        &[("streamtype", "data"), ("port", "80"), ("requestid", "0")],
-    ));
+    let opened =
+        forward.client(open(3, &[("streamtype", "data"), ("port", "80"), ("requestid", "0")]));
     assert_eq!(opened.to_client, [reply(3)]);
     assert_eq!(opened.to_kubelet, [to_pod(3, "", false)]);
     forward
@@ -189,14 +153,8 @@ fn a_connection_is_forwarded_and_ends() {
     let end = forward.kubelet(to_pod(3, "", true));
     assert_eq!(end.to_client, [data(3, "", true), data(1, "", true)]);
     // It is forgotten.
-    assert_eq!(
-        forward.client(data(3, "more", false)),
-        super::Effects::default()
-    );
-    assert_eq!(
-        forward.kubelet(to_pod(3, "more", false)),
-        super::Effects::default()
-    );
+    assert_eq!(forward.client(data(3, "more", false)), super::Effects::default());
+    assert_eq!(forward.kubelet(to_pod(3, "more", false)), super::Effects::default());
 }
 
 #[test]
@@ -213,10 +171,7 @@ fn a_refused_connection_says_why() {
 #[test]
 fn a_reset_connection_is_given_up() {
     let mut forward = forward();
-    let reset = forward.client(Frame::RstStream {
-        stream: 3,
-        status: 5,
-    });
+    let reset = forward.client(Frame::RstStream { stream: 3, status: 5 });
     assert_eq!(reset.to_client, [data(1, "", true)]);
     assert_eq!(reset.to_kubelet.len(), 1);
     assert_eq!(reset.to_kubelet[0].channel(), Channel::Failure);
@@ -234,21 +189,15 @@ fn ill_formed_streams_are_reset() {
     for pairs in table {
         let mut forward = PortForward::new("web", "u1");
         let refused = forward.client(open(1, pairs));
-        assert!(
-            matches!(refused.to_client[..], [Frame::RstStream { stream: 1, .. }]),
-            "{pairs:?}"
-        );
+        assert!(matches!(refused.to_client[..], [Frame::RstStream { stream: 1, .. }]), "{pairs:?}");
         assert_eq!(refused.to_kubelet, []);
     }
 }
 
 #[test]
 fn a_command_begins_when_its_streams_are_there() {
-    let mut command = RemoteCommand::new(Streams {
-        stdin: true,
-        stdout: true,
-        ..Streams::default()
-    });
+    let mut command =
+        RemoteCommand::new(Streams { stdin: true, stdout: true, ..Streams::default() });
     for (stream, kind) in [(1, "error"), (3, "stdin")] {
         let opened = command.client(open(stream, &[("streamtype", kind)]));
         assert_eq!(opened.to_client, [reply(stream)]);
@@ -275,11 +224,7 @@ fn a_command_begins_when_its_streams_are_there() {
 
 #[test]
 fn sizes_may_come_in_pieces() {
-    let mut command = RemoteCommand::new(Streams {
-        stdout: true,
-        tty: true,
-        ..Streams::default()
-    });
+    let mut command = RemoteCommand::new(Streams { stdout: true, tty: true, ..Streams::default() });
     command.client(open(1, &[("streamtype", "resize")]));
     let table = [
         ("{\"Width\":80,", None),

@@ -28,10 +28,8 @@ const PORTS_MAX: usize = 128;
 /// 400 when there are none, too many, or what is no port.
 pub fn ports(parts: &Parts) -> Result<Vec<u16>, ApiError> {
     let query = parse_query(parts.uri.query().unwrap_or_default());
-    let texts = query
-        .iter()
-        .filter(|(name, _)| name == "ports")
-        .flat_map(|(_, value)| value.split(','));
+    let texts =
+        query.iter().filter(|(name, _)| name == "ports").flat_map(|(_, value)| value.split(','));
     let mut ports = Vec::new();
     for text in texts {
         let port = text.trim().parse::<u16>().ok().filter(|port| *port > 0);
@@ -42,14 +40,10 @@ pub fn ports(parts: &Parts) -> Result<Vec<u16>, ApiError> {
         );
     }
     if ports.is_empty() {
-        return Err(ApiError::bad_request(
-            "query parameter \"ports\" is required",
-        ));
+        return Err(ApiError::bad_request("query parameter \"ports\" is required"));
     }
     if ports.len() > PORTS_MAX {
-        return Err(ApiError::bad_request(format!(
-            "more than {PORTS_MAX} ports at once"
-        )));
+        return Err(ApiError::bad_request(format!("more than {PORTS_MAX} ports at once")));
     }
     Ok(ports)
 }
@@ -89,9 +83,8 @@ async fn to_kubelet(mut stream: SplitStream<Socket>, input: mpsc::Sender<Frame>,
         let Some((channel, data)) = split(message) else {
             return;
         };
-        let index = channel
-            .filter(|channel| channel % 2 == 0)
-            .map(|channel| usize::from(channel / 2));
+        let index =
+            channel.filter(|channel| channel % 2 == 0).map(|channel| usize::from(channel / 2));
         if let Some(index) = index.filter(|index| *index < ports.len()) {
             // A kubelet that takes nothing more may still have something to say.
             input.send(frame(index, data)).await.ok();
@@ -108,11 +101,7 @@ async fn to_client(
     for (index, port) in (0u8..).zip(ports) {
         open.insert(index);
         for channel in [2 * index, 2 * index + 1] {
-            if sink
-                .send(message(channel, &port.to_le_bytes()))
-                .await
-                .is_err()
-            {
+            if sink.send(message(channel, &port.to_le_bytes())).await.is_err() {
                 return;
             }
         }

@@ -29,10 +29,7 @@ const LIMIT_OF_MANY: i32 = 10_000;
 pub fn validate_indexed(spec: &JobSpec, path: &Path, errors: &mut Errors) {
     if spec.max_failed_indexes.is_some() && spec.backoff_limit_per_index.is_none() {
         let problem = "when maxFailedIndexes is specified";
-        errors.push(FieldError::required(
-            path.child("backoffLimitPerIndex"),
-            problem,
-        ));
+        errors.push(FieldError::required(path.child("backoffLimitPerIndex"), problem));
     }
     let numbers = [
         ("backoffLimitPerIndex", spec.backoff_limit_per_index),
@@ -63,11 +60,7 @@ pub fn validate_indexed(spec: &JobSpec, path: &Path, errors: &mut Errors) {
         && failed > completions
     {
         let problem = "must be less than or equal to completions";
-        errors.push(FieldError::invalid(
-            path.child("maxFailedIndexes"),
-            failed,
-            problem,
-        ));
+        errors.push(FieldError::invalid(path.child("maxFailedIndexes"), failed, problem));
     }
     if spec.completions.unwrap_or(0) > MANY_COMPLETIONS && spec.backoff_limit_per_index.is_some() {
         many_completions(spec, path, errors);
@@ -77,15 +70,10 @@ pub fn validate_indexed(spec: &JobSpec, path: &Path, errors: &mut Errors) {
 fn many_completions(spec: &JobSpec, path: &Path, errors: &mut Errors) {
     if spec.max_failed_indexes.is_none() {
         let problem = format!("must be specified when completions is above {MANY_COMPLETIONS}");
-        errors.push(FieldError::required(
-            path.child("maxFailedIndexes"),
-            problem,
-        ));
+        errors.push(FieldError::required(path.child("maxFailedIndexes"), problem));
     }
-    let limited = [
-        ("parallelism", spec.parallelism),
-        ("maxFailedIndexes", spec.max_failed_indexes),
-    ];
+    let limited =
+        [("parallelism", spec.parallelism), ("maxFailedIndexes", spec.max_failed_indexes)];
     for (field, value) in limited {
         if let Some(value) = value.filter(|value| *value > LIMIT_OF_MANY) {
             let problem = format!(
@@ -106,11 +94,7 @@ pub fn validate_failure(spec: &JobSpec, path: &Path, errors: &mut Errors) {
     let pod = spec.template.spec.as_ref();
     let containers: BTreeSet<&str> = pod
         .into_iter()
-        .flat_map(|pod| {
-            pod.containers
-                .iter()
-                .chain(pod.init_containers.iter().flatten())
-        })
+        .flat_map(|pod| pod.containers.iter().chain(pod.init_containers.iter().flatten()))
         .map(|container| container.name.as_str())
         .collect();
     for (index, rule) in policy.rules.iter().enumerate() {
@@ -173,11 +157,7 @@ fn exit_codes(
         && !containers.contains(name.as_str())
     {
         let problem = "must be one of the container or initContainer names in the pod template";
-        errors.push(FieldError::invalid(
-            path.child("containerName"),
-            name,
-            problem,
-        ));
+        errors.push(FieldError::invalid(path.child("containerName"), name, problem));
     }
     let values = path.child("values");
     if wanted.values.is_empty() {
@@ -197,11 +177,7 @@ fn exit_codes(
         }
     }
     if !wanted.values.is_sorted() {
-        errors.push(FieldError::invalid(
-            &values,
-            &wanted.values,
-            "must be ordered",
-        ));
+        errors.push(FieldError::invalid(&values, &wanted.values, "must be ordered"));
     }
 }
 
@@ -300,18 +276,14 @@ fn count_indexes(text: &str, completions: i32) -> Result<i32, String> {
         if let Some(last) = last
             && last >= first
         {
-            return Err(format!(
-                "non-increasing order, previous: {last}, current: {first}"
-            ));
+            return Err(format!("non-increasing order, previous: {last}, current: {first}"));
         }
         let end = match limits.get(1) {
             None => first,
             Some(end) => {
                 let end = number(end)?;
                 if end <= first {
-                    return Err(format!(
-                        "non-increasing order, previous: {first}, current: {end}"
-                    ));
+                    return Err(format!("non-increasing order, previous: {first}, current: {end}"));
                 }
                 end
             }

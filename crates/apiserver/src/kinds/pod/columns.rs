@@ -9,14 +9,8 @@ use super::super::{Column, human_duration};
 
 pub static COLUMNS: &[Column] = &[
     NAME,
-    text(
-        "Ready",
-        "The aggregate readiness state of this pod for accepting traffic.",
-    ),
-    text(
-        "Status",
-        "The aggregate status of the containers in this pod.",
-    ),
+    text("Ready", "The aggregate readiness state of this pod for accepting traffic."),
+    text("Status", "The aggregate status of the containers in this pod."),
     text(
         "Restarts",
         "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
@@ -24,14 +18,8 @@ pub static COLUMNS: &[Column] = &[
     AGE,
     wide("IP", "IP address of the pod."),
     wide("Node", "Node that the pod is bound to."),
-    wide(
-        "Nominated Node",
-        "Node that preemption made room on for this pod.",
-    ),
-    wide(
-        "Readiness Gates",
-        "How many of the pod's readiness gates are open.",
-    ),
+    wide("Nominated Node", "Node that preemption made room on for this pod."),
+    wide("Readiness Gates", "How many of the pod's readiness gates are open."),
 ];
 
 pub fn cells(pod: &Pod, now: Timestamp) -> Vec<Value> {
@@ -48,8 +36,7 @@ pub fn cells(pod: &Pod, now: Timestamp) -> Vec<Value> {
         or_none(api::pod::node_name(pod)),
         or_none(status.and_then(|status| status.nominated_node_name.as_deref())),
         or_none(
-            spec.and_then(|spec| readiness_gates(spec.readiness_gates.as_ref()?, pod))
-                .as_deref(),
+            spec.and_then(|spec| readiness_gates(spec.readiness_gates.as_ref()?, pod)).as_deref(),
         ),
     ]
 }
@@ -58,10 +45,8 @@ fn readiness_gates(
     gates: &[k8s_openapi::api::core::v1::PodReadinessGate],
     pod: &Pod,
 ) -> Option<String> {
-    let open = gates
-        .iter()
-        .filter(|gate| api::pod::condition_is_true(pod, &gate.condition_type))
-        .count();
+    let open =
+        gates.iter().filter(|gate| api::pod::condition_is_true(pod, &gate.condition_type)).count();
     (!gates.is_empty()).then(|| format!("{open}/{}", gates.len()))
 }
 
@@ -82,10 +67,7 @@ impl Summary {
         let mut summary = Self {
             ready: 0,
             total: pod.spec.as_ref().map_or(0, |spec| spec.containers.len()),
-            reason: reason
-                .or(status.phase.as_deref())
-                .unwrap_or_default()
-                .to_owned(),
+            reason: reason.or(status.phase.as_deref()).unwrap_or_default().to_owned(),
             restarts: 0,
             last_restart: None,
         };
@@ -114,16 +96,11 @@ impl Summary {
     /// Whether initialization is not done, and the restarts of sidecars alone.
     fn init(&mut self, pod: &Pod, status: &PodStatus) -> (bool, (i64, Option<Timestamp>)) {
         let spec = pod.spec.as_ref();
-        let declared = || {
-            spec.into_iter()
-                .flat_map(|spec| spec.init_containers.iter().flatten())
-        };
+        let declared = || spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten());
         let sidecar = |name: &str| {
             declared().any(|container| container.name == name && api::pod::is_sidecar(container))
         };
-        self.total += declared()
-            .filter(|container| api::pod::is_sidecar(container))
-            .count();
+        self.total += declared().filter(|container| api::pod::is_sidecar(container)).count();
         let mut sidecars = (0i64, None);
         for (index, container) in status.init_container_statuses.iter().flatten().enumerate() {
             let is_sidecar = sidecar(&container.name);
@@ -131,10 +108,7 @@ impl Summary {
             self.restarts += i64::from(container.restart_count);
             self.last_restart = self.last_restart.max(last);
             if is_sidecar {
-                sidecars = (
-                    sidecars.0 + i64::from(container.restart_count),
-                    sidecars.1.max(last),
-                );
+                sidecars = (sidecars.0 + i64::from(container.restart_count), sidecars.1.max(last));
             }
             let state = state(container);
             let terminated = state.terminated.as_ref();
@@ -168,10 +142,7 @@ impl Summary {
             self.restarts += i64::from(container.restart_count);
             self.last_restart = self.last_restart.max(last_restart(container));
             let state = state(container);
-            let waiting = state
-                .waiting
-                .as_ref()
-                .and_then(|waiting| waiting.reason.clone());
+            let waiting = state.waiting.as_ref().and_then(|waiting| waiting.reason.clone());
             if let Some(reason) = waiting.filter(|reason| !reason.is_empty()) {
                 self.reason = reason;
             } else if let Some(reason) = ended(state) {
@@ -203,11 +174,7 @@ impl Summary {
 }
 
 fn state(container: &ContainerStatus) -> &ContainerState {
-    static NONE: ContainerState = ContainerState {
-        running: None,
-        terminated: None,
-        waiting: None,
-    };
+    static NONE: ContainerState = ContainerState { running: None, terminated: None, waiting: None };
     container.state.as_ref().unwrap_or(&NONE)
 }
 

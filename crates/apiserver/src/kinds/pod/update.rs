@@ -18,11 +18,7 @@ pub fn spec(new: &Pod, old: &Pod, errors: &mut Errors) {
     };
     for (field, new, old) in [
         ("containers", Some(&spec.containers), Some(&was.containers)),
-        (
-            "initContainers",
-            spec.init_containers.as_ref(),
-            was.init_containers.as_ref(),
-        ),
+        ("initContainers", spec.init_containers.as_ref(), was.init_containers.as_ref()),
     ] {
         if new.map_or(0, Vec::len) != old.map_or(0, Vec::len) {
             let problem = "pod updates may not add or remove containers";
@@ -54,15 +50,10 @@ pub fn spec(new: &Pod, old: &Pod, errors: &mut Errors) {
     let was = old.spec.get_or_insert_default();
     defaults::spec(was);
     defaults::pod(was);
-    let (now, before) = (
-        semantic::field(&allowed, "spec"),
-        semantic::field(&old, "spec"),
-    );
+    let (now, before) = (semantic::field(&allowed, "spec"), semantic::field(&old, "spec"));
     if now != before {
-        let fields: Vec<String> = semantic::changed(&now, &before)
-            .iter()
-            .map(|name| format!("`spec.{name}`"))
-            .collect();
+        let fields: Vec<String> =
+            semantic::changed(&now, &before).iter().map(|name| format!("`spec.{name}`")).collect();
         let problem = format!(
             "pod updates may not change fields other than {MUTABLE}\nchanged: {}",
             fields.join(", ")
@@ -111,19 +102,14 @@ fn with_allowed_changes_undone(new: &Pod, spec: &PodSpec, was: &PodSpec) -> Pod 
     if was.scheduling_gates.iter().flatten().next().is_some() {
         gated_changes_undone(&mut spec, was);
     }
-    Pod {
-        spec: Some(spec),
-        ..new.clone()
-    }
+    Pod { spec: Some(spec), ..new.clone() }
 }
 
 /// While a pod is gated, its node selector may gain entries.
 fn gated_changes_undone(spec: &mut PodSpec, was: &PodSpec) {
     let none = std::collections::BTreeMap::new();
-    let (new, old) = (
-        spec.node_selector.as_ref().unwrap_or(&none),
-        was.node_selector.as_ref().unwrap_or(&none),
-    );
+    let (new, old) =
+        (spec.node_selector.as_ref().unwrap_or(&none), was.node_selector.as_ref().unwrap_or(&none));
     if old.iter().all(|(key, value)| new.get(key) == Some(value)) {
         spec.node_selector.clone_from(&was.node_selector);
     }
@@ -148,12 +134,7 @@ fn ephemeral(spec: &PodSpec, was: &PodSpec, errors: &mut Errors) {
     let path = Path::new("spec").child("ephemeralContainers");
     for old in was.ephemeral_containers.iter().flatten() {
         let name = &old.name;
-        match spec
-            .ephemeral_containers
-            .iter()
-            .flatten()
-            .find(|new| new.name == *name)
-        {
+        match spec.ephemeral_containers.iter().flatten().find(|new| new.name == *name) {
             None => {
                 let problem =
                     format!("existing ephemeral containers {name:?} may not be removed\n");
@@ -173,10 +154,7 @@ fn resize(spec: &PodSpec, was: &PodSpec, errors: &mut Errors) {
     let path = Path::new("spec");
     let init = |spec: &PodSpec| spec.init_containers.clone().unwrap_or_default();
     if spec.containers.len() != was.containers.len() || init(spec).len() != init(was).len() {
-        errors.push(FieldError::forbidden(
-            path,
-            "pod updates may not add or remove containers",
-        ));
+        errors.push(FieldError::forbidden(path, "pod updates may not add or remove containers"));
         return;
     }
     let (now, before) = (api::pod::qos_class(spec), api::pod::qos_class(was));
@@ -189,10 +167,7 @@ fn resize(spec: &PodSpec, was: &PodSpec, errors: &mut Errors) {
     }
     for (new, old) in spec.containers.iter().zip(&was.containers) {
         if other_resources(new) != other_resources(old) || new.name != old.name {
-            errors.push(FieldError::forbidden(
-                &path,
-                "only cpu and memory resources are mutable",
-            ));
+            errors.push(FieldError::forbidden(&path, "only cpu and memory resources are mutable"));
         }
     }
     for (new, old) in init(spec).iter().zip(&init(was)) {
@@ -205,12 +180,7 @@ fn resize(spec: &PodSpec, was: &PodSpec, errors: &mut Errors) {
         }
     }
     for (index, (new, old)) in spec.containers.iter().zip(&was.containers).enumerate() {
-        removed(
-            new,
-            old,
-            &path.child("containers").index(index).child("resources"),
-            errors,
-        );
+        removed(new, old, &path.child("containers").index(index).child("resources"), errors);
     }
 }
 
@@ -234,12 +204,7 @@ fn removed(new: &Container, old: &Container, path: &Path, errors: &mut Errors) {
     let new = new.unwrap_or(&none);
     let old = old.resources.as_ref().unwrap_or(&none);
     for (field, what, new, old) in [
-        (
-            "requests",
-            "resource requests",
-            &new.requests,
-            &old.requests,
-        ),
+        ("requests", "resource requests", &new.requests, &old.requests),
         ("limits", "resource limits", &new.limits, &old.limits),
     ] {
         let gone = |name: &String| !new.as_ref().is_some_and(|new| new.contains_key(name));
@@ -254,16 +219,10 @@ fn removed(new: &Container, old: &Container, path: &Path, errors: &mut Errors) {
 
 fn states(new: &Pod, old: &Pod, spec: &PodSpec, errors: &mut Errors) {
     let path = Path::new("status");
-    let (status, was) = (
-        new.status.clone().unwrap_or_default(),
-        old.status.clone().unwrap_or_default(),
-    );
+    let (status, was) =
+        (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
     if status.qos_class != was.qos_class {
-        errors.push(FieldError::invalid(
-            path.child("qosClass"),
-            &status.qos_class,
-            IMMUTABLE,
-        ));
+        errors.push(FieldError::invalid(path.child("qosClass"), &status.qos_class, IMMUTABLE));
     }
     let nominated = check::text(&status.nominated_node_name);
     if status.nominated_node_name != was.nominated_node_name && !nominated.is_empty() {
@@ -277,24 +236,13 @@ fn states(new: &Pod, old: &Pod, spec: &PodSpec, errors: &mut Errors) {
             .any(|container| container.name == name && api::pod::is_sidecar(container))
     };
     let own_policy = |name: &str| {
-        let mut all = spec
-            .containers
-            .iter()
-            .chain(spec.init_containers.iter().flatten());
+        let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
         all.find(|container| container.name == name)
             .and_then(|container| container.restart_policy.clone())
     };
     let lists = [
-        (
-            "containerStatuses",
-            &status.container_statuses,
-            &was.container_statuses,
-        ),
-        (
-            "initContainerStatuses",
-            &status.init_container_statuses,
-            &was.init_container_statuses,
-        ),
+        ("containerStatuses", &status.container_statuses, &was.container_statuses),
+        ("initContainerStatuses", &status.init_container_statuses, &was.init_container_statuses),
     ];
     for (field, new, old) in lists {
         for (index, container) in old.iter().flatten().enumerate() {

@@ -20,10 +20,7 @@ pub fn validate(affinity: Option<&Affinity>, path: &Path, errors: &mut Errors) {
         if let Some(selector) = &node.required_during_scheduling_ignored_during_execution {
             node_selector(selector, &path.child(REQUIRED), errors);
         }
-        let terms = node
-            .preferred_during_scheduling_ignored_during_execution
-            .iter()
-            .flatten();
+        let terms = node.preferred_during_scheduling_ignored_during_execution.iter().flatten();
         for (index, term) in terms.enumerate() {
             let path = path.child(PREFERRED).index(index);
             weight(term.weight, &path, errors);
@@ -31,21 +28,13 @@ pub fn validate(affinity: Option<&Affinity>, path: &Path, errors: &mut Errors) {
         }
     }
     if let Some(pods) = &affinity.pod_affinity {
-        let required = pods
-            .required_during_scheduling_ignored_during_execution
-            .as_deref();
-        let preferred = pods
-            .preferred_during_scheduling_ignored_during_execution
-            .as_deref();
+        let required = pods.required_during_scheduling_ignored_during_execution.as_deref();
+        let preferred = pods.preferred_during_scheduling_ignored_during_execution.as_deref();
         pod_terms(required, preferred, &path.child("podAffinity"), errors);
     }
     if let Some(pods) = &affinity.pod_anti_affinity {
-        let required = pods
-            .required_during_scheduling_ignored_during_execution
-            .as_deref();
-        let preferred = pods
-            .preferred_during_scheduling_ignored_during_execution
-            .as_deref();
+        let required = pods.required_during_scheduling_ignored_during_execution.as_deref();
+        let preferred = pods.preferred_during_scheduling_ignored_during_execution.as_deref();
         pod_terms(required, preferred, &path.child("podAntiAffinity"), errors);
     }
 }
@@ -64,10 +53,7 @@ fn weight(weight: i32, path: &Path, errors: &mut Errors) {
 pub fn node_selector(selector: &NodeSelector, path: &Path, errors: &mut Errors) {
     let path = path.child("nodeSelectorTerms");
     if selector.node_selector_terms.is_empty() {
-        errors.push(FieldError::required(
-            &path,
-            "must have at least one node selector term",
-        ));
+        errors.push(FieldError::required(&path, "must have at least one node selector term"));
     }
     for (index, term) in selector.node_selector_terms.iter().enumerate() {
         node_term(term, false, &path.index(index), errors);
@@ -122,12 +108,7 @@ fn node_requirement(
     check::qualified_name(&requirement.key, &path.child("key"), errors);
     if !any_value {
         for (index, value) in values.iter().enumerate() {
-            check::invalid(
-                names::label_value(value),
-                value,
-                &values_path.index(index),
-                errors,
-            );
+            check::invalid(names::label_value(value), value, &values_path.index(index), errors);
         }
     }
 }
@@ -173,20 +154,12 @@ fn pod_terms(
     for (index, term) in preferred.into_iter().flatten().enumerate() {
         let path = path.child(PREFERRED).index(index);
         weight(term.weight, &path, errors);
-        pod_term(
-            &term.pod_affinity_term,
-            &path.child("podAffinityTerm"),
-            errors,
-        );
+        pod_term(&term.pod_affinity_term, &path.child("podAffinityTerm"), errors);
     }
 }
 
 fn pod_term(term: &PodAffinityTerm, path: &Path, errors: &mut Errors) {
-    check::label_selector(
-        term.label_selector.as_ref(),
-        &path.child("labelSelector"),
-        errors,
-    );
+    check::label_selector(term.label_selector.as_ref(), &path.child("labelSelector"), errors);
     check::label_selector(
         term.namespace_selector.as_ref(),
         &path.child("namespaceSelector"),
@@ -214,11 +187,7 @@ pub fn spread(constraints: &[TopologySpreadConstraint], path: &Path, errors: &mu
         let path = path.index(index);
         if constraint.max_skew <= 0 {
             let problem = "must be greater than zero";
-            errors.push(FieldError::invalid(
-                path.child("maxSkew"),
-                constraint.max_skew,
-                problem,
-            ));
+            errors.push(FieldError::invalid(path.child("maxSkew"), constraint.max_skew, problem));
         }
         topology_key(&constraint.topology_key, &path, errors);
         let action = constraint.when_unsatisfiable.as_str();
@@ -230,19 +199,11 @@ pub fn spread(constraints: &[TopologySpreadConstraint], path: &Path, errors: &mu
             ));
         }
         let pair = format!("{{{}, {action}}}", constraint.topology_key);
-        seen.insert(
-            &pair,
-            &path.child("{topologyKey, whenUnsatisfiable}"),
-            errors,
-        );
+        seen.insert(&pair, &path.child("{topologyKey, whenUnsatisfiable}"), errors);
         if let Some(domains) = constraint.min_domains {
             let path = path.child("minDomains");
             if domains <= 0 {
-                errors.push(FieldError::invalid(
-                    &path,
-                    domains,
-                    "must be greater than 0",
-                ));
+                errors.push(FieldError::invalid(&path, domains, "must be greater than 0"));
             }
             if action != "DoNotSchedule" {
                 let problem = format!(

@@ -90,16 +90,8 @@ fn running(container: &Container, around: &Surroundings<'_>, path: &Path, errors
         handlers::lifecycle(lifecycle, grace, &path.child("lifecycle"), errors);
     }
     let probes = [
-        (
-            "livenessProbe",
-            &container.liveness_probe,
-            ProbeKind::Liveness,
-        ),
-        (
-            "readinessProbe",
-            &container.readiness_probe,
-            ProbeKind::Readiness,
-        ),
+        ("livenessProbe", &container.liveness_probe, ProbeKind::Liveness),
+        ("readinessProbe", &container.readiness_probe, ProbeKind::Readiness),
         ("startupProbe", &container.startup_probe, ProbeKind::Startup),
     ];
     for (field, probe, kind) in probes {
@@ -127,16 +119,8 @@ fn shared(container: &Container, around: &Surroundings<'_>, path: &Path, errors:
         &path.child("terminationMessagePolicy"),
         errors,
     );
-    ports(
-        container.ports.as_deref().unwrap_or_default(),
-        &path.child("ports"),
-        errors,
-    );
-    env::validate(
-        container.env.as_deref().unwrap_or_default(),
-        &path.child("env"),
-        errors,
-    );
+    ports(container.ports.as_deref().unwrap_or_default(), &path.child("ports"), errors);
+    env::validate(container.env.as_deref().unwrap_or_default(), &path.child("env"), errors);
     env::validate_from(
         container.env_from.as_deref().unwrap_or_default(),
         &path.child("envFrom"),
@@ -163,12 +147,7 @@ fn shared(container: &Container, around: &Surroundings<'_>, path: &Path, errors:
         errors,
     );
     let context = container.security_context.as_ref();
-    security::container(
-        context,
-        around.host_users,
-        &path.child("securityContext"),
-        errors,
-    );
+    security::container(context, around.host_users, &path.child("securityContext"), errors);
 }
 
 fn ports(ports: &[ContainerPort], path: &Path, errors: &mut Errors) {
@@ -213,11 +192,7 @@ fn host_ports<'a>(
                     check::text(&port.protocol),
                     check::text(&port.host_ip)
                 );
-                let path = path
-                    .index(index)
-                    .child("ports")
-                    .index(port_index)
-                    .child("hostPort");
+                let path = path.index(index).child("ports").index(port_index).child("hostPort");
                 seen.insert(&text, &path, errors);
             }
         }
@@ -261,10 +236,7 @@ fn mounts(container: &Container, around: &Surroundings<'_>, path: &Path, errors:
 }
 
 fn sub_paths(mount: &VolumeMount, own: &Path, list: &Path, errors: &mut Errors) {
-    let (sub_path, expression) = (
-        check::text(&mount.sub_path),
-        check::text(&mount.sub_path_expr),
-    );
+    let (sub_path, expression) = (check::text(&mount.sub_path), check::text(&mount.sub_path_expr));
     // Upstream names the list in these two, not the element.
     if !sub_path.is_empty() {
         check::local_descending_path(sub_path, &list.child("subPath"), errors);
@@ -272,11 +244,7 @@ fn sub_paths(mount: &VolumeMount, own: &Path, list: &Path, errors: &mut Errors) 
     if !expression.is_empty() {
         if !sub_path.is_empty() {
             let problem = "subPathExpr and subPath are mutually exclusive";
-            errors.push(FieldError::invalid(
-                own.child("subPathExpr"),
-                expression,
-                problem,
-            ));
+            errors.push(FieldError::invalid(own.child("subPathExpr"), expression, problem));
         }
         check::local_descending_path(expression, &list.child("subPathExpr"), errors);
     }
@@ -284,10 +252,8 @@ fn sub_paths(mount: &VolumeMount, own: &Path, list: &Path, errors: &mut Errors) 
 
 fn propagation(mount: &VolumeMount, container: &Container, path: &Path, errors: &mut Errors) {
     const MODES: &[&str] = &["Bidirectional", "HostToContainer", "None"];
-    let privileged = container
-        .security_context
-        .as_ref()
-        .is_some_and(|context| context.privileged == Some(true));
+    let privileged =
+        container.security_context.as_ref().is_some_and(|context| context.privileged == Some(true));
     if let Some(mode) = &mount.mount_propagation {
         let path = path.child("mountPropagation");
         if !MODES.contains(&mode.as_str()) {
@@ -312,11 +278,7 @@ fn propagation(mount: &VolumeMount, container: &Container, path: &Path, errors: 
                     "may only be specified when readOnly is true",
                 ));
             }
-            if mount
-                .mount_propagation
-                .as_deref()
-                .is_some_and(|propagation| propagation != "None")
-            {
+            if mount.mount_propagation.as_deref().is_some_and(|propagation| propagation != "None") {
                 let problem =
                     "may only be specified when mountPropagation is None or not specified";
                 errors.push(FieldError::forbidden(&path, problem));
@@ -340,11 +302,7 @@ fn devices(container: &Container, around: &Surroundings<'_>, path: &Path, errors
         let own = path.index(index);
         check::required(name, &own.child("name"), errors);
         if names.contains(&name.as_str()) {
-            errors.push(FieldError::invalid(
-                own.child("name"),
-                name,
-                "must be unique",
-            ));
+            errors.push(FieldError::invalid(own.child("name"), name, "must be unique"));
         }
         match around.volumes.get(name.as_str()) {
             None => errors.push(FieldError::not_found(own.child("name"), name)),
@@ -366,11 +324,7 @@ fn devices(container: &Container, around: &Surroundings<'_>, path: &Path, errors
         }
         if device_path.split('/').any(|part| part == "..") {
             let problem = "can not contain backsteps ('..')";
-            errors.push(FieldError::invalid(
-                own.child("devicePath"),
-                device_path,
-                problem,
-            ));
+            errors.push(FieldError::invalid(own.child("devicePath"), device_path, problem));
         }
         names.push(name);
         paths.push(device_path);
@@ -395,19 +349,10 @@ pub fn ephemeral(around: &Surroundings<'_>, path: &Path, errors: &mut Errors) {
         names.insert(&container.name, &path.child("name"), errors);
         let target = check::text(&container.target_container_name);
         if !target.is_empty() && !others.contains(&target) {
-            errors.push(FieldError::not_found(
-                path.child("targetContainerName"),
-                target,
-            ));
+            errors.push(FieldError::not_found(path.child("targetContainerName"), target));
         }
         let set = [
-            (
-                "ports",
-                container
-                    .ports
-                    .as_ref()
-                    .is_some_and(|ports| !ports.is_empty()),
-            ),
+            ("ports", container.ports.as_ref().is_some_and(|ports| !ports.is_empty())),
             ("lifecycle", container.lifecycle.is_some()),
             ("livenessProbe", container.liveness_probe.is_some()),
             ("readinessProbe", container.readiness_probe.is_some()),
@@ -421,10 +366,7 @@ pub fn ephemeral(around: &Surroundings<'_>, path: &Path, errors: &mut Errors) {
             ),
             (
                 "resizePolicy",
-                container
-                    .resize_policy
-                    .as_ref()
-                    .is_some_and(|policy| !policy.is_empty()),
+                container.resize_policy.as_ref().is_some_and(|policy| !policy.is_empty()),
             ),
             ("restartPolicy", container.restart_policy.is_some()),
         ];

@@ -24,27 +24,15 @@ pub fn spec(spec: &mut PodSpec) {
     fill::amounts(&mut spec.overhead);
     resources(&mut spec.resources);
     spec.containers.iter_mut().for_each(container);
-    spec.init_containers
-        .iter_mut()
-        .flatten()
-        .for_each(container);
-    spec.ephemeral_containers
-        .iter_mut()
-        .flatten()
-        .for_each(ephemeral);
-    spec.volumes
-        .iter_mut()
-        .flatten()
-        .for_each(volumes::defaults);
+    spec.init_containers.iter_mut().flatten().for_each(container);
+    spec.ephemeral_containers.iter_mut().flatten().for_each(ephemeral);
+    spec.volumes.iter_mut().flatten().for_each(volumes::defaults);
 }
 
 /// What only a Pod gets, not a template.
 pub fn pod(spec: &mut PodSpec) {
     let host_network = spec.host_network == Some(true);
-    let containers = spec
-        .containers
-        .iter_mut()
-        .chain(spec.init_containers.iter_mut().flatten());
+    let containers = spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten());
     for container in containers {
         requests_from_limits(container);
         if host_network {
@@ -59,10 +47,7 @@ pub fn pod(spec: &mut PodSpec) {
 
 /// `serviceAccount` is the old name of `serviceAccountName`; both are always equal.
 fn service_account(spec: &mut PodSpec) {
-    let name = spec
-        .service_account_name
-        .take()
-        .filter(|name| !name.is_empty());
+    let name = spec.service_account_name.take().filter(|name| !name.is_empty());
     let name = name.or_else(|| spec.service_account.take().filter(|name| !name.is_empty()));
     spec.service_account.clone_from(&name);
     spec.service_account_name = name;
@@ -71,9 +56,8 @@ fn service_account(spec: &mut PodSpec) {
 /// `Always` for a `latest` tag or none; a digest without a tag has no tag.
 pub fn pull_policy(image: &str) -> &'static str {
     let name = image.rsplit('/').next().unwrap_or_default();
-    let (name, digest) = name
-        .split_once('@')
-        .map_or((name, None), |(name, digest)| (name, Some(digest)));
+    let (name, digest) =
+        name.split_once('@').map_or((name, None), |(name, digest)| (name, Some(digest)));
     match name.split_once(':') {
         Some((_, tag)) if tag != "latest" => "IfNotPresent",
         None if digest.is_some() => "IfNotPresent",
@@ -84,10 +68,7 @@ pub fn pull_policy(image: &str) -> &'static str {
 fn container(container: &mut Container) {
     let image = container.image.as_deref().unwrap_or_default();
     fill::text(&mut container.image_pull_policy, pull_policy(image));
-    fill::text(
-        &mut container.termination_message_path,
-        "/dev/termination-log",
-    );
+    fill::text(&mut container.termination_message_path, "/dev/termination-log");
     fill::text(&mut container.termination_message_policy, "File");
     for port in container.ports.iter_mut().flatten() {
         fill::text(&mut port.protocol, "TCP");
@@ -107,10 +88,7 @@ fn container(container: &mut Container) {
 fn ephemeral(container: &mut EphemeralContainer) {
     let image = container.image.as_deref().unwrap_or_default();
     fill::text(&mut container.image_pull_policy, pull_policy(image));
-    fill::text(
-        &mut container.termination_message_path,
-        "/dev/termination-log",
-    );
+    fill::text(&mut container.termination_message_path, "/dev/termination-log");
     fill::text(&mut container.termination_message_policy, "File");
     for port in container.ports.iter_mut().flatten() {
         fill::text(&mut port.protocol, "TCP");
@@ -174,9 +152,7 @@ fn requests_from_limits(container: &mut Container) {
     };
     let requests = resources.requests.get_or_insert_default();
     for (name, amount) in limits {
-        requests
-            .entry(name.clone())
-            .or_insert_with(|| amount.clone());
+        requests.entry(name.clone()).or_insert_with(|| amount.clone());
     }
 }
 
@@ -195,11 +171,7 @@ fn pod_level_requests(spec: &mut PodSpec) {
     let mut alone = spec.clone();
     (alone.resources, alone.overhead) = (None, None);
     let asked = api::pod::resources(&alone, api::pod::Side::Requests);
-    let requests = spec
-        .resources
-        .get_or_insert_default()
-        .requests
-        .get_or_insert_default();
+    let requests = spec.resources.get_or_insert_default().requests.get_or_insert_default();
     for (name, amount) in asked {
         if matches!(name.as_str(), "cpu" | "memory") {
             requests.entry(name).or_insert_with(|| amount.to_text());

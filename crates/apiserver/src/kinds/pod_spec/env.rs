@@ -32,10 +32,7 @@ const RESOURCES: &[&str] = &[
 ];
 
 fn variable_name(name: &str, path: &Path, errors: &mut Errors) {
-    if !name
-        .bytes()
-        .all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=')
-    {
+    if !name.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=') {
         let problem = "a valid environment variable name must consist only of printable ASCII characters other than '='";
         errors.push(FieldError::invalid(path, name, problem));
     }
@@ -64,20 +61,8 @@ fn value_from(variable: &EnvVar, path: &Path, errors: &mut Errors) {
         resource_field_ref(resource, false, &path.child("resourceFieldRef"), errors);
     }
     let keys = [
-        (
-            "configMapKeyRef",
-            source
-                .config_map_key_ref
-                .as_ref()
-                .map(|key| (&key.name, &key.key)),
-        ),
-        (
-            "secretKeyRef",
-            source
-                .secret_key_ref
-                .as_ref()
-                .map(|key| (&key.name, &key.key)),
-        ),
+        ("configMapKeyRef", source.config_map_key_ref.as_ref().map(|key| (&key.name, &key.key))),
+        ("secretKeyRef", source.secret_key_ref.as_ref().map(|key| (&key.name, &key.key))),
     ];
     for (field, reference) in keys {
         let Some((name, key)) = reference else {
@@ -133,11 +118,9 @@ pub fn field_ref(field: &ObjectFieldSelector, fields: &[&str], path: &Path, erro
             check::qualified_name(&key.to_lowercase(), path, errors)
         }
         Some(("metadata.labels", key)) => check::qualified_name(key, path, errors),
-        Some((other, _)) => errors.push(FieldError::invalid(
-            path,
-            other,
-            "does not support subscript",
-        )),
+        Some((other, _)) => {
+            errors.push(FieldError::invalid(path, other, "does not support subscript"))
+        }
         None if fields.contains(&field.field_path.as_str()) => {}
         None if known_label(&field.field_path) => {
             errors.push(FieldError::not_supported(
@@ -151,11 +134,7 @@ pub fn field_ref(field: &ObjectFieldSelector, fields: &[&str], path: &Path, erro
                 "error converting fieldPath: field label not supported: {}",
                 field.field_path
             );
-            errors.push(FieldError::invalid(
-                path.child("fieldPath"),
-                &field.field_path,
-                problem,
-            ));
+            errors.push(FieldError::invalid(path.child("fieldPath"), &field.field_path, problem));
         }
     }
 }
@@ -188,24 +167,16 @@ pub fn resource_field_ref(
     } else if field.resource.is_empty() {
         errors.push(FieldError::required(path.child("resource"), ""));
     } else if !RESOURCES.contains(&field.resource.as_str()) && !huge {
-        errors.push(FieldError::not_supported(
-            path.child("resource"),
-            &field.resource,
-            RESOURCES,
-        ));
+        errors.push(FieldError::not_supported(path.child("resource"), &field.resource, RESOURCES));
     }
     divisor(field, huge, path, errors);
 }
 
 fn divisor(field: &ResourceFieldSelector, huge: bool, path: &Path, errors: &mut Errors) {
-    const BYTES: &[&str] = &[
-        "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
-    ];
-    let Some(divisor) = field
-        .divisor
-        .as_ref()
-        .map(|divisor| divisor.0.as_str())
-        .filter(|text| *text != "0")
+    const BYTES: &[&str] =
+        &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+    let Some(divisor) =
+        field.divisor.as_ref().map(|divisor| divisor.0.as_str()).filter(|text| *text != "0")
     else {
         return;
     };
@@ -219,18 +190,10 @@ fn divisor(field: &ResourceFieldSelector, huge: bool, path: &Path, errors: &mut 
         _ => return,
     };
     if !allowed.contains(&divisor) {
-        let list = if what == "cpu" {
-            "1m and 1".to_owned()
-        } else {
-            allowed.join(", ")
-        };
+        let list = if what == "cpu" { "1m and 1".to_owned() } else { allowed.join(", ") };
         let problem =
             format!("only divisor's values {list} are supported with the {what} resource");
-        errors.push(FieldError::invalid(
-            path.child("divisor"),
-            &field.resource,
-            problem,
-        ));
+        errors.push(FieldError::invalid(path.child("divisor"), &field.resource, problem));
     }
 }
 
@@ -239,17 +202,8 @@ pub fn validate_from(sources: &[EnvFromSource], path: &Path, errors: &mut Errors
         let own = path.index(index);
         variable_name(check::text(&source.prefix), &own.child("prefix"), errors);
         let references = [
-            (
-                "configMapRef",
-                source
-                    .config_map_ref
-                    .as_ref()
-                    .map(|reference| &reference.name),
-            ),
-            (
-                "secretRef",
-                source.secret_ref.as_ref().map(|reference| &reference.name),
-            ),
+            ("configMapRef", source.config_map_ref.as_ref().map(|reference| &reference.name)),
+            ("secretRef", source.secret_ref.as_ref().map(|reference| &reference.name)),
         ];
         let mut count = 0;
         for (field, name) in references {

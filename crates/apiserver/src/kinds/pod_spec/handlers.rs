@@ -49,22 +49,14 @@ pub fn probe(probe: Option<&Probe>, kind: ProbeKind, path: &Path, errors: &mut E
     if let Some(seconds) = probe.termination_grace_period_seconds {
         let path = path.child("terminationGracePeriodSeconds");
         if kind == ProbeKind::Readiness {
-            errors.push(FieldError::invalid(
-                path,
-                seconds,
-                "must not be set for readinessProbes",
-            ));
+            errors.push(FieldError::invalid(path, seconds, "must not be set for readinessProbes"));
         } else if seconds <= 0 {
             errors.push(FieldError::invalid(path, seconds, "must be greater than 0"));
         }
     }
     let successes = probe.success_threshold.unwrap_or(1);
     if kind != ProbeKind::Readiness && successes != 1 {
-        errors.push(FieldError::invalid(
-            path.child("successThreshold"),
-            successes,
-            "must be 1",
-        ));
+        errors.push(FieldError::invalid(path.child("successThreshold"), successes, "must be 1"));
     }
 }
 
@@ -75,10 +67,7 @@ pub fn lifecycle(
     path: &Path,
     errors: &mut Errors,
 ) {
-    let hooks = [
-        ("postStart", &lifecycle.post_start),
-        ("preStop", &lifecycle.pre_stop),
-    ];
+    let hooks = [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)];
     for (field, hook) in hooks {
         if let Some(hook) = hook {
             handler(&of_hook(hook), grace_seconds, &path.child(field), errors);
@@ -109,14 +98,9 @@ fn handler(actions: &Handler<'_>, grace_seconds: Option<i64>, path: &Path, error
         present && count == 1
     };
     if first("exec", actions.exec.is_some(), errors)
-        && actions
-            .exec
-            .is_some_and(|exec| exec.command.as_ref().is_none_or(Vec::is_empty))
+        && actions.exec.is_some_and(|exec| exec.command.as_ref().is_none_or(Vec::is_empty))
     {
-        errors.push(FieldError::required(
-            path.child("exec").child("command"),
-            "",
-        ));
+        errors.push(FieldError::required(path.child("exec").child("command"), ""));
     }
     if first("httpGet", actions.http_get.is_some(), errors)
         && let Some(http) = actions.http_get
@@ -139,11 +123,7 @@ fn handler(actions: &Handler<'_>, grace_seconds: Option<i64>, path: &Path, error
     {
         let problem =
             format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
-        errors.push(FieldError::invalid(
-            path.child("sleep"),
-            sleep.seconds,
-            problem,
-        ));
+        errors.push(FieldError::invalid(path.child("sleep"), sleep.seconds, problem));
     }
     if count == 0 {
         errors.push(FieldError::required(path, "must specify a handler type"));
@@ -155,25 +135,14 @@ fn http_get(http: &HTTPGetAction, path: &Path, errors: &mut Errors) {
     check::port(&http.port, &path.child("port"), errors);
     let scheme = check::text(&http.scheme);
     if !["HTTP", "HTTPS"].contains(&scheme) {
-        errors.push(FieldError::not_supported(
-            path.child("scheme"),
-            scheme,
-            &["HTTP", "HTTPS"],
-        ));
+        errors.push(FieldError::not_supported(path.child("scheme"), scheme, &["HTTP", "HTTPS"]));
     }
     for header in http.http_headers.iter().flatten() {
         let valid = !header.name.is_empty()
-            && header
-                .name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            && header.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         if !valid {
             let problem = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
-            errors.push(FieldError::invalid(
-                path.child("httpHeaders"),
-                &header.name,
-                problem,
-            ));
+            errors.push(FieldError::invalid(path.child("httpHeaders"), &header.name, problem));
         }
     }
 }

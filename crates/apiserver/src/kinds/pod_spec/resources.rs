@@ -47,10 +47,7 @@ pub fn validate(
     }
     let names = || limits.keys().chain(requests.keys()).map(String::as_str);
     if names().any(is_huge_page) && !names().any(|name| name == "cpu" || name == "memory") {
-        errors.push(FieldError::forbidden(
-            path,
-            "HugePages require cpu or memory",
-        ));
+        errors.push(FieldError::forbidden(path, "HugePages require cpu or memory"));
     }
 }
 
@@ -143,11 +140,7 @@ pub fn container_resource(name: &str, path: &Path, errors: &mut Errors) {
             let problem = "must be a standard resource type or fully qualified";
             errors.push(FieldError::invalid(path, name, problem));
         }
-        errors.push(FieldError::invalid(
-            path,
-            name,
-            "must be a standard resource for containers",
-        ));
+        errors.push(FieldError::invalid(path, name, "must be a standard resource for containers"));
     }
 }
 
@@ -161,12 +154,7 @@ pub fn resize_policy(
     for (index, policy) in policies.iter().enumerate() {
         seen.insert(&policy.resource_name, &path.index(index), errors);
         check::one_of(&policy.resource_name, &["cpu", "memory"], path, errors);
-        check::one_of(
-            &policy.restart_policy,
-            &["NotRequired", "RestartContainer"],
-            path,
-            errors,
-        );
+        check::one_of(&policy.restart_policy, &["NotRequired", "RestartContainer"], path, errors);
         if restart_policy == "Never" && policy.restart_policy != "NotRequired" {
             let problem = "must be 'NotRequired' when `restartPolicy` is 'Never'";
             errors.push(FieldError::invalid(path, &policy.restart_policy, problem));

@@ -22,11 +22,7 @@ pub fn tolerations(tolerations: &[Toleration], path: &Path, errors: &mut Errors)
             check::qualified_name(&key, &path.child("key"), errors);
         } else if operator != "Exists" {
             let problem = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
-            errors.push(FieldError::invalid(
-                path.child("operator"),
-                &operator,
-                problem,
-            ));
+            errors.push(FieldError::invalid(path.child("operator"), &operator, problem));
         }
         if toleration.toleration_seconds.is_some() && effect != "NoExecute" {
             let problem = "effect must be 'NoExecute' when `tolerationSeconds` is set";
@@ -63,10 +59,7 @@ pub fn tolerations(tolerations: &[Toleration], path: &Path, errors: &mut Errors)
 /// An update may add tolerations and change how long they hold.
 pub fn only_added(new: &[Toleration], old: &[Toleration], path: &Path, errors: &mut Errors) {
     let same = |old: &Toleration, new: &Toleration| {
-        let old = Toleration {
-            toleration_seconds: new.toleration_seconds,
-            ..old.clone()
-        };
+        let old = Toleration { toleration_seconds: new.toleration_seconds, ..old.clone() };
         old == *new
     };
     if !old.iter().all(|old| new.iter().any(|new| same(old, new))) {
@@ -92,14 +85,9 @@ pub fn only_deleted_gates(
 ) {
     for (index, gate) in new.iter().enumerate() {
         if !old.contains(gate) {
-            let problem = format!(
-                "only deletion is allowed, but found new scheduling gate '{}'",
-                gate.name
-            );
-            errors.push(FieldError::forbidden(
-                path.index(index).child("name"),
-                problem,
-            ));
+            let problem =
+                format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
+            errors.push(FieldError::forbidden(path.index(index).child("name"), problem));
         }
     }
 }
@@ -141,11 +129,7 @@ pub fn dns(config: Option<&PodDNSConfig>, policy: &str, path: &Path, errors: &mu
         );
         errors.push(FieldError::invalid(&search_path, searches, problem));
     }
-    for (index, search) in searches
-        .iter()
-        .enumerate()
-        .filter(|(_, search)| *search != ".")
-    {
+    for (index, search) in searches.iter().enumerate().filter(|(_, search)| *search != ".") {
         let name = search.strip_suffix('.').unwrap_or(search);
         // Underscores are allowed here: they stand for letters.
         check::invalid(

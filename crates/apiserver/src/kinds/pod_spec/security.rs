@@ -25,26 +25,13 @@ pub fn pod(context: &PodSecurityContext, spec: &PodSpec, path: &Path, errors: &m
     id(context.run_as_user, &path.child("runAsUser"), errors);
     id(context.run_as_group, &path.child("runAsGroup"), errors);
     for (index, group) in context.supplemental_groups.iter().flatten().enumerate() {
-        id(
-            Some(*group),
-            &path.child("supplementalGroups").index(index),
-            errors,
-        );
+        id(Some(*group), &path.child("supplementalGroups").index(index), errors);
     }
     if spec.share_process_namespace == Some(true) && spec.host_pid == Some(true) {
         let problem = "ShareProcessNamespace and HostPID cannot both be enabled";
-        errors.push(FieldError::invalid(
-            path.child("shareProcessNamespace"),
-            true,
-            problem,
-        ));
+        errors.push(FieldError::invalid(path.child("shareProcessNamespace"), true, problem));
     }
-    sysctls(
-        context.sysctls.as_deref().unwrap_or_default(),
-        spec,
-        &path.child("sysctls"),
-        errors,
-    );
+    sysctls(context.sysctls.as_deref().unwrap_or_default(), spec, &path.child("sysctls"), errors);
     check::one_of_or_unset(
         &context.fs_group_change_policy,
         &["Always", "OnRootMismatch"],
@@ -63,16 +50,8 @@ pub fn pod(context: &PodSecurityContext, spec: &PodSpec, path: &Path, errors: &m
         &path.child("seLinuxChangePolicy"),
         errors,
     );
-    seccomp(
-        context.seccomp_profile.as_ref(),
-        &path.child("seccompProfile"),
-        errors,
-    );
-    app_armor(
-        context.app_armor_profile.as_ref(),
-        &path.child("appArmorProfile"),
-        errors,
-    );
+    seccomp(context.seccomp_profile.as_ref(), &path.child("seccompProfile"), errors);
+    app_armor(context.app_armor_profile.as_ref(), &path.child("appArmorProfile"), errors);
 }
 
 fn sysctls(sysctls: &[Sysctl], spec: &PodSpec, path: &Path, errors: &mut Errors) {
@@ -108,9 +87,7 @@ fn is_sysctl(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     name.len() <= SYSCTL_MAX
         && name.split(['.', '/']).all(|segment| {
-            segment
-                .bytes()
-                .all(|byte| inner(byte) || byte == b'-' || byte == b'_')
+            segment.bytes().all(|byte| inner(byte) || byte == b'-' || byte == b'_')
                 && segment.bytes().next().is_some_and(inner)
                 && segment.bytes().last().is_some_and(inner)
         })
@@ -124,19 +101,12 @@ fn seccomp(profile: Option<&SeccompProfile>, path: &Path, errors: &mut Errors) {
             "type is required when seccompProfile is set",
         ));
     } else if !PROFILES.contains(&profile.type_.as_str()) {
-        errors.push(FieldError::not_supported(
-            path.child("type"),
-            &profile.type_,
-            PROFILES,
-        ));
+        errors.push(FieldError::not_supported(path.child("type"), &profile.type_, PROFILES));
     }
     let path = path.child("localhostProfile");
     match (&profile.localhost_profile, profile.type_ == "Localhost") {
         (None, true) => {
-            errors.push(FieldError::required(
-                &path,
-                "must be set when seccomp type is Localhost",
-            ));
+            errors.push(FieldError::required(&path, "must be set when seccomp type is Localhost"));
         }
         (Some(file), true) => check::local_descending_path(file, &path, errors),
         (Some(file), false) => {
@@ -158,27 +128,16 @@ fn app_armor(profile: Option<&AppArmorProfile>, path: &Path, errors: &mut Errors
             "type is required when appArmorProfile is set",
         ));
     } else if !PROFILES.contains(&profile.type_.as_str()) {
-        errors.push(FieldError::not_supported(
-            path.child("type"),
-            &profile.type_,
-            PROFILES,
-        ));
+        errors.push(FieldError::not_supported(path.child("type"), &profile.type_, PROFILES));
     }
     let path = path.child("localhostProfile");
     match (&profile.localhost_profile, profile.type_ == "Localhost") {
         (Some(name), true) if name.trim() != name => {
-            errors.push(FieldError::invalid(
-                &path,
-                name,
-                "must not be padded with whitespace",
-            ));
+            errors.push(FieldError::invalid(&path, name, "must not be padded with whitespace"));
         }
         (Some(name), true) if !name.is_empty() => {}
         (_, true) => {
-            errors.push(FieldError::required(
-                &path,
-                "must be set when AppArmor type is Localhost",
-            ));
+            errors.push(FieldError::required(&path, "must be set when AppArmor type is Localhost"));
         }
         (Some(name), false) => {
             errors.push(FieldError::invalid(
@@ -204,42 +163,25 @@ pub fn container(
     if let Some(mount) = &context.proc_mount {
         const TYPES: &[&str] = &["Default", "Unmasked"];
         if !TYPES.contains(&mount.as_str()) {
-            errors.push(FieldError::not_supported(
-                path.child("procMount"),
-                mount,
-                TYPES,
-            ));
+            errors.push(FieldError::not_supported(path.child("procMount"), mount, TYPES));
         }
         if host_users && mount == "Unmasked" {
             let problem = "`hostUsers` must be false to use `Unmasked`";
             errors.push(FieldError::invalid(path.child("procMount"), mount, problem));
         }
     }
-    seccomp(
-        context.seccomp_profile.as_ref(),
-        &path.child("seccompProfile"),
-        errors,
-    );
+    seccomp(context.seccomp_profile.as_ref(), &path.child("seccompProfile"), errors);
     if context.allow_privilege_escalation == Some(false) {
         if context.privileged == Some(true) {
             let problem = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
             errors.push(FieldError::invalid(path, "", problem));
         }
-        let added = context
-            .capabilities
-            .iter()
-            .flat_map(|capabilities| capabilities.add.iter().flatten());
-        if added
-            .into_iter()
-            .any(|capability| capability == "CAP_SYS_ADMIN")
-        {
+        let added =
+            context.capabilities.iter().flat_map(|capabilities| capabilities.add.iter().flatten());
+        if added.into_iter().any(|capability| capability == "CAP_SYS_ADMIN") {
             let problem = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             errors.push(FieldError::invalid(path, "", problem));
         }
     }
-    app_armor(
-        context.app_armor_profile.as_ref(),
-        &path.child("appArmorProfile"),
-        errors,
-    );
+    app_armor(context.app_armor_profile.as_ref(), &path.child("appArmorProfile"), errors);
 }

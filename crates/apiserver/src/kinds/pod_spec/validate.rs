@@ -19,10 +19,7 @@ pub fn template(template: &PodTemplateSpec, path: &Path, errors: &mut Errors) {
     spec(pod, false, &path, errors);
     if pod.ephemeral_containers.iter().flatten().next().is_some() {
         let problem = "ephemeral containers not allowed in pod template";
-        errors.push(FieldError::forbidden(
-            path.child("ephemeralContainers"),
-            problem,
-        ));
+        errors.push(FieldError::forbidden(path.child("ephemeralContainers"), problem));
     }
 }
 
@@ -32,29 +29,19 @@ pub fn template_metadata(template: &PodTemplateSpec, path: &Path, errors: &mut E
         return;
     };
     check::labels(metadata.labels.as_ref(), &path.child("labels"), errors);
-    check::annotations(
-        metadata.annotations.as_ref(),
-        &path.child("annotations"),
-        errors,
-    );
+    check::annotations(metadata.annotations.as_ref(), &path.child("annotations"), errors);
 }
 
 /// `pod` is true for a Pod's own spec, false for a template's.
 pub fn spec(spec: &PodSpec, pod: bool, path: &Path, errors: &mut Errors) {
     if spec.termination_grace_period_seconds.is_none() {
-        errors.push(FieldError::required(
-            path.child("terminationGracePeriodSeconds"),
-            "",
-        ));
+        errors.push(FieldError::required(path.child("terminationGracePeriodSeconds"), ""));
     }
     let volume_list = spec.volumes.as_deref().unwrap_or_default();
     volumes::validate::all(volume_list, &path.child("volumes"), errors);
     let around = Surroundings {
         spec,
-        volumes: volume_list
-            .iter()
-            .map(|volume| (volume.name.as_str(), volume))
-            .collect(),
+        volumes: volume_list.iter().map(|volume| (volume.name.as_str(), volume)).collect(),
         host_users: spec.host_users != Some(false),
         pod,
     };
@@ -65,35 +52,20 @@ pub fn spec(spec: &PodSpec, pod: bool, path: &Path, errors: &mut Errors) {
     pod_resources(spec, &path.child("resources"), errors);
     host_network(spec, pod, path, errors);
     policies(spec, path, errors);
-    check::labels(
-        spec.node_selector.as_ref(),
-        &path.child("nodeSelector"),
-        errors,
-    );
+    check::labels(spec.node_selector.as_ref(), &path.child("nodeSelector"), errors);
     if let Some(context) = &spec.security_context {
         security::pod(context, spec, &path.child("securityContext"), errors);
     }
     affinity::validate(spec.affinity.as_ref(), &path.child("affinity"), errors);
     let policy = check::text(&spec.dns_policy);
-    scheduling::dns(
-        spec.dns_config.as_ref(),
-        policy,
-        &path.child("dnsConfig"),
-        errors,
-    );
+    scheduling::dns(spec.dns_config.as_ref(), policy, &path.child("dnsConfig"), errors);
     for (index, gate) in spec.readiness_gates.iter().flatten().enumerate() {
-        let path = path
-            .child("readinessGates")
-            .index(index)
-            .child("conditionType");
+        let path = path.child("readinessGates").index(index).child("conditionType");
         check::qualified_name(&gate.condition_type, &path, errors);
     }
     let gates = spec.scheduling_gates.as_deref().unwrap_or_default();
     scheduling::gates(gates, &path.child("schedulingGates"), errors);
-    let spread = spec
-        .topology_spread_constraints
-        .as_deref()
-        .unwrap_or_default();
+    let spread = spec.topology_spread_constraints.as_deref().unwrap_or_default();
     affinity::spread(spread, &path.child("topologySpreadConstraints"), errors);
     host_users(spec, path, errors);
     names(spec, path, errors);
@@ -115,10 +87,7 @@ fn claims(spec: &PodSpec, path: &Path, errors: &mut Errors) {
         } else if seen.insert(&claim.name, &path.child("name"), errors) {
             check::dns_label(&claim.name, &path.child("name"), errors);
         }
-        let problem = match (
-            &claim.resource_claim_name,
-            &claim.resource_claim_template_name,
-        ) {
+        let problem = match (&claim.resource_claim_name, &claim.resource_claim_template_name) {
             (Some(_), Some(_)) => {
                 "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
             }
@@ -139,10 +108,7 @@ fn pod_resources(spec: &PodSpec, path: &Path, errors: &mut Errors) {
     let mut alone = spec.clone();
     (alone.resources, alone.overhead) = (None, None);
     for (name, asked) in api::pod::resources(&alone, api::pod::Side::Requests) {
-        let given = own
-            .requests
-            .as_ref()
-            .and_then(|requests| requests.get(&name));
+        let given = own.requests.as_ref().and_then(|requests| requests.get(&name));
         let given = given.map(api::quantity::Quantity::of).unwrap_or_default();
         if asked > given && matches!(name.as_str(), "cpu" | "memory") {
             let problem =
@@ -164,17 +130,9 @@ fn host_network(spec: &PodSpec, pod: bool, path: &Path, errors: &mut Errors) {
         for (port_index, port) in container.ports.iter().flatten().enumerate() {
             let host_port = port.host_port.unwrap_or(0);
             if (pod || host_port != 0) && host_port != port.container_port {
-                let path = path
-                    .child("containers")
-                    .index(index)
-                    .child("ports")
-                    .index(port_index);
+                let path = path.child("containers").index(index).child("ports").index(port_index);
                 let problem = "must match `containerPort` when `hostNetwork` is true";
-                errors.push(FieldError::invalid(
-                    path.child("hostPort"),
-                    host_port,
-                    problem,
-                ));
+                errors.push(FieldError::invalid(path.child("hostPort"), host_port, problem));
             }
         }
     }
@@ -200,21 +158,10 @@ fn policies(spec: &PodSpec, path: &Path, errors: &mut Errors) {
         errors,
     );
     if let Some(os) = &spec.os {
-        check::one_of(
-            &os.name,
-            &["linux", "windows"],
-            &path.child("os").child("name"),
-            errors,
-        );
+        check::one_of(&os.name, &["linux", "windows"], &path.child("os").child("name"), errors);
     }
     if let Some(seconds) = spec.active_deadline_seconds {
-        check::in_range(
-            seconds,
-            1,
-            i32::MAX.into(),
-            &path.child("activeDeadlineSeconds"),
-            errors,
-        );
+        check::in_range(seconds, 1, i32::MAX.into(), &path.child("activeDeadlineSeconds"), errors);
     }
 }
 
@@ -228,10 +175,7 @@ fn host_users(spec: &PodSpec, path: &Path, errors: &mut Errors) {
         ("HostIPC", spec.host_ipc),
     ];
     for (field, _) in shared.into_iter().filter(|(_, set)| *set == Some(true)) {
-        errors.push(FieldError::forbidden(
-            path.child(field),
-            "when `pod.Spec.HostUsers` is false",
-        ));
+        errors.push(FieldError::forbidden(path.child(field), "when `pod.Spec.HostUsers` is false"));
     }
 }
 

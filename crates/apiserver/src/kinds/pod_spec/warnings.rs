@@ -15,35 +15,15 @@ use crate::kinds::path::Path;
 const NODE_LABELS: &[(&str, &str, &str)] = &[
     ("beta.kubernetes.io/arch", "v1.14", "kubernetes.io/arch"),
     ("beta.kubernetes.io/os", "v1.14", "kubernetes.io/os"),
-    (
-        "failure-domain.beta.kubernetes.io/region",
-        "v1.17",
-        "topology.kubernetes.io/region",
-    ),
-    (
-        "failure-domain.beta.kubernetes.io/zone",
-        "v1.17",
-        "topology.kubernetes.io/zone",
-    ),
-    (
-        "beta.kubernetes.io/instance-type",
-        "v1.17",
-        "node.kubernetes.io/instance-type",
-    ),
+    ("failure-domain.beta.kubernetes.io/region", "v1.17", "topology.kubernetes.io/region"),
+    ("failure-domain.beta.kubernetes.io/zone", "v1.17", "topology.kubernetes.io/zone"),
+    ("beta.kubernetes.io/instance-type", "v1.17", "node.kubernetes.io/instance-type"),
 ];
 /// Annotations that do nothing any more: the version, and the field in their place.
 const ANNOTATIONS: &[(&str, &str, &str)] = &[
-    (
-        "scheduler.alpha.kubernetes.io/critical-pod",
-        "v1.16+",
-        "priorityClassName",
-    ),
+    ("scheduler.alpha.kubernetes.io/critical-pod", "v1.16+", "priorityClassName"),
     ("security.alpha.kubernetes.io/sysctls", "v1.11+", "sysctls"),
-    (
-        "security.alpha.kubernetes.io/unsafe-sysctls",
-        "v1.11+",
-        "sysctls",
-    ),
+    ("security.alpha.kubernetes.io/unsafe-sysctls", "v1.11+", "sysctls"),
 ];
 const SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const NO_SELECTOR: &str = "a null labelSelector results in matching no pod";
@@ -92,13 +72,7 @@ struct Found<'a> {
 
 impl<'a> Found<'a> {
     fn new(spec: &'a PodSpec, metadata: &'a ObjectMeta, path: Path, own: Path) -> Self {
-        Self {
-            spec,
-            metadata,
-            path,
-            annotations: own.child("annotations"),
-            warnings: Vec::new(),
-        }
+        Self { spec, metadata, path, annotations: own.child("annotations"), warnings: Vec::new() }
     }
 
     fn all(mut self, in_template: bool) -> Vec<String> {
@@ -141,23 +115,15 @@ impl<'a> Found<'a> {
             return;
         };
         let path = self.path.child("affinity").child("nodeAffinity");
-        let required = nodes
-            .required_during_scheduling_ignored_during_execution
-            .as_ref();
-        let own = path
-            .child("requiredDuringSchedulingIgnoredDuringExecution")
-            .child("nodeSelectorTerms");
-        for (index, term) in required
-            .iter()
-            .flat_map(|selector| &selector.node_selector_terms)
-            .enumerate()
+        let required = nodes.required_during_scheduling_ignored_during_execution.as_ref();
+        let own =
+            path.child("requiredDuringSchedulingIgnoredDuringExecution").child("nodeSelectorTerms");
+        for (index, term) in
+            required.iter().flat_map(|selector| &selector.node_selector_terms).enumerate()
         {
             self.term(term, &own.index(index));
         }
-        let preferred = nodes
-            .preferred_during_scheduling_ignored_during_execution
-            .iter()
-            .flatten();
+        let preferred = nodes.preferred_during_scheduling_ignored_during_execution.iter().flatten();
         let own = path.child("preferredDuringSchedulingIgnoredDuringExecution");
         for (index, term) in preferred.enumerate() {
             self.term(&term.preference, &own.index(index).child("preference"));
@@ -203,10 +169,7 @@ impl<'a> Found<'a> {
         for (index, volume) in spec.volumes.iter().flatten().enumerate() {
             for (field, there, problem) in old_volumes(volume) {
                 if there {
-                    self.warn(
-                        &self.path.child("volumes").index(index).child(field),
-                        problem,
-                    );
+                    self.warn(&self.path.child("volumes").index(index).child(field), problem);
                 }
             }
         }
@@ -222,12 +185,7 @@ impl<'a> Found<'a> {
             }
         }
         let secrets = || spec.image_pull_secrets.iter().flatten().enumerate();
-        let path = |index| {
-            self.path
-                .child("imagePullSecrets")
-                .index(index)
-                .child("name")
-        };
+        let path = |index| self.path.child("imagePullSecrets").index(index).child("name");
         let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
         for (index, secret) in secrets() {
             if !seen.insert(&secret.name) {
@@ -261,19 +219,15 @@ impl<'a> Found<'a> {
         let path = self.path.child("affinity");
         if let Some(near) = &affinity.pod_affinity {
             self.terms(
-                near.required_during_scheduling_ignored_during_execution
-                    .as_deref(),
-                near.preferred_during_scheduling_ignored_during_execution
-                    .as_deref(),
+                near.required_during_scheduling_ignored_during_execution.as_deref(),
+                near.preferred_during_scheduling_ignored_during_execution.as_deref(),
                 &path.child("podAffinity"),
             );
         }
         if let Some(far) = &affinity.pod_anti_affinity {
             self.terms(
-                far.required_during_scheduling_ignored_during_execution
-                    .as_deref(),
-                far.preferred_during_scheduling_ignored_during_execution
-                    .as_deref(),
+                far.required_during_scheduling_ignored_during_execution.as_deref(),
+                far.preferred_during_scheduling_ignored_during_execution.as_deref(),
                 &path.child("podAntiAffinity"),
             );
         }
@@ -314,41 +268,13 @@ fn old_volumes(volume: &Volume) -> [(&'static str, bool, &'static str); 9] {
             "deprecated in v1.11, non-functional in v1.16+",
         ),
         ("gitRepo", volume.git_repo.is_some(), "deprecated in v1.11"),
-        (
-            "scaleIO",
-            volume.scale_io.is_some(),
-            "deprecated in v1.16, non-functional in v1.22+",
-        ),
-        (
-            "flocker",
-            volume.flocker.is_some(),
-            "deprecated in v1.22, non-functional in v1.25+",
-        ),
-        (
-            "storageOS",
-            volume.storageos.is_some(),
-            "deprecated in v1.22, non-functional in v1.25+",
-        ),
-        (
-            "quobyte",
-            volume.quobyte.is_some(),
-            "deprecated in v1.22, non-functional in v1.25+",
-        ),
-        (
-            "glusterfs",
-            volume.glusterfs.is_some(),
-            "deprecated in v1.25, non-functional in v1.26+",
-        ),
-        (
-            "cephfs",
-            volume.cephfs.is_some(),
-            "deprecated in v1.28, non-functional in v1.31+",
-        ),
-        (
-            "rbd",
-            volume.rbd.is_some(),
-            "deprecated in v1.28, non-functional in v1.31+",
-        ),
+        ("scaleIO", volume.scale_io.is_some(), "deprecated in v1.16, non-functional in v1.22+"),
+        ("flocker", volume.flocker.is_some(), "deprecated in v1.22, non-functional in v1.25+"),
+        ("storageOS", volume.storageos.is_some(), "deprecated in v1.22, non-functional in v1.25+"),
+        ("quobyte", volume.quobyte.is_some(), "deprecated in v1.22, non-functional in v1.25+"),
+        ("glusterfs", volume.glusterfs.is_some(), "deprecated in v1.25, non-functional in v1.26+"),
+        ("cephfs", volume.cephfs.is_some(), "deprecated in v1.28, non-functional in v1.31+"),
+        ("rbd", volume.rbd.is_some(), "deprecated in v1.28, non-functional in v1.31+"),
     ]
 }
 

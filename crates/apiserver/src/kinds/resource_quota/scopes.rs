@@ -9,27 +9,14 @@ use super::is_quota_resource;
 use crate::kinds::check::Errors;
 use crate::kinds::path::Path;
 
-const COMPUTE: &[&str] = &[
-    "cpu",
-    "memory",
-    "limits.cpu",
-    "limits.memory",
-    "requests.cpu",
-    "requests.memory",
-];
+const COMPUTE: &[&str] =
+    &["cpu", "memory", "limits.cpu", "limits.memory", "requests.cpu", "requests.memory"];
 const CLAIMS: &[&str] = &["persistentvolumeclaims", "requests.storage"];
 /// Scopes that an object is in or not, without values.
-const PLAIN: &[&str] = &[
-    "BestEffort",
-    "NotBestEffort",
-    "Terminating",
-    "NotTerminating",
-    "CrossNamespacePodAffinity",
-];
-const CONFLICTING: &[[&str; 2]] = &[
-    ["BestEffort", "NotBestEffort"],
-    ["Terminating", "NotTerminating"],
-];
+const PLAIN: &[&str] =
+    &["BestEffort", "NotBestEffort", "Terminating", "NotTerminating", "CrossNamespacePodAffinity"];
+const CONFLICTING: &[[&str; 2]] =
+    &[["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]];
 
 fn is_known(scope: &str) -> bool {
     PLAIN.contains(&scope) || matches!(scope, "PriorityClass" | "VolumeAttributesClass")
@@ -68,10 +55,7 @@ pub fn validate(spec: &ResourceQuotaSpec, errors: &mut Errors) {
         }
     }
     for pair in CONFLICTING {
-        if pair
-            .iter()
-            .all(|scope| scopes.iter().any(|own| own == scope))
-        {
+        if pair.iter().all(|scope| scopes.iter().any(|own| own == scope)) {
             errors.push(FieldError::invalid(&own, scopes, "conflicting scopes"));
         }
     }
@@ -104,11 +88,7 @@ fn operator(expression: &ScopedResourceSelectorRequirement, path: &Path, errors:
     let operator = expression.operator.as_str();
     if PLAIN.contains(&expression.scope_name.as_str()) && operator != "Exists" {
         let problem = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
-        errors.push(FieldError::invalid(
-            path.child("operator"),
-            operator,
-            problem,
-        ));
+        errors.push(FieldError::invalid(path.child("operator"), operator, problem));
     }
     let values = expression.values.as_deref().unwrap_or_default();
     match operator {
@@ -146,10 +126,7 @@ mod tests {
         };
         let expression = |scope: &str, operator: &str, values: Value| json!({"matchExpressions": [{"scopeName": scope, "operator": operator, "values": values}]});
         for (spec, expected) in [
-            (
-                json!({"hard": {"pods": "1"}, "scopes": ["BestEffort", "Terminating"]}),
-                vec![],
-            ),
+            (json!({"hard": {"pods": "1"}, "scopes": ["BestEffort", "Terminating"]}), vec![]),
             (
                 json!({"hard": {"requests.cpu": "1", "count/pods": "1"}, "scopes": ["NotBestEffort"]}),
                 vec![],

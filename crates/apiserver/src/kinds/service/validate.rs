@@ -38,19 +38,11 @@ fn of_type(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
     match type_of(spec) {
         "LoadBalancer" if is_headless(spec) => {
             let problem = "may not be set to 'None' for LoadBalancer services";
-            errors.push(FieldError::invalid(
-                path.child("clusterIPs").index(0),
-                "None",
-                problem,
-            ));
+            errors.push(FieldError::invalid(path.child("clusterIPs").index(0), "None", problem));
         }
         "NodePort" if is_headless(spec) => {
             let problem = "may not be set to 'None' for NodePort services";
-            errors.push(FieldError::invalid(
-                path.child("clusterIPs").index(0),
-                "None",
-                problem,
-            ));
+            errors.push(FieldError::invalid(path.child("clusterIPs").index(0), "None", problem));
         }
         "ExternalName" => {
             if spec.cluster_ips.iter().flatten().next().is_some()
@@ -95,11 +87,7 @@ fn all_ports(ports: &[ServicePort], of_type: &str, path: &Path, errors: &mut Err
                 errors.push(FieldError::duplicate(path.child("nodePort"), number));
             }
         }
-        if !numbers.insert(
-            &format!("{protocol}/{}", port.port),
-            &path,
-            &mut Errors::new(),
-        ) {
+        if !numbers.insert(&format!("{protocol}/{}", port.port), &path, &mut Errors::new()) {
             let value = serde_json::json!({"protocol": protocol, "port": port.port});
             errors.push(FieldError::duplicate(&path, value));
         }
@@ -121,12 +109,7 @@ fn one_port(
         errors.push(FieldError::required(path.child("name"), ""));
     }
     check::port_number(port.port, &path.child("port"), errors);
-    check::one_of(
-        check::text(&port.protocol),
-        check::PROTOCOLS,
-        &path.child("protocol"),
-        errors,
-    );
+    check::one_of(check::text(&port.protocol), check::PROTOCOLS, &path.child("protocol"), errors);
     if let Some(target) = &port.target_port {
         check::port(target, &path.child("targetPort"), errors);
     }
@@ -137,19 +120,11 @@ fn one_port(
 
 fn affinity(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
     let affinity = check::text(&spec.session_affinity);
-    check::one_of(
-        affinity,
-        &["ClientIP", "None"],
-        &path.child("sessionAffinity"),
-        errors,
-    );
+    check::one_of(affinity, &["ClientIP", "None"], &path.child("sessionAffinity"), errors);
     let path = path.child("sessionAffinityConfig");
     let config = spec.session_affinity_config.as_ref();
     if affinity == "None" && config.is_some() {
-        errors.push(FieldError::forbidden(
-            path,
-            "must not be set when session affinity is None",
-        ));
+        errors.push(FieldError::forbidden(path, "must not be set when session affinity is None"));
         return;
     }
     let seconds = config.and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
@@ -222,11 +197,7 @@ fn families(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
     let policy = check::text(&spec.ip_family_policy);
     if policy == "RequireDualStack" && !free && has_cluster_ip(spec) {
         let problem = "this cluster is not configured for dual-stack services";
-        errors.push(FieldError::invalid(
-            path.child("ipFamilyPolicy"),
-            policy,
-            problem,
-        ));
+        errors.push(FieldError::invalid(path.child("ipFamilyPolicy"), policy, problem));
     }
 }
 
@@ -244,22 +215,10 @@ pub fn non_special_ip(ip: &str, path: &Path, errors: &mut Errors) {
         std::net::IpAddr::V6(ip) => ip.segments()[0] & 0xff0f == 0xff02,
     };
     let checks = [
-        (
-            address.is_unspecified(),
-            "may not be unspecified (0.0.0.0 or ::)",
-        ),
-        (
-            address.is_loopback(),
-            "may not be in the loopback range (127.0.0.0/8, ::1/128)",
-        ),
-        (
-            link_local,
-            "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
-        ),
-        (
-            multicast,
-            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
-        ),
+        (address.is_unspecified(), "may not be unspecified (0.0.0.0 or ::)"),
+        (address.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+        (multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
     ];
     for (_, problem) in checks.into_iter().filter(|(holds, _)| *holds) {
         errors.push(FieldError::invalid(path, ip, problem));
@@ -268,10 +227,7 @@ pub fn non_special_ip(ip: &str, path: &Path, errors: &mut Errors) {
 
 fn balancer(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
     let is_balancer = type_of(spec) == "LoadBalancer";
-    let ranges = spec
-        .load_balancer_source_ranges
-        .as_deref()
-        .unwrap_or_default();
+    let ranges = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
     let own = path.child("LoadBalancerSourceRanges");
     if !ranges.is_empty() && !is_balancer {
         errors.push(FieldError::forbidden(&own, ONLY_BALANCERS));
@@ -341,24 +297,13 @@ pub fn update(spec: &ServiceSpec, was: &ServiceSpec) -> Errors {
             && new != old
         {
             let problem = "may not change once set";
-            errors.push(FieldError::invalid(
-                path.child("clusterIPs").index(0),
-                ips,
-                problem,
-            ));
+            errors.push(FieldError::invalid(path.child("clusterIPs").index(0), ips, problem));
         } else if ips.is_empty() && !old.is_empty() {
             let problem = "primary clusterIP can not be unset";
-            errors.push(FieldError::invalid(
-                path.child("clusterIPs").index(0),
-                ips,
-                problem,
-            ));
+            errors.push(FieldError::invalid(path.child("clusterIPs").index(0), ips, problem));
         }
-        let families = |spec: &ServiceSpec| {
-            spec.ip_families
-                .as_ref()
-                .and_then(|all| all.first().cloned())
-        };
+        let families =
+            |spec: &ServiceSpec| spec.ip_families.as_ref().and_then(|all| all.first().cloned());
         if let (Some(new), Some(old)) = (families(spec), families(was))
             && new != old
         {
@@ -374,10 +319,7 @@ pub fn update(spec: &ServiceSpec, was: &ServiceSpec) -> Errors {
         && has_health_check_port(was)
         && spec.health_check_node_port != was.health_check_node_port
     {
-        errors.push(FieldError::forbidden(
-            path.child("healthCheckNodePort"),
-            IMMUTABLE,
-        ));
+        errors.push(FieldError::forbidden(path.child("healthCheckNodePort"), IMMUTABLE));
     }
     if type_of(spec) == "LoadBalancer"
         && type_of(was) == "LoadBalancer"

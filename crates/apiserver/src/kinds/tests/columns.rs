@@ -6,13 +6,7 @@ fn cells(json: &Value) -> Vec<String> {
     let (object, strategy) = object(json);
     let cells = strategy.cells(&*object, context().now);
     assert_eq!(cells.len(), strategy.columns().len(), "a cell per column");
-    cells
-        .iter()
-        .map(|cell| {
-            cell.as_str()
-                .map_or_else(|| cell.to_string(), str::to_owned)
-        })
-        .collect()
+    cells.iter().map(|cell| cell.as_str().map_or_else(|| cell.to_string(), str::to_owned)).collect()
 }
 
 /// READY, STATUS and RESTARTS of a pod with one sidecar, one init container and two containers.
@@ -31,13 +25,8 @@ fn pod(status: Value) -> [String; 3] {
 #[test]
 fn the_status_of_pods() {
     let container = |name: &str, ready: bool, state: Value| json!({"name": name, "image": "", "imageID": "", "ready": ready, "restartCount": 0, "started": ready, "state": state});
-    let done = || {
-        container(
-            "i",
-            true,
-            json!({"terminated": {"exitCode": 0, "reason": "Completed"}}),
-        )
-    };
+    let done =
+        || container("i", true, json!({"terminated": {"exitCode": 0, "reason": "Completed"}}));
     let running = |name: &str| container(name, true, json!({"running": {}}));
     let waiting =
         |name: &str, reason: &str| container(name, false, json!({"waiting": {"reason": reason}}));
@@ -49,10 +38,7 @@ fn the_status_of_pods() {
     check(
         of(
             "Pending",
-            vec![
-                waiting("i", "PodInitializing"),
-                waiting("s", "PodInitializing"),
-            ],
+            vec![waiting("i", "PodInitializing"), waiting("s", "PodInitializing")],
             vec![],
         ),
         "0/3",
@@ -60,34 +46,18 @@ fn the_status_of_pods() {
         "0",
     );
     check(
-        of(
-            "Pending",
-            vec![done(), waiting("s", "ErrImagePull")],
-            vec![],
-        ),
+        of("Pending", vec![done(), waiting("s", "ErrImagePull")], vec![]),
         "0/3",
         "Init:ErrImagePull",
         "0",
     );
     check(
-        of(
-            "Pending",
-            vec![container(
-                "i",
-                false,
-                json!({"terminated": {"exitCode": 3}}),
-            )],
-            vec![],
-        ),
+        of("Pending", vec![container("i", false, json!({"terminated": {"exitCode": 3}}))], vec![]),
         "0/3",
         "Init:ExitCode:3",
         "0",
     );
-    let up = of(
-        "Running",
-        vec![done(), running("s")],
-        vec![running("a"), running("b")],
-    );
+    let up = of("Running", vec![done(), running("s")], vec![running("a"), running("b")]);
     check(up.clone(), "3/3", "Running", "0");
     let mut leaving = up.clone();
     leaving["deleted"] = true.into();
@@ -102,28 +72,16 @@ fn the_status_of_pods() {
         json!({"terminated": {"exitCode": 1, "finishedAt": "2026-01-02T03:02:05Z"}});
     check(crashing, "2/3", "CrashLoopBackOff", "3 (2m ago)");
     let ended = |name: &str| {
-        container(
-            name,
-            false,
-            json!({"terminated": {"exitCode": 0, "reason": "Completed"}}),
-        )
+        container(name, false, json!({"terminated": {"exitCode": 0, "reason": "Completed"}}))
     };
     check(
-        of(
-            "Succeeded",
-            vec![done(), done()],
-            vec![ended("a"), ended("b")],
-        ),
+        of("Succeeded", vec![done(), done()], vec![ended("a"), ended("b")]),
         "0/3",
         "Completed",
         "0",
     );
     check(
-        of(
-            "Running",
-            vec![done(), running("s")],
-            vec![ended("a"), running("b")],
-        ),
+        of("Running", vec![done(), running("s")], vec![ended("a"), running("b")]),
         "2/3",
         "NotReady",
         "0",
@@ -154,15 +112,7 @@ fn other_kinds() {
             "spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
                 "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]}})
         ),
-        [
-            "s",
-            "LoadBalancer",
-            "10.0.0.1",
-            "<pending>",
-            "80:30080/TCP,53/UDP",
-            "4m",
-            "<none>"
-        ]
+        ["s", "LoadBalancer", "10.0.0.1", "<pending>", "80:30080/TCP,53/UDP", "4m", "<none>"]
     );
     assert_eq!(
         cells(
@@ -197,10 +147,7 @@ fn other_kinds() {
 
 #[test]
 fn every_kind_has_a_cell_per_column() {
-    for row in api::kind::KINDS
-        .iter()
-        .filter(|row| row.stored && super::strategy(row).is_some())
-    {
+    for row in api::kind::KINDS.iter().filter(|row| row.stored && super::strategy(row).is_some()) {
         let cells = cells(
             &json!({"apiVersion": row.api_version(), "kind": row.kind, "metadata": {"name": "x"}}),
         );

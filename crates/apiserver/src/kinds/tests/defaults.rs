@@ -133,15 +133,10 @@ fn created(json: &Value) -> Value {
 
 #[test]
 fn a_create_leaves_status_to_the_system() {
-    let pod = created(
-        &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+    let pod = created(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
         "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "1", "memory": "1"}}}]},
-        "status": {"phase": "Running", "podIP": "1.2.3.4"}}),
-    );
-    assert_eq!(
-        pod["status"],
-        json!({"phase": "Pending", "qosClass": "Guaranteed"})
-    );
+        "status": {"phase": "Running", "podIP": "1.2.3.4"}}));
+    assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "Guaranteed"}));
     let namespace =
         created(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}}));
     contains(
@@ -160,10 +155,9 @@ fn a_create_leaves_status_to_the_system() {
             "template": {"metadata": {"labels": {"controller-uid": "u", "batch.kubernetes.io/job-name": "j"}}}}}),
         "",
     );
-    let headless = created(
-        &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
-        "spec": {"clusterIP": "None", "selector": {"a": "b"}}}),
-    );
+    let headless =
+        created(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+        "spec": {"clusterIP": "None", "selector": {"a": "b"}}}));
     contains(
         &headless,
         &json!({"spec": {"clusterIPs": ["None"], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}}),

@@ -66,31 +66,9 @@ const TEXTS: &[&str] = &[
     "{}",
     "IPv4",
 ];
-const AMOUNTS: &[&str] = &[
-    "",
-    "0",
-    "1",
-    "-1",
-    "1Gi",
-    "100m",
-    "0.0000001",
-    "1e99",
-    "99999999999999999999",
-    "x",
-    "1.5.5",
-];
-const NUMBERS: &[i64] = &[
-    i64::MIN,
-    -1,
-    0,
-    1,
-    2,
-    80,
-    420,
-    70_000,
-    2_147_483_647,
-    i64::MAX,
-];
+const AMOUNTS: &[&str] =
+    &["", "0", "1", "-1", "1Gi", "100m", "0.0000001", "1e99", "99999999999999999999", "x", "1.5.5"];
+const NUMBERS: &[i64] = &[i64::MIN, -1, 0, 1, 2, 80, 420, 70_000, 2_147_483_647, i64::MAX];
 const MAX_DEPTH: usize = 12;
 
 /// A small generator, so that one seed makes one object.
@@ -110,10 +88,7 @@ impl Random {
 
     fn object(&mut self, row: &TypeRow, depth: usize) -> Value {
         let mut object = Map::new();
-        for field in row
-            .fields
-            .iter()
-            .filter(|field| !matches!(field.name, "apiVersion" | "kind"))
+        for field in row.fields.iter().filter(|field| !matches!(field.name, "apiVersion" | "kind"))
         {
             if field.required || self.below(3 + depth) == 0 {
                 object.insert(field.name.to_owned(), self.value(field.ty, depth + 1));
@@ -132,9 +107,7 @@ impl Random {
         }
         match ty {
             Ty::Ref(_) => self.object(ty.definition().unwrap(), depth),
-            Ty::Array(element) => (0..self.below(3))
-                .map(|_| self.value(*element, depth))
-                .collect(),
+            Ty::Array(element) => (0..self.below(3)).map(|_| self.value(*element, depth)).collect(),
             Ty::Map(value) => (0..self.below(3))
                 .map(|_| (self.of(TEXTS).to_owned(), self.value(*value, depth)))
                 .collect::<Map<_, _>>()
@@ -174,10 +147,7 @@ fn exercise(strategy: &dyn AnyStrategy, old: &dyn Object, new: &dyn Object) {
     let mut second = new.clone_object();
     strategy.default(&mut *second);
     for subresource in ["", "status", "resize", "ephemeralcontainers", "finalize"] {
-        let context = Context {
-            subresource,
-            ..context()
-        };
+        let context = Context { subresource, ..context() };
         let mut third = second.clone_object();
         if subresource.is_empty() {
             strategy.prepare_update(&mut *third, &*first, &context);

@@ -10,9 +10,7 @@ use super::{errors, stored};
 pub(crate) fn with(base: &Value, pointer: &str, value: Value) -> Value {
     let mut changed = base.clone();
     let (parent, name) = pointer.rsplit_once('/').unwrap();
-    let parent = changed
-        .pointer_mut(parent)
-        .unwrap_or_else(|| panic!("no parent of {pointer}"));
+    let parent = changed.pointer_mut(parent).unwrap_or_else(|| panic!("no parent of {pointer}"));
     match parent {
         Value::Object(map) if value.is_null() => {
             map.remove(name);
@@ -28,11 +26,7 @@ pub(crate) fn with(base: &Value, pointer: &str, value: Value) -> Value {
 
 /// The object is valid, and each change gives exactly the errors beside it.
 pub(crate) fn check(base: &Value, cases: &[(&str, Value, &[&str])]) {
-    assert_eq!(
-        errors(base, None),
-        Vec::<String>::new(),
-        "the base is valid"
-    );
+    assert_eq!(errors(base, None), Vec::<String>::new(), "the base is valid");
     for (pointer, value, expected) in cases {
         assert_eq!(
             errors(&with(base, pointer, value.clone()), None),
@@ -45,11 +39,7 @@ pub(crate) fn check(base: &Value, cases: &[(&str, Value, &[&str])]) {
 /// As [`check`], for updates of the base.
 pub(crate) fn check_updates(base: &Value, cases: &[(&str, Value, &[&str])]) {
     let base = &stored(base);
-    assert_eq!(
-        errors(base, Some(base)),
-        Vec::<String>::new(),
-        "no change is valid"
-    );
+    assert_eq!(errors(base, Some(base)), Vec::<String>::new(), "no change is valid");
     for (pointer, value, expected) in cases {
         let new = with(base, pointer, value.clone());
         assert_eq!(errors(base, Some(&new)), *expected, "{pointer}: {value}");

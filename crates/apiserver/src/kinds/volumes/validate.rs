@@ -55,19 +55,13 @@ fn sources(volume: &Volume) -> Vec<&'static str> {
         ("hostPath", volume.host_path.is_some()),
         ("gitRepo", volume.git_repo.is_some()),
         ("gcePersistentDisk", volume.gce_persistent_disk.is_some()),
-        (
-            "awsElasticBlockStore",
-            volume.aws_elastic_block_store.is_some(),
-        ),
+        ("awsElasticBlockStore", volume.aws_elastic_block_store.is_some()),
         ("secret", volume.secret.is_some()),
         ("nfs", volume.nfs.is_some()),
         ("iscsi", volume.iscsi.is_some()),
         ("glusterfs", volume.glusterfs.is_some()),
         ("flocker", volume.flocker.is_some()),
-        (
-            "persistentVolumeClaim",
-            volume.persistent_volume_claim.is_some(),
-        ),
+        ("persistentVolumeClaim", volume.persistent_volume_claim.is_some()),
         ("rbd", volume.rbd.is_some()),
         ("cinder", volume.cinder.is_some()),
         ("cephfs", volume.cephfs.is_some()),
@@ -78,10 +72,7 @@ fn sources(volume: &Volume) -> Vec<&'static str> {
         ("configMap", volume.config_map.is_some()),
         ("azureFile", volume.azure_file.is_some()),
         ("vsphereVolume", volume.vsphere_volume.is_some()),
-        (
-            "photonPersistentDisk",
-            volume.photon_persistent_disk.is_some(),
-        ),
+        ("photonPersistentDisk", volume.photon_persistent_disk.is_some()),
         ("portworxVolume", volume.portworx_volume.is_some()),
         ("azureDisk", volume.azure_disk.is_some()),
         ("storageos", volume.storageos.is_some()),
@@ -91,10 +82,7 @@ fn sources(volume: &Volume) -> Vec<&'static str> {
         ("ephemeral", volume.ephemeral.is_some()),
         ("image", volume.image.is_some()),
     ];
-    set.into_iter()
-        .filter(|(_, set)| *set)
-        .map(|(name, _)| name)
-        .collect()
+    set.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect()
 }
 
 fn source(volume: &Volume, path: &Path, errors: &mut Errors) {
@@ -112,28 +100,16 @@ fn source(volume: &Volume, path: &Path, errors: &mut Errors) {
     let path = path.child(first);
     match *first {
         "emptyDir" => {
-            let limit = volume
-                .empty_dir
-                .as_ref()
-                .and_then(|source| source.size_limit.as_ref());
+            let limit = volume.empty_dir.as_ref().and_then(|source| source.size_limit.as_ref());
             if limit.is_some_and(|limit| {
-                limit
-                    .0
-                    .parse::<api::quantity::Quantity>()
-                    .is_ok_and(|limit| limit.is_negative())
+                limit.0.parse::<api::quantity::Quantity>().is_ok_and(|limit| limit.is_negative())
             }) {
                 let problem = "SizeLimit field must be a valid resource quantity";
                 errors.push(FieldError::forbidden(path.child("sizeLimit"), problem));
             }
         }
-        "hostPath" => volume
-            .host_path
-            .iter()
-            .for_each(|source| host_path(source, &path, errors)),
-        "projected" => volume
-            .projected
-            .iter()
-            .for_each(|source| projected(source, &path, errors)),
+        "hostPath" => volume.host_path.iter().for_each(|source| host_path(source, &path, errors)),
+        "projected" => volume.projected.iter().for_each(|source| projected(source, &path, errors)),
         "nfs" | "persistentVolumeClaim" | "csi" | "image" | "ephemeral" => {
             storage(volume, &path, errors)
         }
@@ -159,11 +135,7 @@ fn mode(mode: Option<i32>, path: &Path, errors: &mut Errors) {
 /// Volumes that are files made from an object.
 fn files(volume: &Volume, path: &Path, errors: &mut Errors) {
     if let Some(source) = &volume.secret {
-        check::required(
-            check::text(&source.secret_name),
-            &path.child("secretName"),
-            errors,
-        );
+        check::required(check::text(&source.secret_name), &path.child("secretName"), errors);
         mode(source.default_mode, &path.child("defaultMode"), errors);
         items(source.items.as_deref(), path, errors);
     } else if let Some(source) = &volume.config_map {
@@ -228,11 +200,7 @@ fn storage(volume: &Volume, path: &Path, errors: &mut Errors) {
     } else if let Some(source) = &volume.csi {
         check::required(&source.driver, &path.child("driver"), errors);
     } else if let Some(source) = &volume.image {
-        check::required(
-            check::text(&source.reference),
-            &path.child("reference"),
-            errors,
-        );
+        check::required(check::text(&source.reference), &path.child("reference"), errors);
         let policies = &["Always", "IfNotPresent", "Never"];
         check::one_of(
             check::text(&source.pull_policy),
@@ -255,12 +223,7 @@ fn projected(source: &ProjectedVolumeSource, path: &Path, errors: &mut Errors) {
     mode(source.default_mode, &path.child("defaultMode"), errors);
     let mut paths = Unique::default();
     for (index, source) in source.sources.iter().flatten().enumerate() {
-        projection(
-            source,
-            &mut paths,
-            &path.child("sources").index(index),
-            errors,
-        );
+        projection(source, &mut paths, &path.child("sources").index(index), errors);
     }
 }
 
@@ -269,18 +232,11 @@ fn projection(source: &VolumeProjection, paths: &mut Unique, path: &Path, errors
         ("secret", source.secret.is_some()),
         ("configMap", source.config_map.is_some()),
         ("downwardAPI", source.downward_api.is_some()),
-        (
-            "serviceAccountToken",
-            source.service_account_token.is_some(),
-        ),
+        ("serviceAccountToken", source.service_account_token.is_some()),
         ("clusterTrustBundle", source.cluster_trust_bundle.is_some()),
         ("podCertificate", source.pod_certificate.is_some()),
     ];
-    let set: Vec<&str> = set
-        .into_iter()
-        .filter(|(_, set)| *set)
-        .map(|(name, _)| name)
-        .collect();
+    let set: Vec<&str> = set.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect();
     let Some(first) = set.first() else {
         return;
     };
@@ -295,28 +251,17 @@ fn projection(source: &VolumeProjection, paths: &mut Unique, path: &Path, errors
         if !file.is_empty() {
             let mut twice = Errors::new();
             if !paths.insert(file, path, &mut twice) {
-                errors.push(FieldError::invalid(
-                    path,
-                    file,
-                    "conflicting duplicate paths",
-                ));
+                errors.push(FieldError::invalid(path, file, "conflicting duplicate paths"));
             }
         }
     };
-    let named = source
-        .secret
-        .as_ref()
-        .map(|source| (&source.name, source.items.as_deref()));
-    let named = named.or(source
-        .config_map
-        .as_ref()
-        .map(|source| (&source.name, source.items.as_deref())));
+    let named = source.secret.as_ref().map(|source| (&source.name, source.items.as_deref()));
+    let named =
+        named.or(source.config_map.as_ref().map(|source| (&source.name, source.items.as_deref())));
     if let Some((name, list)) = named {
         check::required(name, &path.child("name"), errors);
         items(list, &path, errors);
-        list.into_iter()
-            .flatten()
-            .for_each(|item| claim(&item.path, &path, errors));
+        list.into_iter().flatten().for_each(|item| claim(&item.path, &path, errors));
     } else if let Some(source) = &source.downward_api {
         for file in source.items.iter().flatten() {
             downward_file(file, &path, errors);

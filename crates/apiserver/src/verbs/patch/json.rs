@@ -68,10 +68,7 @@ fn measure(value: &Value) -> Size {
             depth: all.depth.max(one.depth),
             nodes: all.nodes + one.nodes,
         });
-        Size {
-            depth: inner.depth + 1,
-            nodes: inner.nodes + 1,
-        }
+        Size { depth: inner.depth + 1, nodes: inner.nodes + 1 }
     };
     match value {
         Value::Array(items) => within(&mut items.iter().map(measure)),

@@ -119,10 +119,7 @@ impl Case {
             _ => ("GET", "application/json"),
         };
         let headers = [("content-type", kind)];
-        let answer = server
-            .admin()
-            .ask(method, &path, &headers, self.body.clone())
-            .await;
+        let answer = server.admin().ask(method, &path, &headers, self.body.clone()).await;
         if answer.body["code"] != answer.code {
             return Value::String(format!("{} {}", answer.code, answer.text));
         }
@@ -159,44 +156,14 @@ impl Case {
             options: options.clone(),
         };
         let status = match self.verb {
-            "create" => grpc
-                .create(pb::CreateRequest {
-                    target,
-                    json,
-                    options,
-                })
-                .await
-                .map(|_| ()),
-            "update" => grpc
-                .update(pb::UpdateRequest {
-                    target,
-                    json,
-                    options,
-                })
-                .await
-                .map(|_| ()),
-            "json" => grpc
-                .patch(patch(pb::PatchType::JsonPatch))
-                .await
-                .map(|_| ()),
-            "merge" => grpc
-                .patch(patch(pb::PatchType::MergePatch))
-                .await
-                .map(|_| ()),
-            "strategic" => grpc
-                .patch(patch(pb::PatchType::StrategicMergePatch))
-                .await
-                .map(|_| ()),
-            "apply" => grpc
-                .patch(patch(pb::PatchType::ApplyPatch))
-                .await
-                .map(|_| ()),
+            "create" => grpc.create(pb::CreateRequest { target, json, options }).await.map(|_| ()),
+            "update" => grpc.update(pb::UpdateRequest { target, json, options }).await.map(|_| ()),
+            "json" => grpc.patch(patch(pb::PatchType::JsonPatch)).await.map(|_| ()),
+            "merge" => grpc.patch(patch(pb::PatchType::MergePatch)).await.map(|_| ()),
+            "strategic" => grpc.patch(patch(pb::PatchType::StrategicMergePatch)).await.map(|_| ()),
+            "apply" => grpc.patch(patch(pb::PatchType::ApplyPatch)).await.map(|_| ()),
             "delete" => grpc
-                .delete(pb::DeleteRequest {
-                    target,
-                    options_json: json,
-                    dry_run: false,
-                })
+                .delete(pb::DeleteRequest { target, options_json: json, dry_run: false })
                 .await
                 .map(|_| ()),
             "get" => grpc
@@ -264,10 +231,6 @@ impl Case {
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let body = String::from_utf8_lossy(&self.body[..self.body.len().min(120)]);
-        write!(
-            f,
-            "{} {} {} {} {body}",
-            self.verb, self.resource, self.name, self.query
-        )
+        write!(f, "{} {} {} {} {body}", self.verb, self.resource, self.name, self.query)
     }
 }

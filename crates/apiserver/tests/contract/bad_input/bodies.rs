@@ -18,12 +18,7 @@ pub fn cases() -> Vec<Case> {
     let new = ("create", MAPS, "");
     let deployment = ("create", "apps/v1/deployments", "");
     let no_struct = "Go value of type struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }";
-    let deep = [
-        b"{\"data\":".repeat(50_000),
-        b"1".to_vec(),
-        b"}".repeat(50_000),
-    ]
-    .concat();
+    let deep = [b"{\"data\":".repeat(50_000), b"1".to_vec(), b"}".repeat(50_000)].concat();
     let deep_list = [b"[".repeat(200_000), b"]".repeat(200_000)].concat();
     let huge = format!("{{\"data\":{{\"k\":\"{}\"}}}}", "x".repeat(3 << 20));
     let scheme = "in scheme \"pkg/api/legacyscheme/scheme.go:30\"";

@@ -17,38 +17,14 @@ pub async fn ask_all(server: &Server, wrong: &mut Vec<String>) {
         ("another authority", stranger.rest(server), String::new()),
         ("expired", server.rest_expired(), String::new()),
         ("garbage", anonymous.clone(), "Bearer garbage".to_owned()),
-        (
-            "three parts of it",
-            anonymous.clone(),
-            "Bearer a.b.c".to_owned(),
-        ),
+        ("three parts of it", anonymous.clone(), "Bearer a.b.c".to_owned()),
         ("empty", anonymous.clone(), "Bearer ".to_owned()),
         ("basic", anonymous.clone(), "Basic YTpi".to_owned()),
-        (
-            "long",
-            anonymous.clone(),
-            format!("Bearer {}", "x".repeat(20_000)),
-        ),
-        (
-            "of old",
-            anonymous.clone(),
-            token(server, -7_200, "", "default").await,
-        ),
-        (
-            "not yet",
-            anonymous.clone(),
-            token(server, 7_200, "", "default").await,
-        ),
-        (
-            "for another audience",
-            anonymous.clone(),
-            token(server, 0, "elsewhere", "default").await,
-        ),
-        (
-            "of nobody",
-            anonymous.clone(),
-            token(server, 0, "", "nobody").await,
-        ),
+        ("long", anonymous.clone(), format!("Bearer {}", "x".repeat(20_000))),
+        ("of old", anonymous.clone(), token(server, -7_200, "", "default").await),
+        ("not yet", anonymous.clone(), token(server, 7_200, "", "default").await),
+        ("for another audience", anonymous.clone(), token(server, 0, "elsewhere", "default").await),
+        ("of nobody", anonymous.clone(), token(server, 0, "", "nobody").await),
     ];
     for (what, client, bearer) in clients {
         let headers: Vec<(&str, &str)> = match bearer.as_str() {

@@ -5,15 +5,7 @@ use crate::server::Rest;
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// Method, path, header, body; code, reason and message.
-type Case<'a> = (
-    &'a str,
-    &'a str,
-    (&'a str, &'a str),
-    &'a str,
-    u16,
-    &'a str,
-    &'a str,
-);
+type Case<'a> = (&'a str, &'a str, (&'a str, &'a str), &'a str, u16, &'a str, &'a str);
 
 /// Adds to `wrong` what is answered otherwise than it should.
 pub async fn ask_all(rest: &Rest, wrong: &mut Vec<String>) {
@@ -35,15 +27,7 @@ pub async fn ask_all(rest: &Rest, wrong: &mut Vec<String>) {
             "UnsupportedMediaType",
             media,
         ),
-        (
-            "POST",
-            MAPS,
-            ("content-type", "text/plain"),
-            name,
-            415,
-            "UnsupportedMediaType",
-            media,
-        ),
+        ("POST", MAPS, ("content-type", "text/plain"), name, 415, "UnsupportedMediaType", media),
         (
             "PATCH",
             plain,
@@ -62,89 +46,17 @@ pub async fn ask_all(rest: &Rest, wrong: &mut Vec<String>) {
             "UnsupportedMediaType",
             patches,
         ),
-        (
-            "GET",
-            MAPS,
-            ("accept", "image/png"),
-            "",
-            406,
-            "NotAcceptable",
-            accepted,
-        ),
-        (
-            "GET",
-            plain,
-            ("accept", "application/xml"),
-            "",
-            406,
-            "NotAcceptable",
-            accepted,
-        ),
-        (
-            "GET",
-            "/api/v1/nothings",
-            json,
-            "",
-            404,
-            "NotFound",
-            unknown,
-        ),
-        (
-            "GET",
-            "/apis/none.io/v1/things",
-            json,
-            "",
-            404,
-            "NotFound",
-            unknown,
-        ),
+        ("GET", MAPS, ("accept", "image/png"), "", 406, "NotAcceptable", accepted),
+        ("GET", plain, ("accept", "application/xml"), "", 406, "NotAcceptable", accepted),
+        ("GET", "/api/v1/nothings", json, "", 404, "NotFound", unknown),
+        ("GET", "/apis/none.io/v1/things", json, "", 404, "NotFound", unknown),
         ("GET", "/api/v2/pods", json, "", 404, "NotFound", unknown),
         ("GET", "/nothing", json, "", 404, "NotFound", unknown),
-        (
-            "GET",
-            &format!("{plain}/nothing"),
-            json,
-            "",
-            404,
-            "NotFound",
-            unknown,
-        ),
-        (
-            "GET",
-            "/api/v1/namespaces//configmaps",
-            json,
-            "",
-            404,
-            "NotFound",
-            unknown,
-        ),
-        (
-            "POST",
-            plain,
-            json,
-            name,
-            405,
-            "MethodNotAllowed",
-            not_allowed,
-        ),
-        (
-            "PUT",
-            MAPS,
-            json,
-            name,
-            405,
-            "MethodNotAllowed",
-            not_allowed,
-        ),
-        (
-            "BREW",
-            MAPS,
-            json,
-            name,
-            405,
-            "MethodNotAllowed",
-            not_allowed,
-        ),
+        ("GET", &format!("{plain}/nothing"), json, "", 404, "NotFound", unknown),
+        ("GET", "/api/v1/namespaces//configmaps", json, "", 404, "NotFound", unknown),
+        ("POST", plain, json, name, 405, "MethodNotAllowed", not_allowed),
+        ("PUT", MAPS, json, name, 405, "MethodNotAllowed", not_allowed),
+        ("BREW", MAPS, json, name, 405, "MethodNotAllowed", not_allowed),
         (
             "POST",
             MAPS,
@@ -190,20 +102,10 @@ pub async fn ask_all(rest: &Rest, wrong: &mut Vec<String>) {
             "NotFound",
             "namespaces \"none\" not found",
         ),
-        (
-            "POST",
-            "/api/v1/configmaps",
-            json,
-            name,
-            405,
-            "MethodNotAllowed",
-            not_allowed,
-        ),
+        ("POST", "/api/v1/configmaps", json, name, 405, "MethodNotAllowed", not_allowed),
     ];
     for (method, path, header, body, code, reason, message) in cases {
-        let answer = rest
-            .ask(method, path, &[*header], body.as_bytes().to_vec())
-            .await;
+        let answer = rest.ask(method, path, &[*header], body.as_bytes().to_vec()).await;
         let said = answer.body["message"].as_str().unwrap_or_default();
         let fits = match message.strip_suffix('…') {
             Some(beginning) => said.starts_with(beginning),
@@ -217,9 +119,7 @@ pub async fn ask_all(rest: &Rest, wrong: &mut Vec<String>) {
         }
     }
     // Parameters that nobody knows are passed over, as Kubernetes does.
-    let answer = rest
-        .get(&format!("{MAPS}?nonsense=1&pretty=true&limit=-5"))
-        .await;
+    let answer = rest.get(&format!("{MAPS}?nonsense=1&pretty=true&limit=-5")).await;
     if answer.code != 200 {
         wrong.push(format!("an unknown parameter: {}", answer.text));
     }

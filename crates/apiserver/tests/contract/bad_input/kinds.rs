@@ -9,10 +9,7 @@ const INVALID: (u16, &str) = (422, "Invalid");
 /// An object `x` with `parts` laid over its metadata.
 fn object(parts: Value) -> String {
     let mut object = json!({"metadata": {"name": "x"}});
-    object
-        .as_object_mut()
-        .unwrap()
-        .extend(parts.as_object().unwrap().clone());
+    object.as_object_mut().unwrap().extend(parts.as_object().unwrap().clone());
     object.to_string()
 }
 
@@ -21,9 +18,7 @@ fn job_spec(change: Value) -> Value {
     let mut spec = json!({"template": {"spec": {
         "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}],
     }}});
-    spec.as_object_mut()
-        .unwrap()
-        .extend(change.as_object().unwrap().clone());
+    spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
     spec
 }
 
@@ -75,9 +70,7 @@ fn cron_jobs() -> Vec<Case> {
     let case = |change: Value, message: &str| {
         let mut spec =
             json!({"schedule": "* * * * *", "jobTemplate": {"spec": job_spec(json!({}))}});
-        spec.as_object_mut()
-            .unwrap()
-            .extend(change.as_object().unwrap().clone());
+        spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let message = format!("CronJob.batch \"x\" is invalid: {message}");
         Case::new(
             ("create", "batch/v1/cronjobs", ""),
@@ -102,9 +95,7 @@ fn volumes() -> Vec<Case> {
     let claim = |change: Value, message: &str| {
         let mut spec =
             json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1"}}});
-        spec.as_object_mut()
-            .unwrap()
-            .extend(change.as_object().unwrap().clone());
+        spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let message = format!("PersistentVolumeClaim \"x\" is invalid: {message}");
         Case::new(
             ("create", "v1/persistentvolumeclaims", ""),
@@ -136,16 +127,9 @@ fn volumes() -> Vec<Case> {
 fn network() -> Vec<Case> {
     let service = |change: Value, message: &str| {
         let mut spec = json!({"ports": [{"port": 80}], "selector": {"a": "b"}});
-        spec.as_object_mut()
-            .unwrap()
-            .extend(change.as_object().unwrap().clone());
+        spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let message = format!("Service \"x\" is invalid: {message}");
-        Case::new(
-            ("create", "v1/services", ""),
-            object(json!({"spec": spec})),
-            INVALID,
-            message,
-        )
+        Case::new(("create", "v1/services", ""), object(json!({"spec": spec})), INVALID, message)
     };
     let path = |path: &str| {
         object(json!({"spec": {"rules": [{"http": {"paths": [

@@ -11,19 +11,14 @@ const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alpha
 /// A pod `x` with `spec` laid over a good one.
 fn pod(change: Value) -> String {
     let mut spec = json!({"containers": [{"name": "c", "image": "i"}]});
-    spec.as_object_mut()
-        .unwrap()
-        .extend(change.as_object().unwrap().clone());
+    spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
     json!({"metadata": {"name": "x"}, "spec": spec}).to_string()
 }
 
 /// A pod `x` with one container, to which `change` is added.
 fn container(change: Value) -> String {
     let mut container = json!({"name": "c", "image": "i"});
-    container
-        .as_object_mut()
-        .unwrap()
-        .extend(change.as_object().unwrap().clone());
+    container.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
     pod(json!({"containers": [container]}))
 }
 

@@ -91,31 +91,19 @@ fn reads() -> Vec<Case> {
             &format!("resourceVersion: Invalid value: \"x\": {parse} \"x\": invalid syntax"),
             "watch=1&resourceVersion=x&timeoutSeconds=1",
         ),
-        list(
-            BAD,
-            "strconv.ParseInt: parsing \"many\": invalid syntax",
-            "limit=many",
-        ),
+        list(BAD, "strconv.ParseInt: parsing \"many\": invalid syntax", "limit=many"),
         list(
             BAD,
             "strconv.ParseInt: parsing \"18446744073709551615\": value out of range",
             "limit=18446744073709551615",
         ),
-        list(
-            BAD,
-            "strconv.ParseInt: parsing \"1.5\": invalid syntax",
-            "timeoutSeconds=1.5",
-        ),
+        list(BAD, "strconv.ParseInt: parsing \"1.5\": invalid syntax", "timeoutSeconds=1.5"),
         list(
             BAD,
             "invalid continue token: continue key is not valid: illegal base64 data at input byte 0",
             "continue=%25",
         ),
-        list(
-            BAD,
-            "invalid continue token: continue key is not valid…",
-            "continue=AAAA",
-        ),
+        list(BAD, "invalid continue token: continue key is not valid…", "continue=AAAA"),
         // {"v":"v9","rv":1,"start":"x"} {"v":"meta.k8s.io/v1","rv":0,"start":"x"} {"v":"meta.k8s.io/v1","rv":1,"start":""}
         list(
             BAD,
@@ -132,11 +120,7 @@ fn reads() -> Vec<Case> {
             "invalid continue token: continue key is not valid: encoded start key empty (version meta.k8s.io/v1)",
             "continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MSwic3RhcnQiOiIifQ",
         ),
-        list(
-            BAD,
-            "found '', expected: identifier after ','",
-            "labelSelector=a%3Db%2C",
-        ),
+        list(BAD, "found '', expected: identifier after ','", "labelSelector=a%3Db%2C"),
         list(
             BAD,
             "unable to parse requirement: found 'b' expected: '('",
@@ -162,20 +146,10 @@ fn reads() -> Vec<Case> {
             "\"spec.nope\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
             "fieldSelector=spec.nope%3D1",
         ),
-        Case::new(
-            ("list", "v1/pods", ""),
-            "",
-            BAD,
-            "field label not supported: spec.nope",
-        )
-        .query("fieldSelector=spec.nope%3D1"),
-        Case::new(
-            ("list", "v1/nodes", ""),
-            "",
-            BAD,
-            "field label not supported: spec.nope",
-        )
-        .query("fieldSelector=spec.nope%3D1"),
+        Case::new(("list", "v1/pods", ""), "", BAD, "field label not supported: spec.nope")
+            .query("fieldSelector=spec.nope%3D1"),
+        Case::new(("list", "v1/nodes", ""), "", BAD, "field label not supported: spec.nope")
+            .query("fieldSelector=spec.nope%3D1"),
     ]
 }
 

@@ -35,9 +35,7 @@ impl Links {
     }
 
     async fn existing(&self, name: &str) -> anyhow::Result<u32> {
-        self.index(name)
-            .await?
-            .with_context(|| format!("there is no link {name}"))
+        self.index(name).await?.with_context(|| format!("there is no link {name}"))
     }
 
     pub async fn exists(&self, name: &str) -> anyhow::Result<bool> {
@@ -92,21 +90,14 @@ impl Links {
 
     pub async fn join_bridge(&self, port: &str, bridge: &str) -> anyhow::Result<()> {
         let (port_index, bridge_index) = (self.existing(port).await?, self.existing(bridge).await?);
-        let message = LinkUnspec::new_with_index(port_index)
-            .controller(bridge_index)
-            .build();
+        let message = LinkUnspec::new_with_index(port_index).controller(bridge_index).build();
         let joined = self.0.link().set(message).execute().await;
         joined.with_context(|| format!("cannot make {port} a port of {bridge}"))
     }
 
     pub async fn address(&self, link: &str, address: Ipv4Addr, prefix: u8) -> anyhow::Result<()> {
         let index = self.existing(link).await?;
-        let added = self
-            .0
-            .address()
-            .add(index, IpAddr::V4(address), prefix)
-            .execute()
-            .await;
+        let added = self.0.address().add(index, IpAddr::V4(address), prefix).execute().await;
         unless(added, Errno::EEXIST)
             .with_context(|| format!("cannot give {link} the address {address}/{prefix}"))
     }

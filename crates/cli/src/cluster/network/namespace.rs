@@ -23,14 +23,8 @@ pub fn pin(path: &Path) -> anyhow::Result<()> {
     let target = path.to_owned();
     on_thread(move || {
         unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
-        mount(
-            Some(OWN),
-            &target,
-            None::<&str>,
-            MsFlags::MS_BIND,
-            None::<&str>,
-        )
-        .with_context(|| format!("cannot pin the network namespace {}", target.display()))
+        mount(Some(OWN), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .with_context(|| format!("cannot pin the network namespace {}", target.display()))
     })
 }
 
@@ -112,10 +106,7 @@ pub fn sysctl(key: &str, value: &str) -> anyhow::Result<()> {
 
 fn on_thread<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     std::thread::scope(|scope| {
-        scope
-            .spawn(work)
-            .join()
-            .unwrap_or_else(|_| Err(anyhow!("the namespace's thread panicked")))
+        scope.spawn(work).join().unwrap_or_else(|_| Err(anyhow!("the namespace's thread panicked")))
     })
 }
 

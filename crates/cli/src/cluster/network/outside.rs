@@ -10,11 +10,7 @@ use serde_json::Value;
 pub fn mtu() -> Option<u32> {
     let routes = std::fs::read_to_string("/proc/net/route").ok()?;
     let link = default_link(&routes)?;
-    std::fs::read_to_string(format!("/sys/class/net/{link}/mtu"))
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    std::fs::read_to_string(format!("/sys/class/net/{link}/mtu")).ok()?.trim().parse().ok()
 }
 
 fn default_link(routes: &str) -> Option<&str> {
@@ -71,10 +67,7 @@ pub fn remove(layout: &Layout) -> anyhow::Result<()> {
 }
 
 fn forward_chain() -> anyhow::Result<Vec<Value>> {
-    match command::run(
-        "nft",
-        &["-j", "-a", "list", "chain", "ip", "filter", "FORWARD"],
-    ) {
+    match command::run("nft", &["-j", "-a", "list", "chain", "ip", "filter", "FORWARD"]) {
         Ok(output) => {
             let listing: Value = serde_json::from_str(&output)?;
             Ok(listing["nftables"].as_array().cloned().unwrap_or_default())
@@ -85,20 +78,13 @@ fn forward_chain() -> anyhow::Result<Vec<Value>> {
 }
 
 fn forward_drops() -> anyhow::Result<bool> {
-    Ok(forward_chain()?
-        .iter()
-        .any(|item| item["chain"]["policy"] == "drop"))
+    Ok(forward_chain()?.iter().any(|item| item["chain"]["policy"] == "drop"))
 }
 
 fn remove_forward_rules(layout: &Layout) -> anyhow::Result<()> {
     for handle in own_rules(&forward_chain()?, &layout.nft_table()) {
         let handle = handle.to_string();
-        command::run(
-            "nft",
-            &[
-                "delete", "rule", "ip", "filter", "FORWARD", "handle", &handle,
-            ],
-        )?;
+        command::run("nft", &["delete", "rule", "ip", "filter", "FORWARD", "handle", &handle])?;
     }
     Ok(())
 }

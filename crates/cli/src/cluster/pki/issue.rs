@@ -34,13 +34,7 @@ impl Authority {
         let key = KeyPair::generate()?;
         let pem = params.self_signed(&key)?.pem();
         let key_pem = key.serialize_pem();
-        Ok((
-            Self {
-                pem,
-                issuer: Issuer::new(params, key),
-            },
-            key_pem,
-        ))
+        Ok((Self { pem, issuer: Issuer::new(params, key) }, key_pem))
     }
 
     /// The authority whose certificate and key are these, in PEM.
@@ -63,18 +57,13 @@ impl Authority {
     ) -> Result<(String, String), rcgen::Error> {
         let mut params = dated(CertificateParams::new(wanted.names.clone())?, now, lifetime);
         params.distinguished_name = subject(&wanted.common_name, wanted.organization.as_deref());
-        params.key_usages = vec![
-            KeyUsagePurpose::DigitalSignature,
-            KeyUsagePurpose::KeyEncipherment,
-        ];
+        params.key_usages =
+            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages = match wanted.usage {
             Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
             // etcd's gateway dials its own server with the server's certificate.
             Usage::Server => {
-                vec![
-                    ExtendedKeyUsagePurpose::ServerAuth,
-                    ExtendedKeyUsagePurpose::ClientAuth,
-                ]
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
             }
         };
         params.use_authority_key_identifier_extension = true;

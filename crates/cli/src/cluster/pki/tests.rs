@@ -18,15 +18,8 @@ fn a_second_run_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let wanted = certificates(&subjects());
     let made = ensure(folder.path(), &wanted, now()).unwrap();
-    assert_eq!(
-        made.len(),
-        wanted.len() + 3,
-        "both authorities and the token key: {made:?}"
-    );
-    assert_eq!(
-        ensure(folder.path(), &wanted, now()).unwrap(),
-        Vec::<String>::new()
-    );
+    assert_eq!(made.len(), wanted.len() + 3, "both authorities and the token key: {made:?}");
+    assert_eq!(ensure(folder.path(), &wanted, now()).unwrap(), Vec::<String>::new());
 }
 
 #[test]
@@ -52,10 +45,7 @@ fn a_certificate_near_its_end_is_renewed_and_the_authority_kept() {
     assert_eq!((near(now()), near(later)), (0, wanted.len()));
     let made = ensure(folder.path(), &wanted, later).unwrap();
     assert_eq!(made.len(), wanted.len());
-    assert_eq!(
-        std::fs::read(folder.path().join("ca.crt")).unwrap(),
-        authority
-    );
+    assert_eq!(std::fs::read(folder.path().join("ca.crt")).unwrap(), authority);
 }
 
 #[test]
@@ -65,15 +55,8 @@ fn a_new_authority_and_damaged_files_renew() {
     ensure(folder.path(), &wanted, now()).unwrap();
 
     std::fs::write(folder.path().join("scheduler.crt"), "nonsense").unwrap();
-    std::fs::copy(
-        folder.path().join("dns.key"),
-        folder.path().join("proxy.key"),
-    )
-    .unwrap();
-    assert_eq!(
-        ensure(folder.path(), &wanted, now()).unwrap(),
-        ["scheduler", "proxy"]
-    );
+    std::fs::copy(folder.path().join("dns.key"), folder.path().join("proxy.key")).unwrap();
+    assert_eq!(ensure(folder.path(), &wanted, now()).unwrap(), ["scheduler", "proxy"]);
 
     std::fs::remove_file(folder.path().join("etcd/ca.key")).unwrap();
     let made = ensure(folder.path(), &wanted, now()).unwrap();
@@ -86,10 +69,7 @@ fn keys_are_private() {
     let folder = tempfile::tempdir().unwrap();
     ensure(folder.path(), &certificates(&subjects()), now()).unwrap();
     for name in ["ca.key", "sa.key", "admin.key", "nodes/node-1/kubelet.key"] {
-        let mode = std::fs::metadata(folder.path().join(name))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
 }

@@ -33,10 +33,7 @@ pub fn is_good(
 
 /// Whether a PEM certificate parses and is valid from `now` for `remaining` longer.
 pub fn lasts(pem: &str, now: SystemTime, remaining: Duration) -> bool {
-    let Ok(seconds) = now
-        .duration_since(UNIX_EPOCH)
-        .map(|age| age.as_secs() as i64)
-    else {
+    let Ok(seconds) = now.duration_since(UNIX_EPOCH).map(|age| age.as_secs() as i64) else {
         return false;
     };
     with(pem, |certificate| {
@@ -50,20 +47,11 @@ pub fn lasts(pem: &str, now: SystemTime, remaining: Duration) -> bool {
 }
 
 fn matches(pem: &str, key: &str, wanted: &Certificate, authority: &str) -> Option<bool> {
-    let authority_key = with(authority, |certificate| {
-        Some(key_identifier(certificate)?.to_vec())
-    })?;
-    let public_key = rcgen::KeyPair::from_pem(key)
-        .ok()?
-        .public_key_raw()
-        .to_vec();
+    let authority_key = with(authority, |certificate| Some(key_identifier(certificate)?.to_vec()))?;
+    let public_key = rcgen::KeyPair::from_pem(key).ok()?.public_key_raw().to_vec();
     with(pem, |certificate| {
         let first = |mut values: Vec<String>| {
-            if values.is_empty() {
-                None
-            } else {
-                Some(values.remove(0))
-            }
+            if values.is_empty() { None } else { Some(values.remove(0)) }
         };
         let subject = certificate.subject();
         let common_name = first(texts(subject.iter_common_name()));
@@ -87,9 +75,7 @@ fn with<T>(pem: &str, f: impl FnOnce(&X509Certificate<'_>) -> Option<T>) -> Opti
 fn texts<'a>(
     values: impl Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'a>>,
 ) -> Vec<String> {
-    values
-        .filter_map(|value| value.as_str().ok().map(str::to_owned))
-        .collect()
+    values.filter_map(|value| value.as_str().ok().map(str::to_owned)).collect()
 }
 
 fn names(certificate: &X509Certificate<'_>) -> BTreeSet<String> {
@@ -99,42 +85,27 @@ fn names(certificate: &X509Certificate<'_>) -> BTreeSet<String> {
     let text = |name: &GeneralName<'_>| match name {
         GeneralName::DNSName(name) => Some((*name).to_owned()),
         GeneralName::IPAddress(bytes) => match bytes.len() {
-            4 => <[u8; 4]>::try_from(*bytes)
-                .ok()
-                .map(|b| Ipv4Addr::from(b).to_string()),
-            16 => <[u8; 16]>::try_from(*bytes)
-                .ok()
-                .map(|b| Ipv6Addr::from(b).to_string()),
+            4 => <[u8; 4]>::try_from(*bytes).ok().map(|b| Ipv4Addr::from(b).to_string()),
+            16 => <[u8; 16]>::try_from(*bytes).ok().map(|b| Ipv6Addr::from(b).to_string()),
             _ => None,
         },
         _ => None,
     };
-    extension
-        .value
-        .general_names
-        .iter()
-        .filter_map(text)
-        .collect()
+    extension.value.general_names.iter().filter_map(text).collect()
 }
 
 fn key_identifier<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
-    certificate
-        .extensions()
-        .iter()
-        .find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectKeyIdentifier(identifier) => Some(identifier.0),
-            _ => None,
-        })
+    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(identifier) => Some(identifier.0),
+        _ => None,
+    })
 }
 
 fn issuer_key_identifier<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
-    certificate
-        .extensions()
-        .iter()
-        .find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::AuthorityKeyIdentifier(identifier) => {
-                identifier.key_identifier.as_ref().map(|key| key.0)
-            }
-            _ => None,
-        })
+    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(identifier) => {
+            identifier.key_identifier.as_ref().map(|key| key.0)
+        }
+        _ => None,
+    })
 }

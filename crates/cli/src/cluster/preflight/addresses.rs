@@ -33,11 +33,7 @@ pub fn check(layout: &Layout, options: &Options, problems: &mut Vec<Problem>) {
     problems.extend(port_conflicts(&listeners, options));
 
     let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
-    problems.extend(route_conflicts(
-        &parse_routes(&routes),
-        options,
-        &layout.machine_link(),
-    ));
+    problems.extend(route_conflicts(&parse_routes(&routes), options, &layout.machine_link()));
 }
 
 fn port_conflicts(listeners: &[Listener], options: &Options) -> Vec<Problem> {
@@ -96,10 +92,7 @@ fn parse_listeners(text: &str) -> Vec<Listener> {
     listening(text)
         .filter_map(|(address, port)| {
             let address = u32::from_str_radix(address, 16).ok()?;
-            Some(Listener {
-                address: Ipv4Addr::from(address.to_ne_bytes()),
-                port,
-            })
+            Some(Listener { address: Ipv4Addr::from(address.to_ne_bytes()), port })
         })
         .collect()
 }
@@ -108,10 +101,7 @@ fn parse_listeners(text: &str) -> Vec<Listener> {
 fn parse_listeners_v6(text: &str) -> Vec<Listener> {
     listening(text)
         .filter(|(address, _)| address.bytes().all(|byte| byte == b'0'))
-        .map(|(_, port)| Listener {
-            address: Ipv4Addr::UNSPECIFIED,
-            port,
-        })
+        .map(|(_, port)| Listener { address: Ipv4Addr::UNSPECIFIED, port })
         .collect()
 }
 
@@ -127,20 +117,14 @@ fn listening(text: &str) -> impl Iterator<Item = (&str, u16)> {
 }
 
 fn parse_routes(text: &str) -> Vec<Route> {
-    let address = |hex: &str| {
-        Some(Ipv4Addr::from(
-            u32::from_str_radix(hex, 16).ok()?.to_ne_bytes(),
-        ))
-    };
+    let address =
+        |hex: &str| Some(Ipv4Addr::from(u32::from_str_radix(hex, 16).ok()?.to_ne_bytes()));
     text.lines()
         .skip(1)
         .filter_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let range = Ipv4Net::with_netmask(address(fields.get(1)?)?, address(fields.get(7)?)?);
-            Some(Route {
-                range: range.ok()?,
-                link: (*fields.first()?).to_owned(),
-            })
+            Some(Route { range: range.ok()?, link: (*fields.first()?).to_owned() })
         })
         .collect()
 }
@@ -166,30 +150,17 @@ mod tests {
     fn listeners_are_parsed() {
         let text = "  sl  local_address rem_address   st\n   0: 0100007F:192B 00000000:0000 0A 0\n   \
                     1: 0200C0C0:0016 0100C0C0:1234 01 0\n";
-        let expected = Listener {
-            address: Ipv4Addr::LOCALHOST,
-            port: 6443,
-        };
+        let expected = Listener { address: Ipv4Addr::LOCALHOST, port: 6443 };
         assert_eq!(parse_listeners(text), [expected]);
     }
 
     #[test]
     fn a_port_taken_on_all_addresses_is_a_problem() {
-        let any = Listener {
-            address: Ipv4Addr::UNSPECIFIED,
-            port: 6443,
-        };
+        let any = Listener { address: Ipv4Addr::UNSPECIFIED, port: 6443 };
         let problems = port_conflicts(&[any], &options());
         assert_eq!(problems.len(), 1);
-        assert!(
-            problems[0].what.contains("172.30.0.1:6443"),
-            "{}",
-            problems[0]
-        );
-        let elsewhere = Listener {
-            address: Ipv4Addr::LOCALHOST,
-            port: 6443,
-        };
+        assert!(problems[0].what.contains("172.30.0.1:6443"), "{}", problems[0]);
+        let elsewhere = Listener { address: Ipv4Addr::LOCALHOST, port: 6443 };
         assert!(port_conflicts(&[elsewhere], &options()).is_empty());
     }
 
@@ -202,11 +173,7 @@ mod tests {
         assert_eq!(routes[1].range.to_string(), "172.30.0.0/16");
         let problems = route_conflicts(&routes, &options(), "sk-skiff");
         assert_eq!(problems.len(), 1);
-        assert!(
-            problems[0].what.contains("--node-cidr 172.30.0.0/24"),
-            "{}",
-            problems[0]
-        );
+        assert!(problems[0].what.contains("--node-cidr 172.30.0.0/24"), "{}", problems[0]);
         assert!(route_conflicts(&routes, &options(), "docker0").is_empty());
     }
 }

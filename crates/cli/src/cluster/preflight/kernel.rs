@@ -39,20 +39,14 @@ pub fn check(problems: &mut Vec<Problem>) {
     }
     problems.extend(judge(&told));
     if let Err(error) = namespace::within_new(|| try_network(problems)) {
-        problems.push(Problem::new(
-            format!("no network namespaces: {error:#}"),
-            REBUILD,
-        ));
+        problems.push(Problem::new(format!("no network namespaces: {error:#}"), REBUILD));
     }
 }
 
 fn judge(told: &Told) -> Vec<Problem> {
     let mut problems = Vec::new();
     if !told.overlay {
-        problems.push(Problem::new(
-            "the kernel has no overlay file system",
-            REBUILD,
-        ));
+        problems.push(Problem::new("the kernel has no overlay file system", REBUILD));
     }
     let missing: Vec<_> = CONTROLLERS
         .iter()
@@ -71,12 +65,7 @@ fn judge(told: &Told) -> Vec<Problem> {
 
 fn try_network(problems: &mut Vec<Problem>) -> anyhow::Result<()> {
     for (feature, link) in [
-        (
-            "veth",
-            &[
-                "link", "add", "check-v", "type", "veth", "peer", "name", "check-w",
-            ][..],
-        ),
+        ("veth", &["link", "add", "check-v", "type", "veth", "peer", "name", "check-w"][..]),
         ("bridge", &["link", "add", "check-b", "type", "bridge"][..]),
     ] {
         if !command::exists("ip") {
@@ -114,8 +103,7 @@ fn try_network(problems: &mut Vec<Problem>) -> anyhow::Result<()> {
 fn has_filesystem(name: &str) -> bool {
     let listed = || {
         let text = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-        text.lines()
-            .any(|line| line.split_whitespace().last() == Some(name))
+        text.lines().any(|line| line.split_whitespace().last() == Some(name))
     };
     listed() || (command::run("modprobe", &[name]).is_ok() && listed())
 }
@@ -127,11 +115,7 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(u64::MAX);
     let lacks = |bit: u32| effective & (1 << bit) == 0;
-    CAPABILITIES
-        .iter()
-        .filter(|(_, bit)| lacks(*bit))
-        .map(|(name, _)| *name)
-        .collect()
+    CAPABILITIES.iter().filter(|(_, bit)| lacks(*bit)).map(|(name, _)| *name).collect()
 }
 
 #[cfg(test)]
@@ -141,10 +125,7 @@ mod tests {
     #[test]
     fn capabilities_are_read_from_the_mask() {
         assert!(missing_capabilities("Name:\tx\nCapEff:\t000001fffeffffff\n").is_empty());
-        assert_eq!(
-            missing_capabilities("CapEff:\t0000000000001000\n"),
-            ["CAP_SYS_ADMIN"]
-        );
+        assert_eq!(missing_capabilities("CapEff:\t0000000000001000\n"), ["CAP_SYS_ADMIN"]);
     }
 
     #[test]

@@ -7,11 +7,7 @@ use crate::cluster::processes::Programs;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-const CONTROL: [&str; 3] = [
-    "skiff-apiserver",
-    "skiff-scheduler",
-    "skiff-controller-manager",
-];
+const CONTROL: [&str; 3] = ["skiff-apiserver", "skiff-scheduler", "skiff-controller-manager"];
 const NODE: [&str; 4] = ["skiff-kubelet", "skiff-log", "skiff-proxy", "skiff-dns"];
 
 /// A program of another package, and that package in Debian.
@@ -78,18 +74,9 @@ fn own_folder(names: &[&str], problems: &mut Vec<Problem>) -> Option<PathBuf> {
 }
 
 fn not_beside(folder: &Path, names: &[&str]) -> Option<Problem> {
-    let missing: Vec<_> = names
-        .iter()
-        .filter(|name| !folder.join(name).is_file())
-        .copied()
-        .collect();
-    let what = || {
-        format!(
-            "not beside {}: {}",
-            folder.join("skiff").display(),
-            missing.join(", ")
-        )
-    };
+    let missing: Vec<_> =
+        names.iter().filter(|name| !folder.join(name).is_file()).copied().collect();
+    let what = || format!("not beside {}: {}", folder.join("skiff").display(), missing.join(", "));
     (!missing.is_empty()).then(|| {
         let remedy = "build or install all of Skiff's programs into one folder (make build)";
         Problem::new(what(), remedy)
@@ -103,14 +90,8 @@ mod tests {
     #[test]
     fn a_package_that_is_missing_is_named_once() {
         let problem = not_installed(&OTHERS, |program| program == "runc").unwrap();
-        assert_eq!(
-            problem.what,
-            "not installed: containerd, containerd-shim-runc-v2, nft"
-        );
-        assert_eq!(
-            problem.remedy,
-            "apt-get install --no-install-recommends containerd nftables"
-        );
+        assert_eq!(problem.what, "not installed: containerd, containerd-shim-runc-v2, nft");
+        assert_eq!(problem.remedy, "apt-get install --no-install-recommends containerd nftables");
         assert_eq!(not_installed(&OTHERS, |_| true), None);
     }
 

@@ -134,11 +134,7 @@ pub fn bind(run: &Path) -> anyhow::Result<UnixListener> {
 pub async fn serve(listener: UnixListener, shared: Arc<Shared>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let slot = slots
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
                 let shared = shared.clone();
@@ -160,9 +156,7 @@ pub async fn serve(listener: UnixListener, shared: Arc<Shared>) {
 async fn answer(stream: UnixStream, shared: &Shared) -> anyhow::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(read.take(REQUEST_MAX))
-        .read_line(&mut line)
-        .await?;
+    BufReader::new(read.take(REQUEST_MAX)).read_line(&mut line).await?;
     let request = serde_json::from_str(&line).context("not a request")?;
     let mut send = async |answer: &Answer| -> anyhow::Result<()> {
         let mut bytes = serde_json::to_vec(answer)?;
@@ -200,12 +194,7 @@ async fn change_node(shared: &Shared, node: &str, action: NodeAction) -> Answer 
         NodeAction::Kill => Desired::Killed,
     };
     let of_node = |process: &&Process| process.node.as_deref() == Some(node);
-    let names: Vec<_> = shared
-        .processes
-        .iter()
-        .filter(of_node)
-        .map(|p| p.name.clone())
-        .collect();
+    let names: Vec<_> = shared.processes.iter().filter(of_node).map(|p| p.name.clone()).collect();
     if names.is_empty() {
         return Answer::Error(format!("there is no node {node:?}"));
     }
@@ -224,11 +213,7 @@ async fn change_node(shared: &Shared, node: &str, action: NodeAction) -> Answer 
 }
 
 fn in_order(shared: &Shared, states: &BTreeMap<String, Status>) -> Vec<Status> {
-    shared
-        .processes
-        .iter()
-        .filter_map(|process| states.get(&process.name).cloned())
-        .collect()
+    shared.processes.iter().filter_map(|process| states.get(&process.name).cloned()).collect()
 }
 
 /// A connection to a running supervisor.
@@ -261,14 +246,8 @@ pub async fn request(run: &Path, request: &Request) -> anyhow::Result<Option<Con
     let (read, mut write) = stream.into_split();
     let mut bytes = serde_json::to_vec(request)?;
     bytes.push(b'\n');
-    write
-        .write_all(&bytes)
-        .await
-        .context("cannot ask the supervisor")?;
-    Ok(Some(Connection {
-        lines: BufReader::new(read).lines(),
-        _write: write,
-    }))
+    write.write_all(&bytes).await.context("cannot ask the supervisor")?;
+    Ok(Some(Connection { lines: BufReader::new(read).lines(), _write: write }))
 }
 
 impl Connection {
@@ -277,12 +256,7 @@ impl Connection {
     /// # Errors
     /// When the supervisor says that the request failed, or the connection breaks.
     pub async fn next(&mut self) -> anyhow::Result<Option<Answer>> {
-        let Some(line) = self
-            .lines
-            .next_line()
-            .await
-            .context("cannot hear the supervisor")?
-        else {
+        let Some(line) = self.lines.next_line().await.context("cannot hear the supervisor")? else {
             return Ok(None);
         };
         match serde_json::from_str(&line).context("the supervisor's answer makes no sense")? {

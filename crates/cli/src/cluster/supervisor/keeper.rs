@@ -38,13 +38,7 @@ impl Keeper {
     pub fn new(process: Process, shared: Arc<Shared>, run: PathBuf) -> anyhow::Result<Self> {
         let notifications = Notifications::bind(&run, &process.name)?;
         let desired = shared.desired[&process.name].subscribe();
-        Ok(Self {
-            process,
-            shared,
-            run,
-            notifications,
-            desired,
-        })
+        Ok(Self { process, shared, run, notifications, desired })
     }
 
     /// Starts the process, and starts it again when it ends, until it is desired to have ended
@@ -70,15 +64,10 @@ impl Keeper {
                 failures = 0;
                 continue;
             }
-            failures = if started.elapsed() >= BACKOFF_RESET {
-                0
-            } else {
-                failures
-            };
+            failures = if started.elapsed() >= BACKOFF_RESET { 0 } else { failures };
             let pause = backoff(failures);
             failures += 1;
-            self.shared
-                .update(&self.process.name, |status| status.restarts += 1);
+            self.shared.update(&self.process.name, |status| status.restarts += 1);
             tracing::warn!(process = self.process.name, ?pause, "starting it again");
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -92,9 +81,7 @@ impl Keeper {
         let after = self.process.after.clone();
         let turn = async {
             let ready = |states: &std::collections::BTreeMap<String, super::Status>| {
-                after
-                    .iter()
-                    .all(|name| states.get(name).is_none_or(|s| s.phase == Phase::Ready))
+                after.iter().all(|name| states.get(name).is_none_or(|s| s.phase == Phase::Ready))
             };
             if states.wait_for(ready).await.is_err() {
                 tracing::error!("the states are gone");
@@ -211,11 +198,7 @@ impl Keeper {
         let stopped = *self.desired.borrow() != Desired::Running;
         self.shared.update(&self.process.name, |status| {
             status.pid = None;
-            status.phase = if stopped {
-                Phase::Stopped
-            } else {
-                Phase::Failed
-            };
+            status.phase = if stopped { Phase::Stopped } else { Phase::Failed };
             status.message = message;
         });
     }
@@ -230,9 +213,7 @@ async fn until_unwanted(desired: &mut watch::Receiver<Desired>) {
 
 /// Pause before a restart, after this many ends in a row.
 fn backoff(failures: u32) -> Duration {
-    BACKOFF_FIRST
-        .saturating_mul(1 << failures.min(16))
-        .min(BACKOFF_LONGEST)
+    BACKOFF_FIRST.saturating_mul(1 << failures.min(16)).min(BACKOFF_LONGEST)
 }
 
 #[cfg(test)]

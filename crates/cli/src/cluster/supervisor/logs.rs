@@ -70,12 +70,7 @@ fn rotate(path: &Path) -> std::io::Result<()> {
     let head = metadata.len().saturating_sub(1) / block * block;
     copy_head(&mut file, head, Path::new(&old))?;
     let offset = |bytes: u64| i64::try_from(bytes).map_err(std::io::Error::other);
-    match fallocate(
-        &file,
-        FallocateFlags::FALLOC_FL_COLLAPSE_RANGE,
-        0,
-        offset(head)?,
-    ) {
+    match fallocate(&file, FallocateFlags::FALLOC_FL_COLLAPSE_RANGE, 0, offset(head)?) {
         Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS) => file.set_len(0),
         done => Ok(done?),
     }
@@ -95,11 +90,7 @@ mod tests {
     fn a_log_that_is_written_to_loses_its_head_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.log");
-        let mut writer = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .unwrap();
+        let mut writer = OpenOptions::new().create(true).append(true).open(&path).unwrap();
         let lines = |range: std::ops::Range<u32>| -> String {
             range.map(|number| format!("line {number}\n")).collect()
         };

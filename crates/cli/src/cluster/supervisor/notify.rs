@@ -58,9 +58,7 @@ impl Notifications {
 }
 
 fn says_ready(datagram: &[u8]) -> bool {
-    datagram
-        .split(|byte| *byte == b'\n')
-        .any(|line| line == b"READY=1")
+    datagram.split(|byte| *byte == b'\n').any(|line| line == b"READY=1")
 }
 
 #[cfg(test)]

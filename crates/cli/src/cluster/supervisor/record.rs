@@ -53,10 +53,7 @@ pub fn write(run: &Path, name: &str, pid: u32) -> anyhow::Result<()> {
     let Some(stat) = proc::stat(pid) else {
         return Ok(());
     };
-    let record = Record {
-        pid,
-        start_time: stat.start_time,
-    };
+    let record = Record { pid, start_time: stat.start_time };
     let path = folder(run).join(format!("{name}.json"));
     files::make_private_dir(&folder(run))?;
     // Not synced to disk: after a reboot no record is true.
@@ -87,10 +84,7 @@ pub fn read_all(run: &Path) -> anyhow::Result<Vec<(String, Record)>> {
     let mut records = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        let Some(name) = path
-            .file_stem()
-            .map(|name| name.to_string_lossy().into_owned())
-        else {
+        let Some(name) = path.file_stem().map(|name| name.to_string_lossy().into_owned()) else {
             continue;
         };
         if let Some(text) = files::read_if_there(&path)?
@@ -128,10 +122,7 @@ pub async fn take_over(run: &Path, grace: Duration) -> anyhow::Result<()> {
         .filter(|record| record.pid != own && record.alive())
         .collect();
     if !left.is_empty() {
-        tracing::info!(
-            count = left.len(),
-            "ending the processes of an earlier supervisor"
-        );
+        tracing::info!(count = left.len(), "ending the processes of an earlier supervisor");
     }
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         left.iter().for_each(|record| record.signal(signal));

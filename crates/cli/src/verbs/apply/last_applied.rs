@@ -58,10 +58,7 @@ pub async fn run(
                 }
             }
         }
-        Action::SetLastApplied {
-            files,
-            create_annotation,
-        } => {
+        Action::SetLastApplied { files, create_annotation } => {
             files.require()?;
             for document in files.read_all()? {
                 let resource = document.resource(&resources)?;
@@ -88,10 +85,8 @@ pub async fn run(
                     println!("Edit cancelled, no changes made.");
                     continue;
                 }
-                let applied = manifest::values(&edited)?
-                    .into_iter()
-                    .next()
-                    .context("the file is empty")?;
+                let applied =
+                    manifest::values(&edited)?.into_iter().next().context("the file is empty")?;
                 set(&client, writing, named.resource, named.target(""), &applied).await?;
             }
         }
@@ -125,14 +120,7 @@ async fn set(
         let text = format!("{applied}\n");
         let patch = json!({"metadata": {"annotations": {LAST_APPLIED: text}}});
         let options = writing.options("skiff-last-applied");
-        client
-            .patch_object(
-                target,
-                PatchKind::Merge,
-                serde_json::to_vec(&patch)?,
-                options,
-            )
-            .await?;
+        client.patch_object(target, PatchKind::Merge, serde_json::to_vec(&patch)?, options).await?;
     }
     writing.report()?.done(resource, &object, "configured")
 }

@@ -121,9 +121,7 @@ impl Data {
 /// `FILE`, `KEY=FILE`, or every file of a directory.
 fn files(source: &str, all: &mut Vec<(String, Vec<u8>)>) -> anyhow::Result<()> {
     let base = |path: &Path| {
-        path.file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default()
+        path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     };
     let (key, file) = match source.split_once('=') {
         Some((key, file)) => (Some(key), Path::new(file)),
@@ -138,10 +136,7 @@ fn files(source: &str, all: &mut Vec<(String, Vec<u8>)>) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    all.push((
-        key.map_or_else(|| base(file), str::to_owned),
-        read_file(file)?,
-    ));
+    all.push((key.map_or_else(|| base(file), str::to_owned), read_file(file)?));
     Ok(())
 }
 
@@ -174,10 +169,8 @@ fn secret(name: &str, kind: &str, data: Vec<(String, Vec<u8>)>) -> Value {
         object["type"] = kind.into();
     }
     if !data.is_empty() {
-        let data: Map<String, Value> = data
-            .into_iter()
-            .map(|(key, bytes)| (key, BASE64.encode(bytes).into()))
-            .collect();
+        let data: Map<String, Value> =
+            data.into_iter().map(|(key, bytes)| (key, BASE64.encode(bytes).into())).collect();
         object["data"] = data.into();
     }
     object
@@ -225,10 +218,8 @@ impl Secret {
                         )
                     })
                 };
-                let data = vec![
-                    ("tls.crt".to_owned(), read(cert)?),
-                    ("tls.key".to_owned(), read(key)?),
-                ];
+                let data =
+                    vec![("tls.crt".to_owned(), read(cert)?), ("tls.key".to_owned(), read(key)?)];
                 secret(name, "kubernetes.io/tls", data)
             }
         })
@@ -238,11 +229,8 @@ impl Secret {
 /// The text of `.dockerconfigjson`, fields in docker's order.
 fn docker_config(server: &str, (user, password): (&str, &str), email: &str) -> String {
     let text = |value: &str| Value::from(value).to_string();
-    let email = if email.is_empty() {
-        String::new()
-    } else {
-        format!("\"email\":{},", text(email))
-    };
+    let email =
+        if email.is_empty() { String::new() } else { format!("\"email\":{},", text(email)) };
     format!(
         "{{\"auths\":{{{}:{{\"username\":{},\"password\":{},{email}\"auth\":{}}}}}}}",
         text(server),

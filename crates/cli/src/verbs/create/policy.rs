@@ -88,10 +88,8 @@ impl DisruptionBudget {
             bail!("a selector must be specified");
         }
         Selector::parse(&self.selector)?;
-        let amount = |text: &str| {
-            text.parse::<i64>()
-                .map_or_else(|_| Value::from(text), Value::from)
-        };
+        let amount =
+            |text: &str| text.parse::<i64>().map_or_else(|_| Value::from(text), Value::from);
         let mut spec = match (&self.min_available, &self.max_unavailable) {
             (None, None) => bail!("one of min-available or max-unavailable must be specified"),
             (Some(_), Some(_)) => {

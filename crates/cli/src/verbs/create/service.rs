@@ -55,12 +55,8 @@ impl Ports {
 
 fn port(text: &str) -> anyhow::Result<Value> {
     let (port, target) = text.split_once(':').unwrap_or((text, text));
-    let number: u16 = port
-        .parse()
-        .with_context(|| format!("invalid port {port:?}"))?;
-    let target = target
-        .parse::<u16>()
-        .map_or_else(|_| Value::from(target), Value::from);
+    let number: u16 = port.parse().with_context(|| format!("invalid port {port:?}"))?;
+    let target = target.parse::<u16>().map_or_else(|_| Value::from(target), Value::from);
     let name = text.replace(':', "-");
     Ok(json!({"name": name, "port": number, "protocol": "TCP", "targetPort": target}))
 }
@@ -174,10 +170,8 @@ fn rule(text: &str, rules: &mut Vec<Value>, tls: &mut Vec<Value>) -> anyhow::Res
         )
     };
     let mut parts = text.split(',');
-    let (address, service) = parts
-        .next()
-        .and_then(|part| part.split_once('='))
-        .with_context(wrong)?;
+    let (address, service) =
+        parts.next().and_then(|part| part.split_once('=')).with_context(wrong)?;
     let (host, path) = address.split_once('/').with_context(wrong)?;
     let (path, kind) = match path.strip_suffix('*') {
         Some(prefix) => (prefix, "Prefix"),
@@ -185,14 +179,8 @@ fn rule(text: &str, rules: &mut Vec<Value>, tls: &mut Vec<Value>) -> anyhow::Res
     };
     let backend = backend(service).with_context(wrong)?;
     let path = json!({"path": format!("/{path}"), "pathType": kind, "backend": backend});
-    match rules
-        .iter_mut()
-        .find(|rule| rule["host"].as_str().unwrap_or_default() == host)
-    {
-        Some(rule) => rule["http"]["paths"]
-            .as_array_mut()
-            .context("paths are a list")?
-            .push(path),
+    match rules.iter_mut().find(|rule| rule["host"].as_str().unwrap_or_default() == host) {
+        Some(rule) => rule["http"]["paths"].as_array_mut().context("paths are a list")?.push(path),
         None => {
             let mut rule = json!({"http": {"paths": [path]}});
             if !host.is_empty() {

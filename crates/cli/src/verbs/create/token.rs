@@ -56,14 +56,12 @@ impl Args {
             ..Default::default()
         };
         let options = writing.options("skiff-create");
-        let answer = match client
-            .create_object(target, serde_json::to_vec(&request)?, options)
-            .await
-        {
-            Ok(answer) => serde_json::from_slice::<Value>(&answer.json)?,
-            Err(client::Error::Api(error)) => bail!("failed to create token: {error}"),
-            Err(error) => return Err(error.into()),
-        };
+        let answer =
+            match client.create_object(target, serde_json::to_vec(&request)?, options).await {
+                Ok(answer) => serde_json::from_slice::<Value>(&answer.json)?,
+                Err(client::Error::Api(error)) => bail!("failed to create token: {error}"),
+                Err(error) => return Err(error.into()),
+            };
         match writing.printing.printer()? {
             Some(mut printer) => printer.value(&answer)?,
             None => println!("{}", answer["status"]["token"].as_str().unwrap_or_default()),

@@ -43,10 +43,9 @@ fn sizes(data: &Value, out: &mut Text) {
 pub fn service_account(object: &Value, out: &mut Text) {
     heading(object, out);
     labels(object, out);
-    for (title, list) in [
-        ("Image pull secrets", "imagePullSecrets"),
-        ("Mountable secrets", "secrets"),
-    ] {
+    for (title, list) in
+        [("Image pull secrets", "imagePullSecrets"), ("Mountable secrets", "secrets")]
+    {
         let names: Vec<String> = items(&object[list]).map(|one| word(&one["name"])).collect();
         out.list(title, &names);
     }
@@ -96,13 +95,8 @@ fn limit_rows(limits: &Value, prefix: &str, out: &mut Text) {
     row(LIMITS.map(str::to_owned));
     row(LIMITS.map(|title| "-".repeat(title.len())));
     for limit in items(limits) {
-        const FIELDS: [&str; 5] = [
-            "min",
-            "max",
-            "defaultRequest",
-            "default",
-            "maxLimitRequestRatio",
-        ];
+        const FIELDS: [&str; 5] =
+            ["min", "max", "defaultRequest", "default", "maxLimitRequestRatio"];
         let mut resources: Vec<&String> = FIELDS
             .iter()
             .flat_map(|field| fields(&limit[*field]))

@@ -84,11 +84,7 @@ fn ports(container: &Value, out: &mut Text) {
     let (own, host) = (list("containerPort"), list("hostPort"));
     let plural = if own.len() > 1 { "s" } else { "" };
     let text = |list: Vec<String>| {
-        if list.is_empty() {
-            "<none>".to_owned()
-        } else {
-            list.join(", ")
-        }
+        if list.is_empty() { "<none>".to_owned() } else { list.join(", ") }
     };
     out.line(&format!("Port{plural}"), text(own));
     out.line(&format!("Host Port{plural}"), text(host));
@@ -126,18 +122,10 @@ fn probe(probe: &Value) -> String {
         format!("http-get {scheme}://{host}:{port}{path}")
     } else if probe["tcpSocket"].is_object() {
         let socket = &probe["tcpSocket"];
-        format!(
-            "tcp-socket {}:{}",
-            word(&socket["host"]),
-            word(&socket["port"])
-        )
+        format!("tcp-socket {}:{}", word(&socket["host"]), word(&socket["port"]))
     } else {
         let grpc = &probe["grpc"];
-        format!(
-            "grpc <pod>:{} {}",
-            word(&grpc["port"]),
-            word(&grpc["service"])
-        )
+        format!("grpc <pod>:{} {}", word(&grpc["port"]), word(&grpc["service"]))
     };
     format!(
         "{what} delay={}s timeout={}s period={}s #success={} #failure={}",
@@ -224,15 +212,9 @@ fn amount(container: &Value, resource: &str, divisor: &Value) -> i64 {
 fn mounts(container: &Value, out: &mut Text) {
     let mut mounts: Vec<(String, String)> = items(&container["volumeMounts"])
         .map(|mount| {
-            let mode = if mount["readOnly"] == true {
-                "ro"
-            } else {
-                "rw"
-            };
-            let path = mount["subPath"]
-                .as_str()
-                .map(|path| format!(",path={path:?}"))
-                .unwrap_or_default();
+            let mode = if mount["readOnly"] == true { "ro" } else { "rw" };
+            let path =
+                mount["subPath"].as_str().map(|path| format!(",path={path:?}")).unwrap_or_default();
             let place = word(&mount["mountPath"]);
             let text = format!("{place} from {} ({mode}{path})", word(&mount["name"]));
             (place, text)
@@ -242,7 +224,5 @@ fn mounts(container: &Value, out: &mut Text) {
     if mounts.is_empty() {
         return out.line("Mounts", "<none>");
     }
-    out.section("Mounts", |out| {
-        mounts.iter().for_each(|(_, text)| out.raw(text))
-    });
+    out.section("Mounts", |out| mounts.iter().for_each(|(_, text)| out.raw(text)));
 }

@@ -12,13 +12,7 @@ pub fn describe(object: &Value, out: &mut Text) {
     labels(object, out);
     let mut object = object.clone();
     if let Some(metadata) = object["metadata"].as_object_mut() {
-        for own in [
-            "name",
-            "namespace",
-            "labels",
-            "annotations",
-            "managedFields",
-        ] {
+        for own in ["name", "namespace", "labels", "annotations", "managedFields"] {
             metadata.remove(own);
         }
     }
@@ -47,9 +41,7 @@ fn contents(map: &Map<String, Value>, out: &mut Text) {
 
 /// `podIPs` becomes `Pod I Ps` in kubectl, `Pod IPs` here; keys with other signs stay as they are.
 fn title(key: &str) -> String {
-    let letters = key
-        .chars()
-        .all(|character| character.is_alphabetic() || character == '-');
+    let letters = key.chars().all(|character| character.is_alphabetic() || character == '-');
     if !letters {
         return key.to_owned();
     }

@@ -33,25 +33,13 @@ pub async fn describe(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     let roles: Vec<&str> = fields(&node["metadata"]["labels"])
         .filter_map(|(label, _)| label.strip_prefix(ROLE))
         .collect();
-    out.line(
-        "Roles",
-        if roles.is_empty() {
-            "<none>".to_owned()
-        } else {
-            roles.join(",")
-        },
-    );
+    out.line("Roles", if roles.is_empty() { "<none>".to_owned() } else { roles.join(",") });
     labels(node, out);
-    out.line(
-        "CreationTimestamp",
-        moment(&node["metadata"]["creationTimestamp"]),
-    );
+    out.line("CreationTimestamp", moment(&node["metadata"]["creationTimestamp"]));
     let taints: Vec<String> = items(&spec["taints"])
         .map(|taint| {
-            let value = taint["value"]
-                .as_str()
-                .map(|value| format!("={value}"))
-                .unwrap_or_default();
+            let value =
+                taint["value"].as_str().map(|value| format!("={value}")).unwrap_or_default();
             format!("{}{value}:{}", word(&taint["key"]), word(&taint["effect"]))
         })
         .collect();
@@ -69,9 +57,7 @@ pub async fn describe(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
         });
     }
     out.section("System Info", |out| {
-        SYSTEM
-            .iter()
-            .for_each(|(title, field)| out.line(title, word(&status["nodeInfo"][*field])));
+        SYSTEM.iter().for_each(|(title, field)| out.line(title, word(&status["nodeInfo"][*field])));
     });
     out.line_if("PodCIDR", &spec["podCIDR"]);
     let ranges = super::text::joined(&spec["podCIDRs"], ",", "");
@@ -84,9 +70,7 @@ pub async fn describe(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
 
 async fn lease(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     let name = word(&scene.object["metadata"]["name"]);
-    let found = Api::<Lease>::namespaced(scene.client, "kube-node-lease")
-        .get(&name)
-        .await;
+    let found = Api::<Lease>::namespaced(scene.client, "kube-node-lease").get(&name).await;
     let spec = match found {
         Ok(lease) => lease.spec.unwrap_or_default(),
         Err(error) if error.api().is_some() => {
@@ -97,9 +81,7 @@ async fn lease(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     };
     let unset = || "<unset>".to_owned();
     let moment = |time: Option<jiff::Timestamp>| {
-        time.map_or_else(unset, |time| {
-            time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
-        })
+        time.map_or_else(unset, |time| time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string())
     };
     out.section("Lease", |out| {
         out.line("HolderIdentity", spec.holder_identity.unwrap_or_else(unset));
@@ -143,21 +125,15 @@ fn conditions(conditions: &Value, out: &mut Text) {
 fn share(amount: Quantity, allocatable: &Value) -> String {
     let text = k8s_openapi::apimachinery::pkg::api::resource::Quantity(or(allocatable, "0"));
     let all = Quantity::of(&text).millis();
-    let percent = if all > 0 {
-        i128::from(amount.millis()) * 100 / i128::from(all)
-    } else {
-        0
-    };
+    let percent = if all > 0 { i128::from(amount.millis()) * 100 / i128::from(all) } else { 0 };
     format!("{amount} ({percent}%)")
 }
 
 async fn pods(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     let name = word(&scene.object["metadata"]["name"]);
     let allocatable = &scene.object["status"]["allocatable"];
-    let options = ListOptions {
-        field_selector: format!("spec.nodeName={name}"),
-        ..Default::default()
-    };
+    let options =
+        ListOptions { field_selector: format!("spec.nodeName={name}"), ..Default::default() };
     let mut pods = Api::<Pod>::all(scene.client).list(&options).await?.items;
     pods.retain(|pod| !api::pod::is_terminal(pod));
     let mut totals = [Resources::new(), Resources::new()];
@@ -170,25 +146,15 @@ async fn pods(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
         "Memory Limits",
         "Age",
     ];
-    let mut rows = vec![
-        titles.map(str::to_owned),
-        titles.map(|title| "-".repeat(title.len())),
-    ];
+    let mut rows = vec![titles.map(str::to_owned), titles.map(|title| "-".repeat(title.len()))];
     for pod in &pods {
         let Some(spec) = &pod.spec else { continue };
-        let sides = [
-            resources(spec, Side::Requests),
-            resources(spec, Side::Limits),
-        ];
+        let sides = [resources(spec, Side::Requests), resources(spec, Side::Limits)];
         let amount = |side: usize, name: &str| {
             let amount = sides[side].get(name).copied().unwrap_or_default();
             share(amount, &allocatable[name])
         };
-        let created = pod
-            .metadata
-            .creation_timestamp
-            .as_ref()
-            .map(|time| time.0.to_string());
+        let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
         rows.push([
             pod.metadata.namespace.clone().unwrap_or_default(),
             pod.metadata.name.clone().unwrap_or_default(),

@@ -27,10 +27,7 @@ pub fn describe(pod: &Value, out: &mut Text) {
     match time(&metadata["deletionTimestamp"]) {
         Some(deleted) => {
             let seconds = or(&metadata["deletionGracePeriodSeconds"], "0");
-            out.line(
-                "Status",
-                format!("Terminating (lasts {})", ago(Some(deleted))),
-            );
+            out.line("Status", format!("Terminating (lasts {})", ago(Some(deleted))));
             out.line("Termination Grace Period", format!("{seconds}s"));
         }
         None => out.line("Status", word(&status["phase"])),
@@ -50,11 +47,7 @@ pub fn describe(pod: &Value, out: &mut Text) {
     for (title, list, states) in [
         ("Init Containers", "initContainers", "initContainerStatuses"),
         ("Containers", "containers", "containerStatuses"),
-        (
-            "Ephemeral Containers",
-            "ephemeralContainers",
-            "ephemeralContainerStatuses",
-        ),
+        ("Ephemeral Containers", "ephemeralContainers", "ephemeralContainerStatuses"),
     ] {
         containers(title, &spec[list], &status[states], Some(pod), out);
     }
@@ -91,11 +84,7 @@ fn conditions(conditions: &Value, out: &mut Text) {
 
 /// Where pods of a spec may run.
 fn placement(spec: &Value, space: &str, out: &mut Text) {
-    out.map(
-        &format!("{space}Node-Selectors"),
-        &spec["nodeSelector"],
-        "=",
-    );
+    out.map(&format!("{space}Node-Selectors"), &spec["nodeSelector"], "=");
     let mut keyed: Vec<&Value> = items(&spec["tolerations"]).collect();
     keyed.sort_by_key(|toleration| word(&toleration["key"]));
     let tolerations: Vec<String> = keyed.into_iter().map(toleration).collect();
@@ -157,11 +146,7 @@ fn toleration(toleration: &Value) -> String {
         }
     }
     if toleration["operator"] == "Exists" {
-        text.push_str(if text.is_empty() {
-            "op=Exists"
-        } else {
-            " op=Exists"
-        });
+        text.push_str(if text.is_empty() { "op=Exists" } else { " op=Exists" });
     }
     if let Some(seconds) = toleration["tolerationSeconds"].as_i64() {
         text.push_str(&format!(" for {seconds}s"));

@@ -29,17 +29,12 @@ pub fn rows(rules: &Value) -> Vec<[String; 4]> {
     let mut verbs: BTreeMap<Subject, Vec<String>> = BTreeMap::new();
     let mut rows: Vec<(Vec<String>, Subject)> = Vec::new();
     for rule in items(rules) {
-        let (names, urls) = (
-            bracketed(&rule["resourceNames"]),
-            bracketed(&rule["nonResourceURLs"]),
-        );
+        let (names, urls) =
+            (bracketed(&rule["resourceNames"]), bracketed(&rule["nonResourceURLs"]));
         let own: Vec<String> = items(&rule["verbs"]).map(word).collect();
         for url in items(&rule["nonResourceURLs"]) {
             let url = format!("[{}]", word(url));
-            rows.push((
-                own.clone(),
-                (String::new(), String::new(), names.clone(), url),
-            ));
+            rows.push((own.clone(), (String::new(), String::new(), names.clone(), url)));
         }
         let several = items(&rule["resourceNames"]).nth(1).is_some();
         for group in items(&rule["apiGroups"]) {
@@ -107,10 +102,7 @@ pub fn disruption_budget(object: &Value, out: &mut Text) {
     let (spec, status) = (&object["spec"], &object["status"]);
     out.line_if("Min available", &spec["minAvailable"]);
     out.line_if("Max unavailable", &spec["maxUnavailable"]);
-    out.line(
-        "Selector",
-        super::text::selector(&spec["selector"], "<unset>"),
-    );
+    out.line("Selector", super::text::selector(&spec["selector"], "<unset>"));
     out.raw("Status:");
     out.deeper(2, |out| {
         for (title, field) in [
@@ -158,9 +150,7 @@ pub fn network_policy(object: &Value, out: &mut Text) {
 fn rules(rules: &Value, kind: &str, (title, field): (&str, &str), out: &mut Text) {
     if items(rules).next().is_none() {
         let word = kind.to_lowercase();
-        return out.raw(&format!(
-            "<none> (Selected pods are isolated for {word} connectivity)"
-        ));
+        return out.raw(&format!("<none> (Selected pods are isolated for {word} connectivity)"));
     }
     for (index, rule) in items(rules).enumerate() {
         if index > 0 {
@@ -172,37 +162,24 @@ fn rules(rules: &Value, kind: &str, (title, field): (&str, &str), out: &mut Text
         }
         for port in ports {
             let number = super::text::or(&port["port"], "<any>");
-            out.raw(&format!(
-                "To Port: {number}/{}",
-                super::text::or(&port["protocol"], "TCP")
-            ));
+            out.raw(&format!("To Port: {number}/{}", super::text::or(&port["protocol"], "TCP")));
         }
         let sources: Vec<&Value> = items(&rule[field]).collect();
         if sources.is_empty() {
             out.raw(&format!(
                 "{title}: <any> (traffic not restricted by {})",
-                if field == "from" {
-                    "source"
-                } else {
-                    "destination"
-                }
+                if field == "from" { "source" } else { "destination" }
             ));
         }
         for peer in sources {
             out.section(title, |out| {
                 let none = json!(null);
                 for (title, selector) in [
-                    (
-                        "NamespaceSelector",
-                        peer.get("namespaceSelector").unwrap_or(&none),
-                    ),
+                    ("NamespaceSelector", peer.get("namespaceSelector").unwrap_or(&none)),
                     ("PodSelector", peer.get("podSelector").unwrap_or(&none)),
                 ] {
                     if selector.is_object() {
-                        out.raw(&format!(
-                            "{title}: {}",
-                            super::text::selector(selector, "<none>")
-                        ));
+                        out.raw(&format!("{title}: {}", super::text::selector(selector, "<none>")));
                     }
                 }
                 if peer["ipBlock"].is_object() {

@@ -12,14 +12,9 @@ pub async fn describe(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     let endpoints = endpoints(scene, &word(&service["metadata"]["name"])).await?;
     heading(service, out);
     labels(service, out);
-    let selector: Vec<String> = fields(&spec["selector"])
-        .map(|(key, value)| format!("{key}={}", word(value)))
-        .collect();
-    let selector = if selector.is_empty() {
-        "<none>".to_owned()
-    } else {
-        selector.join(",")
-    };
+    let selector: Vec<String> =
+        fields(&spec["selector"]).map(|(key, value)| format!("{key}={}", word(value))).collect();
+    let selector = if selector.is_empty() { "<none>".to_owned() } else { selector.join(",") };
     out.line("Selector", selector);
     out.line_or("Type", &spec["type"], "ClusterIP");
     out.line_if("IP Family Policy", &spec["ipFamilyPolicy"]);
@@ -35,11 +30,7 @@ pub async fn describe(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
         .map(|ingress| {
             let mode = word(&ingress["ipMode"]);
             let address = or(&ingress["ip"], &word(&ingress["hostname"]));
-            if mode.is_empty() {
-                address
-            } else {
-                format!("{address} ({mode})")
-            }
+            if mode.is_empty() { address } else { format!("{address} ({mode})") }
         })
         .collect();
     if !ingress.is_empty() {
@@ -48,17 +39,10 @@ pub async fn describe(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     for port in items(&spec["ports"]) {
         let (name, protocol) = (or(&port["name"], "<unset>"), or(&port["protocol"], "TCP"));
         let pair = |key: &str, number: &Value, out: &mut Text| {
-            out.cells(&[
-                &format!("{key}:"),
-                &name,
-                &format!("{}/{protocol}", word(number)),
-            ]);
+            out.cells(&[&format!("{key}:"), &name, &format!("{}/{protocol}", word(number))]);
         };
         pair("Port", &port["port"], out);
-        out.line(
-            "TargetPort",
-            format!("{}/{protocol}", word(&port["targetPort"])),
-        );
+        out.line("TargetPort", format!("{}/{protocol}", word(&port["targetPort"])));
         if port["nodePort"].as_i64().unwrap_or(0) > 0 {
             pair("NodePort", &port["nodePort"], out);
         }
@@ -97,9 +81,7 @@ fn shortened(addresses: &[&str]) -> String {
 /// Port name and address of every ready endpoint.
 async fn endpoints(scene: &Scene<'_>, service: &str) -> anyhow::Result<Vec<(String, String)>> {
     let slices = scene.resources.find("endpointslices.discovery.k8s.io")?;
-    let namespace = scene.object["metadata"]["namespace"]
-        .as_str()
-        .unwrap_or_default();
+    let namespace = scene.object["metadata"]["namespace"].as_str().unwrap_or_default();
     let request = ListRequest {
         target: Some(slices.target(namespace, "", "")),
         label_selector: format!("kubernetes.io/service-name={service}"),
@@ -127,21 +109,13 @@ pub fn old_endpoints(object: &Value, out: &mut Text) {
     out.raw("Subsets:");
     for subset in items(&object["subsets"]) {
         out.nested(|out| {
-            for (title, list) in [
-                ("Addresses", "addresses"),
-                ("NotReadyAddresses", "notReadyAddresses"),
-            ] {
+            for (title, list) in
+                [("Addresses", "addresses"), ("NotReadyAddresses", "notReadyAddresses")]
+            {
                 let addresses: Vec<String> =
                     items(&subset[list]).map(|one| word(&one["ip"])).collect();
                 let none = addresses.is_empty();
-                out.line(
-                    title,
-                    if none {
-                        "<none>".to_owned()
-                    } else {
-                        addresses.join(",")
-                    },
-                );
+                out.line(title, if none { "<none>".to_owned() } else { addresses.join(",") });
             }
             ports(&subset["ports"], out);
         });
@@ -260,19 +234,11 @@ async fn backend(scene: &Scene<'_>, backend: &Value) -> anyhow::Result<String> {
     let name = word(&service["name"]);
     let port = or(&service["port"]["name"], &word(&service["port"]["number"]));
     let services = scene.resources.find("services")?;
-    let namespace = scene.object["metadata"]["namespace"]
-        .as_str()
-        .unwrap_or_default();
-    let found = match scene
-        .client
-        .get_object(services.target(namespace, &name, ""))
-        .await
-    {
+    let namespace = scene.object["metadata"]["namespace"].as_str().unwrap_or_default();
+    let found = match scene.client.get_object(services.target(namespace, &name, "")).await {
         Ok(found) => serde_json::from_slice::<Value>(&found.json)?,
         Err(error) if error.is_not_found() => {
-            return Ok(format!(
-                "{name}:{port} (<error: services {name:?} not found>)"
-            ));
+            return Ok(format!("{name}:{port} (<error: services {name:?} not found>)"));
         }
         Err(error) => return Err(error.into()),
     };

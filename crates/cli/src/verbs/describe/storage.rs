@@ -15,10 +15,7 @@ pub fn volume(object: &Value, out: &mut Text) {
     match super::text::time(&metadata["deletionTimestamp"]) {
         Some(time) => out.line(
             "Status",
-            format!(
-                "Terminating (lasts {})",
-                super::super::events::ago(Some(time))
-            ),
+            format!("Terminating (lasts {})", super::super::events::ago(Some(time))),
         ),
         None => out.line("Status", word(&status["phase"])),
     }
@@ -29,19 +26,14 @@ pub fn volume(object: &Value, out: &mut Text) {
         String::new()
     };
     out.line("Claim", claim);
-    out.line(
-        "Reclaim Policy",
-        word(&spec["persistentVolumeReclaimPolicy"]),
-    );
+    out.line("Reclaim Policy", word(&spec["persistentVolumeReclaimPolicy"]));
     out.line("Access Modes", modes(&spec["accessModes"]));
     out.line_if("VolumeMode", &spec["volumeMode"]);
     out.line("Capacity", word(&spec["capacity"]["storage"]));
     affinity(&spec["nodeAffinity"], out);
     out.line("Message", word(&status["message"]));
     out.raw("Source:");
-    out.deeper(2, |out| {
-        volume::source(spec, &["capacity", "claimRef", "nodeAffinity"], out)
-    });
+    out.deeper(2, |out| volume::source(spec, &["capacity", "claimRef", "nodeAffinity"], out));
 }
 
 fn affinity(affinity: &Value, out: &mut Text) {
@@ -57,11 +49,7 @@ fn affinity(affinity: &Value, out: &mut Text) {
                 let rules: Vec<String> = items(&term["matchExpressions"])
                     .map(|rule| {
                         let operator = word(&rule["operator"]).to_lowercase();
-                        format!(
-                            "{} {operator} {}",
-                            word(&rule["key"]),
-                            bracketed(&rule["values"])
-                        )
+                        format!("{} {operator} {}", word(&rule["key"]), bracketed(&rule["values"]))
                     })
                     .collect();
                 out.list(&format!("Term {index}"), &rules);
@@ -90,10 +78,7 @@ pub async fn claim(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     match super::text::time(&metadata["deletionTimestamp"]) {
         Some(time) => out.line(
             "Status",
-            format!(
-                "Terminating (lasts {})",
-                super::super::events::ago(Some(time))
-            ),
+            format!("Terminating (lasts {})", super::super::events::ago(Some(time))),
         ),
         None => out.line("Status", word(&status["phase"])),
     }
@@ -102,10 +87,7 @@ pub async fn claim(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     out.line("Finalizers", bracketed(&metadata["finalizers"]));
     let bound = spec["volumeName"].is_string();
     let (capacity, access) = if bound {
-        (
-            word(&status["capacity"]["storage"]),
-            modes(&status["accessModes"]),
-        )
+        (word(&status["capacity"]["storage"]), modes(&status["accessModes"]))
     } else {
         Default::default()
     };
@@ -176,11 +158,7 @@ fn annotations(object: &Value) -> String {
     let pairs: Vec<String> = fields(&object["metadata"]["annotations"])
         .map(|(key, value)| format!("{key}={}", word(value)))
         .collect();
-    if pairs.is_empty() {
-        "<none>".to_owned()
-    } else {
-        pairs.join(",")
-    }
+    if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
 }
 
 /// A line whose value may have several lines, which are not aligned.
@@ -195,28 +173,15 @@ fn several_lines(key: &str, value: &str, out: &mut Text) {
 pub fn storage_class(object: &Value, out: &mut Text) {
     out.line("Name", word(&object["metadata"]["name"]));
     let default = &object["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"];
-    out.line(
-        "IsDefaultClass",
-        if default == "true" { "Yes" } else { "No" },
-    );
+    out.line("IsDefaultClass", if default == "true" { "Yes" } else { "No" });
     several_lines("Annotations", &annotations(object), out);
     out.line("Provisioner", word(&object["provisioner"]));
     let parameters: Vec<String> = fields(&object["parameters"])
         .map(|(key, value)| format!("{key}={}", word(value)))
         .collect();
     let none = parameters.is_empty();
-    out.line(
-        "Parameters",
-        if none {
-            "<none>".to_owned()
-        } else {
-            parameters.join(",")
-        },
-    );
-    out.line(
-        "AllowVolumeExpansion",
-        truth(&object["allowVolumeExpansion"], "<unset>"),
-    );
+    out.line("Parameters", if none { "<none>".to_owned() } else { parameters.join(",") });
+    out.line("AllowVolumeExpansion", truth(&object["allowVolumeExpansion"], "<unset>"));
     if items(&object["mountOptions"]).next().is_none() {
         out.line("MountOptions", "<none>");
     } else {
@@ -232,11 +197,7 @@ pub fn priority_class(object: &Value, out: &mut Text) {
     out.line("Name", word(&object["metadata"]["name"]));
     out.line_or("Value", &object["value"], "0");
     out.line_or("GlobalDefault", &object["globalDefault"], "false");
-    out.line_or(
-        "PreemptionPolicy",
-        &object["preemptionPolicy"],
-        "PreemptLowerPriority",
-    );
+    out.line_or("PreemptionPolicy", &object["preemptionPolicy"], "PreemptLowerPriority");
     out.line("Description", word(&object["description"]));
     several_lines("Annotations", &annotations(object), out);
 }

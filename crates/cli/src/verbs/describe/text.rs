@@ -149,11 +149,7 @@ pub fn word(value: &Value) -> String {
 /// A value in words, or what to say when there is none.
 pub fn or(value: &Value, none: &str) -> String {
     let word = word(value);
-    if word.is_empty() {
-        none.to_owned()
-    } else {
-        word
-    }
+    if word.is_empty() { none.to_owned() } else { word }
 }
 
 /// `True` or `False`, or what to say when there is neither.
@@ -178,11 +174,7 @@ pub fn fields(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
 /// `a, b`, or what to say when there are none.
 pub fn joined(value: &Value, between: &str, none: &str) -> String {
     let words: Vec<String> = items(value).map(word).collect();
-    if words.is_empty() {
-        none.to_owned()
-    } else {
-        words.join(between)
-    }
+    if words.is_empty() { none.to_owned() } else { words.join(between) }
 }
 
 /// A list as Go prints it: `[a b]`.

@@ -17,18 +17,12 @@ const SOURCES: &[(&str, &str, &[Field])] = &[
     (
         "emptyDir",
         "EmptyDir (a temporary directory that shares a pod's lifetime)",
-        &[
-            ("Medium", "medium", ""),
-            ("SizeLimit", "sizeLimit", "<unset>"),
-        ],
+        &[("Medium", "medium", ""), ("SizeLimit", "sizeLimit", "<unset>")],
     ),
     (
         "secret",
         "Secret (a volume populated by a Secret)",
-        &[
-            ("SecretName", "secretName", ""),
-            ("Optional", "optional", "false"),
-        ],
+        &[("SecretName", "secretName", ""), ("Optional", "optional", "false")],
     ),
     (
         "configMap",
@@ -38,19 +32,12 @@ const SOURCES: &[(&str, &str, &[Field])] = &[
     (
         "persistentVolumeClaim",
         "PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)",
-        &[
-            ("ClaimName", "claimName", ""),
-            ("ReadOnly", "readOnly", "false"),
-        ],
+        &[("ClaimName", "claimName", ""), ("ReadOnly", "readOnly", "false")],
     ),
     (
         "nfs",
         "NFS (an NFS mount that lasts the lifetime of a pod)",
-        &[
-            ("Server", "server", ""),
-            ("Path", "path", ""),
-            ("ReadOnly", "readOnly", "false"),
-        ],
+        &[("Server", "server", ""), ("Path", "path", ""), ("ReadOnly", "readOnly", "false")],
     ),
     (
         "csi",
@@ -70,10 +57,7 @@ const SOURCES: &[(&str, &str, &[Field])] = &[
     (
         "image",
         "Image (a container image or OCI artifact)",
-        &[
-            ("Reference", "reference", ""),
-            ("PullPolicy", "pullPolicy", ""),
-        ],
+        &[("Reference", "reference", ""), ("PullPolicy", "pullPolicy", "")],
     ),
 ];
 
@@ -94,10 +78,7 @@ pub fn source(volume: &Value, others: &[&str], out: &mut Text) {
     match kind.as_str() {
         "projected" => projected(source, out),
         "downwardAPI" => {
-            out.line(
-                "Type",
-                "DownwardAPI (a volume populated by information about the pod)",
-            );
+            out.line("Type", "DownwardAPI (a volume populated by information about the pod)");
             out.section("Items", |out| {
                 for item in items(&source["items"]) {
                     let from = or(
@@ -114,19 +95,14 @@ pub fn source(volume: &Value, others: &[&str], out: &mut Text) {
             out.line("StorageClass", word(&spec["storageClassName"]));
             out.line("Volume", "");
             let metadata = &source["volumeClaimTemplate"]["metadata"];
-            for (title, field, between) in [
-                ("Labels:", "labels", "="),
-                ("Annotations:", "annotations", ": "),
-            ] {
+            for (title, field, between) in
+                [("Labels:", "labels", "="), ("Annotations:", "annotations", ": ")]
+            {
                 let values: Vec<String> = fields(&metadata[field])
                     .map(|(key, value)| format!("{key}{between}{}", word(value)))
                     .collect();
                 let values = values.join(&format!("\n{:23}", ""));
-                let values = if values.is_empty() {
-                    "<none>".to_owned()
-                } else {
-                    values
-                };
+                let values = if values.is_empty() { "<none>".to_owned() } else { values };
                 out.raw(&format!("{title:<19}{values}"));
             }
             out.line("Capacity", "");
@@ -143,10 +119,7 @@ pub fn source(volume: &Value, others: &[&str], out: &mut Text) {
 }
 
 fn projected(source: &Value, out: &mut Text) {
-    out.line(
-        "Type",
-        "Projected (a volume that contains injected data from multiple sources)",
-    );
+    out.line("Type", "Projected (a volume that contains injected data from multiple sources)");
     for part in items(&source["sources"]) {
         let optional = |kind: &str| or(&part[kind]["optional"], "<nil>");
         if part["secret"].is_object() {

@@ -16,10 +16,7 @@ pub async fn deployment(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()>
     let object = scene.object;
     let (spec, status) = (&object["spec"], &object["status"]);
     heading(object, out);
-    out.line(
-        "CreationTimestamp",
-        moment(&object["metadata"]["creationTimestamp"]),
-    );
+    out.line("CreationTimestamp", moment(&object["metadata"]["creationTimestamp"]));
     labels(object, out);
     out.line("Selector", selector_of(object)?);
     out.line(
@@ -56,11 +53,7 @@ fn reasons(status: &Value, out: &mut Text) {
         out.cells(&["----", "------", "------"]);
         for condition in items(&status["conditions"]) {
             let kind = format!("{} ", word(&condition["type"]));
-            out.cells(&[
-                &kind,
-                &word(&condition["status"]),
-                &word(&condition["reason"]),
-            ]);
+            out.cells(&[&kind, &word(&condition["status"]), &word(&condition["reason"])]);
         }
     });
 }
@@ -81,10 +74,7 @@ async fn replica_sets(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
         {
             continue;
         }
-        let (name, created) = (
-            word(&set["metadata"]["name"]),
-            or(&set["status"]["replicas"], "0"),
-        );
+        let (name, created) = (word(&set["metadata"]["name"]), or(&set["status"]["replicas"], "0"));
         let wanted = or(&set["spec"]["replicas"], "0");
         let text = format!("{name} ({created}/{wanted} replicas created)");
         if set["metadata"]["annotations"][REVISION] == metadata["annotations"][REVISION] {
@@ -93,11 +83,7 @@ async fn replica_sets(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
             old.push(text);
         }
     }
-    let old = if old.is_empty() {
-        "<none>".to_owned()
-    } else {
-        old.join(", ")
-    };
+    let old = if old.is_empty() { "<none>".to_owned() } else { old.join(", ") };
     out.line("OldReplicaSets", old);
     out.line("NewReplicaSet", new);
     Ok(())
@@ -109,10 +95,8 @@ pub async fn replica_set(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()
     out.line("Selector", selector_of(object)?);
     labels(object, out);
     controller(object, out);
-    let (current, wanted) = (
-        or(&object["status"]["replicas"], "0"),
-        or(&object["spec"]["replicas"], "1"),
-    );
+    let (current, wanted) =
+        (or(&object["status"]["replicas"], "0"), or(&object["spec"]["replicas"], "1"));
     out.line("Replicas", format!("{current} current / {wanted} desired"));
     pods_status(scene, out).await?;
     pod::template(&object["spec"]["template"], out);
@@ -124,10 +108,7 @@ pub async fn stateful_set(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<(
     let object = scene.object;
     let (spec, status) = (&object["spec"], &object["status"]);
     heading(object, out);
-    out.line(
-        "CreationTimestamp",
-        moment(&object["metadata"]["creationTimestamp"]),
-    );
+    out.line("CreationTimestamp", moment(&object["metadata"]["creationTimestamp"]));
     out.line("Selector", selector_of(object)?);
     labels(object, out);
     let (wanted, total) = (or(&spec["replicas"], "1"), or(&status["replicas"], "0"));
@@ -153,15 +134,9 @@ pub async fn stateful_set(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<(
             out.annotations(&claim["metadata"]["annotations"]);
             out.line(
                 "Capacity",
-                or(
-                    &claim["spec"]["resources"]["requests"]["storage"],
-                    "<default>",
-                ),
+                or(&claim["spec"]["resources"]["requests"]["storage"], "<default>"),
             );
-            out.line(
-                "Access Modes",
-                super::text::bracketed(&claim["spec"]["accessModes"]),
-            );
+            out.line("Access Modes", super::text::bracketed(&claim["spec"]["accessModes"]));
         });
     }
     Ok(())
@@ -175,30 +150,14 @@ pub async fn daemon_set(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()>
         super::text::fields(&object["spec"]["template"]["spec"]["nodeSelector"])
             .map(|(key, value)| format!("{key}={}", word(value)))
             .collect();
-    let nodes = if nodes.is_empty() {
-        "<none>".to_owned()
-    } else {
-        nodes.join(",")
-    };
+    let nodes = if nodes.is_empty() { "<none>".to_owned() } else { nodes.join(",") };
     out.line("Node-Selector", nodes);
     labels(object, out);
     for (title, field) in [
-        (
-            "Desired Number of Nodes Scheduled",
-            "desiredNumberScheduled",
-        ),
-        (
-            "Current Number of Nodes Scheduled",
-            "currentNumberScheduled",
-        ),
-        (
-            "Number of Nodes Scheduled with Up-to-date Pods",
-            "updatedNumberScheduled",
-        ),
-        (
-            "Number of Nodes Scheduled with Available Pods",
-            "numberAvailable",
-        ),
+        ("Desired Number of Nodes Scheduled", "desiredNumberScheduled"),
+        ("Current Number of Nodes Scheduled", "currentNumberScheduled"),
+        ("Number of Nodes Scheduled with Up-to-date Pods", "updatedNumberScheduled"),
+        ("Number of Nodes Scheduled with Available Pods", "numberAvailable"),
         ("Number of Nodes Misscheduled", "numberMisscheduled"),
     ] {
         out.raw(&format!("{title}: {}", or(&object["status"][field], "0")));
@@ -214,10 +173,7 @@ async fn pods_status(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     let mut counts = [0; 4];
     for one in pods_by_selector(scene.client, namespace, &selector_of(scene.object)?).await? {
         let owners = one.metadata.owner_references.as_ref();
-        let ours = owners
-            .into_iter()
-            .flatten()
-            .any(|owner| metadata["uid"] == owner.uid.as_str());
+        let ours = owners.into_iter().flatten().any(|owner| metadata["uid"] == owner.uid.as_str());
         if !ours {
             continue;
         }
@@ -253,10 +209,7 @@ pub fn job(object: &Value, out: &mut Text) -> anyhow::Result<()> {
         out.line("TTL Seconds After Finished", seconds.to_string());
     }
     let (started, ended) = (time(&status["startTime"]), time(&status["completionTime"]));
-    for (title, field) in [
-        ("Start Time", "startTime"),
-        ("Completed At", "completionTime"),
-    ] {
+    for (title, field) in [("Start Time", "startTime"), ("Completed At", "completionTime")] {
         let text = moment(&status[field]);
         if !text.is_empty() {
             out.line(title, text);
@@ -290,10 +243,7 @@ pub fn job(object: &Value, out: &mut Text) -> anyhow::Result<()> {
 /// A list of indexes without what follows the first comma after fifty characters.
 fn shortened(indexes: &str) -> String {
     let cut = indexes.get(INDEXES_MAX..).and_then(|rest| rest.find(','));
-    cut.map_or_else(
-        || indexes.to_owned(),
-        |at| format!("{}...", &indexes[..=INDEXES_MAX + at]),
-    )
+    cut.map_or_else(|| indexes.to_owned(), |at| format!("{}...", &indexes[..=INDEXES_MAX + at]))
 }
 
 pub fn cron_job(object: &Value, out: &mut Text) {
@@ -315,10 +265,7 @@ pub fn cron_job(object: &Value, out: &mut Text) {
         .map_or("<unset>".to_owned(), |seconds| format!("{seconds}s"));
     out.line("Starting Deadline Seconds", deadline);
     let job = &spec["jobTemplate"]["spec"];
-    out.line(
-        "Selector",
-        super::text::selector(&job["selector"], "<unset>"),
-    );
+    out.line("Selector", super::text::selector(&job["selector"], "<unset>"));
     out.line_or("Parallelism", &job["parallelism"], "<unset>");
     out.line_or("Completions", &job["completions"], "<unset>");
     if let Some(seconds) = job["activeDeadlineSeconds"].as_i64() {
@@ -326,18 +273,10 @@ pub fn cron_job(object: &Value, out: &mut Text) {
     }
     pod::template(&job["template"], out);
     let last = time(&status["lastScheduleTime"]);
-    let last = last.map_or("<unset>".to_owned(), |_| {
-        moment(&status["lastScheduleTime"])
-    });
+    let last = last.map_or("<unset>".to_owned(), |_| moment(&status["lastScheduleTime"]));
     out.line("Last Schedule Time", last);
-    let active: Vec<String> = items(&status["active"])
-        .map(|job| word(&job["name"]))
-        .collect();
-    let active = if active.is_empty() {
-        "<none>".to_owned()
-    } else {
-        active.join(", ")
-    };
+    let active: Vec<String> = items(&status["active"]).map(|job| word(&job["name"])).collect();
+    let active = if active.is_empty() { "<none>".to_owned() } else { active.join(", ") };
     out.line("Active Jobs", active);
 }
 

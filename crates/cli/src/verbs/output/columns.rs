@@ -31,9 +31,7 @@ impl FromStr for Columns {
                 })?;
             Ok((name.to_owned(), Template::parse_path(path)?))
         };
-        Ok(Self(
-            text.split(',').map(column).collect::<anyhow::Result<_>>()?,
-        ))
+        Ok(Self(text.split(',').map(column).collect::<anyhow::Result<_>>()?))
     }
 }
 
@@ -41,10 +39,7 @@ impl Columns {
     /// A file with headers in the first line and paths in the second.
     pub fn from_file(text: &str) -> anyhow::Result<Self> {
         let mut lines = text.lines();
-        let (headers, paths) = (
-            lines.next().unwrap_or_default(),
-            lines.next().unwrap_or_default(),
-        );
+        let (headers, paths) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
         let pairs: Vec<String> = headers
             .split_whitespace()
             .zip(paths.split_whitespace())
@@ -55,16 +50,8 @@ impl Columns {
 
     pub fn render(&self, objects: &[&Value], headers: bool) -> String {
         let cell = |path: &Template, object: &Value| {
-            let found: Vec<String> = path
-                .find(object)
-                .iter()
-                .map(|value| go_text(value))
-                .collect();
-            if found.is_empty() {
-                "<none>".to_owned()
-            } else {
-                found.join(",")
-            }
+            let found: Vec<String> = path.find(object).iter().map(|value| go_text(value)).collect();
+            if found.is_empty() { "<none>".to_owned() } else { found.join(",") }
         };
         let text = Text {
             headers: self.0.iter().map(|(name, _)| name.clone()).collect(),
@@ -84,14 +71,10 @@ mod tests {
 
     #[test]
     fn columns_show_paths_and_none() {
-        let columns: Columns = "NAME:.metadata.name,IMAGES:.spec.containers[*].image,X:{.missing}"
-            .parse()
-            .unwrap();
+        let columns: Columns =
+            "NAME:.metadata.name,IMAGES:.spec.containers[*].image,X:{.missing}".parse().unwrap();
         let object = json!({"metadata": {"name": "web"}, "spec": {"containers": [{"image": "a"}, {"image": "b"}]}});
-        assert_eq!(
-            columns.render(&[&object], true),
-            "NAME   IMAGES   X\nweb    a,b      <none>\n"
-        );
+        assert_eq!(columns.render(&[&object], true), "NAME   IMAGES   X\nweb    a,b      <none>\n");
         assert!("NAME".parse::<Columns>().is_err());
     }
 }

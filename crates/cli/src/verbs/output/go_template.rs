@@ -60,10 +60,7 @@ impl Template {
     /// # Errors
     /// When a function cannot do with what it is given.
     pub fn render(&self, object: &Value) -> anyhow::Result<String> {
-        let mut run = Run {
-            variables: vec![("$".to_owned(), object.clone())],
-            out: String::new(),
-        };
+        let mut run = Run { variables: vec![("$".to_owned(), object.clone())], out: String::new() };
         run.nodes(&self.0, object)
             .map_err(|error| anyhow::anyhow!("error executing template: {error}"))?;
         Ok(run.out)
@@ -139,15 +136,12 @@ impl Run {
         dot: &Value,
     ) -> anyhow::Result<Flow> {
         let items: Vec<(Value, Value)> = match value {
-            Value::Array(items) => items
-                .iter()
-                .enumerate()
-                .map(|(index, item)| (index.into(), item.clone()))
-                .collect(),
-            Value::Object(map) => map
-                .iter()
-                .map(|(key, item)| (key.as_str().into(), item.clone()))
-                .collect(),
+            Value::Array(items) => {
+                items.iter().enumerate().map(|(index, item)| (index.into(), item.clone())).collect()
+            }
+            Value::Object(map) => {
+                map.iter().map(|(key, item)| (key.as_str().into(), item.clone())).collect()
+            }
             Value::Null => Vec::new(),
             other => bail!("range can't iterate over {}", go_text(other)),
         };
@@ -270,10 +264,8 @@ pub fn go_text(value: &Value) -> String {
             format!("[{}]", texts.join(" "))
         }
         Value::Object(map) => {
-            let texts: Vec<String> = map
-                .iter()
-                .map(|(key, value)| format!("{key}:{}", go_text(value)))
-                .collect();
+            let texts: Vec<String> =
+                map.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
             format!("map[{}]", texts.join(" "))
         }
         other => other.to_string(),
@@ -301,46 +293,19 @@ mod tests {
         });
         for (template, expected) in [
             ("{{.kind}}", "List"),
-            (
-                "{{.missing}}|{{.labels}}|{{.n}}",
-                "<no value>|map[a:1 b:2]|3",
-            ),
-            (
-                "{{range .items}}{{.metadata.name}}{{\"\\n\"}}{{end}}",
-                "x\ny\n",
-            ),
-            (
-                "{{range $i, $e := .items}}{{if $i}}, {{end}}{{$e.metadata.name}}{{end}}",
-                "x, y",
-            ),
-            (
-                "{{range $k, $v := .labels}}{{$k}}={{$v}};{{end}}",
-                "a=1;b=2;",
-            ),
+            ("{{.missing}}|{{.labels}}|{{.n}}", "<no value>|map[a:1 b:2]|3"),
+            ("{{range .items}}{{.metadata.name}}{{\"\\n\"}}{{end}}", "x\ny\n"),
+            ("{{range $i, $e := .items}}{{if $i}}, {{end}}{{$e.metadata.name}}{{end}}", "x, y"),
+            ("{{range $k, $v := .labels}}{{$k}}={{$v}};{{end}}", "a=1;b=2;"),
             ("{{range .none}}x{{else}}nothing{{end}}", "nothing"),
             ("{{with .labels}}{{.a}}{{end}}", "1"),
-            (
-                "{{if and (eq .kind \"List\") (gt .n 2)}}yes{{else}}no{{end}}",
-                "yes",
-            ),
+            ("{{if and (eq .kind \"List\") (gt .n 2)}}yes{{else}}no{{end}}", "yes"),
             ("{{if eq .n 1}}a{{else if eq .n 3}}b{{end}}", "b"),
-            (
-                "{{index .labels \"a\"}} {{(index .items 1).metadata.name}} {{len .items}}",
-                "1 y 2",
-            ),
-            (
-                "{{printf \"%-4s|%d|%v|%q\" .kind .n .labels .kind}}",
-                "List|3|map[a:1 b:2]|\"List\"",
-            ),
-            (
-                "{{.secret | base64decode}} {{exists . \"labels\" \"a\"}}",
-                "hi true",
-            ),
+            ("{{index .labels \"a\"}} {{(index .items 1).metadata.name}} {{len .items}}", "1 y 2"),
+            ("{{printf \"%-4s|%d|%v|%q\" .kind .n .labels .kind}}", "List|3|map[a:1 b:2]|\"List\""),
+            ("{{.secret | base64decode}} {{exists . \"labels\" \"a\"}}", "hi true"),
             ("a {{- /* no */ -}} b{{$x := 1}}{{$x = 2}}{{$x}}", "ab2"),
-            (
-                "{{range .items}}{{if not .ready}}{{break}}{{end}}{{.metadata.name}}{{end}}",
-                "x",
-            ),
+            ("{{range .items}}{{if not .ready}}{{break}}{{end}}{{.metadata.name}}{{end}}", "x"),
         ] {
             let rendered = Template::parse(template).and_then(|template| template.render(&object));
             assert_eq!(
@@ -353,14 +318,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_said() {
-        for template in [
-            "{{",
-            "{{.a",
-            "{{if .a}}",
-            "{{end}}",
-            "{{nope .a}}",
-            "{{\"a}}",
-        ] {
+        for template in ["{{", "{{.a", "{{if .a}}", "{{end}}", "{{nope .a}}", "{{\"a}}"] {
             assert!(Template::parse(template).is_err(), "{template}");
         }
         let template = Template::parse("{{.kind.x}}").unwrap();

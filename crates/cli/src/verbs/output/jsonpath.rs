@@ -65,11 +65,7 @@ impl Template {
     }
 
     fn new(parts: Vec<Part>, source: &str) -> Self {
-        Self {
-            parts,
-            source: source.to_owned(),
-            strict: false,
-        }
+        Self { parts, source: source.to_owned(), strict: false }
     }
 
     /// The same template, for which what is missing is an error.
@@ -80,10 +76,7 @@ impl Template {
 
     /// Reads one path, with or without braces and leading dot.
     pub fn parse_path(text: &str) -> anyhow::Result<Self> {
-        let inner = text
-            .strip_prefix('{')
-            .and_then(|text| text.strip_suffix('}'))
-            .unwrap_or(text);
+        let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text);
         let dotted = if inner.starts_with(['.', '$', '@', '[']) {
             inner.to_owned()
         } else {
@@ -98,13 +91,12 @@ impl Template {
     /// When a path names an index that is not there, or, strictly, a field.
     pub fn render(&self, document: &Value) -> anyhow::Result<String> {
         let mut out = String::new();
-        self.parts(&self.parts, document, document, &mut out)
-            .map_err(|why| {
-                anyhow::anyhow!(
-                    "error executing jsonpath {:?}: Error executing template: {why}",
-                    self.source
-                )
-            })?;
+        self.parts(&self.parts, document, document, &mut out).map_err(|why| {
+            anyhow::anyhow!(
+                "error executing jsonpath {:?}: Error executing template: {why}",
+                self.source
+            )
+        })?;
         Ok(out)
     }
 
@@ -162,10 +154,7 @@ impl Template {
                     _ => {}
                 }
             }
-            found = found
-                .into_iter()
-                .flat_map(|value| advance(step, document, value))
-                .collect();
+            found = found.into_iter().flat_map(|value| advance(step, document, value)).collect();
         }
         Ok(())
     }
@@ -182,10 +171,7 @@ pub fn print(value: &Value) -> String {
 fn walk<'a>(steps: &[Step], document: &'a Value, here: &'a Value) -> Vec<&'a Value> {
     let mut found = vec![here];
     for step in steps {
-        found = found
-            .into_iter()
-            .flat_map(|value| advance(step, document, value))
-            .collect();
+        found = found.into_iter().flat_map(|value| advance(step, document, value)).collect();
     }
     found
 }
@@ -197,9 +183,7 @@ fn advance<'a>(step: &Step, document: &'a Value, value: &'a Value) -> Vec<&'a Va
         Step::Recursive => {
             let mut all = vec![value];
             all.extend(
-                children(value)
-                    .into_iter()
-                    .flat_map(|child| advance(step, document, child)),
+                children(value).into_iter().flat_map(|child| advance(step, document, child)),
             );
             all
         }
@@ -226,18 +210,13 @@ fn advance<'a>(step: &Step, document: &'a Value, value: &'a Value) -> Vec<&'a Va
                 Vec::new()
             }
         }
-        Step::Union(steps) => steps
-            .iter()
-            .flat_map(|step| advance(step, document, value))
-            .collect(),
+        Step::Union(steps) => {
+            steps.iter().flat_map(|step| advance(step, document, value)).collect()
+        }
         Step::Filter(left, comparison, right) => children(value)
             .into_iter()
             .filter(|item| {
-                compare(
-                    operand(left, document, item),
-                    *comparison,
-                    operand(right, document, item),
-                )
+                compare(operand(left, document, item), *comparison, operand(right, document, item))
             })
             .collect(),
         Step::Has(path) => children(value)
@@ -248,11 +227,7 @@ fn advance<'a>(step: &Step, document: &'a Value, value: &'a Value) -> Vec<&'a Va
 }
 
 fn from_end(index: i64, length: usize) -> i64 {
-    if index < 0 {
-        index + length as i64
-    } else {
-        index
-    }
+    if index < 0 { index + length as i64 } else { index }
 }
 
 fn children(value: &Value) -> Vec<&Value> {
@@ -424,11 +399,7 @@ fn field<'a>(text: &'a str, steps: &mut Vec<Step>) -> anyhow::Result<&'a str> {
     if name.is_empty() {
         bail!("a field name is missing in {text:?}");
     }
-    steps.push(if name == "*" {
-        Step::Wildcard
-    } else {
-        Step::Field(name)
-    });
+    steps.push(if name == "*" { Step::Wildcard } else { Step::Field(name) });
     Ok(&text[end..])
 }
 
@@ -450,10 +421,7 @@ fn bracket(text: &str) -> anyhow::Result<Step> {
     if text == "*" {
         return Ok(Step::Wildcard);
     }
-    if let Some(filter) = text
-        .strip_prefix("?(")
-        .and_then(|text| text.strip_suffix(')'))
-    {
+    if let Some(filter) = text.strip_prefix("?(").and_then(|text| text.strip_suffix(')')) {
         return self::filter(filter.trim());
     }
     if outside_quotes(text, ',').is_some() {
@@ -473,23 +441,16 @@ fn bracket(text: &str) -> anyhow::Result<Step> {
         if text.is_empty() {
             Ok(None)
         } else {
-            Ok(Some(
-                text.parse()
-                    .with_context(|| format!("invalid array index {text}"))?,
-            ))
+            Ok(Some(text.parse().with_context(|| format!("invalid array index {text}"))?))
         }
     };
     let bounds: Vec<&str> = text.split(':').collect();
     match bounds.as_slice() {
-        [index] => Ok(Step::Index(
-            number(index)?.context("an array index is missing")?,
-        )),
+        [index] => Ok(Step::Index(number(index)?.context("an array index is missing")?)),
         [start, end] => Ok(Step::Slice(number(start)?, number(end)?, 1)),
-        [start, end, stride] => Ok(Step::Slice(
-            number(start)?,
-            number(end)?,
-            number(stride)?.unwrap_or(1),
-        )),
+        [start, end, stride] => {
+            Ok(Step::Slice(number(start)?, number(end)?, number(stride)?.unwrap_or(1)))
+        }
         _ => bail!("invalid array index {text}"),
     }
 }
@@ -508,11 +469,7 @@ fn filter(text: &str) -> anyhow::Result<Step> {
             let at = from + at;
             if text[at..].starts_with(sign) {
                 let (left, right) = (text[..at].trim(), text[at + sign.len()..].trim());
-                return Ok(Step::Filter(
-                    self::side(left)?,
-                    comparison,
-                    self::side(right)?,
-                ));
+                return Ok(Step::Filter(self::side(left)?, comparison, self::side(right)?));
             }
             from = at + 1;
         }
@@ -570,10 +527,7 @@ mod tests {
             ("{.items[?(@.metadata.name==\"b\")].status.n}", "2"),
             ("{.items[?(@.metadata.name!='b')].status.n}", "1 3"),
             ("{.items[?(@.status.conditions)].metadata.name}", "a b"),
-            (
-                "{.items[0].status.conditions[?(@.type==\"Ready\")].status}",
-                "True",
-            ),
+            ("{.items[0].status.conditions[?(@.type==\"Ready\")].status}", "True"),
             ("{.items[0].metadata.labels.k8s\\.io/x}", "1"),
             ("{.items[0].metadata.labels['k8s.io/x']}", "1"),
             ("{$.kind}: {.items[2].status}", "List: {\"n\":3}"),
@@ -603,10 +557,7 @@ mod tests {
             assert!(Template::parse(template).is_err(), "{template}");
         }
         for (template, expected) in [
-            (
-                "{.items[9].x}",
-                "array index out of bounds: index 9, length 3",
-            ),
+            ("{.items[9].x}", "array index out of bounds: index 9, length 3"),
             ("{.kind.foo}", "foo is not found"),
         ] {
             let template = Template::parse(template).unwrap().strict();

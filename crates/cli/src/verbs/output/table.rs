@@ -28,10 +28,7 @@ pub struct Text {
 pub fn text(tables: &[Value], options: &Options) -> Text {
     let mut out = Text::default();
     for table in tables {
-        let definitions = table["columnDefinitions"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
+        let definitions = table["columnDefinitions"].as_array().cloned().unwrap_or_default();
         let shown: Vec<usize> = (0..definitions.len())
             .filter(|index| {
                 options.wide || definitions[*index]["priority"].as_i64().unwrap_or(0) == 0
@@ -39,10 +36,7 @@ pub fn text(tables: &[Value], options: &Options) -> Text {
             .collect();
         if out.headers.is_empty() {
             let names = shown.iter().map(|index| {
-                definitions[*index]["name"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_uppercase()
+                definitions[*index]["name"].as_str().unwrap_or_default().to_uppercase()
             });
             out.headers = framed(names.collect(), options, "NAMESPACE", "LABELS", |label| {
                 label.rsplit('/').next().unwrap_or(label).to_uppercase()
@@ -50,20 +44,15 @@ pub fn text(tables: &[Value], options: &Options) -> Text {
         }
         for row in table["rows"].as_array().into_iter().flatten() {
             let metadata = &row["object"]["metadata"];
-            let mut cells: Vec<String> = shown
-                .iter()
-                .map(|index| cell(&row["cells"][*index]))
-                .collect();
+            let mut cells: Vec<String> =
+                shown.iter().map(|index| cell(&row["cells"][*index])).collect();
             if let (Some(prefix), Some(first)) = (&options.kind_prefix, cells.first_mut()) {
                 first.insert_str(0, prefix);
             }
             let labels = &metadata["labels"];
             let all = labels_text(labels);
             let namespace = metadata["namespace"].as_str().unwrap_or_default();
-            out.rows
-                .push(framed(cells, options, namespace, &all, |label| {
-                    cell(&labels[label])
-                }));
+            out.rows.push(framed(cells, options, namespace, &all, |label| cell(&labels[label])));
         }
     }
     out
@@ -95,11 +84,7 @@ fn labels_text(labels: &Value) -> String {
         .flatten()
         .map(|(key, value)| format!("{key}={}", cell(value)))
         .collect();
-    if pairs.is_empty() {
-        "<none>".to_owned()
-    } else {
-        pairs.join(",")
-    }
+    if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
 }
 
 /// A cell as kubectl shows it: missing values as nothing.
@@ -178,17 +163,8 @@ mod tests {
             kind_prefix: Some("pod/".into()),
         };
         let text = text(&[table()], &options);
-        assert_eq!(
-            text.headers,
-            ["NAMESPACE", "NAME", "READY", "IP", "APP", "LABELS"]
-        );
-        assert_eq!(
-            text.rows[0],
-            ["a", "pod/web", "1/1", "10.0.0.1", "x", "app=x"]
-        );
-        assert_eq!(
-            text.rows[1],
-            ["b", "pod/longer-name", "0/1", "", "", "<none>"]
-        );
+        assert_eq!(text.headers, ["NAMESPACE", "NAME", "READY", "IP", "APP", "LABELS"]);
+        assert_eq!(text.rows[0], ["a", "pod/web", "1/1", "10.0.0.1", "x", "app=x"]);
+        assert_eq!(text.rows[1], ["b", "pod/longer-name", "0/1", "", "", "<none>"]);
     }
 }

@@ -4,10 +4,7 @@
 /// Aligns the cells of `text`, which end in tabs; what follows a line's last tab is not padded.
 /// A column is as wide as its widest cell and `padding`, and at least `min`.
 pub fn align(text: &str, min: usize, padding: usize) -> String {
-    let lines: Vec<Vec<&str>> = text
-        .lines()
-        .map(|line| line.split('\t').collect())
-        .collect();
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
     let mut aligner = Aligner {
         lines: &lines,
         min,
@@ -55,10 +52,8 @@ impl Aligner<'_> {
     fn line(&mut self, line: usize) {
         for (column, cell) in self.lines[line].iter().enumerate() {
             self.out.push_str(cell);
-            if let Some(width) = self
-                .widths
-                .get(column)
-                .filter(|_| column + 1 < self.lines[line].len())
+            if let Some(width) =
+                self.widths.get(column).filter(|_| column + 1 < self.lines[line].len())
             {
                 let fill = width.saturating_sub(cell.chars().count());
                 self.out.extend(std::iter::repeat_n(' ', fill));
@@ -79,9 +74,6 @@ mod tests {
             align(text, 0, 2),
             "Name:    web\nLabels:  a=1\n         b=2\nIPs:\n  IP:       1.2.3.4\nLong name:  x\n"
         );
-        assert_eq!(
-            align("A\tB\t\n1\t22\t\n", 6, 3),
-            "A     B     \n1     22    \n"
-        );
+        assert_eq!(align("A\tB\t\n1\t22\t\n", 6, 3), "A     B     \n1     22    \n");
     }
 }

@@ -192,11 +192,8 @@ struct Shape {
 impl Shape {
     fn of(text: &str) -> Self {
         let characters: Vec<char> = text.chars().collect();
-        let blank = |index: usize| {
-            characters
-                .get(index)
-                .is_none_or(|c| matches!(c, ' ' | '\t' | '\n'))
-        };
+        let blank =
+            |index: usize| characters.get(index).is_none_or(|c| matches!(c, ' ' | '\t' | '\n'));
         let mut indicators = text.starts_with("---") || text.starts_with("...");
         let (mut special, mut space_break, mut break_space) = (false, false, false);
         for (index, character) in characters.iter().enumerate() {
@@ -365,11 +362,7 @@ mod tests {
         let folded = yaml(&json!({"key": text}));
         assert_eq!(
             folded,
-            format!(
-                "key: {}word\n  {}end\n",
-                "word ".repeat(15),
-                "word ".repeat(4)
-            )
+            format!("key: {}word\n  {}end\n", "word ".repeat(15), "word ".repeat(4))
         );
     }
 

@@ -8,12 +8,7 @@ pub fn progress(kind: &str, name: &str, object: &Value) -> anyhow::Result<(Strin
     let status = &object["status"];
     let observed =
         number(&status["observedGeneration"], 0) >= number(&object["metadata"]["generation"], 0);
-    let unseen = |kind: &str| {
-        (
-            format!("Waiting for {kind} spec update to be observed..."),
-            false,
-        )
-    };
+    let unseen = |kind: &str| (format!("Waiting for {kind} spec update to be observed..."), false);
     match kind {
         "Deployment" if !observed => Ok(unseen("deployment")),
         "Deployment" => deployment_progress(name, &object["spec"], status),
@@ -31,40 +26,24 @@ fn number(value: &Value, default: i64) -> i64 {
 
 fn deployment_progress(name: &str, spec: &Value, status: &Value) -> anyhow::Result<(String, bool)> {
     let updated = number(&status["updatedReplicas"], 0);
-    let stuck = status["conditions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .any(|condition| {
-            condition["type"] == "Progressing" && condition["reason"] == "ProgressDeadlineExceeded"
-        });
+    let stuck = status["conditions"].as_array().into_iter().flatten().any(|condition| {
+        condition["type"] == "Progressing" && condition["reason"] == "ProgressDeadlineExceeded"
+    });
     if stuck {
         bail!("deployment {name:?} exceeded its progress deadline");
     }
     let wanted = number(&spec["replicas"], 1);
-    let (all, available) = (
-        number(&status["replicas"], 0),
-        number(&status["availableReplicas"], 0),
-    );
+    let (all, available) =
+        (number(&status["replicas"], 0), number(&status["availableReplicas"], 0));
     let waiting = |text: String| {
-        (
-            format!("Waiting for deployment {name:?} rollout to finish: {text}..."),
-            false,
-        )
+        (format!("Waiting for deployment {name:?} rollout to finish: {text}..."), false)
     };
     Ok(if updated < wanted {
-        waiting(format!(
-            "{updated} out of {wanted} new replicas have been updated"
-        ))
+        waiting(format!("{updated} out of {wanted} new replicas have been updated"))
     } else if all > updated {
-        waiting(format!(
-            "{} old replicas are pending termination",
-            all - updated
-        ))
+        waiting(format!("{} old replicas are pending termination", all - updated))
     } else if available < updated {
-        waiting(format!(
-            "{available} of {updated} updated replicas are available"
-        ))
+        waiting(format!("{available} of {updated} updated replicas are available"))
     } else {
         (format!("deployment {name:?} successfully rolled out"), true)
     })
@@ -105,10 +84,7 @@ fn stateful_set_progress(spec: &Value, status: &Value) -> anyhow::Result<(String
     let ready = number(&status["readyReplicas"], 0);
     let partition = spec["updateStrategy"]["rollingUpdate"]["partition"].as_i64();
     Ok(if ready < wanted {
-        (
-            format!("Waiting for {} pods to be ready...", wanted - ready),
-            false,
-        )
+        (format!("Waiting for {} pods to be ready...", wanted - ready), false)
     } else if let Some(partition) = partition.filter(|partition| updated < wanted - partition) {
         (
             format!(
@@ -118,10 +94,7 @@ fn stateful_set_progress(spec: &Value, status: &Value) -> anyhow::Result<(String
             false,
         )
     } else if partition.is_some() {
-        (
-            format!("partitioned roll out complete: {updated} new pods have been updated..."),
-            true,
-        )
+        (format!("partitioned roll out complete: {updated} new pods have been updated..."), true)
     } else if status["updateRevision"] != status["currentRevision"] {
         (
             format!(
@@ -157,18 +130,12 @@ mod tests {
                 false,
             ),
             (
-                object(
-                    1,
-                    json!({"observedGeneration": 1, "updatedReplicas": 1, "replicas": 4}),
-                ),
+                object(1, json!({"observedGeneration": 1, "updatedReplicas": 1, "replicas": 4})),
                 "Waiting for deployment \"web\" rollout to finish: 1 out of 3 new replicas have been updated...",
                 false,
             ),
             (
-                object(
-                    1,
-                    json!({"observedGeneration": 1, "updatedReplicas": 3, "replicas": 4}),
-                ),
+                object(1, json!({"observedGeneration": 1, "updatedReplicas": 3, "replicas": 4})),
                 "Waiting for deployment \"web\" rollout to finish: 1 old replicas are pending termination...",
                 false,
             ),

@@ -44,26 +44,18 @@ pub async fn revisions(
     let mut found = Vec::new();
     for item in client.list_objects(request).await?.0 {
         let item: Value = serde_json::from_slice(&item.json)?;
-        let owners = item["metadata"]["ownerReferences"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
+        let owners = item["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
         if !owners.iter().any(|owner| owner["uid"] == *uid) {
             continue;
         }
         let annotations = &item["metadata"]["annotations"];
         let number = if deployment {
-            annotations[REVISION]
-                .as_str()
-                .and_then(|text| text.parse().ok())
+            annotations[REVISION].as_str().and_then(|text| text.parse().ok())
         } else {
             item["revision"].as_i64()
         };
-        let template = if deployment {
-            &item["spec"]["template"]
-        } else {
-            &item["data"]["spec"]["template"]
-        };
+        let template =
+            if deployment { &item["spec"]["template"] } else { &item["data"]["spec"]["template"] };
         let whole = if deployment {
             item.clone()
         } else {
@@ -78,10 +70,7 @@ pub async fn revisions(
             object: whole,
             number: number.unwrap_or(0),
             template: template.clone(),
-            cause: annotations[CHANGE_CAUSE]
-                .as_str()
-                .unwrap_or("<none>")
-                .to_owned(),
+            cause: annotations[CHANGE_CAUSE].as_str().unwrap_or("<none>").to_owned(),
         });
     }
     found.sort_by_key(|revision| revision.number);

@@ -133,11 +133,7 @@ impl Args {
 /// A ConfigMap's key as the name of a variable.
 fn variable_name(key: &str) -> String {
     let sign = |character: char| {
-        if character.is_ascii_alphanumeric() {
-            character.to_ascii_uppercase()
-        } else {
-            '_'
-        }
+        if character.is_ascii_alphanumeric() { character.to_ascii_uppercase() } else { '_' }
     };
     key.chars().map(sign).collect()
 }
@@ -153,10 +149,7 @@ fn line(variable: &Value) -> String {
         }
     }
     if from["fieldRef"].is_object() {
-        return format!(
-            "# {name} from field path {}",
-            word(&from["fieldRef"]["fieldPath"])
-        );
+        return format!("# {name} from field path {}", word(&from["fieldRef"]["fieldPath"]));
     }
     if from["resourceFieldRef"].is_object() {
         let resource = word(&from["resourceFieldRef"]["resource"]);

@@ -63,9 +63,7 @@ pub fn push(patch: &mut Value, list: &str, entry: Value) {
 pub fn images(pod_spec: &Value, changes: &[String]) -> anyhow::Result<Value> {
     let mut patch = json!({});
     for change in changes {
-        let (wanted, image) = change
-            .split_once('=')
-            .context("an image is set, not removed")?;
+        let (wanted, image) = change.split_once('=').context("an image is set, not removed")?;
         let mut found = false;
         for list in LISTS {
             for name in names(pod_spec, list).filter(|name| wanted == "*" || wanted == *name) {
@@ -105,11 +103,7 @@ pub fn resources(
     }
     let mut patch = json!({});
     for name in names(pod_spec, "containers").filter(|name| wanted == "*" || wanted == *name) {
-        push(
-            &mut patch,
-            "containers",
-            json!({"name": name, "resources": change}),
-        );
+        push(&mut patch, "containers", json!({"name": name, "resources": change}));
     }
     if patch["containers"].is_null() {
         bail!("unable to find container named {wanted}");

@@ -15,21 +15,16 @@ fn line(second: i64, stream: &str, text: &str) -> String {
 }
 
 async fn read(path: &Path, query: LogQuery) -> String {
-    let chunks: Vec<Bytes> = read_log(path, query)
-        .map(|chunk| chunk.unwrap())
-        .collect()
-        .await;
+    let chunks: Vec<Bytes> = read_log(path, query).map(|chunk| chunk.unwrap()).collect().await;
     String::from_utf8(chunks.concat()).unwrap()
 }
 
 /// Two rotated files and a current one, three lines each.
 fn rotated(directory: &Path) -> PathBuf {
     let path = directory.join("0.log");
-    for (file, first) in [
-        (".20260101-000000.000000000", 0),
-        (".20260101-000001.000000000", 3),
-        ("", 6),
-    ] {
+    for (file, first) in
+        [(".20260101-000000.000000000", 0), (".20260101-000001.000000000", 3), ("", 6)]
+    {
         let mut text = String::new();
         for second in first..first + 3 {
             let stream = if second % 2 == 0 { "stdout" } else { "stderr" };
@@ -47,69 +42,16 @@ async fn reads_over_rotated_files() {
     let query = LogQuery::default;
     assert_eq!(read(&path, query()).await, "0\n1\n2\n3\n4\n5\n6\n7\n8\n");
     let cases = [
+        (LogQuery { tail_lines: Some(2), ..query() }, "7\n8\n"),
+        (LogQuery { tail_lines: Some(4), ..query() }, "5\n6\n7\n8\n"),
+        (LogQuery { tail_lines: Some(0), ..query() }, ""),
+        (LogQuery { tail_lines: Some(100), ..query() }, "0\n1\n2\n3\n4\n5\n6\n7\n8\n"),
+        (LogQuery { since: Some(at(7)), ..query() }, "7\n8\n"),
+        (LogQuery { stream: Some(LogStream::Stderr), ..query() }, "1\n3\n5\n7\n"),
+        (LogQuery { stream: Some(LogStream::Stderr), tail_lines: Some(2), ..query() }, "5\n7\n"),
+        (LogQuery { limit_bytes: Some(5), ..query() }, "0\n1\n2"),
         (
-            LogQuery {
-                tail_lines: Some(2),
-                ..query()
-            },
-            "7\n8\n",
-        ),
-        (
-            LogQuery {
-                tail_lines: Some(4),
-                ..query()
-            },
-            "5\n6\n7\n8\n",
-        ),
-        (
-            LogQuery {
-                tail_lines: Some(0),
-                ..query()
-            },
-            "",
-        ),
-        (
-            LogQuery {
-                tail_lines: Some(100),
-                ..query()
-            },
-            "0\n1\n2\n3\n4\n5\n6\n7\n8\n",
-        ),
-        (
-            LogQuery {
-                since: Some(at(7)),
-                ..query()
-            },
-            "7\n8\n",
-        ),
-        (
-            LogQuery {
-                stream: Some(LogStream::Stderr),
-                ..query()
-            },
-            "1\n3\n5\n7\n",
-        ),
-        (
-            LogQuery {
-                stream: Some(LogStream::Stderr),
-                tail_lines: Some(2),
-                ..query()
-            },
-            "5\n7\n",
-        ),
-        (
-            LogQuery {
-                limit_bytes: Some(5),
-                ..query()
-            },
-            "0\n1\n2",
-        ),
-        (
-            LogQuery {
-                timestamps: true,
-                tail_lines: Some(1),
-                ..query()
-            },
+            LogQuery { timestamps: true, tail_lines: Some(1), ..query() },
             "1970-01-01T00:00:08.000000000Z 8\n",
         ),
     ];
@@ -122,20 +64,9 @@ async fn reads_over_rotated_files() {
 async fn parts_of_a_line_are_joined() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("0.log");
-    std::fs::write(
-        &path,
-        "t stdout P ab\nt stdout F cd\nrubbish\nt stdout F e\nt stdo",
-    )
-    .unwrap();
+    std::fs::write(&path, "t stdout P ab\nt stdout F cd\nrubbish\nt stdout F e\nt stdo").unwrap();
     assert_eq!(
-        read(
-            &path,
-            LogQuery {
-                timestamps: true,
-                ..LogQuery::default()
-            }
-        )
-        .await,
+        read(&path, LogQuery { timestamps: true, ..LogQuery::default() }).await,
         "t abcd\nt e\n"
     );
 }
@@ -153,33 +84,19 @@ async fn follow_sees_rotation_and_the_end_of_the_writer() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("0.log");
     let mut writer = RotatingFile::open(&path, 100, 3, || true).unwrap();
-    writer
-        .write(line(0, "stdout", "first").as_bytes(), at(0))
-        .unwrap();
-    let mut log = read_log(
-        &path,
-        LogQuery {
-            follow: true,
-            ..LogQuery::default()
-        },
-    );
+    writer.write(line(0, "stdout", "first").as_bytes(), at(0)).unwrap();
+    let mut log = read_log(&path, LogQuery { follow: true, ..LogQuery::default() });
     assert_eq!(log.next().await.unwrap().unwrap(), "first\n");
     for second in 1..6 {
-        writer
-            .write(
-                line(second, "stdout", &second.to_string()).as_bytes(),
-                at(second),
-            )
-            .unwrap();
+        writer.write(line(second, "stdout", &second.to_string()).as_bytes(), at(second)).unwrap();
         let next = tokio::time::timeout(Duration::from_secs(10), log.next())
             .await
             .expect("a change wakes it");
         assert_eq!(next.unwrap().unwrap(), format!("{second}\n"));
     }
     writer.close().unwrap();
-    let end = tokio::time::timeout(Duration::from_secs(10), log.next())
-        .await
-        .expect("the end wakes it");
+    let end =
+        tokio::time::timeout(Duration::from_secs(10), log.next()).await.expect("the end wakes it");
     assert!(end.is_none());
 }
 
@@ -189,17 +106,7 @@ async fn follow_of_a_dead_writer_ends() {
     let path = directory.path().join("0.log");
     let mut file = File::create(&path).unwrap();
     file.write_all(line(0, "stdout", "x").as_bytes()).unwrap();
-    assert_eq!(
-        read(
-            &path,
-            LogQuery {
-                follow: true,
-                ..LogQuery::default()
-            }
-        )
-        .await,
-        "x\n"
-    );
+    assert_eq!(read(&path, LogQuery { follow: true, ..LogQuery::default() }).await, "x\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,35 +114,19 @@ async fn a_follower_misses_nothing_of_a_writer_that_rotates_all_the_time() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("0.log");
     let mut writer = RotatingFile::open(&path, 300, 10_000, || true).unwrap();
-    let log = read_log(
-        &path,
-        LogQuery {
-            follow: true,
-            ..LogQuery::default()
-        },
-    );
+    let log = read_log(&path, LogQuery { follow: true, ..LogQuery::default() });
     let writing = std::thread::spawn(move || {
         for second in 0..2000 {
             writer
-                .write(
-                    line(second, "stdout", &second.to_string()).as_bytes(),
-                    at(second),
-                )
+                .write(line(second, "stdout", &second.to_string()).as_bytes(), at(second))
                 .unwrap();
         }
         writer.close().unwrap();
     });
     let all = log.map(|chunk| chunk.unwrap()).collect::<Vec<Bytes>>();
-    let chunks = tokio::time::timeout(Duration::from_secs(60), all)
-        .await
-        .expect("the log ends");
+    let chunks = tokio::time::timeout(Duration::from_secs(60), all).await.expect("the log ends");
     writing.join().unwrap();
     let text = String::from_utf8(chunks.concat()).unwrap();
     let expected: String = (0..2000).map(|second| format!("{second}\n")).collect();
-    assert!(
-        text == expected,
-        "{} bytes of {}",
-        text.len(),
-        expected.len()
-    );
+    assert!(text == expected, "{} bytes of {}", text.len(), expected.len());
 }

@@ -27,10 +27,7 @@ pub async fn register(
     }
     if let Some(node) = nodes.get_opt(name).await? {
         let has = node.metadata.labels.clone().unwrap_or_default();
-        if labels
-            .iter()
-            .all(|(key, value)| has.get(key) == Some(value))
-        {
+        if labels.iter().all(|(key, value)| has.get(key) == Some(value)) {
             return Ok(node);
         }
         let patch = json!({"metadata": {"labels": labels}});

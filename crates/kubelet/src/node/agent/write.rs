@@ -31,9 +31,7 @@ impl Agent {
             images: &self.images,
         };
         let mut wanted = status(&input, &before, now);
-        let due = self
-            .written_at
-            .is_none_or(|at| now.duration_since(at) >= WRITE_AT_LEAST);
+        let due = self.written_at.is_none_or(|at| now.duration_since(at) >= WRITE_AT_LEAST);
         if wanted == before && !due {
             return;
         }
@@ -68,10 +66,7 @@ impl Agent {
 }
 
 fn encoded(status: &NodeStatus) -> Value {
-    let node = Node {
-        status: Some(status.clone()),
-        ..Default::default()
-    };
+    let node = Node { status: Some(status.clone()), ..Default::default() };
     let value: Value = serde_json::from_slice(&node.encode()).expect("it was encoded just now");
     value.get("status").cloned().unwrap_or_else(|| json!({}))
 }

@@ -26,10 +26,7 @@ const SAFE_SYSCTLS: [&str; 12] = [
 /// AppArmor profiles, which this node does not enforce.
 pub fn permit(allowed: &[String], pod: &Pod) -> Result<(), Rejection> {
     let refuse = |reason: &str, message: String| {
-        Err(Rejection {
-            reason: reason.to_owned(),
-            message: format!("{REJECTED}{message}"),
-        })
+        Err(Rejection { reason: reason.to_owned(), message: format!("{REJECTED}{message}") })
     };
     let security = pod.spec_ref().security_context.as_ref();
     let sysctls = security.and_then(|security| security.sysctls.as_ref());
@@ -53,10 +50,7 @@ pub fn permit(allowed: &[String], pod: &Pod) -> Result<(), Rejection> {
 
 /// `kernel/msgmax` and `kernel.msgmax` are one: the first separator says which kind it is.
 fn dotted(name: &str) -> String {
-    if name
-        .find(['.', '/'])
-        .is_none_or(|at| name[at..].starts_with('.'))
-    {
+    if name.find(['.', '/']).is_none_or(|at| name[at..].starts_with('.')) {
         return name.to_owned();
     }
     let swap = |letter| match letter {
@@ -90,10 +84,7 @@ mod tests {
         Pod {
             spec: Some(PodSpec {
                 security_context: Some(PodSecurityContext {
-                    sysctls: Some(vec![Sysctl {
-                        name: sysctl.to_owned(),
-                        value: "1".to_owned(),
-                    }]),
+                    sysctls: Some(vec![Sysctl { name: sysctl.to_owned(), value: "1".to_owned() }]),
                     app_armor_profile: profile.map(|kind| AppArmorProfile {
                         type_: kind.to_owned(),
                         ..Default::default()
@@ -125,9 +116,7 @@ mod tests {
             assert_eq!(found.as_deref(), reason, "{sysctl} {profile:?}");
         }
         assert_eq!(
-            permit(&[], &pod("kernel/msgmax", None))
-                .unwrap_err()
-                .message,
+            permit(&[], &pod("kernel/msgmax", None)).unwrap_err().message,
             "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted"
         );
     }

@@ -42,16 +42,9 @@ impl Hands {
     pub async fn ensure_image(self, container: String, attempt: u32) -> Outcome {
         let result = match find(&self.pod, &container) {
             Some(declared) => self.image(&declared, attempt).await,
-            None => Err(Problem::new(
-                "ErrImagePull",
-                "the container is not declared",
-            )),
+            None => Err(Problem::new("ErrImagePull", "the container is not declared")),
         };
-        Outcome::Image {
-            container,
-            attempt,
-            result: result.map(|image| image.id),
-        }
+        Outcome::Image { container, attempt, result: result.map(|image| image.id) }
     }
 
     async fn image(&self, declared: &Declared, attempt: u32) -> Result<Image, Problem> {
@@ -124,9 +117,7 @@ impl Hands {
     /// The root file system is made while network and volumes are.
     async fn prepare(&self, declared: &Declared, attempt: u32, image: &Image) {
         let (runtime, pod) = (&self.context.runtime, self.pod.pod_ref());
-        let prepared = runtime
-            .prepare_rootfs(&pod, declared.name(), attempt, &image.id)
-            .await;
+        let prepared = runtime.prepare_rootfs(&pod, declared.name(), attempt, &image.id).await;
         if let Err(error) = prepared {
             tracing::debug!(%error, container = declared.name(), "root file system not prepared ahead");
         }
@@ -147,10 +138,7 @@ pub async fn credentials(hands: &Hands) -> Vec<RegistryCredential> {
     let mut found = Vec::new();
     for reference in hands.pod.spec_ref().image_pull_secrets.iter().flatten() {
         let (objects, namespace) = (&hands.context.objects, hands.pod.pod_namespace());
-        match objects
-            .secret(namespace, &reference.name, &hands.wake)
-            .await
-        {
+        match objects.secret(namespace, &reference.name, &hands.wake).await {
             Ok(Some(secret)) => found.extend(read(&secret)),
             Ok(None) => {
                 let text = format!(
@@ -182,20 +170,12 @@ fn read(secret: &Secret) -> Vec<RegistryCredential> {
     let Some(serde_json::Value::Object(auths)) = auths else {
         return Vec::new();
     };
-    auths
-        .into_iter()
-        .map(|(registry, entry)| credential(registry, &entry))
-        .collect()
+    auths.into_iter().map(|(registry, entry)| credential(registry, &entry)).collect()
 }
 
 fn credential(registry: String, entry: &serde_json::Value) -> RegistryCredential {
-    let text = |key: &str| {
-        entry
-            .get(key)
-            .and_then(|value| value.as_str())
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let text =
+        |key: &str| entry.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
     let (mut username, mut password) = (text("username"), text("password"));
     let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth").trim());
     if username.is_empty()
@@ -212,12 +192,7 @@ fn credential(registry: String, entry: &serde_json::Value) -> RegistryCredential
         token if token.is_empty() => text("registrytoken"),
         token => token,
     };
-    RegistryCredential {
-        registry,
-        username,
-        password,
-        token,
-    }
+    RegistryCredential { registry, username, password, token }
 }
 
 #[cfg(test)]
@@ -248,14 +223,8 @@ mod tests {
         };
         let mut found = read(&secret);
         found.sort_by(|a, b| a.registry.cmp(&b.registry));
-        assert_eq!(
-            (found[0].username.as_str(), found[0].password.as_str()),
-            ("u", "p")
-        );
-        assert_eq!(
-            (found[1].username.as_str(), found[1].password.as_str()),
-            ("me", "pw")
-        );
+        assert_eq!((found[0].username.as_str(), found[0].password.as_str()), ("u", "p"));
+        assert_eq!((found[1].username.as_str(), found[1].password.as_str()), ("me", "pw"));
         assert_eq!(found[2].token, "tok");
     }
 }

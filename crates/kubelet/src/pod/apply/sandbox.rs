@@ -48,21 +48,14 @@ impl Hands {
         let made = context.runtime.ensure_pod(&config).await;
         let sandbox = made.map_err(|error| with_causes(&error))?;
         let Some(netns) = sandbox.netns() else {
-            return Ok(ReadySandbox {
-                ips: context.node.ips.clone(),
-                sandbox,
-            });
+            return Ok(ReadySandbox { ips: context.node.ips.clone(), sandbox });
         };
-        let network = context
-            .network()
-            .ok_or_else(|| "the node has no pod address range yet".to_owned())?;
+        let network =
+            context.network().ok_or_else(|| "the node has no pod address range yet".to_owned())?;
         let ips = network
             .setup(pod.uid(), netns)
             .await
             .map_err(|error| format!("failed to set up network: {}", with_causes(&error)))?;
-        Ok(ReadySandbox {
-            sandbox,
-            ips: ips.0,
-        })
+        Ok(ReadySandbox { sandbox, ips: ips.0 })
     }
 }

@@ -32,31 +32,20 @@ impl Hands {
                 let result = self.start(&declared, &request).await;
                 if let Err(problem) = &result {
                     let text = format!("Error: {}", problem.message);
-                    self.context
-                        .notes
-                        .warning(&self.pod, &declared, "Failed", text);
+                    self.context.notes.warning(&self.pod, &declared, "Failed", text);
                 }
                 result
             }
             None => Ok(()),
         };
-        Outcome::Start {
-            container: request.container,
-            restart: request.restart,
-            result,
-        }
+        Outcome::Start { container: request.container, restart: request.restart, result }
     }
 
     async fn start(&self, declared: &Declared, request: &StartRequest) -> Result<(), Problem> {
         let id = self.create(declared, request).await?;
         let (context, notes) = (&self.context, &self.context.notes);
         let name = declared.name();
-        notes.normal(
-            &self.pod,
-            declared,
-            "Created",
-            format!("Created container: {name}"),
-        );
+        notes.normal(&self.pod, declared, "Created", format!("Created container: {name}"));
         match context.runtime.start(&id).await {
             Ok(_) => {}
             // It is there, ended, and its exit says why: it restarts as any other.
@@ -66,12 +55,7 @@ impl Hands {
             }
             Err(error) => return Err(runtime_problem(&error)),
         }
-        notes.normal(
-            &self.pod,
-            declared,
-            "Started",
-            format!("Started container {name}"),
-        );
+        notes.normal(&self.pod, declared, "Started", format!("Started container {name}"));
         self.post_start(declared, &id, request).await;
         Ok(())
     }
@@ -100,10 +84,7 @@ impl Hands {
         let config = container_config(&start, &shared)
             .await
             .map_err(|error| config_error(with_causes(&error)))?;
-        let created = context
-            .runtime
-            .create(&request.sandbox.sandbox, &config)
-            .await;
+        let created = context.runtime.create(&request.sandbox.sandbox, &config).await;
         created.map_err(|error| {
             let mut problem = runtime_problem(&error);
             if error.is_root_refused() {
@@ -130,13 +111,9 @@ impl Hands {
             return;
         };
         let text = format!("PostStartHook failed: {error}");
-        self.context
-            .notes
-            .warning(&self.pod, declared, "FailedPostStartHook", text);
+        self.context.notes.warning(&self.pod, declared, "FailedPostStartHook", text);
         let text = "FailedPostStartHook".to_owned();
-        self.context
-            .notes
-            .normal(&self.pod, declared, "Killing", text);
+        self.context.notes.normal(&self.pod, declared, "Killing", text);
         if let Err(error) = self.context.runtime.kill(id, 9, true).await {
             tracing::warn!(%error, container = %id, "cannot kill after a failed postStart hook");
         }

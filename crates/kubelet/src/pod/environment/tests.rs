@@ -23,19 +23,11 @@ fn sources() -> Sources {
 }
 
 fn plain(name: &str, value: &str) -> EnvVar {
-    EnvVar {
-        name: name.into(),
-        value: Some(value.into()),
-        value_from: None,
-    }
+    EnvVar { name: name.into(), value: Some(value.into()), value_from: None }
 }
 
 fn from(name: &str, source: EnvVarSource) -> EnvVar {
-    EnvVar {
-        name: name.into(),
-        value: None,
-        value_from: Some(source),
-    }
+    EnvVar { name: name.into(), value: None, value_from: Some(source) }
 }
 
 fn map_key(name: &str, key: &str, optional: bool) -> EnvVarSource {
@@ -69,10 +61,7 @@ fn order_prefix_replacement_and_references() {
                 secret_ref: None,
             },
             EnvFromSource {
-                secret_ref: Some(SecretEnvSource {
-                    name: "keys".into(),
-                    optional: None,
-                }),
+                secret_ref: Some(SecretEnvSource { name: "keys".into(), optional: None }),
                 ..Default::default()
             },
             EnvFromSource {
@@ -85,10 +74,7 @@ fn order_prefix_replacement_and_references() {
         ]),
         env: Some(vec![
             plain("CFG_SIZE", "10"),
-            plain(
-                "SUM",
-                "$(CFG_COLOR)-$(CFG_SIZE)-$(LATER)-$(WEB_SERVICE_HOST)",
-            ),
+            plain("SUM", "$(CFG_COLOR)-$(CFG_SIZE)-$(LATER)-$(WEB_SERVICE_HOST)"),
             plain("LATER", "x"),
             from(
                 "NAME",
@@ -116,10 +102,7 @@ fn order_prefix_replacement_and_references() {
         ..Default::default()
     };
     let references = references(&container);
-    assert_eq!(
-        references.config_maps,
-        ["missing".to_owned(), "settings".to_owned()].into()
-    );
+    assert_eq!(references.config_maps, ["missing".to_owned(), "settings".to_owned()].into());
     let found = environment(&pod(), &container, &sources()).unwrap();
     let expected = [
         ("WEB_SERVICE_HOST", "10.0.0.9"),
@@ -138,20 +121,11 @@ fn order_prefix_replacement_and_references() {
 #[test]
 fn what_is_missing_is_named_as_kubernetes_names_it() {
     let cases = [
-        (
-            map_key("settings", "nope", false),
-            "couldn't find key nope in ConfigMap shop/settings",
-        ),
-        (
-            map_key("other", "nope", false),
-            "configmap \"other\" not found",
-        ),
+        (map_key("settings", "nope", false), "couldn't find key nope in ConfigMap shop/settings"),
+        (map_key("other", "nope", false), "configmap \"other\" not found"),
     ];
     for (source, expected) in cases {
-        let container = Container {
-            env: Some(vec![from("X", source)]),
-            ..Default::default()
-        };
+        let container = Container { env: Some(vec![from("X", source)]), ..Default::default() };
         let error = environment(&pod(), &container, &sources()).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }

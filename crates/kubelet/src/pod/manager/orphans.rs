@@ -25,10 +25,7 @@ pub(super) async fn remove(context: Arc<Context>, known: BTreeSet<String>) {
     found.extend(names(&context.directories.pods()));
     // `<namespace>_<name>_<uid>`, and neither of the first two has an underscore.
     let logs = names(&context.directories.logs());
-    found.extend(
-        logs.iter()
-            .filter_map(|name| Some(name.rsplit_once('_')?.1.to_owned())),
-    );
+    found.extend(logs.iter().filter_map(|name| Some(name.rsplit_once('_')?.1.to_owned())));
     for uid in found.difference(&known) {
         match one(&context, uid).await {
             Ok(()) => tracing::info!(uid, "removed an orphaned pod"),
@@ -41,11 +38,7 @@ pub(super) async fn remove(context: Arc<Context>, known: BTreeSet<String>) {
 /// Addresses of pods that are gone, as soon as the network is open.
 async fn free_addresses(context: &Context, known: &BTreeSet<String>) {
     let mut network = context.network.clone();
-    let Ok(network) = network
-        .wait_for(Option::is_some)
-        .await
-        .map(|open| open.clone())
-    else {
+    let Ok(network) = network.wait_for(Option::is_some).await.map(|open| open.clone()) else {
         return;
     };
     let Some(network) = network else {
@@ -80,10 +73,7 @@ async fn one(context: &Context, uid: &str) -> Result<(), String> {
     volumes.map_err(|error| error.to_string())?;
     remove_remains(context, uid).await?;
     let logs = context.directories.logs();
-    for name in names(&logs)
-        .iter()
-        .filter(|name| name.ends_with(&format!("_{uid}")))
-    {
+    for name in names(&logs).iter().filter(|name| name.ends_with(&format!("_{uid}"))) {
         remove_directory(&logs.join(name)).map_err(|error| error.to_string())?;
     }
     Ok(())

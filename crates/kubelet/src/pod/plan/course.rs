@@ -47,9 +47,7 @@ pub fn course(observed: &Observed, now: Timestamp) -> Course {
     };
     let outcome = failure(observed, now);
     if observed.vanished || pod.deletion_deadline().is_some() {
-        let seconds = pod
-            .deletion_grace_seconds()
-            .unwrap_or_else(|| pod.spec_grace_seconds());
+        let seconds = pod.deletion_grace_seconds().unwrap_or_else(|| pod.spec_grace_seconds());
         return ending(seconds, true, outcome);
     }
     if let Some(doom) = &observed.memory.doom {
@@ -58,9 +56,7 @@ pub fn course(observed: &Observed, now: Timestamp) -> Course {
     if outcome.is_some() || pod.is_terminal() || completed(observed) {
         return ending(pod.spec_grace_seconds(), false, outcome);
     }
-    Course::Run {
-        until: active_deadline(observed),
-    }
+    Course::Run { until: active_deadline(observed) }
 }
 
 /// Reason and message if the pod has failed for another cause than its containers.
@@ -82,9 +78,7 @@ fn failure(observed: &Observed, now: Timestamp) -> Option<(String, String)> {
 fn active_deadline(observed: &Observed) -> Option<Timestamp> {
     let seconds = observed.pod.spec_ref().active_deadline_seconds?;
     let start = observed.pod.status_ref().start_time.as_ref()?.0;
-    start
-        .saturating_add(SignedDuration::from_secs(seconds))
-        .ok()
+    start.saturating_add(SignedDuration::from_secs(seconds)).ok()
 }
 
 /// The pod's work is done, well or badly: no container of it will be started again.

@@ -90,11 +90,8 @@ fn stop_containers(observed: &Observed, ending: &Ending, now: Timestamp, plan: &
 }
 
 fn stop(observed: &Observed, container: &ContainerStatus, ending: &Ending, plan: &mut Plan) {
-    let later = observed
-        .memory
-        .stops
-        .get(&container.id)
-        .is_none_or(|deadline| *deadline > ending.deadline);
+    let later =
+        observed.memory.stops.get(&container.id).is_none_or(|deadline| *deadline > ending.deadline);
     if later {
         plan.actions.push(Action::StopContainer {
             container: container.name.clone(),

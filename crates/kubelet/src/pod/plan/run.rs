@@ -24,17 +24,8 @@ struct Planner<'a> {
 }
 
 pub(super) fn run(observed: &Observed, now: Timestamp, plan: &mut Plan) {
-    let start_taken = observed
-        .memory
-        .in_flight
-        .iter()
-        .any(|work| matches!(work, Work::Start(_)));
-    let mut planner = Planner {
-        observed,
-        now,
-        plan,
-        start_taken,
-    };
+    let start_taken = observed.memory.in_flight.iter().any(|work| matches!(work, Work::Start(_)));
+    let mut planner = Planner { observed, now, plan, start_taken };
     planner.sandbox();
     planner.volumes();
     planner.containers();
@@ -210,9 +201,7 @@ impl Planner<'_> {
             .copied()
             .filter(|known| finished.duration_since(known.since) < backoff::RESTART.forget);
         if let Some(known) = known {
-            let until = finished
-                .saturating_add(known.delay)
-                .unwrap_or(Timestamp::MAX);
+            let until = finished.saturating_add(known.delay).unwrap_or(Timestamp::MAX);
             if until > self.now {
                 self.plan.wake(until);
                 let text = format!(
@@ -231,10 +220,7 @@ impl Planner<'_> {
             Some(known) => (known.delay * 2).min(backoff::RESTART.longest),
             None => backoff::RESTART.first,
         };
-        let restart = Backoff {
-            delay: next,
-            since: self.now,
-        };
+        let restart = Backoff { delay: next, since: self.now };
         Some((latest.attempt + 1, Some(restart)))
     }
 
@@ -253,20 +239,14 @@ impl Planner<'_> {
             _ => {}
         }
         if !self.in_flight(&Work::Image(name.to_owned())) {
-            self.plan.actions.push(Action::EnsureImage {
-                container: name.to_owned(),
-                attempt,
-            });
+            self.plan.actions.push(Action::EnsureImage { container: name.to_owned(), attempt });
         }
         false
     }
 
     fn wait_for_image(&mut self, declared: &Declared, failure: &Failure) {
-        let shown_until = failure
-            .backoff
-            .since
-            .saturating_add(PULL_ERROR_SHOWN)
-            .unwrap_or(Timestamp::MAX);
+        let shown_until =
+            failure.backoff.since.saturating_add(PULL_ERROR_SHOWN).unwrap_or(Timestamp::MAX);
         let backs_off = failure.reason == "ErrImagePull";
         if backs_off && shown_until <= self.now {
             let text = format!(
@@ -287,10 +267,7 @@ impl Planner<'_> {
     fn wait(&mut self, name: &str, reason: &str, message: &str) {
         self.plan.waiting.insert(
             name.to_owned(),
-            Waiting {
-                reason: reason.to_owned(),
-                message: message.to_owned(),
-            },
+            Waiting { reason: reason.to_owned(), message: message.to_owned() },
         );
     }
 
@@ -305,16 +282,11 @@ impl Planner<'_> {
         let (cause, probe) = if probes.startup == Some(false) {
             (StopCause::StartupFailed, &declared.container.startup_probe)
         } else if probes.liveness == Some(false) {
-            (
-                StopCause::LivenessFailed,
-                &declared.container.liveness_probe,
-            )
+            (StopCause::LivenessFailed, &declared.container.liveness_probe)
         } else {
             return;
         };
-        let seconds = probe
-            .as_ref()
-            .and_then(|probe| probe.termination_grace_period_seconds);
+        let seconds = probe.as_ref().and_then(|probe| probe.termination_grace_period_seconds);
         self.stop(container, seconds, cause);
     }
 
@@ -375,9 +347,5 @@ impl Planner<'_> {
 /// `10s`, `2m40s`, as Kubernetes prints durations.
 fn duration(duration: SignedDuration) -> String {
     let seconds = duration.as_secs();
-    if seconds < 60 {
-        format!("{seconds}s")
-    } else {
-        format!("{}m{}s", seconds / 60, seconds % 60)
-    }
+    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
 }

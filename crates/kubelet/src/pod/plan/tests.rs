@@ -16,27 +16,16 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn container(name: &str) -> Container {
-    Container {
-        name: name.into(),
-        image: Some("image:1".into()),
-        ..Default::default()
-    }
+    Container { name: name.into(), image: Some("image:1".into()), ..Default::default() }
 }
 
 fn sidecar(name: &str) -> Container {
-    Container {
-        restart_policy: Some("Always".into()),
-        ..container(name)
-    }
+    Container { restart_policy: Some("Always".into()), ..container(name) }
 }
 
 fn pod(init: Vec<Container>, apps: Vec<Container>) -> Pod {
     let mut pod = Pod {
-        spec: Some(PodSpec {
-            init_containers: Some(init),
-            containers: apps,
-            ..Default::default()
-        }),
+        spec: Some(PodSpec { init_containers: Some(init), containers: apps, ..Default::default() }),
         ..Default::default()
     };
     pod.metadata.name = Some("web".into());
@@ -114,11 +103,7 @@ fn status(name: &str, attempt: u32, state: ContainerState) -> ContainerStatus {
 
 fn running(name: &str, attempt: u32) -> ContainerStatus {
     let started_at = at(0);
-    status(
-        name,
-        attempt,
-        ContainerState::Running { pid: 1, started_at },
-    )
+    status(name, attempt, ContainerState::Running { pid: 1, started_at })
 }
 
 fn exited(name: &str, attempt: u32, exit_code: i32, finished: i64) -> ContainerStatus {
@@ -140,9 +125,9 @@ fn words(plan: &Plan) -> Vec<String> {
             Action::SetUpSandbox => "sandbox".to_owned(),
             Action::SyncVolumes => "volumes".to_owned(),
             Action::EnsureImage { container, attempt } => format!("image:{container}:{attempt}"),
-            Action::StartContainer {
-                container, attempt, ..
-            } => format!("start:{container}:{attempt}"),
+            Action::StartContainer { container, attempt, .. } => {
+                format!("start:{container}:{attempt}")
+            }
             Action::StopContainer { id, .. } => format!("stop:{id}"),
             Action::Resize { id, .. } => format!("resize:{id}"),
             Action::RemoveContainer { id } => format!("remove:{id}"),
@@ -158,29 +143,17 @@ fn a_new_pod_prepares_everything_at_once() {
     let mut new = observed(pod(vec![], vec![container("a"), container("b")]));
     new.memory = Memory::default();
     let plan = plan(&new, at(0));
-    assert_eq!(
-        words(&plan),
-        ["sandbox", "volumes", "image:a:0", "image:b:0"]
-    );
+    assert_eq!(words(&plan), ["sandbox", "volumes", "image:a:0", "image:b:0"]);
     new.network_available = false;
     assert_eq!(
         words(&super::plan(&new, at(0))),
         ["volumes", "image:a:0", "image:b:0"],
         "no network to join yet"
     );
-    for work in [
-        Work::Sandbox,
-        Work::Volumes,
-        Work::Image("a".into()),
-        Work::Image("b".into()),
-    ] {
+    for work in [Work::Sandbox, Work::Volumes, Work::Image("a".into()), Work::Image("b".into())] {
         new.memory.in_flight.insert(work);
     }
-    assert_eq!(
-        super::plan(&new, at(0)),
-        Plan::default(),
-        "all of it goes on"
-    );
+    assert_eq!(super::plan(&new, at(0)), Plan::default(), "all of it goes on");
 }
 
 #[test]
@@ -200,27 +173,17 @@ fn containers_start_in_order_one_at_a_time() {
 fn init_containers_and_sidecars_come_first() {
     let mut probed = sidecar("side");
     probed.startup_probe = Some(Probe::default());
-    let mut here = observed(pod(
-        vec![container("one"), probed, container("two")],
-        vec![container("app")],
-    ));
+    let mut here =
+        observed(pod(vec![container("one"), probed, container("two")], vec![container("app")]));
     assert_eq!(words(&plan(&here, at(0))), ["start:one:0"]);
     here.containers = vec![running("one", 0)];
     assert!(words(&plan(&here, at(0))).is_empty());
     here.containers = vec![exited("one", 0, 0, 1)];
     assert_eq!(words(&plan(&here, at(1))), ["start:side:0"]);
     here.containers.push(running("side", 0));
-    assert!(
-        words(&plan(&here, at(1))).is_empty(),
-        "it has not started up"
-    );
-    let passed = ProbeView {
-        startup: Some(true),
-        ..Default::default()
-    };
-    here.memory
-        .probes
-        .insert(ContainerId("side-0".into()), passed);
+    assert!(words(&plan(&here, at(1))).is_empty(), "it has not started up");
+    let passed = ProbeView { startup: Some(true), ..Default::default() };
+    here.memory.probes.insert(ContainerId("side-0".into()), passed);
     assert_eq!(words(&plan(&here, at(1))), ["start:two:0"]);
     here.containers.push(exited("two", 0, 0, 2));
     assert_eq!(words(&plan(&here, at(2))), ["start:app:0"]);
@@ -243,10 +206,7 @@ fn init_containers_run_again_when_the_node_was_started_anew() {
     if let Some(sandbox) = &mut here.memory.sandbox {
         sandbox.sandbox.id = "new".into();
     }
-    here.containers = vec![
-        of(exited("one", 0, 0, 1), "old"),
-        of(exited("app", 0, 255, 2), "old"),
-    ];
+    here.containers = vec![of(exited("one", 0, 0, 1), "old"), of(exited("app", 0, 255, 2), "old")];
     assert_eq!(words(&plan(&here, at(3))), ["image:one:1"]);
     here.containers.push(of(exited("one", 1, 0, 4), "new"));
     assert_eq!(words(&plan(&here, at(4))), ["image:app:1"]);
@@ -270,24 +230,12 @@ fn a_failed_init_container_is_tried_again_or_fails_the_pod() {
 fn restarts_back_off() {
     let mut here = observed(pod(vec![], vec![container("a")]));
     here.containers = vec![exited("a", 0, 1, 0)];
-    here.memory
-        .images
-        .insert("a".into(), ImageState::Present { attempt: 1 });
+    here.memory.images.insert("a".into(), ImageState::Present { attempt: 1 });
     let first = plan(&here, at(0));
-    let restart = Backoff {
-        delay: RESTART.first,
-        since: at(0),
-    };
-    let start = |attempt, restart| Action::StartContainer {
-        container: "a".into(),
-        attempt,
-        restart,
-    };
-    assert_eq!(
-        first.actions,
-        [start(1, Some(restart))],
-        "the first one at once"
-    );
+    let restart = Backoff { delay: RESTART.first, since: at(0) };
+    let start =
+        |attempt, restart| Action::StartContainer { container: "a".into(), attempt, restart };
+    assert_eq!(first.actions, [start(1, Some(restart))], "the first one at once");
     here.memory.restarts.insert("a".into(), restart);
     here.containers = vec![exited("a", 1, 1, 5)];
     let waits = plan(&here, at(6));
@@ -298,13 +246,8 @@ fn restarts_back_off() {
         waits.waiting["a"].message,
         "back-off 10s restarting failed container=a pod=web_shop(u1)"
     );
-    here.memory
-        .images
-        .insert("a".into(), ImageState::Present { attempt: 2 });
-    let doubled = Backoff {
-        delay: RESTART.first * 2,
-        since: at(15),
-    };
+    here.memory.images.insert("a".into(), ImageState::Present { attempt: 2 });
+    let doubled = Backoff { delay: RESTART.first * 2, since: at(15) };
     assert_eq!(plan(&here, at(15)).actions, [start(2, Some(doubled))]);
     // Ten quiet minutes later it starts over.
     here.containers = vec![exited("a", 1, 1, 700)];
@@ -334,18 +277,10 @@ fn restart_policies() {
 #[test]
 fn failed_pulls_are_shown_and_backed_off() {
     let mut here = observed(pod(vec![], vec![container("a"), container("b")]));
-    let backoff = Backoff {
-        delay: RESTART.first,
-        since: at(0),
-    };
-    let failure = Failure {
-        reason: "ErrImagePull".into(),
-        message: "no such image".into(),
-        backoff,
-    };
-    here.memory
-        .images
-        .insert("a".into(), ImageState::Failed(failure));
+    let backoff = Backoff { delay: RESTART.first, since: at(0) };
+    let failure =
+        Failure { reason: "ErrImagePull".into(), message: "no such image".into(), backoff };
+    here.memory.images.insert("a".into(), ImageState::Failed(failure));
     let early = plan(&here, at(1));
     assert_eq!(early.waiting["a"].reason, "ErrImagePull");
     assert_eq!(words(&early), ["start:b:0"], "the other one is not held up");
@@ -361,10 +296,7 @@ fn failed_starts_wait() {
     let failure = Failure {
         reason: "CreateContainerConfigError".into(),
         message: "configmap \"x\" not found".into(),
-        backoff: Backoff {
-            delay: RETRY.first,
-            since: at(0),
-        },
+        backoff: Backoff { delay: RETRY.first, since: at(0) },
     };
     here.memory.start_failures.insert("a".into(), failure);
     let plan = plan(&here, at(0));
@@ -376,17 +308,12 @@ fn failed_starts_wait() {
 #[test]
 fn unhealthy_and_changed_containers_are_stopped_once() {
     let mut unhealthy = container("a");
-    unhealthy.liveness_probe = Some(Probe {
-        termination_grace_period_seconds: Some(7),
-        ..Default::default()
-    });
+    unhealthy.liveness_probe =
+        Some(Probe { termination_grace_period_seconds: Some(7), ..Default::default() });
     let mut here = observed(pod(vec![], vec![unhealthy]));
     here.containers = vec![running("a", 0)];
     let id = ContainerId("a-0".into());
-    let failed = ProbeView {
-        liveness: Some(false),
-        ..Default::default()
-    };
+    let failed = ProbeView { liveness: Some(false), ..Default::default() };
     here.memory.probes.insert(id.clone(), failed);
     let stop = |deadline, cause| Action::StopContainer {
         container: "a".into(),
@@ -394,46 +321,28 @@ fn unhealthy_and_changed_containers_are_stopped_once() {
         deadline,
         cause,
     };
-    assert_eq!(
-        plan(&here, at(0)).actions,
-        [stop(at(7), StopCause::LivenessFailed)]
-    );
+    assert_eq!(plan(&here, at(0)).actions, [stop(at(7), StopCause::LivenessFailed)]);
     here.memory.stops.insert(id.clone(), at(7));
     assert!(plan(&here, at(1)).actions.is_empty());
     let mut here = observed(pod(vec![], vec![container("a")]));
     here.containers = vec![running("a", 0)];
     here.containers[0].spec_hash = "other".into();
-    assert_eq!(
-        plan(&here, at(0)).actions,
-        [stop(at(30), StopCause::Changed)]
-    );
+    assert_eq!(plan(&here, at(0)).actions, [stop(at(30), StopCause::Changed)]);
 }
 
 #[test]
 fn deletion_stops_sidecars_last_and_in_reverse() {
-    let mut leaving = pod(
-        vec![sidecar("s1"), sidecar("s2")],
-        vec![container("a"), container("b")],
-    );
+    let mut leaving = pod(vec![sidecar("s1"), sidecar("s2")], vec![container("a"), container("b")]);
     leaving.metadata.deletion_timestamp = Some(Time(at(20)));
     leaving.metadata.deletion_grace_period_seconds = Some(20);
     let mut here = observed(leaving);
     here.memory.ending_since = Some(at(0));
-    here.containers = vec![
-        running("s1", 0),
-        running("s2", 0),
-        running("a", 0),
-        running("b", 0),
-    ];
+    here.containers = vec![running("s1", 0), running("s2", 0), running("a", 0), running("b", 0)];
     assert_eq!(words(&plan(&here, at(0))), ["stop:a-0", "stop:b-0"]);
     here.containers[2] = exited("a", 0, 0, 1);
     here.containers[3] = exited("b", 0, 0, 1);
     assert_eq!(words(&plan(&here, at(1))), ["stop:s2-0"]);
-    assert_eq!(
-        words(&plan(&here, at(20))),
-        ["stop:s2-0", "stop:s1-0"],
-        "the time is over"
-    );
+    assert_eq!(words(&plan(&here, at(20))), ["stop:s2-0", "stop:s1-0"], "the time is over");
     here.containers[1] = exited("s2", 0, 0, 2);
     assert_eq!(words(&plan(&here, at(2))), ["stop:s1-0"]);
 }
@@ -464,17 +373,11 @@ fn the_end_of_a_deleted_pod_goes_step_by_step() {
     let mut here = observed(leaving);
     here.containers = vec![exited("a", 0, 0, 1)];
     here.memory.in_flight.insert(Work::Volumes);
-    assert!(
-        words(&plan(&here, at(1))).is_empty(),
-        "something still goes on"
-    );
+    assert!(words(&plan(&here, at(1))).is_empty(), "something still goes on");
     here.memory.in_flight.clear();
     assert_eq!(words(&plan(&here, at(1))), ["down"]);
     here.memory.torn_down = true;
-    assert!(
-        words(&plan(&here, at(1))).is_empty(),
-        "its status is not told yet"
-    );
+    assert!(words(&plan(&here, at(1))).is_empty(), "its status is not told yet");
     here.memory.status_written = true;
     assert_eq!(words(&plan(&here, at(1))), ["remove-pod"]);
     here.memory.removed = true;
@@ -490,10 +393,7 @@ fn the_end_of_a_deleted_pod_goes_step_by_step() {
 fn the_active_deadline_ends_a_pod() {
     let mut limited = pod(vec![], vec![container("a")]);
     limited.spec.get_or_insert_default().active_deadline_seconds = Some(60);
-    limited.status = Some(PodStatus {
-        start_time: Some(Time(at(0))),
-        ..Default::default()
-    });
+    limited.status = Some(PodStatus { start_time: Some(Time(at(0))), ..Default::default() });
     let mut here = observed(limited);
     here.containers = vec![running("a", 0)];
     assert_eq!(plan(&here, at(59)).wake_at, Some(at(60)));
@@ -508,10 +408,7 @@ fn the_active_deadline_ends_a_pod() {
 #[test]
 fn what_the_apiserver_holds_as_finished_never_runs_again() {
     let mut finished = pod(vec![], vec![container("a")]);
-    finished.status = Some(PodStatus {
-        phase: Some("Succeeded".into()),
-        ..Default::default()
-    });
+    finished.status = Some(PodStatus { phase: Some("Succeeded".into()), ..Default::default() });
     let mut here = observed(finished);
     assert_eq!(words(&plan(&here, at(0))), ["down"]);
     here.containers = vec![running("a", 0)];
@@ -521,12 +418,8 @@ fn what_the_apiserver_holds_as_finished_never_runs_again() {
 #[test]
 fn old_attempts_are_forgotten() {
     let mut here = observed(pod(vec![], vec![container("a")]));
-    here.containers = vec![
-        exited("a", 0, 1, 0),
-        exited("a", 1, 1, 0),
-        exited("a", 2, 1, 0),
-        running("a", 3),
-    ];
+    here.containers =
+        vec![exited("a", 0, 1, 0), exited("a", 1, 1, 0), exited("a", 2, 1, 0), running("a", 3)];
     assert_eq!(words(&plan(&here, at(0))), ["remove:a-0", "remove:a-1"]);
 }
 
@@ -547,11 +440,7 @@ fn changed_limits_are_put_into_force_or_restart_the_container() {
     let sized = |cpu: &str, memory: &str| Container {
         resources: Some(ResourceRequirements {
             limits: Some(
-                [
-                    ("cpu".into(), Text(cpu.into())),
-                    ("memory".into(), Text(memory.into())),
-                ]
-                .into(),
+                [("cpu".into(), Text(cpu.into())), ("memory".into(), Text(memory.into()))].into(),
             ),
             ..Default::default()
         }),
@@ -563,16 +452,12 @@ fn changed_limits_are_put_into_force_or_restart_the_container() {
     };
     let in_force = crate::pod::resources::fingerprint(&sized("1", "1Gi"));
     let annotation = crate::pod::resources::ANNOTATION.to_owned();
-    for (cpu, memory, expected) in [
-        ("1", "1Gi", vec![]),
-        ("2", "1Gi", vec!["resize:a-0"]),
-        ("1", "2Gi", vec!["stop:a-0"]),
-    ] {
+    for (cpu, memory, expected) in
+        [("1", "1Gi", vec![]), ("2", "1Gi", vec!["resize:a-0"]), ("1", "2Gi", vec!["stop:a-0"])]
+    {
         let mut here = observed(pod(vec![], vec![sized(cpu, memory)]));
         here.containers = vec![running("a", 0)];
-        here.containers[0]
-            .annotations
-            .insert(annotation.clone(), in_force.clone());
+        here.containers[0].annotations.insert(annotation.clone(), in_force.clone());
         assert_eq!(words(&plan(&here, at(0))), expected, "{cpu} {memory}");
     }
 }

@@ -38,19 +38,11 @@ struct Verdict {
 
 impl Verdict {
     fn yes() -> Self {
-        Self {
-            holds: true,
-            reason: None,
-            message: None,
-        }
+        Self { holds: true, reason: None, message: None }
     }
 
     fn no(reason: Option<&'static str>, message: Option<String>) -> Self {
-        Self {
-            holds: false,
-            reason,
-            message,
-        }
+        Self { holds: false, reason, message }
     }
 }
 
@@ -72,11 +64,7 @@ pub(super) fn conditions(
     let own = [
         (
             "PodReadyToStartContainers",
-            if sandbox {
-                Verdict::yes()
-            } else {
-                Verdict::no(None, None)
-            },
+            if sandbox { Verdict::yes() } else { Verdict::no(None, None) },
         ),
         ("Initialized", initialized(observed, phase)),
         ("Ready", ready),
@@ -84,13 +72,7 @@ pub(super) fn conditions(
         ("PodScheduled", Verdict::yes()),
     ];
     for (type_, verdict) in own {
-        conditions.push(condition(
-            type_,
-            verdict,
-            observed.pod.metadata.generation,
-            before,
-            now,
-        ));
+        conditions.push(condition(type_, verdict, observed.pod.metadata.generation, before, now));
     }
     if let Some(doom) = &observed.memory.doom
         && doom.reason == "Evicted"
@@ -145,10 +127,7 @@ fn names(list: &[&Declared]) -> String {
 
 fn initialized(observed: &Observed, phase: &str) -> Verdict {
     if phase == "Succeeded" {
-        return Verdict {
-            reason: Some("PodCompleted"),
-            ..Verdict::yes()
-        };
+        return Verdict { reason: Some("PodCompleted"), ..Verdict::yes() };
     }
     let begun = super::begun(observed);
     let incomplete: Vec<&Declared> = observed

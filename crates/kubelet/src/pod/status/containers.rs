@@ -24,9 +24,7 @@ pub(super) fn container_status(
     declared: &Declared,
 ) -> ContainerStatus {
     let name = declared.name();
-    let latest = observed
-        .latest(name)
-        .filter(|one| !matches!(one.state, ContainerState::Created));
+    let latest = observed.latest(name).filter(|one| !matches!(one.state, ContainerState::Created));
     let Some(latest) = latest else {
         return never_started(observed, plan, before, declared);
     };
@@ -76,12 +74,7 @@ pub(super) fn container_status(
                 uid: latest.user.uid.into(),
                 gid: latest.user.gid.into(),
                 supplemental_groups: (!latest.user.additional_gids.is_empty()).then(|| {
-                    latest
-                        .user
-                        .additional_gids
-                        .iter()
-                        .map(|gid| i64::from(*gid))
-                        .collect()
+                    latest.user.additional_gids.iter().map(|gid| i64::from(*gid)).collect()
                 }),
             }),
         }),
@@ -99,10 +92,8 @@ fn never_started(
     before: &PodStatus,
     declared: &Declared,
 ) -> ContainerStatus {
-    let initializing = observed
-        .declared
-        .iter()
-        .any(|one| matches!(one.role, Role::Init | Role::Sidecar));
+    let initializing =
+        observed.declared.iter().any(|one| matches!(one.role, Role::Init | Role::Sidecar));
     let waiting = plan.waiting.get(declared.name());
     let reason = waiting.map_or_else(
         || {
@@ -168,15 +159,12 @@ fn state(container: &Runtime, limit: usize) -> State {
             ..Default::default()
         },
         ContainerState::Running { started_at, .. } => State {
-            running: Some(ContainerStateRunning {
-                started_at: Some(Time(whole(*started_at))),
-            }),
+            running: Some(ContainerStateRunning { started_at: Some(Time(whole(*started_at))) }),
             ..Default::default()
         },
-        ContainerState::Exited(exit) => State {
-            terminated: Some(terminated(container, exit, limit)),
-            ..Default::default()
-        },
+        ContainerState::Exited(exit) => {
+            State { terminated: Some(terminated(container, exit, limit)), ..Default::default() }
+        }
     }
 }
 

@@ -18,10 +18,7 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn observed(spec: PodSpec) -> Observed {
-    let pod = Pod {
-        spec: Some(spec),
-        ..Default::default()
-    };
+    let pod = Pod { spec: Some(spec), ..Default::default() };
     Observed {
         declared: declared(&pod),
         pod: Arc::new(pod),
@@ -36,10 +33,7 @@ fn observed(spec: PodSpec) -> Observed {
 fn one(policy: &str) -> PodSpec {
     PodSpec {
         restart_policy: Some(policy.into()),
-        containers: vec![Container {
-            name: "a".into(),
-            ..Default::default()
-        }],
+        containers: vec![Container { name: "a".into(), ..Default::default() }],
         ..Default::default()
     }
 }
@@ -68,14 +62,7 @@ fn container(name: &str, attempt: u32, state: ContainerState) -> ContainerStatus
 }
 
 fn running(name: &str, attempt: u32) -> ContainerStatus {
-    container(
-        name,
-        attempt,
-        ContainerState::Running {
-            pid: 1,
-            started_at: at(0),
-        },
-    )
+    container(name, attempt, ContainerState::Running { pid: 1, started_at: at(0) })
 }
 
 fn exited(name: &str, attempt: u32, exit_code: i32) -> ContainerStatus {
@@ -83,11 +70,7 @@ fn exited(name: &str, attempt: u32, exit_code: i32) -> ContainerStatus {
         exit_code,
         started_at: Some(at(0)),
         finished_at: at(1),
-        reason: if exit_code == 0 {
-            ExitReason::Completed
-        } else {
-            ExitReason::Error
-        },
+        reason: if exit_code == 0 { ExitReason::Completed } else { ExitReason::Error },
         message: String::new(),
     };
     container(name, attempt, ContainerState::Exited(exit))
@@ -106,9 +89,7 @@ fn holds(status: &PodStatus, type_: &str) -> bool {
 }
 
 fn phase_of(here: &Observed) -> String {
-    compute(here, &PodStatus::default(), 2)
-        .phase
-        .unwrap_or_default()
+    compute(here, &PodStatus::default(), 2).phase.unwrap_or_default()
 }
 
 #[test]
@@ -135,10 +116,7 @@ fn phases() {
 #[test]
 fn a_pod_is_pending_until_all_of_it_has_run() {
     let mut spec = one("Always");
-    spec.containers.push(Container {
-        name: "b".into(),
-        ..Default::default()
-    });
+    spec.containers.push(Container { name: "b".into(), ..Default::default() });
     spec.init_containers = Some(vec![Container {
         name: "s".into(),
         restart_policy: Some("Always".into()),
@@ -149,8 +127,7 @@ fn a_pod_is_pending_until_all_of_it_has_run() {
     assert_eq!(phase_of(&here), "Pending");
     here.containers.push(running("a", 0));
     assert_eq!(phase_of(&here), "Pending");
-    here.containers
-        .push(container("b", 0, ContainerState::Created));
+    here.containers.push(container("b", 0, ContainerState::Created));
     assert_eq!(phase_of(&here), "Pending");
     here.containers[2] = exited("b", 0, 128);
     assert_eq!(phase_of(&here), "Running");
@@ -159,10 +136,8 @@ fn a_pod_is_pending_until_all_of_it_has_run() {
 #[test]
 fn last_words_share_their_room() {
     let mut spec = one("Always");
-    let others = (0..11).map(|number| Container {
-        name: format!("c{number}"),
-        ..Default::default()
-    });
+    let others =
+        (0..11).map(|number| Container { name: format!("c{number}"), ..Default::default() });
     spec.containers.extend(others);
     let mut here = observed(spec);
     let mut ended = exited("a", 0, 1);
@@ -179,21 +154,13 @@ fn last_words_share_their_room() {
 #[test]
 fn a_pod_is_pending_while_it_initializes_and_fails_with_its_init_container() {
     let mut spec = one("Never");
-    spec.init_containers = Some(vec![Container {
-        name: "i".into(),
-        ..Default::default()
-    }]);
+    spec.init_containers = Some(vec![Container { name: "i".into(), ..Default::default() }]);
     let mut here = observed(spec);
     here.containers = vec![running("i", 0)];
     let status = compute(&here, &PodStatus::default(), 1);
     assert_eq!(status.phase.as_deref(), Some("Pending"));
     assert!(!holds(&status, "Initialized"));
-    let waiting = status.container_statuses.unwrap()[0]
-        .state
-        .clone()
-        .unwrap()
-        .waiting
-        .unwrap();
+    let waiting = status.container_statuses.unwrap()[0].state.clone().unwrap().waiting.unwrap();
     assert_eq!(waiting.reason.as_deref(), Some("PodInitializing"));
     here.containers = vec![exited("i", 0, 1)];
     assert_eq!(phase_of(&here), "Failed");
@@ -221,10 +188,7 @@ fn an_evicted_pod_says_why() {
     });
     here.containers = vec![running("a", 0)];
     let status = compute(&here, &PodStatus::default(), 1);
-    assert_eq!(
-        (status.phase.as_deref(), status.reason),
-        (Some("Running"), None)
-    );
+    assert_eq!((status.phase.as_deref(), status.reason), (Some("Running"), None));
     here.containers = vec![exited("a", 0, 137)];
     let status = compute(&here, &PodStatus::default(), 1);
     assert_eq!(status.phase.as_deref(), Some("Failed"));
@@ -249,17 +213,12 @@ fn restarts_and_last_states() {
 fn readiness_by_probe_and_by_gate() {
     let mut spec = one("Always");
     spec.containers[0].readiness_probe = Some(Probe::default());
-    spec.readiness_gates = Some(vec![PodReadinessGate {
-        condition_type: "example.com/ok".into(),
-    }]);
+    spec.readiness_gates = Some(vec![PodReadinessGate { condition_type: "example.com/ok".into() }]);
     let mut here = observed(spec);
     here.containers = vec![running("a", 0)];
     let status = compute(&here, &PodStatus::default(), 1);
     assert!(!holds(&status, "ContainersReady") && !holds(&status, "Ready"));
-    let passed = ProbeView {
-        readiness: Some(true),
-        ..Default::default()
-    };
+    let passed = ProbeView { readiness: Some(true), ..Default::default() };
     here.memory.probes.insert(ContainerId("a-0".into()), passed);
     let status = compute(&here, &status, 2);
     assert!(holds(&status, "ContainersReady") && !holds(&status, "Ready"));

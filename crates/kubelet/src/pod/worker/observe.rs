@@ -114,23 +114,14 @@ impl Worker {
     }
 
     async fn last_words(&self, container: &ContainerStatus, failed: bool) -> String {
-        let directory = self
-            .context
-            .directories
-            .container(self.pod.uid(), &container.name);
+        let directory = self.context.directories.container(self.pod.uid(), &container.name);
         let text = files::read_message_file(&directory, container.attempt);
-        let declared = self
-            .declared
-            .iter()
-            .find(|one| one.name() == container.name);
+        let declared = self.declared.iter().find(|one| one.name() == container.name);
         let policy = declared.and_then(|one| one.container.termination_message_policy.as_deref());
         if !text.is_empty() || !failed || policy != Some("FallbackToLogsOnError") {
             return text;
         }
-        let query = LogQuery {
-            tail_lines: Some(MESSAGE_LOG_LINES as u64),
-            ..Default::default()
-        };
+        let query = LogQuery { tail_lines: Some(MESSAGE_LOG_LINES as u64), ..Default::default() };
         let mut log = read_log(&container.log_path, query);
         let mut tail = Vec::new();
         while let Some(Ok(chunk)) = log.next().await {

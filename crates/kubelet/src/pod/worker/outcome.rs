@@ -51,21 +51,13 @@ impl Worker {
                 self.memory.volumes_renew_at = None;
                 self.memory.volumes_failure = Some(failure);
             }
-            Outcome::Image {
-                container,
-                attempt,
-                result,
-            } => self.imaged(container, attempt, result),
-            Outcome::Start {
-                container,
-                restart,
-                result,
-            } => self.started(container, restart, result),
-            Outcome::Resized {
-                id,
-                fingerprint,
-                result,
-            } => {
+            Outcome::Image { container, attempt, result } => {
+                self.imaged(container, attempt, result)
+            }
+            Outcome::Start { container, restart, result } => {
+                self.started(container, restart, result)
+            }
+            Outcome::Resized { id, fingerprint, result } => {
                 if let Err(problem) = result {
                     tracing::warn!(problem.message, container = %id, "cannot resize");
                 }
@@ -99,15 +91,8 @@ impl Worker {
 
     /// A failure that people should see, with its next back-off.
     fn failed(&self, previous: Option<Failure>, problem: Problem) -> Failure {
-        self.context
-            .notes
-            .pod_warning(&self.pod, &problem.reason, problem.message.clone());
-        after(
-            previous.as_ref(),
-            problem,
-            backoff::RETRY,
-            self.context.clock.now(),
-        )
+        self.context.notes.pod_warning(&self.pod, &problem.reason, problem.message.clone());
+        after(previous.as_ref(), problem, backoff::RETRY, self.context.clock.now())
     }
 
     fn imaged(&mut self, container: String, attempt: u32, result: Result<String, Problem>) {
@@ -116,24 +101,14 @@ impl Worker {
             Ok(id) => {
                 self.memory.image_backoffs.remove(&container);
                 self.image_ids.insert(container.clone(), id);
-                self.memory
-                    .images
-                    .insert(container, ImageState::Present { attempt });
+                self.memory.images.insert(container, ImageState::Present { attempt });
             }
             Err(problem) => {
                 let previous = self.memory.image_backoffs.get(&container).copied();
                 let backoff = Backoff::next(previous, backoff::RESTART, now);
-                self.memory
-                    .image_backoffs
-                    .insert(container.clone(), backoff);
-                let failure = Failure {
-                    reason: problem.reason,
-                    message: problem.message,
-                    backoff,
-                };
-                self.memory
-                    .images
-                    .insert(container, ImageState::Failed(failure));
+                self.memory.image_backoffs.insert(container.clone(), backoff);
+                let failure = Failure { reason: problem.reason, message: problem.message, backoff };
+                self.memory.images.insert(container, ImageState::Failed(failure));
             }
         }
     }

@@ -17,17 +17,11 @@ const UNHEALTHY_AT_MOST_EVERY: jiff::SignedDuration = jiff::SignedDuration::from
 impl Worker {
     /// Starts probing what has started, and ends it for what has ended.
     pub(super) fn probe(&mut self, observed: &Observed) {
-        let runs = |id: &ContainerId| {
-            observed
-                .containers
-                .iter()
-                .any(|one| one.id == *id && one.running())
-        };
+        let runs =
+            |id: &ContainerId| observed.containers.iter().any(|one| one.id == *id && one.running());
         self.probes.retain(|id, _| runs(id));
         self.unhealthy_at.retain(|(id, _), _| runs(id));
-        self.memory
-            .probes
-            .retain(|id, _| observed.containers.iter().any(|one| one.id == *id));
+        self.memory.probes.retain(|id, _| observed.containers.iter().any(|one| one.id == *id));
         for declared in &observed.declared {
             let Some(container) = observed.latest(declared.name()) else {
                 continue;
@@ -41,11 +35,7 @@ impl Worker {
             }
             let known = self.memory.probes.get(&container.id).copied();
             let before = known.unwrap_or_default();
-            let ip = self
-                .memory
-                .sandbox
-                .as_ref()
-                .and_then(|sandbox| sandbox.ips.first().copied());
+            let ip = self.memory.sandbox.as_ref().and_then(|sandbox| sandbox.ips.first().copied());
             let mut target = target(declared, &container.id, ip);
             if self.ending {
                 target.container.liveness_probe = None;
@@ -78,11 +68,8 @@ impl Worker {
     /// What the apiserver was told of this very container before the kubelet was restarted.
     fn reported_before(&self, id: &ContainerId) -> ProbeView {
         let status = self.pod.status_ref();
-        let mut all = status
-            .container_statuses
-            .iter()
-            .chain(&status.init_container_statuses)
-            .flatten();
+        let mut all =
+            status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
         let same = |one: &&ApiStatus| one.container_id == Some(id.to_status());
         match all.find(same) {
             Some(one) => ProbeView {

@@ -56,28 +56,17 @@ impl Worker {
                     format!("Container {name} definition changed, will be restarted")
                 }
             };
-            self.context
-                .notes
-                .normal(&self.pod, declared, "Killing", text);
+            self.context.notes.normal(&self.pod, declared, "Killing", text);
         }
         let container = self.containers.iter().find(|one| one.id == *id);
-        let ip = self
-            .memory
-            .sandbox
-            .as_ref()
-            .and_then(|sandbox| sandbox.ips.first().copied());
-        let plain = crate::probe::check::Target {
-            id: id.clone(),
-            container: Default::default(),
-            ip,
-        };
+        let ip = self.memory.sandbox.as_ref().and_then(|sandbox| sandbox.ips.first().copied());
+        let plain =
+            crate::probe::check::Target { id: id.clone(), container: Default::default(), ip };
         let (sender, receiver) = watch::channel(deadline);
         let request = Stop {
             context: Arc::clone(&self.context),
             pod: Arc::clone(&self.pod),
-            target: declared
-                .as_ref()
-                .map_or(plain, |declared| target(declared, id, ip)),
+            target: declared.as_ref().map_or(plain, |declared| target(declared, id, ip)),
             declared,
             signal: container.map_or(0, |container| container.stop_signal),
             deadline: receiver,
@@ -94,12 +83,6 @@ impl Worker {
             }
             .in_current_span(),
         );
-        self.stops.insert(
-            id.clone(),
-            Stopping {
-                deadline: sender,
-                task,
-            },
-        );
+        self.stops.insert(id.clone(), Stopping { deadline: sender, task });
     }
 }

@@ -82,11 +82,7 @@ pub(super) fn names_of_mask(mask: u64) -> Vec<String> {
 /// A container's capabilities: the default ones, plus and minus what is asked, all of them if
 /// privileged; never more than `bound`, since the OCI runtime fails on those.
 pub(super) fn of_container(security: &SecurityContext, bound: &[String]) -> Result<Capabilities> {
-    let mut set: BTreeSet<&str> = if security.privileged {
-        ALL.into()
-    } else {
-        DEFAULT.into()
-    };
+    let mut set: BTreeSet<&str> = if security.privileged { ALL.into() } else { DEFAULT.into() };
     // `drop: [ALL]` comes first, so that single capabilities can be added to nothing.
     if !security.privileged {
         if has_all(&security.add_capabilities) {
@@ -107,11 +103,7 @@ pub(super) fn of_container(security: &SecurityContext, bound: &[String]) -> Resu
         .filter(|name| bound.iter().any(|bound| bound == name))
         .map(ToString::to_string)
         .collect();
-    Ok(Capabilities {
-        bounding: names.clone(),
-        effective: names.clone(),
-        permitted: names,
-    })
+    Ok(Capabilities { bounding: names.clone(), effective: names.clone(), permitted: names })
 }
 
 fn has_all(names: &[String]) -> bool {
@@ -119,23 +111,15 @@ fn has_all(names: &[String]) -> bool {
 }
 
 fn named(names: &[String]) -> impl Iterator<Item = &String> {
-    names
-        .iter()
-        .filter(|name| !name.eq_ignore_ascii_case("ALL"))
+    names.iter().filter(|name| !name.eq_ignore_ascii_case("ALL"))
 }
 
 fn known(name: &str) -> Result<&'static str> {
     let upper = name.to_ascii_uppercase();
-    let full = if upper.starts_with("CAP_") {
-        upper
-    } else {
-        format!("CAP_{upper}")
-    };
-    ALL.into_iter()
-        .find(|known| *known == full)
-        .ok_or_else(|| RuntimeError::InvalidConfig {
-            message: format!("unknown capability {name:?}"),
-        })
+    let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+    ALL.into_iter().find(|known| *known == full).ok_or_else(|| RuntimeError::InvalidConfig {
+        message: format!("unknown capability {name:?}"),
+    })
 }
 
 #[cfg(test)]
@@ -151,10 +135,7 @@ mod tests {
     fn table() {
         let strings = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(names(&SecurityContext::default()).len(), 14);
-        let privileged = SecurityContext {
-            privileged: true,
-            ..Default::default()
-        };
+        let privileged = SecurityContext { privileged: true, ..Default::default() };
         assert_eq!(names(&privileged).len(), 41);
         let only_one = SecurityContext {
             drop_capabilities: strings(&["ALL"]),
@@ -168,19 +149,13 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(names(&all_but_one).len(), 40);
-        let unknown = SecurityContext {
-            add_capabilities: strings(&["FLY"]),
-            ..Default::default()
-        };
+        let unknown = SecurityContext { add_capabilities: strings(&["FLY"]), ..Default::default() };
         assert!(of_container(&unknown, &[]).is_err());
     }
 
     #[test]
     fn never_more_than_the_bound() {
-        let privileged = SecurityContext {
-            privileged: true,
-            ..Default::default()
-        };
+        let privileged = SecurityContext { privileged: true, ..Default::default() };
         let capabilities = of_container(&privileged, &["CAP_KILL".to_string()]).unwrap();
         assert_eq!(capabilities.bounding, ["CAP_KILL"]);
     }

@@ -9,13 +9,7 @@ use super::machine::device_at;
 use super::oci::{DeviceNode, DeviceRule};
 
 /// Directories of `/dev` that a container has of its own.
-const OWN_DIRECTORIES: [&str; 5] = [
-    "/dev/pts",
-    "/dev/shm",
-    "/dev/mqueue",
-    "/dev/fd",
-    "/dev/.udev",
-];
+const OWN_DIRECTORIES: [&str; 5] = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/.udev"];
 /// Nodes that the OCI runtime makes itself.
 const OWN_NODES: [&str; 2] = ["/dev/console", "/dev/ptmx"];
 
@@ -58,13 +52,7 @@ pub(super) fn list(config: &ContainerConfig) -> Result<Devices> {
 }
 
 fn rule_for_all(allow: bool) -> DeviceRule {
-    DeviceRule {
-        allow,
-        kind: None,
-        major: None,
-        minor: None,
-        access: "rwm".to_string(),
-    }
+    DeviceRule { allow, kind: None, major: None, minor: None, access: "rwm".to_string() }
 }
 
 /// Collects device nodes below a directory. What cannot be read (a device that has just gone) is left out.

@@ -8,12 +8,8 @@ use super::oci::Mount;
 /// All mounts. A mount of the caller's takes the place of a standard one at the same path.
 pub(super) fn list(sandbox: &PodSandbox, config: &ContainerConfig) -> Vec<Mount> {
     let mut mounts = standard(sandbox, config);
-    let taken = |path: &str| {
-        config
-            .mounts
-            .iter()
-            .any(|mount| normal(&mount.container_path) == path)
-    };
+    let taken =
+        |path: &str| config.mounts.iter().any(|mount| normal(&mount.container_path) == path);
     mounts.retain(|mount| !taken(&mount.destination));
     let mut volumes: Vec<&VolumeMount> = config.mounts.iter().collect();
     volumes.sort_by_key(|mount| depth(&mount.container_path));
@@ -23,12 +19,7 @@ pub(super) fn list(sandbox: &PodSandbox, config: &ContainerConfig) -> Vec<Mount>
 
 /// How mounts pass between the node and the container's root.
 pub(super) fn rootfs_propagation(config: &ContainerConfig) -> Option<&'static str> {
-    let any = |propagation| {
-        config
-            .mounts
-            .iter()
-            .any(|mount| mount.propagation == propagation)
-    };
+    let any = |propagation| config.mounts.iter().any(|mount| mount.propagation == propagation);
     if any(MountPropagation::Bidirectional) {
         Some("rshared")
     } else if any(MountPropagation::HostToContainer) {
@@ -39,11 +30,7 @@ pub(super) fn rootfs_propagation(config: &ContainerConfig) -> Option<&'static st
 }
 
 fn standard(sandbox: &PodSandbox, config: &ContainerConfig) -> Vec<Mount> {
-    let access = if config.security.privileged {
-        "rw"
-    } else {
-        "ro"
-    };
+    let access = if config.security.privileged { "rw" } else { "ro" };
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| Mount {
         destination: destination.to_string(),
         kind: kind.to_string(),
@@ -52,37 +39,15 @@ fn standard(sandbox: &PodSandbox, config: &ContainerConfig) -> Vec<Mount> {
     };
     vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
-        mount(
-            "/dev",
-            "tmpfs",
-            "tmpfs",
-            &["nosuid", "strictatime", "mode=755", "size=65536k"],
-        ),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         mount(
             "/dev/pts",
             "devpts",
             "devpts",
-            &[
-                "nosuid",
-                "noexec",
-                "newinstance",
-                "ptmxmode=0666",
-                "mode=0620",
-                "gid=5",
-            ],
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
-        mount(
-            "/dev/mqueue",
-            "mqueue",
-            "mqueue",
-            &["nosuid", "noexec", "nodev"],
-        ),
-        mount(
-            "/sys",
-            "sysfs",
-            "sysfs",
-            &["nosuid", "noexec", "nodev", access],
-        ),
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
         mount(
             "/sys/fs/cgroup",
             "cgroup",

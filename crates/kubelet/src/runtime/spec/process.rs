@@ -24,11 +24,7 @@ pub(super) fn build(
     Ok(Process {
         terminal: config.tty,
         console_size: None,
-        user: User {
-            uid: user.uid,
-            gid: user.gid,
-            additional_gids: user.additional_gids.clone(),
-        },
+        user: User { uid: user.uid, gid: user.gid, additional_gids: user.additional_gids.clone() },
         args,
         env: environment(sandbox, config, image),
         cwd: working_directory(config, image),
@@ -68,9 +64,7 @@ pub(in crate::runtime) fn apply_user_policy(
     if security.run_as_user.is_none() {
         let name = image_user.split(':').next().unwrap_or_default();
         if !name.is_empty() && name.parse::<u32>().is_err() {
-            return Err(RuntimeError::NonNumericUser {
-                user: name.to_string(),
-            });
+            return Err(RuntimeError::NonNumericUser { user: name.to_string() });
         }
     }
     match (user.uid, security.run_as_user) {
@@ -90,9 +84,7 @@ fn command_line(config: &ContainerConfig, image: &ImageConfig) -> Result<Vec<Str
         };
     let line: Vec<String> = head.iter().chain(tail).cloned().collect();
     if line.is_empty() {
-        return Err(RuntimeError::InvalidConfig {
-            message: "no command specified".to_string(),
-        });
+        return Err(RuntimeError::InvalidConfig { message: "no command specified".to_string() });
     }
     Ok(line)
 }
@@ -113,16 +105,11 @@ fn environment(sandbox: &PodSandbox, config: &ContainerConfig, image: &ImageConf
             None => env.push((name, value)),
         }
     }
-    env.into_iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect()
+    env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 fn working_directory(config: &ContainerConfig, image: &ImageConfig) -> String {
-    let own = config
-        .working_dir
-        .as_deref()
-        .filter(|path| !path.is_empty());
+    let own = config.working_dir.as_deref().filter(|path| !path.is_empty());
     own.or(Some(image.working_dir.as_str()).filter(|path| !path.is_empty()))
         .unwrap_or("/")
         .to_string()
@@ -131,21 +118,13 @@ fn working_directory(config: &ContainerConfig, image: &ImageConfig) -> String {
 /// A value below our own cannot be set without CAP_SYS_RESOURCE: then ours holds.
 fn oom_score_adj(wanted: i32, machine: &Machine) -> i32 {
     let wanted = wanted.clamp(-1000, 1000);
-    if machine.can_raise_limits {
-        wanted
-    } else {
-        wanted.max(machine.oom_score_adj)
-    }
+    if machine.can_raise_limits { wanted } else { wanted.max(machine.oom_score_adj) }
 }
 
 fn rlimits(config: &ContainerConfig, machine: &Machine) -> Vec<Rlimit> {
     let clamp = |kind: &str, value: u64| {
         let bounded = kind == "RLIMIT_NOFILE" && !machine.can_raise_limits;
-        if bounded {
-            value.min(machine.max_open_files)
-        } else {
-            value
-        }
+        if bounded { value.min(machine.max_open_files) } else { value }
     };
     config
         .rlimits

@@ -14,9 +14,7 @@ pub(in crate::runtime) fn linux_resources(resources: &Resources) -> LinuxResourc
     };
     LinuxResources {
         devices: Vec::new(),
-        memory: resources
-            .memory_limit_bytes
-            .map(|limit| LinuxMemory { limit, swap: None }),
+        memory: resources.memory_limit_bytes.map(|limit| LinuxMemory { limit, swap: None }),
         cpu: (cpu != LinuxCpu::default()).then_some(cpu),
         pids: resources.pids_limit.map(|limit| LinuxPids { limit }),
         unified: Default::default(),

@@ -60,26 +60,14 @@ const BY_CAPABILITY: [(&str, &[&str]); 13] = [
     ("CAP_DAC_READ_SEARCH", &["open_by_handle_at"]),
     ("CAP_SYS_BOOT", &["reboot"]),
     ("CAP_SYS_CHROOT", &["chroot"]),
-    (
-        "CAP_SYS_MODULE",
-        &["delete_module", "finit_module", "init_module"],
-    ),
+    ("CAP_SYS_MODULE", &["delete_module", "finit_module", "init_module"]),
     ("CAP_SYS_PACCT", &["acct"]),
     (
         "CAP_SYS_PTRACE",
-        &[
-            "kcmp",
-            "pidfd_getfd",
-            "process_madvise",
-            "process_vm_readv",
-            "process_vm_writev",
-        ],
+        &["kcmp", "pidfd_getfd", "process_madvise", "process_vm_readv", "process_vm_writev"],
     ),
     ("CAP_SYS_RAWIO", &["ioperm", "iopl"]),
-    (
-        "CAP_SYS_TIME",
-        &["clock_adjtime", "clock_settime", "settimeofday", "stime"],
-    ),
+    ("CAP_SYS_TIME", &["clock_adjtime", "clock_settime", "settimeofday", "stime"]),
     ("CAP_SYS_TTY_CONFIG", &["vhangup"]),
     ("CAP_SYSLOG", &["syslog"]),
 ];
@@ -133,10 +121,7 @@ fn runtime_default(capabilities: &[String]) -> Seccomp {
             ALLOW,
             vec![argument(0, NAMESPACE_FLAGS, 0, "SCMP_CMP_MASKED_EQ")],
         ));
-        syscalls.push(Syscalls {
-            errno_ret: Some(ENOSYS),
-            ..rule(&["clone3"], REFUSE, vec![])
-        });
+        syscalls.push(Syscalls { errno_ret: Some(ENOSYS), ..rule(&["clone3"], REFUSE, vec![]) });
     }
     for personality in PERSONALITIES {
         syscalls.push(rule(
@@ -145,11 +130,7 @@ fn runtime_default(capabilities: &[String]) -> Seccomp {
             vec![argument(0, personality, 0, "SCMP_CMP_EQ")],
         ));
     }
-    syscalls.push(rule(
-        &["socket"],
-        ALLOW,
-        vec![argument(0, AF_VSOCK, 0, "SCMP_CMP_NE")],
-    ));
+    syscalls.push(rule(&["socket"], ALLOW, vec![argument(0, AF_VSOCK, 0, "SCMP_CMP_NE")]));
     Seccomp {
         default_action: REFUSE.to_string(),
         default_errno_ret: Some(EPERM),
@@ -168,12 +149,7 @@ fn rule(names: &[&str], action: &str, args: Vec<SyscallArgument>) -> Syscalls {
 }
 
 fn argument(index: u32, value: u64, value_two: u64, op: &str) -> SyscallArgument {
-    SyscallArgument {
-        index,
-        value,
-        value_two,
-        op: op.to_string(),
-    }
+    SyscallArgument { index, value, value_two, op: op.to_string() }
 }
 
 fn architectures() -> Vec<String> {
@@ -214,24 +190,12 @@ mod tests {
         ] {
             assert!(!allows(&filter, name), "{name}");
         }
-        for name in [
-            "read",
-            "openat",
-            "execve",
-            "futex",
-            "epoll_wait",
-            "clone",
-            "statx",
-            "rseq",
-            "accept4",
-        ] {
+        for name in
+            ["read", "openat", "execve", "futex", "epoll_wait", "clone", "statx", "rseq", "accept4"]
+        {
             assert!(allows(&filter, name), "{name}");
         }
-        let clone = filter
-            .syscalls
-            .iter()
-            .find(|rule| rule.names == ["clone"])
-            .unwrap();
+        let clone = filter.syscalls.iter().find(|rule| rule.names == ["clone"]).unwrap();
         assert_eq!(clone.args[0].value, NAMESPACE_FLAGS);
     }
 
@@ -252,9 +216,8 @@ mod tests {
             r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_ERRNO"}]}"#,
         )
         .unwrap();
-        let filter = load_profile(&SeccompProfile::Localhost(file.path().into()), &[])
-            .unwrap()
-            .unwrap();
+        let filter =
+            load_profile(&SeccompProfile::Localhost(file.path().into()), &[]).unwrap().unwrap();
         assert_eq!(filter.syscalls[0].names, ["mkdir"]);
         let missing = SeccompProfile::Localhost("/nonexistent".into());
         assert!(load_profile(&missing, &[]).is_err());

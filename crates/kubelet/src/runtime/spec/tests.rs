@@ -10,11 +10,7 @@ use crate::runtime::pod::{PodConfig, PodRef};
 fn sandbox() -> PodSandbox {
     PodSandbox {
         config: PodConfig {
-            pod: PodRef {
-                uid: "u1".into(),
-                namespace: "default".into(),
-                name: "web".into(),
-            },
+            pod: PodRef { uid: "u1".into(), namespace: "default".into(), name: "web".into() },
             hostname: "web-0".into(),
             ..PodConfig::default()
         },
@@ -111,16 +107,10 @@ fn the_environment_is_layered() {
     for entry in ["A=image", "B=own", "C=x=y", "HOSTNAME=web-0", "TERM=xterm"] {
         assert!(env.iter().any(|known| known == entry), "{entry} in {env:?}");
     }
-    assert_eq!(
-        env.iter().filter(|entry| entry.starts_with("B=")).count(),
-        1
-    );
+    assert_eq!(env.iter().filter(|entry| entry.starts_with("B=")).count(), 1);
     assert!(env[0].starts_with("PATH="));
     assert_eq!(spec(&config).process.cwd, "/work");
-    let own = ContainerConfig {
-        working_dir: Some("/own".into()),
-        ..ContainerConfig::default()
-    };
+    let own = ContainerConfig { working_dir: Some("/own".into()), ..ContainerConfig::default() };
     assert_eq!(spec(&own).process.cwd, "/own");
 }
 
@@ -136,13 +126,7 @@ fn namespaces_are_the_pods() {
     let own = spec(&ContainerConfig::default());
     assert_eq!(
         kinds(&own),
-        [
-            ("mount", false),
-            ("network", true),
-            ("ipc", true),
-            ("uts", true),
-            ("pid", false)
-        ]
+        [("mount", false), ("network", true), ("ipc", true), ("uts", true), ("pid", false)]
     );
     assert_eq!(own.annotations[SHIM_GROUP], "u1");
 
@@ -154,10 +138,7 @@ fn namespaces_are_the_pods() {
 
     let mut shared = sandbox();
     shared.pidns = Some("/ns/pid".into());
-    let unified = Machine {
-        unified_cgroups: true,
-        ..machine()
-    };
+    let unified = Machine { unified_cgroups: true, ..machine() };
     let shared = spec_on(&shared, &ContainerConfig::default(), &unified);
     assert_eq!(shared.linux.namespaces.last().unwrap().kind, "cgroup");
     assert!(kinds(&shared).contains(&("pid", true)));
@@ -181,22 +162,11 @@ fn volumes_come_outermost_first_and_replace_standard_mounts() {
         ..ContainerConfig::default()
     };
     let spec = spec(&config);
-    let paths: Vec<&str> = spec
-        .mounts
-        .iter()
-        .map(|mount| mount.destination.as_str())
-        .collect();
+    let paths: Vec<&str> = spec.mounts.iter().map(|mount| mount.destination.as_str()).collect();
     assert_eq!(paths.iter().filter(|path| **path == "/dev/shm").count(), 1);
-    assert_eq!(
-        paths[paths.len() - 3..],
-        ["/data", "/data/inner", "/dev/shm"]
-    );
+    assert_eq!(paths[paths.len() - 3..], ["/data", "/data/inner", "/dev/shm"]);
     assert_eq!(spec.linux.rootfs_propagation, Some("rslave"));
-    let data = spec
-        .mounts
-        .iter()
-        .find(|mount| mount.destination == "/data")
-        .unwrap();
+    let data = spec.mounts.iter().find(|mount| mount.destination == "/data").unwrap();
     assert_eq!(data.options, ["rbind", "rslave", "rw"]);
 }
 
@@ -213,50 +183,26 @@ fn limits_that_cannot_be_raised_are_clamped() {
     };
     let process = spec(&config).process;
     assert_eq!(
-        (
-            process.oom_score_adj,
-            process.rlimits[0].soft,
-            process.rlimits[0].hard
-        ),
+        (process.oom_score_adj, process.rlimits[0].soft, process.rlimits[0].hard),
         (Some(0), 50, 100)
     );
-    let able = Machine {
-        can_raise_limits: true,
-        ..machine()
-    };
+    let able = Machine { can_raise_limits: true, ..machine() };
     let process = spec_on(&sandbox(), &config, &able).process;
-    assert_eq!(
-        (process.oom_score_adj, process.rlimits[0].hard),
-        (Some(-997), 1000)
-    );
+    assert_eq!((process.oom_score_adj, process.rlimits[0].hard), (Some(-997), 1000));
 }
 
 #[test]
 fn privileged_is_unmasked_but_stays_in_our_bound() {
     let masked = spec(&ContainerConfig::default());
-    assert!(
-        masked
-            .linux
-            .masked_paths
-            .contains(&"/proc/kcore".to_string())
-    );
+    assert!(masked.linux.masked_paths.contains(&"/proc/kcore".to_string()));
     assert!(!masked.linux.resources.devices[0].allow);
-    let security = SecurityContext {
-        privileged: true,
-        no_new_privileges: true,
-        ..SecurityContext::default()
-    };
-    let privileged = spec(&ContainerConfig {
-        security,
-        ..ContainerConfig::default()
-    });
+    let security =
+        SecurityContext { privileged: true, no_new_privileges: true, ..SecurityContext::default() };
+    let privileged = spec(&ContainerConfig { security, ..ContainerConfig::default() });
     assert!(privileged.linux.masked_paths.is_empty() && privileged.linux.readonly_paths.is_empty());
     assert!(privileged.linux.resources.devices[0].allow);
     assert!(!privileged.process.no_new_privileges);
-    assert_eq!(
-        privileged.process.capabilities.bounding,
-        ["CAP_CHOWN", "CAP_SYS_ADMIN"]
-    );
+    assert_eq!(privileged.process.capabilities.bounding, ["CAP_CHOWN", "CAP_SYS_ADMIN"]);
 }
 
 #[test]
@@ -274,10 +220,7 @@ fn commands_added_later_are_the_containers_own() {
             ..ExecRequest::default()
         },
     );
-    assert_eq!(
-        (added.args.as_slice(), added.terminal),
-        (&["ls".to_string()][..], true)
-    );
+    assert_eq!((added.args.as_slice(), added.terminal), (&["ls".to_string()][..], true));
     assert!(
         added.env.contains(&"TERM=xterm".to_string()) && added.env.contains(&"A=image".to_string())
     );

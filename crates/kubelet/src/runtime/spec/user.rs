@@ -21,17 +21,9 @@ impl Accounts {
     fn users(&self) -> impl Iterator<Item = PasswdEntry<'_>> {
         self.passwd.lines().filter_map(|line| {
             let mut fields = line.split(':');
-            let (name, _, uid, gid) = (
-                fields.next()?,
-                fields.next()?,
-                fields.next()?,
-                fields.next()?,
-            );
-            Some(PasswdEntry {
-                name,
-                uid: uid.parse().ok()?,
-                gid: gid.parse().ok()?,
-            })
+            let (name, _, uid, gid) =
+                (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+            Some(PasswdEntry { name, uid: uid.parse().ok()?, gid: gid.parse().ok()? })
         })
     }
 
@@ -73,11 +65,7 @@ pub(in crate::runtime) fn resolve_user(
     additional.extend(&security.supplemental_groups);
     additional.sort_unstable();
     additional.dedup();
-    Ok(ContainerUser {
-        uid,
-        gid,
-        additional_gids: additional,
-    })
+    Ok(ContainerUser { uid, gid, additional_gids: additional })
 }
 
 fn find_user<'a>(name: &str, accounts: &'a Accounts) -> Result<(u32, Option<PasswdEntry<'a>>)> {
@@ -87,11 +75,9 @@ fn find_user<'a>(name: &str, accounts: &'a Accounts) -> Result<(u32, Option<Pass
     if let Some(entry) = accounts.users().find(|user| user.name == name) {
         return Ok((entry.uid, Some(entry)));
     }
-    let uid = name
-        .parse::<u32>()
-        .map_err(|_| RuntimeError::InvalidConfig {
-            message: format!("unable to find user {name}: no matching entries in passwd file"),
-        })?;
+    let uid = name.parse::<u32>().map_err(|_| RuntimeError::InvalidConfig {
+        message: format!("unable to find user {name}: no matching entries in passwd file"),
+    })?;
     Ok((uid, accounts.users().find(|user| user.uid == uid)))
 }
 
@@ -135,11 +121,8 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(resolve(&by_id, "root:log"), (101, 102, vec![9, 102]));
-        let group = SecurityContext {
-            run_as_user: Some(4),
-            run_as_group: Some(3),
-            ..Default::default()
-        };
+        let group =
+            SecurityContext { run_as_user: Some(4), run_as_group: Some(3), ..Default::default() };
         assert_eq!(resolve(&group, ""), (4, 3, vec![3]));
     }
 

@@ -1,15 +1,8 @@
 use super::*;
 
 fn payload(files: &[(&str, &str)]) -> Payload {
-    let file = |text: &str| Projected {
-        data: text.as_bytes().to_vec(),
-        mode: 0o644,
-        owner: None,
-    };
-    files
-        .iter()
-        .map(|(path, text)| ((*path).to_owned(), file(text)))
-        .collect()
+    let file = |text: &str| Projected { data: text.as_bytes().to_vec(), mode: 0o644, owner: None };
+    files.iter().map(|(path, text)| ((*path).to_owned(), file(text))).collect()
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -36,11 +29,7 @@ fn contents_are_replaced_as_a_whole() {
     assert_ne!(fs::read_link(root.join("..data")).unwrap(), before);
     assert_eq!(names(root), ["..data", "a", "c"]);
     assert_eq!(fs::read_to_string(root.join("a")).unwrap(), "9");
-    assert_eq!(
-        fs::read_dir(root).unwrap().count(),
-        4,
-        "the old directory is gone"
-    );
+    assert_eq!(fs::read_dir(root).unwrap().count(), 4, "the old directory is gone");
 }
 
 #[test]
@@ -73,12 +62,7 @@ fn modes_are_kept_and_changed() {
 fn paths_that_leave_the_volume_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     for path in ["../a", "/a", "..data", "..x/y", "a/../b", "", "a/"] {
-        let result = write(
-            directory.path(),
-            &payload(&[(path, "")]),
-            None,
-            Timestamp::UNIX_EPOCH,
-        );
+        let result = write(directory.path(), &payload(&[(path, "")]), None, Timestamp::UNIX_EPOCH);
         assert!(matches!(result, Err(VolumeError::BadPath(_))), "{path}");
     }
 }

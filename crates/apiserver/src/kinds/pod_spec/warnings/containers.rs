@@ -78,10 +78,7 @@ impl<'a> Found<'a> {
             let path = seen.path.child("resources");
             for (field, amounts) in [
                 ("limits", seen.resources.and_then(|own| own.limits.as_ref())),
-                (
-                    "requests",
-                    seen.resources.and_then(|own| own.requests.as_ref()),
-                ),
+                ("requests", seen.resources.and_then(|own| own.requests.as_ref())),
             ] {
                 self.fractions(amounts, &path.child(field));
             }
@@ -92,9 +89,7 @@ impl<'a> Found<'a> {
     /// Memory and storage come in whole bytes.
     pub(super) fn fractions(&mut self, amounts: Option<&BTreeMap<String, Text>>, path: &Path) {
         for name in ["memory", "ephemeral-storage"] {
-            let amount = amounts
-                .and_then(|amounts| amounts.get(name))
-                .map(Quantity::of);
+            let amount = amounts.and_then(|amounts| amounts.get(name)).map(Quantity::of);
             if let Some(amount) = amount.filter(|amount| !amount.is_whole()) {
                 let problem = format!(
                     "fractional byte value {:?} is invalid, must be an integer",
@@ -135,10 +130,7 @@ impl<'a> Found<'a> {
                 let host_port = port.host_port.unwrap_or(0);
                 let host_ip = port.host_ip.as_deref().unwrap_or_default();
                 if !host_ip.is_empty() && host_port == 0 {
-                    self.warn(
-                        &path,
-                        format!("hostIP set without hostPort: {}", printed(port)),
-                    );
+                    self.warn(&path, format!("hostIP set without hostPort: {}", printed(port)));
                 }
                 let protocol = port.protocol.clone().unwrap_or_default();
                 let others = all.entry((port.container_port, protocol)).or_default();

@@ -24,10 +24,7 @@ fn services() {
             (
                 "/spec/ports",
                 json!([{"port": 80}, {"port": 81}]),
-                &[
-                    "spec.ports[0].name: Required value",
-                    "spec.ports[1].name: Required value",
-                ],
+                &["spec.ports[0].name: Required value", "spec.ports[1].name: Required value"],
             ),
             (
                 "/spec/ports/0/port",
@@ -89,19 +86,11 @@ fn services() {
 
 #[test]
 fn config_maps_and_secrets() {
-    let map = object(
-        "v1",
-        "ConfigMap",
-        json!({"data": {"a": "b"}, "immutable": true}),
-    );
+    let map = object("v1", "ConfigMap", json!({"data": {"a": "b"}, "immutable": true}));
     check(
         &map,
         &[
-            (
-                "/data",
-                json!({"..": ""}),
-                &["data[..]: Invalid value: \"..\": must not be '..'"],
-            ),
+            ("/data", json!({"..": ""}), &["data[..]: Invalid value: \"..\": must not be '..'"]),
             (
                 "/data",
                 json!({"a": "x".repeat(1 << 20)}),
@@ -131,10 +120,7 @@ fn config_maps_and_secrets() {
             (
                 "/type",
                 json!("kubernetes.io/tls"),
-                &[
-                    "data[tls.crt]: Required value",
-                    "data[tls.key]: Required value",
-                ],
+                &["data[tls.crt]: Required value", "data[tls.key]: Required value"],
             ),
             (
                 "/type",
@@ -152,11 +138,7 @@ fn config_maps_and_secrets() {
         &secret,
         &[
             ("/data/a", json!("Yw=="), &[]),
-            (
-                "/type",
-                json!("x"),
-                &["type: Invalid value: \"x\": field is immutable"],
-            ),
+            ("/type", json!("x"), &["type: Invalid value: \"x\": field is immutable"]),
         ],
     );
 }
@@ -205,11 +187,7 @@ fn jobs() {
         &[
             ("/spec/schedule", json!("@hourly"), &[]),
             ("/spec/schedule", json!("@every 5m"), &[]),
-            (
-                "/spec/schedule",
-                json!(""),
-                &["spec.schedule: Required value"],
-            ),
+            ("/spec/schedule", json!(""), &["spec.schedule: Required value"]),
             (
                 "/spec/schedule",
                 json!("TZ=UTC * * * * *"),
@@ -309,11 +287,7 @@ fn storage() {
                 json!([]),
                 &["spec.accessModes: Required value: at least 1 access mode is required"],
             ),
-            (
-                "/spec/resources",
-                json!({}),
-                &["spec.resources[storage]: Required value"],
-            ),
+            ("/spec/resources", json!({}), &["spec.resources[storage]: Required value"]),
         ],
     );
     check_updates(
@@ -337,16 +311,8 @@ fn storage() {
     check(
         &volume,
         &[
-            (
-                "/spec/hostPath",
-                Value::Null,
-                &["spec: Required value: must specify a volume type"],
-            ),
-            (
-                "/spec/capacity",
-                json!({}),
-                &["spec.capacity: Required value"],
-            ),
+            ("/spec/hostPath", Value::Null, &["spec: Required value: must specify a volume type"]),
+            ("/spec/capacity", json!({}), &["spec.capacity: Required value"]),
         ],
     );
     check_updates(
@@ -360,11 +326,7 @@ fn storage() {
         )],
     );
     check_updates(
-        &object(
-            "storage.k8s.io/v1",
-            "StorageClass",
-            json!({"provisioner": "a/b"}),
-        ),
+        &object("storage.k8s.io/v1", "StorageClass", json!({"provisioner": "a/b"})),
         &[(
             "/provisioner",
             json!("c/d"),
@@ -376,11 +338,7 @@ fn storage() {
 #[test]
 fn policies() {
     check(
-        &object(
-            "policy/v1",
-            "PodDisruptionBudget",
-            json!({"spec": {"minAvailable": 1}}),
-        ),
+        &object("policy/v1", "PodDisruptionBudget", json!({"spec": {"minAvailable": 1}})),
         &[(
             "/spec/minAvailable",
             json!("200%"),
@@ -434,11 +392,7 @@ fn policies() {
     );
     check_updates(
         &object("scheduling.k8s.io/v1", "PriorityClass", json!({"value": 1})),
-        &[(
-            "/value",
-            json!(2),
-            &["value: Forbidden: may not be changed in an update."],
-        )],
+        &[("/value", json!(2), &["value: Forbidden: may not be changed in an update."])],
     );
 }
 

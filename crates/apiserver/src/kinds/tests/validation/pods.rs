@@ -18,16 +18,8 @@ fn containers() {
     check(
         &pod(),
         &[
-            (
-                "/spec/containers",
-                json!([]),
-                &["spec.containers: Required value"],
-            ),
-            (
-                "/spec/containers/0/name",
-                json!(""),
-                &["spec.containers[0].name: Required value"],
-            ),
+            ("/spec/containers", json!([]), &["spec.containers: Required value"]),
+            ("/spec/containers/0/name", json!(""), &["spec.containers[0].name: Required value"]),
             (
                 "/spec/containers/0/name",
                 json!("C"),
@@ -35,11 +27,7 @@ fn containers() {
                     "spec.containers[0].name: Invalid value: \"C\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
                 ],
             ),
-            (
-                "/spec/containers/0/image",
-                json!(""),
-                &["spec.containers[0].image: Required value"],
-            ),
+            ("/spec/containers/0/image", json!(""), &["spec.containers[0].image: Required value"]),
             (
                 "/spec/containers/0/image",
                 json!(" a"),
@@ -242,11 +230,7 @@ const ONLY: &str = "spec: Forbidden: pod updates may not change fields other tha
 
 #[test]
 fn updates() {
-    let base = with(
-        &pod(),
-        "/spec/tolerations",
-        json!([{"key": "a", "operator": "Exists"}]),
-    );
+    let base = with(&pod(), "/spec/tolerations", json!([{"key": "a", "operator": "Exists"}]));
     let refused = |field: &str| format!("{ONLY}`spec.{field}`");
     check_updates(
         &base,
@@ -266,11 +250,7 @@ fn updates() {
                     "spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds",
                 ],
             ),
-            (
-                "/spec/containers/0/env/0/value",
-                json!("2"),
-                &[&refused("containers")],
-            ),
+            ("/spec/containers/0/env/0/value", json!("2"), &[&refused("containers")]),
             ("/spec/nodeName", json!("other"), &[&refused("nodeName")]),
             (
                 "/spec/containers",

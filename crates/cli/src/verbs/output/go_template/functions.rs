@@ -33,15 +33,9 @@ pub const NAMES: [&str; 20] = [
 
 /// Calls a function; an argument that is none is a field that was not there.
 pub fn call(name: &str, arguments: Vec<Option<Value>>) -> anyhow::Result<Option<Value>> {
-    let values: Vec<Value> = arguments
-        .into_iter()
-        .map(Option::unwrap_or_default)
-        .collect();
-    let one = || {
-        values
-            .first()
-            .with_context(|| format!("wrong number of args for {name}: want 1 got 0"))
-    };
+    let values: Vec<Value> = arguments.into_iter().map(Option::unwrap_or_default).collect();
+    let one =
+        || values.first().with_context(|| format!("wrong number of args for {name}: want 1 got 0"));
     Ok(Some(match name {
         "and" => chosen(&values, false)?,
         "or" => chosen(&values, true)?,
@@ -62,39 +56,18 @@ pub fn call(name: &str, arguments: Vec<Option<Value>>) -> anyhow::Result<Option<
         "printf" => printf(&go_text(one()?), &values[1..])?.into(),
         "html" => escaped(
             &values,
-            &[
-                ('&', "&amp;"),
-                ('<', "&lt;"),
-                ('>', "&gt;"),
-                ('"', "&#34;"),
-                ('\'', "&#39;"),
-            ],
+            &[('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('"', "&#34;"), ('\'', "&#39;")],
         ),
-        "js" => escaped(
-            &values,
-            &[
-                ('\\', "\\\\"),
-                ('\'', "\\'"),
-                ('"', "\\\""),
-                ('\n', "\\u000A"),
-            ],
-        ),
-        "urlquery" => escaped(
-            &values,
-            &[
-                ('%', "%25"),
-                (' ', "+"),
-                ('&', "%26"),
-                ('/', "%2F"),
-                ('?', "%3F"),
-            ],
-        ),
+        "js" => {
+            escaped(&values, &[('\\', "\\\\"), ('\'', "\\'"), ('"', "\\\""), ('\n', "\\u000A")])
+        }
+        "urlquery" => {
+            escaped(&values, &[('%', "%25"), (' ', "+"), ('&', "%26"), ('/', "%2F"), ('?', "%3F")])
+        }
         "eq" | "ne" | "lt" | "le" | "gt" | "ge" => compare(name, &values)?.into(),
         "exists" => exists(one()?, &values[1..]).into(),
         "base64decode" => {
-            let bytes = BASE64
-                .decode(go_text(one()?))
-                .context("error calling base64decode")?;
+            let bytes = BASE64.decode(go_text(one()?)).context("error calling base64decode")?;
             String::from_utf8_lossy(&bytes).into_owned().into()
         }
         _ => bail!("function {name:?} not defined"),
@@ -104,10 +77,7 @@ pub fn call(name: &str, arguments: Vec<Option<Value>>) -> anyhow::Result<Option<
 /// `and` and `or` give the argument that decides.
 fn chosen(values: &[Value], decides: bool) -> anyhow::Result<Value> {
     let decided = values.iter().find(|value| truth(value) == decides);
-    decided
-        .or(values.last())
-        .cloned()
-        .context("wrong number of args: want at least 1 got 0")
+    decided.or(values.last()).cloned().context("wrong number of args: want at least 1 got 0")
 }
 
 fn index(value: &Value, keys: &[Value]) -> anyhow::Result<Option<Value>> {
@@ -123,10 +93,7 @@ fn index(value: &Value, keys: &[Value]) -> anyhow::Result<Option<Value>> {
                 })?)
             }
             (Value::Null, _) => bail!("error calling index: index of untyped nil"),
-            (other, _) => bail!(
-                "error calling index: can't index item of {}",
-                go_text(other)
-            ),
+            (other, _) => bail!("error calling index: can't index item of {}", go_text(other)),
         };
         match next {
             Some(next) => here = next,
@@ -146,18 +113,11 @@ fn slice(value: &Value, bounds: &[Value]) -> anyhow::Result<Value> {
     };
     let outside = "error calling slice: index out of range";
     Ok(match value {
-        Value::String(text) => text
-            .get(bound(0, 0)..bound(1, text.len()))
-            .context(outside)?
-            .into(),
-        Value::Array(items) => items
-            .get(bound(0, 0)..bound(1, items.len()))
-            .context(outside)?
-            .into(),
-        other => bail!(
-            "error calling slice: can't slice item of {}",
-            go_text(other)
-        ),
+        Value::String(text) => text.get(bound(0, 0)..bound(1, text.len())).context(outside)?.into(),
+        Value::Array(items) => {
+            items.get(bound(0, 0)..bound(1, items.len())).context(outside)?.into()
+        }
+        other => bail!("error calling slice: can't slice item of {}", go_text(other)),
     })
 }
 
@@ -197,9 +157,9 @@ fn exists(value: &Value, keys: &[Value]) -> bool {
     for key in keys {
         here = match (here, key) {
             (Some(Value::Object(map)), Value::String(key)) => map.get(key),
-            (Some(Value::Array(items)), Value::Number(number)) => number
-                .as_u64()
-                .and_then(|at| items.get(usize::try_from(at).ok()?)),
+            (Some(Value::Array(items)), Value::Number(number)) => {
+                number.as_u64().and_then(|at| items.get(usize::try_from(at).ok()?))
+            }
             _ => None,
         };
     }

@@ -8,9 +8,7 @@ use super::{Node, Operand, Pipeline, functions};
 /// # Errors
 /// Says what is wrong as Go does, where that is short.
 pub fn parse(text: &str) -> anyhow::Result<Vec<Node>> {
-    let mut parser = Parser {
-        pieces: pieces(text)?.into_iter(),
-    };
+    let mut parser = Parser { pieces: pieces(text)?.into_iter() };
     let (nodes, end) = parser.nodes()?;
     match end {
         None => Ok(nodes),
@@ -89,10 +87,8 @@ fn close(text: &str) -> anyhow::Result<usize> {
 }
 
 fn tokens(text: &str) -> anyhow::Result<Vec<Token>> {
-    let name = |text: &str| {
-        text.find(|c: char| !c.is_alphanumeric() && c != '_')
-            .unwrap_or(text.len())
-    };
+    let name =
+        |text: &str| text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
     let mut tokens = Vec::new();
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
@@ -236,12 +232,7 @@ impl Parser {
 }
 
 fn action(tokens: &[Token]) -> anyhow::Result<Node> {
-    if let [
-        Token::Variable(name),
-        Token::Declare | Token::Assign,
-        rest @ ..,
-    ] = tokens
-    {
+    if let [Token::Variable(name), Token::Declare | Token::Assign, rest @ ..] = tokens {
         let new = tokens[1] == Token::Declare;
         return Ok(Node::Action(Some((name.clone(), new)), pipeline(rest)?));
     }
@@ -296,10 +287,7 @@ fn pipeline(tokens: &[Token]) -> anyhow::Result<Pipeline> {
             Token::Word(word) => word_operand(word)?,
             other => bail!("unexpected {other:?}"),
         };
-        commands
-            .last_mut()
-            .context("a pipeline has a command")?
-            .push(operand);
+        commands.last_mut().context("a pipeline has a command")?.push(operand);
         at += 1;
     }
     if commands.iter().any(Vec::is_empty) {
