@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<()> {
-    let started = runtime::clock::monotonic();
+    let started = clock::monotonic();
     let cluster = Cluster::start(Options::default())?;
     println!("cluster up, node Ready           {:>8.0} ms", millis(started));
     idle(&cluster).await?;
@@ -77,7 +77,7 @@ fn by_hand(cluster: &Cluster) -> anyhow::Result<f64> {
     let mut times = Vec::new();
     for number in 0..PODS {
         let name = format!("by-hand-{number}");
-        let started = runtime::clock::monotonic();
+        let started = clock::monotonic();
         let image = "skiff.test/testserver:v1";
         let ran = ctr(&["run", "--detach", "--cgroup", &group, image, &name])?;
         ensure!(ran, "ctr cannot run the container");
@@ -100,7 +100,7 @@ async fn pod_starts(cluster: &Cluster) -> anyhow::Result<f64> {
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
             "spec": {"containers": [{"name": "main", "image": "skiff.test/testserver:v1"}]},
         });
-        let started = runtime::clock::monotonic();
+        let started = clock::monotonic();
         manifest::create(client, "default", &pod.to_string()).await?;
         let selection = Selection::namespace("default").name(&name);
         wait::until::<Pod>(client, selection, "Ready", |found| found.values().any(pods::is_ready))
@@ -116,7 +116,7 @@ async fn objects(cluster: &Cluster) -> anyhow::Result<()> {
     let api: Api<ConfigMap> = Api::namespaced(cluster.client(), "default");
     let data = [("payload".to_owned(), "x".repeat(1000))].into();
     let mut template = ConfigMap { data: Some(data), ..ConfigMap::default() };
-    let started = runtime::clock::monotonic();
+    let started = clock::monotonic();
     for number in 0..OBJECTS {
         template.metadata.name = Some(format!("object-{number}"));
         api.create(&template).await?;
@@ -125,7 +125,7 @@ async fn objects(cluster: &Cluster) -> anyhow::Result<()> {
     println!("creates of 1 KB, one connection  {rate:>8.0} /s");
     let mut times = Vec::new();
     for _ in 0..10 {
-        let started = runtime::clock::monotonic();
+        let started = clock::monotonic();
         let listed = api.list(&ListOptions::default()).await?.items.len();
         times.push(millis(started));
         ensure!(listed >= OBJECTS, "{listed} objects");
@@ -153,14 +153,14 @@ async fn deployment(cluster: &Cluster) -> anyhow::Result<()> {
         },
     });
     let selection = || Selection::namespace("default").labels("app=many");
-    let started = runtime::clock::monotonic();
+    let started = clock::monotonic();
     manifest::create(client, "default", &deployment.to_string()).await?;
     wait::until::<Pod>(client, selection(), "all Ready", |found| {
         found.values().filter(|pod| pods::is_ready(pod)).count() == REPLICAS
     })
     .await?;
     println!("Deployment of {REPLICAS}, to all Ready     {:>8.0} ms", millis(started));
-    let started = runtime::clock::monotonic();
+    let started = clock::monotonic();
     let deployments: Api<Deployment> = Api::namespaced(client, "default");
     deployments.delete("many", &DeleteOptions::default()).await?;
     wait::until::<Pod>(client, selection(), "all gone", |found| found.is_empty()).await?;

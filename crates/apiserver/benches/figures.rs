@@ -12,8 +12,8 @@ mod server;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use clock::monotonic;
 use futures::future::join_all;
-use runtime::clock::monotonic;
 use serde_json::json;
 use server::{Rest, Server};
 use store::{EtcdConfig, ListOptions, Store};

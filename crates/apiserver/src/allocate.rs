@@ -165,7 +165,7 @@ impl Allocator {
 
     /// Takes one address or port. False: somebody has it.
     async fn take(&self, resource: &Resource, owner: &str) -> Result<bool, ApiError> {
-        let value = plan::record(owner, jiff::Timestamp::now());
+        let value = plan::record(owner, clock::now());
         let outcome = self
             .store
             .create(resource.key(), Bytes::from(value))

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use api::object::Object;
 use api::{ApiError, KindRow};
+use clock::SharedClock;
 use jiff::Timestamp;
-use runtime::clock::SharedClock;
 use store::Store;
 
 use crate::admission::Admission;

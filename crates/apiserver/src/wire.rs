@@ -43,7 +43,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
             config.service_node_port_range,
         ),
         store,
-        clock: runtime::clock::system(),
+        clock: clock::system(),
         rbac: Rbac::default(),
         admission: Admission::default(),
         tokens: tokens(config)?,

@@ -8,9 +8,8 @@ use std::collections::HashSet;
 use api::Kind;
 use async_stream::stream;
 use futures::{Stream, StreamExt};
-use kube::runtime::watcher::Event;
 
-use crate::{Client, InformerOptions, informer};
+use crate::{Client, Event, InformerOptions, informer};
 
 /// One change of a collection, by the key that the consumer chose.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +30,6 @@ pub fn changes<K: Kind>(
         let mut events = std::pin::pin!(informer::<K>(client, options));
         let mut known = Known::default();
         while let Some(event) = events.next().await {
-            let Ok(event) = event else { continue };
             for change in known.step(event, key) {
                 yield change;
             }

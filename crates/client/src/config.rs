@@ -1,14 +1,13 @@
 //! Where the apiserver is and who we are, from a kubeconfig.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use kube::config::{AuthInfo, Cluster, Kubeconfig};
 use rpc::tls::{Dial, KeyPair};
-use secrecy::ExposeSecret;
 
 use crate::Error;
+use crate::kubeconfig::{Cluster, Kubeconfig, User};
 
 /// Everything a connection needs.
 #[derive(Clone, Debug)]
@@ -24,9 +23,7 @@ impl Config {
     /// # Errors
     /// When a file cannot be read, or the kubeconfig asks for what Skiff does not do.
     pub fn from_file(path: &Path, context: Option<&str>) -> Result<Self, Error> {
-        let kubeconfig = Kubeconfig::read_from(path)
-            .map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
-        Self::from_kubeconfig(&kubeconfig, context)
+        Self::from_kubeconfig(&Kubeconfig::read(path)?, context)
     }
 
     /// From `$KUBECONFIG` (a list of files, merged) or `~/.kube/config`.
@@ -34,8 +31,7 @@ impl Config {
     /// # Errors
     /// As [`from_file`](Self::from_file).
     pub fn infer(context: Option<&str>) -> Result<Self, Error> {
-        let kubeconfig = Kubeconfig::read().map_err(|error| Error::Config(error.to_string()))?;
-        Self::from_kubeconfig(&kubeconfig, context)
+        Self::from_kubeconfig(&Kubeconfig::infer()?, context)
     }
 
     /// # Errors
@@ -43,28 +39,19 @@ impl Config {
     pub fn from_kubeconfig(kubeconfig: &Kubeconfig, context: Option<&str>) -> Result<Self, Error> {
         let wrong = |text: String| Error::Config(text);
         let name = context
-            .or(kubeconfig.current_context.as_deref())
+            .or(kubeconfig.current_context())
             .ok_or_else(|| wrong("no context is named and there is no current-context".into()))?;
         let context = kubeconfig
-            .contexts
-            .iter()
-            .find(|entry| entry.name == name)
-            .and_then(|entry| entry.context.as_ref())
+            .context(name)
             .ok_or_else(|| wrong(format!("context {name:?} does not exist")))?;
         let cluster = kubeconfig
-            .clusters
-            .iter()
-            .find(|entry| entry.name == context.cluster)
-            .and_then(|entry| entry.cluster.as_ref())
+            .cluster(&context.cluster)
             .ok_or_else(|| wrong(format!("cluster {:?} does not exist", context.cluster)))?;
-        let no_user = AuthInfo::default();
-        let user = match &context.user {
-            None => &no_user,
-            Some(user) => kubeconfig
-                .auth_infos
-                .iter()
-                .find(|entry| entry.name == *user)
-                .and_then(|entry| entry.auth_info.as_ref())
+        let nobody = User::default();
+        let user = match context.user.as_str() {
+            "" => &nobody,
+            user => kubeconfig
+                .user(user)
                 .ok_or_else(|| wrong(format!("user {user:?} does not exist")))?,
         };
         Ok(Self {
@@ -75,10 +62,10 @@ impl Config {
     }
 }
 
-fn dial(cluster: &Cluster, user: &AuthInfo) -> Result<Dial, Error> {
+fn dial(cluster: &Cluster, user: &User) -> Result<Dial, Error> {
     let url =
         cluster.server.clone().ok_or_else(|| Error::Config("the cluster has no server".into()))?;
-    if cluster.insecure_skip_tls_verify == Some(true) {
+    if cluster.insecure_skip_tls_verify {
         return Err(Error::Config(
             "insecure-skip-tls-verify is not supported: give the cluster's certificate-authority"
                 .into(),
@@ -95,8 +82,7 @@ fn dial(cluster: &Cluster, user: &AuthInfo) -> Result<Dial, Error> {
     )?;
     let certificate_pem =
         pem(user.client_certificate_data.as_deref(), user.client_certificate.as_deref())?;
-    let key_data = user.client_key_data.as_ref().map(ExposeSecret::expose_secret);
-    let key_pem = pem(key_data, user.client_key.as_deref())?;
+    let key_pem = pem(user.client_key_data.as_deref(), user.client_key.as_deref())?;
     let key_pair = certificate_pem
         .zip(key_pem)
         .map(|(certificate_pem, key_pem)| KeyPair { certificate_pem, key_pem });
@@ -104,7 +90,7 @@ fn dial(cluster: &Cluster, user: &AuthInfo) -> Result<Dial, Error> {
 }
 
 /// Inline base64 data, or else a file's contents.
-fn pem(data: Option<&str>, file: Option<&str>) -> Result<Option<Vec<u8>>, Error> {
+fn pem(data: Option<&str>, file: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {
     match (data, file) {
         (Some(data), _) => BASE64
             .decode(data)
@@ -115,21 +101,20 @@ fn pem(data: Option<&str>, file: Option<&str>) -> Result<Option<Vec<u8>>, Error>
     }
 }
 
-fn token(user: &AuthInfo) -> Result<Option<String>, Error> {
+fn token(user: &User) -> Result<Option<String>, Error> {
     if let Some(token) = &user.token {
-        return Ok(Some(token.expose_secret().to_owned()));
+        return Ok(Some(token.clone()));
     }
     let Some(file) = &user.token_file else {
         return Ok(None);
     };
-    let text =
-        String::from_utf8(read(file)?).map_err(|_| Error::Config(format!("{file}: not text")))?;
+    let text = String::from_utf8(read(file)?)
+        .map_err(|_| Error::Config(format!("{}: not text", file.display())))?;
     Ok(Some(text.trim().to_owned()))
 }
 
-fn read(file: &str) -> Result<Vec<u8>, Error> {
-    let path = PathBuf::from(file);
-    std::fs::read(&path).map_err(|error| Error::Config(format!("{file}: {error}")))
+fn read(file: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(file).map_err(|error| Error::Config(format!("{}: {error}", file.display())))
 }
 
 #[cfg(test)]
@@ -137,12 +122,12 @@ mod tests {
     use super::*;
 
     fn kubeconfig(user: &str) -> Kubeconfig {
-        Kubeconfig::from_yaml(&format!(
+        let text = format!(
             "current-context: a\ncontexts: [{{name: a, context: {{cluster: c, user: u, namespace: n}}}}]\n\
              clusters: [{{name: c, cluster: {{server: 'https://h:1', certificate-authority-data: QQ==}}}}]\n\
              users: [{{name: u, user: {user}}}]\n"
-        ))
-        .unwrap()
+        );
+        Kubeconfig::parse(&text, Path::new("/etc/a.conf")).unwrap()
     }
 
     #[test]

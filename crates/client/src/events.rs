@@ -83,7 +83,7 @@ impl Recorder {
             kind,
             reason: reason.to_owned(),
             message,
-            at: Timestamp::now(),
+            at: clock::now(),
         };
         if let Err(error) = self.queue.try_send(note) {
             tracing::debug!(%error, reason, "event dropped");

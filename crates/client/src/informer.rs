@@ -1,7 +1,7 @@
 //! The present state of a kind and then every change, for ever.
 //!
 //! An informer opens a watch that begins with the present state (one stream, no separate list) and
-//! yields `kube-runtime`'s watcher events. When the stream breaks it resumes from the last revision
+//! yields [`Event`]s. When the stream breaks it resumes from the last revision
 //! it saw; when the server no longer has that revision (410) it starts over with `Init`, so that
 //! whoever consumes the events replaces what it holds. It never ends and never yields an error:
 //! trouble is logged and retried with back-off.
@@ -13,7 +13,6 @@ use api::{Kind, KindRow};
 use async_stream::stream;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::Stream;
-use kube::runtime::watcher::{self, Event};
 use rpc::api_v1 as pb;
 
 use crate::{Client, Error};
@@ -21,6 +20,34 @@ use crate::{Client, Error};
 /// First and longest pause before a broken watch is opened again.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// What an informer yields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<T> {
+    /// The present state follows; it replaces everything that was known.
+    Init,
+    /// An object of the present state.
+    InitApply(T),
+    /// The present state is complete.
+    InitDone,
+    /// An object was added or modified.
+    Apply(T),
+    /// An object was deleted; its last state.
+    Delete(T),
+}
+
+impl<T> Event<T> {
+    /// The same event about the object that `f` makes of this one's.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Event<U> {
+        match self {
+            Self::Init => Event::Init,
+            Self::InitApply(object) => Event::InitApply(f(object)),
+            Self::InitDone => Event::InitDone,
+            Self::Apply(object) => Event::Apply(f(object)),
+            Self::Delete(object) => Event::Delete(f(object)),
+        }
+    }
+}
 
 /// What an informer watches.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +62,7 @@ pub struct InformerOptions {
 pub fn informer<K: Kind>(
     client: Client,
     options: InformerOptions,
-) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static {
+) -> impl Stream<Item = Event<K>> + Send + 'static {
     informer_with(client, K::ROW, options, pb::Representation::Full, |object| {
         K::decode(&object.json)
     })
@@ -49,7 +76,7 @@ pub fn informer_with<T: Send + 'static>(
     options: InformerOptions,
     representation: pb::Representation,
     decode: impl Fn(&pb::Object) -> Result<T, DecodeError> + Send + 'static,
-) -> impl Stream<Item = Result<Event<T>, watcher::Error>> + Send + 'static {
+) -> impl Stream<Item = Event<T>> + Send + 'static {
     stream! {
         let backoff = ExponentialBuilder::default().with_min_delay(RETRY_MIN).with_max_delay(RETRY_MAX).with_jitter().without_max_times();
         let mut delays = backoff.build();
@@ -58,7 +85,7 @@ pub fn informer_with<T: Send + 'static>(
             let request = position.request(row, &options, representation);
             if position.revision.is_none() {
                 position.restart();
-                yield Ok(Event::Init);
+                yield Event::Init;
             }
             match client.resources().watch(request).await {
                 Err(status) => position.failed(row, status.into()),
@@ -70,7 +97,7 @@ pub fn informer_with<T: Send + 'static>(
                                 delays = backoff.build();
                                 for event in batch.events {
                                     for step in position.step(row, event, &decode) {
-                                        yield Ok(step);
+                                        yield step;
                                     }
                                 }
                                 if position.broken {

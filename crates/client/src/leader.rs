@@ -13,15 +13,13 @@ mod process;
 use std::time::Duration;
 
 use futures::StreamExt;
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::runtime::watcher::Event;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Api, Client, Error, InformerOptions, informer};
+use crate::{Api, Client, Error, Event, InformerOptions, informer};
 use process::Process;
 
 /// Which Lease, as whom, and how fast.
@@ -74,7 +72,7 @@ impl Election {
             };
             tokio::select! {
                 () = stop.cancelled() => return None,
-                Some(Ok(event)) = changes.next() => {
+                Some(event) = changes.next() => {
                     if let Some(known) = seen.step(event) {
                         try_at = Some(self.when(known.as_ref()));
                     }
@@ -88,7 +86,7 @@ impl Election {
                         if !error.is_conflict() && !error.is_already_exists() {
                             tracing::warn!(lease = self.name, %error, "cannot take the lease");
                         }
-                        try_at = Some(Instant::now() + self.retry_period);
+                        try_at = Some(clock::instant() + self.retry_period);
                     }
                 },
             }
@@ -101,12 +99,12 @@ impl Election {
         let holder = spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
         let ended = || Process::of_identity(holder)?.is_dead(&Process::own()?).then_some(());
         if holder.is_empty() || holder == self.identity || ended().is_some() {
-            return Instant::now();
+            return clock::instant();
         }
         let seconds = spec
             .and_then(|spec| spec.lease_duration_seconds)
             .and_then(|seconds| u64::try_from(seconds).ok());
-        Instant::now() + seconds.map_or(self.lease_duration, Duration::from_secs)
+        clock::instant() + seconds.map_or(self.lease_duration, Duration::from_secs)
     }
 
     async fn take(&self, client: &Client, seen: Option<&Lease>) -> Result<Lease, Error> {
@@ -125,7 +123,7 @@ impl Election {
     }
 
     fn claim(&self, lease: &mut Lease) {
-        let now = Some(MicroTime(Timestamp::now()));
+        let now = Some(MicroTime(clock::now()));
         let spec = lease.spec.get_or_insert_default();
         if spec.holder_identity.as_deref() != Some(&self.identity) {
             spec.lease_transitions =
@@ -204,14 +202,14 @@ async fn renew(
     release: CancellationToken,
 ) {
     let leases: Api<Lease> = Api::namespaced(&client, &election.namespace);
-    let mut deadline = Instant::now() + election.renew_deadline;
+    let mut deadline = clock::instant() + election.renew_deadline;
     loop {
         tokio::select! {
             () = release.cancelled() => break,
             () = tokio::time::sleep(election.retry_period) => {}
         }
         election.claim(&mut lease);
-        let started = Instant::now();
+        let started = clock::instant();
         match tokio::time::timeout_at(deadline, leases.replace(&lease)).await {
             Ok(Ok(renewed)) => {
                 lease = renewed;
@@ -228,14 +226,14 @@ async fn renew(
             }
             Err(_) => return lose(&election, &lost),
         }
-        if Instant::now() >= deadline {
+        if clock::instant() >= deadline {
             return lose(&election, &lost);
         }
     }
     let spec = lease.spec.get_or_insert_default();
     spec.holder_identity = Some(String::new());
     spec.lease_duration_seconds = Some(1);
-    spec.renew_time = Some(MicroTime(Timestamp::now()));
+    spec.renew_time = Some(MicroTime(clock::now()));
     match leases.replace(&lease).await {
         Ok(_) => tracing::info!(lease = election.name, "released the lease"),
         Err(error) => tracing::warn!(lease = election.name, %error, "cannot release the lease"),
@@ -265,21 +263,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_free_or_released_lease_is_tried_at_once_and_a_held_one_after_its_duration() {
         let election = election();
-        assert_eq!(election.when(None), Instant::now());
+        assert_eq!(election.when(None), clock::instant());
         let mut lease = Lease::default();
         let mut other = election.clone();
         other.identity = "other".into();
         other.lease_duration = Duration::from_secs(7);
         other.claim(&mut lease);
-        assert_eq!(election.when(Some(&lease)), Instant::now() + Duration::from_secs(7));
+        assert_eq!(election.when(Some(&lease)), clock::instant() + Duration::from_secs(7));
         lease.spec.as_mut().unwrap().holder_identity = Some(String::new());
-        assert_eq!(election.when(Some(&lease)), Instant::now());
+        assert_eq!(election.when(Some(&lease)), clock::instant());
         // Another process of this machine, dead: no pid is as high as this.
         let own = Process::own().unwrap().to_string();
         let mut parts: Vec<&str> = own.split('-').collect();
         parts[2] = "1073741824";
         lease.spec.as_mut().unwrap().holder_identity = Some(format!("h_0_{}", parts.join("-")));
-        assert_eq!(election.when(Some(&lease)), Instant::now());
+        assert_eq!(election.when(Some(&lease)), clock::instant());
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! How everything but the apiserver reaches the cluster: typed and untyped calls over gRPC,
 //! watches that heal themselves, and events.
 //!
-//! - [`config`]: where and as whom, from a kubeconfig.
+//! - [`config`]: where and as whom, from a [`kubeconfig`].
 //! - [`Client`]: a connection; [`Api`]: the verbs for one kind; [`dynamic`]: for a kind known only at run time.
-//! - [`mod@informer`]: the present state and then every change of a kind, for ever, as the events that
-//!   `kube-runtime`'s stores and controllers take.
+//! - [`mod@informer`]: the present state and then every change of a kind, for ever.
 //! - [`mod@changes`]: the same as plain set and remove, for consumers with an index of their own.
 //! - [`mirror`]: a local copy of a kind, reduced to what its owner needs.
 //! - [`events`]: Kubernetes Events about what a component did.
@@ -18,6 +17,7 @@ pub mod dynamic;
 pub mod error;
 pub mod events;
 pub mod informer;
+pub mod kubeconfig;
 pub mod leader;
 pub mod mirror;
 mod typed;
@@ -31,7 +31,7 @@ use tonic::transport::Channel;
 pub use changes::{Change, changes};
 pub use config::Config;
 pub use error::Error;
-pub use informer::{InformerOptions, informer};
+pub use informer::{Event, InformerOptions, informer};
 pub use typed::{Api, DeleteOptions, List, ListOptions, PatchKind};
 
 /// The generated client, with credentials added to every call.

@@ -11,11 +11,10 @@ use api::Kind;
 use api::kind::DecodeError;
 use futures::stream::{BoxStream, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::runtime::watcher::Event;
 use rpc::api_v1 as pb;
 
 use crate::Client;
-use crate::informer::{InformerOptions, informer_with};
+use crate::informer::{Event, InformerOptions, informer_with};
 
 /// `namespace/name`, or just the name of a cluster-scoped object.
 pub type Name = Arc<str>;
@@ -40,9 +39,7 @@ pub fn events<K: Kind, T: Send + 'static>(
         Ok((name(object.metadata()), reduce(&object)))
     };
     let full = pb::Representation::Full;
-    let events = informer_with(client.clone(), K::ROW, options, full, decode);
-    // The informer retries by itself and yields no errors.
-    events.filter_map(|event| std::future::ready(event.ok())).boxed()
+    informer_with(client.clone(), K::ROW, options, full, decode).boxed()
 }
 
 /// The objects of one kind, by name.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use client::events::Recorder;
 use client::{Api, Client, DeleteOptions};
+use clock::SharedClock;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
-use runtime::clock::SharedClock;
 
 use crate::Error;
 use crate::cache::{Cache, Key};

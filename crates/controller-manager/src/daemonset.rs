@@ -10,9 +10,9 @@ use std::sync::Arc;
 use api::labels::{Selector, SelectorError};
 use client::events::Recorder;
 use client::{Api, Client};
+use clock::SharedClock;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use runtime::clock::SharedClock;
 
 use crate::Error;
 use crate::amount::omit_zero;

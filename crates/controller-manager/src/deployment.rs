@@ -14,9 +14,9 @@ use std::sync::Arc;
 use api::labels::{Selector, SelectorError};
 use client::Client;
 use client::events::Recorder;
+use clock::SharedClock;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use runtime::clock::SharedClock;
 
 use crate::Error;
 use crate::cache::{Cache, Key};

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use api::labels::Selector;
 use client::{Api, Client};
+use clock::SharedClock;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use runtime::clock::SharedClock;
 
 use crate::Error;
 use crate::cache::{Cache, Key};

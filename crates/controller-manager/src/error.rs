@@ -28,17 +28,6 @@ impl Error {
             Self::Invalid(_) | Self::Died(_) => false,
         }
     }
-
-    /// The error with its causes on one line.
-    pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        text
-    }
 }
 
 /// Says what a failed call was about.

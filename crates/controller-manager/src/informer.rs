@@ -7,9 +7,8 @@
 use std::sync::Arc;
 
 use api::Kind;
-use client::{Client, InformerOptions};
+use client::{Client, Event, InformerOptions};
 use futures::{Stream, StreamExt};
-use kube::runtime::watcher::{self, Event};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -52,55 +51,43 @@ impl<K: Kind> Informer<K> {
     ) -> impl Future<Output = ()> + Send + use<K> {
         let strip = self.strip;
         let stream = client::informer::<K>(client.clone(), InformerOptions::default());
-        let stripped = stream.map(move |event| event.map(|event| strip_event(event, strip)));
+        let stripped = stream.map(move |event| {
+            event.map(|mut object| {
+                object.metadata_mut().managed_fields = None;
+                strip(&mut object);
+                object
+            })
+        });
         let subscribers = std::mem::take(&mut *self.subscribers.lock());
         keep(self.cache.clone(), subscribers, stripped, synced)
-    }
-}
-
-fn strip_event<K: Kind>(event: Event<K>, strip: fn(&mut K)) -> Event<K> {
-    let apply = |mut object: K| {
-        object.metadata_mut().managed_fields = None;
-        strip(&mut object);
-        object
-    };
-    match event {
-        Event::Apply(object) => Event::Apply(apply(object)),
-        Event::InitApply(object) => Event::InitApply(apply(object)),
-        Event::Delete(object) => Event::Delete(apply(object)),
-        other => other,
     }
 }
 
 async fn keep<K: Kind>(
     cache: Arc<Cache<K>>,
     subscribers: Vec<(Trigger, Keys<K>)>,
-    stream: impl Stream<Item = Result<Event<K>, watcher::Error>>,
+    stream: impl Stream<Item = Event<K>>,
     synced: watch::Sender<bool>,
 ) {
     let mut stream = std::pin::pin!(stream);
     let mut initial = Vec::new();
     while let Some(event) = stream.next().await {
         let changes = match event {
-            Ok(Event::Init) => {
+            Event::Init => {
                 initial = Vec::new();
                 continue;
             }
-            Ok(Event::InitApply(object)) => {
+            Event::InitApply(object) => {
                 initial.push(object);
                 continue;
             }
-            Ok(Event::InitDone) => {
+            Event::InitDone => {
                 let changes = cache.replace(std::mem::take(&mut initial));
                 synced.send_replace(true);
                 changes
             }
-            Ok(Event::Apply(object)) => vec![cache.apply(object)],
-            Ok(Event::Delete(object)) => cache.delete(&object).into_iter().collect(),
-            Err(error) => {
-                tracing::warn!(kind = K::KIND, %error, "informer");
-                continue;
-            }
+            Event::Apply(object) => vec![cache.apply(object)],
+            Event::Delete(object) => cache.delete(&object).into_iter().collect(),
         };
         for change in &changes {
             for (trigger, keys) in &subscribers {

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use api::labels::{Selector, SelectorError};
 use client::events::Recorder;
 use client::{Api, Client, PatchKind};
+use clock::SharedClock;
 use futures::future::try_join_all;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
-use runtime::clock::SharedClock;
 use serde_json::json;
 
 use crate::Error;

@@ -30,7 +30,7 @@ async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
         runtime::health::serve(address, health, stop.clone()).await?;
     }
     runtime::notify::ready();
-    let clock = runtime::clock::system();
+    let clock = clock::system();
     if !flags.leader_elect {
         wire::run(client, settings, clock, stop).await?;
         return Ok(());

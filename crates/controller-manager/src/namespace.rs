@@ -12,10 +12,10 @@ use std::sync::Arc;
 use api::{Kind, KindRow};
 use client::dynamic::target;
 use client::{Api, Client, DeleteOptions};
+use clock::SharedClock;
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Namespace;
 use rpc::api_v1 as pb;
-use runtime::clock::SharedClock;
 
 use crate::Error;
 use crate::cache::{Cache, Key};

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use client::events::Recorder;
 use client::{Api, Client, PatchKind};
+use clock::SharedClock;
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use parking_lot::Mutex;
-use runtime::clock::SharedClock;
 use serde_json::json;
 
 use crate::Error;

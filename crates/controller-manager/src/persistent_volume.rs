@@ -13,12 +13,12 @@ use std::sync::Arc;
 
 use client::events::Recorder;
 use client::{Api, Client};
+use clock::SharedClock;
 use k8s_openapi::api::core::v1::{
     Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use runtime::clock::SharedClock;
 
 use crate::Error;
 use crate::cache::{Cache, Key};

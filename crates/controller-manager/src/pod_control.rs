@@ -5,9 +5,9 @@ use std::sync::Arc;
 use api::Kind;
 use client::events::Recorder;
 use client::{Api, Client, DeleteOptions};
+use clock::SharedClock;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
-use runtime::clock::SharedClock;
 
 use crate::cache::{Cache, Key};
 use crate::expectations::Expectations;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Api, Client, DeleteOptions, PatchKind};
+use clock::SharedClock;
 use futures::future::try_join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
-use runtime::clock::SharedClock;
 use serde_json::json;
 
 use crate::Error;

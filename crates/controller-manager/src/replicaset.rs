@@ -9,9 +9,9 @@ mod tests;
 use std::sync::Arc;
 
 use client::{Api, Client};
+use clock::SharedClock;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use runtime::clock::SharedClock;
 
 use crate::Error;
 use crate::cache::{Cache, Key};

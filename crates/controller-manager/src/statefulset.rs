@@ -12,9 +12,9 @@ use std::sync::Arc;
 use api::Kind;
 use api::labels::{Selector, SelectorError};
 use client::{Api, Client};
+use clock::SharedClock;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplate, PodTemplateSpec};
-use runtime::clock::SharedClock;
 use serde_json::json;
 
 use crate::Error;

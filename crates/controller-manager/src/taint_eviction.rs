@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use client::events::Recorder;
 use client::{Api, Client, DeleteOptions, PatchKind};
+use clock::SharedClock;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
-use runtime::clock::SharedClock;
 use serde_json::json;
 
 use crate::Error;

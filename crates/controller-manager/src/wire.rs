@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use client::Client;
 use client::events::Recorder;
+use clock::SharedClock;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
-use runtime::clock::SharedClock;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

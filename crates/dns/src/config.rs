@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use clock::SharedClock;
 use dns::upstream::{UpstreamError, Upstreams};
-use runtime::clock::SharedClock;
 use runtime::flags::CommonFlags;
 
 const DNS_PORT: u16 = 53;

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 
 async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let client = Client::new(&client::Config::from_file(&config.kubeconfig, None)?)?;
-    let clock = runtime::clock::system();
+    let clock = clock::system();
     let upstreams = config.upstreams(clock.clone())?;
     if upstreams.current().is_empty() {
         tracing::warn!("no upstream server: only the cluster's own names will be known");

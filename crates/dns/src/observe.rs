@@ -4,13 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use client::informer::InformerOptions;
+use client::informer::{self, InformerOptions};
 use client::mirror::{self, Mirror, Name};
 use futures::FutureExt;
 use futures::stream::{BoxStream, StreamExt};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use kube::runtime::watcher;
 use runtime::health::Health;
 
 use crate::model::{Service, Slice};
@@ -21,8 +20,8 @@ const BURST: usize = 4096;
 
 /// Something happened to an object. One that is nothing to the server is none.
 pub enum Event {
-    Service(watcher::Event<(Name, Option<Service>)>),
-    Slice(watcher::Event<(Name, Option<Slice>)>),
+    Service(informer::Event<(Name, Option<Service>)>),
+    Slice(informer::Event<(Name, Option<Slice>)>),
 }
 
 /// All events of Services and EndpointSlices; never ends.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use clock::SharedClock;
 use jiff::Timestamp;
-use runtime::clock::SharedClock;
 
 const DNS_PORT: u16 = 53;
 /// How long what a file said is believed.
@@ -125,7 +125,7 @@ fn server(text: &str) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runtime::clock::ManualClock;
+    use clock::ManualClock;
 
     #[test]
     fn a_file_is_read_again_after_a_while() {

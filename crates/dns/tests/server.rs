@@ -62,7 +62,7 @@ async fn start(records: Arc<ArcSwap<Records>>) -> (Server<Handler>, Addresses) {
     let ips: Vec<IpAddr> = vec![LISTEN.parse().unwrap()];
     let addresses = Addresses::add(&ips).await.unwrap();
     let servers = ["127.0.0.1:9".to_owned(), upstream().await.to_string()];
-    let upstreams = Upstreams::new(&servers, Vec::new(), runtime::clock::system()).unwrap();
+    let upstreams = Upstreams::new(&servers, Vec::new(), clock::system()).unwrap();
     let zone = Zone::new("cluster.local", ips).unwrap();
     let mut server = Server::new(Handler::new(zone, records, Forwarder::new(upstreams)));
     server.register_socket(UdpSocket::bind((LISTEN, 53)).await.unwrap());

@@ -20,7 +20,6 @@
 //!
 //! `::runtime` (the wiring crate shared by the binaries) and `crate::runtime` (containers) are two things.
 
-mod causes;
 pub mod cgroup;
 pub mod config;
 pub mod image;

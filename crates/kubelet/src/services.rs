@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, InformerOptions, informer};
+use client::{Client, Event, InformerOptions, informer};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
-use kube::runtime::watcher::Event;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -70,27 +69,26 @@ async fn follow(client: Client, table: Arc<RwLock<Table>>, synced: watch::Sender
     let mut fresh = Table::new();
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Init) => fresh.clear(),
-            Ok(Event::InitApply(service)) => {
+            Event::Init => fresh.clear(),
+            Event::InitApply(service) => {
                 if let Some((key, entry)) = entry(&service) {
                     fresh.insert(key, entry);
                 }
             }
-            Ok(Event::InitDone) => {
+            Event::InitDone => {
                 *table.write() = std::mem::take(&mut fresh);
                 synced.send_replace(true);
             }
-            Ok(Event::Apply(service)) => {
+            Event::Apply(service) => {
                 let key = key(&service);
                 match entry(&service) {
                     Some((key, entry)) => table.write().insert(key, entry),
                     None => table.write().remove(&key),
                 };
             }
-            Ok(Event::Delete(service)) => {
+            Event::Delete(service) => {
                 table.write().remove(&key(&service));
             }
-            Err(error) => tracing::debug!(%error, "watch of services"),
         }
     }
 }

@@ -25,8 +25,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ::runtime::clock::SharedClock;
 use client::Client;
+use clock::SharedClock;
 use jiff::Timestamp;
 
 use crate::config::Directories;

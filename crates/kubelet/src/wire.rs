@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::runtime::health::{self, Health};
-use ::runtime::{clock, notify};
+use ::runtime::notify;
 use anyhow::{Context as _, bail};
 use api::quantity::Quantity;
 use client::events::Recorder;

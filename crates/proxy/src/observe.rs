@@ -4,12 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use client::informer::InformerOptions;
+use client::informer::{self, InformerOptions};
 use client::mirror::{self, Mirror, Name};
 use futures::stream::{BoxStream, StreamExt};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use kube::runtime::watcher;
 
 use crate::model::{EndpointSlice, Node, Pod, Service};
 use crate::plan::Owner;
@@ -17,10 +16,10 @@ use crate::plan::Owner;
 /// Something happened to an object of one of the kinds. A slice that is nothing to the proxy is
 /// none.
 pub enum Event {
-    Service(watcher::Event<(Name, Service)>),
-    Slice(watcher::Event<(Name, Option<EndpointSlice>)>),
-    Node(watcher::Event<(Name, Node)>),
-    Pod(watcher::Event<(Name, Pod)>),
+    Service(informer::Event<(Name, Service)>),
+    Slice(informer::Event<(Name, Option<EndpointSlice>)>),
+    Node(informer::Event<(Name, Node)>),
+    Pod(informer::Event<(Name, Pod)>),
 }
 
 /// All events of the kinds that the proxy of `node_name` watches; never ends.
@@ -171,14 +170,15 @@ mod tests {
     #[test]
     fn a_slice_makes_its_services_stale() {
         let mut state = State::default();
-        let apply = |service| Event::Slice(watcher::Event::Apply(("ns/s1".into(), slice(service))));
+        let apply =
+            |service| Event::Slice(informer::Event::Apply(("ns/s1".into(), slice(service))));
         let owner = |name: &str| Owner::Service(name.into());
         assert_eq!(taken(&mut state, apply("ns/a")), [owner("ns/a")]);
         assert!(taken(&mut state, apply("ns/a")).is_empty(), "nothing changed");
         assert_eq!(taken(&mut state, apply("ns/b")), [owner("ns/a"), owner("ns/b")]);
         assert!(state.slices(&"ns/a".into()).is_empty());
         assert_eq!(state.slices(&"ns/b".into()).len(), 1);
-        let delete = Event::Slice(watcher::Event::Delete(("ns/s1".into(), None)));
+        let delete = Event::Slice(informer::Event::Delete(("ns/s1".into(), None)));
         assert_eq!(taken(&mut state, delete), [owner("ns/b")]);
         assert!(state.slices_of.is_empty());
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::stream::{BoxStream, StreamExt};
 use ipnet::IpNet;
+use runtime::errors::cause_chain;
 use runtime::health::Health;
 use tokio_util::sync::CancellationToken;
 
@@ -154,21 +155,6 @@ pub async fn run(
     }
 }
 
-/// Prints an error with its causes.
-struct Chain<'a>(&'a (dyn std::error::Error + 'static));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
-}
-
 impl Proxy {
     /// One round. What is stale stays so until it has been applied. Rules and routes fail, and are
     /// tried again, each on its own.
@@ -184,7 +170,11 @@ impl Proxy {
                 Ok(()) => self.rules_backoff.succeeded(),
                 Err(error) => {
                     let retry_in_ms = self.rules_backoff.failed().as_millis();
-                    tracing::error!(error = %Chain(&error), retry_in_ms, "cannot apply the rules");
+                    tracing::error!(
+                        error = cause_chain(&error),
+                        retry_in_ms,
+                        "cannot apply the rules"
+                    );
                 }
             }
         }
@@ -193,7 +183,11 @@ impl Proxy {
                 Ok(()) => self.routes_backoff.succeeded(),
                 Err(error) => {
                     let retry_in_ms = self.routes_backoff.failed().as_millis();
-                    tracing::error!(error = %Chain(&error), retry_in_ms, "cannot apply the routes");
+                    tracing::error!(
+                        error = cause_chain(&error),
+                        retry_in_ms,
+                        "cannot apply the routes"
+                    );
                 }
             }
         }
@@ -254,7 +248,7 @@ impl Proxy {
                 self.replan(Some(&slots), &mut Changes::new());
                 let changes = applier.resync(&self.desired)?;
                 if let Err(error) = sysctl::relax_conntrack() {
-                    tracing::warn!(error = %Chain(&error), "conntrack stays strict");
+                    tracing::warn!(error = cause_chain(&error), "conntrack stays strict");
                 }
                 let cleaned = self.clean_conntrack(&mut applier, &changes)?;
                 self.applier = Some(applier);

@@ -1,11 +1,11 @@
-//! What every Skiff binary is wired with: start-up ([`start`]), common flags ([`flags`]), the
-//! clock ([`clock`]), health endpoints ([`health`]), readiness notification ([`notify`]) and
-//! shutdown ([`shutdown`]).
+//! What every Skiff binary is wired with: start-up ([`start`]), common flags ([`flags`]), health
+//! endpoints ([`health`]), readiness notification ([`notify`]), shutdown ([`shutdown`]) and error
+//! messages ([`errors`]).
 //!
 //! Entry point: [`start::run`], which a `main` calls with its async body.
 //! It must not know any component, the API's kinds or the store.
 
-pub mod clock;
+pub mod errors;
 pub mod flags;
 pub mod health;
 pub mod notify;

@@ -8,13 +8,13 @@ use std::time::Duration;
 use api::Kind;
 use client::events::Recorder;
 use client::{Api, Change, Client, InformerOptions, PatchKind, changes};
+use clock::SharedClock;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{
     Namespace, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use rpc::api_v1::BindRequest;
-use runtime::clock::SharedClock;
 use runtime::health::Health;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;

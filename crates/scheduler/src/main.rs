@@ -39,7 +39,7 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
     let (lead, leading) = oneshot::channel();
     let end = shutdown.child_token();
     let driving = async {
-        let clock = runtime::clock::system();
+        let clock = clock::system();
         drive::run(client.clone(), &config.scheduler_name, clock, state, leading, end.clone())
             .await;
         end.cancel();

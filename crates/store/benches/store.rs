@@ -61,7 +61,7 @@ async fn recovery(backend: &Backend) -> String {
     let image = tempfile::TempDir::with_prefix("skiff-store-crash-").unwrap();
     let source = backend.directory().expect("the embedded store has a folder").join("store.redb");
     let bytes = std::fs::copy(source, image.path().join("store.redb")).unwrap();
-    let start = Instant::now();
+    let start = clock::instant();
     let store = Store::embedded(image.path()).await.unwrap();
     let opened = millis(start);
     let keys = store.count(Bytes::new()).await.unwrap();
@@ -94,12 +94,12 @@ async fn measure(backend: &Backend) -> Vec<Measured> {
         let rate = puts(store, writers, &value).await;
         figures.push((format!("puts/s, {writers} at once"), rate, true));
     }
-    let start = Instant::now();
+    let start = clock::instant();
     burst(store, &value).await;
     figures.push((format!("{BURST_KEYS} puts, {BURST_WRITERS} at once, ms"), millis(start), false));
 
     reads(store, &mut figures).await;
-    let start = Instant::now();
+    let start = clock::instant();
     for _ in 0..GETS {
         // A condition that fails: the whole way of a write but the flush.
         let outcome = store.create(burst_key(0), Bytes::new()).await.unwrap();
@@ -117,7 +117,7 @@ async fn measure(backend: &Backend) -> Vec<Measured> {
 /// Ranges and gets of what the burst has written.
 async fn reads(store: &Store, figures: &mut Vec<Measured>) {
     let prefix = Bytes::from_static(b"/burst/");
-    let start = Instant::now();
+    let start = clock::instant();
     for _ in 0..LISTS {
         let listing = store
             .list(ListOptions { prefix: prefix.clone(), ..ListOptions::default() })
@@ -126,18 +126,18 @@ async fn reads(store: &Store, figures: &mut Vec<Measured>) {
         assert_eq!(listing.entries.len(), BURST_KEYS);
     }
     figures.push((format!("list of {BURST_KEYS}, ms"), millis(start) / LISTS as f64, false));
-    let start = Instant::now();
+    let start = clock::instant();
     let options = ListOptions { prefix: prefix.clone(), limit: 500, ..ListOptions::default() };
     for _ in 0..LISTS {
         assert_eq!(store.list(options.clone()).await.unwrap().entries.len(), 500);
     }
     figures.push(("list of the first 500, ms".to_owned(), millis(start) / LISTS as f64, false));
-    let start = Instant::now();
+    let start = clock::instant();
     for _ in 0..LISTS {
         assert_eq!(store.count(prefix.clone()).await.unwrap(), BURST_KEYS as u64);
     }
     figures.push((format!("count of {BURST_KEYS}, ms"), millis(start) / LISTS as f64, false));
-    let start = Instant::now();
+    let start = clock::instant();
     for index in 0..GETS {
         assert!(store.get(burst_key(index % BURST_KEYS)).await.unwrap().entry.is_some());
     }
@@ -149,7 +149,7 @@ async fn reads(store: &Store, figures: &mut Vec<Measured>) {
 }
 
 async fn puts(store: &Store, writers: usize, value: &Bytes) -> f64 {
-    let start = Instant::now();
+    let start = clock::instant();
     let done = join_all((0..writers).map(|writer| {
         let (store, value) = (store.clone(), value.clone());
         tokio::spawn(async move {

@@ -56,7 +56,6 @@ use tokio::{
     net::{TcpListener, UnixListener},
     sync::mpsc,
     task,
-    time::Instant,
 };
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::server::{Router, TcpIncoming};
@@ -265,7 +264,7 @@ fn start(directory: &Path, cache_bytes: usize, quota_bytes: u64) -> Result<Arc<E
     }
     let view = View::open(&loaded.database, loaded.revision).map_err(failed)?;
     let leases = Leases::default();
-    let now = Instant::now();
+    let now = clock::instant();
     loaded.leases.iter().for_each(|(id, ttl)| leases.grant(*id, *ttl, now));
     let shared =
         Arc::new(Shared::new(loaded.cluster_id, loaded.member_id, loaded.index, view, leases));

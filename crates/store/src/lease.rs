@@ -44,7 +44,7 @@ impl Store {
         let seconds = time_to_live.as_secs().max(1);
         // Held while a lease is granted, so that those who come meanwhile share it.
         let mut leases = self.leases.0.lock().await;
-        let now = Instant::now();
+        let now = clock::instant();
         leases.retain(|_, shared| shared.until > now && shared.keys < SHARE_KEYS);
         if let Some(shared) = leases.get_mut(&seconds) {
             shared.keys += 1;

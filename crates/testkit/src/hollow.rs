@@ -7,14 +7,12 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use client::{Api, Client, DeleteOptions, InformerOptions, PatchKind, informer};
+use client::{Api, Client, DeleteOptions, Event, InformerOptions, PatchKind, informer};
+use clock::SharedClock;
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::ResourceExt;
-use kube::runtime::watcher::Event;
-use runtime::clock::SharedClock;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -110,52 +108,60 @@ async fn follow(client: Client, clock: SharedClock, name: String) {
         InformerOptions { field_selector: format!("spec.nodeName={name}"), ..Default::default() };
     let mut events = std::pin::pin!(informer::<Pod>(client.clone(), options));
     while let Some(event) = events.next().await {
-        let (Ok(Event::Apply(pod)) | Ok(Event::InitApply(pod))) = event else {
+        let (Event::Apply(pod) | Event::InitApply(pod)) = event else {
             continue;
         };
         // A refusal shows as a state that does not come, and what is not done is tried on the
         // next event.
         if let Err(error) = serve(&client, &clock, &pod).await {
-            tracing::debug!(pod = pod.name_any(), %error, "hollow node");
+            tracing::debug!(pod = name_of(&pod), %error, "hollow node");
         }
     }
 }
 
 /// Brings one pod a step on.
 async fn serve(client: &Client, clock: &SharedClock, pod: &Pod) -> Result<(), client::Error> {
-    let namespace = pod.namespace().unwrap_or_default();
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let pods = Api::<Pod>::namespaced(client, &namespace);
     let phase = api::pod::phase(pod);
     if pod.metadata.deletion_timestamp.is_some() {
         let held = pod.metadata.finalizers.as_ref().is_some_and(|all| !all.is_empty());
         if held && phase == "Running" {
             let status = status(pod, clock, "Failed", Some(137));
-            pods.patch_status(&pod.name_any(), PatchKind::Strategic, &status).await?;
+            pods.patch_status(name_of(pod), PatchKind::Strategic, &status).await?;
         }
         let options = DeleteOptions {
             grace_period_seconds: Some(0),
             precondition_uid: pod.metadata.uid.clone(),
             ..Default::default()
         };
-        return match pods.delete(&pod.name_any(), &options).await {
+        return match pods.delete(name_of(pod), &options).await {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => outcome,
         };
     }
-    let exit: Option<i32> = pod.annotations().get(EXIT).and_then(|code| code.parse().ok());
+    let exit: Option<i32> = annotation(pod, EXIT).and_then(|code| code.parse().ok());
     let patch = match (phase, exit) {
         ("Pending", _) => status(pod, clock, "Running", None),
         ("Running", Some(0)) => status(pod, clock, "Succeeded", Some(0)),
         ("Running", Some(code)) => status(pod, clock, "Failed", Some(code)),
         _ => return Ok(()),
     };
-    pods.patch_status(&pod.name_any(), PatchKind::Strategic, &patch).await?;
+    pods.patch_status(name_of(pod), PatchKind::Strategic, &patch).await?;
     Ok(())
+}
+
+fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
+    pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+fn name_of(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
 }
 
 fn status(pod: &Pod, clock: &SharedClock, phase: &str, exit: Option<i32>) -> Value {
     let now = clock.now().to_string();
-    let wants_ready = pod.annotations().get(READY).is_none_or(|value| value != "false");
+    let wants_ready = annotation(pod, READY).is_none_or(|value| value != "false");
     let ready = phase == "Running" && wants_ready;
     let truth = if ready { "True" } else { "False" };
     let state = match exit {

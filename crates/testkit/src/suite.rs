@@ -61,7 +61,7 @@ pub fn run(options: Options, images: &[&str], scenarios: &[Scenario]) -> ExitCod
         return ExitCode::SUCCESS;
     }
     println!("\nrunning {} tests", selected.len());
-    let started = runtime::clock::monotonic();
+    let started = clock::monotonic();
     let mut failures: Vec<(&str, String)> = Vec::new();
     if !selected.is_empty() {
         failures = run_all(options, images, &selected);
@@ -125,7 +125,7 @@ fn run_all<'a>(
     };
     let mut failures = Vec::new();
     for scenario in selected {
-        let started = runtime::clock::monotonic();
+        let started = clock::monotonic();
         let outcome = threads.block_on(run_one(cluster.clone(), scenario));
         let word = if outcome.is_ok() { "ok" } else { "FAILED" };
         println!("test {} ... {word} ({:.1} s)", scenario.name, elapsed(started));
@@ -145,7 +145,7 @@ fn elapsed(since: Instant) -> f64 {
 }
 
 async fn prepare(options: Options, images: &[&str]) -> anyhow::Result<Cluster> {
-    let started = runtime::clock::monotonic();
+    let started = clock::monotonic();
     let cluster = tokio::task::spawn_blocking(|| Cluster::start(options)).await??;
     for image in images {
         cluster.load_image(image).await?;

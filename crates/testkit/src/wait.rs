@@ -3,10 +3,8 @@
 use anyhow::{anyhow, bail};
 use api::Kind;
 use client::Client;
-use client::informer::{InformerOptions, informer};
+use client::informer::{Event, InformerOptions, informer};
 use futures::StreamExt;
-use kube::ResourceExt;
-use kube::runtime::watcher::Event;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
@@ -55,7 +53,7 @@ pub async fn until<K>(
     mut holds: impl FnMut(&BTreeMap<String, K>) -> bool,
 ) -> anyhow::Result<BTreeMap<String, K>>
 where
-    K: Kind + ResourceExt + Clone + 'static,
+    K: Kind + Clone + 'static,
 {
     let options = InformerOptions {
         namespace: selection.namespace.clone(),
@@ -67,17 +65,17 @@ where
     let waiting = async {
         let mut complete = false;
         while let Some(event) = events.next().await {
-            match event? {
+            match event {
                 Event::Init => {
                     objects.clear();
                     complete = false;
                 }
                 Event::InitDone => complete = true,
                 Event::InitApply(object) | Event::Apply(object) => {
-                    objects.insert(object.name_any(), object);
+                    objects.insert(name(&object), object);
                 }
                 Event::Delete(object) => {
-                    objects.remove(&object.name_any());
+                    objects.remove(&name(&object));
                 }
             }
             if complete && holds(&objects) {
@@ -124,4 +122,8 @@ where
         Ok(value) => Ok(value),
         Err(_) => Err(last.context(format!("not after {} s: {what}", PATIENCE.as_secs()))),
     }
+}
+
+fn name<K: Kind>(object: &K) -> String {
+    object.metadata().name.clone().unwrap_or_default()
 }

@@ -84,7 +84,7 @@ impl Watcher {
         if settings.initial_end {
             pending.push_back(Notice::Bookmark { revision: settings.after, initial_end: true });
         }
-        let now = Instant::now();
+        let now = clock::instant();
         Self {
             filter,
             head: start.bucket.subscribe(),
@@ -141,8 +141,8 @@ impl Watcher {
                 self.pending.extend(told);
                 continue;
             }
-            if self.bookmarks && Instant::now() >= self.next_bookmark {
-                self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
+            if self.bookmarks && clock::instant() >= self.next_bookmark {
+                self.next_bookmark = clock::instant() + BOOKMARK_INTERVAL;
                 self.pending.push_back(Notice::Bookmark { revision: reached, initial_end: false });
                 continue;
             }
@@ -154,7 +154,7 @@ impl Watcher {
 
     /// Waits for an event, a bookmark's time or the deadline. False: the watch is over.
     async fn sleep(&mut self) -> bool {
-        let far = Instant::now() + Duration::from_secs(86_400);
+        let far = clock::instant() + Duration::from_secs(86_400);
         let deadline = self.deadline.unwrap_or(far);
         let bookmark = if self.bookmarks { self.next_bookmark } else { far };
         tokio::select! {

@@ -85,7 +85,7 @@ pub fn table(
         format!("{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"columnDefinitions\":{columns},\"rows\":[")
             .as_bytes(),
     );
-    let now = jiff::Timestamp::now();
+    let now = clock::now();
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             out.put_u8(b',');

@@ -105,9 +105,9 @@ fn kill_shims(shims: &[u32]) {
             tracing::debug!(pid, %error, "cannot kill a shim");
         }
     }
-    let until = runtime::clock::monotonic() + GONE_TIMEOUT;
+    let until = clock::monotonic() + GONE_TIMEOUT;
     let alive = |pid: &u32| proc::stat(*pid).is_some_and(|stat| !stat.zombie);
-    while shims.iter().any(alive) && runtime::clock::monotonic() < until {
+    while shims.iter().any(alive) && clock::monotonic() < until {
         std::thread::sleep(GONE_LOOK_AGAIN);
     }
 }

@@ -97,7 +97,7 @@ pub fn make_pki(args: PkiArgs) -> anyhow::Result<ExitCode> {
         nodes: args.nodes,
         etcd_names: args.etcd_names,
     };
-    let now = runtime::clock::system().now().into();
+    let now = clock::system().now().into();
     let made = pki::ensure(&layout.pki(), &pki::certificates(&subjects), now)?;
     kubeconfig::write_components(&layout, &args.server, &names)?;
     if let (Some(server), Some(file)) = (&args.context_server, &args.context_file) {

@@ -24,7 +24,7 @@ impl Progress {
             bar.enable_steady_tick(TICK);
             bar
         });
-        Self { bar, started: runtime::clock::monotonic() }
+        Self { bar, started: clock::monotonic() }
     }
 
     /// Shows what is under way.

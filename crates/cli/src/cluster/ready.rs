@@ -4,10 +4,9 @@ use super::layout::Layout;
 use super::options::Options;
 use super::progress::Progress;
 use anyhow::{Context, bail};
-use client::informer::{InformerOptions, informer};
+use client::informer::{Event, InformerOptions, informer};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
-use kube::runtime::watcher::Event;
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::time::Duration;
@@ -47,7 +46,7 @@ pub async fn wait_for(
     let all_ready = async {
         let mut events = pin!(informer::<Node>(client, InformerOptions::default()));
         while let Some(event) = events.next().await {
-            let (Event::InitApply(node) | Event::Apply(node)) = event? else {
+            let (Event::InitApply(node) | Event::Apply(node)) = event else {
                 continue;
             };
             let name = node.metadata.name.clone().unwrap_or_default();

@@ -126,7 +126,7 @@ fn check_certificates(
     options: &Options,
     progress: &Progress,
 ) -> anyhow::Result<()> {
-    let now = runtime::clock::system().now().into();
+    let now = clock::system().now().into();
     let certificates = pki::certificates(&subjects(options));
     let old = pki::near_their_end(&layout.pki(), &certificates, now)?;
     if old > 0 {
@@ -150,7 +150,7 @@ fn prepare_files(
     let json = serde_json::to_vec_pretty(options)?;
     files::replace_if_changed(&layout.options_file(), &json, 0o600)?;
 
-    let now = runtime::clock::system().now().into();
+    let now = clock::system().now().into();
     let made = pki::ensure(&layout.pki(), &pki::certificates(&subjects(options)), now)?;
     progress.done(&match made.len() {
         0 => "certificates are valid".to_owned(),

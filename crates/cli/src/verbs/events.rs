@@ -117,7 +117,7 @@ pub fn last_seen(event: &Event) -> Option<jiff::Timestamp> {
 pub fn ago(time: Option<jiff::Timestamp>) -> String {
     time.map_or_else(
         || "<unknown>".to_owned(),
-        |time| api::duration::human(jiff::Timestamp::now().as_second() - time.as_second()),
+        |time| api::duration::human(clock::now().as_second() - time.as_second()),
     )
 }
 

@@ -82,12 +82,10 @@ pub fn report_connection(error: &anyhow::Error, connection: &Connection) {
 }
 
 fn unreachable(status: &tonic::Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut source = std::error::Error::source(status);
-    while let Some(cause) = source {
-        text = cause.to_string();
-        source = cause.source();
-    }
+    let text = match std::error::Error::source(status) {
+        Some(cause) => runtime::errors::root_cause(cause).to_string(),
+        None => status.message().to_owned(),
+    };
     format!("the server cannot be reached: {text}")
 }
 

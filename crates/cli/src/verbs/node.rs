@@ -229,7 +229,7 @@ impl Drain {
         let deleting = metadata.deletion_timestamp.as_ref().map(|time| time.0);
         let skipped = self.skip_wait_for_delete_timeout;
         if let Some(since) = deleting.filter(|_| skipped > 0)
-            && jiff::Timestamp::now().as_second() - since.as_second() > skipped
+            && clock::now().as_second() - since.as_second() > skipped
         {
             return Verdict::Stay(None);
         }

@@ -247,7 +247,7 @@ impl Rollout<'_> {
         if object(self.client, named).await?["spec"]["paused"] == true {
             bail!("can't restart paused deployment (run rollout resume first)");
         }
-        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let now = clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let annotations = json!({"kubectl.kubernetes.io/restartedAt": now});
         let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
         self.send(named, PatchKind::Strategic, &patch, "restarted").await

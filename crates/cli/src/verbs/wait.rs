@@ -110,7 +110,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         bail!("no matching resources found");
     }
     let mut failures = Failures::default();
-    let deadline = tokio::time::Instant::now() + timeout;
+    let deadline = clock::instant() + timeout;
     for named in names {
         match tokio::time::timeout_at(deadline, wait(&client, &named, &until)).await {
             Ok(Ok(Some(done))) => println!("{} {done}", named.path()),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use client::{Api, Client, DeleteOptions};
+use clock::SharedClock;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use runtime::clock::SharedClock;
 
 use super::pack::Plan;
 use crate::Error;

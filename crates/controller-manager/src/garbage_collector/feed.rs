@@ -4,11 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use api::KindRow;
-use client::informer::informer_with;
+use client::informer::{Event, informer_with};
 use client::{Client, InformerOptions};
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use kube::runtime::watcher::Event;
 use parking_lot::Mutex;
 use rpc::api_v1::Representation;
 use tokio::sync::watch;
@@ -63,12 +62,12 @@ impl Feed {
         let mut present: HashSet<String> = HashSet::new();
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::Init) => present.clear(),
-                Ok(Event::InitApply(node)) => {
+                Event::Init => present.clear(),
+                Event::InitApply(node) => {
                     present.insert(node.uid.clone());
                     self.apply(node).await;
                 }
-                Ok(Event::InitDone) => {
+                Event::InitDone => {
                     let known = self.graph.lock().uids_of(row);
                     for gone in known.iter().filter(|uid| !present.contains(*uid)) {
                         self.remove(gone).await;
@@ -76,9 +75,8 @@ impl Feed {
                     present = HashSet::new();
                     synced.send_replace(true);
                 }
-                Ok(Event::Apply(node)) => self.apply(node).await,
-                Ok(Event::Delete(node)) => self.remove(&node.uid).await,
-                Err(error) => tracing::warn!(resource = %row, %error, "metadata watch"),
+                Event::Apply(node) => self.apply(node).await,
+                Event::Delete(node) => self.remove(&node.uid).await,
             }
         }
     }

@@ -74,7 +74,7 @@ async fn a_failure_comes_back_with_growing_delays() {
     let mut rig = rig(3);
     rig.ready.send_replace(true);
     rig.go_on.add_permits(8);
-    let start = Instant::now();
+    let start = clock::instant();
     rig.trigger.send(Key::cluster("n")).await;
     for _ in 0..4 {
         rig.started.recv().await.unwrap();

@@ -14,7 +14,6 @@ use k8s_openapi::api::core::v1::{
     Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::ResourceExt;
 use plane::Plane;
 use serde_json::{Value, json};
 use testkit::manifest;
@@ -122,7 +121,9 @@ async fn a_rolling_update_keeps_every_endpoint_it_promised() -> anyhow::Result<(
     anyhow::ensure!(fewest >= 5, "only {fewest} endpoints were ready");
 
     let done = until_complete(&plane, 5).await?;
-    anyhow::ensure!(done.annotations()["deployment.kubernetes.io/revision"] == "2");
+    anyhow::ensure!(
+        done.metadata.annotations.as_ref().unwrap()["deployment.kubernetes.io/revision"] == "2"
+    );
     let sets = Api::<ReplicaSet>::namespaced(&plane.client, "default");
     let sizes = sets.list(&ListOptions::default()).await?.items;
     let mut sizes: Vec<_> = sizes.iter().map(|set| set.spec.replicas).collect();
@@ -144,7 +145,7 @@ async fn controllers_killed_at_any_moment_lose_and_double_nothing() -> anyhow::R
         tokio::spawn(async move {
             let mut ever = BTreeSet::new();
             wait::until::<Pod>(&client, selection(), "forty pods run", |pods| {
-                ever.extend(pods.values().filter_map(ResourceExt::uid));
+                ever.extend(pods.values().filter_map(|pod| pod.metadata.uid.clone()));
                 most = most.max(ever.len());
                 pods.len() == 40 && pods.values().all(|pod| api::pod::phase(pod) == "Running")
             })
@@ -244,7 +245,9 @@ async fn workloads_of_every_kind_come_to_their_ends() -> anyhow::Result<()> {
     .await?;
     let pods = Api::<Pod>::namespaced(client, "default");
     let stateful = pods.get("db-2").await?;
-    anyhow::ensure!(stateful.labels()["apps.kubernetes.io/pod-index"] == "2");
+    anyhow::ensure!(
+        stateful.metadata.labels.as_ref().unwrap()["apps.kubernetes.io/pod-index"] == "2"
+    );
     // Everything goes with its namespace's content: here by deleting the owners.
     let options = DeleteOptions { propagation_policy: Some("Background"), ..Default::default() };
     Api::<StatefulSet>::namespaced(client, "default").delete("db", &options).await?;
@@ -310,7 +313,7 @@ async fn a_silent_node_loses_its_pods_and_a_namespace_its_content() -> anyhow::R
     for pod in pods.list(&ListOptions::default()).await?.items {
         if api::pod::node_name(&pod) == Some("n2") {
             let force = DeleteOptions { grace_period_seconds: Some(0), ..Default::default() };
-            pods.delete(&pod.name_any(), &force).await.ok();
+            pods.delete(pod.metadata.name.as_deref().unwrap(), &force).await.ok();
         }
     }
     wait::until::<Namespace>(client, Selection::default(), "the namespace is gone", |all| {

@@ -78,7 +78,7 @@ impl Plane {
 
     fn schedule(&mut self) -> anyhow::Result<()> {
         let client = self.identity("system:kube-scheduler")?;
-        let (stop, clock) = (self.stop.clone(), runtime::clock::system());
+        let (stop, clock) = (self.stop.clone(), clock::system());
         let health = Health::new(&["synced"]);
         tokio::spawn(async move {
             let (lead, leading) = tokio::sync::oneshot::channel();
@@ -101,7 +101,7 @@ impl Plane {
         let settings = Flags::try_parse_from(all)?.settings()?;
         let client = self.identity("system:kube-controller-manager")?;
         let end = self.stop.child_token();
-        let running = wire::run(client, settings, runtime::clock::system(), end.clone());
+        let running = wire::run(client, settings, clock::system(), end.clone());
         let running = async { running.await.expect("no part of it dies") };
         Ok((tokio::spawn(running), end))
     }
@@ -110,7 +110,7 @@ impl Plane {
         let mut nodes = Vec::new();
         for name in names {
             let period = Duration::from_millis(500);
-            let clock = runtime::clock::system();
+            let clock = clock::system();
             nodes.push(HollowNode::start(&self.client, clock, name, period).await?);
         }
         Ok(nodes)

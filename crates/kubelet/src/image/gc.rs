@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use clock::{Clock, SystemClock};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use runtime::clock::{Clock, SystemClock};
 
 use super::error::{ImageError, Result};
 use super::service::ImageService;

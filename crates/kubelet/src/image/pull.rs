@@ -368,9 +368,10 @@ fn classify(reference: &ImageReference, error: &OciDistributionError) -> ImageEr
                 ImageError::Pull { image, message }
             }
         }
-        OciDistributionError::RequestError(cause) => {
-            ImageError::RegistryUnavailable { image, message: crate::causes::with_causes(cause) }
-        }
+        OciDistributionError::RequestError(cause) => ImageError::RegistryUnavailable {
+            image,
+            message: ::runtime::errors::cause_chain(cause),
+        },
         _ => ImageError::Pull { image, message },
     }
 }

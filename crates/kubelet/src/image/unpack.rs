@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use clock::{Clock, SystemClock};
 use containerd_client::services::v1::snapshots::{
     CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
 };
@@ -12,7 +13,6 @@ use containerd_client::services::v1::{
 };
 use containerd_client::types::{Descriptor as ContainerdDescriptor, Mount};
 use prost_types::FieldMask;
-use runtime::clock::{Clock, SystemClock};
 use tonic::{Code, Status};
 
 use super::content::set_labels;

@@ -8,10 +8,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
+use clock::{Clock, SystemClock};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
-use runtime::clock::{Clock, SystemClock};
 
 use super::LogStream;
 use super::attach::{AttachServer, ask_to_give_way};

@@ -215,7 +215,7 @@ fn fifty_pods_at_once() {
     let root = dir.path().to_owned();
     let (all, one) = node.block_on(async move || {
         let network = open(&root).await;
-        let clock = tokio::time::Instant::now();
+        let clock = clock::instant();
         network.setup("uid-0", &paths[0]).await.unwrap();
         let one = clock.elapsed();
         let setups = paths.iter().enumerate().map(|(n, path)| {

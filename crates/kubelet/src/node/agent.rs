@@ -7,14 +7,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::runtime::clock::SharedClock;
 use ::runtime::health::Health;
-use client::{Client, InformerOptions, informer};
+use client::{Client, Event, InformerOptions, informer};
+use clock::SharedClock;
 use futures::StreamExt;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerImage, Node};
-use kube::runtime::watcher::Event;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -98,11 +97,11 @@ impl Agent {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 Some(event) = objects.next() => {
-                    if let Ok(Event::Apply(node) | Event::InitApply(node)) = event {
+                    if let Event::Apply(node) | Event::InitApply(node) = event {
                         self.parts.node.send_replace(Arc::new(node));
                         self.open_network().await;
                         self.write_status().await;
-                    } else if let Ok(Event::Delete(_)) = event {
+                    } else if let Event::Delete(_) = event {
                         self.register_again().await;
                     }
                 }

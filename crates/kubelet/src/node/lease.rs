@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use ::runtime::clock::SharedClock;
 use client::{Api, Client, PatchKind};
+use clock::SharedClock;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::Kind;
-use client::{Api, Client, InformerOptions, informer};
+use client::{Api, Client, Event, InformerOptions, informer};
 use futures::StreamExt;
-use kube::runtime::watcher::Event;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
@@ -86,21 +85,17 @@ async fn watch<K: Kind>(client: Client, key: Key, entries: Arc<Mutex<HashMap<Key
     let mut seen = None;
     while let Some(event) = events.next().await {
         let state = match event {
-            Ok(Event::Init) => {
+            Event::Init => {
                 seen = None;
                 continue;
             }
-            Ok(Event::InitApply(object)) => {
+            Event::InitApply(object) => {
                 seen = Some(Arc::new(object));
                 continue;
             }
-            Ok(Event::InitDone) => seen.take(),
-            Ok(Event::Apply(object)) => Some(Arc::new(object)),
-            Ok(Event::Delete(_)) => None,
-            Err(error) => {
-                tracing::debug!(%error, kind = K::KIND, "watch of an object");
-                continue;
-            }
+            Event::InitDone => seen.take(),
+            Event::Apply(object) => Some(Arc::new(object)),
+            Event::Delete(_) => None,
         };
         let mut entries = entries.lock();
         let Some(entry) = entries.get_mut(&key) else {

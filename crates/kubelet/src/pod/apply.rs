@@ -19,9 +19,9 @@ use super::memory::{ReadySandbox, Work};
 use super::object::PodExt;
 use super::registry::Wake;
 use super::{container_config, files, resources};
-use crate::causes::with_causes;
 use crate::runtime::ContainerId;
 use crate::volume::MountedVolumes;
+use ::runtime::errors::cause_chain;
 
 pub use image::{INSPECT_ERROR, credentials};
 pub use start::StartRequest;
@@ -100,7 +100,7 @@ impl Hands {
         let synced = self.context.volumes.sync(&self.pod, &facts, &self.wake).await;
         Outcome::Volumes(match synced {
             Ok(volumes) => self.mount_images(&volumes).await.map(|()| volumes),
-            Err(error) => Err(Problem::new("FailedMount", with_causes(&error))),
+            Err(error) => Err(Problem::new("FailedMount", cause_chain(&error))),
         })
     }
 
@@ -138,7 +138,7 @@ impl Hands {
             match self.context.network() {
                 Some(network) => {
                     let down = network.teardown(&uid).await;
-                    down.map_err(|error| with_causes(&error))
+                    down.map_err(|error| cause_chain(&error))
                 }
                 None if addressed => Err("the pod network is not open yet".to_owned()),
                 None => Ok(()),
@@ -146,7 +146,7 @@ impl Hands {
         };
         let volumes = async {
             let down = self.context.volumes.tear_down(&uid).await;
-            down.map_err(|error| with_causes(&error))
+            down.map_err(|error| cause_chain(&error))
         };
         let (network, volumes) = tokio::join!(network, volumes);
         self.context.objects.release(&self.wake);
@@ -184,7 +184,7 @@ impl Hands {
 /// Containers, namespaces, cgroup and files of a pod.
 pub async fn remove_remains(context: &Context, uid: &str) -> Result<(), String> {
     let gone = context.runtime.remove_pod(uid).await;
-    gone.map_err(|error| with_causes(&error))?;
+    gone.map_err(|error| cause_chain(&error))?;
     let directory = context.directories.pod(uid);
     run_blocking(move || {
         crate::volume::mount::unmount_all(&directory).map_err(|error| error.to_string())?;

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ::runtime::clock::SharedClock;
 use api::quantity::Quantity;
 use client::Client;
+use clock::SharedClock;
 use tokio::sync::watch;
 
 use super::hosts::ClusterDns;

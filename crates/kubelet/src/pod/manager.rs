@@ -7,10 +7,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{InformerOptions, informer};
+use client::{Event, InformerOptions, informer};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::runtime::watcher::Event;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -97,10 +96,7 @@ impl Manager {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                Some(event) = objects.next() => match event {
-                    Ok(event) => self.object(event),
-                    Err(error) => tracing::warn!(%error, "watch of pods"),
-                },
+                Some(event) = objects.next() => self.object(event),
                 event = receive(&mut events) => self.happened(event),
                 Ok(()) = network.changed() => self.wake_all(Reason::Look),
                 _ = relist.tick() => self.relist().await,

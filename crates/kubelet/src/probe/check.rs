@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ::runtime::errors::root_cause;
 use k8s_openapi::api::core::v1::{Container, GRPCAction, HTTPGetAction, Probe, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tonic_health::pb::HealthCheckRequest;
@@ -160,13 +161,7 @@ fn replace_header(
 }
 
 fn failed<'a>(verb: &'a str, url: &'a str) -> impl FnOnce(reqwest::Error) -> CheckError + 'a {
-    move |error| {
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(next) = cause.source() {
-            cause = next;
-        }
-        CheckError::Failed(format!("{verb} {url:?}: {cause}"))
-    }
+    move |error| CheckError::Failed(format!("{verb} {url:?}: {}", root_cause(&error)))
 }
 
 /// Host (the pod's own unless `host` says otherwise) and port.

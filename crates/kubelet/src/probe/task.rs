@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ::runtime::clock::SharedClock;
+use clock::SharedClock;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use clock::{Clock, SystemClock};
 use containerd_client::services::v1::{
     Container, CreateTaskRequest, StartRequest, UpdateTaskRequest,
 };
 use jiff::Timestamp;
 use prost_types::Any;
-use runtime::clock::{Clock, SystemClock};
 use tonic::{Code, Status};
 
 use super::list::record_of;

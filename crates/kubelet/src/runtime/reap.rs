@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use clock::{Clock, SystemClock};
 use containerd_client::services::v1::{Container, UpdateContainerRequest};
 use jiff::Timestamp;
 use prost_types::FieldMask;
-use runtime::clock::{Clock, SystemClock};
 
 use super::record::{self, exit_to_label};
 use super::status::{ContainerExit, ExitReason};

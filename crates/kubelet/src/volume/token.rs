@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use ::runtime::clock::SharedClock;
 use client::{Api, Client};
+use clock::SharedClock;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount, ServiceAccountTokenProjection};

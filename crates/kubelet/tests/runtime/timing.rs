@@ -12,17 +12,17 @@ async fn pod_start() {
     let mut steps: [Vec<Duration>; 4] = Default::default();
     for round in 0..rounds {
         let config = node.pod_config(&format!("timing{round}"));
-        let start = runtime::clock::monotonic();
+        let start = clock::monotonic();
         let pod = node.runtime.ensure_pod(&config).await.unwrap();
         steps[0].push(start.elapsed());
         let container = node.shell(&pod, "main", "sleep 1000");
-        let start = runtime::clock::monotonic();
+        let start = clock::monotonic();
         let id = node.runtime.create(&pod, &container).await.unwrap();
         steps[1].push(start.elapsed());
-        let start = runtime::clock::monotonic();
+        let start = clock::monotonic();
         node.runtime.start(&id).await.unwrap();
         steps[2].push(start.elapsed());
-        let start = runtime::clock::monotonic();
+        let start = clock::monotonic();
         node.runtime.remove_pod(&config.pod.uid).await.unwrap();
         steps[3].push(start.elapsed());
     }
@@ -37,14 +37,14 @@ async fn pod_start() {
 async fn many_pods_at_once() {
     let node = Node::new().await;
     let configs: Vec<_> = (0..20).map(|n| node.pod_config(&format!("many{n}"))).collect();
-    let start = runtime::clock::monotonic();
+    let start = clock::monotonic();
     let starts = configs.iter().map(|config| async {
         let pod = node.runtime.ensure_pod(config).await.unwrap();
         node.start(&pod, &node.shell(&pod, "main", "sleep 1000")).await
     });
     let count = futures::future::join_all(starts).await.len();
     println!("{count} pods at once: {:?} each", start.elapsed() / 20);
-    let start = runtime::clock::monotonic();
+    let start = clock::monotonic();
     let removals = configs.iter().map(|config| node.runtime.remove_pod(&config.pod.uid));
     futures::future::try_join_all(removals).await.unwrap();
     println!("their removal: {:?} each", start.elapsed() / 20);

@@ -2,45 +2,49 @@
 
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
-/// After a failure; doubled up to the maximum.
 const MIN: Duration = Duration::from_millis(250);
 const MAX: Duration = Duration::from_secs(30);
+const PAUSES: ExponentialBuilder =
+    ExponentialBuilder::new().with_min_delay(MIN).with_max_delay(MAX).without_max_times();
 
 /// Pauses that grow with each failure in a row.
 #[derive(Debug, Default)]
 pub struct Backoff {
-    /// When the pause is over, and how long it was.
-    until: Option<(Instant, Duration)>,
+    until: Option<Instant>,
+    /// The pauses that are still to come; none before the first failure.
+    pauses: Option<ExponentialBackoff>,
 }
 
 impl Backoff {
     /// Whether there is a pause that is not over.
     pub fn is_waiting(&self) -> bool {
-        self.until.is_some_and(|(until, _)| Instant::now() < until)
+        self.until.is_some_and(|until| clock::instant() < until)
     }
 
     pub fn succeeded(&mut self) {
-        self.until = None;
+        *self = Self::default();
     }
 
     /// Begins the next pause; returns how long it is.
     pub fn failed(&mut self) -> Duration {
-        let pause = self.until.map_or(MIN, |(_, pause)| (pause * 2).min(MAX));
-        self.until = Some((Instant::now() + pause, pause));
+        let pauses = self.pauses.get_or_insert_with(|| PAUSES.build());
+        let pause = pauses.next().unwrap_or(MAX);
+        self.until = Some(clock::instant() + pause);
         pause
     }
 
     /// Begins a short pause, unless there is one.
     pub fn settle(&mut self, pause: Duration) {
-        self.until.get_or_insert((Instant::now() + pause, MIN));
+        self.until.get_or_insert(clock::instant() + pause);
     }
 
     /// Returns when the pause is over; never, if there is none.
     pub async fn over(&self) {
         match self.until {
-            Some((until, _)) => tokio::time::sleep_until(until).await,
+            Some(until) => tokio::time::sleep_until(until).await,
             None => std::future::pending().await,
         }
     }

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use client::informer;
 use client::mirror::Name;
 use futures::StreamExt;
 use futures::channel::mpsc;
-use kube::runtime::watcher;
 use proxy::model::Node;
 use proxy::monitor::Monitor;
 use proxy::observe::Event;
@@ -30,13 +30,13 @@ fn node(cidr: &str, ip: &str) -> Node {
 
 /// What a watch says about one object that exists.
 fn initial<T: Clone>(
-    wrap: fn(watcher::Event<(Name, T)>) -> Event,
+    wrap: fn(informer::Event<(Name, T)>) -> Event,
     objects: &[(&str, T)],
 ) -> Vec<Event> {
     let apply =
-        |(name, object): &(&str, T)| watcher::Event::InitApply(((*name).into(), object.clone()));
-    let start = std::iter::once(watcher::Event::Init);
-    let all = start.chain(objects.iter().map(apply)).chain([watcher::Event::InitDone]);
+        |(name, object): &(&str, T)| informer::Event::InitApply(((*name).into(), object.clone()));
+    let start = std::iter::once(informer::Event::Init);
+    let all = start.chain(objects.iter().map(apply)).chain([informer::Event::InitDone]);
     all.map(wrap).collect()
 }
 
@@ -110,18 +110,18 @@ fn the_loop_converges_and_repairs_what_others_break() {
     netns.ip("link set up0 up");
     eventually("the route is back after the interface", || routes() == expected);
     // A node that cannot be reached does not hold up the Services.
-    let lost = watcher::Event::Apply(("c".into(), node("fd00:9::/64", "fd00:8::1")));
+    let lost = informer::Event::Apply(("c".into(), node("fd00:9::/64", "fd00:8::1")));
     send.try_send(Event::Node(lost)).unwrap();
     let mut other = service("other");
     other.cluster_ips = vec!["10.96.0.99".parse().unwrap()];
-    let other = watcher::Event::Apply(("default/other".into(), other));
+    let other = informer::Event::Apply(("default/other".into(), other));
     send.try_send(Event::Service(other)).unwrap();
     eventually("another Service is there", || {
         let elements = netns.nft("list map ip skiff-proxy no-endpoints");
         elements.contains("10.96.0.99")
     });
     assert_eq!(routes(), expected);
-    let gone = watcher::Event::Delete(("b".into(), nodes[1].1.clone()));
+    let gone = informer::Event::Delete(("b".into(), nodes[1].1.clone()));
     send.try_send(Event::Node(gone)).unwrap();
     eventually("the route is gone with its node", || routes().is_empty());
     shutdown.cancel();

@@ -20,7 +20,7 @@ pub(super) async fn run(engine: Weak<Engine>) {
         return;
     };
     loop {
-        let (ended, next) = shared.leases.ended(Instant::now());
+        let (ended, next) = shared.leases.ended(clock::instant());
         let mut failed = false;
         for id in ended {
             let Some(engine) = engine.upgrade() else {
@@ -28,7 +28,7 @@ pub(super) async fn run(engine: Weak<Engine>) {
             };
             failed |= !revoke(&engine, id).await;
         }
-        let retry = failed.then(|| Instant::now() + RETRY_AFTER);
+        let retry = failed.then(|| clock::instant() + RETRY_AFTER);
         let wake = [next, retry].into_iter().flatten().min();
         tokio::select! {
             () = stopped.cancelled() => return,

@@ -8,7 +8,6 @@ use etcd_client::proto::{
     PbLeaseService, PbLeaseStatus, PbLeaseTimeToLiveRequest, PbLeaseTimeToLiveResponse,
 };
 use futures::{Stream, StreamExt};
-use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -56,7 +55,7 @@ impl PbLeaseService for LeaseService {
         let stopped = engine.stopped.clone();
         let answers = request.into_inner().map(move |request| {
             let PbLeaseKeepAliveRequest { id } = request?;
-            let ttl = engine.shared.leases.renew(id, Instant::now()).map_or(0, wire);
+            let ttl = engine.shared.leases.renew(id, clock::instant()).map_or(0, wire);
             Ok(PbLeaseKeepAliveResponse { header: Some(engine.header()), id, ttl })
         });
         Ok(Response::new(Box::pin(answers.take_until(stopped.cancelled_owned()))))
@@ -68,7 +67,7 @@ impl PbLeaseService for LeaseService {
     ) -> Result<Response<PbLeaseTimeToLiveResponse>, Status> {
         let PbLeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let header = Some(self.0.header());
-        let Some(remaining) = self.0.shared.leases.remaining(id, Instant::now()) else {
+        let Some(remaining) = self.0.shared.leases.remaining(id, clock::instant()) else {
             let response = PbLeaseTimeToLiveResponse {
                 header,
                 id,

@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_lease_ends_unless_it_is_renewed() {
         let leases = Leases::default();
-        let start = Instant::now();
+        let start = clock::instant();
         let after = |seconds| start + Duration::from_secs(seconds);
         leases.grant(1, 10, start);
         leases.grant(2, 20, start);

@@ -47,10 +47,8 @@ impl PbWatchService for WatchService {
         request: Request<Streaming<PbWatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (sender, receiver) = mpsc::channel(SENT_AHEAD);
-        let mut ticks = time::interval_at(
-            time::Instant::now() + self.progress_interval,
-            self.progress_interval,
-        );
+        let mut ticks =
+            time::interval_at(clock::instant() + self.progress_interval, self.progress_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stream = Stream {
             shared: self.engine.shared.clone(),

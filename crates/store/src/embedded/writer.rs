@@ -11,10 +11,7 @@
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use redb::Database;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
 use super::{
@@ -103,14 +100,14 @@ impl Writer {
         if self.pruning.is_none() {
             batch.add(self.commands.blocking_recv()?);
         }
-        let patience = Instant::now() + PATIENCE;
+        let patience = clock::instant() + PATIENCE;
         while batch.then.is_none() && batch.writes.len() < BATCH_COMMANDS {
             match self.commands.try_recv() {
                 Ok(command) => batch.add(command),
                 Err(mpsc::error::TryRecvError::Disconnected) if batch.writes.is_empty() => {
                     return None;
                 }
-                Err(_) if batch.writes.len() >= self.expected || Instant::now() >= patience => {
+                Err(_) if batch.writes.len() >= self.expected || clock::instant() >= patience => {
                     break;
                 }
                 Err(_) => thread::yield_now(),
@@ -206,7 +203,7 @@ impl Writer {
             let waiting = self.pruning.take().map(|pruning| pruning.waiting).unwrap_or_default();
             self.pruning = Some(Pruning { cursor: None, waiting });
         }
-        let now = Instant::now();
+        let now = clock::instant();
         applied.granted.iter().for_each(|(id, ttl)| self.shared.leases.grant(*id, *ttl, now));
         applied.revoked.iter().for_each(|id| self.shared.leases.remove(*id));
         self.shared.recent.push(applied.changes, applied.revision);

@@ -134,10 +134,7 @@ impl Server {
 
 /// What a client is told when its server does not answer: the innermost reason.
 pub fn unreachable(error: &(dyn std::error::Error + 'static)) -> ApiError {
-    let mut reason = error;
-    while let Some(source) = reason.source() {
-        reason = source;
-    }
+    let reason = runtime::errors::root_cause(error);
     ApiError::service_unavailable(format!("error trying to reach service: {reason}"))
 }
 

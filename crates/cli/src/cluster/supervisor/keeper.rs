@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 /// How long a process waits for those it is to come after; then it is started anyway, since
 /// every process copes with the others' absence.
@@ -52,7 +51,7 @@ impl Keeper {
                 Desired::Stopped | Desired::Killed => continue,
                 Desired::Running => {}
             }
-            let started = Instant::now();
+            let started = clock::instant();
             match self.spawn() {
                 Ok(child) => self.watch(child).await,
                 Err(error) => {

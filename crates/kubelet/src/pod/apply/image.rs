@@ -81,7 +81,7 @@ impl Hands {
         let image = declared.image();
         let credentials = credentials(self).await;
         self.note(declared, "Pulling", format!("Pulling image \"{image}\""));
-        let begun = ::runtime::clock::monotonic();
+        let begun = clock::monotonic();
         match self.context.images.pull(image, &credentials).await {
             Ok(found) => {
                 let took = printed(begun.elapsed());

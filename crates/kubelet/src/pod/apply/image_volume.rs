@@ -5,10 +5,10 @@ use k8s_openapi::api::core::v1::ImageVolumeSource;
 
 use super::image::{Policy, credentials, policy_of};
 use super::{Hands, Problem, run_blocking};
-use crate::causes::with_causes;
 use crate::image::Image;
 use crate::pod::object::PodExt;
 use crate::volume::{MountedVolumes, mount};
+use ::runtime::errors::cause_chain;
 
 impl Hands {
     /// Mounts those that are not; `volumes` says where.
@@ -25,19 +25,19 @@ impl Hands {
                 Problem::new("FailedMount", text)
             };
             let mounted = mount::is_mount_point(&path);
-            if mounted.map_err(|error| failed(with_causes(&error)))? {
+            if mounted.map_err(|error| failed(cause_chain(&error)))? {
                 continue;
             }
             let image = self.image_of(source).await.map_err(failed)?;
             let runtime = &self.context.runtime;
             let view = runtime.view_image(self.pod.uid(), &volume.name, &image.id);
-            let view = view.await.map_err(|error| failed(with_causes(&error)))?;
+            let view = view.await.map_err(|error| failed(cause_chain(&error)))?;
             let Some(view) = view else {
                 continue;
             };
             run_blocking(move || {
                 mount::read_only(&view.kind, &view.source, &view.options, &path)
-                    .map_err(|error| with_causes(&error))
+                    .map_err(|error| cause_chain(&error))
             })
             .await
             .map_err(failed)?;
@@ -51,7 +51,7 @@ impl Hands {
         let policy = policy_of(source.pull_policy.as_deref(), name);
         if policy != Policy::Always {
             let present = images.status(name).await;
-            match present.map_err(|error| with_causes(&error))? {
+            match present.map_err(|error| cause_chain(&error))? {
                 Some(image) => return Ok(image),
                 None if policy == Policy::Never => {
                     return Err(format!(
@@ -62,6 +62,6 @@ impl Hands {
             }
         }
         let pulled = images.pull(name, &credentials(self).await).await;
-        pulled.map_err(|error| format!("Failed to pull image {name:?}: {}", with_causes(&error)))
+        pulled.map_err(|error| format!("Failed to pull image {name:?}: {}", cause_chain(&error)))
     }
 }

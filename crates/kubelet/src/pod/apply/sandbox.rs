@@ -1,12 +1,12 @@
 //! The pod's namespaces and network.
 
 use super::{Hands, Outcome, Problem};
-use crate::causes::with_causes;
 use crate::pod::hosts::host_name;
 use crate::pod::memory::ReadySandbox;
 use crate::pod::object::PodExt;
 use crate::pod::{qos, resources};
 use crate::runtime::PodConfig;
+use ::runtime::errors::cause_chain;
 
 impl Hands {
     pub async fn set_up_sandbox(self) -> Outcome {
@@ -46,7 +46,7 @@ impl Hands {
             runtime_handler: String::new(),
         };
         let made = context.runtime.ensure_pod(&config).await;
-        let sandbox = made.map_err(|error| with_causes(&error))?;
+        let sandbox = made.map_err(|error| cause_chain(&error))?;
         let Some(netns) = sandbox.netns() else {
             return Ok(ReadySandbox { ips: context.node.ips.clone(), sandbox });
         };
@@ -55,7 +55,7 @@ impl Hands {
         let ips = network
             .setup(pod.uid(), netns)
             .await
-            .map_err(|error| format!("failed to set up network: {}", with_causes(&error)))?;
+            .map_err(|error| format!("failed to set up network: {}", cause_chain(&error)))?;
         Ok(ReadySandbox { sandbox, ips: ips.0 })
     }
 }

@@ -1,7 +1,6 @@
 //! Making and starting one container.
 
 use super::{Hands, Outcome, Problem};
-use crate::causes::with_causes;
 use crate::pod::backoff::Backoff;
 use crate::pod::container_config::{Start, container_config};
 use crate::pod::containers::{Declared, find};
@@ -12,6 +11,7 @@ use crate::pod::memory::ReadySandbox;
 use crate::pod::object::PodExt;
 use crate::runtime::{ContainerId, RuntimeError};
 use crate::volume::MountedVolumes;
+use ::runtime::errors::cause_chain;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ impl Hands {
         let context = &self.context;
         let config_error = |text: String| Problem::new("CreateContainerConfigError", text);
         let name = host_name(&self.pod, &context.node.dns.domain)
-            .map_err(|error| config_error(with_causes(&error)))?;
+            .map_err(|error| config_error(cause_chain(&error)))?;
         let shared = files::write_shared(context, &self.pod, &request.sandbox.ips, &name)
             .map_err(|error| config_error(format!("write the pod's files: {error}")))?;
         let start = Start {
@@ -83,7 +83,7 @@ impl Hands {
         };
         let config = container_config(&start, &shared)
             .await
-            .map_err(|error| config_error(with_causes(&error)))?;
+            .map_err(|error| config_error(cause_chain(&error)))?;
         let created = context.runtime.create(&request.sandbox.sandbox, &config).await;
         created.map_err(|error| {
             let mut problem = runtime_problem(&error);
@@ -121,5 +121,5 @@ impl Hands {
 }
 
 fn runtime_problem(error: &RuntimeError) -> Problem {
-    Problem::new(error.waiting_reason(), with_causes(error))
+    Problem::new(error.waiting_reason(), cause_chain(error))
 }

@@ -1,4 +1,7 @@
 //! Time, passed in: code that decides takes a [`Clock`], so that tests can set it.
+//!
+//! The only place that asks the system for the time; clippy refuses it everywhere else.
+//! It must not know anything else of the workspace.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,7 +19,7 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        Timestamp::now()
+        now()
     }
 }
 
@@ -51,8 +54,21 @@ pub fn system() -> SharedClock {
     Arc::new(SystemClock)
 }
 
+/// The machine's time, where nothing is decided by it: what a command prints, when an Event was seen.
+#[allow(clippy::disallowed_methods)]
+pub fn now() -> Timestamp {
+    Timestamp::now()
+}
+
 /// A monotonic reading, for measuring durations in metrics and logs; never for decisions.
 #[allow(clippy::disallowed_methods)]
 pub fn monotonic() -> std::time::Instant {
     std::time::Instant::now()
+}
+
+/// A reading of tokio's clock, for deadlines and pauses; it stands still and jumps as a test's
+/// `tokio::time::pause` and `advance` say.
+#[allow(clippy::disallowed_methods)]
+pub fn instant() -> tokio::time::Instant {
+    tokio::time::Instant::now()
 }
