@@ -162,7 +162,7 @@ macro_rules! kinds {
 
         /// The codecs of [`KINDS`], in the same order. Apart from the rows, so that a binary that
         /// only looks rows up does not carry every kind's codec.
-        pub static CODECS: &[Codec] = &[$(Codec::of::<$ty>(crate::object::decode_strict::<$ty>)),*];
+        pub static CODECS: &[Codec] = &[$(Codec::of::<$ty>()),*];
     };
     (@or $value:expr; $default:expr) => { $value };
     (@or ; $default:expr) => { $default };

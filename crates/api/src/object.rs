@@ -7,10 +7,8 @@
 use std::any::Any;
 use std::fmt::Debug;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::de::DeserializeOwned;
-
 use crate::kind::{DecodeError, Kind, KindRow};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// An object of any kind.
 pub trait Object: Any + Debug + Send + Sync {
@@ -71,22 +69,24 @@ impl dyn Object {
 }
 
 /// Bytes to an object of one kind.
-pub type Decode = fn(&[u8]) -> Result<Box<dyn Object>, DecodeError>;
-/// Bytes to an object of one kind, and the paths of fields the kind does not have.
-pub type DecodeStrict = fn(&[u8]) -> Result<(Box<dyn Object>, Vec<String>), DecodeError>;
-
+type Decode = fn(&[u8]) -> Result<Box<dyn Object>, DecodeError>;
 /// How bytes become objects of one kind.
 pub struct Codec {
-    /// Passes over unknown fields: for what the store holds.
-    pub decode: Decode,
-    /// Also returns the paths of fields that the kind does not have (`spec.foo`,
-    /// `spec.containers[0].bar`): for what clients send.
-    pub decode_strict: DecodeStrict,
+    /// Ignores unknown fields.
+    decode: Decode,
 }
 
 impl Codec {
-    pub(crate) const fn of<K: Kind>(decode_strict: DecodeStrict) -> Self {
-        Self { decode: decode::<K>, decode_strict }
+    pub(crate) const fn of<K: Kind>() -> Self {
+        Self { decode: decode::<K> }
+    }
+
+    /// Decodes JSON; unknown fields are ignored, as in what the store holds.
+    ///
+    /// # Errors
+    /// When the JSON does not fit the kind.
+    pub fn decode(&self, json: &[u8]) -> Result<Box<dyn Object>, DecodeError> {
+        (self.decode)(json)
     }
 }
 
@@ -94,47 +94,8 @@ fn decode<K: Kind>(json: &[u8]) -> Result<Box<dyn Object>, DecodeError> {
     Ok(Box::new(K::decode(json)?))
 }
 
-pub(crate) fn decode_strict<K: Kind + DeserializeOwned>(
-    json: &[u8],
-) -> Result<(Box<dyn Object>, Vec<String>), DecodeError> {
-    let mut unknown = Vec::new();
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let object: K =
-        serde_ignored::deserialize(&mut deserializer, |path| unknown.push(field_path(&path)))
-            .and_then(|object| deserializer.end().map(|()| object))
-            .map_err(|source| DecodeError { kind: K::KIND, source })?;
-    Ok((Box::new(object), unknown))
-}
-
-/// `spec.containers[0].foo`, as Kubernetes' strict decoder writes paths.
-fn field_path(path: &serde_ignored::Path<'_>) -> String {
-    use serde_ignored::Path;
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}[{index}]", field_path(parent)),
-        Path::Map { parent, key } => match field_path(parent) {
-            parent if parent.is_empty() => key.clone(),
-            parent => format!("{parent}.{key}"),
-        },
-        Path::Some { parent }
-        | Path::NewtypeStruct { parent }
-        | Path::NewtypeVariant { parent } => field_path(parent),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Pod;
-
-    #[test]
-    fn unknown_fields_are_named_by_path() {
-        let codec = crate::kind::codec(<Pod as crate::Kind>::ROW).unwrap();
-        let json = br#"{"metadata":{"name":"a","x":1},"spec":{"containers":[{"name":"c","foo":{"a":1}}],"bar":[]}}"#;
-        let (object, unknown) = (codec.decode_strict)(json).unwrap();
-        assert_eq!(object.metadata().name.as_deref(), Some("a"));
-        assert_eq!(unknown, ["metadata.x", "spec.containers[0].foo", "spec.bar"]);
-    }
-
     #[test]
     fn every_kind_survives_a_round_trip() {
         for (row, codec) in crate::kind::KINDS.iter().zip(crate::kind::CODECS) {
@@ -144,8 +105,8 @@ mod tests {
                 row.kind
             );
             let object =
-                (codec.decode)(json.as_bytes()).unwrap_or_else(|error| panic!("{row}: {error:?}"));
-            let again = (codec.decode)(&object.encode()).unwrap();
+                codec.decode(json.as_bytes()).unwrap_or_else(|error| panic!("{row}: {error:?}"));
+            let again = codec.decode(&object.encode()).unwrap();
             assert!(object.equals(&*again), "{row}");
             assert_eq!(object.row(), *row);
         }

@@ -6,6 +6,10 @@
 
 mod generated;
 pub mod mismatch;
+pub mod strict;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
 pub use generated::TYPES;
 
@@ -182,7 +186,9 @@ impl TypeRow {
 
 /// The definition of a kind.
 pub fn kind(group: &str, version: &str, kind: &str) -> Option<&'static TypeRow> {
-    TYPES.iter().find(|row| row.resource == Some((group, version, kind)))
+    static BY_RESOURCE: LazyLock<HashMap<(&str, &str, &str), &TypeRow>> =
+        LazyLock::new(|| TYPES.iter().filter_map(|row| Some((row.resource?, row))).collect());
+    BY_RESOURCE.get(&(group, version, kind)).copied()
 }
 
 /// A definition by its name.

@@ -1,14 +1,13 @@
 //! Reading what a client sent: JSON or YAML, strictly or not.
 
-mod duplicates;
 mod syntax;
 
 use std::borrow::Cow;
 
 use api::object::{Codec, Object};
+use api::schema::{TypeRow, strict};
 use api::status::FieldError;
 use api::{ApiError, KindRow};
-
 use serde::de::DeserializeOwned;
 use serde_saphyr::options::DuplicateKeyPolicy;
 
@@ -84,8 +83,11 @@ pub fn yaml_duplicates(body: &[u8]) -> Option<String> {
 
 /// What tells of fields that occur twice in a patch (JSON), as decoding tells of an object's.
 pub fn json_duplicates(json: &[u8]) -> Vec<String> {
-    let found = duplicates::find(json).into_iter();
-    found.map(|field| format!("duplicate field \"{field}\"")).collect()
+    duplicate_fields(strict::find(json, None)).collect()
+}
+
+fn duplicate_fields(found: strict::Problems) -> impl Iterator<Item = String> {
+    found.duplicates.into_iter().map(|field| format!("duplicate field \"{field}\""))
 }
 
 /// Decodes a body as an object of `row`.
@@ -139,9 +141,13 @@ pub fn decode_patch<T: DeserializeOwned>(
 
 /// Which value does not fit the kind, by the schema table.
 fn misfit(kind: &str, api_version: &str, json: &[u8]) -> Option<String> {
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let value = serde_json::from_slice(json).ok()?;
-    api::schema::mismatch::find(&value, api::schema::kind(group, version, kind)?)
+    api::schema::mismatch::find(&value, schema_row(kind, api_version)?)
+}
+
+fn schema_row(kind: &str, api_version: &str) -> Option<&'static TypeRow> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    api::schema::kind(group, version, kind)
 }
 
 /// Decodes what a patch made of an object of `row`; `problems` are those of the patch itself.
@@ -196,9 +202,11 @@ fn read(
         misfit(kind, api_version, json).unwrap_or_else(|| error.source.to_string())
     };
     if validation == FieldValidation::Ignore {
-        return Ok(Decoded { object: (codec.decode)(json).map_err(misfit)?, warnings: Vec::new() });
+        return Ok(Decoded { object: codec.decode(json).map_err(misfit)?, warnings: Vec::new() });
     }
-    let (object, unknown) = (codec.decode_strict)(json).map_err(misfit)?;
+    let object = codec.decode(json).map_err(misfit)?;
+    let mut found = strict::find(json, schema_row(kind, api_version));
+    let unknown = std::mem::take(&mut found.unknown);
     let mut problems = before.to_vec();
     problems.extend(
         unknown
@@ -206,7 +214,7 @@ fn read(
             .filter(|field| !matches!(field.as_str(), "apiVersion" | "kind"))
             .map(|field| format!("unknown field \"{field}\"")),
     );
-    problems.extend(json_duplicates(json));
+    problems.extend(duplicate_fields(found));
     if validation == FieldValidation::Strict && !problems.is_empty() {
         let more = problems.len().saturating_sub(MAX_PROBLEMS);
         problems.truncate(MAX_PROBLEMS);

@@ -125,7 +125,7 @@ pub fn version_of(
 /// 500 when the stored bytes are not an object of the kind.
 pub fn decode(row: &'static KindRow, version: &Version) -> Result<Box<dyn Object>, ApiError> {
     let codec = api::kind::codec(row).ok_or_else(|| ApiError::internal("kind without codec"))?;
-    (codec.decode)(&version.json).map_err(|error| {
+    codec.decode(&version.json).map_err(|error| {
         tracing::error!(kind = row.kind, key = %version.key(), error = %error.source, "stored object cannot be decoded");
         ApiError::internal(error)
     })

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use anyhow::Context;
+use regex::{Captures, Regex};
 use serde_json::Value;
 
 use super::source::rust_files;
@@ -85,18 +87,24 @@ fn balanced(text: &str) -> &str {
     text
 }
 
+fn pattern(text: &str) -> Regex {
+    Regex::new(text).expect("the patterns are constants")
+}
+
 /// The macro's body as JSON.
 fn to_json(body: &str) -> anyhow::Result<Value> {
-    let described = regex::Regex::new(
-        r#"\(\{\s*let mut schema_obj = __gen\.subschema_for::<crate::([A-Za-z0-9_:]+)>\(\);\s*schema_obj\.ensure_object\(\)\.insert\("description"\.into\(\), ("(?:[^"\\]|\\.)*")\.into\(\)\);\s*schema_obj\s*\}\)"#,
-    )?;
-    let body = described.replace_all(body, r#"{"$$ref": "$1", "description": $2}"#);
-    let reference =
-        regex::Regex::new(r"\(?__gen\.subschema_for::<crate::([A-Za-z0-9_:]+)>\(\)\)?")?;
-    let body = reference.replace_all(&body, r#"{"$$ref": "$1"}"#);
-    let comma = regex::Regex::new(r",(\s*[}\]])")?;
+    static DESCRIBED: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r#"\(\{\s*let mut schema_obj = __gen\.subschema_for::<crate::([A-Za-z0-9_:]+)>\(\);\s*schema_obj\.ensure_object\(\)\.insert\("description"\.into\(\), ("(?:[^"\\]|\\.)*")\.into\(\)\);\s*schema_obj\s*\}\)"#,
+        )
+    });
+    static REFERENCE: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"\(?__gen\.subschema_for::<crate::([A-Za-z0-9_:]+)>\(\)\)?"));
+    static COMMA: LazyLock<Regex> = LazyLock::new(|| pattern(r",(\s*[}\]])"));
+    let body = DESCRIBED.replace_all(body, r#"{"$$ref": "$1", "description": $2}"#);
+    let body = REFERENCE.replace_all(&body, r#"{"$$ref": "$1"}"#);
     // No schema text holds a comma before a closing bracket at the end of a line.
-    let body = comma.replace_all(&body, |found: &regex::Captures<'_>| {
+    let body = COMMA.replace_all(&body, |found: &Captures<'_>| {
         if found[1].contains('\n') { found[1].to_owned() } else { found[0].to_owned() }
     });
     serde_json::from_str(&body.replace("\\'", "'")).context("not JSON")

@@ -134,7 +134,7 @@ impl Random {
 }
 
 fn decoded(row: &'static api::KindRow, json: &Value) -> Option<Box<dyn Object>> {
-    (api::kind::codec(row)?.decode)(json.to_string().as_bytes()).ok()
+    api::kind::codec(row)?.decode(json.to_string().as_bytes()).ok()
 }
 
 /// Everything that a write and a read ask of a strategy.

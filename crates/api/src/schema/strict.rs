@@ -1,0 +1,231 @@
+//! What strict field validation refuses: fields that a kind does not have, and fields that occur
+//! twice in one object. One pass over the JSON along the schema finds both.
+//!
+//! A decoder that tracks fields (`serde_ignored`) is compiled once more for every type; this is one
+//! function for all of them.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt::{self, Write};
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::{Ty, TypeRow};
+
+/// Paths of fields (`spec.foo`, `spec.containers[0].bar`), each once and in the order of the text.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Problems {
+    pub unknown: Vec<String>,
+    pub duplicates: Vec<String>,
+}
+
+/// The problems of an object whose definition is `row`; without one no field is unknown.
+///
+/// Text that is not JSON has none, and a value of another type than the schema's is not a problem
+/// either: decoding reports both.
+pub fn find(json: &[u8], row: Option<&'static TypeRow>) -> Problems {
+    let mut walk = Walk::default();
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let root = Node { walk: &mut walk, ty: Ty::Any, row };
+    if root.deserialize(&mut deserializer).is_err() {
+        return Problems::default();
+    }
+    walk.problems
+}
+
+#[derive(Default)]
+struct Walk {
+    /// Where the walk is; extended and cut back as it goes.
+    path: String,
+    problems: Problems,
+    reported: HashSet<String>,
+}
+
+/// A value of type `ty`; `row` is its definition.
+struct Node<'a> {
+    walk: &'a mut Walk,
+    ty: Ty,
+    row: Option<&'static TypeRow>,
+}
+
+impl<'a> Node<'a> {
+    fn of(walk: &'a mut Walk, ty: Ty) -> Self {
+        Self { walk, ty, row: ty.definition() }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Node<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+macro_rules! scalars {
+    ($($name:ident: $ty:ty),*) => { $(fn $name<E>(self, _: $ty) -> Result<(), E> { Ok(()) })* };
+}
+
+impl<'de> Visitor<'de> for Node<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    scalars!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let ty = match self.ty {
+            Ty::Array(element) => *element,
+            _ => Ty::Any,
+        };
+        let length = self.walk.path.len();
+        for index in 0_usize.. {
+            write!(self.walk.path, "[{index}]").map_err(serde::de::Error::custom)?;
+            let next = elements.next_element_seed(Node::of(self.walk, ty))?;
+            self.walk.path.truncate(length);
+            if next.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        let length = self.walk.path.len();
+        let mut names = Names::default();
+        while let Some(name) = members.next_key_seed(Name)? {
+            if length > 0 {
+                self.walk.path.push('.');
+            }
+            self.walk.path.push_str(&name);
+            let ty = match (self.row, self.ty) {
+                (Some(row), _) => row.field(&name).map(|field| field.ty),
+                (None, Ty::Map(value)) => Some(*value),
+                (None, _) => Some(Ty::Any),
+            };
+            let duplicate = !names.insert(name);
+            if duplicate && self.walk.reported.insert(self.walk.path.clone()) {
+                self.walk.problems.duplicates.push(self.walk.path.clone());
+            }
+            if ty.is_none() && !duplicate {
+                self.walk.problems.unknown.push(self.walk.path.clone());
+            }
+            members.next_value_seed(Node::of(self.walk, ty.unwrap_or(Ty::Any)))?;
+            self.walk.path.truncate(length);
+        }
+        Ok(())
+    }
+}
+
+/// The names of one object's members.
+#[derive(Default)]
+struct Names<'de> {
+    few: Vec<Cow<'de, str>>,
+    /// All of them, once they are many.
+    many: HashSet<Cow<'de, str>>,
+}
+
+/// From this many names on they are hashed.
+const MANY: usize = 16;
+
+impl<'de> Names<'de> {
+    /// Whether the name is new.
+    fn insert(&mut self, name: Cow<'de, str>) -> bool {
+        if !self.many.is_empty() {
+            return self.many.insert(name);
+        }
+        let new = !self.few.contains(&name);
+        self.few.push(name);
+        if self.few.len() == MANY {
+            self.many.extend(self.few.drain(..));
+        }
+        new
+    }
+}
+
+/// A member's name, borrowed from the text unless it has escapes.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(text))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::KINDS;
+
+    fn pod(json: &str) -> Problems {
+        find(json.as_bytes(), crate::schema::kind("", "v1", "Pod"))
+    }
+
+    #[test]
+    fn unknown_fields_are_named_by_path() {
+        let found = pod(r#"{"metadata":{"name":"a","x":1,"labels":{"y":"z"}},
+            "spec":{"containers":[{"name":"c","foo":{"a":1}},{"env":[{"b":1}]}],"bar":[]},"s\u0070ec2":null}"#);
+        let unknown = [
+            "metadata.x",
+            "spec.containers[0].foo",
+            "spec.containers[1].env[0].b",
+            "spec.bar",
+            "spec2",
+        ];
+        assert_eq!(found.unknown, unknown);
+        assert!(found.duplicates.is_empty());
+        assert_eq!(pod(r#"{"spec":null,"metadata":[{"a":1}],"status":7}"#), Problems::default());
+    }
+
+    #[test]
+    fn duplicates_are_named_by_path() {
+        let json = br#"{"a":1,"b":{"c":[{"d":1,"d":2}],"e":null},"a":{"x":[],"x":[]}}"#;
+        assert_eq!(find(json, None).duplicates, ["b.c[0].d", "a", "a.x"]);
+        assert_eq!(find(b"{", None), Problems::default());
+        let mut many: Vec<String> = (0..40).map(|index| format!("\"n{index}\":1")).collect();
+        many.push("\"n3\":2".into());
+        many.push("\"n30\":2".into());
+        let json = format!("{{{}}}", many.join(","));
+        assert_eq!(find(json.as_bytes(), None).duplicates, ["n3", "n30"]);
+    }
+
+    #[test]
+    fn a_field_is_known_exactly_when_the_definition_has_it() {
+        for kind in KINDS {
+            let row = crate::schema::kind(kind.group, kind.version, kind.kind).unwrap();
+            let mut object: serde_json::Map<_, _> = row
+                .fields
+                .iter()
+                .map(|field| (field.name.to_owned(), serde_json::json!({})))
+                .collect();
+            let find = |object: &_| find(&serde_json::to_vec(object).unwrap(), Some(row)).unknown;
+            assert!(find(&object).is_empty(), "{kind}");
+            object.insert("noSuchField".to_owned(), serde_json::json!([1]));
+            assert_eq!(find(&object), ["noSuchField"], "{kind}");
+        }
+    }
+}
