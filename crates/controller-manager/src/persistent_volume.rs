@@ -255,8 +255,8 @@ impl Controller for Volumes {
     const NAME: &'static str = "persistentvolume";
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
-        let Some(volume) = self.volumes.get(key).filter(|volume| !is_deleting(&volume.metadata))
-        else {
+        // A volume that is being deleted too: its protection waits until it is not Bound any more.
+        let Some(volume) = self.volumes.get(key) else {
             return Ok(Next::Change);
         };
         let volumes = Api::<PersistentVolume>::all(&self.client);

@@ -333,7 +333,7 @@ async fn a_silent_node_loses_its_pods_and_a_namespace_its_content() -> anyhow::R
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_is_bound_and_its_volume_released() -> anyhow::Result<()> {
+async fn a_claim_is_bound_and_its_volume_released_and_deleted() -> anyhow::Result<()> {
     let plane = Plane::start().await?;
     plane.control(&[])?;
     let amounts = |size: &str| json!({"storage": size});
@@ -350,7 +350,7 @@ async fn a_claim_is_bound_and_its_volume_released() -> anyhow::Result<()> {
         "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
         "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": {"requests": amounts("1Gi")}},
     });
-    create(&plane, &[claim, volume("large", "9Gi"), volume("small", "2Gi")]).await?;
+    create(&plane, &[claim.clone(), volume("large", "9Gi"), volume("small", "2Gi")]).await?;
     let client = &plane.client;
     let phase = |volume: Option<&PersistentVolume>| {
         let status = volume.and_then(|volume| volume.status.clone());
@@ -383,6 +383,22 @@ async fn a_claim_is_bound_and_its_volume_released() -> anyhow::Result<()> {
         "the volume is released",
         |volumes| phase(volumes.get(&bound)) == "Released",
     )
+    .await?;
+    // A volume that is deleted while it is Bound goes with its claim.
+    let is = |name: &'static str, expected: &'static str| {
+        wait::until::<PersistentVolume>(client, Selection::default(), expected, move |volumes| {
+            phase(volumes.get(name)) == expected
+        })
+    };
+    create(&plane, &[volume("exact", "1Gi")]).await?;
+    is("exact", "Available").await?;
+    create(&plane, &[claim]).await?;
+    is("exact", "Bound").await?;
+    Api::<PersistentVolume>::all(client).delete("exact", &DeleteOptions::default()).await?;
+    api.delete("data", &DeleteOptions::default()).await?;
+    wait::until::<PersistentVolume>(client, Selection::default(), "it is gone", |volumes| {
+        !volumes.contains_key("exact")
+    })
     .await?;
     plane.finish().await;
     Ok(())
