@@ -7,7 +7,7 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export SKIFF_COMPOSE_CONTEXT=$target/compose
 local_base=skiff-base:bookworm
 base_archive=$target/compose-base.tar
-programs=${SKIFF_PROGRAMS:-$target/release}
+programs=${SKIFF_PROGRAMS:-$target/debug}
 
 say() { echo " $*" >&2; }
 
@@ -81,6 +81,8 @@ choose_base() {
 }
 
 stage() {
+    # A link is of an earlier run with another target folder.
+    [ ! -L "$SKIFF_COMPOSE_CONTEXT" ] || rm "$SKIFF_COMPOSE_CONTEXT"
     mkdir -p "$SKIFF_COMPOSE_CONTEXT/bin"
     cp deploy/compose/Dockerfile deploy/compose/node-entrypoint.sh "$SKIFF_COMPOSE_CONTEXT/"
     local program
@@ -88,8 +90,8 @@ stage() {
         cp -u "$programs/$program" "$SKIFF_COMPOSE_CONTEXT/bin/"
     done
     chmod +x "$SKIFF_COMPOSE_CONTEXT/node-entrypoint.sh"
-    # Where docker-compose looks when people call it themselves.
-    if [ "$target" != "$PWD/target" ]; then
+    # Where docker-compose looks when people call it themselves. A test does not, and leaves nothing here.
+    if [ "$target" != "$PWD/target" ] && [ -z "${SKIFF_PROGRAMS:-}" ]; then
         mkdir -p target
         ln -sfn "$SKIFF_COMPOSE_CONTEXT" target/compose
     fi
@@ -158,6 +160,7 @@ base)
 down)
     if docker info >/dev/null 2>&1; then
         export SKIFF_BASE=${SKIFF_BASE:-$local_base}
+        [ -e "$SKIFF_COMPOSE_CONTEXT" ] || rm -f "$SKIFF_COMPOSE_CONTEXT" # a link to nowhere
         mkdir -p "$SKIFF_COMPOSE_CONTEXT" # docker-compose 1.29 insists, even to remove
         compose down --volumes --remove-orphans --timeout 15
         remove_images

@@ -162,7 +162,7 @@ async fn leaves_nothing(options: Options, crash: bool) -> anyhow::Result<()> {
 
 /// Starts a cluster of its own with a pod on it, removes it, and looks for what is left.
 async fn check_removal(options: Options, crash: bool) -> anyhow::Result<()> {
-    let mut cluster = Cluster::start(options)?;
+    let cluster = Cluster::start(options)?;
     cluster.load_image("busybox").await?;
     manifest::create(cluster.client(), "default", POD).await?;
     let running = |pods: &BTreeMap<String, Pod>| pods.values().any(pods::is_ready);

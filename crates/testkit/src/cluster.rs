@@ -9,6 +9,7 @@ use serde_json::Value;
 use slot::Slot;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What holds the objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub struct Cluster {
     programs: PathBuf,
     options: Options,
     client: Client,
-    up: bool,
+    up: AtomicBool,
 }
 
 /// What a program has written.
@@ -59,21 +60,23 @@ impl Cluster {
     /// When the programs are not built, or `skiff up` fails; its output is in the error.
     pub fn start(options: Options) -> anyhow::Result<Self> {
         let programs = programs()?;
+        // What tests that were killed have left, here and in other slots.
+        for abandoned in Slot::abandoned()? {
+            skiff(&programs, &abandoned, "down", &["--no-kubeconfig"])?;
+        }
         let slot = Slot::take()?;
-        // Whatever an earlier test that was killed has left in this slot.
-        skiff(&programs, &slot, "down", &["--no-kubeconfig"])?;
         for (folder, bytes) in &options.disks {
             mount(&slot.folder().join(folder), &format!("size={bytes}"))?;
         }
         let written = up(&programs, &slot, &options, &[])?;
         if !written.success {
-            let logs = keep_logs(&slot);
+            let logs = keep_logs(&programs, &slot);
             skiff(&programs, &slot, "down", &["--no-kubeconfig"])?;
             bail!("skiff up: {}\nlogs: {}", written.stderr, logs.display());
         }
         let config = client::Config::from_file(&kubeconfig(&slot), None)?;
         let client = Client::new(&config)?;
-        Ok(Self { slot, programs, options, client, up: true })
+        Ok(Self { slot, programs, options, client, up: AtomicBool::new(true) })
     }
 
     /// A client with the administrator's rights.
@@ -256,15 +259,15 @@ impl Cluster {
 
     /// Copies the logs to where they outlive the cluster; returns the folder.
     pub fn keep_logs(&self) -> PathBuf {
-        keep_logs(&self.slot)
+        keep_logs(&self.programs, &self.slot)
     }
 
     /// Removes the cluster now.
     ///
     /// # Errors
     /// When something of it cannot be removed.
-    pub fn stop(&mut self) -> anyhow::Result<()> {
-        if !std::mem::take(&mut self.up) {
+    pub fn stop(&self) -> anyhow::Result<()> {
+        if !self.up.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
         let written = skiff(&self.programs, &self.slot, "down", &["--no-kubeconfig"])?;
@@ -347,8 +350,8 @@ fn programs() -> anyhow::Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-fn keep_logs(slot: &Slot) -> PathBuf {
-    let target = std::env::temp_dir().join(format!("skiff-logs-{}", slot.name()));
+fn keep_logs(programs: &Path, slot: &Slot) -> PathBuf {
+    let target = programs.parent().unwrap_or(programs).join("test-logs").join(slot.name());
     let copy = || -> std::io::Result<()> {
         if target.exists() {
             std::fs::remove_dir_all(&target)?;

@@ -4,13 +4,15 @@
 //! [`Cluster::start`] is `skiff up` with a name, a folder and address ranges that no other test
 //! has, so that suites may run at the same time, and beside a cluster of the user's. Dropping it
 //! is `skiff down`. [`suite::run`] starts one cluster for a list of scenarios, each with a
-//! namespace of its own, and removes it whatever happens.
+//! namespace of its own and a bound on its time, and removes it whatever happens, also when it is
+//! interrupted. What a killed suite has left is removed by the next one.
 //!
 //! [`hollow`]: nodes without containers, for tests that need many or need no root.
 //!
 //! Entry points: [`Cluster`], [`suite::run`]. It must not know any component's internals: it
 //! sees what a user sees, through programs, the API, and the nodes' network namespaces.
 
+pub mod children;
 pub mod cluster;
 pub mod hollow;
 pub mod manifest;

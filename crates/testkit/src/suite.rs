@@ -4,15 +4,24 @@
 //! arguments and writes the lines of the standard test harness, so that cargo's filters and
 //! whoever counts results work as with any other test.
 
-use crate::{Cluster, Options};
+use crate::children::{self, Child};
+use crate::{Cluster, Options, wait};
 use anyhow::{Context, anyhow};
 use std::future::Future;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 /// How long one scenario may take.
 const SCENARIO_TIMEOUT: Duration = Duration::from_secs(240);
+/// How long one that has been cancelled may go on: up to the next thing it waits for.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often the programs of one that has been cancelled are looked for.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(200);
+/// The exit code of a program that an interrupt has ended.
+const INTERRUPTED: i32 = 130;
 
 /// What a scenario does with the cluster.
 pub type Body =
@@ -123,6 +132,7 @@ fn run_all<'a>(
             return selected.iter().map(|s| (s.name, format!("no cluster: {error:#}"))).collect();
         }
     };
+    threads.spawn(stop_when_interrupted(cluster.clone()));
     let mut failures = Vec::new();
     for scenario in selected {
         let started = clock::monotonic();
@@ -137,7 +147,26 @@ fn run_all<'a>(
     if !failures.is_empty() {
         println!("logs: {}", cluster.keep_logs().display());
     }
+    // A scenario that could not be cancelled may hold the cluster still.
+    if let Err(error) = cluster.stop() {
+        failures.push(("the end of the cluster", format!("{error:#}")));
+    }
+    threads.shutdown_background();
     failures
+}
+
+/// Removes the cluster when somebody interrupts the suite, and ends the process.
+async fn stop_when_interrupted(cluster: std::sync::Arc<Cluster>) {
+    let mut terminate = signal(SignalKind::terminate()).expect("signals can be handled");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    let stopped = tokio::task::spawn_blocking(move || cluster.stop()).await;
+    if let Ok(Err(error)) = stopped {
+        eprintln!("{error:#}");
+    }
+    std::process::exit(INTERRUPTED);
 }
 
 fn elapsed(since: Instant) -> f64 {
@@ -160,9 +189,10 @@ async fn run_one(cluster: std::sync::Arc<Cluster>, scenario: &Scenario) -> anyho
     let yaml = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n");
     crate::manifest::create(cluster.client(), "", &yaml).await?;
     let body = scenario.body;
+    let before = children::running();
     let task = tokio::spawn(async move { body(&scene).await });
-    let abort = task.abort_handle();
-    match tokio::time::timeout(SCENARIO_TIMEOUT, task).await {
+    let mut task = task;
+    match tokio::time::timeout(SCENARIO_TIMEOUT, &mut task).await {
         Ok(Ok(outcome)) => outcome.with_context(|| events(&cluster, &namespace)),
         Ok(Err(panic)) => {
             let payload = panic.into_panic();
@@ -174,11 +204,31 @@ async fn run_one(cluster: std::sync::Arc<Cluster>, scenario: &Scenario) -> anyho
                 .with_context(|| events(&cluster, &namespace))
         }
         Err(_) => {
-            abort.abort();
-            Err(anyhow!("not done after {} s", SCENARIO_TIMEOUT.as_secs()))
+            let mut pending = wait::pending();
+            pending.extend(cancel(task, &before).await.into_iter().map(|child| child.command));
+            let limit = SCENARIO_TIMEOUT.as_secs();
+            Err(anyhow!("not done after {limit} s; it waited for: {}", pending.join("; ")))
                 .with_context(|| events(&cluster, &namespace))
         }
     }
+}
+
+/// Cancels a scenario, and kills the programs that it waits for; returns these.
+async fn cancel(mut task: JoinHandle<anyhow::Result<()>>, before: &[Child]) -> Vec<Child> {
+    task.abort();
+    let mut killed = Vec::new();
+    let cancelling = async {
+        loop {
+            killed.extend(children::kill_others(before));
+            if tokio::time::timeout(CANCEL_INTERVAL, &mut task).await.is_ok() {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(CANCEL_TIMEOUT, cancelling).await.is_err() {
+        eprintln!("a scenario does not end");
+    }
+    killed
 }
 
 /// What happened in the namespace, for a failure's report.

@@ -5,6 +5,7 @@ use api::Kind;
 use client::Client;
 use client::informer::{Event, InformerOptions, informer};
 use futures::StreamExt;
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
@@ -14,6 +15,33 @@ use std::time::Duration;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between attempts at something that cannot be watched.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// What is being waited for in this process.
+static PENDING: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// What is being waited for now, for the report of a test that takes too long.
+pub fn pending() -> Vec<String> {
+    PENDING.lock().clone()
+}
+
+/// Holds what is waited for in [`pending`] until it is dropped.
+struct Waiting(String);
+
+impl Waiting {
+    fn start(what: &str) -> Self {
+        PENDING.lock().push(what.to_owned());
+        Self(what.to_owned())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut pending = PENDING.lock();
+        if let Some(index) = pending.iter().position(|what| *what == self.0) {
+            pending.remove(index);
+        }
+    }
+}
 
 /// Which objects are waited for.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +83,7 @@ pub async fn until<K>(
 where
     K: Kind + Clone + 'static,
 {
+    let _waiting = Waiting::start(what);
     let options = InformerOptions {
         namespace: selection.namespace.clone(),
         label_selector: selection.labels.clone(),
@@ -108,6 +137,7 @@ pub async fn eventually<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> any
 where
     F: Future<Output = anyhow::Result<T>>,
 {
+    let _waiting = Waiting::start(what);
     let mut last = anyhow!("never tried");
     let trying = async {
         loop {

@@ -1,9 +1,11 @@
 //! `xtask test`: every test of the workspace, and one line that counts them.
 
+mod step;
+mod sweep;
+
 use anyhow::{Context, bail};
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 /// Tests and what they need, as they are run one after the other.
 #[derive(clap::Args)]
@@ -16,47 +18,33 @@ pub struct TestArgs {
     python: Option<PathBuf>,
 }
 
-/// What one step has told.
+/// How many tests there were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
     passed: u64,
     failed: u64,
 }
 
+impl Count {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
 /// Runs all; the exit code is 1 when any test failed or did not build.
 pub fn run(root: &Path, args: &TestArgs) -> anyhow::Result<ExitCode> {
-    let cargo = env!("CARGO");
-    let with_nextest = has_nextest(cargo);
-    let mut steps: Vec<(&str, Command)> = Vec::new();
-    let all = ["--workspace", "--exclude", "tests", "--no-fail-fast"];
-    let mut units = Command::new(cargo);
-    if with_nextest {
-        units.args(["nextest", "run"]).args(all);
-        let mut documents = Command::new(cargo);
-        documents.args(["test", "--doc"]).args(all);
-        steps.push(("documentation examples", documents));
-    } else {
-        units.arg("test").args(all);
-    }
-    steps.insert(0, ("unit, property and contract tests", units));
-    if !args.no_end_to_end {
-        let mut suites = Command::new(cargo);
-        suites.args(["test", "-p", "tests", "--no-fail-fast"]);
-        if let Some(python) = &args.python {
-            suites.env("SKIFF_TEST_PYTHON", python);
-        }
-        steps.push(("end-to-end tests", suites));
-    }
+    let tests = sweep::Run::start()?;
     let mut total = Count::default();
     let mut broken = false;
-    for (name, mut command) in steps {
+    for (name, mut command) in steps(root, args)? {
         println!("== {name}");
-        let (count, success) = run_step(command.current_dir(root))
+        tests.adopt(command.current_dir(root));
+        let outcome = step::run(&mut command, step::SILENCE)
             .with_context(|| format!("cannot run the {name}"))?;
-        total.passed += count.passed;
-        total.failed += count.failed;
+        total.add(outcome.count);
         // A step can also fail because it does not build.
-        broken |= !success && count.failed == 0;
+        broken |= !outcome.success && outcome.count.failed == 0;
     }
     if broken {
         bail!("a step failed without saying which test did");
@@ -65,29 +53,60 @@ pub fn run(root: &Path, args: &TestArgs) -> anyhow::Result<ExitCode> {
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The commands, as they are run one after the other. All of them select the whole workspace, so
+/// that every crate has the same features in each and is compiled once.
+fn steps(root: &Path, args: &TestArgs) -> anyhow::Result<Vec<(&'static str, Command)>> {
+    let cargo = env!("CARGO");
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(cargo);
+        command.args(arguments).args(["--workspace", "--no-fail-fast"]);
+        if let Some(python) = &args.python {
+            command.env("SKIFF_TEST_PYTHON", python);
+        }
+        command
+    };
+    let units = "unit, property and contract tests";
+    if !has_nextest(cargo) {
+        let mut all = command(&["test"]);
+        if args.no_end_to_end {
+            all.args(["--exclude", "tests"]);
+            return Ok(vec![(units, all)]);
+        }
+        return Ok(vec![("all tests", all)]);
+    }
+    let mut steps = vec![
+        (units, command(&["nextest", "run", "--filterset", "not package(tests)"])),
+        // nextest runs none of these.
+        ("documentation examples", command(&["test", "--doc"])),
+    ];
+    if !args.no_end_to_end {
+        let mut suites = command(&["test"]);
+        for suite in suites_of(root)? {
+            suites.args(["--test", &suite]);
+        }
+        steps.push(("end-to-end tests", suites));
+    }
+    Ok(steps)
+}
+
+/// The names of the end-to-end suites.
+fn suites_of(root: &Path) -> anyhow::Result<Vec<String>> {
+    let mut suites = Vec::new();
+    for entry in std::fs::read_dir(root.join("tests/tests"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rs")
+            && let Some(name) = path.file_stem()
+        {
+            suites.push(name.to_string_lossy().into_owned());
+        }
+    }
+    suites.sort();
+    Ok(suites)
+}
+
 fn has_nextest(cargo: &str) -> bool {
     let version = Command::new(cargo).args(["nextest", "--version"]).output();
     version.is_ok_and(|output| output.status.success())
-}
-
-/// Runs one step, its output passed on as it comes.
-fn run_step(command: &mut Command) -> anyhow::Result<(Count, bool)> {
-    // nextest writes its summary to standard error, libtest to standard output; both go through
-    // one pipe.
-    let (reader, writer) = std::io::pipe()?;
-    let mut child =
-        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn()?;
-    // The command keeps its ends of the pipe open otherwise, and the reading never ends.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut count = Count::default();
-    for line in BufReader::new(reader).split(b'\n') {
-        let line = String::from_utf8_lossy(&line?).into_owned();
-        println!("{line}");
-        let found = counted(&line);
-        count.passed += found.passed;
-        count.failed += found.failed;
-    }
-    Ok((count, child.wait()?.success()))
 }
 
 /// What a line of libtest's or nextest's summary counts; other lines count nothing.

@@ -16,6 +16,8 @@ const PROGRAMS: [&str; 8] = [
     "skiff-proxy",
     "skiff-dns",
 ];
+/// What the network namespaces' names begin with; the pid of the test follows.
+const NAMESPACE: &str = "skiff-compose-";
 const IMAGES: [&str; 3] = ["busybox", "testserver-v1", "testserver-v2"];
 
 /// The repository's folder.
@@ -40,12 +42,33 @@ pub fn compose_command() -> Option<&'static [&'static str]> {
     has("docker-compose").then_some(&["docker-compose"])
 }
 
+/// Removes the namespaces of tests that were killed, and ends what still runs in them.
+fn remove_abandoned_namespaces() -> anyhow::Result<()> {
+    let Ok(entries) = std::fs::read_dir("/run/netns") else {
+        return Ok(()); // no namespace has ever been named here
+    };
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let Some(pid) = name.strip_prefix(NAMESPACE) else { continue };
+        if Path::new("/proc").join(pid).exists() {
+            continue;
+        }
+        let pids = run(Command::new("ip").args(["netns", "pids", &name]))?;
+        if !pids.trim().is_empty() {
+            run(Command::new("kill").arg("-KILL").args(pids.split_whitespace()))?;
+        }
+        run(Command::new("ip").args(["netns", "delete", &name]))?;
+    }
+    Ok(())
+}
+
 /// See the module. Dropping it ends the daemon and removes everything.
 pub struct Docker {
     folder: tempfile::TempDir,
     /// The network namespace that all of it is in.
     namespace: String,
-    /// The built programs and images.
+    /// The built programs, and the target folder that they and the images are in.
+    programs: PathBuf,
     target: PathBuf,
 }
 
@@ -53,13 +76,13 @@ impl Docker {
     /// Makes the namespace, the base image and the programs' copies; starts nothing.
     pub fn prepare() -> anyhow::Result<Self> {
         let own = std::env::current_exe()?;
-        let profile = own.ancestors().nth(2).context("not in a target folder")?;
-        let target = profile.parent().context("not in a target folder")?.to_owned();
-        // Not below $TMPDIR, which may be too long for sockets.
-        let folder = tempfile::Builder::new().prefix("skiff-compose-").tempdir_in("/tmp")?;
-        let namespace = format!("skiff-compose-{}", std::process::id());
+        let programs = own.ancestors().nth(2).context("not in a target folder")?.to_owned();
+        let target = programs.parent().context("not in a target folder")?.to_owned();
+        remove_abandoned_namespaces()?;
+        let folder = tempfile::Builder::new().prefix("skiff-compose-").tempdir()?;
+        let namespace = format!("{NAMESPACE}{}", std::process::id());
         run(Command::new("ip").args(["netns", "add", &namespace]))?;
-        let docker = Self { folder, namespace, target };
+        let docker = Self { folder, namespace, programs, target };
         docker.inside("ip", &["link", "set", "lo", "up"])?;
         // Outside the namespace, which has no way to Debian's packages.
         let mut base = Command::new(repository().join("deploy/compose.sh"));
@@ -72,7 +95,7 @@ impl Docker {
         for program in PROGRAMS {
             let copy = docker.path("programs").join(program);
             let mut strip = Command::new("strip");
-            run(strip.arg("-o").arg(copy).arg(profile.join(program)))?;
+            run(strip.arg("-o").arg(copy).arg(docker.programs.join(program)))?;
         }
         Ok(docker)
     }
@@ -136,7 +159,7 @@ impl Docker {
     }
 
     fn test_server_program(&self) -> PathBuf {
-        self.target.join("debug/testserver")
+        self.programs.join("testserver")
     }
 
     pub fn test_server(&self, arguments: &[&str]) -> anyhow::Result<String> {

@@ -4,10 +4,15 @@
 use anyhow::{Context, bail};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Clusters of tests that one machine may run at once; the ranges below have room for them.
 const SLOTS: u8 = 32;
+
+/// Not below $TMPDIR, which may be too long for sockets.
+fn folder(number: u8) -> PathBuf {
+    PathBuf::from(format!("/tmp/skiff-test-{number}"))
+}
 
 /// A number held until it is dropped, or its process ends.
 pub struct Slot {
@@ -21,16 +26,39 @@ impl Slot {
     /// # Errors
     /// When none is, or the lock files cannot be made.
     pub fn take() -> anyhow::Result<Self> {
-        let folder = std::env::temp_dir().join("skiff-test-slots");
-        std::fs::create_dir_all(&folder).context("cannot make the folder of slots")?;
         for number in 1..=SLOTS {
-            let path = folder.join(number.to_string());
-            let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-            if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                return Ok(Self { number, _lock: lock });
+            if let Some(slot) = Self::lock(number)? {
+                return Ok(slot);
             }
         }
         bail!("{SLOTS} clusters of tests run already")
+    }
+
+    /// The slots where a cluster is that no running test holds. They are held until they are
+    /// dropped.
+    ///
+    /// # Errors
+    /// When the lock files cannot be made.
+    pub fn abandoned() -> anyhow::Result<Vec<Self>> {
+        let mut abandoned = Vec::new();
+        for number in 1..=SLOTS {
+            if folder(number).exists()
+                && let Some(slot) = Self::lock(number)?
+            {
+                abandoned.push(slot);
+            }
+        }
+        Ok(abandoned)
+    }
+
+    /// The slot, if no other process has it.
+    fn lock(number: u8) -> anyhow::Result<Option<Self>> {
+        let locks = Path::new("/tmp/skiff-test-slots");
+        std::fs::create_dir_all(locks).context("cannot make the folder of slots")?;
+        let path = locks.join(number.to_string());
+        let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok();
+        Ok(lock.map(|lock| Self { number, _lock: lock }))
     }
 
     pub fn name(&self) -> String {
@@ -38,8 +66,7 @@ impl Slot {
     }
 
     pub fn folder(&self) -> PathBuf {
-        // Not below $TMPDIR, which may be too long for sockets.
-        PathBuf::from(format!("/tmp/skiff-test-{}", self.number))
+        folder(self.number)
     }
 
     pub fn node_cidr(&self) -> String {
