@@ -14,24 +14,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::config::Settings;
-use crate::garbage_collector::feed::Feed;
-use crate::informers::Informers;
-use crate::queue::{self, Controller, Requests};
+use crate::controllers;
+use crate::controllers::garbage_collector::feed::Feed;
+use crate::machinery::informer::Synced;
+use crate::machinery::queue::{self, Controller, Requests};
+use crate::machinery::shared_informers::SharedInformers;
 
 /// What controllers are made from.
-pub struct Wiring {
+pub(crate) struct Wiring {
     pub client: Client,
     pub recorder: Recorder,
     pub clock: SharedClock,
-    pub informers: Informers,
+    pub informers: SharedInformers,
     stop: CancellationToken,
     ready: watch::Sender<bool>,
     loops: Vec<BoxFuture<'static, ()>>,
     caches: Vec<Synced>,
 }
-
-/// A future that keeps a cache, and the word that the cache is in step.
-pub type Synced = (BoxFuture<'static, ()>, watch::Receiver<bool>);
 
 impl Wiring {
     pub fn new(client: Client, clock: SharedClock, stop: CancellationToken) -> Self {
@@ -39,7 +38,7 @@ impl Wiring {
             recorder: Recorder::new(client.clone(), "controller-manager", ""),
             client,
             clock,
-            informers: Informers::default(),
+            informers: SharedInformers::default(),
             stop,
             ready: watch::Sender::new(false),
             loops: Vec::new(),
@@ -118,32 +117,32 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let mut wiring = Wiring::new(client, clock, stop);
-    crate::service_account::start(&mut wiring);
+    controllers::service_account::start(&mut wiring);
     if let Some(pem) = settings.root_ca_pem.clone() {
-        crate::root_ca::start(&mut wiring, pem);
+        controllers::root_ca::start(&mut wiring, pem);
     }
     if !settings.cluster_cidrs.is_empty() {
-        crate::nodeipam::start(&mut wiring, settings.cluster_cidrs.clone());
+        controllers::nodeipam::start(&mut wiring, settings.cluster_cidrs.clone());
     }
-    crate::replicaset::start::<ReplicaSet>(&mut wiring);
-    crate::replicaset::start::<ReplicationController>(&mut wiring);
-    crate::deployment::start(&mut wiring);
-    crate::daemonset::start(&mut wiring);
-    crate::job::start(&mut wiring);
-    crate::statefulset::start(&mut wiring);
-    crate::cronjob::start(&mut wiring);
-    crate::ttl_after_finished::start(&mut wiring);
-    crate::disruption::start(&mut wiring);
-    crate::storage_protection::start(&mut wiring);
-    crate::persistent_volume::start(&mut wiring);
-    crate::ephemeral_volume::start(&mut wiring);
-    crate::clusterrole_aggregation::start(&mut wiring);
-    crate::endpointslice::start(&mut wiring);
-    crate::endpoints::start(&mut wiring);
-    crate::endpointslice_mirroring::start(&mut wiring);
-    crate::node_lifecycle::start(&mut wiring, settings.node_monitor_grace_period);
-    crate::taint_eviction::start(&mut wiring);
-    crate::pod_gc::start(&mut wiring, settings.terminated_pod_gc_threshold);
+    controllers::replicaset::start::<ReplicaSet>(&mut wiring);
+    controllers::replicaset::start::<ReplicationController>(&mut wiring);
+    controllers::deployment::start(&mut wiring);
+    controllers::daemonset::start(&mut wiring);
+    controllers::job::start(&mut wiring);
+    controllers::statefulset::start(&mut wiring);
+    controllers::cronjob::start(&mut wiring);
+    controllers::ttl_after_finished::start(&mut wiring);
+    controllers::disruption::start(&mut wiring);
+    controllers::storage_protection::start(&mut wiring);
+    controllers::persistent_volume::start(&mut wiring);
+    controllers::ephemeral_volume::start(&mut wiring);
+    controllers::clusterrole_aggregation::start(&mut wiring);
+    controllers::endpointslice::start(&mut wiring);
+    controllers::endpoints::start(&mut wiring);
+    controllers::endpointslice_mirroring::start(&mut wiring);
+    controllers::node_lifecycle::start(&mut wiring, settings.node_monitor_grace_period);
+    controllers::taint_eviction::start(&mut wiring);
+    controllers::pod_gc::start(&mut wiring, settings.terminated_pod_gc_threshold);
     start_collection(&mut wiring);
     wiring.finish().await
 }
@@ -153,7 +152,7 @@ fn start_collection(wiring: &mut Wiring) {
     let (collector, namespaces, quotas) = (queue::queue(), queue::queue(), queue::queue());
     let feed = Feed::new(collector.0.clone(), namespaces.0.clone(), quotas.0.clone());
     wiring.keep(feed.start(&wiring.client));
-    crate::resource_quota::start(wiring, feed.graph.clone(), quotas);
-    crate::garbage_collector::start(wiring, feed.graph, collector);
-    crate::namespace::start(wiring, namespaces);
+    controllers::resource_quota::start(wiring, feed.graph.clone(), quotas);
+    controllers::garbage_collector::start(wiring, feed.graph, collector);
+    controllers::namespace::start(wiring, namespaces);
 }

@@ -1,0 +1,209 @@
+//! DaemonSets: one pod on every node that suits (`k8s.io/kubernetes/pkg/controller/daemon`).
+
+mod plan;
+mod template;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use api::labels::{Selector, SelectorError};
+use client::events::Recorder;
+use client::{Api, Client};
+use clock::SharedClock;
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
+use k8s_openapi::api::core::v1::{Node, Pod};
+
+use crate::Error;
+use crate::machinery::cache::{Cache, Change, Key};
+use crate::machinery::error::During;
+use crate::machinery::int_or_percent::omit_zero;
+use crate::machinery::owner::{self, controller_key, is_deleting, uid};
+use crate::machinery::pod_control::{Failure, PodControl};
+use crate::machinery::pod_state::is_active;
+use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::revisions::{self, HASH_LABEL, Written};
+use crate::machinery::shared_informers::{controlled_by, orphans_in};
+use crate::wire::Wiring;
+use plan::{Observed, Plan, plan};
+
+const HISTORY_LIMIT: i32 = 10;
+
+struct DaemonSets {
+    client: Client,
+    recorder: Recorder,
+    clock: SharedClock,
+    sets: Arc<Cache<DaemonSet>>,
+    nodes: Arc<Cache<Node>>,
+    pods: Arc<Cache<Pod>>,
+    revisions: Arc<Cache<ControllerRevision>>,
+    control: PodControl,
+}
+
+/// Adds the controller; its keys are DaemonSets.
+pub fn start(wiring: &mut Wiring) {
+    let (trigger, requests) = queue();
+    let informers = &wiring.informers;
+    informers.daemon_sets.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    let sets = informers.daemon_sets.cache();
+    informers.pods.subscribe(&trigger, move |change| owner::concerned(change, &sets, selector));
+    informers.controller_revisions.subscribe(&trigger, |change| {
+        let owner = controller_key::<DaemonSet>(&change.last().metadata);
+        owner.into_iter().collect()
+    });
+    let sets = informers.daemon_sets.cache();
+    informers.nodes.subscribe(&trigger, move |change| {
+        let all = if concerns(change) { sets.list() } else { Vec::new() };
+        all.iter().map(|set| Key::of(&**set)).collect()
+    });
+    let controller = DaemonSets {
+        client: wiring.client.clone(),
+        recorder: wiring.recorder.named("daemonset-controller"),
+        clock: wiring.clock.clone(),
+        sets: informers.daemon_sets.cache(),
+        nodes: informers.nodes.cache(),
+        pods: informers.pods.cache(),
+        revisions: informers.controller_revisions.cache(),
+        control: PodControl::new(
+            wiring.client.clone(),
+            wiring.recorder.named("daemonset-controller"),
+            wiring.clock.clone(),
+            informers.pods.cache(),
+        ),
+    };
+    wiring.run(controller, requests);
+}
+
+fn selector(set: &DaemonSet) -> Result<Selector, SelectorError> {
+    Selector::from_label_selector(Some(&set.spec.selector))
+}
+
+/// Whether a node's change may change where daemons run.
+fn concerns(change: &Change<Node>) -> bool {
+    let facts = |node: &Arc<Node>| {
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone());
+        (node.metadata.labels.clone(), taints, node.metadata.uid.clone())
+    };
+    change.old.as_ref().map(facts) != change.new.as_ref().map(facts)
+}
+
+impl Controller for DaemonSets {
+    const NAME: &'static str = "daemonset";
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        let now = self.clock.now();
+        let in_step = self.control.expectations.satisfied(key, now);
+        let Some(set) = self.sets.get(key) else {
+            self.control.expectations.forget(key);
+            return Ok(Next::Change);
+        };
+        let selector = selector(&set).map_err(|error| Error::Invalid(error.to_string()))?;
+        let own = controlled_by(uid(&set.metadata));
+        let mut candidates = self.pods.indexed(&own);
+        candidates.extend(self.pods.indexed(&orphans_in(&key.namespace)));
+        let pods = owner::claim_all(&self.client, &*set, &selector, candidates, is_active).await?;
+        if is_deleting(&set.metadata) {
+            return Ok(Next::Change);
+        }
+        let history = self.revisions.indexed(&own);
+        let Some(hash) = self.revise(&set, &history).await? else {
+            return Ok(Next::Change);
+        };
+        let observed = Observed { set: &set, nodes: self.nodes.list(), pods, hash, in_step };
+        let plan = plan(&observed, now);
+        let again = plan.again;
+        self.apply(&set, plan, &observed.hash).await?;
+        self.clean_up(&set, &history, &observed).await?;
+        Ok(again.map_or(Next::Change, Next::After))
+    }
+}
+
+impl DaemonSets {
+    /// Writes the present template into the history and returns its hash. `None`: the status was
+    /// written, and brings the set back.
+    async fn revise(
+        &self,
+        set: &DaemonSet,
+        history: &[Arc<ControllerRevision>],
+    ) -> Result<Option<String>, Error> {
+        let status = set.status.clone().unwrap_or_default();
+        let plan = revisions::plan(set, &set.spec.template, status.collision_count, history);
+        match revisions::apply(&self.client, &plan).await? {
+            Written::Done => Ok(Some(revisions::hash_of(&plan.current).to_owned())),
+            Written::Collision => {
+                let collision_count = Some(status.collision_count.unwrap_or(0) + 1);
+                let status = DaemonSetStatus { collision_count, ..status };
+                self.write_status(set, status).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn apply(&self, set: &DaemonSet, plan: Plan, hash: &str) -> Result<(), Error> {
+        if !plan.create.is_empty() || !plan.delete.is_empty() {
+            tracing::info!(set = %Key::of(set), create = plan.create.len(), delete = plan.delete.len(), "daemons");
+        }
+        for pod in &plan.failed {
+            let message = format!(
+                "Found failed daemon pod {} on node {}, will try to kill it",
+                Key::of(&**pod),
+                api::pod::node_name(pod).unwrap_or_default()
+            );
+            self.recorder.warning(set, "FailedDaemonPod", message);
+        }
+        let pods = plan.create.iter();
+        let pods = pods.map(|node| template::pod_for(set, node, hash)).collect();
+        let created = self.control.create_all(set, pods).await;
+        let deleted = self.control.delete_all(set, &plan.delete).await;
+        self.write_status(set, plan.status).await?;
+        let failed = |failure: Failure| Error::Call {
+            operation: format!("daemons of {}", Key::of(set)),
+            source: failure.error,
+        };
+        created.and(deleted).map_err(failed)
+    }
+
+    async fn clean_up(
+        &self,
+        set: &DaemonSet,
+        history: &[Arc<ControllerRevision>],
+        observed: &Observed<'_>,
+    ) -> Result<(), Error> {
+        let limit = set.spec.revision_history_limit.unwrap_or(HISTORY_LIMIT);
+        let in_use = |revision: &ControllerRevision| {
+            let hash = revisions::hash_of(revision);
+            hash == observed.hash
+                || observed.pods.iter().any(|pod| {
+                    let labels = pod.metadata.labels.as_ref();
+                    labels.and_then(|labels| labels.get(HASH_LABEL)).map(String::as_str)
+                        == Some(hash)
+                })
+        };
+        revisions::delete(&self.client, &revisions::surplus(history, limit, in_use)).await
+    }
+
+    async fn write_status(
+        &self,
+        set: &DaemonSet,
+        mut status: DaemonSetStatus,
+    ) -> Result<(), Error> {
+        for count in [
+            &mut status.updated_number_scheduled,
+            &mut status.number_available,
+            &mut status.number_unavailable,
+        ] {
+            omit_zero(count);
+        }
+        if set.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let key = Key::of(set);
+        let mut changed = set.clone();
+        changed.status = Some(status);
+        Api::<DaemonSet>::namespaced(&self.client, &key.namespace)
+            .replace_status(&changed)
+            .await
+            .during(|| format!("write the status of daemonset {key}"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! Writes what a Deployment's plan says.
+
+use client::{Api, DeleteOptions, PatchKind};
+use futures::future::try_join_all;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
+use serde_json::json;
+
+use super::Deployments;
+use super::plan::{Plan, Update};
+use super::sets::{REVISION, size};
+use super::status;
+use crate::Error;
+use crate::machinery::cache::Key;
+use crate::machinery::error::During;
+use crate::machinery::hash::equal_but_hash;
+use crate::machinery::int_or_percent::omit_zero;
+use crate::machinery::owner::{controller_of, uid};
+use crate::machinery::pod_control::is_namespace_terminating;
+
+const SCALING: &str = "ScalingReplicaSet";
+
+impl Deployments {
+    pub(super) async fn apply(&self, deployment: &Deployment, plan: Plan) -> Result<(), Error> {
+        let mut status = plan.status;
+        if let Some(set) = plan.create {
+            self.create(deployment, &set, &mut status).await?;
+        }
+        try_join_all(plan.updates.iter().map(|update| self.update(deployment, update))).await?;
+        for set in &plan.delete {
+            self.delete(set).await?;
+        }
+        if let Some(revision) = plan.revision {
+            self.note_revision(deployment, &revision).await?;
+            // The annotation moved the Deployment's revision on: the status is written on the
+            // event that this brings.
+            return Ok(());
+        }
+        self.write_status(deployment, status).await
+    }
+
+    async fn create(
+        &self,
+        deployment: &Deployment,
+        set: &ReplicaSet,
+        status: &mut DeploymentStatus,
+    ) -> Result<(), Error> {
+        let key = Key::of(set);
+        let sets = Api::<ReplicaSet>::namespaced(&self.client, &key.namespace);
+        match sets.create(set).await {
+            Ok(_) => {
+                tracing::info!(deployment = %Key::of(deployment), set = key.name, replicas = size(set), "created a replica set");
+                if size(set) > 0 {
+                    let message =
+                        format!("Scaled up replica set {} from 0 to {}", key.name, size(set));
+                    self.recorder.normal(deployment, SCALING, message);
+                }
+                Ok(())
+            }
+            Err(error) if error.is_already_exists() => {
+                self.resolve_collision(deployment, set, status).await
+            }
+            Err(error) if is_namespace_terminating(&error) => Ok(()),
+            Err(error) => {
+                let message = format!("Failed to create new replica set {:?}: {error}", key.name);
+                self.recorder.warning(deployment, "ReplicaSetCreateError", message.clone());
+                if status::deadline(deployment).is_some() {
+                    status::set_condition(
+                        status,
+                        status::PROGRESSING,
+                        "False",
+                        "ReplicaSetCreateError",
+                        message,
+                        self.clock.now(),
+                    );
+                    self.write_status(deployment, status.clone()).await?;
+                }
+                Err(error).during(|| format!("create replicaset {key}"))
+            }
+        }
+    }
+
+    /// A set of that name exists: ours and not in the cache yet, or another content with the same hash,
+    /// in which case the next hash is another.
+    async fn resolve_collision(
+        &self,
+        deployment: &Deployment,
+        set: &ReplicaSet,
+        status: &mut DeploymentStatus,
+    ) -> Result<(), Error> {
+        let key = Key::of(set);
+        let existing = Api::<ReplicaSet>::namespaced(&self.client, &key.namespace)
+            .get(&key.name)
+            .await
+            .during(|| format!("get replicaset {key}"))?;
+        let ours = controller_of(&existing.metadata)
+            .is_some_and(|controller| controller.uid == uid(&deployment.metadata));
+        let same = set.spec.template.as_ref().zip(existing.spec.template.as_ref());
+        if ours && same.is_some_and(|(one, other)| equal_but_hash(one, other)) {
+            return Ok(());
+        }
+        status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
+        Ok(())
+    }
+
+    async fn update(&self, deployment: &Deployment, update: &Update) -> Result<(), Error> {
+        let key = Key::of(&*update.before);
+        Api::<ReplicaSet>::namespaced(&self.client, &key.namespace)
+            .replace(&update.after)
+            .await
+            .during(|| format!("replace replicaset {key}"))?;
+        let (from, to) = (size(&update.before), size(&update.after));
+        if from != to {
+            tracing::info!(deployment = %Key::of(deployment), set = key.name, from, to, "scaled a replica set");
+            let direction = if to > from { "up" } else { "down" };
+            let message =
+                format!("Scaled {direction} replica set {} from {from} to {to}", key.name);
+            self.recorder.normal(deployment, SCALING, message);
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, set: &ReplicaSet) -> Result<(), Error> {
+        let key = Key::of(set);
+        let options = DeleteOptions {
+            precondition_uid: set.metadata.uid.clone(),
+            precondition_resource_version: set.metadata.resource_version.clone(),
+            propagation_policy: Some("Background"),
+            ..Default::default()
+        };
+        let sets = Api::<ReplicaSet>::namespaced(&self.client, &key.namespace);
+        match sets.delete(&key.name, &options).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            outcome => outcome.during(|| format!("delete replicaset {key}")),
+        }
+    }
+
+    async fn note_revision(&self, deployment: &Deployment, revision: &str) -> Result<(), Error> {
+        let key = Key::of(deployment);
+        let patch = json!({"metadata": {
+            "uid": deployment.metadata.uid,
+            "resourceVersion": deployment.metadata.resource_version,
+            "annotations": {REVISION: revision},
+        }});
+        // By way of the status, as upstream does: there, an annotation leaves the generation as it is.
+        Api::<Deployment>::namespaced(&self.client, &key.namespace)
+            .patch_status(&key.name, PatchKind::Merge, &patch)
+            .await
+            .during(|| format!("note the revision of deployment {key}"))?;
+        Ok(())
+    }
+
+    async fn write_status(
+        &self,
+        deployment: &Deployment,
+        mut status: DeploymentStatus,
+    ) -> Result<(), Error> {
+        for count in [
+            &mut status.replicas,
+            &mut status.updated_replicas,
+            &mut status.ready_replicas,
+            &mut status.available_replicas,
+            &mut status.unavailable_replicas,
+        ] {
+            omit_zero(count);
+        }
+        if deployment.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let key = Key::of(deployment);
+        let mut changed = deployment.clone();
+        changed.status = Some(status);
+        Api::<Deployment>::namespaced(&self.client, &key.namespace)
+            .replace_status(&changed)
+            .await
+            .during(|| format!("write the status of deployment {key}"))?;
+        Ok(())
+    }
+}

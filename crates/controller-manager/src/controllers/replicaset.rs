@@ -1,0 +1,175 @@
+//! Keeps a number of equal pods: ReplicaSet and ReplicationController
+//! (`k8s.io/kubernetes/pkg/controller/replicaset`).
+
+mod plan;
+mod replicated;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use client::{Api, Client};
+use clock::SharedClock;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::Error;
+use crate::machinery::cache::{Cache, Key};
+use crate::machinery::error::During;
+use crate::machinery::owner::{self, controller_of, is_deleting, uid};
+use crate::machinery::pod_control::{Failure, PodControl};
+use crate::machinery::pod_ranking::count_per_node;
+use crate::machinery::pod_state::is_active;
+use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::shared_informers::{controlled_by, orphans_in};
+use crate::wire::Wiring;
+
+use plan::{Observed, Plan, new_pods, plan};
+pub use replicated::Replicated;
+use replicated::{Failed, Status};
+
+struct Sets<K> {
+    client: Client,
+    clock: SharedClock,
+    sets: Arc<Cache<K>>,
+    pods: Arc<Cache<Pod>>,
+    control: PodControl,
+}
+
+/// Adds the controller for one of the two kinds; its keys are the sets.
+pub fn start<K: Replicated>(wiring: &mut Wiring) {
+    let (trigger, requests) = queue();
+    let informer = K::informer(&wiring.informers);
+    informer.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    let sets = informer.cache();
+    wiring
+        .informers
+        .pods
+        .subscribe(&trigger, move |change| owner::concerned(change, &sets, Replicated::selector));
+    let controller = Sets {
+        client: wiring.client.clone(),
+        clock: wiring.clock.clone(),
+        sets: K::informer(&wiring.informers).cache(),
+        pods: wiring.informers.pods.cache(),
+        control: PodControl::new(
+            wiring.client.clone(),
+            wiring.recorder.named(K::RECORDER),
+            wiring.clock.clone(),
+            wiring.informers.pods.cache(),
+        ),
+    };
+    wiring.run(controller, requests);
+}
+
+impl<K: Replicated> Controller for Sets<K> {
+    const NAME: &'static str = K::CONTROLLER;
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        let now = self.clock.now();
+        // Asked before the pods are read: what is seen now is in the cache.
+        let in_step = self.control.expectations.satisfied(key, now);
+        let Some(set) = self.sets.get(key) else {
+            self.control.expectations.forget(key);
+            return Ok(Next::Change);
+        };
+        let pods = self.claim(&set).await?;
+        let plan = plan(&self.observe(&set, pods, in_step), now);
+        let again = plan.again;
+        self.apply(&set, plan).await?;
+        Ok(again.map_or(Next::Change, Next::After))
+    }
+}
+
+impl<K: Replicated> Sets<K> {
+    /// The set's pods, after adopting what matches and releasing what no longer does.
+    async fn claim(&self, set: &K) -> Result<Vec<Arc<Pod>>, Error> {
+        let metadata = set.metadata();
+        let selector = set.selector().map_err(|error| Error::Invalid(error.to_string()))?;
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        let mut candidates = self.pods.indexed(&controlled_by(uid(metadata)));
+        candidates.extend(self.pods.indexed(&orphans_in(namespace)));
+        owner::claim_all(&self.client, set, &selector, candidates, is_active).await
+    }
+
+    fn observe<'a>(&self, set: &'a K, pods: Vec<Arc<Pod>>, in_step: bool) -> Observed<'a> {
+        let metadata = set.metadata();
+        Observed {
+            replicas: set.replicas(),
+            min_ready_seconds: set.min_ready_seconds(),
+            generation: metadata.generation,
+            deleting: is_deleting(metadata),
+            template: set.template(),
+            status: set.status(),
+            reports_terminating: K::REPORTS_TERMINATING,
+            per_node: self.related_per_node(set, &pods),
+            pods,
+            in_step,
+        }
+    }
+
+    /// Active pods by node, of every set with this one's controller: a rolling update doubles up on
+    /// nodes.
+    fn related_per_node(
+        &self,
+        set: &K,
+        own: &[Arc<Pod>],
+    ) -> std::collections::HashMap<String, usize> {
+        let Some(controller) = controller_of(set.metadata()) else {
+            return count_per_node(own.iter().map(|pod| &**pod));
+        };
+        let siblings = self.sets.indexed(&controlled_by(&controller.uid));
+        let mut related = Vec::new();
+        for sibling in siblings {
+            related.extend(self.pods.indexed(&controlled_by(uid(sibling.metadata()))));
+        }
+        count_per_node(related.iter().map(|pod| &**pod))
+    }
+
+    async fn apply(&self, set: &K, plan: Plan) -> Result<(), Error> {
+        let worked = !plan.delete.is_empty() || plan.create > 0;
+        if worked {
+            tracing::info!(kind = K::KIND, set = %Key::of(set), create = plan.create, delete = plan.delete.len(), "scaling");
+        }
+        let mut outcome = Ok(());
+        if plan.create > 0 {
+            let pods = new_pods(set, plan.create);
+            outcome = self.control.create_all(set, pods).await;
+        } else if !plan.delete.is_empty() {
+            outcome = self.control.delete_all(set, &plan.delete).await;
+        }
+        let mut status = plan.status;
+        match &outcome {
+            Ok(()) if worked => status.failure = None,
+            Ok(()) => {}
+            Err(failure) => status.failure = Some(self.failed(set, failure)),
+        }
+        self.write_status(set, status).await?;
+        outcome.map_err(|failure| Error::Call {
+            operation: format!("scale {} {}", K::KIND, Key::of(set)),
+            source: failure.error,
+        })
+    }
+
+    fn failed(&self, set: &K, failure: &Failure) -> Failed {
+        let before = set.status().failure.and_then(|failed| failed.since);
+        Failed {
+            reason: failure.reason.to_owned(),
+            message: failure.error.to_string(),
+            since: before.or_else(|| Some(Time(self.clock.now()))),
+        }
+    }
+
+    async fn write_status(&self, set: &K, status: Status) -> Result<(), Error> {
+        if status == set.status() {
+            return Ok(());
+        }
+        let mut changed = set.clone();
+        changed.set_status(status);
+        let namespace = set.metadata().namespace.as_deref().unwrap_or_default();
+        Api::<K>::namespaced(&self.client, namespace)
+            .replace_status(&changed)
+            .await
+            .during(|| format!("write the status of {} {}", K::KIND, Key::of(set)))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,229 @@
+//! StatefulSets: pods with names and storage of their own
+//! (`k8s.io/kubernetes/pkg/controller/statefulset`).
+
+mod claims;
+mod identity;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use api::Kind;
+use api::labels::{Selector, SelectorError};
+use client::{Api, Client};
+use clock::SharedClock;
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplate, PodTemplateSpec};
+use serde_json::json;
+
+use crate::Error;
+use crate::machinery::cache::{Cache, Key};
+use crate::machinery::error::During;
+use crate::machinery::int_or_percent::omit_zero;
+use crate::machinery::owner::{self, controller_key, is_deleting, uid};
+use crate::machinery::pod_control::{Failure, PodControl};
+use crate::machinery::pod_state::is_active;
+use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::revisions::{self, Written};
+use crate::machinery::shared_informers::{controlled_by, orphans_in};
+use crate::wire::Wiring;
+use plan::{Observed, Plan, plan};
+
+const HISTORY_LIMIT: i32 = 10;
+
+struct StatefulSets {
+    client: Client,
+    clock: SharedClock,
+    sets: Arc<Cache<StatefulSet>>,
+    pods: Arc<Cache<Pod>>,
+    claims: Arc<Cache<PersistentVolumeClaim>>,
+    revisions: Arc<Cache<ControllerRevision>>,
+    control: PodControl,
+}
+
+/// Adds the controller; its keys are StatefulSets.
+pub fn start(wiring: &mut Wiring) {
+    let (trigger, requests) = queue();
+    let informers = &wiring.informers;
+    informers.stateful_sets.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    let sets = informers.stateful_sets.cache();
+    informers.pods.subscribe(&trigger, move |change| owner::concerned(change, &sets, selector));
+    informers.controller_revisions.subscribe(&trigger, |change| {
+        let owner = controller_key::<StatefulSet>(&change.last().metadata);
+        owner.into_iter().collect()
+    });
+    let controller = StatefulSets {
+        client: wiring.client.clone(),
+        clock: wiring.clock.clone(),
+        sets: informers.stateful_sets.cache(),
+        pods: informers.pods.cache(),
+        claims: informers.persistent_volume_claims.cache(),
+        revisions: informers.controller_revisions.cache(),
+        control: PodControl::new(
+            wiring.client.clone(),
+            wiring.recorder.named("statefulset-controller"),
+            wiring.clock.clone(),
+            informers.pods.cache(),
+        ),
+    };
+    wiring.run(controller, requests);
+}
+
+fn selector(set: &StatefulSet) -> Result<Selector, SelectorError> {
+    Selector::from_label_selector(Some(&set.spec.selector))
+}
+
+impl Controller for StatefulSets {
+    const NAME: &'static str = "statefulset";
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        let now = self.clock.now();
+        let in_step = self.control.expectations.satisfied(key, now);
+        let Some(set) = self.sets.get(key) else {
+            self.control.expectations.forget(key);
+            return Ok(Next::Change);
+        };
+        let selector = selector(&set).map_err(|error| Error::Invalid(error.to_string()))?;
+        let own = controlled_by(uid(&set.metadata));
+        let mut candidates = self.pods.indexed(&own);
+        candidates.extend(self.pods.indexed(&orphans_in(&key.namespace)));
+        let adoptable = |pod: &Pod| is_active(pod) && identity::ordinal(&set, pod).is_some();
+        let pods = owner::claim_all(&self.client, &*set, &selector, candidates, adoptable).await?;
+        if is_deleting(&set.metadata) {
+            return Ok(Next::Change);
+        }
+        let history = self.revisions.indexed(&own);
+        let Some(update) = self.revise(&set, &history).await? else {
+            return Ok(Next::Change);
+        };
+        let observed = Observed {
+            current: current_revision(&set, &update),
+            update: revision_name(&update),
+            collision_count: set.status.as_ref().and_then(|status| status.collision_count),
+            set: &set,
+            pods,
+            in_step,
+        };
+        let plan = plan(&observed, now);
+        let again = plan.again;
+        self.apply(&observed, plan, &history).await?;
+        self.clean_up(&observed, &history).await?;
+        Ok(again.map_or(Next::Change, Next::After))
+    }
+}
+
+fn revision_name(revision: &ControllerRevision) -> String {
+    revision.metadata.name.clone().unwrap_or_default()
+}
+
+/// The revision that the status names, or else the newest.
+fn current_revision(set: &StatefulSet, update: &ControllerRevision) -> String {
+    let status = set.status.as_ref();
+    let named = status.and_then(|status| status.current_revision.clone());
+    named.filter(|name| !name.is_empty()).unwrap_or_else(|| revision_name(update))
+}
+
+/// The template that a revision holds.
+fn template_of(revision: &ControllerRevision) -> Result<PodTemplateSpec, Error> {
+    let mut template = revision.data.0["spec"]["template"].clone();
+    if let Some(fields) = template.as_object_mut() {
+        fields.remove("$patch");
+    }
+    let whole = json!({"template": template}).to_string();
+    let decoded = PodTemplate::decode(whole.as_bytes());
+    let decoded = decoded.map_err(|error| Error::Invalid(error.to_string()))?;
+    Ok(decoded.template.unwrap_or_default())
+}
+
+impl StatefulSets {
+    /// Writes the present template into the history and returns its revision. `None`: a collision
+    /// was noted in the status, which brings the set back.
+    async fn revise(
+        &self,
+        set: &StatefulSet,
+        history: &[Arc<ControllerRevision>],
+    ) -> Result<Option<ControllerRevision>, Error> {
+        let status = set.status.clone().unwrap_or_default();
+        let plan = revisions::plan(set, &set.spec.template, status.collision_count, history);
+        match revisions::apply(&self.client, &plan).await? {
+            Written::Done => Ok(Some(plan.current)),
+            Written::Collision => {
+                let status = StatefulSetStatus {
+                    collision_count: Some(status.collision_count.unwrap_or(0) + 1),
+                    ..status
+                };
+                self.write_status(set, status).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn apply(
+        &self,
+        observed: &Observed<'_>,
+        plan: Plan,
+        history: &[Arc<ControllerRevision>],
+    ) -> Result<(), Error> {
+        let set = observed.set;
+        if !plan.create.is_empty() || !plan.delete.is_empty() {
+            tracing::info!(set = %Key::of(set), create = plan.create.len(), delete = plan.delete.len(), "stateful pods");
+        }
+        let mut pods = Vec::new();
+        self.own_claims(observed).await?;
+        for (ordinal, revision) in &plan.create {
+            self.make_claims(set, *ordinal).await?;
+            let named = history.iter().find(|one| revision_name(one) == *revision);
+            let template = match named.filter(|_| *revision != observed.update) {
+                Some(found) => template_of(found)?,
+                None => set.spec.template.clone(),
+            };
+            pods.push(identity::pod(set, &template, revision, *ordinal));
+        }
+        let created = self.control.create_all(set, pods).await;
+        let deleted = self.control.delete_all(set, &plan.delete).await;
+        self.write_status(set, plan.status).await?;
+        created.and(deleted).map_err(|failure: Failure| Error::Call {
+            operation: format!("pods of statefulset {}", Key::of(set)),
+            source: failure.error,
+        })
+    }
+
+    async fn clean_up(
+        &self,
+        observed: &Observed<'_>,
+        history: &[Arc<ControllerRevision>],
+    ) -> Result<(), Error> {
+        let limit = observed.set.spec.revision_history_limit.unwrap_or(HISTORY_LIMIT);
+        let in_use = |revision: &ControllerRevision| {
+            let name = revision_name(revision);
+            name == observed.current
+                || name == observed.update
+                || observed.pods.iter().any(|pod| identity::revision(pod) == name)
+        };
+        revisions::delete(&self.client, &revisions::surplus(history, limit, in_use)).await
+    }
+
+    async fn write_status(
+        &self,
+        set: &StatefulSet,
+        mut status: StatefulSetStatus,
+    ) -> Result<(), Error> {
+        for count in
+            [&mut status.ready_replicas, &mut status.current_replicas, &mut status.updated_replicas]
+        {
+            omit_zero(count);
+        }
+        if set.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let key = Key::of(set);
+        let mut changed = set.clone();
+        changed.status = Some(status);
+        Api::<StatefulSet>::namespaced(&self.client, &key.namespace)
+            .replace_status(&changed)
+            .await
+            .during(|| format!("write the status of statefulset {key}"))?;
+        Ok(())
+    }
+}
