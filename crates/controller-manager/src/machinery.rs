@@ -26,5 +26,6 @@ pub mod pod_state;
 pub mod queue;
 pub mod revisions;
 pub mod shared_informers;
+pub mod status;
 #[cfg(test)]
 pub mod testing;

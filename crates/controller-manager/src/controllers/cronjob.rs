@@ -13,10 +13,10 @@ use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use crate::Error;
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
-use crate::machinery::owner::{controller_key, uid};
+use crate::machinery::owner::{controlled_by, controller_key, uid};
 use crate::machinery::pod_control::is_namespace_terminating;
 use crate::machinery::queue::{Controller, Next, queue};
-use crate::machinery::shared_informers::controlled_by;
+use crate::machinery::status;
 use crate::wire::Wiring;
 use plan::{Plan, plan};
 
@@ -124,16 +124,10 @@ impl CronJobs {
     }
 
     async fn write_status(&self, cron: &CronJob, status: CronJobStatus) -> Result<(), Error> {
-        if cron.status.clone().unwrap_or_default() == status {
-            return Ok(());
-        }
-        let key = Key::of(cron);
         let mut changed = cron.clone();
-        changed.status = Some(status);
-        Api::<CronJob>::namespaced(&self.client, &key.namespace)
-            .replace_status(&changed)
-            .await
-            .during(|| format!("write the status of cronjob {key}"))?;
-        Ok(())
+        if changed.status.is_some() || status != CronJobStatus::default() {
+            changed.status = Some(status);
+        }
+        status::write(&self.client, cron, &changed).await
     }
 }

@@ -8,8 +8,8 @@ mod tests;
 use std::sync::Arc;
 
 use api::labels::{Selector, SelectorError};
+use client::Client;
 use client::events::Recorder;
-use client::{Api, Client};
 use clock::SharedClock;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -17,17 +17,14 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use crate::Error;
 use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
-use crate::machinery::int_or_percent::omit_zero;
-use crate::machinery::owner::{self, controller_key, is_deleting, uid};
-use crate::machinery::pod_control::{Failure, PodControl};
+use crate::machinery::owner::{self, controlled_by, controller_key, is_deleting, uid};
+use crate::machinery::pod_control::PodControl;
 use crate::machinery::pod_state::is_active;
 use crate::machinery::queue::{Controller, Next, queue};
-use crate::machinery::revisions::{self, HASH_LABEL, Written};
-use crate::machinery::shared_informers::{controlled_by, orphans_in};
+use crate::machinery::revisions::{self, HASH_LABEL};
+use crate::machinery::status;
 use crate::wire::Wiring;
 use plan::{Observed, Plan, plan};
-
-const HISTORY_LIMIT: i32 = 10;
 
 struct DaemonSets {
     client: Client,
@@ -74,6 +71,10 @@ pub fn start(wiring: &mut Wiring) {
     wiring.run(controller, requests);
 }
 
+fn collision_count(set: &DaemonSet) -> Option<i32> {
+    set.status.as_ref().and_then(|status| status.collision_count)
+}
+
 fn selector(set: &DaemonSet) -> Result<Selector, SelectorError> {
     Selector::from_label_selector(Some(&set.spec.selector))
 }
@@ -97,18 +98,23 @@ impl Controller for DaemonSets {
             self.control.expectations.forget(key);
             return Ok(Next::Change);
         };
-        let selector = selector(&set).map_err(|error| Error::Invalid(error.to_string()))?;
         let own = controlled_by(uid(&set.metadata));
-        let mut candidates = self.pods.indexed(&own);
-        candidates.extend(self.pods.indexed(&orphans_in(&key.namespace)));
-        let pods = owner::claim_all(&self.client, &*set, &selector, candidates, is_active).await?;
+        let pods =
+            owner::claim_all(&self.client, &*set, selector(&set), &self.pods, is_active).await?;
         if is_deleting(&set.metadata) {
             return Ok(Next::Change);
         }
         let history = self.revisions.indexed(&own);
-        let Some(hash) = self.revise(&set, &history).await? else {
+        let (template, collisions) = (&set.spec.template, collision_count(&set));
+        let revision = revisions::sync(&self.client, &*set, template, collisions, &history).await?;
+        let Some(revision) = revision else {
+            // The change of the status triggers the next attempt, with another hash.
+            let mut status = set.status.clone().unwrap_or_default();
+            status.collision_count = Some(collisions.unwrap_or(0) + 1);
+            self.write_status(&set, status).await?;
             return Ok(Next::Change);
         };
+        let hash = revisions::hash_of(&revision).to_owned();
         let observed = Observed { set: &set, nodes: self.nodes.list(), pods, hash, in_step };
         let plan = plan(&observed, now);
         let again = plan.again;
@@ -119,26 +125,6 @@ impl Controller for DaemonSets {
 }
 
 impl DaemonSets {
-    /// Writes the present template into the history and returns its hash. `None`: the status was
-    /// written, and brings the set back.
-    async fn revise(
-        &self,
-        set: &DaemonSet,
-        history: &[Arc<ControllerRevision>],
-    ) -> Result<Option<String>, Error> {
-        let status = set.status.clone().unwrap_or_default();
-        let plan = revisions::plan(set, &set.spec.template, status.collision_count, history);
-        match revisions::apply(&self.client, &plan).await? {
-            Written::Done => Ok(Some(revisions::hash_of(&plan.current).to_owned())),
-            Written::Collision => {
-                let collision_count = Some(status.collision_count.unwrap_or(0) + 1);
-                let status = DaemonSetStatus { collision_count, ..status };
-                self.write_status(set, status).await?;
-                Ok(None)
-            }
-        }
-    }
-
     async fn apply(&self, set: &DaemonSet, plan: Plan, hash: &str) -> Result<(), Error> {
         if !plan.create.is_empty() || !plan.delete.is_empty() {
             tracing::info!(set = %Key::of(set), create = plan.create.len(), delete = plan.delete.len(), "daemons");
@@ -156,11 +142,7 @@ impl DaemonSets {
         let created = self.control.create_all(set, pods).await;
         let deleted = self.control.delete_all(set, &plan.delete).await;
         self.write_status(set, plan.status).await?;
-        let failed = |failure: Failure| Error::Call {
-            operation: format!("daemons of {}", Key::of(set)),
-            source: failure.error,
-        };
-        created.and(deleted).map_err(failed)
+        created.and(deleted).during(|| format!("daemons of {}", Key::of(set)))
     }
 
     async fn clean_up(
@@ -169,7 +151,7 @@ impl DaemonSets {
         history: &[Arc<ControllerRevision>],
         observed: &Observed<'_>,
     ) -> Result<(), Error> {
-        let limit = set.spec.revision_history_limit.unwrap_or(HISTORY_LIMIT);
+        let limit = set.spec.revision_history_limit;
         let in_use = |revision: &ControllerRevision| {
             let hash = revisions::hash_of(revision);
             hash == observed.hash
@@ -179,7 +161,7 @@ impl DaemonSets {
                         == Some(hash)
                 })
         };
-        revisions::delete(&self.client, &revisions::surplus(history, limit, in_use)).await
+        revisions::clean_up(&self.client, history, limit, in_use).await
     }
 
     async fn write_status(
@@ -187,23 +169,13 @@ impl DaemonSets {
         set: &DaemonSet,
         mut status: DaemonSetStatus,
     ) -> Result<(), Error> {
-        for count in [
+        status::omit_zeros([
             &mut status.updated_number_scheduled,
             &mut status.number_available,
             &mut status.number_unavailable,
-        ] {
-            omit_zero(count);
-        }
-        if set.status.as_ref() == Some(&status) {
-            return Ok(());
-        }
-        let key = Key::of(set);
+        ]);
         let mut changed = set.clone();
         changed.status = Some(status);
-        Api::<DaemonSet>::namespaced(&self.client, &key.namespace)
-            .replace_status(&changed)
-            .await
-            .during(|| format!("write the status of daemonset {key}"))?;
-        Ok(())
+        status::write(&self.client, set, &changed).await
     }
 }

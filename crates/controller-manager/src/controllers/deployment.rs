@@ -20,9 +20,8 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::Error;
 use crate::machinery::cache::{Cache, Key};
-use crate::machinery::owner::{self, controller_key, uid};
+use crate::machinery::owner::{self, controlled_by, controller_key, uid};
 use crate::machinery::queue::{Controller, Next, queue};
-use crate::machinery::shared_informers::{controlled_by, orphans_in};
 use crate::wire::Wiring;
 use plan::{Observed, plan};
 
@@ -83,7 +82,9 @@ impl Controller for Deployments {
         let Some(deployment) = self.deployments.get(key) else {
             return Ok(Next::Change);
         };
-        let sets = self.claim(&deployment).await?;
+        let selector = selector(&deployment);
+        let any = |_: &ReplicaSet| true;
+        let sets = owner::claim_all(&self.client, &*deployment, selector, &self.sets, any).await?;
         let pods = sets
             .iter()
             .map(|set| {
@@ -97,17 +98,5 @@ impl Controller for Deployments {
         let again = plan.again;
         self.apply(&deployment, plan).await?;
         Ok(again.map_or(Next::Change, Next::After))
-    }
-}
-
-impl Deployments {
-    /// The Deployment's sets, after adopting what matches and releasing what no longer does.
-    async fn claim(&self, deployment: &Deployment) -> Result<Vec<Arc<ReplicaSet>>, Error> {
-        let metadata = &deployment.metadata;
-        let selector = selector(deployment).map_err(|error| Error::Invalid(error.to_string()))?;
-        let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        let mut candidates = self.sets.indexed(&controlled_by(uid(metadata)));
-        candidates.extend(self.sets.indexed(&orphans_in(namespace)));
-        owner::claim_all(&self.client, deployment, &selector, candidates, |_| true).await
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::labels::Selector;
-use client::{Api, Client};
+use client::Client;
 use clock::SharedClock;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
@@ -15,9 +15,9 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use crate::Error;
 use crate::machinery::cache::{Cache, Key};
-use crate::machinery::error::During;
 use crate::machinery::owner::controller_key;
 use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::status;
 use crate::wire::Wiring;
 use plan::{Observed, plan};
 
@@ -100,14 +100,9 @@ impl Controller for Disruption {
         pods.retain(|pod| selector.matches(pod.metadata.labels.as_ref()));
         let observed = Observed { budget: &budget, scale: self.scale(&pods), pods };
         let plan = plan(&observed, self.clock.now());
-        if budget.status.as_ref() != Some(&plan.status) {
-            let mut changed = (*budget).clone();
-            changed.status = Some(plan.status);
-            Api::<PodDisruptionBudget>::namespaced(&self.client, &key.namespace)
-                .replace_status(&changed)
-                .await
-                .during(|| format!("write the status of poddisruptionbudget {key}"))?;
-        }
+        let mut changed = (*budget).clone();
+        changed.status = Some(plan.status);
+        status::write(&self.client, &*budget, &changed).await?;
         Ok(plan.again.map_or(Next::Change, Next::After))
     }
 }

@@ -154,19 +154,13 @@ impl Controller for Slices {
             .into_iter()
             .filter(|slice| is_managed_by(slice, OURS) && !owner::is_deleting(&slice.metadata))
             .collect();
-        let groups = groups(&service, &self.select(&service), |node| {
+        let groups = groups(&service, &select(&self.pods, &service), |node| {
             let node = self.nodes.get(&Key::cluster(node))?;
             zone(&node).map(str::to_owned)
         });
         let plan = pack(&existing, &groups, &common(&service), SLICE_MAX);
         self.writer.apply(key, plan).await?;
         Ok(Next::Change)
-    }
-}
-
-impl Slices {
-    fn select(&self, service: &Service) -> Vec<Arc<Pod>> {
-        select(&self.pods, service)
     }
 }
 

@@ -4,7 +4,6 @@ mod indexes;
 mod job_pod;
 mod manage;
 mod plan;
-
 mod policy;
 mod status;
 mod tally;
@@ -25,12 +24,11 @@ use serde_json::json;
 use crate::Error;
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
-use crate::machinery::int_or_percent::omit_zero;
 use crate::machinery::owner::{self, controller_key, controller_of, none_if_empty, uid};
-use crate::machinery::pod_control::{Failure, PodControl};
+use crate::machinery::pod_control::PodControl;
 use crate::machinery::pod_state::is_active;
 use crate::machinery::queue::{Controller, Next, queue};
-use crate::machinery::shared_informers::{controlled_by, orphans_in};
+use crate::machinery::status::{omit_zeros, write};
 use crate::wire::Wiring;
 use plan::{Observed, Plan, plan};
 pub use status::final_condition;
@@ -91,10 +89,8 @@ impl Controller for Jobs {
         if managed_by.is_some_and(|managed_by| managed_by != OURS) {
             return Ok(Next::Change);
         }
-        let selector = selector(&job).map_err(|error| Error::Invalid(error.to_string()))?;
-        let mut candidates = self.pods.indexed(&controlled_by(uid(&job.metadata)));
-        candidates.extend(self.pods.indexed(&orphans_in(&key.namespace)));
-        let pods = owner::claim_all(&self.client, &*job, &selector, candidates, is_active).await?;
+        let pods =
+            owner::claim_all(&self.client, &*job, selector(&job), &self.pods, is_active).await?;
         let observed = Observed { job: &job, pods, in_step };
         let plan = plan(&observed, now);
         let again = plan.again;
@@ -124,10 +120,7 @@ impl Jobs {
             tracing::info!(job = %key, create = plan.create.len(), delete = plan.delete.len(), "job");
         }
         let deleted = self.control.delete_all(job, &plan.delete).await;
-        let failed = |failure: Failure| Error::Call {
-            operation: format!("pods of job {key}"),
-            source: failure.error,
-        };
+        let operation = || format!("pods of job {key}");
         // The status first: it holds the uids of the pods whose finalizers go next.
         self.write_status(job, plan.status).await?;
         self.untrack(&plan.untrack).await?;
@@ -141,11 +134,11 @@ impl Jobs {
                 self.recorder.warning(job, &ending.reason, ending.message);
             }
         }
-        deleted.map_err(failed)?;
+        deleted.during(operation)?;
         let new = plan.create.into_iter();
         let new = new.filter_map(|(index, failures)| job_pod::new(job, index, failures));
         let created = self.control.create_all(job, new.collect()).await;
-        created.map_err(failed)
+        created.during(operation)
     }
 
     async fn untrack(&self, pods: &[Arc<Pod>]) -> Result<(), Error> {
@@ -169,23 +162,14 @@ impl Jobs {
     }
 
     async fn write_status(&self, job: &Job, mut status: JobStatus) -> Result<(), Error> {
-        for count in [&mut status.active, &mut status.succeeded, &mut status.failed] {
-            omit_zero(count);
-        }
+        omit_zeros([&mut status.active, &mut status.succeeded, &mut status.failed]);
         if let Some(uncounted) = &mut status.uncounted_terminated_pods {
             for uids in [&mut uncounted.succeeded, &mut uncounted.failed] {
                 uids.take_if(|uids| uids.is_empty());
             }
         }
-        if job.status.as_ref() == Some(&status) {
-            return Ok(());
-        }
-        let key = Key::of(job);
         let mut changed = job.clone();
         changed.status = Some(status);
-        let jobs = Api::<Job>::namespaced(&self.client, &key.namespace);
-        let written = jobs.replace_status(&changed).await;
-        written.during(|| format!("write the status of job {key}"))?;
-        Ok(())
+        write(&self.client, job, &changed).await
     }
 }

@@ -23,6 +23,7 @@ use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
 use crate::machinery::owner::{is_deleting, uid};
 use crate::machinery::queue::{Controller, Next, Requests, Trigger};
+use crate::machinery::status;
 use crate::wire::Wiring;
 use plan::{FINALIZER, Remaining, conditions};
 
@@ -134,18 +135,13 @@ impl Namespaces {
         namespace: &Namespace,
         remaining: &Remaining,
     ) -> Result<(), Error> {
-        let key = Key::of(namespace);
-        let wanted = conditions(namespace.status.as_ref(), remaining, self.clock.now());
-        if namespace.status.as_ref() == Some(&wanted) || remaining.is_empty() {
+        if remaining.is_empty() {
             return Ok(());
         }
+        let wanted = conditions(namespace.status.as_ref(), remaining, self.clock.now());
         let mut changed = namespace.clone();
         changed.status = Some(wanted);
-        Api::<Namespace>::all(&self.client)
-            .replace_status(&changed)
-            .await
-            .during(|| format!("write the status of namespace {key}"))?;
-        Ok(())
+        status::write(&self.client, namespace, &changed).await
     }
 
     /// Takes our finalizer off the namespace as it is now.

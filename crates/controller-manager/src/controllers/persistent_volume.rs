@@ -25,6 +25,7 @@ use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
 use crate::machinery::owner::is_deleting;
 use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::status;
 use crate::wire::Wiring;
 use plan::{ClaimPlan, ClaimView, VolumePlan, plan_claim, plan_volume};
 
@@ -237,17 +238,9 @@ impl Claims {
             capacity: has.and_then(|spec| spec.capacity.clone()),
             ..claim.status.clone().unwrap_or_default()
         };
-        if claim.status.as_ref() == Some(&status) {
-            return Ok(());
-        }
-        let key = Key::of(claim);
         let mut changed = claim.clone();
         changed.status = Some(status);
-        Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace)
-            .replace_status(&changed)
-            .await
-            .during(|| format!("write the status of persistentvolumeclaim {key}"))?;
-        Ok(())
+        status::write(&self.client, claim, &changed).await
     }
 }
 
@@ -281,10 +274,7 @@ impl Controller for Volumes {
                 status.phase = Some(phase.into());
                 status.message = (!message.is_empty()).then(|| message.into());
                 status.last_phase_transition_time = Some(Time(self.clock.now()));
-                volumes
-                    .replace_status(&changed)
-                    .await
-                    .during(|| format!("write the status of persistentvolume {key}"))?;
+                status::write(&self.client, &*volume, &changed).await?;
             }
         }
         Ok(Next::Change)

@@ -8,7 +8,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use client::{Api, Client};
+use client::Client;
 use clock::SharedClock;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -16,12 +16,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::Error;
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
-use crate::machinery::owner::{self, controller_of, is_deleting, uid};
+use crate::machinery::owner::{self, controlled_by, controller_of, is_deleting, uid};
 use crate::machinery::pod_control::{Failure, PodControl};
 use crate::machinery::pod_ranking::count_per_node;
 use crate::machinery::pod_state::is_active;
 use crate::machinery::queue::{Controller, Next, queue};
-use crate::machinery::shared_informers::{controlled_by, orphans_in};
+use crate::machinery::status;
 use crate::wire::Wiring;
 
 use plan::{Observed, Plan, new_pods, plan};
@@ -72,7 +72,8 @@ impl<K: Replicated> Controller for Sets<K> {
             self.control.expectations.forget(key);
             return Ok(Next::Change);
         };
-        let pods = self.claim(&set).await?;
+        let selector = set.selector();
+        let pods = owner::claim_all(&self.client, &*set, selector, &self.pods, is_active).await?;
         let plan = plan(&self.observe(&set, pods, in_step), now);
         let again = plan.again;
         self.apply(&set, plan).await?;
@@ -81,16 +82,6 @@ impl<K: Replicated> Controller for Sets<K> {
 }
 
 impl<K: Replicated> Sets<K> {
-    /// The set's pods, after adopting what matches and releasing what no longer does.
-    async fn claim(&self, set: &K) -> Result<Vec<Arc<Pod>>, Error> {
-        let metadata = set.metadata();
-        let selector = set.selector().map_err(|error| Error::Invalid(error.to_string()))?;
-        let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        let mut candidates = self.pods.indexed(&controlled_by(uid(metadata)));
-        candidates.extend(self.pods.indexed(&orphans_in(namespace)));
-        owner::claim_all(&self.client, set, &selector, candidates, is_active).await
-    }
-
     fn observe<'a>(&self, set: &'a K, pods: Vec<Arc<Pod>>, in_step: bool) -> Observed<'a> {
         let metadata = set.metadata();
         Observed {
@@ -144,10 +135,7 @@ impl<K: Replicated> Sets<K> {
             Err(failure) => status.failure = Some(self.failed(set, failure)),
         }
         self.write_status(set, status).await?;
-        outcome.map_err(|failure| Error::Call {
-            operation: format!("scale {} {}", K::KIND, Key::of(set)),
-            source: failure.error,
-        })
+        outcome.during(|| format!("scale {} {}", K::KIND, Key::of(set)))
     }
 
     fn failed(&self, set: &K, failure: &Failure) -> Failed {
@@ -165,11 +153,6 @@ impl<K: Replicated> Sets<K> {
         }
         let mut changed = set.clone();
         changed.set_status(status);
-        let namespace = set.metadata().namespace.as_deref().unwrap_or_default();
-        Api::<K>::namespaced(&self.client, namespace)
-            .replace_status(&changed)
-            .await
-            .during(|| format!("write the status of {} {}", K::KIND, Key::of(set)))?;
-        Ok(())
+        status::write(&self.client, set, &changed).await
     }
 }

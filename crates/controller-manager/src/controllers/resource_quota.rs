@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use api::object::Object;
 use api::quota::{self, Usage, add};
-use client::{Api, Client};
+use client::Client;
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus, Service,
 };
@@ -20,9 +20,9 @@ use parking_lot::Mutex;
 use crate::Error;
 use crate::controllers::garbage_collector::graph::Graph;
 use crate::machinery::cache::{Cache, Change, Key};
-use crate::machinery::error::During;
 use crate::machinery::owner::is_deleting;
 use crate::machinery::queue::{Controller, Next, Requests, Trigger};
+use crate::machinery::status;
 use crate::wire::Wiring;
 
 /// How long a namespace's quotas stand without being counted again (upstream's resync period).
@@ -120,16 +120,9 @@ impl Controller for Quotas {
         let claims = self.claims.namespace(&key.name);
         let others = self.count_others(&key.name);
         for quota in quotas.iter().filter(|quota| !is_deleting(&quota.metadata)) {
-            let status = plan(quota, &pods, &claims, &others);
-            if quota.status.as_ref() == Some(&status) {
-                continue;
-            }
             let mut changed = (**quota).clone();
-            changed.status = Some(status);
-            Api::<ResourceQuota>::namespaced(&self.client, &key.name)
-                .replace_status(&changed)
-                .await
-                .during(|| format!("write the status of resourcequota {}", Key::of(&**quota)))?;
+            changed.status = Some(plan(quota, &pods, &claims, &others));
+            status::write(&self.client, &**quota, &changed).await?;
         }
         Ok(Next::After(RECOUNT))
     }

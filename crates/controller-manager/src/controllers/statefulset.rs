@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use api::Kind;
 use api::labels::{Selector, SelectorError};
-use client::{Api, Client};
+use client::Client;
 use clock::SharedClock;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplate, PodTemplateSpec};
@@ -20,17 +20,14 @@ use serde_json::json;
 use crate::Error;
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
-use crate::machinery::int_or_percent::omit_zero;
-use crate::machinery::owner::{self, controller_key, is_deleting, uid};
-use crate::machinery::pod_control::{Failure, PodControl};
+use crate::machinery::owner::{self, controlled_by, controller_key, is_deleting, uid};
+use crate::machinery::pod_control::PodControl;
 use crate::machinery::pod_state::is_active;
 use crate::machinery::queue::{Controller, Next, queue};
-use crate::machinery::revisions::{self, Written};
-use crate::machinery::shared_informers::{controlled_by, orphans_in};
+use crate::machinery::revisions;
+use crate::machinery::status;
 use crate::wire::Wiring;
 use plan::{Observed, Plan, plan};
-
-const HISTORY_LIMIT: i32 = 10;
 
 struct StatefulSets {
     client: Client,
@@ -70,6 +67,10 @@ pub fn start(wiring: &mut Wiring) {
     wiring.run(controller, requests);
 }
 
+fn collision_count(set: &StatefulSet) -> Option<i32> {
+    set.status.as_ref().and_then(|status| status.collision_count)
+}
+
 fn selector(set: &StatefulSet) -> Result<Selector, SelectorError> {
     Selector::from_label_selector(Some(&set.spec.selector))
 }
@@ -84,23 +85,27 @@ impl Controller for StatefulSets {
             self.control.expectations.forget(key);
             return Ok(Next::Change);
         };
-        let selector = selector(&set).map_err(|error| Error::Invalid(error.to_string()))?;
         let own = controlled_by(uid(&set.metadata));
-        let mut candidates = self.pods.indexed(&own);
-        candidates.extend(self.pods.indexed(&orphans_in(&key.namespace)));
         let adoptable = |pod: &Pod| is_active(pod) && identity::ordinal(&set, pod).is_some();
-        let pods = owner::claim_all(&self.client, &*set, &selector, candidates, adoptable).await?;
+        let pods =
+            owner::claim_all(&self.client, &*set, selector(&set), &self.pods, adoptable).await?;
         if is_deleting(&set.metadata) {
             return Ok(Next::Change);
         }
         let history = self.revisions.indexed(&own);
-        let Some(update) = self.revise(&set, &history).await? else {
+        let (template, collisions) = (&set.spec.template, collision_count(&set));
+        let update = revisions::sync(&self.client, &*set, template, collisions, &history).await?;
+        let Some(update) = update else {
+            // The change of the status triggers the next attempt, with another hash.
+            let mut status = set.status.clone().unwrap_or_default();
+            status.collision_count = Some(collisions.unwrap_or(0) + 1);
+            self.write_status(&set, status).await?;
             return Ok(Next::Change);
         };
         let observed = Observed {
             current: current_revision(&set, &update),
             update: revision_name(&update),
-            collision_count: set.status.as_ref().and_then(|status| status.collision_count),
+            collision_count: collisions,
             set: &set,
             pods,
             in_step,
@@ -137,28 +142,6 @@ fn template_of(revision: &ControllerRevision) -> Result<PodTemplateSpec, Error> 
 }
 
 impl StatefulSets {
-    /// Writes the present template into the history and returns its revision. `None`: a collision
-    /// was noted in the status, which brings the set back.
-    async fn revise(
-        &self,
-        set: &StatefulSet,
-        history: &[Arc<ControllerRevision>],
-    ) -> Result<Option<ControllerRevision>, Error> {
-        let status = set.status.clone().unwrap_or_default();
-        let plan = revisions::plan(set, &set.spec.template, status.collision_count, history);
-        match revisions::apply(&self.client, &plan).await? {
-            Written::Done => Ok(Some(plan.current)),
-            Written::Collision => {
-                let status = StatefulSetStatus {
-                    collision_count: Some(status.collision_count.unwrap_or(0) + 1),
-                    ..status
-                };
-                self.write_status(set, status).await?;
-                Ok(None)
-            }
-        }
-    }
-
     async fn apply(
         &self,
         observed: &Observed<'_>,
@@ -183,10 +166,7 @@ impl StatefulSets {
         let created = self.control.create_all(set, pods).await;
         let deleted = self.control.delete_all(set, &plan.delete).await;
         self.write_status(set, plan.status).await?;
-        created.and(deleted).map_err(|failure: Failure| Error::Call {
-            operation: format!("pods of statefulset {}", Key::of(set)),
-            source: failure.error,
-        })
+        created.and(deleted).during(|| format!("pods of statefulset {}", Key::of(set)))
     }
 
     async fn clean_up(
@@ -194,14 +174,14 @@ impl StatefulSets {
         observed: &Observed<'_>,
         history: &[Arc<ControllerRevision>],
     ) -> Result<(), Error> {
-        let limit = observed.set.spec.revision_history_limit.unwrap_or(HISTORY_LIMIT);
+        let limit = observed.set.spec.revision_history_limit;
         let in_use = |revision: &ControllerRevision| {
             let name = revision_name(revision);
             name == observed.current
                 || name == observed.update
                 || observed.pods.iter().any(|pod| identity::revision(pod) == name)
         };
-        revisions::delete(&self.client, &revisions::surplus(history, limit, in_use)).await
+        revisions::clean_up(&self.client, history, limit, in_use).await
     }
 
     async fn write_status(
@@ -209,21 +189,13 @@ impl StatefulSets {
         set: &StatefulSet,
         mut status: StatefulSetStatus,
     ) -> Result<(), Error> {
-        for count in
-            [&mut status.ready_replicas, &mut status.current_replicas, &mut status.updated_replicas]
-        {
-            omit_zero(count);
-        }
-        if set.status.as_ref() == Some(&status) {
-            return Ok(());
-        }
-        let key = Key::of(set);
+        status::omit_zeros([
+            &mut status.ready_replicas,
+            &mut status.current_replicas,
+            &mut status.updated_replicas,
+        ]);
         let mut changed = set.clone();
         changed.status = Some(status);
-        Api::<StatefulSet>::namespaced(&self.client, &key.namespace)
-            .replace_status(&changed)
-            .await
-            .during(|| format!("write the status of statefulset {key}"))?;
-        Ok(())
+        status::write(&self.client, set, &changed).await
     }
 }

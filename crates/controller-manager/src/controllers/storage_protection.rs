@@ -1,7 +1,6 @@
 //! Keeps claims that pods use, and volumes that claims use, from going while they are used
 //! (`k8s.io/kubernetes/pkg/controller/volume/{pvcprotection,pvprotection}`).
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use api::Kind;
@@ -67,7 +66,6 @@ struct Protection<K> {
     client: Client,
     objects: Arc<Cache<K>>,
     pods: Arc<Cache<Pod>>,
-    kind: PhantomData<K>,
 }
 
 /// Adds both controllers; their keys are claims and volumes.
@@ -85,7 +83,6 @@ pub fn start(wiring: &mut Wiring) {
         client: wiring.client.clone(),
         objects: informers.persistent_volume_claims.cache(),
         pods: informers.pods.cache(),
-        kind: PhantomData,
     };
     let (volume_trigger, volume_requests) = queue();
     informers
@@ -95,7 +92,6 @@ pub fn start(wiring: &mut Wiring) {
         client: wiring.client.clone(),
         objects: informers.persistent_volumes.cache(),
         pods: informers.pods.cache(),
-        kind: PhantomData,
     };
     wiring.run::<Protection<PersistentVolumeClaim>>(claims, requests);
     wiring.run::<Protection<PersistentVolume>>(volumes, volume_requests);

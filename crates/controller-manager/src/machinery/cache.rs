@@ -134,14 +134,6 @@ impl<K: Kind> Cache<K> {
         self.inner.read().revision
     }
 
-    pub fn len(&self) -> usize {
-        self.inner.read().objects.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Takes in an object's new state.
     pub fn apply(&self, object: K) -> Change<K> {
         let mut inner = self.inner.write();

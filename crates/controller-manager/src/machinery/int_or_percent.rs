@@ -26,13 +26,6 @@ pub fn scaled(value: &IntOrString, total: i32, round: Round) -> i32 {
     }
 }
 
-/// Kubernetes leaves a status count of zero out.
-pub fn omit_zero(count: &mut Option<i32>) {
-    if *count == Some(0) {
-        *count = None;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

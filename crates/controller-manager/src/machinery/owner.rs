@@ -44,6 +44,24 @@ pub fn reference<K: Kind>(owner: &K) -> OwnerReference {
     }
 }
 
+/// Index value for the objects that `uid` controls.
+pub fn controlled_by(uid: &str) -> String {
+    format!("controller/{uid}")
+}
+
+/// Index value for the objects of a namespace that nothing controls.
+fn orphans_in(namespace: &str) -> String {
+    format!("orphan/{namespace}")
+}
+
+/// The index that [`claim_all`] looks children up by.
+pub fn index(metadata: &ObjectMeta) -> String {
+    match controller_of(metadata) {
+        Some(controller) => controlled_by(&controller.uid),
+        None => orphans_in(metadata.namespace.as_deref().unwrap_or_default()),
+    }
+}
+
 pub fn uid(metadata: &ObjectMeta) -> &str {
     metadata.uid.as_deref().unwrap_or_default()
 }
@@ -76,20 +94,23 @@ pub fn claim(owner_uid: &str, owner_deleting: bool, child: &ObjectMeta, matches:
     }
 }
 
-/// The children of `owner` among `candidates`, after adopting what `selector` matches (and `adoptable`
-/// allows) and releasing what it no longer does.
+/// The children of `owner` in `cache`, after adopting the orphans that `selector` matches (and
+/// `adoptable` allows) and releasing the children that it no longer matches.
 ///
 /// # Errors
-/// When an adoption or a release fails; nothing may be counted then.
+/// When the selector is malformed, or an adoption or a release fails: the children cannot be counted then.
 pub async fn claim_all<O: Kind, C: Kind>(
     client: &Client,
     owner: &O,
-    selector: &Selector,
-    candidates: Vec<Arc<C>>,
+    selector: Result<Selector, SelectorError>,
+    cache: &Cache<C>,
     adoptable: impl Fn(&C) -> bool,
 ) -> Result<Vec<Arc<C>>, Error> {
+    let selector = selector.map_err(|error| Error::Invalid(error.to_string()))?;
     let metadata = owner.metadata();
     let (own_uid, deleting) = (uid(metadata), is_deleting(metadata));
+    let mut candidates = cache.indexed(&controlled_by(own_uid));
+    candidates.extend(cache.indexed(&orphans_in(&Key::of(owner).namespace)));
     let mut ours = Vec::new();
     for child in candidates {
         let matches = selector.matches(child.metadata().labels.as_ref());

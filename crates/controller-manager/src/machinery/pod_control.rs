@@ -10,7 +10,9 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use crate::Error;
 use crate::machinery::cache::{Cache, Key};
+use crate::machinery::error::During;
 use crate::machinery::expectations::Expectations;
 use crate::machinery::owner::uid;
 
@@ -23,6 +25,12 @@ pub struct Failure {
     /// `FailedCreate` or `FailedDelete`.
     pub reason: &'static str,
     pub error: client::Error,
+}
+
+impl<T> During<T> for Result<T, Failure> {
+    fn during(self, operation: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|failure| failure.error).during(operation)
+    }
 }
 
 /// Makes and deletes pods for one controller's objects.

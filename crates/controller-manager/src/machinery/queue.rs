@@ -53,17 +53,12 @@ pub trait Controller: Send + Sync + 'static {
 
 /// The entrance of a controller's queue.
 #[derive(Clone, Debug)]
-pub struct Trigger(mpsc::Sender<(Key, Duration)>);
+pub struct Trigger(mpsc::Sender<Key>);
 
 impl Trigger {
-    /// Asks for a reconciliation now.
+    /// Asks for a reconciliation.
     pub async fn send(&self, key: Key) {
-        self.send_after(key, Duration::ZERO).await;
-    }
-
-    /// Asks for a reconciliation after `delay`.
-    pub async fn send_after(&self, key: Key, delay: Duration) {
-        if self.0.send((key, delay)).await.is_err() {
+        if self.0.send(key).await.is_err() {
             tracing::trace!("a controller has ended");
         }
     }
@@ -71,7 +66,7 @@ impl Trigger {
 
 /// The exit of a controller's queue.
 #[derive(Debug)]
-pub struct Requests(mpsc::Receiver<(Key, Duration)>);
+pub struct Requests(mpsc::Receiver<Key>);
 
 /// A queue's two ends.
 pub fn queue() -> (Trigger, Requests) {
@@ -153,8 +148,8 @@ pub async fn run<C: Controller>(
     loop {
         // What has arrived together is taken in together, so that equal keys become one.
         for _ in 0..CHANNEL {
-            let Ok((key, delay)) = requests.0.try_recv() else { break };
-            waiting.add(key, delay);
+            let Ok(key) = requests.0.try_recv() else { break };
+            waiting.add(key, Duration::ZERO);
         }
         while open
             && busy.len() < C::CONCURRENCY
@@ -166,7 +161,7 @@ pub async fn run<C: Controller>(
         tokio::select! {
             () = stop.cancelled() => break,
             changed = ready.changed(), if !open => open = changed.is_err() || *ready.borrow(),
-            Some((key, delay)) = requests.0.recv() => waiting.add(key, delay),
+            Some(key) = requests.0.recv() => waiting.add(key, Duration::ZERO),
             () = waiting.expired() => {}
             Some(done) = running.join_next() => {
                 let (key, outcome) = done.expect("panics are caught inside, and nothing aborts the tasks");

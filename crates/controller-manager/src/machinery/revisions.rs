@@ -22,14 +22,17 @@ use crate::machinery::owner::{self, uid};
 /// Label with a revision's hash, on revisions and pods.
 pub const HASH_LABEL: &str = "controller-revision-hash";
 
+/// `spec.revisionHistoryLimit` where it is not set.
+const HISTORY_LIMIT: i32 = 10;
+
 /// What to write of the history.
 #[derive(Debug, PartialEq)]
-pub struct Plan {
+struct Plan {
     /// The revision of the present template: as it exists, or as it shall be made.
-    pub current: ControllerRevision,
-    pub create: bool,
+    current: ControllerRevision,
+    create: bool,
     /// It exists but is not the newest: it becomes so under this number.
-    pub renumber: Option<i64>,
+    renumber: Option<i64>,
 }
 
 /// The patch that brings an owner to `template`.
@@ -46,7 +49,7 @@ fn data(template: &PodTemplateSpec) -> Value {
 }
 
 /// `existing`: all of the owner's revisions.
-pub fn plan<O: Kind>(
+fn plan<O: Kind>(
     owner: &O,
     template: &PodTemplateSpec,
     collision_count: Option<i32>,
@@ -94,7 +97,7 @@ pub fn hash_of(revision: &ControllerRevision) -> &str {
 }
 
 /// The oldest revisions beyond `limit` that are not in use.
-pub fn surplus(
+fn surplus(
     existing: &[Arc<ControllerRevision>],
     limit: i32,
     in_use: impl Fn(&ControllerRevision) -> bool,
@@ -107,19 +110,19 @@ pub fn surplus(
     unused
 }
 
-/// What became of writing the current revision.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Written {
-    Done,
-    /// Another content has the hash: count a collision and plan again.
-    Collision,
-}
-
-/// Writes a plan.
+/// Makes `template` the newest revision of the owner's history and returns that revision. `None`: a
+/// revision with other content has its name; the next attempt needs a higher `collision_count`.
 ///
 /// # Errors
 /// When the server refuses.
-pub async fn apply(client: &Client, plan: &Plan) -> Result<Written, Error> {
+pub async fn sync<O: Kind>(
+    client: &Client,
+    owner: &O,
+    template: &PodTemplateSpec,
+    collision_count: Option<i32>,
+    history: &[Arc<ControllerRevision>],
+) -> Result<Option<ControllerRevision>, Error> {
+    let plan = plan(owner, template, collision_count, history);
     let key = Key::of(&plan.current);
     let revisions = Api::<ControllerRevision>::namespaced(client, &key.namespace);
     if plan.create {
@@ -128,7 +131,7 @@ pub async fn apply(client: &Client, plan: &Plan) -> Result<Written, Error> {
                 let existing = revisions.get(&key.name).await;
                 let existing = existing.during(|| format!("get controllerrevision {key}"))?;
                 let same = existing.data.0 == plan.current.data.0;
-                return Ok(if same { Written::Done } else { Written::Collision });
+                return Ok(same.then_some(plan.current));
             }
             outcome => outcome.during(|| format!("create controllerrevision {key}"))?,
         };
@@ -146,16 +149,21 @@ pub async fn apply(client: &Client, plan: &Plan) -> Result<Written, Error> {
             .await
             .during(|| format!("renumber controllerrevision {key}"))?;
     }
-    Ok(Written::Done)
+    Ok(Some(plan.current))
 }
 
-/// Deletes revisions.
+/// Deletes the oldest revisions beyond the history limit that are not in use.
 ///
 /// # Errors
 /// When the server refuses.
-pub async fn delete(client: &Client, revisions: &[Arc<ControllerRevision>]) -> Result<(), Error> {
-    for revision in revisions {
-        let key = Key::of(&**revision);
+pub async fn clean_up(
+    client: &Client,
+    history: &[Arc<ControllerRevision>],
+    limit: Option<i32>,
+    in_use: impl Fn(&ControllerRevision) -> bool,
+) -> Result<(), Error> {
+    for revision in surplus(history, limit.unwrap_or(HISTORY_LIMIT), in_use) {
+        let key = Key::of(&*revision);
         let options = DeleteOptions {
             precondition_uid: Some(uid(&revision.metadata).to_owned()),
             ..Default::default()

@@ -13,8 +13,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use api::Kind;
 use client::Client;
 use tokio::sync::watch;
 
@@ -61,13 +61,13 @@ informers! {
     endpoint_slices: EndpointSlice, service_index, keep;
     service_accounts: ServiceAccount, none, keep;
     config_maps: ConfigMap, none, strip_config_map;
-    replica_sets: ReplicaSet, |object| owner_index(&object.metadata), keep;
+    replica_sets: ReplicaSet, owner_index, keep;
     deployments: Deployment, none, keep;
     replication_controllers: ReplicationController, none, keep;
     stateful_sets: StatefulSet, none, keep;
     daemon_sets: DaemonSet, none, keep;
-    controller_revisions: ControllerRevision, |object| owner_index(&object.metadata), keep;
-    jobs: Job, |object| owner_index(&object.metadata), keep;
+    controller_revisions: ControllerRevision, owner_index, keep;
+    jobs: Job, owner_index, keep;
     cron_jobs: CronJob, none, keep;
     pod_disruption_budgets: PodDisruptionBudget, none, keep;
     resource_quotas: ResourceQuota, none, keep;
@@ -83,16 +83,6 @@ fn none<K>(_: &K) -> Vec<String> {
 
 fn keep<K>(_: &mut K) {}
 
-/// Index value for the objects that `uid` controls.
-pub fn controlled_by(uid: &str) -> String {
-    format!("controller/{uid}")
-}
-
-/// Index value for the objects of a namespace that nothing controls.
-pub fn orphans_in(namespace: &str) -> String {
-    format!("orphan/{namespace}")
-}
-
 /// Index value for the pods on a node.
 pub fn on_node(node: &str) -> String {
     format!("node/{node}")
@@ -103,15 +93,12 @@ pub fn of_service(namespace: &str, service: &str) -> String {
     format!("service/{namespace}/{service}")
 }
 
-fn owner_index(metadata: &ObjectMeta) -> Vec<String> {
-    vec![match owner::controller_of(metadata) {
-        Some(controller) => controlled_by(&controller.uid),
-        None => orphans_in(metadata.namespace.as_deref().unwrap_or_default()),
-    }]
+fn owner_index<K: Kind>(object: &K) -> Vec<String> {
+    vec![owner::index(object.metadata())]
 }
 
 fn pod_index(pod: &Pod) -> Vec<String> {
-    let mut values = owner_index(&pod.metadata);
+    let mut values = owner_index(pod);
     values.extend(api::pod::node_name(pod).map(on_node));
     values
 }

@@ -1,5 +1,4 @@
 //! Literals for tests.
-#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 
@@ -7,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerStatus, Pod, PodCondition, Service, ServicePort, ServiceSpec,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// Seconds after the epoch.
@@ -100,18 +99,6 @@ impl PodBuilder {
     pub fn annotation(mut self, key: &str, value: &str) -> Self {
         let annotations = self.0.metadata.annotations.get_or_insert_default();
         annotations.insert(key.into(), value.into());
-        self
-    }
-
-    pub fn controlled_by(mut self, kind: &str, name: &str, uid: &str) -> Self {
-        self.0.metadata.owner_references = Some(vec![OwnerReference {
-            api_version: "apps/v1".into(),
-            kind: kind.into(),
-            name: name.into(),
-            uid: uid.into(),
-            controller: Some(true),
-            block_owner_deletion: Some(true),
-        }]);
         self
     }
 }

@@ -13,9 +13,9 @@ use crate::Error;
 use crate::machinery::cache::Key;
 use crate::machinery::error::During;
 use crate::machinery::hash::equal_but_hash;
-use crate::machinery::int_or_percent::omit_zero;
 use crate::machinery::owner::{controller_of, uid};
 use crate::machinery::pod_control::is_namespace_terminating;
+use crate::machinery::status::{omit_zeros, write};
 
 const SCALING: &str = "ScalingReplicaSet";
 
@@ -154,25 +154,15 @@ impl Deployments {
         deployment: &Deployment,
         mut status: DeploymentStatus,
     ) -> Result<(), Error> {
-        for count in [
+        omit_zeros([
             &mut status.replicas,
             &mut status.updated_replicas,
             &mut status.ready_replicas,
             &mut status.available_replicas,
             &mut status.unavailable_replicas,
-        ] {
-            omit_zero(count);
-        }
-        if deployment.status.as_ref() == Some(&status) {
-            return Ok(());
-        }
-        let key = Key::of(deployment);
+        ]);
         let mut changed = deployment.clone();
         changed.status = Some(status);
-        Api::<Deployment>::namespaced(&self.client, &key.namespace)
-            .replace_status(&changed)
-            .await
-            .during(|| format!("write the status of deployment {key}"))?;
-        Ok(())
+        write(&self.client, deployment, &changed).await
     }
 }

@@ -69,14 +69,14 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     if paused || was_scaled(deployment, &all) {
         revise(&mut plan, &mut model, deployment, &all, new.as_deref(), now);
         scale::proportionally(&mut model);
-        finish(&mut plan, model);
+        plan.updates = model.into_changes();
         if paused {
             clean_up(&mut plan, deployment, &all, new.as_deref());
         }
         return plan;
     }
     roll(&mut plan, &mut model, observed, &all, new.as_ref(), now);
-    finish(&mut plan, model);
+    plan.updates = model.into_changes();
     let newest = plan.create.as_deref().or(new.as_deref());
     status::progress(deployment, &mut plan.status, newest, now);
     if plan.updates.is_empty()
@@ -257,9 +257,4 @@ fn clean_up(
     };
     let gone = old.iter().take(surplus).filter(unused);
     plan.delete = gone.map(|set| Arc::clone(set)).collect();
-}
-
-/// Takes over from the model what differs.
-fn finish(plan: &mut Plan, model: Model<'_>) {
-    plan.updates = model.into_changes();
 }

@@ -120,24 +120,22 @@ impl<'a> Model<'a> {
     }
 
     /// Takes old sets down as far as enough pods stay available, unhealthy pods first.
-    pub fn scale_old_down(&mut self) -> bool {
+    pub fn scale_old_down(&mut self) {
         let old_total: i32 = self.old().map(|index| self.size(index)).sum();
         let Some(new) = self.new.filter(|_| old_total > 0) else {
-            return false;
+            return;
         };
         let (_, unavailable) = surge_and_unavailable(self.deployment);
         let least = replicas(self.deployment) - unavailable;
         let new_unavailable = self.size(new) - self.available(new);
         let spare = self.total() - least - new_unavailable;
-        if spare <= 0 {
-            return false;
+        if spare > 0 {
+            self.scale_unhealthy_down(spare);
+            self.scale_available_down(least);
         }
-        let unhealthy = self.scale_unhealthy_down(spare);
-        let healthy = self.scale_available_down(least);
-        unhealthy || healthy
     }
 
-    fn scale_unhealthy_down(&mut self, most: i32) -> bool {
+    fn scale_unhealthy_down(&mut self, most: i32) {
         let mut left = most;
         for index in self.old() {
             let unhealthy = self.size(index) - self.available(index);
@@ -147,13 +145,11 @@ impl<'a> Model<'a> {
                 left -= down;
             }
         }
-        left < most
     }
 
-    fn scale_available_down(&mut self, least: i32) -> bool {
+    fn scale_available_down(&mut self, least: i32) {
         let available: i32 = (0..self.sets.len()).map(|index| self.available(index)).sum();
-        let most = (available - least).max(0);
-        let mut left = most;
+        let mut left = (available - least).max(0);
         for index in self.old() {
             let down = self.size(index).min(left);
             if down > 0 {
@@ -161,7 +157,6 @@ impl<'a> Model<'a> {
                 left -= down;
             }
         }
-        left < most
     }
 
     fn active(&self) -> Vec<usize> {

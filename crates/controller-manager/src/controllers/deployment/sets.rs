@@ -142,16 +142,9 @@ fn longer(history: Option<&str>, revision: &str) -> String {
     entries.join(",")
 }
 
-/// Sets the annotations that tell later by which whole a set was scaled. True: they changed.
-pub fn set_scale_annotations(set: &mut ReplicaSet, desired: i32, max: i32) -> bool {
+/// Sets the annotations that record the Deployment's size at the time the set was scaled.
+pub fn set_scale_annotations(set: &mut ReplicaSet, desired: i32, max: i32) {
     let annotations = set.metadata.annotations.get_or_insert_default();
-    let mut changed = false;
-    for (key, value) in [(DESIRED_REPLICAS, desired), (MAX_REPLICAS, max)] {
-        let value = value.to_string();
-        if annotations.get(key) != Some(&value) {
-            annotations.insert(key.into(), value);
-            changed = true;
-        }
-    }
-    changed
+    annotations.insert(DESIRED_REPLICAS.into(), desired.to_string());
+    annotations.insert(MAX_REPLICAS.into(), max.to_string());
 }

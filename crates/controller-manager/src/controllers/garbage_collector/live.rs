@@ -78,7 +78,7 @@ impl Live {
         revision: u64,
     ) -> Result<(), Error> {
         let rest: Vec<&String> = node.finalizers.iter().filter(|name| *name != finalizer).collect();
-        self.patch(node, json!({"finalizers": none_if_empty(rest)}), Some(revision)).await
+        self.patch(node, json!({"finalizers": none_if_empty(rest)}), revision).await
     }
 
     pub async fn set_owners(
@@ -88,7 +88,7 @@ impl Live {
         revision: u64,
     ) -> Result<(), Error> {
         let owners: Vec<Value> = owners.iter().map(to_json).collect();
-        self.patch(node, json!({"ownerReferences": none_if_empty(owners)}), Some(revision)).await
+        self.patch(node, json!({"ownerReferences": none_if_empty(owners)}), revision).await
     }
 
     /// Takes the reference to `owner_uid` off a dependent, whatever else it has become.
@@ -105,16 +105,9 @@ impl Live {
         self.set_owners(&node, &kept, revision).await
     }
 
-    async fn patch(
-        &self,
-        node: &Node,
-        mut metadata: Value,
-        revision: Option<u64>,
-    ) -> Result<(), Error> {
+    async fn patch(&self, node: &Node, mut metadata: Value, revision: u64) -> Result<(), Error> {
         metadata["uid"] = node.uid.as_str().into();
-        if let Some(revision) = revision {
-            metadata["resourceVersion"] = revision.to_string().into();
-        }
+        metadata["resourceVersion"] = revision.to_string().into();
         let body = json!({"metadata": metadata}).to_string().into_bytes();
         let target = target(node.row, &node.key.namespace, &node.key.name, "");
         let options = pb::WriteOptions::default();

@@ -26,7 +26,7 @@ pub fn manage(
     plan: &mut Plan,
     observed: &Observed<'_>,
     spec: &JobSpec,
-    tally: &mut Tally,
+    tally: &Tally,
     now: Timestamp,
 ) {
     let parallelism = spec.parallelism.unwrap_or(1).max(0);

@@ -68,7 +68,7 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     } else if suspended {
         plan.delete.clone_from(&tally.active);
     } else if observed.in_step && !is_deleting(&job.metadata) {
-        manage(&mut plan, observed, spec, &mut tally, now);
+        manage(&mut plan, observed, spec, &tally, now);
     }
     if !observed.in_step {
         plan.delete.clear();
