@@ -19,7 +19,8 @@ use crate::{Api, Client, PatchKind};
 const QUEUE: usize = 1024;
 /// Series remembered for counting; the table is emptied when it is full.
 const SERIES_MAX: usize = 4096;
-/// From this many different messages about one thing on, in this time, they are combined; as upstream.
+/// From this many different messages about one thing on, in this time, they are combined; as
+/// upstream.
 const SIMILAR_MAX: usize = 10;
 const SIMILAR_FOR: SignedDuration = SignedDuration::from_mins(10);
 

@@ -77,8 +77,8 @@ impl Kubeconfig {
         Self::parse(&text, path)
     }
 
-    /// Reads the files of `$KUBECONFIG`, or else `~/.kube/config`. Files of a list that are not there
-    /// are passed over.
+    /// Reads the files of `$KUBECONFIG`, or else `~/.kube/config`. Files of a list that are not
+    /// there are passed over.
     ///
     /// # Errors
     /// As [`read`](Self::read), and when there is no home to look in.

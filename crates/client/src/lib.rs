@@ -2,7 +2,8 @@
 //! watches that heal themselves, and events.
 //!
 //! - [`config`]: where and as whom, from a [`kubeconfig`].
-//! - [`Client`]: a connection; [`Api`]: the verbs for one kind; [`dynamic`]: for a kind known only at run time.
+//! - [`Client`]: a connection; [`Api`]: the verbs for one kind; [`dynamic`]: for a kind known only
+//!   at run time.
 //! - [`mod@informer`]: the present state and then every change of a kind, for ever.
 //! - [`mod@changes`]: the same as plain set and remove, for consumers with an index of their own.
 //! - [`mirror`]: a local copy of a kind, reduced to what its owner needs.

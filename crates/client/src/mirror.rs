@@ -1,8 +1,8 @@
 //! A local copy of the objects of one kind, reduced to what its owner needs as they arrive.
 //!
 //! [`events`] is an [`informer`](crate::informer()) that yields reduced objects with their names; a
-//! [`Mirror`] takes the events in and says which objects are not what they were. A watch that starts
-//! over costs nothing for objects that are still the same.
+//! [`Mirror`] takes the events in and says which objects are not what they were. A watch that
+//! starts over costs nothing for objects that are still the same.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -4,8 +4,8 @@
 //! - [`controllers`]: one module per controller.
 //! - [`machinery`]: what they are built from: informers, caches, the queue, owner references.
 //!
-//! A plan must not know caches, clients or clocks. Nothing here may act without the Lease, keep state
-//! that a restart could lose, or sleep where it could wait for a change.
+//! A plan must not know caches, clients or clocks. Nothing here may act without the Lease, keep
+//! state that a restart could lose, or sleep where it could wait for a change.
 
 pub mod config;
 mod controllers;

@@ -1,12 +1,12 @@
 //! What controllers are built from.
 //!
-//! - [`informer`], [`shared_informers`], [`cache`]: one watch and one cache per kind, shared by every
-//!   controller.
+//! - [`informer`], [`shared_informers`], [`cache`]: one watch and one cache per kind, shared by
+//!   every controller.
 //! - [`queue`]: the loop that every controller runs in. Keys, never events, reach a controller.
-//! - [`owner`]: owner references, adoption and release. [`expectations`]: what a controller has written
-//!   but its cache does not show yet.
-//! - [`pod_control`], [`pod_state`], [`pod_ranking`]: creating and deleting pods, reading their status,
-//!   choosing which to delete first.
+//! - [`owner`]: owner references, adoption and release. [`expectations`]: what a controller has
+//!   written but its cache does not show yet.
+//! - [`pod_control`], [`pod_state`], [`pod_ranking`]: creating and deleting pods, reading their
+//!   status, choosing which to delete first.
 //! - [`revisions`], [`hash`]: the history of pod templates.
 //! - [`node_match`], [`int_or_percent`], [`error`]: rules and types that several controllers share.
 //!

@@ -20,7 +20,7 @@ use crate::machinery::informer::Synced;
 use crate::machinery::queue::{self, Controller, Requests};
 use crate::machinery::shared_informers::SharedInformers;
 
-/// What controllers are made from.
+/// What the controllers are started with.
 pub(crate) struct Wiring {
     pub client: Client,
     pub recorder: Recorder,
@@ -46,7 +46,7 @@ impl Wiring {
         }
     }
 
-    /// Adds a controller; it begins once every cache is full.
+    /// Adds a controller; it starts once all caches are filled.
     pub fn run<C: Controller>(&mut self, controller: C, requests: Requests) {
         let stop = self.stop.clone();
         self.loops.push(Box::pin(queue::run(
@@ -57,12 +57,12 @@ impl Wiring {
         )));
     }
 
-    /// Adds caches beside the shared informers; controllers wait for them too.
+    /// Adds caches besides the shared informers; controllers wait for them too.
     pub fn keep(&mut self, caches: Vec<Synced>) {
         self.caches.extend(caches);
     }
 
-    /// Runs everything until the stop, and what is under way to its end.
+    /// Runs everything until `stop`, then finishes the running reconciliations.
     async fn finish(self) -> Result<(), Error> {
         let mut caches = JoinSet::new();
         let mut synced = Vec::new();
@@ -76,10 +76,11 @@ impl Wiring {
             loops.spawn(task);
         }
         if all_synced(synced, &self.stop).await {
-            tracing::info!("caches are full; controllers start");
+            tracing::info!("caches are filled; starting the controllers");
             self.ready.send_replace(true);
         }
-        // Neither ends before the stop, unless it panics: then nothing may go on half blind.
+        // Neither ends before `stop` unless it panics; the others must not continue with stale
+        // caches then.
         let died = tokio::select! {
             Some(_) = caches.join_next() => Some(Error::Died("an informer")),
             Some(_) = loops.join_next() => Some(Error::Died("a controller's loop")),
@@ -92,7 +93,7 @@ impl Wiring {
     }
 }
 
-/// False: the stop came first, or an informer has died.
+/// Returns false if `stop` was cancelled first or an informer has ended.
 async fn all_synced(synced: Vec<watch::Receiver<bool>>, stop: &CancellationToken) -> bool {
     for mut one in synced {
         let synced = tokio::select! {
@@ -109,7 +110,7 @@ async fn all_synced(synced: Vec<watch::Receiver<bool>>, stop: &CancellationToken
 /// Runs every controller until `stop`.
 ///
 /// # Errors
-/// When a part of it ends by itself.
+/// When an informer or a controller's loop ends unexpectedly.
 pub async fn run(
     client: Client,
     settings: Settings,
@@ -147,7 +148,7 @@ pub async fn run(
     wiring.finish().await
 }
 
-/// The garbage collector, the namespace controller and the quotas share the metadata of all objects.
+/// Starts the controllers that share the metadata graph.
 fn start_collection(wiring: &mut Wiring) {
     let (collector, namespaces, quotas) = (queue::queue(), queue::queue(), queue::queue());
     let feed = Feed::new(collector.0.clone(), namespaces.0.clone(), quotas.0.clone());

@@ -1,7 +1,7 @@
 //! Bindings, pipelined over one stream.
 //!
-//! Requests go down the stream as they come; answers come back in any order. When the stream breaks,
-//! every request without an answer is reported as unknown: the caller looks again.
+//! Requests go down the stream as they come; answers come back in any order. When the stream
+//! breaks, every request without an answer is reported as unknown: the caller looks again.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 /// Bindings on their way at once. The caller has no more than these without an outcome, so that
-/// neither of the two queues between us can be full: nobody waits for a receiver that waits for him.
+/// neither of the two queues between us can be full: nobody waits for a receiver that waits for
+/// him.
 pub const IN_FLIGHT: usize = 1024;
 /// Pause before a broken stream is opened again.
 const REOPEN: Duration = Duration::from_millis(200);

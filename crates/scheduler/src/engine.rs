@@ -1,8 +1,8 @@
 //! The scheduler without I/O: facts go in, decisions come out.
 //!
-//! One scheduling cycle is [`Engine::next`]: pop a pod, filter, score, and assume it on its node, so
-//! that the next pod is decided on the state as it will be. The caller sends the binding and says how
-//! it ended with [`Engine::bound`] or [`Engine::bind_failed`].
+//! One scheduling cycle is [`Engine::next`]: pop a pod, filter, score, and assume it on its node,
+//! so that the next pod is decided on the state as it will be. The caller sends the binding and
+//! says how it ended with [`Engine::bound`] or [`Engine::bind_failed`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -105,8 +105,8 @@ impl Engine {
         ours && !gated && pod.metadata.deletion_timestamp.is_none()
     }
 
-    /// A waiting pod whose spec and labels are as they were (its update was our own condition, say) keeps
-    /// its place.
+    /// A waiting pod whose spec and labels are as they were (its update was our own condition, say)
+    /// keeps its place.
     fn known_unchanged(&self, pod: &Pod) -> bool {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         self.queue.get(uid).is_some_and(|known| {
@@ -183,8 +183,8 @@ impl Engine {
         self.assumed.remove(uid);
     }
 
-    /// The binding did not happen, or nobody knows: the pod is looked at again after a pause, unless
-    /// the informer has shown it bound or gone in the meantime.
+    /// The binding did not happen, or nobody knows: the pod is looked at again after a pause,
+    /// unless the informer has shown it bound or gone in the meantime.
     pub fn bind_failed(&mut self, uid: &str, now: Timestamp) {
         let Some(Assumed { info, attempts }) = self.assumed.remove(uid) else {
             return;

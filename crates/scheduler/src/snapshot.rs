@@ -4,7 +4,8 @@
 //! that a filter touches memory in order and a selector is a handful of set operations. Counts are
 //! kept as pods come and go, never recomputed.
 //!
-//! Hot path (one scheduling cycle): nothing here allocates but the bitsets of a pod's own selectors.
+//! Hot path (one scheduling cycle): nothing here allocates but the bitsets of a pod's own
+//! selectors.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! Which process a candidate is, as the end of its identity, so that one on the same machine can
 //! tell that the holder is dead and need not wait for its Lease to run out.
 //!
-//! `BOOT-NAMESPACE-PID-START`: the machine's boot id, the inode of the pid namespace, the pid in it,
-//! and the ticks from boot to the process's start (`proc(5)`), which tell it from a later process
-//! with its pid. Whatever is not known for certain counts as alive.
+//! `BOOT-NAMESPACE-PID-START`: the machine's boot id, the inode of the pid namespace, the pid in
+//! it, and the ticks from boot to the process's start (`proc(5)`), which tell it from a later
+//! process with its pid. Whatever is not known for certain counts as alive.
 
 use nix::errno::Errno;
 use nix::sys::signal::kill;

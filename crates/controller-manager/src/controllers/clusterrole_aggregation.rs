@@ -1,4 +1,5 @@
-//! ClusterRoles that are the sum of others (`k8s.io/kubernetes/pkg/controller/clusterroleaggregation`).
+//! Aggregated ClusterRoles: their rules are the union of other roles' rules
+//! (`k8s.io/kubernetes/pkg/controller/clusterroleaggregation`).
 
 use std::sync::Arc;
 
@@ -22,9 +23,9 @@ pub fn start(wiring: &mut Wiring) {
     let (trigger, requests) = queue();
     let roles = wiring.informers.cluster_roles.cache();
     wiring.informers.cluster_roles.subscribe(&trigger, move |_| {
-        let mut sums = roles.list();
-        sums.retain(|role| role.aggregation_rule.is_some());
-        sums.iter().map(|role| Key::of(&**role)).collect()
+        let mut aggregated = roles.list();
+        aggregated.retain(|role| role.aggregation_rule.is_some());
+        aggregated.iter().map(|role| Key::of(&**role)).collect()
     });
     let controller = Aggregation {
         client: wiring.client.clone(),
@@ -33,7 +34,7 @@ pub fn start(wiring: &mut Wiring) {
     wiring.run(controller, requests);
 }
 
-/// The rules that a role shall have. `None`: those it has, or it is no sum.
+/// The rules that a role should have. `None`: it has them already, or it is not aggregated.
 fn plan(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRule>> {
     let rule = role.aggregation_rule.as_ref()?;
     let mut rules: Vec<PolicyRule> = Vec::new();
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sum_of_what_is_selected() {
+    fn an_aggregated_role_has_the_rules_of_the_selected_roles() {
         let mut sum = ClusterRole::default();
         sum.metadata.name = Some("sum".into());
         let all = [

@@ -1,4 +1,4 @@
-//! CronJobs: Jobs by the clock (`k8s.io/kubernetes/pkg/controller/cronjob`).
+//! CronJobs: Jobs on a schedule (`k8s.io/kubernetes/pkg/controller/cronjob`).
 
 mod plan;
 mod schedule;
@@ -56,16 +56,16 @@ impl Controller for CronJobs {
         };
         let jobs = self.jobs.indexed(&controlled_by(uid(&cron.metadata)));
         let plan = plan(&cron, &jobs, self.clock.now());
-        let again = plan.again;
+        let requeue_after = plan.requeue_after;
         self.apply(&cron, plan).await?;
-        Ok(again.map_or(Next::Change, Next::After))
+        Ok(requeue_after.map_or(Next::Change, Next::After))
     }
 }
 
 impl CronJobs {
     async fn apply(&self, cron: &CronJob, plan: Plan) -> Result<(), Error> {
-        for (warns, reason, message) in plan.notes {
-            if warns {
+        for (is_warning, reason, message) in plan.events {
+            if is_warning {
                 self.recorder.warning(cron, reason, message);
             } else {
                 self.recorder.normal(cron, reason, message);
@@ -84,7 +84,7 @@ impl CronJobs {
         self.write_status(cron, status).await
     }
 
-    /// `None`: it was there already, or its namespace is ending.
+    /// `None`: the Job exists already, or its namespace is being deleted.
     async fn create(&self, cron: &CronJob, job: &Job) -> Result<Option<Job>, Error> {
         let key = Key::of(job);
         let jobs = Api::<Job>::namespaced(&self.client, &key.namespace);

@@ -1,4 +1,4 @@
-//! DaemonSets: one pod on every node that suits (`k8s.io/kubernetes/pkg/controller/daemon`).
+//! DaemonSets: one pod on every suitable node (`k8s.io/kubernetes/pkg/controller/daemon`).
 
 mod plan;
 mod template;
@@ -43,14 +43,14 @@ pub fn start(wiring: &mut Wiring) {
     let informers = &wiring.informers;
     informers.daemon_sets.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     let sets = informers.daemon_sets.cache();
-    informers.pods.subscribe(&trigger, move |change| owner::concerned(change, &sets, selector));
+    informers.pods.subscribe(&trigger, move |change| owner::affected(change, &sets, selector));
     informers.controller_revisions.subscribe(&trigger, |change| {
         let owner = controller_key::<DaemonSet>(&change.last().metadata);
         owner.into_iter().collect()
     });
     let sets = informers.daemon_sets.cache();
     informers.nodes.subscribe(&trigger, move |change| {
-        let all = if concerns(change) { sets.list() } else { Vec::new() };
+        let all = if affects_placement(change) { sets.list() } else { Vec::new() };
         all.iter().map(|set| Key::of(&**set)).collect()
     });
     let controller = DaemonSets {
@@ -79,13 +79,13 @@ fn selector(set: &DaemonSet) -> Result<Selector, SelectorError> {
     Selector::from_label_selector(Some(&set.spec.selector))
 }
 
-/// Whether a node's change may change where daemons run.
-fn concerns(change: &Change<Node>) -> bool {
-    let facts = |node: &Arc<Node>| {
+/// Whether a change of a node may affect where daemon pods run.
+fn affects_placement(change: &Change<Node>) -> bool {
+    let relevant = |node: &Arc<Node>| {
         let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone());
         (node.metadata.labels.clone(), taints, node.metadata.uid.clone())
     };
-    change.old.as_ref().map(facts) != change.new.as_ref().map(facts)
+    change.old.as_ref().map(relevant) != change.new.as_ref().map(relevant)
 }
 
 impl Controller for DaemonSets {
@@ -93,7 +93,7 @@ impl Controller for DaemonSets {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let now = self.clock.now();
-        let in_step = self.control.expectations.satisfied(key, now);
+        let expectations_met = self.control.expectations.satisfied(key, now);
         let Some(set) = self.sets.get(key) else {
             self.control.expectations.forget(key);
             return Ok(Next::Change);
@@ -115,19 +115,20 @@ impl Controller for DaemonSets {
             return Ok(Next::Change);
         };
         let hash = revisions::hash_of(&revision).to_owned();
-        let observed = Observed { set: &set, nodes: self.nodes.list(), pods, hash, in_step };
+        let observed =
+            Observed { set: &set, nodes: self.nodes.list(), pods, hash, expectations_met };
         let plan = plan(&observed, now);
-        let again = plan.again;
+        let requeue_after = plan.requeue_after;
         self.apply(&set, plan, &observed.hash).await?;
         self.clean_up(&set, &history, &observed).await?;
-        Ok(again.map_or(Next::Change, Next::After))
+        Ok(requeue_after.map_or(Next::Change, Next::After))
     }
 }
 
 impl DaemonSets {
     async fn apply(&self, set: &DaemonSet, plan: Plan, hash: &str) -> Result<(), Error> {
         if !plan.create.is_empty() || !plan.delete.is_empty() {
-            tracing::info!(set = %Key::of(set), create = plan.create.len(), delete = plan.delete.len(), "daemons");
+            tracing::info!(set = %Key::of(set), create = plan.create.len(), delete = plan.delete.len(), "managing daemon pods");
         }
         for pod in &plan.failed {
             let message = format!(
@@ -142,7 +143,7 @@ impl DaemonSets {
         let created = self.control.create_all(set, pods).await;
         let deleted = self.control.delete_all(set, &plan.delete).await;
         self.write_status(set, plan.status).await?;
-        created.and(deleted).during(|| format!("daemons of {}", Key::of(set)))
+        created.and(deleted).during(|| format!("manage the pods of daemonset {}", Key::of(set)))
     }
 
     async fn clean_up(

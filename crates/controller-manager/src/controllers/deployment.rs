@@ -42,8 +42,8 @@ pub fn start(wiring: &mut Wiring) {
     let deployments = informers.deployments.cache();
     informers
         .replica_sets
-        .subscribe(&trigger, move |change| owner::concerned(change, &deployments, selector));
-    // Recreate waits for the last old pod to be gone, which its set's status tells too early.
+        .subscribe(&trigger, move |change| owner::affected(change, &deployments, selector));
+    // Recreate waits for the last old pod to be gone; the status of its set reports that too early.
     let sets = informers.replica_sets.cache();
     let deployments = informers.deployments.cache();
     informers.pods.subscribe(&trigger, move |change| {
@@ -95,8 +95,8 @@ impl Controller for Deployments {
             .collect::<HashMap<_, _>>();
         let observed = Observed { deployment: &deployment, sets, pods };
         let plan = plan(&observed, self.clock.now());
-        let again = plan.again;
+        let requeue_after = plan.requeue_after;
         self.apply(&deployment, plan).await?;
-        Ok(again.map_or(Next::Change, Next::After))
+        Ok(requeue_after.map_or(Next::Change, Next::After))
     }
 }

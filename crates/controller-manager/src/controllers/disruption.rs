@@ -1,4 +1,4 @@
-//! The status of PodDisruptionBudgets, which evictions are allowed by
+//! The status of PodDisruptionBudgets, which decides whether an eviction is allowed
 //! (`k8s.io/kubernetes/pkg/controller/disruption`).
 
 mod plan;
@@ -47,7 +47,7 @@ pub fn start(wiring: &mut Wiring) {
         });
         all.iter().map(|budget| Key::of(&**budget)).collect()
     });
-    // The size of a workload is what a percentage is taken of.
+    // Percentages in a budget refer to the size of the workloads.
     let in_namespace = |budgets: Arc<Cache<PodDisruptionBudget>>, namespace: Option<&String>| {
         let all = budgets.namespace(namespace.map(String::as_str).unwrap_or_default());
         all.iter().map(|budget| Key::of(&**budget)).collect::<Vec<_>>()
@@ -81,7 +81,7 @@ pub fn start(wiring: &mut Wiring) {
     wiring.run(controller, requests);
 }
 
-/// In policy/v1 an empty selector is every pod of the namespace, none is no pod.
+/// In policy/v1 an empty selector selects every pod of the namespace, a missing one none.
 fn selector(budget: &PodDisruptionBudget) -> Selector {
     let spec = budget.spec.as_ref();
     Selector::from_label_selector(spec.and_then(|spec| spec.selector.as_ref()))
@@ -103,13 +103,13 @@ impl Controller for Disruption {
         let mut changed = (*budget).clone();
         changed.status = Some(plan.status);
         status::write(&self.client, &*budget, &changed).await?;
-        Ok(plan.again.map_or(Next::Change, Next::After))
+        Ok(plan.requeue_after.map_or(Next::Change, Next::After))
     }
 }
 
 impl Disruption {
-    /// The sizes of all workloads that the pods belong to, each counted once. A pod of no
-    /// workload counts for itself.
+    /// The total size of the workloads that the pods belong to, each counted once. A pod without a
+    /// workload counts as one.
     fn scale(&self, pods: &[Arc<Pod>]) -> i32 {
         let mut sizes: BTreeMap<(&str, Key), i32> = BTreeMap::new();
         for pod in pods {

@@ -1,4 +1,4 @@
-//! Endpoints objects, the older form of EndpointSlices, of the services that select pods
+//! Endpoints, the deprecated predecessor of EndpointSlices, of the services that select pods
 //! (`k8s.io/kubernetes/pkg/controller/endpoint`).
 
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::wire::Wiring;
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const OURS: &str = "endpoint-controller";
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
-/// Addresses in one object at most.
+/// Maximum number of addresses in one object.
 const CAPACITY: usize = 1000;
 
 struct EndpointsController {
@@ -57,10 +57,10 @@ enum Plan {
     Delete,
 }
 
-/// `existing`: the object of the service's name.
+/// `existing`: the object with the service's name.
 fn plan(service: Option<&Service>, pods: &[Arc<Pod>], existing: Option<&Endpoints>) -> Plan {
     let Some(service) = service else {
-        // What we made goes with its service; what others made is theirs.
+        // Only objects of this controller are deleted with their service.
         return match existing {
             Some(endpoints) if is_ours(endpoints) => Plan::Delete,
             _ => Plan::Nothing,
@@ -100,7 +100,7 @@ fn is_ours(endpoints: &Endpoints) -> bool {
     labels.and_then(|labels| labels.get(MANAGED_BY)).map(String::as_str) == Some(OURS)
 }
 
-/// Addresses grouped by ports, and whether there were too many.
+/// Addresses grouped by ports, and whether some were left out.
 fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
     let publish_all =
         service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses) == Some(true);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_and_not_ready_are_told_apart() {
+    fn ready_and_not_ready_addresses_are_separate() {
         let service = service("web", &[("http", 80, 8080)]);
         let Plan::Create(mut made) = plan(Some(&service), &pods(), None) else {
             panic!("must create")
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn services_without_a_selector_are_left_alone() {
+    fn services_without_a_selector_are_ignored() {
         let mut service = service("web", &[("http", 80, 8080)]);
         service.spec.as_mut().unwrap().selector = None;
         assert_eq!(plan(Some(&service), &pods(), None), Plan::Nothing);

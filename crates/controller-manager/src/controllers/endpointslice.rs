@@ -1,7 +1,8 @@
-//! EndpointSlices of the services that select pods (`k8s.io/kubernetes/pkg/controller/endpointslice`).
+//! EndpointSlices of the services that select pods
+//! (`k8s.io/kubernetes/pkg/controller/endpointslice`).
 //!
-//! Everything that balances load reads these. A pod that becomes ready, stops being ready or begins to
-//! terminate changes its endpoint's conditions at once.
+//! Every load balancer reads these. The conditions of an endpoint change as soon as its pod becomes
+//! ready, stops being ready or starts terminating.
 
 pub mod endpoint;
 pub mod pack;
@@ -32,7 +33,7 @@ pub const HEADLESS: &str = "service.kubernetes.io/headless";
 const OURS: &str = "endpointslice-controller.k8s.io";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// Endpoints in one slice at most.
+/// Maximum number of endpoints in one slice.
 pub const SLICE_MAX: usize = 100;
 
 struct Slices {
@@ -72,14 +73,14 @@ pub fn start(wiring: &mut Wiring) {
     wiring.run(controller, requests);
 }
 
-/// Sends the keys of the services that a service's or a pod's change concerns.
+/// Triggers the services that a change of a service or a pod affects.
 pub fn subscribe_to_pods_and_services(informers: &SharedInformers, trigger: &Trigger) {
     informers.services.subscribe(trigger, |change| vec![Key::of(&**change.last())]);
     let services = informers.services.cache();
     informers.pods.subscribe(trigger, move |change| services_of(change, &services));
 }
 
-/// The services that select the pod, before or after a change that endpoints show.
+/// The services that select the pod before or after a change that is visible in endpoints.
 fn services_of(change: &Change<Pod>, services: &Cache<Service>) -> Vec<Key> {
     if let (Some(old), Some(new)) = (&change.old, &change.new)
         && !differs(old, new)
@@ -98,9 +99,9 @@ fn services_of(change: &Change<Pod>, services: &Cache<Service>) -> Vec<Key> {
     selecting.map(|service| Key::of(&*service)).collect()
 }
 
-/// Whether two states of a pod differ in what endpoints show.
+/// Whether two states of a pod differ in what is visible in endpoints.
 fn differs(old: &Pod, new: &Pod) -> bool {
-    let shown = |pod: &Pod| {
+    let visible = |pod: &Pod| {
         let status = pod.status.as_ref();
         (
             pod.metadata.uid.clone(),
@@ -113,10 +114,10 @@ fn differs(old: &Pod, new: &Pod) -> bool {
             status.and_then(|status| status.pod_ip.clone()),
         )
     };
-    shown(old) != shown(new)
+    visible(old) != visible(new)
 }
 
-/// Whether a slice is kept by the controller of that name.
+/// Whether a slice is managed by the controller of that name.
 pub fn is_managed_by(slice: &EndpointSlice, controller: &str) -> bool {
     let labels = slice.metadata.labels.as_ref();
     labels
@@ -140,13 +141,13 @@ impl Controller for Slices {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let now = self.writer.now();
-        let in_step = self.writer.expectations.satisfied(key, now);
+        let expectations_met = self.writer.expectations.satisfied(key, now);
         let Some(service) = self.services.get(key) else {
-            // The slices go with their owner.
+            // The slices are garbage collected with their owner.
             self.writer.expectations.forget(key);
             return Ok(Next::Change);
         };
-        if !in_step || !selects_pods(&service) || owner::is_deleting(&service.metadata) {
+        if !expectations_met || !selects_pods(&service) || owner::is_deleting(&service.metadata) {
             return Ok(Next::Change);
         }
         let existing = self.slices.indexed(&of_service(&key.namespace, &key.name));
@@ -176,7 +177,7 @@ pub fn select(pods: &Cache<Pod>, service: &Service) -> Vec<Arc<Pod>> {
     selected
 }
 
-/// What a service's slices shall hold.
+/// The endpoints that a service's slices should hold.
 fn groups(
     service: &Service,
     pods: &[Arc<Pod>],

@@ -1,4 +1,4 @@
-//! EndpointSlices of Endpoints that people write for services without a selector
+//! EndpointSlices that mirror the Endpoints of services without a selector
 //! (`k8s.io/kubernetes/pkg/controller/endpointslicemirroring`).
 
 use std::collections::BTreeMap;
@@ -21,13 +21,13 @@ use crate::wire::Wiring;
 const OURS: &str = "endpointslicemirroring-controller.k8s.io";
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
-/// Annotations that do not go over to the slices.
-const OWN_ANNOTATIONS: &[&str] = &[
+/// Annotations that are not copied to the slices.
+const EXCLUDED_ANNOTATIONS: &[&str] = &[
     "kubectl.kubernetes.io/last-applied-configuration",
     "endpoints.kubernetes.io/last-change-trigger-time",
     "endpoints.kubernetes.io/over-capacity",
 ];
-/// Endpoints mirrored of one subset at most, and in one slice.
+/// Maximum number of mirrored endpoints of one subset, and in one slice.
 const SUBSET_MAX: usize = 1000;
 
 struct Mirroring {
@@ -60,7 +60,7 @@ pub fn start(wiring: &mut Wiring) {
     wiring.run(controller, requests);
 }
 
-/// Whether slices are made of these Endpoints for this service.
+/// Whether these Endpoints of this service are mirrored.
 fn is_mirrored(endpoints: &Endpoints, service: Option<&Service>) -> bool {
     let metadata = &endpoints.metadata;
     let labels = metadata.labels.as_ref();
@@ -114,7 +114,7 @@ fn common(endpoints: &Endpoints) -> Common {
     labels.insert(SERVICE_NAME.into(), name.clone());
     labels.insert(MANAGED_BY.into(), OURS.into());
     let mut annotations = metadata.annotations.clone().unwrap_or_default();
-    annotations.retain(|key, _| !OWN_ANNOTATIONS.contains(&key.as_str()));
+    annotations.retain(|key, _| !EXCLUDED_ANNOTATIONS.contains(&key.as_str()));
     Common {
         namespace: metadata.namespace.clone().unwrap_or_default(),
         prefix: name,
@@ -128,8 +128,8 @@ impl Controller for Mirroring {
     const NAME: &'static str = "endpointslicemirroring";
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
-        let in_step = self.writer.expectations.satisfied(key, self.writer.now());
-        if !in_step {
+        let expectations_met = self.writer.expectations.satisfied(key, self.writer.now());
+        if !expectations_met {
             return Ok(Next::Change);
         }
         let mut existing = self.slices.indexed(&of_service(&key.namespace, &key.name));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_go_by_family() {
+    fn addresses_are_grouped_by_family() {
         let address = |ip: &str| EndpointAddress { ip: ip.into(), ..Default::default() };
         let endpoints = Endpoints {
             subsets: Some(vec![EndpointSubset {

@@ -1,4 +1,4 @@
-//! Makes the claims of pods' ephemeral volumes, which go with their pods
+//! Creates the claims of pods' ephemeral volumes, which are deleted with their pods
 //! (`k8s.io/kubernetes/pkg/controller/volume/ephemeral`).
 
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub fn start(wiring: &mut Wiring) {
         let pod = change.new.iter().filter(|pod| has_claims(pod));
         pod.map(|pod| Key::of(&**pod)).collect()
     });
-    // A claim that was deleted under a pod, or another's that was in the way.
+    // A claim that a pod uses was deleted, or one of the same name that did not belong to the pod.
     let pods = informers.pods.cache();
     informers.persistent_volume_claims.subscribe(&trigger, move |change| {
         if change.new.is_some() {
@@ -55,7 +55,7 @@ fn has_claims(pod: &Pod) -> bool {
     claims_of(pod).next().is_some()
 }
 
-/// The claims that the pod's ephemeral volumes stand for.
+/// The claims of the pod's ephemeral volumes.
 fn claims_of(pod: &Pod) -> impl Iterator<Item = PersistentVolumeClaim> + '_ {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     volumes.filter_map(|volume| {
@@ -84,14 +84,14 @@ impl Controller for EphemeralVolumes {
             return Ok(Next::Change);
         }
         for claim in claims_of(&pod) {
-            self.make(&pod, &claim).await?;
+            self.create(&pod, &claim).await?;
         }
         Ok(Next::Change)
     }
 }
 
 impl EphemeralVolumes {
-    async fn make(&self, pod: &Pod, claim: &PersistentVolumeClaim) -> Result<(), Error> {
+    async fn create(&self, pod: &Pod, claim: &PersistentVolumeClaim) -> Result<(), Error> {
         let key = Key::of(claim);
         if let Some(present) = self.claims.get(&key) {
             let owner = controller_of(&present.metadata).map(|owner| owner.uid.as_str());
@@ -121,7 +121,7 @@ mod tests {
     use api::Kind;
 
     #[test]
-    fn a_claim_has_the_pods_name_and_goes_with_it() {
+    fn a_claim_is_named_after_its_pod_and_owned_by_it() {
         let pod = Pod::decode(
             br#"{"metadata": {"name": "p", "namespace": "ns", "uid": "u"}, "spec": {"containers": [], "volumes": [
                 {"name": "plain", "emptyDir": {}},

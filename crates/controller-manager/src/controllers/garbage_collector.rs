@@ -1,9 +1,9 @@
-//! Deletes what has lost its owners, and ends deletions that wait for dependents
+//! Deletes objects whose owners are gone, and completes deletions that wait for dependents
 //! (`k8s.io/kubernetes/pkg/controller/garbagecollector`).
 //!
-//! The graph only tells where to look; every decision is made on the object and its owners as the server
-//! has them, and written with uid and revision as preconditions. An owner that the watches have not shown
-//! is asked for by its reference before anything is deleted for its absence.
+//! The graph only says which objects to examine; every decision is made on the object and its
+//! owners as the server has them, and written with uid and revision as preconditions. An owner that
+//! is not in the graph is read from the server before anything is deleted because of its absence.
 
 pub mod feed;
 pub mod graph;
@@ -53,7 +53,7 @@ impl Controller for GarbageCollector {
     const CONCURRENCY: usize = 20;
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
-        let Some(node) = self.worth_a_look(&key.name) else {
+        let Some(node) = self.needs_attention(&key.name) else {
             return Ok(Next::Change);
         };
         let Some((node, revision)) = self.live.get(node.row, &node.key, &node.uid).await? else {
@@ -66,17 +66,17 @@ impl Controller for GarbageCollector {
 }
 
 impl GarbageCollector {
-    /// The object, unless all its owners are there and it is not ending itself.
-    fn worth_a_look(&self, uid: &str) -> Option<Node> {
+    /// The object, unless all its owners exist and neither it nor they are being deleted.
+    fn needs_attention(&self, uid: &str) -> Option<Node> {
         let graph = self.graph.lock();
         let node = graph.get(uid)?;
         let settled = |owner: &Owner| {
             graph.get(&owner.uid).is_some_and(|known| {
-                known.is_meant_by(owner, &node.key.namespace) && !known.waits_for_dependents()
+                known.matches_reference(owner, &node.key.namespace) && !known.waits_for_dependents()
             })
         };
-        let quiet = !node.deleting && node.owners.iter().all(settled);
-        (!quiet).then(|| node.clone())
+        let unaffected = !node.deleting && node.owners.iter().all(settled);
+        (!unaffected).then(|| node.clone())
     }
 
     async fn observe(&self, node: Node) -> Result<Observed, Error> {
@@ -104,7 +104,7 @@ impl GarbageCollector {
                 "ownerRef [{}/{}, name: {}, uid: {}] does not exist in namespace {:?}",
                 owner.api_version, owner.kind, owner.name, owner.uid, node.key.namespace
             );
-            self.recorder.record(about(node), "Warning", "OwnerRefInvalidNamespace", message);
+            self.recorder.record(reference(node), "Warning", "OwnerRefInvalidNamespace", message);
             return Ok(OwnerState::Unknown);
         }
         let namespace = if row.namespaced() { node.key.namespace.as_str() } else { "" };
@@ -160,7 +160,7 @@ fn summary(plan: &Plan) -> &'static str {
     }
 }
 
-fn about(node: &Node) -> ObjectReference {
+fn reference(node: &Node) -> ObjectReference {
     ObjectReference {
         api_version: Some(node.row.api_version()),
         kind: Some(node.row.kind.into()),

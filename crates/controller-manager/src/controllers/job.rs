@@ -33,7 +33,7 @@ use crate::wire::Wiring;
 use plan::{Observed, Plan, plan};
 pub use status::final_condition;
 
-/// `spec.managedBy` of the Jobs that are ours.
+/// `spec.managedBy` of the Jobs that this controller manages.
 const OURS: &str = "kubernetes.io/job-controller";
 
 struct Jobs {
@@ -51,7 +51,7 @@ pub fn start(wiring: &mut Wiring) {
     let informers = &wiring.informers;
     informers.jobs.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     let jobs = informers.jobs.cache();
-    informers.pods.subscribe(&trigger, move |change| owner::concerned(change, &jobs, selector));
+    informers.pods.subscribe(&trigger, move |change| owner::affected(change, &jobs, selector));
     let controller = Jobs {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("job-controller"),
@@ -78,9 +78,9 @@ impl Controller for Jobs {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let now = self.clock.now();
-        let in_step = self.control.expectations.satisfied(key, now);
+        let expectations_met = self.control.expectations.satisfied(key, now);
         let job = self.jobs.get(key);
-        self.free_strays(key, job.as_deref()).await?;
+        self.release_orphan_pods(key, job.as_deref()).await?;
         let Some(job) = job else {
             self.control.expectations.forget(key);
             return Ok(Next::Change);
@@ -91,37 +91,38 @@ impl Controller for Jobs {
         }
         let pods =
             owner::claim_all(&self.client, &*job, selector(&job), &self.pods, is_active).await?;
-        let observed = Observed { job: &job, pods, in_step };
+        let observed = Observed { job: &job, pods, expectations_met };
         let plan = plan(&observed, now);
-        let again = plan.again;
+        let requeue_after = plan.requeue_after;
         self.apply(&job, plan).await?;
-        Ok(again.map_or(Next::Change, Next::After))
+        Ok(requeue_after.map_or(Next::Change, Next::After))
     }
 }
 
 impl Jobs {
-    /// Pods of a Job that is gone must not be held by its finalizer.
-    async fn free_strays(&self, key: &Key, job: Option<&Job>) -> Result<(), Error> {
-        let mut strays = Vec::new();
+    /// Removes the finalizer from pods whose Job no longer exists.
+    async fn release_orphan_pods(&self, key: &Key, job: Option<&Job>) -> Result<(), Error> {
+        let mut orphans = Vec::new();
         for pod in self.pods.namespace(&key.namespace) {
             let ours = controller_key::<Job>(&pod.metadata).as_ref() == Some(key);
             let controller = controller_of(&pod.metadata).map(|controller| controller.uid.as_str());
             let alive = job.is_some_and(|job| controller == Some(uid(&job.metadata)));
             if ours && !alive && job_pod::is_tracked(&pod) {
-                strays.push(pod);
+                orphans.push(pod);
             }
         }
-        self.untrack(&strays).await
+        self.untrack(&orphans).await
     }
 
     async fn apply(&self, job: &Job, plan: Plan) -> Result<(), Error> {
         let key = Key::of(job);
         if !plan.create.is_empty() || !plan.delete.is_empty() {
-            tracing::info!(job = %key, create = plan.create.len(), delete = plan.delete.len(), "job");
+            tracing::info!(job = %key, create = plan.create.len(), delete = plan.delete.len(), "managing job pods");
         }
         let deleted = self.control.delete_all(job, &plan.delete).await;
-        let operation = || format!("pods of job {key}");
-        // The status first: it holds the uids of the pods whose finalizers go next.
+        let operation = || format!("manage the pods of job {key}");
+        // The status is written first: it holds the uids of the pods whose finalizers are removed
+        // next.
         self.write_status(job, plan.status).await?;
         self.untrack(&plan.untrack).await?;
         if let Some((reason, message)) = plan.suspension {

@@ -1,9 +1,9 @@
-//! Empties namespaces that are being deleted, then lets them go
+//! Deletes the content of namespaces that are being deleted, then removes their finalizer
 //! (`k8s.io/kubernetes/pkg/controller/namespace`).
 //!
-//! Pods go first: what they use (secrets, network policies) is there until they have ended. The metadata graph tells
-//! when the last object of a kind is gone; before the finalizer `kubernetes` is taken off, the server is
-//! asked about every kind.
+//! Pods are deleted first: what they use (secrets, network policies) stays until they have
+//! terminated. The metadata graph triggers this controller when the last object of a kind is gone;
+//! before the finalizer `kubernetes` is removed, every kind is listed from the server.
 
 mod plan;
 
@@ -33,8 +33,8 @@ struct Namespaces {
     namespaces: Arc<Cache<Namespace>>,
 }
 
-/// Adds the controller; its keys are namespaces. The metadata graph triggers it too, when a namespace has
-/// lost the last object of a kind.
+/// Adds the controller; its keys are namespaces. The metadata graph triggers it too, when a
+/// namespace has lost its last object of a kind.
 pub fn start(wiring: &mut Wiring, (trigger, requests): (Trigger, Requests)) {
     wiring.informers.namespaces.subscribe(&trigger, |change| {
         let ending = change.new.as_ref().filter(|namespace| is_deleting(&namespace.metadata));
@@ -70,13 +70,13 @@ impl Controller for Namespaces {
         if remaining.is_empty() {
             self.finalize(key).await?;
         }
-        // The graph brings the key back when a kind's last object is gone.
+        // The graph triggers the key again when the last object of a kind is gone.
         Ok(Next::Change)
     }
 }
 
 impl Namespaces {
-    /// Deletes what there is, pods before all else, and returns what is left.
+    /// Deletes all objects, pods first, and returns those that remain.
     async fn empty(&self, namespace: &str) -> Result<Remaining, Error> {
         use k8s_openapi::api::core::v1::Pod;
         let pods = self.empty_kind(namespace, Pod::ROW).await?;
@@ -93,7 +93,7 @@ impl Namespaces {
         Ok(Remaining(all))
     }
 
-    /// Deletes the objects of one kind, and returns those that live on for now.
+    /// Deletes the objects of one kind, and returns those that remain.
     async fn empty_kind(&self, namespace: &str, row: &'static KindRow) -> Result<Vec<Node>, Error> {
         let alive = self.list(namespace, row).await?;
         if alive.iter().all(|node| node.deleting) {
@@ -129,7 +129,7 @@ impl Namespaces {
         nodes.map_err(|error| Error::Invalid(format!("{row} in {namespace}: {error}")))
     }
 
-    /// Says in the conditions what holds the namespace up.
+    /// Reports in the conditions what blocks the deletion.
     async fn write_status(
         &self,
         namespace: &Namespace,
@@ -144,7 +144,7 @@ impl Namespaces {
         status::write(&self.client, namespace, &changed).await
     }
 
-    /// Takes our finalizer off the namespace as it is now.
+    /// Removes the finalizer from the namespace in its current state.
     async fn finalize(&self, key: &Key) -> Result<(), Error> {
         let api = Api::<Namespace>::all(&self.client);
         let live = api.get_opt(&key.name).await;

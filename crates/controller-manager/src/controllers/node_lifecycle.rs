@@ -1,8 +1,9 @@
 //! Nodes that stop reporting, and the taints that follow from a node's conditions
 //! (`k8s.io/kubernetes/pkg/controller/nodelifecycle`).
 //!
-//! A node's heartbeats are its Lease and its own status; how long ago one came is measured by our clock, from when
-//! it was seen, so that clocks need not agree. After a restart every node gets its whole grace period.
+//! A node's heartbeats are its Lease and its status. Their age is measured by the controller's own
+//! clock from when they were observed, so that clocks need not agree. After a restart every node
+//! gets the full grace period.
 
 mod plan;
 
@@ -41,7 +42,7 @@ struct NodeLifecycle {
     nodes: Arc<Cache<Node>>,
     leases: Arc<Cache<Lease>>,
     pods: Arc<Cache<Pod>>,
-    heard: Mutex<HashMap<String, (Heartbeat, Timestamp)>>,
+    heartbeats: Mutex<HashMap<String, (Heartbeat, Timestamp)>>,
     grace: Duration,
 }
 
@@ -49,7 +50,7 @@ struct NodeLifecycle {
 pub fn start(wiring: &mut Wiring, grace: Duration) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
-    // A node that becomes ready, or stops being so, may change what the others' silence means.
+    // Whether any node is ready affects the plan of every other node.
     let nodes = informers.nodes.cache();
     informers.nodes.subscribe(&trigger, move |change| {
         let ready = |side: &Option<Arc<Node>>| side.as_deref().is_some_and(is_ready);
@@ -64,7 +65,7 @@ pub fn start(wiring: &mut Wiring, grace: Duration) {
         let key = Key::of(&**change.last());
         (key.namespace == LEASES).then(|| Key::cluster(key.name)).into_iter().collect()
     });
-    // A pod that arrives on a node that is down, or whose status its kubelet sent late.
+    // A pod that is reported ready on a node that is not.
     let nodes = informers.nodes.cache();
     informers.pods.subscribe(&trigger, move |change| {
         let ready = change.new.as_deref().filter(|pod| pod_state::is_ready(pod));
@@ -82,7 +83,7 @@ pub fn start(wiring: &mut Wiring, grace: Duration) {
         nodes: informers.nodes.cache(),
         leases: informers.leases.cache(),
         pods: informers.pods.cache(),
-        heard: Mutex::default(),
+        heartbeats: Mutex::default(),
         grace,
     };
     wiring.run(controller, requests);
@@ -94,7 +95,7 @@ impl Controller for NodeLifecycle {
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let now = self.clock.now();
         let Some(node) = self.nodes.get(key) else {
-            self.heard.lock().remove(&key.name);
+            self.heartbeats.lock().remove(&key.name);
             return Ok(Next::Change);
         };
         let lease = self.leases.get(&Key::new(LEASES, &key.name));
@@ -114,22 +115,22 @@ impl Controller for NodeLifecycle {
         if plan.pods_not_ready {
             self.mark_pods_not_ready(&node, now).await?;
         }
-        Ok(plan.again.map_or(Next::Change, Next::After))
+        Ok(plan.requeue_after.map_or(Next::Change, Next::After))
     }
 }
 
 impl NodeLifecycle {
-    /// How long ago the last new heartbeat was seen.
+    /// How long ago the last new heartbeat was observed.
     fn silence(&self, key: &Key, heartbeat: Heartbeat, now: Timestamp) -> Duration {
-        let mut heard = self.heard.lock();
-        let last = heard.entry(key.name.clone()).or_insert_with(|| (heartbeat.clone(), now));
+        let mut heartbeats = self.heartbeats.lock();
+        let last = heartbeats.entry(key.name.clone()).or_insert_with(|| (heartbeat.clone(), now));
         if last.0 != heartbeat {
             *last = (heartbeat, now);
         }
         Duration::try_from(now.duration_since(last.1)).unwrap_or(Duration::ZERO)
     }
 
-    /// Writes on the node as it is on the server: the cache's copy lacks parts of the status.
+    /// Writes to the node as the server has it: the cached copy lacks parts of the status.
     async fn mark_unknown(&self, key: &Key, now: Timestamp) -> Result<(), Error> {
         let nodes = Api::<Node>::all(&self.client);
         let live = nodes.get_opt(&key.name).await;
@@ -139,7 +140,7 @@ impl NodeLifecycle {
         let was_ready = is_ready(&live);
         plan::set_unknown(&mut live, now);
         nodes.replace_status(&live).await.during(|| format!("mark node {key} unknown"))?;
-        tracing::warn!(node = %key, "the node is silent");
+        tracing::warn!(node = %key, "the node stopped reporting");
         if was_ready {
             let message = format!("Node {key} status is now: NodeNotReady");
             self.recorder.normal(&live, "NodeNotReady", message);
@@ -170,7 +171,7 @@ impl NodeLifecycle {
         Ok(())
     }
 
-    /// Takes the node's pods out of their services: nobody knows whether they still answer.
+    /// Removes the node's pods from their services: whether they still respond is unknown.
     async fn mark_pods_not_ready(&self, node: &Node, now: Timestamp) -> Result<(), Error> {
         let name = Key::of(node).name;
         let pods = self.pods.indexed(&on_node(&name));

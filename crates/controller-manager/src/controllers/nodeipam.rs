@@ -1,8 +1,8 @@
-//! Every node gets a range of pod addresses, cut from the cluster's
+//! Assigns every node a range of pod addresses out of the cluster's
 //! (`k8s.io/kubernetes/pkg/controller/nodeipam`).
 //!
-//! One reconciliation at a time, and what was given stays taken in the [`Pool`] until its node is
-//! gone, so that a cache that lags behind never gives a range twice.
+//! Reconciliations run one at a time, and a range stays allocated in the [`Pool`] until its node is
+//! gone, so that a stale cache never causes a range to be assigned twice.
 
 mod pool;
 
@@ -36,7 +36,7 @@ pub fn start(wiring: &mut Wiring, ranges: Vec<NodeRange>) {
     let (trigger, requests) = queue();
     let nodes = &wiring.informers.nodes;
     nodes.subscribe(&trigger, |change| {
-        let needs = change.new.as_ref().is_none_or(|node| taken(node).is_empty());
+        let needs = change.new.as_ref().is_none_or(|node| pod_cidrs(node).is_empty());
         needs.then(|| Key::of(&**change.last())).into_iter().collect()
     });
     let controller = NodeIpam {
@@ -50,7 +50,7 @@ pub fn start(wiring: &mut Wiring, ranges: Vec<NodeRange>) {
 }
 
 /// The ranges that a node has.
-fn taken(node: &Node) -> Vec<IpNet> {
+fn pod_cidrs(node: &Node) -> Vec<IpNet> {
     let Some(spec) = &node.spec else {
         return Vec::new();
     };
@@ -65,13 +65,13 @@ fn taken(node: &Node) -> Vec<IpNet> {
 }
 
 impl NodeIpam {
-    /// What to write for the node at `key`; `Err` when nothing is left.
+    /// The ranges to write to the node at `key`; `Err` when none is left.
     fn plan(&self, key: &Key, node: Option<&Node>) -> Result<Option<Vec<IpNet>>, Error> {
         let mut pool = self.pool.lock();
         let pool = pool.get_or_insert_with(|| {
             let mut pool = Pool::new(self.ranges.clone());
             for node in self.nodes.list() {
-                pool.occupy(&Key::of(&*node).name, &taken(&node));
+                pool.occupy(&Key::of(&*node).name, &pod_cidrs(&node));
             }
             pool
         });
@@ -79,7 +79,7 @@ impl NodeIpam {
             pool.release(&key.name);
             return Ok(None);
         };
-        let present = taken(node);
+        let present = pod_cidrs(node);
         if !present.is_empty() {
             pool.occupy(&key.name, &present);
             return Ok(None);
@@ -116,8 +116,8 @@ impl Controller for NodeIpam {
         Api::<Node>::all(&self.client)
             .patch(&key.name, PatchKind::Merge, &patch)
             .await
-            .during(|| format!("give node {key} the range {ranges:?}"))?;
-        tracing::info!(node = %key, ?ranges, "gave a pod range");
+            .during(|| format!("assign node {key} the ranges {ranges:?}"))?;
+        tracing::info!(node = %key, ?ranges, "assigned pod ranges");
         Ok(Next::Change)
     }
 }

@@ -1,8 +1,8 @@
-//! Binds claims to volumes, and tells what became of volumes whose claims are gone
+//! Binds claims to volumes, and releases volumes whose claims are gone
 //! (`k8s.io/kubernetes/pkg/controller/volume/persistentvolume`).
 //!
-//! A binding is four writes (the volume's reference and phase, the claim's volume and phase), each left out
-//! when it is done; a restart between any two goes on with the next.
+//! A binding is four writes (the volume's reference and phase, the claim's volume and phase), each
+//! skipped if it is done already; after a restart between any two, the next one follows.
 
 mod matching;
 mod plan;
@@ -27,7 +27,7 @@ use crate::machinery::owner::is_deleting;
 use crate::machinery::queue::{Controller, Next, queue};
 use crate::machinery::status;
 use crate::wire::Wiring;
-use plan::{ClaimPlan, ClaimView, VolumePlan, plan_claim, plan_volume};
+use plan::{ClaimPlan, ObservedClaim, VolumePlan, plan_claim, plan_volume};
 
 const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 
@@ -58,7 +58,7 @@ pub fn start(wiring: &mut Wiring) {
         named.map(Key::cluster).collect()
     });
     informers.persistent_volumes.subscribe(&volumes, |change| vec![Key::of(&**change.last())]);
-    // A volume that comes or is free again may be what any unbound claim waits for.
+    // Any unbound claim may be waiting for a volume that is created or becomes available.
     let all = informers.persistent_volume_claims.cache();
     informers.persistent_volumes.subscribe(&claims, move |change| {
         let name = change.last().metadata.name.clone();
@@ -95,7 +95,7 @@ pub fn start(wiring: &mut Wiring) {
 
 impl Controller for Claims {
     const NAME: &'static str = "persistentvolume-binder";
-    /// Two claims must not choose one volume from the same view.
+    /// One at a time: two claims must not choose the same volume.
     const CONCURRENCY: usize = 1;
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
@@ -108,7 +108,7 @@ impl Controller for Claims {
             .and_then(|annotations| annotations.get(plan::SELECTED_NODE))
             .and_then(|name| self.nodes.get(&Key::cluster(name)));
         let volumes = self.volumes.list();
-        let plan = plan_claim(&ClaimView {
+        let plan = plan_claim(&ObservedClaim {
             claim: &claim,
             volumes: &volumes,
             class: class.as_deref(),
@@ -130,7 +130,9 @@ impl Controller for Claims {
                 }
                 self.write_phase(&claim, "Pending", None).await?;
             }
-            ClaimPlan::AskProvisioner(provisioner) => self.ask(&claim, &provisioner).await?,
+            ClaimPlan::Provision(provisioner) => {
+                self.request_provisioning(&claim, &provisioner).await?
+            }
             ClaimPlan::Pending => self.write_phase(&claim, "Pending", None).await?,
         }
         Ok(Next::Change)
@@ -149,7 +151,7 @@ impl Claims {
         volume: &PersistentVolume,
     ) -> Result<(), Error> {
         let (key, name) = (Key::of(claim), Key::of(volume).name);
-        let volume = self.refer(claim, volume).await?;
+        let volume = self.set_claim_ref(claim, volume).await?;
         let claims = Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
         let mut bound = claim.clone();
         let spec = bound.spec.get_or_insert_default();
@@ -170,8 +172,8 @@ impl Claims {
         self.write_phase(&bound, "Bound", Some(&volume)).await
     }
 
-    /// Makes the volume's reference be to the claim.
-    async fn refer(
+    /// Makes the volume's `claimRef` refer to the claim.
+    async fn set_claim_ref(
         &self,
         claim: &PersistentVolumeClaim,
         volume: &PersistentVolume,
@@ -202,7 +204,11 @@ impl Claims {
             .during(|| format!("bind persistentvolume {}", Key::of(volume)))
     }
 
-    async fn ask(&self, claim: &PersistentVolumeClaim, provisioner: &str) -> Result<(), Error> {
+    async fn request_provisioning(
+        &self,
+        claim: &PersistentVolumeClaim,
+        provisioner: &str,
+    ) -> Result<(), Error> {
         let key = Key::of(claim);
         let message = format!(
             "Waiting for a volume to be created either by the external provisioner '{provisioner}' or \
@@ -210,16 +216,16 @@ impl Claims {
              provisioner is running and correctly registered."
         );
         let annotations = claim.metadata.annotations.as_ref();
-        let asked = annotations.and_then(|annotations| annotations.get(STORAGE_PROVISIONER));
-        if asked.map(String::as_str) != Some(provisioner) {
-            let mut asking = claim.clone();
-            let annotations = asking.metadata.annotations.get_or_insert_default();
+        let requested = annotations.and_then(|annotations| annotations.get(STORAGE_PROVISIONER));
+        if requested.map(String::as_str) != Some(provisioner) {
+            let mut changed = claim.clone();
+            let annotations = changed.metadata.annotations.get_or_insert_default();
             annotations.insert(STORAGE_PROVISIONER.into(), provisioner.into());
             let claims = Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
             claims
-                .replace(&asking)
+                .replace(&changed)
                 .await
-                .during(|| format!("ask for a volume for persistentvolumeclaim {key}"))?;
+                .during(|| format!("request a volume for persistentvolumeclaim {key}"))?;
             self.recorder.normal(claim, "ExternalProvisioning", message);
         }
         Ok(())
@@ -231,11 +237,11 @@ impl Claims {
         phase: &str,
         volume: Option<&PersistentVolume>,
     ) -> Result<(), Error> {
-        let has = volume.and_then(|volume| volume.spec.as_ref());
+        let spec = volume.and_then(|volume| volume.spec.as_ref());
         let status = PersistentVolumeClaimStatus {
             phase: Some(phase.into()),
-            access_modes: has.and_then(|spec| spec.access_modes.clone()),
-            capacity: has.and_then(|spec| spec.capacity.clone()),
+            access_modes: spec.and_then(|spec| spec.access_modes.clone()),
+            capacity: spec.and_then(|spec| spec.capacity.clone()),
             ..claim.status.clone().unwrap_or_default()
         };
         let mut changed = claim.clone();
@@ -282,7 +288,7 @@ impl Controller for Volumes {
 }
 
 impl Volumes {
-    /// Read from the server: a volume is not released because a cache lags.
+    /// Read from the server, so that no volume is released because of a stale cache.
     async fn claim_of(
         &self,
         volume: &PersistentVolume,

@@ -1,5 +1,6 @@
-//! Deletes pods that nobody else will: finished ones beyond a threshold, those of nodes that are gone,
-//! and those that were being deleted before they had a node (`k8s.io/kubernetes/pkg/controller/podgc`).
+//! Deletes pods that nothing else will: terminated ones beyond a threshold, those of nodes that no
+//! longer exist, and those that were deleted before they were scheduled
+//! (`k8s.io/kubernetes/pkg/controller/podgc`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::machinery::shared_informers::on_node;
 use crate::wire::Wiring;
 
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
-/// How long a node must be missing before its pods are taken for lost.
+/// How long a node must be missing before its pods are considered lost.
 const QUARANTINE: Duration = Duration::from_secs(40);
 
 struct PodGc {
@@ -35,8 +36,8 @@ struct PodGc {
     threshold: usize,
 }
 
-/// Adds the controller. Its keys are nodes, by name; and the empty name, which stands for all pods
-/// without a node and all finished ones. `threshold`: finished pods that stay; 0: all.
+/// Adds the controller. Its keys are node names, and the empty name for all unscheduled and all
+/// terminated pods. `threshold`: how many terminated pods are kept; 0: all.
 pub fn start(wiring: &mut Wiring, threshold: usize) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
@@ -76,27 +77,27 @@ fn is_out_of_service(node: &Node) -> bool {
     taints.any(|taint| taint.key == OUT_OF_SERVICE) && !is_ready(node)
 }
 
-/// A pod to delete by force, and what to tell of it first.
+/// A pod to delete without a grace period.
 #[derive(Debug, PartialEq)]
 struct Removal {
     pod: Arc<Pod>,
-    /// Message of the condition DisruptionTarget; `None`: the pod had ended anyway.
+    /// Message of the condition DisruptionTarget; `None`: the pod had terminated already.
     disrupted: Option<String>,
 }
 
-/// Finished pods beyond the threshold, oldest first, and deleted pods that never had a node.
-fn plan_finished(pods: &[Arc<Pod>], threshold: usize) -> Vec<Removal> {
-    let mut finished: Vec<&Arc<Pod>> =
+/// Terminated pods beyond the threshold, oldest first, and deleted pods that were never scheduled.
+fn plan_terminated(pods: &[Arc<Pod>], threshold: usize) -> Vec<Removal> {
+    let mut terminated: Vec<&Arc<Pod>> =
         pods.iter().filter(|pod| api::pod::is_terminal(pod)).collect();
-    finished.retain(|pod| !is_deleting(&pod.metadata));
-    let surplus = if threshold == 0 { 0 } else { finished.len().saturating_sub(threshold) };
-    finished.sort_by_key(|pod| {
+    terminated.retain(|pod| !is_deleting(&pod.metadata));
+    let surplus = if threshold == 0 { 0 } else { terminated.len().saturating_sub(threshold) };
+    terminated.sort_by_key(|pod| {
         let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
         (created, pod.metadata.name.clone())
     });
     let unscheduled =
         pods.iter().filter(|pod| is_deleting(&pod.metadata) && api::pod::node_name(pod).is_none());
-    finished
+    terminated
         .into_iter()
         .take(surplus)
         .chain(unscheduled)
@@ -104,7 +105,7 @@ fn plan_finished(pods: &[Arc<Pod>], threshold: usize) -> Vec<Removal> {
         .collect()
 }
 
-/// The pods of a node that is gone, or out of service.
+/// The pods of a node that no longer exists or is out of service.
 fn plan_node(node: Option<&Node>, pods: &[Arc<Pod>]) -> Vec<Removal> {
     let removal = |pod: &Arc<Pod>, message: &str| Removal {
         pod: pod.clone(),
@@ -127,7 +128,7 @@ impl Controller for PodGc {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let removals = if key.name.is_empty() {
-            plan_finished(&self.pods.list(), self.threshold)
+            plan_terminated(&self.pods.list(), self.threshold)
         } else {
             let pods = self.pods.indexed(&on_node(&key.name));
             let node = self.nodes.get(key);
@@ -148,7 +149,7 @@ impl Controller for PodGc {
 }
 
 impl PodGc {
-    /// How much longer the missing node is waited for. At the end the server is asked.
+    /// How much longer to wait for the missing node. In the end it is looked up on the server.
     async fn quarantine(&self, key: &Key) -> Result<Option<Duration>, Error> {
         let now = self.clock.now();
         let since = *self.missing.lock().entry(key.name.clone()).or_insert(now);
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_finished_go_first() {
+    fn the_oldest_terminated_pods_are_deleted_first() {
         let pods: Vec<Arc<Pod>> = [
             pod("new").phase("Succeeded").created(30).build(),
             pod("old").phase("Failed").created(10).build(),
@@ -217,12 +218,12 @@ mod tests {
         ]
         .map(Arc::new)
         .into();
-        assert_eq!(names(&plan_finished(&pods, 2)), ["old", "unscheduled"]);
-        assert_eq!(names(&plan_finished(&pods, 0)), ["unscheduled"]);
+        assert_eq!(names(&plan_terminated(&pods, 2)), ["old", "unscheduled"]);
+        assert_eq!(names(&plan_terminated(&pods, 0)), ["unscheduled"]);
     }
 
     #[test]
-    fn lost_nodes_lose_their_pods() {
+    fn pods_of_lost_nodes_are_deleted() {
         let pods: Vec<Arc<Pod>> = [
             pod("a").on("n").running().build(),
             pod("b").on("n").phase("Succeeded").build(),

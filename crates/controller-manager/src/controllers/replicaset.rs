@@ -1,4 +1,4 @@
-//! Keeps a number of equal pods: ReplicaSet and ReplicationController
+//! Keeps a number of identical pods: ReplicaSet and ReplicationController
 //! (`k8s.io/kubernetes/pkg/controller/replicaset`).
 
 mod plan;
@@ -26,7 +26,7 @@ use crate::wire::Wiring;
 
 use plan::{Observed, Plan, new_pods, plan};
 pub use replicated::Replicated;
-use replicated::{Failed, Status};
+use replicated::{ReplicaFailure, Status};
 
 struct Sets<K> {
     client: Client,
@@ -45,7 +45,7 @@ pub fn start<K: Replicated>(wiring: &mut Wiring) {
     wiring
         .informers
         .pods
-        .subscribe(&trigger, move |change| owner::concerned(change, &sets, Replicated::selector));
+        .subscribe(&trigger, move |change| owner::affected(change, &sets, Replicated::selector));
     let controller = Sets {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
@@ -66,23 +66,23 @@ impl<K: Replicated> Controller for Sets<K> {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let now = self.clock.now();
-        // Asked before the pods are read: what is seen now is in the cache.
-        let in_step = self.control.expectations.satisfied(key, now);
+        // Checked before the pods are read, so that the pods include what the check saw.
+        let expectations_met = self.control.expectations.satisfied(key, now);
         let Some(set) = self.sets.get(key) else {
             self.control.expectations.forget(key);
             return Ok(Next::Change);
         };
         let selector = set.selector();
         let pods = owner::claim_all(&self.client, &*set, selector, &self.pods, is_active).await?;
-        let plan = plan(&self.observe(&set, pods, in_step), now);
-        let again = plan.again;
+        let plan = plan(&self.observe(&set, pods, expectations_met), now);
+        let requeue_after = plan.requeue_after;
         self.apply(&set, plan).await?;
-        Ok(again.map_or(Next::Change, Next::After))
+        Ok(requeue_after.map_or(Next::Change, Next::After))
     }
 }
 
 impl<K: Replicated> Sets<K> {
-    fn observe<'a>(&self, set: &'a K, pods: Vec<Arc<Pod>>, in_step: bool) -> Observed<'a> {
+    fn observe<'a>(&self, set: &'a K, pods: Vec<Arc<Pod>>, expectations_met: bool) -> Observed<'a> {
         let metadata = set.metadata();
         Observed {
             replicas: set.replicas(),
@@ -94,12 +94,12 @@ impl<K: Replicated> Sets<K> {
             reports_terminating: K::REPORTS_TERMINATING,
             per_node: self.related_per_node(set, &pods),
             pods,
-            in_step,
+            expectations_met,
         }
     }
 
-    /// Active pods by node, of every set with this one's controller: a rolling update doubles up on
-    /// nodes.
+    /// Active pods by node, of all sets with the same controller: during a rolling update a node
+    /// may run pods of several.
     fn related_per_node(
         &self,
         set: &K,
@@ -117,8 +117,8 @@ impl<K: Replicated> Sets<K> {
     }
 
     async fn apply(&self, set: &K, plan: Plan) -> Result<(), Error> {
-        let worked = !plan.delete.is_empty() || plan.create > 0;
-        if worked {
+        let scaled = !plan.delete.is_empty() || plan.create > 0;
+        if scaled {
             tracing::info!(kind = K::KIND, set = %Key::of(set), create = plan.create, delete = plan.delete.len(), "scaling");
         }
         let mut outcome = Ok(());
@@ -130,7 +130,7 @@ impl<K: Replicated> Sets<K> {
         }
         let mut status = plan.status;
         match &outcome {
-            Ok(()) if worked => status.failure = None,
+            Ok(()) if scaled => status.failure = None,
             Ok(()) => {}
             Err(failure) => status.failure = Some(self.failed(set, failure)),
         }
@@ -138,9 +138,9 @@ impl<K: Replicated> Sets<K> {
         outcome.during(|| format!("scale {} {}", K::KIND, Key::of(set)))
     }
 
-    fn failed(&self, set: &K, failure: &Failure) -> Failed {
+    fn failed(&self, set: &K, failure: &Failure) -> ReplicaFailure {
         let before = set.status().failure.and_then(|failed| failed.since);
-        Failed {
+        ReplicaFailure {
             reason: failure.reason.to_owned(),
             message: failure.error.to_string(),
             since: before.or_else(|| Some(Time(self.clock.now()))),

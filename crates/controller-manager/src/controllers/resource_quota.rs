@@ -1,9 +1,10 @@
-//! How much of each ResourceQuota is used, counted whole (`k8s.io/kubernetes/pkg/controller/resourcequota`).
+//! Counts how much of each ResourceQuota is used
+//! (`k8s.io/kubernetes/pkg/controller/resourcequota`).
 //!
-//! Admission charges a quota when an object is made; this controller counts when a quota is new or
-//! changed, and when something is gone. It does not count what is made: between the charge and the
-//! object's arrival here a count would take the charge back. A slow recount finds what is left of
-//! charges whose objects never came to be.
+//! Admission charges a quota when an object is created. This controller counts when a quota is new
+//! or changed, and when an object is gone, but not when one is created: a count between the charge
+//! and the object's arrival in the cache would undo the charge. A periodic recount removes charges
+//! whose objects were never created.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::machinery::queue::{Controller, Next, Requests, Trigger};
 use crate::machinery::status;
 use crate::wire::Wiring;
 
-/// How long a namespace's quotas stand without being counted again (upstream's resync period).
+/// How often a namespace's quotas are counted without a trigger (upstream's resync period).
 const RECOUNT: Duration = Duration::from_secs(300);
 
 struct Quotas {
@@ -37,8 +38,8 @@ struct Quotas {
     graph: Arc<Mutex<Graph>>,
 }
 
-/// Adds the controller; its keys are namespaces. The metadata graph triggers it when a namespace has
-/// lost an object.
+/// Adds the controller; its keys are namespaces. The metadata graph triggers it when a namespace
+/// has lost an object.
 pub fn start(
     wiring: &mut Wiring,
     graph: Arc<Mutex<Graph>>,
@@ -68,7 +69,7 @@ fn namespace_of<K: api::Kind>(change: &Change<K>) -> Key {
     Key::cluster(Key::of(&**change.last()).namespace)
 }
 
-/// The namespace of an object that is gone or uses something else than before.
+/// The namespace of an object that is gone or whose usage has changed.
 fn freed<K: api::Kind>(change: &Change<K>) -> Vec<Key> {
     let same = match (&change.old, &change.new) {
         (Some(old), Some(new)) => quota::usage(&**old) == quota::usage(&**new),
@@ -77,8 +78,8 @@ fn freed<K: api::Kind>(change: &Change<K>) -> Vec<Key> {
     if same { Vec::new() } else { vec![namespace_of(change)] }
 }
 
-/// The status that a quota should have; `others`: what is in its namespace besides pods and claims,
-/// which may be in scopes.
+/// The status that a quota should have. `others`: the usage of everything in its namespace but pods
+/// and claims, which scopes may select.
 fn plan(
     quota: &ResourceQuota,
     pods: &[Arc<Pod>],
@@ -129,7 +130,7 @@ impl Controller for Quotas {
 }
 
 impl Quotas {
-    /// What everything but pods and claims uses.
+    /// The usage of everything but pods and claims.
     fn count_others(&self, namespace: &str) -> Usage {
         let mut total = Usage::new();
         let services = self.services.namespace(namespace);
@@ -139,9 +140,9 @@ impl Quotas {
             }
         }
         let graph = self.graph.lock();
-        let apart = ["pods", "persistentvolumeclaims"];
+        let excluded = ["pods", "persistentvolumeclaims"];
         let rows = api::kind::KINDS.iter();
-        for row in rows.filter(|row| row.namespaced() && !apart.contains(&row.plural)) {
+        for row in rows.filter(|row| row.namespaced() && !excluded.contains(&row.plural)) {
             for (name, amount) in quota::of_count(row, graph.count(namespace, row)) {
                 add(&mut total, name, amount);
             }
@@ -157,7 +158,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
     #[test]
-    fn used_names_what_is_limited() {
+    fn used_lists_the_limited_resources() {
         let mut quota = ResourceQuota::default();
         let hard = [("pods", "5"), ("secrets", "9"), ("requests.cpu", "4")];
         let hard: BTreeMap<_, _> =

@@ -1,5 +1,5 @@
-//! Every namespace has the cluster's CA in a ConfigMap, which service account tokens are mounted
-//! with (`k8s.io/kubernetes/pkg/controller/certificates/rootcacertpublisher`).
+//! Publishes the cluster's CA bundle in a ConfigMap of every namespace, which is mounted with
+//! service account tokens (`k8s.io/kubernetes/pkg/controller/certificates/rootcacertpublisher`).
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ struct RootCa {
     config_maps: Arc<Cache<ConfigMap>>,
 }
 
-/// Adds the controller; its keys are namespaces. `pem`: the bundle.
+/// Adds the controller; its keys are namespaces. `pem`: the CA bundle.
 pub fn start(wiring: &mut Wiring, pem: String) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn made_restored_and_left_alone() {
+    fn the_config_map_is_created_restored_and_otherwise_unchanged() {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some("n".into());
         let Plan::Create(mut map) = plan(Some(&namespace), None, "CA") else {

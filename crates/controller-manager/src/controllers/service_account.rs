@@ -1,4 +1,4 @@
-//! Every namespace has a ServiceAccount `default`
+//! Creates the ServiceAccount `default` in every namespace
 //! (`k8s.io/kubernetes/pkg/controller/serviceaccount`).
 
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub fn start(wiring: &mut Wiring) {
     wiring.run(controller, requests);
 }
 
-/// Whether the account must be made.
+/// Whether the account must be created.
 fn plan(namespace: Option<&Namespace>, account_exists: bool) -> bool {
     namespace.is_some_and(|namespace| !is_deleting(&namespace.metadata)) && !account_exists
 }
@@ -71,7 +71,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     #[test]
-    fn only_a_live_namespace_gets_one() {
+    fn only_an_active_namespace_gets_an_account() {
         let mut namespace = Namespace::default();
         assert!(plan(Some(&namespace), false));
         assert!(!plan(Some(&namespace), true));

@@ -1,4 +1,4 @@
-//! StatefulSets: pods with names and storage of their own
+//! StatefulSets: pods with stable names and storage
 //! (`k8s.io/kubernetes/pkg/controller/statefulset`).
 
 mod claims;
@@ -45,7 +45,7 @@ pub fn start(wiring: &mut Wiring) {
     let informers = &wiring.informers;
     informers.stateful_sets.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     let sets = informers.stateful_sets.cache();
-    informers.pods.subscribe(&trigger, move |change| owner::concerned(change, &sets, selector));
+    informers.pods.subscribe(&trigger, move |change| owner::affected(change, &sets, selector));
     informers.controller_revisions.subscribe(&trigger, |change| {
         let owner = controller_key::<StatefulSet>(&change.last().metadata);
         owner.into_iter().collect()
@@ -80,7 +80,7 @@ impl Controller for StatefulSets {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let now = self.clock.now();
-        let in_step = self.control.expectations.satisfied(key, now);
+        let expectations_met = self.control.expectations.satisfied(key, now);
         let Some(set) = self.sets.get(key) else {
             self.control.expectations.forget(key);
             return Ok(Next::Change);
@@ -108,13 +108,13 @@ impl Controller for StatefulSets {
             collision_count: collisions,
             set: &set,
             pods,
-            in_step,
+            expectations_met,
         };
         let plan = plan(&observed, now);
-        let again = plan.again;
+        let requeue_after = plan.requeue_after;
         self.apply(&observed, plan, &history).await?;
         self.clean_up(&observed, &history).await?;
-        Ok(again.map_or(Next::Change, Next::After))
+        Ok(requeue_after.map_or(Next::Change, Next::After))
     }
 }
 
@@ -129,7 +129,7 @@ fn current_revision(set: &StatefulSet, update: &ControllerRevision) -> String {
     named.filter(|name| !name.is_empty()).unwrap_or_else(|| revision_name(update))
 }
 
-/// The template that a revision holds.
+/// The pod template in a revision.
 fn template_of(revision: &ControllerRevision) -> Result<PodTemplateSpec, Error> {
     let mut template = revision.data.0["spec"]["template"].clone();
     if let Some(fields) = template.as_object_mut() {
@@ -150,12 +150,12 @@ impl StatefulSets {
     ) -> Result<(), Error> {
         let set = observed.set;
         if !plan.create.is_empty() || !plan.delete.is_empty() {
-            tracing::info!(set = %Key::of(set), create = plan.create.len(), delete = plan.delete.len(), "stateful pods");
+            tracing::info!(set = %Key::of(set), create = plan.create.len(), delete = plan.delete.len(), "managing stateful pods");
         }
         let mut pods = Vec::new();
-        self.own_claims(observed).await?;
+        self.update_claim_owners(observed).await?;
         for (ordinal, revision) in &plan.create {
-            self.make_claims(set, *ordinal).await?;
+            self.create_claims(set, *ordinal).await?;
             let named = history.iter().find(|one| revision_name(one) == *revision);
             let template = match named.filter(|_| *revision != observed.update) {
                 Some(found) => template_of(found)?,
@@ -166,7 +166,7 @@ impl StatefulSets {
         let created = self.control.create_all(set, pods).await;
         let deleted = self.control.delete_all(set, &plan.delete).await;
         self.write_status(set, plan.status).await?;
-        created.and(deleted).during(|| format!("pods of statefulset {}", Key::of(set)))
+        created.and(deleted).during(|| format!("manage the pods of statefulset {}", Key::of(set)))
     }
 
     async fn clean_up(

@@ -1,4 +1,4 @@
-//! Keeps claims that pods use, and volumes that claims use, from going while they are used
+//! Protects claims that pods use, and volumes that claims use, from deletion
 //! (`k8s.io/kubernetes/pkg/controller/volume/{pvcprotection,pvprotection}`).
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::machinery::owner::{is_deleting, none_if_empty};
 use crate::machinery::queue::{Controller, Next, queue};
 use crate::wire::Wiring;
 
-/// A kind that is protected while it is used.
+/// A kind whose objects are protected while they are in use.
 trait Protected: Kind {
     const CONTROLLER: &'static str;
     const FINALIZER: &'static str;
@@ -46,7 +46,7 @@ impl Protected for PersistentVolume {
     }
 }
 
-/// The claims that a pod's volumes name, its ephemeral ones included.
+/// The claims of a pod's volumes, including ephemeral ones.
 fn claims_of(pod: &Pod) -> Vec<Key> {
     let key = Key::of(pod);
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
@@ -97,7 +97,7 @@ pub fn start(wiring: &mut Wiring) {
     wiring.run::<Protection<PersistentVolume>>(volumes, volume_requests);
 }
 
-/// The finalizers that an object shall have. `None`: those it has.
+/// The finalizers that an object should have. `None`: it has them already.
 fn plan(metadata: &ObjectMeta, finalizer: &str, used: bool) -> Option<Vec<String>> {
     let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
     let protected = finalizers.iter().any(|name| name == finalizer);
@@ -141,7 +141,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     #[test]
-    fn protected_while_used() {
+    fn objects_are_protected_while_in_use() {
         let mut metadata = ObjectMeta::default();
         assert_eq!(plan(&metadata, "f", false), Some(vec!["f".into()]));
         metadata.finalizers = Some(vec!["g".into(), "f".into()]);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_name_their_claims() {
+    fn claims_of_a_pod() {
         let mut pod = pod("p").build();
         pod.spec.get_or_insert_default().volumes = Some(vec![
             Volume {

@@ -1,4 +1,4 @@
-//! Deletes pods from nodes whose NoExecute taints they do not, or no longer, tolerate
+//! Deletes pods from nodes whose NoExecute taints they do not tolerate, or no longer
 //! (`k8s.io/kubernetes/pkg/controller/tainteviction`).
 
 use std::sync::Arc;
@@ -71,8 +71,8 @@ fn no_execute(node: &Node) -> impl Iterator<Item = &Taint> {
     taints.filter(|taint| taint.effect == NO_EXECUTE)
 }
 
-/// When the pod must leave a node with these taints. `None`: it may stay.
-fn leave_at(taints: &[&Taint], tolerations: &[Toleration], now: Timestamp) -> Option<Timestamp> {
+/// When the pod is evicted from a node with these taints. `None`: never.
+fn evict_at(taints: &[&Taint], tolerations: &[Toleration], now: Timestamp) -> Option<Timestamp> {
     let mut earliest: Option<Timestamp> = None;
     for taint in taints {
         let matching = tolerations.iter().filter(|toleration| tolerates(toleration, taint));
@@ -80,7 +80,7 @@ fn leave_at(taints: &[&Taint], tolerations: &[Toleration], now: Timestamp) -> Op
         if bounds.is_empty() {
             return Some(now);
         }
-        // Of several tolerations for one taint the shortest counts.
+        // Of several tolerations of one taint the shortest counts.
         if let Some(seconds) = bounds.into_iter().flatten().min() {
             let since = taint.time_added.as_ref().map_or(now, |time| time.0);
             let until = since
@@ -105,7 +105,7 @@ fn plan(pod: &Pod, node: &Node, now: Timestamp) -> Plan {
     }
     let taints: Vec<&Taint> = no_execute(node).collect();
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref());
-    match leave_at(&taints, tolerations.unwrap_or_default(), now) {
+    match evict_at(&taints, tolerations.unwrap_or_default(), now) {
         None => Plan::Stay,
         Some(at) if at <= now => Plan::Evict,
         Some(at) => Plan::Wait(Duration::try_from(at.duration_since(now)).unwrap_or_default()),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_leave_when_they_must() {
+    fn pods_are_evicted_unless_they_tolerate_the_taints() {
         let down = node(&[("down", NO_EXECUTE), ("down", "NoSchedule")]);
         for (tolerations, expected) in [
             (vec![], Plan::Evict),

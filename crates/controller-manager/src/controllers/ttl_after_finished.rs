@@ -1,4 +1,5 @@
-//! Deletes Jobs some time after they have finished (`k8s.io/kubernetes/pkg/controller/ttlafterfinished`).
+//! Deletes finished Jobs after their time to live
+//! (`k8s.io/kubernetes/pkg/controller/ttlafterfinished`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +37,7 @@ pub fn start(wiring: &mut Wiring) {
     wiring.run(controller, requests);
 }
 
-/// When a finished Job with a time to live is due.
+/// When a finished Job with a time to live expires.
 fn expires_at(job: &Job) -> Option<Timestamp> {
     if is_deleting(&job.metadata) {
         return None;
@@ -64,7 +65,7 @@ impl Controller for Ttl {
         {
             return Ok(Next::After(left));
         }
-        // The revision is the precondition: a longer time to live may have been written.
+        // The resource version is a precondition: the time to live may have been extended.
         let options = DeleteOptions {
             propagation_policy: Some("Foreground"),
             precondition_uid: job.metadata.uid.clone(),

@@ -1,7 +1,7 @@
-//! What an informer has seen of one kind: objects by key, with indexes, and the revision it has
-//! come to.
+//! The objects of one kind that an informer has received, by key and by index, and the newest
+//! revision.
 //!
-//! Readers get shared objects and never wait for I/O. The order of keys is namespace, then name, so
+//! Readers get shared objects and never wait for I/O. Keys are ordered by namespace, then name, so
 //! that a namespace is a range.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,7 +11,7 @@ use api::Kind;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::RwLock;
 
-/// Where an object is. The namespace is empty for cluster-scoped kinds.
+/// Namespace and name of an object. The namespace is empty for cluster-scoped kinds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     pub namespace: String,
@@ -49,7 +49,7 @@ impl std::fmt::Display for Key {
     }
 }
 
-/// What happened to one object. One side may be missing, never both.
+/// A change of one object: `old` is `None` for a new object, `new` for a deleted one.
 #[derive(Debug)]
 pub struct Change<K> {
     pub old: Option<Arc<K>>,
@@ -57,18 +57,18 @@ pub struct Change<K> {
 }
 
 impl<K> Change<K> {
-    /// The object before and after, as far as it existed.
+    /// The states before and after, where the object existed.
     pub fn sides(&self) -> impl Iterator<Item = &Arc<K>> {
         self.old.iter().chain(self.new.iter())
     }
 
-    /// The newest state known: for a deletion the last one.
+    /// The newest known state; for a deletion the last one.
     pub fn last(&self) -> &Arc<K> {
         self.new.as_ref().or(self.old.as_ref()).expect("a change has at least one side")
     }
 }
 
-/// Values to find an object by.
+/// The values that an object is indexed by.
 pub type Index<K> = fn(&K) -> Vec<String>;
 
 #[derive(Debug)]
@@ -86,7 +86,7 @@ pub struct Cache<K> {
 }
 
 impl<K: Kind> Cache<K> {
-    /// `index` names the values that [`indexed`](Self::indexed) looks objects up by.
+    /// `index`: the values that [`indexed`](Self::indexed) looks objects up by.
     pub fn new(index: Index<K>) -> Self {
         Self {
             inner: RwLock::new(Inner {
@@ -129,12 +129,12 @@ impl<K: Kind> Cache<K> {
             .collect()
     }
 
-    /// The newest revision of any object seen.
+    /// The newest revision of all objects received.
     pub fn revision(&self) -> u64 {
         self.inner.read().revision
     }
 
-    /// Takes in an object's new state.
+    /// Adds or updates an object.
     pub fn apply(&self, object: K) -> Change<K> {
         let mut inner = self.inner.write();
         let (key, object) = (Key::of(&object), Arc::new(object));
@@ -142,7 +142,7 @@ impl<K: Kind> Cache<K> {
         Change { old, new: Some(object) }
     }
 
-    /// Takes an object out; `last` is its state at the deletion.
+    /// Removes an object; `last` is its state at the deletion.
     pub fn delete(&self, last: &K) -> Option<Change<K>> {
         let mut inner = self.inner.write();
         inner.revision = inner.revision.max(revision(last.metadata()));
@@ -150,7 +150,7 @@ impl<K: Kind> Cache<K> {
         Some(Change { old: Some(old), new: None })
     }
 
-    /// Replaces everything, and tells what differs.
+    /// Replaces all objects, and returns the changes.
     pub fn replace(&self, objects: Vec<K>) -> Vec<Change<K>> {
         let mut inner = self.inner.write();
         let present: BTreeSet<Key> = objects.iter().map(Key::of).collect();
@@ -202,7 +202,7 @@ impl<K: Kind> Inner<K> {
     }
 }
 
-/// `metadata.resourceVersion` as the number it is in the store; 0 when missing.
+/// `metadata.resourceVersion` as a number; 0 when missing.
 pub fn revision(metadata: &ObjectMeta) -> u64 {
     metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replacement_tells_what_vanished() {
+    fn a_replacement_returns_what_was_deleted() {
         let cache = Cache::new(labels);
         cache.apply(object("a", "x", 1, "one"));
         cache.apply(object("a", "y", 2, "one"));

@@ -1,6 +1,6 @@
-//! Why a reconciliation did not get through.
+//! Why a reconciliation failed.
 
-/// Why a reconciliation did not get through; it is tried again.
+/// Why a reconciliation failed; it is retried.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A call failed. `operation` names the verb and the object: `create pod web-1`.
@@ -10,16 +10,16 @@ pub enum Error {
         #[source]
         source: client::Error,
     },
-    /// An object says something that cannot be acted on.
+    /// An object is invalid or not in the expected state.
     #[error("{0}")]
     Invalid(String),
-    /// A task that must run for ever has ended: a bug, cured by starting the process again.
+    /// A task that must run forever has ended: a bug; the process must be restarted.
     #[error("{0} has ended")]
     Died(&'static str),
 }
 
 impl Error {
-    /// Somebody else wrote first: expected, and cured by looking again.
+    /// Whether another client wrote first: expected, and resolved by a retry.
     pub fn is_race(&self) -> bool {
         match self {
             Self::Call { source, .. } => {
@@ -30,10 +30,10 @@ impl Error {
     }
 }
 
-/// Says what a failed call was about.
+/// Adds the operation to the error of a failed call.
 pub trait During<T> {
     /// # Errors
-    /// The call's error with `operation` in front.
+    /// The call's error as the cause of a failed `operation`.
     fn during(self, operation: impl FnOnce() -> String) -> Result<T, Error>;
 }
 

@@ -1,10 +1,10 @@
-//! What a controller has written but its cache may not show yet.
+//! What a controller has written but its cache may not reflect yet.
 //!
 //! A controller that counts children must not count from a cache that lacks its own writes, or it
-//! writes twice. So every creation is remembered with its uid and revision until the cache has it or has come past
-//! that revision, and every deletion until the cache shows the child deleted or gone. While
-//! something is outstanding the controller only reports status; the event that ends the wait triggers
-//! it again.
+//! writes twice. So every creation is recorded with its uid and revision until the cache has the
+//! child or a newer revision, and every deletion until the child is gone from the cache or marked
+//! as deleted there. While expectations are outstanding the controller only updates the status; the
+//! event that fulfils them triggers it again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use parking_lot::Mutex;
 use crate::machinery::cache::{Cache, Key, revision};
 use crate::machinery::owner::{is_deleting, uid};
 
-/// After this long an expectation is given up: the watch started over and passed over it.
+/// After this long an expectation is dropped: the watch was restarted and skipped the event.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 #[derive(Debug)]
 struct Outstanding {
     child: Key,
     uid: String,
-    /// For a creation the revision it got; `None` for a deletion.
+    /// The revision of a creation; `None` for a deletion.
     created_at: Option<u64>,
     since: Timestamp,
 }
@@ -37,17 +37,17 @@ pub struct Expectations<C> {
 }
 
 impl<C: Kind> Expectations<C> {
-    /// `cache`: where the children will be seen.
+    /// `cache`: where the children will appear.
     pub fn new(cache: Arc<Cache<C>>) -> Self {
         Self { cache, by_owner: Mutex::new(HashMap::new()) }
     }
 
-    /// `child` was created, as the server answered it.
+    /// Records that `child`, as the server returned it, was created.
     pub fn created(&self, owner: &Key, child: &C, now: Timestamp) {
         self.push(owner, child, Some(revision(child.metadata())), now);
     }
 
-    /// `child` was asked to be deleted.
+    /// Records that the deletion of `child` was requested.
     pub fn deleted(&self, owner: &Key, child: &C, now: Timestamp) {
         self.push(owner, child, None, now);
     }
@@ -62,16 +62,18 @@ impl<C: Kind> Expectations<C> {
         self.by_owner.lock().entry(owner.clone()).or_default().push(outstanding);
     }
 
-    /// Whether the cache shows everything that was written for `owner`. To be asked before the
-    /// children are read.
+    /// Whether the cache reflects everything that was written for `owner`. Check this before
+    /// reading the children.
     pub fn satisfied(&self, owner: &Key, now: Timestamp) -> bool {
         let mut by_owner = self.by_owner.lock();
         let Some(all) = by_owner.get_mut(owner) else {
             return true;
         };
-        let seen_up_to = self.cache.revision();
+        let cache_revision = self.cache.revision();
         let timeout = SignedDuration::try_from(TIMEOUT).expect("five minutes fit");
-        all.retain(|one| now.duration_since(one.since) < timeout && !self.is_seen(one, seen_up_to));
+        all.retain(|one| {
+            now.duration_since(one.since) < timeout && !self.is_fulfilled(one, cache_revision)
+        });
         let satisfied = all.is_empty();
         if satisfied {
             by_owner.remove(owner);
@@ -79,15 +81,15 @@ impl<C: Kind> Expectations<C> {
         satisfied
     }
 
-    fn is_seen(&self, one: &Outstanding, seen_up_to: u64) -> bool {
+    fn is_fulfilled(&self, one: &Outstanding, cache_revision: u64) -> bool {
         let cached = self.cache.get(&one.child).filter(|cached| uid(cached.metadata()) == one.uid);
         match one.created_at {
-            Some(revision) => cached.is_some() || seen_up_to >= revision,
+            Some(revision) => cached.is_some() || cache_revision >= revision,
             None => cached.is_none_or(|cached| is_deleting(cached.metadata())),
         }
     }
 
-    /// The owner is gone.
+    /// Drops the expectations of an owner that no longer exists.
     pub fn forget(&self, owner: &Key) {
         self.by_owner.lock().remove(owner);
     }
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn creations_and_deletions_are_waited_for() {
+    fn creations_and_deletions_must_reach_the_cache() {
         let cache = Arc::new(Cache::<Pod>::new(|_| Vec::new()));
         let expectations = Expectations::new(cache.clone());
         let owner = Key::new("ns", "rs");
@@ -125,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_came_and_went_unseen_is_passed_by_revision_and_the_rest_by_time() {
+    fn a_newer_revision_or_the_timeout_fulfils_a_creation() {
         let cache = Arc::new(Cache::<Pod>::new(|_| Vec::new()));
         let expectations = Expectations::new(cache.clone());
         let owner = Key::new("ns", "rs");

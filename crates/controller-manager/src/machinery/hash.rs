@@ -1,23 +1,23 @@
-//! The short names that Kubernetes gives to contents: `web-5d4f8c7b9c`.
+//! The short hashes of contents that Kubernetes puts into names: `web-5d4f8c7b9c`.
 
 use std::collections::BTreeMap;
 
 use api::Kind;
 use k8s_openapi::api::core::v1::{PodTemplate, PodTemplateSpec};
 
-/// Letters and digits that cannot make up words (`k8s.io/apimachinery/pkg/util/rand`).
+/// Letters and digits that do not form words (`k8s.io/apimachinery/pkg/util/rand`).
 const SAFE: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// Label that carries a Deployment's template hash.
 pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 
-/// A template's hash; another `collision_count` gives another hash.
+/// A template's hash; it differs for every `collision_count`.
 pub fn template_hash(template: &PodTemplateSpec, collision_count: Option<i32>) -> String {
     let whole = PodTemplate { template: Some(template.clone()), ..Default::default() };
     short_hash(&whole.encode(), collision_count)
 }
 
-/// The hash of any bytes.
+/// The hash of bytes.
 pub fn short_hash(bytes: &[u8], collision_count: Option<i32>) -> String {
     let mut hash = fnv(bytes, 0x811c_9dc5);
     if let Some(count) = collision_count {
@@ -34,7 +34,7 @@ fn safe(text: &str) -> String {
     text.bytes().map(|byte| char::from(SAFE[usize::from(byte) % SAFE.len()])).collect()
 }
 
-/// Whether two templates are the same but for the hash label.
+/// Whether two templates are equal except for the hash label.
 pub fn equal_but_hash(one: &PodTemplateSpec, other: &PodTemplateSpec) -> bool {
     without_hash(one) == without_hash(other)
 }
@@ -53,7 +53,7 @@ fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
     template
 }
 
-/// Labels and one more.
+/// The labels with one more.
 pub fn with_label(
     labels: Option<&BTreeMap<String, String>>,
     key: &str,
@@ -70,7 +70,7 @@ mod tests {
     use crate::machinery::testing::labels;
 
     #[test]
-    fn hashes_tell_templates_apart_and_ignore_the_hash_label() {
+    fn hashes_distinguish_templates_and_ignore_the_hash_label() {
         let mut one = PodTemplateSpec::default();
         one.metadata.get_or_insert_default().labels = Some(labels(&[("app", "web")]));
         let mut labelled = one.clone();

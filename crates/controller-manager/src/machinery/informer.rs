@@ -1,8 +1,8 @@
-//! One informer per kind, shared by every controller: it keeps a [`Cache`] and tells the
-//! controllers' queues which keys a change concerns.
+//! An informer keeps the [`Cache`] of one kind for all controllers, and sends the keys that a
+//! change affects to the queues of the subscribed controllers.
 //!
-//! A controller subscribes with a function from a change to keys; after that the change itself is
-//! gone, so that no controller can act on an event instead of on the state.
+//! A controller subscribes with a function from a change to keys. It never gets the change itself,
+//! so that it acts on the state and not on an event.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub type Synced = (BoxFuture<'static, ()>, watch::Receiver<bool>);
 
 type Keys<K> = Box<dyn Fn(&Change<K>) -> Vec<Key> + Send + Sync>;
 
-/// The shared view of one kind.
+/// The watch and the cache of one kind.
 pub struct Informer<K> {
     cache: Arc<Cache<K>>,
     subscribers: Mutex<Vec<(Trigger, Keys<K>)>>,
@@ -29,7 +29,7 @@ pub struct Informer<K> {
 }
 
 impl<K: Kind> Informer<K> {
-    /// `strip` drops what no controller reads, to save memory; managed fields always go.
+    /// `strip` removes what no controller reads, to save memory; managed fields are always removed.
     pub fn new(index: Index<K>, strip: fn(&mut K)) -> Self {
         Self { cache: Arc::new(Cache::new(index)), subscribers: Mutex::new(Vec::new()), strip }
     }
@@ -38,7 +38,8 @@ impl<K: Kind> Informer<K> {
         self.cache.clone()
     }
 
-    /// Sends to `trigger` the keys that `keys` makes of every change. Only before [`start`](Self::start).
+    /// Sends the keys that `keys` returns for a change to `trigger`. Call it before
+    /// [`start`](Self::start).
     pub fn subscribe(
         &self,
         trigger: &Trigger,
@@ -47,7 +48,7 @@ impl<K: Kind> Informer<K> {
         self.subscribers.lock().push((trigger.clone(), Box::new(keys)));
     }
 
-    /// The future that keeps the cache; `synced` becomes true once it holds the present state.
+    /// The future that keeps the cache up to date; `synced` becomes true once the cache is filled.
     pub fn start(
         &self,
         client: &Client,

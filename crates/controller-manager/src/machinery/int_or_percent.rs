@@ -1,15 +1,16 @@
-//! Numbers that may be percentages (`k8s.io/apimachinery/pkg/util/intstr`).
+//! Values that are numbers or percentages (`k8s.io/apimachinery/pkg/util/intstr`).
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-/// Which way a percentage's fraction goes.
+/// How a percentage is rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Round {
     Up,
     Down,
 }
 
-/// `value` of `total`: itself, or that many percent. What is no percentage counts as 0.
+/// `value` itself if it is a number, or that percentage of `total`. A malformed percentage counts
+/// as 0.
 pub fn scaled(value: &IntOrString, total: i32, round: Round) -> i32 {
     match value {
         IntOrString::Int(number) => *number,
@@ -31,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentages_round_as_told() {
+    fn percentages_are_rounded() {
         let text = |text: &str| IntOrString::String(text.into());
         for (value, total, up, down) in [
             (IntOrString::Int(3), 10, 3, 3),

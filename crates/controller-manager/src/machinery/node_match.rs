@@ -1,4 +1,4 @@
-//! Which nodes a pod template asks for: node selector, required node affinity, taints
+//! Which nodes can run a pod: node selector, required node affinity, taints
 //! (`k8s.io/component-helpers/scheduling/corev1`).
 
 use api::labels::Requirement;
@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
     Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
 };
 
-/// Whether the node has what the pod's node selector and required affinity ask for.
+/// Whether the node matches the pod's node selector and required node affinity.
 pub fn affinity_allows(spec: &PodSpec, node: &Node) -> bool {
     let labels = node.metadata.labels.as_ref();
     let label = |key: &str| labels.and_then(|labels| labels.get(key)).cloned();
@@ -58,7 +58,7 @@ fn requirement(one: &NodeSelectorRequirement) -> Option<Requirement> {
     })
 }
 
-/// Whether a toleration is for a taint.
+/// Whether a toleration tolerates a taint.
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let effect = text(&toleration.effect);
@@ -72,7 +72,7 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     }
 }
 
-/// The node's taints of one of the effects that none of the tolerations is for.
+/// The first taint of the node with one of the effects that no toleration tolerates.
 pub fn untolerated<'a>(
     node: &'a Node,
     tolerations: &[Toleration],

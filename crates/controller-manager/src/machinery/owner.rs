@@ -1,4 +1,4 @@
-//! Who controls whom: owner references, adoption and release
+//! Owner references, adoption and release
 //! (`k8s.io/kubernetes/pkg/controller/controller_ref_manager.go`).
 
 use std::sync::Arc;
@@ -70,18 +70,18 @@ pub fn is_deleting(metadata: &ObjectMeta) -> bool {
     metadata.deletion_timestamp.is_some()
 }
 
-/// What to do about a candidate child.
+/// What to do about a possible child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// It is ours and stays so.
+    /// It is a child and stays one.
     Keep,
     Adopt,
     Release,
-    /// Somebody else's, or nothing to us.
+    /// It belongs to another owner, or is not selected.
     Ignore,
 }
 
-/// Decides from the owner (uid, whether it is being deleted), the child's metadata, and whether
+/// Decides by the owner's uid and whether it is being deleted, the child's metadata, and whether
 /// the owner's selector matches it.
 pub fn claim(owner_uid: &str, owner_deleting: bool, child: &ObjectMeta, matches: bool) -> Claim {
     match controller_of(child) {
@@ -98,7 +98,8 @@ pub fn claim(owner_uid: &str, owner_deleting: bool, child: &ObjectMeta, matches:
 /// `adoptable` allows) and releasing the children that it no longer matches.
 ///
 /// # Errors
-/// When the selector is malformed, or an adoption or a release fails: the children cannot be counted then.
+/// When the selector is malformed, or an adoption or a release fails: the children cannot be
+/// counted then.
 pub async fn claim_all<O: Kind, C: Kind>(
     client: &Client,
     owner: &O,
@@ -127,9 +128,9 @@ pub async fn claim_all<O: Kind, C: Kind>(
     Ok(ours)
 }
 
-/// What a child's change means for owners of kind `O`: its controllers, and for an orphan those of
-/// `owners` in its namespace that `selects` it.
-pub fn concerned<O: Kind, C: Kind>(
+/// The owners of kind `O` that a change of a child affects: its controllers, and for an orphan
+/// those of `owners` in its namespace whose selector matches it.
+pub fn affected<O: Kind, C: Kind>(
     change: &Change<C>,
     owners: &Cache<O>,
     selector: impl Fn(&O) -> Result<Selector, SelectorError>,
@@ -151,8 +152,8 @@ pub fn concerned<O: Kind, C: Kind>(
     keys
 }
 
-/// Makes `owner` the controller of a child, if both are still the ones that were seen. The owner
-/// is read from the server first: what was deleted meanwhile must not adopt.
+/// Makes `owner` the controller of a child, if both are still the same objects. The owner is read
+/// from the server first: one that was deleted in the meantime must not adopt.
 pub async fn adopt<O: Kind, C: Kind>(client: &Client, owner: &O, child: &C) -> Result<(), Error> {
     let key = Key::of(owner);
     let live = Api::<O>::namespaced(client, &key.namespace)
@@ -170,7 +171,7 @@ pub async fn adopt<O: Kind, C: Kind>(client: &Client, owner: &O, child: &C) -> R
         .during(|| format!("adopt {} {}", C::KIND, Key::of(child)))
 }
 
-/// Takes the owner's reference off a child. A child that is gone is released.
+/// Removes the owner's reference from a child. A child that is gone counts as released.
 pub async fn release<C: Kind>(client: &Client, owner_uid: &str, child: &C) -> Result<(), Error> {
     let metadata = child.metadata();
     let mut references = metadata.owner_references.clone().unwrap_or_default();
@@ -198,7 +199,7 @@ pub async fn patch_owners<C: Kind>(
     Ok(())
 }
 
-/// A list for a merge patch: an empty one is taken away, and not left as `[]`.
+/// A list for a merge patch: an empty one removes the field instead of leaving `[]`.
 pub fn none_if_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }
@@ -219,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_claimed() {
+    fn claims() {
         let mut free = ObjectMeta::default();
         let mut own = ObjectMeta {
             owner_references: Some(vec![OwnerReference {

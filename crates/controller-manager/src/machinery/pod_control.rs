@@ -1,4 +1,4 @@
-//! Creating and deleting pods for an owner: expectations, events, slow start.
+//! Creates and deletes pods for an owner, with expectations, events and slow start.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use crate::machinery::error::During;
 use crate::machinery::expectations::Expectations;
 use crate::machinery::owner::uid;
 
-/// Writes at a time.
+/// Maximum number of concurrent writes.
 const BATCH_MAX: usize = 64;
 
-/// Why a pod could not be made.
+/// Why a pod could not be created or deleted.
 #[derive(Debug)]
 pub struct Failure {
     /// `FailedCreate` or `FailedDelete`.
@@ -33,7 +33,7 @@ impl<T> During<T> for Result<T, Failure> {
     }
 }
 
-/// Makes and deletes pods for one controller's objects.
+/// Creates and deletes pods for the objects of one controller.
 pub struct PodControl {
     pub expectations: Expectations<Pod>,
     client: Client,
@@ -51,8 +51,8 @@ impl PodControl {
         Self { expectations: Expectations::new(pods), client, recorder, clock }
     }
 
-    /// Creates pods in batches of 1, 2, 4, ... so that what fails for all of them fails once.
-    /// Stops after the first batch with a failure, and returns that failure.
+    /// Creates pods in batches of 1, 2, 4, ... so that an error that would affect all of them
+    /// occurs once. Stops after the first batch with a failure, and returns that failure.
     pub async fn create_all<O: Kind>(&self, owner: &O, pods: Vec<Pod>) -> Result<(), Failure> {
         let (mut rest, mut batch) = (pods.as_slice(), 1);
         while !rest.is_empty() {
@@ -65,27 +65,31 @@ impl PodControl {
         Ok(())
     }
 
-    /// Creates one pod. A namespace that is being deleted takes none, which is no failure.
+    /// Creates one pod. That a namespace is being deleted and accepts none is not a failure.
     pub async fn create<O: Kind>(&self, owner: &O, pod: &Pod) -> Result<(), Failure> {
         let key = Key::of(owner);
         match Api::namespaced(&self.client, &key.namespace).create(pod).await {
             Ok(created) => {
                 self.expectations.created(&key, &created, self.clock.now());
                 let name = created.metadata.name.unwrap_or_default();
-                self.recorder.normal(owner, "SuccessfulCreate", done(owner, "create", &name));
+                self.recorder.normal(
+                    owner,
+                    "SuccessfulCreate",
+                    success_message(owner, "create", &name),
+                );
                 Ok(())
             }
             Err(error) if is_namespace_terminating(&error) => Ok(()),
             Err(error) => {
                 let name = pod.metadata.name.as_deref().unwrap_or_default();
-                let message = not_done(owner, "create", name, &error);
+                let message = failure_message(owner, "create", name, &error);
                 self.recorder.warning(owner, "FailedCreate", message);
                 Err(Failure { reason: "FailedCreate", error })
             }
         }
     }
 
-    /// Deletes pods, each only if it is still the one that was seen.
+    /// Deletes pods, with their uids as preconditions.
     pub async fn delete_all<O: Kind>(&self, owner: &O, pods: &[Arc<Pod>]) -> Result<(), Failure> {
         for batch in pods.chunks(BATCH_MAX) {
             let outcomes = join_all(batch.iter().map(|pod| self.delete(owner, pod))).await;
@@ -94,7 +98,7 @@ impl PodControl {
         Ok(())
     }
 
-    /// Deletes one pod if it is still the one that was seen; one that is gone is deleted.
+    /// Deletes one pod, with its uid as the precondition. A pod that is gone counts as deleted.
     pub async fn delete<O: Kind>(&self, owner: &O, pod: &Pod) -> Result<(), Failure> {
         let (key, name) = (Key::of(owner), Key::of(pod).name);
         let options = DeleteOptions {
@@ -105,12 +109,16 @@ impl PodControl {
         match pods.delete(&name, &options).await {
             Ok(()) => {
                 self.expectations.deleted(&key, pod, self.clock.now());
-                self.recorder.normal(owner, "SuccessfulDelete", done(owner, "delete", &name));
+                self.recorder.normal(
+                    owner,
+                    "SuccessfulDelete",
+                    success_message(owner, "delete", &name),
+                );
                 Ok(())
             }
             Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
             Err(error) => {
-                let message = not_done(owner, "delete", &name, &error);
+                let message = failure_message(owner, "delete", &name, &error);
                 self.recorder.warning(owner, "FailedDelete", message);
                 Err(Failure { reason: "FailedDelete", error })
             }
@@ -118,21 +126,21 @@ impl PodControl {
     }
 }
 
-/// A pod made from a template, controlled by `owner`. The name is `generateName`'s, from `prefix`.
+/// A pod from a template, controlled by `owner`, with a name generated from `prefix`.
 pub fn from_template(
     template: &PodTemplateSpec,
     namespace: &str,
     prefix: &str,
     owner: OwnerReference,
 ) -> Pod {
-    let given = template.metadata.clone().unwrap_or_default();
+    let metadata = template.metadata.clone().unwrap_or_default();
     Pod {
         metadata: ObjectMeta {
             generate_name: Some(format!("{prefix}-")),
             namespace: Some(namespace.to_owned()),
-            labels: given.labels,
-            annotations: given.annotations,
-            finalizers: given.finalizers,
+            labels: metadata.labels,
+            annotations: metadata.annotations,
+            finalizers: metadata.finalizers,
             owner_references: Some(vec![owner]),
             ..Default::default()
         },
@@ -141,8 +149,8 @@ pub fn from_template(
     }
 }
 
-/// The event for a pod that was made or deleted. StatefulSets have words of their own.
-fn done<O: Kind>(owner: &O, verb: &str, pod: &str) -> String {
+/// The message of the event for a pod that was created or deleted. StatefulSets have their own.
+fn success_message<O: Kind>(owner: &O, verb: &str, pod: &str) -> String {
     if O::KIND == "StatefulSet" {
         let set = Key::of(owner).name;
         return format!("{verb} Pod {pod} in StatefulSet {set} successful");
@@ -153,7 +161,7 @@ fn done<O: Kind>(owner: &O, verb: &str, pod: &str) -> String {
     }
 }
 
-fn not_done<O: Kind>(owner: &O, verb: &str, pod: &str, error: &client::Error) -> String {
+fn failure_message<O: Kind>(owner: &O, verb: &str, pod: &str, error: &client::Error) -> String {
     if O::KIND == "StatefulSet" {
         let set = Key::of(owner).name;
         return format!("{verb} Pod {pod} in StatefulSet {set} failed error: {error}");

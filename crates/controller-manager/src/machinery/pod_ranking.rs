@@ -10,10 +10,10 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::machinery::owner::uid;
 use crate::machinery::pod_state::{is_active, is_ready, ready_since};
 
-/// Annotation that makes a pod cheaper or dearer to delete.
+/// Annotation that lowers or raises the cost of deleting a pod.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// Active pods by node.
+/// Number of active pods by node.
 pub fn count_per_node<'a>(pods: impl Iterator<Item = &'a Pod>) -> HashMap<String, usize> {
     let mut counts = HashMap::new();
     for node in pods.filter(|pod| is_active(pod)).filter_map(api::pod::node_name) {
@@ -22,8 +22,8 @@ pub fn count_per_node<'a>(pods: impl Iterator<Item = &'a Pod>) -> HashMap<String
     counts
 }
 
-/// Orders pods by how little is lost with them: the first are deleted first
-/// (`ActivePodsWithRanks`). `per_node`: related active pods on each node.
+/// Orders pods by how little their deletion costs: the first are deleted first
+/// (`ActivePodsWithRanks`). `per_node`: number of related active pods on each node.
 pub fn rank_for_deletion(pods: &mut [Arc<Pod>], per_node: &HashMap<String, usize>, now: Timestamp) {
     pods.sort_by(|one, other| compare(one, other, per_node, now));
 }
@@ -35,7 +35,7 @@ fn compare(one: &Pod, other: &Pod, per_node: &HashMap<String, usize>, now: Times
         "Unknown" => 1,
         _ => 0,
     };
-    let crowd = |pod: &Pod| {
+    let neighbours = |pod: &Pod| {
         api::pod::node_name(pod).and_then(|node| per_node.get(node)).copied().unwrap_or(0)
     };
     assigned(one)
@@ -43,7 +43,7 @@ fn compare(one: &Pod, other: &Pod, per_node: &HashMap<String, usize>, now: Times
         .then_with(|| phase(one).cmp(&phase(other)))
         .then_with(|| is_ready(one).cmp(&is_ready(other)))
         .then_with(|| deletion_cost(one).cmp(&deletion_cost(other)))
-        .then_with(|| crowd(other).cmp(&crowd(one)))
+        .then_with(|| neighbours(other).cmp(&neighbours(one)))
         .then_with(|| by_age(ready_since(one), ready_since(other), one, other, now))
         .then_with(|| restarts(other).cmp(&restarts(one)))
         .then_with(|| by_age(created(one), created(other), one, other, now))
@@ -53,7 +53,7 @@ fn created(pod: &Pod) -> Option<Timestamp> {
     pod.metadata.creation_timestamp.as_ref().map(|time| time.0)
 }
 
-/// Younger first, where ages differ by a power of two; else by uid, which is as good as chance.
+/// Younger first, where ages differ in order of magnitude (log2); else by uid, which is arbitrary.
 fn by_age(
     one_since: Option<Timestamp>,
     other_since: Option<Timestamp>,
@@ -95,7 +95,7 @@ mod tests {
     use crate::machinery::testing::{at, pod};
 
     #[test]
-    fn what_is_lost_least_goes_first() {
+    fn the_cheapest_pods_are_deleted_first() {
         let ranked = [
             pod("unscheduled").build(),
             pod("pending").on("n1").build(),

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
 use crate::machinery::owner::is_deleting;
 
-/// Runs or will run: neither finished nor being deleted.
+/// Neither terminated nor being deleted.
 pub fn is_active(pod: &Pod) -> bool {
     !api::pod::is_terminal(pod) && !is_deleting(&pod.metadata)
 }
@@ -19,7 +19,7 @@ pub fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
-/// Since when the pod is ready.
+/// When the pod became ready.
 pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
     condition(pod, "Ready")
         .filter(|condition| condition.status == "True")?
@@ -28,7 +28,7 @@ pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
         .map(|time| time.0)
 }
 
-/// From when on a ready pod counts as available. `None`: it is not ready.
+/// When a ready pod counts as available. `None`: it is not ready.
 pub fn available_at(pod: &Pod, min_ready_seconds: i32) -> Option<Timestamp> {
     if !is_ready(pod) {
         return None;
@@ -50,7 +50,7 @@ mod tests {
     use crate::machinery::testing::{at, pod};
 
     #[test]
-    fn availability_needs_time() {
+    fn a_pod_is_available_after_min_ready_seconds() {
         let ready = pod("a").running().ready_at(100).build();
         assert!(is_available(&ready, 0, at(100)));
         assert!(!is_available(&ready, 10, at(109)));

@@ -1,9 +1,9 @@
-//! The loop that every controller runs in: keys go in, each is reconciled, failures come back
-//! later.
+//! The loop that every controller runs in: it reconciles the keys that it receives and retries
+//! failures with backoff.
 //!
-//! A key that waits is there once, at the earliest time that anybody asked for; one key is never
-//! reconciled twice at a time, and a key that arrives during its own reconciliation comes again
-//! after it. The absence of an object is reconciled like its presence.
+//! A key is queued once, at the earliest time requested. It is never reconciled twice at a time: a
+//! key that arrives during its own reconciliation is reconciled again afterwards. A controller
+//! reconciles the absence of an object like its presence.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
@@ -22,18 +22,18 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use crate::Error;
 use crate::machinery::cache::Key;
 
-/// Keys on their way to a controller's loop, which takes them at once.
+/// Capacity of the channel to a controller's loop, which takes keys at once.
 const CHANNEL: usize = 256;
-/// The longest pause before a key that failed is tried again, and all of them.
+/// Maximum delay before a failed key is retried.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 const RETRY: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(10))
     .with_max_delay(RETRY_MAX)
     .without_max_times();
-/// The longest that a key waits, whatever it asked for: timers reach two years.
+/// Maximum delay of a key: the timers reach two years.
 const DELAY_MAX: Duration = Duration::from_secs(365 * 86_400);
 
-/// When to look at a key again without a change.
+/// When to reconcile a key again without a trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Only when something changes.
@@ -44,19 +44,20 @@ pub enum Next {
 /// One controller.
 pub trait Controller: Send + Sync + 'static {
     const NAME: &'static str;
-    /// Reconciliations at a time.
+    /// Maximum number of concurrent reconciliations.
     const CONCURRENCY: usize = 16;
 
-    /// Brings the object at `key`, or its absence, nearer to what is wanted.
+    /// Brings the actual state closer to the desired state of the object at `key`, which may be
+    /// gone.
     fn reconcile(&self, key: &Key) -> impl Future<Output = Result<Next, Error>> + Send;
 }
 
-/// The entrance of a controller's queue.
+/// The sending end of a controller's queue.
 #[derive(Clone, Debug)]
 pub struct Trigger(mpsc::Sender<Key>);
 
 impl Trigger {
-    /// Asks for a reconciliation.
+    /// Requests a reconciliation.
     pub async fn send(&self, key: Key) {
         if self.0.send(key).await.is_err() {
             tracing::trace!("a controller has ended");
@@ -64,17 +65,17 @@ impl Trigger {
     }
 }
 
-/// The exit of a controller's queue.
+/// The receiving end of a controller's queue.
 #[derive(Debug)]
 pub struct Requests(mpsc::Receiver<Key>);
 
-/// A queue's two ends.
+/// The two ends of a queue.
 pub fn queue() -> (Trigger, Requests) {
     let (sender, receiver) = mpsc::channel(CHANNEL);
     (Trigger(sender), Requests(receiver))
 }
 
-/// Keys that wait for their reconciliation, each once.
+/// Keys that wait for their reconciliation, each of them once.
 #[derive(Default)]
 struct Waiting {
     /// In the order in which they became due.
@@ -112,7 +113,7 @@ impl Waiting {
         self.due.push_back(key);
     }
 
-    /// Waits for the next key whose delay is over, and makes it due; for ever, when there is none.
+    /// Waits for the next delay to expire, and makes its key due. Never returns if there is none.
     async fn expired(&mut self) {
         let Some(expired) = std::future::poll_fn(|context| self.later.poll_expired(context)).await
         else {
@@ -132,8 +133,8 @@ impl Waiting {
     }
 }
 
-/// Runs `controller` until `stop`; starts reconciling once `ready` is true. Reconciliations that
-/// are under way at the stop are finished.
+/// Runs `controller` until `stop`; starts reconciling once `ready` is true. Running reconciliations
+/// are finished before it returns.
 pub async fn run<C: Controller>(
     controller: Arc<C>,
     mut requests: Requests,
@@ -146,7 +147,8 @@ pub async fn run<C: Controller>(
     let mut failures: HashMap<Key, ExponentialBackoff> = HashMap::new();
     let mut open = *ready.borrow();
     loop {
-        // What has arrived together is taken in together, so that equal keys become one.
+        // Everything that has arrived is queued before a key is taken, so that equal keys are
+        // merged.
         for _ in 0..CHANNEL {
             let Ok(key) = requests.0.try_recv() else { break };
             waiting.add(key, Duration::ZERO);
@@ -187,7 +189,7 @@ async fn reconcile<C: Controller>(controller: Arc<C>, key: Key) -> (Key, Result<
     (key, outcome)
 }
 
-/// How long until `key` is looked at again, if it is; logs the failure.
+/// How long until `key` is reconciled again, if it is; logs the failure.
 fn delay<C: Controller>(
     key: &Key,
     outcome: Result<Next, Error>,
@@ -206,7 +208,7 @@ fn delay<C: Controller>(
     let delays = failures.entry(key.clone()).or_insert_with(|| RETRY.build());
     let delay = delays.next().unwrap_or(RETRY_MAX);
     if error.is_race() {
-        tracing::debug!(controller = C::NAME, %key, error = cause_chain(&error), "looking again");
+        tracing::debug!(controller = C::NAME, %key, error = cause_chain(&error), "retrying");
     } else {
         tracing::warn!(controller = C::NAME, %key, error = cause_chain(&error), ?delay, "reconciliation failed");
     }

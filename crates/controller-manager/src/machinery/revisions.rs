@@ -1,7 +1,8 @@
-//! The history that DaemonSets and StatefulSets keep of their templates, as ControllerRevisions
+//! The history of the templates of DaemonSets and StatefulSets, kept in ControllerRevisions
 //! (`k8s.io/kubernetes/pkg/controller/history`).
 //!
-//! A revision's data is a strategic merge patch that brings the owner back to it; `kubectl rollout undo` applies it.
+//! The data of a revision is a strategic merge patch that restores its template; `kubectl rollout
+//! undo` applies it.
 
 use std::sync::Arc;
 
@@ -25,17 +26,17 @@ pub const HASH_LABEL: &str = "controller-revision-hash";
 /// `spec.revisionHistoryLimit` where it is not set.
 const HISTORY_LIMIT: i32 = 10;
 
-/// What to write of the history.
+/// What to write to the history.
 #[derive(Debug, PartialEq)]
 struct Plan {
-    /// The revision of the present template: as it exists, or as it shall be made.
+    /// The revision of the current template, existing or to be created.
     current: ControllerRevision,
     create: bool,
-    /// It exists but is not the newest: it becomes so under this number.
+    /// The number that makes an existing revision the newest.
     renumber: Option<i64>,
 }
 
-/// The patch that brings an owner to `template`.
+/// The patch that sets an owner's template.
 fn data(template: &PodTemplateSpec) -> Value {
     let whole = PodTemplate { template: Some(template.clone()), ..Default::default() };
     let mut value: Value =
@@ -90,7 +91,7 @@ fn plan<O: Kind>(
     Plan { current, create: true, renumber: None }
 }
 
-/// The hash that pods of a revision carry.
+/// The hash in the labels of a revision and its pods.
 pub fn hash_of(revision: &ControllerRevision) -> &str {
     let labels = revision.metadata.labels.as_ref();
     labels.and_then(|labels| labels.get(HASH_LABEL)).map(String::as_str).unwrap_or_default()
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn each_template_is_one_revision_and_going_back_renumbers() {
+    fn each_template_has_one_revision_and_a_rollback_renumbers_it() {
         let mut owner = DaemonSet::default();
         owner.metadata.name = Some("d".into());
         let first = plan(&owner, &template("1"), None, &[]);

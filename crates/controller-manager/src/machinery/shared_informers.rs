@@ -1,4 +1,4 @@
-//! The kinds that controllers look at, one informer each.
+//! The informers that the controllers share, one for each kind.
 
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
@@ -26,7 +26,7 @@ pub const ROOT_CA_CONFIG_MAP: &str = "kube-root-ca.crt";
 
 macro_rules! informers {
     ($($field:ident: $kind:ty, $index:expr, $strip:expr;)*) => {
-        /// Every shared informer.
+        /// All shared informers.
         pub struct SharedInformers {
             $(pub $field: Informer<$kind>,)*
         }
@@ -38,7 +38,7 @@ macro_rules! informers {
         }
 
         impl SharedInformers {
-            /// The futures that keep the caches, each with the word that it is in step.
+            /// The futures that keep the caches up to date.
             pub fn start(&self, client: &Client) -> Vec<Synced> {
                 let mut all: Vec<Synced> = Vec::new();
                 $({
@@ -112,7 +112,7 @@ fn service_index(slice: &EndpointSlice) -> Vec<String> {
         .collect()
 }
 
-/// What of a pod decides nothing here: how its containers are run.
+/// Removes how the containers are run, which no controller reads.
 fn strip_pod(pod: &mut Pod) {
     if let Some(annotations) = &mut pod.metadata.annotations {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
@@ -138,7 +138,7 @@ fn strip_node(node: &mut Node) {
     }
 }
 
-/// Only the cluster's CA map is ever looked into.
+/// Controllers read no ConfigMap but the cluster's CA bundle.
 fn strip_config_map(map: &mut ConfigMap) {
     if map.metadata.name.as_deref() != Some(ROOT_CA_CONFIG_MAP) {
         map.data = None;

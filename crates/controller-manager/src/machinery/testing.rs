@@ -1,4 +1,4 @@
-//! Literals for tests.
+//! Builders of objects for tests.
 
 use std::collections::BTreeMap;
 
@@ -103,7 +103,8 @@ impl PodBuilder {
     }
 }
 
-/// A service `name` in namespace `ns` over all pods labelled `app=web`; ports as name, port, target.
+/// A service `name` in namespace `ns` over all pods labelled `app=web`; ports as name, port,
+/// target.
 pub fn service(name: &str, ports: &[(&str, i32, i32)]) -> Service {
     let mut service = Service::default();
     service.metadata.name = Some(name.into());

@@ -86,8 +86,9 @@ pub(super) fn filter(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered
     }
 }
 
-/// The candidates' scores by the soft constraints, 0 to 100: the fewer matching pods in a node's domains
-/// the better, and a key with many domains weighs more. `None`: there are no such constraints.
+/// The candidates' scores by the soft constraints, 0 to 100: the fewer matching pods in a node's
+/// domains the better, and a key with many domains weighs more. `None`: there are no such
+/// constraints.
 pub(crate) fn scores(
     snapshot: &Snapshot,
     pod: &PodInfo,

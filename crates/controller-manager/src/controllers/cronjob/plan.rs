@@ -16,23 +16,23 @@ use crate::machinery::owner::{self, is_deleting, uid};
 
 const SCHEDULED_AT: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 
-/// An event to record: whether it warns, reason, message.
-pub type Note = (bool, &'static str, String);
+/// An event to record: whether it is a warning, its reason, its message.
+pub type Event = (bool, &'static str, String);
 
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Finished jobs beyond the limits, and those that a new run replaces.
+    /// Finished Jobs beyond the history limits, and those that a new run replaces.
     pub delete: Vec<Arc<Job>>,
     pub create: Option<Box<Job>>,
     pub status: CronJobStatus,
-    pub notes: Vec<Note>,
-    pub again: Option<Duration>,
+    pub events: Vec<Event>,
+    pub requeue_after: Option<Duration>,
 }
 
-/// `jobs`: the CronJob's own.
+/// `jobs`: the Jobs that the CronJob controls.
 pub fn plan(cron: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Plan {
     let mut plan = Plan { status: cron.status.clone().unwrap_or_default(), ..Default::default() };
-    follow_jobs(&mut plan, jobs);
+    update_status(&mut plan, jobs);
     if is_deleting(&cron.metadata) {
         return plan;
     }
@@ -41,7 +41,7 @@ pub fn plan(cron: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Plan {
         return plan;
     }
     match Schedule::parse(&cron.spec.schedule, cron.spec.time_zone.as_deref()) {
-        Err(error) => plan.notes.push((true, "InvalidSchedule", error)),
+        Err(error) => plan.events.push((true, "InvalidSchedule", error)),
         Ok(schedule) => run(&mut plan, cron, jobs, &schedule, now),
     }
     plan
@@ -51,8 +51,8 @@ fn is_active(job: &Job) -> bool {
     job.status.as_ref().and_then(final_condition).is_none()
 }
 
-/// Which jobs run, and when the last succeeded.
-fn follow_jobs(plan: &mut Plan, jobs: &[Arc<Job>]) {
+/// Updates the active Jobs and the time of the last success.
+fn update_status(plan: &mut Plan, jobs: &[Arc<Job>]) {
     let known: BTreeSet<String> =
         plan.status.active.iter().flatten().filter_map(|reference| reference.uid.clone()).collect();
     let mut active: Vec<ObjectReference> = Vec::new();
@@ -67,7 +67,7 @@ fn follow_jobs(plan: &mut Plan, jobs: &[Arc<Job>]) {
             let name = job.metadata.name.as_deref().unwrap_or_default();
             let condition = if success { "Complete" } else { "Failed" };
             let message = format!("Saw completed job: {name}, condition: {condition}");
-            plan.notes.push((false, "SawCompletedJob", message));
+            plan.events.push((false, "SawCompletedJob", message));
         }
         let completed = job.status.as_ref().and_then(|status| status.completion_time.clone());
         if success && completed > plan.status.last_successful_time {
@@ -90,7 +90,7 @@ pub fn reference(job: &Job) -> ObjectReference {
     }
 }
 
-/// Finished jobs beyond the history limits, oldest first.
+/// Finished Jobs beyond the history limits, oldest first.
 fn surplus(cron: &CronJob, jobs: &[Arc<Job>]) -> Vec<Arc<Job>> {
     let mut gone = Vec::new();
     let limits = [
@@ -98,17 +98,17 @@ fn surplus(cron: &CronJob, jobs: &[Arc<Job>]) -> Vec<Arc<Job>> {
         (false, cron.spec.failed_jobs_history_limit.unwrap_or(1)),
     ];
     for (success, limit) in limits {
-        let ended_so = |job: &&Arc<Job>| {
+        let has_outcome = |job: &&Arc<Job>| {
             let ending = job.status.as_ref().and_then(final_condition);
             ending.is_some_and(|ending| ending.success == success)
         };
-        let mut finished: Vec<&Arc<Job>> = jobs.iter().filter(ended_so).collect();
+        let mut finished: Vec<&Arc<Job>> = jobs.iter().filter(has_outcome).collect();
         finished.sort_by_key(|job| {
             let start = job.status.as_ref().and_then(|status| status.start_time.clone());
             (start.map(|time| time.0), job.metadata.name.clone())
         });
-        let over = finished.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
-        gone.extend(finished.into_iter().take(over).cloned());
+        let excess = finished.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
+        gone.extend(finished.into_iter().take(excess).cloned());
     }
     gone
 }
@@ -117,9 +117,9 @@ fn run(plan: &mut Plan, cron: &CronJob, jobs: &[Arc<Job>], schedule: &Schedule, 
     let created = cron.metadata.creation_timestamp.as_ref();
     let last = plan.status.last_schedule_time.as_ref().or(created);
     let mut from = last.map_or(now, |time| time.0);
-    plan.again = schedule.wait(from, now);
-    let patience = cron.spec.starting_deadline_seconds.map(SignedDuration::from_secs);
-    if let Some(oldest) = patience.and_then(|patience| now.checked_sub(patience).ok()) {
+    plan.requeue_after = schedule.wait(from, now);
+    let deadline = cron.spec.starting_deadline_seconds.map(SignedDuration::from_secs);
+    if let Some(oldest) = deadline.and_then(|deadline| now.checked_sub(deadline).ok()) {
         from = from.max(oldest);
     }
     let Some(due) = schedule.due(from, now) else {
@@ -130,7 +130,7 @@ fn run(plan: &mut Plan, cron: &CronJob, jobs: &[Arc<Job>], schedule: &Schedule, 
             "too many missed start times: {}. Set or decrease .spec.startingDeadlineSeconds or check clock skew",
             due.missed
         );
-        plan.notes.push((true, "TooManyMissedTimes", message));
+        plan.events.push((true, "TooManyMissedTimes", message));
     }
     let name = job_name(cron, due.at);
     if jobs.iter().any(|job| job.metadata.name.as_ref() == Some(&name)) {
@@ -141,21 +141,21 @@ fn run(plan: &mut Plan, cron: &CronJob, jobs: &[Arc<Job>], schedule: &Schedule, 
     match cron.spec.concurrency_policy.as_deref() {
         Some("Forbid") if !active.is_empty() => {
             let message = "Not starting job because prior execution is running and concurrency policy is Forbid";
-            plan.notes.push((false, "JobAlreadyActive", message.into()));
+            plan.events.push((false, "JobAlreadyActive", message.into()));
             return;
         }
         Some("Replace") => {
-            let going = active.into_iter().filter(|job| !is_deleting(&job.metadata));
-            plan.delete.extend(going.cloned());
+            let replaced = active.into_iter().filter(|job| !is_deleting(&job.metadata));
+            plan.delete.extend(replaced.cloned());
         }
         _ => {}
     }
     plan.create = Some(Box::new(new_job(cron, name, due.at)));
     plan.status.last_schedule_time = Some(Time(due.at));
-    plan.again = schedule.wait(due.at, now);
+    plan.requeue_after = schedule.wait(due.at, now);
 }
 
-/// One name for one scheduled time: a run that was started is not started again.
+/// The name is derived from the scheduled time, so that a run is never started twice.
 fn job_name(cron: &CronJob, at: Timestamp) -> String {
     let name = cron.metadata.name.as_deref().unwrap_or_default();
     format!("{name}-{}", at.as_second() / 60)
@@ -219,16 +219,16 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_made_when_due_and_once() {
+    fn a_job_is_created_once_when_it_is_due() {
         let mut cron = cron("Allow");
         let early = plan(&cron, &[], time("2026-03-01T10:08:00Z"));
-        assert_eq!((early.create, early.again), (None, Some(Duration::from_secs(120))));
+        assert_eq!((early.create, early.requeue_after), (None, Some(Duration::from_secs(120))));
         let due = plan(&cron, &[], time("2026-03-01T10:10:05Z"));
         let made = due.create.unwrap();
         let annotations = made.metadata.annotations.as_ref().unwrap();
         assert_eq!(annotations[SCHEDULED_AT], "2026-03-01T10:10:00Z");
-        assert_eq!(due.again, Some(Duration::from_secs(595)));
-        // The same time again, with the job there or the time noted.
+        assert_eq!(due.requeue_after, Some(Duration::from_secs(595)));
+        // The same scheduled time requeue_after: the Job exists, or the status has the time.
         let again = plan(&cron, &[Arc::new(*made)], time("2026-03-01T10:10:06Z"));
         assert_eq!(again.create, None);
         cron.status = Some(again.status);
@@ -236,25 +236,25 @@ mod tests {
     }
 
     #[test]
-    fn policies() {
+    fn concurrency_policies() {
         let now = time("2026-03-01T10:10:05Z");
         let running = [job("old", None)];
         assert!(plan(&cron("Allow"), &running, now).create.is_some());
         let forbid = plan(&cron("Forbid"), &running, now);
         assert_eq!(forbid.create, None);
-        assert_eq!(forbid.notes[0].1, "JobAlreadyActive");
+        assert_eq!(forbid.events[0].1, "JobAlreadyActive");
         assert_eq!(forbid.status.last_schedule_time, None);
         let replace = plan(&cron("Replace"), &running, now);
         assert!(replace.create.is_some() && replace.delete.len() == 1);
         let mut suspended = cron("Allow");
         suspended.spec.suspend = Some(true);
         let plan = plan(&suspended, &running, now);
-        assert_eq!((plan.create, plan.again), (None, None));
+        assert_eq!((plan.create, plan.requeue_after), (None, None));
         assert_eq!(plan.status.active.unwrap().len(), 1);
     }
 
     #[test]
-    fn a_missed_deadline_waits_for_the_next() {
+    fn a_run_past_its_starting_deadline_is_skipped() {
         let mut cron = cron("Allow");
         cron.spec.starting_deadline_seconds = Some(30);
         assert_eq!(plan(&cron, &[], time("2026-03-01T10:11:00Z")).create, None);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn history_is_kept_to_its_limits() {
+    fn history_limits_are_enforced() {
         let mut cron = cron("Allow");
         cron.spec.suspend = Some(true);
         let names = ["a", "b", "c", "d"];

@@ -1,5 +1,5 @@
-//! Cron schedules as Kubernetes reads them (`github.com/robfig/cron`'s standard parser): five fields,
-//! `@hourly` and its like, and `@every 1h30m`.
+//! Cron schedules as Kubernetes reads them (`github.com/robfig/cron`'s standard parser): five
+//! fields, macros such as `@hourly`, and `@every 1h30m`.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ pub struct Schedule {
 #[derive(Clone, Debug)]
 enum Kind {
     Cron(Box<croner::Cron>),
-    /// Whole seconds apart, counted from the last time.
+    /// A fixed interval in whole seconds, counted from the last run.
     Every(SignedDuration),
 }
 
-/// Missed times are looked through up to this number; beyond it only the last matters.
+/// Missed times are counted up to this number; beyond it only the latest matters.
 pub const MISSED_MAX: usize = 100;
 
-/// The last time that is due, and how many were missed (at most one more than [`MISSED_MAX`]).
+/// The latest time that is due, and how many were missed (at most one more than [`MISSED_MAX`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
     pub at: Timestamp,
@@ -34,14 +34,14 @@ impl Schedule {
     /// `zone`: an IANA name; `None`: UTC.
     ///
     /// # Errors
-    /// What is wrong with the text or the zone.
+    /// When the schedule or the time zone is malformed.
     pub fn parse(text: &str, zone: Option<&str>) -> Result<Self, String> {
         let zone = match zone {
             None => TimeZone::UTC,
             Some(name) => TimeZone::get(name).map_err(|error| error.to_string())?,
         };
         if text.contains("TZ=") {
-            return Err("a time zone belongs into spec.timeZone".into());
+            return Err("a time zone belongs in spec.timeZone".into());
         }
         let kind = match text.strip_prefix("@every ") {
             Some(span) => {
@@ -73,7 +73,7 @@ impl Schedule {
         }
     }
 
-    /// The last time after `after` and not after `now`.
+    /// The latest time after `after` and not after `now`.
     pub fn due(&self, after: Timestamp, now: Timestamp) -> Option<Due> {
         let first = self.next(after).filter(|first| *first <= now)?;
         if let Kind::Every(span) = &self.kind {

@@ -1,4 +1,4 @@
-//! A DaemonSet's pod for one node, and which nodes suit it
+//! The pod of a DaemonSet for one node, and which nodes may run it
 //! (`k8s.io/kubernetes/pkg/controller/daemon/util`).
 
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -14,8 +14,8 @@ use crate::machinery::revisions::HASH_LABEL;
 
 const NAME_FIELD: &str = "metadata.name";
 
-/// Taints that a daemon endures, with their effects.
-const ENDURED: &[(&str, &str)] = &[
+/// Taints that every daemon pod tolerates, with their effects.
+const TOLERATED: &[(&str, &str)] = &[
     ("node.kubernetes.io/not-ready", "NoExecute"),
     ("node.kubernetes.io/unreachable", "NoExecute"),
     ("node.kubernetes.io/disk-pressure", "NoSchedule"),
@@ -23,14 +23,14 @@ const ENDURED: &[(&str, &str)] = &[
     ("node.kubernetes.io/pid-pressure", "NoSchedule"),
     ("node.kubernetes.io/unschedulable", "NoSchedule"),
 ];
-const ENDURED_ON_HOST_NETWORK: (&str, &str) =
+const TOLERATED_ON_HOST_NETWORK: (&str, &str) =
     ("node.kubernetes.io/network-unavailable", "NoSchedule");
 
-/// The template's tolerations and those that every daemon gets.
+/// The template's tolerations and those of every daemon pod.
 fn tolerations(spec: &PodSpec) -> Vec<Toleration> {
     let mut tolerations = spec.tolerations.clone().unwrap_or_default();
-    let host = (spec.host_network == Some(true)).then_some(&ENDURED_ON_HOST_NETWORK);
-    for (key, effect) in ENDURED.iter().chain(host) {
+    let host = (spec.host_network == Some(true)).then_some(&TOLERATED_ON_HOST_NETWORK);
+    for (key, effect) in TOLERATED.iter().chain(host) {
         let toleration = Toleration {
             key: Some((*key).into()),
             operator: Some("Exists".into()),
@@ -44,7 +44,7 @@ fn tolerations(spec: &PodSpec) -> Vec<Toleration> {
     tolerations
 }
 
-/// Whether a pod should run on the node, and whether one that is there may stay.
+/// Whether a pod should run on the node, and whether one that runs there already may stay.
 pub fn suits(set: &DaemonSet, node: &Node) -> (bool, bool) {
     let empty = PodSpec::default();
     let spec = set.spec.template.spec.as_ref().unwrap_or(&empty);
@@ -62,7 +62,7 @@ pub fn suits(set: &DaemonSet, node: &Node) -> (bool, bool) {
     (may_start, true)
 }
 
-/// The pod for a node. The scheduler places it: it asks for no other node.
+/// The pod for a node: its affinity names the node, and the scheduler binds it.
 pub fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
     let metadata = &set.metadata;
     let mut pod = pod_control::from_template(
@@ -78,7 +78,7 @@ pub fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
     let affinity = affinity.node_affinity.get_or_insert_default();
     let required =
         affinity.required_during_scheduling_ignored_during_execution.get_or_insert_default();
-    // Its own terms have been judged for this node already.
+    // The template's own terms have been evaluated for this node already.
     required.node_selector_terms = vec![NodeSelectorTerm {
         match_expressions: None,
         match_fields: Some(vec![NodeSelectorRequirement {
@@ -90,7 +90,7 @@ pub fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
     pod
 }
 
-/// The node that a pod is on or made for.
+/// The node that a pod runs on or was created for.
 pub fn target_node(pod: &Pod) -> Option<&str> {
     if let Some(name) = api::pod::node_name(pod) {
         return Some(name);

@@ -42,7 +42,7 @@ fn tainted(name: &str, effect: &str) -> Node {
     node
 }
 
-/// A pod of the set on a node, made of the template with this hash.
+/// A pod of the set on a node, of the template with this hash.
 fn on(set: &DaemonSet, node: &str, hash: &str, ready: bool, id: usize) -> Pod {
     let mut pod = pod_for(set, node, hash);
     pod.metadata.name = Some(format!("{node}-{hash}-{id}"));
@@ -62,7 +62,7 @@ fn planned(set: &DaemonSet, nodes: &[Node], pods: &[Pod]) -> Plan {
         nodes: nodes.iter().cloned().map(Arc::new).collect(),
         pods: pods.iter().cloned().map(Arc::new).collect(),
         hash: "new".into(),
-        in_step: true,
+        expectations_met: true,
     };
     plan(&observed, at(1000))
 }
@@ -72,7 +72,7 @@ fn names(pods: &[Arc<Pod>]) -> Vec<&str> {
 }
 
 #[test]
-fn every_suitable_node_has_one() {
+fn every_suitable_node_runs_one_pod() {
     let set = set();
     let nodes = [node("a"), node("b"), tainted("c", "NoSchedule"), tainted("d", "NoExecute")];
     let pods = [
@@ -98,7 +98,7 @@ fn every_suitable_node_has_one() {
 }
 
 #[test]
-fn the_pod_asks_for_its_node_and_endures_its_troubles() {
+fn a_pod_is_pinned_to_its_node_and_tolerates_the_nodes_conditions() {
     let mut set = set();
     set.spec.template.spec.get_or_insert_default().host_network = Some(true);
     let pod = pod_for(&set, "a", "h");
@@ -114,19 +114,19 @@ fn the_pod_asks_for_its_node_and_endures_its_troubles() {
 }
 
 #[test]
-fn failed_pods_are_replaced_but_not_in_a_spin() {
+fn failed_pods_are_replaced_after_a_minimum_age() {
     let set = set();
     let mut failed = on(&set, "a", "new", false, 995);
     failed.status.as_mut().unwrap().phase = Some("Failed".into());
     let plan = planned(&set, &[node("a")], &[failed.clone()]);
     assert!(plan.delete.is_empty() && plan.create.is_empty());
-    assert_eq!(plan.again, Some(std::time::Duration::from_secs(5)));
+    assert_eq!(plan.requeue_after, Some(std::time::Duration::from_secs(5)));
     failed.metadata.creation_timestamp = Some(Time(at(1)));
     assert_eq!(planned(&set, &[node("a")], &[failed]).failed.len(), 1);
 }
 
 #[test]
-fn on_delete_leaves_old_pods() {
+fn on_delete_keeps_old_pods() {
     let mut set = rolling(0, 1);
     set.spec.update_strategy.as_mut().unwrap().type_ = Some("OnDelete".into());
     let plan = planned(&set, &[node("a")], &[on(&set, "a", "old", true, 1)]);
@@ -135,7 +135,7 @@ fn on_delete_leaves_old_pods() {
 }
 
 proptest! {
-    /// A rolling update stays within its bounds whatever pods do, and ends.
+    /// A rolling update stays within its bounds whatever the pods do, and completes.
     #[test]
     fn updates_keep_their_bounds(
         count in 1..7usize, surge in 0..3i32, unavailable in 0..3i32, readiness in prop::collection::vec(any::<bool>(), 80),
@@ -144,7 +144,7 @@ proptest! {
         let (surge, unavailable) = match (surge, unavailable) {
             (0, 0) => (0, 1),
             (0, unavailable) => (0, unavailable),
-            // With a surge nothing that serves is taken down before its successor serves.
+            // With a surge no available pod is deleted before its successor is available.
             (surge, _) => (surge, 0),
         };
         let nodes: Vec<_> = (0..count).map(|index| node(&format!("n{index}"))).collect();

@@ -1,4 +1,4 @@
-//! Writes what a Deployment's plan says.
+//! Applies a Deployment's plan.
 
 use client::{Api, DeleteOptions, PatchKind};
 use futures::future::try_join_all;
@@ -30,9 +30,9 @@ impl Deployments {
             self.delete(set).await?;
         }
         if let Some(revision) = plan.revision {
-            self.note_revision(deployment, &revision).await?;
-            // The annotation moved the Deployment's revision on: the status is written on the
-            // event that this brings.
+            self.write_revision(deployment, &revision).await?;
+            // The annotation changed the resource version: the status is written when that
+            // change arrives.
             return Ok(());
         }
         self.write_status(deployment, status).await
@@ -79,8 +79,8 @@ impl Deployments {
         }
     }
 
-    /// A set of that name exists: ours and not in the cache yet, or another content with the same hash,
-    /// in which case the next hash is another.
+    /// A set of that name exists: ours and not in the cache yet, or one with other content and the
+    /// same hash, in which case the collision count changes the next hash.
     async fn resolve_collision(
         &self,
         deployment: &Deployment,
@@ -134,18 +134,18 @@ impl Deployments {
         }
     }
 
-    async fn note_revision(&self, deployment: &Deployment, revision: &str) -> Result<(), Error> {
+    async fn write_revision(&self, deployment: &Deployment, revision: &str) -> Result<(), Error> {
         let key = Key::of(deployment);
         let patch = json!({"metadata": {
             "uid": deployment.metadata.uid,
             "resourceVersion": deployment.metadata.resource_version,
             "annotations": {REVISION: revision},
         }});
-        // By way of the status, as upstream does: there, an annotation leaves the generation as it is.
+        // Through the status subresource, as upstream does: it leaves the generation unchanged.
         Api::<Deployment>::namespaced(&self.client, &key.namespace)
             .patch_status(&key.name, PatchKind::Merge, &patch)
             .await
-            .during(|| format!("note the revision of deployment {key}"))?;
+            .during(|| format!("write the revision of deployment {key}"))?;
         Ok(())
     }
 

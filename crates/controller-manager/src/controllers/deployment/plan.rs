@@ -1,9 +1,9 @@
-//! The next step of a Deployment: a pure function of the Deployment, its ReplicaSets and the count of
-//! their pods.
+//! The next step of a Deployment: a pure function of the Deployment, its ReplicaSets and the number
+//! of their pods.
 //!
-//! One plan makes one step (the new set up, or the old ones down); the change it makes brings the
-//! next. Every write carries the revision that the plan saw, so a step planned on a stale view fails and is
-//! planned again.
+//! One plan is one step (the new set up, or the old ones down); the change it makes triggers the
+//! next. Every write carries the resource version that the plan saw, so a step planned on stale
+//! state fails and is planned again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -22,13 +22,12 @@ use super::status;
 use crate::machinery::hash::{POD_TEMPLATE_HASH, template_hash, with_label};
 use crate::machinery::owner;
 
-/// What there is.
 #[derive(Debug)]
 pub struct Observed<'a> {
     pub deployment: &'a Deployment,
-    /// The sets that are ours.
+    /// The sets that the Deployment controls.
     pub sets: Vec<Arc<ReplicaSet>>,
-    /// Pods by the uid of their set that run or may run, those being deleted included.
+    /// Number of pods that run or may run, by the uid of their set; those being deleted count.
     pub pods: HashMap<String, usize>,
 }
 
@@ -38,13 +37,13 @@ pub struct Plan {
     pub create: Option<Box<ReplicaSet>>,
     pub updates: Vec<Update>,
     pub delete: Vec<Arc<ReplicaSet>>,
-    /// The revision to note on the Deployment.
+    /// The revision to write on the Deployment.
     pub revision: Option<String>,
     pub status: DeploymentStatus,
-    pub again: Option<Duration>,
+    pub requeue_after: Option<Duration>,
 }
 
-/// A set as it was and as it shall be.
+/// A set as it is and as it should be.
 #[derive(Debug, PartialEq)]
 pub struct Update {
     pub before: Arc<ReplicaSet>,
@@ -85,12 +84,12 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     {
         clean_up(&mut plan, deployment, &all, new.as_deref());
     }
-    plan.again = status::look_again(deployment, &plan.status, now);
+    plan.requeue_after = status::timeout_check(deployment, &plan.status, now);
     plan
 }
 
-/// Whether the Deployment's size changed since its sets were scaled. Recreate keeps no proportions:
-/// with several sets at work it goes on to take the old ones down.
+/// Whether the Deployment's size changed since its sets were scaled. Recreate does not scale
+/// proportionally: with several active sets it scales the old ones down instead.
 fn was_scaled(deployment: &Deployment, all: &[Arc<ReplicaSet>]) -> bool {
     let active: Vec<_> = all.iter().filter(|set| size(set) > 0).collect();
     let changed = active
@@ -113,7 +112,7 @@ fn roll(
         if new.is_some() {
             revise(plan, model, deployment, all, new.map(|set| &**set), now);
         }
-        if model.scale_old_to_nothing() || old_pods_remain(observed, new) {
+        if model.scale_old_to_zero() || old_pods_remain(observed, new) {
             return;
         }
     } else {
@@ -140,7 +139,7 @@ fn roll(
     }
 }
 
-/// Whether pods of other templates still run, or may.
+/// Whether pods of former templates still run or may run.
 fn old_pods_remain(observed: &Observed<'_>, new: Option<&Arc<ReplicaSet>>) -> bool {
     let new_uid = new.map(|set| owner::uid(&set.metadata));
     let mut pods = observed.pods.iter();
@@ -163,8 +162,8 @@ fn revise(
         highest_other_revision(all, Some(new)) + 1,
     );
     let own = deployment.metadata.annotations.as_ref();
-    let noted = own.and_then(|annotations| annotations.get(REVISION));
-    if noted != annotations.get(REVISION) {
+    let written = own.and_then(|annotations| annotations.get(REVISION));
+    if written != annotations.get(REVISION) {
         plan.revision = annotations.get(REVISION).cloned();
     }
     model.change_new(|set| {
@@ -232,7 +231,7 @@ fn new_set(deployment: &Deployment, all: &[Arc<ReplicaSet>], replicas_now: i32) 
     set
 }
 
-/// Deletes the oldest empty sets beyond the history limit.
+/// Plans to delete the oldest empty sets beyond the history limit.
 fn clean_up(
     plan: &mut Plan,
     deployment: &Deployment,
@@ -252,8 +251,8 @@ fn clean_up(
     let surplus = old.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
     old.sort_by_key(|set| sets::revision(set));
     let unused = |set: &&&Arc<ReplicaSet>| {
-        let seen = set.status.as_ref().and_then(|status| status.observed_generation);
-        actual(set) == 0 && size(set) == 0 && set.metadata.generation <= seen
+        let observed = set.status.as_ref().and_then(|status| status.observed_generation);
+        actual(set) == 0 && size(set) == 0 && set.metadata.generation <= observed
     };
     let gone = old.iter().take(surplus).filter(unused);
     plan.delete = gone.map(|set| Arc::clone(set)).collect();

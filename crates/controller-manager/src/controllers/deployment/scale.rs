@@ -1,4 +1,4 @@
-//! Sizes: how many pods each ReplicaSet of a Deployment shall have next
+//! How many pods each ReplicaSet of a Deployment should have next
 //! (`k8s.io/kubernetes/pkg/controller/deployment/{rolling,sync}.go`).
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::sets::{
 };
 use crate::machinery::owner;
 
-/// The sets as they shall be, while a plan is being made.
+/// The sets as they should be, while a plan is being made.
 pub struct Model<'a> {
     deployment: &'a Deployment,
     /// Oldest first.
@@ -42,7 +42,7 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// What is not as it was.
+    /// The sets that changed.
     pub fn into_changes(self) -> Vec<Update> {
         self.sets
             .into_iter()
@@ -74,7 +74,7 @@ impl<'a> Model<'a> {
         (0..self.sets.len()).map(|index| self.size(index)).sum()
     }
 
-    /// Gives a set its size and the annotations that go with it. True: the size changed.
+    /// Sets the size of a set and its scale annotations. Returns whether the size changed.
     fn resize(&mut self, index: usize, to: i32) -> bool {
         let wanted = replicas(self.deployment);
         let (surge, _) = surge_and_unavailable(self.deployment);
@@ -87,7 +87,8 @@ impl<'a> Model<'a> {
         changed
     }
 
-    pub fn scale_old_to_nothing(&mut self) -> bool {
+    /// Returns whether a size changed.
+    pub fn scale_old_to_zero(&mut self) -> bool {
         let mut changed = false;
         for index in self.old() {
             if self.size(index) > 0 {
@@ -109,7 +110,7 @@ impl<'a> Model<'a> {
         now + room.min(wanted - now)
     }
 
-    /// True: the new set changes its size.
+    /// Returns whether the size of the new set changed.
     pub fn scale_new(&mut self) -> bool {
         let Some(index) = self.new else { return false };
         if self.size(index) == replicas(self.deployment) {
@@ -119,7 +120,7 @@ impl<'a> Model<'a> {
         self.resize(index, to)
     }
 
-    /// Takes old sets down as far as enough pods stay available, unhealthy pods first.
+    /// Scales old sets down as far as enough pods stay available, unhealthy pods first.
     pub fn scale_old_down(&mut self) {
         let old_total: i32 = self.old().map(|index| self.size(index)).sum();
         let Some(new) = self.new.filter(|_| old_total > 0) else {
@@ -164,7 +165,7 @@ impl<'a> Model<'a> {
     }
 }
 
-/// Spreads a change of the Deployment's size over its sets, in proportion to theirs.
+/// Spreads a change of the Deployment's size over its sets, in proportion to their sizes.
 pub fn proportionally(model: &mut Model<'_>) {
     let wanted = replicas(model.deployment);
     let active = model.active();
@@ -176,7 +177,7 @@ pub fn proportionally(model: &mut Model<'_>) {
         return;
     }
     if model.new.is_some_and(|new| is_saturated(model, new)) {
-        model.scale_old_to_nothing();
+        model.scale_old_to_zero();
         return;
     }
     if is_recreate(model.deployment) {
@@ -186,7 +187,7 @@ pub fn proportionally(model: &mut Model<'_>) {
     let allowed = if wanted > 0 { wanted + surge } else { 0 };
     let to_add = allowed - active.iter().map(|index| model.size(*index)).sum::<i32>();
     let mut order = active;
-    // Growing favours the newest of the largest sets, shrinking the oldest.
+    // Among equally large sets, growing favours the newest and shrinking the oldest.
     order.sort_by(|one, other| {
         let age = age_key(&model.sets[*one].after).cmp(&age_key(&model.sets[*other].after));
         let by_size = model.size(*other).cmp(&model.size(*one));
@@ -207,7 +208,7 @@ pub fn proportionally(model: &mut Model<'_>) {
     }
 }
 
-/// The new set already is what was wanted before this change of size.
+/// Whether the new set had reached its full size before this change of size.
 fn is_saturated(model: &Model<'_>, new: usize) -> bool {
     let wanted = replicas(model.deployment);
     let set = &model.sets[new].after;
@@ -224,7 +225,7 @@ fn proportion(model: &Model<'_>, index: usize, to_add: i32, added: i32, allowed:
     if to_add > 0 { fraction.min(left) } else { fraction.max(left) }
 }
 
-/// By how much a set changes when the whole goes from its former most to `allowed`.
+/// By how much a set changes when the maximum of the whole goes from its former value to `allowed`.
 fn fraction(model: &Model<'_>, index: usize, allowed: i32) -> i32 {
     let size = model.size(index);
     if replicas(model.deployment) == 0 {

@@ -1,4 +1,4 @@
-//! What a Deployment reads off its ReplicaSets, and the sizes it allows itself.
+//! What a Deployment reads from its ReplicaSets, and its surge and unavailability limits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ pub const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
 
-/// Longest list of former revisions kept on a set, in bytes.
-const REVISION_HISTORY_MAX: usize = 2000;
+/// Maximum length of the list of former revisions on a set.
+const REVISION_HISTORY_MAX_BYTES: usize = 2000;
 
 pub fn size(set: &ReplicaSet) -> i32 {
     set.spec.replicas.unwrap_or(1)
@@ -45,12 +45,12 @@ fn number(set: &ReplicaSet, key: &str) -> Option<i32> {
     annotation(set, key)?.parse().ok()
 }
 
-/// The size the Deployment had when it last scaled this set.
+/// The size of the Deployment when it last scaled this set.
 pub fn desired_when_scaled(set: &ReplicaSet) -> Option<i32> {
     number(set, DESIRED_REPLICAS)
 }
 
-/// The most pods the Deployment allowed itself when it last scaled this set.
+/// The maximum number of pods of the Deployment when it last scaled this set.
 pub fn max_when_scaled(set: &ReplicaSet) -> Option<i32> {
     number(set, MAX_REPLICAS)
 }
@@ -68,7 +68,7 @@ pub fn is_recreate(deployment: &Deployment) -> bool {
     strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate")
 }
 
-/// Pods over the wanted number, and below it, that a rolling update may have.
+/// How many pods a rolling update may have above and below the desired number.
 pub fn surge_and_unavailable(deployment: &Deployment) -> (i32, i32) {
     if is_recreate(deployment) {
         return (0, 0);
@@ -76,18 +76,18 @@ pub fn surge_and_unavailable(deployment: &Deployment) -> (i32, i32) {
     let total = replicas(deployment);
     let strategy = deployment.spec.strategy.as_ref();
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
-    let part = |value: Option<&_>, round| value.map_or(0, |value| scaled(value, total, round));
-    let surge = part(rolling.and_then(|rolling| rolling.max_surge.as_ref()), Round::Up);
+    let resolve = |value: Option<&_>, round| value.map_or(0, |value| scaled(value, total, round));
+    let surge = resolve(rolling.and_then(|rolling| rolling.max_surge.as_ref()), Round::Up);
     let unavailable =
-        part(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), Round::Down);
-    // Percentages of small numbers can both come to nothing, which would stop every update.
+        resolve(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), Round::Down);
+    // Percentages of small numbers can both round to zero, which would block every update.
     if surge == 0 && unavailable == 0 {
         return (0, 1.min(total));
     }
     (surge, unavailable.min(total))
 }
 
-/// Oldest first, by name among equals.
+/// Oldest first; sets of the same age by name.
 pub fn sort_by_age(sets: &mut [Arc<ReplicaSet>]) {
     sets.sort_by(|one, other| age_key(one).cmp(&age_key(other)));
 }
@@ -97,7 +97,7 @@ pub fn age_key(set: &ReplicaSet) -> (Option<jiff::Timestamp>, Option<&str>) {
     (metadata.creation_timestamp.as_ref().map(|time| time.0), metadata.name.as_deref())
 }
 
-/// The set with the Deployment's template: the oldest, should there be several.
+/// The set with the Deployment's template; the oldest if there are several.
 pub fn find_new(deployment: &Deployment, sorted: &[Arc<ReplicaSet>]) -> Option<Arc<ReplicaSet>> {
     let same = |set: &&Arc<ReplicaSet>| {
         let template = set.spec.template.as_ref();
@@ -106,7 +106,7 @@ pub fn find_new(deployment: &Deployment, sorted: &[Arc<ReplicaSet>]) -> Option<A
     sorted.iter().find(same).cloned()
 }
 
-/// The annotations of the set with the current template, after it became revision `revision`.
+/// The annotations of the set with the current template once it is revision `revision`.
 pub fn annotations_for_new(
     deployment: &Deployment,
     existing: Option<&BTreeMap<String, String>>,
@@ -126,17 +126,17 @@ pub fn annotations_for_new(
         annotations.insert(REVISION.into(), revision.to_string());
         if let Some(before) = before {
             let history = annotations.get(REVISION_HISTORY).map(String::as_str);
-            annotations.insert(REVISION_HISTORY.into(), longer(history, &before));
+            annotations.insert(REVISION_HISTORY.into(), extended(history, &before));
         }
     }
     annotations
 }
 
-/// `history` and one more, without the oldest entries if it gets too long.
-fn longer(history: Option<&str>, revision: &str) -> String {
+/// `history` with one more entry; the oldest are dropped if it gets too long.
+fn extended(history: Option<&str>, revision: &str) -> String {
     let mut entries: Vec<&str> = history.into_iter().flat_map(|text| text.split(',')).collect();
     entries.push(revision);
-    while entries.len() > 1 && entries.join(",").len() > REVISION_HISTORY_MAX {
+    while entries.len() > 1 && entries.join(",").len() > REVISION_HISTORY_MAX_BYTES {
         entries.remove(0);
     }
     entries.join(",")

@@ -23,7 +23,7 @@ pub fn find<'a>(status: &'a DeploymentStatus, type_: &str) -> Option<&'a Deploym
     all.find(|condition| condition.type_.as_deref() == Some(type_))
 }
 
-/// Sets a condition. The same status and reason: nothing changes, not even the times.
+/// Sets a condition. With the same status and reason nothing changes, not even the times.
 pub fn set_condition(
     status: &mut DeploymentStatus,
     type_: &str,
@@ -59,7 +59,7 @@ fn remove(status: &mut DeploymentStatus, type_: &str) {
     }
 }
 
-/// Seconds without progress after which a rollout counts as stuck.
+/// Seconds without progress after which a rollout has timed out.
 pub fn deadline(deployment: &Deployment) -> Option<i32> {
     let seconds = deployment.spec.progress_deadline_seconds;
     seconds.filter(|seconds| *seconds != i32::MAX)
@@ -118,7 +118,7 @@ fn failure_of(set: &ReplicaSet) -> Option<(String, String)> {
     Some((failure.reason.clone().unwrap_or_default(), failure.message.clone().unwrap_or_default()))
 }
 
-/// Everything that was asked for is there, and nothing else.
+/// Whether all pods are updated and available, and there are no others.
 pub fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
     let wanted = Some(replicas(deployment));
     status.updated_replicas == wanted
@@ -137,8 +137,8 @@ fn is_progressing(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
         || count(new.available_replicas) > count(old.available_replicas)
 }
 
-/// When a rollout that makes no progress counts as stuck; `None`: never.
-fn stuck_at(deployment: &Deployment, status: &DeploymentStatus) -> Option<Timestamp> {
+/// When a rollout that makes no progress times out; `None`: never.
+fn times_out_at(deployment: &Deployment, status: &DeploymentStatus) -> Option<Timestamp> {
     let seconds = deadline(deployment)?;
     let condition = find(status, PROGRESSING)?;
     if condition.reason.as_deref() == Some(NEW_SET_AVAILABLE) {
@@ -148,7 +148,7 @@ fn stuck_at(deployment: &Deployment, status: &DeploymentStatus) -> Option<Timest
     since.checked_add(SignedDuration::from_secs(seconds.into())).ok()
 }
 
-/// The condition Progressing of a rollout that is under way.
+/// Updates the condition Progressing of a rollout in progress.
 pub fn progress(
     deployment: &Deployment,
     status: &mut DeploymentStatus,
@@ -174,7 +174,7 @@ pub fn progress(
         let message = format!("{what} has successfully progressed.");
         set_condition(status, PROGRESSING, "True", NEW_SET_AVAILABLE, message, now);
     } else if is_progressing(&old, status) {
-        // The update time moves with every step: the deadline counts from the last one.
+        // Every step updates the time: the deadline counts from the latest one.
         let transition = current
             .filter(|current| current.status.as_deref() == Some("True"))
             .and_then(|current| current.last_transition_time.clone());
@@ -184,13 +184,13 @@ pub fn progress(
         if let Some(condition) = status.conditions.iter_mut().flatten().last() {
             condition.last_transition_time = transition.or(Some(Time(now)));
         }
-    } else if stuck_at(deployment, status).is_some_and(|at| at <= now) {
+    } else if times_out_at(deployment, status).is_some_and(|at| at <= now) {
         let message = format!("{what} has timed out progressing.");
         set_condition(status, PROGRESSING, "False", TIMED_OUT, message, now);
     }
 }
 
-/// Marks the pause and the resumption in the condition Progressing.
+/// Records a pause or a resumption in the condition Progressing.
 pub fn mark_pause(deployment: &Deployment, status: &mut DeploymentStatus, now: Timestamp) {
     if deadline(deployment).is_none() {
         return;
@@ -208,8 +208,8 @@ pub fn mark_pause(deployment: &Deployment, status: &mut DeploymentStatus, now: T
     set_condition(status, PROGRESSING, "Unknown", reason, message.into(), now);
 }
 
-/// When to look again whether the rollout is stuck.
-pub fn look_again(
+/// How long until the rollout may time out.
+pub fn timeout_check(
     deployment: &Deployment,
     status: &DeploymentStatus,
     now: Timestamp,
@@ -218,7 +218,7 @@ pub fn look_again(
     if reason == Some(TIMED_OUT) || is_complete(deployment, status) {
         return None;
     }
-    let at = stuck_at(deployment, status)?;
+    let at = times_out_at(deployment, status)?;
     let wait = Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO);
     Some(wait + Duration::from_millis(10))
 }

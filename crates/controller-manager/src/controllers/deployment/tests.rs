@@ -28,14 +28,14 @@ fn deployment(replicas: i32, image: &str) -> Deployment {
 }
 
 fn rolling(deployment: &mut Deployment, surge: &str, unavailable: &str) {
-    let amount = |text: &str| {
+    let value = |text: &str| {
         Some(text.parse().map_or_else(|_| IntOrString::String(text.into()), IntOrString::Int))
     };
     deployment.spec.strategy = Some(DeploymentStrategy {
         type_: Some("RollingUpdate".into()),
         rolling_update: Some(RollingUpdateDeployment {
-            max_surge: amount(surge),
-            max_unavailable: amount(unavailable),
+            max_surge: value(surge),
+            max_unavailable: value(unavailable),
         }),
     });
 }
@@ -56,7 +56,7 @@ fn observed<'a>(deployment: &'a Deployment, sets: &[ReplicaSet]) -> Observed<'a>
     }
 }
 
-/// A world that carries plans out, with ReplicaSets that follow their size.
+/// Applies plans to ReplicaSets in memory.
 struct World {
     deployment: Deployment,
     sets: Vec<ReplicaSet>,
@@ -81,7 +81,7 @@ impl World {
         for update in &plan.updates {
             let of = |set: &&mut ReplicaSet| set.metadata.uid == update.after.metadata.uid;
             let set = self.sets.iter_mut().find(of).unwrap();
-            assert_eq!(*set, *update.before, "planned on what is there");
+            assert_eq!(*set, *update.before, "planned on the current state");
             *set = (*update.after).clone();
         }
         for gone in &plan.delete {
@@ -96,7 +96,7 @@ impl World {
         plan
     }
 
-    /// Pods of set `index` come and go until `ready` of them are ready.
+    /// Gives set `index` its pods, of which `ready` are ready.
     fn pods(&mut self, index: usize, ready: i32) {
         let set = &mut self.sets[index];
         let ready = ready.min(size(set));
@@ -125,7 +125,7 @@ impl World {
         progressing.and_then(|condition| condition.reason.clone()).unwrap_or_default()
     }
 
-    /// Until nothing changes.
+    /// Steps until nothing changes.
     fn settle(&mut self) {
         for _ in 0..200 {
             let before = (self.sets.clone(), self.deployment.clone());
@@ -140,7 +140,7 @@ impl World {
 }
 
 #[test]
-fn what_wants_no_pods_is_complete_with_its_first_set() {
+fn a_deployment_of_zero_pods_is_complete_with_its_first_set() {
     let plan = plan(&observed(&deployment(0, "1"), &[]), at(0));
     let set = plan.create.unwrap().metadata.name.unwrap();
     let progressing = status::find(&plan.status, status::PROGRESSING).unwrap();
@@ -169,7 +169,7 @@ fn a_first_rollout_ends_available() {
     );
     let annotations = world.deployment.metadata.annotations.as_ref().unwrap();
     assert_eq!(annotations[REVISION], "1");
-    assert_eq!(world.step().again, None);
+    assert_eq!(world.step().requeue_after, None);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_rolling_update_keeps_its_bounds() {
     rolling(&mut world.deployment, "1", "0");
     world.step();
     assert_eq!(world.sizes(), [4, 1]);
-    // Nothing goes down before the new pod is available.
+    // No old pod is deleted before the new one is available.
     world.pods(1, 0);
     world.step();
     assert_eq!(world.sizes(), [4, 1]);
@@ -196,7 +196,7 @@ fn a_rolling_update_keeps_its_bounds() {
 }
 
 #[test]
-fn unhealthy_old_pods_go_first() {
+fn unhealthy_old_pods_are_deleted_first() {
     let mut world = World::new(deployment(4, "v1"));
     world.settle();
     rolling(&mut world.deployment, "0", "1");
@@ -205,12 +205,12 @@ fn unhealthy_old_pods_go_first() {
     world.step();
     assert_eq!(world.sizes(), [4, 0]);
     world.step();
-    // One below four is allowed; two are unhealthy, so one of those goes.
+    // One below four is allowed; two are unhealthy, so one of those is deleted.
     assert_eq!(world.sizes(), [3, 0]);
 }
 
 #[test]
-fn recreate_waits_until_the_old_are_gone() {
+fn recreate_waits_until_the_old_pods_are_gone() {
     let mut world = World::new(deployment(2, "v1"));
     recreate(&mut world.deployment);
     world.settle();
@@ -283,7 +283,7 @@ fn scaling_during_a_rollout_is_proportional() {
     assert_eq!(world.sizes(), [8, 5]);
     world.deployment.spec.replicas = Some(15);
     world.step();
-    // 18 allowed, 13 there: five more in the proportion 8 to 5.
+    // 18 are allowed and 13 exist: five more in the proportion 8 to 5.
     assert_eq!(world.sizes(), [11, 7]);
 }
 
@@ -297,18 +297,18 @@ fn a_rollout_without_progress_times_out() {
         world.step();
     }
     let plan = world.step();
-    assert!(plan.again.is_some());
+    assert!(plan.requeue_after.is_some());
     world.now += 20;
     let plan = world.step();
     assert_eq!(world.reason(), "ProgressDeadlineExceeded");
-    assert_eq!(plan.again, None);
+    assert_eq!(plan.requeue_after, None);
     world.pods(0, 1);
     world.step();
     assert_eq!(world.reason(), "NewReplicaSetAvailable");
 }
 
 #[test]
-fn annotations_reach_the_new_set_but_not_kubectls_own() {
+fn annotations_are_copied_to_the_new_set_except_kubectls_own() {
     let mut world = World::new(deployment(1, "v1"));
     let own = world.deployment.metadata.annotations.get_or_insert_default();
     own.insert("kubernetes.io/change-cause".into(), "why".into());
@@ -322,7 +322,7 @@ fn annotations_reach_the_new_set_but_not_kubectls_own() {
 }
 
 #[test]
-fn a_condition_that_says_the_same_keeps_its_times() {
+fn an_unchanged_condition_keeps_its_times() {
     let mut status = DeploymentStatus::default();
     status::set_condition(&mut status, "Available", "True", "R", "m".into(), at(1));
     status::set_condition(&mut status, "Available", "True", "R", "n".into(), at(2));
@@ -335,9 +335,9 @@ fn a_condition_that_says_the_same_keeps_its_times() {
 }
 
 proptest! {
-    /// However pods come and go, a rollout keeps enough pods available and converges.
+    /// Whatever the pods do, a rollout keeps enough of them available and converges.
     #[test]
-    fn rollouts_keep_their_promise(
+    fn rollouts_keep_enough_pods_available(
         replicas in 1..12i32,
         surge in 0..4i32,
         unavailable in 0..4i32,
@@ -348,7 +348,7 @@ proptest! {
         world.settle();
         world.deployment.spec.template = deployment(replicas, "v2").spec.template;
         let (surge, unavailable) = sets::surge_and_unavailable(&world.deployment);
-        for how in readiness {
+        for more in readiness {
             world.step();
             let sizes = world.sizes();
             prop_assert!(sizes.iter().sum::<i32>() <= replicas + surge);
@@ -356,7 +356,7 @@ proptest! {
             let ready_before = if new == 0 { 0 } else { sets::ready(&world.sets[new]) };
             world.pods(0, i32::MAX);
             if new > 0 {
-                world.pods(new, ready_before + i32::from(how));
+                world.pods(new, ready_before + i32::from(more));
             }
             let available: i32 = world.sets.iter().map(sets::available).sum();
             prop_assert!(available >= replicas - unavailable, "{available} of {replicas}");

@@ -15,7 +15,7 @@ use crate::machinery::int_or_percent::{Round, scaled};
 use crate::machinery::owner::is_deleting;
 use crate::machinery::pod_state::is_ready;
 
-/// How long an eviction that the apiserver has allowed may take to show.
+/// How long an eviction that the apiserver has allowed counts until the pod is being deleted.
 const EVICTION_TIMEOUT: Duration = Duration::from_secs(120);
 const ALLOWED: &str = "DisruptionAllowed";
 
@@ -24,19 +24,19 @@ pub struct Observed<'a> {
     pub budget: &'a PodDisruptionBudget,
     /// Pods that the budget selects.
     pub pods: Vec<Arc<Pod>>,
-    /// Sum of the sizes of the pods' controllers.
+    /// Total size of the workloads of the pods.
     pub scale: i32,
 }
 
 #[derive(Debug, PartialEq)]
 pub struct Plan {
     pub status: PodDisruptionBudgetStatus,
-    pub again: Option<Duration>,
+    pub requeue_after: Option<Duration>,
 }
 
 pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     let old = observed.budget.status.clone().unwrap_or_default();
-    let (disrupted, again) = still_disrupted(observed, &old, now);
+    let (disrupted, requeue_after) = still_disrupted(observed, &old, now);
     let healthy = observed.pods.iter().filter(|pod| {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         !is_deleting(&pod.metadata) && is_ready(pod) && !disrupted.contains_key(name)
@@ -70,10 +70,10 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
         expected_pods: Some(expected),
         observed_generation: generation,
     };
-    Plan { status, again }
+    Plan { status, requeue_after }
 }
 
-/// Evictions under way: allowed, not seen yet, and not too old.
+/// Evictions that were allowed, whose pods are not being deleted yet, and that have not timed out.
 fn still_disrupted(
     observed: &Observed<'_>,
     old: &PodDisruptionBudgetStatus,
@@ -81,7 +81,7 @@ fn still_disrupted(
 ) -> (BTreeMap<String, Time>, Option<Duration>) {
     let timeout = SignedDuration::try_from(EVICTION_TIMEOUT).expect("two minutes fit");
     let mut disrupted = BTreeMap::new();
-    let mut again: Option<Duration> = None;
+    let mut requeue_after: Option<Duration> = None;
     for pod in observed.pods.iter().filter(|pod| !is_deleting(&pod.metadata)) {
         let name = pod.metadata.name.clone().unwrap_or_default();
         let Some(since) = old.disrupted_pods.as_ref().and_then(|pods| pods.get(&name)) else {
@@ -91,18 +91,19 @@ fn still_disrupted(
         if let Ok(left) = Duration::try_from(left)
             && !left.is_zero()
         {
-            again = Some(again.map_or(left, |again| again.min(left)));
+            requeue_after =
+                Some(requeue_after.map_or(left, |requeue_after| requeue_after.min(left)));
             disrupted.insert(name, since.clone());
         }
     }
-    (disrupted, again)
+    (disrupted, requeue_after)
 }
 
 fn expected_and_desired(observed: &Observed<'_>) -> (i32, i32) {
     let spec = observed.budget.spec.clone().unwrap_or_default();
     let pods = i32::try_from(observed.pods.len()).unwrap_or(i32::MAX);
-    if let Some(most) = &spec.max_unavailable {
-        let down = scaled(most, observed.scale, Round::Up);
+    if let Some(maximum) = &spec.max_unavailable {
+        let down = scaled(maximum, observed.scale, Round::Up);
         return (observed.scale, (observed.scale - down).max(0));
     }
     match &spec.min_available {
@@ -121,12 +122,12 @@ mod tests {
     use crate::machinery::testing::{at, pod};
 
     fn allowed(min: Option<&str>, max: Option<&str>, ready: usize, scale: i32) -> (i32, i32, i32) {
-        let amount = |text: &str| {
+        let value = |text: &str| {
             text.parse().map_or_else(|_| IntOrString::String(text.into()), IntOrString::Int)
         };
         let mut budget = PodDisruptionBudget::default();
         let spec = budget.spec.get_or_insert_default();
-        (spec.min_available, spec.max_unavailable) = (min.map(amount), max.map(amount));
+        (spec.min_available, spec.max_unavailable) = (min.map(value), max.map(value));
         let mut pods: Vec<_> = (0..ready)
             .map(|index| Arc::new(pod(&format!("p{index}")).running().ready_at(1).build()))
             .collect();
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn budgets() {
+    fn disruptions_allowed() {
         assert_eq!(allowed(Some("2"), None, 4, 5), (4, 2, 2));
         assert_eq!(allowed(Some("80%"), None, 4, 5), (4, 4, 0));
         assert_eq!(allowed(None, Some("2"), 4, 5), (4, 3, 1));
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn evictions_under_way_count_until_they_time_out() {
+    fn evictions_in_progress_count_until_they_time_out() {
         let mut budget = PodDisruptionBudget::default();
         budget.spec.get_or_insert_default().min_available = Some(IntOrString::Int(1));
         budget.status.get_or_insert_default().disrupted_pods =
@@ -160,9 +161,9 @@ mod tests {
         let observed = Observed { budget: &budget, pods: pods.into(), scale: 2 };
         let early = plan(&observed, at(110));
         assert_eq!(early.status.disruptions_allowed, Some(0));
-        assert_eq!(early.again, Some(Duration::from_secs(110)));
+        assert_eq!(early.requeue_after, Some(Duration::from_secs(110)));
         let late = plan(&observed, at(220));
         assert_eq!(late.status.disruptions_allowed, Some(1));
-        assert_eq!((late.again, late.status.disrupted_pods), (None, None));
+        assert_eq!((late.requeue_after, late.status.disrupted_pods), (None, None));
     }
 }

@@ -17,7 +17,7 @@ pub fn is_headless(service: &Service) -> bool {
     spec.and_then(|spec| spec.cluster_ip.as_deref()) == Some("None")
 }
 
-/// Whether we keep the endpoints of a service: it selects pods.
+/// Whether this controller manages the endpoints of a service: the service selects pods.
 pub fn selects_pods(service: &Service) -> bool {
     service.spec.as_ref().is_some_and(|spec| {
         spec.type_.as_deref() != Some("ExternalName")
@@ -25,7 +25,7 @@ pub fn selects_pods(service: &Service) -> bool {
     })
 }
 
-/// The address types that a service has slices of: `IPv4`, `IPv6`.
+/// The address types of a service's slices: `IPv4`, `IPv6`.
 pub fn address_types(service: &Service) -> Vec<String> {
     let families = service
         .spec
@@ -35,7 +35,7 @@ pub fn address_types(service: &Service) -> Vec<String> {
     families.unwrap_or_else(|| vec!["IPv4".into()])
 }
 
-/// The pod's address of a type.
+/// The pod's address of the given type.
 pub fn address<'a>(pod: &'a Pod, address_type: &str) -> Option<&'a str> {
     let status = pod.status.as_ref()?;
     let all = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
@@ -43,7 +43,7 @@ pub fn address<'a>(pod: &'a Pod, address_type: &str) -> Option<&'a str> {
     all.find(|text| is_of_type(text, address_type))
 }
 
-/// Whether a text is an address of the type.
+/// Whether the text is an address of the given type.
 pub fn is_of_type(text: &str, address_type: &str) -> bool {
     match text.parse::<IpAddr>() {
         Ok(IpAddr::V4(_)) => address_type == "IPv4",
@@ -52,7 +52,7 @@ pub fn is_of_type(text: &str, address_type: &str) -> bool {
     }
 }
 
-/// A pod's numbers for the service's ports. A named port that the pod lacks is left out.
+/// The pod's port numbers for the service's ports, without named ports that the pod lacks.
 pub fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
     let all = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let mut ports: Vec<EndpointPort> = all
@@ -99,7 +99,7 @@ fn declared(
     container.ports.iter().flatten()
 }
 
-/// The pod as an endpoint, if it has an address of the type and has not ended.
+/// The pod as an endpoint, if it has an address of the type and has not terminated.
 pub fn endpoint(
     service: &Service,
     pod: &Pod,
@@ -131,7 +131,7 @@ pub fn endpoint(
     })
 }
 
-/// How endpoints name their pod.
+/// The reference by which an endpoint names its pod.
 pub fn reference(pod: &Pod) -> ObjectReference {
     ObjectReference {
         kind: Some("Pod".into()),
@@ -142,7 +142,7 @@ pub fn reference(pod: &Pod) -> ObjectReference {
     }
 }
 
-/// The pod's own DNS name under a service that is its subdomain.
+/// The pod's hostname, if the service is its subdomain.
 pub fn hostname(service: &Service, pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let under = spec.subdomain.is_some()

@@ -1,4 +1,4 @@
-//! Endpoints into slices, with as few writes as will do: a pure function
+//! Packs endpoints into slices with as few writes as possible: a pure function
 //! (`k8s.io/endpointslice`'s reconciler).
 
 use std::collections::HashMap;
@@ -16,11 +16,11 @@ pub struct Group {
     pub endpoints: Vec<Endpoint>,
 }
 
-/// What every slice of a service has in common.
+/// What all slices of a service have in common.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Common {
     pub namespace: String,
-    /// New slices are named after it.
+    /// Prefix of the names of new slices.
     pub prefix: String,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
@@ -47,8 +47,8 @@ pub fn add(groups: &mut Vec<Group>, address_type: &str, ports: Vec<EndpointPort>
     }
 }
 
-/// Brings `existing` to hold `groups`, at most `max` endpoints in each slice. A group without
-/// endpoints keeps one empty slice.
+/// Plans how `existing` comes to hold `groups`, at most `max` endpoints in each slice. A group
+/// without endpoints keeps one empty slice.
 pub fn pack(
     existing: &[Arc<EndpointSlice>],
     groups: &[Group],
@@ -71,7 +71,7 @@ pub fn pack(
     plan
 }
 
-/// One slice in the making.
+/// A slice that is being planned.
 struct Draft {
     before: Arc<EndpointSlice>,
     endpoints: Vec<Endpoint>,
@@ -94,11 +94,11 @@ fn pack_group(
         mine.into_iter().map(|before| keep_wanted(before, &mut missing)).collect();
     let mut rest: Vec<Endpoint> = missing.into_values().cloned().collect();
     rest.sort_by(|one, other| one.addresses.cmp(&other.addresses));
-    // Slices that are written anyway take the new ones first.
+    // New endpoints go first into slices that are written anyway.
     drafts.sort_by_key(|draft| !draft.changed);
     for draft in &mut drafts {
         let room = max.saturating_sub(draft.endpoints.len());
-        // An untouched slice is opened only for what would need a new slice otherwise.
+        // An unchanged slice is written only for what would otherwise need a new slice.
         if room > 0 && !rest.is_empty() {
             draft.endpoints.extend(rest.drain(..room.min(rest.len())));
             draft.changed = true;
@@ -127,7 +127,7 @@ fn pack_group(
     }
 }
 
-/// The slice with what is still wanted of it, brought up to date.
+/// The slice with those of its endpoints that are still wanted, brought up to date.
 fn keep_wanted(before: Arc<EndpointSlice>, missing: &mut HashMap<String, &Endpoint>) -> Draft {
     let mut endpoints = Vec::new();
     let mut changed = false;
@@ -178,7 +178,7 @@ fn set_common(metadata: &mut ObjectMeta, common: &Common) {
     metadata.owner_references = Some(vec![common.owner.clone()]);
 }
 
-/// A slice that would go takes the content of one that would come.
+/// Reuses slices that would be deleted for the content of slices that would be created.
 fn reuse_deleted(plan: &mut Plan) {
     let mut create = Vec::new();
     for new in plan.create.drain(..) {

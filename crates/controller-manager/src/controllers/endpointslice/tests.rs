@@ -16,7 +16,7 @@ fn slices_of(service: &Service, pods: &[Pod]) -> Vec<Group> {
     groups(service, &pods, |_| Some("z".into()))
 }
 
-/// Carries a plan out.
+/// Applies a plan.
 fn after(existing: &[Arc<EndpointSlice>], plan: &Plan, made: &mut u32) -> Vec<Arc<EndpointSlice>> {
     let mut all = existing.to_vec();
     all.retain(|slice| !plan.delete.contains(slice));
@@ -41,7 +41,7 @@ fn addresses(slices: &[Arc<EndpointSlice>]) -> Vec<String> {
 }
 
 #[test]
-fn conditions_tell_ready_serving_and_terminating() {
+fn conditions_are_ready_serving_and_terminating() {
     let service = service("web", &[("http", 80, 8080)]);
     for (pod, ready, serving, terminating) in [
         (web("a", "10.0.0.1").ready_at(1).build(), true, true, false),
@@ -64,7 +64,7 @@ fn conditions_tell_ready_serving_and_terminating() {
 }
 
 #[test]
-fn finished_pods_are_no_endpoints_and_an_empty_service_has_one_slice() {
+fn terminated_pods_are_no_endpoints_and_an_empty_service_has_one_slice() {
     let service = service("web", &[("http", 80, 8080)]);
     let groups = slices_of(&service, &[web("a", "10.0.0.1").phase("Failed").build()]);
     assert_eq!(groups.len(), 1);
@@ -74,7 +74,7 @@ fn finished_pods_are_no_endpoints_and_an_empty_service_has_one_slice() {
     assert_eq!(pack(&existing, &groups, &common(&service), 100), Plan::default());
     let labels = plan.create[0].metadata.labels.as_ref().unwrap();
     assert_eq!(labels[SERVICE_NAME], "web");
-    // The placeholder takes the first endpoints in.
+    // The placeholder takes the first endpoints.
     let groups = slices_of(&service, &[web("a", "10.0.0.1").build()]);
     let plan = pack(&existing, &groups, &common(&service), 100);
     assert_eq!((plan.create.len(), plan.update.len(), plan.delete.len()), (0, 1, 0));
@@ -142,8 +142,8 @@ fn any_endpoints() -> impl Strategy<Value = Vec<Endpoint>> {
 }
 
 proptest! {
-    /// From any slices to any other endpoints: exactly those are there, no slice is over-full, and
-    /// then there is nothing left to do.
+    /// From any slices to any endpoints: the slices hold exactly those, none is too large, and the
+    /// next plan is empty.
     #[test]
     fn packing_converges(states in prop::collection::vec(any_endpoints(), 1..5)) {
         let service = service("web", &[("http", 80, 8080)]);

@@ -1,4 +1,4 @@
-//! Writes slices and remembers what the cache does not show yet.
+//! Writes slices and records the expectations.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl SliceWriter {
         self.clock.now()
     }
 
-    /// Carries out a plan for `owner`: first what adds endpoints, then what takes slices away.
+    /// Applies a plan for `owner`: first creations and updates, then deletions.
     pub async fn apply(&self, owner: &Key, plan: Plan) -> Result<(), Error> {
         let slices = Api::<EndpointSlice>::namespaced(&self.client, &owner.namespace);
         for slice in &plan.create {

@@ -1,4 +1,4 @@
-//! Feeds the graph: one metadata-only watch for each stored kind.
+//! Fills the graph from one metadata-only watch for each stored kind.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use parking_lot::Mutex;
 use rpc::api_v1::Representation;
 use tokio::sync::watch;
 
-use super::graph::{Asked, Graph, Node};
+use super::graph::{Affected, Graph, Node};
 use crate::machinery::cache::Key;
 use crate::machinery::informer::Synced;
 use crate::machinery::queue::Trigger;
 
-/// The graph with those who are told of its changes.
+/// The graph, and the controllers that its changes trigger.
 #[derive(Clone)]
 pub struct Feed {
     pub graph: Arc<Mutex<Graph>>,
@@ -26,20 +26,20 @@ pub struct Feed {
     quotas: Trigger,
 }
 
-/// Whether objects of a kind can own, be owned, or hold a namespace up for long. Events come and go
-/// in numbers and do neither.
+/// Whether objects of a kind can own, be owned, or block the deletion of a namespace. Events are
+/// many, short-lived, and do none of that.
 pub fn is_tracked(row: &KindRow) -> bool {
     row.stored && row.plural != "events"
 }
 
 impl Feed {
-    /// `collector` gets uids, `namespaces` the names of namespaces that lost the last object of a kind,
-    /// `quotas` those that lost an object.
+    /// `collector` gets uids, `namespaces` the names of namespaces that lost their last object of a
+    /// kind, `quotas` those of namespaces that lost an object.
     pub fn new(collector: Trigger, namespaces: Trigger, quotas: Trigger) -> Self {
         Self { graph: Arc::default(), collector, namespaces, quotas }
     }
 
-    /// The futures that keep the graph, each with the word that it is in step.
+    /// The futures that keep the graph up to date, one for each kind.
     pub fn start(&self, client: &Client) -> Vec<Synced> {
         let tracked = api::kind::KINDS.iter().copied().filter(|row| is_tracked(row));
         tracked
@@ -82,23 +82,23 @@ impl Feed {
     }
 
     async fn apply(&self, node: Node) {
-        let asked = self.graph.lock().apply(node);
-        self.tell(asked).await;
+        let affected = self.graph.lock().apply(node);
+        self.trigger(affected).await;
     }
 
     async fn remove(&self, uid: &str) {
-        let asked = self.graph.lock().remove(uid);
-        self.tell(asked).await;
+        let affected = self.graph.lock().remove(uid);
+        self.trigger(affected).await;
     }
 
-    async fn tell(&self, asked: Asked) {
-        for uid in asked.collect {
+    async fn trigger(&self, affected: Affected) {
+        for uid in affected.examine {
             self.collector.send(Key::cluster(uid)).await;
         }
-        if let Some(namespace) = asked.freed {
+        if let Some(namespace) = affected.shrunk {
             self.quotas.send(Key::cluster(namespace)).await;
         }
-        if let Some(namespace) = asked.emptied {
+        if let Some(namespace) = affected.emptied {
             self.namespaces.send(Key::cluster(namespace)).await;
         }
     }

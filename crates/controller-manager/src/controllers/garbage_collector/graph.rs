@@ -1,5 +1,5 @@
-//! Every object's metadata and who owns whom: fed by metadata-only watches of all stored kinds, read
-//! by the garbage collector and the namespace controller.
+//! The metadata of all objects and their owner references, from metadata-only watches of all stored
+//! kinds; read by the garbage collector and the quota controller.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use crate::machinery::cache::Key;
 pub const ORPHAN: &str = "orphan";
 pub const FOREGROUND: &str = "foregroundDeletion";
 
-/// What of an object the graph keeps.
+/// What the graph keeps of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     pub row: &'static KindRow,
@@ -57,7 +57,7 @@ impl Node {
     /// From an object's JSON, whole or partial.
     ///
     /// # Errors
-    /// When the bytes are no object.
+    /// When the bytes are not an object.
     pub fn decode(row: &'static KindRow, json: &[u8]) -> Result<Self, serde_json::Error> {
         let partial: Partial = serde_json::from_slice(json)?;
         let metadata = partial.metadata;
@@ -75,13 +75,13 @@ impl Node {
         self.finalizers.iter().any(|finalizer| finalizer == name)
     }
 
-    /// Being deleted in the foreground: it waits for its dependents.
+    /// Whether it is being deleted in the foreground, and so waits for its dependents.
     pub fn waits_for_dependents(&self) -> bool {
         self.deleting && self.has_finalizer(FOREGROUND)
     }
 
-    /// Whether a dependent's reference has this object's kind, name and place.
-    pub fn is_meant_by(&self, owner: &Owner, dependent_namespace: &str) -> bool {
+    /// Whether an owner reference has this object's kind, name and namespace.
+    pub fn matches_reference(&self, owner: &Owner, dependent_namespace: &str) -> bool {
         let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
         self.row.kind == owner.kind
             && self.row.group == group
@@ -95,19 +95,19 @@ impl Node {
 pub struct Graph {
     nodes: HashMap<String, Node>,
     dependents: HashMap<String, HashSet<String>>,
-    places: HashMap<(&'static str, &'static str, Key), String>,
+    by_key: HashMap<(&'static str, &'static str, Key), String>,
     counts: HashMap<(String, &'static str, &'static str), usize>,
 }
 
-/// What a change of the graph asks for.
+/// What a change of the graph affects.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Asked {
-    /// Uids to look at.
-    pub collect: Vec<String>,
-    /// A namespace that lost the last object of some kind.
+pub struct Affected {
+    /// Uids of the objects to examine.
+    pub examine: Vec<String>,
+    /// A namespace that lost its last object of some kind.
     pub emptied: Option<String>,
     /// A namespace that lost an object.
-    pub freed: Option<String>,
+    pub shrunk: Option<String>,
 }
 
 impl Graph {
@@ -127,50 +127,50 @@ impl Graph {
         self.counts.get(&key).copied().unwrap_or(0)
     }
 
-    /// Takes in an object's new state.
-    pub fn apply(&mut self, node: Node) -> Asked {
-        let mut asked = Asked::default();
-        let place = (node.row.group, node.row.plural, node.key.clone());
-        if let Some(former) = self.places.get(&place).filter(|uid| **uid != node.uid) {
-            // Deleted and made again between two looks.
-            asked = self.remove(&former.clone());
+    /// Adds or updates an object.
+    pub fn apply(&mut self, node: Node) -> Affected {
+        let mut affected = Affected::default();
+        let key = (node.row.group, node.row.plural, node.key.clone());
+        if let Some(former) = self.by_key.get(&key).filter(|uid| **uid != node.uid) {
+            // Deleted and created again while the watch was interrupted.
+            affected = self.remove(&former.clone());
         }
         let old = self.nodes.remove(&node.uid);
         if old.is_none() {
             *self.counts.entry(count_key(&node)).or_insert(0) += 1;
-            self.places.insert(place, node.uid.clone());
+            self.by_key.insert(key, node.uid.clone());
         }
         self.relink(old.as_ref(), &node);
         let changed_owners = old.as_ref().is_none_or(|old| old.owners != node.owners);
         let unknown_owner = node.owners.iter().any(|owner| {
             self.nodes
                 .get(&owner.uid)
-                .is_none_or(|known| !known.is_meant_by(owner, &node.key.namespace))
+                .is_none_or(|known| !known.matches_reference(owner, &node.key.namespace))
         });
         let ending =
             node.deleting && (node.has_finalizer(ORPHAN) || node.has_finalizer(FOREGROUND));
         if ending || (changed_owners && unknown_owner) {
-            asked.collect.push(node.uid.clone());
+            affected.examine.push(node.uid.clone());
         }
         if node.waits_for_dependents() {
-            asked.collect.extend(self.dependents.get(&node.uid).into_iter().flatten().cloned());
+            affected.examine.extend(self.dependents.get(&node.uid).into_iter().flatten().cloned());
         }
         if changed_owners {
             let former = old.iter().flat_map(|old| &old.owners);
             let waiting = former.chain(&node.owners).filter(|owner| self.waits(&owner.uid));
-            asked.collect.extend(waiting.map(|owner| owner.uid.clone()));
+            affected.examine.extend(waiting.map(|owner| owner.uid.clone()));
             if node.owners.iter().any(|owner| self.waits(&owner.uid)) {
-                asked.collect.push(node.uid.clone());
+                affected.examine.push(node.uid.clone());
             }
         }
         self.nodes.insert(node.uid.clone(), node);
-        asked
+        affected
     }
 
-    /// Takes an object out: its dependents are looked at, and owners that wait for it.
-    pub fn remove(&mut self, uid: &str) -> Asked {
+    /// Removes an object; affects its dependents, and owners that wait for it.
+    pub fn remove(&mut self, uid: &str) -> Affected {
         let Some(node) = self.nodes.remove(uid) else {
-            return Asked::default();
+            return Affected::default();
         };
         for owner in &node.owners {
             if let Some(dependents) = self.dependents.get_mut(&owner.uid) {
@@ -180,27 +180,27 @@ impl Graph {
                 }
             }
         }
-        let place = (node.row.group, node.row.plural, node.key.clone());
-        if self.places.get(&place).is_some_and(|at| at == uid) {
-            self.places.remove(&place);
+        let key = (node.row.group, node.row.plural, node.key.clone());
+        if self.by_key.get(&key).is_some_and(|at| at == uid) {
+            self.by_key.remove(&key);
         }
-        let mut asked = Asked::default();
-        let key = count_key(&node);
-        if let Some(count) = self.counts.get_mut(&key) {
+        let mut affected = Affected::default();
+        let count_key = count_key(&node);
+        if let Some(count) = self.counts.get_mut(&count_key) {
             *count -= 1;
-            asked.freed = namespace_of(&node);
+            affected.shrunk = namespace_of(&node);
             if *count == 0 {
-                self.counts.remove(&key);
-                asked.emptied = namespace_of(&node);
+                self.counts.remove(&count_key);
+                affected.emptied = namespace_of(&node);
             }
         }
-        asked.collect = self.dependents.get(uid).into_iter().flatten().cloned().collect();
+        affected.examine = self.dependents.get(uid).into_iter().flatten().cloned().collect();
         let waiting = node.owners.iter().filter(|owner| self.waits(&owner.uid));
-        asked.collect.extend(waiting.map(|owner| owner.uid.clone()));
-        asked
+        affected.examine.extend(waiting.map(|owner| owner.uid.clone()));
+        affected
     }
 
-    /// Uids of a kind's objects, to find what vanished while a watch was broken.
+    /// Uids of a kind's objects, to find those that were deleted while a watch was interrupted.
     pub fn uids_of(&self, row: &KindRow) -> Vec<String> {
         let of_kind = self.nodes.values().filter(|node| node.row == row);
         of_kind.map(|node| node.uid.clone()).collect()

@@ -1,4 +1,4 @@
-//! Reads and writes of single objects of any kind, by metadata alone.
+//! Reads and writes the metadata of single objects of any kind.
 
 use api::KindRow;
 use client::dynamic::target;
@@ -18,7 +18,7 @@ pub struct Live {
     client: Client,
 }
 
-/// The kind that an owner reference means, whatever its version; `None` when it is not served.
+/// The kind that an owner reference names, in any version; `None` when it is not served.
 pub fn owner_row(owner: &Owner) -> Option<&'static KindRow> {
     let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
     let mut rows = api::kind::KINDS.iter().copied();
@@ -91,7 +91,7 @@ impl Live {
         self.patch(node, json!({"ownerReferences": none_if_empty(owners)}), revision).await
     }
 
-    /// Takes the reference to `owner_uid` off a dependent, whatever else it has become.
+    /// Removes the reference to `owner_uid` from a dependent in its current state.
     pub async fn orphan(&self, dependent: &Node, owner_uid: &str) -> Result<(), Error> {
         let found = self.get(dependent.row, &dependent.key, &dependent.uid).await?;
         let Some((node, revision)) = found else {

@@ -1,29 +1,29 @@
-//! What to do about one object whose owners or whose own deletion ask for it: a pure function
+//! What to do about one object, given its owners and dependents: a pure function
 //! (`k8s.io/kubernetes/pkg/controller/garbagecollector`).
 
 use super::graph::{FOREGROUND, Node, ORPHAN, Owner};
 
-/// What is known of an owner.
+/// What is known about an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnerState {
     Present,
     /// Being deleted in the foreground: it waits for us.
     WaitsForDependents,
-    /// The server says that there is no such object of that uid.
+    /// The server has no such object with that uid.
     Absent,
-    /// A kind that is not served, or a reference that cannot be followed.
+    /// Its kind is not served, or the reference cannot be resolved.
     Unknown,
 }
 
-/// A dependent of the object, as far as it matters.
+/// A dependent of the object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dependent {
     pub node: Node,
-    /// It holds the object's deletion up.
+    /// It blocks the object's deletion.
     pub blocks: bool,
 }
 
-/// An object, read from the server, and what surrounds it.
+/// An object as the server has it, its owners and its dependents.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observed {
     pub node: Node,
@@ -52,17 +52,18 @@ impl Policy {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Plan {
     Nothing,
-    /// Take our reference off these dependents, then the finalizer `orphan` off the object.
+    /// Remove the owner reference from these dependents, then the finalizer `orphan` from the
+    /// object.
     Orphan(Vec<Node>),
-    /// All that blocked is gone: take the finalizer `foregroundDeletion` off.
+    /// All blocking dependents are gone: remove the finalizer `foregroundDeletion`.
     FinishForeground,
-    /// Look at these dependents: they hold our deletion up.
+    /// Examine these dependents: they block the deletion.
     CollectDependents(Vec<String>),
     /// Keep only these owner references.
     KeepOwners(Vec<Owner>),
     Delete(Policy),
-    /// An owner waits for us and we for our dependents: stop those from blocking (they may be
-    /// part of a cycle), then delete in the foreground.
+    /// An owner waits for the object, and the object for its dependents: unblock them, since this
+    /// may be a cycle, then delete in the foreground.
     UnblockAndDelete(Vec<Owner>),
 }
 
@@ -116,7 +117,7 @@ fn judge_owners(observed: &Observed) -> Plan {
     Plan::Delete(policy_of(&observed.node))
 }
 
-/// As the object itself asks for by a finalizer.
+/// The policy that the object's own finalizers ask for.
 fn policy_of(node: &Node) -> Policy {
     if node.has_finalizer(ORPHAN) {
         Policy::Orphan

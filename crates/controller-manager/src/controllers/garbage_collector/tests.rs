@@ -2,7 +2,7 @@ use api::Kind;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use proptest::prelude::*;
 
-use super::graph::{Asked, FOREGROUND, ORPHAN};
+use super::graph::{Affected, FOREGROUND, ORPHAN};
 use super::*;
 
 fn owner(uid: &str) -> Owner {
@@ -66,7 +66,7 @@ fn owners_decide() {
 }
 
 #[test]
-fn deletions_end_when_dependents_are_gone() {
+fn deletions_complete_when_dependents_are_gone() {
     let with = |node: Node, dependents: Vec<(Node, bool)>| {
         plan(&Observed {
             node,
@@ -92,48 +92,48 @@ fn deletions_end_when_dependents_are_gone() {
 }
 
 #[test]
-fn the_graph_tells_where_to_look() {
+fn a_change_affects_owners_and_dependents() {
     let mut graph = Graph::default();
-    assert_eq!(graph.apply(node("a", &[])), Asked::default());
-    assert_eq!(graph.apply(node("b", &["a"])), Asked::default());
-    assert_eq!(graph.apply(node("b", &["a"])), Asked::default());
+    assert_eq!(graph.apply(node("a", &[])), Affected::default());
+    assert_eq!(graph.apply(node("b", &["a"])), Affected::default());
+    assert_eq!(graph.apply(node("b", &["a"])), Affected::default());
     assert_eq!(
-        graph.apply(node("c", &["missing"])).collect,
+        graph.apply(node("c", &["missing"])).examine,
         ["c"],
-        "an owner that nobody has seen"
+        "its owner is not in the graph"
     );
-    // An owner's end concerns its dependents, and a dependent's end an owner that waits.
-    assert_eq!(graph.apply(ending("a", &[], FOREGROUND)).collect, ["a", "b"]);
-    let asked = graph.remove("b");
-    assert_eq!(asked.collect, ["a"]);
-    assert_eq!(asked.emptied, None);
-    assert_eq!(asked.freed, Some("ns".into()));
+    // Deleting an owner affects its dependents; deleting a dependent affects an owner that waits.
+    assert_eq!(graph.apply(ending("a", &[], FOREGROUND)).examine, ["a", "b"]);
+    let affected = graph.remove("b");
+    assert_eq!(affected.examine, ["a"]);
+    assert_eq!(affected.emptied, None);
+    assert_eq!(affected.shrunk, Some("ns".into()));
     graph.apply(node("d", &["a"]));
-    assert_eq!(graph.remove("a").collect, ["d"]);
+    assert_eq!(graph.remove("a").examine, ["d"]);
     graph.remove("c");
     assert_eq!(graph.remove("d").emptied, Some("ns".into()));
     assert!(graph.count("ns", ConfigMap::ROW) == 0);
 }
 
 #[test]
-fn a_reference_with_anothers_uid_is_looked_at() {
+fn a_reference_with_the_uid_of_another_kind_is_examined() {
     let mut graph = Graph::default();
     graph.apply(Node { row: Secret::ROW, ..node("a", &[]) });
-    assert_eq!(graph.apply(node("b", &["a"])).collect, ["b"]);
+    assert_eq!(graph.apply(node("b", &["a"])).examine, ["b"]);
 }
 
 #[test]
-fn one_made_again_under_the_same_name_replaces_the_former() {
+fn an_object_created_again_replaces_its_predecessor() {
     let mut graph = Graph::default();
     graph.apply(node("a", &[]));
     graph.apply(node("child", &["a"]));
     let again = Node { uid: "a2".into(), ..node("a", &[]) };
-    assert_eq!(graph.apply(again).collect, ["child"]);
+    assert_eq!(graph.apply(again).examine, ["child"]);
     assert!(graph.get("a").is_none());
 }
 
 #[test]
-fn partial_and_whole_objects_decode() {
+fn metadata_decodes() {
     let json = br#"{"kind":"PartialObjectMetadata","metadata":{"name":"n","uid":"u","finalizers":["f"],
         "deletionTimestamp":"2026-01-01T00:00:00Z","ownerReferences":[{"apiVersion":"v1","kind":"K","name":"o","uid":"p"}]},"data":{"x":"y"}}"#;
     let node = Node::decode(ConfigMap::ROW, json).unwrap();
@@ -142,9 +142,9 @@ fn partial_and_whole_objects_decode() {
 }
 
 proptest! {
-    /// Whatever comes and goes, counts and links are those of what is left.
+    /// Counts and links always match the objects that exist.
     #[test]
-    fn the_graph_keeps_its_books(steps in prop::collection::vec((0..12u8, prop::option::of(0..12u8), any::<bool>()), 0..80)) {
+    fn the_graph_stays_consistent(steps in prop::collection::vec((0..12u8, prop::option::of(0..12u8), any::<bool>()), 0..80)) {
         let mut graph = Graph::default();
         let mut alive = std::collections::BTreeMap::new();
         for (id, of, add) in steps {

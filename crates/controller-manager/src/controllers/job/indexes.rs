@@ -1,8 +1,8 @@
-//! Sets of completion indexes, and their text: `0-3,5`.
+//! Sets of completion indexes and their text form: `0-3,5`.
 
 use std::collections::BTreeSet;
 
-/// Reads the text form; what is malformed or not below `completions` is left out.
+/// Parses the text form; ignores what is malformed or not below `completions`.
 pub fn parse(text: &str, completions: i32) -> BTreeSet<i32> {
     let mut indexes = BTreeSet::new();
     for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -14,7 +14,7 @@ pub fn parse(text: &str, completions: i32) -> BTreeSet<i32> {
     indexes
 }
 
-/// The text form: ranges where three or more follow each other.
+/// The text form, with ranges for three or more consecutive indexes.
 pub fn format(indexes: &BTreeSet<i32>) -> String {
     let mut runs: Vec<(i32, i32)> = Vec::new();
     for index in indexes {
@@ -37,7 +37,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn texts() {
+    fn text_forms() {
         assert_eq!(format(&[0, 1, 2, 5, 7, 8].into()), "0-2,5,7,8");
         assert_eq!(parse("0-2,9,x,4-", 4), [0, 1, 2].into());
         assert_eq!(format(&BTreeSet::new()), "");
@@ -45,7 +45,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_survives(indexes in prop::collection::btree_set(0..200i32, 0..60)) {
+        fn text_forms_round_trip(indexes in prop::collection::btree_set(0..200i32, 0..60)) {
             prop_assert_eq!(parse(&format(&indexes), 200), indexes);
         }
     }

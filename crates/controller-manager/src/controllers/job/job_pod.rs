@@ -1,4 +1,4 @@
-//! A Job's pods: the tracking finalizer, completion indexes, times of ending.
+//! A Job's pods: the tracking finalizer, completion indexes, finish times.
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -8,7 +8,7 @@ use crate::machinery::owner;
 use crate::machinery::pod_control;
 use crate::machinery::pod_state;
 
-/// On every pod until its end has been counted.
+/// Finalizer of every pod until its termination has been counted.
 pub const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 const FAILURE_COUNT: &str = "batch.kubernetes.io/job-index-failure-count";
@@ -25,7 +25,7 @@ pub fn index(pod: &Pod) -> Option<i32> {
     annotations.get(INDEX)?.parse().ok()
 }
 
-/// How often the pod's index had failed when the pod was made.
+/// How often the pod's index had failed when the pod was created.
 pub fn failures_before(pod: &Pod) -> i32 {
     let annotations = pod.metadata.annotations.as_ref();
     annotations
@@ -34,8 +34,8 @@ pub fn failures_before(pod: &Pod) -> i32 {
         .unwrap_or(0)
 }
 
-/// When a pod ended: its last container's end, or else what is known.
-pub fn ended_at(pod: &Pod) -> Option<Timestamp> {
+/// When a pod finished: when its last container did, or else the best approximation.
+pub fn finished_at(pod: &Pod) -> Option<Timestamp> {
     let status = pod.status.as_ref()?;
     let containers = status.container_statuses.iter().flatten();
     let ends = containers.filter_map(|container| {
@@ -49,7 +49,7 @@ pub fn ended_at(pod: &Pod) -> Option<Timestamp> {
     ends.max().or_else(|| condition.or(deleted).or(created).map(|time| time.0))
 }
 
-/// A pod for the Job; `failures`: how often its index has failed, where that is counted by index.
+/// A new pod of the Job. `failures`: how often its index has failed, if failures count per index.
 pub fn new(job: &Job, index: Option<i32>, failures: Option<i32>) -> Option<Pod> {
     let spec = job.spec.as_ref()?;
     let name = job.metadata.name.clone().unwrap_or_default();

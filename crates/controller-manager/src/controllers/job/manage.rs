@@ -1,4 +1,4 @@
-//! How many pods a Job has next, which go, and when failed ones may be replaced.
+//! How many pods a Job should have, which are deleted, and when failed ones are replaced.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use k8s_openapi::api::batch::v1::JobSpec;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::job_pod;
-use super::plan::{New, Observed, Plan};
+use super::plan::{NewPod, Observed, Plan};
 use super::policy::{self, Verdict};
 use super::tally::{Tally, deletion_is_failure, is_indexed};
 use crate::machinery::owner::is_deleting;
 use crate::machinery::pod_ranking::rank_for_deletion;
 
-/// Pods made by one plan.
+/// Maximum number of pods that one plan creates.
 const BURST: usize = 500;
-/// First and longest pause before a failed pod is replaced.
+/// Minimum and maximum delay before a failed pod is replaced.
 const BACKOFF_MIN_SECONDS: i64 = 10;
 const BACKOFF_MAX_SECONDS: i64 = 360;
 
-/// As many active pods as are wanted.
+/// Plans the pods to create and delete so that the wanted number is active.
 pub fn manage(
     plan: &mut Plan,
     observed: &Observed<'_>,
@@ -33,7 +33,7 @@ pub fn manage(
     let decided = i32::try_from(tally.failed_indexes.len()).unwrap_or(i32::MAX);
     let active = i32::try_from(tally.active.len()).unwrap_or(i32::MAX);
     let wanted = match spec.completions {
-        // A work queue: once one has succeeded, the others only run out.
+        // A work queue: once one pod has succeeded, the others are left to finish.
         None if tally.succeeded > 0 => active.min(parallelism),
         None => parallelism,
         Some(completions) => parallelism.min((completions - tally.succeeded - decided).max(0)),
@@ -49,24 +49,24 @@ pub fn manage(
         return;
     }
     if let Some(wait) = backoff(observed, now).filter(|_| spec.backoff_limit_per_index.is_none()) {
-        plan.again = Some(plan.again.map_or(wait, |again| again.min(wait)));
+        plan.requeue_after = Some(plan.requeue_after.map_or(wait, |again| again.min(wait)));
         return;
     }
     plan.create = new_pods(plan, observed, spec, tally, room.min(BURST), now);
 }
 
-/// Active pods beyond what is wanted, doubled indexes first.
-fn surplus_pods(spec: &JobSpec, tally: &Tally, over: i32, now: Timestamp) -> Vec<Arc<Pod>> {
+/// Active pods beyond the wanted number, duplicate indexes first.
+fn surplus_pods(spec: &JobSpec, tally: &Tally, excess: i32, now: Timestamp) -> Vec<Arc<Pod>> {
     let mut active = tally.active.clone();
     rank_for_deletion(&mut active, &Default::default(), now);
-    let over = usize::try_from(over).unwrap_or(0);
+    let excess = usize::try_from(excess).unwrap_or(0);
     if !is_indexed(spec) {
-        active.truncate(over);
+        active.truncate(excess);
         return active;
     }
     let mut surplus = Vec::new();
     let mut taken = BTreeSet::new();
-    // The last of the ranking are the ones to keep.
+    // The last in the ranking are kept.
     active.reverse();
     active.sort_by_key(|pod| job_pod::index(pod));
     active.retain(|pod| {
@@ -80,18 +80,17 @@ fn surplus_pods(spec: &JobSpec, tally: &Tally, over: i32, now: Timestamp) -> Vec
         }
         wanted
     });
-    let more = over.saturating_sub(surplus.len());
+    let more = excess.saturating_sub(surplus.len());
     surplus.extend(active.into_iter().rev().take(more));
     surplus
 }
 
-/// How long until a pod may replace the failed ones: doubled with each failure since the last
-/// success.
+/// How long until failed pods may be replaced; doubles with each failure since the last success.
 fn backoff(observed: &Observed<'_>, now: Timestamp) -> Option<Duration> {
     let ended = |phase: &'static str| {
         let pods = observed.pods.iter();
         pods.filter(move |pod| api::pod::phase(pod) == phase)
-            .filter_map(|pod| job_pod::ended_at(pod))
+            .filter_map(|pod| job_pod::finished_at(pod))
     };
     let last_success = ended("Succeeded").max();
     let failures: Vec<Timestamp> =
@@ -115,18 +114,18 @@ fn new_pods(
     tally: &Tally,
     room: usize,
     now: Timestamp,
-) -> Vec<New> {
+) -> Vec<NewPod> {
     let Some(completions) = spec.completions.filter(|_| is_indexed(spec)) else {
         return vec![(None, None); room];
     };
     let mut taken: BTreeSet<i32> =
         tally.active.iter().filter_map(|pod| job_pod::index(pod)).collect();
     if !deletion_is_failure(spec) {
-        let going = observed
+        let terminating = observed
             .pods
             .iter()
             .filter(|pod| is_deleting(&pod.metadata) && !api::pod::is_terminal(pod));
-        taken.extend(going.filter_map(|pod| job_pod::index(pod)));
+        taken.extend(terminating.filter_map(|pod| job_pod::index(pod)));
     }
     let mut free = Vec::new();
     for index in 0..completions {
@@ -144,13 +143,15 @@ fn new_pods(
         let (failures, wait) = failures_of(observed, index, now);
         match wait {
             None => free.push((Some(index), Some(failures))),
-            Some(wait) => plan.again = Some(plan.again.map_or(wait, |again| again.min(wait))),
+            Some(wait) => {
+                plan.requeue_after = Some(plan.requeue_after.map_or(wait, |again| again.min(wait)))
+            }
         }
     }
     free
 }
 
-/// How often an index has failed, and how long until it may be tried again.
+/// How often an index has failed, and how long until it may be retried.
 fn failures_of(observed: &Observed<'_>, index: i32, now: Timestamp) -> (i32, Option<Duration>) {
     let mut failures = 0;
     let mut last = None;
@@ -160,7 +161,7 @@ fn failures_of(observed: &Observed<'_>, index: i32, now: Timestamp) -> (i32, Opt
         }
         let counts = policy::judge(observed.job, pod) != Verdict::Ignore;
         failures = failures.max(job_pod::failures_before(pod) + i32::from(counts));
-        last = last.max(job_pod::ended_at(pod));
+        last = last.max(job_pod::finished_at(pod));
     }
     let times = usize::try_from(failures).unwrap_or(0);
     (failures, last.and_then(|last| wait_after(last, times, now)))

@@ -1,8 +1,8 @@
 //! The next step of a Job: a pure function of the Job and its pods.
 //!
-//! A pod's end is counted exactly once: its uid is written into `uncountedTerminatedPods`, then its
-//! finalizer is taken off, then (when that is seen) the uid becomes a number. Any step may be lost and is
-//! done again.
+//! Every finished pod is counted exactly once: its uid is written to `uncountedTerminatedPods`,
+//! then its finalizer is removed, then, once the removal is observed, the uid is replaced by an
+//! increment of the count. Any step may fail and is repeated.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,27 +22,27 @@ use crate::machinery::pod_state::{is_active, is_ready};
 #[derive(Debug)]
 pub struct Observed<'a> {
     pub job: &'a Job,
-    /// The pods that are ours.
+    /// The pods that the Job controls.
     pub pods: Vec<Arc<Pod>>,
-    /// The pods include all that was written before.
-    pub in_step: bool,
+    /// Whether `pods` reflects everything that was written before.
+    pub expectations_met: bool,
 }
 
-/// A pod to make: its index, and the failures of that index where they are counted.
-pub type New = (Option<i32>, Option<i32>);
+/// A pod to create: its index, and how often that index has failed, if failures count per index.
+pub type NewPod = (Option<i32>, Option<i32>);
 
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
     pub status: JobStatus,
-    /// After the status is written: pods whose finalizer goes.
+    /// Pods whose finalizer is removed after the status is written.
     pub untrack: Vec<Arc<Pod>>,
     pub delete: Vec<Arc<Pod>>,
-    pub create: Vec<New>,
-    /// That the Job is suspended or resumed now: the event's reason and message.
+    pub create: Vec<NewPod>,
+    /// Reason and message of the event when the Job is suspended or resumed.
     pub suspension: Option<(&'static str, &'static str)>,
-    /// The end that this plan writes.
+    /// The final condition that this plan sets.
     pub ended: Option<Ending>,
-    pub again: Option<Duration>,
+    pub requeue_after: Option<Duration>,
 }
 
 pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
@@ -59,7 +59,7 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     };
     let ending = final_condition(&tally.status).or_else(|| judge(observed, spec, &tally, now));
     let mut plan = Plan {
-        again: deadline(spec, &tally.status, now).filter(|_| ending.is_none()),
+        requeue_after: deadline(spec, &tally.status, now).filter(|_| ending.is_none()),
         suspension,
         ..Default::default()
     };
@@ -67,10 +67,10 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
         finish(&mut plan, &mut tally, ending, now);
     } else if suspended {
         plan.delete.clone_from(&tally.active);
-    } else if observed.in_step && !is_deleting(&job.metadata) {
+    } else if observed.expectations_met && !is_deleting(&job.metadata) {
         manage(&mut plan, observed, spec, &tally, now);
     }
-    if !observed.in_step {
+    if !observed.expectations_met {
         plan.delete.clear();
     }
     let lost = plan.delete.len();
@@ -88,7 +88,7 @@ fn is_over(status: &JobStatus) -> bool {
     condition_is_true(status, "Complete") || condition_is_true(status, "Failed")
 }
 
-/// Returns the event that tells of a change.
+/// Returns the reason and message of the event for a change.
 fn mark_suspension(
     status: &mut JobStatus,
     suspended: bool,
@@ -110,7 +110,7 @@ fn mark_suspension(
     Some((event, message))
 }
 
-/// Whether the Job has ended by what is known, and how.
+/// Whether and how the Job ends.
 fn judge(observed: &Observed<'_>, spec: &JobSpec, tally: &Tally, now: Timestamp) -> Option<Ending> {
     let limit = spec.backoff_limit.unwrap_or(6);
     let failed = |reason, message: &str| Some(Ending::failed(reason, message));
@@ -150,7 +150,7 @@ fn judge(observed: &Observed<'_>, spec: &JobSpec, tally: &Tally, now: Timestamp)
     None
 }
 
-/// With `restartPolicy: OnFailure` the containers' restarts are what fails.
+/// With `restartPolicy: OnFailure` container restarts count as failures.
 fn restarts_exceed(observed: &Observed<'_>, spec: &JobSpec, limit: i32) -> bool {
     let policy = spec.template.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
     if policy != Some("OnFailure") {
@@ -165,7 +165,7 @@ fn restarts_exceed(observed: &Observed<'_>, spec: &JobSpec, limit: i32) -> bool 
     if limit == 0 { restarts > 0 } else { restarts >= limit }
 }
 
-/// How long the Job may still be active. Zero: no longer.
+/// How long the Job may still be active; zero when its deadline has passed.
 fn deadline(spec: &JobSpec, status: &JobStatus, now: Timestamp) -> Option<Duration> {
     let seconds = spec.active_deadline_seconds.filter(|_| spec.suspend != Some(true))?;
     let start = status.start_time.as_ref()?.0;
@@ -173,7 +173,7 @@ fn deadline(spec: &JobSpec, status: &JobStatus, now: Timestamp) -> Option<Durati
     Some(Duration::try_from(end.duration_since(now)).unwrap_or(Duration::ZERO))
 }
 
-/// Removes what is left, and tells the end when nothing is.
+/// Deletes the remaining pods, and sets the final condition once there are none.
 fn finish(plan: &mut Plan, tally: &mut Tally, ending: &Ending, now: Timestamp) {
     plan.delete.clone_from(&tally.active);
     let left = !tally.active.is_empty() || tally.terminating > 0;

@@ -1,4 +1,4 @@
-//! What a Job says about failed pods, and about when enough has succeeded.
+//! A Job's pod failure policy and success policy.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use super::indexes;
 use crate::machinery::cache::Key;
 
-/// What becomes of a failed pod.
+/// How a failed pod is treated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Count,
@@ -17,7 +17,7 @@ pub enum Verdict {
     FailJob(String),
 }
 
-/// Judges a failed pod by the first rule that matches.
+/// Applies the first rule that matches a failed pod.
 pub fn judge(job: &Job, pod: &Pod) -> Verdict {
     let policy = job.spec.as_ref().and_then(|spec| spec.pod_failure_policy.as_ref());
     let rules = policy.map(|policy| policy.rules.as_slice()).unwrap_or_default();
@@ -78,7 +78,7 @@ fn exit_code(status: &ContainerStatus) -> Option<i32> {
     state.terminated.as_ref().map(|terminated| terminated.exit_code)
 }
 
-/// Whether a rule of the success policy is met; its message.
+/// The condition message of the first rule of the success policy that is met.
 pub fn success(job: &Job, completed: &BTreeSet<i32>) -> Option<String> {
     let spec = job.spec.as_ref()?;
     let policy = spec.success_policy.as_ref()?;

@@ -1,4 +1,5 @@
-//! A Job's conditions: two steps to an end, first that it will come, then that it has.
+//! A Job's conditions. A Job ends in two steps: one condition announces the end, and one is set
+//! when all pods have terminated.
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{JobCondition, JobStatus};
@@ -21,7 +22,7 @@ impl Ending {
         Self { success: true, reason: reason.into(), message: message.into() }
     }
 
-    /// The condition that announces the end, and the one that tells it.
+    /// The condition that announces the end, and the final one.
     fn types(&self) -> (&'static str, &'static str) {
         if self.success { ("SuccessCriteriaMet", "Complete") } else { ("FailureTarget", "Failed") }
     }
@@ -32,7 +33,7 @@ pub fn condition_is_true(status: &JobStatus, type_: &str) -> bool {
     conditions.any(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
-/// The end that the conditions announce or tell.
+/// The end that the conditions announce or state.
 pub fn final_condition(status: &JobStatus) -> Option<Ending> {
     let of = |types: &[&str]| {
         let mut conditions = status.conditions.iter().flatten();
@@ -73,19 +74,19 @@ pub fn set_condition(
     });
 }
 
-/// Announces an end; tells it when `over`. True: it is told now for the first time.
+/// Announces an end, and sets the final condition once `over`. Returns whether it was set just now.
 pub fn set_ending(status: &mut JobStatus, ending: &Ending, over: bool, now: Timestamp) -> bool {
-    let (announced, told) = ending.types();
+    let (announced, reached) = ending.types();
     let (reason, message) = (ending.reason.as_str(), ending.message.as_str());
     set_condition(status, announced, "True", reason, message, now);
     let settled = status.uncounted_terminated_pods.as_ref().is_none_or(|uncounted| {
         let empty = |list: &Option<Vec<String>>| list.as_ref().is_none_or(Vec::is_empty);
         empty(&uncounted.succeeded) && empty(&uncounted.failed)
     });
-    if !over || !settled || condition_is_true(status, told) {
+    if !over || !settled || condition_is_true(status, reached) {
         return false;
     }
-    set_condition(status, told, "True", reason, message, now);
+    set_condition(status, reached, "True", reason, message, now);
     if ending.success {
         status.completion_time = Some(Time(now));
     }

@@ -1,4 +1,4 @@
-//! What a Job's pods and status add up to, with every end counted once.
+//! Counts a Job's pods, each finished one exactly once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use super::{indexes, job_pod};
 use crate::machinery::owner::{is_deleting, uid};
 use crate::machinery::pod_state::is_active;
 
-/// Uids in `uncountedTerminatedPods` at a time.
+/// Maximum number of uids in `uncountedTerminatedPods`.
 const UNCOUNTED_MAX: usize = 500;
 
-/// What the pods and the status add up to.
+/// The counts of the pods and the status.
 pub struct Tally {
     pub status: JobStatus,
     pub completed: BTreeSet<i32>,
@@ -33,7 +33,7 @@ pub fn is_indexed(spec: &JobSpec) -> bool {
     spec.completion_mode.as_deref() == Some("Indexed")
 }
 
-/// Whether a pod counts as failed once it is being deleted, before it has ended.
+/// Whether a pod counts as failed as soon as it is being deleted, before it has terminated.
 pub fn deletion_is_failure(spec: &JobSpec) -> bool {
     spec.pod_failure_policy.is_none() && spec.pod_replacement_policy.as_deref() != Some("Failed")
 }
@@ -57,7 +57,7 @@ pub fn tally(observed: &Observed<'_>, spec: &JobSpec) -> Tally {
         status,
     };
     settle_counted(&mut tally, &observed.pods);
-    count_ended(&mut tally, observed, spec);
+    add_finished(&mut tally, observed, spec);
     let uncounted = tally.status.uncounted_terminated_pods.clone().unwrap_or_default();
     let length = |list: Option<Vec<String>>| {
         i32::try_from(list.unwrap_or_default().len()).unwrap_or(i32::MAX)
@@ -75,7 +75,7 @@ pub fn tally(observed: &Observed<'_>, spec: &JobSpec) -> Tally {
     tally
 }
 
-/// Uids whose pods have lost the finalizer become numbers; the others' finalizers go (again).
+/// Counts uids whose pods no longer have the finalizer; the others are untracked again.
 fn settle_counted(tally: &mut Tally, pods: &[Arc<Pod>]) {
     let tracked: BTreeMap<&str, &Arc<Pod>> = pods
         .iter()
@@ -100,25 +100,25 @@ fn settle_counted(tally: &mut Tally, pods: &[Arc<Pod>]) {
     settle(&mut uncounted.failed, &mut tally.status.failed);
 }
 
-/// Takes in pods that have ended and are not noted yet.
-fn count_ended(tally: &mut Tally, observed: &Observed<'_>, spec: &JobSpec) {
+/// Adds pods that have finished and are not in the status yet.
+fn add_finished(tally: &mut Tally, observed: &Observed<'_>, spec: &JobSpec) {
     let job = observed.job;
     let over = final_condition(&tally.status).is_some();
     let abandoned = spec.suspend == Some(true) || is_deleting(&job.metadata);
-    let noted: BTreeSet<String> =
+    let recorded: BTreeSet<String> =
         tally.untrack.iter().map(|pod| uid(&pod.metadata).into()).collect();
     let uncounted = tally.status.uncounted_terminated_pods.get_or_insert_default();
     let (succeeded, failed) =
         (uncounted.succeeded.get_or_insert_default(), uncounted.failed.get_or_insert_default());
     for pod in observed.pods.iter().filter(|pod| job_pod::is_tracked(pod)) {
         let own_uid = uid(&pod.metadata).to_owned();
-        if noted.contains(&own_uid) || succeeded.len() + failed.len() >= UNCOUNTED_MAX {
+        if recorded.contains(&own_uid) || succeeded.len() + failed.len() >= UNCOUNTED_MAX {
             continue;
         }
         let index = job_pod::index(pod).filter(|_| is_indexed(spec));
         match api::pod::phase(pod) {
             "Succeeded" => {
-                // A second success of an index is not another completion.
+                // A second success of an index does not count again.
                 let again = index.is_some_and(|index| !tally.completed.insert(index));
                 if !again {
                     succeeded.push(own_uid);
@@ -136,7 +136,7 @@ fn count_ended(tally: &mut Tally, observed: &Observed<'_>, spec: &JobSpec) {
                     if verdict == Verdict::FailIndex || (verdict == Verdict::Count && used_up) {
                         tally.failed_indexes.insert(index);
                     } else if !over && !is_replaced(observed, index, pod) {
-                        // It carries its index's count until a successor does.
+                        // It keeps the failure count of its index until a successor has it.
                         continue;
                     }
                 }

@@ -21,7 +21,7 @@ fn job(change: impl FnOnce(&mut JobSpec)) -> Job {
     job
 }
 
-/// A world that carries plans out.
+/// Applies plans to pods in memory.
 struct World {
     job: Job,
     pods: Vec<Pod>,
@@ -38,7 +38,7 @@ impl World {
         let observed = Observed {
             job: &self.job,
             pods: self.pods.iter().cloned().map(Arc::new).collect(),
-            in_step: true,
+            expectations_met: true,
         };
         let plan = plan(&observed, at(self.now));
         self.job.status = Some(plan.status.clone());
@@ -50,7 +50,7 @@ impl World {
             let found = self.pods.iter_mut().find(|pod| pod.metadata.uid == gone.metadata.uid);
             found.unwrap().metadata.deletion_timestamp = Some(Time(at(self.now)));
         }
-        // Deleted pods go as soon as nothing holds them.
+        // Deleted pods are gone once they have no finalizer.
         self.pods
             .retain(|pod| pod.metadata.deletion_timestamp.is_none() || job_pod::is_tracked(pod));
         for (index, failures) in &plan.create {
@@ -65,7 +65,7 @@ impl World {
         plan
     }
 
-    /// The newest running pod ends.
+    /// Finishes the newest running pod.
     fn end(&mut self, phase: &str) {
         self.end_with(phase, 1);
     }
@@ -141,7 +141,7 @@ fn failures_back_off_until_the_limit() {
         world.end("Failed");
         world.settle();
         assert_eq!(world.running(), 0);
-        assert_eq!(world.step().again, Some(std::time::Duration::from_secs(wait)));
+        assert_eq!(world.step().requeue_after, Some(std::time::Duration::from_secs(wait)));
         world.now += i64::try_from(wait).unwrap();
         world.settle();
         assert_eq!(world.running(), 1);
@@ -168,7 +168,7 @@ fn parallelism_and_completions() {
 }
 
 #[test]
-fn a_work_queue_ends_when_all_have_ended() {
+fn a_work_queue_completes_when_all_pods_have_finished() {
     let mut world = World::new(|spec| (spec.completions, spec.parallelism) = (None, Some(3)));
     world.settle();
     world.end("Succeeded");
@@ -201,7 +201,7 @@ fn every_index_succeeds_once() {
 }
 
 #[test]
-fn an_index_fails_alone() {
+fn indexes_fail_independently() {
     let mut world = World::new(|spec| {
         spec.completion_mode = Some("Indexed".into());
         (spec.completions, spec.parallelism) = (Some(2), Some(1));
@@ -210,7 +210,7 @@ fn an_index_fails_alone() {
     world.settle();
     world.end("Failed");
     world.settle();
-    // The other index goes on meanwhile.
+    // The other index continues in the meantime.
     assert_eq!(job_pod::index(world.pods.last().unwrap()), Some(1));
     world.end("Succeeded");
     world.now += 100;
@@ -226,7 +226,7 @@ fn an_index_fails_alone() {
 }
 
 #[test]
-fn policies_judge() {
+fn failure_and_success_policies() {
     let rule = |action: &str, code: i32| PodFailurePolicyRule {
         action: action.into(),
         on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
@@ -275,7 +275,7 @@ fn policies_judge() {
 }
 
 #[test]
-fn suspension_takes_pods_away_and_gives_them_back() {
+fn suspension_deletes_pods_and_resumption_recreates_them() {
     let mut world = World::new(|spec| spec.active_deadline_seconds = Some(60));
     world.settle();
     world.job.spec.as_mut().unwrap().suspend = Some(true);
@@ -297,9 +297,9 @@ fn suspension_takes_pods_away_and_gives_them_back() {
 }
 
 proptest! {
-    /// Whatever ends how, every end is counted exactly once and a Job that can succeed does.
+    /// Every finished pod is counted exactly once, and a Job that can succeed does.
     #[test]
-    fn ends_are_counted_once(completions in 1..6i32, parallelism in 1..4i32, indexed: bool, fates in prop::collection::vec(any::<bool>(), 60)) {
+    fn finished_pods_are_counted_once(completions in 1..6i32, parallelism in 1..4i32, indexed: bool, outcomes in prop::collection::vec(any::<bool>(), 60)) {
         let mut world = World::new(|spec| {
             (spec.completions, spec.parallelism) = (Some(completions), Some(parallelism));
             spec.backoff_limit = Some(1000);
@@ -308,7 +308,7 @@ proptest! {
             }
         });
         let (mut succeeded, mut failed) = (0, 0);
-        let mut fates = fates.into_iter();
+        let mut outcomes = outcomes.into_iter();
         for _ in 0..100 {
             world.settle();
             if condition_is_true(world.status(), "Complete") {
@@ -319,7 +319,7 @@ proptest! {
                 continue;
             }
             prop_assert!(world.running() as i32 <= parallelism);
-            if fates.next().unwrap_or(true) {
+            if outcomes.next().unwrap_or(true) {
                 world.end("Succeeded");
                 succeeded += 1;
             } else {

@@ -1,4 +1,4 @@
-//! What a namespace says about its own deletion: a pure function.
+//! The conditions of a namespace that is being deleted: a pure function.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::controllers::garbage_collector::graph::Node;
 
-/// The finalizer in a namespace's spec that stands for its content.
+/// The finalizer in a namespace's spec that blocks its deletion until it is empty.
 pub const FINALIZER: &str = "kubernetes";
 
-/// What is left, by kind.
+/// The objects that remain, by kind.
 #[derive(Debug, Default)]
 pub struct Remaining(pub Vec<(&'static KindRow, Vec<Node>)>);
 
@@ -73,27 +73,27 @@ pub fn conditions(
             None => conditions.push(condition),
         }
     };
-    let no = String::from;
+    let text = String::from;
     set(
         "NamespaceDeletionDiscoveryFailure",
         false,
         "ResourcesDiscovered",
-        no("All resources successfully discovered"),
+        text("All resources successfully discovered"),
     );
     set(
         "NamespaceDeletionGroupVersionParsingFailure",
         false,
         "ParsedGroupVersions",
-        no("All legacy kube types successfully parsed"),
+        text("All legacy kube types successfully parsed"),
     );
     set(
         "NamespaceDeletionContentFailure",
         false,
         "ContentDeleted",
-        no("All content successfully deleted, may be waiting on finalization"),
+        text("All content successfully deleted, may be waiting on finalization"),
     );
     if remaining.is_empty() {
-        let message = no("All content successfully removed");
+        let message = text("All content successfully removed");
         set("NamespaceContentRemaining", false, "ContentRemoved", message);
     } else {
         let message = format!("Some resources are remaining: {}", remaining.content());
@@ -101,7 +101,7 @@ pub fn conditions(
     }
     let finalizers = remaining.finalizers();
     if finalizers.is_empty() {
-        let message = no("All content-preserving finalizers finished");
+        let message = text("All content-preserving finalizers finished");
         set("NamespaceFinalizersRemaining", false, "ContentHasNoFinalizers", message);
     } else {
         let count =
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_remains_is_told() {
+    fn remaining_objects_are_reported() {
         let node = Node {
             row: Deployment::ROW,
             key: Key::new("ns", "web"),
@@ -152,7 +152,7 @@ mod tests {
             value(&status, "NamespaceFinalizersRemaining").1,
             "Some content in the namespace has finalizers remaining: example.com/hold in 2 resource instances"
         );
-        // The same again changes nothing, not even the times.
+        // An unchanged state changes nothing, not even the times.
         assert_eq!(conditions(Some(&status), &remaining, at(9)), status);
         let empty = conditions(Some(&status), &Remaining::default(), at(9));
         assert_eq!(value(&empty, "NamespaceContentRemaining").0, "False");

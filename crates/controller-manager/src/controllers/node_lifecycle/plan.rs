@@ -1,4 +1,4 @@
-//! What a node's silence and conditions ask for: a pure function.
+//! The conditions and taints of a node that may have stopped reporting: a pure function.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 const NO_SCHEDULE: &str = "NoSchedule";
 pub const NO_EXECUTE: &str = "NoExecute";
 
-/// Conditions that a silent node's kubelet would keep.
-const KUBELETS_OWN: &[&str] = &["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
+/// Conditions that the kubelet maintains.
+const KUBELET_CONDITIONS: &[&str] = &["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
-/// Conditions beside Ready that keep new pods away while they are true.
+/// Conditions besides Ready, and the taint that keeps new pods away while each is true.
 const PRESSURE: &[(&str, &str)] = &[
     ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
     ("DiskPressure", "node.kubernetes.io/disk-pressure"),
@@ -24,7 +24,7 @@ const PRESSURE: &[(&str, &str)] = &[
     ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
 ];
 
-/// What changes whenever the node reports.
+/// The parts of a node's Lease and status that change with every report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heartbeat {
     lease: Option<MicroTime>,
@@ -46,21 +46,21 @@ pub struct Observed<'a> {
     pub node: &'a Node,
     pub silent_for: Duration,
     pub grace: Duration,
-    /// Some node of the cluster is ready. When none is, it is we who cannot see, and nothing is gained by
-    /// evicting: there is nowhere to go.
+    /// Whether some node of the cluster is ready. When none is, the fault is probably on this side,
+    /// and evicted pods could go nowhere.
     pub any_ready: bool,
 }
 
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Mark what the kubelet would report as unknown.
+    /// Set the kubelet's conditions to Unknown.
     pub mark_unknown: bool,
     /// The node's taints, if they must change.
     pub taints: Option<Vec<Taint>>,
-    /// Take the node's pods out of their services.
+    /// Remove the node's pods from their services.
     pub pods_not_ready: bool,
     /// When the grace period ends.
-    pub again: Option<Duration>,
+    pub requeue_after: Option<Duration>,
 }
 
 pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
@@ -68,13 +68,14 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     let silent = observed.silent_for >= observed.grace;
     let ready = condition(node, "Ready").map(|condition| condition.status.as_str());
     let mark_unknown = silent && ready != Some("Unknown");
-    // Marking comes back as a change; taints and pods follow then.
-    let judged = !mark_unknown;
+    // The change of the status triggers the next reconciliation, which handles taints and pods.
+    let settled = !mark_unknown;
     Plan {
         mark_unknown,
-        taints: judged.then(|| changed_taints(observed, now)).flatten(),
-        pods_not_ready: judged && matches!(ready, Some("False" | "Unknown")),
-        again: (!silent).then(|| observed.grace - observed.silent_for + Duration::from_millis(10)),
+        taints: settled.then(|| changed_taints(observed, now)).flatten(),
+        pods_not_ready: settled && matches!(ready, Some("False" | "Unknown")),
+        requeue_after: (!silent)
+            .then(|| observed.grace - observed.silent_for + Duration::from_millis(10)),
     }
 }
 
@@ -87,7 +88,7 @@ pub fn is_ready(node: &Node) -> bool {
     condition(node, "Ready").is_some_and(|condition| condition.status == "True")
 }
 
-/// The node's taints as its conditions ask for, if they are not so already.
+/// The taints that the node should have, if they differ from those it has.
 fn changed_taints(observed: &Observed<'_>, now: Timestamp) -> Option<Vec<Taint>> {
     let node = observed.node;
     let present = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
@@ -118,7 +119,7 @@ fn changed_taints(observed: &Observed<'_>, now: Timestamp) -> Option<Vec<Taint>>
     (taints != present).then_some(taints)
 }
 
-/// Keys and effects of our taints that the node should have.
+/// Keys and effects of the controller's taints that the node should have.
 fn wanted(node: &Node) -> Vec<(&'static str, &'static str)> {
     let mut wanted = Vec::new();
     let ready = condition(node, "Ready").map(|condition| condition.status.as_str());
@@ -126,7 +127,7 @@ fn wanted(node: &Node) -> Vec<(&'static str, &'static str)> {
         Some("True") => {}
         Some("Unknown") => wanted.extend([(UNREACHABLE, NO_SCHEDULE), (UNREACHABLE, NO_EXECUTE)]),
         Some(_) => wanted.extend([(NOT_READY, NO_SCHEDULE), (NOT_READY, NO_EXECUTE)]),
-        // Not reported yet: nothing runs there, and nothing should start.
+        // It has not reported yet: nothing runs there, and nothing should start.
         None => wanted.push((NOT_READY, NO_SCHEDULE)),
     }
     for (type_, key) in PRESSURE {
@@ -144,7 +145,7 @@ fn wanted(node: &Node) -> Vec<(&'static str, &'static str)> {
 pub fn set_unknown(node: &mut Node, now: Timestamp) {
     let created = node.metadata.creation_timestamp.clone();
     let conditions = node.status.get_or_insert_default().conditions.get_or_insert_default();
-    for type_ in KUBELETS_OWN {
+    for type_ in KUBELET_CONDITIONS {
         match conditions.iter_mut().find(|condition| condition.type_ == *type_) {
             None => conditions.push(NodeCondition {
                 type_: (*type_).into(),
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_evicted_when_no_node_is_ready() {
+    fn no_pod_is_evicted_when_no_node_is_ready() {
         let node = node(Some("Unknown"));
         let observed = Observed {
             node: &node,
@@ -211,13 +212,16 @@ mod tests {
     }
 
     #[test]
-    fn a_healthy_node_is_only_watched() {
+    fn a_healthy_node_needs_only_a_requeue() {
         let plan = after(&node(Some("True")), 10);
-        assert_eq!(plan, Plan { again: Some(Duration::from_millis(30_010)), ..Default::default() });
+        assert_eq!(
+            plan,
+            Plan { requeue_after: Some(Duration::from_millis(30_010)), ..Default::default() }
+        );
     }
 
     #[test]
-    fn silence_is_marked_then_tainted() {
+    fn a_silent_node_is_marked_then_tainted() {
         let mut node = node(Some("True"));
         assert!(after(&node, 40).mark_unknown);
         set_unknown(&mut node, at(5));
@@ -240,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn recovery_takes_our_taints_off_and_leaves_others() {
+    fn recovery_removes_only_the_controllers_taints() {
         let mut node = node(Some("False"));
         let foreign = Taint { key: "gpu".into(), effect: NO_EXECUTE.into(), ..Default::default() };
         node.spec.get_or_insert_default().taints = Some(vec![foreign.clone()]);
@@ -259,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn pressure_cordon_and_newness_keep_pods_away() {
+    fn pressure_cordons_and_missing_reports_keep_pods_away() {
         let mut node = node(None);
         node.spec.get_or_insert_default().unschedulable = Some(true);
         node.status.get_or_insert_default().conditions = Some(vec![NodeCondition {

@@ -1,4 +1,4 @@
-//! Which parts of the cluster's ranges are whose.
+//! Which node has which parts of the cluster's ranges.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,13 +7,13 @@ use ipnet::IpNet;
 
 use crate::config::NodeRange;
 
-/// Parts of the cluster's ranges by node.
+/// The allocated parts of the cluster's ranges.
 #[derive(Debug)]
 pub struct Pool {
     ranges: Vec<NodeRange>,
     owner: HashMap<IpNet, String>,
     of_node: HashMap<String, Vec<IpNet>>,
-    /// Where the search for each range's next part starts.
+    /// Where the search for the next free part of each range starts.
     next: Vec<u128>,
 }
 
@@ -22,7 +22,7 @@ impl Pool {
         Self { next: vec![0; ranges.len()], ranges, owner: HashMap::new(), of_node: HashMap::new() }
     }
 
-    /// Takes in what a node has.
+    /// Records the parts that a node has.
     pub fn occupy(&mut self, node: &str, parts: &[IpNet]) {
         if self.of_node.get(node).is_some_and(|own| own == parts) {
             return;
@@ -36,7 +36,7 @@ impl Pool {
         }
     }
 
-    /// Frees what a node had.
+    /// Frees the parts of a node.
     pub fn release(&mut self, node: &str) {
         for part in self.of_node.remove(node).unwrap_or_default() {
             if self.owner.get(&part).is_some_and(|owner| owner == node) {
@@ -45,8 +45,8 @@ impl Pool {
         }
     }
 
-    /// One part of every range for a node: what it was given before, or the next free ones.
-    /// `None` when a range is used up.
+    /// One part of every range for a node: those it has already, or the next free ones. `None` when
+    /// a range is exhausted.
     pub fn allocate(&mut self, node: &str) -> Option<Vec<IpNet>> {
         if let Some(own) = self.of_node.get(node) {
             return Some(own.clone());
@@ -108,28 +108,28 @@ mod tests {
         )
     }
 
-    fn give(pool: &mut Pool, node: &str) -> Option<String> {
+    fn allocate(pool: &mut Pool, node: &str) -> Option<String> {
         let parts = pool.allocate(node)?;
         Some(parts.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
     }
 
     #[test]
-    fn each_node_gets_its_own_and_keeps_it() {
+    fn each_node_gets_its_own_ranges_and_keeps_them() {
         let mut pool = pool(&[("10.244.0.0/22", 24), ("fd00::/56", 64)]);
         pool.occupy("old", &["10.244.1.0/24".parse().unwrap()]);
-        assert_eq!(give(&mut pool, "a").unwrap(), "10.244.0.0/24 fd00::/64");
-        assert_eq!(give(&mut pool, "b").unwrap(), "10.244.2.0/24 fd00:0:0:1::/64");
-        assert_eq!(give(&mut pool, "a").unwrap(), "10.244.0.0/24 fd00::/64");
-        assert!(give(&mut pool, "c").is_some());
-        assert_eq!(give(&mut pool, "d"), None);
+        assert_eq!(allocate(&mut pool, "a").unwrap(), "10.244.0.0/24 fd00::/64");
+        assert_eq!(allocate(&mut pool, "b").unwrap(), "10.244.2.0/24 fd00:0:0:1::/64");
+        assert_eq!(allocate(&mut pool, "a").unwrap(), "10.244.0.0/24 fd00::/64");
+        assert!(allocate(&mut pool, "c").is_some());
+        assert_eq!(allocate(&mut pool, "d"), None);
         pool.release("old");
-        assert_eq!(give(&mut pool, "d").unwrap(), "10.244.1.0/24 fd00:0:0:3::/64");
+        assert_eq!(allocate(&mut pool, "d").unwrap(), "10.244.1.0/24 fd00:0:0:3::/64");
     }
 
     #[test]
     fn a_foreign_range_that_overlaps_is_avoided() {
         let mut pool = pool(&[("10.0.0.0/22", 24)]);
         pool.occupy("odd", &["10.0.0.128/25".parse().unwrap()]);
-        assert_eq!(give(&mut pool, "a").unwrap(), "10.0.1.0/24");
+        assert_eq!(allocate(&mut pool, "a").unwrap(), "10.0.1.0/24");
     }
 }

@@ -1,4 +1,4 @@
-//! Which volume suits a claim: pure functions (`k8s.io/component-helpers/storage/volume`).
+//! Which volume matches a claim: pure functions (`k8s.io/component-helpers/storage/volume`).
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::machinery::cache::Key;
 use crate::machinery::node_match::affinity_allows;
 use crate::machinery::owner::{is_deleting, uid};
 
-/// The class that a claim asks for; empty: none.
+/// The storage class of a claim; empty: none.
 pub fn class_of_claim(claim: &PersistentVolumeClaim) -> &str {
     let spec = claim.spec.as_ref();
     spec.and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default()
@@ -30,8 +30,8 @@ pub fn capacity(volume: &PersistentVolume) -> Quantity {
     storage.map(Quantity::of).unwrap_or_default()
 }
 
-/// Whether the volume's reference is to this claim, and with a uid only to this very one.
-pub fn is_meant_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+/// Whether the volume's `claimRef` names this claim; a uid in it must match too.
+pub fn is_reserved_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
     reference.is_some_and(|reference| {
         let key = Key::new(
@@ -51,8 +51,8 @@ pub fn is_free(volume: &PersistentVolume) -> bool {
     spec.is_some_and(|spec| spec.claim_ref.is_none())
 }
 
-/// Whether the volume has what the claim asks for; `node`: where it must be reachable.
-pub fn suits(
+/// Whether the volume has what the claim asks for. `node`: where it must be accessible.
+fn satisfies(
     volume: &PersistentVolume,
     claim: &PersistentVolumeClaim,
     node: Option<&Node>,
@@ -74,10 +74,10 @@ pub fn suits(
         && wants.access_modes.iter().flatten().all(|mode| modes.contains(mode))
         && capacity(volume) >= wanted
         && selector.is_none_or(|selector| selector.matches(volume.metadata.labels.as_ref()))
-        && node.is_none_or(|node| is_reachable(volume, node))
+        && node.is_none_or(|node| is_accessible(volume, node))
 }
 
-fn is_reachable(volume: &PersistentVolume, node: &Node) -> bool {
+fn is_accessible(volume: &PersistentVolume, node: &Node) -> bool {
     let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
     let Some(required) = affinity.and_then(|affinity| affinity.required.clone()) else {
         return true;
@@ -95,18 +95,19 @@ fn is_reachable(volume: &PersistentVolume, node: &Node) -> bool {
     affinity_allows(&asking, node)
 }
 
-/// The volume for a claim: one that was made for it, or else the smallest free one that suits.
+/// The volume for a claim: one that is reserved for it, or else the smallest free one that
+/// satisfies it.
 pub fn find(
     volumes: &[Arc<PersistentVolume>],
     claim: &PersistentVolumeClaim,
     node: Option<&Node>,
 ) -> Option<Arc<PersistentVolume>> {
-    let suitable = || volumes.iter().filter(|volume| suits(volume, claim, node));
-    let meant = suitable().find(|volume| is_meant_for(volume, claim));
+    let suitable = || volumes.iter().filter(|volume| satisfies(volume, claim, node));
+    let reserved = suitable().find(|volume| is_reserved_for(volume, claim));
     let free = || {
         suitable()
             .filter(|volume| is_free(volume))
             .min_by_key(|volume| (capacity(volume), volume.metadata.name.clone()))
     };
-    meant.or_else(free).cloned()
+    reserved.or_else(free).cloned()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 
-use super::matching::{class_of_claim, find, is_free, is_meant_for};
+use super::matching::{class_of_claim, find, is_free, is_reserved_for};
 use crate::machinery::owner::uid;
 
 pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
@@ -15,7 +15,7 @@ pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 #[derive(Debug)]
-pub struct ClaimView<'a> {
+pub struct ObservedClaim<'a> {
     pub claim: &'a PersistentVolumeClaim,
     pub volumes: &'a [Arc<PersistentVolume>],
     pub class: Option<&'a StorageClass>,
@@ -25,29 +25,29 @@ pub struct ClaimView<'a> {
 
 #[derive(Debug, PartialEq)]
 pub enum ClaimPlan {
-    /// Bind to this volume, as far as that is not done.
+    /// Bind to this volume, or complete the binding.
     Bind(Arc<PersistentVolume>),
-    /// Its volume is gone, or another's.
+    /// Its volume is gone, or bound to another claim.
     Lost(&'static str, &'static str),
-    /// No volume yet; an event tells why.
+    /// No volume yet; an event says why.
     Wait(&'static str, String),
-    /// Somebody outside must make the volume: ask them.
-    AskProvisioner(String),
-    /// No volume yet, and nothing to say.
+    /// The external provisioner of this name must create the volume.
+    Provision(String),
+    /// No volume yet, and nothing to report.
     Pending,
 }
 
-pub fn plan_claim(view: &ClaimView<'_>) -> ClaimPlan {
-    let claim = view.claim;
+pub fn plan_claim(observed: &ObservedClaim<'_>) -> ClaimPlan {
+    let claim = observed.claim;
     let annotations = claim.metadata.annotations.as_ref();
     let has = |key: &str| annotations.is_some_and(|annotations| annotations.contains_key(key));
     let spec = claim.spec.as_ref();
     let named = spec.and_then(|spec| spec.volume_name.as_deref()).filter(|name| !name.is_empty());
     if let Some(name) = named {
         let volume =
-            view.volumes.iter().find(|volume| volume.metadata.name.as_deref() == Some(name));
+            observed.volumes.iter().find(|volume| volume.metadata.name.as_deref() == Some(name));
         return match volume {
-            Some(volume) if is_free(volume) || is_meant_for(volume, claim) => {
+            Some(volume) if is_free(volume) || is_reserved_for(volume, claim) => {
                 ClaimPlan::Bind(volume.clone())
             }
             None if has(BIND_COMPLETED) => ClaimPlan::Lost(
@@ -61,19 +61,19 @@ pub fn plan_claim(view: &ClaimView<'_>) -> ClaimPlan {
             _ => ClaimPlan::Pending,
         };
     }
-    let waits = view.class.and_then(|class| class.volume_binding_mode.as_deref())
+    let waits = observed.class.and_then(|class| class.volume_binding_mode.as_deref())
         == Some("WaitForFirstConsumer");
-    let meant = view.volumes.iter().any(|volume| is_meant_for(volume, claim));
-    if waits && view.node.is_none() && !meant {
+    let reserved = observed.volumes.iter().any(|volume| is_reserved_for(volume, claim));
+    if waits && observed.node.is_none() && !reserved {
         let message = "waiting for first consumer to be created before binding";
         return ClaimPlan::Wait("WaitForFirstConsumer", message.into());
     }
-    if let Some(volume) = find(view.volumes, claim, view.node) {
+    if let Some(volume) = find(observed.volumes, claim, observed.node) {
         return ClaimPlan::Bind(volume);
     }
-    match view.class {
+    match observed.class {
         Some(class) if class.provisioner != NO_PROVISIONER => {
-            ClaimPlan::AskProvisioner(class.provisioner.clone())
+            ClaimPlan::Provision(class.provisioner.clone())
         }
         None if class_of_claim(claim).is_empty() => ClaimPlan::Wait(
             "FailedBinding",
@@ -89,20 +89,20 @@ pub fn plan_claim(view: &ClaimView<'_>) -> ClaimPlan {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VolumePlan {
-    /// The phase, and its message.
+    /// Set the phase and its message.
     Phase(&'static str, &'static str),
-    /// We bound it to a claim that took another volume: let it go.
+    /// This controller bound it to a claim that is bound to another volume: clear `claimRef`.
     Unbind,
 }
 
-/// `claim`: the one that the volume's reference names, as the server has it.
+/// `claim`: the one that `claimRef` names, as the server has it.
 pub fn plan_volume(volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>) -> VolumePlan {
     let spec = volume.spec.as_ref();
     let Some(reference) = spec.and_then(|spec| spec.claim_ref.as_ref()) else {
         return VolumePlan::Phase("Available", "");
     };
     let Some(wanted) = reference.uid.as_deref().filter(|uid| !uid.is_empty()) else {
-        // Made for a claim that has not come yet.
+        // Reserved for a claim that does not exist yet.
         return VolumePlan::Phase("Available", "");
     };
     let Some(claim) = claim.filter(|claim| uid(&claim.metadata) == wanted) else {
@@ -128,7 +128,7 @@ fn released(volume: &PersistentVolume) -> VolumePlan {
             VolumePlan::Phase("Failed", "no deleter for this volume: delete it by hand")
         }
         Some("Recycle") => VolumePlan::Phase("Failed", "volumes are not recycled"),
-        // Kept, or deleted by whoever provisioned it.
+        // Retained, or deleted by its provisioner.
         _ => VolumePlan::Phase("Released", ""),
     }
 }

@@ -52,7 +52,7 @@ fn planned(
     class: Option<&StorageClass>,
 ) -> ClaimPlan {
     let volumes: Vec<_> = volumes.iter().cloned().map(Arc::new).collect();
-    plan_claim(&ClaimView { claim, volumes: &volumes, class, node: None })
+    plan_claim(&ObservedClaim { claim, volumes: &volumes, class, node: None })
 }
 
 fn chosen(plan: &ClaimPlan) -> Option<&str> {
@@ -63,7 +63,7 @@ fn chosen(plan: &ClaimPlan) -> Option<&str> {
 }
 
 #[test]
-fn the_smallest_that_suits_or_the_one_that_is_meant() {
+fn the_smallest_matching_volume_or_the_reserved_one_is_chosen() {
     let mut labelled = volume("labelled", "2Gi");
     labelled.metadata.labels = Some(labels(&[("fast", "yes")]));
     let mut classed = volume("classed", "1Gi");
@@ -78,8 +78,11 @@ fn the_smallest_that_suits_or_the_one_that_is_meant() {
     assert_eq!(chosen(&planned(&claim("1Gi"), &volumes, None)), Some("labelled"));
     assert_eq!(chosen(&planned(&claim("3Gi"), &volumes, None)), Some("large"));
     assert!(matches!(planned(&claim("30Gi"), &volumes, None), ClaimPlan::Wait("FailedBinding", _)));
-    let meant = referring(volume("meant", "50Gi"), "data", "");
-    assert_eq!(chosen(&planned(&claim("1Gi"), &[volumes[0].clone(), meant], None)), Some("meant"));
+    let reserved = referring(volume("reserved", "50Gi"), "data", "");
+    assert_eq!(
+        chosen(&planned(&claim("1Gi"), &[volumes[0].clone(), reserved], None)),
+        Some("reserved")
+    );
 }
 
 #[test]
@@ -94,13 +97,13 @@ fn classes_wait_or_provision() {
     let external = class("Immediate", "example.com/disk");
     assert_eq!(
         planned(&claim, &[], Some(&external)),
-        ClaimPlan::AskProvisioner("example.com/disk".into())
+        ClaimPlan::Provision("example.com/disk".into())
     );
     assert!(matches!(planned(&claim, &[], None), ClaimPlan::Wait("ProvisioningFailed", _)));
 }
 
 #[test]
-fn a_bound_claim_stays_or_is_lost() {
+fn a_bound_claim_stays_bound_or_is_lost() {
     let mut claim = claim("1Gi");
     claim.spec.as_mut().unwrap().volume_name = Some("v".into());
     assert_eq!(planned(&claim, &[], None), ClaimPlan::Pending);
@@ -113,7 +116,7 @@ fn a_bound_claim_stays_or_is_lost() {
 }
 
 #[test]
-fn volumes_tell_their_phase() {
+fn volume_phases() {
     let mut claim = claim("1Gi");
     let mut of = volume("v", "1Gi");
     let phase = |volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>| match plan_volume(

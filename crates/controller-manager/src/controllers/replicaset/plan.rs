@@ -1,4 +1,4 @@
-//! What a set of equal pods needs: a pure function of what was observed.
+//! The next step of a ReplicaSet or ReplicationController: a pure function.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,10 +13,9 @@ use crate::machinery::pod_control;
 use crate::machinery::pod_ranking::rank_for_deletion;
 use crate::machinery::pod_state::{available_at, is_active, is_available, is_ready};
 
-/// Pods made or deleted by one plan.
+/// Maximum number of pods that one plan creates or deletes.
 pub const BURST: usize = 500;
 
-/// What the set says and what there is.
 #[derive(Debug)]
 pub struct Observed<'a> {
     pub replicas: i32,
@@ -26,23 +25,22 @@ pub struct Observed<'a> {
     pub template: Option<&'a PodTemplateSpec>,
     pub status: Status,
     pub reports_terminating: bool,
-    /// The pods that are ours, adoptions included.
+    /// The pods that the set controls, including adopted ones.
     pub pods: Vec<Arc<Pod>>,
     /// Active pods by node, of all sets with the same controller.
     pub per_node: HashMap<String, usize>,
-    /// The pods include all that was written before.
-    pub in_step: bool,
+    /// Whether `pods` reflects everything that was written before.
+    pub expectations_met: bool,
 }
 
-/// What to do.
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
     pub create: usize,
     pub delete: Vec<Arc<Pod>>,
-    /// The status after it, as far as the counts go; a failure is added by whoever applies.
+    /// The observed counts; `apply` sets the failure.
     pub status: Status,
-    /// When the next pod becomes available by time alone.
-    pub again: Option<Duration>,
+    /// How long until the next ready pod becomes available.
+    pub requeue_after: Option<Duration>,
 }
 
 pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
@@ -50,11 +48,11 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     active.extend(observed.pods.iter().filter(|pod| is_active(pod)).cloned());
     let status = counts(observed, &active, now);
     let mut plan = Plan {
-        again: next_availability(&active, observed.min_ready_seconds, now),
+        requeue_after: next_availability(&active, observed.min_ready_seconds, now),
         status,
         ..Default::default()
     };
-    if !observed.in_step || observed.deleting {
+    if !observed.expectations_met || observed.deleting {
         return plan;
     }
     let wanted = usize::try_from(observed.replicas).unwrap_or(0);
@@ -85,8 +83,9 @@ fn counts(observed: &Observed<'_>, active: &[Arc<Pod>], now: Timestamp) -> Statu
         })
     };
     let terminating = observed.reports_terminating.then(|| {
-        let gone = |pod: &&Arc<Pod>| is_deleting(&pod.metadata) && !api::pod::is_terminal(pod);
-        i32::try_from(observed.pods.iter().filter(gone).count()).unwrap_or(i32::MAX)
+        let terminating =
+            |pod: &&Arc<Pod>| is_deleting(&pod.metadata) && !api::pod::is_terminal(pod);
+        i32::try_from(observed.pods.iter().filter(terminating).count()).unwrap_or(i32::MAX)
     });
     Status {
         replicas: count(&|_| true),
@@ -112,7 +111,7 @@ fn next_availability(
         .and_then(|at| Duration::try_from(at.duration_since(now)).ok())
 }
 
-/// Pods to make, in the set's name.
+/// New pods of the set.
 pub fn new_pods<K: super::Replicated>(set: &K, count: usize) -> Vec<Pod> {
     let metadata = set.metadata();
     let Some(template) = set.template() else {

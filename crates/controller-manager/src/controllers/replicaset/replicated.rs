@@ -1,4 +1,4 @@
-//! What ReplicaSet and ReplicationController have in common, and the one row in which they differ.
+//! What ReplicaSet and ReplicationController have in common.
 
 use api::Kind;
 use api::labels::{Selector, SelectorError};
@@ -23,21 +23,21 @@ pub struct Status {
     pub terminating: Option<i32>,
     pub observed_generation: Option<i64>,
     /// The condition ReplicaFailure, when it is true.
-    pub failure: Option<Failed>,
+    pub failure: Option<ReplicaFailure>,
 }
 
-/// A condition ReplicaFailure that holds.
+/// A condition ReplicaFailure that is true.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Failed {
+pub struct ReplicaFailure {
     pub reason: String,
     pub message: String,
     pub since: Option<Time>,
 }
 
-/// A kind that keeps a number of equal pods.
+/// A kind that keeps a number of identical pods.
 pub trait Replicated: Kind {
     const CONTROLLER: &'static str;
-    /// By which name its events are known.
+    /// The component name of its events.
     const RECORDER: &'static str;
     const REPORTS_TERMINATING: bool;
 
@@ -72,7 +72,7 @@ macro_rules! status_of {
                 available: status.available_replicas.unwrap_or(0),
                 terminating: None,
                 observed_generation: status.observed_generation,
-                failure: failure.map(|condition| Failed {
+                failure: failure.map(|condition| ReplicaFailure {
                     reason: condition.reason.clone().unwrap_or_default(),
                     message: condition.message.clone().unwrap_or_default(),
                     since: condition.last_transition_time.clone(),
@@ -109,7 +109,7 @@ macro_rules! status_of {
     };
 }
 
-/// A string that one kind requires and the other does not.
+/// A string that is required in one kind and optional in the other.
 fn text<'a>(value: impl Into<Option<&'a String>>) -> &'a str {
     value.into().map_or("", String::as_str)
 }

@@ -16,7 +16,7 @@ fn observed<'a>(replicas: i32, pods: Vec<Pod>) -> Observed<'a> {
         reports_terminating: true,
         pods: pods.into_iter().map(Arc::new).collect(),
         per_node: Default::default(),
-        in_step: true,
+        expectations_met: true,
     }
 }
 
@@ -26,12 +26,15 @@ fn deleted(plan: &Plan) -> Vec<String> {
 }
 
 #[test]
-fn the_number_is_restored() {
+fn the_number_of_pods_is_restored() {
     let finished = pod("done").phase("Succeeded").build();
-    let going = pod("going").running().deleting().build();
+    let terminating = pod("terminating").running().deleting().build();
     let alive = pod("alive").running().ready_at(5).build();
     let plan_for = |replicas| {
-        plan(&observed(replicas, vec![finished.clone(), going.clone(), alive.clone()]), at(10))
+        plan(
+            &observed(replicas, vec![finished.clone(), terminating.clone(), alive.clone()]),
+            at(10),
+        )
     };
     assert_eq!(plan_for(3).create, 2);
     assert_eq!(plan_for(1), Plan { create: 0, ..plan_for(1) });
@@ -46,9 +49,9 @@ fn the_number_is_restored() {
 }
 
 #[test]
-fn nothing_is_written_from_a_stale_view_or_for_a_dying_set() {
+fn nothing_is_planned_on_stale_state_or_for_a_set_being_deleted() {
     let mut stale = observed(5, vec![]);
-    stale.in_step = false;
+    stale.expectations_met = false;
     assert_eq!(plan(&stale, at(0)).create, 0);
     let mut dying = observed(0, vec![pod("a").build()]);
     dying.deleting = true;
@@ -56,7 +59,7 @@ fn nothing_is_written_from_a_stale_view_or_for_a_dying_set() {
 }
 
 #[test]
-fn availability_comes_by_time() {
+fn pods_become_available_after_min_ready_seconds() {
     let mut waiting = observed(
         2,
         vec![pod("a").running().ready_at(100).build(), pod("b").running().ready_at(90).build()],
@@ -64,15 +67,15 @@ fn availability_comes_by_time() {
     waiting.min_ready_seconds = 15;
     let early = plan(&waiting, at(104));
     assert_eq!((early.status.ready, early.status.available), (2, 0));
-    assert_eq!(early.again, Some(std::time::Duration::from_secs(1)));
+    assert_eq!(early.requeue_after, Some(std::time::Duration::from_secs(1)));
     let later = plan(&waiting, at(105));
     assert_eq!(later.status.available, 1);
-    assert_eq!(later.again, Some(std::time::Duration::from_secs(10)));
-    assert_eq!(plan(&waiting, at(115)).again, None);
+    assert_eq!(later.requeue_after, Some(std::time::Duration::from_secs(10)));
+    assert_eq!(plan(&waiting, at(115)).requeue_after, None);
 }
 
 #[test]
-fn labels_of_the_template_are_counted() {
+fn fully_labeled_pods_are_counted() {
     let mut set = ReplicaSet::default();
     let template = set.spec.template.get_or_insert_default();
     template.metadata.get_or_insert_default().labels = Some(labels(&[("app", "web"), ("v", "1")]));
@@ -88,14 +91,14 @@ fn labels_of_the_template_are_counted() {
 }
 
 #[test]
-fn a_status_survives_the_object() {
+fn a_status_round_trips() {
     let mut set = ReplicaSet::default();
     let status = Status {
         replicas: 3,
         ready: 2,
         terminating: Some(1),
         observed_generation: Some(9),
-        failure: Some(Failed {
+        failure: Some(ReplicaFailure {
             reason: "FailedCreate".into(),
             message: "no".into(),
             since: Some(Time(at(4))),
@@ -128,7 +131,7 @@ fn any_pod() -> impl Strategy<Value = Pod> {
 }
 
 proptest! {
-    /// Applying the plan to the world gives a world with an empty plan.
+    /// After a plan is applied, the next plan is empty.
     #[test]
     fn plans_converge(pods in prop::collection::vec(any_pod(), 0..40), replicas in 0..30i32) {
         let world = observed(replicas, pods);

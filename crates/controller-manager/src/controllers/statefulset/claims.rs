@@ -1,5 +1,5 @@
-//! The claims of a StatefulSet's pods: made before the pod, and owned by whoever takes them along
-//! when it goes (`spec.persistentVolumeClaimRetentionPolicy`).
+//! The claims of a StatefulSet's pods: created before the pod, and owned by the set or the pod that
+//! they are deleted with (`spec.persistentVolumeClaimRetentionPolicy`).
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::machinery::cache::Key;
 use crate::machinery::error::During;
 use crate::machinery::owner::{self, is_deleting, uid};
 
-/// Whether claims are deleted: with the set, with a pod that is scaled away.
+/// Whether claims are deleted with the set, and with a pod that is scaled down.
 fn deletes(set: &StatefulSet) -> (bool, bool) {
     let policy = set.spec.persistent_volume_claim_retention_policy.as_ref();
     let is_delete = |value: Option<&String>| value.is_some_and(|value| value == "Delete");
@@ -25,13 +25,13 @@ fn deletes(set: &StatefulSet) -> (bool, bool) {
     )
 }
 
-/// The owners of a claim that is made for a pod of the set.
+/// The owners of a new claim of the set.
 pub fn set_reference(set: &StatefulSet) -> Option<Vec<OwnerReference>> {
     deletes(set).0.then(|| vec![owner::reference(set)])
 }
 
-/// The owners that a claim of `pod` shall have: those that are not ours, and the one of set and pod
-/// whose end is the claim's.
+/// The owners that a claim of `pod` should have: unrelated ones, and the set or the pod if the
+/// claim is deleted with it.
 fn owners(
     set: &StatefulSet,
     pod: &Pod,
@@ -39,8 +39,8 @@ fn owners(
     present: &[OwnerReference],
 ) -> Vec<OwnerReference> {
     let (with_set, with_pod) = deletes(set);
-    let scaled_away = !identity::range(set).contains(&ordinal);
-    let wanted = if with_pod && scaled_away {
+    let scaled_down = !identity::range(set).contains(&ordinal);
+    let wanted = if with_pod && scaled_down {
         Some(OwnerReference {
             api_version: "v1".into(),
             kind: "Pod".into(),
@@ -61,20 +61,21 @@ fn owners(
     owners
 }
 
-/// Whether a claim for a new pod is on its way out: deleted, or owned by a former pod of that name.
-fn is_leaving(claim: &PersistentVolumeClaim, pod_name: &str) -> bool {
+/// Whether the claim for a new pod is about to go: being deleted, or owned by a former pod of that
+/// name.
+fn is_outgoing(claim: &PersistentVolumeClaim, pod_name: &str) -> bool {
     let mut owners = claim.metadata.owner_references.iter().flatten();
     is_deleting(&claim.metadata)
         || owners.any(|owner| owner.kind == "Pod" && owner.name == pod_name)
 }
 
 impl StatefulSets {
-    /// Makes the claims of a pod that is made next.
-    pub(super) async fn make_claims(&self, set: &StatefulSet, ordinal: i32) -> Result<(), Error> {
+    /// Creates the claims of a pod that is about to be created.
+    pub(super) async fn create_claims(&self, set: &StatefulSet, ordinal: i32) -> Result<(), Error> {
         for claim in identity::claims(set, ordinal) {
             let key = Key::of(&claim);
             if let Some(present) = self.claims.get(&key) {
-                if is_leaving(&present, &identity::pod_name(set, ordinal)) {
+                if is_outgoing(&present, &identity::pod_name(set, ordinal)) {
                     return Err(Error::Invalid(format!(
                         "persistentvolumeclaim {key} is being deleted"
                     )));
@@ -92,8 +93,8 @@ impl StatefulSets {
         Ok(())
     }
 
-    /// Sets the owners of all pods' claims.
-    pub(super) async fn own_claims(&self, observed: &Observed<'_>) -> Result<(), Error> {
+    /// Updates the owners of all pods' claims.
+    pub(super) async fn update_claim_owners(&self, observed: &Observed<'_>) -> Result<(), Error> {
         let set = observed.set;
         for pod in &observed.pods {
             let Some(ordinal) = identity::ordinal(set, pod) else {
@@ -101,14 +102,14 @@ impl StatefulSets {
             };
             for claim in identity::claims(set, ordinal) {
                 if let Some(claim) = self.claims.get(&Key::of(&claim)) {
-                    self.own_claim(set, pod, ordinal, &claim).await?;
+                    self.update_owners(set, pod, ordinal, &claim).await?;
                 }
             }
         }
         Ok(())
     }
 
-    async fn own_claim(
+    async fn update_owners(
         &self,
         set: &StatefulSet,
         pod: &Pod,
@@ -133,7 +134,7 @@ mod tests {
     use k8s_openapi::api::apps::v1::StatefulSetPersistentVolumeClaimRetentionPolicy as Policy;
 
     #[test]
-    fn claims_go_with_whom_the_policy_names() {
+    fn the_retention_policy_decides_the_owners() {
         let mut set = StatefulSet::default();
         set.metadata.name = Some("db".into());
         set.metadata.uid = Some("set".into());
@@ -167,7 +168,7 @@ mod tests {
             name: "db-1".into(),
             ..Default::default()
         }]);
-        assert!(is_leaving(&claim, "db-1"));
-        assert!(!is_leaving(&claim, "db-2"));
+        assert!(is_outgoing(&claim, "db-1"));
+        assert!(!is_outgoing(&claim, "db-2"));
     }
 }

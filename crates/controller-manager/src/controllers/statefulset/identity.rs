@@ -1,4 +1,4 @@
-//! Names of a StatefulSet's pods and claims, and the objects made under them.
+//! Names of a StatefulSet's pods and claims, and the pods and claims themselves.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ fn name(set: &StatefulSet) -> &str {
     set.metadata.name.as_deref().unwrap_or_default()
 }
 
-/// The ordinals that the set wants.
+/// The ordinals that the set should have.
 pub fn range(set: &StatefulSet) -> Range<i32> {
     let ordinals = set.spec.ordinals.as_ref();
     let start = ordinals.and_then(|ordinals| ordinals.start).unwrap_or(0);
@@ -31,7 +31,7 @@ pub fn pod_name(set: &StatefulSet, ordinal: i32) -> String {
     format!("{}-{ordinal}", name(set))
 }
 
-/// The ordinal in a pod's name; `None`: the pod is not one of the set's.
+/// The ordinal in a pod's name; `None`: the pod does not belong to the set.
 pub fn ordinal(set: &StatefulSet, pod: &Pod) -> Option<i32> {
     let own = pod.metadata.name.as_deref()?;
     let text = own.strip_prefix(name(set))?.strip_prefix('-')?;
@@ -39,7 +39,7 @@ pub fn ordinal(set: &StatefulSet, pod: &Pod) -> Option<i32> {
     (ordinal.to_string() == text).then_some(ordinal)
 }
 
-/// The name of the revision that a pod was made from.
+/// The name of the revision that a pod was created from.
 pub fn revision(pod: &Pod) -> &str {
     let labels = pod.metadata.labels.as_ref();
     labels.and_then(|labels| labels.get(HASH_LABEL)).map(String::as_str).unwrap_or_default()
@@ -68,7 +68,7 @@ pub fn claims(set: &StatefulSet, ordinal: i32) -> Vec<PersistentVolumeClaim> {
         .collect()
 }
 
-/// The pod of an ordinal from a revision's template.
+/// The pod for an ordinal, from a revision's template.
 pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordinal: i32) -> Pod {
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
     let mut pod = pod_control::from_template(template, namespace, "", owner::reference(set));

@@ -1,10 +1,11 @@
-//! The next step of a StatefulSet: a pure function (`k8s.io/kubernetes/pkg/controller/statefulset`).
+//! The next step of a StatefulSet: a pure function
+//! (`k8s.io/kubernetes/pkg/controller/statefulset`).
 //!
-//! With ordered management a plan stops at the first pod that is not as it should be; with parallel
-//! management it goes on.
+//! With ordered pod management a plan stops at the first pod that is not as it should be; with
+//! parallel management it continues.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,33 +21,26 @@ use crate::machinery::pod_state::{available_at, is_available, is_ready};
 #[derive(Debug)]
 pub struct Observed<'a> {
     pub set: &'a StatefulSet,
-    /// The pods that are ours.
+    /// The pods that the set controls.
     pub pods: Vec<Arc<Pod>>,
-    /// Names of the revisions that pods have, and shall have.
+    /// Names of the revisions that the pods have and should have.
     pub current: String,
     pub update: String,
     pub collision_count: Option<i32>,
-    /// The pods include all that was written before.
-    pub in_step: bool,
+    /// Whether `pods` reflects everything that was written before.
+    pub expectations_met: bool,
 }
 
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Ordinals to make, with the name of the revision.
+    /// Ordinals of the pods to create, with the names of their revisions.
     pub create: Vec<(i32, String)>,
     pub delete: Vec<Arc<Pod>>,
     pub status: StatefulSetStatus,
-    pub again: Option<Duration>,
+    pub requeue_after: Option<Duration>,
 }
 
-/// Whether to look at further pods.
-#[derive(PartialEq, Eq)]
-enum Go {
-    On,
-    Stop,
-}
-
-struct World<'a> {
+struct Planner<'a> {
     observed: &'a Observed<'a>,
     by_ordinal: BTreeMap<i32, Arc<Pod>>,
     range: Range<i32>,
@@ -56,7 +50,7 @@ struct World<'a> {
 
 pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     let set = observed.set;
-    let world = World {
+    let planner = Planner {
         observed,
         by_ordinal: observed
             .pods
@@ -67,19 +61,22 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
         ordered: set.spec.pod_management_policy.as_deref() != Some("Parallel"),
         now,
     };
-    let mut plan =
-        Plan { status: world.status(), again: world.next_availability(), ..Default::default() };
-    if observed.in_step
+    let mut plan = Plan {
+        status: planner.status(),
+        requeue_after: planner.next_availability(),
+        ..Default::default()
+    };
+    if observed.expectations_met
         && !is_deleting(&set.metadata)
-        && world.fill(&mut plan) == Go::On
-        && world.shrink(&mut plan) == Go::On
+        && planner.fill(&mut plan).is_continue()
+        && planner.shrink(&mut plan).is_continue()
     {
-        world.roll(&mut plan);
+        planner.roll(&mut plan);
     }
     plan
 }
 
-impl World<'_> {
+impl Planner<'_> {
     fn min_ready(&self) -> i32 {
         self.observed.set.spec.min_ready_seconds.unwrap_or(0)
     }
@@ -92,7 +89,7 @@ impl World<'_> {
         !is_deleting(&pod.metadata) && self.is_available(pod)
     }
 
-    /// Ordinals from here on are updated.
+    /// Pods with this ordinal and above are updated.
     fn partition(&self) -> i32 {
         let strategy = self.observed.set.spec.update_strategy.as_ref();
         let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
@@ -104,7 +101,7 @@ impl World<'_> {
         strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete")
     }
 
-    /// Which revision a new pod of the ordinal is made from.
+    /// The revision of a new pod with the ordinal.
     fn revision_for(&self, ordinal: i32) -> &str {
         if ordinal < self.partition() && !self.is_on_delete() {
             &self.observed.current
@@ -113,8 +110,8 @@ impl World<'_> {
         }
     }
 
-    /// Every ordinal of the range has a pod, in order.
-    fn fill(&self, plan: &mut Plan) -> Go {
+    /// Creates a pod for every ordinal of the range, in order.
+    fn fill(&self, plan: &mut Plan) -> ControlFlow<()> {
         for ordinal in self.range.clone() {
             let stop = match self.by_ordinal.get(&ordinal) {
                 None => {
@@ -130,14 +127,14 @@ impl World<'_> {
                 Some(pod) => !self.is_available(pod),
             };
             if stop && self.ordered {
-                return Go::Stop;
+                return ControlFlow::Break(());
             }
         }
-        Go::On
+        ControlFlow::Continue(())
     }
 
-    /// Ordinals outside the range go, the highest first.
-    fn shrink(&self, plan: &mut Plan) -> Go {
+    /// Deletes pods with ordinals outside the range, the highest first.
+    fn shrink(&self, plan: &mut Plan) -> ControlFlow<()> {
         let condemned: Vec<_> = self
             .by_ordinal
             .iter()
@@ -151,21 +148,21 @@ impl World<'_> {
             .map(|(ordinal, _)| **ordinal);
         for (ordinal, pod) in &condemned {
             if !is_deleting(&pod.metadata) {
-                // One that is not well waits for the lower one that is not well.
+                // An unhealthy pod waits for the unhealthy pod with the lowest ordinal.
                 let waits = !self.is_healthy(pod) && first_unhealthy != Some(**ordinal);
                 if self.ordered && waits {
-                    return Go::Stop;
+                    return ControlFlow::Break(());
                 }
                 plan.delete.push(Arc::clone(pod));
             }
             if self.ordered {
-                return Go::Stop;
+                return ControlFlow::Break(());
             }
         }
-        if condemned.is_empty() { Go::On } else { Go::Stop }
+        if condemned.is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 
-    /// Pods of former revisions are replaced, from the highest ordinal down to the partition.
+    /// Replaces pods of former revisions, from the highest ordinal down to the partition.
     fn roll(&self, plan: &mut Plan) {
         if self.is_on_delete() || !plan.create.is_empty() || !plan.delete.is_empty() {
             return;
@@ -194,7 +191,7 @@ impl World<'_> {
             if is_deleting(&pod.metadata) {
                 continue;
             }
-            // One that serves nobody costs nothing to replace.
+            // An unhealthy pod can be replaced without making another one unavailable.
             if healthy {
                 if room <= 0 {
                     return;
@@ -211,7 +208,7 @@ impl World<'_> {
     fn status(&self) -> StatefulSetStatus {
         let observed = self.observed;
         let old = observed.set.status.clone().unwrap_or_default();
-        // Those that are scaled away count until they are gone.
+        // Pods that are scaled down count until they are gone.
         let count = |test: &dyn Fn(&Pod) -> bool| {
             let pods = self.by_ordinal.values();
             i32::try_from(pods.filter(|pod| test(pod)).count()).unwrap_or(i32::MAX)
@@ -232,7 +229,7 @@ impl World<'_> {
             collision_count: observed.collision_count,
             conditions: old.conditions,
         };
-        // A finished update makes its revision the current one.
+        // A completed update makes its revision the current one.
         let wanted = self.range.end - self.range.start;
         if !self.is_on_delete()
             && status.updated_replicas == Some(wanted)

@@ -30,7 +30,7 @@ fn partitioned(set: &mut StatefulSet, partition: i32) {
     });
 }
 
-/// A world that carries plans out.
+/// Applies plans to pods in memory.
 struct World {
     set: StatefulSet,
     pods: Vec<Pod>,
@@ -50,7 +50,7 @@ impl World {
             current: status.current_revision.unwrap_or_else(|| self.update.into()),
             update: self.update.into(),
             collision_count: None,
-            in_step: true,
+            expectations_met: true,
         };
         let plan = plan(&observed, at(100));
         for gone in &plan.delete {
@@ -103,7 +103,7 @@ impl World {
 }
 
 #[test]
-fn one_after_the_other_up_and_down() {
+fn pods_are_created_and_deleted_in_order() {
     let mut world = World::new(set(3));
     world.step();
     assert_eq!(world.shape(), ["db-0:r1"]);
@@ -121,7 +121,7 @@ fn one_after_the_other_up_and_down() {
     assert_eq!(
         (status.replicas, status.ready_replicas),
         (3, Some(3)),
-        "those that are scaled away count until they are gone"
+        "pods that are scaled down count until they are gone"
     );
     world.settle();
     assert_eq!(world.shape(), ["db-0:r1"]);
@@ -130,7 +130,7 @@ fn one_after_the_other_up_and_down() {
 }
 
 #[test]
-fn parallel_does_not_wait() {
+fn parallel_management_does_not_wait() {
     let mut set = set(3);
     set.spec.pod_management_policy = Some("Parallel".into());
     set.spec.ordinals = Some(StatefulSetOrdinals { start: Some(5) });
@@ -140,7 +140,7 @@ fn parallel_does_not_wait() {
 }
 
 #[test]
-fn updates_go_from_the_top_to_the_partition() {
+fn updates_go_from_the_highest_ordinal_to_the_partition() {
     let mut world = World::new(set(3));
     world.settle();
     partitioned(&mut world.set, 1);
@@ -155,7 +155,7 @@ fn updates_go_from_the_top_to_the_partition() {
     assert_eq!(world.shape(), ["db-0:r1", "db-1:r2", "db-2:r2"]);
     let status = world.set.status.clone().unwrap();
     assert_eq!(status.current_revision.as_deref(), Some("r1"));
-    // Below the partition a lost pod comes back as it was.
+    // Below the partition a lost pod is recreated from the old revision.
     world.pods.retain(|pod| pod.metadata.name.as_deref() != Some("db-0"));
     world.settle();
     assert_eq!(world.shape()[0], "db-0:r1");
@@ -168,7 +168,7 @@ fn updates_go_from_the_top_to_the_partition() {
 }
 
 #[test]
-fn on_delete_and_failed_pods() {
+fn on_delete_updates_only_pods_that_are_recreated() {
     let mut world = World::new(set(2));
     world.settle();
     world.set.spec.update_strategy =
@@ -183,7 +183,7 @@ fn on_delete_and_failed_pods() {
 }
 
 #[test]
-fn pods_have_names_storage_and_hosts() {
+fn pods_have_stable_names_hostnames_and_claims() {
     let set = set(1);
     let pod = identity::pod(&set, &Default::default(), "r1", 4);
     let spec = pod.spec.as_ref().unwrap();
@@ -202,9 +202,9 @@ fn pods_have_names_storage_and_hosts() {
 }
 
 proptest! {
-    /// At most one pod is down at a time, and the update ends.
+    /// At most one pod is unavailable at a time, and the update completes.
     #[test]
-    fn updates_take_one_at_a_time(replicas in 1..6i32, readiness in prop::collection::vec(any::<bool>(), 60)) {
+    fn updates_replace_one_pod_at_a_time(replicas in 1..6i32, readiness in prop::collection::vec(any::<bool>(), 60)) {
         let mut world = World::new(set(replicas));
         world.settle();
         world.update = "r2";

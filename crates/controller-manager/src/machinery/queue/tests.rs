@@ -4,7 +4,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 
-/// Fails as often as it is told, and counts.
+/// Fails the first `fail` times, and counts its calls.
 struct Probe {
     calls: AtomicUsize,
     fail: usize,
@@ -20,13 +20,13 @@ impl Controller for Probe {
         self.started.send(key.clone()).await.unwrap();
         self.go_on.acquire().await.unwrap().forget();
         if call < self.fail {
-            return Err(Error::Invalid("told to".into()));
+            return Err(Error::Invalid("on purpose".into()));
         }
         Ok(Next::Change)
     }
 }
 
-struct Rig {
+struct Fixture {
     trigger: Trigger,
     started: mpsc::Receiver<Key>,
     go_on: Arc<Semaphore>,
@@ -35,7 +35,7 @@ struct Rig {
     task: tokio::task::JoinHandle<()>,
 }
 
-fn rig(fail: usize) -> Rig {
+fn fixture(fail: usize) -> Fixture {
     let (trigger, requests) = queue();
     let (sender, started) = mpsc::channel(64);
     let go_on = Arc::new(Semaphore::new(0));
@@ -44,40 +44,40 @@ fn rig(fail: usize) -> Rig {
     let probe =
         Arc::new(Probe { calls: AtomicUsize::new(0), fail, started: sender, go_on: go_on.clone() });
     let task = tokio::spawn(run(probe, requests, is_ready, stop.clone()));
-    Rig { trigger, started, go_on, ready, stop, task }
+    Fixture { trigger, started, go_on, ready, stop, task }
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_runs_before_the_caches_are_full_and_equal_keys_are_one() {
-    let mut rig = rig(0);
+async fn nothing_runs_before_the_caches_are_filled_and_equal_keys_are_merged() {
+    let mut fixture = fixture(0);
     for _ in 0..1000 {
-        rig.trigger.send(Key::new("a", "b")).await;
+        fixture.trigger.send(Key::new("a", "b")).await;
     }
-    assert!(rig.started.try_recv().is_err());
-    rig.ready.send_replace(true);
-    assert_eq!(rig.started.recv().await, Some(Key::new("a", "b")));
-    // What arrives during the run comes again, once, after it.
-    rig.trigger.send(Key::new("a", "b")).await;
-    rig.trigger.send(Key::new("a", "b")).await;
+    assert!(fixture.started.try_recv().is_err());
+    fixture.ready.send_replace(true);
+    assert_eq!(fixture.started.recv().await, Some(Key::new("a", "b")));
+    // A key that arrives during its reconciliation is reconciled once more afterwards.
+    fixture.trigger.send(Key::new("a", "b")).await;
+    fixture.trigger.send(Key::new("a", "b")).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(rig.started.try_recv().is_err());
-    rig.go_on.add_permits(8);
-    assert!(rig.started.recv().await.is_some());
+    assert!(fixture.started.try_recv().is_err());
+    fixture.go_on.add_permits(8);
+    assert!(fixture.started.recv().await.is_some());
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(rig.started.try_recv().is_err());
-    rig.stop.cancel();
-    rig.task.await.unwrap();
+    assert!(fixture.started.try_recv().is_err());
+    fixture.stop.cancel();
+    fixture.task.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_comes_back_with_growing_delays() {
-    let mut rig = rig(3);
-    rig.ready.send_replace(true);
-    rig.go_on.add_permits(8);
+async fn failures_are_retried_with_growing_delays() {
+    let mut fixture = fixture(3);
+    fixture.ready.send_replace(true);
+    fixture.go_on.add_permits(8);
     let start = clock::instant();
-    rig.trigger.send(Key::cluster("n")).await;
+    fixture.trigger.send(Key::cluster("n")).await;
     for _ in 0..4 {
-        rig.started.recv().await.unwrap();
+        fixture.started.recv().await.unwrap();
     }
     let waited = start.elapsed();
     assert!(
@@ -85,7 +85,7 @@ async fn a_failure_comes_back_with_growing_delays() {
         "{waited:?}"
     );
     tokio::time::sleep(Duration::from_secs(100)).await;
-    assert!(rig.started.try_recv().is_err());
-    rig.stop.cancel();
-    rig.task.await.unwrap();
+    assert!(fixture.started.try_recv().is_err());
+    fixture.stop.cancel();
+    fixture.task.await.unwrap();
 }
