@@ -26,7 +26,7 @@ const SIMILAR_FOR: SignedDuration = SignedDuration::from_mins(10);
 
 /// Records events of one component. Cheap to clone.
 #[derive(Clone)]
-pub struct Recorder {
+pub struct EventRecorder {
     queue: mpsc::Sender<Note>,
     component: &'static str,
 }
@@ -45,7 +45,7 @@ type SimilarKey = (Option<String>, &'static str, String);
 /// What the series is about, its type and reason, and its message unless that changes.
 type SeriesKey = (Option<String>, &'static str, String, Option<String>);
 
-impl Recorder {
+impl EventRecorder {
     /// Starts the sending task; it ends when every clone is dropped. `host`: the node's name for
     /// node components, else empty.
     pub fn new(client: Client, component: &'static str, host: &str) -> Self {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use client::Client;
-use client::events::Recorder;
+use client::events::EventRecorder;
 use clock::SharedClock;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::ReplicaSet;
@@ -23,7 +23,7 @@ use crate::machinery::shared_informers::SharedInformers;
 /// What the controllers are started with.
 pub(crate) struct Wiring {
     pub client: Client,
-    pub recorder: Recorder,
+    pub recorder: EventRecorder,
     pub clock: SharedClock,
     pub informers: SharedInformers,
     stop: CancellationToken,
@@ -35,7 +35,7 @@ pub(crate) struct Wiring {
 impl Wiring {
     pub fn new(client: Client, clock: SharedClock, stop: CancellationToken) -> Self {
         Self {
-            recorder: Recorder::new(client.clone(), "controller-manager", ""),
+            recorder: EventRecorder::new(client.clone(), "controller-manager", ""),
             client,
             clock,
             informers: SharedInformers::default(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Kind;
-use client::events::Recorder;
+use client::events::EventRecorder;
 use client::{Api, Change, Client, InformerOptions, PatchKind, changes};
 use clock::SharedClock;
 use futures::{Stream, StreamExt};
@@ -55,7 +55,7 @@ pub async fn run(
         engine: Engine::new(scheduler_name),
         clock,
         health,
-        recorder: Recorder::new(client.clone(), "default-scheduler", ""),
+        recorder: EventRecorder::new(client.clone(), "default-scheduler", ""),
         client,
         binds,
         conditions,
@@ -76,7 +76,7 @@ struct Driver {
     engine: Engine,
     clock: SharedClock,
     health: Health,
-    recorder: Recorder,
+    recorder: EventRecorder,
     client: Client,
     binds: mpsc::Sender<BindRequest>,
     conditions: mpsc::Sender<Condition>,

@@ -5,7 +5,7 @@ mod schedule;
 
 use std::sync::Arc;
 
-use client::events::Recorder;
+use client::events::EventRecorder;
 use client::{Api, Client, DeleteOptions};
 use clock::SharedClock;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
@@ -22,7 +22,7 @@ use plan::{Plan, plan};
 
 struct CronJobs {
     client: Client,
-    recorder: Recorder,
+    recorder: EventRecorder,
     clock: SharedClock,
     cron_jobs: Arc<Cache<CronJob>>,
     jobs: Arc<Cache<Job>>,

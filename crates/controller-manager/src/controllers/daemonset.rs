@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use api::labels::{Selector, SelectorError};
 use client::Client;
-use client::events::Recorder;
+use client::events::EventRecorder;
 use clock::SharedClock;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -28,7 +28,7 @@ use plan::{Observed, Plan, plan};
 
 struct DaemonSets {
     client: Client,
-    recorder: Recorder,
+    recorder: EventRecorder,
     clock: SharedClock,
     sets: Arc<Cache<DaemonSet>>,
     nodes: Arc<Cache<Node>>,

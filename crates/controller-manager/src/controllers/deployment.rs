@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use api::labels::{Selector, SelectorError};
 use client::Client;
-use client::events::Recorder;
+use client::events::EventRecorder;
 use clock::SharedClock;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
@@ -27,7 +27,7 @@ use plan::{Observed, plan};
 
 struct Deployments {
     client: Client,
-    recorder: Recorder,
+    recorder: EventRecorder,
     clock: SharedClock,
     deployments: Arc<Cache<Deployment>>,
     sets: Arc<Cache<ReplicaSet>>,

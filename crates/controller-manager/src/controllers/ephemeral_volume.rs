@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use client::events::Recorder;
+use client::events::EventRecorder;
 use client::{Api, Client};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 
@@ -16,7 +16,7 @@ use crate::wire::Wiring;
 
 struct EphemeralVolumes {
     client: Client,
-    recorder: Recorder,
+    recorder: EventRecorder,
     pods: Arc<Cache<Pod>>,
     claims: Arc<Cache<PersistentVolumeClaim>>,
 }

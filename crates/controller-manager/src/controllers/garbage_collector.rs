@@ -14,7 +14,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use client::events::Recorder;
+use client::events::EventRecorder;
 use k8s_openapi::api::core::v1::ObjectReference;
 use parking_lot::Mutex;
 
@@ -28,7 +28,7 @@ use plan::{Dependent, Observed, OwnerState, Plan, Policy, plan};
 
 struct GarbageCollector {
     live: Live,
-    recorder: Recorder,
+    recorder: EventRecorder,
     graph: Arc<Mutex<Graph>>,
     trigger: Trigger,
 }

@@ -13,7 +13,7 @@ mod tests;
 use std::sync::Arc;
 
 use api::labels::{Selector, SelectorError};
-use client::events::Recorder;
+use client::events::EventRecorder;
 use client::{Api, Client, PatchKind};
 use clock::SharedClock;
 use futures::future::try_join_all;
@@ -38,7 +38,7 @@ const OURS: &str = "kubernetes.io/job-controller";
 
 struct Jobs {
     client: Client,
-    recorder: Recorder,
+    recorder: EventRecorder,
     clock: SharedClock,
     jobs: Arc<Cache<Job>>,
     pods: Arc<Cache<Pod>>,

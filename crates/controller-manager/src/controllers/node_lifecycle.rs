@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::events::Recorder;
+use client::events::EventRecorder;
 use client::{Api, Client, PatchKind};
 use clock::SharedClock;
 use futures::future::join_all;
@@ -37,7 +37,7 @@ const LEASES: &str = "kube-node-lease";
 
 struct NodeLifecycle {
     client: Client,
-    recorder: Recorder,
+    recorder: EventRecorder,
     clock: SharedClock,
     nodes: Arc<Cache<Node>>,
     leases: Arc<Cache<Lease>>,

@@ -8,7 +8,7 @@ mod pool;
 
 use std::sync::Arc;
 
-use client::events::Recorder;
+use client::events::EventRecorder;
 use client::{Api, Client, PatchKind};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
@@ -25,7 +25,7 @@ use pool::Pool;
 
 struct NodeIpam {
     client: Client,
-    recorder: Recorder,
+    recorder: EventRecorder,
     nodes: Arc<Cache<Node>>,
     pool: Mutex<Option<Pool>>,
     ranges: Vec<NodeRange>,

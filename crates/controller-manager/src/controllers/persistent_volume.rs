@@ -11,7 +11,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use client::events::Recorder;
+use client::events::EventRecorder;
 use client::{Api, Client};
 use clock::SharedClock;
 use k8s_openapi::api::core::v1::{
@@ -33,7 +33,7 @@ const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 
 struct Claims {
     client: Client,
-    recorder: Recorder,
+    recorder: EventRecorder,
     claims: Arc<Cache<PersistentVolumeClaim>>,
     volumes: Arc<Cache<PersistentVolume>>,
     classes: Arc<Cache<StorageClass>>,

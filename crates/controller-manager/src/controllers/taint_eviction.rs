@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::events::Recorder;
+use client::events::EventRecorder;
 use client::{Api, Client, DeleteOptions, PatchKind};
 use clock::SharedClock;
 use jiff::{SignedDuration, Timestamp};
@@ -24,7 +24,7 @@ const NO_EXECUTE: &str = "NoExecute";
 
 struct TaintEviction {
     client: Client,
-    recorder: Recorder,
+    recorder: EventRecorder,
     clock: SharedClock,
     nodes: Arc<Cache<Node>>,
     pods: Arc<Cache<Pod>>,

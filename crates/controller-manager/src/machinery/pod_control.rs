@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::Kind;
-use client::events::Recorder;
+use client::events::EventRecorder;
 use client::{Api, Client, DeleteOptions};
 use clock::SharedClock;
 use futures::future::join_all;
@@ -37,14 +37,14 @@ impl<T> During<T> for Result<T, Failure> {
 pub struct PodControl {
     pub expectations: Expectations<Pod>,
     client: Client,
-    recorder: Recorder,
+    recorder: EventRecorder,
     clock: SharedClock,
 }
 
 impl PodControl {
     pub fn new(
         client: Client,
-        recorder: Recorder,
+        recorder: EventRecorder,
         clock: SharedClock,
         pods: Arc<Cache<Pod>>,
     ) -> Self {
