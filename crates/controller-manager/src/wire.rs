@@ -1,4 +1,4 @@
-//! Which controllers there are, and how they are started together.
+//! The list of controllers, and how they are started together.
 
 use std::sync::Arc;
 

@@ -36,7 +36,7 @@ pub struct Owner {
     pub block_owner_deletion: Option<bool>,
 }
 
-/// The part of an object's JSON that a [`Node`] is made of.
+/// The part of an object's JSON that a [`Node`] is decoded from.
 #[derive(Debug, Deserialize)]
 struct Partial {
     metadata: PartialMetadata,

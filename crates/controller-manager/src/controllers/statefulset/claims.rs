@@ -142,7 +142,7 @@ mod tests {
         let pod = crate::machinery::testing::pod("db-1").build();
         let other = OwnerReference { uid: "other".into(), ..Default::default() };
         let mut present = vec![other];
-        // (with the set, with the pod), ordinal: the owners beside the other.
+        // (with the set, with the pod), ordinal: the owners besides the other one.
         for (policy, ordinal, wanted) in [
             (("Retain", "Retain"), 1, vec![]),
             (("Delete", "Retain"), 1, vec!["set"]),
