@@ -1,7 +1,8 @@
-//! An informer's events as plain changes: set, remove, and once that the present state is known.
+//! An informer's events as plain changes: set, remove, and once synced.
 //!
-//! Also says what vanished while a watch was broken: after a restart, whatever is not in the new
-//! present state is removed. For consumers that keep their own index and need no store of objects.
+//! Objects that were deleted while the watch was interrupted are removed too: after a restart,
+//! whatever is not in the new state. For consumers that keep their own index and need no cache of
+//! objects.
 
 use std::collections::HashSet;
 
@@ -16,7 +17,7 @@ use crate::{Client, Event, InformerOptions, informer};
 pub enum Change<K> {
     Set(K),
     Remove(String),
-    /// Everything that existed at the start has been set. Once per stream.
+    /// Everything that existed at the start has been set. Sent once per stream.
     Synced,
 }
 
@@ -28,48 +29,48 @@ pub fn changes<K: Kind>(
 ) -> impl Stream<Item = Change<K>> + Send + 'static {
     stream! {
         let mut events = std::pin::pin!(informer::<K>(client, options));
-        let mut known = Known::default();
+        let mut keys = Keys::default();
         while let Some(event) = events.next().await {
-            for change in known.step(event, key) {
+            for change in keys.step(event, key) {
                 yield change;
             }
         }
     }
 }
 
-/// The keys that exist, and during a restart those seen anew.
+/// The keys that exist, and during a restart those received so far.
 #[derive(Debug, Default)]
-struct Known {
-    keys: HashSet<String>,
-    fresh: HashSet<String>,
+struct Keys {
+    present: HashSet<String>,
+    received: HashSet<String>,
     synced: bool,
 }
 
-impl Known {
+impl Keys {
     fn step<K>(&mut self, event: Event<K>, key: fn(&K) -> String) -> Vec<Change<K>> {
         match event {
             Event::Apply(object) => {
-                self.keys.insert(key(&object));
+                self.present.insert(key(&object));
                 vec![Change::Set(object)]
             }
             Event::Delete(object) => {
                 let key = key(&object);
-                self.keys.remove(&key);
+                self.present.remove(&key);
                 vec![Change::Remove(key)]
             }
             Event::Init => {
-                self.fresh.clear();
+                self.received.clear();
                 Vec::new()
             }
             Event::InitApply(object) => {
-                self.fresh.insert(key(&object));
+                self.received.insert(key(&object));
                 vec![Change::Set(object)]
             }
             Event::InitDone => {
-                let fresh = std::mem::take(&mut self.fresh);
+                let received = std::mem::take(&mut self.received);
                 let mut changes: Vec<Change<K>> =
-                    self.keys.difference(&fresh).cloned().map(Change::Remove).collect();
-                self.keys = fresh;
+                    self.present.difference(&received).cloned().map(Change::Remove).collect();
+                self.present = received;
                 if !std::mem::replace(&mut self.synced, true) {
                     changes.push(Change::Synced);
                 }
@@ -84,9 +85,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_vanished_during_a_restart_is_removed() {
-        let mut known = Known::default();
-        let mut step = |event| known.step(event, |text: &&str| (*text).to_owned());
+    fn objects_missing_after_a_restart_are_removed() {
+        let mut keys = Keys::default();
+        let mut step = |event| keys.step(event, |text: &&str| (*text).to_owned());
         assert!(step(Event::Init).is_empty());
         assert_eq!(step(Event::InitApply("a")), [Change::Set("a")]);
         assert_eq!(step(Event::InitDone), [Change::Synced]);

@@ -1,4 +1,4 @@
-//! Where the apiserver is and who we are, from a kubeconfig.
+//! The apiserver's address and the credentials, from a kubeconfig.
 
 use std::path::Path;
 
@@ -18,10 +18,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// From one kubeconfig file: `context`, or its current context.
+    /// From one kubeconfig file; `None`: its current context.
     ///
     /// # Errors
-    /// When a file cannot be read, or the kubeconfig asks for what Skiff does not do.
+    /// When a file cannot be read, or the kubeconfig uses something that Skiff does not support.
     pub fn from_file(path: &Path, context: Option<&str>) -> Result<Self, Error> {
         Self::from_kubeconfig(&Kubeconfig::read(path)?, context)
     }
@@ -29,27 +29,25 @@ impl Config {
     /// From `$KUBECONFIG` (a list of files, merged) or `~/.kube/config`.
     ///
     /// # Errors
-    /// As [`from_file`](Self::from_file).
+    /// As for [`from_file`](Self::from_file).
     pub fn infer(context: Option<&str>) -> Result<Self, Error> {
         Self::from_kubeconfig(&Kubeconfig::infer()?, context)
     }
 
-    /// # Errors
-    /// As [`from_file`](Self::from_file).
-    pub fn from_kubeconfig(kubeconfig: &Kubeconfig, context: Option<&str>) -> Result<Self, Error> {
+    fn from_kubeconfig(kubeconfig: &Kubeconfig, context: Option<&str>) -> Result<Self, Error> {
         let wrong = |text: String| Error::Config(text);
         let name = context
             .or(kubeconfig.current_context())
-            .ok_or_else(|| wrong("no context is named and there is no current-context".into()))?;
+            .ok_or_else(|| wrong("no context is given and there is no current-context".into()))?;
         let context = kubeconfig
             .context(name)
             .ok_or_else(|| wrong(format!("context {name:?} does not exist")))?;
         let cluster = kubeconfig
             .cluster(&context.cluster)
             .ok_or_else(|| wrong(format!("cluster {:?} does not exist", context.cluster)))?;
-        let nobody = User::default();
+        let anonymous = User::default();
         let user = match context.user.as_str() {
-            "" => &nobody,
+            "" => &anonymous,
             user => kubeconfig
                 .user(user)
                 .ok_or_else(|| wrong(format!("user {user:?} does not exist")))?,
@@ -89,13 +87,13 @@ fn dial(cluster: &Cluster, user: &User) -> Result<Dial, Error> {
     Ok(Dial { url, ca_pem, key_pair, server_name: cluster.tls_server_name.clone() })
 }
 
-/// Inline base64 data, or else a file's contents.
+/// Inline base64 data, or the contents of a file.
 fn pem(data: Option<&str>, file: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {
     match (data, file) {
         (Some(data), _) => BASE64
             .decode(data)
             .map(Some)
-            .map_err(|error| Error::Config(format!("bad base64 data: {error}"))),
+            .map_err(|error| Error::Config(format!("invalid base64 data: {error}"))),
         (None, Some(file)) => read(file).map(Some),
         (None, None) => Ok(None),
     }
@@ -144,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn errors_name_what_is_missing() {
         let error = Config::from_kubeconfig(&kubeconfig("{}"), Some("b")).unwrap_err();
         assert_eq!(error.to_string(), "kubeconfig: context \"b\" does not exist");
         let error =

@@ -1,4 +1,4 @@
-//! Calls for kinds known only at run time: objects stay JSON bytes in their envelope.
+//! Calls for kinds that are known only at run time: objects are JSON bytes.
 
 use api::KindRow;
 use rpc::api_v1 as pb;
@@ -46,7 +46,7 @@ impl Client {
     ) -> Result<pb::Object, Error> {
         let request =
             pb::CreateRequest { target: Some(target), json: json.into(), options: Some(options) };
-        Ok(self.opened(self.resources().create(request).await?))
+        Ok(self.message(self.resources().create(request).await?))
     }
 
     pub async fn update_object(
@@ -57,7 +57,7 @@ impl Client {
     ) -> Result<pb::Object, Error> {
         let request =
             pb::UpdateRequest { target: Some(target), json: json.into(), options: Some(options) };
-        Ok(self.opened(self.resources().update(request).await?))
+        Ok(self.message(self.resources().update(request).await?))
     }
 
     pub async fn patch_object(
@@ -73,10 +73,10 @@ impl Client {
             patch: patch.into(),
             options: Some(options),
         };
-        Ok(self.opened(self.resources().patch(request).await?))
+        Ok(self.message(self.resources().patch(request).await?))
     }
 
-    /// The object as it is after the request (terminating), or a Status.
+    /// The object after the request (terminating), or a Status.
     pub async fn delete_object(
         &self,
         target: pb::Target,

@@ -1,4 +1,4 @@
-//! What a call can fail with.
+//! Errors of calls.
 
 use api::ApiError;
 use api::kind::DecodeError;
@@ -14,7 +14,7 @@ pub enum Error {
     Transport(#[source] tonic::Status),
     #[error("cannot connect")]
     Connect(#[from] tonic::transport::Error),
-    #[error("the server sent something else than was asked for")]
+    #[error("the server sent an unexpected object")]
     Decode(#[from] DecodeError),
     #[error("kubeconfig: {0}")]
     Config(String),
@@ -30,7 +30,7 @@ impl From<tonic::Status> for Error {
 }
 
 impl Error {
-    /// The server's own answer, if it gave one.
+    /// The error that the server answered with, if it did.
     pub fn api(&self) -> Option<&ApiError> {
         match self {
             Self::Api(error) => Some(error),

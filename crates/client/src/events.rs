@@ -1,37 +1,38 @@
 //! Kubernetes Events: what a component did to an object and why, for people to read.
 //!
-//! Events are a courtesy: they are sent by a task of their own from a bounded queue, repeated ones
-//! raise a count instead of piling up, and when the queue is full they are dropped and counted in
-//! the log. Nothing waits for them.
+//! Events are best effort: a separate task sends them from a bounded queue, repeated ones increment
+//! a count instead of piling up, and when the queue is full they are dropped and logged. Nothing
+//! waits for them.
 
 use std::collections::{HashMap, HashSet};
 
 use api::Kind;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::api::core::v1::{self as core, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use rand::RngExt;
 use tokio::sync::mpsc;
 
 use crate::{Api, Client, PatchKind};
 
-/// Events waiting to be sent.
+/// Maximum number of events waiting to be sent.
 const QUEUE: usize = 1024;
-/// Series remembered for counting; the table is emptied when it is full.
+/// Maximum number of series with a count; the table is cleared when it is full.
 const SERIES_MAX: usize = 4096;
-/// From this many different messages about one thing on, in this time, they are combined; as upstream.
+/// From this many different messages about one object and reason in this time on, they are
+/// combined, as upstream does.
 const SIMILAR_MAX: usize = 10;
 const SIMILAR_FOR: SignedDuration = SignedDuration::from_mins(10);
 
 /// Records events of one component. Cheap to clone.
 #[derive(Clone)]
-pub struct Recorder {
-    queue: mpsc::Sender<Note>,
+pub struct EventRecorder {
+    queue: mpsc::Sender<Event>,
     component: &'static str,
 }
 
 #[derive(Clone, Debug)]
-struct Note {
+struct Event {
     component: &'static str,
     about: ObjectReference,
     kind: &'static str,
@@ -41,35 +42,35 @@ struct Note {
 }
 
 type SimilarKey = (Option<String>, &'static str, String);
-/// What the series is about, its type and reason, and its message unless that changes.
+/// The uid of the object, the type, the reason, and the message unless messages are combined.
 type SeriesKey = (Option<String>, &'static str, String, Option<String>);
 
-impl Recorder {
-    /// Starts the sending task; it ends when every clone is dropped. `host`: the node's name for
-    /// node components, else empty.
+impl EventRecorder {
+    /// Starts the sending task; it ends when all clones are dropped. `host`: the node's name for
+    /// components of a node, else empty.
     pub fn new(client: Client, component: &'static str, host: &str) -> Self {
-        let (queue, notes) = mpsc::channel(QUEUE);
+        let (queue, events) = mpsc::channel(QUEUE);
         let recorder = Self { queue, component };
-        tokio::spawn(send(client, notes, host.to_owned()));
+        tokio::spawn(send(client, events, host.to_owned()));
         recorder
     }
 
-    /// The same queue, for another component of the process.
+    /// A recorder with the same queue, for another component of the process.
     pub fn named(&self, component: &'static str) -> Self {
         Self { component, ..self.clone() }
     }
 
-    /// Something went as it should.
+    /// Records an event of type Normal.
     pub fn normal<K: Kind>(&self, about: &K, reason: &str, message: impl Into<String>) {
         self.record(reference(about), "Normal", reason, message.into());
     }
 
-    /// Something needs attention.
+    /// Records an event of type Warning.
     pub fn warning<K: Kind>(&self, about: &K, reason: &str, message: impl Into<String>) {
         self.record(reference(about), "Warning", reason, message.into());
     }
 
-    /// As the others, about anything, at the present time.
+    /// Records an event about any object.
     pub fn record(
         &self,
         about: ObjectReference,
@@ -77,7 +78,7 @@ impl Recorder {
         reason: &str,
         message: String,
     ) {
-        let note = Note {
+        let event = Event {
             component: self.component,
             about,
             kind,
@@ -85,7 +86,7 @@ impl Recorder {
             message,
             at: clock::now(),
         };
-        if let Err(error) = self.queue.try_send(note) {
+        if let Err(error) = self.queue.try_send(event) {
             tracing::debug!(%error, reason, "event dropped");
         }
     }
@@ -105,55 +106,55 @@ pub fn reference<K: Kind>(object: &K) -> ObjectReference {
     }
 }
 
-/// Messages that differ although they are about one thing: the many become one series.
+/// Detects many different messages about one object and reason, to combine them into one series.
 #[derive(Default)]
 struct Similar(HashMap<SimilarKey, (Timestamp, HashSet<String>)>);
 
 impl Similar {
-    /// Whether the note is one too many of its like, and says so in its message then.
-    fn combines(&mut self, note: &mut Note) -> bool {
+    /// Returns whether the event is to be combined with similar ones, and marks its message if so.
+    fn combines(&mut self, event: &mut Event) -> bool {
         if self.0.len() >= SERIES_MAX {
             self.0.clear();
         }
-        let key = (note.about.uid.clone(), note.kind, note.reason.clone());
-        let (since, messages) = self.0.entry(key).or_insert_with(|| (note.at, HashSet::new()));
-        if note.at.duration_since(*since) > SIMILAR_FOR {
-            (*since, *messages) = (note.at, HashSet::new());
+        let key = (event.about.uid.clone(), event.kind, event.reason.clone());
+        let (since, messages) = self.0.entry(key).or_insert_with(|| (event.at, HashSet::new()));
+        if event.at.duration_since(*since) > SIMILAR_FOR {
+            (*since, *messages) = (event.at, HashSet::new());
         }
-        if messages.len() + 1 < SIMILAR_MAX || messages.contains(&note.message) {
-            messages.insert(note.message.clone());
+        if messages.len() + 1 < SIMILAR_MAX || messages.contains(&event.message) {
+            messages.insert(event.message.clone());
             return false;
         }
-        note.message = format!("(combined from similar events): {}", note.message);
+        event.message = format!("(combined from similar events): {}", event.message);
         true
     }
 }
 
-async fn send(client: Client, mut notes: mpsc::Receiver<Note>, host: String) {
+async fn send(client: Client, mut events: mpsc::Receiver<Event>, host: String) {
     let mut series: HashMap<SeriesKey, (String, i32)> = HashMap::new();
     let mut similar = Similar::default();
-    while let Some(mut note) = notes.recv().await {
-        let combined = similar.combines(&mut note);
+    while let Some(mut event) = events.recv().await {
+        let combined = similar.combines(&mut event);
         let source = EventSource {
-            component: Some(note.component.to_owned()),
+            component: Some(event.component.to_owned()),
             host: (!host.is_empty()).then(|| host.clone()),
         };
-        let namespace = note.about.namespace.clone().unwrap_or_else(|| "default".to_owned());
-        let events: Api<Event> = Api::namespaced(&client, &namespace);
+        let namespace = event.about.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        let api: Api<core::Event> = Api::namespaced(&client, &namespace);
         let key: SeriesKey = (
-            note.about.uid.clone(),
-            note.kind,
-            note.reason.clone(),
-            (!combined).then(|| note.message.clone()),
+            event.about.uid.clone(),
+            event.kind,
+            event.reason.clone(),
+            (!combined).then(|| event.message.clone()),
         );
         if let Some((name, count)) = series.get_mut(&key) {
             *count += 1;
             let patch = serde_json::json!({
                 "count": count,
-                "lastTimestamp": note.at.to_string(),
-                "message": note.message,
+                "lastTimestamp": event.at.to_string(),
+                "message": event.message,
             });
-            match events.patch(name, PatchKind::Merge, &patch).await {
+            match api.patch(name, PatchKind::Merge, &patch).await {
                 Ok(_) => continue,
                 Err(error) if error.is_not_found() => {}
                 Err(error) => {
@@ -162,9 +163,9 @@ async fn send(client: Client, mut notes: mpsc::Receiver<Note>, host: String) {
                 }
             }
         }
-        let event = event(&note, &namespace, &source);
-        let name = event.metadata.name.clone().unwrap_or_default();
-        match events.create(&event).await {
+        let object = object(&event, &namespace, &source);
+        let name = object.metadata.name.clone().unwrap_or_default();
+        match api.create(&object).await {
             Ok(_) => {
                 if series.len() >= SERIES_MAX {
                     series.clear();
@@ -176,25 +177,25 @@ async fn send(client: Client, mut notes: mpsc::Receiver<Note>, host: String) {
     }
 }
 
-fn event(note: &Note, namespace: &str, source: &EventSource) -> Event {
+fn object(event: &Event, namespace: &str, source: &EventSource) -> core::Event {
     let suffix: u64 = rand::rng().random();
-    let mut event = Event {
-        involved_object: note.about.clone(),
-        type_: Some(note.kind.to_owned()),
-        reason: Some(note.reason.clone()),
-        message: Some(note.message.clone()),
+    let mut object = core::Event {
+        involved_object: event.about.clone(),
+        type_: Some(event.kind.to_owned()),
+        reason: Some(event.reason.clone()),
+        message: Some(event.message.clone()),
         count: Some(1),
-        first_timestamp: Some(Time(note.at)),
-        last_timestamp: Some(Time(note.at)),
+        first_timestamp: Some(Time(event.at)),
+        last_timestamp: Some(Time(event.at)),
         reporting_component: source.component.clone(),
         reporting_instance: source.host.clone(),
         source: Some(source.clone()),
         ..Default::default()
     };
-    event.metadata.name =
-        Some(format!("{}.{suffix:016x}", note.about.name.as_deref().unwrap_or_default()));
-    event.metadata.namespace = Some(namespace.to_owned());
-    event
+    object.metadata.name =
+        Some(format!("{}.{suffix:016x}", event.about.name.as_deref().unwrap_or_default()));
+    object.metadata.namespace = Some(namespace.to_owned());
+    object
 }
 
 #[cfg(test)]
@@ -202,10 +203,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_messages_about_one_thing_are_combined() {
+    fn many_messages_about_one_object_are_combined() {
         let mut similar = Similar::default();
         let mut combined = |second: i64, message: &str| {
-            let mut note = Note {
+            let mut event = Event {
                 component: "c",
                 about: ObjectReference::default(),
                 kind: "Warning",
@@ -213,14 +214,14 @@ mod tests {
                 message: message.into(),
                 at: Timestamp::from_second(second).unwrap(),
             };
-            similar.combines(&mut note).then_some(note.message)
+            similar.combines(&mut event).then_some(event.message)
         };
         for number in 1..SIMILAR_MAX {
             assert_eq!(combined(1, &format!("m{number}")), None);
         }
         let tenth = combined(2, "m10").unwrap();
         assert_eq!(tenth, "(combined from similar events): m10");
-        assert_eq!(combined(3, "m1"), None, "a known one goes on counting");
-        assert_eq!(combined(700, "m11"), None, "the others are forgotten");
+        assert_eq!(combined(3, "m1"), None, "a known message keeps counting");
+        assert_eq!(combined(700, "m11"), None, "the others have expired");
     }
 }

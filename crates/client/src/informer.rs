@@ -1,10 +1,10 @@
-//! The present state of a kind and then every change, for ever.
+//! The current state of a kind, then every change.
 //!
-//! An informer opens a watch that begins with the present state (one stream, no separate list) and
-//! yields [`Event`]s. When the stream breaks it resumes from the last revision
-//! it saw; when the server no longer has that revision (410) it starts over with `Init`, so that
-//! whoever consumes the events replaces what it holds. It never ends and never yields an error:
-//! trouble is logged and retried with back-off.
+//! An informer opens a watch that starts with the current state (one stream, no separate list) and
+//! yields [`Event`]s. When the stream breaks it resumes from the last revision it received; when
+//! the server no longer has that revision (410) it starts over with `Init`, so that the consumer
+//! replaces its state. It never ends and never yields an error: errors are logged and retried with
+//! backoff.
 
 use std::time::Duration;
 
@@ -17,18 +17,18 @@ use rpc::api_v1 as pb;
 
 use crate::{Client, Error};
 
-/// First and longest pause before a broken watch is opened again.
+/// Minimum and maximum delay before a broken watch is reopened.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// What an informer yields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event<T> {
-    /// The present state follows; it replaces everything that was known.
+    /// The current state follows; it replaces everything received before.
     Init,
-    /// An object of the present state.
+    /// An object of the current state.
     InitApply(T),
-    /// The present state is complete.
+    /// The current state is complete.
     InitDone,
     /// An object was added or modified.
     Apply(T),
@@ -37,7 +37,7 @@ pub enum Event<T> {
 }
 
 impl<T> Event<T> {
-    /// The same event about the object that `f` makes of this one's.
+    /// Applies `f` to the object of the event.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Event<U> {
         match self {
             Self::Init => Event::Init,
@@ -68,7 +68,7 @@ pub fn informer<K: Kind>(
     })
 }
 
-/// Objects of the kind of `row`, made from their envelope by `decode`. With
+/// Objects of the kind of `row`, decoded by `decode`. With
 /// [`pb::Representation::PartialMetadata`] the JSON holds only metadata.
 pub fn informer_with<T: Send + 'static>(
     client: Client,
@@ -80,15 +80,15 @@ pub fn informer_with<T: Send + 'static>(
     stream! {
         let backoff = ExponentialBuilder::default().with_min_delay(RETRY_MIN).with_max_delay(RETRY_MAX).with_jitter().without_max_times();
         let mut delays = backoff.build();
-        let mut position = Position::default();
+        let mut state = WatchState::default();
         loop {
-            let request = position.request(row, &options, representation);
-            if position.revision.is_none() {
-                position.restart();
+            let request = state.request(row, &options, representation);
+            if state.revision.is_none() {
+                state.restart();
                 yield Event::Init;
             }
             match client.resources().watch(request).await {
-                Err(status) => position.failed(row, status.into()),
+                Err(status) => state.failed(row, status.into()),
                 Ok(response) => {
                     let mut batches = response.into_inner();
                     loop {
@@ -96,41 +96,41 @@ pub fn informer_with<T: Send + 'static>(
                             Ok(Some(batch)) => {
                                 delays = backoff.build();
                                 for event in batch.events {
-                                    for step in position.step(row, event, &decode) {
+                                    for step in state.step(row, event, &decode) {
                                         yield step;
                                     }
                                 }
-                                if position.broken {
+                                if state.broken {
                                     break;
                                 }
                             }
                             Ok(None) => break,
                             Err(status) => {
-                                position.failed(row, status.into());
+                                state.failed(row, status.into());
                                 break;
                             }
                         }
                     }
                 }
             }
-            position.broken = false;
+            state.broken = false;
             tokio::time::sleep(delays.next().unwrap_or(RETRY_MAX)).await;
         }
     }
 }
 
-/// How far a watch has come.
+/// The state of a watch across reconnections.
 #[derive(Debug, Default)]
-struct Position {
-    /// The revision to resume from; `None`: from the present state.
+struct WatchState {
+    /// The revision to resume from; `None`: start over with the current state.
     revision: Option<u64>,
-    /// Still receiving the present state.
+    /// Whether the current state is still being received.
     initializing: bool,
-    /// The server ended the watch with an error event.
+    /// Whether the server ended the watch with an error event.
     broken: bool,
 }
 
-impl Position {
+impl WatchState {
     fn restart(&mut self) {
         self.initializing = true;
         self.broken = false;
@@ -166,11 +166,11 @@ impl Position {
             self.revision = None;
         }
         if !error.is_expired() {
-            tracing::warn!(resource = %row, %error, "watch broke; opening it again");
+            tracing::warn!(resource = %row, %error, "watch broke; reopening it");
         }
     }
 
-    /// What one event means for the consumer.
+    /// Translates an event of the watch.
     fn step<T>(
         &mut self,
         row: &KindRow,
@@ -203,7 +203,7 @@ impl Position {
             pb::EventType::Added | pb::EventType::Modified | pb::EventType::Deleted => {
                 match decode(&object) {
                     Err(error) => {
-                        tracing::error!(resource = %row, namespace = object.namespace, name = object.name, %error, "passed over an object");
+                        tracing::error!(resource = %row, namespace = object.namespace, name = object.name, %error, "skipped an object that cannot be decoded");
                         Vec::new()
                     }
                     Ok(decoded) if kind == pb::EventType::Deleted => vec![Event::Delete(decoded)],
@@ -226,7 +226,7 @@ mod tests {
         pb::WatchEvent { r#type: kind.into(), object: Some(object), initial_events_end: end }
     }
 
-    fn steps(position: &mut Position, event: pb::WatchEvent) -> Vec<&'static str> {
+    fn steps(state: &mut WatchState, event: pb::WatchEvent) -> Vec<&'static str> {
         let decode = |object: &pb::Object| ConfigMap::decode(&object.json);
         let name = |event: &Event<ConfigMap>| match event {
             Event::Apply(_) => "apply",
@@ -235,28 +235,28 @@ mod tests {
             Event::InitApply(_) => "init-apply",
             Event::InitDone => "init-done",
         };
-        position.step(ConfigMap::ROW, event, &decode).iter().map(name).collect()
+        state.step(ConfigMap::ROW, event, &decode).iter().map(name).collect()
     }
 
     #[test]
-    fn present_state_then_changes() {
-        let mut position = Position::default();
-        position.restart();
-        assert_eq!(steps(&mut position, event(pb::EventType::Added, 9, false)), ["init-apply"]);
-        assert_eq!(position.revision, None, "a stream that breaks now must start over");
-        assert_eq!(steps(&mut position, event(pb::EventType::Bookmark, 12, true)), ["init-done"]);
-        assert_eq!(position.revision, Some(12));
-        assert_eq!(steps(&mut position, event(pb::EventType::Modified, 13, false)), ["apply"]);
-        assert_eq!(steps(&mut position, event(pb::EventType::Deleted, 14, false)), ["delete"]);
-        assert!(steps(&mut position, event(pb::EventType::Bookmark, 20, false)).is_empty());
-        assert_eq!(position.revision, Some(20));
+    fn current_state_then_changes() {
+        let mut state = WatchState::default();
+        state.restart();
+        assert_eq!(steps(&mut state, event(pb::EventType::Added, 9, false)), ["init-apply"]);
+        assert_eq!(state.revision, None, "a stream that breaks now must start over");
+        assert_eq!(steps(&mut state, event(pb::EventType::Bookmark, 12, true)), ["init-done"]);
+        assert_eq!(state.revision, Some(12));
+        assert_eq!(steps(&mut state, event(pb::EventType::Modified, 13, false)), ["apply"]);
+        assert_eq!(steps(&mut state, event(pb::EventType::Deleted, 14, false)), ["delete"]);
+        assert!(steps(&mut state, event(pb::EventType::Bookmark, 20, false)).is_empty());
+        assert_eq!(state.revision, Some(20));
     }
 
     #[test]
     fn an_expired_revision_starts_over_and_a_broken_stream_resumes() {
-        let mut position = Position { revision: Some(5), ..Default::default() };
-        position.failed(ConfigMap::ROW, Error::Transport(tonic::Status::unavailable("gone")));
-        assert_eq!(position.revision, Some(5));
+        let mut state = WatchState { revision: Some(5), ..Default::default() };
+        state.failed(ConfigMap::ROW, Error::Transport(tonic::Status::unavailable("gone")));
+        assert_eq!(state.revision, Some(5));
         let json = api::ApiError::expired("too old resource version: 5 (9)").encode();
         let object = pb::Object { json: json.into(), ..Default::default() };
         let expired = pb::WatchEvent {
@@ -264,7 +264,7 @@ mod tests {
             object: Some(object),
             initial_events_end: false,
         };
-        assert!(steps(&mut position, expired).is_empty());
-        assert!(position.broken && position.revision.is_none());
+        assert!(steps(&mut state, expired).is_empty());
+        assert!(state.broken && state.revision.is_none());
     }
 }

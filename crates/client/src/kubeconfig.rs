@@ -1,4 +1,4 @@
-//! Kubeconfig files, as far as a connection needs them
+//! Kubeconfig files: the parts that a connection needs
 //! (<https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/>).
 
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::Error;
 
-/// One file, or several merged: the first that names something wins.
+/// One file, or several merged: the first one that defines something wins.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Kubeconfig {
@@ -43,7 +43,7 @@ pub struct Cluster {
     pub certificate_authority_data: Option<String>,
 }
 
-/// Credentials; secrets are not printed.
+/// Credentials; `Debug` does not print them.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct User {
@@ -66,10 +66,10 @@ impl std::fmt::Debug for User {
 }
 
 impl Kubeconfig {
-    /// Reads one file; relative paths in it count from its folder.
+    /// Reads one file; relative paths in it are resolved against its directory.
     ///
     /// # Errors
-    /// When it cannot be read or is no kubeconfig.
+    /// When it cannot be read or is not a kubeconfig.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let wrong =
             |error: &dyn std::fmt::Display| Error::Config(format!("{}: {error}", path.display()));
@@ -77,11 +77,11 @@ impl Kubeconfig {
         Self::parse(&text, path)
     }
 
-    /// Reads the files of `$KUBECONFIG`, or else `~/.kube/config`. Files of a list that are not there
-    /// are passed over.
+    /// Reads the files of `$KUBECONFIG`, or else `~/.kube/config`. Files of a list that do not
+    /// exist are skipped.
     ///
     /// # Errors
-    /// As [`read`](Self::read), and when there is no home to look in.
+    /// As for [`read`](Self::read), and when neither `$KUBECONFIG` nor `$HOME` is set.
     pub fn infer() -> Result<Self, Error> {
         let list = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty());
         let Some(list) = list else {
@@ -94,7 +94,7 @@ impl Kubeconfig {
     }
 
     /// # Errors
-    /// When `text`, the contents of `path`, is no kubeconfig.
+    /// When `text`, the contents of `path`, is not a kubeconfig.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
         if text.trim().is_empty() {
             return Ok(Self::default());
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn relative_paths_count_from_the_files_folder() {
+    fn relative_paths_are_resolved_against_the_files_directory() {
         let config = parse(
             "clusters: [{name: c, cluster: {certificate-authority: ca.crt}}]\n\
              users: [{name: u, user: {client-key: /k, tokenFile: ../t, exec: {command: x}}}]\n\
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_file_that_names_something_wins() {
+    fn the_first_file_that_defines_something_wins() {
         let first = parse("contexts: [{name: a, context: {cluster: one}}]\n");
         let second = parse(
             "current-context: a\ncontexts: [{name: a, context: {cluster: two}}, {name: b, context: {cluster: two}}]\n",
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_kubeconfig_is_refused_and_an_empty_file_is_one() {
+    fn an_empty_file_is_a_kubeconfig_and_a_list_is_not() {
         assert!(Kubeconfig::parse("- 1\n", Path::new("a")).is_err());
         assert!(parse("").current_context().is_none());
     }

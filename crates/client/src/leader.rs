@@ -1,12 +1,12 @@
-//! Leader election by Lease: of several replicas one acts.
+//! Leader election by Lease: only one of several replicas acts.
 //!
-//! A candidate watches the Lease. It takes it when nobody holds it, when the holder has emptied
-//! `holderIdentity` (a graceful exit, seen at once), when the holder was a process of this machine
-//! that has ended ([`process`]: killed, and started again by its supervisor), or when the Lease has
-//! not changed for its duration by the candidate's own clock
-//! (`k8s.io/client-go/tools/leaderelection`). A holder that
-//! cannot renew within the renew deadline tells so by [`Leadership::lost`] while no other can have
-//! taken over yet: what acts under the leadership must end then.
+//! A candidate watches the Lease. It takes it when it has no holder, when the holder has cleared
+//! `holderIdentity` (a graceful exit, noticed at once), when the holder was a process of this
+//! machine that has ended ([`process`]: killed, and restarted by its supervisor), or when the Lease
+//! has not changed for its duration by the candidate's own clock
+//! (`k8s.io/client-go/tools/leaderelection`). A holder that cannot renew within the renew deadline
+//! signals [`Leadership::lost`] before another can have taken over: everything that acts under the
+//! leadership must end then.
 
 mod process;
 
@@ -22,24 +22,24 @@ use tokio_util::sync::CancellationToken;
 use crate::{Api, Client, Error, Event, InformerOptions, informer};
 use process::Process;
 
-/// Which Lease, as whom, and how fast.
+/// The Lease, the identity of the candidate, and the timing.
 #[derive(Clone, Debug)]
 pub struct Election {
-    pub namespace: String,
-    pub name: String,
+    namespace: String,
+    name: String,
     /// Unique among the candidates.
-    pub identity: String,
-    /// How long others wait after the last renewal that they saw.
-    pub lease_duration: Duration,
+    identity: String,
+    /// How long others wait after the last renewal that they observed.
+    lease_duration: Duration,
     /// How long the holder tries to renew before it gives up; less than `lease_duration`.
-    pub renew_deadline: Duration,
+    renew_deadline: Duration,
     /// Between renewals, and between attempts after a failure.
-    pub retry_period: Duration,
+    retry_period: Duration,
 }
 
 impl Election {
-    /// For a component's Lease in `kube-system`, with Kubernetes' durations (15 s, 10 s) and an
-    /// identity of host, a random number, and this process.
+    /// For a component's Lease in `kube-system`, with Kubernetes' durations (15 s, 10 s). The
+    /// identity consists of the host name, a random number, and the process.
     pub fn for_component(name: &str) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let process = Process::own().map_or_else(String::new, |own| format!("_{own}"));
@@ -53,7 +53,7 @@ impl Election {
         }
     }
 
-    /// Waits until we lead. `None`: `stop` came first.
+    /// Waits until this candidate leads. `None`: `stop` was cancelled first.
     pub async fn acquire(&self, client: &Client, stop: &CancellationToken) -> Option<Leadership> {
         let options = InformerOptions {
             namespace: self.namespace.clone(),
@@ -61,7 +61,7 @@ impl Election {
             ..Default::default()
         };
         let mut changes = Box::pin(informer::<Lease>(client.clone(), options));
-        let mut seen = Seen::default();
+        let mut observed = ObservedLease::default();
         let mut try_at: Option<Instant> = None;
         loop {
             let due = async {
@@ -73,11 +73,11 @@ impl Election {
             tokio::select! {
                 () = stop.cancelled() => return None,
                 Some(event) = changes.next() => {
-                    if let Some(known) = seen.step(event) {
-                        try_at = Some(self.when(known.as_ref()));
+                    if let Some(known) = observed.step(event) {
+                        try_at = Some(self.attempt_at(known.as_ref()));
                     }
                 }
-                () = due => match self.take(client, seen.lease.as_ref()).await {
+                () = due => match self.take(client, observed.lease.as_ref()).await {
                     Ok(lease) => {
                         tracing::info!(lease = self.name, identity = self.identity, "leading");
                         return Some(Leadership::hold(self.clone(), client.clone(), lease));
@@ -93,8 +93,8 @@ impl Election {
         }
     }
 
-    /// When to try for a Lease in this state, which was seen just now.
-    fn when(&self, lease: Option<&Lease>) -> Instant {
+    /// When to try to take a Lease in this state, which was observed just now.
+    fn attempt_at(&self, lease: Option<&Lease>) -> Instant {
         let spec = lease.and_then(|lease| lease.spec.as_ref());
         let holder = spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
         let ended = || Process::of_identity(holder)?.is_dead(&Process::own()?).then_some(());
@@ -107,17 +107,17 @@ impl Election {
         clock::instant() + seconds.map_or(self.lease_duration, Duration::from_secs)
     }
 
-    async fn take(&self, client: &Client, seen: Option<&Lease>) -> Result<Lease, Error> {
+    async fn take(&self, client: &Client, current: Option<&Lease>) -> Result<Lease, Error> {
         let leases: Api<Lease> = Api::namespaced(client, &self.namespace);
-        let Some(seen) = seen else {
+        let Some(current) = current else {
             let mut lease = Lease::default();
             lease.metadata.name = Some(self.name.clone());
             lease.metadata.namespace = Some(self.namespace.clone());
             self.claim(&mut lease);
             return leases.create(&lease).await;
         };
-        // The revision seen is the precondition: whoever wrote since then wins.
-        let mut lease = seen.clone();
+        // The observed resource version is the precondition: whoever wrote in the meantime wins.
+        let mut lease = current.clone();
         self.claim(&mut lease);
         leases.replace(&lease).await
     }
@@ -137,15 +137,15 @@ impl Election {
     }
 }
 
-/// The Lease as the watch tells it.
+/// The Lease as the watch reports it.
 #[derive(Debug, Default)]
-struct Seen {
+struct ObservedLease {
     lease: Option<Lease>,
     initial: Option<Lease>,
 }
 
-impl Seen {
-    /// The Lease's new state, when the event is one.
+impl ObservedLease {
+    /// Returns the new state of the Lease, if the event changes it.
     fn step(&mut self, event: Event<Lease>) -> Option<Option<Lease>> {
         match event {
             Event::Init => {
@@ -164,7 +164,7 @@ impl Seen {
     }
 }
 
-/// That we lead, for as long as it is renewed.
+/// The leadership, for as long as it is renewed.
 #[derive(Debug)]
 pub struct Leadership {
     lost: CancellationToken,
@@ -179,17 +179,17 @@ impl Leadership {
         Self { lost, release, renewal }
     }
 
-    /// Cancelled when the Lease could not be renewed in time, or another took it.
+    /// Cancelled when the Lease could not be renewed in time, or another candidate took it.
     pub fn lost(&self) -> CancellationToken {
         self.lost.clone()
     }
 
-    /// Empties the Lease, so that another takes over at once. Call it after everything that acted
-    /// under the leadership has ended.
+    /// Releases the Lease, so that another candidate takes over at once. Call it after everything
+    /// that acted under the leadership has ended.
     pub async fn release(self) {
         self.release.cancel();
         if let Err(error) = self.renewal.await {
-            tracing::error!(%error, "the renewal of the lease failed");
+            tracing::error!(%error, "the task that renews the lease failed");
         }
     }
 }
@@ -240,7 +240,7 @@ async fn renew(
     }
 }
 
-/// The Lease as it is, if it is still ours (somebody edited it without taking it).
+/// The current Lease, if this candidate still holds it (somebody edited it without taking it).
 async fn ours(leases: &Api<Lease>, election: &Election) -> Option<Lease> {
     let lease = leases.get(&election.name).await.ok()?;
     let holder = lease.spec.as_ref()?.holder_identity.as_deref()?;
@@ -263,21 +263,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_free_or_released_lease_is_tried_at_once_and_a_held_one_after_its_duration() {
         let election = election();
-        assert_eq!(election.when(None), clock::instant());
+        assert_eq!(election.attempt_at(None), clock::instant());
         let mut lease = Lease::default();
         let mut other = election.clone();
         other.identity = "other".into();
         other.lease_duration = Duration::from_secs(7);
         other.claim(&mut lease);
-        assert_eq!(election.when(Some(&lease)), clock::instant() + Duration::from_secs(7));
+        assert_eq!(election.attempt_at(Some(&lease)), clock::instant() + Duration::from_secs(7));
         lease.spec.as_mut().unwrap().holder_identity = Some(String::new());
-        assert_eq!(election.when(Some(&lease)), clock::instant());
-        // Another process of this machine, dead: no pid is as high as this.
+        assert_eq!(election.attempt_at(Some(&lease)), clock::instant());
+        // Another process of this machine that has ended: no pid is this high.
         let own = Process::own().unwrap().to_string();
         let mut parts: Vec<&str> = own.split('-').collect();
         parts[2] = "1073741824";
         lease.spec.as_mut().unwrap().holder_identity = Some(format!("h_0_{}", parts.join("-")));
-        assert_eq!(election.when(Some(&lease)), clock::instant());
+        assert_eq!(election.attempt_at(Some(&lease)), clock::instant());
     }
 
     #[test]

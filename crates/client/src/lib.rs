@@ -1,23 +1,24 @@
-//! How everything but the apiserver reaches the cluster: typed and untyped calls over gRPC,
-//! watches that heal themselves, and events.
+//! How everything but the apiserver accesses the cluster: typed and untyped calls over gRPC,
+//! watches that recover by themselves, and events.
 //!
-//! - [`config`]: where and as whom, from a [`kubeconfig`].
-//! - [`Client`]: a connection; [`Api`]: the verbs for one kind; [`dynamic`]: for a kind known only at run time.
-//! - [`mod@informer`]: the present state and then every change of a kind, for ever.
-//! - [`mod@changes`]: the same as plain set and remove, for consumers with an index of their own.
+//! - [`config`]: the address and the credentials, from a [`kubeconfig`].
+//! - [`Client`]: a connection; [`Api`]: the verbs for one kind; [`dynamic`]: for a kind known only
+//!   at run time.
+//! - [`mod@informer`]: the current state of a kind, then every change.
+//! - [`mod@changes`]: the same as set and remove, for consumers with an index of their own.
 //! - [`mirror`]: a local copy of a kind, reduced to what its owner needs.
 //! - [`events`]: Kubernetes Events about what a component did.
-//! - [`leader`]: one of several replicas acts, by Lease.
+//! - [`leader`]: leader election by Lease.
 //!
 //! It must not know the store, any component, or REST.
 
-pub mod changes;
+mod changes;
 pub mod config;
 pub mod dynamic;
-pub mod error;
+mod error;
 pub mod events;
 pub mod informer;
-pub mod kubeconfig;
+mod kubeconfig;
 pub mod leader;
 pub mod mirror;
 mod typed;
@@ -34,7 +35,7 @@ pub use error::Error;
 pub use informer::{Event, InformerOptions, informer};
 pub use typed::{Api, DeleteOptions, List, ListOptions, PatchKind};
 
-/// The generated client, with credentials added to every call.
+/// The generated client, which adds the credentials to every call.
 pub type Resources = ResourcesClient<InterceptedService<Channel, Credentials>>;
 
 /// A connection to the apiserver: cheap to clone, connects on first use, reconnects by itself.
@@ -47,16 +48,16 @@ pub struct Client {
 
 impl Client {
     /// # Errors
-    /// When the address, a certificate or the token cannot be used.
+    /// When the address, a certificate or the token is invalid.
     pub fn new(config: &Config) -> Result<Self, Error> {
         Self::impersonating(config, &[])
     }
 
-    /// As [`new`](Self::new), with headers that say in whose name to act (`impersonate-user`,
-    /// `impersonate-group`, `impersonate-uid`); the server decides whether we may.
+    /// Like [`new`](Self::new), but impersonating another user with headers (`impersonate-user`,
+    /// `impersonate-group`, `impersonate-uid`); the server decides whether this is allowed.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and when a name is not a header value.
+    /// As for [`new`](Self::new), and when a value is not a valid header value.
     pub fn impersonating(
         config: &Config,
         headers: &[(&'static str, String)],
@@ -67,7 +68,7 @@ impl Client {
             .map(|(name, value)| {
                 let value = value
                     .parse()
-                    .map_err(|_| Error::Config(format!("{value:?} is not a header value")))?;
+                    .map_err(|_| Error::Config(format!("{value:?} is not a valid header value")))?;
                 Ok((*name, value))
             })
             .collect::<Result<_, Error>>()?;
@@ -76,7 +77,7 @@ impl Client {
             Some(token) => Some(
                 format!("Bearer {token}")
                     .parse()
-                    .map_err(|_| Error::Config("the token is not a header value".into()))?,
+                    .map_err(|_| Error::Config("the token is not a valid header value".into()))?,
             ),
         };
         let resources = ResourcesClient::with_interceptor(channel, Credentials { token, headers })
@@ -85,20 +86,20 @@ impl Client {
         Ok(Self { resources, namespace: config.namespace.as_str().into(), warn: None })
     }
 
-    /// As it is, but with somebody to tell what the server warns of beside the answers to untyped
-    /// writes: fields that the kind does not have, and what is hardly meant.
+    /// Calls `warn` with every warning that the server returns with the response to an untyped
+    /// write: unknown fields, and values that are unlikely to be intended.
     #[must_use]
     pub fn with_warnings(self, warn: fn(&str)) -> Self {
         Self { warn: Some(warn), ..self }
     }
 
-    /// What is in an answer, after its warnings have been told.
-    fn opened<T>(&self, answer: tonic::Response<T>) -> T {
+    /// The message in a response, after its warnings have been reported.
+    fn message<T>(&self, response: tonic::Response<T>) -> T {
         if let Some(warn) = self.warn {
-            let warnings = answer.metadata().get_all("warning").iter();
+            let warnings = response.metadata().get_all("warning").iter();
             warnings.filter_map(|text| text.to_str().ok()).for_each(warn);
         }
-        answer.into_inner()
+        response.into_inner()
     }
 
     /// The generated client, for calls that the typed ones do not cover. Cloning is cheap.
@@ -118,7 +119,7 @@ impl Client {
     }
 }
 
-/// Adds the bearer token, and in whose name to act, where there are any.
+/// Adds the bearer token and the impersonation headers, if any.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     token: Option<AsciiMetadataValue>,

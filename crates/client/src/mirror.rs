@@ -1,8 +1,8 @@
-//! A local copy of the objects of one kind, reduced to what its owner needs as they arrive.
+//! A local copy of the objects of one kind, reduced to what its owner needs.
 //!
 //! [`events`] is an [`informer`](crate::informer()) that yields reduced objects with their names; a
-//! [`Mirror`] takes the events in and says which objects are not what they were. A watch that starts
-//! over costs nothing for objects that are still the same.
+//! [`Mirror`] applies the events and returns which objects changed. When a watch starts over,
+//! unchanged objects are not reported.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::informer::{Event, InformerOptions, informer_with};
 /// `namespace/name`, or just the name of a cluster-scoped object.
 pub type Name = Arc<str>;
 
-/// The name of an object, as mirrors know it.
+/// The name of an object in a mirror.
 pub fn name(metadata: &ObjectMeta) -> Name {
     let name = metadata.name.as_deref().unwrap_or_default();
     match &metadata.namespace {
@@ -46,7 +46,7 @@ pub fn events<K: Kind, T: Send + 'static>(
 #[derive(Debug)]
 pub struct Mirror<T> {
     objects: HashMap<Name, T>,
-    /// The names received since the watch began anew; none once all are there.
+    /// The names received since the watch started over; `None` once all have been received.
     receiving: Option<HashSet<Name>>,
     synced: bool,
 }
@@ -58,7 +58,7 @@ impl<T> Default for Mirror<T> {
 }
 
 impl<T: PartialEq> Mirror<T> {
-    /// Takes the event in. Returns each object that is not what it was, with what it was.
+    /// Applies an event. Returns the name and the former state of each object that changed.
     pub fn take(&mut self, event: Event<(Name, T)>) -> Vec<(Name, Option<T>)> {
         match event {
             Event::Init => {
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_new_watch_does_not_bring_is_gone() {
+    fn objects_missing_from_a_new_watch_are_removed() {
         let mut mirror = Mirror::default();
         let object = |name: &str, value: u8| (Name::from(name), value);
         assert!(mirror.take(Event::Init).is_empty());

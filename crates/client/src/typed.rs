@@ -8,7 +8,7 @@ use rpc::api_v1 as pb;
 
 use crate::{Client, Error};
 
-/// The objects of kind `K`, in one namespace or in all.
+/// The objects of kind `K`, in one namespace or in all of them.
 #[derive(Debug)]
 pub struct Api<K> {
     client: Client,
@@ -29,7 +29,7 @@ pub struct ListOptions {
     pub field_selector: String,
 }
 
-/// How a delete is done; the default is Kubernetes' default for the kind.
+/// Options of a delete; the default is Kubernetes' default for the kind.
 #[derive(Clone, Debug, Default)]
 pub struct DeleteOptions {
     pub grace_period_seconds: Option<i64>,
@@ -59,7 +59,7 @@ impl DeleteOptions {
     }
 }
 
-/// Which patch a body is.
+/// The type of a patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchKind {
     Json,
@@ -79,7 +79,7 @@ impl From<PatchKind> for pb::PatchType {
     }
 }
 
-/// A list and the revision it is the state at.
+/// A list and its revision.
 #[derive(Clone, Debug)]
 pub struct List<K> {
     pub items: Vec<K>,
@@ -146,7 +146,7 @@ impl<K: Kind> Api<K> {
         self.create_at(name, subresource, object).await
     }
 
-    /// Asks for a pod's eviction, which disruption budgets may refuse (429).
+    /// Requests the eviction of a pod, which disruption budgets may refuse (429).
     pub async fn evict(&self, name: &str, eviction: &Eviction) -> Result<(), Error> {
         // The answer is a `Status`.
         self.post(name, "eviction", eviction).await.map(|_| ())
@@ -230,7 +230,8 @@ impl<K: Kind> Api<K> {
         Ok(K::decode(&self.client.resources().patch(request).await?.into_inner().json)?)
     }
 
-    /// Asks for deletion; the object may live on until its finalizers and grace are done.
+    /// Requests deletion; the object may exist until its finalizers are removed and its grace
+    /// period is over.
     pub async fn delete(&self, name: &str, options: &DeleteOptions) -> Result<(), Error> {
         let request = pb::DeleteRequest {
             target: self.target(name, ""),

@@ -47,7 +47,7 @@ pub struct Flags {
     pub terminated_pod_gc_threshold: usize,
 }
 
-/// What controllers need of the flags.
+/// The settings of the controllers.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub cluster_cidrs: Vec<NodeRange>,
@@ -65,7 +65,7 @@ pub struct NodeRange {
 
 impl Flags {
     /// # Errors
-    /// When a file cannot be read or a range makes no sense.
+    /// When a file cannot be read or a range is invalid.
     pub fn settings(&self) -> anyhow::Result<Settings> {
         let mut cluster_cidrs = Vec::new();
         for cluster in &self.cluster_cidr {
@@ -75,7 +75,7 @@ impl Flags {
             };
             anyhow::ensure!(
                 node_prefix >= cluster.prefix_len() && node_prefix <= cluster.max_prefix_len(),
-                "a node's prefix length {node_prefix} does not fit into --cluster-cidr {cluster}"
+                "a node's prefix length {node_prefix} does not fit --cluster-cidr {cluster}"
             );
             anyhow::ensure!(
                 node_prefix - cluster.prefix_len() <= 16,

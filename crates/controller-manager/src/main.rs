@@ -10,9 +10,9 @@ use controller_manager::wire;
 use runtime::health::Health;
 use tokio_util::sync::CancellationToken;
 
-/// Threads; the controllers wait far more than they work.
+/// Threads: the controllers mostly wait for I/O.
 const WORKERS: usize = 2;
-/// How long reconciliations under way may take after the stop.
+/// How long running reconciliations may take to finish after `stop`.
 const DRAIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
@@ -50,15 +50,15 @@ async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
         }
         () = stop.cancelled() => None,
     };
-    // What does not end in time is cut off: every write is made so that it may be.
+    // What does not finish in time is aborted: every write is safe to interrupt.
     let ended = match ended {
         Some(ended) => ended,
         None => tokio::time::timeout(DRAIN, &mut controllers).await.unwrap_or_else(|_| {
-            tracing::warn!("reconciliations were cut short");
+            tracing::warn!("reconciliations were aborted");
             Ok(())
         }),
     };
-    anyhow::ensure!(!lost.is_cancelled(), "the leadership is lost; starting again as a candidate");
+    anyhow::ensure!(!lost.is_cancelled(), "lost the leadership; restarting as a candidate");
     drop(controllers);
     leadership.release().await;
     Ok(ended?)

@@ -1,9 +1,9 @@
-//! Which controllers there are, and how they are started together.
+//! The list of controllers, and how they are started together.
 
 use std::sync::Arc;
 
 use client::Client;
-use client::events::Recorder;
+use client::events::EventRecorder;
 use clock::SharedClock;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::ReplicaSet;
@@ -14,32 +14,31 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::config::Settings;
-use crate::garbage_collector::feed::Feed;
-use crate::informers::Informers;
-use crate::queue::{self, Controller, Requests};
+use crate::controllers;
+use crate::controllers::garbage_collector::feed::Feed;
+use crate::machinery::informer::Synced;
+use crate::machinery::queue::{self, Controller, Requests};
+use crate::machinery::shared_informers::SharedInformers;
 
-/// What controllers are made from.
-pub struct Wiring {
+/// What the controllers are started with.
+pub(crate) struct Wiring {
     pub client: Client,
-    pub recorder: Recorder,
+    pub recorder: EventRecorder,
     pub clock: SharedClock,
-    pub informers: Informers,
+    pub informers: SharedInformers,
     stop: CancellationToken,
     ready: watch::Sender<bool>,
     loops: Vec<BoxFuture<'static, ()>>,
     caches: Vec<Synced>,
 }
 
-/// A future that keeps a cache, and the word that the cache is in step.
-pub type Synced = (BoxFuture<'static, ()>, watch::Receiver<bool>);
-
 impl Wiring {
     pub fn new(client: Client, clock: SharedClock, stop: CancellationToken) -> Self {
         Self {
-            recorder: Recorder::new(client.clone(), "controller-manager", ""),
+            recorder: EventRecorder::new(client.clone(), "controller-manager", ""),
             client,
             clock,
-            informers: Informers::default(),
+            informers: SharedInformers::default(),
             stop,
             ready: watch::Sender::new(false),
             loops: Vec::new(),
@@ -47,7 +46,7 @@ impl Wiring {
         }
     }
 
-    /// Adds a controller; it begins once every cache is full.
+    /// Adds a controller; it starts once all caches are filled.
     pub fn run<C: Controller>(&mut self, controller: C, requests: Requests) {
         let stop = self.stop.clone();
         self.loops.push(Box::pin(queue::run(
@@ -58,12 +57,12 @@ impl Wiring {
         )));
     }
 
-    /// Adds caches beside the shared informers; controllers wait for them too.
+    /// Adds caches besides the shared informers; controllers wait for them too.
     pub fn keep(&mut self, caches: Vec<Synced>) {
         self.caches.extend(caches);
     }
 
-    /// Runs everything until the stop, and what is under way to its end.
+    /// Runs everything until `stop`, then finishes the running reconciliations.
     async fn finish(self) -> Result<(), Error> {
         let mut caches = JoinSet::new();
         let mut synced = Vec::new();
@@ -77,10 +76,11 @@ impl Wiring {
             loops.spawn(task);
         }
         if all_synced(synced, &self.stop).await {
-            tracing::info!("caches are full; controllers start");
+            tracing::info!("caches are filled; starting the controllers");
             self.ready.send_replace(true);
         }
-        // Neither ends before the stop, unless it panics: then nothing may go on half blind.
+        // Neither ends before `stop` unless it panics; the others must not continue with stale
+        // caches then.
         let died = tokio::select! {
             Some(_) = caches.join_next() => Some(Error::Died("an informer")),
             Some(_) = loops.join_next() => Some(Error::Died("a controller's loop")),
@@ -93,7 +93,7 @@ impl Wiring {
     }
 }
 
-/// False: the stop came first, or an informer has died.
+/// Returns false if `stop` was cancelled first or an informer has ended.
 async fn all_synced(synced: Vec<watch::Receiver<bool>>, stop: &CancellationToken) -> bool {
     for mut one in synced {
         let synced = tokio::select! {
@@ -110,7 +110,7 @@ async fn all_synced(synced: Vec<watch::Receiver<bool>>, stop: &CancellationToken
 /// Runs every controller until `stop`.
 ///
 /// # Errors
-/// When a part of it ends by itself.
+/// When an informer or a controller's loop ends unexpectedly.
 pub async fn run(
     client: Client,
     settings: Settings,
@@ -118,42 +118,42 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let mut wiring = Wiring::new(client, clock, stop);
-    crate::service_account::start(&mut wiring);
+    controllers::service_account::start(&mut wiring);
     if let Some(pem) = settings.root_ca_pem.clone() {
-        crate::root_ca::start(&mut wiring, pem);
+        controllers::root_ca::start(&mut wiring, pem);
     }
     if !settings.cluster_cidrs.is_empty() {
-        crate::nodeipam::start(&mut wiring, settings.cluster_cidrs.clone());
+        controllers::nodeipam::start(&mut wiring, settings.cluster_cidrs.clone());
     }
-    crate::replicaset::start::<ReplicaSet>(&mut wiring);
-    crate::replicaset::start::<ReplicationController>(&mut wiring);
-    crate::deployment::start(&mut wiring);
-    crate::daemonset::start(&mut wiring);
-    crate::job::start(&mut wiring);
-    crate::statefulset::start(&mut wiring);
-    crate::cronjob::start(&mut wiring);
-    crate::ttl_after_finished::start(&mut wiring);
-    crate::disruption::start(&mut wiring);
-    crate::storage_protection::start(&mut wiring);
-    crate::persistent_volume::start(&mut wiring);
-    crate::ephemeral_volume::start(&mut wiring);
-    crate::clusterrole_aggregation::start(&mut wiring);
-    crate::endpointslice::start(&mut wiring);
-    crate::endpoints::start(&mut wiring);
-    crate::endpointslice_mirroring::start(&mut wiring);
-    crate::node_lifecycle::start(&mut wiring, settings.node_monitor_grace_period);
-    crate::taint_eviction::start(&mut wiring);
-    crate::pod_gc::start(&mut wiring, settings.terminated_pod_gc_threshold);
+    controllers::replicaset::start::<ReplicaSet>(&mut wiring);
+    controllers::replicaset::start::<ReplicationController>(&mut wiring);
+    controllers::deployment::start(&mut wiring);
+    controllers::daemonset::start(&mut wiring);
+    controllers::job::start(&mut wiring);
+    controllers::statefulset::start(&mut wiring);
+    controllers::cronjob::start(&mut wiring);
+    controllers::ttl_after_finished::start(&mut wiring);
+    controllers::disruption::start(&mut wiring);
+    controllers::storage_protection::start(&mut wiring);
+    controllers::persistent_volume::start(&mut wiring);
+    controllers::ephemeral_volume::start(&mut wiring);
+    controllers::clusterrole_aggregation::start(&mut wiring);
+    controllers::endpointslice::start(&mut wiring);
+    controllers::endpoints::start(&mut wiring);
+    controllers::endpointslice_mirroring::start(&mut wiring);
+    controllers::node_lifecycle::start(&mut wiring, settings.node_monitor_grace_period);
+    controllers::taint_eviction::start(&mut wiring);
+    controllers::pod_gc::start(&mut wiring, settings.terminated_pod_gc_threshold);
     start_collection(&mut wiring);
     wiring.finish().await
 }
 
-/// The garbage collector, the namespace controller and the quotas share the metadata of all objects.
+/// Starts the controllers that share the metadata graph.
 fn start_collection(wiring: &mut Wiring) {
     let (collector, namespaces, quotas) = (queue::queue(), queue::queue(), queue::queue());
     let feed = Feed::new(collector.0.clone(), namespaces.0.clone(), quotas.0.clone());
     wiring.keep(feed.start(&wiring.client));
-    crate::resource_quota::start(wiring, feed.graph.clone(), quotas);
-    crate::garbage_collector::start(wiring, feed.graph, collector);
-    crate::namespace::start(wiring, namespaces);
+    controllers::resource_quota::start(wiring, feed.graph.clone(), quotas);
+    controllers::garbage_collector::start(wiring, feed.graph, collector);
+    controllers::namespace::start(wiring, namespaces);
 }

@@ -8,7 +8,7 @@ use ::runtime::health::{self, Health};
 use ::runtime::notify;
 use anyhow::{Context as _, bail};
 use api::quantity::Quantity;
-use client::events::Recorder;
+use client::events::EventRecorder;
 use client::{Client, Config};
 use k8s_openapi::api::core::v1::Node;
 use tokio::sync::watch;
@@ -67,7 +67,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     let (pressure_sender, pressures) = watch::channel(Pressures::default());
     let pods = Pods::default();
     let context = Arc::new(Context {
-        notes: Notes::new(Recorder::new(client.clone(), "kubelet", &flags.node_name)),
+        notes: Notes::new(EventRecorder::new(client.clone(), "kubelet", &flags.node_name)),
         volumes: Volumes::new(
             &client,
             &objects,

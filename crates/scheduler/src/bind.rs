@@ -1,7 +1,7 @@
 //! Bindings, pipelined over one stream.
 //!
-//! Requests go down the stream as they come; answers come back in any order. When the stream breaks,
-//! every request without an answer is reported as unknown: the caller looks again.
+//! Requests are sent as they arrive; responses come in any order. When the stream breaks, the
+//! outcome of every request without a response is unknown, and the caller retries it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,28 +12,28 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-/// Bindings on their way at once. The caller has no more than these without an outcome, so that
-/// neither of the two queues between us can be full: nobody waits for a receiver that waits for him.
+/// Maximum number of bindings in flight. The caller never has more without an outcome, so that
+/// neither of the two channels between caller and task is ever full and they cannot deadlock.
 pub const IN_FLIGHT: usize = 1024;
-/// Pause before a broken stream is opened again.
+/// Delay before a broken stream is reopened.
 const REOPEN: Duration = Duration::from_millis(200);
 
-/// How a binding ended.
+/// The outcome of a binding.
 #[derive(Debug)]
 pub struct Outcome {
     pub uid: String,
-    /// `Err`: what the apiserver said, or that nobody knows.
+    /// `Err`: the message of the apiserver, or that the outcome is unknown.
     pub result: Result<(), String>,
 }
 
-/// Sends what comes from `requests` until it is closed or `shutdown`.
+/// Sends `requests` until the channel is closed or `shutdown` is cancelled.
 pub async fn run(
     client: Client,
     mut requests: mpsc::Receiver<BindRequest>,
     outcomes: mpsc::Sender<Outcome>,
     shutdown: CancellationToken,
 ) {
-    // The stream is opened when there is something to bind, so that an idle scheduler holds none.
+    // The stream is opened when there is something to bind: an idle scheduler has none.
     while let Some(first) = shutdown.run_until_cancelled(requests.recv()).await.flatten() {
         let mut pending = HashMap::new();
         let reason = match pump(&client, first, &mut requests, &outcomes, &mut pending).await {
@@ -42,7 +42,7 @@ pub async fn run(
         };
         tracing::warn!(%reason, pending = pending.len(), "binding stream broke");
         for uid in pending.into_values() {
-            let outcome = Outcome { uid, result: Err(format!("the answer was lost: {reason}")) };
+            let outcome = Outcome { uid, result: Err(format!("the response was lost: {reason}")) };
             if outcomes.send(outcome).await.is_err() {
                 return;
             }
@@ -51,7 +51,7 @@ pub async fn run(
     }
 }
 
-/// One stream's life. `Ok`: the requests ended.
+/// Sends requests and receives responses over one stream. `Ok`: the channel of requests is closed.
 async fn pump(
     client: &Client,
     first: BindRequest,

@@ -11,11 +11,11 @@ pub struct Config {
     #[command(flatten)]
     pub common: CommonFlags,
 
-    /// How to reach the apiserver, and as whom.
+    /// Kubeconfig with the apiserver's address and our credentials.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: PathBuf,
 
-    /// Pods whose schedulerName is this one are ours.
+    /// Schedules the pods whose schedulerName is this.
     #[arg(long, default_value = "default-scheduler")]
     pub scheduler_name: String,
 

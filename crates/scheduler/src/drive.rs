@@ -1,4 +1,4 @@
-//! The engine among its streams: informers in, bindings, conditions and events out.
+//! Connects the engine to the cluster: informers in, bindings, conditions and events out.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Kind;
-use client::events::Recorder;
+use client::events::EventRecorder;
 use client::{Api, Change, Client, InformerOptions, PatchKind, changes};
 use clock::SharedClock;
 use futures::{Stream, StreamExt};
@@ -24,19 +24,20 @@ use crate::engine::{Decision, Engine};
 use crate::pod::PodInfo;
 use crate::volumes::{self, SELECTED_NODE};
 
-/// Decisions made before events are looked at again.
+/// Maximum number of decisions before changes are processed again.
 const BATCH: usize = 64;
-/// Conditions waiting to be written, and written at once.
+/// Maximum number of conditions waiting to be written, and of concurrent writes.
 const CONDITIONS: usize = 1024;
 const WRITERS: usize = 16;
-/// Informers that must have shown the present state before anything is decided.
+/// Number of informers that must be synced before anything is scheduled.
 const INFORMERS: usize = 6;
 
 type Changes<K> = Pin<Box<dyn Stream<Item = Change<K>> + Send>>;
 
-/// Runs the scheduler until `shutdown`. `health` becomes ready (`synced`) when the engine knows the
-/// present state; nothing is decided before, nor before `leading` says that we lead. A replica that
-/// stands by follows the cluster all the same, so that it can decide at once when it leads.
+/// Runs the scheduler until `shutdown`. `health` becomes ready (`synced`) when the engine has the
+/// current state of the cluster; nothing is scheduled before that, nor before `leading` reports
+/// leadership. A standby replica follows the cluster too, so that it can schedule as soon as it
+/// leads.
 pub async fn run(
     client: Client,
     scheduler_name: &str,
@@ -55,7 +56,7 @@ pub async fn run(
         engine: Engine::new(scheduler_name),
         clock,
         health,
-        recorder: Recorder::new(client.clone(), "default-scheduler", ""),
+        recorder: EventRecorder::new(client.clone(), "default-scheduler", ""),
         client,
         binds,
         conditions,
@@ -67,7 +68,7 @@ pub async fn run(
     driver.run(leading, outcomes, shutdown).await;
     for task in [bind_task, condition_task] {
         if let Err(error) = task.await {
-            tracing::error!(%error, "task ended badly");
+            tracing::error!(%error, "a task failed");
         }
     }
 }
@@ -76,14 +77,14 @@ struct Driver {
     engine: Engine,
     clock: SharedClock,
     health: Health,
-    recorder: Recorder,
+    recorder: EventRecorder,
     client: Client,
     binds: mpsc::Sender<BindRequest>,
     conditions: mpsc::Sender<Condition>,
-    /// Pods being bound, by uid, for the event that tells of it.
+    /// Pods being bound, by uid, for the event that reports the binding.
     binding: HashMap<String, (Arc<PodInfo>, Arc<str>)>,
     next_id: u64,
-    /// Informers that have not yet shown the present state.
+    /// Number of informers that are not synced yet.
     unsynced: usize,
     leads: bool,
 }
@@ -130,9 +131,9 @@ impl Driver {
         Box::pin(changes(self.client.clone(), InformerOptions::default(), key))
     }
 
-    /// How long until there is something to decide; `None`: wait for events.
+    /// How long until there is something to schedule; `None`: wait for changes.
     fn pause(&self) -> Option<Duration> {
-        // An outcome wakes us when all bindings that may be on their way are.
+        // At the limit of bindings in flight, wait for an outcome.
         if self.unsynced > 0 || !self.leads || self.binding.len() >= IN_FLIGHT {
             return None;
         }
@@ -180,13 +181,13 @@ impl Driver {
         self.binds.send(request).await.map_err(|_| mpsc::error::SendError(()))
     }
 
-    /// Tells the volume binder where the claims' first consumer will run.
+    /// Records the node of the first consumer on the claims, for the volume binder.
     async fn select_node(&self, pod: &PodInfo, node: &str, claims: &[String]) {
         let api: Api<PersistentVolumeClaim> = Api::namespaced(&self.client, &pod.namespace);
         for claim in claims {
             let patch = serde_json::json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
             if let Err(error) = api.patch(claim, PatchKind::Merge, &patch).await {
-                tracing::warn!(namespace = pod.namespace, claim, %error, "cannot name the claim's node");
+                tracing::warn!(namespace = pod.namespace, claim, %error, "cannot set the node of the claim");
             }
         }
     }
@@ -249,7 +250,7 @@ impl Driver {
             Change::Set(namespace) => {
                 let labels = namespace.metadata.labels.clone().unwrap_or_default();
                 self.engine.snapshot.set_namespace(&name(&namespace), labels);
-                self.engine.surroundings_changed(self.clock.now());
+                self.engine.volumes_or_namespaces_changed(self.clock.now());
             }
             Change::Remove(name) => self.engine.snapshot.remove_namespace(&name),
             Change::Synced => self.synced(),
@@ -260,7 +261,7 @@ impl Driver {
         match change {
             Change::Set(claim) => {
                 if self.engine.volumes.set_claim(&claim) {
-                    self.engine.surroundings_changed(self.clock.now());
+                    self.engine.volumes_or_namespaces_changed(self.clock.now());
                 }
             }
             Change::Remove(key) => self.engine.volumes.remove_claim(&key),
@@ -272,7 +273,7 @@ impl Driver {
         match change {
             Change::Set(volume) => {
                 if self.engine.volumes.set_volume(&volume) {
-                    self.engine.surroundings_changed(self.clock.now());
+                    self.engine.volumes_or_namespaces_changed(self.clock.now());
                 }
             }
             Change::Remove(name) => self.engine.volumes.remove_volume(&name),
@@ -284,7 +285,7 @@ impl Driver {
         match change {
             Change::Set(class) => {
                 if self.engine.volumes.set_class(&class) {
-                    self.engine.surroundings_changed(self.clock.now());
+                    self.engine.volumes_or_namespaces_changed(self.clock.now());
                 }
             }
             Change::Remove(name) => self.engine.volumes.remove_class(&name),
@@ -308,15 +309,15 @@ fn reference(pod: &PodInfo) -> ObjectReference {
     }
 }
 
-/// That a pod fits nowhere, to be written into its status.
+/// The condition of an unschedulable pod, to be written to its status.
 struct Condition {
     pod: Arc<PodInfo>,
     message: String,
     at: jiff::Timestamp,
 }
 
-/// Writes conditions, several at once, until the queue is closed. One that cannot be written is
-/// logged: the next try of the pod writes it again.
+/// Writes conditions concurrently until the channel is closed. Failures are logged: the next
+/// attempt to schedule the pod writes its condition again.
 async fn write_conditions(client: Client, queue: mpsc::Receiver<Condition>) {
     tokio_stream::wrappers::ReceiverStream::new(queue)
         .for_each_concurrent(WRITERS, |condition| {

@@ -1,8 +1,8 @@
-//! The scheduler without I/O: facts go in, decisions come out.
+//! The scheduler without I/O: the state of the cluster goes in, decisions come out.
 //!
-//! One scheduling cycle is [`Engine::next`]: pop a pod, filter, score, and assume it on its node, so
-//! that the next pod is decided on the state as it will be. The caller sends the binding and says how
-//! it ended with [`Engine::bound`] or [`Engine::bind_failed`].
+//! One scheduling cycle is [`Engine::next`]: pop a pod, filter, score, and assume it on its node,
+//! so that the next pod is scheduled on the future state. The caller sends the binding and reports
+//! the outcome with [`Engine::bound`] or [`Engine::bind_failed`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub enum Decision {
     Bind {
         pod: Arc<PodInfo>,
         node: Arc<str>,
-        /// Claims to which the node must be written first.
+        /// Claims on which the node must be recorded first.
         unbound_claims: Vec<String>,
     },
     Unschedulable {
@@ -33,14 +33,13 @@ pub enum Decision {
     },
 }
 
-/// Pods whose binding is under way.
+/// A pod that is being bound.
 #[derive(Debug)]
 struct Assumed {
     info: Arc<PodInfo>,
     attempts: u32,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct Engine {
     pub snapshot: Snapshot,
@@ -64,7 +63,7 @@ impl Engine {
         }
     }
 
-    /// Takes a pod's present state.
+    /// Adds or updates a pod.
     pub fn set_pod(&mut self, pod: &Pod, now: Timestamp) {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         if is_terminal(pod) {
@@ -80,21 +79,23 @@ impl Engine {
             let info = Arc::new(PodInfo::read(pod));
             self.snapshot.add_pod(info.clone(), node);
             match before {
-                Some(before) if before.requests != info.requests => self.queue.wake(now, |_| true),
+                Some(before) if before.requests != info.requests => {
+                    self.queue.reactivate(now, |_| true)
+                }
                 Some(before)
                     if before.labels == info.labels && before.deleting == info.deleting => {}
-                _ => self.queue.wake(now, PodInfo::looks_at_pods),
+                _ => self.queue.reactivate(now, PodInfo::depends_on_other_pods),
             }
             return;
         }
-        if !self.wants(pod) {
+        if !self.is_responsible_for(pod) {
             self.queue.remove(uid);
-        } else if !self.assumed.contains_key(uid) && !self.known_unchanged(pod) {
+        } else if !self.assumed.contains_key(uid) && !self.is_unchanged(pod) {
             self.queue.upsert(Arc::new(PodInfo::read(pod)), now);
         }
     }
 
-    fn wants(&self, pod: &Pod) -> bool {
+    fn is_responsible_for(&self, pod: &Pod) -> bool {
         let spec = pod.spec.as_ref();
         let gated = spec
             .and_then(|spec| spec.scheduling_gates.as_ref())
@@ -105,9 +106,9 @@ impl Engine {
         ours && !gated && pod.metadata.deletion_timestamp.is_none()
     }
 
-    /// A waiting pod whose spec and labels are as they were (its update was our own condition, say) keeps
-    /// its place.
-    fn known_unchanged(&self, pod: &Pod) -> bool {
+    /// Whether the spec and the labels of a waiting pod are unchanged (its update may have been our
+    /// own condition); it keeps its place in the queue then.
+    fn is_unchanged(&self, pod: &Pod) -> bool {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         self.queue.get(uid).is_some_and(|known| {
             known.generation == pod.metadata.generation.unwrap_or(0)
@@ -124,28 +125,28 @@ impl Engine {
         self.assumed.remove(uid);
         if self.snapshot.placed(uid).is_some() {
             self.snapshot.remove_pod(uid);
-            self.queue.wake(now, |_| true);
+            self.queue.reactivate(now, |_| true);
         }
     }
 
     pub fn set_node(&mut self, node: &Node, now: Timestamp) {
         if self.snapshot.set_node(node) {
-            self.queue.wake(now, |_| true);
+            self.queue.reactivate(now, |_| true);
         }
     }
 
     pub fn remove_node(&mut self, name: &str, now: Timestamp) {
         self.snapshot.remove_node(name);
-        // A domain may be gone, and with it what others were compared with.
-        self.queue.wake(now, PodInfo::looks_at_pods);
+        // A topology domain may be gone, which affects spreading.
+        self.queue.reactivate(now, PodInfo::depends_on_other_pods);
     }
 
-    /// Something about volumes or namespaces changed.
-    pub fn surroundings_changed(&mut self, now: Timestamp) {
-        self.queue.wake(now, |pod| !pod.claims.is_empty() || pod.looks_at_pods());
+    /// Reactivates the pods that depend on volumes or namespaces.
+    pub fn volumes_or_namespaces_changed(&mut self, now: Timestamp) {
+        self.queue.reactivate(now, |pod| !pod.claims.is_empty() || pod.depends_on_other_pods());
     }
 
-    /// Decides about the next pod, if one is due.
+    /// Schedules the next pod, if one is due.
     pub fn next(&mut self, now: Timestamp) -> Option<Decision> {
         let (pod, attempts) = self.queue.pop(now)?;
         match self.decide(&pod) {
@@ -178,23 +179,23 @@ impl Engine {
         }
     }
 
-    /// The apiserver has the binding. The informer confirms it later.
+    /// The binding succeeded. The informer confirms it later.
     pub fn bound(&mut self, uid: &str) {
         self.assumed.remove(uid);
     }
 
-    /// The binding did not happen, or nobody knows: the pod is looked at again after a pause, unless
-    /// the informer has shown it bound or gone in the meantime.
+    /// The binding failed, or its outcome is unknown: the pod is retried after its backoff, unless
+    /// the informer reports it bound or deleted in the meantime.
     pub fn bind_failed(&mut self, uid: &str, now: Timestamp) {
         let Some(Assumed { info, attempts }) = self.assumed.remove(uid) else {
             return;
         };
         self.snapshot.remove_pod(uid);
         self.queue.retry(info, attempts, now);
-        self.queue.wake(now, |_| true);
+        self.queue.reactivate(now, |_| true);
     }
 
-    /// When [`next`](Self::next) has something to do without any further fact.
+    /// When [`next`](Self::next) has something to do without any further change.
     pub fn next_timer(&self, now: Timestamp) -> Option<Timestamp> {
         if self.queue.has_active() { Some(now) } else { self.queue.next_timer() }
     }

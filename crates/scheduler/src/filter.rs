@@ -1,7 +1,7 @@
-//! Filters: which nodes a pod can run on, and why not on the others.
+//! Filters: which nodes can run a pod, and why the others cannot.
 //!
-//! Each filter takes nodes out of a bitset; what it takes out is counted under the reason that
-//! users of Kubernetes know. A node is counted by the first filter that refuses it.
+//! Each filter removes nodes from a bitset and counts them under upstream's reason. A node is
+//! counted by the first filter that rejects it.
 
 mod affinity;
 mod spread;
@@ -18,10 +18,10 @@ use crate::volumes::VolumeNeeds;
 pub(crate) use affinity::{domain_of as term_domain, term_matches};
 pub(crate) use spread::scores as spread_scores;
 
-/// How many nodes were refused for which reason.
+/// How many nodes were rejected for which reason.
 pub type Reasons = BTreeMap<String, u64>;
 
-/// The nodes that remain, and the reasons of those that do not.
+/// The nodes that remain, and why the others were rejected.
 #[derive(Debug, Default)]
 pub struct Filtered {
     pub nodes: RoaringBitmap,
@@ -36,10 +36,10 @@ impl Filtered {
         self.count(reason, before - self.nodes.len());
     }
 
-    /// Takes `refused` out for `reason`.
-    fn refuse(&mut self, refused: &RoaringBitmap, reason: &str) {
+    /// Removes `rejected` for `reason`.
+    fn reject(&mut self, rejected: &RoaringBitmap, reason: &str) {
         let before = self.nodes.len();
-        self.nodes -= refused;
+        self.nodes -= rejected;
         self.count(reason, before - self.nodes.len());
     }
 
@@ -58,7 +58,7 @@ pub fn filter(snapshot: &Snapshot, pod: &PodInfo, volumes: &VolumeNeeds) -> Filt
     node_affinity(snapshot, pod, &mut filtered);
     if !pod.ports.is_empty() {
         let taken = snapshot.port_conflicts(&pod.ports);
-        filtered.refuse(&taken, "node(s) didn't have free ports for the requested pod ports");
+        filtered.reject(&taken, "node(s) didn't have free ports for the requested pod ports");
     }
     node_resources_fit(snapshot, pod, &mut filtered);
     for terms in &volumes.node_terms {
@@ -70,7 +70,7 @@ pub fn filter(snapshot: &Snapshot, pod: &PodInfo, volumes: &VolumeNeeds) -> Filt
     filtered
 }
 
-/// NodeUnschedulable: cordoned nodes, unless the pod tolerates the taint that stands for it.
+/// NodeUnschedulable: cordoned nodes, unless the pod tolerates the corresponding taint.
 fn node_unschedulable(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered) {
     if snapshot.unschedulable().is_empty() {
         return;
@@ -81,7 +81,7 @@ fn node_unschedulable(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtere
         ..Default::default()
     };
     if !tolerated(&pod.tolerations, &taint) {
-        filtered.refuse(snapshot.unschedulable(), "node(s) were unschedulable");
+        filtered.reject(snapshot.unschedulable(), "node(s) were unschedulable");
     }
 }
 
@@ -93,11 +93,11 @@ fn taint_toleration(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered)
         }
         let value = taint.value.as_deref().unwrap_or_default();
         filtered
-            .refuse(nodes, &format!("node(s) had untolerated taint {{{}: {value}}}", taint.key));
+            .reject(nodes, &format!("node(s) had untolerated taint {{{}: {value}}}", taint.key));
     }
 }
 
-/// Whether one of the tolerations covers the taint (`k8s.io/component-helpers/scheduling`).
+/// Whether one of the tolerations tolerates the taint (`k8s.io/component-helpers/scheduling`).
 pub fn tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
     tolerations.iter().any(|toleration| {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
@@ -124,7 +124,7 @@ fn node_affinity(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered) {
     }
 }
 
-/// The nodes that the pod's selector and required node affinity accept; `None`: all.
+/// The nodes that match the pod's node selector and required node affinity; `None`: all.
 pub(crate) fn affine_nodes(snapshot: &Snapshot, pod: &PodInfo) -> Option<RoaringBitmap> {
     if pod.node_selector.is_empty() && pod.node_terms.is_none() {
         return None;
@@ -143,7 +143,7 @@ fn any_term(snapshot: &Snapshot, terms: &[crate::pod::NodeTerm]) -> RoaringBitma
     terms.iter().fold(RoaringBitmap::new(), |all, term| all | snapshot.matching_term(term))
 }
 
-/// NodeResourcesFit: what is asked for is free. A node may lack several resources at once.
+/// NodeResourcesFit: the requested resources are free. A node may lack several resources.
 fn node_resources_fit(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered) {
     let mut short = RoaringBitmap::new();
     for (name, amount) in &pod.requests {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
-/// Deciding is one task; the rest is I/O.
+/// Threads: scheduling is one task; the rest is I/O.
 const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
@@ -38,13 +38,13 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
     });
     let (lead, leading) = oneshot::channel();
     let end = shutdown.child_token();
-    let driving = async {
+    let scheduling = async {
         let clock = clock::system();
         drive::run(client.clone(), &config.scheduler_name, clock, state, leading, end.clone())
             .await;
         end.cancel();
     };
-    let standing = async {
+    let election = async {
         if !config.leader_elect {
             lead.send(()).ok();
             return None;
@@ -59,11 +59,11 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
         }
         Some(leadership)
     };
-    let ((), leadership) = tokio::join!(driving, standing);
+    let ((), leadership) = tokio::join!(scheduling, election);
     if let Some(leadership) = leadership {
         anyhow::ensure!(
             !leadership.lost().is_cancelled(),
-            "the leadership is lost; starting again as a candidate"
+            "lost the leadership; restarting as a candidate"
         );
         leadership.release().await;
     }

@@ -1,4 +1,4 @@
-//! What the scheduler needs to know of a pod, read once.
+//! What the scheduler needs to know about a pod, read once.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-/// What a container without a CPU or memory request counts for in scores, as upstream.
+/// What scores assume for a container without a CPU or memory request, as upstream does.
 const DEFAULT_CPU_MILLI: i64 = 100;
 const DEFAULT_MEMORY_BYTES: i64 = 200 << 20;
 
@@ -23,15 +23,15 @@ pub struct PodInfo {
     pub name: String,
     pub labels: BTreeMap<String, String>,
     pub priority: i32,
-    /// `metadata.generation` that was read.
+    /// `metadata.generation`.
     pub generation: i64,
     pub created: Option<Timestamp>,
-    /// Amounts by resource: CPU in thousandths, everything else in units. Includes `pods: 1`.
+    /// Amounts by resource: CPU in millicores, everything else in units. Includes `pods: 1`.
     pub requests: Vec<(String, i64)>,
-    /// CPU (thousandths) and memory (bytes) with defaults for containers that ask for nothing.
-    pub weight: (i64, i64),
+    /// CPU (millicores) and memory (bytes) with defaults for containers without requests.
+    pub nonzero_requests: (i64, i64),
     pub node_selector: Vec<Requirement>,
-    /// `None`: no requirement. Otherwise one of the terms must match.
+    /// `None`: no requirement; otherwise one of the terms must match.
     pub node_terms: Option<Vec<NodeTerm>>,
     pub preferred_nodes: Vec<(i64, NodeTerm)>,
     pub tolerations: Vec<Toleration>,
@@ -40,23 +40,23 @@ pub struct PodInfo {
     pub anti_affinity: Vec<PodTerm>,
     /// Positive weights attract, negative ones repel.
     pub preferred_pods: Vec<(i64, PodTerm)>,
-    pub spread: Vec<Spread>,
+    pub spread: Vec<SpreadConstraint>,
     pub claims: Vec<String>,
-    /// Uid of the set that the pod is one of.
+    /// Uid of the set that controls the pod.
     pub set: Option<String>,
-    /// On its way out: it does not count where pods are spread.
+    /// Whether the pod is being deleted: it does not count for spreading.
     pub deleting: bool,
 }
 
-/// One term of a node selector: all of it must match.
+/// One term of a node selector: all its requirements must match.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeTerm {
     pub labels: Vec<Requirement>,
-    /// Conditions on `metadata.name`.
+    /// Requirements on `metadata.name`.
     pub names: Vec<Requirement>,
 }
 
-/// A port of the node itself that the pod takes.
+/// A host port of the pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPort {
     pub ip: String,
@@ -64,36 +64,36 @@ pub struct HostPort {
     pub port: i32,
 }
 
-/// One term of pod affinity: which pods, and the topology they share.
+/// One term of pod affinity: which pods, and the topology to share with them.
 #[derive(Clone, Debug)]
 pub struct PodTerm {
     pub selector: Selector,
     pub namespaces: Vec<String>,
-    /// Namespaces by label, beside the named ones.
+    /// Namespaces by label, besides the named ones.
     pub namespace_selector: Option<Selector>,
     pub topology_key: String,
 }
 
 /// A topology spread constraint.
 #[derive(Clone, Debug)]
-pub struct Spread {
+pub struct SpreadConstraint {
     pub peers: Peers,
     pub topology_key: String,
     pub max_skew: i64,
     pub min_domains: i64,
-    /// `DoNotSchedule`: a filter; otherwise only a score.
+    /// Whether it is a filter (`DoNotSchedule`) or only a score.
     pub required: bool,
-    /// Count only nodes that the pod's node selector and affinity accept.
+    /// Consider only nodes that match the pod's node selector and affinity.
     pub honor_node_affinity: bool,
-    /// Count only nodes whose taints the pod tolerates.
+    /// Consider only nodes whose taints the pod tolerates.
     pub honor_taints: bool,
 }
 
-/// Which pods a constraint spreads.
+/// The pods that a constraint spreads.
 #[derive(Clone, Debug)]
 pub enum Peers {
     Selected(Selector),
-    /// Those of the same set: what a pod that says nothing gets.
+    /// Those of the same set: the default for pods without constraints.
     OfSet(String),
 }
 
@@ -121,7 +121,7 @@ impl PodInfo {
             generation: metadata.generation.unwrap_or(0),
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
             requests: requests(spec),
-            weight: weight(spec),
+            nonzero_requests: nonzero_requests(spec),
             node_selector: spec
                 .node_selector
                 .iter()
@@ -199,8 +199,8 @@ impl PodInfo {
         }
     }
 
-    /// Whether other pods' places matter to this one.
-    pub fn looks_at_pods(&self) -> bool {
+    /// Whether the placement of other pods affects this one.
+    pub fn depends_on_other_pods(&self) -> bool {
         !self.affinity.is_empty()
             || !self.anti_affinity.is_empty()
             || self.spread.iter().any(|spread| spread.required)
@@ -220,10 +220,10 @@ fn requests(spec: &PodSpec) -> Vec<(String, i64)> {
     requests
 }
 
-fn weight(spec: &PodSpec) -> (i64, i64) {
+fn nonzero_requests(spec: &PodSpec) -> (i64, i64) {
     let total = resources(spec, Side::Requests);
-    let silent = |name: &str| {
-        let asks = |container: &&k8s_openapi::api::core::v1::Container| {
+    let without = |name: &str| {
+        let has = |container: &&k8s_openapi::api::core::v1::Container| {
             let resources = container.resources.as_ref();
             let given = |side: Option<&BTreeMap<String, _>>| {
                 side.is_some_and(|amounts| amounts.contains_key(name))
@@ -231,14 +231,14 @@ fn weight(spec: &PodSpec) -> (i64, i64) {
             given(resources.and_then(|resources| resources.requests.as_ref()))
                 || given(resources.and_then(|resources| resources.limits.as_ref()))
         };
-        i64::try_from(spec.containers.iter().filter(|container| !asks(container)).count())
+        i64::try_from(spec.containers.iter().filter(|container| !has(container)).count())
             .unwrap_or(i64::MAX)
     };
     let cpu = total.get("cpu").map_or(0, |amount| amount.millis());
     let memory = total.get("memory").map_or(0, |amount| amount.units());
     (
-        cpu.saturating_add(silent("cpu").saturating_mul(DEFAULT_CPU_MILLI)),
-        memory.saturating_add(silent("memory").saturating_mul(DEFAULT_MEMORY_BYTES)),
+        cpu.saturating_add(without("cpu").saturating_mul(DEFAULT_CPU_MILLI)),
+        memory.saturating_add(without("memory").saturating_mul(DEFAULT_MEMORY_BYTES)),
     )
 }
 
@@ -290,8 +290,8 @@ fn node_requirement(requirement: &NodeSelectorRequirement) -> Requirement {
         "Lt" => number().map_or(Requirement::In(key.clone(), Vec::new()), |bound| {
             Requirement::Less(key, bound)
         }),
-        // `In`, and whatever validation should have refused: an empty set matches nothing.
         "In" => Requirement::In(key, values),
+        // Validation rejects other operators; an empty set matches nothing.
         _ => Requirement::In(key, Vec::new()),
     }
 }
@@ -337,13 +337,16 @@ fn pod_term(
     }
 }
 
-fn spread(constraint: &TopologySpreadConstraint, labels: &BTreeMap<String, String>) -> Spread {
+fn spread(
+    constraint: &TopologySpreadConstraint,
+    labels: &BTreeMap<String, String>,
+) -> SpreadConstraint {
     let own = constraint.match_label_keys.iter().flatten();
     let own = own.filter_map(|key| {
         let value = labels.get(key)?;
         Some(Requirement::In(key.clone(), vec![value.clone()]))
     });
-    Spread {
+    SpreadConstraint {
         peers: Peers::Selected(narrowed(constraint.label_selector.as_ref(), own)),
         topology_key: constraint.topology_key.clone(),
         max_skew: constraint.max_skew.into(),
@@ -354,7 +357,7 @@ fn spread(constraint: &TopologySpreadConstraint, labels: &BTreeMap<String, Strin
     }
 }
 
-/// A selector with further requirements; none selects nothing, as ever.
+/// A selector with further requirements; a missing selector still selects nothing.
 fn narrowed(
     selector: Option<&LabelSelector>,
     further: impl Iterator<Item = Requirement>,
@@ -366,7 +369,7 @@ fn narrowed(
     Selector::new(read.requirements().iter().cloned().chain(further).collect())
 }
 
-/// The set whose pods are spread if they do not say how.
+/// The set whose pods are spread by default.
 fn set_of(pod: &Pod) -> Option<String> {
     let mut owners = pod.metadata.owner_references.iter().flatten();
     let controller = owners.find(|owner| owner.controller == Some(true))?;
@@ -374,9 +377,9 @@ fn set_of(pod: &Pod) -> Option<String> {
     sets.contains(&controller.kind.as_str()).then(|| controller.uid.clone())
 }
 
-/// The constraints of pods that have none, as upstream's system defaults: only a score.
-fn default_spread(set: &str) -> [Spread; 2] {
-    let over = |topology_key: &str, max_skew| Spread {
+/// The constraints of pods that have none, as in upstream's system defaults: only scores.
+fn default_spread(set: &str) -> [SpreadConstraint; 2] {
+    let over = |topology_key: &str, max_skew| SpreadConstraint {
         peers: Peers::OfSet(set.to_owned()),
         topology_key: topology_key.to_owned(),
         max_skew,

@@ -1,7 +1,8 @@
-//! The queue of pods that wait for a node.
+//! The queue of pods that wait to be scheduled.
 //!
-//! A pod is active (ordered by priority, then by age), backing off after a failed try, or parked
-//! until something changes that could make it fit. Every pod is in exactly one of these states.
+//! A pod is active (ordered by priority, then by age), backing off after a failed attempt, or
+//! parked as unschedulable until a change could make it fit. Every pod is in exactly one of these
+//! states.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,10 +11,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::pod::PodInfo;
 
-/// First and longest pause after a failed try, as upstream.
+/// Minimum and maximum backoff after a failed attempt, as upstream.
 const BACKOFF_MIN: SignedDuration = SignedDuration::from_secs(1);
 const BACKOFF_MAX: SignedDuration = SignedDuration::from_secs(10);
-/// Parked pods are tried again after this long even if nothing seems to have changed.
+/// Parked pods are retried after this long even if nothing has changed.
 const PARKED_MAX: SignedDuration = SignedDuration::from_mins(5);
 
 /// Order of the active queue: PrioritySort.
@@ -22,9 +23,9 @@ type Rank = (i64, Timestamp, u64);
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Active(Rank),
-    /// Tried again at this time.
+    /// Retried at this time.
     Backoff(Timestamp),
-    /// Waits for a change; not before the first time, and at the second at the latest.
+    /// Waits for a change; retried not before the first time, and at the second at the latest.
     Parked(Timestamp, Timestamp),
 }
 
@@ -35,65 +36,63 @@ struct Entry {
     state: State,
 }
 
-/// See the module.
 #[derive(Debug, Default)]
 pub struct Queue {
     pods: HashMap<String, Entry>,
     active: BTreeMap<Rank, String>,
-    /// Backing-off and parked pods by the time at which they become active on their own.
+    /// Backing-off and parked pods by the time at which they become active by themselves.
     timers: BTreeSet<(Timestamp, String)>,
     next: u64,
 }
 
 impl Queue {
-    /// Adds a pod, or takes its changed form. A pod whose spec changed is tried at once.
+    /// Adds or updates a pod. A pod whose spec changed is retried at once.
     pub fn upsert(&mut self, info: Arc<PodInfo>, now: Timestamp) {
         let attempts = self.detach(&info.uid).map_or(0, |entry| entry.attempts);
         self.insert(info, attempts, None, now);
     }
 
-    /// A waiting pod, as it was read.
+    /// A waiting pod.
     pub fn get(&self, uid: &str) -> Option<&PodInfo> {
         self.pods.get(uid).map(|entry| &*entry.info)
     }
 
-    /// Forgets a pod. Returns whether it was there.
+    /// Removes a pod. Returns whether it was queued.
     pub fn remove(&mut self, uid: &str) -> bool {
         self.detach(uid).is_some()
     }
 
-    /// The next pod to try. It has left the queue; [`park`](Self::park) or
-    /// [`retry`](Self::retry) bring it back.
+    /// The next pod to schedule. It is no longer queued; [`park`](Self::park) or
+    /// [`retry`](Self::retry) queue it again.
     pub fn pop(&mut self, now: Timestamp) -> Option<(Arc<PodInfo>, u32)> {
         self.fire(now);
         let (_, uid) = self.active.pop_first()?;
         self.pods.remove(&uid).map(|entry| (entry.info, entry.attempts))
     }
 
-    /// The pod fits nowhere now: it waits for a change.
+    /// The pod is unschedulable: it waits for a change.
     pub fn park(&mut self, info: Arc<PodInfo>, attempts: u32, now: Timestamp) {
         let state = State::Parked(now + backoff(attempts), now + PARKED_MAX);
         self.insert(info, attempts + 1, Some(state), now);
     }
 
-    /// Something went wrong on the way: it is tried again after a pause.
+    /// The attempt failed: the pod is retried after its backoff.
     pub fn retry(&mut self, info: Arc<PodInfo>, attempts: u32, now: Timestamp) {
         let state = State::Backoff(now + backoff(attempts));
         self.insert(info, attempts + 1, Some(state), now);
     }
 
-    /// Something changed: parked pods that `concerns` accepts are tried again, as soon as their
-    /// back-off is over.
-    pub fn wake(&mut self, now: Timestamp, concerns: impl Fn(&PodInfo) -> bool) {
-        let woken: Vec<(String, Timestamp)> = self
+    /// After a change: retries the parked pods that it `affects`, as soon as their backoff is over.
+    pub fn reactivate(&mut self, now: Timestamp, affects: impl Fn(&PodInfo) -> bool) {
+        let reactivated: Vec<(String, Timestamp)> = self
             .pods
             .iter()
             .filter_map(|(uid, entry)| match entry.state {
-                State::Parked(from, _) if concerns(&entry.info) => Some((uid.clone(), from)),
+                State::Parked(from, _) if affects(&entry.info) => Some((uid.clone(), from)),
                 _ => None,
             })
             .collect();
-        for (uid, from) in woken {
+        for (uid, from) in reactivated {
             if let Some(entry) = self.detach(&uid) {
                 let state = (from > now).then_some(State::Backoff(from));
                 self.insert(entry.info, entry.attempts, state, now);
@@ -180,24 +179,24 @@ mod tests {
     }
 
     #[test]
-    fn parked_pods_wait_for_a_change_and_for_their_back_off() {
+    fn parked_pods_wait_for_a_change_and_their_backoff() {
         let mut queue = Queue::default();
         queue.park(pod("a", 0), 0, at(0));
         assert!(queue.pop(at(60)).is_none());
-        queue.wake(at(60), |_| false);
+        queue.reactivate(at(60), |_| false);
         assert!(queue.pop(at(60)).is_none());
-        queue.wake(at(60), |_| true);
+        queue.reactivate(at(60), |_| true);
         let (info, attempts) = queue.pop(at(60)).unwrap();
         queue.park(info, attempts, at(60));
-        queue.wake(at(60), |_| true);
-        assert!(queue.pop(at(61)).is_none(), "the second try waits two seconds");
+        queue.reactivate(at(60), |_| true);
+        assert!(queue.pop(at(61)).is_none(), "the second attempt waits two seconds");
         assert_eq!(queue.next_timer(), Some(at(62)));
         assert!(queue.pop(at(62)).is_some());
         assert!(queue.next_timer().is_none());
     }
 
     #[test]
-    fn nothing_is_parked_for_ever_and_removal_forgets() {
+    fn parked_pods_are_retried_in_the_end_and_removed_pods_are_not() {
         let mut queue = Queue::default();
         queue.park(pod("a", 0), 0, at(0));
         assert!(queue.pop(at(300)).is_some());

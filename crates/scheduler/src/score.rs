@@ -1,7 +1,7 @@
-//! Scores: which of the nodes that can run a pod should.
+//! Scores: which of the nodes that can run a pod is best.
 //!
-//! Every plugin gives 0 to 100 and has upstream's weight; the highest sum wins, and among equals
-//! the one the caller's `turn` points at, so that equal nodes take turns.
+//! Every plugin scores 0 to 100 and has upstream's weight; the highest sum wins. Among equal nodes
+//! the caller's `turn` decides, so that they take turns.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ const WEIGHT_NODE_AFFINITY: f64 = 2.0;
 const WEIGHT_POD_AFFINITY: f64 = 2.0;
 const WEIGHT_SPREAD: f64 = 2.0;
 
-/// The best of `nodes`; `None` only when there are none.
+/// The best of `nodes`; `None` only if there are none.
 pub fn best(
     snapshot: &Snapshot,
     pod: &PodInfo,
@@ -55,15 +55,15 @@ fn resources(snapshot: &Snapshot, pod: &PodInfo, slot: usize) -> f64 {
         let allocatable = snapshot.columns()[column].allocatable[slot];
         if allocatable <= 0 { 1.0 } else { (asked as f64 / allocatable as f64).min(1.0) }
     };
-    let (cpu, memory) = snapshot.weights[slot];
-    let cpu = fraction(CPU, cpu.saturating_add(pod.weight.0));
-    let memory = fraction(MEMORY, memory.saturating_add(pod.weight.1));
+    let (cpu, memory) = snapshot.nonzero_requested[slot];
+    let cpu = fraction(CPU, cpu.saturating_add(pod.nonzero_requests.0));
+    let memory = fraction(MEMORY, memory.saturating_add(pod.nonzero_requests.1));
     let least = (2.0 - cpu - memory) / 2.0 * MAX;
     let balanced = (1.0 - (cpu - memory).abs() / 2.0) * MAX;
     least * WEIGHT_FIT + balanced * WEIGHT_BALANCED
 }
 
-/// How raw values become 0 to 100.
+/// How raw values are normalized to 0 to 100.
 #[derive(Clone, Copy)]
 enum Order {
     HighFirst,
@@ -71,7 +71,7 @@ enum Order {
     Range,
 }
 
-/// Adds a plugin's raw values, normalized over the candidates; an empty map says nothing.
+/// Adds a plugin's raw values, normalized over the candidates; an empty map adds nothing.
 fn add(scores: &mut [(NodeIndex, f64)], weight: f64, order: Order, raw: HashMap<NodeIndex, f64>) {
     if raw.is_empty() {
         return;
@@ -81,13 +81,13 @@ fn add(scores: &mut [(NodeIndex, f64)], weight: f64, order: Order, raw: HashMap<
     let low = scores.iter().map(|(node, _)| value(*node)).fold(f64::MAX, f64::min);
     for (node, score) in scores {
         let value = value(*node);
-        let part = match order {
+        let normalized = match order {
             Order::HighFirst if high > 0.0 => value / high,
             Order::LowFirst if high > 0.0 => 1.0 - value / high,
             Order::Range if high > low => (value - low) / (high - low),
             Order::HighFirst | Order::LowFirst | Order::Range => 0.0,
         };
-        *score += part * MAX * weight;
+        *score += normalized * MAX * weight;
     }
 }
 
@@ -106,7 +106,7 @@ fn prefer_no_schedule(snapshot: &Snapshot, pod: &PodInfo) -> HashMap<NodeIndex, 
 fn preferred_nodes(snapshot: &Snapshot, pod: &PodInfo) -> HashMap<NodeIndex, f64> {
     let mut raw = HashMap::new();
     for (weight, term) in &pod.preferred_nodes {
-        // A preference without conditions holds for every node.
+        // A preference without requirements matches every node.
         let all = term.labels.is_empty() && term.names.is_empty();
         let nodes = if all { snapshot.nodes().clone() } else { snapshot.matching_term(term) };
         add_to(&mut raw, &nodes, *weight as f64);
@@ -114,7 +114,7 @@ fn preferred_nodes(snapshot: &Snapshot, pod: &PodInfo) -> HashMap<NodeIndex, f64
     raw
 }
 
-/// InterPodAffinity: the newcomer's preferences, and those of placed pods about the newcomer.
+/// InterPodAffinity: the pod's preferences, and the preferences of placed pods that select it.
 fn preferred_pods(snapshot: &Snapshot, pod: &PodInfo) -> HashMap<NodeIndex, f64> {
     let mut raw = HashMap::new();
     for (weight, term) in &pod.preferred_pods {

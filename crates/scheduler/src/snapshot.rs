@@ -1,10 +1,11 @@
 //! The cluster in columns.
 //!
 //! A node is an index; resources are arrays by index, labels and taints are bitsets of indices, so
-//! that a filter touches memory in order and a selector is a handful of set operations. Counts are
-//! kept as pods come and go, never recomputed.
+//! that a filter accesses memory sequentially and a selector is a few set operations. Counts are
+//! updated as pods come and go, never recomputed.
 //!
-//! Hot path (one scheduling cycle): nothing here allocates but the bitsets of a pod's own selectors.
+//! Hot path (one scheduling cycle): nothing here allocates but the bitsets of a pod's own
+//! selectors.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -16,16 +17,16 @@ use roaring::RoaringBitmap;
 
 use crate::pod::{HostPort, NodeTerm, PodInfo};
 
-/// A node's place in every column. Reused after the node is gone.
+/// A node's index in every column. Reused after the node is gone.
 pub type NodeIndex = u32;
 
 /// CPU, memory and pods come first in the columns; other resources follow as they appear.
 pub const CPU: usize = 0;
 pub const MEMORY: usize = 1;
 
-/// A pod with its place.
+/// A pod and its node.
 #[derive(Clone, Debug)]
-pub struct Placed {
+pub struct PlacedPod {
     pub node: NodeIndex,
     pub info: Arc<PodInfo>,
 }
@@ -37,39 +38,39 @@ pub struct Column {
     pub requested: Vec<i64>,
 }
 
-/// What the API says of a node, kept to see what changed.
+/// The parts of a node that affect scheduling, kept to detect changes.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct NodeFacts {
+struct NodeInfo {
     labels: BTreeMap<String, String>,
     taints: Vec<Taint>,
     unschedulable: bool,
     allocatable: Vec<(String, i64)>,
 }
 
-/// The cluster, as decisions assume it to be.
+/// The state of the cluster, including assumed pods.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     names: Vec<Option<Arc<str>>>,
-    facts: Vec<NodeFacts>,
+    info: Vec<NodeInfo>,
     by_name: HashMap<Arc<str>, NodeIndex>,
     present: RoaringBitmap,
     unschedulable: RoaringBitmap,
     resource_names: HashMap<String, usize>,
     columns: Vec<Column>,
     /// Requested CPU and memory with defaults, for scores.
-    pub weights: Vec<(i64, i64)>,
+    pub nonzero_requested: Vec<(i64, i64)>,
     labels: HashMap<String, HashMap<String, RoaringBitmap>>,
     taints: Vec<(Taint, RoaringBitmap)>,
     ports: HashMap<(String, i32), Vec<(String, NodeIndex)>>,
-    pods: HashMap<String, Placed>,
+    pods: HashMap<String, PlacedPod>,
     by_namespace: HashMap<String, HashSet<String>>,
-    /// Pods of each set, by its uid and by node; those on their way out do not count.
+    /// Number of pods of each set, by its uid and by node, without those being deleted.
     by_set: HashMap<String, HashMap<NodeIndex, i64>>,
-    /// Uids of placed pods whose own affinity terms concern newcomers.
+    /// Uids of placed pods whose affinity terms affect new pods.
     anti_affine: HashSet<String>,
     preferring: HashSet<String>,
-    /// Pods bound to nodes that are not known (yet).
-    homeless: HashMap<String, HashMap<String, Arc<PodInfo>>>,
+    /// Pods bound to nodes that are not known (yet), by node.
+    on_unknown_nodes: HashMap<String, HashMap<String, Arc<PodInfo>>>,
     namespaces: HashMap<String, BTreeMap<String, String>>,
 }
 
@@ -93,12 +94,12 @@ impl Snapshot {
         index
     }
 
-    /// Takes a node's present state. Returns whether anything that matters to pods changed.
+    /// Adds or updates a node. Returns whether anything that affects scheduling changed.
     pub fn set_node(&mut self, node: &Node) -> bool {
-        let facts = read_node(node);
+        let info = read_node(node);
         let name: Arc<str> = node.metadata.name.as_deref().unwrap_or_default().into();
         let index = match self.by_name.get(&name) {
-            Some(index) if self.facts[*index as usize] == facts => return false,
+            Some(index) if self.info[*index as usize] == info => return false,
             Some(index) => {
                 let index = *index;
                 self.unindex(index);
@@ -106,8 +107,8 @@ impl Snapshot {
             }
             None => self.add_slot(name),
         };
-        self.index(index, facts);
-        if let Some(pods) = self.homeless.remove(&*self.name(index)) {
+        self.index(index, info);
+        if let Some(pods) = self.on_unknown_nodes.remove(&*self.name(index)) {
             for info in pods.into_values() {
                 self.place(info, index);
             }
@@ -118,8 +119,8 @@ impl Snapshot {
     fn add_slot(&mut self, name: Arc<str>) -> NodeIndex {
         let index = self.names.iter().position(Option::is_none).unwrap_or_else(|| {
             self.names.push(None);
-            self.facts.push(NodeFacts::default());
-            self.weights.push((0, 0));
+            self.info.push(NodeInfo::default());
+            self.nonzero_requested.push((0, 0));
             for column in &mut self.columns {
                 column.allocatable.push(0);
                 column.requested.push(0);
@@ -133,9 +134,9 @@ impl Snapshot {
         index
     }
 
-    fn index(&mut self, index: NodeIndex, facts: NodeFacts) {
+    fn index(&mut self, index: NodeIndex, info: NodeInfo) {
         let slot = index as usize;
-        for (key, value) in &facts.labels {
+        for (key, value) in &info.labels {
             self.labels
                 .entry(key.clone())
                 .or_default()
@@ -143,7 +144,7 @@ impl Snapshot {
                 .or_default()
                 .insert(index);
         }
-        for taint in &facts.taints {
+        for taint in &info.taints {
             match self.taints.iter_mut().find(|(known, _)| same_taint(known, taint)) {
                 Some((_, nodes)) => {
                     nodes.insert(index);
@@ -151,19 +152,19 @@ impl Snapshot {
                 None => self.taints.push((taint.clone(), [index].into())),
             }
         }
-        if facts.unschedulable {
+        if info.unschedulable {
             self.unschedulable.insert(index);
         }
-        for (name, amount) in &facts.allocatable {
+        for (name, amount) in &info.allocatable {
             let column = self.column(name);
             self.columns[column].allocatable[slot] = *amount;
         }
-        self.facts[slot] = facts;
+        self.info[slot] = info;
     }
 
     fn unindex(&mut self, index: NodeIndex) {
-        let facts = std::mem::take(&mut self.facts[index as usize]);
-        for (key, value) in &facts.labels {
+        let info = std::mem::take(&mut self.info[index as usize]);
+        for (key, value) in &info.labels {
             if let Some(values) = self.labels.get_mut(key) {
                 if let Some(nodes) = values.get_mut(value) {
                     nodes.remove(index);
@@ -186,33 +187,39 @@ impl Snapshot {
         }
     }
 
-    /// Forgets a node; its pods wait for it to come back or to be deleted.
+    /// Removes a node; its pods are kept until it is added again or they are deleted.
     pub fn remove_node(&mut self, name: &str) {
         let Some(index) = self.by_name.remove(name) else {
             return;
         };
         self.unindex(index);
-        let here: Vec<Arc<PodInfo>> = self
+        let placed: Vec<Arc<PodInfo>> = self
             .pods
             .values()
             .filter(|placed| placed.node == index)
             .map(|placed| placed.info.clone())
             .collect();
-        for info in here {
+        for info in placed {
             self.remove_pod(&info.uid);
-            self.homeless.entry(name.to_owned()).or_default().insert(info.uid.clone(), info);
+            self.on_unknown_nodes
+                .entry(name.to_owned())
+                .or_default()
+                .insert(info.uid.clone(), info);
         }
         self.names[index as usize] = None;
         self.present.remove(index);
     }
 
-    /// Counts a pod on a node, bound or assumed. Idempotent.
+    /// Adds a bound or assumed pod to a node. Idempotent.
     pub fn add_pod(&mut self, info: Arc<PodInfo>, node: &str) {
         self.remove_pod(&info.uid);
         match self.by_name.get(node) {
             Some(index) => self.place(info, *index),
             None => {
-                self.homeless.entry(node.to_owned()).or_default().insert(info.uid.clone(), info);
+                self.on_unknown_nodes
+                    .entry(node.to_owned())
+                    .or_default()
+                    .insert(info.uid.clone(), info);
             }
         }
     }
@@ -232,13 +239,13 @@ impl Snapshot {
         if !info.preferred_pods.is_empty() || !info.affinity.is_empty() {
             self.preferring.insert(info.uid.clone());
         }
-        self.pods.insert(info.uid.clone(), Placed { node, info });
+        self.pods.insert(info.uid.clone(), PlacedPod { node, info });
     }
 
-    /// Takes a pod's share back. Idempotent.
+    /// Removes a pod from its node. Idempotent.
     pub fn remove_pod(&mut self, uid: &str) {
-        let Some(Placed { node, info }) = self.pods.remove(uid) else {
-            self.homeless.retain(|_, pods| {
+        let Some(PlacedPod { node, info }) = self.pods.remove(uid) else {
+            self.on_unknown_nodes.retain(|_, pods| {
                 pods.remove(uid);
                 !pods.is_empty()
             });
@@ -283,10 +290,10 @@ impl Snapshot {
                 self.by_set.remove(set);
             }
         }
-        let weight = &mut self.weights[slot];
-        *weight = (
-            weight.0.saturating_add(sign * info.weight.0),
-            weight.1.saturating_add(sign * info.weight.1),
+        let requested = &mut self.nonzero_requested[slot];
+        *requested = (
+            requested.0.saturating_add(sign * info.nonzero_requests.0),
+            requested.1.saturating_add(sign * info.nonzero_requests.1),
         );
     }
 
@@ -314,14 +321,12 @@ impl Snapshot {
         &self.taints
     }
 
-    /// The name of a node that is there.
+    /// The name of a node that exists.
     pub fn name(&self, node: NodeIndex) -> Arc<str> {
-        self.names[node as usize]
-            .clone()
-            .expect("bitsets hold only indices of nodes that are there")
+        self.names[node as usize].clone().expect("bitsets contain only indices of nodes that exist")
     }
 
-    /// `None` when no node and no pod ever named the resource.
+    /// `None` if no node and no pod has ever had the resource.
     pub fn resource(&self, name: &str) -> Option<&Column> {
         self.resource_names.get(name).map(|index| &self.columns[*index])
     }
@@ -330,49 +335,49 @@ impl Snapshot {
         &self.columns
     }
 
-    pub fn placed(&self, uid: &str) -> Option<&Placed> {
+    pub fn placed(&self, uid: &str) -> Option<&PlacedPod> {
         self.pods.get(uid)
     }
 
-    pub fn pods(&self) -> impl Iterator<Item = &Placed> {
+    pub fn pods(&self) -> impl Iterator<Item = &PlacedPod> {
         self.pods.values()
     }
 
     /// Placed pods of one namespace.
-    pub fn pods_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Placed> {
+    pub fn pods_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a PlacedPod> {
         self.by_namespace.get(namespace).into_iter().flatten().filter_map(|uid| self.pods.get(uid))
     }
 
-    /// How many pods of a set are on which nodes.
+    /// The number of pods of a set on each of their nodes.
     pub fn of_set(&self, set: &str) -> impl Iterator<Item = (NodeIndex, i64)> {
         let nodes = self.by_set.get(set).into_iter().flatten();
         nodes.map(|(node, count)| (*node, *count))
     }
 
-    pub fn anti_affine_pods(&self) -> impl Iterator<Item = &Placed> {
+    pub fn anti_affine_pods(&self) -> impl Iterator<Item = &PlacedPod> {
         self.anti_affine.iter().filter_map(|uid| self.pods.get(uid))
     }
 
-    pub fn preferring_pods(&self) -> impl Iterator<Item = &Placed> {
+    pub fn preferring_pods(&self) -> impl Iterator<Item = &PlacedPod> {
         self.preferring.iter().filter_map(|uid| self.pods.get(uid))
     }
 
     /// The value of a node's label.
     pub fn label(&self, node: NodeIndex, key: &str) -> Option<&str> {
-        self.facts[node as usize].labels.get(key).map(String::as_str)
+        self.info[node as usize].labels.get(key).map(String::as_str)
     }
 
-    /// Nodes with this label and value.
+    /// Nodes with the label.
     pub fn labelled(&self, key: &str, value: &str) -> Option<&RoaringBitmap> {
         self.labels.get(key)?.get(value)
     }
 
-    /// Every value of a label, with the nodes that have it.
+    /// Every value of a label key, with the nodes that have it.
     pub fn domains(&self, key: &str) -> impl Iterator<Item = (&String, &RoaringBitmap)> {
         self.labels.get(key).into_iter().flatten()
     }
 
-    /// Nodes that have the label at all.
+    /// Nodes that have the label key.
     pub fn with_label(&self, key: &str) -> RoaringBitmap {
         self.domains(key).fold(RoaringBitmap::new(), |all, (_, nodes)| all | nodes)
     }
@@ -403,7 +408,7 @@ impl Snapshot {
         }
     }
 
-    /// Nodes that satisfy a whole term; an empty term matches none.
+    /// Nodes that match a term; an empty term matches none.
     pub fn matching_term(&self, term: &NodeTerm) -> RoaringBitmap {
         if term.labels.is_empty() && term.names.is_empty() {
             return RoaringBitmap::new();
@@ -429,8 +434,8 @@ impl Snapshot {
         }
     }
 
-    /// Nodes on which one of `ports` is taken: the same protocol and port, on the same address or
-    /// where either is the wildcard.
+    /// Nodes on which one of `ports` is taken: same protocol and port, and the same address or the
+    /// wildcard on either side.
     pub fn port_conflicts(&self, ports: &[HostPort]) -> RoaringBitmap {
         let mut nodes = RoaringBitmap::new();
         for port in ports {
@@ -449,12 +454,12 @@ fn same_taint(left: &Taint, right: &Taint) -> bool {
     (&left.key, &left.effect, &left.value) == (&right.key, &right.effect, &right.value)
 }
 
-fn read_node(node: &Node) -> NodeFacts {
+fn read_node(node: &Node) -> NodeInfo {
     let spec = node.spec.as_ref();
     let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
-    NodeFacts {
+    NodeInfo {
         labels: node.metadata.labels.clone().unwrap_or_default(),
-        // When a taint was added does not matter here and must not count as a change.
+        // When a taint was added is irrelevant here and must not count as a change.
         taints: spec
             .and_then(|spec| spec.taints.as_ref())
             .into_iter()

@@ -1,4 +1,4 @@
-//! VolumeBinding: what a pod's claims say about where it can run.
+//! VolumeBinding: where a pod can run because of its claims.
 
 use std::collections::HashMap;
 
@@ -7,10 +7,10 @@ use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::pod::{NodeTerm, PodInfo, node_term};
 
-/// Annotation by which the scheduler tells the volume binder where the first consumer runs.
+/// Annotation that tells the volume binder where the first consumer of a claim runs.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
-/// Claims, volumes and classes, as far as placement depends on them.
+/// The parts of claims, volumes and classes that affect scheduling.
 #[derive(Debug, Default)]
 pub struct Volumes {
     /// By `namespace/name`.
@@ -28,17 +28,17 @@ struct Claim {
     deleting: bool,
 }
 
-/// What a pod needs of its node because of its volumes.
+/// What a pod requires of its node because of its volumes.
 #[derive(Clone, Debug, Default)]
 pub struct VolumeNeeds {
     /// For each bound volume with an affinity: one of the terms must match.
     pub node_terms: Vec<Vec<NodeTerm>>,
-    /// Claims that get their volume once the pod has a node.
+    /// Claims that are bound once the pod has a node.
     pub unbound: Vec<String>,
 }
 
 impl Volumes {
-    /// Each setter returns whether anything that matters to pods changed.
+    /// Each setter returns whether anything that affects scheduling changed.
     pub fn set_claim(&mut self, claim: &PersistentVolumeClaim) -> bool {
         let bound =
             claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
@@ -81,10 +81,10 @@ impl Volumes {
         self.waits.remove(name);
     }
 
-    /// What the pod's claims ask for.
+    /// What the pod's claims require.
     ///
     /// # Errors
-    /// Why the pod cannot run anywhere now, in upstream's words.
+    /// Why the pod is unschedulable, as upstream words it.
     pub fn needs(&self, pod: &PodInfo) -> Result<VolumeNeeds, String> {
         let mut needs = VolumeNeeds::default();
         for name in &pod.claims {

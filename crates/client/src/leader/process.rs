@@ -1,16 +1,16 @@
-//! Which process a candidate is, as the end of its identity, so that one on the same machine can
-//! tell that the holder is dead and need not wait for its Lease to run out.
+//! The process in a candidate's identity, so that a candidate on the same machine can detect that
+//! the holder is dead, and need not wait for the Lease to expire.
 //!
-//! `BOOT-NAMESPACE-PID-START`: the machine's boot id, the inode of the pid namespace, the pid in it,
-//! and the ticks from boot to the process's start (`proc(5)`), which tell it from a later process
-//! with its pid. Whatever is not known for certain counts as alive.
+//! `BOOT-NAMESPACE-PID-START`: the machine's boot id, the inode of the pid namespace, the pid in
+//! it, and the ticks from boot to the process's start (`proc(5)`), which distinguish it from a
+//! later process with the same pid. A process counts as alive unless it is known to be dead.
 
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use std::os::unix::fs::MetadataExt;
 
-/// One process on one machine since one boot.
+/// A process of a machine and boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// First part of the boot id.
@@ -21,7 +21,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// This one; `None` where `/proc` does not tell.
+    /// This process; `None` if `/proc` does not have the information.
     pub fn own() -> Option<Self> {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         let pid = i32::try_from(std::process::id()).ok()?;
@@ -33,7 +33,7 @@ impl Process {
         })
     }
 
-    /// The process at the end of an identity, if there is one.
+    /// The process at the end of an identity, if any.
     pub fn of_identity(identity: &str) -> Option<Self> {
         let mut parts = identity.rsplit('_').next()?.split('-');
         let process = Self {
@@ -45,13 +45,13 @@ impl Process {
         parts.next().is_none().then_some(process)
     }
 
-    /// Whether it certainly runs no more, as `own` can tell: it was of the same boot and pid
-    /// namespace.
+    /// Whether the process is known to be dead. Only a process of the same boot and pid namespace
+    /// as `own` can be.
     pub fn is_dead(&self, own: &Self) -> bool {
         if (&self.boot, self.namespace) != (&own.boot, own.namespace) || self.pid <= 0 {
             return false;
         }
-        // Unlike /proc, which may be mounted with hidepid, this tells of every process.
+        // Unlike /proc, which may be mounted with hidepid, this works for every process.
         if kill(Pid::from_raw(self.pid), None) == Err(Errno::ESRCH) {
             return true;
         }
@@ -69,7 +69,7 @@ impl std::fmt::Display for Process {
 /// Ticks from boot to the start of a process.
 fn start(pid: i32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name is in parentheses and may itself hold any character; the start is field 22.
+    // The name is in parentheses and may contain any character; the start time is field 22.
     let after_name = text.get(text.rfind(')')? + 1..)?;
     after_name.split_whitespace().nth(19)?.parse().ok()
 }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_certainly_ended_is_dead() {
+    fn only_a_process_known_to_have_ended_is_dead() {
         let own = Process::own().unwrap();
         assert!(!own.is_dead(&own));
         let mut child = std::process::Command::new("true").spawn().unwrap();

@@ -85,7 +85,7 @@ fn ready_endpoints(slices: &std::collections::BTreeMap<String, EndpointSlice>) -
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rolling_update_keeps_every_endpoint_it_promised() -> anyhow::Result<()> {
+async fn a_rolling_update_keeps_enough_endpoints_ready() -> anyhow::Result<()> {
     let plane = Plane::start().await?;
     plane.control(&[])?;
     let nodes = plane.nodes(&["n1", "n2"]).await?;
@@ -135,7 +135,7 @@ async fn a_rolling_update_keeps_every_endpoint_it_promised() -> anyhow::Result<(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn controllers_killed_at_any_moment_lose_and_double_nothing() -> anyhow::Result<()> {
+async fn controllers_killed_at_any_moment_lose_and_duplicate_nothing() -> anyhow::Result<()> {
     let plane = Plane::start().await?;
     let nodes = plane.nodes(&["n1"]).await?;
     create(&plane, &[deployment(40, "v1")]).await?;
@@ -153,7 +153,7 @@ async fn controllers_killed_at_any_moment_lose_and_double_nothing() -> anyhow::R
             .map(|_| most)
         })
     };
-    // Killed after more and more pods; each successor goes on from what is there.
+    // Killed after more and more pods; each successor continues from the existing state.
     for round in 1..=6 {
         let (task, _) = plane.control(&[])?;
         wait::until::<Pod>(&plane.client, selection(), "some pods", |pods| pods.len() >= round * 5)
@@ -163,9 +163,9 @@ async fn controllers_killed_at_any_moment_lose_and_double_nothing() -> anyhow::R
     }
     let (task, end) = plane.control(&[])?;
     let most = most.await??;
-    // A request that was on its way at the kill may arrive after the successor has looked; what is too
-    // many then goes again.
-    anyhow::ensure!(most < 60, "{most} pods were made for 40");
+    // A request in flight at the kill may arrive after the successor has counted; surplus pods are
+    // then deleted again.
+    anyhow::ensure!(most < 60, "{most} pods were created for 40");
     until_complete(&plane, 40).await?;
     end.cancel();
     task.await?;
@@ -175,7 +175,7 @@ async fn controllers_killed_at_any_moment_lose_and_double_nothing() -> anyhow::R
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn workloads_of_every_kind_come_to_their_ends() -> anyhow::Result<()> {
+async fn workloads_of_every_kind_complete() -> anyhow::Result<()> {
     let plane = Plane::start().await?;
     plane.control(&[])?;
     let nodes = plane.nodes(&["n1", "n2", "n3"]).await?;
@@ -248,7 +248,7 @@ async fn workloads_of_every_kind_come_to_their_ends() -> anyhow::Result<()> {
     anyhow::ensure!(
         stateful.metadata.labels.as_ref().unwrap()["apps.kubernetes.io/pod-index"] == "2"
     );
-    // Everything goes with its namespace's content: here by deleting the owners.
+    // Deleting the owners deletes their pods.
     let options = DeleteOptions { propagation_policy: Some("Background"), ..Default::default() };
     Api::<StatefulSet>::namespaced(client, "default").delete("db", &options).await?;
     Api::<DaemonSet>::namespaced(client, "default").delete("ds", &options).await?;
@@ -306,7 +306,8 @@ async fn a_silent_node_loses_its_pods_and_a_namespace_its_content() -> anyhow::R
     })
     .await?;
 
-    // Whatever the dead node held does not come back; its pods are let go by force.
+    // The dead node's kubelet no longer confirms deletions; its pods are deleted without a grace
+    // period.
     let pods = Api::<Pod>::namespaced(client, "apart");
     let namespaces = Api::<Namespace>::all(client);
     namespaces.delete("apart", &DeleteOptions::default()).await?;
@@ -419,7 +420,7 @@ async fn until_used(plane: &Plane, pods: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_quota_holds_a_deployment_to_its_room() -> anyhow::Result<()> {
+async fn a_quota_limits_a_deployment() -> anyhow::Result<()> {
     let plane = Plane::start().await?;
     plane.control(&[])?;
     let nodes = plane.nodes(&["n1"]).await?;
@@ -431,7 +432,7 @@ async fn a_quota_holds_a_deployment_to_its_room() -> anyhow::Result<()> {
     until_used(&plane, "0").await?;
     create(&plane, &[deployment(5, "v1")]).await?;
     until_used(&plane, "3").await?;
-    let told = |deployment: &Deployment| {
+    let is_reported = |deployment: &Deployment| {
         let status = deployment.status.clone().unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
         conditions.iter().any(|condition| {
@@ -444,8 +445,8 @@ async fn a_quota_holds_a_deployment_to_its_room() -> anyhow::Result<()> {
     wait::until::<Deployment>(
         &plane.client,
         selection().name("web"),
-        "the deployment says what it lacks",
-        |all| all.get("web").is_some_and(told),
+        "the deployment reports the exceeded quota",
+        |all| all.get("web").is_some_and(is_reported),
     )
     .await?;
     let pods = Api::<Pod>::namespaced(&plane.client, "default");
@@ -474,12 +475,12 @@ async fn a_quota_holds_a_deployment_to_its_room() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_leads_and_hands_over_at_once() -> anyhow::Result<()> {
+async fn leadership_is_handed_over_at_once() -> anyhow::Result<()> {
     let plane = Plane::start().await?;
     let client = plane.identity("system:kube-controller-manager")?;
     let (first, second) = (Election::for_component("test"), Election::for_component("test"));
     let stop = CancellationToken::new();
-    let leading = first.acquire(&client, &stop).await.expect("nobody else wants it");
+    let leading = first.acquire(&client, &stop).await.expect("there is no other candidate");
     let waiting = {
         let (client, stop) = (client.clone(), stop.clone());
         tokio::spawn(async move { second.acquire(&client, &stop).await })
@@ -492,7 +493,7 @@ async fn one_leads_and_hands_over_at_once() -> anyhow::Result<()> {
     let led = led.expect("the second leads now");
     anyhow::ensure!(!led.lost().is_cancelled());
     stop.cancel();
-    anyhow::ensure!(first.acquire(&client, &stop).await.is_none(), "a stop ends the wait");
+    anyhow::ensure!(first.acquire(&client, &stop).await.is_none(), "cancellation ends the wait");
     led.release().await;
     plane.finish().await;
     Ok(())

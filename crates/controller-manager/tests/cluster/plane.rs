@@ -1,5 +1,5 @@
-//! A control plane in this process: the real apiserver on the embedded store, the real scheduler, and
-//! the controllers, with hollow nodes.
+//! A control plane in this process: the real apiserver on the embedded store, the real scheduler,
+//! and the controllers, with hollow nodes.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -92,7 +92,7 @@ impl Plane {
         self.authority.client(self.folder.path(), self.address, name, None)
     }
 
-    /// Starts the controllers; they end with the token, or at once when the task is aborted.
+    /// Starts the controllers; they stop with the token, or at once when the task is aborted.
     pub fn control(&self, flags: &[&str]) -> anyhow::Result<(JoinHandle<()>, CancellationToken)> {
         let ca = self.folder.path().join("ca.crt").display().to_string();
         let mut all = vec!["cm", "--kubeconfig=none", "--root-ca-file", &ca];
@@ -102,7 +102,7 @@ impl Plane {
         let client = self.identity("system:kube-controller-manager")?;
         let end = self.stop.child_token();
         let running = wire::run(client, settings, clock::system(), end.clone());
-        let running = async { running.await.expect("no part of it dies") };
+        let running = async { running.await.expect("no controller ends unexpectedly") };
         Ok((tokio::spawn(running), end))
     }
 

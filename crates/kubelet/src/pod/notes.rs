@@ -1,6 +1,6 @@
 //! Events about pods, their containers and the node, with Kubernetes' reasons.
 
-use client::events::{Recorder, reference};
+use client::events::{EventRecorder, reference};
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::containers::Declared;
@@ -8,10 +8,10 @@ use crate::node::news::News;
 
 /// Records events. Cheap to clone.
 #[derive(Clone)]
-pub struct Notes(Recorder);
+pub struct Notes(EventRecorder);
 
 impl Notes {
-    pub fn new(recorder: Recorder) -> Self {
+    pub fn new(recorder: EventRecorder) -> Self {
         Self(recorder)
     }
 

@@ -47,7 +47,7 @@ fn pod(name: &str, cpu: &str) -> Pod {
     pod
 }
 
-/// A pod with parts of its spec given as JSON.
+/// A pod with parts of its spec as JSON.
 fn pod_with(name: &str, spec: serde_json::Value) -> Pod {
     let mut whole = json!({"metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"),
         "labels": {"app": name.split('-').next().unwrap()}}, "spec": {"containers": [{"name": "c"}]}});
@@ -65,7 +65,7 @@ fn engine(nodes: &[Node]) -> Engine {
     engine
 }
 
-/// Where the pod goes, or why it does not.
+/// The node of the pod, or why there is none.
 fn decide(engine: &mut Engine, pod: &Pod) -> String {
     engine.set_pod(pod, at(0));
     match engine.next(at(0)) {
@@ -76,7 +76,7 @@ fn decide(engine: &mut Engine, pod: &Pod) -> String {
 }
 
 #[test]
-fn the_least_loaded_node_that_fits() {
+fn the_least_allocated_node_that_fits_is_chosen() {
     let mut engine = engine(&[node("small", "1", &[]), node("large", "4", &[])]);
     assert_eq!(decide(&mut engine, &pod("a", "2")), "large");
     assert_eq!(decide(&mut engine, &pod("b", "500m")), "small");
@@ -95,7 +95,7 @@ fn equal_nodes_share_equal_pods() {
 }
 
 #[test]
-fn selectors_taints_cordons_and_ports_narrow() {
+fn selectors_taints_cordons_and_ports_filter_nodes() {
     let mut tainted = node("tainted", "4", &[("disk", "ssd")]);
     tainted.spec = Some(NodeSpec {
         taints: Some(vec![Taint {
@@ -127,7 +127,7 @@ fn selectors_taints_cordons_and_ports_narrow() {
 }
 
 #[test]
-fn company_is_sought_and_refused() {
+fn pod_affinity_and_anti_affinity() {
     let nodes = [
         node("a", "4", &[("zone", "1")]),
         node("b", "4", &[("zone", "1")]),
@@ -144,7 +144,7 @@ fn company_is_sought_and_refused() {
     let first = decide(&mut engine, &pod_with("db-1", near("db")));
     assert!(
         ["a", "b", "c"].contains(&first.as_str()),
-        "the first of its kind goes anywhere: {first}"
+        "the first pod of a group can go anywhere: {first}"
     );
     let second = decide(&mut engine, &pod_with("db-2", far("db")));
     assert_ne!(first == "c", second == "c", "the other zone");
@@ -156,7 +156,7 @@ fn company_is_sought_and_refused() {
 }
 
 #[test]
-fn spread_keeps_domains_level() {
+fn spread_constraints_keep_domains_balanced() {
     let nodes =
         [node("a", "4", &[("host", "a")]), node("b", "4", &[("host", "b")]), node("c", "4", &[])];
     let mut engine = engine(&nodes);
@@ -172,7 +172,7 @@ fn spread_keeps_domains_level() {
 }
 
 #[test]
-fn a_failed_binding_gives_the_room_back_and_a_change_wakes_the_waiting() {
+fn a_failed_binding_frees_its_resources_and_a_change_reactivates_waiting_pods() {
     let mut engine = engine(&[node("n", "1", &[])]);
     assert_eq!(decide(&mut engine, &pod("a", "1")), "n");
     assert_eq!(decide(&mut engine, &pod("b", "1")), "0/1 nodes are available: 1 Insufficient cpu.");
@@ -186,7 +186,7 @@ fn a_failed_binding_gives_the_room_back_and_a_change_wakes_the_waiting() {
 }
 
 #[test]
-fn a_pod_shown_bound_is_not_bound_again_and_unknown_nodes_keep_their_pods() {
+fn a_bound_pod_is_not_bound_again_and_unknown_nodes_keep_their_pods() {
     let mut engine = engine(&[]);
     let mut bound = pod("a", "1");
     bound.spec.as_mut().unwrap().node_name = Some("n".into());
@@ -212,7 +212,7 @@ fn unbound_claims_keep_a_pod_waiting() {
     let volume = json!({"metadata": {"name": "pv"}, "spec": {}});
     engine.volumes.set_claim(&api::Kind::decode(claim.to_string().as_bytes()).unwrap());
     engine.volumes.set_volume(&api::Kind::decode(volume.to_string().as_bytes()).unwrap());
-    engine.surroundings_changed(at(5));
+    engine.volumes_or_namespaces_changed(at(5));
     assert!(matches!(engine.next(at(5)), Some(Decision::Bind { .. })));
 }
 
@@ -224,7 +224,7 @@ fn bound(name: &str, node: &str, labels: serde_json::Value) -> Pod {
 }
 
 #[test]
-fn pods_of_one_set_are_spread_even_where_that_is_no_balance() {
+fn pods_of_one_set_are_spread_even_if_other_nodes_are_less_allocated() {
     let mut engine = engine(&[
         node("idle", "8", &[("kubernetes.io/hostname", "idle")]),
         node("busy", "8", &[("kubernetes.io/hostname", "busy")]),
@@ -244,17 +244,17 @@ fn pods_of_one_set_are_spread_even_where_that_is_no_balance() {
     assert_eq!(decide(&mut engine, &member("web-2", "ReplicaSet")), "busy");
     assert_eq!(decide(&mut engine, &member("job-1", "Job")), "idle");
     assert_eq!(decide(&mut engine, &member("job-2", "Job")), "idle");
-    // What is on its way out leaves its place to the next.
-    let mut going = member("web-1", "ReplicaSet");
-    going.spec.as_mut().unwrap().node_name = Some("idle".into());
-    going.metadata.deletion_timestamp =
+    // A pod that is being deleted does not count.
+    let mut deleted = member("web-1", "ReplicaSet");
+    deleted.spec.as_mut().unwrap().node_name = Some("idle".into());
+    deleted.metadata.deletion_timestamp =
         Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(1)));
-    engine.set_pod(&going, at(1));
+    engine.set_pod(&deleted, at(1));
     assert_eq!(decide(&mut engine, &member("web-3", "ReplicaSet")), "idle");
 }
 
 #[test]
-fn labels_that_change_are_looked_at_again() {
+fn changed_labels_are_considered() {
     let mut engine = engine(&[node("n", "4", &[("host", "n")])]);
     let term = |app: &str| json!([{"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": "host"}]);
     let near = json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term("db")}}});
@@ -264,7 +264,7 @@ fn labels_that_change_are_looked_at_again() {
     engine.set_pod(&bound("other", "n", json!({"app": "db"})), at(5));
     assert!(matches!(engine.next(at(5)), Some(Decision::Bind { .. })));
 
-    // The waiting pod's own labels: what keeps it away says nothing against the new ones.
+    // The waiting pod's own labels: the anti-affinity of the other pod no longer matches.
     let far = json!({"nodeName": "n", "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term("loud")}}});
     engine.set_pod(&pod_with("quiet", far), at(5));
     let mut loud = pod_with("loud-1", json!({}));
@@ -275,7 +275,7 @@ fn labels_that_change_are_looked_at_again() {
 }
 
 #[test]
-fn affinity_terms_take_further_values_from_the_pod_itself() {
+fn match_label_keys_take_values_from_the_pod_itself() {
     let mut engine = engine(&[node("a", "4", &[("host", "a")]), node("b", "4", &[("host", "b")])]);
     engine.set_pod(&bound("old", "a", json!({"app": "web", "v": "1"})), at(0));
     engine.set_pod(&bound("new", "b", json!({"app": "web", "v": "2"})), at(0));

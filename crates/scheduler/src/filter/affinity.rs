@@ -1,12 +1,12 @@
-//! InterPodAffinity: pods that want, or refuse, each other's company.
+//! InterPodAffinity: pods that must, or must not, run near other pods.
 
 use roaring::RoaringBitmap;
 
 use super::Filtered;
 use crate::pod::{PodInfo, PodTerm};
-use crate::snapshot::{Placed, Snapshot};
+use crate::snapshot::{PlacedPod, Snapshot};
 
-/// Whether `pod` is one that the term speaks of.
+/// Whether the term selects `pod`.
 pub fn term_matches(snapshot: &Snapshot, term: &PodTerm, pod: &PodInfo) -> bool {
     let in_namespace = term.namespaces.contains(&pod.namespace)
         || term
@@ -16,11 +16,11 @@ pub fn term_matches(snapshot: &Snapshot, term: &PodTerm, pod: &PodInfo) -> bool 
     in_namespace && term.selector.matches(Some(&pod.labels))
 }
 
-/// Placed pods that the term speaks of.
+/// Placed pods that the term selects.
 fn matching_pods<'a>(
     snapshot: &'a Snapshot,
     term: &'a PodTerm,
-) -> Box<dyn Iterator<Item = &'a Placed> + 'a> {
+) -> Box<dyn Iterator<Item = &'a PlacedPod> + 'a> {
     if term.namespace_selector.is_some() {
         return Box::new(
             snapshot.pods().filter(move |placed| term_matches(snapshot, term, &placed.info)),
@@ -47,30 +47,30 @@ fn domains(snapshot: &Snapshot, term: &PodTerm) -> RoaringBitmap {
 pub(super) fn filter(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered) {
     if !pod.affinity.is_empty() {
         let mut allowed = snapshot.nodes().clone();
-        let mut nobody = true;
-        let mut keyed = snapshot.nodes().clone();
+        let mut no_match = true;
+        let mut labelled = snapshot.nodes().clone();
         for term in &pod.affinity {
             let near = domains(snapshot, term);
-            nobody &= near.is_empty();
-            keyed &= snapshot.with_label(&term.topology_key);
+            no_match &= near.is_empty();
+            labelled &= snapshot.with_label(&term.topology_key);
             allowed &= near;
         }
-        // The first of a group that wants its own company may start anywhere.
-        if nobody && pod.affinity.iter().all(|term| term_matches(snapshot, term, pod)) {
-            allowed = keyed;
+        // The first pod of a group with affinity to itself may start anywhere.
+        if no_match && pod.affinity.iter().all(|term| term_matches(snapshot, term, pod)) {
+            allowed = labelled;
         }
         filtered.keep(&allowed, "node(s) didn't match pod affinity rules");
     }
     for term in &pod.anti_affinity {
-        let refused = domains(snapshot, term);
-        filtered.refuse(&refused, "node(s) didn't match pod anti-affinity rules");
+        let rejected = domains(snapshot, term);
+        filtered.reject(&rejected, "node(s) didn't match pod anti-affinity rules");
     }
     for placed in snapshot.anti_affine_pods() {
         for term in &placed.info.anti_affinity {
             if term_matches(snapshot, term, pod) {
-                let refused = domain_of(snapshot, term, placed.node);
+                let rejected = domain_of(snapshot, term, placed.node);
                 filtered
-                    .refuse(&refused, "node(s) didn't satisfy existing pods anti-affinity rules");
+                    .reject(&rejected, "node(s) didn't satisfy existing pods anti-affinity rules");
             }
         }
     }

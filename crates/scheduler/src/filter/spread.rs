@@ -1,15 +1,16 @@
-//! PodTopologySpread: no domain may have more than `maxSkew` matching pods above the emptiest.
+//! PodTopologySpread: no domain may have more than `maxSkew` matching pods above the
+//! domain with the fewest.
 
 use std::collections::HashMap;
 
 use roaring::RoaringBitmap;
 
 use super::{Filtered, affine_nodes, tolerated};
-use crate::pod::{Peers, PodInfo, Spread};
+use crate::pod::{Peers, PodInfo, SpreadConstraint};
 use crate::snapshot::{NodeIndex, Snapshot};
 
-/// The nodes that count for the constraint.
-fn eligible(snapshot: &Snapshot, pod: &PodInfo, spread: &Spread) -> RoaringBitmap {
+/// The nodes that the constraint considers.
+fn eligible(snapshot: &Snapshot, pod: &PodInfo, spread: &SpreadConstraint) -> RoaringBitmap {
     let mut eligible = snapshot.nodes().clone();
     if spread.honor_node_affinity
         && let Some(allowed) = affine_nodes(snapshot, pod)
@@ -23,7 +24,7 @@ fn eligible(snapshot: &Snapshot, pod: &PodInfo, spread: &Spread) -> RoaringBitma
             }
         }
     }
-    // Only nodes with the keys of all constraints of the same strictness are compared.
+    // Only nodes with the topology keys of all hard (or all soft) constraints are considered.
     if let Peers::Selected(_) = spread.peers {
         for other in pod.spread.iter().filter(|other| other.required == spread.required) {
             eligible &= snapshot.with_label(&other.topology_key);
@@ -36,7 +37,7 @@ fn eligible(snapshot: &Snapshot, pod: &PodInfo, spread: &Spread) -> RoaringBitma
 fn totals<'a>(
     snapshot: &'a Snapshot,
     pod: &PodInfo,
-    spread: &Spread,
+    spread: &SpreadConstraint,
     eligible: &RoaringBitmap,
 ) -> HashMap<&'a str, i64> {
     let mut totals = HashMap::new();
@@ -59,9 +60,9 @@ fn totals<'a>(
 
 pub(super) fn filter(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered) {
     for spread in pod.spread.iter().filter(|spread| spread.required) {
-        let keyed = snapshot.with_label(&spread.topology_key);
+        let labelled = snapshot.with_label(&spread.topology_key);
         filtered.keep(
-            &keyed,
+            &labelled,
             "node(s) didn't match pod topology spread constraints (missing required label)",
         );
         let eligible = eligible(snapshot, pod, spread);
@@ -80,14 +81,15 @@ pub(super) fn filter(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered
         let own = i64::from(spread.peers.matches(pod));
         for (nodes, count) in &counts {
             if count + own - fewest > spread.max_skew {
-                filtered.refuse(nodes, "node(s) didn't match pod topology spread constraints");
+                filtered.reject(nodes, "node(s) didn't match pod topology spread constraints");
             }
         }
     }
 }
 
-/// The candidates' scores by the soft constraints, 0 to 100: the fewer matching pods in a node's domains
-/// the better, and a key with many domains weighs more. `None`: there are no such constraints.
+/// The candidates' scores by the soft constraints, 0 to 100: the fewer matching pods in a node's
+/// domains the better, and a key with many domains weighs more. `None`: there are no such
+/// constraints.
 pub(crate) fn scores(
     snapshot: &Snapshot,
     pod: &PodInfo,
@@ -95,8 +97,8 @@ pub(crate) fn scores(
 ) -> Option<HashMap<NodeIndex, f64>> {
     let soft = || pod.spread.iter().filter(|spread| !spread.required);
     soft().next()?;
-    // Who lacks a key that the pod itself names is no domain at all.
-    let compared = |spread: &Spread| match spread.peers {
+    // A node that lacks a topology key of the pod's own constraints is not scored.
+    let considered = |spread: &SpreadConstraint| match spread.peers {
         Peers::OfSet(_) => candidates.clone(),
         Peers::Selected(_) => soft().fold(candidates.clone(), |nodes, other| {
             nodes & snapshot.with_label(&other.topology_key)
@@ -105,7 +107,7 @@ pub(crate) fn scores(
     let mut raw: HashMap<NodeIndex, f64> = HashMap::new();
     for spread in soft() {
         let totals = totals(snapshot, pod, spread, &eligible(snapshot, pod, spread));
-        let nodes = compared(spread);
+        let nodes = considered(spread);
         let values: HashMap<NodeIndex, &str> = nodes
             .iter()
             .filter_map(|node| Some((node, snapshot.label(node, &spread.topology_key)?)))

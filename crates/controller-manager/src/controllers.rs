@@ -1,0 +1,33 @@
+//! The controllers, one module each, under Kubernetes' names.
+//!
+//! A controller observes (reads the caches), plans (a pure function of what was observed) and
+//! applies (writes, with uid and revision as preconditions). Its `start` subscribes to informers
+//! and hands it to [`wire`](crate::wire). A controller whose file grows beyond about 250 lines gets
+//! a folder, with `plan.rs` and `tests.rs` in it.
+//!
+//! What two controllers need belongs in [`machinery`](crate::machinery).
+
+pub mod clusterrole_aggregation;
+pub mod cronjob;
+pub mod daemonset;
+pub mod deployment;
+pub mod disruption;
+pub mod endpoints;
+pub mod endpointslice;
+pub mod endpointslice_mirroring;
+pub mod ephemeral_volume;
+pub mod garbage_collector;
+pub mod job;
+pub mod namespace;
+pub mod node_lifecycle;
+pub mod nodeipam;
+pub mod persistent_volume;
+pub mod pod_gc;
+pub mod replicaset;
+pub mod resource_quota;
+pub mod root_ca;
+pub mod service_account;
+pub mod statefulset;
+pub mod storage_protection;
+pub mod taint_eviction;
+pub mod ttl_after_finished;

@@ -1,0 +1,133 @@
+//! CronJobs: Jobs on a schedule (`k8s.io/kubernetes/pkg/controller/cronjob`).
+
+mod plan;
+mod schedule;
+
+use std::sync::Arc;
+
+use client::events::EventRecorder;
+use client::{Api, Client, DeleteOptions};
+use clock::SharedClock;
+use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
+
+use crate::Error;
+use crate::machinery::cache::{Cache, Key};
+use crate::machinery::error::During;
+use crate::machinery::owner::{controlled_by, controller_key, uid};
+use crate::machinery::pod_control::is_namespace_terminating;
+use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::status;
+use crate::wire::Wiring;
+use plan::{Plan, plan};
+
+struct CronJobs {
+    client: Client,
+    recorder: EventRecorder,
+    clock: SharedClock,
+    cron_jobs: Arc<Cache<CronJob>>,
+    jobs: Arc<Cache<Job>>,
+}
+
+/// Adds the controller; its keys are CronJobs.
+pub fn start(wiring: &mut Wiring) {
+    let (trigger, requests) = queue();
+    let informers = &wiring.informers;
+    informers.cron_jobs.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    informers.jobs.subscribe(&trigger, |change| {
+        let sides = change.sides();
+        sides.filter_map(|job| controller_key::<CronJob>(&job.metadata)).collect()
+    });
+    let controller = CronJobs {
+        client: wiring.client.clone(),
+        recorder: wiring.recorder.named("cronjob-controller"),
+        clock: wiring.clock.clone(),
+        cron_jobs: informers.cron_jobs.cache(),
+        jobs: informers.jobs.cache(),
+    };
+    wiring.run(controller, requests);
+}
+
+impl Controller for CronJobs {
+    const NAME: &'static str = "cronjob";
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        let Some(cron) = self.cron_jobs.get(key) else {
+            return Ok(Next::Change);
+        };
+        let jobs = self.jobs.indexed(&controlled_by(uid(&cron.metadata)));
+        let plan = plan(&cron, &jobs, self.clock.now());
+        let requeue_after = plan.requeue_after;
+        self.apply(&cron, plan).await?;
+        Ok(requeue_after.map_or(Next::Change, Next::After))
+    }
+}
+
+impl CronJobs {
+    async fn apply(&self, cron: &CronJob, plan: Plan) -> Result<(), Error> {
+        for (is_warning, reason, message) in plan.events {
+            if is_warning {
+                self.recorder.warning(cron, reason, message);
+            } else {
+                self.recorder.normal(cron, reason, message);
+            }
+        }
+        for job in &plan.delete {
+            self.delete(cron, job).await?;
+        }
+        let mut status = plan.status;
+        if let Some(job) = plan.create
+            && let Some(created) = self.create(cron, &job).await?
+        {
+            let active = status.active.get_or_insert_default();
+            active.push(plan::reference(&created));
+        }
+        self.write_status(cron, status).await
+    }
+
+    /// `None`: the Job exists already, or its namespace is being deleted.
+    async fn create(&self, cron: &CronJob, job: &Job) -> Result<Option<Job>, Error> {
+        let key = Key::of(job);
+        let jobs = Api::<Job>::namespaced(&self.client, &key.namespace);
+        match jobs.create(job).await {
+            Ok(created) => {
+                tracing::info!(cronjob = %Key::of(cron), job = key.name, "started a job");
+                let message = format!("Created job {}", key.name);
+                self.recorder.normal(cron, "SuccessfulCreate", message);
+                Ok(Some(created))
+            }
+            Err(error) if error.is_already_exists() || is_namespace_terminating(&error) => Ok(None),
+            Err(error) => {
+                let message = format!("Error creating job: {error}");
+                self.recorder.warning(cron, "FailedCreate", message);
+                Err(error).during(|| format!("create job {key}"))
+            }
+        }
+    }
+
+    async fn delete(&self, cron: &CronJob, job: &Job) -> Result<(), Error> {
+        let key = Key::of(job);
+        let options = DeleteOptions {
+            propagation_policy: Some("Background"),
+            precondition_uid: Some(uid(&job.metadata).to_owned()),
+            ..Default::default()
+        };
+        let jobs = Api::<Job>::namespaced(&self.client, &key.namespace);
+        match jobs.delete(&key.name, &options).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            outcome => {
+                outcome.during(|| format!("delete job {key}"))?;
+                let message = format!("Deleted job {}", key.name);
+                self.recorder.normal(cron, "SuccessfulDelete", message);
+                Ok(())
+            }
+        }
+    }
+
+    async fn write_status(&self, cron: &CronJob, status: CronJobStatus) -> Result<(), Error> {
+        let mut changed = cron.clone();
+        if changed.status.is_some() || status != CronJobStatus::default() {
+            changed.status = Some(status);
+        }
+        status::write(&self.client, cron, &changed).await
+    }
+}

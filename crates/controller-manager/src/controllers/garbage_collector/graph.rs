@@ -1,0 +1,235 @@
+//! The metadata of all objects and their owner references, from metadata-only watches of all stored
+//! kinds; read by the garbage collector and the quota controller.
+
+use std::collections::{HashMap, HashSet};
+
+use api::KindRow;
+use serde::Deserialize;
+
+use crate::machinery::cache::Key;
+
+pub const ORPHAN: &str = "orphan";
+pub const FOREGROUND: &str = "foregroundDeletion";
+
+/// What the graph keeps of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    pub row: &'static KindRow,
+    pub key: Key,
+    pub uid: String,
+    pub owners: Vec<Owner>,
+    pub finalizers: Vec<String>,
+    pub deleting: bool,
+}
+
+/// An owner reference.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Owner {
+    pub api_version: String,
+    pub kind: String,
+    pub name: String,
+    pub uid: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_owner_deletion: Option<bool>,
+}
+
+/// The part of an object's JSON that a [`Node`] is decoded from.
+#[derive(Debug, Deserialize)]
+struct Partial {
+    metadata: PartialMetadata,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PartialMetadata {
+    name: String,
+    namespace: String,
+    uid: String,
+    owner_references: Vec<Owner>,
+    finalizers: Vec<String>,
+    deletion_timestamp: Option<String>,
+}
+
+impl Node {
+    /// From an object's JSON, whole or partial.
+    ///
+    /// # Errors
+    /// When the bytes are not an object.
+    pub fn decode(row: &'static KindRow, json: &[u8]) -> Result<Self, serde_json::Error> {
+        let partial: Partial = serde_json::from_slice(json)?;
+        let metadata = partial.metadata;
+        Ok(Self {
+            row,
+            key: Key::new(metadata.namespace, metadata.name),
+            uid: metadata.uid,
+            owners: metadata.owner_references,
+            finalizers: metadata.finalizers,
+            deleting: metadata.deletion_timestamp.is_some(),
+        })
+    }
+
+    pub fn has_finalizer(&self, name: &str) -> bool {
+        self.finalizers.iter().any(|finalizer| finalizer == name)
+    }
+
+    /// Whether it is being deleted in the foreground, and so waits for its dependents.
+    pub fn waits_for_dependents(&self) -> bool {
+        self.deleting && self.has_finalizer(FOREGROUND)
+    }
+
+    /// Whether an owner reference has this object's kind, name and namespace.
+    pub fn matches_reference(&self, owner: &Owner, dependent_namespace: &str) -> bool {
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+        self.row.kind == owner.kind
+            && self.row.group == group
+            && self.key.name == owner.name
+            && (!self.row.namespaced() || self.key.namespace == dependent_namespace)
+    }
+}
+
+/// Objects by uid, dependents by owner, counts by namespace.
+#[derive(Debug, Default)]
+pub struct Graph {
+    nodes: HashMap<String, Node>,
+    dependents: HashMap<String, HashSet<String>>,
+    by_key: HashMap<(&'static str, &'static str, Key), String>,
+    counts: HashMap<(String, &'static str, &'static str), usize>,
+}
+
+/// What a change of the graph affects.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Affected {
+    /// Uids of the objects to examine.
+    pub examine: Vec<String>,
+    /// A namespace that lost its last object of some kind.
+    pub emptied: Option<String>,
+    /// A namespace that lost an object.
+    pub shrunk: Option<String>,
+}
+
+impl Graph {
+    pub fn get(&self, uid: &str) -> Option<&Node> {
+        self.nodes.get(uid)
+    }
+
+    /// The objects that name `uid` as an owner.
+    pub fn dependents(&self, uid: &str) -> impl Iterator<Item = &Node> {
+        let uids = self.dependents.get(uid).into_iter().flatten();
+        uids.filter_map(|uid| self.nodes.get(uid))
+    }
+
+    /// How many objects of the kind the namespace holds.
+    pub fn count(&self, namespace: &str, row: &KindRow) -> usize {
+        let key = (namespace.to_owned(), row.group, row.plural);
+        self.counts.get(&key).copied().unwrap_or(0)
+    }
+
+    /// Adds or updates an object.
+    pub fn apply(&mut self, node: Node) -> Affected {
+        let mut affected = Affected::default();
+        let key = (node.row.group, node.row.plural, node.key.clone());
+        if let Some(former) = self.by_key.get(&key).filter(|uid| **uid != node.uid) {
+            // Deleted and created again while the watch was interrupted.
+            affected = self.remove(&former.clone());
+        }
+        let old = self.nodes.remove(&node.uid);
+        if old.is_none() {
+            *self.counts.entry(count_key(&node)).or_insert(0) += 1;
+            self.by_key.insert(key, node.uid.clone());
+        }
+        self.relink(old.as_ref(), &node);
+        let changed_owners = old.as_ref().is_none_or(|old| old.owners != node.owners);
+        let unknown_owner = node.owners.iter().any(|owner| {
+            self.nodes
+                .get(&owner.uid)
+                .is_none_or(|known| !known.matches_reference(owner, &node.key.namespace))
+        });
+        let ending =
+            node.deleting && (node.has_finalizer(ORPHAN) || node.has_finalizer(FOREGROUND));
+        if ending || (changed_owners && unknown_owner) {
+            affected.examine.push(node.uid.clone());
+        }
+        if node.waits_for_dependents() {
+            affected.examine.extend(self.dependents.get(&node.uid).into_iter().flatten().cloned());
+        }
+        if changed_owners {
+            let former = old.iter().flat_map(|old| &old.owners);
+            let waiting = former.chain(&node.owners).filter(|owner| self.waits(&owner.uid));
+            affected.examine.extend(waiting.map(|owner| owner.uid.clone()));
+            if node.owners.iter().any(|owner| self.waits(&owner.uid)) {
+                affected.examine.push(node.uid.clone());
+            }
+        }
+        self.nodes.insert(node.uid.clone(), node);
+        affected
+    }
+
+    /// Removes an object; affects its dependents, and owners that wait for it.
+    pub fn remove(&mut self, uid: &str) -> Affected {
+        let Some(node) = self.nodes.remove(uid) else {
+            return Affected::default();
+        };
+        for owner in &node.owners {
+            if let Some(dependents) = self.dependents.get_mut(&owner.uid) {
+                dependents.remove(uid);
+                if dependents.is_empty() {
+                    self.dependents.remove(&owner.uid);
+                }
+            }
+        }
+        let key = (node.row.group, node.row.plural, node.key.clone());
+        if self.by_key.get(&key).is_some_and(|at| at == uid) {
+            self.by_key.remove(&key);
+        }
+        let mut affected = Affected::default();
+        let count_key = count_key(&node);
+        if let Some(count) = self.counts.get_mut(&count_key) {
+            *count -= 1;
+            affected.shrunk = namespace_of(&node);
+            if *count == 0 {
+                self.counts.remove(&count_key);
+                affected.emptied = namespace_of(&node);
+            }
+        }
+        affected.examine = self.dependents.get(uid).into_iter().flatten().cloned().collect();
+        let waiting = node.owners.iter().filter(|owner| self.waits(&owner.uid));
+        affected.examine.extend(waiting.map(|owner| owner.uid.clone()));
+        affected
+    }
+
+    /// Uids of a kind's objects, to find those that were deleted while a watch was interrupted.
+    pub fn uids_of(&self, row: &KindRow) -> Vec<String> {
+        let of_kind = self.nodes.values().filter(|node| node.row == row);
+        of_kind.map(|node| node.uid.clone()).collect()
+    }
+
+    fn waits(&self, uid: &str) -> bool {
+        self.nodes.get(uid).is_some_and(Node::waits_for_dependents)
+    }
+
+    fn relink(&mut self, old: Option<&Node>, new: &Node) {
+        for owner in old.into_iter().flat_map(|old| &old.owners) {
+            if let Some(dependents) = self.dependents.get_mut(&owner.uid) {
+                dependents.remove(&new.uid);
+                if dependents.is_empty() {
+                    self.dependents.remove(&owner.uid);
+                }
+            }
+        }
+        for owner in &new.owners {
+            let dependents = self.dependents.entry(owner.uid.clone()).or_default();
+            dependents.insert(new.uid.clone());
+        }
+    }
+}
+
+fn count_key(node: &Node) -> (String, &'static str, &'static str) {
+    (node.key.namespace.clone(), node.row.group, node.row.plural)
+}
+
+fn namespace_of(node: &Node) -> Option<String> {
+    Some(node.key.namespace.clone()).filter(|namespace| !namespace.is_empty())
+}

@@ -1,0 +1,170 @@
+use api::Kind;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use proptest::prelude::*;
+
+use super::graph::{Affected, FOREGROUND, ORPHAN};
+use super::*;
+
+fn owner(uid: &str) -> Owner {
+    Owner {
+        api_version: "v1".into(),
+        kind: "ConfigMap".into(),
+        name: uid.into(),
+        uid: uid.into(),
+        controller: None,
+        block_owner_deletion: Some(true),
+    }
+}
+
+fn node(uid: &str, owners: &[&str]) -> Node {
+    Node {
+        row: ConfigMap::ROW,
+        key: Key::new("ns", uid),
+        uid: uid.into(),
+        owners: owners.iter().map(|uid| owner(uid)).collect(),
+        finalizers: Vec::new(),
+        deleting: false,
+    }
+}
+
+fn ending(uid: &str, owners: &[&str], finalizer: &str) -> Node {
+    Node { finalizers: vec![finalizer.into()], deleting: true, ..node(uid, owners) }
+}
+
+fn judged(owners: &[(&str, OwnerState)], dependents: Vec<Dependent>) -> Plan {
+    plan(&Observed {
+        node: node("x", &[]),
+        owners: owners.iter().map(|(uid, state)| (owner(uid), *state)).collect(),
+        dependents,
+    })
+}
+
+#[test]
+fn owners_decide() {
+    use OwnerState::{Absent, Present, Unknown, WaitsForDependents};
+    let delete = Plan::Delete(Policy::Background);
+    assert_eq!(judged(&[], vec![]), Plan::Nothing);
+    assert_eq!(judged(&[("a", Present)], vec![]), Plan::Nothing);
+    assert_eq!(judged(&[("a", Unknown)], vec![]), Plan::Nothing);
+    assert_eq!(judged(&[("a", Absent)], vec![]), delete);
+    assert_eq!(judged(&[("a", WaitsForDependents)], vec![]), delete);
+    assert_eq!(
+        judged(&[("a", Absent), ("b", Present)], vec![]),
+        Plan::KeepOwners(vec![owner("b")])
+    );
+    assert_eq!(
+        judged(&[("a", WaitsForDependents), ("b", Present)], vec![]),
+        Plan::KeepOwners(vec![owner("b")])
+    );
+    let child = Dependent { node: node("c", &["x"]), blocks: true };
+    assert_eq!(judged(&[("a", WaitsForDependents)], vec![child]), Plan::Delete(Policy::Foreground));
+    let cycle = Dependent { node: ending("c", &["x"], FOREGROUND), blocks: true };
+    let Plan::UnblockAndDelete(owners) = judged(&[("c", WaitsForDependents)], vec![cycle]) else {
+        panic!("must break the cycle")
+    };
+    assert_eq!(owners[0].block_owner_deletion, Some(false));
+}
+
+#[test]
+fn deletions_complete_when_dependents_are_gone() {
+    let with = |node: Node, dependents: Vec<(Node, bool)>| {
+        plan(&Observed {
+            node,
+            owners: vec![],
+            dependents: dependents
+                .into_iter()
+                .map(|(node, blocks)| Dependent { node, blocks })
+                .collect(),
+        })
+    };
+    let foreground = ending("x", &[], FOREGROUND);
+    assert_eq!(with(foreground.clone(), vec![]), Plan::FinishForeground);
+    assert_eq!(with(foreground.clone(), vec![(node("c", &["x"]), false)]), Plan::FinishForeground);
+    assert_eq!(
+        with(foreground.clone(), vec![(node("c", &["x"]), true)]),
+        Plan::CollectDependents(vec!["c".into()])
+    );
+    assert_eq!(with(foreground, vec![(ending("c", &["x"], "other"), true)]), Plan::Nothing);
+    let orphaning = ending("x", &[], ORPHAN);
+    let child = node("c", &["x"]);
+    assert_eq!(with(orphaning, vec![(child.clone(), true)]), Plan::Orphan(vec![child]));
+    assert_eq!(with(ending("x", &["gone"], "other"), vec![]), Plan::Nothing);
+}
+
+#[test]
+fn a_change_affects_owners_and_dependents() {
+    let mut graph = Graph::default();
+    assert_eq!(graph.apply(node("a", &[])), Affected::default());
+    assert_eq!(graph.apply(node("b", &["a"])), Affected::default());
+    assert_eq!(graph.apply(node("b", &["a"])), Affected::default());
+    assert_eq!(
+        graph.apply(node("c", &["missing"])).examine,
+        ["c"],
+        "its owner is not in the graph"
+    );
+    // Deleting an owner affects its dependents; deleting a dependent affects an owner that waits.
+    assert_eq!(graph.apply(ending("a", &[], FOREGROUND)).examine, ["a", "b"]);
+    let affected = graph.remove("b");
+    assert_eq!(affected.examine, ["a"]);
+    assert_eq!(affected.emptied, None);
+    assert_eq!(affected.shrunk, Some("ns".into()));
+    graph.apply(node("d", &["a"]));
+    assert_eq!(graph.remove("a").examine, ["d"]);
+    graph.remove("c");
+    assert_eq!(graph.remove("d").emptied, Some("ns".into()));
+    assert!(graph.count("ns", ConfigMap::ROW) == 0);
+}
+
+#[test]
+fn a_reference_with_the_uid_of_another_kind_is_examined() {
+    let mut graph = Graph::default();
+    graph.apply(Node { row: Secret::ROW, ..node("a", &[]) });
+    assert_eq!(graph.apply(node("b", &["a"])).examine, ["b"]);
+}
+
+#[test]
+fn an_object_created_again_replaces_its_predecessor() {
+    let mut graph = Graph::default();
+    graph.apply(node("a", &[]));
+    graph.apply(node("child", &["a"]));
+    let again = Node { uid: "a2".into(), ..node("a", &[]) };
+    assert_eq!(graph.apply(again).examine, ["child"]);
+    assert!(graph.get("a").is_none());
+}
+
+#[test]
+fn metadata_decodes() {
+    let json = br#"{"kind":"PartialObjectMetadata","metadata":{"name":"n","uid":"u","finalizers":["f"],
+        "deletionTimestamp":"2026-01-01T00:00:00Z","ownerReferences":[{"apiVersion":"v1","kind":"K","name":"o","uid":"p"}]},"data":{"x":"y"}}"#;
+    let node = Node::decode(ConfigMap::ROW, json).unwrap();
+    assert!(node.deleting && node.has_finalizer("f"));
+    assert_eq!(node.owners[0].uid, "p");
+}
+
+proptest! {
+    /// Counts and links always match the objects that exist.
+    #[test]
+    fn the_graph_stays_consistent(steps in prop::collection::vec((0..12u8, prop::option::of(0..12u8), any::<bool>()), 0..80)) {
+        let mut graph = Graph::default();
+        let mut alive = std::collections::BTreeMap::new();
+        for (id, of, add) in steps {
+            let uid = format!("u{id}");
+            if add {
+                let owners: Vec<String> = of.iter().map(|of| format!("u{of}")).collect();
+                let refs: Vec<&str> = owners.iter().map(String::as_str).collect();
+                graph.apply(node(&uid, &refs));
+                alive.insert(uid, owners);
+            } else {
+                graph.remove(&uid);
+                alive.remove(&uid);
+            }
+        }
+        prop_assert_eq!(graph.count("ns", ConfigMap::ROW), alive.len());
+        for uid in (0..12).map(|id| format!("u{id}")) {
+            let mut linked: Vec<_> = graph.dependents(&uid).map(|node| node.uid.clone()).collect();
+            linked.sort();
+            let wanted: Vec<_> = alive.iter().filter(|(_, owners)| owners.contains(&uid)).map(|(child, _)| child.clone()).collect();
+            prop_assert_eq!(linked, wanted);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Jobs: pods that run to completion (`k8s.io/kubernetes/pkg/controller/job`).
+
+mod indexes;
+mod job_pod;
+mod manage;
+mod plan;
+mod policy;
+mod status;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use api::labels::{Selector, SelectorError};
+use client::events::EventRecorder;
+use client::{Api, Client, PatchKind};
+use clock::SharedClock;
+use futures::future::try_join_all;
+use k8s_openapi::api::batch::v1::{Job, JobStatus};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+
+use crate::Error;
+use crate::machinery::cache::{Cache, Key};
+use crate::machinery::error::During;
+use crate::machinery::owner::{self, controller_key, controller_of, none_if_empty, uid};
+use crate::machinery::pod_control::PodControl;
+use crate::machinery::pod_state::is_active;
+use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::status::{omit_zeros, write};
+use crate::wire::Wiring;
+use plan::{Observed, Plan, plan};
+pub use status::final_condition;
+
+/// `spec.managedBy` of the Jobs that this controller manages.
+const OURS: &str = "kubernetes.io/job-controller";
+
+struct Jobs {
+    client: Client,
+    recorder: EventRecorder,
+    clock: SharedClock,
+    jobs: Arc<Cache<Job>>,
+    pods: Arc<Cache<Pod>>,
+    control: PodControl,
+}
+
+/// Adds the controller; its keys are Jobs.
+pub fn start(wiring: &mut Wiring) {
+    let (trigger, requests) = queue();
+    let informers = &wiring.informers;
+    informers.jobs.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    let jobs = informers.jobs.cache();
+    informers.pods.subscribe(&trigger, move |change| owner::affected(change, &jobs, selector));
+    let controller = Jobs {
+        client: wiring.client.clone(),
+        recorder: wiring.recorder.named("job-controller"),
+        clock: wiring.clock.clone(),
+        jobs: informers.jobs.cache(),
+        pods: informers.pods.cache(),
+        control: PodControl::new(
+            wiring.client.clone(),
+            wiring.recorder.named("job-controller"),
+            wiring.clock.clone(),
+            informers.pods.cache(),
+        ),
+    };
+    wiring.run(controller, requests);
+}
+
+fn selector(job: &Job) -> Result<Selector, SelectorError> {
+    let spec = job.spec.as_ref();
+    Selector::from_label_selector(spec.and_then(|spec| spec.selector.as_ref()))
+}
+
+impl Controller for Jobs {
+    const NAME: &'static str = "job";
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        let now = self.clock.now();
+        let expectations_met = self.control.expectations.satisfied(key, now);
+        let job = self.jobs.get(key);
+        self.release_orphan_pods(key, job.as_deref()).await?;
+        let Some(job) = job else {
+            self.control.expectations.forget(key);
+            return Ok(Next::Change);
+        };
+        let managed_by = job.spec.as_ref().and_then(|spec| spec.managed_by.as_deref());
+        if managed_by.is_some_and(|managed_by| managed_by != OURS) {
+            return Ok(Next::Change);
+        }
+        let pods =
+            owner::claim_all(&self.client, &*job, selector(&job), &self.pods, is_active).await?;
+        let observed = Observed { job: &job, pods, expectations_met };
+        let plan = plan(&observed, now);
+        let requeue_after = plan.requeue_after;
+        self.apply(&job, plan).await?;
+        Ok(requeue_after.map_or(Next::Change, Next::After))
+    }
+}
+
+impl Jobs {
+    /// Removes the finalizer from pods whose Job no longer exists.
+    async fn release_orphan_pods(&self, key: &Key, job: Option<&Job>) -> Result<(), Error> {
+        let mut orphans = Vec::new();
+        for pod in self.pods.namespace(&key.namespace) {
+            let ours = controller_key::<Job>(&pod.metadata).as_ref() == Some(key);
+            let controller = controller_of(&pod.metadata).map(|controller| controller.uid.as_str());
+            let alive = job.is_some_and(|job| controller == Some(uid(&job.metadata)));
+            if ours && !alive && job_pod::is_tracked(&pod) {
+                orphans.push(pod);
+            }
+        }
+        self.untrack(&orphans).await
+    }
+
+    async fn apply(&self, job: &Job, plan: Plan) -> Result<(), Error> {
+        let key = Key::of(job);
+        if !plan.create.is_empty() || !plan.delete.is_empty() {
+            tracing::info!(job = %key, create = plan.create.len(), delete = plan.delete.len(), "managing job pods");
+        }
+        let deleted = self.control.delete_all(job, &plan.delete).await;
+        let operation = || format!("manage the pods of job {key}");
+        // The status is written first: it holds the uids of the pods whose finalizers are removed
+        // next.
+        self.write_status(job, plan.status).await?;
+        self.untrack(&plan.untrack).await?;
+        if let Some((reason, message)) = plan.suspension {
+            self.recorder.normal(job, reason, message);
+        }
+        if let Some(ending) = plan.ended {
+            if ending.success {
+                self.recorder.normal(job, "Completed", "Job completed");
+            } else {
+                self.recorder.warning(job, &ending.reason, ending.message);
+            }
+        }
+        deleted.during(operation)?;
+        let new = plan.create.into_iter();
+        let new = new.filter_map(|(index, failures)| job_pod::new(job, index, failures));
+        let created = self.control.create_all(job, new.collect()).await;
+        created.during(operation)
+    }
+
+    async fn untrack(&self, pods: &[Arc<Pod>]) -> Result<(), Error> {
+        try_join_all(pods.iter().map(async |pod| {
+            let key = Key::of(&**pod);
+            let finalizers = pod.metadata.finalizers.iter().flatten();
+            let rest: Vec<_> = finalizers.filter(|name| *name != job_pod::TRACKING).collect();
+            let patch = json!({"metadata": {
+                "uid": pod.metadata.uid,
+                "resourceVersion": pod.metadata.resource_version,
+                "finalizers": none_if_empty(rest),
+            }});
+            let api = Api::<Pod>::namespaced(&self.client, &key.namespace);
+            match api.patch(&key.name, PatchKind::Merge, &patch).await {
+                Err(error) if error.is_not_found() => Ok(()),
+                outcome => outcome.map(|_| ()).during(|| format!("untrack pod {key}")),
+            }
+        }))
+        .await?;
+        Ok(())
+    }
+
+    async fn write_status(&self, job: &Job, mut status: JobStatus) -> Result<(), Error> {
+        omit_zeros([&mut status.active, &mut status.succeeded, &mut status.failed]);
+        if let Some(uncounted) = &mut status.uncounted_terminated_pods {
+            for uids in [&mut uncounted.succeeded, &mut uncounted.failed] {
+                uids.take_if(|uids| uids.is_empty());
+            }
+        }
+        let mut changed = job.clone();
+        changed.status = Some(status);
+        write(&self.client, job, &changed).await
+    }
+}

@@ -1,0 +1,307 @@
+//! Binds claims to volumes, and releases volumes whose claims are gone
+//! (`k8s.io/kubernetes/pkg/controller/volume/persistentvolume`).
+//!
+//! A binding is four writes (the volume's reference and phase, the claim's volume and phase), each
+//! skipped if it is done already; after a restart between any two, the next one follows.
+
+mod matching;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use client::events::EventRecorder;
+use client::{Api, Client};
+use clock::SharedClock;
+use k8s_openapi::api::core::v1::{
+    Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus,
+};
+use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::Error;
+use crate::machinery::cache::{Cache, Key};
+use crate::machinery::error::During;
+use crate::machinery::owner::is_deleting;
+use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::status;
+use crate::wire::Wiring;
+use plan::{ClaimPlan, ObservedClaim, VolumePlan, plan_claim, plan_volume};
+
+const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
+
+struct Claims {
+    client: Client,
+    recorder: EventRecorder,
+    claims: Arc<Cache<PersistentVolumeClaim>>,
+    volumes: Arc<Cache<PersistentVolume>>,
+    classes: Arc<Cache<StorageClass>>,
+    nodes: Arc<Cache<Node>>,
+}
+
+struct Volumes {
+    client: Client,
+    clock: SharedClock,
+    volumes: Arc<Cache<PersistentVolume>>,
+}
+
+/// Adds both controllers; their keys are claims and volumes.
+pub fn start(wiring: &mut Wiring) {
+    let (claims, claim_requests) = queue();
+    let (volumes, volume_requests) = queue();
+    let informers = &wiring.informers;
+    informers.persistent_volume_claims.subscribe(&claims, |change| vec![Key::of(&**change.last())]);
+    informers.persistent_volume_claims.subscribe(&volumes, |change| {
+        let sides = change.sides();
+        let named = sides.filter_map(|claim| claim.spec.as_ref()?.volume_name.clone());
+        named.map(Key::cluster).collect()
+    });
+    informers.persistent_volumes.subscribe(&volumes, |change| vec![Key::of(&**change.last())]);
+    // Any unbound claim may be waiting for a volume that is created or becomes available.
+    let all = informers.persistent_volume_claims.cache();
+    informers.persistent_volumes.subscribe(&claims, move |change| {
+        let name = change.last().metadata.name.clone();
+        let mut waiting = all.list();
+        waiting.retain(|claim| {
+            let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
+            named.is_none() || named == name
+        });
+        waiting.iter().map(|claim| Key::of(&**claim)).collect()
+    });
+    let all = informers.persistent_volume_claims.cache();
+    informers.storage_classes.subscribe(&claims, move |change| {
+        let name = change.last().metadata.name.clone().unwrap_or_default();
+        let mut waiting = all.list();
+        waiting.retain(|claim| matching::class_of_claim(claim) == name);
+        waiting.iter().map(|claim| Key::of(&**claim)).collect()
+    });
+    let claim_controller = Claims {
+        client: wiring.client.clone(),
+        recorder: wiring.recorder.named("persistentvolume-controller"),
+        claims: informers.persistent_volume_claims.cache(),
+        volumes: informers.persistent_volumes.cache(),
+        classes: informers.storage_classes.cache(),
+        nodes: informers.nodes.cache(),
+    };
+    let volume_controller = Volumes {
+        client: wiring.client.clone(),
+        clock: wiring.clock.clone(),
+        volumes: informers.persistent_volumes.cache(),
+    };
+    wiring.run(claim_controller, claim_requests);
+    wiring.run(volume_controller, volume_requests);
+}
+
+impl Controller for Claims {
+    const NAME: &'static str = "persistentvolume-binder";
+    /// One at a time: two claims must not choose the same volume.
+    const CONCURRENCY: usize = 1;
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        let Some(claim) = self.claims.get(key).filter(|claim| !is_deleting(&claim.metadata)) else {
+            return Ok(Next::Change);
+        };
+        let class = self.classes.get(&Key::cluster(matching::class_of_claim(&claim)));
+        let annotations = claim.metadata.annotations.as_ref();
+        let node = annotations
+            .and_then(|annotations| annotations.get(plan::SELECTED_NODE))
+            .and_then(|name| self.nodes.get(&Key::cluster(name)));
+        let volumes = self.volumes.list();
+        let plan = plan_claim(&ObservedClaim {
+            claim: &claim,
+            volumes: &volumes,
+            class: class.as_deref(),
+            node: node.as_deref(),
+        });
+        match plan {
+            ClaimPlan::Bind(volume) => self.bind(&claim, &volume).await?,
+            ClaimPlan::Lost(reason, message) => {
+                if phase(&claim) != "Lost" {
+                    self.recorder.warning(&*claim, reason, message);
+                }
+                self.write_phase(&claim, "Lost", None).await?;
+            }
+            ClaimPlan::Wait(reason, message) => {
+                if reason == "ProvisioningFailed" {
+                    self.recorder.warning(&*claim, reason, message);
+                } else {
+                    self.recorder.normal(&*claim, reason, message);
+                }
+                self.write_phase(&claim, "Pending", None).await?;
+            }
+            ClaimPlan::Provision(provisioner) => {
+                self.request_provisioning(&claim, &provisioner).await?
+            }
+            ClaimPlan::Pending => self.write_phase(&claim, "Pending", None).await?,
+        }
+        Ok(Next::Change)
+    }
+}
+
+fn phase(claim: &PersistentVolumeClaim) -> &str {
+    let status = claim.status.as_ref();
+    status.and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+impl Claims {
+    async fn bind(
+        &self,
+        claim: &PersistentVolumeClaim,
+        volume: &PersistentVolume,
+    ) -> Result<(), Error> {
+        let (key, name) = (Key::of(claim), Key::of(volume).name);
+        let volume = self.set_claim_ref(claim, volume).await?;
+        let claims = Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
+        let mut bound = claim.clone();
+        let spec = bound.spec.get_or_insert_default();
+        let chosen_by_us = spec.volume_name.as_deref().is_none_or(str::is_empty);
+        spec.volume_name = Some(name.clone());
+        let annotations = bound.metadata.annotations.get_or_insert_default();
+        if chosen_by_us {
+            annotations.insert(plan::BOUND_BY_CONTROLLER.into(), "yes".into());
+        }
+        annotations.insert(plan::BIND_COMPLETED.into(), "yes".into());
+        if bound != *claim {
+            bound = claims
+                .replace(&bound)
+                .await
+                .during(|| format!("bind persistentvolumeclaim {key} to {name}"))?;
+            tracing::info!(claim = %key, volume = name, "bound");
+        }
+        self.write_phase(&bound, "Bound", Some(&volume)).await
+    }
+
+    /// Makes the volume's `claimRef` refer to the claim.
+    async fn set_claim_ref(
+        &self,
+        claim: &PersistentVolumeClaim,
+        volume: &PersistentVolume,
+    ) -> Result<PersistentVolume, Error> {
+        let mut referring = volume.clone();
+        let spec = referring.spec.get_or_insert_default();
+        let free = spec.claim_ref.is_none();
+        let reference = spec.claim_ref.get_or_insert_default();
+        if reference.uid == claim.metadata.uid {
+            return Ok(referring);
+        }
+        *reference = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("PersistentVolumeClaim".into()),
+            namespace: claim.metadata.namespace.clone(),
+            name: claim.metadata.name.clone(),
+            uid: claim.metadata.uid.clone(),
+            resource_version: claim.metadata.resource_version.clone(),
+            field_path: None,
+        };
+        if free {
+            let annotations = referring.metadata.annotations.get_or_insert_default();
+            annotations.insert(plan::BOUND_BY_CONTROLLER.into(), "yes".into());
+        }
+        Api::<PersistentVolume>::all(&self.client)
+            .replace(&referring)
+            .await
+            .during(|| format!("bind persistentvolume {}", Key::of(volume)))
+    }
+
+    async fn request_provisioning(
+        &self,
+        claim: &PersistentVolumeClaim,
+        provisioner: &str,
+    ) -> Result<(), Error> {
+        let key = Key::of(claim);
+        let message = format!(
+            "Waiting for a volume to be created either by the external provisioner '{provisioner}' or \
+             manually by the system administrator. If volume creation is delayed, please verify that the \
+             provisioner is running and correctly registered."
+        );
+        let annotations = claim.metadata.annotations.as_ref();
+        let requested = annotations.and_then(|annotations| annotations.get(STORAGE_PROVISIONER));
+        if requested.map(String::as_str) != Some(provisioner) {
+            let mut changed = claim.clone();
+            let annotations = changed.metadata.annotations.get_or_insert_default();
+            annotations.insert(STORAGE_PROVISIONER.into(), provisioner.into());
+            let claims = Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
+            claims
+                .replace(&changed)
+                .await
+                .during(|| format!("request a volume for persistentvolumeclaim {key}"))?;
+            self.recorder.normal(claim, "ExternalProvisioning", message);
+        }
+        Ok(())
+    }
+
+    async fn write_phase(
+        &self,
+        claim: &PersistentVolumeClaim,
+        phase: &str,
+        volume: Option<&PersistentVolume>,
+    ) -> Result<(), Error> {
+        let spec = volume.and_then(|volume| volume.spec.as_ref());
+        let status = PersistentVolumeClaimStatus {
+            phase: Some(phase.into()),
+            access_modes: spec.and_then(|spec| spec.access_modes.clone()),
+            capacity: spec.and_then(|spec| spec.capacity.clone()),
+            ..claim.status.clone().unwrap_or_default()
+        };
+        let mut changed = claim.clone();
+        changed.status = Some(status);
+        status::write(&self.client, claim, &changed).await
+    }
+}
+
+impl Controller for Volumes {
+    const NAME: &'static str = "persistentvolume";
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        // A volume that is being deleted too: its protection waits until it is not Bound any more.
+        let Some(volume) = self.volumes.get(key) else {
+            return Ok(Next::Change);
+        };
+        let volumes = Api::<PersistentVolume>::all(&self.client);
+        let claim = self.claim_of(&volume).await?;
+        let mut changed = (*volume).clone();
+        match plan_volume(&volume, claim.as_ref()) {
+            VolumePlan::Unbind => {
+                changed.spec.get_or_insert_default().claim_ref = None;
+                if let Some(annotations) = &mut changed.metadata.annotations {
+                    annotations.remove(plan::BOUND_BY_CONTROLLER);
+                }
+                volumes
+                    .replace(&changed)
+                    .await
+                    .during(|| format!("unbind persistentvolume {key}"))?;
+            }
+            VolumePlan::Phase(phase, message) => {
+                let status = changed.status.get_or_insert_default();
+                if status.phase.as_deref() == Some(phase) {
+                    return Ok(Next::Change);
+                }
+                status.phase = Some(phase.into());
+                status.message = (!message.is_empty()).then(|| message.into());
+                status.last_phase_transition_time = Some(Time(self.clock.now()));
+                status::write(&self.client, &*volume, &changed).await?;
+            }
+        }
+        Ok(Next::Change)
+    }
+}
+
+impl Volumes {
+    /// Read from the server, so that no volume is released because of a stale cache.
+    async fn claim_of(
+        &self,
+        volume: &PersistentVolume,
+    ) -> Result<Option<PersistentVolumeClaim>, Error> {
+        let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+        let Some(reference) = reference else {
+            return Ok(None);
+        };
+        let namespace = reference.namespace.as_deref().unwrap_or_default();
+        let name = reference.name.as_deref().unwrap_or_default();
+        Api::<PersistentVolumeClaim>::namespaced(&self.client, namespace)
+            .get_opt(name)
+            .await
+            .during(|| format!("get persistentvolumeclaim {namespace}/{name}"))
+    }
+}

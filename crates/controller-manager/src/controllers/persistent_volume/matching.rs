@@ -1,0 +1,113 @@
+//! Which volume matches a claim: pure functions (`k8s.io/component-helpers/storage/volume`).
+
+use std::sync::Arc;
+
+use api::labels::Selector;
+use api::quantity::Quantity;
+use k8s_openapi::api::core::v1::{
+    Affinity, Node, NodeAffinity, PersistentVolume, PersistentVolumeClaim, PodSpec,
+};
+
+use crate::machinery::cache::Key;
+use crate::machinery::node_match::affinity_allows;
+use crate::machinery::owner::{is_deleting, uid};
+
+/// The storage class of a claim; empty: none.
+pub fn class_of_claim(claim: &PersistentVolumeClaim) -> &str {
+    let spec = claim.spec.as_ref();
+    spec.and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default()
+}
+
+fn class_of_volume(volume: &PersistentVolume) -> &str {
+    let spec = volume.spec.as_ref();
+    spec.and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default()
+}
+
+pub fn capacity(volume: &PersistentVolume) -> Quantity {
+    let spec = volume.spec.as_ref();
+    let capacity = spec.and_then(|spec| spec.capacity.as_ref());
+    let storage = capacity.and_then(|capacity| capacity.get("storage"));
+    storage.map(Quantity::of).unwrap_or_default()
+}
+
+/// Whether the volume's `claimRef` names this claim; a uid in it must match too.
+pub fn is_reserved_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+    reference.is_some_and(|reference| {
+        let key = Key::new(
+            reference.namespace.clone().unwrap_or_default(),
+            reference.name.clone().unwrap_or_default(),
+        );
+        let same = reference
+            .uid
+            .as_deref()
+            .is_none_or(|own| own.is_empty() || own == uid(&claim.metadata));
+        key == Key::of(claim) && same
+    })
+}
+
+pub fn is_free(volume: &PersistentVolume) -> bool {
+    let spec = volume.spec.as_ref();
+    spec.is_some_and(|spec| spec.claim_ref.is_none())
+}
+
+/// Whether the volume has what the claim asks for. `node`: where it must be accessible.
+fn satisfies(
+    volume: &PersistentVolume,
+    claim: &PersistentVolumeClaim,
+    node: Option<&Node>,
+) -> bool {
+    let (Some(has), Some(wants)) = (&volume.spec, &claim.spec) else {
+        return false;
+    };
+    let mode = |mode: &Option<String>| mode.clone().unwrap_or_else(|| "Filesystem".into());
+    let modes = has.access_modes.as_deref().unwrap_or_default();
+    let requests = wants.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let wanted = requests.and_then(|requests| requests.get("storage"));
+    let wanted = wanted.map(Quantity::of).unwrap_or_default();
+    let selector = wants.selector.as_ref().map(|selector| {
+        Selector::from_label_selector(Some(selector)).unwrap_or_else(|_| Selector::nothing())
+    });
+    !is_deleting(&volume.metadata)
+        && class_of_volume(volume) == class_of_claim(claim)
+        && mode(&has.volume_mode) == mode(&wants.volume_mode)
+        && wants.access_modes.iter().flatten().all(|mode| modes.contains(mode))
+        && capacity(volume) >= wanted
+        && selector.is_none_or(|selector| selector.matches(volume.metadata.labels.as_ref()))
+        && node.is_none_or(|node| is_accessible(volume, node))
+}
+
+fn is_accessible(volume: &PersistentVolume, node: &Node) -> bool {
+    let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
+    let Some(required) = affinity.and_then(|affinity| affinity.required.clone()) else {
+        return true;
+    };
+    let asking = PodSpec {
+        affinity: Some(Affinity {
+            node_affinity: Some(NodeAffinity {
+                required_during_scheduling_ignored_during_execution: Some(required),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    affinity_allows(&asking, node)
+}
+
+/// The volume for a claim: one that is reserved for it, or else the smallest free one that
+/// satisfies it.
+pub fn find(
+    volumes: &[Arc<PersistentVolume>],
+    claim: &PersistentVolumeClaim,
+    node: Option<&Node>,
+) -> Option<Arc<PersistentVolume>> {
+    let suitable = || volumes.iter().filter(|volume| satisfies(volume, claim, node));
+    let reserved = suitable().find(|volume| is_reserved_for(volume, claim));
+    let free = || {
+        suitable()
+            .filter(|volume| is_free(volume))
+            .min_by_key(|volume| (capacity(volume), volume.metadata.name.clone()))
+    };
+    reserved.or_else(free).cloned()
+}

@@ -1,0 +1,139 @@
+use k8s_openapi::api::core::v1::VolumeResourceRequirements;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+
+use super::plan::{BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONED_BY};
+use super::*;
+use crate::machinery::testing::labels;
+
+fn volume(name: &str, size: &str) -> PersistentVolume {
+    let mut volume = PersistentVolume::default();
+    volume.metadata.name = Some(name.into());
+    let spec = volume.spec.get_or_insert_default();
+    spec.capacity = Some([("storage".to_owned(), Text(size.into()))].into());
+    spec.access_modes = Some(vec!["ReadWriteOnce".into()]);
+    volume
+}
+
+fn claim(size: &str) -> PersistentVolumeClaim {
+    let mut claim = PersistentVolumeClaim::default();
+    claim.metadata.name = Some("data".into());
+    claim.metadata.namespace = Some("ns".into());
+    claim.metadata.uid = Some("uid-data".into());
+    let spec = claim.spec.get_or_insert_default();
+    spec.access_modes = Some(vec!["ReadWriteOnce".into()]);
+    spec.resources = Some(VolumeResourceRequirements {
+        requests: Some([("storage".to_owned(), Text(size.into()))].into()),
+        limits: None,
+    });
+    claim
+}
+
+fn referring(mut volume: PersistentVolume, name: &str, uid: &str) -> PersistentVolume {
+    volume.spec.as_mut().unwrap().claim_ref = Some(ObjectReference {
+        namespace: Some("ns".into()),
+        name: Some(name.into()),
+        uid: Some(uid.into()),
+        ..Default::default()
+    });
+    volume
+}
+
+fn class(mode: &str, provisioner: &str) -> StorageClass {
+    StorageClass {
+        provisioner: provisioner.into(),
+        volume_binding_mode: Some(mode.into()),
+        ..Default::default()
+    }
+}
+
+fn planned(
+    claim: &PersistentVolumeClaim,
+    volumes: &[PersistentVolume],
+    class: Option<&StorageClass>,
+) -> ClaimPlan {
+    let volumes: Vec<_> = volumes.iter().cloned().map(Arc::new).collect();
+    plan_claim(&ObservedClaim { claim, volumes: &volumes, class, node: None })
+}
+
+fn chosen(plan: &ClaimPlan) -> Option<&str> {
+    match plan {
+        ClaimPlan::Bind(volume) => volume.metadata.name.as_deref(),
+        _ => None,
+    }
+}
+
+#[test]
+fn the_smallest_matching_volume_or_the_reserved_one_is_chosen() {
+    let mut labelled = volume("labelled", "2Gi");
+    labelled.metadata.labels = Some(labels(&[("fast", "yes")]));
+    let mut classed = volume("classed", "1Gi");
+    classed.spec.as_mut().unwrap().storage_class_name = Some("gold".into());
+    let volumes = [
+        volume("large", "10Gi"),
+        volume("small", "500Mi"),
+        labelled,
+        classed,
+        referring(volume("taken", "1Gi"), "other", "x"),
+    ];
+    assert_eq!(chosen(&planned(&claim("1Gi"), &volumes, None)), Some("labelled"));
+    assert_eq!(chosen(&planned(&claim("3Gi"), &volumes, None)), Some("large"));
+    assert!(matches!(planned(&claim("30Gi"), &volumes, None), ClaimPlan::Wait("FailedBinding", _)));
+    let reserved = referring(volume("reserved", "50Gi"), "data", "");
+    assert_eq!(
+        chosen(&planned(&claim("1Gi"), &[volumes[0].clone(), reserved], None)),
+        Some("reserved")
+    );
+}
+
+#[test]
+fn classes_wait_or_provision() {
+    let mut claim = claim("1Gi");
+    claim.spec.as_mut().unwrap().storage_class_name = Some("gold".into());
+    let late = class("WaitForFirstConsumer", "kubernetes.io/no-provisioner");
+    assert!(matches!(
+        planned(&claim, &[], Some(&late)),
+        ClaimPlan::Wait("WaitForFirstConsumer", _)
+    ));
+    let external = class("Immediate", "example.com/disk");
+    assert_eq!(
+        planned(&claim, &[], Some(&external)),
+        ClaimPlan::Provision("example.com/disk".into())
+    );
+    assert!(matches!(planned(&claim, &[], None), ClaimPlan::Wait("ProvisioningFailed", _)));
+}
+
+#[test]
+fn a_bound_claim_stays_bound_or_is_lost() {
+    let mut claim = claim("1Gi");
+    claim.spec.as_mut().unwrap().volume_name = Some("v".into());
+    assert_eq!(planned(&claim, &[], None), ClaimPlan::Pending);
+    claim.metadata.annotations = Some(labels(&[(BIND_COMPLETED, "yes")]));
+    assert!(matches!(planned(&claim, &[], None), ClaimPlan::Lost("ClaimLost", _)));
+    let ours = referring(volume("v", "1Gi"), "data", "uid-data");
+    assert_eq!(chosen(&planned(&claim, &[ours], None)), Some("v"));
+    let theirs = referring(volume("v", "1Gi"), "other", "x");
+    assert!(matches!(planned(&claim, &[theirs], None), ClaimPlan::Lost("ClaimMisbound", _)));
+}
+
+#[test]
+fn volume_phases() {
+    let mut claim = claim("1Gi");
+    let mut of = volume("v", "1Gi");
+    let phase = |volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>| match plan_volume(
+        volume, claim,
+    ) {
+        VolumePlan::Phase(phase, _) => phase,
+        VolumePlan::Unbind => "unbind",
+    };
+    assert_eq!(phase(&of, None), "Available");
+    of = referring(of, "data", "uid-data");
+    assert_eq!(phase(&of, Some(&claim)), "Bound");
+    assert_eq!(phase(&of, None), "Released");
+    let spec = of.spec.as_mut().unwrap();
+    spec.persistent_volume_reclaim_policy = Some("Delete".into());
+    assert_eq!(phase(&of, None), "Failed");
+    of.metadata.annotations = Some(labels(&[(PROVISIONED_BY, "x"), (BOUND_BY_CONTROLLER, "yes")]));
+    assert_eq!(phase(&of, None), "Released");
+    claim.spec.as_mut().unwrap().volume_name = Some("another".into());
+    assert_eq!(phase(&of, Some(&claim)), "unbind");
+}

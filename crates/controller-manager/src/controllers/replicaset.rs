@@ -1,0 +1,158 @@
+//! Keeps a number of identical pods: ReplicaSet and ReplicationController
+//! (`k8s.io/kubernetes/pkg/controller/replicaset`).
+
+mod plan;
+mod replicated;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use client::Client;
+use clock::SharedClock;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::Error;
+use crate::machinery::cache::{Cache, Key};
+use crate::machinery::error::During;
+use crate::machinery::owner::{self, controlled_by, controller_of, is_deleting, uid};
+use crate::machinery::pod_control::{Failure, PodControl};
+use crate::machinery::pod_ranking::count_per_node;
+use crate::machinery::pod_state::is_active;
+use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::status;
+use crate::wire::Wiring;
+
+use plan::{Observed, Plan, new_pods, plan};
+pub use replicated::Replicated;
+use replicated::{ReplicaFailure, Status};
+
+struct Sets<K> {
+    client: Client,
+    clock: SharedClock,
+    sets: Arc<Cache<K>>,
+    pods: Arc<Cache<Pod>>,
+    control: PodControl,
+}
+
+/// Adds the controller for one of the two kinds; its keys are the sets.
+pub fn start<K: Replicated>(wiring: &mut Wiring) {
+    let (trigger, requests) = queue();
+    let informer = K::informer(&wiring.informers);
+    informer.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    let sets = informer.cache();
+    wiring
+        .informers
+        .pods
+        .subscribe(&trigger, move |change| owner::affected(change, &sets, Replicated::selector));
+    let controller = Sets {
+        client: wiring.client.clone(),
+        clock: wiring.clock.clone(),
+        sets: K::informer(&wiring.informers).cache(),
+        pods: wiring.informers.pods.cache(),
+        control: PodControl::new(
+            wiring.client.clone(),
+            wiring.recorder.named(K::RECORDER),
+            wiring.clock.clone(),
+            wiring.informers.pods.cache(),
+        ),
+    };
+    wiring.run(controller, requests);
+}
+
+impl<K: Replicated> Controller for Sets<K> {
+    const NAME: &'static str = K::CONTROLLER;
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        let now = self.clock.now();
+        // Checked before the pods are read, so that the pods include what the check saw.
+        let expectations_met = self.control.expectations.satisfied(key, now);
+        let Some(set) = self.sets.get(key) else {
+            self.control.expectations.forget(key);
+            return Ok(Next::Change);
+        };
+        let selector = set.selector();
+        let pods = owner::claim_all(&self.client, &*set, selector, &self.pods, is_active).await?;
+        let plan = plan(&self.observe(&set, pods, expectations_met), now);
+        let requeue_after = plan.requeue_after;
+        self.apply(&set, plan).await?;
+        Ok(requeue_after.map_or(Next::Change, Next::After))
+    }
+}
+
+impl<K: Replicated> Sets<K> {
+    fn observe<'a>(&self, set: &'a K, pods: Vec<Arc<Pod>>, expectations_met: bool) -> Observed<'a> {
+        let metadata = set.metadata();
+        Observed {
+            replicas: set.replicas(),
+            min_ready_seconds: set.min_ready_seconds(),
+            generation: metadata.generation,
+            deleting: is_deleting(metadata),
+            template: set.template(),
+            status: set.status(),
+            reports_terminating: K::REPORTS_TERMINATING,
+            per_node: self.related_per_node(set, &pods),
+            pods,
+            expectations_met,
+        }
+    }
+
+    /// Active pods by node, of all sets with the same controller: during a rolling update a node
+    /// may run pods of several.
+    fn related_per_node(
+        &self,
+        set: &K,
+        own: &[Arc<Pod>],
+    ) -> std::collections::HashMap<String, usize> {
+        let Some(controller) = controller_of(set.metadata()) else {
+            return count_per_node(own.iter().map(|pod| &**pod));
+        };
+        let siblings = self.sets.indexed(&controlled_by(&controller.uid));
+        let mut related = Vec::new();
+        for sibling in siblings {
+            related.extend(self.pods.indexed(&controlled_by(uid(sibling.metadata()))));
+        }
+        count_per_node(related.iter().map(|pod| &**pod))
+    }
+
+    async fn apply(&self, set: &K, plan: Plan) -> Result<(), Error> {
+        let scaled = !plan.delete.is_empty() || plan.create > 0;
+        if scaled {
+            tracing::info!(kind = K::KIND, set = %Key::of(set), create = plan.create, delete = plan.delete.len(), "scaling");
+        }
+        let mut outcome = Ok(());
+        if plan.create > 0 {
+            let pods = new_pods(set, plan.create);
+            outcome = self.control.create_all(set, pods).await;
+        } else if !plan.delete.is_empty() {
+            outcome = self.control.delete_all(set, &plan.delete).await;
+        }
+        let mut status = plan.status;
+        match &outcome {
+            Ok(()) if scaled => status.failure = None,
+            Ok(()) => {}
+            Err(failure) => status.failure = Some(self.failed(set, failure)),
+        }
+        self.write_status(set, status).await?;
+        outcome.during(|| format!("scale {} {}", K::KIND, Key::of(set)))
+    }
+
+    fn failed(&self, set: &K, failure: &Failure) -> ReplicaFailure {
+        let before = set.status().failure.and_then(|failed| failed.since);
+        ReplicaFailure {
+            reason: failure.reason.to_owned(),
+            message: failure.error.to_string(),
+            since: before.or_else(|| Some(Time(self.clock.now()))),
+        }
+    }
+
+    async fn write_status(&self, set: &K, status: Status) -> Result<(), Error> {
+        if status == set.status() {
+            return Ok(());
+        }
+        let mut changed = set.clone();
+        changed.set_status(status);
+        status::write(&self.client, set, &changed).await
+    }
+}

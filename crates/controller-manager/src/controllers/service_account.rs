@@ -1,0 +1,82 @@
+//! Creates the ServiceAccount `default` in every namespace
+//! (`k8s.io/kubernetes/pkg/controller/serviceaccount`).
+
+use std::sync::Arc;
+
+use client::{Api, Client};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+
+use crate::Error;
+use crate::machinery::cache::{Cache, Key};
+use crate::machinery::error::During;
+use crate::machinery::owner::is_deleting;
+use crate::machinery::queue::{Controller, Next, queue};
+use crate::wire::Wiring;
+
+const DEFAULT: &str = "default";
+
+struct ServiceAccounts {
+    client: Client,
+    namespaces: Arc<Cache<Namespace>>,
+    service_accounts: Arc<Cache<ServiceAccount>>,
+}
+
+/// Adds the controller; its keys are namespaces.
+pub fn start(wiring: &mut Wiring) {
+    let (trigger, requests) = queue();
+    let informers = &wiring.informers;
+    informers.namespaces.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
+    informers.service_accounts.subscribe(&trigger, |change| {
+        let gone = change.new.is_none();
+        let key = Key::of(&**change.last());
+        (gone && key.name == DEFAULT).then(|| Key::cluster(key.namespace)).into_iter().collect()
+    });
+    let controller = ServiceAccounts {
+        client: wiring.client.clone(),
+        namespaces: informers.namespaces.cache(),
+        service_accounts: informers.service_accounts.cache(),
+    };
+    wiring.run(controller, requests);
+}
+
+/// Whether the account must be created.
+fn plan(namespace: Option<&Namespace>, account_exists: bool) -> bool {
+    namespace.is_some_and(|namespace| !is_deleting(&namespace.metadata)) && !account_exists
+}
+
+impl Controller for ServiceAccounts {
+    const NAME: &'static str = "serviceaccount";
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        let namespace = self.namespaces.get(key);
+        let exists = self.service_accounts.get(&Key::new(&key.name, DEFAULT)).is_some();
+        if plan(namespace.as_deref(), exists) {
+            let mut account = ServiceAccount::default();
+            account.metadata.name = Some(DEFAULT.into());
+            account.metadata.namespace = Some(key.name.clone());
+            match Api::namespaced(&self.client, &key.name).create(&account).await {
+                Err(error) if error.is_already_exists() => {}
+                outcome => {
+                    outcome.during(|| format!("create serviceaccount {}/{DEFAULT}", key.name))?;
+                }
+            }
+        }
+        Ok(Next::Change)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    #[test]
+    fn only_an_active_namespace_gets_an_account() {
+        let mut namespace = Namespace::default();
+        assert!(plan(Some(&namespace), false));
+        assert!(!plan(Some(&namespace), true));
+        assert!(!plan(None, false));
+        namespace.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        assert!(!plan(Some(&namespace), false));
+    }
+}

@@ -1,0 +1,44 @@
+//! Why a reconciliation failed.
+
+/// Why a reconciliation failed; it is retried.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A call failed. `operation` names the verb and the object: `create pod web-1`.
+    #[error("{operation}")]
+    Call {
+        operation: String,
+        #[source]
+        source: client::Error,
+    },
+    /// An object is invalid or not in the expected state.
+    #[error("{0}")]
+    Invalid(String),
+    /// A task that must run forever has ended: a bug; the process must be restarted.
+    #[error("{0} has ended")]
+    Died(&'static str),
+}
+
+impl Error {
+    /// Whether another client wrote first: expected, and resolved by a retry.
+    pub fn is_race(&self) -> bool {
+        match self {
+            Self::Call { source, .. } => {
+                source.is_conflict() || source.is_not_found() || source.is_already_exists()
+            }
+            Self::Invalid(_) | Self::Died(_) => false,
+        }
+    }
+}
+
+/// Adds the operation to the error of a failed call.
+pub trait During<T> {
+    /// # Errors
+    /// The call's error as the cause of a failed `operation`.
+    fn during(self, operation: impl FnOnce() -> String) -> Result<T, Error>;
+}
+
+impl<T> During<T> for Result<T, client::Error> {
+    fn during(self, operation: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|source| Error::Call { operation: operation(), source })
+    }
+}

@@ -1,0 +1,149 @@
+//! The informers that the controllers share, one for each kind.
+
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    ReplicationController, ResourceQuota, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::storage::v1::StorageClass;
+
+use api::Kind;
+use client::Client;
+use tokio::sync::watch;
+
+use crate::machinery::informer::{Informer, Synced};
+use crate::machinery::owner;
+
+/// The ConfigMap in every namespace that holds the cluster's CA bundle.
+pub const ROOT_CA_CONFIG_MAP: &str = "kube-root-ca.crt";
+
+macro_rules! informers {
+    ($($field:ident: $kind:ty, $index:expr, $strip:expr;)*) => {
+        /// All shared informers.
+        pub struct SharedInformers {
+            $(pub $field: Informer<$kind>,)*
+        }
+
+        impl Default for SharedInformers {
+            fn default() -> Self {
+                Self { $($field: Informer::new($index, $strip),)* }
+            }
+        }
+
+        impl SharedInformers {
+            /// The futures that keep the caches up to date.
+            pub fn start(&self, client: &Client) -> Vec<Synced> {
+                let mut all: Vec<Synced> = Vec::new();
+                $({
+                    let (synced, is_synced) = watch::channel(false);
+                    all.push((Box::pin(self.$field.start(client, synced)), is_synced));
+                })*
+                all
+            }
+        }
+    };
+}
+
+informers! {
+    namespaces: Namespace, none, keep;
+    nodes: Node, none, strip_node;
+    leases: Lease, none, keep;
+    pods: Pod, pod_index, strip_pod;
+    services: Service, none, keep;
+    endpoints: Endpoints, none, keep;
+    endpoint_slices: EndpointSlice, service_index, keep;
+    service_accounts: ServiceAccount, none, keep;
+    config_maps: ConfigMap, none, strip_config_map;
+    replica_sets: ReplicaSet, owner_index, keep;
+    deployments: Deployment, none, keep;
+    replication_controllers: ReplicationController, none, keep;
+    stateful_sets: StatefulSet, none, keep;
+    daemon_sets: DaemonSet, none, keep;
+    controller_revisions: ControllerRevision, owner_index, keep;
+    jobs: Job, owner_index, keep;
+    cron_jobs: CronJob, none, keep;
+    pod_disruption_budgets: PodDisruptionBudget, none, keep;
+    resource_quotas: ResourceQuota, none, keep;
+    persistent_volumes: PersistentVolume, none, keep;
+    persistent_volume_claims: PersistentVolumeClaim, none, keep;
+    storage_classes: StorageClass, none, keep;
+    cluster_roles: ClusterRole, none, keep;
+}
+
+fn none<K>(_: &K) -> Vec<String> {
+    Vec::new()
+}
+
+fn keep<K>(_: &mut K) {}
+
+/// Index value for the pods on a node.
+pub fn on_node(node: &str) -> String {
+    format!("node/{node}")
+}
+
+/// Index value for the slices of a service.
+pub fn of_service(namespace: &str, service: &str) -> String {
+    format!("service/{namespace}/{service}")
+}
+
+fn owner_index<K: Kind>(object: &K) -> Vec<String> {
+    vec![owner::index(object.metadata())]
+}
+
+fn pod_index(pod: &Pod) -> Vec<String> {
+    let mut values = owner_index(pod);
+    values.extend(api::pod::node_name(pod).map(on_node));
+    values
+}
+
+fn service_index(slice: &EndpointSlice) -> Vec<String> {
+    let labels = slice.metadata.labels.as_ref();
+    labels
+        .and_then(|labels| labels.get("kubernetes.io/service-name"))
+        .map(|service| of_service(slice.metadata.namespace.as_deref().unwrap_or_default(), service))
+        .into_iter()
+        .collect()
+}
+
+/// Removes how the containers are run, which no controller reads.
+fn strip_pod(pod: &mut Pod) {
+    if let Some(annotations) = &mut pod.metadata.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+    let Some(spec) = &mut pod.spec else { return };
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        container.env = None;
+        container.env_from = None;
+        container.args = None;
+        container.command = None;
+        container.volume_mounts = None;
+        container.lifecycle = None;
+        container.liveness_probe = None;
+        container.readiness_probe = None;
+        container.startup_probe = None;
+        container.security_context = None;
+    }
+}
+
+fn strip_node(node: &mut Node) {
+    if let Some(status) = &mut node.status {
+        status.images = None;
+    }
+}
+
+/// Controllers read no ConfigMap but the cluster's CA bundle.
+fn strip_config_map(map: &mut ConfigMap) {
+    if map.metadata.name.as_deref() != Some(ROOT_CA_CONFIG_MAP) {
+        map.data = None;
+        map.binary_data = None;
+        map.metadata.annotations = None;
+        map.metadata.labels = None;
+    }
+}
