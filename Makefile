@@ -45,6 +45,7 @@ test: build
 	@deploy/packages.sh run test compose
 	@$(XTASK) images
 	@deploy/python.sh $(VENV) docs/requirements.txt tests/requirements.txt
+	@deploy/kubectl.sh $(VENV)/bin
 	@$(XTASK) test --python $(abspath $(VENV))/bin/python
 
 tidy: build

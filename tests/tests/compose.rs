@@ -2,8 +2,7 @@
 //! `make compose-down` use them.
 //!
 //! The whole of it runs in a docker daemon of its own, in a network namespace of its own, so that a
-//! docker of the machine, its rules and its networks are not touched, and nothing is left. Where docker is
-//! not installed the tests have nothing to try, and say so.
+//! docker of the machine, its rules and its networks are not touched, and nothing is left.
 
 #[path = "compose/docker.rs"]
 mod docker;
@@ -11,25 +10,15 @@ mod docker;
 use anyhow::{Context, ensure};
 use docker::{Docker, compose_command, has, repository};
 use std::process::Command;
-use testkit::wait;
+use testkit::{tools, wait};
 
 const NODES: [&str; 3] = ["172.29.0.11", "172.29.0.12", "172.29.0.13"];
-
-/// Whether the programs are there; says so if not.
-fn installed() -> bool {
-    let there = has("dockerd") && has("docker") && compose_command().is_some();
-    if !there {
-        println!("skipped: docker or docker-compose is not installed");
-    }
-    there
-}
 
 /// Both generations of docker-compose check a file without `version` against the Compose specification.
 #[test]
 fn the_file_is_valid() -> anyhow::Result<()> {
     let Some([program, arguments @ ..]) = compose_command() else {
-        println!("skipped: docker-compose is not installed");
-        return Ok(());
+        return tools::missing("docker", "docker-compose is not installed");
     };
     let output = Command::new(program)
         .args(arguments)
@@ -49,8 +38,8 @@ fn the_file_is_valid() -> anyhow::Result<()> {
 
 #[test]
 fn a_cluster_of_containers_serves() -> anyhow::Result<()> {
-    if !installed() {
-        return Ok(());
+    if !has("dockerd") || !has("docker") || compose_command().is_none() {
+        return tools::missing("docker", "dockerd, docker or docker-compose is not installed");
     }
     let docker = Docker::prepare()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -3,6 +3,7 @@
 use anyhow::{Context, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use testkit::tools;
 
 const INSTALLED: &str = "/usr/local/bin/";
 
@@ -32,8 +33,7 @@ fn built() -> anyhow::Result<PathBuf> {
 #[test]
 fn systemd_finds_nothing_wrong() -> anyhow::Result<()> {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
-        println!("skipped: systemd-analyze is not installed");
-        return Ok(());
+        return tools::missing("systemd-analyze", "it is not installed");
     }
     let folder = tempfile::tempdir()?;
     let built = format!("{}/", built()?.display());

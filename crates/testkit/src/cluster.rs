@@ -173,7 +173,7 @@ impl Cluster {
 
     /// `kubectl` as the administrator, to be started.
     pub fn kubectl_command(&self) -> Command {
-        let mut command = Command::new("kubectl");
+        let mut command = Command::new(crate::tools::kubectl());
         command.env("KUBECONFIG", self.kubeconfig());
         // Its discovery cache must not be another cluster's that had the same address.
         command.env("HOME", self.slot.folder().join("home"));

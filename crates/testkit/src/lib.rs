@@ -18,6 +18,7 @@ pub mod hollow;
 pub mod manifest;
 pub mod registry;
 pub mod suite;
+pub mod tools;
 pub mod wait;
 
 pub use cluster::{Cluster, Options, Store};

@@ -13,7 +13,8 @@ pub struct TestArgs {
     /// Leave out the end-to-end suites, which need root, containerd and nftables
     #[arg(long)]
     no_end_to_end: bool,
-    /// Program of a Python that has the packages of docs/requirements.txt, for the client tests
+    /// Program of a Python that has the packages of docs/requirements.txt, for the client tests; a kubectl
+    /// beside it is used too
     #[arg(long)]
     python: Option<PathBuf>,
 }
@@ -62,6 +63,10 @@ fn steps(root: &Path, args: &TestArgs) -> anyhow::Result<Vec<(&'static str, Comm
         command.args(arguments).args(["--workspace", "--no-fail-fast"]);
         if let Some(python) = &args.python {
             command.env("SKIFF_TEST_PYTHON", python);
+            let kubectl = python.with_file_name("kubectl");
+            if kubectl.exists() {
+                command.env("SKIFF_TEST_KUBECTL", kubectl);
+            }
         }
         command
     };

@@ -151,7 +151,7 @@ impl Docker {
     }
 
     pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        self.inside("kubectl", arguments)
+        run(self.command(testkit::tools::kubectl()).args(arguments))
     }
 
     pub fn skiff(&self, arguments: &[&str]) -> anyhow::Result<String> {
@@ -184,7 +184,7 @@ impl Docker {
 
     /// Asks for a page of a pod through `kubectl port-forward`.
     pub fn through_port_forward(&self, pod: &str, port: u16, page: &str) -> anyhow::Result<String> {
-        let mut command = self.command("kubectl");
+        let mut command = self.command(testkit::tools::kubectl());
         command.args(["port-forward", "-n", "web", pod, &format!(":{port}")]);
         let mut child = Ended(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
         let output = child.0.stdout.take().context("its output is a pipe")?;

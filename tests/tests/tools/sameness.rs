@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use regex::Regex;
 use testkit::cluster::Written;
 use testkit::suite::Scene;
+use testkit::tools;
 
 use super::Tool;
 
@@ -325,8 +326,8 @@ delete pod r2 --force --grace-period=0
 ";
 
 pub async fn both_tools_show_the_same(scene: &Scene) -> anyhow::Result<()> {
-    if is_no_measure(scene) {
-        return Ok(());
+    if let Some(why) = is_no_measure(scene) {
+        return tools::missing("kubectl", &why);
     }
     let file = prepared(scene)?;
     let compared = compare(scene, SHOWN, [&scene.namespace; 2], &file)?;
@@ -335,8 +336,8 @@ pub async fn both_tools_show_the_same(scene: &Scene) -> anyhow::Result<()> {
 }
 
 pub async fn both_tools_describe_the_same(scene: &Scene) -> anyhow::Result<()> {
-    if is_no_measure(scene) {
-        return Ok(());
+    if let Some(why) = is_no_measure(scene) {
+        return tools::missing("kubectl", &why);
     }
     let file = prepared(scene)?;
     compare(scene, DESCRIBED, [&scene.namespace; 2], &file)?;
@@ -344,8 +345,8 @@ pub async fn both_tools_describe_the_same(scene: &Scene) -> anyhow::Result<()> {
 }
 
 pub async fn both_tools_change_the_same(scene: &Scene) -> anyhow::Result<()> {
-    if is_no_measure(scene) {
-        return Ok(());
+    if let Some(why) = is_no_measure(scene) {
+        return tools::missing("kubectl", &why);
     }
     let namespaces = ["a", "b"].map(|end| format!("{}-{end}", scene.namespace));
     for namespace in &namespaces {
@@ -365,19 +366,13 @@ pub async fn both_tools_change_the_same(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether this machine's kubectl is none that can be compared with; says so.
-fn is_no_measure(scene: &Scene) -> bool {
+/// Why this machine's kubectl cannot be compared with, if it cannot.
+fn is_no_measure(scene: &Scene) -> Option<String> {
+    let (first, last) = (MEASURE.start(), MEASURE.end());
     match scene.cluster.kubectl_minor() {
-        Ok(minor) if MEASURE.contains(&minor) => false,
-        Ok(minor) => {
-            let (first, last) = (MEASURE.start(), MEASURE.end());
-            println!("skipped: kubectl is 1.{minor}, the comparison is with 1.{first} to 1.{last}");
-            true
-        }
-        Err(error) => {
-            println!("skipped: there is no kubectl to compare with: {error:#}");
-            true
-        }
+        Ok(minor) if MEASURE.contains(&minor) => None,
+        Ok(minor) => Some(format!("it is 1.{minor}, the comparison is with 1.{first} to 1.{last}")),
+        Err(error) => Some(format!("{error:#}")),
     }
 }
 
