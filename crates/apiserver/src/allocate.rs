@@ -13,6 +13,7 @@ use api::object::Object;
 use api::status::FieldError;
 use api::{ApiError, Kind};
 use bytes::Bytes;
+use clock::SharedClock;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use rand::RngExt;
@@ -36,11 +37,12 @@ pub struct Allocator {
     store: Store,
     range: IpNet,
     ports: (u16, u16),
+    clock: SharedClock,
 }
 
 impl Allocator {
-    pub fn new(store: Store, range: IpNet, ports: (u16, u16)) -> Self {
-        Self { store, range, ports }
+    pub fn new(store: Store, range: IpNet, ports: (u16, u16), clock: SharedClock) -> Self {
+        Self { store, range, ports, clock }
     }
 
     /// The address of the Service `kubernetes`.
@@ -165,7 +167,7 @@ impl Allocator {
 
     /// Takes one address or port. False: somebody has it.
     async fn take(&self, resource: &Resource, owner: &str) -> Result<bool, ApiError> {
-        let value = plan::record(owner, clock::now());
+        let value = plan::record(owner, self.clock.now());
         let outcome = self
             .store
             .create(resource.key(), Bytes::from(value))

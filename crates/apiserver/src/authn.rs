@@ -4,10 +4,8 @@
 //! remembered for a short time. Impersonation is resolved here and authorized by the caller's
 //! own rights.
 
-mod layer;
+mod authenticate;
 mod token;
 
-pub use layer::{AuthnLayer, AuthnService};
-pub use token::{
-    BoundObject, Claims, KubernetesClaims, ServiceAccountTokens, TokenConfig, TokenError,
-};
+pub use authenticate::authenticate;
+pub use token::{BoundObject, Claims, KubernetesClaims, ServiceAccountTokens, TokenConfig};

@@ -35,7 +35,7 @@ pub async fn reconcile(core: &Core) -> Result<(), ApiError> {
     }
     priorities::reconcile(core).await?;
     roles::reconcile(core).await?;
-    core.allocator.repair(&core.cache, core.clock.now()).await
+    core.allocator.repair(&core.cache).await
 }
 
 /// Creates `object` as the system, unless it exists.

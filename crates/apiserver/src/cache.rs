@@ -22,10 +22,10 @@ use store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use bucket::{Change, Event, frame};
+pub use bucket::{Change, frame};
 pub use filter::Filter;
 pub use resource::ResourceCache;
-pub use version::{MalformedValue, Version};
+pub use version::Version;
 pub use watcher::{Notice, WatchSettings, Watcher};
 
 use crate::error::store_error;

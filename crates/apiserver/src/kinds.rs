@@ -1,8 +1,9 @@
 //! What differs between kinds: one strategy per kind, in one file per kind under `kinds/`.
 //!
 //! The verbs are written once (`verbs/`) and call the strategy of the object's kind through
-//! [`AnyStrategy`]. A kind without a strategy of its own uses [`Plain`]. The order on a write is
-//! Kubernetes': decode, [`default`](Strategy::default), admission, `prepare_*`, `validate*`, store.
+//! [`AnyStrategy`]. Every kind that has objects has a line in [`STRATEGIES`]. The order on a write
+//! is Kubernetes': decode, [`default`](Strategy::default), admission, `prepare_*`, `validate*`,
+//! store.
 //!
 //! It must not know requests, the store or any I/O: a strategy sees objects and a [`Context`].
 
@@ -15,7 +16,7 @@ mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
-mod event;
+pub mod event;
 mod fill;
 mod ingress;
 mod ingress_class;
@@ -49,8 +50,6 @@ mod storage_class;
 mod volumes;
 mod workload;
 
-use std::marker::PhantomData;
-
 use api::object::Object;
 use api::status::FieldError;
 use api::{Kind, KindRow};
@@ -62,7 +61,6 @@ pub(crate) use api::duration::human as human_duration;
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     pub now: Timestamp,
-    pub user: &'a str,
     /// `""` for the object itself, or `status`, `scale`, ...
     pub subresource: &'a str,
 }
@@ -179,13 +177,6 @@ pub trait Strategy: Send + Sync + 'static {
     }
 }
 
-/// A kind with no rule of its own.
-pub struct Plain<K>(pub PhantomData<fn() -> K>);
-
-impl<K: Kind> Strategy for Plain<K> {
-    type Object = K;
-}
-
 /// [`Strategy`] with the object's type erased. Panics are impossible as long as callers find the
 /// strategy by the object's own row.
 pub trait AnyStrategy: Send + Sync {
@@ -294,8 +285,8 @@ pub fn age(metadata: &api::ObjectMeta, now: Timestamp) -> String {
     }
 }
 
-/// The strategy of every kind in the kind table that has rules of its own; one line per kind.
-pub static STRATEGIES: &[&dyn AnyStrategy] = &[
+/// The strategy of every kind that has objects; one line per kind.
+static STRATEGIES: &[&dyn AnyStrategy] = &[
     &config_map::Rules,
     &controller_revision::Rules,
     &event::Rules,
@@ -334,9 +325,10 @@ pub static STRATEGIES: &[&dyn AnyStrategy] = &[
     &storage_class::Rules,
 ];
 
-/// The strategy of a kind, or `None` for a kind that has only the plain rules.
-pub fn strategy(row: &KindRow) -> Option<&'static dyn AnyStrategy> {
-    STRATEGIES.iter().copied().find(|strategy| strategy.row() == row)
+/// The strategy of a kind that has objects.
+pub fn strategy(row: &KindRow) -> &'static dyn AnyStrategy {
+    let found = STRATEGIES.iter().copied().find(|strategy| strategy.row() == row);
+    found.expect("every kind that has objects has a strategy")
 }
 
 #[cfg(test)]

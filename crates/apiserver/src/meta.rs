@@ -126,11 +126,15 @@ pub fn carry_over(new: &mut ObjectMeta, old: &ObjectMeta) {
 }
 
 /// What is wrong with the metadata of an object that is to be written.
-pub fn validate(row: &KindRow, rules: &dyn AnyStrategy, metadata: &ObjectMeta) -> Vec<FieldError> {
+pub fn validate(
+    row: &KindRow,
+    strategy: &dyn AnyStrategy,
+    metadata: &ObjectMeta,
+) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if let Some(base) = metadata.generate_name.as_deref().filter(|base| !base.is_empty()) {
         // The base is valid when a name that continues it is.
-        for problem in rules.validate_name(&format!("{}x", base.trim_end_matches('-'))) {
+        for problem in strategy.validate_name(&format!("{}x", base.trim_end_matches('-'))) {
             errors.push(FieldError::invalid("metadata.generateName", base, problem));
         }
     }
@@ -139,7 +143,7 @@ pub fn validate(row: &KindRow, rules: &dyn AnyStrategy, metadata: &ObjectMeta) -
             errors.push(FieldError::required("metadata.name", "name or generateName is required"))
         }
         name => {
-            for problem in rules.validate_name(name) {
+            for problem in strategy.validate_name(name) {
                 errors.push(FieldError::invalid("metadata.name", name, problem));
             }
         }

@@ -1,20 +1,18 @@
-//! What the apiserver counts, under Kubernetes' names and in Prometheus' text form, and the layer of the pipeline
-//! that counts requests.
+//! The apiserver's metrics, under Kubernetes' names and in Prometheus' text format, and the step of
+//! the pipeline that counts requests.
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use api::ApiError;
 use clock::monotonic;
-use futures::future::BoxFuture;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::core::Core;
 use crate::request::{PatchType, Request, Subject, Verb};
@@ -211,60 +209,30 @@ impl Drop for Running {
     }
 }
 
-/// Puts [`MetricsService`] around a service.
-#[derive(Clone)]
-pub struct MetricsLayer(pub Arc<Core>);
-
-impl<S> Layer<S> for MetricsLayer {
-    type Service = MetricsService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        MetricsService { core: self.0.clone(), inner }
-    }
-}
-
-/// Counts requests and measures how long their answers take.
-#[derive(Clone)]
-pub struct MetricsService<S> {
-    core: Arc<Core>,
-    inner: S,
-}
-
-impl<S> Service<Request> for MetricsService<S>
+/// Counts requests and measures how long their answers take: the outermost step of the pipeline.
+///
+/// # Errors
+/// Those of the request.
+pub async fn count<S>(core: Arc<Core>, request: Request, mut inner: S) -> Result<Response, ApiError>
 where
     S: Service<Request, Response = Response, Error = ApiError>,
-    S::Future: Send + 'static,
 {
-    type Response = Response;
-    type Error = ApiError;
-    type Future = BoxFuture<'static, Result<Response, ApiError>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
-        self.inner.poll_ready(context)
+    let metrics = &core.metrics;
+    let (request_labels, long) = labels(&request);
+    let reads = match &request.subject {
+        Subject::Resource { verb, .. } => verb.is_read(),
+        Subject::Path { .. } => true,
+    };
+    let kind = Inflight { request_kind: if reads { "readOnly" } else { "mutating" } };
+    let running = Running::new(metrics.inflight.get_or_create_owned(&kind));
+    let started = monotonic();
+    let answer = inner.call(request).await;
+    drop(running);
+    if !long {
+        let seconds = started.elapsed().as_secs_f64();
+        metrics.durations.get_or_create(&request_labels).observe(seconds);
     }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let core = self.core.clone();
-        let (request_labels, long) = labels(&request);
-        let reads = match &request.subject {
-            Subject::Resource { verb, .. } => verb.is_read(),
-            Subject::Path { .. } => true,
-        };
-        let kind = Inflight { request_kind: if reads { "readOnly" } else { "mutating" } };
-        let running = Running::new(core.metrics.inflight.get_or_create_owned(&kind));
-        let started = monotonic();
-        let answered = self.inner.call(request);
-        Box::pin(async move {
-            let answer = answered.await;
-            drop(running);
-            let metrics = &core.metrics;
-            if !long {
-                let seconds = started.elapsed().as_secs_f64();
-                metrics.durations.get_or_create(&request_labels).observe(seconds);
-            }
-            let labels = CodeLabels { code: code(&answer), request: request_labels };
-            metrics.requests.get_or_create(&labels).inc();
-            answer
-        })
-    }
+    let labels = CodeLabels { code: code(&answer), request: request_labels };
+    metrics.requests.get_or_create(&labels).inc();
+    answer
 }

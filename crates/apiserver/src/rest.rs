@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use api::{ApiError, Kind};
 use bytes::Bytes;
+use clock::SharedClock;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WARNING};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -54,11 +55,12 @@ pub struct PeerUser(pub Option<Arc<User>>);
 #[derive(Clone)]
 pub struct Rest {
     pipeline: Pipeline,
+    clock: SharedClock,
 }
 
 impl Rest {
-    pub fn new(pipeline: Pipeline) -> Self {
-        Self { pipeline }
+    pub fn new(pipeline: Pipeline, clock: SharedClock) -> Self {
+        Self { pipeline, clock }
     }
 
     /// Answers one HTTP request.
@@ -96,7 +98,7 @@ impl Rest {
             }
             Ok(Answer { response, verb, deprecated, .. }) => {
                 let hash = documents::hash(parts, &response);
-                let mut response = render::response(response, verb, &accept)
+                let mut response = render::response(response, verb, &accept, &self.clock)
                     .unwrap_or_else(|error| render::error(&error, &accept));
                 if let Some(hash) = hash {
                     response = documents::tell(parts, &hash, response);

@@ -111,8 +111,8 @@ pub fn serve(
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let doors = Doors {
         certificates,
-        rest: Rest::new(pipeline.clone()),
-        grpc: grpc::routes(pipeline),
+        rest: Rest::new(pipeline.clone(), core.clock.clone()),
+        grpc: grpc::routes(pipeline, core.clock.clone()),
         core: core.clone(),
     };
     let address = listener.local_addr()?;

@@ -33,7 +33,7 @@ pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
         ("binding", Verb::Create) => binding::create(call, request).await,
         ("eviction", Verb::Create) => eviction::create(call, request).await,
         ("token", Verb::Create) => token::create(call, request).await,
-        (_, Verb::Connect { .. }) => connect::open(call, request).await,
+        (_, Verb::Connect { .. }) => connect::open(call).await,
         (_, verb) => Err(ApiError::method_not_allowed(call.row(), verb.as_str())),
     }
 }

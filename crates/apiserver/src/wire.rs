@@ -35,15 +35,17 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     };
     let listener = server::bind(SocketAddr::new(config.bind_address, config.secure_port)).await?;
     let (store, embedded) = open_store(config, &shutdown).await?;
+    let clock = clock::system();
     let core = Arc::new(Core {
         cache: Cache::start(store.clone(), shutdown.clone()),
         allocator: Allocator::new(
             store.clone(),
             config.service_cluster_ip_range,
             config.service_node_port_range,
+            clock.clone(),
         ),
         store,
-        clock: clock::system(),
+        clock,
         rbac: Rbac::default(),
         admission: Admission::default(),
         tokens: tokens(config)?,

@@ -20,7 +20,7 @@ impl Allocator {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn repair(&self, cache: &Cache, now: jiff::Timestamp) -> Result<(), ApiError> {
+    pub async fn repair(&self, cache: &Cache) -> Result<(), ApiError> {
         let mut used: HashMap<Bytes, (Resource, String)> = HashMap::new();
         for version in cache.resource(Service::ROW).list(&Filter::everything(Service::ROW, "")) {
             let Ok(service) = Service::decode(&version.json) else {
@@ -31,7 +31,7 @@ impl Allocator {
             }
         }
         for (key, since, revision) in records(&self.store).await? {
-            let old = now.as_second() - since > GRACE_SECONDS;
+            let old = self.clock.now().as_second() - since > GRACE_SECONDS;
             if used.remove(&key).is_none() && old {
                 tracing::info!(key = %String::from_utf8_lossy(&key), "freed: no Service uses it");
                 // A conflict means that somebody else has just done the same.

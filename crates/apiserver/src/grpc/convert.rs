@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use api::{ApiError, fields, labels};
 use bytes::Bytes;
+use jiff::Timestamp;
 use rpc::api_v1 as pb;
 
 use crate::cache::Version;
@@ -149,13 +150,18 @@ pub fn shaped(
     row: &'static api::KindRow,
     version: &Arc<Version>,
     accept: &Accept,
+    now: Timestamp,
 ) -> Result<pb::Object, ApiError> {
     let json = match accept.form {
         Form::Object => version.json.clone(),
         Form::PartialMetadata => crate::rest::partial(version),
-        Form::Table => {
-            crate::rest::table(row, std::slice::from_ref(version), None, &accept.table_options())?
-        }
+        Form::Table => crate::rest::table(
+            row,
+            std::slice::from_ref(version),
+            None,
+            &accept.table_options(),
+            now,
+        )?,
     };
     Ok(envelope(version, json))
 }
@@ -164,9 +170,9 @@ pub fn shaped(
 ///
 /// # Errors
 /// 500 for an answer that is not.
-pub fn object(response: Response, accept: &Accept) -> Result<pb::Object, ApiError> {
+pub fn object(response: Response, accept: &Accept, now: Timestamp) -> Result<pb::Object, ApiError> {
     match response {
-        Response::Object(answer) => shaped(answer.row, &answer.version, accept),
+        Response::Object(answer) => shaped(answer.row, &answer.version, accept, now),
         Response::Json { json, .. } => Ok(pb::Object { json, ..pb::Object::default() }),
         _ => Err(ApiError::internal("the answer is not an object")),
     }

@@ -1,5 +1,7 @@
 //! Events.
 
+pub mod conversion;
+
 use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource};
@@ -43,9 +45,11 @@ impl Strategy for NewerRules {
     }
 
     fn cells(&self, event: &NewerEvent, now: Timestamp) -> Vec<Value> {
-        let core = crate::verbs::events::core_form(event);
-        let core = core.as_ref().ok().and_then(|core| core.downcast_ref());
-        core.map_or_else(|| vec![Value::Null; COLUMNS.len()], |core| Rules.cells(core, now))
+        let core = serde_json::to_value(event).map(conversion::to_core);
+        match core.and_then(serde_json::from_value::<Event>) {
+            Ok(core) => Rules.cells(&core, now),
+            Err(_) => vec![Value::Null; COLUMNS.len()],
+        }
     }
 }
 

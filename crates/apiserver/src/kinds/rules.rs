@@ -1,4 +1,4 @@
-//! What many strategies share: the split of spec and status, and the common columns.
+//! What many strategies share: the separation of spec and status, and the generation.
 
 /// The rules of kinds with `spec` and an optional `status` that is a door of its own: a create and
 /// an update of the object leave status to the system, an update of status leaves spec and labels.

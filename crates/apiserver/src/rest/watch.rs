@@ -2,6 +2,7 @@
 
 use api::{ApiError, KindRow};
 use bytes::{Bytes, BytesMut};
+use clock::SharedClock;
 use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http_body::Frame;
@@ -16,6 +17,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 struct State {
     watcher: Watcher,
+    clock: SharedClock,
     form: Form,
     include: IncludeObject,
     protobuf: bool,
@@ -25,9 +27,10 @@ struct State {
 }
 
 /// A response that lasts as long as the watch.
-pub fn response(watcher: Watcher, accept: &Accept) -> http::Response<Body> {
+pub fn response(watcher: Watcher, accept: &Accept, clock: SharedClock) -> http::Response<Body> {
     let state = State {
         watcher,
+        clock,
         form: accept.form,
         include: accept.include,
         protobuf: accept.protobuf,
@@ -43,7 +46,7 @@ pub fn response(watcher: Watcher, accept: &Accept) -> http::Response<Body> {
     let content_type = if accept.protobuf {
         "application/vnd.kubernetes.protobuf;stream=watch"
     } else {
-        super::render::content_type(accept.form)
+        super::render::JSON
     };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
@@ -140,7 +143,7 @@ fn shaped(
             let options =
                 super::table::TableOptions { omit_columns: state.headed, include: state.include };
             state.headed = true;
-            table(row, std::slice::from_ref(version), None, &options)
+            table(row, std::slice::from_ref(version), None, &options, state.clock.now())
         }
     }
 }

@@ -13,11 +13,10 @@ use crate::body;
 use crate::cache::Version;
 use crate::core::Call;
 use crate::error::store_error;
-use crate::kinds::Context;
+use crate::kinds::{Context, strategy};
 use crate::meta;
 use crate::request::Request;
 use crate::response::{ObjectAnswer, Response};
-use crate::rules::rules;
 use crate::{keys, stored};
 
 /// How long Events are kept.
@@ -71,18 +70,18 @@ async fn create_once(
     call: Call<'_>,
     mut object: Box<dyn Object>,
 ) -> Result<ObjectAnswer, ApiError> {
-    let rules = rules(call.row());
+    let strategy = strategy(call.row());
     meta::fill_new(object.metadata_mut(), call.now())?;
-    rules.default(&mut *object);
+    strategy.default(&mut *object);
     call.core.admission.mutate(call, &mut *object, None).await?;
-    let context = Context { now: call.now(), user: &call.user.name, subresource: "" };
-    rules.prepare_create(&mut *object, &context);
-    if rules.generation_changes(&*object, &*object).is_some() {
+    let context = Context { now: call.now(), subresource: "" };
+    strategy.prepare_create(&mut *object, &context);
+    if strategy.generation_changes(&*object, &*object).is_some() {
         object.metadata_mut().generation = Some(1);
     }
-    let mut errors = meta::validate(call.row(), rules, object.metadata());
-    errors.extend(rules.validate(&*object));
-    errors.extend(rules.validate_create(&*object));
+    let mut errors = meta::validate(call.row(), strategy, object.metadata());
+    errors.extend(strategy.validate(&*object));
+    errors.extend(strategy.validate_create(&*object));
     let name = object.metadata().name.clone().unwrap_or_default();
     if !errors.is_empty() {
         let shown = object.metadata().name.as_deref().unwrap_or_default();
@@ -105,7 +104,7 @@ async fn create_once(
         _ => call.core.allocator.release(claim).await,
     }
     let mut answer = outcome?;
-    answer.warnings = rules.warnings(&*object, None);
+    answer.warnings = strategy.warnings(&*object, None);
     Ok(answer)
 }
 

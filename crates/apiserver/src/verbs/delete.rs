@@ -16,11 +16,11 @@ use crate::body;
 use crate::cache::Version;
 use crate::core::{Call, decode, version_of};
 use crate::error::store_error;
+use crate::kinds::strategy;
 use crate::meta;
 use crate::options;
 use crate::request::{Request, Verb};
 use crate::response::Response;
-use crate::rules::rules;
 use crate::{keys, scan, stored};
 
 /// How often a deletion that lost a race is decided anew.
@@ -317,7 +317,7 @@ fn grace_seconds(
     object: &dyn Object,
     options: &DeleteOptions,
 ) -> Option<i64> {
-    let default = rules(row).default_grace_seconds(object)?;
+    let default = strategy(row).default_grace_seconds(object)?;
     if let Some(pod) = object.downcast_ref::<Pod>() {
         let assigned = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());

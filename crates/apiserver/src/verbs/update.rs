@@ -15,11 +15,10 @@ use crate::body;
 use crate::cache::Version;
 use crate::core::{Call, decode, version_of};
 use crate::error::store_error;
-use crate::kinds::Context;
+use crate::kinds::{Context, strategy};
 use crate::meta;
 use crate::request::Request;
 use crate::response::{ObjectAnswer, Response};
-use crate::rules::rules;
 use crate::{keys, stored};
 
 /// How often a write that lost a race is computed anew.
@@ -41,11 +40,11 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
         )));
     }
     meta::place(object.metadata_mut(), call.target)?;
-    let rules = rules(call.row());
+    let strategy = strategy(call.row());
     let unconditional =
         object.metadata().resource_version.as_deref().unwrap_or_default().is_empty();
     let outcome = update_with(call, |_, _| {
-        if unconditional && !rules.allow_unconditional_update() {
+        if unconditional && !strategy.allow_unconditional_update() {
             let error = FieldError::invalid(
                 "metadata.resourceVersion",
                 0,
@@ -59,7 +58,7 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     let mut answer = match outcome {
         Err(error)
             if error.is_not_found()
-                && rules.allow_create_on_update()
+                && strategy.allow_create_on_update()
                 && call.target.subresource.is_empty()
                 && unconditional =>
         {
@@ -193,7 +192,7 @@ async fn attempt(
         && mode == Mode::Ruled
         && call.target.subresource.is_empty()
     {
-        answer.warnings = rules(row).warnings(&*new, Some(&*old));
+        answer.warnings = strategy(row).warnings(&*new, Some(&*old));
     }
     outcome
 }
@@ -271,30 +270,30 @@ fn expected(
 
 /// Defaults, admits, prepares and validates an update.
 async fn prepare(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(), ApiError> {
-    let rules = rules(call.row());
+    let strategy = strategy(call.row());
     let subresource = call.target.subresource.as_str();
-    let context = Context { now: call.now(), user: &call.user.name, subresource };
+    let context = Context { now: call.now(), subresource };
     meta::carry_over(new.metadata_mut(), old.metadata());
-    rules.default(new);
+    strategy.default(new);
     call.core.admission.mutate(call, new, Some(old)).await?;
     let mut errors;
     if subresource.is_empty() {
-        rules.prepare_update(new, old, &context);
-        errors = meta::validate(call.row(), rules, new.metadata());
+        strategy.prepare_update(new, old, &context);
+        errors = meta::validate(call.row(), strategy, new.metadata());
         errors.extend(meta::validate_update(new.metadata(), old.metadata()));
-        errors.extend(rules.validate(new));
-        errors.extend(rules.validate_update(new, old));
+        errors.extend(strategy.validate(new));
+        errors.extend(strategy.validate_update(new, old));
     } else {
-        rules.prepare_status_update(new, old, &context);
-        errors = meta::validate(call.row(), rules, new.metadata());
+        strategy.prepare_status_update(new, old, &context);
+        errors = meta::validate(call.row(), strategy, new.metadata());
         errors.extend(meta::validate_update(new.metadata(), old.metadata()));
-        errors.extend(rules.validate_status_update(new, old));
+        errors.extend(strategy.validate_status_update(new, old));
         if subresource != "status" {
-            errors.extend(rules.validate(new));
+            errors.extend(strategy.validate(new));
         }
     }
     // A resize or an ephemeral container changes the spec as well.
-    if subresource != "status" && rules.generation_changes(new, old) == Some(true) {
+    if subresource != "status" && strategy.generation_changes(new, old) == Some(true) {
         let generation = old.metadata().generation.unwrap_or_default() + 1;
         new.metadata_mut().generation = Some(generation);
     }
