@@ -1,12 +1,14 @@
-//! Server-side apply: merging what a manager wants into what there is, and who owns which field.
+//! Server-side apply: merges a manager's configuration into an object, and tracks which manager
+//! owns which field.
 //!
-//! Entry points: [`apply`] merges a manager's configuration and answers with the new object and
-//! the new owners, or with the [`Conflict`]s; [`track`] keeps the owners true when an object is
-//! changed by anything else. Both work on JSON over the schema table.
+//! Entry points: [`apply`] merges a configuration and returns the new object and its managed
+//! fields, or the [`Conflict`]s; [`track`] updates the managed fields when an object is changed in
+//! any other way. Both work on JSON and the schema table.
 //!
-//! An object that was never applied has no owners and costs nothing here. Its first apply gives
-//! all that there was to the manager `before-first-apply`, as Kubernetes does for objects of old;
-//! `kubectl` gets what it said before, as it would by its own migration.
+//! An object that was never applied has no managed fields and costs nothing here. Its first apply
+//! gives everything that was there to the manager `before-first-apply`, as Kubernetes does for
+//! legacy objects; `kubectl` gets what its last-applied annotation has, as its own migration would
+//! do.
 //!
 //! Rules: `sigs.k8s.io/structured-merge-diff` and `k8s.io/apimachinery/pkg/util/managedfields`.
 
@@ -24,7 +26,7 @@ pub use fields::Set;
 
 use crate::schema::{Field, List, Ty, TypeRow};
 
-/// Owner of what an object had before it was first applied.
+/// Manager of the fields that an object had before it was first applied.
 const BEFORE: &str = "before-first-apply";
 
 /// Who writes, and how.
@@ -35,7 +37,7 @@ pub struct Writer<'a> {
     /// `""` for the object itself.
     pub subresource: &'a str,
     pub now: Timestamp,
-    /// Take fields from other managers instead of failing.
+    /// Take fields over from other managers instead of failing.
     pub force: bool,
 }
 
@@ -55,7 +57,7 @@ pub struct Applied {
     pub owners: Vec<ManagedFieldsEntry>,
 }
 
-/// Where in the schema a value is.
+/// The schema of a value.
 #[derive(Clone, Copy)]
 struct Place {
     ty: Option<Ty>,
@@ -79,7 +81,7 @@ impl Place {
         }
     }
 
-    /// The place of a field or of a map's value. Without a schema maps merge and lists do not.
+    /// The schema of a field or of a map's value. Without a schema maps merge and lists do not.
     fn child(self, name: &str) -> Self {
         if let Some(Ty::Map(value)) = self.ty {
             return Self::of(*value, None, false);
@@ -98,13 +100,13 @@ impl Place {
         self.ty.and_then(Ty::element).map_or(Self::root(None), |ty| Self::of(ty, None, false))
     }
 
-    /// Whether fields of an object here are entries of a map rather than fields of a type.
+    /// Whether the members of an object here are entries of a map rather than fields of a type.
     fn is_map(self) -> bool {
         self.fields.is_none()
     }
 }
 
-/// What no manager owns.
+/// Removes the fields that no manager owns.
 fn stripped(mut set: Set) -> Set {
     set.remove_member(&["f:apiVersion"]);
     set.remove_member(&["f:kind"]);
@@ -151,7 +153,7 @@ fn is_writers(entry: &ManagedFieldsEntry, writer: &Writer<'_>, operation: &str) 
         && entry.subresource.as_deref().unwrap_or_default() == writer.subresource
 }
 
-/// As an error names an owner.
+/// A manager as an error names it.
 fn described(entry: &ManagedFieldsEntry) -> String {
     let mut text = format!("{:?}", entry.manager.as_deref().unwrap_or_default());
     if let Some(subresource) =
@@ -168,8 +170,8 @@ fn described(entry: &ManagedFieldsEntry) -> String {
     text
 }
 
-/// What `kubectl apply` said about the object before it was applied by the server, and what is still
-/// so: `kubectl` may take that over without force, and take back what it leaves out.
+/// The fields of kubectl's last-applied annotation that are still unchanged: `kubectl` may take
+/// them over without force, and remove those that it leaves out.
 fn last_applied(live: &Value, place: Place, writer: &Writer<'_>) -> Set {
     const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
     if writer.manager != "kubectl" || !writer.subresource.is_empty() {
@@ -185,11 +187,13 @@ fn last_applied(live: &Value, place: Place, writer: &Writer<'_>) -> Set {
     said.difference(&changed).difference(&gone)
 }
 
-/// Merges `config` into `live` (`None`: there is no object yet), whose owners are `owners`.
-/// Fields that the manager applied before and leaves out now go, unless somebody else owns them.
+/// Merges `config` into `live` (`None`: the object does not exist), whose managed fields are
+/// `owners`. Fields that the manager applied before and leaves out now are removed, unless another
+/// manager owns them.
 ///
 /// # Errors
-/// The conflicts, when there are some and the writer does not force.
+///
+/// The conflicts, if any, unless the writer forces.
 pub fn apply(
     live: Option<&Value>,
     owners: &[ManagedFieldsEntry],
@@ -212,7 +216,7 @@ pub fn apply(
             owners.push(entry(writer, "Apply", &allowed, None));
         }
         let before = Writer { manager: BEFORE, subresource: "", ..*writer };
-        // With an element that `kubectl` takes back goes what defaults made of it.
+        // With an element that `kubectl` removes, the defaults within it are removed too.
         let rest = stripped(merge::set_of(live, place)).difference(&allowed);
         let rest = rest.without_elements(&allowed.abandoned_by(&wanted));
         owners.push(entry(&before, "Update", &rest, None));
@@ -250,7 +254,7 @@ pub fn apply(
         }
         merge::remove(&mut merged, &gone, place);
     }
-    // The same again is no news: without a new time the object stays as it is.
+    // Applying the same again changes nothing: with the old time the object stays as it is.
     let time = before
         .filter(|before| fields_of(before) == wanted && merged == *live)
         .and_then(|before| before.time);
@@ -258,8 +262,8 @@ pub fn apply(
     Ok(Applied { object: merged, owners: others })
 }
 
-/// The owners after a change that is no apply: the writer owns what it changed or added, others
-/// lose that, and nobody owns what is gone.
+/// The managed fields after a change other than an apply: the writer owns what it changed or added,
+/// other managers lose that, and nobody owns what was removed.
 pub fn track(
     old: &Value,
     owners: &[ManagedFieldsEntry],

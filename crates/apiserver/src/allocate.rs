@@ -1,8 +1,8 @@
-//! Service addresses and node ports: each is a key of its own in the store, so that no two
+//! Allocation of cluster IPs and node ports: each is a key of its own in the store, so that no two
 //! Services get the same one, whichever apiserver they come through.
 //!
-//! A write takes what it needs before it stores the Service and gives it back when it fails; what
-//! a crash leaves behind is found at start ([`repair`](Allocator::repair)).
+//! A write claims what it needs before it stores the Service, and releases it when it fails; what a
+//! crash leaves behind is released at the next start ([`repair`](Allocator::repair)).
 
 mod plan;
 mod repair;
@@ -23,16 +23,17 @@ use self::plan::{Resource, wanted};
 use crate::core::Call;
 use crate::error::store_error;
 
-/// Random candidates tried before the free ones are listed.
+/// Random candidates tried before the free ones are enumerated.
 const RANDOM_TRIES: usize = 16;
-/// The address of the cluster's DNS, as an offset from the range's start; only given on request.
+/// The address of the cluster's DNS, as an offset from the range's start; only allocated on
+/// request.
 const DNS_OFFSET: u128 = 10;
 
-/// What a write has taken.
+/// What a write has allocated.
 #[derive(Debug, Default)]
 pub struct Claim(Vec<Resource>);
 
-/// Hands out cluster IPs and node ports.
+/// Allocates cluster IPs and node ports.
 pub struct Allocator {
     store: Store,
     range: IpNet,
@@ -50,10 +51,10 @@ impl Allocator {
         plan::nth(&self.range, 1)
     }
 
-    /// Takes what a new object needs.
+    /// Allocates what a new object needs.
     ///
     /// # Errors
-    /// 422 when an address or port asked for is taken or out of range, 500 when none is left.
+    /// 422 when a requested address or port is taken or out of range, 500 when none is left.
     pub async fn claim(
         &self,
         call: Call<'_>,
@@ -62,7 +63,7 @@ impl Allocator {
         self.claim_beyond(call, object, &[]).await
     }
 
-    /// Takes what a changed object needs in addition.
+    /// Allocates what an updated object needs in addition.
     ///
     /// # Errors
     /// As [`claim`](Self::claim).
@@ -165,7 +166,7 @@ impl Allocator {
         }
     }
 
-    /// Takes one address or port. False: somebody has it.
+    /// Allocates one address or port. False: it is taken.
     async fn take(&self, resource: &Resource, owner: &str) -> Result<bool, ApiError> {
         let value = plan::record(owner, self.clock.now());
         let outcome = self
@@ -178,7 +179,7 @@ impl Allocator {
 
     async fn free_address(&self, owner: &str) -> Result<Resource, ApiError> {
         let size = plan::size(&self.range);
-        // The lower part is left to those who ask for an address, as upstream does.
+        // The lower part is kept for addresses that are requested, as upstream does.
         let band = (size / 16).clamp(16, 256).min(size / 2);
         for _ in 0..RANDOM_TRIES {
             let offset = rand::rng().random_range(band..size.max(band + 1));
@@ -225,14 +226,14 @@ impl Allocator {
         Ok(listing.entries.into_iter().map(|entry| entry.key).collect())
     }
 
-    /// Gives back what a write that failed had taken.
+    /// Releases what a failed write had allocated.
     pub async fn release(&self, claim: Option<Claim>) {
         for resource in claim.unwrap_or_default().0 {
             self.give_back(&resource).await;
         }
     }
 
-    /// Gives back what a changed object no longer uses.
+    /// Releases what an updated object no longer uses.
     pub async fn release_replaced(&self, new: &dyn Object, old: &dyn Object) {
         let (Some(new), Some(old)) = (new.downcast_ref::<Service>(), old.downcast_ref::<Service>())
         else {
@@ -244,7 +245,7 @@ impl Allocator {
         }
     }
 
-    /// Gives back what a deleted object used.
+    /// Releases what a deleted object used.
     pub async fn release_object(&self, object: &dyn Object) {
         let Some(service) = object.downcast_ref::<Service>() else {
             return;
@@ -260,7 +261,7 @@ impl Allocator {
             let Some(entry) = self.store.get(key.clone()).await?.entry else {
                 return Ok(());
             };
-            // A conflict means that somebody else has just done the same.
+            // A conflict means that somebody else has just released it.
             self.store.delete(key, entry.mod_revision).await.map(drop)
         };
         if let Err(error) = released.await {

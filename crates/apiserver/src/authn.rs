@@ -1,8 +1,7 @@
 //! Authentication: who a request is from.
 //!
-//! Client certificates are read once per connection; ServiceAccount tokens are checked once and
-//! remembered for a short time. Impersonation is resolved here and authorized by the caller's
-//! own rights.
+//! Client certificates are verified once per connection; verified ServiceAccount tokens are cached
+//! for a short time. Impersonation is resolved here and authorized by the caller's own rights.
 
 mod authenticate;
 mod token;

@@ -1,4 +1,4 @@
-//! Authorization: RBAC, and what kubelets need for their pods, evaluated from the cache.
+//! Authorization: RBAC, and the node authorizer, evaluated from the cache.
 
 mod attributes;
 mod escalation;
@@ -21,7 +21,7 @@ use crate::response::Response;
 /// Passes on what RBAC allows: the authorization step of the pipeline.
 ///
 /// # Errors
-/// 403 for the rest.
+/// 403 otherwise.
 pub async fn authorize<S>(
     core: Arc<Core>,
     request: Request,

@@ -1,4 +1,4 @@
-//! The objects that the system itself needs, written at start where they are missing or lack something.
+//! The objects that the system itself needs, written at start where they are missing or incomplete.
 
 pub mod endpoints;
 mod priorities;
@@ -57,8 +57,8 @@ pub async fn create_missing(core: &Core, object: Box<dyn Object>) -> Result<(), 
     }
 }
 
-/// Creates `wanted` as the system where it is missing; what is there already goes through
-/// `complete`, and is written where that changes it.
+/// Creates `wanted` as the system where it is missing; an existing object is passed to `complete`,
+/// and written if that changes it.
 ///
 /// # Errors
 /// When the store fails or refuses it.

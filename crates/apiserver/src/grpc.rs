@@ -32,7 +32,7 @@ pub fn routes(pipeline: Pipeline, clock: SharedClock) -> Grpc {
         Ok(reflection) => {
             builder.add_service(reflection);
         }
-        Err(error) => tracing::error!(%error, "gRPC reflection is off"),
+        Err(error) => tracing::error!(%error, "gRPC reflection is unavailable"),
     }
     builder.routes().prepare()
 }

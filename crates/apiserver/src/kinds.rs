@@ -78,7 +78,7 @@ pub struct Column {
     pub description: &'static str,
 }
 
-/// What differs for one kind. Every method has a default that suits a kind without a rule.
+/// The differences of one kind. Every method has a default for kinds without that rule.
 pub trait Strategy: Send + Sync + 'static {
     type Object: Kind;
 
@@ -88,11 +88,11 @@ pub trait Strategy: Send + Sync + 'static {
     /// Before a create: drops what clients may not set (status).
     fn prepare_create(&self, _object: &mut Self::Object, _context: &Context<'_>) {}
 
-    /// Before an update of the object itself: keeps what this door may not change (status).
+    /// Before an update of the object itself: resets what such an update may not change (status).
     fn prepare_update(&self, _new: &mut Self::Object, _old: &Self::Object, _context: &Context<'_>) {
     }
 
-    /// Before an update of `status` (or of the subresource in `context`): keeps everything else.
+    /// Before an update of `status` (or of the subresource in `context`): resets everything else.
     fn prepare_status_update(
         &self,
         _new: &mut Self::Object,
@@ -105,12 +105,13 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Called beside [`validate`](Self::validate) on creates: what only a subresource sets.
+    /// Called in addition to [`validate`](Self::validate) on creates: fields that only a
+    /// subresource sets.
     fn validate_create(&self, _object: &Self::Object) -> Vec<FieldError> {
         Vec::new()
     }
 
-    /// Called beside [`validate`](Self::validate) on updates: immutable fields.
+    /// Called in addition to [`validate`](Self::validate) on updates: immutable fields.
     fn validate_update(&self, _new: &Self::Object, _old: &Self::Object) -> Vec<FieldError> {
         Vec::new()
     }
@@ -119,13 +120,12 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// What is valid but hardly meant; told to the client beside the answer. `old`: on updates.
+    /// Warnings about what is valid but unlikely to be intended. `old`: on updates.
     fn warnings(&self, _new: &Self::Object, _old: Option<&Self::Object>) -> Vec<String> {
         Vec::new()
     }
 
-    /// Whether `metadata.generation` is kept and must rise with this change. `None`: the kind has
-    /// no generation.
+    /// Whether this change increments `metadata.generation`. `None`: the kind has no generation.
     fn generation_changes(&self, _new: &Self::Object, _old: &Self::Object) -> Option<bool> {
         None
     }
@@ -135,7 +135,7 @@ pub trait Strategy: Send + Sync + 'static {
         api::names::dns_subdomain(name)
     }
 
-    /// Seconds of grace for a delete that names none; `None`: deleted at once.
+    /// The grace period of a delete that specifies none; `None`: deleted at once.
     fn default_grace_seconds(&self, _object: &Self::Object) -> Option<i64> {
         None
     }
@@ -277,7 +277,7 @@ impl<S: Strategy> AnyStrategy for S {
     }
 }
 
-/// `5d3h`, `12m`: how long ago the object was created, as kubectl prints ages.
+/// `5d3h`, `12m`: the object's age, as kubectl prints it.
 pub fn age(metadata: &api::ObjectMeta, now: Timestamp) -> String {
     match &metadata.creation_timestamp {
         Some(time) => human_duration(now.as_second() - time.0.as_second()),

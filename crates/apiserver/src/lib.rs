@@ -1,12 +1,13 @@
 //! The apiserver: Kubernetes' API over REST and gRPC on one TLS port, on one pipeline.
 //!
-//! A request from either door becomes one [`request::Request`] and walks one tower stack
-//! ([`pipeline`]: authentication, authorization, handler); reads are answered from the watch cache
-//! ([`cache`]) as ready bytes, writes ([`verbs`]) are decoded once, defaulted, admitted, validated
-//! and stored by compare-and-swap.
+//! A request from either door becomes one [`request::Request`] and passes through one tower stack
+//! ([`pipeline`]: metrics, authentication, authorization, handler); reads are answered from the
+//! watch cache ([`cache`]) as encoded bytes, writes ([`verbs`]) are decoded once, defaulted,
+//! admitted, validated and stored by compare-and-swap.
 //!
 //! - Doors: [`rest`], [`grpc`], behind [`server`].
-//! - Rights: [`authn`], [`authz`]; rules of kinds: [`kinds`]; of all kinds: [`meta`], [`admission`].
+//! - Authorization: [`authn`], [`authz`]; rules of a kind: [`kinds`]; of all kinds: [`meta`],
+//!   [`admission`].
 //! - What is not an object: [`paths`] (discovery, health), [`subresources`], [`connect`].
 //!
 //! Entry point: [`wire::start`], which `skiff-apiserver`'s `main.rs` and tests call. It must not

@@ -18,13 +18,13 @@ use crate::core::Core;
 use crate::request::{PatchType, Request, Subject, Verb};
 use crate::response::Response;
 
-/// Upper bounds of the durations' buckets in seconds, as upstream has them.
+/// Upper bounds of the durations' buckets in seconds, as upstream.
 const BUCKETS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
     10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
 ];
 
-/// What a request is counted by.
+/// The labels of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
     component: &'static str,
@@ -102,7 +102,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The text of `/metrics`, as OpenMetrics writes it.
+    /// The text of `/metrics`, in OpenMetrics' format.
     pub fn encode(&self, core: &Core) -> String {
         for resource in core.cache.resources() {
             let labels = Stored { resource: resource.row.qualified_resource() };
@@ -119,7 +119,7 @@ impl Metrics {
     }
 }
 
-/// Labels of a request, and whether it takes as long as its client likes.
+/// Labels of a request, and whether it is long-running.
 fn labels(request: &Request) -> (Labels, bool) {
     let options = &request.options;
     let labels = Labels {
@@ -150,7 +150,7 @@ fn labels(request: &Request) -> (Labels, bool) {
             } else {
                 "namespace"
             };
-            // Whatever clients invent, there are only so many labels.
+            // Clients can invent names, but the number of labels is bounded.
             let mut known = target.row.subresources.iter();
             let known = known.find(|name| **name == target.subresource);
             let long = matches!(verb, Verb::Watch | Verb::Connect { .. });
@@ -193,7 +193,7 @@ fn code(answer: &Result<Response, ApiError>) -> u16 {
     }
 }
 
-/// A request that is being answered, until this is dropped: its client may hang up at any time.
+/// A request in progress, until this is dropped: its client may disconnect at any time.
 struct Running(Gauge);
 
 impl Running {
@@ -209,7 +209,7 @@ impl Drop for Running {
     }
 }
 
-/// Counts requests and measures how long their answers take: the outermost step of the pipeline.
+/// Counts requests and measures their duration: the outermost step of the pipeline.
 ///
 /// # Errors
 /// Those of the request.

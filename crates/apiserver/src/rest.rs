@@ -1,4 +1,4 @@
-//! The REST door: HTTP requests in, Kubernetes' wire forms out.
+//! The REST door: HTTP requests in, Kubernetes' wire formats out.
 
 mod documents;
 mod negotiate;
@@ -31,15 +31,15 @@ use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
 use crate::user::{Credentials, User};
 
-/// How long a request's body may take to come.
+/// How long a request's body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(60);
 const AUDIT_ID: http::HeaderName = http::HeaderName::from_static("audit-id");
 
-/// Why a body broke off.
+/// Why a body ended early.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body of every answer. An error in it breaks the connection off, so that the client sees that
-/// the answer is not whole.
+/// The body of every answer. An error in it closes the connection, so that the client notices that
+/// the answer is incomplete.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
 /// A body without content.
@@ -47,7 +47,7 @@ pub fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-/// Who the connection's client certificate belongs to, put into a request's extensions.
+/// The user of the connection's client certificate, added to a request's extensions.
 #[derive(Clone, Debug)]
 pub struct PeerUser(pub Option<Arc<User>>);
 
@@ -130,7 +130,7 @@ impl Rest {
             Subject::Resource { verb, target } => (Some(*verb), target.subresource == "proxy"),
             Subject::Path { .. } => (None, false),
         };
-        // What is sent on is not for the pipeline to read.
+        // A proxied body is not for the pipeline to read.
         let (body, unread) = if proxied {
             let unread = body.map_err(Into::into).boxed_unsync();
             (Bytes::new(), Some(unread))
@@ -151,17 +151,17 @@ impl Rest {
     }
 }
 
-/// What the pipeline answered.
+/// The pipeline's answer.
 struct Answer {
     response: Response,
     verb: Option<Verb>,
-    /// The request's body, where it has not been read.
+    /// The request's body, if it has not been read.
     body: Option<Body>,
     /// A warning about the kind, as a header.
     deprecated: Option<&'static str>,
 }
 
-/// What Kubernetes says beside every answer about a kind that has a successor.
+/// Kubernetes' warning with every answer about a deprecated kind.
 fn deprecation(subject: &Subject) -> Option<&'static str> {
     match subject {
         Subject::Resource { target, .. } if target.row == Endpoints::ROW => Some(
@@ -256,7 +256,7 @@ pub fn impersonation(headers: &http::HeaderMap) -> Result<Option<User>, ApiError
     Ok(Some(user))
 }
 
-/// What a request is called in logs of both sides: as the client says, or anew.
+/// The request's id in the logs of both sides: the client's, or a new one.
 fn audit_id(headers: &http::HeaderMap) -> HeaderValue {
     let given = headers.get(AUDIT_ID).filter(|id| !id.is_empty());
     given.cloned().unwrap_or_else(|| {

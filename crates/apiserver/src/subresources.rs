@@ -1,7 +1,7 @@
-//! Subresources with a form of their own, and the kinds that are only answered to.
+//! Subresources with a type of their own, and the kinds that are never stored.
 //!
 //! `status`, `finalize`, `ephemeralcontainers` and `resize` are updates of the object itself and
-//! not here.
+//! not handled here.
 
 pub mod binding;
 mod eviction;
@@ -24,7 +24,7 @@ pub use review::answer_review;
 /// Carries out a request to a subresource.
 ///
 /// # Errors
-/// Whatever the subresource gives.
+/// Those of the subresource.
 pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     match (call.target.subresource.as_str(), call.verb) {
         ("scale", Verb::Get) => scale::get(call).await,

@@ -1,4 +1,4 @@
-//! Merging, comparing and pruning of values by their places in the schema.
+//! Merging, comparing and pruning of values by their schema.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,7 +8,7 @@ use super::Place;
 use super::fields::Set;
 use crate::schema::List;
 
-/// How the elements of a list are told apart; `None` for lists that are owned as a whole.
+/// The edge that identifies a list element; `None` for lists that are owned as a whole.
 fn edge(element: &Value, place: Place) -> Option<String> {
     match place.list {
         List::Atomic => None,
@@ -33,7 +33,7 @@ fn edge(element: &Value, place: Place) -> Option<String> {
     }
 }
 
-/// Edges of a list whose elements are all told apart.
+/// The edges of a list whose elements all have one, without duplicates.
 fn edges(list: &[Value], place: Place) -> Option<Vec<String>> {
     let edges: Option<Vec<String>> = list.iter().map(|element| edge(element, place)).collect();
     edges.filter(|edges| {
@@ -49,7 +49,7 @@ fn granular(value: &Value, place: Place) -> bool {
     }
 }
 
-/// The fields that a configuration says something about.
+/// The fields that a configuration sets.
 pub(super) fn set_of(value: &Value, place: Place) -> Set {
     let mut set = Set::default();
     match value {
@@ -68,7 +68,7 @@ pub(super) fn set_of(value: &Value, place: Place) -> Set {
     set
 }
 
-/// `whole`: the path itself is owned also when there is something below it.
+/// `whole`: the path itself is owned even if there is something below it.
 fn add(set: &mut Set, edge: String, value: &Value, place: Place, whole: bool) {
     let below = if granular(value, place) { set_of(value, place) } else { Set::default() };
     if whole || below.is_empty() {
@@ -77,7 +77,7 @@ fn add(set: &mut Set, edge: String, value: &Value, place: Place, whole: bool) {
     set.insert_below(edge, below);
 }
 
-/// `config` laid over `live`.
+/// Merges `config` into `live`.
 pub(super) fn merge(live: &Value, config: &Value, place: Place) -> Value {
     match (live, config) {
         (Value::Object(live), Value::Object(config)) if !place.atomic => {
@@ -103,8 +103,8 @@ pub(super) fn merge(live: &Value, config: &Value, place: Place) -> Value {
     }
 }
 
-/// Elements of the configuration in its order; elements that only the live list has keep their
-/// place before what came after them.
+/// Elements of the configuration in its order; elements that only the live list has stay before
+/// what followed them.
 fn merge_lists(
     live: (&[Value], &[String]),
     config: (&[Value], &[String]),
@@ -146,7 +146,7 @@ fn merge_lists(
     merged
 }
 
-/// What is changed or added in `new`, and what of `old` is gone.
+/// What was changed or added in `new`, and what was removed from `old`.
 pub(super) fn compare(old: &Value, new: &Value, place: Place) -> (Set, Set) {
     let (mut changed, mut gone) = (Set::default(), Set::default());
     let entries = |value: &Value| -> Vec<(String, Value, Place)> {
@@ -198,7 +198,7 @@ pub(super) fn compare(old: &Value, new: &Value, place: Place) -> (Set, Set) {
     (changed, gone)
 }
 
-/// Takes the paths of a set out of a value.
+/// Removes the paths of a set from a value.
 pub(super) fn remove(value: &mut Value, set: &Set, place: Place) {
     for (step, member, below) in set.edges() {
         match value {

@@ -89,7 +89,7 @@ fn conflicts_name_the_owner_unless_forced() {
     let forced = apply(Some(&scaled), &owners, &again, schema(), &force).unwrap();
     assert_eq!(forced.object["spec"]["replicas"], 2);
     assert_eq!(forced.owners.len(), 1);
-    // The same value is shared, not fought over.
+    // The same value is shared without a conflict.
     let agreed =
         apply(Some(&scaled), &owners, &config(Some(5), json!([])), schema(), &writer("me"))
             .unwrap();
@@ -116,7 +116,7 @@ fn kubectl_takes_over_what_it_applied_itself() {
     let taken = apply(Some(&live), &[], &next, schema(), &writer("kubectl")).unwrap();
     assert_eq!(taken.object["spec"]["replicas"], 3);
     assert!(apply(Some(&live), &[], &next, schema(), &writer("helm")).is_err());
-    // Not what it never said.
+    // But not the fields that it never set.
     next["spec"]["paused"] = false.into();
     let conflicts = apply(Some(&live), &[], &next, schema(), &writer("kubectl")).unwrap_err();
     assert_eq!(conflicts[0].field, ".spec.paused");
@@ -177,7 +177,7 @@ fn without_empty(value: &Value) -> Value {
 }
 
 proptest! {
-    /// One manager alone: the object becomes what it last applied.
+    /// With one manager alone, the object becomes what it last applied.
     #[test]
     fn applying_twice_gives_the_second(first in any_config(), second in any_config()) {
         let before = apply(None, &[], &first, schema(), &writer("me")).unwrap();
@@ -211,10 +211,10 @@ fn kubectl_takes_back_what_it_leaves_out_of_its_first_apply() {
     );
     assert_eq!(applied.object["spec"]["replicas"], Value::Null);
     assert_eq!(applied.object["spec"]["paused"], true);
-    // Another manager's first apply takes nothing away.
+    // Another manager's first apply removes nothing.
     let kept = apply(Some(&live), &[], &config(None, json!([])), schema(), &writer("me")).unwrap();
     assert_eq!(kept.object["spec"]["replicas"], 2);
-    // What somebody changed since is theirs.
+    // What somebody has changed since is theirs.
     live["spec"]["replicas"] = 5.into();
     let next = config(Some(3), json!([]));
     let conflicts = apply(Some(&live), &[], &next, schema(), &writer("kubectl")).unwrap_err();

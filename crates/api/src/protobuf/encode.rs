@@ -1,4 +1,4 @@
-//! JSON to protobuf.
+//! Encoding of JSON as protobuf.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -10,7 +10,7 @@ use crate::schema::{self, Field, Ty, TypeRow};
 
 const LIST_META: &str = "ListMeta";
 
-/// The message for one object or list with `apiVersion` and `kind`.
+/// Encodes one object or list with `apiVersion` and `kind`.
 ///
 /// # Errors
 /// When the schema table has no such kind.
@@ -32,13 +32,13 @@ pub fn from_json(object: &Value) -> Result<Vec<u8>, ProtobufError> {
     Ok(unknown(api_version, kind, &raw))
 }
 
-/// One event of a watch: `meta.v1.WatchEvent` with the object's whole message inside, without the
-/// length that the stream's framing puts before it.
+/// Encodes one event of a watch: `meta.v1.WatchEvent` with the object's whole message inside,
+/// without the length that the stream's framing puts before it.
 pub fn watch_event_from_json(kind: &str, object: &Value) -> Result<Vec<u8>, ProtobufError> {
     Ok(watch_event(kind, &from_json(object)?))
 }
 
-/// How a value is laid out on the wire.
+/// The wire format of a value.
 enum Wire {
     Varint,
     Fixed64,
@@ -85,7 +85,7 @@ fn number(out: &mut Vec<u8>, tag: u16, value: i64) {
     varint(out, value as u64);
 }
 
-/// The magic and a `runtime.Unknown` around a message.
+/// Wraps a message in the magic and a `runtime.Unknown`.
 fn unknown(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     let mut meta = Vec::new();
     bytes(&mut meta, 1, api_version.as_bytes());
@@ -134,10 +134,10 @@ fn message(object: &Value, row: &'static TypeRow) -> Vec<u8> {
     out
 }
 
-/// What one number of a message stands for.
+/// The JSON source of a field number.
 enum Part {
     Own(&'static Field),
-    /// A message that JSON does not have: its fields stand beside the others.
+    /// A message that JSON does not have: its fields are inlined.
     Embedded,
 }
 
@@ -183,7 +183,7 @@ fn field(object: &Value, field: &'static Field, tag: u16, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes one value; a value of another JSON type than the table's is left out.
+/// Encodes one value; a value whose JSON type does not match the table is left out.
 fn value(found: &Value, ty: Ty, tag: u16, out: &mut Vec<u8>) {
     let integer = || found.as_i64().or_else(|| found.as_f64().map(|number| number as i64));
     match wire(ty) {

@@ -1,11 +1,11 @@
-//! Why JSON does not fit a kind, in the words that Go's decoder uses and users know.
+//! Why JSON does not fit a kind, in the words of Go's decoder, which users know.
 
 use serde_json::Value;
 
 use super::{Field, Ty, TypeRow};
 
 /// The first value whose type is not the schema's: `json: cannot unmarshal bool into Go struct
-/// field EnvVar.spec.template.spec.containers.env.name of type string`. `None` when all fit.
+/// field EnvVar.spec.template.spec.containers.env.name of type string`. `None` if all match.
 pub fn find(json: &Value, row: &'static TypeRow) -> Option<String> {
     object(json, row, "")
 }
@@ -19,7 +19,7 @@ fn object(json: &Value, row: &'static TypeRow, path: &str) -> Option<String> {
     })
 }
 
-/// The field that a value is in.
+/// The field of a value.
 struct Spot<'a> {
     /// Name of the innermost struct.
     owner: &'a str,
@@ -72,7 +72,7 @@ fn of_type(value: &Value, ty: Ty, spot: &Spot<'_>) -> Option<String> {
     ))
 }
 
-/// Go names the type of what it could not read: of the field, when that is no list.
+/// Go reports the type of what it could not decode: of the field, unless that is a list.
 fn whole(ty: Ty, spot: &Spot<'_>) -> Ty {
     if matches!(spot.field.ty, Ty::Array(_) | Ty::Map(_)) { ty } else { spot.field.ty }
 }

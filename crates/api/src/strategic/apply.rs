@@ -1,4 +1,4 @@
-//! Puts a patch on an object.
+//! Applies a patch to an object.
 
 use std::collections::HashSet;
 
@@ -64,7 +64,7 @@ fn retain_keys(original: &mut Object, patch: &Object, keys: Value) -> Result<(),
     Ok(())
 }
 
-/// Takes the directives `<prefix><list>` out of a patch: list name and values.
+/// Removes the directives `<prefix><list>` from a patch: list names and values.
 fn take_directives(
     patch: &mut Object,
     prefix: &str,
@@ -111,7 +111,7 @@ fn field(
 }
 
 /// Merges lists and puts the elements that `order` names into that order; elements that only the
-/// server has keep their place between them as well as possible.
+/// server has are interleaved as well as possible.
 fn ordered(
     old: Option<Value>,
     new: Option<Value>,
@@ -142,7 +142,7 @@ fn ordered(
     Ok(Some(Value::Array(arrange(merged, order, &server, key))))
 }
 
-/// The elements of a patch must come in the order that the patch itself asks for.
+/// The elements of a patch must be in the order that the patch itself specifies.
 fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<(), PatchError> {
     let mut last = 0;
     let places = Places::of(order, key);
@@ -171,7 +171,7 @@ fn list(old: Vec<Value>, new: Vec<Value>, place: Place) -> Result<Vec<Value>, Pa
     Ok(arrange(merged, &order, &server, key))
 }
 
-/// Merges elements by key, or primitives as a set; directives among the elements are obeyed.
+/// Merges elements by key, or primitives as a set; applies the directives among the elements.
 fn merge(old: Vec<Value>, new: Vec<Value>, place: Place) -> Result<Vec<Value>, PatchError> {
     if !objects(&old) && !objects(&new) {
         let mut merged = old;
@@ -234,7 +234,7 @@ fn id_of(element: &Object, key: &'static str) -> Result<Value, PatchError> {
     })
 }
 
-/// Elements named in `order` in that order, the others in the server's, interleaved by the server's.
+/// Elements named in `order` in that order, interleaved with the others in the server's order.
 fn arrange(merged: Vec<Value>, order: &[Value], server: &[Value], key: Option<&str>) -> Vec<Value> {
     let (order, server) = (Places::of(order, key), Places::of(server, key));
     let rank =
@@ -257,7 +257,7 @@ fn arrange(merged: Vec<Value>, order: &[Value], server: &[Value], key: Option<&s
     arranged
 }
 
-/// A part of a patch that meets nothing: without directives and nulls.
+/// A part of a patch that has no counterpart: without directives and nulls.
 fn strip(mut object: Object) -> Result<Object, PatchError> {
     object.retain(|name, value| {
         !value.is_null()

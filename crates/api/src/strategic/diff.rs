@@ -1,4 +1,4 @@
-//! Makes a patch.
+//! Computes a patch.
 
 use serde_json::{Map, Value};
 
@@ -17,8 +17,9 @@ pub fn two_way(original: &Value, modified: &Value, schema: Option<&'static TypeR
     three_way(original, modified, original, schema)
 }
 
-/// The patch that brings `current` to `modified` and removes what was in `last_applied` and no
-/// longer is in `modified`; what others put into `current` stays. `{}` when nothing is to be done.
+/// The patch that changes `current` to `modified` and removes what `last_applied` has and
+/// `modified` no longer has; what others set in `current` stays. `{}` if there is nothing to
+/// change.
 pub fn three_way(
     last_applied: &Value,
     modified: &Value,
@@ -89,7 +90,7 @@ fn field(patch: &mut Object, name: &str, last: &Value, wanted: &Value, now: &Val
     }
 }
 
-/// Whether every element has the key, with no value twice.
+/// Whether every element has the key, without duplicates.
 fn keyed(list: &[Value], key: &str) -> bool {
     list.iter().enumerate().all(|(index, element)| {
         element.get(key).is_some_and(|id| position(list, id, Some(key)) == Some(index))
@@ -115,7 +116,7 @@ fn primitives(patch: &mut Object, name: &str, last: &[Value], wanted: &[Value], 
     }
 }
 
-/// `lists` are last applied, wanted and current.
+/// `lists` are the last applied, the modified and the current one.
 fn elements(patch: &mut Object, name: &str, lists: [&[Value]; 3], key: &'static str, place: Place) {
     let [last, wanted, now] = lists;
     let empty = Object::new();
@@ -160,7 +161,7 @@ fn elements(patch: &mut Object, name: &str, lists: [&[Value]; 3], key: &'static 
     }
 }
 
-/// Whether elements that both lists have come in another order.
+/// Whether the elements that both lists have are in a different order.
 fn reordered(wanted: &[Value], now: &[Value], key: Option<&str>) -> bool {
     let places: Vec<usize> = wanted
         .iter()

@@ -11,13 +11,13 @@ use crate::request::{Request, Subject};
 use crate::response::Response;
 use crate::user::User;
 
-/// Paths that answer without credentials, as `system:public-info-viewer` and health checks need.
+/// Paths that need no credentials, as `system:public-info-viewer` and health checks require.
 const OPEN: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
 
-/// Replaces a request's anonymous user by the one its credentials prove.
+/// Replaces a request's anonymous user by the one that its credentials prove.
 ///
 /// # Errors
-/// 401 for credentials that prove nobody, 403 for an impersonation that is not allowed.
+/// 401 for invalid credentials, 403 for an impersonation that is not allowed.
 pub async fn authenticate<S>(
     core: Arc<Core>,
     mut request: Request,

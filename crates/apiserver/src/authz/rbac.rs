@@ -1,5 +1,5 @@
-//! RBAC: roles and bindings of the cache, compiled by subject, and compiled anew when one of them
-//! has changed.
+//! RBAC: roles and bindings from the cache, compiled by subject, and recompiled when one of them
+//! changes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::{Attributes, node};
 use crate::cache::{Cache, Filter};
 use crate::user::{MASTERS, User};
 
-/// Where rules hold.
+/// Where rules apply.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     Cluster,
@@ -29,14 +29,14 @@ enum Who {
 
 type Rules = Arc<Vec<PolicyRule>>;
 
-/// Rules, and by which binding somebody has them, in Kubernetes' words.
+/// Rules, and the binding that grants them, in Kubernetes' words.
 struct Grant {
     rules: Rules,
     by: String,
 }
 
 struct Compiled {
-    /// Last changes of the four resources.
+    /// The last changes of the four resources.
     changed: [u64; 4],
     rules: HashMap<(Scope, Who), Vec<Grant>>,
 }
@@ -55,7 +55,7 @@ impl Rbac {
     /// Whether `user` may do what `attributes` say.
     ///
     /// # Errors
-    /// 403 with Kubernetes' text.
+    /// 403 with Kubernetes' message.
     pub fn authorize(
         &self,
         cache: &Cache,
@@ -86,7 +86,7 @@ impl Rbac {
         })
     }
 
-    /// The same as a yes or no.
+    /// Whether [`authorize`](Self::authorize) succeeds.
     pub fn allows(&self, cache: &Cache, user: &User, attributes: &Attributes) -> bool {
         if user.in_group(MASTERS) {
             return true;
@@ -111,7 +111,7 @@ impl Rbac {
         reason
     }
 
-    /// All rules that hold for `user` in a namespace (empty: in the whole cluster).
+    /// All rules that apply to `user` in a namespace (empty: the whole cluster).
     pub fn rules_of(&self, cache: &Cache, user: &User, namespace: &str) -> Vec<PolicyRule> {
         let mut all = Vec::new();
         self.visit(cache, user, namespace, |grant| {
@@ -121,7 +121,7 @@ impl Rbac {
         all
     }
 
-    /// Shows every grant of the user until `found` says yes.
+    /// Visits every grant of the user until `found` returns true.
     fn visit(
         &self,
         cache: &Cache,
@@ -164,7 +164,7 @@ fn objects<K: Kind>(cache: &Cache) -> Vec<K> {
         .filter_map(|version| match K::decode(&version.json) {
             Ok(object) => Some(object),
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, key = %version.key(), "passed over");
+                tracing::error!(error = &error as &dyn std::error::Error, key = %version.key(), "RBAC object skipped");
                 None
             }
         })

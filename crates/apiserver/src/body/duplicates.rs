@@ -1,4 +1,4 @@
-//! Fields that occur twice in one object of a JSON text, which serde would pass over.
+//! Duplicate fields within one object of a JSON text, which serde would ignore.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// The paths of duplicate fields (`spec.foo`, `spec.containers[0].name`), in order of occurrence.
-/// Text that is no JSON has none.
+/// Text that is not JSON has none.
 pub fn find(json: &[u8]) -> Vec<String> {
     let mut found = Found::default();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
@@ -17,7 +17,7 @@ pub fn find(json: &[u8]) -> Vec<String> {
     found.0
 }
 
-/// What was found, in order and once each.
+/// What was found, in order, each once.
 #[derive(Default)]
 struct Found(Vec<String>, HashSet<String>);
 

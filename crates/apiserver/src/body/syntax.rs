@@ -1,16 +1,16 @@
-//! What is wrong with a text that is no JSON, in the words of Go's `encoding/json`, which
-//! Kubernetes passes on and users search for.
+//! Syntax errors of JSON, in the words of Go's `encoding/json`, which Kubernetes passes on and
+//! users search for.
 
-/// Go gives up on text that nests deeper than this.
+/// Go refuses text that nests deeper than this.
 const MAX_DEPTH: usize = 10_000;
 
-/// The first error of `text`; `None`: it is JSON.
+/// The first error of `text`; `None`: it is valid JSON.
 pub fn error(text: &[u8]) -> Option<String> {
     let mut scanner = Scanner { text, at: 0 };
     scanner.document().err()
 }
 
-/// What a container waits for.
+/// What a container expects next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Open {
     Array,
@@ -25,7 +25,7 @@ struct Scanner<'a> {
 type Checked<T = ()> = Result<T, String>;
 
 impl Scanner<'_> {
-    /// Walks the whole text with a stack of its own: depth costs no recursion.
+    /// Parses the whole text with a stack of its own: depth costs no recursion.
     fn document(&mut self) -> Checked {
         let mut open: Vec<Open> = Vec::new();
         loop {
@@ -102,7 +102,7 @@ impl Scanner<'_> {
         byte.ok_or_else(|| "unexpected end of JSON input".to_owned())
     }
 
-    /// Passes over white space; the byte after it.
+    /// Skips white space; returns the byte after it.
     fn skip(&mut self) -> Checked<u8> {
         while matches!(self.byte()?, b' ' | b'\t' | b'\r' | b'\n') {
             self.at += 1;
@@ -253,8 +253,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever serde reads, this does; and the other way around, but for depth and numbers
-        /// that are too large.
+        /// Agrees with serde on every text, except for depth and numbers that are too large.
         #[test]
         fn agrees_with_serde(text in "[\\[\\]{}:,\"a1.e\\-\\\\ tru]{0,24}") {
             let read = serde_json::from_str::<serde_json::Value>(&text).is_ok();

@@ -1,4 +1,4 @@
-//! What a list or watch is limited to.
+//! What a list or watch is restricted to.
 
 use api::{KindRow, fields, labels};
 
@@ -17,7 +17,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Everything of a resource, or of one namespace of it.
+    /// Everything of a resource, or of one of its namespaces.
     pub fn everything(row: &'static KindRow, namespace: &str) -> Self {
         Self {
             row,
@@ -39,7 +39,7 @@ impl Filter {
         !self.labels.is_everything() || !self.fields.is_everything()
     }
 
-    /// The narrowest bucket of events that holds everything the filter lets through.
+    /// The narrowest bucket of events that contains everything the filter matches.
     pub fn interest(&self) -> Interest {
         let name = self.fields.exact("metadata.name");
         if let Some(name) = name

@@ -1,4 +1,4 @@
-//! The cache of one resource: the present state, its indexes, and the buckets of its events.
+//! The cache of one resource: the current state, its indexes, and the buckets of its events.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use super::bucket::{Bucket, Event};
 use super::{Filter, Version};
 
-/// What a watch is limited to, as far as events can be routed by it.
+/// The scope of a watch, as far as events can be routed by it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Interest {
     All,
@@ -31,7 +31,7 @@ struct State {
     /// Keys of pods by node.
     by_node: HashMap<String, BTreeSet<String>>,
     narrow: HashMap<Interest, Weak<Bucket>>,
-    /// Every event after this revision is in the bucket of all.
+    /// Every event after this revision is in the bucket of all events.
     complete_since: u64,
 }
 
@@ -45,17 +45,17 @@ pub struct ResourceCache {
     changed: AtomicU64,
 }
 
-/// What a watch begins with.
+/// What a watch starts with.
 pub struct Start {
     pub bucket: Arc<Bucket>,
     pub cursor: u64,
     /// Events between the requested revision and `cursor`.
     pub backlog: Vec<Arc<Event>>,
-    /// The present state, where it was asked for.
+    /// The current state, if it was requested.
     pub snapshot: Vec<Arc<Version>>,
 }
 
-/// The revision that a watch was to start from is older than what is kept.
+/// The revision that a watch was to start from is older than the retained events.
 #[derive(Debug)]
 pub struct TooOld {
     pub oldest: u64,
@@ -89,12 +89,12 @@ impl ResourceCache {
         self.len() == 0
     }
 
-    /// The objects that `filter` lets through, in order of their keys.
+    /// The objects that match `filter`, ordered by key.
     pub fn list(&self, filter: &Filter) -> Vec<Arc<Version>> {
         self.snapshot(&self.state.read(), filter)
     }
 
-    /// The same, with the revision of the last change that the list has seen.
+    /// The same, with the revision of the last change that the list includes.
     pub fn list_at(&self, filter: &Filter) -> (Vec<Arc<Version>>, u64) {
         let state = self.state.read();
         (self.snapshot(&state, filter), self.changed())
@@ -129,8 +129,8 @@ impl ResourceCache {
         }
     }
 
-    /// Joins the events that `filter` may want. `since`: start with the events after this
-    /// revision; `None`: start with the present state.
+    /// Subscribes to the events that may match `filter`. `since`: start with the events after this
+    /// revision; `None`: start with the current state.
     pub fn start(&self, filter: &Filter, since: Option<u64>) -> Result<Start, TooOld> {
         let interest = filter.interest();
         let mut state = self.state.write();
@@ -155,7 +155,7 @@ impl ResourceCache {
         Ok(Start { cursor: bucket.head(), bucket, backlog, snapshot })
     }
 
-    /// Takes in one change of the store. `None`: deleted. The feed alone calls this.
+    /// Applies one change from the store. `None`: deleted. Only the feed calls this.
     pub fn apply(&self, key: &str, revision: u64, new: Option<Arc<Version>>) {
         let mut state = self.state.write();
         let old = match &new {
@@ -222,7 +222,7 @@ impl ResourceCache {
         interests
     }
 
-    /// Begins anew with the state at `revision`; whoever watches is told to start over.
+    /// Resets to the state at `revision`; watchers are told to start over.
     pub fn reset(&self, entries: BTreeMap<String, Arc<Version>>, revision: u64) {
         let mut state = self.state.write();
         state.by_node.clear();

@@ -1,4 +1,4 @@
-//! One watch: a cursor into a bucket, a filter, and the bookmarks in between.
+//! One watch: a cursor into a bucket, a filter, and bookmarks.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use super::bucket::{Bucket, Change, Event};
 use super::resource::Start;
 use super::{Filter, Version};
 
-/// How often a quiet watch is told the revision it has reached.
+/// How often an idle watch gets a bookmark.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
-/// Events taken from a bucket at once.
+/// Events read from a bucket at once.
 const BATCH: usize = 256;
 
-/// What a watch tells its client.
+/// What a watch sends to its client.
 #[derive(Debug)]
 pub enum Notice {
-    /// An object of the present state, at the beginning.
+    /// An object of the initial state.
     Initial(Arc<Version>),
     Changed(Change, Arc<Event>),
-    /// Everything up to `revision` has been told; `initial_end`: the present state has.
+    /// Everything up to `revision` has been sent; `initial_end`: so has the initial state.
     Bookmark {
         revision: u64,
         initial_end: bool,
@@ -37,20 +37,20 @@ pub struct Watcher {
     bucket: Arc<Bucket>,
     head: watch::Receiver<u64>,
     cursor: u64,
-    /// How far the whole cache has come.
+    /// The revision that the whole cache has reached.
     progress: watch::Receiver<u64>,
     pending: VecDeque<Notice>,
     bookmarks: bool,
     next_bookmark: Instant,
     deadline: Option<Instant>,
-    /// Nothing up to this revision is told again.
+    /// Nothing up to this revision is sent again.
     after: u64,
     shutdown: CancellationToken,
-    /// Another form in which objects are told, and its row.
+    /// Another form that objects are sent in, and its row.
     form: Option<(&'static api::KindRow, FormOf)>,
 }
 
-/// Turns a stored object into another form of it.
+/// Converts a stored object to another form.
 pub type FormOf = fn(&Version) -> Result<Arc<Version>, ApiError>;
 
 impl std::fmt::Debug for Watcher {
@@ -59,11 +59,11 @@ impl std::fmt::Debug for Watcher {
     }
 }
 
-/// How a watch is to go on.
+/// Options of a watch.
 #[derive(Clone, Debug, Default)]
 pub struct WatchSettings {
     pub bookmarks: bool,
-    /// Bookmark the end of the present state.
+    /// Send a bookmark at the end of the initial state.
     pub initial_end: bool,
     pub timeout: Option<Duration>,
     /// The revision that the watch starts from.
@@ -101,18 +101,18 @@ impl Watcher {
         }
     }
 
-    /// The same watch, which tells its objects in another form.
+    /// The same watch, which sends its objects in another form.
     pub fn formed(mut self, row: &'static api::KindRow, form: FormOf) -> Self {
         self.form = Some((row, form));
         self
     }
 
-    /// The kind of what is told.
+    /// The kind of the objects sent.
     pub fn row(&self) -> &'static api::KindRow {
         self.form.map_or(self.filter.row, |(row, _)| row)
     }
 
-    /// The next notices, at least one; `None` when the watch's time is over.
+    /// The next events, at least one; `None` when the watch has timed out.
     ///
     /// # Errors
     /// 410 when the client is too slow for the window of events.
@@ -126,7 +126,7 @@ impl Watcher {
                 };
                 return Some(notices.map(|notice| formed(notice, form)).collect());
             }
-            // In this order: whatever happened up to `reached` is in the bucket already.
+            // In this order: whatever happened up to `reached` is already in the bucket.
             let reached = *self.progress.borrow();
             self.head.borrow_and_update();
             let events = match self.bucket.read(&mut self.cursor, BATCH) {
@@ -152,7 +152,7 @@ impl Watcher {
         }
     }
 
-    /// Waits for an event, a bookmark's time or the deadline. False: the watch is over.
+    /// Waits for an event, the next bookmark or the deadline. False: the watch is over.
     async fn sleep(&mut self) -> bool {
         let far = clock::instant() + Duration::from_secs(86_400);
         let deadline = self.deadline.unwrap_or(far);
@@ -188,7 +188,7 @@ fn formed(notice: Notice, form: FormOf) -> Result<Notice, ApiError> {
     })
 }
 
-/// What the event means for someone who sees only what `filter` lets through.
+/// What the event is to a client that sees only what `filter` matches.
 fn notice(filter: &Filter, event: Arc<Event>) -> Option<Notice> {
     let before = event.old.as_ref().is_some_and(|version| filter.matches(version));
     let after = event.new.as_ref().is_some_and(|version| filter.matches(version));

@@ -1,4 +1,4 @@
-//! Opening a stream at the kubelet, so that its refusal is still an ordinary error.
+//! Opens a stream to the kubelet, so that its refusal is still an ordinary error.
 
 use api::ApiError;
 use api::status::FieldError;
@@ -13,14 +13,14 @@ use super::{Connection, Session, SessionKind, Streams, kubelet_error};
 use crate::core::Call;
 use crate::response::Response;
 
-/// Frames on their way to a kubelet.
+/// Frames queued for a kubelet.
 const QUEUE: usize = 32;
 
 /// Opens the target's streaming subresource.
 ///
 /// # Errors
 /// 400 and 404 for a pod or container that cannot be streamed, 500 when the kubelet cannot be
-/// reached, 503 where nothing serves what is proxied.
+/// reached, 503 when there is no endpoint to proxy to.
 pub async fn open(call: Call<'_>) -> Result<Response, ApiError> {
     let subresource = call.target.subresource.as_str();
     if subresource == "proxy" {

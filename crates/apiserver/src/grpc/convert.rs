@@ -1,4 +1,4 @@
-//! Between the messages of `skiff.api.v1` and the pipeline's requests and answers.
+//! Converts between the messages of `skiff.api.v1` and the pipeline's requests and answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::rest::{Accept, Form, IncludeObject};
 /// The target of a message.
 ///
 /// # Errors
-/// 404 for a resource or subresource that does not exist, 400 for none.
+/// 404 for a resource or subresource that does not exist, 400 without a target.
 pub fn target(message: Option<pb::Target>) -> Result<Target, ApiError> {
     let message = message.ok_or_else(|| ApiError::bad_request("the request has no target"))?;
     let row = api::kind::by_resource(&message.group, &message.version, &message.resource)
@@ -40,7 +40,7 @@ pub fn target(message: Option<pb::Target>) -> Result<Target, ApiError> {
 /// Parses both selectors.
 ///
 /// # Errors
-/// 400 for what is no selector.
+/// 400 for an invalid selector.
 pub fn selectors(options: &mut Options, label: &str, field: &str) -> Result<(), ApiError> {
     let refuse = |error: labels::SelectorError| ApiError::bad_request(error.to_string());
     options.labels = labels::Selector::parse(label).map_err(refuse)?;
@@ -51,7 +51,7 @@ pub fn selectors(options: &mut Options, label: &str, field: &str) -> Result<(), 
 /// Options of a list.
 ///
 /// # Errors
-/// 400 and 422 for values that do not exist.
+/// 400 and 422 for invalid values.
 pub fn list_options(message: &pb::ListRequest) -> Result<Options, ApiError> {
     let mut options = Options {
         resource_version: message.resource_version.clone(),
@@ -89,7 +89,7 @@ pub fn watch_options(message: &pb::WatchRequest) -> Result<Options, ApiError> {
 /// Options of a write.
 ///
 /// # Errors
-/// 422 for values that do not exist.
+/// 422 for invalid values.
 pub fn write_options(verb: Verb, message: Option<pb::WriteOptions>) -> Result<Options, ApiError> {
     let message = message.unwrap_or_default();
     let mut errors = Vec::new();
@@ -116,7 +116,7 @@ pub fn patch_type(message: pb::PatchType) -> Option<PatchType> {
     }
 }
 
-/// What the client wants answers to look like.
+/// The representation that the client requests.
 pub fn accept(representation: i32) -> Accept {
     let form = match pb::Representation::try_from(representation) {
         Ok(pb::Representation::Table | pb::Representation::TableWithObjects) => Form::Table,
@@ -142,7 +142,7 @@ pub fn envelope(version: &Version, json: Bytes) -> pb::Object {
     }
 }
 
-/// A version in the form that the client wants.
+/// A version in the representation that the client requests.
 ///
 /// # Errors
 /// 500 when a Table needs an object that cannot be decoded.
@@ -169,7 +169,7 @@ pub fn shaped(
 /// An answer that is one object.
 ///
 /// # Errors
-/// 500 for an answer that is not.
+/// 500 for any other answer.
 pub fn object(response: Response, accept: &Accept, now: Timestamp) -> Result<pb::Object, ApiError> {
     match response {
         Response::Object(answer) => shaped(answer.row, &answer.version, accept, now),

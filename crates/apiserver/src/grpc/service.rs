@@ -88,7 +88,7 @@ impl Resources {
     }
 }
 
-/// Who calls: the connection's certificate, a bearer token, impersonation.
+/// The caller's credentials: the connection's certificate, a bearer token, impersonation.
 fn credentials<T>(call: &Call<T>) -> Result<Credentials, Status> {
     let headers = call.metadata().clone().into_headers();
     let bearer = headers
@@ -164,7 +164,7 @@ impl pb::resources_server::Resources for Resources {
         let options = convert::write_options(Verb::Create, message.options).map_err(refuse)?;
         let mut target = convert::target(message.target).map_err(refuse)?;
         if target.subresource.is_empty() {
-            // Clients that know the object's name say it; the body decides.
+            // Clients that know the object's name send it; the body decides.
             target.name.clear();
         }
         self.write(credentials, Verb::Create, target, options, message.json).await

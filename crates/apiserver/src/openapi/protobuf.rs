@@ -1,21 +1,21 @@
-//! The old form of OpenAPI as protobuf, which kubectl asks for.
+//! OpenAPI v2 as protobuf, which kubectl asks for.
 //!
 //! The message is gnostic's `openapi.v2.Document` (`github.com/google/gnostic-models/openapiv2`);
-//! the tables below name the numbers of the fields that our documents have. What Kubernetes adds
-//! (`x-…`) goes into each message's extensions, as YAML, of which JSON is a part.
+//! the tables below have the field numbers that our documents use. Kubernetes' extensions (`x-…`)
+//! go into each message's extensions, as YAML, of which JSON is a subset.
 
 use prost::encoding::{WireType, encode_key, encode_varint};
 use serde_json::{Map, Value};
 
-/// How one message is laid out.
+/// The layout of one message.
 struct Message {
     fields: &'static [Field],
     /// The number of its extensions; 0: it has none.
     extensions: u32,
 }
 
-/// A field: its JSON name, the numbers that lead to it (messages of a single field stand between
-/// JSON's shape and protobuf's), and what it is.
+/// A field: its JSON name, the numbers that lead to it (single-field messages wrap what JSON has
+/// directly), and its type.
 struct Field(&'static str, &'static [u32], Shape);
 
 enum Shape {
@@ -27,7 +27,7 @@ enum Shape {
     Texts,
     One(&'static Message),
     Parameters,
-    /// A map as a list of names (1) with values (2, and what else leads to the value).
+    /// A map as a list of names (1) with values (2, and further numbers that lead to the value).
     Named(&'static [u32], &'static Message),
 }
 
@@ -116,7 +116,7 @@ static SCHEMA: Message = Message {
     extensions: 31,
 };
 
-/// A document of OpenAPI v2, from JSON. Fields that the tables do not have are left out.
+/// A document of OpenAPI v2, from JSON. Fields that are not in the tables are left out.
 pub fn document(json: &Value) -> Vec<u8> {
     json.as_object().map(|object| encode(object, &DOCUMENT)).unwrap_or_default()
 }
@@ -141,7 +141,7 @@ fn field(value: &Value, numbers: &[u32], shape: &Shape, out: &mut Vec<u8>) {
     match (shape, value) {
         (Shape::Text | Shape::Texts, Value::String(text)) => put(numbers, text.as_bytes(), out),
         (Shape::Texts, Value::Array(texts)) => {
-            // The list is in the innermost message, once for all.
+            // The list is in the innermost message, as a whole.
             let (outer, last) = numbers.split_at(numbers.len() - 1);
             let mut list = Vec::new();
             for text in texts.iter().filter_map(Value::as_str) {
@@ -191,7 +191,8 @@ fn field(value: &Value, numbers: &[u32], shape: &Shape, out: &mut Vec<u8>) {
     }
 }
 
-/// `data` in messages of one field each, the last number being innermost. Without numbers: as it is.
+/// `data` nested in messages of one field each, the last number innermost. Without numbers:
+/// unchanged.
 fn put(numbers: &[u32], data: &[u8], out: &mut Vec<u8>) {
     let Some((number, inner)) = numbers.split_first() else {
         out.extend_from_slice(data);

@@ -57,7 +57,7 @@ fn the_old_form_holds_all_definitions() {
     assert!(swagger["definitions"]["io.k8s.api.batch.v1.CronJob"].is_object());
 }
 
-/// As much of gnostic's messages as tells that ours are laid out alike.
+/// As much of gnostic's messages as shows that the layouts agree.
 mod gnostic {
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct Document {

@@ -1,4 +1,4 @@
-//! Content negotiation: what a client sends and what it takes.
+//! Content negotiation: what a client sends and what it accepts.
 
 use api::ApiError;
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use super::media_type;
 use super::table::{IncludeObject, TableOptions};
 use crate::request::{BodyFormat, Verb};
 
-/// The shape of an answer.
+/// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
     /// The object or list itself.
@@ -19,30 +19,30 @@ pub enum Form {
     PartialMetadata,
 }
 
-/// What the client takes.
+/// What the client accepts.
 #[derive(Clone, Debug, Default)]
 pub struct Accept {
     pub form: Form,
     pub yaml: bool,
-    /// Only for clients that take nothing else: JSON is what the cache holds ready.
+    /// Only for clients that accept nothing else: the cache holds JSON.
     pub protobuf: bool,
     pub gzip: bool,
-    /// What the rows of a Table carry.
+    /// What the rows of a Table include.
     pub include: IncludeObject,
     /// The header as written, for paths that negotiate by themselves.
     pub raw: String,
 }
 
 impl Accept {
-    /// How a Table is written for this client.
+    /// How a Table is rendered for this client.
     pub fn table_options(&self) -> TableOptions {
         TableOptions { include: self.include, ..TableOptions::default() }
     }
 
-    /// Chooses the first media type that can be served. `query` says more of a Table.
+    /// Chooses the first media type that can be served. `query` has the options of a Table.
     ///
     /// # Errors
-    /// 406 when none can, 400 when what is said of a Table means nothing.
+    /// 406 when none can, 400 for invalid options of a Table.
     pub fn parse(headers: &HeaderMap, query: &str) -> Result<Self, ApiError> {
         let mut accept = Self::of_headers(headers)?;
         if accept.form == Form::Table {
@@ -82,7 +82,7 @@ impl Accept {
                     "meta.k8s.io",
                     "v1" | "v1beta1",
                 ) => Form::PartialMetadata,
-                // Discovery documents choose by the raw header.
+                // Discovery documents negotiate by the raw header.
                 (_, "apidiscovery.k8s.io", _) => Form::Object,
                 _ => continue,
             };
@@ -101,7 +101,7 @@ impl Accept {
                     return Ok(Self { form, yaml: true, ..base });
                 }
                 api::protobuf::MEDIA_TYPE => takes_protobuf |= form == Form::Object,
-                // OpenAPI documents choose by the raw header.
+                // OpenAPI documents negotiate by the raw header.
                 kind if kind.starts_with("application/com.github.proto-openapi") => {
                     return Ok(base);
                 }
@@ -118,10 +118,10 @@ impl Accept {
     }
 }
 
-/// How the body is written.
+/// The encoding of the body.
 ///
 /// # Errors
-/// 415 for what is neither JSON, YAML nor Kubernetes' protobuf.
+/// 415 when it is neither JSON, YAML nor Kubernetes' protobuf.
 pub fn body_format(
     parts: &http::request::Parts,
     verb: Option<Verb>,

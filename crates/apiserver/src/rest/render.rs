@@ -1,4 +1,4 @@
-//! Answers as HTTP responses.
+//! Renders answers as HTTP responses.
 
 use std::io::Write;
 
@@ -19,15 +19,15 @@ pub const JSON: &str = "application/json";
 /// Answers smaller than this are not compressed (upstream's 128 KiB).
 const GZIP_FROM_BYTES: usize = 128 << 10;
 
-/// A body that is there already.
+/// A body that is already complete.
 pub fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// Gives an answer its form.
+/// Renders an answer.
 ///
 /// # Errors
-/// 406 when the answer has no such form.
+/// 406 when it cannot be rendered in the negotiated form.
 pub fn response(
     response: Response,
     verb: Option<Verb>,
@@ -96,7 +96,7 @@ fn object(
     Ok(json_response(answer.code, json, &answer.warnings, accept))
 }
 
-/// The list around the ready bytes of its items.
+/// The list around the encoded bytes of its items.
 pub fn list_json(list: &ListAnswer) -> Bytes {
     let size: usize = list.items.iter().map(|item| item.json.len() + 1).sum();
     let mut out = BytesMut::with_capacity(size + 512);
@@ -111,7 +111,7 @@ pub fn list_json(list: &ListAnswer) -> Bytes {
     out.freeze()
 }
 
-/// Everything of a list up to the first item.
+/// Everything of a list before the first item.
 pub fn list_head(out: &mut BytesMut, kind: &str, api_version: &str, list: &ListAnswer) {
     out.put_slice(format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{{\"resourceVersion\":\"{}\"", list.revision).as_bytes());
     if !list.continue_token.is_empty() {

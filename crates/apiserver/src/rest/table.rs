@@ -1,4 +1,4 @@
-//! Tables and bare metadata: what kubectl prints from.
+//! Tables and partial metadata: what kubectl prints.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use crate::kinds::strategy;
 use crate::response::ListAnswer;
 use crate::scan;
 
-/// What rows carry beside their cells (`meta.v1.TableOptions`).
+/// What rows include besides their cells (`meta.v1.TableOptions`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IncludeObject {
     None,
     #[default]
     Metadata,
-    /// The whole object, by which kubectl sorts.
+    /// The whole object, which kubectl sorts by.
     Object,
 }
 
@@ -28,7 +28,7 @@ impl IncludeObject {
     /// The parameter `includeObject` of a query.
     ///
     /// # Errors
-    /// 400 for a value that it may not have.
+    /// 400 for an invalid value.
     pub fn parse(query: &str) -> Result<Self, ApiError> {
         let value = query.split('&').find_map(|pair| pair.strip_prefix("includeObject="));
         match value.unwrap_or_default() {
@@ -42,14 +42,14 @@ impl IncludeObject {
     }
 }
 
-/// How a Table is written.
+/// How a Table is rendered.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TableOptions {
     pub omit_columns: bool,
     pub include: IncludeObject,
 }
 
-/// The objects as a Table; `now` is what ages are counted to.
+/// The objects as a Table, with ages as of `now`.
 ///
 /// # Errors
 /// 500 when an object cannot be decoded.

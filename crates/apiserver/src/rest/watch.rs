@@ -1,4 +1,4 @@
-//! Watches as chunked JSON frames.
+//! Watches as chunked JSON or protobuf frames.
 
 use api::{ApiError, KindRow};
 use bytes::{Bytes, BytesMut};
@@ -88,7 +88,7 @@ fn refuse(state: &mut State, error: &ApiError) -> Bytes {
     frame("ERROR", &error.encode())
 }
 
-/// An event as protobuf, with its length in four bytes before it.
+/// An event as protobuf, preceded by its length in four bytes.
 fn protobuf_frame(kind: &str, object: &[u8]) -> Result<Bytes, ApiError> {
     let value: serde_json::Value = serde_json::from_slice(object)
         .map_err(|error| ApiError::internal(format!("a stored object is not JSON: {error}")))?;
@@ -148,7 +148,7 @@ fn shaped(
     }
 }
 
-/// An object that holds nothing but how far the watch has come.
+/// An object with nothing but the revision that the watch has reached.
 pub fn bookmark(row: &KindRow, revision: u64, initial_end: bool, form: Form) -> Bytes {
     let annotations =
         if initial_end { ",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}" } else { "" };

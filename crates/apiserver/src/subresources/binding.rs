@@ -1,4 +1,4 @@
-//! `pods/binding`: a pod is given to a node (`k8s.io/kubernetes/pkg/registry/core/pod/storage`).
+//! `pods/binding`: binds a pod to a node (`k8s.io/kubernetes/pkg/registry/core/pod/storage`).
 
 use std::collections::BTreeMap;
 
@@ -15,14 +15,14 @@ use crate::request::Request;
 use crate::response::Response;
 use crate::verbs::update::swap_with;
 
-/// What a binding asks for.
+/// The parts of a binding.
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
     pub node: String,
     /// Empty: whichever pod has the name.
     pub uid: String,
     pub resource_version: String,
-    /// Laid over the pod's own.
+    /// Merged into the pod's own.
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
 }
@@ -30,7 +30,7 @@ pub struct Wish {
 /// Binds the target to the node in the body.
 ///
 /// # Errors
-/// 404, 409 when the pod is bound or going, 422 for a target that is no node.
+/// 404, 409 when the pod is bound or being deleted, 422 for a target that is not a node.
 pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let binding: Binding = decode(request)?;
     let kind = binding.target.kind.as_deref().unwrap_or("Node");
@@ -59,7 +59,7 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     Ok(created())
 }
 
-/// Gives the target to a node.
+/// Binds the target to a node.
 ///
 /// # Errors
 /// As [`create`].
@@ -77,8 +77,9 @@ pub async fn bind(call: Call<'_>, wish: &Wish) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A pod's place is part of its spec, but binding is no new generation of it: `metadata.generation`
-/// counts what users change, and the kubelet's `observedGeneration` stays 1 on a pod they left alone.
+/// A pod's node is part of its spec, but binding is not a new generation of it:
+/// `metadata.generation` counts users' changes, and the kubelet's `observedGeneration` stays 1 on a
+/// pod they left alone.
 fn assign(call: Call<'_>, pod: &mut Pod, wish: &Wish, now: Timestamp) -> Result<(), ApiError> {
     let name = call.target.name.as_str();
     let conflict = |message: String| Err(ApiError::conflict(Pod::ROW, name, message));

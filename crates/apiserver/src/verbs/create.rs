@@ -21,13 +21,13 @@ use crate::{keys, stored};
 
 /// How long Events are kept.
 const EVENT_LIFE: Duration = Duration::from_secs(3_600);
-/// How often a generated name that is taken is generated anew.
+/// How often a generated name that is taken is regenerated.
 const NAME_ATTEMPTS: usize = 8;
 
 /// Creates the object in the request's body.
 ///
 /// # Errors
-/// 400, 403, 409 and 422 as Kubernetes gives them.
+/// 400, 403, 409 and 422 as Kubernetes.
 pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let json = body::object_json(call.row().kind, &request.body, request.body_format)?;
     let mut decoded = body::decode(call.row(), &json, call.options.field_validation)?;
@@ -108,7 +108,7 @@ async fn create_once(
     Ok(answer)
 }
 
-/// The lease that the target's kind dies with: Events are forgotten after an hour.
+/// The lease that objects of the target's kind expire with: Events last an hour.
 ///
 /// # Errors
 /// When the store fails.

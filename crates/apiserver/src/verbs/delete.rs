@@ -1,4 +1,4 @@
-//! Delete: at once, after a grace period, or when the last finalizer is gone.
+//! Delete: at once, after a grace period, or when the last finalizer is removed.
 
 use std::sync::Arc;
 
@@ -23,13 +23,13 @@ use crate::request::{Request, Verb};
 use crate::response::Response;
 use crate::{keys, scan, stored};
 
-/// How often a deletion that lost a race is decided anew.
+/// How often a deletion is retried after losing a race.
 const ATTEMPTS: usize = 256;
 
-/// Reads `DeleteOptions` from the body and the query.
+/// Parses `DeleteOptions` from the body and the query.
 ///
 /// # Errors
-/// 400 when they cannot be read, 422 when they are not valid.
+/// 400 when they cannot be parsed, 422 when they are not valid.
 pub fn options(verb: Verb, request: &Request) -> Result<DeleteOptions, ApiError> {
     let mut options: DeleteOptions = if request.body.is_empty() {
         DeleteOptions::default()
@@ -59,13 +59,13 @@ pub fn options(verb: Verb, request: &Request) -> Result<DeleteOptions, ApiError>
     }
     check_options(verb, &options)?;
     if options.grace_period_seconds.is_some_and(|seconds| seconds < 0) {
-        // Upstream: a negative grace period is the shortest.
+        // As upstream, a negative grace period means the shortest.
         options.grace_period_seconds = Some(1);
     }
     Ok(options)
 }
 
-/// Values that do not exist or exclude each other (`ValidateDeleteOptions`).
+/// Unsupported or mutually exclusive values (`ValidateDeleteOptions`).
 fn check_options(verb: Verb, options: &DeleteOptions) -> Result<(), ApiError> {
     let mut errors = Vec::new();
     let policy = options.propagation_policy.as_deref();
@@ -82,7 +82,7 @@ fn check_options(verb: Verb, options: &DeleteOptions) -> Result<(), ApiError> {
     options::refuse(verb, &errors)
 }
 
-/// Whether the options say that nothing is to be done.
+/// Whether the options ask for a dry run.
 pub fn is_rehearsal(options: &DeleteOptions) -> bool {
     options.dry_run.as_ref().is_some_and(|values| values.iter().any(|value| value == "All"))
 }
@@ -90,7 +90,7 @@ pub fn is_rehearsal(options: &DeleteOptions) -> bool {
 /// Deletes the target.
 ///
 /// # Errors
-/// 404, 409 and what admission gives.
+/// 404, 409 and those of admission.
 pub async fn delete(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let options = options(call.verb, request)?;
     let mut call_options = call.options.clone();
@@ -108,9 +108,9 @@ pub async fn delete(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     })
 }
 
-/// What became of a deletion.
+/// The result of a deletion.
 pub enum Deleted {
-    /// Gone: its last state.
+    /// Deleted: its last state.
     Now(Arc<Version>),
     /// Terminating.
     Later(Arc<Version>),
@@ -132,7 +132,7 @@ fn success(call: Call<'_>, version: &Version) -> Bytes {
     api::status::encode_status(&status).into()
 }
 
-/// Deletes the target by `options`.
+/// Deletes the target with `options`.
 ///
 /// # Errors
 /// As [`delete`].
@@ -241,7 +241,7 @@ enum Plan {
     Remove,
     /// Store the object as terminating.
     Mark(Box<dyn Object>),
-    /// It is terminating already, and nothing changes.
+    /// It is already terminating, and nothing changes.
     Keep,
 }
 
@@ -291,7 +291,7 @@ fn plan(
     Plan::Mark(marked)
 }
 
-/// Sets the finalizers that the propagation policy asks for. True: they changed.
+/// Sets the finalizers of the propagation policy. True: they changed.
 fn propagate(metadata: &mut api::ObjectMeta, options: &DeleteOptions) -> bool {
     let before = metadata.finalizers.clone();
     let policy = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
@@ -311,7 +311,7 @@ fn propagate(metadata: &mut api::ObjectMeta, options: &DeleteOptions) -> bool {
     metadata.finalizers != before
 }
 
-/// `None` or 0: at once. A pod that no kubelet runs needs no grace.
+/// `None` or 0: at once. A pod that no kubelet runs needs no grace period.
 fn grace_seconds(
     row: &'static api::KindRow,
     object: &dyn Object,
@@ -329,7 +329,7 @@ fn grace_seconds(
     Some(options.grace_period_seconds.unwrap_or(default))
 }
 
-/// Whether a namespace still has finalizers of its own kind in its spec.
+/// Whether a namespace still has finalizers in its spec.
 pub fn namespace_is_in_use(object: &dyn Object) -> bool {
     object
         .downcast_ref::<Namespace>()

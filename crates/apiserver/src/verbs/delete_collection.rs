@@ -1,4 +1,4 @@
-//! Delete of everything that a selector selects.
+//! Deletes everything that a selector matches.
 
 use std::sync::Arc;
 
@@ -14,13 +14,14 @@ use crate::core::Call;
 use crate::request::{Request, Target};
 use crate::response::Response;
 
-/// Deletions under way at once.
+/// Deletions in progress at once.
 const CONCURRENCY: usize = 16;
 
-/// Deletes what the request selects; answers the list of it.
+/// Deletes what the request selects; answers with the list of it.
 ///
 /// # Errors
-/// 405 for namespaces, which go one by one; the first error of a deletion other than 404.
+/// 405 for namespaces, which are only deleted one by one; the first error of a deletion other than
+/// 404.
 pub async fn delete_collection(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     if call.row() == Namespace::ROW {
         return Err(ApiError::new(

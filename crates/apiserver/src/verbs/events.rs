@@ -1,7 +1,7 @@
-//! `events.k8s.io/v1`: the core group's Events under newer names of their fields.
+//! `events.k8s.io/v1`: the core group's Events with newer names for their fields.
 //!
-//! One object is stored, in the core group's form; what is written through the newer group is
-//! turned into it, and what is read is turned back. The core group itself pays nothing for this.
+//! Events are stored in the core group's form only; writes through the newer group are converted to
+//! it, and reads are converted back. The core group itself pays nothing for this.
 //!
 //! Upstream: `pkg/apis/core/v1/conversion.go` and `pkg/apis/events/v1/conversion.go`.
 
@@ -25,18 +25,18 @@ use crate::meta;
 use crate::request::{BodyFormat, PatchType, Request, Target, Verb};
 use crate::response::{ObjectAnswer, Response};
 
-/// What may not be said twice: the newer group has `eventTime` and `series` for it.
+/// Fields that must be unset: the newer group has `eventTime` and `series` instead.
 const DEPRECATED: [&str; 4] = ["firstTimestamp", "lastTimestamp", "count", "source"];
 
-/// Whether a request is about Events in the newer form.
+/// Whether a request is about Events of the newer group.
 pub fn are(row: &KindRow) -> bool {
     row == Event::ROW
 }
 
-/// Carries out an authorized request to Events in the newer form.
+/// Handles an authorized request to Events of the newer group.
 ///
 /// # Errors
-/// As the verbs give them; 501 for server-side apply.
+/// Those of the verbs; 501 for server-side apply.
 pub async fn answer(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let target = Target { row: CoreEvent::ROW, ..call.target.clone() };
     let core = Call { target: &target, ..call };
@@ -72,7 +72,7 @@ pub async fn answer(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     })
 }
 
-/// The verbs, for the stored form.
+/// The verbs, for the core group.
 fn handle_core<'a>(
     core: Call<'a>,
     request: &'a Request,
@@ -129,7 +129,7 @@ fn core_value(object: &dyn Object) -> Result<Value, ApiError> {
     Ok(conversion::to_core(value))
 }
 
-/// A stored Event as the newer group shows it.
+/// A stored Event in the form of the newer group.
 fn newer(version: &Version) -> Result<Arc<Version>, ApiError> {
     let value: Value = serde_json::from_slice(&version.json).map_err(ApiError::internal)?;
     let mut value = conversion::from_core(value);
@@ -143,7 +143,7 @@ fn newer(version: &Version) -> Result<Arc<Version>, ApiError> {
     version.map(Arc::new).map_err(ApiError::internal)
 }
 
-/// What the newer group demands of a new Event (`ValidateEventCreate`).
+/// What the newer group requires of a new Event (`ValidateEventCreate`).
 fn check(event: &Value, name: Option<&str>) -> Result<(), ApiError> {
     let mut errors = Vec::new();
     if event["eventTime"].is_null() {

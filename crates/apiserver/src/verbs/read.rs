@@ -21,7 +21,7 @@ use crate::response::{ListAnswer, Response};
 /// Entries read from the store at once for a page at a revision.
 const PAGE: usize = 1_000;
 
-/// The target.
+/// Gets the target.
 ///
 /// # Errors
 /// 404.
@@ -41,7 +41,7 @@ pub async fn get(call: Call<'_>) -> Result<Response, ApiError> {
     Ok(Response::Object(answer(call.row(), 200, version)))
 }
 
-/// The number in a resource version; `None` for unset.
+/// The number in a resource version; `None` if unset.
 fn requested(text: &str) -> Result<Option<u64>, ApiError> {
     if text.is_empty() {
         return Ok(None);
@@ -62,7 +62,7 @@ fn requested(text: &str) -> Result<Option<u64>, ApiError> {
 /// What the request selects.
 ///
 /// # Errors
-/// 400 for a field that the kind cannot be selected by.
+/// 400 for a field that the kind does not support in selectors.
 pub fn filter(call: Call<'_>) -> Result<Filter, ApiError> {
     let row = call.row();
     call.options.fields.check(row).map_err(|error| ApiError::bad_request(error.to_string()))?;
@@ -79,10 +79,10 @@ pub fn filter(call: Call<'_>) -> Result<Filter, ApiError> {
     Ok(filter)
 }
 
-/// The objects that the request selects.
+/// Lists the objects that the request selects.
 ///
 /// # Errors
-/// 400, 410 and 504 as Kubernetes gives them.
+/// 400, 410 and 504 as Kubernetes.
 pub async fn list(call: Call<'_>) -> Result<ListAnswer, ApiError> {
     let filter = filter(call)?;
     let options = call.options;
@@ -108,7 +108,7 @@ pub async fn list(call: Call<'_>) -> Result<ListAnswer, ApiError> {
     Ok(from_cache(cache, &filter, options.limit))
 }
 
-/// Options that exclude each other (`ValidateListOptions`).
+/// Mutually exclusive options (`ValidateListOptions`).
 fn check_list(options: &Options) -> Result<(), ApiError> {
     let mut errors = Vec::new();
     let mut forbid =
@@ -158,7 +158,7 @@ fn check_watch(options: &Options) -> Result<(), ApiError> {
 }
 
 fn from_cache(cache: &Cache, filter: &Filter, limit: u64) -> ListAnswer {
-    // Read first: the list then holds at least everything up to it.
+    // Read first: the list then includes at least everything up to it.
     let revision = cache.revision();
     let (mut items, changed) = cache.resource(filter.row).list_at(filter);
     let revision = revision.max(changed);
@@ -182,11 +182,11 @@ fn from_cache(cache: &Cache, filter: &Filter, limit: u64) -> ListAnswer {
     answer
 }
 
-/// Where the next page starts.
+/// A continue token.
 #[derive(Debug, Serialize, Deserialize)]
 struct Token {
     v: String,
-    /// The revision of the whole list; -1: whatever is newest.
+    /// The revision of the whole list; -1: the latest.
     rv: i64,
     /// Key within the resource to start from, inclusive.
     start: String,
@@ -230,7 +230,7 @@ impl Token {
     }
 }
 
-/// Where a text stops being base64.
+/// The position of the first byte that is not base64.
 fn bad_byte(text: &str) -> usize {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let bad = text.bytes().position(|byte| !fits(byte));
@@ -320,7 +320,7 @@ async fn at_revision(
 /// Watches what the request selects.
 ///
 /// # Errors
-/// 400, 410 and 504 as Kubernetes gives them.
+/// 400, 410 and 504 as Kubernetes.
 pub async fn watch(call: Call<'_>) -> Result<Response, ApiError> {
     let filter = filter(call)?;
     let options = call.options;

@@ -1,5 +1,5 @@
-//! Update and patch: a change computed from the present state and stored by compare-and-swap,
-//! again and again until it holds or the client's expectation fails.
+//! Update and patch: a change computed from the current object and stored by compare-and-swap,
+//! retried until it succeeds or a precondition fails.
 
 use std::sync::Arc;
 
@@ -21,13 +21,13 @@ use crate::request::Request;
 use crate::response::{ObjectAnswer, Response};
 use crate::{keys, stored};
 
-/// How often a write that lost a race is computed anew.
+/// How often a write is retried after losing a race.
 const ATTEMPTS: usize = 256;
 
-/// Replaces the object by the one in the request's body.
+/// Replaces the object with the request's body.
 ///
 /// # Errors
-/// As Kubernetes gives them.
+/// As Kubernetes.
 pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let json = body::object_json(call.row().kind, &request.body, request.body_format)?;
     let decoded = body::decode(call.row(), &json, call.options.field_validation)?;
@@ -70,19 +70,19 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     Ok(Response::Object(answer))
 }
 
-/// How a change is treated on its way to the store.
+/// How a change is processed before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     /// Defaults, admission, the kind's strategy, validation.
     Ruled,
-    /// As it is: a change that the apiserver itself computed.
+    /// None: a change that the apiserver itself computed.
     Plain,
 }
 
-/// Stores a change that the apiserver itself computed, past admission and the kind's strategy.
+/// Stores a change that the apiserver itself computed, without admission or the kind's strategy.
 ///
 /// # Errors
-/// 404, 409 and what `change` gives.
+/// 404, 409 and those of `change`.
 pub async fn swap_with(
     call: Call<'_>,
     change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
@@ -90,11 +90,11 @@ pub async fn swap_with(
     write_with(call, Mode::Plain, change).await
 }
 
-/// Stores what `change` makes of the target's present state: given the object and its bytes, it
-/// returns the new object. A resourceVersion or uid in the new object is a precondition.
+/// Stores what `change` makes of the target: given the current object and its bytes, it returns the
+/// new object. A resourceVersion or uid in the new object is a precondition.
 ///
 /// # Errors
-/// 404, 409, 422 and what `change` and admission give.
+/// 404, 409, 422 and those of `change` and admission.
 pub async fn update_with(
     call: Call<'_>,
     change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
@@ -130,7 +130,7 @@ async fn write_with(
 
 enum Attempt {
     Done(ObjectAnswer),
-    /// Somebody else wrote first: the state they left, if any.
+    /// Somebody else wrote first: the version they left, if any.
     Lost(Option<Arc<Version>>),
 }
 
@@ -197,7 +197,7 @@ async fn attempt(
     outcome
 }
 
-/// Replaces the present state, unless the call is a dry run.
+/// Replaces the current version, unless the call is a dry run.
 async fn store(
     call: Call<'_>,
     current: &Version,
@@ -233,7 +233,7 @@ async fn store(
     }
 }
 
-/// Checks the preconditions that the new object carries in its metadata.
+/// Checks the preconditions in the new object's metadata.
 fn expected(
     row: &KindRow,
     name: &str,
@@ -303,7 +303,7 @@ async fn prepare(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Resu
     call.core.admission.validate(call, new, Some(old)).await
 }
 
-/// Whether the object only waited for its last finalizer.
+/// Whether the object was only waiting for its last finalizer.
 fn finished(new: &dyn Object) -> bool {
     let metadata = new.metadata();
     metadata.deletion_timestamp.is_some()

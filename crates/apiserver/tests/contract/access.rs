@@ -1,4 +1,4 @@
-//! Who may do what, and the texts they are refused with.
+//! Authentication and authorization, and the messages of refusals.
 
 use serde_json::json;
 
@@ -48,7 +48,7 @@ async fn roles_grant_and_nobody_grants_more_than_they_have() {
     let binding = json!({"metadata": {"name": "devs"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
         "subjects": [{"kind": "Group", "name": "devs", "apiGroup": "rbac.authorization.k8s.io"}]});
     admin.post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding).await.expect(201);
-    // A read that is consistent also brings the authorizer's view up to date.
+    // A consistent read also brings the authorizer up to date.
     admin.get(&format!("{RBAC}/rolebindings")).await.expect(200);
     bob.get(MAPS).await.expect(200);
     bob.get("/api/v1/namespaces/kube-system/configmaps").await.expect(403);
@@ -75,7 +75,7 @@ async fn roles_grant_and_nobody_grants_more_than_they_have() {
         "{reason}"
     );
     assert!(reason.ends_with(" to Group \"devs\""), "{reason}");
-    // An aggregated role would gather rights later on.
+    // An aggregated role would gain rights later on.
     let writer = json!({"metadata": {"name": "role-writer"}, "rules": [{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "verbs": ["create"]}]});
     admin.post(&format!("{RBAC}/clusterroles"), &writer).await.expect(201);
     let bound = json!({"metadata": {"name": "role-writer"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "role-writer"},

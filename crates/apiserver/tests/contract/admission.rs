@@ -1,4 +1,4 @@
-//! What the apiserver adds to objects, and what it refuses, beyond validation.
+//! What admission adds to objects, and what it refuses.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! Bad input: each is refused with Kubernetes' code, reason, message and causes, alike by both
-//! doors, and changes nothing.
+//! Bad input: both doors refuse each case with Kubernetes' code, reason, message and causes, and
+//! nothing is changed.
 
 #[path = "bad_input/ask.rs"]
 mod ask;
@@ -21,7 +21,7 @@ use serde_json::json;
 
 use crate::server::{Rest, Server};
 
-/// What the cases are asked of.
+/// Creates the objects that the cases refer to.
 async fn furnish(rest: &Rest) {
     let spaced = "/api/v1/namespaces/default";
     rest.post(

@@ -1,4 +1,4 @@
-//! The verbs through both doors, which must tell the same.
+//! The verbs through both doors, which must give the same results.
 
 use rpc::api_v1 as pb;
 use serde_json::{Value, json};

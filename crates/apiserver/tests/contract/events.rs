@@ -1,4 +1,4 @@
-//! Events under both of their groups.
+//! Events through both of their groups.
 
 use serde_json::{Value, json};
 

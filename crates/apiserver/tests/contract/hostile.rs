@@ -1,4 +1,5 @@
-//! Nothing a client sends panics the server: each is refused with its code, and the server goes on.
+//! Nothing a client sends panics the server: each request is refused with its code, and the server
+//! stays up.
 
 use rpc::api_v1 as pb;
 use serde_json::json;
@@ -114,8 +115,8 @@ async fn bad_patches_and_paths_are_refused() {
     server.stop().await;
 }
 
-/// What is large within the limits, and crafted so that a careless loop over it never ends, is
-/// answered in seconds, and what is told of it stays within what headers can carry.
+/// Bodies that are large within the limits, and crafted so that a careless loop over them would
+/// never end, are answered in seconds, and their warnings stay within what headers can carry.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_bodies_are_answered_soon() {
     let server = Server::start().await;
@@ -182,7 +183,7 @@ async fn large_bodies_are_answered_soon() {
     server.stop().await;
 }
 
-/// A `Status` that is longer than headers usually are comes through gRPC too.
+/// A `Status` that is longer than headers usually are passes through gRPC too.
 #[tokio::test]
 async fn long_refusals_cross_grpc() {
     let server = Server::start().await;

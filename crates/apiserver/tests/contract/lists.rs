@@ -1,4 +1,4 @@
-//! Lists: selectors, pages, resource versions, and the forms they come in.
+//! Lists: selectors, pages, resource versions, and representations.
 
 use serde_json::{Value, json};
 

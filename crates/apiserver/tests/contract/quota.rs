@@ -8,14 +8,14 @@ use crate::server::{Rest, Server};
 
 const NAMESPACE: &str = "/api/v1/namespaces/default";
 
-/// Makes a quota and the status that its controller would give it.
+/// Creates a quota and the status that its controller would set.
 async fn quota(rest: &Rest, name: &str, spec: Value, used: Value) {
     let path = format!("{NAMESPACE}/resourcequotas");
     let object = json!({"metadata": {"name": name}, "spec": spec});
     rest.post(&path, &object).await.expect(201);
     let status = json!({"status": {"hard": spec["hard"], "used": used}});
     rest.patch(&format!("{path}/{name}/status"), "merge", &status).await.expect(200);
-    // Admission asks the cache, which follows the store.
+    // Admission uses the cache, which follows the store.
     rest.get(&format!("{path}/{name}")).await.expect(200);
 }
 

@@ -1,4 +1,4 @@
-//! Addresses and node ports: each is given once.
+//! Addresses and node ports: each is allocated once.
 
 use std::collections::HashSet;
 
@@ -78,7 +78,7 @@ async fn a_service_can_become_a_name() {
     let server = Server::start().await;
     let rest = server.admin();
     let one = format!("{SERVICES}/a");
-    // What is not there is made by a PUT, for the kinds that Kubernetes makes so.
+    // A PUT creates missing objects of the kinds for which Kubernetes does so.
     let put = rest.send("PUT", &one, &service("a", json!({}))).await;
     assert_eq!(put.expect(201)["status"], json!({"loadBalancer": {}}));
     let lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";

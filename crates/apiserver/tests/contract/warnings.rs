@@ -1,4 +1,4 @@
-//! What clients are warned of, beside the answer.
+//! Warnings that clients get with the answer.
 
 use rpc::api_v1 as pb;
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ async fn what_is_hardly_meant_is_told_through_both_doors() {
     server.stop().await;
 }
 
-/// Server-side apply through the doors of subresources owns what they can change.
+/// Server-side apply to subresources owns the fields that they can change.
 #[tokio::test]
 async fn subresources_are_applied_to() {
     let server = Server::start().await;

@@ -1,4 +1,4 @@
-//! Connecting to what a proxied name leads to.
+//! Connecting to the backend of a proxied name.
 
 use std::fmt;
 use std::io;
@@ -23,9 +23,9 @@ use tonic::transport;
 use super::tls;
 use crate::connect::kubelet_error;
 
-/// How long a connection may take to be made.
+/// How long connecting may take.
 const DIAL: Duration = Duration::from_secs(30);
-/// Frames on their way to a kubelet.
+/// Frames queued for a kubelet.
 const QUEUE: usize = 16;
 /// The only connection of its stream.
 const CONNECTION: u32 = 1;
@@ -52,7 +52,7 @@ pub struct Server {
     pub https: bool,
 }
 
-/// How the server's machine is reached.
+/// How to connect to the server.
 pub enum Way {
     Pod { kubelet: Box<KubeletClient<transport::Channel>>, open: PortForwardOpen },
     Direct(IpAddr),
@@ -65,11 +65,12 @@ impl fmt::Debug for Way {
 }
 
 impl Way {
-    /// A way without a kubelet.
+    /// A direct connection, without a kubelet.
     ///
     /// # Errors
-    /// 400 for addresses that mean this machine or its link: they would lead somewhere else than
-    /// whoever wrote them thinks.
+    ///
+    /// 400 for loopback and link-local addresses, which would mean something else on this machine
+    /// than where they were written.
     pub fn direct(ip: &str) -> Result<Self, ApiError> {
         let refuse = || ApiError::bad_request("address not allowed");
         let ip: IpAddr = ip.parse().map_err(|_| refuse())?;
@@ -83,7 +84,7 @@ impl Way {
         Ok(Self::Direct(ip))
     }
 
-    /// The address that is connected to.
+    /// The address to connect to.
     fn host(&self) -> String {
         match self {
             Self::Pod { open, .. } => open.address.clone(),
@@ -93,7 +94,7 @@ impl Way {
 }
 
 impl Server {
-    /// `host:port`, or the host alone on the scheme's own port.
+    /// `host:port`, or the host alone on the scheme's default port.
     pub fn authority(&self) -> String {
         let host = self.way.host();
         let host = if host.contains(':') { format!("[{host}]") } else { host };
@@ -101,11 +102,13 @@ impl Server {
         if self.port == own { host } else { format!("{host}:{}", self.port) }
     }
 
-    /// Connects, with TLS for `https`. Servers' certificates are not checked: nobody can say whose
-    /// they should be (as Kubernetes).
+    /// Connects, with TLS for `https`. Servers' certificates are not verified, as in Kubernetes:
+    /// nobody can say which name they should have.
     ///
     /// # Errors
-    /// When there is no connection in time. A pod's refusal is only told at the first read.
+    ///
+    /// When the connection is not established in time. A pod's refusal only shows at the first
+    /// read.
     pub async fn connect(&self) -> Result<Box<dyn Io>, ApiError> {
         let dial = async {
             let io: Box<dyn Io> = match &self.way {
@@ -132,7 +135,7 @@ impl Server {
     }
 }
 
-/// What a client is told when its server does not answer: the innermost reason.
+/// The message to a client whose backend does not answer: the root cause.
 pub fn unreachable(error: &(dyn std::error::Error + 'static)) -> ApiError {
     let reason = runtime::errors::root_cause(error);
     ApiError::service_unavailable(format!("error trying to reach service: {reason}"))
@@ -152,7 +155,7 @@ async fn tunnel(
         ..Frame::default()
     };
     let (input, receiver) = mpsc::channel(QUEUE);
-    // An open and an empty frame make the connection.
+    // An open frame and an empty one establish the connection.
     let first = [Kind::Open(open), Kind::Frame(frame(Bytes::new()))];
     let rest = ReceiverStream::new(receiver).map(Kind::Frame);
     let requests =
@@ -176,7 +179,7 @@ fn received(output: Streaming<Frame>) -> impl stream::Stream<Item = io::Result<B
                 let text = String::from_utf8_lossy(&frame.data).into_owned();
                 Some((Err(io::Error::other(text)), None))
             }
-            // An empty piece is no end to a reader of a stream.
+            // An empty chunk would be the end of the stream to its reader.
             Ok(Some(frame)) => Some((Ok(frame.data), (!frame.end).then_some(output))),
             Ok(None) => None,
             Err(status) => Some((Err(io::Error::other(status.message().to_owned())), None)),

@@ -1,4 +1,4 @@
-//! One request to an HTTP/1.1 server, and its answer.
+//! One request to an HTTP/1.1 server, and its response.
 
 use api::ApiError;
 use bytes::Bytes;
@@ -21,13 +21,13 @@ use super::{PeerAddress, headers};
 use crate::connect::upgrade::wants_upgrade;
 use crate::rest::{Body, BodyError, empty};
 
-/// A path at the server, and what precedes it at the apiserver.
+/// A path at the server, and its prefix at the apiserver.
 pub struct Way<'a> {
     pub prefix: &'a str,
     pub path: PathAndQuery,
 }
 
-/// Sends the request on; its answer's body comes as the server sends it.
+/// Forwards the request; the response's body is streamed.
 ///
 /// # Errors
 /// 503 when the server does not answer.
@@ -67,7 +67,7 @@ fn links(server: &Server, way: &Way<'_>, parts: &Parts) -> Links {
     Links { prefix: way.prefix.to_owned(), hosts }
 }
 
-/// A page with its links rewritten, as it comes.
+/// A page with its links rewritten, streamed.
 fn rewritten(body: Incoming, links: Links) -> Body {
     let state = Some((body.into_data_stream(), Rewriter::new(links)));
     let frames = stream::unfold(state, |state| async {
@@ -93,7 +93,7 @@ async fn ask(
     let (mut sender, connection) =
         http1::handshake::<_, Body>(io).await.map_err(|error| unreachable(&error))?;
     tokio::spawn(async move {
-        // Whoever waits for the answer hears of it too.
+        // The error also reaches whoever waits for the response.
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a proxied connection ended");
         }
@@ -117,7 +117,7 @@ fn switch(mut response: Response<Incoming>, links: &Links, client: OnUpgrade) ->
     tokio::spawn(async move {
         let (client, server) = match tokio::try_join!(client, server) {
             Ok(both) => both,
-            Err(error) => return tracing::debug!(%error, "a proxied upgrade did not happen"),
+            Err(error) => return tracing::debug!(%error, "a proxied upgrade failed"),
         };
         let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
         if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut server).await {

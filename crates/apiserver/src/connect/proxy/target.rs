@@ -1,4 +1,4 @@
-//! Where a proxied name leads.
+//! Resolves a proxied name to a backend.
 
 use api::{ApiError, Kind};
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
@@ -13,10 +13,10 @@ use crate::connect::Connection;
 use crate::core::Call;
 use crate::kubelet;
 
-/// Finds out where the target's name leads.
+/// Resolves the target's name.
 ///
 /// # Errors
-/// 400 for a malformed name, 404 for an object that does not exist, 503 where nothing serves.
+/// 400 for a malformed name, 404 for an object that does not exist, 503 without ready endpoints.
 pub async fn find(call: Call<'_>) -> Result<Connection, ApiError> {
     call.core.cache.fresh().await?;
     let address = Address::parse(&call.target.name)?;
@@ -68,7 +68,7 @@ fn named_port(pod: &Pod, name: &str) -> Option<u16> {
     u16::try_from(port.container_port).ok()
 }
 
-/// The way into a pod: through its node's kubelet, to the pod's own address.
+/// The backend of a pod: through its node's kubelet, to the pod's own address.
 async fn way_to(call: Call<'_>, pod: &Pod) -> Result<Way, ApiError> {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
@@ -113,11 +113,11 @@ async fn service(call: Call<'_>, address: &Address<'_>) -> Result<Backend, ApiEr
     Ok(Backend::Server(Server { way, port, https: address.https }))
 }
 
-/// The name of the Service's port that is meant, which may be empty.
+/// The name of the Service's port, which may be empty.
 fn service_port(service: &Service, address: &Address<'_>) -> Result<String, ApiError> {
     let ports: Vec<_> = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()).collect();
     let found = match address.port {
-        // One that is the only one need not be named.
+        // The only port need not be named.
         "" if ports.len() == 1 => ports.first(),
         word => ports.iter().find(|port| {
             port.port.to_string() == word

@@ -9,20 +9,20 @@ use rpc::api_v1::{self as pb, Channel};
 
 use super::{Effects, Frame, Headers, Protocol};
 
-/// Streams of one client at once: two for each connection.
+/// Streams of one client at once: two per connection.
 const STREAMS_MAX: usize = 512;
-/// RST_STREAM: an ill-formed request.
+/// RST_STREAM: a malformed request.
 const PROTOCOL_ERROR: u32 = 1;
-/// RST_STREAM: no further stream is taken.
+/// RST_STREAM: no further streams are accepted.
 const REFUSED_STREAM: u32 = 3;
 
-/// One forwarded connection. It is gone once the pod's side has ended.
+/// One forwarded connection. It is removed once the pod's side has closed.
 #[derive(Debug, Default)]
 struct Pair {
     port: u16,
     data: Option<u32>,
     error: Option<u32>,
-    /// How it ended, while the error stream is still to come.
+    /// Its result, while the error stream is still to come.
     ended: Option<Bytes>,
 }
 
@@ -33,7 +33,7 @@ pub struct PortForward {
     pod: String,
     /// By request id.
     pairs: HashMap<String, Pair>,
-    /// The pair of each stream.
+    /// The connection of each stream.
     streams: HashMap<u32, String>,
 }
 
@@ -56,7 +56,7 @@ impl PortForward {
         if self.streams.len() >= STREAMS_MAX || self.streams.contains_key(&stream) {
             return Err(REFUSED_STREAM);
         }
-        // The oldest clients sent no id: there the data stream comes right behind its error stream.
+        // Very old clients send no id: their data stream directly follows its error stream.
         let id = match headers.get("requestid") {
             Some(id) => id.to_owned(),
             None => format!("#{}", if is_data { stream.saturating_sub(2) } else { stream }),
@@ -89,7 +89,7 @@ impl PortForward {
         }
     }
 
-    /// The pair whose data stream this is.
+    /// The connection whose data stream this is.
     fn pair_of_data(&self, stream: u32) -> Option<(&str, &Pair)> {
         let id = self.streams.get(&stream)?;
         let pair = self.pairs.get(id)?;
@@ -125,7 +125,7 @@ impl Protocol for PortForward {
                 })
             }
             Frame::Data { stream, fin, data: bytes } => {
-                // Nothing is sent on error streams; a connection that has ended takes nothing.
+                // Clients send nothing on error streams; a closed connection accepts nothing.
                 let frame = self
                     .pair_of_data(stream)
                     .filter(|(_, pair)| pair.ended.is_none())
@@ -141,7 +141,7 @@ impl Protocol for PortForward {
         let stream = frame.connection;
         let mut effects = Effects::default();
         let Some((id, pair)) = self.pair_of_data(stream) else {
-            // The client has given this connection up, or the kubelet all of them.
+            // The client has closed this connection, or the kubelet all of them.
             effects.done = frame.channel() == Channel::Status;
             return effects;
         };
@@ -186,7 +186,7 @@ impl Protocol for PortForward {
     }
 }
 
-/// The end of a stream, with what is left to say on it.
+/// The end of a stream, after the remaining data.
 fn last(stream: u32, data: Bytes) -> Frame {
     Frame::Data { stream, fin: true, data }
 }

@@ -1,4 +1,4 @@
-//! The framing, and what the frames of a client mean.
+//! The framing, and the interpretation of a client's frames.
 
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
@@ -33,7 +33,7 @@ fn bytes(frames: &[Frame]) -> Vec<u8> {
     out.to_vec()
 }
 
-/// Decodes bytes that come in pieces; puts the pieces of data frames together again.
+/// Decodes bytes that arrive in pieces; joins the pieces of data frames.
 fn decode(bytes: &[u8], piece: usize) -> Result<Vec<Frame>, SpdyError> {
     let mut decoder = Decoder::new();
     let mut frames: Vec<Frame> = Vec::new();

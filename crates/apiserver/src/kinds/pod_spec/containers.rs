@@ -13,11 +13,11 @@ use super::{env, security};
 use crate::kinds::check::{self, Errors, Unique};
 use crate::kinds::path::Path;
 
-/// What containers are checked against.
+/// What containers are validated against.
 pub struct Surroundings<'a> {
     pub spec: &'a PodSpec,
     pub volumes: BTreeMap<&'a str, &'a Volume>,
-    /// The pod shares the host's users.
+    /// The pod uses the host's user namespace.
     pub host_users: bool,
     /// A Pod, not a template.
     pub pod: bool,
@@ -83,7 +83,7 @@ pub fn init(around: &Surroundings<'_>, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// Hooks and probes.
+/// Lifecycle hooks and probes.
 fn running(container: &Container, around: &Surroundings<'_>, path: &Path, errors: &mut Errors) {
     if let Some(lifecycle) = &container.lifecycle {
         let grace = around.spec.termination_grace_period_seconds;
@@ -99,7 +99,7 @@ fn running(container: &Container, around: &Surroundings<'_>, path: &Path, errors
     }
 }
 
-/// What holds for every sort of container.
+/// Checks that apply to every type of container.
 fn shared(container: &Container, around: &Surroundings<'_>, path: &Path, errors: &mut Errors) {
     let name_path = path.child("name");
     if container.name.is_empty() {
@@ -237,7 +237,7 @@ fn mounts(container: &Container, around: &Surroundings<'_>, path: &Path, errors:
 
 fn sub_paths(mount: &VolumeMount, own: &Path, list: &Path, errors: &mut Errors) {
     let (sub_path, expression) = (check::text(&mount.sub_path), check::text(&mount.sub_path_expr));
-    // Upstream names the list in these two, not the element.
+    // Upstream reports the list in these two, not the element.
     if !sub_path.is_empty() {
         check::local_descending_path(sub_path, &list.child("subPath"), errors);
     }

@@ -1,4 +1,5 @@
-//! What is allowed in a pod but hardly meant (`k8s.io/kubernetes/pkg/api/pod/warnings.go`).
+//! Warnings about what is valid in a pod but unlikely to be intended
+//! (`k8s.io/kubernetes/pkg/api/pod/warnings.go`).
 
 mod containers;
 
@@ -11,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 
 use crate::kinds::path::Path;
 
-/// Labels of nodes that have other names now.
+/// Deprecated labels of nodes, and their successors.
 const NODE_LABELS: &[(&str, &str, &str)] = &[
     ("beta.kubernetes.io/arch", "v1.14", "kubernetes.io/arch"),
     ("beta.kubernetes.io/os", "v1.14", "kubernetes.io/os"),
@@ -19,7 +20,7 @@ const NODE_LABELS: &[(&str, &str, &str)] = &[
     ("failure-domain.beta.kubernetes.io/zone", "v1.17", "topology.kubernetes.io/zone"),
     ("beta.kubernetes.io/instance-type", "v1.17", "node.kubernetes.io/instance-type"),
 ];
-/// Annotations that do nothing any more: the version, and the field in their place.
+/// Annotations without effect: the version, and the field that replaces them.
 const ANNOTATIONS: &[(&str, &str, &str)] = &[
     ("scheduler.alpha.kubernetes.io/critical-pod", "v1.16+", "priorityClassName"),
     ("security.alpha.kubernetes.io/sysctls", "v1.11+", "sysctls"),
@@ -28,7 +29,7 @@ const ANNOTATIONS: &[(&str, &str, &str)] = &[
 const SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const NO_SELECTOR: &str = "a null labelSelector results in matching no pod";
 
-/// Why a name that is no DNS label is a bad one for a pod or what makes pods.
+/// Why a name that is not a DNS label is unsuitable for a pod or a workload.
 pub fn name(metadata: &ObjectMeta, used_in: &str) -> Option<String> {
     let problems = api::names::dns_label(metadata.name.as_deref().unwrap_or_default());
     (!problems.is_empty()).then(|| {
@@ -39,7 +40,7 @@ pub fn name(metadata: &ObjectMeta, used_in: &str) -> Option<String> {
     })
 }
 
-/// Warnings about the template of a workload, which is at `spec.template`.
+/// Warnings about a workload's template, which is at `spec.template`.
 pub fn template(template: &PodTemplateSpec) -> Vec<String> {
     template_at(template, &Path::new("spec").child("template"))
 }
@@ -61,7 +62,7 @@ pub fn pod(spec: &PodSpec, metadata: &ObjectMeta) -> Vec<String> {
     Found::new(spec, metadata, Path::new("spec"), Path::new("metadata")).all(false)
 }
 
-/// What was found so far.
+/// The warnings found so far.
 struct Found<'a> {
     spec: &'a PodSpec,
     metadata: &'a ObjectMeta,

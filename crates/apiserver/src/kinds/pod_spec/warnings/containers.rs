@@ -12,7 +12,7 @@ use crate::kinds::path::Path;
 const SECCOMP: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
-/// What is looked at of a container of any sort.
+/// The parts of a container of any type that are examined.
 struct Seen<'a> {
     name: &'a str,
     path: Path,
@@ -23,7 +23,7 @@ struct Seen<'a> {
 }
 
 impl<'a> Found<'a> {
-    /// Init, main and ephemeral containers, in upstream's order.
+    /// Init, regular and ephemeral containers, in upstream's order.
     fn seen(&self) -> Vec<Seen<'a>> {
         let mut all = Vec::new();
         let lists = [
@@ -86,7 +86,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Memory and storage come in whole bytes.
+    /// Memory and storage are counted in whole bytes.
     pub(super) fn fractions(&mut self, amounts: Option<&BTreeMap<String, Text>>, path: &Path) {
         for name in ["memory", "ephemeral-storage"] {
             let amount = amounts.and_then(|amounts| amounts.get(name)).map(Quantity::of);
@@ -100,7 +100,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// A variable that is set twice, other than to build on its first value.
+    /// A variable that is set twice, other than to extend its first value.
     fn env(&mut self, env: &[EnvVar], path: &Path) {
         let mut seen = BTreeSet::new();
         for (index, variable) in env.iter().enumerate() {
@@ -121,7 +121,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Ports that get into each other's way, over all containers.
+    /// Conflicting ports, over all containers.
     pub(super) fn ports(&mut self) {
         let mut all: BTreeMap<(i32, String), Vec<(Path, &ContainerPort)>> = BTreeMap::new();
         for seen in self.seen() {
