@@ -27,7 +27,7 @@ pub use fields::Set;
 use crate::schema::{Field, List, Ty, TypeRow};
 
 /// Manager of the fields that an object had before it was first applied.
-const BEFORE: &str = "before-first-apply";
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
 /// Who writes, and how.
 #[derive(Clone, Copy, Debug)]
@@ -59,14 +59,14 @@ pub struct Applied {
 
 /// The schema of a value.
 #[derive(Clone, Copy)]
-struct Place {
+struct FieldSchema {
     ty: Option<Ty>,
     fields: Option<&'static [Field]>,
     list: List,
     atomic: bool,
 }
 
-impl Place {
+impl FieldSchema {
     fn root(schema: Option<&'static TypeRow>) -> Self {
         Self { ty: None, fields: schema.map(|row| row.fields), list: List::Atomic, atomic: false }
     }
@@ -147,7 +147,7 @@ fn entry(
     }
 }
 
-fn is_writers(entry: &ManagedFieldsEntry, writer: &Writer<'_>, operation: &str) -> bool {
+fn is_of_writer(entry: &ManagedFieldsEntry, writer: &Writer<'_>, operation: &str) -> bool {
     entry.manager.as_deref() == Some(writer.manager)
         && entry.operation.as_deref() == Some(operation)
         && entry.subresource.as_deref().unwrap_or_default() == writer.subresource
@@ -172,7 +172,7 @@ fn described(entry: &ManagedFieldsEntry) -> String {
 
 /// The fields of kubectl's last-applied annotation that are still unchanged: `kubectl` may take
 /// them over without force, and remove those that it leaves out.
-fn last_applied(live: &Value, place: Place, writer: &Writer<'_>) -> Set {
+fn last_applied(live: &Value, schema: FieldSchema, writer: &Writer<'_>) -> Set {
     const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
     if writer.manager != "kubectl" || !writer.subresource.is_empty() {
         return Set::default();
@@ -182,9 +182,9 @@ fn last_applied(live: &Value, place: Place, writer: &Writer<'_>) -> Set {
     let Some(config) = config else {
         return Set::default();
     };
-    let (changed, gone) = merge::compare(&config, live, place);
-    let said = stripped(merge::set_of(&config, place));
-    said.difference(&changed).difference(&gone)
+    let (changed, removed) = merge::compare(&config, live, schema);
+    let set_by_kubectl = stripped(merge::set_of(&config, schema));
+    set_by_kubectl.difference(&changed).difference(&removed)
 }
 
 /// Merges `config` into `live` (`None`: the object does not exist), whose managed fields are
@@ -192,7 +192,6 @@ fn last_applied(live: &Value, place: Place, writer: &Writer<'_>) -> Set {
 /// manager owns them.
 ///
 /// # Errors
-///
 /// The conflicts, if any, unless the writer forces.
 pub fn apply(
     live: Option<&Value>,
@@ -201,8 +200,8 @@ pub fn apply(
     schema: Option<&'static TypeRow>,
     writer: &Writer<'_>,
 ) -> Result<Applied, Vec<Conflict>> {
-    let place = Place::root(schema);
-    let wanted = stripped(merge::set_of(config, place));
+    let schema = FieldSchema::root(schema);
+    let wanted = stripped(merge::set_of(config, schema));
     let Some(live) = live else {
         return Ok(Applied {
             object: config.clone(),
@@ -210,21 +209,21 @@ pub fn apply(
         });
     };
     let mut owners = owners.to_vec();
-    let allowed = last_applied(live, place, writer);
+    let allowed = last_applied(live, schema, writer);
     if owners.is_empty() {
         if !allowed.is_empty() {
             owners.push(entry(writer, "Apply", &allowed, None));
         }
-        let before = Writer { manager: BEFORE, subresource: "", ..*writer };
+        let before = Writer { manager: BEFORE_FIRST_APPLY, subresource: "", ..*writer };
         // With an element that `kubectl` removes, the defaults within it are removed too.
-        let rest = stripped(merge::set_of(live, place)).difference(&allowed);
+        let rest = stripped(merge::set_of(live, schema)).difference(&allowed);
         let rest = rest.without_elements(&allowed.abandoned_by(&wanted));
         owners.push(entry(&before, "Update", &rest, None));
     }
-    let mut merged = merge::merge(live, config, place);
-    let changed = stripped(merge::compare(live, &merged, place).0);
+    let mut merged = merge::merge(live, config, schema);
+    let changed = stripped(merge::compare(live, &merged, schema).0);
     let (mut own, mut others): (Vec<_>, Vec<_>) =
-        owners.into_iter().partition(|entry| is_writers(entry, writer, "Apply"));
+        owners.into_iter().partition(|entry| is_of_writer(entry, writer, "Apply"));
     let mut conflicts = Vec::new();
     for other in &mut others {
         let set = fields_of(other);
@@ -248,11 +247,11 @@ pub fn apply(
     others.retain(|other| !fields_of(other).is_empty());
     let before = own.pop();
     if let Some(before) = &before {
-        let mut gone = fields_of(before).abandoned_by(&wanted);
+        let mut removed = fields_of(before).abandoned_by(&wanted);
         for other in &others {
-            gone = gone.abandoned_by(&fields_of(other));
+            removed = removed.abandoned_by(&fields_of(other));
         }
-        merge::remove(&mut merged, &gone, place);
+        merge::remove(&mut merged, &removed, schema);
     }
     // Applying the same again changes nothing: with the old time the object stays as it is.
     let time = before
@@ -274,16 +273,16 @@ pub fn track(
     if owners.is_empty() {
         return Vec::new();
     }
-    let (changed, gone) = merge::compare(old, new, Place::root(schema));
-    let (changed, gone) = (stripped(changed), stripped(gone));
-    if changed.is_empty() && gone.is_empty() {
+    let (changed, removed) = merge::compare(old, new, FieldSchema::root(schema));
+    let (changed, removed) = (stripped(changed), stripped(removed));
+    if changed.is_empty() && removed.is_empty() {
         return owners.to_vec();
     }
     let mut own = changed.clone();
     let mut kept = Vec::new();
     for owner in owners {
-        let set = fields_of(owner).difference(&gone);
-        if is_writers(owner, writer, "Update") {
+        let set = fields_of(owner).difference(&removed);
+        if is_of_writer(owner, writer, "Update") {
             own = own.union(&set);
             continue;
         }

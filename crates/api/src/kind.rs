@@ -60,7 +60,7 @@ impl KindRow {
     }
 
     /// `Pod` or `Deployment.apps`: how Kubernetes names a kind in messages.
-    pub fn qualified_kind(&self) -> String {
+    pub(crate) fn qualified_kind(&self) -> String {
         if self.group.is_empty() {
             self.kind.to_owned()
         } else {
@@ -162,7 +162,7 @@ macro_rules! kinds {
 
         /// The codecs of [`KINDS`], in the same order. Separate from the rows, so that a binary
         /// that only looks rows up does not link every kind's codec.
-        pub static CODECS: &[Codec] = &[$(Codec::of::<$ty>(crate::object::decode_strict::<$ty>)),*];
+        pub(crate) static CODECS: &[Codec] = &[$(Codec::of::<$ty>(crate::object::decode_strict::<$ty>)),*];
     };
     (@or $value:expr; $default:expr) => { $value };
     (@or ; $default:expr) => { $default };

@@ -134,11 +134,6 @@ impl Selector {
         !self.nothing && self.requirements.iter().all(|requirement| requirement.matches_map(labels))
     }
 
-    /// Matches, with labels looked up by `get`.
-    pub fn matches_with(&self, get: impl Fn(&str) -> Option<String>) -> bool {
-        !self.nothing && self.requirements.iter().all(|requirement| requirement.matches(&get))
-    }
-
     pub fn is_everything(&self) -> bool {
         !self.nothing && self.requirements.is_empty()
     }

@@ -1,8 +1,7 @@
 //! Objects whose type is known only at run time.
 //!
 //! The apiserver's verbs are written once for all kinds. They hold a `Box<dyn Object>`, work on its
-//! metadata, and hand it to the kind's strategy, which takes it back to its type with
-//! `downcast_ref`.
+//! metadata, and pass it to the kind's strategy, which converts it to its type with `downcast_ref`.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -20,7 +19,7 @@ pub trait Object: Any + Debug + Send + Sync {
     /// JSON with `apiVersion` and `kind` first.
     fn encode(&self) -> Vec<u8>;
     fn clone_object(&self) -> Box<dyn Object>;
-    /// True when both are of one type and equal in every field.
+    /// Whether both have the same type and are equal in every field.
     fn equals(&self, other: &dyn Object) -> bool;
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
@@ -70,17 +69,17 @@ impl dyn Object {
     }
 }
 
-/// Bytes to an object of one kind.
+/// Decodes an object of one kind.
 pub type Decode = fn(&[u8]) -> Result<Box<dyn Object>, DecodeError>;
-/// Bytes to an object of one kind, and the paths of fields the kind does not have.
+/// Decodes an object of one kind, and returns the paths of unknown fields.
 pub type DecodeStrict = fn(&[u8]) -> Result<(Box<dyn Object>, Vec<String>), DecodeError>;
 
-/// How bytes become objects of one kind.
+/// The decoders of one kind.
 pub struct Codec {
-    /// Passes over unknown fields: for what the store holds.
+    /// Ignores unknown fields: for stored objects.
     pub decode: Decode,
-    /// Also returns the paths of fields that the kind does not have (`spec.foo`,
-    /// `spec.containers[0].bar`): for what clients send.
+    /// Also returns the paths of unknown fields (`spec.foo`, `spec.containers[0].bar`): for what
+    /// clients send.
     pub decode_strict: DecodeStrict,
 }
 
@@ -106,7 +105,7 @@ pub(crate) fn decode_strict<K: Kind + DeserializeOwned>(
     Ok((Box::new(object), unknown))
 }
 
-/// `spec.containers[0].foo`, as Kubernetes' strict decoder writes paths.
+/// `spec.containers[0].foo`, in the format of Kubernetes' strict decoder.
 fn field_path(path: &serde_ignored::Path<'_>) -> String {
     use serde_ignored::Path;
     match path {

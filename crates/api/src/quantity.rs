@@ -81,7 +81,7 @@ impl Quantity {
     }
 
     /// Rounded up to whole units, as storage is counted.
-    pub fn rounded_to_units(self) -> Self {
+    pub(crate) fn rounded_to_units(self) -> Self {
         self.rounded_up(NANO)
     }
 

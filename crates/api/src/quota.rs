@@ -128,7 +128,7 @@ pub fn of_service(service: &Service) -> Usage {
 }
 
 /// What a claim uses besides its count: its storage in whole bytes, in total and in its class.
-pub fn of_claim(claim: &PersistentVolumeClaim) -> Usage {
+fn of_claim(claim: &PersistentVolumeClaim) -> Usage {
     let mut usage = Usage::new();
     let Some(spec) = &claim.spec else {
         return usage;

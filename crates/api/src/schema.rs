@@ -77,7 +77,7 @@ impl Patch {
         matches!(self, Self::Merge | Self::MergeRetainKeys)
     }
 
-    pub fn retains_keys(self) -> bool {
+    pub(crate) fn retains_keys(self) -> bool {
         matches!(self, Self::RetainKeys | Self::MergeRetainKeys)
     }
 

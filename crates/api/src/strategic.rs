@@ -53,19 +53,19 @@ pub fn apply(
     let (Value::Object(original), Value::Object(patch)) = (original, patch) else {
         return Err(PatchError::NotAnObject);
     };
-    apply::object(original, patch, Place::root(schema)).map(Value::Object)
+    apply::object(original, patch, FieldSchema::root(schema)).map(Value::Object)
 }
 
 /// The schema of a value.
 #[derive(Clone, Copy)]
-struct Place {
+struct FieldSchema {
     fields: Option<&'static [Field]>,
     ty: Option<Ty>,
     patch: Patch,
     merge_key: Option<&'static str>,
 }
 
-impl Place {
+impl FieldSchema {
     const UNKNOWN: Self = Self { fields: None, ty: None, patch: Patch::None, merge_key: None };
 
     fn root(schema: Option<&'static TypeRow>) -> Self {
@@ -111,17 +111,17 @@ fn position(list: &[Value], id: &Value, key: Option<&str>) -> Option<usize> {
 }
 
 /// Index of a list's elements by their identity: clients' lists may be long.
-struct Places(HashMap<String, usize>);
+struct ElementIndex(HashMap<String, usize>);
 
-impl Places {
+impl ElementIndex {
     fn of(list: &[Value], key: Option<&str>) -> Self {
-        let mut places = HashMap::with_capacity(list.len());
+        let mut index = HashMap::with_capacity(list.len());
         for (at, element) in list.iter().enumerate() {
             if let Some(id) = identity(element, key) {
-                places.entry(id.to_string()).or_insert(at);
+                index.entry(id.to_string()).or_insert(at);
             }
         }
-        Self(places)
+        Self(index)
     }
 
     fn get(&self, id: &Value) -> Option<usize> {

@@ -31,7 +31,7 @@ const DNS_OFFSET: u128 = 10;
 
 /// What a write has allocated.
 #[derive(Debug, Default)]
-pub struct Claim(Vec<Resource>);
+pub struct Allocation(Vec<Resource>);
 
 /// Allocates cluster IPs and node ports.
 pub struct Allocator {
@@ -55,34 +55,34 @@ impl Allocator {
     ///
     /// # Errors
     /// 422 when a requested address or port is taken or out of range, 500 when none is left.
-    pub async fn claim(
+    pub async fn allocate(
         &self,
         call: Call<'_>,
         object: &mut dyn Object,
-    ) -> Result<Option<Claim>, ApiError> {
-        self.claim_beyond(call, object, &[]).await
+    ) -> Result<Option<Allocation>, ApiError> {
+        self.allocate_missing(call, object, &[]).await
     }
 
     /// Allocates what an updated object needs in addition.
     ///
     /// # Errors
-    /// As [`claim`](Self::claim).
-    pub async fn claim_update(
+    /// As [`allocate`](Self::allocate).
+    pub async fn allocate_update(
         &self,
         call: Call<'_>,
         new: &mut dyn Object,
         old: &dyn Object,
-    ) -> Result<Option<Claim>, ApiError> {
+    ) -> Result<Option<Allocation>, ApiError> {
         let held = old.downcast_ref::<Service>().map(plan::held).unwrap_or_default();
-        self.claim_beyond(call, new, &held).await
+        self.allocate_missing(call, new, &held).await
     }
 
-    async fn claim_beyond(
+    async fn allocate_missing(
         &self,
         call: Call<'_>,
         object: &mut dyn Object,
         held: &[Resource],
-    ) -> Result<Option<Claim>, ApiError> {
+    ) -> Result<Option<Allocation>, ApiError> {
         let Some(service) = object.downcast_mut::<Service>() else {
             return Ok(None);
         };
@@ -91,11 +91,11 @@ impl Allocator {
         let Some(spec) = service.spec.as_mut() else {
             return Ok(None);
         };
-        let mut claim = Claim::default();
-        match self.fill(spec, &owner, held, &mut claim).await {
-            Ok(()) => Ok(Some(claim)),
+        let mut allocation = Allocation::default();
+        match self.fill(spec, &owner, held, &mut allocation).await {
+            Ok(()) => Ok(Some(allocation)),
             Err(failure) => {
-                self.release(Some(claim)).await;
+                self.release(Some(allocation)).await;
                 Err(match failure {
                     Failure::Field(error) => ApiError::invalid(call.row(), &name, &[error]),
                     Failure::Api(error) => error,
@@ -109,17 +109,17 @@ impl Allocator {
         spec: &mut ServiceSpec,
         owner: &str,
         held: &[Resource],
-        claim: &mut Claim,
+        allocation: &mut Allocation,
     ) -> Result<(), Failure> {
         for resource in wanted(spec) {
-            if held.contains(&resource) || claim.0.contains(&resource) {
+            if held.contains(&resource) || allocation.0.contains(&resource) {
                 continue;
             }
             self.check(spec, &resource)?;
             if !self.take(&resource, owner).await? {
                 return Err(taken(spec, &resource));
             }
-            claim.0.push(resource);
+            allocation.0.push(resource);
         }
         if plan::lacks_address(spec) {
             let resource = self.free_address(owner).await?;
@@ -127,14 +127,14 @@ impl Allocator {
                 spec.cluster_ip = Some(address.to_string());
                 spec.cluster_ips = Some(vec![address.to_string()]);
             }
-            claim.0.push(resource);
+            allocation.0.push(resource);
         }
         for index in plan::ports_to_fill(spec) {
             let resource = self.free_port(owner).await?;
             if let Resource::Port(port) = resource {
                 plan::set_port(spec, index, port);
             }
-            claim.0.push(resource);
+            allocation.0.push(resource);
         }
         Ok(())
     }
@@ -227,9 +227,9 @@ impl Allocator {
     }
 
     /// Releases what a failed write had allocated.
-    pub async fn release(&self, claim: Option<Claim>) {
-        for resource in claim.unwrap_or_default().0 {
-            self.give_back(&resource).await;
+    pub async fn release(&self, allocation: Option<Allocation>) {
+        for resource in allocation.unwrap_or_default().0 {
+            self.release_one(&resource).await;
         }
     }
 
@@ -241,7 +241,7 @@ impl Allocator {
         };
         let kept = plan::held(new);
         for resource in plan::held(old).iter().filter(|resource| !kept.contains(resource)) {
-            self.give_back(resource).await;
+            self.release_one(resource).await;
         }
     }
 
@@ -251,11 +251,11 @@ impl Allocator {
             return;
         };
         for resource in plan::held(service) {
-            self.give_back(&resource).await;
+            self.release_one(&resource).await;
         }
     }
 
-    async fn give_back(&self, resource: &Resource) {
+    async fn release_one(&self, resource: &Resource) {
         let key = resource.key();
         let released = async {
             let Some(entry) = self.store.get(key.clone()).await?.entry else {

@@ -32,7 +32,6 @@ pub struct Decoded {
 /// The body of an object of a kind as JSON.
 ///
 /// # Errors
-///
 /// 400 when the body is not the YAML or protobuf that it was announced as. JSON is not checked.
 pub fn object_json<'a>(
     kind: &str,
@@ -45,7 +44,6 @@ pub fn object_json<'a>(
 /// A body as JSON.
 ///
 /// # Errors
-///
 /// 400 when the body is not the YAML or protobuf that it was announced as. JSON is not checked.
 pub fn as_json(body: &[u8], format: BodyFormat) -> Result<Cow<'_, [u8]>, ApiError> {
     match format {
@@ -112,7 +110,7 @@ fn codec(row: &'static KindRow) -> Result<&'static Codec, ApiError> {
 pub fn invalid(row: &'static KindRow, name: &str, errors: &[FieldError]) -> ApiError {
     let unread = api::quantity::ParseQuantityError.to_string();
     if errors.iter().any(|error| error.detail == unread) {
-        return unfit(row.kind, &row.api_version(), row.kind, &unread);
+        return wrong_kind(row.kind, &row.api_version(), row.kind, &unread);
     }
     ApiError::invalid(row, name, errors)
 }
@@ -141,7 +139,7 @@ pub fn decode_patch<T: DeserializeOwned>(
 }
 
 /// The value that does not fit the kind, by the schema table.
-fn misfit(kind: &str, api_version: &str, json: &[u8]) -> Option<String> {
+fn mismatch(kind: &str, api_version: &str, json: &[u8]) -> Option<String> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let value = serde_json::from_slice(json).ok()?;
     api::schema::mismatch::find(&value, api::schema::kind(group, version, kind)?)
@@ -182,7 +180,7 @@ pub fn decode_with(
     let json = if json.trim_ascii() == b"null" { b"{}" } else { json };
     check_type(kind, api_version, json)?;
     read(kind, api_version, codec, json, validation, &[]).map_err(|why| {
-        unreadable(kind, json).unwrap_or_else(|| unfit(kind, api_version, kind, &why))
+        unreadable(kind, json).unwrap_or_else(|| wrong_kind(kind, api_version, kind, &why))
     })
 }
 
@@ -196,13 +194,16 @@ fn read(
     before: &[String],
 ) -> Result<Decoded, String> {
     // The position of an error is only looked for once there is one.
-    let misfit = |error: api::kind::DecodeError| {
-        misfit(kind, api_version, json).unwrap_or_else(|| error.source.to_string())
+    let mismatch = |error: api::kind::DecodeError| {
+        mismatch(kind, api_version, json).unwrap_or_else(|| error.source.to_string())
     };
     if validation == FieldValidation::Ignore {
-        return Ok(Decoded { object: (codec.decode)(json).map_err(misfit)?, warnings: Vec::new() });
+        return Ok(Decoded {
+            object: (codec.decode)(json).map_err(mismatch)?,
+            warnings: Vec::new(),
+        });
     }
-    let (object, unknown) = (codec.decode_strict)(json).map_err(misfit)?;
+    let (object, unknown) = (codec.decode_strict)(json).map_err(mismatch)?;
     let mut problems = before.to_vec();
     problems.extend(
         unknown
@@ -223,7 +224,12 @@ fn read(
 }
 
 /// The declared kind cannot be handled as the kind of the path.
-fn unfit(kind: &str, api_version: &str, wanted: &str, why: &dyn std::fmt::Display) -> ApiError {
+fn wrong_kind(
+    kind: &str,
+    api_version: &str,
+    wanted: &str,
+    why: &dyn std::fmt::Display,
+) -> ApiError {
     let version = api_version.rsplit('/').next().unwrap_or_default();
     ApiError::bad_request(format!(
         "{kind} in version {version:?} cannot be handled as a {wanted}: {why}"
@@ -280,7 +286,7 @@ fn check_type(kind: &str, api_version: &str, json: &[u8]) -> Result<(), ApiError
             "no kind {found_kind:?} is registered for version {found_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
         )
     };
-    Err(unfit(&found_kind, &found_version, kind, &why))
+    Err(wrong_kind(&found_kind, &found_version, kind, &why))
 }
 
 /// Why a body is not a JSON object, if it is not.

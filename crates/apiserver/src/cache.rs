@@ -26,7 +26,7 @@ pub use bucket::{Change, frame};
 pub use filter::Filter;
 pub use resource::ResourceCache;
 pub use version::Version;
-pub use watcher::{Notice, WatchSettings, Watcher};
+pub use watcher::{WatchEvent, WatchSettings, Watcher};
 
 use crate::error::store_error;
 use crate::keys;
@@ -34,7 +34,7 @@ use crate::keys;
 /// How long a read waits for the cache to reach a revision before it fails.
 const WAIT: Duration = Duration::from_secs(3);
 /// How often a waiting read requests a progress notification from the store's watch.
-const NUDGE: Duration = Duration::from_millis(10);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(10);
 /// Reads that may queue for an answer about the store's revision.
 const QUEUE: usize = 4_096;
 
@@ -45,7 +45,7 @@ pub struct Cache {
     prefixes: HashMap<String, usize>,
     /// Every change up to this revision is in the caches; 0: not loaded yet.
     progress: watch::Sender<u64>,
-    nudges: mpsc::Sender<()>,
+    progress_requests: mpsc::Sender<()>,
     revisions: mpsc::Sender<oneshot::Sender<Result<u64, ApiError>>>,
     shutdown: CancellationToken,
 }
@@ -55,7 +55,7 @@ impl Cache {
     pub fn start(store: Store, shutdown: CancellationToken) -> Arc<Self> {
         let stored: Vec<&'static KindRow> =
             api::kind::KINDS.iter().copied().filter(|row| row.stored).collect();
-        let (nudges, nudged) = mpsc::channel(1);
+        let (progress_requests, requested) = mpsc::channel(1);
         let (revisions, asked) = mpsc::channel(QUEUE);
         let cache = Arc::new(Self {
             prefixes: stored
@@ -65,11 +65,11 @@ impl Cache {
                 .collect(),
             resources: stored.into_iter().map(ResourceCache::new).collect(),
             progress: watch::Sender::new(0),
-            nudges,
+            progress_requests,
             revisions,
             shutdown: shutdown.clone(),
         });
-        tokio::spawn(feed::run(cache.clone(), store.clone(), nudged, shutdown.clone()));
+        tokio::spawn(feed::run(cache.clone(), store.clone(), requested, shutdown.clone()));
         tokio::spawn(answer_revisions(store.clone(), asked));
         tokio::spawn(compact::run(cache.clone(), store, shutdown));
         cache
@@ -144,18 +144,18 @@ impl Cache {
             return Ok(self.revision());
         }
         let mut progress = self.progress.subscribe();
-        let nudging = async {
+        let requesting = async {
             loop {
-                tokio::time::sleep(NUDGE).await;
+                tokio::time::sleep(PROGRESS_INTERVAL).await;
                 // A full queue means that somebody else has just asked.
-                self.nudges.try_send(()).ok();
+                self.progress_requests.try_send(()).ok();
             }
         };
         tokio::select! {
             reached = progress.wait_for(|reached| *reached >= revision) => {
                 reached.map(|reached| *reached).map_err(|_| ApiError::internal("the cache ended"))
             }
-            () = nudging => unreachable!("nudging goes on for ever"),
+            () = requesting => unreachable!("requests are repeated until one of the others ends"),
             () = tokio::time::sleep(WAIT) => Err(too_large(revision, self.revision())),
         }
     }

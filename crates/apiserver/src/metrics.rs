@@ -50,7 +50,7 @@ struct Inflight {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Stored {
+struct ObjectLabels {
     resource: String,
 }
 
@@ -60,7 +60,7 @@ pub struct Metrics {
     requests: Family<CodeLabels, Counter>,
     durations: Family<Labels, Histogram, fn() -> Histogram>,
     inflight: Family<Inflight, Gauge>,
-    objects: Family<Stored, Gauge>,
+    objects: Family<ObjectLabels, Gauge>,
     revision: Gauge,
 }
 
@@ -105,7 +105,7 @@ impl Metrics {
     /// The text of `/metrics`, in OpenMetrics' format.
     pub fn encode(&self, core: &Core) -> String {
         for resource in core.cache.resources() {
-            let labels = Stored { resource: resource.row.qualified_resource() };
+            let labels = ObjectLabels { resource: resource.row.qualified_resource() };
             let count = i64::try_from(resource.len()).unwrap_or(i64::MAX);
             self.objects.get_or_create(&labels).set(count);
         }
@@ -194,16 +194,16 @@ fn code(answer: &Result<Response, ApiError>) -> u16 {
 }
 
 /// A request in progress, until this is dropped: its client may disconnect at any time.
-struct Running(Gauge);
+struct InflightRequest(Gauge);
 
-impl Running {
+impl InflightRequest {
     fn new(gauge: Gauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
 }
 
-impl Drop for Running {
+impl Drop for InflightRequest {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -224,10 +224,10 @@ where
         Subject::Path { .. } => true,
     };
     let kind = Inflight { request_kind: if reads { "readOnly" } else { "mutating" } };
-    let running = Running::new(metrics.inflight.get_or_create_owned(&kind));
+    let inflight = InflightRequest::new(metrics.inflight.get_or_create_owned(&kind));
     let started = monotonic();
     let answer = inner.call(request).await;
-    drop(running);
+    drop(inflight);
     if !long {
         let seconds = started.elapsed().as_secs_f64();
         metrics.durations.get_or_create(&request_labels).observe(seconds);

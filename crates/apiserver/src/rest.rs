@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use k8s_openapi::api::core::v1::Endpoints;
 use tower::ServiceExt;
 
-pub use negotiate::{Accept, Form};
+pub use negotiate::{Accept, Representation};
 pub use render::{error as render_error, full};
 pub use route::parse_query;
 pub use table::{IncludeObject, partial, table};
@@ -101,7 +101,7 @@ impl Rest {
                 let mut response = render::response(response, verb, &accept, &self.clock)
                     .unwrap_or_else(|error| render::error(&error, &accept));
                 if let Some(hash) = hash {
-                    response = documents::tell(parts, &hash, response);
+                    response = documents::set_etag(parts, &hash, response);
                 }
                 if let Some(text) = deprecated {
                     let value = HeaderValue::from_static(text);

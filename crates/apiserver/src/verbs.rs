@@ -34,7 +34,7 @@ pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     if !own_door.contains(&call.target.subresource.as_str()) {
         return subresources::handle(call, request).await;
     }
-    if events::are(row) {
+    if events::is_events_v1(row) {
         return events::answer(call, request).await;
     }
     if !row.stored {

@@ -89,10 +89,10 @@ impl Set {
         self.combined(other, |own, other| own.member && other.is_empty(), Node::clone)
     }
 
-    /// The set without the list elements that are in `gone`, and everything below them.
-    pub(super) fn without_elements(&self, gone: &Self) -> Self {
+    /// The set without the list elements that are in `removed`, and everything below them.
+    pub(super) fn without_elements(&self, removed: &Self) -> Self {
         let children = self.children.iter().filter_map(|(edge, node)| {
-            let node = match gone.children.get(edge) {
+            let node = match removed.children.get(edge) {
                 None => node.clone(),
                 Some(theirs) if theirs.member && edge.starts_with("k:") => return None,
                 Some(theirs) => {

@@ -32,7 +32,7 @@ fn containers(value: &Value) -> &Value {
 }
 
 #[test]
-fn a_first_apply_owns_what_it_says() {
+fn a_first_apply_owns_its_fields() {
     let config = config(
         Some(2),
         json!([{"name": "a", "image": "x", "ports": [{"containerPort": 80}], "args": ["q"]}]),
@@ -51,7 +51,7 @@ fn a_first_apply_owns_what_it_says() {
 }
 
 #[test]
-fn others_keep_what_they_own() {
+fn others_keep_their_fields() {
     let mine = config(Some(2), json!([{"name": "a", "image": "x"}]));
     let first = apply(None, &[], &mine, schema(), &writer("me")).unwrap();
     let theirs = json!({"metadata": {"labels": {"b": "2"}}, "spec": {"template": {"spec": {"containers": [{"name": "b"}]}}}});
@@ -97,7 +97,7 @@ fn conflicts_name_the_owner_unless_forced() {
 }
 
 #[test]
-fn objects_of_old_belong_to_before() {
+fn legacy_objects_belong_to_before_first_apply() {
     let live = config(Some(2), json!([{"name": "a", "image": "x"}]));
     let conflicts =
         apply(Some(&live), &[], &config(Some(3), json!([])), schema(), &writer("me")).unwrap_err();
@@ -136,7 +136,7 @@ fn the_same_again_changes_nothing() {
 fn lists_take_the_order_that_is_applied() {
     let live = json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "s"}, {"name": "b"}]}}}});
     let wanted = json!({"spec": {"template": {"spec": {"containers": [{"name": "b"}, {"name": "n"}, {"name": "a"}]}}}});
-    let merged = merge::merge(&live, &wanted, Place::root(schema()));
+    let merged = merge::merge(&live, &wanted, FieldSchema::root(schema()));
     assert_eq!(
         containers(&merged),
         &json!([{"name": "b"}, {"name": "n"}, {"name": "a"}, {"name": "s"}])
@@ -187,7 +187,7 @@ proptest! {
 
     #[test]
     fn sets_survive_the_wire(config in any_config()) {
-        let set = merge::set_of(&config, Place::root(schema()));
+        let set = merge::set_of(&config, FieldSchema::root(schema()));
         prop_assert_eq!(Set::from_json(&set.to_json()), set);
     }
 }

@@ -58,7 +58,6 @@ impl Quotas {
     /// current object, on updates.
     ///
     /// # Errors
-    ///
     /// 403 when a quota is exceeded or requires what the object leaves out; 409 when other
     /// apiservers keep winning the race.
     pub async fn charge(

@@ -8,25 +8,25 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 /// The paths of duplicate fields (`spec.foo`, `spec.containers[0].name`), in order of occurrence.
 /// Text that is not JSON has none.
 pub fn find(json: &[u8]) -> Vec<String> {
-    let mut found = Found::default();
+    let mut duplicates = Duplicates::default();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let walk = Walk { path: &mut String::new(), found: &mut found };
-    if walk.deserialize(&mut deserializer).is_err() {
+    let visitor = PathVisitor { path: &mut String::new(), duplicates: &mut duplicates };
+    if visitor.deserialize(&mut deserializer).is_err() {
         return Vec::new();
     }
-    found.0
+    duplicates.0
 }
 
-/// What was found, in order, each once.
+/// Paths found so far, in order, each once.
 #[derive(Default)]
-struct Found(Vec<String>, HashSet<String>);
+struct Duplicates(Vec<String>, HashSet<String>);
 
-struct Walk<'a> {
+struct PathVisitor<'a> {
     path: &'a mut String,
-    found: &'a mut Found,
+    duplicates: &'a mut Duplicates,
 }
 
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
+impl<'de> DeserializeSeed<'de> for PathVisitor<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -38,7 +38,7 @@ macro_rules! scalars {
     ($($name:ident: $ty:ty),*) => { $(fn $name<E>(self, _: $ty) -> Result<(), E> { Ok(()) })* };
 }
 
-impl<'de> Visitor<'de> for Walk<'_> {
+impl<'de> Visitor<'de> for PathVisitor<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,7 +55,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
         let length = self.path.len();
         for index in 0_usize.. {
             self.path.push_str(&format!("[{index}]"));
-            let item = Walk { path: &mut *self.path, found: &mut *self.found };
+            let item = PathVisitor { path: &mut *self.path, duplicates: &mut *self.duplicates };
             let more = items.next_element_seed(item)?.is_some();
             self.path.truncate(length);
             if !more {
@@ -73,10 +73,13 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 self.path.push('.');
             }
             self.path.push_str(&key);
-            if !seen.insert(key) && self.found.1.insert(self.path.clone()) {
-                self.found.0.push(self.path.clone());
+            if !seen.insert(key) && self.duplicates.1.insert(self.path.clone()) {
+                self.duplicates.0.push(self.path.clone());
             }
-            members.next_value_seed(Walk { path: &mut *self.path, found: &mut *self.found })?;
+            members.next_value_seed(PathVisitor {
+                path: &mut *self.path,
+                duplicates: &mut *self.duplicates,
+            })?;
             self.path.truncate(length);
         }
         Ok(())

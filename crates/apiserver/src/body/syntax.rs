@@ -12,7 +12,7 @@ pub fn error(text: &[u8]) -> Option<String> {
 
 /// What a container expects next.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Open {
+enum Container {
     Array,
     Object,
 }
@@ -27,7 +27,7 @@ type Checked<T = ()> = Result<T, String>;
 impl Scanner<'_> {
     /// Parses the whole text with a stack of its own: depth costs no recursion.
     fn document(&mut self) -> Checked {
-        let mut open: Vec<Open> = Vec::new();
+        let mut open: Vec<Container> = Vec::new();
         loop {
             // A value begins here.
             match self.skip()? {
@@ -36,8 +36,8 @@ impl Scanner<'_> {
                     if self.skip()? == b']' {
                         self.at += 1;
                     } else {
-                        open.push(Open::Array);
-                        self.deep(&open)?;
+                        open.push(Container::Array);
+                        self.check_depth(&open)?;
                         continue;
                     }
                 }
@@ -46,8 +46,8 @@ impl Scanner<'_> {
                     if self.skip()? == b'}' {
                         self.at += 1;
                     } else {
-                        open.push(Open::Object);
-                        self.deep(&open)?;
+                        open.push(Container::Object);
+                        self.check_depth(&open)?;
                         self.key()?;
                         continue;
                     }
@@ -68,21 +68,23 @@ impl Scanner<'_> {
                     };
                 };
                 match (inner, self.skip()?) {
-                    (Open::Array, b',') => {
+                    (Container::Array, b',') => {
                         self.at += 1;
                         break;
                     }
-                    (Open::Object, b',') => {
+                    (Container::Object, b',') => {
                         self.at += 1;
                         self.key()?;
                         break;
                     }
-                    (Open::Array, b']') | (Open::Object, b'}') => {
+                    (Container::Array, b']') | (Container::Object, b'}') => {
                         self.at += 1;
                         open.pop();
                     }
-                    (Open::Array, byte) => return Err(unexpected(byte, "after array element")),
-                    (Open::Object, byte) => {
+                    (Container::Array, byte) => {
+                        return Err(unexpected(byte, "after array element"));
+                    }
+                    (Container::Object, byte) => {
                         return Err(unexpected(byte, "after object key:value pair"));
                     }
                 }
@@ -90,7 +92,7 @@ impl Scanner<'_> {
         }
     }
 
-    fn deep(&self, open: &[Open]) -> Checked {
+    fn check_depth(&self, open: &[Container]) -> Checked {
         if open.len() > MAX_DEPTH {
             return Err("exceeded max depth".to_owned());
         }

@@ -26,10 +26,10 @@ use crate::request::{Options, Target, Verb, object_key};
 use crate::verbs::update::update_with;
 
 /// Leases of apiservers, by address.
-const RECORDS: &str = "/registry/masterleases/";
+const LEASES: &str = "/registry/masterleases/";
 /// How long a lease outlives its apiserver, and how often it is renewed.
-const RECORD_LIFE: Duration = Duration::from_secs(15);
-const RECORD_INTERVAL: Duration = Duration::from_secs(10);
+const LEASE_DURATION: Duration = Duration::from_secs(15);
+const RENEW_INTERVAL: Duration = Duration::from_secs(10);
 const NAME: &str = "kubernetes";
 
 /// The address of this apiserver.
@@ -58,7 +58,7 @@ pub async fn keep(
     tokio::spawn(async move {
         loop {
             tokio::select! {
-                () = tokio::time::sleep(RECORD_INTERVAL) => {}
+                () = tokio::time::sleep(RENEW_INTERVAL) => {}
                 () = shutdown.cancelled() => return,
             }
             if let Err(error) = refresh(&core, own).await {
@@ -71,21 +71,21 @@ pub async fn keep(
 
 async fn refresh(core: &Core, own: Advertised) -> Result<(), ApiError> {
     let failed = |error: store::Error| store_error(&error);
-    let key = Bytes::from(format!("{RECORDS}{}", own.address));
-    let lease = Some(core.store.grant_lease(RECORD_LIFE).await.map_err(failed)?);
+    let key = Bytes::from(format!("{LEASES}{}", own.address));
+    let lease = Some(core.store.grant_lease(LEASE_DURATION).await.map_err(failed)?);
     let present = core.store.get(key.clone()).await.map_err(failed)?.entry;
     let expected = present.map_or(Revision::NONE, |entry| entry.mod_revision);
     let value = Bytes::from(own.port.to_string());
     // A conflict: another apiserver with this address, or a lease that has just expired.
     core.store.update_with_lease(key, value, expected, lease).await.map(drop).map_err(failed)?;
-    let prefix = Bytes::from_static(RECORDS.as_bytes());
+    let prefix = Bytes::from_static(LEASES.as_bytes());
     let listing =
         core.store.list(ListOptions { prefix, ..ListOptions::default() }).await.map_err(failed)?;
     let mut addresses: Vec<IpAddr> = listing
         .entries
         .iter()
         .filter_map(|entry| {
-            std::str::from_utf8(&entry.key).ok()?.strip_prefix(RECORDS)?.parse().ok()
+            std::str::from_utf8(&entry.key).ok()?.strip_prefix(LEASES)?.parse().ok()
         })
         .collect();
     addresses.sort();

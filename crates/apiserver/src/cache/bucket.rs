@@ -91,7 +91,7 @@ pub fn frame(kind: &str, object: &[u8]) -> Bytes {
 
 /// The reader has fallen behind the window, or the cache was reset.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Behind;
+pub struct Lagged;
 
 #[derive(Default)]
 struct Ring {
@@ -150,10 +150,10 @@ impl Bucket {
     }
 
     /// Reads up to `max` events from `cursor` on and moves it.
-    pub fn read(&self, cursor: &mut u64, max: usize) -> Result<Vec<Arc<Event>>, Behind> {
+    pub fn read(&self, cursor: &mut u64, max: usize) -> Result<Vec<Arc<Event>>, Lagged> {
         let ring = self.ring.read();
-        let skip = cursor.checked_sub(ring.first).ok_or(Behind)?;
-        let skip = usize::try_from(skip).map_err(|_| Behind)?;
+        let skip = cursor.checked_sub(ring.first).ok_or(Lagged)?;
+        let skip = usize::try_from(skip).map_err(|_| Lagged)?;
         let events: Vec<_> = ring.events.iter().skip(skip).take(max).cloned().collect();
         *cursor += events.len() as u64;
         Ok(events)
@@ -195,10 +195,10 @@ mod tests {
             assert_eq!(bucket.read(&mut fast, 10).unwrap().len(), 1);
         }
         assert_eq!(bucket.push(event(WINDOW_EVENTS as u64 + 1)), Some(1));
-        assert_eq!(bucket.read(&mut slow, 10).unwrap_err(), Behind);
+        assert_eq!(bucket.read(&mut slow, 10).unwrap_err(), Lagged);
         assert_eq!(bucket.read(&mut fast, 10).unwrap()[0].revision, WINDOW_EVENTS as u64 + 1);
         assert_eq!(bucket.since(WINDOW_EVENTS as u64).len(), 1);
         bucket.reset();
-        assert_eq!(bucket.read(&mut fast, 10).unwrap_err(), Behind);
+        assert_eq!(bucket.read(&mut fast, 10).unwrap_err(), Lagged);
     }
 }

@@ -18,17 +18,18 @@ const PAGE: usize = 500;
 /// How long to wait before a broken watch is reopened.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Runs until `shutdown`. `nudges`: someone waits for the cache to reach the store's revision.
+/// Runs until `shutdown`. `progress_requests`: a read waits for the cache to reach the store's
+/// revision.
 pub async fn run(
     cache: Arc<Cache>,
     store: Store,
-    mut nudges: mpsc::Receiver<()>,
+    mut progress_requests: mpsc::Receiver<()>,
     shutdown: CancellationToken,
 ) {
     let mut reached = None;
     while !shutdown.is_cancelled() {
         let outcome = tokio::select! {
-            outcome = follow(&cache, &store, &mut reached, &mut nudges) => outcome,
+            outcome = follow(&cache, &store, &mut reached, &mut progress_requests) => outcome,
             () = shutdown.cancelled() => return,
         };
         match outcome {
@@ -50,7 +51,7 @@ async fn follow(
     cache: &Cache,
     store: &Store,
     reached: &mut Option<Revision>,
-    nudges: &mut mpsc::Receiver<()>,
+    progress_requests: &mut mpsc::Receiver<()>,
 ) -> store::Result<()> {
     let from = match *reached {
         Some(revision) => revision,
@@ -80,8 +81,8 @@ async fn follow(
                 *reached = Some(batch.revision);
                 cache.advance(batch.revision.get());
             }
-            nudge = nudges.recv() => {
-                if nudge.is_none() {
+            request = progress_requests.recv() => {
+                if request.is_none() {
                     return Ok(());
                 }
                 progress.request().await?;

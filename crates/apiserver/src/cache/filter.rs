@@ -3,7 +3,7 @@
 use api::{KindRow, fields, labels};
 
 use super::Version;
-use super::resource::{Interest, NODE_FIELD};
+use super::resource::{NODE_FIELD, WatchScope};
 use crate::request::object_key;
 
 /// Namespace and selectors together.
@@ -40,17 +40,17 @@ impl Filter {
     }
 
     /// The narrowest bucket of events that contains everything the filter matches.
-    pub fn interest(&self) -> Interest {
+    pub fn scope(&self) -> WatchScope {
         let name = self.fields.exact("metadata.name");
         if let Some(name) = name
             && (!self.row.namespaced() || !self.namespace.is_empty())
         {
-            return Interest::Object(object_key(self.row, &self.namespace, name));
+            return WatchScope::Object(object_key(self.row, &self.namespace, name));
         }
         match self.fields.exact(NODE_FIELD).filter(|node| !node.is_empty()) {
-            Some(node) => Interest::Node(node.to_owned()),
-            None if self.namespace.is_empty() => Interest::All,
-            None => Interest::Namespace(self.namespace.clone()),
+            Some(node) => WatchScope::Node(node.to_owned()),
+            None if self.namespace.is_empty() => WatchScope::All,
+            None => WatchScope::Namespace(self.namespace.clone()),
         }
     }
 }

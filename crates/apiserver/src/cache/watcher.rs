@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::bucket::{Bucket, Change, Event};
-use super::resource::Start;
+use super::resource::WatchStart;
 use super::{Filter, Version};
 
 /// How often an idle watch gets a bookmark.
@@ -20,7 +20,7 @@ const BATCH: usize = 256;
 
 /// What a watch sends to its client.
 #[derive(Debug)]
-pub enum Notice {
+pub enum WatchEvent {
     /// An object of the initial state.
     Initial(Arc<Version>),
     Changed(Change, Arc<Event>),
@@ -39,19 +39,19 @@ pub struct Watcher {
     cursor: u64,
     /// The revision that the whole cache has reached.
     progress: watch::Receiver<u64>,
-    pending: VecDeque<Notice>,
+    pending: VecDeque<WatchEvent>,
     bookmarks: bool,
     next_bookmark: Instant,
     deadline: Option<Instant>,
     /// Nothing up to this revision is sent again.
     after: u64,
     shutdown: CancellationToken,
-    /// Another form that objects are sent in, and its row.
-    form: Option<(&'static api::KindRow, FormOf)>,
+    /// How objects are converted before they are sent, and to which row.
+    conversion: Option<(&'static api::KindRow, Conversion)>,
 }
 
-/// Converts a stored object to another form.
-pub type FormOf = fn(&Version) -> Result<Arc<Version>, ApiError>;
+/// Converts a stored object to another API version.
+pub type Conversion = fn(&Version) -> Result<Arc<Version>, ApiError>;
 
 impl std::fmt::Debug for Watcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -73,16 +73,16 @@ pub struct WatchSettings {
 impl Watcher {
     pub(super) fn new(
         filter: Filter,
-        start: Start,
+        start: WatchStart,
         settings: WatchSettings,
         progress: watch::Receiver<u64>,
         shutdown: CancellationToken,
     ) -> Self {
-        let mut pending: VecDeque<Notice> =
-            start.snapshot.into_iter().map(Notice::Initial).collect();
-        pending.extend(start.backlog.into_iter().filter_map(|event| notice(&filter, event)));
+        let mut pending: VecDeque<WatchEvent> =
+            start.snapshot.into_iter().map(WatchEvent::Initial).collect();
+        pending.extend(start.backlog.into_iter().filter_map(|event| visible_event(&filter, event)));
         if settings.initial_end {
-            pending.push_back(Notice::Bookmark { revision: settings.after, initial_end: true });
+            pending.push_back(WatchEvent::Bookmark { revision: settings.after, initial_end: true });
         }
         let now = clock::instant();
         Self {
@@ -97,34 +97,34 @@ impl Watcher {
             deadline: settings.timeout.map(|timeout| now + timeout),
             after: settings.after,
             shutdown,
-            form: None,
+            conversion: None,
         }
     }
 
-    /// The same watch, which sends its objects in another form.
-    pub fn formed(mut self, row: &'static api::KindRow, form: FormOf) -> Self {
-        self.form = Some((row, form));
+    /// The same watch, which converts its objects before it sends them.
+    pub fn converted(mut self, row: &'static api::KindRow, conversion: Conversion) -> Self {
+        self.conversion = Some((row, conversion));
         self
     }
 
     /// The kind of the objects sent.
     pub fn row(&self) -> &'static api::KindRow {
-        self.form.map_or(self.filter.row, |(row, _)| row)
+        self.conversion.map_or(self.filter.row, |(row, _)| row)
     }
 
     /// The next events, at least one; `None` when the watch has timed out.
     ///
     /// # Errors
     /// 410 when the client is too slow for the window of events.
-    pub async fn next(&mut self) -> Option<Result<Vec<Notice>, ApiError>> {
+    pub async fn next(&mut self) -> Option<Result<Vec<WatchEvent>, ApiError>> {
         loop {
             if !self.pending.is_empty() {
                 let count = self.pending.len().min(BATCH);
-                let notices = self.pending.drain(..count);
-                let Some((_, form)) = self.form else {
-                    return Some(Ok(notices.collect()));
+                let events = self.pending.drain(..count);
+                let Some((_, conversion)) = self.conversion else {
+                    return Some(Ok(events.collect()));
                 };
-                return Some(notices.map(|notice| formed(notice, form)).collect());
+                return Some(events.map(|event| converted(event, conversion)).collect());
             }
             // In this order: whatever happened up to `reached` is already in the bucket.
             let reached = *self.progress.borrow();
@@ -134,16 +134,17 @@ impl Watcher {
                 Err(_) => return Some(Err(self.too_old())),
             };
             if !events.is_empty() {
-                let told = events
+                let visible = events
                     .into_iter()
                     .filter(|event| event.revision > self.after)
-                    .filter_map(|event| notice(&self.filter, event));
-                self.pending.extend(told);
+                    .filter_map(|event| visible_event(&self.filter, event));
+                self.pending.extend(visible);
                 continue;
             }
             if self.bookmarks && clock::instant() >= self.next_bookmark {
                 self.next_bookmark = clock::instant() + BOOKMARK_INTERVAL;
-                self.pending.push_back(Notice::Bookmark { revision: reached, initial_end: false });
+                self.pending
+                    .push_back(WatchEvent::Bookmark { revision: reached, initial_end: false });
                 continue;
             }
             if !self.sleep().await {
@@ -173,23 +174,23 @@ impl Watcher {
     }
 }
 
-fn formed(notice: Notice, form: FormOf) -> Result<Notice, ApiError> {
-    Ok(match notice {
-        Notice::Initial(version) => Notice::Initial(form(&version)?),
-        Notice::Changed(change, event) => {
-            let object = form(event.object(change))?;
+fn converted(event: WatchEvent, conversion: Conversion) -> Result<WatchEvent, ApiError> {
+    Ok(match event {
+        WatchEvent::Initial(version) => WatchEvent::Initial(conversion(&version)?),
+        WatchEvent::Changed(change, event) => {
+            let object = conversion(event.object(change))?;
             let (old, new) = match change {
                 Change::Deleted => (Some(object), None),
                 Change::Added | Change::Modified => (None, Some(object)),
             };
-            Notice::Changed(change, Arc::new(Event::new(event.revision, old, new)))
+            WatchEvent::Changed(change, Arc::new(Event::new(event.revision, old, new)))
         }
         bookmark => bookmark,
     })
 }
 
 /// What the event is to a client that sees only what `filter` matches.
-fn notice(filter: &Filter, event: Arc<Event>) -> Option<Notice> {
+fn visible_event(filter: &Filter, event: Arc<Event>) -> Option<WatchEvent> {
     let before = event.old.as_ref().is_some_and(|version| filter.matches(version));
     let after = event.new.as_ref().is_some_and(|version| filter.matches(version));
     let change = match (before, after) {
@@ -198,5 +199,5 @@ fn notice(filter: &Filter, event: Arc<Event>) -> Option<Notice> {
         (true, false) => Change::Deleted,
         (false, false) => return None,
     };
-    Some(Notice::Changed(change, event))
+    Some(WatchEvent::Changed(change, event))
 }

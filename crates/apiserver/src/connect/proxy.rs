@@ -71,8 +71,8 @@ impl Proxy {
             Ok(path) => match self.backend {
                 Backend::Kubelet(kubelet) => node::answer(kubelet, parts, &path).await,
                 backend => {
-                    let way = exchange::Way { prefix, path };
-                    exchange::send(&backend, &way, parts, body, upgrade).await
+                    let proxied = exchange::ProxiedPath { prefix, path };
+                    exchange::send(&backend, &proxied, parts, body, upgrade).await
                 }
             },
         };

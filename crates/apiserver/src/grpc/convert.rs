@@ -12,7 +12,7 @@ use crate::cache::Version;
 use crate::options::{self, version_match};
 use crate::request::{Options, PatchType, Target, Verb};
 use crate::response::Response;
-use crate::rest::{Accept, Form, IncludeObject};
+use crate::rest::{Accept, IncludeObject, Representation};
 
 /// The target of a message.
 ///
@@ -117,18 +117,20 @@ pub fn patch_type(message: pb::PatchType) -> Option<PatchType> {
 }
 
 /// The representation that the client requests.
-pub fn accept(representation: i32) -> Accept {
-    let form = match pb::Representation::try_from(representation) {
-        Ok(pb::Representation::Table | pb::Representation::TableWithObjects) => Form::Table,
-        Ok(pb::Representation::PartialMetadata) => Form::PartialMetadata,
-        _ => Form::Object,
+pub fn accept(message: i32) -> Accept {
+    let representation = match pb::Representation::try_from(message) {
+        Ok(pb::Representation::Table | pb::Representation::TableWithObjects) => {
+            Representation::Table
+        }
+        Ok(pb::Representation::PartialMetadata) => Representation::PartialMetadata,
+        _ => Representation::Object,
     };
-    let include = if representation == i32::from(pb::Representation::TableWithObjects) {
+    let include = if message == i32::from(pb::Representation::TableWithObjects) {
         IncludeObject::Object
     } else {
         IncludeObject::default()
     };
-    Accept { form, include, ..Accept::default() }
+    Accept { representation, include, ..Accept::default() }
 }
 
 /// A version in its envelope, with `json` in place of its own bytes.
@@ -146,16 +148,16 @@ pub fn envelope(version: &Version, json: Bytes) -> pb::Object {
 ///
 /// # Errors
 /// 500 when a Table needs an object that cannot be decoded.
-pub fn shaped(
+pub fn represent(
     row: &'static api::KindRow,
     version: &Arc<Version>,
     accept: &Accept,
     now: Timestamp,
 ) -> Result<pb::Object, ApiError> {
-    let json = match accept.form {
-        Form::Object => version.json.clone(),
-        Form::PartialMetadata => crate::rest::partial(version),
-        Form::Table => crate::rest::table(
+    let json = match accept.representation {
+        Representation::Object => version.json.clone(),
+        Representation::PartialMetadata => crate::rest::partial(version),
+        Representation::Table => crate::rest::table(
             row,
             std::slice::from_ref(version),
             None,
@@ -172,7 +174,7 @@ pub fn shaped(
 /// 500 for any other answer.
 pub fn object(response: Response, accept: &Accept, now: Timestamp) -> Result<pb::Object, ApiError> {
     match response {
-        Response::Object(answer) => shaped(answer.row, &answer.version, accept, now),
+        Response::Object(answer) => represent(answer.row, &answer.version, accept, now),
         Response::Json { json, .. } => Ok(pb::Object { json, ..pb::Object::default() }),
         _ => Err(ApiError::internal("the answer is not an object")),
     }

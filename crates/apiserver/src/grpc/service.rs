@@ -14,11 +14,11 @@ use tonic::{Request as Call, Response as Answer, Status, Streaming};
 use tower::ServiceExt;
 
 use super::{bind, convert, stream};
-use crate::cache::{Change, Notice, Watcher};
+use crate::cache::{Change, WatchEvent, Watcher};
 use crate::pipeline::Pipeline;
 use crate::request::{BodyFormat, Options, Request, Subject, Target, Verb};
 use crate::response::{ListAnswer, Response, bounded};
-use crate::rest::{Accept, Form, PeerUser, bookmark, impersonation, table};
+use crate::rest::{Accept, PeerUser, Representation, bookmark, impersonation, table};
 use crate::user::{Credentials, User};
 
 /// A page of a list is cut at about this many bytes of objects.
@@ -274,7 +274,7 @@ fn pages(list: ListAnswer, accept: Accept, now: Timestamp) -> ReplyStream<pb::Li
             continue_token: list.continue_token.clone(),
             remaining_item_count: list.remaining.unwrap_or_default(),
         };
-        if accept.form == Form::Table {
+        if accept.representation == Representation::Table {
             let json = table(list.row, &list.items, Some(&list), &accept.table_options(), now).map_err(refuse)?;
             yield pb::ListPage { items: vec![pb::Object { json, ..Default::default() }], ..head };
             return;
@@ -287,7 +287,7 @@ fn pages(list: ListAnswer, accept: Accept, now: Timestamp) -> ReplyStream<pb::Li
                 size = 0;
             }
             size += item.json.len();
-            page.items.push(convert::shaped(list.row, item, &accept, now).map_err(refuse)?);
+            page.items.push(convert::represent(list.row, item, &accept, now).map_err(refuse)?);
         }
         yield page;
     })
@@ -301,10 +301,10 @@ fn events(
 ) -> ReplyStream<pb::WatchEvents> {
     Box::pin(async_stream::stream! {
         let row = watcher.row();
-        while let Some(notices) = watcher.next().await {
+        while let Some(events) = watcher.next().await {
             let now = clock.now();
-            let batch: Result<Vec<_>, ApiError> = notices
-                .and_then(|notices| notices.iter().map(|notice| event(row, notice, &accept, now)).collect());
+            let batch: Result<Vec<_>, ApiError> = events
+                .and_then(|events| events.iter().map(|event| watch_event(row, event, &accept, now)).collect());
             match batch {
                 Ok(events) => yield Ok(pb::WatchEvents { events }),
                 Err(error) => {
@@ -322,26 +322,26 @@ fn events(
     })
 }
 
-fn event(
+fn watch_event(
     row: &'static api::KindRow,
-    notice: &Notice,
+    event: &WatchEvent,
     accept: &Accept,
     now: Timestamp,
 ) -> Result<pb::WatchEvent, ApiError> {
-    let (kind, object, initial_events_end) = match notice {
-        Notice::Initial(version) => {
-            (pb::EventType::Added, convert::shaped(row, version, accept, now)?, false)
+    let (kind, object, initial_events_end) = match event {
+        WatchEvent::Initial(version) => {
+            (pb::EventType::Added, convert::represent(row, version, accept, now)?, false)
         }
-        Notice::Changed(change, event) => {
+        WatchEvent::Changed(change, event) => {
             let kind = match change {
                 Change::Added => pb::EventType::Added,
                 Change::Modified => pb::EventType::Modified,
                 Change::Deleted => pb::EventType::Deleted,
             };
-            (kind, convert::shaped(row, event.object(*change), accept, now)?, false)
+            (kind, convert::represent(row, event.object(*change), accept, now)?, false)
         }
-        Notice::Bookmark { revision, initial_end } => {
-            let json = bookmark(row, *revision, *initial_end, accept.form);
+        WatchEvent::Bookmark { revision, initial_end } => {
+            let json = bookmark(row, *revision, *initial_end, accept.representation);
             let object = pb::Object { revision: *revision, json, ..pb::Object::default() };
             (pb::EventType::Bookmark, object, *initial_end)
         }

@@ -25,7 +25,11 @@ pub fn hash(parts: &Parts, response: &Response) -> Option<String> {
 
 /// Sets the document's hash in `response`, and leaves the document out if the client has it. A URL
 /// with another hash redirects to the right one; what is under its own never changes.
-pub fn tell(parts: &Parts, hash: &str, mut response: http::Response<Body>) -> http::Response<Body> {
+pub fn set_etag(
+    parts: &Parts,
+    hash: &str,
+    mut response: http::Response<Body>,
+) -> http::Response<Body> {
     let tag = format!("\"{hash}\"");
     let asked = parse_query(parts.uri.query().unwrap_or_default());
     let asked = asked.iter().find(|(name, _)| name == "hash");

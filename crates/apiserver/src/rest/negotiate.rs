@@ -9,9 +9,9 @@ use super::media_type;
 use super::table::{IncludeObject, TableOptions};
 use crate::request::{BodyFormat, Verb};
 
-/// The form of an answer.
+/// The representation of an object in an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+pub enum Representation {
     /// The object or list itself.
     #[default]
     Object,
@@ -22,7 +22,7 @@ pub enum Form {
 /// What the client accepts.
 #[derive(Clone, Debug, Default)]
 pub struct Accept {
-    pub form: Form,
+    pub representation: Representation,
     pub yaml: bool,
     /// Only for clients that accept nothing else: the cache holds JSON.
     pub protobuf: bool,
@@ -45,7 +45,7 @@ impl Accept {
     /// 406 when none can, 400 for invalid options of a Table.
     pub fn parse(headers: &HeaderMap, query: &str) -> Result<Self, ApiError> {
         let mut accept = Self::of_headers(headers)?;
-        if accept.form == Form::Table {
+        if accept.representation == Representation::Table {
             accept.include = IncludeObject::parse(query)?;
         }
         Ok(accept)
@@ -74,16 +74,16 @@ impl Accept {
                     _ => {}
                 }
             }
-            let form = match parameter {
-                ("", _, _) => Form::Object,
-                ("Table", "meta.k8s.io", "v1" | "v1beta1") => Form::Table,
+            let representation = match parameter {
+                ("", _, _) => Representation::Object,
+                ("Table", "meta.k8s.io", "v1" | "v1beta1") => Representation::Table,
                 (
                     "PartialObjectMetadata" | "PartialObjectMetadataList",
                     "meta.k8s.io",
                     "v1" | "v1beta1",
-                ) => Form::PartialMetadata,
+                ) => Representation::PartialMetadata,
                 // Discovery documents negotiate by the raw header.
-                (_, "apidiscovery.k8s.io", _) => Form::Object,
+                (_, "apidiscovery.k8s.io", _) => Representation::Object,
                 _ => continue,
             };
             match kind.as_str() {
@@ -95,12 +95,14 @@ impl Accept {
                 | "text/html"
                 | "application/openmetrics-text"
                 | "application/octet-stream" => {
-                    return Ok(Self { form, ..base });
+                    return Ok(Self { representation, ..base });
                 }
                 "application/yaml" => {
-                    return Ok(Self { form, yaml: true, ..base });
+                    return Ok(Self { representation, yaml: true, ..base });
                 }
-                api::protobuf::MEDIA_TYPE => takes_protobuf |= form == Form::Object,
+                api::protobuf::MEDIA_TYPE => {
+                    takes_protobuf |= representation == Representation::Object
+                }
                 // OpenAPI documents negotiate by the raw header.
                 kind if kind.starts_with("application/com.github.proto-openapi") => {
                     return Ok(base);

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use jiff::Timestamp;
 
 use super::table::{partial, partial_list, table};
-use super::{Accept, Body, Form, watch};
+use super::{Accept, Body, Representation, watch};
 use crate::request::Verb;
 use crate::response::{ListAnswer, ObjectAnswer, Response, bounded};
 
@@ -27,7 +27,7 @@ pub fn full(bytes: Bytes) -> Body {
 /// Renders an answer.
 ///
 /// # Errors
-/// 406 when it cannot be rendered in the negotiated form.
+/// 406 when it cannot be rendered in the negotiated representation.
 pub fn response(
     response: Response,
     verb: Option<Verb>,
@@ -37,19 +37,19 @@ pub fn response(
     match response {
         Response::Object(answer) => object(answer, accept, clock.now()),
         Response::List(answer) => {
-            let json = match accept.form {
-                Form::Object => list_json(&answer),
-                Form::Table => {
+            let json = match accept.representation {
+                Representation::Object => list_json(&answer),
+                Representation::Table => {
                     let options = accept.table_options();
                     table(answer.row, &answer.items, Some(&answer), &options, clock.now())?
                 }
-                Form::PartialMetadata => partial_list(&answer),
+                Representation::PartialMetadata => partial_list(&answer),
             };
             Ok(json_response(200, json, &[], accept))
         }
         Response::Watch(watcher) => Ok(watch::response(*watcher, accept, clock.clone())),
         Response::Json { code, json, warnings } => {
-            if accept.form == Form::Table && verb == Some(Verb::Create) {
+            if accept.representation == Representation::Table && verb == Some(Verb::Create) {
                 return Err(ApiError::not_acceptable(
                     "only the following media types are accepted: application/json, application/yaml",
                 ));
@@ -85,13 +85,13 @@ fn object(
     accept: &Accept,
     now: Timestamp,
 ) -> Result<http::Response<Body>, ApiError> {
-    let json = match accept.form {
-        Form::Object => answer.version.json.clone(),
-        Form::Table => {
+    let json = match accept.representation {
+        Representation::Object => answer.version.json.clone(),
+        Representation::Table => {
             let items = [answer.version.clone()];
             table(answer.row, &items, None, &accept.table_options(), now)?
         }
-        Form::PartialMetadata => partial(&answer.version),
+        Representation::PartialMetadata => partial(&answer.version),
     };
     Ok(json_response(answer.code, json, &answer.warnings, accept))
 }

@@ -84,11 +84,11 @@ pub async fn answer_review(call: Call<'_>, request: &Request) -> Result<Response
 
 /// The legacy form of a binding: created as an object, with the pod named in its metadata.
 async fn bind(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
-    let wish: Binding = decode(request)?;
+    let binding: Binding = decode(request)?;
     let target = Target {
         row: k8s_openapi::api::core::v1::Pod::ROW,
         namespace: call.target.namespace.clone(),
-        name: Object::metadata(&wish).name.clone().unwrap_or_default(),
+        name: Object::metadata(&binding).name.clone().unwrap_or_default(),
         subresource: "binding".to_owned(),
         subpath: String::new(),
     };

@@ -88,7 +88,7 @@ async fn create_once(
         return Err(body::invalid(call.row(), shown, &errors));
     }
     call.core.admission.validate(call, &*object, None).await?;
-    let claim = call.core.allocator.claim(call, &mut *object).await?;
+    let allocation = call.core.allocator.allocate(call, &mut *object).await?;
     let outcome = match call.core.admission.quotas.charge(call, &*object, None).await {
         Ok(charges) => {
             let outcome = write(call, &name, &mut *object).await;
@@ -101,7 +101,7 @@ async fn create_once(
     };
     match &outcome {
         Ok(_) if !call.options.dry_run => {}
-        _ => call.core.allocator.release(claim).await,
+        _ => call.core.allocator.release(allocation).await,
     }
     let mut answer = outcome?;
     answer.warnings = strategy.warnings(&*object, None);

@@ -83,7 +83,7 @@ fn check_options(verb: Verb, options: &DeleteOptions) -> Result<(), ApiError> {
 }
 
 /// Whether the options ask for a dry run.
-pub fn is_rehearsal(options: &DeleteOptions) -> bool {
+pub fn is_dry_run(options: &DeleteOptions) -> bool {
     options.dry_run.as_ref().is_some_and(|values| values.iter().any(|value| value == "All"))
 }
 
@@ -94,22 +94,22 @@ pub fn is_rehearsal(options: &DeleteOptions) -> bool {
 pub async fn delete(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let options = options(call.verb, request)?;
     let mut call_options = call.options.clone();
-    call_options.dry_run |= is_rehearsal(&options);
+    call_options.dry_run |= is_dry_run(&options);
     let call = Call { options: &call_options, ..call };
     let deleted = delete_object(call, &options).await?;
     Ok(match deleted {
-        Deleted::Now(version) if call.row() == Pod::ROW => {
+        Deletion::Now(version) if call.row() == Pod::ROW => {
             Response::Object(answer(call.row(), 200, version))
         }
-        Deleted::Now(version) => {
+        Deletion::Now(version) => {
             Response::Json { code: 200, json: success(call, &version), warnings: Vec::new() }
         }
-        Deleted::Later(version) => Response::Object(answer(call.row(), 200, version)),
+        Deletion::Later(version) => Response::Object(answer(call.row(), 200, version)),
     })
 }
 
 /// The result of a deletion.
-pub enum Deleted {
+pub enum Deletion {
     /// Deleted: its last state.
     Now(Arc<Version>),
     /// Terminating.
@@ -136,7 +136,7 @@ fn success(call: Call<'_>, version: &Version) -> Bytes {
 ///
 /// # Errors
 /// As [`delete`].
-pub async fn delete_object(call: Call<'_>, options: &DeleteOptions) -> Result<Deleted, ApiError> {
+pub async fn delete_object(call: Call<'_>, options: &DeleteOptions) -> Result<Deletion, ApiError> {
     let mut current = call.current().await?;
     let mut fresh = false;
     for _ in 0..ATTEMPTS {
@@ -158,7 +158,7 @@ pub async fn delete_object(call: Call<'_>, options: &DeleteOptions) -> Result<De
 }
 
 enum Attempt {
-    Done(Deleted),
+    Done(Deletion),
     Lost,
 }
 
@@ -174,17 +174,17 @@ async fn attempt(
     let plan = plan(row, &*object, options, call.now());
     match plan {
         Plan::Remove => Ok(match remove(call, current, &*object).await? {
-            Some(gone) => Attempt::Done(Deleted::Now(gone)),
+            Some(gone) => Attempt::Done(Deletion::Now(gone)),
             None => Attempt::Lost,
         }),
-        Plan::Keep => Ok(Attempt::Done(Deleted::Later(current.clone()))),
+        Plan::Keep => Ok(Attempt::Done(Deletion::Later(current.clone()))),
         Plan::Mark(mut marked) => {
             let value = stored::encode(&mut *marked);
             let key = call.target.key();
             if call.options.dry_run {
                 let version = Version::from_stored(row, &key, &value, current.revision)
                     .map_err(ApiError::internal)?;
-                return Ok(Attempt::Done(Deleted::Later(Arc::new(version))));
+                return Ok(Attempt::Done(Deletion::Later(Arc::new(version))));
             }
             let expected = Revision::new(current.revision);
             let outcome = call
@@ -197,7 +197,7 @@ async fn attempt(
                 Outcome::Written(revision) => {
                     let version = Version::from_stored(row, &key, &value, revision.get())
                         .map_err(ApiError::internal)?;
-                    Ok(Attempt::Done(Deleted::Later(Arc::new(version))))
+                    Ok(Attempt::Done(Deletion::Later(Arc::new(version))))
                 }
                 Outcome::Conflict { .. } => Ok(Attempt::Lost),
             }

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Namespace;
 
-use super::delete::{self, Deleted};
+use super::delete::{self, Deletion};
 use super::read;
 use crate::cache::Version;
 use crate::core::Call;
@@ -32,7 +32,7 @@ pub async fn delete_collection(call: Call<'_>, request: &Request) -> Result<Resp
     }
     let options = delete::options(call.verb, request)?;
     let mut call_options = call.options.clone();
-    call_options.dry_run |= delete::is_rehearsal(&options);
+    call_options.dry_run |= delete::is_dry_run(&options);
     let call = Call { options: &call_options, ..call };
     let mut list = read::list(call).await?;
     let mut deletions: Vec<BoxFuture<'_, Result<Option<Arc<Version>>, ApiError>>> = Vec::new();
@@ -57,7 +57,7 @@ async fn delete_one(
     };
     let one = Call { target: &target, ..call };
     match delete::delete_object(one, options).await {
-        Ok(Deleted::Now(version) | Deleted::Later(version)) => Ok(Some(version)),
+        Ok(Deletion::Now(version) | Deletion::Later(version)) => Ok(Some(version)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }

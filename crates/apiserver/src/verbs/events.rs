@@ -29,7 +29,7 @@ use crate::response::{ObjectAnswer, Response};
 const DEPRECATED: [&str; 4] = ["firstTimestamp", "lastTimestamp", "count", "source"];
 
 /// Whether a request is about Events of the newer group.
-pub fn are(row: &KindRow) -> bool {
+pub fn is_events_v1(row: &KindRow) -> bool {
     row == Event::ROW
 }
 
@@ -67,7 +67,7 @@ pub async fn answer(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
             }
             Response::List(list)
         }
-        Response::Watch(watcher) => Response::Watch(Box::new(watcher.formed(Event::ROW, newer))),
+        Response::Watch(watcher) => Response::Watch(Box::new(watcher.converted(Event::ROW, newer))),
         other => other,
     })
 }

@@ -174,7 +174,7 @@ fn from_cache(cache: &Cache, filter: &Filter, limit: u64) -> ListAnswer {
         let remaining = items.len() - limit;
         items.truncate(limit);
         if let Some(last) = items.last() {
-            answer.continue_token = Token::after(&last.key(), revision).encode();
+            answer.continue_token = ContinueToken::after(&last.key(), revision).encode();
         }
         answer.remaining = (!filter.selects()).then_some(remaining as u64);
     }
@@ -184,7 +184,7 @@ fn from_cache(cache: &Cache, filter: &Filter, limit: u64) -> ListAnswer {
 
 /// A continue token.
 #[derive(Debug, Serialize, Deserialize)]
-struct Token {
+struct ContinueToken {
     v: String,
     /// The revision of the whole list; -1: the latest.
     rv: i64,
@@ -192,7 +192,7 @@ struct Token {
     start: String,
 }
 
-impl Token {
+impl ContinueToken {
     fn after(key: &str, revision: u64) -> Self {
         Self {
             v: "meta.k8s.io/v1".to_owned(),
@@ -238,7 +238,7 @@ fn bad_byte(text: &str) -> usize {
 }
 
 async fn continued(call: Call<'_>, filter: &Filter) -> Result<ListAnswer, ApiError> {
-    let mut token = Token::decode(&call.options.continue_token)?;
+    let mut token = ContinueToken::decode(&call.options.continue_token)?;
     let revision = match u64::try_from(token.rv) {
         Ok(revision) => revision,
         Err(_) => call.core.cache.fresh().await?,
@@ -306,7 +306,8 @@ async fn at_revision(
         let more = next.is_some() || read < page.entries.len();
         if full && more {
             let last = &page.entries[read - 1].key[whole..];
-            answer.continue_token = Token::after(&String::from_utf8_lossy(last), revision).encode();
+            answer.continue_token =
+                ContinueToken::after(&String::from_utf8_lossy(last), revision).encode();
             answer.remaining = (!filter.selects()).then(|| page.count.saturating_sub(read as u64));
             return Ok(answer);
         }

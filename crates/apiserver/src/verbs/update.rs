@@ -150,10 +150,10 @@ async fn attempt(
         prepare(call, &mut *new, &*old).await?;
         super::apply::track(call, &mut *new, &*old)?;
     }
-    let claim = if call.options.dry_run || mode == Mode::Plain {
+    let allocation = if call.options.dry_run || mode == Mode::Plain {
         None
     } else {
-        call.core.allocator.claim_update(call, &mut *new, &*old).await?
+        call.core.allocator.allocate_update(call, &mut *new, &*old).await?
     };
     if finished(&*new) {
         return match remove(call, current, &*new).await? {
@@ -185,7 +185,7 @@ async fn attempt(
         Ok(Attempt::Done(_)) if !call.options.dry_run => {
             call.core.allocator.release_replaced(&*new, &*old).await;
         }
-        _ => call.core.allocator.release(claim).await,
+        _ => call.core.allocator.release(allocation).await,
     }
     let mut outcome = outcome;
     if let Ok(Attempt::Done(answer)) = &mut outcome

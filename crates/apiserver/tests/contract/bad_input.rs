@@ -22,7 +22,7 @@ use serde_json::json;
 use crate::server::{Rest, Server};
 
 /// Creates the objects that the cases refer to.
-async fn furnish(rest: &Rest) {
+async fn create_fixtures(rest: &Rest) {
     let spaced = "/api/v1/namespaces/default";
     rest.post(
         &format!("{spaced}/configmaps"),
@@ -103,7 +103,7 @@ async fn bad_input_is_refused_and_changes_nothing() {
     let server = Server::start().await;
     server.default_account("default").await;
     let rest = server.admin();
-    furnish(&rest).await;
+    create_fixtures(&rest).await;
     let before = state(&server, &rest).await;
     let mut wrong = Vec::new();
     let cases: Vec<Case> =

@@ -379,14 +379,14 @@ fn query(rng: &mut StdRng) -> String {
     pairs.join("&")
 }
 
-struct Asked {
+struct FuzzRequest {
     method: &'static str,
     path: String,
     kind: &'static str,
     body: Vec<u8>,
 }
 
-fn request(rng: &mut StdRng, samples: &[(&'static str, Value)]) -> Asked {
+fn request(rng: &mut StdRng, samples: &[(&'static str, Value)]) -> FuzzRequest {
     let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
     let kinds = [
         "application/json",
@@ -405,7 +405,7 @@ fn request(rng: &mut StdRng, samples: &[(&'static str, Value)]) -> Asked {
         mutate(&mut object, rng);
     }
     let text = object.to_string().into_bytes();
-    let asked = |method, path: String, kind, body| Asked { method, path, kind, body };
+    let asked = |method, path: String, kind, body| FuzzRequest { method, path, kind, body };
     match rng.random_range(0..10) {
         0..=3 => asked("POST", format!("{collection}?{}", query(rng)), "application/json", text),
         4 => asked("PUT", format!("{collection}/x?{}", query(rng)), "application/json", text),
@@ -485,7 +485,8 @@ fn number(name: &str, default: u64) -> u64 {
     given.and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// What the server must never answer: any 5xx but that for a feature that is not implemented.
+/// Whether the server failed: any 5xx but for a feature that is not implemented, or a resource
+/// version that it has not reached.
 fn is_failure(code: u16, body: &Value) -> bool {
     let ahead = body["details"]["causes"][0]["reason"] == "ResourceVersionTooLarge";
     code >= 500 && code != 501 && !ahead

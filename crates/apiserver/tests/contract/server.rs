@@ -48,9 +48,9 @@ impl Answer {
 pub struct Rest(kube::Client);
 
 /// An authority that the server does not trust.
-pub struct Stranger(Issuer<'static, KeyPair>);
+pub struct UntrustedAuthority(Issuer<'static, KeyPair>);
 
-impl Stranger {
+impl UntrustedAuthority {
     /// The server's REST door, with a certificate of this authority.
     pub fn rest(&self, server: &Server) -> Rest {
         server.rest_with(issue(&self.0, "kubernetes-admin", &["system:masters"], None))
@@ -119,10 +119,10 @@ impl Server {
     }
 
     /// Another authority, which the server does not trust.
-    pub fn stranger(&self) -> Stranger {
+    pub fn untrusted_authority(&self) -> UntrustedAuthority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Stranger(Issuer::new(params, KeyPair::generate().unwrap()))
+        UntrustedAuthority(Issuer::new(params, KeyPair::generate().unwrap()))
     }
 
     /// The state of the server.

@@ -47,28 +47,27 @@ pub enum Backend {
 /// An HTTP server.
 #[derive(Debug)]
 pub struct Server {
-    pub way: Way,
+    pub route: Route,
     pub port: u16,
     pub https: bool,
 }
 
 /// How to connect to the server.
-pub enum Way {
+pub enum Route {
     Pod { kubelet: Box<KubeletClient<transport::Channel>>, open: PortForwardOpen },
     Direct(IpAddr),
 }
 
-impl fmt::Debug for Way {
+impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.host())
     }
 }
 
-impl Way {
+impl Route {
     /// A direct connection, without a kubelet.
     ///
     /// # Errors
-    ///
     /// 400 for loopback and link-local addresses, which would mean something else on this machine
     /// than where they were written.
     pub fn direct(ip: &str) -> Result<Self, ApiError> {
@@ -96,7 +95,7 @@ impl Way {
 impl Server {
     /// `host:port`, or the host alone on the scheme's default port.
     pub fn authority(&self) -> String {
-        let host = self.way.host();
+        let host = self.route.host();
         let host = if host.contains(':') { format!("[{host}]") } else { host };
         let own = if self.https { 443 } else { 80 };
         if self.port == own { host } else { format!("{host}:{}", self.port) }
@@ -106,16 +105,15 @@ impl Server {
     /// nobody can say which name they should have.
     ///
     /// # Errors
-    ///
     /// When the connection is not established in time. A pod's refusal only shows at the first
     /// read.
     pub async fn connect(&self) -> Result<Box<dyn Io>, ApiError> {
         let dial = async {
-            let io: Box<dyn Io> = match &self.way {
-                Way::Pod { kubelet, open } => {
+            let io: Box<dyn Io> = match &self.route {
+                Route::Pod { kubelet, open } => {
                     tunnel((**kubelet).clone(), open.clone(), self.port).await?
                 }
-                Way::Direct(ip) => {
+                Route::Direct(ip) => {
                     let stream = TcpStream::connect(SocketAddr::new(*ip, self.port)).await;
                     let stream = stream.map_err(|error| unreachable(&error))?;
                     stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
@@ -125,7 +123,7 @@ impl Server {
             if !self.https {
                 return Ok(io);
             }
-            let io = tls::connect(io, &self.way.host()).await;
+            let io = tls::connect(io, &self.route.host()).await;
             Ok(Box::new(io.map_err(|error| unreachable(&error))?) as Box<dyn Io>)
         };
         match tokio::time::timeout(DIAL, dial).await {
@@ -194,14 +192,15 @@ mod tests {
     #[test]
     fn this_machine_and_its_link_are_refused() {
         for ip in ["127.0.0.1", "::1", "169.254.169.254", "fe80::1", "0.0.0.0", "x"] {
-            assert!(Way::direct(ip).is_err(), "{ip}");
+            assert!(Route::direct(ip).is_err(), "{ip}");
         }
-        assert!(Way::direct("192.0.2.1").is_ok());
+        assert!(Route::direct("192.0.2.1").is_ok());
     }
 
     #[test]
     fn authorities() {
-        let server = |ip: &str, port, https| Server { way: Way::direct(ip).unwrap(), port, https };
+        let server =
+            |ip: &str, port, https| Server { route: Route::direct(ip).unwrap(), port, https };
         assert_eq!(server("192.0.2.1", 80, false).authority(), "192.0.2.1");
         assert_eq!(server("192.0.2.1", 80, true).authority(), "192.0.2.1:80");
         assert_eq!(server("2001:db8::1", 81, false).authority(), "[2001:db8::1]:81");

@@ -22,7 +22,7 @@ use crate::connect::upgrade::wants_upgrade;
 use crate::rest::{Body, BodyError, empty};
 
 /// A path at the server, and its prefix at the apiserver.
-pub struct Way<'a> {
+pub struct ProxiedPath<'a> {
     pub prefix: &'a str,
     pub path: PathAndQuery,
 }
@@ -33,7 +33,7 @@ pub struct Way<'a> {
 /// 503 when the server does not answer.
 pub async fn send(
     backend: &Backend,
-    way: &Way<'_>,
+    proxied: &ProxiedPath<'_>,
     parts: &Parts,
     body: Body,
     client: OnUpgrade,
@@ -42,8 +42,8 @@ pub async fn send(
         return Err(ApiError::internal("a kubelet is no HTTP server"));
     };
     let upgrade = wants_upgrade(&parts.headers);
-    let mut response = ask(server, way, parts, body, upgrade).await?;
-    let links = links(server, way, parts);
+    let mut response = round_trip(server, proxied, parts, body, upgrade).await?;
+    let links = links(server, proxied, parts);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         if !upgrade {
             return Err(ApiError::service_unavailable(
@@ -59,12 +59,12 @@ pub async fn send(
     }))
 }
 
-fn links(server: &Server, way: &Way<'_>, parts: &Parts) -> Links {
+fn links(server: &Server, proxied: &ProxiedPath<'_>, parts: &Parts) -> Links {
     let asked = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
     let asked = asked.or(parts.uri.authority().map(Authority::as_str));
     let mut hosts = vec![server.authority()];
     hosts.extend(asked.map(str::to_owned));
-    Links { prefix: way.prefix.to_owned(), hosts }
+    Links { prefix: proxied.prefix.to_owned(), hosts }
 }
 
 /// A page with its links rewritten, streamed.
@@ -82,9 +82,9 @@ fn rewritten(body: Incoming, links: Links) -> Body {
     StreamBody::new(frames).boxed_unsync()
 }
 
-async fn ask(
+async fn round_trip(
     server: &Server,
-    way: &Way<'_>,
+    proxied: &ProxiedPath<'_>,
     parts: &Parts,
     body: Body,
     upgrade: bool,
@@ -103,9 +103,9 @@ async fn ask(
     let mut request = http::Request::new(body);
     *request.method_mut() = parts.method.clone();
     *request.version_mut() = Version::HTTP_11;
-    *request.headers_mut() = headers::request(parts, way.prefix, peer, upgrade);
+    *request.headers_mut() = headers::request(parts, proxied.prefix, peer, upgrade);
     let mut uri = http::uri::Parts::default();
-    uri.path_and_query = Some(way.path.clone());
+    uri.path_and_query = Some(proxied.path.clone());
     *request.uri_mut() =
         http::Uri::from_parts(uri).map_err(|error| ApiError::bad_request(error.to_string()))?;
     sender.send_request(request).await.map_err(|error| unreachable(&error))

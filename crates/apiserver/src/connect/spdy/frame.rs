@@ -58,7 +58,7 @@ pub enum Frame {
 }
 
 /// A data frame being received.
-struct Piece {
+struct PartialData {
     stream: u32,
     fin: bool,
     left: usize,
@@ -68,7 +68,7 @@ struct Piece {
 pub struct Decoder {
     buffer: BytesMut,
     headers: HeaderReader,
-    data: Option<Piece>,
+    data: Option<PartialData>,
 }
 
 impl Decoder {
@@ -88,8 +88,8 @@ impl Decoder {
     /// When the bytes are not SPDY/3.1: the connection is unusable from then on.
     pub fn next(&mut self) -> Result<Option<Frame>, SpdyError> {
         loop {
-            if let Some(piece) = self.data.take() {
-                return Ok(self.piece(piece));
+            if let Some(partial) = self.data.take() {
+                return Ok(self.partial(partial));
             }
             let Some(header) = self.buffer.get(..FRAME_HEADER_BYTES) else {
                 return Ok(None);
@@ -101,7 +101,8 @@ impl Decoder {
             let length = (second & 0x00ff_ffff) as usize;
             if first & !STREAM_MASK == 0 {
                 self.buffer.advance(FRAME_HEADER_BYTES);
-                self.data = Some(Piece { stream: first, fin: flags & FLAG_FIN != 0, left: length });
+                self.data =
+                    Some(PartialData { stream: first, fin: flags & FLAG_FIN != 0, left: length });
                 continue;
             }
             let version = (first >> 16) as u16 & !CONTROL;
@@ -123,18 +124,18 @@ impl Decoder {
     }
 
     /// As much of a data frame as has arrived.
-    fn piece(&mut self, piece: Piece) -> Option<Frame> {
-        let take = piece.left.min(self.buffer.len());
-        if take == 0 && piece.left > 0 {
-            self.data = Some(piece);
+    fn partial(&mut self, partial: PartialData) -> Option<Frame> {
+        let take = partial.left.min(self.buffer.len());
+        if take == 0 && partial.left > 0 {
+            self.data = Some(partial);
             return None;
         }
         let data = self.buffer.split_to(take).freeze();
-        let left = piece.left - take;
+        let left = partial.left - take;
         if left > 0 {
-            self.data = Some(Piece { left, ..piece });
+            self.data = Some(PartialData { left, ..partial });
         }
-        Some(Frame::Data { stream: piece.stream, fin: piece.fin && left == 0, data })
+        Some(Frame::Data { stream: partial.stream, fin: partial.fin && left == 0, data })
     }
 
     fn control(
@@ -236,10 +237,10 @@ fn flags_and_length(out: &mut BytesMut, fin: bool, length: usize) {
 fn encode_data(stream: u32, fin: bool, data: &Bytes, out: &mut BytesMut) {
     let mut rest = data.clone();
     loop {
-        let piece = rest.split_to(rest.len().min(MAX_DATA_BYTES));
+        let partial = rest.split_to(rest.len().min(MAX_DATA_BYTES));
         out.put_u32(stream);
-        flags_and_length(out, fin && rest.is_empty(), piece.len());
-        out.put_slice(&piece);
+        flags_and_length(out, fin && rest.is_empty(), partial.len());
+        out.put_slice(&partial);
         if rest.is_empty() {
             return;
         }

@@ -37,7 +37,7 @@ pub trait Protocol: Send + 'static {
 
 /// Why a connection ended, if that is worth logging.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+enum ConnectionError {
     #[error(transparent)]
     Spdy(#[from] SpdyError),
     #[error("the connection failed: {0}")]
@@ -55,20 +55,20 @@ pub async fn serve<P: Protocol>(
     let (ready, is_ready) = watch::channel(protocol.ready());
     let protocol = Arc::new(Mutex::new(protocol));
     let (replies, frames) = mpsc::channel(QUEUE);
-    let inward = inward(&protocol, incoming, replies.clone(), session.input, ready);
-    let outward = outward(&protocol, session.output, replies, is_ready);
+    let inbound = inbound(&protocol, incoming, replies.clone(), session.input, ready);
+    let outbound = outbound(&protocol, session.output, replies, is_ready);
     let ended = {
         let both = async {
             tokio::select! {
-                ended = inward => ended,
-                () = outward => Ok(()),
+                ended = inbound => ended,
+                () = outbound => Ok(()),
             }
         };
         let mut writing = std::pin::pin!(write(outgoing, frames));
         tokio::select! {
             // What is still queued is written: both halves have dropped their senders.
             ended = both => { writing.await.ok(); ended }
-            written = &mut writing => written.map_err(Ended::from),
+            written = &mut writing => written.map_err(ConnectionError::from),
         }
     };
     if let Err(error) = ended {
@@ -78,13 +78,13 @@ pub async fn serve<P: Protocol>(
 
 /// Client to kubelet. Answers the client independently of the kubelet's output, which has a loop of
 /// its own: a pod that does not read its input must not block its output.
-async fn inward<P: Protocol>(
+async fn inbound<P: Protocol>(
     protocol: &Mutex<P>,
     mut incoming: impl Stream<Item = io::Result<Bytes>> + Unpin,
     replies: mpsc::Sender<Frame>,
     input: mpsc::Sender<pb::Frame>,
     ready: watch::Sender<bool>,
-) -> Result<(), Ended> {
+) -> Result<(), ConnectionError> {
     let mut decoder = Decoder::new();
     while let Some(bytes) = incoming.next().await {
         decoder.push(&bytes?);
@@ -114,7 +114,7 @@ async fn inward<P: Protocol>(
 }
 
 /// Kubelet to client, once the client has opened its streams.
-async fn outward<P: Protocol>(
+async fn outbound<P: Protocol>(
     protocol: &Mutex<P>,
     mut output: Streaming<pb::Frame>,
     replies: mpsc::Sender<Frame>,

@@ -51,7 +51,7 @@ pub fn template_at(template: &PodTemplateSpec, path: &Path) -> Vec<String> {
     let metadata = template.metadata.as_ref().unwrap_or(&none);
     match &template.spec {
         Some(spec) => {
-            Found::new(spec, metadata, path.child("spec"), path.child("metadata")).all(true)
+            Warnings::new(spec, metadata, path.child("spec"), path.child("metadata")).all(true)
         }
         None => Vec::new(),
     }
@@ -59,11 +59,11 @@ pub fn template_at(template: &PodTemplateSpec, path: &Path) -> Vec<String> {
 
 /// Warnings about a pod.
 pub fn pod(spec: &PodSpec, metadata: &ObjectMeta) -> Vec<String> {
-    Found::new(spec, metadata, Path::new("spec"), Path::new("metadata")).all(false)
+    Warnings::new(spec, metadata, Path::new("spec"), Path::new("metadata")).all(false)
 }
 
 /// The warnings found so far.
-struct Found<'a> {
+struct Warnings<'a> {
     spec: &'a PodSpec,
     metadata: &'a ObjectMeta,
     path: Path,
@@ -71,7 +71,7 @@ struct Found<'a> {
     warnings: Vec<String>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> Warnings<'a> {
     fn new(spec: &'a PodSpec, metadata: &'a ObjectMeta, path: Path, own: Path) -> Self {
         Self { spec, metadata, path, annotations: own.child("annotations"), warnings: Vec::new() }
     }
@@ -79,7 +79,7 @@ impl<'a> Found<'a> {
     fn all(mut self, in_template: bool) -> Vec<String> {
         self.node_labels();
         self.spreading();
-        self.old_annotations();
+        self.deprecated_annotations();
         self.volumes();
         self.repetitions();
         self.overhead();
@@ -155,7 +155,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    fn old_annotations(&mut self) {
+    fn deprecated_annotations(&mut self) {
         for (key, version, field) in ANNOTATIONS {
             if self.has_annotation(key) {
                 let problem =
@@ -168,7 +168,7 @@ impl<'a> Found<'a> {
     fn volumes(&mut self) {
         let spec = self.spec;
         for (index, volume) in spec.volumes.iter().flatten().enumerate() {
-            for (field, there, problem) in old_volumes(volume) {
+            for (field, there, problem) in deprecated_volumes(volume) {
                 if there {
                     self.warn(&self.path.child("volumes").index(index).child(field), problem);
                 }
@@ -261,7 +261,7 @@ fn deprecated(label: &str) -> Option<String> {
     found.map(|(_, version, new)| format!("deprecated since {version}; use \"{new}\" instead"))
 }
 
-fn old_volumes(volume: &Volume) -> [(&'static str, bool, &'static str); 9] {
+fn deprecated_volumes(volume: &Volume) -> [(&'static str, bool, &'static str); 9] {
     [
         (
             "photonPersistentDisk",

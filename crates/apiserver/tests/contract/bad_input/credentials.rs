@@ -10,11 +10,11 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// Adds unexpected answers to `wrong`.
 pub async fn ask_all(server: &Server, wrong: &mut Vec<String>) {
-    let stranger = server.stranger();
+    let untrusted_authority = server.untrusted_authority();
     let anonymous = server.rest_anonymous();
     let clients = [
         ("none", anonymous.clone(), String::new()),
-        ("another authority", stranger.rest(server), String::new()),
+        ("another authority", untrusted_authority.rest(server), String::new()),
         ("expired", server.rest_expired(), String::new()),
         ("garbage", anonymous.clone(), "Bearer garbage".to_owned()),
         ("three parts of it", anonymous.clone(), "Bearer a.b.c".to_owned()),
@@ -62,7 +62,7 @@ pub async fn ask_all(server: &Server, wrong: &mut Vec<String>) {
     }
     // A valid credential is enough: a token counts although the certificate is invalid.
     let good = token(server, 0, "", "default").await;
-    let answer = stranger
+    let answer = untrusted_authority
         .rest(server)
         .ask("GET", MAPS, &[("authorization", good.as_str())], Vec::new())
         .await;
