@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_text_is_refused() {
         for text in
             ["", "m", "1x", "1..2", "1 Gi", "1Gib", "e3", "1e", "--1", "0x10", "1e99999", "\u{663}"]
         {

@@ -123,7 +123,7 @@ fn kubectl_takes_over_what_it_applied_itself() {
 }
 
 #[test]
-fn the_same_again_changes_nothing() {
+fn applying_the_same_again_changes_nothing() {
     let config = config(Some(2), json!([{"name": "a", "image": "x"}]));
     let first = apply(None, &[], &config, schema(), &writer("me")).unwrap();
     let later = Writer { now: "2027-01-01T00:00:00Z".parse().unwrap(), ..writer("me") };
@@ -133,7 +133,7 @@ fn the_same_again_changes_nothing() {
 }
 
 #[test]
-fn lists_take_the_order_that_is_applied() {
+fn lists_get_the_applied_order() {
     let live = json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "s"}, {"name": "b"}]}}}});
     let wanted = json!({"spec": {"template": {"spec": {"containers": [{"name": "b"}, {"name": "n"}, {"name": "a"}]}}}});
     let merged = merge::merge(&live, &wanted, FieldSchema::root(schema()));
@@ -186,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn sets_survive_the_wire(config in any_config()) {
+    fn sets_survive_encoding(config in any_config()) {
         let set = merge::set_of(&config, FieldSchema::root(schema()));
         prop_assert_eq!(Set::from_json(&set.to_json()), set);
     }

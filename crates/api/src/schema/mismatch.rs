@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_misfit_is_named_as_go_names_it() {
+    fn the_first_mismatch_is_reported_as_go_reports_it() {
         let row = super::super::kind("apps", "v1", "Deployment").unwrap();
         let cases = [
             (

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_filled_and_noted() {
+    fn missing_resources_are_defaulted_and_annotated() {
         let item = item(
             json!({"type": "Container", "default": {"cpu": "1", "memory": "2Gi"}, "defaultRequest": {"cpu": "1"}}),
         );
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_are_named_in_kubernetes_words() {
+    fn violations_are_worded_as_kubernetes_words_them() {
         let small = json!([{"name": "a", "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "300m"}}}]);
         for (limits, problems) in [
             (

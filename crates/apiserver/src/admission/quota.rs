@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn quotas_answer_in_kubernetes_words() {
+    fn refusals_are_worded_as_kubernetes_words_them() {
         let sized = pod(json!({"cpu": "500m", "memory": "1Gi"}));
         let bare = pod(json!({}));
         for (hard, used, pod, expected) in [
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_charged_for_its_growth() {
+    fn an_update_is_charged_for_its_growth() {
         let quota = quota(
             json!({"services": "1", "services.nodeports": "2"}),
             json!({"services": "1", "services.nodeports": "1"}),

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_class_shapes_its_pods() {
+    fn a_class_changes_its_pods() {
         let class = json!({
             "handler": "kata",
             "overhead": {"podFixed": {"cpu": "250m"}},

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_service_holds_and_lacks() {
+    fn allocated_and_missing_resources_of_a_service() {
         let port =
             |number, node_port| ServicePort { port: number, node_port, ..Default::default() };
         let mut spec = ServiceSpec {

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_see_every_event_or_are_told_that_they_are_behind() {
+    fn readers_see_every_event_or_an_error_when_they_lag() {
         let bucket = Bucket::default();
         let (mut slow, mut fast) = (bucket.head(), bucket.head());
         for revision in 1..=WINDOW_EVENTS as u64 {

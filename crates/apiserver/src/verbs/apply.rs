@@ -253,7 +253,7 @@ mod tests {
     use super::component;
 
     #[test]
-    fn components_manage_under_their_own_names() {
+    fn components_are_managers_under_their_own_names() {
         for (user, manager) in [
             ("system:kube-controller-manager", "kube-controller-manager"),
             ("system:node:n1", "kubelet"),

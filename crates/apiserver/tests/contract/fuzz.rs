@@ -493,7 +493,7 @@ fn is_failure(code: u16, body: &Value) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_is_sent_breaks_the_server() {
+async fn no_http_request_breaks_the_server() {
     let server = Server::start().await;
     server.default_account("default").await;
     let rest = server.admin();
@@ -535,7 +535,7 @@ async fn nothing_that_is_sent_breaks_the_server() {
 
 /// The other door: targets, options and bodies of any kind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_is_called_breaks_the_server() {
+async fn no_grpc_call_breaks_the_server() {
     let server = Server::start().await;
     server.default_account("default").await;
     let samples = samples();
@@ -617,7 +617,7 @@ async fn nothing_that_is_called_breaks_the_server() {
 
 /// Bytes that are hardly HTTP, and some that are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn noise_on_the_port_is_survived() {
+async fn the_server_survives_arbitrary_bytes() {
     let server = Server::start().await;
     let seed = number("FUZZ_SEED", SEED);
     let mut rng = StdRng::seed_from_u64(seed);

@@ -145,7 +145,7 @@ const BAD: &[(&str, &str, &str)] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kubectl_tells_users_what_is_wrong() {
+async fn kubectl_reports_invalid_manifests() {
     if !new_enough() {
         return;
     }

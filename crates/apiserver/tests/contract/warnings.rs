@@ -72,7 +72,7 @@ async fn warnings_are_sent_through_both_doors() {
 
 /// Server-side apply to subresources owns the fields that they can change.
 #[tokio::test]
-async fn subresources_are_applied_to() {
+async fn subresources_can_be_applied() {
     let server = Server::start().await;
     let rest = server.admin();
     let path = "/apis/apps/v1/namespaces/default/deployments";

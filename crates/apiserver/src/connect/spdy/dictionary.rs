@@ -38,7 +38,7 @@ pub fn dictionary() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn it_is_the_one_of_the_protocol() {
+    fn it_matches_the_specification() {
         let bytes = super::dictionary();
         assert_eq!(bytes.len(), super::LENGTH);
         let (mut low, mut high) = (1u32, 0u32);

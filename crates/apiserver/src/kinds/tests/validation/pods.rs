@@ -273,7 +273,7 @@ fn sidecars_have_probes() {
 
 /// Admission sets fields after defaulting; the next update must not take that for a change.
 #[test]
-fn defaults_of_what_admission_adds_are_no_change() {
+fn defaults_of_what_admission_adds_are_not_changes() {
     let stored = with(
         &super::stored(&pod()),
         "/spec/volumes",
