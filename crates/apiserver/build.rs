@@ -1,5 +1,6 @@
-//! Takes the descriptions of Kubernetes' types and fields out of the source of `k8s-openapi`, for
-//! `kubectl explain`: a line of `definition[.field]`, a tab and the text with `\n` and `\\` escaped.
+//! Extracts the descriptions of Kubernetes' types and fields from the source of `k8s-openapi`, for
+//! `kubectl explain`: a line of `definition[.field]`, a tab and the text with `\n` and `\\`
+//! escaped.
 
 #[path = "../xtask/src/codegen/openapi.rs"]
 #[expect(dead_code, reason = "codegen needs more of a type than its texts")]

@@ -1,12 +1,14 @@
-//! Server-side apply: merging what a manager wants into what there is, and who owns which field.
+//! Server-side apply: merges a manager's configuration into an object, and tracks which manager
+//! owns which field.
 //!
-//! Entry points: [`apply`] merges a manager's configuration and answers with the new object and
-//! the new owners, or with the [`Conflict`]s; [`track`] keeps the owners true when an object is
-//! changed by anything else. Both work on JSON over the schema table.
+//! Entry points: [`apply`] merges a configuration and returns the new object and its managed
+//! fields, or the [`Conflict`]s; [`track`] updates the managed fields when an object is changed in
+//! any other way. Both work on JSON and the schema table.
 //!
-//! An object that was never applied has no owners and costs nothing here. Its first apply gives
-//! all that there was to the manager `before-first-apply`, as Kubernetes does for objects of old;
-//! `kubectl` gets what it said before, as it would by its own migration.
+//! An object that was never applied has no managed fields and costs nothing here. Its first apply
+//! gives everything that was there to the manager `before-first-apply`, as Kubernetes does for
+//! legacy objects; `kubectl` gets what its last-applied annotation has, as its own migration would
+//! do.
 //!
 //! Rules: `sigs.k8s.io/structured-merge-diff` and `k8s.io/apimachinery/pkg/util/managedfields`.
 
@@ -24,8 +26,8 @@ pub use fields::Set;
 
 use crate::schema::{Field, List, Ty, TypeRow};
 
-/// Owner of what an object had before it was first applied.
-const BEFORE: &str = "before-first-apply";
+/// Manager of the fields that an object had before it was first applied.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
 /// Who writes, and how.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +37,7 @@ pub struct Writer<'a> {
     /// `""` for the object itself.
     pub subresource: &'a str,
     pub now: Timestamp,
-    /// Take fields from other managers instead of failing.
+    /// Take fields over from other managers instead of failing.
     pub force: bool,
 }
 
@@ -55,16 +57,16 @@ pub struct Applied {
     pub owners: Vec<ManagedFieldsEntry>,
 }
 
-/// Where in the schema a value is.
+/// The schema of a value.
 #[derive(Clone, Copy)]
-struct Place {
+struct FieldSchema {
     ty: Option<Ty>,
     fields: Option<&'static [Field]>,
     list: List,
     atomic: bool,
 }
 
-impl Place {
+impl FieldSchema {
     fn root(schema: Option<&'static TypeRow>) -> Self {
         Self { ty: None, fields: schema.map(|row| row.fields), list: List::Atomic, atomic: false }
     }
@@ -79,7 +81,7 @@ impl Place {
         }
     }
 
-    /// The place of a field or of a map's value. Without a schema maps merge and lists do not.
+    /// The schema of a field or of a map's value. Without a schema maps merge and lists do not.
     fn child(self, name: &str) -> Self {
         if let Some(Ty::Map(value)) = self.ty {
             return Self::of(*value, None, false);
@@ -98,13 +100,13 @@ impl Place {
         self.ty.and_then(Ty::element).map_or(Self::root(None), |ty| Self::of(ty, None, false))
     }
 
-    /// Whether fields of an object here are entries of a map rather than fields of a type.
+    /// Whether the members of an object here are entries of a map rather than fields of a type.
     fn is_map(self) -> bool {
         self.fields.is_none()
     }
 }
 
-/// What no manager owns.
+/// Removes the fields that no manager owns.
 fn stripped(mut set: Set) -> Set {
     set.remove_member(&["f:apiVersion"]);
     set.remove_member(&["f:kind"]);
@@ -145,13 +147,13 @@ fn entry(
     }
 }
 
-fn is_writers(entry: &ManagedFieldsEntry, writer: &Writer<'_>, operation: &str) -> bool {
+fn is_of_writer(entry: &ManagedFieldsEntry, writer: &Writer<'_>, operation: &str) -> bool {
     entry.manager.as_deref() == Some(writer.manager)
         && entry.operation.as_deref() == Some(operation)
         && entry.subresource.as_deref().unwrap_or_default() == writer.subresource
 }
 
-/// As an error names an owner.
+/// A manager as an error names it.
 fn described(entry: &ManagedFieldsEntry) -> String {
     let mut text = format!("{:?}", entry.manager.as_deref().unwrap_or_default());
     if let Some(subresource) =
@@ -168,9 +170,9 @@ fn described(entry: &ManagedFieldsEntry) -> String {
     text
 }
 
-/// What `kubectl apply` said about the object before it was applied by the server, and what is still
-/// so: `kubectl` may take that over without force, and take back what it leaves out.
-fn last_applied(live: &Value, place: Place, writer: &Writer<'_>) -> Set {
+/// The fields of kubectl's last-applied annotation that are still unchanged: `kubectl` may take
+/// them over without force, and remove those that it leaves out.
+fn last_applied(live: &Value, schema: FieldSchema, writer: &Writer<'_>) -> Set {
     const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
     if writer.manager != "kubectl" || !writer.subresource.is_empty() {
         return Set::default();
@@ -180,16 +182,17 @@ fn last_applied(live: &Value, place: Place, writer: &Writer<'_>) -> Set {
     let Some(config) = config else {
         return Set::default();
     };
-    let (changed, gone) = merge::compare(&config, live, place);
-    let said = stripped(merge::set_of(&config, place));
-    said.difference(&changed).difference(&gone)
+    let (changed, removed) = merge::compare(&config, live, schema);
+    let set_by_kubectl = stripped(merge::set_of(&config, schema));
+    set_by_kubectl.difference(&changed).difference(&removed)
 }
 
-/// Merges `config` into `live` (`None`: there is no object yet), whose owners are `owners`.
-/// Fields that the manager applied before and leaves out now go, unless somebody else owns them.
+/// Merges `config` into `live` (`None`: the object does not exist), whose managed fields are
+/// `owners`. Fields that the manager applied before and leaves out now are removed, unless another
+/// manager owns them.
 ///
 /// # Errors
-/// The conflicts, when there are some and the writer does not force.
+/// The conflicts, if any, unless the writer forces.
 pub fn apply(
     live: Option<&Value>,
     owners: &[ManagedFieldsEntry],
@@ -197,8 +200,8 @@ pub fn apply(
     schema: Option<&'static TypeRow>,
     writer: &Writer<'_>,
 ) -> Result<Applied, Vec<Conflict>> {
-    let place = Place::root(schema);
-    let wanted = stripped(merge::set_of(config, place));
+    let schema = FieldSchema::root(schema);
+    let wanted = stripped(merge::set_of(config, schema));
     let Some(live) = live else {
         return Ok(Applied {
             object: config.clone(),
@@ -206,21 +209,21 @@ pub fn apply(
         });
     };
     let mut owners = owners.to_vec();
-    let allowed = last_applied(live, place, writer);
+    let allowed = last_applied(live, schema, writer);
     if owners.is_empty() {
         if !allowed.is_empty() {
             owners.push(entry(writer, "Apply", &allowed, None));
         }
-        let before = Writer { manager: BEFORE, subresource: "", ..*writer };
-        // With an element that `kubectl` takes back goes what defaults made of it.
-        let rest = stripped(merge::set_of(live, place)).difference(&allowed);
+        let before = Writer { manager: BEFORE_FIRST_APPLY, subresource: "", ..*writer };
+        // With an element that `kubectl` removes, the defaults within it are removed too.
+        let rest = stripped(merge::set_of(live, schema)).difference(&allowed);
         let rest = rest.without_elements(&allowed.abandoned_by(&wanted));
         owners.push(entry(&before, "Update", &rest, None));
     }
-    let mut merged = merge::merge(live, config, place);
-    let changed = stripped(merge::compare(live, &merged, place).0);
+    let mut merged = merge::merge(live, config, schema);
+    let changed = stripped(merge::compare(live, &merged, schema).0);
     let (mut own, mut others): (Vec<_>, Vec<_>) =
-        owners.into_iter().partition(|entry| is_writers(entry, writer, "Apply"));
+        owners.into_iter().partition(|entry| is_of_writer(entry, writer, "Apply"));
     let mut conflicts = Vec::new();
     for other in &mut others {
         let set = fields_of(other);
@@ -244,13 +247,13 @@ pub fn apply(
     others.retain(|other| !fields_of(other).is_empty());
     let before = own.pop();
     if let Some(before) = &before {
-        let mut gone = fields_of(before).abandoned_by(&wanted);
+        let mut removed = fields_of(before).abandoned_by(&wanted);
         for other in &others {
-            gone = gone.abandoned_by(&fields_of(other));
+            removed = removed.abandoned_by(&fields_of(other));
         }
-        merge::remove(&mut merged, &gone, place);
+        merge::remove(&mut merged, &removed, schema);
     }
-    // The same again is no news: without a new time the object stays as it is.
+    // Applying the same again changes nothing: with the old time the object stays as it is.
     let time = before
         .filter(|before| fields_of(before) == wanted && merged == *live)
         .and_then(|before| before.time);
@@ -258,8 +261,8 @@ pub fn apply(
     Ok(Applied { object: merged, owners: others })
 }
 
-/// The owners after a change that is no apply: the writer owns what it changed or added, others
-/// lose that, and nobody owns what is gone.
+/// The managed fields after a change other than an apply: the writer owns what it changed or added,
+/// other managers lose that, and nobody owns what was removed.
 pub fn track(
     old: &Value,
     owners: &[ManagedFieldsEntry],
@@ -270,16 +273,16 @@ pub fn track(
     if owners.is_empty() {
         return Vec::new();
     }
-    let (changed, gone) = merge::compare(old, new, Place::root(schema));
-    let (changed, gone) = (stripped(changed), stripped(gone));
-    if changed.is_empty() && gone.is_empty() {
+    let (changed, removed) = merge::compare(old, new, FieldSchema::root(schema));
+    let (changed, removed) = (stripped(changed), stripped(removed));
+    if changed.is_empty() && removed.is_empty() {
         return owners.to_vec();
     }
     let mut own = changed.clone();
     let mut kept = Vec::new();
     for owner in owners {
-        let set = fields_of(owner).difference(&gone);
-        if is_writers(owner, writer, "Update") {
+        let set = fields_of(owner).difference(&removed);
+        if is_of_writer(owner, writer, "Update") {
             own = own.union(&set);
             continue;
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::kind::KindRow;
 use crate::labels::SelectorError;
 
-/// One condition on a field.
+/// One requirement on a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
     pub field: String,
@@ -13,17 +13,17 @@ pub struct Requirement {
     pub equal: bool,
 }
 
-/// All requirements together; none: everything matches.
+/// All requirements must match; none: everything matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector(pub Vec<Requirement>);
 
 impl Selector {
-    /// Selects what has this value in this field.
+    /// Selects objects with this value in this field.
     pub fn equal(field: &str, value: &str) -> Self {
         Self(vec![Requirement { field: field.to_owned(), value: value.to_owned(), equal: true }])
     }
 
-    /// Parses the text form; `\` escapes `,`, `=` and itself in values.
+    /// Parses the text format; `\` escapes `,`, `=` and itself in values.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut requirements = Vec::new();
         for term in split_unescaped(text, ',').into_iter().filter(|term| !term.is_empty()) {
@@ -47,14 +47,14 @@ impl Selector {
         Ok(Self(requirements))
     }
 
-    /// Refuses fields that the kind cannot be selected by.
+    /// Refuses fields that the kind does not support in selectors.
     pub fn check(&self, row: &KindRow) -> Result<(), SelectorError> {
         for requirement in &self.0 {
             let field = requirement.field.as_str();
             let known = field == "metadata.name"
                 || (field == "metadata.namespace" && row.namespaced())
                 || row.selectable.contains(&field);
-            // Kinds with selectable fields of their own word it differently upstream.
+            // Upstream words it differently for kinds with selectable fields of their own.
             if !known && row.selectable.is_empty() {
                 let fields = ["metadata.name", "metadata.namespace"];
                 return Err(SelectorError(format!(
@@ -69,14 +69,14 @@ impl Selector {
         Ok(())
     }
 
-    /// Matches with fields looked up by `get`; a missing field is the empty string.
+    /// Matches, with fields looked up by `get`; a missing field is the empty string.
     pub fn matches<'a>(&self, get: impl Fn(&str) -> &'a str) -> bool {
         self.0
             .iter()
             .all(|requirement| (get(&requirement.field) == requirement.value) == requirement.equal)
     }
 
-    /// The value that `field` must equal, if the selector says so.
+    /// The value that `field` must equal, if the selector requires one.
     pub fn exact(&self, field: &str) -> Option<&str> {
         self.0
             .iter()

@@ -1,7 +1,7 @@
 //! The kind table: one row per kind, and the trait that ties a type to its row and codec.
 //!
-//! Adding a kind is a line in `kinds!`. What a kind does beyond being stored (defaults,
-//! validation, columns) is the apiserver's strategy for it and lives there.
+//! Adding a kind takes a line in `kinds!`. What a kind does beyond being stored (defaults,
+//! validation, columns) is in the apiserver's strategy for it.
 
 use std::fmt::{self, Debug};
 
@@ -10,7 +10,7 @@ use k8s_openapi::{Metadata, Resource};
 
 use crate::object::Codec;
 
-/// Where objects of a kind live.
+/// Whether objects of a kind are in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     Namespaced,
@@ -32,11 +32,11 @@ pub struct KindRow {
     pub categories: &'static [&'static str],
     /// Names of subresources, without the resource's own: `["status", "scale"]`.
     pub subresources: &'static [&'static str],
-    /// JSON paths that field selectors may name, beside `metadata.name` and `metadata.namespace`.
+    /// JSON paths that field selectors support, besides `metadata.name` and `metadata.namespace`.
     pub selectable: &'static [&'static str],
-    /// False for kinds that are only ever answered to (reviews) and never stored.
+    /// False for kinds that are never stored: reviews and the like.
     pub stored: bool,
-    /// Another form of a kind that is stored: it has every verb, but no objects of its own.
+    /// Another form of a stored kind: it has every verb, but no objects of its own.
     pub form: bool,
 }
 
@@ -60,7 +60,7 @@ impl KindRow {
     }
 
     /// `Pod` or `Deployment.apps`: how Kubernetes names a kind in messages.
-    pub fn qualified_kind(&self) -> String {
+    pub(crate) fn qualified_kind(&self) -> String {
         if self.group.is_empty() {
             self.kind.to_owned()
         } else {
@@ -68,7 +68,7 @@ impl KindRow {
         }
     }
 
-    /// Whether there are objects to be read, changed and watched.
+    /// Whether objects of the kind can be read, changed and watched.
     pub fn has_objects(&self) -> bool {
         self.stored || self.form
     }
@@ -101,7 +101,7 @@ impl fmt::Display for KindRow {
     }
 }
 
-/// Why bytes are not an object of the kind asked for.
+/// Why bytes are not an object of the expected kind.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot decode {kind}")]
 pub struct DecodeError {
@@ -116,7 +116,7 @@ pub trait Kind:
 {
     const ROW: &'static KindRow;
 
-    /// Decodes JSON; fields unknown to the type are passed over.
+    /// Decodes JSON; unknown fields are ignored.
     fn decode(json: &[u8]) -> Result<Self, DecodeError>;
 
     /// Encodes as JSON, `apiVersion` and `kind` first.
@@ -160,9 +160,9 @@ macro_rules! kinds {
         /// Every built-in kind.
         pub static KINDS: &[&KindRow] = &[$(<$ty as Kind>::ROW),*];
 
-        /// The codecs of [`KINDS`], in the same order. Apart from the rows, so that a binary that
-        /// only looks rows up does not carry every kind's codec.
-        pub static CODECS: &[Codec] = &[$(Codec::of::<$ty>()),*];
+        /// The codecs of [`KINDS`], in the same order. Separate from the rows, so that a binary
+        /// that only looks rows up does not link every kind's codec.
+        pub(crate) static CODECS: &[Codec] = &[$(Codec::of::<$ty>()),*];
     };
     (@or $value:expr; $default:expr) => { $value };
     (@or ; $default:expr) => { $default };

@@ -1,4 +1,4 @@
-//! Label selectors: the text form of queries and the structured form inside objects
+//! Label selectors: the text format of queries and the structured form inside objects
 //! (`k8s.io/apimachinery/pkg/labels`).
 
 mod parse;
@@ -8,12 +8,12 @@ use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-/// A `LabelSelector` from JSON.
+/// Decodes a `LabelSelector` from JSON.
 pub fn decode_label_selector(json: &[u8]) -> Result<LabelSelector, serde_json::Error> {
     serde_json::from_slice(json)
 }
 
-/// One condition on labels.
+/// One requirement on labels.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Requirement {
     Exists(String),
@@ -52,14 +52,14 @@ impl Requirement {
     }
 }
 
-/// All requirements together; none: everything matches.
+/// All requirements must match; none: everything matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Selector {
     requirements: Vec<Requirement>,
     nothing: bool,
 }
 
-/// Why a selector is not one.
+/// Why a selector is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SelectorError(pub String);
@@ -70,7 +70,7 @@ impl Selector {
         Self::default()
     }
 
-    /// Matches nothing: what a missing `LabelSelector` means.
+    /// Matches nothing: the meaning of a missing `LabelSelector`.
     pub fn nothing() -> Self {
         Self { requirements: Vec::new(), nothing: true }
     }
@@ -123,7 +123,7 @@ impl Selector {
         Ok(all)
     }
 
-    /// The text form: `a=b,c!=d,e in (f,g),!h,i>3`.
+    /// Parses the text format: `a=b,c!=d,e in (f,g),!h,i>3`.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut requirements = parse::parse(text)?;
         requirements.sort();
@@ -132,11 +132,6 @@ impl Selector {
 
     pub fn matches(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
         !self.nothing && self.requirements.iter().all(|requirement| requirement.matches_map(labels))
-    }
-
-    /// Matches with labels looked up by `get`.
-    pub fn matches_with(&self, get: impl Fn(&str) -> Option<String>) -> bool {
-        !self.nothing && self.requirements.iter().all(|requirement| requirement.matches(&get))
     }
 
     pub fn is_everything(&self) -> bool {

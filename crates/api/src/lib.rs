@@ -1,12 +1,12 @@
 //! The object model that every component shares.
 //!
-//! - [`kind`]: the kind table. One [`KindRow`](kind::KindRow) per kind says everything that does not
+//! - [`kind`]: the kind table. One [`KindRow`](kind::KindRow) per kind has everything that does not
 //!   depend on a Rust type (group, version, plural, scope, short names, subresources); the trait
 //!   [`Kind`](kind::Kind) ties a `k8s-openapi` type to its row and to its JSON codec.
 //! - [`object`]: objects whose type is known only at run time, for the apiserver's pipeline.
 //! - [`status`]: Kubernetes' `Status` errors with codes, reasons and causes.
 //! - [`schema`]: every field of every kind with its type and how it merges; [`strategic`] (merge
-//!   patches), [`apply`] (server-side apply) and [`protobuf`] (bodies) walk it over JSON.
+//!   patches), [`apply`] (server-side apply) and [`protobuf`] (bodies) traverse JSON by it.
 //! - [`labels`], [`fields`]: selectors. [`quantity`]: resource quantities. [`names`]: name rules.
 //!   [`quota`]: what objects use of ResourceQuotas.
 //!

@@ -1,11 +1,11 @@
-//! The rules for names, labels and annotations (`k8s.io/apimachinery/pkg/util/validation`).
-//! Every function returns what is wrong, in Kubernetes' words, or nothing.
+//! The rules for names, labels and annotations (`k8s.io/apimachinery/pkg/util/validation`). Every
+//! function returns what is wrong, in Kubernetes' words, or nothing.
 
 /// Longest DNS label, in bytes.
-pub const DNS_LABEL_MAX: usize = 63;
+const DNS_LABEL_MAX: usize = 63;
 /// Longest DNS subdomain, in bytes.
-pub const DNS_SUBDOMAIN_MAX: usize = 253;
-/// All annotations of an object together, in bytes.
+const DNS_SUBDOMAIN_MAX: usize = 253;
+/// Maximum total size of an object's annotations, in bytes.
 pub const ANNOTATIONS_MAX_BYTES: usize = 256 << 10;
 
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";

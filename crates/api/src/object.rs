@@ -1,8 +1,7 @@
 //! Objects whose type is known only at run time.
 //!
 //! The apiserver's verbs are written once for all kinds. They hold a `Box<dyn Object>`, work on its
-//! metadata, and hand it to the kind's strategy, which takes it back to its type with
-//! `downcast_ref`.
+//! metadata, and pass it to the kind's strategy, which converts it to its type with `downcast_ref`.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -18,7 +17,7 @@ pub trait Object: Any + Debug + Send + Sync {
     /// JSON with `apiVersion` and `kind` first.
     fn encode(&self) -> Vec<u8>;
     fn clone_object(&self) -> Box<dyn Object>;
-    /// True when both are of one type and equal in every field.
+    /// Whether both have the same type and are equal in every field.
     fn equals(&self, other: &dyn Object) -> bool;
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
@@ -68,11 +67,11 @@ impl dyn Object {
     }
 }
 
-/// Bytes to an object of one kind.
+/// Decodes an object of one kind.
 type Decode = fn(&[u8]) -> Result<Box<dyn Object>, DecodeError>;
-/// How bytes become objects of one kind.
+
+/// The decoder of one kind.
 pub struct Codec {
-    /// Ignores unknown fields.
     decode: Decode,
 }
 

@@ -1,8 +1,8 @@
-//! Options that travel in request bodies.
+//! Options in request bodies.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 
-/// `DeleteOptions` from JSON; `apiVersion` and `kind` may be absent or of any group.
+/// Decodes `DeleteOptions` from JSON; `apiVersion` and `kind` may be absent or of any group.
 pub fn decode_delete_options(json: &[u8]) -> Result<DeleteOptions, serde_json::Error> {
     serde_json::from_slice(json)
 }

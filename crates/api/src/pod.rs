@@ -10,15 +10,15 @@ use crate::quantity::Quantity;
 /// Amounts by resource name.
 pub type Resources = BTreeMap<String, Quantity>;
 
-/// Which side of `resources` to add up.
+/// Whether to add up requests or limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Requests,
     Limits,
 }
 
-/// What a pod asks for as a whole: the larger of what runs together (containers and sidecars) and
-/// what each step of initialization needs, plus overhead; pod-level resources win where given
+/// The resources of a pod as a whole: the larger of what runs together (containers and sidecars)
+/// and what each step of initialization needs, plus overhead; pod-level resources take precedence
 /// (`k8s.io/component-helpers/resource`).
 pub fn resources(spec: &PodSpec, side: Side) -> Resources {
     let mut running = Resources::new();
@@ -54,7 +54,7 @@ pub fn resources(spec: &PodSpec, side: Side) -> Resources {
     running
 }
 
-/// An init container that keeps running beside the others.
+/// Whether an init container is a sidecar: it keeps running beside the others.
 pub fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
@@ -83,8 +83,8 @@ pub fn condition_is_true(pod: &Pod, type_: &str) -> bool {
         .any(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
-/// `Guaranteed`, `Burstable` or `BestEffort`: by the cpu and memory of the pod as a whole where
-/// they are given, else of every container (`pkg/apis/core/helper/qos`).
+/// `Guaranteed`, `Burstable` or `BestEffort`: by the cpu and memory of the pod as a whole if they
+/// are set, or else of every container (`pkg/apis/core/helper/qos`).
 pub fn qos_class(spec: &PodSpec) -> &'static str {
     let of_interest = |amounts: &Option<BTreeMap<String, Text>>| -> Resources {
         let mut read = amounts.as_ref().map(read).unwrap_or_default();
@@ -126,7 +126,7 @@ fn side_of(requirements: Option<&ResourceRequirements>, side: Side) -> Resources
     let limits = requirements.limits.as_ref().map(read).unwrap_or_default();
     match side {
         Side::Limits => limits,
-        // A request that is not given is the limit; defaulting writes it, older objects may lack it.
+        // An unset request equals the limit: defaulting sets it, but legacy objects may lack it.
         Side::Requests => {
             let mut all = limits;
             all.extend(requirements.requests.as_ref().map(read).unwrap_or_default());

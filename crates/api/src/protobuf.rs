@@ -1,13 +1,13 @@
-//! Kubernetes' protobuf encoding of objects, read into JSON and made from it.
+//! Kubernetes' protobuf encoding of objects, converted to and from JSON.
 //!
 //! Clients in Go may send `application/vnd.kubernetes.protobuf`: four bytes of magic, then a
-//! `runtime.Unknown` that names the kind and holds the object's message
+//! `runtime.Unknown` with the kind and the object's message
 //! (<https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding>). The schema
-//! table knows each field's number and type, so one reader serves every kind.
+//! table has each field's number and type, so one decoder serves every kind.
 //!
-//! Go writes the fields of a message whether or not they are set, unless they are pointers, which
-//! the encoding does not tell apart. What JSON would have left out is left out here: empty text,
-//! and the zeros that Kubernetes takes for "not set".
+//! Go writes the fields of a message whether or not they are set, unless they are pointers; the
+//! encoding does not distinguish the two. What JSON would have omitted is omitted here: empty
+//! strings, and the zeros that Kubernetes takes for "not set".
 
 mod encode;
 mod wire;
@@ -24,9 +24,9 @@ pub use encode::{from_json, watch_event_from_json};
 /// The media type of requests and answers.
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 
-/// What an encoded object begins with.
+/// The magic number of an encoded object.
 const MAGIC: &[u8] = b"k8s\0";
-/// Messages inside messages; more is an attack.
+/// Maximum nesting of messages; more is an attack.
 const DEPTH_MAX: u8 = 64;
 /// Fields that are numbers, not pointers, in Go, and for which zero means "not set".
 const ZERO_IS_UNSET: [&str; 9] = [
@@ -40,10 +40,10 @@ const ZERO_IS_UNSET: [&str; 9] = [
     "targetPort",
     "timeoutSeconds",
 ];
-/// Fields for which empty text says something else than none.
+/// Fields for which an empty string differs from none.
 const EMPTY_IS_SET: [&str; 2] = ["storageClassName", "volumeAttributesClassName"];
 
-/// Why a body cannot be read.
+/// Why a body cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum ProtobufError {
     #[error("the body does not begin as Kubernetes' protobuf encoding does")]
@@ -58,10 +58,10 @@ pub enum ProtobufError {
     Wire(#[from] WireError),
 }
 
-/// The object of a body, as JSON with `apiVersion` and `kind`.
+/// Decodes the object of a body to JSON with `apiVersion` and `kind`.
 ///
 /// # Errors
-/// When the body is not such an encoding, or is of a kind that the schema table does not have.
+/// When the body is malformed, or of a kind that the schema table does not have.
 pub fn to_json(body: &[u8]) -> Result<Value, ProtobufError> {
     let body = body.strip_prefix(MAGIC).ok_or(ProtobufError::Magic)?;
     let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[][..]);
@@ -90,7 +90,7 @@ pub fn to_json(body: &[u8]) -> Result<Value, ProtobufError> {
     Ok(Value::Object(object))
 }
 
-/// What has no resource of its own, such as `DeleteOptions`, which comes in every group.
+/// Kinds without a resource of their own, such as `DeleteOptions`, which every group has.
 fn by_name(kind: &str) -> Option<&'static TypeRow> {
     schema::definition(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}"))
 }
@@ -110,12 +110,12 @@ fn message(row: &TypeRow, bytes: &[u8], depth: u8) -> Result<Map<String, Value>,
                 }
             }
         }
-        // What is not known is left out, as protobuf has it.
+        // Unknown fields are ignored, as usual in protobuf.
     }
     Ok(object)
 }
 
-/// Adds one field of a message; a list's or map's comes once for each element.
+/// Adds one field of a message; a list's or map's occurs once for each element.
 fn put(
     object: &mut Map<String, Value>,
     field: &'static Field,
@@ -215,7 +215,7 @@ fn value(
     })
 }
 
-/// Whether Go's JSON would have left the value out, or Kubernetes would take it for not set.
+/// Whether Go's JSON would have omitted the value, or Kubernetes would take it for not set.
 fn is_unset(field: &Field, value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -227,7 +227,7 @@ fn is_unset(field: &Field, value: &Value) -> bool {
     }
 }
 
-/// `seconds` and `nanos`; the zero time is empty, and nothing in JSON.
+/// `seconds` and `nanos`; the zero time is empty, and null in JSON.
 fn time(bytes: &[u8], micro: bool) -> Result<Value, ProtobufError> {
     let (mut seconds, mut nanos) = (None, 0);
     for (tag, payload) in fields(bytes)? {

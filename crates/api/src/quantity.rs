@@ -1,7 +1,7 @@
 //! Resource quantities: `100m`, `1.5Gi`, `2e3` (`k8s.io/apimachinery/pkg/api/resource`).
 //!
-//! A quantity is an integer of nano-units, which is the smallest step Kubernetes knows, and the
-//! suffix family it was written in, which its canonical text keeps.
+//! A quantity is an integer of nano-units, the smallest step that Kubernetes supports, and the
+//! suffix family it was written with, which its canonical text keeps.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -81,7 +81,7 @@ impl Quantity {
     }
 
     /// Rounded up to whole units, as storage is counted.
-    pub fn rounded_to_units(self) -> Self {
+    pub(crate) fn rounded_to_units(self) -> Self {
         self.rounded_up(NANO)
     }
 
@@ -99,7 +99,7 @@ impl Quantity {
         self.nanos < 0
     }
 
-    /// True when the amount is a whole number of units.
+    /// Whether the amount is a whole number of units.
     pub fn is_whole(self) -> bool {
         self.nanos % NANO == 0
     }
@@ -108,8 +108,8 @@ impl Quantity {
         self.format
     }
 
-    /// Reads the text inside an object; what cannot be read counts as zero, since stored objects
-    /// have been validated.
+    /// Parses the text inside an object; an invalid one counts as zero, since stored objects have
+    /// been validated.
     pub fn of(text: &Text) -> Self {
         text.0.parse().unwrap_or_default()
     }
@@ -120,7 +120,7 @@ impl Quantity {
     }
 }
 
-/// The sum, in the format of the first operand that is not zero, held within Kubernetes' range.
+/// The sum, in the format of the first operand that is not zero, clamped to Kubernetes' range.
 impl std::ops::Add for Quantity {
     type Output = Self;
 
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_text_is_refused() {
         for text in
             ["", "m", "1x", "1..2", "1 Gi", "1Gib", "e3", "1e", "--1", "0x10", "1e99999", "\u{663}"]
         {

@@ -1,8 +1,8 @@
 //! What objects use of a namespace's ResourceQuotas (`k8s.io/kubernetes/pkg/quota/v1/evaluator`).
 //!
-//! The apiserver's admission charges by it and the controller counts by it, so that both come to
-//! the same sum: [`usage`] says what an object uses, [`selects`] whether a quota is about it, and
-//! [`missing_requirements`] what a pod must say of itself under one. Pure functions.
+//! The apiserver's admission charges by it and the controller recounts by it, so that both get the
+//! same sum: [`usage`] is what an object uses, [`selects`] whether a quota matches it, and
+//! [`missing_requirements`] what a quota requires a pod to specify. Pure functions.
 
 mod scope;
 #[cfg(test)]
@@ -33,9 +33,9 @@ const COUNTED: &[&str] = &[
     "secrets",
     "services",
 ];
-/// What a quota of a claim's class ends in.
+/// Suffix of a quota's resources for one storage class.
 const CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
-/// Resources that every container must name once a quota limits them.
+/// Resources that every container must specify once a quota limits them.
 const REQUIRED: &[&str] =
     &["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
 
@@ -49,7 +49,7 @@ fn count(number: usize) -> Quantity {
     Quantity::from_units(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-/// What `number` objects of a kind use by being there.
+/// What the number of objects of a kind uses.
 pub fn of_count(row: &KindRow, number: usize) -> Usage {
     let mut usage = Usage::new();
     let number = count(number);
@@ -60,7 +60,7 @@ pub fn of_count(row: &KindRow, number: usize) -> Usage {
     usage
 }
 
-/// What an object uses, its place among its kind included.
+/// What an object uses, its count included.
 pub fn usage(object: &dyn Object) -> Usage {
     let mut usage = of_count(object.row(), 1);
     let own = if let Some(pod) = object.downcast_ref() {
@@ -76,7 +76,7 @@ pub fn usage(object: &dyn Object) -> Usage {
     usage
 }
 
-/// What a pod uses besides its place. Nothing, once it is finished.
+/// What a pod uses besides its count. Nothing, once it has terminated.
 pub fn of_pod(pod: &Pod) -> Usage {
     let mut usage = Usage::new();
     if is_terminal(pod) {
@@ -101,8 +101,8 @@ pub fn of_pod(pod: &Pod) -> Usage {
     usage
 }
 
-/// What a Service uses besides its place. Ports count whether they have been given their numbers
-/// or not: by the intent, since admission comes first.
+/// What a Service uses besides its count. Ports count whether or not they have been allocated,
+/// since admission comes first.
 pub fn of_service(service: &Service) -> Usage {
     let mut usage = Usage::from([
         ("services.loadbalancers".to_owned(), Quantity::ZERO),
@@ -127,8 +127,8 @@ pub fn of_service(service: &Service) -> Usage {
     usage
 }
 
-/// What a claim uses besides its place: its storage in whole bytes, in all and in its class.
-pub fn of_claim(claim: &PersistentVolumeClaim) -> Usage {
+/// What a claim uses besides its count: its storage in whole bytes, in total and in its class.
+fn of_claim(claim: &PersistentVolumeClaim) -> Usage {
     let mut usage = Usage::new();
     let Some(spec) = &claim.spec else {
         return usage;
@@ -155,7 +155,7 @@ pub fn of_claim(claim: &PersistentVolumeClaim) -> Usage {
     usage
 }
 
-/// Which of a quota's resources objects of a kind can use at all.
+/// The resources of a quota that objects of a kind can use.
 pub fn relevant<'a>(
     row: &KindRow,
     hard: impl IntoIterator<Item = &'a String>,
@@ -182,8 +182,8 @@ fn is_used_by(row: &KindRow, name: &str) -> bool {
     row == Service::ROW && matches!(name, "services.loadbalancers" | "services.nodeports")
 }
 
-/// Whether a quota with these limits is about an object: it limits something that the kind uses,
-/// and the object is in all its scopes.
+/// Whether a quota with these limits matches an object: it limits something that the kind uses, and
+/// the object is in all its scopes.
 pub fn selects<'a>(
     spec: &ResourceQuotaSpec,
     hard: impl IntoIterator<Item = &'a String>,
@@ -192,8 +192,8 @@ pub fn selects<'a>(
     !relevant(object.row(), hard).is_empty() && in_scope(spec, object)
 }
 
-/// What a pod's containers leave out that a quota on `limited` resources requires of them:
-/// resource name to the containers that lack it.
+/// What a pod's containers leave out that a quota on `limited` resources requires of them: resource
+/// names to the containers that lack them.
 pub fn missing_requirements<'a>(
     pod: &'a Pod,
     limited: &BTreeSet<&'a str>,
@@ -205,7 +205,7 @@ pub fn missing_requirements<'a>(
     let containers: Vec<&Container> =
         spec.containers.iter().chain(spec.init_containers.iter().flatten()).collect();
     for name in limited.iter().copied().filter(|name| REQUIRED.contains(name)) {
-        // What is said for the pod as a whole holds for all containers.
+        // Pod-level resources cover all containers.
         if names(spec.resources.as_ref(), name) {
             continue;
         }

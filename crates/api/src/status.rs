@@ -1,6 +1,6 @@
 //! Kubernetes' `Status` errors: code, reason, message, causes with field paths.
 //!
-//! Texts follow `k8s.io/apimachinery/pkg/api/errors` and `.../util/validation/field`, since
+//! Messages follow `k8s.io/apimachinery/pkg/api/errors` and `.../util/validation/field`, since
 //! clients match on them.
 
 use std::collections::HashSet;
@@ -12,10 +12,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 
 use crate::kind::KindRow;
 
-/// Findings of validation that are told at a time; upstream tells any number.
+/// Validation errors that are reported at a time; upstream reports any number.
 const MAX_CAUSES: usize = 500;
 
-/// An error as a client sees it. Carries a whole `Status`.
+/// An error for a client. Contains a whole `Status`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiError(Box<Status>);
 
@@ -75,7 +75,7 @@ impl FieldErrorType {
     }
 }
 
-/// One finding of validation.
+/// One validation error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
     pub kind: FieldErrorType,
@@ -269,7 +269,7 @@ impl ApiError {
         Self::new(409, "Conflict", text).about(row, name)
     }
 
-    /// The conflict of a write whose `resourceVersion` is no longer the object's.
+    /// The conflict of a write whose `resourceVersion` is outdated.
     pub fn modified(row: &KindRow, name: &str) -> Self {
         Self::conflict(
             row,
@@ -298,7 +298,7 @@ impl ApiError {
         error
     }
 
-    /// Options of a verb are not valid: `CreateOptions` and its like.
+    /// Invalid options of a verb: `CreateOptions` and the like.
     pub fn invalid_options(kind: &str, errors: &[FieldError]) -> Self {
         let mut error = Self::invalid_kind(&format!("{kind}.meta.k8s.io"), "", errors);
         error.details().group = Some("meta.k8s.io".to_owned());
@@ -306,12 +306,13 @@ impl ApiError {
         error
     }
 
-    /// What a patch makes of an object is none; the kind is not known any more, as upstream.
+    /// A patch whose result is not an object; the kind is unknown at that point, as upstream.
     pub fn invalid_patch(errors: &[FieldError]) -> Self {
         Self::invalid_kind("", "", errors)
     }
 
-    /// Validation found `errors` in what is of no kind in the kind table, such as `PodLogOptions`.
+    /// Validation found `errors` in something that is not in the kind table, such as
+    /// `PodLogOptions`.
     pub fn invalid_kind(qualified_kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let more = errors.len().saturating_sub(MAX_CAUSES);
         let errors = &errors[..errors.len() - more];
@@ -343,12 +344,12 @@ impl ApiError {
         error
     }
 
-    /// The error's cause is for the log; clients get this text.
+    /// The cause is for the log; clients get this message.
     pub fn internal(message: impl fmt::Display) -> Self {
         Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
     }
 
-    /// Something of Kubernetes that Skiff does not have.
+    /// A feature of Kubernetes that Skiff does not have.
     pub fn not_implemented(message: impl Into<String>) -> Self {
         Self::new(501, "NotImplemented", message)
     }
@@ -394,7 +395,7 @@ impl ApiError {
         &mut self.0
     }
 
-    /// The `Status` as JSON.
+    /// Encodes the `Status` as JSON.
     pub fn encode(&self) -> Vec<u8> {
         encode_status(&self.0)
     }
@@ -416,12 +417,12 @@ impl ApiError {
     }
 }
 
-/// JSON of a `Status`, `kind` and `apiVersion` first.
+/// Encodes a `Status` as JSON, `kind` and `apiVersion` first.
 pub fn encode_status(status: &Status) -> Vec<u8> {
     serde_json::to_vec(status).expect("Status always serializes to JSON")
 }
 
-/// A `Status` from JSON.
+/// Decodes a `Status` from JSON.
 pub fn decode_status(json: &[u8]) -> Result<Status, serde_json::Error> {
     serde_json::from_slice(json)
 }

@@ -1,9 +1,9 @@
-//! Strategic merge patch: Kubernetes' merge patch that knows lists.
+//! Strategic merge patch: Kubernetes' merge patch with support for lists.
 //!
-//! [`apply()`] puts a patch on an object (`$patch`, `$retainKeys`, `$deleteFromPrimitiveList` and
-//! `$setElementOrder` included); [`three_way`] and [`two_way`] make the patch that `kubectl apply`
-//! and `kubectl edit` send. Lists merge by the keys that the schema table names; without a schema
-//! both degenerate to JSON merge patch, which is what custom resources want.
+//! [`apply()`] applies a patch to an object (`$patch`, `$retainKeys`, `$deleteFromPrimitiveList`
+//! and `$setElementOrder` included); [`three_way`] and [`two_way`] compute the patch that `kubectl
+//! apply` and `kubectl edit` send. Lists merge by the keys in the schema table; without a schema
+//! both degenerate to JSON merge patch, which is what custom resources need.
 //!
 //! Rules: `k8s.io/apimachinery/pkg/util/strategicpatch`.
 
@@ -53,19 +53,19 @@ pub fn apply(
     let (Value::Object(original), Value::Object(patch)) = (original, patch) else {
         return Err(PatchError::NotAnObject);
     };
-    apply::object(original, patch, Place::root(schema)).map(Value::Object)
+    apply::object(original, patch, FieldSchema::root(schema)).map(Value::Object)
 }
 
-/// Where in the schema a value is.
+/// The schema of a value.
 #[derive(Clone, Copy)]
-struct Place {
+struct FieldSchema {
     fields: Option<&'static [Field]>,
     ty: Option<Ty>,
     patch: Patch,
     merge_key: Option<&'static str>,
 }
 
-impl Place {
+impl FieldSchema {
     const UNKNOWN: Self = Self { fields: None, ty: None, patch: Patch::None, merge_key: None };
 
     fn root(schema: Option<&'static TypeRow>) -> Self {
@@ -76,7 +76,7 @@ impl Place {
         Self { fields: ty.definition().map(|row| row.fields), ty: Some(ty), patch, merge_key }
     }
 
-    /// The place of a field or of a map's value.
+    /// The schema of a field or of a map's value.
     fn child(self, name: &str) -> Self {
         if let Some(Ty::Map(value)) = self.ty {
             return Self::of(*value, Patch::None, None);
@@ -88,7 +88,7 @@ impl Place {
         field.map_or(Self::UNKNOWN, |field| Self::of(field.ty, field.patch, field.merge_key))
     }
 
-    /// The place of a list's elements. A list that retains keys does so for each element.
+    /// The schema of a list's elements. A list that retains keys does so for each element.
     fn element(self) -> Self {
         let Some(ty) = self.ty.and_then(Ty::element) else {
             return Self::UNKNOWN;
@@ -98,7 +98,7 @@ impl Place {
     }
 }
 
-/// The value that tells an element apart: of its merge key, or itself.
+/// The value that identifies an element: that of its merge key, or itself.
 fn identity<'a>(element: &'a Value, key: Option<&str>) -> Option<&'a Value> {
     match key {
         Some(key) => element.get(key),
@@ -110,18 +110,18 @@ fn position(list: &[Value], id: &Value, key: Option<&str>) -> Option<usize> {
     list.iter().position(|element| identity(element, key) == Some(id))
 }
 
-/// Where the elements of a list are, by what tells them apart: lists of clients may be long.
-struct Places(HashMap<String, usize>);
+/// Index of a list's elements by their identity: clients' lists may be long.
+struct ElementIndex(HashMap<String, usize>);
 
-impl Places {
+impl ElementIndex {
     fn of(list: &[Value], key: Option<&str>) -> Self {
-        let mut places = HashMap::with_capacity(list.len());
+        let mut index = HashMap::with_capacity(list.len());
         for (at, element) in list.iter().enumerate() {
             if let Some(id) = identity(element, key) {
-                places.entry(id.to_string()).or_insert(at);
+                index.entry(id.to_string()).or_insert(at);
             }
         }
-        Self(places)
+        Self(index)
     }
 
     fn get(&self, id: &Value) -> Option<usize> {

@@ -1,7 +1,7 @@
 //! Creates, gets, a list of 5,000 objects and watch fan-out of the whole apiserver over TLS,
-//! beside etcd's own put and range rate in the same run. `cargo bench -p apiserver`.
+//! compared with etcd's own put and range rate in the same run. `cargo bench -p apiserver`.
 //!
-//! Load and server share this machine's cores, so ratios tell more than absolute figures.
+//! Load and server share this machine's cores, so ratios are more meaningful than absolute figures.
 
 #![allow(clippy::unwrap_used)]
 
@@ -26,7 +26,7 @@ const UPDATES: usize = 1_000;
 const WRITERS: usize = 16;
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-/// An etcd of its own, gone with its folder when dropped.
+/// An etcd of its own, removed with its directory when dropped.
 struct Etcd {
     child: Child,
     url: String,
@@ -35,7 +35,7 @@ struct Etcd {
 
 impl Drop for Etcd {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone afterwards.
+        // It may have exited by itself; either way it is stopped afterwards.
         self.child.kill().ok();
         self.child.wait().ok();
     }

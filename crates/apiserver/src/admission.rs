@@ -1,10 +1,10 @@
-//! Built-in admission, in Kubernetes' order: what may change an object before it is validated,
-//! and what may refuse it.
+//! Built-in admission, in Kubernetes' order: mutating plugins, which may change an object before it
+//! is validated, and validating ones, which may refuse it.
 //!
 //! Each plugin is a file: [`lifecycle`] (namespaces), `service_account`, `limits` (LimitRange),
-//! `runtime_class`, `defaults` (tolerations, storage class, taints of new nodes), `priority`, `node` (what a
-//! kubelet may touch), escalation checks of RBAC, and `quota` (ResourceQuota), which the verbs call
-//! last. A plugin knows the cache and the request.
+//! `runtime_class`, `defaults` (tolerations, storage class, taints of new nodes), `priority`,
+//! `node` (NodeRestriction), and `quota` (ResourceQuota), which the verbs call last. RBAC's
+//! escalation checks are in `authz`. A plugin knows the cache and the request.
 
 mod defaults;
 mod lifecycle;
@@ -29,15 +29,15 @@ pub use quota::{Charges, Quotas};
 /// The chain of plugins.
 #[derive(Debug, Default)]
 pub struct Admission {
-    /// The last of the chain, which charges what it lets pass.
+    /// The last of the chain; it charges what it admits.
     pub quotas: Quotas,
 }
 
 impl Admission {
-    /// Lets the plugins complete an object. `old`: the present state, on updates.
+    /// Runs the mutating plugins. `old`: the current object, on updates.
     ///
     /// # Errors
-    /// 403 and 404 of the plugins.
+    /// 403 and 404 from the plugins.
     pub async fn mutate(
         &self,
         call: Call<'_>,
@@ -65,10 +65,10 @@ impl Admission {
         Ok(())
     }
 
-    /// Lets the plugins refuse a complete object.
+    /// Runs the validating plugins on a complete object.
     ///
     /// # Errors
-    /// 403 of the plugins.
+    /// 403 from the plugins.
     pub async fn validate(
         &self,
         call: Call<'_>,
@@ -83,10 +83,10 @@ impl Admission {
         authz::check_escalation(call, object, old).await
     }
 
-    /// Lets the plugins refuse a deletion.
+    /// Runs the validating plugins on a deletion.
     ///
     /// # Errors
-    /// 403 of the plugins.
+    /// 403 from the plugins.
     pub async fn validate_delete(
         &self,
         call: Call<'_>,

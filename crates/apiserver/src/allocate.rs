@@ -1,8 +1,8 @@
-//! Service addresses and node ports: each is a key of its own in the store, so that no two
+//! Allocation of cluster IPs and node ports: each is a key of its own in the store, so that no two
 //! Services get the same one, whichever apiserver they come through.
 //!
-//! A write takes what it needs before it stores the Service and gives it back when it fails; what
-//! a crash leaves behind is found at start ([`repair`](Allocator::repair)).
+//! A write claims what it needs before it stores the Service, and releases it when it fails; what a
+//! crash leaves behind is released at the next start ([`repair`](Allocator::repair)).
 
 mod plan;
 mod repair;
@@ -13,6 +13,7 @@ use api::object::Object;
 use api::status::FieldError;
 use api::{ApiError, Kind};
 use bytes::Bytes;
+use clock::SharedClock;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use rand::RngExt;
@@ -22,25 +23,27 @@ use self::plan::{Resource, wanted};
 use crate::core::Call;
 use crate::error::store_error;
 
-/// Random candidates tried before the free ones are listed.
+/// Random candidates tried before the free ones are enumerated.
 const RANDOM_TRIES: usize = 16;
-/// The address of the cluster's DNS, as an offset from the range's start; only given on request.
+/// The address of the cluster's DNS, as an offset from the range's start; only allocated on
+/// request.
 const DNS_OFFSET: u128 = 10;
 
-/// What a write has taken.
+/// What a write has allocated.
 #[derive(Debug, Default)]
-pub struct Claim(Vec<Resource>);
+pub struct Allocation(Vec<Resource>);
 
-/// Hands out cluster IPs and node ports.
+/// Allocates cluster IPs and node ports.
 pub struct Allocator {
     store: Store,
     range: IpNet,
     ports: (u16, u16),
+    clock: SharedClock,
 }
 
 impl Allocator {
-    pub fn new(store: Store, range: IpNet, ports: (u16, u16)) -> Self {
-        Self { store, range, ports }
+    pub fn new(store: Store, range: IpNet, ports: (u16, u16), clock: SharedClock) -> Self {
+        Self { store, range, ports, clock }
     }
 
     /// The address of the Service `kubernetes`.
@@ -48,38 +51,38 @@ impl Allocator {
         plan::nth(&self.range, 1)
     }
 
-    /// Takes what a new object needs.
+    /// Allocates what a new object needs.
     ///
     /// # Errors
-    /// 422 when an address or port asked for is taken or out of range, 500 when none is left.
-    pub async fn claim(
+    /// 422 when a requested address or port is taken or out of range, 500 when none is left.
+    pub async fn allocate(
         &self,
         call: Call<'_>,
         object: &mut dyn Object,
-    ) -> Result<Option<Claim>, ApiError> {
-        self.claim_beyond(call, object, &[]).await
+    ) -> Result<Option<Allocation>, ApiError> {
+        self.allocate_missing(call, object, &[]).await
     }
 
-    /// Takes what a changed object needs in addition.
+    /// Allocates what an updated object needs in addition.
     ///
     /// # Errors
-    /// As [`claim`](Self::claim).
-    pub async fn claim_update(
+    /// As [`allocate`](Self::allocate).
+    pub async fn allocate_update(
         &self,
         call: Call<'_>,
         new: &mut dyn Object,
         old: &dyn Object,
-    ) -> Result<Option<Claim>, ApiError> {
+    ) -> Result<Option<Allocation>, ApiError> {
         let held = old.downcast_ref::<Service>().map(plan::held).unwrap_or_default();
-        self.claim_beyond(call, new, &held).await
+        self.allocate_missing(call, new, &held).await
     }
 
-    async fn claim_beyond(
+    async fn allocate_missing(
         &self,
         call: Call<'_>,
         object: &mut dyn Object,
         held: &[Resource],
-    ) -> Result<Option<Claim>, ApiError> {
+    ) -> Result<Option<Allocation>, ApiError> {
         let Some(service) = object.downcast_mut::<Service>() else {
             return Ok(None);
         };
@@ -88,11 +91,11 @@ impl Allocator {
         let Some(spec) = service.spec.as_mut() else {
             return Ok(None);
         };
-        let mut claim = Claim::default();
-        match self.fill(spec, &owner, held, &mut claim).await {
-            Ok(()) => Ok(Some(claim)),
+        let mut allocation = Allocation::default();
+        match self.fill(spec, &owner, held, &mut allocation).await {
+            Ok(()) => Ok(Some(allocation)),
             Err(failure) => {
-                self.release(Some(claim)).await;
+                self.release(Some(allocation)).await;
                 Err(match failure {
                     Failure::Field(error) => ApiError::invalid(call.row(), &name, &[error]),
                     Failure::Api(error) => error,
@@ -106,17 +109,17 @@ impl Allocator {
         spec: &mut ServiceSpec,
         owner: &str,
         held: &[Resource],
-        claim: &mut Claim,
+        allocation: &mut Allocation,
     ) -> Result<(), Failure> {
         for resource in wanted(spec) {
-            if held.contains(&resource) || claim.0.contains(&resource) {
+            if held.contains(&resource) || allocation.0.contains(&resource) {
                 continue;
             }
             self.check(spec, &resource)?;
             if !self.take(&resource, owner).await? {
                 return Err(taken(spec, &resource));
             }
-            claim.0.push(resource);
+            allocation.0.push(resource);
         }
         if plan::lacks_address(spec) {
             let resource = self.free_address(owner).await?;
@@ -124,14 +127,14 @@ impl Allocator {
                 spec.cluster_ip = Some(address.to_string());
                 spec.cluster_ips = Some(vec![address.to_string()]);
             }
-            claim.0.push(resource);
+            allocation.0.push(resource);
         }
         for index in plan::ports_to_fill(spec) {
             let resource = self.free_port(owner).await?;
             if let Resource::Port(port) = resource {
                 plan::set_port(spec, index, port);
             }
-            claim.0.push(resource);
+            allocation.0.push(resource);
         }
         Ok(())
     }
@@ -163,9 +166,9 @@ impl Allocator {
         }
     }
 
-    /// Takes one address or port. False: somebody has it.
+    /// Allocates one address or port. False: it is taken.
     async fn take(&self, resource: &Resource, owner: &str) -> Result<bool, ApiError> {
-        let value = plan::record(owner, clock::now());
+        let value = plan::record(owner, self.clock.now());
         let outcome = self
             .store
             .create(resource.key(), Bytes::from(value))
@@ -176,7 +179,7 @@ impl Allocator {
 
     async fn free_address(&self, owner: &str) -> Result<Resource, ApiError> {
         let size = plan::size(&self.range);
-        // The lower part is left to those who ask for an address, as upstream does.
+        // The lower part is kept for addresses that are requested, as upstream does.
         let band = (size / 16).clamp(16, 256).min(size / 2);
         for _ in 0..RANDOM_TRIES {
             let offset = rand::rng().random_range(band..size.max(band + 1));
@@ -223,14 +226,14 @@ impl Allocator {
         Ok(listing.entries.into_iter().map(|entry| entry.key).collect())
     }
 
-    /// Gives back what a write that failed had taken.
-    pub async fn release(&self, claim: Option<Claim>) {
-        for resource in claim.unwrap_or_default().0 {
-            self.give_back(&resource).await;
+    /// Releases what a failed write had allocated.
+    pub async fn release(&self, allocation: Option<Allocation>) {
+        for resource in allocation.unwrap_or_default().0 {
+            self.release_one(&resource).await;
         }
     }
 
-    /// Gives back what a changed object no longer uses.
+    /// Releases what an updated object no longer uses.
     pub async fn release_replaced(&self, new: &dyn Object, old: &dyn Object) {
         let (Some(new), Some(old)) = (new.downcast_ref::<Service>(), old.downcast_ref::<Service>())
         else {
@@ -238,27 +241,27 @@ impl Allocator {
         };
         let kept = plan::held(new);
         for resource in plan::held(old).iter().filter(|resource| !kept.contains(resource)) {
-            self.give_back(resource).await;
+            self.release_one(resource).await;
         }
     }
 
-    /// Gives back what a deleted object used.
+    /// Releases what a deleted object used.
     pub async fn release_object(&self, object: &dyn Object) {
         let Some(service) = object.downcast_ref::<Service>() else {
             return;
         };
         for resource in plan::held(service) {
-            self.give_back(&resource).await;
+            self.release_one(&resource).await;
         }
     }
 
-    async fn give_back(&self, resource: &Resource) {
+    async fn release_one(&self, resource: &Resource) {
         let key = resource.key();
         let released = async {
             let Some(entry) = self.store.get(key.clone()).await?.entry else {
                 return Ok(());
             };
-            // A conflict means that somebody else has just done the same.
+            // A conflict means that somebody else has just released it.
             self.store.delete(key, entry.mod_revision).await.map(drop)
         };
         if let Err(error) = released.await {

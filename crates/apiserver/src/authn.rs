@@ -1,13 +1,10 @@
 //! Authentication: who a request is from.
 //!
-//! Client certificates are read once per connection; ServiceAccount tokens are checked once and
-//! remembered for a short time. Impersonation is resolved here and authorized by the caller's
-//! own rights.
+//! Client certificates are verified once per connection; verified ServiceAccount tokens are cached
+//! for a short time. Impersonation is resolved here and authorized by the caller's own rights.
 
-mod layer;
+mod authenticate;
 mod token;
 
-pub use layer::{AuthnLayer, AuthnService};
-pub use token::{
-    BoundObject, Claims, KubernetesClaims, ServiceAccountTokens, TokenConfig, TokenError,
-};
+pub use authenticate::authenticate;
+pub use token::{BoundObject, Claims, KubernetesClaims, ServiceAccountTokens, TokenConfig};

@@ -1,4 +1,4 @@
-//! Reading what a client sent: JSON or YAML, strictly or not.
+//! Decoding of request bodies: JSON, YAML or protobuf, strictly or not.
 
 mod syntax;
 
@@ -16,12 +16,12 @@ use crate::scan;
 
 /// Largest body of a request, in bytes (`MaxRequestBodyBytes` upstream).
 pub const MAX_BODY_BYTES: usize = 3 << 20;
-/// Unknown and duplicate fields that are named at a time.
+/// Unknown and duplicate fields reported at a time.
 const MAX_PROBLEMS: usize = 500;
-/// How much of a body that cannot be read is shown in its error, in bytes.
+/// How much of an unreadable body its error shows, in bytes.
 const SUMMARY_BYTES: usize = 30;
 
-/// A decoded body, and what is to be told about it.
+/// A decoded body, and its warnings.
 #[derive(Debug)]
 pub struct Decoded {
     pub object: Box<dyn Object>,
@@ -31,7 +31,7 @@ pub struct Decoded {
 /// The body of an object of a kind as JSON.
 ///
 /// # Errors
-/// 400 when YAML or protobuf was announced and the body is none. JSON is not looked at.
+/// 400 when the body is not the YAML or protobuf that it was announced as. JSON is not checked.
 pub fn object_json<'a>(
     kind: &str,
     body: &'a [u8],
@@ -43,7 +43,7 @@ pub fn object_json<'a>(
 /// A body as JSON.
 ///
 /// # Errors
-/// 400 when YAML or protobuf was announced and the body is none. JSON is not looked at.
+/// 400 when the body is not the YAML or protobuf that it was announced as. JSON is not checked.
 pub fn as_json(body: &[u8], format: BodyFormat) -> Result<Cow<'_, [u8]>, ApiError> {
     match format {
         BodyFormat::Json => Ok(Cow::Borrowed(body)),
@@ -65,7 +65,7 @@ pub fn as_json(body: &[u8], format: BodyFormat) -> Result<Cow<'_, [u8]>, ApiErro
     }
 }
 
-/// Reads YAML 1.1 as Kubernetes does.
+/// Parses YAML 1.1 as Kubernetes does.
 fn yaml<T: DeserializeOwned>(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<T, String> {
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
@@ -75,13 +75,13 @@ fn yaml<T: DeserializeOwned>(text: &str, duplicate_keys: DuplicateKeyPolicy) -> 
         .map_err(|error| format!("error converting YAML to JSON: yaml: {error}"))
 }
 
-/// What tells that a key occurs twice in one mapping of YAML that has been read before.
+/// Reports duplicate keys in a mapping of YAML that has been parsed before.
 pub fn yaml_duplicates(body: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
     yaml::<serde_json::Value>(text, DuplicateKeyPolicy::Error).err()
 }
 
-/// What tells of fields that occur twice in a patch (JSON), as decoding tells of an object's.
+/// Reports duplicate fields of a patch (JSON), in the form that decoding uses for objects.
 pub fn json_duplicates(json: &[u8]) -> Vec<String> {
     duplicate_fields(strict::find(json, None)).collect()
 }
@@ -93,7 +93,7 @@ fn duplicate_fields(found: strict::Problems) -> impl Iterator<Item = String> {
 /// Decodes a body as an object of `row`.
 ///
 /// # Errors
-/// 400 for what cannot be read, for another kind, and under `Strict` for unknown and duplicate
+/// 400 for an unreadable body, for another kind, and under `Strict` for unknown and duplicate
 /// fields.
 pub fn decode(
     row: &'static KindRow,
@@ -108,16 +108,17 @@ fn codec(row: &'static KindRow) -> Result<&'static Codec, ApiError> {
         .ok_or_else(|| ApiError::not_implemented(format!("{} has no codec", row.kind)))
 }
 
-/// The errors of validation; a quantity that is none would not even have been read upstream.
+/// The errors of validation; upstream's decoder would already have refused an invalid quantity.
 pub fn invalid(row: &'static KindRow, name: &str, errors: &[FieldError]) -> ApiError {
     let unread = api::quantity::ParseQuantityError.to_string();
     if errors.iter().any(|error| error.detail == unread) {
-        return unfit(row.kind, &row.api_version(), row.kind, &unread);
+        return wrong_kind(row.kind, &row.api_version(), row.kind, &unread);
     }
     ApiError::invalid(row, name, errors)
 }
 
-/// Decodes a JSON document that is no object: a patch. `go_type` is what Go reads it as.
+/// Decodes a JSON document that is not an object: a patch. `go_type` is the type that Go decodes it
+/// into.
 ///
 /// # Errors
 /// 400 in Go's words.
@@ -139,8 +140,8 @@ pub fn decode_patch<T: DeserializeOwned>(
     Err(ApiError::bad_request(format!("error decoding patch: {why}")))
 }
 
-/// Which value does not fit the kind, by the schema table.
-fn misfit(kind: &str, api_version: &str, json: &[u8]) -> Option<String> {
+/// The value that does not fit the kind, by the schema table.
+fn mismatch(kind: &str, api_version: &str, json: &[u8]) -> Option<String> {
     let value = serde_json::from_slice(json).ok()?;
     api::schema::mismatch::find(&value, schema_row(kind, api_version)?)
 }
@@ -150,10 +151,10 @@ fn schema_row(kind: &str, api_version: &str) -> Option<&'static TypeRow> {
     api::schema::kind(group, version, kind)
 }
 
-/// Decodes what a patch made of an object of `row`; `problems` are those of the patch itself.
+/// Decodes the result of a patch to an object of `row`; `problems` are those of the patch itself.
 ///
 /// # Errors
-/// 422 for what is no object of the kind, and under `Strict` for unknown and duplicate fields.
+/// 422 when it is not an object of the kind, and under `Strict` for unknown and duplicate fields.
 pub fn decode_patched(
     row: &'static KindRow,
     json: &[u8],
@@ -169,7 +170,8 @@ pub fn decode_patched(
     })
 }
 
-/// Decodes a body with a codec; `kind` and `api_version` are what it must say it is, if it does.
+/// Decodes a body with a codec; `kind` and `api_version` are what it must declare, if it declares
+/// any.
 ///
 /// # Errors
 /// As [`decode`].
@@ -180,15 +182,15 @@ pub fn decode_with(
     json: &[u8],
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
-    // Go reads null into any object, as nothing.
+    // Go decodes null into any object, as if empty.
     let json = if json.trim_ascii() == b"null" { b"{}" } else { json };
     check_type(kind, api_version, json)?;
     read(kind, api_version, codec, json, validation, &[]).map_err(|why| {
-        unreadable(kind, json).unwrap_or_else(|| unfit(kind, api_version, kind, &why))
+        unreadable(kind, json).unwrap_or_else(|| wrong_kind(kind, api_version, kind, &why))
     })
 }
 
-/// Decodes; the error says why not. `before` are problems that were found already.
+/// Decodes; on failure, reports why. `before` are problems that were already found.
 fn read(
     kind: &str,
     api_version: &str,
@@ -197,14 +199,14 @@ fn read(
     validation: FieldValidation,
     before: &[String],
 ) -> Result<Decoded, String> {
-    // Where the error is, is looked for only now that there is one.
-    let misfit = |error: api::kind::DecodeError| {
-        misfit(kind, api_version, json).unwrap_or_else(|| error.source.to_string())
+    // The position of an error is only looked for once there is one.
+    let mismatch = |error: api::kind::DecodeError| {
+        mismatch(kind, api_version, json).unwrap_or_else(|| error.source.to_string())
     };
     if validation == FieldValidation::Ignore {
-        return Ok(Decoded { object: codec.decode(json).map_err(misfit)?, warnings: Vec::new() });
+        return Ok(Decoded { object: codec.decode(json).map_err(mismatch)?, warnings: Vec::new() });
     }
-    let object = codec.decode(json).map_err(misfit)?;
+    let object = codec.decode(json).map_err(mismatch)?;
     let mut found = strict::find(json, schema_row(kind, api_version));
     let unknown = std::mem::take(&mut found.unknown);
     let mut problems = before.to_vec();
@@ -226,18 +228,23 @@ fn read(
     Ok(Decoded { object, warnings: problems })
 }
 
-/// What the data says it is cannot be handled as what the path says.
-fn unfit(kind: &str, api_version: &str, wanted: &str, why: &dyn std::fmt::Display) -> ApiError {
+/// The declared kind cannot be handled as the kind of the path.
+fn wrong_kind(
+    kind: &str,
+    api_version: &str,
+    wanted: &str,
+    why: &dyn std::fmt::Display,
+) -> ApiError {
     let version = api_version.rsplit('/').next().unwrap_or_default();
     ApiError::bad_request(format!(
         "{kind} in version {version:?} cannot be handled as a {wanted}: {why}"
     ))
 }
 
-/// Refuses what cannot even be asked for its kind.
+/// Refuses a body whose kind cannot even be determined.
 ///
 /// # Errors
-/// 400 always.
+/// Always 400.
 fn unrecognized(kind: &str, why: &dyn std::fmt::Display, body: &[u8]) -> ApiError {
     ApiError::bad_request(format!(
         "the object provided is unrecognized (must be of type {kind}): {why} ({})",
@@ -260,7 +267,7 @@ fn summary(body: &[u8]) -> String {
     format!("{text}{rest}")
 }
 
-/// Checks that the data is of the kind that the path says, as far as it says so itself.
+/// Checks that a body is of the path's kind, as far as it declares one.
 fn check_type(kind: &str, api_version: &str, json: &[u8]) -> Result<(), ApiError> {
     let or = |found: String, wanted: &str| {
         if found.is_empty() { wanted.to_owned() } else { found }
@@ -284,10 +291,10 @@ fn check_type(kind: &str, api_version: &str, json: &[u8]) -> Result<(), ApiError
             "no kind {found_kind:?} is registered for version {found_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
         )
     };
-    Err(unfit(&found_kind, &found_version, kind, &why))
+    Err(wrong_kind(&found_kind, &found_version, kind, &why))
 }
 
-/// Why a body is no JSON object, if it is none.
+/// Why a body is not a JSON object, if it is not.
 fn unreadable(kind: &str, json: &[u8]) -> Option<ApiError> {
     let why = if let Some(why) = syntax::error(json) {
         why
@@ -301,7 +308,7 @@ fn unreadable(kind: &str, json: &[u8]) -> Option<ApiError> {
         "invalid UTF-8".to_owned()
     } else {
         let error = serde_json::from_slice::<serde::de::IgnoredAny>(json).err()?;
-        // Go reads what is nested deeper than we do, up to its own limit.
+        // Go accepts deeper nesting than we do, up to its own limit.
         if error.to_string().starts_with("recursion limit") {
             "exceeded max depth".to_owned()
         } else {
@@ -312,7 +319,7 @@ fn unreadable(kind: &str, json: &[u8]) -> Option<ApiError> {
     Some(unrecognized(kind, &why, json))
 }
 
-/// Go's word for a JSON value.
+/// Go's name for the type of a JSON value.
 fn json_type(json: &[u8]) -> &'static str {
     match json.trim_ascii().first() {
         Some(b'[') => "array",

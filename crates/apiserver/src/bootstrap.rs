@@ -1,4 +1,4 @@
-//! The objects that the system itself needs, written at start where they are missing or lack something.
+//! The objects that the system itself needs, written at start where they are missing or incomplete.
 
 pub mod endpoints;
 mod priorities;
@@ -35,7 +35,7 @@ pub async fn reconcile(core: &Core) -> Result<(), ApiError> {
     }
     priorities::reconcile(core).await?;
     roles::reconcile(core).await?;
-    core.allocator.repair(&core.cache, core.clock.now()).await
+    core.allocator.repair(&core.cache).await
 }
 
 /// Creates `object` as the system, unless it exists.
@@ -57,8 +57,8 @@ pub async fn create_missing(core: &Core, object: Box<dyn Object>) -> Result<(), 
     }
 }
 
-/// Creates `wanted` as the system where it is missing; what is there already goes through
-/// `complete`, and is written where that changes it.
+/// Creates `wanted` as the system where it is missing; an existing object is passed to `complete`,
+/// and written if that changes it.
 ///
 /// # Errors
 /// When the store fails or refuses it.

@@ -1,8 +1,8 @@
-//! The watch cache: every resource's present state and recent events, as ready bytes.
+//! The watch cache: every resource's current state and recent events, already encoded.
 //!
-//! One watch of the store ([`feed`]) fills one [`ResourceCache`] per resource, in the store's
-//! order. Reads that must be consistent ask the store for its revision, many at once
-//! ([`Cache::fresh`]), and wait until the cache has reached it.
+//! One watch of the store ([`feed`]) feeds one [`ResourceCache`] per resource, in the store's
+//! order. Consistent reads ask the store for its revision, batched ([`Cache::fresh`]), and wait
+//! until the cache has reached it.
 
 mod bucket;
 mod compact;
@@ -22,40 +22,40 @@ use store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use bucket::{Change, Event, frame};
+pub use bucket::{Change, frame};
 pub use filter::Filter;
 pub use resource::ResourceCache;
-pub use version::{MalformedValue, Version};
-pub use watcher::{Notice, WatchSettings, Watcher};
+pub use version::Version;
+pub use watcher::{WatchEvent, WatchSettings, Watcher};
 
 use crate::error::store_error;
 use crate::keys;
 
-/// How long a read waits for the cache to reach a revision before it gives up.
+/// How long a read waits for the cache to reach a revision before it fails.
 const WAIT: Duration = Duration::from_secs(3);
-/// After how long a waiting read asks the store's watch how far it has come, and again.
-const NUDGE: Duration = Duration::from_millis(10);
-/// Reads that wait for one answer about the store's revision.
+/// How often a waiting read requests a progress notification from the store's watch.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(10);
+/// Reads that may queue for an answer about the store's revision.
 const QUEUE: usize = 4_096;
 
-/// All caches. Made with [`Cache::start`].
+/// The caches of all resources. Created by [`Cache::start`].
 pub struct Cache {
     resources: Vec<ResourceCache>,
     /// Index of a resource by its prefix under the root, without the final slash.
     prefixes: HashMap<String, usize>,
     /// Every change up to this revision is in the caches; 0: not loaded yet.
     progress: watch::Sender<u64>,
-    nudges: mpsc::Sender<()>,
+    progress_requests: mpsc::Sender<()>,
     revisions: mpsc::Sender<oneshot::Sender<Result<u64, ApiError>>>,
     shutdown: CancellationToken,
 }
 
 impl Cache {
-    /// Starts the tasks that keep the caches equal to the store, until `shutdown`.
+    /// Starts the tasks that keep the caches in sync with the store, until `shutdown`.
     pub fn start(store: Store, shutdown: CancellationToken) -> Arc<Self> {
         let stored: Vec<&'static KindRow> =
             api::kind::KINDS.iter().copied().filter(|row| row.stored).collect();
-        let (nudges, nudged) = mpsc::channel(1);
+        let (progress_requests, requested) = mpsc::channel(1);
         let (revisions, asked) = mpsc::channel(QUEUE);
         let cache = Arc::new(Self {
             prefixes: stored
@@ -65,17 +65,17 @@ impl Cache {
                 .collect(),
             resources: stored.into_iter().map(ResourceCache::new).collect(),
             progress: watch::Sender::new(0),
-            nudges,
+            progress_requests,
             revisions,
             shutdown: shutdown.clone(),
         });
-        tokio::spawn(feed::run(cache.clone(), store.clone(), nudged, shutdown.clone()));
+        tokio::spawn(feed::run(cache.clone(), store.clone(), requested, shutdown.clone()));
         tokio::spawn(answer_revisions(store.clone(), asked));
         tokio::spawn(compact::run(cache.clone(), store, shutdown));
         cache
     }
 
-    /// Returns once the caches hold the store's state.
+    /// Waits until the caches have been loaded.
     pub async fn loaded(&self) {
         let waited = self.progress.subscribe().wait_for(|revision| *revision > 0).await.map(|_| ());
         debug_assert!(waited.is_ok(), "the sender lives in self");
@@ -85,7 +85,7 @@ impl Cache {
         self.revision() > 0
     }
 
-    /// How far the caches have come.
+    /// The revision that the caches have reached.
     pub fn revision(&self) -> u64 {
         *self.progress.borrow()
     }
@@ -138,32 +138,32 @@ impl Cache {
     /// Waits until the caches have reached `revision`.
     ///
     /// # Errors
-    /// 504 with upstream's text when that takes more than three seconds.
+    /// 504 with upstream's message when that takes more than three seconds.
     pub async fn reach(&self, revision: u64) -> Result<u64, ApiError> {
         if self.revision() >= revision {
             return Ok(self.revision());
         }
         let mut progress = self.progress.subscribe();
-        let nudging = async {
+        let requesting = async {
             loop {
-                tokio::time::sleep(NUDGE).await;
+                tokio::time::sleep(PROGRESS_INTERVAL).await;
                 // A full queue means that somebody else has just asked.
-                self.nudges.try_send(()).ok();
+                self.progress_requests.try_send(()).ok();
             }
         };
         tokio::select! {
             reached = progress.wait_for(|reached| *reached >= revision) => {
                 reached.map(|reached| *reached).map_err(|_| ApiError::internal("the cache ended"))
             }
-            () = nudging => unreachable!("nudging goes on for ever"),
+            () = requesting => unreachable!("requests are repeated until one of the others ends"),
             () = tokio::time::sleep(WAIT) => Err(too_large(revision, self.revision())),
         }
     }
 
-    /// Starts a watch: after `since`, or with the present state for `None`.
+    /// Starts a watch: after `since`, or with the current state for `None`.
     ///
     /// # Errors
-    /// 410 when `since` is older than what is kept.
+    /// 410 when `since` is older than the retained events.
     pub fn watch(
         &self,
         filter: Filter,
@@ -197,8 +197,8 @@ fn too_large(requested: u64, current: u64) -> ApiError {
     error
 }
 
-/// Answers questions for the store's revision: all that are waiting share one round trip that
-/// began after they came.
+/// Answers requests for the store's revision: all that are waiting share one round trip that began
+/// after they arrived.
 async fn answer_revisions(
     store: Store,
     mut asked: mpsc::Receiver<oneshot::Sender<Result<u64, ApiError>>>,
@@ -208,7 +208,7 @@ async fn answer_revisions(
         let answer = store.current_revision().await;
         let answer = answer.map(store::Revision::get).map_err(|error| store_error(&error));
         for sender in waiting.drain(..) {
-            // A client that has gone away no longer waits for its answer.
+            // The client may have disconnected.
             sender.send(answer.clone()).ok();
         }
     }

@@ -1,4 +1,4 @@
-//! Flags, named as kube-apiserver names them.
+//! Flags, named as kube-apiserver's.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -16,11 +16,11 @@ pub struct Config {
     #[arg(long, default_value = "0.0.0.0")]
     pub bind_address: IpAddr,
 
-    /// Port to listen on; 0 takes any.
+    /// Port to listen on; 0 chooses a free one.
     #[arg(long, default_value_t = 6443)]
     pub secure_port: u16,
 
-    /// Address that pods reach the apiserver at, for the `kubernetes` Service; default: the
+    /// Address at which pods reach the apiserver, for the `kubernetes` Service; default: the
     /// machine's own.
     #[arg(long)]
     pub advertise_address: Option<IpAddr>,
@@ -35,7 +35,7 @@ pub struct Config {
     #[arg(long)]
     pub etcd_keyfile: Option<PathBuf>,
 
-    /// Folder of the embedded store, in place of --etcd-servers.
+    /// Directory of the embedded store, instead of --etcd-servers.
     #[arg(long, value_name = "DIR", conflicts_with = "etcd_servers")]
     pub embedded_store: Option<PathBuf>,
     /// Serve the embedded store's etcd v3 API on this address as well.
@@ -46,14 +46,14 @@ pub struct Config {
     pub tls_cert_file: PathBuf,
     #[arg(long)]
     pub tls_private_key_file: PathBuf,
-    /// Authority of client certificates.
+    /// Certificate authority of client certificates.
     #[arg(long)]
     pub client_ca_file: PathBuf,
 
-    /// Key that ServiceAccount tokens are signed with (P-256, PKCS#8 PEM).
+    /// Key that signs ServiceAccount tokens (P-256, PKCS#8 PEM).
     #[arg(long)]
     pub service_account_signing_key_file: Option<PathBuf>,
-    /// Keys that ServiceAccount tokens are accepted from.
+    /// Keys that verify ServiceAccount tokens.
     #[arg(long)]
     pub service_account_key_file: Vec<PathBuf>,
     #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local")]

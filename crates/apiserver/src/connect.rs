@@ -1,5 +1,5 @@
 //! Streaming subresources: log, exec, attach, port-forward. Both doors open them through the
-//! pipeline and then carry the same frames to the node's kubelet. And proxy, which is HTTP's alone.
+//! pipeline and then carry the same frames to the node's kubelet. Also proxy, which only REST has.
 
 mod log;
 mod open;
@@ -30,7 +30,7 @@ pub struct Streams {
     pub tty: bool,
 }
 
-/// What kind of frames a session carries.
+/// The protocol of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionKind {
     /// exec and attach.
@@ -39,7 +39,7 @@ pub enum SessionKind {
     PortForward { pod: String, uid: String },
 }
 
-/// A stream of frames to and from a kubelet.
+/// A bidirectional stream of frames to a kubelet.
 pub struct Session {
     pub kind: SessionKind,
     pub input: mpsc::Sender<Frame>,
@@ -51,7 +51,7 @@ pub enum Connection {
     /// A container's log; `None`: there is nothing to read yet.
     Log(Option<Streaming<LogChunk>>),
     Session(Session),
-    /// A request that is sent on. Nothing has been connected to yet.
+    /// A request to be proxied. Nothing has been connected to yet.
     Proxy(Box<proxy::Proxy>),
 }
 
@@ -67,7 +67,7 @@ impl std::fmt::Debug for Connection {
 
 impl Connection {
     /// Serves the stream over HTTP: logs as a body, sessions over WebSocket or SPDY. `body` is the
-    /// client's, where it has not been read.
+    /// client's, if it has not been read.
     pub async fn serve(
         self,
         parts: &http::request::Parts,
@@ -89,7 +89,7 @@ impl Connection {
     }
 }
 
-/// What a kubelet's refusal means to the client.
+/// The error that a kubelet's refusal becomes for the client.
 fn kubelet_error(status: &Status) -> ApiError {
     rpc::status::from_grpc(status).unwrap_or_else(|| match status.code() {
         tonic::Code::Unavailable => {

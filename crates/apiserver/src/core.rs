@@ -1,5 +1,5 @@
-//! What every verb works with: the store, the cache, the clock, and the parts of the
-//! configuration that requests depend on.
+//! What every verb works with: the store, the cache, the clock, and the parts of the configuration
+//! that requests depend on.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ impl Call<'_> {
         self.core.clock.now()
     }
 
-    /// The target's present version: from the cache, or from the store when the cache lacks it.
+    /// The target's current version: from the cache, or from the store when the cache lacks it.
     ///
     /// # Errors
     /// 404 when there is none.
@@ -75,7 +75,7 @@ impl Call<'_> {
 }
 
 impl Core {
-    /// An object by its key within the resource: from the cache, else from the store.
+    /// An object by its key within the resource: from the cache, or else from the store.
     ///
     /// # Errors
     /// When the store fails.
@@ -90,7 +90,7 @@ impl Core {
         }
     }
 
-    /// An object's version in the store, past the cache.
+    /// An object's version in the store, bypassing the cache.
     ///
     /// # Errors
     /// When the store fails.
@@ -105,7 +105,7 @@ impl Core {
     }
 }
 
-/// A store entry as a version.
+/// Converts a store entry to a version.
 ///
 /// # Errors
 /// 500 when the entry is not an object.
@@ -119,7 +119,7 @@ pub fn version_of(
         .map_err(ApiError::internal)
 }
 
-/// A version as an object.
+/// Decodes a version to an object.
 ///
 /// # Errors
 /// 500 when the stored bytes are not an object of the kind.

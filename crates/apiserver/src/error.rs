@@ -1,8 +1,8 @@
-//! The one map from failures to Kubernetes' `Status`.
+//! The one map from store errors to Kubernetes' `Status`.
 
 use api::ApiError;
 
-/// What a client is told when the store fails. The cause goes to the log here, once.
+/// The error for a client when the store fails. The cause is logged here, once.
 pub fn store_error(error: &store::Error) -> ApiError {
     match error {
         store::Error::Compacted { .. } => ApiError::expired(
@@ -13,17 +13,17 @@ pub fn store_error(error: &store::Error) -> ApiError {
         store::Error::FutureRevision { requested } => {
             ApiError::timeout(format!("Timeout: Too large resource version: {requested}"))
         }
-        // etcd's words without a reason, as Kubernetes passes them on.
+        // etcd's message without a reason, as Kubernetes passes it on.
         store::Error::NoSpace => {
-            tracing::error!(error = error as &dyn std::error::Error, "store");
+            tracing::error!(error = error as &dyn std::error::Error, "the store failed");
             ApiError::new(500, "", "etcdserver: mvcc: database space exceeded")
         }
         store::Error::Unavailable(_) => {
-            tracing::warn!(error = error as &dyn std::error::Error, "store");
+            tracing::warn!(error = error as &dyn std::error::Error, "the store is unavailable");
             ApiError::service_unavailable("the store is unavailable")
         }
         other => {
-            tracing::error!(error = other as &dyn std::error::Error, "store");
+            tracing::error!(error = other as &dyn std::error::Error, "the store failed");
             ApiError::internal(other)
         }
     }

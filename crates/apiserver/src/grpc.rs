@@ -5,6 +5,7 @@ mod convert;
 mod service;
 mod stream;
 
+use clock::SharedClock;
 use tonic::service::Routes;
 
 pub use service::Resources;
@@ -15,8 +16,9 @@ use crate::pipeline::Pipeline;
 pub type Grpc = Routes;
 
 /// Builds the services.
-pub fn routes(pipeline: Pipeline) -> Grpc {
-    let resources = rpc::api_v1::resources_server::ResourcesServer::new(Resources::new(pipeline))
+pub fn routes(pipeline: Pipeline, clock: SharedClock) -> Grpc {
+    let resources = Resources::new(pipeline, clock);
+    let resources = rpc::api_v1::resources_server::ResourcesServer::new(resources)
         .max_decoding_message_size(rpc::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(rpc::MAX_MESSAGE_BYTES);
     let (_, health) = tonic_health::server::health_reporter();
@@ -30,7 +32,7 @@ pub fn routes(pipeline: Pipeline) -> Grpc {
         Ok(reflection) => {
             builder.add_service(reflection);
         }
-        Err(error) => tracing::error!(%error, "gRPC reflection is off"),
+        Err(error) => tracing::error!(%error, "gRPC reflection is unavailable"),
     }
     builder.routes().prepare()
 }

@@ -1,9 +1,9 @@
-//! Where objects are in the store: Kubernetes' layout, with the group as a segment of its own.
+//! Keys of objects in the store: Kubernetes' layout, with the group as a segment of its own.
 
 use api::KindRow;
 use bytes::Bytes;
 
-/// Everything the apiserver stores is under this.
+/// The prefix of everything that the apiserver stores.
 pub const ROOT: &str = "/registry/";
 
 /// `pods` or `apps/deployments`.

@@ -1,8 +1,9 @@
 //! What differs between kinds: one strategy per kind, in one file per kind under `kinds/`.
 //!
 //! The verbs are written once (`verbs/`) and call the strategy of the object's kind through
-//! [`AnyStrategy`]. A kind without a strategy of its own uses [`Plain`]. The order on a write is
-//! Kubernetes': decode, [`default`](Strategy::default), admission, `prepare_*`, `validate*`, store.
+//! [`AnyStrategy`]. Every kind that has objects has a line in [`STRATEGIES`]. The order on a write
+//! is Kubernetes': decode, [`default`](Strategy::default), admission, `prepare_*`, `validate*`,
+//! store.
 //!
 //! It must not know requests, the store or any I/O: a strategy sees objects and a [`Context`].
 
@@ -15,7 +16,7 @@ mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
-mod event;
+pub mod event;
 mod fill;
 mod ingress;
 mod ingress_class;
@@ -49,8 +50,6 @@ mod storage_class;
 mod volumes;
 mod workload;
 
-use std::marker::PhantomData;
-
 use api::object::Object;
 use api::status::FieldError;
 use api::{Kind, KindRow};
@@ -62,7 +61,6 @@ pub(crate) use api::duration::human as human_duration;
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     pub now: Timestamp,
-    pub user: &'a str,
     /// `""` for the object itself, or `status`, `scale`, ...
     pub subresource: &'a str,
 }
@@ -80,7 +78,7 @@ pub struct Column {
     pub description: &'static str,
 }
 
-/// What differs for one kind. Every method has a default that suits a kind without a rule.
+/// The differences of one kind. Every method has a default for kinds without that rule.
 pub trait Strategy: Send + Sync + 'static {
     type Object: Kind;
 
@@ -90,11 +88,11 @@ pub trait Strategy: Send + Sync + 'static {
     /// Before a create: drops what clients may not set (status).
     fn prepare_create(&self, _object: &mut Self::Object, _context: &Context<'_>) {}
 
-    /// Before an update of the object itself: keeps what this door may not change (status).
+    /// Before an update of the object itself: resets what such an update may not change (status).
     fn prepare_update(&self, _new: &mut Self::Object, _old: &Self::Object, _context: &Context<'_>) {
     }
 
-    /// Before an update of `status` (or of the subresource in `context`): keeps everything else.
+    /// Before an update of `status` (or of the subresource in `context`): resets everything else.
     fn prepare_status_update(
         &self,
         _new: &mut Self::Object,
@@ -107,12 +105,13 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Called beside [`validate`](Self::validate) on creates: what only a subresource sets.
+    /// Called in addition to [`validate`](Self::validate) on creates: fields that only a
+    /// subresource sets.
     fn validate_create(&self, _object: &Self::Object) -> Vec<FieldError> {
         Vec::new()
     }
 
-    /// Called beside [`validate`](Self::validate) on updates: immutable fields.
+    /// Called in addition to [`validate`](Self::validate) on updates: immutable fields.
     fn validate_update(&self, _new: &Self::Object, _old: &Self::Object) -> Vec<FieldError> {
         Vec::new()
     }
@@ -121,13 +120,12 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// What is valid but hardly meant; told to the client beside the answer. `old`: on updates.
+    /// Warnings about what is valid but unlikely to be intended. `old`: on updates.
     fn warnings(&self, _new: &Self::Object, _old: Option<&Self::Object>) -> Vec<String> {
         Vec::new()
     }
 
-    /// Whether `metadata.generation` is kept and must rise with this change. `None`: the kind has
-    /// no generation.
+    /// Whether this change increments `metadata.generation`. `None`: the kind has no generation.
     fn generation_changes(&self, _new: &Self::Object, _old: &Self::Object) -> Option<bool> {
         None
     }
@@ -137,7 +135,7 @@ pub trait Strategy: Send + Sync + 'static {
         api::names::dns_subdomain(name)
     }
 
-    /// Seconds of grace for a delete that names none; `None`: deleted at once.
+    /// The grace period of a delete that specifies none; `None`: deleted at once.
     fn default_grace_seconds(&self, _object: &Self::Object) -> Option<i64> {
         None
     }
@@ -177,13 +175,6 @@ pub trait Strategy: Send + Sync + 'static {
         let metadata = k8s_openapi::Metadata::metadata(object);
         vec![metadata.name.clone().unwrap_or_default().into(), age(metadata, now).into()]
     }
-}
-
-/// A kind with no rule of its own.
-pub struct Plain<K>(pub PhantomData<fn() -> K>);
-
-impl<K: Kind> Strategy for Plain<K> {
-    type Object = K;
 }
 
 /// [`Strategy`] with the object's type erased. Panics are impossible as long as callers find the
@@ -286,7 +277,7 @@ impl<S: Strategy> AnyStrategy for S {
     }
 }
 
-/// `5d3h`, `12m`: how long ago the object was created, as kubectl prints ages.
+/// `5d3h`, `12m`: the object's age, as kubectl prints it.
 pub fn age(metadata: &api::ObjectMeta, now: Timestamp) -> String {
     match &metadata.creation_timestamp {
         Some(time) => human_duration(now.as_second() - time.0.as_second()),
@@ -294,8 +285,8 @@ pub fn age(metadata: &api::ObjectMeta, now: Timestamp) -> String {
     }
 }
 
-/// The strategy of every kind in the kind table that has rules of its own; one line per kind.
-pub static STRATEGIES: &[&dyn AnyStrategy] = &[
+/// The strategy of every kind that has objects; one line per kind.
+static STRATEGIES: &[&dyn AnyStrategy] = &[
     &config_map::Rules,
     &controller_revision::Rules,
     &event::Rules,
@@ -334,9 +325,10 @@ pub static STRATEGIES: &[&dyn AnyStrategy] = &[
     &storage_class::Rules,
 ];
 
-/// The strategy of a kind, or `None` for a kind that has only the plain rules.
-pub fn strategy(row: &KindRow) -> Option<&'static dyn AnyStrategy> {
-    STRATEGIES.iter().copied().find(|strategy| strategy.row() == row)
+/// The strategy of a kind that has objects.
+pub fn strategy(row: &KindRow) -> &'static dyn AnyStrategy {
+    let found = STRATEGIES.iter().copied().find(|strategy| strategy.row() == row);
+    found.expect("every kind that has objects has a strategy")
 }
 
 #[cfg(test)]

@@ -10,17 +10,17 @@ use tonic::transport::Channel;
 
 /// How long an unused channel is kept.
 const IDLE: Duration = Duration::from_secs(300);
-/// Port of a kubelet that has not announced one.
+/// Default port of a kubelet that has not published one.
 const DEFAULT_PORT: i32 = 10_250;
 
-/// How the apiserver proves itself to kubelets, and they to it.
+/// How the apiserver authenticates to kubelets, and they to it.
 #[derive(Clone, Debug, Default)]
 pub struct KubeletTls {
     pub ca_pem: Option<Vec<u8>>,
     pub key_pair: Option<KeyPair>,
 }
 
-/// Dials kubelets; channels are kept while they are used.
+/// Connects to kubelets; channels are kept while they are in use.
 pub struct Kubelets {
     tls: KubeletTls,
     channels: moka::sync::Cache<(String, String), Channel>,
@@ -68,7 +68,7 @@ impl Kubelets {
     }
 }
 
-/// Address and port of the node's kubelet: the internal address, else whichever there is.
+/// Address and port of the node's kubelet: the internal address, or else any.
 pub fn address(node: &Node) -> Option<(String, u16)> {
     let status = node.status.as_ref()?;
     let addresses = status.addresses.as_deref().unwrap_or_default();

@@ -1,46 +1,46 @@
 //! The apiserver: Kubernetes' API over REST and gRPC on one TLS port, on one pipeline.
 //!
-//! A request from either door becomes one [`request::Request`] and walks one tower stack
-//! ([`pipeline`]: authentication, authorization, handler); reads are answered from the watch cache
-//! ([`cache`]) as ready bytes, writes ([`verbs`]) are decoded once, defaulted, admitted, validated
-//! and stored by compare-and-swap.
+//! A request from either door becomes one [`request::Request`] and passes through one tower stack
+//! ([`pipeline`]: metrics, authentication, authorization, handler); reads are answered from the
+//! watch cache ([`cache`]) as encoded bytes, writes ([`verbs`]) are decoded once, defaulted,
+//! admitted, validated and stored by compare-and-swap.
 //!
 //! - Doors: [`rest`], [`grpc`], behind [`server`].
-//! - Rights: [`authn`], [`authz`]; rules of kinds: [`kinds`]; of all kinds: [`meta`], [`admission`].
+//! - Authorization: [`authn`], [`authz`]; rules of a kind: [`kinds`]; of all kinds: [`meta`],
+//!   [`admission`].
 //! - What is not an object: [`paths`] (discovery, health), [`subresources`], [`connect`].
 //!
 //! Entry point: [`wire::start`], which `skiff-apiserver`'s `main.rs` and tests call. It must not
 //! know any other component.
 
-pub mod admission;
-pub mod allocate;
+mod admission;
+mod allocate;
 pub mod authn;
-pub mod authz;
-pub mod body;
-pub mod bootstrap;
-pub mod cache;
+mod authz;
+mod body;
+mod bootstrap;
+mod cache;
 pub mod config;
-pub mod connect;
+mod connect;
 pub mod core;
-pub mod error;
-pub mod grpc;
-pub mod keys;
-pub mod kinds;
-pub mod kubelet;
-pub mod meta;
-pub mod metrics;
-pub mod openapi;
-pub mod options;
-pub mod paths;
-pub mod pipeline;
-pub mod request;
-pub mod response;
+mod error;
+mod grpc;
+mod keys;
+mod kinds;
+mod kubelet;
+mod meta;
+mod metrics;
+mod openapi;
+mod options;
+mod paths;
+mod pipeline;
+mod request;
+mod response;
 pub mod rest;
-pub mod rules;
-pub mod scan;
+mod scan;
 pub mod server;
-pub mod stored;
-pub mod subresources;
-pub mod user;
-pub mod verbs;
+mod stored;
+mod subresources;
+mod user;
+mod verbs;
 pub mod wire;

@@ -1,9 +1,9 @@
-//! `skiff-apiserver`: reads flags, wires the server, runs until SIGTERM.
+//! `skiff-apiserver`: parses flags, builds the server, runs until SIGTERM.
 //!
 //! Everything it does is in the library: [`apiserver::config`] has the flags, [`apiserver::wire`]
-//! builds the parts out of them, [`apiserver::server`] listens. Readiness is announced when the
-//! watch cache has been loaded, the system's own objects exist and the port is open; from then on
-//! any client with a certificate of the cluster's authority, or a ServiceAccount token, is served.
+//! builds the server from them, [`apiserver::server`] listens. It reports ready when the watch
+//! cache has been loaded, the system's own objects exist and the port is open; from then on any
+//! client with a certificate of the cluster's authority, or a ServiceAccount token, is served.
 //!
 //! It must not hold state of its own: several of these processes on one etcd are equals.
 

@@ -1,4 +1,4 @@
-//! The rules of `ObjectMeta` that hold for all kinds (`k8s.io/apiserver/pkg/registry/rest` and
+//! Rules of `ObjectMeta` for all kinds (`k8s.io/apiserver/pkg/registry/rest` and
 //! `k8s.io/apimachinery/pkg/api/validation`).
 
 use api::names;
@@ -11,12 +11,12 @@ use rand::RngExt;
 use crate::kinds::AnyStrategy;
 use crate::request::Target;
 
-/// Annotations of an object together, in bytes.
+/// Maximum total size of an object's annotations, in bytes.
 const MAX_ANNOTATIONS_BYTES: usize = 256 << 10;
 /// Longest part of `generateName` that is kept before the suffix.
 const MAX_GENERATED_BASE: usize = 58;
 const SUFFIX_LENGTH: usize = 5;
-/// Letters of generated names: no vowels, so that no words come about.
+/// Letters of generated names: no vowels, so that they never spell a word.
 const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 pub const FOREGROUND: &str = "foregroundDeletion";
@@ -41,10 +41,10 @@ pub fn random_suffix() -> String {
         .collect()
 }
 
-/// Fits namespace and name of a body to those of the request's path.
+/// Completes a body's namespace and name from the request's path.
 ///
 /// # Errors
-/// 400 when they contradict.
+/// 400 when they contradict it.
 pub fn place(metadata: &mut ObjectMeta, target: &Target) -> Result<(), ApiError> {
     if target.row.namespaced() {
         match metadata.namespace.as_deref() {
@@ -74,7 +74,7 @@ pub fn place(metadata: &mut ObjectMeta, target: &Target) -> Result<(), ApiError>
     Ok(())
 }
 
-/// What the server alone decides about a new object.
+/// Sets the fields of a new object that only the server decides.
 ///
 /// # Errors
 /// 400 for a resourceVersion.
@@ -104,7 +104,7 @@ pub fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-/// What an update may leave out, and what it cannot change.
+/// Keeps what an update leaves out or cannot change.
 pub fn carry_over(new: &mut ObjectMeta, old: &ObjectMeta) {
     new.generation = old.generation;
     new.self_link = None;
@@ -125,12 +125,16 @@ pub fn carry_over(new: &mut ObjectMeta, old: &ObjectMeta) {
     }
 }
 
-/// What is wrong with the metadata of an object that is to be written.
-pub fn validate(row: &KindRow, rules: &dyn AnyStrategy, metadata: &ObjectMeta) -> Vec<FieldError> {
+/// What is wrong with the metadata of an object that is about to be written.
+pub fn validate(
+    row: &KindRow,
+    strategy: &dyn AnyStrategy,
+    metadata: &ObjectMeta,
+) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if let Some(base) = metadata.generate_name.as_deref().filter(|base| !base.is_empty()) {
-        // The base is valid when a name that continues it is.
-        for problem in rules.validate_name(&format!("{}x", base.trim_end_matches('-'))) {
+        // The base is valid if a name that extends it is.
+        for problem in strategy.validate_name(&format!("{}x", base.trim_end_matches('-'))) {
             errors.push(FieldError::invalid("metadata.generateName", base, problem));
         }
     }
@@ -139,7 +143,7 @@ pub fn validate(row: &KindRow, rules: &dyn AnyStrategy, metadata: &ObjectMeta) -
             errors.push(FieldError::required("metadata.name", "name or generateName is required"))
         }
         name => {
-            for problem in rules.validate_name(name) {
+            for problem in strategy.validate_name(name) {
                 errors.push(FieldError::invalid("metadata.name", name, problem));
             }
         }
@@ -203,7 +207,7 @@ fn validate_maps(metadata: &ObjectMeta, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Upstream names the list, not the element.
+/// Upstream reports the list, not the element.
 fn validate_owners(metadata: &ObjectMeta, errors: &mut Vec<FieldError>) {
     let path = "metadata.ownerReferences";
     let mut controller: Option<String> = None;
@@ -257,7 +261,7 @@ fn printed(owner: &OwnerReference) -> serde_json::Value {
     shown
 }
 
-/// What an update changed in the metadata that it may not change.
+/// Changes of the metadata that an update may not make.
 pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let immutable = "field is immutable";
@@ -302,7 +306,8 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta) -> Vec<FieldError> {
     errors
 }
 
-/// Whether something other than the API server still has to finish before the object can go.
+/// Whether something other than the API server still has to finish before the object can be
+/// removed.
 pub fn has_finalizers(metadata: &ObjectMeta) -> bool {
     metadata.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty())
 }

@@ -1,32 +1,30 @@
-//! What the apiserver counts, under Kubernetes' names and in Prometheus' text form, and the layer of the pipeline
-//! that counts requests.
+//! The apiserver's metrics, under Kubernetes' names and in Prometheus' text format, and the step of
+//! the pipeline that counts requests.
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use api::ApiError;
 use clock::monotonic;
-use futures::future::BoxFuture;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::core::Core;
 use crate::request::{PatchType, Request, Subject, Verb};
 use crate::response::Response;
 
-/// Upper bounds of the durations' buckets in seconds, as upstream has them.
+/// Upper bounds of the durations' buckets in seconds, as upstream.
 const BUCKETS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
     10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
 ];
 
-/// What a request is counted by.
+/// The labels of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
     component: &'static str,
@@ -52,7 +50,7 @@ struct Inflight {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Stored {
+struct ObjectLabels {
     resource: String,
 }
 
@@ -62,7 +60,7 @@ pub struct Metrics {
     requests: Family<CodeLabels, Counter>,
     durations: Family<Labels, Histogram, fn() -> Histogram>,
     inflight: Family<Inflight, Gauge>,
-    objects: Family<Stored, Gauge>,
+    objects: Family<ObjectLabels, Gauge>,
     revision: Gauge,
 }
 
@@ -104,10 +102,10 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The text of `/metrics`, as OpenMetrics writes it.
+    /// The text of `/metrics`, in OpenMetrics' format.
     pub fn encode(&self, core: &Core) -> String {
         for resource in core.cache.resources() {
-            let labels = Stored { resource: resource.row.qualified_resource() };
+            let labels = ObjectLabels { resource: resource.row.qualified_resource() };
             let count = i64::try_from(resource.len()).unwrap_or(i64::MAX);
             self.objects.get_or_create(&labels).set(count);
         }
@@ -121,7 +119,7 @@ impl Metrics {
     }
 }
 
-/// Labels of a request, and whether it takes as long as its client likes.
+/// Labels of a request, and whether it is long-running.
 fn labels(request: &Request) -> (Labels, bool) {
     let options = &request.options;
     let labels = Labels {
@@ -152,7 +150,7 @@ fn labels(request: &Request) -> (Labels, bool) {
             } else {
                 "namespace"
             };
-            // Whatever clients invent, there are only so many labels.
+            // Clients can invent names, but the number of labels is bounded.
             let mut known = target.row.subresources.iter();
             let known = known.find(|name| **name == target.subresource);
             let long = matches!(verb, Verb::Watch | Verb::Connect { .. });
@@ -195,76 +193,46 @@ fn code(answer: &Result<Response, ApiError>) -> u16 {
     }
 }
 
-/// A request that is being answered, until this is dropped: its client may hang up at any time.
-struct Running(Gauge);
+/// A request in progress, until this is dropped: its client may disconnect at any time.
+struct InflightRequest(Gauge);
 
-impl Running {
+impl InflightRequest {
     fn new(gauge: Gauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
 }
 
-impl Drop for Running {
+impl Drop for InflightRequest {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
-/// Puts [`MetricsService`] around a service.
-#[derive(Clone)]
-pub struct MetricsLayer(pub Arc<Core>);
-
-impl<S> Layer<S> for MetricsLayer {
-    type Service = MetricsService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        MetricsService { core: self.0.clone(), inner }
-    }
-}
-
-/// Counts requests and measures how long their answers take.
-#[derive(Clone)]
-pub struct MetricsService<S> {
-    core: Arc<Core>,
-    inner: S,
-}
-
-impl<S> Service<Request> for MetricsService<S>
+/// Counts requests and measures their duration: the outermost step of the pipeline.
+///
+/// # Errors
+/// Those of the request.
+pub async fn count<S>(core: Arc<Core>, request: Request, mut inner: S) -> Result<Response, ApiError>
 where
     S: Service<Request, Response = Response, Error = ApiError>,
-    S::Future: Send + 'static,
 {
-    type Response = Response;
-    type Error = ApiError;
-    type Future = BoxFuture<'static, Result<Response, ApiError>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
-        self.inner.poll_ready(context)
+    let metrics = &core.metrics;
+    let (request_labels, long) = labels(&request);
+    let reads = match &request.subject {
+        Subject::Resource { verb, .. } => verb.is_read(),
+        Subject::Path { .. } => true,
+    };
+    let kind = Inflight { request_kind: if reads { "readOnly" } else { "mutating" } };
+    let inflight = InflightRequest::new(metrics.inflight.get_or_create_owned(&kind));
+    let started = monotonic();
+    let answer = inner.call(request).await;
+    drop(inflight);
+    if !long {
+        let seconds = started.elapsed().as_secs_f64();
+        metrics.durations.get_or_create(&request_labels).observe(seconds);
     }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let core = self.core.clone();
-        let (request_labels, long) = labels(&request);
-        let reads = match &request.subject {
-            Subject::Resource { verb, .. } => verb.is_read(),
-            Subject::Path { .. } => true,
-        };
-        let kind = Inflight { request_kind: if reads { "readOnly" } else { "mutating" } };
-        let running = Running::new(core.metrics.inflight.get_or_create_owned(&kind));
-        let started = monotonic();
-        let answered = self.inner.call(request);
-        Box::pin(async move {
-            let answer = answered.await;
-            drop(running);
-            let metrics = &core.metrics;
-            if !long {
-                let seconds = started.elapsed().as_secs_f64();
-                metrics.durations.get_or_create(&request_labels).observe(seconds);
-            }
-            let labels = CodeLabels { code: code(&answer), request: request_labels };
-            metrics.requests.get_or_create(&labels).inc();
-            answer
-        })
-    }
+    let labels = CodeLabels { code: code(&answer), request: request_labels };
+    metrics.requests.get_or_create(&labels).inc();
+    answer
 }

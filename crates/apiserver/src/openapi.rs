@@ -1,9 +1,9 @@
-//! OpenAPI documents of the built-in kinds, made from the schema table.
+//! OpenAPI documents of the built-in kinds, generated from the schema table.
 //!
 //! Entry points: [`index`] (`/openapi/v3`), [`document`] (`/openapi/v3/<path of a group version>`)
-//! and [`swagger`] (`/openapi/v2`). kubectl takes patch strategies, merge keys and the parameters
-//! that the server knows from the former, and its explanations of fields. Documents are built when
-//! they are first asked for and kept.
+//! and [`swagger`] (`/openapi/v2`). kubectl takes patch strategies, merge keys, supported
+//! parameters and the explanations of fields from the former. Documents are built on first use and
+//! kept.
 //!
 //! It must not know requests or negotiation: callers get JSON, or protobuf where they ask for it.
 
@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 
 use schemas::{Dialect, Schemas};
 
-/// The API level that the documents name.
+/// The API version that the documents state.
 const API_VERSION: &str = "v1.37.0";
 
 /// A group and a version.
@@ -40,8 +40,8 @@ pub fn path(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
-/// The index of documents, as JSON. The hash in each URL is that of the document, so that clients
-/// may keep it for ever.
+/// The index of documents, as JSON. Each URL has the hash of its document, so that clients may
+/// cache it for ever.
 pub fn index() -> Bytes {
     static INDEX: OnceLock<Bytes> = OnceLock::new();
     let build = || {
@@ -71,7 +71,7 @@ pub fn document(group: &str, version: &str) -> Option<Bytes> {
     Some(document)
 }
 
-/// The hash that [`index`] names for a document.
+/// The hash that [`index`] has for a document.
 pub fn hash(document: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, document);
     digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect()
@@ -98,7 +98,7 @@ fn build(group: &'static str, version: &'static str) -> Vec<u8> {
     document.to_string().into_bytes()
 }
 
-/// All definitions in the form of OpenAPI v2, as JSON, for clients of old.
+/// All definitions in the format of OpenAPI v2, as JSON, for legacy clients.
 pub fn swagger() -> Bytes {
     static SWAGGER: OnceLock<Bytes> = OnceLock::new();
     SWAGGER.get_or_init(|| Bytes::from(build_swagger().to_string())).clone()

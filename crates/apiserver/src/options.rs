@@ -1,5 +1,5 @@
-//! Kubernetes' options from query parameters. A verb reads its own only: what a proxied server is
-//! asked is not ours to judge, and what is not known is passed over, as Kubernetes does.
+//! Kubernetes' options from query parameters. A verb only reads its own: those of a proxied server
+//! are not ours to judge, and unknown ones are ignored, as Kubernetes does.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::request::{FieldValidation, Options, Verb, VersionMatch};
 /// Longest name of a field manager, in bytes.
 const MANAGER_MAX: usize = 128;
 
-/// Reads what a verb takes from `options.parameters`.
+/// Parses a verb's options from `options.parameters`.
 ///
 /// # Errors
-/// 400 for what cannot be read, 422 for values that do not exist.
+/// 400 for what cannot be parsed, 422 for unsupported values.
 pub fn of_verb(verb: Verb, options: Options) -> Result<Options, ApiError> {
     match verb {
         Verb::Get => Ok(Options { resource_version: options.text("resourceVersion"), ..options }),
@@ -44,7 +44,7 @@ fn of_list(options: Options) -> Result<Options, ApiError> {
     })
 }
 
-/// A number that Go reads as an int64; one that is negative counts as unset.
+/// A number that Go parses as an int64; a negative one counts as unset.
 fn number(options: &Options, name: &str) -> Result<u64, ApiError> {
     let text = options.text(name);
     if text.is_empty() {
@@ -98,10 +98,10 @@ fn kind(verb: Verb) -> &'static str {
     }
 }
 
-/// Refuses options of a verb, if there are errors.
+/// Refuses the options of a verb if there are errors.
 ///
 /// # Errors
-/// 422 with what is wrong.
+/// 422 with the errors.
 pub fn refuse(verb: Verb, errors: &[FieldError]) -> Result<(), ApiError> {
     if errors.is_empty() {
         return Ok(());
@@ -109,10 +109,10 @@ pub fn refuse(verb: Verb, errors: &[FieldError]) -> Result<(), ApiError> {
     Err(ApiError::invalid_options(kind(verb), errors))
 }
 
-/// Reads `resourceVersionMatch`.
+/// Parses `resourceVersionMatch`.
 ///
 /// # Errors
-/// 422 for a value that does not exist.
+/// 422 for an unsupported value.
 pub fn version_match(text: &str) -> Result<Option<VersionMatch>, ApiError> {
     match text {
         "" => Ok(None),
@@ -126,7 +126,7 @@ pub fn version_match(text: &str) -> Result<Option<VersionMatch>, ApiError> {
     }
 }
 
-/// Reads `fieldValidation`.
+/// Parses `fieldValidation`.
 pub fn field_validation(text: &str, errors: &mut Vec<FieldError>) -> FieldValidation {
     match text {
         "" | "Warn" => FieldValidation::Warn,
@@ -151,7 +151,7 @@ pub fn field_manager(name: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Reads the values of `dryRun`.
+/// Parses the values of `dryRun`.
 pub fn dry_run(values: &[&str], errors: &mut Vec<FieldError>) -> bool {
     let values: Vec<&str> = values.iter().copied().filter(|v| !v.is_empty()).collect();
     if values.iter().any(|value| *value != "All") {

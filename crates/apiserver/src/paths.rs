@@ -1,4 +1,4 @@
-//! Paths that are no resources: health, version, discovery, OpenAPI, metrics, token keys.
+//! Non-resource paths: health, version, discovery, OpenAPI, metrics, token keys.
 
 mod discovery;
 
@@ -11,18 +11,18 @@ use crate::openapi;
 use crate::request::{Request, Subject};
 use crate::response::Response;
 
-/// The API level that is served.
+/// The Kubernetes version that is served.
 pub const MAJOR: &str = "1";
 pub const MINOR: &str = "37";
 
-/// Where custom resources are defined. There are none: clients that look whether a kind is one get
-/// an empty list, and nothing can be added to it.
+/// Where custom resources are defined. There are none: clients that check whether a kind is a
+/// custom one get an empty list, and nothing can be added to it.
 pub const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 /// Answers a path.
 ///
 /// # Errors
-/// 404 for what there is not.
+/// 404 for an unknown path.
 pub fn answer(
     core: &Core,
     path: &str,
@@ -83,11 +83,12 @@ pub fn answer(
     }
 }
 
-/// OpenAPI v2 as protobuf. kubectl asks for it with `@` before the version, which is no media type.
+/// OpenAPI v2 as protobuf. kubectl's media type has an `@` before the version, which is not valid
+/// syntax.
 const SWAGGER_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
-/// OpenAPI as JSON; v2 as protobuf too. A client that takes only the protobuf form of v3 gets 406
-/// and falls back.
+/// OpenAPI as JSON; v2 as protobuf too. A client that accepts only the protobuf format of v3 gets
+/// 406 and falls back.
 fn openapi_document(path: &str, accept: &str) -> Result<Response, ApiError> {
     let takes_json = accept.is_empty() || accept.contains("json") || accept.contains("*/*");
     if path == "/openapi/v2" && accept.contains("com.github.proto-openapi.spec.v2") {

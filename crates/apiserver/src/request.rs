@@ -1,4 +1,4 @@
-//! What a client asks, in the one form that both doors build.
+//! Requests, in the one form that both doors build.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::user::{Credentials, User};
 
-/// What is asked of a resource.
+/// The verb of a request to a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verb {
     Get,
@@ -20,14 +20,14 @@ pub enum Verb {
     Patch,
     Delete,
     DeleteCollection,
-    /// A streaming subresource; `authorized_as` in RBAC's words is `get` or `create`.
+    /// A streaming subresource; `authorized_as` is RBAC's verb for it: `get` or `create`.
     Connect {
         authorized_as: &'static str,
     },
 }
 
 impl Verb {
-    /// RBAC's word for the verb.
+    /// RBAC's name for the verb.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "get",
@@ -63,7 +63,7 @@ pub struct Target {
     pub name: String,
     /// Empty for the object itself.
     pub subresource: String,
-    /// What follows `proxy` in the path, as the client encoded it: empty, or from a slash on.
+    /// What follows `proxy` in the path, as the client encoded it: empty, or starting with a slash.
     pub subpath: String,
 }
 
@@ -79,7 +79,7 @@ pub fn object_key(row: &KindRow, namespace: &str, name: &str) -> String {
     if row.namespaced() { format!("{namespace}/{name}") } else { name.to_owned() }
 }
 
-/// How the body is written.
+/// The encoding of the body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyFormat {
     #[default]
@@ -98,7 +98,7 @@ pub enum PatchType {
     Apply,
 }
 
-/// How strictly a body is read.
+/// What happens to unknown and duplicate fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FieldValidation {
     Ignore,
@@ -107,7 +107,7 @@ pub enum FieldValidation {
     Strict,
 }
 
-/// How a resource version limits what may answer.
+/// How a resource version restricts what may be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionMatch {
     Exact,
@@ -130,12 +130,12 @@ pub struct Options {
     pub timeout: Option<Duration>,
     pub dry_run: bool,
     pub field_manager: String,
-    /// Product name in the client's User-Agent: who changed what, when no manager is named.
+    /// Product name in the client's User-Agent: the field manager when none is named.
     pub product: String,
     pub field_validation: FieldValidation,
     pub force: bool,
     pub patch_type: Option<PatchType>,
-    /// The query as given: streaming and proxy subresources read their own options from it.
+    /// The query as given: streaming and proxy subresources parse their own options.
     pub parameters: Vec<(String, String)>,
 }
 
@@ -155,7 +155,7 @@ impl Options {
         self.parameters.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// A boolean parameter as Kubernetes reads it: absent, `false` and `0` are false.
+    /// A boolean parameter as Kubernetes parses it: absent, `false` and `0` are false.
     pub fn flag(&self, name: &str) -> bool {
         self.parameter(name).is_some_and(|value| !matches!(value, "false" | "0"))
     }
@@ -176,11 +176,11 @@ pub enum Subject {
     },
 }
 
-/// One request of one client.
+/// One request from one client.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub credentials: Credentials,
-    /// Anonymous until the authentication layer has run.
+    /// Anonymous until the authentication step has run.
     pub user: Arc<User>,
     pub subject: Subject,
     pub options: Options,

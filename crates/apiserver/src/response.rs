@@ -1,4 +1,4 @@
-//! What the pipeline answers, before a door gives it its form.
+//! What the pipeline answers, before a door renders it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,21 +12,21 @@ use crate::connect::Connection;
 /// One object.
 #[derive(Debug)]
 pub struct ObjectAnswer {
-    /// 200, 201 for a create, 202 for a deletion that takes its time.
+    /// 200, 201 for a create, 202 for a deletion that is not finished.
     pub code: u16,
     pub row: &'static KindRow,
     pub version: Arc<Version>,
     pub warnings: Vec<String>,
 }
 
-/// Warnings of one answer together, in bytes, and one of them when that is not enough (upstream's
-/// limits): they travel as headers.
+/// Maximum total of the warnings in one answer, and of each when they exceed it, in bytes
+/// (upstream's limits): they travel as headers.
 const WARNINGS_BYTES: usize = 4 << 10;
 const WARNING_BYTES: usize = 256;
-/// And how many: some clients take no more than a hundred headers.
+/// Maximum number of warnings: some clients accept no more than a hundred headers.
 const WARNINGS: usize = 50;
 
-/// Warnings without repetitions, cut to what headers can carry.
+/// Warnings without duplicates, cut to what headers can carry.
 pub fn bounded(warnings: &[String]) -> Vec<String> {
     let mut seen = HashSet::new();
     let once = || warnings.iter().filter(|text| !text.is_empty());
@@ -68,7 +68,7 @@ pub enum Response {
     Object(ObjectAnswer),
     List(ListAnswer),
     Watch(Box<Watcher>),
-    /// An object without a place in the store: a review, a scale, a Status. JSON.
+    /// An object that is not stored: a review, a scale, a Status. JSON.
     Json {
         code: u16,
         json: Bytes,

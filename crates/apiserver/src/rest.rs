@@ -1,4 +1,4 @@
-//! The REST door: HTTP requests in, Kubernetes' wire forms out.
+//! The REST door: HTTP requests in, Kubernetes' wire formats out.
 
 mod documents;
 mod negotiate;
@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use api::{ApiError, Kind};
 use bytes::Bytes;
+use clock::SharedClock;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WARNING};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Limited};
 use k8s_openapi::api::core::v1::Endpoints;
 use tower::ServiceExt;
 
-pub use negotiate::{Accept, Form};
+pub use negotiate::{Accept, Representation};
 pub use render::{error as render_error, full};
 pub use route::parse_query;
 pub use table::{IncludeObject, partial, table};
@@ -30,15 +31,15 @@ use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
 use crate::user::{Credentials, User};
 
-/// How long a request's body may take to come.
+/// How long a request's body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(60);
 const AUDIT_ID: http::HeaderName = http::HeaderName::from_static("audit-id");
 
-/// Why a body broke off.
+/// Why a body ended early.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body of every answer. An error in it breaks the connection off, so that the client sees that
-/// the answer is not whole.
+/// The body of every answer. An error in it closes the connection, so that the client notices that
+/// the answer is incomplete.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
 /// A body without content.
@@ -46,7 +47,7 @@ pub fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-/// Who the connection's client certificate belongs to, put into a request's extensions.
+/// The user of the connection's client certificate, added to a request's extensions.
 #[derive(Clone, Debug)]
 pub struct PeerUser(pub Option<Arc<User>>);
 
@@ -54,11 +55,12 @@ pub struct PeerUser(pub Option<Arc<User>>);
 #[derive(Clone)]
 pub struct Rest {
     pipeline: Pipeline,
+    clock: SharedClock,
 }
 
 impl Rest {
-    pub fn new(pipeline: Pipeline) -> Self {
-        Self { pipeline }
+    pub fn new(pipeline: Pipeline, clock: SharedClock) -> Self {
+        Self { pipeline, clock }
     }
 
     /// Answers one HTTP request.
@@ -96,10 +98,10 @@ impl Rest {
             }
             Ok(Answer { response, verb, deprecated, .. }) => {
                 let hash = documents::hash(parts, &response);
-                let mut response = render::response(response, verb, &accept)
+                let mut response = render::response(response, verb, &accept, &self.clock)
                     .unwrap_or_else(|error| render::error(&error, &accept));
                 if let Some(hash) = hash {
-                    response = documents::tell(parts, &hash, response);
+                    response = documents::set_etag(parts, &hash, response);
                 }
                 if let Some(text) = deprecated {
                     let value = HeaderValue::from_static(text);
@@ -128,7 +130,7 @@ impl Rest {
             Subject::Resource { verb, target } => (Some(*verb), target.subresource == "proxy"),
             Subject::Path { .. } => (None, false),
         };
-        // What is sent on is not for the pipeline to read.
+        // A proxied body is not for the pipeline to read.
         let (body, unread) = if proxied {
             let unread = body.map_err(Into::into).boxed_unsync();
             (Bytes::new(), Some(unread))
@@ -149,17 +151,17 @@ impl Rest {
     }
 }
 
-/// What the pipeline answered.
+/// The pipeline's answer.
 struct Answer {
     response: Response,
     verb: Option<Verb>,
-    /// The request's body, where it has not been read.
+    /// The request's body, if it has not been read.
     body: Option<Body>,
     /// A warning about the kind, as a header.
     deprecated: Option<&'static str>,
 }
 
-/// What Kubernetes says beside every answer about a kind that has a successor.
+/// Kubernetes' warning with every answer about a deprecated kind.
 fn deprecation(subject: &Subject) -> Option<&'static str> {
     match subject {
         Subject::Resource { target, .. } if target.row == Endpoints::ROW => Some(
@@ -254,7 +256,7 @@ pub fn impersonation(headers: &http::HeaderMap) -> Result<Option<User>, ApiError
     Ok(Some(user))
 }
 
-/// What a request is called in logs of both sides: as the client says, or anew.
+/// The request's id in the logs of both sides: the client's, or a new one.
 fn audit_id(headers: &http::HeaderMap) -> HeaderValue {
     let given = headers.get(AUDIT_ID).filter(|id| !id.is_empty());
     given.cloned().unwrap_or_else(|| {

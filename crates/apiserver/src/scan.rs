@@ -1,4 +1,4 @@
-//! Finding members of a JSON object without decoding it.
+//! Finds members of a JSON object without decoding it.
 //!
 //! Works on JSON that serde_json wrote or accepted; on anything else it ends early and never
 //! panics. Hot path: one pass over the bytes, no allocation.

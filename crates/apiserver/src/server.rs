@@ -1,4 +1,4 @@
-//! The port: TLS, then REST or gRPC by what the client speaks.
+//! The port: TLS, then REST or gRPC by content type.
 
 mod client_certificate;
 
@@ -35,53 +35,56 @@ use crate::rest::{Body, BodyError, PeerUser, Rest};
 
 /// How long a connection may be open before its first request.
 const SILENCE: Duration = Duration::from_secs(32);
-/// How long a connection of HTTP/1.1 may be idle, or take for the head of its next request.
+/// How long an HTTP/1.1 connection may be idle, or take to send the headers of a request.
 const IDLE: Duration = Duration::from_secs(90);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// A silent connection is asked for a sign of life after this time, and then this often: watches and
-/// sessions of clients that have vanished must end.
+/// TCP keepalive: after how long, and how often a silent connection is probed. Watches and sessions
+/// of clients that have vanished must end.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long open requests may take after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Flow-control window of a stream of HTTP/2, in bytes.
+/// Flow-control window of an HTTP/2 stream, in bytes.
 const WINDOW_BYTES: u32 = 4 << 20;
-/// Flow-control window of a connection, in bytes: large enough that a stream which is not read never
-/// stops the others.
+/// Flow-control window of a connection, in bytes: large enough that a stream which is not read
+/// never stalls the others.
 const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
-/// Headers and path of one request over HTTP/2, in bytes: selectors may be long.
+/// Headers and path of one HTTP/2 request, in bytes: selectors may be long.
 const MAX_HEADER_BYTES: u32 = 128 << 10;
 /// Streams of one HTTP/2 connection.
 const MAX_STREAMS: u32 = 1_000;
 
-/// PEM files of the port.
+/// The certificates and key of the port, in PEM.
 pub struct Tls {
     pub certificate_pem: Vec<u8>,
     pub key_pem: Vec<u8>,
     pub client_ca_pem: Vec<u8>,
 }
 
-/// A server that answers.
+/// A running server.
 pub struct Running {
     /// Where it listens.
     pub address: SocketAddr,
     accepting: JoinHandle<()>,
-    /// What its requests work with.
+    /// The state that its requests share.
     pub core: Arc<Core>,
     embedded: Option<Embedded>,
 }
 
 impl Running {
-    /// Returns once the server has been told to stop and has stopped.
+    /// Waits until the server has been told to stop and has stopped.
     pub async fn finished(self) {
         if let Err(error) = self.accepting.await {
-            tracing::error!(%error, "the server's task ended");
+            tracing::error!(%error, "the server's task failed");
         }
         if let Some(embedded) = self.embedded
             && let Err(error) = embedded.stop().await
         {
-            tracing::error!(error = &error as &dyn std::error::Error, "the embedded store");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the embedded store did not stop cleanly"
+            );
         }
     }
 }
@@ -89,7 +92,7 @@ impl Running {
 /// Opens the port.
 ///
 /// # Errors
-/// When it is taken.
+/// When it is in use.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
@@ -111,8 +114,8 @@ pub fn serve(
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let doors = Doors {
         certificates,
-        rest: Rest::new(pipeline.clone()),
-        grpc: grpc::routes(pipeline),
+        rest: Rest::new(pipeline.clone(), core.clock.clone()),
+        grpc: grpc::routes(pipeline, core.clock.clone()),
         core: core.clone(),
     };
     let address = listener.local_addr()?;
@@ -124,17 +127,18 @@ pub fn serve(
 fn client_certificates(tls: &Tls) -> anyhow::Result<ClientCertificates> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&tls.client_ca_pem) {
-        roots.add(certificate.context("client CA")?)?;
+        roots.add(certificate.context("cannot parse the client CA")?)?;
     }
     ClientCertificates::new(roots)
 }
 
 fn server_config(tls: &Tls, certificates: ClientCertificates) -> anyhow::Result<ServerConfig> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&tls.certificate_pem).collect();
-    let key = PrivateKeyDer::from_pem_slice(&tls.key_pem).context("serving key")?;
+    let key =
+        PrivateKeyDer::from_pem_slice(&tls.key_pem).context("cannot parse the serving key")?;
     let mut config = ServerConfig::builder()
         .with_client_cert_verifier(Arc::new(certificates))
-        .with_single_cert(chain.context("serving certificate")?, key)?;
+        .with_single_cert(chain.context("cannot parse the serving certificate")?, key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -187,7 +191,7 @@ async fn connection(
     let options =
         stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&alive));
     if let Err(error) = options {
-        tracing::debug!(%error, "socket options");
+        tracing::debug!(%error, "cannot set socket options");
     }
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -230,7 +234,7 @@ async fn connection(
             () = &mut silence, if patient => {
                 patient = false;
                 if !heard.load(Ordering::Relaxed) {
-                    return tracing::debug!("a connection without a request");
+                    return tracing::debug!("closing a connection without a request");
                 }
             }
             () = shutdown.cancelled() => {
@@ -266,7 +270,7 @@ impl Doors {
     }
 }
 
-/// tonic's body.
+/// Converts tonic's body.
 fn erased<B>(body: B) -> Body
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,

@@ -12,7 +12,7 @@ pub fn encode(object: &mut dyn Object) -> Bytes {
     metadata_first(object.encode()).into()
 }
 
-/// Moves the metadata before all but `apiVersion` and `kind`, so that it is found at once.
+/// Moves the metadata before all but `apiVersion` and `kind`, so that it is found quickly.
 fn metadata_first(json: Vec<u8>) -> Vec<u8> {
     let parts: Vec<_> = scan::members(&json).map(|(key, value)| (key, value.clone())).collect();
     let position = parts.iter().position(|(key, _)| *key == b"metadata");

@@ -1,7 +1,7 @@
-//! Subresources with a form of their own, and the kinds that are only answered to.
+//! Subresources with a type of their own, and the kinds that are never stored.
 //!
 //! `status`, `finalize`, `ephemeralcontainers` and `resize` are updates of the object itself and
-//! not here.
+//! not handled here.
 
 pub mod binding;
 mod eviction;
@@ -24,7 +24,7 @@ pub use review::answer_review;
 /// Carries out a request to a subresource.
 ///
 /// # Errors
-/// Whatever the subresource gives.
+/// Those of the subresource.
 pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     match (call.target.subresource.as_str(), call.verb) {
         ("scale", Verb::Get) => scale::get(call).await,
@@ -33,7 +33,7 @@ pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
         ("binding", Verb::Create) => binding::create(call, request).await,
         ("eviction", Verb::Create) => eviction::create(call, request).await,
         ("token", Verb::Create) => token::create(call, request).await,
-        (_, Verb::Connect { .. }) => connect::open(call, request).await,
+        (_, Verb::Connect { .. }) => connect::open(call).await,
         (_, verb) => Err(ApiError::method_not_allowed(call.row(), verb.as_str())),
     }
 }

@@ -1,4 +1,4 @@
-//! Who a request is from.
+//! Users and credentials.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,17 +12,17 @@ pub struct User {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-/// The group of everyone who was authenticated.
+/// The group of all authenticated users.
 pub const AUTHENTICATED: &str = "system:authenticated";
-/// The group of everyone who was not.
+/// The group of all unauthenticated users.
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
-/// The group that may do everything, without a look at RBAC.
+/// The group that may do everything, without RBAC.
 pub const MASTERS: &str = "system:masters";
 /// The user of a request without credentials.
 pub const ANONYMOUS: &str = "system:anonymous";
 
 impl User {
-    /// A user with `groups` and the group of the authenticated.
+    /// A user with `groups` and the group of authenticated users.
     pub fn authenticated(name: impl Into<String>, groups: Vec<String>) -> Self {
         let mut user = Self { name: name.into(), groups, ..Self::default() };
         if !user.groups.iter().any(|group| group == AUTHENTICATED) {
@@ -31,7 +31,7 @@ impl User {
         user
     }
 
-    /// Nobody in particular.
+    /// The anonymous user.
     pub fn anonymous() -> Self {
         Self {
             name: ANONYMOUS.to_owned(),
@@ -48,16 +48,16 @@ impl User {
         self.groups.iter().any(|own| own == group)
     }
 
-    /// `system:node:NAME` in group `system:nodes`: the node's name.
+    /// The node of a kubelet: user `system:node:NAME` in group `system:nodes`.
     pub fn node_name(&self) -> Option<&str> {
         self.in_group("system:nodes").then(|| self.name.strip_prefix("system:node:")).flatten()
     }
 }
 
-/// What a connection and a request offer as proof of who they are.
+/// The credentials of a connection and a request.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    /// From the TLS client certificate, verified.
+    /// The user of the verified TLS client certificate.
     pub certificate: Option<Arc<User>>,
     /// From `Authorization: Bearer`.
     pub bearer: Option<String>,

@@ -26,15 +26,15 @@ pub(crate) fn answer(row: &'static KindRow, code: u16, version: Arc<Version>) ->
 /// Carries out an authorized request to a resource.
 ///
 /// # Errors
-/// Whatever the verb gives.
+/// Those of the verb.
 pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let row = call.row();
-    // These are updates of the object through a door of their own; the strategy knows it.
+    // These are updates of the object, which the strategy restricts by subresource.
     let own_door = ["", "status", "finalize", "ephemeralcontainers", "resize"];
     if !own_door.contains(&call.target.subresource.as_str()) {
         return subresources::handle(call, request).await;
     }
-    if events::are(row) {
+    if events::is_events_v1(row) {
         return events::answer(call, request).await;
     }
     if !row.stored {

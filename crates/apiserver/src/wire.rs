@@ -1,4 +1,4 @@
-//! Builds the server's parts out of the flags, in the order in which they need each other.
+//! Builds the server from the flags, its parts in the order of their dependencies.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::pipeline;
 use crate::server::{self, Running, Tls};
 
-/// Starts the server and returns once it answers.
+/// Starts the server and returns once it serves.
 ///
 /// # Errors
 /// When a file cannot be read, the store cannot be reached, or the port cannot be bound.
@@ -35,15 +35,17 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     };
     let listener = server::bind(SocketAddr::new(config.bind_address, config.secure_port)).await?;
     let (store, embedded) = open_store(config, &shutdown).await?;
+    let clock = clock::system();
     let core = Arc::new(Core {
         cache: Cache::start(store.clone(), shutdown.clone()),
         allocator: Allocator::new(
             store.clone(),
             config.service_cluster_ip_range,
             config.service_node_port_range,
+            clock.clone(),
         ),
         store,
-        clock: clock::system(),
+        clock,
         rbac: Rbac::default(),
         admission: Admission::default(),
         tokens: tokens(config)?,
@@ -51,11 +53,11 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         metrics: Metrics::default(),
     });
     core.cache.loaded().await;
-    bootstrap::reconcile(&core).await.context("the system's own objects cannot be written")?;
+    bootstrap::reconcile(&core).await.context("cannot write the system's own objects")?;
     let own = Advertised { address: advertised(config)?, port: listener.local_addr()?.port() };
     bootstrap::endpoints::keep(&core, own, embedded.is_some(), shutdown.clone())
         .await
-        .context("the kubernetes Service")?;
+        .context("cannot write the kubernetes Service")?;
     let pipeline = pipeline(core.clone());
     server::serve(listener, tls, core, pipeline, embedded, shutdown)
 }
@@ -76,7 +78,7 @@ async fn open_store(
         return Ok((embedded.store().await?, Some(embedded)));
     }
     if config.etcd_servers.is_empty() {
-        anyhow::bail!("give --etcd-servers or --embedded-store");
+        anyhow::bail!("--etcd-servers or --embedded-store is required");
     }
     let identity = match (&config.etcd_certfile, &config.etcd_keyfile) {
         (Some(certificate), Some(key)) => {
@@ -89,11 +91,11 @@ async fn open_store(
         ca_pem: config.etcd_cafile.as_deref().map(read).transpose()?,
         identity,
     };
-    Ok((Store::connect(&etcd).await.context("etcd")?, None))
+    Ok((Store::connect(&etcd).await.context("cannot connect to etcd")?, None))
 }
 
-/// Serves the embedded store on a socket. Whoever may use it may read and write everything, so a
-/// client has to show a certificate of the store's own authority, not of the cluster's.
+/// Serves the embedded store on a socket. Its clients can read and write everything, so they must
+/// present a certificate of the store's own authority, not of the cluster's.
 async fn serve_store(
     config: &Config,
     embedded: &Embedded,
@@ -151,7 +153,8 @@ fn kubelet_tls(config: &Config) -> anyhow::Result<KubeletTls> {
     Ok(KubeletTls { ca_pem, key_pair })
 }
 
-/// The address that others reach this machine at: as told, or that of the default route.
+/// The address at which others reach this machine: the configured one, or that of the default
+/// route.
 fn advertised(config: &Config) -> anyhow::Result<IpAddr> {
     if let Some(address) = config.advertise_address {
         return Ok(address);
@@ -159,8 +162,8 @@ fn advertised(config: &Config) -> anyhow::Result<IpAddr> {
     if !config.bind_address.is_unspecified() {
         return Ok(config.bind_address);
     }
-    // Nothing is sent: connecting a UDP socket only looks the route up.
+    // Nothing is sent: connecting a UDP socket only performs the route lookup.
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     let routed = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
-    Ok(routed.context("give --advertise-address: this machine has no default route")?.ip())
+    Ok(routed.context("--advertise-address is required: this machine has no default route")?.ip())
 }

@@ -1,5 +1,5 @@
-//! The apiserver as clients see it: started whole, in this process, on the embedded store and a
-//! port of its own, and spoken to through both doors.
+//! The apiserver as clients see it: a whole server in this process, on the embedded store and a
+//! port of its own, called through both doors.
 
 #![allow(clippy::unwrap_used)]
 

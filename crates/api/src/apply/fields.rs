@@ -1,11 +1,11 @@
-//! Sets of fields, as `managedFields` writes them (`FieldsV1`).
+//! Sets of fields, in the format of `managedFields` (`FieldsV1`).
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// A set of paths, as a tree. Edges are written as in `FieldsV1`: `f:<field>`, `k:<keys as JSON>`
-/// and `v:<value as JSON>`.
+/// A set of paths, as a tree. Edges are in the format of `FieldsV1`: `f:<field>`, `k:<keys as
+/// JSON>` and `v:<value as JSON>`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
     children: BTreeMap<String, Node>,
@@ -34,7 +34,7 @@ impl Set {
         self.children.entry(edge).or_default().member = true;
     }
 
-    /// Puts a set below an edge.
+    /// Adds a set below an edge.
     pub(super) fn insert_below(&mut self, edge: String, below: Set) {
         if !below.is_empty() {
             let node = self.children.entry(edge).or_default();
@@ -42,7 +42,7 @@ impl Set {
         }
     }
 
-    /// Takes one path, but not what is below it, out of the set.
+    /// Removes one path, but not what is below it.
     pub(super) fn remove_member(&mut self, path: &[&str]) {
         let Some((first, rest)) = path.split_first() else {
             return;
@@ -60,7 +60,7 @@ impl Set {
         }
     }
 
-    /// Edges with whether the path of each is in the set, and what is below.
+    /// The edges, with whether each one's path is in the set, and the set below it.
     pub(super) fn edges(&self) -> impl Iterator<Item = (&str, bool, &Set)> {
         self.children.iter().map(|(edge, node)| (edge.as_str(), node.member, &node.below))
     }
@@ -83,15 +83,16 @@ impl Set {
         self.combined(other, |own, other| own.member && !other.member, Node::clone)
     }
 
-    /// The paths that `other` has nothing at or below: what can go when `other` stays.
+    /// The paths that `other` has nothing at or below: they can be removed without affecting
+    /// `other`.
     pub(super) fn abandoned_by(&self, other: &Self) -> Self {
         self.combined(other, |own, other| own.member && other.is_empty(), Node::clone)
     }
 
-    /// The set without the elements of lists that are in `gone`, and all that is below them.
-    pub(super) fn without_elements(&self, gone: &Self) -> Self {
+    /// The set without the list elements that are in `removed`, and everything below them.
+    pub(super) fn without_elements(&self, removed: &Self) -> Self {
         let children = self.children.iter().filter_map(|(edge, node)| {
-            let node = match gone.children.get(edge) {
+            let node = match removed.children.get(edge) {
                 None => node.clone(),
                 Some(theirs) if theirs.member && edge.starts_with("k:") => return None,
                 Some(theirs) => {
@@ -122,7 +123,7 @@ impl Set {
         Self { children: children.filter(|(_, node)| !node.is_empty()).collect() }
     }
 
-    /// `FieldsV1`: an empty object ends a path; `.` beside others marks the path itself.
+    /// `FieldsV1`: an empty object ends a path; `.` next to other members marks the path itself.
     pub fn to_json(&self) -> Value {
         let mut json = Map::new();
         for (edge, node) in &self.children {
@@ -135,7 +136,7 @@ impl Set {
         Value::Object(json)
     }
 
-    /// What is no `FieldsV1` counts as nothing.
+    /// Anything that is not `FieldsV1` counts as empty.
     pub fn from_json(json: &Value) -> Self {
         let mut set = Self::default();
         for (edge, below) in json.as_object().into_iter().flatten().filter(|(edge, _)| *edge != ".")

@@ -1,23 +1,23 @@
-//! Merging, comparing and pruning of values by their places in the schema.
+//! Merging, comparing and pruning of values by their schema.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value};
 
-use super::Place;
+use super::FieldSchema;
 use super::fields::Set;
 use crate::schema::List;
 
-/// How the elements of a list are told apart; `None` for lists that are owned as a whole.
-fn edge(element: &Value, place: Place) -> Option<String> {
-    match place.list {
+/// The edge that identifies a list element; `None` for lists that are owned as a whole.
+fn edge(element: &Value, schema: FieldSchema) -> Option<String> {
+    match schema.list {
         List::Atomic => None,
         List::Set => Some(format!("v:{element}")),
         List::Map(keys) => {
             let mut values = BTreeMap::new();
             for key in keys {
                 let default =
-                    || place.element().fields?.iter().find(|field| field.name == *key)?.default;
+                    || schema.element().fields?.iter().find(|field| field.name == *key)?.default;
                 let value = match element.get(key) {
                     Some(value) if !value.is_null() => value.clone(),
                     _ => default()
@@ -33,34 +33,34 @@ fn edge(element: &Value, place: Place) -> Option<String> {
     }
 }
 
-/// Edges of a list whose elements are all told apart.
-fn edges(list: &[Value], place: Place) -> Option<Vec<String>> {
-    let edges: Option<Vec<String>> = list.iter().map(|element| edge(element, place)).collect();
+/// The edges of a list whose elements all have one, without duplicates.
+fn edges(list: &[Value], schema: FieldSchema) -> Option<Vec<String>> {
+    let edges: Option<Vec<String>> = list.iter().map(|element| edge(element, schema)).collect();
     edges.filter(|edges| {
         edges.iter().collect::<std::collections::BTreeSet<_>>().len() == edges.len()
     })
 }
 
-fn granular(value: &Value, place: Place) -> bool {
+fn granular(value: &Value, schema: FieldSchema) -> bool {
     match value {
-        Value::Object(map) => !place.atomic && !map.is_empty(),
-        Value::Array(list) => !list.is_empty() && edges(list, place).is_some(),
+        Value::Object(map) => !schema.atomic && !map.is_empty(),
+        Value::Array(list) => !list.is_empty() && edges(list, schema).is_some(),
         _ => false,
     }
 }
 
-/// The fields that a configuration says something about.
-pub(super) fn set_of(value: &Value, place: Place) -> Set {
+/// The fields that a configuration sets.
+pub(super) fn set_of(value: &Value, schema: FieldSchema) -> Set {
     let mut set = Set::default();
     match value {
         Value::Object(map) => {
             for (name, value) in map.iter().filter(|(_, value)| !value.is_null()) {
-                add(&mut set, format!("f:{name}"), value, place.child(name), place.is_map());
+                add(&mut set, format!("f:{name}"), value, schema.child(name), schema.is_map());
             }
         }
         Value::Array(list) => {
-            for (element, edge) in list.iter().zip(edges(list, place).unwrap_or_default()) {
-                add(&mut set, edge, element, place.element(), true);
+            for (element, edge) in list.iter().zip(edges(list, schema).unwrap_or_default()) {
+                add(&mut set, edge, element, schema.element(), true);
             }
         }
         _ => {}
@@ -68,23 +68,23 @@ pub(super) fn set_of(value: &Value, place: Place) -> Set {
     set
 }
 
-/// `whole`: the path itself is owned also when there is something below it.
-fn add(set: &mut Set, edge: String, value: &Value, place: Place, whole: bool) {
-    let below = if granular(value, place) { set_of(value, place) } else { Set::default() };
+/// `whole`: the path itself is owned even if there is something below it.
+fn add(set: &mut Set, edge: String, value: &Value, schema: FieldSchema, whole: bool) {
+    let below = if granular(value, schema) { set_of(value, schema) } else { Set::default() };
     if whole || below.is_empty() {
         set.insert(edge.clone());
     }
     set.insert_below(edge, below);
 }
 
-/// `config` laid over `live`.
-pub(super) fn merge(live: &Value, config: &Value, place: Place) -> Value {
+/// Merges `config` into `live`.
+pub(super) fn merge(live: &Value, config: &Value, schema: FieldSchema) -> Value {
     match (live, config) {
-        (Value::Object(live), Value::Object(config)) if !place.atomic => {
+        (Value::Object(live), Value::Object(config)) if !schema.atomic => {
             let mut merged = live.clone();
             for (name, value) in config.iter().filter(|(_, value)| !value.is_null()) {
                 let value = match live.get(name) {
-                    Some(old) => merge(old, value, place.child(name)),
+                    Some(old) => merge(old, value, schema.child(name)),
                     None => value.clone(),
                 };
                 merged.insert(name.clone(), value);
@@ -92,9 +92,9 @@ pub(super) fn merge(live: &Value, config: &Value, place: Place) -> Value {
             Value::Object(merged)
         }
         (Value::Array(live), Value::Array(config)) => {
-            match (edges(live, place), edges(config, place)) {
+            match (edges(live, schema), edges(config, schema)) {
                 (Some(old), Some(new)) => {
-                    Value::Array(merge_lists((live, &old), (config, &new), place))
+                    Value::Array(merge_lists((live, &old), (config, &new), schema))
                 }
                 _ => Value::Array(config.clone()),
             }
@@ -103,18 +103,18 @@ pub(super) fn merge(live: &Value, config: &Value, place: Place) -> Value {
     }
 }
 
-/// Elements of the configuration in its order; elements that only the live list has keep their
-/// place before what came after them.
+/// Elements of the configuration in its order; elements that only the live list has stay before
+/// what followed them.
 fn merge_lists(
     live: (&[Value], &[String]),
     config: (&[Value], &[String]),
-    place: Place,
+    schema: FieldSchema,
 ) -> Vec<Value> {
-    let places = |edges: &'_ [String]| -> HashMap<String, usize> {
+    let positions = |edges: &'_ [String]| -> HashMap<String, usize> {
         let all = edges.iter().cloned().enumerate();
         all.map(|(at, edge)| (edge, at)).collect()
     };
-    let (in_live, in_config) = (places(live.1), places(config.1));
+    let (in_live, in_config) = (positions(live.1), positions(config.1));
     let mut merged = Vec::new();
     let (mut left, mut right) = (0, 0);
     while left < live.0.len() || right < config.0.len() {
@@ -138,7 +138,7 @@ fn merge_lists(
         }
         let old = in_live.get(&config.1[right]).copied();
         merged.push(match old {
-            Some(old) => merge(&live.0[old], &config.0[right], place.element()),
+            Some(old) => merge(&live.0[old], &config.0[right], schema.element()),
             None => config.0[right].clone(),
         });
         right += 1;
@@ -146,28 +146,28 @@ fn merge_lists(
     merged
 }
 
-/// What is changed or added in `new`, and what of `old` is gone.
-pub(super) fn compare(old: &Value, new: &Value, place: Place) -> (Set, Set) {
-    let (mut changed, mut gone) = (Set::default(), Set::default());
-    let entries = |value: &Value| -> Vec<(String, Value, Place)> {
+/// What was changed or added in `new`, and what was removed from `old`.
+pub(super) fn compare(old: &Value, new: &Value, schema: FieldSchema) -> (Set, Set) {
+    let (mut changed, mut removed) = (Set::default(), Set::default());
+    let entries = |value: &Value| -> Vec<(String, Value, FieldSchema)> {
         match value {
             Value::Object(map) => map
                 .iter()
                 .filter(|(_, value)| !value.is_null())
-                .map(|(name, value)| (format!("f:{name}"), value.clone(), place.child(name)))
+                .map(|(name, value)| (format!("f:{name}"), value.clone(), schema.child(name)))
                 .collect(),
             Value::Array(list) => {
-                let edges = edges(list, place).unwrap_or_default();
+                let edges = edges(list, schema).unwrap_or_default();
                 edges
                     .into_iter()
                     .zip(list)
-                    .map(|(edge, value)| (edge, value.clone(), place.element()))
+                    .map(|(edge, value)| (edge, value.clone(), schema.element()))
                     .collect()
             }
             _ => Vec::new(),
         }
     };
-    let whole = matches!(new, Value::Array(_)) || place.is_map();
+    let whole = matches!(new, Value::Array(_)) || schema.is_map();
     let (before, after) = (entries(old), entries(new));
     let index: BTreeMap<&str, &Value> =
         before.iter().map(|(edge, value, _)| (edge.as_str(), value)).collect();
@@ -176,30 +176,30 @@ pub(super) fn compare(old: &Value, new: &Value, place: Place) -> (Set, Set) {
             None => add(&mut changed, edge.clone(), value, *child, whole),
             Some(old) if *old == value => {}
             Some(old) if granular(old, *child) && granular(value, *child) => {
-                let (below_changed, below_gone) = compare(old, value, *child);
+                let (below_changed, below_removed) = compare(old, value, *child);
                 changed.insert_below(edge.clone(), below_changed);
-                gone.insert_below(edge.clone(), below_gone);
+                removed.insert_below(edge.clone(), below_removed);
             }
             Some(old) => {
                 let mut was = Set::default();
                 add(&mut was, edge.clone(), old, *child, whole);
                 let mut is = Set::default();
                 add(&mut is, edge.clone(), value, *child, whole);
-                gone = gone.union(&was.difference(&is));
+                removed = removed.union(&was.difference(&is));
                 changed = changed.union(&is);
             }
         }
     }
     for (edge, value, child) in &before {
         if !after.iter().any(|(other, _, _)| other == edge) {
-            add(&mut gone, edge.clone(), value, *child, whole);
+            add(&mut removed, edge.clone(), value, *child, whole);
         }
     }
-    (changed, gone)
+    (changed, removed)
 }
 
-/// Takes the paths of a set out of a value.
-pub(super) fn remove(value: &mut Value, set: &Set, place: Place) {
+/// Removes the paths of a set from a value.
+pub(super) fn remove(value: &mut Value, set: &Set, schema: FieldSchema) {
     for (step, member, below) in set.edges() {
         match value {
             Value::Object(map) => {
@@ -209,7 +209,7 @@ pub(super) fn remove(value: &mut Value, set: &Set, place: Place) {
                 if member {
                     map.remove(name);
                 } else if let Some(child) = map.get_mut(name) {
-                    remove(child, below, place.child(name));
+                    remove(child, below, schema.child(name));
                     if is_empty(child) {
                         map.remove(name);
                     }
@@ -217,12 +217,12 @@ pub(super) fn remove(value: &mut Value, set: &Set, place: Place) {
             }
             Value::Array(list) => {
                 let at =
-                    list.iter().position(|element| edge(element, place).as_deref() == Some(step));
+                    list.iter().position(|element| edge(element, schema).as_deref() == Some(step));
                 let Some(at) = at else { continue };
                 if member {
                     list.remove(at);
                 } else {
-                    remove(&mut list[at], below, place.element());
+                    remove(&mut list[at], below, schema.element());
                 }
             }
             _ => {}

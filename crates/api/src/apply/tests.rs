@@ -32,7 +32,7 @@ fn containers(value: &Value) -> &Value {
 }
 
 #[test]
-fn a_first_apply_owns_what_it_says() {
+fn a_first_apply_owns_its_fields() {
     let config = config(
         Some(2),
         json!([{"name": "a", "image": "x", "ports": [{"containerPort": 80}], "args": ["q"]}]),
@@ -51,7 +51,7 @@ fn a_first_apply_owns_what_it_says() {
 }
 
 #[test]
-fn others_keep_what_they_own() {
+fn others_keep_their_fields() {
     let mine = config(Some(2), json!([{"name": "a", "image": "x"}]));
     let first = apply(None, &[], &mine, schema(), &writer("me")).unwrap();
     let theirs = json!({"metadata": {"labels": {"b": "2"}}, "spec": {"template": {"spec": {"containers": [{"name": "b"}]}}}});
@@ -89,7 +89,7 @@ fn conflicts_name_the_owner_unless_forced() {
     let forced = apply(Some(&scaled), &owners, &again, schema(), &force).unwrap();
     assert_eq!(forced.object["spec"]["replicas"], 2);
     assert_eq!(forced.owners.len(), 1);
-    // The same value is shared, not fought over.
+    // The same value is shared without a conflict.
     let agreed =
         apply(Some(&scaled), &owners, &config(Some(5), json!([])), schema(), &writer("me"))
             .unwrap();
@@ -97,7 +97,7 @@ fn conflicts_name_the_owner_unless_forced() {
 }
 
 #[test]
-fn objects_of_old_belong_to_before() {
+fn legacy_objects_belong_to_before_first_apply() {
     let live = config(Some(2), json!([{"name": "a", "image": "x"}]));
     let conflicts =
         apply(Some(&live), &[], &config(Some(3), json!([])), schema(), &writer("me")).unwrap_err();
@@ -116,14 +116,14 @@ fn kubectl_takes_over_what_it_applied_itself() {
     let taken = apply(Some(&live), &[], &next, schema(), &writer("kubectl")).unwrap();
     assert_eq!(taken.object["spec"]["replicas"], 3);
     assert!(apply(Some(&live), &[], &next, schema(), &writer("helm")).is_err());
-    // Not what it never said.
+    // But not the fields that it never set.
     next["spec"]["paused"] = false.into();
     let conflicts = apply(Some(&live), &[], &next, schema(), &writer("kubectl")).unwrap_err();
     assert_eq!(conflicts[0].field, ".spec.paused");
 }
 
 #[test]
-fn the_same_again_changes_nothing() {
+fn applying_the_same_again_changes_nothing() {
     let config = config(Some(2), json!([{"name": "a", "image": "x"}]));
     let first = apply(None, &[], &config, schema(), &writer("me")).unwrap();
     let later = Writer { now: "2027-01-01T00:00:00Z".parse().unwrap(), ..writer("me") };
@@ -133,10 +133,10 @@ fn the_same_again_changes_nothing() {
 }
 
 #[test]
-fn lists_take_the_order_that_is_applied() {
+fn lists_get_the_applied_order() {
     let live = json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "s"}, {"name": "b"}]}}}});
     let wanted = json!({"spec": {"template": {"spec": {"containers": [{"name": "b"}, {"name": "n"}, {"name": "a"}]}}}});
-    let merged = merge::merge(&live, &wanted, Place::root(schema()));
+    let merged = merge::merge(&live, &wanted, FieldSchema::root(schema()));
     assert_eq!(
         containers(&merged),
         &json!([{"name": "b"}, {"name": "n"}, {"name": "a"}, {"name": "s"}])
@@ -177,7 +177,7 @@ fn without_empty(value: &Value) -> Value {
 }
 
 proptest! {
-    /// One manager alone: the object becomes what it last applied.
+    /// With one manager alone, the object becomes what it last applied.
     #[test]
     fn applying_twice_gives_the_second(first in any_config(), second in any_config()) {
         let before = apply(None, &[], &first, schema(), &writer("me")).unwrap();
@@ -186,8 +186,8 @@ proptest! {
     }
 
     #[test]
-    fn sets_survive_the_wire(config in any_config()) {
-        let set = merge::set_of(&config, Place::root(schema()));
+    fn sets_survive_encoding(config in any_config()) {
+        let set = merge::set_of(&config, FieldSchema::root(schema()));
         prop_assert_eq!(Set::from_json(&set.to_json()), set);
     }
 }
@@ -211,10 +211,10 @@ fn kubectl_takes_back_what_it_leaves_out_of_its_first_apply() {
     );
     assert_eq!(applied.object["spec"]["replicas"], Value::Null);
     assert_eq!(applied.object["spec"]["paused"], true);
-    // Another manager's first apply takes nothing away.
+    // Another manager's first apply removes nothing.
     let kept = apply(Some(&live), &[], &config(None, json!([])), schema(), &writer("me")).unwrap();
     assert_eq!(kept.object["spec"]["replicas"], 2);
-    // What somebody changed since is theirs.
+    // What somebody has changed since is theirs.
     live["spec"]["replicas"] = 5.into();
     let next = config(Some(3), json!([]));
     let conflicts = apply(Some(&live), &[], &next, schema(), &writer("kubectl")).unwrap_err();

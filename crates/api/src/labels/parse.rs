@@ -1,5 +1,5 @@
-//! The text form of label selectors: `a=b,c!=d,e in (f,g),!h,i>3`. Grammar and errors are those of
-//! `k8s.io/apimachinery/pkg/labels`, since users read them.
+//! The text format of label selectors: `a=b,c!=d,e in (f,g),!h,i>3`. Grammar and errors are those
+//! of `k8s.io/apimachinery/pkg/labels`, since users see them.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ fn is_special(character: char) -> bool {
     matches!(character, '=' | '!' | '(' | ')' | ',' | '>' | '<')
 }
 
-/// Cuts the text into tokens. What is no token is one of its own, with what to say of it.
+/// Splits the text into tokens. An invalid part becomes a token of its own, with its error.
 fn tokens(text: &str) -> Vec<(Token, String)> {
     let mut tokens = Vec::new();
     let mut rest = text;
@@ -93,7 +93,7 @@ struct Parser {
 }
 
 impl Parser {
-    /// The next token where a value may be: words that are operators elsewhere are none here.
+    /// The next token where a value may be: operators are ordinary words there.
     fn peek(&self) -> (Token, &str) {
         let (token, text) = &self.tokens[self.at.min(self.tokens.len() - 1)];
         match token {
@@ -195,7 +195,8 @@ impl Parser {
         }
     }
 
-    /// Values up to the closing parenthesis, which is left. Between two commas is the empty value.
+    /// Values up to the closing parenthesis, which is not consumed. Between two commas is the empty
+    /// value.
     fn identifiers(&mut self) -> Result<BTreeSet<String>, String> {
         let mut values = BTreeSet::new();
         loop {

@@ -1,4 +1,4 @@
-//! JSON to protobuf.
+//! Encoding of JSON as protobuf.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -10,7 +10,7 @@ use crate::schema::{self, Field, Ty, TypeRow};
 
 const LIST_META: &str = "ListMeta";
 
-/// The message for one object or list with `apiVersion` and `kind`.
+/// Encodes one object or list with `apiVersion` and `kind`.
 ///
 /// # Errors
 /// When the schema table has no such kind.
@@ -32,23 +32,23 @@ pub fn from_json(object: &Value) -> Result<Vec<u8>, ProtobufError> {
     Ok(unknown(api_version, kind, &raw))
 }
 
-/// One event of a watch: `meta.v1.WatchEvent` with the object's whole message inside, without the
-/// length that the stream's framing puts before it.
+/// Encodes one event of a watch: `meta.v1.WatchEvent` with the object's whole message inside,
+/// without the length that the stream's framing puts before it.
 pub fn watch_event_from_json(kind: &str, object: &Value) -> Result<Vec<u8>, ProtobufError> {
     Ok(watch_event(kind, &from_json(object)?))
 }
 
-/// How a value is laid out on the wire.
-enum Wire {
+/// The wire format of a value.
+enum WireFormat {
     Varint,
     Fixed64,
     Length,
 }
 
-fn wire(ty: Ty) -> Wire {
+fn wire(ty: Ty) -> WireFormat {
     match ty {
-        Ty::Int32 | Ty::Int64 | Ty::Boolean => Wire::Varint,
-        Ty::Number => Wire::Fixed64,
+        Ty::Int32 | Ty::Int64 | Ty::Boolean => WireFormat::Varint,
+        Ty::Number => WireFormat::Fixed64,
         Ty::String
         | Ty::Bytes
         | Ty::Time
@@ -58,7 +58,7 @@ fn wire(ty: Ty) -> Wire {
         | Ty::Any
         | Ty::Ref(_)
         | Ty::Array(_)
-        | Ty::Map(_) => Wire::Length,
+        | Ty::Map(_) => WireFormat::Length,
     }
 }
 
@@ -85,7 +85,7 @@ fn number(out: &mut Vec<u8>, tag: u16, value: i64) {
     varint(out, value as u64);
 }
 
-/// The magic and a `runtime.Unknown` around a message.
+/// Wraps a message in the magic and a `runtime.Unknown`.
 fn unknown(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     let mut meta = Vec::new();
     bytes(&mut meta, 1, api_version.as_bytes());
@@ -122,30 +122,30 @@ fn list(object: &Value, row: &'static TypeRow) -> Vec<u8> {
 
 fn message(object: &Value, row: &'static TypeRow) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut chosen: Vec<(u16, Part)> = row.fields.iter().filter_map(part).collect();
+    let mut chosen: Vec<(u16, FieldSource)> = row.fields.iter().filter_map(part).collect();
     chosen.sort_unstable_by_key(|(tag, _)| *tag);
-    chosen.dedup_by(|next, kept| next.0 == kept.0 && matches!(kept.1, Part::Embedded));
+    chosen.dedup_by(|next, kept| next.0 == kept.0 && matches!(kept.1, FieldSource::Embedded));
     for (tag, part) in chosen {
         match part {
-            Part::Own(own) => field(object, own, tag, &mut out),
-            Part::Embedded => embedded(object, row, tag, &mut out),
+            FieldSource::Own(own) => field(object, own, tag, &mut out),
+            FieldSource::Embedded => embedded(object, row, tag, &mut out),
         }
     }
     out
 }
 
-/// What one number of a message stands for.
-enum Part {
+/// The JSON source of a field number.
+enum FieldSource {
     Own(&'static Field),
-    /// A message that JSON does not have: its fields stand beside the others.
+    /// A message that JSON does not have: its fields are inlined.
     Embedded,
 }
 
-fn part(field: &'static Field) -> Option<(u16, Part)> {
+fn part(field: &'static Field) -> Option<(u16, FieldSource)> {
     match field.proto {
         [] => None,
-        [tag] => Some((*tag, Part::Own(field))),
-        [tag, ..] => Some((*tag, Part::Embedded)),
+        [tag] => Some((*tag, FieldSource::Own(field))),
+        [tag, ..] => Some((*tag, FieldSource::Embedded)),
     }
 }
 
@@ -183,22 +183,22 @@ fn field(object: &Value, field: &'static Field, tag: u16, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes one value; a value of another JSON type than the table's is left out.
+/// Encodes one value; a value whose JSON type does not match the table is left out.
 fn value(found: &Value, ty: Ty, tag: u16, out: &mut Vec<u8>) {
     let integer = || found.as_i64().or_else(|| found.as_f64().map(|number| number as i64));
     match wire(ty) {
-        Wire::Varint => {
+        WireFormat::Varint => {
             if let Some(integer) = found.as_bool().map(i64::from).or_else(integer) {
                 number(out, tag, integer);
             }
         }
-        Wire::Fixed64 => {
+        WireFormat::Fixed64 => {
             if let Some(float) = found.as_f64() {
                 key(out, tag, 1);
                 out.extend_from_slice(&float.to_bits().to_le_bytes());
             }
         }
-        Wire::Length => {
+        WireFormat::Length => {
             if let Some(data) = length_delimited(found, ty) {
                 bytes(out, tag, &data);
             }

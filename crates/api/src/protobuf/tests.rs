@@ -23,7 +23,7 @@ fn body(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     [MAGIC.to_vec(), bytes(1, &meta), bytes(2, raw), bytes(3, b""), bytes(4, b"")].concat()
 }
 
-/// As kubectl sends a Service: every field that is no pointer is written.
+/// A Service as kubectl sends it: every field that is not a pointer is written.
 #[test]
 fn a_service() {
     let labels = [bytes(1, b"app"), bytes(2, b"web")].concat();
@@ -106,7 +106,7 @@ fn hostile_bodies_are_errors() {
     ] {
         to_json(&body).unwrap_err();
     }
-    // Unknown fields are no error, however deep they are.
+    // Unknown fields are not errors, however deep they are.
     to_json(&body("v1", "ConfigMap", &bytes(100, &deep))).unwrap();
 }
 

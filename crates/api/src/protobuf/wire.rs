@@ -1,7 +1,7 @@
 //! Protobuf's wire format: fields as number and payload
 //! (<https://protobuf.dev/programming-guides/encoding/>).
 
-/// Why bytes are no message.
+/// Why bytes are not a message.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum WireError {
     #[error("the message ends inside a field")]
@@ -14,7 +14,7 @@ pub enum WireError {
     Number(u64),
 }
 
-/// What a field holds.
+/// The content of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payload<'a> {
     Varint(u64),
@@ -26,7 +26,7 @@ pub enum Payload<'a> {
 /// The fields of a message, in the order in which they are written.
 ///
 /// # Errors
-/// When the bytes are no message.
+/// When the bytes are not a message.
 pub fn fields(mut bytes: &[u8]) -> Result<Vec<(u16, Payload<'_>)>, WireError> {
     let mut found = Vec::new();
     while !bytes.is_empty() {
@@ -50,10 +50,10 @@ pub fn fields(mut bytes: &[u8]) -> Result<Vec<(u16, Payload<'_>)>, WireError> {
     Ok(found)
 }
 
-/// Numbers that are written one after the other without their field's number.
+/// Packed numbers, written one after the other without a field number.
 ///
 /// # Errors
-/// When the bytes are no such numbers.
+/// When the bytes are not packed numbers.
 pub fn packed(mut bytes: &[u8]) -> Result<Vec<i64>, WireError> {
     let mut numbers = Vec::new();
     while !bytes.is_empty() {

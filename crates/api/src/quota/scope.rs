@@ -1,4 +1,4 @@
-//! Which objects a quota with scopes is about.
+//! Which objects a quota with scopes matches.
 
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, Pod, PodAffinityTerm, ResourceQuotaSpec,
@@ -9,7 +9,7 @@ use crate::object::Object;
 use crate::pod::qos_class;
 
 /// Whether an object is in every scope of a quota. Scopes are properties of pods, and one of
-/// claims: nothing else is in any.
+/// claims; other objects are in none.
 pub fn in_scope(spec: &ResourceQuotaSpec, object: &dyn Object) -> bool {
     let exists = |scope: &String| ScopedResourceSelectorRequirement {
         operator: "Exists".to_owned(),

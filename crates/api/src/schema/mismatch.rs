@@ -1,11 +1,11 @@
-//! Why JSON does not fit a kind, in the words that Go's decoder uses and users know.
+//! Why JSON does not fit a kind, in the words of Go's decoder, which users know.
 
 use serde_json::Value;
 
 use super::{Field, Ty, TypeRow};
 
 /// The first value whose type is not the schema's: `json: cannot unmarshal bool into Go struct
-/// field EnvVar.spec.template.spec.containers.env.name of type string`. `None` when all fit.
+/// field EnvVar.spec.template.spec.containers.env.name of type string`. `None` if all match.
 pub fn find(json: &Value, row: &'static TypeRow) -> Option<String> {
     object(json, row, "")
 }
@@ -15,12 +15,12 @@ fn object(json: &Value, row: &'static TypeRow, path: &str) -> Option<String> {
     json.as_object()?.iter().filter(|(_, value)| !value.is_null()).find_map(|(name, value)| {
         let field = row.field(name)?;
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        of_type(value, field.ty, &Spot { owner: short, path: &path, field })
+        of_type(value, field.ty, &FieldPath { owner: short, path: &path, field })
     })
 }
 
-/// The field that a value is in.
-struct Spot<'a> {
+/// The field of a value.
+struct FieldPath<'a> {
     /// Name of the innermost struct.
     owner: &'a str,
     /// Names of the fields from the root, without indices.
@@ -28,17 +28,17 @@ struct Spot<'a> {
     field: &'static Field,
 }
 
-fn of_type(value: &Value, ty: Ty, spot: &Spot<'_>) -> Option<String> {
+fn of_type(value: &Value, ty: Ty, at: &FieldPath<'_>) -> Option<String> {
     let fits = match (ty, value) {
         (_, Value::Null) | (Ty::Any, _) => true,
         (Ty::Array(element), Value::Array(list)) => {
-            return list.iter().find_map(|value| of_type(value, *element, spot));
+            return list.iter().find_map(|value| of_type(value, *element, at));
         }
         (Ty::Map(element), Value::Object(map)) => {
-            return map.values().find_map(|value| of_type(value, *element, spot));
+            return map.values().find_map(|value| of_type(value, *element, at));
         }
         (Ty::Ref(_), Value::Object(_)) => {
-            return ty.definition().and_then(|row| object(value, row, spot.path));
+            return ty.definition().and_then(|row| object(value, row, at.path));
         }
         (Ty::String | Ty::Bytes, Value::String(_)) | (Ty::Boolean, Value::Bool(_)) => true,
         (Ty::Int32, Value::Number(number)) => {
@@ -66,15 +66,15 @@ fn of_type(value: &Value, ty: Ty, spot: &Spot<'_>) -> Option<String> {
     Some(format!(
         "json: cannot unmarshal {} into Go struct field {}.{} of type {}",
         found(value, ty),
-        spot.owner,
-        spot.path,
-        go_type(whole(ty, spot))
+        at.owner,
+        at.path,
+        go_type(whole(ty, at))
     ))
 }
 
-/// Go names the type of what it could not read: of the field, when that is no list.
-fn whole(ty: Ty, spot: &Spot<'_>) -> Ty {
-    if matches!(spot.field.ty, Ty::Array(_) | Ty::Map(_)) { ty } else { spot.field.ty }
+/// Go reports the type of what it could not decode: of the field, unless that is a list.
+fn whole(ty: Ty, at: &FieldPath<'_>) -> Ty {
+    if matches!(at.field.ty, Ty::Array(_) | Ty::Map(_)) { ty } else { at.field.ty }
 }
 
 fn found(value: &Value, ty: Ty) -> String {
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_misfit_is_named_as_go_names_it() {
+    fn the_first_mismatch_is_reported_as_go_reports_it() {
         let row = super::super::kind("apps", "v1", "Deployment").unwrap();
         let cases = [
             (

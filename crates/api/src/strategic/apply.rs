@@ -1,12 +1,12 @@
-//! Puts a patch on an object.
+//! Applies a patch to an object.
 
 use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
 use super::{
-    DELETE_PRIMITIVES, DIRECTIVE, ELEMENT_ORDER, PatchError, Place, Places, RETAIN_KEYS, identity,
-    objects,
+    DELETE_PRIMITIVES, DIRECTIVE, ELEMENT_ORDER, ElementIndex, FieldSchema, PatchError,
+    RETAIN_KEYS, identity, objects,
 };
 use crate::schema::Patch;
 
@@ -16,7 +16,7 @@ type Object = Map<String, Value>;
 pub(super) fn object(
     mut original: Object,
     mut patch: Object,
-    place: Place,
+    schema: FieldSchema,
 ) -> Result<Object, PatchError> {
     match patch.remove(DIRECTIVE) {
         None => {}
@@ -32,19 +32,19 @@ pub(super) fn object(
     let deletes = take_directives(&mut patch, DELETE_PRIMITIVES)?;
     for (name, values) in deletes {
         if let Some(Value::Array(list)) = original.get_mut(&name) {
-            let gone = Places::of(&values, None);
-            list.retain(|value| gone.get(value).is_none());
+            let deleted_values = ElementIndex::of(&values, None);
+            list.retain(|value| deleted_values.get(value).is_none());
         }
     }
     for (name, order) in orders {
         let merged =
-            ordered(original.remove(&name), patch.remove(&name), &order, place.child(&name))?;
+            ordered(original.remove(&name), patch.remove(&name), &order, schema.child(&name))?;
         if let Some(merged) = merged {
             original.insert(name, merged);
         }
     }
     for (name, value) in patch {
-        field(&mut original, name, value, place)?;
+        field(&mut original, name, value, schema)?;
     }
     Ok(original)
 }
@@ -64,7 +64,7 @@ fn retain_keys(original: &mut Object, patch: &Object, keys: Value) -> Result<(),
     Ok(())
 }
 
-/// Takes the directives `<prefix><list>` out of a patch: list name and values.
+/// Removes the directives `<prefix><list>` from a patch: list names and values.
 fn take_directives(
     patch: &mut Object,
     prefix: &str,
@@ -85,13 +85,13 @@ fn field(
     original: &mut Object,
     name: String,
     value: Value,
-    place: Place,
+    schema: FieldSchema,
 ) -> Result<(), PatchError> {
     if value.is_null() {
         original.remove(&name);
         return Ok(());
     }
-    let child = place.child(&name);
+    let child = schema.child(&name);
     let merged = match (original.remove(&name), value) {
         (Some(Value::Object(old)), Value::Object(new)) if child.patch != Patch::Replace => {
             Value::Object(object(old, new, child)?)
@@ -111,12 +111,12 @@ fn field(
 }
 
 /// Merges lists and puts the elements that `order` names into that order; elements that only the
-/// server has keep their place between them as well as possible.
+/// server has are interleaved as well as possible.
 fn ordered(
     old: Option<Value>,
     new: Option<Value>,
     order: &[Value],
-    place: Place,
+    schema: FieldSchema,
 ) -> Result<Option<Value>, PatchError> {
     let old = match old {
         Some(Value::Array(old)) => Some(old),
@@ -128,7 +128,7 @@ fn ordered(
         Some(Value::Null) => return Ok(None),
         Some(other) => return Ok(Some(other)),
     };
-    let key = place.merge_key.filter(|_| objects(order));
+    let key = schema.merge_key.filter(|_| objects(order));
     if let Some(new) = &new {
         check_order(new, order, key)?;
     }
@@ -137,20 +137,20 @@ fn ordered(
         (None, None) => return Ok(None),
         (Some(old), None) => old,
         (None, Some(new)) => strip_list(new)?,
-        (Some(old), Some(new)) => merge(old, new, place)?,
+        (Some(old), Some(new)) => merge(old, new, schema)?,
     };
     Ok(Some(Value::Array(arrange(merged, order, &server, key))))
 }
 
-/// The elements of a patch must come in the order that the patch itself asks for.
+/// The elements of a patch must be in the order that the patch itself specifies.
 fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<(), PatchError> {
     let mut last = 0;
-    let places = Places::of(order, key);
+    let index = ElementIndex::of(order, key);
     for element in patch.iter().filter(|element| element.get(DIRECTIVE).is_none()) {
         let Some(id) = identity(element, key) else {
             continue;
         };
-        match places.get(id) {
+        match index.get(id) {
             Some(at) if at >= last => last = at,
             _ => {
                 return Err(PatchError::Order {
@@ -164,15 +164,15 @@ fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<()
 }
 
 /// A list merged without an order of its own: the patch's elements keep the patch's order.
-fn list(old: Vec<Value>, new: Vec<Value>, place: Place) -> Result<Vec<Value>, PatchError> {
-    let key = place.merge_key.filter(|_| objects(&old) || objects(&new));
+fn list(old: Vec<Value>, new: Vec<Value>, schema: FieldSchema) -> Result<Vec<Value>, PatchError> {
+    let key = schema.merge_key.filter(|_| objects(&old) || objects(&new));
     let (server, order) = (old.clone(), new.clone());
-    let merged = merge(old, new, place)?;
+    let merged = merge(old, new, schema)?;
     Ok(arrange(merged, &order, &server, key))
 }
 
-/// Merges elements by key, or primitives as a set; directives among the elements are obeyed.
-fn merge(old: Vec<Value>, new: Vec<Value>, place: Place) -> Result<Vec<Value>, PatchError> {
+/// Merges elements by key, or primitives as a set; applies the directives among the elements.
+fn merge(old: Vec<Value>, new: Vec<Value>, schema: FieldSchema) -> Result<Vec<Value>, PatchError> {
     if !objects(&old) && !objects(&new) {
         let mut merged = old;
         let mut seen: HashSet<String> = merged.iter().map(Value::to_string).collect();
@@ -183,7 +183,7 @@ fn merge(old: Vec<Value>, new: Vec<Value>, place: Place) -> Result<Vec<Value>, P
         }
         return Ok(merged);
     }
-    let Some(key) = place.merge_key else {
+    let Some(key) = schema.merge_key else {
         return strip_list(new);
     };
     let mut merged = old;
@@ -206,20 +206,20 @@ fn merge(old: Vec<Value>, new: Vec<Value>, place: Place) -> Result<Vec<Value>, P
     if replace {
         merged.clear();
     }
-    let gone = Places::of(&deleted, Some(key));
-    merged.retain(|old| old.get(key).is_none_or(|id| gone.get(id).is_none()));
-    let mut places = Places::of(&merged, Some(key));
+    let deleted_values = ElementIndex::of(&deleted, Some(key));
+    merged.retain(|old| old.get(key).is_none_or(|id| deleted_values.get(id).is_none()));
+    let mut index = ElementIndex::of(&merged, Some(key));
     for element in kept {
         let id = id_of(&element, key)?;
-        match places.get(&id) {
+        match index.get(&id) {
             Some(at) => {
                 let Value::Object(old) = merged[at].take() else {
                     return Err(PatchError::MixedElements(key.to_owned()));
                 };
-                merged[at] = Value::Object(object(old, element, place.element())?);
+                merged[at] = Value::Object(object(old, element, schema.element())?);
             }
             None => {
-                places.0.insert(id.to_string(), merged.len());
+                index.0.insert(id.to_string(), merged.len());
                 merged.push(Value::Object(strip(element)?));
             }
         }
@@ -234,11 +234,11 @@ fn id_of(element: &Object, key: &'static str) -> Result<Value, PatchError> {
     })
 }
 
-/// Elements named in `order` in that order, the others in the server's, interleaved by the server's.
+/// Elements named in `order` in that order, interleaved with the others in the server's order.
 fn arrange(merged: Vec<Value>, order: &[Value], server: &[Value], key: Option<&str>) -> Vec<Value> {
-    let (order, server) = (Places::of(order, key), Places::of(server, key));
+    let (order, server) = (ElementIndex::of(order, key), ElementIndex::of(server, key));
     let rank =
-        |places: &Places, element: &Value| identity(element, key).and_then(|id| places.get(id));
+        |index: &ElementIndex, element: &Value| identity(element, key).and_then(|id| index.get(id));
     let (mut named, mut others): (Vec<Value>, Vec<Value>) =
         merged.into_iter().partition(|element| rank(&order, element).is_some());
     named.sort_by_cached_key(|element| rank(&order, element));
@@ -257,7 +257,7 @@ fn arrange(merged: Vec<Value>, order: &[Value], server: &[Value], key: Option<&s
     arranged
 }
 
-/// A part of a patch that meets nothing: without directives and nulls.
+/// A part of a patch that has no counterpart: without directives and nulls.
 fn strip(mut object: Object) -> Result<Object, PatchError> {
     object.retain(|name, value| {
         !value.is_null()

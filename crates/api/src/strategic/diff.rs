@@ -1,10 +1,10 @@
-//! Makes a patch.
+//! Computes a patch.
 
 use serde_json::{Map, Value};
 
 use super::{
-    DELETE_PRIMITIVES, DIRECTIVE, ELEMENT_ORDER, Place, RETAIN_KEYS, identity, objects, position,
-    single,
+    DELETE_PRIMITIVES, DIRECTIVE, ELEMENT_ORDER, FieldSchema, RETAIN_KEYS, identity, objects,
+    position, single,
 };
 use crate::schema::{Patch, TypeRow};
 
@@ -17,8 +17,9 @@ pub fn two_way(original: &Value, modified: &Value, schema: Option<&'static TypeR
     three_way(original, modified, original, schema)
 }
 
-/// The patch that brings `current` to `modified` and removes what was in `last_applied` and no
-/// longer is in `modified`; what others put into `current` stays. `{}` when nothing is to be done.
+/// The patch that changes `current` to `modified` and removes what `last_applied` has and
+/// `modified` no longer has; what others set in `current` stays. `{}` if there is nothing to
+/// change.
 pub fn three_way(
     last_applied: &Value,
     modified: &Value,
@@ -31,22 +32,29 @@ pub fn three_way(
         &object(last_applied),
         &object(modified),
         &object(current),
-        Place::root(schema),
+        FieldSchema::root(schema),
     ))
 }
 
-fn objects_diff(last: &Object, modified: &Object, current: &Object, place: Place) -> Object {
+fn objects_diff(last: &Object, modified: &Object, current: &Object, schema: FieldSchema) -> Object {
     let mut patch = Object::new();
     for (name, wanted) in modified {
         let now = current.get(name).unwrap_or(&NOTHING);
-        field(&mut patch, name, last.get(name).unwrap_or(&NOTHING), wanted, now, place.child(name));
+        field(
+            &mut patch,
+            name,
+            last.get(name).unwrap_or(&NOTHING),
+            wanted,
+            now,
+            schema.child(name),
+        );
     }
     for name in last.keys() {
         if !modified.contains_key(name) && current.contains_key(name) {
             patch.insert(name.clone(), Value::Null);
         }
     }
-    if place.patch.retains_keys() {
+    if schema.patch.retains_keys() {
         let foreign = current.keys().any(|name| !modified.contains_key(name));
         let keys: Vec<Value> = modified
             .iter()
@@ -60,24 +68,31 @@ fn objects_diff(last: &Object, modified: &Object, current: &Object, place: Place
     patch
 }
 
-fn field(patch: &mut Object, name: &str, last: &Value, wanted: &Value, now: &Value, place: Place) {
+fn field(
+    patch: &mut Object,
+    name: &str,
+    last: &Value,
+    wanted: &Value,
+    now: &Value,
+    schema: FieldSchema,
+) {
     match (wanted, now) {
-        (Value::Object(wanted), Value::Object(now)) if place.patch != Patch::Replace => {
+        (Value::Object(wanted), Value::Object(now)) if schema.patch != Patch::Replace => {
             let empty = Object::new();
-            let changes = objects_diff(last.as_object().unwrap_or(&empty), wanted, now, place);
+            let changes = objects_diff(last.as_object().unwrap_or(&empty), wanted, now, schema);
             if !changes.is_empty() {
                 patch.insert(name.to_owned(), changes.into());
             }
         }
-        (Value::Array(wanted), Value::Array(now)) if place.patch.merges() => {
+        (Value::Array(wanted), Value::Array(now)) if schema.patch.merges() => {
             let empty = Vec::new();
             let last = last.as_array().unwrap_or(&empty);
             if !objects(wanted) && !objects(now) {
                 primitives(patch, name, last, wanted, now);
             } else if let Some(key) =
-                place.merge_key.filter(|key| keyed(wanted, key) && keyed(now, key))
+                schema.merge_key.filter(|key| keyed(wanted, key) && keyed(now, key))
             {
-                elements(patch, name, [last, wanted, now], key, place);
+                elements(patch, name, [last, wanted, now], key, schema);
             } else if wanted != now {
                 patch.insert(name.to_owned(), wanted.clone().into());
             }
@@ -89,7 +104,7 @@ fn field(patch: &mut Object, name: &str, last: &Value, wanted: &Value, now: &Val
     }
 }
 
-/// Whether every element has the key, with no value twice.
+/// Whether every element has the key, without duplicates.
 fn keyed(list: &[Value], key: &str) -> bool {
     list.iter().enumerate().all(|(index, element)| {
         element.get(key).is_some_and(|id| position(list, id, Some(key)) == Some(index))
@@ -115,8 +130,14 @@ fn primitives(patch: &mut Object, name: &str, last: &[Value], wanted: &[Value], 
     }
 }
 
-/// `lists` are last applied, wanted and current.
-fn elements(patch: &mut Object, name: &str, lists: [&[Value]; 3], key: &'static str, place: Place) {
+/// `lists` are the last applied, the modified and the current one.
+fn elements(
+    patch: &mut Object,
+    name: &str,
+    lists: [&[Value]; 3],
+    key: &'static str,
+    schema: FieldSchema,
+) {
     let [last, wanted, now] = lists;
     let empty = Object::new();
     let find = |list: &'_ [Value], id: &Value| position(list, id, Some(key));
@@ -135,7 +156,7 @@ fn elements(patch: &mut Object, name: &str, lists: [&[Value]; 3], key: &'static 
             &object(last, find(last, id)),
             &element,
             &object(now, Some(at)),
-            place.element(),
+            schema.element(),
         );
         if !change.is_empty() {
             change.insert(key.to_owned(), id.clone());
@@ -160,11 +181,11 @@ fn elements(patch: &mut Object, name: &str, lists: [&[Value]; 3], key: &'static 
     }
 }
 
-/// Whether elements that both lists have come in another order.
+/// Whether the elements that both lists have are in a different order.
 fn reordered(wanted: &[Value], now: &[Value], key: Option<&str>) -> bool {
-    let places: Vec<usize> = wanted
+    let positions: Vec<usize> = wanted
         .iter()
         .filter_map(|element| identity(element, key).and_then(|id| position(now, id, key)))
         .collect();
-    !places.is_sorted()
+    !positions.is_sorted()
 }

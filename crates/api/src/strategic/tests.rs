@@ -129,7 +129,7 @@ fn applying_the_same_manifest_again_changes_nothing() {
     assert_eq!(three_way(&manifest, &manifest, &current, deployment()), json!({}));
 }
 
-/// Pods with lists of every sort: keyed, keyed and retaining, sets, atomic.
+/// Pods with lists of every type: keyed, keyed and retaining, sets, atomic.
 fn any_pod() -> impl Strategy<Value = Value> {
     let name = prop::sample::subsequence(vec!["a", "b", "c", "d"], 0..=4).prop_shuffle();
     let env = name.clone().prop_map(|names| {

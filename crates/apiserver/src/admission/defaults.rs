@@ -1,4 +1,4 @@
-//! Small completions: DefaultTolerationSeconds, DefaultStorageClass, DefaultIngressClass,
+//! Small mutating plugins: DefaultTolerationSeconds, DefaultStorageClass, DefaultIngressClass,
 //! StorageObjectInUseProtection, TaintNodesByCondition.
 
 use api::object::Object;
@@ -17,11 +17,11 @@ const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 const DEFAULT_INGRESS_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
-/// How classes were named before there was a field.
+/// Annotation that named the class before there was a field for it.
 const OLD_STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 const OLD_INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
 
-/// Adds the two default tolerations unless the pod has an opinion.
+/// Adds the two default tolerations unless the pod already tolerates these taints.
 pub fn tolerations(pod: &mut Pod) {
     let Some(spec) = pod.spec.as_mut() else {
         return;
@@ -67,7 +67,7 @@ pub fn ingress_class(call: Call<'_>, ingress: &mut Ingress) {
     }
 }
 
-/// The class that says by annotation that it is the default; of several, the newest.
+/// The class annotated as the default; of several, the newest.
 fn default_of(call: Call<'_>, row: &'static KindRow, annotation: &str) -> Option<String> {
     let filter = Filter::everything(row, "");
     let classes = call.core.cache.resource(row).list(&filter);
@@ -84,8 +84,8 @@ fn default_of(call: Call<'_>, row: &'static KindRow, annotation: &str) -> Option
     default.map(|class| class.name.to_string())
 }
 
-/// Keeps a claim or a volume from going while it is used: StorageObjectInUseProtection. Its
-/// controllers take the finalizer away.
+/// StorageObjectInUseProtection: the finalizer that keeps a claim or a volume from being removed
+/// while it is in use. Its controllers remove it.
 pub fn protection(object: &mut dyn Object) {
     let finalizer = match object.row().plural {
         "persistentvolumeclaims" => "kubernetes.io/pvc-protection",

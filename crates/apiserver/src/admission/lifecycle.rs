@@ -1,5 +1,5 @@
-//! NamespaceLifecycle: nothing is created in a namespace that is missing or on its way out, and
-//! the system's namespaces stay.
+//! NamespaceLifecycle: nothing is created in a namespace that does not exist or is terminating, and
+//! the system's namespaces cannot be deleted.
 
 use api::object::Object;
 use api::{ApiError, Kind};
@@ -11,7 +11,7 @@ use crate::scan;
 
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
 
-/// Checks the namespace of an object that is to be created.
+/// Checks the namespace of an object that is about to be created.
 ///
 /// # Errors
 /// 404 when it is missing, 403 when it is terminating.

@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use crate::cache::Filter;
 use crate::core::Call;
 
-/// Where a pod says what it was given.
+/// Annotation that lists what was defaulted.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 type Amounts = BTreeMap<String, Text>;
@@ -31,7 +31,7 @@ fn items(call: Call<'_>) -> Vec<LimitRangeItem> {
         .collect()
 }
 
-/// Fills requests and limits that containers leave out, and says so in an annotation.
+/// Fills in requests and limits that containers leave out, and records it in an annotation.
 pub fn complete(call: Call<'_>, pod: &mut Pod) {
     fill_pod(pod, &items(call));
 }
@@ -69,7 +69,7 @@ fn fill_pod(pod: &mut Pod, items: &[LimitRangeItem]) {
     }
 }
 
-/// Notes the names of what it sets: requests and limits.
+/// Collects the names of the requests and limits that it sets.
 fn fill(
     container: &mut Container,
     item: &LimitRangeItem,
@@ -89,10 +89,10 @@ fn fill(
     }
 }
 
-/// Checks the bounds.
+/// Checks the minimums, maximums and ratios.
 ///
 /// # Errors
-/// 403 that names every bound that is broken.
+/// 403 that lists every violation.
 pub fn check(
     call: Call<'_>,
     object: &dyn Object,
@@ -101,7 +101,7 @@ pub fn check(
     let mut problems = Vec::new();
     let subresource = call.target.subresource.as_str();
     if let Some(pod) = object.downcast_ref::<Pod>() {
-        // What a pod uses changes by a resize only.
+        // Only a resize changes what a pod uses.
         if old.is_some() && subresource != "resize" {
             return Ok(());
         }
@@ -109,7 +109,7 @@ pub fn check(
     } else if let Some(claim) = object
         .downcast_ref::<PersistentVolumeClaim>()
         .filter(|_| subresource.is_empty())
-        // One that is on its way out, or does not grow, is not looked at again.
+        // A claim that is being deleted, or does not grow, is not checked again.
         .filter(|claim| claim.metadata.deletion_timestamp.is_none())
         .filter(|claim| {
             let old = old.and_then(|old| old.downcast_ref::<PersistentVolumeClaim>());
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_filled_and_noted() {
+    fn missing_resources_are_defaulted_and_annotated() {
         let item = item(
             json!({"type": "Container", "default": {"cpu": "1", "memory": "2Gi"}, "defaultRequest": {"cpu": "1"}}),
         );
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_are_named_in_kubernetes_words() {
+    fn violations_are_worded_as_kubernetes_words_them() {
         let small = json!([{"name": "a", "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "300m"}}}]);
         for (limits, problems) in [
             (

@@ -1,5 +1,5 @@
-//! NodeRestriction: a kubelet touches its own Node, its own Lease, the pods bound to it, and what
-//! those need (`k8s.io/kubernetes/plugin/pkg/admission/noderestriction`).
+//! NodeRestriction: a kubelet may change its own Node, its own Lease, the pods bound to it, and
+//! what those need (`k8s.io/kubernetes/plugin/pkg/admission/noderestriction`).
 
 mod mirror;
 
@@ -16,9 +16,9 @@ use crate::scan;
 
 pub use mirror::is_mirror;
 
-/// Labels that only an administrator sets.
+/// Labels that only an administrator may set.
 const RESTRICTED: &str = "node-restriction.kubernetes.io";
-/// Labels of Kubernetes' own that a kubelet may set.
+/// Kubernetes' own labels that a kubelet may set.
 const OWN_LABELS: &[&str] = &[
     "beta.kubernetes.io/arch",
     "beta.kubernetes.io/instance-type",
@@ -32,11 +32,11 @@ const OWN_LABELS: &[&str] = &[
     "topology.kubernetes.io/region",
     "topology.kubernetes.io/zone",
 ];
-/// And domains in which it may set any.
+/// Domains in which a kubelet may set any label.
 const OWN_DOMAINS: &[&str] = &["kubelet.kubernetes.io", "node.kubernetes.io"];
 const LEASES: &str = "kube-node-lease";
 
-/// Checks a write by a kubelet. Others pass.
+/// Checks a write by a kubelet; other users pass.
 ///
 /// # Errors
 /// 403.
@@ -106,7 +106,7 @@ fn check_status(own: &str, subresource: &str, new: &Pod, old: &Pod) -> Result<()
     Ok(())
 }
 
-/// A kubelet says how large a volume has become, and nothing else.
+/// A kubelet may only report the size of a volume that it has expanded.
 fn check_claim(
     own: &str,
     subresource: &str,
@@ -173,7 +173,7 @@ fn check_node(own: &str, new: &Node, old: Option<&Node>) -> Result<(), String> {
     })
 }
 
-/// Whether a label is Kubernetes' own and not a kubelet's, or an administrator's.
+/// Whether a label is reserved: Kubernetes' own and not for kubelets, or an administrator's.
 fn is_forbidden(key: &str) -> bool {
     let Some((domain, _)) = key.split_once('/') else {
         return false;
@@ -189,7 +189,7 @@ fn is_forbidden(key: &str) -> bool {
     kubernetes && !own
 }
 
-/// Checks a deletion by a kubelet. Others pass.
+/// Checks a deletion by a kubelet; other users pass.
 ///
 /// # Errors
 /// 403.
@@ -212,7 +212,7 @@ pub fn check_delete(call: Call<'_>, object: &dyn Object) -> Result<(), ApiError>
     checked.map_err(|message| ApiError::forbidden(call.row(), name, message))
 }
 
-/// Checks an eviction by a kubelet. Others pass.
+/// Checks an eviction by a kubelet; other users pass.
 ///
 /// # Errors
 /// 403.
@@ -227,10 +227,10 @@ pub fn check_eviction(call: Call<'_>, pod: &Pod) -> Result<(), ApiError> {
     }
 }
 
-/// Checks a kubelet's request for a token: only one that dies with a pod of its node. Others pass.
+/// Checks a kubelet's request for a token: it must be bound to a pod of its node. Other users pass.
 ///
 /// # Errors
-/// 403; 404 for a pod that is gone.
+/// 403; 404 for a pod that does not exist.
 pub async fn check_token(
     call: Call<'_>,
     bound: Option<&BoundObjectReference>,

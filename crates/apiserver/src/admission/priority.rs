@@ -12,7 +12,7 @@ use crate::scan;
 /// Sets the pod's priority and preemption policy.
 ///
 /// # Errors
-/// 403 for a class that does not exist, or a number that is not the class's.
+/// 403 for a class that does not exist, or a priority that is not the class's.
 pub async fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let Some(spec) = pod.spec.as_mut() else {
@@ -65,7 +65,7 @@ fn value_of(class: &PriorityClass) -> i32 {
     class.value.unwrap_or_default()
 }
 
-/// Checks a class that wants to be the default: there is one.
+/// Checks a class that is to be the global default: there can be only one.
 ///
 /// # Errors
 /// 403 when there is another.
@@ -88,7 +88,7 @@ pub fn check_class(call: Call<'_>, class: &PriorityClass) -> Result<(), ApiError
     }
 }
 
-/// The global default; of several, the one of the least value.
+/// The global default; of several, the one of the lowest value.
 fn default_class(call: Call<'_>) -> Option<PriorityClass> {
     let filter = Filter::everything(PriorityClass::ROW, "");
     let classes = call.core.cache.resource(PriorityClass::ROW).list(&filter);

@@ -1,10 +1,10 @@
-//! ResourceQuota: what a namespace's objects may use in all
+//! ResourceQuota: limits on the total of what a namespace's objects use
 //! (`k8s.io/apiserver/pkg/admission/plugin/resourcequota`).
 //!
-//! The last thing before a write: every quota that is about the object is asked, then charged in
-//! the store by compare-and-swap, so that no two writes take the same room, whichever apiserver
-//! they come through. A write that fails gives its charge back. What is freed, the controller
-//! counts.
+//! The last step before a write: every quota that matches the object is checked, then charged in
+//! the store by compare-and-swap, so that concurrent writes cannot exceed it, whichever apiserver
+//! they come through. A write that fails gets its charge refunded. What is freed is recounted by
+//! the controller.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -25,9 +25,9 @@ use crate::core::{Call, version_of};
 use crate::error::store_error;
 use crate::{keys, stored};
 
-/// How often a charge that lost a race against another apiserver is tried anew.
+/// How often a charge is retried after losing a race against another apiserver.
 const ATTEMPTS: usize = 16;
-/// Charges of this apiserver to one namespace wait for each other, in this many lanes.
+/// Charges to one namespace are serialized within this apiserver, by this many locks.
 const LANES: usize = 64;
 
 /// The plugin.
@@ -54,12 +54,12 @@ struct Charge {
 }
 
 impl Quotas {
-    /// Charges every quota that an object's write is about; a dry run only asks them. `old`: the
-    /// present state, on updates.
+    /// Charges every quota that matches an object's write; a dry run only checks them. `old`: the
+    /// current object, on updates.
     ///
     /// # Errors
-    /// 403 when a quota has no room or requires what the object leaves out; 409 when other
-    /// apiservers are always faster.
+    /// 403 when a quota is exceeded or requires what the object leaves out; 409 when other
+    /// apiservers keep winning the race.
     pub async fn charge(
         &self,
         call: Call<'_>,
@@ -107,8 +107,8 @@ impl Quotas {
 }
 
 impl Charges {
-    /// Gives everything back, after the write has failed. A quota that somebody else has written
-    /// since is left to the controller, which counts.
+    /// Refunds everything, after the write has failed. A quota that was written by somebody else in
+    /// the meantime is left to the controller, which recounts.
     pub async fn refund(self, call: Call<'_>) {
         for charge in self.0 {
             let outcome = call.core.store.update(charge.key, charge.before, charge.charged).await;
@@ -119,7 +119,7 @@ impl Charges {
     }
 }
 
-/// Whether a write can change what is used. Events come and go by themselves.
+/// Whether a write can change what is used. Events are not counted: they expire by themselves.
 fn is_counted(call: Call<'_>, row: &KindRow, update: bool) -> bool {
     if !row.namespaced() || row.plural == "events" {
         return false;
@@ -161,7 +161,7 @@ async fn charge_one(
             Outcome::Written(charged) => {
                 return Ok(Some(Charge { key: keys::object(row, &key), before, charged }));
             }
-            // A quota that is gone limits nothing.
+            // A quota that has been deleted limits nothing.
             Outcome::Conflict { current: None, .. } => return Ok(None),
             Outcome::Conflict { current: Some(entry), .. } => {
                 version = version_of(row, &key, &entry)?
@@ -173,10 +173,10 @@ async fn charge_one(
 
 type Amounts = BTreeMap<String, Text>;
 
-/// What `used` becomes by a write; `None`: the quota is not about it.
+/// What `used` becomes with this write; `None`: the quota does not match it.
 ///
 /// # Errors
-/// Why the quota does not let it pass, in Kubernetes' words.
+/// Why the quota does not admit it, in Kubernetes' words.
 fn plan(
     quota: &ResourceQuota,
     new: &dyn Object,
@@ -221,7 +221,7 @@ fn plan(
     charged(name, &added, used, hard).map(Some)
 }
 
-/// What is used beyond what was, of the resources that are limited.
+/// The growth over the old usage, of the resources that are limited.
 fn added(mut usage: Usage, before: &Usage, hard: &Amounts) -> Usage {
     usage.retain(|resource, amount| {
         if let Some(before) = before.get(resource) {
@@ -232,7 +232,7 @@ fn added(mut usage: Usage, before: &Usage, hard: &Amounts) -> Usage {
     usage
 }
 
-/// The sum, if there is room for it.
+/// The sum, if it is within the limit.
 fn charged(name: &str, added: &Usage, used: &Amounts, hard: &Amounts) -> Result<Amounts, String> {
     let mut sum = used.clone();
     let (mut requested, mut present, mut limited) = (Vec::new(), Vec::new(), Vec::new());
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn quotas_answer_in_kubernetes_words() {
+    fn refusals_are_worded_as_kubernetes_words_them() {
         let sized = pod(json!({"cpu": "500m", "memory": "1Gi"}));
         let bare = pod(json!({}));
         for (hard, used, pod, expected) in [
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_charged_for_its_growth() {
+    fn an_update_is_charged_for_its_growth() {
         let quota = quota(
             json!({"services": "1", "services.nodeports": "2"}),
             json!({"services": "1", "services.nodeports": "1"}),

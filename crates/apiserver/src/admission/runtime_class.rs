@@ -1,4 +1,5 @@
-//! RuntimeClass: what a pod's class says of it (`k8s.io/kubernetes/plugin/pkg/admission/runtimeclass`).
+//! RuntimeClass: what a pod gets from its class
+//! (`k8s.io/kubernetes/plugin/pkg/admission/runtimeclass`).
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ type Amounts = BTreeMap<String, Text>;
 /// Gives the pod its class's overhead, node selector and tolerations.
 ///
 /// # Errors
-/// 403 for a class that does not exist, or that the pod contradicts.
+/// 403 for a class that does not exist, or that conflicts with the pod.
 pub async fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
     let pod_name = pod.metadata.name.clone().unwrap_or_default();
     let refuse = |why: String| ApiError::forbidden(call.row(), &pod_name, why);
@@ -35,7 +36,7 @@ pub async fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
 }
 
 /// # Errors
-/// Why the class and the pod do not go together.
+/// Why the class and the pod conflict.
 fn apply(spec: &mut PodSpec, class: Option<&RuntimeClass>) -> Result<(), String> {
     let fixed = class
         .and_then(|class| class.overhead.as_ref())
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_class_shapes_its_pods() {
+    fn a_class_changes_its_pods() {
         let class = json!({
             "handler": "kata",
             "overhead": {"podFixed": {"cpu": "250m"}},

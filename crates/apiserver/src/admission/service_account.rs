@@ -1,4 +1,4 @@
-//! ServiceAccount: every pod runs as one, with its token mounted
+//! ServiceAccount: every pod runs under one, with its token mounted
 //! (`k8s.io/kubernetes/plugin/pkg/admission/serviceaccount`).
 
 use std::time::Duration;
@@ -16,9 +16,9 @@ use crate::meta::random_suffix;
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const DEFAULT: &str = "default";
-/// Validity of mounted tokens: an hour, and 7 seconds by which they are told from others.
+/// Validity of mounted tokens: an hour, and the 7 seconds that mark them as such, as upstream.
 const TOKEN_SECONDS: i64 = 3_607;
-/// The default account of a new namespace is made by a controller: how long it is waited for.
+/// How long to wait for the default account of a new namespace, which a controller creates.
 const ATTEMPTS: usize = 10;
 const PAUSE: Duration = Duration::from_millis(150);
 
@@ -69,7 +69,7 @@ pub async fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Pods that a kubelet made from a file have no account, and nothing that is kept from others.
+/// Mirror pods have no account, and may not refer to secrets.
 fn check_mirror(pod: &Pod) -> Result<(), &'static str> {
     let Some(spec) = &pod.spec else {
         return Ok(());

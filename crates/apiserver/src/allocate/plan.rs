@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::kinds::service::{has_cluster_ip, has_health_check_port, has_node_ports, is_headless};
 
-/// Where allocations are recorded.
+/// Prefix of the allocation records.
 pub const PREFIX: &str = "/registry/ranges/";
 
-/// Something that only one Service can have.
+/// A cluster IP or node port: only one Service can have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
     Address(IpAddr),
@@ -29,7 +29,7 @@ impl Resource {
         }
     }
 
-    /// The resource that a key records.
+    /// The inverse of [`key`](Self::key).
     pub fn of_key(key: &[u8]) -> Option<Self> {
         let rest = std::str::from_utf8(key).ok()?.strip_prefix(PREFIX)?;
         match rest.split_once('/')? {
@@ -40,7 +40,7 @@ impl Resource {
     }
 }
 
-/// A record: whose it is, and since when (seconds since 1970).
+/// A record: which Service owns the resource, and since when (seconds since 1970).
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Record {
     pub service: String,
@@ -82,12 +82,12 @@ fn push_new(all: &mut Vec<Resource>, resource: Resource) {
     }
 }
 
-/// What a stored Service has.
+/// What a stored Service has been allocated.
 pub fn held(service: &Service) -> Vec<Resource> {
     service.spec.as_ref().map(wanted).unwrap_or_default()
 }
 
-/// Whether the Service needs an address that it does not name.
+/// Whether the Service needs an address and names none.
 pub fn lacks_address(spec: &ServiceSpec) -> bool {
     has_cluster_ip(spec)
         && !is_headless(spec)
@@ -101,7 +101,7 @@ pub enum PortSlot {
     HealthCheck,
 }
 
-/// The ports that need a number. Ports of one number under several protocols share theirs.
+/// The ports that need a number.
 pub fn ports_to_fill(spec: &ServiceSpec) -> Vec<PortSlot> {
     let mut slots = Vec::new();
     let allocates = spec.type_.as_deref() != Some("LoadBalancer")
@@ -131,7 +131,7 @@ pub fn set_port(spec: &mut ServiceSpec, slot: PortSlot, number: u16) {
     }
 }
 
-/// The field that names a node port.
+/// The path of the field with this node port.
 pub fn port_field(spec: &ServiceSpec, number: u16) -> String {
     let index = spec.ports.iter().flatten().position(|port| port.node_port == Some(number.into()));
     match index {
@@ -140,7 +140,7 @@ pub fn port_field(spec: &ServiceSpec, number: u16) -> String {
     }
 }
 
-/// Addresses of a range that can be given: without the network's own and the broadcast address.
+/// Number of allocatable offsets: without the network and broadcast addresses.
 pub fn size(range: &IpNet) -> u128 {
     let bits = u32::from(range.max_prefix_len() - range.prefix_len()).min(64);
     (1_u128 << bits).saturating_sub(1)
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_service_holds_and_lacks() {
+    fn allocated_and_missing_resources_of_a_service() {
         let port =
             |number, node_port| ServicePort { port: number, node_port, ..Default::default() };
         let mut spec = ServiceSpec {

@@ -1,4 +1,4 @@
-//! Brings the records of allocations in line with the Services there are.
+//! Reconciles the allocation records with the existing Services.
 
 use std::collections::HashMap;
 
@@ -12,15 +12,15 @@ use super::plan::{PREFIX, Record, Resource, held};
 use crate::cache::{Cache, Filter};
 use crate::error::store_error;
 
-/// A record younger than this may belong to a write that is still under way.
+/// A younger record may belong to a write that is still in progress.
 const GRACE_SECONDS: i64 = 60;
 
 impl Allocator {
-    /// Records what Services use and nobody recorded, and frees what no Service uses.
+    /// Records what Services use without a record, and deletes records that no Service uses.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn repair(&self, cache: &Cache, now: jiff::Timestamp) -> Result<(), ApiError> {
+    pub async fn repair(&self, cache: &Cache) -> Result<(), ApiError> {
         let mut used: HashMap<Bytes, (Resource, String)> = HashMap::new();
         for version in cache.resource(Service::ROW).list(&Filter::everything(Service::ROW, "")) {
             let Ok(service) = Service::decode(&version.json) else {
@@ -31,10 +31,10 @@ impl Allocator {
             }
         }
         for (key, since, revision) in records(&self.store).await? {
-            let old = now.as_second() - since > GRACE_SECONDS;
+            let old = self.clock.now().as_second() - since > GRACE_SECONDS;
             if used.remove(&key).is_none() && old {
-                tracing::info!(key = %String::from_utf8_lossy(&key), "freed: no Service uses it");
-                // A conflict means that somebody else has just done the same.
+                tracing::info!(key = %String::from_utf8_lossy(&key), "released: no Service uses it");
+                // A conflict means that somebody else has just deleted it.
                 self.store
                     .delete(key, revision)
                     .await

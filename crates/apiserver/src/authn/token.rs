@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 use crate::core::Core;
 use crate::user::User;
 
-/// How long a checked token is taken as checked.
+/// How long the result of a verification is cached.
 const REMEMBER: Duration = Duration::from_secs(10);
-/// Checked tokens that are remembered.
+/// Verified tokens in the cache.
 const REMEMBERED: u64 = 10_000;
-/// Longest token that is looked at, in bytes.
+/// Longest token that is accepted, in bytes.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 
 /// Why a token is not accepted.
@@ -37,7 +37,7 @@ pub enum TokenError {
     Audience,
     #[error("the token has expired or is not valid yet")]
     Time,
-    #[error("{kind} {name:?}, which the token is bound to, is gone")]
+    #[error("{kind} {name:?}, which the token is bound to, no longer exists")]
     Unbound { kind: &'static str, name: String },
     #[error("the signing key cannot be read: {0}")]
     Key(String),
@@ -45,7 +45,7 @@ pub enum TokenError {
     NoSigningKey,
 }
 
-/// An object that a token lives and dies with.
+/// An object that a token is bound to: it is valid only while that object exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoundObject {
     pub name: String,
@@ -66,7 +66,7 @@ pub struct KubernetesClaims {
     pub node: Option<BoundObject>,
 }
 
-/// What a token says. Times in seconds since 1970.
+/// The claims of a token. Times in seconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     pub aud: Vec<String>,
@@ -84,13 +84,13 @@ pub struct Claims {
 #[derive(Clone, Debug, Default)]
 pub struct TokenConfig {
     pub issuer: String,
-    /// PKCS#8 PEM of the key that new tokens are signed with.
+    /// PKCS#8 PEM of the key that signs new tokens.
     pub signing_key_pem: Option<Vec<u8>>,
-    /// SubjectPublicKeyInfo PEM of keys that tokens are accepted from.
+    /// SubjectPublicKeyInfo PEM of keys whose tokens are accepted.
     pub public_keys_pem: Vec<Vec<u8>>,
 }
 
-/// Signs and checks tokens.
+/// Signs and verifies tokens.
 pub struct ServiceAccountTokens {
     issuer: String,
     signer: Option<(EcdsaKeyPair, String)>,
@@ -177,19 +177,19 @@ impl ServiceAccountTokens {
         Ok(format!("{message}.{}", BASE64.encode(signature.as_ref())))
     }
 
-    /// Who a token for the apiserver itself belongs to.
+    /// The user of a token for the apiserver itself.
     ///
     /// # Errors
-    /// When it is not valid now.
+    /// When the token is not valid now.
     pub async fn authenticate(&self, core: &Core, token: &str) -> Result<Arc<User>, TokenError> {
         let checked = self.check(core, token, &[]).await?;
         Ok(Arc::new(checked.1.clone()))
     }
 
-    /// Checks a token for any of `audiences` (empty: the apiserver's own).
+    /// Verifies a token for any of `audiences` (empty: the apiserver's own).
     ///
     /// # Errors
-    /// When it is not valid now.
+    /// When the token is not valid now.
     pub async fn check(
         &self,
         core: &Core,
@@ -328,8 +328,8 @@ fn pem_body(pem: &[u8]) -> Result<Vec<u8>, TokenError> {
         .map_err(|error| TokenError::Key(error.to_string()))
 }
 
-/// The uncompressed point of a P-256 key: the last 65 bytes of its SubjectPublicKeyInfo. A private
-/// key in PKCS#8 serves as well.
+/// The uncompressed point of a P-256 key: the last 65 bytes of its SubjectPublicKeyInfo. Also works
+/// for a private key in PKCS#8.
 fn public_point(pem: &[u8]) -> Result<Vec<u8>, TokenError> {
     let der = pem_body(pem)?;
     if pem.windows(11).any(|window| window == b"PRIVATE KEY") {

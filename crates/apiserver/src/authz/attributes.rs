@@ -1,4 +1,4 @@
-//! What RBAC decides by.
+//! The attributes of a request that authorization decides by.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use api::fields;
 use crate::request::{Request, Subject, Target};
 use crate::user::User;
 
-/// A resource request or a path request in RBAC's words.
+/// A resource request or a non-resource request in RBAC's terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attributes {
     Resource {
@@ -24,7 +24,7 @@ pub enum Attributes {
     },
 }
 
-/// What a request asks for.
+/// The attributes of a request.
 pub fn of_request(request: &Request) -> Attributes {
     match &request.subject {
         Subject::Resource { verb, target } => Attributes::Resource {
@@ -45,8 +45,8 @@ pub fn of_request(request: &Request) -> Attributes {
     }
 }
 
-/// The name in the request, or the one that a collection is limited to by a field selector: who may read an object
-/// may list and watch it alone.
+/// The name in the request, or the one that a field selector restricts a collection to: whoever may
+/// read an object may list and watch it alone.
 fn name(target: &Target, fields: &fields::Selector) -> String {
     let selected = fields.exact("metadata.name").unwrap_or_default();
     match target.name.as_str() {
@@ -55,7 +55,7 @@ fn name(target: &Target, fields: &fields::Selector) -> String {
     }
 }
 
-/// What one needs the right to do in order to act as `user`.
+/// What impersonating `user` requires the right to do.
 pub fn impersonation_attributes(user: &User) -> Vec<Attributes> {
     let may = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
         Attributes::Resource {
@@ -86,7 +86,7 @@ pub fn impersonation_attributes(user: &User) -> Vec<Attributes> {
 }
 
 impl Attributes {
-    /// Where it is asked for; empty: in the whole cluster.
+    /// The namespace of the request; empty: the whole cluster.
     pub fn namespace(&self) -> &str {
         match self {
             Self::Resource { namespace, .. } => namespace,
@@ -94,7 +94,7 @@ impl Attributes {
         }
     }
 
-    /// The sentence of a refusal, as Kubernetes words it.
+    /// The message of a denial, as Kubernetes words it.
     pub fn refusal(&self, user: &User) -> String {
         format!("User {:?} cannot {self}", user.name)
     }

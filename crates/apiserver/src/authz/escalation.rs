@@ -1,4 +1,5 @@
-//! Nobody may grant rights they do not have (`k8s.io/kubernetes/pkg/registry/rbac/validation`).
+//! Privilege escalation: nobody may grant rights they do not have
+//! (`k8s.io/kubernetes/pkg/registry/rbac/validation`).
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ use crate::core::Call;
 /// `escalate` on the role or `bind` on the role referred to.
 ///
 /// # Errors
-/// 403 that names the rights in excess.
+/// 403 that lists the rights in excess.
 pub async fn check(
     call: Call<'_>,
     object: &dyn Object,
@@ -80,7 +81,7 @@ fn permitted(call: Call<'_>, verb: &str, resource: &str, namespace: &str, name: 
     call.core.rbac.allows(&call.core.cache, call.user, &attributes)
 }
 
-/// An aggregated role can gather any right, later on too.
+/// An aggregated role can gain any right later on.
 fn may_aggregate(call: Call<'_>, name: &str) -> Result<(), ApiError> {
     let all = || Some(vec!["*".to_owned()]);
     let everything = [
@@ -144,7 +145,7 @@ async fn binding_write(
     covered(call, name, namespace, rules.as_deref().unwrap_or_default())
 }
 
-/// Whether the user's own rules in `namespace` allow all that `rules` allow.
+/// Whether the user's own rules in `namespace` cover all of `rules`.
 fn covered(
     call: Call<'_>,
     name: &str,
@@ -172,7 +173,7 @@ fn covered(
     ))
 }
 
-/// Rights as rules, those that differ only in their verbs together, in the words of Kubernetes
+/// Rights as rules, merged where they differ only in their verbs, formatted as Kubernetes does
 /// (`CompactRules`, `CompactString`).
 fn described(rights: impl Iterator<Item = Attributes>) -> Vec<String> {
     let mut verbs: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -200,19 +201,19 @@ fn described(rights: impl Iterator<Item = Attributes>) -> Vec<String> {
     verbs.into_iter().map(|(of, verbs)| format!("{{{of}, Verbs:{}}}", quoted(&verbs))).collect()
 }
 
-/// A list as Go's `%q` prints it.
+/// A list formatted as by Go's `%q`.
 fn quoted(list: &[String]) -> String {
     let quoted: Vec<String> = list.iter().map(|item| format!("{item:?}")).collect();
     format!("[{}]", quoted.join(" "))
 }
 
-/// The rules among `wanted` that `own` do not allow wholly.
+/// The rules among `wanted` that `own` do not cover.
 pub fn not_covered(own: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
     let allowed = |right: &Attributes| own.iter().any(|rule| rule_allows(rule, right));
     wanted.iter().filter(|rule| !single_rights(rule).iter().all(allowed)).cloned().collect()
 }
 
-/// A rule as single rights; `*` stands for itself, so that only a `*` covers it.
+/// Breaks a rule down into single rights; `*` stands for itself, so that only a `*` covers it.
 fn single_rights(rule: &PolicyRule) -> Vec<Attributes> {
     let mut rights = Vec::new();
     for verb in &rule.verbs {

@@ -1,5 +1,5 @@
-//! What a kubelet may read: the Secrets, ConfigMaps and claims that pods bound to its node refer to, one by
-//! one by name, and the volumes behind those claims (Kubernetes' node authorizer).
+//! The node authorizer: a kubelet may read the Secrets, ConfigMaps and claims that pods bound to
+//! its node refer to, one by one by name, and the volumes behind those claims.
 //!
 //! The rest of a kubelet's rights are in the role `system:node`.
 
@@ -11,8 +11,8 @@ use super::Attributes;
 use crate::cache::{Cache, Filter, Version};
 use crate::user::User;
 
-/// Where a pod's spec names objects of a resource: a key, and the field of its value (or of each item of its
-/// value) that has the name; no field: the value is the name.
+/// Where a pod's spec refers to objects of a resource: a key, and the field of its value (or of
+/// each item of its value) that has the name; no field: the value is the name.
 const REFERENCES: &[(&str, &[(&str, &str)])] = &[
     (
         "secrets",
@@ -49,7 +49,7 @@ pub(super) fn allows(cache: &Cache, user: &User, attributes: &Attributes) -> boo
     needs(cache, node, resource, namespace, name)
 }
 
-/// Whether a pod on the node refers to the object.
+/// Whether a pod of the node refers to the object.
 fn needs(cache: &Cache, node: &str, resource: &str, namespace: &str, name: &str) -> bool {
     let Some((_, places)) = REFERENCES.iter().find(|(known, _)| *known == resource) else {
         return false;
@@ -84,7 +84,7 @@ fn refers(value: &Value, places: &[(&str, &str)], name: &str) -> bool {
     }
 }
 
-/// The claim of a volume that lives as long as its pod is called after both.
+/// The claim of an ephemeral volume is named after pod and volume.
 fn has_ephemeral(pod: &Version, object: &Value, claim: &str) -> bool {
     let volumes = object["spec"]["volumes"].as_array();
     let Some(of_pod) = claim.strip_prefix(&*pod.name).and_then(|rest| rest.strip_prefix('-'))

@@ -1,5 +1,5 @@
-//! RBAC: roles and bindings of the cache, compiled by subject, and compiled anew when one of them
-//! has changed.
+//! RBAC: roles and bindings from the cache, compiled by subject, and recompiled when one of them
+//! changes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::{Attributes, node};
 use crate::cache::{Cache, Filter};
 use crate::user::{MASTERS, User};
 
-/// Where rules hold.
+/// Where rules apply.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     Cluster,
@@ -22,23 +22,23 @@ pub enum Scope {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Who {
+enum SubjectKey {
     User(String),
     Group(String),
 }
 
 type Rules = Arc<Vec<PolicyRule>>;
 
-/// Rules, and by which binding somebody has them, in Kubernetes' words.
+/// Rules, and the binding that grants them, in Kubernetes' words.
 struct Grant {
     rules: Rules,
     by: String,
 }
 
 struct Compiled {
-    /// Last changes of the four resources.
+    /// The last changes of the four resources.
     changed: [u64; 4],
-    rules: HashMap<(Scope, Who), Vec<Grant>>,
+    rules: HashMap<(Scope, SubjectKey), Vec<Grant>>,
 }
 
 /// The authorizer.
@@ -55,7 +55,7 @@ impl Rbac {
     /// Whether `user` may do what `attributes` say.
     ///
     /// # Errors
-    /// 403 with Kubernetes' text.
+    /// 403 with Kubernetes' message.
     pub fn authorize(
         &self,
         cache: &Cache,
@@ -86,7 +86,7 @@ impl Rbac {
         })
     }
 
-    /// The same as a yes or no.
+    /// Whether [`authorize`](Self::authorize) succeeds.
     pub fn allows(&self, cache: &Cache, user: &User, attributes: &Attributes) -> bool {
         if user.in_group(MASTERS) {
             return true;
@@ -111,7 +111,7 @@ impl Rbac {
         reason
     }
 
-    /// All rules that hold for `user` in a namespace (empty: in the whole cluster).
+    /// All rules that apply to `user` in a namespace (empty: the whole cluster).
     pub fn rules_of(&self, cache: &Cache, user: &User, namespace: &str) -> Vec<PolicyRule> {
         let mut all = Vec::new();
         self.visit(cache, user, namespace, |grant| {
@@ -121,7 +121,7 @@ impl Rbac {
         all
     }
 
-    /// Shows every grant of the user until `found` says yes.
+    /// Visits every grant of the user until `found` returns true.
     fn visit(
         &self,
         cache: &Cache,
@@ -134,12 +134,12 @@ impl Rbac {
         if !namespace.is_empty() {
             scopes.push(Scope::Namespace(namespace.to_owned()));
         }
-        let groups = user.groups.iter().cloned().map(Who::Group);
-        let subjects: Vec<Who> =
-            std::iter::once(Who::User(user.name.clone())).chain(groups).collect();
+        let groups = user.groups.iter().cloned().map(SubjectKey::Group);
+        let subjects: Vec<SubjectKey> =
+            std::iter::once(SubjectKey::User(user.name.clone())).chain(groups).collect();
         scopes.into_iter().any(|scope| {
-            subjects.iter().any(|who| {
-                let grants = compiled.rules.get(&(scope.clone(), who.clone()));
+            subjects.iter().any(|subject_key| {
+                let grants = compiled.rules.get(&(scope.clone(), subject_key.clone()));
                 grants.into_iter().flatten().any(&mut found)
             })
         })
@@ -164,7 +164,7 @@ fn objects<K: Kind>(cache: &Cache) -> Vec<K> {
         .filter_map(|version| match K::decode(&version.json) {
             Ok(object) => Some(object),
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, key = %version.key(), "passed over");
+                tracing::error!(error = &error as &dyn std::error::Error, key = %version.key(), "RBAC object skipped");
                 None
             }
         })
@@ -182,7 +182,7 @@ fn compile(cache: &Cache, changed: [u64; 4]) -> Compiled {
         let name = role.metadata.name.unwrap_or_default();
         roles.insert((Scope::Namespace(namespace), name), Arc::new(role.rules.unwrap_or_default()));
     }
-    let mut grants: HashMap<(Scope, Who), Vec<Grant>> = HashMap::new();
+    let mut grants: HashMap<(Scope, SubjectKey), Vec<Grant>> = HashMap::new();
     let mut bind =
         |scope: Scope, name: &str, reference: &RoleRef, subjects: Option<Vec<Subject>>| {
             let role_scope =
@@ -191,10 +191,10 @@ fn compile(cache: &Cache, changed: [u64; 4]) -> Compiled {
                 return;
             };
             for subject in subjects.into_iter().flatten() {
-                if let Some(who) = who(&subject, &scope) {
+                if let Some(subject_key) = subject_key(&subject, &scope) {
                     let by = granted_by(&scope, name, reference, &subject);
                     let rules = role.clone();
-                    let grants = grants.entry((scope.clone(), who)).or_default();
+                    let grants = grants.entry((scope.clone(), subject_key)).or_default();
                     grants.push(Grant { rules, by });
                 }
             }
@@ -225,17 +225,17 @@ fn granted_by(scope: &Scope, name: &str, role: &RoleRef, subject: &Subject) -> S
     format!("{binding} of {} {:?} to {} {whom:?}", role.kind, role.name, subject.kind)
 }
 
-fn who(subject: &Subject, scope: &Scope) -> Option<Who> {
+fn subject_key(subject: &Subject, scope: &Scope) -> Option<SubjectKey> {
     match subject.kind.as_str() {
-        "User" => Some(Who::User(subject.name.clone())),
-        "Group" => Some(Who::Group(subject.name.clone())),
+        "User" => Some(SubjectKey::User(subject.name.clone())),
+        "Group" => Some(SubjectKey::Group(subject.name.clone())),
         "ServiceAccount" => {
             let namespace = match (subject.namespace.as_deref(), scope) {
                 (Some(namespace), _) if !namespace.is_empty() => namespace,
                 (_, Scope::Namespace(namespace)) => namespace,
                 _ => return None,
             };
-            Some(Who::User(format!("system:serviceaccount:{namespace}:{}", subject.name)))
+            Some(SubjectKey::User(format!("system:serviceaccount:{namespace}:{}", subject.name)))
         }
         _ => None,
     }

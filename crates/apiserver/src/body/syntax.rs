@@ -1,18 +1,18 @@
-//! What is wrong with a text that is no JSON, in the words of Go's `encoding/json`, which
-//! Kubernetes passes on and users search for.
+//! Syntax errors of JSON, in the words of Go's `encoding/json`, which Kubernetes passes on and
+//! users search for.
 
-/// Go gives up on text that nests deeper than this.
+/// Go refuses text that nests deeper than this.
 const MAX_DEPTH: usize = 10_000;
 
-/// The first error of `text`; `None`: it is JSON.
+/// The first error of `text`; `None`: it is valid JSON.
 pub fn error(text: &[u8]) -> Option<String> {
     let mut scanner = Scanner { text, at: 0 };
     scanner.document().err()
 }
 
-/// What a container waits for.
+/// What a container expects next.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Open {
+enum Container {
     Array,
     Object,
 }
@@ -25,9 +25,9 @@ struct Scanner<'a> {
 type Checked<T = ()> = Result<T, String>;
 
 impl Scanner<'_> {
-    /// Walks the whole text with a stack of its own: depth costs no recursion.
+    /// Parses the whole text with a stack of its own: depth costs no recursion.
     fn document(&mut self) -> Checked {
-        let mut open: Vec<Open> = Vec::new();
+        let mut open: Vec<Container> = Vec::new();
         loop {
             // A value begins here.
             match self.skip()? {
@@ -36,8 +36,8 @@ impl Scanner<'_> {
                     if self.skip()? == b']' {
                         self.at += 1;
                     } else {
-                        open.push(Open::Array);
-                        self.deep(&open)?;
+                        open.push(Container::Array);
+                        self.check_depth(&open)?;
                         continue;
                     }
                 }
@@ -46,8 +46,8 @@ impl Scanner<'_> {
                     if self.skip()? == b'}' {
                         self.at += 1;
                     } else {
-                        open.push(Open::Object);
-                        self.deep(&open)?;
+                        open.push(Container::Object);
+                        self.check_depth(&open)?;
                         self.key()?;
                         continue;
                     }
@@ -68,21 +68,23 @@ impl Scanner<'_> {
                     };
                 };
                 match (inner, self.skip()?) {
-                    (Open::Array, b',') => {
+                    (Container::Array, b',') => {
                         self.at += 1;
                         break;
                     }
-                    (Open::Object, b',') => {
+                    (Container::Object, b',') => {
                         self.at += 1;
                         self.key()?;
                         break;
                     }
-                    (Open::Array, b']') | (Open::Object, b'}') => {
+                    (Container::Array, b']') | (Container::Object, b'}') => {
                         self.at += 1;
                         open.pop();
                     }
-                    (Open::Array, byte) => return Err(unexpected(byte, "after array element")),
-                    (Open::Object, byte) => {
+                    (Container::Array, byte) => {
+                        return Err(unexpected(byte, "after array element"));
+                    }
+                    (Container::Object, byte) => {
                         return Err(unexpected(byte, "after object key:value pair"));
                     }
                 }
@@ -90,7 +92,7 @@ impl Scanner<'_> {
         }
     }
 
-    fn deep(&self, open: &[Open]) -> Checked {
+    fn check_depth(&self, open: &[Container]) -> Checked {
         if open.len() > MAX_DEPTH {
             return Err("exceeded max depth".to_owned());
         }
@@ -102,7 +104,7 @@ impl Scanner<'_> {
         byte.ok_or_else(|| "unexpected end of JSON input".to_owned())
     }
 
-    /// Passes over white space; the byte after it.
+    /// Skips white space; returns the byte after it.
     fn skip(&mut self) -> Checked<u8> {
         while matches!(self.byte()?, b' ' | b'\t' | b'\r' | b'\n') {
             self.at += 1;
@@ -253,8 +255,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever serde reads, this does; and the other way around, but for depth and numbers
-        /// that are too large.
+        /// Agrees with serde on every text, except for depth and numbers that are too large.
         #[test]
         fn agrees_with_serde(text in "[\\[\\]{}:,\"a1.e\\-\\\\ tru]{0,24}") {
             let read = serde_json::from_str::<serde_json::Value>(&text).is_ok();

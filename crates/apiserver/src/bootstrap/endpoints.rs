@@ -1,7 +1,7 @@
-//! The Service `kubernetes` in `default`, and where its apiservers are.
+//! The Service `kubernetes` in `default`, and its endpoints: the apiservers.
 //!
-//! On etcd several apiservers may run: each keeps a record of its address alive, and all write the
-//! same endpoints from those records. On the embedded store there is only this one.
+//! On etcd several apiservers may run: each maintains a lease with its address, and all write the
+//! same endpoints from these leases. On the embedded store there is only this one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,21 +25,21 @@ use crate::error::store_error;
 use crate::request::{Options, Target, Verb, object_key};
 use crate::verbs::update::update_with;
 
-/// Records of apiservers, under their addresses.
-const RECORDS: &str = "/registry/masterleases/";
-/// How long a record outlives its apiserver, and how often it is written.
-const RECORD_LIFE: Duration = Duration::from_secs(15);
-const RECORD_INTERVAL: Duration = Duration::from_secs(10);
+/// Leases of apiservers, by address.
+const LEASES: &str = "/registry/masterleases/";
+/// How long a lease outlives its apiserver, and how often it is renewed.
+const LEASE_DURATION: Duration = Duration::from_secs(15);
+const RENEW_INTERVAL: Duration = Duration::from_secs(10);
 const NAME: &str = "kubernetes";
 
-/// Where this apiserver is.
+/// The address of this apiserver.
 #[derive(Clone, Copy, Debug)]
 pub struct Advertised {
     pub address: IpAddr,
     pub port: u16,
 }
 
-/// Creates the Service and its endpoints, and keeps them right until `shutdown`.
+/// Creates the Service and its endpoints, and keeps them up to date until `shutdown`.
 ///
 /// # Errors
 /// When the store fails at start.
@@ -58,11 +58,11 @@ pub async fn keep(
     tokio::spawn(async move {
         loop {
             tokio::select! {
-                () = tokio::time::sleep(RECORD_INTERVAL) => {}
+                () = tokio::time::sleep(RENEW_INTERVAL) => {}
                 () = shutdown.cancelled() => return,
             }
             if let Err(error) = refresh(&core, own).await {
-                tracing::warn!(%error, "the endpoints of the kubernetes Service");
+                tracing::warn!(%error, "cannot update the endpoints of the kubernetes Service");
             }
         }
     });
@@ -71,21 +71,21 @@ pub async fn keep(
 
 async fn refresh(core: &Core, own: Advertised) -> Result<(), ApiError> {
     let failed = |error: store::Error| store_error(&error);
-    let key = Bytes::from(format!("{RECORDS}{}", own.address));
-    let lease = Some(core.store.grant_lease(RECORD_LIFE).await.map_err(failed)?);
+    let key = Bytes::from(format!("{LEASES}{}", own.address));
+    let lease = Some(core.store.grant_lease(LEASE_DURATION).await.map_err(failed)?);
     let present = core.store.get(key.clone()).await.map_err(failed)?.entry;
     let expected = present.map_or(Revision::NONE, |entry| entry.mod_revision);
     let value = Bytes::from(own.port.to_string());
-    // A conflict: another apiserver with this address, or a record that has just ended.
+    // A conflict: another apiserver with this address, or a lease that has just expired.
     core.store.update_with_lease(key, value, expected, lease).await.map(drop).map_err(failed)?;
-    let prefix = Bytes::from_static(RECORDS.as_bytes());
+    let prefix = Bytes::from_static(LEASES.as_bytes());
     let listing =
         core.store.list(ListOptions { prefix, ..ListOptions::default() }).await.map_err(failed)?;
     let mut addresses: Vec<IpAddr> = listing
         .entries
         .iter()
         .filter_map(|entry| {
-            std::str::from_utf8(&entry.key).ok()?.strip_prefix(RECORDS)?.parse().ok()
+            std::str::from_utf8(&entry.key).ok()?.strip_prefix(LEASES)?.parse().ok()
         })
         .collect();
     addresses.sort();
@@ -175,7 +175,7 @@ async fn write(core: &Core, addresses: &[IpAddr], port: u16) -> Result<(), ApiEr
     Ok(())
 }
 
-/// Creates the object or makes the existing one like it.
+/// Creates the object or updates the existing one to match.
 async fn put(core: &Core, object: Box<dyn Object>) -> Result<(), ApiError> {
     create_missing(core, object.clone_object()).await?;
     let row = object.row();

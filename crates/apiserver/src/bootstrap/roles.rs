@@ -17,12 +17,12 @@ const ALL: &str = "get,list,watch,create,update,patch,delete,deletecollection";
 const READ: &str = "get,list,watch";
 const WRITE: &str = "create,update,patch,delete,deletecollection";
 
-/// An administrator sets it to `false` on a default role or binding that is to stay as it is
+/// An administrator sets it to `false` on a default role or binding that is not to be updated
 /// (`kubernetes.io/docs/reference/access-authn-authz/rbac/#auto-reconciliation`).
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
-/// Creates the default roles and bindings that are missing, and gives those that are there the
-/// rights and subjects that they lack: after an upgrade components may need more.
+/// Creates the default roles and bindings that are missing, and adds missing rules and subjects to
+/// existing ones: after an upgrade, components may need more.
 ///
 /// # Errors
 /// When the store fails.
@@ -42,7 +42,7 @@ fn autoupdates(metadata: &ObjectMeta) -> bool {
     value.is_none_or(|value| value != "false")
 }
 
-/// The rules of an aggregating role are its controller's.
+/// The rules of an aggregated role are set by its controller.
 fn complete_role(role: &mut ClusterRole, wanted: &ClusterRole) {
     if !autoupdates(&role.metadata) || role.aggregation_rule.is_some() {
         return;
@@ -241,7 +241,7 @@ fn user_roles() -> Vec<ClusterRole> {
     ]
 }
 
-/// Reporting what happened, which every component does.
+/// Writing Events, which every component does.
 fn events() -> PolicyRule {
     rule(",events.k8s.io", "events", "create,patch,update")
 }
@@ -280,9 +280,9 @@ fn scheduler_role() -> ClusterRole {
 fn component_roles() -> Vec<ClusterRole> {
     vec![
         scheduler_role(),
-        // Upstream gives each controller an identity of its own; here the one process has the sum
-        // of their rights, which `*` on objects comes to. The garbage and namespace controllers
-        // alone need to delete anything.
+        // Upstream gives each controller an identity of its own; here the one process has the union
+        // of their rights, which amounts to `*` on objects. Only the garbage collector and the
+        // namespace controller need to delete everything.
         role("system:kube-controller-manager", vec![rule("*", "*", "*"), paths("*", "get")]),
         role(
             "system:node",

@@ -1,7 +1,8 @@
-//! A ring of shared events with any number of readers, each of which has a cursor.
+//! A ring of shared events with any number of readers, each with its own cursor.
 //!
-//! A resource has one bucket for all of its events, and one for each narrow interest that someone
-//! watches (a namespace, a name, a node's pods), so that an event wakes only those it concerns.
+//! A resource has one bucket for all of its events, and one for each narrow scope that is being
+//! watched (a namespace, a name, a node's pods), so that an event wakes only the watchers it
+//! concerns.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -12,11 +13,11 @@ use tokio::sync::watch;
 
 use super::Version;
 
-/// Events that a bucket keeps for readers that are behind, by number and by bytes of objects.
+/// Events that a bucket retains for slow readers, by number and by bytes of objects.
 const WINDOW_EVENTS: usize = 8_192;
 const WINDOW_BYTES: usize = 16 << 20;
 
-/// What a watcher is told about an object.
+/// How an object has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     Added,
@@ -34,15 +35,15 @@ impl Change {
     }
 }
 
-/// One change of one object, shared by all who watch it.
+/// One change of one object, shared by all its watchers.
 #[derive(Debug)]
 pub struct Event {
     pub revision: u64,
     pub old: Option<Arc<Version>>,
     /// `None`: deleted.
     pub new: Option<Arc<Version>>,
-    /// The last state at the revision of its end: for deletions, and for objects that leave a
-    /// selector.
+    /// The last state, at the revision of the deletion: for deletions, and for objects that no
+    /// longer match a selector.
     gone: OnceLock<Arc<Version>>,
     frames: [OnceLock<Bytes>; 3],
 }
@@ -64,7 +65,7 @@ impl Event {
         }
     }
 
-    /// The REST frame of the event, made once for all watchers.
+    /// The REST frame of the event, encoded once for all watchers.
     pub fn frame(&self, change: Change) -> Bytes {
         self.frames[change as usize]
             .get_or_init(|| frame(change.as_str(), &self.object(change).json))
@@ -88,9 +89,9 @@ pub fn frame(kind: &str, object: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// The reader is behind the window, or the cache began anew.
+/// The reader has fallen behind the window, or the cache was reset.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Behind;
+pub struct Lagged;
 
 #[derive(Default)]
 struct Ring {
@@ -114,8 +115,8 @@ impl Default for Bucket {
 }
 
 impl Bucket {
-    /// Adds an event and wakes the readers. Returns the revision of the newest event that fell
-    /// out of the window, if one did.
+    /// Adds an event and wakes the readers. Returns the revision of the newest event that was
+    /// dropped, if any.
     pub fn push(&self, event: Arc<Event>) -> Option<u64> {
         let mut ring = self.ring.write();
         ring.bytes += event.bytes();
@@ -138,21 +139,21 @@ impl Bucket {
         dropped
     }
 
-    /// Where a reader that begins now starts.
+    /// The cursor of a reader that starts now.
     pub fn head(&self) -> u64 {
         *self.head.borrow()
     }
 
-    /// A receiver that changes whenever an event is added.
+    /// A receiver that is notified whenever an event is added.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.head.subscribe()
     }
 
     /// Reads up to `max` events from `cursor` on and moves it.
-    pub fn read(&self, cursor: &mut u64, max: usize) -> Result<Vec<Arc<Event>>, Behind> {
+    pub fn read(&self, cursor: &mut u64, max: usize) -> Result<Vec<Arc<Event>>, Lagged> {
         let ring = self.ring.read();
-        let skip = cursor.checked_sub(ring.first).ok_or(Behind)?;
-        let skip = usize::try_from(skip).map_err(|_| Behind)?;
+        let skip = cursor.checked_sub(ring.first).ok_or(Lagged)?;
+        let skip = usize::try_from(skip).map_err(|_| Lagged)?;
         let events: Vec<_> = ring.events.iter().skip(skip).take(max).cloned().collect();
         *cursor += events.len() as u64;
         Ok(events)
@@ -165,7 +166,7 @@ impl Bucket {
         ring.events.iter().skip(from).cloned().collect()
     }
 
-    /// Forgets everything; readers find themselves behind.
+    /// Drops all events; readers find themselves behind.
     pub fn reset(&self) {
         let mut ring = self.ring.write();
         ring.first += ring.events.len() as u64 + 1;
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_see_every_event_or_are_told_that_they_are_behind() {
+    fn readers_see_every_event_or_an_error_when_they_lag() {
         let bucket = Bucket::default();
         let (mut slow, mut fast) = (bucket.head(), bucket.head());
         for revision in 1..=WINDOW_EVENTS as u64 {
@@ -194,10 +195,10 @@ mod tests {
             assert_eq!(bucket.read(&mut fast, 10).unwrap().len(), 1);
         }
         assert_eq!(bucket.push(event(WINDOW_EVENTS as u64 + 1)), Some(1));
-        assert_eq!(bucket.read(&mut slow, 10).unwrap_err(), Behind);
+        assert_eq!(bucket.read(&mut slow, 10).unwrap_err(), Lagged);
         assert_eq!(bucket.read(&mut fast, 10).unwrap()[0].revision, WINDOW_EVENTS as u64 + 1);
         assert_eq!(bucket.since(WINDOW_EVENTS as u64).len(), 1);
         bucket.reset();
-        assert_eq!(bucket.read(&mut fast, 10).unwrap_err(), Behind);
+        assert_eq!(bucket.read(&mut fast, 10).unwrap_err(), Lagged);
     }
 }

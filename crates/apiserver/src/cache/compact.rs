@@ -1,4 +1,4 @@
-//! Forgets the store's history, so that it does not grow for ever.
+//! Compacts the store's history, so that it does not grow without bound.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Cache;
 
-/// How often history is cut, and how much of it is kept: between one and two intervals.
+/// How often history is compacted, and how much of it is kept: between one and two intervals.
 const INTERVAL: Duration = Duration::from_secs(300);
 
-/// Every interval, forgets what was already old at the one before. Several apiservers do the same
-/// and do no harm: what is forgotten cannot be forgotten again.
+/// Compacts, at every interval, up to the revision of the previous one. Several apiservers may do
+/// so at once: compacting twice does no harm.
 pub async fn run(cache: Arc<Cache>, store: Store, shutdown: CancellationToken) {
     let mut previous = 0;
     loop {
@@ -25,12 +25,12 @@ pub async fn run(cache: Arc<Cache>, store: Store, shutdown: CancellationToken) {
                 Ok(()) => tracing::debug!(revision = previous, "compacted"),
                 Err(store::Error::Compacted { .. }) => {}
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "compaction");
+                    tracing::warn!(error = &error as &dyn std::error::Error, "compaction failed");
                 }
             }
         }
         let reached = cache.revision();
-        // Nothing has happened since: there is nothing more to forget next time either.
+        // Nothing was written in between: there will be nothing to compact next time either.
         previous = if reached == previous { 0 } else { reached };
     }
 }

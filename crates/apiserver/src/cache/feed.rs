@@ -1,4 +1,4 @@
-//! Keeps the caches equal to the store: one list of everything, then one watch of everything.
+//! Keeps the caches in sync with the store: one list of everything, then one watch of everything.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,25 +15,26 @@ use crate::keys;
 
 /// Entries read from the store at once.
 const PAGE: usize = 500;
-/// How long to wait before a broken watch is opened again.
+/// How long to wait before a broken watch is reopened.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Runs until `shutdown`. `nudges`: someone waits for the cache to reach the store's revision.
+/// Runs until `shutdown`. `progress_requests`: a read waits for the cache to reach the store's
+/// revision.
 pub async fn run(
     cache: Arc<Cache>,
     store: Store,
-    mut nudges: mpsc::Receiver<()>,
+    mut progress_requests: mpsc::Receiver<()>,
     shutdown: CancellationToken,
 ) {
     let mut reached = None;
     while !shutdown.is_cancelled() {
         let outcome = tokio::select! {
-            outcome = follow(&cache, &store, &mut reached, &mut nudges) => outcome,
+            outcome = follow(&cache, &store, &mut reached, &mut progress_requests) => outcome,
             () = shutdown.cancelled() => return,
         };
         match outcome {
             Err(store::Error::Compacted { .. }) => {
-                tracing::warn!("the watch of the store is behind its compaction, listing anew");
+                tracing::warn!("the watch of the store is behind its compaction, listing again");
                 reached = None;
             }
             Err(error) => tracing::warn!(
@@ -50,7 +51,7 @@ async fn follow(
     cache: &Cache,
     store: &Store,
     reached: &mut Option<Revision>,
-    nudges: &mut mpsc::Receiver<()>,
+    progress_requests: &mut mpsc::Receiver<()>,
 ) -> store::Result<()> {
     let from = match *reached {
         Some(revision) => revision,
@@ -80,8 +81,8 @@ async fn follow(
                 *reached = Some(batch.revision);
                 cache.advance(batch.revision.get());
             }
-            nudge = nudges.recv() => {
-                if nudge.is_none() {
+            request = progress_requests.recv() => {
+                if request.is_none() {
                     return Ok(());
                 }
                 progress.request().await?;
@@ -90,7 +91,7 @@ async fn follow(
     }
 }
 
-/// Reads everything at one revision into fresh caches.
+/// Lists everything at one revision into reset caches.
 async fn load(cache: &Cache, store: &Store) -> store::Result<Revision> {
     let mut options = ListOptions {
         prefix: Bytes::from_static(keys::ROOT.as_bytes()),
@@ -141,7 +142,7 @@ fn parse(row: &api::KindRow, key: &str, value: &[u8], revision: u64) -> Option<A
     match Version::from_stored(row, key, value, revision) {
         Ok(version) => Some(Arc::new(version)),
         Err(error) => {
-            tracing::error!(%error, "passed over a value of the store");
+            tracing::error!(%error, "skipped a malformed value of the store");
             None
         }
     }

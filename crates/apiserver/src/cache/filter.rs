@@ -1,9 +1,9 @@
-//! What a list or watch is limited to.
+//! What a list or watch is restricted to.
 
 use api::{KindRow, fields, labels};
 
 use super::Version;
-use super::resource::{Interest, NODE_FIELD};
+use super::resource::{NODE_FIELD, WatchScope};
 use crate::request::object_key;
 
 /// Namespace and selectors together.
@@ -17,7 +17,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Everything of a resource, or of one namespace of it.
+    /// Everything of a resource, or of one of its namespaces.
     pub fn everything(row: &'static KindRow, namespace: &str) -> Self {
         Self {
             row,
@@ -39,18 +39,18 @@ impl Filter {
         !self.labels.is_everything() || !self.fields.is_everything()
     }
 
-    /// The narrowest bucket of events that holds everything the filter lets through.
-    pub fn interest(&self) -> Interest {
+    /// The narrowest bucket of events that contains everything the filter matches.
+    pub fn scope(&self) -> WatchScope {
         let name = self.fields.exact("metadata.name");
         if let Some(name) = name
             && (!self.row.namespaced() || !self.namespace.is_empty())
         {
-            return Interest::Object(object_key(self.row, &self.namespace, name));
+            return WatchScope::Object(object_key(self.row, &self.namespace, name));
         }
         match self.fields.exact(NODE_FIELD).filter(|node| !node.is_empty()) {
-            Some(node) => Interest::Node(node.to_owned()),
-            None if self.namespace.is_empty() => Interest::All,
-            None => Interest::Namespace(self.namespace.clone()),
+            Some(node) => WatchScope::Node(node.to_owned()),
+            None if self.namespace.is_empty() => WatchScope::All,
+            None => WatchScope::Namespace(self.namespace.clone()),
         }
     }
 }

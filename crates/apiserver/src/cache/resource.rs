@@ -1,4 +1,4 @@
-//! The cache of one resource: the present state, its indexes, and the buckets of its events.
+//! The cache of one resource: the current state, its indexes, and the buckets of its events.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -11,9 +11,9 @@ use parking_lot::RwLock;
 use super::bucket::{Bucket, Event};
 use super::{Filter, Version};
 
-/// What a watch is limited to, as far as events can be routed by it.
+/// The scope of a watch, as far as events can be routed by it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Interest {
+pub enum WatchScope {
     All,
     Namespace(String),
     /// One object, by key.
@@ -30,8 +30,8 @@ struct State {
     entries: BTreeMap<String, Arc<Version>>,
     /// Keys of pods by node.
     by_node: HashMap<String, BTreeSet<String>>,
-    narrow: HashMap<Interest, Weak<Bucket>>,
-    /// Every event after this revision is in the bucket of all.
+    narrow: HashMap<WatchScope, Weak<Bucket>>,
+    /// Every event after this revision is in the bucket of all events.
     complete_since: u64,
 }
 
@@ -45,17 +45,17 @@ pub struct ResourceCache {
     changed: AtomicU64,
 }
 
-/// What a watch begins with.
-pub struct Start {
+/// What a watch starts with.
+pub struct WatchStart {
     pub bucket: Arc<Bucket>,
     pub cursor: u64,
     /// Events between the requested revision and `cursor`.
     pub backlog: Vec<Arc<Event>>,
-    /// The present state, where it was asked for.
+    /// The current state, if it was requested.
     pub snapshot: Vec<Arc<Version>>,
 }
 
-/// The revision that a watch was to start from is older than what is kept.
+/// The revision that a watch was to start from is older than the retained events.
 #[derive(Debug)]
 pub struct TooOld {
     pub oldest: u64,
@@ -89,12 +89,12 @@ impl ResourceCache {
         self.len() == 0
     }
 
-    /// The objects that `filter` lets through, in order of their keys.
+    /// The objects that match `filter`, ordered by key.
     pub fn list(&self, filter: &Filter) -> Vec<Arc<Version>> {
         self.snapshot(&self.state.read(), filter)
     }
 
-    /// The same, with the revision of the last change that the list has seen.
+    /// The same, with the revision of the last change that the list includes.
     pub fn list_at(&self, filter: &Filter) -> (Vec<Arc<Version>>, u64) {
         let state = self.state.read();
         (self.snapshot(&state, filter), self.changed())
@@ -102,12 +102,12 @@ impl ResourceCache {
 
     fn snapshot(&self, state: &State, filter: &Filter) -> Vec<Arc<Version>> {
         let wanted = |version: &&Arc<Version>| filter.matches(version);
-        match filter.interest() {
-            Interest::All => state.entries.values().filter(wanted).cloned().collect(),
-            Interest::Object(key) => {
+        match filter.scope() {
+            WatchScope::All => state.entries.values().filter(wanted).cloned().collect(),
+            WatchScope::Object(key) => {
                 state.entries.get(&key).filter(wanted).cloned().into_iter().collect()
             }
-            Interest::Namespace(namespace) => {
+            WatchScope::Namespace(namespace) => {
                 let (from, to) = (format!("{namespace}/"), format!("{namespace}0"));
                 state
                     .entries
@@ -117,7 +117,7 @@ impl ResourceCache {
                     .cloned()
                     .collect()
             }
-            Interest::Node(node) => state
+            WatchScope::Node(node) => state
                 .by_node
                 .get(&node)
                 .into_iter()
@@ -129,10 +129,10 @@ impl ResourceCache {
         }
     }
 
-    /// Joins the events that `filter` may want. `since`: start with the events after this
-    /// revision; `None`: start with the present state.
-    pub fn start(&self, filter: &Filter, since: Option<u64>) -> Result<Start, TooOld> {
-        let interest = filter.interest();
+    /// Subscribes to the events that may match `filter`. `since`: start with the events after this
+    /// revision; `None`: start with the current state.
+    pub fn start(&self, filter: &Filter, since: Option<u64>) -> Result<WatchStart, TooOld> {
+        let scope = filter.scope();
         let mut state = self.state.write();
         let (backlog, snapshot) = match since {
             Some(revision) if revision < state.complete_since => {
@@ -141,8 +141,8 @@ impl ResourceCache {
             Some(revision) => (self.all.since(revision), Vec::new()),
             None => (Vec::new(), self.snapshot(&state, filter)),
         };
-        let bucket = match &interest {
-            Interest::All => self.all.clone(),
+        let bucket = match &scope {
+            WatchScope::All => self.all.clone(),
             narrow => match state.narrow.get(narrow).and_then(Weak::upgrade) {
                 Some(bucket) => bucket,
                 None => {
@@ -152,10 +152,10 @@ impl ResourceCache {
                 }
             },
         };
-        Ok(Start { cursor: bucket.head(), bucket, backlog, snapshot })
+        Ok(WatchStart { cursor: bucket.head(), bucket, backlog, snapshot })
     }
 
-    /// Takes in one change of the store. `None`: deleted. The feed alone calls this.
+    /// Applies one change from the store. `None`: deleted. Only the feed calls this.
     pub fn apply(&self, key: &str, revision: u64, new: Option<Arc<Version>>) {
         let mut state = self.state.write();
         let old = match &new {
@@ -168,13 +168,13 @@ impl ResourceCache {
         self.index(&mut state, key, old.as_deref(), new.as_deref());
         self.changed.store(revision, Ordering::Release);
         let event = Arc::new(Event::new(revision, old, new));
-        for interest in self.interests(key, &event) {
-            match state.narrow.get(&interest).map(Weak::upgrade) {
+        for scope in self.scopes(key, &event) {
+            match state.narrow.get(&scope).map(Weak::upgrade) {
                 Some(Some(bucket)) => {
                     bucket.push(event.clone());
                 }
                 Some(None) => {
-                    state.narrow.remove(&interest);
+                    state.narrow.remove(&scope);
                 }
                 None => {}
             }
@@ -206,23 +206,23 @@ impl ResourceCache {
         }
     }
 
-    fn interests(&self, key: &str, event: &Event) -> Vec<Interest> {
-        let mut interests = vec![Interest::Object(key.to_owned())];
+    fn scopes(&self, key: &str, event: &Event) -> Vec<WatchScope> {
+        let mut scopes = vec![WatchScope::Object(key.to_owned())];
         if let Some((namespace, _)) = key.split_once('/') {
-            interests.push(Interest::Namespace(namespace.to_owned()));
+            scopes.push(WatchScope::Namespace(namespace.to_owned()));
         }
         if self.indexed_by_node {
             for version in [&event.old, &event.new].into_iter().flatten() {
-                let node = Interest::Node(version.field(self.row, NODE_FIELD).to_owned());
-                if !interests.contains(&node) {
-                    interests.push(node);
+                let node = WatchScope::Node(version.field(self.row, NODE_FIELD).to_owned());
+                if !scopes.contains(&node) {
+                    scopes.push(node);
                 }
             }
         }
-        interests
+        scopes
     }
 
-    /// Begins anew with the state at `revision`; whoever watches is told to start over.
+    /// Resets to the state at `revision`; watchers are told to start over.
     pub fn reset(&self, entries: BTreeMap<String, Arc<Version>>, revision: u64) {
         let mut state = self.state.write();
         state.by_node.clear();

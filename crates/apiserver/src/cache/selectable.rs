@@ -1,6 +1,6 @@
-//! The values of selectable fields, read without decoding the object.
+//! The values of selectable fields, extracted without decoding the object.
 //!
-//! Names and fall-backs are those of upstream's `ToSelectableFields` and field label conversions.
+//! Names and fallbacks are those of upstream's `ToSelectableFields` and field label conversions.
 
 use api::KindRow;
 

@@ -1,8 +1,8 @@
-//! One version of one object, as the cache holds it and hands it out.
+//! One version of one object, as the cache stores and serves it.
 //!
-//! Flow: the store's value comes without a resourceVersion; it is scanned once for what routes
-//! and selects (name, uid, labels, selectable fields), the revision is spliced in, and from then
-//! on the same `Bytes` answer every get, list and watch. Allocations: the bytes, the key, the
+//! Flow: the store's value comes without a resourceVersion; it is scanned once for what routing and
+//! selectors need (name, uid, labels, selectable fields), the revision is spliced in, and from then
+//! on the same `Bytes` serve every get, list and watch. Allocations: the bytes, the key, the
 //! labels, the selectable fields.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ pub struct MalformedValue {
     pub key: String,
 }
 
-/// An object at a revision: its ready bytes and what can be selected by.
+/// An object at a revision: its encoded bytes and what selectors match.
 #[derive(Debug)]
 pub struct Version {
     pub namespace: Box<str>,
@@ -32,12 +32,12 @@ pub struct Version {
     pub fields: Box<[Box<str>]>,
     /// The object with its resourceVersion.
     pub json: Bytes,
-    /// Where `"resourceVersion":"N",` begins in `json`, and its length; (0, 0): not spliced.
+    /// Position and length of `"resourceVersion":"N",` in `json`; (0, 0): not spliced.
     splice: (usize, usize),
 }
 
 impl Version {
-    /// Reads a value of the store.
+    /// Scans a value of the store.
     ///
     /// # Errors
     /// When the value has no metadata.

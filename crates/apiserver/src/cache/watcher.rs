@@ -1,4 +1,4 @@
-//! One watch: a cursor into a bucket, a filter, and the bookmarks in between.
+//! One watch: a cursor into a bucket, a filter, and bookmarks.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::bucket::{Bucket, Change, Event};
-use super::resource::Start;
+use super::resource::WatchStart;
 use super::{Filter, Version};
 
-/// How often a quiet watch is told the revision it has reached.
+/// How often an idle watch gets a bookmark.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
-/// Events taken from a bucket at once.
+/// Events read from a bucket at once.
 const BATCH: usize = 256;
 
-/// What a watch tells its client.
+/// What a watch sends to its client.
 #[derive(Debug)]
-pub enum Notice {
-    /// An object of the present state, at the beginning.
+pub enum WatchEvent {
+    /// An object of the initial state.
     Initial(Arc<Version>),
     Changed(Change, Arc<Event>),
-    /// Everything up to `revision` has been told; `initial_end`: the present state has.
+    /// Everything up to `revision` has been sent; `initial_end`: so has the initial state.
     Bookmark {
         revision: u64,
         initial_end: bool,
@@ -37,21 +37,21 @@ pub struct Watcher {
     bucket: Arc<Bucket>,
     head: watch::Receiver<u64>,
     cursor: u64,
-    /// How far the whole cache has come.
+    /// The revision that the whole cache has reached.
     progress: watch::Receiver<u64>,
-    pending: VecDeque<Notice>,
+    pending: VecDeque<WatchEvent>,
     bookmarks: bool,
     next_bookmark: Instant,
     deadline: Option<Instant>,
-    /// Nothing up to this revision is told again.
+    /// Nothing up to this revision is sent again.
     after: u64,
     shutdown: CancellationToken,
-    /// Another form in which objects are told, and its row.
-    form: Option<(&'static api::KindRow, FormOf)>,
+    /// How objects are converted before they are sent, and to which row.
+    conversion: Option<(&'static api::KindRow, Conversion)>,
 }
 
-/// Turns a stored object into another form of it.
-pub type FormOf = fn(&Version) -> Result<Arc<Version>, ApiError>;
+/// Converts a stored object to another API version.
+pub type Conversion = fn(&Version) -> Result<Arc<Version>, ApiError>;
 
 impl std::fmt::Debug for Watcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -59,11 +59,11 @@ impl std::fmt::Debug for Watcher {
     }
 }
 
-/// How a watch is to go on.
+/// Options of a watch.
 #[derive(Clone, Debug, Default)]
 pub struct WatchSettings {
     pub bookmarks: bool,
-    /// Bookmark the end of the present state.
+    /// Send a bookmark at the end of the initial state.
     pub initial_end: bool,
     pub timeout: Option<Duration>,
     /// The revision that the watch starts from.
@@ -73,16 +73,16 @@ pub struct WatchSettings {
 impl Watcher {
     pub(super) fn new(
         filter: Filter,
-        start: Start,
+        start: WatchStart,
         settings: WatchSettings,
         progress: watch::Receiver<u64>,
         shutdown: CancellationToken,
     ) -> Self {
-        let mut pending: VecDeque<Notice> =
-            start.snapshot.into_iter().map(Notice::Initial).collect();
-        pending.extend(start.backlog.into_iter().filter_map(|event| notice(&filter, event)));
+        let mut pending: VecDeque<WatchEvent> =
+            start.snapshot.into_iter().map(WatchEvent::Initial).collect();
+        pending.extend(start.backlog.into_iter().filter_map(|event| visible_event(&filter, event)));
         if settings.initial_end {
-            pending.push_back(Notice::Bookmark { revision: settings.after, initial_end: true });
+            pending.push_back(WatchEvent::Bookmark { revision: settings.after, initial_end: true });
         }
         let now = clock::instant();
         Self {
@@ -97,36 +97,36 @@ impl Watcher {
             deadline: settings.timeout.map(|timeout| now + timeout),
             after: settings.after,
             shutdown,
-            form: None,
+            conversion: None,
         }
     }
 
-    /// The same watch, which tells its objects in another form.
-    pub fn formed(mut self, row: &'static api::KindRow, form: FormOf) -> Self {
-        self.form = Some((row, form));
+    /// The same watch, which converts its objects before it sends them.
+    pub fn converted(mut self, row: &'static api::KindRow, conversion: Conversion) -> Self {
+        self.conversion = Some((row, conversion));
         self
     }
 
-    /// The kind of what is told.
+    /// The kind of the objects sent.
     pub fn row(&self) -> &'static api::KindRow {
-        self.form.map_or(self.filter.row, |(row, _)| row)
+        self.conversion.map_or(self.filter.row, |(row, _)| row)
     }
 
-    /// The next notices, at least one; `None` when the watch's time is over.
+    /// The next events, at least one; `None` when the watch has timed out.
     ///
     /// # Errors
     /// 410 when the client is too slow for the window of events.
-    pub async fn next(&mut self) -> Option<Result<Vec<Notice>, ApiError>> {
+    pub async fn next(&mut self) -> Option<Result<Vec<WatchEvent>, ApiError>> {
         loop {
             if !self.pending.is_empty() {
                 let count = self.pending.len().min(BATCH);
-                let notices = self.pending.drain(..count);
-                let Some((_, form)) = self.form else {
-                    return Some(Ok(notices.collect()));
+                let events = self.pending.drain(..count);
+                let Some((_, conversion)) = self.conversion else {
+                    return Some(Ok(events.collect()));
                 };
-                return Some(notices.map(|notice| formed(notice, form)).collect());
+                return Some(events.map(|event| converted(event, conversion)).collect());
             }
-            // In this order: whatever happened up to `reached` is in the bucket already.
+            // In this order: whatever happened up to `reached` is already in the bucket.
             let reached = *self.progress.borrow();
             self.head.borrow_and_update();
             let events = match self.bucket.read(&mut self.cursor, BATCH) {
@@ -134,16 +134,17 @@ impl Watcher {
                 Err(_) => return Some(Err(self.too_old())),
             };
             if !events.is_empty() {
-                let told = events
+                let visible = events
                     .into_iter()
                     .filter(|event| event.revision > self.after)
-                    .filter_map(|event| notice(&self.filter, event));
-                self.pending.extend(told);
+                    .filter_map(|event| visible_event(&self.filter, event));
+                self.pending.extend(visible);
                 continue;
             }
             if self.bookmarks && clock::instant() >= self.next_bookmark {
                 self.next_bookmark = clock::instant() + BOOKMARK_INTERVAL;
-                self.pending.push_back(Notice::Bookmark { revision: reached, initial_end: false });
+                self.pending
+                    .push_back(WatchEvent::Bookmark { revision: reached, initial_end: false });
                 continue;
             }
             if !self.sleep().await {
@@ -152,7 +153,7 @@ impl Watcher {
         }
     }
 
-    /// Waits for an event, a bookmark's time or the deadline. False: the watch is over.
+    /// Waits for an event, the next bookmark or the deadline. False: the watch is over.
     async fn sleep(&mut self) -> bool {
         let far = clock::instant() + Duration::from_secs(86_400);
         let deadline = self.deadline.unwrap_or(far);
@@ -173,23 +174,23 @@ impl Watcher {
     }
 }
 
-fn formed(notice: Notice, form: FormOf) -> Result<Notice, ApiError> {
-    Ok(match notice {
-        Notice::Initial(version) => Notice::Initial(form(&version)?),
-        Notice::Changed(change, event) => {
-            let object = form(event.object(change))?;
+fn converted(event: WatchEvent, conversion: Conversion) -> Result<WatchEvent, ApiError> {
+    Ok(match event {
+        WatchEvent::Initial(version) => WatchEvent::Initial(conversion(&version)?),
+        WatchEvent::Changed(change, event) => {
+            let object = conversion(event.object(change))?;
             let (old, new) = match change {
                 Change::Deleted => (Some(object), None),
                 Change::Added | Change::Modified => (None, Some(object)),
             };
-            Notice::Changed(change, Arc::new(Event::new(event.revision, old, new)))
+            WatchEvent::Changed(change, Arc::new(Event::new(event.revision, old, new)))
         }
         bookmark => bookmark,
     })
 }
 
-/// What the event means for someone who sees only what `filter` lets through.
-fn notice(filter: &Filter, event: Arc<Event>) -> Option<Notice> {
+/// What the event is to a client that sees only what `filter` matches.
+fn visible_event(filter: &Filter, event: Arc<Event>) -> Option<WatchEvent> {
     let before = event.old.as_ref().is_some_and(|version| filter.matches(version));
     let after = event.new.as_ref().is_some_and(|version| filter.matches(version));
     let change = match (before, after) {
@@ -198,5 +199,5 @@ fn notice(filter: &Filter, event: Arc<Event>) -> Option<Notice> {
         (true, false) => Change::Deleted,
         (false, false) => return None,
     };
-    Some(Notice::Changed(change, event))
+    Some(WatchEvent::Changed(change, event))
 }

@@ -14,7 +14,7 @@ use tonic::Streaming;
 use super::{upgrade, websocket};
 use crate::rest::{Body, BodyError, empty};
 
-/// The chunks as they come.
+/// The chunks as they arrive.
 pub fn response(chunks: Option<Streaming<LogChunk>>) -> http::Response<Body> {
     let body = match chunks {
         None => empty(),
@@ -30,10 +30,10 @@ pub fn response(chunks: Option<Streaming<LogChunk>>) -> http::Response<Body> {
     response
 }
 
-/// Sends the chunks as binary messages, until they end or the client has gone.
+/// Sends the chunks as binary messages, until they end or the client disconnects.
 ///
 /// # Errors
-/// 400 for a request that is no WebSocket handshake, or offers no protocol of ours.
+/// 400 for a request that is not a WebSocket handshake, or offers no protocol that is served.
 pub fn over_websocket(
     chunks: Option<Streaming<LogChunk>>,
     parts: &Parts,
@@ -52,10 +52,10 @@ pub fn over_websocket(
                     }
                 }
             }
-            // The client may have gone already.
+            // The client may have disconnected already.
             sink.send(websocket::close()).await.ok();
         };
-        // The client has nothing to say but that it goes.
+        // The client has nothing to send but a close.
         let gone = async { while let Some(Ok(_)) = stream.next().await {} };
         tokio::select! {
             () = sending => {}

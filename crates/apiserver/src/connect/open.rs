@@ -1,9 +1,8 @@
-//! Opening a stream at the kubelet, so that its refusal is still an ordinary error.
+//! Opens a stream to the kubelet, so that its refusal is still an ordinary error.
 
 use api::ApiError;
 use api::status::FieldError;
-use futures::{Stream, StreamExt};
-use rpc::api_v1::Frame;
+use futures::StreamExt;
 use rpc::kubelet_v1 as pb;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -12,18 +11,17 @@ use super::proxy;
 use super::target::{self, PodOnNode};
 use super::{Connection, Session, SessionKind, Streams, kubelet_error};
 use crate::core::Call;
-use crate::request::Request;
 use crate::response::Response;
 
-/// Frames on their way to a kubelet.
+/// Frames queued for a kubelet.
 const QUEUE: usize = 32;
 
 /// Opens the target's streaming subresource.
 ///
 /// # Errors
 /// 400 and 404 for a pod or container that cannot be streamed, 500 when the kubelet cannot be
-/// reached, 503 where nothing serves what is proxied.
-pub async fn open(call: Call<'_>, _request: &Request) -> Result<Response, ApiError> {
+/// reached, 503 when there is no endpoint to proxy to.
+pub async fn open(call: Call<'_>) -> Result<Response, ApiError> {
     let subresource = call.target.subresource.as_str();
     if subresource == "proxy" {
         let connection = proxy::find(call).await?;
@@ -105,10 +103,6 @@ fn log_limits(call: Call<'_>) -> Result<[Option<i64>; 3], ApiError> {
     Err(error)
 }
 
-fn frames(input: mpsc::Receiver<Frame>) -> impl Stream<Item = Frame> + Send + 'static {
-    ReceiverStream::new(input)
-}
-
 async fn session(call: Call<'_>, found: &PodOnNode, exec: bool) -> Result<Connection, ApiError> {
     let options = call.options;
     let container = target::container(&found.pod, options.parameter("container"))?;
@@ -139,13 +133,13 @@ async fn session(call: Call<'_>, found: &PodOnNode, exec: bool) -> Result<Connec
         }
         let open = pb::ExecOpen { container: reference, command, stdin, stdout, stderr, tty };
         let first = pb::ExecRequest { kind: Some(pb::exec_request::Kind::Open(open)) };
-        let rest = frames(receiver)
+        let rest = ReceiverStream::new(receiver)
             .map(|frame| pb::ExecRequest { kind: Some(pb::exec_request::Kind::Frame(frame)) });
         client.exec(futures::stream::iter([first]).chain(rest)).await
     } else {
         let open = pb::AttachOpen { container: reference, stdin, stdout, stderr, tty };
         let first = pb::AttachRequest { kind: Some(pb::attach_request::Kind::Open(open)) };
-        let rest = frames(receiver)
+        let rest = ReceiverStream::new(receiver)
             .map(|frame| pb::AttachRequest { kind: Some(pb::attach_request::Kind::Frame(frame)) });
         client.attach(futures::stream::iter([first]).chain(rest)).await
     };
@@ -166,7 +160,7 @@ async fn port_forward(call: Call<'_>, found: &PodOnNode) -> Result<Connection, A
         address: String::new(),
     };
     let first = pb::PortForwardRequest { kind: Some(pb::port_forward_request::Kind::Open(open)) };
-    let rest = frames(receiver).map(|frame| pb::PortForwardRequest {
+    let rest = ReceiverStream::new(receiver).map(|frame| pb::PortForwardRequest {
         kind: Some(pb::port_forward_request::Kind::Frame(frame)),
     });
     let answer = client.port_forward(futures::stream::iter([first]).chain(rest)).await;

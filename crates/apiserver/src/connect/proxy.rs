@@ -1,11 +1,12 @@
-//! `pods/proxy`, `services/proxy` and `nodes/proxy`: a client's HTTP request, sent on to where the name
-//! leads. Bodies are passed on as they come, in both directions; an `Upgrade` is passed through.
+//! `pods/proxy`, `services/proxy` and `nodes/proxy`: a client's HTTP request, forwarded to the
+//! named backend. Bodies are streamed in both directions; an `Upgrade` is passed through.
 //!
-//! Redirects and links of HTML pages are rewritten, so that they do not lead out.
+//! Redirects and links in HTML pages are rewritten, so that they stay within the proxy.
 //!
-//! Pods are reached through the kubelet's port forwarding, so that this works wherever exec does, even
-//! where the apiserver has no route to pods. A kubelet speaks gRPC only: what Kubernetes' serves
-//! over HTTP is answered from that ([`node`]). Nothing here decides who may do what: the pipeline has.
+//! Pods are reached through the kubelet's port forwarding, so that this works wherever exec does,
+//! even where the apiserver has no route to pods. A kubelet speaks gRPC only: what Kubernetes'
+//! kubelet serves over HTTP is answered from that ([`node`]). Nothing here authorizes: the pipeline
+//! has done that.
 //!
 //! Sources: `k8s.io/kubernetes/pkg/registry/core/{pod,service,node}`,
 //! `k8s.io/apimachinery/pkg/util/proxy`.
@@ -34,20 +35,21 @@ use crate::rest::{Accept, Body, empty, render_error};
 
 pub use target::find;
 
-/// The client's address, put into a request's extensions.
+/// The client's address, added to a request's extensions.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerAddress(pub SocketAddr);
 
-/// Where an authorized request goes.
+/// Where an authorized request is forwarded to.
 #[derive(Debug)]
 pub struct Proxy {
     backend: Backend,
-    /// What follows `proxy` in the request's path, as the client encoded it: empty, or from a slash on.
+    /// What follows `proxy` in the request's path, as the client encoded it: empty, or starting
+    /// with a slash.
     path: String,
 }
 
 impl Proxy {
-    /// Sends the request on, and answers what comes back.
+    /// Forwards the request, and returns the backend's answer.
     pub async fn serve(
         self,
         parts: &Parts,
@@ -69,8 +71,8 @@ impl Proxy {
             Ok(path) => match self.backend {
                 Backend::Kubelet(kubelet) => node::answer(kubelet, parts, &path).await,
                 backend => {
-                    let way = exchange::Way { prefix, path };
-                    exchange::send(&backend, &way, parts, body, upgrade).await
+                    let proxied = exchange::ProxiedPath { prefix, path };
+                    exchange::send(&backend, &proxied, parts, body, upgrade).await
                 }
             },
         };
@@ -78,7 +80,7 @@ impl Proxy {
     }
 }
 
-/// Relative links of what is served need the slash.
+/// Relative links need the trailing slash.
 fn redirect(parts: &Parts) -> http::Response<Body> {
     let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let location = format!("{}/{query}", parts.uri.path());

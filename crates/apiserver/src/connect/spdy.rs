@@ -1,13 +1,13 @@
-//! SPDY/3.1 as Kubernetes' clients speak it: the framing, and what goes over it.
+//! SPDY/3.1 as Kubernetes' clients speak it: the framing, and the protocols on top.
 //!
-//! A client opens every stream; the server answers each with a SYN_REPLY and echoes pings.
-//! Neither side uses flow control, priorities or server push (the `spdystream` library of
-//! client-go has none), so WINDOW_UPDATE and SETTINGS are read over. [`frame`] and [`headers`] are
-//! the wire form, pure; [`port_forward`] and [`remote_command`] say what each frame means;
-//! [`mod@serve`] carries them. The same bytes come over an upgraded connection or tunnelled in a
-//! WebSocket. Nothing here knows about pods: a session's frames go on to the kubelet as they are.
+//! A client opens every stream; the server answers each with a SYN_REPLY and echoes pings. Neither
+//! side uses flow control, priorities or server push (client-go's library, `spdystream`, has none),
+//! so WINDOW_UPDATE and SETTINGS are ignored. [`frame`] and [`headers`] are the wire format, pure;
+//! [`port_forward`] and [`remote_command`] interpret the frames; [`mod@serve`] transports them. The
+//! same bytes come over an upgraded connection or tunnelled through a WebSocket. Nothing here knows
+//! about pods: a session's frames go to the kubelet as they are.
 //!
-//! Sources: the SPDY protocol, draft 3.1; KEP 4006 (SPDY tunnelled in a WebSocket).
+//! Sources: the SPDY protocol, draft 3.1; KEP 4006 (SPDY tunnelled through a WebSocket).
 
 mod dictionary;
 mod frame;

@@ -1,4 +1,4 @@
-//! Which container of which pod on which node a stream is for
+//! Resolves a stream's target: which container of which pod on which node
 //! (`k8s.io/kubernetes/pkg/registry/core/pod/strategy.go`).
 
 use api::{ApiError, Kind};
@@ -6,13 +6,13 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 
 use crate::core::Call;
 
-/// The pod and, once it has one, its node.
+/// The pod and, once it has been bound, its node.
 pub struct PodOnNode {
     pub pod: Pod,
     pub node: Option<Node>,
 }
 
-/// Looks both up.
+/// Looks up pod and node.
 ///
 /// # Errors
 /// 404.
@@ -26,7 +26,7 @@ pub async fn find(call: Call<'_>) -> Result<PodOnNode, ApiError> {
     Ok(PodOnNode { pod, node })
 }
 
-/// The container that is meant: the one named, or the only one.
+/// The target container: the one named, or the only one.
 ///
 /// # Errors
 /// 400 when there are several to choose from, or none of that name.
@@ -62,10 +62,10 @@ pub fn container(pod: &Pod, asked: Option<&str>) -> Result<String, ApiError> {
     }
 }
 
-/// The node of a pod that must run for a session.
+/// The node of a pod that must be running for a session.
 ///
 /// # Errors
-/// 400 when it has not started or has ended.
+/// 400 when the pod has not started or has ended.
 pub fn running_node(found: &PodOnNode) -> Result<&Node, ApiError> {
     let name = found.pod.metadata.name.as_deref().unwrap_or_default();
     let phase = found.pod.status.as_ref().and_then(|status| status.phase.as_deref());

@@ -1,4 +1,4 @@
-//! Which protocol a client and a session share, and the answer that switches to it.
+//! Negotiation of a session's protocol, and the answer that switches to it.
 
 use api::ApiError;
 use bytes::Bytes;
@@ -16,17 +16,17 @@ use tokio_util::codec::{BytesCodec, Framed};
 use super::{Session, SessionKind, spdy, websocket};
 use crate::rest::{Body, empty};
 
-/// Largest WebSocket message of a client, in bytes.
+/// Largest WebSocket message from a client, in bytes.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 const WEBSOCKET: &str = "websocket";
 const SPDY: &str = "SPDY/3.1";
 const WEBSOCKET_PROTOCOL: HeaderName = HeaderName::from_static("sec-websocket-protocol");
 const SPDY_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 
-/// What exec, attach and port-forward are served over, in order of preference.
+/// Protocols of exec, attach and port-forward, in order of preference.
 const COMMAND_WEBSOCKET: &[&str] = &["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"];
 const COMMAND_SPDY: &[&str] = &["v4.channel.k8s.io"];
-/// SPDY in a WebSocket, as kubectl does it, and a channel for each port and its errors.
+/// SPDY tunnelled through a WebSocket, as kubectl does it, and a pair of channels for each port.
 const FORWARD_WEBSOCKET: &[&str] = &["SPDY/3.1+portforward.k8s.io", "v4.channel.k8s.io"];
 const FORWARD_SPDY: &[&str] = &["portforward.k8s.io"];
 const LOG_WEBSOCKET: &[&str] = &["binary.k8s.io"];
@@ -34,7 +34,7 @@ const LOG_WEBSOCKET: &[&str] = &["binary.k8s.io"];
 /// A WebSocket of a client.
 pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// Whether the client asks for another protocol, any.
+/// Whether the client asks for any other protocol.
 pub fn wants_upgrade(headers: &HeaderMap) -> bool {
     let connection = headers.get_all(CONNECTION).iter();
     !upgrade_header(headers).is_empty()
@@ -52,7 +52,7 @@ pub fn is_websocket(headers: &HeaderMap) -> bool {
 /// Accepts the client's WebSocket or SPDY connection and carries frames until either side ends.
 ///
 /// # Errors
-/// 400 for a request that asks for neither, 403 for one that offers no protocol of ours.
+/// 400 for a request that asks for neither, 403 for one that offers no protocol that is served.
 pub fn accept(
     session: Session,
     parts: &Parts,
@@ -94,13 +94,15 @@ pub fn accept(
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => serve_spdy(upgraded, session).await,
-            Err(error) => tracing::debug!(%error, "the client did not go on with SPDY"),
+            Err(error) => {
+                tracing::debug!(%error, "the client did not complete the upgrade to SPDY")
+            }
         }
     });
     Ok(switching(SPDY, SPDY_PROTOCOL, protocol))
 }
 
-/// Accepts a WebSocket that a log is to be sent over.
+/// Accepts a WebSocket that a log will be sent over.
 ///
 /// # Errors
 /// As [`accept`].
@@ -126,7 +128,7 @@ async fn serve_spdy(upgraded: Upgraded, session: Session) {
             spdy::serve(protocol, session, stream, &mut sink).await;
         }
     }
-    // The client may have gone already.
+    // The client may have disconnected already.
     sink.close().await.ok();
 }
 
@@ -134,7 +136,7 @@ fn upgrade_header(headers: &HeaderMap) -> &str {
     headers.get(UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// The first of the protocols served that the client offers; without an offer, the oldest.
+/// The first of the served protocols that the client offers; if it offers none, the oldest.
 fn choose(
     headers: &HeaderMap,
     name: &HeaderName,
@@ -160,7 +162,7 @@ fn choose(
     })
 }
 
-/// The answer to a WebSocket handshake, and the socket once the client has it.
+/// The answer to a WebSocket handshake, and the socket once the client has upgraded.
 fn handshake(
     parts: &Parts,
     protocol: &'static str,
@@ -184,7 +186,7 @@ fn handshake(
                 Some(WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await)
             }
             Err(error) => {
-                tracing::debug!(%error, "the client did not go on with its WebSocket");
+                tracing::debug!(%error, "the client did not complete the upgrade to WebSocket");
                 None
             }
         }

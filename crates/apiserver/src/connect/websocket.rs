@@ -1,6 +1,6 @@
-//! Sessions over WebSocket. exec and attach: each message is a channel's number and data
-//! (`k8s.io/apimachinery/pkg/util/remotecommand`); under v5, 255 and a channel's number closes that
-//! channel. Port forwarding: channels too, or SPDY in the messages.
+//! Sessions over WebSocket. exec and attach: each message is a channel number and data
+//! (`k8s.io/apimachinery/pkg/util/remotecommand`); under v5, 255 and a channel number closes that
+//! channel. Port forwarding: channels too, or tunnelled SPDY.
 
 mod forward;
 
@@ -28,10 +28,10 @@ pub use forward::{forward, ports};
 /// Under v5: the message that closes a channel.
 const CLOSE: u8 = 255;
 
-/// What channels mean.
+/// Versions of the channel protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// The result is plain text, and only of failures.
+    /// The result is plain text, and only sent for failures.
     V1,
     /// The result is a Status.
     V4,
@@ -49,25 +49,25 @@ impl From<&str> for Version {
     }
 }
 
-/// How often a client whose input waits hears that the connection lives.
+/// How often a client whose input is blocked is sent a pong.
 const STILL_HERE: Duration = Duration::from_secs(5);
 
 /// Carries exec or attach until either side ends.
 pub async fn command(socket: Socket, session: Session, version: Version) {
     let (mut sink, stream) = socket.split();
-    // A command that does not read its input keeps us from reading the client's, pings included; so
-    // that the client does not give up, it gets pongs that it has not asked for.
+    // A command that does not read its input keeps us from reading the client's messages, pings
+    // included; unsolicited pongs keep the client from timing out.
     let (waits, waiting) = watch::channel(false);
     tokio::select! {
         () = to_kubelet(stream, session.input, version, waits) => {}
         () = to_client(&mut sink, session.output, version, waiting) => {}
     }
-    // The client may have gone already.
+    // The client may have disconnected already.
     sink.send(close()).await.ok();
     sink.close().await.ok();
 }
 
-/// Carries SPDY that comes in the messages of a WebSocket.
+/// Transports SPDY tunnelled through a WebSocket.
 pub async fn tunnel<P: spdy::Protocol>(socket: Socket, session: Session, protocol: P) {
     let (sink, stream) = socket.split();
     let stream = stream
@@ -83,13 +83,13 @@ pub async fn tunnel<P: spdy::Protocol>(socket: Socket, session: Session, protoco
         .sink_map_err(io::Error::other)
         .with(|data: Bytes| future::ok::<_, io::Error>(Message::Binary(data)));
     spdy::serve(protocol, session, stream, &mut bytes).await;
-    // The client may have gone already.
+    // The client may have disconnected already.
     let mut sink = bytes.into_inner();
     sink.send(close()).await.ok();
     sink.close().await.ok();
 }
 
-/// Passes on what the client says until it has gone.
+/// Forwards the client's messages until it disconnects.
 async fn to_kubelet(
     mut stream: SplitStream<Socket>,
     input: mpsc::Sender<Frame>,
@@ -108,7 +108,7 @@ async fn to_kubelet(
             }
             _ => continue,
         };
-        // A command that has ended takes no input. What it wrote is still to come.
+        // A command that has ended takes no input. Its output is still to come.
         if let Err(TrySendError::Full(frame)) = input.try_send(frame) {
             waits.send_replace(true);
             input.send(frame).await.ok();
@@ -171,7 +171,7 @@ async fn to_client(
     }
 }
 
-/// What a Status says went wrong; empty for success.
+/// The failure that a Status reports; empty for success.
 fn failure_text(json: &[u8]) -> Bytes {
     match status::decode_status(json) {
         Ok(status) if status.status.as_deref() == Some("Success") => Bytes::new(),
@@ -180,7 +180,7 @@ fn failure_text(json: &[u8]) -> Bytes {
     }
 }
 
-/// Channel and data of a message, no channel for messages without a meaning; `None` at the end.
+/// Channel and data of a message; no channel for messages without a meaning; `None` at the end.
 fn split(message: Message) -> Option<(Option<u8>, Bytes)> {
     let mut data: Bytes = match message {
         Message::Binary(data) => data,
@@ -202,7 +202,7 @@ fn message(channel: u8, data: &[u8]) -> Message {
     Message::Binary(bytes.freeze())
 }
 
-/// A close without a code is an error to client-go.
+/// client-go treats a close without a code as an error.
 pub fn close() -> Message {
     Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
 }

@@ -1,4 +1,4 @@
-//! Bindings, pipelined: many are under way at once, and answers come as they are done.
+//! Bindings, pipelined: many are in progress at once, and answered as they complete.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::pipeline::Pipeline;
 use crate::request::{BodyFormat, Options, Request, Subject, Target, Verb};
 use crate::user::{Credentials, User};
 
-/// Bindings of one stream under way at once.
+/// Bindings of one stream in progress at once.
 const CONCURRENCY: usize = 128;
 
 /// The answers to a stream of bindings.

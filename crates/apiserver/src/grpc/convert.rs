@@ -1,22 +1,23 @@
-//! Between the messages of `skiff.api.v1` and the pipeline's requests and answers.
+//! Converts between the messages of `skiff.api.v1` and the pipeline's requests and answers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::{ApiError, fields, labels};
 use bytes::Bytes;
+use jiff::Timestamp;
 use rpc::api_v1 as pb;
 
 use crate::cache::Version;
 use crate::options::{self, version_match};
 use crate::request::{Options, PatchType, Target, Verb};
 use crate::response::Response;
-use crate::rest::{Accept, Form, IncludeObject};
+use crate::rest::{Accept, IncludeObject, Representation};
 
 /// The target of a message.
 ///
 /// # Errors
-/// 404 for a resource or subresource that does not exist, 400 for none.
+/// 404 for a resource or subresource that does not exist, 400 without a target.
 pub fn target(message: Option<pb::Target>) -> Result<Target, ApiError> {
     let message = message.ok_or_else(|| ApiError::bad_request("the request has no target"))?;
     let row = api::kind::by_resource(&message.group, &message.version, &message.resource)
@@ -39,7 +40,7 @@ pub fn target(message: Option<pb::Target>) -> Result<Target, ApiError> {
 /// Parses both selectors.
 ///
 /// # Errors
-/// 400 for what is no selector.
+/// 400 for an invalid selector.
 pub fn selectors(options: &mut Options, label: &str, field: &str) -> Result<(), ApiError> {
     let refuse = |error: labels::SelectorError| ApiError::bad_request(error.to_string());
     options.labels = labels::Selector::parse(label).map_err(refuse)?;
@@ -50,7 +51,7 @@ pub fn selectors(options: &mut Options, label: &str, field: &str) -> Result<(), 
 /// Options of a list.
 ///
 /// # Errors
-/// 400 and 422 for values that do not exist.
+/// 400 and 422 for invalid values.
 pub fn list_options(message: &pb::ListRequest) -> Result<Options, ApiError> {
     let mut options = Options {
         resource_version: message.resource_version.clone(),
@@ -88,7 +89,7 @@ pub fn watch_options(message: &pb::WatchRequest) -> Result<Options, ApiError> {
 /// Options of a write.
 ///
 /// # Errors
-/// 422 for values that do not exist.
+/// 422 for invalid values.
 pub fn write_options(verb: Verb, message: Option<pb::WriteOptions>) -> Result<Options, ApiError> {
     let message = message.unwrap_or_default();
     let mut errors = Vec::new();
@@ -115,19 +116,21 @@ pub fn patch_type(message: pb::PatchType) -> Option<PatchType> {
     }
 }
 
-/// What the client wants answers to look like.
-pub fn accept(representation: i32) -> Accept {
-    let form = match pb::Representation::try_from(representation) {
-        Ok(pb::Representation::Table | pb::Representation::TableWithObjects) => Form::Table,
-        Ok(pb::Representation::PartialMetadata) => Form::PartialMetadata,
-        _ => Form::Object,
+/// The representation that the client requests.
+pub fn accept(message: i32) -> Accept {
+    let representation = match pb::Representation::try_from(message) {
+        Ok(pb::Representation::Table | pb::Representation::TableWithObjects) => {
+            Representation::Table
+        }
+        Ok(pb::Representation::PartialMetadata) => Representation::PartialMetadata,
+        _ => Representation::Object,
     };
-    let include = if representation == i32::from(pb::Representation::TableWithObjects) {
+    let include = if message == i32::from(pb::Representation::TableWithObjects) {
         IncludeObject::Object
     } else {
         IncludeObject::default()
     };
-    Accept { form, include, ..Accept::default() }
+    Accept { representation, include, ..Accept::default() }
 }
 
 /// A version in its envelope, with `json` in place of its own bytes.
@@ -141,21 +144,26 @@ pub fn envelope(version: &Version, json: Bytes) -> pb::Object {
     }
 }
 
-/// A version in the form that the client wants.
+/// A version in the representation that the client requests.
 ///
 /// # Errors
 /// 500 when a Table needs an object that cannot be decoded.
-pub fn shaped(
+pub fn represent(
     row: &'static api::KindRow,
     version: &Arc<Version>,
     accept: &Accept,
+    now: Timestamp,
 ) -> Result<pb::Object, ApiError> {
-    let json = match accept.form {
-        Form::Object => version.json.clone(),
-        Form::PartialMetadata => crate::rest::partial(version),
-        Form::Table => {
-            crate::rest::table(row, std::slice::from_ref(version), None, &accept.table_options())?
-        }
+    let json = match accept.representation {
+        Representation::Object => version.json.clone(),
+        Representation::PartialMetadata => crate::rest::partial(version),
+        Representation::Table => crate::rest::table(
+            row,
+            std::slice::from_ref(version),
+            None,
+            &accept.table_options(),
+            now,
+        )?,
     };
     Ok(envelope(version, json))
 }
@@ -163,10 +171,10 @@ pub fn shaped(
 /// An answer that is one object.
 ///
 /// # Errors
-/// 500 for an answer that is not.
-pub fn object(response: Response, accept: &Accept) -> Result<pb::Object, ApiError> {
+/// 500 for any other answer.
+pub fn object(response: Response, accept: &Accept, now: Timestamp) -> Result<pb::Object, ApiError> {
     match response {
-        Response::Object(answer) => shaped(answer.row, &answer.version, accept),
+        Response::Object(answer) => represent(answer.row, &answer.version, accept, now),
         Response::Json { json, .. } => Ok(pb::Object { json, ..pb::Object::default() }),
         _ => Err(ApiError::internal("the answer is not an object")),
     }

@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use api::ApiError;
 use bytes::Bytes;
+use clock::SharedClock;
 use futures::Stream;
+use jiff::Timestamp;
 use rpc::api_v1 as pb;
 use rpc::status::to_grpc;
 use tonic::{Request as Call, Response as Answer, Status, Streaming};
 use tower::ServiceExt;
 
 use super::{bind, convert, stream};
-use crate::cache::{Change, Notice, Watcher};
+use crate::cache::{Change, WatchEvent, Watcher};
 use crate::pipeline::Pipeline;
 use crate::request::{BodyFormat, Options, Request, Subject, Target, Verb};
 use crate::response::{ListAnswer, Response, bounded};
-use crate::rest::{Accept, Form, PeerUser, bookmark, impersonation, table};
+use crate::rest::{Accept, PeerUser, Representation, bookmark, impersonation, table};
 use crate::user::{Credentials, User};
 
 /// A page of a list is cut at about this many bytes of objects.
@@ -28,11 +30,12 @@ pub(super) type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + 
 /// The service.
 pub struct Resources {
     pipeline: Pipeline,
+    clock: SharedClock,
 }
 
 impl Resources {
-    pub fn new(pipeline: Pipeline) -> Self {
-        Self { pipeline }
+    pub fn new(pipeline: Pipeline, clock: SharedClock) -> Self {
+        Self { pipeline, clock }
     }
 
     async fn ask(
@@ -74,7 +77,7 @@ impl Resources {
             _ => Vec::new(),
         };
         let object =
-            convert::object(response, &Accept::default()).map_err(|error| to_grpc(&error))?;
+            convert::object(response, &Accept::default(), self.clock.now()).map_err(refuse)?;
         let mut answer = Answer::new(object);
         for warning in bounded(&warnings) {
             if let Ok(value) = warning.parse() {
@@ -85,7 +88,7 @@ impl Resources {
     }
 }
 
-/// Who calls: the connection's certificate, a bearer token, impersonation.
+/// The caller's credentials: the connection's certificate, a bearer token, impersonation.
 fn credentials<T>(call: &Call<T>) -> Result<Credentials, Status> {
     let headers = call.metadata().clone().into_headers();
     let bearer = headers
@@ -119,7 +122,8 @@ impl pb::resources_server::Resources for Resources {
         let subject = Subject::Resource { verb: Verb::Get, target };
         let response = self.ask(credentials, subject, options, Bytes::new()).await?;
         let accept = convert::accept(message.representation);
-        Ok(Answer::new(convert::object(response, &accept).map_err(refuse)?))
+        let object = convert::object(response, &accept, self.clock.now()).map_err(refuse)?;
+        Ok(Answer::new(object))
     }
 
     async fn list(&self, call: Call<pb::ListRequest>) -> Reply<Self::ListStream> {
@@ -129,9 +133,11 @@ impl pb::resources_server::Resources for Resources {
         let target = convert::target(message.target).map_err(refuse)?;
         let subject = Subject::Resource { verb: Verb::List, target };
         match self.ask(credentials, subject, options, Bytes::new()).await? {
-            Response::List(list) => {
-                Ok(Answer::new(pages(list, convert::accept(message.representation))))
-            }
+            Response::List(list) => Ok(Answer::new(pages(
+                list,
+                convert::accept(message.representation),
+                self.clock.now(),
+            ))),
             _ => Err(refuse(ApiError::internal("a list answered with something else"))),
         }
     }
@@ -143,9 +149,11 @@ impl pb::resources_server::Resources for Resources {
         let target = convert::target(message.target).map_err(refuse)?;
         let subject = Subject::Resource { verb: Verb::Watch, target };
         match self.ask(credentials, subject, options, Bytes::new()).await? {
-            Response::Watch(watcher) => {
-                Ok(Answer::new(events(*watcher, convert::accept(message.representation))))
-            }
+            Response::Watch(watcher) => Ok(Answer::new(events(
+                *watcher,
+                convert::accept(message.representation),
+                self.clock.clone(),
+            ))),
             _ => Err(refuse(ApiError::internal("a watch answered with something else"))),
         }
     }
@@ -156,7 +164,7 @@ impl pb::resources_server::Resources for Resources {
         let options = convert::write_options(Verb::Create, message.options).map_err(refuse)?;
         let mut target = convert::target(message.target).map_err(refuse)?;
         if target.subresource.is_empty() {
-            // Clients that know the object's name say it; the body decides.
+            // Clients that know the object's name send it; the body decides.
             target.name.clear();
         }
         self.write(credentials, Verb::Create, target, options, message.json).await
@@ -258,7 +266,7 @@ impl pb::resources_server::Resources for Resources {
 }
 
 /// A list as pages of about [`PAGE_BYTES`].
-fn pages(list: ListAnswer, accept: Accept) -> ReplyStream<pb::ListPage> {
+fn pages(list: ListAnswer, accept: Accept, now: Timestamp) -> ReplyStream<pb::ListPage> {
     Box::pin(async_stream::try_stream! {
         let head = pb::ListPage {
             items: Vec::new(),
@@ -266,8 +274,8 @@ fn pages(list: ListAnswer, accept: Accept) -> ReplyStream<pb::ListPage> {
             continue_token: list.continue_token.clone(),
             remaining_item_count: list.remaining.unwrap_or_default(),
         };
-        if accept.form == Form::Table {
-            let json = table(list.row, &list.items, Some(&list), &accept.table_options()).map_err(refuse)?;
+        if accept.representation == Representation::Table {
+            let json = table(list.row, &list.items, Some(&list), &accept.table_options(), now).map_err(refuse)?;
             yield pb::ListPage { items: vec![pb::Object { json, ..Default::default() }], ..head };
             return;
         }
@@ -279,19 +287,24 @@ fn pages(list: ListAnswer, accept: Accept) -> ReplyStream<pb::ListPage> {
                 size = 0;
             }
             size += item.json.len();
-            page.items.push(convert::shaped(list.row, item, &accept).map_err(refuse)?);
+            page.items.push(convert::represent(list.row, item, &accept, now).map_err(refuse)?);
         }
         yield page;
     })
 }
 
 /// A watch as messages of one or more events.
-fn events(mut watcher: Watcher, accept: Accept) -> ReplyStream<pb::WatchEvents> {
+fn events(
+    mut watcher: Watcher,
+    accept: Accept,
+    clock: SharedClock,
+) -> ReplyStream<pb::WatchEvents> {
     Box::pin(async_stream::stream! {
         let row = watcher.row();
-        while let Some(notices) = watcher.next().await {
-            let batch: Result<Vec<_>, ApiError> = notices
-                .and_then(|notices| notices.iter().map(|notice| event(row, notice, &accept)).collect());
+        while let Some(events) = watcher.next().await {
+            let now = clock.now();
+            let batch: Result<Vec<_>, ApiError> = events
+                .and_then(|events| events.iter().map(|event| watch_event(row, event, &accept, now)).collect());
             match batch {
                 Ok(events) => yield Ok(pb::WatchEvents { events }),
                 Err(error) => {
@@ -309,25 +322,26 @@ fn events(mut watcher: Watcher, accept: Accept) -> ReplyStream<pb::WatchEvents> 
     })
 }
 
-fn event(
+fn watch_event(
     row: &'static api::KindRow,
-    notice: &Notice,
+    event: &WatchEvent,
     accept: &Accept,
+    now: Timestamp,
 ) -> Result<pb::WatchEvent, ApiError> {
-    let (kind, object, initial_events_end) = match notice {
-        Notice::Initial(version) => {
-            (pb::EventType::Added, convert::shaped(row, version, accept)?, false)
+    let (kind, object, initial_events_end) = match event {
+        WatchEvent::Initial(version) => {
+            (pb::EventType::Added, convert::represent(row, version, accept, now)?, false)
         }
-        Notice::Changed(change, event) => {
+        WatchEvent::Changed(change, event) => {
             let kind = match change {
                 Change::Added => pb::EventType::Added,
                 Change::Modified => pb::EventType::Modified,
                 Change::Deleted => pb::EventType::Deleted,
             };
-            (kind, convert::shaped(row, event.object(*change), accept)?, false)
+            (kind, convert::represent(row, event.object(*change), accept, now)?, false)
         }
-        Notice::Bookmark { revision, initial_end } => {
-            let json = bookmark(row, *revision, *initial_end, accept.form);
+        WatchEvent::Bookmark { revision, initial_end } => {
+            let json = bookmark(row, *revision, *initial_end, accept.representation);
             let object = pb::Object { revision: *revision, json, ..pb::Object::default() };
             (pb::EventType::Bookmark, object, *initial_end)
         }

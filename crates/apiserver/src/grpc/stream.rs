@@ -8,7 +8,7 @@ use tonic::{Status, Streaming};
 use super::service::ReplyStream;
 use crate::connect::Connection;
 
-/// The frames of a connection; the client's later frames go to it.
+/// The frames from a connection; the client's further frames are forwarded to it.
 pub fn frames(
     connection: Connection,
     requests: Streaming<pb::StreamRequest>,
@@ -37,7 +37,7 @@ pub fn frames(
     }
 }
 
-/// Ends the inward half together with the outward one.
+/// Ends the inbound half together with the outbound one.
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
 
 impl Drop for AbortOnDrop {

@@ -1,5 +1,5 @@
 //! Checks of single values, in Kubernetes' words (`k8s.io/apimachinery/pkg/util/validation` and
-//! `pkg/apis/core/validation`). Each adds what is wrong to a list.
+//! `pkg/apis/core/validation`). Each adds its errors to a list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,10 +13,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::path::Path;
 
-/// What was found so far.
+/// The errors found so far.
 pub type Errors = Vec<FieldError>;
 
-/// Texts that every immutable field is refused with.
+/// Message for a change of any immutable field.
 pub const IMMUTABLE: &str = "field is immutable";
 pub const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 pub const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
@@ -31,7 +31,7 @@ pub fn invalid(problems: Vec<String>, value: &str, path: &Path, errors: &mut Err
     errors.extend(problems.into_iter().map(|problem| FieldError::invalid(path, value, problem)));
 }
 
-/// Something is wrong with a whole object, whose value is not shown.
+/// An error about a whole object, whose value is not shown.
 pub fn invalid_whole(problem: &str, path: &Path, errors: &mut Errors) {
     errors.push(FieldError { value: String::new(), ..FieldError::invalid(path, "", problem) });
 }
@@ -86,7 +86,7 @@ pub fn one_of(value: &str, supported: &[&str], path: &Path, errors: &mut Errors)
     }
 }
 
-/// As [`one_of`], but the field may be left out.
+/// As [`one_of`], but the field may be unset.
 pub fn one_of_or_unset(
     value: &Option<String>,
     supported: &[&str],
@@ -107,7 +107,7 @@ pub fn not_negative(value: impl Into<i64>, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// `low` and `high` are both allowed.
+/// `low` and `high` are included.
 pub fn in_range(value: i64, low: i64, high: i64, path: &Path, errors: &mut Errors) {
     if !(low..=high).contains(&value) {
         errors.push(FieldError::invalid(
@@ -218,7 +218,7 @@ pub fn label_selector(selector: Option<&LabelSelector>, path: &Path, errors: &mu
     }
 }
 
-/// An amount that must not be negative; what is no amount is refused as well.
+/// A quantity that must be valid and not negative.
 pub fn amount(text: &Text, path: &Path, errors: &mut Errors) -> Option<Quantity> {
     match text.0.parse::<Quantity>() {
         Ok(amount) => {
@@ -234,7 +234,7 @@ pub fn amount(text: &Text, path: &Path, errors: &mut Errors) -> Option<Quantity>
     }
 }
 
-/// A number or a percentage, as `maxUnavailable` is.
+/// A number or a percentage, as in `maxUnavailable`.
 pub fn number_or_percent(value: &IntOrString, path: &Path, errors: &mut Errors) {
     match value {
         IntOrString::Int(number) => not_negative(*number, path, errors),
@@ -256,7 +256,7 @@ pub fn percent(value: &IntOrString) -> Option<i64> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
 
-/// A percentage above 100.
+/// Refuses a percentage above 100.
 pub fn not_more_than_all(value: &IntOrString, path: &Path, errors: &mut Errors) {
     if percent(value).is_some_and(|percent| percent > 100) {
         errors.push(FieldError::invalid(path, printed(value), "must not be greater than 100%"));
@@ -285,7 +285,7 @@ pub fn printed(value: &IntOrString) -> serde_json::Value {
 pub struct Unique(BTreeSet<String>);
 
 impl Unique {
-    /// False, with an error, for a value seen before.
+    /// False, and an error, for a value seen before.
     pub fn insert(&mut self, value: &str, path: &Path, errors: &mut Errors) -> bool {
         let new = self.0.insert(value.to_owned());
         if !new {
@@ -295,7 +295,7 @@ impl Unique {
     }
 }
 
-/// A path below a volume: relative, and not upwards.
+/// A path below a volume: relative, without `..`.
 pub fn local_descending_path(value: &str, path: &Path, errors: &mut Errors) {
     if value.starts_with('/') {
         errors.push(FieldError::invalid(path, value, "must be a relative path"));
@@ -309,7 +309,7 @@ pub fn no_backsteps(value: &str, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// As [`local_descending_path`], and not beginning with two dots, which the atomic writer uses.
+/// As [`local_descending_path`], and not starting with two dots, which the atomic writer uses.
 pub fn local_non_reserved_path(value: &str, path: &Path, errors: &mut Errors) {
     local_descending_path(value, path, errors);
     if value.starts_with("..") && !value.starts_with("../") {

@@ -1,4 +1,4 @@
-//! Building of table columns and cells, as `pkg/printers/internalversion` prints them.
+//! Columns and cells of Tables, as `pkg/printers/internalversion` prints them.
 
 use std::collections::BTreeMap;
 
@@ -82,7 +82,7 @@ pub fn or_none(text: Option<&str>) -> Value {
     }
 }
 
-/// The texts with commas, or `<none>`.
+/// The texts separated by commas, or `<none>`.
 pub fn joined<S: AsRef<str>>(texts: &[S]) -> Value {
     let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
     or_none(Some(&texts.join(",")))

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Column, Strategy};
 
-/// Keys and values together, in bytes.
+/// Maximum total of keys and values, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
 
 /// The strategy of ConfigMaps.
@@ -79,7 +79,7 @@ impl Strategy for Rules {
     }
 }
 
-/// Refuses the fields that changed although the object says that it never does.
+/// Refuses changes to an immutable object.
 pub fn immutable(changed: &[(&str, bool)], errors: &mut Errors) {
     for (field, _) in changed.iter().filter(|(_, changed)| *changed) {
         errors.push(FieldError::forbidden(*field, "field is immutable when `immutable` is set"));

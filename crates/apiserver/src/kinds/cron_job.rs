@@ -14,7 +14,7 @@ use super::pod_spec::{defaults, warnings};
 use super::rules::{generation_of_spec, status_apart};
 use super::{Column, Strategy, fill};
 
-/// Eleven characters are left for the names of its jobs.
+/// Eleven characters are reserved for the names of its jobs.
 const MAX_NAME: usize = 52;
 
 /// The strategy of CronJobs.

@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use super::{Column, Strategy, fill};
 
-/// Endpoints of a slice.
+/// Most endpoints of a slice.
 const MAX_ENDPOINTS: usize = 1000;
-/// Addresses of an endpoint.
+/// Most addresses of an endpoint.
 const MAX_ADDRESSES: usize = 100;
-/// Most zones that an endpoint is meant for.
+/// Most zones in an endpoint's hints.
 const MAX_HINTS: usize = 8;
 
 /// The strategy of EndpointSlices.
@@ -38,7 +38,7 @@ impl Strategy for Rules {
         }
     }
 
-    /// Everything but other metadata is spec.
+    /// Everything but the rest of the metadata is spec.
     fn generation_changes(&self, new: &EndpointSlice, old: &EndpointSlice) -> Option<bool> {
         let same = new.endpoints == old.endpoints
             && new.ports == old.ports

@@ -1,4 +1,4 @@
-//! Endpoints, the list of old beside EndpointSlices.
+//! Endpoints, the legacy API beside EndpointSlices.
 
 use super::check;
 use super::columns;
@@ -85,7 +85,7 @@ impl Strategy for Rules {
     }
 }
 
-/// The first three endpoints, and how many more there are.
+/// The first three endpoints, and the number of the others.
 fn list(endpoints: &Endpoints) -> String {
     let mut all = Vec::new();
     for subset in endpoints.subsets.iter().flatten() {
@@ -110,7 +110,7 @@ fn list(endpoints: &Endpoints) -> String {
     }
 }
 
-/// The API server's own endpoints, which are whatever address it was told to advertise.
+/// The API server's own endpoints, which have whatever address it advertises.
 pub fn is_own(metadata: &api::ObjectMeta) -> bool {
     metadata.name.as_deref() == Some("kubernetes")
         && metadata.namespace.as_deref() == Some("default")

@@ -1,5 +1,7 @@
 //! Events.
 
+pub mod conversion;
+
 use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource};
@@ -12,7 +14,7 @@ use super::{Column, Strategy, columns};
 
 /// Longest reporting instance, action and reason of an Event with an `eventTime`.
 const MAX_TEXT: usize = 128;
-/// Longest message of one.
+/// Longest message of such an Event.
 const MAX_NOTE: usize = 1024;
 
 /// The strategy of Events.
@@ -31,8 +33,8 @@ static COLUMNS: &[Column] = &[
     Column { priority: 1, ..columns::NAME },
 ];
 
-/// The strategy of Events in the form of `events.k8s.io`, which are shown like those of the core
-/// group and stored as them.
+/// The strategy of Events of `events.k8s.io`, which are printed like those of the core group and
+/// stored as them.
 pub struct NewerRules;
 
 impl Strategy for NewerRules {
@@ -43,9 +45,11 @@ impl Strategy for NewerRules {
     }
 
     fn cells(&self, event: &NewerEvent, now: Timestamp) -> Vec<Value> {
-        let core = crate::verbs::events::core_form(event);
-        let core = core.as_ref().ok().and_then(|core| core.downcast_ref());
-        core.map_or_else(|| vec![Value::Null; COLUMNS.len()], |core| Rules.cells(core, now))
+        let core = serde_json::to_value(event).map(conversion::to_core);
+        match core.and_then(serde_json::from_value::<Event>) {
+            Ok(core) => Rules.cells(&core, now),
+            Err(_) => vec![Value::Null; COLUMNS.len()],
+        }
     }
 }
 
@@ -61,7 +65,7 @@ impl Strategy for Rules {
         let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
         let about = event.involved_object.namespace.as_deref();
         let about = about.unwrap_or_default();
-        // Events about what has no namespace live in the default one.
+        // Events about cluster-scoped objects live in the default namespace.
         let nowhere = about.is_empty() && matches!(namespace, "default" | "kube-system" | "");
         let dated = event.event_time.is_some();
         if !nowhere && about != namespace && (!dated || about.is_empty()) {
@@ -102,7 +106,7 @@ impl Strategy for Rules {
     }
 }
 
-/// What an Event with an `eventTime` must say (`legacyValidateEvent`).
+/// What an Event with an `eventTime` must have (`legacyValidateEvent`).
 fn validate_dated(event: &Event, errors: &mut Errors) {
     let component = check::text(&event.reporting_component);
     let path = Path::new("reportingController");

@@ -1,5 +1,5 @@
-//! Filling of fields that are unset. Go's zero values count as unset where Kubernetes' own types
-//! cannot tell them apart: an empty text, a zero that is not a pointer.
+//! Defaults of unset fields. Go's zero values count as unset where Kubernetes' own types cannot
+//! distinguish them: an empty string, a zero that is not a pointer.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +27,8 @@ pub fn nonzero(field: &mut Option<i32>, default: i32) {
     }
 }
 
-/// Writes amounts in their canonical form, rounded up to thousandths as Kubernetes rounds resource
-/// lists. What is no quantity is left for validation to find.
+/// Canonicalizes quantities, rounded up to thousandths as Kubernetes rounds resource lists. Invalid
+/// ones are left for validation to find.
 pub fn amounts(list: &mut Option<BTreeMap<String, Text>>) {
     for text in list.iter_mut().flat_map(BTreeMap::values_mut) {
         if let Ok(amount) = text.0.parse::<Quantity>() {
@@ -37,7 +37,7 @@ pub fn amounts(list: &mut Option<BTreeMap<String, Text>>) {
     }
 }
 
-/// Writes one amount in its canonical form.
+/// Canonicalizes one quantity.
 pub fn amount(text: &mut Option<Text>) {
     if let Some(text) = text
         && let Ok(amount) = text.0.parse::<Quantity>()

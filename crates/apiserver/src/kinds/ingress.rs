@@ -140,12 +140,12 @@ fn validate_rule(rule: &IngressRule, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// A name, of which the first label may be `*`.
+/// A name whose first label may be `*`.
 fn validate_host(host: &str, path: &Path, errors: &mut Errors) {
     check::dns_subdomain(host.strip_prefix("*.").unwrap_or(host), path, errors);
 }
 
-/// A path that proxies cannot read in two ways.
+/// A path that no two proxies interpret differently.
 fn validate_path(text: &str, path: &Path, errors: &mut Errors) {
     if !text.starts_with('/') {
         errors.push(FieldError::invalid(path, text, ABSOLUTE));

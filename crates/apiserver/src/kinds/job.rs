@@ -20,7 +20,7 @@ use super::pod_spec::{defaults, warnings};
 use super::rules::generation_of_spec;
 use super::{Column, Context, Strategy, fill};
 
-/// Labels that tie pods to their Job, with the names of old beside them.
+/// Labels that tie pods to their Job, with their legacy names.
 const UID_LABELS: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];
 const NAME_LABELS: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
 
@@ -283,7 +283,7 @@ pub fn validate_spec(spec: &JobSpec, with_selector: bool, path: &Path, errors: &
     }
 }
 
-/// Labels and selector are as they were generated, unless the client manages them.
+/// Labels and selector are as generated, unless the client manages them.
 fn validate_generated(job: &Job, spec: &JobSpec, errors: &mut Errors) {
     let Some(selector) = spec.selector.as_ref().filter(|_| spec.manual_selector != Some(true))
     else {
@@ -369,7 +369,7 @@ fn validate_immutable(new: &Job, spec: &JobSpec, was: &JobSpec, errors: &mut Err
     }
 }
 
-/// A suspended job that never ran may be told where to run.
+/// The scheduling constraints of a suspended job that has never run may change.
 fn scheduling_undone(template: &mut PodTemplateSpec, was: &PodTemplateSpec) {
     if let (Some(new), Some(old)) = (&mut template.spec, &was.spec) {
         new.node_selector.clone_from(&old.node_selector);

@@ -27,8 +27,8 @@ impl Strategy for Rules {
         true
     }
 
-    /// For containers, a limit that is not given is the maximum; a request the limit, or else the
-    /// minimum.
+    /// For containers, the default limit is the maximum; the default request is the limit, or else
+    /// the minimum.
     fn default(&self, range: &mut LimitRange) {
         for item in &mut range.spec.get_or_insert_default().limits {
             let lists = [
@@ -78,7 +78,7 @@ impl Strategy for Rules {
     }
 }
 
-/// The kinds of limits that Kubernetes knows; others are of a domain.
+/// Validates a type: one that Kubernetes knows, or a qualified name.
 fn validate_type(limit: &str, path: &Path, errors: &mut Errors) {
     let before = errors.len();
     check::qualified_name(limit, path, errors);
@@ -89,7 +89,7 @@ fn validate_type(limit: &str, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// The names of what is limited.
+/// The resource names in an item.
 fn validate_names(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
     let lists = [
         ("max", &item.max),
@@ -110,7 +110,7 @@ fn validate_names(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// A limit may be no more than so many times the request, and never less.
+/// A limit must be at least the request, and at most so many times as much.
 fn validate_ratios(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
     for (name, text) in item.max_limit_request_ratio.iter().flatten() {
         let path = path.child("maxLimitRequestRatio").key(name);
@@ -135,7 +135,7 @@ fn validate_ratios(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// A limit on claims says how large or how small they may be.
+/// A limit on claims must specify a minimum or a maximum.
 fn validate_storage(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
     let has = |list: &Option<BTreeMap<String, Text>>| {
         list.as_ref().is_some_and(|list| list.contains_key("storage"))
@@ -157,7 +157,7 @@ fn validate_item(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
             }
         }
     }
-    // Each pair in the order that its amounts must have.
+    // Each pair in ascending order.
     let pairs = [
         ("min", &item.min, "max", &item.max),
         ("min", &item.min, "default request", &item.default_request),

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Column, Context, Strategy, fill};
 
-/// Every namespace carries its name under this label.
+/// Every namespace has its name in this label.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// The finalizer of the namespace controller.
 const FINALIZER: &str = "kubernetes";

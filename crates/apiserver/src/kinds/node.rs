@@ -32,7 +32,7 @@ impl Strategy for Rules {
 
     fn default(&self, node: &mut Node) {
         let spec = node.spec.get_or_insert_default();
-        // One field under two names; the older one decides.
+        // One field under two names; the older one takes precedence.
         let first = spec.pod_cidrs.iter().flatten().next();
         match spec.pod_cidr.as_ref().filter(|cidr| !cidr.is_empty()) {
             Some(cidr) if first != Some(cidr) => spec.pod_cidrs = Some(vec![cidr.clone()]),
@@ -59,7 +59,7 @@ impl Strategy for Rules {
         let mut errors = Vec::new();
         let (none, spec) = (NodeSpec::default(), node.spec.as_ref());
         let spec = spec.unwrap_or(&none);
-        // Upstream names metadata here.
+        // Upstream reports metadata here.
         validate_taints(
             spec.taints.as_deref().unwrap_or_default(),
             &Path::new("metadata").child("taints"),

@@ -1,6 +1,6 @@
 //! Paths of fields in errors: `spec.containers[0].image`.
 
-/// Where a field is.
+/// The path of a field.
 #[derive(Clone, Debug)]
 pub struct Path(String);
 

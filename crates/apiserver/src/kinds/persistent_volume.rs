@@ -58,7 +58,7 @@ impl Strategy for Rules {
         new.status.clone_from(&old.status);
     }
 
-    /// The time of the last change of phase is the server's.
+    /// The server sets the time of the last phase transition.
     fn prepare_status_update(
         &self,
         new: &mut PersistentVolume,
@@ -146,7 +146,7 @@ pub fn unset(text: Option<&str>) -> Value {
     text.unwrap_or("<unset>").into()
 }
 
-/// Fields of the spec that are not its source.
+/// Fields of the spec that are not the volume's source.
 const SETTINGS: &[&str] = &[
     "accessModes",
     "capacity",
@@ -159,7 +159,7 @@ const SETTINGS: &[&str] = &[
     "volumeMode",
 ];
 
-/// Where the volume's data is, as JSON.
+/// The volume's source, as JSON.
 fn source_of(volume: &PersistentVolume) -> Value {
     let mut spec = semantic::field(volume, "spec");
     if let Some(spec) = spec.as_object_mut() {

@@ -51,7 +51,7 @@ impl Strategy for Rules {
     fn default(&self, claim: &mut PersistentVolumeClaim) {
         default(claim);
         let spec = claim.spec.get_or_insert_default();
-        // The two names of the source are kept equal where the older can say it.
+        // The two names of the source are kept equal where the older one can express it.
         if let (Some(source), None) = (&spec.data_source, &spec.data_source_ref) {
             spec.data_source_ref = Some(k8s_openapi::api::core::v1::TypedObjectReference {
                 api_group: source.api_group.clone(),
@@ -116,7 +116,7 @@ impl Strategy for Rules {
         errors
     }
 
-    /// Of a bound claim only the size may change, and only upwards.
+    /// Only the size of a bound claim may change, and only grow.
     fn validate_update(
         &self,
         new: &PersistentVolumeClaim,
@@ -184,7 +184,7 @@ impl Strategy for Rules {
 const ACCESS_MODES: &[&str] =
     &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
-/// Access modes of claims and volumes; one pod alone excludes every other mode.
+/// Access modes of claims and volumes; ReadWriteOncePod excludes every other mode.
 pub fn validate_access_modes(modes: Option<&Vec<String>>, path: &Path, errors: &mut Errors) {
     let modes = modes.map(Vec::as_slice).unwrap_or_default();
     if modes.is_empty() {
@@ -242,7 +242,7 @@ pub fn validate_spec(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut
     );
 }
 
-/// What a volume is filled from: of the core group, only another claim.
+/// What a volume is populated from: of the core group, only another claim.
 fn validate_source(
     kind: &str,
     name: &str,

@@ -76,7 +76,7 @@ impl Strategy for Rules {
         Some(new.spec != old.spec)
     }
 
-    /// None for a pod that no kubelet has to stop: not bound, or at its end.
+    /// None for a pod that no kubelet has to stop: not bound, or terminated.
     fn default_grace_seconds(&self, pod: &Pod) -> Option<i64> {
         if api::pod::node_name(pod).is_none() || api::pod::is_terminal(pod) {
             return None;
@@ -85,7 +85,7 @@ impl Strategy for Rules {
         Some(seconds.unwrap_or(0)).map(|seconds| if seconds < 0 { 1 } else { seconds })
     }
 
-    /// On creates only: people seldom update pods themselves.
+    /// On creates only: users seldom update pods themselves.
     fn warnings(&self, pod: &Pod, old: Option<&Pod>) -> Vec<String> {
         let (None, Some(spec)) = (old, &pod.spec) else {
             return Vec::new();

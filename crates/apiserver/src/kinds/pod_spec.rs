@@ -1,5 +1,5 @@
-//! Pod specs, alone and in templates: [`defaults`], and [`validate`] by concept, and
-//! [`warnings`] about what is valid but hardly meant.
+//! Pod specs, alone and in templates: [`defaults`], [`validate`] by concept, and [`warnings`] about
+//! what is valid but unlikely to be intended.
 
 mod affinity;
 mod containers;
@@ -17,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 pub use affinity::node_selector;
 pub use scheduling::{TAINT_EFFECTS, only_added, only_deleted_gates};
 
-/// The amount of nothing.
+/// A quantity of zero.
 pub(crate) fn zero() -> Quantity {
     Quantity("0".to_owned())
 }

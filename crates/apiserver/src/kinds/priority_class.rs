@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Column, Strategy, fill};
 
-/// Highest priority that users may give.
+/// Highest priority of a user-defined class.
 const MAX_VALUE: i32 = 1_000_000_000;
 /// The system's own classes.
 const SYSTEM: &[(&str, i32)] =

@@ -210,7 +210,7 @@ impl Strategy for ClusterRoleBindings {
     }
 }
 
-/// Users, groups and service accounts with commas: three cells.
+/// Users, groups and service accounts separated by commas: three cells.
 fn subjects_by_kind(subjects: Option<&Vec<Subject>>) -> [Value; 3] {
     ["User", "Group", "ServiceAccount"].map(|kind| {
         let of_kind = subjects.into_iter().flatten().filter(|subject| subject.kind == kind);

@@ -1,7 +1,7 @@
-//! What many strategies share: the split of spec and status, and the common columns.
+//! What many strategies share: the separation of spec and status, and the generation.
 
-/// The rules of kinds with `spec` and an optional `status` that is a door of its own: a create and
-/// an update of the object leave status to the system, an update of status leaves spec and labels.
+/// The rules of kinds with `spec` and a `status` subresource: creates and updates of the object
+/// leave status alone, updates of status leave spec and labels alone.
 macro_rules! status_apart {
     () => {
         status_apart!(Default::default());

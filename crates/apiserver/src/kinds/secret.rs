@@ -27,7 +27,7 @@ static COLUMNS: &[Column] = &[
 impl Strategy for Rules {
     type Object = Secret;
 
-    /// `stringData` is a way to write `data`: it wins over it and is never stored.
+    /// `stringData` is a write-only way to set `data`: it takes precedence and is never stored.
     fn default(&self, secret: &mut Secret) {
         fill::text(&mut secret.type_, "Opaque");
         for (key, text) in secret.string_data.take().into_iter().flatten() {
@@ -36,7 +36,7 @@ impl Strategy for Rules {
         }
     }
 
-    /// The type cannot be taken away by leaving it out.
+    /// Leaving the type out does not remove it.
     fn prepare_update(&self, new: &mut Secret, old: &Secret, _: &super::Context<'_>) {
         if new.type_.as_deref().unwrap_or_default().is_empty() {
             new.type_.clone_from(&old.type_);
@@ -89,7 +89,7 @@ impl Strategy for Rules {
     }
 }
 
-/// What a secret of a type must hold.
+/// The keys that a secret of a type must have.
 fn validate_type(secret: &Secret, errors: &mut Errors) {
     let data = Path::new("data");
     let has = |key: &str| secret.data.as_ref().is_some_and(|data| data.contains_key(key));

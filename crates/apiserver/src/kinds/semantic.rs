@@ -1,11 +1,11 @@
-//! Equality as Kubernetes means it: a field at its zero value equals a field that is not there.
+//! Semantic equality: a field with its zero value equals an absent field.
 
 use api::object::Object;
 use serde_json::Value;
 
 /// A field of the object as JSON, without zero values.
 pub fn field(object: &dyn Object, name: &str) -> Value {
-    // What this server has encoded itself is JSON.
+    // This server encoded it itself: it is JSON.
     let mut json: Value = serde_json::from_slice(&object.encode()).unwrap_or_default();
     pruned(json[name].take())
 }

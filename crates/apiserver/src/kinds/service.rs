@@ -1,5 +1,5 @@
-//! Services. Addresses and node ports are allocated elsewhere; here is what follows from the
-//! object alone.
+//! Services. Addresses and node ports are allocated elsewhere; here is what follows from the object
+//! alone.
 
 mod validate;
 
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{Column, Context, Strategy, fill};
 
-/// Three hours: how long a client keeps its endpoint.
+/// Three hours: the default timeout of session affinity.
 const AFFINITY_SECONDS: i32 = 10_800;
 
 /// The strategy of Services.
@@ -157,7 +157,7 @@ pub fn has_cluster_ip(spec: &ServiceSpec) -> bool {
     matches!(type_of(spec), "ClusterIP" | "NodePort" | "LoadBalancer")
 }
 
-/// Whether ports of nodes are allocated for the service.
+/// Whether the service uses node ports.
 pub fn has_node_ports(spec: &ServiceSpec) -> bool {
     type_of(spec) == "NodePort"
         || (type_of(spec) == "LoadBalancer"
@@ -207,7 +207,7 @@ fn default_port(port: &mut ServicePort) {
     }
 }
 
-/// `clusterIP` and the first of `clusterIPs` are one field under two names; who changed one of them
+/// `clusterIP` and the first of `clusterIPs` are one field under two names; who changes one of them
 /// means both.
 fn normalize_cluster_ips(spec: &mut ServiceSpec, old: Option<&ServiceSpec>) {
     let ip = spec.cluster_ip.clone().filter(|ip| !ip.is_empty());
@@ -264,7 +264,7 @@ fn keep_allocated(spec: &mut ServiceSpec, old: &ServiceSpec) {
     }
 }
 
-/// A change of type drops what only the old type has, where the client left it as it was.
+/// A change of type drops the fields that only the old type has, if the client left them unchanged.
 fn drop_of_other_type(spec: &mut ServiceSpec, old: &ServiceSpec) {
     if has_cluster_ip(old) && !has_cluster_ip(spec) {
         let cleared = spec.cluster_ip.as_deref().unwrap_or_default().is_empty();
@@ -311,8 +311,8 @@ fn drop_of_other_type(spec: &mut ServiceSpec, old: &ServiceSpec) {
     }
 }
 
-/// IP families of a cluster with IPv4 first. A headless service without selector is free to have
-/// both, since its endpoints are written by hand.
+/// IP families of a cluster with IPv4 first. A headless service without a selector may have both,
+/// since its endpoints are written by hand.
 fn families(spec: &mut ServiceSpec) {
     if !has_cluster_ip(spec) {
         return;

@@ -1,12 +1,13 @@
-//! What the status of workloads may say: numbers that can be.
+//! Validation of workloads' statuses: consistent numbers.
 
 use api::status::FieldError;
 
 use super::check::{self, Errors};
 use super::path::Path;
 
-/// Counts of a status; `observed`: its `observedGeneration`. None is negative; the counts before
-/// `replicas` in the list stand alone, those after it are parts of it, `available` also of `ready`.
+/// Counts of a status; `observed`: its `observedGeneration`. None may be negative; the counts
+/// before `replicas` in the list stand alone, those after it may not exceed it, nor `available`
+/// exceed `ready`.
 pub fn replicas(
     counts: &[(&'static str, Option<i32>)],
     observed: Option<i64>,
@@ -44,7 +45,7 @@ pub fn not_negative(counts: &[(&'static str, Option<i32>)], observed: Option<i64
     errors
 }
 
-/// A count of collisions never falls.
+/// The collision count never decreases.
 pub fn collisions(new: Option<i32>, old: Option<i32>) -> Errors {
     let path = Path::new("status").child("collisionCount");
     let mut errors = Errors::new();

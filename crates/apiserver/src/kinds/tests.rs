@@ -1,4 +1,4 @@
-//! Tables of objects as written, and as the strategies make them.
+//! Tables of objects as written, and as the strategies change them.
 
 mod columns;
 mod defaults;
@@ -11,15 +11,15 @@ use serde_json::Value;
 use super::{AnyStrategy, Context, strategy};
 
 pub(crate) fn context() -> Context<'static> {
-    Context { now: "2026-01-02T03:04:05Z".parse().unwrap(), user: "test", subresource: "" }
+    Context { now: "2026-01-02T03:04:05Z".parse().unwrap(), subresource: "" }
 }
 
-/// The object that JSON says, with its kind's strategy.
+/// The object that the JSON encodes, with its kind's strategy.
 pub(crate) fn object(json: &Value) -> (Box<dyn Object>, &'static dyn AnyStrategy) {
     let text = |key: &str| json[key].as_str().unwrap_or_default();
     let row = api::kind::by_kind(text("apiVersion"), text("kind")).unwrap();
     let object = api::kind::codec(row).unwrap().decode(json.to_string().as_bytes()).unwrap();
-    (object, strategy(row).unwrap())
+    (object, strategy(row))
 }
 
 /// The object with its defaults, as JSON.
@@ -41,7 +41,7 @@ pub(crate) fn stored(json: &Value) -> Value {
     serde_json::from_slice(&object.encode()).unwrap()
 }
 
-/// What validation says of the object with its defaults, or of an update of it to `new`.
+/// The errors of validating the object with its defaults, or an update of it to `new`.
 pub(crate) fn errors(json: &Value, new: Option<&Value>) -> Vec<String> {
     let ready = |json: &Value, old: Option<&dyn Object>| {
         let (mut object, strategy) = object(json);

@@ -1,4 +1,4 @@
-//! Validation that the kinds with pod templates share.
+//! Validation shared by the kinds with pod templates.
 
 use api::labels::Selector;
 use api::status::FieldError;
@@ -27,7 +27,7 @@ pub fn printed(selector: &LabelSelector) -> Value {
     json
 }
 
-/// The selector of a workload of this sort (`deployment`): there, valid and not of everything.
+/// The selector of a workload of this type (`deployment`): set, valid and not empty.
 pub fn selector(selector: &LabelSelector, sort: &str, path: &Path, errors: &mut Errors) {
     if *selector == LabelSelector::default() {
         errors.push(FieldError::required(path, ""));
@@ -62,7 +62,7 @@ pub fn template(
     validate::template(template, path, errors);
 }
 
-/// That a selector selects a template's pods.
+/// Checks that a selector matches a template's labels.
 fn selected(
     template: &PodTemplateSpec,
     selector: &LabelSelector,
@@ -71,7 +71,7 @@ fn selected(
 ) {
     let labels =
         template.metadata.as_ref().and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
-    // A selector that is not there matches nothing.
+    // A missing selector matches nothing.
     let missing = *selector == LabelSelector::default();
     if let Ok(selector) = Selector::from_label_selector(Some(selector))
         && (missing || !selector.matches(Some(&labels)))
@@ -81,8 +81,8 @@ fn selected(
     }
 }
 
-/// The template of a StatefulSet. What its containers mount may be a claim's volume, so Kubernetes
-/// leaves the pod's spec to the making of pods
+/// The template of a StatefulSet. Its containers may mount a claim's volume, so Kubernetes leaves
+/// validating the pod's spec to the creation of pods
 /// (`k8s.io/kubernetes/pkg/apis/apps/validation.ValidatePodTemplateSpecForStatefulSet`).
 pub fn stateful_template(
     template: &PodTemplateSpec,
@@ -94,7 +94,7 @@ pub fn stateful_template(
     validate::template_metadata(template, path, errors);
 }
 
-/// Pods of this sort of workload (`ReplicaSet`) run for ever.
+/// Pods of this type of workload (`ReplicaSet`) must have restart policy Always.
 pub fn runs_for_ever(template: &PodTemplateSpec, sort: &str, path: &Path, errors: &mut Errors) {
     let Some(spec) = &template.spec else { return };
     let path = path.child("spec");
@@ -108,7 +108,7 @@ pub fn runs_for_ever(template: &PodTemplateSpec, sort: &str, path: &Path, errors
     }
 }
 
-/// Numbers of the spec that may be left out but not be negative.
+/// Numbers of the spec that may be unset but not negative.
 pub fn not_negative(numbers: &[(&str, Option<i32>)], path: &Path, errors: &mut Errors) {
     for (field, number) in numbers {
         check::not_negative(number.unwrap_or(0), &path.child(field), errors);

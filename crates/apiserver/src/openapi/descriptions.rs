@@ -1,4 +1,4 @@
-//! Descriptions of definitions and fields, which the build takes out of `k8s-openapi`.
+//! Descriptions of definitions and fields, which the build extracts from `k8s-openapi`.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
 //! Paths and operations of a kind: enough for clients to see which verbs, bodies and parameters
-//! there are.
+//! exist.
 
 use api::KindRow;
 use api::schema;
@@ -17,7 +17,7 @@ const PATCHES: &[&str] = &[
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 
-/// Adds the paths of a kind, its schemas and its subresources'.
+/// Adds the paths and schemas of a kind and of its subresources.
 pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<String, Value>) {
     let Some(definition) = schema::kind(row.group, row.version, row.kind) else {
         return;
@@ -127,7 +127,7 @@ struct Builder {
 
 impl Builder {
     fn item(&self, dialect: Dialect, named: bool, operations: Operations) -> Value {
-        // Namespaces go one by one.
+        // Namespaces are only deleted one by one.
         let whole = !named && self.row.kind == "Namespace";
         let mut item: Map<String, Value> = operations
             .into_iter()

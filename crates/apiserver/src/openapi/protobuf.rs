@@ -1,24 +1,24 @@
-//! The old form of OpenAPI as protobuf, which kubectl asks for.
+//! OpenAPI v2 as protobuf, which kubectl asks for.
 //!
 //! The message is gnostic's `openapi.v2.Document` (`github.com/google/gnostic-models/openapiv2`);
-//! the tables below name the numbers of the fields that our documents have. What Kubernetes adds
-//! (`x-…`) goes into each message's extensions, as YAML, of which JSON is a part.
+//! the tables below have the field numbers that our documents use. Kubernetes' extensions (`x-…`)
+//! go into each message's extensions, as YAML, of which JSON is a subset.
 
 use prost::encoding::{WireType, encode_key, encode_varint};
 use serde_json::{Map, Value};
 
-/// How one message is laid out.
+/// The layout of one message.
 struct Message {
     fields: &'static [Field],
     /// The number of its extensions; 0: it has none.
     extensions: u32,
 }
 
-/// A field: its JSON name, the numbers that lead to it (messages of a single field stand between
-/// JSON's shape and protobuf's), and what it is.
-struct Field(&'static str, &'static [u32], Shape);
+/// A field: its JSON name, the numbers that lead to it (single-field messages wrap what JSON has
+/// directly), and its type.
+struct Field(&'static str, &'static [u32], FieldType);
 
-enum Shape {
+enum FieldType {
     Text,
     Flag,
     /// Any value, as YAML.
@@ -27,52 +27,52 @@ enum Shape {
     Texts,
     One(&'static Message),
     Parameters,
-    /// A map as a list of names (1) with values (2, and what else leads to the value).
+    /// A map as a list of names (1) with values (2, and further numbers that lead to the value).
     Named(&'static [u32], &'static Message),
 }
 
 static DOCUMENT: Message = Message {
     fields: &[
-        Field("swagger", &[1], Shape::Text),
-        Field("info", &[2], Shape::One(&INFO)),
-        Field("paths", &[8, 2], Shape::Named(&[2], &PATH_ITEM)),
-        Field("definitions", &[9, 1], Shape::Named(&[2], &SCHEMA)),
+        Field("swagger", &[1], FieldType::Text),
+        Field("info", &[2], FieldType::One(&INFO)),
+        Field("paths", &[8, 2], FieldType::Named(&[2], &PATH_ITEM)),
+        Field("definitions", &[9, 1], FieldType::Named(&[2], &SCHEMA)),
     ],
     extensions: 16,
 };
 
 static INFO: Message = Message {
-    fields: &[Field("title", &[1], Shape::Text), Field("version", &[2], Shape::Text)],
+    fields: &[Field("title", &[1], FieldType::Text), Field("version", &[2], FieldType::Text)],
     extensions: 7,
 };
 
 static PATH_ITEM: Message = Message {
     fields: &[
-        Field("get", &[2], Shape::One(&OPERATION)),
-        Field("put", &[3], Shape::One(&OPERATION)),
-        Field("post", &[4], Shape::One(&OPERATION)),
-        Field("delete", &[5], Shape::One(&OPERATION)),
-        Field("patch", &[8], Shape::One(&OPERATION)),
-        Field("parameters", &[9], Shape::Parameters),
+        Field("get", &[2], FieldType::One(&OPERATION)),
+        Field("put", &[3], FieldType::One(&OPERATION)),
+        Field("post", &[4], FieldType::One(&OPERATION)),
+        Field("delete", &[5], FieldType::One(&OPERATION)),
+        Field("patch", &[8], FieldType::One(&OPERATION)),
+        Field("parameters", &[9], FieldType::Parameters),
     ],
     extensions: 10,
 };
 
 static OPERATION: Message = Message {
     fields: &[
-        Field("tags", &[1], Shape::Texts),
-        Field("description", &[3], Shape::Text),
-        Field("consumes", &[7], Shape::Texts),
-        Field("parameters", &[8], Shape::Parameters),
-        Field("responses", &[9, 1], Shape::Named(&[2, 1], &RESPONSE)),
+        Field("tags", &[1], FieldType::Texts),
+        Field("description", &[3], FieldType::Text),
+        Field("consumes", &[7], FieldType::Texts),
+        Field("parameters", &[8], FieldType::Parameters),
+        Field("responses", &[9, 1], FieldType::Named(&[2, 1], &RESPONSE)),
     ],
     extensions: 13,
 };
 
 static RESPONSE: Message = Message {
     fields: &[
-        Field("description", &[1], Shape::Text),
-        Field("schema", &[2, 1], Shape::One(&SCHEMA)),
+        Field("description", &[1], FieldType::Text),
+        Field("schema", &[2, 1], FieldType::One(&SCHEMA)),
     ],
     extensions: 5,
 };
@@ -80,11 +80,11 @@ static RESPONSE: Message = Message {
 /// In a query.
 static QUERY_PARAMETER: Message = Message {
     fields: &[
-        Field("in", &[2], Shape::Text),
-        Field("description", &[3], Shape::Text),
-        Field("name", &[4], Shape::Text),
-        Field("type", &[6], Shape::Text),
-        Field("uniqueItems", &[20], Shape::Flag),
+        Field("in", &[2], FieldType::Text),
+        Field("description", &[3], FieldType::Text),
+        Field("name", &[4], FieldType::Text),
+        Field("type", &[6], FieldType::Text),
+        Field("uniqueItems", &[20], FieldType::Flag),
     ],
     extensions: 23,
 };
@@ -92,40 +92,40 @@ static QUERY_PARAMETER: Message = Message {
 /// In a path.
 static PATH_PARAMETER: Message = Message {
     fields: &[
-        Field("required", &[1], Shape::Flag),
-        Field("in", &[2], Shape::Text),
-        Field("description", &[3], Shape::Text),
-        Field("name", &[4], Shape::Text),
-        Field("type", &[5], Shape::Text),
+        Field("required", &[1], FieldType::Flag),
+        Field("in", &[2], FieldType::Text),
+        Field("description", &[3], FieldType::Text),
+        Field("name", &[4], FieldType::Text),
+        Field("type", &[5], FieldType::Text),
     ],
     extensions: 22,
 };
 
 static SCHEMA: Message = Message {
     fields: &[
-        Field("$ref", &[1], Shape::Text),
-        Field("format", &[2], Shape::Text),
-        Field("description", &[4], Shape::Text),
-        Field("default", &[5], Shape::Any),
-        Field("required", &[19], Shape::Texts),
-        Field("additionalProperties", &[21, 1], Shape::One(&SCHEMA)),
-        Field("type", &[22, 1], Shape::Texts),
-        Field("items", &[23, 1], Shape::One(&SCHEMA)),
-        Field("properties", &[25, 1], Shape::Named(&[2], &SCHEMA)),
+        Field("$ref", &[1], FieldType::Text),
+        Field("format", &[2], FieldType::Text),
+        Field("description", &[4], FieldType::Text),
+        Field("default", &[5], FieldType::Any),
+        Field("required", &[19], FieldType::Texts),
+        Field("additionalProperties", &[21, 1], FieldType::One(&SCHEMA)),
+        Field("type", &[22, 1], FieldType::Texts),
+        Field("items", &[23, 1], FieldType::One(&SCHEMA)),
+        Field("properties", &[25, 1], FieldType::Named(&[2], &SCHEMA)),
     ],
     extensions: 31,
 };
 
-/// A document of OpenAPI v2, from JSON. Fields that the tables do not have are left out.
+/// A document of OpenAPI v2, from JSON. Fields that are not in the tables are left out.
 pub fn document(json: &Value) -> Vec<u8> {
     json.as_object().map(|object| encode(object, &DOCUMENT)).unwrap_or_default()
 }
 
 fn encode(object: &Map<String, Value>, message: &Message) -> Vec<u8> {
     let mut out = Vec::new();
-    for Field(name, numbers, shape) in message.fields {
+    for Field(name, numbers, field_type) in message.fields {
         if let Some(value) = object.get(*name) {
-            field(value, numbers, shape, &mut out);
+            field(value, numbers, field_type, &mut out);
         }
     }
     for (name, value) in object.iter().filter(|(name, _)| name.starts_with("x-")) {
@@ -137,11 +137,13 @@ fn encode(object: &Map<String, Value>, message: &Message) -> Vec<u8> {
     out
 }
 
-fn field(value: &Value, numbers: &[u32], shape: &Shape, out: &mut Vec<u8>) {
-    match (shape, value) {
-        (Shape::Text | Shape::Texts, Value::String(text)) => put(numbers, text.as_bytes(), out),
-        (Shape::Texts, Value::Array(texts)) => {
-            // The list is in the innermost message, once for all.
+fn field(value: &Value, numbers: &[u32], field_type: &FieldType, out: &mut Vec<u8>) {
+    match (field_type, value) {
+        (FieldType::Text | FieldType::Texts, Value::String(text)) => {
+            put(numbers, text.as_bytes(), out)
+        }
+        (FieldType::Texts, Value::Array(texts)) => {
+            // The list is in the innermost message, as a whole.
             let (outer, last) = numbers.split_at(numbers.len() - 1);
             let mut list = Vec::new();
             for text in texts.iter().filter_map(Value::as_str) {
@@ -149,31 +151,33 @@ fn field(value: &Value, numbers: &[u32], shape: &Shape, out: &mut Vec<u8>) {
             }
             put(outer, &list, out);
         }
-        (Shape::Flag, Value::Bool(true)) => {
+        (FieldType::Flag, Value::Bool(true)) => {
             for number in numbers {
                 encode_key(*number, WireType::Varint, out);
                 encode_varint(1, out);
             }
         }
-        (Shape::Any, value) => {
+        (FieldType::Any, value) => {
             let mut any = Vec::new();
             put(&[2], value.to_string().as_bytes(), &mut any);
             put(numbers, &any, out);
         }
-        (Shape::One(message), Value::Object(object)) => put(numbers, &encode(object, message), out),
-        (Shape::Parameters, Value::Array(parameters)) => {
+        (FieldType::One(message), Value::Object(object)) => {
+            put(numbers, &encode(object, message), out)
+        }
+        (FieldType::Parameters, Value::Array(parameters)) => {
             for parameter in parameters.iter().filter_map(Value::as_object) {
-                let (way, message) = if parameter["in"] == "path" {
+                let (path, message) = if parameter["in"] == "path" {
                     (&[1, 2, 4], &PATH_PARAMETER)
                 } else {
                     (&[1, 2, 3], &QUERY_PARAMETER)
                 };
                 let mut item = Vec::new();
-                put(way, &encode(parameter, message), &mut item);
+                put(path, &encode(parameter, message), &mut item);
                 put(numbers, &item, out);
             }
         }
-        (Shape::Named(way, message), Value::Object(entries)) => {
+        (FieldType::Named(path, message), Value::Object(entries)) => {
             let (outer, last) = numbers.split_at(numbers.len() - 1);
             let mut list = Vec::new();
             for (name, value) in entries {
@@ -182,16 +186,17 @@ fn field(value: &Value, numbers: &[u32], shape: &Shape, out: &mut Vec<u8>) {
                 };
                 let mut entry = Vec::new();
                 put(&[1], name.as_bytes(), &mut entry);
-                put(way, &encode(object, message), &mut entry);
+                put(path, &encode(object, message), &mut entry);
                 put(last, &entry, &mut list);
             }
             put(outer, &list, out);
         }
-        _ => debug_assert!(false, "{numbers:?} has another shape: {value}"),
+        _ => debug_assert!(false, "{numbers:?} has another type: {value}"),
     }
 }
 
-/// `data` in messages of one field each, the last number being innermost. Without numbers: as it is.
+/// `data` nested in messages of one field each, the last number innermost. Without numbers:
+/// unchanged.
 fn put(numbers: &[u32], data: &[u8], out: &mut Vec<u8>) {
     let Some((number, inner)) = numbers.split_first() else {
         out.extend_from_slice(data);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::descriptions;
 
-/// Which OpenAPI.
+/// The version of OpenAPI.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     V2,
@@ -19,7 +19,7 @@ const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
-/// The schemas of one document: what was referred to, and what that refers to.
+/// The schemas of one document: those referred to, directly or indirectly.
 pub struct Schemas {
     dialect: Dialect,
     done: BTreeMap<String, Value>,
@@ -43,7 +43,7 @@ impl Schemas {
         json!({ "$ref": format!("{prefix}{name}") })
     }
 
-    /// A reference to a definition, which will be part of the document.
+    /// A reference to a definition, which becomes part of the document.
     pub fn reference(&mut self, row: &'static TypeRow) -> Value {
         if !self.done.contains_key(row.name) {
             self.done.insert(row.name.to_owned(), Value::Null);
@@ -118,7 +118,7 @@ impl Schemas {
 
     fn property(&mut self, owner: &str, field: &Field) -> Value {
         let mut schema = self.ty(field.ty);
-        // Beside a reference nothing else may stand, in OpenAPI 3.0.
+        // In OpenAPI 3.0, a reference must stand alone.
         if schema.get("$ref").is_some() && self.dialect == Dialect::V3 {
             schema = json!({ "allOf": [schema] });
         }

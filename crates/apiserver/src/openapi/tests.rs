@@ -7,7 +7,7 @@ fn parsed(bytes: &[u8]) -> Value {
 }
 
 #[test]
-fn every_document_is_whole() {
+fn every_document_is_complete() {
     let index = parsed(&index());
     for (path, entry) in index["paths"].as_object().unwrap() {
         let (group, version) = match path.strip_prefix("apis/") {
@@ -29,7 +29,7 @@ fn every_document_is_whole() {
 }
 
 #[test]
-fn kubectl_finds_what_it_looks_for() {
+fn documents_have_what_kubectl_needs() {
     let document = parsed(&document("apps", "v1").unwrap());
     let schemas = &document["components"]["schemas"];
     let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
@@ -51,13 +51,13 @@ fn kubectl_finds_what_it_looks_for() {
 }
 
 #[test]
-fn the_old_form_holds_all_definitions() {
+fn v2_has_all_definitions() {
     let swagger = parsed(&swagger());
     assert!(swagger["definitions"]["io.k8s.api.core.v1.PodList"].is_object());
     assert!(swagger["definitions"]["io.k8s.api.batch.v1.CronJob"].is_object());
 }
 
-/// As much of gnostic's messages as tells that ours are laid out alike.
+/// As much of gnostic's messages as shows that the layouts agree.
 mod gnostic {
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct Document {
@@ -123,7 +123,7 @@ mod gnostic {
 }
 
 #[test]
-fn the_old_form_is_there_as_protobuf() {
+fn v2_is_served_as_protobuf() {
     use gnostic::{Document, Schema};
     use prost::Message;
 

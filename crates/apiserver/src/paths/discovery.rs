@@ -1,5 +1,4 @@
-//! Discovery: which groups, versions and resources there are; the legacy documents and the
-//! aggregated ones.
+//! Discovery of groups, versions and resources: the legacy documents and the aggregated ones.
 
 use std::sync::LazyLock;
 
@@ -14,7 +13,7 @@ const VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const ONE_BY_ONE: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 
-/// The groups in the order in which they are told, the core group first.
+/// The groups in the order in which they are listed, the core group first.
 fn groups() -> Vec<(&'static str, &'static str)> {
     let mut groups: Vec<(&str, &str)> = Vec::new();
     for row in api::kind::KINDS {
@@ -133,7 +132,7 @@ fn verbs(row: &KindRow) -> &'static [&'static str] {
     if !row.has_objects() {
         return &["create"];
     }
-    // Namespaces go one by one.
+    // Namespaces are only deleted one by one.
     if row.kind == "Namespace" {
         return ONE_BY_ONE;
     }

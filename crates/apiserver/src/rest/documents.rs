@@ -1,5 +1,5 @@
-//! Documents that clients keep: discovery and OpenAPI are told by their hash, and not sent again to
-//! who has them.
+//! Documents that clients cache: discovery and OpenAPI have their hash as an ETag, and are not sent
+//! again to clients that have them.
 
 use http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
 use http::request::Parts;
@@ -9,7 +9,7 @@ use super::{Body, empty, parse_query};
 use crate::openapi;
 use crate::response::Response;
 
-/// The hash of the document in an answer, when it is one that clients keep.
+/// The hash of the document in an answer, if it is one that clients cache.
 pub fn hash(parts: &Parts, response: &Response) -> Option<String> {
     let path = parts.uri.path();
     let kept = path.starts_with("/openapi/") || matches!(path, "/api" | "/apis");
@@ -23,9 +23,13 @@ pub fn hash(parts: &Parts, response: &Response) -> Option<String> {
     }
 }
 
-/// Tells the document's hash in `response`; leaves the document out where the client has it. Whose
-/// URL names another hash is sent to the right one, and what is under its own never changes.
-pub fn tell(parts: &Parts, hash: &str, mut response: http::Response<Body>) -> http::Response<Body> {
+/// Sets the document's hash in `response`, and leaves the document out if the client has it. A URL
+/// with another hash redirects to the right one; what is under its own never changes.
+pub fn set_etag(
+    parts: &Parts,
+    hash: &str,
+    mut response: http::Response<Body>,
+) -> http::Response<Body> {
     let tag = format!("\"{hash}\"");
     let asked = parse_query(parts.uri.query().unwrap_or_default());
     let asked = asked.iter().find(|(name, _)| name == "hash");

@@ -1,4 +1,4 @@
-//! Content negotiation: what a client sends and what it takes.
+//! Content negotiation: what a client sends and what it accepts.
 
 use api::ApiError;
 use bytes::Bytes;
@@ -9,9 +9,9 @@ use super::media_type;
 use super::table::{IncludeObject, TableOptions};
 use crate::request::{BodyFormat, Verb};
 
-/// The shape of an answer.
+/// The representation of an object in an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+pub enum Representation {
     /// The object or list itself.
     #[default]
     Object,
@@ -19,33 +19,33 @@ pub enum Form {
     PartialMetadata,
 }
 
-/// What the client takes.
+/// What the client accepts.
 #[derive(Clone, Debug, Default)]
 pub struct Accept {
-    pub form: Form,
+    pub representation: Representation,
     pub yaml: bool,
-    /// Only for clients that take nothing else: JSON is what the cache holds ready.
+    /// Only for clients that accept nothing else: the cache holds JSON.
     pub protobuf: bool,
     pub gzip: bool,
-    /// What the rows of a Table carry.
+    /// What the rows of a Table include.
     pub include: IncludeObject,
     /// The header as written, for paths that negotiate by themselves.
     pub raw: String,
 }
 
 impl Accept {
-    /// How a Table is written for this client.
+    /// How a Table is rendered for this client.
     pub fn table_options(&self) -> TableOptions {
         TableOptions { include: self.include, ..TableOptions::default() }
     }
 
-    /// Chooses the first media type that can be served. `query` says more of a Table.
+    /// Chooses the first media type that can be served. `query` has the options of a Table.
     ///
     /// # Errors
-    /// 406 when none can, 400 when what is said of a Table means nothing.
+    /// 406 when none can, 400 for invalid options of a Table.
     pub fn parse(headers: &HeaderMap, query: &str) -> Result<Self, ApiError> {
         let mut accept = Self::of_headers(headers)?;
-        if accept.form == Form::Table {
+        if accept.representation == Representation::Table {
             accept.include = IncludeObject::parse(query)?;
         }
         Ok(accept)
@@ -74,16 +74,16 @@ impl Accept {
                     _ => {}
                 }
             }
-            let form = match parameter {
-                ("", _, _) => Form::Object,
-                ("Table", "meta.k8s.io", "v1" | "v1beta1") => Form::Table,
+            let representation = match parameter {
+                ("", _, _) => Representation::Object,
+                ("Table", "meta.k8s.io", "v1" | "v1beta1") => Representation::Table,
                 (
                     "PartialObjectMetadata" | "PartialObjectMetadataList",
                     "meta.k8s.io",
                     "v1" | "v1beta1",
-                ) => Form::PartialMetadata,
-                // Discovery documents choose by the raw header.
-                (_, "apidiscovery.k8s.io", _) => Form::Object,
+                ) => Representation::PartialMetadata,
+                // Discovery documents negotiate by the raw header.
+                (_, "apidiscovery.k8s.io", _) => Representation::Object,
                 _ => continue,
             };
             match kind.as_str() {
@@ -95,13 +95,15 @@ impl Accept {
                 | "text/html"
                 | "application/openmetrics-text"
                 | "application/octet-stream" => {
-                    return Ok(Self { form, ..base });
+                    return Ok(Self { representation, ..base });
                 }
                 "application/yaml" => {
-                    return Ok(Self { form, yaml: true, ..base });
+                    return Ok(Self { representation, yaml: true, ..base });
                 }
-                api::protobuf::MEDIA_TYPE => takes_protobuf |= form == Form::Object,
-                // OpenAPI documents choose by the raw header.
+                api::protobuf::MEDIA_TYPE => {
+                    takes_protobuf |= representation == Representation::Object
+                }
+                // OpenAPI documents negotiate by the raw header.
                 kind if kind.starts_with("application/com.github.proto-openapi") => {
                     return Ok(base);
                 }
@@ -118,10 +120,10 @@ impl Accept {
     }
 }
 
-/// How the body is written.
+/// The encoding of the body.
 ///
 /// # Errors
-/// 415 for what is neither JSON, YAML nor Kubernetes' protobuf.
+/// 415 when it is neither JSON, YAML nor Kubernetes' protobuf.
 pub fn body_format(
     parts: &http::request::Parts,
     verb: Option<Verb>,

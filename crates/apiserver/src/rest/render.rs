@@ -1,50 +1,55 @@
-//! Answers as HTTP responses.
+//! Renders answers as HTTP responses.
 
 use std::io::Write;
 
-use api::{ApiError, KindRow};
+use api::ApiError;
 use bytes::{BufMut, Bytes, BytesMut};
+use clock::SharedClock;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
 use http_body_util::{BodyExt, Full};
+use jiff::Timestamp;
 
 use super::table::{partial, partial_list, table};
-use super::{Accept, Body, Form, watch};
+use super::{Accept, Body, Representation, watch};
 use crate::request::Verb;
 use crate::response::{ListAnswer, ObjectAnswer, Response, bounded};
 
+/// The content type of JSON. Kubernetes adds no charset.
+pub const JSON: &str = "application/json";
 /// Answers smaller than this are not compressed (upstream's 128 KiB).
 const GZIP_FROM_BYTES: usize = 128 << 10;
 
-/// A body that is there already.
+/// A body that is already complete.
 pub fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// Gives an answer its form.
+/// Renders an answer.
 ///
 /// # Errors
-/// 406 when the answer has no such form.
+/// 406 when it cannot be rendered in the negotiated representation.
 pub fn response(
     response: Response,
     verb: Option<Verb>,
     accept: &Accept,
+    clock: &SharedClock,
 ) -> Result<http::Response<Body>, ApiError> {
     match response {
-        Response::Object(answer) => object(answer, accept),
+        Response::Object(answer) => object(answer, accept, clock.now()),
         Response::List(answer) => {
-            let json = match accept.form {
-                Form::Object => list_json(&answer),
-                Form::Table => {
+            let json = match accept.representation {
+                Representation::Object => list_json(&answer),
+                Representation::Table => {
                     let options = accept.table_options();
-                    table(answer.row, &answer.items, Some(&answer), &options)?
+                    table(answer.row, &answer.items, Some(&answer), &options, clock.now())?
                 }
-                Form::PartialMetadata => partial_list(&answer)?,
+                Representation::PartialMetadata => partial_list(&answer),
             };
             Ok(json_response(200, json, &[], accept))
         }
-        Response::Watch(watcher) => Ok(watch::response(*watcher, accept)),
+        Response::Watch(watcher) => Ok(watch::response(*watcher, accept, clock.clone())),
         Response::Json { code, json, warnings } => {
-            if accept.form == Form::Table && verb == Some(Verb::Create) {
+            if accept.representation == Representation::Table && verb == Some(Verb::Create) {
                 return Err(ApiError::not_acceptable(
                     "only the following media types are accepted: application/json, application/yaml",
                 ));
@@ -75,23 +80,27 @@ pub fn error(error: &ApiError, accept: &Accept) -> http::Response<Body> {
     response
 }
 
-fn object(answer: ObjectAnswer, accept: &Accept) -> Result<http::Response<Body>, ApiError> {
-    let json = match accept.form {
-        Form::Object => answer.version.json.clone(),
-        Form::Table => {
+fn object(
+    answer: ObjectAnswer,
+    accept: &Accept,
+    now: Timestamp,
+) -> Result<http::Response<Body>, ApiError> {
+    let json = match accept.representation {
+        Representation::Object => answer.version.json.clone(),
+        Representation::Table => {
             let items = [answer.version.clone()];
-            table(answer.row, &items, None, &accept.table_options())?
+            table(answer.row, &items, None, &accept.table_options(), now)?
         }
-        Form::PartialMetadata => partial(&answer.version),
+        Representation::PartialMetadata => partial(&answer.version),
     };
     Ok(json_response(answer.code, json, &answer.warnings, accept))
 }
 
-/// The list around the ready bytes of its items.
+/// The list around the encoded bytes of its items.
 pub fn list_json(list: &ListAnswer) -> Bytes {
     let size: usize = list.items.iter().map(|item| item.json.len() + 1).sum();
     let mut out = BytesMut::with_capacity(size + 512);
-    list_head(&mut out, list.row, &list.row.list_kind(), &list.row.api_version(), list);
+    list_head(&mut out, &list.row.list_kind(), &list.row.api_version(), list);
     for (index, item) in list.items.iter().enumerate() {
         if index > 0 {
             out.put_u8(b',');
@@ -102,14 +111,8 @@ pub fn list_json(list: &ListAnswer) -> Bytes {
     out.freeze()
 }
 
-/// Everything of a list up to the first item.
-pub fn list_head(
-    out: &mut BytesMut,
-    _row: &KindRow,
-    kind: &str,
-    api_version: &str,
-    list: &ListAnswer,
-) {
+/// Everything of a list before the first item.
+pub fn list_head(out: &mut BytesMut, kind: &str, api_version: &str, list: &ListAnswer) {
     out.put_slice(format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{{\"resourceVersion\":\"{}\"", list.revision).as_bytes());
     if !list.continue_token.is_empty() {
         out.put_slice(format!(",\"continue\":\"{}\"", list.continue_token).as_bytes());
@@ -129,15 +132,15 @@ fn json_response(
     let (body, content_type) = if accept.protobuf {
         match to_protobuf(&json) {
             Some(message) => (message, api::protobuf::MEDIA_TYPE),
-            None => (json, "application/json"),
+            None => (json, JSON),
         }
     } else if accept.yaml {
         match to_yaml(&json) {
             Some(yaml) => (yaml, "application/yaml"),
-            None => (json, "application/json"),
+            None => (json, JSON),
         }
     } else {
-        (json, content_type(accept.form))
+        (json, JSON)
     };
     let mut response = finish(code, body, accept);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -148,11 +151,6 @@ fn json_response(
         }
     }
     response
-}
-
-/// The content type of a form. Kubernetes adds no charset.
-pub fn content_type(_form: Form) -> &'static str {
-    "application/json"
 }
 
 fn to_protobuf(json: &[u8]) -> Option<Bytes> {

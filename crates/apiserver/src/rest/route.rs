@@ -1,4 +1,4 @@
-//! From an HTTP request to what it is about: Kubernetes' paths and query parameters.
+//! From an HTTP request to its subject: Kubernetes' paths and query parameters.
 
 use api::ApiError;
 use http::Method;
@@ -9,7 +9,7 @@ use crate::options;
 use crate::paths;
 use crate::request::{Options, PatchType, Subject, Target, Verb};
 
-/// Longest path and query that are looked at, in bytes.
+/// Longest path and query that are accepted, in bytes.
 const MAX_URI_BYTES: usize = 48 << 10;
 
 /// A request's subject and options.
@@ -18,10 +18,10 @@ pub struct Routed {
     pub options: Options,
 }
 
-/// Reads method, path and query.
+/// Parses method, path and query.
 ///
 /// # Errors
-/// 404 for what no resource is at, 400 and 405 as Kubernetes gives them.
+/// 404 for a path without a resource, 400 and 405 as Kubernetes.
 pub fn route(parts: &Parts, accept: &Accept) -> Result<Routed, ApiError> {
     let query = parts.uri.query().unwrap_or_default();
     if parts.uri.path().len() + query.len() > MAX_URI_BYTES {
@@ -82,7 +82,7 @@ fn segments(path: &str) -> Option<Segments> {
         _ => return None,
     };
     let mut rest: Vec<String> = parts.collect();
-    // A trailing slash matters only behind `proxy`.
+    // A trailing slash matters only after `proxy`.
     if rest.last().is_some_and(String::is_empty) && !rest.iter().any(|part| part == "proxy") {
         rest.pop();
     }
@@ -139,8 +139,8 @@ fn resource(
     Ok(Some(Subject::Resource { verb, target }))
 }
 
-/// What follows the subresource in a path, not decoded: empty, or from a slash on. `whole` are the
-/// segments behind group and version, of which `rest` begin with the resource.
+/// What follows the subresource in a path, not decoded: empty, or starting with a slash. `whole`
+/// are the segments after group and version, of which `rest` begin with the resource.
 fn subpath<'a>(path: &'a str, whole: &[String], rest: usize) -> &'a str {
     // `/api/v1` or `/apis/GROUP/VERSION`, then up to resource, name and subresource.
     let before = path.split('/').count() - whole.len();
@@ -172,7 +172,7 @@ fn verb(
         return Ok(Verb::Connect { authorized_as });
     }
     let named = !target.name.is_empty();
-    // Of all namespaces together one can only ask.
+    // All namespaces together can only be read.
     let everywhere = target.row.namespaced() && target.namespace.is_empty();
     let reads = matches!(*method, Method::GET | Method::HEAD);
     let onto = *method == Method::POST && named && target.subresource.is_empty();
@@ -204,7 +204,7 @@ fn not_allowed() -> ApiError {
     )
 }
 
-/// `%41` and `+` are left to the query; here only `%41`.
+/// Decodes `%41`; `+` is only decoded in a query.
 pub fn percent_decode(text: &str) -> String {
     if !text.contains('%') {
         return text.to_owned();

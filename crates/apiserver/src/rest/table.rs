@@ -1,25 +1,26 @@
-//! Tables and bare metadata: what kubectl prints from.
+//! Tables and partial metadata: what kubectl prints.
 
 use std::sync::Arc;
 
 use api::{ApiError, KindRow};
 use bytes::{BufMut, Bytes, BytesMut};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::render::list_head;
 use crate::cache::Version;
 use crate::core::decode;
+use crate::kinds::strategy;
 use crate::response::ListAnswer;
-use crate::rules::rules;
 use crate::scan;
 
-/// What rows carry beside their cells (`meta.v1.TableOptions`).
+/// What rows include besides their cells (`meta.v1.TableOptions`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IncludeObject {
     None,
     #[default]
     Metadata,
-    /// The whole object, by which kubectl sorts.
+    /// The whole object, which kubectl sorts by.
     Object,
 }
 
@@ -27,7 +28,7 @@ impl IncludeObject {
     /// The parameter `includeObject` of a query.
     ///
     /// # Errors
-    /// 400 for a value that it may not have.
+    /// 400 for an invalid value.
     pub fn parse(query: &str) -> Result<Self, ApiError> {
         let value = query.split('&').find_map(|pair| pair.strip_prefix("includeObject="));
         match value.unwrap_or_default() {
@@ -41,14 +42,14 @@ impl IncludeObject {
     }
 }
 
-/// How a Table is written.
+/// How a Table is rendered.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TableOptions {
     pub omit_columns: bool,
     pub include: IncludeObject,
 }
 
-/// The objects as a Table.
+/// The objects as a Table, with ages as of `now`.
 ///
 /// # Errors
 /// 500 when an object cannot be decoded.
@@ -57,9 +58,10 @@ pub fn table(
     items: &[Arc<Version>],
     list: Option<&ListAnswer>,
     options: &TableOptions,
+    now: Timestamp,
 ) -> Result<Bytes, ApiError> {
-    let rules = rules(row);
-    let columns: Vec<Value> = rules
+    let strategy = strategy(row);
+    let columns: Vec<Value> = strategy
         .columns()
         .iter()
         .map(|column| {
@@ -85,12 +87,11 @@ pub fn table(
         format!("{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"columnDefinitions\":{columns},\"rows\":[")
             .as_bytes(),
     );
-    let now = clock::now();
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             out.put_u8(b',');
         }
-        let cells = Value::Array(rules.cells(&*decode(row, item)?, now));
+        let cells = Value::Array(strategy.cells(&*decode(row, item)?, now));
         out.put_slice(b"{\"cells\":");
         out.put_slice(cells.to_string().as_bytes());
         out.put_slice(b",\"object\":");
@@ -118,13 +119,10 @@ pub fn partial(version: &Version) -> Bytes {
     out.freeze()
 }
 
-/// A list of bare metadata.
-///
-/// # Errors
-/// None today; the signature is that of [`table`].
-pub fn partial_list(list: &ListAnswer) -> Result<Bytes, ApiError> {
+/// The objects' metadata as a PartialObjectMetadataList.
+pub fn partial_list(list: &ListAnswer) -> Bytes {
     let mut out = BytesMut::new();
-    list_head(&mut out, list.row, "PartialObjectMetadataList", "meta.k8s.io/v1", list);
+    list_head(&mut out, "PartialObjectMetadataList", "meta.k8s.io/v1", list);
     for (index, item) in list.items.iter().enumerate() {
         if index > 0 {
             out.put_u8(b',');
@@ -132,5 +130,5 @@ pub fn partial_list(list: &ListAnswer) -> Result<Bytes, ApiError> {
         out.put_slice(&partial(item));
     }
     out.put_slice(b"]}\n");
-    Ok(out.freeze())
+    out.freeze()
 }

@@ -1,38 +1,41 @@
-//! Watches as chunked JSON frames.
+//! Watches as chunked JSON or protobuf frames.
 
 use api::{ApiError, KindRow};
 use bytes::{Bytes, BytesMut};
+use clock::SharedClock;
 use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
 use super::table::{IncludeObject, partial, table};
-use super::{Accept, Body, BodyError, Form};
-use crate::cache::{Change, Notice, Version, Watcher, frame};
+use super::{Accept, Body, BodyError, Representation};
+use crate::cache::{Change, Version, WatchEvent, Watcher, frame};
 
 /// Frames are joined into chunks of at least this many bytes while more are ready.
 const CHUNK_BYTES: usize = 64 << 10;
 
 struct State {
     watcher: Watcher,
-    form: Form,
+    clock: SharedClock,
+    representation: Representation,
     include: IncludeObject,
     protobuf: bool,
     /// Only the first table of a watch has column definitions.
-    headed: bool,
-    over: bool,
+    columns_sent: bool,
+    ended: bool,
 }
 
 /// A response that lasts as long as the watch.
-pub fn response(watcher: Watcher, accept: &Accept) -> http::Response<Body> {
+pub fn response(watcher: Watcher, accept: &Accept, clock: SharedClock) -> http::Response<Body> {
     let state = State {
         watcher,
-        form: accept.form,
+        clock,
+        representation: accept.representation,
         include: accept.include,
         protobuf: accept.protobuf,
-        headed: false,
-        over: false,
+        columns_sent: false,
+        ended: false,
     };
     let frames = stream::unfold(state, |mut state| async move {
         let chunk = next(&mut state).await?;
@@ -43,7 +46,7 @@ pub fn response(watcher: Watcher, accept: &Accept) -> http::Response<Body> {
     let content_type = if accept.protobuf {
         "application/vnd.kubernetes.protobuf;stream=watch"
     } else {
-        super::render::content_type(accept.form)
+        super::render::JSON
     };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
@@ -51,18 +54,18 @@ pub fn response(watcher: Watcher, accept: &Accept) -> http::Response<Body> {
 }
 
 async fn next(state: &mut State) -> Option<Bytes> {
-    if state.over {
+    if state.ended {
         return None;
     }
     match state.watcher.next().await? {
-        Ok(mut notices) if notices.len() == 1 => {
-            let notice = notices.pop()?;
-            Some(encode(state, &notice).unwrap_or_else(|error| refuse(state, &error)))
+        Ok(mut events) if events.len() == 1 => {
+            let event = events.pop()?;
+            Some(encode(state, &event).unwrap_or_else(|error| refuse(state, &error)))
         }
-        Ok(notices) => {
+        Ok(events) => {
             let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
-            for notice in &notices {
-                match encode(state, notice) {
+            for event in &events {
+                match encode(state, event) {
                     Ok(bytes) => chunk.extend_from_slice(&bytes),
                     Err(error) => {
                         chunk.extend_from_slice(&refuse(state, &error));
@@ -78,14 +81,14 @@ async fn next(state: &mut State) -> Option<Bytes> {
 
 /// The last frame of a watch that failed.
 fn refuse(state: &mut State, error: &ApiError) -> Bytes {
-    state.over = true;
+    state.ended = true;
     if state.protobuf {
         return protobuf_frame("ERROR", &error.encode()).unwrap_or_default();
     }
     frame("ERROR", &error.encode())
 }
 
-/// An event as protobuf, with its length in four bytes before it.
+/// An event as protobuf, preceded by its length in four bytes.
 fn protobuf_frame(kind: &str, object: &[u8]) -> Result<Bytes, ApiError> {
     let value: serde_json::Value = serde_json::from_slice(object)
         .map_err(|error| ApiError::internal(format!("a stored object is not JSON: {error}")))?;
@@ -98,69 +101,78 @@ fn protobuf_frame(kind: &str, object: &[u8]) -> Result<Bytes, ApiError> {
     Ok(framed.freeze())
 }
 
-fn encode(state: &mut State, notice: &Notice) -> Result<Bytes, ApiError> {
+fn encode(state: &mut State, event: &WatchEvent) -> Result<Bytes, ApiError> {
     let row = state.watcher.row();
     if state.protobuf {
-        return match notice {
-            Notice::Bookmark { revision, initial_end } => {
-                let object = bookmark(row, *revision, *initial_end, Form::Object);
+        return match event {
+            WatchEvent::Bookmark { revision, initial_end } => {
+                let object = bookmark(row, *revision, *initial_end, Representation::Object);
                 protobuf_frame("BOOKMARK", &object)
             }
-            Notice::Changed(change, event) => {
+            WatchEvent::Changed(change, event) => {
                 protobuf_frame(change.as_str(), &event.object(*change).json)
             }
-            Notice::Initial(version) => protobuf_frame(Change::Added.as_str(), &version.json),
+            WatchEvent::Initial(version) => protobuf_frame(Change::Added.as_str(), &version.json),
         };
     }
-    match notice {
-        Notice::Bookmark { revision, initial_end } => {
-            Ok(frame("BOOKMARK", &bookmark(row, *revision, *initial_end, state.form)))
+    match event {
+        WatchEvent::Bookmark { revision, initial_end } => {
+            Ok(frame("BOOKMARK", &bookmark(row, *revision, *initial_end, state.representation)))
         }
-        Notice::Changed(change, event) if state.form == Form::Object => Ok(event.frame(*change)),
-        Notice::Changed(change, event) => {
-            let object = shaped(state, row, event.object(*change))?;
+        WatchEvent::Changed(change, event) if state.representation == Representation::Object => {
+            Ok(event.frame(*change))
+        }
+        WatchEvent::Changed(change, event) => {
+            let object = represent(state, row, event.object(*change))?;
             Ok(frame(change.as_str(), &object))
         }
-        Notice::Initial(version) => {
-            let object = shaped(state, row, version)?;
+        WatchEvent::Initial(version) => {
+            let object = represent(state, row, version)?;
             Ok(frame(Change::Added.as_str(), &object))
         }
     }
 }
 
-fn shaped(
+fn represent(
     state: &mut State,
     row: &'static KindRow,
     version: &std::sync::Arc<Version>,
 ) -> Result<Bytes, ApiError> {
-    match state.form {
-        Form::Object => Ok(version.json.clone()),
-        Form::PartialMetadata => Ok(partial(version)),
-        Form::Table => {
-            let options =
-                super::table::TableOptions { omit_columns: state.headed, include: state.include };
-            state.headed = true;
-            table(row, std::slice::from_ref(version), None, &options)
+    match state.representation {
+        Representation::Object => Ok(version.json.clone()),
+        Representation::PartialMetadata => Ok(partial(version)),
+        Representation::Table => {
+            let options = super::table::TableOptions {
+                omit_columns: state.columns_sent,
+                include: state.include,
+            };
+            state.columns_sent = true;
+            table(row, std::slice::from_ref(version), None, &options, state.clock.now())
         }
     }
 }
 
-/// An object that holds nothing but how far the watch has come.
-pub fn bookmark(row: &KindRow, revision: u64, initial_end: bool, form: Form) -> Bytes {
+/// An object with nothing but the revision that the watch has reached.
+pub fn bookmark(
+    row: &KindRow,
+    revision: u64,
+    initial_end: bool,
+    representation: Representation,
+) -> Bytes {
     let annotations =
         if initial_end { ",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}" } else { "" };
     let metadata =
         format!("{{\"resourceVersion\":\"{revision}\",\"creationTimestamp\":null{annotations}}}");
-    let text = match form {
-        Form::Object => format!(
+    let text = match representation {
+        Representation::Object => format!(
             "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata}}}",
             row.kind,
             row.api_version()
         ),
-        Form::PartialMetadata => format!(
+        Representation::PartialMetadata => format!(
             "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata}}}"
         ),
-        Form::Table => format!(
+        Representation::Table => format!(
             "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{{\"resourceVersion\":\"{revision}\"}},\
              \"columnDefinitions\":null,\"rows\":[{{\"cells\":[],\"object\":{{\"kind\":\"PartialObjectMetadata\",\
              \"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata}}}}}]}}"

@@ -1,8 +1,8 @@
-//! Client certificates: who shows one that is no good is told so by a Status, as Kubernetes does,
-//! and not by a broken handshake.
+//! Client certificates: a client with an invalid one gets a Status, as from Kubernetes, and not a
+//! failed handshake.
 //!
-//! TLS only makes sure that the client holds the key of what it shows. Whether that is worth
-//! anything is asked once per connection ([`ClientCertificates::peer`]).
+//! TLS only verifies that the client holds the key of its certificate. Whether the certificate is
+//! valid is checked once per connection ([`ClientCertificates::peer`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::user::User;
 
-/// The authority that client certificates are checked against.
+/// The authority that client certificates are verified against.
 #[derive(Clone, Debug)]
 pub struct ClientCertificates(Arc<dyn ClientCertVerifier>);
 
@@ -34,7 +34,7 @@ impl ClientCertificates {
         Ok(Self(verifier))
     }
 
-    /// Who a connection's client has proved to be. `None`: nobody.
+    /// The client of a connection. `None`: its certificate is not valid.
     pub fn peer(&self, session: &ServerConnection, now: Timestamp) -> Option<Peer> {
         let (own, intermediates) = session.peer_certificates()?.split_first()?;
         let now = Duration::from_secs(u64::try_from(now.as_second()).unwrap_or_default());
@@ -51,7 +51,7 @@ impl ClientCertificates {
     }
 }
 
-/// Who a connection belongs to, as long as the certificate is valid.
+/// The user of a connection, as long as the certificate is valid.
 #[derive(Clone, Debug)]
 pub struct Peer {
     user: Arc<User>,

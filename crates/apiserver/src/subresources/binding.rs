@@ -1,4 +1,4 @@
-//! `pods/binding`: a pod is given to a node (`k8s.io/kubernetes/pkg/registry/core/pod/storage`).
+//! `pods/binding`: binds a pod to a node (`k8s.io/kubernetes/pkg/registry/core/pod/storage`).
 
 use std::collections::BTreeMap;
 
@@ -15,14 +15,14 @@ use crate::request::Request;
 use crate::response::Response;
 use crate::verbs::update::swap_with;
 
-/// What a binding asks for.
+/// The parts of a binding.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
+pub struct Assignment {
     pub node: String,
     /// Empty: whichever pod has the name.
     pub uid: String,
     pub resource_version: String,
-    /// Laid over the pod's own.
+    /// Merged into the pod's own.
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
 }
@@ -30,7 +30,7 @@ pub struct Wish {
 /// Binds the target to the node in the body.
 ///
 /// # Errors
-/// 404, 409 when the pod is bound or going, 422 for a target that is no node.
+/// 404, 409 when the pod is bound or being deleted, 422 for a target that is not a node.
 pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let binding: Binding = decode(request)?;
     let kind = binding.target.kind.as_deref().unwrap_or("Node");
@@ -48,38 +48,44 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     if !name.is_empty() && name != call.target.name {
         return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
     }
-    let wish = Wish {
+    let assignment = Assignment {
         node: binding.target.name.unwrap_or_default(),
         uid: binding.metadata.uid.unwrap_or_default(),
         resource_version: binding.metadata.resource_version.unwrap_or_default(),
         labels: binding.metadata.labels.unwrap_or_default(),
         annotations: binding.metadata.annotations.unwrap_or_default(),
     };
-    bind(call, &wish).await?;
+    bind(call, &assignment).await?;
     Ok(created())
 }
 
-/// Gives the target to a node.
+/// Binds the target to a node.
 ///
 /// # Errors
 /// As [`create`].
-pub async fn bind(call: Call<'_>, wish: &Wish) -> Result<(), ApiError> {
+pub async fn bind(call: Call<'_>, assignment: &Assignment) -> Result<(), ApiError> {
     let now = call.now();
     swap_with(call, |object, _| {
         let pod = object
             .downcast_ref::<Pod>()
             .ok_or_else(|| ApiError::internal("a binding's target is no pod"))?;
         let mut pod = pod.clone();
-        assign(call, &mut pod, wish, now)?;
+        assign(call, &mut pod, assignment, now)?;
         Ok(Box::new(pod) as Box<dyn Object>)
     })
     .await?;
     Ok(())
 }
 
-/// A pod's place is part of its spec, but binding is no new generation of it: `metadata.generation`
-/// counts what users change, and the kubelet's `observedGeneration` stays 1 on a pod they left alone.
-fn assign(call: Call<'_>, pod: &mut Pod, wish: &Wish, now: Timestamp) -> Result<(), ApiError> {
+/// A pod's node is part of its spec, but binding is not a new generation of it:
+/// `metadata.generation` counts users' changes, and the kubelet's `observedGeneration` stays 1 on a
+/// pod they left alone.
+fn assign(
+    call: Call<'_>,
+    pod: &mut Pod,
+    assignment: &Assignment,
+    now: Timestamp,
+) -> Result<(), ApiError> {
     let name = call.target.name.as_str();
     let conflict = |message: String| Err(ApiError::conflict(Pod::ROW, name, message));
     if pod.metadata.deletion_timestamp.is_some() {
@@ -92,18 +98,18 @@ fn assign(call: Call<'_>, pod: &mut Pod, wish: &Wish, now: Timestamp) -> Result<
     if spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()) {
         return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
-    spec.node_name = Some(wish.node.clone());
-    if !wish.uid.is_empty() {
-        pod.metadata.uid = Some(wish.uid.clone());
+    spec.node_name = Some(assignment.node.clone());
+    if !assignment.uid.is_empty() {
+        pod.metadata.uid = Some(assignment.uid.clone());
     }
-    if !wish.resource_version.is_empty() {
-        pod.metadata.resource_version = Some(wish.resource_version.clone());
+    if !assignment.resource_version.is_empty() {
+        pod.metadata.resource_version = Some(assignment.resource_version.clone());
     } else {
         pod.metadata.resource_version = None;
     }
     for (own, more) in [
-        (&mut pod.metadata.labels, &wish.labels),
-        (&mut pod.metadata.annotations, &wish.annotations),
+        (&mut pod.metadata.labels, &assignment.labels),
+        (&mut pod.metadata.annotations, &assignment.annotations),
     ] {
         if !more.is_empty() {
             own.get_or_insert_default().extend(more.clone());

@@ -17,7 +17,7 @@ use crate::response::Response;
 use crate::verbs::delete::delete_object;
 use crate::verbs::update::swap_with;
 
-/// Pods that may be on their way out under one budget before its controller has seen them.
+/// Evicted pods of one budget that its controller may not have seen yet.
 const MAX_DISRUPTED: usize = 2_000;
 
 /// Evicts the target.
@@ -53,7 +53,7 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     Ok(created())
 }
 
-/// Pods that no budget protects: they have ended, wait for a node, or go already.
+/// Pods that no budget protects: they have terminated, are pending, or are already being deleted.
 fn exempt(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed" | "Pending"))
@@ -68,7 +68,7 @@ fn is_ready(pod: &Pod) -> bool {
         .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// Takes one disruption from the budget of the pod, if it has one.
+/// Takes one disruption from the pod's budget, if it has one.
 async fn spend(call: Call<'_>, pod: &Pod) -> Result<(), ApiError> {
     let filter = Filter::everything(PodDisruptionBudget::ROW, &call.target.namespace);
     let budgets = call.core.cache.resource(PodDisruptionBudget::ROW).list(&filter);

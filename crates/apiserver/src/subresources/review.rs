@@ -1,4 +1,4 @@
-//! Reviews: questions about who somebody is and what they may do.
+//! Reviews: who somebody is and what they may do.
 
 use api::object::Object;
 use api::status::FieldError;
@@ -24,7 +24,7 @@ use crate::user::User;
 /// Answers a review.
 ///
 /// # Errors
-/// 405 for any verb but create, 400 for a review without a question.
+/// 405 for any verb but create, 400 for an empty review.
 pub async fn answer_review(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     if call.verb != Verb::Create || !call.target.name.is_empty() {
         return Err(ApiError::method_not_allowed(call.row(), call.verb.as_str()));
@@ -82,13 +82,13 @@ pub async fn answer_review(call: Call<'_>, request: &Request) -> Result<Response
     }
 }
 
-/// The old form of a binding: created as an object, the pod named in its metadata.
+/// The legacy form of a binding: created as an object, with the pod named in its metadata.
 async fn bind(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
-    let wish: Binding = decode(request)?;
+    let binding: Binding = decode(request)?;
     let target = Target {
         row: k8s_openapi::api::core::v1::Pod::ROW,
         namespace: call.target.namespace.clone(),
-        name: Object::metadata(&wish).name.clone().unwrap_or_default(),
+        name: Object::metadata(&binding).name.clone().unwrap_or_default(),
         subresource: "binding".to_owned(),
         subpath: String::new(),
     };
@@ -172,7 +172,7 @@ fn refuse(call: Call<'_>, errors: Vec<FieldError>) -> Result<(), ApiError> {
     Err(ApiError::invalid(call.row(), "", &errors))
 }
 
-/// A review asks of a resource or of a path (`ValidateSubjectAccessReviewSpec`).
+/// A review asks about either a resource or a path (`ValidateSubjectAccessReviewSpec`).
 fn one_question(resource: bool, path: Option<&NonResourceAttributes>) -> Vec<FieldError> {
     match (resource, path) {
         (true, Some(path)) => vec![FieldError::invalid(
@@ -192,7 +192,7 @@ fn one_question(resource: bool, path: Option<&NonResourceAttributes>) -> Vec<Fie
 fn decide(call: Call<'_>, user: &User, attributes: &Attributes) -> SubjectAccessReviewStatus {
     let (rbac, cache) = (&call.core.rbac, &call.core.cache);
     let allowed = rbac.allows(cache, user, attributes);
-    // Masters need no role.
+    // `system:masters` needs no role.
     let reason = || rbac.reason(cache, user, attributes);
     SubjectAccessReviewStatus {
         allowed,

@@ -29,7 +29,7 @@ pub async fn get(call: Call<'_>) -> Result<Response, ApiError> {
     Ok(json(200, &scale_of(&*object)?))
 }
 
-/// Sets the replicas by a whole Scale.
+/// Sets the replicas by replacing the Scale.
 ///
 /// # Errors
 /// 404, 409, 422.
@@ -38,7 +38,7 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     write(call, |_| Ok(scale.clone())).await
 }
 
-/// Sets the replicas by a patch of the Scale.
+/// Sets the replicas by patching the Scale.
 ///
 /// # Errors
 /// 404, 409, 422.
@@ -54,7 +54,7 @@ pub async fn patch(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
     .await
 }
 
-/// Applies a Scale: its manager comes to own the replicas of the object itself.
+/// Applies a Scale: its manager becomes the owner of the object's own replicas.
 async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let wanted = apply::read(call, request)?;
     let unknown = [(&wanted, &["apiVersion", "kind", "metadata", "spec", "status"][..], "")]
@@ -91,7 +91,7 @@ async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiError> 
     Ok(json(200, &scale_of(&*object)?))
 }
 
-/// The object itself is what changes; the right to its scale has been checked.
+/// The object itself is what changes; the right to update its scale has been checked.
 fn itself(call: Call<'_>) -> Target {
     Target { subresource: String::new(), ..call.target.clone() }
 }

@@ -27,7 +27,7 @@ const MAX_SECONDS: i64 = 1 << 32;
 /// Signs a token for the target.
 ///
 /// # Errors
-/// 404 for an account or bound object that is gone, 422 for a validity out of range.
+/// 404 for an account or bound object that does not exist, 422 for a validity out of range.
 pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let tokens = call.core.tokens.as_ref().ok_or_else(|| {
         ApiError::not_implemented("the apiserver has no key to sign ServiceAccount tokens with")

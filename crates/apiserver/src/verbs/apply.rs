@@ -1,4 +1,5 @@
-//! Server-side apply: the body is what a manager wants; the server merges it and keeps the owners.
+//! Server-side apply: the body is a manager's configuration; the server merges it and tracks who
+//! owns which field.
 
 use api::apply::{Conflict, Writer};
 use api::object::Object;
@@ -21,11 +22,11 @@ const MANAGER_MAX: usize = 128;
 /// Manager of writes that name none.
 const UNKNOWN_MANAGER: &str = "unknown";
 
-/// Applies the request's body; creates the object when there is none.
+/// Applies the request's body; creates the object if it does not exist.
 ///
 /// # Errors
-/// 409 with a cause per field when another manager owns fields with other values; else as create
-/// and update.
+/// 409 with a cause per field when another manager owns fields with other values; otherwise as
+/// create and update.
 pub async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let mut config = read(call, request)?;
     strip(&mut config, call);
@@ -43,10 +44,10 @@ pub async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
     Ok(Response::Object(answer))
 }
 
-/// Reads the body of an apply.
+/// Decodes the body of an apply.
 ///
 /// # Errors
-/// 400 for what is no object or names owners, 422 without a manager.
+/// 400 for what is not an object or has managed fields, 422 without a manager.
 pub fn read(call: Call<'_>, request: &Request) -> Result<Value, ApiError> {
     check_manager(&call.options.field_manager)?;
     let json = body::as_json(&request.body, request.body_format)?;
@@ -61,8 +62,8 @@ pub fn read(call: Call<'_>, request: &Request) -> Result<Value, ApiError> {
     Ok(config)
 }
 
-/// Applies what a manager wants through the door of a subresource; the object's own door (empty)
-/// creates it when there is none.
+/// Applies a configuration to the object or a subresource; only an apply to the object itself
+/// (empty) creates it.
 ///
 /// # Errors
 /// As [`apply`].
@@ -129,8 +130,8 @@ fn check_fields(call: Call<'_>, config: &Value, json: &[u8]) -> Result<(), ApiEr
     )))
 }
 
-/// Gives the fields that an update changed to who changed them. Called with the object as it is
-/// about to be stored; objects that nobody ever applied have no owners to keep.
+/// Tracks the owners of the fields that an update changed. Called with the object as it is about to
+/// be stored; objects that were never applied have no owners.
 pub fn track(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(), ApiError> {
     if call.options.patch_type == Some(PatchType::Apply) {
         return Ok(());
@@ -163,7 +164,7 @@ fn writer<'a>(call: Call<'a>, api_version: &'a str) -> Writer<'a> {
     }
 }
 
-/// The component behind a user of the system, which names no manager over gRPC.
+/// The component behind a system user, which names no manager over gRPC.
 fn component(user: &str) -> &str {
     match user.strip_prefix("system:") {
         Some(node) if node.starts_with("node:") => "kubelet",
@@ -183,7 +184,7 @@ fn check_manager(manager: &str) -> Result<(), ApiError> {
     Err(ApiError::invalid_options("PatchOptions", &[error]))
 }
 
-/// The object's own door says nothing about status, and that of status about nothing else.
+/// The object itself is applied without status, and the status without anything else.
 fn strip(config: &mut Value, call: Call<'_>) {
     let Some(config) = config.as_object_mut() else {
         return;
@@ -252,7 +253,7 @@ mod tests {
     use super::component;
 
     #[test]
-    fn components_manage_under_their_own_names() {
+    fn components_are_managers_under_their_own_names() {
         for (user, manager) in [
             ("system:kube-controller-manager", "kube-controller-manager"),
             ("system:node:n1", "kubelet"),

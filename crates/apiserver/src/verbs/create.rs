@@ -13,22 +13,21 @@ use crate::body;
 use crate::cache::Version;
 use crate::core::Call;
 use crate::error::store_error;
-use crate::kinds::Context;
+use crate::kinds::{Context, strategy};
 use crate::meta;
 use crate::request::Request;
 use crate::response::{ObjectAnswer, Response};
-use crate::rules::rules;
 use crate::{keys, stored};
 
 /// How long Events are kept.
 const EVENT_LIFE: Duration = Duration::from_secs(3_600);
-/// How often a generated name that is taken is generated anew.
+/// How often a generated name that is taken is regenerated.
 const NAME_ATTEMPTS: usize = 8;
 
 /// Creates the object in the request's body.
 ///
 /// # Errors
-/// 400, 403, 409 and 422 as Kubernetes gives them.
+/// 400, 403, 409 and 422 as Kubernetes.
 pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let json = body::object_json(call.row().kind, &request.body, request.body_format)?;
     let mut decoded = body::decode(call.row(), &json, call.options.field_validation)?;
@@ -71,25 +70,25 @@ async fn create_once(
     call: Call<'_>,
     mut object: Box<dyn Object>,
 ) -> Result<ObjectAnswer, ApiError> {
-    let rules = rules(call.row());
+    let strategy = strategy(call.row());
     meta::fill_new(object.metadata_mut(), call.now())?;
-    rules.default(&mut *object);
+    strategy.default(&mut *object);
     call.core.admission.mutate(call, &mut *object, None).await?;
-    let context = Context { now: call.now(), user: &call.user.name, subresource: "" };
-    rules.prepare_create(&mut *object, &context);
-    if rules.generation_changes(&*object, &*object).is_some() {
+    let context = Context { now: call.now(), subresource: "" };
+    strategy.prepare_create(&mut *object, &context);
+    if strategy.generation_changes(&*object, &*object).is_some() {
         object.metadata_mut().generation = Some(1);
     }
-    let mut errors = meta::validate(call.row(), rules, object.metadata());
-    errors.extend(rules.validate(&*object));
-    errors.extend(rules.validate_create(&*object));
+    let mut errors = meta::validate(call.row(), strategy, object.metadata());
+    errors.extend(strategy.validate(&*object));
+    errors.extend(strategy.validate_create(&*object));
     let name = object.metadata().name.clone().unwrap_or_default();
     if !errors.is_empty() {
         let shown = object.metadata().name.as_deref().unwrap_or_default();
         return Err(body::invalid(call.row(), shown, &errors));
     }
     call.core.admission.validate(call, &*object, None).await?;
-    let claim = call.core.allocator.claim(call, &mut *object).await?;
+    let allocation = call.core.allocator.allocate(call, &mut *object).await?;
     let outcome = match call.core.admission.quotas.charge(call, &*object, None).await {
         Ok(charges) => {
             let outcome = write(call, &name, &mut *object).await;
@@ -102,14 +101,14 @@ async fn create_once(
     };
     match &outcome {
         Ok(_) if !call.options.dry_run => {}
-        _ => call.core.allocator.release(claim).await,
+        _ => call.core.allocator.release(allocation).await,
     }
     let mut answer = outcome?;
-    answer.warnings = rules.warnings(&*object, None);
+    answer.warnings = strategy.warnings(&*object, None);
     Ok(answer)
 }
 
-/// The lease that the target's kind dies with: Events are forgotten after an hour.
+/// The lease that objects of the target's kind expire with: Events last an hour.
 ///
 /// # Errors
 /// When the store fails.

@@ -1,4 +1,4 @@
-//! Delete: at once, after a grace period, or when the last finalizer is gone.
+//! Delete: at once, after a grace period, or when the last finalizer is removed.
 
 use std::sync::Arc;
 
@@ -16,20 +16,20 @@ use crate::body;
 use crate::cache::Version;
 use crate::core::{Call, decode, version_of};
 use crate::error::store_error;
+use crate::kinds::strategy;
 use crate::meta;
 use crate::options;
 use crate::request::{Request, Verb};
 use crate::response::Response;
-use crate::rules::rules;
 use crate::{keys, scan, stored};
 
-/// How often a deletion that lost a race is decided anew.
+/// How often a deletion is retried after losing a race.
 const ATTEMPTS: usize = 256;
 
-/// Reads `DeleteOptions` from the body and the query.
+/// Parses `DeleteOptions` from the body and the query.
 ///
 /// # Errors
-/// 400 when they cannot be read, 422 when they are not valid.
+/// 400 when they cannot be parsed, 422 when they are not valid.
 pub fn options(verb: Verb, request: &Request) -> Result<DeleteOptions, ApiError> {
     let mut options: DeleteOptions = if request.body.is_empty() {
         DeleteOptions::default()
@@ -59,13 +59,13 @@ pub fn options(verb: Verb, request: &Request) -> Result<DeleteOptions, ApiError>
     }
     check_options(verb, &options)?;
     if options.grace_period_seconds.is_some_and(|seconds| seconds < 0) {
-        // Upstream: a negative grace period is the shortest.
+        // As upstream, a negative grace period means the shortest.
         options.grace_period_seconds = Some(1);
     }
     Ok(options)
 }
 
-/// Values that do not exist or exclude each other (`ValidateDeleteOptions`).
+/// Unsupported or mutually exclusive values (`ValidateDeleteOptions`).
 fn check_options(verb: Verb, options: &DeleteOptions) -> Result<(), ApiError> {
     let mut errors = Vec::new();
     let policy = options.propagation_policy.as_deref();
@@ -82,35 +82,35 @@ fn check_options(verb: Verb, options: &DeleteOptions) -> Result<(), ApiError> {
     options::refuse(verb, &errors)
 }
 
-/// Whether the options say that nothing is to be done.
-pub fn is_rehearsal(options: &DeleteOptions) -> bool {
+/// Whether the options ask for a dry run.
+pub fn is_dry_run(options: &DeleteOptions) -> bool {
     options.dry_run.as_ref().is_some_and(|values| values.iter().any(|value| value == "All"))
 }
 
 /// Deletes the target.
 ///
 /// # Errors
-/// 404, 409 and what admission gives.
+/// 404, 409 and those of admission.
 pub async fn delete(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let options = options(call.verb, request)?;
     let mut call_options = call.options.clone();
-    call_options.dry_run |= is_rehearsal(&options);
+    call_options.dry_run |= is_dry_run(&options);
     let call = Call { options: &call_options, ..call };
     let deleted = delete_object(call, &options).await?;
     Ok(match deleted {
-        Deleted::Now(version) if call.row() == Pod::ROW => {
+        Deletion::Now(version) if call.row() == Pod::ROW => {
             Response::Object(answer(call.row(), 200, version))
         }
-        Deleted::Now(version) => {
+        Deletion::Now(version) => {
             Response::Json { code: 200, json: success(call, &version), warnings: Vec::new() }
         }
-        Deleted::Later(version) => Response::Object(answer(call.row(), 200, version)),
+        Deletion::Later(version) => Response::Object(answer(call.row(), 200, version)),
     })
 }
 
-/// What became of a deletion.
-pub enum Deleted {
-    /// Gone: its last state.
+/// The result of a deletion.
+pub enum Deletion {
+    /// Deleted: its last state.
     Now(Arc<Version>),
     /// Terminating.
     Later(Arc<Version>),
@@ -132,11 +132,11 @@ fn success(call: Call<'_>, version: &Version) -> Bytes {
     api::status::encode_status(&status).into()
 }
 
-/// Deletes the target by `options`.
+/// Deletes the target with `options`.
 ///
 /// # Errors
 /// As [`delete`].
-pub async fn delete_object(call: Call<'_>, options: &DeleteOptions) -> Result<Deleted, ApiError> {
+pub async fn delete_object(call: Call<'_>, options: &DeleteOptions) -> Result<Deletion, ApiError> {
     let mut current = call.current().await?;
     let mut fresh = false;
     for _ in 0..ATTEMPTS {
@@ -158,7 +158,7 @@ pub async fn delete_object(call: Call<'_>, options: &DeleteOptions) -> Result<De
 }
 
 enum Attempt {
-    Done(Deleted),
+    Done(Deletion),
     Lost,
 }
 
@@ -174,17 +174,17 @@ async fn attempt(
     let plan = plan(row, &*object, options, call.now());
     match plan {
         Plan::Remove => Ok(match remove(call, current, &*object).await? {
-            Some(gone) => Attempt::Done(Deleted::Now(gone)),
+            Some(gone) => Attempt::Done(Deletion::Now(gone)),
             None => Attempt::Lost,
         }),
-        Plan::Keep => Ok(Attempt::Done(Deleted::Later(current.clone()))),
+        Plan::Keep => Ok(Attempt::Done(Deletion::Later(current.clone()))),
         Plan::Mark(mut marked) => {
             let value = stored::encode(&mut *marked);
             let key = call.target.key();
             if call.options.dry_run {
                 let version = Version::from_stored(row, &key, &value, current.revision)
                     .map_err(ApiError::internal)?;
-                return Ok(Attempt::Done(Deleted::Later(Arc::new(version))));
+                return Ok(Attempt::Done(Deletion::Later(Arc::new(version))));
             }
             let expected = Revision::new(current.revision);
             let outcome = call
@@ -197,7 +197,7 @@ async fn attempt(
                 Outcome::Written(revision) => {
                     let version = Version::from_stored(row, &key, &value, revision.get())
                         .map_err(ApiError::internal)?;
-                    Ok(Attempt::Done(Deleted::Later(Arc::new(version))))
+                    Ok(Attempt::Done(Deletion::Later(Arc::new(version))))
                 }
                 Outcome::Conflict { .. } => Ok(Attempt::Lost),
             }
@@ -241,7 +241,7 @@ enum Plan {
     Remove,
     /// Store the object as terminating.
     Mark(Box<dyn Object>),
-    /// It is terminating already, and nothing changes.
+    /// It is already terminating, and nothing changes.
     Keep,
 }
 
@@ -291,7 +291,7 @@ fn plan(
     Plan::Mark(marked)
 }
 
-/// Sets the finalizers that the propagation policy asks for. True: they changed.
+/// Sets the finalizers of the propagation policy. True: they changed.
 fn propagate(metadata: &mut api::ObjectMeta, options: &DeleteOptions) -> bool {
     let before = metadata.finalizers.clone();
     let policy = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
@@ -311,13 +311,13 @@ fn propagate(metadata: &mut api::ObjectMeta, options: &DeleteOptions) -> bool {
     metadata.finalizers != before
 }
 
-/// `None` or 0: at once. A pod that no kubelet runs needs no grace.
+/// `None` or 0: at once. A pod that no kubelet runs needs no grace period.
 fn grace_seconds(
     row: &'static api::KindRow,
     object: &dyn Object,
     options: &DeleteOptions,
 ) -> Option<i64> {
-    let default = rules(row).default_grace_seconds(object)?;
+    let default = strategy(row).default_grace_seconds(object)?;
     if let Some(pod) = object.downcast_ref::<Pod>() {
         let assigned = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
@@ -329,7 +329,7 @@ fn grace_seconds(
     Some(options.grace_period_seconds.unwrap_or(default))
 }
 
-/// Whether a namespace still has finalizers of its own kind in its spec.
+/// Whether a namespace still has finalizers in its spec.
 pub fn namespace_is_in_use(object: &dyn Object) -> bool {
     object
         .downcast_ref::<Namespace>()

@@ -1,4 +1,4 @@
-//! Delete of everything that a selector selects.
+//! Deletes everything that a selector matches.
 
 use std::sync::Arc;
 
@@ -7,20 +7,21 @@ use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Namespace;
 
-use super::delete::{self, Deleted};
+use super::delete::{self, Deletion};
 use super::read;
 use crate::cache::Version;
 use crate::core::Call;
 use crate::request::{Request, Target};
 use crate::response::Response;
 
-/// Deletions under way at once.
+/// Deletions in progress at once.
 const CONCURRENCY: usize = 16;
 
-/// Deletes what the request selects; answers the list of it.
+/// Deletes what the request selects; answers with the list of it.
 ///
 /// # Errors
-/// 405 for namespaces, which go one by one; the first error of a deletion other than 404.
+/// 405 for namespaces, which are only deleted one by one; the first error of a deletion other than
+/// 404.
 pub async fn delete_collection(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     if call.row() == Namespace::ROW {
         return Err(ApiError::new(
@@ -31,7 +32,7 @@ pub async fn delete_collection(call: Call<'_>, request: &Request) -> Result<Resp
     }
     let options = delete::options(call.verb, request)?;
     let mut call_options = call.options.clone();
-    call_options.dry_run |= delete::is_rehearsal(&options);
+    call_options.dry_run |= delete::is_dry_run(&options);
     let call = Call { options: &call_options, ..call };
     let mut list = read::list(call).await?;
     let mut deletions: Vec<BoxFuture<'_, Result<Option<Arc<Version>>, ApiError>>> = Vec::new();
@@ -56,7 +57,7 @@ async fn delete_one(
     };
     let one = Call { target: &target, ..call };
     match delete::delete_object(one, options).await {
-        Ok(Deleted::Now(version) | Deleted::Later(version)) => Ok(Some(version)),
+        Ok(Deletion::Now(version) | Deletion::Later(version)) => Ok(Some(version)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }

@@ -1,7 +1,7 @@
-//! `events.k8s.io/v1`: the core group's Events under newer names of their fields.
+//! `events.k8s.io/v1`: the core group's Events with newer names for their fields.
 //!
-//! One object is stored, in the core group's form; what is written through the newer group is
-//! turned into it, and what is read is turned back. The core group itself pays nothing for this.
+//! Events are stored in the core group's form only; writes through the newer group are converted to
+//! it, and reads are converted back. The core group itself pays nothing for this.
 //!
 //! Upstream: `pkg/apis/core/v1/conversion.go` and `pkg/apis/events/v1/conversion.go`.
 
@@ -12,40 +12,31 @@ use api::status::FieldError;
 use api::{ApiError, Kind, KindRow};
 use k8s_openapi::api::core::v1::Event as CoreEvent;
 use k8s_openapi::api::events::v1::Event;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::handle;
 use super::patch::{Patch, problems};
 use super::update::update_with;
 use crate::body;
 use crate::cache::Version;
-use crate::core::{Call, decode};
+use crate::core::Call;
+use crate::kinds::event::conversion;
 use crate::meta;
 use crate::request::{BodyFormat, PatchType, Request, Target, Verb};
 use crate::response::{ObjectAnswer, Response};
 
-/// Core names, and what the newer group calls them.
-const NAMES: [(&str, &str); 7] = [
-    ("involvedObject", "regarding"),
-    ("message", "note"),
-    ("source", "deprecatedSource"),
-    ("firstTimestamp", "deprecatedFirstTimestamp"),
-    ("lastTimestamp", "deprecatedLastTimestamp"),
-    ("count", "deprecatedCount"),
-    ("reportingComponent", "reportingController"),
-];
-/// What may not be said twice: the newer group has `eventTime` and `series` for it.
+/// Fields that must be unset: the newer group has `eventTime` and `series` instead.
 const DEPRECATED: [&str; 4] = ["firstTimestamp", "lastTimestamp", "count", "source"];
 
-/// Whether a request is about Events in the newer form.
-pub fn are(row: &KindRow) -> bool {
+/// Whether a request is about Events of the newer group.
+pub fn is_events_v1(row: &KindRow) -> bool {
     row == Event::ROW
 }
 
-/// Carries out an authorized request to Events in the newer form.
+/// Handles an authorized request to Events of the newer group.
 ///
 /// # Errors
-/// As the verbs give them; 501 for server-side apply.
+/// Those of the verbs; 501 for server-side apply.
 pub async fn answer(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let target = Target { row: CoreEvent::ROW, ..call.target.clone() };
     let core = Call { target: &target, ..call };
@@ -76,12 +67,12 @@ pub async fn answer(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
             }
             Response::List(list)
         }
-        Response::Watch(watcher) => Response::Watch(Box::new(watcher.formed(Event::ROW, newer))),
+        Response::Watch(watcher) => Response::Watch(Box::new(watcher.converted(Event::ROW, newer))),
         other => other,
     })
 }
 
-/// The verbs, for the stored form.
+/// The verbs, for the core group.
 fn handle_core<'a>(
     core: Call<'a>,
     request: &'a Request,
@@ -121,8 +112,8 @@ async fn patch(call: Call<'_>, core: Call<'_>, request: &Request) -> Result<Resp
         let validation = call.options.field_validation;
         let decoded = body::decode_patched(Event::ROW, &json, validation, &problems)?;
         warnings = decoded.warnings;
-        let json =
-            serde_json::to_vec(&core_value(&*decoded.object)?).map_err(ApiError::internal)?;
+        let event = core_value(&*decoded.object)?;
+        let json = serde_json::to_vec(&event).map_err(ApiError::internal)?;
         let mut object = body::decode(CoreEvent::ROW, &json, Default::default())?.object;
         meta::place(object.metadata_mut(), core.target)?;
         Ok(object)
@@ -132,16 +123,16 @@ async fn patch(call: Call<'_>, core: Call<'_>, request: &Request) -> Result<Resp
     Ok(Response::Object(answer))
 }
 
-/// An Event of the newer group in the form of the core group.
+/// An Event of the newer group as JSON of the core group.
 fn core_value(object: &dyn Object) -> Result<Value, ApiError> {
-    let value: Value = serde_json::from_slice(&object.encode()).map_err(ApiError::internal)?;
-    Ok(renamed(value, CoreEvent::ROW, |(core, newer)| (newer, core)))
+    let value = serde_json::from_slice(&object.encode()).map_err(ApiError::internal)?;
+    Ok(conversion::to_core(value))
 }
 
-/// A stored Event as the newer group shows it.
+/// A stored Event in the form of the newer group.
 fn newer(version: &Version) -> Result<Arc<Version>, ApiError> {
     let value: Value = serde_json::from_slice(&version.json).map_err(ApiError::internal)?;
-    let mut value = renamed(value, Event::ROW, |names| names);
+    let mut value = conversion::from_core(value);
     let revision =
         value["metadata"].as_object_mut().and_then(|metadata| metadata.remove("resourceVersion"));
     let json = serde_json::to_vec(&value).map_err(ApiError::internal)?;
@@ -152,37 +143,7 @@ fn newer(version: &Version) -> Result<Arc<Version>, ApiError> {
     version.map(Arc::new).map_err(ApiError::internal)
 }
 
-/// The columns of a Table are of the stored form.
-pub fn core_form(object: &dyn Object) -> Result<Box<dyn Object>, ApiError> {
-    let json = serde_json::to_vec(&core_value(object)?).map_err(ApiError::internal)?;
-    let version = Version::unstored(CoreEvent::ROW, &json).map_err(ApiError::internal)?;
-    decode(CoreEvent::ROW, &version)
-}
-
-/// Renames fields, from the first of a pair to the second; type and metadata come first.
-fn renamed(
-    value: Value,
-    row: &KindRow,
-    direction: fn((&'static str, &'static str)) -> (&'static str, &'static str),
-) -> Value {
-    let Value::Object(fields) = value else {
-        return value;
-    };
-    let mut out = Map::new();
-    out.insert("apiVersion".to_owned(), row.api_version().into());
-    out.insert("kind".to_owned(), row.kind.into());
-    for (field, value) in fields {
-        if matches!(field.as_str(), "apiVersion" | "kind") {
-            continue;
-        }
-        let mut names = NAMES.into_iter().map(direction);
-        let found = names.find(|(from, _)| *from == field);
-        out.insert(found.map_or(field, |(_, to)| to.to_owned()), value);
-    }
-    Value::Object(out)
-}
-
-/// What the newer group demands of a new Event (`ValidateEventCreate`).
+/// What the newer group requires of a new Event (`ValidateEventCreate`).
 fn check(event: &Value, name: Option<&str>) -> Result<(), ApiError> {
     let mut errors = Vec::new();
     if event["eventTime"].is_null() {
@@ -217,22 +178,4 @@ fn check(event: &Value, name: Option<&str>) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::invalid(Event::ROW, name.unwrap_or_default(), &errors))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn both_forms_hold_the_same() {
-        let core = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "involvedObject": {"kind": "Pod"},
-            "message": "m", "source": {"component": "c"}, "count": 3, "reportingComponent": "r", "reason": "why"});
-        let there = renamed(core.clone(), Event::ROW, |names| names);
-        assert_eq!(there["regarding"]["kind"], "Pod");
-        assert_eq!(there["note"], "m");
-        assert_eq!(there["deprecatedCount"], 3);
-        assert_eq!(there["apiVersion"], "events.k8s.io/v1");
-        assert_eq!(renamed(there, CoreEvent::ROW, |(core, newer)| (newer, core)), core);
-    }
 }

@@ -1,4 +1,4 @@
-//! Patch: JSON patch, merge patch and strategic merge patch, computed on the present state.
+//! Patch: JSON patch, merge patch and strategic merge patch, applied to the current object.
 
 mod json;
 
@@ -13,13 +13,13 @@ use crate::core::Call;
 use crate::request::{FieldValidation, PatchType, Request};
 use crate::response::Response;
 
-/// Operations of one JSON patch (upstream's limit).
+/// Most operations of one JSON patch (upstream's limit).
 const MAX_OPERATIONS: usize = 10_000;
 
 /// Applies the request's body as a patch.
 ///
 /// # Errors
-/// As Kubernetes gives them: 400 for a malformed patch, 422 for one that does not fit.
+/// As Kubernetes: 400 for a malformed patch, 422 for one that cannot be applied.
 pub async fn patch(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     if call.options.patch_type == Some(PatchType::Apply) {
         return super::apply::apply(call, request).await;
@@ -45,7 +45,7 @@ pub async fn patch(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
 /// Unknown and duplicate fields of the patch itself, which strict validation refuses.
 ///
 /// # Errors
-/// 400 for a patch that cannot be read.
+/// 400 for a patch that cannot be parsed.
 pub fn problems(call: Call<'_>, request: &Request) -> Result<Vec<String>, ApiError> {
     if call.options.field_validation == FieldValidation::Ignore {
         return Ok(Vec::new());
@@ -61,7 +61,7 @@ pub fn problems(call: Call<'_>, request: &Request) -> Result<Vec<String>, ApiErr
     Ok(problems)
 }
 
-/// Members that operations of a JSON patch do not have.
+/// Unknown members of a JSON patch's operations.
 fn unknown_members(json: &[u8]) -> Vec<String> {
     let operations: Vec<serde_json::Map<String, Value>> =
         serde_json::from_slice(json).unwrap_or_default();
@@ -75,7 +75,7 @@ fn unknown_members(json: &[u8]) -> Vec<String> {
     found
 }
 
-/// A patch that was read, not yet applied.
+/// A parsed patch.
 pub enum Patch {
     Json(json_patch::Patch),
     Merge(Value),
@@ -83,10 +83,10 @@ pub enum Patch {
 }
 
 impl Patch {
-    /// Reads the request's body as the patch it says it is.
+    /// Parses the request's body as the patch type that it declares.
     ///
     /// # Errors
-    /// 400 when it is not one, 415 for server-side apply.
+    /// 400 when it is malformed, 415 for server-side apply.
     pub fn read(call: Call<'_>, request: &Request) -> Result<Self, ApiError> {
         let document = || {
             let json = body::as_json(&request.body, request.body_format)?;
@@ -94,7 +94,7 @@ impl Patch {
         };
         match call.options.patch_type {
             Some(PatchType::Json) => {
-                // By way of a value: of members that occur twice the last counts.
+                // Parsed as a value first: of duplicate members, the last one counts.
                 let operations: Value =
                     body::decode_patch(&request.body, b'[', "[]handlers.jsonPatchOp")?;
                 let patch: json_patch::Patch =
@@ -121,7 +121,7 @@ impl Patch {
     /// The patched object as JSON.
     ///
     /// # Errors
-    /// 422 when the patch does not fit the object.
+    /// 422 when the patch cannot be applied to the object.
     pub fn apply(&self, row: &KindRow, json: &[u8]) -> Result<Vec<u8>, ApiError> {
         let mut value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
         match self {

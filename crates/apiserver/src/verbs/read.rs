@@ -21,7 +21,7 @@ use crate::response::{ListAnswer, Response};
 /// Entries read from the store at once for a page at a revision.
 const PAGE: usize = 1_000;
 
-/// The target.
+/// Gets the target.
 ///
 /// # Errors
 /// 404.
@@ -41,7 +41,7 @@ pub async fn get(call: Call<'_>) -> Result<Response, ApiError> {
     Ok(Response::Object(answer(call.row(), 200, version)))
 }
 
-/// The number in a resource version; `None` for unset.
+/// The number in a resource version; `None` if unset.
 fn requested(text: &str) -> Result<Option<u64>, ApiError> {
     if text.is_empty() {
         return Ok(None);
@@ -62,7 +62,7 @@ fn requested(text: &str) -> Result<Option<u64>, ApiError> {
 /// What the request selects.
 ///
 /// # Errors
-/// 400 for a field that the kind cannot be selected by.
+/// 400 for a field that the kind does not support in selectors.
 pub fn filter(call: Call<'_>) -> Result<Filter, ApiError> {
     let row = call.row();
     call.options.fields.check(row).map_err(|error| ApiError::bad_request(error.to_string()))?;
@@ -79,10 +79,10 @@ pub fn filter(call: Call<'_>) -> Result<Filter, ApiError> {
     Ok(filter)
 }
 
-/// The objects that the request selects.
+/// Lists the objects that the request selects.
 ///
 /// # Errors
-/// 400, 410 and 504 as Kubernetes gives them.
+/// 400, 410 and 504 as Kubernetes.
 pub async fn list(call: Call<'_>) -> Result<ListAnswer, ApiError> {
     let filter = filter(call)?;
     let options = call.options;
@@ -108,7 +108,7 @@ pub async fn list(call: Call<'_>) -> Result<ListAnswer, ApiError> {
     Ok(from_cache(cache, &filter, options.limit))
 }
 
-/// Options that exclude each other (`ValidateListOptions`).
+/// Mutually exclusive options (`ValidateListOptions`).
 fn check_list(options: &Options) -> Result<(), ApiError> {
     let mut errors = Vec::new();
     let mut forbid =
@@ -158,7 +158,7 @@ fn check_watch(options: &Options) -> Result<(), ApiError> {
 }
 
 fn from_cache(cache: &Cache, filter: &Filter, limit: u64) -> ListAnswer {
-    // Read first: the list then holds at least everything up to it.
+    // Read first: the list then includes at least everything up to it.
     let revision = cache.revision();
     let (mut items, changed) = cache.resource(filter.row).list_at(filter);
     let revision = revision.max(changed);
@@ -174,7 +174,7 @@ fn from_cache(cache: &Cache, filter: &Filter, limit: u64) -> ListAnswer {
         let remaining = items.len() - limit;
         items.truncate(limit);
         if let Some(last) = items.last() {
-            answer.continue_token = Token::after(&last.key(), revision).encode();
+            answer.continue_token = ContinueToken::after(&last.key(), revision).encode();
         }
         answer.remaining = (!filter.selects()).then_some(remaining as u64);
     }
@@ -182,17 +182,17 @@ fn from_cache(cache: &Cache, filter: &Filter, limit: u64) -> ListAnswer {
     answer
 }
 
-/// Where the next page starts.
+/// A continue token.
 #[derive(Debug, Serialize, Deserialize)]
-struct Token {
+struct ContinueToken {
     v: String,
-    /// The revision of the whole list; -1: whatever is newest.
+    /// The revision of the whole list; -1: the latest.
     rv: i64,
     /// Key within the resource to start from, inclusive.
     start: String,
 }
 
-impl Token {
+impl ContinueToken {
     fn after(key: &str, revision: u64) -> Self {
         Self {
             v: "meta.k8s.io/v1".to_owned(),
@@ -230,7 +230,7 @@ impl Token {
     }
 }
 
-/// Where a text stops being base64.
+/// The position of the first byte that is not base64.
 fn bad_byte(text: &str) -> usize {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let bad = text.bytes().position(|byte| !fits(byte));
@@ -238,7 +238,7 @@ fn bad_byte(text: &str) -> usize {
 }
 
 async fn continued(call: Call<'_>, filter: &Filter) -> Result<ListAnswer, ApiError> {
-    let mut token = Token::decode(&call.options.continue_token)?;
+    let mut token = ContinueToken::decode(&call.options.continue_token)?;
     let revision = match u64::try_from(token.rv) {
         Ok(revision) => revision,
         Err(_) => call.core.cache.fresh().await?,
@@ -306,7 +306,8 @@ async fn at_revision(
         let more = next.is_some() || read < page.entries.len();
         if full && more {
             let last = &page.entries[read - 1].key[whole..];
-            answer.continue_token = Token::after(&String::from_utf8_lossy(last), revision).encode();
+            answer.continue_token =
+                ContinueToken::after(&String::from_utf8_lossy(last), revision).encode();
             answer.remaining = (!filter.selects()).then(|| page.count.saturating_sub(read as u64));
             return Ok(answer);
         }
@@ -320,7 +321,7 @@ async fn at_revision(
 /// Watches what the request selects.
 ///
 /// # Errors
-/// 400, 410 and 504 as Kubernetes gives them.
+/// 400, 410 and 504 as Kubernetes.
 pub async fn watch(call: Call<'_>) -> Result<Response, ApiError> {
     let filter = filter(call)?;
     let options = call.options;

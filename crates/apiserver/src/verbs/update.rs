@@ -1,5 +1,5 @@
-//! Update and patch: a change computed from the present state and stored by compare-and-swap,
-//! again and again until it holds or the client's expectation fails.
+//! Update and patch: a change computed from the current object and stored by compare-and-swap,
+//! retried until it succeeds or a precondition fails.
 
 use std::sync::Arc;
 
@@ -15,20 +15,19 @@ use crate::body;
 use crate::cache::Version;
 use crate::core::{Call, decode, version_of};
 use crate::error::store_error;
-use crate::kinds::Context;
+use crate::kinds::{Context, strategy};
 use crate::meta;
 use crate::request::Request;
 use crate::response::{ObjectAnswer, Response};
-use crate::rules::rules;
 use crate::{keys, stored};
 
-/// How often a write that lost a race is computed anew.
+/// How often a write is retried after losing a race.
 const ATTEMPTS: usize = 256;
 
-/// Replaces the object by the one in the request's body.
+/// Replaces the object with the request's body.
 ///
 /// # Errors
-/// As Kubernetes gives them.
+/// As Kubernetes.
 pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let json = body::object_json(call.row().kind, &request.body, request.body_format)?;
     let decoded = body::decode(call.row(), &json, call.options.field_validation)?;
@@ -41,11 +40,11 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
         )));
     }
     meta::place(object.metadata_mut(), call.target)?;
-    let rules = rules(call.row());
+    let strategy = strategy(call.row());
     let unconditional =
         object.metadata().resource_version.as_deref().unwrap_or_default().is_empty();
     let outcome = update_with(call, |_, _| {
-        if unconditional && !rules.allow_unconditional_update() {
+        if unconditional && !strategy.allow_unconditional_update() {
             let error = FieldError::invalid(
                 "metadata.resourceVersion",
                 0,
@@ -59,7 +58,7 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     let mut answer = match outcome {
         Err(error)
             if error.is_not_found()
-                && rules.allow_create_on_update()
+                && strategy.allow_create_on_update()
                 && call.target.subresource.is_empty()
                 && unconditional =>
         {
@@ -71,19 +70,19 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     Ok(Response::Object(answer))
 }
 
-/// How a change is treated on its way to the store.
+/// How a change is processed before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     /// Defaults, admission, the kind's strategy, validation.
     Ruled,
-    /// As it is: a change that the apiserver itself computed.
+    /// None: a change that the apiserver itself computed.
     Plain,
 }
 
-/// Stores a change that the apiserver itself computed, past admission and the kind's strategy.
+/// Stores a change that the apiserver itself computed, without admission or the kind's strategy.
 ///
 /// # Errors
-/// 404, 409 and what `change` gives.
+/// 404, 409 and those of `change`.
 pub async fn swap_with(
     call: Call<'_>,
     change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
@@ -91,11 +90,11 @@ pub async fn swap_with(
     write_with(call, Mode::Plain, change).await
 }
 
-/// Stores what `change` makes of the target's present state: given the object and its bytes, it
-/// returns the new object. A resourceVersion or uid in the new object is a precondition.
+/// Stores what `change` makes of the target: given the current object and its bytes, it returns the
+/// new object. A resourceVersion or uid in the new object is a precondition.
 ///
 /// # Errors
-/// 404, 409, 422 and what `change` and admission give.
+/// 404, 409, 422 and those of `change` and admission.
 pub async fn update_with(
     call: Call<'_>,
     change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
@@ -131,7 +130,7 @@ async fn write_with(
 
 enum Attempt {
     Done(ObjectAnswer),
-    /// Somebody else wrote first: the state they left, if any.
+    /// Somebody else wrote first: the version they left, if any.
     Lost(Option<Arc<Version>>),
 }
 
@@ -151,10 +150,10 @@ async fn attempt(
         prepare(call, &mut *new, &*old).await?;
         super::apply::track(call, &mut *new, &*old)?;
     }
-    let claim = if call.options.dry_run || mode == Mode::Plain {
+    let allocation = if call.options.dry_run || mode == Mode::Plain {
         None
     } else {
-        call.core.allocator.claim_update(call, &mut *new, &*old).await?
+        call.core.allocator.allocate_update(call, &mut *new, &*old).await?
     };
     if finished(&*new) {
         return match remove(call, current, &*new).await? {
@@ -186,19 +185,19 @@ async fn attempt(
         Ok(Attempt::Done(_)) if !call.options.dry_run => {
             call.core.allocator.release_replaced(&*new, &*old).await;
         }
-        _ => call.core.allocator.release(claim).await,
+        _ => call.core.allocator.release(allocation).await,
     }
     let mut outcome = outcome;
     if let Ok(Attempt::Done(answer)) = &mut outcome
         && mode == Mode::Ruled
         && call.target.subresource.is_empty()
     {
-        answer.warnings = rules(row).warnings(&*new, Some(&*old));
+        answer.warnings = strategy(row).warnings(&*new, Some(&*old));
     }
     outcome
 }
 
-/// Replaces the present state, unless the call is a dry run.
+/// Replaces the current version, unless the call is a dry run.
 async fn store(
     call: Call<'_>,
     current: &Version,
@@ -234,7 +233,7 @@ async fn store(
     }
 }
 
-/// Checks the preconditions that the new object carries in its metadata.
+/// Checks the preconditions in the new object's metadata.
 fn expected(
     row: &KindRow,
     name: &str,
@@ -271,30 +270,30 @@ fn expected(
 
 /// Defaults, admits, prepares and validates an update.
 async fn prepare(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(), ApiError> {
-    let rules = rules(call.row());
+    let strategy = strategy(call.row());
     let subresource = call.target.subresource.as_str();
-    let context = Context { now: call.now(), user: &call.user.name, subresource };
+    let context = Context { now: call.now(), subresource };
     meta::carry_over(new.metadata_mut(), old.metadata());
-    rules.default(new);
+    strategy.default(new);
     call.core.admission.mutate(call, new, Some(old)).await?;
     let mut errors;
     if subresource.is_empty() {
-        rules.prepare_update(new, old, &context);
-        errors = meta::validate(call.row(), rules, new.metadata());
+        strategy.prepare_update(new, old, &context);
+        errors = meta::validate(call.row(), strategy, new.metadata());
         errors.extend(meta::validate_update(new.metadata(), old.metadata()));
-        errors.extend(rules.validate(new));
-        errors.extend(rules.validate_update(new, old));
+        errors.extend(strategy.validate(new));
+        errors.extend(strategy.validate_update(new, old));
     } else {
-        rules.prepare_status_update(new, old, &context);
-        errors = meta::validate(call.row(), rules, new.metadata());
+        strategy.prepare_status_update(new, old, &context);
+        errors = meta::validate(call.row(), strategy, new.metadata());
         errors.extend(meta::validate_update(new.metadata(), old.metadata()));
-        errors.extend(rules.validate_status_update(new, old));
+        errors.extend(strategy.validate_status_update(new, old));
         if subresource != "status" {
-            errors.extend(rules.validate(new));
+            errors.extend(strategy.validate(new));
         }
     }
     // A resize or an ephemeral container changes the spec as well.
-    if subresource != "status" && rules.generation_changes(new, old) == Some(true) {
+    if subresource != "status" && strategy.generation_changes(new, old) == Some(true) {
         let generation = old.metadata().generation.unwrap_or_default() + 1;
         new.metadata_mut().generation = Some(generation);
     }
@@ -304,7 +303,7 @@ async fn prepare(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Resu
     call.core.admission.validate(call, new, Some(old)).await
 }
 
-/// Whether the object only waited for its last finalizer.
+/// Whether the object was only waiting for its last finalizer.
 fn finished(new: &dyn Object) -> bool {
     let metadata = new.metadata();
     metadata.deletion_timestamp.is_some()

@@ -1,4 +1,4 @@
-//! Who may do what, and the texts they are refused with.
+//! Authentication and authorization, and the messages of refusals.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
 #[tokio::test]
-async fn strangers_are_refused() {
+async fn unauthenticated_requests_are_refused() {
     let server = Server::start().await;
     let anonymous = server.rest_anonymous();
     let refused = anonymous.get(MAPS).await.expect(401);
@@ -48,7 +48,7 @@ async fn roles_grant_and_nobody_grants_more_than_they_have() {
     let binding = json!({"metadata": {"name": "devs"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
         "subjects": [{"kind": "Group", "name": "devs", "apiGroup": "rbac.authorization.k8s.io"}]});
     admin.post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding).await.expect(201);
-    // A read that is consistent also brings the authorizer's view up to date.
+    // A consistent read also brings the authorizer up to date.
     admin.get(&format!("{RBAC}/rolebindings")).await.expect(200);
     bob.get(MAPS).await.expect(200);
     bob.get("/api/v1/namespaces/kube-system/configmaps").await.expect(403);
@@ -75,7 +75,7 @@ async fn roles_grant_and_nobody_grants_more_than_they_have() {
         "{reason}"
     );
     assert!(reason.ends_with(" to Group \"devs\""), "{reason}");
-    // An aggregated role would gather rights later on.
+    // An aggregated role would gain rights later on.
     let writer = json!({"metadata": {"name": "role-writer"}, "rules": [{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "verbs": ["create"]}]});
     admin.post(&format!("{RBAC}/clusterroles"), &writer).await.expect(201);
     let bound = json!({"metadata": {"name": "role-writer"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "role-writer"},
@@ -121,7 +121,7 @@ async fn reviews_and_impersonation_agree() {
 }
 
 #[tokio::test]
-async fn tokens_live_and_die_with_their_account() {
+async fn tokens_are_valid_while_their_account_exists() {
     let server = Server::start().await;
     let (admin, anonymous) = (server.admin(), server.rest_anonymous());
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
@@ -152,7 +152,7 @@ async fn tokens_live_and_die_with_their_account() {
 }
 
 #[tokio::test]
-async fn a_kubelet_touches_its_own_only() {
+async fn a_kubelet_changes_only_its_own_objects() {
     let server = Server::start().await;
     server.default_account("default").await;
     let (admin, kubelet) = (server.admin(), server.rest_as("system:node:n1", &["system:nodes"]));
@@ -226,7 +226,7 @@ async fn a_kubelet_reads_what_its_pods_refer_to() {
 }
 
 #[tokio::test]
-async fn requests_are_counted_as_kubernetes_counts_them() {
+async fn metrics_count_requests_as_kubernetes_does() {
     let server = Server::start().await;
     let admin = server.admin();
     let map = json!({"metadata": {"name": "counted"}});

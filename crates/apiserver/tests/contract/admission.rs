@@ -1,4 +1,4 @@
-//! What the apiserver adds to objects, and what it refuses, beyond validation.
+//! What admission adds to objects, and what it refuses.
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ async fn refused(rest: &Rest, path: &str, object: &Value, message: &str) {
 }
 
 #[tokio::test]
-async fn claims_volumes_and_ingresses_get_what_they_lack() {
+async fn claims_volumes_and_ingresses_are_completed() {
     let server = Server::start().await;
     let rest = server.admin();
     let class = |name: &str, key: &str, default: &str| json!({"metadata": {"name": name, "annotations": {key: default}}});
@@ -101,7 +101,7 @@ async fn priorities_come_from_classes() {
 }
 
 #[tokio::test]
-async fn limit_ranges_fill_and_bound() {
+async fn limit_ranges_default_and_limit() {
     let server = Server::start().await;
     server.default_account("default").await;
     let rest = server.admin();
@@ -215,7 +215,7 @@ async fn a_kubelet_gets_tokens_for_its_own_pods_only() {
 }
 
 #[tokio::test]
-async fn a_node_keeps_its_range_of_pods() {
+async fn a_node_keeps_its_pod_cidr() {
     let server = Server::start().await;
     let rest = server.admin();
     let node = json!({"metadata": {"name": "n"}, "spec": {"podCIDR": "10.1.0.0/24"}});

@@ -1,5 +1,5 @@
-//! Bad input: each is refused with Kubernetes' code, reason, message and causes, alike by both
-//! doors, and changes nothing.
+//! Bad input: both doors refuse each case with Kubernetes' code, reason, message and causes, and
+//! nothing is changed.
 
 #[path = "bad_input/ask.rs"]
 mod ask;
@@ -21,8 +21,8 @@ use serde_json::json;
 
 use crate::server::{Rest, Server};
 
-/// What the cases are asked of.
-async fn furnish(rest: &Rest) {
+/// Creates the objects that the cases refer to.
+async fn create_fixtures(rest: &Rest) {
     let spaced = "/api/v1/namespaces/default";
     rest.post(
         &format!("{spaced}/configmaps"),
@@ -103,7 +103,7 @@ async fn bad_input_is_refused_and_changes_nothing() {
     let server = Server::start().await;
     server.default_account("default").await;
     let rest = server.admin();
-    furnish(&rest).await;
+    create_fixtures(&rest).await;
     let before = state(&server, &rest).await;
     let mut wrong = Vec::new();
     let cases: Vec<Case> =

@@ -12,7 +12,7 @@ fn pod(name: &str) -> Value {
 }
 
 #[tokio::test]
-async fn finalizers_hold_an_object() {
+async fn finalizers_delay_a_deletion() {
     let server = Server::start().await;
     let rest = server.admin();
     let map = json!({"metadata": {"name": "a", "finalizers": ["example.com/hold"]}});
@@ -37,7 +37,7 @@ async fn finalizers_hold_an_object() {
 }
 
 #[tokio::test]
-async fn pods_are_given_time_once_they_run_somewhere() {
+async fn bound_pods_get_a_grace_period() {
     let server = Server::start().await;
     server.default_account("default").await;
     let rest = server.admin();
@@ -59,7 +59,7 @@ async fn pods_are_given_time_once_they_run_somewhere() {
 }
 
 #[tokio::test]
-async fn a_binding_is_no_new_generation() {
+async fn a_binding_does_not_change_the_generation() {
     let server = Server::start().await;
     server.default_account("default").await;
     let rest = server.admin();
@@ -90,7 +90,7 @@ async fn a_binding_is_no_new_generation() {
 }
 
 #[tokio::test]
-async fn collections_and_namespaces_go() {
+async fn collections_and_namespaces_are_deleted() {
     let server = Server::start().await;
     let rest = server.admin();
     for (name, keep) in [("a", "no"), ("b", "no"), ("c", "yes")] {

@@ -1,4 +1,4 @@
-//! The verbs through both doors, which must tell the same.
+//! The verbs through both doors, which must give the same results.
 
 use rpc::api_v1 as pb;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ fn body(object: &pb::Object) -> Value {
 }
 
 #[tokio::test]
-async fn what_one_door_writes_the_other_reads() {
+async fn each_door_reads_what_the_other_writes() {
     let server = Server::start().await;
     let (rest, mut grpc) = (server.admin(), server.grpc());
     let json = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
@@ -104,7 +104,7 @@ async fn lists_pages_and_watches_over_grpc() {
 }
 
 #[tokio::test]
-async fn a_written_object_has_what_the_server_decides() {
+async fn the_server_sets_its_own_fields() {
     let server = Server::start().await;
     let rest = server.admin();
     let object = json!({"metadata": {"generateName": "web-", "uid": "mine", "creationTimestamp": "2001-01-01T00:00:00Z",
@@ -169,7 +169,7 @@ async fn a_dry_run_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_patch_is_lost_or_refused_for_others() {
+async fn concurrent_patches_are_neither_lost_nor_refused() {
     let server = Server::start().await;
     let rest = server.admin();
     rest.post(MAPS, &json!({"metadata": {"name": "many"}})).await.expect(201);

@@ -1,4 +1,4 @@
-//! Events under both of their groups.
+//! Events through both of their groups.
 
 use serde_json::{Value, json};
 
@@ -68,7 +68,7 @@ async fn both_groups_show_the_same_events() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_tells_the_form_of_its_group() {
+async fn a_watch_sends_events_of_its_group() {
     let server = Server::start().await;
     let rest = server.admin();
     rest.post(NEWER, &event("first")).await.expect(201);
@@ -86,7 +86,7 @@ async fn a_watch_tells_the_form_of_its_group() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_newer_group_asks_for_more() {
+async fn the_newer_group_requires_more() {
     let server = Server::start().await;
     let rest = server.admin();
     let refused = [

@@ -1,7 +1,7 @@
-//! Whatever is sent, the server refuses it or does it: never a 5xx, and it goes on.
+//! Whatever is sent, the server handles or refuses it: it never answers 5xx, and stays up.
 //!
-//! The requests are drawn from a seed that a failure prints; `FUZZ_SEED` and `FUZZ_ROUNDS` ask for
-//! others and for more.
+//! The requests are generated from a seed that a failure prints; `FUZZ_SEED` and `FUZZ_ROUNDS` set
+//! another seed and more rounds.
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -15,7 +15,7 @@ use crate::server::{Rest, Server};
 const ROUNDS: u64 = 1_500;
 const SEED: u64 = 0x5eed;
 
-/// Path of a collection, and a good object of it.
+/// The path of a collection, and a valid object of it.
 fn samples() -> Vec<(&'static str, Value)> {
     let template = json!({
         "metadata": {"labels": {"a": "b"}},
@@ -181,7 +181,7 @@ fn samples() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Values that rules trip over.
+/// Values that careless rules trip over.
 fn hostile(rng: &mut StdRng) -> Value {
     let mut deep = json!(1);
     for _ in 0..rng.random_range(1..120) {
@@ -221,7 +221,7 @@ fn hostile(rng: &mut StdRng) -> Value {
     choices[rng.random_range(0..choices.len())].clone()
 }
 
-/// Replaces, drops or doubles something somewhere inside.
+/// Replaces, drops or duplicates something somewhere inside.
 fn mutate(value: &mut Value, rng: &mut StdRng) {
     let go_on = rng.random_range(0..10) < 8;
     match value {
@@ -259,7 +259,7 @@ fn bytes(rng: &mut StdRng, most: usize) -> Vec<u8> {
     bytes
 }
 
-/// A piece of a path or a query: an honest one, or anything.
+/// A part of a path or a query: a valid one, or anything.
 fn piece(rng: &mut StdRng) -> String {
     let known = [
         "api",
@@ -379,14 +379,14 @@ fn query(rng: &mut StdRng) -> String {
     pairs.join("&")
 }
 
-struct Asked {
+struct FuzzRequest {
     method: &'static str,
     path: String,
     kind: &'static str,
     body: Vec<u8>,
 }
 
-fn request(rng: &mut StdRng, samples: &[(&'static str, Value)]) -> Asked {
+fn request(rng: &mut StdRng, samples: &[(&'static str, Value)]) -> FuzzRequest {
     let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
     let kinds = [
         "application/json",
@@ -405,7 +405,7 @@ fn request(rng: &mut StdRng, samples: &[(&'static str, Value)]) -> Asked {
         mutate(&mut object, rng);
     }
     let text = object.to_string().into_bytes();
-    let asked = |method, path: String, kind, body| Asked { method, path, kind, body };
+    let asked = |method, path: String, kind, body| FuzzRequest { method, path, kind, body };
     match rng.random_range(0..10) {
         0..=3 => asked("POST", format!("{collection}?{}", query(rng)), "application/json", text),
         4 => asked("PUT", format!("{collection}/x?{}", query(rng)), "application/json", text),
@@ -485,14 +485,15 @@ fn number(name: &str, default: u64) -> u64 {
     given.and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// What it is that the server may not do: fail, other than by saying that it has not come so far.
+/// Whether the server failed: any 5xx but for a feature that is not implemented, or a resource
+/// version that it has not reached.
 fn is_failure(code: u16, body: &Value) -> bool {
     let ahead = body["details"]["causes"][0]["reason"] == "ResourceVersionTooLarge";
     code >= 500 && code != 501 && !ahead
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_is_sent_breaks_the_server() {
+async fn no_http_request_breaks_the_server() {
     let server = Server::start().await;
     server.default_account("default").await;
     let rest = server.admin();
@@ -532,9 +533,9 @@ async fn nothing_that_is_sent_breaks_the_server() {
     server.stop().await;
 }
 
-/// The other door: targets, options and bodies of any sort.
+/// The other door: targets, options and bodies of any kind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_is_called_breaks_the_server() {
+async fn no_grpc_call_breaks_the_server() {
     let server = Server::start().await;
     server.default_account("default").await;
     let samples = samples();
@@ -616,7 +617,7 @@ async fn nothing_that_is_called_breaks_the_server() {
 
 /// Bytes that are hardly HTTP, and some that are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn noise_on_the_port_is_survived() {
+async fn the_server_survives_arbitrary_bytes() {
     let server = Server::start().await;
     let seed = number("FUZZ_SEED", SEED);
     let mut rng = StdRng::seed_from_u64(seed);

@@ -1,4 +1,5 @@
-//! Nothing a client sends panics the server: each is refused with its code, and the server goes on.
+//! Nothing a client sends panics the server: each request is refused with its code, and the server
+//! stays up.
 
 use rpc::api_v1 as pb;
 use serde_json::json;
@@ -46,7 +47,7 @@ async fn bad_bodies_are_refused() {
 }
 
 #[tokio::test]
-async fn strictness_is_as_asked() {
+async fn field_validation_is_as_requested() {
     let server = Server::start().await;
     let rest = server.admin();
     let body = br#"{"metadata":{"name":"s"},"nope":1,"data":{"a":"b","a":"c"}}"#.to_vec();
@@ -114,10 +115,10 @@ async fn bad_patches_and_paths_are_refused() {
     server.stop().await;
 }
 
-/// What is large within the limits, and crafted so that a careless loop over it never ends, is
-/// answered in seconds, and what is told of it stays within what headers can carry.
+/// Bodies that are large within the limits, and crafted so that a careless loop over them would
+/// never end, are answered in seconds, and their warnings stay within what headers can carry.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_bodies_are_answered_soon() {
+async fn large_bodies_are_answered_in_time() {
     let server = Server::start().await;
     let rest = server.admin();
     let many = |make: &dyn Fn(usize) -> String| {
@@ -182,9 +183,9 @@ async fn large_bodies_are_answered_soon() {
     server.stop().await;
 }
 
-/// A `Status` that is longer than headers usually are comes through gRPC too.
+/// A `Status` that is longer than headers usually are passes through gRPC too.
 #[tokio::test]
-async fn long_refusals_cross_grpc() {
+async fn long_refusals_pass_through_grpc() {
     let server = Server::start().await;
     let labels: serde_json::Map<String, serde_json::Value> =
         (0..300).map(|number| (format!("-{number}"), json!("-"))).collect();
@@ -214,7 +215,7 @@ async fn long_refusals_cross_grpc() {
 }
 
 #[tokio::test]
-async fn options_of_logs_are_checked() {
+async fn log_options_are_validated() {
     let server = Server::start().await;
     server.default_account("default").await;
     let rest = server.admin();

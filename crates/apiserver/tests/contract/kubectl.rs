@@ -1,4 +1,4 @@
-//! kubectl, unchanged.
+//! An unmodified kubectl.
 
 use std::process::{Command, Stdio};
 
@@ -38,9 +38,9 @@ fn kubectl(server: &Server, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
-/// The first minor version that these tests are for: it leaves validation to the server and knows
-/// `create token`, `auth whoami` and the explanations of OpenAPI v3. That older ones work too is
-/// shown on whole clusters.
+/// The first minor version that these tests require: it leaves validation to the server and
+/// supports `create token`, `auth whoami` and explanations from OpenAPI v3. That older versions
+/// work too is tested on whole clusters.
 const MINOR: u32 = 27;
 
 fn kubectl() -> std::ffi::OsString {
@@ -108,7 +108,7 @@ async fn kubectl_works() {
     server.stop().await;
 }
 
-/// What a user sees of bad manifests: file name to its text, and what kubectl says of it.
+/// What a user sees of bad manifests: file name to its text, and kubectl's message.
 const BAD: &[(&str, &str, &str)] = &[
     (
         "unknown kind",
@@ -154,7 +154,7 @@ const BAD: &[(&str, &str, &str)] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kubectl_tells_users_what_is_wrong() {
+async fn kubectl_reports_invalid_manifests() {
     if !new_enough() {
         return;
     }
@@ -163,7 +163,7 @@ async fn kubectl_tells_users_what_is_wrong() {
     let file = path.display().to_string();
     for (what, manifest, expected) in BAD {
         std::fs::write(&path, manifest).unwrap();
-        // Old clients look at types by themselves, in their own words.
+        // Older versions check types themselves, in their own words.
         let validate = format!("--validate={}", *what != "wrong type");
         let arguments = ["apply", &validate, "-f", &file];
         let (success, text) = tokio::task::block_in_place(|| kubectl(&server, &arguments));

@@ -1,4 +1,4 @@
-//! Lists: selectors, pages, resource versions, and the forms they come in.
+//! Lists: selectors, pages, resource versions, and representations.
 
 use serde_json::{Value, json};
 
@@ -77,7 +77,7 @@ async fn selectors_select_or_are_refused() {
 }
 
 #[tokio::test]
-async fn forms_are_negotiated() {
+async fn representations_are_negotiated() {
     let server = Server::start().await;
     let rest = server.admin();
     five(&rest).await;
@@ -147,7 +147,7 @@ async fn discovery_names_every_resource() {
 }
 
 #[tokio::test]
-async fn documents_are_told_by_their_hash() {
+async fn documents_are_cached_by_their_hash() {
     let server = Server::start().await;
     let rest = server.admin();
     for path in ["/openapi/v2", "/openapi/v3", "/openapi/v3/apis/apps/v1", "/apis"] {

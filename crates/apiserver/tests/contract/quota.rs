@@ -8,14 +8,14 @@ use crate::server::{Rest, Server};
 
 const NAMESPACE: &str = "/api/v1/namespaces/default";
 
-/// Makes a quota and the status that its controller would give it.
+/// Creates a quota and the status that its controller would set.
 async fn quota(rest: &Rest, name: &str, spec: Value, used: Value) {
     let path = format!("{NAMESPACE}/resourcequotas");
     let object = json!({"metadata": {"name": name}, "spec": spec});
     rest.post(&path, &object).await.expect(201);
     let status = json!({"status": {"hard": spec["hard"], "used": used}});
     rest.patch(&format!("{path}/{name}/status"), "merge", &status).await.expect(200);
-    // Admission asks the cache, which follows the store.
+    // Admission uses the cache, which follows the store.
     rest.get(&format!("{path}/{name}")).await.expect(200);
 }
 
@@ -30,7 +30,7 @@ fn pod(name: &str, requests: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn what_has_no_room_is_refused_by_both_doors() {
+async fn both_doors_refuse_what_exceeds_a_quota() {
     let server = Server::start().await;
     server.default_account("default").await;
     let (rest, mut grpc) = (server.admin(), server.grpc());
@@ -87,7 +87,7 @@ async fn what_has_no_room_is_refused_by_both_doors() {
 }
 
 #[tokio::test]
-async fn many_writers_get_no_more_than_there_is() {
+async fn concurrent_writers_never_exceed_a_quota() {
     let server = Server::start().await;
     server.default_account("default").await;
     let rest = server.admin();
@@ -114,7 +114,7 @@ async fn many_writers_get_no_more_than_there_is() {
 }
 
 #[tokio::test]
-async fn services_and_claims_are_charged_for_what_they_become() {
+async fn updates_of_services_and_claims_are_charged() {
     let server = Server::start().await;
     let rest = server.admin();
     let hard = json!({
@@ -170,7 +170,7 @@ async fn services_and_claims_are_charged_for_what_they_become() {
 }
 
 #[tokio::test]
-async fn scopes_narrow_what_a_quota_is_about() {
+async fn scopes_restrict_what_a_quota_matches() {
     let server = Server::start().await;
     server.default_account("default").await;
     let rest = server.admin();

@@ -1,4 +1,4 @@
-//! A server of its own for each test, and requests to it as any user.
+//! A server for each test, and requests to it as any user.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-/// A running server with its authority and folder.
+/// A running server with its authority and directory.
 pub struct Server {
     pub folder: tempfile::TempDir,
     pub port: u16,
@@ -35,7 +35,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body, when the code is `code`; panics with the answer otherwise.
+    /// The body if the code is `code`; otherwise panics with the answer.
     #[track_caller]
     pub fn expect(self, code: u16) -> Value {
         assert_eq!(self.code, code, "{}", self.text);
@@ -47,10 +47,10 @@ impl Answer {
 #[derive(Clone)]
 pub struct Rest(kube::Client);
 
-/// An authority that the server does not know.
-pub struct Stranger(Issuer<'static, KeyPair>);
+/// An authority that the server does not trust.
+pub struct UntrustedAuthority(Issuer<'static, KeyPair>);
 
-impl Stranger {
+impl UntrustedAuthority {
     /// The server's REST door, with a certificate of this authority.
     pub fn rest(&self, server: &Server) -> Rest {
         server.rest_with(issue(&self.0, "kubernetes-admin", &["system:masters"], None))
@@ -63,7 +63,7 @@ impl Server {
         Self::start_with(&[]).await
     }
 
-    /// Starts with further flags; `--etcd-servers` takes the place of the embedded store.
+    /// Starts with further flags; `--etcd-servers` replaces the embedded store.
     pub async fn start_with(flags: &[&str]) -> Self {
         runtime::init("error");
         let folder = tempfile::tempdir().unwrap();
@@ -118,14 +118,14 @@ impl Server {
         issue(&self.issuer, user, groups, None)
     }
 
-    /// Another authority with the same powers over its own certificates.
-    pub fn stranger(&self) -> Stranger {
+    /// Another authority, which the server does not trust.
+    pub fn untrusted_authority(&self) -> UntrustedAuthority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Stranger(Issuer::new(params, KeyPair::generate().unwrap()))
+        UntrustedAuthority(Issuer::new(params, KeyPair::generate().unwrap()))
     }
 
-    /// What the server works with.
+    /// The state of the server.
     pub fn core(&self) -> &apiserver::core::Core {
         &self.running.as_ref().unwrap().core
     }
@@ -198,7 +198,7 @@ impl Server {
         ResourcesClient::new(channel.unwrap()).max_decoding_message_size(rpc::MAX_MESSAGE_BYTES)
     }
 
-    /// A TLS connection without a certificate, for bytes of any sort.
+    /// A TLS connection without a certificate, for arbitrary bytes.
     pub async fn tls(&self) -> Option<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
         use rustls_pki_types::CertificateDer;
         use rustls_pki_types::pem::PemObject;
@@ -230,7 +230,8 @@ impl Server {
         path
     }
 
-    /// Makes the account that pods of `namespace` run as, which a controller makes otherwise.
+    /// Creates the account that pods of `namespace` run under, which a controller creates
+    /// otherwise.
     pub async fn default_account(&self, namespace: &str) {
         let account = serde_json::json!({"metadata": {"name": "default"}});
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
@@ -294,7 +295,7 @@ impl Rest {
         }
     }
 
-    /// Any request, answered by bytes that are not looked at.
+    /// Any request, answered by uninterpreted bytes.
     pub async fn exchange(
         &self,
         method: &str,
@@ -335,7 +336,7 @@ impl Rest {
         self.ask("DELETE", path, &[], Vec::new()).await
     }
 
-    /// The lines of a watch, as they come.
+    /// The lines of a watch, as they arrive.
     pub async fn watch(&self, path: &str) -> Lines {
         let request = http::Request::get(path).body(kube::client::Body::empty()).unwrap();
         let response = self.0.send(request).await.unwrap();

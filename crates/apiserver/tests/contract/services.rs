@@ -1,4 +1,4 @@
-//! Addresses and node ports: each is given once.
+//! Addresses and node ports: each is allocated once.
 
 use std::collections::HashSet;
 
@@ -18,7 +18,7 @@ fn service(name: &str, spec: Value) -> Value {
 }
 
 #[tokio::test]
-async fn concurrent_services_share_nothing() {
+async fn concurrent_services_share_no_address_or_port() {
     let flags = ["--service-cluster-ip-range=10.9.0.0/26", "--service-node-port-range=30000-30040"];
     let server = Server::start_with(&flags).await;
     let rest = server.admin();
@@ -36,7 +36,7 @@ async fn concurrent_services_share_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_asked_for_is_given_or_refused_and_given_back() {
+async fn requested_addresses_are_allocated_refused_and_released() {
     let server = Server::start().await;
     let rest = server.admin();
     let fixed = json!({"clusterIP": "10.96.0.77", "type": "NodePort", "ports": [{"port": 80, "nodePort": 30_080}]});
@@ -74,11 +74,11 @@ async fn what_is_asked_for_is_given_or_refused_and_given_back() {
 }
 
 #[tokio::test]
-async fn a_service_can_become_a_name() {
+async fn a_service_can_become_an_external_name() {
     let server = Server::start().await;
     let rest = server.admin();
     let one = format!("{SERVICES}/a");
-    // What is not there is made by a PUT, for the kinds that Kubernetes makes so.
+    // A PUT creates missing objects of the kinds for which Kubernetes does so.
     let put = rest.send("PUT", &one, &service("a", json!({}))).await;
     assert_eq!(put.expect(201)["status"], json!({"loadBalancer": {}}));
     let lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";

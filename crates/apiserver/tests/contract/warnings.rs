@@ -1,4 +1,4 @@
-//! What clients are warned of, beside the answer.
+//! Warnings that clients get with the answer.
 
 use rpc::api_v1 as pb;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ fn deployment(env: Value) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_hardly_meant_is_told_through_both_doors() {
+async fn warnings_are_sent_through_both_doors() {
     let server = Server::start().await;
     let (rest, mut grpc) = (server.admin(), server.grpc());
     let path = "/apis/apps/v1/namespaces/default/deployments";
@@ -70,9 +70,9 @@ async fn what_is_hardly_meant_is_told_through_both_doors() {
     server.stop().await;
 }
 
-/// Server-side apply through the doors of subresources owns what they can change.
+/// Server-side apply to subresources owns the fields that they can change.
 #[tokio::test]
-async fn subresources_are_applied_to() {
+async fn subresources_can_be_applied() {
     let server = Server::start().await;
     let rest = server.admin();
     let path = "/apis/apps/v1/namespaces/default/deployments";

@@ -7,7 +7,7 @@ use crate::server::Server;
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 #[tokio::test]
-async fn a_selector_turns_changes_into_comings_and_goings() {
+async fn a_selector_turns_modifications_into_additions_and_deletions() {
     let server = Server::start().await;
     let rest = server.admin();
     let before = rest.get(MAPS).await.expect(200);

@@ -1,4 +1,4 @@
-//! Mirror pods: what a kubelet shows of the pods that it runs from files.
+//! Mirror pods: the API objects of static pods, which a kubelet runs from files.
 
 use api::{ApiError, Kind};
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec};
@@ -7,13 +7,13 @@ use crate::core::Call;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// Whether a pod was made from a file on its node.
+/// Whether this is the mirror pod of a static pod.
 pub fn is_mirror(pod: &Pod) -> bool {
     let annotations = pod.metadata.annotations.as_ref();
     annotations.is_some_and(|all| all.contains_key(MIRROR))
 }
 
-/// Checks a pod that a kubelet makes.
+/// Checks a pod that a kubelet creates.
 ///
 /// # Errors
 /// 403; 404 when the node is not registered.
@@ -32,7 +32,7 @@ pub async fn check(call: Call<'_>, own: &str, pod: &Pod) -> Result<(), ApiError>
 /// The uid that the node must have.
 ///
 /// # Errors
-/// Why a kubelet may not make this pod.
+/// Why a kubelet may not create this pod.
 pub fn plan<'a>(own: &str, pod: &'a Pod) -> Result<&'a str, String> {
     if !is_mirror(pod) {
         return Err(format!(
@@ -76,7 +76,7 @@ pub fn plan<'a>(own: &str, pod: &'a Pod) -> Result<&'a str, String> {
     Ok(&owner.uid)
 }
 
-/// What the pod would let its node read, if anything.
+/// The object that the pod would give its node access to, if any.
 fn reference(spec: &PodSpec) -> Option<&'static str> {
     let named = |name: &Option<String>| name.as_deref().is_some_and(|name| !name.is_empty());
     if named(&spec.service_account_name) {

@@ -7,7 +7,7 @@ fn read<K: Kind>(json: &Value) -> K {
 }
 
 #[test]
-fn nodes_keep_to_their_own() {
+fn nodes_change_only_their_own_objects() {
     let node = |labels: Value, taints: Value| -> Node {
         read(&json!({"metadata": {"name": "n1", "labels": labels}, "spec": {"taints": taints}}))
     };
@@ -60,7 +60,7 @@ fn nodes_keep_to_their_own() {
 }
 
 #[test]
-fn pods_show_their_state_and_no_more() {
+fn kubelets_update_only_the_status_of_pods() {
     let pod = |node: &str, labels: Value, phase: &str| -> Pod {
         read(
             &json!({"metadata": {"labels": labels}, "spec": {"nodeName": node, "containers": []}, "status": {"phase": phase}}),
@@ -80,7 +80,7 @@ fn pods_show_their_state_and_no_more() {
 }
 
 #[test]
-fn claims_grow_and_do_nothing_else() {
+fn kubelets_only_report_the_size_of_claims() {
     let claim = |status: Value, labels: Value| -> PersistentVolumeClaim {
         read(&json!({"metadata": {"name": "c", "labels": labels}, "spec": {}, "status": status}))
     };
@@ -98,7 +98,7 @@ fn claims_grow_and_do_nothing_else() {
 }
 
 #[test]
-fn only_mirror_pods_are_made() {
+fn kubelets_create_only_mirror_pods() {
     let base = json!({
         "metadata": {
             "annotations": {"kubernetes.io/config.mirror": "hash"},

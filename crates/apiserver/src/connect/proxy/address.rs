@@ -2,7 +2,7 @@
 
 use api::ApiError;
 
-/// A name with what it says about how to connect.
+/// A name with its scheme and port.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Address<'a> {
     pub https: bool,
@@ -12,10 +12,10 @@ pub struct Address<'a> {
 }
 
 impl<'a> Address<'a> {
-    /// Reads a name.
+    /// Parses a name.
     ///
     /// # Errors
-    /// 400 for what is no such name.
+    /// 400 for a malformed name.
     pub fn parse(text: &'a str) -> Result<Self, ApiError> {
         let parts: Vec<&str> = text.split(':').collect();
         let (scheme, name, port) = match parts[..] {
@@ -32,12 +32,12 @@ impl<'a> Address<'a> {
         Ok(Self { https: scheme == "https", name, port })
     }
 
-    /// The port when it is a number.
+    /// The port if it is a number.
     pub fn port_number(&self) -> Option<u16> {
         self.port.parse().ok().filter(|port| *port > 0)
     }
 
-    /// The port where nothing names one.
+    /// The port if none is given.
     pub fn default_port(&self) -> u16 {
         if self.https { 443 } else { 80 }
     }

@@ -1,4 +1,4 @@
-//! Connecting to what a proxied name leads to.
+//! Connecting to the backend of a proxied name.
 
 use std::fmt;
 use std::io;
@@ -23,9 +23,9 @@ use tonic::transport;
 use super::tls;
 use crate::connect::kubelet_error;
 
-/// How long a connection may take to be made.
+/// How long connecting may take.
 const DIAL: Duration = Duration::from_secs(30);
-/// Frames on their way to a kubelet.
+/// Frames queued for a kubelet.
 const QUEUE: usize = 16;
 /// The only connection of its stream.
 const CONNECTION: u32 = 1;
@@ -47,29 +47,29 @@ pub enum Backend {
 /// An HTTP server.
 #[derive(Debug)]
 pub struct Server {
-    pub way: Way,
+    pub route: Route,
     pub port: u16,
     pub https: bool,
 }
 
-/// How the server's machine is reached.
-pub enum Way {
+/// How to connect to the server.
+pub enum Route {
     Pod { kubelet: Box<KubeletClient<transport::Channel>>, open: PortForwardOpen },
     Direct(IpAddr),
 }
 
-impl fmt::Debug for Way {
+impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.host())
     }
 }
 
-impl Way {
-    /// A way without a kubelet.
+impl Route {
+    /// A direct connection, without a kubelet.
     ///
     /// # Errors
-    /// 400 for addresses that mean this machine or its link: they would lead somewhere else than
-    /// whoever wrote them thinks.
+    /// 400 for loopback and link-local addresses, which would mean something else on this machine
+    /// than where they were written.
     pub fn direct(ip: &str) -> Result<Self, ApiError> {
         let refuse = || ApiError::bad_request("address not allowed");
         let ip: IpAddr = ip.parse().map_err(|_| refuse())?;
@@ -83,7 +83,7 @@ impl Way {
         Ok(Self::Direct(ip))
     }
 
-    /// The address that is connected to.
+    /// The address to connect to.
     fn host(&self) -> String {
         match self {
             Self::Pod { open, .. } => open.address.clone(),
@@ -93,26 +93,27 @@ impl Way {
 }
 
 impl Server {
-    /// `host:port`, or the host alone on the scheme's own port.
+    /// `host:port`, or the host alone on the scheme's default port.
     pub fn authority(&self) -> String {
-        let host = self.way.host();
+        let host = self.route.host();
         let host = if host.contains(':') { format!("[{host}]") } else { host };
         let own = if self.https { 443 } else { 80 };
         if self.port == own { host } else { format!("{host}:{}", self.port) }
     }
 
-    /// Connects, with TLS for `https`. Servers' certificates are not checked: nobody can say whose
-    /// they should be (as Kubernetes).
+    /// Connects, with TLS for `https`. Servers' certificates are not verified, as in Kubernetes:
+    /// nobody can say which name they should have.
     ///
     /// # Errors
-    /// When there is no connection in time. A pod's refusal is only told at the first read.
+    /// When the connection is not established in time. A pod's refusal only shows at the first
+    /// read.
     pub async fn connect(&self) -> Result<Box<dyn Io>, ApiError> {
         let dial = async {
-            let io: Box<dyn Io> = match &self.way {
-                Way::Pod { kubelet, open } => {
+            let io: Box<dyn Io> = match &self.route {
+                Route::Pod { kubelet, open } => {
                     tunnel((**kubelet).clone(), open.clone(), self.port).await?
                 }
-                Way::Direct(ip) => {
+                Route::Direct(ip) => {
                     let stream = TcpStream::connect(SocketAddr::new(*ip, self.port)).await;
                     let stream = stream.map_err(|error| unreachable(&error))?;
                     stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
@@ -122,7 +123,7 @@ impl Server {
             if !self.https {
                 return Ok(io);
             }
-            let io = tls::connect(io, &self.way.host()).await;
+            let io = tls::connect(io, &self.route.host()).await;
             Ok(Box::new(io.map_err(|error| unreachable(&error))?) as Box<dyn Io>)
         };
         match tokio::time::timeout(DIAL, dial).await {
@@ -132,7 +133,7 @@ impl Server {
     }
 }
 
-/// What a client is told when its server does not answer: the innermost reason.
+/// The message to a client whose backend does not answer: the root cause.
 pub fn unreachable(error: &(dyn std::error::Error + 'static)) -> ApiError {
     let reason = runtime::errors::root_cause(error);
     ApiError::service_unavailable(format!("error trying to reach service: {reason}"))
@@ -152,7 +153,7 @@ async fn tunnel(
         ..Frame::default()
     };
     let (input, receiver) = mpsc::channel(QUEUE);
-    // An open and an empty frame make the connection.
+    // An open frame and an empty one establish the connection.
     let first = [Kind::Open(open), Kind::Frame(frame(Bytes::new()))];
     let rest = ReceiverStream::new(receiver).map(Kind::Frame);
     let requests =
@@ -176,7 +177,7 @@ fn received(output: Streaming<Frame>) -> impl stream::Stream<Item = io::Result<B
                 let text = String::from_utf8_lossy(&frame.data).into_owned();
                 Some((Err(io::Error::other(text)), None))
             }
-            // An empty piece is no end to a reader of a stream.
+            // An empty chunk would be the end of the stream to its reader.
             Ok(Some(frame)) => Some((Ok(frame.data), (!frame.end).then_some(output))),
             Ok(None) => None,
             Err(status) => Some((Err(io::Error::other(status.message().to_owned())), None)),
@@ -191,14 +192,15 @@ mod tests {
     #[test]
     fn this_machine_and_its_link_are_refused() {
         for ip in ["127.0.0.1", "::1", "169.254.169.254", "fe80::1", "0.0.0.0", "x"] {
-            assert!(Way::direct(ip).is_err(), "{ip}");
+            assert!(Route::direct(ip).is_err(), "{ip}");
         }
-        assert!(Way::direct("192.0.2.1").is_ok());
+        assert!(Route::direct("192.0.2.1").is_ok());
     }
 
     #[test]
     fn authorities() {
-        let server = |ip: &str, port, https| Server { way: Way::direct(ip).unwrap(), port, https };
+        let server =
+            |ip: &str, port, https| Server { route: Route::direct(ip).unwrap(), port, https };
         assert_eq!(server("192.0.2.1", 80, false).authority(), "192.0.2.1");
         assert_eq!(server("192.0.2.1", 80, true).authority(), "192.0.2.1:80");
         assert_eq!(server("2001:db8::1", 81, false).authority(), "[2001:db8::1]:81");

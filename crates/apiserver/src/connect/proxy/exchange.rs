@@ -1,4 +1,4 @@
-//! One request to an HTTP/1.1 server, and its answer.
+//! One request to an HTTP/1.1 server, and its response.
 
 use api::ApiError;
 use bytes::Bytes;
@@ -21,19 +21,19 @@ use super::{PeerAddress, headers};
 use crate::connect::upgrade::wants_upgrade;
 use crate::rest::{Body, BodyError, empty};
 
-/// A path at the server, and what precedes it at the apiserver.
-pub struct Way<'a> {
+/// A path at the server, and its prefix at the apiserver.
+pub struct ProxiedPath<'a> {
     pub prefix: &'a str,
     pub path: PathAndQuery,
 }
 
-/// Sends the request on; its answer's body comes as the server sends it.
+/// Forwards the request; the response's body is streamed.
 ///
 /// # Errors
 /// 503 when the server does not answer.
 pub async fn send(
     backend: &Backend,
-    way: &Way<'_>,
+    proxied: &ProxiedPath<'_>,
     parts: &Parts,
     body: Body,
     client: OnUpgrade,
@@ -42,8 +42,8 @@ pub async fn send(
         return Err(ApiError::internal("a kubelet is no HTTP server"));
     };
     let upgrade = wants_upgrade(&parts.headers);
-    let mut response = ask(server, way, parts, body, upgrade).await?;
-    let links = links(server, way, parts);
+    let mut response = round_trip(server, proxied, parts, body, upgrade).await?;
+    let links = links(server, proxied, parts);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         if !upgrade {
             return Err(ApiError::service_unavailable(
@@ -59,15 +59,15 @@ pub async fn send(
     }))
 }
 
-fn links(server: &Server, way: &Way<'_>, parts: &Parts) -> Links {
+fn links(server: &Server, proxied: &ProxiedPath<'_>, parts: &Parts) -> Links {
     let asked = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
     let asked = asked.or(parts.uri.authority().map(Authority::as_str));
     let mut hosts = vec![server.authority()];
     hosts.extend(asked.map(str::to_owned));
-    Links { prefix: way.prefix.to_owned(), hosts }
+    Links { prefix: proxied.prefix.to_owned(), hosts }
 }
 
-/// A page with its links rewritten, as it comes.
+/// A page with its links rewritten, streamed.
 fn rewritten(body: Incoming, links: Links) -> Body {
     let state = Some((body.into_data_stream(), Rewriter::new(links)));
     let frames = stream::unfold(state, |state| async {
@@ -82,9 +82,9 @@ fn rewritten(body: Incoming, links: Links) -> Body {
     StreamBody::new(frames).boxed_unsync()
 }
 
-async fn ask(
+async fn round_trip(
     server: &Server,
-    way: &Way<'_>,
+    proxied: &ProxiedPath<'_>,
     parts: &Parts,
     body: Body,
     upgrade: bool,
@@ -93,7 +93,7 @@ async fn ask(
     let (mut sender, connection) =
         http1::handshake::<_, Body>(io).await.map_err(|error| unreachable(&error))?;
     tokio::spawn(async move {
-        // Whoever waits for the answer hears of it too.
+        // The error also reaches whoever waits for the response.
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a proxied connection ended");
         }
@@ -103,9 +103,9 @@ async fn ask(
     let mut request = http::Request::new(body);
     *request.method_mut() = parts.method.clone();
     *request.version_mut() = Version::HTTP_11;
-    *request.headers_mut() = headers::request(parts, way.prefix, peer, upgrade);
+    *request.headers_mut() = headers::request(parts, proxied.prefix, peer, upgrade);
     let mut uri = http::uri::Parts::default();
-    uri.path_and_query = Some(way.path.clone());
+    uri.path_and_query = Some(proxied.path.clone());
     *request.uri_mut() =
         http::Uri::from_parts(uri).map_err(|error| ApiError::bad_request(error.to_string()))?;
     sender.send_request(request).await.map_err(|error| unreachable(&error))
@@ -117,7 +117,7 @@ fn switch(mut response: Response<Incoming>, links: &Links, client: OnUpgrade) ->
     tokio::spawn(async move {
         let (client, server) = match tokio::try_join!(client, server) {
             Ok(both) => both,
-            Err(error) => return tracing::debug!(%error, "a proxied upgrade did not happen"),
+            Err(error) => return tracing::debug!(%error, "a proxied upgrade failed"),
         };
         let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
         if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut server).await {

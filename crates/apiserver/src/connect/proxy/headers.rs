@@ -1,4 +1,4 @@
-//! What of a message's headers concerns only one hop, and what a proxy adds. Pure.
+//! Hop-by-hop headers, and the headers that a proxy adds. Pure.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use http::request;
 
 use super::links::Links;
 
-/// Headers of one hop (RFC 9110, 7.6.1), besides those that `Connection` names.
+/// Hop-by-hop headers (RFC 9110, 7.6.1), besides those that `Connection` names.
 const HOP: [HeaderName; 9] = [
     CONNECTION,
     PROXY_AUTHENTICATE,
@@ -23,7 +23,7 @@ const HOP: [HeaderName; 9] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
-/// A backend does not decide which sites may use the apiserver.
+/// CORS headers: a backend does not decide which sites may use the apiserver.
 const CROSS_ORIGIN: [&str; 5] = [
     "access-control-allow-origin",
     "access-control-allow-credentials",
@@ -31,11 +31,11 @@ const CROSS_ORIGIN: [&str; 5] = [
     "access-control-allow-methods",
     "access-control-expose-headers",
 ];
-/// Start of the WebSocket protocol that carries a browser's token.
+/// Prefix of the WebSocket protocol that carries a browser's token.
 const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
-/// The headers to send to the server: without this hop's and without the client's credentials,
-/// which are for the apiserver alone. `upgrade` keeps the wish for another protocol.
+/// The headers to send to the server: without hop-by-hop headers and the client's credentials,
+/// which are for the apiserver alone. `upgrade` keeps the request for another protocol.
 pub fn request(
     parts: &request::Parts,
     prefix: &str,
@@ -63,7 +63,7 @@ pub fn request(
     {
         headers.insert(HOST, host);
     }
-    // Links in compressed pages could not be read. What pages load may be compressed.
+    // Links in compressed pages could not be rewritten. What pages load may be compressed.
     let accepts = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok());
     if accepts.is_some_and(|accepts| accepts.contains("text/html")) {
         headers.remove(ACCEPT_ENCODING);
@@ -87,7 +87,7 @@ pub fn request(
     headers
 }
 
-/// Makes the server's headers the client's.
+/// Turns the server's headers into the client's.
 pub fn response(headers: &mut HeaderMap, links: &Links) {
     remove_hop(headers);
     for name in CROSS_ORIGIN {
@@ -101,7 +101,7 @@ pub fn response(headers: &mut HeaderMap, links: &Links) {
     }
 }
 
-/// Whether a body is HTML whose links can be read. Its length is then another one.
+/// Whether a body is HTML whose links can be rewritten, which changes its length.
 pub fn take_html(headers: &mut HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let html = content_type.is_some_and(|value| {

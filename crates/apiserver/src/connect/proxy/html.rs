@@ -1,9 +1,9 @@
-//! Links in HTML that passes through, rewritten as it does: absolute paths would lead out of the
-//! proxy. Only tags are looked at, each as a whole; scripts, styles and comments pass unread.
+//! Rewrites links in an HTML stream: absolute paths would leave the proxy. Only tags are parsed,
+//! each as a whole; scripts, styles and comments are skipped.
 
 use super::links::Links;
 
-/// Longest tag that is read, in bytes. A longer one passes as it is.
+/// Longest tag that is parsed, in bytes. A longer one passes unchanged.
 const MAX_TAG_BYTES: usize = 8 << 10;
 /// Elements, and which of their attributes are links.
 const ATTRIBUTES: &[(&str, &[&str])] = &[
@@ -32,7 +32,7 @@ const ATTRIBUTES: &[(&str, &[&str])] = &[
     ("track", &["src"]),
     ("video", &["poster", "src"]),
 ];
-/// Elements whose content is no markup.
+/// Elements whose content is not markup.
 const RAW: &[(&str, &str)] = &[
     ("script", "</script"),
     ("style", "</style"),
@@ -40,12 +40,12 @@ const RAW: &[(&str, &str)] = &[
     ("title", "</title"),
 ];
 
-/// A document on its way.
+/// A document being streamed.
 pub struct Rewriter {
     links: Links,
-    /// What has come and is not decided yet.
+    /// What has arrived and is still undecided.
     pending: Vec<u8>,
-    /// What ends the text that is passed unread.
+    /// What ends the text that is being skipped.
     unread_until: Option<&'static str>,
 }
 
@@ -54,7 +54,7 @@ impl Rewriter {
         Self { links, pending: Vec::new(), unread_until: None }
     }
 
-    /// Takes the next bytes; gives what of the document is decided.
+    /// Adds the next bytes; returns what of the document is decided.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.pending.extend_from_slice(bytes);
         let pending = std::mem::take(&mut self.pending);
@@ -75,11 +75,11 @@ impl Rewriter {
         self.pending
     }
 
-    /// Writes the start of `rest`; says how much that was, or `None` when more is needed.
+    /// Writes the start of `rest`; returns its length, or `None` when more input is needed.
     fn step(&mut self, rest: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         if let Some(end) = self.unread_until {
             let found = find(rest, end);
-            // A part of the end may be at the end.
+            // The end marker may be split across chunks.
             let taken = found.unwrap_or_else(|| (rest.len() + 1).saturating_sub(end.len()));
             if found.is_some() {
                 self.unread_until = None;
@@ -87,7 +87,7 @@ impl Rewriter {
                 return None;
             }
             out.extend_from_slice(&rest[..taken]);
-            // At the very end of a script there is still its tag to pass.
+            // At the end of a script there is still its closing tag to pass.
             return Some(taken).filter(|taken| *taken > 0).or_else(|| {
                 out.push(rest[0]);
                 Some(1)
@@ -106,7 +106,7 @@ impl Rewriter {
         }
     }
 
-    /// As [`Self::step`], for what begins with `<`.
+    /// As [`Self::step`], for text that begins with `<`.
     fn markup(&mut self, rest: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         const COMMENT: &[u8] = b"<!--";
         if rest.len() < COMMENT.len() && COMMENT.starts_with(rest) {
@@ -159,12 +159,12 @@ impl Rewriter {
     }
 }
 
-/// Where a text is, in any case.
+/// The position of a text, ignoring case.
 fn find(bytes: &[u8], text: &str) -> Option<usize> {
     bytes.windows(text.len()).position(|window| window.eq_ignore_ascii_case(text.as_bytes()))
 }
 
-/// The end of a tag, behind its `>`, which may stand in quotes before.
+/// The end of a tag, after its `>`; a `>` in quotes does not count.
 fn tag_end(tag: &[u8]) -> Option<usize> {
     let mut quote = None;
     for (at, byte) in tag.iter().enumerate() {
@@ -178,7 +178,7 @@ fn tag_end(tag: &[u8]) -> Option<usize> {
     None
 }
 
-/// Whether a value begins here: quotes elsewhere mean nothing.
+/// Whether a value starts here: quotes elsewhere have no meaning.
 fn before_value(tag: &[u8], at: usize) -> bool {
     let before = tag[..at].iter().rev();
     before.copied().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| byte == b'=')
@@ -192,7 +192,7 @@ fn name(tag: &[u8]) -> String {
     String::from_utf8_lossy(&name.copied().collect::<Vec<_>>()).to_ascii_lowercase()
 }
 
-/// Where an attribute's parts are in its tag.
+/// Positions of an attribute's parts within its tag.
 struct Attribute {
     name: std::ops::Range<usize>,
     /// Without quotes; empty for none.
@@ -210,7 +210,7 @@ fn attribute(tag: &[u8], at: usize) -> Option<Attribute> {
     if start >= tag.len() || tag[start] == b'>' {
         return None;
     }
-    // A name has at least one byte, whichever.
+    // A name has at least one byte, whatever it is.
     let name_end =
         skip(start + 1, &|byte| !byte.is_ascii_whitespace() && !matches!(byte, b'=' | b'/' | b'>'));
     let equals = skip(name_end, &|byte| byte.is_ascii_whitespace());

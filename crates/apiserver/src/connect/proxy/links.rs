@@ -4,18 +4,19 @@
 use http::Uri;
 use http::uri::PathAndQuery;
 
-/// What decides where a link leads.
+/// What links are rewritten by.
 #[derive(Clone, Debug)]
 pub struct Links {
-    /// What precedes the server's paths at the apiserver.
+    /// The prefix of the server's paths at the apiserver.
     pub prefix: String,
-    /// Names under which the server knows itself: its address, and the host that the client asked.
+    /// Names under which the server knows itself: its address, and the host that the client
+    /// requested.
     pub hosts: Vec<String>,
 }
 
 impl Links {
-    /// Where a link leads, seen from the client; `None` for one that needs no change: relative, to
-    /// another server, or rewritten already.
+    /// The link rewritten for the client; `None` if it needs no change: relative, to another
+    /// server, or already rewritten.
     pub fn rewrite(&self, link: &str) -> Option<String> {
         let path =
             if link.starts_with('/') && !link.starts_with("//") { link } else { self.path(link)? };
@@ -28,7 +29,7 @@ impl Links {
     /// The path of a link that names one of the hosts, with query and fragment.
     fn path<'a>(&self, link: &'a str) -> Option<&'a str> {
         let (_, rest) = link.split_once("//")?;
-        // A link without a scheme is no URI that can be parsed.
+        // A link without a scheme cannot be parsed as a URI.
         let uri: Uri = format!("http://{rest}").parse().ok()?;
         let authority = uri.authority()?.as_str();
         if !self.hosts.iter().any(|host| host == authority) {

@@ -1,4 +1,4 @@
-//! What Kubernetes' kubelets serve over HTTP, answered from our kubelet's gRPC: metrics, the
+//! What Kubernetes' kubelet serves over HTTP, answered from our kubelet's gRPC: metrics, the
 //! statistics summary, containers' logs, health.
 
 use api::ApiError;
@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 use crate::connect::{kubelet_error, log};
 use crate::rest::{Body, full, parse_query};
 
-/// Paths of Kubernetes' kubelet that ours has nothing for.
+/// Paths of Kubernetes' kubelet that ours does not serve.
 const WITHOUT: &[&str] = &[
     "attach",
     "checkpoint",
@@ -32,7 +32,8 @@ const WITHOUT: &[&str] = &[
 /// Answers a request to the kubelet.
 ///
 /// # Errors
-/// 404 for what there is not, 405 for a method that changes something, 501 for what another kubelet has.
+/// 404 for an unknown path, 405 for a method that changes something, 501 for what only Kubernetes'
+/// kubelet serves.
 pub async fn answer(
     mut kubelet: KubeletClient<Channel>,
     parts: &Parts,
@@ -64,7 +65,7 @@ pub async fn answer(
             Ok(typed("application/json", json))
         }
         ["healthz"] => {
-            // It is well when it answers.
+            // It is healthy if it answers.
             let answer = kubelet.stats(pb::StatsRequest {}).await;
             answer.map_err(failed)?;
             Ok(typed("text/plain; charset=utf-8", Bytes::from_static(b"ok")))

@@ -1,4 +1,4 @@
-//! Where a proxied name leads.
+//! Resolves a proxied name to a backend.
 
 use api::{ApiError, Kind};
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
@@ -8,15 +8,15 @@ use rpc::kubelet_v1::PortForwardOpen;
 
 use super::Proxy;
 use super::address::Address;
-use super::backend::{Backend, Server, Way};
+use super::backend::{Backend, Route, Server};
 use crate::connect::Connection;
 use crate::core::Call;
 use crate::kubelet;
 
-/// Finds out where the target's name leads.
+/// Resolves the target's name.
 ///
 /// # Errors
-/// 400 for a malformed name, 404 for an object that does not exist, 503 where nothing serves.
+/// 400 for a malformed name, 404 for an object that does not exist, 503 without ready endpoints.
 pub async fn find(call: Call<'_>) -> Result<Connection, ApiError> {
     call.core.cache.fresh().await?;
     let address = Address::parse(&call.target.name)?;
@@ -50,8 +50,8 @@ async fn pod(call: Call<'_>, address: &Address<'_>) -> Result<Backend, ApiError>
             ApiError::bad_request(format!("pod {} has no port named {name:?}", address.name))
         })?,
     };
-    let way = way_to(call, &pod).await?;
-    Ok(Backend::Server(Server { way, port, https: address.https }))
+    let route = route_to(call, &pod).await?;
+    Ok(Backend::Server(Server { route, port, https: address.https }))
 }
 
 fn ports(pod: &Pod) -> impl Iterator<Item = &k8s_openapi::api::core::v1::ContainerPort> {
@@ -68,8 +68,8 @@ fn named_port(pod: &Pod, name: &str) -> Option<u16> {
     u16::try_from(port.container_port).ok()
 }
 
-/// The way into a pod: through its node's kubelet, to the pod's own address.
-async fn way_to(call: Call<'_>, pod: &Pod) -> Result<Way, ApiError> {
+/// The backend of a pod: through its node's kubelet, to the pod's own address.
+async fn route_to(call: Call<'_>, pod: &Pod) -> Result<Route, ApiError> {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
@@ -81,7 +81,7 @@ async fn way_to(call: Call<'_>, pod: &Pod) -> Result<Way, ApiError> {
         ApiError::service_unavailable(format!("the node of pod {name} does not exist"))
     })?;
     let node = Node::decode(&node.json).map_err(ApiError::internal)?;
-    Ok(Way::Pod {
+    Ok(Route::Pod {
         kubelet: Box::new(call.core.kubelets.client(&node)?),
         open: PortForwardOpen {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
@@ -106,18 +106,18 @@ async fn service(call: Call<'_>, address: &Address<'_>) -> Result<Backend, ApiEr
         Some(pod_name) => object(call, &pod_name).await?,
         None => None,
     };
-    let way = match &pod {
-        Some(pod) => way_to(call, pod).await?,
-        None => Way::direct(&ip)?,
+    let route = match &pod {
+        Some(pod) => route_to(call, pod).await?,
+        None => Route::direct(&ip)?,
     };
-    Ok(Backend::Server(Server { way, port, https: address.https }))
+    Ok(Backend::Server(Server { route, port, https: address.https }))
 }
 
-/// The name of the Service's port that is meant, which may be empty.
+/// The name of the Service's port, which may be empty.
 fn service_port(service: &Service, address: &Address<'_>) -> Result<String, ApiError> {
     let ports: Vec<_> = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()).collect();
     let found = match address.port {
-        // One that is the only one need not be named.
+        // The only port need not be named.
         "" if ports.len() == 1 => ports.first(),
         word => ports.iter().find(|port| {
             port.port.to_string() == word
@@ -178,7 +178,7 @@ async fn node(call: Call<'_>, address: &Address<'_>) -> Result<Backend, ApiError
     if port == own_port {
         return Ok(Backend::Kubelet(call.core.kubelets.client(&node)?));
     }
-    Ok(Backend::Server(Server { way: Way::direct(&ip)?, port, https: address.https }))
+    Ok(Backend::Server(Server { route: Route::direct(&ip)?, port, https: address.https }))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! TLS to servers whose names nobody knows: pods' addresses are not in their certificates.
+//! TLS to servers whose names are unknown: pods' addresses are not in their certificates.
 
 use std::io;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use tokio_rustls::client::TlsStream;
 
 use super::backend::Io;
 
-/// Shakes hands over a connection to `host`, an address.
+/// Performs a TLS handshake with `host`, an address.
 ///
 /// # Errors
-/// When the server speaks no TLS.
+/// When the server does not speak TLS.
 pub async fn connect(io: Box<dyn Io>, host: &str) -> io::Result<TlsStream<Box<dyn Io>>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Arc::new(AnyCertificate(provider.clone()));
@@ -30,7 +30,7 @@ pub async fn connect(io: Box<dyn Io>, host: &str) -> io::Result<TlsStream<Box<dy
     TlsConnector::from(Arc::new(config)).connect(name, io).await
 }
 
-/// Takes any certificate, but only from whoever has its key.
+/// Accepts any certificate, as long as the server has its key.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -1,10 +1,10 @@
-//! The text that both sides of a connection start their header compression with (SPDY draft 3,
-//! 2.6.10.1): words with their lengths, then a tail.
+//! The dictionary that header compression starts with on both sides (SPDY draft 3, 2.6.10.1): words
+//! with their lengths, then a tail.
 
-/// Length of the whole, in bytes.
+/// Length of the whole dictionary, in bytes.
 const LENGTH: usize = 1423;
 
-/// Each follows its length, four bytes, big endian.
+/// Each is preceded by its length, four bytes, big endian.
 const WORDS: &str = "options head post put delete trace accept accept-charset accept-encoding \
     accept-language accept-ranges age allow authorization cache-control connection content-base \
     content-encoding content-language content-length content-location content-md5 content-range \
@@ -12,7 +12,7 @@ const WORDS: &str = "options head post put delete trace accept accept-charset ac
     if-range if-unmodified-since last-modified location max-forwards pragma proxy-authenticate \
     proxy-authorization range referer retry-after server te trailer transfer-encoding upgrade \
     user-agent vary via warning www-authenticate method get status";
-/// The words behind them; one has a blank in it.
+/// The words after them; one contains a space.
 const MORE_WORDS: [&str; 8] =
     ["200 OK", "version", "HTTP/1.1", "url", "public", "set-cookie", "keep-alive", "origin"];
 const TAIL: &str = "100101201202205206300302303304305306307402405406407408409410411412413414415416\
@@ -38,7 +38,7 @@ pub fn dictionary() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn it_is_the_one_of_the_protocol() {
+    fn it_matches_the_specification() {
         let bytes = super::dictionary();
         assert_eq!(bytes.len(), super::LENGTH);
         let (mut low, mut high) = (1u32, 0u32);

@@ -1,4 +1,4 @@
-//! Frames and their wire form.
+//! Frames and their wire format.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -9,9 +9,9 @@ const VERSION: u16 = 3;
 const CONTROL: u16 = 0x8000;
 const FLAG_FIN: u8 = 1;
 const FRAME_HEADER_BYTES: usize = 8;
-/// Longest control frame that is read, in bytes.
+/// Longest control frame that is accepted, in bytes.
 const MAX_CONTROL_BYTES: usize = 64 << 10;
-/// A length takes three bytes.
+/// A length has three bytes.
 const MAX_DATA_BYTES: usize = (1 << 24) - 1;
 /// Stream ids have 31 bits.
 const STREAM_MASK: u32 = 0x7fff_ffff;
@@ -23,10 +23,10 @@ const PING: u16 = 6;
 const GOAWAY: u16 = 7;
 const HEADERS: u16 = 8;
 
-/// What one side tells the other.
+/// A frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// Opens a stream; `fin`: nothing follows on it from this side.
+    /// Opens a stream; `fin`: it is half-closed by the sender.
     SynStream {
         stream: u32,
         fin: bool,
@@ -37,38 +37,38 @@ pub enum Frame {
         fin: bool,
         headers: Headers,
     },
-    /// Bytes of a stream. A long frame arrives in pieces, `fin` with the last.
+    /// Bytes of a stream. A long frame is delivered in pieces, `fin` with the last.
     Data {
         stream: u32,
         fin: bool,
         data: Bytes,
     },
-    /// Ends a stream in both directions.
+    /// Closes a stream in both directions.
     RstStream {
         stream: u32,
         status: u32,
     },
-    /// To be sent back as it is.
+    /// To be echoed.
     Ping(u32),
-    /// No further stream is opened.
+    /// No further streams will be opened.
     GoAway {
         last: u32,
         status: u32,
     },
 }
 
-/// A data frame on its way in.
-struct Piece {
+/// A data frame being received.
+struct PartialData {
     stream: u32,
     fin: bool,
     left: usize,
 }
 
-/// Bytes to frames.
+/// Decodes bytes to frames.
 pub struct Decoder {
     buffer: BytesMut,
     headers: HeaderReader,
-    data: Option<Piece>,
+    data: Option<PartialData>,
 }
 
 impl Decoder {
@@ -76,20 +76,20 @@ impl Decoder {
         Self { buffer: BytesMut::new(), headers: HeaderReader::new(), data: None }
     }
 
-    /// Takes the next bytes of the connection. Call [`Decoder::next`] until it gives none before
-    /// further ones: then no more than a control frame is ever kept here.
+    /// Adds the next bytes of the connection. Call [`Decoder::next`] until it returns none before
+    /// adding more: then no more than a control frame is ever buffered here.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next frame, if it is there. Frames without a meaning here are left out.
+    /// The next frame, if it has arrived. Frames without a meaning here are skipped.
     ///
     /// # Errors
-    /// When the bytes are no SPDY/3.1: the connection is of no use any more.
+    /// When the bytes are not SPDY/3.1: the connection is unusable from then on.
     pub fn next(&mut self) -> Result<Option<Frame>, SpdyError> {
         loop {
-            if let Some(piece) = self.data.take() {
-                return Ok(self.piece(piece));
+            if let Some(partial) = self.data.take() {
+                return Ok(self.partial(partial));
             }
             let Some(header) = self.buffer.get(..FRAME_HEADER_BYTES) else {
                 return Ok(None);
@@ -101,7 +101,8 @@ impl Decoder {
             let length = (second & 0x00ff_ffff) as usize;
             if first & !STREAM_MASK == 0 {
                 self.buffer.advance(FRAME_HEADER_BYTES);
-                self.data = Some(Piece { stream: first, fin: flags & FLAG_FIN != 0, left: length });
+                self.data =
+                    Some(PartialData { stream: first, fin: flags & FLAG_FIN != 0, left: length });
                 continue;
             }
             let version = (first >> 16) as u16 & !CONTROL;
@@ -122,19 +123,19 @@ impl Decoder {
         }
     }
 
-    /// As much of a data frame as is there.
-    fn piece(&mut self, piece: Piece) -> Option<Frame> {
-        let take = piece.left.min(self.buffer.len());
-        if take == 0 && piece.left > 0 {
-            self.data = Some(piece);
+    /// As much of a data frame as has arrived.
+    fn partial(&mut self, partial: PartialData) -> Option<Frame> {
+        let take = partial.left.min(self.buffer.len());
+        if take == 0 && partial.left > 0 {
+            self.data = Some(partial);
             return None;
         }
         let data = self.buffer.split_to(take).freeze();
-        let left = piece.left - take;
+        let left = partial.left - take;
         if left > 0 {
-            self.data = Some(Piece { left, ..piece });
+            self.data = Some(PartialData { left, ..partial });
         }
-        Some(Frame::Data { stream: piece.stream, fin: piece.fin && left == 0, data })
+        Some(Frame::Data { stream: partial.stream, fin: partial.fin && left == 0, data })
     }
 
     fn control(
@@ -157,7 +158,7 @@ impl Decoder {
         let stream = number & STREAM_MASK;
         Ok(match kind {
             SYN_STREAM => {
-                // The associated stream, the priority and the credential slot mean nothing here.
+                // The associated stream, the priority and the credential slot have no meaning here.
                 body.advance(6);
                 let headers = self.headers.read(&body)?;
                 Some(Frame::SynStream { stream, fin, headers })
@@ -177,7 +178,7 @@ impl Decoder {
     }
 }
 
-/// Frames to bytes, in the order in which they are sent.
+/// Encodes frames to bytes, in the order in which they are sent.
 pub struct Encoder {
     headers: HeaderWriter,
 }
@@ -236,10 +237,10 @@ fn flags_and_length(out: &mut BytesMut, fin: bool, length: usize) {
 fn encode_data(stream: u32, fin: bool, data: &Bytes, out: &mut BytesMut) {
     let mut rest = data.clone();
     loop {
-        let piece = rest.split_to(rest.len().min(MAX_DATA_BYTES));
+        let partial = rest.split_to(rest.len().min(MAX_DATA_BYTES));
         out.put_u32(stream);
-        flags_and_length(out, fin && rest.is_empty(), piece.len());
-        out.put_slice(&piece);
+        flags_and_length(out, fin && rest.is_empty(), partial.len());
+        out.put_slice(&partial);
         if rest.is_empty() {
             return;
         }

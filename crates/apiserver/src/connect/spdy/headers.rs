@@ -1,13 +1,13 @@
-//! Header blocks: pairs of names and values, deflated in one zlib stream per direction.
+//! Header blocks: pairs of names and values, compressed in one zlib stream per direction.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::SpdyError;
 use super::dictionary::dictionary;
 
-/// Longest block, inflated, in bytes.
+/// Longest block, decompressed, in bytes.
 const MAX_BLOCK_BYTES: usize = 64 << 10;
-/// Bytes inflated at a time.
+/// Bytes decompressed at a time.
 const STEP_BYTES: usize = 4 << 10;
 
 /// The headers of a stream, names in lower case.
@@ -22,7 +22,7 @@ impl Headers {
     }
 }
 
-/// Inflates and reads the blocks of one direction, in order.
+/// Decompresses and parses the blocks of one direction, in order.
 pub struct HeaderReader(Decompress);
 
 impl HeaderReader {
@@ -30,10 +30,10 @@ impl HeaderReader {
         Self(Decompress::new(true))
     }
 
-    /// Reads the next block. Every block of a connection must go through here, wanted or not.
+    /// Reads the next block. Every block of a connection must pass through here, needed or not.
     ///
     /// # Errors
-    /// When it is not what a peer with the same dictionary writes, or too long.
+    /// When the block is malformed, compressed with another dictionary, or too long.
     pub fn read(&mut self, block: &[u8]) -> Result<Headers, SpdyError> {
         parse(&self.inflate(block)?)
     }
@@ -75,7 +75,7 @@ impl HeaderReader {
     }
 }
 
-/// Writes and deflates the blocks of one direction.
+/// Encodes and compresses the blocks of one direction.
 pub struct HeaderWriter(Compress);
 
 impl HeaderWriter {
@@ -85,7 +85,7 @@ impl HeaderWriter {
         Self(zlib)
     }
 
-    /// The next block.
+    /// Encodes the next block.
     pub fn write(&mut self, headers: &Headers) -> Vec<u8> {
         let mut plain = Vec::new();
         let length =

@@ -9,20 +9,20 @@ use rpc::api_v1::{self as pb, Channel};
 
 use super::{Effects, Frame, Headers, Protocol};
 
-/// Streams of one client at once: two for each connection.
+/// Streams of one client at once: two per connection.
 const STREAMS_MAX: usize = 512;
-/// RST_STREAM: an ill-formed request.
+/// RST_STREAM: a malformed request.
 const PROTOCOL_ERROR: u32 = 1;
-/// RST_STREAM: no further stream is taken.
+/// RST_STREAM: no further streams are accepted.
 const REFUSED_STREAM: u32 = 3;
 
-/// One forwarded connection. It is gone once the pod's side has ended.
+/// One forwarded connection. It is removed once the pod's side has closed.
 #[derive(Debug, Default)]
-struct Pair {
+struct ForwardedConnection {
     port: u16,
     data: Option<u32>,
     error: Option<u32>,
-    /// How it ended, while the error stream is still to come.
+    /// Its result, while the error stream is still to come.
     ended: Option<Bytes>,
 }
 
@@ -32,8 +32,8 @@ pub struct PortForward {
     /// Named in errors: `NAME, uid UID`.
     pod: String,
     /// By request id.
-    pairs: HashMap<String, Pair>,
-    /// The pair of each stream.
+    connections: HashMap<String, ForwardedConnection>,
+    /// The connection of each stream.
     streams: HashMap<u32, String>,
 }
 
@@ -56,25 +56,25 @@ impl PortForward {
         if self.streams.len() >= STREAMS_MAX || self.streams.contains_key(&stream) {
             return Err(REFUSED_STREAM);
         }
-        // The oldest clients sent no id: there the data stream comes right behind its error stream.
+        // Very old clients send no id: their data stream directly follows its error stream.
         let id = match headers.get("requestid") {
             Some(id) => id.to_owned(),
             None => format!("#{}", if is_data { stream.saturating_sub(2) } else { stream }),
         };
-        let pair = self.pairs.entry(id.clone()).or_default();
-        let place = if is_data { &mut pair.data } else { &mut pair.error };
+        let connection = self.connections.entry(id.clone()).or_default();
+        let place = if is_data { &mut connection.data } else { &mut connection.error };
         if place.is_some() {
             return Err(PROTOCOL_ERROR);
         }
         *place = Some(stream);
-        pair.port = port;
+        connection.port = port;
         self.streams.insert(stream, id.clone());
         let mut effects = Effects::default();
         effects.to_client.push(Frame::SynReply { stream, fin: false, headers: Headers::default() });
         if is_data {
             // An empty frame opens the connection: the pod may be the one that speaks first.
             effects.to_kubelet.push(data(stream, port, Bytes::new(), false));
-        } else if let Some(message) = pair.ended.take() {
+        } else if let Some(message) = connection.ended.take() {
             effects.to_client.push(last(stream, message));
             self.forget(&id);
         }
@@ -82,26 +82,26 @@ impl PortForward {
     }
 
     fn forget(&mut self, id: &str) {
-        if let Some(pair) = self.pairs.remove(id) {
-            for stream in [pair.data, pair.error].into_iter().flatten() {
+        if let Some(connection) = self.connections.remove(id) {
+            for stream in [connection.data, connection.error].into_iter().flatten() {
                 self.streams.remove(&stream);
             }
         }
     }
 
-    /// The pair whose data stream this is.
-    fn pair_of_data(&self, stream: u32) -> Option<(&str, &Pair)> {
+    /// The connection whose data stream this is.
+    fn connection_of_data(&self, stream: u32) -> Option<(&str, &ForwardedConnection)> {
         let id = self.streams.get(&stream)?;
-        let pair = self.pairs.get(id)?;
-        (pair.data == Some(stream)).then_some((id, pair))
+        let connection = self.connections.get(id)?;
+        (connection.data == Some(stream)).then_some((id, connection))
     }
 
     fn reset(&mut self, stream: u32) -> Effects {
         let mut effects = Effects::default();
-        let Some((id, pair)) = self.pair_of_data(stream) else {
+        let Some((id, connection)) = self.connection_of_data(stream) else {
             return effects;
         };
-        let (id, port, error) = (id.to_owned(), pair.port, pair.error);
+        let (id, port, error) = (id.to_owned(), connection.port, connection.error);
         effects.to_kubelet.push(pb::Frame {
             channel: Channel::Failure.into(),
             end: true,
@@ -125,11 +125,11 @@ impl Protocol for PortForward {
                 })
             }
             Frame::Data { stream, fin, data: bytes } => {
-                // Nothing is sent on error streams; a connection that has ended takes nothing.
+                // Clients send nothing on error streams; a closed connection accepts nothing.
                 let frame = self
-                    .pair_of_data(stream)
-                    .filter(|(_, pair)| pair.ended.is_none())
-                    .map(|(_, pair)| data(stream, pair.port, bytes, fin));
+                    .connection_of_data(stream)
+                    .filter(|(_, connection)| connection.ended.is_none())
+                    .map(|(_, connection)| data(stream, connection.port, bytes, fin));
                 Effects { to_kubelet: frame.into_iter().collect(), ..Effects::default() }
             }
             Frame::RstStream { stream, .. } => self.reset(stream),
@@ -140,8 +140,8 @@ impl Protocol for PortForward {
     fn kubelet(&mut self, frame: pb::Frame) -> Effects {
         let stream = frame.connection;
         let mut effects = Effects::default();
-        let Some((id, pair)) = self.pair_of_data(stream) else {
-            // The client has given this connection up, or the kubelet all of them.
+        let Some((id, connection)) = self.connection_of_data(stream) else {
+            // The client has closed this connection, or the kubelet all of them.
             effects.done = frame.channel() == Channel::Status;
             return effects;
         };
@@ -162,19 +162,20 @@ impl Protocol for PortForward {
             Channel::Failure => {
                 effects.to_client.push(last(stream, Bytes::new()));
                 let text = String::from_utf8_lossy(&frame.data);
-                format!("error forwarding port {} to pod {}: {text}", pair.port, self.pod).into()
+                format!("error forwarding port {} to pod {}: {text}", connection.port, self.pod)
+                    .into()
             }
             _ => return effects,
         };
-        let (id, error) = (id.to_owned(), pair.error);
+        let (id, error) = (id.to_owned(), connection.error);
         match error {
             Some(error) => {
                 effects.to_client.push(last(error, message));
                 self.forget(&id);
             }
             None => {
-                if let Some(pair) = self.pairs.get_mut(&id) {
-                    pair.ended = Some(message);
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.ended = Some(message);
                 }
             }
         }
@@ -186,7 +187,7 @@ impl Protocol for PortForward {
     }
 }
 
-/// The end of a stream, with what is left to say on it.
+/// The end of a stream, after the remaining data.
 fn last(stream: u32, data: Bytes) -> Frame {
     Frame::Data { stream, fin: true, data }
 }

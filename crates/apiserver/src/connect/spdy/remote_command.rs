@@ -8,9 +8,9 @@ use rpc::api_v1::{self as pb, Channel};
 use super::{Effects, Frame, Headers, Protocol};
 use crate::connect::Streams;
 
-/// Longest that a terminal's size is waited for, in bytes. What is longer is none.
+/// Longest terminal size message that is buffered, in bytes. Longer ones are malformed.
 const SIZE_MAX_BYTES: usize = 4 << 10;
-/// RST_STREAM: an ill-formed request.
+/// RST_STREAM: a malformed request.
 const PROTOCOL_ERROR: u32 = 1;
 
 /// The client's streams.
@@ -18,7 +18,7 @@ const PROTOCOL_ERROR: u32 = 1;
 pub struct RemoteCommand {
     wanted: Vec<Channel>,
     open: Vec<(Channel, u32)>,
-    /// The begin of a size whose end is still to come.
+    /// An incomplete size message.
     size: Vec<u8>,
 }
 
@@ -46,7 +46,7 @@ impl RemoteCommand {
         open.find(|(channel, _)| *channel == wanted).map(|(_, stream)| *stream)
     }
 
-    /// The latest whole size: sizes are JSON objects, one behind the other.
+    /// The latest complete size: sizes are concatenated JSON objects.
     fn resize(&mut self, data: &[u8]) -> Option<pb::Frame> {
         if self.size.len() + data.len() > SIZE_MAX_BYTES {
             self.size.clear();

@@ -1,4 +1,4 @@
-//! Carries a session's frames over a SPDY connection.
+//! Transports a session's frames over a SPDY connection.
 
 use std::io;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use tonic::Streaming;
 use super::{Decoder, Encoder, Frame, SpdyError};
 use crate::connect::Session;
 
-/// Frames on their way to the client.
+/// Frames queued for the client.
 const QUEUE: usize = 32;
 
-/// What a frame brings about.
+/// The effects of a frame.
 #[derive(Debug, Default, PartialEq)]
 pub struct Effects {
     pub to_client: Vec<Frame>,
@@ -27,25 +27,25 @@ pub struct Effects {
 
 /// What the streams of a connection mean. Pure.
 pub trait Protocol: Send + 'static {
-    /// A frame of the client, other than a ping.
+    /// A frame from the client, other than a ping.
     fn client(&mut self, frame: Frame) -> Effects;
-    /// A frame of the kubelet.
+    /// A frame from the kubelet.
     fn kubelet(&mut self, frame: pb::Frame) -> Effects;
-    /// Whether the kubelet's frames have somewhere to go.
+    /// Whether the streams for the kubelet's frames have been opened.
     fn ready(&self) -> bool;
 }
 
-/// Why a connection ended, where that is worth a word.
+/// Why a connection ended, if that is worth logging.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+enum ConnectionError {
     #[error(transparent)]
     Spdy(#[from] SpdyError),
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Carries frames until either side ends. `incoming` and `outgoing` are the connection's bytes; the
-/// caller closes it.
+/// Transports frames until either side ends. `incoming` and `outgoing` are the connection's bytes;
+/// the caller closes it.
 pub async fn serve<P: Protocol>(
     protocol: P,
     session: Session,
@@ -55,20 +55,20 @@ pub async fn serve<P: Protocol>(
     let (ready, is_ready) = watch::channel(protocol.ready());
     let protocol = Arc::new(Mutex::new(protocol));
     let (replies, frames) = mpsc::channel(QUEUE);
-    let inward = inward(&protocol, incoming, replies.clone(), session.input, ready);
-    let outward = outward(&protocol, session.output, replies, is_ready);
+    let inbound = inbound(&protocol, incoming, replies.clone(), session.input, ready);
+    let outbound = outbound(&protocol, session.output, replies, is_ready);
     let ended = {
         let both = async {
             tokio::select! {
-                ended = inward => ended,
-                () = outward => Ok(()),
+                ended = inbound => ended,
+                () = outbound => Ok(()),
             }
         };
         let mut writing = std::pin::pin!(write(outgoing, frames));
         tokio::select! {
-            // What is still queued is written: both halves have let go of the queue.
+            // What is still queued is written: both halves have dropped their senders.
             ended = both => { writing.await.ok(); ended }
-            written = &mut writing => written.map_err(Ended::from),
+            written = &mut writing => written.map_err(ConnectionError::from),
         }
     };
     if let Err(error) = ended {
@@ -76,15 +76,15 @@ pub async fn serve<P: Protocol>(
     }
 }
 
-/// Client to kubelet. Answers the client without waiting for the kubelet's own output, which has a
-/// loop of its own: a pod that neither reads nor is read must not block what it writes.
-async fn inward<P: Protocol>(
+/// Client to kubelet. Answers the client independently of the kubelet's output, which has a loop of
+/// its own: a pod that does not read its input must not block its output.
+async fn inbound<P: Protocol>(
     protocol: &Mutex<P>,
     mut incoming: impl Stream<Item = io::Result<Bytes>> + Unpin,
     replies: mpsc::Sender<Frame>,
     input: mpsc::Sender<pb::Frame>,
     ready: watch::Sender<bool>,
-) -> Result<(), Ended> {
+) -> Result<(), ConnectionError> {
     let mut decoder = Decoder::new();
     while let Some(bytes) = incoming.next().await {
         decoder.push(&bytes?);
@@ -102,7 +102,7 @@ async fn inward<P: Protocol>(
                 }
             }
             for frame in effects.to_kubelet {
-                // A command that has ended takes no input. What it wrote is still to come.
+                // A command that has ended takes no input. Its output is still to come.
                 input.send(frame).await.ok();
             }
             if effects.done {
@@ -114,7 +114,7 @@ async fn inward<P: Protocol>(
 }
 
 /// Kubelet to client, once the client has opened its streams.
-async fn outward<P: Protocol>(
+async fn outbound<P: Protocol>(
     protocol: &Mutex<P>,
     mut output: Streaming<pb::Frame>,
     replies: mpsc::Sender<Frame>,

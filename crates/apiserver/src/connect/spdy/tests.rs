@@ -1,4 +1,4 @@
-//! The framing, and what the frames of a client mean.
+//! The framing, and the interpretation of a client's frames.
 
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
@@ -33,7 +33,7 @@ fn bytes(frames: &[Frame]) -> Vec<u8> {
     out.to_vec()
 }
 
-/// Decodes bytes that come in pieces; puts the pieces of data frames together again.
+/// Decodes bytes that arrive in pieces; joins the pieces of data frames.
 fn decode(bytes: &[u8], piece: usize) -> Result<Vec<Frame>, SpdyError> {
     let mut decoder = Decoder::new();
     let mut frames: Vec<Frame> = Vec::new();
@@ -75,7 +75,7 @@ fn frames_survive_the_wire_in_any_pieces() {
 
 /// A SYN_STREAM as client-go writes it: Go's zlib, priority in the top bits.
 #[test]
-fn other_frames_are_read_over() {
+fn other_frames_are_skipped() {
     let settings = [0x80, 3, 0, 4, 0, 0, 0, 4, 0, 0, 0, 0];
     let window = [0x80, 3, 0, 9, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 1, 0];
     let ping = bytes(&[Frame::Ping(1)]);
@@ -158,7 +158,7 @@ fn a_connection_is_forwarded_and_ends() {
 }
 
 #[test]
-fn a_refused_connection_says_why() {
+fn a_refused_connection_reports_why() {
     let mut forward = forward();
     let failed = forward.kubelet(pb::Frame {
         channel: Channel::Failure.into(),
@@ -169,7 +169,7 @@ fn a_refused_connection_says_why() {
 }
 
 #[test]
-fn a_reset_connection_is_given_up() {
+fn a_reset_connection_is_closed() {
     let mut forward = forward();
     let reset = forward.client(Frame::RstStream { stream: 3, status: 5 });
     assert_eq!(reset.to_client, [data(1, "", true)]);
@@ -179,7 +179,7 @@ fn a_reset_connection_is_given_up() {
 }
 
 #[test]
-fn ill_formed_streams_are_reset() {
+fn malformed_streams_are_reset() {
     let table: [&[(&str, &str)]; 4] = [
         &[("port", "80")],
         &[("streamtype", "data")],
@@ -195,7 +195,7 @@ fn ill_formed_streams_are_reset() {
 }
 
 #[test]
-fn a_command_begins_when_its_streams_are_there() {
+fn a_command_starts_when_its_streams_are_open() {
     let mut command =
         RemoteCommand::new(Streams { stdin: true, stdout: true, ..Streams::default() });
     for (stream, kind) in [(1, "error"), (3, "stdin")] {

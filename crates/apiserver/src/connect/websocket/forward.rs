@@ -19,13 +19,13 @@ use crate::connect::Session;
 use crate::connect::upgrade::Socket;
 use crate::rest::parse_query;
 
-/// Ports of one connection: each has two channels, and a channel is a byte.
+/// Ports of one connection: each has two channels, and a channel number is a byte.
 const PORTS_MAX: usize = 128;
 
-/// The ports that the query names: `ports=80&ports=81`, or `ports=80,81`.
+/// The ports in the query: `ports=80&ports=81`, or `ports=80,81`.
 ///
 /// # Errors
-/// 400 when there are none, too many, or what is no port.
+/// 400 when there are none, too many, or an invalid one.
 pub fn ports(parts: &Parts) -> Result<Vec<u16>, ApiError> {
     let query = parse_query(parts.uri.query().unwrap_or_default());
     let texts =
@@ -48,7 +48,7 @@ pub fn ports(parts: &Parts) -> Result<Vec<u16>, ApiError> {
     Ok(ports)
 }
 
-/// Carries one connection to each port until all have ended or the client has.
+/// Transports one connection to each port until all have ended or the client disconnects.
 pub async fn forward(socket: Socket, session: Session, ports: &[u16]) {
     let (mut sink, stream) = socket.split();
     let inward = to_kubelet(stream, session.input, ports);
@@ -57,17 +57,17 @@ pub async fn forward(socket: Socket, session: Session, ports: &[u16]) {
         () = inward => {}
         () = outward => {}
     }
-    // The client may have gone already.
+    // The client may have disconnected already.
     sink.send(close()).await.ok();
     sink.close().await.ok();
 }
 
-/// The connection of a port's index: they count from 1.
+/// The connection of a port's index: they are numbered from 1.
 fn connection(index: usize) -> u32 {
     u32::try_from(index + 1).expect("ports are few")
 }
 
-/// Passes on what the client says until it has gone.
+/// Forwards the client's messages until it disconnects.
 async fn to_kubelet(mut stream: SplitStream<Socket>, input: mpsc::Sender<Frame>, ports: &[u16]) {
     let frame = |index: usize, data: Bytes| Frame {
         channel: Channel::Data.into(),
@@ -86,7 +86,7 @@ async fn to_kubelet(mut stream: SplitStream<Socket>, input: mpsc::Sender<Frame>,
         let index =
             channel.filter(|channel| channel % 2 == 0).map(|channel| usize::from(channel / 2));
         if let Some(index) = index.filter(|index| *index < ports.len()) {
-            // A kubelet that takes nothing more may still have something to say.
+            // A kubelet that accepts nothing more may still have output.
             input.send(frame(index, data)).await.ok();
         }
     }

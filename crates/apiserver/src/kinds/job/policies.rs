@@ -1,5 +1,5 @@
-//! What a Job counts as failed and as succeeded: `podFailurePolicy`, `successPolicy`, and the
-//! limits of indexed Jobs (upstream's `validatePodFailurePolicy`, `validateSuccessPolicy`).
+//! Failure and success policies of a Job, and the limits of indexed Jobs (upstream's
+//! `validatePodFailurePolicy`, `validateSuccessPolicy`).
 
 use std::collections::BTreeSet;
 
@@ -19,13 +19,13 @@ const MAX_CONDITIONS: usize = 20;
 const MAX_EXIT_CODES: usize = 255;
 /// Longest `succeededIndexes`, in bytes.
 const MAX_INDEXES_BYTES: usize = 64 << 10;
-/// Most pods at once, and most failed indexes, of an indexed Job.
+/// Highest parallelism, and most failed indexes, of an indexed Job.
 const MAX_INDEXED: i32 = 100_000;
-/// Above so many completions, the two are limited further.
+/// With more completions than this, the two are limited further.
 const MANY_COMPLETIONS: i32 = 100_000;
 const LIMIT_OF_MANY: i32 = 10_000;
 
-/// What only indexed Jobs have, and how large it may be.
+/// Fields that only indexed Jobs have, and their limits.
 pub fn validate_indexed(spec: &JobSpec, path: &Path, errors: &mut Errors) {
     if spec.max_failed_indexes.is_some() && spec.backoff_limit_per_index.is_none() {
         let problem = "when maxFailedIndexes is specified";
@@ -84,7 +84,7 @@ fn many_completions(spec: &JobSpec, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// Which failed pods count.
+/// Validates `podFailurePolicy`.
 pub fn validate_failure(spec: &JobSpec, path: &Path, errors: &mut Errors) {
     let Some(policy) = &spec.pod_failure_policy else {
         return;
@@ -181,7 +181,7 @@ fn exit_codes(
     }
 }
 
-/// Which indexes are enough.
+/// Validates `successPolicy`.
 pub fn validate_success(spec: &JobSpec, path: &Path, errors: &mut Errors) {
     let Some(policy) = &spec.success_policy else {
         return;
@@ -250,7 +250,7 @@ fn success_rule(rule: &SuccessPolicyRule, completions: i32, path: &Path, errors:
     }
 }
 
-/// How many indexes `1,3-5` names, all below `completions` and rising.
+/// How many indexes `1,3-5` names; all must be below `completions` and ascending.
 fn count_indexes(text: &str, completions: i32) -> Result<i32, String> {
     if text.is_empty() {
         return Ok(0);
@@ -294,7 +294,7 @@ fn count_indexes(text: &str, completions: i32) -> Result<i32, String> {
     Ok(count)
 }
 
-/// `value` is one of `known`, and there must be one.
+/// `value` must be set and one of `known`.
 fn chosen(value: &str, known: &[&str], path: &Path, errors: &mut Errors) {
     if value.is_empty() {
         let list: Vec<String> = known.iter().map(|value| format!("{value:?}")).collect();

@@ -1,4 +1,4 @@
-//! The table of pods, with kubectl's well-known STATUS.
+//! The Table of pods, with kubectl's well-known STATUS.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
@@ -50,7 +50,7 @@ fn readiness_gates(
     (!gates.is_empty()).then(|| format!("{open}/{}", gates.len()))
 }
 
-/// What the containers' states add up to.
+/// The state of the containers in sum.
 struct Summary {
     ready: usize,
     total: usize,
@@ -93,7 +93,7 @@ impl Summary {
         summary
     }
 
-    /// Whether initialization is not done, and the restarts of sidecars alone.
+    /// Whether initialization is still in progress, and the restarts of the sidecars alone.
     fn init(&mut self, pod: &Pod, status: &PodStatus) -> (bool, (i64, Option<Timestamp>)) {
         let spec = pod.spec.as_ref();
         let declared = || spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten());
@@ -183,7 +183,7 @@ fn last_restart(container: &ContainerStatus) -> Option<Timestamp> {
     terminated.finished_at.as_ref().map(|time| time.0)
 }
 
-/// How a container ended: its reason, its signal or its exit code.
+/// How a container terminated: its reason, its signal or its exit code.
 fn ended(state: &ContainerState) -> Option<String> {
     let terminated = state.terminated.as_ref()?;
     Some(match (terminated.reason.as_deref(), terminated.signal) {

@@ -10,7 +10,7 @@ use crate::kinds::semantic;
 
 const MUTABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
-/// An update of the pod itself.
+/// Validates an update of the pod itself.
 pub fn spec(new: &Pod, old: &Pod, errors: &mut Errors) {
     let path = Path::new("spec");
     let (Some(spec), Some(was)) = (&new.spec, &old.spec) else {
@@ -45,7 +45,7 @@ pub fn spec(new: &Pod, old: &Pod, errors: &mut Errors) {
         return;
     }
     let allowed = with_allowed_changes_undone(new, spec, was);
-    // What was stored without a default that there is now has not been changed by the client.
+    // A default that did not exist when the pod was stored is not a change by the client.
     let mut old = old.clone();
     let was = old.spec.get_or_insert_default();
     defaults::spec(was);
@@ -79,7 +79,7 @@ fn deadline(spec: &PodSpec, was: &PodSpec, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// The new pod with the old one's values wherever an update is allowed.
+/// The new pod with the old one's values in all fields that may change.
 fn with_allowed_changes_undone(new: &Pod, spec: &PodSpec, was: &PodSpec) -> Pod {
     let mut spec = spec.clone();
     let images = |new: &mut [Container], old: &[Container]| {
@@ -115,8 +115,7 @@ fn gated_changes_undone(spec: &mut PodSpec, was: &PodSpec) {
     }
 }
 
-/// An update of `status`, or of `resize` or `ephemeralcontainers`, which differ from it in that
-/// they change the spec.
+/// Validates an update of `status`, or of `resize` or `ephemeralcontainers`, which change the spec.
 pub fn status(new: &Pod, old: &Pod, errors: &mut Errors) {
     let (Some(spec), Some(was)) = (&new.spec, &old.spec) else {
         return;
@@ -198,7 +197,7 @@ fn other_resources(container: &Container) -> ResourceRequirements {
     resources
 }
 
-/// A resize may change amounts but not take them away.
+/// A resize may change quantities but not remove them.
 fn removed(new: &Container, old: &Container, path: &Path, errors: &mut Errors) {
     let (none, new) = (ResourceRequirements::default(), new.resources.as_ref());
     let new = new.unwrap_or(&none);

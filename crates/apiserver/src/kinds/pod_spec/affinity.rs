@@ -60,7 +60,7 @@ pub fn node_selector(selector: &NodeSelector, path: &Path, errors: &mut Errors) 
     }
 }
 
-/// A preferred term may have any values, since it can be met by none.
+/// A preferred term may have any values: nothing has to match it.
 fn node_term(term: &NodeSelectorTerm, any_value: bool, path: &Path, errors: &mut Errors) {
     for (index, requirement) in term.match_expressions.iter().flatten().enumerate() {
         node_requirement(

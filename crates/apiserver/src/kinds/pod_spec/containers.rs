@@ -13,27 +13,27 @@ use super::{env, security};
 use crate::kinds::check::{self, Errors, Unique};
 use crate::kinds::path::Path;
 
-/// What containers are checked against.
-pub struct Surroundings<'a> {
+/// What containers are validated against.
+pub struct PodContext<'a> {
     pub spec: &'a PodSpec,
     pub volumes: BTreeMap<&'a str, &'a Volume>,
-    /// The pod shares the host's users.
+    /// The pod uses the host's user namespace.
     pub host_users: bool,
     /// A Pod, not a template.
     pub pod: bool,
 }
 
-pub fn regular(around: &Surroundings<'_>, path: &Path, errors: &mut Errors) {
-    let containers = &around.spec.containers;
+pub fn regular(context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
+    let containers = &context.spec.containers;
     if containers.is_empty() {
         errors.push(FieldError::required(path, ""));
     }
     let mut names = Unique::default();
     for (index, container) in containers.iter().enumerate() {
         let path = path.index(index);
-        shared(container, around, &path, errors);
+        shared(container, context, &path, errors);
         names.insert(&container.name, &path.child("name"), errors);
-        running(container, around, &path, errors);
+        running(container, context, &path, errors);
         if let Some(policy) = &container.restart_policy {
             check::one_of(
                 policy,
@@ -46,14 +46,14 @@ pub fn regular(around: &Surroundings<'_>, path: &Path, errors: &mut Errors) {
     host_ports(containers.iter(), path, errors);
 }
 
-pub fn init(around: &Surroundings<'_>, path: &Path, errors: &mut Errors) {
+pub fn init(context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
     let mut names = Unique::default();
-    for container in &around.spec.containers {
+    for container in &context.spec.containers {
         names.insert(&container.name, path, &mut Errors::new());
     }
-    for (index, container) in around.spec.init_containers.iter().flatten().enumerate() {
+    for (index, container) in context.spec.init_containers.iter().flatten().enumerate() {
         let path = path.index(index);
-        shared(container, around, &path, errors);
+        shared(container, context, &path, errors);
         if !container.name.is_empty() {
             names.insert(&container.name, &path.child("name"), errors);
         }
@@ -67,7 +67,7 @@ pub fn init(around: &Surroundings<'_>, path: &Path, errors: &mut Errors) {
         }
         host_ports(std::iter::once(container), &path, errors);
         if api::pod::is_sidecar(container) {
-            running(container, around, &path, errors);
+            running(container, context, &path, errors);
             continue;
         }
         let set = [
@@ -83,10 +83,10 @@ pub fn init(around: &Surroundings<'_>, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// Hooks and probes.
-fn running(container: &Container, around: &Surroundings<'_>, path: &Path, errors: &mut Errors) {
+/// Lifecycle hooks and probes.
+fn running(container: &Container, context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
     if let Some(lifecycle) = &container.lifecycle {
-        let grace = around.spec.termination_grace_period_seconds;
+        let grace = context.spec.termination_grace_period_seconds;
         handlers::lifecycle(lifecycle, grace, &path.child("lifecycle"), errors);
     }
     let probes = [
@@ -99,8 +99,8 @@ fn running(container: &Container, around: &Surroundings<'_>, path: &Path, errors
     }
 }
 
-/// What holds for every sort of container.
-fn shared(container: &Container, around: &Surroundings<'_>, path: &Path, errors: &mut Errors) {
+/// Checks that apply to every type of container.
+fn shared(container: &Container, context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
     let name_path = path.child("name");
     if container.name.is_empty() {
         errors.push(FieldError::required(&name_path, ""));
@@ -109,7 +109,7 @@ fn shared(container: &Container, around: &Surroundings<'_>, path: &Path, errors:
     }
     let image = check::text(&container.image);
     check::required(image, &path.child("image"), errors);
-    if around.pod && image.trim() != image {
+    if context.pod && image.trim() != image {
         let problem = "must not have leading or trailing whitespace";
         errors.push(FieldError::invalid(path.child("image"), image, problem));
     }
@@ -126,8 +126,8 @@ fn shared(container: &Container, around: &Surroundings<'_>, path: &Path, errors:
         &path.child("envFrom"),
         errors,
     );
-    mounts(container, around, &path.child("volumeMounts"), errors);
-    devices(container, around, &path.child("volumeDevices"), errors);
+    mounts(container, context, &path.child("volumeMounts"), errors);
+    devices(container, context, &path.child("volumeDevices"), errors);
     check::one_of(
         check::text(&container.image_pull_policy),
         &["Always", "IfNotPresent", "Never"],
@@ -142,12 +142,12 @@ fn shared(container: &Container, around: &Surroundings<'_>, path: &Path, errors:
     );
     resources::resize_policy(
         container.resize_policy.as_deref().unwrap_or_default(),
-        check::text(&around.spec.restart_policy),
+        check::text(&context.spec.restart_policy),
         &path.child("resizePolicy"),
         errors,
     );
-    let context = container.security_context.as_ref();
-    security::container(context, around.host_users, &path.child("securityContext"), errors);
+    let security = container.security_context.as_ref();
+    security::container(security, context.host_users, &path.child("securityContext"), errors);
 }
 
 fn ports(ports: &[ContainerPort], path: &Path, errors: &mut Errors) {
@@ -199,12 +199,12 @@ fn host_ports<'a>(
     }
 }
 
-fn mounts(container: &Container, around: &Surroundings<'_>, path: &Path, errors: &mut Errors) {
+fn mounts(container: &Container, context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
     let mut points: Vec<&str> = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let own = path.index(index);
         check::required(&mount.name, &own.child("name"), errors);
-        if !around.volumes.contains_key(mount.name.as_str()) {
+        if !context.volumes.contains_key(mount.name.as_str()) {
             errors.push(FieldError::not_found(own.child("name"), &mount.name));
         }
         check::required(&mount.mount_path, &own.child("mountPath"), errors);
@@ -237,7 +237,7 @@ fn mounts(container: &Container, around: &Surroundings<'_>, path: &Path, errors:
 
 fn sub_paths(mount: &VolumeMount, own: &Path, list: &Path, errors: &mut Errors) {
     let (sub_path, expression) = (check::text(&mount.sub_path), check::text(&mount.sub_path_expr));
-    // Upstream names the list in these two, not the element.
+    // Upstream reports the list in these two, not the element.
     if !sub_path.is_empty() {
         check::local_descending_path(sub_path, &list.child("subPath"), errors);
     }
@@ -294,7 +294,7 @@ fn propagation(mount: &VolumeMount, container: &Container, path: &Path, errors: 
     }
 }
 
-fn devices(container: &Container, around: &Surroundings<'_>, path: &Path, errors: &mut Errors) {
+fn devices(container: &Container, context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
     let (mut names, mut paths): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
     for (index, VolumeDevice { device_path, name }) in
         container.volume_devices.iter().flatten().enumerate()
@@ -304,7 +304,7 @@ fn devices(container: &Container, around: &Surroundings<'_>, path: &Path, errors
         if names.contains(&name.as_str()) {
             errors.push(FieldError::invalid(own.child("name"), name, "must be unique"));
         }
-        match around.volumes.get(name.as_str()) {
+        match context.volumes.get(name.as_str()) {
             None => errors.push(FieldError::not_found(own.child("name"), name)),
             Some(volume)
                 if volume.persistent_volume_claim.is_none() && volume.ephemeral.is_none() =>
@@ -331,8 +331,8 @@ fn devices(container: &Container, around: &Surroundings<'_>, path: &Path, errors
     }
 }
 
-pub fn ephemeral(around: &Surroundings<'_>, path: &Path, errors: &mut Errors) {
-    let spec = around.spec;
+pub fn ephemeral(context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
+    let spec = context.spec;
     let others: Vec<&str> = spec
         .containers
         .iter()
@@ -345,7 +345,7 @@ pub fn ephemeral(around: &Surroundings<'_>, path: &Path, errors: &mut Errors) {
     }
     for (index, container) in spec.ephemeral_containers.iter().flatten().enumerate() {
         let path = path.index(index);
-        shared(&as_container(container), around, &path, errors);
+        shared(&as_container(container), context, &path, errors);
         names.insert(&container.name, &path.child("name"), errors);
         let target = check::text(&container.target_container_name);
         if !target.is_empty() && !others.contains(&target) {

@@ -13,7 +13,7 @@ pub fn template(template: &mut PodTemplateSpec) {
     spec(template.spec.get_or_insert_default());
 }
 
-/// What every pod spec gets, in a Pod or in a template.
+/// Defaults of every pod spec, in a Pod or in a template.
 pub fn spec(spec: &mut PodSpec) {
     fill::text(&mut spec.dns_policy, "ClusterFirst");
     fill::text(&mut spec.restart_policy, "Always");
@@ -29,7 +29,7 @@ pub fn spec(spec: &mut PodSpec) {
     spec.volumes.iter_mut().flatten().for_each(volumes::defaults);
 }
 
-/// What only a Pod gets, not a template.
+/// Defaults of a Pod only, not of a template.
 pub fn pod(spec: &mut PodSpec) {
     let host_network = spec.host_network == Some(true);
     let containers = spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten());
@@ -45,7 +45,7 @@ pub fn pod(spec: &mut PodSpec) {
     pod_level_requests(spec);
 }
 
-/// `serviceAccount` is the old name of `serviceAccountName`; both are always equal.
+/// `serviceAccount` is the deprecated name of `serviceAccountName`; both are always equal.
 fn service_account(spec: &mut PodSpec) {
     let name = spec.service_account_name.take().filter(|name| !name.is_empty());
     let name = name.or_else(|| spec.service_account.take().filter(|name| !name.is_empty()));
@@ -53,7 +53,7 @@ fn service_account(spec: &mut PodSpec) {
     spec.service_account_name = name;
 }
 
-/// `Always` for a `latest` tag or none; a digest without a tag has no tag.
+/// `Always` for the tag `latest` or none; an image with a digest has no tag.
 pub fn pull_policy(image: &str) -> &'static str {
     let name = image.rsplit('/').next().unwrap_or_default();
     let (name, digest) =
@@ -156,8 +156,8 @@ fn requests_from_limits(container: &mut Container) {
     }
 }
 
-/// Pod-level requests that are not given: what the containers ask for together, or else the
-/// pod-level limit.
+/// Pod-level requests that are unset: the sum of the containers' requests, or else the pod-level
+/// limit.
 fn pod_level_requests(spec: &mut PodSpec) {
     let Some(resources) = &spec.resources else {
         return;

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 use crate::kinds::check::{self, Errors};
 use crate::kinds::path::Path;
 
-/// Fields that a variable can take its value from, beside labels and annotations.
+/// Fields that a variable can refer to, besides labels and annotations.
 const FIELDS: &[&str] = &[
     "metadata.name",
     "metadata.namespace",
@@ -97,13 +97,13 @@ fn value_from(variable: &EnvVar, path: &Path, errors: &mut Errors) {
     errors.push(FieldError::invalid(path, "", problem));
 }
 
-/// `metadata.labels['app']`: the path and what is between the brackets.
+/// `metadata.labels['app']`: the path and the key in the brackets.
 fn subscript(field_path: &str) -> Option<(&str, &str)> {
     let (path, rest) = field_path.split_once("['")?;
     Some((path, rest.strip_suffix("']")?))
 }
 
-/// `fields` are the paths allowed beside single labels and annotations.
+/// `fields` are the paths allowed besides single labels and annotations.
 pub fn field_ref(field: &ObjectFieldSelector, fields: &[&str], path: &Path, errors: &mut Errors) {
     if check::text(&field.api_version).is_empty() {
         errors.push(FieldError::required(path.child("apiVersion"), ""));
@@ -139,7 +139,7 @@ pub fn field_ref(field: &ObjectFieldSelector, fields: &[&str], path: &Path, erro
     }
 }
 
-/// Paths that the downward API knows at all, but not everywhere.
+/// Paths that the downward API supports, but not everywhere.
 fn known_label(path: &str) -> bool {
     FIELDS.contains(&path)
         || matches!(

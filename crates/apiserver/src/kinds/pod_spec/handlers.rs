@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 use crate::kinds::check::{self, Errors};
 use crate::kinds::path::Path;
 
-/// Which probe, since each has a rule of its own.
+/// The type of a probe: each has a rule of its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum ProbeKind {
     Liveness,

@@ -80,7 +80,7 @@ fn amounts(
     read
 }
 
-/// An amount of a resource: not negative, and whole where the resource has no fractions.
+/// A quantity of a resource: not negative, and an integer where the resource has no fractions.
 pub fn quantity(name: &str, text: &Text, path: &Path, errors: &mut Errors) -> Option<Quantity> {
     let amount = check::amount(text, path, errors)?;
     if is_integer(name) && !amount.is_whole() {
@@ -105,7 +105,7 @@ fn is_extended(name: &str) -> bool {
         && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-/// Resources that limits may promise more of than there is.
+/// Resources whose limits may exceed their requests.
 fn overcommittable(name: &str) -> bool {
     is_native(name) && !is_huge_page(name)
 }

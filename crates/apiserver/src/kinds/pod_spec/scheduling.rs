@@ -56,7 +56,7 @@ pub fn tolerations(tolerations: &[Toleration], path: &Path, errors: &mut Errors)
     }
 }
 
-/// An update may add tolerations and change how long they hold.
+/// An update may add tolerations and change their seconds.
 pub fn only_added(new: &[Toleration], old: &[Toleration], path: &Path, errors: &mut Errors) {
     let same = |old: &Toleration, new: &Toleration| {
         let old = Toleration { toleration_seconds: new.toleration_seconds, ..old.clone() };
@@ -76,7 +76,7 @@ pub fn gates(gates: &[PodSchedulingGate], path: &Path, errors: &mut Errors) {
     }
 }
 
-/// An update may only take gates away.
+/// An update may only remove gates.
 pub fn only_deleted_gates(
     new: &[PodSchedulingGate],
     old: &[PodSchedulingGate],
@@ -131,7 +131,7 @@ pub fn dns(config: Option<&PodDNSConfig>, policy: &str, path: &Path, errors: &mu
     }
     for (index, search) in searches.iter().enumerate().filter(|(_, search)| *search != ".") {
         let name = search.strip_suffix('.').unwrap_or(search);
-        // Underscores are allowed here: they stand for letters.
+        // Underscores are allowed here: they count as letters.
         check::invalid(
             names::dns_subdomain(&name.replace('_', "a")),
             name,

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 use crate::kinds::check::{self, Errors, Unique};
 use crate::kinds::path::Path;
 
-/// Users and groups are 31-bit numbers.
+/// User and group ids have 31 bits.
 const MAX_ID: i64 = i32::MAX as i64;
 const PROFILES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
 const SYSCTL_MAX: usize = 253;

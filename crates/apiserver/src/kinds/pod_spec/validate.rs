@@ -3,7 +3,7 @@
 use api::status::FieldError;
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 
-use super::containers::{self, Surroundings};
+use super::containers::{self, PodContext};
 use super::resources::{self, Owner};
 use super::{affinity, scheduling, security};
 use crate::kinds::check::{self, Errors, Unique};
@@ -39,16 +39,16 @@ pub fn spec(spec: &PodSpec, pod: bool, path: &Path, errors: &mut Errors) {
     }
     let volume_list = spec.volumes.as_deref().unwrap_or_default();
     volumes::validate::all(volume_list, &path.child("volumes"), errors);
-    let around = Surroundings {
+    let context = PodContext {
         spec,
         volumes: volume_list.iter().map(|volume| (volume.name.as_str(), volume)).collect(),
         host_users: spec.host_users != Some(false),
         pod,
     };
     claims(spec, &path.child("resourceClaims"), errors);
-    containers::regular(&around, &path.child("containers"), errors);
-    containers::init(&around, &path.child("initContainers"), errors);
-    containers::ephemeral(&around, &path.child("ephemeralContainers"), errors);
+    containers::regular(&context, &path.child("containers"), errors);
+    containers::init(&context, &path.child("initContainers"), errors);
+    containers::ephemeral(&context, &path.child("ephemeralContainers"), errors);
     pod_resources(spec, &path.child("resources"), errors);
     host_network(spec, pod, path, errors);
     policies(spec, path, errors);

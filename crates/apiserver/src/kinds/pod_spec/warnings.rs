@@ -1,4 +1,5 @@
-//! What is allowed in a pod but hardly meant (`k8s.io/kubernetes/pkg/api/pod/warnings.go`).
+//! Warnings about what is valid in a pod but unlikely to be intended
+//! (`k8s.io/kubernetes/pkg/api/pod/warnings.go`).
 
 mod containers;
 
@@ -11,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 
 use crate::kinds::path::Path;
 
-/// Labels of nodes that have other names now.
+/// Deprecated labels of nodes, and their successors.
 const NODE_LABELS: &[(&str, &str, &str)] = &[
     ("beta.kubernetes.io/arch", "v1.14", "kubernetes.io/arch"),
     ("beta.kubernetes.io/os", "v1.14", "kubernetes.io/os"),
@@ -19,7 +20,7 @@ const NODE_LABELS: &[(&str, &str, &str)] = &[
     ("failure-domain.beta.kubernetes.io/zone", "v1.17", "topology.kubernetes.io/zone"),
     ("beta.kubernetes.io/instance-type", "v1.17", "node.kubernetes.io/instance-type"),
 ];
-/// Annotations that do nothing any more: the version, and the field in their place.
+/// Annotations without effect: the version, and the field that replaces them.
 const ANNOTATIONS: &[(&str, &str, &str)] = &[
     ("scheduler.alpha.kubernetes.io/critical-pod", "v1.16+", "priorityClassName"),
     ("security.alpha.kubernetes.io/sysctls", "v1.11+", "sysctls"),
@@ -28,7 +29,7 @@ const ANNOTATIONS: &[(&str, &str, &str)] = &[
 const SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const NO_SELECTOR: &str = "a null labelSelector results in matching no pod";
 
-/// Why a name that is no DNS label is a bad one for a pod or what makes pods.
+/// Why a name that is not a DNS label is unsuitable for a pod or a workload.
 pub fn name(metadata: &ObjectMeta, used_in: &str) -> Option<String> {
     let problems = api::names::dns_label(metadata.name.as_deref().unwrap_or_default());
     (!problems.is_empty()).then(|| {
@@ -39,7 +40,7 @@ pub fn name(metadata: &ObjectMeta, used_in: &str) -> Option<String> {
     })
 }
 
-/// Warnings about the template of a workload, which is at `spec.template`.
+/// Warnings about a workload's template, which is at `spec.template`.
 pub fn template(template: &PodTemplateSpec) -> Vec<String> {
     template_at(template, &Path::new("spec").child("template"))
 }
@@ -50,7 +51,7 @@ pub fn template_at(template: &PodTemplateSpec, path: &Path) -> Vec<String> {
     let metadata = template.metadata.as_ref().unwrap_or(&none);
     match &template.spec {
         Some(spec) => {
-            Found::new(spec, metadata, path.child("spec"), path.child("metadata")).all(true)
+            Warnings::new(spec, metadata, path.child("spec"), path.child("metadata")).all(true)
         }
         None => Vec::new(),
     }
@@ -58,11 +59,11 @@ pub fn template_at(template: &PodTemplateSpec, path: &Path) -> Vec<String> {
 
 /// Warnings about a pod.
 pub fn pod(spec: &PodSpec, metadata: &ObjectMeta) -> Vec<String> {
-    Found::new(spec, metadata, Path::new("spec"), Path::new("metadata")).all(false)
+    Warnings::new(spec, metadata, Path::new("spec"), Path::new("metadata")).all(false)
 }
 
-/// What was found so far.
-struct Found<'a> {
+/// The warnings found so far.
+struct Warnings<'a> {
     spec: &'a PodSpec,
     metadata: &'a ObjectMeta,
     path: Path,
@@ -70,7 +71,7 @@ struct Found<'a> {
     warnings: Vec<String>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> Warnings<'a> {
     fn new(spec: &'a PodSpec, metadata: &'a ObjectMeta, path: Path, own: Path) -> Self {
         Self { spec, metadata, path, annotations: own.child("annotations"), warnings: Vec::new() }
     }
@@ -78,7 +79,7 @@ impl<'a> Found<'a> {
     fn all(mut self, in_template: bool) -> Vec<String> {
         self.node_labels();
         self.spreading();
-        self.old_annotations();
+        self.deprecated_annotations();
         self.volumes();
         self.repetitions();
         self.overhead();
@@ -154,7 +155,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    fn old_annotations(&mut self) {
+    fn deprecated_annotations(&mut self) {
         for (key, version, field) in ANNOTATIONS {
             if self.has_annotation(key) {
                 let problem =
@@ -167,7 +168,7 @@ impl<'a> Found<'a> {
     fn volumes(&mut self) {
         let spec = self.spec;
         for (index, volume) in spec.volumes.iter().flatten().enumerate() {
-            for (field, there, problem) in old_volumes(volume) {
+            for (field, there, problem) in deprecated_volumes(volume) {
                 if there {
                     self.warn(&self.path.child("volumes").index(index).child(field), problem);
                 }
@@ -260,7 +261,7 @@ fn deprecated(label: &str) -> Option<String> {
     found.map(|(_, version, new)| format!("deprecated since {version}; use \"{new}\" instead"))
 }
 
-fn old_volumes(volume: &Volume) -> [(&'static str, bool, &'static str); 9] {
+fn deprecated_volumes(volume: &Volume) -> [(&'static str, bool, &'static str); 9] {
     [
         (
             "photonPersistentDisk",

@@ -1,4 +1,4 @@
-//! Scopes of quotas: which there are, which go together, and which limits they can narrow.
+//! Scopes of quotas: which exist, which exclude each other, and which resources they apply to.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::kinds::path::Path;
 const COMPUTE: &[&str] =
     &["cpu", "memory", "limits.cpu", "limits.memory", "requests.cpu", "requests.memory"];
 const CLAIMS: &[&str] = &["persistentvolumeclaims", "requests.storage"];
-/// Scopes that an object is in or not, without values.
+/// Scopes without values.
 const PLAIN: &[&str] =
     &["BestEffort", "NotBestEffort", "Terminating", "NotTerminating", "CrossNamespacePodAffinity"];
 const CONFLICTING: &[[&str; 2]] =
@@ -22,7 +22,7 @@ fn is_known(scope: &str) -> bool {
     PLAIN.contains(&scope) || matches!(scope, "PriorityClass" | "VolumeAttributesClass")
 }
 
-/// Whether a scope can narrow a limit on a resource.
+/// Whether a scope applies to a resource.
 fn narrows(scope: &str, resource: &str) -> bool {
     match scope {
         "BestEffort" => resource == "pods",
@@ -32,7 +32,7 @@ fn narrows(scope: &str, resource: &str) -> bool {
     }
 }
 
-/// Adds what is wrong with the scopes of a quota.
+/// Validates the scopes of a quota.
 pub fn validate(spec: &ResourceQuotaSpec, errors: &mut Errors) {
     let path = Path::new("spec");
     let limited: BTreeSet<&str> = spec

@@ -179,8 +179,8 @@ fn addresses(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// Which IP families, once each. Only what is headless and without a selector may have those that
-/// the cluster does not have.
+/// IP families, each once. Only a headless service without a selector may have families that the
+/// cluster lacks.
 fn families(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
     let own = path.child("ipFamilies");
     let mut seen = Unique::default();
@@ -201,7 +201,7 @@ fn families(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// Addresses that can never be those of a service.
+/// Refuses addresses that a service can never have.
 pub fn non_special_ip(ip: &str, path: &Path, errors: &mut Errors) {
     let Ok(address) = ip.parse::<std::net::IpAddr>() else {
         return;
@@ -284,7 +284,7 @@ fn traffic(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
     );
 }
 
-/// Primary addresses and families stay, unless the service is or was an ExternalName.
+/// Primary addresses and families are immutable, unless the service is or was an ExternalName.
 pub fn update(spec: &ServiceSpec, was: &ServiceSpec) -> Errors {
     let mut errors = Errors::new();
     let path = Path::new("spec");

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{errors, stored};
 
-/// Sets the value at a JSON pointer; the parents must be there. Null takes the field away.
+/// Sets the value at a JSON pointer, whose parents must exist. Null removes the field.
 pub(crate) fn with(base: &Value, pointer: &str, value: Value) -> Value {
     let mut changed = base.clone();
     let (parent, name) = pointer.rsplit_once('/').unwrap();
@@ -24,7 +24,7 @@ pub(crate) fn with(base: &Value, pointer: &str, value: Value) -> Value {
     changed
 }
 
-/// The object is valid, and each change gives exactly the errors beside it.
+/// The object is valid, and each change causes exactly the errors beside it.
 pub(crate) fn check(base: &Value, cases: &[(&str, Value, &[&str])]) {
     assert_eq!(errors(base, None), Vec::<String>::new(), "the base is valid");
     for (pointer, value, expected) in cases {

@@ -13,7 +13,7 @@ use crate::kinds::persistent_volume_claim;
 use crate::kinds::pod_spec::env;
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
-/// Fields that a downward API file can hold, beside single labels and annotations.
+/// Fields that a downward API file can hold, besides single labels and annotations.
 const FIELDS: &[&str] = &[
     "metadata.annotations",
     "metadata.labels",
@@ -132,7 +132,7 @@ fn mode(mode: Option<i32>, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// Volumes that are files made from an object.
+/// Volumes whose files come from an object.
 fn files(volume: &Volume, path: &Path, errors: &mut Errors) {
     if let Some(source) = &volume.secret {
         check::required(check::text(&source.secret_name), &path.child("secretName"), errors);
@@ -183,7 +183,7 @@ fn downward_file(file: &DownwardAPIVolumeFile, path: &Path, errors: &mut Errors)
     mode(file.mode, &path.child("mode"), errors);
 }
 
-/// Volumes that are storage of their own.
+/// Volumes backed by storage.
 fn storage(volume: &Volume, path: &Path, errors: &mut Errors) {
     if let Some(source) = &volume.nfs {
         check::required(&source.server, &path.child("server"), errors);

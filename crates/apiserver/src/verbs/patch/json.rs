@@ -1,19 +1,19 @@
-//! JSON patches, held within bounds: a few copies of copies would otherwise fill the memory, and
-//! paths of paths nest values deeper than they can be walked.
+//! JSON patches within bounds: a few copies of copies would otherwise exhaust memory, and nested
+//! paths would nest values deeper than they can be traversed.
 
 use json_patch::{Patch, PatchOperation};
 use serde_json::Value;
 
-/// How deep a patched object may nest; what is decoded may not nest deeper either.
+/// Maximum depth of a patched object; decoding allows no more either.
 const MAX_DEPTH: usize = 128;
-/// How many values all copies and moves of one patch may carry together. Upstream bounds the bytes
-/// of copies by 3 MiB.
+/// Maximum number of values in all copies and moves of one patch. Upstream limits the bytes of
+/// copies to 3 MiB.
 const MAX_CARRIED: usize = 1 << 20;
 
-/// Carries out the operations in order.
+/// Applies the operations in order.
 ///
 /// # Errors
-/// Why one of them cannot be; the value is then of no use any more.
+/// Why an operation failed; the value is then unusable.
 pub fn apply(value: &mut Value, patch: &Patch) -> Result<(), String> {
     let mut carried = 0;
     for operation in &patch.0 {
@@ -48,7 +48,7 @@ pub fn apply(value: &mut Value, patch: &Patch) -> Result<(), String> {
     Ok(())
 }
 
-/// How large a value is.
+/// The size of a value.
 #[derive(Clone, Copy, Default)]
 struct Size {
     depth: usize,
@@ -61,7 +61,7 @@ impl Size {
     }
 }
 
-/// Walks a value, which never nests deeper than [`MAX_DEPTH`].
+/// Traverses a value, which never nests deeper than [`MAX_DEPTH`].
 fn measure(value: &Value) -> Size {
     let within = |sizes: &mut dyn Iterator<Item = Size>| {
         let inner = sizes.fold(Size::default(), |all, one| Size {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_patches_are_carried_out() {
+    fn ordinary_patches_are_applied() {
         let value = patched(json!([
             {"op": "test", "path": "/data/k", "value": "v"},
             {"op": "copy", "from": "/data", "path": "/more"},
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn bombs_are_not() {
+    fn bombs_are_refused() {
         let copies: Vec<Value> = (0..10_000)
             .map(|number| json!({"op": "copy", "from": "/data", "path": format!("/data/{number}")}))
             .collect();

@@ -1,11 +1,11 @@
-//! One bad request, asked of both doors.
+//! One bad request, sent to both doors.
 
 use rpc::api_v1 as pb;
 use serde_json::Value;
 
 use crate::server::Server;
 
-/// What is asked, and what must be answered.
+/// A request, and the expected answer.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub verb: &'static str,
@@ -16,7 +16,7 @@ pub struct Case {
     pub body: Vec<u8>,
     pub code: u16,
     pub reason: &'static str,
-    /// The whole message, or with `…` at its end what it begins with.
+    /// The whole message, or its beginning if it ends with `…`.
     pub message: String,
     /// Field and reason of each cause.
     pub causes: Vec<(&'static str, &'static str)>,
@@ -67,11 +67,11 @@ impl Case {
         }
     }
 
-    /// Adds to `wrong` what either door answers otherwise than it should.
+    /// Sends the request to both doors; adds unexpected answers to `wrong`.
     pub async fn ask_both(&self, server: &Server, wrong: &mut Vec<String>) {
         let rest = self.ask_rest(server).await;
         self.check("REST", &rest, wrong);
-        // Text that is no UTF-8, and options that a message cannot hold, have only one door.
+        // Text that is not UTF-8, and options that a message cannot hold, are for REST only.
         let only_rest = [
             "limit=",
             "dryRun=",

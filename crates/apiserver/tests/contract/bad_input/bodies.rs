@@ -1,4 +1,4 @@
-//! Bodies that cannot be read, or are of another kind, or hold what the kind does not have.
+//! Bodies that are malformed, of another kind, or have fields that the kind does not have.
 
 use serde_json::json;
 
@@ -62,7 +62,7 @@ pub fn cases() -> Vec<Case> {
             "Deployment in version \"v1\" cannot be handled as a Deployment: json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"),
         Case::new(("create", "v1/pods", ""), json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "lots"}}}]}}).to_string(), BAD,
             "Pod in version \"v1\" cannot be handled as a Pod: quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"),
-        // With fields that are not
+        // With unknown fields
         Case::new(new, json!({"metadata": {"name": "x"}, "nope": 1}).to_string(), BAD,
             "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: unknown field \"nope\"").query(strict),
         Case::new(deployment, json!({"metadata": {"name": "x"}, "spec": {"template": {"spec": {"containers": [{"name": "c", "imagee": "i"}]}}}}).to_string(), BAD,

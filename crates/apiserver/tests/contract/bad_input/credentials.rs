@@ -1,4 +1,4 @@
-//! Credentials that prove nothing: 401 with a Status, whatever is wrong with them.
+//! Invalid credentials: 401 with a Status, whatever is wrong with them.
 
 use apiserver::authn::{Claims, KubernetesClaims};
 use rpc::api_v1 as pb;
@@ -8,13 +8,13 @@ use crate::server::Server;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-/// Adds to `wrong` what is answered otherwise than it should.
+/// Adds unexpected answers to `wrong`.
 pub async fn ask_all(server: &Server, wrong: &mut Vec<String>) {
-    let stranger = server.stranger();
+    let untrusted_authority = server.untrusted_authority();
     let anonymous = server.rest_anonymous();
     let clients = [
         ("none", anonymous.clone(), String::new()),
-        ("another authority", stranger.rest(server), String::new()),
+        ("another authority", untrusted_authority.rest(server), String::new()),
         ("expired", server.rest_expired(), String::new()),
         ("garbage", anonymous.clone(), "Bearer garbage".to_owned()),
         ("three parts of it", anonymous.clone(), "Bearer a.b.c".to_owned()),
@@ -60,9 +60,9 @@ pub async fn ask_all(server: &Server, wrong: &mut Vec<String>) {
             other => wrong.push(format!("{what}: gRPC {other:?}")),
         }
     }
-    // What is good beats what is not: a token counts although the certificate does not.
+    // A valid credential is enough: a token counts although the certificate is invalid.
     let good = token(server, 0, "", "default").await;
-    let answer = stranger
+    let answer = untrusted_authority
         .rest(server)
         .ask("GET", MAPS, &[("authorization", good.as_str())], Vec::new())
         .await;
@@ -71,7 +71,7 @@ pub async fn ask_all(server: &Server, wrong: &mut Vec<String>) {
     }
 }
 
-/// A token that the cluster's own key signed: valid for an hour from `later` seconds on.
+/// A token signed by the cluster's own key: valid for an hour, starting `later` seconds from now.
 async fn token(server: &Server, later: i64, audience: &str, account: &str) -> String {
     let core = server.core();
     let tokens = core.tokens.as_ref().unwrap();

@@ -1,4 +1,4 @@
-//! What only HTTP can get wrong: media types, methods, paths.
+//! Errors that are specific to HTTP: media types, methods, paths.
 
 use crate::server::Rest;
 
@@ -7,7 +7,7 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// Method, path, header, body; code, reason and message.
 type Case<'a> = (&'a str, &'a str, (&'a str, &'a str), &'a str, u16, &'a str, &'a str);
 
-/// Adds to `wrong` what is answered otherwise than it should.
+/// Adds unexpected answers to `wrong`.
 pub async fn ask_all(rest: &Rest, wrong: &mut Vec<String>) {
     let unknown = "the server could not find the requested resource";
     let not_allowed = "the server does not allow this method on the requested resource";
@@ -118,7 +118,7 @@ pub async fn ask_all(rest: &Rest, wrong: &mut Vec<String>) {
             ));
         }
     }
-    // Parameters that nobody knows are passed over, as Kubernetes does.
+    // Unknown parameters are ignored, as in Kubernetes.
     let answer = rest.get(&format!("{MAPS}?nonsense=1&pretty=true&limit=-5")).await;
     if answer.code != 200 {
         wrong.push(format!("an unknown parameter: {}", answer.text));

@@ -1,4 +1,4 @@
-//! What single kinds do not accept: limits of Jobs, paths of Ingresses, families of Services, ...
+//! Validation of single kinds: limits of Jobs, paths of Ingresses, families of Services, ...
 
 use serde_json::{Value, json};
 
@@ -6,14 +6,14 @@ use super::ask::Case;
 
 const INVALID: (u16, &str) = (422, "Invalid");
 
-/// An object `x` with `parts` laid over its metadata.
+/// An object `x` with `parts` merged into its metadata.
 fn object(parts: Value) -> String {
     let mut object = json!({"metadata": {"name": "x"}});
     object.as_object_mut().unwrap().extend(parts.as_object().unwrap().clone());
     object.to_string()
 }
 
-/// The spec of a Job with `change` laid over a good one.
+/// A valid spec of a Job with `change` merged into it.
 fn job_spec(change: Value) -> Value {
     let mut spec = json!({"template": {"spec": {
         "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}],

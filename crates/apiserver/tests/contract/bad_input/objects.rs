@@ -1,4 +1,4 @@
-//! Objects that can be read but are not valid, and changes of what does not change.
+//! Objects that decode but are not valid, and changes of immutable fields.
 
 use serde_json::{Value, json};
 
@@ -8,14 +8,14 @@ const INVALID: (u16, &str) = (422, "Invalid");
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 
-/// A pod `x` with `spec` laid over a good one.
+/// A valid pod `x` with `change` merged into its spec.
 fn pod(change: Value) -> String {
     let mut spec = json!({"containers": [{"name": "c", "image": "i"}]});
     spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
     json!({"metadata": {"name": "x"}, "spec": spec}).to_string()
 }
 
-/// A pod `x` with one container, to which `change` is added.
+/// A pod `x` with one container, which `change` is merged into.
 fn container(change: Value) -> String {
     let mut container = json!({"name": "c", "image": "i"});
     container.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());

@@ -1,4 +1,4 @@
-//! Options that do not exist, cannot be read, or exclude each other.
+//! Options with unsupported or malformed values, or that exclude each other.
 
 use serde_json::json;
 
@@ -104,7 +104,8 @@ fn reads() -> Vec<Case> {
             "continue=%25",
         ),
         list(BAD, "invalid continue token: continue key is not valid…", "continue=AAAA"),
-        // {"v":"v9","rv":1,"start":"x"} {"v":"meta.k8s.io/v1","rv":0,"start":"x"} {"v":"meta.k8s.io/v1","rv":1,"start":""}
+        // {"v":"v9","rv":1,"start":"x"} {"v":"meta.k8s.io/v1","rv":0,"start":"x"}
+        // {"v":"meta.k8s.io/v1","rv":1,"start":""}
         list(
             BAD,
             "invalid continue token: continue key is not valid: server does not recognize this encoded version: v9",

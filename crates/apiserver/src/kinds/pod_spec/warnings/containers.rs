@@ -6,14 +6,14 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{ContainerPort, EnvVar, ResourceRequirements, SecurityContext};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
-use super::Found;
+use super::Warnings;
 use crate::kinds::path::Path;
 
 const SECCOMP: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
-/// What is looked at of a container of any sort.
-struct Seen<'a> {
+/// The parts of a container of any type that are examined.
+struct AnyContainer<'a> {
     name: &'a str,
     path: Path,
     env: &'a [EnvVar],
@@ -22,9 +22,9 @@ struct Seen<'a> {
     security: Option<&'a SecurityContext>,
 }
 
-impl<'a> Found<'a> {
-    /// Init, main and ephemeral containers, in upstream's order.
-    fn seen(&self) -> Vec<Seen<'a>> {
+impl<'a> Warnings<'a> {
+    /// Init, regular and ephemeral containers, in upstream's order.
+    fn all_containers(&self) -> Vec<AnyContainer<'a>> {
         let mut all = Vec::new();
         let lists = [
             ("initContainers", self.spec.init_containers.as_deref()),
@@ -32,7 +32,7 @@ impl<'a> Found<'a> {
         ];
         for (field, list) in lists {
             for (index, container) in list.unwrap_or_default().iter().enumerate() {
-                all.push(Seen {
+                all.push(AnyContainer {
                     name: &container.name,
                     path: self.path.child(field).index(index),
                     env: container.env.as_deref().unwrap_or_default(),
@@ -44,7 +44,7 @@ impl<'a> Found<'a> {
         }
         let ephemeral = self.spec.ephemeral_containers.iter().flatten().enumerate();
         for (index, container) in ephemeral {
-            all.push(Seen {
+            all.push(AnyContainer {
                 name: &container.name,
                 path: self.path.child("ephemeralContainers").index(index),
                 env: container.env.as_deref().unwrap_or_default(),
@@ -59,34 +59,34 @@ impl<'a> Found<'a> {
     pub(super) fn containers(&mut self, in_template: bool) {
         let pod = self.spec.security_context.as_ref();
         let pod_profile = pod.is_some_and(|pod| pod.app_armor_profile.is_some());
-        for seen in self.seen() {
-            let security = seen.security;
-            let seccomp = format!("{SECCOMP}{}", seen.name);
+        for container in self.all_containers() {
+            let security = container.security;
+            let seccomp = format!("{SECCOMP}{}", container.name);
             if security.is_none_or(|own| own.seccomp_profile.is_none())
                 && self.has_annotation(&seccomp)
             {
                 let problem = "non-functional in v1.27+; use the \"seccompProfile\" field instead";
                 self.warn(&self.annotations.key(&seccomp), problem);
             }
-            let apparmor = format!("{APPARMOR}{}", seen.name);
+            let apparmor = format!("{APPARMOR}{}", container.name);
             let profile =
                 pod_profile || security.is_some_and(|own| own.app_armor_profile.is_some());
             if in_template && !profile && self.has_annotation(&apparmor) {
                 let problem = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
                 self.warn(&self.annotations.key(&apparmor), problem);
             }
-            let path = seen.path.child("resources");
+            let path = container.path.child("resources");
             for (field, amounts) in [
-                ("limits", seen.resources.and_then(|own| own.limits.as_ref())),
-                ("requests", seen.resources.and_then(|own| own.requests.as_ref())),
+                ("limits", container.resources.and_then(|own| own.limits.as_ref())),
+                ("requests", container.resources.and_then(|own| own.requests.as_ref())),
             ] {
                 self.fractions(amounts, &path.child(field));
             }
-            self.env(seen.env, &seen.path.child("env"));
+            self.env(container.env, &container.path.child("env"));
         }
     }
 
-    /// Memory and storage come in whole bytes.
+    /// Memory and storage are counted in whole bytes.
     pub(super) fn fractions(&mut self, amounts: Option<&BTreeMap<String, Text>>, path: &Path) {
         for name in ["memory", "ephemeral-storage"] {
             let amount = amounts.and_then(|amounts| amounts.get(name)).map(Quantity::of);
@@ -100,7 +100,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// A variable that is set twice, other than to build on its first value.
+    /// A variable that is set twice, other than to extend its first value.
     fn env(&mut self, env: &[EnvVar], path: &Path) {
         let mut seen = BTreeSet::new();
         for (index, variable) in env.iter().enumerate() {
@@ -121,12 +121,12 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Ports that get into each other's way, over all containers.
+    /// Conflicting ports, over all containers.
     pub(super) fn ports(&mut self) {
         let mut all: BTreeMap<(i32, String), Vec<(Path, &ContainerPort)>> = BTreeMap::new();
-        for seen in self.seen() {
-            for (index, port) in seen.ports.iter().enumerate() {
-                let path = seen.path.child("ports").index(index);
+        for container in self.all_containers() {
+            for (index, port) in container.ports.iter().enumerate() {
+                let path = container.path.child("ports").index(index);
                 let host_port = port.host_port.unwrap_or(0);
                 let host_ip = port.host_ip.as_deref().unwrap_or_default();
                 if !host_ip.is_empty() && host_port == 0 {

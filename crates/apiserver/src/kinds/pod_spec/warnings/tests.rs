@@ -10,7 +10,7 @@ fn warnings(annotations: Value, spec: Value) -> Vec<String> {
 }
 
 #[test]
-fn what_is_hardly_meant_is_told() {
+fn questionable_pods_cause_warnings() {
     let env = json!([
         {"name": "A", "value": "1"}, {"name": "A", "value": "2"}, {"name": "B", "value": "1"}, {"name": "B", "value": "$(B)2"},
         {"name": "B", "value": "$(B)"},

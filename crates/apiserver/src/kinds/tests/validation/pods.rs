@@ -271,9 +271,9 @@ fn sidecars_have_probes() {
     assert_eq!(errors(&pod, None), Vec::<String>::new());
 }
 
-/// Admission fills in fields after defaulting; the next update must not take that for a change.
+/// Admission sets fields after defaulting; the next update must not take that for a change.
 #[test]
-fn defaults_of_what_admission_adds_are_no_change() {
+fn defaults_of_what_admission_adds_are_not_changes() {
     let stored = with(
         &super::stored(&pod()),
         "/spec/volumes",

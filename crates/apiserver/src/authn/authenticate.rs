@@ -1,11 +1,9 @@
-//! The authentication layer of the pipeline.
+//! The authentication step of the pipeline.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use api::ApiError;
-use futures::future::BoxFuture;
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::authz::{Attributes, impersonation_attributes};
 use crate::core::Core;
@@ -13,53 +11,26 @@ use crate::request::{Request, Subject};
 use crate::response::Response;
 use crate::user::User;
 
-/// Paths that answer without credentials, as `system:public-info-viewer` and health checks need.
+/// Paths that need no credentials, as `system:public-info-viewer` and health checks require.
 const OPEN: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
 
-/// Puts [`AuthnService`] around a service.
-#[derive(Clone)]
-pub struct AuthnLayer(pub Arc<Core>);
-
-impl<S> Layer<S> for AuthnLayer {
-    type Service = AuthnService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        AuthnService { core: self.0.clone(), inner }
-    }
-}
-
-/// Replaces a request's anonymous user by the one its credentials prove.
-#[derive(Clone)]
-pub struct AuthnService<S> {
+/// Replaces a request's anonymous user by the one that its credentials prove.
+///
+/// # Errors
+/// 401 for invalid credentials, 403 for an impersonation that is not allowed.
+pub async fn authenticate<S>(
     core: Arc<Core>,
-    inner: S,
-}
-
-impl<S> Service<Request> for AuthnService<S>
+    mut request: Request,
+    mut inner: S,
+) -> Result<Response, ApiError>
 where
-    S: Service<Request, Response = Response, Error = ApiError> + Clone + Send + 'static,
-    S::Future: Send,
+    S: Service<Request, Response = Response, Error = ApiError>,
 {
-    type Response = Response;
-    type Error = ApiError;
-    type Future = BoxFuture<'static, Result<Response, ApiError>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request) -> Self::Future {
-        let core = self.core.clone();
-        let inner = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, inner);
-        Box::pin(async move {
-            request.user = authenticate(&core, &mut request).await?;
-            inner.call(request).await
-        })
-    }
+    request.user = user(&core, &mut request).await?;
+    inner.call(request).await
 }
 
-async fn authenticate(core: &Core, request: &mut Request) -> Result<Arc<User>, ApiError> {
+async fn user(core: &Core, request: &mut Request) -> Result<Arc<User>, ApiError> {
     let own = match (&request.credentials.bearer, &request.credentials.certificate) {
         (_, Some(user)) => user.clone(),
         (Some(token), None) => {
@@ -71,13 +42,12 @@ async fn authenticate(core: &Core, request: &mut Request) -> Result<Arc<User>, A
         }
         (None, None) => return anonymous(request),
     };
-    let Some(other) = request.credentials.impersonate.take() else {
+    let Some(mut other) = request.credentials.impersonate.take() else {
         return Ok(own);
     };
     for attributes in impersonation_attributes(&other) {
         permit(core, &own, &attributes)?;
     }
-    let mut other = other;
     if other.groups.is_empty()
         && let Some(account) = other.name.strip_prefix("system:serviceaccount:")
         && let Some((namespace, _)) = account.split_once(':')
