@@ -28,10 +28,12 @@ mod status;
 mod supervisor;
 mod up;
 
+use std::process::ExitCode;
+
 use clap::Subcommand;
+
 use layout::Layout;
 use options::Selection;
-use std::process::ExitCode;
 
 /// Commands that make, remove and show the cluster of this machine.
 #[derive(Subcommand)]

@@ -2,28 +2,40 @@
 //!
 //! Two families of commands live here. `cluster` brings a cluster up and down on this machine,
 //! supervises its processes and shows their state; it starts the component binaries, it never
-//! links them. Every other module is a family of verbs that talk gRPC to an apiserver through
-//! the `client` crate, reading the same kubeconfig as kubectl.
+//! links them. `verbs` are kubectl's: they talk gRPC to an apiserver through the `client` crate,
+//! reading the same kubeconfig as kubectl.
 //!
 //! Entry point: [`main`] parses the arguments and hands them to the family that owns the
 //! command. A family is a clap `Subcommand` enum with a `run` function; adding one is a line in
 //! [`Command`] and a line in [`Command::run`].
 //!
+//! Under the verbs are layers, each of which knows only those before it: [`discovery`] (which kinds
+//! the server serves), [`output`] (printers), [`request`] (connection, selection, reads and writes),
+//! [`describe`] (describers).
+//!
 //! It must not know the store, nor any component's internals: a component is known by its
 //! flags, its readiness and its health port.
 
+mod arguments;
 mod cluster;
+mod describe;
+mod discovery;
+mod output;
+mod request;
 mod verbs;
 
-use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use request::Connection;
 
 /// Skiff: Kubernetes, smaller and faster.
 #[derive(Parser)]
 #[command(name = "skiff", version, about, arg_required_else_help = true, args_override_self = true)]
 struct Cli {
     #[command(flatten)]
-    connection: verbs::Connection,
+    connection: Connection,
     #[command(subcommand)]
     command: Command,
 }
@@ -40,7 +52,7 @@ enum Command {
 
 impl Command {
     /// Runs the command; the returned code is the process's.
-    async fn run(self, connection: &verbs::Connection) -> anyhow::Result<ExitCode> {
+    async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
         match self {
             Command::Cluster(command) => cluster::run(command).await,
             Command::Verbs(command) => verbs::run(command, connection).await,
@@ -58,7 +70,7 @@ async fn main() -> ExitCode {
     match cli.command.run(&cli.connection).await {
         Ok(code) => code,
         Err(error) => {
-            verbs::report_connection(&error, &cli.connection);
+            request::failure::report_connection(&error, &cli.connection);
             ExitCode::FAILURE
         }
     }
@@ -67,8 +79,8 @@ async fn main() -> ExitCode {
 /// Reads the command line as kubectl would; what is wrong with it has been told.
 fn parse(arguments: Vec<String>) -> Result<Cli, ExitCode> {
     let mut command = <Cli as clap::CommandFactory>::command();
-    if verbs::arguments::has_truth_values(&arguments) {
-        command = verbs::arguments::like_kubectl(command);
+    if arguments::has_truth_values(&arguments) {
+        command = arguments::like_kubectl(command);
     }
     let parsed = command
         .clone()
@@ -82,7 +94,7 @@ fn parse(arguments: Vec<String>) -> Result<Cli, ExitCode> {
             let bare = error.exit_code() != 0 && arguments.len() > 1;
             return if bare { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
-        eprintln!("{}", verbs::arguments::complaint(&error, &command, &arguments));
+        eprintln!("{}", arguments::complaint(&error, &command, &arguments));
         ExitCode::FAILURE
     })
 }

@@ -1,12 +1,13 @@
 //! Control groups of the cluster: joining one, ending what runs in them, removing them.
 //! Works on version 2, on version 1, and on both mounted side by side.
 
-use anyhow::Context;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use anyhow::Context;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Rounds of killing what is in a group: a process may fork while it is being looked for.
 const KILL_ROUNDS: u32 = 100;
@@ -94,7 +95,7 @@ pub fn remove(group: &str) -> anyhow::Result<()> {
         .iter()
         .filter_map(|hierarchy| remove_tree(&below(&hierarchy.path, group)).err())
         .collect();
-    super::all_done(problems)
+    crate::cluster::all_done(problems)
 }
 
 /// Removes a group if nothing is in or below it.

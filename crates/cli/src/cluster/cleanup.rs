@@ -1,14 +1,16 @@
 //! Removing what a cluster leaves on the machine, whether or not its supervisor still runs.
 
-use super::layout::Layout;
-use super::supervisor::record;
-use super::{cgroup, mounts, network, proc};
-use anyhow::Context;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use anyhow::Context;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::cluster::layout::Layout;
+use crate::cluster::supervisor::record;
+use crate::cluster::{cgroup, mounts, network, proc};
 
 /// Where containerd's shims put their sockets, whatever containerd's own folders are.
 const SHIM_SOCKETS: &str = "/run/containerd/s";
@@ -52,7 +54,7 @@ pub fn remove_from_machine(layout: &Layout) -> anyhow::Result<()> {
         cgroup::remove(&layout.cgroup()),
     ];
     cgroup::remove_if_empty("/skiff");
-    super::all_done(steps.into_iter().filter_map(Result::err).collect())
+    crate::cluster::all_done(steps.into_iter().filter_map(Result::err).collect())
 }
 
 /// The shims whose containerd listens on a socket below the folder.

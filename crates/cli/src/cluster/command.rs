@@ -1,9 +1,10 @@
 //! Running a program of the machine to its end.
 
-use anyhow::{Context, bail};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
 
 /// Folders that are searched besides `$PATH`: a plain user's lacks them.
 const SYSTEM_FOLDERS: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];

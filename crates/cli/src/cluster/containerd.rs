@@ -1,6 +1,6 @@
 //! The configuration of a node's own containerd.
 
-use super::layout::Layout;
+use crate::cluster::layout::Layout;
 
 /// Plugins that a node has no use for. `cri` and `restart` would poll and listen for nothing;
 /// `io.containerd.runtime.v1.linux` and `io.containerd.internal.v1.opt` look unused too, but

@@ -1,14 +1,15 @@
 //! `skiff context`: the context of a cluster that is not of this machine's supervisor, such as
 //! the cluster of containers.
 
-use super::files;
-use super::kubeconfig::{self, user_file};
-use super::progress::Progress;
-use super::ready;
-use anyhow::Context;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::cluster::kubeconfig::{self, user_file};
+use crate::cluster::progress::Progress;
+use crate::cluster::{files, ready};
 
 /// Flags of `skiff context`.
 #[derive(clap::Args, Clone, Debug)]

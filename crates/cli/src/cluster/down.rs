@@ -1,14 +1,16 @@
 //! `skiff down`.
 
-use super::layout::Layout;
-use super::options::Selection;
-use super::progress::Progress;
-use super::supervisor::control::{self, Request};
-use super::{cleanup, kubeconfig, preflight};
-use anyhow::{Context, bail, ensure};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+
+use crate::cluster::layout::Layout;
+use crate::cluster::options::Selection;
+use crate::cluster::progress::Progress;
+use crate::cluster::supervisor::control::{self, Request};
+use crate::cluster::{cleanup, kubeconfig, preflight};
 
 /// How long the supervisor may take to stop everything; after that it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,7 +64,7 @@ pub async fn run(args: DownArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let elapsed = progress.finish();
-    super::all_done(problems)?;
+    crate::cluster::all_done(problems)?;
     let name = layout.name();
     match (was_there, args.keep_data) {
         (false, _) => println!("There is no cluster {name:?}."),

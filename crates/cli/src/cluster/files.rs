@@ -1,10 +1,11 @@
 //! Files that are replaced as a whole: a reader sees the old content or the new, never half.
 
-use anyhow::Context;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+
+use anyhow::Context;
 
 /// Creates a folder and its parents, with mode 0700 where they are new.
 ///

@@ -2,13 +2,15 @@
 //!
 //! The user's file is read and written as a plain tree, so that whatever else is in it stays.
 
-use super::files;
-use super::layout::Layout;
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
-use std::path::{Path, PathBuf};
+
+use crate::cluster::files;
+use crate::cluster::layout::Layout;
 
 /// Who connects to which server, with the PEM files that prove it.
 pub struct Access {

@@ -1,8 +1,9 @@
 //! Mounts that a cluster leaves behind: finding and removing them.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Context;
 use nix::mount::{MntFlags, umount2};
-use std::path::{Path, PathBuf};
 
 /// Unmounts whatever is mounted at or below the folder, the last mounted first.
 ///
@@ -22,7 +23,7 @@ pub fn unmount_below(folder: &Path) -> anyhow::Result<()> {
             }
         }
     }
-    super::all_done(problems)
+    crate::cluster::all_done(problems)
 }
 
 /// The mount points, in the order in which they were mounted.

@@ -14,11 +14,13 @@ mod links;
 pub mod namespace;
 mod outside;
 
-use super::layout::Layout;
-use super::options::Options;
+use std::net::Ipv4Addr;
+
 use anyhow::Context;
 use ipnet::Ipv4Net;
-use std::net::Ipv4Addr;
+
+use crate::cluster::layout::Layout;
+use crate::cluster::options::Options;
 
 /// Largest MTU of the fabric, which is Ethernet's.
 const MTU_MAX: u32 = 1500;
@@ -57,7 +59,7 @@ pub fn remove(layout: &Layout) -> anyhow::Result<()> {
         Err(error) => problems.push(error),
     }
     problems.extend(outside::remove(layout).err());
-    super::all_done(problems)
+    crate::cluster::all_done(problems)
 }
 
 /// Cuts a node off: its link goes down. [`ensure`] sets it up again.

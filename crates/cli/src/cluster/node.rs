@@ -1,17 +1,19 @@
 //! Commands about single nodes, and the making of certificates without a cluster on this
 //! machine: what tests and clusters of containers need.
 
-use super::kubeconfig::{self, Access};
-use super::layout::Layout;
-use super::options::{Options, Selection, UpArgs};
-use super::processes::node_processes;
-use super::supervisor::control::{self, NodeAction, Request};
-use super::supervisor::{self, processes_file};
-use super::{cleanup, containerd, files, network, pki, preflight};
-use anyhow::Context;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use anyhow::Context;
+
+use crate::cluster::kubeconfig::{self, Access};
+use crate::cluster::layout::Layout;
+use crate::cluster::options::{Options, Selection, UpArgs};
+use crate::cluster::processes::node_processes;
+use crate::cluster::supervisor::control::{self, NodeAction, Request};
+use crate::cluster::supervisor::{self, processes_file};
+use crate::cluster::{cleanup, containerd, files, network, pki, preflight};
 
 /// Flags of `skiff node-process`.
 #[derive(clap::Args, Clone, Debug)]

@@ -1,12 +1,13 @@
 //! What a cluster is made of: the options of `skiff up`, and the addresses that follow from
 //! them. Pure data; nothing here reads or changes the machine.
 
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
-use std::path::PathBuf;
 
 /// Longest cluster name: the machine's link is called `sk-<name>`, and a link's name has at
 /// most 15 characters.

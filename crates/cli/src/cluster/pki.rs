@@ -8,12 +8,14 @@
 mod issue;
 mod verify;
 
-use super::files;
-use anyhow::Context;
-use issue::Authority;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+
+use crate::cluster::files;
+use issue::Authority;
 
 /// How long a certificate authority lasts.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);

@@ -5,13 +5,15 @@ mod addresses;
 mod kernel;
 mod programs;
 
-use super::layout::Layout;
-use super::options::Options;
-use super::processes::Programs;
-use nix::sys::statfs::{self, FsType, statfs};
-use nix::unistd::Uid;
 use std::fmt;
 use std::path::Path;
+
+use nix::sys::statfs::{self, FsType, statfs};
+use nix::unistd::Uid;
+
+use crate::cluster::layout::Layout;
+use crate::cluster::options::Options;
+use crate::cluster::processes::Programs;
 
 /// Free space below which a cluster is not started.
 const SPACE_MIN_BYTES: u64 = 1 << 30;

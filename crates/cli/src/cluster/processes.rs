@@ -1,12 +1,14 @@
 //! The processes of a cluster: which there are, their flags, and what each waits for.
 //! [`processes`] is a pure function; the supervisor runs what it lists.
 
-use super::layout::Layout;
-use super::options::{API_PORT, Node, Options, Store};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::layout::Layout;
+use crate::cluster::options::{API_PORT, Node, Options, Store};
 
 /// A process that the supervisor keeps running.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,9 +1,10 @@
 //! Progress of `up` and `down`: a line for each step that is done, with a turning sign while it
 //! is under way where somebody is looking.
 
-use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// How fast the sign turns.
 const TICK: Duration = Duration::from_millis(80);

@@ -1,15 +1,17 @@
 //! Waiting until the nodes are Ready, as the apiserver has it.
 
-use super::layout::Layout;
-use super::options::Options;
-use super::progress::Progress;
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 use client::informer::{Event, InformerOptions, informer};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
-use std::collections::BTreeMap;
-use std::pin::pin;
-use std::time::Duration;
+
+use crate::cluster::layout::Layout;
+use crate::cluster::options::Options;
+use crate::cluster::progress::Progress;
 
 /// Waits until every node of the cluster is Ready.
 ///

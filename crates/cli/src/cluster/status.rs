@@ -1,19 +1,20 @@
 //! `skiff status`.
 
-use super::files;
-use super::layout::Layout;
-use super::network::namespace;
-use super::options::{Options, Selection};
-use super::proc;
-use super::supervisor::control::{self, Phase, Request, Status};
-use super::supervisor::record;
-use anyhow::Context;
-use comfy_table::{Table, presets};
-use serde::Serialize;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
+
+use anyhow::Context;
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+use crate::cluster::layout::Layout;
+use crate::cluster::network::namespace;
+use crate::cluster::options::{Options, Selection};
+use crate::cluster::supervisor::control::{self, Phase, Request, Status};
+use crate::cluster::supervisor::record;
+use crate::cluster::{files, proc};
 
 /// How long a process may take to tell its health.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);

@@ -11,21 +11,23 @@ mod logs;
 mod notify;
 pub mod record;
 
-use super::layout::Layout;
-use super::processes::Process;
-use super::{cgroup, files};
-use anyhow::Context;
-use control::{Desired, Status};
-use keeper::Keeper;
-use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+use anyhow::Context;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+
+use crate::cluster::layout::Layout;
+use crate::cluster::processes::Process;
+use crate::cluster::{cgroup, files};
+use control::{Desired, Status};
+use keeper::Keeper;
 
 /// How long a process may take to end after SIGTERM.
 const STOP_GRACE: Duration = Duration::from_secs(5);

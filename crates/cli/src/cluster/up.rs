@@ -1,19 +1,21 @@
 //! `skiff up`.
 
-use super::kubeconfig::{self, Access};
-use super::layout::Layout;
-use super::options::{Options, Store, UpArgs};
-use super::processes::{Process, Programs, processes};
-use super::progress::Progress;
-use super::supervisor::control::{self, Phase, Request, Status};
-use super::supervisor::{self, record};
-use super::{containerd, files, network, pki, preflight};
-use anyhow::{Context, bail};
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::cluster::kubeconfig::{self, Access};
+use crate::cluster::layout::Layout;
+use crate::cluster::options::{Options, Store, UpArgs};
+use crate::cluster::processes::{Process, Programs, processes};
+use crate::cluster::progress::Progress;
+use crate::cluster::supervisor::control::{self, Phase, Request, Status};
+use crate::cluster::supervisor::{self, record};
+use crate::cluster::{containerd, files, network, pki, preflight};
 
 /// How long the supervisor may take until it answers.
 const SUPERVISOR_START: Duration = Duration::from_secs(10);
@@ -53,7 +55,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         None => start(&layout, &options, &progress).await?,
     };
     follow(connection, &progress, wait).await?;
-    super::ready::wait_for_nodes(&layout, &options, &progress, wait).await?;
+    crate::cluster::ready::wait_for_nodes(&layout, &options, &progress, wait).await?;
     if let Some(path) = &user_file {
         let access = Access::read(&layout, &options.server(), "admin")?;
         let context = kubeconfig::context_name(&options.name);

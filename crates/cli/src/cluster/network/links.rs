@@ -1,15 +1,16 @@
 //! Links, addresses and routes by netlink, in the network namespace of the thread that
 //! connects. Every operation is idempotent: what is there already is left.
 
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
 use anyhow::Context;
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
 use nix::errno::Errno;
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
-use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsRawFd;
-use std::path::Path;
 
 /// A netlink connection of one namespace.
 pub struct Links(Handle);

@@ -1,11 +1,13 @@
 //! Network namespaces that are pinned by a bind mount, as `ip netns` does it.
 
-use crate::cluster::layout::NAMESPACES;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, anyhow};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+
+use crate::cluster::layout::NAMESPACES;
 
 /// The calling thread's network namespace.
 const OWN: &str = "/proc/thread-self/ns/net";

@@ -1,10 +1,11 @@
 //! The nodes' way out: forwarding, and masquerade in an nft table of the cluster's own.
 
+use serde_json::Value;
+
 use crate::cluster::command;
 use crate::cluster::layout::Layout;
 use crate::cluster::network::namespace;
 use crate::cluster::options::Options;
-use serde_json::Value;
 
 /// The MTU of the link that the machine's default route leaves by, if there is one.
 pub fn mtu() -> Option<u32> {

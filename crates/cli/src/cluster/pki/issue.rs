@@ -1,11 +1,13 @@
 //! Making keys and certificates.
 
-use super::{Certificate, Usage};
+use std::time::{Duration, SystemTime};
+
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
 };
-use std::time::{Duration, SystemTime};
+
+use crate::cluster::pki::{Certificate, Usage};
 
 /// Certificates are valid from this long before they are made: clocks differ.
 const BACKDATE: Duration = Duration::from_secs(300);

@@ -1,14 +1,16 @@
 //! Deciding whether a certificate that is there is still the one that is wanted.
 
-use super::Certificate;
-use crate::cluster::files;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::pem::Pem;
+
+use crate::cluster::files;
+use crate::cluster::pki::Certificate;
 
 /// Whether the pair on disk exists, lasts, belongs together, was signed by this authority, and
 /// is made out to the wanted subject and names. A file that cannot be parsed is not good.

@@ -1,10 +1,12 @@
 //! Addresses and ports that the cluster is to take: are they free?
 
-use super::Problem;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
 use crate::cluster::layout::Layout;
 use crate::cluster::options::{API_PORT, Options, Store, overlap};
-use ipnet::Ipv4Net;
-use std::net::Ipv4Addr;
+use crate::cluster::preflight::Problem;
 
 /// Health ports on the cluster's loopback address.
 const HEALTH_PORTS: [u16; 3] = [10255, 10257, 10259];

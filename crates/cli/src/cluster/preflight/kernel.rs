@@ -1,10 +1,11 @@
 //! What the kernel must be able to do. Network features are tried in a namespace that vanishes
 //! afterwards, since whether they work cannot be told from a list.
 
-use super::Problem;
-use crate::cluster::network::namespace;
-use crate::cluster::{cgroup, command};
 use anyhow::Context;
+
+use crate::cluster::network::namespace;
+use crate::cluster::preflight::Problem;
+use crate::cluster::{cgroup, command};
 
 const REBUILD: &str = "load the module (modprobe) or use a kernel that has it";
 /// Controllers that containers' limits need.

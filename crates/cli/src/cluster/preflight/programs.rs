@@ -1,11 +1,12 @@
 //! Programs: Skiff's own beside this one, and those of other packages.
 
-use super::Problem;
-use crate::cluster::command;
-use crate::cluster::options::{Options, Store};
-use crate::cluster::processes::Programs;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+use crate::cluster::command;
+use crate::cluster::options::{Options, Store};
+use crate::cluster::preflight::Problem;
+use crate::cluster::processes::Programs;
 
 const CONTROL: [&str; 3] = ["skiff-apiserver", "skiff-scheduler", "skiff-controller-manager"];
 const NODE: [&str; 4] = ["skiff-kubelet", "skiff-log", "skiff-proxy", "skiff-dns"];

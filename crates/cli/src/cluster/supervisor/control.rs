@@ -1,16 +1,18 @@
 //! The supervisor's socket: requests and answers are lines of JSON.
 
-use super::Shared;
-use crate::cluster::processes::Process;
-use anyhow::{Context, bail};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+
+use crate::cluster::processes::Process;
+use crate::cluster::supervisor::Shared;
 
 /// Longest request in bytes.
 const REQUEST_MAX: u64 = 64 << 10;

@@ -1,19 +1,21 @@
 //! Keeps one process running.
 
-use super::control::{Desired, Phase};
-use super::notify::Notifications;
-use super::{STOP_GRACE, Shared, end_signal, record};
-use crate::cluster::network::namespace;
-use crate::cluster::processes::Process;
-use anyhow::Context;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
+
+use anyhow::Context;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
+
+use crate::cluster::network::namespace;
+use crate::cluster::processes::Process;
+use crate::cluster::supervisor::control::{Desired, Phase};
+use crate::cluster::supervisor::notify::Notifications;
+use crate::cluster::supervisor::{STOP_GRACE, Shared, end_signal, record};
 
 /// How long a process waits for those it is to come after; then it is started anyway, since
 /// every process copes with the others' absence.
@@ -79,7 +81,10 @@ impl Keeper {
         let mut states = self.shared.states.subscribe();
         let after = self.process.after.clone();
         let turn = async {
-            let ready = |states: &std::collections::BTreeMap<String, super::Status>| {
+            let ready = |states: &std::collections::BTreeMap<
+                String,
+                crate::cluster::supervisor::Status,
+            >| {
                 after.iter().all(|name| states.get(name).is_none_or(|s| s.phase == Phase::Ready))
             };
             if states.wait_for(ready).await.is_err() {

@@ -1,7 +1,8 @@
 //! Readiness by the sd_notify protocol: each process is given a datagram socket of its own.
 
-use anyhow::Context;
 use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 use tokio::net::UnixDatagram;
 
 /// Largest datagram that is read; what a process says besides is cut off.

@@ -2,13 +2,15 @@
 //! by `skiff down` or the next supervisor after this one was killed. The start time tells a
 //! process from a later one that was given the same pid.
 
-use crate::cluster::{files, proc};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
 use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+
+use crate::cluster::{files, proc};
 
 /// Name of the supervisor's own record.
 pub const SUPERVISOR: &str = "supervisor";

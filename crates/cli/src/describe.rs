@@ -1,0 +1,154 @@
+//! Describers: an object, what belongs to it, and its Events, for people to read.
+//!
+//! Kinds that people look at most have a describer of their own; every other kind, custom ones too,
+//! is shown field by field.
+
+mod config;
+mod container;
+mod generic;
+mod node;
+mod pod;
+mod rbac;
+mod service;
+mod storage;
+mod text;
+mod volume;
+mod workload;
+
+use client::{Api, Client, ListOptions};
+use k8s_openapi::api::core::v1::Event;
+use serde_json::Value;
+
+use crate::discovery::Resources;
+use crate::output::event::{ago, last_seen};
+use crate::request::selection::Named;
+pub use pod::template;
+pub use rbac::rows as policy_rows;
+pub use text::Text;
+
+/// What a describer may ask for.
+pub struct Scene<'a> {
+    pub client: &'a Client,
+    pub resources: &'a Resources,
+    pub object: &'a Value,
+}
+
+/// Writes the description; gives whether what happened belongs below it, as kubectl has it.
+pub async fn describe(
+    scene: &Scene<'_>,
+    named: &Named<'_>,
+    out: &mut Text,
+) -> anyhow::Result<bool> {
+    let object = scene.object;
+    match (named.resource.group.as_str(), named.resource.kind.as_str()) {
+        ("", "Pod") => pod::describe(object, out),
+        ("", "Node") => node::describe(scene, out).await?,
+        ("", "Service") => service::describe(scene, out).await?,
+        ("", "Endpoints") => service::old_endpoints(object, out),
+        ("discovery.k8s.io", "EndpointSlice") => service::slice(object, out),
+        ("networking.k8s.io", "Ingress") => service::ingress(scene, out).await?,
+        ("", "ConfigMap") => config::config_map(object, out),
+        ("", "ServiceAccount") => config::service_account(object, out),
+        ("", "PersistentVolume") => storage::volume(object, out),
+        ("", "PersistentVolumeClaim") => storage::claim(scene, out).await?,
+        ("storage.k8s.io", "StorageClass") => storage::storage_class(object, out),
+        ("scheduling.k8s.io", "PriorityClass") => storage::priority_class(object, out),
+        ("networking.k8s.io", "IngressClass") => storage::ingress_class(object, out),
+        ("policy", "PodDisruptionBudget") => rbac::disruption_budget(object, out),
+        ("apps", "Deployment") => workload::deployment(scene, out).await?,
+        ("apps", "StatefulSet") => workload::stateful_set(scene, out).await?,
+        ("apps", "DaemonSet") => workload::daemon_set(scene, out).await?,
+        ("apps", "ReplicaSet") | ("", "ReplicationController") => {
+            workload::replica_set(scene, out).await?;
+        }
+        ("batch", "Job") => workload::job(object, out)?,
+        ("batch", "CronJob") => workload::cron_job(object, out),
+        _ => return without_events(scene, named, out).await,
+    }
+    Ok(true)
+}
+
+/// The kinds to which nothing happens, and any other kind.
+async fn without_events(
+    scene: &Scene<'_>,
+    named: &Named<'_>,
+    out: &mut Text,
+) -> anyhow::Result<bool> {
+    let object = scene.object;
+    match (named.resource.group.as_str(), named.resource.kind.as_str()) {
+        ("", "Secret") => config::secret(object, out),
+        ("", "Namespace") => config::namespace(scene, out).await?,
+        ("", "ResourceQuota") => config::quota(object, out),
+        ("", "LimitRange") => config::limits(object, out),
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => rbac::role(object, out),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
+            rbac::binding(object, out);
+        }
+        ("networking.k8s.io", "NetworkPolicy") => rbac::network_policy(object, out),
+        _ => {
+            generic::describe(object, out);
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Name, namespace, labels and annotations: how every description begins.
+fn heading(object: &Value, out: &mut Text) {
+    let metadata = &object["metadata"];
+    out.line("Name", text::word(&metadata["name"]));
+    if let Some(namespace) = metadata["namespace"].as_str() {
+        out.line("Namespace", namespace);
+    }
+}
+
+/// Labels and annotations; annotations that tools keep for themselves are left out.
+fn labels(object: &Value, out: &mut Text) {
+    let metadata = &object["metadata"];
+    out.map("Labels", &metadata["labels"], "=");
+    out.annotations(&metadata["annotations"]);
+}
+
+/// Who made the object.
+fn controller(object: &Value, out: &mut Text) {
+    let owners = text::items(&object["metadata"]["ownerReferences"]);
+    for owner in owners.filter(|owner| owner["controller"] == true) {
+        let (kind, name) = (text::word(&owner["kind"]), text::word(&owner["name"]));
+        out.line("Controlled By", format!("{kind}/{name}"));
+    }
+}
+
+pub async fn events(client: &Client, object: &Value, out: &mut Text) -> anyhow::Result<()> {
+    let metadata = &object["metadata"];
+    let namespace = metadata["namespace"].as_str().unwrap_or("");
+    let field_selector = format!("involvedObject.uid={}", text::word(&metadata["uid"]));
+    let options = ListOptions { field_selector, ..Default::default() };
+    let mut events = Api::<Event>::namespaced(client, namespace).list(&options).await?.items;
+    if events.is_empty() {
+        out.line("Events", "<none>");
+        return Ok(());
+    }
+    events.sort_by_key(last_seen);
+    let mut rows = vec![["Type", "Reason", "Age", "From", "Message"].map(str::to_owned)];
+    rows.push(["----", "------", "----", "----", "-------"].map(str::to_owned));
+    for event in events {
+        let word = |value: &Option<String>| value.clone().unwrap_or_default();
+        let age = match (event.count, &event.first_timestamp) {
+            (Some(count @ 2..), Some(first)) => {
+                format!("{} (x{count} over {})", ago(last_seen(&event)), ago(Some(first.0)))
+            }
+            _ => ago(last_seen(&event)),
+        };
+        let source = event.source.as_ref().and_then(|source| source.component.clone());
+        let from = source.or_else(|| event.reporting_component.clone()).unwrap_or_default();
+        rows.push([
+            word(&event.type_),
+            word(&event.reason),
+            age,
+            from,
+            word(&event.message).trim().to_owned(),
+        ]);
+    }
+    out.section("Events", |out| out.table(&rows));
+    Ok(())
+}

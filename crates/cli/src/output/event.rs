@@ -1,0 +1,24 @@
+//! When Events happened, as kubectl prints it.
+
+use k8s_openapi::api::core::v1::Event;
+
+/// When the event was last seen.
+pub fn last_seen(event: &Event) -> Option<jiff::Timestamp> {
+    let series = event
+        .series
+        .as_ref()
+        .and_then(|series| series.last_observed_time.as_ref())
+        .map(|time| time.0);
+    series
+        .or(event.last_timestamp.as_ref().map(|time| time.0))
+        .or(event.event_time.as_ref().map(|time| time.0))
+        .or(event.metadata.creation_timestamp.as_ref().map(|time| time.0))
+}
+
+/// How long ago something was, as kubectl prints ages.
+pub fn ago(time: Option<jiff::Timestamp>) -> String {
+    time.map_or_else(
+        || "<unknown>".to_owned(),
+        |time| api::duration::human(clock::now().as_second() - time.as_second()),
+    )
+}

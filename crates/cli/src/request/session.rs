@@ -1,0 +1,157 @@
+//! A terminal connected to a container's process, as `exec`, `attach`, `debug` and `run` do it.
+
+use std::io::{IsTerminal, Read, Write};
+
+use anyhow::{Context, bail};
+use client::Client;
+use nix::sys::termios::{self, SetArg, Termios};
+use rpc::api_v1::{Channel, Frame};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::request::log;
+use crate::request::stream::{Input, Session, exit_code, open, pod_target};
+
+/// Bytes read from standard input at once.
+const CHUNK: usize = 16 << 10;
+
+/// What of the terminal a process gets.
+#[derive(Clone, Copy)]
+pub struct Terminal {
+    pub stdin: bool,
+    pub tty: bool,
+    pub quiet: bool,
+}
+
+/// Carries a terminal to a process of a container until that ends; returns its exit code.
+pub async fn converse(
+    client: &Client,
+    (pod, subresource): (&str, &str),
+    container: String,
+    mut parameters: Vec<(&'static str, String)>,
+    terminal: Terminal,
+) -> anyhow::Result<u8> {
+    let tty = terminal.tty && std::io::stdin().is_terminal();
+    if terminal.tty && !tty {
+        eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
+    }
+    if terminal.stdin && !terminal.quiet {
+        eprintln!("If you don't see a command prompt, try pressing enter.");
+    }
+    parameters.push(("container", container));
+    parameters.push(("stdout", "true".to_owned()));
+    for (name, flag) in [("stdin", terminal.stdin), ("tty", tty), ("stderr", !tty)] {
+        if flag {
+            parameters.push((name, "true".to_owned()));
+        }
+    }
+    let target = pod_target(client.default_namespace(), pod, subresource);
+    let session = open(client, target, &parameters).await?;
+    let raw = tty.then(RawTerminal::enter).transpose()?;
+    let code = pump(session, terminal.stdin, tty).await;
+    drop(raw);
+    code
+}
+
+/// Attaches to a container; shows its log when it cannot be attached to, as when it has just ended.
+pub async fn attach_or_follow(
+    client: &Client,
+    pod: &str,
+    container: String,
+    terminal: Terminal,
+) -> anyhow::Result<()> {
+    let session = converse(client, (pod, "attach"), container.clone(), Vec::new(), terminal);
+    if let Err(error) = session.await {
+        eprintln!("warning: couldn't attach to pod/{pod}, falling back to streaming logs: {error}");
+        log::follow(client, pod, &container).await?;
+    }
+    Ok(())
+}
+
+/// Carries the streams until the outcome arrives; returns the exit code.
+async fn pump(session: Session, stdin: bool, tty: bool) -> anyhow::Result<u8> {
+    let Session { input, mut output } = session;
+    if stdin {
+        forward_stdin(input.clone());
+    }
+    if tty {
+        send_size(&input).await;
+        let mut resized = signal(SignalKind::window_change())?;
+        let input = input.clone();
+        tokio::spawn(async move {
+            while resized.recv().await.is_some() {
+                send_size(&input).await;
+            }
+        });
+    }
+    while let Some(frame) = output.message().await.map_err(client::Error::from)? {
+        match frame.channel() {
+            Channel::Stdout => write(&mut std::io::stdout().lock(), &frame.data)?,
+            Channel::Stderr => write(&mut std::io::stderr().lock(), &frame.data)?,
+            Channel::Status => return exit_code(&frame),
+            _ => {}
+        }
+    }
+    bail!("the server ended the stream without an outcome")
+}
+
+fn write(out: &mut impl Write, data: &[u8]) -> anyhow::Result<()> {
+    out.write_all(data)?;
+    Ok(out.flush()?)
+}
+
+/// Reads standard input on a thread of its own: a blocked read must not keep the process alive.
+fn forward_stdin(input: Input) {
+    let (chunks, mut queue) = mpsc::channel::<Vec<u8>>(4);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; CHUNK];
+        while let Ok(length @ 1..) = std::io::stdin().lock().read(&mut buffer) {
+            if chunks.blocking_send(buffer[..length].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    tokio::spawn(async move {
+        let frame = |data: Vec<u8>, end| Frame {
+            channel: Channel::Stdin.into(),
+            data: data.into(),
+            end,
+            ..Default::default()
+        };
+        while let Some(data) = queue.recv().await {
+            if !input.send(frame(data, false)).await {
+                return;
+            }
+        }
+        input.send(frame(Vec::new(), true)).await;
+    });
+}
+
+async fn send_size(input: &Input) {
+    let (height, width) = console::Term::stdout().size();
+    let data = serde_json::json!({"Width": width, "Height": height}).to_string();
+    input
+        .send(Frame { channel: Channel::Resize.into(), data: data.into(), ..Default::default() })
+        .await;
+}
+
+/// The terminal in raw mode; as it was when dropped.
+struct RawTerminal(Termios);
+
+impl RawTerminal {
+    fn enter() -> anyhow::Result<Self> {
+        let before = termios::tcgetattr(std::io::stdin()).context("the terminal's settings")?;
+        let mut raw = before.clone();
+        termios::cfmakeraw(&mut raw);
+        termios::tcsetattr(std::io::stdin(), SetArg::TCSANOW, &raw)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        if let Err(error) = termios::tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.0) {
+            eprintln!("cannot restore the terminal: {error}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! `skiff debug`: a further container in a running pod, to look at the others from.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use client::{Client, PatchKind};
+use rand::RngExt;
+use serde_json::{Value, json};
+
+use crate::discovery::Resources;
+use crate::request::failure::usage;
+use crate::request::generate::variables;
+use crate::request::pods::{container_started, named};
+use crate::request::selection::Named;
+use crate::request::session::{Terminal, attach_or_follow};
+use crate::request::{Connection, log, watch};
+
+/// Letters of names that are made up, as of pods: none that make words.
+const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// POD, TYPE/NAME
+    #[arg(value_name = "POD | TYPE/NAME")]
+    target: Option<String>,
+    #[arg(long)]
+    image: Option<String>,
+    #[arg(long)]
+    image_pull_policy: Option<String>,
+    /// Name of the new container
+    #[arg(short, long)]
+    container: Option<String>,
+    /// Container whose processes the new one sees
+    #[arg(long = "target", value_name = "CONTAINER")]
+    target_container: Option<String>,
+    /// KEY=VALUE, repeatable
+    #[arg(long)]
+    env: Vec<String>,
+    /// What the container may do
+    #[arg(long, value_enum, default_value = "general")]
+    profile: Profile,
+    /// Pass standard input on
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    /// Standard input is a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Show what the container writes
+    #[arg(long)]
+    attach: bool,
+    /// Say nothing of one's own
+    #[arg(short, long)]
+    quiet: bool,
+    /// The command and its arguments, after --
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Profile {
+    Legacy,
+    General,
+    Baseline,
+    Restricted,
+    Netadmin,
+    Sysadmin,
+}
+
+impl Profile {
+    fn security_context(self) -> Option<Value> {
+        match self {
+            Self::Legacy | Self::Baseline => None,
+            Self::General => Some(json!({"capabilities": {"add": ["SYS_PTRACE"]}})),
+            Self::Restricted => Some(json!({
+                "allowPrivilegeEscalation": false,
+                "capabilities": {"drop": ["ALL"]},
+                "runAsNonRoot": true,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            })),
+            Self::Netadmin => Some(json!({"capabilities": {"add": ["NET_ADMIN", "NET_RAW"]}})),
+            Self::Sysadmin => Some(json!({"privileged": true})),
+        }
+    }
+}
+
+impl Args {
+    fn container(&self, name: &str, image: &str) -> anyhow::Result<Value> {
+        let mut container = json!({
+            "name": name,
+            "image": image,
+            "terminationMessagePolicy": "File",
+        });
+        for (field, value) in [
+            ("imagePullPolicy", &self.image_pull_policy),
+            ("targetContainerName", &self.target_container),
+        ] {
+            if let Some(value) = value {
+                container[field] = value.as_str().into();
+            }
+        }
+        if !self.arguments.is_empty() {
+            container["command"] = json!(self.arguments);
+        }
+        if !self.env.is_empty() {
+            container["env"] = variables(&self.env)?;
+        }
+        if let Some(context) = self.profile.security_context() {
+            container["securityContext"] = context;
+        }
+        for (field, flag) in [("stdin", self.stdin), ("tty", self.tty)] {
+            if flag {
+                container[field] = true.into();
+            }
+        }
+        Ok(container)
+    }
+}
+
+pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
+    let Some(image) = &args.image else {
+        bail!("you must specify --image when not using --copy-to.");
+    };
+    let Some(target) = &args.target else {
+        return Err(usage("debug", "NAME is required for debug"));
+    };
+    if args.tty && !args.stdin {
+        bail!("-i/--stdin is required for containers with -t/--tty=true");
+    }
+    let client = connection.client()?;
+    let resources = Resources::discover(&client).await?;
+    let named = named(&client, &resources, target)?;
+    if named.resource.kind != "Pod" {
+        let (group, version) = (&named.resource.group, &named.resource.version);
+        let kind = &named.resource.kind;
+        bail!("\"{group}/{version}, Kind={kind}\" not supported by debug");
+    }
+    let pod: Value = serde_json::from_slice(&client.get_object(named.target("")).await?.json)?;
+    let name = match &args.container {
+        Some(name) => name.clone(),
+        None => made_up(),
+    };
+    if !args.quiet {
+        if let Some(target) = &args.target_container {
+            eprintln!(
+                "Targeting container {target:?}. If you don't see processes from this container it may be because the container runtime doesn't support this feature."
+            );
+        }
+        if args.container.is_none() {
+            eprintln!("Defaulting debug container name to {name}.");
+        }
+    }
+    // A merge by name would change nothing of a container that is there.
+    let taken = ["containers", "initContainers", "ephemeralContainers"]
+        .iter()
+        .flat_map(|list| pod["spec"][*list].as_array().into_iter().flatten())
+        .any(|container| container["name"] == name.as_str());
+    if taken {
+        bail!("container {name:?} already exists in pod {:?}", named.name);
+    }
+    let patch = json!({"spec": {"ephemeralContainers": [args.container(&name, image)?]}});
+    let body = serde_json::to_vec(&patch)?;
+    let options = rpc::api_v1::WriteOptions::default();
+    client
+        .patch_object(named.target("ephemeralcontainers"), PatchKind::Strategic, body, options)
+        .await?;
+    if args.attach || args.stdin || args.tty {
+        attach(&args, &client, &named, name).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn attach(
+    args: &Args,
+    client: &Client,
+    named: &Named<'_>,
+    container: String,
+) -> anyhow::Result<()> {
+    let ended = watch::until(client, named, |pod| {
+        container_started(pod, "ephemeralContainerStatuses", &container)
+    })
+    .await?;
+    if ended {
+        return log::follow(client, &named.name, &container).await;
+    }
+    let terminal = Terminal { stdin: args.stdin, tty: args.tty, quiet: args.quiet };
+    attach_or_follow(client, &named.name, container, terminal).await
+}
+
+/// `debugger-x7k2p`
+fn made_up() -> String {
+    let mut random = rand::rng();
+    let suffix: String =
+        (0..5).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect();
+    format!("debugger-{suffix}")
+}

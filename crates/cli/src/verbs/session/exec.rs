@@ -1,0 +1,110 @@
+//! `skiff exec` and `skiff attach`
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use client::Client;
+
+use crate::discovery::Resources;
+use crate::request::Connection;
+use crate::request::failure::usage;
+use crate::request::pods::{default_container, name, named, pods_of};
+use crate::request::session::{Terminal, converse};
+
+#[derive(clap::Args)]
+pub struct Exec {
+    #[command(flatten)]
+    common: Common,
+    #[arg(hide = true)]
+    bare: Vec<String>,
+    /// The command and its arguments, after --
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub struct Attach {
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
+struct Common {
+    /// POD, TYPE/NAME
+    #[arg(value_name = "POD | TYPE/NAME")]
+    target: Option<String>,
+    #[arg(short, long)]
+    container: Option<String>,
+    /// Pass standard input on
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    /// Standard input is a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Only what the process writes
+    #[arg(short, long)]
+    quiet: bool,
+    /// Wait this long for a running pod
+    #[arg(long, hide = true)]
+    pod_running_timeout: Option<String>,
+}
+
+impl Exec {
+    pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        if self.common.target.is_none() {
+            bail!("pod, type/name or --filename must be specified");
+        }
+        if !self.bare.is_empty() {
+            return Err(usage(
+                "exec",
+                "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead",
+            ));
+        }
+        if self.command.is_empty() {
+            bail!("you must specify at least one command for the container");
+        }
+        let command = self.command.iter().map(|word| ("command", word.clone())).collect();
+        run(&connection.client()?, &self.common, "exec", command).await
+    }
+}
+
+impl Attach {
+    pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        run(&connection.client()?, &self.common, "attach", Vec::new()).await
+    }
+}
+
+async fn run(
+    client: &Client,
+    common: &Common,
+    subresource: &str,
+    parameters: Vec<(&'static str, String)>,
+) -> anyhow::Result<ExitCode> {
+    let Some(target) = &common.target else {
+        bail!("at least 1 argument is required for {subresource}");
+    };
+    let resources = Resources::discover(client).await?;
+    let pods = pods_of(client, &named(client, &resources, target)?).await?;
+    let pod = &pods[0];
+    if api::pod::is_terminal(pod) {
+        let verb = if subresource == "exec" { "exec into" } else { "attach to" };
+        bail!(
+            "cannot {verb} a container in a completed pod; current phase is {}",
+            api::pod::phase(pod)
+        );
+    }
+    let container = match &common.container {
+        Some(container) => container.clone(),
+        None => default_container(pod)?,
+    };
+    let terminal = Terminal {
+        stdin: common.stdin,
+        tty: common.tty,
+        quiet: common.quiet || subresource == "exec",
+    };
+    let code = converse(client, (name(pod), subresource), container, parameters, terminal).await?;
+    if code != 0 {
+        eprintln!("command terminated with exit code {code}");
+    }
+    Ok(ExitCode::from(code))
+}

@@ -1,0 +1,72 @@
+//! `skiff autoscale`: a HorizontalPodAutoscaler for a workload.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use serde_json::json;
+
+use crate::discovery::Resources;
+use crate::request::Connection;
+use crate::request::generate::{Creating, generated, metadata};
+use crate::request::selection::Selection;
+
+#[derive(clap::Args)]
+pub struct Autoscale {
+    #[command(flatten)]
+    selection: Selection,
+    /// The most pods
+    #[arg(long)]
+    max: i32,
+    /// The fewest pods
+    #[arg(long)]
+    min: Option<i32>,
+    /// The CPU use to keep, in percent of what is requested
+    #[arg(long)]
+    cpu_percent: Option<i32>,
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    creating: Creating,
+}
+
+impl Autoscale {
+    pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
+        let client = connection.client()?;
+        let resources = Resources::discover(&client).await?;
+        let mut report = self.creating.writing.report()?;
+        for named in self.selection.names(&client, &resources).await? {
+            client
+                .get_object(named.target("scale"))
+                .await
+                .with_context(|| format!("cannot autoscale {}", named.path()))?;
+            let name = self.name.as_deref().unwrap_or(&named.name);
+            let mut spec = json!({
+                "maxReplicas": self.max,
+                "scaleTargetRef": {
+                    "apiVersion": named.resource.api_version(), "kind": named.resource.kind, "name": named.name,
+                },
+            });
+            for (field, value) in
+                [("minReplicas", self.min), ("targetCPUUtilizationPercentage", self.cpu_percent)]
+            {
+                if let Some(value) = value {
+                    spec[field] = value.into();
+                }
+            }
+            let object = json!({
+                "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": metadata(name),
+                "spec": spec, "status": {"currentReplicas": 0, "desiredReplicas": 0},
+            });
+            generated(
+                (&self.creating, &mut report),
+                connection,
+                &client,
+                &resources,
+                object,
+                "autoscaled",
+            )
+            .await?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
