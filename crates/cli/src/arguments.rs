@@ -120,7 +120,7 @@ fn unknown_command(word: &str, root: &Command, path: &str) -> String {
     let similar: Vec<&str> = root
         .get_subcommands()
         .map(Command::get_name)
-        .filter(|name| top && (distance(word, name) <= 2 || name.starts_with(word)))
+        .filter(|name| top && (strsim::levenshtein(word, name) <= 2 || name.starts_with(word)))
         .collect();
     if !similar.is_empty() {
         text.push_str("\n\nDid you mean this?");
@@ -131,22 +131,6 @@ fn unknown_command(word: &str, root: &Command, path: &str) -> String {
         text.push_str(&format!("\nSee '{path} --help' for usage."));
     }
     text
-}
-
-/// Insertions, removals and replacements between two words.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (index, character) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = index + 1;
-        for column in 0..right.len() {
-            let replaced = diagonal + usize::from(character != right[column]);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(row[column] + 1).min(diagonal + 1);
-        }
-    }
-    row[right.len()]
 }
 
 /// `skiff create secret`: the commands that a command line names.

@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::Event;
 use serde_json::Value;
 
 use crate::discovery::Resources;
-use crate::output::event::{ago, last_seen};
+use crate::output::event::{interval, last_seen};
 use crate::request::selection::Named;
 pub use pod::template;
 pub use rbac::rows as policy_rows;
@@ -133,18 +133,12 @@ pub async fn events(client: &Client, object: &Value, out: &mut Text) -> anyhow::
     rows.push(["----", "------", "----", "----", "-------"].map(str::to_owned));
     for event in events {
         let word = |value: &Option<String>| value.clone().unwrap_or_default();
-        let age = match (event.count, &event.first_timestamp) {
-            (Some(count @ 2..), Some(first)) => {
-                format!("{} (x{count} over {})", ago(last_seen(&event)), ago(Some(first.0)))
-            }
-            _ => ago(last_seen(&event)),
-        };
         let source = event.source.as_ref().and_then(|source| source.component.clone());
         let from = source.or_else(|| event.reporting_component.clone()).unwrap_or_default();
         rows.push([
             word(&event.type_),
             word(&event.reason),
-            age,
+            interval(&event),
             from,
             word(&event.message).trim().to_owned(),
         ]);

@@ -34,6 +34,11 @@ pub struct Printing {
 }
 
 impl Printing {
+    /// Whether `-o wide` was given: a table rather than whole objects.
+    pub fn is_wide(&self) -> bool {
+        self.output.as_deref() == Some("wide")
+    }
+
     /// The printer that the flags ask for; none: the verb's own words.
     pub fn printer(&self) -> anyhow::Result<Option<Printer>> {
         let Some(output) = &self.output else {
@@ -54,9 +59,8 @@ impl Printing {
             anyhow::Ok(if self.allow_missing_template_keys { template } else { template.strict() })
         };
         let format = match name {
-            "wide" => Format::Wide,
             "yaml" => Format::Yaml,
-            "json" => Format::Json,
+            "json" | "wide" => Format::Json,
             "name" => Format::Name,
             "jsonpath" => Format::JsonPath(template(argument)?),
             "jsonpath-as-json" => Format::JsonPathAsJson(template(argument)?),
@@ -95,7 +99,6 @@ fn file(path: &str) -> anyhow::Result<String> {
 /// The value of `-o`.
 #[derive(Clone, Debug)]
 enum Format {
-    Wide,
     Yaml,
     Json,
     Name,
@@ -115,11 +118,6 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// Whether `-o wide` was asked for: a table rather than whole objects.
-    pub fn is_wide(&self) -> bool {
-        matches!(self.format, Format::Wide)
-    }
-
     /// Leaves out the headers of custom columns.
     pub fn without_headers(mut self, without: bool) -> Self {
         self.no_headers = without;
@@ -201,7 +199,7 @@ impl Printer {
                 println!("{}", json_text(&json!(template.find(&shown))));
             }
             Format::GoTemplate(template) => print!("{}", template.render(&shown)?),
-            Format::Json | Format::Wide | Format::Name => println!("{}", json_text(&shown)),
+            Format::Json | Format::Name => println!("{}", json_text(&shown)),
         }
         self.printed += 1;
         Ok(())

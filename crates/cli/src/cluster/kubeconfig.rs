@@ -94,14 +94,9 @@ pub fn context_name(cluster: &str) -> String {
 /// # Errors
 /// When neither variable says where.
 pub fn user_file() -> anyhow::Result<PathBuf> {
-    if let Some(list) = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
-        let paths: Vec<PathBuf> =
-            std::env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect();
-        let chosen = paths.iter().find(|path| path.exists()).or(paths.last());
-        return chosen.cloned().context("$KUBECONFIG names no file");
-    }
-    let home = std::env::var_os("HOME").context("neither $KUBECONFIG nor $HOME is set")?;
-    Ok(Path::new(&home).join(".kube/config"))
+    let paths = client::kubeconfig::paths()?;
+    let chosen = paths.iter().find(|path| path.exists()).or(paths.last());
+    chosen.cloned().context("$KUBECONFIG names no file")
 }
 
 /// Adds or replaces the context in the file and makes it the current one.

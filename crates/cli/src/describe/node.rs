@@ -174,8 +174,7 @@ async fn pods(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     out.line("Non-terminated Pods", format!("({} in total)", pods.len()));
     out.nested(|out| {
         for row in &rows {
-            let cells: Vec<String> = row.iter().map(|cell| cell.to_owned()).collect();
-            let mut cells: Vec<&str> = cells.iter().map(String::as_str).collect();
+            let mut cells: Vec<&str> = row.iter().map(String::as_str).collect();
             let (first, second) = (format!("{}  ", cells[0]), format!("{}  ", cells[1]));
             cells[0] = &first;
             cells[1] = &second;

@@ -13,10 +13,7 @@ pub fn volume(object: &Value, out: &mut Text) {
     labels(object, out);
     out.line("Finalizers", bracketed(&metadata["finalizers"]));
     out.line("StorageClass", word(&spec["storageClassName"]));
-    match text::time(&metadata["deletionTimestamp"]) {
-        Some(time) => out.line("Status", format!("Terminating (lasts {})", ago(Some(time)))),
-        None => out.line("Status", word(&status["phase"])),
-    }
+    phase(object, out);
     let claim = &spec["claimRef"];
     let claim = if claim.is_object() {
         format!("{}/{}", word(&claim["namespace"]), word(&claim["name"]))
@@ -32,6 +29,13 @@ pub fn volume(object: &Value, out: &mut Text) {
     out.line("Message", word(&status["message"]));
     out.raw("Source:");
     out.deeper(2, |out| volume::source(spec, &["capacity", "claimRef", "nodeAffinity"], out));
+}
+
+fn phase(object: &Value, out: &mut Text) {
+    match text::time(&object["metadata"]["deletionTimestamp"]) {
+        Some(time) => out.line("Status", format!("Terminating (lasts {})", ago(Some(time)))),
+        None => out.line("Status", word(&object["status"]["phase"])),
+    }
 }
 
 fn affinity(affinity: &Value, out: &mut Text) {
@@ -73,10 +77,7 @@ pub async fn claim(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
     heading(object, out);
     out.line("StorageClass", word(&spec["storageClassName"]));
-    match text::time(&metadata["deletionTimestamp"]) {
-        Some(time) => out.line("Status", format!("Terminating (lasts {})", ago(Some(time)))),
-        None => out.line("Status", word(&status["phase"])),
-    }
+    phase(object, out);
     out.line("Volume", word(&spec["volumeName"]));
     labels(object, out);
     out.line("Finalizers", bracketed(&metadata["finalizers"]));

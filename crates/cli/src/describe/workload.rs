@@ -6,11 +6,11 @@ use serde_json::Value;
 use crate::describe::text::{self, Text, items, moment, or, time, truth, word};
 use crate::describe::{Scene, controller, heading, labels, pod};
 use crate::output::event::ago;
+use crate::request::pods::REVISION;
 use crate::request::pods::{pods_by_selector, selector_of};
 
 /// Bytes of a list of indexes that are always shown.
 const INDEXES_MAX: usize = 50;
-const REVISION: &str = "deployment.kubernetes.io/revision";
 
 pub async fn deployment(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     let object = scene.object;

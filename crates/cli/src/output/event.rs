@@ -22,3 +22,14 @@ pub fn ago(time: Option<jiff::Timestamp>) -> String {
         |time| api::duration::human(clock::now().as_second() - time.as_second()),
     )
 }
+
+/// When an Event happened, and since when if it did so more than once: `5m (x3 over 1h)`.
+pub fn interval(event: &Event) -> String {
+    let last = ago(last_seen(event));
+    match (&event.first_timestamp, event.count) {
+        (Some(first), Some(count @ 2..)) => {
+            format!("{last} (x{count} over {})", ago(Some(first.0)))
+        }
+        _ => last,
+    }
+}

@@ -48,24 +48,16 @@ pub async fn generated(
         Err(client::Error::Api(error))
             if matches!(error.reason(), "AlreadyExists" | "Invalid")
                 && resource.kind != "Namespace"
-                && !creating.writing_tries() =>
+                && creating.writing.dry_run == DryRun::None =>
         {
-            bail!("failed to create {}: {error}", singular(resource));
+            bail!("failed to create {}: {error}", resource.kind.to_lowercase());
         }
         Err(error) => return Err(error.into()),
     };
     report.done(resource, &created, what)
 }
 
-fn singular(resource: &Resource) -> String {
-    resource.kind.to_lowercase()
-}
-
 impl Creating {
-    fn writing_tries(&self) -> bool {
-        self.writing.dry_run != DryRun::None
-    }
-
     /// Sends one object; with a client's dry run it comes back as it was.
     pub async fn create(
         &self,

@@ -11,6 +11,9 @@ use crate::discovery::Resources;
 use crate::request::selection::Named;
 use crate::request::stream::pod_target;
 
+/// Annotation of a Deployment and its ReplicaSets with their revision.
+pub const REVISION: &str = "deployment.kubernetes.io/revision";
+
 /// Pods by label selector, ready ones first, then the oldest.
 pub async fn pods_by_selector(
     client: &Client,

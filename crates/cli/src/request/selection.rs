@@ -156,7 +156,7 @@ impl Selection {
             Meaning::Collections(kinds) => {
                 let mut names = Vec::new();
                 for resource in kinds {
-                    for object in self.list(client, resource, Representation::Full).await?.0 {
+                    for object in self.list(client, resource, Representation::Full).await? {
                         names.push(Named {
                             resource,
                             namespace: object.namespace,
@@ -176,7 +176,7 @@ impl Selection {
     }
 
     /// Whether the words are a kind without a name, so that a verb would meet every object of it.
-    pub fn names_only_kinds(&self) -> bool {
+    fn names_only_kinds(&self) -> bool {
         self.files.is_empty() && self.words.len() == 1 && !self.words[0].contains('/')
     }
 
@@ -210,13 +210,13 @@ impl Selection {
         Ok((found, missing))
     }
 
-    /// The objects of one kind that the selectors choose, and the list's revision.
+    /// The objects of one kind that the selectors choose.
     pub async fn list(
         &self,
         client: &Client,
         resource: &Resource,
         representation: Representation,
-    ) -> anyhow::Result<(Vec<Object>, u64)> {
+    ) -> anyhow::Result<Vec<Object>> {
         let request = ListRequest {
             target: Some(resource.target(self.namespace(client), "", "")),
             label_selector: self.selector.clone(),
@@ -225,7 +225,7 @@ impl Selection {
             ..Default::default()
         };
         match client.list_objects(request).await {
-            Ok(found) => Ok(found),
+            Ok((objects, _)) => Ok(objects),
             Err(client::Error::Api(error)) => Err(self.about_list(resource, error).into()),
             Err(error) => Err(error.into()),
         }

@@ -1,25 +1,27 @@
 //! A terminal connected to a container's process, as `exec`, `attach`, `debug` and `run` do it.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, bail};
 use client::Client;
 use nix::sys::termios::{self, SetArg, Termios};
 use rpc::api_v1::{Channel, Frame};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 
 use crate::request::log;
 use crate::request::stream::{Input, Session, exit_code, open, pod_target};
 
-/// Bytes read from standard input at once.
-const CHUNK: usize = 16 << 10;
-
-/// What of the terminal a process gets.
-#[derive(Clone, Copy)]
-pub struct Terminal {
+/// What a container's process gets of the options.
+#[derive(Clone, Copy, clap::Args)]
+pub struct StreamOptions {
+    /// Pass standard input to the container
+    #[arg(short = 'i', long)]
     pub stdin: bool,
+    /// Standard input is a terminal
+    #[arg(short, long)]
     pub tty: bool,
+    /// Print only what the container writes
+    #[arg(short, long)]
     pub quiet: bool,
 }
 
@@ -29,18 +31,18 @@ pub async fn converse(
     (pod, subresource): (&str, &str),
     container: String,
     mut parameters: Vec<(&'static str, String)>,
-    terminal: Terminal,
+    options: StreamOptions,
 ) -> anyhow::Result<u8> {
-    let tty = terminal.tty && std::io::stdin().is_terminal();
-    if terminal.tty && !tty {
+    let tty = options.tty && std::io::stdin().is_terminal();
+    if options.tty && !tty {
         eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
     }
-    if terminal.stdin && !terminal.quiet {
+    if options.stdin && !options.quiet {
         eprintln!("If you don't see a command prompt, try pressing enter.");
     }
     parameters.push(("container", container));
     parameters.push(("stdout", "true".to_owned()));
-    for (name, flag) in [("stdin", terminal.stdin), ("tty", tty), ("stderr", !tty)] {
+    for (name, flag) in [("stdin", options.stdin), ("tty", tty), ("stderr", !tty)] {
         if flag {
             parameters.push((name, "true".to_owned()));
         }
@@ -48,7 +50,7 @@ pub async fn converse(
     let target = pod_target(client.default_namespace(), pod, subresource);
     let session = open(client, target, &parameters).await?;
     let raw = tty.then(RawTerminal::enter).transpose()?;
-    let code = pump(session, terminal.stdin, tty).await;
+    let code = pump(session, options.stdin, tty).await;
     drop(raw);
     code
 }
@@ -58,9 +60,9 @@ pub async fn attach_or_follow(
     client: &Client,
     pod: &str,
     container: String,
-    terminal: Terminal,
+    options: StreamOptions,
 ) -> anyhow::Result<()> {
-    let session = converse(client, (pod, "attach"), container.clone(), Vec::new(), terminal);
+    let session = converse(client, (pod, "attach"), container.clone(), Vec::new(), options);
     if let Err(error) = session.await {
         eprintln!("warning: couldn't attach to pod/{pod}, falling back to streaming logs: {error}");
         log::follow(client, pod, &container).await?;
@@ -72,7 +74,7 @@ pub async fn attach_or_follow(
 async fn pump(session: Session, stdin: bool, tty: bool) -> anyhow::Result<u8> {
     let Session { input, mut output } = session;
     if stdin {
-        forward_stdin(input.clone());
+        input.clone().forward(std::io::stdin());
     }
     if tty {
         send_size(&input).await;
@@ -98,33 +100,6 @@ async fn pump(session: Session, stdin: bool, tty: bool) -> anyhow::Result<u8> {
 fn write(out: &mut impl Write, data: &[u8]) -> anyhow::Result<()> {
     out.write_all(data)?;
     Ok(out.flush()?)
-}
-
-/// Reads standard input on a thread of its own: a blocked read must not keep the process alive.
-fn forward_stdin(input: Input) {
-    let (chunks, mut queue) = mpsc::channel::<Vec<u8>>(4);
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; CHUNK];
-        while let Ok(length @ 1..) = std::io::stdin().lock().read(&mut buffer) {
-            if chunks.blocking_send(buffer[..length].to_vec()).is_err() {
-                return;
-            }
-        }
-    });
-    tokio::spawn(async move {
-        let frame = |data: Vec<u8>, end| Frame {
-            channel: Channel::Stdin.into(),
-            data: data.into(),
-            end,
-            ..Default::default()
-        };
-        while let Some(data) = queue.recv().await {
-            if !input.send(frame(data, false)).await {
-                return;
-            }
-        }
-        input.send(frame(Vec::new(), true)).await;
-    });
 }
 
 async fn send_size(input: &Input) {

@@ -1,5 +1,7 @@
 //! Streaming subresources: one gRPC stream that carries stdin, stdout, stderr, resizes and the outcome.
 
+use std::io::Read;
+
 use anyhow::{Context, bail};
 use client::Client;
 use rpc::api_v1::stream_request::Kind;
@@ -9,6 +11,9 @@ use tokio_stream::wrappers::ReceiverStream;
 
 /// Frames on their way to the server.
 const QUEUE: usize = 64;
+/// Bytes read at once, and chunks read ahead.
+const CHUNK: usize = 64 << 10;
+const CHUNK_QUEUE: usize = 4;
 
 /// An open stream.
 pub struct Session {
@@ -24,6 +29,34 @@ impl Input {
     /// Sends one frame; `false`: the stream is over.
     pub async fn send(&self, frame: Frame) -> bool {
         self.0.send(StreamRequest { kind: Some(Kind::Frame(frame)) }).await.is_ok()
+    }
+
+    /// Sends what a reader yields to standard input, and its end, in the background. The reader has a
+    /// thread of its own: a blocked read must not keep the process alive.
+    pub fn forward(self, mut reader: impl Read + Send + 'static) {
+        let (chunks, mut queue) = mpsc::channel::<Vec<u8>>(CHUNK_QUEUE);
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; CHUNK];
+            while let Ok(length @ 1..) = reader.read(&mut buffer) {
+                if chunks.blocking_send(buffer[..length].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        tokio::spawn(async move {
+            let frame = |data: Vec<u8>, end| Frame {
+                channel: Channel::Stdin.into(),
+                data: data.into(),
+                end,
+                ..Default::default()
+            };
+            while let Some(data) = queue.recv().await {
+                if !self.send(frame(data, false)).await {
+                    return;
+                }
+            }
+            self.send(frame(Vec::new(), true)).await;
+        });
     }
 }
 

@@ -93,6 +93,21 @@ fn path(resource: &Resource, object: &Value) -> String {
     if group.is_empty() { format!("{kind}/{name}") } else { format!("{kind}.{group}/{name}") }
 }
 
+/// `--validate`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ValidateFlag {
+    /// Check fields strictly, warn, or ignore what is unknown
+    #[arg(long, default_value = "strict", num_args = 0..=1, default_missing_value = "strict", value_parser = ["strict", "warn", "ignore", "true", "false"])]
+    validate: String,
+}
+
+impl ValidateFlag {
+    /// The value of the `fieldValidation` parameter.
+    pub fn field_validation(&self) -> String {
+        field_validation(&self.validate).to_owned()
+    }
+}
+
 /// The value of the `fieldValidation` parameter for `--validate`.
 pub fn field_validation(validate: &str) -> &'static str {
     match validate {

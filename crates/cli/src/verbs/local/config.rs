@@ -141,14 +141,7 @@ fn paths(connection: &Connection) -> anyhow::Result<Vec<PathBuf>> {
     if let Some(path) = &connection.kubeconfig {
         return Ok(vec![path.clone()]);
     }
-    let list = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty());
-    if let Some(list) = list {
-        return Ok(std::env::split_paths(&list)
-            .filter(|path| !path.as_os_str().is_empty())
-            .collect());
-    }
-    let home = std::env::var_os("HOME").context("neither $KUBECONFIG nor $HOME is set")?;
-    Ok(vec![Path::new(&home).join(".kube/config")])
+    Ok(client::kubeconfig::paths()?)
 }
 
 fn read(path: &Path) -> anyhow::Result<Value> {

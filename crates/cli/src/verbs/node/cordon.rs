@@ -34,7 +34,7 @@ impl Cordon {
         let resources = Resources::discover(&client).await?;
         let mut failures = Failures::default();
         let nodes = self.named(verb, &client, &resources).await?;
-        self.all_exist(&client, &nodes).await?;
+        all_exist(&client, &nodes).await?;
         for named in nodes {
             if let Err(error) = self.mark(&client, &named, unschedulable).await {
                 failures.push(error);
@@ -64,15 +64,6 @@ impl Cordon {
         selection.names(client, resources).await
     }
 
-    /// # Errors
-    /// When one of them is not there: none is touched then.
-    pub async fn all_exist(&self, client: &Client, nodes: &[Named<'_>]) -> anyhow::Result<()> {
-        for node in nodes {
-            client.get_object(node.target("")).await?;
-        }
-        Ok(())
-    }
-
     pub async fn mark(
         &self,
         client: &Client,
@@ -100,4 +91,13 @@ impl Cordon {
         println!("{} {word}{suffix}", named.path());
         Ok(())
     }
+}
+
+/// # Errors
+/// When one of the nodes does not exist: none is touched then.
+pub async fn all_exist(client: &Client, nodes: &[Named<'_>]) -> anyhow::Result<()> {
+    for node in nodes {
+        client.get_object(node.target("")).await?;
+    }
+    Ok(())
 }

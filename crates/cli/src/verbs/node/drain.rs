@@ -14,7 +14,7 @@ use crate::request::selection::Named;
 use crate::request::watch::until_deleted;
 use crate::request::write::DryRun;
 use crate::request::{Connection, duration};
-use crate::verbs::node::cordon::Cordon;
+use crate::verbs::node::cordon::{Cordon, all_exist};
 
 /// Pause before an eviction that a disruption budget refused is tried again, as kubectl.
 const EVICTION_RETRY: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ impl Drain {
         let resources = Resources::discover(&client).await?;
         let limit = Duration::from_millis(duration::millis(&self.timeout)?);
         let nodes = self.nodes.named("drain", &client, &resources).await?;
-        self.nodes.all_exist(&client, &nodes).await?;
+        all_exist(&client, &nodes).await?;
         for node in &nodes {
             self.nodes.mark(&client, node, true).await?;
         }

@@ -92,9 +92,9 @@ async fn can_i(args: &CanI, client: &Client) -> anyhow::Result<ExitCode> {
     let allowed = status["allowed"] == true;
     if !args.quiet {
         let mut text = if allowed { "yes" } else { "no" }.to_owned();
-        for (word, field) in [("", "reason"), ("", "evaluationError")] {
+        for field in ["reason", "evaluationError"] {
             if let Some(why) = status[field].as_str().filter(|why| !why.is_empty() && !allowed) {
-                text.push_str(&format!(" - {word}{why}"));
+                text.push_str(&format!(" - {why}"));
             }
         }
         println!("{text}");

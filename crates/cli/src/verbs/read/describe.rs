@@ -110,7 +110,7 @@ async fn objects<'a>(
         }
         Meaning::Collections(kinds) => {
             for resource in kinds {
-                let objects = selection.list(client, resource, Representation::Full).await?.0;
+                let objects = selection.list(client, resource, Representation::Full).await?;
                 found.extend(objects.iter().map(|object| read(resource, object, false)));
             }
         }

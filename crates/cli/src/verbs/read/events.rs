@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Event;
 use rpc::api_v1::{EventType, WatchRequest};
 
 use crate::discovery::Resources;
-use crate::output::event::{ago, last_seen};
+use crate::output::event::{interval, last_seen};
 use crate::output::table::Text;
 use crate::request::Connection;
 use crate::request::pods::named;
@@ -109,16 +109,9 @@ fn text(mut events: Vec<Event>, namespaces: bool) -> Text {
         namespaces.then_some("NAMESPACE").into_iter().chain(headers).map(str::to_owned).collect();
     for event in events {
         let word = |value: &Option<String>| value.clone().unwrap_or_default();
-        let count = event.count.unwrap_or(1);
-        let seen = match (&event.first_timestamp, count) {
-            (Some(first), 2..) => {
-                format!("{} (x{count} over {})", ago(last_seen(&event)), ago(Some(first.0)))
-            }
-            _ => ago(last_seen(&event)),
-        };
         let object = &event.involved_object;
         let cells = [
-            seen,
+            interval(&event),
             word(&event.type_),
             word(&event.reason),
             format!("{}/{}", word(&object.kind), word(&object.name)),

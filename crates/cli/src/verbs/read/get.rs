@@ -83,18 +83,16 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         eprintln!("{NOTHING_NAMED}");
         return Ok(ExitCode::FAILURE);
     }
-    let printer = args.printing.printer()?;
+    let printer = if args.printing.is_wide() { None } else { args.printing.printer()? };
+    let printer = printer.map(|printer| printer.without_headers(args.no_headers));
     let resources = Resources::discover(&client).await?;
     let meaning = args.selection.meaning(&client, &resources)?;
     if watched {
         return watch(&args, &client, meaning, printer).await;
     }
     match printer {
-        Some(printer) if !printer.is_wide() => {
-            let printer = printer.without_headers(args.no_headers);
-            objects(&args, &client, meaning, printer).await
-        }
-        _ => tables(&args, &client, meaning).await,
+        Some(printer) => objects(&args, &client, meaning, printer).await,
+        None => tables(&args, &client, meaning).await,
     }
 }
 
@@ -116,7 +114,7 @@ async fn fetch<'a>(
     match meaning {
         Meaning::Collections(kinds) => {
             for resource in kinds {
-                let (objects, _) = args.selection.list(client, resource, representation).await?;
+                let objects = args.selection.list(client, resource, representation).await?;
                 fetched.push(Fetched { resource, objects });
             }
         }
@@ -217,7 +215,7 @@ fn sort_key(path: &Template, object: &Value) -> SortKey {
 fn table_options(args: &Args, resource: &Resource, many: bool) -> table::Options {
     let prefix = (many || args.show_kind).then(|| resource.path(""));
     table::Options {
-        wide: args.printing.output.as_deref() == Some("wide"),
+        wide: args.printing.is_wide(),
         namespace: args.selection.all_namespaces && resource.namespaced,
         show_labels: args.show_labels,
         label_columns: args.label_columns.clone(),
@@ -293,7 +291,7 @@ async fn watch(
     args: &Args,
     client: &Client,
     meaning: Meaning<'_>,
-    printer: Option<Printer>,
+    mut printer: Option<Printer>,
 ) -> anyhow::Result<ExitCode> {
     let (resource, namespace, field_selector) = match meaning {
         Meaning::Collections(kinds) if kinds.len() == 1 => (
@@ -313,9 +311,6 @@ async fn watch(
         }
         _ => bail!("you may only specify a single resource type"),
     };
-    let mut printer = printer
-        .filter(|printer| !printer.is_wide())
-        .map(|printer| printer.without_headers(args.no_headers));
     let representation = match printer {
         None => Representation::Table,
         Some(_) => Representation::Full,

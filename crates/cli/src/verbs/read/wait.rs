@@ -133,17 +133,10 @@ async fn wait(
     named: &Named<'_>,
     until: &Until,
 ) -> anyhow::Result<Option<&'static str>> {
-    let present = match client.get_object(named.target("")).await {
-        Ok(_) => true,
-        Err(error) if error.is_not_found() => false,
-        Err(error) => return Err(error.into()),
-    };
-    match (until, present) {
-        (Until::Deleted, false) => return Ok(None),
-        (Until::Condition(..) | Until::Path(..), false) => {
-            client.get_object(named.target("")).await?;
-        }
-        _ => {}
+    match (until, client.get_object(named.target("")).await) {
+        (Until::Deleted, Err(error)) if error.is_not_found() => return Ok(None),
+        (Until::Created, Err(error)) if error.is_not_found() => {}
+        (_, found) => drop(found?),
     }
     watch::until(client, named, |object| Ok(until.holds(object).then_some(()))).await?;
     Ok(Some(match until {

@@ -7,16 +7,11 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use client::{Api, Client};
 use k8s_openapi::api::core::v1::Pod;
-use rpc::api_v1::{Channel, Frame};
-use tokio::sync::mpsc;
+use rpc::api_v1::Channel;
 
 use crate::request::Connection;
 use crate::request::pods::default_container;
 use crate::request::stream::{Session, exit_code, open, pod_target};
-
-/// Bytes sent at once, and chunks on their way.
-const CHUNK: usize = 64 << 10;
-const QUEUE: usize = 4;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -88,21 +83,7 @@ impl Remote {
         let session = open(client, target, &parameters).await?;
         let Session { input: stdin, output: mut frames } = session;
         if let Some(reader) = input {
-            tokio::spawn(async move {
-                let frame = |data: Vec<u8>, end| Frame {
-                    channel: Channel::Stdin.into(),
-                    data: data.into(),
-                    end,
-                    ..Default::default()
-                };
-                let mut chunks = chunks(reader);
-                while let Some(data) = chunks.recv().await {
-                    if !stdin.send(frame(data, false)).await {
-                        return;
-                    }
-                }
-                stdin.send(frame(Vec::new(), true)).await;
-            });
+            stdin.forward(reader);
         }
         while let Some(frame) = frames.message().await.map_err(client::Error::from)? {
             match frame.channel() {
@@ -115,20 +96,6 @@ impl Remote {
         }
         bail!("the server ended the stream without an outcome")
     }
-}
-
-/// What a pipe gives, read on a thread of its own.
-fn chunks(mut reader: PipeReader) -> mpsc::Receiver<Vec<u8>> {
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; CHUNK];
-        while let Ok(length @ 1..) = reader.read(&mut buffer) {
-            if sender.blocking_send(buffer[..length].to_vec()).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {

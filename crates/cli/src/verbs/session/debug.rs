@@ -12,7 +12,7 @@ use crate::request::failure::usage;
 use crate::request::generate::variables;
 use crate::request::pods::{container_started, named};
 use crate::request::selection::Named;
-use crate::request::session::{Terminal, attach_or_follow};
+use crate::request::session::{StreamOptions, attach_or_follow};
 use crate::request::{Connection, log, watch};
 
 /// Letters of names that are made up, as of pods: none that make words.
@@ -39,18 +39,11 @@ pub struct Args {
     /// What the container may do
     #[arg(long, value_enum, default_value = "general")]
     profile: Profile,
-    /// Pass standard input on
-    #[arg(short = 'i', long)]
-    stdin: bool,
-    /// Standard input is a terminal
-    #[arg(short, long)]
-    tty: bool,
+    #[command(flatten)]
+    stream: StreamOptions,
     /// Show what the container writes
     #[arg(long)]
     attach: bool,
-    /// Say nothing of one's own
-    #[arg(short, long)]
-    quiet: bool,
     /// The command and its arguments, after --
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -107,7 +100,7 @@ impl Args {
         if let Some(context) = self.profile.security_context() {
             container["securityContext"] = context;
         }
-        for (field, flag) in [("stdin", self.stdin), ("tty", self.tty)] {
+        for (field, flag) in [("stdin", self.stream.stdin), ("tty", self.stream.tty)] {
             if flag {
                 container[field] = true.into();
             }
@@ -123,7 +116,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     let Some(target) = &args.target else {
         return Err(usage("debug", "NAME is required for debug"));
     };
-    if args.tty && !args.stdin {
+    if args.stream.tty && !args.stream.stdin {
         bail!("-i/--stdin is required for containers with -t/--tty=true");
     }
     let client = connection.client()?;
@@ -139,7 +132,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         Some(name) => name.clone(),
         None => made_up(),
     };
-    if !args.quiet {
+    if !args.stream.quiet {
         if let Some(target) = &args.target_container {
             eprintln!(
                 "Targeting container {target:?}. If you don't see processes from this container it may be because the container runtime doesn't support this feature."
@@ -163,7 +156,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     client
         .patch_object(named.target("ephemeralcontainers"), PatchKind::Strategic, body, options)
         .await?;
-    if args.attach || args.stdin || args.tty {
+    if args.attach || args.stream.stdin || args.stream.tty {
         attach(&args, &client, &named, name).await?;
     }
     Ok(ExitCode::SUCCESS)
@@ -182,8 +175,7 @@ async fn attach(
     if ended {
         return log::follow(client, &named.name, &container).await;
     }
-    let terminal = Terminal { stdin: args.stdin, tty: args.tty, quiet: args.quiet };
-    attach_or_follow(client, &named.name, container, terminal).await
+    attach_or_follow(client, &named.name, container, args.stream).await
 }
 
 /// `debugger-x7k2p`

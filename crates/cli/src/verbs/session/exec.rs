@@ -9,7 +9,7 @@ use crate::discovery::Resources;
 use crate::request::Connection;
 use crate::request::failure::usage;
 use crate::request::pods::{default_container, name, named, pods_of};
-use crate::request::session::{Terminal, converse};
+use crate::request::session::{StreamOptions, converse};
 
 #[derive(clap::Args)]
 pub struct Exec {
@@ -35,15 +35,8 @@ struct Common {
     target: Option<String>,
     #[arg(short, long)]
     container: Option<String>,
-    /// Pass standard input on
-    #[arg(short = 'i', long)]
-    stdin: bool,
-    /// Standard input is a terminal
-    #[arg(short, long)]
-    tty: bool,
-    /// Only what the process writes
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    stream: StreamOptions,
     /// Wait this long for a running pod
     #[arg(long, hide = true)]
     pod_running_timeout: Option<String>,
@@ -97,12 +90,9 @@ async fn run(
         Some(container) => container.clone(),
         None => default_container(pod)?,
     };
-    let terminal = Terminal {
-        stdin: common.stdin,
-        tty: common.tty,
-        quiet: common.quiet || subresource == "exec",
-    };
-    let code = converse(client, (name(pod), subresource), container, parameters, terminal).await?;
+    let mut options = common.stream;
+    options.quiet |= subresource == "exec";
+    let code = converse(client, (name(pod), subresource), container, parameters, options).await?;
     if code != 0 {
         eprintln!("command terminated with exit code {code}");
     }

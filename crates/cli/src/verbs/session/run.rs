@@ -11,7 +11,7 @@ use crate::request::failure::usage;
 use crate::request::generate::{Creating, generated, metadata, variables};
 use crate::request::pods::{container_started, container_state};
 use crate::request::selection::Named;
-use crate::request::session::{Terminal, attach_or_follow};
+use crate::request::session::{StreamOptions, attach_or_follow};
 use crate::request::write::DryRun;
 use crate::request::{Connection, log, watch};
 
@@ -51,21 +51,14 @@ pub struct Args {
     overrides: Option<String>,
     #[arg(long)]
     privileged: bool,
-    /// Pass standard input on
-    #[arg(short = 'i', long)]
-    stdin: bool,
-    /// Standard input is a terminal
-    #[arg(short, long)]
-    tty: bool,
+    #[command(flatten)]
+    stream: StreamOptions,
     /// Show what the pod writes
     #[arg(long)]
     attach: bool,
     /// Delete the pod when it has ended
     #[arg(long)]
     rm: bool,
-    /// Say nothing of one's own
-    #[arg(short, long)]
-    quiet: bool,
     #[command(flatten)]
     creating: Creating,
     /// Arguments of the container, after --
@@ -75,7 +68,7 @@ pub struct Args {
 
 impl Args {
     fn attaches(&self) -> bool {
-        self.attach || self.stdin || self.tty
+        self.attach || self.stream.stdin || self.stream.tty
     }
 
     /// # Errors
@@ -91,7 +84,7 @@ impl Args {
         if self.rm && !self.attaches() {
             return Err(usage("run", "--rm should only be used for attached containers"));
         }
-        if self.tty && !self.stdin {
+        if self.stream.tty && !self.stream.stdin {
             return Err(usage("run", "-i/--stdin is required for containers with -t/--tty=true"));
         }
         if self.attaches() && self.creating.writing.dry_run != DryRun::None {
@@ -129,9 +122,9 @@ impl Args {
             container["env"] = variables(&self.env)?;
         }
         for (field, flag) in [
-            ("stdin", self.stdin),
-            ("stdinOnce", self.stdin && self.restart == "Never"),
-            ("tty", self.tty),
+            ("stdin", self.stream.stdin),
+            ("stdinOnce", self.stream.stdin && self.restart == "Never"),
+            ("tty", self.stream.tty),
         ] {
             if flag {
                 container[field] = true.into();
@@ -217,7 +210,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     let result = attached(&args, &client, &named).await;
     if args.rm {
         client.delete_object(named.target(""), &Default::default()).await?;
-        if !args.quiet {
+        if !args.stream.quiet {
             println!("pod {:?} deleted", args.name);
         }
     }
@@ -230,9 +223,8 @@ async fn attached(args: &Args, client: &Client, named: &Named<'_>) -> anyhow::Re
     let ended =
         watch::until(client, named, |pod| container_started(pod, STATUSES, &container)).await?;
     // A log has everything from the start on; only who has something to say is attached.
-    if args.stdin && !ended {
-        let terminal = Terminal { stdin: args.stdin, tty: args.tty, quiet: args.quiet };
-        attach_or_follow(client, &args.name, container.clone(), terminal).await?;
+    if args.stream.stdin && !ended {
+        attach_or_follow(client, &args.name, container.clone(), args.stream).await?;
     } else {
         log::follow(client, &args.name, &container).await?;
     }

@@ -17,7 +17,7 @@ use crate::request::last_applied::{FIELD_MANAGER, LAST_APPLIED, patch, with_last
 use crate::request::manifest::{Document, Files, namespace_of};
 use crate::request::selection::Named;
 use crate::request::watch::until_deleted;
-use crate::request::write::{DryRun, Report, Writing, field_validation};
+use crate::request::write::{DryRun, Report, ValidateFlag, Writing};
 
 /// Tries when somebody else changes the object in between.
 const CONFLICT_TRIES: usize = 5;
@@ -55,9 +55,8 @@ pub struct Args {
     /// Overwrite what others changed; default true
     #[arg(long, hide = true, default_value = "true", action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     overwrite: bool,
-    /// Check fields strictly, warn, or ignore what is unknown
-    #[arg(long, default_value = "strict", num_args = 0..=1, default_missing_value = "strict", value_parser = ["strict", "warn", "ignore", "true", "false"])]
-    validate: String,
+    #[command(flatten)]
+    validate: ValidateFlag,
     #[command(flatten)]
     writing: Writing,
 }
@@ -187,7 +186,7 @@ async fn apply_document<'a>(
     }
     let mut options =
         args.writing.options(if args.server_side { "kubectl" } else { FIELD_MANAGER });
-    options.field_validation = field_validation(&args.validate).to_owned();
+    options.field_validation = args.validate.field_validation();
     options.force = args.force_conflicts;
     let target = resource.target(&namespace, &document.name(), "");
     if args.server_side {

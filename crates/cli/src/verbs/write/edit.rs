@@ -13,7 +13,7 @@ use crate::request::editor::in_editor;
 use crate::request::failure::{Failures, text};
 use crate::request::last_applied::{LAST_APPLIED, change, with_last_applied};
 use crate::request::selection::{Named, Selection};
-use crate::request::write::{Report, Writing, field_validation};
+use crate::request::write::{Report, ValidateFlag, Writing};
 use crate::request::{Connection, manifest};
 
 const HEADER: &str = "\
@@ -33,8 +33,8 @@ pub struct Args {
     /// Also bring the annotation of apply to what was edited
     #[arg(long)]
     save_config: bool,
-    #[arg(long, default_value = "strict", num_args = 0..=1, default_missing_value = "strict", value_parser = ["strict", "warn", "ignore", "true", "false"])]
-    validate: String,
+    #[command(flatten)]
+    validate: ValidateFlag,
     #[command(flatten)]
     writing: Writing,
 }
@@ -139,7 +139,7 @@ async fn save(
         return Ok(None);
     }
     let mut options = args.writing.options("skiff-edit");
-    options.field_validation = field_validation(&args.validate).to_owned();
+    options.field_validation = args.validate.field_validation();
     let target = named.target(&args.subresource);
     let object = client.patch_object(target, kind, serde_json::to_vec(&patch)?, options).await?;
     Ok(Some(serde_json::from_slice(&object.json)?))

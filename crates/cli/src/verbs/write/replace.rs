@@ -13,7 +13,7 @@ use crate::request::last_applied::{LAST_APPLIED, with_last_applied};
 use crate::request::manifest::{Document, Files, namespace_of};
 use crate::request::selection::Named;
 use crate::request::watch::until_deleted;
-use crate::request::write::{DryRun, Writing, field_validation};
+use crate::request::write::{DryRun, ValidateFlag, Writing};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -31,8 +31,8 @@ pub struct Args {
     /// Keep the configuration in an annotation, for a later apply
     #[arg(long)]
     save_config: bool,
-    #[arg(long, default_value = "strict", num_args = 0..=1, default_missing_value = "strict", value_parser = ["strict", "warn", "ignore", "true", "false"])]
-    validate: String,
+    #[command(flatten)]
+    validate: ValidateFlag,
     #[command(flatten)]
     writing: Writing,
 }
@@ -85,7 +85,7 @@ async fn replace(
         return Ok(object);
     }
     let mut options = args.writing.options("skiff-replace");
-    options.field_validation = field_validation(&args.validate).to_owned();
+    options.field_validation = args.validate.field_validation();
     let written = if args.force && args.writing.dry_run == DryRun::None {
         remove(args, client, &named).await?;
         let collection = resource.target(namespace, "", "");

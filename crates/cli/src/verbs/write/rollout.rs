@@ -15,11 +15,12 @@ use crate::discovery::Resources;
 use crate::output::Printer;
 use crate::output::tabwriter::align;
 use crate::request::failure::Failures;
+use crate::request::pods::REVISION;
 use crate::request::selection::{Named, Selection};
 use crate::request::write::{DryRun, Report, Writing};
 use crate::request::{Connection, duration, watch};
 use progress::progress;
-use revisions::{CHANGE_CAUSE, REVISION, revisions};
+use revisions::{CHANGE_CAUSE, revisions};
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -6,11 +6,10 @@ use rpc::api_v1::ListRequest;
 use serde_json::Value;
 
 use crate::discovery::Resources;
+use crate::request::pods::REVISION;
 use crate::request::pods::selector_of;
 use crate::request::selection::Named;
 
-/// Where a Deployment and its ReplicaSets keep their revision.
-pub const REVISION: &str = "deployment.kubernetes.io/revision";
 pub const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 
 /// One revision: its number, the pod template, why it was made, and the object that it stands for: a
