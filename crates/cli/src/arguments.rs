@@ -1,19 +1,19 @@
-//! Command lines as kubectl's flag parser reads them, and its words for those that are wrong.
+//! Command lines as kubectl's flag parser reads them, and its messages for those it rejects.
 //!
 //! Kubectl's flags differ from clap's in three ways: a switch may be given a value (`--force=false`),
-//! a flag given twice takes the later value, and what is wrong is told in two lines with exit code 1.
+//! the later of two values of a flag wins, and errors are two lines with exit code 1.
 
 use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command, Error};
 
 /// Lets every switch of a command and its subcommands take a value.
-pub fn like_kubectl(command: Command) -> Command {
+pub fn with_boolean_values(command: Command) -> Command {
     let names: Vec<String> =
         command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    names
-        .into_iter()
-        .fold(command.mut_args(switch), |command, name| command.mut_subcommand(name, like_kubectl))
+    names.into_iter().fold(command.mut_args(switch), |command, name| {
+        command.mut_subcommand(name, with_boolean_values)
+    })
 }
 
 fn switch(argument: clap::Arg) -> clap::Arg {
@@ -32,16 +32,16 @@ fn switch(argument: clap::Arg) -> clap::Arg {
         .value_parser(BoolishValueParser::new())
 }
 
-/// Whether a command line gives any flag a truth value, so that switches have to take one.
-pub fn has_truth_values(arguments: &[String]) -> bool {
+/// Whether a command line gives any flag a boolean value, so that switches have to accept one.
+pub fn has_boolean_values(arguments: &[String]) -> bool {
     arguments
         .iter()
         .take_while(|word| *word != "--")
         .any(|word| word.starts_with('-') && (word.ends_with("=true") || word.ends_with("=false")))
 }
 
-/// What kubectl says of a command line that clap does not accept.
-pub fn complaint(error: &Error, root: &Command, arguments: &[String]) -> String {
+/// kubectl's message for a command line that clap rejects.
+pub fn usage_error(error: &Error, root: &Command, arguments: &[String]) -> String {
     let path = path(root, arguments);
     let at = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_in_kubectls_words() {
+    fn usage_errors_match_kubectl() {
         for (line, expected) in [
             ("skiff get --foo=1", "error: unknown flag: --foo\nSee 'skiff get --help' for usage."),
             (
@@ -182,7 +182,7 @@ mod tests {
         ] {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
             let error = command().try_get_matches_from(&words).unwrap_err();
-            assert_eq!(complaint(&error, &command(), &words), expected, "{line}");
+            assert_eq!(usage_error(&error, &command(), &words), expected, "{line}");
         }
     }
 
@@ -190,8 +190,8 @@ mod tests {
     fn switches_take_values() {
         for (flag, expected) in [("--all", true), ("--all=true", true), ("--all=false", false)] {
             let words = ["skiff", "get", "--image=x", flag].map(str::to_owned);
-            assert_eq!(has_truth_values(&words), flag != "--all");
-            let matches = like_kubectl(command()).get_matches_from(words);
+            assert_eq!(has_boolean_values(&words), flag != "--all");
+            let matches = with_boolean_values(command()).get_matches_from(words);
             let (_, get) = matches.subcommand().unwrap();
             assert_eq!(get.get_one::<bool>("all"), Some(&expected), "{flag}");
         }

@@ -21,13 +21,13 @@ use serde_json::Value;
 
 use crate::discovery::Resources;
 use crate::output::event::{interval, last_seen};
-use crate::request::selection::Named;
+use crate::request::selection::ObjectReference;
 pub use pod::template;
 pub use rbac::rows as policy_rows;
-pub use text::Text;
+pub use text::Description;
 
 /// What a describer may ask for.
-pub struct Scene<'a> {
+pub struct DescribeContext<'a> {
     pub client: &'a Client,
     pub resources: &'a Resources,
     pub object: &'a Value,
@@ -35,49 +35,49 @@ pub struct Scene<'a> {
 
 /// Writes the description; gives whether what happened belongs below it, as kubectl has it.
 pub async fn describe(
-    scene: &Scene<'_>,
-    named: &Named<'_>,
-    out: &mut Text,
+    context: &DescribeContext<'_>,
+    named: &ObjectReference<'_>,
+    out: &mut Description,
 ) -> anyhow::Result<bool> {
-    let object = scene.object;
+    let object = context.object;
     match (named.resource.group.as_str(), named.resource.kind.as_str()) {
         ("", "Pod") => pod::describe(object, out),
-        ("", "Node") => node::describe(scene, out).await?,
-        ("", "Service") => service::describe(scene, out).await?,
+        ("", "Node") => node::describe(context, out).await?,
+        ("", "Service") => service::describe(context, out).await?,
         ("", "Endpoints") => service::old_endpoints(object, out),
         ("discovery.k8s.io", "EndpointSlice") => service::slice(object, out),
-        ("networking.k8s.io", "Ingress") => service::ingress(scene, out).await?,
+        ("networking.k8s.io", "Ingress") => service::ingress(context, out).await?,
         ("", "ConfigMap") => config::config_map(object, out),
         ("", "ServiceAccount") => config::service_account(object, out),
         ("", "PersistentVolume") => storage::volume(object, out),
-        ("", "PersistentVolumeClaim") => storage::claim(scene, out).await?,
+        ("", "PersistentVolumeClaim") => storage::claim(context, out).await?,
         ("storage.k8s.io", "StorageClass") => storage::storage_class(object, out),
         ("scheduling.k8s.io", "PriorityClass") => storage::priority_class(object, out),
         ("networking.k8s.io", "IngressClass") => storage::ingress_class(object, out),
         ("policy", "PodDisruptionBudget") => rbac::disruption_budget(object, out),
-        ("apps", "Deployment") => workload::deployment(scene, out).await?,
-        ("apps", "StatefulSet") => workload::stateful_set(scene, out).await?,
-        ("apps", "DaemonSet") => workload::daemon_set(scene, out).await?,
+        ("apps", "Deployment") => workload::deployment(context, out).await?,
+        ("apps", "StatefulSet") => workload::stateful_set(context, out).await?,
+        ("apps", "DaemonSet") => workload::daemon_set(context, out).await?,
         ("apps", "ReplicaSet") | ("", "ReplicationController") => {
-            workload::replica_set(scene, out).await?;
+            workload::replica_set(context, out).await?;
         }
         ("batch", "Job") => workload::job(object, out)?,
         ("batch", "CronJob") => workload::cron_job(object, out),
-        _ => return without_events(scene, named, out).await,
+        _ => return without_events(context, named, out).await,
     }
     Ok(true)
 }
 
 /// The kinds to which nothing happens, and any other kind.
 async fn without_events(
-    scene: &Scene<'_>,
-    named: &Named<'_>,
-    out: &mut Text,
+    context: &DescribeContext<'_>,
+    named: &ObjectReference<'_>,
+    out: &mut Description,
 ) -> anyhow::Result<bool> {
-    let object = scene.object;
+    let object = context.object;
     match (named.resource.group.as_str(), named.resource.kind.as_str()) {
         ("", "Secret") => config::secret(object, out),
-        ("", "Namespace") => config::namespace(scene, out).await?,
+        ("", "Namespace") => config::namespace(context, out).await?,
         ("", "ResourceQuota") => config::quota(object, out),
         ("", "LimitRange") => config::limits(object, out),
         ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => rbac::role(object, out),
@@ -94,7 +94,7 @@ async fn without_events(
 }
 
 /// Name, namespace, labels and annotations: how every description begins.
-fn heading(object: &Value, out: &mut Text) {
+fn heading(object: &Value, out: &mut Description) {
     let metadata = &object["metadata"];
     out.line("Name", text::word(&metadata["name"]));
     if let Some(namespace) = metadata["namespace"].as_str() {
@@ -103,14 +103,14 @@ fn heading(object: &Value, out: &mut Text) {
 }
 
 /// Labels and annotations; annotations that tools keep for themselves are left out.
-fn labels(object: &Value, out: &mut Text) {
+fn labels(object: &Value, out: &mut Description) {
     let metadata = &object["metadata"];
     out.map("Labels", &metadata["labels"], "=");
     out.annotations(&metadata["annotations"]);
 }
 
 /// Who made the object.
-fn controller(object: &Value, out: &mut Text) {
+fn controller(object: &Value, out: &mut Description) {
     let owners = text::items(&object["metadata"]["ownerReferences"]);
     for owner in owners.filter(|owner| owner["controller"] == true) {
         let (kind, name) = (text::word(&owner["kind"]), text::word(&owner["name"]));
@@ -118,7 +118,7 @@ fn controller(object: &Value, out: &mut Text) {
     }
 }
 
-pub async fn events(client: &Client, object: &Value, out: &mut Text) -> anyhow::Result<()> {
+pub async fn events(client: &Client, object: &Value, out: &mut Description) -> anyhow::Result<()> {
     let metadata = &object["metadata"];
     let namespace = metadata["namespace"].as_str().unwrap_or("");
     let field_selector = format!("involvedObject.uid={}", text::word(&metadata["uid"]));

@@ -1,4 +1,4 @@
-//! Which kinds the server has, from aggregated discovery, so that custom resources are found too.
+//! Which resources the server serves, from aggregated discovery, so that custom resources are included.
 
 use anyhow::{Context, bail};
 use client::Client;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-/// One kind of the server.
+/// One resource that the server serves.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resource {
     pub group: String,
@@ -32,7 +32,7 @@ impl Resource {
         }
     }
 
-    /// `pods`, `deployments.apps`: what messages call the resource.
+    /// `pods`, `deployments.apps`: the resource's name in messages.
     pub fn qualified(&self) -> String {
         if self.group.is_empty() {
             self.plural.clone()
@@ -52,7 +52,7 @@ impl Resource {
         }
     }
 
-    /// The address of an object, or with an empty name of the collection.
+    /// The target of a request: an object, or the collection when the name is empty.
     pub fn target(&self, namespace: &str, name: &str, subresource: &str) -> Target {
         Target {
             group: self.group.clone(),
@@ -64,7 +64,7 @@ impl Resource {
         }
     }
 
-    fn answers_to(&self, word: &str) -> bool {
+    fn is_named(&self, word: &str) -> bool {
         let (name, rest) = word.split_once('.').unwrap_or((word, ""));
         let named = self.plural == name
             || self.singular == name
@@ -80,12 +80,12 @@ impl Resource {
     }
 }
 
-/// Every kind of the server, preferred versions first.
+/// Every resource of the server, preferred versions first.
 #[derive(Clone, Debug, Default)]
 pub struct Resources(pub Vec<Resource>);
 
 impl Resources {
-    /// Asks the server.
+    /// Fetches the server's discovery documents.
     pub async fn discover(client: &Client) -> anyhow::Result<Self> {
         let (core, groups) = futures::try_join!(
             client.get_path("/api", DISCOVERY),
@@ -106,9 +106,9 @@ impl Resources {
         Ok(Self(all))
     }
 
-    /// What a user means by `pods`, `po`, `pod`, `deploy.apps`, `deployments.v1.apps`.
+    /// The resource that `pods`, `po`, `pod`, `deploy.apps` or `deployments.v1.apps` names.
     pub fn find(&self, word: &str) -> anyhow::Result<&Resource> {
-        match self.0.iter().find(|resource| resource.answers_to(word)) {
+        match self.0.iter().find(|resource| resource.is_named(word)) {
             Some(resource) => Ok(resource),
             None => {
                 let name = word.split('.').next().unwrap_or(word);
@@ -117,7 +117,7 @@ impl Resources {
         }
     }
 
-    /// The resources of a comma-separated list, where a word may also be a category (`all`).
+    /// The resources of a comma-separated list, whose words may also be categories (`all`).
     pub fn find_all(&self, words: &str) -> anyhow::Result<Vec<&Resource>> {
         let mut found: Vec<&Resource> = Vec::new();
         for word in words.split(',').filter(|word| !word.is_empty()) {
@@ -136,7 +136,7 @@ impl Resources {
         Ok(found)
     }
 
-    /// The resource that manifests of this `apiVersion` and kind go to.
+    /// The resource that serves this `apiVersion` and kind.
     pub fn of_kind(&self, api_version: &str, kind: &str) -> anyhow::Result<&Resource> {
         match self
             .0
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn users_words_find_resources() {
+    fn names_short_names_and_categories_resolve() {
         let all = resources();
         for word in ["po", "pod", "pods", "Pod"] {
             assert_eq!(all.find(word).unwrap().plural, "pods", "{word}");

@@ -42,7 +42,7 @@ struct Cli {
 
 /// Every family of commands.
 #[derive(Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "one command line is read in the life of a process")]
+#[expect(clippy::large_enum_variant, reason = "a process parses one command line")]
 enum Command {
     #[command(flatten)]
     Cluster(cluster::Command),
@@ -62,7 +62,7 @@ impl Command {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    end_quietly_without_reader();
+    exit_silently_on_closed_output();
     let cli = match parse(std::env::args().collect()) {
         Ok(cli) => cli,
         Err(code) => return code,
@@ -76,31 +76,31 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Reads the command line as kubectl would; what is wrong with it has been told.
+/// Reads the command line as kubectl would; an error has been printed already.
 fn parse(arguments: Vec<String>) -> Result<Cli, ExitCode> {
     let mut command = <Cli as clap::CommandFactory>::command();
-    if arguments::has_truth_values(&arguments) {
-        command = arguments::like_kubectl(command);
+    if arguments::has_boolean_values(&arguments) {
+        command = arguments::with_boolean_values(command);
     }
     let parsed = command
         .clone()
         .try_get_matches_from(&arguments)
         .and_then(|matches| <Cli as clap::FromArgMatches>::from_arg_matches(&matches));
     parsed.map_err(|error| {
-        use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NothingToDo;
-        if error.exit_code() == 0 || error.kind() == NothingToDo {
-            // A closed output has nobody to tell.
+        use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NoCommand;
+        if error.exit_code() == 0 || error.kind() == NoCommand {
+            // Nobody reads a closed output.
             error.print().ok();
             let bare = error.exit_code() != 0 && arguments.len() > 1;
             return if bare { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
-        eprintln!("{}", arguments::complaint(&error, &command, &arguments));
+        eprintln!("{}", arguments::usage_error(&error, &command, &arguments));
         ExitCode::FAILURE
     })
 }
 
-/// A reader that closed our output (`| head`) ends the process without a word.
-fn end_quietly_without_reader() {
+/// Exits silently when the reader of our output has closed it (`| head`).
+fn exit_silently_on_closed_output() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let text = panic.payload().downcast_ref::<String>();

@@ -18,28 +18,28 @@ pub use yaml::yaml;
 
 /// Flags of every verb that prints objects.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Printing {
+pub struct PrintFlags {
     /// yaml, json, name, wide, jsonpath=TEMPLATE, go-template=TEMPLATE, custom-columns=NAME:PATH,...
     #[arg(short, long, global = true, value_name = "FORMAT")]
     pub output: Option<String>,
-    /// The template (or its file) of -o go-template, jsonpath and friends
+    /// The template (or its file) of -o go-template, jsonpath and the like
     #[arg(long, global = true)]
     template: Option<String>,
     /// Show metadata.managedFields in yaml and json
     #[arg(long, global = true)]
     show_managed_fields: bool,
-    /// Pass over fields that a template names and an object lacks; default true
+    /// Ignore fields that a template names and an object lacks; default true
     #[arg(long, global = true, hide = true, default_value = "true", action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     allow_missing_template_keys: bool,
 }
 
-impl Printing {
+impl PrintFlags {
     /// Whether `-o wide` was given: a table rather than whole objects.
     pub fn is_wide(&self) -> bool {
         self.output.as_deref() == Some("wide")
     }
 
-    /// The printer that the flags ask for; none: the verb's own words.
+    /// The printer that the flags ask for; none: the verb's own output.
     pub fn printer(&self) -> anyhow::Result<Option<Printer>> {
         let Some(output) = &self.output else {
             return match &self.template {
@@ -129,7 +129,7 @@ impl Printer {
         self.names(&[(resource, object)], |printer| printer.value(object))
     }
 
-    /// Prints what a watch tells: what happened, and the object.
+    /// Prints a watch event: its type and the object.
     pub fn event(&mut self, kind: &str, object: &Value) -> anyhow::Result<()> {
         let object = self.shown(object);
         if matches!(self.format, Format::Json) {
@@ -139,7 +139,7 @@ impl Printer {
         self.value(&json!({"type": kind, "object": object}))
     }
 
-    /// Prints several objects: as one list where the format knows lists.
+    /// Prints several objects, as one list where the format has lists.
     pub fn list(&mut self, objects: &[(&Resource, Value)]) -> anyhow::Result<()> {
         let each: Vec<(&Resource, &Value)> =
             objects.iter().map(|(resource, object)| (*resource, object)).collect();
@@ -158,7 +158,7 @@ impl Printer {
         })
     }
 
-    /// `-o name` knows resources; every other format only the value.
+    /// `-o name` needs the resources; every other format only the value.
     fn names(
         &mut self,
         objects: &[(&Resource, &Value)],
@@ -224,7 +224,7 @@ impl Printer {
     }
 }
 
-/// JSON as kubectl writes it: four spaces, and what HTML gives a meaning escaped.
+/// JSON as kubectl writes it: indented by four spaces, HTML's special characters escaped.
 pub fn json_text(value: &Value) -> String {
     let mut bytes = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");

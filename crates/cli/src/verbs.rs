@@ -138,9 +138,11 @@ pub async fn run(command: Command, connection: &Connection) -> anyhow::Result<Ex
         Command::Edit(args) => edit::run(args, connection).await,
         Command::Patch(args) => patch::run(args, connection).await,
         Command::Scale(args) => scale::run(args, connection).await,
-        Command::Label(args) => metadata::run(args, metadata::What::Labels, connection).await,
+        Command::Label(args) => {
+            metadata::run(args, metadata::MetadataField::Labels, connection).await
+        }
         Command::Annotate(args) => {
-            metadata::run(args, metadata::What::Annotations, connection).await
+            metadata::run(args, metadata::MetadataField::Annotations, connection).await
         }
         Command::Logs(args) => logs::run(args, connection).await,
         Command::Exec(args) => args.run(connection).await,

@@ -40,7 +40,7 @@ pub async fn run(args: DownArgs) -> anyhow::Result<ExitCode> {
     match stop_supervisor(&layout).await {
         Ok(true) => progress.done("processes stopped"),
         Ok(false) => {}
-        Err(error) => progress.trouble(&format!("{error:#}; killing what is left")),
+        Err(error) => progress.warn(&format!("{error:#}; killing what is left")),
     }
     let mut problems = Vec::new();
     progress.doing("removing containers and network");

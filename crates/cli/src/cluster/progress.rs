@@ -42,7 +42,7 @@ impl Progress {
     }
 
     /// Writes that something is not as it should be.
-    pub fn trouble(&self, what: &str) {
+    pub fn warn(&self, what: &str) {
         let sign = console::style("!").red().for_stderr();
         self.line(&format!(" {sign} {what}"));
     }

@@ -132,7 +132,7 @@ fn check_certificates(
     let certificates = pki::certificates(&subjects(options));
     let old = pki::near_their_end(&layout.pki(), &certificates, now)?;
     if old > 0 {
-        progress.trouble(&format!(
+        progress.warn(&format!(
             "{old} certificates come to their end; skiff down --keep-data, then skiff up, renews them"
         ));
     }
@@ -230,7 +230,7 @@ async fn follow(
             for state in &states {
                 let before = last.iter().find(|s: &&Status| s.name == state.name);
                 if before.is_some_and(|before| before.restarts < state.restarts) {
-                    progress.trouble(&trouble(state));
+                    progress.warn(&trouble(state));
                 }
             }
             let waiting: Vec<&str> = states

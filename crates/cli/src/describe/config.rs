@@ -3,10 +3,10 @@
 use rpc::api_v1::ListRequest;
 use serde_json::Value;
 
-use crate::describe::text::{Text, fields, items, or, word};
-use crate::describe::{Scene, heading, labels};
+use crate::describe::text::{Description, fields, items, or, word};
+use crate::describe::{DescribeContext, heading, labels};
 
-pub fn config_map(object: &Value, out: &mut Text) {
+pub fn config_map(object: &Value, out: &mut Description) {
     heading(object, out);
     labels(object, out);
     out.raw("");
@@ -20,7 +20,7 @@ pub fn config_map(object: &Value, out: &mut Text) {
     out.raw("");
 }
 
-pub fn secret(object: &Value, out: &mut Text) {
+pub fn secret(object: &Value, out: &mut Description) {
     heading(object, out);
     labels(object, out);
     out.raw("");
@@ -31,7 +31,7 @@ pub fn secret(object: &Value, out: &mut Text) {
 }
 
 /// Keys with the size of what they hold: base64 stands for three bytes in four characters.
-fn sizes(data: &Value, out: &mut Text) {
+fn sizes(data: &Value, out: &mut Description) {
     for (key, value) in fields(data) {
         let text = value.as_str().unwrap_or_default();
         let padding = text.bytes().rev().take_while(|byte| *byte == b'=').count();
@@ -40,7 +40,7 @@ fn sizes(data: &Value, out: &mut Text) {
     }
 }
 
-pub fn service_account(object: &Value, out: &mut Text) {
+pub fn service_account(object: &Value, out: &mut Description) {
     heading(object, out);
     labels(object, out);
     for (title, list) in
@@ -52,7 +52,7 @@ pub fn service_account(object: &Value, out: &mut Text) {
     out.line("Tokens", "<none>");
 }
 
-pub fn quota(object: &Value, out: &mut Text) {
+pub fn quota(object: &Value, out: &mut Description) {
     heading(object, out);
     let scopes: Vec<String> = items(&object["spec"]["scopes"]).map(word).collect();
     if !scopes.is_empty() {
@@ -63,7 +63,7 @@ pub fn quota(object: &Value, out: &mut Text) {
     amounts(object, out);
 }
 
-fn amounts(quota: &Value, out: &mut Text) {
+fn amounts(quota: &Value, out: &mut Description) {
     for (resource, hard) in fields(&quota["status"]["hard"]) {
         let used = or(&quota["status"]["used"][resource], "0");
         out.cells(&[resource, &used, &word(hard)]);
@@ -80,12 +80,12 @@ const LIMITS: [&str; 7] = [
     "Max Limit/Request Ratio",
 ];
 
-pub fn limits(object: &Value, out: &mut Text) {
+pub fn limits(object: &Value, out: &mut Description) {
     heading(object, out);
     limit_rows(&object["spec"]["limits"], "", out);
 }
 
-fn limit_rows(limits: &Value, prefix: &str, out: &mut Text) {
+fn limit_rows(limits: &Value, prefix: &str, out: &mut Description) {
     let mut row = |cells: [String; 7]| {
         let first = format!("{prefix}{}", cells[0]);
         let mut cells: Vec<&str> = cells.iter().map(String::as_str).collect();
@@ -119,13 +119,13 @@ fn limit_rows(limits: &Value, prefix: &str, out: &mut Text) {
     }
 }
 
-pub async fn namespace(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
-    let namespace = scene.object;
+pub async fn namespace(context: &DescribeContext<'_>, out: &mut Description) -> anyhow::Result<()> {
+    let namespace = context.object;
     heading(namespace, out);
     labels(namespace, out);
     out.line("Status", word(&namespace["status"]["phase"]));
     let name = word(&namespace["metadata"]["name"]);
-    let quotas = list(scene, &name, "resourcequotas").await?;
+    let quotas = list(context, &name, "resourcequotas").await?;
     out.raw("");
     if quotas.is_empty() {
         out.raw("No resource quota.");
@@ -140,7 +140,7 @@ pub async fn namespace(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> 
             }
         });
     }
-    let ranges = list(scene, &name, "limitranges").await?;
+    let ranges = list(context, &name, "limitranges").await?;
     out.raw("");
     if ranges.is_empty() {
         out.raw("No LimitRange resource.");
@@ -153,12 +153,16 @@ pub async fn namespace(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> 
     Ok(())
 }
 
-async fn list(scene: &Scene<'_>, namespace: &str, kind: &str) -> anyhow::Result<Vec<Value>> {
+async fn list(
+    context: &DescribeContext<'_>,
+    namespace: &str,
+    kind: &str,
+) -> anyhow::Result<Vec<Value>> {
     let request = ListRequest {
-        target: Some(scene.resources.find(kind)?.target(namespace, "", "")),
+        target: Some(context.resources.find(kind)?.target(namespace, "", "")),
         ..Default::default()
     };
-    let objects = scene.client.list_objects(request).await?.0;
+    let objects = context.client.list_objects(request).await?.0;
     Ok(objects
         .iter()
         .map(|object| serde_json::from_slice(&object.json))

@@ -3,7 +3,7 @@
 use api::quantity::Quantity;
 use serde_json::Value;
 
-use crate::describe::text::{Text, fields, items, joined, moment, or, truth, word};
+use crate::describe::text::{Description, fields, items, joined, moment, or, truth, word};
 
 /// The containers of a list, with the pod that they are in; without, they are a template's. Those of a template stand one space deeper, as kubectl has them.
 pub fn containers(
@@ -11,7 +11,7 @@ pub fn containers(
     containers: &Value,
     statuses: &Value,
     pod: Option<&Value>,
-    out: &mut Text,
+    out: &mut Description,
 ) {
     if items(containers).next().is_none() {
         return;
@@ -28,7 +28,7 @@ pub fn containers(
     }
 }
 
-fn one(container: &Value, status: Option<&Value>, pod: Option<&Value>, out: &mut Text) {
+fn one(container: &Value, status: Option<&Value>, pod: Option<&Value>, out: &mut Description) {
     if let Some(status) = status {
         out.line("Container ID", word(&status["containerID"]));
     }
@@ -75,7 +75,7 @@ fn one(container: &Value, status: Option<&Value>, pod: Option<&Value>, out: &mut
     mounts(container, out);
 }
 
-fn ports(container: &Value, out: &mut Text) {
+fn ports(container: &Value, out: &mut Description) {
     let list = |field: &str| -> Vec<String> {
         items(&container["ports"])
             .map(|port| format!("{}/{}", or(&port[field], "0"), or(&port["protocol"], "TCP")))
@@ -90,7 +90,7 @@ fn ports(container: &Value, out: &mut Text) {
     out.line(&format!("Host Port{plural}"), text(host));
 }
 
-fn state(title: &str, state: &Value, out: &mut Text) {
+fn state(title: &str, state: &Value, out: &mut Description) {
     if state["running"].is_object() {
         out.line(title, "Running");
         out.nested(|out| out.line("Started", moment(&state["running"]["startedAt"])));
@@ -137,7 +137,7 @@ fn probe(probe: &Value) -> String {
     )
 }
 
-fn environment(container: &Value, pod: Option<&Value>, out: &mut Text) {
+fn environment(container: &Value, pod: Option<&Value>, out: &mut Description) {
     if items(&container["envFrom"]).next().is_some() {
         out.section("Environment Variables from", |out| {
             for source in items(&container["envFrom"]) {
@@ -209,7 +209,7 @@ fn amount(container: &Value, resource: &str, divisor: &Value) -> i64 {
     amount.millis().div_euclid(divisor) + i64::from(amount.millis().rem_euclid(divisor) > 0)
 }
 
-fn mounts(container: &Value, out: &mut Text) {
+fn mounts(container: &Value, out: &mut Description) {
     let mut mounts: Vec<(String, String)> = items(&container["volumeMounts"])
         .map(|mount| {
             let mode = if mount["readOnly"] == true { "ro" } else { "rw" };

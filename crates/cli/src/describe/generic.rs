@@ -3,10 +3,10 @@
 use serde_json::{Map, Value};
 
 use crate::describe::labels;
-use crate::describe::text::{Text, word};
+use crate::describe::text::{Description, word};
 use crate::output::go_text;
 
-pub fn describe(object: &Value, out: &mut Text) {
+pub fn describe(object: &Value, out: &mut Description) {
     out.line("Name", word(&object["metadata"]["name"]));
     out.line("Namespace", word(&object["metadata"]["namespace"]));
     labels(object, out);
@@ -21,7 +21,7 @@ pub fn describe(object: &Value, out: &mut Text) {
     }
 }
 
-fn contents(map: &Map<String, Value>, out: &mut Text) {
+fn contents(map: &Map<String, Value>, out: &mut Description) {
     for (key, value) in map {
         let title = title(key);
         match value {

@@ -7,9 +7,9 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
-use crate::describe::text::{self, Text, fields, items, moment, or, word};
+use crate::describe::text::{self, Description, fields, items, moment, or, word};
 use crate::describe::workload::age;
-use crate::describe::{Scene, labels};
+use crate::describe::{DescribeContext, labels};
 
 /// What kubectl shows of a node's system.
 const SYSTEM: [(&str, &str); 10] = [
@@ -26,8 +26,8 @@ const SYSTEM: [(&str, &str); 10] = [
 ];
 const ROLE: &str = "node-role.kubernetes.io/";
 
-pub async fn describe(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
-    let node = scene.object;
+pub async fn describe(context: &DescribeContext<'_>, out: &mut Description) -> anyhow::Result<()> {
+    let node = context.object;
     let (spec, status) = (&node["spec"], &node["status"]);
     out.line("Name", word(&node["metadata"]["name"]));
     let roles: Vec<&str> = fields(&node["metadata"]["labels"])
@@ -45,7 +45,7 @@ pub async fn describe(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
         .collect();
     out.list("Taints", &taints);
     out.line_or("Unschedulable", &spec["unschedulable"], "false");
-    lease(scene, out).await?;
+    lease(context, out).await?;
     conditions(&status["conditions"], out);
     out.section("Addresses", |out| {
         items(&status["addresses"])
@@ -65,12 +65,12 @@ pub async fn describe(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
         out.line("PodCIDRs", ranges);
     }
     out.line_if("ProviderID", &spec["providerID"]);
-    pods(scene, out).await
+    pods(context, out).await
 }
 
-async fn lease(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
-    let name = word(&scene.object["metadata"]["name"]);
-    let found = Api::<Lease>::namespaced(scene.client, "kube-node-lease").get(&name).await;
+async fn lease(context: &DescribeContext<'_>, out: &mut Description) -> anyhow::Result<()> {
+    let name = word(&context.object["metadata"]["name"]);
+    let found = Api::<Lease>::namespaced(context.client, "kube-node-lease").get(&name).await;
     let spec = match found {
         Ok(lease) => lease.spec.unwrap_or_default(),
         Err(error) if error.api().is_some() => {
@@ -91,7 +91,7 @@ async fn lease(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn conditions(conditions: &Value, out: &mut Text) {
+fn conditions(conditions: &Value, out: &mut Description) {
     out.section("Conditions", |out| {
         out.cells(&[
             "Type",
@@ -129,12 +129,12 @@ fn share(amount: Quantity, allocatable: &Value) -> String {
     format!("{amount} ({percent}%)")
 }
 
-async fn pods(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
-    let name = word(&scene.object["metadata"]["name"]);
-    let allocatable = &scene.object["status"]["allocatable"];
+async fn pods(context: &DescribeContext<'_>, out: &mut Description) -> anyhow::Result<()> {
+    let name = word(&context.object["metadata"]["name"]);
+    let allocatable = &context.object["status"]["allocatable"];
     let options =
         ListOptions { field_selector: format!("spec.nodeName={name}"), ..Default::default() };
-    let mut pods = Api::<Pod>::all(scene.client).list(&options).await?.items;
+    let mut pods = Api::<Pod>::all(context.client).list(&options).await?.items;
     pods.retain(|pod| !api::pod::is_terminal(pod));
     let mut totals = [Resources::new(), Resources::new()];
     let titles = [

@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use crate::describe::container::containers;
-use crate::describe::text::{self, Text, items, moment, or, time, word};
+use crate::describe::text::{self, Description, items, moment, or, time, word};
 use crate::describe::{controller, heading, labels, volume};
 use crate::output::event::ago;
 
-pub fn describe(pod: &Value, out: &mut Text) {
+pub fn describe(pod: &Value, out: &mut Description) {
     let (metadata, spec, status) = (&pod["metadata"], &pod["spec"], &pod["status"]);
     heading(pod, out);
     out.line_or("Priority", &spec["priority"], "0");
@@ -68,7 +68,7 @@ pub fn describe(pod: &Value, out: &mut Text) {
 }
 
 /// Type and status of every condition.
-fn conditions(conditions: &Value, out: &mut Text) {
+fn conditions(conditions: &Value, out: &mut Description) {
     if items(conditions).next().is_none() {
         return;
     }
@@ -82,7 +82,7 @@ fn conditions(conditions: &Value, out: &mut Text) {
 }
 
 /// Where pods of a spec may run.
-fn placement(spec: &Value, space: &str, out: &mut Text) {
+fn placement(spec: &Value, space: &str, out: &mut Description) {
     out.map(&format!("{space}Node-Selectors"), &spec["nodeSelector"], "=");
     let mut keyed: Vec<&Value> = items(&spec["tolerations"]).collect();
     keyed.sort_by_key(|toleration| word(&toleration["key"]));
@@ -105,7 +105,7 @@ fn placement(spec: &Value, space: &str, out: &mut Text) {
 }
 
 /// The part of a workload that its pods are made from.
-pub fn template(template: &Value, out: &mut Text) {
+pub fn template(template: &Value, out: &mut Description) {
     out.raw("Pod Template:");
     out.map("  Labels", &template["metadata"]["labels"], "=");
     let annotations: Vec<String> = text::fields(&template["metadata"]["annotations"])
@@ -124,7 +124,7 @@ pub fn template(template: &Value, out: &mut Text) {
     placement(spec, "  ", out);
 }
 
-fn volumes(volumes: &Value, template: bool, out: &mut Text) {
+fn volumes(volumes: &Value, template: bool, out: &mut Description) {
     let (space, inner) = if template { ("  ", " ") } else { ("", "") };
     if items(volumes).next().is_none() {
         return out.line(&format!("{space}Volumes"), "<none>");

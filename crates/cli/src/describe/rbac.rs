@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::describe::text::{self, Text, bracketed, items, word};
+use crate::describe::text::{self, Description, bracketed, items, word};
 use crate::describe::{heading, labels};
 
-pub fn role(object: &Value, out: &mut Text) {
+pub fn role(object: &Value, out: &mut Description) {
     out.line("Name", word(&object["metadata"]["name"]));
     labels(object, out);
     let rows = rows(&object["rules"]);
@@ -79,7 +79,7 @@ fn title(group: &str, resource: &str) -> String {
     title
 }
 
-pub fn binding(object: &Value, out: &mut Text) {
+pub fn binding(object: &Value, out: &mut Description) {
     out.line("Name", word(&object["metadata"]["name"]));
     labels(object, out);
     out.section("Role", |out| {
@@ -97,7 +97,7 @@ pub fn binding(object: &Value, out: &mut Text) {
 }
 
 /// Policies about pods that are not RBAC: budgets and network policies.
-pub fn disruption_budget(object: &Value, out: &mut Text) {
+pub fn disruption_budget(object: &Value, out: &mut Description) {
     heading(object, out);
     let (spec, status) = (&object["spec"], &object["status"]);
     out.line_if("Min available", &spec["minAvailable"]);
@@ -116,7 +116,7 @@ pub fn disruption_budget(object: &Value, out: &mut Text) {
     });
 }
 
-pub fn network_policy(object: &Value, out: &mut Text) {
+pub fn network_policy(object: &Value, out: &mut Description) {
     let spec = &object["spec"];
     heading(object, out);
     let created = text::time(&object["metadata"]["creationTimestamp"]);
@@ -147,7 +147,7 @@ pub fn network_policy(object: &Value, out: &mut Text) {
     });
 }
 
-fn rules(rules: &Value, kind: &str, (title, field): (&str, &str), out: &mut Text) {
+fn rules(rules: &Value, kind: &str, (title, field): (&str, &str), out: &mut Description) {
     if items(rules).next().is_none() {
         let word = kind.to_lowercase();
         return out.raw(&format!("<none> (Selected pods are isolated for {word} connectivity)"));

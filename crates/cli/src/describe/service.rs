@@ -3,13 +3,13 @@
 use rpc::api_v1::ListRequest;
 use serde_json::Value;
 
-use crate::describe::text::{Text, fields, items, joined, or, word};
-use crate::describe::{Scene, heading, labels};
+use crate::describe::text::{Description, fields, items, joined, or, word};
+use crate::describe::{DescribeContext, heading, labels};
 
-pub async fn describe(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
-    let service = scene.object;
+pub async fn describe(context: &DescribeContext<'_>, out: &mut Description) -> anyhow::Result<()> {
+    let service = context.object;
     let spec = &service["spec"];
-    let endpoints = endpoints(scene, &word(&service["metadata"]["name"])).await?;
+    let endpoints = endpoints(context, &word(&service["metadata"]["name"])).await?;
     heading(service, out);
     labels(service, out);
     let selector: Vec<String> =
@@ -38,7 +38,7 @@ pub async fn describe(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     }
     for port in items(&spec["ports"]) {
         let (name, protocol) = (or(&port["name"], "<unset>"), or(&port["protocol"], "TCP"));
-        let pair = |key: &str, number: &Value, out: &mut Text| {
+        let pair = |key: &str, number: &Value, out: &mut Description| {
             out.cells(&[&format!("{key}:"), &name, &format!("{}/{protocol}", word(number))]);
         };
         pair("Port", &port["port"], out);
@@ -79,16 +79,19 @@ fn shortened(addresses: &[&str]) -> String {
 }
 
 /// Port name and address of every ready endpoint.
-async fn endpoints(scene: &Scene<'_>, service: &str) -> anyhow::Result<Vec<(String, String)>> {
-    let slices = scene.resources.find("endpointslices.discovery.k8s.io")?;
-    let namespace = scene.object["metadata"]["namespace"].as_str().unwrap_or_default();
+async fn endpoints(
+    context: &DescribeContext<'_>,
+    service: &str,
+) -> anyhow::Result<Vec<(String, String)>> {
+    let slices = context.resources.find("endpointslices.discovery.k8s.io")?;
+    let namespace = context.object["metadata"]["namespace"].as_str().unwrap_or_default();
     let request = ListRequest {
         target: Some(slices.target(namespace, "", "")),
         label_selector: format!("kubernetes.io/service-name={service}"),
         ..Default::default()
     };
     let mut found = Vec::new();
-    for slice in scene.client.list_objects(request).await?.0 {
+    for slice in context.client.list_objects(request).await?.0 {
         let slice: Value = serde_json::from_slice(&slice.json)?;
         let ready = |endpoint: &&Value| endpoint["conditions"]["ready"] != false;
         for endpoint in items(&slice["endpoints"]).filter(ready) {
@@ -103,7 +106,7 @@ async fn endpoints(scene: &Scene<'_>, service: &str) -> anyhow::Result<Vec<(Stri
     Ok(found)
 }
 
-pub fn old_endpoints(object: &Value, out: &mut Text) {
+pub fn old_endpoints(object: &Value, out: &mut Description) {
     heading(object, out);
     labels(object, out);
     out.raw("Subsets:");
@@ -123,7 +126,7 @@ pub fn old_endpoints(object: &Value, out: &mut Text) {
     }
 }
 
-fn ports(ports: &Value, out: &mut Text) {
+fn ports(ports: &Value, out: &mut Description) {
     if items(ports).next().is_none() {
         return out.raw("Ports: <unset>");
     }
@@ -137,7 +140,7 @@ fn ports(ports: &Value, out: &mut Text) {
     });
 }
 
-pub fn slice(object: &Value, out: &mut Text) {
+pub fn slice(object: &Value, out: &mut Description) {
     heading(object, out);
     labels(object, out);
     out.line("AddressType", word(&object["addressType"]));
@@ -167,8 +170,8 @@ pub fn slice(object: &Value, out: &mut Text) {
     }
 }
 
-pub async fn ingress(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
-    let object = scene.object;
+pub async fn ingress(context: &DescribeContext<'_>, out: &mut Description) -> anyhow::Result<()> {
+    let object = context.object;
     let (metadata, spec) = (&object["metadata"], &object["spec"]);
     out.line("Name", word(&metadata["name"]));
     out.map("Labels", &metadata["labels"], "=");
@@ -180,7 +183,7 @@ pub async fn ingress(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     out.line_or("Ingress Class", &spec["ingressClassName"], "<none>");
     let default = match &spec["defaultBackend"] {
         Value::Null => "<default>".to_owned(),
-        backend => self::backend(scene, backend).await?,
+        backend => self::backend(context, backend).await?,
     };
     out.line("Default backend", default);
     if items(&spec["tls"]).next().is_some() {
@@ -200,7 +203,7 @@ pub async fn ingress(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     for rule in items(&spec["rules"]) {
         rows.push([or(&rule["host"], "*"), String::new(), String::new()]);
         for path in items(&rule["http"]["paths"]) {
-            let backend = backend(scene, &path["backend"]).await?;
+            let backend = backend(context, &path["backend"]).await?;
             rows.push([String::new(), word(&path["path"]), backend]);
         }
     }
@@ -220,7 +223,7 @@ pub async fn ingress(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn backend(scene: &Scene<'_>, backend: &Value) -> anyhow::Result<String> {
+async fn backend(context: &DescribeContext<'_>, backend: &Value) -> anyhow::Result<String> {
     let service = &backend["service"];
     if !service.is_object() {
         let resource = &backend["resource"];
@@ -233,9 +236,9 @@ async fn backend(scene: &Scene<'_>, backend: &Value) -> anyhow::Result<String> {
     }
     let name = word(&service["name"]);
     let port = or(&service["port"]["name"], &word(&service["port"]["number"]));
-    let services = scene.resources.find("services")?;
-    let namespace = scene.object["metadata"]["namespace"].as_str().unwrap_or_default();
-    let found = match scene.client.get_object(services.target(namespace, &name, "")).await {
+    let services = context.resources.find("services")?;
+    let namespace = context.object["metadata"]["namespace"].as_str().unwrap_or_default();
+    let found = match context.client.get_object(services.target(namespace, &name, "")).await {
         Ok(found) => serde_json::from_slice::<Value>(&found.json)?,
         Err(error) if error.is_not_found() => {
             return Ok(format!("{name}:{port} (<error: services {name:?} not found>)"));
@@ -246,7 +249,7 @@ async fn backend(scene: &Scene<'_>, backend: &Value) -> anyhow::Result<String> {
         .find(|one| word(&one["name"]) == port || word(&one["port"]) == port)
         .map(|one| word(&one["name"]))
         .unwrap_or_default();
-    let endpoints = endpoints(scene, &name).await?;
+    let endpoints = endpoints(context, &name).await?;
     let addresses: Vec<&str> = endpoints
         .iter()
         .filter(|(own, _)| *own == port_name)

@@ -3,11 +3,11 @@
 use rpc::api_v1::ListRequest;
 use serde_json::Value;
 
-use crate::describe::text::{self, Text, bracketed, fields, items, truth, word};
-use crate::describe::{Scene, heading, labels, volume};
+use crate::describe::text::{self, Description, bracketed, fields, items, truth, word};
+use crate::describe::{DescribeContext, heading, labels, volume};
 use crate::output::event::ago;
 
-pub fn volume(object: &Value, out: &mut Text) {
+pub fn volume(object: &Value, out: &mut Description) {
     let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
     heading(object, out);
     labels(object, out);
@@ -31,14 +31,14 @@ pub fn volume(object: &Value, out: &mut Text) {
     out.deeper(2, |out| volume::source(spec, &["capacity", "claimRef", "nodeAffinity"], out));
 }
 
-fn phase(object: &Value, out: &mut Text) {
+fn phase(object: &Value, out: &mut Description) {
     match text::time(&object["metadata"]["deletionTimestamp"]) {
         Some(time) => out.line("Status", format!("Terminating (lasts {})", ago(Some(time)))),
         None => out.line("Status", word(&object["status"]["phase"])),
     }
 }
 
-fn affinity(affinity: &Value, out: &mut Text) {
+fn affinity(affinity: &Value, out: &mut Description) {
     let terms = &affinity["required"]["nodeSelectorTerms"];
     if items(terms).next().is_none() {
         return out.line("Node Affinity", "<none>");
@@ -72,8 +72,8 @@ fn modes(modes: &Value) -> String {
     items(modes).map(short).collect::<Vec<_>>().join(",")
 }
 
-pub async fn claim(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
-    let object = scene.object;
+pub async fn claim(context: &DescribeContext<'_>, out: &mut Description) -> anyhow::Result<()> {
+    let object = context.object;
     let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
     heading(object, out);
     out.line("StorageClass", word(&spec["storageClassName"]));
@@ -90,7 +90,7 @@ pub async fn claim(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     out.line("Capacity", capacity);
     out.line("Access Modes", access);
     out.line_if("VolumeMode", &spec["volumeMode"]);
-    let users = users(scene).await?;
+    let users = users(context).await?;
     out.list("Used By", &users);
     let conditions = &status["conditions"];
     if items(conditions).next().is_some() {
@@ -130,15 +130,15 @@ pub async fn claim(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
 }
 
 /// The pods that mount the claim.
-async fn users(scene: &Scene<'_>) -> anyhow::Result<Vec<String>> {
-    let metadata = &scene.object["metadata"];
+async fn users(context: &DescribeContext<'_>) -> anyhow::Result<Vec<String>> {
+    let metadata = &context.object["metadata"];
     let namespace = metadata["namespace"].as_str().unwrap_or_default();
     let request = ListRequest {
-        target: Some(scene.resources.find("pods")?.target(namespace, "", "")),
+        target: Some(context.resources.find("pods")?.target(namespace, "", "")),
         ..Default::default()
     };
     let mut users = Vec::new();
-    for pod in scene.client.list_objects(request).await?.0 {
+    for pod in context.client.list_objects(request).await?.0 {
         let value: Value = serde_json::from_slice(&pod.json)?;
         let mounts = items(&value["spec"]["volumes"])
             .any(|volume| volume["persistentVolumeClaim"]["claimName"] == metadata["name"]);
@@ -158,7 +158,7 @@ fn annotations(object: &Value) -> String {
 }
 
 /// A line whose value may have several lines, which are not aligned.
-fn several_lines(key: &str, value: &str, out: &mut Text) {
+fn several_lines(key: &str, value: &str, out: &mut Description) {
     let (first, rest) = value.split_once('\n').unwrap_or((value, ""));
     out.line(key, first);
     if value.contains('\n') {
@@ -166,7 +166,7 @@ fn several_lines(key: &str, value: &str, out: &mut Text) {
     }
 }
 
-pub fn storage_class(object: &Value, out: &mut Text) {
+pub fn storage_class(object: &Value, out: &mut Description) {
     out.line("Name", word(&object["metadata"]["name"]));
     let default = &object["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"];
     out.line("IsDefaultClass", if default == "true" { "Yes" } else { "No" });
@@ -189,7 +189,7 @@ pub fn storage_class(object: &Value, out: &mut Text) {
     out.line_if("VolumeBindingMode", &object["volumeBindingMode"]);
 }
 
-pub fn priority_class(object: &Value, out: &mut Text) {
+pub fn priority_class(object: &Value, out: &mut Description) {
     out.line("Name", word(&object["metadata"]["name"]));
     out.line_or("Value", &object["value"], "0");
     out.line_or("GlobalDefault", &object["globalDefault"], "false");
@@ -198,7 +198,7 @@ pub fn priority_class(object: &Value, out: &mut Text) {
     several_lines("Annotations", &annotations(object), out);
 }
 
-pub fn ingress_class(object: &Value, out: &mut Text) {
+pub fn ingress_class(object: &Value, out: &mut Description) {
     out.line("Name", word(&object["metadata"]["name"]));
     labels(object, out);
     out.line("Controller", word(&object["spec"]["controller"]));

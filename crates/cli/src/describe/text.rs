@@ -13,13 +13,13 @@ const ANNOTATION_MAX: usize = 140;
 
 /// Collects lines; neighbouring keys and values are aligned when rendered.
 #[derive(Clone, Debug, Default)]
-pub struct Text {
+pub struct Description {
     /// Cells end in tabs.
     out: String,
     depth: usize,
 }
 
-impl Text {
+impl Description {
     /// `Key:   value`
     pub fn line(&mut self, key: &str, value: impl AsRef<str>) {
         self.cells(&[&format!("{key}:"), value.as_ref()]);
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn values_line_up_with_their_neighbours() {
-        let mut text = Text::default();
+        let mut text = Description::default();
         text.line("Name", "web");
         text.map("Labels", &json!({"a": "1", "b": "2"}), "=");
         text.annotations(&json!({}));

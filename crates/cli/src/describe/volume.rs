@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::describe::text::{Text, fields, items, or, word};
+use crate::describe::text::{Description, fields, items, or, word};
 
 /// A field of a source: its title, its name, and what stands there when it is missing.
 type Field = (&'static str, &'static str, &'static str);
@@ -62,7 +62,7 @@ const SOURCES: &[(&str, &str, &[Field])] = &[
 ];
 
 /// The source of a volume: whatever field is not one of `others`.
-pub fn source(volume: &Value, others: &[&str], out: &mut Text) {
+pub fn source(volume: &Value, others: &[&str], out: &mut Description) {
     let found =
         fields(volume).find(|(kind, value)| value.is_object() && !others.contains(&kind.as_str()));
     let Some((kind, source)) = found else {
@@ -118,7 +118,7 @@ pub fn source(volume: &Value, others: &[&str], out: &mut Text) {
     }
 }
 
-fn projected(source: &Value, out: &mut Text) {
+fn projected(source: &Value, out: &mut Description) {
     out.line("Type", "Projected (a volume that contains injected data from multiple sources)");
     for part in items(&source["sources"]) {
         let optional = |kind: &str| or(&part[kind]["optional"], "<nil>");

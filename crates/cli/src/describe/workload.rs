@@ -3,17 +3,19 @@
 use rpc::api_v1::ListRequest;
 use serde_json::Value;
 
-use crate::describe::text::{self, Text, items, moment, or, time, truth, word};
-use crate::describe::{Scene, controller, heading, labels, pod};
+use crate::describe::text::{self, Description, items, moment, or, time, truth, word};
+use crate::describe::{DescribeContext, controller, heading, labels, pod};
 use crate::output::event::ago;
-use crate::request::pods::REVISION;
-use crate::request::pods::{pods_by_selector, selector_of};
+use crate::request::pods::{REVISION, pods_by_selector, selector_of};
 
 /// Bytes of a list of indexes that are always shown.
 const INDEXES_MAX: usize = 50;
 
-pub async fn deployment(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
-    let object = scene.object;
+pub async fn deployment(
+    context: &DescribeContext<'_>,
+    out: &mut Description,
+) -> anyhow::Result<()> {
+    let object = context.object;
     let (spec, status) = (&object["spec"], &object["status"]);
     heading(object, out);
     out.line("CreationTimestamp", moment(&object["metadata"]["creationTimestamp"]));
@@ -40,11 +42,11 @@ pub async fn deployment(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()>
     }
     pod::template(&spec["template"], out);
     reasons(status, out);
-    replica_sets(scene, out).await
+    replica_sets(context, out).await
 }
 
 /// Type, status and reason of every condition.
-fn reasons(status: &Value, out: &mut Text) {
+fn reasons(status: &Value, out: &mut Description) {
     if items(&status["conditions"]).next().is_none() {
         return;
     }
@@ -58,17 +60,17 @@ fn reasons(status: &Value, out: &mut Text) {
     });
 }
 
-async fn replica_sets(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
-    let metadata = &scene.object["metadata"];
-    let resource = scene.resources.find("replicasets.apps")?;
+async fn replica_sets(context: &DescribeContext<'_>, out: &mut Description) -> anyhow::Result<()> {
+    let metadata = &context.object["metadata"];
+    let resource = context.resources.find("replicasets.apps")?;
     let namespace = metadata["namespace"].as_str().unwrap_or_default();
     let request = ListRequest {
         target: Some(resource.target(namespace, "", "")),
-        label_selector: selector_of(scene.object)?,
+        label_selector: selector_of(context.object)?,
         ..Default::default()
     };
     let (mut old, mut new) = (Vec::new(), "<none>".to_owned());
-    for set in scene.client.list_objects(request).await?.0 {
+    for set in context.client.list_objects(request).await?.0 {
         let set: Value = serde_json::from_slice(&set.json)?;
         if !items(&set["metadata"]["ownerReferences"]).any(|owner| owner["uid"] == metadata["uid"])
         {
@@ -89,8 +91,11 @@ async fn replica_sets(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub async fn replica_set(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
-    let object = scene.object;
+pub async fn replica_set(
+    context: &DescribeContext<'_>,
+    out: &mut Description,
+) -> anyhow::Result<()> {
+    let object = context.object;
     heading(object, out);
     out.line("Selector", selector_of(object)?);
     labels(object, out);
@@ -98,14 +103,17 @@ pub async fn replica_set(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()
     let (current, wanted) =
         (or(&object["status"]["replicas"], "0"), or(&object["spec"]["replicas"], "1"));
     out.line("Replicas", format!("{current} current / {wanted} desired"));
-    pods_status(scene, out).await?;
+    pods_status(context, out).await?;
     pod::template(&object["spec"]["template"], out);
     reasons(&object["status"], out);
     Ok(())
 }
 
-pub async fn stateful_set(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
-    let object = scene.object;
+pub async fn stateful_set(
+    context: &DescribeContext<'_>,
+    out: &mut Description,
+) -> anyhow::Result<()> {
+    let object = context.object;
     let (spec, status) = (&object["spec"], &object["status"]);
     heading(object, out);
     out.line("CreationTimestamp", moment(&object["metadata"]["creationTimestamp"]));
@@ -118,7 +126,7 @@ pub async fn stateful_set(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<(
     if rolling.is_object() {
         out.nested(|out| out.line_or("Partition", &rolling["partition"], "0"));
     }
-    pods_status(scene, out).await?;
+    pods_status(context, out).await?;
     pod::template(&spec["template"], out);
     let claims = &spec["volumeClaimTemplates"];
     if items(claims).next().is_none() {
@@ -142,8 +150,11 @@ pub async fn stateful_set(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<(
     Ok(())
 }
 
-pub async fn daemon_set(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
-    let object = scene.object;
+pub async fn daemon_set(
+    context: &DescribeContext<'_>,
+    out: &mut Description,
+) -> anyhow::Result<()> {
+    let object = context.object;
     out.line("Name", word(&object["metadata"]["name"]));
     out.line("Selector", selector_of(object)?);
     let nodes: Vec<String> = text::fields(&object["spec"]["template"]["spec"]["nodeSelector"])
@@ -161,16 +172,16 @@ pub async fn daemon_set(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()>
     ] {
         out.raw(&format!("{title}: {}", or(&object["status"][field], "0")));
     }
-    pods_status(scene, out).await?;
+    pods_status(context, out).await?;
     pod::template(&object["spec"]["template"], out);
     Ok(())
 }
 
-async fn pods_status(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
-    let metadata = &scene.object["metadata"];
+async fn pods_status(context: &DescribeContext<'_>, out: &mut Description) -> anyhow::Result<()> {
+    let metadata = &context.object["metadata"];
     let namespace = metadata["namespace"].as_str().unwrap_or_default();
     let mut counts = [0; 4];
-    for one in pods_by_selector(scene.client, namespace, &selector_of(scene.object)?).await? {
+    for one in pods_by_selector(context.client, namespace, &selector_of(context.object)?).await? {
         let owners = one.metadata.owner_references.as_ref();
         let ours = owners.into_iter().flatten().any(|owner| metadata["uid"] == owner.uid.as_str());
         if !ours {
@@ -193,7 +204,7 @@ async fn pods_status(scene: &Scene<'_>, out: &mut Text) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub fn job(object: &Value, out: &mut Text) -> anyhow::Result<()> {
+pub fn job(object: &Value, out: &mut Description) -> anyhow::Result<()> {
     let (spec, status) = (&object["spec"], &object["status"]);
     heading(object, out);
     out.line("Selector", selector_of(object).unwrap_or_default());
@@ -245,7 +256,7 @@ fn shortened(indexes: &str) -> String {
     cut.map_or_else(|| indexes.to_owned(), |at| format!("{}...", &indexes[..=INDEXES_MAX + at]))
 }
 
-pub fn cron_job(object: &Value, out: &mut Text) {
+pub fn cron_job(object: &Value, out: &mut Description) {
     let (spec, status) = (&object["spec"], &object["status"]);
     heading(object, out);
     labels(object, out);

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::output::go_template::go_text;
 use crate::output::jsonpath::Template;
-use crate::output::table::Text;
+use crate::output::table::TextTable;
 
-/// Headers with the path of each.
+/// Headers and their paths.
 #[derive(Clone, Debug)]
 pub struct Columns(Vec<(String, Template)>);
 
@@ -53,7 +53,7 @@ impl Columns {
             let found: Vec<String> = path.find(object).iter().map(|value| go_text(value)).collect();
             if found.is_empty() { "<none>".to_owned() } else { found.join(",") }
         };
-        let text = Text {
+        let text = TextTable {
             headers: self.0.iter().map(|(name, _)| name.clone()).collect(),
             rows: objects
                 .iter()

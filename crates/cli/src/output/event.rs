@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Event;
 
-/// When the event was last seen.
+/// When an Event was last seen.
 pub fn last_seen(event: &Event) -> Option<jiff::Timestamp> {
     let series = event
         .series

@@ -47,7 +47,7 @@ enum Flow {
 
 impl Template {
     /// # Errors
-    /// When the template is not one, or names a function that does not exist.
+    /// When the template cannot be parsed, or names a function that does not exist.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         if text.is_empty() {
             bail!("template format specified but no template given");
@@ -58,7 +58,7 @@ impl Template {
     }
 
     /// # Errors
-    /// When a function cannot do with what it is given.
+    /// When a function does not accept its arguments.
     pub fn render(&self, object: &Value) -> anyhow::Result<String> {
         let mut run = Run { variables: vec![("$".to_owned(), object.clone())], out: String::new() };
         run.nodes(&self.0, object)
@@ -179,7 +179,7 @@ impl Run {
         Ok(())
     }
 
-    /// The value; none: a field that is not there.
+    /// The value; `None` for a missing field.
     fn pipeline(&self, pipeline: &Pipeline, dot: &Value) -> anyhow::Result<Option<Value>> {
         let mut value: Option<Value> = None;
         for (index, command) in pipeline.iter().enumerate() {
@@ -242,7 +242,7 @@ fn field(mut value: Value, path: &[String]) -> anyhow::Result<Option<Value>> {
     Ok(Some(value))
 }
 
-/// What `if` takes for true: anything but nothing, zero and the empty.
+/// Go's truth: anything but null, zero and empty values.
 fn truth(value: &Value) -> bool {
     match value {
         Value::Null => false,
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_said() {
+    fn errors_are_reported() {
         for template in ["{{", "{{.a", "{{if .a}}", "{{end}}", "{{nope .a}}", "{{\"a}}"] {
             assert!(Template::parse(template).is_err(), "{template}");
         }

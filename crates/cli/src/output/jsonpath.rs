@@ -9,7 +9,7 @@ use serde_json::Value;
 pub struct Template {
     parts: Vec<Part>,
     source: String,
-    /// What is missing is an error.
+    /// Missing fields are errors.
     strict: bool,
 }
 
@@ -22,7 +22,7 @@ enum Part {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
-    /// From the whole document, whatever the present object is.
+    /// Back to the whole document.
     Root,
     Field(String),
     Recursive,
@@ -52,7 +52,7 @@ enum Comparison {
 }
 
 impl Template {
-    /// Reads a template: what stands outside braces is text.
+    /// Parses a template: anything outside braces is text.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         if text.is_empty() {
             bail!("template format specified but no template given");
@@ -68,13 +68,13 @@ impl Template {
         Self { parts, source: source.to_owned(), strict: false }
     }
 
-    /// The same template, for which what is missing is an error.
+    /// The same template, with missing fields as errors.
     pub fn strict(mut self) -> Self {
         self.strict = true;
         self
     }
 
-    /// Reads one path, with or without braces and leading dot.
+    /// Parses one path, with or without braces and leading dot.
     pub fn parse_path(text: &str) -> anyhow::Result<Self> {
         let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text);
         let dotted = if inner.starts_with(['.', '$', '@', '[']) {
@@ -85,10 +85,10 @@ impl Template {
         Ok(Self::new(vec![Part::Path(path(&dotted)?)], text))
     }
 
-    /// The text that the template gives for a document.
+    /// Renders a document.
     ///
     /// # Errors
-    /// When a path names an index that is not there, or, strictly, a field.
+    /// When a path names an index that is out of bounds or, if strict, a missing field.
     pub fn render(&self, document: &Value) -> anyhow::Result<String> {
         let mut out = String::new();
         self.parts(&self.parts, document, document, &mut out).map_err(|why| {
@@ -100,7 +100,7 @@ impl Template {
         Ok(out)
     }
 
-    /// The values that a template of one path finds; missing ones are passed over.
+    /// The values that a template of one path finds; missing ones are skipped.
     pub fn find<'a>(&self, document: &'a Value) -> Vec<&'a Value> {
         match self.parts.as_slice() {
             [Part::Path(steps)] => walk(steps, document, document),
@@ -136,7 +136,8 @@ impl Template {
         Ok(())
     }
 
-    /// Why a path that finds nothing is an error: an index outside its list, or a field when strict.
+    /// # Errors
+    /// When a path that finds nothing has an index out of bounds or, if strict, a missing field.
     fn check(&self, steps: &[Step], document: &Value, here: &Value) -> anyhow::Result<()> {
         let mut found = vec![here];
         for step in steps {
@@ -543,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_said() {
+    fn errors_are_reported() {
         for template in [
             "",
             "{",

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// Spaces between columns, and how wide a column is at least with them, as kubectl.
+/// Spaces between columns, and the least width of a column including them, as in kubectl.
 const GAP: usize = 3;
 const MIN_WIDTH: usize = 6;
 
@@ -19,14 +19,14 @@ pub struct Options {
 
 /// Headers and rows of text.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Text {
+pub struct TextTable {
     pub headers: Vec<String>,
     pub rows: Vec<Vec<String>>,
 }
 
 /// Turns Tables of one kind into text columns.
-pub fn text(tables: &[Value], options: &Options) -> Text {
-    let mut out = Text::default();
+pub fn text(tables: &[Value], options: &Options) -> TextTable {
+    let mut out = TextTable::default();
     for table in tables {
         let definitions = table["columnDefinitions"].as_array().cloned().unwrap_or_default();
         let shown: Vec<usize> = (0..definitions.len())
@@ -87,7 +87,7 @@ fn labels_text(labels: &Value) -> String {
     if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
 }
 
-/// A cell as kubectl shows it: missing values as nothing.
+/// A cell as kubectl shows it: missing values are empty.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -96,7 +96,7 @@ fn cell(value: &Value) -> String {
     }
 }
 
-impl Text {
+impl TextTable {
     /// Aligned columns; `widths` keeps those of earlier output, so that a watch stays aligned.
     pub fn render(&self, headers: bool, widths: &mut Vec<usize>) -> String {
         let mut rows: Vec<&Vec<String>> = Vec::with_capacity(self.rows.len() + 1);

@@ -1,6 +1,6 @@
 //! YAML as kubectl writes it, so that files made by either tool are the same: block style, two
 //! spaces, lists not indented, keys in natural order, text folded after column 80, and quotes only
-//! where a YAML 1.1 reader would otherwise see something else than the text (`goyaml.v2`'s rules).
+//! where a YAML 1.1 reader would otherwise not read a string (`goyaml.v2`'s rules).
 
 use std::sync::LazyLock;
 
@@ -47,7 +47,7 @@ impl Writer {
         self.put(&" ".repeat(indent));
     }
 
-    /// A block mapping; its first key stands where the writer is when that is its indentation.
+    /// A block mapping; its first key continues the current line when that is at its indentation.
     fn mapping(&mut self, map: &Map<String, Value>, indent: usize) {
         let mut keys: Vec<&String> = map.keys().collect();
         keys.sort_by(|left, right| natural(left, right));
@@ -158,7 +158,7 @@ impl Writer {
         self.put("\"");
     }
 
-    /// `|`, with what has to be said of the text's ends.
+    /// `|`, with the indentation and chomping indicators that the text needs.
     fn literal(&mut self, text: &str, indent: usize) {
         self.put("|");
         if text.starts_with([' ', '\n']) {
@@ -255,7 +255,7 @@ fn escape(character: char) -> Option<String> {
     Some(short.to_owned())
 }
 
-/// Whether a reader sees text in an unquoted text: not a number, a truth value, a date or nothing.
+/// Whether unquoted text is read as a string: not a number, a boolean, a date or null.
 fn is_text(text: &str) -> bool {
     static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(

@@ -1,4 +1,4 @@
-//! Flags that every verb has, and the connection they describe.
+//! The flags of every verb that describe the connection.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use anyhow::bail;
 use client::{Client, Config};
 use parking_lot::Mutex;
 
-/// Where the cluster is, as whom, and which namespace.
+/// Which server, which user, which namespace.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub struct Connection {
@@ -31,21 +31,21 @@ pub struct Connection {
     #[arg(long, global = true)]
     pub token: Option<String>,
 
-    /// Act in the name of this user
+    /// Impersonate this user
     #[arg(long = "as", global = true, value_name = "USER")]
     pub as_user: Option<String>,
 
-    /// Act in the name of a member of this group, repeatable
+    /// Impersonate a member of this group, repeatable
     #[arg(long, global = true, value_name = "GROUP")]
     pub as_group: Vec<String>,
 
-    /// Act in the name of the user with this uid
+    /// Impersonate the user with this uid
     #[arg(long, global = true, value_name = "UID")]
     pub as_uid: Option<String>,
 }
 
 impl Connection {
-    /// The settings that flags and kubeconfig give together.
+    /// The kubeconfig, overridden by the flags.
     pub fn config(&self) -> anyhow::Result<Config> {
         let context = self.context.as_deref();
         let mut config = match &self.kubeconfig {
@@ -68,7 +68,7 @@ impl Connection {
         Ok(config)
     }
 
-    /// The headers that say in whose name to act.
+    /// The impersonation headers.
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         let mut headers = Vec::new();
         headers.extend(self.as_user.clone().map(|user| ("impersonate-user", user)));
@@ -84,7 +84,7 @@ impl Connection {
     }
 }
 
-/// Shows a warning of the server as kubectl does: once, beside the output.
+/// Prints a warning of the server once, on standard error, as kubectl does.
 fn show_warning(text: &str) {
     static SHOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if SHOWN.lock().insert(text.to_owned()) {

@@ -1,4 +1,4 @@
-//! How errors are told: kubectl's words, on standard error, with exit code 1.
+//! How errors are printed: kubectl's messages, on standard error, with exit code 1.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use api::ApiError;
 
 use crate::request::Connection;
 
-/// Several errors, each told on lines of its own.
+/// Several errors, each printed on lines of its own.
 #[derive(Debug, Default)]
 pub struct Failures(Vec<anyhow::Error>);
 
@@ -20,12 +20,12 @@ impl Failures {
         self.0.is_empty()
     }
 
-    /// Success, or the exit code 1 after every error was told.
+    /// Prints every error; returns success if there was none, else exit code 1.
     pub fn finish(self) -> ExitCode {
         let several = self.0.len() > 1;
         for error in &self.0 {
-            let text = text(error);
-            // kubectl marks what is no server's only where it is alone.
+            let text = message(error);
+            // kubectl prefixes client-side errors only when there is a single one.
             let shown = text.strip_prefix("error: ").filter(|_| several);
             eprintln!("{}", shown.unwrap_or(&text));
         }
@@ -33,23 +33,23 @@ impl Failures {
     }
 }
 
-/// The error of a command line that is wrong: what, and where to read more.
+/// A usage error: what is wrong, and where to read more.
 pub fn usage(verb: &str, what: impl fmt::Display) -> anyhow::Error {
     anyhow::anyhow!("{what}\nSee 'skiff {verb} -h' for help and examples")
 }
 
 /// Prints an error as kubectl prints it.
 pub fn report(error: &anyhow::Error) {
-    eprintln!("{}", text(error));
+    eprintln!("{}", message(error));
 }
 
-/// What kubectl says about an error.
-pub fn text(error: &anyhow::Error) -> String {
-    // What was added on the way stands before the server's own message.
+/// kubectl's message for an error.
+pub fn message(error: &anyhow::Error) -> String {
+    // Context goes before the server's own message.
     let mut before = String::new();
     for cause in error.chain() {
         match cause.downcast_ref::<client::Error>() {
-            Some(client::Error::Api(status)) => return of_server(status, &before),
+            Some(client::Error::Api(status)) => return server_error(status, &before),
             Some(client::Error::Transport(status)) => {
                 return format!("error: {before}{}", unreachable(status));
             }
@@ -58,7 +58,7 @@ pub fn text(error: &anyhow::Error) -> String {
             None => {}
         }
         if let Some(status) = cause.downcast_ref::<ApiError>() {
-            return of_server(status, &before);
+            return server_error(status, &before);
         }
         before.push_str(&format!("{cause}: "));
     }
@@ -66,9 +66,9 @@ pub fn text(error: &anyhow::Error) -> String {
     if text.starts_with("error: ") { text.to_owned() } else { format!("error: {text}") }
 }
 
-/// As [`report`], with the server's address where that is what seems to be wrong.
+/// As [`report`], with the server's address when the connection was refused.
 pub fn report_connection(error: &anyhow::Error, connection: &Connection) {
-    let text = text(error);
+    let text = message(error);
     let server = connection.config().map(|config| config.dial.url);
     match server {
         Ok(server) if text.contains("Connection refused") => {
@@ -89,7 +89,7 @@ fn unreachable(status: &tonic::Status) -> String {
     format!("the server cannot be reached: {text}")
 }
 
-fn of_server(status: &ApiError, before: &str) -> String {
+fn server_error(status: &ApiError, before: &str) -> String {
     match status.reason() {
         "Invalid" => invalid(status),
         "Unauthorized" => format!("error: You must be logged in to the server ({before}{status})"),
@@ -98,7 +98,7 @@ fn of_server(status: &ApiError, before: &str) -> String {
     }
 }
 
-/// `The Pod "x" is invalid: ...`, a line for every cause when there are several.
+/// `The Pod "x" is invalid: ...`, one line per cause when there are several.
 fn invalid(status: &ApiError) -> String {
     let Some(details) = &status.status().details else {
         return format!("The request is invalid: {status}");
@@ -134,22 +134,22 @@ mod tests {
     use api::status::FieldError;
 
     #[test]
-    fn errors_in_kubectls_words() {
+    fn errors_are_kubectls_messages() {
         let row = <k8s_openapi::api::core::v1::Pod as api::Kind>::ROW;
         let missing = || anyhow::Error::new(client::Error::Api(ApiError::not_found(row, "x")));
-        assert_eq!(text(&missing()), "Error from server (NotFound): pods \"x\" not found");
+        assert_eq!(message(&missing()), "Error from server (NotFound): pods \"x\" not found");
         assert_eq!(
-            text(&missing().context("error when creating \"a.yaml\"")),
+            message(&missing().context("error when creating \"a.yaml\"")),
             "Error from server (NotFound): error when creating \"a.yaml\": pods \"x\" not found"
         );
-        assert_eq!(text(&anyhow::anyhow!("no").context("why")), "error: why: no");
+        assert_eq!(message(&anyhow::anyhow!("no").context("why")), "error: why: no");
         let one = [FieldError::required("spec.a", "")];
         let error = client::Error::Api(ApiError::invalid(row, "x", &one));
-        assert_eq!(text(&error.into()), "The Pod \"x\" is invalid: spec.a: Required value");
+        assert_eq!(message(&error.into()), "The Pod \"x\" is invalid: spec.a: Required value");
         let two = [FieldError::required("a", ""), FieldError::required("b", "")];
         let error = client::Error::Api(ApiError::invalid(row, "x", &two));
         assert_eq!(
-            text(&error.into()),
+            message(&error.into()),
             "The Pod \"x\" is invalid: \n* a: Required value\n* b: Required value"
         );
     }

@@ -8,17 +8,17 @@ use crate::discovery::{Resource, Resources};
 use crate::request::Connection;
 use crate::request::last_applied::with_last_applied;
 use crate::request::manifest::Document;
-use crate::request::write::{DryRun, Report, Writing, field_validation};
+use crate::request::write::{DryRun, Report, WriteFlags, field_validation};
 
-/// Flags of everything that creates.
+/// Flags of the verbs that create objects.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Creating {
+pub struct CreateFlags {
     #[command(flatten)]
-    pub writing: Writing,
+    pub write: WriteFlags,
     /// Check fields strictly, warn, or ignore what is unknown
     #[arg(long, global = true, default_value = "strict", num_args = 0..=1, default_missing_value = "strict", value_parser = ["strict", "warn", "ignore", "true", "false"])]
     validate: String,
-    /// Keep the configuration in an annotation, for a later apply
+    /// Save the configuration in an annotation, for a later apply
     #[arg(long, global = true)]
     save_config: bool,
 }
@@ -28,9 +28,9 @@ pub fn metadata(name: &str) -> Value {
     json!({"creationTimestamp": null, "name": name})
 }
 
-/// Creates what a generator made, and says so.
-pub async fn generated(
-    (creating, report): (&Creating, &mut Report),
+/// Creates a generated object and reports it.
+pub async fn create_generated(
+    (create, report): (&CreateFlags, &mut Report),
     connection: &Connection,
     client: &Client,
     resources: &Resources,
@@ -42,13 +42,12 @@ pub async fn generated(
     if resource.namespaced && connection.namespace.is_some() {
         object["metadata"]["namespace"] = client.default_namespace().into();
     }
-    let created = match creating.create(client, resource, client.default_namespace(), &object).await
-    {
+    let created = match create.create(client, resource, client.default_namespace(), &object).await {
         Ok(created) => created,
         Err(client::Error::Api(error))
             if matches!(error.reason(), "AlreadyExists" | "Invalid")
                 && resource.kind != "Namespace"
-                && creating.writing.dry_run == DryRun::None =>
+                && create.write.dry_run == DryRun::None =>
         {
             bail!("failed to create {}: {error}", resource.kind.to_lowercase());
         }
@@ -57,8 +56,8 @@ pub async fn generated(
     report.done(resource, &created, what)
 }
 
-impl Creating {
-    /// Sends one object; with a client's dry run it comes back as it was.
+impl CreateFlags {
+    /// Creates one object; a client-side dry run returns it unchanged.
     pub async fn create(
         &self,
         client: &Client,
@@ -69,10 +68,10 @@ impl Creating {
         let annotated =
             self.save_config.then(|| with_last_applied(object, namespace, resource).ok()).flatten();
         let object = annotated.as_ref().unwrap_or(object);
-        if self.writing.dry_run == DryRun::Client {
+        if self.write.dry_run == DryRun::Client {
             return Ok(object.clone());
         }
-        let mut options = self.writing.options("skiff-create");
+        let mut options = self.write.options("skiff-create");
         options.field_validation = field_validation(&self.validate).to_owned();
         let body = object.to_string().into_bytes();
         let created =

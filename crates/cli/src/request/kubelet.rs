@@ -1,5 +1,5 @@
-//! Nodes' kubelets, spoken to directly with the kubeconfig's own certificate: kubelets let in members
-//! of `system:masters` only.
+//! Direct connections to kubelets, with the kubeconfig's own certificate: kubelets accept members of
+//! `system:masters` only.
 
 use anyhow::Context;
 use client::Config;
@@ -8,7 +8,7 @@ use rpc::kubelet_v1::kubelet_client::KubeletClient;
 use rpc::tls::Dial;
 use tonic::transport::Channel;
 
-/// Where kubelets listen when their node does not say.
+/// Where kubelets listen when their Node does not say.
 const PORT: i32 = 10250;
 
 /// A client of the node's kubelet; it connects on first use.

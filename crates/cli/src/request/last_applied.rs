@@ -1,4 +1,4 @@
-//! What was applied last, kept in an annotation, and the patches that `apply` and `edit` make.
+//! The last-applied-configuration annotation, and the patches that `apply` and `edit` make.
 
 use anyhow::Context;
 use api::strategic::{three_way, two_way};
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::discovery::Resource;
 
-/// Where kubectl keeps what was applied last.
+/// The annotation in which kubectl keeps the last applied manifest.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Field manager of client-side writes.
 pub const FIELD_MANAGER: &str = "skiff-client-side-apply";
@@ -20,7 +20,7 @@ pub fn with_last_applied(
     let mut object = object.clone();
     let metadata = object
         .as_object_mut()
-        .context("a manifest is an object")?
+        .context("the manifest must be an object")?
         .entry("metadata")
         .or_insert_with(|| Value::Object(Default::default()))
         .as_object_mut()
@@ -39,8 +39,8 @@ pub fn with_last_applied(
     Ok(object)
 }
 
-/// The patch from what the server has to what the manifest says, and which kind of patch it is.
-pub fn patch(
+/// The three-way patch that brings the live object to the manifest, and its kind.
+pub fn three_way_patch(
     resource: &Resource,
     modified: &Value,
     current: &Value,
@@ -56,8 +56,8 @@ pub fn patch(
     Ok((kind, three_way(&original, modified, current, schema)))
 }
 
-/// The patch from one state to another, for `edit` and friends.
-pub fn change(resource: &Resource, before: &Value, after: &Value) -> (PatchKind, Value) {
+/// The two-way patch from one state to another, and its kind.
+pub fn two_way_patch(resource: &Resource, before: &Value, after: &Value) -> (PatchKind, Value) {
     let schema = api::schema::kind(&resource.group, &resource.version, &resource.kind);
     let kind = if schema.is_some() { PatchKind::Strategic } else { PatchKind::Merge };
     (kind, two_way(before, after, schema))

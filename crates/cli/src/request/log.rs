@@ -7,14 +7,14 @@ use tokio::sync::mpsc;
 
 use crate::request::stream::{open, pod_target};
 
-/// Prints the whole log of a container, and goes on until it ends.
+/// Prints the log of a container and follows it until it ends.
 pub async fn follow(client: &Client, pod: &str, container: &str) -> anyhow::Result<()> {
     let parameters = [("follow", "true".to_owned())];
     let mut out = std::io::stdout().lock();
     copy(client, pod, container, &parameters, None, &mut out).await
 }
 
-/// Where whole lines go.
+/// Receives whole lines.
 pub trait Sink {
     async fn line(&mut self, line: &[u8]) -> anyhow::Result<()>;
 }
@@ -25,6 +25,8 @@ impl Sink for std::io::StdoutLock<'_> {
     }
 }
 
+/// Sends lines to whoever prints them.
+/// Sends lines to whoever prints them.
 pub struct Lines(pub mpsc::Sender<Vec<u8>>);
 
 impl Sink for Lines {

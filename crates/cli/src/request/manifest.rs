@@ -43,7 +43,7 @@ impl Document {
         self.field("/metadata/namespace")
     }
 
-    /// Whether a label selector chooses the object.
+    /// Whether a label selector matches the object.
     pub fn matches(&self, selector: &api::labels::Selector) -> bool {
         let labels: BTreeMap<String, String> = self.object["metadata"]["labels"]
             .as_object()
@@ -54,7 +54,7 @@ impl Document {
         selector.matches(Some(&labels))
     }
 
-    /// The resource of the server that the object is one of.
+    /// The server's resource for the object.
     pub fn resource<'a>(&self, resources: &'a Resources) -> anyhow::Result<&'a Resource> {
         let (version, kind) = (self.api_version(), self.kind());
         resources.of_kind(&version, &kind).map_err(|_| {
@@ -70,19 +70,19 @@ impl Document {
 
 /// Flags that name manifests.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Files {
+pub struct FilenameOptions {
     /// Manifest file, directory, or - for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE", value_delimiter = ',')]
     names: Vec<String>,
     /// Descend into directories given with -f
     #[arg(short = 'R', long)]
     recursive: bool,
-    /// Not built
+    /// Not supported
     #[arg(short = 'k', long, value_name = "DIRECTORY", hide = true)]
     kustomize: Option<String>,
 }
 
-impl Files {
+impl FilenameOptions {
     pub fn is_empty(&self) -> bool {
         self.names.is_empty() && self.kustomize.is_none()
     }
@@ -96,8 +96,8 @@ impl Files {
         Ok(())
     }
 
-    /// Reads every document; lists are taken apart. What cannot be read of one file does not keep
-    /// the others from being read.
+    /// Reads every document; lists are split into their items. A file that cannot be parsed does not
+    /// keep the others from being read.
     ///
     /// # Errors
     /// When a path does not exist.
@@ -131,7 +131,7 @@ impl Files {
         Ok((documents, errors))
     }
 
-    /// As [`read`](Self::read); what cannot be read is an error.
+    /// As [`read`](Self::read), with the first file that cannot be parsed as an error.
     pub fn read_all(&self) -> anyhow::Result<Vec<Document>> {
         let (documents, errors) = self.read()?;
         match errors.into_iter().next() {
@@ -228,7 +228,7 @@ pub fn values(text: &str) -> anyhow::Result<Vec<Value>> {
     };
     serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
         let text = error.to_string();
-        // The first line says it; what follows shows the place.
+        // The first line has the message; the rest shows the location.
         let first = text.lines().next().unwrap_or_default();
         let first = first.strip_prefix("error: ").unwrap_or(first);
         let first = first.split(", set DuplicateKeyPolicy").next().unwrap_or(first);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn errors_are_reported() {
         assert!(parse("a: [", "x").unwrap_err().to_string().starts_with("error parsing x:"));
         assert_eq!(
             parse("{\"kind\":\"Pod\"}", "x").unwrap_err().to_string(),
@@ -267,7 +267,7 @@ mod tests {
         );
         assert!(parse("apiVersion: v1\nkind: Pod\nkind: Pod\n", "x").is_err());
         assert!(
-            Files { names: vec!["/does/not/exist".into()], ..Default::default() }
+            FilenameOptions { names: vec!["/does/not/exist".into()], ..Default::default() }
                 .read()
                 .unwrap_err()
                 .to_string()

@@ -1,4 +1,4 @@
-//! The pods that a workload stands for: `deploy/web`, `svc/web`, `job/x` where a pod is asked for.
+//! The pods of a workload: `deploy/web`, `svc/web` or `job/x` where a pod is expected.
 
 use anyhow::{Context, bail};
 use api::labels::Selector;
@@ -8,7 +8,7 @@ use rpc::api_v1::ListRequest;
 use serde_json::Value;
 
 use crate::discovery::Resources;
-use crate::request::selection::Named;
+use crate::request::selection::ObjectReference;
 use crate::request::stream::pod_target;
 
 /// Annotation of a Deployment and its ReplicaSets with their revision.
@@ -55,8 +55,8 @@ pub fn selector_of(object: &Value) -> anyhow::Result<String> {
     Ok(selector.to_string())
 }
 
-/// All pods of what `named` is: the pod itself, or those that its selector chooses.
-pub async fn pods_of(client: &Client, named: &Named<'_>) -> anyhow::Result<Vec<Pod>> {
+/// All pods of an object: the pod itself, or those that the object's selector matches.
+pub async fn pods_of(client: &Client, named: &ObjectReference<'_>) -> anyhow::Result<Vec<Pod>> {
     let object = client.get_object(named.target("")).await?;
     if named.resource.kind == "Pod" {
         return Ok(vec![api::Kind::decode(&object.json)?]);
@@ -69,15 +69,15 @@ pub async fn pods_of(client: &Client, named: &Named<'_>) -> anyhow::Result<Vec<P
     Ok(pods)
 }
 
-/// What a word of a command line names: `web-0`, `pod/web-0`, `deploy/web`; a bare word is a pod.
-pub fn named<'a>(
+/// The object that an argument names: `web-0`, `pod/web-0`, `deploy/web`; a bare name is a pod.
+pub fn object_reference<'a>(
     client: &Client,
     resources: &'a Resources,
     word: &str,
-) -> anyhow::Result<Named<'a>> {
+) -> anyhow::Result<ObjectReference<'a>> {
     let (kind, name) = word.split_once('/').unwrap_or(("pods", word));
     let resource = resources.find(kind)?;
-    Ok(Named {
+    Ok(ObjectReference {
         resource,
         namespace: client.default_namespace().to_owned(),
         name: name.to_owned(),
@@ -85,8 +85,8 @@ pub fn named<'a>(
     })
 }
 
-/// The container that is meant when none is named: the annotated default, else the first.
-pub fn unnamed_container(pod: &Pod) -> anyhow::Result<String> {
+/// The container to use when none is named: the annotated default, else the first.
+pub fn annotated_or_first_container(pod: &Pod) -> anyhow::Result<String> {
     let annotations = pod.metadata.annotations.as_ref();
     let default = annotations
         .and_then(|annotations| annotations.get("kubectl.kubernetes.io/default-container"));
@@ -98,9 +98,9 @@ pub fn unnamed_container(pod: &Pod) -> anyhow::Result<String> {
     Ok(first.context("the pod has no containers")?.name.clone())
 }
 
-/// As [`unnamed_container`]; says which one it is when there are others.
+/// As [`annotated_or_first_container`]; prints which one it is when there are others.
 pub fn default_container(pod: &Pod) -> anyhow::Result<String> {
-    let name = unnamed_container(pod)?;
+    let name = annotated_or_first_container(pod)?;
     let annotated = pod.metadata.annotations.as_ref().is_some_and(|annotations| {
         annotations.contains_key("kubectl.kubernetes.io/default-container")
     });
@@ -115,7 +115,7 @@ pub fn default_container(pod: &Pod) -> anyhow::Result<String> {
     Ok(name)
 }
 
-/// Names of all containers, in Kubernetes' order: init, regular, ephemeral.
+/// Names of all containers: init, regular, ephemeral.
 pub fn containers(pod: &Pod) -> Vec<String> {
     let Some(spec) = &pod.spec else {
         return Vec::new();
@@ -131,7 +131,7 @@ pub fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
 
-/// Whether the container has ended, as soon as it has started; `statuses`: the list that it is in.
+/// Whether the container has ended, once it has started; `statuses` is the list that it is in.
 pub fn container_started(
     pod: Option<&Value>,
     statuses: &str,
@@ -145,7 +145,7 @@ pub fn container_started(
     })
 }
 
-/// The `state` of a container; null when the pod does not tell it.
+/// The `state` of a container; null when the pod does not report it.
 pub fn container_state(
     pod: Option<&Value>,
     statuses: &str,

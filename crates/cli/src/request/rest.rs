@@ -8,7 +8,7 @@ use tonic::client::GrpcService;
 
 use crate::request::Connection;
 
-/// Headers that say who we are, and in whose name we act.
+/// The authentication and impersonation headers.
 pub fn credentials(connection: &Connection) -> anyhow::Result<Vec<(&'static str, HeaderValue)>> {
     let mut headers = connection.headers();
     if let Some(token) = &connection.config()?.token {
@@ -20,10 +20,10 @@ pub fn credentials(connection: &Connection) -> anyhow::Result<Vec<(&'static str,
         .collect()
 }
 
-/// The body that the REST API answers a GET of `path` (with its query) with.
+/// The body of a GET of `path` (with its query).
 ///
 /// # Errors
-/// The server's Status when it refuses.
+/// The server's Status when it rejects the request.
 pub async fn get(connection: &Connection, path: &str) -> anyhow::Result<Bytes> {
     let mut request = axum::http::Request::get(path).body(tonic::body::Body::empty())?;
     for (name, value) in credentials(connection)? {

@@ -6,9 +6,9 @@ use client::Client;
 use rpc::api_v1::{ListRequest, Object, Representation};
 
 use crate::discovery::{Resource, Resources};
-use crate::request::manifest::Files;
+use crate::request::manifest::FilenameOptions;
 
-/// What kubectl says when no object is named.
+/// kubectl's message when no object is named.
 pub const NOTHING_NAMED: &str = "You must provide one or more resources by argument or filename.
 Example resource specifications include:
    '-f rsrc.yaml'
@@ -16,7 +16,7 @@ Example resource specifications include:
    '<resource> <name>'
    '<resource>'";
 
-/// Arguments that name objects.
+/// Arguments that select objects.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Selection {
     /// TYPE, TYPE NAME..., TYPE/NAME..., or TYPE,TYPE
@@ -24,7 +24,7 @@ pub struct Selection {
     pub words: Vec<String>,
 
     #[command(flatten)]
-    pub files: Files,
+    pub files: FilenameOptions,
 
     /// Label selector: a=b,c!=d,e in (f,g)
     #[arg(short = 'l', long, default_value = "")]
@@ -39,9 +39,9 @@ pub struct Selection {
     pub all_namespaces: bool,
 }
 
-/// One named object.
+/// One object, by resource, namespace and name.
 #[derive(Clone, Debug)]
-pub struct Named<'a> {
+pub struct ObjectReference<'a> {
     pub resource: &'a Resource,
     pub namespace: String,
     pub name: String,
@@ -49,7 +49,7 @@ pub struct Named<'a> {
     pub source: Option<String>,
 }
 
-impl Named<'_> {
+impl ObjectReference<'_> {
     pub fn target(&self, subresource: &str) -> rpc::api_v1::Target {
         self.resource.target(&self.namespace, &self.name, subresource)
     }
@@ -60,12 +60,12 @@ impl Named<'_> {
     }
 }
 
-/// What the arguments mean.
+/// What the arguments select.
 #[derive(Clone, Debug)]
-pub enum Meaning<'a> {
+pub enum Selected<'a> {
     /// These objects.
-    Names(Vec<Named<'a>>),
-    /// Whatever the selectors choose of these kinds.
+    Objects(Vec<ObjectReference<'a>>),
+    /// The objects of these kinds that the selectors match.
     Collections(Vec<&'a Resource>),
 }
 
@@ -75,26 +75,26 @@ impl Selection {
         if self.all_namespaces { "" } else { client.default_namespace() }
     }
 
-    /// Reads the words, or the manifests.
-    pub fn meaning<'a>(
+    /// Resolves the arguments, or the manifests.
+    pub fn resolve<'a>(
         &self,
         client: &Client,
         resources: &'a Resources,
-    ) -> anyhow::Result<Meaning<'a>> {
+    ) -> anyhow::Result<Selected<'a>> {
         if !self.files.is_empty() {
             let mut names = Vec::new();
             for document in self.files.read_all()? {
                 let resource = document.resource(resources)?;
                 let namespace =
                     document.namespace().unwrap_or_else(|| client.default_namespace().to_owned());
-                names.push(Named {
+                names.push(ObjectReference {
                     resource,
                     namespace,
                     name: document.name(),
                     source: Some(document.source.clone()),
                 });
             }
-            return Ok(Meaning::Names(names));
+            return Ok(Selected::Objects(names));
         }
         if self.words.is_empty() {
             bail!(NOTHING_NAMED);
@@ -111,18 +111,18 @@ impl Selection {
                 if name.is_empty() || name.contains('/') {
                     bail!("arguments in resource/name form may not have more than one slash");
                 }
-                names.push(Named {
+                names.push(ObjectReference {
                     resource: resources.find(kind)?,
                     namespace: namespace.clone(),
                     name: name.to_owned(),
                     source: None,
                 });
             }
-            return Ok(Meaning::Names(names));
+            return Ok(Selected::Objects(names));
         }
         let kinds = resources.find_all(&self.words[0])?;
         if self.words.len() == 1 {
-            return Ok(Meaning::Collections(kinds));
+            return Ok(Selected::Collections(kinds));
         }
         if self.all_namespaces {
             bail!("a resource cannot be retrieved by name across all namespaces");
@@ -135,29 +135,29 @@ impl Selection {
         }
         let named = |resource| {
             let namespace = &namespace;
-            self.words[1..].iter().map(move |name| Named {
+            self.words[1..].iter().map(move |name| ObjectReference {
                 resource,
                 namespace: namespace.clone(),
                 name: name.clone(),
                 source: None,
             })
         };
-        Ok(Meaning::Names(kinds.into_iter().flat_map(named).collect()))
+        Ok(Selected::Objects(kinds.into_iter().flat_map(named).collect()))
     }
 
     /// Resolves to single objects, listing collections.
-    pub async fn names<'a>(
+    pub async fn objects<'a>(
         &self,
         client: &Client,
         resources: &'a Resources,
-    ) -> anyhow::Result<Vec<Named<'a>>> {
-        match self.meaning(client, resources)? {
-            Meaning::Names(names) => Ok(names),
-            Meaning::Collections(kinds) => {
+    ) -> anyhow::Result<Vec<ObjectReference<'a>>> {
+        match self.resolve(client, resources)? {
+            Selected::Objects(names) => Ok(names),
+            Selected::Collections(kinds) => {
                 let mut names = Vec::new();
                 for resource in kinds {
                     for object in self.list(client, resource, Representation::Full).await? {
-                        names.push(Named {
+                        names.push(ObjectReference {
                             resource,
                             namespace: object.namespace,
                             name: object.name,
@@ -170,18 +170,18 @@ impl Selection {
         }
     }
 
-    /// Whether nothing is named at all.
+    /// Whether nothing is named.
     pub fn is_empty(&self) -> bool {
         self.words.is_empty() && self.files.is_empty()
     }
 
-    /// Whether the words are a kind without a name, so that a verb would meet every object of it.
+    /// Whether a kind is given without a name, so that a verb would apply to every object of it.
     fn names_only_kinds(&self) -> bool {
         self.files.is_empty() && self.words.len() == 1 && !self.words[0].contains('/')
     }
 
     /// # Errors
-    /// When a kind is given without a name, and neither `--all` nor a selector says which are meant.
+    /// When a kind is given without a name, and neither `--all` nor a selector.
     pub fn require_names(&self, all: bool) -> anyhow::Result<()> {
         let chosen = all || !self.selector.is_empty() || !self.field_selector.is_empty();
         let by_name = self.words.len() > 1 || self.words.iter().any(|word| word.contains('/'));
@@ -199,9 +199,9 @@ impl Selection {
         &self,
         client: &Client,
         resources: &'a Resources,
-    ) -> anyhow::Result<(Vec<Named<'a>>, Vec<anyhow::Error>)> {
+    ) -> anyhow::Result<(Vec<ObjectReference<'a>>, Vec<anyhow::Error>)> {
         let (mut found, mut missing) = (Vec::new(), Vec::new());
-        for named in self.names(client, resources).await? {
+        for named in self.objects(client, resources).await? {
             match client.get_object(named.target("")).await {
                 Ok(_) => found.push(named),
                 Err(error) => missing.push(error.into()),
@@ -210,7 +210,7 @@ impl Selection {
         Ok((found, missing))
     }
 
-    /// The objects of one kind that the selectors choose.
+    /// The objects of one kind that the selectors match.
     pub async fn list(
         &self,
         client: &Client,
@@ -231,7 +231,7 @@ impl Selection {
         }
     }
 
-    /// What the server said of a list, with what was asked for.
+    /// The server's error for a list, with the selectors that were asked for.
     fn about_list(&self, resource: &Resource, mut error: api::ApiError) -> client::Error {
         let of = format!("{}/{}, Resource={}", resource.group, resource.version, resource.plural);
         let (labels, fields) = (&self.selector, &self.field_selector);

@@ -1,4 +1,4 @@
-//! A terminal connected to a container's process, as `exec`, `attach`, `debug` and `run` do it.
+//! Connects the terminal to a container's process, for `exec`, `attach`, `debug` and `run`.
 
 use std::io::{IsTerminal, Write};
 
@@ -25,8 +25,8 @@ pub struct StreamOptions {
     pub quiet: bool,
 }
 
-/// Carries a terminal to a process of a container until that ends; returns its exit code.
-pub async fn converse(
+/// Connects the terminal to a process of a container until that ends; returns its exit code.
+pub async fn stream_container(
     client: &Client,
     (pod, subresource): (&str, &str),
     container: String,
@@ -50,19 +50,19 @@ pub async fn converse(
     let target = pod_target(client.default_namespace(), pod, subresource);
     let session = open(client, target, &parameters).await?;
     let raw = tty.then(RawTerminal::enter).transpose()?;
-    let code = pump(session, options.stdin, tty).await;
+    let code = copy_streams(session, options.stdin, tty).await;
     drop(raw);
     code
 }
 
-/// Attaches to a container; shows its log when it cannot be attached to, as when it has just ended.
+/// Attaches to a container; follows its log when that fails, as when the container has just ended.
 pub async fn attach_or_follow(
     client: &Client,
     pod: &str,
     container: String,
     options: StreamOptions,
 ) -> anyhow::Result<()> {
-    let session = converse(client, (pod, "attach"), container.clone(), Vec::new(), options);
+    let session = stream_container(client, (pod, "attach"), container.clone(), Vec::new(), options);
     if let Err(error) = session.await {
         eprintln!("warning: couldn't attach to pod/{pod}, falling back to streaming logs: {error}");
         log::follow(client, pod, &container).await?;
@@ -70,8 +70,8 @@ pub async fn attach_or_follow(
     Ok(())
 }
 
-/// Carries the streams until the outcome arrives; returns the exit code.
-async fn pump(session: Session, stdin: bool, tty: bool) -> anyhow::Result<u8> {
+/// Copies the streams until the status arrives; returns the exit code.
+async fn copy_streams(session: Session, stdin: bool, tty: bool) -> anyhow::Result<u8> {
     let Session { input, mut output } = session;
     if stdin {
         input.clone().forward(std::io::stdin());
@@ -94,7 +94,7 @@ async fn pump(session: Session, stdin: bool, tty: bool) -> anyhow::Result<u8> {
             _ => {}
         }
     }
-    bail!("the server ended the stream without an outcome")
+    bail!("the server ended the stream without a status")
 }
 
 fn write(out: &mut impl Write, data: &[u8]) -> anyhow::Result<()> {
@@ -110,12 +110,13 @@ async fn send_size(input: &Input) {
         .await;
 }
 
-/// The terminal in raw mode; as it was when dropped.
+/// The terminal in raw mode; dropping it restores the settings.
 struct RawTerminal(Termios);
 
 impl RawTerminal {
     fn enter() -> anyhow::Result<Self> {
-        let before = termios::tcgetattr(std::io::stdin()).context("the terminal's settings")?;
+        let before = termios::tcgetattr(std::io::stdin())
+            .context("cannot read cannot read the terminal's settings")?;
         let mut raw = before.clone();
         termios::cfmakeraw(&mut raw);
         termios::tcsetattr(std::io::stdin(), SetArg::TCSANOW, &raw)?;

@@ -1,4 +1,4 @@
-//! Streaming subresources: one gRPC stream that carries stdin, stdout, stderr, resizes and the outcome.
+//! Streaming subresources: one gRPC stream that carries stdin, stdout, stderr, resizes and the final status.
 
 use std::io::Read;
 
@@ -9,7 +9,7 @@ use rpc::api_v1::{Channel, Frame, Parameter, StreamOpen, StreamRequest, Target};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// Frames on their way to the server.
+/// Frames queued for the server.
 const QUEUE: usize = 64;
 /// Bytes read at once, and chunks read ahead.
 const CHUNK: usize = 64 << 10;
@@ -26,13 +26,13 @@ pub struct Session {
 pub struct Input(mpsc::Sender<StreamRequest>);
 
 impl Input {
-    /// Sends one frame; `false`: the stream is over.
+    /// Sends one frame; returns whether the stream is still open.
     pub async fn send(&self, frame: Frame) -> bool {
         self.0.send(StreamRequest { kind: Some(Kind::Frame(frame)) }).await.is_ok()
     }
 
-    /// Sends what a reader yields to standard input, and its end, in the background. The reader has a
-    /// thread of its own: a blocked read must not keep the process alive.
+    /// Forwards a reader to the process's standard input, in the background. The reader has a thread
+    /// of its own: a blocked read must not keep the process alive.
     pub fn forward(self, mut reader: impl Read + Send + 'static) {
         let (chunks, mut queue) = mpsc::channel::<Vec<u8>>(CHUNK_QUEUE);
         std::thread::spawn(move || {
@@ -75,7 +75,7 @@ pub async fn open(
     sender
         .send(StreamRequest { kind: Some(Kind::Open(open)) })
         .await
-        .context("the stream closed before it began")?;
+        .context("the stream closed before it was opened")?;
     let response = client
         .resources()
         .stream(ReceiverStream::new(receiver))
@@ -84,7 +84,7 @@ pub async fn open(
     Ok(Session { input: Input(sender), output: response.into_inner() })
 }
 
-/// The address of a subresource of a pod.
+/// The target of a pod's subresource.
 pub fn pod_target(namespace: &str, name: &str, subresource: &str) -> Target {
     Target {
         version: "v1".to_owned(),
@@ -96,13 +96,14 @@ pub fn pod_target(namespace: &str, name: &str, subresource: &str) -> Target {
     }
 }
 
-/// The exit code that the last frame of exec and attach tells of.
+/// The exit code in the last frame of exec and attach.
 ///
 /// # Errors
 /// When the command could not be run at all.
 pub fn exit_code(status: &Frame) -> anyhow::Result<u8> {
     debug_assert_eq!(status.channel(), Channel::Status);
-    let status = api::status::decode_status(&status.data).context("the outcome is not a Status")?;
+    let status =
+        api::status::decode_status(&status.data).context("the final frame is not a Status")?;
     if status.status.as_deref() == Some("Success") {
         return Ok(0);
     }

@@ -1,20 +1,20 @@
-//! One object, looked at whenever it changes.
+//! Watches one object until a condition holds.
 
 use anyhow::bail;
 use client::Client;
 use rpc::api_v1::{EventType, WatchRequest};
 use serde_json::Value;
 
-use crate::request::selection::Named;
+use crate::request::selection::ObjectReference;
 
-/// Calls `look` with the object as it is and after every change (none: it does not exist) until that
-/// gives a result.
+/// Calls `look` with the object now and after every change (`None` when it does not exist) until that
+/// returns a result.
 ///
 /// # Errors
-/// What `look` says, or that the object cannot be watched.
+/// Those of `look`, and when the object cannot be watched.
 pub async fn until<T>(
     client: &Client,
-    named: &Named<'_>,
+    named: &ObjectReference<'_>,
     mut look: impl FnMut(Option<&Value>) -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
     loop {
@@ -55,7 +55,11 @@ pub async fn until<T>(
 }
 
 /// Returns when the object with this uid no longer exists.
-pub async fn until_deleted(client: &Client, named: &Named<'_>, uid: &str) -> anyhow::Result<()> {
+pub async fn until_deleted(
+    client: &Client,
+    named: &ObjectReference<'_>,
+    uid: &str,
+) -> anyhow::Result<()> {
     until(client, named, |object| {
         let there = object.is_some_and(|object| object["metadata"]["uid"] == uid);
         Ok((!there).then_some(()))

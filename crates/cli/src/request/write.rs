@@ -1,13 +1,13 @@
-//! What every verb that changes objects has: `--dry-run`, `--field-manager`, `-o`, and the line that
-//! says what was done.
+//! What the verbs that write objects share: `--dry-run`, `--field-manager`, `--validate`, `-o`, and the
+//! line that reports what was done.
 
 use rpc::api_v1::WriteOptions;
 use serde_json::Value;
 
 use crate::discovery::Resource;
-use crate::output::{Printer, Printing};
+use crate::output::{PrintFlags, Printer};
 
-/// `--dry-run` as kubectl's.
+/// `--dry-run`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum DryRun {
     #[default]
@@ -17,7 +17,7 @@ pub enum DryRun {
 }
 
 impl DryRun {
-    /// What stands behind a message.
+    /// What a message ends with.
     pub fn suffix(self) -> &'static str {
         match self {
             Self::None => "",
@@ -29,18 +29,18 @@ impl DryRun {
 
 /// Flags of verbs that write.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Writing {
+pub struct WriteFlags {
     #[command(flatten)]
-    pub printing: Printing,
-    /// none, client (only show what would be sent) or server (let the server try)
+    pub print: PrintFlags,
+    /// none, client (only show what would be sent) or server (the server does everything but persist it)
     #[arg(long, global = true, value_enum, default_value = "none", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
     pub dry_run: DryRun,
-    /// The name under which the server remembers who set fields
+    /// The name under which the server tracks who set fields
     #[arg(long, global = true)]
     pub field_manager: Option<String>,
 }
 
-impl Writing {
+impl WriteFlags {
     /// The options of a write.
     pub fn options(&self, manager: &str) -> WriteOptions {
         WriteOptions {
@@ -50,13 +50,13 @@ impl Writing {
         }
     }
 
-    /// Says what is done, in the way that the flags ask for.
+    /// Reports what is done, in the format that the flags ask for.
     pub fn report(&self) -> anyhow::Result<Report> {
-        Ok(Report { printer: self.printing.printer()?, dry_run: self.dry_run })
+        Ok(Report { printer: self.print.printer()?, dry_run: self.dry_run })
     }
 }
 
-/// Tells of each object that was written.
+/// Reports each object that was written.
 pub struct Report {
     printer: Option<Printer>,
     dry_run: DryRun,

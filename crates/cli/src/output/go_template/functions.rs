@@ -31,7 +31,7 @@ pub const NAMES: [&str; 20] = [
     "base64decode",
 ];
 
-/// Calls a function; an argument that is none is a field that was not there.
+/// Calls a function; an argument that is `None` is a missing field.
 pub fn call(name: &str, arguments: Vec<Option<Value>>) -> anyhow::Result<Option<Value>> {
     let values: Vec<Value> = arguments.into_iter().map(Option::unwrap_or_default).collect();
     let one =
@@ -74,7 +74,7 @@ pub fn call(name: &str, arguments: Vec<Option<Value>>) -> anyhow::Result<Option<
     }))
 }
 
-/// `and` and `or` give the argument that decides.
+/// `and` and `or` return the argument that decides.
 fn chosen(values: &[Value], decides: bool) -> anyhow::Result<Value> {
     let decided = values.iter().find(|value| truth(value) == decides);
     decided.or(values.last()).cloned().context("wrong number of args: want at least 1 got 0")

@@ -1,4 +1,4 @@
-//! From a template's text to its nodes.
+//! Parses a template into nodes.
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::output::go_template::{Node, Operand, Pipeline, functions};
 
 /// # Errors
-/// Says what is wrong as Go does, where that is short.
+/// Go's message, where that is short.
 pub fn parse(text: &str) -> anyhow::Result<Vec<Node>> {
     let mut parser = Parser { pieces: pieces(text)?.into_iter() };
     let (nodes, end) = parser.nodes()?;
@@ -33,7 +33,7 @@ enum Token {
     Declare,
 }
 
-/// Cuts a template into text and actions; `{{-` and `-}}` take white space away.
+/// Cuts a template into text and actions; `{{-` and `-}}` trim white space.
 fn pieces(text: &str) -> anyhow::Result<Vec<Piece>> {
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -166,7 +166,7 @@ struct Parser {
     pieces: std::vec::IntoIter<Piece>,
 }
 
-/// The nodes of a block, and the word that ended it with what followed.
+/// The nodes of a block, and the keyword that ended it.
 type Block = (Vec<Node>, Option<String>);
 
 impl Parser {

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 
-use crate::output::table::Text;
-use crate::output::{Printing, yaml};
+use crate::output::table::TextTable;
+use crate::output::{PrintFlags, yaml};
 use crate::request::{Connection, manifest};
 
 #[derive(clap::Args)]
@@ -43,7 +43,7 @@ enum Action {
     /// Show the file, secrets left out
     View {
         #[command(flatten)]
-        printing: Printing,
+        print: PrintFlags,
         /// Only what the current context needs
         #[arg(long)]
         minify: bool,
@@ -227,8 +227,8 @@ fn show(action: Action, connection: &Connection) -> anyhow::Result<ExitCode> {
             let wanted = name.map_or_else(|| names("contexts"), |name| vec![name]);
             return contexts(&config, &wanted, output.as_deref(), !no_headers);
         }
-        Action::View { printing, minify, raw, flatten } => {
-            view(config, &printing, (minify, raw, flatten))?
+        Action::View { print, minify, raw, flatten } => {
+            view(config, &print, (minify, raw, flatten))?
         }
         _ => {}
     }
@@ -242,7 +242,7 @@ fn contexts(
     headers: bool,
 ) -> anyhow::Result<ExitCode> {
     let columns = ["CURRENT", "NAME", "CLUSTER", "AUTHINFO", "NAMESPACE"];
-    let mut text = Text { headers: columns.map(str::to_owned).into(), rows: Vec::new() };
+    let mut text = TextTable { headers: columns.map(str::to_owned).into(), rows: Vec::new() };
     let mut missing = Vec::new();
     for name in wanted {
         let Some(entry) = find(config, "contexts", name) else {
@@ -272,7 +272,7 @@ fn contexts(
 
 fn view(
     mut config: Value,
-    printing: &Printing,
+    print: &PrintFlags,
     (minify, raw, flatten): (bool, bool, bool),
 ) -> anyhow::Result<()> {
     if minify {
@@ -305,7 +305,7 @@ fn view(
             }
         }
     }
-    match printing.printer()? {
+    match print.printer()? {
         Some(mut printer) => printer.value(&config),
         None => {
             print!("{}", yaml(&config));

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::discovery::Resources;
 use crate::request::Connection;
 use crate::request::failure::{Failures, usage};
-use crate::request::selection::{Named, Selection};
+use crate::request::selection::{ObjectReference, Selection};
 use crate::request::write::DryRun;
 
 /// Which nodes are meant.
@@ -48,7 +48,7 @@ impl Cordon {
         verb: &str,
         client: &Client,
         resources: &'a Resources,
-    ) -> anyhow::Result<Vec<Named<'a>>> {
+    ) -> anyhow::Result<Vec<ObjectReference<'a>>> {
         if self.nodes.is_empty() && self.selector.is_empty() {
             return Err(usage(verb, format!("USAGE: {verb} NODE [flags]")));
         }
@@ -61,13 +61,13 @@ impl Cordon {
             name.unwrap_or(node).to_owned()
         }));
         let selection = Selection { words, selector: self.selector.clone(), ..Default::default() };
-        selection.names(client, resources).await
+        selection.objects(client, resources).await
     }
 
     pub async fn mark(
         &self,
         client: &Client,
-        named: &Named<'_>,
+        named: &ObjectReference<'_>,
         unschedulable: bool,
     ) -> anyhow::Result<()> {
         let node: Value = serde_json::from_slice(&client.get_object(named.target("")).await?.json)?;
@@ -95,7 +95,7 @@ impl Cordon {
 
 /// # Errors
 /// When one of the nodes does not exist: none is touched then.
-pub async fn all_exist(client: &Client, nodes: &[Named<'_>]) -> anyhow::Result<()> {
+pub async fn all_exist(client: &Client, nodes: &[ObjectReference<'_>]) -> anyhow::Result<()> {
     for node in nodes {
         client.get_object(node.target("")).await?;
     }

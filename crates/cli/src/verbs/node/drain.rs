@@ -10,7 +10,7 @@ use k8s_openapi::api::policy::v1::Eviction;
 
 use crate::discovery::Resources;
 use crate::request::failure::Failures;
-use crate::request::selection::Named;
+use crate::request::selection::ObjectReference;
 use crate::request::watch::until_deleted;
 use crate::request::write::DryRun;
 use crate::request::{Connection, duration};
@@ -77,7 +77,7 @@ impl Drain {
                 Err(error) => {
                     let mut pending: String =
                         nodes[index..].iter().map(|node| format!("\n {}", node.name)).collect();
-                    if let Some(Refused(reasons)) = error.downcast_ref() {
+                    if let Some(DrainError(reasons)) = error.downcast_ref() {
                         pending.extend(reasons.iter().map(|reason| format!("\n{reason}")));
                     }
                     failures.push(anyhow::anyhow!(
@@ -101,50 +101,50 @@ impl Drain {
             field_selector: format!("spec.nodeName={node}"),
         };
         let pods = Api::<Pod>::all(client).list(&options).await?.items;
-        let mut leaving = Vec::new();
-        let (mut errors, mut warnings) = (Reasons::default(), Reasons::default());
+        let mut pods_to_delete = Vec::new();
+        let (mut errors, mut warnings) = (PodsByReason::default(), PodsByReason::default());
         for pod in pods {
-            match self.judge(&pod) {
-                Verdict::Leave => leaving.push(pod),
-                Verdict::LeaveThough(reason) => {
+            match self.delete_status(&pod) {
+                PodDeleteStatus::Delete => pods_to_delete.push(pod),
+                PodDeleteStatus::DeleteWithWarning(reason) => {
                     warnings.add(reason, &pod);
-                    leaving.push(pod);
+                    pods_to_delete.push(pod);
                 }
-                Verdict::Stay(Some(reason)) => warnings.add(reason, &pod),
-                Verdict::Stay(None) => {}
-                Verdict::Refuse(reason) => errors.add(reason, &pod),
+                PodDeleteStatus::Skip(Some(reason)) => warnings.add(reason, &pod),
+                PodDeleteStatus::Skip(None) => {}
+                PodDeleteStatus::Error(reason) => errors.add(reason, &pod),
             }
         }
         if !errors.0.is_empty() {
-            return Err(Refused(errors.texts()).into());
+            return Err(DrainError(errors.texts()).into());
         }
         if !warnings.0.is_empty() {
             eprintln!("Warning: {}", warnings.texts().join("; "));
         }
-        let removals = leaving.iter().map(|pod| self.remove(client, resources, pod));
+        let removals = pods_to_delete.iter().map(|pod| self.remove(client, resources, pod));
         futures::future::try_join_all(removals).await?;
         Ok(())
     }
 
     /// What becomes of one pod.
-    fn judge(&self, pod: &Pod) -> Verdict {
+    fn delete_status(&self, pod: &Pod) -> PodDeleteStatus {
         let metadata = &pod.metadata;
         let mirror = metadata
             .annotations
             .as_ref()
             .is_some_and(|annotations| annotations.contains_key(MIRROR));
         if mirror {
-            return Verdict::Stay(None);
+            return PodDeleteStatus::Skip(None);
         }
         let deleting = metadata.deletion_timestamp.as_ref().map(|time| time.0);
         let skipped = self.skip_wait_for_delete_timeout;
         if let Some(since) = deleting.filter(|_| skipped > 0)
             && clock::now().as_second() - since.as_second() > skipped
         {
-            return Verdict::Stay(None);
+            return PodDeleteStatus::Skip(None);
         }
         if api::pod::is_terminal(pod) || deleting.is_some() {
-            return Verdict::Leave;
+            return PodDeleteStatus::Delete;
         }
         let controller = metadata
             .owner_references
@@ -159,19 +159,19 @@ impl Drain {
             .any(|volume| volume.empty_dir.is_some());
         match controller {
             Some("DaemonSet") if self.ignore_daemonsets => {
-                Verdict::Stay(Some("ignoring DaemonSet-managed Pods"))
+                PodDeleteStatus::Skip(Some("ignoring DaemonSet-managed Pods"))
             }
-            Some("DaemonSet") => Verdict::Refuse(
+            Some("DaemonSet") => PodDeleteStatus::Error(
                 "cannot delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore)",
             ),
-            None if !self.force => Verdict::Refuse(
+            None if !self.force => PodDeleteStatus::Error(
                 "cannot delete Pods that declare no controller (use --force to override)",
             ),
-            _ if empty_dir && !self.delete_emptydir_data => Verdict::Refuse(
+            _ if empty_dir && !self.delete_emptydir_data => PodDeleteStatus::Error(
                 "cannot delete Pods with local storage (use --delete-emptydir-data to override)",
             ),
-            None => Verdict::LeaveThough("deleting Pods that declare no controller"),
-            _ => Verdict::Leave,
+            None => PodDeleteStatus::DeleteWithWarning("deleting Pods that declare no controller"),
+            _ => PodDeleteStatus::Delete,
         }
     }
 
@@ -210,7 +210,8 @@ impl Drain {
                 Err(error) => return Err(error.into()),
             }
         }
-        let named = Named { resource: resources.find("pods")?, namespace, name, source: None };
+        let named =
+            ObjectReference { resource: resources.find("pods")?, namespace, name, source: None };
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         until_deleted(client, &named, uid).await?;
         let done = if self.disable_eviction { "deleted" } else { "evicted" };
@@ -219,18 +220,18 @@ impl Drain {
     }
 }
 
-enum Verdict {
-    Leave,
-    LeaveThough(&'static str),
-    Stay(Option<&'static str>),
-    Refuse(&'static str),
+enum PodDeleteStatus {
+    Delete,
+    DeleteWithWarning(&'static str),
+    Skip(Option<&'static str>),
+    Error(&'static str),
 }
 
-/// Reasons, with the pods of each.
+/// PodsByReason, with the pods of each.
 #[derive(Default)]
-struct Reasons(Vec<(&'static str, Vec<String>)>);
+struct PodsByReason(Vec<(&'static str, Vec<String>)>);
 
-impl Reasons {
+impl PodsByReason {
     fn add(&mut self, reason: &'static str, pod: &Pod) {
         match self.0.iter_mut().find(|(own, _)| *own == reason) {
             Some((_, pods)) => pods.push(path(pod)),
@@ -245,11 +246,11 @@ impl Reasons {
 
 /// Why a node's pods may not go.
 #[derive(Debug)]
-struct Refused(Vec<String>);
+struct DrainError(Vec<String>);
 
-impl std::error::Error for Refused {}
+impl std::error::Error for DrainError {}
 
-impl std::fmt::Display for Refused {
+impl std::fmt::Display for DrainError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0.as_slice() {
             [only] => f.write_str(only),

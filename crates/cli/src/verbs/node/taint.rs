@@ -10,7 +10,7 @@ use crate::discovery::Resources;
 use crate::request::Connection;
 use crate::request::failure::{Failures, usage};
 use crate::request::selection::Selection;
-use crate::request::write::{DryRun, Writing};
+use crate::request::write::{DryRun, WriteFlags};
 
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long)]
     all: bool,
     #[command(flatten)]
-    writing: Writing,
+    write: WriteFlags,
 }
 
 /// What becomes of taints with a key and, unless it is empty, an effect.
@@ -84,21 +84,21 @@ pub async fn run(mut args: Args, connection: &Connection) -> anyhow::Result<Exit
     args.selection.require_names(args.all)?;
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
-    let mut report = args.writing.report()?;
+    let mut report = args.write.report()?;
     let mut failures = Failures::default();
-    for named in args.selection.names(&client, &resources).await? {
+    for named in args.selection.objects(&client, &resources).await? {
         let tainted = async {
             let node: Value =
                 serde_json::from_slice(&client.get_object(named.target("")).await?.json)?;
             let (taints, done) = plan(&node, &changes, args.overwrite)?;
-            if args.writing.dry_run == DryRun::Client {
+            if args.write.dry_run == DryRun::Client {
                 return anyhow::Ok((node, done));
             }
             let patch = json!({
                 "metadata": {"resourceVersion": node["metadata"]["resourceVersion"]},
                 "spec": {"taints": taints},
             });
-            let options = args.writing.options("skiff-taint");
+            let options = args.write.options("skiff-taint");
             let body = serde_json::to_vec(&patch)?;
             let object =
                 client.patch_object(named.target(""), PatchKind::Merge, body, options).await?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 
 use crate::discovery::{Resource, Resources};
-use crate::output::table::Text;
+use crate::output::table::TextTable;
 use crate::request::Connection;
 
 #[derive(clap::Args)]
@@ -63,7 +63,7 @@ impl ApiResources {
             found.iter().for_each(|one| println!("{}", one.qualified()));
             return Ok(ExitCode::SUCCESS);
         }
-        let mut text = Text::default();
+        let mut text = TextTable::default();
         text.headers
             .extend(["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"].map(str::to_owned));
         if wide {

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::describe::policy_rows;
 use crate::discovery::Resources;
-use crate::output::Printing;
-use crate::output::table::Text;
+use crate::output::PrintFlags;
+use crate::output::table::TextTable;
 use crate::request::Connection;
 
 /// What kubectl says to `can-i` with too few or too many words.
@@ -31,7 +31,7 @@ enum Action {
     /// The user that the server takes us for
     Whoami {
         #[command(flatten)]
-        printing: Printing,
+        print: PrintFlags,
     },
 }
 
@@ -57,7 +57,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     match args.action {
         Action::CanI(args) if args.list => list(&args, &client).await,
         Action::CanI(args) => can_i(&args, &client).await,
-        Action::Whoami { printing } => whoami(&printing, &client).await,
+        Action::Whoami { print } => whoami(&print, &client).await,
     }
 }
 
@@ -162,7 +162,7 @@ async fn list(args: &CanI, client: &Client) -> anyhow::Result<ExitCode> {
     let rules: Value = all.cloned().collect();
     let rows = policy_rows(&rules);
     let headers = ["Resources", "Non-Resource URLs", "Resource Names", "Verbs"];
-    let text = Text {
+    let text = TextTable {
         headers: headers.map(str::to_owned).into(),
         rows: rows.into_iter().map(Vec::from).collect(),
     };
@@ -170,9 +170,9 @@ async fn list(args: &CanI, client: &Client) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn whoami(printing: &Printing, client: &Client) -> anyhow::Result<ExitCode> {
+async fn whoami(print: &PrintFlags, client: &Client) -> anyhow::Result<ExitCode> {
     let answer = review(client, "authentication.k8s.io", "SelfSubjectReview", json!({})).await?;
-    if let Some(mut printer) = printing.printer()? {
+    if let Some(mut printer) = print.printer()? {
         printer.value(&answer)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -183,7 +183,7 @@ async fn whoami(printing: &Printing, client: &Client) -> anyhow::Result<ExitCode
         format!("[{}]", words.join(" "))
     };
     let mut text =
-        Text { headers: ["ATTRIBUTE", "VALUE"].map(str::to_owned).into(), rows: Vec::new() };
+        TextTable { headers: ["ATTRIBUTE", "VALUE"].map(str::to_owned).into(), rows: Vec::new() };
     for (title, field) in [("Username", "username"), ("UID", "uid")] {
         if let Some(value) = user[field].as_str().filter(|value| !value.is_empty()) {
             text.rows.push(vec![title.to_owned(), value.to_owned()]);

@@ -7,11 +7,11 @@ use client::Client;
 use rpc::api_v1::{ListRequest, Representation};
 use serde_json::Value;
 
-use crate::describe::{Scene, Text, describe, events};
+use crate::describe::{DescribeContext, Description, describe, events};
 use crate::discovery::Resources;
 use crate::request::Connection;
 use crate::request::failure::Failures;
-use crate::request::selection::{Meaning, Named, Selection};
+use crate::request::selection::{ObjectReference, Selected, Selection};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -43,9 +43,9 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         if described > 0 && !by_prefix {
             println!("\n");
         }
-        let scene = Scene { client: &client, resources: &resources, object: &object };
-        let mut out = Text::default();
-        let has_events = describe(&scene, &named, &mut out).await?;
+        let context = DescribeContext { client: &client, resources: &resources, object: &object };
+        let mut out = Description::default();
+        let has_events = describe(&context, &named, &mut out).await?;
         if args.show_events && has_events {
             events(&client, &object, &mut out).await?;
         }
@@ -67,18 +67,18 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 }
 
 /// An object, and whether only the beginning of its name was given.
-type Found<'a> = anyhow::Result<(Named<'a>, Value, bool)>;
+type Match<'a> = anyhow::Result<(ObjectReference<'a>, Value, bool)>;
 
 /// The objects that are meant. A name that no object has may be the beginning of names.
 async fn objects<'a>(
     selection: &Selection,
     client: &Client,
     resources: &'a Resources,
-) -> anyhow::Result<Vec<Found<'a>>> {
+) -> anyhow::Result<Vec<Match<'a>>> {
     let read = |resource, object: &rpc::api_v1::Object, by_prefix: bool| {
         let value =
             serde_json::from_slice(&object.json).context("the server's object is not JSON")?;
-        let named = Named {
+        let named = ObjectReference {
             resource,
             namespace: object.namespace.clone(),
             name: object.name.clone(),
@@ -87,8 +87,8 @@ async fn objects<'a>(
         anyhow::Ok((named, value, by_prefix))
     };
     let mut found = Vec::new();
-    match selection.meaning(client, resources)? {
-        Meaning::Names(names) => {
+    match selection.resolve(client, resources)? {
+        Selected::Objects(names) => {
             for named in names {
                 match client.get_object(named.target("")).await {
                     Ok(object) => found.push(read(named.resource, &object, false)),
@@ -108,7 +108,7 @@ async fn objects<'a>(
                 }
             }
         }
-        Meaning::Collections(kinds) => {
+        Selected::Collections(kinds) => {
             for resource in kinds {
                 let objects = selection.list(client, resource, Representation::Full).await?;
                 found.extend(objects.iter().map(|object| read(resource, object, false)));

@@ -12,13 +12,13 @@ use crate::output::yaml;
 use crate::request::Connection;
 use crate::request::failure::report;
 use crate::request::last_applied::{self, FIELD_MANAGER};
-use crate::request::manifest::{Document, Files, namespace_of};
-use crate::request::write::{DryRun, Writing};
+use crate::request::manifest::{Document, FilenameOptions, namespace_of};
+use crate::request::write::{DryRun, WriteFlags};
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    files: Files,
+    files: FilenameOptions,
     /// Only the manifests' objects with these labels
     #[arg(short = 'l', long, default_value = "")]
     selector: String,
@@ -36,7 +36,7 @@ pub struct Args {
 }
 
 /// Exit code of errors; 1 says that there are differences.
-const TROUBLE: u8 = 2;
+const EXIT_ERROR: u8 = 2;
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
     args.files.require()?;
@@ -44,7 +44,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         Ok(code) => Ok(code),
         Err(error) => {
             report(&error);
-            Ok(ExitCode::from(TROUBLE))
+            Ok(ExitCode::from(EXIT_ERROR))
         }
     }
 }
@@ -97,12 +97,12 @@ async fn states(
         Err(error) if error.is_not_found() => None,
         Err(error) => return Err(error.into()),
     };
-    let writing = Writing {
+    let flags = WriteFlags {
         dry_run: DryRun::Server,
         field_manager: args.field_manager.clone(),
         ..Default::default()
     };
-    let mut options = writing.options(if args.server_side { "kubectl" } else { FIELD_MANAGER });
+    let mut options = flags.options(if args.server_side { "kubectl" } else { FIELD_MANAGER });
     options.force = args.force_conflicts;
     let modified = last_applied::with_last_applied(&document.object, namespace, resource)?;
     let answer = match &current {
@@ -115,7 +115,7 @@ async fn states(
             client.create_object(collection, serde_json::to_vec(&modified)?, options).await?
         }
         Some(current) => {
-            let (kind, patch) = last_applied::patch(resource, &modified, current)?;
+            let (kind, patch) = last_applied::three_way_patch(resource, &modified, current)?;
             client.patch_object(target, kind, serde_json::to_vec(&patch)?, options).await?
         }
     };

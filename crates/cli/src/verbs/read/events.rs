@@ -9,9 +9,9 @@ use rpc::api_v1::{EventType, WatchRequest};
 
 use crate::discovery::Resources;
 use crate::output::event::{interval, last_seen};
-use crate::output::table::Text;
+use crate::output::table::TextTable;
 use crate::request::Connection;
-use crate::request::pods::named;
+use crate::request::pods::object_reference;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -41,7 +41,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         None => String::new(),
         Some(word) => {
             let resources = Resources::discover(&client).await?;
-            let named = named(&client, &resources, word)?;
+            let named = object_reference(&client, &resources, word)?;
             format!(
                 "involvedObject.kind={},involvedObject.name={}",
                 named.resource.kind, named.name
@@ -101,9 +101,9 @@ async fn watch(
     Ok(())
 }
 
-fn text(mut events: Vec<Event>, namespaces: bool) -> Text {
+fn text(mut events: Vec<Event>, namespaces: bool) -> TextTable {
     events.sort_by_key(last_seen);
-    let mut text = Text::default();
+    let mut text = TextTable::default();
     let headers = ["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"];
     text.headers =
         namespaces.then_some("NAMESPACE").into_iter().chain(headers).map(str::to_owned).collect();

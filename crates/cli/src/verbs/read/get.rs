@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use crate::discovery::{Resource, Resources};
 use crate::output::jsonpath::{Template, print};
-use crate::output::{Printer, Printing, table};
+use crate::output::{PrintFlags, Printer, table};
 use crate::request::failure::Failures;
-use crate::request::selection::{Meaning, Named, Selection};
+use crate::request::selection::{ObjectReference, Selected, Selection};
 use crate::request::{Connection, rest};
 
 #[derive(clap::Args)]
@@ -19,7 +19,7 @@ pub struct Args {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
-    printing: Printing,
+    print: PrintFlags,
     /// After showing what there is, show changes as they happen
     #[arg(short, long)]
     watch: bool,
@@ -83,16 +83,16 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         eprintln!("{NOTHING_NAMED}");
         return Ok(ExitCode::FAILURE);
     }
-    let printer = if args.printing.is_wide() { None } else { args.printing.printer()? };
+    let printer = if args.print.is_wide() { None } else { args.print.printer()? };
     let printer = printer.map(|printer| printer.without_headers(args.no_headers));
     let resources = Resources::discover(&client).await?;
-    let meaning = args.selection.meaning(&client, &resources)?;
+    let selected = args.selection.resolve(&client, &resources)?;
     if watched {
-        return watch(&args, &client, meaning, printer).await;
+        return watch(&args, &client, selected, printer).await;
     }
     match printer {
-        Some(printer) => objects(&args, &client, meaning, printer).await,
-        None => tables(&args, &client, meaning).await,
+        Some(printer) => objects(&args, &client, selected, printer).await,
+        None => tables(&args, &client, selected).await,
     }
 }
 
@@ -106,19 +106,19 @@ struct Fetched<'a> {
 async fn fetch<'a>(
     args: &Args,
     client: &Client,
-    meaning: Meaning<'a>,
+    selected: Selected<'a>,
     representation: Representation,
 ) -> anyhow::Result<(Vec<Fetched<'a>>, Failures)> {
     let mut fetched: Vec<Fetched<'a>> = Vec::new();
     let mut failures = Failures::default();
-    match meaning {
-        Meaning::Collections(kinds) => {
+    match selected {
+        Selected::Collections(kinds) => {
             for resource in kinds {
                 let objects = args.selection.list(client, resource, representation).await?;
                 fetched.push(Fetched { resource, objects });
             }
         }
-        Meaning::Names(names) => {
+        Selected::Objects(names) => {
             for named in names {
                 match get(client, &named, &args.subresource, representation).await {
                     Ok(object) => {
@@ -140,7 +140,7 @@ async fn fetch<'a>(
 
 async fn get(
     client: &Client,
-    named: &Named<'_>,
+    named: &ObjectReference<'_>,
     subresource: &str,
     representation: Representation,
 ) -> Result<Object, client::Error> {
@@ -155,11 +155,11 @@ async fn get(
 async fn objects(
     args: &Args,
     client: &Client,
-    meaning: Meaning<'_>,
+    selected: Selected<'_>,
     mut printer: Printer,
 ) -> anyhow::Result<ExitCode> {
-    let single = matches!(&meaning, Meaning::Names(names) if names.len() == 1);
-    let (fetched, failures) = fetch(args, client, meaning, Representation::Full).await?;
+    let single = matches!(&selected, Selected::Objects(names) if names.len() == 1);
+    let (fetched, failures) = fetch(args, client, selected, Representation::Full).await?;
     let mut all: Vec<(&Resource, Value)> = Vec::new();
     for entry in &fetched {
         for object in &entry.objects {
@@ -215,7 +215,7 @@ fn sort_key(path: &Template, object: &Value) -> SortKey {
 fn table_options(args: &Args, resource: &Resource, many: bool) -> table::Options {
     let prefix = (many || args.show_kind).then(|| resource.path(""));
     table::Options {
-        wide: args.printing.is_wide(),
+        wide: args.print.is_wide(),
         namespace: args.selection.all_namespaces && resource.namespaced,
         show_labels: args.show_labels,
         label_columns: args.label_columns.clone(),
@@ -223,18 +223,18 @@ fn table_options(args: &Args, resource: &Resource, many: bool) -> table::Options
     }
 }
 
-async fn tables(args: &Args, client: &Client, meaning: Meaning<'_>) -> anyhow::Result<ExitCode> {
-    let collection = matches!(meaning, Meaning::Collections(_));
-    let kinds = match &meaning {
-        Meaning::Collections(kinds) => kinds.len(),
-        Meaning::Names(_) => 0,
+async fn tables(args: &Args, client: &Client, selected: Selected<'_>) -> anyhow::Result<ExitCode> {
+    let collection = matches!(selected, Selected::Collections(_));
+    let kinds = match &selected {
+        Selected::Collections(kinds) => kinds.len(),
+        Selected::Objects(_) => 0,
     };
     let sorting = args.sort_by.as_deref().map(Template::parse_path).transpose()?;
     let representation = match sorting {
         None => Representation::Table,
         Some(_) => Representation::TableWithObjects,
     };
-    let (fetched, failures) = fetch(args, client, meaning, representation).await?;
+    let (fetched, failures) = fetch(args, client, selected, representation).await?;
     // Several kinds are told apart by their names' prefix.
     let many = kinds > 1 || fetched.len() > 1;
     let mut shown = 0;
@@ -290,16 +290,16 @@ fn sort_rows(tables: &mut Vec<Value>, path: &Template) {
 async fn watch(
     args: &Args,
     client: &Client,
-    meaning: Meaning<'_>,
+    selected: Selected<'_>,
     mut printer: Option<Printer>,
 ) -> anyhow::Result<ExitCode> {
-    let (resource, namespace, field_selector) = match meaning {
-        Meaning::Collections(kinds) if kinds.len() == 1 => (
+    let (resource, namespace, field_selector) = match selected {
+        Selected::Collections(kinds) if kinds.len() == 1 => (
             kinds[0],
             args.selection.namespace(client).to_owned(),
             args.selection.field_selector.clone(),
         ),
-        Meaning::Names(names) if names.len() == 1 => {
+        Selected::Objects(names) if names.len() == 1 => {
             if !args.ignore_not_found {
                 client.get_object(names[0].target("")).await?;
             }

@@ -12,7 +12,8 @@ use crate::discovery::Resources;
 use crate::request::failure::usage;
 use crate::request::log::{Lines, copy};
 use crate::request::pods::{
-    containers, default_container, name, named, pods_by_selector, pods_of, unnamed_container,
+    annotated_or_first_container, containers, default_container, name, object_reference,
+    pods_by_selector, pods_of,
 };
 use crate::request::{Connection, duration};
 
@@ -124,7 +125,7 @@ async fn streams(args: &Args, client: &Client) -> anyhow::Result<Vec<(String, St
                 bail!("container {container} is not valid for pod {}", name(pod));
             }
             Some(container) => vec![container.clone()],
-            None if args.all_pods => vec![unnamed_container(pod)?],
+            None if args.all_pods => vec![annotated_or_first_container(pod)?],
             None => vec![default_container(pod)?],
         };
         all.extend(names.into_iter().map(|container| (name(pod).to_owned(), container)));
@@ -145,7 +146,7 @@ async fn pods(args: &Args, client: &Client) -> anyhow::Result<Vec<Pod>> {
         }
         (Some(word), None) => {
             let resources = Resources::discover(client).await?;
-            let named = named(client, &resources, word)?;
+            let named = object_reference(client, &resources, word)?;
             let found = pods_of(client, &named).await;
             let mut pods = match found {
                 Err(error) if named.resource.kind == "Pod" && not_found(&error) => bail!(

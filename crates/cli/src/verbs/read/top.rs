@@ -18,22 +18,22 @@ const INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
-    what: What,
+    command: Subcommand,
 }
 
 #[derive(clap::Subcommand)]
-enum What {
+enum Subcommand {
     /// Nodes
     #[command(alias = "node", alias = "no")]
     Nodes {
         #[command(flatten)]
-        shown: Shown,
+        flags: TopFlags,
     },
     /// Pods
     #[command(alias = "pod", alias = "po")]
     Pods {
         #[command(flatten)]
-        shown: Shown,
+        flags: TopFlags,
         #[arg(short = 'A', long)]
         all_namespaces: bool,
         /// A line for every container
@@ -50,7 +50,7 @@ enum What {
 
 /// Which lines are shown, and how.
 #[derive(clap::Args)]
-struct Shown {
+struct TopFlags {
     /// Only this one
     name: Option<String>,
     /// Label selector: a=b,c!=d
@@ -63,7 +63,7 @@ struct Shown {
     no_headers: bool,
 }
 
-impl Shown {
+impl TopFlags {
     fn options(&self, field_selector: &str) -> ListOptions {
         let by_name = self.name.as_ref().map(|name| format!("metadata.name={name}"));
         ListOptions {
@@ -100,24 +100,24 @@ struct Row {
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
     let config = connection.config()?;
     let client = Client::new(&config)?;
-    match args.what {
-        What::Nodes { shown } => {
+    match args.command {
+        Subcommand::Nodes { flags } => {
             let api = Api::<Node>::all(&client);
-            let nodes = api.list(&shown.options("")).await?.items;
-            if let (Some(name), true) = (&shown.name, nodes.is_empty()) {
+            let nodes = api.list(&flags.options("")).await?.items;
+            if let (Some(name), true) = (&flags.name, nodes.is_empty()) {
                 api.get(name).await?;
             }
             let summaries = summaries(&config, &nodes).await?;
             let rows = nodes.iter().zip(&summaries);
             let rows = rows.map(|(node, summary)| node_row(node, &summary["node"]));
             let headers = ["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"];
-            shown.print(&headers, rows.collect());
+            flags.print(&headers, rows.collect());
         }
-        What::Pods { shown, all_namespaces, containers, field_selector, sum } => {
+        Subcommand::Pods { flags, all_namespaces, containers, field_selector, sum } => {
             let namespace = if all_namespaces { "" } else { client.default_namespace() };
             let api = Api::<Pod>::namespaced(&client, namespace);
-            let pods = api.list(&shown.options(&field_selector)).await?.items;
-            if let (Some(name), true) = (&shown.name, pods.is_empty()) {
+            let pods = api.list(&flags.options(&field_selector)).await?.items;
+            if let (Some(name), true) = (&flags.name, pods.is_empty()) {
                 api.get(name).await?;
             }
             let wanted: BTreeSet<&str> =
@@ -142,13 +142,13 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
                 eprintln!("No resources found{place}");
                 return Ok(ExitCode::SUCCESS);
             }
-            print_pods(&shown, rows, (all_namespaces, containers, sum));
+            print_pods(&flags, rows, (all_namespaces, containers, sum));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_pods(shown: &Shown, rows: Vec<Row>, (namespaces, containers, sum): (bool, bool, bool)) {
+fn print_pods(flags: &TopFlags, rows: Vec<Row>, (namespaces, containers, sum): (bool, bool, bool)) {
     let mut headers = Vec::new();
     headers.extend(namespaces.then_some("NAMESPACE"));
     headers.extend(containers.then_some("POD"));
@@ -156,14 +156,14 @@ fn print_pods(shown: &Shown, rows: Vec<Row>, (namespaces, containers, sum): (boo
     let totals = rows
         .iter()
         .fold((0, 0), |(millicores, bytes), row| (millicores + row.millicores, bytes + row.bytes));
-    shown.print(&headers, rows);
+    flags.print(&headers, rows);
     if sum {
         let (millicores, bytes) = totals;
         println!("________   ________\n{millicores}m   {}Mi", bytes >> 20);
     }
 }
 
-/// What one node's kubelet says of itself and its pods.
+/// Subcommand one node's kubelet says of itself and its pods.
 async fn summary(config: &Config, node: &Node) -> anyhow::Result<Value> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let answer = kubelet::connect(config, node)?.stats(StatsRequest {}).await;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::discovery::Resources;
 use crate::output::jsonpath::{Template, print};
 use crate::request::failure::Failures;
-use crate::request::selection::{Named, Selection};
+use crate::request::selection::{ObjectReference, Selection};
 use crate::request::{Connection, duration, watch};
 
 #[derive(clap::Args)]
@@ -30,14 +30,14 @@ pub struct Args {
 
 /// What is waited for.
 #[derive(Clone, Debug)]
-enum Until {
+enum WaitCondition {
     Deleted,
     Created,
     Condition(String, String),
     Path(Template, Option<String>),
 }
 
-impl std::str::FromStr for Until {
+impl std::str::FromStr for WaitCondition {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
@@ -63,7 +63,7 @@ impl std::str::FromStr for Until {
     }
 }
 
-impl Until {
+impl WaitCondition {
     /// Whether the object, or its absence, is what is waited for.
     fn holds(&self, object: Option<&Value>) -> bool {
         match (self, object) {
@@ -92,7 +92,7 @@ impl Until {
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
-    let until: Until = args.condition.parse()?;
+    let until: WaitCondition = args.condition.parse()?;
     let client = connection.client()?;
     args.selection.require_names(args.all)?;
     let resources = Resources::discover(&client).await?;
@@ -101,9 +101,9 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
         Some(_) => Duration::from_secs(7 * 24 * 3600),
         None => Duration::from_millis(duration::millis(&args.timeout)?),
     };
-    let names = args.selection.names(&client, &resources).await?;
+    let names = args.selection.objects(&client, &resources).await?;
     if names.is_empty() {
-        if matches!(until, Until::Deleted) {
+        if matches!(until, WaitCondition::Deleted) {
             return Ok(ExitCode::SUCCESS);
         }
         bail!("no matching resources found");
@@ -117,7 +117,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
             Ok(Err(error)) => failures.push(error),
             Err(_) => {
                 let on = match until {
-                    Until::Created => String::new(),
+                    WaitCondition::Created => String::new(),
                     _ => format!(" on {}/{}", named.resource.plural, named.name),
                 };
                 failures.push(anyhow::anyhow!("timed out waiting for the condition{on}"));
@@ -130,17 +130,17 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 /// What came true; nothing is said of the deletion of what was not there.
 async fn wait(
     client: &Client,
-    named: &Named<'_>,
-    until: &Until,
+    named: &ObjectReference<'_>,
+    until: &WaitCondition,
 ) -> anyhow::Result<Option<&'static str>> {
     match (until, client.get_object(named.target("")).await) {
-        (Until::Deleted, Err(error)) if error.is_not_found() => return Ok(None),
-        (Until::Created, Err(error)) if error.is_not_found() => {}
+        (WaitCondition::Deleted, Err(error)) if error.is_not_found() => return Ok(None),
+        (WaitCondition::Created, Err(error)) if error.is_not_found() => {}
         (_, found) => drop(found?),
     }
     watch::until(client, named, |object| Ok(until.holds(object).then_some(()))).await?;
     Ok(Some(match until {
-        Until::Deleted => "deleted",
+        WaitCondition::Deleted => "deleted",
         _ => "condition met",
     }))
 }
@@ -165,9 +165,9 @@ mod tests {
             ("delete", true, false),
             ("create", true, true),
         ] {
-            let until: Until = text.parse().unwrap();
+            let until: WaitCondition = text.parse().unwrap();
             assert_eq!(until.holds(present.then_some(&ready)), expected, "{text} {present}");
         }
-        assert!("foo".parse::<Until>().is_err());
+        assert!("foo".parse::<WaitCondition>().is_err());
     }
 }

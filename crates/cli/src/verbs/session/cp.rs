@@ -1,4 +1,4 @@
-//! `skiff cp`: files to and from containers, by the `tar` in the container.
+//! `skiff cp`: copies files to and from containers, with the `tar` in the container.
 
 use std::io::{PipeReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -15,15 +15,15 @@ use crate::request::stream::{Session, exit_code, open, pod_target};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Where from: FILE, or [NAMESPACE/]POD:FILE
+    /// Source and destination: FILE, or [NAMESPACE/]POD:FILE
     #[arg(num_args = 0..=2, value_names = ["FROM", "TO"])]
     files: Vec<String>,
     #[arg(short, long)]
     container: Option<String>,
-    /// Do not keep ownership and permissions
+    /// Do not preserve ownership and permissions
     #[arg(long)]
     no_preserve: bool,
-    /// Tried so often when the connection breaks
+    /// Accepted for compatibility; copies are not retried
     #[arg(long, default_value_t = 0, hide = true)]
     retries: i32,
 }
@@ -37,7 +37,7 @@ struct Remote {
 }
 
 impl Remote {
-    /// None: a file of this machine.
+    /// `None` for a local file.
     async fn parse(text: &str, args: &Args, client: &Client) -> anyhow::Result<Option<Self>> {
         let Some((pod, file)) = text.split_once(':') else {
             return Ok(None);
@@ -62,7 +62,7 @@ impl Remote {
         }))
     }
 
-    /// Runs a command; what it writes goes to `output`. Gives its exit code.
+    /// Runs a command, passing its standard output to `output`; returns its exit code.
     async fn run(
         &self,
         client: &Client,
@@ -88,13 +88,13 @@ impl Remote {
         while let Some(frame) = frames.message().await.map_err(client::Error::from)? {
             match frame.channel() {
                 Channel::Stdout => output(&frame.data)?,
-                // As kubectl: what tar says of the files is output.
+                // As in kubectl: tar's messages go to standard output.
                 Channel::Stderr => std::io::stdout().lock().write_all(&frame.data)?,
                 Channel::Status => return exit_code(&frame),
                 _ => {}
             }
         }
-        bail!("the server ended the stream without an outcome")
+        bail!("the server ended the stream without a status")
     }
 }
 
@@ -175,7 +175,7 @@ async fn download(client: &Client, from: &Remote, to: &Path) -> anyhow::Result<(
     Ok(())
 }
 
-/// Unpacks what is below `prefix` to `to`; nothing of the archive lands elsewhere.
+/// Unpacks the entries below `prefix` into `to`; no entry is written elsewhere.
 fn unpack(reader: impl Read, prefix: &Path, to: &Path) -> anyhow::Result<()> {
     let mut archive = tar::Archive::new(reader);
     for entry in archive.entries()? {

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::discovery::Resources;
 use crate::request::failure::usage;
 use crate::request::generate::variables;
-use crate::request::pods::{container_started, named};
-use crate::request::selection::Named;
+use crate::request::pods::{container_started, object_reference};
+use crate::request::selection::ObjectReference;
 use crate::request::session::{StreamOptions, attach_or_follow};
 use crate::request::{Connection, log, watch};
 
@@ -121,7 +121,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     }
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
-    let named = named(&client, &resources, target)?;
+    let named = object_reference(&client, &resources, target)?;
     if named.resource.kind != "Pod" {
         let (group, version) = (&named.resource.group, &named.resource.version);
         let kind = &named.resource.kind;
@@ -165,7 +165,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 async fn attach(
     args: &Args,
     client: &Client,
-    named: &Named<'_>,
+    named: &ObjectReference<'_>,
     container: String,
 ) -> anyhow::Result<()> {
     let ended = watch::until(client, named, |pod| {

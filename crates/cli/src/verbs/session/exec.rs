@@ -8,13 +8,13 @@ use client::Client;
 use crate::discovery::Resources;
 use crate::request::Connection;
 use crate::request::failure::usage;
-use crate::request::pods::{default_container, name, named, pods_of};
-use crate::request::session::{StreamOptions, converse};
+use crate::request::pods::{default_container, name, object_reference, pods_of};
+use crate::request::session::{StreamOptions, stream_container};
 
 #[derive(clap::Args)]
 pub struct Exec {
     #[command(flatten)]
-    common: Common,
+    flags: ExecFlags,
     #[arg(hide = true)]
     bare: Vec<String>,
     /// The command and its arguments, after --
@@ -25,11 +25,11 @@ pub struct Exec {
 #[derive(clap::Args)]
 pub struct Attach {
     #[command(flatten)]
-    common: Common,
+    flags: ExecFlags,
 }
 
 #[derive(clap::Args)]
-struct Common {
+struct ExecFlags {
     /// POD, TYPE/NAME
     #[arg(value_name = "POD | TYPE/NAME")]
     target: Option<String>,
@@ -44,7 +44,7 @@ struct Common {
 
 impl Exec {
     pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
-        if self.common.target.is_none() {
+        if self.flags.target.is_none() {
             bail!("pod, type/name or --filename must be specified");
         }
         if !self.bare.is_empty() {
@@ -57,27 +57,27 @@ impl Exec {
             bail!("you must specify at least one command for the container");
         }
         let command = self.command.iter().map(|word| ("command", word.clone())).collect();
-        run(&connection.client()?, &self.common, "exec", command).await
+        run(&connection.client()?, &self.flags, "exec", command).await
     }
 }
 
 impl Attach {
     pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
-        run(&connection.client()?, &self.common, "attach", Vec::new()).await
+        run(&connection.client()?, &self.flags, "attach", Vec::new()).await
     }
 }
 
 async fn run(
     client: &Client,
-    common: &Common,
+    flags: &ExecFlags,
     subresource: &str,
     parameters: Vec<(&'static str, String)>,
 ) -> anyhow::Result<ExitCode> {
-    let Some(target) = &common.target else {
+    let Some(target) = &flags.target else {
         bail!("at least 1 argument is required for {subresource}");
     };
     let resources = Resources::discover(client).await?;
-    let pods = pods_of(client, &named(client, &resources, target)?).await?;
+    let pods = pods_of(client, &object_reference(client, &resources, target)?).await?;
     let pod = &pods[0];
     if api::pod::is_terminal(pod) {
         let verb = if subresource == "exec" { "exec into" } else { "attach to" };
@@ -86,13 +86,14 @@ async fn run(
             api::pod::phase(pod)
         );
     }
-    let container = match &common.container {
+    let container = match &flags.container {
         Some(container) => container.clone(),
         None => default_container(pod)?,
     };
-    let mut options = common.stream;
+    let mut options = flags.stream;
     options.quiet |= subresource == "exec";
-    let code = converse(client, (name(pod), subresource), container, parameters, options).await?;
+    let code =
+        stream_container(client, (name(pod), subresource), container, parameters, options).await?;
     if code != 0 {
         eprintln!("command terminated with exit code {code}");
     }

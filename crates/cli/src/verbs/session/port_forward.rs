@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use crate::discovery::Resources;
 use crate::request::Connection;
 use crate::request::failure::usage;
-use crate::request::pods::{name, named, pods_of};
+use crate::request::pods::{name, object_reference, pods_of};
 use crate::request::stream::{Input, open, pod_target};
 
 const CHUNK: usize = 32 << 10;
@@ -50,7 +50,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     }
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
-    let named = named(&client, &resources, &args.target)?;
+    let named = object_reference(&client, &resources, &args.target)?;
     let service: Option<Value> = match named.resource.kind.as_str() {
         "Service" => {
             Some(serde_json::from_slice(&client.get_object(named.target("")).await?.json)?)

@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::discovery::Resources;
 use crate::request::failure::usage;
-use crate::request::generate::{Creating, generated, metadata, variables};
+use crate::request::generate::{CreateFlags, create_generated, metadata, variables};
 use crate::request::pods::{container_started, container_state};
-use crate::request::selection::Named;
+use crate::request::selection::ObjectReference;
 use crate::request::session::{StreamOptions, attach_or_follow};
 use crate::request::write::DryRun;
 use crate::request::{Connection, log, watch};
@@ -60,7 +60,7 @@ pub struct Args {
     #[arg(long)]
     rm: bool,
     #[command(flatten)]
-    creating: Creating,
+    create: CreateFlags,
     /// Arguments of the container, after --
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -87,7 +87,7 @@ impl Args {
         if self.stream.tty && !self.stream.stdin {
             return Err(usage("run", "-i/--stdin is required for containers with -t/--tty=true"));
         }
-        if self.attaches() && self.creating.writing.dry_run != DryRun::None {
+        if self.attaches() && self.create.write.dry_run != DryRun::None {
             return Err(usage(
                 "run",
                 "--dry-run=[server|client] can't be used with attached containers options (--attach, --stdin, or --tty)",
@@ -182,14 +182,14 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     if args.attaches() {
         let kind = resources.find("pods")?;
         let namespace = client.default_namespace();
-        args.creating.create(&client, kind, namespace, &pod).await?;
+        args.create.create(&client, kind, namespace, &pod).await?;
     } else {
         objects.push(pod);
     }
-    let mut report = args.creating.writing.report()?;
+    let mut report = args.create.write.report()?;
     for object in objects {
-        generated(
-            (&args.creating, &mut report),
+        create_generated(
+            (&args.create, &mut report),
             connection,
             &client,
             &resources,
@@ -201,7 +201,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     if !args.attaches() {
         return Ok(ExitCode::SUCCESS);
     }
-    let named = Named {
+    let named = ObjectReference {
         resource: resources.find("pods")?,
         namespace: client.default_namespace().to_owned(),
         name: args.name.clone(),
@@ -218,7 +218,11 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 }
 
 /// Stays with the pod until it has ended; its exit code is ours when it is not restarted.
-async fn attached(args: &Args, client: &Client, named: &Named<'_>) -> anyhow::Result<ExitCode> {
+async fn attached(
+    args: &Args,
+    client: &Client,
+    named: &ObjectReference<'_>,
+) -> anyhow::Result<ExitCode> {
     let container = args.name.clone();
     let ended =
         watch::until(client, named, |pod| container_started(pod, STATUSES, &container)).await?;

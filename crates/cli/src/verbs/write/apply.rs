@@ -13,11 +13,13 @@ use serde_json::Value;
 use crate::discovery::{Resource, Resources};
 use crate::request::Connection;
 use crate::request::failure::Failures;
-use crate::request::last_applied::{FIELD_MANAGER, LAST_APPLIED, patch, with_last_applied};
-use crate::request::manifest::{Document, Files, namespace_of};
-use crate::request::selection::Named;
+use crate::request::last_applied::{
+    FIELD_MANAGER, LAST_APPLIED, three_way_patch, with_last_applied,
+};
+use crate::request::manifest::{Document, FilenameOptions, namespace_of};
+use crate::request::selection::ObjectReference;
 use crate::request::watch::until_deleted;
-use crate::request::write::{DryRun, Report, ValidateFlag, Writing};
+use crate::request::write::{DryRun, Report, ValidateFlag, WriteFlags};
 
 /// Tries when somebody else changes the object in between.
 const CONFLICT_TRIES: usize = 5;
@@ -30,7 +32,7 @@ pub struct Args {
     #[command(subcommand)]
     action: Option<last_applied::Action>,
     #[command(flatten)]
-    files: Files,
+    files: FilenameOptions,
     /// Only the manifests' objects with these labels
     #[arg(short = 'l', long, default_value = "")]
     selector: String,
@@ -58,12 +60,12 @@ pub struct Args {
     #[command(flatten)]
     validate: ValidateFlag,
     #[command(flatten)]
-    writing: Writing,
+    write: WriteFlags,
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
     if let Some(action) = args.action {
-        return last_applied::run(action, &args.writing, connection).await;
+        return last_applied::run(action, &args.write, connection).await;
     }
     args.files.require()?;
     if args.prune && args.selector.is_empty() && !args.all {
@@ -71,7 +73,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
             "all resources selected for prune without explicitly passing --all. To prune all resources, pass the --all flag. If you did not mean to prune all resources, specify a label selector"
         );
     }
-    if args.server_side && args.writing.dry_run == DryRun::Client {
+    if args.server_side && args.write.dry_run == DryRun::Client {
         bail!(
             "--dry-run=client doesn't work with --server-side (did you mean --dry-run=server instead?)"
         );
@@ -80,8 +82,8 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     let resources = Resources::discover(&client).await?;
     let selector = api::labels::Selector::parse(&args.selector)?;
     let mut failures = Failures::default();
-    let mut report = args.writing.report()?;
-    let mut printer = args.writing.printing.printer()?;
+    let mut report = args.write.report()?;
+    let mut printer = args.write.print.printer()?;
     let mut done = Vec::new();
     let (mut documents, broken) = args.files.read()?;
     documents.retain(|document| document.matches(&selector));
@@ -161,7 +163,7 @@ async fn prune(
             if !ours || applied.contains(&metadata["uid"]) {
                 continue;
             }
-            if args.writing.dry_run == DryRun::None {
+            if args.write.dry_run == DryRun::None {
                 let target = resource.target(&object.namespace, &object.name, "");
                 client.delete_object(target, &Default::default()).await?;
             }
@@ -184,8 +186,7 @@ async fn apply_document<'a>(
     if document.name().is_empty() {
         bail!("error when creating {:?}: resource name may not be empty", document.source);
     }
-    let mut options =
-        args.writing.options(if args.server_side { "kubectl" } else { FIELD_MANAGER });
+    let mut options = args.write.options(if args.server_side { "kubectl" } else { FIELD_MANAGER });
     options.field_validation = args.validate.field_validation();
     options.force = args.force_conflicts;
     let target = resource.target(&namespace, &document.name(), "");
@@ -219,7 +220,7 @@ async fn apply_document<'a>(
             Err(error) if args.force => {
                 tracing::debug!("replaced, because it cannot be changed: {error:#}");
                 client.delete_object(target.clone(), &Default::default()).await?;
-                let named = Named {
+                let named = ObjectReference {
                     resource,
                     namespace: namespace.clone(),
                     name: document.name(),
@@ -246,7 +247,7 @@ async fn create<'a>(
     modified: &Value,
     options: WriteOptions,
 ) -> anyhow::Result<(&'a Resource, &'static str, Value)> {
-    if args.writing.dry_run == DryRun::Client {
+    if args.write.dry_run == DryRun::Client {
         return Ok((resource, "created", modified.clone()));
     }
     let collection = resource.target(namespace, "", "");
@@ -265,13 +266,13 @@ async fn change_current(
 ) -> anyhow::Result<(&'static str, Value)> {
     let name = current["metadata"]["name"].as_str().unwrap_or_default();
     let namespace = current["metadata"]["namespace"].as_str().unwrap_or_default();
-    if args.writing.dry_run == DryRun::Client {
+    if args.write.dry_run == DryRun::Client {
         return Ok(("configured", current.clone()));
     }
     if !current["metadata"]["annotations"][LAST_APPLIED].is_string() {
         eprintln!("Warning: resource {}/{name} {NOT_APPLIED_BEFORE}", resource.plural);
     }
-    let (kind, patch) = patch(resource, modified, current)?;
+    let (kind, patch) = three_way_patch(resource, modified, current)?;
     if patch.as_object().is_some_and(serde_json::Map::is_empty) {
         return Ok(("unchanged", current.clone()));
     }
@@ -280,6 +281,6 @@ async fn change_current(
         client.patch_object(resource.target(namespace, name, ""), kind, body, options).await?;
     let object: Value = serde_json::from_slice(&object.json)?;
     let same = object["metadata"]["resourceVersion"] == current["metadata"]["resourceVersion"];
-    let dry = args.writing.dry_run == DryRun::Server;
+    let dry = args.write.dry_run == DryRun::Server;
     Ok((if same && !dry { "unchanged" } else { "configured" }, object))
 }

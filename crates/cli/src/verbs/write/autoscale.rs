@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::discovery::Resources;
 use crate::request::Connection;
-use crate::request::generate::{Creating, generated, metadata};
+use crate::request::generate::{CreateFlags, create_generated, metadata};
 use crate::request::selection::Selection;
 
 #[derive(clap::Args)]
@@ -26,15 +26,15 @@ pub struct Autoscale {
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
-    creating: Creating,
+    create: CreateFlags,
 }
 
 impl Autoscale {
     pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
         let client = connection.client()?;
         let resources = Resources::discover(&client).await?;
-        let mut report = self.creating.writing.report()?;
-        for named in self.selection.names(&client, &resources).await? {
+        let mut report = self.create.write.report()?;
+        for named in self.selection.objects(&client, &resources).await? {
             client
                 .get_object(named.target("scale"))
                 .await
@@ -57,8 +57,8 @@ impl Autoscale {
                 "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": metadata(name),
                 "spec": spec, "status": {"currentReplicas": 0, "desiredReplicas": 0},
             });
-            generated(
-                (&self.creating, &mut report),
+            create_generated(
+                (&self.create, &mut report),
                 connection,
                 &client,
                 &resources,

@@ -20,13 +20,13 @@ use crate::output::yaml;
 use crate::request::Connection;
 use crate::request::editor::in_editor;
 use crate::request::failure::Failures;
-use crate::request::generate::{Creating, generated, metadata};
-use crate::request::manifest::{self, Document, Files, namespace_of};
+use crate::request::generate::{CreateFlags, create_generated, metadata};
+use crate::request::manifest::{self, Document, FilenameOptions, namespace_of};
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    files: Files,
+    files: FilenameOptions,
     /// Only the manifests' objects with these labels
     #[arg(short = 'l', long, default_value = "")]
     selector: String,
@@ -37,13 +37,13 @@ pub struct Args {
     #[arg(long)]
     edit: bool,
     #[command(flatten)]
-    creating: Creating,
+    create: CreateFlags,
     #[command(subcommand)]
-    what: Option<What>,
+    generator: Option<Generator>,
 }
 
 #[derive(clap::Subcommand)]
-enum What {
+enum Generator {
     /// A namespace
     #[command(visible_alias = "ns")]
     Namespace { name: String },
@@ -91,7 +91,7 @@ enum What {
     Token(token::Args),
 }
 
-impl What {
+impl Generator {
     async fn object(&self, client: &Client, resources: &Resources) -> anyhow::Result<Value> {
         let plain = |kind: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": metadata(name)});
         Ok(match self {
@@ -122,18 +122,18 @@ impl What {
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
-    let Some(what) = &args.what else {
+    let Some(generator) = &args.generator else {
         return from_files(&args, connection).await;
     };
     let client = connection.client()?;
-    if let What::Token(token) = what {
-        return token.run(&client, &args.creating.writing).await;
+    if let Generator::Token(token) = generator {
+        return token.run(&client, &args.create.write).await;
     }
     let resources = Resources::discover(&client).await?;
-    let object = what.object(&client, &resources).await?;
-    let mut report = args.creating.writing.report()?;
-    let creating = (&args.creating, &mut report);
-    generated(creating, connection, &client, &resources, object, "created").await?;
+    let object = generator.object(&client, &resources).await?;
+    let mut report = args.create.write.report()?;
+    let flags = (&args.create, &mut report);
+    create_generated(flags, connection, &client, &resources, object, "created").await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -151,7 +151,7 @@ async fn from_files(args: &Args, connection: &Connection) -> anyhow::Result<Exit
     }
     let resources = Resources::discover(&client).await?;
     let selector = api::labels::Selector::parse(&args.selector)?;
-    let mut report = args.creating.writing.report()?;
+    let mut report = args.create.write.report()?;
     let mut failures = Failures::default();
     if documents.is_empty() && broken.is_empty() {
         bail!("no objects passed to create");
@@ -167,7 +167,7 @@ async fn from_files(args: &Args, connection: &Connection) -> anyhow::Result<Exit
                 object["metadata"]["namespace"] = namespace.as_str().into();
             }
             let created = args
-                .creating
+                .create
                 .create(&client, resource, &namespace, &object)
                 .await
                 .with_context(|| format!("error when creating {:?}", document.source))?;

@@ -9,7 +9,7 @@ use rpc::api_v1::{DeleteRequest, Object};
 
 use crate::discovery::Resources;
 use crate::request::failure::Failures;
-use crate::request::selection::{NOTHING_NAMED, Named, Selection};
+use crate::request::selection::{NOTHING_NAMED, ObjectReference, Selection};
 use crate::request::watch::until_deleted;
 use crate::request::write::DryRun;
 use crate::request::{Connection, duration};
@@ -110,7 +110,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
             "Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely."
         );
     }
-    let names = selection.names(&client, &resources).await?;
+    let names = selection.objects(&client, &resources).await?;
     if names.is_empty() && chosen {
         println!("No resources found");
         return Ok(ExitCode::SUCCESS);
@@ -126,7 +126,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     }
     let ignore = args.ignore_not_found.unwrap_or(chosen);
     let mut failures = Failures::default();
-    let mut waiting: Vec<(Named<'_>, String)> = Vec::new();
+    let mut waiting: Vec<(ObjectReference<'_>, String)> = Vec::new();
     for named in names {
         match delete(&args, &client, &named, &options).await {
             Ok(object) => {
@@ -165,7 +165,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 async fn delete(
     args: &Args,
     client: &Client,
-    named: &Named<'_>,
+    named: &ObjectReference<'_>,
     options: &DeleteOptions,
 ) -> Result<Object, client::Error> {
     if args.dry_run == DryRun::Client {
@@ -180,7 +180,7 @@ async fn delete(
 }
 
 /// `pod "web" deleted`
-fn say(args: &Args, named: &Named<'_>) {
+fn say(args: &Args, named: &ObjectReference<'_>) {
     let path = named.path();
     if args.output.is_some() {
         println!("{path}");
@@ -191,7 +191,7 @@ fn say(args: &Args, named: &Named<'_>) {
     println!("{kind} {:?}{forced} deleted{}", named.name, args.dry_run.suffix());
 }
 
-fn confirmed(names: &[Named<'_>]) -> anyhow::Result<bool> {
+fn confirmed(names: &[ObjectReference<'_>]) -> anyhow::Result<bool> {
     println!("You are about to delete the following {} resource(s):", names.len());
     for named in names {
         println!("{}", named.path());

@@ -10,10 +10,10 @@ use serde_json::Value;
 use crate::discovery::Resources;
 use crate::output::{json_text, yaml};
 use crate::request::editor::in_editor;
-use crate::request::failure::{Failures, text};
-use crate::request::last_applied::{LAST_APPLIED, change, with_last_applied};
-use crate::request::selection::{Named, Selection};
-use crate::request::write::{Report, ValidateFlag, Writing};
+use crate::request::failure::{Failures, message};
+use crate::request::last_applied::{LAST_APPLIED, two_way_patch, with_last_applied};
+use crate::request::selection::{ObjectReference, Selection};
+use crate::request::write::{Report, ValidateFlag, WriteFlags};
 use crate::request::{Connection, manifest};
 
 const HEADER: &str = "\
@@ -36,15 +36,15 @@ pub struct Args {
     #[command(flatten)]
     validate: ValidateFlag,
     #[command(flatten)]
-    writing: Writing,
+    write: WriteFlags,
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
-    let mut report = args.writing.report()?;
+    let mut report = args.write.report()?;
     let mut failures = Failures::default();
-    for named in args.selection.names(&client, &resources).await? {
+    for named in args.selection.objects(&client, &resources).await? {
         if let Err(error) = edit(&args, &client, &named, &mut report).await {
             failures.push(error);
         }
@@ -55,7 +55,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 async fn edit(
     args: &Args,
     client: &Client,
-    named: &Named<'_>,
+    named: &ObjectReference<'_>,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let target = named.target(&args.subresource);
@@ -63,7 +63,7 @@ async fn edit(
     if let Some(metadata) = before["metadata"].as_object_mut() {
         metadata.remove("managedFields");
     }
-    let body = match args.writing.printing.output.as_deref() {
+    let body = match args.write.print.output.as_deref() {
         None | Some("yaml") => yaml(&before),
         Some("json") => json_text(&before) + "\n",
         Some(other) => bail!("the flag 'output' must be one of yaml|json, not {other:?}"),
@@ -80,7 +80,7 @@ async fn edit(
         let untouched = edited == text_shown;
         if let Some(error) = wrong.take_if(|_| untouched) {
             let copy = keep(&edited)?;
-            eprintln!("{}", text(&error));
+            eprintln!("{}", message(&error));
             println!("A copy of your changes has been stored to {copy:?}");
             bail!("Edit cancelled, no valid changes were saved.");
         }
@@ -103,7 +103,7 @@ async fn edit(
             }
             Err(error) => {
                 let reason: String =
-                    text(&error).lines().map(|line| format!("# {line}\n")).collect();
+                    message(&error).lines().map(|line| format!("# {line}\n")).collect();
                 text_shown = format!("{HEADER}{reason}#\n{body}");
                 wrong = Some(error);
             }
@@ -115,7 +115,7 @@ async fn edit(
 async fn save(
     args: &Args,
     client: &Client,
-    named: &Named<'_>,
+    named: &ObjectReference<'_>,
     before: &Value,
     body: &str,
 ) -> anyhow::Result<Option<Value>> {
@@ -134,11 +134,11 @@ async fn save(
         after["metadata"]["annotations"][LAST_APPLIED] =
             annotated["metadata"]["annotations"][LAST_APPLIED].clone();
     }
-    let (kind, patch) = change(named.resource, before, &after);
+    let (kind, patch) = two_way_patch(named.resource, before, &after);
     if patch.as_object().is_some_and(serde_json::Map::is_empty) {
         return Ok(None);
     }
-    let mut options = args.writing.options("skiff-edit");
+    let mut options = args.write.options("skiff-edit");
     options.field_validation = args.validate.field_validation();
     let target = named.target(&args.subresource);
     let object = client.patch_object(target, kind, serde_json::to_vec(&patch)?, options).await?;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::discovery::Resources;
 use crate::request::Connection;
-use crate::request::generate::{Creating, generated, metadata};
+use crate::request::generate::{CreateFlags, create_generated, metadata};
 use crate::request::selection::Selection;
 
 #[derive(clap::Args)]
@@ -38,20 +38,20 @@ pub struct Expose {
     #[arg(long)]
     session_affinity: Option<String>,
     #[command(flatten)]
-    creating: Creating,
+    create: CreateFlags,
 }
 
 impl Expose {
     pub async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
         let client = connection.client()?;
         let resources = Resources::discover(&client).await?;
-        let mut report = self.creating.writing.report()?;
-        for named in self.selection.names(&client, &resources).await? {
+        let mut report = self.create.write.report()?;
+        for named in self.selection.objects(&client, &resources).await? {
             let json = client.get_object(named.target("")).await?.json;
             let object: Value = serde_json::from_slice(&json)?;
             let service = self.service(&named.resource.kind, &object)?;
-            generated(
-                (&self.creating, &mut report),
+            create_generated(
+                (&self.create, &mut report),
                 connection,
                 &client,
                 &resources,

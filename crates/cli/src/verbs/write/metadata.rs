@@ -9,17 +9,17 @@ use serde_json::{Map, Value, json};
 use crate::discovery::Resources;
 use crate::request::Connection;
 use crate::request::failure::Failures;
-use crate::request::selection::{Named, Selection};
-use crate::request::write::{DryRun, Report, Writing};
+use crate::request::selection::{ObjectReference, Selection};
+use crate::request::write::{DryRun, Report, WriteFlags};
 
 /// Which map of the metadata is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum MetadataField {
     Labels,
     Annotations,
 }
 
-impl What {
+impl MetadataField {
     fn field(self) -> &'static str {
         match self {
             Self::Labels => "labels",
@@ -45,28 +45,32 @@ pub struct Args {
     /// Every object of the kind in the namespace
     #[arg(long)]
     all: bool,
-    /// Show what is there
+    /// Show field is there
     #[arg(long)]
     list: bool,
     /// Only if the object is at this version
     #[arg(long)]
     resource_version: Option<String>,
     #[command(flatten)]
-    writing: Writing,
+    write: WriteFlags,
 }
 
-pub async fn run(mut args: Args, what: What, connection: &Connection) -> anyhow::Result<ExitCode> {
-    let changes = take_changes(&mut args.selection.words, what)?;
+pub async fn run(
+    mut args: Args,
+    field: MetadataField,
+    connection: &Connection,
+) -> anyhow::Result<ExitCode> {
+    let changes = take_changes(&mut args.selection.words, field)?;
     if changes.is_empty() && !args.list {
-        bail!("at least one {} update is required", what.one());
+        bail!("at least one {} update is required", field.one());
     }
     args.selection.require_names(args.all)?;
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
-    let mut report = args.writing.report()?;
+    let mut report = args.write.report()?;
     let mut failures = Failures::default();
-    for named in args.selection.names(&client, &resources).await? {
-        match change(&args, what, &client, &named, &changes, &mut report).await {
+    for named in args.selection.objects(&client, &resources).await? {
+        match change(&args, field, &client, &named, &changes, &mut report).await {
             Ok(()) => {}
             Err(error) => failures.push(error),
         }
@@ -76,15 +80,15 @@ pub async fn run(mut args: Args, what: What, connection: &Connection) -> anyhow:
 
 async fn change(
     args: &Args,
-    what: What,
+    field: MetadataField,
     client: &client::Client,
-    named: &Named<'_>,
+    named: &ObjectReference<'_>,
     changes: &Map<String, Value>,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let mut object: Value =
         serde_json::from_slice(&client.get_object(named.target("")).await?.json)?;
-    let present = object["metadata"][what.field()].clone();
+    let present = object["metadata"][field.field()].clone();
     if args.list {
         for (key, value) in present.as_object().into_iter().flatten() {
             println!("{key}={}", value.as_str().unwrap_or_default());
@@ -94,24 +98,24 @@ async fn change(
         return Ok(());
     }
     if !args.overwrite {
-        check(what, &present, changes)?;
+        check(field, &present, changes)?;
     }
     for (key, value) in changes {
-        if value.is_null() && present[key].is_null() && what == What::Labels {
+        if value.is_null() && present[key].is_null() && field == MetadataField::Labels {
             println!("label {key:?} not found.");
         }
     }
-    let done = done(what, &present, changes);
-    let mut patch = json!({"metadata": {what.field(): changes}});
+    let done = done(field, &present, changes);
+    let mut patch = json!({"metadata": {field.field(): changes}});
     if let Some(version) = &args.resource_version {
         patch["metadata"]["resourceVersion"] = version.as_str().into();
     }
-    if args.writing.dry_run == DryRun::Client {
+    if args.write.dry_run == DryRun::Client {
         json_patch::merge(&mut object, &patch);
     } else {
-        let options = args.writing.options(match what {
-            What::Labels => "skiff-label",
-            What::Annotations => "skiff-annotate",
+        let options = args.write.options(match field {
+            MetadataField::Labels => "skiff-label",
+            MetadataField::Annotations => "skiff-annotate",
         });
         let body = serde_json::to_vec(&patch)?;
         let target = named.target("");
@@ -123,7 +127,11 @@ async fn change(
 
 /// # Errors
 /// When a value that is there would be replaced.
-fn check(what: What, present: &Value, changes: &Map<String, Value>) -> anyhow::Result<()> {
+fn check(
+    field: MetadataField,
+    present: &Value,
+    changes: &Map<String, Value>,
+) -> anyhow::Result<()> {
     let taken: Vec<String> = changes
         .iter()
         .filter(|(key, value)| {
@@ -134,19 +142,19 @@ fn check(what: What, present: &Value, changes: &Map<String, Value>) -> anyhow::R
             format!("'{key}' already has a value ({value})")
         })
         .collect();
-    match (what, taken.first()) {
+    match (field, taken.first()) {
         (_, None) => Ok(()),
-        (What::Labels, Some(first)) => bail!("{first}, and --overwrite is false"),
-        (What::Annotations, Some(_)) => bail!(
+        (MetadataField::Labels, Some(first)) => bail!("{first}, and --overwrite is false"),
+        (MetadataField::Annotations, Some(_)) => bail!(
             "--overwrite is false but found the following declared annotation(s): {}",
             taken.join("; ")
         ),
     }
 }
 
-/// The word for what is done.
-fn done(what: What, present: &Value, changes: &Map<String, Value>) -> &'static str {
-    if what == What::Annotations {
+/// The word for field is done.
+fn done(field: MetadataField, present: &Value, changes: &Map<String, Value>) -> &'static str {
+    if field == MetadataField::Annotations {
         return "annotated";
     }
     let differs = |(key, value): (&String, &Value)| present[key] != *value;
@@ -160,7 +168,10 @@ fn done(what: What, present: &Value, changes: &Map<String, Value>) -> &'static s
 }
 
 /// Takes `key=value` and `key-` out of the words; null stands for removal.
-fn take_changes(words: &mut Vec<String>, what: What) -> anyhow::Result<Map<String, Value>> {
+fn take_changes(
+    words: &mut Vec<String>,
+    field: MetadataField,
+) -> anyhow::Result<Map<String, Value>> {
     let mut changes = Map::new();
     let mut rest = Vec::new();
     for (index, word) in std::mem::take(words).into_iter().enumerate() {
@@ -169,7 +180,7 @@ fn take_changes(words: &mut Vec<String>, what: What) -> anyhow::Result<Map<Strin
             (None, Some(key)) if index > 0 => (key.to_owned(), Value::Null),
             _ => {
                 if !changes.is_empty() {
-                    bail!("all resources must be specified before {} changes: {word}", what.one());
+                    bail!("all resources must be specified before {} changes: {word}", field.one());
                 }
                 rest.push(word);
                 continue;
@@ -178,11 +189,11 @@ fn take_changes(words: &mut Vec<String>, what: What) -> anyhow::Result<Map<Strin
         if changes.contains_key(&key) {
             bail!(
                 "can not both modify and remove {} {} in the same command",
-                if what == What::Labels { "a" } else { "an" },
-                what.one()
+                if field == MetadataField::Labels { "a" } else { "an" },
+                field.one()
             );
         }
-        if what == What::Labels
+        if field == MetadataField::Labels
             && let Some(wrong) = value.as_str().map(api::names::label_value)
             && !wrong.is_empty()
         {
@@ -201,11 +212,13 @@ mod tests {
     #[test]
     fn changes_follow_the_names() {
         let mut words: Vec<String> = ["pods", "a", "x=1", "y-", "z="].map(str::to_owned).into();
-        let changes = take_changes(&mut words, What::Labels).unwrap();
+        let changes = take_changes(&mut words, MetadataField::Labels).unwrap();
         assert_eq!(words, ["pods", "a"]);
         assert_eq!(Value::Object(changes), json!({"x": "1", "y": null, "z": ""}));
         for words in [["po", "x=1", "a"], ["po", "x=1", "x-"], ["po", "a", "x=b c"]] {
-            assert!(take_changes(&mut words.map(str::to_owned).into(), What::Labels).is_err());
+            assert!(
+                take_changes(&mut words.map(str::to_owned).into(), MetadataField::Labels).is_err()
+            );
         }
     }
 
@@ -213,15 +226,21 @@ mod tests {
     fn what_is_there_is_kept_unless_told_otherwise() {
         let present = json!({"a": "1"});
         let changes = |value: Value| value.as_object().cloned().unwrap();
-        for (what, change, allowed) in [
-            (What::Labels, json!({"a": "1"}), true),
-            (What::Labels, json!({"a": "2"}), false),
-            (What::Labels, json!({"a": null, "b": "1"}), true),
-            (What::Annotations, json!({"a": "2"}), false),
+        for (field, change, allowed) in [
+            (MetadataField::Labels, json!({"a": "1"}), true),
+            (MetadataField::Labels, json!({"a": "2"}), false),
+            (MetadataField::Labels, json!({"a": null, "b": "1"}), true),
+            (MetadataField::Annotations, json!({"a": "2"}), false),
         ] {
-            assert_eq!(check(what, &present, &changes(change)).is_ok(), allowed);
+            assert_eq!(check(field, &present, &changes(change)).is_ok(), allowed);
         }
-        assert_eq!(done(What::Labels, &present, &changes(json!({"a": null}))), "unlabeled");
-        assert_eq!(done(What::Labels, &present, &changes(json!({"a": "1"}))), "not labeled");
+        assert_eq!(
+            done(MetadataField::Labels, &present, &changes(json!({"a": null}))),
+            "unlabeled"
+        );
+        assert_eq!(
+            done(MetadataField::Labels, &present, &changes(json!({"a": "1"}))),
+            "not labeled"
+        );
     }
 }

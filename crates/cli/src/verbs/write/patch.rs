@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::discovery::Resources;
 use crate::request::failure::Failures;
-use crate::request::selection::{Named, Selection};
-use crate::request::write::{DryRun, Writing};
+use crate::request::selection::{ObjectReference, Selection};
+use crate::request::write::{DryRun, WriteFlags};
 use crate::request::{Connection, manifest};
 
 #[derive(clap::Args)]
@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(long, default_value = "")]
     subresource: String,
     #[command(flatten)]
-    writing: Writing,
+    write: WriteFlags,
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
@@ -60,9 +60,9 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     };
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
-    let mut report = args.writing.report()?;
+    let mut report = args.write.report()?;
     let mut failures = Failures::default();
-    for named in args.selection.names(&client, &resources).await? {
+    for named in args.selection.objects(&client, &resources).await? {
         match patch(&args, &client, &named, kind, &body).await {
             Ok((object, changed)) => {
                 let what = if changed { "patched" } else { "patched (no change)" };
@@ -78,15 +78,15 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 async fn patch(
     args: &Args,
     client: &Client,
-    named: &Named<'_>,
+    named: &ObjectReference<'_>,
     kind: PatchKind,
     body: &[u8],
 ) -> anyhow::Result<(Value, bool)> {
     let target = named.target(&args.subresource);
     let before: Value = serde_json::from_slice(&client.get_object(target.clone()).await?.json)?;
-    let mut options = args.writing.options("skiff-patch");
+    let mut options = args.write.options("skiff-patch");
     // What a patch makes of an object only the server knows: it tries it for the client too.
-    options.dry_run = args.writing.dry_run != DryRun::None;
+    options.dry_run = args.write.dry_run != DryRun::None;
     let after = client.patch_object(target, kind, body.to_vec(), options).await?;
     let after: Value = serde_json::from_slice(&after.json)?;
     let changed = without_bookkeeping(&before) != without_bookkeeping(&after);

@@ -10,15 +10,15 @@ use crate::discovery::{Resource, Resources};
 use crate::request::Connection;
 use crate::request::failure::Failures;
 use crate::request::last_applied::{LAST_APPLIED, with_last_applied};
-use crate::request::manifest::{Document, Files, namespace_of};
-use crate::request::selection::Named;
+use crate::request::manifest::{Document, FilenameOptions, namespace_of};
+use crate::request::selection::ObjectReference;
 use crate::request::watch::until_deleted;
-use crate::request::write::{DryRun, ValidateFlag, Writing};
+use crate::request::write::{DryRun, ValidateFlag, WriteFlags};
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    files: Files,
+    files: FilenameOptions,
     /// Delete the object and create it again
     #[arg(long)]
     force: bool,
@@ -34,7 +34,7 @@ pub struct Args {
     #[command(flatten)]
     validate: ValidateFlag,
     #[command(flatten)]
-    writing: Writing,
+    write: WriteFlags,
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
@@ -45,7 +45,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     if documents.is_empty() {
         bail!("no objects passed to replace");
     }
-    let mut report = args.writing.report()?;
+    let mut report = args.write.report()?;
     let mut failures = Failures::default();
     for document in &documents {
         let flag = connection.namespace.as_deref();
@@ -79,14 +79,18 @@ async fn replace(
     if args.save_config || object["metadata"]["annotations"][LAST_APPLIED].is_string() {
         object = with_last_applied(&object, namespace, resource)?;
     }
-    let named =
-        Named { resource, namespace: namespace.to_owned(), name: document.name(), source: None };
-    if args.writing.dry_run == DryRun::Client {
+    let named = ObjectReference {
+        resource,
+        namespace: namespace.to_owned(),
+        name: document.name(),
+        source: None,
+    };
+    if args.write.dry_run == DryRun::Client {
         return Ok(object);
     }
-    let mut options = args.writing.options("skiff-replace");
+    let mut options = args.write.options("skiff-replace");
     options.field_validation = args.validate.field_validation();
-    let written = if args.force && args.writing.dry_run == DryRun::None {
+    let written = if args.force && args.write.dry_run == DryRun::None {
         remove(args, client, &named).await?;
         let collection = resource.target(namespace, "", "");
         client.create_object(collection, serde_json::to_vec(&object)?, options).await?
@@ -104,7 +108,7 @@ async fn replace(
 }
 
 /// Deletes what is there, and waits until it is gone.
-async fn remove(args: &Args, client: &Client, named: &Named<'_>) -> anyhow::Result<()> {
+async fn remove(args: &Args, client: &Client, named: &ObjectReference<'_>) -> anyhow::Result<()> {
     let options = DeleteOptions {
         grace_period_seconds: (args.grace_period >= 0).then_some(args.grace_period),
         propagation_policy: Some("Background"),

@@ -10,14 +10,14 @@ use anyhow::{Context, bail};
 use client::{Client, PatchKind};
 use serde_json::{Value, json};
 
-use crate::describe::{Text, template as describe_template};
+use crate::describe::{Description, template as describe_template};
 use crate::discovery::Resources;
 use crate::output::Printer;
 use crate::output::tabwriter::align;
 use crate::request::failure::Failures;
 use crate::request::pods::REVISION;
-use crate::request::selection::{Named, Selection};
-use crate::request::write::{DryRun, Report, Writing};
+use crate::request::selection::{ObjectReference, Selection};
+use crate::request::write::{DryRun, Report, WriteFlags};
 use crate::request::{Connection, duration, watch};
 use progress::progress;
 use revisions::{CHANGE_CAUSE, revisions};
@@ -25,7 +25,7 @@ use revisions::{CHANGE_CAUSE, revisions};
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    writing: Writing,
+    write: WriteFlags,
     #[command(subcommand)]
     action: Action,
 }
@@ -94,11 +94,11 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     let mut rollout = Rollout {
         client: &client,
         resources: &resources,
-        writing: &args.writing,
-        report: args.writing.report()?,
+        write: &args.write,
+        report: args.write.report()?,
     };
     let mut failures = Failures::default();
-    for named in selection.names(&client, &resources).await? {
+    for named in selection.objects(&client, &resources).await? {
         match rollout.run(&args.action, &named).await {
             Ok(()) => {}
             Err(error) => failures.push(error),
@@ -111,12 +111,12 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 struct Rollout<'a> {
     client: &'a Client,
     resources: &'a Resources,
-    writing: &'a Writing,
+    write: &'a WriteFlags,
     report: Report,
 }
 
 impl Rollout<'_> {
-    async fn run(&mut self, action: &Action, named: &Named<'_>) -> anyhow::Result<()> {
+    async fn run(&mut self, action: &Action, named: &ObjectReference<'_>) -> anyhow::Result<()> {
         match action {
             Action::Status { watch, timeout, revision, .. } => {
                 let waited = status(self.client, named, *watch, *revision);
@@ -140,20 +140,24 @@ impl Rollout<'_> {
         }
     }
 
-    async fn history(&mut self, named: &Named<'_>, revision: Option<i64>) -> anyhow::Result<()> {
+    async fn history(
+        &mut self,
+        named: &ObjectReference<'_>,
+        revision: Option<i64>,
+    ) -> anyhow::Result<()> {
         let object = object(self.client, named).await?;
         let revisions = revisions(self.client, self.resources, named, &object).await?;
         if let Some(number) = revision.filter(|number| *number > 0) {
             let one = revisions.iter().find(|revision| revision.number == number);
             let one = one.context("unable to find the specified revision")?;
-            if let Some(mut printer) = self.writing.printing.printer()? {
+            if let Some(mut printer) = self.write.print.printer()? {
                 return self.show(&mut printer, &one.object);
             }
             println!("{} with revision #{number}", named.path());
             println!("{}", template_text(&one.template));
             return Ok(());
         }
-        if let Some(mut printer) = self.writing.printing.printer()? {
+        if let Some(mut printer) = self.write.print.printer()? {
             return revisions
                 .iter()
                 .try_for_each(|revision| self.show(&mut printer, &revision.object));
@@ -173,7 +177,7 @@ impl Rollout<'_> {
         printer.object(resource, object)
     }
 
-    async fn undo(&mut self, named: &Named<'_>, to: i64) -> anyhow::Result<()> {
+    async fn undo(&mut self, named: &ObjectReference<'_>, to: i64) -> anyhow::Result<()> {
         let object = object(self.client, named).await?;
         if object["spec"]["paused"] == true {
             bail!(
@@ -191,7 +195,7 @@ impl Rollout<'_> {
             let before = revisions.len().checked_sub(2);
             &revisions[before.context("no last revision to roll back to")?]
         };
-        if self.writing.dry_run == DryRun::Client {
+        if self.write.dry_run == DryRun::Client {
             println!(
                 "{} {}{}",
                 named.path(),
@@ -226,7 +230,11 @@ impl Rollout<'_> {
         self.send(named, PatchKind::Json, &Value::Array(patch), "rolled back").await
     }
 
-    async fn set_paused(&mut self, named: &Named<'_>, paused: bool) -> anyhow::Result<()> {
+    async fn set_paused(
+        &mut self,
+        named: &ObjectReference<'_>,
+        paused: bool,
+    ) -> anyhow::Result<()> {
         if named.resource.kind != "Deployment" {
             let word = if paused { "pausing" } else { "resuming" };
             bail!("{} {word} is not supported", quoted(named));
@@ -241,7 +249,7 @@ impl Rollout<'_> {
         self.send(named, PatchKind::Merge, &patch, done).await
     }
 
-    async fn restart(&mut self, named: &Named<'_>) -> anyhow::Result<()> {
+    async fn restart(&mut self, named: &ObjectReference<'_>) -> anyhow::Result<()> {
         if !matches!(named.resource.kind.as_str(), "Deployment" | "DaemonSet" | "StatefulSet") {
             bail!("{} restarting is not supported", quoted(named));
         }
@@ -257,15 +265,15 @@ impl Rollout<'_> {
     /// Sends the patch and says what is done.
     async fn send(
         &mut self,
-        named: &Named<'_>,
+        named: &ObjectReference<'_>,
         kind: PatchKind,
         patch: &Value,
         done: &str,
     ) -> anyhow::Result<()> {
-        let object = if self.writing.dry_run == DryRun::Client {
+        let object = if self.write.dry_run == DryRun::Client {
             object(self.client, named).await?
         } else {
-            let options = self.writing.options("skiff-rollout");
+            let options = self.write.options("skiff-rollout");
             let body = serde_json::to_vec(patch)?;
             let after = self.client.patch_object(named.target(""), kind, body, options).await?;
             serde_json::from_slice(&after.json)?
@@ -275,24 +283,24 @@ impl Rollout<'_> {
 }
 
 /// `deployments.apps "web"`
-fn quoted(named: &Named<'_>) -> String {
+fn quoted(named: &ObjectReference<'_>) -> String {
     format!("{} {:?}", named.resource.qualified(), named.name)
 }
 
 /// A pod template in words. Kubectl leaves its tabs as they are here.
 fn template_text(template: &Value) -> String {
-    let mut out = Text::default();
+    let mut out = Description::default();
     describe_template(template, &mut out);
     out.unaligned()
 }
 
-async fn object(client: &Client, named: &Named<'_>) -> anyhow::Result<Value> {
+async fn object(client: &Client, named: &ObjectReference<'_>) -> anyhow::Result<Value> {
     Ok(serde_json::from_slice(&client.get_object(named.target("")).await?.json)?)
 }
 
 async fn status(
     client: &Client,
-    named: &Named<'_>,
+    named: &ObjectReference<'_>,
     wait: bool,
     revision: Option<i64>,
 ) -> anyhow::Result<()> {

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::discovery::Resources;
 use crate::request::Connection;
 use crate::request::failure::Failures;
-use crate::request::selection::{Named, Selection};
-use crate::request::write::{DryRun, Writing};
+use crate::request::selection::{ObjectReference, Selection};
+use crate::request::write::{DryRun, WriteFlags};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(long)]
     all: bool,
     #[command(flatten)]
-    writing: Writing,
+    write: WriteFlags,
 }
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
@@ -41,7 +41,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
     args.selection.require_names(args.all)?;
-    let mut report = args.writing.report()?;
+    let mut report = args.write.report()?;
     let mut failures = Failures::default();
     let (names, missing) = args.selection.existing(&client, &resources).await?;
     if names.is_empty() {
@@ -63,10 +63,10 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     Ok(failures.finish())
 }
 
-async fn scale(args: &Args, client: &Client, named: &Named<'_>) -> anyhow::Result<()> {
+async fn scale(args: &Args, client: &Client, named: &ObjectReference<'_>) -> anyhow::Result<()> {
     let target = named.target("scale");
     let scale: Value = serde_json::from_slice(&client.get_object(target.clone()).await?.json)?;
-    if args.writing.dry_run == DryRun::Client {
+    if args.write.dry_run == DryRun::Client {
         return Ok(());
     }
     let current = scale["spec"]["replicas"].as_i64().unwrap_or(0);
@@ -82,7 +82,7 @@ async fn scale(args: &Args, client: &Client, named: &Named<'_>) -> anyhow::Resul
     if !args.resource_version.is_empty() {
         patch["metadata"]["resourceVersion"] = args.resource_version.as_str().into();
     }
-    let options = args.writing.options("skiff-scale");
+    let options = args.write.options("skiff-scale");
     client.patch_object(target, PatchKind::Merge, serde_json::to_vec(&patch)?, options).await?;
     Ok(())
 }

@@ -12,15 +12,15 @@ use serde_json::{Map, Value, json};
 use crate::discovery::Resources;
 use crate::request::Connection;
 use crate::request::failure::Failures;
-use crate::request::selection::{NOTHING_NAMED, Named, Selection};
+use crate::request::selection::{NOTHING_NAMED, ObjectReference, Selection};
 use crate::request::subjects::Subjects;
-use crate::request::write::{DryRun, Writing};
+use crate::request::write::{DryRun, WriteFlags};
 use template::{Template, images, resources};
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    writing: Writing,
+    write: WriteFlags,
     #[command(subcommand)]
     action: Action,
 }
@@ -30,19 +30,19 @@ enum Action {
     /// Set the image of containers: TYPE/NAME CONTAINER=IMAGE..., *=IMAGE for all
     Image {
         #[command(flatten)]
-        selection: Chosen,
+        selection: Targets,
     },
     /// Set or remove variables: TYPE/NAME KEY=VALUE..., KEY- to remove
     Env {
         #[command(flatten)]
-        selection: Chosen,
+        selection: Targets,
         #[command(flatten)]
         env: env::Args,
     },
     /// Set what containers request and may use
     Resources {
         #[command(flatten)]
-        selection: Chosen,
+        selection: Targets,
         /// Only this container; * for all
         #[arg(short, long, default_value = "*")]
         containers: String,
@@ -57,17 +57,17 @@ enum Action {
     #[command(visible_alias = "sa")]
     Serviceaccount {
         #[command(flatten)]
-        selection: Chosen,
+        selection: Targets,
     },
     /// Set the selector of a Service: TYPE/NAME KEY=VALUE,...
     Selector {
         #[command(flatten)]
-        selection: Chosen,
+        selection: Targets,
     },
     /// Give a role to more users, groups and ServiceAccounts
     Subject {
         #[command(flatten)]
-        selection: Chosen,
+        selection: Targets,
         #[command(flatten)]
         subjects: Subjects,
     },
@@ -75,7 +75,7 @@ enum Action {
 
 /// A selection, and `--all`.
 #[derive(clap::Args)]
-struct Chosen {
+struct Targets {
     #[command(flatten)]
     selection: Selection,
     /// Every object of the kind in the namespace
@@ -85,7 +85,7 @@ struct Chosen {
 
 impl Action {
     /// The selection, and the word for what is changed.
-    fn parts(&mut self) -> (&mut Chosen, &'static str) {
+    fn parts(&mut self) -> (&mut Targets, &'static str) {
         match self {
             Self::Image { selection } => (selection, "image updated"),
             Self::Env { selection, .. } => (selection, "env updated"),
@@ -109,11 +109,11 @@ impl Action {
             Self::Env { .. } => "environment variable",
             _ => "selector",
         };
-        let (chosen, _) = self.parts();
-        if chosen.selection.is_empty() {
+        let (targets, _) = self.parts();
+        if targets.selection.is_empty() {
             bail!(NOTHING_NAMED);
         }
-        let words = &mut chosen.selection.words;
+        let words = &mut targets.selection.words;
         if takes_last {
             let account = words.pop().context("serviceaccount is required")?;
             return Ok(vec![account]);
@@ -144,18 +144,18 @@ pub async fn run(mut args: Args, connection: &Connection) -> anyhow::Result<Exit
         Action::Env { env, .. } => env.variables(&client, &resources, &changes).await?,
         _ => Vec::new(),
     };
-    let mut report = args.writing.report()?;
+    let mut report = args.write.report()?;
     let mut failures = Failures::default();
-    let (chosen, done) = args.action.parts();
-    chosen.selection.require_names(chosen.all)?;
-    for named in chosen.selection.names(&client, &resources).await? {
+    let (targets, done) = args.action.parts();
+    targets.selection.require_names(targets.all)?;
+    for named in targets.selection.objects(&client, &resources).await? {
         let changed = async {
             let object = client.get_object(named.target("")).await?;
             let object: Value = serde_json::from_slice(&object.json)?;
             let Some(patch) = patch(&args.action, &named, &object, &changes, &sources)? else {
                 return anyhow::Ok(None);
             };
-            apply(&args.writing, &client, &named, object, &patch).await
+            apply(&args.write, &client, &named, object, &patch).await
         };
         match changed.await {
             Ok(Some(object)) => report.done(named.resource, &object, done)?,
@@ -169,7 +169,7 @@ pub async fn run(mut args: Args, connection: &Connection) -> anyhow::Result<Exit
 /// The change to one object; none: it was only shown, or there is nothing to change.
 fn patch(
     action: &Action,
-    named: &Named<'_>,
+    named: &ObjectReference<'_>,
     object: &Value,
     changes: &[String],
     variables: &[Value],
@@ -219,15 +219,15 @@ fn patch(
 
 /// Sends the patch; none: it changed nothing.
 async fn apply(
-    writing: &Writing,
+    write: &WriteFlags,
     client: &Client,
-    named: &Named<'_>,
+    named: &ObjectReference<'_>,
     before: Value,
     patch: &Value,
 ) -> anyhow::Result<Option<Value>> {
-    let mut options = writing.options("skiff-set");
+    let mut options = write.options("skiff-set");
     // What the patch makes of the object only the server knows: it tries it for the client too.
-    options.dry_run = writing.dry_run != DryRun::None;
+    options.dry_run = write.dry_run != DryRun::None;
     let body = serde_json::to_vec(patch)?;
     let after = client.patch_object(named.target(""), PatchKind::Strategic, body, options).await?;
     let after: Value = serde_json::from_slice(&after.json)?;

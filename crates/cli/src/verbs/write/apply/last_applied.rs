@@ -12,9 +12,9 @@ use crate::output::yaml;
 use crate::request::Connection;
 use crate::request::editor::in_editor;
 use crate::request::last_applied::LAST_APPLIED;
-use crate::request::manifest::{self, Files, namespace_of};
+use crate::request::manifest::{self, FilenameOptions, namespace_of};
 use crate::request::selection::Selection;
-use crate::request::write::{DryRun, Writing};
+use crate::request::write::{DryRun, WriteFlags};
 
 #[derive(clap::Subcommand)]
 #[expect(clippy::enum_variant_names, reason = "the names of kubectl's commands")]
@@ -27,7 +27,7 @@ pub enum Action {
     /// Make the annotation what a manifest says
     SetLastApplied {
         #[command(flatten)]
-        files: Files,
+        files: FilenameOptions,
         /// Also where the object has no annotation yet
         #[arg(long)]
         create_annotation: bool,
@@ -41,15 +41,15 @@ pub enum Action {
 
 pub async fn run(
     action: Action,
-    writing: &Writing,
+    write: &WriteFlags,
     connection: &Connection,
 ) -> anyhow::Result<ExitCode> {
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
     match action {
         Action::ViewLastApplied { selection } => {
-            let mut printer = writing.printing.printer()?;
-            for named in selection.names(&client, &resources).await? {
+            let mut printer = write.print.printer()?;
+            for named in selection.objects(&client, &resources).await? {
                 let object = client.get_object(named.target("")).await?;
                 let applied = last_applied(&serde_json::from_slice(&object.json)?)?;
                 match &mut printer {
@@ -73,11 +73,11 @@ pub async fn run(
                 if resource.namespaced {
                     applied["metadata"]["namespace"] = namespace.as_str().into();
                 }
-                set(&client, writing, resource, target, &applied).await?;
+                set(&client, write, resource, target, &applied).await?;
             }
         }
         Action::EditLastApplied { selection } => {
-            for named in selection.names(&client, &resources).await? {
+            for named in selection.objects(&client, &resources).await? {
                 let object = client.get_object(named.target("")).await?;
                 let before = yaml(&last_applied(&serde_json::from_slice(&object.json)?)?);
                 let edited = in_editor(&before)?;
@@ -87,7 +87,7 @@ pub async fn run(
                 }
                 let applied =
                     manifest::values(&edited)?.into_iter().next().context("the file is empty")?;
-                set(&client, writing, named.resource, named.target(""), &applied).await?;
+                set(&client, write, named.resource, named.target(""), &applied).await?;
             }
         }
     }
@@ -106,21 +106,21 @@ fn last_applied(object: &Value) -> anyhow::Result<Value> {
 
 async fn set(
     client: &Client,
-    writing: &Writing,
+    write: &WriteFlags,
     resource: &Resource,
     target: rpc::api_v1::Target,
     applied: &Value,
 ) -> anyhow::Result<()> {
     let object = json!({"metadata": {"name": target.name}});
-    if writing.dry_run != DryRun::Client {
+    if write.dry_run != DryRun::Client {
         let mut applied = applied.clone();
         if applied["metadata"]["annotations"].is_null() {
             applied["metadata"]["annotations"] = json!({});
         }
         let text = format!("{applied}\n");
         let patch = json!({"metadata": {"annotations": {LAST_APPLIED: text}}});
-        let options = writing.options("skiff-last-applied");
+        let options = write.options("skiff-last-applied");
         client.patch_object(target, PatchKind::Merge, serde_json::to_vec(&patch)?, options).await?;
     }
-    writing.report()?.done(resource, &object, "configured")
+    write.report()?.done(resource, &object, "configured")
 }

@@ -7,7 +7,7 @@ use crate::discovery::Resources;
 use crate::request::generate::metadata;
 use crate::request::subjects::{GROUP, Subjects};
 
-/// Verbs that the server gives a meaning; others are allowed with a warning.
+/// Verbs that the server gives a selected; others are allowed with a warning.
 const VERBS: [&str; 12] = [
     "*",
     "get",

@@ -8,7 +8,7 @@ use rpc::api_v1::Target;
 use serde_json::{Value, json};
 
 use crate::request::duration;
-use crate::request::write::Writing;
+use crate::request::write::WriteFlags;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,7 +30,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub async fn run(&self, client: &Client, writing: &Writing) -> anyhow::Result<ExitCode> {
+    pub async fn run(&self, client: &Client, write: &WriteFlags) -> anyhow::Result<ExitCode> {
         let mut spec = json!({});
         if !self.audience.is_empty() {
             spec["audiences"] = json!(self.audience);
@@ -56,14 +56,14 @@ impl Args {
             subresource: "token".to_owned(),
             ..Default::default()
         };
-        let options = writing.options("skiff-create");
+        let options = write.options("skiff-create");
         let answer =
             match client.create_object(target, serde_json::to_vec(&request)?, options).await {
                 Ok(answer) => serde_json::from_slice::<Value>(&answer.json)?,
                 Err(client::Error::Api(error)) => bail!("failed to create token: {error}"),
                 Err(error) => return Err(error.into()),
             };
-        match writing.printing.printer()? {
+        match write.print.printer()? {
             Some(mut printer) => printer.value(&answer)?,
             None => println!("{}", answer["status"]["token"].as_str().unwrap_or_default()),
         }

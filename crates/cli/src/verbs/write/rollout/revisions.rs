@@ -6,9 +6,8 @@ use rpc::api_v1::ListRequest;
 use serde_json::Value;
 
 use crate::discovery::Resources;
-use crate::request::pods::REVISION;
-use crate::request::pods::selector_of;
-use crate::request::selection::Named;
+use crate::request::pods::{REVISION, selector_of};
+use crate::request::selection::ObjectReference;
 
 pub const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 
@@ -25,7 +24,7 @@ pub struct Revision {
 pub async fn revisions(
     client: &Client,
     resources: &Resources,
-    named: &Named<'_>,
+    named: &ObjectReference<'_>,
     object: &Value,
 ) -> anyhow::Result<Vec<Revision>> {
     let deployment = named.resource.kind == "Deployment";

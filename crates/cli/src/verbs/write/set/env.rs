@@ -5,8 +5,8 @@ use client::Client;
 use serde_json::{Value, json};
 
 use crate::discovery::Resources;
-use crate::request::pods::named;
-use crate::request::selection::Named;
+use crate::request::pods::object_reference;
+use crate::request::selection::ObjectReference;
 use crate::verbs::write::set::template::{LISTS, names, push};
 
 #[derive(clap::Args)]
@@ -62,7 +62,7 @@ impl Args {
         let Some(from) = &self.from else {
             return Ok(variables);
         };
-        let source = named(client, resources, from)?;
+        let source = object_reference(client, resources, from)?;
         let reference = match source.resource.kind.as_str() {
             "ConfigMap" => "configMapKeyRef",
             "Secret" => "secretKeyRef",
@@ -93,7 +93,7 @@ impl Args {
     /// The change to a pod's spec; none: no container is meant.
     pub fn change(
         &self,
-        named: &Named<'_>,
+        named: &ObjectReference<'_>,
         pod_spec: &Value,
         variables: &[Value],
     ) -> Option<Value> {
@@ -114,7 +114,7 @@ impl Args {
     }
 
     /// Prints what is set.
-    pub fn show(&self, named: &Named<'_>, pod_spec: &Value) {
+    pub fn show(&self, named: &ObjectReference<'_>, pod_spec: &Value) {
         for list in LISTS {
             for container in pod_spec[list].as_array().into_iter().flatten() {
                 let name = container["name"].as_str().unwrap_or_default();

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 
-use crate::request::selection::Named;
+use crate::request::selection::ObjectReference;
 
 /// Lists of containers in a pod's spec.
 pub const LISTS: [&str; 2] = ["containers", "initContainers"];
@@ -17,7 +17,7 @@ pub struct Template<'a> {
 impl<'a> Template<'a> {
     /// # Errors
     /// When the object is not one that has pods.
-    pub fn of(named: &Named<'_>, object: &'a Value) -> anyhow::Result<Self> {
+    pub fn of(named: &ObjectReference<'_>, object: &'a Value) -> anyhow::Result<Self> {
         let path: &[&str] = match named.resource.kind.as_str() {
             "Pod" => &["spec"],
             "CronJob" => &["spec", "jobTemplate", "spec", "template", "spec"],
