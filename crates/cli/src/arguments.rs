@@ -1,7 +1,8 @@
 //! Command lines as kubectl's flag parser reads them, and its messages for those it rejects.
 //!
-//! Kubectl's flags differ from clap's in three ways: a switch may be given a value (`--force=false`),
-//! the later of two values of a flag wins, and errors are two lines with exit code 1.
+//! Kubectl's flags differ from clap's in three ways: a switch may be given a value
+//! (`--force=false`), the later of two values of a flag wins, and errors are two lines with exit
+//! code 1.
 
 use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};

@@ -1,7 +1,7 @@
 //! Describers: an object, what belongs to it, and its Events, for people to read.
 //!
-//! Kinds that people look at most have a describer of their own; every other kind, custom ones too,
-//! is shown field by field.
+//! Common kinds have a describer of their own; any other kind, custom resources included, is shown
+//! field by field.
 
 mod config;
 mod container;
@@ -26,14 +26,14 @@ pub use pod::template;
 pub use rbac::rows as policy_rows;
 pub use text::Description;
 
-/// What a describer may ask for.
+/// What describers work with.
 pub struct DescribeContext<'a> {
     pub client: &'a Client,
     pub resources: &'a Resources,
     pub object: &'a Value,
 }
 
-/// Writes the description; gives whether what happened belongs below it, as kubectl has it.
+/// Writes the description; returns whether kubectl lists Events below it.
 pub async fn describe(
     context: &DescribeContext<'_>,
     named: &ObjectReference<'_>,
@@ -44,7 +44,7 @@ pub async fn describe(
         ("", "Pod") => pod::describe(object, out),
         ("", "Node") => node::describe(context, out).await?,
         ("", "Service") => service::describe(context, out).await?,
-        ("", "Endpoints") => service::old_endpoints(object, out),
+        ("", "Endpoints") => service::endpoints_object(object, out),
         ("discovery.k8s.io", "EndpointSlice") => service::slice(object, out),
         ("networking.k8s.io", "Ingress") => service::ingress(context, out).await?,
         ("", "ConfigMap") => config::config_map(object, out),
@@ -68,7 +68,7 @@ pub async fn describe(
     Ok(true)
 }
 
-/// The kinds to which nothing happens, and any other kind.
+/// The kinds without Events, and any other kind.
 async fn without_events(
     context: &DescribeContext<'_>,
     named: &ObjectReference<'_>,
@@ -93,7 +93,7 @@ async fn without_events(
     Ok(false)
 }
 
-/// Name, namespace, labels and annotations: how every description begins.
+/// Name and namespace: how most descriptions begin.
 fn heading(object: &Value, out: &mut Description) {
     let metadata = &object["metadata"];
     out.line("Name", text::word(&metadata["name"]));
@@ -102,14 +102,14 @@ fn heading(object: &Value, out: &mut Description) {
     }
 }
 
-/// Labels and annotations; annotations that tools keep for themselves are left out.
+/// Labels and annotations; kubectl's own bookkeeping is left out.
 fn labels(object: &Value, out: &mut Description) {
     let metadata = &object["metadata"];
     out.map("Labels", &metadata["labels"], "=");
     out.annotations(&metadata["annotations"]);
 }
 
-/// Who made the object.
+/// The controller that owns the object.
 fn controller(object: &Value, out: &mut Description) {
     let owners = text::items(&object["metadata"]["ownerReferences"]);
     for owner in owners.filter(|owner| owner["controller"] == true) {

@@ -1,4 +1,5 @@
-//! Which resources the server serves, from aggregated discovery, so that custom resources are included.
+//! Which resources the server serves, from aggregated discovery, so that custom resources are
+//! included.
 
 use anyhow::{Context, bail};
 use client::Client;

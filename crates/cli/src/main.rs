@@ -1,20 +1,20 @@
 //! `skiff`: the command line.
 //!
 //! Two families of commands live here. `cluster` brings a cluster up and down on this machine,
-//! supervises its processes and shows their state; it starts the component binaries, it never
-//! links them. `verbs` are kubectl's: they talk gRPC to an apiserver through the `client` crate,
-//! reading the same kubeconfig as kubectl.
+//! supervises its processes and shows their state; it starts the component binaries, it never links
+//! them. `verbs` are kubectl's: they talk gRPC to an apiserver through the `client` crate, reading
+//! the same kubeconfig as kubectl.
 //!
-//! Entry point: [`main`] parses the arguments and hands them to the family that owns the
-//! command. A family is a clap `Subcommand` enum with a `run` function; adding one is a line in
-//! [`Command`] and a line in [`Command::run`].
+//! Entry point: [`main`] parses the arguments and hands them to the family that owns the command. A
+//! family is a clap `Subcommand` enum with a `run` function; adding one is a line in [`Command`]
+//! and a line in [`Command::run`].
 //!
 //! Under the verbs are layers, each of which knows only those before it: [`discovery`] (which kinds
-//! the server serves), [`output`] (printers), [`request`] (connection, selection, reads and writes),
-//! [`describe`] (describers).
+//! the server serves), [`output`] (printers), [`request`] (connection, selection, reads and
+//! writes), [`describe`] (describers).
 //!
-//! It must not know the store, nor any component's internals: a component is known by its
-//! flags, its readiness and its health port.
+//! It must not know the store, nor any component's internals: a component is known by its flags,
+//! its readiness and its health port.
 
 mod arguments;
 mod cluster;

@@ -1,4 +1,5 @@
-//! How objects are printed: `-o wide|yaml|json|name|jsonpath=...|go-template=...|custom-columns=...`.
+//! How objects are printed: `-o
+//! wide|yaml|json|name|jsonpath=...|go-template=...|custom-columns=...`.
 
 mod columns;
 pub mod event;
@@ -19,7 +20,8 @@ pub use yaml::yaml;
 /// Flags of every verb that prints objects.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct PrintFlags {
-    /// yaml, json, name, wide, jsonpath=TEMPLATE, go-template=TEMPLATE, custom-columns=NAME:PATH,...
+    /// yaml, json, name, wide, jsonpath=TEMPLATE, go-template=TEMPLATE,
+    /// custom-columns=NAME:PATH,...
     #[arg(short, long, global = true, value_name = "FORMAT")]
     pub output: Option<String>,
     /// The template (or its file) of -o go-template, jsonpath and the like
@@ -39,7 +41,7 @@ impl PrintFlags {
         self.output.as_deref() == Some("wide")
     }
 
-    /// The printer that the flags ask for; none: the verb's own output.
+    /// The printer that the flags ask for; `None` for the verb's own output.
     pub fn printer(&self) -> anyhow::Result<Option<Printer>> {
         let Some(output) = &self.output else {
             return match &self.template {

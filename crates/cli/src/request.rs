@@ -1,9 +1,11 @@
-//! What verbs share: which server, which objects, how they are read and written, and how errors are shown.
+//! What verbs share: which server, which objects, how they are read and written, and how errors are
+//! shown.
 //!
 //! - Where: [`connection`], [`kubelet`], [`rest`].
-//! - Which objects: [`selection`] (`TYPE/NAME` and selectors), [`manifest`] (`-f`), [`pods`] (those of a workload).
-//! - Writing: [`write`] (`--dry-run` and the line that says what was done), [`generate`], [`last_applied`],
-//!   [`subjects`], [`editor`].
+//! - Which objects: [`selection`] (`TYPE/NAME` and selectors), [`manifest`] (`-f`), [`pods`] (those
+//!   of a workload).
+//! - Writing: [`write`] (`--dry-run` and the line that reports what was done), [`generate`],
+//!   [`last_applied`], [`subjects`], [`editor`].
 //! - Over time: [`watch`], [`stream`], [`session`], [`log`].
 //! - [`failure`] shows errors in kubectl's format; [`duration`] reads Go's durations.
 //!

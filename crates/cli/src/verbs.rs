@@ -29,23 +29,23 @@ use write::{
 /// kubectl's verbs.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Create or change objects to what a manifest says
+    /// Create objects from a manifest, or change them to match it
     Apply(apply::Args),
     /// Create objects from a manifest, or from arguments
     Create(create::Args),
     /// Run an image in a pod
     Run(run::Args),
-    /// Make a Service for a workload, a pod or a Service
+    /// Create a Service for a workload, a pod or a Service
     Expose(expose::Expose),
-    /// Let the number of replicas follow the load
+    /// Scale a workload automatically with its load
     Autoscale(autoscale::Autoscale),
-    /// Make objects what a manifest says, whatever they were
+    /// Replace objects by those of a manifest
     Replace(replace::Args),
     /// Show what an apply would change
     Diff(diff::Args),
     /// Show one or many objects
     Get(get::Args),
-    /// Show an object in detail, with what happened to it
+    /// Show an object in detail, with its events
     Describe(describe::Args),
     /// Delete objects by manifest, name or selector
     Delete(delete::Args),
@@ -66,7 +66,7 @@ pub enum Command {
     Exec(exec::Exec),
     /// Attach to the process of a container
     Attach(exec::Attach),
-    /// Look into a running pod from a container of one's own
+    /// Debug a running pod from an additional container
     Debug(debug::Args),
     /// Forward local ports to a pod
     #[command(name = "port-forward")]
@@ -79,34 +79,34 @@ pub enum Command {
     Rollout(rollout::Args),
     /// Set images and variables of a workload
     Set(set::Args),
-    /// Wait until objects are as they should be
+    /// Wait until objects meet a condition
     Wait(wait::Args),
-    /// Show what happened
+    /// Show events
     Events(events::Args),
-    /// Show what nodes and pods use
+    /// Show the resource usage of nodes and pods
     Top(top::Args),
     /// Mark nodes as unschedulable
     Cordon(cordon::Cordon),
     /// Mark nodes as schedulable
     Uncordon(cordon::Cordon),
-    /// Empty nodes for maintenance
+    /// Drain nodes for maintenance
     Drain(drain::Drain),
     /// Set or remove taints of nodes
     Taint(taint::Args),
-    /// What we may do, and who we are
+    /// Show what you may do, and who you are
     Auth(auth::Args),
     /// Show and change the kubeconfig
     Config(config::Args),
-    /// Put images onto the nodes
+    /// Load images onto the nodes
     Image(image::Args),
     /// Print a script that completes commands in a shell
     Completion(completion::Args),
-    /// Show what the fields of a kind mean
+    /// Document the fields of a kind
     Explain(explain::Args),
-    /// List the kinds that the server has
+    /// List the kinds that the server serves
     #[command(name = "api-resources")]
     ApiResources(api_resources::ApiResources),
-    /// List the group versions that the server has
+    /// List the group versions that the server serves
     #[command(name = "api-versions")]
     ApiVersions(api_resources::ApiVersions),
     /// Show the versions of client and server
@@ -116,7 +116,7 @@ pub enum Command {
     ClusterInfo(cluster_info::ClusterInfo),
 }
 
-/// Runs one verb; an error has not been printed yet.
+/// Runs one verb; the caller prints its error.
 pub async fn run(command: Command, connection: &Connection) -> anyhow::Result<ExitCode> {
     match command {
         Command::Apply(args) => apply::run(args, connection).await,

@@ -1,4 +1,4 @@
-//! Running a program of the machine to its end.
+//! Runs programs of the machine to completion.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
-/// Folders that are searched besides `$PATH`: a plain user's lacks them.
+/// Folders that are searched besides `$PATH`: an ordinary user's lacks them.
 const SYSTEM_FOLDERS: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
-/// The program's path, searched for in `$PATH` and the system's folders.
+/// The program's path, from `$PATH` and the system's folders.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

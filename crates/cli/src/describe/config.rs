@@ -30,7 +30,7 @@ pub fn secret(object: &Value, out: &mut Description) {
     sizes(&object["data"], out);
 }
 
-/// Keys with the size of what they hold: base64 stands for three bytes in four characters.
+/// Keys with the sizes of their values: four characters of base64 are three bytes.
 fn sizes(data: &Value, out: &mut Description) {
     for (key, value) in fields(data) {
         let text = value.as_str().unwrap_or_default();

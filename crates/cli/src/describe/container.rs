@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use crate::describe::text::{Description, fields, items, joined, moment, or, truth, word};
 
-/// The containers of a list, with the pod that they are in; without, they are a template's. Those of a template stand one space deeper, as kubectl has them.
+/// The containers of a list. Without a pod they are a template's, which kubectl indents by one more
+/// space.
 pub fn containers(
     title: &str,
     containers: &Value,
@@ -193,7 +194,7 @@ fn environment(container: &Value, pod: Option<&Value>, out: &mut Description) {
     });
 }
 
-/// What a `resourceFieldRef` stands for, rounded up to its divisor.
+/// The value of a `resourceFieldRef`, in units of its divisor, rounded up.
 fn amount(container: &Value, resource: &str, divisor: &Value) -> i64 {
     let quantity = |value: &Value| {
         let text = k8s_openapi::apimachinery::pkg::api::resource::Quantity(word(value));

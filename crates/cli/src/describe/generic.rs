@@ -39,7 +39,7 @@ fn contents(map: &Map<String, Value>, out: &mut Description) {
     }
 }
 
-/// `podIPs` becomes `Pod I Ps` in kubectl, `Pod IPs` here; keys with other signs stay as they are.
+/// `podIPs` becomes `Pod I Ps` in kubectl, `Pod IPs` here; keys with other characters are kept.
 fn title(key: &str) -> String {
     let letters = key.chars().all(|character| character.is_alphabetic() || character == '-');
     if !letters {

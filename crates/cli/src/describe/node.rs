@@ -11,7 +11,7 @@ use crate::describe::text::{self, Description, fields, items, moment, or, word};
 use crate::describe::workload::age;
 use crate::describe::{DescribeContext, labels};
 
-/// What kubectl shows of a node's system.
+/// What kubectl shows of `nodeInfo`.
 const SYSTEM: [(&str, &str); 10] = [
     ("Machine ID", "machineID"),
     ("System UUID", "systemUUID"),

@@ -81,7 +81,7 @@ fn conditions(conditions: &Value, out: &mut Description) {
     });
 }
 
-/// Where pods of a spec may run.
+/// What restricts where the pods may run.
 fn placement(spec: &Value, space: &str, out: &mut Description) {
     out.map(&format!("{space}Node-Selectors"), &spec["nodeSelector"], "=");
     let mut keyed: Vec<&Value> = items(&spec["tolerations"]).collect();
@@ -104,7 +104,7 @@ fn placement(spec: &Value, space: &str, out: &mut Description) {
     }
 }
 
-/// The part of a workload that its pods are made from.
+/// The pod template of a workload.
 pub fn template(template: &Value, out: &mut Description) {
     out.raw("Pod Template:");
     out.map("  Labels", &template["metadata"]["labels"], "=");

@@ -1,4 +1,4 @@
-//! Roles and their bindings.
+//! Roles and their bindings, PodDisruptionBudgets and NetworkPolicies.
 
 use std::collections::BTreeMap;
 
@@ -20,11 +20,11 @@ pub fn role(object: &Value, out: &mut Description) {
     });
 }
 
-/// What one row is about: group, resource, resource names, URLs.
+/// The key of one row: group, resource, resource names, URLs.
 type Subject = (String, String, String, String);
 
-/// One row for every resource, with the verbs of all rules about it, sorted as kubectl does: by verbs,
-/// group and resource in their printed form.
+/// One row per resource, with the verbs of all its rules, sorted as in kubectl: by verbs, group and
+/// resource in their printed form.
 pub fn rows(rules: &Value) -> Vec<[String; 4]> {
     let mut verbs: BTreeMap<Subject, Vec<String>> = BTreeMap::new();
     let mut rows: Vec<(Vec<String>, Subject)> = Vec::new();
@@ -96,7 +96,6 @@ pub fn binding(object: &Value, out: &mut Description) {
     });
 }
 
-/// Policies about pods that are not RBAC: budgets and network policies.
 pub fn disruption_budget(object: &Value, out: &mut Description) {
     heading(object, out);
     let (spec, status) = (&object["spec"], &object["status"]);

@@ -67,7 +67,7 @@ pub async fn describe(context: &DescribeContext<'_>, out: &mut Description) -> a
     Ok(())
 }
 
-/// Three addresses, and how many more there are.
+/// At most three addresses, and how many more there are.
 fn shortened(addresses: &[&str]) -> String {
     match addresses {
         [] => String::new(),
@@ -106,7 +106,7 @@ async fn endpoints(
     Ok(found)
 }
 
-pub fn old_endpoints(object: &Value, out: &mut Description) {
+pub fn endpoints_object(object: &Value, out: &mut Description) {
     heading(object, out);
     labels(object, out);
     out.raw("Subsets:");

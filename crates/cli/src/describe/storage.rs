@@ -149,7 +149,7 @@ async fn users(context: &DescribeContext<'_>) -> anyhow::Result<Vec<String>> {
     Ok(users)
 }
 
-/// `a=b,c=d` in one line, as the older describers of kubectl write it.
+/// `a=b,c=d` on one line, as kubectl's older describers write it.
 fn annotations(object: &Value) -> String {
     let pairs: Vec<String> = fields(&object["metadata"]["annotations"])
         .map(|(key, value)| format!("{key}={}", word(value)))
@@ -157,7 +157,7 @@ fn annotations(object: &Value) -> String {
     if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
 }
 
-/// A line whose value may have several lines, which are not aligned.
+/// A value of possibly several lines, of which only the first is aligned.
 fn several_lines(key: &str, value: &str, out: &mut Description) {
     let (first, rest) = value.split_once('\n').unwrap_or((value, ""));
     out.line(key, first);

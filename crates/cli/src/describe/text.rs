@@ -8,13 +8,13 @@ use crate::request::last_applied::LAST_APPLIED;
 /// Spaces between a key and its value, at least.
 const GAP: usize = 2;
 const INDENT: usize = 2;
-/// Annotations longer than this stand below their key.
+/// Annotations longer than this go below their key.
 const ANNOTATION_MAX: usize = 140;
 
-/// Collects lines; neighbouring keys and values are aligned when rendered.
+/// Collects lines, whose neighbouring keys and values are aligned when rendered.
 #[derive(Clone, Debug, Default)]
 pub struct Description {
-    /// Cells end in tabs.
+    /// Cells are separated by tabs.
     out: String,
     depth: usize,
 }
@@ -33,12 +33,12 @@ impl Description {
         }
     }
 
-    /// `Key:   value`, or what to say when there is none.
+    /// `Key:   value`, or `none` when there is no value.
     pub fn line_or(&mut self, key: &str, value: &Value, none: &str) {
         self.line(key, or(value, none));
     }
 
-    /// Cells of one line, at the present depth.
+    /// One line of cells, at the current depth.
     pub fn cells(&mut self, cells: &[&str]) {
         self.out.push_str(&" ".repeat(self.depth * INDENT));
         // A cell ends where its line does.
@@ -47,26 +47,26 @@ impl Description {
         self.out.push('\n');
     }
 
-    /// A line as it is, at the present depth.
+    /// A verbatim line, at the current depth.
     pub fn raw(&mut self, text: &str) {
         self.out.push_str(&" ".repeat(self.depth * INDENT));
         self.out.push_str(text);
         self.out.push('\n');
     }
 
-    /// What `body` writes stands one step deeper.
+    /// Indents what `body` writes by one step.
     pub fn nested(&mut self, body: impl FnOnce(&mut Self)) {
         self.deeper(1, body);
     }
 
-    /// What `body` writes stands so many steps deeper.
+    /// Indents what `body` writes by several steps.
     pub fn deeper(&mut self, steps: usize, body: impl FnOnce(&mut Self)) {
         self.depth += steps;
         body(self);
         self.depth -= steps;
     }
 
-    /// `Key:` and below it what `body` writes.
+    /// `Key:`, and below it, indented, what `body` writes.
     pub fn section(&mut self, key: &str, body: impl FnOnce(&mut Self)) {
         self.raw(&format!("{key}:"));
         self.nested(body);
@@ -83,7 +83,7 @@ impl Description {
         self.list(key, &pairs);
     }
 
-    /// Annotations; long ones stand below their key.
+    /// Annotations; long ones go below their key.
     pub fn annotations(&mut self, map: &Value) {
         let mut lines = Vec::new();
         for (name, value) in map.as_object().into_iter().flatten() {
@@ -138,7 +138,7 @@ impl Description {
     }
 }
 
-/// A value in words: text bare, nothing for null.
+/// A value as text: strings without quotes, null as nothing.
 pub fn word(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -147,13 +147,13 @@ pub fn word(value: &Value) -> String {
     }
 }
 
-/// A value in words, or what to say when there is none.
+/// A value as text, or `none` when it is empty.
 pub fn or(value: &Value, none: &str) -> String {
     let word = word(value);
     if word.is_empty() { none.to_owned() } else { word }
 }
 
-/// `True` or `False`, or what to say when there is neither.
+/// `True` or `False`, or `none` for anything else.
 pub fn truth(value: &Value, none: &str) -> String {
     match value.as_bool() {
         Some(true) => "True".to_owned(),
@@ -162,17 +162,17 @@ pub fn truth(value: &Value, none: &str) -> String {
     }
 }
 
-/// The elements of a list; none for anything else.
+/// The elements of a list; empty for anything else.
 pub fn items(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// The fields of an object; none for anything else.
+/// The fields of an object; empty for anything else.
 pub fn fields(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten()
 }
 
-/// `a, b`, or what to say when there are none.
+/// The elements joined, or `none` when there are none.
 pub fn joined(value: &Value, between: &str, none: &str) -> String {
     let words: Vec<String> = items(value).map(word).collect();
     if words.is_empty() { none.to_owned() } else { words.join(between) }
@@ -183,19 +183,19 @@ pub fn bracketed(value: &Value) -> String {
     format!("[{}]", joined(value, " ", ""))
 }
 
-/// A moment as kubectl writes it in descriptions.
+/// A timestamp as kubectl writes it in descriptions.
 pub fn moment(value: &Value) -> String {
     time(value)
         .map(|time| time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string())
         .unwrap_or_default()
 }
 
-/// The moment that a text names.
+/// Parses a timestamp.
 pub fn time(value: &Value) -> Option<jiff::Timestamp> {
     value.as_str()?.parse().ok()
 }
 
-/// A label selector in words: `app=web,tier in (a,b)`.
+/// A label selector as text: `app=web,tier in (a,b)`.
 pub fn selector(value: &Value, none: &str) -> String {
     let text = serde_json::to_vec(value).unwrap_or_default();
     let selector = api::labels::decode_label_selector(&text).ok();

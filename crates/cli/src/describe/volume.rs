@@ -4,10 +4,10 @@ use serde_json::Value;
 
 use crate::describe::text::{Description, fields, items, or, word};
 
-/// A field of a source: its title, its name, and what stands there when it is missing.
+/// A field of a source: its title, its name, and the text for a missing value.
 type Field = (&'static str, &'static str, &'static str);
 
-/// What is said of every type of source that is not special.
+/// The types of source that are described by a sentence and plain fields.
 const SOURCES: &[(&str, &str, &[Field])] = &[
     (
         "hostPath",
@@ -61,7 +61,7 @@ const SOURCES: &[(&str, &str, &[Field])] = &[
     ),
 ];
 
-/// The source of a volume: whatever field is not one of `others`.
+/// The source of a volume: the object field that is not one of `others`.
 pub fn source(volume: &Value, others: &[&str], out: &mut Description) {
     let found =
         fields(volume).find(|(kind, value)| value.is_object() && !others.contains(&kind.as_str()));

@@ -8,7 +8,7 @@ use crate::describe::{DescribeContext, controller, heading, labels, pod};
 use crate::output::event::ago;
 use crate::request::pods::{REVISION, pods_by_selector, selector_of};
 
-/// Bytes of a list of indexes that are always shown.
+/// Bytes of a list of indexes that are never cut off.
 const INDEXES_MAX: usize = 50;
 
 pub async fn deployment(
@@ -250,7 +250,7 @@ pub fn job(object: &Value, out: &mut Description) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A list of indexes without what follows the first comma after fifty characters.
+/// A list of indexes, cut off at the first comma after fifty characters.
 fn shortened(indexes: &str) -> String {
     let cut = indexes.get(INDEXES_MAX..).and_then(|rest| rest.find(','));
     cut.map_or_else(|| indexes.to_owned(), |at| format!("{}...", &indexes[..=INDEXES_MAX + at]))
@@ -290,7 +290,7 @@ pub fn cron_job(object: &Value, out: &mut Description) {
     out.line("Active Jobs", active);
 }
 
-/// How long ago a moment was.
+/// How long ago a timestamp was.
 pub fn age(value: &Value) -> String {
     ago(time(value))
 }

@@ -1,5 +1,5 @@
-//! Aligns tab-separated cells as Go's `text/tabwriter` does: neighbouring lines with a cell in a column
-//! share its width, and a line without the cell ends the column.
+//! Aligns tab-separated cells as Go's `text/tabwriter` does: neighbouring lines with a cell in a
+//! column share its width, and a line without the cell ends the column.
 
 /// Aligns the cells of `text`, which end in tabs; what follows a line's last tab is not padded.
 /// A column is as wide as its widest cell and `padding`, and at least `min`.

@@ -13,7 +13,7 @@ pub fn in_editor(text: &str) -> anyhow::Result<String> {
         .iter()
         .find_map(|name| std::env::var(name).ok())
         .unwrap_or_else(|| "vi".to_owned());
-    // The shell reads what the user wrote, as kubectl has it.
+    // The value may have arguments: it is run by the shell, as in kubectl.
     let status = Command::new("sh")
         .arg("-c")
         .arg(format!("{editor} \"$1\""))

@@ -1,5 +1,5 @@
-//! Direct connections to kubelets, with the kubeconfig's own certificate: kubelets accept members of
-//! `system:masters` only.
+//! Direct connections to kubelets, with the kubeconfig's own certificate: kubelets accept members
+//! of `system:masters` only.
 
 use anyhow::Context;
 use client::Config;

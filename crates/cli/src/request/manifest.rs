@@ -96,8 +96,8 @@ impl FilenameOptions {
         Ok(())
     }
 
-    /// Reads every document; lists are split into their items. A file that cannot be parsed does not
-    /// keep the others from being read.
+    /// Reads every document; lists are split into their items. A file that cannot be parsed does
+    /// not keep the others from being read.
     ///
     /// # Errors
     /// When a path does not exist.

@@ -1,4 +1,5 @@
-//! Streaming subresources: one gRPC stream that carries stdin, stdout, stderr, resizes and the final status.
+//! Streaming subresources: one gRPC stream that carries stdin, stdout, stderr, resizes and the
+//! final status.
 
 use std::io::Read;
 
@@ -31,8 +32,8 @@ impl Input {
         self.0.send(StreamRequest { kind: Some(Kind::Frame(frame)) }).await.is_ok()
     }
 
-    /// Forwards a reader to the process's standard input, in the background. The reader has a thread
-    /// of its own: a blocked read must not keep the process alive.
+    /// Forwards a reader to the process's standard input, in the background. The reader has a
+    /// thread of its own: a blocked read must not keep the process alive.
     pub fn forward(self, mut reader: impl Read + Send + 'static) {
         let (chunks, mut queue) = mpsc::channel::<Vec<u8>>(CHUNK_QUEUE);
         std::thread::spawn(move || {

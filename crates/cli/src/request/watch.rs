@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::request::selection::ObjectReference;
 
-/// Calls `look` with the object now and after every change (`None` when it does not exist) until that
-/// returns a result.
+/// Calls `look` with the object now and after every change (`None` when it does not exist) until
+/// that returns a result.
 ///
 /// # Errors
 /// Those of `look`, and when the object cannot be watched.

@@ -1,5 +1,5 @@
-//! What the verbs that write objects share: `--dry-run`, `--field-manager`, `--validate`, `-o`, and the
-//! line that reports what was done.
+//! What the verbs that write objects share: `--dry-run`, `--field-manager`, `--validate`, `-o`, and
+//! the line that reports what was done.
 
 use rpc::api_v1::WriteOptions;
 use serde_json::Value;
@@ -32,7 +32,8 @@ impl DryRun {
 pub struct WriteFlags {
     #[command(flatten)]
     pub print: PrintFlags,
-    /// none, client (only show what would be sent) or server (the server does everything but persist it)
+    /// none, client (only show what would be sent) or server (the server does everything but
+    /// persist it)
     #[arg(long, global = true, value_enum, default_value = "none", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
     pub dry_run: DryRun,
     /// The name under which the server tracks who set fields
@@ -80,7 +81,8 @@ impl Report {
     }
 }
 
-/// `deployment.apps/web`; what a subresource answers may be of another kind (`scale.autoscaling/web`).
+/// `deployment.apps/web`; what a subresource answers may be of another kind
+/// (`scale.autoscaling/web`).
 fn path(resource: &Resource, object: &Value) -> String {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let kind = object["kind"].as_str().unwrap_or(&resource.kind);

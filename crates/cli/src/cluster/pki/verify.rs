@@ -1,4 +1,4 @@
-//! Deciding whether a certificate that is there is still the one that is wanted.
+//! Decides whether an existing certificate meets its specification.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -12,12 +12,12 @@ use x509_parser::pem::Pem;
 use crate::cluster::files;
 use crate::cluster::pki::Certificate;
 
-/// Whether the pair on disk exists, lasts, belongs together, was signed by this authority, and
-/// is made out to the wanted subject and names. A file that cannot be parsed is not good.
+/// Whether the pair on disk exists, does not expire soon, belongs together, was signed by this
+/// authority, and has the wanted subject and names. A file that cannot be parsed is not valid.
 ///
 /// # Errors
-/// When a file is there and cannot be read.
-pub fn is_good(
+/// When a file exists and cannot be read.
+pub fn is_valid(
     folder: &Path,
     wanted: &Certificate,
     authority: &str,

@@ -1,4 +1,4 @@
-//! Addresses and ports that the cluster is to take: are they free?
+//! Checks that the cluster's addresses and ports are free.
 
 use std::net::Ipv4Addr;
 
@@ -12,7 +12,7 @@ use crate::cluster::preflight::Problem;
 const HEALTH_PORTS: [u16; 3] = [10255, 10257, 10259];
 const ETCD_PORTS: [u16; 2] = [2379, 2380];
 
-/// One TCP socket that listens.
+/// A listening TCP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Listener {
     address: Ipv4Addr,
@@ -99,7 +99,7 @@ fn parse_listeners(text: &str) -> Vec<Listener> {
         .collect()
 }
 
-/// Sockets of `/proc/net/tcp6` that listen on every address, which takes IPv4's too.
+/// Sockets of `/proc/net/tcp6` that listen on every address, IPv4's included.
 fn parse_listeners_v6(text: &str) -> Vec<Listener> {
     listening(text)
         .filter(|(address, _)| address.bytes().all(|byte| byte == b'0'))

@@ -1,5 +1,5 @@
-//! What the kernel must be able to do. Network features are tried in a namespace that vanishes
-//! afterwards, since whether they work cannot be facts from a list.
+//! Checks the kernel's features. Network features are tried in a temporary namespace, since no list
+//! tells whether they work.
 
 use anyhow::Context;
 
@@ -8,12 +8,12 @@ use crate::cluster::preflight::Problem;
 use crate::cluster::{cgroup, command};
 
 const REBUILD: &str = "load the module (modprobe) or use a kernel that has it";
-/// Controllers that containers' limits need.
+/// Controllers that the limits of containers need.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "cpuset"];
 /// `CAP_NET_ADMIN` and `CAP_SYS_ADMIN` in the kernel's numbering (`capabilities(7)`).
 const CAPABILITIES: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_SYS_ADMIN", 21)];
 
-/// What the kernel tells without being tried.
+/// What the kernel reports about itself.
 struct KernelFacts {
     /// `/proc/self/status`.
     status: String,
@@ -31,7 +31,7 @@ pub fn check(problems: &mut Vec<Problem>) {
     };
     let missing = missing_capabilities(&facts.status);
     if !missing.is_empty() {
-        // What is tried without them would fail for another reason than is facts.
+        // Without them the trials below would fail for the wrong reason.
         problems.push(Problem::new(
             format!("root lacks {}", missing.join(" and ")),
             "run it on the machine itself, or give the container these capabilities",
@@ -84,7 +84,7 @@ fn try_network(problems: &mut Vec<Problem>) -> anyhow::Result<()> {
     if !command::exists("nft") {
         return Ok(());
     }
-    // One of each thing that the cluster's rules are made of.
+    // One of each construct that the cluster's rules use.
     let rules = "table ip check {\n\
                  map ep { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service; }\n\
                  map svc { type ipv4_addr . inet_proto . inet_service : verdict; }\n\

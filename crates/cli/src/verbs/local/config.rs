@@ -1,6 +1,6 @@
-//! `skiff config`: the kubeconfig itself.
+//! `skiff config`: shows and changes the kubeconfig.
 //!
-//! The file is read and written as a plain tree, so that whatever else is in it stays.
+//! The file is read and written as an untyped tree, so that unknown fields are kept.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,9 +20,9 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Action {
-    /// Name the current context
+    /// Print the current context
     CurrentContext,
-    /// Make a context the current one
+    /// Set the current context
     #[command(alias = "use")]
     UseContext {
         name: String,
@@ -30,7 +30,7 @@ enum Action {
     /// List contexts
     GetContexts {
         name: Option<String>,
-        /// name: only names
+        /// name: print names only
         #[arg(short, long)]
         output: Option<String>,
         #[arg(long)]
@@ -40,7 +40,7 @@ enum Action {
     GetClusters,
     /// List users
     GetUsers,
-    /// Show the file, secrets left out
+    /// Show the kubeconfig, without secrets
     View {
         #[command(flatten)]
         print: PrintFlags,
@@ -50,11 +50,11 @@ enum Action {
         /// Show secrets
         #[arg(long)]
         raw: bool,
-        /// Put the contents of files in the place of their names
+        /// Replace file names by the files' contents
         #[arg(long)]
         flatten: bool,
     },
-    /// Make or change a context
+    /// Create or change a context
     SetContext {
         name: Option<String>,
         /// The current context
@@ -65,25 +65,25 @@ enum Action {
         #[arg(long)]
         user: Option<String>,
     },
-    /// Make or change a cluster
+    /// Create or change a cluster
     SetCluster {
         name: String,
         #[arg(long)]
         certificate_authority: Option<PathBuf>,
-        /// Copy certificates into the file
+        /// Embed certificates in the kubeconfig
         #[arg(long)]
         embed_certs: bool,
         #[arg(long)]
         tls_server_name: Option<String>,
     },
-    /// Make or change a user
+    /// Create or change a user
     SetCredentials {
         name: String,
         #[arg(long)]
         client_certificate: Option<PathBuf>,
         #[arg(long)]
         client_key: Option<PathBuf>,
-        /// Copy certificates into the file
+        /// Embed certificates in the kubeconfig
         #[arg(long)]
         embed_certs: bool,
     },
@@ -112,10 +112,10 @@ enum Action {
     },
 }
 
-/// The lists of a kubeconfig, with the key that holds an entry's contents.
+/// The lists of a kubeconfig, and the key of an entry's contents.
 const LISTS: [(&str, &str); 3] =
     [("clusters", "cluster"), ("contexts", "context"), ("users", "user")];
-/// What is not shown of a kubeconfig, with what stands in its place.
+/// Fields that are not shown, and what is shown instead.
 const SECRETS: [(&str, &str); 6] = [
     ("certificate-authority-data", "DATA+OMITTED"),
     ("client-certificate-data", "DATA+OMITTED"),
@@ -136,7 +136,7 @@ pub fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The files, in the order in which they count.
+/// The kubeconfig files, in order of precedence.
 fn paths(connection: &Connection) -> anyhow::Result<Vec<PathBuf>> {
     if let Some(path) = &connection.kubeconfig {
         return Ok(vec![path.clone()]);
@@ -156,7 +156,7 @@ fn read(path: &Path) -> anyhow::Result<Value> {
     }
 }
 
-/// All files as one: the first that names something wins.
+/// All files merged: the first that names something wins.
 fn merged(connection: &Connection) -> anyhow::Result<Value> {
     let mut all =
         json!({"apiVersion": "v1", "kind": "Config", "preferences": {}, "current-context": ""});
@@ -314,7 +314,7 @@ fn view(
     }
 }
 
-/// Puts files' contents in the place of their names.
+/// Replaces file names by the files' contents.
 fn embed(contents: &mut Map<String, Value>) -> anyhow::Result<()> {
     use base64::Engine;
     for field in ["certificate-authority", "client-certificate", "client-key"] {
@@ -332,22 +332,22 @@ fn embed(contents: &mut Map<String, Value>) -> anyhow::Result<()> {
 fn change_file(action: Action, connection: &Connection) -> anyhow::Result<ExitCode> {
     let all = paths(connection)?;
     let first = all.first().context("$KUBECONFIG names no file")?;
-    // The file that has something already, or else the first one.
+    // The first file that exists, else the first of the list.
     let path = all.iter().find(|path| path.exists()).unwrap_or(first);
     let mut config = read(path)?;
     if config.is_null() {
         config = json!({"apiVersion": "v1", "kind": "Config", "preferences": {}});
     }
-    let said = change(action, connection, &mut config, path)?;
+    let message = change(action, connection, &mut config, path)?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     write_privately(path, &yaml(&config))?;
-    println!("{said}");
+    println!("{message}");
     Ok(ExitCode::SUCCESS)
 }
 
-/// Replaces the file at once, readable by its owner only.
+/// Replaces the file atomically, readable by its owner only.
 fn write_privately(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::io::Write;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -358,7 +358,7 @@ fn write_privately(path: &Path, text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Changes the tree; gives what is to be said of it.
+/// Changes the tree; returns the message to print.
 fn change(
     action: Action,
     connection: &Connection,
@@ -462,7 +462,7 @@ fn put_files(
     Ok(())
 }
 
-/// Sets the fields of an entry that are given; the entry is made where it is missing.
+/// Sets the given fields of an entry, creating the entry if it is missing.
 fn put<'a>(
     config: &'a mut Value,
     (list, inner): (&str, &str),
@@ -508,7 +508,7 @@ fn remove(
     Ok(format!("deleted {word} {name} from {file}"))
 }
 
-/// `contexts.dev.namespace`, `current-context`: none removes.
+/// Sets `contexts.dev.namespace` or `current-context`; `None` removes it.
 fn set_property(config: &mut Value, property: &str, value: Option<String>) -> anyhow::Result<()> {
     let parts: Vec<&str> = property.split('.').collect();
     let inner = LISTS.iter().find(|(list, _)| *list == parts[0]);

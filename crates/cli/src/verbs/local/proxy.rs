@@ -1,7 +1,8 @@
-//! `skiff proxy`: the REST API on a local port, with our credentials.
+//! `skiff proxy`: serves the REST API on a local port, with the user's credentials.
 //!
-//! Requests go on over the same kind of connection that gRPC uses: HTTP/2 with mutual TLS. Whoever
-//! reaches the port acts as we; so only local names are answered, and no sessions in pods.
+//! Requests are forwarded over the same kind of connection that gRPC uses: HTTP/2 with mutual TLS.
+//! Whoever reaches the port acts as the user; so only local host names are accepted, and sessions
+//! in pods are rejected.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -22,37 +23,37 @@ use crate::request::rest::credentials;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The local port; 0: any that is free
+    /// The local port; 0 for any free one
     #[arg(short, long, default_value_t = 8001)]
     port: u16,
     /// The local address
     #[arg(long, default_value = "127.0.0.1")]
     address: String,
-    /// Only paths below this one
+    /// Serve only paths below this one
     #[arg(long, default_value = "/")]
     api_prefix: String,
-    /// Host names that are answered: regular expressions
+    /// Host names to accept: regular expressions
     #[arg(long, value_delimiter = ',', default_value = r"^localhost$,^127\.0\.0\.1$,^\[::1\]$")]
     accept_hosts: Vec<String>,
-    /// Paths that are passed on: regular expressions
+    /// Paths to accept: regular expressions
     #[arg(long, value_delimiter = ',', default_value = "^.*")]
     accept_paths: Vec<String>,
-    /// Paths that are not passed on: regular expressions
+    /// Paths to reject: regular expressions
     #[arg(
         long,
         value_delimiter = ',',
         default_value = "^/api/.*/pods/.*/exec,^/api/.*/pods/.*/attach"
     )]
     reject_paths: Vec<String>,
-    /// Methods that are not passed on: regular expressions
+    /// Methods to reject: regular expressions
     #[arg(long, value_delimiter = ',', default_value = "^$")]
     reject_methods: Vec<String>,
 }
 
-/// Which requests are passed on, and where to.
+/// Which requests are forwarded, and where to.
 struct Proxy {
     channel: Channel,
-    /// Who we are, and in whose name we act.
+    /// Authentication and impersonation.
     headers: Vec<(&'static str, HeaderValue)>,
     prefix: String,
     hosts: Vec<Regex>,
@@ -116,7 +117,7 @@ async fn pass(State(proxy): State<Arc<Proxy>>, mut request: Request) -> Response
         return (StatusCode::FORBIDDEN, "Forbidden").into_response();
     }
     let headers = request.headers_mut();
-    // What belongs to the local connection only.
+    // Headers of the local connection only.
     for name in ["host", "connection", "keep-alive", "upgrade", "transfer-encoding", "te"] {
         headers.remove(name);
     }

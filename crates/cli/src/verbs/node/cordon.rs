@@ -1,4 +1,4 @@
-//! `skiff cordon` and `skiff uncordon`: whether nodes take new pods.
+//! `skiff cordon` and `skiff uncordon`: mark nodes as unschedulable or schedulable.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use crate::request::failure::{Failures, usage};
 use crate::request::selection::{ObjectReference, Selection};
 use crate::request::write::DryRun;
 
-/// Which nodes are meant.
+/// Selects nodes.
 #[derive(clap::Args)]
 pub struct Cordon {
     nodes: Vec<String>,
@@ -94,7 +94,7 @@ impl Cordon {
 }
 
 /// # Errors
-/// When one of the nodes does not exist: none is touched then.
+/// When one of the nodes does not exist, so that none is changed.
 pub async fn all_exist(client: &Client, nodes: &[ObjectReference<'_>]) -> anyhow::Result<()> {
     for node in nodes {
         client.get_object(node.target("")).await?;

@@ -16,37 +16,37 @@ use crate::request::write::DryRun;
 use crate::request::{Connection, duration};
 use crate::verbs::node::cordon::{Cordon, all_exist};
 
-/// Pause before an eviction that a disruption budget refused is tried again, as kubectl.
+/// Pause before retrying an eviction that a disruption budget refused, as in kubectl.
 const EVICTION_RETRY: Duration = Duration::from_secs(5);
-/// Annotation of pods that come from files on the node.
+/// Annotation of mirror pods.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 #[derive(clap::Args)]
 pub struct Drain {
     #[command(flatten)]
     nodes: Cordon,
-    /// Go on though DaemonSets' pods stay
+    /// Ignore the pods of DaemonSets
     #[arg(long)]
     ignore_daemonsets: bool,
-    /// Go on though emptyDir data is lost
+    /// Continue even if emptyDir data is lost
     #[arg(long)]
     delete_emptydir_data: bool,
-    /// Delete pods that nothing will make again
+    /// Continue even if there are pods without a controller
     #[arg(long)]
     force: bool,
-    /// Delete instead of evicting: disruption budgets are not asked
+    /// Delete instead of evicting: disruption budgets are ignored
     #[arg(long)]
     disable_eviction: bool,
-    /// Seconds that a pod gets to end; -1: as the pod says
+    /// Seconds that a pod gets to terminate; -1 for the pod's own grace period
     #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
     grace_period: i64,
-    /// Give up after this long; 0: never
+    /// Give up after this long; 0 for never
     #[arg(long, default_value = "0s")]
     timeout: String,
     /// Only pods with these labels
     #[arg(long, default_value = "")]
     pod_selector: String,
-    /// Do not wait for pods that are being deleted for so many seconds; 0: wait
+    /// Skip pods that have been terminating for more than this many seconds; 0 to wait
     #[arg(long, default_value_t = 0)]
     skip_wait_for_delete_timeout: i64,
 }
@@ -126,7 +126,7 @@ impl Drain {
         Ok(())
     }
 
-    /// What becomes of one pod.
+    /// Whether a pod is to be deleted (kubectl's drain filters).
     fn delete_status(&self, pod: &Pod) -> PodDeleteStatus {
         let metadata = &pod.metadata;
         let mirror = metadata
@@ -227,7 +227,7 @@ enum PodDeleteStatus {
     Error(&'static str),
 }
 
-/// PodsByReason, with the pods of each.
+/// Reasons, with the pods of each.
 #[derive(Default)]
 struct PodsByReason(Vec<(&'static str, Vec<String>)>);
 
@@ -244,7 +244,7 @@ impl PodsByReason {
     }
 }
 
-/// Why a node's pods may not go.
+/// Why a node cannot be drained.
 #[derive(Debug)]
 struct DrainError(Vec<String>);
 

@@ -1,4 +1,4 @@
-//! `skiff image load`: puts a docker or OCI archive onto every node.
+//! `skiff image load`: loads a docker or OCI archive onto every node.
 //!
 //! The archive goes straight to each node's kubelet.
 
@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::request::{Connection, kubelet};
 
-/// Bytes sent at once, and chunks on their way.
+/// Bytes sent at once, and chunks in flight.
 const CHUNK: usize = 1 << 20;
 const QUEUE: usize = 4;
 
@@ -27,7 +27,7 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Action {
-    /// Put archives (docker save, OCI; may be gzipped) onto every node
+    /// Load archives (docker save, OCI; may be gzipped) onto every node
     Load {
         #[arg(required = true, value_name = "FILE.tar")]
         files: Vec<PathBuf>,
@@ -72,7 +72,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// Sends one archive to one node; returns the names that the node knows it by.
+/// Sends one archive to one node; returns the names of the images loaded.
 async fn load(config: &Config, node: &Node, file: &Path) -> anyhow::Result<Vec<String>> {
     let mut kubelet = kubelet::connect(config, node)?;
     let (sender, receiver) = mpsc::channel(QUEUE);

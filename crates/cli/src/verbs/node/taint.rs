@@ -18,7 +18,7 @@ const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 pub struct Args {
     #[command(flatten)]
     selection: Selection,
-    /// Replace taints that are there
+    /// Replace existing taints
     #[arg(long)]
     overwrite: bool,
     /// Every node
@@ -28,17 +28,17 @@ pub struct Args {
     write: WriteFlags,
 }
 
-/// What becomes of taints with a key and, unless it is empty, an effect.
+/// A change to the taints with a key and, unless it is empty, an effect.
 #[derive(Clone, Debug, PartialEq)]
 struct Change {
     key: String,
-    /// None: the taint is removed.
+    /// `None` removes the taint.
     value: Option<String>,
     effect: String,
 }
 
 impl Change {
-    fn meets(&self, taint: &Value) -> bool {
+    fn matches(&self, taint: &Value) -> bool {
         taint["key"] == self.key.as_str()
             && (self.effect.is_empty() || taint["effect"] == self.effect.as_str())
     }
@@ -112,7 +112,7 @@ pub async fn run(mut args: Args, connection: &Connection) -> anyhow::Result<Exit
     Ok(failures.finish())
 }
 
-/// The node's taints after the changes, and the word for what was done.
+/// The node's taints after the changes, and the verb for the output.
 fn plan(
     node: &Value,
     changes: &[Change],
@@ -125,7 +125,7 @@ fn plan(
         let before = taints.len();
         match &change.value {
             None => {
-                taints.retain(|taint| !change.meets(taint));
+                taints.retain(|taint| !change.matches(taint));
                 if taints.len() == before {
                     let effect = if change.effect.is_empty() {
                         String::new()
@@ -137,7 +137,7 @@ fn plan(
                 removed = true;
             }
             Some(value) => {
-                taints.retain(|taint| !change.meets(taint));
+                taints.retain(|taint| !change.matches(taint));
                 if taints.len() != before && !overwrite {
                     bail!(
                         "node {name} already has a taint(s) with same effect(s) and --overwrite is false"

@@ -10,7 +10,7 @@ use crate::request::Connection;
 
 #[derive(clap::Args)]
 pub struct ApiResources {
-    /// Only kinds that are (true) or are not (false) namespaced
+    /// Only namespaced (true) or cluster-scoped (false) kinds
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     namespaced: Option<bool>,
     /// Only this group
@@ -30,7 +30,7 @@ pub struct ApiResources {
     /// wide or name
     #[arg(short, long)]
     output: Option<String>,
-    /// Discovery is never kept
+    /// Accepted for compatibility: discovery is never cached
     #[arg(long, hide = true)]
     cached: bool,
 }

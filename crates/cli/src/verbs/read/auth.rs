@@ -1,4 +1,4 @@
-//! `skiff auth`: what we may do, and who we are.
+//! `skiff auth`: the user's rights and identity.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ use crate::output::PrintFlags;
 use crate::output::table::TextTable;
 use crate::request::Connection;
 
-/// What kubectl says to `can-i` with too few or too many words.
+/// kubectl's message for `can-i` with too few or too many arguments.
 const TWO_ARGUMENTS: &str =
     "you must specify two arguments: verb resource or verb resource/resourceName.
 See 'skiff auth can-i -h' for help and examples.";
@@ -28,7 +28,7 @@ pub struct Args {
 enum Action {
     /// Whether an action is allowed: VERB TYPE[/NAME], VERB /path
     CanI(CanI),
-    /// The user that the server takes us for
+    /// Show the user that the server authenticates
     Whoami {
         #[command(flatten)]
         print: PrintFlags,
@@ -38,10 +38,10 @@ enum Action {
 #[derive(clap::Args)]
 struct CanI {
     words: Vec<String>,
-    /// Everything that is allowed in the namespace
+    /// List everything that is allowed in the namespace
     #[arg(long)]
     list: bool,
-    /// Only the exit code says it
+    /// Print nothing; the exit code has the answer
     #[arg(short, long)]
     quiet: bool,
     #[arg(long, default_value = "")]
@@ -61,7 +61,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     }
 }
 
-/// Asks the server by creating a review, which it answers in the status.
+/// Creates a review, which the server answers in its status.
 async fn review(client: &Client, group: &str, kind: &str, spec: Value) -> anyhow::Result<Value> {
     let target = Target {
         group: group.to_owned(),

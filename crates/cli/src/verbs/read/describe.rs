@@ -1,4 +1,4 @@
-//! `skiff describe`: an object, what belongs to it, and what happened to it, for people to read.
+//! `skiff describe`: an object in detail, with its Events.
 
 use std::process::ExitCode;
 
@@ -17,7 +17,7 @@ use crate::request::selection::{ObjectReference, Selected, Selection};
 pub struct Args {
     #[command(flatten)]
     selection: Selection,
-    /// Leave events out with --show-events=false
+    /// Show events below the description
     #[arg(long, default_value = "true", action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     show_events: bool,
 }
@@ -66,10 +66,10 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     Ok(failures.finish())
 }
 
-/// An object, and whether only the beginning of its name was given.
+/// An object, and whether only a prefix of its name was given.
 type Match<'a> = anyhow::Result<(ObjectReference<'a>, Value, bool)>;
 
-/// The objects that are meant. A name that no object has may be the beginning of names.
+/// The selected objects. A name that no object has may be a prefix of names.
 async fn objects<'a>(
     selection: &Selection,
     client: &Client,

@@ -22,10 +22,10 @@ pub struct Args {
     /// Only the manifests' objects with these labels
     #[arg(short = 'l', long, default_value = "")]
     selector: String,
-    /// Compare with what the server would make of a server-side apply
+    /// Compare with the result of a server-side apply
     #[arg(long)]
     server_side: bool,
-    /// With --server-side: take fields over from other managers
+    /// With --server-side: take over fields of other managers
     #[arg(long)]
     force_conflicts: bool,
     #[arg(long)]
@@ -35,7 +35,7 @@ pub struct Args {
     show_managed_fields: bool,
 }
 
-/// Exit code of errors; 1 says that there are differences.
+/// Exit code of errors; 1 means that there are differences.
 const EXIT_ERROR: u8 = 2;
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
@@ -83,7 +83,7 @@ async fn differences(args: &Args, connection: &Connection) -> anyhow::Result<Exi
     compare(live.path(), merged.path())
 }
 
-/// The object as it is, and as it would be after an apply.
+/// The live object, and the object as it would be after an apply.
 async fn states(
     args: &Args,
     client: &Client,
@@ -122,7 +122,7 @@ async fn states(
     Ok((current, serde_json::from_slice(&answer.json)?))
 }
 
-/// The values of a Secret are hidden; that they differ is not.
+/// Hides the values of a Secret, but not that they differ.
 fn masked(before: Option<Value>, mut after: Value) -> (Option<Value>, Value) {
     let mut before = before;
     let old = before.as_ref().map(|object| object["data"].clone()).unwrap_or_default();

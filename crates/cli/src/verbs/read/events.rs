@@ -1,4 +1,4 @@
-//! `skiff events`: what happened, oldest first.
+//! `skiff events`: Events, oldest first.
 
 use std::process::ExitCode;
 
@@ -23,7 +23,7 @@ pub struct Args {
     /// Only these types: Normal, Warning
     #[arg(long, value_delimiter = ',')]
     types: Vec<String>,
-    /// Go on showing what happens
+    /// Watch for new events
     #[arg(short, long)]
     watch: bool,
     #[arg(long)]

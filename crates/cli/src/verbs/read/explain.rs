@@ -1,4 +1,4 @@
-//! `skiff explain`: what fields mean, from the server's OpenAPI documents.
+//! `skiff explain`: documents fields, from the server's OpenAPI documents.
 
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use crate::request::Connection;
 
 /// Width at which descriptions are wrapped.
 const WIDTH: usize = 76;
-/// Types nested deeper than this are not shown by --recursive: some contain themselves.
+/// Depth at which --recursive stops: some types contain themselves.
 const DEPTH_MAX: usize = 12;
 
 #[derive(clap::Args)]
@@ -20,7 +20,7 @@ pub struct Args {
     /// Show the names of all fields below
     #[arg(long)]
     recursive: bool,
-    /// group/version, when it is not the preferred one
+    /// group/version, if not the preferred one
     #[arg(long)]
     api_version: Option<String>,
 }
@@ -29,7 +29,8 @@ pub struct Args {
 struct Schemas(Value);
 
 impl Schemas {
-    /// Follows references; `allOf` with one entry is how descriptions are put beside them.
+    /// Follows references, also those in an `allOf` with one entry, which puts a description beside
+    /// one.
     fn resolve<'a>(&'a self, mut schema: &'a Value) -> &'a Value {
         for _ in 0..8 {
             let reference = schema["$ref"].as_str().or_else(|| schema["allOf"][0]["$ref"].as_str());
@@ -192,7 +193,7 @@ fn fields(schemas: &Schemas, object: &Value, recursive: bool, depth: usize) {
     }
 }
 
-/// Lines of at most [`WIDTH`]. An empty line parts paragraphs, an indented one stands alone.
+/// Lines of at most [`WIDTH`]. An empty line separates paragraphs, an indented one stands alone.
 fn wrap(text: &str) -> Vec<String> {
     let mut paragraphs: Vec<String> = Vec::new();
     let mut open = false;

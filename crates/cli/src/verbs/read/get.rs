@@ -20,10 +20,10 @@ pub struct Args {
     selection: Selection,
     #[command(flatten)]
     print: PrintFlags,
-    /// After showing what there is, show changes as they happen
+    /// After listing the objects, watch for changes
     #[arg(short, long)]
     watch: bool,
-    /// Show changes only
+    /// Watch for changes without listing the objects first
     #[arg(long)]
     watch_only: bool,
     /// With --watch: show whether an object was added, modified or deleted
@@ -43,24 +43,24 @@ pub struct Args {
     /// Sort by a JSONPath
     #[arg(long, value_name = "PATH")]
     sort_by: Option<String>,
-    /// Say nothing about what does not exist
+    /// Do not fail when an object does not exist
     #[arg(long)]
     ignore_not_found: bool,
-    /// Read a path of the server as it is
+    /// Print the server's response for this path
     #[arg(long, value_name = "PATH")]
     raw: Option<String>,
-    /// Read this part of the objects: status, scale, ...
+    /// Get this subresource: status, scale, ...
     #[arg(long, default_value = "")]
     subresource: String,
-    /// How many objects the server sends at once; it chooses itself
+    /// Accepted for compatibility: the server chooses the size of its chunks
     #[arg(long, hide = true)]
     chunk_size: Option<u64>,
-    /// Tables are always made by the server
+    /// Accepted for compatibility: the server always makes the tables
     #[arg(long, hide = true, default_value = "true", action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     server_print: bool,
 }
 
-/// What `get` says when it is told nothing.
+/// What `get` prints when nothing is named.
 const NOTHING_NAMED: &str = "\
 You must specify the type of resource to get. Use \"skiff api-resources\" for a complete list of supported resources.
 
@@ -102,7 +102,7 @@ struct Fetched<'a> {
     objects: Vec<Object>,
 }
 
-/// Fetches everything; what does not exist is reported and makes the exit code 1.
+/// Fetches everything; missing objects are reported and make the exit code 1.
 async fn fetch<'a>(
     args: &Args,
     client: &Client,
@@ -235,7 +235,7 @@ async fn tables(args: &Args, client: &Client, selected: Selected<'_>) -> anyhow:
         Some(_) => Representation::TableWithObjects,
     };
     let (fetched, failures) = fetch(args, client, selected, representation).await?;
-    // Several kinds are told apart by their names' prefix.
+    // The names of several kinds are prefixed with their kind.
     let many = kinds > 1 || fetched.len() > 1;
     let mut shown = 0;
     for entry in &fetched {
@@ -267,8 +267,8 @@ async fn tables(args: &Args, client: &Client, selected: Selected<'_>) -> anyhow:
     Ok(failures.finish())
 }
 
-/// Sorts the rows of all tables together. Rows without the field come first; where none of several has it,
-/// kubectl shows nothing.
+/// Sorts the rows of all tables together. Rows without the field come first; when none of several
+/// rows has it, kubectl shows nothing.
 fn sort_rows(tables: &mut Vec<Value>, path: &Template) {
     let Some(mut first) = tables.first().cloned() else {
         return;
@@ -357,7 +357,7 @@ async fn watch(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Keeps columns aligned over a watch.
+/// Keeps columns aligned during a watch.
 struct Rows {
     headers: bool,
     widths: Vec<usize>,
@@ -367,7 +367,7 @@ impl Rows {
     fn print(&mut self, row: &Value, options: &table::Options, event: Option<&str>) {
         let mut text = table::text(std::slice::from_ref(row), options);
         if let Some(event) = event {
-            // As wide as the longest of them.
+            // As wide as the longest event type.
             let cell = |word: &str| format!("{word:<8}");
             text.headers.insert(0, cell("EVENT"));
             text.rows.iter_mut().for_each(|row| row.insert(0, cell(event)));

@@ -17,9 +17,9 @@ use crate::request::pods::{
 };
 use crate::request::{Connection, duration};
 
-/// Lines waiting to be printed, over all containers.
+/// Lines queued for printing, over all containers.
 const QUEUE: usize = 1024;
-/// Streams at once with -l or --all-pods, as kubectl.
+/// Concurrent streams with -l or --all-pods, as in kubectl.
 const MAX_STREAMS: usize = 5;
 
 #[derive(clap::Args)]
@@ -27,18 +27,18 @@ pub struct Args {
     /// POD, TYPE/NAME
     #[arg(value_name = "POD | TYPE/NAME")]
     target: Option<String>,
-    /// The container, when it is not the default one
+    /// The container, if not the default one
     #[arg(value_name = "CONTAINER")]
     positional_container: Option<String>,
     #[arg(short, long)]
     container: Option<String>,
-    /// Go on printing what is written
+    /// Follow the log
     #[arg(short, long)]
     follow: bool,
     /// The log of the container before its last restart
     #[arg(short, long)]
     previous: bool,
-    /// Pods by label
+    /// Select pods by label
     #[arg(short = 'l', long)]
     selector: Option<String>,
     #[arg(long)]
@@ -46,18 +46,18 @@ pub struct Args {
     /// All pods of a TYPE/NAME
     #[arg(long)]
     all_pods: bool,
-    /// Begin every line with pod and container
+    /// Prefix every line with pod and container
     #[arg(long)]
     prefix: bool,
     #[arg(long)]
     timestamps: bool,
-    /// The last lines only; -1: all
+    /// Only this many of the last lines; -1 for all
     #[arg(long, allow_negative_numbers = true)]
     tail: Option<i64>,
-    /// Only what is newer: 5s, 2m, 3h
+    /// Only lines newer than this: 5s, 2m, 3h
     #[arg(long)]
     since: Option<String>,
-    /// Only what is newer than this time (RFC 3339)
+    /// Only lines newer than this time (RFC 3339)
     #[arg(long)]
     since_time: Option<String>,
     #[arg(long)]
@@ -133,7 +133,7 @@ async fn streams(args: &Args, client: &Client) -> anyhow::Result<Vec<(String, St
     Ok(all)
 }
 
-/// The pods whose logs are meant.
+/// The pods whose logs to show.
 async fn pods(args: &Args, client: &Client) -> anyhow::Result<Vec<Pod>> {
     let namespace = client.default_namespace();
     match (&args.target, &args.selector) {
@@ -184,7 +184,7 @@ fn parameters(args: &Args) -> anyhow::Result<Vec<(&'static str, String)>> {
             parameters.push((name, "true".to_owned()));
         }
     }
-    // As kubectl: a selector shows ten lines of each pod unless told otherwise.
+    // As in kubectl: with a selector, ten lines of each pod by default.
     let tail = args.tail.or(args.selector.is_some().then_some(10)).filter(|tail| *tail >= 0);
     if let Some(tail) = tail {
         parameters.push(("tailLines", tail.to_string()));

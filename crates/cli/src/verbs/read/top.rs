@@ -1,4 +1,4 @@
-//! `skiff top`: what nodes and pods use, from each kubelet's summary.
+//! `skiff top`: the resource usage of nodes and pods, from each kubelet's summary.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::output::tabwriter::align;
 use crate::request::{Connection, kubelet};
 
-/// How long CPU use is measured.
+/// How long CPU usage is measured.
 const INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
 #[derive(clap::Args)]
@@ -36,19 +36,19 @@ enum Subcommand {
         flags: TopFlags,
         #[arg(short = 'A', long)]
         all_namespaces: bool,
-        /// A line for every container
+        /// Show a line per container
         #[arg(long)]
         containers: bool,
         /// Field selector: metadata.name=web
         #[arg(long, default_value = "")]
         field_selector: String,
-        /// A last line with the sums
+        /// Show the sums in a last line
         #[arg(long)]
         sum: bool,
     },
 }
 
-/// Which lines are shown, and how.
+/// Which rows are shown, and how.
 #[derive(clap::Args)]
 struct TopFlags {
     /// Only this one
@@ -56,7 +56,7 @@ struct TopFlags {
     /// Label selector: a=b,c!=d
     #[arg(short = 'l', long, default_value = "")]
     selector: String,
-    /// cpu or memory: the greatest first
+    /// cpu or memory, in descending order
     #[arg(long, value_parser = ["cpu", "memory"])]
     sort_by: Option<String>,
     #[arg(long)]
@@ -72,7 +72,7 @@ impl TopFlags {
         }
     }
 
-    /// Sorts, and aligns as kubectl: every value, the last too, fills its column.
+    /// Sorts and prints the rows, aligned as in kubectl: every cell, including the last, is padded.
     fn print(&self, headers: &[&str], mut rows: Vec<Row>) {
         match self.sort_by.as_deref() {
             Some("cpu") => rows.sort_by_key(|row| std::cmp::Reverse(row.millicores)),
@@ -90,7 +90,7 @@ impl TopFlags {
     }
 }
 
-/// One line, and what it is sorted by.
+/// One row, and what it is sorted by.
 struct Row {
     cells: Vec<String>,
     millicores: u64,
@@ -163,7 +163,7 @@ fn print_pods(flags: &TopFlags, rows: Vec<Row>, (namespaces, containers, sum): (
     }
 }
 
-/// Subcommand one node's kubelet says of itself and its pods.
+/// The stats summary of one node's kubelet.
 async fn summary(config: &Config, node: &Node) -> anyhow::Result<Value> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let answer = kubelet::connect(config, node)?.stats(StatsRequest {}).await;
@@ -172,7 +172,7 @@ async fn summary(config: &Config, node: &Node) -> anyhow::Result<Value> {
         .with_context(|| format!("the summary of node {name} is not JSON"))
 }
 
-/// The summaries of all nodes, with the CPU use over [`INTERVAL`].
+/// The summaries of all nodes, with the CPU usage over [`INTERVAL`].
 async fn summaries(config: &Config, nodes: &[Node]) -> anyhow::Result<Vec<Value>> {
     let ask = || futures::future::try_join_all(nodes.iter().map(|node| summary(config, node)));
     let before = ask().await?;
@@ -184,7 +184,7 @@ async fn summaries(config: &Config, nodes: &[Node]) -> anyhow::Result<Vec<Value>
     Ok(after)
 }
 
-/// Writes into each part of `after` the CPU time it used since `before`, per second.
+/// Sets the CPU usage of each part of `after` to its CPU time since `before`, per second.
 fn measure(before: &Value, after: &mut Value) {
     rate(&before["node"], &mut after["node"]);
     for pod in after["pods"].as_array_mut().into_iter().flatten() {
@@ -276,7 +276,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn cpu_use_is_what_came_to_it_between_two_looks() {
+    fn cpu_usage_is_the_rate_between_two_samples() {
         let look = |second: u32, used: u64| {
             let cpu = json!({"time": format!("2026-01-01T00:00:{second:02}Z"), "usageCoreNanoSeconds": used});
             json!({"node": {"cpu": cpu}, "pods": [{"podRef": {"uid": "u"}, "cpu": cpu, "containers": [{"name": "c", "cpu": cpu}]}]})

@@ -10,7 +10,7 @@ use crate::request::Connection;
 
 #[derive(clap::Args)]
 pub struct Version {
-    /// Do not ask the server
+    /// Show the client's version only
     #[arg(long)]
     client: bool,
     /// yaml or json

@@ -20,7 +20,7 @@ pub struct Args {
     /// delete, create, condition=NAME[=VALUE], or jsonpath={PATH}[=VALUE]
     #[arg(long = "for", default_value = "")]
     condition: String,
-    /// How long to wait; 0: look once
+    /// How long to wait; 0 to check once
     #[arg(long, default_value = "30s", allow_hyphen_values = true)]
     timeout: String,
     /// Every object of the kind in the namespace
@@ -28,7 +28,7 @@ pub struct Args {
     all: bool,
 }
 
-/// What is waited for.
+/// What to wait for.
 #[derive(Clone, Debug)]
 enum WaitCondition {
     Deleted,
@@ -64,7 +64,7 @@ impl std::str::FromStr for WaitCondition {
 }
 
 impl WaitCondition {
-    /// Whether the object, or its absence, is what is waited for.
+    /// Whether the object, or its absence, meets the condition.
     fn holds(&self, object: Option<&Value>) -> bool {
         match (self, object) {
             (Self::Deleted, object) => object.is_none(),
@@ -97,7 +97,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     args.selection.require_names(args.all)?;
     let resources = Resources::discover(&client).await?;
     let timeout = match args.timeout.strip_prefix('-') {
-        // Longer than anybody waits, as kubectl.
+        // A week, as in kubectl.
         Some(_) => Duration::from_secs(7 * 24 * 3600),
         None => Duration::from_millis(duration::millis(&args.timeout)?),
     };
@@ -127,7 +127,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     Ok(failures.finish())
 }
 
-/// What came true; nothing is said of the deletion of what was not there.
+/// The outcome to print; `None` for the deletion of an object that did not exist.
 async fn wait(
     client: &Client,
     named: &ObjectReference<'_>,

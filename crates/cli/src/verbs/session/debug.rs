@@ -1,4 +1,4 @@
-//! `skiff debug`: a further container in a running pod, to look at the others from.
+//! `skiff debug`: adds an ephemeral container to a running pod.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ use crate::request::selection::ObjectReference;
 use crate::request::session::{StreamOptions, attach_or_follow};
 use crate::request::{Connection, log, watch};
 
-/// Letters of names that are made up, as of pods: none that make words.
+/// Characters of generated names, as in pods': none that make words.
 const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 #[derive(clap::Args)]
@@ -30,18 +30,18 @@ pub struct Args {
     /// Name of the new container
     #[arg(short, long)]
     container: Option<String>,
-    /// Container whose processes the new one sees
+    /// Container whose processes the new one can see
     #[arg(long = "target", value_name = "CONTAINER")]
     target_container: Option<String>,
     /// KEY=VALUE, repeatable
     #[arg(long)]
     env: Vec<String>,
-    /// What the container may do
+    /// The container's security profile
     #[arg(long, value_enum, default_value = "general")]
     profile: Profile,
     #[command(flatten)]
     stream: StreamOptions,
-    /// Show what the container writes
+    /// Attach to the container
     #[arg(long)]
     attach: bool,
     /// The command and its arguments, after --
@@ -130,7 +130,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     let pod: Value = serde_json::from_slice(&client.get_object(named.target("")).await?.json)?;
     let name = match &args.container {
         Some(name) => name.clone(),
-        None => made_up(),
+        None => generated_name(),
     };
     if !args.stream.quiet {
         if let Some(target) = &args.target_container {
@@ -142,7 +142,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
             eprintln!("Defaulting debug container name to {name}.");
         }
     }
-    // A merge by name would change nothing of a container that is there.
+    // A merge by name would not change an existing container.
     let taken = ["containers", "initContainers", "ephemeralContainers"]
         .iter()
         .flat_map(|list| pod["spec"][*list].as_array().into_iter().flatten())
@@ -179,7 +179,7 @@ async fn attach(
 }
 
 /// `debugger-x7k2p`
-fn made_up() -> String {
+fn generated_name() -> String {
     let mut random = rand::rng();
     let suffix: String =
         (0..5).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect();

@@ -1,4 +1,4 @@
-//! `skiff exec` and `skiff attach`
+//! `skiff exec` and `skiff attach`: run a command in a container, or attach to its process.
 
 use std::process::ExitCode;
 

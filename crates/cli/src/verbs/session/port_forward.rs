@@ -1,4 +1,4 @@
-//! `skiff port-forward`: local ports that lead into a pod.
+//! `skiff port-forward`: forwards local ports to a pod.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -22,7 +22,7 @@ use crate::request::pods::{name, object_reference, pods_of};
 use crate::request::stream::{Input, open, pod_target};
 
 const CHUNK: usize = 32 << 10;
-/// Frames waiting to be written to one local connection.
+/// Frames queued for one local connection.
 const QUEUE: usize = 64;
 
 #[derive(clap::Args)]
@@ -89,7 +89,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     let mut output = session.output;
     while let Some(frame) = output.message().await.map_err(client::Error::from)? {
         let receiver = connections.lock().get(&frame.connection).cloned();
-        // A connection that is gone has nobody to deliver to.
+        // Frames of a closed connection are dropped.
         if let Some(receiver) = receiver
             && receiver.send(frame).await.is_err()
         {
@@ -121,7 +121,7 @@ fn parse(spec: &str) -> anyhow::Result<(Option<u16>, String)> {
     Ok((local, remote.to_owned()))
 }
 
-/// The pod's port for what the user named: a number, a container port's name, or a Service's port.
+/// Resolves a port to the pod's: a number, a container port's name, or a Service's port.
 fn pod_port(service: Option<&Value>, pod: &Pod, word: &str) -> anyhow::Result<u16> {
     let mut wanted = word.to_owned();
     if let Some(service) = service {
@@ -152,8 +152,8 @@ fn pod_port(service: Option<&Value>, pod: &Pod, word: &str) -> anyhow::Result<u1
         .with_context(|| format!("Pod '{}' does not have a named port '{wanted}'", name(pod)))
 }
 
-/// Listens on an address; on both loopback addresses, or the one that there is, for `localhost`,
-/// whatever the machine resolves that to.
+/// Listens on an address; for `localhost` on both loopback addresses, or the one that exists,
+/// whatever the machine resolves the name to.
 async fn listen(address: &str, port: u16) -> anyhow::Result<Vec<TcpListener>> {
     let failed = || format!("unable to listen on {address}:{port}");
     if address != "localhost" {
@@ -188,7 +188,7 @@ async fn accept(
         connections.lock().insert(id, sender);
         let (input, connections) = (input.clone(), connections.clone());
         tokio::spawn(async move {
-            if let Err(error) = carry(socket, id, port, &input, receiver).await {
+            if let Err(error) = forward(socket, id, port, &input, receiver).await {
                 eprintln!("error forwarding port {port}: {error:#}");
             }
             connections.lock().remove(&id);
@@ -196,7 +196,7 @@ async fn accept(
     }
 }
 
-async fn carry(
+async fn forward(
     socket: TcpStream,
     connection: u32,
     port: u16,
@@ -211,7 +211,7 @@ async fn carry(
         connection,
     };
     let (mut reader, mut writer) = socket.into_split();
-    // An empty frame opens the connection on the other side, also where the server speaks first.
+    // An empty frame opens the connection on the other side, even if the server speaks first.
     input.send(frame(Vec::new(), false)).await;
     let up = async {
         let mut buffer = vec![0; CHUNK];
@@ -235,7 +235,7 @@ async fn carry(
         }
         Ok(())
     };
-    // What goes up may end long before what comes down; with that the connection is over.
+    // The upload may end long before the download, which ends the connection.
     let up = async {
         up.await;
         std::future::pending::<()>().await;

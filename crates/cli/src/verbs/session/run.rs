@@ -1,4 +1,4 @@
-//! `skiff run`: a pod from arguments, with the terminal attached on request.
+//! `skiff run`: creates a pod from arguments, and attaches the terminal on request.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ use crate::request::session::{StreamOptions, attach_or_follow};
 use crate::request::write::DryRun;
 use crate::request::{Connection, log, watch};
 
-/// Where a pod tells the state of its containers.
+/// The status field with the states of regular containers.
 const STATUSES: &str = "containerStatuses";
 
 #[derive(clap::Args)]
@@ -40,10 +40,10 @@ pub struct Args {
     /// Always, OnFailure or Never
     #[arg(long, default_value = "Always")]
     restart: String,
-    /// What follows -- is the command, not its arguments
+    /// What follows -- is the command rather than its arguments
     #[arg(long)]
     command: bool,
-    /// Also make a Service for --port
+    /// Also create a Service for --port
     #[arg(long)]
     expose: bool,
     /// JSON that is merged into the pod
@@ -53,7 +53,7 @@ pub struct Args {
     privileged: bool,
     #[command(flatten)]
     stream: StreamOptions,
-    /// Show what the pod writes
+    /// Attach to the container
     #[arg(long)]
     attach: bool,
     /// Delete the pod when it has ended
@@ -217,7 +217,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     result
 }
 
-/// Stays with the pod until it has ended; its exit code is ours when it is not restarted.
+/// Follows the pod until it ends; returns its exit code if it is not restarted.
 async fn attached(
     args: &Args,
     client: &Client,
@@ -226,7 +226,7 @@ async fn attached(
     let container = args.name.clone();
     let ended =
         watch::until(client, named, |pod| container_started(pod, STATUSES, &container)).await?;
-    // A log has everything from the start on; only who has something to say is attached.
+    // The log has everything from the start; attaching is only needed for input.
     if args.stream.stdin && !ended {
         attach_or_follow(client, &args.name, container.clone(), args.stream).await?;
     } else {

@@ -1,5 +1,5 @@
-//! `skiff apply`: three-way, as kubectl: what was applied last, what the manifest says now, and what
-//! the server has. With `--server-side` the server merges.
+//! `skiff apply`: a three-way merge, as in kubectl, of the last applied manifest, the current one
+//! and the live object. With `--server-side` the server merges.
 
 mod last_applied;
 
@@ -21,10 +21,10 @@ use crate::request::selection::ObjectReference;
 use crate::request::watch::until_deleted;
 use crate::request::write::{DryRun, Report, ValidateFlag, WriteFlags};
 
-/// Tries when somebody else changes the object in between.
+/// Attempts when another client changes the object in between.
 const CONFLICT_TRIES: usize = 5;
 
-/// What the server, or kubectl, says of an object that `apply` did not make.
+/// kubectl's warning for an object that `apply` did not create.
 const NOT_APPLIED_BEFORE: &str = "is missing the kubectl.kubernetes.io/last-applied-configuration annotation which is required by skiff apply. skiff apply should only be used on resources created declaratively by either skiff create --save-config or skiff apply. The missing annotation will be patched automatically.";
 
 #[derive(clap::Args)]
@@ -39,19 +39,20 @@ pub struct Args {
     /// Let the server merge
     #[arg(long)]
     server_side: bool,
-    /// With --server-side: take fields over from other managers
+    /// With --server-side: take over fields of other managers
     #[arg(long)]
     force_conflicts: bool,
-    /// Delete objects with the selector's labels that apply made and the manifests no longer have
+    /// Delete objects that match the selector, were applied before and are no longer in the
+    /// manifests
     #[arg(long)]
     prune: bool,
     /// With --prune: only these kinds (group/version/Kind, core/v1/ConfigMap)
     #[arg(long, value_name = "KIND")]
     prune_allowlist: Vec<String>,
-    /// With --prune: every object of the kinds, whatever its labels
+    /// With --prune: all objects of the kinds, whatever their labels
     #[arg(long)]
     all: bool,
-    /// Delete and create again what cannot be changed
+    /// Delete and recreate objects that cannot be changed
     #[arg(long)]
     force: bool,
     /// Overwrite what others changed; default true
@@ -115,7 +116,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     Ok(failures.finish())
 }
 
-/// Kinds that `--prune` looks at when not told, as kubectl.
+/// Kinds that `--prune` considers by default, as in kubectl.
 const PRUNED: [&str; 14] = [
     "core/v1/ConfigMap",
     "core/v1/Endpoints",
@@ -133,7 +134,7 @@ const PRUNED: [&str; 14] = [
     "apps/v1/StatefulSet",
 ];
 
-/// Deletes what an earlier apply made and this one did not.
+/// Deletes objects that were applied before, but not this time.
 async fn prune(
     args: &Args,
     client: &Client,
@@ -173,7 +174,7 @@ async fn prune(
     Ok(())
 }
 
-/// Writes one document; gives the resource, what was done and the object.
+/// Applies one document; returns its resource, what was done, and the object.
 async fn apply_document<'a>(
     args: &Args,
     connection: &Connection,
@@ -218,7 +219,7 @@ async fn apply_document<'a>(
                     .downcast_ref::<client::Error>()
                     .is_some_and(client::Error::is_conflict) => {}
             Err(error) if args.force => {
-                tracing::debug!("replaced, because it cannot be changed: {error:#}");
+                tracing::debug!("recreated, because it cannot be patched: {error:#}");
                 client.delete_object(target.clone(), &Default::default()).await?;
                 let named = ObjectReference {
                     resource,
@@ -236,7 +237,7 @@ async fn apply_document<'a>(
             }
         }
     }
-    bail!("the object was changed by somebody else at every try; try again");
+    bail!("another client changed the object at every attempt; try again");
 }
 
 async fn create<'a>(
@@ -255,7 +256,7 @@ async fn create<'a>(
     Ok((resource, "created", serde_json::from_slice(&object.json)?))
 }
 
-/// Brings the server's object to what the manifest says.
+/// Patches the live object to match the manifest.
 async fn change_current(
     args: &Args,
     client: &Client,

@@ -14,13 +14,13 @@ use crate::request::selection::Selection;
 pub struct Autoscale {
     #[command(flatten)]
     selection: Selection,
-    /// The most pods
+    /// Maximum number of pods
     #[arg(long)]
     max: i32,
-    /// The fewest pods
+    /// Minimum number of pods
     #[arg(long)]
     min: Option<i32>,
-    /// The CPU use to keep, in percent of what is requested
+    /// Target CPU utilization, in percent of the request
     #[arg(long)]
     cpu_percent: Option<i32>,
     #[arg(long)]

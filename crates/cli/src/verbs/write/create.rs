@@ -1,6 +1,6 @@
-//! `skiff create`: from a manifest, or from arguments for the kinds that people make by hand.
+//! `skiff create`: creates objects from a manifest, or from arguments for common kinds.
 //!
-//! A generator turns arguments into an object; what happens with the object is the same for all.
+//! A generator turns arguments into an object; creating it is the same for all.
 
 mod data;
 mod policy;
@@ -30,10 +30,10 @@ pub struct Args {
     /// Only the manifests' objects with these labels
     #[arg(short = 'l', long, default_value = "")]
     selector: String,
-    /// Send the manifest to this path of the server as it is
+    /// Not supported: post the manifest to this path
     #[arg(long)]
     raw: Option<String>,
-    /// Change the objects in an editor first
+    /// Edit the objects first
     #[arg(long)]
     edit: bool,
     #[command(flatten)]

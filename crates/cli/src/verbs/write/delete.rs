@@ -21,33 +21,33 @@ pub struct Args {
     /// Every object of the kind in the namespace
     #[arg(long)]
     all: bool,
-    /// Return at once instead of waiting until the objects are gone
+    /// Wait until the objects are gone
     #[arg(long, default_value = "true", action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     wait: bool,
-    /// Give up waiting after this long; 0: never
+    /// Give up waiting after this long; 0 for never
     #[arg(long, default_value = "0s")]
     timeout: String,
-    /// Delete pods at once, without grace
+    /// Delete pods immediately, without a grace period
     #[arg(long)]
     force: bool,
     /// Same as --grace-period=1
     #[arg(long)]
     now: bool,
-    /// Seconds that a pod gets to end; 0 only with --force; -1: as the pod says
+    /// Seconds that a pod gets to terminate; 0 only with --force; -1 for the pod's own grace period
     #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true)]
     grace_period: i64,
     /// background, foreground or orphan: what happens to dependents
     #[arg(long, default_value = "background", num_args = 0..=1, require_equals = true, default_missing_value = "background")]
     cascade: String,
-    /// Say nothing about what does not exist
+    /// Do not fail when an object does not exist
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     ignore_not_found: Option<bool>,
-    /// name: only the names of what is deleted
+    /// name: print only the names of deleted objects
     #[arg(short, long)]
     output: Option<String>,
     #[arg(long, value_enum, default_value = "none", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
     dry_run: DryRun,
-    /// Ask before
+    /// Ask for confirmation
     #[arg(short, long)]
     interactive: bool,
 }
@@ -64,7 +64,7 @@ impl Args {
             grace = 1;
         }
         if grace == 0 && !self.force {
-            // What cannot be waited for needs --force; one second is the least otherwise.
+            // Immediate deletion needs --force; without it the grace period is at least one second.
             grace = 1;
         }
         if self.force && grace < 0 {
@@ -130,7 +130,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     for named in names {
         match delete(&args, &client, &named, &options).await {
             Ok(object) => {
-                say(&args, &named);
+                report(&args, &named);
                 if !object.uid.is_empty() {
                     waiting.push((named, object.uid));
                 }
@@ -180,7 +180,7 @@ async fn delete(
 }
 
 /// `pod "web" deleted`
-fn say(args: &Args, named: &ObjectReference<'_>) {
+fn report(args: &Args, named: &ObjectReference<'_>) {
     let path = named.path();
     if args.output.is_some() {
         println!("{path}");

@@ -1,4 +1,4 @@
-//! `skiff edit`: an object in `$EDITOR`; what changed is sent as a patch.
+//! `skiff edit`: opens an object in an editor, and sends the changes as a patch.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -30,7 +30,7 @@ pub struct Args {
     /// status, scale, ...
     #[arg(long, default_value = "")]
     subresource: String,
-    /// Also bring the annotation of apply to what was edited
+    /// Also update the last-applied-configuration annotation
     #[arg(long)]
     save_config: bool,
     #[command(flatten)]
@@ -111,7 +111,7 @@ async fn edit(
     }
 }
 
-/// Sends what was changed; none: nothing was.
+/// Sends the changes; returns `None` if there are none.
 async fn save(
     args: &Args,
     client: &Client,
@@ -145,7 +145,7 @@ async fn save(
     Ok(Some(serde_json::from_slice(&object.json)?))
 }
 
-/// Keeps what was edited in vain; gives the file's path.
+/// Saves the text that could not be applied; returns the file's path.
 fn keep(text: &str) -> anyhow::Result<String> {
     let mut file = tempfile::Builder::new().prefix("skiff-edit-").suffix(".yaml").tempfile()?;
     file.write_all(text.as_bytes())?;

@@ -114,7 +114,7 @@ impl Expose {
         }))
     }
 
-    /// What the flag says, or else every port of the object.
+    /// The ports of the flag, else every port of the object.
     fn ports(&self, object: &Value, pod_spec: &Value) -> anyhow::Result<Vec<Value>> {
         let protocol = self.protocol.as_deref().unwrap_or("TCP");
         let target = |port: u16| match &self.target_port {

@@ -39,13 +39,13 @@ impl MetadataField {
 pub struct Args {
     #[command(flatten)]
     selection: Selection,
-    /// Replace values that are there
+    /// Replace existing values
     #[arg(long)]
     overwrite: bool,
     /// Every object of the kind in the namespace
     #[arg(long)]
     all: bool,
-    /// Show field is there
+    /// List the present values
     #[arg(long)]
     list: bool,
     /// Only if the object is at this version
@@ -126,7 +126,7 @@ async fn change(
 }
 
 /// # Errors
-/// When a value that is there would be replaced.
+/// When an existing value would be replaced.
 fn check(
     field: MetadataField,
     present: &Value,
@@ -152,7 +152,7 @@ fn check(
     }
 }
 
-/// The word for field is done.
+/// The verb for the output.
 fn done(field: MetadataField, present: &Value, changes: &Map<String, Value>) -> &'static str {
     if field == MetadataField::Annotations {
         return "annotated";
@@ -167,7 +167,7 @@ fn done(field: MetadataField, present: &Value, changes: &Map<String, Value>) -> 
     }
 }
 
-/// Takes `key=value` and `key-` out of the words; null stands for removal.
+/// Takes `key=value` and `key-` out of the arguments; null means removal.
 fn take_changes(
     words: &mut Vec<String>,
     field: MetadataField,
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_kept_unless_told_otherwise() {
+    fn existing_values_are_kept_without_overwrite() {
         let present = json!({"a": "1"});
         let changes = |value: Value| value.as_object().cloned().unwrap();
         for (field, change, allowed) in [

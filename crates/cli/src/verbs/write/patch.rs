@@ -54,7 +54,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
             let patch = values.into_iter().next().context("the patch is empty")?;
             serde_json::to_vec(&patch)?
         }
-        // The server says what is wrong with it.
+        // The server reports what is wrong with it.
         Err(_) if text.trim_start().starts_with(['{', '[']) => text.into_bytes(),
         Err(error) => return Err(error.context(format!("unable to parse {text:?}"))),
     };
@@ -85,7 +85,7 @@ async fn patch(
     let target = named.target(&args.subresource);
     let before: Value = serde_json::from_slice(&client.get_object(target.clone()).await?.json)?;
     let mut options = args.write.options("skiff-patch");
-    // What a patch makes of an object only the server knows: it tries it for the client too.
+    // Only the server knows the result of a patch, so that a client-side dry run asks it too.
     options.dry_run = args.write.dry_run != DryRun::None;
     let after = client.patch_object(target, kind, body.to_vec(), options).await?;
     let after: Value = serde_json::from_slice(&after.json)?;

@@ -1,4 +1,4 @@
-//! `skiff replace`: an object becomes what a manifest says, whatever it was.
+//! `skiff replace`: replaces objects by those of a manifest.
 
 use std::process::ExitCode;
 
@@ -19,16 +19,16 @@ use crate::request::write::{DryRun, ValidateFlag, WriteFlags};
 pub struct Args {
     #[command(flatten)]
     files: FilenameOptions,
-    /// Delete the object and create it again
+    /// Delete and recreate the object
     #[arg(long)]
     force: bool,
-    /// With --force: seconds that a pod gets to end
+    /// With --force: seconds that a pod gets to terminate
     #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
     grace_period: i64,
     /// status, scale, ...
     #[arg(long, default_value = "")]
     subresource: String,
-    /// Keep the configuration in an annotation, for a later apply
+    /// Save the configuration in an annotation, for a later apply
     #[arg(long)]
     save_config: bool,
     #[command(flatten)]
@@ -96,7 +96,7 @@ async fn replace(
         client.create_object(collection, serde_json::to_vec(&object)?, options).await?
     } else {
         if object["metadata"]["resourceVersion"].is_null() {
-            // The write is meant for the object as it is now.
+            // The write replaces the current version of the object only.
             let current = client.get_object(named.target("")).await?;
             object["metadata"]["resourceVersion"] = current.revision.to_string().into();
         }
@@ -107,7 +107,7 @@ async fn replace(
     Ok(serde_json::from_slice(&written.json)?)
 }
 
-/// Deletes what is there, and waits until it is gone.
+/// Deletes the object if it exists, and waits until it is gone.
 async fn remove(args: &Args, client: &Client, named: &ObjectReference<'_>) -> anyhow::Result<()> {
     let options = DeleteOptions {
         grace_period_seconds: (args.grace_period >= 0).then_some(args.grace_period),

@@ -36,13 +36,13 @@ enum Action {
     Status {
         #[command(flatten)]
         selection: Selection,
-        /// Do not wait, say how it stands
+        /// Wait until the rollout is complete; with --watch=false, report its state
         #[arg(short, long, default_value = "true", action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
         watch: bool,
         /// Give up after this long
         #[arg(long)]
         timeout: Option<String>,
-        /// Fail when another revision runs than this
+        /// Fail unless this revision is running
         #[arg(long)]
         revision: Option<i64>,
     },
@@ -54,25 +54,25 @@ enum Action {
         #[arg(long)]
         revision: Option<i64>,
     },
-    /// Go back to an earlier revision
+    /// Roll back to an earlier revision
     Undo {
         #[command(flatten)]
         selection: Selection,
-        /// 0: the one before
+        /// The revision; 0 for the previous one
         #[arg(long, default_value_t = 0)]
         to_revision: i64,
     },
-    /// Hold changes back
+    /// Pause the rollout
     Pause {
         #[command(flatten)]
         selection: Selection,
     },
-    /// Let changes go on
+    /// Resume the rollout
     Resume {
         #[command(flatten)]
         selection: Selection,
     },
-    /// Replace every pod
+    /// Restart every pod
     Restart {
         #[command(flatten)]
         selection: Selection,
@@ -107,7 +107,7 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     Ok(failures.finish())
 }
 
-/// What every action needs.
+/// What the actions share.
 struct Rollout<'a> {
     client: &'a Client,
     resources: &'a Resources,
@@ -216,7 +216,8 @@ impl Rollout<'_> {
             );
             return Ok(());
         }
-        // A replacement, guarded by the version that was read: nothing of the newer template may stay.
+        // A replacement, conditional on the version that was read: nothing of the newer template
+        // may stay.
         let mut patch = vec![
             json!({"op": "test", "path": "/metadata/resourceVersion", "value": object["metadata"]["resourceVersion"]}),
             json!({"op": "replace", "path": "/spec/template", "value": template}),
@@ -262,7 +263,7 @@ impl Rollout<'_> {
         self.send(named, PatchKind::Strategic, &patch, "restarted").await
     }
 
-    /// Sends the patch and says what is done.
+    /// Sends the patch and reports what was done.
     async fn send(
         &mut self,
         named: &ObjectReference<'_>,
@@ -287,7 +288,7 @@ fn quoted(named: &ObjectReference<'_>) -> String {
     format!("{} {:?}", named.resource.qualified(), named.name)
 }
 
-/// A pod template in words. Kubectl leaves its tabs as they are here.
+/// A pod template as text. kubectl leaves its tabs unaligned here.
 fn template_text(template: &Value) -> String {
     let mut out = Description::default();
     describe_template(template, &mut out);
@@ -304,9 +305,9 @@ async fn status(
     wait: bool,
     revision: Option<i64>,
 ) -> anyhow::Result<()> {
-    // Says NotFound before a watch would wait for the object to appear.
+    // Fails with NotFound instead of waiting for the object to appear.
     client.get_object(named.target("")).await?;
-    let mut said = String::new();
+    let mut printed = String::new();
     watch::until(client, named, |object| {
         let object = object.context("object has been deleted")?;
         let own = object["metadata"]["annotations"][REVISION].as_str();
@@ -316,9 +317,9 @@ async fn status(
             bail!("desired revision ({wanted}) is different from the running revision ({own})");
         }
         let (message, done) = progress(&named.resource.kind, &named.name, object)?;
-        if message != said {
+        if message != printed {
             println!("{message}");
-            said = message;
+            printed = message;
         }
         Ok((done || !wait).then_some(()))
     })

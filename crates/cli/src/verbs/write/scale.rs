@@ -16,10 +16,10 @@ use crate::request::write::{DryRun, WriteFlags};
 pub struct Args {
     #[command(flatten)]
     selection: Selection,
-    /// The number wanted
+    /// The desired number of replicas
     #[arg(long, allow_negative_numbers = true)]
     replicas: i64,
-    /// Only if this many are wanted now; -1: whatever there is
+    /// Only if this is the current number; -1 for any
     #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
     current_replicas: i64,
     /// Only if the object is at this version

@@ -39,7 +39,7 @@ enum Action {
         #[command(flatten)]
         env: env::Args,
     },
-    /// Set what containers request and may use
+    /// Set resource requests and limits of containers
     Resources {
         #[command(flatten)]
         selection: Targets,
@@ -64,7 +64,7 @@ enum Action {
         #[command(flatten)]
         selection: Targets,
     },
-    /// Give a role to more users, groups and ServiceAccounts
+    /// Add users, groups and ServiceAccounts to a role binding
     Subject {
         #[command(flatten)]
         selection: Targets,
@@ -84,7 +84,7 @@ struct Targets {
 }
 
 impl Action {
-    /// The selection, and the word for what is changed.
+    /// The selection, and the text for the output.
     fn parts(&mut self) -> (&mut Targets, &'static str) {
         match self {
             Self::Image { selection } => (selection, "image updated"),
@@ -96,11 +96,11 @@ impl Action {
         }
     }
 
-    /// Takes what is to be set out of the words.
+    /// Takes the changes out of the arguments.
     fn take_changes(&mut self) -> anyhow::Result<Vec<String>> {
         let takes_last = matches!(self, Self::Serviceaccount { .. });
         let listed = match self {
-            Self::Env { env, .. } => env.needs_no_words(),
+            Self::Env { env, .. } => env.needs_no_changes(),
             Self::Resources { .. } | Self::Subject { .. } => true,
             _ => false,
         };
@@ -166,7 +166,7 @@ pub async fn run(mut args: Args, connection: &Connection) -> anyhow::Result<Exit
     Ok(failures.finish())
 }
 
-/// The change to one object; none: it was only shown, or there is nothing to change.
+/// The change to one object; `None` if it was only listed, or there is nothing to change.
 fn patch(
     action: &Action,
     named: &ObjectReference<'_>,
@@ -217,7 +217,7 @@ fn patch(
     Ok(Some(template.patch(change)))
 }
 
-/// Sends the patch; none: it changed nothing.
+/// Sends the patch; returns `None` if it changed nothing.
 async fn apply(
     write: &WriteFlags,
     client: &Client,
@@ -226,7 +226,7 @@ async fn apply(
     patch: &Value,
 ) -> anyhow::Result<Option<Value>> {
     let mut options = write.options("skiff-set");
-    // What the patch makes of the object only the server knows: it tries it for the client too.
+    // Only the server knows the result of a patch, so that a client-side dry run asks it too.
     options.dry_run = write.dry_run != DryRun::None;
     let body = serde_json::to_vec(patch)?;
     let after = client.patch_object(named.target(""), PatchKind::Strategic, body, options).await?;

@@ -1,5 +1,5 @@
-//! `skiff apply view-last-applied`, `set-last-applied`, `edit-last-applied`: the annotation that holds
-//! what was applied last.
+//! `skiff apply view-last-applied`, `set-last-applied`, `edit-last-applied`: the annotation with
+//! the last applied manifest.
 
 use std::process::ExitCode;
 
@@ -17,18 +17,18 @@ use crate::request::selection::Selection;
 use crate::request::write::{DryRun, WriteFlags};
 
 #[derive(clap::Subcommand)]
-#[expect(clippy::enum_variant_names, reason = "the names of kubectl's commands")]
+#[expect(clippy::enum_variant_names, reason = "kubectl's command names")]
 pub enum Action {
-    /// Show what was applied last
+    /// Show the last applied manifest
     ViewLastApplied {
         #[command(flatten)]
         selection: Selection,
     },
-    /// Make the annotation what a manifest says
+    /// Set the annotation to a manifest
     SetLastApplied {
         #[command(flatten)]
         files: FilenameOptions,
-        /// Also where the object has no annotation yet
+        /// Also if the object has no annotation yet
         #[arg(long)]
         create_annotation: bool,
     },

@@ -14,7 +14,7 @@ pub struct ConfigMap {
     name: String,
     #[command(flatten)]
     data: Data,
-    /// Let nobody change it
+    /// Make it immutable
     #[arg(long)]
     immutable: bool,
 }
@@ -80,7 +80,7 @@ fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 impl Data {
-    /// `of`: what messages call the object.
+    /// `of` names the object in messages.
     fn read(&self, of: &str) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         let mut all: Vec<(String, Vec<u8>)> = Vec::new();
         for source in &self.from_file {
@@ -99,7 +99,7 @@ impl Data {
                 if line.is_empty() || line.starts_with('#') {
                     continue;
                 }
-                // A name alone takes the value that it has in the environment.
+                // A name without a value takes the environment's value.
                 let (key, value) = match line.split_once('=') {
                     Some((key, value)) => (key, value.to_owned()),
                     None => (line, std::env::var(line).unwrap_or_default()),

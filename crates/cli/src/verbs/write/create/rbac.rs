@@ -7,7 +7,7 @@ use crate::discovery::Resources;
 use crate::request::generate::metadata;
 use crate::request::subjects::{GROUP, Subjects};
 
-/// Verbs that the server gives a selected; others are allowed with a warning.
+/// Verbs that the server knows; others are allowed with a warning.
 const VERBS: [&str; 12] = [
     "*",
     "get",
@@ -35,10 +35,10 @@ pub struct ClusterRole {
     name: String,
     #[command(flatten)]
     rules: Rules,
-    /// Paths of the server that are no objects
+    /// Non-resource URLs of the server
     #[arg(long = "non-resource-url", value_delimiter = ',')]
     non_resource_urls: Vec<String>,
-    /// Join the rules of ClusterRoles with these labels: KEY=VALUE,...
+    /// Aggregate the rules of ClusterRoles with these labels: KEY=VALUE,...
     #[arg(long, value_delimiter = ',')]
     aggregation_rule: Vec<String>,
 }
@@ -76,7 +76,7 @@ impl Rules {
         Ok(verbs)
     }
 
-    /// One rule for each API group, in the order of the groups.
+    /// One rule per API group, ordered by group.
     fn rules(&self, known: &Resources, verbs: &[&str]) -> anyhow::Result<Vec<Value>> {
         let mut groups: std::collections::BTreeMap<String, Vec<String>> = Default::default();
         for word in &self.resources {

@@ -12,7 +12,7 @@ pub enum Service {
         name: String,
         #[command(flatten)]
         ports: Ports,
-        /// An address of your choice, or None
+        /// A specific address, or None
         #[arg(long)]
         clusterip: Option<String>,
     },
@@ -30,7 +30,7 @@ pub enum Service {
         #[command(flatten)]
         ports: Ports,
     },
-    /// Another name for a name outside
+    /// An alias for an external DNS name
     Externalname {
         name: String,
         #[command(flatten)]

@@ -14,13 +14,13 @@ use crate::request::write::WriteFlags;
 pub struct Args {
     /// The ServiceAccount
     name: String,
-    /// Who the token is for
+    /// The intended audience
     #[arg(long)]
     audience: Vec<String>,
-    /// How long it holds: 10m, 24h
+    /// Lifetime: 10m, 24h
     #[arg(long)]
     duration: Option<String>,
-    /// It ends with this object: Pod or Secret
+    /// Kind of the object that the token is bound to: Pod or Secret
     #[arg(long, requires = "bound_object_name")]
     bound_object_kind: Option<String>,
     #[arg(long)]

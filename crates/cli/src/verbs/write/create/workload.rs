@@ -26,7 +26,7 @@ pub struct Job {
     name: String,
     #[arg(long)]
     image: Option<String>,
-    /// Make it from a CronJob: cronjob/NAME
+    /// Create it from a CronJob: cronjob/NAME
     #[arg(long, value_name = "cronjob/NAME")]
     from: Option<String>,
     /// The command, after --
@@ -39,7 +39,7 @@ pub struct CronJob {
     name: String,
     #[arg(long)]
     image: String,
-    /// When it runs, as in crontab
+    /// The schedule, as in crontab
     #[arg(long)]
     schedule: String,
     /// OnFailure or Never
@@ -50,7 +50,7 @@ pub struct CronJob {
     command: Vec<String>,
 }
 
-/// `registry:5000/team/nginx:1.2` gives `nginx`.
+/// `nginx` for `registry:5000/team/nginx:1.2`.
 fn container_name(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);
     let name = last.split([':', '@']).next().unwrap_or(last);
@@ -101,13 +101,13 @@ impl Job {
                     "spec": {"template": template}, "status": {},
                 }))
             }
-            (None, Some(from)) => self.by_cron_job(client, from).await,
+            (None, Some(from)) => self.of_cron_job(client, from).await,
             _ => bail!("either --image or --from must be specified"),
         }
     }
 
-    /// A run of a CronJob by hand, owned by it.
-    async fn by_cron_job(&self, client: &Client, from: &str) -> anyhow::Result<Value> {
+    /// A manual run of a CronJob, owned by it.
+    async fn of_cron_job(&self, client: &Client, from: &str) -> anyhow::Result<Value> {
         let Some(("cronjob" | "cronjobs" | "cj" | "cronjob.batch" | "cronjobs.batch", name)) =
             from.split_once('/')
         else {

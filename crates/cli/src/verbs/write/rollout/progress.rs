@@ -1,9 +1,9 @@
-//! How far a rollout is.
+//! The progress of a rollout.
 
 use anyhow::bail;
 use serde_json::Value;
 
-/// How far a rollout is, in kubectl's words, and whether it is done.
+/// kubectl's message for the progress of a rollout, and whether it is complete.
 pub fn progress(kind: &str, name: &str, object: &Value) -> anyhow::Result<(String, bool)> {
     let status = &object["status"];
     let observed =
@@ -121,7 +121,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_deployments_progress_in_words() {
+    fn a_deployments_progress() {
         let object = |generation: i64, status: Value| json!({"metadata": {"generation": generation}, "spec": {"replicas": 3}, "status": status});
         for (object, expected, done) in [
             (

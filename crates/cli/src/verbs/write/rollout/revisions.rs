@@ -11,8 +11,8 @@ use crate::request::selection::ObjectReference;
 
 pub const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 
-/// One revision: its number, the pod template, why it was made, and the object that it stands for: a
-/// ReplicaSet, or the owner as it was.
+/// One revision: its number, pod template and change cause, and the object that represents it: a
+/// ReplicaSet, or the workload as it was.
 pub struct Revision {
     pub number: i64,
     pub template: Value,
@@ -20,7 +20,7 @@ pub struct Revision {
     pub object: Value,
 }
 
-/// Every revision that the cluster still has, oldest first.
+/// Every revision in the history, oldest first.
 pub async fn revisions(
     client: &Client,
     resources: &Resources,

@@ -1,4 +1,4 @@
-//! `skiff set env`: variables, by hand or from ConfigMaps and Secrets.
+//! `skiff set env`: environment variables, from arguments, ConfigMaps or Secrets.
 
 use anyhow::bail;
 use client::Client;
@@ -14,7 +14,7 @@ pub struct Args {
     /// Only this container; * for all
     #[arg(short, long, default_value = "*")]
     containers: String,
-    /// Show the variables
+    /// List the variables
     #[arg(long)]
     pub list: bool,
     /// Every key of a ConfigMap or Secret: configmap/NAME, secret/NAME
@@ -23,18 +23,18 @@ pub struct Args {
     /// With --from: only these keys
     #[arg(long, value_delimiter = ',')]
     keys: Vec<String>,
-    /// With --from: what the names of the variables begin with
+    /// With --from: prefix of the variables' names
     #[arg(long, default_value = "")]
     prefix: String,
 }
 
 impl Args {
-    /// Whether there is something to do without a variable in the command line.
-    pub fn needs_no_words(&self) -> bool {
+    /// Whether the verb needs no variable in its arguments.
+    pub fn needs_no_changes(&self) -> bool {
         self.list || self.from.is_some()
     }
 
-    /// The entries of `env` that are set, or with `$patch` removed.
+    /// The entries of `env` to set, or with `$patch` to remove.
     pub async fn variables(
         &self,
         client: &Client,
@@ -90,7 +90,7 @@ impl Args {
         self.containers == "*" || self.containers == container
     }
 
-    /// The change to a pod's spec; none: no container is meant.
+    /// The change to a pod's spec; `None` if no container matches.
     pub fn change(
         &self,
         named: &ObjectReference<'_>,
@@ -113,7 +113,7 @@ impl Args {
         Some(patch)
     }
 
-    /// Prints what is set.
+    /// Prints the variables.
     pub fn show(&self, named: &ObjectReference<'_>, pod_spec: &Value) {
         for list in LISTS {
             for container in pod_spec[list].as_array().into_iter().flatten() {
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_in_words() {
+    fn variables_are_listed_as_in_kubectl() {
         assert_eq!(variable_name("a.b-c"), "A_B_C");
         for (variable, expected) in [
             (json!({"name": "A", "value": "b"}), "A=b"),

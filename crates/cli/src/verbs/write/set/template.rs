@@ -8,7 +8,7 @@ use crate::request::selection::ObjectReference;
 /// Lists of containers in a pod's spec.
 pub const LISTS: [&str; 2] = ["containers", "initContainers"];
 
-/// The spec that pods are made from, and where it stands in its object.
+/// A pod spec, and its path in the object.
 pub struct Template<'a> {
     pub spec: &'a Value,
     path: &'static [&'static str],
@@ -16,7 +16,7 @@ pub struct Template<'a> {
 
 impl<'a> Template<'a> {
     /// # Errors
-    /// When the object is not one that has pods.
+    /// When the object has no pod spec.
     pub fn of(named: &ObjectReference<'_>, object: &'a Value) -> anyhow::Result<Self> {
         let path: &[&str] = match named.resource.kind.as_str() {
             "Pod" => &["spec"],
@@ -35,7 +35,7 @@ impl<'a> Template<'a> {
         Ok(Self { spec, path })
     }
 
-    /// The patch of the object that makes this change to the spec.
+    /// The patch of the object that applies this change to the spec.
     pub fn patch(&self, change: Value) -> Value {
         let wrap = |inner, key: &&str| json!({*key: inner});
         self.path.iter().rev().fold(change, wrap)
