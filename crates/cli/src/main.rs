@@ -110,3 +110,13 @@ fn exit_silently_on_closed_output() {
         report(panic);
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_flags_of_any_command_clash() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

@@ -4,7 +4,7 @@
 //! - Where: [`connection`], [`kubelet`], [`rest`].
 //! - Which objects: [`selection`] (`TYPE/NAME` and selectors), [`manifest`] (`-f`), [`pods`] (those
 //!   of a workload).
-//! - Writing: [`write`] (`--dry-run` and the line that reports what was done), [`generate`],
+//! - Writing: [`mod@write`] (`--dry-run` and the line that reports what was done), [`generate`],
 //!   [`last_applied`], [`subjects`], [`editor`].
 //! - Over time: [`watch`], [`stream`], [`session`], [`log`].
 //! - [`failure`] shows errors in kubectl's format; [`duration`] reads Go's durations.
