@@ -1,8 +1,8 @@
 //! A whole cluster on this machine: `skiff up`, `down`, `status`, and what they share.
 //!
-//! `up` checks the machine, makes certificates, network and configuration (each step idempotent),
+//! `up` checks the machine, creates certificates, network and configuration (each step idempotent),
 //! and starts the [`supervisor`], which runs the processes that [`processes`] lists. `down`
-//! removes all of it, by records and by names that only this cluster can have, so that it also
+//! removes all of it, by records and by names that are unique to this cluster, so that it also
 //! works after a crash.
 
 mod cgroup;
@@ -28,12 +28,14 @@ mod status;
 mod supervisor;
 mod up;
 
-use clap::Subcommand;
-use layout::Layout;
-use options::Selection;
 use std::process::ExitCode;
 
-/// Commands that make, remove and show the cluster of this machine.
+use clap::Subcommand;
+
+use layout::Layout;
+use options::Selection;
+
+/// Commands that create, remove and show the cluster of this machine.
 #[derive(Subcommand)]
 pub enum Command {
     /// Bring a cluster up on this machine
@@ -45,13 +47,13 @@ pub enum Command {
     /// Start, stop or kill the processes of one node
     #[command(name = "node-process")]
     NodeProcess(node::NodeArgs),
-    /// Make the certificates and kubeconfigs of a cluster, without starting it
+    /// Create the certificates and kubeconfigs of a cluster, without starting it
     #[command(hide = true)]
     Pki(node::PkiArgs),
     /// Run the processes of one node in the foreground, inside a container that is the node
     #[command(hide = true)]
     NodeRun(node::NodeRunArgs),
-    /// Bring a context into the kubeconfig, or take it out
+    /// Add a context to the kubeconfig, or remove it
     #[command(hide = true)]
     Context(context::ContextArgs),
     /// Run the processes of a cluster; `skiff up` starts this in the background
@@ -89,8 +91,8 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// One error out of several steps that were all taken; none when there was no problem.
-fn all_done(problems: Vec<anyhow::Error>) -> anyhow::Result<()> {
+/// Joins the errors of several steps into one; succeeds when there are none.
+fn join_errors(problems: Vec<anyhow::Error>) -> anyhow::Result<()> {
     if problems.is_empty() {
         return Ok(());
     }

@@ -1,36 +1,48 @@
 //! `skiff`: the command line.
 //!
 //! Two families of commands live here. `cluster` brings a cluster up and down on this machine,
-//! supervises its processes and shows their state; it starts the component binaries, it never
-//! links them. Every other module is a family of verbs that talk gRPC to an apiserver through
-//! the `client` crate, reading the same kubeconfig as kubectl.
+//! supervises its processes and shows their state; it starts the component binaries, it never links
+//! them. `verbs` are kubectl's: they talk gRPC to an apiserver through the `client` crate, reading
+//! the same kubeconfig as kubectl.
 //!
-//! Entry point: [`main`] parses the arguments and hands them to the family that owns the
-//! command. A family is a clap `Subcommand` enum with a `run` function; adding one is a line in
-//! [`Command`] and a line in [`Command::run`].
+//! Entry point: [`main`] parses the arguments and hands them to the family that owns the command. A
+//! family is a clap `Subcommand` enum with a `run` function; adding one is a line in [`Command`]
+//! and a line in [`Command::run`].
 //!
-//! It must not know the store, nor any component's internals: a component is known by its
-//! flags, its readiness and its health port.
+//! Under the verbs are layers, each of which knows only those before it: [`discovery`] (which kinds
+//! the server serves), [`output`] (printers), [`request`] (connection, selection, reads and
+//! writes), [`describe`] (describers).
+//!
+//! It must not know the store, nor any component's internals: a component is known by its flags,
+//! its readiness and its health port.
 
+mod arguments;
 mod cluster;
+mod describe;
+mod discovery;
+mod output;
+mod request;
 mod verbs;
 
-use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use request::Connection;
 
 /// Skiff: Kubernetes, smaller and faster.
 #[derive(Parser)]
 #[command(name = "skiff", version, about, arg_required_else_help = true, args_override_self = true)]
 struct Cli {
     #[command(flatten)]
-    connection: verbs::Connection,
+    connection: Connection,
     #[command(subcommand)]
     command: Command,
 }
 
 /// Every family of commands.
 #[derive(Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "one command line is read in the life of a process")]
+#[expect(clippy::large_enum_variant, reason = "a process parses one command line")]
 enum Command {
     #[command(flatten)]
     Cluster(cluster::Command),
@@ -40,7 +52,7 @@ enum Command {
 
 impl Command {
     /// Runs the command; the returned code is the process's.
-    async fn run(self, connection: &verbs::Connection) -> anyhow::Result<ExitCode> {
+    async fn run(self, connection: &Connection) -> anyhow::Result<ExitCode> {
         match self {
             Command::Cluster(command) => cluster::run(command).await,
             Command::Verbs(command) => verbs::run(command, connection).await,
@@ -50,7 +62,7 @@ impl Command {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    end_quietly_without_reader();
+    exit_silently_on_closed_output();
     let cli = match parse(std::env::args().collect()) {
         Ok(cli) => cli,
         Err(code) => return code,
@@ -58,37 +70,37 @@ async fn main() -> ExitCode {
     match cli.command.run(&cli.connection).await {
         Ok(code) => code,
         Err(error) => {
-            verbs::report_connection(&error, &cli.connection);
+            request::failure::report_connection(&error, &cli.connection);
             ExitCode::FAILURE
         }
     }
 }
 
-/// Reads the command line as kubectl would; what is wrong with it has been told.
+/// Reads the command line as kubectl would; an error has been printed already.
 fn parse(arguments: Vec<String>) -> Result<Cli, ExitCode> {
     let mut command = <Cli as clap::CommandFactory>::command();
-    if verbs::arguments::has_truth_values(&arguments) {
-        command = verbs::arguments::like_kubectl(command);
+    if arguments::has_boolean_values(&arguments) {
+        command = arguments::with_boolean_values(command);
     }
     let parsed = command
         .clone()
         .try_get_matches_from(&arguments)
         .and_then(|matches| <Cli as clap::FromArgMatches>::from_arg_matches(&matches));
     parsed.map_err(|error| {
-        use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NothingToDo;
-        if error.exit_code() == 0 || error.kind() == NothingToDo {
-            // A closed output has nobody to tell.
+        use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NoCommand;
+        if error.exit_code() == 0 || error.kind() == NoCommand {
+            // Nobody reads a closed output.
             error.print().ok();
             let bare = error.exit_code() != 0 && arguments.len() > 1;
             return if bare { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
-        eprintln!("{}", verbs::arguments::complaint(&error, &command, &arguments));
+        eprintln!("{}", arguments::usage_error(&error, &command, &arguments));
         ExitCode::FAILURE
     })
 }
 
-/// A reader that closed our output (`| head`) ends the process without a word.
-fn end_quietly_without_reader() {
+/// Exits silently when the reader of our output has closed it (`| head`).
+fn exit_silently_on_closed_output() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let text = panic.payload().downcast_ref::<String>();
@@ -97,4 +109,14 @@ fn end_quietly_without_reader() {
         }
         report(panic);
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_flags_of_any_command_clash() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
 }

@@ -1,83 +1,51 @@
 //! kubectl's verbs over gRPC: the same names, flags and output.
 //!
-//! [`Command`] is the family's clap enum; every verb is a module with an `Args` struct and a `run`.
-//! Shared by all: [`connection`] (flags, kubeconfig), [`resources`] (which kinds the server has),
-//! [`selection`] (`TYPE/NAME` and friends), [`manifest`] (`-f`), [`output`] (tables, YAML, JSONPath).
+//! [`Command`] is the family's clap enum; every verb is a module with an `Args` struct and a `run`,
+//! grouped by what it does. What verbs share is in [`crate::request`], [`crate::output`] and
+//! [`crate::describe`]; a verb imports no other verb.
 
-mod annotate;
-mod apply;
-pub mod arguments;
-mod auth;
-mod completion;
-mod config;
-mod connection;
-mod cp;
-mod create;
-mod debug;
-mod delete;
-mod describe;
-mod diff;
-mod duration;
-mod edit;
-mod events;
-mod exec;
-mod explain;
-mod expose;
-mod failure;
-mod get;
-mod image;
-mod inspect;
-mod kubelet;
-mod logs;
-mod manifest;
+mod local;
 mod node;
-mod output;
-mod patch;
-mod port_forward;
-mod proxy;
-mod replace;
-mod resources;
-mod rollout;
-mod run;
-mod scale;
-mod selection;
-mod set;
-mod stream;
-mod taint;
-mod top;
-mod wait;
-mod watching;
-mod workload;
-mod writing;
+mod read;
+mod session;
+mod write;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
-pub use connection::Connection;
-use failure::report;
-pub use failure::report_connection;
+use crate::request::Connection;
+use local::{completion, config, proxy};
+use node::{cordon, drain, image, taint};
+use read::{
+    api_resources, auth, cluster_info, describe, diff, events, explain, get, logs, top, version,
+    wait,
+};
+use session::{cp, debug, exec, port_forward, run};
+use write::{
+    apply, autoscale, create, delete, edit, expose, metadata, patch, replace, rollout, scale, set,
+};
 
 /// kubectl's verbs.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Create or change objects to what a manifest says
+    /// Create objects from a manifest, or change them to match it
     Apply(apply::Args),
     /// Create objects from a manifest, or from arguments
     Create(create::Args),
     /// Run an image in a pod
     Run(run::Args),
-    /// Make a Service for a workload, a pod or a Service
+    /// Create a Service for a workload, a pod or a Service
     Expose(expose::Expose),
-    /// Let the number of replicas follow the load
-    Autoscale(expose::Autoscale),
-    /// Make objects what a manifest says, whatever they were
+    /// Scale a workload automatically with its load
+    Autoscale(autoscale::Autoscale),
+    /// Replace objects by those of a manifest
     Replace(replace::Args),
     /// Show what an apply would change
     Diff(diff::Args),
     /// Show one or many objects
     Get(get::Args),
-    /// Show an object in detail, with what happened to it
+    /// Show an object in detail, with its events
     Describe(describe::Args),
     /// Delete objects by manifest, name or selector
     Delete(delete::Args),
@@ -88,9 +56,9 @@ pub enum Command {
     /// Set the number of replicas
     Scale(scale::Args),
     /// Set or remove labels
-    Label(annotate::Args),
+    Label(metadata::Args),
     /// Set or remove annotations
-    Annotate(annotate::Args),
+    Annotate(metadata::Args),
     /// Print the logs of containers
     #[command(alias = "log")]
     Logs(logs::Args),
@@ -98,7 +66,7 @@ pub enum Command {
     Exec(exec::Exec),
     /// Attach to the process of a container
     Attach(exec::Attach),
-    /// Look into a running pod from a container of one's own
+    /// Debug a running pod from an additional container
     Debug(debug::Args),
     /// Forward local ports to a pod
     #[command(name = "port-forward")]
@@ -111,44 +79,44 @@ pub enum Command {
     Rollout(rollout::Args),
     /// Set images and variables of a workload
     Set(set::Args),
-    /// Wait until objects are as they should be
+    /// Wait until objects meet a condition
     Wait(wait::Args),
-    /// Show what happened
+    /// Show events
     Events(events::Args),
-    /// Show what nodes and pods use
+    /// Show the resource usage of nodes and pods
     Top(top::Args),
     /// Mark nodes as unschedulable
-    Cordon(node::Cordon),
+    Cordon(cordon::Cordon),
     /// Mark nodes as schedulable
-    Uncordon(node::Cordon),
-    /// Empty nodes for maintenance
-    Drain(node::Drain),
+    Uncordon(cordon::Cordon),
+    /// Drain nodes for maintenance
+    Drain(drain::Drain),
     /// Set or remove taints of nodes
     Taint(taint::Args),
-    /// What we may do, and who we are
+    /// Show what you may do, and who you are
     Auth(auth::Args),
     /// Show and change the kubeconfig
     Config(config::Args),
-    /// Put images onto the nodes
+    /// Load images onto the nodes
     Image(image::Args),
     /// Print a script that completes commands in a shell
     Completion(completion::Args),
-    /// Show what the fields of a kind mean
+    /// Document the fields of a kind
     Explain(explain::Args),
-    /// List the kinds that the server has
+    /// List the kinds that the server serves
     #[command(name = "api-resources")]
-    ApiResources(inspect::ApiResources),
-    /// List the group versions that the server has
+    ApiResources(api_resources::ApiResources),
+    /// List the group versions that the server serves
     #[command(name = "api-versions")]
-    ApiVersions(inspect::ApiVersions),
+    ApiVersions(api_resources::ApiVersions),
     /// Show the versions of client and server
-    Version(inspect::Version),
+    Version(version::Version),
     /// Show where the control plane is
     #[command(name = "cluster-info")]
-    ClusterInfo(inspect::ClusterInfo),
+    ClusterInfo(cluster_info::ClusterInfo),
 }
 
-/// Runs one verb; an error has not been printed yet.
+/// Runs one verb; the caller prints its error.
 pub async fn run(command: Command, connection: &Connection) -> anyhow::Result<ExitCode> {
     match command {
         Command::Apply(args) => apply::run(args, connection).await,
@@ -170,9 +138,11 @@ pub async fn run(command: Command, connection: &Connection) -> anyhow::Result<Ex
         Command::Edit(args) => edit::run(args, connection).await,
         Command::Patch(args) => patch::run(args, connection).await,
         Command::Scale(args) => scale::run(args, connection).await,
-        Command::Label(args) => annotate::run(args, annotate::What::Labels, connection).await,
+        Command::Label(args) => {
+            metadata::run(args, metadata::MetadataField::Labels, connection).await
+        }
         Command::Annotate(args) => {
-            annotate::run(args, annotate::What::Annotations, connection).await
+            metadata::run(args, metadata::MetadataField::Annotations, connection).await
         }
         Command::Logs(args) => logs::run(args, connection).await,
         Command::Exec(args) => args.run(connection).await,

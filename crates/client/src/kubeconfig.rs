@@ -83,13 +83,10 @@ impl Kubeconfig {
     /// # Errors
     /// As for [`read`](Self::read), and when neither `$KUBECONFIG` nor `$HOME` is set.
     pub fn infer() -> Result<Self, Error> {
-        let list = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty());
-        let Some(list) = list else {
-            let home = std::env::var_os("HOME")
-                .ok_or_else(|| Error::Config("neither $KUBECONFIG nor $HOME is set".into()))?;
-            return Self::read(&Path::new(&home).join(".kube/config"));
+        let Some(paths) = listed_paths() else {
+            return Self::read(&default_path()?);
         };
-        let paths = std::env::split_paths(&list).filter(|path| path.exists());
+        let paths = paths.into_iter().filter(|path| path.exists());
         paths.map(|path| Self::read(&path)).try_fold(Self::default(), |all, one| Ok(all.or(one?)))
     }
 
@@ -139,6 +136,29 @@ impl Kubeconfig {
     pub fn user(&self, name: &str) -> Option<&User> {
         find(&self.users, name)
     }
+}
+
+/// The files that make up the kubeconfig, the first that names something wins: those of
+/// `$KUBECONFIG`, or else `~/.kube/config`. They need not exist.
+///
+/// # Errors
+/// When neither `$KUBECONFIG` nor `$HOME` is set.
+pub fn paths() -> Result<Vec<PathBuf>, Error> {
+    match listed_paths() {
+        Some(paths) => Ok(paths),
+        None => Ok(vec![default_path()?]),
+    }
+}
+
+fn listed_paths() -> Option<Vec<PathBuf>> {
+    let list = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty())?;
+    Some(std::env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect())
+}
+
+fn default_path() -> Result<PathBuf, Error> {
+    let home = std::env::var_os("HOME")
+        .ok_or_else(|| Error::Config("neither $KUBECONFIG nor $HOME is set".into()))?;
+    Ok(Path::new(&home).join(".kube/config"))
 }
 
 fn find<'a, T>(entries: &'a Option<Vec<Named<T>>>, name: &str) -> Option<&'a T> {

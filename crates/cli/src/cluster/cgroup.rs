@@ -1,14 +1,15 @@
 //! Control groups of the cluster: joining one, ending what runs in them, removing them.
 //! Works on version 2, on version 1, and on both mounted side by side.
 
-use anyhow::Context;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Rounds of killing what is in a group: a process may fork while it is being looked for.
+use anyhow::Context;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Rounds of killing the processes of a group: one may fork while they are being listed.
 const KILL_ROUNDS: u32 = 100;
 /// Pause between rounds; the kernel needs a moment to reap.
 const KILL_PAUSE: Duration = Duration::from_millis(20);
@@ -47,10 +48,10 @@ fn parse_mounts(mounts: &str) -> Vec<Hierarchy> {
 }
 
 /// Moves the calling process into a group of the hierarchy that accounts for memory, so that
-/// whatever it starts can be found.
+/// its descendants can be found.
 ///
 /// # Errors
-/// When no hierarchy is mounted, or the group cannot be made or joined.
+/// When no hierarchy is mounted, or the group cannot be created or joined.
 pub fn join(group: &str) -> anyhow::Result<()> {
     let all = hierarchies();
     let hierarchy = all
@@ -75,7 +76,7 @@ pub fn kill_all(group: &str) {
                 break;
             }
             for pid in members {
-                // It may have ended meanwhile, which is what is wanted.
+                // It may have ended in the meantime, which is fine.
                 if let Err(error) = kill(pid, Signal::SIGKILL) {
                     tracing::debug!(%pid, %error, "cannot kill");
                 }
@@ -88,20 +89,20 @@ pub fn kill_all(group: &str) {
 /// Removes a group and all below it, in every hierarchy.
 ///
 /// # Errors
-/// When a group is there and cannot be removed.
+/// When a group exists and cannot be removed.
 pub fn remove(group: &str) -> anyhow::Result<()> {
     let problems = hierarchies()
         .iter()
         .filter_map(|hierarchy| remove_tree(&below(&hierarchy.path, group)).err())
         .collect();
-    super::all_done(problems)
+    crate::cluster::join_errors(problems)
 }
 
 /// Removes a group if nothing is in or below it.
 pub fn remove_if_empty(group: &str) {
     for hierarchy in hierarchies() {
         if let Err(error) = fs::remove_dir(below(&hierarchy.path, group)) {
-            tracing::debug!(%error, group, "the group stays");
+            tracing::debug!(%error, group, "the group is kept");
         }
     }
 }
@@ -123,7 +124,7 @@ fn members(path: &Path) -> Vec<Pid> {
     let mut pids: Vec<Pid> = text
         .lines()
         .filter_map(|line| line.parse().ok())
-        // Zero is a process of another pid namespace, which cannot be signalled from here.
+        // Zero stands for a process of another pid namespace, which cannot be signalled from here.
         .filter(|pid| *pid != own && *pid > 0)
         .map(Pid::from_raw)
         .collect();
@@ -147,10 +148,10 @@ fn remove_tree(path: &Path) -> anyhow::Result<()> {
         }
     }
     let holders = members(path);
-    anyhow::bail!("cannot remove {}: processes {holders:?} stay in it", path.display())
+    anyhow::bail!("cannot remove {}: processes {holders:?} are still in it", path.display())
 }
 
-/// The controllers that are there to be used, in any hierarchy.
+/// The available controllers, in any hierarchy.
 pub fn controllers() -> Vec<String> {
     let mut names = Vec::new();
     for hierarchy in hierarchies() {

@@ -1,23 +1,25 @@
-//! Removing what a cluster leaves on the machine, whether or not its supervisor still runs.
+//! Removes what a cluster leaves on the machine, whether or not its supervisor is still running.
 
-use super::layout::Layout;
-use super::supervisor::record;
-use super::{cgroup, mounts, network, proc};
-use anyhow::Context;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where containerd's shims put their sockets, whatever containerd's own folders are.
-const SHIM_SOCKETS: &str = "/run/containerd/s";
-/// How long a killed process may take to be gone.
-const GONE_TIMEOUT: Duration = Duration::from_secs(5);
-const GONE_LOOK_AGAIN: Duration = Duration::from_millis(10);
+use anyhow::Context;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-/// Kills every process of the cluster that is left: those in its control groups, those that
-/// records name, and the shims of its containerds.
+use crate::cluster::layout::Layout;
+use crate::cluster::supervisor::record;
+use crate::cluster::{cgroup, mounts, network, proc};
+
+/// Where containerd's shims create their sockets, regardless of containerd's own folders.
+const SHIM_SOCKETS: &str = "/run/containerd/s";
+/// How long a killed process may take to disappear.
+const GONE_TIMEOUT: Duration = Duration::from_secs(5);
+const GONE_POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Kills every remaining process of the cluster: those in its control groups, those with a record,
+/// and the shims of its containerds.
 pub fn kill_processes(layout: &Layout) -> anyhow::Result<()> {
     let shims = shims(&layout.root().join("nodes"));
     let sockets = shim_sockets(&shims);
@@ -37,14 +39,14 @@ pub fn kill_processes(layout: &Layout) -> anyhow::Result<()> {
     record::clear(&layout.run())
 }
 
-/// Kills what runs in one node: containers and shims.
+/// Kills the containers and shims of one node.
 pub fn kill_node(layout: &Layout, node: &str) {
     let shims = shims(&layout.node(node));
     cgroup::kill_all(&layout.node_cgroup(node));
     kill_shims(&shims);
 }
 
-/// Removes what the cluster has made outside its folder: mounts, network, control groups.
+/// Removes what the cluster created outside its folder: mounts, network, control groups.
 pub fn remove_from_machine(layout: &Layout) -> anyhow::Result<()> {
     let steps = [
         mounts::unmount_below(layout.root()),
@@ -52,7 +54,7 @@ pub fn remove_from_machine(layout: &Layout) -> anyhow::Result<()> {
         cgroup::remove(&layout.cgroup()),
     ];
     cgroup::remove_if_empty("/skiff");
-    super::all_done(steps.into_iter().filter_map(Result::err).collect())
+    crate::cluster::join_errors(steps.into_iter().filter_map(Result::err).collect())
 }
 
 /// The shims whose containerd listens on a socket below the folder.
@@ -108,7 +110,7 @@ fn kill_shims(shims: &[u32]) {
     let until = clock::monotonic() + GONE_TIMEOUT;
     let alive = |pid: &u32| proc::stat(*pid).is_some_and(|stat| !stat.zombie);
     while shims.iter().any(alive) && clock::monotonic() < until {
-        std::thread::sleep(GONE_LOOK_AGAIN);
+        std::thread::sleep(GONE_POLL_INTERVAL);
     }
 }
 

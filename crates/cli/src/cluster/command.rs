@@ -1,14 +1,15 @@
-//! Running a program of the machine to its end.
+//! Runs programs of the machine to completion.
 
-use anyhow::{Context, bail};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Folders that are searched besides `$PATH`: a plain user's lacks them.
+use anyhow::{Context, bail};
+
+/// Folders that are searched besides `$PATH`: an ordinary user's lacks them.
 const SYSTEM_FOLDERS: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
-/// The program's path, searched for in `$PATH` and the system's folders.
+/// The program's path, from `$PATH` and the system's folders.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

@@ -1,9 +1,9 @@
 //! The configuration of a node's own containerd.
 
-use super::layout::Layout;
+use crate::cluster::layout::Layout;
 
-/// Plugins that a node has no use for. `cri` and `restart` would poll and listen for nothing;
-/// `io.containerd.runtime.v1.linux` and `io.containerd.internal.v1.opt` look unused too, but
+/// Plugins that a node does not need. `cri` and `restart` would listen and poll to no purpose;
+/// `io.containerd.runtime.v1.linux` and `io.containerd.internal.v1.opt` look unused as well, but
 /// without them containerd 1.6 has no task service.
 const DISABLED: [&str; 9] = [
     "io.containerd.grpc.v1.cri",
@@ -18,7 +18,7 @@ const DISABLED: [&str; 9] = [
 ];
 
 /// The configuration file, in TOML. Everything containerd writes is below the node's folder,
-/// so that the machine's own containerd is never touched.
+/// so that the machine's own containerd is not affected.
 pub fn config(layout: &Layout, node: &str) -> String {
     let folder = layout.containerd(node);
     let quote = |text: &str| format!("{text:?}");

@@ -1,14 +1,15 @@
-//! `skiff context`: the context of a cluster that is not of this machine's supervisor, such as
-//! the cluster of containers.
+//! `skiff context`: the context of a cluster that this machine's supervisor does not run, such as
+//! one made of containers.
 
-use super::files;
-use super::kubeconfig::{self, user_file};
-use super::progress::Progress;
-use super::ready;
-use anyhow::Context;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::cluster::kubeconfig::{self, user_file};
+use crate::cluster::progress::Progress;
+use crate::cluster::{files, ready};
 
 /// Flags of `skiff context`.
 #[derive(clap::Args, Clone, Debug)]
@@ -24,17 +25,17 @@ enum Action {
         /// Name of the cluster
         #[arg(long)]
         name: String,
-        /// The kubeconfig that has it
+        /// The kubeconfig to copy it from
         #[arg(long)]
         file: PathBuf,
-        /// How many nodes are to be Ready
+        /// How many nodes to wait for
         #[arg(long, default_value_t = 0)]
         wait_nodes: u8,
         /// Seconds to wait for them
         #[arg(long, default_value_t = 120)]
         wait: u64,
     },
-    /// Take the context out of the user's kubeconfig
+    /// Remove the context from the user's kubeconfig
     Remove {
         #[arg(long)]
         name: String,
@@ -46,7 +47,7 @@ pub async fn run(args: ContextArgs) -> anyhow::Result<ExitCode> {
     match args.action {
         Action::Import { name, file, wait_nodes, wait } => {
             let text = files::read_if_there(&file)?;
-            let text = text.with_context(|| format!("there is no {}", file.display()))?;
+            let text = text.with_context(|| format!("{} does not exist", file.display()))?;
             let context = kubeconfig::context_name(&name);
             let path = user_file()?;
             kubeconfig::import(&path, &context, &text)?;

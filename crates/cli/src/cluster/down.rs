@@ -1,14 +1,16 @@
 //! `skiff down`.
 
-use super::layout::Layout;
-use super::options::Selection;
-use super::progress::Progress;
-use super::supervisor::control::{self, Request};
-use super::{cleanup, kubeconfig, preflight};
-use anyhow::{Context, bail, ensure};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+
+use crate::cluster::layout::Layout;
+use crate::cluster::options::Selection;
+use crate::cluster::progress::Progress;
+use crate::cluster::supervisor::control::{self, Request};
+use crate::cluster::{cleanup, kubeconfig, preflight};
 
 /// How long the supervisor may take to stop everything; after that it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,7 +28,7 @@ pub struct DownArgs {
     no_kubeconfig: bool,
 }
 
-/// Runs the command. Everything that can be removed is, even when a step fails.
+/// Runs the command. Removes everything that can be removed, even when a step fails.
 pub async fn run(args: DownArgs) -> anyhow::Result<ExitCode> {
     ensure!(nix::unistd::geteuid().is_root(), "skiff down needs root; run it again as root");
     let layout = Layout::new(&args.selection.name, args.selection.data_dir()?);
@@ -38,7 +40,7 @@ pub async fn run(args: DownArgs) -> anyhow::Result<ExitCode> {
     match stop_supervisor(&layout).await {
         Ok(true) => progress.done("processes stopped"),
         Ok(false) => {}
-        Err(error) => progress.trouble(&format!("{error:#}; killing what is left")),
+        Err(error) => progress.warn(&format!("{error:#}; killing what is left")),
     }
     let mut problems = Vec::new();
     progress.doing("removing containers and network");
@@ -62,7 +64,7 @@ pub async fn run(args: DownArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let elapsed = progress.finish();
-    super::all_done(problems)?;
+    crate::cluster::join_errors(problems)?;
     let name = layout.name();
     match (was_there, args.keep_data) {
         (false, _) => println!("There is no cluster {name:?}."),
@@ -75,7 +77,7 @@ pub async fn run(args: DownArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A folder that is somebody else's must not be removed.
+/// A folder that is not a cluster's must not be removed.
 fn check_folder(root: &Path) -> anyhow::Result<()> {
     let ours = ["cluster.json", "pki", "run", "logs"].iter().any(|name| root.join(name).exists());
     if preflight::in_use(root) && !ours {
@@ -84,18 +86,18 @@ fn check_folder(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks the supervisor to stop everything; says whether there was one.
+/// Asks the supervisor to stop everything; returns whether there was one.
 async fn stop_supervisor(layout: &Layout) -> anyhow::Result<bool> {
     let Some(mut connection) = control::request(&layout.run(), &Request::Stop).await? else {
         return Ok(false);
     };
     let ended = async {
-        // The end of the connection, however it comes, is the supervisor's.
+        // The connection ends, with or without an error, when the supervisor does.
         while let Ok(Some(_)) = connection.next().await {}
     };
     tokio::time::timeout(STOP_TIMEOUT, ended)
         .await
-        .context("the supervisor does not stop the processes")?;
+        .context("the supervisor did not stop the processes in time")?;
     Ok(true)
 }
 

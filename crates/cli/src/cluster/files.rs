@@ -1,10 +1,11 @@
-//! Files that are replaced as a whole: a reader sees the old content or the new, never half.
+//! Files that are replaced atomically: a reader sees the old content or the new, never a part.
 
-use anyhow::Context;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+
+use anyhow::Context;
 
 /// Creates a folder and its parents, with mode 0700 where they are new.
 ///
@@ -43,7 +44,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Replaces a file only when its content differs; says whether it did.
+/// Replaces a file only when its content differs; returns whether it did.
 ///
 /// # Errors
 /// Names the file.
@@ -55,10 +56,10 @@ pub fn replace_if_changed(path: &Path, content: &[u8], mode: u32) -> anyhow::Res
     Ok(true)
 }
 
-/// A file's content, or `None` when there is no such file.
+/// A file's content, or `None` when the file does not exist.
 ///
 /// # Errors
-/// When the file is there and cannot be read.
+/// When the file exists and cannot be read.
 pub fn read_if_there(path: &Path) -> anyhow::Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(content) => Ok(Some(content)),

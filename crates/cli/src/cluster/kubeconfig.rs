@@ -1,16 +1,18 @@
 //! Kubeconfigs: one for each component, and the context written into the user's own.
 //!
-//! The user's file is read and written as a plain tree, so that whatever else is in it stays.
+//! The user's file is read and written as an untyped tree, so that unknown fields are kept.
 
-use super::files;
-use super::layout::Layout;
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
-use std::path::{Path, PathBuf};
 
-/// Who connects to which server, with the PEM files that prove it.
+use crate::cluster::files;
+use crate::cluster::layout::Layout;
+
+/// A server, and the credentials for it, in PEM.
 pub struct Access {
     pub server: String,
     pub authority: String,
@@ -19,7 +21,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// Reads the certificates of one identity (a path below the PKI folder, without an ending).
+    /// Reads the certificates of one identity (a path below the PKI folder, without its extension).
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -86,20 +88,15 @@ pub fn context_name(cluster: &str) -> String {
     if cluster == "skiff" { cluster.to_owned() } else { format!("skiff-{cluster}") }
 }
 
-/// The file that a context is written to: of the files that `$KUBECONFIG` lists the first that
-/// exists, else the last; without it, `~/.kube/config`.
+/// The file that a context is written to: the first file of `$KUBECONFIG` that exists, else the
+/// last; without `$KUBECONFIG`, `~/.kube/config`.
 ///
 /// # Errors
-/// When neither variable says where.
+/// When neither `$KUBECONFIG` nor `$HOME` is set.
 pub fn user_file() -> anyhow::Result<PathBuf> {
-    if let Some(list) = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
-        let paths: Vec<PathBuf> =
-            std::env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect();
-        let chosen = paths.iter().find(|path| path.exists()).or(paths.last());
-        return chosen.cloned().context("$KUBECONFIG names no file");
-    }
-    let home = std::env::var_os("HOME").context("neither $KUBECONFIG nor $HOME is set")?;
-    Ok(Path::new(&home).join(".kube/config"))
+    let paths = client::kubeconfig::paths()?;
+    let chosen = paths.iter().find(|path| path.exists()).or(paths.last());
+    chosen.cloned().context("$KUBECONFIG names no file")
 }
 
 /// Adds or replaces the context in the file and makes it the current one.
@@ -125,10 +122,10 @@ pub fn import(path: &Path, context: &str, other: &str) -> anyhow::Result<()> {
     write(path, &config)
 }
 
-/// Removes the context, its cluster and its user from the file; says whether it was there.
+/// Removes the context, its cluster and its user from the file; returns whether there was one.
 ///
 /// # Errors
-/// When the file is there and cannot be read, parsed or written.
+/// When the file exists and cannot be read, parsed or written.
 pub fn remove_context(path: &Path, context: &str) -> anyhow::Result<bool> {
     let mut config = read(path)?;
     let Some(map) = config.as_object_mut() else {
@@ -163,7 +160,7 @@ fn read(path: &Path) -> anyhow::Result<Value> {
 }
 
 fn write(path: &Path, config: &Value) -> anyhow::Result<()> {
-    // A link is followed, so that what it points to is replaced and the link stays.
+    // A symbolic link is followed, so that its target is replaced and the link kept.
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     files::replace(&target, serde_saphyr::to_string(config)?.as_bytes(), 0o600)
 }
@@ -215,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn other_contexts_stay() {
+    fn other_contexts_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sub/config");
         let other = "apiVersion: v1\nkind: Config\nclusters:\n- name: other\n  cluster: {server: \

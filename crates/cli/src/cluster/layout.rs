@@ -1,5 +1,5 @@
-//! Where everything of a cluster is: paths below its data folder, and the names that it takes
-//! on the machine. Pure; nothing here touches the file system.
+//! Where the files of a cluster are: paths below its data folder, and the names that it uses on the
+//! machine. Pure: nothing here accesses the file system.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ impl Layout {
         &self.root
     }
 
-    /// The options the cluster was made with.
+    /// The options the cluster was created with.
     pub fn options_file(&self) -> PathBuf {
         self.root.join("cluster.json")
     }
@@ -52,7 +52,7 @@ impl Layout {
         self.logs().join(format!("{process}.log"))
     }
 
-    /// Sockets, and records of what runs.
+    /// Sockets, and records of running processes.
     pub fn run(&self) -> PathBuf {
         self.root.join("run")
     }

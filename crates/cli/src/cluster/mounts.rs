@@ -1,10 +1,11 @@
-//! Mounts that a cluster leaves behind: finding and removing them.
+//! Finds and removes mounts that a cluster leaves behind.
+
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use nix::mount::{MntFlags, umount2};
-use std::path::{Path, PathBuf};
 
-/// Unmounts whatever is mounted at or below the folder, the last mounted first.
+/// Unmounts everything at or below the folder, the most recent first.
 ///
 /// # Errors
 /// When the mounts cannot be read, or one cannot be unmounted.
@@ -14,7 +15,7 @@ pub fn unmount_below(folder: &Path) -> anyhow::Result<()> {
     for path in parse(&text).into_iter().rev().filter(|path| path.starts_with(folder)) {
         let unmounted = umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
         match unmounted {
-            // Its peer in another mount took it along.
+            // Unmounting a peer has unmounted it as well.
             Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
             Err(error) => {
                 let error = anyhow::Error::new(error);
@@ -22,7 +23,7 @@ pub fn unmount_below(folder: &Path) -> anyhow::Result<()> {
             }
         }
     }
-    super::all_done(problems)
+    crate::cluster::join_errors(problems)
 }
 
 /// The mount points, in the order in which they were mounted.

@@ -8,41 +8,43 @@
 //!   node-2 ──── eth0 ═══ node-2 ───┘
 //! ```
 //! The bridge is not on the machine itself because a firewall there (docker's forward policy,
-//! for one) would lose what passes between nodes.
+//! for one) would drop traffic between nodes.
 
 mod links;
 pub mod namespace;
 mod outside;
 
-use super::layout::Layout;
-use super::options::Options;
+use std::net::Ipv4Addr;
+
 use anyhow::Context;
 use ipnet::Ipv4Net;
-use std::net::Ipv4Addr;
+
+use crate::cluster::layout::Layout;
+use crate::cluster::options::Options;
 
 /// Largest MTU of the fabric, which is Ethernet's.
 const MTU_MAX: u32 = 1500;
 
-/// Makes whatever of the network is missing.
+/// Creates whatever is missing of the network.
 ///
 /// # Errors
-/// Says which step failed.
+/// Names the step that failed.
 pub fn ensure(layout: &Layout, options: &Options) -> anyhow::Result<()> {
     let mtu = outside::mtu().unwrap_or(MTU_MAX).min(MTU_MAX);
-    ensure_fabric(layout, options, mtu).context("cannot make the nodes' bridge")?;
+    ensure_fabric(layout, options, mtu).context("cannot create the nodes' bridge")?;
     for node in options.nodes() {
         ensure_node(layout, options, &node.name, node.address, mtu)
-            .with_context(|| format!("cannot make the network of {}", node.name))?;
+            .with_context(|| format!("cannot create the network of {}", node.name))?;
     }
     route_cluster(layout, options).context("cannot route the cluster's ranges")?;
-    outside::ensure(layout, options).context("cannot let the nodes reach the outside")
+    outside::ensure(layout, options).context("cannot give the nodes access to the outside")
 }
 
 /// Removes the network: namespaces (and with them every link in them), the machine's link and
-/// routes, and the nft table. What is not there is no error.
+/// routes, and the nft table. What does not exist is skipped.
 ///
 /// # Errors
-/// When something that is there cannot be removed; the rest is removed all the same.
+/// When something exists and cannot be removed; the rest is removed nevertheless.
 pub fn remove(layout: &Layout) -> anyhow::Result<()> {
     let mut problems = Vec::new();
     let link = layout.machine_link();
@@ -57,10 +59,10 @@ pub fn remove(layout: &Layout) -> anyhow::Result<()> {
         Err(error) => problems.push(error),
     }
     problems.extend(outside::remove(layout).err());
-    super::all_done(problems)
+    crate::cluster::join_errors(problems)
 }
 
-/// Cuts a node off: its link goes down. [`ensure`] sets it up again.
+/// Cuts a node off by taking its link down. [`ensure`] brings it up again.
 ///
 /// # Errors
 /// When there is no such node.
@@ -130,7 +132,7 @@ fn ensure_node(
     })
 }
 
-/// Makes a link of the fabric's namespace a port of its bridge.
+/// Attaches a link of the fabric's namespace to its bridge.
 fn attach(fabric: &std::path::Path, port: String) -> anyhow::Result<()> {
     namespace::within(fabric, move || {
         run(async move {
@@ -141,9 +143,8 @@ fn attach(fabric: &std::path::Path, port: String) -> anyhow::Result<()> {
     })
 }
 
-/// Sends the machine's traffic for pods and services through a node. One is enough: every node
-/// knows the way to the others' pods, and a node's namespace forwards whether or not its
-/// processes run.
+/// Routes the machine's traffic for pods and services through a node. One is enough: every node has
+/// routes to the others' pods, and a node's namespace forwards whether or not its processes run.
 fn route_cluster(layout: &Layout, options: &Options) -> anyhow::Result<()> {
     let ranges = [options.pod_cidr, options.service_cidr];
     let Some(node) = options.nodes().into_iter().next() else {
@@ -160,7 +161,7 @@ fn route_cluster(layout: &Layout, options: &Options) -> anyhow::Result<()> {
     })
 }
 
-/// Runs a future to its end on a thread of its own, which stays in the caller's network
+/// Runs a future to completion on a thread of its own, which is in the caller's network
 /// namespace: netlink sockets belong to the namespace of the thread that opens them.
 fn run<T: Send>(future: impl Future<Output = anyhow::Result<T>> + Send) -> anyhow::Result<T> {
     std::thread::scope(|scope| {

@@ -1,17 +1,19 @@
-//! Commands about single nodes, and the making of certificates without a cluster on this
-//! machine: what tests and clusters of containers need.
+//! Commands for single nodes, and for creating certificates without a cluster on this machine, as
+//! tests and clusters of containers need them.
 
-use super::kubeconfig::{self, Access};
-use super::layout::Layout;
-use super::options::{Options, Selection, UpArgs};
-use super::processes::node_processes;
-use super::supervisor::control::{self, NodeAction, Request};
-use super::supervisor::{self, processes_file};
-use super::{cleanup, containerd, files, network, pki, preflight};
-use anyhow::Context;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use anyhow::Context;
+
+use crate::cluster::kubeconfig::{self, Access};
+use crate::cluster::layout::Layout;
+use crate::cluster::options::{Options, Selection, UpArgs};
+use crate::cluster::processes::node_processes;
+use crate::cluster::supervisor::control::{self, NodeAction, Request};
+use crate::cluster::supervisor::{self, processes_file};
+use crate::cluster::{cleanup, containerd, files, network, pki, preflight};
 
 /// Flags of `skiff node-process`.
 #[derive(clap::Args, Clone, Debug)]
@@ -25,8 +27,8 @@ pub struct NodeArgs {
     node: String,
 }
 
-/// Starts, stops or kills a node. Killed, it is as if its power were cut: processes and
-/// containers end at once, and its link is down.
+/// Starts, stops or kills a node. Killing is like a power cut: processes and containers end at
+/// once, and the link goes down.
 pub async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     let layout = Layout::new(&args.selection.name, args.selection.data_dir()?);
     let text = files::read_if_there(&layout.options_file())?;
@@ -36,7 +38,7 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
     if args.action == NodeAction::Kill {
         network::cut(&layout, &args.node)?;
     } else {
-        // Also sets the link up again.
+        // Also brings the link up again.
         network::ensure(&layout, &options)?;
     }
     let mut connection = control::request(&layout.run(), &request)
@@ -75,7 +77,7 @@ pub struct PkiArgs {
     /// DNS name or address of etcd; repeatable
     #[arg(long = "etcd-name")]
     etcd_names: Vec<String>,
-    /// Also write a context with this URL into the file, for people
+    /// Also write a context with this URL to the file, for users
     #[arg(long, requires = "context_file")]
     context_server: Option<String>,
     #[arg(long)]
@@ -87,7 +89,7 @@ fn parse_node(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), address.to_owned()))
 }
 
-/// Makes certificates and kubeconfigs; what is valid stays.
+/// Creates certificates and kubeconfigs; valid ones are kept.
 pub fn make_pki(args: PkiArgs) -> anyhow::Result<ExitCode> {
     let layout = Layout::new(&args.selection.name, args.selection.data_dir()?);
     let names: Vec<String> = args.nodes.iter().map(|(name, _)| name.clone()).collect();
@@ -116,13 +118,13 @@ pub struct NodeRunArgs {
     /// The node that this container is
     #[arg(long)]
     node: String,
-    /// Folder with `pki` and `kubeconfig`, as `skiff pki` makes them
+    /// Folder with `pki` and `kubeconfig`, as `skiff pki` creates them
     #[arg(long)]
     config: PathBuf,
 }
 
-/// Runs one node's processes until it is told to stop. The node's number in its name says how
-/// many nodes there are at least, from which its address follows.
+/// Runs one node's processes until asked to stop. The number in the node's name is a lower bound of
+/// the number of nodes, from which its address follows.
 pub async fn run_alone(mut args: NodeRunArgs) -> anyhow::Result<ExitCode> {
     runtime::init("info");
     let number = args.node.strip_prefix("node-").and_then(|number| number.parse().ok());

@@ -1,24 +1,25 @@
-//! What a cluster is made of: the options of `skiff up`, and the addresses that follow from
-//! them. Pure data; nothing here reads or changes the machine.
+//! The options of `skiff up`, and the addresses that follow from them. Pure data: nothing here
+//! reads or changes the machine.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
-use std::path::PathBuf;
 
 /// Longest cluster name: the machine's link is called `sk-<name>`, and a link's name has at
 /// most 15 characters.
 pub const NAME_MAX: usize = 12;
-/// Most nodes one machine's cluster may have.
+/// Maximum number of nodes.
 pub const NODES_MAX: u8 = 64;
 /// The port of the apiserver, on the gateway address of the node subnet.
 pub const API_PORT: u16 = 6443;
 /// The first node's address is the subnet's base plus this.
 const FIRST_NODE_OFFSET: u32 = 11;
 
-/// What holds the cluster's objects.
+/// What stores the cluster's objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Store {
@@ -64,7 +65,7 @@ pub struct UpArgs {
     /// Number of nodes; each is a network namespace with its own containerd
     #[arg(long, default_value_t = 1)]
     pub nodes: u8,
-    /// What holds the objects
+    /// What stores the objects
     #[arg(long, value_enum, default_value_t = Store::Embedded)]
     pub store: Store,
     /// Subnet of the nodes; the machine takes its first address
@@ -76,7 +77,7 @@ pub struct UpArgs {
     /// Range of the services' addresses
     #[arg(long, default_value = "10.96.0.0/12")]
     pub service_cidr: Ipv4Net,
-    /// Registry to be spoken to without TLS, as HOST:PORT; repeatable
+    /// Registry to access without TLS, as HOST:PORT; repeatable
     #[arg(long = "insecure-registry", value_name = "HOST:PORT")]
     pub insecure_registries: Vec<String>,
     /// Log level of every process
@@ -91,10 +92,10 @@ pub struct UpArgs {
 }
 
 impl UpArgs {
-    /// The options that are kept with the cluster, checked.
+    /// The validated options that are stored with the cluster.
     ///
     /// # Errors
-    /// Says which flag is wrong and why.
+    /// Names the flag that is wrong, and why.
     pub fn into_options(self) -> anyhow::Result<Options> {
         let options = Options {
             name: self.selection.name.clone(),
@@ -111,7 +112,7 @@ impl UpArgs {
     }
 }
 
-/// What a running cluster was made with; kept as `cluster.json` in its data folder.
+/// What a cluster was created with; stored as `cluster.json` in its data folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Options {
@@ -183,8 +184,8 @@ impl Options {
         nth(self.node_cidr, 1)
     }
 
-    /// A loopback address of this cluster's own, so that several clusters on one machine may
-    /// use the same health ports.
+    /// A loopback address of this cluster's own, so that several clusters on one machine can use
+    /// the same health ports.
     pub fn loopback(&self) -> Ipv4Addr {
         let [_, b, c, d] = self.gateway().octets();
         Ipv4Addr::new(127, b, c, d)

@@ -1,19 +1,20 @@
-//! The cluster's certificates: which there are, and keeping them valid on disk.
+//! The cluster's certificates: the list of them, and keeping them valid on disk.
 //!
-//! [`certificates`] is the whole list, a pure function of names and addresses; [`ensure`] makes
-//! what is missing and renews what is near its end, was made for other names, or was signed by
-//! a CA that is no longer there. What is valid is left as it is, so that running it again
-//! changes nothing.
+//! [`certificates`] is the whole list, a pure function of names and addresses; [`ensure`] creates
+//! missing ones and renews those that expire soon, were issued for other names, or were signed by a
+//! CA that no longer exists. Valid ones are kept, so that running it again changes nothing.
 
 mod issue;
 mod verify;
 
-use super::files;
-use anyhow::Context;
-use issue::Authority;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+
+use crate::cluster::files;
+use issue::Authority;
 
 /// How long a certificate authority lasts.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -29,10 +30,10 @@ pub enum Usage {
     Server,
 }
 
-/// One certificate as it should be.
+/// The specification of one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// Path below the PKI folder, without an ending.
+    /// Path below the PKI folder, without its extension.
     pub path: String,
     /// Path of the authority that signs it, likewise.
     pub authority: &'static str,
@@ -41,16 +42,16 @@ pub struct Certificate {
     /// The group (Kubernetes takes it from the organisation).
     pub organization: Option<String>,
     pub usage: Usage,
-    /// DNS names and addresses that a server answers to.
+    /// DNS names and addresses of a server.
     pub names: Vec<String>,
 }
 
 /// The cluster's authority.
 pub const CLUSTER_AUTHORITY: &str = "ca";
-/// etcd's own authority: whoever holds a certificate of the cluster's is no friend of the store.
+/// etcd's own authority, so that the cluster's certificates do not give access to the store.
 pub const ETCD_AUTHORITY: &str = "etcd/ca";
 
-/// Whom the certificates are for.
+/// Whom the certificates are issued to.
 #[derive(Clone, Debug)]
 pub struct Subjects {
     /// DNS names and addresses of the apiserver, besides the Service's own.
@@ -63,7 +64,7 @@ pub struct Subjects {
     pub etcd_names: Vec<String>,
 }
 
-/// Every certificate of a cluster. Identities are kubeadm's.
+/// Every certificate of a cluster, with kubeadm's identities.
 pub fn certificates(subjects: &Subjects) -> Vec<Certificate> {
     let client = |path: &str, common_name: &str, organization: Option<&str>| Certificate {
         path: path.to_owned(),
@@ -124,11 +125,11 @@ pub fn certificates(subjects: &Subjects) -> Vec<Certificate> {
     all
 }
 
-/// Makes the folder hold every certificate, valid at `now`; returns the paths of those that
-/// were made or renewed. Also makes the key pair that signs ServiceAccount tokens.
+/// Ensures that the folder has every certificate, valid at `now`; returns the paths of those that
+/// were created or renewed. Also creates the key pair that signs ServiceAccount tokens.
 ///
 /// # Errors
-/// When a file cannot be read or written, or a key that is there cannot be used.
+/// When a file cannot be read or written, or an existing key cannot be used.
 pub fn ensure(
     folder: &Path,
     wanted: &[Certificate],
@@ -145,7 +146,7 @@ pub fn ensure(
             made.push(path.to_owned());
         }
         for certificate in signs() {
-            if !verify::is_good(folder, certificate, authority.pem(), now, RENEW_BEFORE)? {
+            if !verify::is_valid(folder, certificate, authority.pem(), now, RENEW_BEFORE)? {
                 let (pem, key) = authority.issue(certificate, now, LIFETIME)?;
                 write_pair(folder, &certificate.path, &pem, &key)?;
                 made.push(certificate.path.clone());
@@ -161,11 +162,11 @@ pub fn ensure(
     Ok(made)
 }
 
-/// How many of the certificates on disk the next [`ensure`] will renew since their end is near.
+/// How many of the certificates on disk the next [`ensure`] will renew because they expire soon.
 ///
 /// # Errors
-/// When a file is there and cannot be read.
-pub fn near_their_end(
+/// When a file exists and cannot be read.
+pub fn expiring_soon(
     folder: &Path,
     wanted: &[Certificate],
     now: SystemTime,

@@ -1,24 +1,26 @@
-//! What has to be so before a cluster is started. Every check runs, so that one look shows all
-//! that is wrong; each problem comes with what to do about it. Nothing is changed.
+//! Checks before a cluster is started. Every check runs, so that all problems are shown at once,
+//! each with a remedy. Nothing is changed.
 
 mod addresses;
 mod kernel;
 mod programs;
 
-use super::layout::Layout;
-use super::options::Options;
-use super::processes::Programs;
-use nix::sys::statfs::{self, FsType, statfs};
-use nix::unistd::Uid;
 use std::fmt;
 use std::path::Path;
 
+use nix::sys::statfs::{self, FsType, statfs};
+use nix::unistd::Uid;
+
+use crate::cluster::layout::Layout;
+use crate::cluster::options::Options;
+use crate::cluster::processes::Programs;
+
 /// Free space below which a cluster is not started.
 const SPACE_MIN_BYTES: u64 = 1 << 30;
-/// Longest path of a unix socket, its closing zero not counted.
+/// Longest path of a Unix socket, without its terminating zero.
 const SOCKET_PATH_MAX: usize = 107;
 
-/// Something that stands in the way.
+/// Something that prevents a cluster from starting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub what: String,
@@ -41,7 +43,7 @@ impl fmt::Display for Problem {
 pub fn check(layout: &Layout, options: &Options) -> Result<Programs, Vec<Problem>> {
     let mut problems = Vec::new();
     if let Some(problem) = not_root(nix::unistd::geteuid()) {
-        // Without root the other checks would say what is not so.
+        // Without root the other checks would report false problems.
         return Err(vec![problem]);
     }
     let programs = programs::check(options, &mut problems);
@@ -54,7 +56,7 @@ pub fn check(layout: &Layout, options: &Options) -> Result<Programs, Vec<Problem
     }
 }
 
-/// Finds the programs of a node that is a container; the rest of the machine is the image's affair.
+/// Finds the programs of a node that is a container, whose image provides everything else.
 pub fn node_programs(problems: &mut Vec<Problem>) -> Option<Programs> {
     programs::check_node(problems)
 }
@@ -83,7 +85,7 @@ fn path_too_long(layout: &Layout) -> Option<Problem> {
     let excess = length.checked_sub(SOCKET_PATH_MAX).filter(|excess| *excess > 0)?;
     Some(Problem::new(
         format!("the data folder's path is {excess} characters too long"),
-        "sockets below it could not be made; choose a shorter --data-dir",
+        "sockets below it could not be created; choose a shorter --data-dir",
     ))
 }
 
@@ -107,7 +109,7 @@ fn disk_unfit(folder: &Path, kind: FsType, free_bytes: u64) -> Vec<Problem> {
     problems
 }
 
-/// Whether a folder is there and has something in it.
+/// Whether a folder exists and is not empty.
 pub fn in_use(folder: &Path) -> bool {
     std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
@@ -117,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_root_may() {
+    fn root_is_required() {
         assert_eq!(not_root(Uid::from_raw(0)), None);
         let problem = not_root(Uid::from_raw(1000)).unwrap();
         assert!(problem.remedy.contains("sudo skiff up"), "{problem}");

@@ -1,4 +1,4 @@
-//! What `/proc` says of processes.
+//! Reads `/proc` about processes.
 
 use std::fs;
 use std::time::Duration;

@@ -1,12 +1,14 @@
-//! The processes of a cluster: which there are, their flags, and what each waits for.
+//! The processes of a cluster: their flags, and what each waits for.
 //! [`processes`] is a pure function; the supervisor runs what it lists.
 
-use super::layout::Layout;
-use super::options::{API_PORT, Node, Options, Store};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::layout::Layout;
+use crate::cluster::options::{API_PORT, Node, Options, Store};
 
 /// A process that the supervisor keeps running.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,18 +16,17 @@ use std::path::{Path, PathBuf};
 pub struct Process {
     /// Unique; also the name of its log.
     pub name: String,
-    /// The node it belongs to; none for the control plane.
+    /// The node it belongs to; `None` for the control plane.
     pub node: Option<String>,
     pub program: PathBuf,
     pub arguments: Vec<String>,
     pub environment: BTreeMap<String, String>,
-    /// The pinned network namespace it runs in; none is the machine's own.
+    /// The pinned network namespace it runs in; `None` for the machine's own.
     pub namespace: Option<PathBuf>,
-    /// Processes that are to be ready before this one is started for the first time.
+    /// Processes to wait for before this one is started for the first time.
     pub after: Vec<String>,
     pub log: PathBuf,
-    /// Where `/healthz` answers, without TLS, in its namespace; none where readiness is all
-    /// there is to ask.
+    /// Where `/healthz` is served, without TLS, in its namespace; `None` if it is not.
     pub health: Option<String>,
 }
 
@@ -184,7 +185,8 @@ impl Builder<'_> {
     fn scheduler(&self) -> Process {
         let mut process = self.own("scheduler", None, (self.options.loopback(), 10259));
         self.connect(&mut process, "scheduler");
-        // The supervisor runs one of it: after a crash it need not wait for its own lease to end.
+        // The supervisor runs a single one, which after a crash should not wait for its own lease
+        // to expire.
         process.push("--leader-elect", "false");
         process
     }
@@ -226,8 +228,8 @@ impl Builder<'_> {
         process.push("--cluster-domain", "cluster.local");
         process.push("--cgroup-root", &self.layout.node_cgroup(&node.name));
         process.push("--max-pods", "110");
-        // The disk is the machine's, shared with everything else on it: how full that is must not
-        // evict pods or cost loaded images, as long as there is some room.
+        // The disk is shared with everything else on the machine: how full it is must not evict
+        // pods or remove loaded images as long as there is some space.
         process.push("--eviction-nodefs-available-percent", "1");
         process.push("--eviction-nodefs-inodes-free-percent", "1");
         process.push("--image-gc-high-threshold", "99");
@@ -325,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_waited_for_comes_earlier() {
+    fn dependencies_are_listed_first() {
         let all = list(Store::Etcd, 1);
         for (index, process) in all.iter().enumerate() {
             for name in &process.after {

@@ -1,21 +1,22 @@
-//! Progress of `up` and `down`: a line for each step that is done, with a turning sign while it
-//! is under way where somebody is looking.
+//! Progress of `up` and `down`: a line for each completed step, and on a terminal a spinner for the
+//! current one.
 
-use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-/// How fast the sign turns.
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How fast the spinner turns.
 const TICK: Duration = Duration::from_millis(80);
 
-/// Steps of one command, and the time since its start.
+/// The steps of one command, and the time since its start.
 pub struct Progress {
     bar: Option<ProgressBar>,
     started: Instant,
 }
 
 impl Progress {
-    /// Starts; the sign is shown when standard error is a terminal.
+    /// Starts; the spinner is shown when standard error is a terminal.
     pub fn start() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template(" {spinner:.cyan} {msg}")
@@ -27,21 +28,21 @@ impl Progress {
         Self { bar, started: clock::monotonic() }
     }
 
-    /// Shows what is under way.
+    /// Shows the current step.
     pub fn doing(&self, what: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(what.to_owned());
         }
     }
 
-    /// Writes that a step is done.
+    /// Prints that a step is done.
     pub fn done(&self, what: &str) {
         let sign = console::style("✓").green().for_stderr();
         self.line(&format!(" {sign} {what}"));
     }
 
-    /// Writes that something is not as it should be.
-    pub fn trouble(&self, what: &str) {
+    /// Prints a warning.
+    pub fn warn(&self, what: &str) {
         let sign = console::style("!").red().for_stderr();
         self.line(&format!(" {sign} {what}"));
     }

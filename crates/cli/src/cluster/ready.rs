@@ -1,20 +1,22 @@
-//! Waiting until the nodes are Ready, as the apiserver has it.
+//! Waits until the apiserver reports the nodes as Ready.
 
-use super::layout::Layout;
-use super::options::Options;
-use super::progress::Progress;
-use anyhow::{Context, bail};
-use client::informer::{Event, InformerOptions, informer};
-use futures::StreamExt;
-use k8s_openapi::api::core::v1::Node;
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::time::Duration;
 
+use anyhow::{Context, bail};
+use client::informer::{Event, InformerOptions, informer};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Node;
+
+use crate::cluster::layout::Layout;
+use crate::cluster::options::Options;
+use crate::cluster::progress::Progress;
+
 /// Waits until every node of the cluster is Ready.
 ///
 /// # Errors
-/// When that takes longer than `wait`; says why each node is not.
+/// When that takes longer than `wait`, with the reason for each node.
 pub async fn wait_for_nodes(
     layout: &Layout,
     options: &Options,
@@ -65,7 +67,7 @@ pub async fn wait_for(
             let names: Vec<&str> = missing.keys().map(String::as_str).collect();
             progress.doing(&format!("waiting for {} to be Ready", names.join(", ")));
         }
-        bail!("the watch of the nodes has ended")
+        bail!("the watch of nodes ended")
     };
     match tokio::time::timeout(wait, all_ready).await {
         Ok(result) => result,
@@ -77,12 +79,12 @@ pub async fn wait_for(
     }
 }
 
-/// Why the node is not Ready; none when it is.
+/// Why the node is not Ready; `None` when it is.
 fn not_ready(node: &Node) -> Option<String> {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     match conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready") {
         Some(condition) if condition.status == "True" => None,
         Some(condition) => Some(condition.message.clone().unwrap_or_else(|| "not Ready".into())),
-        None => Some("has not told its state".to_owned()),
+        None => Some("has not reported its status".to_owned()),
     }
 }

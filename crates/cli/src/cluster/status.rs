@@ -1,23 +1,24 @@
 //! `skiff status`.
 
-use super::files;
-use super::layout::Layout;
-use super::network::namespace;
-use super::options::{Options, Selection};
-use super::proc;
-use super::supervisor::control::{self, Phase, Request, Status};
-use super::supervisor::record;
-use anyhow::Context;
-use comfy_table::{Table, presets};
-use serde::Serialize;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How long a process may take to tell its health.
+use anyhow::Context;
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+use crate::cluster::layout::Layout;
+use crate::cluster::network::namespace;
+use crate::cluster::options::{Options, Selection};
+use crate::cluster::supervisor::control::{self, Phase, Request, Status};
+use crate::cluster::supervisor::record;
+use crate::cluster::{files, proc};
+
+/// How long a health check may take.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest answer that is read.
+/// Longest response that is read.
 const HEALTH_ANSWER_MAX: u64 = 16 << 10;
 
 /// Flags of `skiff status`.
@@ -25,12 +26,12 @@ const HEALTH_ANSWER_MAX: u64 = 16 << 10;
 pub struct StatusArgs {
     #[command(flatten)]
     selection: Selection,
-    /// Write it as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// One process as it is shown.
+/// One process, as it is shown.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
@@ -42,18 +43,19 @@ struct Row {
     age_seconds: Option<u64>,
 }
 
-/// What to say where no supervisor answers, and so many of the processes that it had started live on.
+/// The message when no supervisor answers, and this many of the processes it started are still
+/// alive.
 fn unsupervised(cluster: &str, alive: usize) -> String {
     if alive == 0 {
         return format!("Cluster {cluster:?} is not running; `skiff up` starts it.");
     }
     format!(
-        "Cluster {cluster:?} runs without its supervisor: {alive} processes, none of which would be started again.\n\
-         `skiff up` takes them over; containers go on meanwhile."
+        "Cluster {cluster:?} runs without its supervisor: {alive} processes, which are not restarted when they end.\n\
+         `skiff up` takes them over; containers keep running."
     )
 }
 
-/// Runs the command; the exit code is 1 when something is not as it should be.
+/// Runs the command; the exit code is 1 when a process is not ready or not healthy.
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let layout = Layout::new(&args.selection.name, args.selection.data_dir()?);
     let Some(text) = files::read_if_there(&layout.options_file())? else {
@@ -68,8 +70,8 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     };
     let states = connection.states().await?.context("the supervisor has ended")?;
-    let rows: Vec<Row> = states.into_iter().map(look_at).collect();
-    let good = rows.iter().all(Row::is_good);
+    let rows: Vec<Row> = states.into_iter().map(inspect).collect();
+    let good = rows.iter().all(Row::is_healthy);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
     } else {
@@ -86,15 +88,15 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl Row {
-    fn is_good(&self) -> bool {
+    fn is_healthy(&self) -> bool {
         self.status.phase == Phase::Ready && self.healthy != Some(false)
     }
 }
 
-fn look_at(status: Status) -> Row {
+fn inspect(status: Status) -> Row {
     let stat = status.pid.and_then(proc::stat);
     let healthy = status.health.as_ref().filter(|_| status.pid.is_some()).map(|address| {
-        let ask = || ask_health(address).map_err(anyhow::Error::from);
+        let ask = || check_health(address).map_err(anyhow::Error::from);
         let answer = match &status.namespace {
             Some(path) => namespace::within(path, ask),
             None => ask(),
@@ -110,8 +112,8 @@ fn look_at(status: Status) -> Row {
     }
 }
 
-/// Whether `/healthz` says that all is well.
-fn ask_health(address: &str) -> std::io::Result<bool> {
+/// Whether `/healthz` reports success.
+fn check_health(address: &str) -> std::io::Result<bool> {
     let address: SocketAddr = address.parse().map_err(std::io::Error::other)?;
     let mut stream = TcpStream::connect_timeout(&address, HEALTH_TIMEOUT)?;
     stream.set_read_timeout(Some(HEALTH_TIMEOUT))?;

@@ -1,9 +1,9 @@
-//! The supervisor: a process that outlives the terminal, starts the cluster's processes in
-//! order, starts one again that dies, and answers `skiff status` and `skiff down` on a socket.
+//! The supervisor: a process that outlives the terminal, starts the cluster's processes in order,
+//! restarts them when they end, and answers `skiff status` and `skiff down` on a socket.
 //!
-//! It waits for events only (a process's end, its readiness, a request); with nothing to do it
-//! does nothing. Killed with -9 it leaves the processes running; the next one takes over by
-//! stopping what the last one's records name and starting it again, which stops no container.
+//! It only waits for events (a process's end, its readiness, a request), and is idle otherwise.
+//! When killed with -9 it leaves the processes running; the next supervisor takes over by
+//! restarting the processes in the previous one's records, which stops no container.
 
 pub mod control;
 mod keeper;
@@ -11,25 +11,27 @@ mod logs;
 mod notify;
 pub mod record;
 
-use super::layout::Layout;
-use super::processes::Process;
-use super::{cgroup, files};
-use anyhow::Context;
-use control::{Desired, Status};
-use keeper::Keeper;
-use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+use anyhow::Context;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::cluster::layout::Layout;
+use crate::cluster::processes::Process;
+use crate::cluster::{cgroup, files};
+use control::{Desired, Status};
+use keeper::Keeper;
+
 /// How long a process may take to end after SIGTERM.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// Requests to stop the supervisor that may wait at once; one is enough.
+/// Pending requests to stop the supervisor; one is enough.
 const STOP_QUEUE: usize = 4;
 
 /// The list of processes as the supervisor reads it.
@@ -40,9 +42,9 @@ pub fn processes_file(run: &Path) -> std::path::PathBuf {
 /// What the supervisor shares between its tasks.
 pub struct Shared {
     processes: Vec<Process>,
-    /// What is known of each process, by name; a change wakes every watcher.
+    /// The status of each process, by name; a change wakes every watcher.
     states: watch::Sender<BTreeMap<String, Status>>,
-    /// What each process should be.
+    /// The desired state of each process.
     desired: BTreeMap<String, watch::Sender<Desired>>,
     /// Asks the supervisor to end.
     stop: mpsc::Sender<()>,
@@ -51,14 +53,14 @@ pub struct Shared {
 /// Runs until asked to stop.
 ///
 /// # Errors
-/// When another supervisor has the run folder, or the socket or the list of processes cannot be
-/// used. That a process cannot be started is no error; it is tried again.
+/// When another supervisor uses the run folder, or the socket or the list of processes cannot be
+/// used. A process that cannot be started is retried.
 pub async fn run(layout: &Layout, group: Option<&str>) -> anyhow::Result<()> {
     let folder = layout.run();
     files::make_private_dir(&folder)?;
     let _lock = lock(&folder)?;
-    // Fails when the process leads a group already, as when it is run from a shell by hand;
-    // then it keeps that session.
+    // Fails when the process is a group leader already, as when it is started from a shell; then it
+    // keeps its session.
     if let Err(error) = nix::unistd::setsid() {
         tracing::debug!(%error, "the supervisor stays in its session");
     }
@@ -135,8 +137,7 @@ fn start_keepers(
     Ok(keepers)
 }
 
-/// Stops the processes, those last in the list first: what depends goes before what it
-/// depends on.
+/// Stops the processes in reverse order, so that a process ends before those it depends on.
 async fn stop_all(shared: &Shared, keepers: Vec<tokio::task::JoinHandle<()>>) {
     // Nodes first and all at once, then the control plane from its end to its start.
     let of_node = |process: &&Process| process.node.is_some();
@@ -160,7 +161,7 @@ async fn stop_all(shared: &Shared, keepers: Vec<tokio::task::JoinHandle<()>>) {
             let mut states = shared.states.subscribe();
             let ended = |states: &BTreeMap<String, Status>| states[&process.name].pid.is_none();
             if states.wait_for(ended).await.is_err() {
-                tracing::error!(process = process.name, "its keeper is gone");
+                tracing::error!(process = process.name, "its keeper has ended");
             }
         }
     }
@@ -171,7 +172,7 @@ async fn stop_all(shared: &Shared, keepers: Vec<tokio::task::JoinHandle<()>>) {
     }
 }
 
-/// Holds the run folder for this supervisor alone; let go when the process ends, however.
+/// Locks the run folder for this supervisor; released when the process ends for whatever reason.
 fn lock(folder: &Path) -> anyhow::Result<Flock<File>> {
     let path = folder.join("supervisor.lock");
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
@@ -180,7 +181,7 @@ fn lock(folder: &Path) -> anyhow::Result<Flock<File>> {
         .with_context(|| format!("another supervisor runs in {}", folder.display()))
 }
 
-/// SIGTERM, and SIGKILL where that is not enough in time.
+/// SIGTERM, or SIGKILL to end a process at once.
 fn end_signal(impatient: bool) -> Signal {
     if impatient { Signal::SIGKILL } else { Signal::SIGTERM }
 }

@@ -1,24 +1,26 @@
 //! `skiff up`.
 
-use super::kubeconfig::{self, Access};
-use super::layout::Layout;
-use super::options::{Options, Store, UpArgs};
-use super::processes::{Process, Programs, processes};
-use super::progress::Progress;
-use super::supervisor::control::{self, Phase, Request, Status};
-use super::supervisor::{self, record};
-use super::{containerd, files, network, pki, preflight};
-use anyhow::{Context, bail};
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-/// How long the supervisor may take until it answers.
+use anyhow::{Context, bail};
+
+use crate::cluster::kubeconfig::{self, Access};
+use crate::cluster::layout::Layout;
+use crate::cluster::options::{Options, Store, UpArgs};
+use crate::cluster::processes::{Process, Programs, processes};
+use crate::cluster::progress::Progress;
+use crate::cluster::supervisor::control::{self, Phase, Request, Status};
+use crate::cluster::supervisor::{self, record};
+use crate::cluster::{containerd, files, network, pki, preflight};
+
+/// How long the supervisor may take to answer.
 const SUPERVISOR_START: Duration = Duration::from_secs(10);
 /// Pause between attempts to reach a supervisor that is starting.
-const CONNECT_AGAIN: Duration = Duration::from_millis(10);
+const CONNECT_RETRY: Duration = Duration::from_millis(10);
 /// How long processes of a supervisor that was killed may take to end.
 const TAKE_OVER_GRACE: Duration = Duration::from_secs(5);
 
@@ -30,12 +32,12 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let options = args.into_options()?;
     let progress = Progress::start();
 
-    let kept = kept_options(&layout)?;
+    let stored = stored_options(&layout)?;
     let running = control::request(&layout.run(), &Request::Watch).await?;
-    if let Some(kept) = &kept {
-        let differences = kept.differences(&options);
+    if let Some(stored) = &stored {
+        let differences = stored.differences(&options);
         if !differences.is_empty() {
-            let state = if running.is_some() { "runs" } else { "is there" };
+            let state = if running.is_some() { "is running" } else { "exists" };
             bail!(
                 "cluster {:?} {state} with other options:\n  {}\nRemove it first (skiff down), \
                  or give the same options",
@@ -53,7 +55,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         None => start(&layout, &options, &progress).await?,
     };
     follow(connection, &progress, wait).await?;
-    super::ready::wait_for_nodes(&layout, &options, &progress, wait).await?;
+    crate::cluster::ready::wait_for_nodes(&layout, &options, &progress, wait).await?;
     if let Some(path) = &user_file {
         let access = Access::read(&layout, &options.server(), "admin")?;
         let context = kubeconfig::context_name(&options.name);
@@ -61,11 +63,11 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         progress.done(&format!("context {context:?} in {}", path.display()));
     }
     let elapsed = progress.finish();
-    say_what_next(&layout, &options, already, &elapsed, user_file.is_some());
+    print_next_steps(&layout, &options, already, &elapsed, user_file.is_some());
     Ok(ExitCode::SUCCESS)
 }
 
-fn kept_options(layout: &Layout) -> anyhow::Result<Option<Options>> {
+fn stored_options(layout: &Layout) -> anyhow::Result<Option<Options>> {
     let path = layout.options_file();
     match files::read_if_there(&path)? {
         Some(text) => serde_json::from_str(&text)
@@ -77,14 +79,14 @@ fn kept_options(layout: &Layout) -> anyhow::Result<Option<Options>> {
     }
 }
 
-/// Checks the machine, makes everything, and starts the supervisor.
+/// Checks the machine, creates everything, and starts the supervisor.
 async fn start(
     layout: &Layout,
     options: &Options,
     progress: &Progress,
 ) -> anyhow::Result<control::Connection> {
     progress.doing("checking the machine");
-    // Only what an earlier supervisor of this cluster has left behind.
+    // Ends what an earlier supervisor of this cluster left behind.
     record::take_over(&layout.run(), TAKE_OVER_GRACE).await?;
     let programs = preflight::check(layout, options).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(|p| format!("\n  - {p}")).collect();
@@ -92,9 +94,9 @@ async fn start(
     })?;
     progress.done("this machine has what a cluster needs");
 
-    progress.doing("making certificates");
+    progress.doing("creating certificates");
     let list = prepare_files(layout, options, &programs, progress)?;
-    progress.doing("making the network");
+    progress.doing("creating the network");
     network::ensure(layout, options)?;
     progress.done(&format!(
         "network {} joins {} to this machine",
@@ -108,7 +110,7 @@ async fn start(
     Ok(connection)
 }
 
-/// Whom certificates are made out to.
+/// Whom certificates are issued to.
 fn subjects(options: &Options) -> pki::Subjects {
     let nodes = options.nodes().into_iter();
     let etcd = options.store == Store::Etcd;
@@ -120,7 +122,7 @@ fn subjects(options: &Options) -> pki::Subjects {
     }
 }
 
-/// Says so when certificates of a cluster that runs come to their end.
+/// Warns when certificates of a running cluster expire soon.
 fn check_certificates(
     layout: &Layout,
     options: &Options,
@@ -128,10 +130,10 @@ fn check_certificates(
 ) -> anyhow::Result<()> {
     let now = clock::system().now().into();
     let certificates = pki::certificates(&subjects(options));
-    let old = pki::near_their_end(&layout.pki(), &certificates, now)?;
+    let old = pki::expiring_soon(&layout.pki(), &certificates, now)?;
     if old > 0 {
-        progress.trouble(&format!(
-            "{old} certificates come to their end; skiff down --keep-data, then skiff up, renews them"
+        progress.warn(&format!(
+            "{old} certificates expire soon; run skiff down --keep-data, then skiff up, to renew them"
         ));
     }
     Ok(())
@@ -190,7 +192,7 @@ fn spawn_supervisor(layout: &Layout) -> anyhow::Result<()> {
 }
 
 fn own_program() -> anyhow::Result<PathBuf> {
-    std::env::current_exe().context("cannot tell where this program is")
+    std::env::current_exe().context("cannot determine the path of this program")
 }
 
 async fn connect(layout: &Layout) -> anyhow::Result<control::Connection> {
@@ -199,7 +201,7 @@ async fn connect(layout: &Layout) -> anyhow::Result<control::Connection> {
             if let Some(connection) = control::request(&layout.run(), &Request::Watch).await? {
                 return Ok(connection);
             }
-            tokio::time::sleep(CONNECT_AGAIN).await;
+            tokio::time::sleep(CONNECT_RETRY).await;
         }
     };
     match tokio::time::timeout(SUPERVISOR_START, attempts).await {
@@ -228,7 +230,7 @@ async fn follow(
             for state in &states {
                 let before = last.iter().find(|s: &&Status| s.name == state.name);
                 if before.is_some_and(|before| before.restarts < state.restarts) {
-                    progress.trouble(&trouble(state));
+                    progress.warn(&problem(state));
                 }
             }
             let waiting: Vec<&str> = states
@@ -247,7 +249,7 @@ async fn follow(
     match tokio::time::timeout(wait, all_ready).await {
         Ok(result) => result,
         Err(_) => {
-            let late = last.iter().filter(|s| s.phase != Phase::Ready).map(trouble);
+            let late = last.iter().filter(|s| s.phase != Phase::Ready).map(problem);
             bail!(
                 "not ready after {} s:\n  {}",
                 wait.as_secs(),
@@ -257,10 +259,10 @@ async fn follow(
     }
 }
 
-fn trouble(state: &Status) -> String {
+fn problem(state: &Status) -> String {
     let what = match (&state.phase, state.message.as_str()) {
-        (Phase::Waiting, _) => "waits for others to be ready".to_owned(),
-        (_, "") => "runs, and is not ready".to_owned(),
+        (Phase::Waiting, _) => "is waiting for other processes".to_owned(),
+        (_, "") => "is running, but not ready".to_owned(),
         (_, message) => message.to_owned(),
     };
     format!("{}: {what}; its log is {}", state.name, state.log.display())
@@ -270,7 +272,7 @@ fn count(nodes: u8) -> String {
     if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") }
 }
 
-fn say_what_next(
+fn print_next_steps(
     layout: &Layout,
     options: &Options,
     already: bool,

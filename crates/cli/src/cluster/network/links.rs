@@ -1,20 +1,21 @@
 //! Links, addresses and routes by netlink, in the network namespace of the thread that
-//! connects. Every operation is idempotent: what is there already is left.
+//! connects. Every operation is idempotent: what exists is kept.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use anyhow::Context;
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
 use nix::errno::Errno;
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
-use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsRawFd;
-use std::path::Path;
 
 /// A netlink connection of one namespace.
 pub struct Links(Handle);
 
-/// Connects; call it on a thread that is in the namespace, inside a runtime of its own.
+/// Connects. To be called on a thread in the namespace, inside a runtime of its own.
 ///
 /// # Errors
 /// When the socket cannot be opened.
@@ -46,17 +47,17 @@ impl Links {
         let index = self.existing(name).await?;
         let message = LinkUnspec::new_with_index(index).up().build();
         let set = self.0.link().set(message).execute().await;
-        set.with_context(|| format!("cannot set {name} up"))
+        set.with_context(|| format!("cannot bring {name} up"))
     }
 
     pub async fn down(&self, name: &str) -> anyhow::Result<()> {
         let index = self.existing(name).await?;
         let message = LinkUnspec::new_with_index(index).down().build();
         let set = self.0.link().set(message).execute().await;
-        set.with_context(|| format!("cannot set {name} down"))
+        set.with_context(|| format!("cannot take {name} down"))
     }
 
-    /// Makes a bridge and sets it up.
+    /// Creates a bridge and brings it up.
     pub async fn bridge(&self, name: &str, mtu: u32) -> anyhow::Result<()> {
         let message = LinkBridge::new(name).mtu(mtu).up().build();
         let added = self.0.link().add(message).execute().await;
@@ -64,7 +65,7 @@ impl Links {
         self.up(name).await
     }
 
-    /// Makes a pair of links: one here, its peer in the namespace that is pinned at the path.
+    /// Creates a pair of links: one here, its peer in the namespace pinned at the path.
     pub async fn veth(
         &self,
         name: &str,
@@ -72,13 +73,13 @@ impl Links {
         mtu: u32,
         peer_namespace: &Path,
     ) -> anyhow::Result<()> {
-        // The peer first gets a name that is free here, then moves and takes its own.
-        let passing = format!("p{name}").chars().take(15).collect::<String>();
-        let message = LinkVeth::new(name, &passing).mtu(mtu).build();
+        // The peer is created with a temporary name, and gets its own when it is moved.
+        let temporary = format!("p{name}").chars().take(15).collect::<String>();
+        let message = LinkVeth::new(name, &temporary).mtu(mtu).build();
         let added = self.0.link().add(message).execute().await;
         added.with_context(|| format!("cannot add the link {name}"))?;
         let namespace = File::open(peer_namespace)?;
-        let index = self.existing(&passing).await?;
+        let index = self.existing(&temporary).await?;
         let message = LinkUnspec::new_with_index(index)
             .setns_by_fd(namespace.as_raw_fd())
             .name(peer)
@@ -112,7 +113,7 @@ impl Links {
         added.with_context(|| format!("cannot add the route to {range} via {gateway}"))
     }
 
-    /// Removes a link if it is there.
+    /// Removes a link if it exists.
     pub async fn delete(&self, name: &str) -> anyhow::Result<()> {
         let Some(index) = self.index(name).await? else {
             return Ok(());

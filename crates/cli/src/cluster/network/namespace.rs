@@ -1,19 +1,21 @@
-//! Network namespaces that are pinned by a bind mount, as `ip netns` does it.
+//! Network namespaces that are pinned by a bind mount, as by `ip netns`.
 
-use crate::cluster::layout::NAMESPACES;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, anyhow};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+
+use crate::cluster::layout::NAMESPACES;
 
 /// The calling thread's network namespace.
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// Makes a namespace and pins it at the path, unless one is pinned there already.
+/// Creates a namespace and pins it at the path, unless one is pinned there already.
 ///
 /// # Errors
-/// When the namespace or the mount cannot be made.
+/// When the namespace or the mount cannot be created.
 pub fn pin(path: &Path) -> anyhow::Result<()> {
     if is_namespace(path) {
         return Ok(());
@@ -22,16 +24,16 @@ pub fn pin(path: &Path) -> anyhow::Result<()> {
     File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
     let target = path.to_owned();
     on_thread(move || {
-        unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+        unshare(CloneFlags::CLONE_NEWNET).context("cannot create a network namespace")?;
         mount(Some(OWN), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .with_context(|| format!("cannot pin the network namespace {}", target.display()))
     })
 }
 
-/// Removes the pin; the namespace goes when its last process does. Not being there is no error.
+/// Removes the pin, if it exists; the namespace goes away with its last process.
 ///
 /// # Errors
-/// When the pin is there and cannot be removed.
+/// When the pin exists and cannot be removed.
 pub fn unpin(path: &Path) -> anyhow::Result<()> {
     if is_namespace(path) {
         umount2(path, MntFlags::MNT_DETACH)
@@ -48,7 +50,7 @@ pub fn unpin(path: &Path) -> anyhow::Result<()> {
 /// The pins whose file name begins with the prefix.
 ///
 /// # Errors
-/// When the folder is there and cannot be read.
+/// When the folder exists and cannot be read.
 pub fn with_prefix(prefix: &str) -> anyhow::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(NAMESPACES) {
         Ok(entries) => entries,
@@ -66,11 +68,11 @@ pub fn with_prefix(prefix: &str) -> anyhow::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Runs the work on a thread inside the pinned namespace. A process that the work starts is
-/// inside as well.
+/// Runs `work` on a thread inside the pinned namespace; processes that it starts are inside as
+/// well.
 ///
 /// # Errors
-/// When the namespace cannot be entered, or the work fails.
+/// When the namespace cannot be entered, or `work` fails.
 pub fn within<T: Send>(
     path: &Path,
     work: impl FnOnce() -> anyhow::Result<T> + Send,
@@ -83,13 +85,13 @@ pub fn within<T: Send>(
     })
 }
 
-/// Runs the work on a thread inside a new namespace that vanishes afterwards.
+/// Runs `work` on a thread inside a new namespace, which is gone afterwards.
 ///
 /// # Errors
-/// When the namespace cannot be made, or the work fails.
+/// When the namespace cannot be created, or `work` fails.
 pub fn within_new<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     on_thread(move || {
-        unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+        unshare(CloneFlags::CLONE_NEWNET).context("cannot create a network namespace")?;
         work()
     })
 }
@@ -117,8 +119,8 @@ fn is_namespace(path: &Path) -> bool {
     status.filesystem_type() == nix::sys::statfs::NSFS_MAGIC
 }
 
-/// The folder must be a shared mount of its own, else a pin that is removed here lives on in
-/// the mount namespaces of other processes.
+/// The folder must be a shared mount of its own; otherwise a pin that is removed here would survive
+/// in the mount namespaces of other processes.
 fn prepare_folder() -> anyhow::Result<()> {
     let folder = Path::new(NAMESPACES);
     fs::create_dir_all(folder).with_context(|| format!("cannot create {NAMESPACES}"))?;

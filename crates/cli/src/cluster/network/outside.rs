@@ -1,12 +1,14 @@
-//! The nodes' way out: forwarding, and masquerade in an nft table of the cluster's own.
+//! The nodes' access to the outside: forwarding, and masquerading in an nft table of the cluster's
+//! own.
+
+use serde_json::Value;
 
 use crate::cluster::command;
 use crate::cluster::layout::Layout;
 use crate::cluster::network::namespace;
 use crate::cluster::options::Options;
-use serde_json::Value;
 
-/// The MTU of the link that the machine's default route leaves by, if there is one.
+/// The MTU of the link of the machine's default route, if there is one.
 pub fn mtu() -> Option<u32> {
     let routes = std::fs::read_to_string("/proc/net/route").ok()?;
     let link = default_link(&routes)?;
@@ -22,8 +24,8 @@ fn default_link(routes: &str) -> Option<&str> {
     })
 }
 
-/// Turns forwarding on, masquerades what leaves the node subnet, and lets it pass where another
-/// firewall's forward policy drops by default (docker's does).
+/// Enables forwarding, masquerades what leaves the node subnet, and accepts it where another
+/// firewall's forward policy drops by default (as docker's does).
 pub fn ensure(layout: &Layout, options: &Options) -> anyhow::Result<()> {
     namespace::sysctl("net/ipv4/ip_forward", "1")?;
     let (table, link) = (layout.nft_table(), layout.machine_link());
@@ -72,7 +74,7 @@ fn forward_chain() -> anyhow::Result<Vec<Value>> {
             let listing: Value = serde_json::from_str(&output)?;
             Ok(listing["nftables"].as_array().cloned().unwrap_or_default())
         }
-        // No such chain: nothing to let through.
+        // There is no such chain, so nothing is dropped.
         Err(_) => Ok(Vec::new()),
     }
 }

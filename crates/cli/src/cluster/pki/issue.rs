@@ -1,13 +1,15 @@
-//! Making keys and certificates.
+//! Creates keys and certificates.
 
-use super::{Certificate, Usage};
+use std::time::{Duration, SystemTime};
+
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
 };
-use std::time::{Duration, SystemTime};
 
-/// Certificates are valid from this long before they are made: clocks differ.
+use crate::cluster::pki::{Certificate, Usage};
+
+/// Certificates are valid from this long before they are issued, since clocks differ.
 const BACKDATE: Duration = Duration::from_secs(300);
 
 /// A certificate authority: its certificate, and its key to sign with.
@@ -37,7 +39,7 @@ impl Authority {
         Ok((Self { pem, issuer: Issuer::new(params, key) }, key_pem))
     }
 
-    /// The authority whose certificate and key are these, in PEM.
+    /// Loads an authority from its certificate and key, in PEM.
     pub fn load(pem: String, key: &str) -> Result<Self, rcgen::Error> {
         let issuer = Issuer::from_ca_cert_pem(&pem, KeyPair::from_pem(key)?)?;
         Ok(Self { pem, issuer })

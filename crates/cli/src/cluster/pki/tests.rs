@@ -35,13 +35,13 @@ fn only_what_changed_is_renewed() {
 }
 
 #[test]
-fn a_certificate_near_its_end_is_renewed_and_the_authority_kept() {
+fn a_certificate_that_expires_soon_is_renewed_and_the_authority_kept() {
     let folder = tempfile::tempdir().unwrap();
     let wanted = certificates(&subjects());
     ensure(folder.path(), &wanted, now()).unwrap();
     let authority = std::fs::read(folder.path().join("ca.crt")).unwrap();
     let later = now() + LIFETIME - RENEW_BEFORE + Duration::from_secs(1);
-    let near = |when| near_their_end(folder.path(), &wanted, when).unwrap();
+    let near = |when| expiring_soon(folder.path(), &wanted, when).unwrap();
     assert_eq!((near(now()), near(later)), (0, wanted.len()));
     let made = ensure(folder.path(), &wanted, later).unwrap();
     assert_eq!(made.len(), wanted.len());

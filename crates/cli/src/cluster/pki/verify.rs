@@ -1,21 +1,23 @@
-//! Deciding whether a certificate that is there is still the one that is wanted.
+//! Decides whether an existing certificate meets its specification.
 
-use super::Certificate;
-use crate::cluster::files;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::pem::Pem;
 
-/// Whether the pair on disk exists, lasts, belongs together, was signed by this authority, and
-/// is made out to the wanted subject and names. A file that cannot be parsed is not good.
+use crate::cluster::files;
+use crate::cluster::pki::Certificate;
+
+/// Whether the pair on disk exists, does not expire soon, belongs together, was signed by this
+/// authority, and has the wanted subject and names. A file that cannot be parsed is not valid.
 ///
 /// # Errors
-/// When a file is there and cannot be read.
-pub fn is_good(
+/// When a file exists and cannot be read.
+pub fn is_valid(
     folder: &Path,
     wanted: &Certificate,
     authority: &str,

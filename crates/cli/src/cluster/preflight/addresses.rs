@@ -1,16 +1,18 @@
-//! Addresses and ports that the cluster is to take: are they free?
+//! Checks that the cluster's addresses and ports are free.
 
-use super::Problem;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
 use crate::cluster::layout::Layout;
 use crate::cluster::options::{API_PORT, Options, Store, overlap};
-use ipnet::Ipv4Net;
-use std::net::Ipv4Addr;
+use crate::cluster::preflight::Problem;
 
 /// Health ports on the cluster's loopback address.
 const HEALTH_PORTS: [u16; 3] = [10255, 10257, 10259];
 const ETCD_PORTS: [u16; 2] = [2379, 2380];
 
-/// One TCP socket that listens.
+/// A listening TCP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Listener {
     address: Ipv4Addr,
@@ -97,7 +99,7 @@ fn parse_listeners(text: &str) -> Vec<Listener> {
         .collect()
 }
 
-/// Sockets of `/proc/net/tcp6` that listen on every address, which takes IPv4's too.
+/// Sockets of `/proc/net/tcp6` that listen on every address, IPv4's included.
 fn parse_listeners_v6(text: &str) -> Vec<Listener> {
     listening(text)
         .filter(|(address, _)| address.bytes().all(|byte| byte == b'0'))

@@ -1,19 +1,20 @@
-//! What the kernel must be able to do. Network features are tried in a namespace that vanishes
-//! afterwards, since whether they work cannot be told from a list.
+//! Checks the kernel's features. Network features are tried in a temporary namespace, since no list
+//! tells whether they work.
 
-use super::Problem;
-use crate::cluster::network::namespace;
-use crate::cluster::{cgroup, command};
 use anyhow::Context;
 
+use crate::cluster::network::namespace;
+use crate::cluster::preflight::Problem;
+use crate::cluster::{cgroup, command};
+
 const REBUILD: &str = "load the module (modprobe) or use a kernel that has it";
-/// Controllers that containers' limits need.
+/// Controllers that the limits of containers need.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "cpuset"];
 /// `CAP_NET_ADMIN` and `CAP_SYS_ADMIN` in the kernel's numbering (`capabilities(7)`).
 const CAPABILITIES: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_SYS_ADMIN", 21)];
 
-/// What the kernel tells without being tried.
-struct Told {
+/// What the kernel reports about itself.
+struct KernelFacts {
     /// `/proc/self/status`.
     status: String,
     overlay: bool,
@@ -23,34 +24,34 @@ struct Told {
 
 /// Adds what the kernel lacks to the problems.
 pub fn check(problems: &mut Vec<Problem>) {
-    let told = Told {
+    let facts = KernelFacts {
         status: std::fs::read_to_string("/proc/self/status").unwrap_or_default(),
         overlay: has_filesystem("overlay"),
         controllers: cgroup::controllers(),
     };
-    let missing = missing_capabilities(&told.status);
+    let missing = missing_capabilities(&facts.status);
     if !missing.is_empty() {
-        // What is tried without them would fail for another reason than is told.
+        // Without them the trials below would fail for the wrong reason.
         problems.push(Problem::new(
             format!("root lacks {}", missing.join(" and ")),
             "run it on the machine itself, or give the container these capabilities",
         ));
         return;
     }
-    problems.extend(judge(&told));
+    problems.extend(missing_features(&facts));
     if let Err(error) = namespace::within_new(|| try_network(problems)) {
         problems.push(Problem::new(format!("no network namespaces: {error:#}"), REBUILD));
     }
 }
 
-fn judge(told: &Told) -> Vec<Problem> {
+fn missing_features(facts: &KernelFacts) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if !told.overlay {
+    if !facts.overlay {
         problems.push(Problem::new("the kernel has no overlay file system", REBUILD));
     }
     let missing: Vec<_> = CONTROLLERS
         .iter()
-        .filter(|name| !told.controllers.iter().any(|a| a == *name))
+        .filter(|name| !facts.controllers.iter().any(|a| a == *name))
         .copied()
         .collect();
     if !missing.is_empty() {
@@ -83,7 +84,7 @@ fn try_network(problems: &mut Vec<Problem>) -> anyhow::Result<()> {
     if !command::exists("nft") {
         return Ok(());
     }
-    // One of each thing that the cluster's rules are made of.
+    // One of each construct that the cluster's rules use.
     let rules = "table ip check {\n\
                  map ep { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service; }\n\
                  map svc { type ipv4_addr . inet_proto . inet_service : verdict; }\n\
@@ -130,13 +131,13 @@ mod tests {
 
     #[test]
     fn a_file_system_or_controller_that_is_missing_is_a_problem() {
-        let told = |overlay: bool, controllers: &[&str]| Told {
+        let facts = |overlay: bool, controllers: &[&str]| KernelFacts {
             status: String::new(),
             overlay,
             controllers: controllers.iter().map(|name| (*name).to_owned()).collect(),
         };
-        assert!(judge(&told(true, &CONTROLLERS)).is_empty());
-        let problems = judge(&told(false, &["cpu", "cpuset", "io"]));
+        assert!(missing_features(&facts(true, &CONTROLLERS)).is_empty());
+        let problems = missing_features(&facts(false, &["cpu", "cpuset", "io"]));
         assert_eq!(problems[0].what, "the kernel has no overlay file system");
         assert_eq!(problems[1].what, "no cgroup controllers: memory, pids");
         assert!(problems[1].remedy.contains("cgroup_enable=memory"));

@@ -1,16 +1,17 @@
-//! Programs: Skiff's own beside this one, and those of other packages.
+//! Finds programs: Skiff's own beside this one, and those of other packages.
 
-use super::Problem;
-use crate::cluster::command;
-use crate::cluster::options::{Options, Store};
-use crate::cluster::processes::Programs;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+use crate::cluster::command;
+use crate::cluster::options::{Options, Store};
+use crate::cluster::preflight::Problem;
+use crate::cluster::processes::Programs;
 
 const CONTROL: [&str; 3] = ["skiff-apiserver", "skiff-scheduler", "skiff-controller-manager"];
 const NODE: [&str; 4] = ["skiff-kubelet", "skiff-log", "skiff-proxy", "skiff-dns"];
 
-/// A program of another package, and that package in Debian.
+/// A program of another package, and its package in Debian.
 const OTHERS: [(&str, &str); 4] = [
     ("containerd", "containerd"),
     ("containerd-shim-runc-v2", "containerd"),
@@ -61,7 +62,7 @@ fn own_folder(names: &[&str], problems: &mut Vec<Problem>) -> Option<PathBuf> {
     let here = std::env::current_exe().and_then(std::fs::canonicalize);
     let Some(folder) = here.as_deref().ok().and_then(Path::parent) else {
         let remedy = "check that /proc is mounted";
-        problems.push(Problem::new("cannot tell where this program is", remedy));
+        problems.push(Problem::new("cannot determine the path of this program", remedy));
         return None;
     };
     match not_beside(folder, names) {

@@ -1,50 +1,52 @@
 //! The supervisor's socket: requests and answers are lines of JSON.
 
-use super::Shared;
-use crate::cluster::processes::Process;
-use anyhow::{Context, bail};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
+use crate::cluster::processes::Process;
+use crate::cluster::supervisor::Shared;
+
 /// Longest request in bytes.
 const REQUEST_MAX: u64 = 64 << 10;
-/// Requests that are answered at once; others wait.
+/// Requests that are served concurrently; others wait.
 const CONNECTIONS_MAX: usize = 32;
 
-/// What a process is to be.
+/// The desired state of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Desired {
     Running,
-    /// Down, and may be wanted again.
+    /// Stopped; may be started again.
     Stopped,
-    /// Down at once, without a chance to tidy up, and may be wanted again.
+    /// Killed without a chance to clean up; may be started again.
     Killed,
-    /// Down for good: the supervisor is about to end.
+    /// Stopped for good: the supervisor is about to end.
     Ended,
 }
 
-/// Where a process is in its life.
+/// The phase of a process's lifecycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Phase {
     /// Waits for others to be ready.
     Waiting,
-    /// Runs, and has not yet said that it is ready.
+    /// Running, but not ready yet.
     Starting,
     Ready,
-    /// Has ended, and will be started again.
+    /// Has ended, and will be restarted.
     Failed,
-    /// Is down because that is wanted.
+    /// Stopped on request.
     Stopped,
 }
 
-/// What the supervisor knows of a process.
+/// The status of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
@@ -54,7 +56,7 @@ pub struct Status {
     pub pid: Option<u32>,
     pub restarts: u32,
     pub log: PathBuf,
-    /// How it ended last, or why it cannot be started; empty while it runs.
+    /// How it last ended, or why it cannot be started; empty while it runs.
     pub message: String,
     pub health: Option<String>,
     pub namespace: Option<PathBuf>,
@@ -77,13 +79,13 @@ impl Status {
     }
 }
 
-/// What may be asked.
+/// A request to the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "do")]
 pub enum Request {
-    /// All states, once.
+    /// All statuses, once.
     Status,
-    /// All states, now and at every change.
+    /// All statuses, now and after every change.
     Watch,
     /// Stop every process, then the supervisor. The connection ends when it has.
     Stop,
@@ -96,9 +98,9 @@ pub enum Request {
 pub enum NodeAction {
     /// Start the node's processes.
     Start,
-    /// End the node's processes; its containers go on.
+    /// Stop the node's processes; its containers keep running.
     Stop,
-    /// Kill the node's processes, its containers with them, and cut its link.
+    /// Kill the node's processes and containers, and cut its link.
     Kill,
 }
 
@@ -115,8 +117,7 @@ fn socket(run: &Path) -> PathBuf {
     run.join("control.sock")
 }
 
-/// Binds the socket in the run folder; only its owner may connect, since the folder is closed
-/// to others.
+/// Binds the socket in the run folder; only its owner can connect, since the folder is private.
 ///
 /// # Errors
 /// When it cannot be bound.
@@ -179,14 +180,14 @@ async fn answer(stream: UnixStream, shared: &Shared) -> anyhow::Result<()> {
         Request::Stop => {
             send(&Answer::Done).await?;
             shared.stop.send(()).await?;
-            // The end of the connection tells that the supervisor has ended.
+            // The connection ends with the supervisor.
             std::future::pending().await
         }
         Request::Node { node, action } => send(&change_node(shared, &node, action).await).await,
     }
 }
 
-/// Changes what a node's processes are to be, and waits until those that are to be down are.
+/// Sets the desired state of a node's processes, and waits until those to be stopped have ended.
 async fn change_node(shared: &Shared, node: &str, action: NodeAction) -> Answer {
     let desired = match action {
         NodeAction::Start => Desired::Running,
@@ -223,10 +224,10 @@ pub struct Connection {
     _write: tokio::net::unix::OwnedWriteHalf,
 }
 
-/// Sends a request to the supervisor of a run folder; `None` when none is running there.
+/// Sends a request to the supervisor of a run folder; returns `None` when there is none.
 ///
 /// # Errors
-/// When the socket is there and cannot be used.
+/// When the socket exists and cannot be used.
 pub async fn request(run: &Path, request: &Request) -> anyhow::Result<Option<Connection>> {
     let path = socket(run);
     let stream = match UnixStream::connect(&path).await {
@@ -246,7 +247,7 @@ pub async fn request(run: &Path, request: &Request) -> anyhow::Result<Option<Con
     let (read, mut write) = stream.into_split();
     let mut bytes = serde_json::to_vec(request)?;
     bytes.push(b'\n');
-    write.write_all(&bytes).await.context("cannot ask the supervisor")?;
+    write.write_all(&bytes).await.context("cannot send a request to the supervisor")?;
     Ok(Some(Connection { lines: BufReader::new(read).lines(), _write: write }))
 }
 
@@ -254,18 +255,20 @@ impl Connection {
     /// The next line of the answer; `None` at its end.
     ///
     /// # Errors
-    /// When the supervisor says that the request failed, or the connection breaks.
+    /// When the supervisor reports an error, or the connection breaks.
     pub async fn next(&mut self) -> anyhow::Result<Option<Answer>> {
-        let Some(line) = self.lines.next_line().await.context("cannot hear the supervisor")? else {
+        let Some(line) =
+            self.lines.next_line().await.context("cannot read the supervisor's answer")?
+        else {
             return Ok(None);
         };
-        match serde_json::from_str(&line).context("the supervisor's answer makes no sense")? {
+        match serde_json::from_str(&line).context("cannot parse the supervisor's answer")? {
             Answer::Error(message) => bail!(message),
             answer => Ok(Some(answer)),
         }
     }
 
-    /// The next states; `None` at the answer's end.
+    /// The next statuses; `None` at the end of the answer.
     ///
     /// # Errors
     /// As [`Connection::next`].

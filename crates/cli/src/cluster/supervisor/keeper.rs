@@ -1,30 +1,32 @@
 //! Keeps one process running.
 
-use super::control::{Desired, Phase};
-use super::notify::Notifications;
-use super::{STOP_GRACE, Shared, end_signal, record};
-use crate::cluster::network::namespace;
-use crate::cluster::processes::Process;
-use anyhow::Context;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
+
+use anyhow::Context;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-/// How long a process waits for those it is to come after; then it is started anyway, since
-/// every process copes with the others' absence.
+use crate::cluster::network::namespace;
+use crate::cluster::processes::Process;
+use crate::cluster::supervisor::control::{Desired, Phase};
+use crate::cluster::supervisor::notify::Notifications;
+use crate::cluster::supervisor::{STOP_GRACE, Shared, end_signal, record};
+
+/// How long a process waits for those it is started after. Then it is started anyway, since every
+/// process can cope without the others.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause before the first restart; doubles up to the longest.
+/// Pause before the first restart; it doubles up to the longest.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(30);
-/// A process that ran this long starts over with the shortest pause.
+/// A process that has run this long starts over with the shortest pause.
 const BACKOFF_RESET: Duration = Duration::from_secs(60);
 
-/// Keeps one process as it is desired, and its state known.
+/// Keeps one process in its desired state, and reports its status.
 pub struct Keeper {
     process: Process,
     shared: Arc<Shared>,
@@ -40,13 +42,12 @@ impl Keeper {
         Ok(Self { process, shared, run, notifications, desired })
     }
 
-    /// Starts the process, and starts it again when it ends, until it is desired to have ended
-    /// for good.
+    /// Starts the process, and restarts it when it ends, until it is to be stopped for good.
     pub async fn run(mut self) {
         self.wait_for_turn().await;
         let mut failures = 0;
         loop {
-            match self.wait_until_wanted().await {
+            match self.wait_until_desired().await {
                 Desired::Ended => return,
                 Desired::Stopped | Desired::Killed => continue,
                 Desired::Running => {}
@@ -67,7 +68,7 @@ impl Keeper {
             let pause = backoff(failures);
             failures += 1;
             self.shared.update(&self.process.name, |status| status.restarts += 1);
-            tracing::warn!(process = self.process.name, ?pause, "starting it again");
+            tracing::warn!(process = self.process.name, ?pause, "restarting");
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = self.desired.changed() => {}
@@ -79,26 +80,29 @@ impl Keeper {
         let mut states = self.shared.states.subscribe();
         let after = self.process.after.clone();
         let turn = async {
-            let ready = |states: &std::collections::BTreeMap<String, super::Status>| {
+            let ready = |states: &std::collections::BTreeMap<
+                String,
+                crate::cluster::supervisor::Status,
+            >| {
                 after.iter().all(|name| states.get(name).is_none_or(|s| s.phase == Phase::Ready))
             };
             if states.wait_for(ready).await.is_err() {
-                tracing::error!("the states are gone");
+                tracing::error!("the statuses are no longer published");
             }
         };
         tokio::select! {
             () = turn => {}
             () = tokio::time::sleep(ORDER_TIMEOUT) => {
-                tracing::warn!(process = self.process.name, ?after, "started without waiting longer");
+                tracing::warn!(process = self.process.name, ?after, "starting without waiting any longer");
             }
-            () = until_unwanted(&mut self.desired) => {}
+            () = until_undesired(&mut self.desired) => {}
         }
     }
 
-    /// Waits while the process is to stay down.
-    async fn wait_until_wanted(&mut self) -> Desired {
-        let wanted = |desired: &Desired| matches!(desired, Desired::Running | Desired::Ended);
-        match self.desired.wait_for(wanted).await {
+    /// Waits while the process is to stay stopped.
+    async fn wait_until_desired(&mut self) -> Desired {
+        let is_desired = |desired: &Desired| matches!(desired, Desired::Running | Desired::Ended);
+        match self.desired.wait_for(is_desired).await {
             Ok(desired) => *desired,
             Err(_) => Desired::Ended,
         }
@@ -122,7 +126,7 @@ impl Keeper {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // A signal to the supervisor's group is not meant for its processes.
+            // Signals to the supervisor's process group must not reach its processes.
             .process_group(0);
         let runtime = tokio::runtime::Handle::current();
         let mut spawn = move || {
@@ -158,7 +162,7 @@ impl Keeper {
                     tracing::info!(process = self.process.name, "ready");
                     self.shared.update(&self.process.name, |status| status.phase = Phase::Ready);
                 }
-                () = until_unwanted(&mut desired) => {
+                () = until_undesired(&mut desired) => {
                     break self.end(&mut child).await;
                 }
             }
@@ -186,7 +190,7 @@ impl Keeper {
         match tokio::time::timeout(STOP_GRACE, child.wait()).await {
             Ok(ended) => ended,
             Err(_) => {
-                tracing::warn!(process = self.process.name, "does not end, killing it");
+                tracing::warn!(process = self.process.name, "does not stop in time, killing it");
                 child.kill().await?;
                 child.wait().await
             }
@@ -203,10 +207,10 @@ impl Keeper {
     }
 }
 
-async fn until_unwanted(desired: &mut watch::Receiver<Desired>) {
-    let unwanted = |desired: &Desired| *desired != Desired::Running;
-    if desired.wait_for(unwanted).await.is_err() {
-        tracing::error!("nobody says any more what is wanted");
+async fn until_undesired(desired: &mut watch::Receiver<Desired>) {
+    let is_undesired = |desired: &Desired| *desired != Desired::Running;
+    if desired.wait_for(is_undesired).await.is_err() {
+        tracing::error!("the desired state is no longer published");
     }
 }
 

@@ -1,29 +1,30 @@
 //! Keeps the processes' logs from growing without bound.
 //!
-//! A process writes to the file that it was started with, and goes on writing when the supervisor is
-//! gone; so the file stays, and its head is moved to a second one: the kernel takes out what was copied
-//! (`FALLOC_FL_COLLAPSE_RANGE`), which loses no line and moves no data. Where the file system cannot do
-//! that the file is truncated.
+//! A process writes to the file that it was started with, and keeps writing without the supervisor;
+//! so the file is kept, and its head is moved to a second one: the kernel removes what was copied
+//! (`FALLOC_FL_COLLAPSE_RANGE`), which loses no line and moves no data. On file systems without
+//! that operation the file is truncated.
 //!
-//! With no log written to, nothing happens here: a write wakes it, and it looks at most once a minute.
+//! This is idle until a log is written to, and checks sizes at most once a minute.
 
-use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::net::unix::pipe::Receiver;
 
-/// Size from which a log is rotated. There is one old file, `NAME.log.1`.
+/// Size above which a log is rotated. There is one old file, `NAME.log.1`.
 const LOG_MAX_BYTES: u64 = 16 << 20;
-/// At most this often are sizes looked at.
-const LOOK: Duration = Duration::from_secs(60);
+/// Minimum time between checks of sizes.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Watches the logs in a folder until it is dropped.
+/// Watches the logs in a folder until dropped.
 pub async fn keep_small(folder: PathBuf) {
     loop {
         if let Err(error) = written(&folder).await {
@@ -35,14 +36,14 @@ pub async fn keep_small(folder: PathBuf) {
             Ok(Err(error)) => tracing::warn!(%error, "cannot rotate a log"),
             Err(error) => tracing::error!(%error, "rotating the logs failed"),
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }
 
 /// Waits until something in the folder is written to.
 async fn written(folder: &Path) -> std::io::Result<()> {
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    // One event is enough; after it the kernel counts none.
+    // One event is enough: the kernel reports no further ones.
     inotify.add_watch(folder, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ONESHOT)?;
     // Not a pipe, but read like one.
     let events = File::from(inotify.as_fd().try_clone_to_owned()?);
@@ -103,7 +104,7 @@ mod tests {
         let (old, new) = (read("a.log.1"), read("a.log"));
         assert!(new.len() < 10_000, "{}", new.len());
         assert!(new.ends_with("line 5009\n"));
-        // File systems that cannot take out a range lose the last block.
+        // File systems that cannot collapse a range lose the last block.
         let whole = old + &new;
         assert!(whole.starts_with("line 0\n") && whole.len() + 4096 > lines(0..5010).len());
         assert_eq!(read("small.log"), "little\n");

@@ -1,13 +1,14 @@
 //! Readiness by the sd_notify protocol: each process is given a datagram socket of its own.
 
-use anyhow::Context;
 use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 use tokio::net::UnixDatagram;
 
-/// Largest datagram that is read; what a process says besides is cut off.
+/// Largest datagram that is read; the rest is cut off.
 const DATAGRAM_MAX: usize = 4096;
 
-/// The socket that one process announces its readiness on.
+/// The socket on which one process announces its readiness.
 pub struct Notifications {
     socket: UnixDatagram,
     path: PathBuf,
@@ -17,7 +18,7 @@ impl Notifications {
     /// Binds the process's socket in the run folder.
     ///
     /// # Errors
-    /// When it cannot be bound, for one because the path is longer than a socket's may be.
+    /// When it cannot be bound, for example because the path is too long for a socket.
     pub fn bind(run: &Path, process: &str) -> anyhow::Result<Self> {
         let path = run.join(format!("{process}.notify"));
         if let Err(error) = std::fs::remove_file(&path)
@@ -35,13 +36,13 @@ impl Notifications {
         &self.path
     }
 
-    /// Drops what an earlier run of the process has said.
+    /// Drops the notifications of an earlier run of the process.
     pub fn drain(&self) {
         let mut buffer = [0; DATAGRAM_MAX];
         while self.socket.try_recv(&mut buffer).is_ok() {}
     }
 
-    /// Waits until the process says that it is ready.
+    /// Waits until the process reports that it is ready.
     pub async fn ready(&self) {
         let mut buffer = [0; DATAGRAM_MAX];
         loop {

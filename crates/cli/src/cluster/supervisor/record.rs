@@ -1,19 +1,21 @@
-//! Records of what runs: pid and start time of each process, so that it can be found and ended
-//! by `skiff down` or the next supervisor after this one was killed. The start time tells a
-//! process from a later one that was given the same pid.
+//! Records of running processes: the pid and start time of each, so that `skiff down` or the next
+//! supervisor can find and end it after this supervisor was killed. The start time distinguishes a
+//! process from a later one with the same pid.
 
-use crate::cluster::{files, proc};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
 use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+
+use crate::cluster::{files, proc};
 
 /// Name of the supervisor's own record.
 pub const SUPERVISOR: &str = "supervisor";
-/// How often the end of a process that is not our child is looked for. Only while stopping.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How often to check whether a process that is not a child has ended. Only while stopping.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// One process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,14 +51,14 @@ fn folder(run: &Path) -> PathBuf {
 /// # Errors
 /// When the file cannot be written.
 pub fn write(run: &Path, name: &str, pid: u32) -> anyhow::Result<()> {
-    // A process that has ended already needs no record.
+    // The process has ended already.
     let Some(stat) = proc::stat(pid) else {
         return Ok(());
     };
     let record = Record { pid, start_time: stat.start_time };
     let path = folder(run).join(format!("{name}.json"));
     files::make_private_dir(&folder(run))?;
-    // Not synced to disk: after a reboot no record is true.
+    // Not synced to disk: records are void after a reboot.
     std::fs::write(&path, serde_json::to_vec(&record)?)
         .with_context(|| format!("cannot write {}", path.display()))
 }
@@ -71,10 +73,10 @@ pub fn remove(run: &Path, name: &str) {
     }
 }
 
-/// Every record, by name; one that cannot be parsed is left out.
+/// Every record, by name; those that cannot be parsed are skipped.
 ///
 /// # Errors
-/// When the folder is there and cannot be read.
+/// When the folder exists and cannot be read.
 pub fn read_all(run: &Path) -> anyhow::Result<Vec<(String, Record)>> {
     let entries = match std::fs::read_dir(folder(run)) {
         Ok(entries) => entries,
@@ -100,7 +102,7 @@ pub fn read_all(run: &Path) -> anyhow::Result<Vec<(String, Record)>> {
 /// Removes all records.
 ///
 /// # Errors
-/// When the folder is there and cannot be removed.
+/// When the folder exists and cannot be removed.
 pub fn clear(run: &Path) -> anyhow::Result<()> {
     match std::fs::remove_dir_all(folder(run)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -110,7 +112,7 @@ pub fn clear(run: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Ends the processes that records name: SIGTERM, and SIGKILL to what is left after `grace`.
+/// Ends the recorded processes: SIGTERM, and SIGKILL for those left after `grace`.
 ///
 /// # Errors
 /// When the records cannot be read or removed.
@@ -128,7 +130,7 @@ pub async fn take_over(run: &Path, grace: Duration) -> anyhow::Result<()> {
         left.iter().for_each(|record| record.signal(signal));
         let ended = async {
             while left.iter().any(Record::alive) {
-                tokio::time::sleep(LOOK_AGAIN).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
         if tokio::time::timeout(grace, ended).await.is_ok() {
