@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         &[],
         scenarios![
             up_again_is_harmless,
+            up_again_starts_replaced_programs,
             other_options_are_refused,
             what_is_in_the_way_is_told_before_anything_starts,
             what_dies_is_started_again,
@@ -40,6 +41,46 @@ async fn up_again_is_harmless(scene: &Scene) -> anyhow::Result<()> {
     ensure!(written.stdout.contains("is up already"), "{}", written.stdout);
     ensure!(scene.cluster.pid("apiserver")? == before, "the apiserver was started again");
     Ok(())
+}
+
+/// A build or an upgrade replaces programs; the next `skiff up` runs them, and no container ends.
+async fn up_again_starts_replaced_programs(_: &Scene) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let programs = folder.path().to_owned();
+    for entry in std::fs::read_dir(testkit::cluster::built_programs()?)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("skiff") && path.extension().is_none() {
+            std::fs::copy(&path, programs.join(name))?;
+        }
+    }
+    let options = Options { programs: Some(programs.clone()), ..Options::default() };
+    let runtime = tokio::runtime::Handle::current();
+    let scenario = async move {
+        let cluster = Cluster::start(options)?;
+        cluster.load_image("busybox").await?;
+        manifest::create(cluster.client(), "default", POD).await?;
+        let selection = || Selection::namespace("default").name("any");
+        let ready = |pods: &BTreeMap<String, Pod>| pods.values().any(pods::is_ready);
+        wait::until::<Pod>(cluster.client(), selection(), "the pod runs", ready).await?;
+        let before = [cluster.pid("scheduler")?, cluster.pid("apiserver")?];
+
+        let program = programs.join("skiff-scheduler");
+        let new = programs.join("new");
+        std::fs::copy(&program, &new)?;
+        std::fs::rename(&new, &program)?;
+        let written = cluster.up_again(&[])?;
+        ensure!(written.success, "{}", written.stderr);
+        ensure!(written.stdout.contains("is up with 1 node"), "{}", written.stdout);
+        let after = [cluster.pid("scheduler")?, cluster.pid("apiserver")?];
+        ensure!(before[0] != after[0] && before[1] != after[1], "{before:?} {after:?}");
+        let steady = |pods: &BTreeMap<String, Pod>| {
+            ready(pods) && pods.values().all(|pod| pods::restarts(pod, "main") == 0)
+        };
+        wait::until::<Pod>(cluster.client(), selection(), "the pod still runs", steady).await?;
+        cluster.stop()
+    };
+    tokio::task::spawn_blocking(move || runtime.block_on(scenario)).await?
 }
 
 async fn other_options_are_refused(scene: &Scene) -> anyhow::Result<()> {

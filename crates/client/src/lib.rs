@@ -18,7 +18,7 @@ pub mod dynamic;
 mod error;
 pub mod events;
 pub mod informer;
-mod kubeconfig;
+pub mod kubeconfig;
 pub mod leader;
 pub mod mirror;
 mod typed;

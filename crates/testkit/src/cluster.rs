@@ -28,11 +28,19 @@ pub struct Options {
     pub registry_ports: Vec<u16>,
     /// Folders below the cluster's that are file systems of their own, and their sizes in bytes.
     pub disks: Vec<(PathBuf, u64)>,
+    /// The folder of the programs, if it is not the one that this test was built into.
+    pub programs: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 1, store: Store::Embedded, registry_ports: Vec::new(), disks: Vec::new() }
+        Self {
+            nodes: 1,
+            store: Store::Embedded,
+            registry_ports: Vec::new(),
+            disks: Vec::new(),
+            programs: None,
+        }
     }
 }
 
@@ -40,6 +48,8 @@ impl Default for Options {
 pub struct Cluster {
     slot: Slot,
     programs: PathBuf,
+    /// The target folder that this test was built into.
+    target: PathBuf,
     options: Options,
     client: Client,
     up: AtomicBool,
@@ -59,7 +69,9 @@ impl Cluster {
     /// # Errors
     /// When the programs are not built, or `skiff up` fails; its output is in the error.
     pub fn start(options: Options) -> anyhow::Result<Self> {
-        let programs = programs()?;
+        let built = built_programs()?;
+        let target = built.parent().unwrap_or(&built).to_owned();
+        let programs = options.programs.clone().unwrap_or(built);
         // What tests that were killed have left, here and in other slots.
         for abandoned in Slot::abandoned()? {
             skiff(&programs, &abandoned, "down", &["--no-kubeconfig"])?;
@@ -70,13 +82,13 @@ impl Cluster {
         }
         let written = up(&programs, &slot, &options, &[])?;
         if !written.success {
-            let logs = keep_logs(&programs, &slot);
+            let logs = keep_logs(&target, &slot);
             skiff(&programs, &slot, "down", &["--no-kubeconfig"])?;
             bail!("skiff up: {}\nlogs: {}", written.stderr, logs.display());
         }
         let config = client::Config::from_file(&kubeconfig(&slot), None)?;
         let client = Client::new(&config)?;
-        Ok(Self { slot, programs, options, client, up: AtomicBool::new(true) })
+        Ok(Self { slot, programs, target, options, client, up: AtomicBool::new(true) })
     }
 
     /// A client with the administrator's rights.
@@ -224,7 +236,7 @@ impl Cluster {
 
     /// The folder of the image archives.
     pub fn images(&self) -> PathBuf {
-        self.programs.parent().unwrap_or(&self.programs).join("images")
+        self.target.join("images")
     }
 
     /// A program of the workspace's own, such as `skiff`.
@@ -259,7 +271,7 @@ impl Cluster {
 
     /// Copies the logs to where they outlive the cluster; returns the folder.
     pub fn keep_logs(&self) -> PathBuf {
-        keep_logs(&self.programs, &self.slot)
+        keep_logs(&self.target, &self.slot)
     }
 
     /// Removes the cluster now.
@@ -339,8 +351,8 @@ fn expect_success(program: &str, arguments: &[&str], written: Written) -> anyhow
     Ok(written.stdout)
 }
 
-/// The folder of the built programs: `target/debug` for a test in `target/debug/deps`.
-fn programs() -> anyhow::Result<PathBuf> {
+/// The folder of the programs that were built with this test: `target/debug` for a test in `target/debug/deps`.
+pub fn built_programs() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let folder = own.ancestors().nth(2).context("this program is in no target folder")?;
     let skiff = folder.join("skiff");
@@ -350,8 +362,8 @@ fn programs() -> anyhow::Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-fn keep_logs(programs: &Path, slot: &Slot) -> PathBuf {
-    let target = programs.parent().unwrap_or(programs).join("test-logs").join(slot.name());
+fn keep_logs(target: &Path, slot: &Slot) -> PathBuf {
+    let target = target.join("test-logs").join(slot.name());
     let copy = || -> std::io::Result<()> {
         if target.exists() {
             std::fs::remove_dir_all(&target)?;

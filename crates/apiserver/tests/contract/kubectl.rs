@@ -27,7 +27,7 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 80}]}
 ";
 
 fn kubectl(server: &Server, arguments: &[&str]) -> (bool, String) {
-    let output = Command::new(kubectl())
+    let output = Command::new(kubectl_program())
         .args(arguments)
         .env("KUBECONFIG", server.kubeconfig())
         .env("HOME", server.folder.path())
@@ -43,7 +43,7 @@ fn kubectl(server: &Server, arguments: &[&str]) -> (bool, String) {
 /// work too is tested on whole clusters.
 const MINOR: u32 = 27;
 
-fn kubectl() -> std::ffi::OsString {
+fn kubectl_program() -> std::ffi::OsString {
     std::env::var_os("SKIFF_TEST_KUBECTL").unwrap_or_else(|| "kubectl".into())
 }
 
@@ -54,7 +54,7 @@ fn new_enough() -> bool {
         eprintln!("not tested: kubectl");
         return false;
     }
-    let output = Command::new(kubectl())
+    let output = Command::new(kubectl_program())
         .args(["version", "--client", "-o", "json"])
         .output()
         .expect("there is no kubectl (SKIFF_TEST_WITHOUT=kubectl leaves these tests out)");

@@ -33,7 +33,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let progress = Progress::start();
 
     let stored = stored_options(&layout)?;
-    let running = control::request(&layout.run(), &Request::Watch).await?;
+    let mut running = control::request(&layout.run(), &Request::Watch).await?;
     if let Some(stored) = &stored {
         let differences = stored.differences(&options);
         if !differences.is_empty() {
@@ -45,6 +45,13 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
                 differences.join("\n  ")
             );
         }
+    }
+    if running.is_some() && record::any_replaced(&layout.run())? {
+        progress.doing("restarting the processes");
+        // Its processes end with the next start; containers keep running.
+        record::kill_supervisor(&layout.run()).await?;
+        running = None;
+        progress.done("the programs have changed, so their processes are restarted");
     }
     let already = running.is_some();
     let connection = match running {

@@ -32,6 +32,14 @@ impl Record {
         proc::stat(self.pid).is_some_and(|stat| stat.start_time == self.start_time && !stat.zombie)
     }
 
+    /// Whether it runs a program whose file has been replaced since, as a build or an upgrade does.
+    fn is_replaced(&self) -> bool {
+        // The kernel's way to say that the file has no name any more.
+        let link = std::fs::read_link(format!("/proc/{}/exe", self.pid));
+        self.alive()
+            && link.is_ok_and(|path| path.as_os_str().as_encoded_bytes().ends_with(b" (deleted)"))
+    }
+
     /// Sends a signal if the process still runs.
     pub fn signal(&self, signal: Signal) {
         if self.alive()
@@ -97,6 +105,28 @@ pub fn read_all(run: &Path) -> anyhow::Result<Vec<(String, Record)>> {
     }
     records.sort_by(|a: &(String, Record), b| a.0.cmp(&b.0));
     Ok(records)
+}
+
+/// Whether a recorded process runs a program whose file has been replaced since.
+///
+/// # Errors
+/// As [`read_all`].
+pub fn any_replaced(run: &Path) -> anyhow::Result<bool> {
+    Ok(read_all(run)?.iter().any(|(_, record)| record.is_replaced()))
+}
+
+/// Kills the supervisor and waits until it has ended; its processes go on.
+///
+/// # Errors
+/// As [`read_all`].
+pub async fn kill_supervisor(run: &Path) -> anyhow::Result<()> {
+    for (_, record) in read_all(run)?.into_iter().filter(|(name, _)| name == SUPERVISOR) {
+        record.signal(Signal::SIGKILL);
+        while record.alive() {
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+    Ok(())
 }
 
 /// Removes all records.
