@@ -15,7 +15,7 @@
 pub mod address;
 pub mod forward;
 pub mod handler;
-pub mod model;
+mod model;
 pub mod observe;
 pub mod records;
 pub mod upstream;

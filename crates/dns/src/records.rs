@@ -17,7 +17,7 @@ const SHARDS: usize = 64;
 
 /// A map in shards; cloning it copies no entry.
 #[derive(Clone, Debug)]
-pub struct Shards<K, V>(Vec<Arc<HashMap<K, V>>>);
+struct Shards<K, V>(Vec<Arc<HashMap<K, V>>>);
 
 impl<K, V> Default for Shards<K, V> {
     fn default() -> Self {
@@ -31,7 +31,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
         usize::try_from(hash % SHARDS as u64).expect("below the number of shards")
     }
 
-    pub fn get<Q>(&self, key: &Q) -> Option<&V>
+    fn get<Q>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,

@@ -16,7 +16,7 @@ use crate::model::Port;
 use crate::records::{Backend, Entry, Holder, Records};
 
 /// How long answers may be kept: as CoreDNS, so that clients see changes soon.
-pub const TTL_S: u32 = 5;
+const TTL_S: u32 = 5;
 const SPECIFICATION: &str = "1.1.0";
 const SRV_PRIORITY: u16 = 0;
 const SRV_WEIGHT_TOTAL: usize = 100;
@@ -42,7 +42,7 @@ pub struct Answer {
 }
 
 /// How many aliases are followed.
-pub const ALIASES_MAX: usize = 8;
+const ALIASES_MAX: usize = 8;
 
 /// The name that a question is about, below the zone.
 enum Subject<'a> {

@@ -17,9 +17,9 @@ use tokio::task::JoinHandle;
 
 /// What a port reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    pub service: Name,
-    pub local_endpoints: usize,
+struct Report {
+    service: Name,
+    local_endpoints: usize,
 }
 
 /// A port that is answered. Dropping it closes it.

@@ -15,14 +15,16 @@
 
 pub mod apply;
 pub mod conntrack;
-pub mod health_check;
+mod health_check;
 pub mod model;
 pub mod monitor;
-pub mod nft;
+mod nft;
 pub mod observe;
 pub mod plan;
 pub mod routes;
 pub mod sync;
 pub mod sysctl;
 pub mod table;
-pub mod tunnel;
+mod tunnel;
+
+pub use nft::Family;

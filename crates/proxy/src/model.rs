@@ -6,7 +6,7 @@ mod tests;
 
 use std::net::IpAddr;
 
-use client::mirror::Name;
+use client::mirror::{Name, ServiceSlice};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -196,6 +196,12 @@ impl EndpointSlice {
             ports: object.ports.iter().flatten().filter_map(slice_port).collect(),
             endpoints: endpoints.filter_map(|object| endpoint(object, node_name)).collect(),
         })
+    }
+}
+
+impl ServiceSlice for EndpointSlice {
+    fn service(&self) -> &Name {
+        &self.service
     }
 }
 

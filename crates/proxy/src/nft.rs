@@ -17,7 +17,7 @@ mod read;
 mod socket;
 
 pub use batch::{
-    BaseChain, Batch, ChainKind, ElementData, Hook, NewElement, Set, SetData, Timing, Verdict,
+    BaseChain, Batch, ChainKind, ElementData, Hook, NewElement, Set, SetData, Verdict,
 };
 pub use expr::{Expr, Reg};
 pub use message::{Attributes, Message};

@@ -20,20 +20,20 @@ use crate::tunnel::{self, Local, Peers};
 pub const ROUTE_PROTOCOL: u8 = 173;
 
 /// Pod range to gateway: the node's address, or the range's first address at the tunnel's other end.
-pub type Routes = BTreeMap<IpNet, IpAddr>;
+type Routes = BTreeMap<IpNet, IpAddr>;
 
 /// How this node reaches the pods of the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    pub routes: Routes,
-    pub tunnels: Peers,
+struct Plan {
+    routes: Routes,
+    tunnels: Peers,
 }
 
 /// An address of this node: the network that it is in, and the index of its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OwnAddress {
-    pub network: IpNet,
-    pub interface: u32,
+struct OwnAddress {
+    network: IpNet,
+    interface: u32,
 }
 
 /// A route that could not be listed, added or removed.
@@ -54,7 +54,7 @@ pub enum RouteError {
 }
 
 /// How the node of `own_name`, with these addresses, reaches the others' pods. Tunnels are IPv4's.
-pub fn plan(own_name: &str, nodes: &BTreeMap<&str, &Node>, own: &[OwnAddress]) -> Plan {
+fn plan(own_name: &str, nodes: &BTreeMap<&str, &Node>, own: &[OwnAddress]) -> Plan {
     let mut plan = Plan::default();
     for (_, node) in nodes.iter().filter(|(name, _)| **name != own_name) {
         for range in &node.pod_cidrs {
@@ -77,7 +77,7 @@ pub fn plan(own_name: &str, nodes: &BTreeMap<&str, &Node>, own: &[OwnAddress]) -
 }
 
 /// What turns the one set of routes into the other: what to remove, what to add or replace.
-pub fn difference(actual: &Routes, wanted: &Routes) -> (Vec<IpNet>, Routes) {
+fn difference(actual: &Routes, wanted: &Routes) -> (Vec<IpNet>, Routes) {
     let remove = actual.keys().filter(|range| !wanted.contains_key(range));
     let add = wanted.iter().filter(|(range, via)| actual.get(range) != Some(via));
     (remove.copied().collect(), add.map(|(range, via)| (*range, *via)).collect())

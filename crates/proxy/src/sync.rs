@@ -11,7 +11,6 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::stream::{BoxStream, StreamExt};
 use ipnet::IpNet;
 use runtime::errors::cause_chain;
@@ -88,7 +87,7 @@ struct Proxy {
 /// When the kernel does not tell of others' changes any more.
 pub async fn run(
     settings: Settings,
-    mut events: BoxStream<'static, Event>,
+    events: BoxStream<'static, Event>,
     monitor: Monitor,
     health: Health,
     shutdown: CancellationToken,
@@ -111,6 +110,7 @@ pub async fn run(
         rules_backoff: Backoff::default(),
         routes_backoff: Backoff::default(),
     };
+    let mut bursts = events.ready_chunks(BURST);
     loop {
         let port = proxy.applier.as_ref().and_then(Applier::port);
         tokio::select! {
@@ -132,16 +132,12 @@ pub async fn run(
                     Err(error) => return Err(error),
                 }
             }
-            event = events.next() => match event {
-                Some(event) => proxy.state.take(event, &mut proxy.stale),
+            events = bursts.next() => match events {
+                Some(events) => {
+                    events.into_iter().for_each(|event| proxy.state.take(event, &mut proxy.stale));
+                }
                 None => return Ok(()),
             },
-        }
-        for _ in 0..BURST {
-            match events.next().now_or_never().flatten() {
-                Some(event) => proxy.state.take(event, &mut proxy.stale),
-                None => break,
-            }
         }
         if !proxy.state.is_synced() {
             proxy.rules_backoff.succeeded();
@@ -258,7 +254,7 @@ impl Proxy {
         if !changes.is_empty() {
             tracing::info!(
                 changes = changes.len(),
-                elements = self.desired.len(),
+                elements = self.desired.element_count(),
                 cleaned,
                 "applied"
             );

@@ -92,10 +92,6 @@ impl Message {
         self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -115,10 +111,6 @@ impl<'a> Attributes<'a> {
     /// The attributes nested in the first attribute of that type, none if there is no such.
     pub fn nested(&self, kind: u16) -> Attributes<'a> {
         Attributes(self.get(kind).unwrap_or_default())
-    }
-
-    pub fn get_u32(&self, kind: u16) -> Option<u32> {
-        Some(u32::from_be_bytes(self.get(kind)?.try_into().ok()?))
     }
 
     pub fn get_str(&self, kind: u16) -> Option<&'a str> {
@@ -160,7 +152,7 @@ mod tests {
         assert_eq!(bytes[0..4], (bytes.len() as u32).to_ne_bytes());
         let attributes = Attributes(&bytes[HEADERS..]);
         assert_eq!(attributes.get_str(1), Some("skiff"));
-        assert_eq!(attributes.nested(4).get_u32(2), Some(9));
+        assert_eq!(attributes.nested(4).get(2), Some(&[0u8, 0, 0, 9][..]));
         assert_eq!(attributes.nested(4).get(3), Some(&[1u8, 2, 3][..]));
         assert_eq!(attributes.get(6), None);
         assert_eq!(Attributes(&[9, 0, 1, 0, 1]).next(), None);

@@ -96,12 +96,8 @@ impl Desired {
     }
 
     /// How many elements the table should hold.
-    pub fn len(&self) -> usize {
+    pub fn element_count(&self) -> usize {
         self.claims.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.claims.is_empty()
     }
 
     /// The chains that elements lead to.
@@ -129,10 +125,6 @@ impl Desired {
 
     pub fn uses(&self, family: Family, chain: Chain) -> bool {
         self.chains.contains_key(&(family, chain))
-    }
-
-    pub fn owners(&self) -> impl Iterator<Item = &Owner> {
-        self.owned.keys()
     }
 
     /// What must change for a table that holds `actual`.

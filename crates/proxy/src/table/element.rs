@@ -26,7 +26,7 @@ impl Protocol {
         }
     }
 
-    pub fn from_number(number: u8) -> Option<Self> {
+    fn from_number(number: u8) -> Option<Self> {
         [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
             .into_iter()
             .find(|protocol| *protocol as u8 == number)
@@ -448,7 +448,7 @@ mod tests {
                 key: bytes,
                 key_end,
                 data: nft::Data::None,
-                timing: nft::Timing::default(),
+                timing: Default::default(),
             };
             assert_eq!(Key::decode(map, Family::V4, &element), Some(key), "{map:?}");
         }

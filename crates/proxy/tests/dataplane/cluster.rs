@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use proxy::Family;
 use proxy::apply::Applier;
 use proxy::model::{EndpointSlice, Pod, Service, ServicePort, SliceEndpoint, SlicePort};
-use proxy::nft::Family;
 use proxy::plan::{Changes, Context, Desired, Owner};
 use proxy::table::{Layout, Protocol};
 

@@ -9,7 +9,7 @@ use proxy::plan::{Changes, Desired, Owner};
 
 use crate::cluster::{Proxy, layouts, port, service, slice, tcp};
 use crate::netns::Netns;
-use proxy::nft::Family;
+use proxy::Family;
 use proxy::table::Protocol;
 
 const SERVICES: u32 = 10_000;
@@ -114,7 +114,7 @@ fn ten_thousand_services() {
     println!(
         "{SERVICES} services with 3 endpoints: {} elements; planned in {planned:?}, loaded in {loaded:?}, \
          read back and compared in {compared:?}, one endpoint removed in {:?} (median)",
-        desired.len(),
+        desired.element_count(),
         times[times.len() / 2],
     );
     assert!(loaded < Duration::from_secs(30), "maps do not grow with the square of the Services");
