@@ -1,7 +1,7 @@
 //! The embedded store: etcd's v3 API over one redb file, in this process.
 //!
-//! [`Embedded::open`] opens it; [`Embedded::store`] gives the client, without a socket; [`Embedded::serve_tcp`] and
-//! [`Embedded::serve_unix`] let others in, `etcdctl` for one.
+//! [`Embedded::open`] opens it, [`Embedded::store`] returns a client that needs no socket, and
+//! [`Embedded::serve_tcp`] serves other clients, such as `etcdctl`.
 //!
 //! Inside, the path of a request:
 //! - a service (`kv`, `watch`, `lease_service`, `maintenance`, `cluster`) takes it from the wire and hands it to the
@@ -52,12 +52,7 @@ use std::{
 
 use etcd_client::{Channel, Client};
 use parking_lot::Mutex;
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::mpsc,
-    task,
-};
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::{net::TcpListener, sync::mpsc, task};
 use tonic::transport::server::{Router, TcpIncoming};
 use tonic::transport::{Server, ServerTlsConfig};
 use tower::util::BoxCloneSyncService;
@@ -195,26 +190,6 @@ impl Embedded {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let serving =
             self.router(tls)?.serve_with_incoming_shutdown(incoming, self.until(shutdown));
-        serving.await.map_err(|error| Error::Unavailable(Box::new(error.into())))
-    }
-
-    /// Serves the API on a Unix socket until `shutdown` or the store stops.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when the socket fails.
-    pub async fn serve_unix(
-        &self,
-        listener: UnixListener,
-        shutdown: impl Future<Output = ()>,
-    ) -> Result<()> {
-        if let Ok(address) = listener.local_addr()
-            && let Some(path) = address.as_pathname()
-        {
-            self.urls.lock().push(format!("unix://{}", path.display()));
-        }
-        let incoming = UnixListenerStream::new(listener);
-        let serving =
-            self.router(None)?.serve_with_incoming_shutdown(incoming, self.until(shutdown));
         serving.await.map_err(|error| Error::Unavailable(Box::new(error.into())))
     }
 

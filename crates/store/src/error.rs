@@ -57,11 +57,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same request may succeed later without any change of it.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Error::Unavailable(_))
-    }
-
     /// `requested` is the revision in the request that failed, for the errors that are about it.
     pub(crate) fn from_wire(error: etcd_client::Error, requested: Revision) -> Error {
         use etcd_client::Error as Wire;

@@ -251,7 +251,7 @@ fn first_key(prefix: &Bytes) -> Bytes {
 
 /// The end of the range of keys that begin with `prefix`: the prefix with its last byte that can be raised raised. A
 /// single zero byte stands for "to the end of the key space".
-pub(crate) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     match prefix.iter().rposition(|byte| *byte < 0xff) {
         None => vec![0],
         Some(last) => {

@@ -69,14 +69,4 @@ impl Store {
         LeaseId::from_wire(granted.id())
             .ok_or(Error::Malformed { operation: "a lease grant", part: "lease" })
     }
-
-    /// Ends a lease now; its keys are deleted, in one revision.
-    pub async fn revoke_lease(&self, lease: LeaseId) -> Result<()> {
-        self.client
-            .lease_client()
-            .revoke(lease.to_wire())
-            .await
-            .map_err(|error| Error::from_wire(error, Revision::NONE))?;
-        Ok(())
-    }
 }

@@ -34,7 +34,7 @@ impl Version {
         Position { main: self.main, sub: self.sub }
     }
 
-    pub(super) fn is_deletion(&self) -> bool {
+    fn is_deletion(&self) -> bool {
         self.version == 0
     }
 }

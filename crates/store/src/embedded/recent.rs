@@ -29,7 +29,7 @@ impl Change {
 #[derive(Debug)]
 pub(super) struct Commit {
     first: u64,
-    last: u64,
+    pub(super) last: u64,
     pub(super) changes: Vec<Change>,
     bytes: usize,
 }
@@ -92,13 +92,6 @@ impl Recent {
             fits
         });
         Some(found.cloned().collect())
-    }
-}
-
-impl Commit {
-    /// The last revision in it.
-    pub(super) fn last(&self) -> u64 {
-        self.last
     }
 }
 

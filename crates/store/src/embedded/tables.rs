@@ -39,7 +39,7 @@ const COPY_RECORDS: usize = 4_096;
 const COPY_CACHE_BYTES: usize = 8 << 20;
 
 /// A store that was never written is at revision one, as etcd's.
-pub(super) const FIRST_REVISION: u64 = 1;
+const FIRST_REVISION: u64 = 1;
 
 /// A durable state of the store: a revision and the records up to it.
 pub(super) struct View {

@@ -23,7 +23,7 @@ use super::{
     record::wire,
     refusal,
     shared::Shared,
-    watcher::{self, Requested, Step, Watcher, notice, upto},
+    watcher::{self, Requested, Step, Watcher, notice},
 };
 
 /// How many messages may wait for a client that reads slowly.
@@ -84,7 +84,7 @@ impl Stream {
                 return;
             };
             if !behind && std::mem::take(&mut self.progress_requested) {
-                let progress = notice(upto(&self.shared, current), NO_WATCH);
+                let progress = notice(self.shared.header(current), NO_WATCH);
                 if self.send(progress).await.is_err() {
                     return;
                 }
@@ -134,7 +134,7 @@ impl Stream {
                     behind |= next <= current;
                     if !events.is_empty() {
                         watcher.active = true;
-                        for message in watcher.messages(upto(&self.shared, next - 1), events) {
+                        for message in watcher.messages(self.shared.header(next - 1), events) {
                             self.send(message).await?;
                         }
                     }
@@ -198,7 +198,7 @@ impl Stream {
             let state = self.shared.read();
             (state.view().revision, state.index.compacted)
         };
-        let header = upto(&self.shared, current);
+        let header = self.shared.header(current);
         if let Some(reason) = refused {
             let refusal = PbWatchResponse {
                 created: true,
@@ -232,13 +232,13 @@ impl Stream {
             return Ok(());
         };
         self.watchers.remove(index);
-        let header = upto(&self.shared, self.shared.revision());
+        let header = self.shared.header(self.shared.revision());
         self.send(PbWatchResponse { canceled: true, ..notice(header, id) }).await
     }
 
     /// Tells the quiet watches that have seen everything how far that is.
     async fn notify(&mut self, current: u64) -> Result<(), Ended> {
-        let header = upto(&self.shared, current);
+        let header = self.shared.header(current);
         let mut quiet = Vec::new();
         for watcher in self.watchers.iter_mut().filter(|watcher| watcher.progress_notify) {
             if !std::mem::take(&mut watcher.active) && watcher.next > current {
@@ -256,7 +256,7 @@ impl Stream {
         let response = PbWatchResponse {
             canceled: true,
             compact_revision: wire(compacted),
-            ..notice(upto(&self.shared, 0), id)
+            ..notice(self.shared.header(0), id)
         };
         self.send(response).await
     }

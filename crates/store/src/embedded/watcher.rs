@@ -10,7 +10,7 @@ use super::{
     check::REQUEST_MAX_BYTES,
     key_range::KeyRange,
     recent::Change,
-    record::{Record, wire},
+    record::Record,
     shared::Shared,
     tables::{self, View},
 };
@@ -51,7 +51,7 @@ impl Watcher {
         current: u64,
     ) -> Option<Result<Step, Error>> {
         let commits = shared.recent.since(self.next, current, STEP_BYTES)?;
-        let next = commits.last()?.last() + 1;
+        let next = commits.last()?.last + 1;
         let changes = commits.iter().flat_map(|commit| &commit.changes);
         let selected = changes.filter(|change| {
             change.main >= self.next && self.selects(&change.kv.key, change.deletion)
@@ -203,10 +203,4 @@ pub(super) struct Requested {
 /// An answer about a watch rather than about its events.
 pub(super) fn notice(header: PbResponseHeader, watch_id: i64) -> PbWatchResponse {
     PbWatchResponse { header: Some(header), watch_id, ..PbWatchResponse::default() }
-}
-
-/// A revision for a header.
-pub(super) fn upto(shared: &Shared, revision: u64) -> PbResponseHeader {
-    debug_assert!(wire(revision) >= 0);
-    shared.header(revision)
 }

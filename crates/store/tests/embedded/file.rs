@@ -47,8 +47,9 @@ async fn everything_is_there_after_a_restart() {
     assert!(matches!(list(&store, first).await, Err(Error::Compacted { .. })));
     let again = store.etcd().status().await.unwrap();
     assert_eq!(again.header().unwrap().cluster_id(), status.header().unwrap().cluster_id());
-    assert_eq!(store.etcd().leases().await.unwrap().leases().len(), 1);
-    store.revoke_lease(lease).await.unwrap();
+    let leases = store.etcd().leases().await.unwrap();
+    assert_eq!(leases.leases().len(), 1);
+    store.etcd().lease_client().revoke(leases.leases()[0].id()).await.unwrap();
     assert_eq!(list(&store, Revision::NONE).await.unwrap().len(), 1);
     let from = second.next();
     let mut watch =
