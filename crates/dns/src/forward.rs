@@ -47,7 +47,7 @@ impl Forwarder {
     }
 
     /// What the upstream servers say about the question. `tcp` asks for an answer of any size.
-    pub async fn ask(
+    pub async fn resolve(
         &self,
         query: &Query,
         dnssec: bool,
@@ -61,7 +61,8 @@ impl Forwarder {
         for turn in 0..count * ROUNDS {
             let index = (first + turn) % count;
             let upstream = upstreams[index];
-            let asked = tokio::time::timeout(TIMEOUT, ask_one(upstream, query, dnssec, tcp)).await;
+            let asked =
+                tokio::time::timeout(TIMEOUT, query_server(upstream, query, dnssec, tcp)).await;
             match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(message) => {
                     self.preferred.store(index, Ordering::Relaxed);
@@ -77,7 +78,7 @@ impl Forwarder {
     }
 }
 
-async fn ask_one(
+async fn query_server(
     upstream: SocketAddr,
     query: &Query,
     dnssec: bool,
@@ -91,12 +92,12 @@ async fn ask_one(
     question.set_edns(edns);
     let bytes = question.to_vec().map_err(io::Error::other)?;
     match tcp {
-        true => ask_tcp(upstream, &question, &bytes).await,
-        false => ask_udp(upstream, &question, &bytes).await,
+        true => query_tcp(upstream, &question, &bytes).await,
+        false => query_udp(upstream, &question, &bytes).await,
     }
 }
 
-async fn ask_udp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> io::Result<Message> {
+async fn query_udp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> io::Result<Message> {
     let any: IpAddr = match upstream {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -114,7 +115,7 @@ async fn ask_udp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> io::
     }
 }
 
-async fn ask_tcp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> io::Result<Message> {
+async fn query_tcp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> io::Result<Message> {
     let mut stream = TcpStream::connect(upstream).await?;
     let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
     let mut framed = length.to_be_bytes().to_vec();

@@ -70,7 +70,7 @@ impl Handler {
             additionals: answer.additionals,
             ..Reply::default()
         };
-        if let Some(target) = answer.continues_at {
+        if let Some(target) = answer.external_alias {
             let Ok(info) = request.request_info() else {
                 return reply;
             };
@@ -94,7 +94,7 @@ impl Handler {
     async fn forward(&self, request: &Request, query: &Query) -> Reply {
         let dnssec = request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
         let tcp = request.protocol() == Protocol::Tcp;
-        match self.forwarder.ask(query, dnssec, tcp).await {
+        match self.forwarder.resolve(query, dnssec, tcp).await {
             Ok(Message { metadata, answers, authorities, additionals, .. }) => Reply {
                 code: metadata.response_code,
                 authoritative: false,

@@ -68,7 +68,7 @@ pub struct Backend {
 
 /// Who has an address: the Service, or an endpoint of it by its label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Holder {
+pub struct AddressOwner {
     pub service: Name,
     pub label: Option<Box<str>>,
 }
@@ -77,7 +77,7 @@ pub struct Holder {
 #[derive(Clone, Debug, Default)]
 pub struct Records {
     services: Shards<Name, Arc<Entry>>,
-    holders: Shards<IpAddr, Arc<BTreeSet<Holder>>>,
+    owners: Shards<IpAddr, Arc<BTreeSet<AddressOwner>>>,
     /// How many Services each namespace has.
     namespaces: Shards<Box<str>, usize>,
     /// Grows with every change: the zone's serial number.
@@ -100,8 +100,8 @@ impl Records {
     }
 
     /// Who has the address.
-    pub fn holders(&self, ip: IpAddr) -> impl Iterator<Item = &Holder> {
-        self.holders.get(&ip).into_iter().flat_map(|holders| holders.iter())
+    pub fn owners(&self, ip: IpAddr) -> impl Iterator<Item = &AddressOwner> {
+        self.owners.get(&ip).into_iter().flat_map(|owners| owners.iter())
     }
 
     /// Replaces what is known of a Service.
@@ -115,34 +115,38 @@ impl Records {
         let count = self.namespaces.get(namespace).copied().unwrap_or(0);
         let count = count + usize::from(entry.is_some()) - usize::from(before.is_some());
         self.namespaces.set(namespace.into(), (count > 0).then_some(count));
-        let held = |entry: Option<&Entry>| -> BTreeSet<(IpAddr, Holder)> {
+        let held = |entry: Option<&Entry>| -> BTreeSet<(IpAddr, AddressOwner)> {
             entry.map(|entry| addresses(name, entry)).unwrap_or_default()
         };
         let (old, new) = (held(before.as_deref()), held(entry.as_ref()));
-        for (ip, holder) in old.difference(&new) {
-            self.change_holders(*ip, |holders| holders.remove(holder));
+        for (ip, owner) in old.difference(&new) {
+            self.change_owners(*ip, |owners| owners.remove(owner));
         }
-        for (ip, holder) in new.difference(&old) {
-            self.change_holders(*ip, |holders| holders.insert(holder.clone()));
+        for (ip, owner) in new.difference(&old) {
+            self.change_owners(*ip, |owners| owners.insert(owner.clone()));
         }
         self.services.set(name.clone(), entry.map(Arc::new));
     }
 
-    fn change_holders(&mut self, ip: IpAddr, change: impl FnOnce(&mut BTreeSet<Holder>) -> bool) {
-        let mut holders = self.holders.get(&ip).cloned().unwrap_or_default();
-        change(Arc::make_mut(&mut holders));
-        self.holders.set(ip, (!holders.is_empty()).then_some(holders));
+    fn change_owners(
+        &mut self,
+        ip: IpAddr,
+        change: impl FnOnce(&mut BTreeSet<AddressOwner>) -> bool,
+    ) {
+        let mut owners = self.owners.get(&ip).cloned().unwrap_or_default();
+        change(Arc::make_mut(&mut owners));
+        self.owners.set(ip, (!owners.is_empty()).then_some(owners));
     }
 }
 
-fn addresses(name: &Name, entry: &Entry) -> BTreeSet<(IpAddr, Holder)> {
-    let holder =
-        |label: Option<&str>| Holder { service: name.clone(), label: label.map(Into::into) };
+fn addresses(name: &Name, entry: &Entry) -> BTreeSet<(IpAddr, AddressOwner)> {
+    let owner =
+        |label: Option<&str>| AddressOwner { service: name.clone(), label: label.map(Into::into) };
     match entry {
-        Entry::ClusterIp { ips, .. } => ips.iter().map(|ip| (*ip, holder(None))).collect(),
+        Entry::ClusterIp { ips, .. } => ips.iter().map(|ip| (*ip, owner(None))).collect(),
         Entry::Headless(backends) => {
             let backends = backends.iter();
-            backends.map(|backend| (backend.ip, holder(Some(&backend.label)))).collect()
+            backends.map(|backend| (backend.ip, owner(Some(&backend.label)))).collect()
         }
         Entry::ExternalName(_) => BTreeSet::new(),
     }
@@ -194,11 +198,11 @@ mod tests {
         records.set(&b, cluster_ip("10.0.0.1"));
         let before = records.clone();
         let ip = "10.0.0.1".parse().unwrap();
-        assert_eq!((before.serial, before.holders(ip).count()), (7, 2));
+        assert_eq!((before.serial, before.owners(ip).count()), (7, 2));
         records.set(&a, cluster_ip("10.0.0.2"));
         records.set(&b, None);
-        assert_eq!(before.holders(ip).count(), 2);
-        assert_eq!(records.holders(ip).count(), 0);
+        assert_eq!(before.owners(ip).count(), 2);
+        assert_eq!(records.owners(ip).count(), 0);
         assert!(records.has_namespace("ns"));
         records.set(&a, None);
         assert!(!records.has_namespace("ns") && before.has_namespace("ns"));

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 const DNS_PORT: u16 = 53;
 /// How long what a file said is believed.
-const FRESH: Duration = Duration::from_secs(5);
+const FILE_TTL: Duration = Duration::from_secs(5);
 
 /// A file that could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -35,10 +35,10 @@ pub struct Upstreams {
     /// Our own addresses: a question sent to them would go round for ever.
     own: Vec<SocketAddr>,
     clock: SharedClock,
-    known: ArcSwap<Known>,
+    cached: ArcSwap<Cached>,
 }
 
-struct Known {
+struct Cached {
     since: Timestamp,
     servers: Arc<Vec<SocketAddr>>,
 }
@@ -59,32 +59,32 @@ impl Upstreams {
         };
         let sources: Vec<Source> = texts.iter().map(source).collect();
         let servers = Arc::new(read(&sources, &own)?);
-        let known = ArcSwap::from_pointee(Known { since: clock.now(), servers });
-        Ok(Self { sources, own, clock, known })
+        let cached = ArcSwap::from_pointee(Cached { since: clock.now(), servers });
+        Ok(Self { sources, own, clock, cached })
     }
 
     /// The servers, in the order to ask them. A file that has become unreadable leaves them as they
     /// were.
     pub fn current(&self) -> Arc<Vec<SocketAddr>> {
-        let known = self.known.load();
+        let cached = self.cached.load();
         let now = self.clock.now();
-        let age = Duration::try_from(now.duration_since(known.since)).unwrap_or(FRESH);
+        let age = Duration::try_from(now.duration_since(cached.since)).unwrap_or(FILE_TTL);
         let files = self.sources.iter().any(|source| matches!(source, Source::File(_)));
-        if !files || age < FRESH {
-            return Arc::clone(&known.servers);
+        if !files || age < FILE_TTL {
+            return Arc::clone(&cached.servers);
         }
         let servers = match read(&self.sources, &self.own) {
-            Ok(servers) if servers == *known.servers => Arc::clone(&known.servers),
+            Ok(servers) if servers == *cached.servers => Arc::clone(&cached.servers),
             Ok(servers) => {
                 tracing::info!(?servers, "the upstream servers have changed");
                 Arc::new(servers)
             }
             Err(error) => {
                 tracing::warn!(%error, "the upstream servers stay as they are");
-                Arc::clone(&known.servers)
+                Arc::clone(&cached.servers)
             }
         };
-        self.known.store(Arc::new(Known { since: now, servers: Arc::clone(&servers) }));
+        self.cached.store(Arc::new(Cached { since: now, servers: Arc::clone(&servers) }));
         servers
     }
 }
@@ -145,10 +145,10 @@ mod tests {
         assert_eq!(current(), first);
         write("nameserver 192.0.2.2\n");
         assert_eq!(current(), first);
-        clock.advance(FRESH);
+        clock.advance(FILE_TTL);
         assert_eq!(current(), ["192.0.2.9:5353", "192.0.2.2:53"]);
         std::fs::remove_file(&path).unwrap();
-        clock.advance(FRESH);
+        clock.advance(FILE_TTL);
         assert_eq!(current(), ["192.0.2.9:5353", "192.0.2.2:53"]);
     }
 

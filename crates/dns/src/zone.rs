@@ -13,7 +13,7 @@ use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use crate::model::Port;
-use crate::records::{Backend, Entry, Holder, Records};
+use crate::records::{AddressOwner, Backend, Entry, Records};
 
 /// How long answers may be kept: as CoreDNS, so that clients see changes soon.
 const TTL_S: u32 = 5;
@@ -38,7 +38,7 @@ pub struct Answer {
     pub additionals: Vec<Record>,
     /// Where the last alias in `answers` leads: outside the zone, so it is for others to say what
     /// is there.
-    pub continues_at: Option<Name>,
+    pub external_alias: Option<Name>,
 }
 
 /// How many aliases are followed.
@@ -82,7 +82,7 @@ impl Zone {
                 return answer;
             };
             if !self.contains(&alias) {
-                answer.continues_at = Some(alias);
+                answer.external_alias = Some(alias);
                 return answer;
             }
             name = alias;
@@ -98,8 +98,8 @@ impl Zone {
         if network.prefix_len() != network.max_prefix_len() {
             return None;
         }
-        let holders = records.holders(network.addr());
-        let targets = holders.filter_map(|holder| self.holder_name(holder));
+        let owners = records.owners(network.addr());
+        let targets = owners.filter_map(|owner| self.owner_name(owner));
         let answers: Vec<Record> =
             targets.map(|target| record(name, RData::PTR(PTR(target)))).collect();
         if answers.is_empty() {
@@ -266,9 +266,9 @@ impl Zone {
         }
     }
 
-    fn holder_name(&self, holder: &Holder) -> Option<Name> {
-        let (namespace, service) = holder.service.split_once('/')?;
-        match &holder.label {
+    fn owner_name(&self, owner: &AddressOwner) -> Option<Name> {
+        let (namespace, service) = owner.service.split_once('/')?;
+        match &owner.label {
             Some(label) => self.below(&[label, service, namespace, "svc"]),
             None => self.below(&[service, namespace, "svc"]),
         }

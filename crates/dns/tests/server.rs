@@ -24,7 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 const LISTEN: &str = "10.96.0.10";
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the test in a thread with a network namespace of its own, which ends with it.
 fn in_netns(test: impl AsyncFnOnce() + Send + 'static) {
@@ -66,7 +66,7 @@ async fn start(records: Arc<ArcSwap<Records>>) -> (Server<Handler>, Addresses) {
     let zone = Zone::new("cluster.local", ips).unwrap();
     let mut server = Server::new(Handler::new(zone, records, Forwarder::new(upstreams)));
     server.register_socket(UdpSocket::bind((LISTEN, 53)).await.unwrap());
-    server.register_listener(TcpListener::bind((LISTEN, 53)).await.unwrap(), PATIENCE, 8);
+    server.register_listener(TcpListener::bind((LISTEN, 53)).await.unwrap(), TIMEOUT, 8);
     (server, addresses)
 }
 
@@ -120,7 +120,7 @@ async fn over_udp(question: &Message) -> Message {
     socket.connect((LISTEN, 53)).await.unwrap();
     socket.send(&question.to_vec().unwrap()).await.unwrap();
     let mut buffer = [0; 4096];
-    let received = tokio::time::timeout(PATIENCE, socket.recv(&mut buffer)).await;
+    let received = tokio::time::timeout(TIMEOUT, socket.recv(&mut buffer)).await;
     Message::from_vec(&buffer[..received.unwrap().unwrap()]).unwrap()
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::conntrack;
 use crate::nft::{self, Batch, Family, NewElement, NftError, Socket};
-use crate::plan::{Change, Changes, Desired, Place};
+use crate::plan::{Change, Changes, Desired, ElementId};
 use crate::table::{Chain, Data, Key, Layout, Map, TABLE};
 
 /// Writes to the tables in the network namespace of the thread that opened it.
@@ -22,7 +22,7 @@ pub struct Applier {
 
 /// What a table holds, unless it is not ours to keep.
 struct Actual {
-    elements: HashMap<Place, Data>,
+    elements: HashMap<ElementId, Data>,
     chains: HashSet<(Family, Chain)>,
 }
 
@@ -38,12 +38,12 @@ impl Applier {
 
     /// What the tables hold of the endpoints, for plans that keep endpoints in their slots. Tables
     /// that will be made afresh count as empty.
-    pub fn endpoints(&mut self) -> Result<HashMap<Place, Data>, NftError> {
+    pub fn endpoints(&mut self) -> Result<HashMap<ElementId, Data>, NftError> {
         let mut endpoints = HashMap::new();
         for layout in self.layouts.clone() {
             if let Some(actual) = self.read(&layout)? {
                 let elements = actual.elements.into_iter();
-                endpoints.extend(elements.filter(|(place, _)| matches!(place.key, Key::Slot(..))));
+                endpoints.extend(elements.filter(|(id, _)| matches!(id.key, Key::Slot(..))));
             }
         }
         Ok(endpoints)
@@ -71,7 +71,7 @@ impl Applier {
                 }
             };
             let mut changes = desired.difference(&elements);
-            changes.retain(|place, _| place.family == family);
+            changes.retain(|id, _| id.family == family);
             let unused: Vec<Chain> = self
                 .chains
                 .iter()
@@ -84,7 +84,7 @@ impl Applier {
                 .collect();
             write(&mut batch, &layout, &changes, &needed, &unused);
             self.socket.apply(batch)?;
-            self.note_chains(family, &needed, &unused);
+            self.record_chains(family, &needed, &unused);
             all.extend(changes);
         }
         for layout in &self.layouts {
@@ -99,8 +99,8 @@ impl Applier {
             let family = layout.family;
             let changes: Changes = changes
                 .iter()
-                .filter(|(place, _)| place.family == family)
-                .map(|(place, change)| (*place, *change))
+                .filter(|(id, _)| id.family == family)
+                .map(|(id, change)| (*id, *change))
                 .collect();
             let chains = |pick: fn(&Change) -> Option<Data>| {
                 let data = changes.values().filter_map(pick);
@@ -121,9 +121,9 @@ impl Applier {
             let mut batch = Batch::new(family, TABLE);
             write(&mut batch, &layout, &changes, &needed, &unused);
             self.socket.apply(batch)?;
-            self.note_chains(family, &needed, &unused);
+            self.record_chains(family, &needed, &unused);
         }
-        if affinity::concerned(desired.all_chains()) {
+        if affinity::is_used(desired.all_chains()) {
             for layout in &self.layouts {
                 affinity::repair(&mut self.socket, layout.family, changes)?;
             }
@@ -139,7 +139,7 @@ impl Applier {
     ) -> Result<usize, NftError> {
         let mut cleaned = 0;
         for layout in &self.layouts {
-            let valid = conntrack::Valid::of(layout.family, desired, changes);
+            let valid = conntrack::ValidFlows::of(layout.family, desired, changes);
             cleaned += conntrack::clean(&mut self.socket, layout.family, &valid)?;
         }
         Ok(cleaned)
@@ -162,7 +162,7 @@ impl Applier {
         chain == Chain::Reject || self.chains.contains(&(family, chain))
     }
 
-    fn note_chains(&mut self, family: Family, added: &[Chain], removed: &[Chain]) {
+    fn record_chains(&mut self, family: Family, added: &[Chain], removed: &[Chain]) {
         self.chains.extend(added.iter().map(|chain| (family, *chain)));
         for chain in removed {
             self.chains.remove(&(family, *chain));
@@ -203,7 +203,7 @@ impl Applier {
                 let (Some(key), Some(data)) = (key, data) else {
                     return Ok(None);
                 };
-                elements.insert(Place { family, map, key }, data);
+                elements.insert(ElementId { family, map, key }, data);
             }
         }
         Ok(Some(Actual { elements, chains }))
@@ -219,12 +219,12 @@ fn write(
 ) {
     let mut deletions: BTreeMap<Map, Vec<Key>> = BTreeMap::new();
     let mut additions: BTreeMap<Map, Vec<(Key, Data)>> = BTreeMap::new();
-    for (place, change) in changes {
+    for (id, change) in changes {
         if change.before.is_some() {
-            deletions.entry(place.map).or_default().push(place.key);
+            deletions.entry(id.map).or_default().push(id.key);
         }
         if let Some(data) = change.after {
-            additions.entry(place.map).or_default().push((place.key, data));
+            additions.entry(id.map).or_default().push((id.key, data));
         }
     }
     for chain in needed.iter().filter(|chain| **chain != Chain::Reject) {

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::nft::{Attributes, Family, Message, NftError, Socket};
-use crate::plan::{Changes, Desired, Place};
+use crate::plan::{Changes, Desired, ElementId};
 use crate::table::{Data, Endpoint, Frontend, Key, Protocol, Target};
 
 const SUBSYSTEM: u16 = 1 << 8;
@@ -41,22 +41,22 @@ struct Flow {
 
 /// What UDP flows may look like.
 #[derive(Debug, Default)]
-pub struct Valid {
+pub struct ValidFlows {
     frontends: HashMap<Frontend, HashSet<Endpoint>>,
     node_ports: HashMap<u16, HashSet<Endpoint>>,
 }
 
-impl Valid {
+impl ValidFlows {
     /// All UDP frontends of the family, with the endpoints that flows to them may have. Frontends
     /// in `changes` that are no more are among them, without endpoints.
     pub fn of(family: Family, desired: &Desired, changes: &Changes) -> Self {
         let mut valid = Self::default();
         let gone = changes.iter().filter(|(_, change)| change.after.is_none());
-        let gone = gone.map(|(place, _)| (*place, None));
-        let present = desired.all().map(|(place, data)| (place, Some(data)));
-        let mine = |(place, _): &(Place, Option<Data>)| place.family == family;
-        for (place, data) in present.chain(gone).filter(mine) {
-            let Key::Target(target) = place.key else {
+        let gone = gone.map(|(id, _)| (*id, None));
+        let present = desired.all().map(|(id, data)| (id, Some(data)));
+        let mine = |(id, _): &(ElementId, Option<Data>)| id.family == family;
+        for (id, data) in present.chain(gone).filter(mine) {
+            let Key::Target(target) = id.key else {
                 continue;
             };
             let to = match data {
@@ -97,8 +97,8 @@ impl Valid {
 
 /// Whether a change can leave stale UDP flows behind: an endpoint went, or a UDP frontend came or
 /// went.
-pub fn concerned(changes: &Changes) -> bool {
-    changes.iter().any(|(place, change)| match place.key {
+pub fn may_leave_stale_flows(changes: &Changes) -> bool {
+    changes.iter().any(|(id, change)| match id.key {
         Key::Slot(target, _) => change.before.is_some() && is_udp(target),
         Key::Target(target) => is_udp(target),
         _ => false,
@@ -113,7 +113,7 @@ fn is_udp(target: Target) -> bool {
 }
 
 /// Deletes the stale UDP flows of the family; returns how many there were.
-pub fn clean(socket: &mut Socket, family: Family, valid: &Valid) -> Result<usize, NftError> {
+pub fn clean(socket: &mut Socket, family: Family, valid: &ValidFlows) -> Result<usize, NftError> {
     if valid.frontends.is_empty() && valid.node_ports.is_empty() {
         return Ok(0);
     }

@@ -53,10 +53,10 @@ impl Monitor {
     /// own transactions come from.
     pub async fn changed(&self, own_port: Option<u32>) -> io::Result<Changed> {
         tokio::select! {
-            heard = hear(&self.rules, |message| is_foreign_rule(message, own_port)) => {
-                heard.map(|()| Changed::Rules)
+            received = receive(&self.rules, |message| is_foreign_rule(message, own_port)) => {
+                received.map(|()| Changed::Rules)
             }
-            heard = hear(&self.routes, is_about_routes) => heard.map(|()| Changed::Routes),
+            received = receive(&self.routes, is_about_routes) => received.map(|()| Changed::Routes),
         }
     }
 }
@@ -72,7 +72,7 @@ fn listen(protocol: SockProtocol, groups: u32) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// Returns when a message is relevant, or when some were lost.
-async fn hear(
+async fn receive(
     socket: &AsyncFd<OwnedFd>,
     relevant: impl Fn(&nft::Notification<'_>) -> bool,
 ) -> io::Result<()> {

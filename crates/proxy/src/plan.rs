@@ -17,16 +17,16 @@ use crate::table::{Chain, Data, Endpoint, Frontend, Key, LOCAL_SLOTS, Map, Sourc
 pub use desired::{Change, Changes, Desired, Owner};
 use endpoints::{Candidates, slots};
 
-/// An element's place: which table, which map, which key.
+/// An element's id: which table, which map, which key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct ElementId {
     pub family: Family,
     pub map: Map,
     pub key: Key,
 }
 
 /// What a Service or pod wants in the table.
-pub type Elements = Vec<(Place, Data)>;
+pub type Elements = Vec<(ElementId, Data)>;
 
 /// What a plan depends on beside the objects.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +45,7 @@ pub fn service(
     context: &Context,
     service: &Service,
     slices: &[&EndpointSlice],
-    previous: &dyn Fn(&Place) -> Option<Data>,
+    previous: &dyn Fn(&ElementId) -> Option<Data>,
 ) -> Elements {
     let mut elements = Elements::new();
     if service.cluster_ips.iter().any(|ip| context.cluster_dns.contains(ip)) {
@@ -59,7 +59,7 @@ pub fn service(
         if !service.ports.is_empty() {
             let ips = of_family(&service.cluster_ips, *family);
             elements.extend(
-                ips.map(|ip| place(*family, Map::ClusterIps, Key::Address(ip), Data::None)),
+                ips.map(|ip| element(*family, Map::ClusterIps, Key::Address(ip), Data::None)),
             );
         }
     }
@@ -92,8 +92,8 @@ pub fn pod(context: &Context, pod: &Pod) -> Elements {
                     None => (Map::AnyHostPorts, Target::NodePort(port.protocol, port.host_port)),
                 };
                 let endpoint = Data::Endpoint(Endpoint { ip, port: port.container_port });
-                elements.push(place(*family, map, Key::Target(target), endpoint));
-                elements.push(place(*family, Map::Hairpin, Key::Pair(ip), Data::None));
+                elements.push(element(*family, map, Key::Target(target), endpoint));
+                elements.push(element(*family, Map::Hairpin, Key::Pair(ip), Data::None));
             }
         }
     }
@@ -102,8 +102,8 @@ pub fn pod(context: &Context, pod: &Pod) -> Elements {
     elements
 }
 
-fn place(family: Family, map: Map, key: Key, data: Data) -> (Place, Data) {
-    (Place { family, map, key }, data)
+fn element(family: Family, map: Map, key: Key, data: Data) -> (ElementId, Data) {
+    (ElementId { family, map, key }, data)
 }
 
 pub(crate) fn family_of(ip: IpAddr) -> Family {
@@ -158,7 +158,7 @@ impl<'a> PortPlan<'a> {
         service: &'a Service,
         port: &'a ServicePort,
         slices: &[&EndpointSlice],
-        previous: &dyn Fn(&Place) -> Option<Data>,
+        previous: &dyn Fn(&ElementId) -> Option<Data>,
     ) -> Self {
         let candidates = Candidates::of(family, port, slices);
         let external_ips = service.external_ips.iter().chain(&service.load_balancer_ips);
@@ -206,7 +206,7 @@ impl<'a> PortPlan<'a> {
         }
         self.write_firewall(elements);
         let pairs = self.hairpin.iter().map(|ip| Key::Pair(*ip));
-        elements.extend(pairs.map(|key| place(self.family, Map::Hairpin, key, Data::None)));
+        elements.extend(pairs.map(|key| element(self.family, Map::Hairpin, key, Data::None)));
     }
 
     fn internal(&self) -> Vec<Target> {
@@ -233,7 +233,7 @@ impl<'a> PortPlan<'a> {
                 Target::Frontend(_) => Map::ExternalLocal,
                 Target::NodePort(..) => Map::ExternalLocalNodePorts,
             };
-            elements.push(place(self.family, map, Key::Target(target), data));
+            elements.push(element(self.family, map, Key::Target(target), data));
         }
     }
 
@@ -243,7 +243,7 @@ impl<'a> PortPlan<'a> {
         }
         for ip in of_family(&self.service.load_balancer_ips, self.family) {
             let frontend = self.at(ip);
-            elements.push(place(
+            elements.push(element(
                 self.family,
                 Map::Firewalled,
                 Key::Target(Target::Frontend(frontend)),
@@ -252,7 +252,7 @@ impl<'a> PortPlan<'a> {
             let ranges = ipnet::IpNet::aggregate(&self.service.source_ranges);
             let ranges = ranges.into_iter().filter(|range| family_of(range.addr()) == self.family);
             let keys = ranges.map(|range| Key::Range(frontend, range));
-            elements.extend(keys.map(|key| place(self.family, Map::Allowed, key, Data::None)));
+            elements.extend(keys.map(|key| element(self.family, Map::Allowed, key, Data::None)));
         }
     }
 
@@ -264,8 +264,8 @@ impl<'a> PortPlan<'a> {
         }
     }
 
-    fn slot(&self, target: Target, slot: u32) -> Place {
-        Place { family: self.family, map: endpoints_of(target), key: Key::Slot(target, slot) }
+    fn slot(&self, target: Target, slot: u32) -> ElementId {
+        ElementId { family: self.family, map: endpoints_of(target), key: Key::Slot(target, slot) }
     }
 
     fn outcome(&self, source: Source, only_local: bool) -> Outcome {
@@ -291,7 +291,7 @@ impl<'a> PortPlan<'a> {
             Outcome::Reject => (refusals, Data::Goto(Chain::Reject)),
             Outcome::Drop => (refusals, Data::Drop),
         };
-        elements.push(place(self.family, map, Key::Target(target), data));
+        elements.push(element(self.family, map, Key::Target(target), data));
     }
 
     fn chain(&self, source: Source, count: u32) -> Data {

@@ -13,7 +13,7 @@ use rtnetlink::packet_route::route::{
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use crate::model::Node;
-use crate::tunnel::{self, Local, Peers};
+use crate::tunnel::{self, Peers, TunnelEndpoint};
 
 /// The route protocol number that marks the proxy's routes (`ip route show proto 173`); it touches
 /// no others.
@@ -89,7 +89,7 @@ pub async fn sync(own_name: &str, nodes: &BTreeMap<&str, &Node>) -> Result<(), R
     with_netlink(async |handle| {
         let own = own_addresses(handle).await?;
         let plan = plan(own_name, nodes, &own);
-        let local = nodes.get(own_name).and_then(|node| local(node, &own));
+        let local = nodes.get(own_name).and_then(|node| tunnel_endpoint(node, &own));
         let tunnel = match local {
             Some(local) => tunnel::converge(handle, local, &plan.tunnels).await,
             None => tunnel::remove(handle).await.map(|()| None),
@@ -123,7 +123,7 @@ async fn with_netlink(
 }
 
 /// This node's end of the tunnel; none while it has no pod range or no such address.
-fn local(node: &Node, own: &[OwnAddress]) -> Option<Local> {
+fn tunnel_endpoint(node: &Node, own: &[OwnAddress]) -> Option<TunnelEndpoint> {
     let range = node.pod_cidrs.iter().find_map(|range| match range {
         IpNet::V4(range) => Some(range.trunc()),
         IpNet::V6(_) => None,
@@ -135,7 +135,7 @@ fn local(node: &Node, own: &[OwnAddress]) -> Option<Local> {
     })?;
     let mut own = own.iter();
     let uplink = own.find(|address| address.network.addr() == IpAddr::V4(node_ip))?;
-    Some(Local { node_ip, range, uplink: uplink.interface })
+    Some(TunnelEndpoint { node_ip, range, uplink: uplink.interface })
 }
 
 /// The addresses of this node that have neighbours: not those of one host, nor the tunnel's.
@@ -163,7 +163,7 @@ async fn own_addresses(handle: &Handle) -> Result<Vec<OwnAddress>, RouteError> {
 async fn converge(
     handle: &Handle,
     plan: &Plan,
-    tunnel: Option<(u32, Local)>,
+    tunnel: Option<(u32, TunnelEndpoint)>,
 ) -> Result<(), RouteError> {
     let present = list(handle).await?;
     let actual = present.iter().map(|(range, (via, _))| (*range, *via)).collect();

@@ -24,7 +24,7 @@ use crate::model::Node;
 use crate::monitor::{Changed, Monitor};
 use crate::nft::{Family, NftError};
 use crate::observe::{Event, Stale, State};
-use crate::plan::{self, Changes, Context, Desired, Owner, Place, family_of};
+use crate::plan::{self, Changes, Context, Desired, ElementId, Owner, family_of};
 use crate::table::{Data, Layout};
 use crate::{conntrack, routes, sysctl};
 
@@ -115,19 +115,19 @@ pub async fn run(
         let port = proxy.applier.as_ref().and_then(Applier::port);
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = proxy.rules_backoff.over() => {}
-            () = proxy.routes_backoff.over() => {}
+            () = proxy.rules_backoff.elapsed() => {}
+            () = proxy.routes_backoff.elapsed() => {}
             changed = monitor.changed(port) => {
                 match changed {
                     Ok(Changed::Rules) => {
                         tracing::info!("somebody else changed the tables");
                         proxy.applier = None;
                         // They may well change more.
-                        proxy.rules_backoff.settle(SETTLE);
+                        proxy.rules_backoff.delay(SETTLE);
                     }
                     Ok(Changed::Routes) => {
                         proxy.stale.nodes = true;
-                        proxy.routes_backoff.settle(SETTLE);
+                        proxy.routes_backoff.delay(SETTLE);
                     }
                     Err(error) => return Err(error),
                 }
@@ -156,7 +156,7 @@ impl Proxy {
     /// tried again, each on its own.
     async fn sync(&mut self) {
         if self.stale.nodes {
-            self.adopt_own_node();
+            self.update_own_node();
         }
         if !self.rules_backoff.is_waiting() {
             self.sync_health_checks().await;
@@ -190,7 +190,7 @@ impl Proxy {
     }
 
     /// Takes over what plans and rules depend on of this node's own object.
-    fn adopt_own_node(&mut self) {
+    fn update_own_node(&mut self) {
         let own = self.state.node(&self.settings.node_name);
         let zone = own.and_then(|node| node.zone.clone());
         let layouts = self.settings.layouts(own);
@@ -263,7 +263,7 @@ impl Proxy {
     }
 
     fn clean_conntrack(&self, applier: &mut Applier, changes: &Changes) -> Result<usize, NftError> {
-        match conntrack::concerned(changes) {
+        match conntrack::may_leave_stale_flows(changes) {
             true => applier.clean_conntrack(&self.desired, changes),
             false => Ok(0),
         }
@@ -271,11 +271,11 @@ impl Proxy {
 
     /// Plans for all stale owners. Slots are taken over from what is desired already, or else from
     /// `held`.
-    fn replan(&mut self, held: Option<&HashMap<Place, Data>>, changes: &mut Changes) {
+    fn replan(&mut self, held: Option<&HashMap<ElementId, Data>>, changes: &mut Changes) {
         for owner in std::mem::take(&mut self.stale.owners) {
-            let previous = |place: &Place| {
-                let held = || held.and_then(|held| held.get(place).copied());
-                self.desired.get(place).or_else(held)
+            let previous = |id: &ElementId| {
+                let held = || held.and_then(|held| held.get(id).copied());
+                self.desired.get(id).or_else(held)
             };
             let elements = match &owner {
                 Owner::Service(name) => self.state.service(name).map(|service| {

@@ -27,7 +27,7 @@ pub type Peers = BTreeMap<Ipv4Net, Ipv4Addr>;
 
 /// This node's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Local {
+pub struct TunnelEndpoint {
     pub node_ip: Ipv4Addr,
     pub range: Ipv4Net,
     /// The index of the interface that has the node's address.
@@ -43,7 +43,7 @@ fn mac(node_ip: Ipv4Addr) -> [u8; 6] {
 /// Makes the interface what the peers need; without peers there is none. Returns its index.
 pub async fn converge(
     handle: &Handle,
-    local: Local,
+    local: TunnelEndpoint,
     peers: &Peers,
 ) -> Result<Option<u32>, rtnetlink::Error> {
     let mut found = find(handle).await?;
@@ -77,7 +77,7 @@ pub async fn converge(
     if present.execute().try_next().await?.is_none() {
         handle.address().add(index, own, 32).execute().await?;
     }
-    forget_others(handle, index, peers).await?;
+    remove_stale_entries(handle, index, peers).await?;
     for (range, node_ip) in peers {
         let gateway = IpAddr::V4(range.network());
         let neighbour = handle.neighbours().add(index, gateway);
@@ -120,7 +120,11 @@ async fn find(handle: &Handle) -> Result<Option<(u32, [u8; 6])>, rtnetlink::Erro
 }
 
 /// Removes the entries of nodes that are no peers any more.
-async fn forget_others(handle: &Handle, index: u32, peers: &Peers) -> Result<(), rtnetlink::Error> {
+async fn remove_stale_entries(
+    handle: &Handle,
+    index: u32,
+    peers: &Peers,
+) -> Result<(), rtnetlink::Error> {
     for family in [AddressFamily::Inet, AddressFamily::Bridge] {
         let mut stale = Vec::new();
         let request = handle.neighbours().get().set_address_family(family);

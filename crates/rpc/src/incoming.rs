@@ -19,9 +19,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::tls::KeyPair;
 
 /// How long a handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that wait to be served.
-const WAITING: usize = 16;
+const BACKLOG: usize = 16;
 /// Pause after a failed accept: the process may be out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,7 +50,7 @@ pub fn incoming(
     client_ca_pem: &[u8],
 ) -> Result<ReceiverStream<io::Result<TlsStream<TcpStream>>>, TlsError> {
     let acceptor = TlsAcceptor::from(Arc::new(config(pair, client_ca_pem)?));
-    let (sender, receiver) = mpsc::channel(WAITING);
+    let (sender, receiver) = mpsc::channel(BACKLOG);
     tokio::spawn(accept(listener, acceptor, sender));
     Ok(ReceiverStream::new(receiver))
 }
@@ -100,7 +100,7 @@ async fn shake_hands(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "socket options");
     }
-    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             if sender.send(Ok(stream)).await.is_err() {
                 tracing::debug!("the server has ended");

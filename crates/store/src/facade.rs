@@ -188,7 +188,7 @@ impl Store {
         let now = header_revision("a list", response.header)?;
         let last = response.kvs.last().filter(|_| response.more);
         let next = last.map(|last| [last.key.as_slice(), &[0]].concat().into());
-        let entries = response.kvs.into_iter().filter(|kv| !progress::is_mark(&kv.key));
+        let entries = response.kvs.into_iter().filter(|kv| !progress::is_marker(&kv.key));
         Ok(Listing {
             entries: entries.map(Entry::from).collect(),
             revision: if options.revision.is_none() { now } else { options.revision },

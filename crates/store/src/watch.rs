@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Error, Event, ProgressRequester, Result, Revision, Store,
-    progress::{self, Mark},
+    progress::{self, Marker},
 };
 
 /// What to watch.
@@ -47,7 +47,7 @@ pub struct Watch {
     requests: mpsc::Sender<PbWatchRequest>,
     store: Store,
     /// Set with a server whose answers to progress requests cannot be trusted.
-    mark: Option<Arc<Mark>>,
+    marker: Option<Arc<Marker>>,
     from: Revision,
     seen: Revision,
     ended: bool,
@@ -66,7 +66,7 @@ impl Store {
         let version = self.client.maintenance_client().status().await;
         let version = version.map_err(|error| Error::from_wire(error, options.from))?;
         let trusted = progress::is_trusted(version.version());
-        let mark = (!trusted).then(|| Mark::new(&options.prefix));
+        let marker = (!trusted).then(|| Marker::new(&options.prefix));
         let mut wire = WireOptions::new()
             .with_prefix()
             .with_start_revision(options.from.to_wire())
@@ -85,7 +85,7 @@ impl Store {
             responses: stream.response_stream,
             requests: stream.request_sender.0,
             store: self.clone(),
-            mark,
+            marker,
             from: options.from,
             seen: Revision::NONE,
             ended: false,
@@ -98,7 +98,7 @@ impl Store {
 impl Watch {
     /// A handle with which progress can be asked for while the stream is being read.
     pub fn progress_requester(&self) -> ProgressRequester {
-        ProgressRequester::new(&self.store, self.requests.clone(), self.mark.clone())
+        ProgressRequester::new(&self.store, self.requests.clone(), self.marker.clone())
     }
 
     async fn established(&mut self) -> Result<()> {
@@ -147,9 +147,9 @@ impl Watch {
             None => header.ok_or(Error::Malformed { operation: "a watch", part: "header" })?,
         };
         let all = events.len();
-        events.retain(|event| !progress::is_mark(&event.entry.key));
-        if let Some(mark) = self.mark.as_ref().filter(|_| events.len() < all) {
-            mark.arrived();
+        events.retain(|event| !progress::is_marker(&event.entry.key));
+        if let Some(marker) = self.marker.as_ref().filter(|_| events.len() < all) {
+            marker.arrived();
         }
         self.seen = self.seen.max(revision);
         Ok(Batch { events, revision: self.seen })

@@ -105,7 +105,7 @@ fn answers() {
 #[test]
 fn aliases_lead_out_of_the_zone_and_loops_end() {
     let out = ask("out.default.svc.cluster.local.", RecordType::A);
-    assert_eq!(out.continues_at, Some(Name::from_ascii("example.org.").unwrap()));
+    assert_eq!(out.external_alias, Some(Name::from_ascii("example.org.").unwrap()));
     assert_eq!(shown(&out), "NoError: example.org.");
     let endless = ask("loop.default.svc.cluster.local.", RecordType::A);
     assert_eq!(endless.code, ResponseCode::ServFail);

@@ -22,8 +22,8 @@ fn moves(family: Family, changes: &Changes) -> Moves {
     let list = |slot: u32| slot >= LOCAL_SLOTS;
     let mut now: HashMap<(Target, bool, Endpoint), u32> = HashMap::new();
     let mut before: Vec<(Target, u32, Endpoint)> = Vec::new();
-    for (place, change) in changes.iter().filter(|(place, _)| place.family == family) {
-        let Key::Slot(target, slot) = place.key else {
+    for (id, change) in changes.iter().filter(|(id, _)| id.family == family) {
+        let Key::Slot(target, slot) = id.key else {
             continue;
         };
         if let Some(Data::Endpoint(endpoint)) = change.after {
@@ -42,7 +42,7 @@ fn moves(family: Family, changes: &Changes) -> Moves {
 
 /// Whether the changes are of Services with session affinity, as far as one can tell from them and
 /// the chains in use.
-pub(super) fn concerned<'a>(chains: impl Iterator<Item = &'a Chain>) -> bool {
+pub(super) fn is_used<'a>(chains: impl Iterator<Item = &'a Chain>) -> bool {
     let mut chains = chains;
     chains.any(|chain| matches!(chain, Chain::Balance { affinity_s: Some(_), .. }))
 }
@@ -85,7 +85,7 @@ pub(super) fn repair(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Change, Place};
+    use crate::plan::{Change, ElementId};
     use crate::table::Protocol;
 
     #[test]
@@ -95,8 +95,8 @@ mod tests {
         let change = |slot, before: Option<u8>, after: Option<u8>| {
             let key = Key::Slot(target, slot);
             let data = |n: Option<u8>| n.map(|n| Data::Endpoint(endpoint(n)));
-            let place = Place { family: Family::V4, map: Map::NodePortEndpoints, key };
-            (place, Change { before: data(before), after: data(after) })
+            let id = ElementId { family: Family::V4, map: Map::NodePortEndpoints, key };
+            (id, Change { before: data(before), after: data(after) })
         };
         // 2 goes from the middle of three: 3 takes its slot. On this node, 1 goes and nothing else.
         let changes = Changes::from([

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use client::mirror::Name;
 
-use super::{Elements, Place, endpoints_of};
+use super::{ElementId, Elements, endpoints_of};
 use crate::nft::Family;
 use crate::table::{Chain, Data, Endpoint, Key, LOCAL_SLOTS, Target};
 
@@ -24,37 +24,37 @@ pub struct Change {
 }
 
 /// Changes that belong into one transaction.
-pub type Changes = HashMap<Place, Change>;
+pub type Changes = HashMap<ElementId, Change>;
 
 /// The claims of all owners.
 #[derive(Default)]
 pub struct Desired {
     /// Sorted by owner; the first is what the table holds.
-    claims: HashMap<Place, Vec<(Owner, Data)>>,
-    owned: HashMap<Owner, Vec<Place>>,
+    claims: HashMap<ElementId, Vec<(Owner, Data)>>,
+    owned: HashMap<Owner, Vec<ElementId>>,
     chains: HashMap<(Family, Chain), usize>,
 }
 
 impl Desired {
     /// Replaces what the owner wants, and adds the consequences to `changes`.
     pub fn replace(&mut self, owner: &Owner, elements: Elements, changes: &mut Changes) {
-        let places: Vec<Place> = elements.iter().map(|(place, _)| *place).collect();
-        let before = match places.is_empty() {
+        let ids: Vec<ElementId> = elements.iter().map(|(id, _)| *id).collect();
+        let before = match ids.is_empty() {
             true => self.owned.remove(owner),
-            false => self.owned.insert(owner.clone(), places),
+            false => self.owned.insert(owner.clone(), ids),
         };
-        let mut wanted: HashMap<Place, Data> = elements.into_iter().collect();
-        for place in before.unwrap_or_default() {
-            let data = wanted.remove(&place);
-            self.claim(place, owner, data, changes);
+        let mut wanted: HashMap<ElementId, Data> = elements.into_iter().collect();
+        for id in before.unwrap_or_default() {
+            let data = wanted.remove(&id);
+            self.claim(id, owner, data, changes);
         }
-        for (place, data) in wanted {
-            self.claim(place, owner, Some(data), changes);
+        for (id, data) in wanted {
+            self.claim(id, owner, Some(data), changes);
         }
     }
 
-    fn claim(&mut self, place: Place, owner: &Owner, data: Option<Data>, changes: &mut Changes) {
-        let claims = self.claims.entry(place).or_default();
+    fn claim(&mut self, id: ElementId, owner: &Owner, data: Option<Data>, changes: &mut Changes) {
+        let claims = self.claims.entry(id).or_default();
         let before = claims.first().map(|(_, data)| *data);
         match (claims.binary_search_by(|(other, _)| other.cmp(owner)), data) {
             (Ok(at), Some(data)) => claims[at].1 = data,
@@ -64,35 +64,35 @@ impl Desired {
         }
         let after = claims.first().map(|(_, data)| *data);
         if claims.is_empty() {
-            self.claims.remove(&place);
+            self.claims.remove(&id);
         }
         if before == after {
             return;
         }
         for (data, used) in [(before, false), (after, true)] {
             if let Some(Data::Goto(chain)) = data {
-                let count = self.chains.entry((place.family, chain)).or_default();
+                let count = self.chains.entry((id.family, chain)).or_default();
                 *count = if used { *count + 1 } else { *count - 1 };
                 if *count == 0 {
-                    self.chains.remove(&(place.family, chain));
+                    self.chains.remove(&(id.family, chain));
                 }
             }
         }
-        let change = changes.entry(place).or_insert(Change { before, after });
+        let change = changes.entry(id).or_insert(Change { before, after });
         change.after = after;
         if change.before == change.after {
-            changes.remove(&place);
+            changes.remove(&id);
         }
     }
 
     /// What the table should hold there.
-    pub fn get(&self, place: &Place) -> Option<Data> {
-        self.claims.get(place).map(|claims| claims[0].1)
+    pub fn get(&self, id: &ElementId) -> Option<Data> {
+        self.claims.get(id).map(|claims| claims[0].1)
     }
 
     /// All that the table should hold.
-    pub fn all(&self) -> impl Iterator<Item = (Place, Data)> + '_ {
-        self.claims.iter().map(|(place, claims)| (*place, claims[0].1))
+    pub fn all(&self) -> impl Iterator<Item = (ElementId, Data)> + '_ {
+        self.claims.iter().map(|(id, claims)| (*id, claims[0].1))
     }
 
     /// How many elements the table should hold.
@@ -110,7 +110,7 @@ impl Desired {
     pub fn endpoints(&self, family: Family, target: Target) -> impl Iterator<Item = Endpoint> {
         let at = move |slot| {
             let key = Key::Slot(target, slot);
-            match self.get(&Place { family, map: endpoints_of(target), key }) {
+            match self.get(&ElementId { family, map: endpoints_of(target), key }) {
                 Some(Data::Endpoint(endpoint)) => Some(endpoint),
                 _ => None,
             }
@@ -128,17 +128,17 @@ impl Desired {
     }
 
     /// What must change for a table that holds `actual`.
-    pub fn difference(&self, actual: &HashMap<Place, Data>) -> Changes {
+    pub fn difference(&self, actual: &HashMap<ElementId, Data>) -> Changes {
         let mut changes = Changes::new();
-        for (place, data) in actual {
-            let after = self.get(place);
+        for (id, data) in actual {
+            let after = self.get(id);
             if after != Some(*data) {
-                changes.insert(*place, Change { before: Some(*data), after });
+                changes.insert(*id, Change { before: Some(*data), after });
             }
         }
-        for (place, data) in self.all() {
-            if !actual.contains_key(&place) {
-                changes.insert(place, Change { before: None, after: Some(data) });
+        for (id, data) in self.all() {
+            if !actual.contains_key(&id) {
+                changes.insert(id, Change { before: None, after: Some(data) });
             }
         }
         changes

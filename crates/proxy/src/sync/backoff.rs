@@ -37,12 +37,12 @@ impl Backoff {
     }
 
     /// Begins a short pause, unless there is one.
-    pub fn settle(&mut self, pause: Duration) {
+    pub fn delay(&mut self, pause: Duration) {
         self.until.get_or_insert(clock::instant() + pause);
     }
 
     /// Returns when the pause is over; never, if there is none.
-    pub async fn over(&self) {
+    pub async fn elapsed(&self) {
         match self.until {
             Some(until) => tokio::time::sleep_until(until).await,
             None => std::future::pending().await,
@@ -61,7 +61,7 @@ mod tests {
         for expected_ms in [250, 500, 1000] {
             assert_eq!(backoff.failed().as_millis(), expected_ms);
             assert!(backoff.is_waiting());
-            backoff.over().await;
+            backoff.elapsed().await;
             assert!(!backoff.is_waiting());
         }
         for _ in 0..10 {

@@ -139,7 +139,7 @@ pub enum Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
     Target(Target),
-    /// An endpoint's place among the endpoints of a target.
+    /// An endpoint's id among the endpoints of a target.
     Slot(Target, u32),
     /// A client of a target, and its slot.
     Client(Target, u32, IpAddr),

@@ -142,7 +142,7 @@ impl Proxy {
         let slices: Vec<EndpointSlice> =
             slices.iter().map(|slice| on_node(slice, self.node)).collect();
         let slices: Vec<&EndpointSlice> = slices.iter().collect();
-        let previous = |place: &_| self.desired.get(place);
+        let previous = |id: &_| self.desired.get(id);
         let elements = proxy::plan::service(&self.context, service, &slices, &previous);
         let owner = Owner::Service(format!("{}/{}", service.namespace, service.name).into());
         self.replace(&owner, elements);
@@ -157,7 +157,7 @@ impl Proxy {
         let mut changes = Changes::new();
         self.desired.replace(owner, elements, &mut changes);
         self.applier.apply(&self.desired, &changes).unwrap();
-        if proxy::conntrack::concerned(&changes) {
+        if proxy::conntrack::may_leave_stale_flows(&changes) {
             self.applier.clean_conntrack(&self.desired, &changes).unwrap();
         }
     }

@@ -12,10 +12,10 @@ use nix::sched::{CloneFlags, unshare};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-const PATIENCE: Duration = Duration::from_secs(10);
-const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long silence must last to count as "dropped".
-pub const SILENCE: Duration = Duration::from_millis(300);
+pub const DROP_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// A network namespace: a thread that runs what it is given inside it.
 pub struct Netns {
@@ -102,12 +102,12 @@ impl Netns {
         self.run(move || {
             // The machine may be suspended for a moment, which ends a connect early.
             let stream = loop {
-                match TcpStream::connect_timeout(&address, CONNECT_PATIENCE) {
+                match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                     result => break result?,
                 }
             };
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
             Ok(Connection(stream))
         })
     }
@@ -124,7 +124,7 @@ impl Netns {
     }
 
     /// A UDP socket that talks to one address.
-    pub fn udp(&self, address: &str) -> Datagrams {
+    pub fn udp(&self, address: &str) -> UdpFlow {
         let address: SocketAddr = address.parse().unwrap();
         self.run(move || {
             let any: IpAddr = match address {
@@ -133,7 +133,7 @@ impl Netns {
             };
             let socket = UdpSocket::bind(SocketAddr::new(any, 0)).unwrap();
             socket.connect(address).unwrap();
-            Datagrams(socket)
+            UdpFlow(socket)
         })
     }
 }
@@ -172,9 +172,9 @@ impl Connection {
 }
 
 /// A UDP flow to one of the servers.
-pub struct Datagrams(UdpSocket);
+pub struct UdpFlow(UdpSocket);
 
-impl Datagrams {
+impl UdpFlow {
     pub fn ask(&self, patience: Duration) -> std::io::Result<String> {
         self.0.set_read_timeout(Some(patience))?;
         self.0.send(b"?")?;

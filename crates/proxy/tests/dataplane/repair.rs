@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::{service, tcp};
 use crate::netns::Netns;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn node(cidr: &str, ip: &str) -> Node {
     Node {
@@ -42,9 +42,9 @@ fn initial<T: Clone>(
 
 #[allow(clippy::disallowed_methods)]
 fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !holds() {
-        assert!(Instant::now() < deadline, "{what}: not after {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{what}: not after {TIMEOUT:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

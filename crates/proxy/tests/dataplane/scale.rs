@@ -100,7 +100,7 @@ fn ten_thousand_services() {
         slice.endpoints.remove(1);
         let start = clock();
         let mut changes = Changes::new();
-        let previous = |place: &_| desired.get(place);
+        let previous = |id: &_| desired.get(id);
         let elements = proxy::plan::service(&context, &web, &[&slice], &previous);
         desired.replace(
             &Owner::Service(format!("default/{}", web.name).into()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proxy::table::Protocol;
 
 use crate::cluster::{Cluster, port, service, slice};
-use crate::netns::{Datagrams, SILENCE};
+use crate::netns::{DROP_TIMEOUT, UdpFlow};
 
 /// Pods a and c on node 0 (10.244.0.1, .2), b on node 1 (10.244.1.1); a and b serve.
 fn cluster() -> Cluster {
@@ -15,7 +15,7 @@ fn cluster() -> Cluster {
     cluster
 }
 
-fn ask(flow: &Datagrams) -> String {
+fn ask(flow: &UdpFlow) -> String {
     flow.ask(Duration::from_secs(5)).unwrap()
 }
 
@@ -32,7 +32,7 @@ fn a_flow_follows_its_service() {
     // No endpoints yet: refused, and no entry stays that would keep the flow from its endpoint
     // later.
     cluster.apply(&dns, &[]);
-    assert!(flow.ask(SILENCE).is_err());
+    assert!(flow.ask(DROP_TIMEOUT).is_err());
     cluster.apply(&dns, &[udp(&["10.244.0.1"]), tcp.clone()]);
     assert_eq!(ask(&flow), "a 10.244.0.2");
     assert_eq!(ask(&node_port), "a 192.168.7.11");
@@ -47,8 +47,8 @@ fn a_flow_follows_its_service() {
     // The UDP port goes, the TCP port of the same number stays.
     dns.ports.remove(0);
     cluster.apply(&dns, &[tcp]);
-    assert!(flow.ask(SILENCE).is_err());
-    assert!(node_port.ask(SILENCE).is_err());
+    assert!(flow.ask(DROP_TIMEOUT).is_err());
+    assert!(node_port.ask(DROP_TIMEOUT).is_err());
     assert_eq!(cluster.pod("c").who("10.96.0.10:53"), "a");
 }
 
@@ -57,8 +57,8 @@ fn a_flow_from_before_the_service_is_taken_over() {
     let mut cluster = cluster();
     let flow = cluster.pod("c").udp("10.96.0.10:53");
     let host = cluster.pod("c").udp("192.168.7.11:30053");
-    assert!(flow.ask(SILENCE).is_err());
-    assert!(host.ask(SILENCE).is_err());
+    assert!(flow.ask(DROP_TIMEOUT).is_err());
+    assert!(host.ask(DROP_TIMEOUT).is_err());
     let mut dns = service("dns");
     dns.ports = vec![port("", Protocol::Udp, 53)];
     cluster.apply(&dns, &[slice("dns", "", Protocol::Udp, &["10.244.0.1"])]);

@@ -1,7 +1,7 @@
 //! Applying requests, one after the other, to a redb transaction that becomes durable as a whole.
 //!
 //! Each request sees the changes of those before it, durable or not. The index is changed as we go; whatever was added
-//! is taken back when the transaction does not become durable ([`Applied::touched`]). Per put: one reserved slot in the
+//! is taken back when the transaction does not become durable ([`Applied::changed_keys`]). Per put: one reserved slot in the
 //! table that the record is encoded into, one entry in the index; the request's own key and value become the event.
 
 use std::collections::HashSet;
@@ -16,7 +16,7 @@ use tonic::Status;
 use super::{
     index::{NEWEST, Position, Version},
     key_range::KeyRange,
-    range::{self, At},
+    range::{self, ReadPoint},
     recent::Change,
     record::{Record, wire},
     refusal,
@@ -96,7 +96,7 @@ pub(super) struct Applied {
 
 impl Applied {
     /// The keys whose newest versions the transaction added.
-    pub(super) fn touched(&self) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn changed_keys(&self) -> impl Iterator<Item = &[u8]> {
         self.changes.iter().map(|change| change.kv.key.as_slice())
     }
 }
@@ -169,8 +169,8 @@ impl<'a> Applier<'a> {
         self.shared.header(self.applied.revision)
     }
 
-    fn at(&self) -> At {
-        At { revision: self.applied.revision, pending: true }
+    fn at(&self) -> ReadPoint {
+        ReadPoint { revision: self.applied.revision, pending: true }
     }
 
     /// The revision as an operation within a request sees it: raised once the request has changed something.
@@ -274,14 +274,14 @@ impl<'a> Applier<'a> {
             if request.prev_kv {
                 prev_kvs.push(self.fetch(&version)?);
             }
-            self.bury(key)?;
+            self.delete_key(key)?;
         }
         let header =
             PbResponseHeader { revision: self.seen_revision(), ..PbResponseHeader::default() };
         Ok(PbDeleteResponse { header: Some(header), deleted, prev_kvs })
     }
 
-    fn bury(&mut self, key: Vec<u8>) -> Result<(), redb::Error> {
+    fn delete_key(&mut self, key: Vec<u8>) -> Result<(), redb::Error> {
         let main = self.applied.revision + 1;
         self.insert(&Record { create: 0, version: 0, lease: 0, key: &key, value: &[] })?;
         let kv = PbKeyValue { key, mod_revision: wire(main), ..PbKeyValue::default() };
@@ -328,7 +328,7 @@ impl<'a> Applier<'a> {
         let attached: Vec<Vec<u8>> =
             self.shared.read().index.attached(id, NEWEST).map(<[u8]>::to_vec).collect();
         for key in attached {
-            self.bury(key)?;
+            self.delete_key(key)?;
         }
         self.leases.remove(id)?;
         self.applied.granted.retain(|(granted, _)| *granted != id);

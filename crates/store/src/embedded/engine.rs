@@ -17,7 +17,7 @@ use tonic::Status;
 use super::{
     apply::{Failure, Request, Response},
     check,
-    range::{self, At},
+    range::{self, ReadPoint},
     record::wire,
     refusal,
     shared::{Shared, State},
@@ -203,8 +203,8 @@ impl Engine {
     }
 }
 
-fn durable(view: &View) -> At {
-    At { revision: view.revision, pending: false }
+fn durable(view: &View) -> ReadPoint {
+    ReadPoint { revision: view.revision, pending: false }
 }
 
 /// What a transaction came to on the durable state alone.

@@ -25,7 +25,7 @@ pub(super) struct Selection {
     rows: Vec<Row>,
     count: usize,
     /// Set when the rows must be sorted by their values and cut after that.
-    by_value: Option<Cut>,
+    by_value: Option<ValueSort>,
     keys_only: bool,
     truncated: bool,
 }
@@ -36,21 +36,21 @@ struct Row {
     key: Vec<u8>,
 }
 
-struct Cut {
+struct ValueSort {
     descending: bool,
     limit: usize,
 }
 
 /// Which state to read: `revision` is the newest one that the reader may see.
 #[derive(Clone, Copy)]
-pub(super) struct At {
+pub(super) struct ReadPoint {
     pub(super) revision: u64,
     /// Whether the reader sees what is not durable yet (the writer does).
     pub(super) pending: bool,
 }
 
 /// Whether the revision that a request asks for can be read.
-pub(super) fn check_revision(index: &Index, requested: i64, at: At) -> Result<(), Status> {
+pub(super) fn check_revision(index: &Index, requested: i64, at: ReadPoint) -> Result<(), Status> {
     match u64::try_from(requested) {
         Err(_) | Ok(0) => Ok(()),
         Ok(requested) if requested > at.revision => Err(refusal::future_revision()),
@@ -60,7 +60,11 @@ pub(super) fn check_revision(index: &Index, requested: i64, at: At) -> Result<()
 }
 
 /// Selects the keys of a range.
-pub(super) fn plan(index: &Index, request: &PbRangeRequest, at: At) -> Result<Selection, Status> {
+pub(super) fn plan(
+    index: &Index,
+    request: &PbRangeRequest,
+    at: ReadPoint,
+) -> Result<Selection, Status> {
     check_revision(index, request.revision, at)?;
     let revision = match u64::try_from(request.revision) {
         Ok(revision) if revision > 0 => revision,
@@ -102,7 +106,7 @@ pub(super) fn plan(index: &Index, request: &PbRangeRequest, at: At) -> Result<Se
             if descending { order.reverse() } else { order }
         }),
         Order::Value { descending } => {
-            selection.by_value = Some(Cut { descending, limit });
+            selection.by_value = Some(ValueSort { descending, limit });
             return Ok(selection);
         }
     }
@@ -159,7 +163,7 @@ impl Row {
     }
 }
 
-impl Cut {
+impl ValueSort {
     fn order(&self, a: &PbKeyValue, b: &PbKeyValue) -> Ordering {
         let order = a.value.cmp(&b.value);
         if self.descending { order.reverse() } else { order }

@@ -19,7 +19,7 @@ use super::{
     apply::Failure,
     index::{Index, NEWEST, Version},
     key_range::KeyRange,
-    range::{self, At},
+    range::{self, ReadPoint},
     record::wire,
     refusal,
     tables::{self, HistoryKey},
@@ -35,7 +35,7 @@ pub(super) struct Path {
 pub(super) struct State<'a, T> {
     pub(super) index: &'a Index,
     pub(super) history: &'a T,
-    pub(super) at: At,
+    pub(super) at: ReadPoint,
 }
 
 impl<T: ReadableTable<HistoryKey, &'static [u8]>> State<'_, T> {

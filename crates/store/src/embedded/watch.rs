@@ -23,7 +23,7 @@ use super::{
     record::wire,
     refusal,
     shared::Shared,
-    watcher::{self, Requested, Step, Watcher, notice},
+    watcher::{self, NewWatch, Step, Watcher, empty_response},
 };
 
 /// How many messages may wait for a client that reads slowly.
@@ -84,7 +84,7 @@ impl Stream {
                 return;
             };
             if !behind && std::mem::take(&mut self.progress_requested) {
-                let progress = notice(self.shared.header(current), NO_WATCH);
+                let progress = empty_response(self.shared.header(current), NO_WATCH);
                 if self.send(progress).await.is_err() {
                     return;
                 }
@@ -185,8 +185,8 @@ impl Stream {
         }
     }
 
-    async fn create(&mut self, requested: Requested) -> Result<(), Ended> {
-        let Requested { start, id, mut watcher } = requested;
+    async fn create(&mut self, requested: NewWatch) -> Result<(), Ended> {
+        let NewWatch { start, id, mut watcher } = requested;
         let refused = if watcher.range.is_empty() {
             Some("mvcc: watcher range is empty")
         } else if id != 0 && self.watchers.iter().any(|watcher| watcher.id == id) {
@@ -204,13 +204,13 @@ impl Stream {
                 created: true,
                 canceled: true,
                 cancel_reason: reason.to_owned(),
-                ..notice(header, NO_WATCH)
+                ..empty_response(header, NO_WATCH)
             };
             return self.send(refusal).await;
         }
         watcher.id = if id == 0 { self.fresh_id() } else { id };
         watcher.next = if start == 0 { current + 1 } else { start };
-        self.send(PbWatchResponse { created: true, ..notice(header, watcher.id) }).await?;
+        self.send(PbWatchResponse { created: true, ..empty_response(header, watcher.id) }).await?;
         if watcher.next < compacted {
             return self.send_compacted(watcher.id, compacted).await;
         }
@@ -233,7 +233,7 @@ impl Stream {
         };
         self.watchers.remove(index);
         let header = self.shared.header(self.shared.revision());
-        self.send(PbWatchResponse { canceled: true, ..notice(header, id) }).await
+        self.send(PbWatchResponse { canceled: true, ..empty_response(header, id) }).await
     }
 
     /// Tells the quiet watches that have seen everything how far that is.
@@ -246,7 +246,7 @@ impl Stream {
             }
         }
         for id in quiet {
-            self.send(notice(header, id)).await?;
+            self.send(empty_response(header, id)).await?;
         }
         Ok(())
     }
@@ -256,7 +256,7 @@ impl Stream {
         let response = PbWatchResponse {
             canceled: true,
             compact_revision: wire(compacted),
-            ..notice(self.shared.header(0), id)
+            ..empty_response(self.shared.header(0), id)
         };
         self.send(response).await
     }

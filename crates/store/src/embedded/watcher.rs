@@ -167,14 +167,14 @@ fn previous(shared: &Shared, change: &Change) -> Result<Option<PbKeyValue>, Erro
 }
 
 /// A request to begin a watch, judged.
-pub(super) fn from_request(request: PbWatchRequestUnion) -> Option<Requested> {
+pub(super) fn from_request(request: PbWatchRequestUnion) -> Option<NewWatch> {
     let PbWatchRequestUnion::CreateRequest(request) = request else {
         return None;
     };
     let without = |filter: WatchFilterType| request.filters.contains(&(filter as i32));
     let key = if request.key.is_empty() { vec![0] } else { request.key.clone() };
     let range = KeyRange::new(&key, &request.range_end);
-    Some(Requested {
+    Some(NewWatch {
         start: u64::try_from(request.start_revision).unwrap_or(0),
         id: request.watch_id,
         watcher: Watcher {
@@ -192,7 +192,7 @@ pub(super) fn from_request(request: PbWatchRequestUnion) -> Option<Requested> {
 }
 
 /// What a client asked for.
-pub(super) struct Requested {
+pub(super) struct NewWatch {
     /// The revision to start at; zero for now.
     pub(super) start: u64,
     /// The identity that the client wants; zero for any.
@@ -201,6 +201,6 @@ pub(super) struct Requested {
 }
 
 /// An answer about a watch rather than about its events.
-pub(super) fn notice(header: PbResponseHeader, watch_id: i64) -> PbWatchResponse {
+pub(super) fn empty_response(header: PbResponseHeader, watch_id: i64) -> PbWatchResponse {
     PbWatchResponse { header: Some(header), watch_id, ..PbWatchResponse::default() }
 }

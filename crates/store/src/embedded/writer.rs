@@ -26,7 +26,7 @@ pub(super) const QUEUE_LENGTH: usize = 4_096;
 /// How many writes share a flush at most.
 const BATCH_COMMANDS: usize = 2_048;
 /// How long to wait for as many writes as came together last time; a fraction of a flush.
-const PATIENCE: Duration = Duration::from_micros(100);
+const GATHER_TIME: Duration = Duration::from_micros(100);
 /// How long to wait, in all, for reads to end before the file is rewritten, and how often to look.
 const QUIET_ATTEMPTS: u32 = 5_000;
 const QUIET_INTERVAL: Duration = Duration::from_millis(1);
@@ -93,21 +93,21 @@ impl Writer {
         self.close();
     }
 
-    /// Takes what waits. Writers that were answered together come back one after the other: without a little patience
+    /// Takes what waits. Writers that were answered together come back one after the other: without a little deadline
     /// the first of them would get a flush of its own and the others wait for the next.
     fn gather(&mut self) -> Option<Batch> {
         let mut batch = Batch::default();
         if self.pruning.is_none() {
             batch.add(self.commands.blocking_recv()?);
         }
-        let patience = clock::instant() + PATIENCE;
+        let deadline = clock::instant() + GATHER_TIME;
         while batch.then.is_none() && batch.writes.len() < BATCH_COMMANDS {
             match self.commands.try_recv() {
                 Ok(command) => batch.add(command),
                 Err(mpsc::error::TryRecvError::Disconnected) if batch.writes.is_empty() => {
                     return None;
                 }
-                Err(_) if batch.writes.len() >= self.expected || clock::instant() >= patience => {
+                Err(_) if batch.writes.len() >= self.expected || clock::instant() >= deadline => {
                     break;
                 }
                 Err(_) => thread::yield_now(),
@@ -179,12 +179,12 @@ impl Writer {
         match done {
             Ok(view) => self.publish(applied, view),
             Err(error) => {
-                self.take_back(&applied);
+                self.roll_back(&applied);
                 return Err(error);
             }
         }
         if let Some(cursor) = pruned {
-            self.prune_on(cursor);
+            self.advance_pruning(cursor);
         }
         Ok(results)
     }
@@ -209,14 +209,14 @@ impl Writer {
         self.shared.recent.push(applied.changes, applied.revision);
     }
 
-    fn take_back(&self, applied: &Applied) {
+    fn roll_back(&self, applied: &Applied) {
         let mut state = self.shared.write();
         let durable = state.view().revision;
-        applied.touched().for_each(|key| state.index.rollback(key, durable));
+        applied.changed_keys().for_each(|key| state.index.rollback(key, durable));
     }
 
     /// A step of deleting compacted records is durable.
-    fn prune_on(&mut self, cursor: Option<Box<[u8]>>) {
+    fn advance_pruning(&mut self, cursor: Option<Box<[u8]>>) {
         let Some(pruning) = &mut self.pruning else {
             return;
         };

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::backend::Etcd;
 
 /// A server that refuses connections is told of at once, not after the request's own time.
-const SOON: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn written(outcome: Outcome) -> Revision {
     match outcome {
@@ -29,7 +29,7 @@ async fn nobody_there() {
     let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     let config = EtcdConfig::plain([format!("http://127.0.0.1:{port}")]);
     let store = Store::connect(&config).await.unwrap();
-    let answer = timeout(SOON, store.current_revision()).await.expect("an answer, soon");
+    let answer = timeout(TIMEOUT, store.current_revision()).await.expect("an answer, soon");
     assert!(unavailable(answer));
 }
 
@@ -44,7 +44,7 @@ async fn gone_and_back() {
         store.watch(WatchOptions { prefix: prefix.clone(), from, previous: false }).await.unwrap();
 
     etcd.kill();
-    let ended = timeout(SOON, async {
+    let ended = timeout(TIMEOUT, async {
         // Its periodic notifications may have come before.
         loop {
             match watch.next().await.expect("a watch ends with an error") {
@@ -55,12 +55,12 @@ async fn gone_and_back() {
     });
     assert!(unavailable::<()>(Err(ended.await.expect("the watch is told, soon"))));
     assert!(watch.next().await.is_none());
-    let update = timeout(SOON, store.update(key.clone(), "2".into(), first));
+    let update = timeout(TIMEOUT, store.update(key.clone(), "2".into(), first));
     assert!(unavailable(update.await.expect("an answer, soon")));
-    assert!(unavailable(timeout(SOON, store.get(key.clone())).await.expect("an answer, soon")));
+    assert!(unavailable(timeout(TIMEOUT, store.get(key.clone())).await.expect("an answer, soon")));
 
     assert!(etcd.run(), "etcd starts again on its data");
-    let back = timeout(SOON, async {
+    let back = timeout(TIMEOUT, async {
         loop {
             match store.get(key.clone()).await {
                 Ok(fetched) => return fetched,

@@ -16,7 +16,7 @@ use proptest::{
 use crate::{
     pair::Pair,
     raw::{Answer, Call, range},
-    watch::{Wanted, same_history},
+    watch::{WatchSpec, same_history},
 };
 
 /// Sequences, and requests in each. A sequence has servers of its own.
@@ -192,8 +192,8 @@ async fn run(calls: Vec<Call>) -> Result<(), TestCaseError> {
     // empty store's; every later one has at least one event.
     let from = compacted.max(1) + 1;
     if current >= from {
-        let wanted = Wanted { key: "\0", end: "\0", from, prev_kv: true, ..Wanted::default() };
-        same_history(&mut pair, wanted, usize::try_from(current - from + 1).unwrap()).await;
+        let spec = WatchSpec { key: "\0", end: "\0", from, prev_kv: true, ..WatchSpec::default() };
+        same_history(&mut pair, spec, usize::try_from(current - from + 1).unwrap()).await;
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::{
 
 /// A request to watch, in words that have defaults.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Wanted<'a> {
+pub struct WatchSpec<'a> {
     pub key: &'a str,
     pub end: &'a str,
     pub from: i64,
@@ -37,7 +37,7 @@ struct Stream {
 }
 
 impl Stream {
-    async fn open(raw: &mut Raw, first: Wanted<'_>) -> Stream {
+    async fn open(raw: &mut Raw, first: WatchSpec<'_>) -> Stream {
         let (requests, receiver) = mpsc::channel(16);
         requests.send(create(first)).await.unwrap();
         Stream { requests, answers: raw.watch(ReceiverStream::new(receiver)).await }
@@ -69,18 +69,18 @@ impl Stream {
     }
 }
 
-fn create(wanted: Wanted<'_>) -> PbWatchRequest {
+fn create(spec: WatchSpec<'_>) -> PbWatchRequest {
     // The request's type has no name outside of its crate.
     let PbWatchRequestUnion::CreateRequest(mut create) =
         PbWatchRequestUnion::CreateRequest(Default::default())
     else {
         unreachable!()
     };
-    (create.key, create.range_end) = (wanted.key.into(), wanted.end.into());
-    (create.start_revision, create.watch_id) = (wanted.from, wanted.id);
+    (create.key, create.range_end) = (spec.key.into(), spec.end.into());
+    (create.start_revision, create.watch_id) = (spec.from, spec.id);
     (create.prev_kv, create.fragment, create.progress_notify) =
-        (wanted.prev_kv, wanted.fragment, wanted.progress_notify);
-    create.filters = wanted.without.into_iter().map(|filter| filter as i32).collect();
+        (spec.prev_kv, spec.fragment, spec.progress_notify);
+    create.filters = spec.without.into_iter().map(|filter| filter as i32).collect();
     PbWatchRequest { request_union: Some(PbWatchRequestUnion::CreateRequest(create)) }
 }
 
@@ -102,7 +102,7 @@ fn progress() -> PbWatchRequest {
 struct Streams([Stream; 2]);
 
 impl Streams {
-    async fn open(pair: &mut Pair, first: Wanted<'_>) -> Streams {
+    async fn open(pair: &mut Pair, first: WatchSpec<'_>) -> Streams {
         Streams([
             Stream::open(&mut pair.etcd, first).await,
             Stream::open(&mut pair.embedded, first).await,
@@ -133,8 +133,8 @@ impl Streams {
 }
 
 /// What watches of both servers tell, which must be the same: that they exist, and then their events.
-pub async fn same_history(pair: &mut Pair, wanted: Wanted<'_>, count: usize) {
-    let mut streams = Streams::open(pair, wanted).await;
+pub async fn same_history(pair: &mut Pair, spec: WatchSpec<'_>, count: usize) {
+    let mut streams = Streams::open(pair, spec).await;
     streams.same().await;
     streams.same_events(0, count).await;
 }
@@ -152,27 +152,40 @@ async fn filled() -> Pair {
 #[tokio::test]
 async fn history() {
     let mut pair = filled().await;
-    let all = Wanted { key: "\0", end: "\0", ..Wanted::default() };
-    same_history(&mut pair, Wanted { from: 1, ..all }, 7).await;
-    same_history(&mut pair, Wanted { from: 4, prev_kv: true, ..all }, 5).await;
-    same_history(&mut pair, Wanted { key: "a", from: 1, ..Wanted::default() }, 4).await;
-    same_history(&mut pair, Wanted { key: "a", end: "b", from: 1, ..Wanted::default() }, 4).await;
-    same_history(&mut pair, Wanted { key: "b", end: "\0", from: 1, ..Wanted::default() }, 3).await;
-    same_history(&mut pair, Wanted { key: "", end: "\0", from: 1, ..Wanted::default() }, 7).await;
-    same_history(&mut pair, Wanted { from: 1, without: Some(WatchFilterType::NoPut), ..all }, 2)
+    let all = WatchSpec { key: "\0", end: "\0", ..WatchSpec::default() };
+    same_history(&mut pair, WatchSpec { from: 1, ..all }, 7).await;
+    same_history(&mut pair, WatchSpec { from: 4, prev_kv: true, ..all }, 5).await;
+    same_history(&mut pair, WatchSpec { key: "a", from: 1, ..WatchSpec::default() }, 4).await;
+    same_history(&mut pair, WatchSpec { key: "a", end: "b", from: 1, ..WatchSpec::default() }, 4)
         .await;
-    same_history(&mut pair, Wanted { from: 1, without: Some(WatchFilterType::NoDelete), ..all }, 5)
+    same_history(&mut pair, WatchSpec { key: "b", end: "\0", from: 1, ..WatchSpec::default() }, 3)
         .await;
+    same_history(&mut pair, WatchSpec { key: "", end: "\0", from: 1, ..WatchSpec::default() }, 7)
+        .await;
+    same_history(&mut pair, WatchSpec { from: 1, without: Some(WatchFilterType::NoPut), ..all }, 2)
+        .await;
+    same_history(
+        &mut pair,
+        WatchSpec { from: 1, without: Some(WatchFilterType::NoDelete), ..all },
+        5,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn present_and_future() {
     let mut pair = filled().await;
     let mut streams =
-        Streams::open(&mut pair, Wanted { key: "a", end: "c", ..Wanted::default() }).await;
+        Streams::open(&mut pair, WatchSpec { key: "a", end: "c", ..WatchSpec::default() }).await;
     assert_eq!(streams.same().await.watch_id, 0);
     streams
-        .send(create(Wanted { key: "a", end: "c", from: 9, prev_kv: true, ..Wanted::default() }))
+        .send(create(WatchSpec {
+            key: "a",
+            end: "c",
+            from: 9,
+            prev_kv: true,
+            ..WatchSpec::default()
+        }))
         .await;
     assert_eq!(streams.same().await.watch_id, 1);
     pair.same(Call::Put(put("a", "8"))).await;
@@ -193,16 +206,16 @@ async fn present_and_future() {
 async fn identities_and_refusals() {
     let mut pair = filled().await;
     let mut streams =
-        Streams::open(&mut pair, Wanted { key: "a", id: 1, ..Wanted::default() }).await;
+        Streams::open(&mut pair, WatchSpec { key: "a", id: 1, ..WatchSpec::default() }).await;
     assert_eq!(streams.same().await.watch_id, 1);
-    for wanted in [
-        Wanted { key: "a", id: 1, ..Wanted::default() },
-        Wanted { key: "b", ..Wanted::default() },
-        Wanted { key: "b", ..Wanted::default() },
-        Wanted { key: "c", end: "a", ..Wanted::default() },
-        Wanted { key: "b", id: 77, ..Wanted::default() },
+    for spec in [
+        WatchSpec { key: "a", id: 1, ..WatchSpec::default() },
+        WatchSpec { key: "b", ..WatchSpec::default() },
+        WatchSpec { key: "b", ..WatchSpec::default() },
+        WatchSpec { key: "c", end: "a", ..WatchSpec::default() },
+        WatchSpec { key: "b", id: 77, ..WatchSpec::default() },
     ] {
-        streams.send(create(wanted)).await;
+        streams.send(create(spec)).await;
         streams.same().await;
     }
     // Nobody answers the end of a watch that is not there.
@@ -215,7 +228,8 @@ async fn identities_and_refusals() {
 #[tokio::test]
 async fn progress_on_request() {
     let mut pair = filled().await;
-    let mut streams = Streams::open(&mut pair, Wanted { key: "a", ..Wanted::default() }).await;
+    let mut streams =
+        Streams::open(&mut pair, WatchSpec { key: "a", ..WatchSpec::default() }).await;
     streams.same().await;
     pair.same(Call::Put(put("outside", "1"))).await;
     streams.send(progress()).await;
@@ -250,8 +264,8 @@ async fn compacted() {
     let mut pair = filled().await;
     pair.same(compact(4)).await;
     for (from, gone) in [(1, true), (3, true), (4, false), (5, false)] {
-        let wanted = Wanted { key: "\0", end: "\0", from, prev_kv: true, ..Wanted::default() };
-        let mut streams = Streams::open(&mut pair, wanted).await;
+        let spec = WatchSpec { key: "\0", end: "\0", from, prev_kv: true, ..WatchSpec::default() };
+        let mut streams = Streams::open(&mut pair, spec).await;
         assert!(streams.same().await.created);
         if gone {
             let ended = streams.same().await;
@@ -270,22 +284,22 @@ async fn large_revisions_in_pieces() {
         pair.same(Call::Put(put(part, &part.repeat(1 << 20)))).await;
     }
     pair.same(Call::Delete(delete("a", "d"))).await;
-    let wanted = Wanted {
+    let spec = WatchSpec {
         key: "\0",
         end: "\0",
         from: 6,
         prev_kv: true,
         fragment: true,
-        ..Wanted::default()
+        ..WatchSpec::default()
     };
-    let mut streams = Streams::open(&mut pair, wanted).await;
+    let mut streams = Streams::open(&mut pair, spec).await;
     assert!(streams.same().await.created);
     for (last, fragment) in [("a", true), ("b", true), ("c", false)] {
         let piece = streams.same().await;
         assert_eq!((piece.events.len(), piece.fragment), (1, fragment));
         assert_eq!(key_of(&piece.events[0].kv), last);
     }
-    streams.send(create(Wanted { fragment: false, ..wanted })).await;
+    streams.send(create(WatchSpec { fragment: false, ..spec })).await;
     streams.same().await;
     assert_eq!(streams.same().await.events.len(), 3);
 }
