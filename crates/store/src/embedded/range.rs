@@ -1,7 +1,8 @@
-//! Ranges: which keys a range request selects, and their values.
+//! Executes range requests.
 //!
-//! [`plan`] works on the index alone and needs its lock; [`Selection::fetch`] reads the values and needs none. A plan
-//! allocates one small row per selected key; a fetch copies each key and value once, from the page to the answer.
+//! [`plan`] works on the index alone, under its lock; [`Selection::fetch`] reads the values without
+//! a lock. A plan allocates one small row per selected key; a fetch copies each key and value once,
+//! from the page to the response.
 
 use std::cmp::Ordering;
 
@@ -20,11 +21,11 @@ use super::{
     tables::{self, HistoryKey},
 };
 
-/// What a range request selects.
+/// The rows selected by a range request.
 pub(super) struct Selection {
     rows: Vec<Row>,
     count: usize,
-    /// Set when the rows must be sorted by their values and cut after that.
+    /// Set if the rows have to be sorted by value before the limit is applied.
     by_value: Option<ValueSort>,
     keys_only: bool,
     truncated: bool,
@@ -32,7 +33,7 @@ pub(super) struct Selection {
 
 struct Row {
     version: Version,
-    /// Only filled where the record is not read.
+    /// Only set if the record is not read.
     key: Vec<u8>,
 }
 
@@ -41,15 +42,15 @@ struct ValueSort {
     limit: usize,
 }
 
-/// Which state to read: `revision` is the newest one that the reader may see.
+/// The state to read at; `revision` is the newest one visible to the reader.
 #[derive(Clone, Copy)]
 pub(super) struct ReadPoint {
     pub(super) revision: u64,
-    /// Whether the reader sees what is not durable yet (the writer does).
+    /// Whether the reader sees changes that are not durable yet (the writer does).
     pub(super) pending: bool,
 }
 
-/// Whether the revision that a request asks for can be read.
+/// Whether the revision in a request can be read.
 pub(super) fn check_revision(index: &Index, requested: i64, at: ReadPoint) -> Result<(), Status> {
     match u64::try_from(requested) {
         Err(_) | Ok(0) => Ok(()),
@@ -88,7 +89,8 @@ pub(super) fn plan(
         usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     let order = Order::of(request);
     let filters = Filters::of(request);
-    // As etcd: without an explicit order the limit comes before the sorting, even when it is not by key.
+    // As in etcd: without an explicit order the limit is applied before sorting, even if the sort
+    // target is not the key.
     let unordered = request.sort_order == SortOrder::None as i32 && filters.is_none();
     for (key, version) in found {
         selection.count += 1;
@@ -116,12 +118,12 @@ pub(super) fn plan(
 }
 
 impl Selection {
-    /// How many records [`Selection::fetch`] reads.
+    /// The number of records that [`Selection::fetch`] reads.
     pub(super) fn reads(&self) -> usize {
         if self.keys_only && self.by_value.is_none() { 0 } else { self.rows.len() }
     }
 
-    /// Reads the values. The answer has no header.
+    /// Reads the values. The response has no header.
     pub(super) fn fetch(
         mut self,
         history: &impl ReadableTable<HistoryKey, &'static [u8]>,
@@ -170,7 +172,7 @@ impl ValueSort {
     }
 }
 
-/// In which order the rows of an answer are.
+/// The order of the rows in a response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
     Index,
@@ -180,7 +182,7 @@ enum Order {
 }
 
 impl Order {
-    /// A target other than the key without an order means ascending, as in etcd.
+    /// Without an order, a target other than the key sorts ascending, as in etcd.
     fn of(request: &PbRangeRequest) -> Order {
         let descending = request.sort_order == SortOrder::Descend as i32;
         match SortTarget::try_from(request.sort_target) {
@@ -202,7 +204,8 @@ fn number(target: SortTarget, version: &Version) -> u64 {
     }
 }
 
-/// The bounds on revisions; zero is no bound, and nothing is below a negative one.
+/// Bounds on revisions, inclusive. In requests zero means no bound, and nothing is below a negative
+/// one.
 struct Filters {
     modified: (u64, u64),
     created: (u64, u64),

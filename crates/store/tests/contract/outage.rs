@@ -1,4 +1,4 @@
-//! An etcd that goes away and comes back.
+//! etcd outages.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::backend::Etcd;
 
-/// A server that refuses connections is told of at once, not after the request's own time.
+/// A refused connection must be reported immediately, not after the request's timeout.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn written(outcome: Outcome) -> Revision {
@@ -25,16 +25,16 @@ fn unavailable<T>(answer: Result<T, Error>) -> bool {
 }
 
 #[tokio::test]
-async fn nobody_there() {
+async fn no_server() {
     let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     let config = EtcdConfig::plain([format!("http://127.0.0.1:{port}")]);
     let store = Store::connect(&config).await.unwrap();
-    let answer = timeout(TIMEOUT, store.current_revision()).await.expect("an answer, soon");
+    let answer = timeout(TIMEOUT, store.current_revision()).await.expect("a prompt response");
     assert!(unavailable(answer));
 }
 
 #[tokio::test]
-async fn gone_and_back() {
+async fn outage_and_recovery() {
     let mut etcd = Etcd::start();
     let store = Store::connect(&EtcdConfig::plain([&etcd.url])).await.unwrap();
     let (key, prefix) = (Bytes::from_static(b"/a"), Bytes::from_static(b"/"));
@@ -45,7 +45,7 @@ async fn gone_and_back() {
 
     etcd.kill();
     let ended = timeout(TIMEOUT, async {
-        // Its periodic notifications may have come before.
+        // Periodic notifications may have arrived before.
         loop {
             match watch.next().await.expect("a watch ends with an error") {
                 Ok(batch) => assert_eq!(batch.events, []),
@@ -53,13 +53,15 @@ async fn gone_and_back() {
             }
         }
     });
-    assert!(unavailable::<()>(Err(ended.await.expect("the watch is told, soon"))));
+    assert!(unavailable::<()>(Err(ended.await.expect("the watch ends promptly"))));
     assert!(watch.next().await.is_none());
     let update = timeout(TIMEOUT, store.update(key.clone(), "2".into(), first));
-    assert!(unavailable(update.await.expect("an answer, soon")));
-    assert!(unavailable(timeout(TIMEOUT, store.get(key.clone())).await.expect("an answer, soon")));
+    assert!(unavailable(update.await.expect("a prompt response")));
+    assert!(unavailable(
+        timeout(TIMEOUT, store.get(key.clone())).await.expect("a prompt response")
+    ));
 
-    assert!(etcd.run(), "etcd starts again on its data");
+    assert!(etcd.run(), "etcd restarts on its data");
     let back = timeout(TIMEOUT, async {
         loop {
             match store.get(key.clone()).await {
@@ -68,7 +70,7 @@ async fn gone_and_back() {
             }
         }
     });
-    let entry = back.await.expect("the client connects again").entry.unwrap();
+    let entry = back.await.expect("the client reconnects").entry.unwrap();
     assert_eq!((entry.value, entry.mod_revision), (Bytes::from_static(b"1"), first));
     let second = written(store.update(key, "3".into(), first).await.unwrap());
     let mut watch = store.watch(WatchOptions { prefix, from, previous: false }).await.unwrap();
@@ -76,10 +78,10 @@ async fn gone_and_back() {
     assert_eq!(batch.events.last().unwrap().entry.mod_revision, second);
 }
 
-/// etcd over its quota refuses what takes space, with an error of its own, until space is made and its alarm cleared
-/// (`etcdctl alarm disarm`): reads and deletions go on.
+/// etcd over its quota rejects requests that need space, with a specific error, until space is
+/// freed and the alarm is disarmed (`etcdctl alarm disarm`); reads and deletions continue.
 #[tokio::test]
-async fn full_and_emptied() {
+async fn quota_exceeded_and_freed() {
     let quota = "--quota-backend-bytes=1000000".to_owned();
     let etcd = Etcd::start_with("http", &[quota]);
     let config = EtcdConfig::plain([&etcd.url]);
@@ -92,7 +94,7 @@ async fn full_and_emptied() {
             Ok(outcome) => revisions.push(written(outcome)),
             Err(error) => break error,
         }
-        assert!(revisions.len() < 100, "it is never full");
+        assert!(revisions.len() < 100, "the quota is never exceeded");
     };
     assert!(matches!(refusal, Error::NoSpace), "{refusal:?}");
     let all = revisions.len();

@@ -1,4 +1,4 @@
-//! Watches, on the wire.
+//! Watches over the wire.
 
 use etcd_client::{
     WatchFilterType,
@@ -17,7 +17,7 @@ use crate::{
     raw::{Call, Raw, compact, delete, header, key_of, put},
 };
 
-/// A request to watch, in words that have defaults.
+/// A watch create request, with defaults.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WatchSpec<'a> {
     pub key: &'a str,
@@ -30,7 +30,7 @@ pub struct WatchSpec<'a> {
     pub without: Option<WatchFilterType>,
 }
 
-/// One watch stream to one server.
+/// A watch stream to one server.
 struct Stream {
     requests: mpsc::Sender<PbWatchRequest>,
     answers: Streaming<PbWatchResponse>,
@@ -44,12 +44,12 @@ impl Stream {
     }
 
     async fn next(&mut self) -> PbWatchResponse {
-        let mut answer = self.answers.message().await.unwrap().expect("the stream goes on");
+        let mut answer = self.answers.message().await.unwrap().expect("the stream continues");
         header(&mut answer.header);
         answer
     }
 
-    /// As many events of one watch; servers may cut them into messages differently.
+    /// The next `count` events of one watch; servers may split them into messages differently.
     async fn events(&mut self, watch_id: i64, count: usize) -> Vec<PbEvent> {
         let mut events = Vec::new();
         while events.len() < count {
@@ -70,7 +70,7 @@ impl Stream {
 }
 
 fn create(spec: WatchSpec<'_>) -> PbWatchRequest {
-    // The request's type has no name outside of its crate.
+    // The type of the request is not exported by its crate.
     let PbWatchRequestUnion::CreateRequest(mut create) =
         PbWatchRequestUnion::CreateRequest(Default::default())
     else {
@@ -98,7 +98,7 @@ fn progress() -> PbWatchRequest {
     PbWatchRequest { request_union: Some(PbWatchRequestUnion::ProgressRequest(Default::default())) }
 }
 
-/// The same stream to both servers.
+/// A stream to each server.
 struct Streams([Stream; 2]);
 
 impl Streams {
@@ -115,7 +115,7 @@ impl Streams {
         }
     }
 
-    /// The next message, which must be the same.
+    /// The next message, which must be the same from both.
     async fn same(&mut self) -> PbWatchResponse {
         let mut answers = join_all(self.0.iter_mut().map(Stream::next)).await;
         let (embedded, etcd) = (answers.pop().unwrap(), answers.pop().unwrap());
@@ -132,7 +132,8 @@ impl Streams {
     }
 }
 
-/// What watches of both servers tell, which must be the same: that they exist, and then their events.
+/// Checks that the same watch delivers the same from both servers: its creation, then `count`
+/// events.
 pub async fn same_history(pair: &mut Pair, spec: WatchSpec<'_>, count: usize) {
     let mut streams = Streams::open(pair, spec).await;
     streams.same().await;
@@ -203,7 +204,7 @@ async fn present_and_future() {
 }
 
 #[tokio::test]
-async fn identities_and_refusals() {
+async fn ids_and_rejections() {
     let mut pair = filled().await;
     let mut streams =
         Streams::open(&mut pair, WatchSpec { key: "a", id: 1, ..WatchSpec::default() }).await;
@@ -218,7 +219,7 @@ async fn identities_and_refusals() {
         streams.send(create(spec)).await;
         streams.same().await;
     }
-    // Nobody answers the end of a watch that is not there.
+    // Cancelling a watch that does not exist gets no response.
     streams.send(cancel(5)).await;
     streams.send(cancel(77)).await;
     let ended = streams.same().await;
@@ -233,13 +234,14 @@ async fn progress_on_request() {
     streams.same().await;
     pair.same(Call::Put(put("outside", "1"))).await;
     streams.send(progress()).await;
-    let told = streams.same().await;
-    assert_eq!((told.watch_id, told.header.unwrap().revision, told.events.len()), (-1, 8, 0));
+    let progress = streams.same().await;
+    let revision = progress.header.unwrap().revision;
+    assert_eq!((progress.watch_id, revision, progress.events.len()), (-1, 8, 0));
 }
 
 #[tokio::test]
-async fn progress_from_time_to_time() {
-    // Not a pair: that has the default of ten minutes.
+async fn periodic_progress() {
+    // Not a pair, whose interval is the default of ten minutes.
     for backend in
         [crate::backend::Backend::etcd().await, crate::backend::Backend::embedded().await]
     {
@@ -249,13 +251,13 @@ async fn progress_from_time_to_time() {
         assert!(watch.message().await.unwrap().unwrap().created());
         client.put("outside", "1", None).await.unwrap();
         // One may have been sent before the put.
-        let mut told = 0;
-        while told < 2 {
+        let mut revision = 0;
+        while revision < 2 {
             let message = watch.message().await.unwrap().unwrap();
             assert_eq!((message.watch_id(), message.events().len()), (0, 0));
-            told = message.header().unwrap().revision();
+            revision = message.header().unwrap().revision();
         }
-        assert_eq!(told, 2);
+        assert_eq!(revision, 2);
     }
 }
 
@@ -278,7 +280,7 @@ async fn compacted() {
 }
 
 #[tokio::test]
-async fn large_revisions_in_pieces() {
+async fn large_revisions_are_fragmented() {
     let mut pair = Pair::start().await;
     for part in ["a", "b", "c", "d"] {
         pair.same(Call::Put(put(part, &part.repeat(1 << 20)))).await;

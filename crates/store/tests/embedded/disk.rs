@@ -1,4 +1,4 @@
-//! A full disk. Needs root, for a small file system of its own.
+//! A full disk. Requires root, to mount a small file system.
 
 use std::{
     path::Path,
@@ -42,7 +42,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Creates keys until the store refuses one; returns how many there are.
+/// Creates keys until the store rejects one; returns the number of keys.
 async fn fill(store: &Store) -> usize {
     let value = Bytes::from(vec![b'x'; 50_000]);
     for index in 0.. {

@@ -17,7 +17,7 @@ fn etcdctl(endpoint: &str) -> Command {
     command
 }
 
-/// Runs it to its end and returns what it said; it must not fail.
+/// Runs etcdctl, which must succeed, and returns its standard output.
 async fn run(endpoint: &str, arguments: &[&str], input: &str) -> String {
     let mut child = etcdctl(endpoint)
         .args(arguments)
@@ -28,10 +28,10 @@ async fn run(endpoint: &str, arguments: &[&str], input: &str) -> String {
         .expect("etcdctl is not installed: this test needs Debian's `etcd-client` (apt-get install etcd-client)");
     child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
     let output = child.wait_with_output().await.unwrap();
-    let (said, complained) =
+    let (stdout, stderr) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "etcdctl {arguments:?}: {said}{complained}");
-    said.into_owned()
+    assert!(output.status.success(), "etcdctl {arguments:?}: {stdout}{stderr}");
+    stdout.into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

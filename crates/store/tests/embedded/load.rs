@@ -56,7 +56,7 @@ async fn reads_see_what_was_acknowledged() {
     join_all(readers).await.into_iter().for_each(Result::unwrap);
 }
 
-/// A watch that reads slowly while much is written and compacted sees every revision, or is told that it cannot.
+/// A slow watch, under many writes and compactions, sees every revision or fails as compacted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn watches_miss_nothing() {
     let folder = folder();
@@ -109,9 +109,9 @@ async fn watches_miss_nothing() {
     });
 }
 
-/// One condition, many who want it: exactly one wins, and the others are told of it.
+/// Of many concurrent creates of a key exactly one succeeds, and the others get its value.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn one_of_many_wins() {
+async fn one_of_many_creates_wins() {
     let folder = folder();
     let (_embedded, store) = open(&folder).await;
     for round in 0..20 {
