@@ -14,16 +14,16 @@ use runtime::health::Health;
 use crate::model::{Service, Slice};
 use crate::records::{self, Records};
 
-/// As many events are taken in before a snapshot is published; the rest is for the next one.
+/// The maximum number of events applied before a snapshot is published.
 const BURST: usize = 4096;
 
-/// Something happened to an object. One that is nothing to the server is none.
+/// A change of an object; `None` stands for an object that the server ignores.
 pub enum Event {
     Service(informer::Event<(Name, Option<Service>)>),
     Slice(informer::Event<(Name, Option<Slice>)>),
 }
 
-/// All events of Services and EndpointSlices; never ends.
+/// All events of Services and EndpointSlices; the stream never ends.
 pub fn events(client: &client::Client) -> BoxStream<'static, Event> {
     let all = InformerOptions::default;
     let services = mirror::events::<core::Service, _>(client, all(), Service::from_object);
@@ -32,8 +32,8 @@ pub fn events(client: &client::Client) -> BoxStream<'static, Event> {
     futures::stream::select_all([services, slices.map(Event::Slice).boxed()]).boxed()
 }
 
-/// Keeps `published` up to the events. The health condition `synced` holds from when all objects
-/// are in it.
+/// Keeps `published` up to date with the events. The health condition `synced` holds once it
+/// contains all objects.
 pub async fn run(
     events: BoxStream<'static, Event>,
     published: Arc<ArcSwap<Records>>,
@@ -57,7 +57,7 @@ pub async fn run(
     }
 }
 
-/// The present objects and the records made of them.
+/// The current objects and the records derived from them.
 #[derive(Default)]
 struct State {
     services: Mirror<Option<Service>>,
@@ -70,7 +70,7 @@ impl State {
         Self { records, ..Self::default() }
     }
 
-    /// Takes an event in and notes which Services it concerns.
+    /// Applies an event and records the affected Services.
     fn take(&mut self, event: Event, stale: &mut BTreeSet<Name>) {
         match event {
             Event::Service(event) => {
@@ -81,7 +81,7 @@ impl State {
         }
     }
 
-    /// Makes the records of a Service anew.
+    /// Recomputes the records of a Service.
     fn refresh(&mut self, name: &Name) {
         let service = self.services.get(name).and_then(Option::as_ref);
         let entry = service.map(|service| records::entry(service, self.slices.of(name)));

@@ -1,7 +1,7 @@
-//! The snapshot that questions are answered from.
+//! The snapshot from which queries are answered.
 //!
-//! It is spread over shards that snapshots share: publishing one after a change copies the one or
-//! two shards that changed, not ten thousand Services.
+//! It consists of shards that snapshots share: publishing a change copies only the one or two
+//! affected shards, not ten thousand Services.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
@@ -15,7 +15,7 @@ use crate::model::{Endpoint, Port, Service, Slice};
 
 const SHARDS: usize = 64;
 
-/// A map in shards; cloning it copies no entry.
+/// A sharded map; cloning it copies no entries.
 #[derive(Clone, Debug)]
 struct Shards<K, V>(Vec<Arc<HashMap<K, V>>>);
 
@@ -39,7 +39,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
         self.0[Self::shard(key)].get(key)
     }
 
-    /// Sets or (with none) removes an entry.
+    /// Sets an entry, or with `None` removes it.
     fn set(&mut self, key: K, value: Option<V>) {
         let shard = Arc::make_mut(&mut self.0[Self::shard(&key)]);
         match value {
@@ -49,7 +49,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
     }
 }
 
-/// What a Service's name leads to.
+/// The records of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     ClusterIp { ips: Vec<IpAddr>, ports: Vec<Port> },
@@ -60,32 +60,33 @@ pub enum Entry {
 /// An endpoint of a headless Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Backend {
-    /// The label of its own name below the Service's.
+    /// The label of its name below the Service's.
     pub label: Box<str>,
     pub ip: IpAddr,
     pub ports: Vec<Port>,
 }
 
-/// Who has an address: the Service, or an endpoint of it by its label.
+/// The owner of an address: a Service, or one of its endpoints, given by its label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AddressOwner {
     pub service: Name,
     pub label: Option<Box<str>>,
 }
 
-/// All records of Services.
+/// The records of all Services.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
     services: Shards<Name, Arc<Entry>>,
     owners: Shards<IpAddr, Arc<BTreeSet<AddressOwner>>>,
-    /// How many Services each namespace has.
+    /// The number of Services in each namespace.
     namespaces: Shards<Box<str>, usize>,
-    /// Grows with every change: the zone's serial number.
+    /// The zone's serial number, incremented by every change.
     pub serial: u32,
 }
 
 impl Records {
-    /// Where serial numbers start: so that they grow over restarts.
+    /// Empty records with an initial serial number, so that serial numbers increase across
+    /// restarts.
     pub fn starting_at(serial: u32) -> Self {
         Self { serial, ..Self::default() }
     }
@@ -99,12 +100,12 @@ impl Records {
         self.namespaces.get(namespace).is_some()
     }
 
-    /// Who has the address.
+    /// The owners of an address.
     pub fn owners(&self, ip: IpAddr) -> impl Iterator<Item = &AddressOwner> {
         self.owners.get(&ip).into_iter().flat_map(|owners| owners.iter())
     }
 
-    /// Replaces what is known of a Service.
+    /// Replaces the records of a Service.
     pub fn set(&mut self, name: &Name, entry: Option<Entry>) {
         let before = self.services.get(&**name).cloned();
         if before.as_deref() == entry.as_ref() {
@@ -152,7 +153,7 @@ fn addresses(name: &Name, entry: &Entry) -> BTreeSet<(IpAddr, AddressOwner)> {
     }
 }
 
-/// The entry of a Service with its slices.
+/// Builds the entry of a Service from its slices.
 pub fn entry<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice>) -> Entry {
     match service {
         Service::ClusterIp { ips, ports } => {
@@ -174,7 +175,7 @@ pub fn entry<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice>) -> 
     }
 }
 
-/// The hostname, or else the address with dashes.
+/// The hostname if there is one, else the address with dashes.
 fn label(endpoint: &Endpoint) -> Box<str> {
     match &endpoint.hostname {
         Some(hostname) => hostname.clone(),
@@ -207,6 +208,6 @@ mod tests {
         records.set(&a, None);
         assert!(!records.has_namespace("ns") && before.has_namespace("ns"));
         records.set(&a, None);
-        assert_eq!(records.serial, 10, "what changes nothing counts nothing");
+        assert_eq!(records.serial, 10, "a no-op does not increment the serial number");
     }
 }

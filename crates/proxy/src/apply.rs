@@ -1,7 +1,7 @@
-//! Brings the tables to what is desired. A resync looks at what is there and changes the
-//! difference; in between, only what changed is written. Either way each table changes in one
-//! transaction, so no packet ever meets half a change, and connections that are established go on,
-//! since they live in conntrack.
+//! Applies the desired state to the tables. A resync reads the tables and writes the difference;
+//! otherwise only changes are written. Either way each table is updated in one transaction, so that
+//! no packet sees a partial change. Established connections are unaffected, since their state is in
+//! conntrack.
 
 mod affinity;
 
@@ -12,15 +12,15 @@ use crate::nft::{self, Batch, Family, NewElement, NftError, Socket};
 use crate::plan::{Change, Changes, Desired, ElementId};
 use crate::table::{Chain, Data, Key, Layout, Map, TABLE};
 
-/// Writes to the tables in the network namespace of the thread that opened it.
+/// Writes the tables in the network namespace of the thread that opened it.
 pub struct Applier {
     socket: Socket,
     layouts: Vec<Layout>,
-    /// The balancing chains that exist.
+    /// The load balancing chains that exist.
     chains: HashSet<(Family, Chain)>,
 }
 
-/// What a table holds, unless it is not ours to keep.
+/// The actual contents of a table.
 struct Actual {
     elements: HashMap<ElementId, Data>,
     chains: HashSet<(Family, Chain)>,
@@ -31,13 +31,13 @@ impl Applier {
         Ok(Self { socket: Socket::open()?, layouts, chains: HashSet::new() })
     }
 
-    /// The netlink port that the transactions come from.
+    /// The netlink port id of the transactions.
     pub fn port(&self) -> Option<u32> {
         self.socket.port()
     }
 
-    /// What the tables hold of the endpoints, for plans that keep endpoints in their slots. Tables
-    /// that will be made afresh count as empty.
+    /// The endpoints in the tables, so that plans can keep endpoints in their slots. Tables that
+    /// have to be recreated count as empty.
     pub fn endpoints(&mut self) -> Result<HashMap<ElementId, Data>, NftError> {
         let mut endpoints = HashMap::new();
         for layout in self.layouts.clone() {
@@ -49,7 +49,7 @@ impl Applier {
         Ok(endpoints)
     }
 
-    /// Converges from whatever the tables hold. Returns what was changed.
+    /// Converges from any contents of the tables. Returns the changes made.
     pub fn resync(&mut self, desired: &Desired) -> Result<Changes, NftError> {
         let mut all = Changes::new();
         self.chains.clear();
@@ -63,7 +63,7 @@ impl Applier {
                     actual.elements
                 }
                 None => {
-                    // Deleting what may not be there: create it first.
+                    // Create the table first, so that deleting it cannot fail.
                     batch.table("");
                     batch.delete_table();
                     layout.write(&mut batch);
@@ -93,7 +93,7 @@ impl Applier {
         Ok(all)
     }
 
-    /// Writes changes to tables that held what was desired before.
+    /// Applies changes to tables that are in the previous desired state.
     pub fn apply(&mut self, desired: &Desired, changes: &Changes) -> Result<(), NftError> {
         for layout in self.layouts.clone() {
             let family = layout.family;
@@ -131,7 +131,7 @@ impl Applier {
         Ok(())
     }
 
-    /// Deletes UDP flows that the changes have made stale; returns how many.
+    /// Deletes UDP flows that the changes have made stale; returns their number.
     pub fn clean_conntrack(
         &mut self,
         desired: &Desired,
@@ -169,7 +169,7 @@ impl Applier {
         }
     }
 
-    /// What the table holds; none if it is missing, of another version, or damaged.
+    /// The contents of the table; `None` if it is missing, of another version, or damaged.
     fn read(&mut self, layout: &Layout) -> Result<Option<Actual>, NftError> {
         let (socket, family) = (&mut self.socket, layout.family);
         if nft::table_comment(socket, family, TABLE)? != Some(layout.comment()) {

@@ -1,6 +1,6 @@
-//! What the proxy watches: Services, EndpointSlices, Nodes, and the Pods of its own node, reduced
-//! to [`crate::model`] as they arrive. An event changes the [`State`] and says what it makes stale;
-//! what follows is decided elsewhere.
+//! Watches Services, EndpointSlices, Nodes and the Pods of this node, reduced to [`crate::model`]
+//! as they arrive. An event updates the [`State`] and records what it makes stale; the consequences
+//! are decided elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +13,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use crate::model::{EndpointSlice, Node, Pod, Service};
 use crate::plan::Owner;
 
-/// Something happened to an object of one of the kinds. A slice that is nothing to the proxy is
-/// none.
+/// A change of an object; `None` stands for a slice that the proxy ignores.
 pub enum Event {
     Service(informer::Event<(Name, Service)>),
     Slice(informer::Event<(Name, Option<EndpointSlice>)>),
@@ -22,7 +21,7 @@ pub enum Event {
     Pod(informer::Event<(Name, Pod)>),
 }
 
-/// All events of the kinds that the proxy of `node_name` watches; never ends.
+/// All events that the proxy of `node_name` watches; the stream never ends.
 pub fn events(client: &client::Client, node_name: &str) -> BoxStream<'static, Event> {
     let all = InformerOptions::default;
     let own_pods =
@@ -43,14 +42,14 @@ pub fn events(client: &client::Client, node_name: &str) -> BoxStream<'static, Ev
     .boxed()
 }
 
-/// What is stale since it was last planned for.
+/// What has changed since the last plan.
 #[derive(Debug, Default)]
 pub struct Stale {
     pub owners: BTreeSet<Owner>,
     pub nodes: bool,
 }
 
-/// The present state of all that is watched.
+/// The current state of the watched objects.
 #[derive(Default)]
 pub struct State {
     services: Mirror<Service>,
@@ -60,7 +59,7 @@ pub struct State {
 }
 
 impl State {
-    /// Takes an event in and notes in `stale` what it concerns.
+    /// Applies an event and records in `stale` what it affects.
     pub fn take(&mut self, event: Event, stale: &mut Stale) {
         match event {
             Event::Service(event) => {
@@ -78,7 +77,7 @@ impl State {
         }
     }
 
-    /// Whether all kinds have been received whole at least once.
+    /// Whether all objects of all kinds have been received at least once.
     pub fn is_synced(&self) -> bool {
         self.services.is_synced()
             && self.slices.is_synced()
@@ -108,7 +107,7 @@ impl State {
         self.nodes.iter().map(|(name, node)| (&**name, node)).collect()
     }
 
-    /// Everything that can want elements.
+    /// All potential owners of elements.
     pub fn owners(&self) -> BTreeSet<Owner> {
         let services = self.services.iter().map(|(name, _)| name.clone()).map(Owner::Service);
         services.chain(self.pods.iter().map(|(name, _)| name.clone()).map(Owner::Pod)).collect()

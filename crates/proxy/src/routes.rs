@@ -1,5 +1,5 @@
-//! Routes to the pods of other nodes: by way of the node's address where it is on a link of ours,
-//! through a tunnel ([`tunnel`]) where it is not.
+//! Routes to the pods of other nodes: via the node's address if it is on one of our links, else
+//! through a [`tunnel`].
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,28 +15,28 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 use crate::model::Node;
 use crate::tunnel::{self, Peers, TunnelEndpoint};
 
-/// The route protocol number that marks the proxy's routes (`ip route show proto 173`); it touches
-/// no others.
+/// The protocol number of the proxy's routes (`ip route show proto 173`); it leaves all others
+/// alone.
 pub const ROUTE_PROTOCOL: u8 = 173;
 
-/// Pod range to gateway: the node's address, or the range's first address at the tunnel's other end.
+/// Maps pod ranges to gateways: the node's address, or for a tunnel the first address of the range.
 type Routes = BTreeMap<IpNet, IpAddr>;
 
-/// How this node reaches the pods of the others.
+/// How this node reaches the pods of the other nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Plan {
     routes: Routes,
     tunnels: Peers,
 }
 
-/// An address of this node: the network that it is in, and the index of its interface.
+/// An address of this node with its network, and the index of its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct OwnAddress {
     network: IpNet,
     interface: u32,
 }
 
-/// A route that could not be listed, added or removed.
+/// Errors of the routes and the tunnel.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
     #[error("open a netlink socket")]
@@ -53,7 +53,8 @@ pub enum RouteError {
     Remove(IpNet, #[source] rtnetlink::Error),
 }
 
-/// How the node of `own_name`, with these addresses, reaches the others' pods. Tunnels are IPv4's.
+/// Plans how the node `own_name`, with these addresses, reaches the pods of the others. Tunnels are
+/// IPv4 only.
 fn plan(own_name: &str, nodes: &BTreeMap<&str, &Node>, own: &[OwnAddress]) -> Plan {
     let mut plan = Plan::default();
     for (_, node) in nodes.iter().filter(|(name, _)| **name != own_name) {
@@ -76,15 +77,16 @@ fn plan(own_name: &str, nodes: &BTreeMap<&str, &Node>, own: &[OwnAddress]) -> Pl
     plan
 }
 
-/// What turns the one set of routes into the other: what to remove, what to add or replace.
+/// The difference between two sets of routes: the ranges to remove, and the routes to add or
+/// replace.
 fn difference(actual: &Routes, wanted: &Routes) -> (Vec<IpNet>, Routes) {
     let remove = actual.keys().filter(|range| !wanted.contains_key(range));
     let add = wanted.iter().filter(|(range, via)| actual.get(range) != Some(via));
     (remove.copied().collect(), add.map(|(range, via)| (*range, *via)).collect())
 }
 
-/// Makes routes and tunnel what the nodes need. One route that fails does not keep the others from
-/// being made; the first error is returned.
+/// Updates routes and tunnel for the nodes. A route that fails does not prevent the others; the
+/// first error is returned.
 pub async fn sync(own_name: &str, nodes: &BTreeMap<&str, &Node>) -> Result<(), RouteError> {
     with_netlink(async |handle| {
         let own = own_addresses(handle).await?;
@@ -122,7 +124,7 @@ async fn with_netlink(
     result
 }
 
-/// This node's end of the tunnel; none while it has no pod range or no such address.
+/// This node's end of the tunnel; `None` while the node has no IPv4 pod range or address.
 fn tunnel_endpoint(node: &Node, own: &[OwnAddress]) -> Option<TunnelEndpoint> {
     let range = node.pod_cidrs.iter().find_map(|range| match range {
         IpNet::V4(range) => Some(range.trunc()),
@@ -138,7 +140,7 @@ fn tunnel_endpoint(node: &Node, own: &[OwnAddress]) -> Option<TunnelEndpoint> {
     Some(TunnelEndpoint { node_ip, range, uplink: uplink.interface })
 }
 
-/// The addresses of this node that have neighbours: not those of one host, nor the tunnel's.
+/// The addresses of this node on shared networks: not host addresses, such as the tunnel's.
 async fn own_addresses(handle: &Handle) -> Result<Vec<OwnAddress>, RouteError> {
     let mut found = Vec::new();
     let mut addresses = handle.address().get().execute();
@@ -159,7 +161,7 @@ async fn own_addresses(handle: &Handle) -> Result<Vec<OwnAddress>, RouteError> {
     Ok(found)
 }
 
-/// `tunnel`: its interface and this node's end.
+/// `tunnel` is its interface and this node's end.
 async fn converge(
     handle: &Handle,
     plan: &Plan,
@@ -190,14 +192,14 @@ async fn converge(
         let route = route.build();
         let added = handle.route().add(route).replace().execute().await;
         match added {
-            Ok(()) => tracing::info!(%range, %via, "routed to another node's pods"),
+            Ok(()) => tracing::info!(%range, %via, "added a route to another node's pods"),
             Err(error) => result = result.and(Err(RouteError::Add(range, via, error))),
         }
     }
     result
 }
 
-/// Our routes, with the messages to delete them by.
+/// Our routes, with the messages for deleting them.
 async fn list(handle: &Handle) -> Result<BTreeMap<IpNet, (IpAddr, RouteMessage)>, RouteError> {
     let mut found = BTreeMap::new();
     let v4 = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_difference_is_what_must_be_done() {
+    fn the_difference_turns_one_set_into_the_other() {
         let actual = routes(&[
             ("10.0.0.0/24", "1.1.1.1"),
             ("10.0.1.0/24", "1.1.1.1"),

@@ -1,8 +1,8 @@
-//! The loop: take events in, plan for what they made stale, apply the changes.
+//! The main loop: apply events to the state, plan for what they made stale, apply the changes.
 //!
-//! Events that are there already are taken in together, so a burst becomes few transactions and a
-//! single change is applied at once. A transaction that fails makes the next one a full resync,
-//! after a pause; so does a change of this node's own address, which the rules depend on.
+//! Events that are ready are processed together, so that a burst becomes a few transactions while a
+//! single change is applied immediately. A failed transaction is followed by a full resync after a
+//! delay; so is a change of this node's own address, on which the rules depend.
 
 mod backoff;
 
@@ -28,22 +28,22 @@ use crate::plan::{self, Changes, Context, Desired, ElementId, Owner, family_of};
 use crate::table::{Data, Layout};
 use crate::{conntrack, routes, sysctl};
 
-/// After a change by somebody else, before it is looked at.
+/// The delay between a change by others and its inspection.
 const SETTLE: Duration = Duration::from_millis(50);
-/// As many events are taken in before changes are applied; the rest is for the next round.
+/// The maximum number of events processed per round.
 const BURST: usize = 4096;
 
-/// What the proxy is told about itself.
+/// The settings of the proxy.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub node_name: String,
-    /// The ranges of all pods, at most one per family.
+    /// The ranges of all pod addresses, at most one per family.
     pub cluster_cidrs: Vec<IpNet>,
     pub cluster_dns: Vec<IpAddr>,
 }
 
 impl Settings {
-    /// IPv4 always, IPv6 if there are pods of it.
+    /// IPv4 always, IPv6 if there is an IPv6 pod range.
     pub fn families(&self) -> Vec<Family> {
         let v6 = self.cluster_cidrs.iter().any(|range| matches!(range, IpNet::V6(_)));
         let families = [(Family::V4, true), (Family::V6, v6)];
@@ -73,7 +73,7 @@ struct Proxy {
     stale: Stale,
     desired: Desired,
     context: Context,
-    /// None: the tables are to be read and brought to what is desired as a whole.
+    /// `None` if a full resync of the tables is due.
     applier: Option<Applier>,
     layouts: Vec<Layout>,
     health_checks: HealthChecks,
@@ -81,10 +81,11 @@ struct Proxy {
     routes_backoff: Backoff,
 }
 
-/// Runs until `shutdown`. What is in the tables stays when it ends: the node's Services go on.
+/// Runs until `shutdown`. The tables are kept when it ends, so that the node's Services continue to
+/// work.
 ///
 /// # Errors
-/// When the kernel does not tell of others' changes any more.
+/// If the kernel no longer reports changes by others.
 pub async fn run(
     settings: Settings,
     events: BoxStream<'static, Event>,
@@ -100,7 +101,7 @@ pub async fn run(
     let mut proxy = Proxy {
         settings,
         state: State::default(),
-        // Also without any node, the tables are to be made.
+        // The tables have to be created even without any node.
         stale: Stale { nodes: true, ..Stale::default() },
         desired: Desired::default(),
         context,
@@ -120,9 +121,9 @@ pub async fn run(
             changed = monitor.changed(port) => {
                 match changed {
                     Ok(Changed::Rules) => {
-                        tracing::info!("somebody else changed the tables");
+                        tracing::info!("the tables were changed by another program");
                         proxy.applier = None;
-                        // They may well change more.
+                        // More changes are likely to follow.
                         proxy.rules_backoff.delay(SETTLE);
                     }
                     Ok(Changed::Routes) => {
@@ -152,15 +153,15 @@ pub async fn run(
 }
 
 impl Proxy {
-    /// One round. What is stale stays so until it has been applied. Rules and routes fail, and are
-    /// tried again, each on its own.
+    /// One round. Stale state remains so until it has been applied. Rules and routes fail, and are
+    /// retried, independently.
     async fn sync(&mut self) {
         if self.stale.nodes {
             self.update_own_node();
         }
         if !self.rules_backoff.is_waiting() {
             self.sync_health_checks().await;
-            // Netlink calls do not wait for anybody, but the first takes a while with ten thousand
+            // Netlink calls do not block, but the first one takes a while with ten thousand
             // Services.
             match tokio::task::block_in_place(|| self.sync_rules()) {
                 Ok(()) => self.rules_backoff.succeeded(),
@@ -189,7 +190,7 @@ impl Proxy {
         }
     }
 
-    /// Takes over what plans and rules depend on of this node's own object.
+    /// Updates the inputs of plans and rules from this node's own object.
     fn update_own_node(&mut self) {
         let own = self.state.node(&self.settings.node_name);
         let zone = own.and_then(|node| node.zone.clone());
@@ -244,7 +245,7 @@ impl Proxy {
                 self.replan(Some(&slots), &mut Changes::new());
                 let changes = applier.resync(&self.desired)?;
                 if let Err(error) = sysctl::relax_conntrack() {
-                    tracing::warn!(error = cause_chain(&error), "conntrack stays strict");
+                    tracing::warn!(error = cause_chain(&error), "cannot relax conntrack");
                 }
                 let cleaned = self.clean_conntrack(&mut applier, &changes)?;
                 self.applier = Some(applier);
@@ -269,7 +270,7 @@ impl Proxy {
         }
     }
 
-    /// Plans for all stale owners. Slots are taken over from what is desired already, or else from
+    /// Plans for all stale owners. Endpoints keep their slots from the desired state, or else from
     /// `held`.
     fn replan(&mut self, held: Option<&HashMap<ElementId, Data>>, changes: &mut Changes) {
         for owner in std::mem::take(&mut self.stale.owners) {

@@ -37,7 +37,7 @@ fn ask(name: &str, kind: RecordType) -> Answer {
     zone().answer(&records(), &Name::from_ascii(name).unwrap(), kind)
 }
 
-/// `code: data, data` of the answer section.
+/// The answer section as `code: data, data`.
 fn shown(answer: &Answer) -> String {
     let data: Vec<String> = answer.answers.iter().map(|record| record.data.to_string()).collect();
     format!("{:?}: {}", answer.code, data.join(", "))

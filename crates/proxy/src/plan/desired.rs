@@ -1,4 +1,4 @@
-//! What all owners together want in the table, and what changes when one of them changes its mind.
+//! The desired elements of all owners together, and the changes when those of an owner change.
 
 use std::collections::HashMap;
 
@@ -8,35 +8,35 @@ use super::{ElementId, Elements, endpoints_of};
 use crate::nft::Family;
 use crate::table::{Chain, Data, Endpoint, Key, LOCAL_SLOTS, Target};
 
-/// Who wants an element. The order settles conflicts (two Services with the same external address
-/// and port): the least owner has it. The next one gets it when that one goes.
+/// The owner of an element. Conflicts (two Services with the same external address and port) are
+/// resolved by order: the least owner wins, and the next one takes over when it goes away.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Owner {
     Service(Name),
     Pod(Name),
 }
 
-/// What becomes of an element: from what (none: it is new) to what (none: it goes).
+/// A change of an element's data; `None` before if it is added, `None` after if it is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     pub before: Option<Data>,
     pub after: Option<Data>,
 }
 
-/// Changes that belong into one transaction.
+/// The changes of a transaction.
 pub type Changes = HashMap<ElementId, Change>;
 
-/// The claims of all owners.
+/// The claims of all owners to elements.
 #[derive(Default)]
 pub struct Desired {
-    /// Sorted by owner; the first is what the table holds.
+    /// Sorted by owner; the first one wins.
     claims: HashMap<ElementId, Vec<(Owner, Data)>>,
     owned: HashMap<Owner, Vec<ElementId>>,
     chains: HashMap<(Family, Chain), usize>,
 }
 
 impl Desired {
-    /// Replaces what the owner wants, and adds the consequences to `changes`.
+    /// Replaces the elements of the owner, and adds the resulting changes to `changes`.
     pub fn replace(&mut self, owner: &Owner, elements: Elements, changes: &mut Changes) {
         let ids: Vec<ElementId> = elements.iter().map(|(id, _)| *id).collect();
         let before = match ids.is_empty() {
@@ -85,28 +85,28 @@ impl Desired {
         }
     }
 
-    /// What the table should hold there.
+    /// The desired data of an element.
     pub fn get(&self, id: &ElementId) -> Option<Data> {
         self.claims.get(id).map(|claims| claims[0].1)
     }
 
-    /// All that the table should hold.
+    /// All desired elements.
     pub fn all(&self) -> impl Iterator<Item = (ElementId, Data)> + '_ {
         self.claims.iter().map(|(id, claims)| (*id, claims[0].1))
     }
 
-    /// How many elements the table should hold.
+    /// The number of desired elements.
     pub fn element_count(&self) -> usize {
         self.claims.len()
     }
 
-    /// The chains that elements lead to.
+    /// The chains that elements refer to.
     pub fn chains(&self, family: Family) -> impl Iterator<Item = Chain> + '_ {
         let chains = self.chains.keys();
         chains.filter(move |(other, _)| *other == family).map(|(_, chain)| *chain)
     }
 
-    /// Where the connections to a target may go, by this table.
+    /// The endpoints of a target.
     pub fn endpoints(&self, family: Family, target: Target) -> impl Iterator<Item = Endpoint> {
         let at = move |slot| {
             let key = Key::Slot(target, slot);
@@ -118,7 +118,7 @@ impl Desired {
         (0..).map_while(at).chain((LOCAL_SLOTS..).map_while(at))
     }
 
-    /// The chains that elements of any family lead to.
+    /// The chains that elements of any family refer to.
     pub fn all_chains(&self) -> impl Iterator<Item = &Chain> {
         self.chains.keys().map(|(_, chain)| chain)
     }
@@ -127,7 +127,7 @@ impl Desired {
         self.chains.contains_key(&(family, chain))
     }
 
-    /// What must change for a table that holds `actual`.
+    /// The changes that turn a table with the elements `actual` into the desired one.
     pub fn difference(&self, actual: &HashMap<ElementId, Data>) -> Changes {
         let mut changes = Changes::new();
         for (id, data) in actual {

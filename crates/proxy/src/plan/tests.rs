@@ -25,8 +25,8 @@ fn service(change: impl FnOnce(&mut Service)) -> Service {
     service
 }
 
-/// `state` is one letter per endpoint 10.244.0.1, .2 and so on: `r`eady, `s`erving while
-/// terminating, `t`erminated; in capitals on this node.
+/// `states` has one letter per endpoint 10.244.0.1, .2 etc.: `r`eady, `s`erving while terminating,
+/// `t`erminated; upper case if on this node.
 fn slice(states: &str) -> EndpointSlice {
     let endpoint = |(n, state): (usize, char)| {
         let letter = state.to_ascii_lowercase();
@@ -48,7 +48,7 @@ fn slice(states: &str) -> EndpointSlice {
     }
 }
 
-/// `map key -> data`, one line per element.
+/// One line per element: `map key -> data`.
 fn shown(elements: &Elements) -> Vec<String> {
     let target = |target: &Target| match target {
         Target::Frontend(frontend) => format!("{}:{}", frontend.ip, frontend.port),
@@ -80,7 +80,7 @@ fn plan(change: impl FnOnce(&mut Service), states: &str) -> Vec<String> {
     shown(&super::service(&context(), &service(change), &[&slice(states)], &|_| None))
 }
 
-/// What the elements of these maps are.
+/// The lines of elements of these maps.
 fn only(maps: &[&str], lines: Vec<String>) -> Vec<String> {
     let wanted = |line: &String| maps.iter().any(|map| line.starts_with(&format!("{map} ")));
     lines.into_iter().filter(wanted).collect()
@@ -195,7 +195,7 @@ fn hints_narrow_the_choice_only_when_all_have_them() {
 }
 
 #[test]
-fn the_cluster_dns_and_headless_services_want_nothing() {
+fn the_cluster_dns_and_headless_services_have_no_elements() {
     let mut context = context();
     context.cluster_dns = vec!["10.96.0.1".parse().unwrap()];
     assert!(super::service(&context, &service(|_| {}), &[&slice("r")], &|_| None).is_empty());
@@ -244,7 +244,7 @@ fn host_ports_of_a_pod() {
 }
 
 #[test]
-fn the_least_owner_has_a_contested_element_and_the_next_inherits_it() {
+fn the_least_owner_wins_a_conflict_and_the_next_takes_over() {
     let mut desired = Desired::default();
     let id = ElementId {
         family: Family::V4,
@@ -268,8 +268,7 @@ fn the_least_owner_has_a_contested_element_and_the_next_inherits_it() {
     assert_eq!(replace("c", None), (None, 1, 0));
 }
 
-/// A table as the kernel has it: elements change only by what a transaction says, and that must be
-/// true.
+/// A model of the kernel's table: changes must be consistent with the current elements.
 #[derive(Default)]
 struct Table(BTreeMap<ElementId, Data>);
 
@@ -307,8 +306,8 @@ fn any_step() -> impl Strategy<Value = (Service, String, bool)> {
 }
 
 proptest! {
-    /// Whatever happens to Services, in whatever order: the changes are right for the table as it
-    /// is, they lead to what is desired, and then there is nothing left to do.
+    /// For any sequence of changes to Services, the computed changes are valid for the table, lead
+    /// to the desired state, and planning again yields none.
     #[test]
     fn changes_converge(steps in proptest::collection::vec(any_step(), 0..24)) {
         let (mut desired, mut table) = (Desired::default(), Table::default());
@@ -337,7 +336,7 @@ proptest! {
         }
     }
 
-    /// From any table to any other by way of the difference.
+    /// Applying the difference turns any table into any other.
     #[test]
     fn a_difference_converges(
         there in proptest::collection::vec(any_step(), 0..8),

@@ -1,4 +1,4 @@
-//! Restarts, damage, and ten thousand Services.
+//! Restarts, damage and ten thousand Services.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use proxy::table::Protocol;
 const SERVICES: u32 = 10_000;
 
 #[test]
-fn a_resync_repairs_whatever_it_finds() {
+fn a_resync_repairs_damage() {
     let node = Netns::new();
     let mut proxy = node.run(|| Proxy::start(0));
     let mut web = service("web");
@@ -46,7 +46,7 @@ fn a_resync_repairs_whatever_it_finds() {
     assert_eq!(node.nft("list tables").trim(), "table ip docker-nat");
 }
 
-/// Elements are listed in no order, spread over lines; chains in order of creation.
+/// Elements are listed in arbitrary order over several lines, chains in order of creation.
 fn sorted(listing: &str) -> Vec<String> {
     let mut words: Vec<String> =
         listing.split_whitespace().map(|word| word.trim_end_matches(',').to_owned()).collect();
@@ -117,5 +117,5 @@ fn ten_thousand_services() {
         desired.element_count(),
         times[times.len() / 2],
     );
-    assert!(loaded < Duration::from_secs(30), "maps do not grow with the square of the Services");
+    assert!(loaded < Duration::from_secs(30), "loading does not take quadratic time");
 }

@@ -1,4 +1,4 @@
-//! UDP, where conntrack keeps a flow alive for as long as the client sends.
+//! UDP, where conntrack keeps a flow alive as long as the client sends.
 
 use std::time::Duration;
 
@@ -29,8 +29,8 @@ fn a_flow_follows_its_service() {
     let tcp = slice("dns", "dns-tcp", Protocol::Tcp, &["10.244.0.1"]);
     let flow = cluster.pod("c").udp("10.96.0.10:53");
     let node_port = cluster.machine.udp("192.168.7.11:30053");
-    // No endpoints yet: refused, and no entry stays that would keep the flow from its endpoint
-    // later.
+    // No endpoints yet: rejected, and no entry remains that would later keep the flow from its
+    // endpoint.
     cluster.apply(&dns, &[]);
     assert!(flow.ask(DROP_TIMEOUT).is_err());
     cluster.apply(&dns, &[udp(&["10.244.0.1"]), tcp.clone()]);
@@ -44,7 +44,7 @@ fn a_flow_follows_its_service() {
     for _ in 0..20 {
         assert_eq!(ask(&flow), "b 10.244.0.2");
     }
-    // The UDP port goes, the TCP port of the same number stays.
+    // The UDP port is removed, the TCP port with the same number stays.
     dns.ports.remove(0);
     cluster.apply(&dns, &[tcp]);
     assert!(flow.ask(DROP_TIMEOUT).is_err());
@@ -53,7 +53,7 @@ fn a_flow_follows_its_service() {
 }
 
 #[test]
-fn a_flow_from_before_the_service_is_taken_over() {
+fn a_flow_older_than_the_service_is_redirected() {
     let mut cluster = cluster();
     let flow = cluster.pod("c").udp("10.96.0.10:53");
     let host = cluster.pod("c").udp("192.168.7.11:30053");
