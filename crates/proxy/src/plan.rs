@@ -220,8 +220,8 @@ impl<'a> PortPlan<'a> {
         frontends.chain(node_port).collect()
     }
 
-    /// The elements that take precedence for traffic from outside with `externalTrafficPolicy:
-    /// Local`.
+    /// The elements that take precedence for traffic from outside with
+    /// `externalTrafficPolicy: Local`.
     fn write_external_local(&self, elements: &mut Elements) {
         let data = match self.outcome(Source::Local, true) {
             Outcome::Balance(source, count) => self.chain(source, count),

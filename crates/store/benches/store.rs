@@ -1,5 +1,5 @@
-//! Compares the embedded store with Debian's etcd, on this machine, in one run: `cargo bench -p
-//! store`.
+//! Compares the embedded store with Debian's etcd, on this machine, in one run:
+//! `cargo bench -p store`.
 //!
 //! Prints puts per second with 1, 16 and 64 writers (3 KB values, through the same typed client),
 //! the duration of a burst, of ranges over the whole set and of single gets, and the ratio of the
