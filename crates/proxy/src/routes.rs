@@ -1,5 +1,5 @@
 //! Routes to the pods of other nodes: via the node's address if it is on one of our links, else
-//! through a [`tunnel`].
+//! through a tunnel.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
