@@ -1,5 +1,5 @@
 #!/bin/bash
-# The cluster of containers: compose.sh up|down; compose.sh base makes the base image's archive only.
+# The compose cluster: compose.sh up|down; compose.sh base only creates the archive of the base image.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,9 +27,9 @@ start_docker() {
     else
         mkdir -p "$target/docker"
         iptables-save -t filter 2>/dev/null | sed -n 's/^:FORWARD \([A-Z]*\) .*/\1/p' >"$target/docker/forward"
-        # No rule at all: nothing is dropped.
+        # No rules at all: nothing is dropped.
         [ -s "$target/docker/forward" ] || echo ACCEPT >"$target/docker/forward"
-        # SKIFF_DOCKERD_FLAGS is for tests, which have a daemon of their own.
+        # SKIFF_DOCKERD_FLAGS is for tests, which run their own daemon.
         # shellcheck disable=SC2086 # words
         setsid dockerd --pidfile "$target/docker/dockerd.pid" ${SKIFF_DOCKERD_FLAGS:-} \
             >"$target/docker/dockerd.log" 2>&1 </dev/null &
@@ -42,15 +42,15 @@ start_docker() {
     exit 1
 }
 
-# A Debian with what the containers need, as an archive: kept in the target folder, so that it is made
-# once.
+# Creates an archive of a Debian system with the packages that the containers need, and keeps it in
+# the target directory for reuse.
 make_base() {
     [ ! -f "$base_archive" ] || return 0
     say "making the base image with debootstrap"
     deploy/packages.sh base
     local rootfs=$target/rootfs
     mkdir -p "$rootfs"
-    # In memory: dpkg syncs every file.
+    # In memory, because dpkg syncs every file.
     mount -t tmpfs -o mode=755,size=1g skiff-rootfs "$rootfs"
     # shellcheck disable=SC2064 # this folder
     trap "umount '$rootfs'; rmdir '$rootfs'" EXIT
@@ -66,7 +66,7 @@ make_base() {
     trap - EXIT
 }
 
-# The base image: Debian's own where a registry is in reach, else one made here.
+# The base image: Debian's own if a registry is reachable, else one created here.
 choose_base() {
     if [ -n "${SKIFF_BASE:-}" ]; then
         return
@@ -90,28 +90,28 @@ stage() {
         cp -u "$programs/$program" "$SKIFF_COMPOSE_CONTEXT/bin/"
     done
     chmod +x "$SKIFF_COMPOSE_CONTEXT/node-entrypoint.sh"
-    # Where docker-compose looks when people call it themselves. A test does not, and leaves nothing here.
+    # Where docker-compose looks when users invoke it directly. A test does not, and leaves nothing here.
     if [ "$target" != "$PWD/target" ] && [ -z "${SKIFF_PROGRAMS:-}" ]; then
         mkdir -p target
         ln -sfn "$SKIFF_COMPOSE_CONTEXT" target/compose
     fi
 }
 
-# The images; those of a build's steps, too. The base is quickly imported again.
+# Removes the images, including intermediate ones. Re-importing the base image is fast.
 remove_images() {
     docker image rm skiff-control:local skiff-node:local >/dev/null 2>&1 || true # never built
     docker image prune -f --filter label=skiff.cluster=compose >/dev/null
     docker image rm "$local_base" >/dev/null 2>&1 || true # never made
 }
 
-# What a docker daemon leaves behind when it ends: its bridge, and its chains in the tables of iptables.
+# Removes what a Docker daemon leaves behind when it exits: its bridge and its iptables chains.
 remove_docker_network() {
     ip link delete docker0 2>/dev/null || true # no bridge
     local command table rule chain
     for command in iptables ip6tables; do
         command -v "$command-save" >/dev/null || continue
         for table in filter nat; do
-            # First what leads to the chains, then the chains.
+            # First the rules that refer to the chains, then the chains.
             "$command-save" -t "$table" 2>/dev/null | sed -nE '/^-A .*(DOCKER|docker0)/p' | while read -r rule; do
                 # shellcheck disable=SC2086 # words of a rule
                 "$command" -t "$table" -D ${rule#-A } || true # one of a chain that is gone
@@ -149,7 +149,7 @@ up)
     compose build -q
     say "bringing the cluster up"
     compose up -d --remove-orphans
-    # The folder of the certificates is a volume; the administrator's kubeconfig is read out of it.
+    # The certificate directory is a volume; the administrator's kubeconfig is read from it.
     "$programs/skiff" context import --name compose \
         --file <(docker run --rm -v skiff_config:/etc/skiff:ro --network none skiff-control:local \
             cat /etc/skiff/kubeconfig/admin.yaml) --wait-nodes 3
@@ -160,8 +160,8 @@ base)
 down)
     if docker info >/dev/null 2>&1; then
         export SKIFF_BASE=${SKIFF_BASE:-$local_base}
-        [ -e "$SKIFF_COMPOSE_CONTEXT" ] || rm -f "$SKIFF_COMPOSE_CONTEXT" # a link to nowhere
-        mkdir -p "$SKIFF_COMPOSE_CONTEXT" # docker-compose 1.29 insists, even to remove
+        [ -e "$SKIFF_COMPOSE_CONTEXT" ] || rm -f "$SKIFF_COMPOSE_CONTEXT" # a dangling link
+        mkdir -p "$SKIFF_COMPOSE_CONTEXT" # docker-compose 1.29 requires it, even for removal
         compose down --volumes --remove-orphans --timeout 15
         remove_images
     fi

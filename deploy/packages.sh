@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what is missing of Debian's packages. Arguments name the sets that are needed.
-# A program that is there, from whatever package, is left as it is.
+# Installs missing Debian packages. The arguments are the required sets of packages.
+# A program that is already installed, from whatever package, is left alone.
 set -eu
 
 missing=''
@@ -33,7 +33,7 @@ for set in "$@"; do
         need docker-registry docker-registry
         need busybox-static /bin/busybox
         need kubernetes-client kubectl
-        # It has no program of its own; the module that it brings tells.
+        # The package contains no program; check for its module instead.
         python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
         ;;
     compose)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a Python environment with the packages of requirements files: python.sh FOLDER FILE...
+# Creates a Python environment with the packages of requirements files: python.sh DIRECTORY FILE...
 set -eu
 folder=$1
 shift

@@ -1,4 +1,4 @@
-//! Generates the messages, clients and servers of `proto/`.
+//! Generates the messages, clients and servers from `proto/`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = std::path::Path::new("../../proto");

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Makes a container into a node: a control group namespace, mounts and devices as a machine has
-# them, then a supervisor that runs containerd, kubelet, proxy and dns.
+# Turns a container into a node: sets up a control group namespace, mounts and devices as on a
+# machine, then starts a supervisor that runs containerd, kubelet, proxy and dns.
 set -eu
 
-# compose 1.29 has no key for a control group namespace, so the container makes its own.
+# compose 1.29 cannot configure a control group namespace, so the container creates one.
 if [ "${SKIFF_NODE_STAGE:-}" != inside ]; then
     export SKIFF_NODE_STAGE=inside
     exec unshare --cgroup "$0" "$@"
 fi
 
-# Mounts that pods make must be seen, and the kernel's settings must be writable.
+# Mounts of pods must propagate, and kernel settings must be writable.
 mount --make-rshared /
 mount -o remount,rw /proc/sys 2>/dev/null || mount -o remount,rw,bind /proc/sys
 mount -o remount,rw /sys
@@ -26,17 +26,17 @@ make_device /dev/fuse c 10 229
 make_device /dev/kmsg c 1 11
 
 if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
-    # Version 2: processes may only be in leaves once controllers are handed on.
+    # Version 2: once controllers are delegated, processes may only be in leaf groups.
     mount -o remount,rw /sys/fs/cgroup
     mkdir -p /sys/fs/cgroup/init
     while read -r pid; do
-        echo "$pid" >/sys/fs/cgroup/init/cgroup.procs 2>/dev/null || true # it may have ended
+        echo "$pid" >/sys/fs/cgroup/init/cgroup.procs 2>/dev/null || true # the process may have ended
     done </sys/fs/cgroup/cgroup.procs
     for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
         echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null || true
     done
 else
-    # Version 1: mounted anew, so that each hierarchy's root is this node's own group.
+    # Version 1: remount, so that the root of each hierarchy is this node's own group.
     controllers=$(awk -F: '$2 != "" { print $2 }' /proc/self/cgroup)
     umount -R /sys/fs/cgroup
     mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup
@@ -47,7 +47,7 @@ else
     done
 fi
 
-setting() { # setting KEY VALUE: one that the kernel does not have is no loss
+setting() { # setting KEY VALUE: ignored if the kernel does not have it
     [ ! -e "/proc/sys/$1" ] || echo "$2" >"/proc/sys/$1"
 }
 setting net/ipv4/ip_forward 1

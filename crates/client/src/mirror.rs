@@ -16,6 +16,10 @@ use rpc::api_v1 as pb;
 use crate::Client;
 use crate::informer::{Event, InformerOptions, informer_with};
 
+mod slices;
+
+pub use self::slices::{ServiceSlice, SliceMirror};
+
 /// `namespace/name`, or just the name of a cluster-scoped object.
 pub type Name = Arc<str>;
 

@@ -1,19 +1,19 @@
-//! Time, passed in: code that decides takes a [`Clock`], so that tests can set it.
+//! Time as a dependency: code that makes decisions takes a [`Clock`], so that tests can control it.
 //!
-//! The only place that asks the system for the time; clippy refuses it everywhere else.
-//! It must not know anything else of the workspace.
+//! The only place that reads the system's clock; clippy rejects that everywhere else. It must not
+//! depend on the rest of the workspace.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
 
-/// Where wall-clock time comes from.
+/// A source of wall-clock time.
 pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's clock.
+/// The system's clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -23,7 +23,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until a test moves it.
+/// A clock that only advances when a test tells it to.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<AtomicI64>);
 
@@ -33,8 +33,8 @@ impl ManualClock {
     }
 
     pub fn advance(&self, by: std::time::Duration) {
-        let by_ms =
-            i64::try_from(by.as_millis()).expect("tests move the clock by less than an age");
+        let by_ms = i64::try_from(by.as_millis())
+            .expect("tests advance the clock by a representable duration");
         self.0.fetch_add(by_ms, Ordering::SeqCst);
     }
 }
@@ -42,32 +42,33 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_millisecond(self.0.load(Ordering::SeqCst))
-            .expect("the start was a valid time")
+            .expect("tests stay within the range of timestamps")
     }
 }
 
-/// A clock shared by the parts of a process.
+/// A clock shared within a process.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// The machine's clock, shared.
+/// The system's clock, shared.
 pub fn system() -> SharedClock {
     Arc::new(SystemClock)
 }
 
-/// The machine's time, where nothing is decided by it: what a command prints, when an Event was seen.
+/// The system's time, for uses without influence on decisions: the output of a command, the time of
+/// an Event.
 #[allow(clippy::disallowed_methods)]
 pub fn now() -> Timestamp {
     Timestamp::now()
 }
 
-/// A monotonic reading, for measuring durations in metrics and logs; never for decisions.
+/// Monotonic time, for measuring durations in metrics and logs; never for decisions.
 #[allow(clippy::disallowed_methods)]
 pub fn monotonic() -> std::time::Instant {
     std::time::Instant::now()
 }
 
-/// A reading of tokio's clock, for deadlines and pauses; it stands still and jumps as a test's
-/// `tokio::time::pause` and `advance` say.
+/// The time of tokio's clock, for deadlines and delays; tests control it with `tokio::time::pause`
+/// and `advance`.
 #[allow(clippy::disallowed_methods)]
 pub fn instant() -> tokio::time::Instant {
     tokio::time::Instant::now()

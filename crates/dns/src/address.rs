@@ -1,5 +1,5 @@
-//! The address that the server listens at, on `lo`: each node has it, so a question never leaves
-//! the node.
+//! The address that the server listens on, assigned to `lo` of every node, so that queries never
+//! leave the node.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 /// `lo` is the first interface of every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
 
-/// An address that could not be added or removed.
+/// An address could not be added or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
     #[error("open a netlink socket")]
@@ -23,7 +23,7 @@ pub enum AddressError {
     Remove(IpAddr, #[source] rtnetlink::Error),
 }
 
-/// Addresses that are on `lo` until they are removed.
+/// Addresses assigned to `lo` until they are removed.
 pub struct Addresses {
     handle: Handle,
     task: JoinHandle<()>,
@@ -37,8 +37,9 @@ impl Drop for Addresses {
 }
 
 impl Addresses {
-    /// Adds the addresses, but for those that every node has (loopback) and the one that stands for
-    /// all. One that is there already, left by a server that was killed, is taken over.
+    /// Adds the addresses, except loopback addresses, which every node has, and the unspecified
+    /// address. An address that is already present, left behind by a server that was killed, is
+    /// reused.
     pub async fn add(ips: &[IpAddr]) -> Result<Self, AddressError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(AddressError::Socket)?;
         let task = tokio::spawn(connection);
@@ -49,7 +50,7 @@ impl Addresses {
             let mut request =
                 addresses.handle.address().add(LOOPBACK_INDEX, *ip, prefix_len).replace();
             let message = request.message_mut();
-            // Of this host only: it must not become the source of the node's own connections.
+            // Host scope: the address must not become the source of the node's own connections.
             message.header.scope = AddressScope::Host;
             if ip.is_ipv6() {
                 message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
@@ -59,7 +60,7 @@ impl Addresses {
         Ok(addresses)
     }
 
-    /// Removes them.
+    /// Removes the addresses.
     pub async fn remove(self) -> Result<(), AddressError> {
         for ip in &self.ips {
             let failed = |error| AddressError::Remove(*ip, error);

@@ -16,24 +16,24 @@ pub struct Config {
     #[command(flatten)]
     pub common: CommonFlags,
 
-    /// Kubeconfig with the apiserver's address and our credentials.
+    /// Kubeconfig with the apiserver's address and the credentials to use.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: PathBuf,
 
-    /// The address to listen at; it is added to `lo` while the server runs.
+    /// The address to listen on; it is assigned to `lo` while the server runs.
     #[arg(long, value_name = "IP", value_delimiter = ',', default_value = "10.96.0.10")]
     pub listen: Vec<IpAddr>,
 
-    /// The port to listen at, over UDP and TCP.
+    /// The UDP and TCP port to listen on.
     #[arg(long, default_value_t = DNS_PORT)]
     pub port: u16,
 
-    /// The domain of the cluster's names.
+    /// The DNS domain of the cluster.
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
 
-    /// Where other names are asked for: the address of a server (with a port, if it is not 53), or
-    /// a file in the form of /etc/resolv.conf.
+    /// Where to forward queries for other names: the address of a server (with a port, if not 53),
+    /// or a file in the format of /etc/resolv.conf.
     #[arg(long, value_name = "FILE|IP", value_delimiter = ',', default_value = "/etc/resolv.conf")]
     pub upstream: Vec<String>,
 }
@@ -42,7 +42,7 @@ impl Config {
     /// The upstream servers.
     ///
     /// # Errors
-    /// When a file cannot be read.
+    /// If a file cannot be read.
     pub fn upstreams(&self, clock: SharedClock) -> Result<Upstreams, UpstreamError> {
         let own = self.listen.iter().map(|ip| SocketAddr::new(*ip, self.port));
         Upstreams::new(&self.upstream, own.collect(), clock)

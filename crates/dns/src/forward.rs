@@ -1,6 +1,6 @@
-//! Questions about names outside the cluster go to the upstream servers, in the order given, each
-//! with a timeout; the server that answered last is asked first. A fresh socket and id for every
-//! question make answers hard to forge.
+//! Forwards queries for names outside the cluster to the upstream servers, in the configured order,
+//! each with a timeout, starting with the server that responded last. A new socket and id for each
+//! query make responses hard to forge.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,28 +15,28 @@ use tokio::sync::Semaphore;
 use crate::upstream::Upstreams;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Each server is asked this often.
+/// The number of attempts per server.
 const ROUNDS: usize = 2;
-/// Questions under way; further ones fail at once.
+/// The maximum number of queries in flight; further ones fail immediately.
 const CONCURRENCY_MAX: usize = 512;
-/// Answers of this size pass all networks in one piece (the value agreed on at DNS Flag Day 2020).
+/// Responses of this size avoid fragmentation on virtually all networks (DNS Flag Day 2020).
 pub const PAYLOAD_MAX: u16 = 1232;
 
-/// Why a question could not be answered.
+/// Why a query could not be resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    #[error("there is no upstream server")]
+    #[error("no upstream server is configured")]
     NoUpstream,
-    #[error("{CONCURRENCY_MAX} questions are waiting for upstream servers already")]
+    #[error("{CONCURRENCY_MAX} queries are already waiting for upstream servers")]
     Busy,
-    #[error("no upstream server answered")]
+    #[error("no upstream server responded")]
     NoAnswer(#[source] io::Error),
 }
 
-/// The upstream servers.
+/// Forwards queries to the upstream servers.
 pub struct Forwarder {
     upstreams: Upstreams,
-    /// The index of the server that answered last.
+    /// The index of the server that responded last.
     preferred: AtomicUsize,
     permits: Semaphore,
 }
@@ -46,8 +46,8 @@ impl Forwarder {
         Self { upstreams, preferred: AtomicUsize::new(0), permits: Semaphore::new(CONCURRENCY_MAX) }
     }
 
-    /// What the upstream servers say about the question. `tcp` asks for an answer of any size.
-    pub async fn ask(
+    /// The response of an upstream server to the query. `tcp` allows a response of any size.
+    pub async fn resolve(
         &self,
         query: &Query,
         dnssec: bool,
@@ -61,14 +61,15 @@ impl Forwarder {
         for turn in 0..count * ROUNDS {
             let index = (first + turn) % count;
             let upstream = upstreams[index];
-            let asked = tokio::time::timeout(TIMEOUT, ask_one(upstream, query, dnssec, tcp)).await;
+            let asked =
+                tokio::time::timeout(TIMEOUT, query_server(upstream, query, dnssec, tcp)).await;
             match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(message) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(message);
                 }
                 Err(error) => {
-                    tracing::debug!(%upstream, %error, "an upstream server did not answer");
+                    tracing::debug!(%upstream, %error, "an upstream server did not respond");
                     failure = Some(error);
                 }
             }
@@ -77,7 +78,7 @@ impl Forwarder {
     }
 }
 
-async fn ask_one(
+async fn query_server(
     upstream: SocketAddr,
     query: &Query,
     dnssec: bool,
@@ -91,12 +92,12 @@ async fn ask_one(
     question.set_edns(edns);
     let bytes = question.to_vec().map_err(io::Error::other)?;
     match tcp {
-        true => ask_tcp(upstream, &question, &bytes).await,
-        false => ask_udp(upstream, &question, &bytes).await,
+        true => query_tcp(upstream, &question, &bytes).await,
+        false => query_udp(upstream, &question, &bytes).await,
     }
 }
 
-async fn ask_udp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> io::Result<Message> {
+async fn query_udp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> io::Result<Message> {
     let any: IpAddr = match upstream {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -107,14 +108,14 @@ async fn ask_udp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> io::
     let mut buffer = vec![0; usize::from(u16::MAX)];
     loop {
         let length = socket.recv(&mut buffer).await?;
-        // What does not belong to the question is from somebody else, or late.
+        // Anything else is late or forged.
         if let Some(message) = accept(question, &buffer[..length]) {
             return Ok(message);
         }
     }
 }
 
-async fn ask_tcp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> io::Result<Message> {
+async fn query_tcp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> io::Result<Message> {
     let mut stream = TcpStream::connect(upstream).await?;
     let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
     let mut framed = length.to_be_bytes().to_vec();
@@ -126,7 +127,7 @@ async fn ask_tcp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> io::
     accept(question, &buffer).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// The message, if it is the response to the question.
+/// The message, if it is the response to the query.
 fn accept(question: &Message, bytes: &[u8]) -> Option<Message> {
     let message = Message::from_vec(bytes).ok()?;
     let is_response = message.metadata.message_type == MessageType::Response

@@ -1,4 +1,4 @@
-//! One query, from the socket to the response.
+//! Handles a query, from the socket to the response.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::forward::{Forwarder, PAYLOAD_MAX};
 use crate::records::Records;
 use crate::zone::{Answer, Zone};
 
-/// Answers all queries of the server.
+/// Answers the server's queries.
 pub struct Handler {
     zone: Zone,
     records: Arc<ArcSwap<Records>>,
     forwarder: Forwarder,
 }
 
-/// What a response says.
+/// The content of a response.
 #[derive(Default)]
 struct Reply {
     code: ResponseCode,
@@ -61,7 +61,7 @@ impl Handler {
         }
     }
 
-    /// Makes a reply of what the zone says, and has an alias that leads out of it followed.
+    /// Turns the zone's answer into a reply, resolving an alias that leads out of the zone.
     async fn finish(&self, request: &Request, records: &Records, answer: Answer) -> Reply {
         let mut reply = Reply {
             code: answer.code,
@@ -70,7 +70,7 @@ impl Handler {
             additionals: answer.additionals,
             ..Reply::default()
         };
-        if let Some(target) = answer.continues_at {
+        if let Some(target) = answer.external_alias {
             let Ok(info) = request.request_info() else {
                 return reply;
             };
@@ -85,7 +85,7 @@ impl Handler {
         if reply.answers.is_empty() {
             reply.authorities.push(self.zone.soa(records));
         }
-        // Clients tend to take the first.
+        // Clients tend to use the first record.
         reply.answers.shuffle(&mut rand::rng());
         reply.answers.sort_by_key(|record| record.record_type() != RecordType::CNAME);
         reply
@@ -94,7 +94,7 @@ impl Handler {
     async fn forward(&self, request: &Request, query: &Query) -> Reply {
         let dnssec = request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
         let tcp = request.protocol() == Protocol::Tcp;
-        match self.forwarder.ask(query, dnssec, tcp).await {
+        match self.forwarder.resolve(query, dnssec, tcp).await {
             Ok(Message { metadata, answers, authorities, additionals, .. }) => Reply {
                 code: metadata.response_code,
                 authoritative: false,
@@ -105,7 +105,7 @@ impl Handler {
             },
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::debug!(name = %query.name(), %error, cause, "not answered");
+                tracing::debug!(name = %query.name(), %error, cause, "cannot forward the query");
                 Reply { code: ResponseCode::ServFail, ..Reply::default() }
             }
         }
@@ -141,14 +141,14 @@ impl RequestHandler for Handler {
         match response_handle.send_response(response).await {
             Ok(info) => info,
             Err(error) => {
-                tracing::debug!(%error, client = %request.src(), "the client did not take the response");
+                tracing::debug!(%error, client = %request.src(), "cannot send the response");
                 failed(metadata)
             }
         }
     }
 }
 
-/// What is reported for a response that was not sent.
+/// The result reported to the server for a response that was not sent.
 fn failed(mut metadata: Metadata) -> ResponseInfo {
     metadata.response_code = ResponseCode::ServFail;
     hickory_proto::op::Header { metadata, counts: hickory_proto::op::HeaderCounts::default() }

@@ -23,16 +23,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
-/// A query is microseconds of work.
+/// A query takes microseconds.
 const WORKERS: usize = 2;
-/// A TCP client that says nothing for so long is hung up on.
+/// TCP connections that are idle for this long are closed.
 const TCP_IDLE: Duration = Duration::from_secs(10);
-/// Responses that wait for one TCP client.
+/// The number of responses queued per TCP client.
 const TCP_RESPONSES: usize = 64;
 
 fn main() -> ExitCode {
     let config = Config::parse();
-    // The server library writes a line for every query at info.
+    // The server library logs every query at info level.
     let log_level = format!("hickory_server=warn,{}", config.common.log_level);
     runtime::start::run(&log_level, WORKERS, |shutdown| serve(config, shutdown))
 }
@@ -42,7 +42,7 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
     let clock = clock::system();
     let upstreams = config.upstreams(clock.clone())?;
     if upstreams.current().is_empty() {
-        tracing::warn!("no upstream server: only the cluster's own names will be known");
+        tracing::warn!("no upstream server: only the cluster's own names can be resolved");
     }
     let zone =
         Zone::new(&config.cluster_domain, config.listen.clone()).context("--cluster-domain")?;
@@ -58,7 +58,7 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
     tokio::spawn(observe::run(observe::events(&client), records.clone(), state.clone()));
     tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
-        // Before that, names that exist would be denied.
+        // Until then, existing names would be reported as missing.
         () = state.ready() => {}
     }
 
@@ -66,7 +66,7 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
     let mut server = Server::new(Handler::new(zone, records, Forwarder::new(upstreams)));
     for ip in &config.listen {
         let at = (*ip, config.port);
-        let listening = || format!("listen at {ip}, port {}", config.port);
+        let listening = || format!("listen on {ip}, port {}", config.port);
         server.register_socket(UdpSocket::bind(at).await.with_context(listening)?);
         let listener = TcpListener::bind(at).await.with_context(listening)?;
         server.register_listener(listener, TCP_IDLE, TCP_RESPONSES);
@@ -78,5 +78,5 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
         ended = server.block_until_done() => ended,
     };
     addresses.remove().await?;
-    ended.context("the server ended")
+    ended.context("the server failed")
 }

@@ -1,27 +1,27 @@
-//! What the server keeps of the objects it watches.
+//! The reduced form of watched objects.
 
 #[cfg(test)]
 mod tests;
 
 use std::net::IpAddr;
 
-use client::mirror::Name;
+use client::mirror::{Name, ServiceSlice};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
-/// What a Service's name stands for.
+/// What a Service's name resolves to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Service {
     ClusterIp {
         ips: Vec<IpAddr>,
         ports: Vec<Port>,
     },
-    /// Its endpoints' addresses.
+    /// The addresses of the endpoints.
     Headless,
-    /// Another name.
+    /// An alias of another name.
     ExternalName(Box<str>),
 }
 
@@ -29,7 +29,7 @@ pub enum Service {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Port {
     pub name: Box<str>,
-    /// In lower case, as in names.
+    /// In lower case, as in DNS names.
     pub protocol: Box<str>,
     pub port: u16,
 }
@@ -45,7 +45,7 @@ pub struct Slice {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
     pub ip: IpAddr,
-    /// `spec.hostname` of its pod, if the pod is a member of the Service by `spec.subdomain`.
+    /// `spec.hostname` of its pod, if the pod's `spec.subdomain` names the Service.
     pub hostname: Option<Box<str>>,
 }
 
@@ -58,7 +58,7 @@ fn port(name: Option<&str>, protocol: Option<&str>, port: i32) -> Option<Port> {
 }
 
 impl Service {
-    /// None for a Service that has no address yet.
+    /// `None` for a Service that has no address yet.
     pub fn from_object(object: &core::Service) -> Option<Self> {
         let spec = object.spec.as_ref()?;
         if spec.type_.as_deref() == Some("ExternalName") {
@@ -78,8 +78,14 @@ impl Service {
     }
 }
 
+impl ServiceSlice for Slice {
+    fn service(&self) -> &Name {
+        &self.service
+    }
+}
+
 impl Slice {
-    /// None for a slice that belongs to no Service.
+    /// `None` for a slice that belongs to no Service.
     pub fn from_object(object: &discovery::EndpointSlice) -> Option<Self> {
         let metadata: &ObjectMeta = &object.metadata;
         let service = metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
@@ -88,7 +94,7 @@ impl Slice {
         let ports = ports.filter_map(|object| {
             port(object.name.as_deref(), object.protocol.as_deref(), object.port?)
         });
-        // Ready unless it says otherwise, as Kubernetes has it.
+        // Missing conditions mean ready, as in Kubernetes.
         let is_ready = |endpoint: &&discovery::Endpoint| {
             let conditions = endpoint.conditions.as_ref();
             conditions.and_then(|conditions| conditions.ready).unwrap_or(true)

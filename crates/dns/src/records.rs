@@ -1,7 +1,7 @@
-//! The snapshot that questions are answered from.
+//! The snapshot from which queries are answered.
 //!
-//! It is spread over shards that snapshots share: publishing one after a change copies the one or
-//! two shards that changed, not ten thousand Services.
+//! It consists of shards that snapshots share: publishing a change copies only the one or two
+//! affected shards, not ten thousand Services.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
@@ -15,9 +15,9 @@ use crate::model::{Endpoint, Port, Service, Slice};
 
 const SHARDS: usize = 64;
 
-/// A map in shards; cloning it copies no entry.
+/// A sharded map; cloning it copies no entries.
 #[derive(Clone, Debug)]
-pub struct Shards<K, V>(Vec<Arc<HashMap<K, V>>>);
+struct Shards<K, V>(Vec<Arc<HashMap<K, V>>>);
 
 impl<K, V> Default for Shards<K, V> {
     fn default() -> Self {
@@ -31,7 +31,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
         usize::try_from(hash % SHARDS as u64).expect("below the number of shards")
     }
 
-    pub fn get<Q>(&self, key: &Q) -> Option<&V>
+    fn get<Q>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -39,7 +39,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
         self.0[Self::shard(key)].get(key)
     }
 
-    /// Sets or (with none) removes an entry.
+    /// Sets an entry, or with `None` removes it.
     fn set(&mut self, key: K, value: Option<V>) {
         let shard = Arc::make_mut(&mut self.0[Self::shard(&key)]);
         match value {
@@ -49,7 +49,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
     }
 }
 
-/// What a Service's name leads to.
+/// The records of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     ClusterIp { ips: Vec<IpAddr>, ports: Vec<Port> },
@@ -60,32 +60,33 @@ pub enum Entry {
 /// An endpoint of a headless Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Backend {
-    /// The label of its own name below the Service's.
+    /// The label of its name below the Service's.
     pub label: Box<str>,
     pub ip: IpAddr,
     pub ports: Vec<Port>,
 }
 
-/// Who has an address: the Service, or an endpoint of it by its label.
+/// The owner of an address: a Service, or one of its endpoints, given by its label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Holder {
+pub struct AddressOwner {
     pub service: Name,
     pub label: Option<Box<str>>,
 }
 
-/// All records of Services.
+/// The records of all Services.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
     services: Shards<Name, Arc<Entry>>,
-    holders: Shards<IpAddr, Arc<BTreeSet<Holder>>>,
-    /// How many Services each namespace has.
+    owners: Shards<IpAddr, Arc<BTreeSet<AddressOwner>>>,
+    /// The number of Services in each namespace.
     namespaces: Shards<Box<str>, usize>,
-    /// Grows with every change: the zone's serial number.
+    /// The zone's serial number, incremented by every change.
     pub serial: u32,
 }
 
 impl Records {
-    /// Where serial numbers start: so that they grow over restarts.
+    /// Empty records with an initial serial number, so that serial numbers increase across
+    /// restarts.
     pub fn starting_at(serial: u32) -> Self {
         Self { serial, ..Self::default() }
     }
@@ -99,12 +100,12 @@ impl Records {
         self.namespaces.get(namespace).is_some()
     }
 
-    /// Who has the address.
-    pub fn holders(&self, ip: IpAddr) -> impl Iterator<Item = &Holder> {
-        self.holders.get(&ip).into_iter().flat_map(|holders| holders.iter())
+    /// The owners of an address.
+    pub fn owners(&self, ip: IpAddr) -> impl Iterator<Item = &AddressOwner> {
+        self.owners.get(&ip).into_iter().flat_map(|owners| owners.iter())
     }
 
-    /// Replaces what is known of a Service.
+    /// Replaces the records of a Service.
     pub fn set(&mut self, name: &Name, entry: Option<Entry>) {
         let before = self.services.get(&**name).cloned();
         if before.as_deref() == entry.as_ref() {
@@ -115,40 +116,44 @@ impl Records {
         let count = self.namespaces.get(namespace).copied().unwrap_or(0);
         let count = count + usize::from(entry.is_some()) - usize::from(before.is_some());
         self.namespaces.set(namespace.into(), (count > 0).then_some(count));
-        let held = |entry: Option<&Entry>| -> BTreeSet<(IpAddr, Holder)> {
+        let held = |entry: Option<&Entry>| -> BTreeSet<(IpAddr, AddressOwner)> {
             entry.map(|entry| addresses(name, entry)).unwrap_or_default()
         };
         let (old, new) = (held(before.as_deref()), held(entry.as_ref()));
-        for (ip, holder) in old.difference(&new) {
-            self.change_holders(*ip, |holders| holders.remove(holder));
+        for (ip, owner) in old.difference(&new) {
+            self.change_owners(*ip, |owners| owners.remove(owner));
         }
-        for (ip, holder) in new.difference(&old) {
-            self.change_holders(*ip, |holders| holders.insert(holder.clone()));
+        for (ip, owner) in new.difference(&old) {
+            self.change_owners(*ip, |owners| owners.insert(owner.clone()));
         }
         self.services.set(name.clone(), entry.map(Arc::new));
     }
 
-    fn change_holders(&mut self, ip: IpAddr, change: impl FnOnce(&mut BTreeSet<Holder>) -> bool) {
-        let mut holders = self.holders.get(&ip).cloned().unwrap_or_default();
-        change(Arc::make_mut(&mut holders));
-        self.holders.set(ip, (!holders.is_empty()).then_some(holders));
+    fn change_owners(
+        &mut self,
+        ip: IpAddr,
+        change: impl FnOnce(&mut BTreeSet<AddressOwner>) -> bool,
+    ) {
+        let mut owners = self.owners.get(&ip).cloned().unwrap_or_default();
+        change(Arc::make_mut(&mut owners));
+        self.owners.set(ip, (!owners.is_empty()).then_some(owners));
     }
 }
 
-fn addresses(name: &Name, entry: &Entry) -> BTreeSet<(IpAddr, Holder)> {
-    let holder =
-        |label: Option<&str>| Holder { service: name.clone(), label: label.map(Into::into) };
+fn addresses(name: &Name, entry: &Entry) -> BTreeSet<(IpAddr, AddressOwner)> {
+    let owner =
+        |label: Option<&str>| AddressOwner { service: name.clone(), label: label.map(Into::into) };
     match entry {
-        Entry::ClusterIp { ips, .. } => ips.iter().map(|ip| (*ip, holder(None))).collect(),
+        Entry::ClusterIp { ips, .. } => ips.iter().map(|ip| (*ip, owner(None))).collect(),
         Entry::Headless(backends) => {
             let backends = backends.iter();
-            backends.map(|backend| (backend.ip, holder(Some(&backend.label)))).collect()
+            backends.map(|backend| (backend.ip, owner(Some(&backend.label)))).collect()
         }
         Entry::ExternalName(_) => BTreeSet::new(),
     }
 }
 
-/// The entry of a Service with its slices.
+/// Builds the entry of a Service from its slices.
 pub fn entry<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice>) -> Entry {
     match service {
         Service::ClusterIp { ips, ports } => {
@@ -170,7 +175,7 @@ pub fn entry<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice>) -> 
     }
 }
 
-/// The hostname, or else the address with dashes.
+/// The hostname if there is one, else the address with dashes.
 fn label(endpoint: &Endpoint) -> Box<str> {
     match &endpoint.hostname {
         Some(hostname) => hostname.clone(),
@@ -194,15 +199,15 @@ mod tests {
         records.set(&b, cluster_ip("10.0.0.1"));
         let before = records.clone();
         let ip = "10.0.0.1".parse().unwrap();
-        assert_eq!((before.serial, before.holders(ip).count()), (7, 2));
+        assert_eq!((before.serial, before.owners(ip).count()), (7, 2));
         records.set(&a, cluster_ip("10.0.0.2"));
         records.set(&b, None);
-        assert_eq!(before.holders(ip).count(), 2);
-        assert_eq!(records.holders(ip).count(), 0);
+        assert_eq!(before.owners(ip).count(), 2);
+        assert_eq!(records.owners(ip).count(), 0);
         assert!(records.has_namespace("ns"));
         records.set(&a, None);
         assert!(!records.has_namespace("ns") && before.has_namespace("ns"));
         records.set(&a, None);
-        assert_eq!(records.serial, 10, "what changes nothing counts nothing");
+        assert_eq!(records.serial, 10, "a no-op does not increment the serial number");
     }
 }

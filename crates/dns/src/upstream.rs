@@ -1,6 +1,6 @@
-//! The upstream servers: given by address, or named in files in the form of /etc/resolv.conf. Files
-//! are read again when a question needs them and the last time is a while ago: a machine that moves
-//! to another network gets another file.
+//! The upstream servers, given by address or listed in files in the format of /etc/resolv.conf.
+//! Files are re-read on demand when the last read is too old: the file changes when a machine moves
+//! to another network.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use clock::SharedClock;
 use jiff::Timestamp;
 
 const DNS_PORT: u16 = 53;
-/// How long what a file said is believed.
-const FRESH: Duration = Duration::from_secs(5);
+/// How long the contents of a file are cached.
+const FILE_TTL: Duration = Duration::from_secs(5);
 
-/// A file that could not be read.
+/// A file could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("read the upstream servers from {path}")]
 pub struct UpstreamError {
@@ -29,25 +29,25 @@ enum Source {
     File(PathBuf),
 }
 
-/// Where to ask for names that are not the cluster's.
+/// The upstream servers for names outside the cluster.
 pub struct Upstreams {
     sources: Vec<Source>,
-    /// Our own addresses: a question sent to them would go round for ever.
+    /// Our own addresses: a query forwarded to them would loop forever.
     own: Vec<SocketAddr>,
     clock: SharedClock,
-    known: ArcSwap<Known>,
+    cached: ArcSwap<Cached>,
 }
 
-struct Known {
+struct Cached {
     since: Timestamp,
     servers: Arc<Vec<SocketAddr>>,
 }
 
 impl Upstreams {
-    /// `texts` are addresses (with a port, if it is not 53) or paths of files.
+    /// `texts` are addresses (with a port, if not 53) or paths of files.
     ///
     /// # Errors
-    /// When a file cannot be read.
+    /// If a file cannot be read.
     pub fn new(
         texts: &[String],
         own: Vec<SocketAddr>,
@@ -59,32 +59,31 @@ impl Upstreams {
         };
         let sources: Vec<Source> = texts.iter().map(source).collect();
         let servers = Arc::new(read(&sources, &own)?);
-        let known = ArcSwap::from_pointee(Known { since: clock.now(), servers });
-        Ok(Self { sources, own, clock, known })
+        let cached = ArcSwap::from_pointee(Cached { since: clock.now(), servers });
+        Ok(Self { sources, own, clock, cached })
     }
 
-    /// The servers, in the order to ask them. A file that has become unreadable leaves them as they
-    /// were.
+    /// The servers, in the order to try them. If a file has become unreadable, they stay unchanged.
     pub fn current(&self) -> Arc<Vec<SocketAddr>> {
-        let known = self.known.load();
+        let cached = self.cached.load();
         let now = self.clock.now();
-        let age = Duration::try_from(now.duration_since(known.since)).unwrap_or(FRESH);
+        let age = Duration::try_from(now.duration_since(cached.since)).unwrap_or(FILE_TTL);
         let files = self.sources.iter().any(|source| matches!(source, Source::File(_)));
-        if !files || age < FRESH {
-            return Arc::clone(&known.servers);
+        if !files || age < FILE_TTL {
+            return Arc::clone(&cached.servers);
         }
         let servers = match read(&self.sources, &self.own) {
-            Ok(servers) if servers == *known.servers => Arc::clone(&known.servers),
+            Ok(servers) if servers == *cached.servers => Arc::clone(&cached.servers),
             Ok(servers) => {
                 tracing::info!(?servers, "the upstream servers have changed");
                 Arc::new(servers)
             }
             Err(error) => {
-                tracing::warn!(%error, "the upstream servers stay as they are");
-                Arc::clone(&known.servers)
+                tracing::warn!(%error, "cannot update the upstream servers");
+                Arc::clone(&cached.servers)
             }
         };
-        self.known.store(Arc::new(Known { since: now, servers: Arc::clone(&servers) }));
+        self.cached.store(Arc::new(Cached { since: now, servers: Arc::clone(&servers) }));
         servers
     }
 }
@@ -101,7 +100,7 @@ fn read(sources: &[Source], own: &[SocketAddr]) -> Result<Vec<SocketAddr>, Upstr
     Ok(servers)
 }
 
-/// The servers named in a file in the form of /etc/resolv.conf.
+/// The servers listed in a file in the format of /etc/resolv.conf.
 fn in_file(path: &Path) -> Result<Vec<SocketAddr>, UpstreamError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| UpstreamError { path: path.to_owned(), source })?;
@@ -116,7 +115,7 @@ fn in_file(path: &Path) -> Result<Vec<SocketAddr>, UpstreamError> {
 }
 
 fn server(text: &str) -> Option<SocketAddr> {
-    // A scope (%eth0) means nothing in another namespace.
+    // A scope (%eth0) is meaningless in another network namespace.
     let ip = text.split('%').next().unwrap_or(text).parse::<IpAddr>();
     let with_port = || text.parse().ok();
     ip.ok().map(|ip| SocketAddr::new(ip, DNS_PORT)).or_else(with_port)
@@ -145,10 +144,10 @@ mod tests {
         assert_eq!(current(), first);
         write("nameserver 192.0.2.2\n");
         assert_eq!(current(), first);
-        clock.advance(FRESH);
+        clock.advance(FILE_TTL);
         assert_eq!(current(), ["192.0.2.9:5353", "192.0.2.2:53"]);
         std::fs::remove_file(&path).unwrap();
-        clock.advance(FRESH);
+        clock.advance(FILE_TTL);
         assert_eq!(current(), ["192.0.2.9:5353", "192.0.2.2:53"]);
     }
 

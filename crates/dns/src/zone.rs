@@ -1,7 +1,7 @@
-//! The answer to a question about the cluster, from a snapshot of its records. Pure.
+//! Answers queries for the cluster's names from a snapshot of its records. Pure.
 //!
-//! The rules are those of Kubernetes' DNS specification, version 1.1.0, and CoreDNS' answers where
-//! it is silent (names of pods, SRV records of a whole Service).
+//! The rules are those of Kubernetes' DNS specification, version 1.1.0, and CoreDNS' behaviour
+//! where it is silent (names of pods, SRV records of a whole Service).
 
 #[cfg(test)]
 mod tests;
@@ -13,43 +13,43 @@ use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use crate::model::Port;
-use crate::records::{Backend, Entry, Holder, Records};
+use crate::records::{AddressOwner, Backend, Entry, Records};
 
-/// How long answers may be kept: as CoreDNS, so that clients see changes soon.
-pub const TTL_S: u32 = 5;
+/// The time to live of answers, as in CoreDNS; short, so that clients see changes soon.
+const TTL_S: u32 = 5;
 const SPECIFICATION: &str = "1.1.0";
 const SRV_PRIORITY: u16 = 0;
 const SRV_WEIGHT_TOTAL: usize = 100;
 
-/// The zone's unchanging parts.
+/// The static properties of the zone.
 #[derive(Clone, Debug)]
 pub struct Zone {
     /// The cluster's domain.
     origin: Name,
-    /// The addresses of this server, which is the zone's name server.
+    /// The addresses of this server, which is the name server of the zone.
     server_ips: Vec<IpAddr>,
 }
 
-/// What is known about a question.
+/// The answer to a query.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
     pub code: ResponseCode,
     pub answers: Vec<Record>,
     pub additionals: Vec<Record>,
-    /// Where the last alias in `answers` leads: outside the zone, so it is for others to say what
-    /// is there.
-    pub continues_at: Option<Name>,
+    /// The target of the last alias in `answers`, if it is outside the zone and has to be resolved
+    /// upstream.
+    pub external_alias: Option<Name>,
 }
 
-/// How many aliases are followed.
-pub const ALIASES_MAX: usize = 8;
+/// The maximum length of an alias chain.
+const ALIASES_MAX: usize = 8;
 
-/// The name that a question is about, below the zone.
+/// The kind of a name in the zone.
 enum Subject<'a> {
     Apex,
     Version,
     Server,
-    /// A name that only has names below it.
+    /// An empty non-terminal: only names below it have records.
     Node,
     Service(&'a str, &'a str),
     Endpoint(&'a str, &'a str, &'a str),
@@ -61,7 +61,7 @@ enum Subject<'a> {
 
 impl Zone {
     /// # Errors
-    /// When the domain is no valid name.
+    /// If the domain is not a valid name.
     pub fn new(domain: &str, server_ips: Vec<IpAddr>) -> Result<Self, hickory_proto::ProtoError> {
         let mut origin = Name::from_ascii(domain)?.to_lowercase();
         origin.set_fqdn(true);
@@ -73,7 +73,7 @@ impl Zone {
         self.origin.zone_of(name)
     }
 
-    /// The answer to a question about a name in the zone.
+    /// Answers a query for a name in the zone.
     pub fn answer(&self, records: &Records, name: &Name, kind: RecordType) -> Answer {
         let mut answer = Answer::default();
         let mut name = name.clone();
@@ -82,7 +82,7 @@ impl Zone {
                 return answer;
             };
             if !self.contains(&alias) {
-                answer.continues_at = Some(alias);
+                answer.external_alias = Some(alias);
                 return answer;
             }
             name = alias;
@@ -91,15 +91,15 @@ impl Zone {
         answer
     }
 
-    /// Who has the address that a reverse name stands for; none if nobody here does, or it is no
-    /// such name.
+    /// Answers a reverse query; `None` if the name is not a reverse name or no one in the cluster
+    /// owns the address.
     pub fn reverse(&self, records: &Records, name: &Name, kind: RecordType) -> Option<Answer> {
         let network = name.parse_arpa_name().ok()?;
         if network.prefix_len() != network.max_prefix_len() {
             return None;
         }
-        let holders = records.holders(network.addr());
-        let targets = holders.filter_map(|holder| self.holder_name(holder));
+        let owners = records.owners(network.addr());
+        let targets = owners.filter_map(|owner| self.owner_name(owner));
         let answers: Vec<Record> =
             targets.map(|target| record(name, RData::PTR(PTR(target)))).collect();
         if answers.is_empty() {
@@ -109,7 +109,7 @@ impl Zone {
         Some(Answer { answers: if asked { answers } else { Vec::new() }, ..Answer::default() })
     }
 
-    /// The record that negative answers carry: for how long to believe them.
+    /// The SOA record, which tells clients how long to cache negative answers.
     pub fn soa(&self, records: &Records) -> Record {
         let server = self.below(&["ns", "dns"]).unwrap_or_else(|| self.origin.clone());
         let mailbox = self.below(&["hostmaster"]).unwrap_or_else(|| self.origin.clone());
@@ -118,7 +118,7 @@ impl Zone {
         record(&self.origin, RData::SOA(soa))
     }
 
-    /// Adds what there is at `name`. Returns where to go on if it is an alias.
+    /// Adds the records of `name`. Returns the target if it is an alias.
     fn add(
         &self,
         records: &Records,
@@ -195,7 +195,7 @@ impl Zone {
                 add_srv(name, self.ports(records, service, namespace, |_| true), answer);
             }
             Entry::ClusterIp { ips, .. } => add_addresses(name, kind, ips.iter().copied(), answer),
-            // Without ready endpoints the name does not exist, says the specification.
+            // The specification says that the name does not exist without ready endpoints.
             Entry::Headless(backends) if backends.is_empty() => {
                 answer.code = ResponseCode::NXDomain;
             }
@@ -215,7 +215,7 @@ impl Zone {
         answer: &mut Answer,
     ) {
         let entry = records.service(&format!("{namespace}/{service}"));
-        // `_tcp` has names below it, if the Service has ports of it.
+        // `_tcp` is an empty non-terminal if the Service has TCP ports.
         if let Some(protocol) = label.strip_prefix('_') {
             let matches = |port: &Port| *port.protocol == *protocol;
             if self.ports(records, service, namespace, matches).is_empty() {
@@ -236,7 +236,7 @@ impl Zone {
         }
     }
 
-    /// The ports of a Service that match, each with the name that has it and that name's addresses.
+    /// The matching ports of a Service, each with its target name and that name's addresses.
     fn ports(
         &self,
         records: &Records,
@@ -266,21 +266,21 @@ impl Zone {
         }
     }
 
-    fn holder_name(&self, holder: &Holder) -> Option<Name> {
-        let (namespace, service) = holder.service.split_once('/')?;
-        match &holder.label {
+    fn owner_name(&self, owner: &AddressOwner) -> Option<Name> {
+        let (namespace, service) = owner.service.split_once('/')?;
+        match &owner.label {
             Some(label) => self.below(&[label, service, namespace, "svc"]),
             None => self.below(&[service, namespace, "svc"]),
         }
     }
 
-    /// The name with these labels in front of the zone's; none if one is no valid label.
+    /// The name with these labels prepended to the zone's; `None` if a label is invalid.
     fn below(&self, labels: &[&str]) -> Option<Name> {
         let labels = labels.iter().map(|label| label.as_bytes());
         Name::from_labels(labels).ok()?.append_domain(&self.origin).ok()
     }
 
-    /// The labels in front of the zone's, in lower case.
+    /// The labels before the zone's, in lower case.
     fn labels(&self, name: &Name) -> Vec<String> {
         let count =
             usize::from(name.num_labels()).saturating_sub(usize::from(self.origin.num_labels()));
@@ -289,7 +289,7 @@ impl Zone {
     }
 }
 
-/// What kind of thing the labels in front of the zone's name.
+/// Classifies a name by its labels before the zone's.
 fn subject<'a>(labels: &[&'a str]) -> Subject<'a> {
     match *labels {
         [] => Subject::Apex,
@@ -312,7 +312,7 @@ fn subject<'a>(labels: &[&'a str]) -> Subject<'a> {
     }
 }
 
-/// An address written with dashes.
+/// Parses an address written with dashes.
 fn dashed(label: &str) -> Option<IpAddr> {
     let v4 = label.replace('-', ".").parse().ok().map(IpAddr::V4);
     v4.or_else(|| label.replace('-', ":").parse().ok().map(IpAddr::V6))
@@ -344,7 +344,7 @@ fn add_addresses(
     answer.answers.extend(ips.filter(asked).map(|ip| record(name, address(ip))));
 }
 
-/// All targets get the same part of a total weight, as CoreDNS gives them.
+/// All targets get an equal share of a total weight, as in CoreDNS.
 fn add_srv(name: &Name, targets: Vec<(u16, Name, Vec<IpAddr>)>, answer: &mut Answer) {
     let weight = (SRV_WEIGHT_TOTAL / targets.len().max(1)).max(1);
     let weight = u16::try_from(weight).expect("at most the total");

@@ -1,5 +1,5 @@
-//! The server over real sockets, in a network namespace of its own: UDP and TCP, truncation,
-//! forwarding, its address.
+//! The server over real sockets, in its own network namespace: UDP and TCP, truncation, forwarding,
+//! its address.
 
 #![allow(clippy::unwrap_used)]
 
@@ -24,12 +24,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 const LISTEN: &str = "10.96.0.10";
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs the test in a thread with a network namespace of its own, which ends with it.
+/// Runs the test in a thread with its own network namespace, which goes away with the thread.
 fn in_netns(test: impl AsyncFnOnce() + Send + 'static) {
     let thread = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("the tests of the network run as root");
+        unshare(CloneFlags::CLONE_NEWNET).expect("network tests require root");
         let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
         assert!(up.unwrap().success());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -57,7 +57,7 @@ fn records() -> Records {
     records
 }
 
-/// A server at [`LISTEN`] whose upstream servers are a dead one and a live one.
+/// A server on [`LISTEN`] with one dead and one live upstream server.
 async fn start(records: Arc<ArcSwap<Records>>) -> (Server<Handler>, Addresses) {
     let ips: Vec<IpAddr> = vec![LISTEN.parse().unwrap()];
     let addresses = Addresses::add(&ips).await.unwrap();
@@ -66,11 +66,12 @@ async fn start(records: Arc<ArcSwap<Records>>) -> (Server<Handler>, Addresses) {
     let zone = Zone::new("cluster.local", ips).unwrap();
     let mut server = Server::new(Handler::new(zone, records, Forwarder::new(upstreams)));
     server.register_socket(UdpSocket::bind((LISTEN, 53)).await.unwrap());
-    server.register_listener(TcpListener::bind((LISTEN, 53)).await.unwrap(), PATIENCE, 8);
+    server.register_listener(TcpListener::bind((LISTEN, 53)).await.unwrap(), TIMEOUT, 8);
     (server, addresses)
 }
 
-/// Says 192.0.2.1 to every question, but over UDP to `large.example.org` only that it is too long.
+/// An upstream server that answers every query with 192.0.2.1, but truncates the response for
+/// `large.example.org` over UDP.
 async fn upstream() -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -120,7 +121,7 @@ async fn over_udp(question: &Message) -> Message {
     socket.connect((LISTEN, 53)).await.unwrap();
     socket.send(&question.to_vec().unwrap()).await.unwrap();
     let mut buffer = [0; 4096];
-    let received = tokio::time::timeout(PATIENCE, socket.recv(&mut buffer)).await;
+    let received = tokio::time::timeout(TIMEOUT, socket.recv(&mut buffer)).await;
     Message::from_vec(&buffer[..received.unwrap().unwrap()]).unwrap()
 }
 
@@ -167,7 +168,7 @@ fn names_of_the_cluster_over_udp_and_tcp() {
 }
 
 #[test]
-fn what_does_not_fit_is_cut_and_whole_over_tcp() {
+fn responses_are_truncated_over_udp_and_complete_over_tcp() {
     in_netns(async || {
         let (_server, _addresses) = start(Arc::new(ArcSwap::from_pointee(records()))).await;
         let mut many = question("many.default.svc.cluster.local.", RecordType::A);
@@ -209,7 +210,7 @@ fn the_address_is_on_lo_while_it_is_needed() {
             String::from_utf8(output.unwrap().stdout).unwrap()
         };
         let before = shown();
-        // The first is killed: its addresses stay, and the second takes them over.
+        // The first server is killed: its addresses remain, and the second reuses them.
         drop(Addresses::add(&ips).await.unwrap());
         let addresses = Addresses::add(&ips).await.unwrap();
         assert!(shown().contains("inet 10.96.0.10/32 scope host lo"), "{}", shown());

@@ -1,7 +1,7 @@
-//! Brings the tables to what is desired. A resync looks at what is there and changes the
-//! difference; in between, only what changed is written. Either way each table changes in one
-//! transaction, so no packet ever meets half a change, and connections that are established go on,
-//! since they live in conntrack.
+//! Applies the desired state to the tables. A resync reads the tables and writes the difference;
+//! otherwise only changes are written. Either way each table is updated in one transaction, so that
+//! no packet sees a partial change. Established connections are unaffected, since their state is in
+//! conntrack.
 
 mod affinity;
 
@@ -9,20 +9,20 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::conntrack;
 use crate::nft::{self, Batch, Family, NewElement, NftError, Socket};
-use crate::plan::{Change, Changes, Desired, Place};
+use crate::plan::{Change, Changes, Desired, ElementId};
 use crate::table::{Chain, Data, Key, Layout, Map, TABLE};
 
-/// Writes to the tables in the network namespace of the thread that opened it.
+/// Writes the tables in the network namespace of the thread that opened it.
 pub struct Applier {
     socket: Socket,
     layouts: Vec<Layout>,
-    /// The balancing chains that exist.
+    /// The load balancing chains that exist.
     chains: HashSet<(Family, Chain)>,
 }
 
-/// What a table holds, unless it is not ours to keep.
+/// The actual contents of a table.
 struct Actual {
-    elements: HashMap<Place, Data>,
+    elements: HashMap<ElementId, Data>,
     chains: HashSet<(Family, Chain)>,
 }
 
@@ -31,25 +31,25 @@ impl Applier {
         Ok(Self { socket: Socket::open()?, layouts, chains: HashSet::new() })
     }
 
-    /// The netlink port that the transactions come from.
+    /// The netlink port id of the transactions.
     pub fn port(&self) -> Option<u32> {
         self.socket.port()
     }
 
-    /// What the tables hold of the endpoints, for plans that keep endpoints in their slots. Tables
-    /// that will be made afresh count as empty.
-    pub fn endpoints(&mut self) -> Result<HashMap<Place, Data>, NftError> {
+    /// The endpoints in the tables, so that plans can keep endpoints in their slots. Tables that
+    /// have to be recreated count as empty.
+    pub fn endpoints(&mut self) -> Result<HashMap<ElementId, Data>, NftError> {
         let mut endpoints = HashMap::new();
         for layout in self.layouts.clone() {
             if let Some(actual) = self.read(&layout)? {
                 let elements = actual.elements.into_iter();
-                endpoints.extend(elements.filter(|(place, _)| matches!(place.key, Key::Slot(..))));
+                endpoints.extend(elements.filter(|(id, _)| matches!(id.key, Key::Slot(..))));
             }
         }
         Ok(endpoints)
     }
 
-    /// Converges from whatever the tables hold. Returns what was changed.
+    /// Converges from any contents of the tables. Returns the changes made.
     pub fn resync(&mut self, desired: &Desired) -> Result<Changes, NftError> {
         let mut all = Changes::new();
         self.chains.clear();
@@ -63,7 +63,7 @@ impl Applier {
                     actual.elements
                 }
                 None => {
-                    // Deleting what may not be there: create it first.
+                    // Create the table first, so that deleting it cannot fail.
                     batch.table("");
                     batch.delete_table();
                     layout.write(&mut batch);
@@ -71,7 +71,7 @@ impl Applier {
                 }
             };
             let mut changes = desired.difference(&elements);
-            changes.retain(|place, _| place.family == family);
+            changes.retain(|id, _| id.family == family);
             let unused: Vec<Chain> = self
                 .chains
                 .iter()
@@ -84,7 +84,7 @@ impl Applier {
                 .collect();
             write(&mut batch, &layout, &changes, &needed, &unused);
             self.socket.apply(batch)?;
-            self.note_chains(family, &needed, &unused);
+            self.record_chains(family, &needed, &unused);
             all.extend(changes);
         }
         for layout in &self.layouts {
@@ -93,14 +93,14 @@ impl Applier {
         Ok(all)
     }
 
-    /// Writes changes to tables that held what was desired before.
+    /// Applies changes to tables that are in the previous desired state.
     pub fn apply(&mut self, desired: &Desired, changes: &Changes) -> Result<(), NftError> {
         for layout in self.layouts.clone() {
             let family = layout.family;
             let changes: Changes = changes
                 .iter()
-                .filter(|(place, _)| place.family == family)
-                .map(|(place, change)| (*place, *change))
+                .filter(|(id, _)| id.family == family)
+                .map(|(id, change)| (*id, *change))
                 .collect();
             let chains = |pick: fn(&Change) -> Option<Data>| {
                 let data = changes.values().filter_map(pick);
@@ -121,9 +121,9 @@ impl Applier {
             let mut batch = Batch::new(family, TABLE);
             write(&mut batch, &layout, &changes, &needed, &unused);
             self.socket.apply(batch)?;
-            self.note_chains(family, &needed, &unused);
+            self.record_chains(family, &needed, &unused);
         }
-        if affinity::concerned(desired.all_chains()) {
+        if affinity::is_used(desired.all_chains()) {
             for layout in &self.layouts {
                 affinity::repair(&mut self.socket, layout.family, changes)?;
             }
@@ -131,7 +131,7 @@ impl Applier {
         Ok(())
     }
 
-    /// Deletes UDP flows that the changes have made stale; returns how many.
+    /// Deletes UDP flows that the changes have made stale; returns their number.
     pub fn clean_conntrack(
         &mut self,
         desired: &Desired,
@@ -139,7 +139,7 @@ impl Applier {
     ) -> Result<usize, NftError> {
         let mut cleaned = 0;
         for layout in &self.layouts {
-            let valid = conntrack::Valid::of(layout.family, desired, changes);
+            let valid = conntrack::ValidFlows::of(layout.family, desired, changes);
             cleaned += conntrack::clean(&mut self.socket, layout.family, &valid)?;
         }
         Ok(cleaned)
@@ -162,14 +162,14 @@ impl Applier {
         chain == Chain::Reject || self.chains.contains(&(family, chain))
     }
 
-    fn note_chains(&mut self, family: Family, added: &[Chain], removed: &[Chain]) {
+    fn record_chains(&mut self, family: Family, added: &[Chain], removed: &[Chain]) {
         self.chains.extend(added.iter().map(|chain| (family, *chain)));
         for chain in removed {
             self.chains.remove(&(family, *chain));
         }
     }
 
-    /// What the table holds; none if it is missing, of another version, or damaged.
+    /// The contents of the table; `None` if it is missing, of another version, or damaged.
     fn read(&mut self, layout: &Layout) -> Result<Option<Actual>, NftError> {
         let (socket, family) = (&mut self.socket, layout.family);
         if nft::table_comment(socket, family, TABLE)? != Some(layout.comment()) {
@@ -203,7 +203,7 @@ impl Applier {
                 let (Some(key), Some(data)) = (key, data) else {
                     return Ok(None);
                 };
-                elements.insert(Place { family, map, key }, data);
+                elements.insert(ElementId { family, map, key }, data);
             }
         }
         Ok(Some(Actual { elements, chains }))
@@ -219,12 +219,12 @@ fn write(
 ) {
     let mut deletions: BTreeMap<Map, Vec<Key>> = BTreeMap::new();
     let mut additions: BTreeMap<Map, Vec<(Key, Data)>> = BTreeMap::new();
-    for (place, change) in changes {
+    for (id, change) in changes {
         if change.before.is_some() {
-            deletions.entry(place.map).or_default().push(place.key);
+            deletions.entry(id.map).or_default().push(id.key);
         }
         if let Some(data) = change.after {
-            additions.entry(place.map).or_default().push((place.key, data));
+            additions.entry(id.map).or_default().push((id.key, data));
         }
     }
     for chain in needed.iter().filter(|chain| **chain != Chain::Reject) {

@@ -29,13 +29,13 @@ pub struct Config {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Command {
-    /// Remove the nftables tables and routes that the proxy made in this network namespace.
+    /// Remove the nftables tables and routes that the proxy has created in this network namespace.
     Cleanup,
 }
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Serve {
-    /// Kubeconfig with the apiserver's address and our credentials.
+    /// Kubeconfig with the apiserver's address and the credentials to use.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
@@ -43,26 +43,26 @@ pub struct Serve {
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
 
-    /// The range of all pods; two, separated by a comma, for dual stack. Connections that leave it
-    /// are masqueraded.
+    /// The range of all pod addresses; for dual stack two, separated by a comma. Connections
+    /// leaving it are masqueraded.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub cluster_cidr: Vec<IpNet>,
 
-    /// The address of the DNS server that runs on each node: no rules are made for it.
+    /// The address of the DNS server on each node, for which no rules are created.
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     pub cluster_dns: Vec<IpAddr>,
 }
 
 impl Serve {
     /// # Errors
-    /// When a flag is missing, or two ranges are of one family.
+    /// If a flag is missing, or two ranges are of the same family.
     pub fn settings(&self) -> anyhow::Result<Settings> {
         let node_name = self.node_name.clone().context("--node-name is required")?;
         let v4 = self.cluster_cidr.iter().filter(|range| matches!(range, IpNet::V4(_))).count();
         let v6 = self.cluster_cidr.len() - v4;
         anyhow::ensure!(
             v4 <= 1 && v6 <= 1,
-            "--cluster-cidr takes at most one range of each family"
+            "--cluster-cidr accepts at most one range of each family"
         );
         Ok(Settings {
             node_name,

@@ -1,15 +1,15 @@
-//! Removes conntrack entries that hold UDP flows to where they must not go any more.
+//! Removes conntrack entries that keep UDP flows on stale destinations.
 //!
-//! TCP ends by itself when an endpoint goes, but a UDP client that keeps its port would be sent to
-//! a vanished endpoint, or past a Service that has endpoints by now, for as long as it keeps
-//! sending. What is stale is decided by looking at each entry (observe), not by remembering what
-//! was removed: so a missed run is made good by the next.
+//! TCP connections end when their endpoint goes away, but a UDP client that keeps its port would be
+//! sent to a vanished endpoint, or past a Service that has gained endpoints, for as long as it
+//! keeps sending. Stale entries are found by inspecting each entry, not by recording removals, so
+//! that the next run makes up for a missed one.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::nft::{Attributes, Family, Message, NftError, Socket};
-use crate::plan::{Changes, Desired, Place};
+use crate::plan::{Changes, Desired, ElementId};
 use crate::table::{Data, Endpoint, Frontend, Key, Protocol, Target};
 
 const SUBSYSTEM: u16 = 1 << 8;
@@ -34,29 +34,29 @@ struct Tuple {
 struct Flow {
     original: Tuple,
     reply: Tuple,
-    /// The original direction as the kernel wrote it, to name the flow by.
+    /// The original direction as encoded by the kernel, which identifies the flow.
     bytes: Vec<u8>,
     zone: Option<Vec<u8>>,
 }
 
-/// What UDP flows may look like.
+/// The valid endpoints of UDP flows.
 #[derive(Debug, Default)]
-pub struct Valid {
+pub struct ValidFlows {
     frontends: HashMap<Frontend, HashSet<Endpoint>>,
     node_ports: HashMap<u16, HashSet<Endpoint>>,
 }
 
-impl Valid {
-    /// All UDP frontends of the family, with the endpoints that flows to them may have. Frontends
-    /// in `changes` that are no more are among them, without endpoints.
+impl ValidFlows {
+    /// All UDP frontends of the family with their valid endpoints. Frontends that `changes` remove
+    /// are included, without endpoints.
     pub fn of(family: Family, desired: &Desired, changes: &Changes) -> Self {
         let mut valid = Self::default();
         let gone = changes.iter().filter(|(_, change)| change.after.is_none());
-        let gone = gone.map(|(place, _)| (*place, None));
-        let present = desired.all().map(|(place, data)| (place, Some(data)));
-        let mine = |(place, _): &(Place, Option<Data>)| place.family == family;
-        for (place, data) in present.chain(gone).filter(mine) {
-            let Key::Target(target) = place.key else {
+        let gone = gone.map(|(id, _)| (*id, None));
+        let present = desired.all().map(|(id, data)| (id, Some(data)));
+        let mine = |(id, _): &(ElementId, Option<Data>)| id.family == family;
+        for (id, data) in present.chain(gone).filter(mine) {
+            let Key::Target(target) = id.key else {
                 continue;
             };
             let to = match data {
@@ -85,8 +85,8 @@ impl Valid {
         if let Some(endpoints) = self.frontends.get(&frontend) {
             return !endpoints.contains(&endpoint);
         }
-        // A node port is one on this node's own addresses only: who answers in person, or elsewhere
-        // without our translation, is none of ours.
+        // A node port exists only on this node's own addresses: a flow that was not translated is
+        // not ours.
         let translated = endpoint.ip != frontend.ip || endpoint.port != frontend.port;
         match self.node_ports.get(&frontend.port) {
             Some(endpoints) => translated && !endpoints.contains(&endpoint),
@@ -95,10 +95,10 @@ impl Valid {
     }
 }
 
-/// Whether a change can leave stale UDP flows behind: an endpoint went, or a UDP frontend came or
-/// went.
-pub fn concerned(changes: &Changes) -> bool {
-    changes.iter().any(|(place, change)| match place.key {
+/// Whether a change can leave stale UDP flows behind: an endpoint was removed, or a UDP frontend
+/// was added or removed.
+pub fn may_leave_stale_flows(changes: &Changes) -> bool {
+    changes.iter().any(|(id, change)| match id.key {
         Key::Slot(target, _) => change.before.is_some() && is_udp(target),
         Key::Target(target) => is_udp(target),
         _ => false,
@@ -112,8 +112,8 @@ fn is_udp(target: Target) -> bool {
     }
 }
 
-/// Deletes the stale UDP flows of the family; returns how many there were.
-pub fn clean(socket: &mut Socket, family: Family, valid: &Valid) -> Result<usize, NftError> {
+/// Deletes the stale UDP flows of the family; returns their number.
+pub fn clean(socket: &mut Socket, family: Family, valid: &ValidFlows) -> Result<usize, NftError> {
     if valid.frontends.is_empty() && valid.node_ports.is_empty() {
         return Ok(0);
     }
@@ -134,7 +134,7 @@ pub fn clean(socket: &mut Socket, family: Family, valid: &Valid) -> Result<usize
             }
         };
         match socket.request(DELETE, family.number(), named) {
-            // It ran out meanwhile.
+            // The entry has expired in the meantime.
             Err(NftError::Refused { source: nix::errno::Errno::ENOENT, .. }) => {}
             result => result?,
         }

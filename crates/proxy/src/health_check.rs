@@ -1,7 +1,8 @@
-//! `spec.healthCheckNodePort`: tells load balancers whether this node has endpoints of a Service
-//! with `externalTrafficPolicy: Local`, so that they send its traffic only to nodes that have.
+//! `spec.healthCheckNodePort`: reports to load balancers whether this node has endpoints of a
+//! Service with `externalTrafficPolicy: Local`, so that they send its traffic only to nodes with
+//! endpoints.
 //!
-//! Each port answers every request with 200 or 503 and a small JSON report, as kube-proxy does.
+//! Each port responds to every request with 200 or 503 and a small JSON report, as in kube-proxy.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -15,14 +16,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What a port reports.
+/// The report of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    pub service: Name,
-    pub local_endpoints: usize,
+struct Report {
+    service: Name,
+    local_endpoints: usize,
 }
 
-/// A port that is answered. Dropping it closes it.
+/// The server of a port. Dropping it closes the port.
 struct Server {
     report: watch::Sender<Report>,
     task: JoinHandle<()>,
@@ -34,7 +35,7 @@ impl Drop for Server {
     }
 }
 
-/// The ports that are answered on this node.
+/// The health check ports of this node.
 #[derive(Default)]
 pub struct HealthChecks {
     servers: BTreeMap<u16, Server>,
@@ -42,7 +43,7 @@ pub struct HealthChecks {
 }
 
 impl HealthChecks {
-    /// What the Service wants reported, and where; none if nothing (any more).
+    /// Sets the port and the number of local endpoints of a Service; `None` closes its port.
     pub async fn set(&mut self, service: &Name, wanted: Option<(u16, usize)>) {
         let port = wanted.map(|(port, _)| port);
         if let Some(before) = self.ports.get(service)
@@ -64,16 +65,16 @@ impl HealthChecks {
                 self.servers.insert(port, server);
                 self.ports.insert(service.clone(), port);
             }
-            // Tried again when the Service or its endpoints change.
+            // Retried when the Service or its endpoints change.
             Err(error) => {
-                tracing::warn!(%service, port, %error, "the health check port cannot be opened");
+                tracing::warn!(%service, port, %error, "cannot open the health check port");
             }
         }
     }
 }
 
 async fn serve(port: u16, report: Report) -> std::io::Result<Server> {
-    // Both families, or what there is.
+    // Dual stack if available, else IPv4.
     let listener = match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
         Ok(listener) => listener,
         Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?,
@@ -86,7 +87,7 @@ async fn serve(port: u16, report: Report) -> std::io::Result<Server> {
     let router = Router::new().fallback(answer);
     let task = tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(port, %error, "a health check port ended");
+            tracing::error!(port, %error, "the server of a health check port failed");
         }
     });
     Ok(Server { report, task })
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_reports_local_endpoints_until_it_is_given_up() {
+    async fn a_port_reports_local_endpoints_until_closed() {
         let free = TcpListener::bind("[::]:0").await.unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Command, Config, Serve};
 
-/// One loop, and the watches that feed it.
+/// A single loop, and the watches that feed it.
 const WORKERS: usize = 1;
 
 fn main() -> ExitCode {
@@ -50,12 +50,12 @@ async fn serve(
         runtime::notify::ready();
     });
     let events = observe::events(&client, &settings.node_name);
-    let monitor = Monitor::open().context("listen for changes of tables and routes")?;
+    let monitor = Monitor::open().context("listen for changes to tables and routes")?;
     let ended = sync::run(settings, events, monitor, state, shutdown).await;
-    ended.context("listen for changes of tables and routes")
+    ended.context("listen for changes to tables and routes")
 }
 
-/// Removes the tables and routes that a proxy has made here.
+/// Removes the tables and routes of a proxy in this network namespace.
 async fn cleanup() -> anyhow::Result<()> {
     Applier::cleanup()?;
     routes::remove().await?;

@@ -1,12 +1,12 @@
-//! What the proxy keeps of the objects it watches: only what decides where packets go. An object is
-//! reduced to this as it arrives, so that ten thousand Services cost a few megabytes.
+//! The reduced form of watched objects: only what affects the routing of packets. Objects are
+//! reduced as they arrive, so that ten thousand Services take a few megabytes.
 
 #[cfg(test)]
 mod tests;
 
 use std::net::IpAddr;
 
-use client::mirror::Name;
+use client::mirror::{Name, ServiceSlice};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -15,10 +15,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::nft::Family;
 use crate::table::Protocol;
 
-/// `spec.sessionAffinityConfig.clientIP.timeoutSeconds` when it is not given.
+/// The default of `spec.sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY_DEFAULT_S: u32 = 10_800;
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-/// A Service with this label is another proxy's.
+/// A Service with this label is handled by another proxy.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
@@ -29,16 +29,16 @@ pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     pub external_ips: Vec<IpAddr>,
     pub load_balancer_ips: Vec<IpAddr>,
-    /// Who may use the load balancer's addresses; empty: everybody.
+    /// The sources that may use the load balancer's addresses; empty for all.
     pub source_ranges: Vec<IpNet>,
     pub ports: Vec<ServicePort>,
-    /// The timeout of session affinity, if there is any.
+    /// The timeout of session affinity, if enabled.
     pub affinity_s: Option<u32>,
     /// `internalTrafficPolicy: Local`.
     pub internal_local: bool,
     /// `externalTrafficPolicy: Local`.
     pub external_local: bool,
-    /// Where load balancers ask whether this node has endpoints.
+    /// The port on which load balancers check whether this node has endpoints.
     pub health_check_port: Option<u16>,
 }
 
@@ -73,9 +73,9 @@ pub struct SliceEndpoint {
     pub terminating: bool,
     /// On this node.
     pub local: bool,
-    /// Meant for this node by a hint; none without hints for nodes.
+    /// Whether hints assign it to this node; `None` without hints for nodes.
     pub for_this_node: Option<bool>,
-    /// The zones that a hint means it for.
+    /// The zones that hints assign it to.
     pub for_zones: Box<[Box<str>]>,
 }
 
@@ -86,7 +86,7 @@ pub struct Node {
     pub zone: Option<Box<str>>,
 }
 
-/// A pod of this node, with the ports of it that are reachable at the node's addresses.
+/// A pod of this node, with its host ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
     pub ips: Vec<IpAddr>,
@@ -95,7 +95,7 @@ pub struct Pod {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
-    /// The one address that it is reachable at; none: all.
+    /// The only address it is reachable on; `None` for all.
     pub host_ip: Option<IpAddr>,
     pub protocol: Protocol,
     pub host_port: u16,
@@ -116,8 +116,7 @@ fn parse_all<T: std::str::FromStr>(texts: Option<&Vec<String>>) -> Vec<T> {
 }
 
 impl Service {
-    /// A Service that is nothing to the proxy (headless, ExternalName, another proxy's) has no
-    /// ports.
+    /// A Service that the proxy ignores (headless, ExternalName, another proxy's) has no ports.
     pub fn from_object(object: &core::Service) -> Self {
         let mut service = Service {
             namespace: object.metadata.namespace.as_deref().unwrap_or_default().into(),
@@ -153,8 +152,8 @@ impl Service {
     }
 }
 
-/// The addresses that the load balancer leads straight to nodes; with `ipMode: Proxy` it rewrites
-/// them itself.
+/// The addresses whose packets the load balancer delivers to nodes unchanged; with `ipMode: Proxy`
+/// it rewrites them.
 fn load_balancer_ips(object: &core::Service) -> Vec<IpAddr> {
     let status = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = status.and_then(|status| status.ingress.as_ref());
@@ -173,7 +172,7 @@ fn service_port(object: &core::ServicePort) -> Option<ServicePort> {
 }
 
 impl EndpointSlice {
-    /// None for a slice that belongs to no Service, or holds names instead of addresses.
+    /// `None` for a slice that belongs to no Service or contains names instead of addresses.
     pub fn from_object(object: &discovery::EndpointSlice, node_name: &str) -> Option<Self> {
         let service = label(&object.metadata, SERVICE_NAME_LABEL)?;
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
@@ -199,8 +198,14 @@ impl EndpointSlice {
     }
 }
 
-/// All addresses of an endpoint are the same backend; the first is used. Missing conditions mean
-/// yes (ready), the same as ready (serving) and no (terminating).
+impl ServiceSlice for EndpointSlice {
+    fn service(&self) -> &Name {
+        &self.service
+    }
+}
+
+/// All addresses of an endpoint are the same backend; the first is used. A missing condition means
+/// true for ready, the value of ready for serving, and false for terminating.
 fn endpoint(object: &discovery::Endpoint, node_name: &str) -> Option<SliceEndpoint> {
     let conditions = object.conditions.as_ref();
     let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
@@ -238,8 +243,7 @@ impl Node {
 }
 
 impl Pod {
-    /// Without ports when it has none to map: in the node's network, ended, or without an address
-    /// yet.
+    /// A pod that has terminated or uses the host network has no host ports to map.
     pub fn from_object(object: &core::Pod) -> Self {
         let (Some(spec), Some(status)) = (&object.spec, &object.status) else {
             return Self::default();

@@ -1,6 +1,6 @@
-//! Notices what others do to the proxy's tables and routes: `nft flush ruleset`, a firewall service
-//! that starts again, an interface that goes down and takes its routes along. The kernel tells of
-//! it, so nothing is polled; the loop then looks at what is there and repairs it.
+//! Detects changes to the proxy's tables and routes by others: `nft flush ruleset`, a firewall
+//! service that restarts, an interface that goes down and takes its routes along. The kernel sends
+//! notifications, so nothing is polled; the loop then inspects the state and repairs it.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -28,14 +28,14 @@ const DELETED_ROUTE: u16 = 25;
 const LINK_NAME: u16 = 3;
 const RECEIVE_BYTES: usize = 64 * 1024;
 
-/// What somebody else has changed.
+/// What has been changed by others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
     Rules,
     Routes,
 }
 
-/// Hears of changes in the network namespace of the thread that opened it.
+/// Receives notifications of changes in the network namespace of the thread that opened it.
 pub struct Monitor {
     rules: AsyncFd<OwnedFd>,
     routes: AsyncFd<OwnedFd>,
@@ -49,14 +49,14 @@ impl Monitor {
         })
     }
 
-    /// Waits until somebody else changes something. `own_port` is the netlink port that the proxy's
-    /// own transactions come from.
+    /// Waits for a change by others. `own_port` is the netlink port id of the proxy's own
+    /// transactions.
     pub async fn changed(&self, own_port: Option<u32>) -> io::Result<Changed> {
         tokio::select! {
-            heard = hear(&self.rules, |message| is_foreign_rule(message, own_port)) => {
-                heard.map(|()| Changed::Rules)
+            received = receive(&self.rules, |message| is_foreign_rule(message, own_port)) => {
+                received.map(|()| Changed::Rules)
             }
-            heard = hear(&self.routes, is_about_routes) => heard.map(|()| Changed::Routes),
+            received = receive(&self.routes, is_about_routes) => received.map(|()| Changed::Routes),
         }
     }
 }
@@ -65,14 +65,13 @@ fn listen(protocol: SockProtocol, groups: u32) -> io::Result<AsyncFd<OwnedFd>> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
     bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-    // Deprecated for types whose descriptor may change or close behind its back, which an OwnedFd's
-    // does not.
+    // Deprecated because of types whose descriptor may change or be closed; an OwnedFd's does not.
     #[allow(deprecated)]
     AsyncFd::new(fd)
 }
 
-/// Returns when a message is relevant, or when some were lost.
-async fn hear(
+/// Returns when a relevant message arrives, or when messages were lost.
+async fn receive(
     socket: &AsyncFd<OwnedFd>,
     relevant: impl Fn(&nft::Notification<'_>) -> bool,
 ) -> io::Result<()> {
@@ -87,8 +86,7 @@ async fn hear(
             }
             Err(Errno::EAGAIN) => ready.clear_ready(),
             Err(Errno::EINTR) => {}
-            // More was said than the socket holds, mostly by ourselves: looking once is the safe
-            // thing.
+            // The socket's buffer overflowed, mostly with our own messages: assume a change.
             Err(Errno::ENOBUFS) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
@@ -103,7 +101,7 @@ fn is_foreign_rule(message: &nft::Notification<'_>, own_port: Option<u32>) -> bo
         && attributes.get_str(1) == Some(TABLE)
 }
 
-/// Interfaces of pods come and go without any effect on routes to other nodes.
+/// Interfaces of pods come and go without affecting routes to other nodes.
 fn is_about_routes(message: &nft::Notification<'_>) -> bool {
     match message.kind {
         // struct rtmsg: family, three lengths and types, table, protocol.

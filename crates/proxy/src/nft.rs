@@ -1,14 +1,14 @@
-//! A small encoder and reader for nf_tables (and conntrack) over a raw netlink socket.
+//! A small encoder and decoder for nf_tables (and conntrack) over a raw netlink socket.
 //!
 //! Entry points: [`Batch`] collects changes of tables, chains, rules, sets and elements;
-//! [`Socket::apply`] hands them to the kernel as one transaction, which takes effect whole or not
-//! at all; [`Socket::dump`] reads back what is there. Rules are lists of [`Expr`]. What this module
-//! knows is the wire format of `linux/netfilter/nf_tables.h`; it knows nothing of Services.
+//! [`Socket::apply`] sends them to the kernel as one atomic transaction; [`Socket::dump`] lists
+//! existing objects. Rules are lists of [`Expr`]. This module knows the wire format of
+//! `linux/netfilter/nf_tables.h`, and nothing about Services.
 //!
-//! Limits of the format that callers need not care about, because they are kept here: an attribute
-//! ends at 64 KB, so elements are spread over several messages of one transaction; a transaction is
-//! one datagram, so the socket's send buffer is as large as it must be; the kernel answers before
-//! `send` returns, so reading never waits.
+//! Limits of the format that are handled here and hidden from callers: an attribute is limited to
+//! 64 KB, so elements are split over several messages of one transaction; a transaction is one
+//! datagram, so the socket's send buffer grows as needed; the kernel responds before `send`
+//! returns, so reading never blocks.
 
 mod batch;
 mod expr;
@@ -17,7 +17,7 @@ mod read;
 mod socket;
 
 pub use batch::{
-    BaseChain, Batch, ChainKind, ElementData, Hook, NewElement, Set, SetData, Timing, Verdict,
+    BaseChain, Batch, ChainKind, ElementData, Hook, NewElement, Set, SetData, Verdict,
 };
 pub use expr::{Expr, Reg};
 pub use message::{Attributes, Message};

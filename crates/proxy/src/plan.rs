@@ -1,5 +1,5 @@
-//! From objects to elements: what one Service, with its endpoint slices, or one pod with host ports
-//! wants in the table. Pure; what several owners want of one element is settled by [`Desired`].
+//! Maps objects to elements: those of a single Service with its endpoint slices, or of a pod with
+//! host ports. Pure; conflicts between owners of an element are resolved by [`Desired`].
 
 mod desired;
 mod endpoints;
@@ -17,35 +17,35 @@ use crate::table::{Chain, Data, Endpoint, Frontend, Key, LOCAL_SLOTS, Map, Sourc
 pub use desired::{Change, Changes, Desired, Owner};
 use endpoints::{Candidates, slots};
 
-/// An element's place: which table, which map, which key.
+/// The id of an element: its table, map and key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct ElementId {
     pub family: Family,
     pub map: Map,
     pub key: Key,
 }
 
-/// What a Service or pod wants in the table.
-pub type Elements = Vec<(Place, Data)>;
+/// The elements of a Service or pod.
+pub type Elements = Vec<(ElementId, Data)>;
 
-/// What a plan depends on beside the objects.
+/// The inputs of a plan besides the objects.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
-    /// The families that there are tables of.
+    /// The families that have tables.
     pub families: Vec<Family>,
-    /// The zone that this node is in.
+    /// The zone of this node.
     pub zone: Option<Box<str>>,
-    /// The address that each node's DNS server answers at: the proxy has nothing to do with it.
+    /// The address that each node's DNS server listens on, which the proxy ignores.
     pub cluster_dns: Vec<IpAddr>,
 }
 
-/// The elements for a Service. `previous` tells what the table holds, so that endpoints stay in
-/// their slots.
+/// The elements of a Service. `previous` returns the current data of an element, so that endpoints
+/// can keep their slots.
 pub fn service(
     context: &Context,
     service: &Service,
     slices: &[&EndpointSlice],
-    previous: &dyn Fn(&Place) -> Option<Data>,
+    previous: &dyn Fn(&ElementId) -> Option<Data>,
 ) -> Elements {
     let mut elements = Elements::new();
     if service.cluster_ips.iter().any(|ip| context.cluster_dns.contains(ip)) {
@@ -59,7 +59,7 @@ pub fn service(
         if !service.ports.is_empty() {
             let ips = of_family(&service.cluster_ips, *family);
             elements.extend(
-                ips.map(|ip| place(*family, Map::ClusterIps, Key::Address(ip), Data::None)),
+                ips.map(|ip| element(*family, Map::ClusterIps, Key::Address(ip), Data::None)),
             );
         }
     }
@@ -68,14 +68,14 @@ pub fn service(
     elements
 }
 
-/// How many endpoints of the Service this node has, for its health check port.
+/// The number of local endpoints, for the health check port.
 pub fn local_endpoints(slices: &[&EndpointSlice]) -> usize {
     let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
     let local = endpoints.filter(|endpoint| endpoint.local && endpoint.ready);
     local.map(|endpoint| endpoint.ip).collect::<BTreeSet<_>>().len()
 }
 
-/// The elements for the host ports of a pod of this node.
+/// The elements of the host ports of a pod on this node.
 pub fn pod(context: &Context, pod: &Pod) -> Elements {
     let mut elements = Elements::new();
     for family in &context.families {
@@ -92,8 +92,8 @@ pub fn pod(context: &Context, pod: &Pod) -> Elements {
                     None => (Map::AnyHostPorts, Target::NodePort(port.protocol, port.host_port)),
                 };
                 let endpoint = Data::Endpoint(Endpoint { ip, port: port.container_port });
-                elements.push(place(*family, map, Key::Target(target), endpoint));
-                elements.push(place(*family, Map::Hairpin, Key::Pair(ip), Data::None));
+                elements.push(element(*family, map, Key::Target(target), endpoint));
+                elements.push(element(*family, Map::Hairpin, Key::Pair(ip), Data::None));
             }
         }
     }
@@ -102,8 +102,8 @@ pub fn pod(context: &Context, pod: &Pod) -> Elements {
     elements
 }
 
-fn place(family: Family, map: Map, key: Key, data: Data) -> (Place, Data) {
-    (Place { family, map, key }, data)
+fn element(family: Family, map: Map, key: Key, data: Data) -> (ElementId, Data) {
+    (ElementId { family, map, key }, data)
 }
 
 pub(crate) fn family_of(ip: IpAddr) -> Family {
@@ -117,7 +117,7 @@ fn of_family(ips: &[IpAddr], family: Family) -> impl Iterator<Item = IpAddr> {
     ips.iter().copied().filter(move |ip| family_of(*ip) == family)
 }
 
-/// The map that holds the endpoints of a target.
+/// The map with the endpoints of a target.
 pub(crate) fn endpoints_of(target: Target) -> Map {
     match target {
         Target::Frontend(_) => Map::Endpoints,
@@ -125,18 +125,18 @@ pub(crate) fn endpoints_of(target: Target) -> Map {
     }
 }
 
-/// What becomes of the connections to a frontend.
+/// What happens to connections to a frontend.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
-    /// To one of that many endpoints.
+    /// Balanced over this number of endpoints.
     Balance(Source, u32),
-    /// Refused: there are no endpoints anywhere.
+    /// Rejected: there are no endpoints anywhere.
     Reject,
-    /// Dropped: there are endpoints, but not here, where the policy wants them.
+    /// Dropped: there are endpoints, but none on this node, as the policy requires.
     Drop,
 }
 
-/// One port of a Service in one family.
+/// A port of a Service in one family.
 struct PortPlan<'a> {
     family: Family,
     service: &'a Service,
@@ -144,7 +144,7 @@ struct PortPlan<'a> {
     cluster_ips: Vec<IpAddr>,
     /// External and load balancer addresses.
     external_ips: Vec<IpAddr>,
-    /// The endpoints for the Cluster and for the Local policy, each at its slot.
+    /// The endpoints for the Cluster and for the Local policy, indexed by slot.
     cluster: Vec<Endpoint>,
     local: Vec<Endpoint>,
     /// Addresses of endpoints on this node.
@@ -158,7 +158,7 @@ impl<'a> PortPlan<'a> {
         service: &'a Service,
         port: &'a ServicePort,
         slices: &[&EndpointSlice],
-        previous: &dyn Fn(&Place) -> Option<Data>,
+        previous: &dyn Fn(&ElementId) -> Option<Data>,
     ) -> Self {
         let candidates = Candidates::of(family, port, slices);
         let external_ips = service.external_ips.iter().chain(&service.load_balancer_ips);
@@ -193,7 +193,7 @@ impl<'a> PortPlan<'a> {
             self.write_endpoints(elements, target, !service.internal_local, service.internal_local);
         }
         let external = match service.external_local {
-            // Who is in the cluster need not care where the endpoints are.
+            // The policy does not apply to clients inside the cluster.
             true => self.outcome(Source::Cluster, false),
             false => self.outcome(Source::External, false),
         };
@@ -206,7 +206,7 @@ impl<'a> PortPlan<'a> {
         }
         self.write_firewall(elements);
         let pairs = self.hairpin.iter().map(|ip| Key::Pair(*ip));
-        elements.extend(pairs.map(|key| place(self.family, Map::Hairpin, key, Data::None)));
+        elements.extend(pairs.map(|key| element(self.family, Map::Hairpin, key, Data::None)));
     }
 
     fn internal(&self) -> Vec<Target> {
@@ -220,12 +220,13 @@ impl<'a> PortPlan<'a> {
         frontends.chain(node_port).collect()
     }
 
-    /// What is asked for traffic from outside before the rest, with `externalTrafficPolicy: Local`.
+    /// The elements that take precedence for traffic from outside with
+    /// `externalTrafficPolicy: Local`.
     fn write_external_local(&self, elements: &mut Elements) {
         let data = match self.outcome(Source::Local, true) {
             Outcome::Balance(source, count) => self.chain(source, count),
             Outcome::Drop => Data::Drop,
-            // Refused for all sources alike.
+            // Rejected for all sources anyway.
             Outcome::Reject => return,
         };
         for target in self.external() {
@@ -233,7 +234,7 @@ impl<'a> PortPlan<'a> {
                 Target::Frontend(_) => Map::ExternalLocal,
                 Target::NodePort(..) => Map::ExternalLocalNodePorts,
             };
-            elements.push(place(self.family, map, Key::Target(target), data));
+            elements.push(element(self.family, map, Key::Target(target), data));
         }
     }
 
@@ -243,7 +244,7 @@ impl<'a> PortPlan<'a> {
         }
         for ip in of_family(&self.service.load_balancer_ips, self.family) {
             let frontend = self.at(ip);
-            elements.push(place(
+            elements.push(element(
                 self.family,
                 Map::Firewalled,
                 Key::Target(Target::Frontend(frontend)),
@@ -252,7 +253,7 @@ impl<'a> PortPlan<'a> {
             let ranges = ipnet::IpNet::aggregate(&self.service.source_ranges);
             let ranges = ranges.into_iter().filter(|range| family_of(range.addr()) == self.family);
             let keys = ranges.map(|range| Key::Range(frontend, range));
-            elements.extend(keys.map(|key| place(self.family, Map::Allowed, key, Data::None)));
+            elements.extend(keys.map(|key| element(self.family, Map::Allowed, key, Data::None)));
         }
     }
 
@@ -264,8 +265,8 @@ impl<'a> PortPlan<'a> {
         }
     }
 
-    fn slot(&self, target: Target, slot: u32) -> Place {
-        Place { family: self.family, map: endpoints_of(target), key: Key::Slot(target, slot) }
+    fn slot(&self, target: Target, slot: u32) -> ElementId {
+        ElementId { family: self.family, map: endpoints_of(target), key: Key::Slot(target, slot) }
     }
 
     fn outcome(&self, source: Source, only_local: bool) -> Outcome {
@@ -291,7 +292,7 @@ impl<'a> PortPlan<'a> {
             Outcome::Reject => (refusals, Data::Goto(Chain::Reject)),
             Outcome::Drop => (refusals, Data::Drop),
         };
-        elements.push(place(self.family, map, Key::Target(target), data));
+        elements.push(element(self.family, map, Key::Target(target), data));
     }
 
     fn chain(&self, source: Source, count: u32) -> Data {

@@ -1,5 +1,5 @@
-//! Routes to the pods of other nodes: by way of the node's address where it is on a link of ours,
-//! through a tunnel ([`tunnel`]) where it is not.
+//! Routes to the pods of other nodes: via the node's address if it is on one of our links, else
+//! through a tunnel.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,30 +13,30 @@ use rtnetlink::packet_route::route::{
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use crate::model::Node;
-use crate::tunnel::{self, Local, Peers};
+use crate::tunnel::{self, Peers, TunnelEndpoint};
 
-/// The route protocol number that marks the proxy's routes (`ip route show proto 173`); it touches
-/// no others.
+/// The protocol number of the proxy's routes (`ip route show proto 173`); it leaves all others
+/// alone.
 pub const ROUTE_PROTOCOL: u8 = 173;
 
-/// Pod range to gateway: the node's address, or the range's first address at the tunnel's other end.
-pub type Routes = BTreeMap<IpNet, IpAddr>;
+/// Maps pod ranges to gateways: the node's address, or for a tunnel the first address of the range.
+type Routes = BTreeMap<IpNet, IpAddr>;
 
-/// How this node reaches the pods of the others.
+/// How this node reaches the pods of the other nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    pub routes: Routes,
-    pub tunnels: Peers,
+struct Plan {
+    routes: Routes,
+    tunnels: Peers,
 }
 
-/// An address of this node: the network that it is in, and the index of its interface.
+/// An address of this node with its network, and the index of its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OwnAddress {
-    pub network: IpNet,
-    pub interface: u32,
+struct OwnAddress {
+    network: IpNet,
+    interface: u32,
 }
 
-/// A route that could not be listed, added or removed.
+/// Errors of the routes and the tunnel.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
     #[error("open a netlink socket")]
@@ -53,8 +53,9 @@ pub enum RouteError {
     Remove(IpNet, #[source] rtnetlink::Error),
 }
 
-/// How the node of `own_name`, with these addresses, reaches the others' pods. Tunnels are IPv4's.
-pub fn plan(own_name: &str, nodes: &BTreeMap<&str, &Node>, own: &[OwnAddress]) -> Plan {
+/// Plans how the node `own_name`, with these addresses, reaches the pods of the others. Tunnels are
+/// IPv4 only.
+fn plan(own_name: &str, nodes: &BTreeMap<&str, &Node>, own: &[OwnAddress]) -> Plan {
     let mut plan = Plan::default();
     for (_, node) in nodes.iter().filter(|(name, _)| **name != own_name) {
         for range in &node.pod_cidrs {
@@ -76,20 +77,21 @@ pub fn plan(own_name: &str, nodes: &BTreeMap<&str, &Node>, own: &[OwnAddress]) -
     plan
 }
 
-/// What turns the one set of routes into the other: what to remove, what to add or replace.
-pub fn difference(actual: &Routes, wanted: &Routes) -> (Vec<IpNet>, Routes) {
+/// The difference between two sets of routes: the ranges to remove, and the routes to add or
+/// replace.
+fn difference(actual: &Routes, wanted: &Routes) -> (Vec<IpNet>, Routes) {
     let remove = actual.keys().filter(|range| !wanted.contains_key(range));
     let add = wanted.iter().filter(|(range, via)| actual.get(range) != Some(via));
     (remove.copied().collect(), add.map(|(range, via)| (*range, *via)).collect())
 }
 
-/// Makes routes and tunnel what the nodes need. One route that fails does not keep the others from
-/// being made; the first error is returned.
+/// Updates routes and tunnel for the nodes. A route that fails does not prevent the others; the
+/// first error is returned.
 pub async fn sync(own_name: &str, nodes: &BTreeMap<&str, &Node>) -> Result<(), RouteError> {
     with_netlink(async |handle| {
         let own = own_addresses(handle).await?;
         let plan = plan(own_name, nodes, &own);
-        let local = nodes.get(own_name).and_then(|node| local(node, &own));
+        let local = nodes.get(own_name).and_then(|node| tunnel_endpoint(node, &own));
         let tunnel = match local {
             Some(local) => tunnel::converge(handle, local, &plan.tunnels).await,
             None => tunnel::remove(handle).await.map(|()| None),
@@ -122,8 +124,8 @@ async fn with_netlink(
     result
 }
 
-/// This node's end of the tunnel; none while it has no pod range or no such address.
-fn local(node: &Node, own: &[OwnAddress]) -> Option<Local> {
+/// This node's end of the tunnel; `None` while the node has no IPv4 pod range or address.
+fn tunnel_endpoint(node: &Node, own: &[OwnAddress]) -> Option<TunnelEndpoint> {
     let range = node.pod_cidrs.iter().find_map(|range| match range {
         IpNet::V4(range) => Some(range.trunc()),
         IpNet::V6(_) => None,
@@ -135,10 +137,10 @@ fn local(node: &Node, own: &[OwnAddress]) -> Option<Local> {
     })?;
     let mut own = own.iter();
     let uplink = own.find(|address| address.network.addr() == IpAddr::V4(node_ip))?;
-    Some(Local { node_ip, range, uplink: uplink.interface })
+    Some(TunnelEndpoint { node_ip, range, uplink: uplink.interface })
 }
 
-/// The addresses of this node that have neighbours: not those of one host, nor the tunnel's.
+/// The addresses of this node on shared networks: not host addresses, such as the tunnel's.
 async fn own_addresses(handle: &Handle) -> Result<Vec<OwnAddress>, RouteError> {
     let mut found = Vec::new();
     let mut addresses = handle.address().get().execute();
@@ -159,11 +161,11 @@ async fn own_addresses(handle: &Handle) -> Result<Vec<OwnAddress>, RouteError> {
     Ok(found)
 }
 
-/// `tunnel`: its interface and this node's end.
+/// `tunnel` is its interface and this node's end.
 async fn converge(
     handle: &Handle,
     plan: &Plan,
-    tunnel: Option<(u32, Local)>,
+    tunnel: Option<(u32, TunnelEndpoint)>,
 ) -> Result<(), RouteError> {
     let present = list(handle).await?;
     let actual = present.iter().map(|(range, (via, _))| (*range, *via)).collect();
@@ -190,14 +192,14 @@ async fn converge(
         let route = route.build();
         let added = handle.route().add(route).replace().execute().await;
         match added {
-            Ok(()) => tracing::info!(%range, %via, "routed to another node's pods"),
+            Ok(()) => tracing::info!(%range, %via, "added a route to another node's pods"),
             Err(error) => result = result.and(Err(RouteError::Add(range, via, error))),
         }
     }
     result
 }
 
-/// Our routes, with the messages to delete them by.
+/// Our routes, with the messages for deleting them.
 async fn list(handle: &Handle) -> Result<BTreeMap<IpNet, (IpAddr, RouteMessage)>, RouteError> {
     let mut found = BTreeMap::new();
     let v4 = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_difference_is_what_must_be_done() {
+    fn the_difference_turns_one_set_into_the_other() {
         let actual = routes(&[
             ("10.0.0.0/24", "1.1.1.1"),
             ("10.0.1.0/24", "1.1.1.1"),

@@ -1,8 +1,8 @@
-//! The loop: take events in, plan for what they made stale, apply the changes.
+//! The main loop: apply events to the state, plan for what they made stale, apply the changes.
 //!
-//! Events that are there already are taken in together, so a burst becomes few transactions and a
-//! single change is applied at once. A transaction that fails makes the next one a full resync,
-//! after a pause; so does a change of this node's own address, which the rules depend on.
+//! Events that are ready are processed together, so that a burst becomes a few transactions while a
+//! single change is applied immediately. A failed transaction is followed by a full resync after a
+//! delay; so is a change of this node's own address, on which the rules depend.
 
 mod backoff;
 
@@ -11,7 +11,6 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::stream::{BoxStream, StreamExt};
 use ipnet::IpNet;
 use runtime::errors::cause_chain;
@@ -25,26 +24,26 @@ use crate::model::Node;
 use crate::monitor::{Changed, Monitor};
 use crate::nft::{Family, NftError};
 use crate::observe::{Event, Stale, State};
-use crate::plan::{self, Changes, Context, Desired, Owner, Place, family_of};
+use crate::plan::{self, Changes, Context, Desired, ElementId, Owner, family_of};
 use crate::table::{Data, Layout};
 use crate::{conntrack, routes, sysctl};
 
-/// After a change by somebody else, before it is looked at.
+/// The delay between a change by others and its inspection.
 const SETTLE: Duration = Duration::from_millis(50);
-/// As many events are taken in before changes are applied; the rest is for the next round.
+/// The maximum number of events processed per round.
 const BURST: usize = 4096;
 
-/// What the proxy is told about itself.
+/// The settings of the proxy.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub node_name: String,
-    /// The ranges of all pods, at most one per family.
+    /// The ranges of all pod addresses, at most one per family.
     pub cluster_cidrs: Vec<IpNet>,
     pub cluster_dns: Vec<IpAddr>,
 }
 
 impl Settings {
-    /// IPv4 always, IPv6 if there are pods of it.
+    /// IPv4 always, IPv6 if there is an IPv6 pod range.
     pub fn families(&self) -> Vec<Family> {
         let v6 = self.cluster_cidrs.iter().any(|range| matches!(range, IpNet::V6(_)));
         let families = [(Family::V4, true), (Family::V6, v6)];
@@ -74,7 +73,7 @@ struct Proxy {
     stale: Stale,
     desired: Desired,
     context: Context,
-    /// None: the tables are to be read and brought to what is desired as a whole.
+    /// `None` if a full resync of the tables is due.
     applier: Option<Applier>,
     layouts: Vec<Layout>,
     health_checks: HealthChecks,
@@ -82,13 +81,14 @@ struct Proxy {
     routes_backoff: Backoff,
 }
 
-/// Runs until `shutdown`. What is in the tables stays when it ends: the node's Services go on.
+/// Runs until `shutdown`. The tables are kept when it ends, so that the node's Services continue to
+/// work.
 ///
 /// # Errors
-/// When the kernel does not tell of others' changes any more.
+/// If the kernel no longer reports changes by others.
 pub async fn run(
     settings: Settings,
-    mut events: BoxStream<'static, Event>,
+    events: BoxStream<'static, Event>,
     monitor: Monitor,
     health: Health,
     shutdown: CancellationToken,
@@ -101,7 +101,7 @@ pub async fn run(
     let mut proxy = Proxy {
         settings,
         state: State::default(),
-        // Also without any node, the tables are to be made.
+        // The tables have to be created even without any node.
         stale: Stale { nodes: true, ..Stale::default() },
         desired: Desired::default(),
         context,
@@ -111,37 +111,34 @@ pub async fn run(
         rules_backoff: Backoff::default(),
         routes_backoff: Backoff::default(),
     };
+    let mut bursts = events.ready_chunks(BURST);
     loop {
         let port = proxy.applier.as_ref().and_then(Applier::port);
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = proxy.rules_backoff.over() => {}
-            () = proxy.routes_backoff.over() => {}
+            () = proxy.rules_backoff.elapsed() => {}
+            () = proxy.routes_backoff.elapsed() => {}
             changed = monitor.changed(port) => {
                 match changed {
                     Ok(Changed::Rules) => {
-                        tracing::info!("somebody else changed the tables");
+                        tracing::info!("the tables were changed by another program");
                         proxy.applier = None;
-                        // They may well change more.
-                        proxy.rules_backoff.settle(SETTLE);
+                        // More changes are likely to follow.
+                        proxy.rules_backoff.delay(SETTLE);
                     }
                     Ok(Changed::Routes) => {
                         proxy.stale.nodes = true;
-                        proxy.routes_backoff.settle(SETTLE);
+                        proxy.routes_backoff.delay(SETTLE);
                     }
                     Err(error) => return Err(error),
                 }
             }
-            event = events.next() => match event {
-                Some(event) => proxy.state.take(event, &mut proxy.stale),
+            events = bursts.next() => match events {
+                Some(events) => {
+                    events.into_iter().for_each(|event| proxy.state.take(event, &mut proxy.stale));
+                }
                 None => return Ok(()),
             },
-        }
-        for _ in 0..BURST {
-            match events.next().now_or_never().flatten() {
-                Some(event) => proxy.state.take(event, &mut proxy.stale),
-                None => break,
-            }
         }
         if !proxy.state.is_synced() {
             proxy.rules_backoff.succeeded();
@@ -156,15 +153,15 @@ pub async fn run(
 }
 
 impl Proxy {
-    /// One round. What is stale stays so until it has been applied. Rules and routes fail, and are
-    /// tried again, each on its own.
+    /// One round. Stale state remains so until it has been applied. Rules and routes fail, and are
+    /// retried, independently.
     async fn sync(&mut self) {
         if self.stale.nodes {
-            self.adopt_own_node();
+            self.update_own_node();
         }
         if !self.rules_backoff.is_waiting() {
             self.sync_health_checks().await;
-            // Netlink calls do not wait for anybody, but the first takes a while with ten thousand
+            // Netlink calls do not block, but the first one takes a while with ten thousand
             // Services.
             match tokio::task::block_in_place(|| self.sync_rules()) {
                 Ok(()) => self.rules_backoff.succeeded(),
@@ -193,8 +190,8 @@ impl Proxy {
         }
     }
 
-    /// Takes over what plans and rules depend on of this node's own object.
-    fn adopt_own_node(&mut self) {
+    /// Updates the inputs of plans and rules from this node's own object.
+    fn update_own_node(&mut self) {
         let own = self.state.node(&self.settings.node_name);
         let zone = own.and_then(|node| node.zone.clone());
         let layouts = self.settings.layouts(own);
@@ -248,7 +245,7 @@ impl Proxy {
                 self.replan(Some(&slots), &mut Changes::new());
                 let changes = applier.resync(&self.desired)?;
                 if let Err(error) = sysctl::relax_conntrack() {
-                    tracing::warn!(error = cause_chain(&error), "conntrack stays strict");
+                    tracing::warn!(error = cause_chain(&error), "cannot relax conntrack");
                 }
                 let cleaned = self.clean_conntrack(&mut applier, &changes)?;
                 self.applier = Some(applier);
@@ -258,7 +255,7 @@ impl Proxy {
         if !changes.is_empty() {
             tracing::info!(
                 changes = changes.len(),
-                elements = self.desired.len(),
+                elements = self.desired.element_count(),
                 cleaned,
                 "applied"
             );
@@ -267,19 +264,19 @@ impl Proxy {
     }
 
     fn clean_conntrack(&self, applier: &mut Applier, changes: &Changes) -> Result<usize, NftError> {
-        match conntrack::concerned(changes) {
+        match conntrack::may_leave_stale_flows(changes) {
             true => applier.clean_conntrack(&self.desired, changes),
             false => Ok(0),
         }
     }
 
-    /// Plans for all stale owners. Slots are taken over from what is desired already, or else from
+    /// Plans for all stale owners. Endpoints keep their slots from the desired state, or else from
     /// `held`.
-    fn replan(&mut self, held: Option<&HashMap<Place, Data>>, changes: &mut Changes) {
+    fn replan(&mut self, held: Option<&HashMap<ElementId, Data>>, changes: &mut Changes) {
         for owner in std::mem::take(&mut self.stale.owners) {
-            let previous = |place: &Place| {
-                let held = || held.and_then(|held| held.get(place).copied());
-                self.desired.get(place).or_else(held)
+            let previous = |id: &ElementId| {
+                let held = || held.and_then(|held| held.get(id).copied());
+                self.desired.get(id).or_else(held)
             };
             let elements = match &owner {
                 Owner::Service(name) => self.state.service(name).map(|service| {

@@ -1,4 +1,4 @@
-//! Kernel settings of the network namespace that the calling thread is in.
+//! Kernel settings of the calling thread's network namespace.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::nft::Family;
 
-/// A setting that could not be read or written.
+/// A setting could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("set {path} to {value}")]
 pub struct SysctlError {
@@ -16,7 +16,7 @@ pub struct SysctlError {
     source: io::Error,
 }
 
-/// Forwarding, and node ports on 127.0.0.1.
+/// Enables forwarding, and node ports on 127.0.0.1.
 pub fn prepare(families: &[Family]) -> Result<(), SysctlError> {
     if families.contains(&Family::V4) {
         set("net/ipv4/ip_forward", "1")?;
@@ -28,14 +28,14 @@ pub fn prepare(families: &[Family]) -> Result<(), SysctlError> {
     Ok(())
 }
 
-/// No connection is cut because conntrack missed a packet of it. To be called when the tables are
-/// there: where conntrack is a module, they are what loads it.
+/// Keeps conntrack from invalidating connections of which it missed a packet. To be called once the
+/// tables exist: if conntrack is a module, they load it.
 pub fn relax_conntrack() -> Result<(), SysctlError> {
     set("net/netfilter/nf_conntrack_tcp_be_liberal", "1")
 }
 
-/// Writes only what differs: `/proc/sys` is read-only in some containers, with everything set
-/// already.
+/// Writes only if the value differs: in some containers `/proc/sys` is read-only, but already set
+/// up.
 fn set(name: &str, value: &'static str) -> Result<(), SysctlError> {
     let path = PathBuf::from("/proc/sys").join(name);
     let write = || match fs::read_to_string(&path)?.trim() {

@@ -1,8 +1,9 @@
-//! The way to the pods of nodes that are on another link: VXLAN from node to node.
+//! VXLAN tunnels to the pods of nodes on other links.
 //!
-//! Nothing is learned or flooded. Each end's hardware address follows from its node's address, so every node knows all
-//! of a peer from its Node object: pod range, node address, and thereby the entries for the neighbour table (the range's
-//! first address, which no pod has, to hardware address) and the forwarding table (hardware address to node address).
+//! There is no learning or flooding. The MAC address of each end is derived from its node's
+//! address, so a Node object provides everything about a peer: pod range and node address, and from
+//! them the entries of the neighbour table (the first address of the range, which no pod has, to
+//! MAC address) and of the forwarding database (MAC address to node address).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,28 +23,29 @@ const NETWORK_ID: u32 = 1;
 /// IANA's port for VXLAN.
 const PORT: u16 = 4789;
 
-/// Pod range to node address of each peer.
+/// The peers: pod range to node address.
 pub type Peers = BTreeMap<Ipv4Net, Ipv4Addr>;
 
-/// This node's end.
+/// This node's end of the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Local {
+pub struct TunnelEndpoint {
     pub node_ip: Ipv4Addr,
     pub range: Ipv4Net,
-    /// The index of the interface that has the node's address.
+    /// The index of the interface with the node's address.
     pub uplink: u32,
 }
 
-/// The hardware address of a node's end.
+/// The MAC address of a node's end.
 fn mac(node_ip: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = node_ip.octets();
     [0x0e, 0x58, a, b, c, d]
 }
 
-/// Makes the interface what the peers need; without peers there is none. Returns its index.
+/// Configures the interface for the peers, and returns its index; without peers the interface is
+/// removed.
 pub async fn converge(
     handle: &Handle,
-    local: Local,
+    local: TunnelEndpoint,
     peers: &Peers,
 ) -> Result<Option<u32>, rtnetlink::Error> {
     let mut found = find(handle).await?;
@@ -70,14 +72,14 @@ pub async fn converge(
     let Some((index, _)) = found else {
         return Err(rtnetlink::Error::RequestFailed);
     };
-    // The source of this node's own connections to pods behind the tunnel, so that answers come back through it. Adding
-    // what is there already would be told as a change, for ever.
+    // The source of this node's own connections through the tunnel, so that replies return through
+    // it. Adding an address that exists would cause a notification, and thus an endless loop.
     let own = IpAddr::V4(local.range.network());
     let present = handle.address().get().set_link_index_filter(index).set_address_filter(own);
     if present.execute().try_next().await?.is_none() {
         handle.address().add(index, own, 32).execute().await?;
     }
-    forget_others(handle, index, peers).await?;
+    remove_stale_entries(handle, index, peers).await?;
     for (range, node_ip) in peers {
         let gateway = IpAddr::V4(range.network());
         let neighbour = handle.neighbours().add(index, gateway);
@@ -89,7 +91,7 @@ pub async fn converge(
     Ok(Some(index))
 }
 
-/// Removes the interface, if it is there.
+/// Removes the interface, if it exists.
 pub async fn remove(handle: &Handle) -> Result<(), rtnetlink::Error> {
     match find(handle).await? {
         Some((index, _)) => handle.link().del(index).execute().await,
@@ -97,7 +99,7 @@ pub async fn remove(handle: &Handle) -> Result<(), rtnetlink::Error> {
     }
 }
 
-/// Index and hardware address of the interface.
+/// The index and MAC address of the interface.
 async fn find(handle: &Handle) -> Result<Option<(u32, [u8; 6])>, rtnetlink::Error> {
     let mut links = handle.link().get().match_name(LINK).execute();
     let link = match links.try_next().await {
@@ -119,8 +121,12 @@ async fn find(handle: &Handle) -> Result<Option<(u32, [u8; 6])>, rtnetlink::Erro
     Ok(described)
 }
 
-/// Removes the entries of nodes that are no peers any more.
-async fn forget_others(handle: &Handle, index: u32, peers: &Peers) -> Result<(), rtnetlink::Error> {
+/// Removes the entries of nodes that are no longer peers.
+async fn remove_stale_entries(
+    handle: &Handle,
+    index: u32,
+    peers: &Peers,
+) -> Result<(), rtnetlink::Error> {
     for family in [AddressFamily::Inet, AddressFamily::Bridge] {
         let mut stale = Vec::new();
         let request = handle.neighbours().get().set_address_family(family);
@@ -146,7 +152,7 @@ fn is_wanted(entry: &NeighbourMessage, peers: &Peers) -> bool {
     match (entry.header.family, destination) {
         (AddressFamily::Inet, Some(ip)) => peers.keys().any(|range| range.network() == ip),
         (_, Some(ip)) => peers.values().any(|node_ip| *node_ip == ip),
-        // Not an entry of ours.
+        // Not one of our entries.
         (_, None) => true,
     }
 }

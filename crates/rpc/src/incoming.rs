@@ -1,6 +1,6 @@
-//! A server's TLS connections, for clients of HTTP/2 and of HTTP/1.1.
+//! TLS connections of a server, for both HTTP/2 and HTTP/1.1 clients.
 //!
-//! tonic's own offers HTTP/2 alone; a port that others than gRPC clients use needs both.
+//! tonic's own acceptor offers HTTP/2 only; a port that also serves other clients needs both.
 
 use std::io;
 use std::sync::Arc;
@@ -18,39 +18,39 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::tls::KeyPair;
 
-/// How long a handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Connections that wait to be served.
-const WAITING: usize = 16;
-/// Pause after a failed accept: the process may be out of file descriptors.
+/// The maximum duration of a handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The number of accepted connections that may wait to be served.
+const BACKLOG: usize = 16;
+/// The delay after a failed accept: the process may be out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a stream of connections cannot be made from.
+/// Why the certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A PEM file has no certificate or key in it that can be read.
+    /// The PEM contains no valid certificate or key.
     #[error("read PEM: {0}")]
     Pem(#[from] rustls_pki_types::pem::Error),
-    /// The key does not go with the certificate, or is of an unknown kind.
+    /// The key does not match the certificate, or is of an unknown type.
     #[error(transparent)]
     Pair(#[from] rustls::Error),
-    /// There is no authority to check clients against.
+    /// There is no certificate authority to verify clients against.
     #[error("client CA: {0}")]
     Authority(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// Connections to `listener` whose handshake has succeeded. A client may show a certificate of
-/// `client_ca_pem`; one that shows another is turned away. It ends when the stream is dropped.
+/// Accepts connections and performs their handshakes, until the stream is dropped. Client
+/// certificates are optional, but must be issued by `client_ca_pem`.
 ///
 /// # Errors
-/// When the certificates cannot be used.
+/// If the certificates are unusable.
 pub fn incoming(
     listener: TcpListener,
     pair: &KeyPair,
     client_ca_pem: &[u8],
 ) -> Result<ReceiverStream<io::Result<TlsStream<TcpStream>>>, TlsError> {
     let acceptor = TlsAcceptor::from(Arc::new(config(pair, client_ca_pem)?));
-    let (sender, receiver) = mpsc::channel(WAITING);
+    let (sender, receiver) = mpsc::channel(BACKLOG);
     tokio::spawn(accept(listener, acceptor, sender));
     Ok(ReceiverStream::new(receiver))
 }
@@ -98,15 +98,15 @@ async fn shake_hands(
     sender: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "socket options");
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             if sender.send(Ok(stream)).await.is_err() {
-                tracing::debug!("the server has ended");
+                tracing::debug!("the server has stopped");
             }
         }
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => tracing::debug!("TLS handshake took too long"),
+        Err(_) => tracing::debug!("TLS handshake timed out"),
     }
 }

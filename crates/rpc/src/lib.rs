@@ -1,6 +1,5 @@
-//! gRPC as Skiff's components speak it: the code generated from `proto/`, TLS channels,
-//! identities taken from client certificates, and the mapping between Kubernetes' `Status`
-//! and gRPC's.
+//! The gRPC layer of Skiff's components: code generated from `proto/`, TLS channels, identities
+//! from client certificates, and the mapping between Kubernetes' `Status` and gRPC's.
 //!
 //! Entry points: [`api_v1`] and [`kubelet_v1`] (generated), [`tls`], [`incoming`] and [`status`].
 //! It must not know any component, the store, or a Kubernetes kind.
@@ -9,7 +8,7 @@ pub mod incoming;
 pub mod status;
 pub mod tls;
 
-/// The generated modules, nested as the proto packages are.
+/// The generated modules, nested like the proto packages.
 mod skiff {
     pub mod api {
         pub mod v1 {
@@ -33,6 +32,6 @@ pub use skiff::kubelet::v1 as kubelet_v1;
 /// The encoded `FileDescriptorSet` of all services, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/skiff.bin"));
 
-/// Largest gRPC message that any Skiff service accepts or sends, in bytes. Objects are limited
-/// to 3 MiB by the apiserver; a page of a list is cut below this.
+/// The largest gRPC message that any Skiff service accepts or sends, in bytes. The apiserver limits
+/// objects to 3 MiB and keeps the pages of a list below this.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;

@@ -1,19 +1,19 @@
-//! The mapping between Kubernetes' `Status` and gRPC's, both ways.
+//! The mapping between Kubernetes' `Status` and gRPC's, in both directions.
 
 use api::ApiError;
 use api::status::decode_status;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
-/// Trailer that carries Kubernetes' `Status` as JSON.
+/// The trailer that carries Kubernetes' `Status` as JSON.
 pub const STATUS_TRAILER: &str = "skiff-status-bin";
 
-/// Longest message beside the `Status`, in bytes.
+/// The maximum length of the gRPC message, in bytes.
 const MESSAGE_BYTES: usize = 2 << 10;
-/// Longest `Status` that is sent whole, in bytes.
+/// The maximum length of the encoded `Status`, in bytes.
 const STATUS_BYTES: usize = 128 << 10;
 
-/// gRPC's code for an HTTP code and Kubernetes reason.
+/// The gRPC code for an HTTP code and a Kubernetes reason.
 pub fn code(error: &ApiError) -> Code {
     match (error.code(), error.reason()) {
         (_, "AlreadyExists") => Code::AlreadyExists,
@@ -31,8 +31,8 @@ pub fn code(error: &ApiError) -> Code {
     }
 }
 
-/// What a server sends for `error`. Trailers are headers, whose size clients limit: a long message
-/// is whole in the `Status` only, and one that is too long for that is cut.
+/// The gRPC status for `error`. Trailers are headers, whose size clients limit, so a long gRPC
+/// message is truncated, and so is the `Status` if it exceeds its own limit.
 pub fn to_grpc(error: &ApiError) -> Status {
     let message = error.message();
     let mut status = Status::new(code(error), cut(message, MESSAGE_BYTES));
@@ -50,7 +50,7 @@ pub fn to_grpc(error: &ApiError) -> Status {
     status
 }
 
-/// The beginning of a text.
+/// Truncates a text.
 fn cut(text: &str, most_bytes: usize) -> String {
     if text.len() <= most_bytes {
         return text.to_owned();
@@ -62,8 +62,8 @@ fn cut(text: &str, most_bytes: usize) -> String {
     format!("{}...", &text[..end])
 }
 
-/// What a client makes of a failed call: the server's own `Status`, or `None` when the failure
-/// is the transport's (no answer, broken connection).
+/// The server's `Status` of a failed call, or `None` if the transport failed (no response, broken
+/// connection).
 pub fn from_grpc(status: &Status) -> Option<ApiError> {
     let bytes = status.metadata().get_bin(STATUS_TRAILER)?.to_bytes().ok()?;
     decode_status(&bytes).ok().map(ApiError::from_status)
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_crosses_the_wire_whole() {
+    fn a_status_survives_the_round_trip() {
         let error = ApiError::expired("too old resource version: 1 (9)");
         let status = to_grpc(&error);
         assert_eq!(status.code(), Code::OutOfRange);

@@ -1,4 +1,4 @@
-//! Mutual TLS: channels to a server, server settings, and identities from certificates.
+//! Mutual TLS: client channels, server settings, and identities from certificates.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use tonic::transport::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Keep-alive of idle gRPC connections: finds a dead peer within about half a minute.
+/// Keep-alive of idle gRPC connections: detects a dead peer within about half a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Headers and trailers of an answer, in bytes: a `Status` may be long.
+/// The maximum size of response headers and trailers, in bytes: a `Status` may be long.
 const HEADERS_BYTES: u32 = 1 << 20;
-/// Flow-control window of a stream, in bytes: large lists must not wait for window updates.
+/// The flow-control window of a stream, in bytes: large lists must not wait for window updates.
 const WINDOW_BYTES: u32 = 4 << 20;
-/// Flow-control window of a connection, in bytes: as many streams as there may be, so that those
-/// whose reader is slow (a paused log) never stop the others.
+/// The flow-control window of a connection, in bytes: the maximum, so that streams with a slow
+/// reader (a paused log) never block the others.
 const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 
-/// PEM of a certificate chain and its key.
+/// A certificate chain and its key, in PEM.
 #[derive(Clone)]
 pub struct KeyPair {
     pub certificate_pem: Vec<u8>,
@@ -38,22 +38,22 @@ impl KeyPair {
     }
 }
 
-/// Where and as whom to connect.
+/// The server to connect to, and the credentials to use.
 #[derive(Clone, Debug)]
 pub struct Dial {
     /// `https://host:port`
     pub url: String,
-    /// The authority that the server's certificate must come from; `None`: no TLS, for tests.
+    /// The certificate authority of the server; `None` disables TLS, for tests.
     pub ca_pem: Option<Vec<u8>>,
     pub key_pair: Option<KeyPair>,
-    /// Name the certificate must be valid for, when it is not the host of `url`.
+    /// The name that the certificate must be valid for, if it is not the host of `url`.
     pub server_name: Option<String>,
 }
 
-/// A channel that connects on first use and again after failures.
+/// A channel that connects on first use and reconnects after failures.
 ///
 /// # Errors
-/// When the address or the PEM cannot be read.
+/// If the address or the PEM is invalid.
 pub fn channel(dial: &Dial) -> Result<Channel, tonic::transport::Error> {
     let mut endpoint = Endpoint::from_shared(dial.url.clone())?
         .connect_timeout(CONNECT_TIMEOUT)
@@ -77,24 +77,26 @@ pub fn channel(dial: &Dial) -> Result<Channel, tonic::transport::Error> {
     Ok(endpoint.connect_lazy())
 }
 
-/// Settings of a tonic server that lets in only clients with a certificate of `client_ca_pem`.
+/// TLS settings of a tonic server that accepts only clients with a certificate issued by
+/// `client_ca_pem`.
 pub fn server(pair: &KeyPair, client_ca_pem: &[u8]) -> ServerTlsConfig {
     ServerTlsConfig::new()
         .identity(pair.identity())
         .client_ca_root(Certificate::from_pem(client_ca_pem))
 }
 
-/// Who a client certificate says its holder is: common name, and organizations as groups
+/// The identity in a client certificate: the common name, and the organizations as groups
 /// (Kubernetes' x509 authentication).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateIdentity {
     pub name: String,
     pub groups: Vec<String>,
-    /// The last second of its validity, since 1970.
+    /// The end of its validity, in seconds since the Unix epoch.
     pub not_after: i64,
 }
 
-/// Reads the identity from a DER certificate that TLS has verified. `None`: no common name.
+/// Reads the identity from a DER certificate that TLS has verified; `None` if it has no common
+/// name.
 pub fn certificate_identity(der: &[u8]) -> Option<CertificateIdentity> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let subject = certificate.subject();

@@ -1,10 +1,11 @@
-//! Errors as people read them, in logs, events and statuses.
+//! Formatting of errors for logs, events and statuses.
 
 use std::error::Error;
 
-/// An error and its causes on one line, outermost first: `read it: entity not found`.
+/// An error and its cause chain on one line, outermost first: `read it: entity not found`.
 ///
-/// A cause that the text so far ends with is not repeated: some errors print their source themselves.
+/// A cause that the preceding text already ends with is not repeated, since some errors include
+/// their source in their own message.
 pub fn cause_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -18,7 +19,7 @@ pub fn cause_chain(error: &dyn Error) -> String {
     text
 }
 
-/// The innermost cause; the error itself when it has none.
+/// The innermost cause, or the error itself if it has none.
 pub fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut error = error;
     while let Some(cause) = error.source() {

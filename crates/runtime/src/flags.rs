@@ -1,4 +1,4 @@
-//! Flags that every component has.
+//! Flags common to all components.
 
 use std::net::SocketAddr;
 

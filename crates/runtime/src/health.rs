@@ -1,4 +1,4 @@
-//! Health: named conditions that readiness waits for, and the endpoints that tell of them.
+//! Named conditions that readiness depends on, and the health endpoints.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// What must be true before the process is ready. Cheap to clone.
+/// The conditions that must hold before the process is ready. Cheap to clone.
 #[derive(Clone)]
 pub struct Health(Arc<watch::Sender<BTreeMap<&'static str, bool>>>);
 
@@ -23,7 +23,7 @@ impl Health {
         Self(Arc::new(watch::Sender::new(map)))
     }
 
-    /// Says whether `condition` holds now.
+    /// Sets whether `condition` holds.
     pub fn set(&self, condition: &'static str, holds: bool) {
         self.0.send_if_modified(|map| map.insert(condition, holds) != Some(holds));
     }
@@ -32,15 +32,15 @@ impl Health {
         self.0.borrow().values().all(|holds| *holds)
     }
 
-    /// Returns when every condition holds.
+    /// Waits until every condition holds.
     pub async fn ready(&self) {
-        // The sender lives in self, so waiting cannot fail.
+        // The sender lives in `self`, so waiting cannot fail.
         let waited =
             self.0.subscribe().wait_for(|map| map.values().all(|holds| *holds)).await.map(|_| ());
         debug_assert!(waited.is_ok());
     }
 
-    /// `[+]store ok` lines, as Kubernetes' verbose health output.
+    /// Lines like `[+]store ok`, as in Kubernetes' verbose health output.
     pub fn report(&self) -> String {
         let line = |(name, holds): (&&str, &bool)| {
             if *holds { format!("[+]{name} ok\n") } else { format!("[-]{name} failed: not yet\n") }
@@ -52,7 +52,7 @@ impl Health {
 /// Serves `/healthz`, `/livez` and `/readyz` over HTTP until `shutdown`.
 ///
 /// # Errors
-/// When the address cannot be bound.
+/// If the address cannot be bound.
 pub async fn serve(
     address: SocketAddr,
     health: Health,
@@ -68,7 +68,7 @@ pub async fn serve(
         let served =
             axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
         if let Err(error) = served {
-            tracing::error!(%error, "health endpoint ended");
+            tracing::error!(%error, "the health endpoint failed");
         }
     });
     Ok(())

@@ -1,6 +1,6 @@
-//! What every Skiff binary is wired with: start-up ([`start`]), common flags ([`flags`]), health
-//! endpoints ([`health`]), readiness notification ([`notify`]), shutdown ([`shutdown`]) and error
-//! messages ([`errors`]).
+//! What all Skiff binaries share: startup ([`start`]), common flags ([`flags`]), health endpoints
+//! ([`health`]), readiness notification ([`notify`]), shutdown ([`shutdown`]) and error messages
+//! ([`errors`]).
 //!
 //! Entry point: [`start::run`], which a `main` calls with its async body.
 //! It must not know any component, the API's kinds or the store.
@@ -14,6 +14,6 @@ pub mod start;
 
 pub use start::init;
 
-/// Small heaps with little fragmentation, for processes that live for months.
+/// Small heaps with little fragmentation, for processes that run for months.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,10 +1,10 @@
-//! Tells the supervisor (`skiff up`, systemd) that the process is ready, by the sd_notify
-//! protocol: a datagram `READY=1` on the socket named by `$NOTIFY_SOCKET`.
+//! Readiness notification to the supervisor (`skiff up`, systemd) by the sd_notify protocol: a
+//! datagram `READY=1` to the socket named by `$NOTIFY_SOCKET`.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Sends `READY=1`; does nothing where nobody asked for it.
+/// Sends `READY=1`; does nothing if `$NOTIFY_SOCKET` is not set.
 pub fn ready() {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return;
@@ -16,6 +16,6 @@ pub fn ready() {
         None => socket.send_to(b"READY=1\n", &*path),
     });
     if let Err(error) = sent {
-        tracing::warn!(%error, socket = %path, "cannot tell the supervisor that we are ready");
+        tracing::warn!(%error, socket = %path, "cannot notify the supervisor of readiness");
     }
 }

@@ -1,4 +1,4 @@
-//! Start of a process: crypto provider, logs, tokio.
+//! Process startup: crypto provider, logging, tokio.
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// Installs ring as rustls' provider and starts logging to standard error. Harmless when called
-/// again (tests).
+/// Installs ring as rustls' crypto provider and starts logging to standard error. May be called
+/// more than once, as tests do.
 pub fn init(log_level: &str) {
-    // A second call in one process finds the provider installed.
+    // Fails harmlessly if a provider is already installed.
     rustls::crypto::ring::default_provider().install_default().ok();
     let filter = EnvFilter::try_from_default_env()
         .or_else(|_| EnvFilter::try_new(log_level))
@@ -23,7 +23,7 @@ pub fn init(log_level: &str) {
 }
 
 /// Runs `body` on a tokio runtime of at most `workers` threads, with a token that is cancelled on
-/// SIGTERM or SIGINT. An error is logged with its causes and becomes exit code 1.
+/// SIGTERM or SIGINT. An error is logged with its cause chain and becomes exit code 1.
 pub fn run<F>(
     log_level: &str,
     workers: usize,
@@ -38,7 +38,7 @@ where
         .worker_threads(workers.clamp(1, cores.max(1)))
         .enable_all()
         .build()
-        .expect("the operating system gives threads at start");
+        .expect("threads can be started at process startup");
     let outcome = runtime.block_on(async {
         let shutdown = crate::shutdown::on_signal()?;
         body(shutdown).await

@@ -1,7 +1,9 @@
-//! The embedded store against Debian's etcd, on this machine, in one run: `cargo bench -p store`.
+//! Compares the embedded store with Debian's etcd, on this machine, in one run:
+//! `cargo bench -p store`.
 //!
-//! Prints puts per second from 1, 16 and 64 writers (3 KB values, through the same typed client), the time of a burst,
-//! ranges of the whole set and single gets, and the ratio of the two.
+//! Prints puts per second with 1, 16 and 64 writers (3 KB values, through the same typed client),
+//! the duration of a burst, of ranges over the whole set and of single gets, and the ratio of the
+//! two.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -17,20 +19,20 @@ use store::{ListOptions, Outcome, Store};
 use tokio::time::Instant;
 
 const VALUE_BYTES: usize = 3_000;
-/// How long each rate of puts is measured.
+/// The duration of each measurement of a put rate.
 const PUTS_FOR: Duration = Duration::from_secs(2);
-/// The burst: so many keys from so many writers at once.
+/// The number of keys and of concurrent writers in the burst.
 const BURST_KEYS: usize = 10_000;
 const BURST_WRITERS: usize = 1_000;
-/// The keys of an idle cluster, for the memory that it takes.
+/// The number of keys of an idle cluster, for measuring its memory.
 const IDLE_KEYS: usize = 500;
 const GETS: usize = 20_000;
 const LISTS: usize = 5;
 
-/// What was measured of one store, the value, and whether more is better.
+/// The name of a measurement, its value, and whether more is better.
 type Measured = (String, f64, bool);
 
-/// A figure of both.
+/// A measurement of both stores.
 struct Figure {
     name: String,
     embedded: f64,
@@ -39,7 +41,7 @@ struct Figure {
 }
 
 fn main() {
-    // Cargo gives `--bench`; under `cargo test` there is nothing to do.
+    // `cargo bench` passes `--bench`; under `cargo test` there is nothing to do.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
@@ -56,10 +58,11 @@ fn main() {
     println!("{recovery}");
 }
 
-/// Opens the file as a crash would leave it now.
+/// Opens a copy of the file as a crash would leave it now.
 async fn recovery(backend: &Backend) -> String {
     let image = tempfile::TempDir::with_prefix("skiff-store-crash-").unwrap();
-    let source = backend.directory().expect("the embedded store has a folder").join("store.redb");
+    let source =
+        backend.directory().expect("the embedded store has a directory").join("store.redb");
     let bytes = std::fs::copy(source, image.path().join("store.redb")).unwrap();
     let start = clock::instant();
     let store = Store::embedded(image.path()).await.unwrap();
@@ -101,7 +104,7 @@ async fn measure(backend: &Backend) -> Vec<Measured> {
     reads(store, &mut figures).await;
     let start = clock::instant();
     for _ in 0..GETS {
-        // A condition that fails: the whole way of a write but the flush.
+        // A failing comparison covers the whole path of a write except the flush.
         let outcome = store.create(burst_key(0), Bytes::new()).await.unwrap();
         assert!(matches!(outcome, Outcome::Conflict { .. }));
     }
@@ -114,7 +117,7 @@ async fn measure(backend: &Backend) -> Vec<Measured> {
     figures
 }
 
-/// Ranges and gets of what the burst has written.
+/// Ranges and gets of the keys written by the burst.
 async fn reads(store: &Store, figures: &mut Vec<Measured>) {
     let prefix = Bytes::from_static(b"/burst/");
     let start = clock::instant();

@@ -8,10 +8,10 @@ use crate::{Error, Result, Revision};
 
 /// How long to wait for a TCP and TLS connection to one member.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to wait for the answer to one request (a range of a large store included).
+/// How long to wait for the response to one request (including a range over a large store).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a connection that carries a watch is probed, and how long the probe may take. etcd refuses probes that
-/// come more often than every five seconds.
+/// How often a connection is pinged, and how long the response may take. etcd rejects pings more
+/// frequent than every five seconds.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -30,19 +30,19 @@ impl std::fmt::Debug for ClientIdentity {
     }
 }
 
-/// Where an etcd cluster is and how to be let in.
+/// The address of an etcd cluster and the credentials for it.
 #[derive(Debug, Clone, Default)]
 pub struct EtcdConfig {
     /// Client URLs of the members, `http://host:port` or `https://host:port`.
     pub endpoints: Vec<String>,
-    /// The authority that signed the members' certificates, PEM. Needed for `https`.
+    /// The certificate authority of the members, in PEM. Required for `https`.
     pub ca_pem: Option<Vec<u8>>,
-    /// What this client shows to the members.
+    /// The client certificate, if the members require one.
     pub identity: Option<ClientIdentity>,
 }
 
 impl EtcdConfig {
-    /// The members at these URLs, without TLS.
+    /// A configuration for members at these URLs, without TLS.
     pub fn plain(endpoints: impl IntoIterator<Item = impl Into<String>>) -> EtcdConfig {
         EtcdConfig {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
@@ -52,22 +52,23 @@ impl EtcdConfig {
 
     fn validate(&self) -> Result<()> {
         let reason = if self.endpoints.is_empty() {
-            "no etcd server is given".to_owned()
+            "no etcd server is configured".to_owned()
         } else if let Some(bad) = self.endpoints.iter().find(|url| !url.contains("://")) {
             format!("{bad:?} is not a URL (http://host:port or https://host:port)")
         } else if self.ca_pem.is_some()
             && self.endpoints.iter().any(|url| url.starts_with("http://"))
         {
-            "a certificate authority is given, but a server's URL is http, not https".to_owned()
+            "a certificate authority is configured, but the URL of a server is http, not https"
+                .to_owned()
         } else if self.ca_pem.as_ref().is_some_and(|pem| !has_certificate(pem)) {
-            "there is no certificate in what is given as certificate authority".to_owned()
+            "the configured certificate authority contains no certificate".to_owned()
         } else {
             return Ok(());
         };
         Err(Error::Configuration { reason })
     }
 
-    /// Makes the client. It connects when first used; no server needs to be up yet.
+    /// Creates the client. It connects on first use; no server needs to be up yet.
     pub(crate) async fn client(&self) -> Result<Client> {
         self.validate()?;
         let mut options = ConnectOptions::new()
@@ -94,7 +95,8 @@ impl EtcdConfig {
     }
 }
 
-/// What holds no certificate is otherwise taken for an empty list of authorities, and nothing can be verified.
+/// Without this check, PEM without a certificate would be accepted as an empty list of authorities,
+/// against which nothing can be verified.
 fn has_certificate(pem: &[u8]) -> bool {
     const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
     pem.windows(BEGIN.len()).any(|window| window == BEGIN)

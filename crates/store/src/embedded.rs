@@ -1,20 +1,21 @@
-//! The embedded store: etcd's v3 API over one redb file, in this process.
+//! The embedded store: etcd's v3 API on top of a redb file, in this process.
 //!
-//! [`Embedded::open`] opens it; [`Embedded::store`] gives the client, without a socket; [`Embedded::serve_tcp`] and
-//! [`Embedded::serve_unix`] let others in, `etcdctl` for one.
+//! [`Embedded::open`] opens it, [`Embedded::store`] returns a client that needs no socket, and
+//! [`Embedded::serve_tcp`] serves other clients, such as `etcdctl`.
 //!
-//! Inside, the path of a request:
-//! - a service (`kv`, `watch`, `lease_service`, `maintenance`, `cluster`) takes it from the wire and hands it to the
-//!   `engine`, which checks it (`check`);
-//! - a read looks into the `index` (all keys and versions, without values, in memory), and takes the values from the
-//!   newest durable `View` of the file; no read waits for a write or a flush;
-//! - a write goes to the `writer`, one thread, which applies what has gathered (`apply`, `txn`, `range`) to one redb
-//!   transaction, flushes once, publishes, and answers;
-//! - a watch (`watcher`) is a position in history that its stream's task takes forward when history has grown, from the
-//!   `recent` changes or the file.
+//! The path of a request:
+//! - a service (`kv`, `watch`, `lease_service`, `maintenance`, `cluster`) decodes it and passes it
+//!   to the `engine`, which validates it (`check`);
+//! - a read consults the in-memory `index` (all keys and versions, without values) and fetches the
+//!   values from the newest durable `View` of the file; reads never wait for a write or a flush;
+//! - a write goes to the `writer`, a single thread that applies a batch of writes (`apply`, `txn`,
+//!   `range`) to one redb transaction, flushes once, publishes the new state, and responds;
+//! - a watch (`watcher`) is a position in history that the task of its stream advances as history
+//!   grows, reading the `recent` changes or the file.
 //!
-//! On disk (`tables`, `record`) there is one record per version of a key, by revision. Compaction deletes the records
-//! that no read can see any more, some at a time, along with the writes that happen meanwhile.
+//! On disk (`tables`, `record`) there is one record per version of a key, ordered by revision.
+//! Compaction deletes records that are no longer visible to any read, in small steps alongside
+//! regular writes.
 
 mod apply;
 mod check;
@@ -52,12 +53,7 @@ use std::{
 
 use etcd_client::{Channel, Client};
 use parking_lot::Mutex;
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::mpsc,
-    task,
-};
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::{net::TcpListener, sync::mpsc, task};
 use tonic::transport::server::{Router, TcpIncoming};
 use tonic::transport::{Server, ServerTlsConfig};
 use tower::util::BoxCloneSyncService;
@@ -74,32 +70,33 @@ use crate::{Error, Result, Revision, Store};
 
 pub use self::snapshot::{RestoreError, restore};
 
-/// The store's file in its folder.
+/// The name of the store's file within its directory.
 const FILE_NAME: &str = "store.redb";
-/// The access mode of a new folder.
+/// The access mode of a new directory.
 const DIRECTORY_MODE: u32 = 0o700;
-/// How much of the file is kept in memory, besides what the kernel caches of it.
+/// The size of the page cache, on top of what the kernel caches.
 const CACHE_BYTES: usize = 4 << 20;
-/// How much all records together may take; etcd recommends no more.
+/// The maximum total size of all records; etcd recommends no more.
 const QUOTA_BYTES: u64 = 8 << 30;
-/// How often a quiet watch is told how far it has come, as in etcd.
+/// The interval of progress notifications to idle watches, as in etcd.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 
-/// How an embedded store is kept.
+/// The configuration of an embedded store.
 #[derive(Debug, Clone)]
 pub struct EmbeddedConfig {
-    /// The folder of its file. It is made if it is missing.
+    /// The directory of the store's file. Created if missing.
     pub directory: PathBuf,
-    /// How much of the file is kept in memory, in bytes.
+    /// The size of the page cache, in bytes.
     pub cache_bytes: usize,
-    /// How much all records, history included, may take, in bytes. Beyond it puts are refused.
+    /// The maximum total size of all records including history, in bytes. Puts beyond it are
+    /// rejected.
     pub quota_bytes: u64,
-    /// How often a quiet watch is told how far it has come.
+    /// The interval of progress notifications to idle watches.
     pub progress_interval: Duration,
 }
 
 impl EmbeddedConfig {
-    /// A store in a folder, with the defaults.
+    /// The default configuration for a store in this directory.
     pub fn new(directory: impl Into<PathBuf>) -> EmbeddedConfig {
         EmbeddedConfig {
             directory: directory.into(),
@@ -110,8 +107,8 @@ impl EmbeddedConfig {
     }
 }
 
-/// A running embedded store. Clones share it; it closes when the last clone and the last client of it are gone, or by
-/// [`Embedded::stop`].
+/// A running embedded store. Clones share it. It closes when the last clone and the last client are
+/// dropped, or on [`Embedded::stop`].
 #[derive(Clone)]
 pub struct Embedded {
     engine: Arc<Engine>,
@@ -119,34 +116,35 @@ pub struct Embedded {
     urls: Arc<Mutex<Vec<String>>>,
 }
 
-/// The embedded store's file cannot be used.
+/// The embedded store's file is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it open.
+    /// Another process has the file open.
     #[error("{} is in use by another process", .0.display())]
     InUse(PathBuf),
-    /// It cannot be read or written, or is damaged.
-    #[error("{} cannot be opened", path.display())]
+    /// The file cannot be read or written, or is corrupted.
+    #[error("cannot open {}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<redb::Error>,
     },
-    /// The folder cannot be made.
-    #[error("the folder {} cannot be made", path.display())]
+    /// The directory cannot be created.
+    #[error("cannot create the directory {}", path.display())]
     Directory {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
 }
 
 impl Store {
-    /// Opens an embedded store in a folder, with the defaults; it closes when the last clone of the client is gone.
+    /// Opens an embedded store with the default configuration; it closes when the last clone of the
+    /// client is dropped.
     ///
     /// # Errors
     /// [`Error::Open`].
@@ -156,7 +154,7 @@ impl Store {
 }
 
 impl Embedded {
-    /// Opens the store, after a crash too: what was acknowledged is there.
+    /// Opens the store. All acknowledged writes are present, even after a crash.
     ///
     /// # Errors
     /// [`Error::Open`].
@@ -170,18 +168,18 @@ impl Embedded {
         Ok(Embedded { engine, dispatch, urls })
     }
 
-    /// A client in this process, without a socket.
+    /// A client within this process, without a socket.
     pub async fn store(&self) -> Result<Store> {
         let channel = Channel::Custom(BoxCloneSyncService::new(self.dispatch.clone()));
         let client = Client::from_channel(channel, None).await;
         Ok(Store::from_client(client.map_err(|error| Error::from_wire(error, Revision::NONE))?))
     }
 
-    /// Serves the API on a TCP socket until `shutdown` or the store stops. Without TLS with client certificates, only
-    /// listen where nobody but root can connect.
+    /// Serves the API on a TCP socket until `shutdown` or the store stops. Without TLS and client
+    /// certificates, listen only where no user but root can connect.
     ///
     /// # Errors
-    /// [`Error::Configuration`] for certificates that cannot be used.
+    /// [`Error::Configuration`] for unusable certificates.
     pub async fn serve_tcp(
         &self,
         listener: TcpListener,
@@ -198,28 +196,8 @@ impl Embedded {
         serving.await.map_err(|error| Error::Unavailable(Box::new(error.into())))
     }
 
-    /// Serves the API on a Unix socket until `shutdown` or the store stops.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when the socket fails.
-    pub async fn serve_unix(
-        &self,
-        listener: UnixListener,
-        shutdown: impl Future<Output = ()>,
-    ) -> Result<()> {
-        if let Ok(address) = listener.local_addr()
-            && let Some(path) = address.as_pathname()
-        {
-            self.urls.lock().push(format!("unix://{}", path.display()));
-        }
-        let incoming = UnixListenerStream::new(listener);
-        let serving =
-            self.router(None)?.serve_with_incoming_shutdown(incoming, self.until(shutdown));
-        serving.await.map_err(|error| Error::Unavailable(Box::new(error.into())))
-    }
-
-    /// Ends the watches, finishes the writes that have been taken, and closes the file. The folder can be opened again
-    /// when this returns. Every later request fails with [`Error::Unavailable`].
+    /// Ends the watches, finishes the writes that have been accepted, and closes the file, which
+    /// can then be opened again. Later requests fail with [`Error::Unavailable`].
     pub async fn stop(&self) -> Result<()> {
         self.engine.stop().await.map_err(|status| Error::from_status(status, Revision::NONE))
     }
@@ -258,9 +236,10 @@ fn start(directory: &Path, cache_bytes: usize, quota_bytes: u64) -> Result<Arc<E
         error => OpenError::File { path: path.clone(), source: Box::new(error) },
     };
     let loaded = tables::load(&path, cache_bytes, rand::random).map_err(failed)?;
-    // A file whose name is not on the disk is lost with the power, however well its content is.
-    for folder in [Some(directory), directory.parent()].into_iter().flatten() {
-        sync_directory(folder).map_err(|error| failed(error.into()))?;
+    // If the directory entry is not on disk, power loss loses the file, no matter how durable its
+    // content is.
+    for directory in [Some(directory), directory.parent()].into_iter().flatten() {
+        sync_directory(directory).map_err(|error| failed(error.into()))?;
     }
     let view = View::open(&loaded.database, loaded.revision).map_err(failed)?;
     let leases = Leases::default();
@@ -285,7 +264,8 @@ fn start(directory: &Path, cache_bytes: usize, quota_bytes: u64) -> Result<Arc<E
     Ok(Arc::new(Engine::new(shared, sender, path, quota_bytes)))
 }
 
-/// Makes the names in a folder durable. A relative path's parent may be the empty path: the working folder.
+/// Makes the entries of a directory durable. The parent of a relative path may be the empty path,
+/// which stands for the working directory.
 fn sync_directory(directory: &Path) -> std::io::Result<()> {
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     File::open(directory)?.sync_all()
@@ -293,6 +273,6 @@ fn sync_directory(directory: &Path) -> std::io::Result<()> {
 
 fn stopped() -> Error {
     Error::Unavailable(Box::new(etcd_client::Error::Internal(
-        "the store was stopped while it was opened".to_owned(),
+        "the store was stopped while it was being opened".to_owned(),
     )))
 }

@@ -1,24 +1,24 @@
-//! What the store holds and what a watch tells about it.
+//! Entries of the store, and the events of a watch.
 
 use bytes::Bytes;
 use etcd_client::proto::{PbEvent, PbKeyValue};
 
 use crate::{LeaseId, Revision};
 
-/// A key with its value and the store's bookkeeping.
+/// A key with its value and metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The key.
     pub key: Bytes,
-    /// The value; empty in the entry of a deletion.
+    /// The value; empty for a deletion.
     pub value: Bytes,
-    /// The revision at which the key came into being, this time.
+    /// The revision at which the key was last created.
     pub create_revision: Revision,
-    /// The revision of the last write of this key (of the deletion, for the entry of a deletion).
+    /// The revision of the last write of this key (for a deletion: of the deletion).
     pub mod_revision: Revision,
-    /// How many times the key was written since it came into being; 1 for a new key, 0 for a deletion.
+    /// The number of writes of the key since its creation: 1 for a new key, 0 for a deletion.
     pub version: u64,
-    /// The lease that the key dies with.
+    /// The lease that the key is attached to.
     pub lease: Option<LeaseId>,
 }
 
@@ -49,11 +49,11 @@ pub enum EventKind {
 /// One change of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// What happened.
+    /// The kind of change.
     pub kind: EventKind,
     /// The state after the change; for a deletion only `key` and `mod_revision` are set.
     pub entry: Entry,
-    /// The state before the change, when the watch asked for it and it is not compacted.
+    /// The state before the change, if the watch requested it and it is not compacted.
     pub previous: Option<Entry>,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong with the store, as far as a caller acts differently on it.
+//! Errors of the store, as finely as callers need to distinguish them.
 
 use tonic::{Code, Status};
 
@@ -7,62 +7,57 @@ use crate::Revision;
 /// An operation of the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The revision asked for is no longer kept. A watch or a paged list has to start anew.
+    /// The requested revision has been compacted. A watch or a paged list has to start over.
     #[error("revision {requested} is compacted")]
     Compacted {
-        /// The revision that was asked for.
+        /// The requested revision.
         requested: Revision,
-        /// The oldest revision that is still kept, where the server told it.
+        /// The oldest revision that is still available, if the server reported it.
         oldest: Option<Revision>,
     },
-    /// The revision asked for has not happened yet.
+    /// The requested revision does not exist yet.
     #[error("revision {requested} is in the future")]
     FutureRevision {
-        /// The revision that was asked for.
+        /// The requested revision.
         requested: Revision,
     },
-    /// The lease does not exist, or no longer.
+    /// The lease does not exist or has expired.
     #[error("the lease does not exist")]
     LeaseNotFound,
-    /// A key with its value is larger than the server takes (1.5 MiB unless configured otherwise).
+    /// The key and value exceed the server's limit (1.5 MiB by default).
     #[error("the value is too large for the store")]
     TooLarge,
-    /// The server has no space left and takes no writes until space is made and the alarm is cleared.
+    /// The server is out of space and rejects writes until space is freed and the alarm is cleared.
     #[error("the store has no space left")]
     NoSpace,
-    /// No server could be reached, or none is able to serve (no leader, timeout). A write that fails so may have
-    /// happened or not: read before repeating it.
+    /// No server is reachable or able to serve (no leader, timeout). A write that fails with this
+    /// error may or may not have been applied: read before retrying it.
     #[error("the store is unavailable")]
     Unavailable(#[source] Box<etcd_client::Error>),
-    /// The endpoints, certificates or options given to [`crate::Store::connect`] are not usable.
-    #[error("the store's client configuration is not usable: {reason}")]
+    /// The endpoints, certificates or options passed to [`crate::Store::connect`] are unusable.
+    #[error("unusable client configuration of the store: {reason}")]
     Configuration {
         /// What is wrong.
         reason: String,
     },
     /// The embedded store cannot be opened.
-    #[error("the embedded store cannot be opened")]
+    #[error("cannot open the embedded store")]
     Open(#[from] crate::embedded::OpenError),
-    /// The server answered with something else.
-    #[error("the store refused the request")]
+    /// The server responded with any other error.
+    #[error("the store rejected the request")]
     Refused(#[source] Box<etcd_client::Error>),
-    /// The server's answer lacks a part that the API promises.
-    #[error("the store's answer to {operation} lacks its {part}")]
+    /// The server's response lacks a required part.
+    #[error("the store's response to {operation} lacks its {part}")]
     Malformed {
-        /// What was asked.
+        /// The request.
         operation: &'static str,
-        /// What is missing.
+        /// The missing part.
         part: &'static str,
     },
 }
 
 impl Error {
-    /// Whether the same request may succeed later without any change of it.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Error::Unavailable(_))
-    }
-
-    /// `requested` is the revision in the request that failed, for the errors that are about it.
+    /// `requested` is the revision in the failed request, for the errors that report it.
     pub(crate) fn from_wire(error: etcd_client::Error, requested: Revision) -> Error {
         use etcd_client::Error as Wire;
         match error {
@@ -78,7 +73,8 @@ impl Error {
         }
     }
 
-    /// The texts are etcd's own: <https://github.com/etcd-io/etcd/blob/main/api/v3rpc/rpctypes/error.go>.
+    /// The texts are etcd's own:
+    /// <https://github.com/etcd-io/etcd/blob/main/api/v3rpc/rpctypes/error.go>.
     pub(crate) fn from_status(status: Status, requested: Revision) -> Error {
         let message = status.message();
         match status.code() {
@@ -95,7 +91,7 @@ impl Error {
             }
             Code::ResourceExhausted if message.contains("larger than max") => Error::TooLarge,
             Code::OutOfRange if message.contains("message length too large") => Error::TooLarge,
-            // "Unknown" is what tonic makes of a connection that broke under a request.
+            // tonic reports a connection that breaks during a request as "Unknown".
             Code::Unavailable
             | Code::DeadlineExceeded
             | Code::Cancelled

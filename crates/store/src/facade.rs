@@ -1,4 +1,4 @@
-//! Reads and conditional writes: what the apiserver asks of the store.
+//! Reads and conditional writes.
 
 use std::sync::Arc;
 
@@ -17,69 +17,70 @@ pub struct Store {
     pub(crate) leases: SharedLeases,
 }
 
-/// What became of a conditional write.
+/// The result of a conditional write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Outcome {
-    /// It was done, durably, at this revision.
+    /// The write was applied and is durable, at this revision.
     Written(Revision),
-    /// It was not done, since the key is not in the state that the caller expected.
+    /// The write was not applied, because the key is not in the expected state.
     Conflict {
-        /// The key's present state; `None` when it does not exist.
+        /// The current state of the key; `None` if it does not exist.
         current: Option<Entry>,
-        /// The store's revision at which that was so.
+        /// The revision of the store at that time.
         revision: Revision,
     },
 }
 
-/// A single key, read.
+/// The result of reading a single key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
-    /// The key's state; `None` when it does not exist.
+    /// The state of the key; `None` if it does not exist.
     pub entry: Option<Entry>,
-    /// The store's revision at which that is so.
+    /// The revision of the store at that time.
     pub revision: Revision,
 }
 
-/// What to list.
+/// Options of a list.
 #[derive(Debug, Clone, Default)]
 pub struct ListOptions {
     /// Keys that begin with this.
     pub prefix: Bytes,
-    /// At most so many entries; zero for all.
+    /// The maximum number of entries; zero for no limit.
     pub limit: usize,
-    /// The state at this revision; [`Revision::NONE`] for the newest.
+    /// The revision to read at; [`Revision::NONE`] for the newest.
     pub revision: Revision,
     /// Start at this key (inclusive) instead of at the prefix. See [`Listing::next_from`].
     pub from: Option<Bytes>,
 }
 
-/// A page of a list, in the order of the keys.
+/// A page of a list, ordered by key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
     /// The entries.
     pub entries: Vec<Entry>,
-    /// The revision that the entries are of: the one asked for, or the store's when none was asked for.
+    /// The revision that was read at: the requested one, or the store's if none was requested.
     pub revision: Revision,
-    /// How many keys there are from the start of this page to the end of the prefix, those of this page included.
+    /// The number of keys from the start of this page to the end of the prefix, including this
+    /// page.
     pub count: u64,
-    /// Whether there are entries after this page.
+    /// Whether more entries follow this page.
     pub more: bool,
     next: Option<Bytes>,
 }
 
 impl Listing {
-    /// Where the next page starts, if there is one.
+    /// The start of the next page, if there is one.
     pub fn next_from(&self) -> Option<Bytes> {
         self.next.clone()
     }
 }
 
 impl Store {
-    /// Opens an etcd cluster. Returns at once; the first request connects.
+    /// Creates a client of an etcd cluster. Returns immediately; the first request connects.
     ///
     /// # Errors
-    /// [`Error::Configuration`] for URLs or certificates that cannot be used.
+    /// [`Error::Configuration`] for unusable URLs or certificates.
     pub async fn connect(config: &EtcdConfig) -> Result<Store> {
         Ok(Store::from_client(config.client().await?))
     }
@@ -88,22 +89,23 @@ impl Store {
         Store { client: Arc::new(client), leases: SharedLeases::default() }
     }
 
-    /// The client underneath, for what this type does not offer (maintenance).
+    /// The underlying client, for operations that this type does not offer (maintenance).
     pub fn etcd(&self) -> Client {
         Client::clone(&self.client)
     }
 
     pub(crate) fn kv(&self) -> KvClient {
-        // etcd-client's default of 4 MiB is less than an ordinary list. Lists are bounded by their limit.
+        // etcd-client's default of 4 MiB is smaller than an ordinary list. Lists are bounded by
+        // their limit.
         self.client.kv_client().max_decoding_message_size(usize::MAX)
     }
 
-    /// Writes a key that must not exist.
+    /// Creates a key that must not exist yet.
     pub async fn create(&self, key: Bytes, value: Bytes) -> Result<Outcome> {
         self.create_with_lease(key, value, None).await
     }
 
-    /// Writes a key that must not exist and that dies with a lease.
+    /// Creates a key that must not exist yet, attached to a lease.
     pub async fn create_with_lease(
         &self,
         key: Bytes,
@@ -114,12 +116,12 @@ impl Store {
         self.write(key, Revision::NONE, put).await
     }
 
-    /// Replaces the value of a key whose last write must have been at `expected`.
+    /// Replaces the value of a key whose last write must be at `expected`.
     pub async fn update(&self, key: Bytes, value: Bytes, expected: Revision) -> Result<Outcome> {
         self.update_with_lease(key, value, expected, None).await
     }
 
-    /// Replaces the value of a key whose last write must have been at `expected`, and its lease.
+    /// Replaces the value and the lease of a key whose last write must be at `expected`.
     pub async fn update_with_lease(
         &self,
         key: Bytes,
@@ -131,7 +133,7 @@ impl Store {
         self.write(key, expected, put).await
     }
 
-    /// Deletes a key whose last write must have been at `expected`.
+    /// Deletes a key whose last write must be at `expected`.
     pub async fn delete(&self, key: Bytes, expected: Revision) -> Result<Outcome> {
         let delete = TxnOp::delete(key.clone(), Some(DeleteOptions::new()));
         self.write(key, expected, delete).await
@@ -153,11 +155,11 @@ impl Store {
                 current: range.kvs.into_iter().next().map(Entry::from),
                 revision,
             }),
-            _ => Err(Error::Malformed { operation: "a transaction", part: "present value" }),
+            _ => Err(Error::Malformed { operation: "a transaction", part: "current value" }),
         }
     }
 
-    /// Reads one key; the answer reflects every write that was acknowledged before the call.
+    /// Reads one key; the result reflects every write acknowledged before the call.
     pub async fn get(&self, key: Bytes) -> Result<Fetched> {
         let response = self
             .kv()
@@ -169,10 +171,11 @@ impl Store {
         Ok(Fetched { entry: response.kvs.into_iter().next().map(Entry::from), revision })
     }
 
-    /// Reads the keys of a prefix.
+    /// Lists the keys with a prefix.
     ///
     /// # Errors
-    /// [`Error::Compacted`] and [`Error::FutureRevision`] when the state at `options.revision` is not kept or not there.
+    /// [`Error::Compacted`] and [`Error::FutureRevision`] if `options.revision` is no longer, or
+    /// not yet, available.
     pub async fn list(&self, options: ListOptions) -> Result<Listing> {
         let wire = GetOptions::new()
             .with_range(prefix_end(&options.prefix))
@@ -188,7 +191,7 @@ impl Store {
         let now = header_revision("a list", response.header)?;
         let last = response.kvs.last().filter(|_| response.more);
         let next = last.map(|last| [last.key.as_slice(), &[0]].concat().into());
-        let entries = response.kvs.into_iter().filter(|kv| !progress::is_mark(&kv.key));
+        let entries = response.kvs.into_iter().filter(|kv| !progress::is_marker(&kv.key));
         Ok(Listing {
             entries: entries.map(Entry::from).collect(),
             revision: if options.revision.is_none() { now } else { options.revision },
@@ -198,7 +201,7 @@ impl Store {
         })
     }
 
-    /// How many keys begin with a prefix.
+    /// The number of keys with a prefix.
     pub async fn count(&self, prefix: Bytes) -> Result<u64> {
         let wire = GetOptions::new().with_range(prefix_end(&prefix)).with_count_only();
         let response = self
@@ -209,9 +212,10 @@ impl Store {
         Ok(u64::try_from(response.count()).unwrap_or_default())
     }
 
-    /// The store's revision: at least that of every write acknowledged before the call.
+    /// The revision of the store: at least that of every write acknowledged before the call.
     pub async fn current_revision(&self) -> Result<Revision> {
-        // A linearizable read of a key that is never written: the cheapest way to a trustworthy header.
+        // A linearizable read of a key that is never written is the cheapest way to get a reliable
+        // header.
         let wire = GetOptions::new().with_count_only();
         let response = self
             .kv()
@@ -222,10 +226,10 @@ impl Store {
         header_revision("a get", response.header)
     }
 
-    /// Forgets the history before a revision; reads at it and after it stay possible.
+    /// Compacts the history before a revision; reads at or after it remain possible.
     ///
     /// # Errors
-    /// [`Error::Compacted`] when that has been done already.
+    /// [`Error::Compacted`] if the revision is already compacted.
     pub async fn compact(&self, revision: Revision) -> Result<()> {
         self.kv()
             .compact(revision.to_wire(), None)
@@ -244,14 +248,14 @@ fn header_revision(operation: &'static str, header: Option<PbResponseHeader>) ->
     Ok(Revision::from_wire(header.revision))
 }
 
-/// etcd refuses an empty key; a zero byte is the smallest key there is.
+/// etcd rejects an empty key; a zero byte is the smallest key.
 fn first_key(prefix: &Bytes) -> Bytes {
     if prefix.is_empty() { Bytes::from_static(&[0]) } else { prefix.clone() }
 }
 
-/// The end of the range of keys that begin with `prefix`: the prefix with its last byte that can be raised raised. A
-/// single zero byte stands for "to the end of the key space".
-pub(crate) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+/// The end of the range of keys with `prefix`: the prefix with its last byte below 0xff
+/// incremented. A single zero byte stands for the end of the key space.
+fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     match prefix.iter().rposition(|byte| *byte < 0xff) {
         None => vec![0],
         Some(last) => {

@@ -1,4 +1,4 @@
-//! Leases: keys that vanish by themselves.
+//! Leases: keys that expire.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use tokio::{sync::Mutex, time::Instant};
 
 use crate::{Error, Result, Revision, Store};
 
-/// A granted lease. Keys attached to it are deleted when its time is over.
+/// A granted lease. Keys attached to it are deleted when it expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeaseId(i64);
 
@@ -20,10 +20,10 @@ impl LeaseId {
     }
 }
 
-/// One lease serves all keys of the same time to live that are written within this fraction of it, so that a burst of
-/// short-lived keys does not make a lease each. Kubernetes does the same.
+/// Keys with the same time to live that are written within this fraction of it share a lease, so
+/// that a burst of short-lived keys does not create a lease each. Kubernetes does the same.
 const SHARE_FRACTION: u32 = 20;
-/// A lease that serves more keys than this is expensive to end: a new one is granted.
+/// Revoking a lease with more keys than this is expensive, so a new one is granted.
 const SHARE_KEYS: u32 = 1_000;
 
 #[derive(Debug)]
@@ -33,16 +33,16 @@ struct Shared {
     keys: u32,
 }
 
-/// The leases that are presently handed out, by time to live in seconds.
+/// The leases that are currently shared, by time to live in seconds.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SharedLeases(Arc<Mutex<HashMap<u64, Shared>>>);
 
 impl Store {
-    /// A lease that lasts at least `time_to_live` from now (at most a twentieth longer), shared between callers. Use it
-    /// for one write.
+    /// A lease that lasts at least `time_to_live` from now (at most a twentieth longer), shared
+    /// between callers. Use it for a single write.
     pub async fn lease(&self, time_to_live: Duration) -> Result<LeaseId> {
         let seconds = time_to_live.as_secs().max(1);
-        // Held while a lease is granted, so that those who come meanwhile share it.
+        // Held while a lease is being granted, so that concurrent callers share it.
         let mut leases = self.leases.0.lock().await;
         let now = clock::instant();
         leases.retain(|_, shared| shared.until > now && shared.keys < SHARE_KEYS);
@@ -57,7 +57,7 @@ impl Store {
         Ok(id)
     }
 
-    /// A lease of one's own.
+    /// Grants a lease that is not shared.
     pub async fn grant_lease(&self, time_to_live: Duration) -> Result<LeaseId> {
         let seconds = i64::try_from(time_to_live.as_secs().max(1)).unwrap_or(i64::MAX);
         let granted = self
@@ -68,15 +68,5 @@ impl Store {
             .map_err(|error| Error::from_wire(error, Revision::NONE))?;
         LeaseId::from_wire(granted.id())
             .ok_or(Error::Malformed { operation: "a lease grant", part: "lease" })
-    }
-
-    /// Ends a lease now; its keys are deleted, in one revision.
-    pub async fn revoke_lease(&self, lease: LeaseId) -> Result<()> {
-        self.client
-            .lease_client()
-            .revoke(lease.to_wire())
-            .await
-            .map_err(|error| Error::from_wire(error, Revision::NONE))?;
-        Ok(())
     }
 }

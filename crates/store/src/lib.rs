@@ -1,18 +1,21 @@
-//! The cluster's store: one typed client of the etcd v3 API, and an etcd v3 service of our own to put behind it.
+//! The cluster's store: a typed client of the etcd v3 API, and an embedded etcd v3 service.
 //!
-//! The entry point is [`Store`]. [`Store::connect`] opens an etcd cluster; [`Store::embedded`] opens a folder that the
-//! embedded service keeps with redb. Everything after that is the same code: the embedded service is reached through
-//! etcd-client's custom channel, in process and without a socket, so that what holds for one backend holds for both.
+//! The entry point is [`Store`]. [`Store::connect`] connects to an etcd cluster;
+//! [`Store::embedded`] opens a directory in which the embedded service stores its data with redb.
+//! Everything after that is the same code: the embedded service is reached through etcd-client's
+//! custom channel, in process and without a socket, so that both backends behave the same.
 //!
-//! Every write names the state that it expects ([`Store::create`], [`Store::update`], [`Store::delete`]) and is one
-//! etcd transaction. When the expectation fails, the same answer carries the present value ([`Outcome::Conflict`]), so
-//! a caller retries without a further read. [`Store::watch`] delivers every change after its start revision, in order,
-//! or fails with [`Error::Compacted`].
+//! Every write states the revision it expects ([`Store::create`], [`Store::update`],
+//! [`Store::delete`]) and is one etcd transaction. If the expectation fails, the response carries
+//! the current value ([`Outcome::Conflict`]), so that callers retry without another read.
+//! [`Store::watch`] delivers every change after its start revision, in order, or fails with
+//! [`Error::Compacted`].
 //!
-//! An acknowledged write is durable, on either backend.
+//! Acknowledged writes are durable on both backends.
 //!
-//! This crate knows keys, bytes and revisions. It must not know kinds, JSON, resource versions as strings, paths under
-//! `/registry/`, or who is allowed to do what: that is the apiserver's. Only `apiserver` and `testkit` depend on it.
+//! This crate knows keys, bytes and revisions. It must not know kinds, JSON, resource versions as
+//! strings, paths under `/registry/`, or authorization: those belong to the apiserver. Only
+//! `apiserver` and `testkit` depend on it.
 
 mod connect;
 pub mod embedded;
@@ -33,5 +36,5 @@ pub use progress::ProgressRequester;
 pub use revision::Revision;
 pub use watch::{Batch, Watch, WatchOptions};
 
-/// What every fallible operation of this crate returns.
+/// The result of the fallible operations of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

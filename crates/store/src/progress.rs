@@ -1,10 +1,11 @@
-//! Asking a watch how far it has come.
+//! Progress requests of a watch.
 //!
-//! etcd answers a progress request in the watch's own stream: every change up to the revision that it names has been
-//! sent. Before 3.4.31 and 3.5.13 that is not always true: the answer may overtake changes that wait to be sent
-//! (<https://github.com/etcd-io/etcd/issues/15220>), and a cache that believed it would miss them. With such a server
-//! the request is a mark instead: a write of a key of ours under the watched prefix. When its event comes, everything
-//! before it has come. Neither watches nor lists show the key.
+//! etcd responds to a progress request in the watch's own stream: every change up to the revision
+//! in the response has been sent. Before 3.4.31 and 3.5.13 this does not always hold: the response
+//! may overtake changes that are still queued (<https://github.com/etcd-io/etcd/issues/15220>), and
+//! a cache that relied on it would miss them. With such a server, progress is requested by writing
+//! a marker, a key of ours under the watched prefix: once its event arrives, so has everything
+//! before it. Watches and lists hide the key.
 
 use std::sync::{
     Arc,
@@ -17,62 +18,65 @@ use tokio::sync::mpsc;
 
 use crate::{Error, Result, Revision, Store, watch::closed};
 
-/// The end of the key of a mark. No text ends so, since the byte is none of UTF-8's.
-const MARK_SUFFIX: &[u8] = b"\xffprogress";
+/// The suffix of a marker's key. No valid UTF-8 key ends in it.
+const MARKER_SUFFIX: &[u8] = b"\xffprogress";
 
-/// The first releases of their lines whose answers can be trusted, and the line from which on all can.
+/// The first patch releases of 3.4 and 3.5 whose responses can be trusted, and the first minor
+/// release of which all can.
 const TRUSTED_3_4: u64 = 31;
 const TRUSTED_3_5: u64 = 13;
 const TRUSTED_LINE: (u64, u64) = (3, 6);
 
-/// Asks a running watch how far it has come; the answer is a [`crate::Batch`] without events in its stream.
+/// Requests progress from a running watch; the response is a [`crate::Batch`] without events in its
+/// stream.
 #[derive(Clone)]
-pub struct ProgressRequester(Way);
+pub struct ProgressRequester(Method);
 
 #[derive(Clone)]
-enum Way {
-    Ask(mpsc::Sender<PbWatchRequest>),
-    Mark { store: Store, mark: Arc<Mark> },
+enum Method {
+    Request(mpsc::Sender<PbWatchRequest>),
+    Write { store: Store, marker: Arc<Marker> },
 }
 
-/// The mark of one watch.
+/// The marker of one watch.
 #[derive(Debug)]
-pub(crate) struct Mark {
+pub(crate) struct Marker {
     key: Bytes,
-    /// Whether one has been written whose event has not come yet: it answers whoever asks meanwhile.
-    under_way: AtomicBool,
+    /// Whether a marker has been written whose event has not arrived yet: it also serves requests
+    /// made in the meantime.
+    pending: AtomicBool,
 }
 
 impl ProgressRequester {
     pub(crate) fn new(
         store: &Store,
         requests: mpsc::Sender<PbWatchRequest>,
-        mark: Option<Arc<Mark>>,
+        marker: Option<Arc<Marker>>,
     ) -> Self {
-        ProgressRequester(match mark {
-            None => Way::Ask(requests),
-            Some(mark) => Way::Mark { store: store.clone(), mark },
+        ProgressRequester(match marker {
+            None => Method::Request(requests),
+            Some(marker) => Method::Write { store: store.clone(), marker },
         })
     }
 
     /// Sends the request.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the watch has ended or the server cannot be reached.
+    /// [`Error::Unavailable`] if the watch has ended or the server is unreachable.
     pub async fn request(&self) -> Result<()> {
         match &self.0 {
-            Way::Ask(requests) => {
+            Method::Request(requests) => {
                 let union = PbWatchRequestUnion::ProgressRequest(Default::default());
                 let request = PbWatchRequest { request_union: Some(union) };
                 requests.send(request).await.map_err(|_| closed())
             }
-            Way::Mark { store, mark } => {
-                if mark.under_way.swap(true, Ordering::SeqCst) {
+            Method::Write { store, marker } => {
+                if marker.pending.swap(true, Ordering::SeqCst) {
                     return Ok(());
                 }
-                let written = store.kv().put(mark.key.clone(), Bytes::new(), None).await;
+                let written = store.kv().put(marker.key.clone(), Bytes::new(), None).await;
                 written.map(drop).map_err(|error| {
-                    mark.under_way.store(false, Ordering::SeqCst);
+                    marker.pending.store(false, Ordering::SeqCst);
                     Error::from_wire(error, Revision::NONE)
                 })
             }
@@ -80,24 +84,24 @@ impl ProgressRequester {
     }
 }
 
-impl Mark {
-    pub(crate) fn new(prefix: &[u8]) -> Arc<Mark> {
-        let key = [prefix, MARK_SUFFIX].concat().into();
-        Arc::new(Mark { key, under_way: AtomicBool::new(false) })
+impl Marker {
+    pub(crate) fn new(prefix: &[u8]) -> Arc<Marker> {
+        let key = [prefix, MARKER_SUFFIX].concat().into();
+        Arc::new(Marker { key, pending: AtomicBool::new(false) })
     }
 
-    /// The watch has delivered a mark, this one or another client's.
+    /// Called when the watch has delivered a marker, ours or another client's.
     pub(crate) fn arrived(&self) {
-        self.under_way.store(false, Ordering::SeqCst);
+        self.pending.store(false, Ordering::SeqCst);
     }
 }
 
-/// Whether a key is a mark.
-pub(crate) fn is_mark(key: &[u8]) -> bool {
-    key.ends_with(MARK_SUFFIX)
+/// Whether a key is a marker.
+pub(crate) fn is_marker(key: &[u8]) -> bool {
+    key.ends_with(MARKER_SUFFIX)
 }
 
-/// Whether a server of this version answers progress requests truthfully.
+/// Whether progress responses of a server of this version can be trusted.
 pub(crate) fn is_trusted(version: &str) -> bool {
     let mut numbers = version.split(['.', '-', '+']).map(|number| number.parse::<u64>().ok());
     let (Some(Some(major)), Some(Some(minor))) = (numbers.next(), numbers.next()) else {

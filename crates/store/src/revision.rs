@@ -2,18 +2,19 @@
 
 use std::fmt;
 
-/// A revision of the whole store: it grows by one with every transaction that changes something.
+/// A revision of the whole store, incremented by every transaction that changes something.
 ///
-/// Zero means "none": a key that does not exist has modification revision zero, and a read at revision zero is a read
-/// of the newest state.
+/// Zero means "none": a key that does not exist has modification revision zero, and a read at
+/// revision zero reads the newest state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(u64);
 
 impl Revision {
-    /// No revision: the newest state for reads, an absent key for comparisons.
+    /// No revision: the newest state in reads, an absent key in comparisons.
     pub const NONE: Revision = Revision(0);
 
-    /// The revision with this number. Numbers above `i64::MAX` do not exist in etcd's API and are clamped.
+    /// The revision with this number. Numbers above `i64::MAX` do not exist in etcd's API and are
+    /// clamped.
     pub const fn new(number: u64) -> Revision {
         if number > i64::MAX as u64 { Revision(i64::MAX as u64) } else { Revision(number) }
     }
@@ -23,7 +24,8 @@ impl Revision {
         self.0
     }
 
-    /// The revision after this one: where a watch starts that has seen everything up to this one.
+    /// The revision after this one, from which a watch continues that has seen everything up to
+    /// this one.
     pub const fn next(self) -> Revision {
         Revision::new(self.0 + 1)
     }

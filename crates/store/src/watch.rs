@@ -15,39 +15,42 @@ use tokio::sync::mpsc;
 
 use crate::{
     Error, Event, ProgressRequester, Result, Revision, Store,
-    progress::{self, Mark},
+    progress::{self, Marker},
 };
 
-/// What to watch.
+/// Options of a watch.
 #[derive(Debug, Clone)]
 pub struct WatchOptions {
     /// Keys that begin with this.
     pub prefix: Bytes,
-    /// The first revision of interest; [`Revision::NONE`] for whatever comes from now on.
+    /// The first revision to deliver; [`Revision::NONE`] for changes from now on.
     pub from: Revision,
-    /// Whether events carry the state before the change.
+    /// Whether events include the state before the change.
     pub previous: bool,
 }
 
-/// Changes, in order, and how far the watch has come.
+/// Changes, in order, and the progress of the watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// Changes in the order of their revisions. Empty in an answer to a progress request or a periodic notification.
+    /// Changes ordered by revision. Empty in the response to a progress request and in a periodic
+    /// notification.
     pub events: Vec<Event>,
-    /// Every change of the watched keys up to and including this revision has been delivered, this batch included.
+    /// All changes of the watched keys up to and including this revision have been delivered,
+    /// counting this batch.
     pub revision: Revision,
 }
 
-/// A running watch: a stream of [`Batch`]es that ends with an error, never silently. Dropping it ends the watch.
+/// A running watch: a stream of [`Batch`]es that ends with an error, never silently. Dropping it
+/// cancels the watch.
 ///
-/// After [`Error::Compacted`] the caller lists again; after [`Error::Unavailable`] it watches again from the revision
-/// after the last batch's.
+/// After [`Error::Compacted`] the caller has to list again; after [`Error::Unavailable`] it can
+/// watch again from the revision after the last batch.
 pub struct Watch {
     responses: WatchResponseStream,
     requests: mpsc::Sender<PbWatchRequest>,
     store: Store,
-    /// Set with a server whose answers to progress requests cannot be trusted.
-    mark: Option<Arc<Mark>>,
+    /// Set if the server's progress responses cannot be trusted.
+    marker: Option<Arc<Marker>>,
     from: Revision,
     seen: Revision,
     ended: bool,
@@ -58,15 +61,15 @@ pub(crate) fn closed() -> Error {
 }
 
 impl Store {
-    /// Watches a prefix from a revision on. The watch is established when this returns.
+    /// Watches a prefix, starting at a revision. The watch is established when this returns.
     ///
     /// # Errors
-    /// [`Error::Compacted`] when `from` is no longer kept: here or as the stream's first item.
+    /// [`Error::Compacted`] if `from` has been compacted: here or as the stream's first item.
     pub async fn watch(&self, options: WatchOptions) -> Result<Watch> {
         let version = self.client.maintenance_client().status().await;
         let version = version.map_err(|error| Error::from_wire(error, options.from))?;
         let trusted = progress::is_trusted(version.version());
-        let mark = (!trusted).then(|| Mark::new(&options.prefix));
+        let marker = (!trusted).then(|| Marker::new(&options.prefix));
         let mut wire = WireOptions::new()
             .with_prefix()
             .with_start_revision(options.from.to_wire())
@@ -85,7 +88,7 @@ impl Store {
             responses: stream.response_stream,
             requests: stream.request_sender.0,
             store: self.clone(),
-            mark,
+            marker,
             from: options.from,
             seen: Revision::NONE,
             ended: false,
@@ -96,9 +99,9 @@ impl Store {
 }
 
 impl Watch {
-    /// A handle with which progress can be asked for while the stream is being read.
+    /// A handle to request progress while the stream is being read.
     pub fn progress_requester(&self) -> ProgressRequester {
-        ProgressRequester::new(&self.store, self.requests.clone(), self.mark.clone())
+        ProgressRequester::new(&self.store, self.requests.clone(), self.marker.clone())
     }
 
     async fn established(&mut self) -> Result<()> {
@@ -141,15 +144,16 @@ impl Watch {
             response.0.events.into_iter().map(Event::from_wire).collect();
         let mut events =
             events.ok_or(Error::Malformed { operation: "a watch", part: "key and value" })?;
-        // While a watch catches up, the header's revision is ahead of the events in the same message.
+        // While a watch is catching up, the revision in the header is ahead of the events in the
+        // same message.
         let revision = match events.last() {
             Some(event) => event.entry.mod_revision,
             None => header.ok_or(Error::Malformed { operation: "a watch", part: "header" })?,
         };
         let all = events.len();
-        events.retain(|event| !progress::is_mark(&event.entry.key));
-        if let Some(mark) = self.mark.as_ref().filter(|_| events.len() < all) {
-            mark.arrived();
+        events.retain(|event| !progress::is_marker(&event.entry.key));
+        if let Some(marker) = self.marker.as_ref().filter(|_| events.len() < all) {
+            marker.arrived();
         }
         self.seen = self.seen.max(revision);
         Ok(Batch { events, revision: self.seen })

@@ -1,9 +1,11 @@
-//! Kills a process that writes to an embedded store, a hundred times, and looks whether anything acknowledged is lost.
+//! Kills a process that writes to an embedded store, a hundred times, and checks that no
+//! acknowledged write is lost.
 //!
-//! The child (this program, told to run its other test) runs a few writers, each over keys of its own, and tells on
-//! its standard output what was acknowledged: `worker revision key value`, or no value for a deletion. The parent kills
-//! it after a random time, opens the store itself and compares. Of each writer one operation may have been under way;
-//! it may have happened or not. Everything else must be exactly as acknowledged, in the order of the revisions.
+//! The child (this program, running its other test) runs a few writers, each with its own keys, and
+//! reports acknowledged writes on its standard output: `worker revision key value`, without a value
+//! for a deletion. The parent kills it after a random time, opens the store itself and compares.
+//! Each writer may have had one operation in flight, which may or may not have been applied.
+//! Everything else must be exactly as acknowledged, ordered by revision.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -28,17 +30,17 @@ use tempfile::TempDir;
 const ROUNDS: usize = 100;
 const WORKERS: usize = 8;
 const KEYS: usize = 12;
-/// How many acknowledged writes a worker makes between compactions.
+/// The number of acknowledged writes of a worker between compactions.
 const COMPACT_EVERY: u64 = 10;
-/// How many revisions a compaction leaves.
+/// The number of revisions that a compaction keeps.
 const KEPT_REVISIONS: u64 = 300;
-/// How long a child lives, counted from its first acknowledged write.
+/// The lifetime of a child, from its first acknowledged write.
 const LIFE_MS: std::ops::Range<u64> = 1..120;
 const VALUE_BYTES: std::ops::Range<usize> = 10..6_000;
 
-/// The child's folder.
-const FOLDER: &str = "SKIFF_STORE_KILL_FOLDER";
-/// What the child's own lines begin with; the test runner has lines too.
+/// The environment variable with the child's directory.
+const DIRECTORY: &str = "SKIFF_STORE_KILL_DIRECTORY";
+/// The prefix of the child's own lines, which distinguishes them from the test runner's.
 const ACKNOWLEDGED: &str = "acknowledged: ";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,11 +49,11 @@ async fn acknowledged_writes_survive_a_hundred_kills() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the process that is killed; started by the test above"]
+#[ignore = "the process to be killed; started by the test above"]
 async fn child_process() {
-    let folder =
-        std::env::var_os(FOLDER).expect("it is started by the other test, which gives a folder");
-    child(Path::new(&folder)).await;
+    let directory =
+        std::env::var_os(DIRECTORY).expect("started by the other test, which sets the directory");
+    child(Path::new(&directory)).await;
 }
 
 async fn child(directory: &Path) {
@@ -67,7 +69,7 @@ fn key(worker: usize, index: usize) -> String {
     format!("/registry/{worker}/{index}")
 }
 
-/// Writes for ever, one thing at a time.
+/// Writes forever, one operation at a time.
 async fn work(store: Store, worker: usize) {
     let mut known: Vec<Revision> = Vec::new();
     for index in 0..KEYS {
@@ -88,7 +90,7 @@ async fn work(store: Store, worker: usize) {
             store.update(key.clone(), Bytes::from(value.clone()), expected).await.unwrap()
         };
         let Outcome::Written(revision) = outcome else {
-            panic!("someone else wrote {key:?}: {outcome:?}")
+            panic!("another writer changed {key:?}: {outcome:?}")
         };
         known[index] = if delete { Revision::NONE } else { revision };
         let value = if delete { "" } else { &value };
@@ -105,7 +107,7 @@ async fn work(store: Store, worker: usize) {
     }
 }
 
-/// What was acknowledged: the state of each key, and the last revision of each worker.
+/// The acknowledged writes: the state of each key, and the last revision of each worker.
 #[derive(Default)]
 struct Acknowledged {
     keys: BTreeMap<String, (u64, String)>,
@@ -122,7 +124,7 @@ async fn parent() {
         verify(directory.path(), &mut acknowledged, before).await;
         if round % 10 == 9 {
             println!(
-                "killed {} times, {} acknowledged writes are there",
+                "killed {} times, {} acknowledged writes are present",
                 round + 1,
                 acknowledged.writes.len()
             );
@@ -130,36 +132,38 @@ async fn parent() {
     }
 }
 
-/// Lets a child write for a while and kills it. Its pipe still holds what it said before.
+/// Lets a child write for a while and kills it. Its output remains in the pipe.
 fn run_and_kill(directory: &Path, acknowledged: &mut Acknowledged) {
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child_process", "--ignored", "--nocapture"])
-        .env(FOLDER, directory)
+        .env(DIRECTORY, directory)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let child = Arc::new(Mutex::new(child));
-    let mut said = BufReader::new(child.lock().unwrap().stdout.take().unwrap());
+    let mut output = BufReader::new(child.lock().unwrap().stdout.take().unwrap());
     let mut killer = None;
     let mut line = String::new();
-    // The last line may have been cut short by the kill.
-    while said.read_line(&mut line).unwrap() > 0 && line.ends_with('\n') {
-        let told = std::mem::take(&mut line);
-        let Some((_, told)) = told.trim_end_matches('\n').split_once(ACKNOWLEDGED) else {
+    // The kill may have truncated the last line.
+    while output.read_line(&mut line).unwrap() > 0 && line.ends_with('\n') {
+        let acknowledgement = std::mem::take(&mut line);
+        let Some((_, write)) = acknowledgement.trim_end_matches('\n').split_once(ACKNOWLEDGED)
+        else {
             continue;
         };
         if killer.is_none() {
             let life = Duration::from_millis(rand::random_range(LIFE_MS));
             let child = child.clone();
             killer = Some(thread::spawn(move || {
-                // How long the child lives is what is being varied, not something waited for.
+                // The lifetime of the child is the parameter of the test, not a wait for a
+                // condition.
                 thread::sleep(life);
                 child.lock().unwrap().kill().unwrap();
             }));
         }
-        let fields: Vec<&str> = told.splitn(4, ' ').collect();
-        let [worker, revision, key, value] = fields[..] else { panic!("{told:?}") };
+        let fields: Vec<&str> = write.splitn(4, ' ').collect();
+        let [worker, revision, key, value] = fields[..] else { panic!("{write:?}") };
         let (worker, revision) = (worker.parse().unwrap(), revision.parse().unwrap());
         let last = acknowledged.workers.insert(worker, revision).unwrap_or_default();
         assert!(revision > last, "worker {worker} got revision {revision} after {last}");
@@ -200,13 +204,14 @@ async fn verify(directory: &Path, acknowledged: &mut Acknowledged, before: usize
         assert!(deviating <= 1, "worker {worker}: {deviating} keys are not as acknowledged");
     }
     verify_history(&store, &acknowledged.writes[before..], listing.revision).await;
-    // What was under way has happened or not; from here on it is known.
+    // Operations in flight may or may not have been applied; from here on their outcome is known.
     acknowledged.keys = actual;
     drop(store);
     embedded.stop().await.unwrap();
 }
 
-/// Every acknowledged write that is not compacted is in history, once, and no revision is missing.
+/// Checks that every acknowledged write that is not compacted is in history exactly once, and that
+/// no revision is missing.
 async fn verify_history(store: &Store, writes: &[(u64, String, String)], current: Revision) {
     let mut from = Revision::new(2);
     let mut watch = loop {
@@ -223,7 +228,7 @@ async fn verify_history(store: &Store, writes: &[(u64, String, String)], current
     let mut next = from;
     while next <= current {
         for event in watch.next().await.unwrap().unwrap().events {
-            assert_eq!(event.entry.mod_revision, next, "a revision is missing or twice there");
+            assert_eq!(event.entry.mod_revision, next, "a revision is missing or duplicated");
             let value =
                 if event.kind == EventKind::Deleted { Bytes::new() } else { event.entry.value };
             history.insert(next.get(), (event.entry.key, value));

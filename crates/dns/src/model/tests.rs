@@ -30,7 +30,7 @@ fn services() {
 }
 
 #[test]
-fn slices_hold_what_is_ready() {
+fn slices_contain_ready_endpoints() {
     let json = br#"{
         "metadata":{"namespace":"ns","name":"db-1","labels":{"kubernetes.io/service-name":"db"}},
         "addressType":"IPv4",

@@ -37,7 +37,7 @@ fn ask(name: &str, kind: RecordType) -> Answer {
     zone().answer(&records(), &Name::from_ascii(name).unwrap(), kind)
 }
 
-/// `code: data, data` of the answer section.
+/// The answer section as `code: data, data`.
 fn shown(answer: &Answer) -> String {
     let data: Vec<String> = answer.answers.iter().map(|record| record.data.to_string()).collect();
     format!("{:?}: {}", answer.code, data.join(", "))
@@ -105,7 +105,7 @@ fn answers() {
 #[test]
 fn aliases_lead_out_of_the_zone_and_loops_end() {
     let out = ask("out.default.svc.cluster.local.", RecordType::A);
-    assert_eq!(out.continues_at, Some(Name::from_ascii("example.org.").unwrap()));
+    assert_eq!(out.external_alias, Some(Name::from_ascii("example.org.").unwrap()));
     assert_eq!(shown(&out), "NoError: example.org.");
     let endless = ask("loop.default.svc.cluster.local.", RecordType::A);
     assert_eq!(endless.code, ResponseCode::ServFail);

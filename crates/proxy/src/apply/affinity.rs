@@ -1,9 +1,9 @@
-//! Session affinity across changes of endpoints.
+//! Preserves session affinity when endpoints change.
 //!
-//! The packet path remembers (target, slot, client). When the endpoint of a slot changes, what was
-//! remembered for it must move with the endpoint, or be forgotten if that is gone. Between the
-//! transaction and the repair, a client of such a slot may be sent to the slot's new endpoint: a
-//! valid one, and for a millisecond.
+//! The packet path records (target, slot, client). When the endpoint of a slot changes, its entries
+//! have to move along with the endpoint, or be deleted if the endpoint is gone. Between the
+//! transaction and the repair, about a millisecond, a client of such a slot may be sent to the
+//! slot's new endpoint, which is valid too.
 
 use std::collections::HashMap;
 
@@ -13,17 +13,17 @@ use crate::nft::{self, Batch, ElementData, Family, NewElement, NftError, Socket}
 use crate::plan::Changes;
 use crate::table::{Chain, Data, Endpoint, Key, LOCAL_SLOTS, Map, TABLE, Target};
 
-/// Where what is remembered for a slot goes: to another slot, or nowhere.
+/// The new slot of the entries of a slot; `None` if they are to be deleted.
 type Moves = HashMap<(Target, u32), Option<u32>>;
 
-/// What the changes do to the slots. Empty if no endpoint went from its slot.
+/// The moves caused by the changes. Empty if no endpoint has left its slot.
 fn moves(family: Family, changes: &Changes) -> Moves {
-    // The endpoints of all nodes and those of this one are two lists.
+    // The endpoints of all nodes and those of this node are separate lists.
     let list = |slot: u32| slot >= LOCAL_SLOTS;
     let mut now: HashMap<(Target, bool, Endpoint), u32> = HashMap::new();
     let mut before: Vec<(Target, u32, Endpoint)> = Vec::new();
-    for (place, change) in changes.iter().filter(|(place, _)| place.family == family) {
-        let Key::Slot(target, slot) = place.key else {
+    for (id, change) in changes.iter().filter(|(id, _)| id.family == family) {
+        let Key::Slot(target, slot) = id.key else {
             continue;
         };
         if let Some(Data::Endpoint(endpoint)) = change.after {
@@ -40,14 +40,13 @@ fn moves(family: Family, changes: &Changes) -> Moves {
     before.into_iter().map(to).collect()
 }
 
-/// Whether the changes are of Services with session affinity, as far as one can tell from them and
-/// the chains in use.
-pub(super) fn concerned<'a>(chains: impl Iterator<Item = &'a Chain>) -> bool {
+/// Whether any of the chains in use has session affinity.
+pub(super) fn is_used<'a>(chains: impl Iterator<Item = &'a Chain>) -> bool {
     let mut chains = chains;
     chains.any(|chain| matches!(chain, Chain::Balance { affinity_s: Some(_), .. }))
 }
 
-/// Repairs what the packet path remembers after `changes` were applied.
+/// Repairs the entries of the packet path after `changes` have been applied.
 pub(super) fn repair(
     socket: &mut Socket,
     family: Family,
@@ -73,7 +72,7 @@ pub(super) fn repair(
                 batch.add(map.name(), [NewElement { key, key_end, data }]);
             }
             match socket.apply(batch) {
-                // It ran out meanwhile.
+                // The entry has expired in the meantime.
                 Err(NftError::Refused { source: Errno::ENOENT, .. }) => {}
                 result => result?,
             }
@@ -85,20 +84,20 @@ pub(super) fn repair(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Change, Place};
+    use crate::plan::{Change, ElementId};
     use crate::table::Protocol;
 
     #[test]
-    fn what_is_remembered_moves_with_the_endpoint() {
+    fn entries_move_with_their_endpoint() {
         let target = Target::NodePort(Protocol::Tcp, 30_000);
         let endpoint = |n: u8| Endpoint { ip: [10, 0, 0, n].into(), port: 80 };
         let change = |slot, before: Option<u8>, after: Option<u8>| {
             let key = Key::Slot(target, slot);
             let data = |n: Option<u8>| n.map(|n| Data::Endpoint(endpoint(n)));
-            let place = Place { family: Family::V4, map: Map::NodePortEndpoints, key };
-            (place, Change { before: data(before), after: data(after) })
+            let id = ElementId { family: Family::V4, map: Map::NodePortEndpoints, key };
+            (id, Change { before: data(before), after: data(after) })
         };
-        // 2 goes from the middle of three: 3 takes its slot. On this node, 1 goes and nothing else.
+        // Endpoint 2 of three is removed and 3 takes its slot. On this node only 1 is removed.
         let changes = Changes::from([
             change(1, Some(2), Some(3)),
             change(2, Some(3), None),

@@ -66,7 +66,7 @@ fn services() {
 }
 
 #[test]
-fn services_that_are_nothing_to_the_proxy() {
+fn ignored_services() {
     let ports = r#""ports": [{"port": 80}]"#;
     for spec in [
         format!(r#"{{"clusterIP": "None", {ports}}}"#),

@@ -1,4 +1,4 @@
-//! One transaction: what to create, change and delete.
+//! A transaction: what to create, change and delete.
 
 use super::{Expr, Family, Message};
 
@@ -21,10 +21,10 @@ const APPEND: u16 = 0x800;
 
 /// `NFT_DATA_VERDICT`.
 const VERDICT_TYPE: u32 = 0xffff_ff00;
-/// Elements go into one message up to this many bytes: an attribute cannot hold 64 KB.
+/// The maximum size of the elements in one message, in bytes: an attribute is limited to 64 KB.
 const ELEMENTS_PER_MESSAGE: usize = 60_000;
 
-/// What a rule or a verdict map's element does with a packet.
+/// What a rule or an element of a verdict map does with a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Accept,
@@ -41,7 +41,7 @@ pub enum ChainKind {
     Nat,
 }
 
-/// Where in a packet's way a base chain is asked.
+/// The hook that a base chain is attached to.
 #[derive(Clone, Copy, Debug)]
 pub enum Hook {
     Prerouting = 0,
@@ -49,7 +49,8 @@ pub enum Hook {
     Postrouting = 4,
 }
 
-/// What makes a chain a base chain: all packets at `hook` pass it, those of lower priority first.
+/// What makes a chain a base chain: all packets at `hook` traverse it, chains of lower priority
+/// first.
 #[derive(Clone, Copy, Debug)]
 pub struct BaseChain {
     pub kind: ChainKind,
@@ -57,7 +58,7 @@ pub struct BaseChain {
     pub priority: i32,
 }
 
-/// The shape of a set or map. The types are `nft`'s (for a concatenation, 6 bits each) and only
+/// The definition of a set or map. The types are `nft`'s (6 bits each in a concatenation) and only
 /// used for display.
 #[derive(Clone, Debug)]
 pub struct Set {
@@ -65,13 +66,13 @@ pub struct Set {
     pub key_type: u32,
     pub key_len: u32,
     pub data: SetData,
-    /// Filled by the packet path, each element with a time to live.
+    /// Populated by the packet path, each element with a timeout.
     pub dynamic: bool,
-    /// The lengths of the key's fields if they are ranges, else empty.
+    /// The lengths of the key's fields if the keys are ranges, else empty.
     pub ranges: Vec<u32>,
 }
 
-/// What a set's elements carry.
+/// The type of the elements' data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetData {
     None,
@@ -89,7 +90,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A transaction on one table.
+    /// Starts a transaction on one table.
     pub fn new(family: Family, table: &str) -> Self {
         let mut batch = Self {
             message: Message::default(),
@@ -103,12 +104,12 @@ impl Batch {
         batch
     }
 
-    /// Whether nothing was asked for.
+    /// Whether the transaction is empty.
     pub fn is_empty(&self) -> bool {
         self.sequence == 0
     }
 
-    /// The bytes of the whole transaction, and the sequence number of the message that is
+    /// The bytes of the whole transaction, and the sequence number of the message that will be
     /// acknowledged.
     pub(super) fn finish(mut self) -> (Vec<u8>, u32) {
         self.message.flag_last(ACK);
@@ -128,7 +129,7 @@ impl Batch {
     /// Creates the table if it is missing; the comment is only set on creation.
     pub fn table(&mut self, comment: &str) {
         self.begin(NEW_TABLE, CREATE);
-        // struct nftnl_udata of type NFTNL_UDATA_TABLE_COMMENT, as nft writes and shows it.
+        // struct nftnl_udata of type NFTNL_UDATA_TABLE_COMMENT, as used by nft.
         let length = u8::try_from(comment.len() + 1).expect("a comment is short");
         let mut comment_bytes = vec![0, length];
         comment_bytes.extend(comment.as_bytes());
@@ -137,7 +138,7 @@ impl Batch {
         self.message.end();
     }
 
-    /// Deletes the table and all in it. It must exist.
+    /// Deletes the table with all its contents. It must exist.
     pub fn delete_table(&mut self) {
         self.begin(DELETE_TABLE, 0);
         self.message.end();
@@ -160,14 +161,14 @@ impl Batch {
         self.message.end();
     }
 
-    /// Deletes a chain with its rules. Nothing may refer to it any more.
+    /// Deletes a chain with its rules. It must no longer be referenced.
     pub fn delete_chain(&mut self, name: &str) {
         self.begin(DELETE_CHAIN, 0);
         self.message.attr_str(3, name);
         self.message.end();
     }
 
-    /// Adds a rule at the end of the chain.
+    /// Appends a rule to the chain.
     pub fn rule(&mut self, chain: &str, expressions: &[Expr]) {
         self.begin(NEW_RULE, CREATE | APPEND);
         self.message.attr_str(2, chain);
@@ -221,7 +222,7 @@ impl Batch {
         self.message.end();
     }
 
-    /// Adds elements, each with the key, the end of its range (if the set has ranges) and its data.
+    /// Adds elements.
     pub fn add(&mut self, set: &str, elements: impl IntoIterator<Item = NewElement>) {
         self.elements(NEW_ELEMENT, CREATE, set, elements, |message, element| {
             message.nest(1, |message| message.attr(1, &element.key));
@@ -244,7 +245,7 @@ impl Batch {
         });
     }
 
-    /// Deletes elements by key (and the end of its range). They must exist.
+    /// Deletes elements by key and, for ranges, the end key. They must exist.
     pub fn delete(
         &mut self,
         set: &str,
@@ -295,11 +296,12 @@ pub enum ElementData {
     None,
     Value(Vec<u8>),
     Verdict(Verdict),
-    /// No data, but a life that goes on as it was.
+    /// No data; the element keeps its timeout and remaining lifetime.
     Expires(Timing),
 }
 
-/// How long an element of a dynamic set lives from each use, and for how long still; milliseconds.
+/// The timeout of an element of a dynamic set since its last use, and its remaining lifetime, in
+/// milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timing {
     pub timeout_ms: u64,

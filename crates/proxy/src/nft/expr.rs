@@ -1,10 +1,10 @@
-//! The expressions that rules are made of, and their encoding.
+//! The expressions of rules, and their encoding.
 
 use super::batch::{Verdict, write_verdict};
 use super::{Family, Message};
 
-/// One of the sixteen 32-bit registers that a rule's expressions hand values on in. A value longer
-/// than 4 bytes takes the following ones too; a value shorter is padded with zeroes.
+/// One of the sixteen 32-bit registers through which the expressions of a rule pass values. A value
+/// longer than 4 bytes extends into the following registers; a shorter one is padded with zeroes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reg(pub u8);
 
@@ -16,7 +16,7 @@ impl Reg {
     }
 }
 
-/// `NFT_REG_VERDICT`: what is stored there ends the rule.
+/// `NFT_REG_VERDICT`: a verdict stored there ends the rule.
 const VERDICT: u32 = 0;
 
 #[derive(Clone, Debug)]
@@ -28,12 +28,12 @@ pub enum Expr {
     Protocol(Reg),
     /// The destination port, two bytes.
     DestinationPort(Reg),
-    /// The index of the interface that the packet came in or goes out by, in host byte order.
+    /// The index of the packet's input or output interface, in host byte order.
     InputInterface(Reg),
     OutputInterface(Reg),
-    /// The name of the interface that the packet goes out by, 16 bytes.
+    /// The name of the packet's output interface, 16 bytes.
     OutputInterfaceName(Reg),
-    /// The kind of the destination address: `RTN_LOCAL` and so on, in host byte order.
+    /// The type of the destination address (`RTN_LOCAL` etc.), in host byte order.
     DestinationType(Reg),
     /// `ct state` and `ct mark`, in host byte order.
     ConntrackState(Reg),
@@ -45,30 +45,30 @@ pub enum Expr {
         mask: Vec<u8>,
         xor: Vec<u8>,
     },
-    /// Goes on only if the register equals the value.
+    /// Continues only if the register equals (or does not equal) the value.
     Equal(Reg, Vec<u8>),
     NotEqual(Reg, Vec<u8>),
-    /// A constant into registers.
+    /// Loads a constant into registers.
     Value(Reg, Vec<u8>),
     /// Ends the rule with a verdict.
     Verdict(Verdict),
-    /// Goes on only if the set holds the key.
+    /// Continues only if the set contains the key.
     InSet {
         set: &'static str,
         key: Reg,
     },
-    /// Goes on only if the map holds the key, with its data in `data`.
+    /// Continues only if the map contains the key, with its data in `data`.
     Map {
         set: &'static str,
         key: Reg,
         data: Reg,
     },
-    /// Does what the map says for the key, goes on if it says nothing.
+    /// Applies the verdict of the map for the key; continues if there is none.
     VerdictMap {
         set: &'static str,
         key: Reg,
     },
-    /// Adds the key to a set of the packet path, or renews its time.
+    /// Adds the key to a dynamic set, or renews its timeout.
     Remember {
         set: &'static str,
         key: Reg,
@@ -90,9 +90,9 @@ pub enum Expr {
         address: Reg,
     },
     Masquerade,
-    /// Answers with a TCP reset.
+    /// Responds with a TCP reset.
     Reset,
-    /// Answers with "port unreachable".
+    /// Responds with ICMP "port unreachable".
     Reject(Family),
 }
 
@@ -111,8 +111,7 @@ const NUMGEN_RANDOM: u32 = 1;
 const DYNSET_UPDATE: u32 = 1;
 const NAT_SOURCE: u32 = 0;
 const NAT_DESTINATION: u32 = 1;
-/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`: two clients of one port do not race for the same translated
-/// port.
+/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`: avoids races between clients for the same translated port.
 const RANDOM_PORT: u32 = 1 << 4;
 const REJECT_ICMP_UNREACH: u32 = 0;
 const REJECT_TCP_RESET: u32 = 1;
@@ -120,7 +119,7 @@ const ICMP_PORT_UNREACHABLE: u8 = 3;
 const ICMPV6_PORT_UNREACHABLE: u8 = 4;
 
 impl Expr {
-    /// Writes the expression as an element of a rule's list.
+    /// Writes the expression as an element of a rule's expression list.
     pub(super) fn write(&self, message: &mut Message) {
         message.nest(1, |message| {
             message.attr_str(1, self.name());
@@ -223,7 +222,7 @@ impl Expr {
         }
     }
 
-    /// The expressions that do something with the packet.
+    /// The expressions that act on the packet.
     fn write_action(&self, message: &mut Message) {
         match self {
             Expr::DestinationNat { family, address, port } => {

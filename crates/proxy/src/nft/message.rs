@@ -1,7 +1,6 @@
-//! Netlink messages and attributes, as bytes: `nlmsghdr`, `nfgenmsg`, then attributes aligned to 4
-//! bytes.
+//! Encoding of netlink messages: `nlmsghdr`, `nfgenmsg`, then attributes aligned to 4 bytes.
 
-/// `struct nlmsghdr` and `struct nfgenmsg` together.
+/// The length of `struct nlmsghdr` and `struct nfgenmsg` together.
 pub(crate) const HEADERS: usize = 16 + 4;
 const NESTED: u16 = 0x8000;
 const TYPE_MASK: u16 = 0x3fff;
@@ -14,7 +13,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// Starts a message; `kind` is `subsystem << 8 | type`, `resource` is the header's `res_id`.
+    /// Begins a message; `kind` is `subsystem << 8 | type`, `resource` is the header's `res_id`.
     pub fn begin(&mut self, kind: u16, flags: u16, sequence: u32, family: u8, resource: u16) {
         self.start = self.bytes.len();
         self.bytes.extend(0u32.to_ne_bytes());
@@ -26,25 +25,25 @@ impl Message {
         self.bytes.extend(resource.to_be_bytes());
     }
 
-    /// Ends the message begun last.
+    /// Ends the current message.
     pub fn end(&mut self) {
         let length = u32::try_from(self.bytes.len() - self.start).expect("a message is below 4 GB");
         self.bytes[self.start..self.start + 4].copy_from_slice(&length.to_ne_bytes());
     }
 
-    /// Sets a flag on the message ended last.
+    /// Sets a flag on the last message.
     pub fn flag_last(&mut self, flag: u16) {
         let at = self.start + 6;
         let flags = u16::from_ne_bytes([self.bytes[at], self.bytes[at + 1]]) | flag;
         self.bytes[at..at + 2].copy_from_slice(&flags.to_ne_bytes());
     }
 
-    /// The length of the message being written, so far.
+    /// The current length of the message being written.
     pub fn current_len(&self) -> usize {
         self.bytes.len() - self.start
     }
 
-    /// Attributes that are encoded already.
+    /// Appends attributes that are already encoded.
     pub fn raw(&mut self, attributes: &[u8]) {
         self.bytes.extend(attributes);
     }
@@ -57,7 +56,7 @@ impl Message {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
-    /// A number as nf_tables wants them: big endian.
+    /// A number in nf_tables' byte order: big endian.
     pub fn attr_u32(&mut self, kind: u16, value: u32) {
         self.attr(kind, &value.to_be_bytes());
     }
@@ -72,14 +71,14 @@ impl Message {
         self.attr(kind, &bytes);
     }
 
-    /// An attribute that holds those which `content` writes.
+    /// An attribute that contains those written by `content`.
     pub fn nest(&mut self, kind: u16, content: impl FnOnce(&mut Self)) {
         let start = self.open(kind);
         content(self);
         self.close(start);
     }
 
-    /// Starts a nested attribute; give what it returns to [`Message::close`].
+    /// Begins a nested attribute; the returned position is for [`Message::close`].
     pub fn open(&mut self, kind: u16) -> usize {
         let start = self.bytes.len();
         self.bytes.extend(0u16.to_ne_bytes());
@@ -92,17 +91,13 @@ impl Message {
         self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-/// Iterates over the attributes in a slice: type (without flags) and value. Stops at the first
-/// malformed one.
+/// Iterates over the attributes in a slice, yielding type (without flags) and value. Stops at the
+/// first malformed one.
 #[derive(Clone)]
 pub struct Attributes<'a>(pub &'a [u8]);
 
@@ -112,13 +107,9 @@ impl<'a> Attributes<'a> {
         self.clone().find(|(found, _)| *found == kind).map(|(_, value)| value)
     }
 
-    /// The attributes nested in the first attribute of that type, none if there is no such.
+    /// The attributes nested in the first attribute of that type; empty if there is none.
     pub fn nested(&self, kind: u16) -> Attributes<'a> {
         Attributes(self.get(kind).unwrap_or_default())
-    }
-
-    pub fn get_u32(&self, kind: u16) -> Option<u32> {
-        Some(u32::from_be_bytes(self.get(kind)?.try_into().ok()?))
     }
 
     pub fn get_str(&self, kind: u16) -> Option<&'a str> {
@@ -160,7 +151,7 @@ mod tests {
         assert_eq!(bytes[0..4], (bytes.len() as u32).to_ne_bytes());
         let attributes = Attributes(&bytes[HEADERS..]);
         assert_eq!(attributes.get_str(1), Some("skiff"));
-        assert_eq!(attributes.nested(4).get_u32(2), Some(9));
+        assert_eq!(attributes.nested(4).get(2), Some(&[0u8, 0, 0, 9][..]));
         assert_eq!(attributes.nested(4).get(3), Some(&[1u8, 2, 3][..]));
         assert_eq!(attributes.get(6), None);
         assert_eq!(Attributes(&[9, 0, 1, 0, 1]).next(), None);

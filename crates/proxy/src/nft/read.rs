@@ -1,5 +1,5 @@
-//! What is in a table: its comment, the names of its chains and sets, how many rules each chain
-//! has, elements.
+//! Reads a table: its comment, the names of its chains and sets, the number of rules per chain,
+//! elements.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ const GET_RULE: u16 = SUBSYSTEM | 7;
 const GET_SET: u16 = SUBSYSTEM | 10;
 const GET_ELEMENT: u16 = SUBSYSTEM | 13;
 
-/// An element as it is in the kernel.
+/// An element in the kernel's encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Element {
     pub key: Vec<u8>,
@@ -27,11 +27,11 @@ pub struct Element {
 pub enum Data {
     None,
     Value(Vec<u8>),
-    /// The verdict's code, and the chain that it leads to.
+    /// The code of the verdict, and the chain it refers to.
     Verdict(i32, Option<String>),
 }
 
-/// The comment of the table, none if there is no such table.
+/// The comment of the table; `None` if there is no such table.
 pub fn table_comment(
     socket: &mut Socket,
     family: Family,
@@ -71,7 +71,7 @@ pub fn names(
     Ok((chains, sets))
 }
 
-/// How many rules each chain of the table has. Chains without rules are not listed.
+/// The number of rules in each chain of the table. Chains without rules are omitted.
 pub fn rules_per_chain(
     socket: &mut Socket,
     family: Family,

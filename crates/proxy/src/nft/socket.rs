@@ -1,5 +1,4 @@
-//! The netlink socket: transactions and dumps. All calls are short and never wait for anybody but
-//! the kernel.
+//! The netlink socket: transactions and dumps. All calls are short and wait only for the kernel.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -17,16 +16,16 @@ const ACK: u16 = 0x4;
 const DUMP: u16 = 0x300;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
-/// Room for one answer; the kernel fills at most 32 KB of a dump into one datagram.
+/// The size of the receive buffer; the kernel puts at most 32 KB of a dump into one datagram.
 const RECEIVE_BYTES: usize = 64 * 1024;
 const SEND_BUFFER_MIN: usize = 1 << 20;
-/// Answers wait in the socket until they are read: errors of a large transaction come one for each
-/// message.
+/// Responses are queued in the socket until they are read, and a large transaction may yield an
+/// error per message.
 const RECEIVE_BUFFER: usize = 4 << 20;
-/// A dump that a change interrupted is started again this many times.
+/// The number of attempts at a dump that is interrupted by changes.
 const DUMP_TRIES: usize = 16;
 
-/// Why netfilter did not do what it was asked.
+/// Errors of netfilter requests.
 #[derive(Debug, thiserror::Error)]
 pub enum NftError {
     #[error("open a netfilter socket")]
@@ -39,17 +38,17 @@ pub enum NftError {
     },
     #[error("receive from netfilter")]
     Receive(#[source] Errno),
-    #[error("netfilter refused message {message} of the transaction")]
+    #[error("netfilter rejected message {message} of the transaction")]
     Refused {
         message: u32,
         #[source]
         source: Errno,
     },
-    #[error("netfilter refused to list")]
+    #[error("netfilter rejected the dump")]
     List(#[source] Errno),
     #[error("netfilter did not acknowledge the transaction")]
     NoAnswer,
-    #[error("what is there keeps changing while it is listed")]
+    #[error("the objects keep changing while they are listed")]
     Unstable,
 }
 
@@ -60,13 +59,13 @@ pub struct Socket {
     sequence: u32,
 }
 
-/// One message from the kernel. The body starts after `nlmsghdr`.
+/// A message from the kernel. The body starts after `nlmsghdr`.
 pub struct Notification<'a> {
     /// `subsystem << 8 | type`.
     pub kind: u16,
     flags: u16,
     sequence: u32,
-    /// Whose request it is about.
+    /// The port id of the request that it refers to.
     pub port: u32,
     pub body: &'a [u8],
 }
@@ -86,13 +85,13 @@ impl Socket {
         Ok(socket)
     }
 
-    /// The netlink port that requests come from, by which others tell them from theirs.
+    /// The netlink port id of the requests, which identifies them in notifications.
     pub fn port(&self) -> Option<u32> {
         let address: NetlinkAddr = getsockname(self.fd.as_raw_fd()).ok()?;
         Some(address.pid())
     }
 
-    /// Applies the transaction, whole or not at all.
+    /// Applies the transaction atomically.
     pub fn apply(&mut self, batch: Batch) -> Result<(), NftError> {
         if batch.is_empty() {
             return Ok(());
@@ -120,8 +119,7 @@ impl Socket {
         }
     }
 
-    /// Sends one message that wants an acknowledgement and no answer; `kind` is `subsystem << 8 |
-    /// type`.
+    /// Sends a message and waits for its acknowledgement; `kind` is `subsystem << 8 | type`.
     pub fn request(
         &mut self,
         kind: u16,
@@ -152,9 +150,8 @@ impl Socket {
         Err(NftError::NoAnswer)
     }
 
-    /// Lists objects: `each` gets the attributes of every one. What was collected from an
-    /// interrupted dump must be thrown away, so `each` writes into a `T` that starts afresh with
-    /// every try.
+    /// Lists objects: `each` is called with the attributes of each. The results of an interrupted
+    /// dump are discarded, so `each` collects into a `T` that is new for every attempt.
     pub fn dump<T: Default>(
         &mut self,
         kind: u16,
@@ -171,7 +168,7 @@ impl Socket {
         Err(NftError::Unstable)
     }
 
-    /// Whether the dump was consistent.
+    /// Returns whether the dump was consistent.
     fn dump_once(
         &mut self,
         kind: u16,
@@ -207,7 +204,7 @@ impl Socket {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), NftError> {
-        // The kernel counts its own overhead too.
+        // The kernel includes its own overhead.
         self.grow_send_buffer(bytes.len() + bytes.len() / 4)?;
         let kernel = NetlinkAddr::new(0, 0);
         sendto(self.fd.as_raw_fd(), bytes, &kernel, MsgFlags::empty())
@@ -223,8 +220,8 @@ impl Socket {
         Ok(())
     }
 
-    /// The length of the next answer, none if there is none: the kernel has answered before `send`
-    /// returned.
+    /// The length of the next response; `None` if there is none, since the kernel responds before
+    /// `send` returns.
     fn receive(&self, buffer: &mut [u8]) -> Result<Option<usize>, NftError> {
         loop {
             match recv(self.fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
@@ -237,7 +234,7 @@ impl Socket {
     }
 }
 
-/// The code of an error message, negative as the kernel has it; 0 is an acknowledgement.
+/// The code of an error message, a negative errno; 0 is an acknowledgement.
 fn error_code(answer: &Notification<'_>) -> Option<i32> {
     if answer.kind != ERROR {
         return None;

@@ -1,4 +1,4 @@
-//! Which endpoints a service port has on this node, and in which slots.
+//! Selects the endpoints of a service port for this node, and assigns them to slots.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,8 +7,8 @@ use crate::model::{EndpointSlice, ServicePort, SliceEndpoint};
 use crate::nft::Family;
 use crate::table::Endpoint;
 
-/// The endpoints of a service port in one family, once each: an endpoint that moves between slices
-/// is in two for a moment, and then the ready one counts.
+/// The endpoints of a service port in one family, without duplicates: while an endpoint moves
+/// between slices it is in both, and the ready one counts.
 pub(super) struct Candidates<'a>(BTreeMap<Endpoint, &'a SliceEndpoint>);
 
 impl<'a> Candidates<'a> {
@@ -31,7 +31,7 @@ impl<'a> Candidates<'a> {
         Self(found)
     }
 
-    /// The ready ones; without any, those that still serve while they terminate.
+    /// The ready endpoints, or if there are none, the terminating ones that are still serving.
     fn usable(
         &self,
         select: impl Fn(&SliceEndpoint) -> bool,
@@ -48,8 +48,8 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// For traffic that may go to any node: narrowed by hints, when all endpoints have them and one
-    /// is for us.
+    /// The endpoints for traffic to any node: narrowed by hints if all endpoints have hints and at
+    /// least one applies to this node.
     pub(super) fn for_cluster(&self, zone: Option<&str>) -> Vec<Endpoint> {
         let usable = self.usable(|_| true);
         let narrowed = |select: &dyn Fn(&SliceEndpoint) -> Option<bool>| -> Option<Vec<Endpoint>> {
@@ -68,14 +68,14 @@ impl<'a> Candidates<'a> {
             .unwrap_or_else(|| usable.iter().map(|(key, _)| *key).collect())
     }
 
-    /// For traffic that must stay on this node.
+    /// The endpoints for traffic that must stay on this node.
     pub(super) fn for_local(&self) -> Vec<Endpoint> {
         let usable = self.usable(|endpoint| endpoint.local);
         usable.into_iter().map(|(key, _)| key).collect()
     }
 
-    /// The addresses of all endpoints on this node, whatever their state: their old connections go
-    /// on.
+    /// The addresses of all endpoints on this node, whatever their state, since established
+    /// connections continue.
     pub(super) fn local_ips(&self) -> Vec<IpAddr> {
         let local = self.0.iter().filter(|(_, endpoint)| endpoint.local);
         local.map(|(key, _)| key.ip).collect()
@@ -93,8 +93,8 @@ fn rank(endpoint: &SliceEndpoint) -> u8 {
     }
 }
 
-/// Puts the endpoints into slots `0..wanted.len()`, each where it was before if that slot still
-/// exists, so that a change of one endpoint changes few elements. `wanted` is sorted and without
+/// Assigns the endpoints to slots `0..wanted.len()`. Each keeps its previous slot if that still
+/// exists, so that a change of one endpoint changes few elements. `wanted` is sorted and free of
 /// duplicates.
 pub(super) fn slots(wanted: Vec<Endpoint>, at: impl Fn(u32) -> Option<Endpoint>) -> Vec<Endpoint> {
     let count =

@@ -25,8 +25,8 @@ fn service(change: impl FnOnce(&mut Service)) -> Service {
     service
 }
 
-/// `state` is one letter per endpoint 10.244.0.1, .2 and so on: `r`eady, `s`erving while
-/// terminating, `t`erminated; in capitals on this node.
+/// `states` has one letter per endpoint 10.244.0.1, .2 etc.: `r`eady, `s`erving while terminating,
+/// `t`erminated; upper case if on this node.
 fn slice(states: &str) -> EndpointSlice {
     let endpoint = |(n, state): (usize, char)| {
         let letter = state.to_ascii_lowercase();
@@ -48,14 +48,14 @@ fn slice(states: &str) -> EndpointSlice {
     }
 }
 
-/// `map key -> data`, one line per element.
+/// One line per element: `map key -> data`.
 fn shown(elements: &Elements) -> Vec<String> {
     let target = |target: &Target| match target {
         Target::Frontend(frontend) => format!("{}:{}", frontend.ip, frontend.port),
         Target::NodePort(_, port) => format!("*:{port}"),
     };
-    let line = |(place, data): &(Place, Data)| {
-        let key = match &place.key {
+    let line = |(id, data): &(ElementId, Data)| {
+        let key = match &id.key {
             Key::Target(to) => target(to),
             Key::Slot(to, slot) if *slot >= LOCAL_SLOTS => {
                 format!("{} local {}", target(to), slot - LOCAL_SLOTS)
@@ -71,7 +71,7 @@ fn shown(elements: &Elements) -> Vec<String> {
             Data::Goto(chain) => format!(" -> {chain}"),
             Data::Drop => " -> drop".to_owned(),
         };
-        format!("{} {key}{data}", place.map.name())
+        format!("{} {key}{data}", id.map.name())
     };
     elements.iter().map(line).collect()
 }
@@ -80,7 +80,7 @@ fn plan(change: impl FnOnce(&mut Service), states: &str) -> Vec<String> {
     shown(&super::service(&context(), &service(change), &[&slice(states)], &|_| None))
 }
 
-/// What the elements of these maps are.
+/// The lines of elements of these maps.
 fn only(maps: &[&str], lines: Vec<String>) -> Vec<String> {
     let wanted = |line: &String| maps.iter().any(|map| line.starts_with(&format!("{map} ")));
     lines.into_iter().filter(wanted).collect()
@@ -195,7 +195,7 @@ fn hints_narrow_the_choice_only_when_all_have_them() {
 }
 
 #[test]
-fn the_cluster_dns_and_headless_services_want_nothing() {
+fn the_cluster_dns_and_headless_services_have_no_elements() {
     let mut context = context();
     context.cluster_dns = vec!["10.96.0.1".parse().unwrap()];
     assert!(super::service(&context, &service(|_| {}), &[&slice("r")], &|_| None).is_empty());
@@ -205,10 +205,10 @@ fn the_cluster_dns_and_headless_services_want_nothing() {
 #[test]
 fn a_removed_endpoint_moves_at_most_one_other() {
     let before = super::service(&context(), &service(|_| {}), &[&slice("rrrrr")], &|_| None);
-    let held: HashMap<Place, Data> = before.into_iter().collect();
+    let held: HashMap<ElementId, Data> = before.into_iter().collect();
     let mut fewer = slice("rrrrr");
     fewer.endpoints.remove(1);
-    let previous = |place: &Place| held.get(place).copied();
+    let previous = |id: &ElementId| held.get(id).copied();
     let after = super::service(&context(), &service(|_| {}), &[&fewer], &previous);
     assert_eq!(
         only(&["endpoints"], shown(&after)),
@@ -244,9 +244,9 @@ fn host_ports_of_a_pod() {
 }
 
 #[test]
-fn the_least_owner_has_a_contested_element_and_the_next_inherits_it() {
+fn the_least_owner_wins_a_conflict_and_the_next_takes_over() {
     let mut desired = Desired::default();
-    let place = Place {
+    let id = ElementId {
         family: Family::V4,
         map: Map::ClusterIps,
         key: Key::Address("10.0.0.1".parse().unwrap()),
@@ -256,9 +256,9 @@ fn the_least_owner_has_a_contested_element_and_the_next_inherits_it() {
     let owner = |name: &str| Owner::Service(name.into());
     let mut replace = |name: &str, data: Option<Data>| {
         let mut changes = Changes::new();
-        let elements = data.map(|data| (place, data)).into_iter().collect();
+        let elements = data.map(|data| (id, data)).into_iter().collect();
         desired.replace(&owner(name), elements, &mut changes);
-        (desired.get(&place), changes.len(), desired.chains(Family::V4).count())
+        (desired.get(&id), changes.len(), desired.chains(Family::V4).count())
     };
     assert_eq!(replace("b", Some(goto(2))), (Some(goto(2)), 1, 1));
     assert_eq!(replace("c", Some(goto(3))), (Some(goto(2)), 0, 1));
@@ -268,19 +268,18 @@ fn the_least_owner_has_a_contested_element_and_the_next_inherits_it() {
     assert_eq!(replace("c", None), (None, 1, 0));
 }
 
-/// A table as the kernel has it: elements change only by what a transaction says, and that must be
-/// true.
+/// A model of the kernel's table: changes must be consistent with the current elements.
 #[derive(Default)]
-struct Table(BTreeMap<Place, Data>);
+struct Table(BTreeMap<ElementId, Data>);
 
 impl Table {
     fn apply(&mut self, changes: &Changes) {
-        for (place, change) in changes {
+        for (id, change) in changes {
             assert_ne!(change.before, change.after);
-            assert_eq!(self.0.get(place).copied(), change.before, "{place:?}");
+            assert_eq!(self.0.get(id).copied(), change.before, "{id:?}");
             match change.after {
-                Some(data) => drop(self.0.insert(*place, data)),
-                None => drop(self.0.remove(place)),
+                Some(data) => drop(self.0.insert(*id, data)),
+                None => drop(self.0.remove(id)),
             }
         }
     }
@@ -288,20 +287,18 @@ impl Table {
 
 fn any_service() -> impl Strategy<Value = Service> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    let places = (0u8..3, proptest::option::of(0u16..3), proptest::collection::vec(0u8..3, 0..3));
-    (0u8..4, flags, places).prop_map(
-        |(name, (internal, external, affinity), (ip, node_port, ips))| {
-            service(|service| {
-                service.name = format!("s{name}").into();
-                service.cluster_ips = vec![[10, 96, 0, ip].into()];
-                service.external_ips = ips.iter().map(|ip| [203, 0, 113, *ip].into()).collect();
-                service.ports[0].node_port = node_port.map(|port| 30_000 + port);
-                service.internal_local = internal;
-                service.external_local = external;
-                service.affinity_s = affinity.then_some(60);
-            })
-        },
-    )
+    let ids = (0u8..3, proptest::option::of(0u16..3), proptest::collection::vec(0u8..3, 0..3));
+    (0u8..4, flags, ids).prop_map(|(name, (internal, external, affinity), (ip, node_port, ips))| {
+        service(|service| {
+            service.name = format!("s{name}").into();
+            service.cluster_ips = vec![[10, 96, 0, ip].into()];
+            service.external_ips = ips.iter().map(|ip| [203, 0, 113, *ip].into()).collect();
+            service.ports[0].node_port = node_port.map(|port| 30_000 + port);
+            service.internal_local = internal;
+            service.external_local = external;
+            service.affinity_s = affinity.then_some(60);
+        })
+    })
 }
 
 fn any_step() -> impl Strategy<Value = (Service, String, bool)> {
@@ -309,8 +306,8 @@ fn any_step() -> impl Strategy<Value = (Service, String, bool)> {
 }
 
 proptest! {
-    /// Whatever happens to Services, in whatever order: the changes are right for the table as it
-    /// is, they lead to what is desired, and then there is nothing left to do.
+    /// For any sequence of changes to Services, the computed changes are valid for the table, lead
+    /// to the desired state, and planning again yields none.
     #[test]
     fn changes_converge(steps in proptest::collection::vec(any_step(), 0..24)) {
         let (mut desired, mut table) = (Desired::default(), Table::default());
@@ -319,7 +316,7 @@ proptest! {
             let elements = match gone {
                 true => Elements::new(),
                 false => {
-                    let previous = |place: &Place| desired.get(place);
+                    let previous = |id: &ElementId| desired.get(id);
                     super::service(&context(), &service, &[&slice(&states)], &previous)
                 }
             };
@@ -329,17 +326,17 @@ proptest! {
             let mut again = Changes::new();
             desired.replace(&owner, elements, &mut again);
             prop_assert!(again.is_empty());
-            let wanted: BTreeMap<Place, Data> = desired.all().collect();
+            let wanted: BTreeMap<ElementId, Data> = desired.all().collect();
             prop_assert_eq!(&table.0, &wanted);
-            for (place, data) in &table.0 {
+            for (id, data) in &table.0 {
                 if let Data::Goto(chain) = data {
-                    prop_assert!(desired.uses(place.family, *chain));
+                    prop_assert!(desired.uses(id.family, *chain));
                 }
             }
         }
     }
 
-    /// From any table to any other by way of the difference.
+    /// Applying the difference turns any table into any other.
     #[test]
     fn a_difference_converges(
         there in proptest::collection::vec(any_step(), 0..8),

@@ -1,4 +1,4 @@
-//! When to try again what has failed.
+//! The delay before a retry.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ const MAX: Duration = Duration::from_secs(30);
 const PAUSES: ExponentialBuilder =
     ExponentialBuilder::new().with_min_delay(MIN).with_max_delay(MAX).without_max_times();
 
-/// Pauses that grow with each failure in a row.
+/// Delays that grow with each consecutive failure.
 #[derive(Debug, Default)]
 pub struct Backoff {
     until: Option<Instant>,
-    /// The pauses that are still to come; none before the first failure.
+    /// The following delays; `None` before the first failure.
     pauses: Option<ExponentialBackoff>,
 }
 
 impl Backoff {
-    /// Whether there is a pause that is not over.
+    /// Whether a delay is pending.
     pub fn is_waiting(&self) -> bool {
         self.until.is_some_and(|until| clock::instant() < until)
     }
@@ -28,7 +28,7 @@ impl Backoff {
         *self = Self::default();
     }
 
-    /// Begins the next pause; returns how long it is.
+    /// Starts the next delay and returns it.
     pub fn failed(&mut self) -> Duration {
         let pauses = self.pauses.get_or_insert_with(|| PAUSES.build());
         let pause = pauses.next().unwrap_or(MAX);
@@ -36,13 +36,13 @@ impl Backoff {
         pause
     }
 
-    /// Begins a short pause, unless there is one.
-    pub fn settle(&mut self, pause: Duration) {
+    /// Starts a short delay, unless one is pending.
+    pub fn delay(&mut self, pause: Duration) {
         self.until.get_or_insert(clock::instant() + pause);
     }
 
-    /// Returns when the pause is over; never, if there is none.
-    pub async fn over(&self) {
+    /// Waits until the delay has elapsed; forever if there is none.
+    pub async fn elapsed(&self) {
         match self.until {
             Some(until) => tokio::time::sleep_until(until).await,
             None => std::future::pending().await,
@@ -55,13 +55,13 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_grow_until_it_succeeds() {
+    async fn delays_grow_until_success() {
         let mut backoff = Backoff::default();
         assert!(!backoff.is_waiting());
         for expected_ms in [250, 500, 1000] {
             assert_eq!(backoff.failed().as_millis(), expected_ms);
             assert!(backoff.is_waiting());
-            backoff.over().await;
+            backoff.elapsed().await;
             assert!(!backoff.is_waiting());
         }
         for _ in 0..10 {

@@ -1,4 +1,4 @@
-//! The elements of the table's maps: typed, with their form in the kernel.
+//! The typed elements of the tables' maps, and their encoding.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::nft::{self, ElementData, Family, Verdict};
 
-/// A transport protocol that Services can have.
+/// A transport protocol of Services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
     Tcp = 6,
@@ -15,8 +15,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The protocol of that name in an object; missing means TCP. None if there is no such
-    /// protocol.
+    /// The protocol with that name in an object; defaults to TCP. `None` for an unknown protocol.
     pub fn from_name(name: Option<&str>) -> Option<Self> {
         match name.unwrap_or("TCP") {
             "TCP" => Some(Protocol::Tcp),
@@ -26,14 +25,14 @@ impl Protocol {
         }
     }
 
-    pub fn from_number(number: u8) -> Option<Self> {
+    fn from_number(number: u8) -> Option<Self> {
         [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
             .into_iter()
             .find(|protocol| *protocol as u8 == number)
     }
 }
 
-/// What a client connects to.
+/// The address and port that a client connects to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Frontend {
     pub ip: IpAddr,
@@ -41,42 +40,43 @@ pub struct Frontend {
     pub port: u16,
 }
 
-/// Where a connection ends up.
+/// The address and port that a connection is directed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Endpoint {
     pub ip: IpAddr,
     pub port: u16,
 }
 
-/// The maps and sets of the table.
+/// The maps and sets of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Map {
-    /// Frontend to balancing chain.
+    /// Frontend to load balancing chain.
     Services,
-    /// Protocol and node port to balancing chain.
+    /// Protocol and node port to load balancing chain.
     NodePorts,
-    /// The same as `Services` and `NodePorts`, for traffic from outside the cluster to external
-    /// addresses of Services with `externalTrafficPolicy: Local`. Asked first.
+    /// Like `Services` and `NodePorts`, for traffic from outside the cluster to external addresses
+    /// of Services with `externalTrafficPolicy: Local`. Looked up first.
     ExternalLocal,
     ExternalLocalNodePorts,
-    /// Frontends that refuse connections.
+    /// Frontends that reject connections.
     NoEndpoints,
     NoEndpointNodePorts,
-    /// All cluster IPs: what is addressed to one and is no frontend is refused.
+    /// All cluster IPs: connections to one that match no frontend are rejected.
     ClusterIps,
     /// Frontend and slot to endpoint.
     Endpoints,
     /// Protocol, node port and slot to endpoint.
     NodePortEndpoints,
-    /// Which slots the clients of targets with session affinity talk to; filled by the packet path.
+    /// The slots of clients of targets with session affinity; populated by the packet path.
     Affinity,
     NodePortAffinity,
-    /// Addresses of this node's endpoints, twice: a connection of one to itself.
+    /// Pairs of equal addresses, one for each endpoint of this node: connections of an endpoint to
+    /// itself.
     Hairpin,
-    /// Frontend, or protocol and port at any of this node's addresses, to a pod of this node.
+    /// Frontend, or protocol and port on any of this node's addresses, to a pod of this node.
     HostPorts,
     AnyHostPorts,
-    /// Frontends that only some sources may use, and those sources.
+    /// Frontends restricted to some sources, and those sources.
     Firewalled,
     Allowed,
 }
@@ -122,13 +122,13 @@ impl Map {
         }
     }
 
-    /// Whether the packet path fills it.
+    /// Whether the packet path populates it.
     pub fn is_dynamic(self) -> bool {
         matches!(self, Map::Affinity | Map::NodePortAffinity)
     }
 }
 
-/// What a client connects to, as a key.
+/// A frontend or node port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
     Frontend(Frontend),
@@ -139,7 +139,7 @@ pub enum Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
     Target(Target),
-    /// An endpoint's place among the endpoints of a target.
+    /// The slot of an endpoint among the endpoints of a target.
     Slot(Target, u32),
     /// A client of a target, and its slot.
     Client(Target, u32, IpAddr),
@@ -157,27 +157,27 @@ pub enum Data {
     Drop,
 }
 
-/// Where the traffic of a balancing chain comes from, which decides what is masqueraded and which
-/// endpoints it gets.
+/// The source of the traffic of a load balancing chain, which determines its endpoints and
+/// masquerading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
-    /// All endpoints; what comes from outside the cluster is masqueraded.
+    /// All endpoints; traffic from outside the cluster is masqueraded.
     Cluster,
-    /// All endpoints; everything is masqueraded, since the answer must come back through this node.
+    /// All endpoints; all traffic is masqueraded, since replies must return through this node.
     External,
     /// This node's endpoints; the client's address is kept.
     Local,
 }
 
-/// The chains that elements lead to.
+/// The chains that elements refer to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Chain {
     Reject,
     Balance {
         source: Source,
-        /// How many endpoints there are, at least one.
+        /// The number of endpoints, at least one.
         count: u32,
-        /// The session affinity's timeout.
+        /// The timeout of the session affinity.
         affinity_s: Option<u32>,
     },
 }
@@ -226,7 +226,8 @@ impl std::str::FromStr for Chain {
     }
 }
 
-/// The first slot of the endpoints on this node, which are kept beside those of all nodes.
+/// The first slot of the endpoints on this node, which are stored in addition to those of all
+/// nodes.
 pub const LOCAL_SLOTS: u32 = 1 << 16;
 
 fn push_ip(bytes: &mut Vec<u8>, ip: IpAddr) {
@@ -236,7 +237,7 @@ fn push_ip(bytes: &mut Vec<u8>, ip: IpAddr) {
     }
 }
 
-/// Fields shorter than a register are padded to it.
+/// Fields shorter than a register are padded.
 fn push_port(bytes: &mut Vec<u8>, port: u16) {
     bytes.extend(port.to_be_bytes());
     bytes.extend([0, 0]);
@@ -259,7 +260,7 @@ fn push_target(bytes: &mut Vec<u8>, target: &Target) {
 }
 
 impl Key {
-    /// The key as the kernel has it, and the end of its range if it is one.
+    /// The key in the kernel's encoding, and the end key if it is a range.
     pub fn encode(&self) -> (Vec<u8>, Option<Vec<u8>>) {
         let mut bytes = Vec::with_capacity(32);
         match self {
@@ -289,7 +290,7 @@ impl Key {
         (bytes, None)
     }
 
-    /// The key of an element that was found in `map`; none if it is not of that map's form.
+    /// Decodes the key of an element of `map`; `None` if it does not have the format of that map.
     pub fn decode(map: Map, family: Family, element: &nft::Element) -> Option<Self> {
         let mut reader = Reader { bytes: &element.key, family };
         let key = match map {
@@ -328,7 +329,7 @@ impl Key {
     }
 }
 
-/// The one network that starts and ends there.
+/// The network that spans exactly this range.
 fn range(start: IpAddr, end: IpAddr) -> Option<IpNet> {
     let bits = |ip| match ip {
         IpAddr::V4(ip) => (u128::from(u32::from(ip)), 32),
@@ -341,7 +342,7 @@ fn range(start: IpAddr, end: IpAddr) -> Option<IpNet> {
 }
 
 impl Data {
-    /// As the kernel has it.
+    /// The data in the kernel's encoding.
     pub fn encode(&self) -> ElementData {
         match self {
             Data::None => ElementData::None,
@@ -356,7 +357,7 @@ impl Data {
         }
     }
 
-    /// The data of an element that was found; none if it is not ours.
+    /// Decodes the data of an element; `None` if it is not ours.
     pub fn decode(family: Family, data: &nft::Data) -> Option<Self> {
         const GOTO: i32 = -4;
         const DROP: i32 = 0;
@@ -394,7 +395,7 @@ impl Reader<'_> {
         Protocol::from_number(number)
     }
 
-    /// The padding is there in keys, but the kernel leaves it off at the end of data.
+    /// Keys include the padding, but the kernel omits it at the end of data.
     fn port(&mut self) -> Option<u16> {
         let port = u16::from_be_bytes(self.take()?);
         self.bytes = self.bytes.get(2..).unwrap_or_default();
@@ -423,7 +424,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_and_chains_survive_the_kernel() {
+    fn keys_and_chains_survive_the_round_trip() {
         let frontend =
             Frontend { ip: "10.96.0.1".parse().unwrap(), protocol: Protocol::Udp, port: 53 };
         let endpoint = "10.244.0.2".parse().unwrap();
@@ -448,7 +449,7 @@ mod tests {
                 key: bytes,
                 key_end,
                 data: nft::Data::None,
-                timing: nft::Timing::default(),
+                timing: Default::default(),
             };
             assert_eq!(Key::decode(map, Family::V4, &element), Some(key), "{map:?}");
         }

@@ -1,4 +1,4 @@
-//! The sets and chains of the table, and their rules.
+//! The sets and chains of a table, and their rules.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::nft::{BaseChain, Batch, ChainKind, Expr, Family, Hook, Reg, Set, SetD
 /// The name of the tables.
 pub const TABLE: &str = "skiff-proxy";
 
-/// The bit of the conntrack mark that says: translate the source to this node's address.
+/// The bit of the conntrack mark that requests translation of the source to this node's address.
 const MASQUERADE_BIT: u32 = 0x4000;
 const CONNTRACK_NEW: u32 = 8;
 const ROUTE_LOCAL: u32 = 2;
@@ -22,27 +22,27 @@ const CHECK_PRIORITY: i32 = -110;
 const DESTINATION_NAT_PRIORITY: i32 = -100;
 const SOURCE_NAT_PRIORITY: i32 = 100;
 
-/// After destination translation: what has not been translated is no frontend.
+/// After destination translation: connections that have not been translated match no frontend.
 const UNKNOWN_PRIORITY: i32 = -90;
 
 const FIRST: Reg = Reg(0);
-/// Where lookup keys are loaded to: behind the longest endpoint (an IPv6 address and a port).
+/// The register for lookup keys: after the longest endpoint (an IPv6 address and a port).
 const KEY: Reg = Reg(5);
 
-/// What the rules of a table depend on.
+/// The parameters of a table's rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     pub family: Family,
-    /// The range of all pods: connections that leave it are masqueraded. Without one nothing is.
+    /// The range of all pod addresses: connections leaving it are masqueraded. If absent, none are.
     pub cluster_cidr: Option<IpNet>,
-    /// This node's address, the source of what is masqueraded towards pods.
+    /// This node's address, the source of masqueraded connections to pods.
     pub node_ip: Option<IpAddr>,
 }
 
 type Rule = Vec<Expr>;
 
 impl Layout {
-    /// A text that changes whenever a rule or set of the layout does; it is the table's comment.
+    /// The comment of the table, which changes whenever a rule or set of the layout does.
     pub fn comment(&self) -> String {
         let example = Chain::Balance { source: Source::Cluster, count: 1, affinity_s: Some(1) };
         let sources = [Source::Cluster, Source::External, Source::Local];
@@ -58,7 +58,7 @@ impl Layout {
         format!("skiff-proxy layout {:016x}", fnv1a(text.as_bytes()))
     }
 
-    /// Writes the table with its sets and base chains, without elements.
+    /// Writes the table with its sets and base chains, but no elements.
     pub fn write(&self, batch: &mut Batch) {
         batch.table(&self.comment());
         for map in Map::ALL {
@@ -75,7 +75,7 @@ impl Layout {
         }
     }
 
-    /// Writes a chain that elements lead to. `reject` is part of the table.
+    /// Writes a chain that elements refer to, except `reject`, which is part of the table.
     pub fn write_chain(&self, batch: &mut Batch, chain: Chain) {
         let name = chain.to_string();
         batch.chain(&name, None);
@@ -84,15 +84,15 @@ impl Layout {
         }
     }
 
-    /// How many rules each base chain has.
+    /// The number of rules in each base chain.
     pub fn rule_counts(&self) -> Vec<(&'static str, usize)> {
         let chains = self.base_chains().into_iter();
         chains.map(|(name, _, rules)| (name, rules.len())).collect()
     }
 
     fn set(&self, map: Map) -> Set {
-        // The types of nft: ipv4_addr 7, ipv6_addr 8, inet_proto 12, inet_service 13, mark 19; 6
-        // bits each.
+        // nft's types: ipv4_addr 7, ipv6_addr 8, inet_proto 12, inet_service 13, mark 19; 6 bits
+        // each.
         let (ip, ip_len) = match self.family {
             Family::V4 => (7, 4),
             Family::V6 => (8, 16),
@@ -150,7 +150,7 @@ impl Layout {
         ]
     }
 
-    /// A reset is faster for the client than an ICMP error, and not limited in rate.
+    /// A reset is faster for the client than an ICMP error, and not rate-limited.
     fn reject(&self) -> Vec<Rule> {
         let tcp = vec![super::Protocol::Tcp as u8];
         vec![
@@ -159,7 +159,7 @@ impl Layout {
         ]
     }
 
-    /// A new connection to a cluster IP that was not translated is to no frontend.
+    /// A new connection to a cluster IP that was not translated matches no frontend.
     fn unknown(&self) -> Vec<Rule> {
         let mut rule = new_connection();
         rule.extend([
@@ -170,8 +170,8 @@ impl Layout {
         vec![rule]
     }
 
-    /// The address family's loopback range must not be reached from outside, though
-    /// `route_localnet` lets this node's own connections to node ports on it through.
+    /// The loopback range must not be reachable from outside, although `route_localnet` allows this
+    /// node's own connections to node ports on it.
     fn filter_prerouting(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         if self.family == Family::V4 {
@@ -188,7 +188,7 @@ impl Layout {
         rules
     }
 
-    /// What becomes of a new connection that must not be: firewalled, or without endpoints.
+    /// Rejects or drops new connections that are firewalled or have no endpoints.
     fn check(&self) -> Vec<Rule> {
         let firewalled =
             vec![in_set(Map::Firewalled, KEY), Expr::Verdict(Verdict::Jump("firewall".into()))];
@@ -200,7 +200,7 @@ impl Layout {
         ]
     }
 
-    /// Reached for frontends with a list of allowed sources only.
+    /// Only reached for frontends with a list of allowed sources.
     fn firewall(&self) -> Vec<Rule> {
         let source = Expr::SourceAddress(self.family, self.after_frontend());
         vec![
@@ -229,7 +229,7 @@ impl Layout {
         rules
     }
 
-    /// Services, then host ports (at one address, at any), then node ports.
+    /// Services, then host ports (on one address, then on any), then node ports.
     fn destinations(&self) -> Vec<Rule> {
         let then = |target: Rule, action: Vec<Expr>| [target, action].concat();
         let host_port = |ports| vec![map(ports, KEY, FIRST), self.destination_nat()];
@@ -284,8 +284,8 @@ impl Layout {
         rules
     }
 
-    /// What goes through the tunnel to nodes on other links must come back through it: its source
-    /// is a pod, or this node's address there.
+    /// Replies to traffic through the tunnel must return through it, so its source has to be a pod,
+    /// or this node's tunnel address.
     fn tunnelled(&self, marked: &Rule) -> Vec<Rule> {
         if self.family != Family::V4 {
             return Vec::new();
@@ -301,7 +301,7 @@ impl Layout {
         rules
     }
 
-    /// The rules of a chain that elements lead to.
+    /// The rules of a chain that elements refer to.
     pub fn rules(&self, chain: Chain) -> Vec<Rule> {
         let Chain::Balance { source, count, affinity_s } = chain else {
             return self.reject();
@@ -331,7 +331,7 @@ impl Layout {
         rules
     }
 
-    /// Loads the client behind target and slot, and notes that it talks to that slot.
+    /// Loads the client after target and slot, and records its affinity to that slot.
     fn remember(&self, slot: Reg, affinity: Map, affinity_s: Option<u32>) -> Rule {
         let remember = |seconds| Expr::Remember {
             set: affinity.name(),
@@ -342,12 +342,12 @@ impl Layout {
         affinity_s.map_or_else(Vec::new, |seconds| vec![client, remember(seconds)])
     }
 
-    /// Translates to the endpoint of the target and slot at [`KEY`].
+    /// Translates the destination to the endpoint of the target and slot at [`KEY`].
     fn to_endpoint(&self, endpoints: Map) -> Rule {
         vec![map(endpoints, KEY, FIRST), self.destination_nat()]
     }
 
-    /// The rule that marks connections to be masqueraded.
+    /// Marks connections for masquerading.
     fn mark(&self, source: Source) -> Vec<Rule> {
         let condition = match source {
             Source::Local => return Vec::new(),
@@ -377,12 +377,12 @@ impl Layout {
         ]
     }
 
-    /// The register behind a frontend at [`KEY`].
+    /// The register after a frontend at [`KEY`].
     fn after_frontend(&self) -> Reg {
         Reg(self.after(KEY).0 + 2)
     }
 
-    /// The register behind an address at `reg`.
+    /// The register after an address at `reg`.
     fn after(&self, reg: Reg) -> Reg {
         match self.family {
             Family::V4 => Reg(reg.0 + 1),
@@ -399,12 +399,12 @@ impl Layout {
         rule
     }
 
-    /// To the endpoint at [`FIRST`].
+    /// Translates the destination to the endpoint at [`FIRST`].
     fn destination_nat(&self) -> Expr {
         Expr::DestinationNat { family: self.family, address: FIRST, port: self.after(FIRST) }
     }
 
-    /// This node's address as source, or that of the interface the packet leaves by.
+    /// Translates the source to this node's address, or to that of the output interface.
     fn source_nat(&self) -> Rule {
         let bytes = match self.node_ip {
             Some(IpAddr::V4(ip)) => ip.octets().to_vec(),
@@ -430,14 +430,14 @@ fn check_new() -> Rule {
     rule
 }
 
-/// A hash that is the same in every process.
+/// A hash that is stable across processes.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
 
-/// Only what is addressed to this node itself.
+/// Matches packets to this node's own addresses.
 fn to_this_node() -> Rule {
     vec![Expr::DestinationType(FIRST), Expr::Equal(FIRST, ROUTE_LOCAL.to_ne_bytes().to_vec())]
 }
@@ -463,7 +463,7 @@ fn verdict_map(map: Map, key: Reg) -> Expr {
     Expr::VerdictMap { set: map.name(), key }
 }
 
-/// Goes on only if the address in the register is (or is not) in the range.
+/// Continues only if the address in the register is (or is not) in the range.
 fn in_range(reg: Reg, range: IpNet, inside: bool) -> Rule {
     let bytes = |ip| match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),

@@ -1,12 +1,11 @@
-//! Two nodes on one link with a machine on it too, pods behind routed veths, and a proxy on each
-//! node.
+//! Two nodes and another machine on one link, pods behind routed veths, and a proxy on each node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use proxy::Family;
 use proxy::apply::Applier;
 use proxy::model::{EndpointSlice, Pod, Service, ServicePort, SliceEndpoint, SlicePort};
-use proxy::nft::Family;
 use proxy::plan::{Changes, Context, Desired, Owner};
 use proxy::table::{Layout, Protocol};
 
@@ -26,7 +25,7 @@ pub struct Node {
     pub proxy: Proxy,
 }
 
-/// The proxy of one node without an apiserver: plans and applies what it is given.
+/// The proxy of a node without an apiserver: plans and applies the objects it is given.
 pub struct Proxy {
     pub applier: Applier,
     pub desired: Desired,
@@ -50,7 +49,8 @@ pub fn layouts(node: usize) -> Vec<Layout> {
 }
 
 impl Cluster {
-    /// Pods are given as name and node; their addresses are `10.244.<node>.<n>` in order, n from 1.
+    /// Pods are given as name and node; their addresses are `10.244.<node>.<n>`, in order, with n
+    /// starting at 1.
     pub fn new(pods: &[(&'static str, usize)]) -> Self {
         let machine = Netns::new();
         machine.ip("link add br0 type bridge");
@@ -74,7 +74,7 @@ impl Cluster {
         found.expect("the pod was made")
     }
 
-    /// Changes a Service on both nodes.
+    /// Applies a Service on both nodes.
     pub fn apply(&mut self, service: &Service, slices: &[EndpointSlice]) {
         for node in &mut self.nodes {
             node.proxy.apply(service, slices);
@@ -142,7 +142,7 @@ impl Proxy {
         let slices: Vec<EndpointSlice> =
             slices.iter().map(|slice| on_node(slice, self.node)).collect();
         let slices: Vec<&EndpointSlice> = slices.iter().collect();
-        let previous = |place: &_| self.desired.get(place);
+        let previous = |id: &_| self.desired.get(id);
         let elements = proxy::plan::service(&self.context, service, &slices, &previous);
         let owner = Owner::Service(format!("{}/{}", service.namespace, service.name).into());
         self.replace(&owner, elements);
@@ -157,13 +157,13 @@ impl Proxy {
         let mut changes = Changes::new();
         self.desired.replace(owner, elements, &mut changes);
         self.applier.apply(&self.desired, &changes).unwrap();
-        if proxy::conntrack::concerned(&changes) {
+        if proxy::conntrack::may_leave_stale_flows(&changes) {
             self.applier.clean_conntrack(&self.desired, &changes).unwrap();
         }
     }
 }
 
-/// The endpoint's node is in its address.
+/// The node of an endpoint is part of its address.
 fn on_node(slice: &EndpointSlice, node: usize) -> EndpointSlice {
     let mut slice = slice.clone();
     for endpoint in &mut slice.endpoints {
@@ -215,7 +215,7 @@ pub fn tcp(ips: &[&str]) -> Vec<EndpointSlice> {
     vec![slice("web", "", Protocol::Tcp, ips)]
 }
 
-/// Who answers in many connections.
+/// The servers that answer, over many connections.
 pub fn answers(from: &Netns, address: &str) -> BTreeSet<String> {
     (0..40).map(|_| from.who(address)).collect()
 }

@@ -1,5 +1,5 @@
-//! The proxy's tables against real packets: nodes and pods are network namespaces of the test's
-//! own, so the machine's ruleset is never touched.
+//! Tests the proxy's tables with real packets: nodes and pods are the test's own network
+//! namespaces, so the machine's ruleset is never touched.
 
 #![allow(clippy::unwrap_used)]
 

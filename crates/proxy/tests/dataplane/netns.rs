@@ -1,5 +1,5 @@
-//! Network namespaces that live as long as the thread that is in them, with small servers and
-//! clients inside.
+//! Network namespaces, each with a thread that keeps it alive, with small servers and clients
+//! inside.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -12,12 +12,12 @@ use nix::sched::{CloneFlags, unshare};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-const PATIENCE: Duration = Duration::from_secs(10);
-const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
-/// How long silence must last to count as "dropped".
-pub const SILENCE: Duration = Duration::from_millis(300);
+const TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A request without a response for this long counts as dropped.
+pub const DROP_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// A network namespace: a thread that runs what it is given inside it.
+/// A network namespace, and the thread that runs jobs inside it.
 pub struct Netns {
     jobs: Option<Sender<Job>>,
     tid: i32,
@@ -29,7 +29,7 @@ impl Netns {
         let (jobs, queue) = channel::<Job>();
         let (ready, tid) = channel();
         let thread = std::thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("the tests of the network run as root");
+            unshare(CloneFlags::CLONE_NEWNET).expect("network tests require root");
             ready.send(nix::unistd::gettid().as_raw()).unwrap();
             for job in queue {
                 job();
@@ -40,7 +40,7 @@ impl Netns {
         netns
     }
 
-    /// The thread, by which `ip link ... netns` names the namespace.
+    /// The id of the thread, which identifies the namespace for `ip link ... netns`.
     pub fn tid(&self) -> i32 {
         self.tid
     }
@@ -75,8 +75,8 @@ impl Netns {
         self.run(move || std::fs::write(path, value).unwrap());
     }
 
-    /// Serves TCP and UDP: says its name and whom it saw. A TCP connection stays open and answers
-    /// every byte.
+    /// Serves TCP and UDP, responding with its name and the client's address. A TCP connection
+    /// stays open and gets a response to every byte.
     pub fn serve(&self, address: &str, name: &'static str) {
         let address: SocketAddr = address.parse().unwrap();
         self.run(move || {
@@ -100,31 +100,31 @@ impl Netns {
     pub fn connect(&self, address: &str) -> std::io::Result<Connection> {
         let address: SocketAddr = address.parse().unwrap();
         self.run(move || {
-            // The machine may be suspended for a moment, which ends a connect early.
+            // The machine may be suspended briefly, which interrupts a connect.
             let stream = loop {
-                match TcpStream::connect_timeout(&address, CONNECT_PATIENCE) {
+                match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                     result => break result?,
                 }
             };
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
             Ok(Connection(stream))
         })
     }
 
-    /// What the TCP server there says: its name and the address that it saw.
+    /// The response of the TCP server: its name and the client's address.
     pub fn ask(&self, address: &str) -> std::io::Result<String> {
         self.connect(address)?.ask()
     }
 
-    /// The name of the server that answers.
+    /// The name of the server that responds.
     pub fn who(&self, address: &str) -> String {
         let answer = self.ask(address).unwrap_or_else(|error| panic!("{address}: {error}"));
         answer.split(' ').next().unwrap().to_owned()
     }
 
-    /// A UDP socket that talks to one address.
-    pub fn udp(&self, address: &str) -> Datagrams {
+    /// A UDP socket connected to the address.
+    pub fn udp(&self, address: &str) -> UdpFlow {
         let address: SocketAddr = address.parse().unwrap();
         self.run(move || {
             let any: IpAddr = match address {
@@ -133,7 +133,7 @@ impl Netns {
             };
             let socket = UdpSocket::bind(SocketAddr::new(any, 0)).unwrap();
             socket.connect(address).unwrap();
-            Datagrams(socket)
+            UdpFlow(socket)
         })
     }
 }
@@ -172,9 +172,9 @@ impl Connection {
 }
 
 /// A UDP flow to one of the servers.
-pub struct Datagrams(UdpSocket);
+pub struct UdpFlow(UdpSocket);
 
-impl Datagrams {
+impl UdpFlow {
     pub fn ask(&self, patience: Duration) -> std::io::Result<String> {
         self.0.set_read_timeout(Some(patience))?;
         self.0.send(b"?")?;

@@ -27,7 +27,7 @@ fn external_traffic_policy_local_keeps_the_client() {
     assert_eq!(here.kind(), ErrorKind::TimedOut, "{here}");
     let balanced = cluster.machine.ask("203.0.113.2:80").unwrap_err();
     assert_eq!(balanced.kind(), ErrorKind::TimedOut, "{balanced}");
-    // Inside the cluster it does not matter where the endpoints are.
+    // Inside the cluster the location of the endpoints does not matter.
     for address in ["10.96.0.10:80", "203.0.113.2:80", "192.168.7.11:30080"] {
         assert_eq!(cluster.pod("c").who(address), "b", "{address}");
         assert_eq!(cluster.nodes[0].netns.who(address), "b", "{address}");
@@ -53,7 +53,7 @@ fn internal_traffic_policy_local_stays_on_the_node() {
 }
 
 #[test]
-fn session_affinity_holds_and_stops_holding() {
+fn session_affinity_holds_until_disabled() {
     let mut cluster = cluster();
     let mut web = service("web");
     web.ports[0].node_port = Some(30_080);
@@ -71,7 +71,7 @@ fn session_affinity_holds_and_stops_holding() {
     let changes = proxy.applier.resync(&proxy.desired).unwrap();
     assert!(changes.is_empty(), "{changes:?}");
     assert_eq!(answers(cluster.pod("c"), "10.96.0.10:80"), set(&[&*first]));
-    // Its endpoint goes, and comes back: the client stays with the new one.
+    // Its endpoint goes away and comes back: the client stays with the new one.
     let ip = |name: &str| match name {
         "a" => "10.244.0.1",
         "c" => "10.244.0.2",
@@ -83,7 +83,7 @@ fn session_affinity_holds_and_stops_holding() {
     assert_ne!(first, second);
     cluster.apply(&web, &tcp(&all));
     assert_eq!(answers(cluster.pod("c"), "10.96.0.10:80"), set(&[&*second]));
-    // Another endpoint goes: the client stays, in whichever slot its endpoint is now.
+    // The other endpoints go away: the client stays with its endpoint, whatever its slot.
     let only = [ip(&second)];
     cluster.apply(&web, &tcp(&only));
     cluster.apply(&web, &tcp(&all));
@@ -101,7 +101,7 @@ fn an_affinity_times_out() {
     cluster.apply(&web, &tcp(&["10.244.0.1", "10.244.1.1"]));
     let first = cluster.pod("c").who("10.96.0.10:80");
     assert_eq!(answers(cluster.pod("c"), "10.96.0.10:80"), set(&[&*first]));
-    // The subject is the kernel's clock: after each timeout there is an even chance to change.
+    // This depends on the kernel's clock: after each timeout the chance of a change is one half.
     let changed = (0..20).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(1100));
         cluster.pod("c").who("10.96.0.10:80") != first

@@ -1,5 +1,4 @@
-//! The whole loop on a node of its own, fed with events: it converges, and repairs what others
-//! break.
+//! The whole loop on its own node, fed with events: it converges, and repairs damage by others.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::{service, tcp};
 use crate::netns::Netns;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn node(cidr: &str, ip: &str) -> Node {
     Node {
@@ -28,7 +27,7 @@ fn node(cidr: &str, ip: &str) -> Node {
     }
 }
 
-/// What a watch says about one object that exists.
+/// The initial events of a watch.
 fn initial<T: Clone>(
     wrap: fn(informer::Event<(Name, T)>) -> Event,
     objects: &[(&str, T)],
@@ -42,15 +41,15 @@ fn initial<T: Clone>(
 
 #[allow(clippy::disallowed_methods)]
 fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !holds() {
-        assert!(Instant::now() < deadline, "{what}: not after {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{what}: not after {TIMEOUT:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 #[test]
-fn the_loop_converges_and_repairs_what_others_break() {
+fn the_loop_converges_and_repairs_damage() {
     let netns = Netns::new();
     netns.ip("link add up0 type veth peer name down0");
     netns.ip("address add 192.168.7.11/24 dev up0");
@@ -88,7 +87,7 @@ fn the_loop_converges_and_repairs_what_others_break() {
         send.try_send(event).unwrap();
     }
     let tables = || netns.nft("list tables");
-    assert_eq!(tables(), "", "nothing is done before all is known");
+    assert_eq!(tables(), "", "nothing is applied before everything is synced");
     for event in complete {
         send.try_send(event).unwrap();
     }
@@ -109,7 +108,7 @@ fn the_loop_converges_and_repairs_what_others_break() {
     netns.ip("link set up0 down");
     netns.ip("link set up0 up");
     eventually("the route is back after the interface", || routes() == expected);
-    // A node that cannot be reached does not hold up the Services.
+    // An unreachable node does not block the Services.
     let lost = informer::Event::Apply(("c".into(), node("fd00:9::/64", "fd00:8::1")));
     send.try_send(Event::Node(lost)).unwrap();
     let mut other = service("other");
@@ -130,5 +129,5 @@ fn the_loop_converges_and_repairs_what_others_break() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(routes::remove()).unwrap();
     });
-    assert!(has_element(), "Services go on without the proxy");
+    assert!(has_element(), "Services continue without the proxy");
 }

@@ -1,4 +1,4 @@
-//! Restarts, damage, and ten thousand Services.
+//! Restarts, damage and ten thousand Services.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use proxy::plan::{Changes, Desired, Owner};
 
 use crate::cluster::{Proxy, layouts, port, service, slice, tcp};
 use crate::netns::Netns;
-use proxy::nft::Family;
+use proxy::Family;
 use proxy::table::Protocol;
 
 const SERVICES: u32 = 10_000;
 
 #[test]
-fn a_resync_repairs_whatever_it_finds() {
+fn a_resync_repairs_damage() {
     let node = Netns::new();
     let mut proxy = node.run(|| Proxy::start(0));
     let mut web = service("web");
@@ -46,7 +46,7 @@ fn a_resync_repairs_whatever_it_finds() {
     assert_eq!(node.nft("list tables").trim(), "table ip docker-nat");
 }
 
-/// Elements are listed in no order, spread over lines; chains in order of creation.
+/// Elements are listed in arbitrary order over several lines, chains in order of creation.
 fn sorted(listing: &str) -> Vec<String> {
     let mut words: Vec<String> =
         listing.split_whitespace().map(|word| word.trim_end_matches(',').to_owned()).collect();
@@ -100,7 +100,7 @@ fn ten_thousand_services() {
         slice.endpoints.remove(1);
         let start = clock();
         let mut changes = Changes::new();
-        let previous = |place: &_| desired.get(place);
+        let previous = |id: &_| desired.get(id);
         let elements = proxy::plan::service(&context, &web, &[&slice], &previous);
         desired.replace(
             &Owner::Service(format!("default/{}", web.name).into()),
@@ -114,8 +114,8 @@ fn ten_thousand_services() {
     println!(
         "{SERVICES} services with 3 endpoints: {} elements; planned in {planned:?}, loaded in {loaded:?}, \
          read back and compared in {compared:?}, one endpoint removed in {:?} (median)",
-        desired.len(),
+        desired.element_count(),
         times[times.len() / 2],
     );
-    assert!(loaded < Duration::from_secs(30), "maps do not grow with the square of the Services");
+    assert!(loaded < Duration::from_secs(30), "loading does not take quadratic time");
 }

@@ -1,4 +1,4 @@
-//! What every Service does: cluster IPs, node ports, external addresses, host ports.
+//! Basic functions: cluster IPs, node ports, external addresses, host ports.
 
 use std::io::ErrorKind;
 
@@ -141,7 +141,7 @@ fn dual_stack() {
     let mut slices = tcp(&["10.244.0.1"]);
     slices.push(slice("web", "", Protocol::Tcp, &ips));
     cluster.nodes[0].proxy.apply(&web, &slices);
-    // The second pod's address counts: fd00:244::0:1 is a, ::0:2 is c.
+    // The pods' addresses are fd00:244::0:1 (a) and fd00:244::0:2 (c).
     assert_eq!(cluster.pod("c").ask("[fd00:96::10]:80").unwrap(), "a6 fd00:244::2");
     assert_eq!(cluster.pod("c").who("10.96.0.10:80"), "a");
     let refused = cluster.pod("c").ask("[fd00:96::10]:81").unwrap_err();
@@ -186,7 +186,7 @@ fn host_ports() {
     assert_eq!(gone.kind(), ErrorKind::ConnectionRefused);
 }
 
-/// As `curl --interface`: connects from one of the node's addresses.
+/// Connects from one of the node's addresses, like `curl --interface`.
 fn from_address(netns: &Netns, source: &str, address: &str) -> String {
     let (source, address): (std::net::IpAddr, std::net::SocketAddr) =
         (source.parse().unwrap(), address.parse().unwrap());
@@ -209,7 +209,7 @@ fn from_address(netns: &Netns, source: &str, address: &str) -> String {
 }
 
 #[test]
-fn what_leaves_the_cluster_is_masqueraded() {
+fn traffic_leaving_the_cluster_is_masqueraded() {
     let cluster = cluster();
     cluster.machine.serve("0.0.0.0:8080", "machine");
     let answer = cluster.pod("a").ask(&format!("{MACHINE}:8080")).unwrap();
@@ -219,7 +219,7 @@ fn what_leaves_the_cluster_is_masqueraded() {
 }
 
 #[test]
-fn the_loopback_range_is_not_reached_from_outside() {
+fn the_loopback_range_is_unreachable_from_outside() {
     let cluster = cluster();
     cluster.nodes[0].netns.serve("127.9.0.1:8080", "secret");
     cluster.machine.ip("route del local 127.0.0.0/8 table local");

@@ -1,4 +1,4 @@
-//! Nodes on different links, with a router between them that knows nothing of pods.
+//! Nodes on different links, with a router between them that has no routes to pods.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,8 +1,9 @@
-//! Applying requests, one after the other, to a redb transaction that becomes durable as a whole.
+//! Applies requests, one after another, to a redb transaction that is committed as a whole.
 //!
-//! Each request sees the changes of those before it, durable or not. The index is changed as we go; whatever was added
-//! is taken back when the transaction does not become durable ([`Applied::touched`]). Per put: one reserved slot in the
-//! table that the record is encoded into, one entry in the index; the request's own key and value become the event.
+//! Each request sees the changes of its predecessors, durable or not. The index is updated along
+//! the way; additions are rolled back if the transaction is not committed
+//! ([`Applied::changed_keys`]). A put costs one reserved slot in the table, which the record is
+//! encoded into, and one entry in the index; its key and value are moved into the event.
 
 use std::collections::HashSet;
 
@@ -16,7 +17,7 @@ use tonic::Status;
 use super::{
     index::{NEWEST, Position, Version},
     key_range::KeyRange,
-    range::{self, At},
+    range::{self, ReadPoint},
     recent::Change,
     record::{Record, wire},
     refusal,
@@ -25,7 +26,7 @@ use super::{
     txn::{self, Executor},
 };
 
-/// How many keys one step of a compaction looks at.
+/// The number of keys examined by one step of a compaction.
 const PRUNE_KEYS: usize = 1_000;
 
 /// A request that changes the store.
@@ -46,7 +47,7 @@ pub(super) enum Request {
     },
 }
 
-/// What a request came to.
+/// The result of a request.
 pub(super) enum Response {
     Put(PbPutResponse),
     Delete(PbDeleteResponse),
@@ -55,12 +56,12 @@ pub(super) enum Response {
     Done(PbResponseHeader),
 }
 
-/// Why a request came to nothing.
+/// Why a request failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The request cannot be done; nothing was changed.
+    /// The request is rejected; nothing was changed.
     Refused(Status),
-    /// The file failed; the whole transaction is lost.
+    /// The file failed; the whole transaction is aborted.
     Storage(redb::Error),
 }
 
@@ -82,7 +83,7 @@ impl From<redb::StorageError> for Failure {
     }
 }
 
-/// What a transaction did, to be published once it is durable, or taken back.
+/// The effects of a transaction, to be published once it is durable, or rolled back.
 #[derive(Default)]
 pub(super) struct Applied {
     pub(super) revision: u64,
@@ -90,25 +91,25 @@ pub(super) struct Applied {
     pub(super) granted: Vec<(i64, u64)>,
     pub(super) revoked: HashSet<i64>,
     pub(super) compacted: Option<u64>,
-    /// Whether there is anything to be made durable.
+    /// Whether there is anything to commit.
     pub(super) dirty: bool,
 }
 
 impl Applied {
-    /// The keys whose newest versions the transaction added.
-    pub(super) fn touched(&self) -> impl Iterator<Item = &[u8]> {
+    /// The keys to which the transaction added versions.
+    pub(super) fn changed_keys(&self) -> impl Iterator<Item = &[u8]> {
         self.changes.iter().map(|change| change.kv.key.as_slice())
     }
 }
 
-/// A redb transaction that requests are applied to.
+/// A redb transaction to which requests are applied.
 pub(super) struct Applier<'a> {
     shared: &'a Shared,
     history: Table<'a, HistoryKey, &'static [u8]>,
     leases: Table<'a, i64, u64>,
     meta: Table<'a, &'static str, u64>,
     applied: Applied,
-    /// The number of changes made so far at the revision after `applied.revision`.
+    /// The number of changes so far at the revision after `applied.revision`.
     sub: u32,
 }
 
@@ -144,7 +145,7 @@ impl<'a> Applier<'a> {
         Ok(response)
     }
 
-    /// One step of deleting compacted records; returns where to go on.
+    /// One step of deleting compacted records; returns the cursor for the next step.
     pub(super) fn prune(
         &mut self,
         cursor: Option<&[u8]>,
@@ -169,16 +170,17 @@ impl<'a> Applier<'a> {
         self.shared.header(self.applied.revision)
     }
 
-    fn at(&self) -> At {
-        At { revision: self.applied.revision, pending: true }
+    fn at(&self) -> ReadPoint {
+        ReadPoint { revision: self.applied.revision, pending: true }
     }
 
-    /// The revision as an operation within a request sees it: raised once the request has changed something.
+    /// The revision as seen by an operation within a request: incremented once the request has
+    /// changed something.
     fn seen_revision(&self) -> i64 {
         wire(self.applied.revision + u64::from(self.sub > 0))
     }
 
-    /// Ends a request: if it changed something, the revision grows.
+    /// Ends a request: if it changed something, the revision is incremented.
     fn advance(&mut self) {
         if self.sub > 0 {
             self.applied.revision += 1;
@@ -274,14 +276,14 @@ impl<'a> Applier<'a> {
             if request.prev_kv {
                 prev_kvs.push(self.fetch(&version)?);
             }
-            self.bury(key)?;
+            self.delete_key(key)?;
         }
         let header =
             PbResponseHeader { revision: self.seen_revision(), ..PbResponseHeader::default() };
         Ok(PbDeleteResponse { header: Some(header), deleted, prev_kvs })
     }
 
-    fn bury(&mut self, key: Vec<u8>) -> Result<(), redb::Error> {
+    fn delete_key(&mut self, key: Vec<u8>) -> Result<(), redb::Error> {
         let main = self.applied.revision + 1;
         self.insert(&Record { create: 0, version: 0, lease: 0, key: &key, value: &[] })?;
         let kv = PbKeyValue { key, mod_revision: wire(main), ..PbKeyValue::default() };
@@ -328,7 +330,7 @@ impl<'a> Applier<'a> {
         let attached: Vec<Vec<u8>> =
             self.shared.read().index.attached(id, NEWEST).map(<[u8]>::to_vec).collect();
         for key in attached {
-            self.bury(key)?;
+            self.delete_key(key)?;
         }
         self.leases.remove(id)?;
         self.applied.granted.retain(|(granted, _)| *granted != id);
@@ -373,7 +375,7 @@ impl Executor for Applier<'_> {
                 Ok(PbTxnOpResponse::ResponseDeleteRange(self.delete(&request)?))
             }
             PbTxnOpRequest::RequestTxn(_) => {
-                unreachable!("nested transactions are taken apart by txn::execute")
+                unreachable!("nested transactions are flattened by txn::execute")
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What a request must look like before it is looked at further. The rules are etcd's (`api/v3rpc/key.go`).
+//! Validation of requests by themselves. The rules are etcd's (`api/v3rpc/key.go`).
 
 use std::collections::HashSet;
 
@@ -13,14 +13,15 @@ use tonic::Status;
 
 use super::{key_range::KeyRange, refusal};
 
-/// The largest request that is taken: etcd's default of `--max-request-bytes`.
+/// The largest accepted request: etcd's default of `--max-request-bytes`.
 pub(super) const REQUEST_MAX_BYTES: usize = 1536 * 1024;
-/// The most comparisons or operations in a transaction: etcd's default of `--max-txn-ops`.
+/// The maximum number of comparisons or operations in a transaction: etcd's default of
+/// `--max-txn-ops`.
 const TXN_MAX_OPERATIONS: usize = 128;
-/// How deep transactions may be nested, so that a request cannot exhaust the stack.
+/// The maximum nesting depth of transactions, so that a request cannot exhaust the stack.
 const TXN_MAX_DEPTH: usize = 16;
 
-/// Refuses what is larger than the store takes.
+/// Rejects requests that are too large.
 pub(super) fn size(request: &impl Message) -> Result<(), Status> {
     if request.encoded_len() > REQUEST_MAX_BYTES {
         Err(refusal::request_too_large())
@@ -85,7 +86,7 @@ fn txn_parts(request: &PbTxnRequest, depth: usize) -> Result<(), Status> {
     Ok(())
 }
 
-/// The keys that one branch of a transaction puts, and the ranges that it deletes.
+/// The keys that a branch of a transaction puts, and the ranges that it deletes.
 #[derive(Default)]
 struct Written<'a> {
     puts: HashSet<&'a [u8]>,
@@ -101,8 +102,9 @@ impl<'a> Written<'a> {
     }
 }
 
-/// No key is changed twice in one revision: a key is put at most once and not also deleted, counting what nested
-/// transactions may do. The two branches of a nested transaction may put the same key, since only one of them runs.
+/// Checks that no key is changed twice in one revision: a key is put at most once and not also
+/// deleted, including by nested transactions. The two branches of a nested transaction may put the
+/// same key, since only one of them runs.
 fn written(operations: &[PbTxnRequestOp]) -> Result<Written<'_>, Status> {
     let mut all = Written::default();
     for operation in operations {

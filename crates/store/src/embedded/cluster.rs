@@ -1,4 +1,4 @@
-//! Serves etcd's Cluster service: there is one member, and there will be no other.
+//! etcd's Cluster service, for a cluster of exactly one member.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ const MEMBER_NAME: &str = "embedded";
 
 pub(super) struct ClusterService {
     pub(super) engine: Arc<Engine>,
-    /// The URLs of the sockets that are served.
+    /// The URLs of the sockets being served.
     pub(super) urls: Arc<Mutex<Vec<String>>>,
 }
 

@@ -1,4 +1,4 @@
-//! The services behind one door: in process for etcd-client's custom channel, and for sockets.
+//! Dispatches requests to the services, for etcd-client's in-process channel and for sockets.
 
 use std::{
     convert::Infallible,
@@ -20,7 +20,8 @@ use super::{
     lease_service::LeaseService, maintenance::MaintenanceService, watch::WatchService,
 };
 
-/// The largest message that is decoded. Above the largest request, so that one that is too large gets etcd's answer.
+/// The largest message that is decoded. Above the largest request, so that one that is too large
+/// gets etcd's error.
 const MESSAGE_MAX_BYTES: usize = REQUEST_MAX_BYTES + (512 << 10);
 
 /// All services of one store. Clones share it.
@@ -49,7 +50,7 @@ impl Dispatch {
         }
     }
 
-    /// The services as routes of a gRPC server. What is not among them, authentication above all, is answered as
+    /// The services as routes of a gRPC server. Other services, notably Auth, are reported as
     /// unimplemented.
     pub(super) fn routes(self) -> Routes {
         Routes::new(self.kv)

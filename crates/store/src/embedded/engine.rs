@@ -1,4 +1,4 @@
-//! Requests, checked and sent to where they are served: reads to the durable view, writes to the writer.
+//! Validates requests and routes them: reads to the durable view, writes to the writer.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -17,7 +17,7 @@ use tonic::Status;
 use super::{
     apply::{Failure, Request, Response},
     check,
-    range::{self, At},
+    range::{self, ReadPoint},
     record::wire,
     refusal,
     shared::{Shared, State},
@@ -26,7 +26,7 @@ use super::{
     writer::{Command, Reply},
 };
 
-/// A range that reads more records than this is read on a thread where that blocks nobody.
+/// A range of more records than this is read on a blocking thread.
 const INLINE_READS: usize = 64;
 
 /// The store behind all services.
@@ -35,7 +35,7 @@ pub(super) struct Engine {
     commands: mpsc::Sender<Command>,
     pub(super) path: PathBuf,
     quota_bytes: u64,
-    /// Cancelled when the store stops; ends the watches and the lease task.
+    /// Cancelled when the store stops; this ends the watches and the lease task.
     pub(super) stopped: CancellationToken,
     _stop_on_drop: DropGuard,
 }
@@ -52,12 +52,12 @@ impl Engine {
         Engine { shared, commands, path, quota_bytes, stopped, _stop_on_drop: guard }
     }
 
-    /// The header of an answer about the present.
+    /// The header of a response about the current state.
     pub(super) fn header(&self) -> PbResponseHeader {
         self.shared.header(self.shared.revision())
     }
 
-    /// Whether the records take more space than they may. Compaction after deletion makes space again.
+    /// Whether the records exceed the quota. Deleting keys and compacting frees space.
     pub(super) fn is_full(&self) -> bool {
         self.shared.read().index.record_bytes > self.quota_bytes
     }
@@ -122,8 +122,8 @@ impl Engine {
         }
     }
 
-    /// Does a transaction that changes nothing as the durable state is: one that only reads, or one whose condition does
-    /// not hold and whose other branch reads. What waits to be written is not acknowledged yet and so counts as later.
+    /// Executes a transaction against the durable state if the branch taken there only reads.
+    /// Queued writes are not acknowledged yet, so they may be ordered after it.
     fn read_only_txn(&self, request: PbTxnRequest) -> Result<ReadOnly, Status> {
         let state = self.shared.read();
         let view = state.view();
@@ -171,7 +171,7 @@ impl Engine {
         self.command(Command::Defragment).await
     }
 
-    /// Ends the watches, finishes the writes that have been taken, and closes the file.
+    /// Ends the watches, finishes the writes that have been accepted, and closes the file.
     pub(super) async fn stop(&self) -> Result<(), Status> {
         self.stopped.cancel();
         self.command(Command::Stop).await
@@ -188,7 +188,7 @@ impl Engine {
     async fn apply_plain(&self, request: Request) -> Result<PbResponseHeader, Status> {
         match self.apply(request).await? {
             Response::Done(header) => Ok(header),
-            _ => unreachable!("what has no answer of its own is answered with a header"),
+            _ => unreachable!("the other requests are answered with a header"),
         }
     }
 
@@ -203,18 +203,18 @@ impl Engine {
     }
 }
 
-fn durable(view: &View) -> At {
-    At { revision: view.revision, pending: false }
+fn durable(view: &View) -> ReadPoint {
+    ReadPoint { revision: view.revision, pending: false }
 }
 
-/// What a transaction came to on the durable state alone.
+/// The result of trying a transaction against the durable state.
 enum ReadOnly {
     Done(PbTxnResponse),
-    /// It changes something: the writer has to do it.
+    /// The transaction writes, so the writer has to execute it.
     Writes(PbTxnRequest),
 }
 
-/// Does the ranges of a transaction that only reads.
+/// Executes the ranges of a read-only transaction.
 struct Reader<'a> {
     state: &'a State,
     view: &'a View,

@@ -1,4 +1,4 @@
-//! Ending leases whose time is over.
+//! Revokes expired leases.
 
 use std::{
     sync::{Arc, Weak},
@@ -9,10 +9,10 @@ use tokio::time::{self, Instant};
 
 use super::engine::Engine;
 
-/// How long to wait before ending a lease is tried again after it failed.
+/// The delay before a failed revocation is retried.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Sleeps until the next lease ends, and revokes it. Ends with the engine.
+/// Sleeps until the next lease expires, and revokes it. Ends with the engine.
 pub(super) async fn run(engine: Weak<Engine>) {
     let Some((shared, stopped)) =
         engine.upgrade().map(|engine| (engine.shared.clone(), engine.stopped.clone()))
@@ -48,10 +48,10 @@ async fn sleep_until(wake: Option<Instant>) {
 async fn revoke(engine: &Arc<Engine>, id: i64) -> bool {
     match engine.revoke(id).await {
         Ok(_) => true,
-        // Someone else was faster.
+        // A client has revoked it in the meantime.
         Err(status) if status.code() == tonic::Code::NotFound => true,
         Err(status) => {
-            tracing::warn!(lease = id, %status, "a lease could not be ended");
+            tracing::warn!(lease = id, %status, "cannot revoke an expired lease");
             false
         }
     }

@@ -1,14 +1,14 @@
-//! The index: which versions of which keys there are, in memory.
+//! The in-memory index of keys and their versions.
 //!
-//! It holds everything about a version but the value, so that counts, filters, conditions and key-only ranges never
-//! touch the disk. Versions that are not durable yet are in it too; a reader asks for the state at a durable revision
-//! and so does not see them.
+//! It holds everything about a version except the value, so that counts, filters, comparisons and
+//! key-only ranges never access the disk. It includes versions that are not durable yet; readers do
+//! not see them, because they read at a durable revision.
 
 use std::{collections::BTreeMap, ops::Bound};
 
 use super::key_range::KeyRange;
 
-/// A change's place in history: the transaction's revision, and which of its changes it is.
+/// A position in history: the revision of a transaction, and the number of the change within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Position {
     pub(super) main: u64,
@@ -19,13 +19,13 @@ pub(super) struct Position {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Version {
     pub(super) main: u64,
-    /// The revision at which the key came into being.
+    /// The revision at which the key was created.
     pub(super) create: u64,
-    /// How many writes since then; zero for a deletion.
+    /// The number of writes since then; zero for a deletion.
     pub(super) version: u64,
     pub(super) lease: i64,
     pub(super) sub: u32,
-    /// The length of the stored record, for the accounting of space.
+    /// The length of the stored record, for space accounting.
     pub(super) record_bytes: u32,
 }
 
@@ -34,7 +34,7 @@ impl Version {
         Position { main: self.main, sub: self.sub }
     }
 
-    pub(super) fn is_deletion(&self) -> bool {
+    fn is_deletion(&self) -> bool {
         self.version == 0
     }
 }
@@ -42,18 +42,18 @@ impl Version {
 /// The state of the newest revision, durable or not.
 pub(super) const NEWEST: u64 = u64::MAX;
 
-/// All versions that are not compacted, by key, in the order of their revisions.
+/// All versions that are not compacted, by key, ordered by revision.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     keys: BTreeMap<Box<[u8]>, Vec<Version>>,
-    /// Reads before this revision are refused.
+    /// Reads before this revision are rejected.
     pub(super) compacted: u64,
-    /// The sum of the stored records' lengths.
+    /// The total length of the stored records.
     pub(super) record_bytes: u64,
 }
 
 impl Index {
-    /// Adds a version; revisions only grow.
+    /// Adds a version; revisions must not decrease.
     pub(super) fn insert(&mut self, key: &[u8], version: Version) {
         self.record_bytes += u64::from(version.record_bytes);
         match self.keys.get_mut(key) {
@@ -64,12 +64,12 @@ impl Index {
         }
     }
 
-    /// The state of a key at a revision; `None` when it does not exist there.
+    /// The state of a key at a revision; `None` if it does not exist then.
     pub(super) fn get(&self, key: &[u8], at: u64) -> Option<&Version> {
         live(self.keys.get(key)?, at)
     }
 
-    /// The keys of a range that exist at a revision, in order.
+    /// The keys in a range that exist at a revision, in order.
     pub(super) fn range<'a>(
         &'a self,
         range: &'a KeyRange,
@@ -91,7 +91,7 @@ impl Index {
             .map(|(key, _)| key.as_ref())
     }
 
-    /// Takes back what was added to a key after a revision.
+    /// Removes the versions of a key after a revision.
     pub(super) fn rollback(&mut self, key: &[u8], after: u64) {
         let Some(versions) = self.keys.get_mut(key) else {
             return;
@@ -105,10 +105,11 @@ impl Index {
         }
     }
 
-    /// Drops the versions that no read at `self.compacted` or later can see, for at most `keys` keys after `cursor`.
-    /// Returns where they are stored, and the cursor to go on with, if there are more keys.
+    /// Drops the versions that are invisible to reads at `self.compacted` or later, for at most
+    /// `keys` keys after `cursor`. Returns the positions of their records and, if there are more
+    /// keys, the next cursor.
     ///
-    /// A deletion at exactly the compacted revision stays, since a watch may still start there.
+    /// A deletion at exactly the compacted revision is kept, since a watch may still start there.
     pub(super) fn prune(
         &mut self,
         cursor: Option<&[u8]>,

@@ -1,8 +1,8 @@
-//! Ranges of keys as requests name them.
+//! Key ranges of requests.
 
 use std::ops::Bound;
 
-/// The keys that a request is about.
+/// The range of keys that a request applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KeyRange {
     start: Vec<u8>,
@@ -13,15 +13,15 @@ pub(super) struct KeyRange {
 enum End {
     /// Only the start key.
     Same,
-    /// Every key from the start on.
+    /// All keys from the start key on.
     Open,
     /// Keys before this one.
     Before(Vec<u8>),
 }
 
 impl KeyRange {
-    /// The range of a request: no end means one key, an end of one zero byte means no end.
-    /// Rule: <https://etcd.io/docs/v3.5/learning/api/#key-ranges>.
+    /// An empty end stands for the single start key, a single zero byte for no end:
+    /// <https://etcd.io/docs/v3.5/learning/api/#key-ranges>.
     pub(super) fn new(start: &[u8], end: &[u8]) -> KeyRange {
         let end = match end {
             [] => End::Same,
@@ -31,7 +31,7 @@ impl KeyRange {
         KeyRange { start: start.to_vec(), end }
     }
 
-    /// Whether no key can be in it.
+    /// Whether the range contains no keys.
     pub(super) fn is_empty(&self) -> bool {
         matches!(&self.end, End::Before(end) if self.start >= *end)
     }
@@ -44,7 +44,7 @@ impl KeyRange {
         }
     }
 
-    /// The bounds, for a range that is not empty.
+    /// The bounds of a range that is not empty.
     pub(super) fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
         let end = match &self.end {
             End::Same => Bound::Included(self.start.as_slice()),
@@ -60,7 +60,7 @@ mod tests {
     use super::KeyRange;
 
     #[test]
-    fn ends_mean_what_etcd_says() {
+    fn ends_follow_etcds_rules() {
         for (start, end, key, inside) in [
             ("a", "", "a", true),
             ("a", "", "aa", false),

@@ -1,4 +1,4 @@
-//! Serves etcd's KV service.
+//! etcd's KV service.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::engine::Engine;
 
-/// How much of a streamed range one message carries, at least one entry.
+/// The approximate size of a message of a streamed range; each has at least one entry.
 const CHUNK_BYTES: usize = 1 << 20;
 
 pub(super) struct KvService(pub(super) Arc<Engine>);
@@ -65,7 +65,7 @@ impl PbKvService for KvService {
     }
 }
 
-/// Cuts a range's answer into messages; header, count and `more` are in the last one.
+/// Splits the response to a range into messages; the last one has the header, count and `more`.
 fn chunks(mut whole: PbRangeResponse) -> Vec<PbRangeResponse> {
     let mut chunks = Vec::new();
     let mut bytes = 0;

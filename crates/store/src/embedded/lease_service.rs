@@ -1,4 +1,4 @@
-//! Serves etcd's Lease service.
+//! etcd's Lease service.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -46,7 +46,7 @@ impl PbLeaseService for LeaseService {
     type LeaseKeepAliveStream =
         Pin<Box<dyn Stream<Item = Result<PbLeaseKeepAliveResponse, Status>> + Send>>;
 
-    /// A lease that does not exist is answered with a time to live of zero, as in etcd.
+    /// For a lease that does not exist the response has a time to live of zero, as in etcd.
     async fn lease_keep_alive(
         &self,
         request: Request<Streaming<PbLeaseKeepAliveRequest>>,
@@ -101,7 +101,7 @@ impl PbLeaseService for LeaseService {
     }
 }
 
-/// An identity that nobody has chosen; positive and not zero.
+/// A random positive id.
 fn fresh_id() -> i64 {
     loop {
         let id = (rand::random::<u64>() >> 1).cast_signed();

@@ -1,13 +1,15 @@
-//! Leases in memory: which there are and when they end.
+//! The leases in memory, with their expiry.
 //!
-//! Which leases exist is durable; when they end is not: after a restart each has its full time again, as in etcd.
+//! The existence of a lease is durable, its expiry is not: after a restart each lease starts over
+//! with its full time to live, as in etcd.
 
 use std::{collections::HashMap, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-/// The shortest time to live; etcd has one and a half election timeouts, and here is no election.
+/// The shortest time to live. etcd's is one and a half election timeouts, but there are no
+/// elections here.
 pub(super) const TTL_MIN_SECONDS: i64 = 1;
 /// The longest time to live, as in etcd.
 pub(super) const TTL_MAX_SECONDS: i64 = 9_000_000_000;
@@ -22,11 +24,11 @@ struct Lease {
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     leases: Mutex<HashMap<i64, Lease>>,
-    /// Told when a lease may end earlier than was known.
+    /// Notified when a lease may expire earlier than the ones before.
     pub(super) earlier: Notify,
 }
 
-/// What is known of a lease.
+/// The remaining and the granted time to live of a lease.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Remaining {
     pub(super) granted_seconds: u64,
@@ -47,7 +49,7 @@ impl Leases {
         self.leases.lock().remove(&id);
     }
 
-    /// Gives a lease its full time again; returns it in seconds, `None` when there is no such lease.
+    /// Renews a lease; returns its time to live in seconds, or `None` if there is no such lease.
     pub(super) fn renew(&self, id: i64, now: Instant) -> Option<u64> {
         let mut leases = self.leases.lock();
         let lease = leases.get_mut(&id)?;
@@ -63,7 +65,7 @@ impl Leases {
         })
     }
 
-    /// All leases, those that end first first.
+    /// All leases, ordered by expiry.
     pub(super) fn list(&self) -> Vec<i64> {
         let mut all: Vec<(Instant, i64)> =
             self.leases.lock().iter().map(|(id, lease)| (lease.ends, *id)).collect();
@@ -71,12 +73,12 @@ impl Leases {
         all.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// All leases with the time to live that they were granted, in seconds.
+    /// All leases with the granted time to live in seconds.
     pub(super) fn granted(&self) -> Vec<(i64, u64)> {
         self.leases.lock().iter().map(|(id, lease)| (*id, lease.ttl)).collect()
     }
 
-    /// The leases whose time is over, and when the next one's will be.
+    /// The expired leases, and the time at which the next one expires.
     pub(super) fn ended(&self, now: Instant) -> (Vec<i64>, Option<Instant>) {
         let leases = self.leases.lock();
         let ended =
@@ -90,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_ends_unless_it_is_renewed() {
+    fn a_lease_expires_unless_renewed() {
         let leases = Leases::default();
         let start = clock::instant();
         let after = |seconds| start + Duration::from_secs(seconds);

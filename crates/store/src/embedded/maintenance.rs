@@ -1,4 +1,4 @@
-//! Serves etcd's Maintenance service, as far as it makes sense for one member without raft.
+//! etcd's Maintenance service, as far as it applies to a single member without raft.
 
 use std::{fs::File, io::Read, pin::Pin, sync::Arc};
 
@@ -19,9 +19,9 @@ use tonic::{Request, Response, Status};
 
 use super::{engine::Engine, record::wire, refusal, snapshot, tables::View};
 
-/// The etcd version whose API and behaviour this is; clients derive from it what they may use.
+/// The etcd version whose API and behaviour this is; clients derive the available features from it.
 const VERSION: &str = "3.5.21";
-/// How much of a snapshot a message carries, and how many messages wait for a slow client.
+/// The size of a snapshot message, and how many are buffered for a slow client.
 const SNAPSHOT_CHUNK_BYTES: usize = 32 << 10;
 const SNAPSHOT_CHUNKS_AHEAD: usize = 16;
 
@@ -29,7 +29,8 @@ pub(super) struct MaintenanceService(pub(super) Arc<Engine>);
 
 #[tonic::async_trait]
 impl PbMaintenanceService for MaintenanceService {
-    /// The only alarm is "no space". It is a fact about the store, not a latch: it goes when space has been made.
+    /// The only alarm is NOSPACE. It reflects the current state and needs no disarming: it clears
+    /// once space has been freed.
     async fn alarm(
         &self,
         _request: Request<PbAlarmRequest>,
@@ -139,7 +140,7 @@ impl MaintenanceService {
     }
 }
 
-/// A checksum over the history up to a revision: equal for equal histories of this implementation.
+/// A checksum of the history up to a revision, only comparable within this implementation.
 async fn hash(view: Arc<View>, revision: u64) -> Result<u32, Status> {
     let hash = task::spawn_blocking(move || -> Result<u32, redb::Error> {
         let mut hash = Sha256::new();
@@ -159,9 +160,9 @@ async fn hash(view: Arc<View>, revision: u64) -> Result<u32, Status> {
 
 type SnapshotSender = mpsc::Sender<Result<PbSnapshotResponse, Status>>;
 
-/// Sends the file and then its checksum. A client that has gone ends it.
+/// Sends the file, then its checksum. Stops if the client disconnects.
 fn send_snapshot(engine: &Engine, sender: &SnapshotSender) -> Result<(), Status> {
-    let directory = engine.path.parent().expect("the store's file is in a folder");
+    let directory = engine.path.parent().expect("the store's file is in a directory");
     let (mut file, bytes) =
         snapshot::write(&engine.shared, directory).map_err(|error| refusal::storage(&error))?;
     let mut left = bytes;

@@ -1,7 +1,8 @@
-//! Ranges: which keys a range request selects, and their values.
+//! Executes range requests.
 //!
-//! [`plan`] works on the index alone and needs its lock; [`Selection::fetch`] reads the values and needs none. A plan
-//! allocates one small row per selected key; a fetch copies each key and value once, from the page to the answer.
+//! [`plan`] works on the index alone, under its lock; [`Selection::fetch`] reads the values without
+//! a lock. A plan allocates one small row per selected key; a fetch copies each key and value once,
+//! from the page to the response.
 
 use std::cmp::Ordering;
 
@@ -20,37 +21,37 @@ use super::{
     tables::{self, HistoryKey},
 };
 
-/// What a range request selects.
+/// The rows selected by a range request.
 pub(super) struct Selection {
     rows: Vec<Row>,
     count: usize,
-    /// Set when the rows must be sorted by their values and cut after that.
-    by_value: Option<Cut>,
+    /// Set if the rows have to be sorted by value before the limit is applied.
+    by_value: Option<ValueSort>,
     keys_only: bool,
     truncated: bool,
 }
 
 struct Row {
     version: Version,
-    /// Only filled where the record is not read.
+    /// Only set if the record is not read.
     key: Vec<u8>,
 }
 
-struct Cut {
+struct ValueSort {
     descending: bool,
     limit: usize,
 }
 
-/// Which state to read: `revision` is the newest one that the reader may see.
+/// The state to read at; `revision` is the newest one visible to the reader.
 #[derive(Clone, Copy)]
-pub(super) struct At {
+pub(super) struct ReadPoint {
     pub(super) revision: u64,
-    /// Whether the reader sees what is not durable yet (the writer does).
+    /// Whether the reader sees changes that are not durable yet (the writer does).
     pub(super) pending: bool,
 }
 
-/// Whether the revision that a request asks for can be read.
-pub(super) fn check_revision(index: &Index, requested: i64, at: At) -> Result<(), Status> {
+/// Whether the revision in a request can be read.
+pub(super) fn check_revision(index: &Index, requested: i64, at: ReadPoint) -> Result<(), Status> {
     match u64::try_from(requested) {
         Err(_) | Ok(0) => Ok(()),
         Ok(requested) if requested > at.revision => Err(refusal::future_revision()),
@@ -60,7 +61,11 @@ pub(super) fn check_revision(index: &Index, requested: i64, at: At) -> Result<()
 }
 
 /// Selects the keys of a range.
-pub(super) fn plan(index: &Index, request: &PbRangeRequest, at: At) -> Result<Selection, Status> {
+pub(super) fn plan(
+    index: &Index,
+    request: &PbRangeRequest,
+    at: ReadPoint,
+) -> Result<Selection, Status> {
     check_revision(index, request.revision, at)?;
     let revision = match u64::try_from(request.revision) {
         Ok(revision) if revision > 0 => revision,
@@ -84,7 +89,8 @@ pub(super) fn plan(index: &Index, request: &PbRangeRequest, at: At) -> Result<Se
         usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     let order = Order::of(request);
     let filters = Filters::of(request);
-    // As etcd: without an explicit order the limit comes before the sorting, even when it is not by key.
+    // As in etcd: without an explicit order the limit is applied before sorting, even if the sort
+    // target is not the key.
     let unordered = request.sort_order == SortOrder::None as i32 && filters.is_none();
     for (key, version) in found {
         selection.count += 1;
@@ -102,7 +108,7 @@ pub(super) fn plan(index: &Index, request: &PbRangeRequest, at: At) -> Result<Se
             if descending { order.reverse() } else { order }
         }),
         Order::Value { descending } => {
-            selection.by_value = Some(Cut { descending, limit });
+            selection.by_value = Some(ValueSort { descending, limit });
             return Ok(selection);
         }
     }
@@ -112,12 +118,12 @@ pub(super) fn plan(index: &Index, request: &PbRangeRequest, at: At) -> Result<Se
 }
 
 impl Selection {
-    /// How many records [`Selection::fetch`] reads.
+    /// The number of records that [`Selection::fetch`] reads.
     pub(super) fn reads(&self) -> usize {
         if self.keys_only && self.by_value.is_none() { 0 } else { self.rows.len() }
     }
 
-    /// Reads the values. The answer has no header.
+    /// Reads the values. The response has no header.
     pub(super) fn fetch(
         mut self,
         history: &impl ReadableTable<HistoryKey, &'static [u8]>,
@@ -159,14 +165,14 @@ impl Row {
     }
 }
 
-impl Cut {
+impl ValueSort {
     fn order(&self, a: &PbKeyValue, b: &PbKeyValue) -> Ordering {
         let order = a.value.cmp(&b.value);
         if self.descending { order.reverse() } else { order }
     }
 }
 
-/// In which order the rows of an answer are.
+/// The order of the rows in a response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
     Index,
@@ -176,7 +182,7 @@ enum Order {
 }
 
 impl Order {
-    /// A target other than the key without an order means ascending, as in etcd.
+    /// Without an order, a target other than the key sorts ascending, as in etcd.
     fn of(request: &PbRangeRequest) -> Order {
         let descending = request.sort_order == SortOrder::Descend as i32;
         match SortTarget::try_from(request.sort_target) {
@@ -198,7 +204,8 @@ fn number(target: SortTarget, version: &Version) -> u64 {
     }
 }
 
-/// The bounds on revisions; zero is no bound, and nothing is below a negative one.
+/// Bounds on revisions, inclusive. In requests zero means no bound, and nothing is below a negative
+/// one.
 struct Filters {
     modified: (u64, u64),
     created: (u64, u64),

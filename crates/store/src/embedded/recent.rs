@@ -1,4 +1,4 @@
-//! The latest changes, kept in memory so that a watch that keeps up never reads the disk.
+//! The most recent changes, kept in memory so that a watch that keeps up never reads from disk.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -6,9 +6,9 @@ use etcd_client::proto::PbKeyValue;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// How much of the latest history is kept. A watch that falls behind further reads the file.
+/// The amount of history kept. A watch that has fallen further behind reads the file.
 const KEPT_BYTES: usize = 2 << 20;
-/// How many commits are kept, whatever their size.
+/// The maximum number of commits kept, whatever their size.
 const KEPT_COMMITS: usize = 1_024;
 
 /// One change of one key.
@@ -25,16 +25,17 @@ impl Change {
     }
 }
 
-/// The changes that became durable together: all those of the revisions after the previous commit's last.
+/// The changes that became durable together: those of all revisions after the previous commit's
+/// last.
 #[derive(Debug)]
 pub(super) struct Commit {
     first: u64,
-    last: u64,
+    pub(super) last: u64,
     pub(super) changes: Vec<Change>,
     bytes: usize,
 }
 
-/// The latest commits, and the revision up to which history is durable.
+/// The most recent commits, and the newest durable revision.
 #[derive(Debug)]
 pub(super) struct Recent {
     commits: Mutex<Commits>,
@@ -52,7 +53,7 @@ impl Recent {
         Recent { commits: Mutex::default(), durable: watch::Sender::new(revision) }
     }
 
-    /// Adds what became durable, and wakes the watches.
+    /// Adds changes that have become durable, and wakes the watches.
     pub(super) fn push(&self, changes: Vec<Change>, last: u64) {
         let Some(first) = changes.first().map(|change| change.main) else {
             return;
@@ -72,13 +73,13 @@ impl Recent {
         self.durable.send_replace(last);
     }
 
-    /// Tells whenever the durable revision has grown.
+    /// A receiver of the durable revision, notified whenever it grows.
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
         self.durable.subscribe()
     }
 
-    /// The commits that hold `from` and what follows up to `to`, at most `bytes` (but one commit); `None` when `from`
-    /// is no longer kept. Changes before `from` may be among them.
+    /// The commits from the one that contains `from` up to `to`, at most `bytes` but at least one
+    /// commit; `None` if `from` is no longer kept. Changes before `from` may be included.
     pub(super) fn since(&self, from: u64, to: u64, bytes: usize) -> Option<Vec<Arc<Commit>>> {
         let commits = self.commits.lock();
         let first = commits.queue.partition_point(|commit| commit.last < from);
@@ -92,13 +93,6 @@ impl Recent {
             fits
         });
         Some(found.cloned().collect())
-    }
-}
-
-impl Commit {
-    /// The last revision in it.
-    pub(super) fn last(&self) -> u64 {
-        self.last
     }
 }
 
@@ -116,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn since_answers_only_when_nothing_is_missing() {
+    fn since_returns_commits_only_if_none_is_missing() {
         let recent = Recent::new(1);
         assert_eq!(lasts(recent.since(2, 2, 1000)), None);
         recent.push(vec![change(2, 10), change(3, 10)], 3);
@@ -130,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
+    fn the_kept_history_is_bounded() {
         let recent = Recent::new(1);
         for main in 2..12 {
             recent.push(vec![change(main, KEPT_BYTES / 4)], main);

@@ -1,7 +1,8 @@
-//! How a version of a key is laid out on disk.
+//! The on-disk layout of a version of a key.
 //!
-//! `create: u64 | version: u64 | lease: i64 | key length: u32 | key | value`, little endian; the position in history is
-//! the record's key in the table. A deletion has version zero and no value.
+//! `create: u64 | version: u64 | lease: i64 | key length: u32 | key | value`, little endian; the
+//! position in history is the key of the record in the table. A deletion has version zero and no
+//! value.
 
 use etcd_client::proto::PbKeyValue;
 use redb::Error;
@@ -10,7 +11,7 @@ use super::index::{Position, Version};
 
 const HEADER_BYTES: usize = 28;
 
-/// A record as it lies in the table.
+/// A record in the table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Record<'a> {
     pub(super) create: u64,
@@ -25,7 +26,7 @@ impl<'a> Record<'a> {
         HEADER_BYTES + self.key.len() + self.value.len()
     }
 
-    /// Writes the record into a buffer of exactly [`Record::encoded_len`] bytes.
+    /// Encodes the record into a buffer of exactly [`Record::encoded_len`] bytes.
     pub(super) fn encode(&self, buffer: &mut [u8]) {
         let key_end = HEADER_BYTES + self.key.len();
         let key_len = u32::try_from(self.key.len()).expect("a request is far smaller than 4 GiB");
@@ -39,7 +40,7 @@ impl<'a> Record<'a> {
 
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Record<'a>, Error> {
         Record::try_decode(bytes)
-            .ok_or_else(|| Error::Corrupted("a record is cut short".to_owned()))
+            .ok_or_else(|| Error::Corrupted("a record is truncated".to_owned()))
     }
 
     fn try_decode(bytes: &'a [u8]) -> Option<Record<'a>> {
@@ -57,7 +58,7 @@ impl<'a> Record<'a> {
         })
     }
 
-    /// What the index knows of this record.
+    /// The index entry of this record.
     pub(super) fn version_at(&self, position: Position) -> Version {
         Version {
             main: position.main,
@@ -69,7 +70,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// The record as the API shows it.
+    /// The record in the API's form.
     pub(super) fn to_key_value(self, main: u64) -> PbKeyValue {
         PbKeyValue {
             key: self.key.to_vec(),
@@ -82,7 +83,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// A revision or version in the API's signed numbers.
+/// A revision or version as a signed number of the API.
 pub(super) fn wire(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -92,7 +93,7 @@ mod tests {
     use super::Record;
 
     #[test]
-    fn decode_reverses_encode_and_refuses_short_input() {
+    fn decode_reverses_encode_and_rejects_short_input() {
         let record = Record { create: 7, version: 3, lease: -5, key: b"/registry/a", value: b"{}" };
         let mut buffer = vec![0; record.encoded_len()];
         record.encode(&mut buffer);

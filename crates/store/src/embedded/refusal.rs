@@ -1,4 +1,4 @@
-//! What the service answers when it does not do what was asked: codes and texts are etcd's.
+//! The errors of the service, with etcd's codes and messages.
 //!
 //! Source: <https://github.com/etcd-io/etcd/blob/main/api/v3rpc/rpctypes/error.go>.
 
@@ -68,7 +68,7 @@ pub(super) fn bad_leader_transferee() -> Status {
     Status::failed_precondition("etcdserver: bad leader transferee")
 }
 
-/// One server is the whole cluster; membership cannot change.
+/// There is exactly one member; membership cannot change.
 pub(super) fn single_member() -> Status {
     Status::unimplemented("etcdserver: the embedded store has exactly one member")
 }

@@ -1,4 +1,4 @@
-//! What the writer and everyone else share: the index, the durable view, the latest changes, the leases.
+//! State shared by the writer and the readers: the index, the durable view, recent changes, leases.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{index::Index, leases::Leases, recent::Recent, record::wire, tables::View};
 
-/// There is one member and no election; etcd counts terms from one.
+/// There are no elections; etcd counts terms from one.
 const RAFT_TERM: u64 = 1;
 
 pub(super) struct Shared {
@@ -18,17 +18,18 @@ pub(super) struct Shared {
     pub(super) leases: Leases,
 }
 
-/// The index and the view that belongs to it. The lock is held for look-ups and single insertions, never over a disk
-/// operation but while the file is being compacted or opened again.
+/// The index and the view that belongs to it. The lock is held for lookups and single insertions,
+/// and not during disk operations except while the file is being compacted or reopened.
 pub(super) struct State {
     pub(super) index: Index,
-    /// Absent only while the file is closed, under the lock.
+    /// Absent only while the file is closed, and then the lock is held.
     view: Option<Arc<View>>,
 }
 
 impl State {
-    /// The newest durable state. A reader takes it under the lock under which it reads the index: then whatever the
-    /// index names at the view's revision is in the view, however compaction goes on.
+    /// The newest durable state. A reader must take it under the same lock as it reads the index:
+    /// then everything in the index at the view's revision is in the view, regardless of concurrent
+    /// compaction.
     pub(super) fn view(&self) -> Arc<View> {
         self.view.clone().expect("the view is absent only under the writer's lock")
     }

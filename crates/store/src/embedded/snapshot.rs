@@ -1,7 +1,7 @@
-//! Snapshots: a file that is a store of its own, with a checksum at its end.
+//! Snapshots: a file that is itself a store, with a checksum at the end.
 //!
-//! A snapshot is a redb file with the state of one durable revision, followed by the SHA-256 of the file, as etcd
-//! appends one to its own. It is not a file that etcd could open.
+//! A snapshot is a redb file with the state at one durable revision, followed by its SHA-256, as in
+//! etcd's snapshots. etcd cannot open it.
 
 use std::{
     fs::File,
@@ -18,22 +18,22 @@ use super::{FILE_NAME, shared::Shared, tables};
 const CHECKSUM_BYTES: u64 = 32;
 const COPY_BYTES: usize = 64 << 10;
 
-/// A snapshot could not be put in place.
+/// A snapshot could not be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The folder holds a store already.
-    #[error("{} exists already", .0.display())]
+    /// The directory already contains a store.
+    #[error("{} already exists", .0.display())]
     Exists(PathBuf),
-    /// The snapshot is not what was written, or not a snapshot.
-    #[error("the checksum of {} does not match: it is cut short or not a snapshot", .0.display())]
+    /// The snapshot is corrupted, or not a snapshot.
+    #[error("the checksum of {} does not match: it is truncated or not a snapshot", .0.display())]
     Damaged(PathBuf),
     /// A file could not be read or written.
-    #[error("a snapshot could not be restored")]
+    #[error("cannot restore the snapshot")]
     Io(#[from] std::io::Error),
 }
 
-/// Writes the present durable state into a file without a name; returns it, open at its start, and its length without
-/// the checksum. Blocks.
+/// Writes the current durable state to an unnamed file; returns the file, open at the start, and
+/// its length without the checksum. Blocks.
 pub(super) fn write(shared: &Arc<Shared>, directory: &Path) -> Result<(File, u64), redb::Error> {
     let file = NamedTempFile::new_in(directory)?;
     let (view, compacted) = {
@@ -52,10 +52,10 @@ pub(super) fn write(shared: &Arc<Shared>, directory: &Path) -> Result<(File, u64
     Ok((copy, bytes))
 }
 
-/// Makes a store out of a snapshot, in a folder that holds none.
+/// Restores a snapshot into a directory that contains no store.
 ///
 /// # Errors
-/// [`RestoreError::Damaged`] when the checksum does not match; the folder then holds no store.
+/// [`RestoreError::Damaged`] if the checksum does not match; no store is created then.
 pub fn restore(snapshot: &Path, directory: &Path) -> Result<(), RestoreError> {
     std::fs::create_dir_all(directory)?;
     let target = directory.join(FILE_NAME);

@@ -1,4 +1,4 @@
-//! The tables in the file, and how they are opened and loaded.
+//! The tables of the file, and how they are opened and loaded.
 
 use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path};
 
@@ -14,7 +14,7 @@ use super::{
 /// The key of a record: revision and number within the revision.
 pub(super) type HistoryKey = (u64, u32);
 
-/// Every version of every key, by position in history: see [`Record`].
+/// All versions of all keys, by position in history: see [`Record`].
 pub(super) const HISTORY: TableDefinition<'static, HistoryKey, &'static [u8]> =
     TableDefinition::new("history");
 /// Granted leases: id, time to live in seconds.
@@ -22,26 +22,26 @@ pub(super) const LEASES: TableDefinition<'static, i64, u64> = TableDefinition::n
 /// Numbers by name: the `META_*` constants.
 pub(super) const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
 
-/// The layout of the tables; a file with another one is not opened.
+/// The version of the table layout; files with another version are rejected.
 const LAYOUT: u64 = 1;
 const META_LAYOUT: &str = "layout";
 const META_CLUSTER_ID: &str = "cluster-id";
 const META_MEMBER_ID: &str = "member-id";
-/// The compacted revision: set when a compaction is asked for.
+/// The compacted revision, set when a compaction is requested.
 pub(super) const META_COMPACTED: &str = "compacted";
 /// The compacted revision whose records have been deleted.
 pub(super) const META_PRUNED: &str = "pruned";
 
 /// The access mode of a new file.
 const FILE_MODE: u32 = 0o600;
-/// How many records of a copy are written at a time, and with how much memory.
+/// The number of records that a copy writes per transaction, and its page cache.
 const COPY_RECORDS: usize = 4_096;
 const COPY_CACHE_BYTES: usize = 8 << 20;
 
-/// A store that was never written is at revision one, as etcd's.
-pub(super) const FIRST_REVISION: u64 = 1;
+/// The revision of an empty store, as in etcd.
+const FIRST_REVISION: u64 = 1;
 
-/// A durable state of the store: a revision and the records up to it.
+/// A durable state of the store: a revision, and the records up to it.
 pub(super) struct View {
     pub(super) revision: u64,
     pub(super) history: ReadOnlyTable<HistoryKey, &'static [u8]>,
@@ -54,7 +54,7 @@ impl View {
     }
 }
 
-/// Reads one record and turns it into something of one's own.
+/// Reads one record and converts it.
 pub(super) fn fetch<T>(
     history: &impl ReadableTable<HistoryKey, &'static [u8]>,
     position: Position,
@@ -62,26 +62,26 @@ pub(super) fn fetch<T>(
 ) -> Result<T, Error> {
     let guard = history.get((position.main, position.sub))?;
     let guard = guard.ok_or_else(|| {
-        Error::Corrupted(format!("the index names {position:?}, which is not stored"))
+        Error::Corrupted(format!("the index contains {position:?}, which is not stored"))
     })?;
     Ok(convert(Record::decode(guard.value())?))
 }
 
-/// What a file holds, as far as it lives in memory.
+/// The contents of a file that are kept in memory.
 pub(super) struct Loaded {
     pub(super) database: Database,
     pub(super) index: Index,
     pub(super) revision: u64,
-    /// Whether records of compacted versions are still to be deleted.
+    /// Whether records of compacted versions remain to be deleted.
     pub(super) pruning: bool,
     pub(super) leases: Vec<(i64, u64)>,
     pub(super) cluster_id: u64,
     pub(super) member_id: u64,
 }
 
-/// Opens the file, makes it if it is missing, repairs it after a crash.
+/// Opens the file, creating it if it is missing and repairing it after a crash.
 fn open(path: &Path, cache_bytes: usize) -> Result<Database, Error> {
-    // The store holds secrets: nobody else may read it.
+    // The store contains secrets: no other user may read it.
     OpenOptions::new()
         .read(true)
         .write(true)
@@ -92,7 +92,8 @@ fn open(path: &Path, cache_bytes: usize) -> Result<Database, Error> {
     Ok(Builder::new().set_cache_size(cache_bytes).create(path)?)
 }
 
-/// Opens the file again after a failure, without whatever a commit that was reported as failed may have left in it.
+/// Reopens the file after a failure, discarding whatever a commit that was reported as failed may
+/// have left in it.
 pub(super) fn open_at(path: &Path, cache_bytes: usize, revision: u64) -> Result<Database, Error> {
     let database = open(path, cache_bytes)?;
     let write = database.begin_write()?;
@@ -101,7 +102,7 @@ pub(super) fn open_at(path: &Path, cache_bytes: usize, revision: u64) -> Result<
     Ok(database)
 }
 
-/// Opens the file and reads the index. `fresh_id` gives the identity of a new store.
+/// Opens the file and builds the index. `fresh_id` generates the ids of a new store.
 pub(super) fn load(
     path: &Path,
     cache_bytes: usize,
@@ -125,7 +126,7 @@ pub(super) fn load(
         let layout = number(META_LAYOUT, &mut || LAYOUT)?;
         if layout != LAYOUT {
             return Err(Error::Corrupted(format!(
-                "the file's layout is {layout}, this version knows {LAYOUT}"
+                "the file has layout {layout}, but this version supports {LAYOUT}"
             )));
         }
         cluster_id = number(META_CLUSTER_ID, &mut fresh_id)?;
@@ -162,7 +163,7 @@ pub(super) fn load(
     })
 }
 
-/// Writes a view into a new file: history, leases and identity.
+/// Writes a view to a new file: history, leases and ids.
 pub(super) fn copy(
     path: &Path,
     view: &View,

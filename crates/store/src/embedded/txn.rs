@@ -1,7 +1,7 @@
-//! Transactions: which branch is taken, and whether its operations can be done at all.
+//! Transactions: evaluates the comparisons, and validates and executes the branch taken.
 //!
-//! As in etcd, all comparisons, those of nested transactions included, are about the state before the transaction, and
-//! everything that can be refused is refused before anything is changed.
+//! As in etcd, all comparisons, including those of nested transactions, refer to the state before
+//! the transaction, and everything that can be rejected is rejected before anything is changed.
 
 use std::cmp::Ordering;
 
@@ -19,23 +19,23 @@ use super::{
     apply::Failure,
     index::{Index, NEWEST, Version},
     key_range::KeyRange,
-    range::{self, At},
+    range::{self, ReadPoint},
     record::wire,
     refusal,
     tables::{self, HistoryKey},
 };
 
-/// The way through a transaction: which branch is taken, and the ways through the branch's nested transactions.
+/// The path through a transaction: the branch taken, and the paths through its nested transactions.
 pub(super) struct Path {
     pub(super) succeeded: bool,
     nested: Vec<Path>,
 }
 
-/// A state in which a transaction is judged: the index and the records that belong to it.
+/// The state against which a transaction is evaluated: the index and the records that belong to it.
 pub(super) struct State<'a, T> {
     pub(super) index: &'a Index,
     pub(super) history: &'a T,
-    pub(super) at: At,
+    pub(super) at: ReadPoint,
 }
 
 impl<T: ReadableTable<HistoryKey, &'static [u8]>> State<'_, T> {
@@ -43,7 +43,7 @@ impl<T: ReadableTable<HistoryKey, &'static [u8]>> State<'_, T> {
         if self.at.pending { NEWEST } else { self.at.revision }
     }
 
-    /// Decides all comparisons.
+    /// Evaluates all comparisons.
     pub(super) fn path(&self, request: &PbTxnRequest) -> Result<Path, redb::Error> {
         let mut succeeded = true;
         for compare in &request.compare {
@@ -61,8 +61,8 @@ impl<T: ReadableTable<HistoryKey, &'static [u8]>> State<'_, T> {
         Ok(Path { succeeded, nested })
     }
 
-    /// A comparison holds when it holds for every key of its range. An absent key counts as one whose numbers are all
-    /// zero; it has no value to compare.
+    /// A comparison holds if it holds for every key in its range. An absent key counts as one whose
+    /// numbers are all zero, and has no value to compare.
     fn holds(&self, compare: &PbCompare) -> Result<bool, redb::Error> {
         let range = KeyRange::new(&compare.key, &compare.range_end);
         let by_value = compare.target == PbCompareTarget::Value as i32;
@@ -87,7 +87,7 @@ impl<T: ReadableTable<HistoryKey, &'static [u8]>> State<'_, T> {
         Ok(found || (!by_value && accepts(compare, compare_number(compare, None))))
     }
 
-    /// Whether every operation on the path can be done: the puts first, then the ranges, as in etcd.
+    /// Checks all operations on the path: the puts first, then the ranges, as in etcd.
     pub(super) fn check(
         &self,
         request: &PbTxnRequest,
@@ -110,7 +110,7 @@ impl<T: ReadableTable<HistoryKey, &'static [u8]>> State<'_, T> {
         Ok(())
     }
 
-    /// Whether the key exists that a put takes something over from.
+    /// Checks that the key exists if a put keeps its value or lease.
     pub(super) fn check_present(&self, request: &PbPutRequest) -> Result<(), Status> {
         let needs_present = request.ignore_value || request.ignore_lease;
         if needs_present && self.index.get(&request.key, self.revision()).is_none() {
@@ -120,7 +120,7 @@ impl<T: ReadableTable<HistoryKey, &'static [u8]>> State<'_, T> {
     }
 }
 
-/// Whether the lease exists that a put attaches its key to.
+/// Checks that the lease exists to which a put attaches its key.
 pub(super) fn check_lease(
     request: &PbPutRequest,
     lease_exists: &impl Fn(i64) -> bool,
@@ -131,14 +131,14 @@ pub(super) fn check_lease(
     Ok(())
 }
 
-/// Whether nothing on the path changes anything.
+/// Whether all operations on the path are reads.
 pub(super) fn only_reads(request: &PbTxnRequest, path: &Path) -> bool {
     let mut operations = Vec::new();
     taken(request, path, &mut operations);
     operations.iter().all(|operation| matches!(operation, PbTxnOpRequest::RequestRange(_)))
 }
 
-/// The operations on the path, in order, nested transactions taken apart.
+/// The operations on the path, in order, with nested transactions flattened.
 fn taken<'a>(request: &'a PbTxnRequest, path: &Path, operations: &mut Vec<&'a PbTxnOpRequest>) {
     let mut nested = path.nested.iter();
     for operation in branch(request, path.succeeded) {
@@ -178,7 +178,7 @@ fn compare_number(compare: &PbCompare, version: Option<&Version>) -> Ordering {
                 number(|version| version.lease),
                 if let Some(PbTargetUnion::Lease(expected)) = union { *expected } else { 0 },
             ),
-            // A value is compared elsewhere; an unknown target compares nothing with nothing.
+            // Values are compared by the caller; an unknown target compares as equal.
             (Ok(PbCompareTarget::Value) | Err(_), _) => (0, 0),
         };
     actual.cmp(&expected)
@@ -198,12 +198,13 @@ fn branch(request: &PbTxnRequest, succeeded: bool) -> &[PbTxnRequestOp] {
     if succeeded { &request.success } else { &request.failure }
 }
 
-/// What does the operations of a transaction once its way is known.
+/// Executes single operations of a transaction.
 pub(super) trait Executor {
     fn execute(&mut self, operation: PbTxnOpRequest) -> Result<PbTxnOpResponse, Failure>;
 }
 
-/// Does the operations on the path, in order. The answer's header is empty; the caller fills the outermost one.
+/// Executes the operations on the path, in order. The header of the response is empty; the caller
+/// sets the outermost one.
 pub(super) fn execute(
     executor: &mut impl Executor,
     request: PbTxnRequest,

@@ -1,10 +1,11 @@
-//! The watch service: one task per stream, which carries any number of watches.
+//! etcd's Watch service: one task per stream, with any number of watches.
 //!
-//! A watch is a position in history. The task waits until history has grown or the client says something; then it takes
-//! each watch forward to the durable revision, from the latest changes in memory or, further back, from the file. So a
-//! slow client holds up nobody and costs no memory; a commit costs a wake-up per stream, and per watch a comparison for
-//! each changed key and a copy of each selected change. What is sent is durable, in order, without gaps, and a progress
-//! message is true for all watches of its stream.
+//! A watch is a position in history. The task waits until history grows or a request arrives, then
+//! advances each watch to the durable revision, reading the recent changes in memory or, further
+//! back, the file. A slow client thus blocks no one and costs no memory. A commit costs a wake-up
+//! per stream and, per watch, a comparison for each changed key and a copy of each selected change.
+//! Events are durable, in order and without gaps, and a progress message holds for all watches of
+//! its stream.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,18 +24,18 @@ use super::{
     record::wire,
     refusal,
     shared::Shared,
-    watcher::{self, Requested, Step, Watcher, notice, upto},
+    watcher::{self, NewWatch, Step, Watcher, empty_response},
 };
 
-/// How many messages may wait for a client that reads slowly.
+/// How many messages are buffered for a slow client.
 const SENT_AHEAD: usize = 16;
-/// The id of an answer that is about no watch in particular.
+/// The watch id in responses that concern no particular watch.
 const NO_WATCH: i64 = -1;
 
-/// Serves etcd's Watch service.
+/// The service.
 pub(super) struct WatchService {
     pub(super) engine: Arc<Engine>,
-    /// How often a quiet watch that wants to know is told how far it has come.
+    /// The interval of progress notifications to idle watches that requested them.
     pub(super) progress_interval: Duration,
 }
 
@@ -72,7 +73,7 @@ struct Stream {
     progress_requested: bool,
 }
 
-/// The client is gone, or the stream has been ended with an error.
+/// The client has disconnected, or the stream has been ended with an error.
 struct Ended;
 
 impl Stream {
@@ -84,7 +85,7 @@ impl Stream {
                 return;
             };
             if !behind && std::mem::take(&mut self.progress_requested) {
-                let progress = notice(upto(&self.shared, current), NO_WATCH);
+                let progress = empty_response(self.shared.header(current), NO_WATCH);
                 if self.send(progress).await.is_err() {
                     return;
                 }
@@ -104,7 +105,7 @@ impl Stream {
                     Ok(None) | Err(_) => return,
                 },
                 () = std::future::ready(()), if behind => Ok(()),
-                // The sender lives in `shared`: this cannot fail.
+                // Cannot fail: the sender lives in `shared`.
                 _ = durable.changed() => Ok(()),
                 _ = ticks.tick(), if notify => self.notify(current).await,
             };
@@ -114,7 +115,7 @@ impl Stream {
         }
     }
 
-    /// Takes each watch one step forward; says whether any is still behind `current`.
+    /// Advances each watch by one step; returns whether any is still behind `current`.
     async fn advance(&mut self, current: u64) -> Result<bool, Ended> {
         let mut index = 0;
         let mut behind = false;
@@ -134,7 +135,7 @@ impl Stream {
                     behind |= next <= current;
                     if !events.is_empty() {
                         watcher.active = true;
-                        for message in watcher.messages(upto(&self.shared, next - 1), events) {
+                        for message in watcher.messages(self.shared.header(next - 1), events) {
                             self.send(message).await?;
                         }
                     }
@@ -150,7 +151,7 @@ impl Stream {
         Ok(behind)
     }
 
-    /// Reads history on a thread where that blocks nobody. The watch is put back where it was.
+    /// Reads history on a blocking thread. The watch is put back at its index.
     async fn step_in_file(
         &mut self,
         index: usize,
@@ -185,8 +186,8 @@ impl Stream {
         }
     }
 
-    async fn create(&mut self, requested: Requested) -> Result<(), Ended> {
-        let Requested { start, id, mut watcher } = requested;
+    async fn create(&mut self, requested: NewWatch) -> Result<(), Ended> {
+        let NewWatch { start, id, mut watcher } = requested;
         let refused = if watcher.range.is_empty() {
             Some("mvcc: watcher range is empty")
         } else if id != 0 && self.watchers.iter().any(|watcher| watcher.id == id) {
@@ -198,19 +199,19 @@ impl Stream {
             let state = self.shared.read();
             (state.view().revision, state.index.compacted)
         };
-        let header = upto(&self.shared, current);
+        let header = self.shared.header(current);
         if let Some(reason) = refused {
             let refusal = PbWatchResponse {
                 created: true,
                 canceled: true,
                 cancel_reason: reason.to_owned(),
-                ..notice(header, NO_WATCH)
+                ..empty_response(header, NO_WATCH)
             };
             return self.send(refusal).await;
         }
         watcher.id = if id == 0 { self.fresh_id() } else { id };
         watcher.next = if start == 0 { current + 1 } else { start };
-        self.send(PbWatchResponse { created: true, ..notice(header, watcher.id) }).await?;
+        self.send(PbWatchResponse { created: true, ..empty_response(header, watcher.id) }).await?;
         if watcher.next < compacted {
             return self.send_compacted(watcher.id, compacted).await;
         }
@@ -232,13 +233,13 @@ impl Stream {
             return Ok(());
         };
         self.watchers.remove(index);
-        let header = upto(&self.shared, self.shared.revision());
-        self.send(PbWatchResponse { canceled: true, ..notice(header, id) }).await
+        let header = self.shared.header(self.shared.revision());
+        self.send(PbWatchResponse { canceled: true, ..empty_response(header, id) }).await
     }
 
-    /// Tells the quiet watches that have seen everything how far that is.
+    /// Sends progress notifications to the idle watches that are up to date.
     async fn notify(&mut self, current: u64) -> Result<(), Ended> {
-        let header = upto(&self.shared, current);
+        let header = self.shared.header(current);
         let mut quiet = Vec::new();
         for watcher in self.watchers.iter_mut().filter(|watcher| watcher.progress_notify) {
             if !std::mem::take(&mut watcher.active) && watcher.next > current {
@@ -246,17 +247,17 @@ impl Stream {
             }
         }
         for id in quiet {
-            self.send(notice(header, id)).await?;
+            self.send(empty_response(header, id)).await?;
         }
         Ok(())
     }
 
-    /// As in etcd, the header of this message tells no revision.
+    /// As in etcd, the header of this message has no revision.
     async fn send_compacted(&self, id: i64, compacted: u64) -> Result<(), Ended> {
         let response = PbWatchResponse {
             canceled: true,
             compact_revision: wire(compacted),
-            ..notice(upto(&self.shared, 0), id)
+            ..empty_response(self.shared.header(0), id)
         };
         self.send(response).await
     }

@@ -1,4 +1,4 @@
-//! One watch: what it selects, and how far it has come.
+//! A single watch: its selection and its position.
 
 use etcd_client::{
     WatchFilterType,
@@ -10,13 +10,13 @@ use super::{
     check::REQUEST_MAX_BYTES,
     key_range::KeyRange,
     recent::Change,
-    record::{Record, wire},
+    record::Record,
     shared::Shared,
     tables::{self, View},
 };
 
-/// How much history one step of a watch that catches up looks at, in records and in bytes. What one revision changed is
-/// never split between steps.
+/// How much history a watch that is catching up reads per step, in records and in bytes. The
+/// changes of one revision are never split between steps.
 const STEP_RECORDS: usize = 1_000;
 const STEP_BYTES: usize = 1 << 20;
 
@@ -24,10 +24,10 @@ const STEP_BYTES: usize = 1 << 20;
 pub(super) struct Watcher {
     pub(super) id: i64,
     pub(super) range: KeyRange,
-    /// The first revision whose changes have not been looked at.
+    /// The first revision that has not been processed.
     pub(super) next: u64,
     pub(super) progress_notify: bool,
-    /// Whether something was sent since the last periodic notification.
+    /// Whether anything was sent since the last periodic notification.
     pub(super) active: bool,
     pub(super) puts: bool,
     pub(super) deletions: bool,
@@ -35,23 +35,23 @@ pub(super) struct Watcher {
     pub(super) fragment: bool,
 }
 
-/// What a step of a watch came to.
+/// The result of a step of a watch.
 pub(super) enum Step {
-    /// Events, possibly none, and the first revision that was not looked at.
+    /// Events, possibly none, and the first revision that has not been processed.
     Events(Vec<PbEvent>, u64),
-    /// History before this revision, which the watch still needs, is gone.
+    /// The watch still needs history before this revision, which is compacted.
     Compacted(u64),
 }
 
 impl Watcher {
-    /// Looks at the next changes up to `current`, in memory if they are there. `None` when they are not.
+    /// Processes the next changes up to `current` from memory; `None` if they are not there.
     pub(super) fn step_in_memory(
         &self,
         shared: &Shared,
         current: u64,
     ) -> Option<Result<Step, Error>> {
         let commits = shared.recent.since(self.next, current, STEP_BYTES)?;
-        let next = commits.last()?.last() + 1;
+        let next = commits.last()?.last + 1;
         let changes = commits.iter().flat_map(|commit| &commit.changes);
         let selected = changes.filter(|change| {
             change.main >= self.next && self.selects(&change.kv.key, change.deletion)
@@ -62,7 +62,7 @@ impl Watcher {
         Some(events.map(|events| Step::Events(events, next)))
     }
 
-    /// Looks at the next changes up to `current` in the file. Blocks.
+    /// Processes the next changes up to `current` from the file. Blocks.
     pub(super) fn step_in_file(&self, shared: &Shared, current: u64) -> Result<Step, Error> {
         let view = {
             let state = shared.read();
@@ -110,7 +110,7 @@ impl Watcher {
         Ok(PbEvent { r#type: i32::from(change.deletion), kv: Some(change.kv), prev_kv })
     }
 
-    /// The messages that carry events: one, or several where the client takes a revision in pieces.
+    /// The messages for the events: one, or several if the client accepts fragments.
     pub(super) fn messages(
         &self,
         header: PbResponseHeader,
@@ -149,7 +149,7 @@ fn event_bytes(event: &PbEvent) -> usize {
     bytes(&event.kv) + bytes(&event.prev_kv)
 }
 
-/// The state of a key before a change, unless it is compacted.
+/// The state of a key before a change, unless compacted.
 fn previous(shared: &Shared, change: &Change) -> Result<Option<PbKeyValue>, Error> {
     let before = change.main - 1;
     let (view, version) = {
@@ -166,15 +166,15 @@ fn previous(shared: &Shared, change: &Change) -> Result<Option<PbKeyValue>, Erro
         .map(Some)
 }
 
-/// A request to begin a watch, judged.
-pub(super) fn from_request(request: PbWatchRequestUnion) -> Option<Requested> {
+/// The watch of a create request; `None` for other requests.
+pub(super) fn from_request(request: PbWatchRequestUnion) -> Option<NewWatch> {
     let PbWatchRequestUnion::CreateRequest(request) = request else {
         return None;
     };
     let without = |filter: WatchFilterType| request.filters.contains(&(filter as i32));
     let key = if request.key.is_empty() { vec![0] } else { request.key.clone() };
     let range = KeyRange::new(&key, &request.range_end);
-    Some(Requested {
+    Some(NewWatch {
         start: u64::try_from(request.start_revision).unwrap_or(0),
         id: request.watch_id,
         watcher: Watcher {
@@ -191,22 +191,16 @@ pub(super) fn from_request(request: PbWatchRequestUnion) -> Option<Requested> {
     })
 }
 
-/// What a client asked for.
-pub(super) struct Requested {
-    /// The revision to start at; zero for now.
+/// A watch that a client has requested.
+pub(super) struct NewWatch {
+    /// The revision to start at; zero for the current one.
     pub(super) start: u64,
-    /// The identity that the client wants; zero for any.
+    /// The id that the client requested; zero for any.
     pub(super) id: i64,
     pub(super) watcher: Watcher,
 }
 
-/// An answer about a watch rather than about its events.
-pub(super) fn notice(header: PbResponseHeader, watch_id: i64) -> PbWatchResponse {
+/// A response about a watch, without events.
+pub(super) fn empty_response(header: PbResponseHeader, watch_id: i64) -> PbWatchResponse {
     PbWatchResponse { header: Some(header), watch_id, ..PbWatchResponse::default() }
-}
-
-/// A revision for a header.
-pub(super) fn upto(shared: &Shared, revision: u64) -> PbResponseHeader {
-    debug_assert!(wire(revision) >= 0);
-    shared.header(revision)
 }

@@ -1,12 +1,14 @@
-//! The writer: one thread that owns the file.
+//! The writer: a thread that owns the file.
 //!
-//! Flow of a write: it waits in a bounded queue; the writer takes whatever has gathered there while the last commit was
-//! being flushed, applies it in order to one redb transaction, commits with one flush, publishes the new view, hands
-//! the changes to the watches, and only then answers. So an answer and an event are always about durable state, and the
-//! cost of the flush is shared by all that waited for it. Requests that change nothing (a condition that failed) are
-//! answered with the commit that they came with.
+//! Flow of a write: it waits in a bounded queue; the writer takes everything that has accumulated
+//! there during the previous flush, applies it in order to one redb transaction, commits with one
+//! flush, publishes the new view, passes the changes to the watches, and only then responds.
+//! Responses and events thus always reflect durable state, and the cost of a flush is shared by all
+//! writes that waited for it. Requests that change nothing (a failed comparison) are answered
+//! together with the batch they arrived in.
 //!
-//! When the file fails, everything in the transaction is taken back and refused, and the file is opened again.
+//! If the file fails, the whole transaction is rolled back, its requests fail, and the file is
+//! reopened.
 
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
@@ -21,13 +23,14 @@ use super::{
     tables::{self, View},
 };
 
-/// How many writes may wait; more wait outside, for a place.
+/// The capacity of the queue of writes; further callers wait for capacity.
 pub(super) const QUEUE_LENGTH: usize = 4_096;
-/// How many writes share a flush at most.
+/// The maximum number of writes that share a flush.
 const BATCH_COMMANDS: usize = 2_048;
-/// How long to wait for as many writes as came together last time; a fraction of a flush.
-const PATIENCE: Duration = Duration::from_micros(100);
-/// How long to wait, in all, for reads to end before the file is rewritten, and how often to look.
+/// How long to wait for a batch as large as the last one; a fraction of a flush.
+const GATHER_TIME: Duration = Duration::from_micros(100);
+/// How often, and at which interval, to check whether all reads have ended before the file is
+/// rewritten.
 const QUIET_ATTEMPTS: u32 = 5_000;
 const QUIET_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -38,11 +41,11 @@ pub(super) enum Command {
         request: Request,
         reply: Reply<Response>,
     },
-    /// Answered when the records of compacted versions have been deleted.
+    /// Answered once the records of compacted versions have been deleted.
     Pruned(Reply<()>),
-    /// Rewrites the file so that it is no larger than what it holds.
+    /// Rewrites the file to reclaim unused space.
     Defragment(Reply<()>),
-    /// Closes the file. Whatever is asked afterwards is refused.
+    /// Closes the file. Later commands fail.
     Stop(Reply<()>),
 }
 
@@ -51,10 +54,10 @@ pub(super) struct Writer {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) path: PathBuf,
     pub(super) cache_bytes: usize,
-    /// Absent after the file has failed and could not be opened again.
+    /// Absent if the file has failed and could not be reopened.
     pub(super) database: Option<Database>,
     pub(super) pruning: Option<Pruning>,
-    /// How many writes came together last time; about as many are expected to come together again.
+    /// The size of the last batch, which predicts the next one.
     pub(super) expected: usize,
 }
 
@@ -65,7 +68,7 @@ pub(super) struct Pruning {
     waiting: Vec<Reply<()>>,
 }
 
-/// Commands that have gathered: writes, and the one command that has to be done alone after them.
+/// A batch of writes, and the one command that has to run by itself after them.
 #[derive(Default)]
 struct Batch {
     writes: Vec<(Request, Reply<Response>)>,
@@ -73,7 +76,7 @@ struct Batch {
 }
 
 impl Writer {
-    /// Works until it is stopped or nobody is left who could send a command.
+    /// Runs until it is stopped or all senders are gone.
     pub(super) fn run(mut self) {
         while let Some(batch) = self.gather() {
             if !batch.writes.is_empty() || self.pruning.is_some() {
@@ -93,21 +96,22 @@ impl Writer {
         self.close();
     }
 
-    /// Takes what waits. Writers that were answered together come back one after the other: without a little patience
-    /// the first of them would get a flush of its own and the others wait for the next.
+    /// Collects a batch. Clients that were answered together return one after another: without a
+    /// short wait, the first of them would get a flush of its own and the others would wait for the
+    /// next.
     fn gather(&mut self) -> Option<Batch> {
         let mut batch = Batch::default();
         if self.pruning.is_none() {
             batch.add(self.commands.blocking_recv()?);
         }
-        let patience = clock::instant() + PATIENCE;
+        let deadline = clock::instant() + GATHER_TIME;
         while batch.then.is_none() && batch.writes.len() < BATCH_COMMANDS {
             match self.commands.try_recv() {
                 Ok(command) => batch.add(command),
                 Err(mpsc::error::TryRecvError::Disconnected) if batch.writes.is_empty() => {
                     return None;
                 }
-                Err(_) if batch.writes.len() >= self.expected || clock::instant() >= patience => {
+                Err(_) if batch.writes.len() >= self.expected || clock::instant() >= deadline => {
                     break;
                 }
                 Err(_) => thread::yield_now(),
@@ -129,7 +133,7 @@ impl Writer {
                 replies.into_iter().zip(results).for_each(|(reply, result)| answer(reply, result))
             }
             Err(error) => {
-                tracing::error!(%error, path = %self.path.display(), "the store's file failed; opening it again");
+                tracing::error!(%error, path = %self.path.display(), "the store's file failed; reopening it");
                 self.reopen();
                 let status = refusal::storage(&error);
                 replies.into_iter().for_each(|reply| answer(reply, Err(status.clone())));
@@ -166,7 +170,7 @@ impl Writer {
             }
         }
         let applied = applier.finish();
-        // A compaction asked for in this transaction starts at the first key, whatever this step has come to.
+        // A compaction requested in this transaction starts over at the first key.
         let pruned = pruned.filter(|_| applied.compacted.is_none());
         let done = match failure {
             Some(error) => Err(error),
@@ -179,17 +183,17 @@ impl Writer {
         match done {
             Ok(view) => self.publish(applied, view),
             Err(error) => {
-                self.take_back(&applied);
+                self.roll_back(&applied);
                 return Err(error);
             }
         }
         if let Some(cursor) = pruned {
-            self.prune_on(cursor);
+            self.advance_pruning(cursor);
         }
         Ok(results)
     }
 
-    /// Makes what is durable visible: to reads, to lease holders, to watches, in this order.
+    /// Makes durable changes visible: to reads, to leases, to watches, in this order.
     fn publish(&mut self, applied: Applied, view: Option<View>) {
         let Some(view) = view else { return };
         {
@@ -209,14 +213,14 @@ impl Writer {
         self.shared.recent.push(applied.changes, applied.revision);
     }
 
-    fn take_back(&self, applied: &Applied) {
+    fn roll_back(&self, applied: &Applied) {
         let mut state = self.shared.write();
         let durable = state.view().revision;
-        applied.touched().for_each(|key| state.index.rollback(key, durable));
+        applied.changed_keys().for_each(|key| state.index.rollback(key, durable));
     }
 
-    /// A step of deleting compacted records is durable.
-    fn prune_on(&mut self, cursor: Option<Box<[u8]>>) {
+    /// Called when a step of deleting compacted records is durable.
+    fn advance_pruning(&mut self, cursor: Option<Box<[u8]>>) {
         let Some(pruning) = &mut self.pruning else {
             return;
         };
@@ -254,7 +258,7 @@ impl Writer {
             Ok(view) => state.set_view(view),
             Err(error) => {
                 drop(state);
-                tracing::error!(%error, path = %self.path.display(), "the store's file failed while it was compacted");
+                tracing::error!(%error, path = %self.path.display(), "the store's file failed while it was being compacted");
                 self.reopen();
                 return Err(refusal::storage(&error));
             }
@@ -262,8 +266,8 @@ impl Writer {
         compacted.map(|_| ()).map_err(|error| refusal::storage(&error))
     }
 
-    /// Opens the file anew after it has failed. Reads wait; if it cannot be opened they go on from the old view, as far
-    /// as that can still be read, and the next write tries again.
+    /// Reopens the file after a failure. Reads wait meanwhile; if it cannot be opened, they
+    /// continue on the old view as far as possible, and the next write tries again.
     fn reopen(&mut self) {
         let mut state = self.shared.write();
         let revision = state.view().revision;
@@ -276,7 +280,7 @@ impl Writer {
                 self.database = Some(database);
             }
             Err(error) => {
-                tracing::error!(%error, path = %self.path.display(), "the store's file cannot be opened")
+                tracing::error!(%error, path = %self.path.display(), "cannot open the store's file")
             }
         }
     }
@@ -286,7 +290,7 @@ impl Writer {
         if let Some(database) = self.database.take()
             && let Err(error) = database.close()
         {
-            tracing::error!(%error, path = %self.path.display(), "the store's file could not be closed");
+            tracing::error!(%error, path = %self.path.display(), "cannot close the store's file");
         }
     }
 }
@@ -300,12 +304,12 @@ impl Batch {
     }
 }
 
-/// Who asked may have gone; nobody misses the answer then.
+/// The client may have disconnected; its response is dropped then.
 fn answer<T>(reply: Reply<T>, result: Result<T, Status>) {
     drop(reply.send(result));
 }
 
-/// Waits until nobody else reads from a view, and ends it.
+/// Waits until no one else uses a view, and drops it.
 fn wait_for_readers(mut view: Arc<View>) -> Result<(), Arc<View>> {
     for _ in 0..QUIET_ATTEMPTS {
         match Arc::try_unwrap(view) {

@@ -1,4 +1,4 @@
-//! The servers under test. Every test has one of its own, so that revisions are the same on each.
+//! The servers under test. Each test starts its own, so that revisions are reproducible.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -13,9 +13,9 @@ use store::{
 };
 use tempfile::TempDir;
 
-/// etcd's port may be taken by someone else between our choosing it and etcd's binding it.
+/// Another process may take etcd's port between our choosing it and etcd's binding it.
 const START_ATTEMPTS: usize = 5;
-/// How often a quiet watch is told how far it has come.
+/// The interval of progress notifications to idle watches.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct Backend {
@@ -29,8 +29,8 @@ enum Server {
 }
 
 impl Backend {
-    /// The folder of an embedded store.
-    #[allow(dead_code, reason = "the bench looks at it")]
+    /// The directory of an embedded store.
+    #[allow(dead_code, reason = "used by the bench")]
     pub fn directory(&self) -> Option<&std::path::Path> {
         match &self.server {
             Server::Etcd(_) => None,
@@ -38,8 +38,8 @@ impl Backend {
         }
     }
 
-    /// The memory that the store takes, in bytes: etcd's process, or this one.
-    #[allow(dead_code, reason = "the bench looks at it")]
+    /// The resident memory of the store's process in bytes: etcd's, or this one.
+    #[allow(dead_code, reason = "used by the bench")]
     pub fn resident_bytes(&self) -> u64 {
         match &self.server {
             Server::Etcd(etcd) => etcd.resident_bytes(),
@@ -64,7 +64,7 @@ impl Backend {
     }
 }
 
-/// A one-member cluster in a folder of its own, killed on drop.
+/// A one-member cluster in its own directory, killed on drop.
 pub struct Etcd {
     pub url: String,
     peer_url: String,
@@ -78,13 +78,13 @@ impl Etcd {
         Etcd::start_with("http", &[])
     }
 
-    /// The memory that the process has, in bytes.
-    #[allow(dead_code, reason = "the bench looks at it")]
+    /// The resident memory of the process, in bytes.
+    #[allow(dead_code, reason = "used by the bench")]
     pub fn resident_bytes(&self) -> u64 {
-        resident_bytes(&self.child.as_ref().expect("it runs").id().to_string())
+        resident_bytes(&self.child.as_ref().expect("etcd is running").id().to_string())
     }
 
-    /// Starts it with further options, its clients coming by this scheme.
+    /// Starts etcd with additional options, with client URLs of this scheme.
     pub fn start_with(scheme: &str, options: &[String]) -> Etcd {
         for _ in 0..START_ATTEMPTS {
             if let Some(etcd) = Etcd::try_start(scheme, options) {
@@ -106,15 +106,16 @@ impl Etcd {
         etcd.run().then_some(etcd)
     }
 
-    /// Ends the process as a crash would.
+    /// Kills the process, as in a crash.
     #[allow(dead_code, reason = "the bench has no outages")]
     pub fn kill(&mut self) {
-        let mut child = self.child.take().expect("it runs");
+        let mut child = self.child.take().expect("etcd is running");
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    /// Runs the process, again on the same data and ports, until it serves; says whether it does.
+    /// Starts the process, with the same data and ports as before, and waits until it serves;
+    /// returns whether it does.
     pub fn run(&mut self) -> bool {
         let (url, peer_url) = (&self.url, &self.peer_url);
         let mut child = Command::new("etcd")
@@ -147,8 +148,8 @@ impl Etcd {
     }
 }
 
-/// The resident memory of a process by its name under `/proc`.
-#[allow(dead_code, reason = "the bench looks at it")]
+/// The resident memory of a process, given its directory under `/proc`.
+#[allow(dead_code, reason = "used by the bench")]
 pub fn resident_bytes(process: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();

@@ -14,10 +14,10 @@ contract!(
     list_in_pages_at_one_revision,
     compaction_ends_old_reads,
     watch_delivers_in_order,
-    watch_tells_progress,
+    watch_reports_progress,
     progress_does_not_overtake_events,
     watch_of_compacted_revision_fails,
-    leases_end,
+    leases_are_revoked,
     large_values,
 );
 
@@ -84,7 +84,7 @@ async fn update_and_delete_are_conditional(backend: &Backend) {
     let Outcome::Conflict { current: Some(entry), .. } =
         store.update(b("/r/a"), b("3"), first).await.unwrap()
     else {
-        panic!("a stale update was done");
+        panic!("a stale update was applied");
     };
     assert_eq!(
         (entry.value, entry.mod_revision, entry.create_revision, entry.version),
@@ -92,7 +92,7 @@ async fn update_and_delete_are_conditional(backend: &Backend) {
     );
     let Outcome::Conflict { current: Some(_), .. } = store.delete(b("/r/a"), first).await.unwrap()
     else {
-        panic!("a stale delete was done");
+        panic!("a stale delete was applied");
     };
     assert_eq!(store.delete(b("/r/a"), second).await.unwrap(), Outcome::Written(second.next()));
     assert_eq!(store.get(b("/r/a")).await.unwrap().entry, None);
@@ -160,10 +160,10 @@ async fn watch_delivers_in_order(backend: &Backend) {
         assert_eq!(batch.revision, batch.events.last().unwrap().entry.mod_revision);
         events.extend(batch.events);
     }
-    let told: Vec<_> =
+    let changes: Vec<_> =
         events.iter().map(|e| (e.kind, e.entry.mod_revision, e.entry.value.clone())).collect();
     assert_eq!(
-        told,
+        changes,
         [
             (EventKind::Created, first, b("1")),
             (EventKind::Updated, second, b("2")),
@@ -178,7 +178,7 @@ async fn watch_delivers_in_order(backend: &Backend) {
     assert_eq!(batch.events[0].previous.as_ref().unwrap().value, b("2"));
 }
 
-async fn watch_tells_progress(backend: &Backend) {
+async fn watch_reports_progress(backend: &Backend) {
     let store = &backend.store;
     let mut watch = store.watch(watch_options("/r/", 0)).await.unwrap();
     create(store, "/r/a", "1").await;
@@ -187,12 +187,12 @@ async fn watch_tells_progress(backend: &Backend) {
     watch.progress_requester().request().await.unwrap();
     let batch = watch.next().await.unwrap().unwrap();
     assert_eq!(batch.events, []);
-    // An old etcd is asked by a write, which is a revision of its own and is not shown.
+    // With an old etcd progress is requested by a write, which is a revision of its own and hidden.
     assert!(batch.revision >= revision);
     assert_eq!(store.list(ListOptions::default()).await.unwrap().entries.len(), 2);
 }
 
-/// A watch that says it has come to a revision has delivered everything up to it.
+/// A watch that reports a revision has delivered everything up to it.
 async fn progress_does_not_overtake_events(backend: &Backend) {
     let store = &backend.store;
     let mut watch = store.watch(watch_options("/r/", 2)).await.unwrap();
@@ -228,7 +228,7 @@ async fn watch_of_compacted_revision_fails(backend: &Backend) {
     );
 }
 
-async fn leases_end(backend: &Backend) {
+async fn leases_are_revoked(backend: &Backend) {
     let store = &backend.store;
     let shared = store.lease(Duration::from_secs(60)).await.unwrap();
     assert_eq!(store.lease(Duration::from_secs(60)).await.unwrap(), shared);
@@ -237,8 +237,9 @@ async fn leases_end(backend: &Backend) {
         let outcome = store.create_with_lease(b(key), b("v"), Some(shared)).await.unwrap();
         assert!(matches!(outcome, Outcome::Written(_)));
     }
-    store.revoke_lease(shared).await.unwrap();
-    assert!(matches!(store.revoke_lease(shared).await, Err(Error::LeaseNotFound)));
+    let mut etcd = store.etcd();
+    let id = etcd.leases().await.unwrap().leases()[0].id();
+    etcd.lease_client().revoke(id).await.unwrap();
     let mut deleted = Vec::new();
     while deleted.len() < 2 {
         let events = next(&mut watch).await.events;

@@ -1,4 +1,4 @@
-//! Ranges, puts, deletions, compaction, on the wire.
+//! Ranges, puts, deletions and compaction over the wire.
 
 use etcd_client::{
     SortOrder, SortTarget,
@@ -10,7 +10,8 @@ use crate::{
     raw::{Call, compact, delete, put, range},
 };
 
-/// Keys with different versions, creation and modification orders and values; revision 12 at the end.
+/// Keys with different versions, values, and orders of creation and modification; ends at revision
+/// 12.
 async fn filled() -> Pair {
     let mut pair = Pair::start().await;
     for (key, value) in [
@@ -48,8 +49,8 @@ async fn range_bounds() {
     ] {
         pair.same(Call::Range(range(key, end))).await;
     }
-    pair.refused(Call::Range(range("", "")), "key is not provided").await;
-    pair.refused(Call::Range(range("", "\0")), "key is not provided").await;
+    pair.rejected(Call::Range(range("", "")), "key is not provided").await;
+    pair.rejected(Call::Range(range("", "\0")), "key is not provided").await;
 }
 
 #[tokio::test]
@@ -121,8 +122,11 @@ async fn range_at_a_revision() {
         pair.same(Call::Range(PbRangeRequest { revision, count_only: true, ..range("c", "") }))
             .await;
     }
-    pair.refused(Call::Range(PbRangeRequest { revision: 13, ..range("a", "") }), "future revision")
-        .await;
+    pair.rejected(
+        Call::Range(PbRangeRequest { revision: 13, ..range("a", "") }),
+        "future revision",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -135,28 +139,28 @@ async fn put_options() {
     pair.same(Call::Put(PbPutRequest { ignore_lease: true, ignore_value: true, ..put("a", "") }))
         .await;
     pair.same(Call::Range(range("\0", "\0"))).await;
-    pair.refused(Call::Put(put("", "1")), "key is not provided").await;
-    pair.refused(
+    pair.rejected(Call::Put(put("", "1")), "key is not provided").await;
+    pair.rejected(
         Call::Put(PbPutRequest { ignore_value: true, ..put("a", "1") }),
         "value is provided",
     )
     .await;
-    pair.refused(
+    pair.rejected(
         Call::Put(PbPutRequest { ignore_lease: true, lease: 7, ..put("a", "1") }),
         "lease is provided",
     )
     .await;
-    pair.refused(Call::Put(PbPutRequest { ignore_value: true, ..put("x", "") }), "key not found")
+    pair.rejected(Call::Put(PbPutRequest { ignore_value: true, ..put("x", "") }), "key not found")
         .await;
-    pair.refused(Call::Put(PbPutRequest { ignore_lease: true, ..put("x", "1") }), "key not found")
+    pair.rejected(Call::Put(PbPutRequest { ignore_lease: true, ..put("x", "1") }), "key not found")
         .await;
-    pair.refused(
+    pair.rejected(
         Call::Put(PbPutRequest { lease: 7, ..put("a", "1") }),
         "requested lease not found",
     )
     .await;
     let huge = "x".repeat(1536 * 1024);
-    pair.refused(Call::Put(put("a", &huge)), "request is too large").await;
+    pair.rejected(Call::Put(put("a", &huge)), "request is too large").await;
     pair.same(Call::Range(range("\0", "\0"))).await;
 }
 
@@ -172,7 +176,7 @@ async fn deletions() {
     pair.same(Call::Put(put("a", "again"))).await;
     pair.same(Call::Delete(delete("\0", "\0"))).await;
     pair.same(Call::Range(range("\0", "\0"))).await;
-    pair.refused(Call::Delete(delete("", "")), "key is not provided").await;
+    pair.rejected(Call::Delete(delete("", "")), "key is not provided").await;
     for revision in 1..=16 {
         pair.same(Call::Range(PbRangeRequest { revision, ..range("\0", "\0") })).await;
     }
@@ -181,10 +185,10 @@ async fn deletions() {
 #[tokio::test]
 async fn compaction() {
     let mut pair = filled().await;
-    pair.refused(compact(13), "future revision").await;
+    pair.rejected(compact(13), "future revision").await;
     pair.same(compact(6)).await;
-    pair.refused(compact(6), "has been compacted").await;
-    pair.refused(compact(3), "has been compacted").await;
+    pair.rejected(compact(6), "has been compacted").await;
+    pair.rejected(compact(3), "has been compacted").await;
     for revision in 1..=12 {
         pair.same(Call::Range(PbRangeRequest { revision, ..range("a", "\0") })).await;
         pair.same(Call::Range(PbRangeRequest { revision, count_only: true, ..range("a", "\0") }))
@@ -194,7 +198,7 @@ async fn compaction() {
     pair.same(Call::Delete(delete("a", "d"))).await;
     pair.same(compact(13)).await;
     pair.same(Call::Range(PbRangeRequest { revision: 13, ..range("a", "\0") })).await;
-    pair.refused(
+    pair.rejected(
         Call::Range(PbRangeRequest { revision: 12, ..range("a", "\0") }),
         "has been compacted",
     )

@@ -1,4 +1,4 @@
-//! Leases, on the wire.
+//! Leases over the wire.
 
 use etcd_client::proto::{
     PbLeaseGrantRequest, PbLeaseRevokeRequest, PbLeaseTimeToLiveRequest, PbPutRequest,
@@ -31,8 +31,8 @@ fn keys_of(id: i64) -> Call {
 async fn grant_attach_revoke() {
     let mut pair = Pair::start().await;
     pair.all_same([Call::Leases, grant(7, 100), grant(8, 200), Call::Leases]).await;
-    pair.refused(grant(7, 100), "lease already exists").await;
-    pair.refused(grant(9, 9_000_000_001), "too large lease TTL").await;
+    pair.rejected(grant(7, 100), "lease already exists").await;
+    pair.rejected(grant(9, 9_000_000_001), "too large lease TTL").await;
     pair.all_same([
         attach("a", 7),
         attach("b", 7),
@@ -42,14 +42,14 @@ async fn grant_attach_revoke() {
         keys_of(99),
     ])
     .await;
-    // A put without a lease detaches; one with another moves.
+    // A put without a lease detaches the key; one with another lease moves it.
     pair.all_same([Call::Put(put("a", "x")), attach("c", 7), keys_of(7), keys_of(8)]).await;
     pair.same(Call::Put(PbPutRequest { ignore_lease: true, ..put("c", "kept") })).await;
     pair.all_same([Call::Range(range("\0", "\0")), Call::KeepAlive(7), Call::KeepAlive(99)]).await;
     pair.all_same([revoke(7), Call::Range(range("\0", "\0")), keys_of(7), Call::Leases, revoke(8)])
         .await;
-    pair.refused(revoke(7), "requested lease not found").await;
-    pair.refused(attach("a", 7), "requested lease not found").await;
+    pair.rejected(revoke(7), "requested lease not found").await;
+    pair.rejected(attach("a", 7), "requested lease not found").await;
     pair.all_same([grant(7, 50), keys_of(7), Call::Range(range("\0", "\0"))]).await;
 }
 
@@ -64,7 +64,8 @@ async fn expiry_deletes_the_keys_at_once() {
     pair.all_same([Call::Range(range("\0", "\0")), keys_of(7), Call::Leases]).await;
 }
 
-/// The first deletions that a watch of everything sees, in the order of their keys (etcd has none within a lease).
+/// The first deletions seen by a watch of all keys, ordered by key (etcd does not order them within
+/// a lease).
 async fn deleted(raw: &mut Raw, count: usize) -> Vec<(String, i64)> {
     let create = PbWatchRequestUnion::CreateRequest(Default::default());
     let PbWatchRequestUnion::CreateRequest(mut create) = create else { unreachable!() };

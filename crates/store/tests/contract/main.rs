@@ -1,9 +1,10 @@
-//! The store's contract: one suite, run against Debian's etcd and against the embedded service. Whatever etcd does in
-//! it, the embedded service does.
+//! The store's contract: one suite, run against Debian's etcd and the embedded service, which must
+//! behave the same.
 //!
-//! Two kinds of tests. Those of the typed client (`facade`) say what is expected and run once per backend. Those of the
-//! wire (`kv`, `txn`, `watch`, `lease`, `random`) send the same requests to both and compare the answers, so that etcd
-//! itself says what is expected.
+//! There are two kinds of tests. Those of the typed client (`facade`) state the expected results
+//! and run once per backend. Those of the wire protocol (`kv`, `txn`, `watch`, `lease`, `random`)
+//! send the same requests to both and compare the responses, so that etcd itself defines the
+//! expected results.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -19,7 +20,7 @@ mod tls;
 mod txn;
 mod watch;
 
-/// Makes a test per backend of each listed async function that takes a `&Backend`.
+/// Defines a test per backend for each listed async function that takes a `&Backend`.
 macro_rules! contract {
     ($($name:ident),+ $(,)?) => {
         mod etcd {

@@ -1,4 +1,4 @@
-//! An etcd that goes away and comes back.
+//! etcd outages.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use crate::backend::Etcd;
 
-/// A server that refuses connections is told of at once, not after the request's own time.
-const SOON: Duration = Duration::from_secs(10);
+/// A refused connection must be reported immediately, not after the request's timeout.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn written(outcome: Outcome) -> Revision {
     match outcome {
@@ -21,20 +21,20 @@ fn written(outcome: Outcome) -> Revision {
 }
 
 fn unavailable<T>(answer: Result<T, Error>) -> bool {
-    matches!(answer, Err(error @ Error::Unavailable(_)) if error.is_transient())
+    matches!(answer, Err(Error::Unavailable(_)))
 }
 
 #[tokio::test]
-async fn nobody_there() {
+async fn no_server() {
     let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     let config = EtcdConfig::plain([format!("http://127.0.0.1:{port}")]);
     let store = Store::connect(&config).await.unwrap();
-    let answer = timeout(SOON, store.current_revision()).await.expect("an answer, soon");
+    let answer = timeout(TIMEOUT, store.current_revision()).await.expect("a prompt response");
     assert!(unavailable(answer));
 }
 
 #[tokio::test]
-async fn gone_and_back() {
+async fn outage_and_recovery() {
     let mut etcd = Etcd::start();
     let store = Store::connect(&EtcdConfig::plain([&etcd.url])).await.unwrap();
     let (key, prefix) = (Bytes::from_static(b"/a"), Bytes::from_static(b"/"));
@@ -44,8 +44,8 @@ async fn gone_and_back() {
         store.watch(WatchOptions { prefix: prefix.clone(), from, previous: false }).await.unwrap();
 
     etcd.kill();
-    let ended = timeout(SOON, async {
-        // Its periodic notifications may have come before.
+    let ended = timeout(TIMEOUT, async {
+        // Periodic notifications may have arrived before.
         loop {
             match watch.next().await.expect("a watch ends with an error") {
                 Ok(batch) => assert_eq!(batch.events, []),
@@ -53,22 +53,24 @@ async fn gone_and_back() {
             }
         }
     });
-    assert!(unavailable::<()>(Err(ended.await.expect("the watch is told, soon"))));
+    assert!(unavailable::<()>(Err(ended.await.expect("the watch ends promptly"))));
     assert!(watch.next().await.is_none());
-    let update = timeout(SOON, store.update(key.clone(), "2".into(), first));
-    assert!(unavailable(update.await.expect("an answer, soon")));
-    assert!(unavailable(timeout(SOON, store.get(key.clone())).await.expect("an answer, soon")));
+    let update = timeout(TIMEOUT, store.update(key.clone(), "2".into(), first));
+    assert!(unavailable(update.await.expect("a prompt response")));
+    assert!(unavailable(
+        timeout(TIMEOUT, store.get(key.clone())).await.expect("a prompt response")
+    ));
 
-    assert!(etcd.run(), "etcd starts again on its data");
-    let back = timeout(SOON, async {
+    assert!(etcd.run(), "etcd restarts on its data");
+    let back = timeout(TIMEOUT, async {
         loop {
             match store.get(key.clone()).await {
                 Ok(fetched) => return fetched,
-                Err(error) => assert!(error.is_transient(), "{error:?}"),
+                Err(error) => assert!(matches!(error, Error::Unavailable(_)), "{error:?}"),
             }
         }
     });
-    let entry = back.await.expect("the client connects again").entry.unwrap();
+    let entry = back.await.expect("the client reconnects").entry.unwrap();
     assert_eq!((entry.value, entry.mod_revision), (Bytes::from_static(b"1"), first));
     let second = written(store.update(key, "3".into(), first).await.unwrap());
     let mut watch = store.watch(WatchOptions { prefix, from, previous: false }).await.unwrap();
@@ -76,10 +78,10 @@ async fn gone_and_back() {
     assert_eq!(batch.events.last().unwrap().entry.mod_revision, second);
 }
 
-/// etcd over its quota refuses what takes space, with an error of its own, until space is made and its alarm cleared
-/// (`etcdctl alarm disarm`): reads and deletions go on.
+/// etcd over its quota rejects requests that need space, with a specific error, until space is
+/// freed and the alarm is disarmed (`etcdctl alarm disarm`); reads and deletions continue.
 #[tokio::test]
-async fn full_and_emptied() {
+async fn quota_exceeded_and_freed() {
     let quota = "--quota-backend-bytes=1000000".to_owned();
     let etcd = Etcd::start_with("http", &[quota]);
     let config = EtcdConfig::plain([&etcd.url]);
@@ -92,10 +94,9 @@ async fn full_and_emptied() {
             Ok(outcome) => revisions.push(written(outcome)),
             Err(error) => break error,
         }
-        assert!(revisions.len() < 100, "it is never full");
+        assert!(revisions.len() < 100, "the quota is never exceeded");
     };
     assert!(matches!(refusal, Error::NoSpace), "{refusal:?}");
-    assert!(!refusal.is_transient());
     let all = revisions.len();
     assert!(store.get(key(0)).await.unwrap().entry.is_some());
 

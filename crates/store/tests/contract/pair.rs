@@ -1,4 +1,4 @@
-//! Both servers behind sockets, asked the same things.
+//! Both servers behind sockets, for sending the same requests to each.
 
 use store::embedded::{Embedded, EmbeddedConfig};
 use tempfile::TempDir;
@@ -18,7 +18,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Two fresh servers.
+    /// Starts two empty servers.
     pub async fn start() -> Pair {
         let process = Etcd::start();
         let directory = TempDir::with_prefix("skiff-store-pair-").unwrap();
@@ -38,7 +38,7 @@ impl Pair {
         }
     }
 
-    /// Asks both; they must answer the same. Returns the answer.
+    /// Sends a request to both; the responses must be equal. Returns the response.
     pub async fn same(&mut self, call: Call) -> Answer {
         let (expected, actual) =
             tokio::join!(self.etcd.call(call.clone()), self.embedded.call(call.clone()));
@@ -52,13 +52,14 @@ impl Pair {
         }
     }
 
-    /// Asks both; both must refuse, the same way, with this in the text.
-    pub async fn refused(&mut self, call: Call, text: &str) {
+    /// Sends a request to both; both must reject it with the same error, whose message contains
+    /// `text`.
+    pub async fn rejected(&mut self, call: Call, text: &str) {
         match self.same(call.clone()).await {
-            Answer::Refused(_, message) => {
+            Answer::Rejected(_, message) => {
                 assert!(message.contains(text), "{message:?} lacks {text:?}: {call:?}")
             }
-            answer => panic!("{call:?} was not refused but {answer:?}"),
+            answer => panic!("{call:?} was not rejected: {answer:?}"),
         }
     }
 }

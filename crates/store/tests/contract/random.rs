@@ -1,4 +1,4 @@
-//! Random sequences of requests, the same to both servers.
+//! Random sequences of requests, sent to both servers.
 
 use std::fmt::Debug;
 
@@ -16,10 +16,10 @@ use proptest::{
 use crate::{
     pair::Pair,
     raw::{Answer, Call, range},
-    watch::{Wanted, same_history},
+    watch::{WatchSpec, same_history},
 };
 
-/// Sequences, and requests in each. A sequence has servers of its own.
+/// The number of sequences, and of requests in each. Each sequence has its own servers.
 const SEQUENCES: u32 = 12;
 const REQUESTS: usize = 120;
 const SHRINKS_MAX: u32 = 60;
@@ -40,7 +40,7 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
     prop::sample::select(vec!["", "1", "2", "three"]).prop_map(|value| value.as_bytes().to_vec())
 }
 
-/// A bound that is mostly absent.
+/// A bound that is usually absent.
 fn bound() -> impl Strategy<Value = i64> {
     prop_oneof![4 => Just(0_i64), 1 => 1..40_i64]
 }
@@ -97,7 +97,7 @@ fn puts() -> impl Strategy<Value = PbPutRequest> {
 }
 
 fn deletes() -> impl Strategy<Value = PbDeleteRequest> {
-    // An open end with an overlapping put is judged wrongly by etcd 3.4; not worth repeating.
+    // etcd 3.4 mishandles an open end with an overlapping put; that is not worth reproducing.
     let end =
         prop::sample::select(vec!["", "", "a0", "b", "d"]).prop_map(|end| end.as_bytes().to_vec());
     (key(), end, any::<bool>()).prop_map(|(key, range_end, prev_kv)| PbDeleteRequest {
@@ -155,7 +155,7 @@ fn calls() -> impl Strategy<Value = Call> {
 }
 
 #[test]
-fn both_answer_the_same() {
+fn both_respond_alike() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let config = Config {
@@ -188,12 +188,12 @@ async fn run(calls: Vec<Call>) -> Result<(), TestCaseError> {
     check_same(&now, &etcd, &embedded)?;
     let Answer::Range(state) = etcd else { unreachable!() };
     let current = state.header.unwrap().revision;
-    // etcd 3.4 forgets a deletion at the compacted revision itself, later versions and we do not. Revision one is the
-    // empty store's; every later one has at least one event.
+    // etcd 3.4 drops a deletion at the compacted revision itself; later versions and the embedded
+    // store keep it. Revision one is the empty store; every later one has at least one event.
     let from = compacted.max(1) + 1;
     if current >= from {
-        let wanted = Wanted { key: "\0", end: "\0", from, prev_kv: true, ..Wanted::default() };
-        same_history(&mut pair, wanted, usize::try_from(current - from + 1).unwrap()).await;
+        let spec = WatchSpec { key: "\0", end: "\0", from, prev_kv: true, ..WatchSpec::default() };
+        same_history(&mut pair, spec, usize::try_from(current - from + 1).unwrap()).await;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A client of the bare protocol, for requests that no proper client would send.
+//! A client of the bare protocol, for requests that a regular client would not send.
 
 use etcd_client::proto::{
     PbCompactionRequest, PbCompactionResponse, PbDeleteRequest, PbDeleteResponse, PbKeyValue,
@@ -15,7 +15,7 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-/// Ranges of several large values are larger than tonic's default.
+/// Ranges of several large values exceed tonic's default.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
 
 /// A request of the KV or Lease service.
@@ -33,7 +33,7 @@ pub enum Call {
     KeepAlive(i64),
 }
 
-/// What came back, without what must differ between servers.
+/// A response, without the parts that legitimately differ between servers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
     Range(PbRangeResponse),
@@ -46,7 +46,7 @@ pub enum Answer {
     TimeToLive(PbLeaseTimeToLiveResponse),
     Leases(PbLeaseLeasesResponse),
     KeepAlive(PbLeaseKeepAliveResponse),
-    Refused(i32, String),
+    Rejected(i32, String),
 }
 
 #[derive(Clone)]
@@ -61,9 +61,9 @@ impl Raw {
     }
 
     pub async fn call(&mut self, call: Call) -> Answer {
-        self.try_call(call)
-            .await
-            .unwrap_or_else(|status| Answer::Refused(status.code() as i32, status.message().into()))
+        self.try_call(call).await.unwrap_or_else(|status| {
+            Answer::Rejected(status.code() as i32, status.message().into())
+        })
     }
 
     async fn try_call(&mut self, call: Call) -> Result<Answer, Status> {
@@ -112,7 +112,7 @@ impl Raw {
                 let path = "/etcdserverpb.Lease/LeaseTimeToLive";
                 let mut answer: PbLeaseTimeToLiveResponse = self.unary(path, request).await?;
                 header(&mut answer.header);
-                // Time passes, and etcd keeps the keys in a hash map.
+                // The remaining time varies, and etcd keeps the keys in a hash map.
                 answer.ttl = answer.ttl.min(0);
                 answer.keys.sort();
                 Answer::TimeToLive(answer)
@@ -133,7 +133,7 @@ impl Raw {
         let requests = futures::stream::iter([PbLeaseKeepAliveRequest { id }]);
         let mut answers = self.streaming("/etcdserverpb.Lease/LeaseKeepAlive", requests).await?;
         let mut answer: PbLeaseKeepAliveResponse =
-            answers.message().await?.expect("an answer per request");
+            answers.message().await?.expect("one response per request");
         header(&mut answer.header);
         Ok(answer)
     }
@@ -180,7 +180,7 @@ impl Raw {
     }
 }
 
-/// Servers have identities and terms of their own; the revision must be the same.
+/// Servers have different ids and terms; the revision must be the same.
 pub fn header(header: &mut Option<PbResponseHeader>) {
     if let Some(header) = header {
         *header = PbResponseHeader { revision: header.revision, ..PbResponseHeader::default() };

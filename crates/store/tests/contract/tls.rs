@@ -1,4 +1,4 @@
-//! Mutual TLS: who is let in, by either server.
+//! Mutual TLS: which clients each server accepts.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -36,8 +36,8 @@ fn identity(authority: &Authority) -> ClientIdentity {
     ClientIdentity { certificate_pem: certificate.into_bytes(), key_pem: key.into_bytes() }
 }
 
-/// Tries everyone at a server whose authority this is.
-async fn only_the_right_ones_are_let_in(url: &str, authority: &Authority) {
+/// Tries valid, invalid and unusable credentials with a server whose certificate authority this is.
+async fn accepts_only_valid_credentials(url: &str, authority: &Authority) {
     let right = EtcdConfig {
         endpoints: vec![url.to_owned()],
         ca_pem: Some(authority.pem().into_bytes()),
@@ -86,7 +86,7 @@ async fn etcd() {
             "--client-cert-auth".to_owned(),
         ],
     );
-    only_the_right_ones_are_let_in(&etcd.url, &authority).await;
+    accepts_only_valid_credentials(&etcd.url, &authority).await;
 }
 
 #[tokio::test]
@@ -104,6 +104,6 @@ async fn embedded() {
     tokio::spawn(
         async move { serving.serve_tcp(listener, Some(tls), std::future::pending()).await },
     );
-    only_the_right_ones_are_let_in(&url, &authority).await;
+    accepts_only_valid_credentials(&url, &authority).await;
     server.stop().await.unwrap();
 }

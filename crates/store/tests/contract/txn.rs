@@ -1,4 +1,4 @@
-//! Transactions, on the wire.
+//! Transactions over the wire.
 
 use etcd_client::{
     CompareOp,
@@ -134,7 +134,7 @@ async fn branches_and_operations() {
 #[tokio::test]
 async fn nested() {
     let mut pair = filled().await;
-    // Comparisons within see the state before the whole transaction.
+    // Nested comparisons see the state before the whole transaction.
     let inner =
         txn([exists("new")], [op_put("seen", "1")], [op_put("unseen", "1"), op_range("new", "")]);
     pair.same(Call::Txn(txn([exists("a")], [op_put("new", "1"), op_txn(inner.clone())], []))).await;
@@ -146,37 +146,37 @@ async fn nested() {
 }
 
 #[tokio::test]
-async fn refusals_change_nothing() {
+async fn rejected_transactions_change_nothing() {
     let mut pair = filled().await;
     let future =
         op(PbTxnOpRequest::RequestRange(PbRangeRequest { revision: 99, ..range("a", "") }));
     let absent =
         op(PbTxnOpRequest::RequestPut(PbPutRequest { ignore_value: true, ..put("x", "") }));
     let no_lease = op(PbTxnOpRequest::RequestPut(PbPutRequest { lease: 9, ..put("x", "1") }));
-    pair.refused(Call::Txn(txn([], [op_put("a", "lost"), future.clone()], [])), "future revision")
+    pair.rejected(Call::Txn(txn([], [op_put("a", "lost"), future.clone()], [])), "future revision")
         .await;
-    pair.refused(Call::Txn(txn([], [future], [])), "future revision").await;
-    pair.refused(Call::Txn(txn([], [op_put("a", "lost"), absent.clone()], [])), "key not found")
+    pair.rejected(Call::Txn(txn([], [future], [])), "future revision").await;
+    pair.rejected(Call::Txn(txn([], [op_put("a", "lost"), absent.clone()], [])), "key not found")
         .await;
-    pair.refused(Call::Txn(txn([], [op_put("x", "lost"), op_txn(txn([], [absent], []))], [])), "")
+    pair.rejected(Call::Txn(txn([], [op_put("x", "lost"), op_txn(txn([], [absent], []))], [])), "")
         .await;
-    pair.refused(
+    pair.rejected(
         Call::Txn(txn([], [op_put("a", "lost"), no_lease.clone()], [])),
         "lease not found",
     )
     .await;
-    // What is on the other branch does not matter.
+    // Operations on the other branch do not matter.
     pair.same(Call::Txn(txn([exists("a")], [op_put("ok", "1")], [no_lease]))).await;
-    pair.refused(Call::Txn(txn([], [op_put("", "1")], [])), "key is not provided").await;
-    pair.refused(Call::Txn(txn([], [], [op_range("", "")])), "key is not provided").await;
-    pair.refused(Call::Txn(txn([exists("")], [], [])), "key is not provided").await;
+    pair.rejected(Call::Txn(txn([], [op_put("", "1")], [])), "key is not provided").await;
+    pair.rejected(Call::Txn(txn([], [], [op_range("", "")])), "key is not provided").await;
+    pair.rejected(Call::Txn(txn([exists("")], [], [])), "key is not provided").await;
     pair.same(compact(4)).await;
     let compacted =
         op(PbTxnOpRequest::RequestRange(PbRangeRequest { revision: 2, ..range("a", "") }));
-    pair.refused(Call::Txn(txn([], [op_put("a", "lost"), compacted], [])), "has been compacted")
+    pair.rejected(Call::Txn(txn([], [op_put("a", "lost"), compacted], [])), "has been compacted")
         .await;
     let many: Vec<_> = (0..129).map(|index| op_put(&format!("k{index}"), "1")).collect();
-    pair.refused(Call::Txn(txn([], many.clone(), [])), "too many operations").await;
+    pair.rejected(Call::Txn(txn([], many.clone(), [])), "too many operations").await;
     pair.same(Call::Txn(txn([], &many[..128], []))).await;
     pair.same(Call::Range(range("\0", "\0"))).await;
 }
@@ -195,8 +195,8 @@ async fn no_key_is_changed_twice() {
         vec![nested(vec![op_delete("a", "c")], vec![]), op_put("b", "1")],
         vec![nested(vec![op_put("a", "1")], vec![]), nested(vec![op_put("a", "2")], vec![])],
     ] {
-        pair.refused(Call::Txn(txn([], twice.clone(), [])), "duplicate key").await;
-        pair.refused(Call::Txn(txn([], [], twice)), "duplicate key").await;
+        pair.rejected(Call::Txn(txn([], twice.clone(), [])), "duplicate key").await;
+        pair.rejected(Call::Txn(txn([], [], twice)), "duplicate key").await;
     }
     for once in [
         vec![op_put("a", "1"), op_put("b", "2")],

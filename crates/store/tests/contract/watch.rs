@@ -1,4 +1,4 @@
-//! Watches, on the wire.
+//! Watches over the wire.
 
 use etcd_client::{
     WatchFilterType,
@@ -17,9 +17,9 @@ use crate::{
     raw::{Call, Raw, compact, delete, header, key_of, put},
 };
 
-/// A request to watch, in words that have defaults.
+/// A watch create request, with defaults.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Wanted<'a> {
+pub struct WatchSpec<'a> {
     pub key: &'a str,
     pub end: &'a str,
     pub from: i64,
@@ -30,26 +30,26 @@ pub struct Wanted<'a> {
     pub without: Option<WatchFilterType>,
 }
 
-/// One watch stream to one server.
+/// A watch stream to one server.
 struct Stream {
     requests: mpsc::Sender<PbWatchRequest>,
     answers: Streaming<PbWatchResponse>,
 }
 
 impl Stream {
-    async fn open(raw: &mut Raw, first: Wanted<'_>) -> Stream {
+    async fn open(raw: &mut Raw, first: WatchSpec<'_>) -> Stream {
         let (requests, receiver) = mpsc::channel(16);
         requests.send(create(first)).await.unwrap();
         Stream { requests, answers: raw.watch(ReceiverStream::new(receiver)).await }
     }
 
     async fn next(&mut self) -> PbWatchResponse {
-        let mut answer = self.answers.message().await.unwrap().expect("the stream goes on");
+        let mut answer = self.answers.message().await.unwrap().expect("the stream continues");
         header(&mut answer.header);
         answer
     }
 
-    /// As many events of one watch; servers may cut them into messages differently.
+    /// The next `count` events of one watch; servers may split them into messages differently.
     async fn events(&mut self, watch_id: i64, count: usize) -> Vec<PbEvent> {
         let mut events = Vec::new();
         while events.len() < count {
@@ -69,18 +69,18 @@ impl Stream {
     }
 }
 
-fn create(wanted: Wanted<'_>) -> PbWatchRequest {
-    // The request's type has no name outside of its crate.
+fn create(spec: WatchSpec<'_>) -> PbWatchRequest {
+    // The type of the request is not exported by its crate.
     let PbWatchRequestUnion::CreateRequest(mut create) =
         PbWatchRequestUnion::CreateRequest(Default::default())
     else {
         unreachable!()
     };
-    (create.key, create.range_end) = (wanted.key.into(), wanted.end.into());
-    (create.start_revision, create.watch_id) = (wanted.from, wanted.id);
+    (create.key, create.range_end) = (spec.key.into(), spec.end.into());
+    (create.start_revision, create.watch_id) = (spec.from, spec.id);
     (create.prev_kv, create.fragment, create.progress_notify) =
-        (wanted.prev_kv, wanted.fragment, wanted.progress_notify);
-    create.filters = wanted.without.into_iter().map(|filter| filter as i32).collect();
+        (spec.prev_kv, spec.fragment, spec.progress_notify);
+    create.filters = spec.without.into_iter().map(|filter| filter as i32).collect();
     PbWatchRequest { request_union: Some(PbWatchRequestUnion::CreateRequest(create)) }
 }
 
@@ -98,11 +98,11 @@ fn progress() -> PbWatchRequest {
     PbWatchRequest { request_union: Some(PbWatchRequestUnion::ProgressRequest(Default::default())) }
 }
 
-/// The same stream to both servers.
+/// A stream to each server.
 struct Streams([Stream; 2]);
 
 impl Streams {
-    async fn open(pair: &mut Pair, first: Wanted<'_>) -> Streams {
+    async fn open(pair: &mut Pair, first: WatchSpec<'_>) -> Streams {
         Streams([
             Stream::open(&mut pair.etcd, first).await,
             Stream::open(&mut pair.embedded, first).await,
@@ -115,7 +115,7 @@ impl Streams {
         }
     }
 
-    /// The next message, which must be the same.
+    /// The next message, which must be the same from both.
     async fn same(&mut self) -> PbWatchResponse {
         let mut answers = join_all(self.0.iter_mut().map(Stream::next)).await;
         let (embedded, etcd) = (answers.pop().unwrap(), answers.pop().unwrap());
@@ -132,9 +132,10 @@ impl Streams {
     }
 }
 
-/// What watches of both servers tell, which must be the same: that they exist, and then their events.
-pub async fn same_history(pair: &mut Pair, wanted: Wanted<'_>, count: usize) {
-    let mut streams = Streams::open(pair, wanted).await;
+/// Checks that the same watch delivers the same from both servers: its creation, then `count`
+/// events.
+pub async fn same_history(pair: &mut Pair, spec: WatchSpec<'_>, count: usize) {
+    let mut streams = Streams::open(pair, spec).await;
     streams.same().await;
     streams.same_events(0, count).await;
 }
@@ -152,27 +153,40 @@ async fn filled() -> Pair {
 #[tokio::test]
 async fn history() {
     let mut pair = filled().await;
-    let all = Wanted { key: "\0", end: "\0", ..Wanted::default() };
-    same_history(&mut pair, Wanted { from: 1, ..all }, 7).await;
-    same_history(&mut pair, Wanted { from: 4, prev_kv: true, ..all }, 5).await;
-    same_history(&mut pair, Wanted { key: "a", from: 1, ..Wanted::default() }, 4).await;
-    same_history(&mut pair, Wanted { key: "a", end: "b", from: 1, ..Wanted::default() }, 4).await;
-    same_history(&mut pair, Wanted { key: "b", end: "\0", from: 1, ..Wanted::default() }, 3).await;
-    same_history(&mut pair, Wanted { key: "", end: "\0", from: 1, ..Wanted::default() }, 7).await;
-    same_history(&mut pair, Wanted { from: 1, without: Some(WatchFilterType::NoPut), ..all }, 2)
+    let all = WatchSpec { key: "\0", end: "\0", ..WatchSpec::default() };
+    same_history(&mut pair, WatchSpec { from: 1, ..all }, 7).await;
+    same_history(&mut pair, WatchSpec { from: 4, prev_kv: true, ..all }, 5).await;
+    same_history(&mut pair, WatchSpec { key: "a", from: 1, ..WatchSpec::default() }, 4).await;
+    same_history(&mut pair, WatchSpec { key: "a", end: "b", from: 1, ..WatchSpec::default() }, 4)
         .await;
-    same_history(&mut pair, Wanted { from: 1, without: Some(WatchFilterType::NoDelete), ..all }, 5)
+    same_history(&mut pair, WatchSpec { key: "b", end: "\0", from: 1, ..WatchSpec::default() }, 3)
         .await;
+    same_history(&mut pair, WatchSpec { key: "", end: "\0", from: 1, ..WatchSpec::default() }, 7)
+        .await;
+    same_history(&mut pair, WatchSpec { from: 1, without: Some(WatchFilterType::NoPut), ..all }, 2)
+        .await;
+    same_history(
+        &mut pair,
+        WatchSpec { from: 1, without: Some(WatchFilterType::NoDelete), ..all },
+        5,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn present_and_future() {
     let mut pair = filled().await;
     let mut streams =
-        Streams::open(&mut pair, Wanted { key: "a", end: "c", ..Wanted::default() }).await;
+        Streams::open(&mut pair, WatchSpec { key: "a", end: "c", ..WatchSpec::default() }).await;
     assert_eq!(streams.same().await.watch_id, 0);
     streams
-        .send(create(Wanted { key: "a", end: "c", from: 9, prev_kv: true, ..Wanted::default() }))
+        .send(create(WatchSpec {
+            key: "a",
+            end: "c",
+            from: 9,
+            prev_kv: true,
+            ..WatchSpec::default()
+        }))
         .await;
     assert_eq!(streams.same().await.watch_id, 1);
     pair.same(Call::Put(put("a", "8"))).await;
@@ -190,22 +204,22 @@ async fn present_and_future() {
 }
 
 #[tokio::test]
-async fn identities_and_refusals() {
+async fn ids_and_rejections() {
     let mut pair = filled().await;
     let mut streams =
-        Streams::open(&mut pair, Wanted { key: "a", id: 1, ..Wanted::default() }).await;
+        Streams::open(&mut pair, WatchSpec { key: "a", id: 1, ..WatchSpec::default() }).await;
     assert_eq!(streams.same().await.watch_id, 1);
-    for wanted in [
-        Wanted { key: "a", id: 1, ..Wanted::default() },
-        Wanted { key: "b", ..Wanted::default() },
-        Wanted { key: "b", ..Wanted::default() },
-        Wanted { key: "c", end: "a", ..Wanted::default() },
-        Wanted { key: "b", id: 77, ..Wanted::default() },
+    for spec in [
+        WatchSpec { key: "a", id: 1, ..WatchSpec::default() },
+        WatchSpec { key: "b", ..WatchSpec::default() },
+        WatchSpec { key: "b", ..WatchSpec::default() },
+        WatchSpec { key: "c", end: "a", ..WatchSpec::default() },
+        WatchSpec { key: "b", id: 77, ..WatchSpec::default() },
     ] {
-        streams.send(create(wanted)).await;
+        streams.send(create(spec)).await;
         streams.same().await;
     }
-    // Nobody answers the end of a watch that is not there.
+    // Cancelling a watch that does not exist gets no response.
     streams.send(cancel(5)).await;
     streams.send(cancel(77)).await;
     let ended = streams.same().await;
@@ -215,17 +229,19 @@ async fn identities_and_refusals() {
 #[tokio::test]
 async fn progress_on_request() {
     let mut pair = filled().await;
-    let mut streams = Streams::open(&mut pair, Wanted { key: "a", ..Wanted::default() }).await;
+    let mut streams =
+        Streams::open(&mut pair, WatchSpec { key: "a", ..WatchSpec::default() }).await;
     streams.same().await;
     pair.same(Call::Put(put("outside", "1"))).await;
     streams.send(progress()).await;
-    let told = streams.same().await;
-    assert_eq!((told.watch_id, told.header.unwrap().revision, told.events.len()), (-1, 8, 0));
+    let progress = streams.same().await;
+    let revision = progress.header.unwrap().revision;
+    assert_eq!((progress.watch_id, revision, progress.events.len()), (-1, 8, 0));
 }
 
 #[tokio::test]
-async fn progress_from_time_to_time() {
-    // Not a pair: that has the default of ten minutes.
+async fn periodic_progress() {
+    // Not a pair, whose interval is the default of ten minutes.
     for backend in
         [crate::backend::Backend::etcd().await, crate::backend::Backend::embedded().await]
     {
@@ -235,13 +251,13 @@ async fn progress_from_time_to_time() {
         assert!(watch.message().await.unwrap().unwrap().created());
         client.put("outside", "1", None).await.unwrap();
         // One may have been sent before the put.
-        let mut told = 0;
-        while told < 2 {
+        let mut revision = 0;
+        while revision < 2 {
             let message = watch.message().await.unwrap().unwrap();
             assert_eq!((message.watch_id(), message.events().len()), (0, 0));
-            told = message.header().unwrap().revision();
+            revision = message.header().unwrap().revision();
         }
-        assert_eq!(told, 2);
+        assert_eq!(revision, 2);
     }
 }
 
@@ -250,8 +266,8 @@ async fn compacted() {
     let mut pair = filled().await;
     pair.same(compact(4)).await;
     for (from, gone) in [(1, true), (3, true), (4, false), (5, false)] {
-        let wanted = Wanted { key: "\0", end: "\0", from, prev_kv: true, ..Wanted::default() };
-        let mut streams = Streams::open(&mut pair, wanted).await;
+        let spec = WatchSpec { key: "\0", end: "\0", from, prev_kv: true, ..WatchSpec::default() };
+        let mut streams = Streams::open(&mut pair, spec).await;
         assert!(streams.same().await.created);
         if gone {
             let ended = streams.same().await;
@@ -264,28 +280,28 @@ async fn compacted() {
 }
 
 #[tokio::test]
-async fn large_revisions_in_pieces() {
+async fn large_revisions_are_fragmented() {
     let mut pair = Pair::start().await;
     for part in ["a", "b", "c", "d"] {
         pair.same(Call::Put(put(part, &part.repeat(1 << 20)))).await;
     }
     pair.same(Call::Delete(delete("a", "d"))).await;
-    let wanted = Wanted {
+    let spec = WatchSpec {
         key: "\0",
         end: "\0",
         from: 6,
         prev_kv: true,
         fragment: true,
-        ..Wanted::default()
+        ..WatchSpec::default()
     };
-    let mut streams = Streams::open(&mut pair, wanted).await;
+    let mut streams = Streams::open(&mut pair, spec).await;
     assert!(streams.same().await.created);
     for (last, fragment) in [("a", true), ("b", true), ("c", false)] {
         let piece = streams.same().await;
         assert_eq!((piece.events.len(), piece.fragment), (1, fragment));
         assert_eq!(key_of(&piece.events[0].kv), last);
     }
-    streams.send(create(Wanted { fragment: false, ..wanted })).await;
+    streams.send(create(WatchSpec { fragment: false, ..spec })).await;
     streams.same().await;
     assert_eq!(streams.same().await.events.len(), 3);
 }

@@ -1,4 +1,4 @@
-//! A full disk. Needs root, for a small file system of its own.
+//! A full disk. Requires root, to mount a small file system.
 
 use std::{
     path::Path,
@@ -12,13 +12,13 @@ use tempfile::TempDir;
 use crate::{b, folder, open, written};
 
 /// A tmpfs, unmounted on drop.
-struct Small(TempDir);
+struct SmallDisk(TempDir);
 
-impl Small {
-    fn mount(size: &str) -> Small {
+impl SmallDisk {
+    fn mount(size: &str) -> SmallDisk {
         let folder = folder();
         mount(folder.path(), &format!("size={size}"));
-        Small(folder)
+        SmallDisk(folder)
     }
 
     fn enlarge(&self, size: &str) {
@@ -34,7 +34,7 @@ fn mount(path: &Path, options: &str) {
     assert!(mounted.unwrap().success(), "mounting a tmpfs needs root");
 }
 
-impl Drop for Small {
+impl Drop for SmallDisk {
     fn drop(&mut self) {
         let unmounted =
             Command::new("umount").arg("-l").arg(self.0.path()).stderr(Stdio::inherit()).status();
@@ -42,7 +42,7 @@ impl Drop for Small {
     }
 }
 
-/// Creates keys until the store refuses one; returns how many there are.
+/// Creates keys until the store rejects one; returns the number of keys.
 async fn fill(store: &Store) -> usize {
     let value = Bytes::from(vec![b'x'; 50_000]);
     for index in 0.. {
@@ -57,7 +57,7 @@ async fn fill(store: &Store) -> usize {
 
 #[tokio::test]
 async fn a_full_disk_loses_nothing() {
-    let small = Small::mount("6m");
+    let small = SmallDisk::mount("6m");
     let (embedded, store) = open(&small.0).await;
     let filled = fill(&store).await;
     assert!(filled > 20, "{filled}");

@@ -23,7 +23,7 @@ fn file_bytes(folder: &TempDir) -> u64 {
 }
 
 #[tokio::test]
-async fn everything_is_there_after_a_restart() {
+async fn a_restart_preserves_everything() {
     let folder = folder();
     let (embedded, store) = open(&folder).await;
     let first = written(store.create(b("/a"), b("1")).await.unwrap());
@@ -47,8 +47,9 @@ async fn everything_is_there_after_a_restart() {
     assert!(matches!(list(&store, first).await, Err(Error::Compacted { .. })));
     let again = store.etcd().status().await.unwrap();
     assert_eq!(again.header().unwrap().cluster_id(), status.header().unwrap().cluster_id());
-    assert_eq!(store.etcd().leases().await.unwrap().leases().len(), 1);
-    store.revoke_lease(lease).await.unwrap();
+    let leases = store.etcd().leases().await.unwrap();
+    assert_eq!(leases.leases().len(), 1);
+    store.etcd().lease_client().revoke(leases.leases()[0].id()).await.unwrap();
     assert_eq!(list(&store, Revision::NONE).await.unwrap().len(), 1);
     let from = second.next();
     let mut watch =
@@ -62,7 +63,7 @@ async fn everything_is_there_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_folder_serves_one_store_at_a_time() {
+async fn a_directory_serves_one_store_at_a_time() {
     let folder = folder();
     let (embedded, _store) = open(&folder).await;
     let second = Store::embedded(folder.path()).await;
@@ -72,7 +73,7 @@ async fn a_folder_serves_one_store_at_a_time() {
 }
 
 #[tokio::test]
-async fn damage_is_an_error() {
+async fn a_corrupted_file_is_an_error() {
     let folder = folder();
     std::fs::write(
         folder.path().join("store.redb"),
@@ -86,7 +87,7 @@ async fn damage_is_an_error() {
 }
 
 #[tokio::test]
-async fn nobody_else_reads_the_file() {
+async fn other_users_cannot_read_the_file() {
     let folder = folder();
     let directory = folder.path().join("store");
     let store = Store::embedded(&directory).await.unwrap();
@@ -107,7 +108,7 @@ async fn stopping_ends_watches() {
 }
 
 #[tokio::test]
-async fn compaction_and_defragmentation_give_space_back() {
+async fn compaction_and_defragmentation_free_space() {
     let folder = folder();
     let (_embedded, store) = open(&folder).await;
     let value = Bytes::from(vec![b'x'; 100_000]);
@@ -130,7 +131,7 @@ async fn compaction_and_defragmentation_give_space_back() {
 }
 
 #[tokio::test]
-async fn a_full_store_takes_deletions_only() {
+async fn a_full_store_accepts_only_deletions() {
     let folder = folder();
     let (_embedded, store) =
         open_with(EmbeddedConfig { quota_bytes: 100_000, ..EmbeddedConfig::new(folder.path()) })

@@ -1,4 +1,4 @@
-//! Many at once.
+//! Concurrent clients.
 
 use std::sync::{
     Arc,
@@ -14,9 +14,9 @@ use crate::{b, folder, open, written};
 const WRITERS: usize = 16;
 const WRITES: usize = 150;
 
-/// Reads never go back behind what was acknowledged, and a list is of one revision.
+/// Reads reflect all acknowledged writes, and a list reflects a single revision.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn reads_see_what_was_acknowledged() {
+async fn reads_see_acknowledged_writes() {
     let folder = folder();
     let (_embedded, store) = open(&folder).await;
     let acknowledged = Arc::new(AtomicU64::new(1));
@@ -56,9 +56,9 @@ async fn reads_see_what_was_acknowledged() {
     join_all(readers).await.into_iter().for_each(Result::unwrap);
 }
 
-/// A watch that reads slowly while much is written and compacted sees every revision, or is told that it cannot.
+/// A slow watch, under many writes and compactions, sees every revision or fails as compacted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn watches_miss_nothing() {
+async fn watches_miss_no_revision() {
     let folder = folder();
     let (_embedded, store) = open(&folder).await;
     let total = (WRITERS * WRITES) as u64;
@@ -109,9 +109,9 @@ async fn watches_miss_nothing() {
     });
 }
 
-/// One condition, many who want it: exactly one wins, and the others are told of it.
+/// Of many concurrent creates of a key exactly one succeeds, and the others get its value.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn one_of_many_wins() {
+async fn one_of_many_creates_wins() {
     let folder = folder();
     let (_embedded, store) = open(&folder).await;
     for round in 0..20 {

@@ -1,4 +1,4 @@
-//! What is the embedded store's own: its file, its sockets, its life.
+//! Tests of the embedded store alone: its file, its socket, its lifecycle.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
