@@ -54,7 +54,7 @@ use tokio::task::AbortHandle;
 
 pub use attach::{AttachOutput, AttachRequest, AttachSession};
 pub use container::{
-    ContainerConfig, ContainerUser, Device, Mount, MountPropagation, Rlimit, SeccompProfile,
+    ContainerConfig, ContainerUser, Device, Mount, MountPropagation, SeccompProfile,
     SecurityContext,
 };
 pub use error::{Result, RuntimeError};

@@ -40,8 +40,6 @@ pub struct ContainerConfig {
     pub resources: Resources,
     /// Raised to the kubelet's own value if lower, since lowering needs CAP_SYS_RESOURCE.
     pub oom_score_adj: i32,
-    /// Resource limits (`RLIMIT_NOFILE`, soft, hard); hard limits above our own are clamped.
-    pub rlimits: Vec<Rlimit>,
     /// `stdin`: keep standard input open for `attach`.
     pub stdin: bool,
     /// `stdinOnce`: close standard input when the first attached client has gone.
@@ -96,17 +94,6 @@ pub struct Device {
     pub container_path: String,
     /// Some of `r`, `w`, `m`.
     pub permissions: String,
-}
-
-/// A POSIX resource limit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rlimit {
-    /// `RLIMIT_NOFILE` and so on.
-    pub kind: String,
-    /// Soft limit.
-    pub soft: u64,
-    /// Hard limit.
-    pub hard: u64,
 }
 
 /// Who runs the container and what it may do: container and pod security context merged by the caller.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use containerd_client::services::v1::container::Runtime as OciRuntime;
 use containerd_client::services::v1::{Container, CreateContainerRequest, DeleteContainerRequest};
 use containerd_client::types::Mount;
+use oci_spec::runtime::Spec;
 use prost::Message;
 use prost_types::Any;
 use tonic::Code;
@@ -120,7 +121,7 @@ impl Inner {
         let user = spec::resolve_user(&config.security, &image.user, &accounts)?;
         spec::apply_user_policy(&config.security, &image.user, &user)?;
         let cgroup = pod.config.cgroup.child(&id.0);
-        let mut spec = spec::build(SpecInput {
+        let spec = spec::build(SpecInput {
             sandbox: pod,
             config,
             image,
@@ -129,10 +130,6 @@ impl Inner {
             machine: &self.machine,
             pidns,
         })?;
-        let profile = &config.security.seccomp;
-        if !config.security.privileged {
-            spec.linux.seccomp = spec::load_profile(profile, &spec.process.capabilities.bounding)?;
-        }
         let stop_signal = [config.stop_signal.as_deref(), Some(image.stop_signal.as_str())];
         let asked = match config.image_name.as_str() {
             "" => &config.image,
@@ -175,7 +172,7 @@ impl Inner {
     pub(super) fn container_record(
         &self,
         id: &str,
-        spec: &spec::Spec,
+        spec: &Spec,
         labels: HashMap<String, String>,
         record: Option<&Record>,
         runtime_handler: &str,

@@ -10,12 +10,13 @@ use containerd_client::services::v1::{
     DeleteProcessRequest, ExecProcessRequest, KillRequest, ResizePtyRequest, StartRequest,
     WaitRequest,
 };
+use oci_spec::runtime::Process;
 use prost_types::Any;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::unix::pipe;
 use tonic::Status;
 
-use super::spec::{exec_process, oci};
+use super::spec::exec_process;
 use super::stdin::StdinWriter;
 use super::stdio::{make_fifo, stdin_fifo};
 use super::task::{exit_code, is_gone};
@@ -282,10 +283,10 @@ impl Inner {
         id: &ContainerId,
         spec: &[u8],
         request: &ExecRequest,
-    ) -> Result<oci::Process> {
+    ) -> Result<Process> {
         #[derive(serde::Deserialize)]
         struct HasProcess {
-            process: oci::Process,
+            process: Process,
         }
         let failed = |message: String| RuntimeError::Exec { id: id.to_string(), message };
         if request.command.is_empty() {
@@ -300,7 +301,7 @@ impl Inner {
         &self,
         mut control: ExecControl,
         request: &ExecRequest,
-        process: oci::Process,
+        process: Process,
     ) -> std::result::Result<ExecSession, Failed> {
         let streams = match open_output(&control.directory, request) {
             Ok(streams) => streams,

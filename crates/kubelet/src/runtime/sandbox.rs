@@ -1,6 +1,6 @@
 //! Pods: their cgroup, namespaces and shared memory.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,11 +10,12 @@ use backon::{ExponentialBuilder, Retryable};
 use containerd_client::services::v1::{
     CreateNamespaceRequest, CreateTaskRequest, Namespace, StartRequest,
 };
+use oci_spec::runtime::{LinuxNamespaceType, Root, Spec};
 use tonic::Code;
 
 use super::namespaces::{self, PodPaths};
 use super::record::{self, Identity};
-use super::spec::{self, Machine, oci};
+use super::spec::{self, Machine};
 use super::{
     Containerd, Inner, PodConfig, PodRef, PodSandbox, Result, Runtime, RuntimeConfig, RuntimeError,
     pause,
@@ -24,6 +25,8 @@ use crate::image::ImageStore;
 
 /// Name of the process that holds a shared PID namespace; upper case, so no container can have it.
 const PAUSE_NAME: &str = "POD";
+/// User and group of that process: nobody.
+const PAUSE_USER: u32 = 65535;
 /// Back-off while containerd does not answer.
 const CONNECT_BACKOFF_MIN: Duration = Duration::from_millis(20);
 const CONNECT_BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -215,54 +218,16 @@ async fn write_pause(root: &Path) -> Result<()> {
     tokio::fs::set_permissions(&path, mode).await.map_err(RuntimeError::io("set mode of", &path))
 }
 
-/// The pause process: the pod's namespaces, a PID namespace of its own, no rights at all.
-fn pause_spec(sandbox: &PodSandbox, root: &Path, cgroup: &CgroupPath) -> spec::Spec {
-    let mut namespaces = vec![oci::Namespace::new("mount"), oci::Namespace::new("pid")];
-    for (kind, path) in
-        [("network", &sandbox.netns), ("ipc", &sandbox.ipcns), ("uts", &sandbox.utsns)]
-    {
-        namespaces.extend(path.clone().map(|path| oci::Namespace { kind, path: Some(path) }));
-    }
-    spec::Spec {
-        oci_version: "1.0.2",
-        process: oci::Process {
-            user: oci::User { uid: 65535, gid: 65535, additional_gids: Vec::new() },
-            args: vec!["/pause".to_string()],
-            cwd: "/".to_string(),
-            no_new_privileges: true,
-            ..oci::Process::default()
-        },
-        root: oci::Root { path: root.to_string_lossy().into_owned(), readonly: true },
-        hostname: None,
-        mounts: vec![
-            oci::Mount {
-                destination: "/proc".into(),
-                kind: "proc".into(),
-                source: "proc".into(),
-                options: Vec::new(),
-            },
-            oci::Mount {
-                destination: "/dev".into(),
-                kind: "tmpfs".into(),
-                source: "tmpfs".into(),
-                options: Vec::new(),
-            },
-        ],
-        annotations: HashMap::from([(
-            spec::SHIM_GROUP.to_string(),
-            sandbox.config.pod.uid.clone(),
-        )])
-        .into_iter()
-        .collect(),
-        linux: oci::Linux {
-            cgroups_path: cgroup.to_string(),
-            namespaces,
-            resources: oci::LinuxResources::default(),
-            devices: Vec::new(),
-            seccomp: None,
-            rootfs_propagation: None,
-            masked_paths: Vec::new(),
-            readonly_paths: Vec::new(),
-        },
-    }
+/// The pause process: the pod's namespaces, a PID namespace of its own, no privileges at all.
+pub(super) fn pause_spec(sandbox: &PodSandbox, root: &Path, cgroup: &CgroupPath) -> Spec {
+    let own = [LinuxNamespaceType::Mount, LinuxNamespaceType::Pid];
+    let own = own.into_iter().map(|kind| spec::namespace(kind, None));
+    let namespaces = own.chain(spec::pod_namespaces(sandbox)).collect();
+    let user = spec::oci_user(PAUSE_USER, PAUSE_USER, &[]);
+    let process = spec::bare_process(user, vec!["/pause".to_string()]);
+    let mounts =
+        vec![spec::mount("/proc", "proc", "proc", &[]), spec::mount("/dev", "tmpfs", "tmpfs", &[])];
+    let mut oci_root = Root::default();
+    oci_root.set_path(root.into()).set_readonly(Some(true));
+    spec::assemble(sandbox, oci_root, process, mounts, spec::bare_linux(cgroup, namespaces))
 }

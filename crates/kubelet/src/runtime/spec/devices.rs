@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup};
+
 use crate::runtime::container::ContainerConfig;
 use crate::runtime::error::{Result, RuntimeError};
 
 use super::machine::device_at;
-use super::oci::{DeviceNode, DeviceRule};
 
 /// Directories of `/dev` that a container has of its own.
 const OWN_DIRECTORIES: [&str; 5] = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/.udev"];
@@ -15,8 +16,8 @@ const OWN_NODES: [&str; 2] = ["/dev/console", "/dev/ptmx"];
 
 /// Nodes and rules.
 pub(super) struct Devices {
-    pub(super) nodes: Vec<DeviceNode>,
-    pub(super) rules: Vec<DeviceRule>,
+    pub(super) nodes: Vec<LinuxDevice>,
+    pub(super) rules: Vec<LinuxDeviceCgroup>,
 }
 
 /// The devices that `config` asks for; every device of the node if it is privileged. The standard ones
@@ -35,28 +36,24 @@ pub(super) fn list(config: &ContainerConfig) -> Result<Devices> {
             .ok_or_else(|| RuntimeError::InvalidConfig {
                 message: format!("{} is not a device", device.host_path.display()),
             })?;
-        rules.push(DeviceRule {
-            allow: true,
-            kind: Some(node.kind),
-            major: Some(node.major),
-            minor: Some(node.minor),
-            access: if device.permissions.is_empty() {
-                "rwm".to_string()
-            } else {
-                device.permissions.clone()
-            },
-        });
+        let mut rule = LinuxDeviceCgroup::from(&node);
+        if !device.permissions.is_empty() {
+            rule.set_access(Some(device.permissions.clone()));
+        }
+        rules.push(rule);
         nodes.push(node);
     }
     Ok(Devices { nodes, rules })
 }
 
-fn rule_for_all(allow: bool) -> DeviceRule {
-    DeviceRule { allow, kind: None, major: None, minor: None, access: "rwm".to_string() }
+fn rule_for_all(allow: bool) -> LinuxDeviceCgroup {
+    let mut rule = LinuxDeviceCgroup::default();
+    rule.set_allow(allow).set_access(Some("rwm".to_string()));
+    rule
 }
 
 /// Collects device nodes below a directory. What cannot be read (a device that has just gone) is left out.
-fn walk(directory: &Path, nodes: &mut Vec<DeviceNode>) {
+fn walk(directory: &Path, nodes: &mut Vec<LinuxDevice>) {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return;
     };

@@ -4,10 +4,9 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use nix::sys::resource::{Resource, getrlimit};
+use oci_spec::runtime::{Capabilities, LinuxDevice, LinuxDeviceType};
 
-use super::capabilities::names_of_mask;
-use super::oci::DeviceNode;
+use super::capabilities::of_mask;
 use crate::cgroup::{CgroupVersion, Cgroups};
 
 /// Bit of CAP_SYS_RESOURCE in a capability mask.
@@ -16,14 +15,12 @@ const CAP_SYS_RESOURCE_BIT: u32 = 24;
 /// Limits that containers inherit from us, since they cannot be raised again without CAP_SYS_RESOURCE.
 #[derive(Debug, Clone, Default)]
 pub(in crate::runtime) struct Machine {
-    /// Capabilities (`CAP_...`) in our bounding set: no container can have others.
-    pub(in crate::runtime) bounding: Vec<String>,
+    /// Capabilities in our bounding set: no container can have others.
+    pub(in crate::runtime) bounding: Capabilities,
     /// We may raise limits.
     pub(in crate::runtime) can_raise_limits: bool,
     /// Our own `oom_score_adj`.
     pub(in crate::runtime) oom_score_adj: i32,
-    /// Our own hard limit of open files.
-    pub(in crate::runtime) max_open_files: u64,
     /// cgroup v2.
     pub(in crate::runtime) unified_cgroups: bool,
 }
@@ -39,35 +36,35 @@ impl Machine {
             .unwrap_or(0);
         let oom_score_adj = fs::read_to_string("/proc/self/oom_score_adj");
         Machine {
-            bounding: names_of_mask(mask),
+            bounding: of_mask(mask),
             can_raise_limits: mask & (1 << CAP_SYS_RESOURCE_BIT) != 0,
             oom_score_adj: oom_score_adj
                 .ok()
                 .and_then(|text| text.trim().parse().ok())
                 .unwrap_or(0),
-            max_open_files: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard),
             unified_cgroups: cgroups.version() == CgroupVersion::V2,
         }
     }
 }
 
 /// The device node at `host_path`, to be seen at `path`; `None` if it is not a device.
-pub(super) fn device_at(host_path: &Path, path: &str) -> std::io::Result<Option<DeviceNode>> {
+pub(super) fn device_at(host_path: &Path, path: &str) -> std::io::Result<Option<LinuxDevice>> {
     let metadata = fs::metadata(host_path)?;
     let kind = if metadata.file_type().is_char_device() {
-        "c"
+        LinuxDeviceType::C
     } else if metadata.file_type().is_block_device() {
-        "b"
+        LinuxDeviceType::B
     } else {
         return Ok(None);
     };
-    Ok(Some(DeviceNode {
-        path: path.to_string(),
-        kind,
-        major: nix::sys::stat::major(metadata.rdev()),
-        minor: nix::sys::stat::minor(metadata.rdev()),
-        file_mode: metadata.mode() & 0o7777,
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-    }))
+    let mut device = LinuxDevice::default();
+    device
+        .set_path(path.into())
+        .set_typ(kind)
+        .set_major(nix::sys::stat::major(metadata.rdev()).cast_signed())
+        .set_minor(nix::sys::stat::minor(metadata.rdev()).cast_signed())
+        .set_file_mode(Some(metadata.mode() & 0o7777))
+        .set_uid(Some(metadata.uid()))
+        .set_gid(Some(metadata.gid()));
+    Ok(Some(device))
 }

@@ -1,16 +1,19 @@
 //! Mounts of a container: the standard ones, then the caller's, outermost first.
 
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Mount;
+
 use crate::runtime::container::{ContainerConfig, Mount as VolumeMount, MountPropagation};
 use crate::runtime::pod::PodSandbox;
-
-use super::oci::Mount;
 
 /// All mounts. A mount of the caller's takes the place of a standard one at the same path.
 pub(super) fn list(sandbox: &PodSandbox, config: &ContainerConfig) -> Vec<Mount> {
     let mut mounts = standard(sandbox, config);
-    let taken =
-        |path: &str| config.mounts.iter().any(|mount| normal(&mount.container_path) == path);
-    mounts.retain(|mount| !taken(&mount.destination));
+    let taken = |path: &Path| {
+        config.mounts.iter().any(|mount| Path::new(&normal(&mount.container_path)) == path)
+    };
+    mounts.retain(|mount| !taken(mount.destination()));
     let mut volumes: Vec<&VolumeMount> = config.mounts.iter().collect();
     volumes.sort_by_key(|mount| depth(&mount.container_path));
     mounts.extend(volumes.into_iter().map(bind));
@@ -18,12 +21,12 @@ pub(super) fn list(sandbox: &PodSandbox, config: &ContainerConfig) -> Vec<Mount>
 }
 
 /// How mounts pass between the node and the container's root.
-pub(super) fn rootfs_propagation(config: &ContainerConfig) -> Option<&'static str> {
+pub(super) fn rootfs_propagation(config: &ContainerConfig) -> Option<String> {
     let any = |propagation| config.mounts.iter().any(|mount| mount.propagation == propagation);
     if any(MountPropagation::Bidirectional) {
-        Some("rshared")
+        Some("rshared".to_string())
     } else if any(MountPropagation::HostToContainer) {
-        Some("rslave")
+        Some("rslave".to_string())
     } else {
         None
     }
@@ -31,12 +34,6 @@ pub(super) fn rootfs_propagation(config: &ContainerConfig) -> Option<&'static st
 
 fn standard(sandbox: &PodSandbox, config: &ContainerConfig) -> Vec<Mount> {
     let access = if config.security.privileged { "rw" } else { "ro" };
-    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| Mount {
-        destination: destination.to_string(),
-        kind: kind.to_string(),
-        source: source.to_string(),
-        options: options.iter().map(ToString::to_string).collect(),
-    };
     vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -54,12 +51,7 @@ fn standard(sandbox: &PodSandbox, config: &ContainerConfig) -> Vec<Mount> {
             "cgroup",
             &["nosuid", "noexec", "nodev", "relatime", access],
         ),
-        mount(
-            "/dev/shm",
-            "bind",
-            &sandbox.shm.to_string_lossy(),
-            &["rbind", "nosuid", "noexec", "nodev", "rw"],
-        ),
+        mount("/dev/shm", "bind", &sandbox.shm, &["rbind", "nosuid", "noexec", "nodev", "rw"]),
     ]
 }
 
@@ -74,16 +66,24 @@ fn bind(volume: &VolumeMount) -> Mount {
         (false, true) => "ro",
         (false, false) => "rw",
     };
-    Mount {
-        destination: normal(&volume.container_path),
-        kind: "bind".to_string(),
-        source: volume.host_path.to_string_lossy().into_owned(),
-        options: ["rbind", propagation, access]
-            .into_iter()
-            .chain(volume.no_exec.then_some("noexec"))
-            .map(str::to_string)
-            .collect(),
-    }
+    let mut options = vec!["rbind", propagation, access];
+    options.extend(volume.no_exec.then_some("noexec"));
+    mount(&normal(&volume.container_path), "bind", &volume.host_path, &options)
+}
+
+pub(in crate::runtime) fn mount(
+    destination: &str,
+    kind: &str,
+    source: impl Into<PathBuf>,
+    options: &[&str],
+) -> Mount {
+    let mut mount = Mount::default();
+    mount
+        .set_destination(destination.into())
+        .set_typ(Some(kind.to_string()))
+        .set_source(Some(source.into()))
+        .set_options(Some(options.iter().map(ToString::to_string).collect()));
+    mount
 }
 
 fn parts(path: &str) -> impl Iterator<Item = &str> {

@@ -1,4 +1,6 @@
-//! The process of a container: command, environment, user and limits.
+//! The process of a container: command, environment, user and capabilities.
+
+use oci_spec::runtime::{BoxBuilder, Capabilities, Process, User};
 
 use crate::image::ImageConfig;
 use crate::runtime::container::{ContainerConfig, ContainerUser, SecurityContext};
@@ -6,11 +8,10 @@ use crate::runtime::error::{Result, RuntimeError};
 use crate::runtime::exec::ExecRequest;
 use crate::runtime::pod::PodSandbox;
 
-use super::capabilities;
-use super::machine::Machine;
-use super::oci::{ConsoleSize, Process, Rlimit, User};
+use super::{Machine, capabilities, oci_user};
 
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The first process of a container.
 pub(super) fn build(
@@ -18,36 +19,51 @@ pub(super) fn build(
     config: &ContainerConfig,
     image: &ImageConfig,
     user: &ContainerUser,
+    capabilities: Capabilities,
     machine: &Machine,
 ) -> Result<Process> {
-    let args = command_line(config, image)?;
-    Ok(Process {
-        terminal: config.tty,
-        console_size: None,
-        user: User { uid: user.uid, gid: user.gid, additional_gids: user.additional_gids.clone() },
-        args,
-        env: environment(sandbox, config, image),
-        cwd: working_directory(config, image),
-        capabilities: capabilities::of_container(&config.security, &machine.bounding)?,
-        rlimits: rlimits(config, machine),
-        no_new_privileges: config.security.no_new_privileges && !config.security.privileged,
-        oom_score_adj: Some(oom_score_adj(config.oom_score_adj, machine)),
-    })
+    let no_new_privileges = config.security.no_new_privileges && !config.security.privileged;
+    let user = oci_user(user.uid, user.gid, &user.additional_gids);
+    let mut process = bare_process(user, command_line(config, image)?);
+    process
+        .set_terminal(Some(config.tty))
+        .set_env(Some(environment(sandbox, config, image)))
+        .set_cwd(working_directory(config, image).into())
+        .set_capabilities(Some(capabilities::in_all_sets(capabilities)))
+        .set_no_new_privileges(Some(no_new_privileges))
+        .set_oom_score_adj(Some(oom_score_adj(config.oom_score_adj, machine)));
+    Ok(process)
+}
+
+/// A process without environment and capabilities. Every member that oci-spec has a default for is set.
+pub(in crate::runtime) fn bare_process(user: User, args: Vec<String>) -> Process {
+    let mut process = Process::default();
+    process
+        .set_terminal(Some(false))
+        .set_user(user)
+        .set_args(Some(args))
+        .set_env(Some(Vec::new()))
+        .set_cwd("/".into())
+        .set_capabilities(Some(capabilities::in_all_sets(Capabilities::new())))
+        .set_rlimits(None)
+        .set_no_new_privileges(Some(true));
+    process
 }
 
 /// A further process in a container: its first process's user, environment and rights.
 pub(in crate::runtime) fn exec_process(first: Process, request: &ExecRequest) -> Process {
-    let terminal = request.tty;
-    let size = request.size.filter(|_| terminal);
-    let mut process = Process {
-        args: request.command.clone(),
-        terminal,
-        console_size: size.map(|(width, height)| ConsoleSize { height, width }),
-        ..first
-    };
-    let has_term = process.env.iter().any(|entry| entry.starts_with("TERM="));
-    if terminal && !has_term {
-        process.env.push("TERM=xterm".to_string());
+    let size = request.size.filter(|_| request.tty).map(|(width, height)| {
+        let size = BoxBuilder::default().height(height).width(width).build();
+        size.expect("both members have defaults")
+    });
+    let mut process = first;
+    process
+        .set_args(Some(request.command.clone()))
+        .set_terminal(Some(request.tty))
+        .set_console_size(size);
+    let environment = process.env_mut().get_or_insert_default();
+    if request.tty && !environment.iter().any(|entry| entry.starts_with("TERM=")) {
+        environment.push("TERM=xterm".to_string());
     }
     process
 }
@@ -119,20 +135,4 @@ fn working_directory(config: &ContainerConfig, image: &ImageConfig) -> String {
 fn oom_score_adj(wanted: i32, machine: &Machine) -> i32 {
     let wanted = wanted.clamp(-1000, 1000);
     if machine.can_raise_limits { wanted } else { wanted.max(machine.oom_score_adj) }
-}
-
-fn rlimits(config: &ContainerConfig, machine: &Machine) -> Vec<Rlimit> {
-    let clamp = |kind: &str, value: u64| {
-        let bounded = kind == "RLIMIT_NOFILE" && !machine.can_raise_limits;
-        if bounded { value.min(machine.max_open_files) } else { value }
-    };
-    config
-        .rlimits
-        .iter()
-        .map(|limit| Rlimit {
-            kind: limit.kind.clone(),
-            soft: clamp(&limit.kind, limit.soft),
-            hard: clamp(&limit.kind, limit.hard),
-        })
-        .collect()
 }

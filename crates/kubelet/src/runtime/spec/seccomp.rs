@@ -7,14 +7,15 @@
 
 use std::path::Path;
 
+use oci_spec::runtime::{
+    Arch, Capabilities, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg,
+    LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall,
+};
+
+use crate::runtime::container::SeccompProfile;
 use crate::runtime::error::{Result, RuntimeError};
 
-use super::oci::{Seccomp, SyscallArgument, Syscalls};
-use crate::runtime::container::SeccompProfile;
-
 const ALLOWED: &str = include_str!("seccomp/allowed.txt");
-const ALLOW: &str = "SCMP_ACT_ALLOW";
-const REFUSE: &str = "SCMP_ACT_ERRNO";
 const ENOSYS: u32 = 38;
 const EPERM: u32 = 1;
 /// CLONE_NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET.
@@ -25,9 +26,9 @@ const AF_VSOCK: u64 = 40;
 const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
 /// System calls that go with a capability.
-const BY_CAPABILITY: [(&str, &[&str]); 13] = [
+const BY_CAPABILITY: [(Capability, &[&str]); 13] = [
     (
-        "CAP_SYS_ADMIN",
+        Capability::SysAdmin,
         &[
             "bpf",
             "clone",
@@ -55,21 +56,21 @@ const BY_CAPABILITY: [(&str, &[&str]); 13] = [
             "unshare",
         ],
     ),
-    ("CAP_BPF", &["bpf"]),
-    ("CAP_PERFMON", &["perf_event_open"]),
-    ("CAP_DAC_READ_SEARCH", &["open_by_handle_at"]),
-    ("CAP_SYS_BOOT", &["reboot"]),
-    ("CAP_SYS_CHROOT", &["chroot"]),
-    ("CAP_SYS_MODULE", &["delete_module", "finit_module", "init_module"]),
-    ("CAP_SYS_PACCT", &["acct"]),
+    (Capability::Bpf, &["bpf"]),
+    (Capability::Perfmon, &["perf_event_open"]),
+    (Capability::DacReadSearch, &["open_by_handle_at"]),
+    (Capability::SysBoot, &["reboot"]),
+    (Capability::SysChroot, &["chroot"]),
+    (Capability::SysModule, &["delete_module", "finit_module", "init_module"]),
+    (Capability::SysPacct, &["acct"]),
     (
-        "CAP_SYS_PTRACE",
+        Capability::SysPtrace,
         &["kcmp", "pidfd_getfd", "process_madvise", "process_vm_readv", "process_vm_writev"],
     ),
-    ("CAP_SYS_RAWIO", &["ioperm", "iopl"]),
-    ("CAP_SYS_TIME", &["clock_adjtime", "clock_settime", "settimeofday", "stime"]),
-    ("CAP_SYS_TTY_CONFIG", &["vhangup"]),
-    ("CAP_SYSLOG", &["syslog"]),
+    (Capability::SysRawio, &["ioperm", "iopl"]),
+    (Capability::SysTime, &["clock_adjtime", "clock_settime", "settimeofday", "stime"]),
+    (Capability::SysTtyConfig, &["vhangup"]),
+    (Capability::Syslog, &["syslog"]),
 ];
 /// Placing memory; CAP_SYS_NICE.
 const NUMA: [&str; 6] = [
@@ -82,10 +83,10 @@ const NUMA: [&str; 6] = [
 ];
 
 /// The filter for a profile; `None` for none. `capabilities` are the container's.
-pub(in crate::runtime) fn load_profile(
+pub(super) fn load_profile(
     profile: &SeccompProfile,
-    capabilities: &[String],
-) -> Result<Option<Seccomp>> {
+    capabilities: &Capabilities,
+) -> Result<Option<LinuxSeccomp>> {
     match profile {
         SeccompProfile::Unconfined => Ok(None),
         SeccompProfile::RuntimeDefault => Ok(Some(runtime_default(capabilities))),
@@ -93,90 +94,96 @@ pub(in crate::runtime) fn load_profile(
     }
 }
 
-fn read(path: &Path) -> Result<Seccomp> {
+fn read(path: &Path) -> Result<LinuxSeccomp> {
     let text = std::fs::read(path).map_err(RuntimeError::io("read seccomp profile", path))?;
     serde_json::from_slice(&text).map_err(|error| RuntimeError::InvalidConfig {
         message: format!("seccomp profile {}: {error}", path.display()),
     })
 }
 
-fn runtime_default(capabilities: &[String]) -> Seccomp {
-    let has = |name: &str| capabilities.iter().any(|capability| capability == name);
-    let mut names: Vec<String> = ALLOWED.lines().map(ToString::to_string).collect();
+fn runtime_default(capabilities: &Capabilities) -> LinuxSeccomp {
+    let has = |capability| capabilities.contains(&capability);
+    let mut names: Vec<&str> = ALLOWED.lines().collect();
     for (capability, calls) in BY_CAPABILITY {
         if has(capability) {
-            names.extend(calls.iter().map(ToString::to_string));
+            names.extend(calls);
         }
     }
-    if has("CAP_SYS_NICE") {
-        names.extend(NUMA.iter().map(ToString::to_string));
+    if has(Capability::SysNice) {
+        names.extend(NUMA);
     }
-    names.sort();
+    names.sort_unstable();
     names.dedup();
-    let mut syscalls = vec![rule(&[], ALLOW, vec![])];
-    syscalls[0].names = names;
-    if !has("CAP_SYS_ADMIN") {
-        syscalls.push(rule(
-            &["clone"],
-            ALLOW,
-            vec![argument(0, NAMESPACE_FLAGS, 0, "SCMP_CMP_MASKED_EQ")],
-        ));
-        syscalls.push(Syscalls { errno_ret: Some(ENOSYS), ..rule(&["clone3"], REFUSE, vec![]) });
+    let mut syscalls = vec![allow(&names, None)];
+    if !has(Capability::SysAdmin) {
+        let no_namespaces = argument(NAMESPACE_FLAGS, LinuxSeccompOperator::ScmpCmpMaskedEq);
+        syscalls.push(allow(&["clone"], Some(no_namespaces)));
+        let mut clone3 = LinuxSyscall::default();
+        clone3
+            .set_names(vec!["clone3".to_string()])
+            .set_action(LinuxSeccompAction::ScmpActErrno)
+            .set_errno_ret(Some(ENOSYS));
+        syscalls.push(clone3);
     }
     for personality in PERSONALITIES {
-        syscalls.push(rule(
-            &["personality"],
-            ALLOW,
-            vec![argument(0, personality, 0, "SCMP_CMP_EQ")],
-        ));
+        let equal = argument(personality, LinuxSeccompOperator::ScmpCmpEq);
+        syscalls.push(allow(&["personality"], Some(equal)));
     }
-    syscalls.push(rule(&["socket"], ALLOW, vec![argument(0, AF_VSOCK, 0, "SCMP_CMP_NE")]));
-    Seccomp {
-        default_action: REFUSE.to_string(),
-        default_errno_ret: Some(EPERM),
-        architectures: architectures(),
-        syscalls,
-    }
+    let not_vsock = argument(AF_VSOCK, LinuxSeccompOperator::ScmpCmpNe);
+    syscalls.push(allow(&["socket"], Some(not_vsock)));
+    let mut filter = LinuxSeccomp::default();
+    filter
+        .set_default_action(LinuxSeccompAction::ScmpActErrno)
+        .set_default_errno_ret(Some(EPERM))
+        .set_architectures(architectures())
+        .set_syscalls(Some(syscalls));
+    filter
 }
 
-fn rule(names: &[&str], action: &str, args: Vec<SyscallArgument>) -> Syscalls {
-    Syscalls {
-        names: names.iter().map(ToString::to_string).collect(),
-        action: action.to_string(),
-        errno_ret: None,
-        args,
-    }
+/// Allows system calls, under a condition on their first argument if there is one.
+fn allow(names: &[&str], condition: Option<LinuxSeccompArg>) -> LinuxSyscall {
+    let mut rule = LinuxSyscall::default();
+    rule.set_names(names.iter().map(ToString::to_string).collect())
+        .set_action(LinuxSeccompAction::ScmpActAllow)
+        .set_args(condition.map(|condition| vec![condition]));
+    rule
 }
 
-fn argument(index: u32, value: u64, value_two: u64, op: &str) -> SyscallArgument {
-    SyscallArgument { index, value, value_two, op: op.to_string() }
+/// A condition on a system call's first argument. For a masked comparison, `value` is the mask of bits
+/// that must be zero.
+fn argument(value: u64, op: LinuxSeccompOperator) -> LinuxSeccompArg {
+    let argument = LinuxSeccompArgBuilder::default().index(0_usize).value(value).op(op).build();
+    argument.expect("every member has a default")
 }
 
-fn architectures() -> Vec<String> {
-    let names: &[&str] = match std::env::consts::ARCH {
-        "x86_64" => &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
-        "aarch64" => &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
-        "riscv64" => &["SCMP_ARCH_RISCV64"],
-        "s390x" => &["SCMP_ARCH_S390X", "SCMP_ARCH_S390"],
-        _ => &[],
-    };
-    names.iter().map(ToString::to_string).collect()
+fn architectures() -> Option<Vec<Arch>> {
+    Some(match std::env::consts::ARCH {
+        "x86_64" => vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32],
+        "aarch64" => vec![Arch::ScmpArchAarch64, Arch::ScmpArchArm],
+        "riscv64" => vec![Arch::ScmpArchRiscv64],
+        "s390x" => vec![Arch::ScmpArchS390x, Arch::ScmpArchS390],
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn allows(filter: &Seccomp, name: &str) -> bool {
-        filter
-            .syscalls
-            .iter()
-            .any(|rule| rule.action == ALLOW && rule.names.iter().any(|known| known == name))
+    fn rules(filter: &LinuxSeccomp) -> &[LinuxSyscall] {
+        filter.syscalls().as_deref().unwrap()
+    }
+
+    fn allows(filter: &LinuxSeccomp, name: &str) -> bool {
+        rules(filter).iter().any(|rule| {
+            rule.action() == LinuxSeccompAction::ScmpActAllow
+                && rule.names().iter().any(|known| known == name)
+        })
     }
 
     #[test]
     fn the_default_refuses_what_breaks_out() {
-        let filter = runtime_default(&["CAP_KILL".to_string()]);
+        let filter = runtime_default(&[Capability::Kill].into());
         for name in [
             "mount",
             "unshare",
@@ -195,17 +202,17 @@ mod tests {
         {
             assert!(allows(&filter, name), "{name}");
         }
-        let clone = filter.syscalls.iter().find(|rule| rule.names == ["clone"]).unwrap();
-        assert_eq!(clone.args[0].value, NAMESPACE_FLAGS);
+        let clone = rules(&filter).iter().find(|rule| *rule.names() == ["clone"]).unwrap();
+        assert_eq!(clone.args().as_ref().unwrap()[0].value(), NAMESPACE_FLAGS);
     }
 
     #[test]
     fn capabilities_open_their_calls() {
-        let filter = runtime_default(&["CAP_SYS_ADMIN".to_string(), "CAP_SYS_TIME".to_string()]);
+        let filter = runtime_default(&[Capability::SysAdmin, Capability::SysTime].into());
         for name in ["mount", "unshare", "clone", "clone3", "clock_settime"] {
             assert!(allows(&filter, name), "{name}");
         }
-        assert!(!filter.syscalls.iter().any(|rule| rule.errno_ret.is_some()));
+        assert!(!rules(&filter).iter().any(|rule| rule.errno_ret().is_some()));
     }
 
     #[test]
@@ -216,10 +223,11 @@ mod tests {
             r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_ERRNO"}]}"#,
         )
         .unwrap();
+        let none = Capabilities::new();
         let filter =
-            load_profile(&SeccompProfile::Localhost(file.path().into()), &[]).unwrap().unwrap();
-        assert_eq!(filter.syscalls[0].names, ["mkdir"]);
+            load_profile(&SeccompProfile::Localhost(file.path().into()), &none).unwrap().unwrap();
+        assert_eq!(*rules(&filter)[0].names(), ["mkdir"]);
         let missing = SeccompProfile::Localhost("/nonexistent".into());
-        assert!(load_profile(&missing, &[]).is_err());
+        assert!(load_profile(&missing, &none).is_err());
     }
 }

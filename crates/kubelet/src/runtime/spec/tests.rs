@@ -1,6 +1,7 @@
-//! Tables of what goes into a specification and what comes out.
+//! What goes into a specification, and the JSON that comes out.
 
-use std::path::PathBuf;
+use oci_spec::runtime::{Capabilities, Capability};
+use serde_json::{Value, json};
 
 use super::*;
 use crate::runtime::ExecRequest;
@@ -35,15 +36,11 @@ fn image() -> ImageConfig {
 }
 
 fn machine() -> Machine {
-    Machine {
-        bounding: vec!["CAP_CHOWN".into(), "CAP_SYS_ADMIN".into()],
-        max_open_files: 100,
-        ..Machine::default()
-    }
+    Machine { bounding: [Capability::Chown, Capability::SysAdmin].into(), ..Machine::default() }
 }
 
-fn spec_on(sandbox: &PodSandbox, config: &ContainerConfig, machine: &Machine) -> Spec {
-    build(SpecInput {
+fn spec_on(sandbox: &PodSandbox, config: &ContainerConfig, machine: &Machine) -> Value {
+    let spec = build(SpecInput {
         sandbox,
         config,
         image: &image(),
@@ -51,11 +48,11 @@ fn spec_on(sandbox: &PodSandbox, config: &ContainerConfig, machine: &Machine) ->
         cgroup: &CgroupPath::new("/kubepods/podu1/c1"),
         machine,
         pidns: None,
-    })
-    .unwrap()
+    });
+    serde_json::to_value(spec.unwrap()).unwrap()
 }
 
-fn spec(config: &ContainerConfig) -> Spec {
+fn spec(config: &ContainerConfig) -> Value {
     spec_on(&sandbox(), config, &machine())
 }
 
@@ -73,7 +70,7 @@ fn commands_and_images() {
             args: words(args),
             ..ContainerConfig::default()
         };
-        assert_eq!(spec(&config).process.args, line);
+        assert_eq!(spec(&config)["process"]["args"], json!(line));
     }
 }
 
@@ -103,46 +100,39 @@ fn the_environment_is_layered() {
         tty: true,
         ..Default::default()
     };
-    let env = spec(&config).process.env;
-    for entry in ["A=image", "B=own", "C=x=y", "HOSTNAME=web-0", "TERM=xterm"] {
-        assert!(env.iter().any(|known| known == entry), "{entry} in {env:?}");
-    }
-    assert_eq!(env.iter().filter(|entry| entry.starts_with("B=")).count(), 1);
-    assert!(env[0].starts_with("PATH="));
-    assert_eq!(spec(&config).process.cwd, "/work");
+    let process = &spec(&config)["process"];
+    let path = format!("PATH={}", process::DEFAULT_PATH);
+    let env = [path.as_str(), "HOSTNAME=web-0", "TERM=xterm", "A=image", "B=own", "C=x=y"];
+    assert_eq!(process["env"], json!(env));
+    assert_eq!(process["cwd"], "/work");
     let own = ContainerConfig { working_dir: Some("/own".into()), ..ContainerConfig::default() };
-    assert_eq!(spec(&own).process.cwd, "/own");
+    assert_eq!(spec(&own)["process"]["cwd"], "/own");
 }
 
 #[test]
 fn namespaces_are_the_pods() {
-    let kinds = |spec: &Spec| -> Vec<(&'static str, bool)> {
-        spec.linux
-            .namespaces
-            .iter()
-            .map(|namespace| (namespace.kind, namespace.path.is_some()))
-            .collect()
-    };
     let own = spec(&ContainerConfig::default());
-    assert_eq!(
-        kinds(&own),
-        [("mount", false), ("network", true), ("ipc", true), ("uts", true), ("pid", false)]
-    );
-    assert_eq!(own.annotations[SHIM_GROUP], "u1");
+    let network = json!({"type": "network", "path": "/ns/net"});
+    let ipc = json!({"type": "ipc", "path": "/ns/ipc"});
+    let uts = json!({"type": "uts", "path": "/ns/uts"});
+    let (mount, pid) = (json!({"type": "mount"}), json!({"type": "pid"}));
+    assert_eq!(own["linux"]["namespaces"], json!([mount, network, ipc, uts, pid]));
+    assert_eq!(own["annotations"][SHIM_GROUP], "u1");
 
     let mut host = sandbox();
     (host.netns, host.ipcns, host.utsns) = (None, None, None);
     host.config.host_pid = true;
     let host = spec_on(&host, &ContainerConfig::default(), &machine());
-    assert_eq!(kinds(&host), [("mount", false)]);
+    assert_eq!(host["linux"]["namespaces"], json!([mount]));
 
     let mut shared = sandbox();
     shared.pidns = Some("/ns/pid".into());
     let unified = Machine { unified_cgroups: true, ..machine() };
     let shared = spec_on(&shared, &ContainerConfig::default(), &unified);
-    assert_eq!(shared.linux.namespaces.last().unwrap().kind, "cgroup");
-    assert!(kinds(&shared).contains(&("pid", true)));
-    assert_eq!(shared.linux.resources.unified["memory.oom.group"], "1");
+    let pid = json!({"type": "pid", "path": "/ns/pid"});
+    let cgroup = json!({"type": "cgroup"});
+    assert_eq!(shared["linux"]["namespaces"], json!([mount, network, ipc, uts, pid, cgroup]));
+    assert_eq!(shared["linux"]["resources"]["unified"]["memory.oom.group"], "1");
 }
 
 #[test]
@@ -162,67 +152,94 @@ fn volumes_come_outermost_first_and_replace_standard_mounts() {
         ..ContainerConfig::default()
     };
     let spec = spec(&config);
-    let paths: Vec<&str> = spec.mounts.iter().map(|mount| mount.destination.as_str()).collect();
+    let mounts = spec["mounts"].as_array().unwrap();
+    let paths: Vec<&str> =
+        mounts.iter().map(|mount| mount["destination"].as_str().unwrap()).collect();
     assert_eq!(paths.iter().filter(|path| **path == "/dev/shm").count(), 1);
     assert_eq!(paths[paths.len() - 3..], ["/data", "/data/inner", "/dev/shm"]);
-    assert_eq!(spec.linux.rootfs_propagation, Some("rslave"));
-    let data = spec.mounts.iter().find(|mount| mount.destination == "/data").unwrap();
-    assert_eq!(data.options, ["rbind", "rslave", "rw"]);
+    assert_eq!(spec["linux"]["rootfsPropagation"], "rslave");
+    let data = mounts.iter().find(|mount| mount["destination"] == "/data").unwrap();
+    assert_eq!(data["options"], json!(["rbind", "rslave", "rw"]));
 }
 
 #[test]
-fn limits_that_cannot_be_raised_are_clamped() {
-    let config = ContainerConfig {
-        oom_score_adj: -997,
-        rlimits: vec![crate::runtime::Rlimit {
-            kind: "RLIMIT_NOFILE".into(),
-            soft: 50,
-            hard: 1000,
-        }],
-        ..ContainerConfig::default()
-    };
-    let process = spec(&config).process;
-    assert_eq!(
-        (process.oom_score_adj, process.rlimits[0].soft, process.rlimits[0].hard),
-        (Some(0), 50, 100)
-    );
+fn an_oom_score_that_cannot_be_lowered_is_raised_to_our_own() {
+    let config = ContainerConfig { oom_score_adj: -997, ..ContainerConfig::default() };
+    assert_eq!(spec(&config)["process"]["oomScoreAdj"], 0);
     let able = Machine { can_raise_limits: true, ..machine() };
-    let process = spec_on(&sandbox(), &config, &able).process;
-    assert_eq!((process.oom_score_adj, process.rlimits[0].hard), (Some(-997), 1000));
+    assert_eq!(spec_on(&sandbox(), &config, &able)["process"]["oomScoreAdj"], -997);
 }
 
 #[test]
 fn privileged_is_unmasked_but_stays_in_our_bound() {
     let masked = spec(&ContainerConfig::default());
-    assert!(masked.linux.masked_paths.contains(&"/proc/kcore".to_string()));
-    assert!(!masked.linux.resources.devices[0].allow);
+    assert_eq!(masked["linux"]["maskedPaths"], json!(MASKED_PATHS));
+    assert_eq!(masked["linux"]["readonlyPaths"], json!(READONLY_PATHS));
+    assert_eq!(masked["linux"]["resources"]["devices"], json!([{"allow": false, "access": "rwm"}]));
     let security =
         SecurityContext { privileged: true, no_new_privileges: true, ..SecurityContext::default() };
     let privileged = spec(&ContainerConfig { security, ..ContainerConfig::default() });
-    assert!(privileged.linux.masked_paths.is_empty() && privileged.linux.readonly_paths.is_empty());
-    assert!(privileged.linux.resources.devices[0].allow);
-    assert!(!privileged.process.no_new_privileges);
-    assert_eq!(privileged.process.capabilities.bounding, ["CAP_CHOWN", "CAP_SYS_ADMIN"]);
+    assert_eq!(privileged["linux"]["maskedPaths"], json!([]));
+    assert_eq!(privileged["linux"]["readonlyPaths"], json!([]));
+    assert_eq!(privileged["linux"]["resources"]["devices"][0]["allow"], true);
+    assert_eq!(privileged["process"]["noNewPrivileges"], false);
+    let capabilities = privileged["process"]["capabilities"].as_object().unwrap();
+    assert_eq!(capabilities.keys().collect::<Vec<_>>(), ["bounding", "effective", "permitted"]);
+    for set in capabilities.values() {
+        let set: Capabilities = serde_json::from_value(set.clone()).unwrap();
+        assert_eq!(set, machine().bounding);
+    }
+}
+
+/// The types of oci-spec come with defaults (a host name, mounts, limits, a shell) that no pod has.
+#[test]
+fn nothing_is_left_to_the_defaults_of_oci_spec() {
+    let members =
+        |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+    let pause = crate::runtime::sandbox::pause_spec(
+        &sandbox(),
+        Path::new("/root"),
+        &CgroupPath::new("/kubepods/podu1/pause"),
+    );
+    let pause = serde_json::to_value(pause).unwrap();
+    let mut container = spec(&ContainerConfig::default());
+    container["process"].as_object_mut().unwrap().remove("oomScoreAdj");
+    for spec in [&pause, &container] {
+        assert_eq!(
+            members(spec),
+            ["annotations", "linux", "mounts", "ociVersion", "process", "root"]
+        );
+        assert_eq!(
+            members(&spec["process"]),
+            ["args", "capabilities", "cwd", "env", "noNewPrivileges", "terminal", "user"]
+        );
+        assert_eq!(
+            members(&spec["linux"]),
+            ["cgroupsPath", "devices", "maskedPaths", "namespaces", "readonlyPaths", "resources"]
+        );
+    }
+    assert_eq!(pause["linux"]["resources"], json!({}));
+    assert_eq!(pause["process"]["args"], json!(["/pause"]));
+    let none = json!({"bounding": [], "effective": [], "permitted": []});
+    assert_eq!(pause["process"]["capabilities"], none);
 }
 
 #[test]
 fn commands_added_later_are_the_containers_own() {
-    let first = spec(&ContainerConfig::default()).process;
-    let text = serde_json::to_vec(&first).unwrap();
-    let read: oci::Process = serde_json::from_slice(&text).unwrap();
-    assert_eq!(read, first);
-    let added = exec_process(
-        read,
-        &ExecRequest {
-            command: vec!["ls".to_string()],
-            tty: true,
-            size: Some((80, 24)),
-            ..ExecRequest::default()
-        },
-    );
-    assert_eq!((added.args.as_slice(), added.terminal), (&["ls".to_string()][..], true));
-    assert!(
-        added.env.contains(&"TERM=xterm".to_string()) && added.env.contains(&"A=image".to_string())
-    );
-    assert_eq!(added.capabilities, first.capabilities);
+    let stored = spec(&ContainerConfig::default())["process"].clone();
+    let first: Process = serde_json::from_value(stored).unwrap();
+    let request = ExecRequest {
+        command: vec!["ls".to_string()],
+        tty: true,
+        size: Some((80, 24)),
+        ..ExecRequest::default()
+    };
+    let added = exec_process(first.clone(), &request);
+    assert_eq!(added.capabilities(), first.capabilities());
+    let added = serde_json::to_value(added).unwrap();
+    assert_eq!(added["args"], json!(["ls"]));
+    assert_eq!(added["terminal"], true);
+    assert_eq!(added["consoleSize"], json!({"height": 24, "width": 80}));
+    let env: Vec<String> = serde_json::from_value(added["env"].clone()).unwrap();
+    assert!(env.contains(&"TERM=xterm".to_string()) && env.contains(&"A=image".to_string()));
 }
