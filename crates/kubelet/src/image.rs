@@ -20,7 +20,6 @@ mod unpack;
 pub use error::{ImageError, Result};
 pub use gc::{DiskUsage, GcCandidate, GcPolicy, GcReport, bytes_to_free, plan_garbage_collection};
 pub use manifest::ImageConfig;
-pub use reference::ImageReference;
 pub use service::ImageService;
 pub(crate) use store::{Contents, ImageStore};
 

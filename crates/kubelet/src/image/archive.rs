@@ -21,7 +21,7 @@ use super::manifest::{
     Descriptor, Document, ImageDocument, Index, Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP,
     OCI_MANIFEST, hex_digest, sha256_digest,
 };
-use super::reference::ImageReference;
+use super::reference;
 use super::service::ImageService;
 use super::store::contents_of;
 use super::unpack::Lease;
@@ -226,9 +226,9 @@ impl ImageService {
         self.store().name(&contents.id, &target).await?;
         let mut known = Vec::new();
         for name in names {
-            let reference = ImageReference::parse(&name)?;
-            self.store().name(&reference.stored_name(), &target).await?;
-            known.push(reference.stored_name());
+            let stored_name = reference::stored_name(&reference::parse(&name)?);
+            self.store().name(&stored_name, &target).await?;
+            known.push(stored_name);
         }
         if known.is_empty() {
             known.push(contents.id);

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::content::{BlobWriter, write_small};
 use super::error::{ImageError, Result};
 use super::manifest::{ACCEPTED_MANIFESTS, Descriptor, Document, ImageDocument, Manifest};
-use super::reference::ImageReference;
+use super::reference;
 use super::service::ImageService;
 use super::store::{Contents, contents_of};
 use super::unpack::Lease;
@@ -35,9 +35,8 @@ const TRIES: u32 = 3;
 #[derive(Clone)]
 struct Pull {
     service: ImageService,
-    reference: ImageReference,
+    reference: Reference,
     client: Client,
-    name: Reference,
     containerd: Containerd,
 }
 
@@ -52,7 +51,7 @@ impl ImageService {
     /// Pulls an image with the first credentials that the registry takes.
     pub(super) async fn pull_reference(
         &self,
-        reference: &ImageReference,
+        reference: &Reference,
         credentials: &[RegistryCredential],
     ) -> Result<Contents> {
         let lease = Lease::take(&self.store().containerd).await?;
@@ -63,7 +62,7 @@ impl ImageService {
 
     async fn pull_with_any(
         &self,
-        reference: &ImageReference,
+        reference: &Reference,
         credentials: &[RegistryCredential],
         lease: &Lease,
     ) -> Result<Contents> {
@@ -86,7 +85,7 @@ impl ImageService {
 
     async fn pull_with(
         &self,
-        reference: &ImageReference,
+        reference: &Reference,
         auth: &RegistryAuth,
         lease: &Lease,
     ) -> Result<Contents> {
@@ -94,7 +93,7 @@ impl ImageService {
         let documents = match pull.documents(auth).await {
             // As docker has it: an insecure registry is spoken to with TLS, whoever it is, else without.
             Err(ImageError::RegistryUnavailable { .. })
-                if self.is_insecure(&reference.registry) =>
+                if self.is_insecure(reference.registry()) =>
             {
                 pull = self.open_pull(reference, lease, ClientProtocol::Http)?;
                 pull.documents(auth).await?
@@ -107,31 +106,23 @@ impl ImageService {
 
     fn open_pull(
         &self,
-        reference: &ImageReference,
+        reference: &Reference,
         lease: &Lease,
         protocol: ClientProtocol,
     ) -> Result<Pull> {
         let config = ClientConfig {
             protocol,
-            accept_invalid_certificates: self.is_insecure(&reference.registry),
+            accept_invalid_certificates: self.is_insecure(reference.registry()),
             connect_timeout: Some(CONNECT_TIMEOUT),
             read_timeout: Some(READ_TIMEOUT),
             user_agent: "skiff",
             ..ClientConfig::default()
         };
         let client = Client::try_from(config).map_err(|error| classify(reference, &error))?;
-        let (registry, repository) = (reference.registry.clone(), reference.repository.clone());
-        let name = match (&reference.digest, &reference.tag) {
-            (Some(digest), _) => Reference::with_digest(registry, repository, digest.clone()),
-            (None, tag) => {
-                Reference::with_tag(registry, repository, tag.clone().unwrap_or_default())
-            }
-        };
         Ok(Pull {
             service: self.clone(),
             reference: reference.clone(),
             client,
-            name,
             containerd: lease.containerd().clone(),
         })
     }
@@ -144,7 +135,7 @@ impl Pull {
 
     /// Fetches index, manifest and configuration.
     async fn documents(&self, auth: &RegistryAuth) -> Result<Documents> {
-        let (target, document) = self.manifest(&self.name, auth).await?;
+        let (target, document) = self.manifest(&self.reference, auth).await?;
         let (manifest_digest, manifest) = match document {
             Document::Manifest(manifest) => (target.digest.clone(), manifest),
             Document::Index(index) => {
@@ -154,7 +145,7 @@ impl Pull {
                         super::manifest::architecture()
                     ))
                 })?;
-                let name = self.name.clone_with_digest(chosen.digest.clone());
+                let name = self.reference.clone_with_digest(chosen.digest.clone());
                 match self.manifest(&name, auth).await? {
                     (descriptor, Document::Manifest(manifest)) => (descriptor.digest, manifest),
                     (_, Document::Index(_)) => return Err(self.failed("an index of indexes")),
@@ -208,7 +199,8 @@ impl Pull {
             );
         }
         let mut bytes = Vec::new();
-        let pulled = self.client.pull_blob(&self.name, &to_oci(&manifest.config), &mut bytes).await;
+        let pulled =
+            self.client.pull_blob(&self.reference, &to_oci(&manifest.config), &mut bytes).await;
         pulled.map_err(|error| classify(&self.reference, &error))?;
         let bytes = Bytes::from(bytes);
         write_small(&self.containerd, &manifest.config, bytes.clone()).await?;
@@ -281,13 +273,13 @@ impl Pull {
         let failed = |error: OciDistributionError| classify(&self.reference, &error);
         if writer.offset() == 0 {
             let stream =
-                self.client.pull_blob_stream(&self.name, &descriptor).await.map_err(failed)?;
+                self.client.pull_blob_stream(&self.reference, &descriptor).await.map_err(failed)?;
             writer.write(stream.stream).await?;
         } else if writer.offset() < layer.size {
             let offset = writer.offset();
             match self
                 .client
-                .pull_blob_stream_partial(&self.name, &descriptor, offset, None)
+                .pull_blob_stream_partial(&self.reference, &descriptor, offset, None)
                 .await
                 .map_err(failed)?
             {
@@ -306,8 +298,11 @@ impl Pull {
         let Documents { target, contents, .. } = documents;
         let store = self.service.store();
         store.link(&self.containerd, &contents, &target).await?;
-        let mut names = vec![self.reference.with_digest(&target.digest), contents.id.clone()];
-        names.extend(self.reference.tagged().filter(|_| self.reference.digest.is_none()));
+        let by_digest = reference::name_by_digest(&self.reference, &target.digest);
+        let mut names = vec![by_digest, contents.id.clone()];
+        if self.reference.digest().is_none() {
+            names.push(self.reference.to_string());
+        }
         for name in names {
             store.name(&name, &target).await?;
         }
@@ -332,7 +327,7 @@ fn to_oci(descriptor: &Descriptor) -> OciDescriptor {
 }
 
 /// What a failure of the registry means for the image.
-fn classify(reference: &ImageReference, error: &OciDistributionError) -> ImageError {
+fn classify(reference: &Reference, error: &OciDistributionError) -> ImageError {
     let image = reference.to_string();
     let message = error.to_string();
     match error {

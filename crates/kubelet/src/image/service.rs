@@ -7,12 +7,13 @@ use std::sync::Arc;
 use containerd_client::services::v1::DeleteImageRequest;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use oci_client::Reference;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
 use tonic::Code;
 
 use super::error::{ImageError, Result};
-use super::reference::{ImageReference, is_image_id};
+use super::reference::{self, is_image_id};
 use super::store::{Contents, ImageStore};
 use super::{Image, RegistryCredential};
 use crate::runtime::Runtime;
@@ -76,14 +77,14 @@ impl ImageService {
         if is_image_id(image) {
             return Ok(());
         }
-        ImageReference::parse(image).map(drop)
+        reference::parse(image).map(drop)
     }
 
     /// Pulls an image, whether or not it is here (its layers are fetched only if they are not), and
     /// unpacks it. Pulls of the same image at the same time share one. Credentials that fit the image's
     /// registry are tried in order; without any, the pull is anonymous.
     pub async fn pull(&self, image: &str, credentials: &[RegistryCredential]) -> Result<Image> {
-        let reference = ImageReference::parse(image)?;
+        let reference = reference::parse(image)?;
         let key = (reference.to_string(), fingerprint(credentials));
         let shared = {
             let mut pulls = self.inner.pulls.lock();
@@ -96,7 +97,7 @@ impl ImageService {
     /// Starts a pull of its own task: it goes on when the caller that began it goes away.
     fn start_pull(
         &self,
-        reference: ImageReference,
+        reference: Reference,
         credentials: Vec<RegistryCredential>,
         key: PullKey,
     ) -> SharedPull {

@@ -12,7 +12,7 @@ use tonic::Code;
 
 use super::error::{ImageError, Result};
 use super::manifest::{Document, ImageConfig, ImageDocument, Manifest, chain_ids};
-use super::reference::{ImageReference, is_image_id};
+use super::reference::{self, is_image_id};
 use crate::runtime::Containerd;
 
 /// Largest manifest or configuration that is read.
@@ -57,7 +57,7 @@ impl ImageStore {
         let name = if is_image_id(image) {
             image.to_string()
         } else {
-            ImageReference::parse(image)?.stored_name()
+            reference::stored_name(&reference::parse(image)?)
         };
         let Some(record) = self.record(&name).await? else {
             return Ok(None);
@@ -76,13 +76,12 @@ impl ImageStore {
         if is_image_id(image) {
             return Ok(contents.id.clone());
         }
-        let reference = ImageReference::parse(image)?;
-        let target =
-            match self.record(&reference.stored_name()).await?.and_then(|record| record.target) {
-                Some(target) => target.digest,
-                None => return Ok(contents.id.clone()),
-            };
-        let name = reference.with_digest(&target);
+        let reference = reference::parse(image)?;
+        let record = self.record(&reference::stored_name(&reference)).await?;
+        let Some(target) = record.and_then(|record| record.target) else {
+            return Ok(contents.id.clone());
+        };
+        let name = reference::name_by_digest(&reference, &target.digest);
         Ok(if self.record(&name).await?.is_some() { name } else { contents.id.clone() })
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::Kind;
 use client::{Api, Client, PatchKind};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::object::PodExt;
 
@@ -30,31 +30,8 @@ pub fn difference(base: &Pod, status: &PodStatus) -> Option<Value> {
         let value: Value = serde_json::from_slice(&pod.encode()).expect("it was encoded just now");
         value.get("status").cloned().unwrap_or_else(|| json!({}))
     };
-    merge_patch(&part(&had), &part(&wanted))
-}
-
-/// RFC 7386: what has to be merged into `from` to give `to`; lists are replaced.
-pub fn merge_patch(from: &Value, to: &Value) -> Option<Value> {
-    let (Value::Object(old), Value::Object(new)) = (from, to) else {
-        return (from != to).then(|| to.clone());
-    };
-    let mut patch = Map::new();
-    for (key, value) in new {
-        match old.get(key) {
-            None => {
-                patch.insert(key.clone(), value.clone());
-            }
-            Some(before) => {
-                if let Some(part) = merge_patch(before, value) {
-                    patch.insert(key.clone(), part);
-                }
-            }
-        }
-    }
-    for key in old.keys().filter(|key| !new.contains_key(*key)) {
-        patch.insert(key.clone(), Value::Null);
-    }
-    (!patch.is_empty()).then_some(Value::Object(patch))
+    let patch = api::strategic::two_way(&part(&had), &part(&wanted), None);
+    (patch != json!({})).then_some(patch)
 }
 
 /// Writes the difference. See [`Written`].
@@ -82,22 +59,39 @@ pub async fn write(client: Client, base: Arc<Pod>, difference: Value) -> Written
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::PodCondition;
+
     use super::*;
 
     #[test]
-    fn merge_patches() {
-        for (from, to, patch) in [
-            (json!({"a": 1}), json!({"a": 1}), None),
-            (json!({"a": 1, "b": 2}), json!({"a": 1}), Some(json!({"b": null}))),
-            (
-                json!({"a": {"x": 1, "y": 2}}),
-                json!({"a": {"x": 1, "y": 3}}),
-                Some(json!({"a": {"y": 3}})),
-            ),
-            (json!({"l": [1]}), json!({"l": [1, 2]}), Some(json!({"l": [1, 2]}))),
-            (json!({}), json!({"n": {"m": true}}), Some(json!({"n": {"m": true}}))),
-        ] {
-            assert_eq!(merge_patch(&from, &to), patch);
-        }
+    fn the_patch_has_only_what_differs() {
+        let condition = |kind: &str| PodCondition { type_: kind.into(), ..Default::default() };
+        let status = |phase: &str, ip: Option<&str>, conditions: &[&str]| PodStatus {
+            phase: Some(phase.into()),
+            pod_ip: ip.map(Into::into),
+            conditions: Some(conditions.iter().copied().map(condition).collect()),
+            ..Default::default()
+        };
+        let base = Pod {
+            status: Some(status("Pending", Some("10.0.0.1"), &["Ready"])),
+            ..Default::default()
+        };
+        assert_eq!(difference(&base, base.status_ref()), None);
+        let both = status("Running", Some("10.0.0.1"), &["Ready", "Initialized"]);
+        let listed: Value = ["Ready", "Initialized"]
+            .map(|kind| json!({"type": kind, "status": ""}))
+            .into_iter()
+            .collect();
+        assert_eq!(
+            difference(&base, &both),
+            Some(json!({"phase": "Running", "conditions": listed}))
+        );
+        let without_address = status("Pending", None, &["Ready"]);
+        assert_eq!(difference(&base, &without_address), Some(json!({"podIP": null})));
+        let patch = difference(
+            &Pod::default(),
+            &PodStatus { phase: Some("Failed".into()), ..Default::default() },
+        );
+        assert_eq!(patch, Some(json!({"phase": "Failed"})));
     }
 }

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::{Agent, WRITE_AT_LEAST};
 use crate::node::news::news;
 use crate::node::status::{Now, heartbeat, status};
-use crate::pod::report::merge_patch;
 
 impl Agent {
     pub(super) async fn write_status(&mut self) {
@@ -36,10 +35,11 @@ impl Agent {
             return;
         }
         heartbeat(&mut wanted, now);
-        let Some(difference) = merge_patch(&encoded(&before), &encoded(&wanted)) else {
+        let difference = api::strategic::two_way(&encoded(&before), &encoded(&wanted), None);
+        if difference == json!({}) {
             self.written_at = Some(now);
             return;
-        };
+        }
         let patch = json!({
             "metadata": {"resourceVersion": object.metadata.resource_version},
             "status": difference,
