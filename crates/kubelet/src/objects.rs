@@ -10,7 +10,7 @@ use std::sync::Arc;
 use client::Client;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
-use crate::pod::registry::Wake;
+use crate::pod::worker::handle::WorkerHandle;
 use watched::Watched;
 
 /// See the module. Cheap to clone.
@@ -34,9 +34,9 @@ impl Objects {
         &self,
         namespace: &str,
         name: &str,
-        pod: &Arc<Wake>,
+        worker: &Arc<WorkerHandle>,
     ) -> Result<Option<Arc<ConfigMap>>, client::Error> {
-        self.config_maps.get(namespace, name, pod).await
+        self.config_maps.get(namespace, name, worker).await
     }
 
     /// The Secret, or `None` when there is none. From now on its changes wake the pod.
@@ -44,14 +44,14 @@ impl Objects {
         &self,
         namespace: &str,
         name: &str,
-        pod: &Arc<Wake>,
+        worker: &Arc<WorkerHandle>,
     ) -> Result<Option<Arc<Secret>>, client::Error> {
-        self.secrets.get(namespace, name, pod).await
+        self.secrets.get(namespace, name, worker).await
     }
 
     /// The pod refers to nothing any more.
-    pub fn release(&self, pod: &Arc<Wake>) {
-        self.config_maps.release(pod);
-        self.secrets.release(pod);
+    pub fn release(&self, worker: &Arc<WorkerHandle>) {
+        self.config_maps.release(worker);
+        self.secrets.release(worker);
     }
 }

@@ -1,12 +1,12 @@
 //! Probes: startup, readiness and liveness checks of running containers.
 //!
-//! One task per container ([`task`]) sleeps until the next of its probes is due, makes the check
-//! ([`check`]) and feeds the result to the pure counters of [`state`]; only changed verdicts leave the
-//! task. It must not decide what becomes of the container.
+//! One [`worker`] per container sleeps until the next of its probes is due, lets the [`prober`] make the
+//! check, and feeds the result to the pure counters of [`state`]; only changed results leave the worker.
+//! It must not decide what becomes of the container.
 
-pub mod check;
+pub mod prober;
 pub mod state;
-pub mod task;
+pub mod worker;
 
 /// What the probes of a container say. `None`: no verdict yet, or no such probe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

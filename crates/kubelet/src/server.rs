@@ -27,7 +27,7 @@ use tonic::transport::Server;
 
 use crate::config::Flags;
 use crate::pod::context::Context;
-use crate::pod::manager::Pods;
+use crate::pod::manager::PodManager;
 use crate::wire::read_pem;
 use service::Service;
 
@@ -50,7 +50,7 @@ pub struct ServerParts {
 impl ServerParts {
     /// # Errors
     /// When a certificate cannot be read.
-    pub fn new(context: &Arc<Context>, pods: &Pods, flags: &Flags) -> anyhow::Result<Self> {
+    pub fn new(context: &Arc<Context>, pods: &PodManager, flags: &Flags) -> anyhow::Result<Self> {
         Ok(Self {
             service: Arc::new(Service { context: Arc::clone(context), pods: pods.clone() }),
             address: SocketAddr::new(flags.bind_address, flags.port),

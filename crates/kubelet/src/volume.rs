@@ -1,7 +1,7 @@
 //! Volumes: what a pod's containers find at their mount paths.
 //!
-//! - [`Volumes::sync`] mounts what is missing and brings contents up to date; it may be repeated at
-//!   any time and gives where each volume is. [`Volumes::tear_down`] undoes all of it.
+//! - [`VolumeManager::sync`] mounts what is missing and brings contents up to date; it may be repeated at
+//!   any time and gives where each volume is. [`VolumeManager::tear_down`] undoes all of it.
 //! - Contents made from objects ([`content`], pure) are written by [`atomic`], so that a reader sees
 //!   the old set of files or the new one.
 //! - [`sub_path`] opens a path below a volume without following links out of it.
@@ -52,7 +52,7 @@ pub struct MountedVolumes {
 
 /// The volumes of the node's pods. Cheap to clone.
 #[derive(Clone)]
-pub struct Volumes {
+pub struct VolumeManager {
     client: Client,
     objects: Objects,
     tokens: Arc<Tokens>,
@@ -61,7 +61,7 @@ pub struct Volumes {
     node_name: Arc<str>,
 }
 
-impl Volumes {
+impl VolumeManager {
     pub fn new(
         client: &Client,
         objects: &Objects,

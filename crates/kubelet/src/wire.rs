@@ -4,35 +4,36 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::runtime::health::{self, Health};
-use ::runtime::notify;
 use anyhow::{Context as _, bail};
 use api::quantity::Quantity;
 use client::events::Recorder;
 use client::{Client, Config};
 use k8s_openapi::api::core::v1::Node;
+use runtime::health::{self, Health};
+use runtime::notify;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cgroup::{Cgroups, Resources, cpu_shares};
 use crate::config::{Directories, Flags};
+use crate::containers::{Runtime, RuntimeConfig};
+use crate::events::EventRecorder;
 use crate::image::{GcPolicy, ImageService};
 use crate::logs::LogConfig;
 use crate::node::agent::{Agent, AgentParts, HEALTH_NODE, HEALTH_RUNTIME, register};
-use crate::node::evict::Evictor;
-use crate::node::facts::MachineFacts;
+use crate::node::eviction_manager::EvictionManager;
 use crate::node::lease;
+use crate::node::machine_info::MachineInfo;
 use crate::node::pressure::{Pressures, Thresholds};
 use crate::objects::Objects;
-use crate::pod::context::{Context, NodeFacts};
+use crate::pod::context::{Context, NodeInfo};
 use crate::pod::hosts::ClusterDns;
-use crate::pod::manager::{Manager, Pods};
-use crate::pod::notes::Notes;
-use crate::probe::check::Checker;
-use crate::runtime::{Runtime, RuntimeConfig};
+use crate::pod::manager::PodManager;
+use crate::pod::workers::PodWorkers;
+use crate::probe::prober::Prober;
 use crate::server::{self, ServerParts};
 use crate::services::Services;
-use crate::volume::Volumes;
+use crate::volume::VolumeManager;
 
 /// Pause between tries to register the node.
 const REGISTER_RETRY: Duration = Duration::from_millis(200);
@@ -57,7 +58,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     let runtime = connect(&flags, &directories, &cgroups, &shutdown).await?;
     let version = runtime.version().await?;
     health.set(HEALTH_RUNTIME, true);
-    let facts = MachineFacts::read(&flags.root_dir, &version);
+    let facts = MachineInfo::read(&flags.root_dir, &version);
     prepare_cgroups(&cgroups, &facts).await?;
     let images = ImageService::new(&runtime, &flags.insecure_registry)?;
 
@@ -65,10 +66,10 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     let (node_sender, node) = watch::channel(Arc::new(node));
     let (network_sender, network) = watch::channel(None);
     let (pressure_sender, pressures) = watch::channel(Pressures::default());
-    let pods = Pods::default();
+    let pods = PodManager::default();
     let context = Arc::new(Context {
-        notes: Notes::new(Recorder::new(client.clone(), "kubelet", &flags.node_name)),
-        volumes: Volumes::new(
+        recorder: EventRecorder::new(Recorder::new(client.clone(), "kubelet", &flags.node_name)),
+        volumes: VolumeManager::new(
             &client,
             &objects,
             &directories,
@@ -76,8 +77,8 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
             Arc::clone(&clock),
         ),
         services: Services::start(client.clone()),
-        checker: Checker::new(&runtime)?,
-        node: NodeFacts {
+        prober: Prober::new(&runtime)?,
+        node: NodeInfo {
             name: flags.node_name.clone(),
             ips: vec![flags.node_ip],
             memory_bytes: facts.memory_bytes,
@@ -105,7 +106,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     let node_pressures = pressures.clone();
     let agent = Agent::new(AgentParts {
         client,
-        notes: context.notes.clone(),
+        recorder: context.recorder.clone(),
         clock,
         runtime,
         images,
@@ -119,14 +120,14 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         node: node_sender,
     });
     let agent = tokio::spawn(agent.run(shutdown.clone()));
-    let evictor = evictor(&flags, &context, &pods, pressure_sender)?;
-    tokio::spawn(evictor.run(shutdown.clone()));
+    let eviction_manager = eviction_manager(&flags, &context, &pods, pressure_sender)?;
+    tokio::spawn(eviction_manager.run(shutdown.clone()));
     tokio::spawn(async move {
         health.ready().await;
         notify::ready();
         tracing::info!(port, "the kubelet is ready");
     });
-    Manager::new(context, pods, node, node_pressures).run(shutdown).await;
+    PodWorkers::new(context, pods, node, node_pressures).run(shutdown).await;
     agent.await?;
     Ok(())
 }
@@ -158,7 +159,7 @@ async fn connect(
     }
 }
 
-async fn prepare_cgroups(cgroups: &Cgroups, facts: &MachineFacts) -> anyhow::Result<()> {
+async fn prepare_cgroups(cgroups: &Cgroups, facts: &MachineInfo) -> anyhow::Result<()> {
     let cgroups = cgroups.clone();
     let kubepods =
         Resources { cpu_shares: Some(cpu_shares(facts.cpus * 1000)), ..Default::default() };
@@ -190,13 +191,13 @@ async fn registered(
     }
 }
 
-fn evictor(
+fn eviction_manager(
     flags: &Flags,
     context: &Arc<Context>,
-    pods: &Pods,
+    pods: &PodManager,
     pressures: watch::Sender<Pressures>,
-) -> anyhow::Result<Evictor> {
-    Ok(Evictor {
+) -> anyhow::Result<EvictionManager> {
+    Ok(EvictionManager {
         context: Arc::clone(context),
         pods: pods.clone(),
         thresholds: thresholds(flags)?,

@@ -14,7 +14,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::error::{ImageError, Result};
 use super::manifest::Descriptor;
-use crate::runtime::Containerd;
+use crate::containers::Containerd;
 
 /// Messages to containerd are at most 16 MiB.
 const CHUNK_BYTES: usize = 1 << 20;

@@ -121,7 +121,7 @@ impl ImageError {
 
     /// Maps a containerd status.
     pub(crate) fn from_status(operation: impl Into<String>, status: &tonic::Status) -> Self {
-        if crate::runtime::is_unreachable(status) {
+        if crate::containers::is_unreachable(status) {
             return ImageError::Unavailable { message: status.message().to_string() };
         }
         ImageError::Containerd {

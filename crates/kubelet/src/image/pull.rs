@@ -21,7 +21,7 @@ use super::service::ImageService;
 use super::store::{Contents, contents_of};
 use super::unpack::Lease;
 use super::{RegistryCredential, credentials};
-use crate::runtime::Containerd;
+use crate::containers::Containerd;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// A registry that sends nothing for this long is given up.
@@ -363,10 +363,9 @@ fn classify(reference: &Reference, error: &OciDistributionError) -> ImageError {
                 ImageError::Pull { image, message }
             }
         }
-        OciDistributionError::RequestError(cause) => ImageError::RegistryUnavailable {
-            image,
-            message: ::runtime::errors::cause_chain(cause),
-        },
+        OciDistributionError::RequestError(cause) => {
+            ImageError::RegistryUnavailable { image, message: runtime::errors::cause_chain(cause) }
+        }
         _ => ImageError::Pull { image, message },
     }
 }

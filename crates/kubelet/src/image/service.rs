@@ -16,7 +16,7 @@ use super::error::{ImageError, Result};
 use super::reference::{self, is_image_id};
 use super::store::{Contents, ImageStore};
 use super::{Image, RegistryCredential};
-use crate::runtime::Runtime;
+use crate::containers::Runtime;
 
 /// Layers fetched at the same time, over all pulls.
 const PARALLEL_TRANSFERS: usize = 6;

@@ -13,7 +13,7 @@ use tonic::Code;
 use super::error::{ImageError, Result};
 use super::manifest::{Document, ImageConfig, ImageDocument, Manifest, chain_ids};
 use super::reference::{self, is_image_id};
-use crate::runtime::Containerd;
+use crate::containers::Containerd;
 
 /// Largest manifest or configuration that is read.
 const MAX_DOCUMENT_BYTES: usize = 8 << 20;

@@ -19,7 +19,7 @@ use super::content::set_labels;
 use super::error::{ImageError, Result};
 use super::manifest::{Descriptor, Manifest};
 use super::store::{Contents, ImageStore};
-use crate::runtime::Containerd;
+use crate::containers::Containerd;
 
 /// A lease that was left behind by a crash goes by itself after this time.
 const LEASE_LIFE: Duration = Duration::from_secs(24 * 3600);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::runtime::PodRef;
+use crate::containers::PodRef;
 
 /// `<log_dir>/<namespace>_<name>_<uid>`, for `log_dir` = `/var/log/pods`: all logs of a pod.
 pub fn pod_log_directory(log_dir: &Path, pod: &PodRef) -> PathBuf {

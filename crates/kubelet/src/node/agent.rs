@@ -7,24 +7,24 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::runtime::health::Health;
 use client::{Client, Event, InformerOptions, informer};
 use clock::SharedClock;
 use futures::StreamExt;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerImage, Node};
+use runtime::health::Health;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::facts::MachineFacts;
+use super::machine_info::MachineInfo;
 use super::pressure::Pressures;
 use super::status::IMAGES_MAX;
 use crate::config::{Directories, Flags};
+use crate::containers::Runtime;
+use crate::events::EventRecorder;
 use crate::image::{Image, ImageService};
 use crate::network::PodNetwork;
-use crate::pod::notes::Notes;
-use crate::runtime::Runtime;
 
 pub use register::register;
 
@@ -38,11 +38,11 @@ const LOOKS_PER_IMAGE_LIST: u32 = 6;
 /// What the agent is made of.
 pub struct AgentParts {
     pub client: Client,
-    pub notes: Notes,
+    pub recorder: EventRecorder,
     pub clock: SharedClock,
     pub runtime: Runtime,
     pub images: ImageService,
-    pub facts: MachineFacts,
+    pub facts: MachineInfo,
     pub flags: Flags,
     pub directories: Directories,
     pub health: Health,
@@ -92,7 +92,7 @@ impl Agent {
         self.open_network().await;
         self.parts.health.set(HEALTH_NODE, true);
         let begins = ("Normal", "Starting", "Starting kubelet.".to_owned());
-        self.parts.notes.node(&self.parts.node.borrow(), begins);
+        self.parts.recorder.node(&self.parts.node.borrow(), begins);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,

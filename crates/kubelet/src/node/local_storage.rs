@@ -10,7 +10,7 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::config::Directories;
-use crate::pod::object::PodExt;
+use crate::pod::pod_ext::PodExt;
 
 /// Folder of the plugin's volumes.
 const EMPTY_DIR: &str = "kubernetes.io~empty-dir";

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::facts::MachineFacts;
+use super::machine_info::MachineInfo;
 use super::pressure::Pressures;
 
 /// Most images that the status names, as Kubernetes'.
@@ -20,7 +20,7 @@ pub const IMAGES_MAX: usize = 50;
 /// What the status is made from.
 #[derive(Clone, Debug)]
 pub struct Now<'a> {
-    pub facts: &'a MachineFacts,
+    pub facts: &'a MachineInfo,
     pub hostname: &'a str,
     pub ips: &'a [IpAddr],
     pub port: u16,
@@ -165,7 +165,7 @@ fn whole(at: Timestamp) -> Time {
 mod tests {
     use super::*;
 
-    fn now(facts: &MachineFacts) -> Now<'_> {
+    fn now(facts: &MachineInfo) -> Now<'_> {
         Now {
             facts,
             hostname: "n1",
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_others_wrote_is_kept_and_times_change_only_with_the_state() {
-        let facts = MachineFacts {
+        let facts = MachineInfo {
             cpus: 4,
             memory_bytes: 1 << 30,
             disk_bytes: 1 << 30,

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-use crate::pod::registry::{Reason, Wake};
+use crate::pod::worker::handle::{SyncReason, WorkerHandle};
 
 type Key = (String, String);
 
@@ -22,7 +22,7 @@ pub(super) struct Watched<K> {
 struct Entry<K> {
     /// `None`: the watch has not told yet.
     state: Option<Option<Arc<K>>>,
-    pods: Vec<Arc<Wake>>,
+    workers: Vec<Arc<WorkerHandle>>,
     task: AbortHandle,
 }
 
@@ -41,9 +41,9 @@ impl<K: Kind> Watched<K> {
         &self,
         namespace: &str,
         name: &str,
-        pod: &Arc<Wake>,
+        worker: &Arc<WorkerHandle>,
     ) -> Result<Option<Arc<K>>, client::Error> {
-        if let Some(known) = self.register(namespace, name, pod) {
+        if let Some(known) = self.register(namespace, name, worker) {
             return Ok(known);
         }
         // The watch has just begun: a plain read answers at once, and says why if it may not.
@@ -51,26 +51,31 @@ impl<K: Kind> Watched<K> {
         Ok(api.get_opt(name).await?.map(Arc::new))
     }
 
-    /// Notes the pod's interest, and gives what the watch knows.
-    fn register(&self, namespace: &str, name: &str, pod: &Arc<Wake>) -> Option<Option<Arc<K>>> {
+    /// Registers the pod's interest, and returns what the watch knows.
+    fn register(
+        &self,
+        namespace: &str,
+        name: &str,
+        worker: &Arc<WorkerHandle>,
+    ) -> Option<Option<Arc<K>>> {
         let key = (namespace.to_owned(), name.to_owned());
         let mut entries = self.entries.lock();
         let entry = entries.entry(key.clone()).or_insert_with(|| Entry {
             state: None,
-            pods: Vec::new(),
+            workers: Vec::new(),
             task: tokio::spawn(watch(self.client.clone(), key, Arc::clone(&self.entries)))
                 .abort_handle(),
         });
-        if !entry.pods.iter().any(|known| Arc::ptr_eq(known, pod)) {
-            entry.pods.push(Arc::clone(pod));
+        if !entry.workers.iter().any(|known| Arc::ptr_eq(known, worker)) {
+            entry.workers.push(Arc::clone(worker));
         }
         entry.state.clone()
     }
 
-    pub(super) fn release(&self, pod: &Arc<Wake>) {
+    pub(super) fn release(&self, worker: &Arc<WorkerHandle>) {
         self.entries.lock().retain(|_, entry| {
-            entry.pods.retain(|known| !Arc::ptr_eq(known, pod));
-            !entry.pods.is_empty()
+            entry.workers.retain(|known| !Arc::ptr_eq(known, worker));
+            !entry.workers.is_empty()
         });
     }
 }
@@ -105,8 +110,8 @@ async fn watch<K: Kind>(client: Client, key: Key, entries: Arc<Mutex<HashMap<Key
         let changed = entry.state.as_ref() != Some(&state);
         entry.state = Some(state);
         if changed && !first {
-            for pod in &entry.pods {
-                pod.wake(Reason::Objects);
+            for worker in &entry.workers {
+                worker.notify(SyncReason::ReferencedObjectChanged);
             }
         }
     }

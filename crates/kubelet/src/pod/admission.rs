@@ -9,7 +9,7 @@ use api::pod::Side;
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
 
-use super::object::PodExt;
+use super::pod_ext::PodExt;
 use super::qos;
 use crate::node::pressure::Pressures;
 

@@ -13,15 +13,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::backoff::Backoff;
-use super::containers::find;
 use super::context::Context;
-use super::memory::{ReadySandbox, Work};
-use super::object::PodExt;
-use super::registry::Wake;
+use super::declared::find;
+use super::pod_ext::PodExt;
+use super::worker::handle::WorkerHandle;
+use super::worker::state::{ReadySandbox, Work};
 use super::{container_config, files, resources};
-use crate::runtime::ContainerId;
+use crate::containers::ContainerId;
 use crate::volume::MountedVolumes;
-use ::runtime::errors::cause_chain;
+use runtime::errors::cause_chain;
 
 pub use image::{INSPECT_ERROR, credentials};
 pub use start::StartRequest;
@@ -64,7 +64,7 @@ pub enum Outcome {
     TornDown(Result<(), Problem>),
     PodRemoved(Result<(), Problem>),
     ObjectDeleted(Result<(), Problem>),
-    StatusWritten(super::report::Written),
+    StatusWritten(super::status::Written),
     Stopped(ContainerId),
 }
 
@@ -88,16 +88,16 @@ impl Outcome {
 
 /// Actions on one pod.
 #[derive(Clone)]
-pub struct Hands {
+pub struct PodActions {
     pub context: Arc<Context>,
     pub pod: Arc<Pod>,
-    pub wake: Arc<Wake>,
+    pub worker: Arc<WorkerHandle>,
 }
 
-impl Hands {
+impl PodActions {
     pub async fn sync_volumes(self, sandbox: Option<ReadySandbox>) -> Outcome {
-        let facts = container_config::facts(&self.context, sandbox.as_ref());
-        let synced = self.context.volumes.sync(&self.pod, &facts, &self.wake).await;
+        let runtime_fields = container_config::runtime_fields(&self.context, sandbox.as_ref());
+        let synced = self.context.volumes.sync(&self.pod, &runtime_fields, &self.worker).await;
         Outcome::Volumes(match synced {
             Ok(volumes) => self.mount_images(&volumes).await.map(|()| volumes),
             Err(error) => Err(Problem::new("FailedMount", cause_chain(&error))),
@@ -149,7 +149,7 @@ impl Hands {
             down.map_err(|error| cause_chain(&error))
         };
         let (network, volumes) = tokio::join!(network, volumes);
-        self.context.objects.release(&self.wake);
+        self.context.objects.release(&self.worker);
         let result = network.and(volumes);
         Outcome::TornDown(result.map_err(|message| Problem::new("FailedKillPod", message)))
     }
@@ -210,12 +210,12 @@ async fn run_blocking(
 
 /// Back-off after a failure at `now`.
 pub(super) fn after(
-    previous: Option<&super::memory::Failure>,
+    previous: Option<&super::worker::state::Failure>,
     problem: Problem,
     policy: super::backoff::Policy,
     now: Timestamp,
-) -> super::memory::Failure {
-    super::memory::Failure {
+) -> super::worker::state::Failure {
+    super::worker::state::Failure {
         reason: problem.reason,
         message: problem.message,
         backoff: Backoff::next(previous.map(|failure| failure.backoff), policy, now),

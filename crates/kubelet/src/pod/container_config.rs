@@ -1,23 +1,27 @@
 //! From a declared container to what the runtime makes: everything resolved.
 
+mod environment;
+pub mod expansion;
+mod security_context;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, VolumeMount};
 
-use super::containers::Declared;
 use super::context::Context;
-use super::environment::{EnvironmentError, Sources, environment, references};
-use super::expansion::{expand, expand_reporting};
-use super::field::Facts;
+use super::declared::Declared;
+use super::downward_api::RuntimeFields;
 use super::files::{self, SharedFiles};
-use super::memory::ReadySandbox;
-use super::object::PodExt;
-use super::registry::Wake;
-use super::{resources, security};
+use super::pod_ext::PodExt;
+use super::resources;
+use super::worker::handle::WorkerHandle;
+use super::worker::state::ReadySandbox;
+use crate::containers::{ContainerConfig, Mount, MountPropagation};
 use crate::logs::container_log_path;
-use crate::runtime::{ContainerConfig, Mount, MountPropagation};
 use crate::volume::{MountedVolumes, VolumeError, sub_path};
+use environment::{EnvironmentError, Sources, environment, references};
+use expansion::{expand, expand_reporting};
 
 /// The sandbox that a container was made for.
 pub const SANDBOX_ANNOTATION: &str = "skiff.dev/sandbox";
@@ -63,12 +67,12 @@ pub struct Start<'a> {
     pub sandbox: &'a ReadySandbox,
     pub volumes: &'a MountedVolumes,
     pub image_id: &'a str,
-    pub wake: &'a Arc<Wake>,
+    pub worker: &'a Arc<WorkerHandle>,
 }
 
 /// What the pod's fields say to its containers and volumes.
-pub fn facts(context: &Context, sandbox: Option<&ReadySandbox>) -> Facts {
-    Facts {
+pub fn runtime_fields(context: &Context, sandbox: Option<&ReadySandbox>) -> RuntimeFields {
+    RuntimeFields {
         pod_ips: sandbox.map(|sandbox| sandbox.ips.clone()).unwrap_or_default(),
         host_ips: context.node.ips.clone(),
         allocatable: context.node.allocatable.clone(),
@@ -122,7 +126,7 @@ pub async fn container_config(
         env: env.clone(),
         working_dir: container.working_dir.clone().filter(|directory| !directory.is_empty()),
         mounts,
-        security: security::security_context(pod, container, &seccomp),
+        security: security_context::security_context(pod, container, &seccomp),
         resources: resources::container_cgroup(container.resources.as_ref()),
         oom_score_adj: resources::oom_score_adj(pod, container, context.node.memory_bytes),
         stdin: container.stdin.unwrap_or(false),
@@ -155,17 +159,17 @@ async fn sources(start: &Start<'_>) -> Result<Sources, ConfigError> {
     let services = context.services.variables(namespace, links).await;
     let mut sources = Sources {
         services: services.ok_or(ConfigError::NoServices)?,
-        facts: facts(context, Some(start.sandbox)),
+        runtime_fields: runtime_fields(context, Some(start.sandbox)),
         ..Default::default()
     };
     let wanted = references(&start.declared.container);
     for name in wanted.config_maps {
-        if let Some(map) = context.objects.config_map(namespace, &name, start.wake).await? {
+        if let Some(map) = context.objects.config_map(namespace, &name, start.worker).await? {
             sources.config_maps.insert(name, map);
         }
     }
     for name in wanted.secrets {
-        if let Some(secret) = context.objects.secret(namespace, &name, start.wake).await? {
+        if let Some(secret) = context.objects.secret(namespace, &name, start.worker).await? {
             sources.secrets.insert(name, secret);
         }
     }

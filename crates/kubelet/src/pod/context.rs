@@ -11,20 +11,20 @@ use clock::SharedClock;
 use tokio::sync::watch;
 
 use super::hosts::ClusterDns;
-use super::notes::Notes;
 use crate::cgroup::Cgroups;
 use crate::config::Directories;
+use crate::containers::Runtime;
+use crate::events::EventRecorder;
 use crate::image::ImageService;
 use crate::network::PodNetwork;
 use crate::objects::Objects;
-use crate::probe::check::Checker;
-use crate::runtime::Runtime;
+use crate::probe::prober::Prober;
 use crate::services::Services;
-use crate::volume::Volumes;
+use crate::volume::VolumeManager;
 
 /// What is known of the node from its start.
 #[derive(Clone, Debug)]
-pub struct NodeFacts {
+pub struct NodeInfo {
     pub name: String,
     /// Primary family first.
     pub ips: Vec<IpAddr>,
@@ -42,7 +42,7 @@ pub struct NodeFacts {
 pub struct Context {
     pub client: Client,
     pub clock: SharedClock,
-    pub notes: Notes,
+    pub recorder: EventRecorder,
     pub runtime: Runtime,
     pub images: ImageService,
     /// `None` until the node has an address range.
@@ -51,9 +51,9 @@ pub struct Context {
     pub directories: Directories,
     pub objects: Objects,
     pub services: Services,
-    pub volumes: Volumes,
-    pub checker: Checker,
-    pub node: NodeFacts,
+    pub volumes: VolumeManager,
+    pub prober: Prober,
+    pub node: NodeInfo,
 }
 
 impl Context {

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::context::Context;
 use super::hosts::{HostName, hosts_file, resolv_conf};
-use super::object::PodExt;
+use super::pod_ext::PodExt;
 use super::status::{MESSAGE_FILE_BYTES, message_file};
 
 /// Where the shared files are.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::object::PodExt;
+use super::pod_ext::PodExt;
 
 /// Linux' longest host name, in bytes.
 const HOSTNAME_MAX: usize = 63;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::containers::Declared;
-use super::memory::{Memory, Work};
-use crate::runtime::{ContainerState, ContainerStatus};
+use super::declared::Declared;
+use super::worker::state::{Work, WorkerState};
+use crate::containers::{ContainerState, ContainerStatus};
 
 /// One look at a pod.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct Observed {
     pub declared: Vec<Declared>,
     /// Of this pod, oldest first.
     pub containers: Vec<ContainerStatus>,
-    pub memory: Memory,
+    pub state: WorkerState,
     /// Pods can be given addresses.
     pub network_available: bool,
     pub host_ips: Vec<IpAddr>,
@@ -66,7 +66,7 @@ impl Observed {
             && !self.starting(declared.name())
             && (declared.container.startup_probe.is_none()
                 || self
-                    .memory
+                    .state
                     .probes
                     .get(&container.id)
                     .is_some_and(|probes| probes.startup == Some(true)))
@@ -74,7 +74,7 @@ impl Observed {
 
     /// Its start goes on still: the postStart hook runs.
     pub fn starting(&self, name: &str) -> bool {
-        self.memory.in_flight.contains(&Work::Start(name.to_owned()))
+        self.state.in_flight.contains(&Work::Start(name.to_owned()))
     }
 
     /// Started, and the readiness probe (if there is one) passes.
@@ -82,7 +82,7 @@ impl Observed {
         self.started(declared)
             && (declared.container.readiness_probe.is_none()
                 || self.latest(declared.name()).is_some_and(|container| {
-                    self.memory
+                    self.state
                         .probes
                         .get(&container.id)
                         .is_some_and(|probes| probes.readiness == Some(true))

@@ -1,11 +1,11 @@
 //! What to do for a pod, from what is observed: pure.
 //!
-//! A pod takes one of two courses: it runs ([`run`]) or it ends ([`end`]). Actions of one plan do
+//! A pod takes one of two courses: it runs ([`sync`]) or it ends ([`terminate`]). Actions of one plan do
 //! not depend on one another and go on together; what has to wait is planned on the next look.
 
-mod course;
-mod end;
-mod run;
+mod lifecycle;
+mod sync;
+mod terminate;
 #[cfg(test)]
 mod tests;
 
@@ -15,9 +15,9 @@ use jiff::Timestamp;
 
 use super::backoff::Backoff;
 use super::observed::Observed;
-use crate::runtime::ContainerId;
+use crate::containers::ContainerId;
 
-pub use course::{Course, DEADLINE_EXCEEDED, Ending, completed, course};
+pub use lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Termination, completed, lifecycle};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopCause {
     /// The pod ends.
-    PodEnds,
+    PodTerminates,
     LivenessFailed,
     StartupFailed,
     /// Its definition has changed.
@@ -86,14 +86,16 @@ impl Plan {
 /// Decides. See the module.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    match course(observed, now) {
-        Course::Run { until } => {
+    match lifecycle(observed, now) {
+        Lifecycle::Run { until } => {
             if let Some(until) = until {
                 plan.wake(until);
             }
-            run::run(observed, now, &mut plan);
+            sync::sync(observed, now, &mut plan);
         }
-        Course::End(ending) => end::end(observed, &ending, now, &mut plan),
+        Lifecycle::Terminate(termination) => {
+            terminate::terminate(observed, &termination, now, &mut plan)
+        }
     }
     forget_old_attempts(observed, &mut plan);
     plan
@@ -102,7 +104,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
 /// Of each container the latest attempt and the one before it are kept: for its last state and for
 /// the log of `previous`.
 fn forget_old_attempts(observed: &Observed, plan: &mut Plan) {
-    use super::memory::Work;
+    use super::worker::state::Work;
     for container in &observed.containers {
         let newer = observed
             .containers
@@ -110,7 +112,7 @@ fn forget_old_attempts(observed: &Observed, plan: &mut Plan) {
             .filter(|other| other.name == container.name && other.attempt > container.attempt)
             .count();
         let work = Work::Remove(container.id.clone());
-        if newer >= 2 && !observed.memory.in_flight.contains(&work) && !observed.memory.removed {
+        if newer >= 2 && !observed.state.in_flight.contains(&work) && !observed.state.removed {
             plan.actions.push(Action::RemoveContainer { id: container.id.clone() });
         }
     }

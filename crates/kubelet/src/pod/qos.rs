@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::object::PodExt;
+use super::pod_ext::PodExt;
 use crate::cgroup::QosClass;
 
 /// By [`api::pod::qos_class`].

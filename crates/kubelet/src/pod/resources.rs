@@ -7,7 +7,7 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
-use super::object::PodExt;
+use super::pod_ext::PodExt;
 use super::qos::qos_class;
 use crate::cgroup::{QosClass, Resources, cpu_quota_us, cpu_shares};
 

@@ -8,37 +8,39 @@ mod conditions;
 mod containers;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub use containers::{MESSAGE_FILE_BYTES, MESSAGE_LOG_BYTES, MESSAGE_LOG_LINES, message_file};
+pub use write::{Written, patch, write};
 
 use super::admission::REJECTED;
-use super::containers::{Declared, Role};
-use super::object::PodExt;
+use super::declared::{Declared, Role};
 use super::observed::{ContainerStatusExt, Observed};
-use super::plan::{Course, Plan, completed, course};
+use super::plan::{Lifecycle, Plan, completed, lifecycle};
+use super::pod_ext::PodExt;
 use super::qos;
 
 /// What to report. `before` is what was reported last (or what the apiserver has).
 pub fn status(observed: &Observed, plan: &Plan, before: &PodStatus, now: Timestamp) -> PodStatus {
     let pod = &observed.pod;
-    if observed.memory.removed {
+    if observed.state.removed {
         return before.clone();
     }
     // What has ended stays as it was told: its containers may be gone by now.
     if matches!(before.phase.as_deref(), Some("Succeeded" | "Failed")) {
         let mut status = before.clone();
-        if observed.memory.torn_down {
+        if observed.state.torn_down {
             conditions::sandbox_gone(&mut status, now);
         }
         return status;
     }
     let mut outcome = None;
-    if let Course::End(ending) = course(observed, now) {
-        outcome = ending.outcome;
+    if let Lifecycle::Terminate(termination) = lifecycle(observed, now) {
+        outcome = termination.outcome;
     }
     let phase = phase(observed, outcome.is_some(), now);
     let (reason, message) = match (&outcome, phase) {
@@ -46,7 +48,7 @@ pub fn status(observed: &Observed, plan: &Plan, before: &PodStatus, now: Timesta
         _ => (None, None),
     };
     let ips =
-        observed.memory.sandbox.as_ref().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
+        observed.state.sandbox.as_ref().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
     let of_role = |roles: &[Role]| {
         let all: Vec<_> = observed
             .declared
@@ -95,7 +97,7 @@ pub(super) fn whole(time: Timestamp) -> Timestamp {
 }
 
 fn phase(observed: &Observed, doomed: bool, now: Timestamp) -> &'static str {
-    let ends = matches!(course(observed, now), Course::End(_));
+    let ends = matches!(lifecycle(observed, now), Lifecycle::Terminate(_));
     // What runs for the first time is waited for, whatever runs already.
     let waits =
         observed.declared.iter().any(|one| one.role == Role::App && !observed.has_run(one.name()));
@@ -104,10 +106,10 @@ fn phase(observed: &Observed, doomed: bool, now: Timestamp) -> &'static str {
     }
     if ends
         && !observed
-            .memory
+            .state
             .in_flight
             .iter()
-            .any(|work| matches!(work, super::memory::Work::Start(_)))
+            .any(|work| matches!(work, super::worker::state::Work::Start(_)))
     {
         let failed = doomed || observed.declared.iter().any(|one| ended_badly(observed, one));
         let never = observed.containers.is_empty() && !doomed;

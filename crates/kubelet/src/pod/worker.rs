@@ -1,8 +1,10 @@
 //! The task of one pod: observe, plan, apply, until nothing of the pod is left.
 
+pub mod handle;
 mod observe;
 mod outcome;
 mod probing;
+pub mod state;
 mod stopping;
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,19 +17,19 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::apply::{Hands, Outcome, StartRequest};
-use super::containers::{Declared, declared};
+use super::apply::{Outcome, PodActions, StartRequest};
 use super::context::Context;
-use super::memory::{Memory, Work};
-use super::object::PodExt;
+use super::declared::{Declared, declared};
 use super::observed::Observed;
-use super::plan::{Action, Course, DEADLINE_EXCEEDED, Ending, Plan, course, plan};
-use super::registry::Wake;
-use super::report;
-use super::status::status;
+use super::plan::{Action, DEADLINE_EXCEEDED, Lifecycle, Plan, Termination, lifecycle, plan};
+use super::pod_ext::PodExt;
+use super::status::{self, status};
+use handle::WorkerHandle;
+use state::{Work, WorkerState};
+
+use crate::containers::{ContainerId, ContainerStatus};
 use crate::probe::ProbeKind;
-use crate::probe::task::{ProbeReport, ProbeTask};
-use crate::runtime::{ContainerId, ContainerStatus};
+use crate::probe::worker::{ProbeReport, ProbeWorker};
 use crate::volume::MountedVolumes;
 use stopping::Stopping;
 
@@ -47,7 +49,7 @@ pub struct Desired {
 /// See the module.
 pub struct Worker {
     context: Arc<Context>,
-    wake: Arc<Wake>,
+    handle: Arc<WorkerHandle>,
     desired: watch::Receiver<Desired>,
     pod: Arc<Pod>,
     vanished: bool,
@@ -57,7 +59,7 @@ pub struct Worker {
     stale: bool,
     /// Last words of containers that have ended.
     messages: HashMap<ContainerId, String>,
-    memory: Memory,
+    state: WorkerState,
     volumes: MountedVolumes,
     image_ids: BTreeMap<String, String>,
     /// As computed last.
@@ -66,11 +68,11 @@ pub struct Worker {
     status_retry_at: Option<Timestamp>,
     work: JoinSet<Outcome>,
     stops: HashMap<ContainerId, Stopping>,
-    probes: HashMap<ContainerId, ProbeTask>,
+    probes: HashMap<ContainerId, ProbeWorker>,
     probe_reports: (mpsc::Sender<ProbeReport>, mpsc::Receiver<ProbeReport>),
     /// When each probe's failure was told last.
     unhealthy_at: HashMap<(ContainerId, ProbeKind), Timestamp>,
-    ending: bool,
+    terminating: bool,
     /// What each container waited for when last looked at.
     waited: BTreeMap<String, String>,
 }
@@ -78,13 +80,13 @@ pub struct Worker {
 impl Worker {
     pub fn new(
         context: Arc<Context>,
-        wake: Arc<Wake>,
+        handle: Arc<WorkerHandle>,
         mut desired: watch::Receiver<Desired>,
     ) -> Self {
         let Desired { pod, vanished } = desired.borrow_and_update().clone();
         Self {
             context,
-            wake,
+            handle,
             desired,
             declared: declared(&pod),
             pod,
@@ -92,7 +94,7 @@ impl Worker {
             containers: Vec::new(),
             stale: true,
             messages: HashMap::new(),
-            memory: Memory::default(),
+            state: WorkerState::default(),
             volumes: MountedVolumes::default(),
             image_ids: BTreeMap::new(),
             reported: None,
@@ -103,7 +105,7 @@ impl Worker {
             probes: HashMap::new(),
             probe_reports: mpsc::channel(PROBE_QUEUE),
             unhealthy_at: HashMap::new(),
-            ending: false,
+            terminating: false,
             waited: BTreeMap::new(),
         }
     }
@@ -123,7 +125,7 @@ impl Worker {
                 }
                 self.sleep(wake_at).await;
             }
-            self.context.objects.release(&self.wake);
+            self.context.objects.release(&self.handle);
             tracing::info!("pod is gone");
         }
         .instrument(span)
@@ -134,23 +136,23 @@ impl Worker {
     async fn look(&mut self) -> (bool, Option<Timestamp>) {
         let observed = self.observe().await;
         let now = self.context.clock.now();
-        let course = course(&observed, now);
-        if let Course::End(ending) = course
-            && !self.ending
+        let lifecycle = lifecycle(&observed, now);
+        if let Lifecycle::Terminate(termination) = lifecycle
+            && !self.terminating
         {
-            self.ending = true;
-            self.note_deadline(&ending);
-            self.memory.ending_since = Some(now);
+            self.terminating = true;
+            self.record_deadline_exceeded(&termination);
+            self.state.terminating_since = Some(now);
             self.stop_probing_health();
         }
         let mut observed = observed;
-        observed.memory.ending_since = self.memory.ending_since;
+        observed.state.terminating_since = self.state.terminating_since;
         let mut plan = plan(&observed, now);
-        self.note_waiting(&plan);
+        self.record_waiting(&plan);
         self.report(&observed, &plan, now);
         // The status may have become what the apiserver has: what waits for that can go on.
-        if self.memory.status_written != observed.memory.status_written {
-            observed.memory.status_written = self.memory.status_written;
+        if self.state.status_written != observed.state.status_written {
+            observed.state.status_written = self.state.status_written;
             plan = super::plan::plan(&observed, now);
         }
         self.probe(&observed);
@@ -166,7 +168,7 @@ impl Worker {
             Duration::try_from(left).unwrap_or_default() + TIMER_SLACK
         });
         tokio::select! {
-            () = self.wake.rung() => {}
+            () = self.handle.notified() => {}
             Some(outcome) = self.work.join_next(), if !self.work.is_empty() => self.joined(outcome),
             Some(report) = self.probe_reports.1.recv() => self.probed(report),
             () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {}
@@ -186,11 +188,11 @@ impl Worker {
         }
         let before = self.reported.as_ref().unwrap_or_else(|| self.pod.status_ref());
         let computed = status(observed, plan, before, now);
-        let difference = report::difference(&self.pod, &computed);
+        let difference = status::patch(&self.pod, &computed);
         self.reported = Some(computed);
-        self.memory.status_written = difference.is_none();
+        self.state.status_written = difference.is_none();
         if self.status_busy {
-            self.memory.status_written = false;
+            self.state.status_written = false;
             return;
         }
         if self.status_retry_at.is_some_and(|at| at > now) {
@@ -201,7 +203,7 @@ impl Worker {
             self.status_busy = true;
             let (client, base) = (self.context.client.clone(), Arc::clone(&self.pod));
             self.work.spawn(
-                async move { Outcome::StatusWritten(report::write(client, base, difference).await) }
+                async move { Outcome::StatusWritten(status::write(client, base, difference).await) }
                     .in_current_span(),
             );
         }
@@ -210,23 +212,23 @@ impl Worker {
     /// After a restart of the kubelet: containers run, and their sandbox has yet to be found. What the
     /// apiserver has is better than what is known here.
     fn rediscovering(&self, observed: &Observed) -> bool {
-        !self.ending
+        !self.terminating
             && observed.any_running()
-            && self.memory.sandbox.is_none()
-            && self.memory.sandbox_failure.is_none()
+            && self.state.sandbox.is_none()
+            && self.state.sandbox_failure.is_none()
     }
 
     /// An event for a pod that ends because its time is over.
-    fn note_deadline(&self, ending: &Ending) {
-        if let Some((reason, message)) = &ending.outcome
+    fn record_deadline_exceeded(&self, termination: &Termination) {
+        if let Some((reason, message)) = &termination.outcome
             && reason == DEADLINE_EXCEEDED
         {
-            self.context.notes.pod_normal(&self.pod, reason, message);
+            self.context.recorder.pod_normal(&self.pod, reason, message);
         }
     }
 
     /// Events for containers that have just begun to wait.
-    fn note_waiting(&mut self, plan: &Plan) {
+    fn record_waiting(&mut self, plan: &Plan) {
         let mut now = BTreeMap::new();
         for (name, waiting) in &plan.waiting {
             now.insert(name.clone(), waiting.reason.clone());
@@ -246,22 +248,22 @@ impl Worker {
                 "ImagePullBackOff" => format!("Back-off pulling image \"{}\"", declared.image()),
                 _ => continue,
             };
-            let notes = &self.context.notes;
+            let recorder = &self.context.recorder;
             if waiting.reason == "ImagePullBackOff" {
-                notes.normal(&self.pod, declared, "BackOff", text);
-                notes.warning(&self.pod, declared, "Failed", "Error: ImagePullBackOff");
+                recorder.normal(&self.pod, declared, "BackOff", text);
+                recorder.warning(&self.pod, declared, "Failed", "Error: ImagePullBackOff");
             } else {
-                notes.warning(&self.pod, declared, "BackOff", text);
+                recorder.warning(&self.pod, declared, "BackOff", text);
             }
         }
         self.waited = now;
     }
 
-    fn hands(&self) -> Hands {
-        Hands {
+    fn actions(&self) -> PodActions {
+        PodActions {
             context: Arc::clone(&self.context),
             pod: Arc::clone(&self.pod),
-            wake: Arc::clone(&self.wake),
+            worker: Arc::clone(&self.handle),
         }
     }
 
@@ -275,19 +277,22 @@ impl Worker {
     }
 
     fn act(&mut self, action: Action) {
-        let hands = self.hands();
+        let actions = self.actions();
         match action {
-            Action::SetUpSandbox => self.spawn(Work::Sandbox, hands.set_up_sandbox()),
+            Action::SetUpSandbox => self.spawn(Work::Sandbox, actions.set_up_sandbox()),
             Action::SyncVolumes => {
-                self.memory.volumes_dirty = false;
-                let sandbox = self.memory.sandbox.clone();
-                self.spawn(Work::Volumes, hands.sync_volumes(sandbox));
+                self.state.volumes_dirty = false;
+                let sandbox = self.state.sandbox.clone();
+                self.spawn(Work::Volumes, actions.sync_volumes(sandbox));
             }
             Action::EnsureImage { container, attempt } => {
-                self.spawn(Work::Image(container.clone()), hands.ensure_image(container, attempt));
+                self.spawn(
+                    Work::Image(container.clone()),
+                    actions.ensure_image(container, attempt),
+                );
             }
             Action::StartContainer { container, attempt, restart } => {
-                let Some(sandbox) = self.memory.sandbox.clone() else {
+                let Some(sandbox) = self.state.sandbox.clone() else {
                     return;
                 };
                 let request = StartRequest {
@@ -298,25 +303,28 @@ impl Worker {
                     restart,
                     container,
                 };
-                self.spawn(Work::Start(request.container.clone()), hands.start_container(request));
+                self.spawn(
+                    Work::Start(request.container.clone()),
+                    actions.start_container(request),
+                );
             }
             Action::StopContainer { container, id, deadline, cause } => {
                 self.stop_container(&container, &id, deadline, cause);
             }
             Action::Resize { container, id } => {
-                self.spawn(Work::Resize(id.clone()), hands.resize(container, id));
+                self.spawn(Work::Resize(id.clone()), actions.resize(container, id));
             }
             Action::RemoveContainer { id } => {
-                self.spawn(Work::Remove(id.clone()), hands.remove_container(id));
+                self.spawn(Work::Remove(id.clone()), actions.remove_container(id));
             }
-            Action::TearDown => self.spawn(Work::TearDown, hands.tear_down()),
-            Action::RemovePod => self.spawn(Work::RemovePod, hands.remove_pod()),
-            Action::DeleteObject => self.spawn(Work::DeleteObject, hands.delete_object()),
+            Action::TearDown => self.spawn(Work::TearDown, actions.tear_down()),
+            Action::RemovePod => self.spawn(Work::RemovePod, actions.remove_pod()),
+            Action::DeleteObject => self.spawn(Work::DeleteObject, actions.delete_object()),
         }
     }
 
     fn spawn(&mut self, work: Work, action: impl Future<Output = Outcome> + Send + 'static) {
-        self.memory.in_flight.insert(work);
+        self.state.in_flight.insert(work);
         self.work.spawn(action.in_current_span());
     }
 }

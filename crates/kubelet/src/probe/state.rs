@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Probe};
 
-use super::check::CheckError;
+use super::prober::CheckError;
 use super::{ProbeKind, ProbeView};
 
 /// A probe's settings with Kubernetes' defaults.

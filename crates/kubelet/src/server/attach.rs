@@ -9,8 +9,8 @@ use tonic::{Status, Streaming};
 use super::frames::{Frames, Out, channel, ended, input};
 use super::service::{Service, frame};
 use super::target::status;
+use crate::containers::{AttachRequest, AttachSession, ContainerId, Runtime};
 use crate::logs::LogStream;
-use crate::runtime::{AttachRequest, AttachSession, ContainerId, Runtime};
 
 impl Service {
     pub(super) async fn run_attach(

@@ -11,7 +11,7 @@ use tonic::{Status, Streaming};
 use super::frames::{Frames, Out, channel, copy, ended, input, size};
 use super::service::Service;
 use super::target::status;
-use crate::runtime::{ExecRequest, ExecSession, RuntimeError};
+use crate::containers::{ExecRequest, ExecSession, RuntimeError};
 
 /// Clients say a terminal's size at once; a command that started without it would have to find out later.
 const FIRST_SIZE: Duration = Duration::from_millis(200);

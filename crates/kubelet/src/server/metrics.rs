@@ -10,8 +10,8 @@ use super::service::Service;
 use super::stats::{by_pod, sum};
 use super::target::status;
 use crate::cgroup::{CgroupPath, CgroupStats};
-use crate::pod::object::PodExt;
-use crate::runtime::{ContainerStats, PodRef};
+use crate::containers::{ContainerStats, PodRef};
+use crate::pod::pod_ext::PodExt;
 
 /// Name, type and help of a metric.
 type Family = (&'static str, &'static str, &'static str);

@@ -17,8 +17,8 @@ use tonic::{Status, Streaming};
 
 use super::frames::{CHUNK, Frames, Out, channel};
 use super::service::Service;
-use crate::pod::manager::Known;
-use crate::pod::object::PodExt;
+use crate::pod::manager::ManagedPod;
+use crate::pod::pod_ext::PodExt;
 
 /// Chunks that wait for a slow connection.
 const QUEUE: usize = 16;
@@ -42,7 +42,7 @@ impl Service {
         Ok(frames)
     }
 
-    fn place(&self, known: &Known, address: &str) -> Result<Place, Status> {
+    fn place(&self, known: &ManagedPod, address: &str) -> Result<Place, Status> {
         let wanted =
             match address {
                 "" => None,

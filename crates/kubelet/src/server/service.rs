@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::pod::context::Context;
-use crate::pod::manager::Pods;
+use crate::pod::manager::PodManager;
 use rpc::api_v1::Frame;
 use rpc::kubelet_v1 as pb;
 use tonic::{Request, Response, Status, Streaming};
@@ -13,7 +13,7 @@ use super::frames::{Bytes, Frames};
 /// Answers the apiserver.
 pub(super) struct Service {
     pub(super) context: Arc<Context>,
-    pub(super) pods: Pods,
+    pub(super) pods: PodManager,
 }
 
 #[tonic::async_trait]

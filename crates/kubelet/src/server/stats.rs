@@ -9,8 +9,8 @@ use tonic::Status;
 use super::service::Service;
 use super::target::status;
 use crate::cgroup::{CgroupPath, CgroupStats};
-use crate::node::facts::Disk;
-use crate::runtime::{ContainerStats, PodRef};
+use crate::containers::{ContainerStats, PodRef};
+use crate::node::machine_info::Disk;
 
 impl Service {
     pub(super) async fn summary(&self) -> Result<String, Status> {

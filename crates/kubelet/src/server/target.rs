@@ -5,16 +5,16 @@ use rpc::kubelet_v1::ContainerRef;
 use tonic::Status;
 
 use super::service::Service;
-use crate::pod::containers::declared;
-use crate::pod::manager::Known;
-use crate::pod::object::PodExt;
-use crate::runtime::{ContainerState, ContainerStatus, RuntimeError};
+use crate::containers::{ContainerState, ContainerStatus, RuntimeError};
+use crate::pod::declared::declared;
+use crate::pod::manager::ManagedPod;
+use crate::pod::pod_ext::PodExt;
 
 /// Annotation that names the container to use when a call names none.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 impl Service {
-    pub(super) fn pod(&self, namespace: &str, name: &str, uid: &str) -> Result<Known, Status> {
+    pub(super) fn pod(&self, namespace: &str, name: &str, uid: &str) -> Result<ManagedPod, Status> {
         let found = self.pods.find(namespace, name, uid);
         found.ok_or_else(|| Status::not_found(format!("pod \"{name}\" not found")))
     }
@@ -23,7 +23,7 @@ impl Service {
     pub(super) async fn attempts(
         &self,
         container: &ContainerRef,
-    ) -> Result<(Known, String, Vec<ContainerStatus>), Status> {
+    ) -> Result<(ManagedPod, String, Vec<ContainerStatus>), Status> {
         let known = self.pod(&container.namespace, &container.pod, &container.uid)?;
         let name = container_name(&known.pod, &container.container)?;
         let listed = self.context.runtime.list_pod(known.pod.uid()).await;

@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{
     NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod,
 };
 
-use super::{Mounted, VolumeError, Volumes, directory, mount};
-use crate::pod::object::PodExt;
+use super::{Mounted, VolumeError, VolumeManager, directory, mount};
+use crate::pod::pod_ext::PodExt;
 
 /// What a bound volume is on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) enum Place {
     },
 }
 
-impl Volumes {
+impl VolumeManager {
     /// Finds the volume behind a claim and checks that this pod may use it here.
     pub(super) async fn claimed(
         &self,

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, Po
 
 use super::VolumeError;
 use super::atomic::{Payload, Projected};
-use crate::pod::field::{self, Facts};
+use crate::pod::downward_api::{self, RuntimeFields};
 
 /// Mode of files when nothing is said.
 pub const DEFAULT_MODE: i32 = 0o644;
@@ -77,14 +77,14 @@ pub fn downward(
     pod: &Pod,
     items: &[DownwardAPIVolumeFile],
     mode: i32,
-    facts: &Facts,
+    runtime_fields: &RuntimeFields,
 ) -> Result<Payload, VolumeError> {
     let mut payload = Payload::new();
     for item in items {
         let text = if let Some(selector) = &item.field_ref {
-            field::field(pod, selector, facts)?
+            downward_api::field(pod, selector, runtime_fields)?
         } else if let Some(selector) = &item.resource_field_ref {
-            field::resource(pod, None, selector, facts)?
+            downward_api::resource(pod, None, selector, runtime_fields)?
         } else {
             return Err(VolumeError::NoSource);
         };

@@ -18,7 +18,7 @@ pub enum VolumeError {
     #[error("references non-existent {kind} key: {key}")]
     NoKey { kind: &'static str, key: String },
     #[error(transparent)]
-    Field(#[from] crate::pod::field::FieldError),
+    Field(#[from] crate::pod::downward_api::FieldError),
     #[error("the path {0:?} leaves its volume")]
     BadPath(String),
     #[error("hostPath type check failed: {path} is not {wanted}")]

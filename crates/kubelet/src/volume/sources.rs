@@ -9,10 +9,10 @@ use k8s_openapi::api::core::v1::{
 
 use super::atomic::Payload;
 use super::content::{self, DEFAULT_MODE, Selection};
-use super::{VolumeError, Volumes};
-use crate::pod::field::Facts;
-use crate::pod::object::PodExt;
-use crate::pod::registry::Wake;
+use super::{VolumeError, VolumeManager};
+use crate::pod::downward_api::RuntimeFields;
+use crate::pod::pod_ext::PodExt;
+use crate::pod::worker::handle::WorkerHandle;
 
 /// The files of a volume that is made from objects.
 #[derive(Debug, Default)]
@@ -25,12 +25,12 @@ pub struct Contents {
 /// For whom the contents are made.
 pub struct Subject<'a> {
     pub pod: &'a Pod,
-    pub facts: &'a Facts,
+    pub runtime_fields: &'a RuntimeFields,
     /// Rung when a source changes.
-    pub wake: &'a Arc<Wake>,
+    pub worker: &'a Arc<WorkerHandle>,
 }
 
-impl Volumes {
+impl VolumeManager {
     /// `None`: the volume is of another kind.
     pub(super) async fn contents(
         &self,
@@ -44,7 +44,7 @@ impl Volumes {
         } else if let Some(source) = &volume.downward_api {
             let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
             let items = source.items.clone().unwrap_or_default();
-            content::downward(subject.pod, &items, mode, subject.facts)?
+            content::downward(subject.pod, &items, mode, subject.runtime_fields)?
         } else if let Some(source) = &volume.projected {
             return self.projected(subject, source).await.map(Some);
         } else {
@@ -87,7 +87,7 @@ impl Volumes {
         selection: Selection<'_>,
     ) -> Result<Payload, VolumeError> {
         let namespace = subject.pod.pod_namespace();
-        match self.objects.config_map(namespace, name, subject.wake).await? {
+        match self.objects.config_map(namespace, name, subject.worker).await? {
             Some(map) => content::config_map(&map, selection),
             None if selection.optional => Ok(Payload::new()),
             None => Err(VolumeError::NoConfigMap(name.to_owned())),
@@ -101,7 +101,7 @@ impl Volumes {
         selection: Selection<'_>,
     ) -> Result<Payload, VolumeError> {
         let namespace = subject.pod.pod_namespace();
-        match self.objects.secret(namespace, name, subject.wake).await? {
+        match self.objects.secret(namespace, name, subject.worker).await? {
             Some(secret) => content::secret(&secret, selection),
             None if selection.optional => Ok(Payload::new()),
             None => Err(VolumeError::NoSecret(name.to_owned())),
@@ -147,7 +147,7 @@ impl Volumes {
         }
         if let Some(source) = &part.downward_api {
             let items = source.items.clone().unwrap_or_default();
-            return content::downward(subject.pod, &items, mode, subject.facts);
+            return content::downward(subject.pod, &items, mode, subject.runtime_fields);
         }
         if let Some(source) = &part.service_account_token {
             let token = self.tokens.get(subject.pod, source).await?;

@@ -9,21 +9,23 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use super::atomic;
 use super::sources::{Contents, Subject};
-use super::{Mounted, MountedVolumes, VolumeError, Volumes, claim, directory, mount, ownership};
-use crate::pod::field::Facts;
-use crate::pod::object::PodExt;
-use crate::pod::registry::Wake;
+use super::{
+    Mounted, MountedVolumes, VolumeError, VolumeManager, claim, directory, mount, ownership,
+};
+use crate::pod::downward_api::RuntimeFields;
+use crate::pod::pod_ext::PodExt;
+use crate::pod::worker::handle::WorkerHandle;
 
-impl Volumes {
+impl VolumeManager {
     /// Mounts what is missing and brings contents up to date, all volumes at once: one whose source is
     /// missing keeps no other from its news.
     pub async fn sync(
         &self,
         pod: &Pod,
-        facts: &Facts,
-        wake: &Arc<Wake>,
+        runtime_fields: &RuntimeFields,
+        worker: &Arc<WorkerHandle>,
     ) -> Result<MountedVolumes, VolumeError> {
-        let subject = Subject { pod, facts, wake };
+        let subject = Subject { pod, runtime_fields, worker };
         let volumes = pod.spec_ref().volumes.iter().flatten();
         let each = volumes.map(|volume| async {
             let named = |error: VolumeError| error.of(&volume.name);

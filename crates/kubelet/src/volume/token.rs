@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Pod, ServiceAccount, ServiceAccountTokenProject
 use parking_lot::Mutex;
 
 use super::VolumeError;
-use crate::pod::object::PodExt;
+use crate::pod::pod_ext::PodExt;
 
 /// Lifetime asked for when the volume does not say, in seconds.
 const DEFAULT_SECONDS: i64 = 3600;

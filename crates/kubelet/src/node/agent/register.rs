@@ -6,7 +6,7 @@ use client::{Api, Client, PatchKind};
 use k8s_openapi::api::core::v1::Node;
 use serde_json::json;
 
-use crate::node::facts::architecture;
+use crate::node::machine_info::architecture;
 
 /// Makes the Node object, or gives an existing one the labels that it has to have.
 pub async fn register(

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use serde_json::{Value, json};
 
 use super::{Agent, WRITE_AT_LEAST};
-use crate::node::news::news;
+use crate::node::events::condition_events;
 use crate::node::status::{Now, heartbeat, status};
 
 impl Agent {
@@ -49,8 +49,8 @@ impl Agent {
         match nodes.patch_status(name, PatchKind::Merge, &patch).await {
             Ok(node) => {
                 self.written_at = Some(now);
-                for told in news(name, &before, &wanted) {
-                    self.parts.notes.node(&node, told);
+                for event in condition_events(name, &before, &wanted) {
+                    self.parts.recorder.node(&node, event);
                 }
                 self.parts.node.send_replace(Arc::new(node));
             }

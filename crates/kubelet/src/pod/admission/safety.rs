@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{AppArmorProfile, Pod};
 
 use super::{REJECTED, Rejection};
-use crate::pod::object::PodExt;
+use crate::pod::pod_ext::PodExt;
 
 /// Namespaced, and without effect on other pods or the node
 /// (<https://kubernetes.io/docs/tasks/administer-cluster/sysctl-cluster/>).

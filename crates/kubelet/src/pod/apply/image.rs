@@ -5,10 +5,10 @@ use std::time::Duration;
 use base64::Engine;
 use k8s_openapi::api::core::v1::Secret;
 
-use super::{Hands, Outcome, Problem};
+use super::{Outcome, PodActions, Problem};
 use crate::image::{Image, ImageService, RegistryCredential};
-use crate::pod::containers::{Declared, find};
-use crate::pod::object::PodExt;
+use crate::pod::declared::{Declared, find};
+use crate::pod::pod_ext::PodExt;
 
 /// The node cannot say whether it has an image: its runtime does not answer.
 pub const INSPECT_ERROR: &str = "ImageInspectError";
@@ -38,7 +38,7 @@ fn is_latest(image: &str) -> bool {
     !image.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
 }
 
-impl Hands {
+impl PodActions {
     pub async fn ensure_image(self, container: String, attempt: u32) -> Outcome {
         let result = match find(&self.pod, &container) {
             Some(declared) => self.image(&declared, attempt).await,
@@ -104,14 +104,14 @@ impl Hands {
 
     /// Two events, what happened and what the container waits for; the problem is both.
     fn refused(&self, declared: &Declared, event: &str, reason: &str, text: String) -> Problem {
-        let notes = &self.context.notes;
-        notes.warning(&self.pod, declared, event, text.clone());
-        notes.warning(&self.pod, declared, "Failed", format!("Error: {reason}"));
+        let recorder = &self.context.recorder;
+        recorder.warning(&self.pod, declared, event, text.clone());
+        recorder.warning(&self.pod, declared, "Failed", format!("Error: {reason}"));
         Problem::new(reason, text)
     }
 
     fn note(&self, declared: &Declared, reason: &str, text: String) {
-        self.context.notes.normal(&self.pod, declared, reason, text);
+        self.context.recorder.normal(&self.pod, declared, reason, text);
     }
 
     /// The root file system is made while network and volumes are.
@@ -134,19 +134,19 @@ fn printed(took: Duration) -> String {
 
 /// What the pod's image pull secrets hold. One that is missing or unreadable is passed over, as in
 /// Kubernetes: the registry will say if it was needed.
-pub async fn credentials(hands: &Hands) -> Vec<RegistryCredential> {
+pub async fn credentials(actions: &PodActions) -> Vec<RegistryCredential> {
     let mut found = Vec::new();
-    for reference in hands.pod.spec_ref().image_pull_secrets.iter().flatten() {
-        let (objects, namespace) = (&hands.context.objects, hands.pod.pod_namespace());
-        match objects.secret(namespace, &reference.name, &hands.wake).await {
+    for reference in actions.pod.spec_ref().image_pull_secrets.iter().flatten() {
+        let (objects, namespace) = (&actions.context.objects, actions.pod.pod_namespace());
+        match objects.secret(namespace, &reference.name, &actions.worker).await {
             Ok(Some(secret)) => found.extend(read(&secret)),
             Ok(None) => {
                 let text = format!(
                     "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
                     reference.name
                 );
-                hands.context.notes.pod_warning(
-                    &hands.pod,
+                actions.context.recorder.pod_warning(
+                    &actions.pod,
                     "FailedToRetrieveImagePullSecret",
                     text,
                 );

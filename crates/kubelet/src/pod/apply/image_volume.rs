@@ -4,13 +4,13 @@
 use k8s_openapi::api::core::v1::ImageVolumeSource;
 
 use super::image::{Policy, credentials, policy_of};
-use super::{Hands, Problem, run_blocking};
+use super::{PodActions, Problem, run_blocking};
 use crate::image::Image;
-use crate::pod::object::PodExt;
+use crate::pod::pod_ext::PodExt;
 use crate::volume::{MountedVolumes, mount};
-use ::runtime::errors::cause_chain;
+use runtime::errors::cause_chain;
 
-impl Hands {
+impl PodActions {
     /// Mounts those that are not; `volumes` says where.
     pub(super) async fn mount_images(&self, volumes: &MountedVolumes) -> Result<(), Problem> {
         for volume in self.pod.spec_ref().volumes.iter().flatten() {

@@ -12,10 +12,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use nix::sys::signal::Signal;
 
 use super::whole;
-use crate::pod::containers::{Declared, Role};
+use crate::containers::{ContainerExit, ContainerState, ContainerStatus as Runtime};
+use crate::pod::declared::{Declared, Role};
 use crate::pod::observed::{ContainerStatusExt, Observed};
 use crate::pod::plan::Plan;
-use crate::runtime::{ContainerExit, ContainerState, ContainerStatus as Runtime};
 
 pub(super) fn container_status(
     observed: &Observed,

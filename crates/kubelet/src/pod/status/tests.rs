@@ -7,11 +7,11 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::*;
-use crate::pod::containers::declared;
-use crate::pod::memory::{Doom, Memory};
+use crate::containers::{ContainerExit, ContainerId, ContainerState, ContainerStatus, ExitReason};
+use crate::pod::declared::declared;
 use crate::pod::plan::plan;
+use crate::pod::worker::state::{Eviction, WorkerState};
 use crate::probe::ProbeView;
-use crate::runtime::{ContainerExit, ContainerId, ContainerState, ContainerStatus, ExitReason};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + seconds).unwrap()
@@ -24,7 +24,7 @@ fn observed(spec: PodSpec) -> Observed {
         pod: Arc::new(pod),
         vanished: false,
         containers: Vec::new(),
-        memory: Memory::default(),
+        state: WorkerState::default(),
         network_available: true,
         host_ips: vec!["10.0.0.1".parse().unwrap()],
     }
@@ -181,7 +181,7 @@ fn a_deleted_pod_ends_by_what_its_containers_did() {
 #[test]
 fn an_evicted_pod_says_why() {
     let mut here = observed(one("Always"));
-    here.memory.doom = Some(Doom {
+    here.state.eviction = Some(Eviction {
         reason: "Evicted".into(),
         message: "The node was low on resource: memory. ".into(),
         grace_seconds: 0,
@@ -219,7 +219,7 @@ fn readiness_by_probe_and_by_gate() {
     let status = compute(&here, &PodStatus::default(), 1);
     assert!(!holds(&status, "ContainersReady") && !holds(&status, "Ready"));
     let passed = ProbeView { readiness: Some(true), ..Default::default() };
-    here.memory.probes.insert(ContainerId("a-0".into()), passed);
+    here.state.probes.insert(ContainerId("a-0".into()), passed);
     let status = compute(&here, &status, 2);
     assert!(holds(&status, "ContainersReady") && !holds(&status, "Ready"));
     let mut pod = (*here.pod).clone();

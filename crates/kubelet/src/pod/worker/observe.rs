@@ -6,42 +6,43 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Desired, Worker};
+use crate::containers::{ContainerState, ContainerStatus};
 use crate::logs::{LogQuery, read_log};
 use crate::pod::apply::INSPECT_ERROR;
-use crate::pod::containers::declared;
+use crate::pod::declared::declared;
 use crate::pod::files;
-use crate::pod::memory::ImageState;
-use crate::pod::object::PodExt;
 use crate::pod::observed::{ContainerStatusExt, Observed};
-use crate::pod::registry::Reason;
+use crate::pod::pod_ext::PodExt;
 use crate::pod::status::{MESSAGE_LOG_BYTES, MESSAGE_LOG_LINES};
-use crate::runtime::{ContainerState, ContainerStatus};
+use crate::pod::worker::handle::SyncReason;
+use crate::pod::worker::state::ImageState;
 
 impl Worker {
     pub(super) async fn observe(&mut self) -> Observed {
-        let reasons = self.wake.take();
+        let reasons = self.handle.take_reasons();
         if self.desired.has_changed().unwrap_or(false) {
             let Desired { pod, vanished } = self.desired.borrow_and_update().clone();
             self.vanished |= vanished;
             self.adopt(pod);
         }
-        self.memory.doom = self.wake.doomed();
-        if reasons.has(Reason::Objects) {
-            self.memory.volumes_dirty = true;
+        self.state.eviction = self.handle.eviction();
+        if reasons.has(SyncReason::ReferencedObjectChanged) {
+            self.state.volumes_dirty = true;
             // What was missing may be there now.
-            self.memory.start_failures.clear();
+            self.state.start_failures.clear();
         }
-        if reasons.has(Reason::Resync) {
-            self.memory.start_failures.clear();
-            self.memory.sandbox_failure = None;
-            self.memory.tear_down_failure = None;
-            self.memory.images.retain(|_, image| match image {
+        if reasons.has(SyncReason::RuntimeReconnected) {
+            self.state.start_failures.clear();
+            self.state.sandbox_failure = None;
+            self.state.tear_down_failure = None;
+            self.state.images.retain(|_, image| match image {
                 ImageState::Present { .. } => true,
                 ImageState::Failed(failure) => failure.reason != INSPECT_ERROR,
             });
         }
-        self.stale |= reasons.has(Reason::Runtime) || reasons.has(Reason::Resync);
-        if self.stale && !self.memory.removed {
+        self.stale |= reasons.has(SyncReason::ContainerChanged)
+            || reasons.has(SyncReason::RuntimeReconnected);
+        if self.stale && !self.state.removed {
             self.list().await;
         }
         self.forget_stopped();
@@ -50,7 +51,7 @@ impl Worker {
             vanished: self.vanished,
             declared: self.declared.clone(),
             containers: self.containers.clone(),
-            memory: self.memory.clone(),
+            state: self.state.clone(),
             network_available: self.context.network.borrow().is_some(),
             host_ips: self.context.node.ips.clone(),
         }
@@ -67,14 +68,14 @@ impl Worker {
         }
         if pod.spec != self.pod.spec {
             self.declared = declared(&pod);
-            self.memory.start_failures.clear();
+            self.state.start_failures.clear();
         }
         // Labels and annotations may be in a downward API volume, or in a container's environment.
         if pod.metadata.labels != self.pod.metadata.labels
             || pod.metadata.annotations != self.pod.metadata.annotations
         {
-            self.memory.volumes_dirty = true;
-            self.memory.start_failures.clear();
+            self.state.volumes_dirty = true;
+            self.state.start_failures.clear();
         }
         self.pod = pod;
     }
@@ -134,11 +135,11 @@ impl Worker {
     /// Containers that have ended need no more stopping.
     fn forget_stopped(&mut self) {
         let containers = &self.containers;
-        let runs = |id: &crate::runtime::ContainerId| {
+        let runs = |id: &crate::containers::ContainerId| {
             containers.iter().any(|one| one.id == *id && one.running())
         };
         self.stops.retain(|id, _| runs(id));
-        self.memory.stops.retain(|id, _| runs(id));
-        self.memory.resized.retain(|id, _| runs(id));
+        self.state.stops.retain(|id, _| runs(id));
+        self.state.resized.retain(|id, _| runs(id));
     }
 }
