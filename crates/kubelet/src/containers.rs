@@ -1,19 +1,20 @@
 //! Containers, through containerd's native gRPC API (no CRI, no pause container).
 //!
-//! A pod's network, IPC and UTS namespaces are made once and pinned by bind mounts under the root
-//! directory (`<root>/pods/<uid>/ns/{net,ipc,uts}`); each container joins them by path. All containers of
-//! a pod share one shim. Everything is found again after a restart of the kubelet or of containerd: the
-//! containers from containerd's labels, the namespaces from the pins, exits from the stopped tasks.
+//! A pod's network, IPC and UTS namespaces are created once and pinned by bind mounts under the
+//! root directory (`<root>/pods/<uid>/ns/{net,ipc,uts}`); each container joins them by path. All
+//! containers of a pod share one shim. Everything is found again after a restart of the kubelet or
+//! of containerd: the containers from containerd's labels, the namespaces from the pins, exits from
+//! the stopped tasks.
 //!
 //! How a pod worker uses it:
 //! 1. [`Runtime::ensure_pod`], then the network is set up in [`PodSandbox::netns`] if `created`;
-//!    meanwhile images are pulled and [`Runtime::prepare_rootfs`] makes the root file systems.
+//!    meanwhile images are pulled and [`Runtime::prepare_rootfs`] creates the root file systems.
 //! 2. [`Runtime::create`] and [`Runtime::start`] for each container.
-//! 3. [`Runtime::list`] on every [`RuntimeEvent`] (and slowly, as a net) tells what is.
+//! 3. [`Runtime::list`] on every [`RuntimeEvent`] (and periodically, in case one was lost).
 //! 4. [`Runtime::kill`], [`Runtime::delete`], and at the end [`Runtime::remove_pod`].
 //!
-//! Every call may be repeated: what is there already is kept, what is gone is gone. A call made while
-//! containerd is down fails with [`RuntimeError::Unavailable`]; the connection heals by itself.
+//! Every call is idempotent. A call made while containerd is down fails with
+//! [`RuntimeError::Unavailable`]; the connection recovers by itself.
 
 mod attach;
 mod bundle;
@@ -73,7 +74,7 @@ use crate::cgroup::Cgroups;
 use crate::image::ImageStore;
 use crate::logs::LogConfig;
 
-/// Where containerd is and where the runtime keeps its own files.
+/// How to reach containerd, and where the runtime keeps its own files.
 #[derive(Debug, Clone)]
 pub struct RuntimeConfig {
     /// containerd's socket: a path, or `unix://` and a path.
@@ -86,7 +87,7 @@ pub struct RuntimeConfig {
     pub cgroups: Cgroups,
     /// How logs are written.
     pub logs: LogConfig,
-    /// The snapshotter: `overlayfs` unless the machine cannot.
+    /// The snapshotter: `overlayfs` unless the machine lacks it.
     pub snapshotter: String,
 }
 
@@ -108,7 +109,8 @@ impl Runtime {
     }
 }
 
-/// Events that wait for a slow subscriber; beyond it they are dropped for one [`RuntimeEvent::Resync`].
+/// Events queued for a slow subscriber; when there are more, one [`RuntimeEvent::Resync`] replaces
+/// them.
 const EVENT_QUEUE: usize = 1024;
 
 struct Inner {
@@ -116,12 +118,12 @@ struct Inner {
     containerd: Containerd,
     machine: spec::Machine,
     images: ImageStore,
-    /// Pod uid of each container seen, so that events name their pod without a call.
+    /// Pod uid of each container seen, so that an event's pod is known without a call.
     pod_of: Mutex<HashMap<String, String>>,
-    /// Per pod: starting tasks hold it shared, deleting one holds it alone. A shim that ends with its
-    /// last task must not be met by a task that has just found it.
+    /// One per pod: starting a task takes it shared, deleting one exclusively. A shim exits with
+    /// its last task, so no task may be started on it meanwhile.
     pod_locks: Mutex<HashMap<String, Arc<RwLock<()>>>>,
-    /// Containers whose end is being recorded.
+    /// Containers whose exit is being recorded.
     reaping: Mutex<HashSet<String>>,
     events: broadcast::Sender<RuntimeEvent>,
     pump: OnceLock<AbortHandle>,

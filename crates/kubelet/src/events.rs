@@ -1,4 +1,4 @@
-//! Events about pods, their containers and the node, with Kubernetes' reasons.
+//! Records Kubernetes Events about pods, their containers and the node.
 
 use client::events::{Recorder, reference};
 use k8s_openapi::api::core::v1::{Node, Pod};

@@ -35,10 +35,10 @@ use crate::server::{self, ServerParts};
 use crate::services::Services;
 use crate::volume::VolumeManager;
 
-/// Pause between tries to register the node.
+/// Pause between attempts to register the node.
 const REGISTER_RETRY: Duration = Duration::from_millis(200);
 
-/// Runs the kubelet until `shutdown`. Containers go on after its end.
+/// Runs the kubelet until `shutdown`. Containers keep running.
 pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()> {
     let clock = clock::system();
     let directories = Directories::new(&flags.root_dir);
@@ -50,8 +50,8 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     }
     let config = Config::from_file(&flags.kubeconfig, None).context("read --kubeconfig")?;
     let client = Client::new(&config)?;
-    // Watches of single objects are many and long: they must not use up the streams of the
-    // connection that everything else goes over.
+    // Watches of single objects are many and long-lived: they must not use up the streams of the
+    // connection that everything else uses.
     let objects = Objects::new(&Client::new(&config)?);
 
     let cgroups = Cgroups::detect(&flags.cgroup_root)?;
@@ -134,7 +134,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
 
 fn make_directories(directories: &Directories) -> anyhow::Result<()> {
     for path in [directories.pods(), directories.logs(), directories.network()] {
-        std::fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
+        std::fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
     }
     Ok(())
 }
@@ -165,22 +165,22 @@ async fn prepare_cgroups(cgroups: &Cgroups, facts: &MachineInfo) -> anyhow::Resu
         Resources { cpu_shares: Some(cpu_shares(facts.cpus * 1000)), ..Default::default() };
     tokio::task::spawn_blocking(move || cgroups.ensure_qos(&kubepods, &Resources::default()))
         .await?
-        .context("make the cgroups of pods")
+        .context("create the cgroups of pods")
 }
 
-/// Registers the node, however long the apiserver takes to come.
+/// Registers the node, waiting for the apiserver for as long as it takes.
 async fn registered(
     client: &Client,
     flags: &Flags,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Node> {
-    let mut told = false;
+    let mut warned = false;
     loop {
         match register(client, &flags.node_name, &flags.labels()).await {
             Ok(node) => return Ok(node),
-            Err(error) if told => tracing::debug!(%error, "cannot register the node"),
+            Err(error) if warned => tracing::debug!(%error, "cannot register the node"),
             Err(error) => {
-                told = true;
+                warned = true;
                 tracing::warn!(%error, "cannot register the node yet");
             }
         }
@@ -221,7 +221,7 @@ fn thresholds(flags: &Flags) -> anyhow::Result<Thresholds> {
     })
 }
 
-/// PEM from a file that a flag names.
+/// Reads a PEM file named by a flag.
 pub(crate) fn read_pem(path: &Path, flag: &str) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("read {flag} {}", path.display()))
 }

@@ -1,4 +1,5 @@
-//! Attaching to a container's own process: output from its log writer's socket, input into its FIFO.
+//! Attaching to a container's own process: output from its log writer's socket, input into its
+//! FIFO.
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -30,9 +31,9 @@ pub type AttachOutput = Pin<Box<dyn Stream<Item = Result<(LogStream, Bytes)>> + 
 /// An attached client.
 pub struct AttachSession {
     /// Write its standard input here. Dropping it closes the container's standard input only if
-    /// `stdin_once` was set. `None` if not asked for or the container has none.
+    /// `stdin_once` was set. `None` if it was not requested or the container has none.
     pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
-    /// Output from now on, until the container ends.
+    /// Output from now on, until the container exits.
     pub output: AttachOutput,
 }
 

@@ -1,8 +1,9 @@
-//! A task's directory that containerd, killed while it made it, can neither use nor remove.
+//! A task's bundle directory that containerd was killed while creating, and can neither use nor
+//! remove.
 //!
-//! containerd 1.6 undoes a task that it finds half made by running the shim's `delete`, which needs the
-//! file `runtime` that the shim writes first of all when it creates the container. A directory without
-//! it stays for ever, and no task with its name can be made: "mkdir DIRECTORY: file exists".
+//! containerd 1.6 cleans up a half-created task by running the shim's `delete`, which needs the
+//! file `runtime` that the shim writes first when it creates the container. A directory without it
+//! stays forever, and no task with its name can be created: "mkdir DIRECTORY: file exists".
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,19 +13,19 @@ use nix::mount::{MntFlags, umount2};
 
 use super::{Inner, Result, RuntimeError};
 
-/// The folder of containerd's tasks.
+/// The directory of containerd's tasks.
 pub(super) const TASKS: &str = "io.containerd.runtime.v2.task";
 /// Written by the shim before it mounts or starts anything.
 const RUNTIME_FILE: &str = "runtime";
 
 impl Inner {
-    /// Removes the directory that a refusal to create the task names, if it is one of those. True if it
-    /// did.
+    /// Removes the directory that containerd's error names, if it is such a bundle. Returns whether
+    /// it did.
     pub(super) async fn remove_broken_bundle(&self, id: &str, refusal: &str) -> Result<bool> {
         let Some(directory) = refused_directory(refusal, id) else {
             return Ok(false);
         };
-        // One that containerd knows is its own affair.
+        // containerd takes care of a task that it knows.
         if self.task(id).await?.is_some() {
             return Ok(false);
         }
@@ -32,7 +33,7 @@ impl Inner {
         let removed = tokio::task::spawn_blocking(move || remove(&path)).await;
         removed
             .expect("removing a directory does not panic")
-            .map_err(RuntimeError::io("remove a task's broken directory", directory))
+            .map_err(RuntimeError::io("remove a task's broken bundle", directory))
     }
 }
 
@@ -49,13 +50,14 @@ fn remove(directory: &Path) -> io::Result<bool> {
     if directory.join(RUNTIME_FILE).exists() {
         return Ok(false);
     }
-    // Nothing is mounted before that file is there; were it otherwise, the image's files would go.
+    // Nothing is mounted before that file exists. Were it otherwise, the image's files would be
+    // removed.
     match umount2(&directory.join("rootfs"), MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
         Err(errno) => return Err(errno.into()),
     }
     std::fs::remove_dir_all(directory)?;
-    tracing::warn!(directory = %directory.display(), "removed what containerd had left of a task when it was killed");
+    tracing::warn!(directory = %directory.display(), "removed the incomplete bundle of a task");
     Ok(true)
 }
 
@@ -64,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_tasks_own_directory_is_taken() {
+    fn only_the_tasks_own_directory_matches() {
         let of = |path: &str| {
             let refusal = format!("failed to start shim: mkdir {path}: file exists");
             refused_directory(&refusal, "abc")
@@ -77,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_containerd_can_clean_is_left_to_it() {
+    fn a_directory_that_containerd_can_clean_up_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let bundle = folder.path().join("abc");
         std::fs::create_dir_all(bundle.join("rootfs")).unwrap();

@@ -1,4 +1,4 @@
-//! The connection to containerd: one lazy channel, every request in our namespace.
+//! The connection to containerd: one lazy channel; every request carries our namespace.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ use super::error::{Result, RuntimeError};
 /// A channel that puts each request into a containerd namespace.
 pub(crate) type NamespacedChannel = InterceptedService<Channel, InNamespace>;
 
-/// Largest message taken from containerd (lists of containers carry their specs).
+/// Largest message accepted from containerd (lists of containers include their specs).
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 /// Adds the namespace, and a lease if there is one, to a request's metadata.
@@ -45,8 +45,7 @@ impl Interceptor for InNamespace {
     }
 }
 
-/// Clients of containerd's services. The connection is made at the first call and again after each
-/// loss, by tonic.
+/// Clients of containerd's services. tonic connects on the first call, and reconnects when needed.
 #[derive(Clone)]
 pub(crate) struct Containerd {
     channel: NamespacedChannel,
@@ -65,7 +64,8 @@ macro_rules! service {
 }
 
 impl Containerd {
-    /// A client for the socket at `endpoint` (a path or `unix://` path). Does not connect yet.
+    /// A client for the socket at `endpoint` (a path, or `unix://` and a path). Does not connect
+    /// yet.
     pub(crate) fn new(endpoint: &str, namespace: &str) -> Result<Self> {
         let path = PathBuf::from(endpoint.strip_prefix("unix://").unwrap_or(endpoint));
         let connector = tower::service_fn(move |_: Uri| {
@@ -87,7 +87,7 @@ impl Containerd {
         })
     }
 
-    /// The same connection; what its calls make is held by a lease.
+    /// The same connection; a lease holds what its calls create.
     pub(crate) fn with_lease(&self, lease: &str) -> Self {
         let interceptor = InNamespace { lease: lease.parse().ok(), ..self.interceptor.clone() };
         Containerd {

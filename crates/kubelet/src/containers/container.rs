@@ -1,5 +1,5 @@
-//! What a container is made from: the caller fills [`ContainerConfig`] from the pod's spec, every
-//! reference (configMap, secret, downward API, `$(VAR)`) already resolved.
+//! The configuration of a container. The caller fills [`ContainerConfig`] from the pod's spec, with
+//! every reference (configMap, secret, downward API, `$(VAR)`) resolved.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,28 +13,28 @@ use crate::cgroup::Resources;
 pub struct ContainerConfig {
     /// The container's name in the pod.
     pub name: String,
-    /// 0 for the first try, one more for each restart. (pod uid, name, attempt) is the container's
-    /// identity: its containerd id is computed from them, so a repeated create is harmless.
+    /// 0 at first, plus one for each restart. (pod uid, name, attempt) is the container's identity:
+    /// its containerd id is computed from them, so creating it twice is harmless.
     pub attempt: u32,
-    /// The caller's hash of the container's spec, given back by [`super::Runtime::list`].
+    /// The caller's hash of the container's spec, returned by [`super::Runtime::list`].
     pub spec_hash: String,
     /// The image as [`crate::image::Image::id`] or as a reference known to the image store.
     pub image: String,
-    /// The image as the pod asks for it, for the status; empty: as `image`.
+    /// The image as the pod names it, for the status; empty: `image`.
     pub image_name: String,
     /// `command`: replaces the image's ENTRYPOINT (and drops its CMD) when not empty.
     pub command: Vec<String>,
     /// `args`: replaces the image's CMD when not empty.
     pub args: Vec<String>,
-    /// Added to the image's environment; the same name replaces.
+    /// Added to the image's environment; replaces variables of the same name.
     pub env: Vec<(String, String)>,
     /// `workingDir`; `None` or empty: the image's, else `/`.
     pub working_dir: Option<String>,
     /// Mounts, in order. `/dev/shm`, `/proc`, `/sys`, `/dev` are added by the runtime.
     pub mounts: Vec<Mount>,
-    /// Devices to pass.
+    /// Devices to pass through.
     pub devices: Vec<Device>,
-    /// Who runs it and what it may do.
+    /// Its user and privileges.
     pub security: SecurityContext,
     /// Limits of the container's own cgroup.
     pub resources: Resources,
@@ -46,28 +46,28 @@ pub struct ContainerConfig {
     pub stdin_once: bool,
     /// `tty`.
     pub tty: bool,
-    /// Where its log is written, see [`crate::logs::container_log_path`].
+    /// The path of its log, see [`crate::logs::container_log_path`].
     pub log_path: PathBuf,
-    /// A running container of the pod whose processes this one sees (`targetContainerName`).
+    /// A running container of the pod whose PID namespace this one joins (`targetContainerName`).
     pub process_target: Option<String>,
     /// Overrides the image's STOPSIGNAL (`SIGTERM`, `15`).
     pub stop_signal: Option<String>,
-    /// Kept with the container and given back by [`super::Runtime::list`]. Any size.
+    /// Stored with the container and returned by [`super::Runtime::list`]. Of any size.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// A file or directory of the node seen in the container.
+/// A file or directory of the node mounted into the container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mount {
     /// Path on the node. Must exist.
     pub host_path: PathBuf,
-    /// Absolute path in the container; made if missing.
+    /// Absolute path in the container; created if missing.
     pub container_path: String,
     /// Read only (not recursive).
     pub read_only: bool,
     /// Read only with every mount below it (`recursiveReadOnly`); implies `read_only`.
     pub recursive_read_only: bool,
-    /// Nothing in it can be run.
+    /// `noexec`.
     pub no_exec: bool,
     /// `mountPropagation`.
     pub propagation: MountPropagation,
@@ -79,24 +79,25 @@ pub enum MountPropagation {
     /// `None`: private.
     #[default]
     None,
-    /// Mounts made on the node show up in the container.
+    /// Mounts on the node become visible in the container.
     HostToContainer,
-    /// Mounts show up both ways.
+    /// Mounts become visible both ways.
     Bidirectional,
 }
 
-/// A device node.
+/// A device to pass through.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Device {
-    /// Device node on the node.
+    /// The device on the node.
     pub host_path: PathBuf,
-    /// Where the container sees it.
+    /// Its path in the container.
     pub container_path: String,
     /// Some of `r`, `w`, `m`.
     pub permissions: String,
 }
 
-/// Who runs the container and what it may do: container and pod security context merged by the caller.
+/// The user and privileges of a container: its and its pod's security contexts, merged by the
+/// caller.
 #[derive(Debug, Clone, Default)]
 pub struct SecurityContext {
     /// `runAsUser`; else the image's USER.
@@ -115,9 +116,9 @@ pub struct SecurityContext {
     pub no_new_privileges: bool,
     /// `readOnlyRootFilesystem`.
     pub read_only_root_filesystem: bool,
-    /// `capabilities.add`, without `CAP_`; `ALL` is all.
+    /// `capabilities.add`, without `CAP_`; `ALL` means all.
     pub add_capabilities: Vec<String>,
-    /// `capabilities.drop`, without `CAP_`; `ALL` is all.
+    /// `capabilities.drop`, without `CAP_`; `ALL` means all.
     pub drop_capabilities: Vec<String>,
     /// `seccompProfile`.
     pub seccomp: SeccompProfile,
@@ -128,12 +129,12 @@ pub struct SecurityContext {
 /// `seccompProfile`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum SeccompProfile {
-    /// No filter (also what Kubernetes does when nothing is said).
+    /// No filter, which is also Kubernetes' default.
     #[default]
     Unconfined,
-    /// The profile of this crate.
+    /// The default profile of this crate.
     RuntimeDefault,
-    /// A profile in docker's JSON form on the node.
+    /// A profile on the node, in docker's JSON format.
     Localhost(PathBuf),
 }
 

@@ -1,4 +1,4 @@
-//! Making containers.
+//! Creating containers.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use prost::Message;
 use prost_types::Any;
 use tonic::Code;
 
+use super::id::container_id;
 use super::record::{EXTENSION, Identity, Record};
 use super::signal::signal_number;
 use super::spec::{self, SpecInput};
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::image::{Contents, ImageError};
 
-/// Type names that containerd knows the OCI documents by.
+/// containerd's type name for an OCI runtime specification.
 pub(super) const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 const SHIM: &str = "io.containerd.runc.v2";
 const DEFAULT_RUNTIME: &str = "runc";
@@ -35,13 +36,8 @@ struct RuncOptions {
 }
 
 impl Runtime {
-    /// The id of a container, computed from its identity.
-    pub fn container_id(&self, pod: &PodRef, name: &str, attempt: u32) -> ContainerId {
-        super::id::container_id(&pod.uid, name, attempt)
-    }
-
-    /// Makes the root file system of a container to be, so that this can go on while volumes and
-    /// network are set up. Optional: [`Runtime::create`] does it if it was not done.
+    /// Creates the root file system of a future container, while volumes and network are still
+    /// being set up. Optional: [`Runtime::create`] does it otherwise.
     pub async fn prepare_rootfs(
         &self,
         pod: &PodRef,
@@ -49,16 +45,16 @@ impl Runtime {
         attempt: u32,
         image: &str,
     ) -> Result<()> {
-        let id = self.container_id(pod, name, attempt);
+        let id = container_id(&pod.uid, name, attempt);
         let contents = self.inner.image_contents(image).await?;
         self.inner.ensure_snapshot(&id.0, &contents).await?;
         Ok(())
     }
 
-    /// Creates a container. A container with the same (pod, name, attempt) that was never started is
-    /// replaced; one that was started is kept and its id returned.
+    /// Creates a container. A container with the same (pod, name, attempt) that was never started
+    /// is replaced; one that was started is kept, and its id is returned.
     pub async fn create(&self, pod: &PodSandbox, config: &ContainerConfig) -> Result<ContainerId> {
-        let id = self.container_id(&pod.config.pod, &config.name, config.attempt);
+        let id = container_id(&pod.config.pod.uid, &config.name, config.attempt);
         let contents = self.inner.image_contents(&config.image).await?;
         let mounts = self.inner.ensure_snapshot(&id.0, &contents).await?;
         let pidns = match &config.process_target {
@@ -82,21 +78,21 @@ impl Runtime {
         Ok(id)
     }
 
-    /// Where the PID namespace of a running container of the pod is.
+    /// The path of the PID namespace of a running container of the pod.
     async fn pid_namespace(&self, pod: &PodRef, container: &str) -> Result<PathBuf> {
         let running = self.list_pod(&pod.uid).await?.into_iter().find_map(|one| match one.state {
             ContainerState::Running { pid, .. } if one.name == container => Some(pid),
             _ => None,
         });
         let pid = running.ok_or_else(|| RuntimeError::InvalidConfig {
-            message: format!("target container {container:?} does not run"),
+            message: format!("target container {container:?} is not running"),
         })?;
         Ok(PathBuf::from(format!("/proc/{pid}/ns/pid")))
     }
 }
 
 impl Inner {
-    /// An image that is on this node.
+    /// The contents of an image on this node.
     pub(super) async fn image_contents(&self, image: &str) -> Result<Arc<Contents>> {
         match self.images.find(image).await {
             Ok(Some(stored)) => Ok(stored.contents),
@@ -106,7 +102,7 @@ impl Inner {
         }
     }
 
-    /// containerd's record of a container: specification, labels, our own record.
+    /// Builds containerd's record of a container: specification, labels, our own record.
     async fn describe(
         &self,
         id: &ContainerId,
@@ -214,7 +210,7 @@ impl Inner {
         })
     }
 
-    /// What the pod's status calls `imageID`: a name with the digest if the store has one, else the id.
+    /// The `imageID` of the pod's status: a name with the digest if the store has one, else the id.
     async fn image_ref(&self, image: &str, contents: &Contents) -> Result<String> {
         let found = self.images.image_ref(image, contents).await;
         found.map_err(|error| RuntimeError::InvalidConfig { message: error.to_string() })
@@ -233,7 +229,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Deletes containerd's record of a container. Gone: fine.
+    /// Deletes containerd's record of a container. It may be gone already.
     pub(super) async fn delete_record(&self, id: &str) -> Result<()> {
         match self
             .containerd

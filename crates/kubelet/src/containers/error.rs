@@ -1,4 +1,4 @@
-//! What can go wrong with containers, in words that fit a pod's status.
+//! Errors of the container layer, with messages fit for a pod's status.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,10 +6,10 @@ use std::path::PathBuf;
 /// Errors of [`super::Runtime`].
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// containerd does not answer (it is being restarted); try again.
+    /// containerd does not answer (it may be restarting); try again.
     #[error("containerd is not reachable: {message}")]
     Unavailable {
-        /// What the transport said.
+        /// The transport's message.
         message: String,
     },
     /// A containerd call failed.
@@ -37,10 +37,10 @@ pub enum RuntimeError {
     /// The image is not on this node: pull it first.
     #[error("image {image:?} is not present")]
     ImageMissing {
-        /// The image asked for.
+        /// The requested image.
         image: String,
     },
-    /// The configuration cannot be run (`CreateContainerConfigError`).
+    /// The configuration is not valid (`CreateContainerConfigError`).
     #[error("{message}")]
     InvalidConfig {
         /// What is wrong.
@@ -49,7 +49,7 @@ pub enum RuntimeError {
     /// `runAsNonRoot` is set and the container would run as root (`CreateContainerConfigError`).
     #[error("container has runAsNonRoot and image will run as root")]
     RunAsNonRoot,
-    /// `runAsNonRoot` is set beside `runAsUser: 0` (`CreateContainerConfigError`).
+    /// `runAsNonRoot` is set together with `runAsUser: 0` (`CreateContainerConfigError`).
     #[error("container's runAsUser breaks non-root policy")]
     RunAsUserRoot,
     /// `runAsNonRoot` is set and the image's user is a name (`CreateContainerConfigError`).
@@ -60,12 +60,13 @@ pub enum RuntimeError {
         /// The image's USER.
         user: String,
     },
-    /// The process could not be started: a missing command, a bad working directory (`RunContainerError`).
+    /// The process could not be started: a missing command, a bad working directory
+    /// (`RunContainerError`).
     #[error("failed to start container {id}: {message}")]
     Start {
         /// Container id.
         id: String,
-        /// The OCI runtime's words.
+        /// The OCI runtime's message.
         message: String,
     },
     /// A command in a container ran longer than allowed.
@@ -73,7 +74,7 @@ pub enum RuntimeError {
     ExecTimeout {
         /// The command.
         command: String,
-        /// The time it had.
+        /// The timeout.
         timeout: std::time::Duration,
     },
     /// A command could not be run in a container.
@@ -81,10 +82,10 @@ pub enum RuntimeError {
     Exec {
         /// Container id.
         id: String,
-        /// The OCI runtime's words.
+        /// The OCI runtime's message.
         message: String,
     },
-    /// A file or mount of ours.
+    /// A file or mount operation failed.
     #[error("{operation} {}", path.display())]
     Io {
         /// What was tried.
@@ -95,7 +96,7 @@ pub enum RuntimeError {
         #[source]
         source: io::Error,
     },
-    /// A namespace could not be made or pinned.
+    /// A namespace could not be created or pinned.
     #[error("namespaces of pod {pod}: {step}")]
     Namespace {
         /// Pod uid.
@@ -111,17 +112,18 @@ pub enum RuntimeError {
     Cgroup(#[from] crate::cgroup::CgroupError),
 }
 
-/// True if containerd did not answer, or the connection broke while it did. Only errors made on our side
-/// of the connection have a source.
+/// Whether containerd did not answer, or the connection broke while it did. Only errors that arise
+/// on our side of the connection have a source.
 pub(crate) fn is_unreachable(status: &tonic::Status) -> bool {
     status.code() == tonic::Code::Unavailable || std::error::Error::source(status).is_some()
 }
 
-/// Shorthand.
+/// A result with this error.
 pub type Result<T> = std::result::Result<T, RuntimeError>;
 
 impl RuntimeError {
-    /// The reason that a waiting container's status shows when creating or starting failed with this.
+    /// The waiting reason in a container's status when creating or starting it failed with this
+    /// error.
     pub fn waiting_reason(&self) -> &'static str {
         match self {
             RuntimeError::InvalidConfig { .. }
@@ -134,7 +136,7 @@ impl RuntimeError {
         }
     }
 
-    /// True if `runAsNonRoot` keeps the container from starting.
+    /// Whether `runAsNonRoot` keeps the container from starting.
     pub fn is_root_refused(&self) -> bool {
         matches!(
             self,
@@ -144,7 +146,7 @@ impl RuntimeError {
         )
     }
 
-    /// True if trying again without any change can help.
+    /// Whether it makes sense to try again.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, RuntimeError::Unavailable { .. })
     }
@@ -158,7 +160,7 @@ impl RuntimeError {
         move |source| RuntimeError::Io { operation, path, source }
     }
 
-    /// Maps a containerd status: unreachable apart from refused.
+    /// Maps a containerd status, telling an unreachable containerd from a failed call.
     pub(crate) fn from_status(operation: impl Into<String>, status: &tonic::Status) -> Self {
         if is_unreachable(status) {
             return RuntimeError::Unavailable { message: status.message().to_string() };
@@ -170,7 +172,7 @@ impl RuntimeError {
         }
     }
 
-    /// The gRPC code if this is a refusal of containerd.
+    /// The gRPC code of a failed containerd call.
     pub fn code(&self) -> Option<tonic::Code> {
         match self {
             RuntimeError::Containerd { code, .. } => Some(*code),

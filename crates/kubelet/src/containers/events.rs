@@ -1,7 +1,7 @@
-//! What happens to containers, as it happens.
+//! Events of containers.
 //!
-//! One subscription to containerd feeds every [`Runtime::events`]. It also records exits (see `reap`), so
-//! that this happens whether or not anybody listens.
+//! One subscription to containerd feeds every [`Runtime::events`]. It also records exits (see
+//! `reap`), whether or not there are subscribers.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,8 +19,8 @@ use super::{
 };
 use super::{record, task};
 
-/// An event of our own that shows that a subscription works: containerd answers a subscriber only with
-/// the first event.
+/// Topic of an event of our own that shows that a subscription works: containerd answers a
+/// subscriber only when there is an event.
 const PROBE_TOPIC: &str = "/skiff/subscribed";
 const PROBE_INTERVAL: Duration = Duration::from_millis(25);
 /// Back-off after a lost subscription.
@@ -28,8 +28,8 @@ const RECONNECT_MIN: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 
 impl Runtime {
-    /// Starts a stream of events. It begins with [`RuntimeEvent::Resync`], heals by itself when
-    /// containerd restarts (with another `Resync`), and ends when the receiver is dropped.
+    /// Starts a stream of events. It begins with [`RuntimeEvent::Resync`], recovers when containerd
+    /// restarts (with another `Resync`), and ends when the receiver is dropped.
     pub fn events(&self) -> mpsc::Receiver<RuntimeEvent> {
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
         let mut source = self.inner.events.subscribe();
@@ -60,7 +60,7 @@ impl Runtime {
     pub(super) fn start_event_pump(&self) {
         let pump = tokio::spawn(pump(Arc::downgrade(&self.inner), self.inner.containerd.clone()));
         let first = self.inner.pump.set(pump.abort_handle());
-        assert!(first.is_ok(), "the event pump is started once, when the runtime is made");
+        assert!(first.is_ok(), "the event pump is started once, when the runtime is created");
     }
 }
 
@@ -71,7 +71,7 @@ async fn pump(inner: Weak<Inner>, containerd: Containerd) {
         match forward(&inner, &containerd, &mut pause).await {
             Ok(()) => return,
             Err(error) => {
-                tracing::info!(%error, ?pause, "lost containerd's events; subscribing again")
+                tracing::info!(%error, ?pause, "lost containerd's event stream; subscribing again")
             }
         }
         tokio::time::sleep(pause).await;
@@ -111,7 +111,7 @@ async fn forward(inner: &Weak<Inner>, containerd: &Containerd, pause: &mut Durat
 }
 
 async fn probe(containerd: &Containerd) -> Result<()> {
-    // Any known message does; nobody but us listens to the topic.
+    // Any registered message will do; nobody else listens to the topic.
     let event = TaskOom { container_id: "skiff".to_string() };
     let event = Any { type_url: TaskOom::full_name(), value: event.encode_to_vec() };
     let request = PublishRequest { topic: PROBE_TOPIC.to_string(), event: Some(event) };
@@ -121,13 +121,13 @@ async fn probe(containerd: &Containerd) -> Result<()> {
 }
 
 impl Inner {
-    /// PodActions an event to the subscribers, if there are any.
+    /// Passes an event to the subscribers, if there are any.
     fn publish(&self, event: RuntimeEvent) {
-        // An error only says that nobody listens.
+        // An error only means that there are no subscribers.
         self.events.send(event).ok();
     }
 
-    /// Records the end of every stopped task.
+    /// Records the exit of every stopped task.
     async fn reap_all(self: &Arc<Self>) -> Result<()> {
         for task in self.tasks().await? {
             if matches!(task.state, task::TaskState::Stopped { .. }) {
@@ -158,7 +158,7 @@ impl Inner {
             }
             Ok(None) => String::new(),
             Err(error) => {
-                tracing::debug!(container = %id, %error, "the pod of an event is not known");
+                tracing::debug!(container = %id, %error, "cannot look up the pod of an event");
                 String::new()
             }
         }

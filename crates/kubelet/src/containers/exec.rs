@@ -1,7 +1,8 @@
 //! Running commands in containers.
 //!
 //! The shim connects a command to FIFOs in a directory of the pod; we read and write them without a
-//! thread. A command outlives containerd's restart: its FIFOs are the shim's, and waiting is retried.
+//! thread. A command survives a restart of containerd: the shim holds its FIFOs, and waiting is
+//! retried.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,11 +27,11 @@ use super::{
 
 const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 const SIGKILL: i32 = 9;
-/// How long a killed command may take to go before it is left to its container's end.
+/// How long to wait for a killed command to exit before leaving it to the removal of its container.
 const ABANDONED_WAIT: Duration = Duration::from_secs(10);
-/// Between attempts to wait for a command while containerd is away.
+/// Pause between attempts to wait for a command while containerd is down.
 const WAIT_RETRY: Duration = Duration::from_millis(200);
-/// Buffer for output that nobody wants.
+/// Buffer size for discarded output.
 const DISCARD_BYTES: usize = 16 << 10;
 
 /// A command to run in a container.
@@ -38,31 +39,31 @@ const DISCARD_BYTES: usize = 16 << 10;
 pub struct ExecRequest {
     /// The command and its arguments.
     pub command: Vec<String>,
-    /// Give it standard input.
+    /// Attach its standard input.
     pub stdin: bool,
-    /// Pass its standard output back.
+    /// Return its standard output.
     pub stdout: bool,
-    /// Pass its standard error back (with `tty` everything is standard output).
+    /// Return its standard error (with `tty` everything is standard output).
     pub stderr: bool,
-    /// Give it a terminal.
+    /// Allocate a terminal.
     pub tty: bool,
-    /// Width and height of the terminal in characters, if they are known before it starts.
+    /// Width and height of the terminal in characters, if known before the command starts.
     pub size: Option<(u16, u16)>,
 }
 
-/// A command that runs in a container.
+/// A command running in a container.
 pub struct ExecSession {
-    /// Write its standard input here; drop it to close.
+    /// Its standard input; drop it to close it.
     pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
-    /// Its standard output, to its end.
+    /// Its standard output, until the end.
     pub stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,
-    /// Its standard error, to its end.
+    /// Its standard error, until the end.
     pub stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
     /// Resize, signal, wait. Dropping it before the command has ended kills the command.
     pub control: ExecControl,
 }
 
-/// Controls a command that runs in a container.
+/// Controls a command running in a container.
 pub struct ExecControl {
     containerd: Containerd,
     container: String,
@@ -89,13 +90,8 @@ impl ExecControl {
         }
     }
 
-    /// Sends a signal to the command. Ended: fine.
-    pub async fn kill(&self, signal: i32) -> Result<()> {
-        kill_process(&self.containerd, &self.container, &self.exec, signal).await
-    }
-
-    /// Waits for the end and gives the exit code. Read the output at the same time: a command whose
-    /// output nobody reads does not end. A wait that is dropped may be begun again.
+    /// Waits for the command to exit and returns its exit code. Read the output meanwhile: a
+    /// command whose output nobody reads does not exit. Cancel safe.
     pub async fn wait(&mut self) -> Result<i32> {
         let code = match self.exit {
             Some(code) => code,
@@ -139,27 +135,27 @@ impl Drop for ExecControl {
         let directory = self.directory.clone();
         handle.spawn(async move {
             if let Err(error) = kill_process(&containerd, &container, &exec, SIGKILL).await {
-                tracing::warn!(%container, %error, "an abandoned command could not be killed");
+                tracing::warn!(%container, %error, "cannot kill an abandoned command");
             }
             let wait = WaitRequest { container_id: container.clone(), exec_id: exec.clone() };
-            // Gone, never started or stuck: what is left is cleaned up.
+            // Whether it has exited, never started or is stuck: clean up.
             tokio::time::timeout(ABANDONED_WAIT, containerd.tasks().wait(wait)).await.ok();
             clean_up(&containerd, &container, &exec, &directory).await;
         });
     }
 }
 
-/// Deletes an ended command from the shim, which ends its output, and its FIFOs.
+/// Deletes an exited command from the shim, which ends its output, and removes its FIFOs.
 async fn clean_up(containerd: &Containerd, container: &str, exec: &str, directory: &Path) {
     let request =
         DeleteProcessRequest { container_id: container.to_string(), exec_id: exec.to_string() };
     if let Err(status) = containerd.tasks().delete_process(request).await
         && !is_gone(&status)
     {
-        tracing::debug!(%container, message = status.message(), "a command's record remains until its container goes");
+        tracing::debug!(%container, message = status.message(), "a command's record remains until its container is deleted");
     }
     if let Err(error) = tokio::fs::remove_dir_all(directory).await {
-        tracing::debug!(directory = %directory.display(), %error, "a command's FIFOs remain until its pod goes");
+        tracing::debug!(directory = %directory.display(), %error, "a command's FIFOs remain until its pod is deleted");
     }
 }
 
@@ -170,7 +166,7 @@ async fn kill_process(
     signal: i32,
 ) -> Result<()> {
     let signal = u32::try_from(signal).map_err(|_| RuntimeError::InvalidConfig {
-        message: format!("no signal has the number {signal}"),
+        message: format!("{signal} is not a signal number"),
     })?;
     let request = KillRequest {
         container_id: container.to_string(),
@@ -206,7 +202,7 @@ impl Runtime {
             .ok_or_else(|| RuntimeError::NotFound { id: id.to_string() })?;
         let pod_uid = container.labels.get(record::POD_UID).cloned().unwrap_or_default();
         let spec = container.spec.map(|spec| spec.value).unwrap_or_default();
-        let process = self.inner.exec_process(id, &spec, &request)?;
+        let process = added_process(id, &spec, &request)?;
         let exec = format!("exec-{:016x}", rand::random::<u64>());
         let directory = self.inner.pod_paths(&pod_uid).streams(&exec);
         tokio::fs::create_dir_all(&directory)
@@ -235,8 +231,9 @@ impl Runtime {
         }
     }
 
-    /// Runs a command to its end, for probes and hooks. At most `output_limit` bytes of each stream are
-    /// kept. After `timeout` it is killed and the call fails with [`RuntimeError::ExecTimeout`].
+    /// Runs a command until it exits, for probes and hooks. At most `output_limit` bytes of each
+    /// stream are kept. After `timeout` it is killed, and the call fails with
+    /// [`RuntimeError::ExecTimeout`].
     pub async fn exec_sync(
         &self,
         id: &ContainerId,
@@ -250,7 +247,7 @@ impl Runtime {
         };
         match tokio::time::timeout(timeout, run).await {
             Ok(output) => output,
-            // What was dropped, started or just being started, kills the command.
+            // Dropping the future has killed the command, if it had been started.
             Err(_) => Err(RuntimeError::ExecTimeout { command: command.join(" "), timeout }),
         }
     }
@@ -276,27 +273,22 @@ impl Runtime {
 
 type Failed = (ExecControl, RuntimeError);
 
-impl Inner {
-    /// The process to add: the container's own, with another command.
-    fn exec_process(
-        &self,
-        id: &ContainerId,
-        spec: &[u8],
-        request: &ExecRequest,
-    ) -> Result<Process> {
-        #[derive(serde::Deserialize)]
-        struct HasProcess {
-            process: Process,
-        }
-        let failed = |message: String| RuntimeError::Exec { id: id.to_string(), message };
-        if request.command.is_empty() {
-            return Err(failed("no command specified".to_string()));
-        }
-        let spec: HasProcess =
-            serde_json::from_slice(spec).map_err(|error| failed(error.to_string()))?;
-        Ok(exec_process(spec.process, request))
+/// The process to add to a container: its own, with another command.
+fn added_process(id: &ContainerId, spec: &[u8], request: &ExecRequest) -> Result<Process> {
+    #[derive(serde::Deserialize)]
+    struct HasProcess {
+        process: Process,
     }
+    let failed = |message: String| RuntimeError::Exec { id: id.to_string(), message };
+    if request.command.is_empty() {
+        return Err(failed("no command specified".to_string()));
+    }
+    let spec: HasProcess =
+        serde_json::from_slice(spec).map_err(|error| failed(error.to_string()))?;
+    Ok(exec_process(spec.process, request))
+}
 
+impl Inner {
     async fn start_exec(
         &self,
         mut control: ExecControl,
@@ -324,7 +316,7 @@ impl Inner {
             terminal: request.tty,
             spec: Some(Any {
                 type_url: PROCESS_TYPE.to_string(),
-                value: serde_json::to_vec(&process).expect("a process has a JSON form"),
+                value: serde_json::to_vec(&process).expect("a process can be written as JSON"),
             }),
         };
         if let Err(status) = self.containerd.tasks().exec(create).await {
@@ -332,7 +324,7 @@ impl Inner {
         }
         let start =
             StartRequest { container_id: control.container.clone(), exec_id: control.exec.clone() };
-        // From here on, whoever drops this future kills what it began.
+        // From here on, dropping this future kills the command.
         control.ended = false;
         if let Err(status) = self.containerd.tasks().start(start).await {
             control.ended = true;
@@ -350,7 +342,7 @@ impl Inner {
             .await
             {
                 Ok(writer) => Some(Box::new(writer) as Box<dyn AsyncWrite + Send + Unpin>),
-                // It has ended before it read anything.
+                // It exited before it read anything.
                 Err(_) => None,
             }
         } else {
@@ -370,8 +362,8 @@ struct OutputStreams {
     stderr: Option<pipe::Receiver>,
 }
 
-/// Makes the FIFOs and opens our ends; the shim opens its ends while the command starts, and we read
-/// only after that, so that "no writer yet" is not taken for the end.
+/// Creates the FIFOs and opens our ends; the shim opens its ends while the command starts, and we
+/// read only after that, so that "no writer yet" is not mistaken for the end.
 fn open_output(directory: &Path, request: &ExecRequest) -> Result<OutputStreams> {
     let open = |name: &str| {
         let path = directory.join(name);
@@ -390,7 +382,7 @@ fn open_output(directory: &Path, request: &ExecRequest) -> Result<OutputStreams>
     Ok(OutputStreams { stdin_path, stdout_path, stderr_path, stdout, stderr })
 }
 
-/// PodActions output out, or reads it to its end in the background if nobody wants it.
+/// Returns the output, or reads it to its end in the background if nobody wants it.
 fn wanted(receiver: pipe::Receiver, wanted: bool) -> Option<Box<dyn AsyncRead + Send + Unpin>> {
     if wanted {
         return Some(Box::new(receiver));

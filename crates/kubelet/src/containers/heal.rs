@@ -1,4 +1,4 @@
-//! What a crash may have left half done, put right when the runtime starts, before anything is created.
+//! Cleans up after a crash, when the runtime starts, before anything is created.
 
 use std::collections::HashSet;
 
@@ -12,8 +12,8 @@ use super::task::TaskState;
 use super::{Inner, Result, RuntimeError};
 
 impl Inner {
-    /// Removes root file systems that no container came to use, kills shims that nobody waits for, and starts
-    /// log writers that were killed.
+    /// Removes root file systems that no container uses, kills orphaned shims, and restarts log
+    /// writers that were killed.
     pub(super) async fn heal(&self) -> Result<()> {
         self.kill_stuck_shims().await;
         let containers = self.all_records().await?;
@@ -40,7 +40,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Keys of the snapshots that were made for containers.
+    /// Keys of the snapshots that were created for containers.
     async fn own_snapshots(&self) -> Result<Vec<String>> {
         let failed = |status: Status| RuntimeError::from_status("list snapshots", &status);
         let request = ListSnapshotsRequest {

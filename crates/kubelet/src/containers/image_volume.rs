@@ -1,5 +1,5 @@
-//! Images as volumes: what to mount to have an image's files in a pod's directory. Mounting it is the
-//! caller's; a snapshot keeps the layers here for as long as the pod is.
+//! Images as volumes: what to mount to see an image's files in a pod's directory. The caller mounts
+//! it; a snapshot keeps the layers on the node for as long as the pod exists.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use super::record;
 use super::rootfs::GC_ROOT;
 use super::{Inner, Result, Runtime, RuntimeError};
 
-/// Value of the label [`GC_ROOT`] for them, to tell them from root file systems.
+/// Value of their label [`GC_ROOT`], which distinguishes them from root file systems.
 const OF_VOLUME: &str = "volume";
 
 /// One mount of a file system, as containerd describes it.
@@ -31,7 +31,7 @@ impl From<Mount> for ImageMount {
 }
 
 impl Runtime {
-    /// What a volume of a pod has to mount to show an image that is here. May be repeated.
+    /// What to mount to show an image of this node in a volume. Idempotent.
     pub async fn view_image(
         &self,
         pod_uid: &str,
@@ -39,7 +39,7 @@ impl Runtime {
         image: &str,
     ) -> Result<Option<ImageMount>> {
         let contents = self.inner.image_contents(image).await?;
-        // Spares all other pods the search at their end.
+        // Spares all other pods the search when they are removed.
         let marker = self.inner.pod_paths(pod_uid).images();
         if let Some(directory) = marker.parent() {
             fs::create_dir_all(directory).map_err(RuntimeError::io("create", directory))?;
@@ -70,7 +70,7 @@ impl Runtime {
 }
 
 impl Inner {
-    /// Lets go of the images that a pod's volumes had mounted.
+    /// Releases the images that a pod's volumes had mounted.
     pub(super) async fn release_images(&self, pod_uid: &str) -> Result<()> {
         if !self.pod_paths(pod_uid).images().exists() {
             return Ok(());

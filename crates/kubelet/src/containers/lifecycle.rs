@@ -23,21 +23,21 @@ use crate::cgroup::Resources;
 const RESOURCES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 /// Exit code of a container whose process could not be started.
 const EXIT_CODE_START_ERROR: i32 = 128;
-/// What the kubelets of this world give a runtime's call.
+/// Upstream's default timeout for a call to the container runtime.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
-/// A create that takes longer may have been sent to a shim that will never answer.
+/// A create that takes longer may have reached a shim that will never answer.
 const LOOK_FOR_STUCK_SHIMS: Duration = Duration::from_secs(1);
-/// Pauses before a task is created once more: ten seconds in all.
+/// Pauses before creating a task again: ten seconds in all.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(5200);
-/// Once the pauses are this long, containerd has undone what it can.
+/// Once the pauses are this long, containerd has cleaned up what it can.
 const UNDONE_BY: Duration = Duration::from_millis(300);
 
 impl Runtime {
-    /// Starts a created container and gives its process id. Already running: fine.
+    /// Starts a created container and returns its process id. It may be running already.
     ///
-    /// Fails with [`RuntimeError::Start`] if its command cannot be run; the container is then `Exited`
-    /// with code 128 and reason `StartError`.
+    /// Fails with [`RuntimeError::Start`] if its command cannot be executed; the container is then
+    /// `Exited` with code 128 and reason `StartError`.
     pub async fn start(&self, id: &ContainerId) -> Result<u32> {
         let inner = &self.inner;
         let container = inner
@@ -49,17 +49,17 @@ impl Runtime {
         if container.labels.contains_key(record::EXIT) {
             return Err(RuntimeError::Start {
                 id: id.to_string(),
-                message: "it has already ended".to_string(),
+                message: "it has already exited".to_string(),
             });
         }
-        // Before the call: a short process has ended when it returns.
+        // Before the call: a short-lived process may have exited when it returns.
         let started_at = SystemClock.now();
         let pid = match inner.task(&id.0).await?.map(|task| (task.state, task.pid)) {
             Some((TaskState::Running, pid)) => return Ok(pid),
             Some((TaskState::Stopped { .. }, _)) => {
                 return Err(RuntimeError::Start {
                     id: id.to_string(),
-                    message: "it has already ended".to_string(),
+                    message: "it has already exited".to_string(),
                 });
             }
             Some((TaskState::Created, _)) => {
@@ -84,16 +84,18 @@ impl Runtime {
         }
     }
 
-    /// Sends a signal to the container's first process (`all`: to every process). Gone: fine.
+    /// Sends a signal to the container's first process (`all`: to every process). It may be gone
+    /// already.
     pub async fn kill(&self, id: &ContainerId, signal: i32, all: bool) -> Result<()> {
         let number = u32::try_from(signal).map_err(|_| RuntimeError::InvalidConfig {
-            message: format!("no signal has the number {signal}"),
+            message: format!("{signal} is not a signal number"),
         })?;
         self.inner.signal_task(&id.0, number, all).await?;
         Ok(())
     }
 
-    /// Deletes a container with its root file system and logs; kills it first if it runs. Gone: fine.
+    /// Deletes a container with its root file system and logs, killing it first if it is running.
+    /// It may be gone already.
     pub async fn delete(&self, id: &ContainerId) -> Result<()> {
         let Some(container) = self.inner.record(&id.0).await? else {
             return self.inner.remove_snapshot(&id.0).await;
@@ -113,8 +115,8 @@ impl Runtime {
 
     /// Changes the limits of a running container in place.
     pub async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
-        let value =
-            serde_json::to_vec(&linux_resources(resources)).expect("numbers have a JSON form");
+        let value = serde_json::to_vec(&linux_resources(resources))
+            .expect("numbers can be written as JSON");
         let request = UpdateTaskRequest {
             container_id: id.0.clone(),
             resources: Some(Any { type_url: RESOURCES_TYPE.to_string(), value }),
@@ -138,7 +140,7 @@ impl Inner {
         let rootfs = self.snapshot_mounts(&container.snapshot_key).await?;
         let mut pause = RETRY_MIN;
         loop {
-            // A broken-off start that waits for somebody to read its FIFOs would never be undone.
+            // An aborted start that waits for a reader of its FIFOs would never be cleaned up.
             let _released = read_waiting_fifos(&self.pod_paths(pod_uid).streams(id));
             let stdio = self.prepare_stdio(id, pod_uid, &record).await?;
             let request = CreateTaskRequest {
@@ -163,11 +165,12 @@ impl Inner {
             };
             match started {
                 Ok(pid) => return Ok(pid),
-                // A shim that was just ending, or an earlier, broken create that containerd is still undoing.
+                // The shim was just exiting, or containerd is still cleaning up after an earlier,
+                // aborted create.
                 Err(status)
                     if pause < RETRY_MAX && (is_dying_shim(&status) || is_half_made(&status)) =>
                 {
-                    tracing::debug!(container = %id, message = status.message(), "creating a task once more");
+                    tracing::debug!(container = %id, message = status.message(), "creating a task again");
                     self.delete_stopped_task(id, pod_uid).await?;
                     if pause >= UNDONE_BY {
                         self.remove_broken_bundle(id, status.message()).await?;
@@ -180,8 +183,8 @@ impl Inner {
         }
     }
 
-    /// Has the log writer read the FIFOs of a task that a kubelet before us has made; its writer may be gone, or
-    /// may have given way to one with FIFOs of our own.
+    /// Lets the log writer read the FIFOs of a task that an earlier kubelet created: its writer may
+    /// be gone, or may have given way to one that reads FIFOs of ours.
     async fn read_made_task(&self, id: &str, pod_uid: &str, record: &Record) -> Result<()> {
         match self.task(id).await? {
             Some(task) if record.has_output_fifos() => {
@@ -212,7 +215,7 @@ impl Inner {
                     "no answer in {CALL_TIMEOUT:?}"
                 ))),
             },
-            () = look_for_stuck_shims => unreachable!("it looks for ever"),
+            () = look_for_stuck_shims => unreachable!("the loop does not end"),
         }
     }
 
@@ -230,14 +233,14 @@ impl Inner {
         }
     }
 
-    /// Writes down when a container was started; the caller need not wait for it.
+    /// Records when a container was started, in the background.
     fn note_start(self: &Arc<Self>, id: ContainerId, started_at: Timestamp) {
         let inner = self.clone();
         tokio::spawn(async move {
             if let Err(error) =
                 inner.set_label(&id.0, record::STARTED_AT, started_at.to_string()).await
             {
-                tracing::warn!(container = %id, %error, "the container's start time could not be recorded");
+                tracing::warn!(container = %id, %error, "cannot record the container's start time");
             }
         });
     }
@@ -260,7 +263,7 @@ impl Inner {
         self.remove_streams(&id.0, pod_uid).await
     }
 
-    /// Removes a container with its task, streams and snapshot. Gone: fine.
+    /// Removes a container with its task, streams and snapshot. It may be gone already.
     pub(super) async fn remove_container(&self, id: &str, pod_uid: &str) -> Result<()> {
         self.delete_task(id, pod_uid).await?;
         self.delete_record(id).await?;
@@ -271,8 +274,8 @@ impl Inner {
     }
 }
 
-/// A failed create or start. Only the OCI runtime's own refusal is the container's fault; the rest may be tried
-/// again.
+/// Maps a failed create or start. Only an error of the OCI runtime itself is the container's fault;
+/// all else may be tried again.
 fn start_error(id: &str, status: &Status) -> RuntimeError {
     if is_unreachable(status) || is_half_made(status) || !status.message().contains("OCI runtime") {
         return RuntimeError::from_status(format!("start container {id}"), status);
@@ -280,12 +283,12 @@ fn start_error(id: &str, status: &Status) -> RuntimeError {
     RuntimeError::Start { id: id.to_string(), message: status.message().to_string() }
 }
 
-/// True if something of a task that was never finished is still there: its directory, or the OCI runtime's
+/// Whether something of an incomplete task is still there: its directory, or the OCI runtime's
 /// record.
 fn is_half_made(status: &Status) -> bool {
     let message = status.message();
-    // The third: containerd has just removed the directory that this one was using. The last: containerd,
-    // started again, has found the shim of a task that it died while making.
+    // The third: containerd has just removed the directory that this one was using. The last:
+    // containerd, restarted, has found the shim of a task that it was killed while creating.
     [
         "failed to start shim",
         "given ID already exists",

@@ -1,4 +1,4 @@
-//! What exists.
+//! Listing containers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::cgroup::CgroupPath;
 impl Runtime {
     /// Every container of this node's namespace, running or not, oldest first.
     pub async fn list(&self) -> Result<Vec<ContainerStatus>> {
-        // Tasks first: one that goes in between has left its exit in the record.
+        // Tasks first: one that is deleted in between has left its exit in the record.
         let tasks = self.inner.tasks().await?;
         let containers = self.inner.all_records().await?;
         let tasks: HashMap<String, Task> =
@@ -51,7 +51,8 @@ fn sort(found: &mut [ContainerStatus]) {
 }
 
 impl Inner {
-    /// A container's status. The task is looked at first: if it goes in between, its exit is in the record.
+    /// A container's status. The task is read first: if it is deleted in between, its exit is in
+    /// the record.
     async fn look_at(self: &Arc<Self>, id: &str) -> Result<Option<ContainerStatus>> {
         let task = self.task(id).await?;
         match self.record(id).await? {
@@ -69,12 +70,12 @@ impl Inner {
         }
     }
 
-    /// All records, the pause processes' included.
+    /// All records, including those of pause processes.
     pub(super) async fn all_records(&self) -> Result<Vec<Container>> {
         self.filtered_records(Vec::new()).await
     }
 
-    /// A pod's records, the pause process's included.
+    /// A pod's records, including that of its pause process.
     pub(super) async fn records_of_pod(&self, pod_uid: &str) -> Result<Vec<Container>> {
         self.filtered_records(vec![format!("labels.\"{}\"=={pod_uid:?}", record::POD_UID)]).await
     }
@@ -87,8 +88,8 @@ impl Inner {
             .containers)
     }
 
-    /// The status of a container from its record and task; `None` if it is not a pod's container. A
-    /// stopped task's exit is recorded in the background.
+    /// The status of a container, from its record and task; `None` if it is not a pod's container.
+    /// The exit of a stopped task is recorded in the background.
     async fn status_of(
         self: &Arc<Self>,
         container: &Container,
@@ -104,7 +105,7 @@ impl Inner {
         let label = |key: &str| container.labels.contains_key(key);
         let ended = match &task {
             Some(task) => matches!(task.state, TaskState::Stopped { .. }),
-            // Its end has yet to be written down.
+            // Its exit has yet to be recorded.
             None => label(record::STARTED_AT) && !label(record::EXIT),
         };
         if ended {
@@ -149,12 +150,12 @@ impl Inner {
     }
 }
 
-/// Our record in containerd's; `None` if the container is not one of ours.
+/// Our part of containerd's record; `None` if the container is not ours.
 pub(super) fn record_of(container: &Container) -> Option<Record> {
     serde_json::from_slice(&container.extensions.get(EXTENSION)?.value).ok()
 }
 
-/// When a container was started; when it was created if that was not recorded.
+/// When a container was started, or created if the start was not recorded.
 pub(super) fn started_at(container: &Container) -> Timestamp {
     let label = container.labels.get(record::STARTED_AT);
     label.and_then(|label| label.parse().ok()).unwrap_or_else(|| created_at(container))

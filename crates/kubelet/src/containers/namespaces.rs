@@ -1,7 +1,8 @@
-//! Making a pod's namespaces and pinning them by bind mounts, so that they live without any process.
+//! Creates a pod's namespaces and pins them by bind mounts, so that they exist without any process.
 //!
-//! A short-lived thread moves itself into new namespaces, sets the host name and sysctls in them, and
-//! binds `/proc/thread-self/ns/*` onto files. Everything here blocks: run it on a blocking thread.
+//! A short-lived thread moves itself into new namespaces, sets the host name and sysctls in them,
+//! and bind-mounts `/proc/thread-self/ns/*` onto files. Everything here blocks: run it on a
+//! blocking thread.
 
 use std::fs;
 use std::io;
@@ -16,7 +17,7 @@ use nix::sys::statfs::{NSFS_MAGIC, TMPFS_MAGIC, statfs};
 use super::error::{Result, RuntimeError};
 use super::pod::PodConfig;
 
-/// Size of `/dev/shm` when nothing is said.
+/// Default size of `/dev/shm`.
 const DEFAULT_SHM_BYTES: u64 = 64 << 20;
 
 /// Where a pod's pins are.
@@ -35,7 +36,7 @@ impl PodPaths {
         self.base.join("ns").join(kind)
     }
 
-    /// There if the pod has images as volumes.
+    /// Exists if the pod has images as volumes.
     pub(super) fn images(&self) -> PathBuf {
         self.base.join("ns").join("images")
     }
@@ -75,8 +76,8 @@ fn own_kinds(config: &PodConfig) -> Vec<Kind> {
     kinds
 }
 
-/// Makes the pod's namespaces if any is missing; true if they are new. All are made together: processes
-/// in old ones would see half a pod.
+/// Creates the pod's namespaces if any is missing, and returns whether they are new. All are
+/// created together: processes in old ones would see half a pod.
 pub(super) fn ensure(paths: &PodPaths, config: &PodConfig) -> Result<bool> {
     let kinds = own_kinds(config);
     if kinds.iter().all(|kind| is_pinned(&paths.namespace(kind.name))) {
@@ -89,7 +90,7 @@ pub(super) fn ensure(paths: &PodPaths, config: &PodConfig) -> Result<bool> {
     };
     let directory = paths.base.join("ns");
     fs::create_dir_all(&directory).map_err(RuntimeError::io("create", &directory))?;
-    // First of all: what is made after it is of this id, wherever this is cut off.
+    // First of all: whatever is created after it has this id, wherever this is interrupted.
     let id = paths.sandbox_id();
     let random = format!("{:016x}", rand::random::<u64>());
     fs::write(&id, random).map_err(RuntimeError::io("write", &id))?;
@@ -101,11 +102,11 @@ pub(super) fn ensure(paths: &PodPaths, config: &PodConfig) -> Result<bool> {
         .name("pod-namespaces".to_string())
         .spawn(move || make_in_this_thread(&paths, &config, &kinds))
         .map_err(|error| failed("start a thread", error))?;
-    thread.join().expect("making namespaces does not panic")?;
+    thread.join().expect("creating namespaces does not panic")?;
     Ok(true)
 }
 
-/// Which making of the namespaces is the present one; empty if the pod has none of its own.
+/// The id of the pod's present namespaces; empty if it has none of its own.
 pub(super) fn id(paths: &PodPaths) -> Result<String> {
     let path = paths.sandbox_id();
     match fs::read_to_string(&path) {
@@ -115,7 +116,7 @@ pub(super) fn id(paths: &PodPaths) -> Result<String> {
     }
 }
 
-/// Moves this thread into new namespaces and pins them. The thread must end after it.
+/// Moves this thread into new namespaces and pins them. The thread must exit afterwards.
 fn make_in_this_thread(paths: &PodPaths, config: &PodConfig, kinds: &[Kind]) -> Result<()> {
     let failed = |step: String| {
         move |errno: Errno| RuntimeError::Namespace {
@@ -142,7 +143,7 @@ fn make_in_this_thread(paths: &PodPaths, config: &PodConfig, kinds: &[Kind]) -> 
 fn set_sysctls(config: &PodConfig) -> Result<()> {
     for (name, value) in &config.sysctls {
         let known = name.split(['.', '/']).all(|part| !part.is_empty() && part != "..");
-        // "a.b/c.d" names a file with a dot, as sysctl(8) has it.
+        // "a.b/c.d" names a file with a dot, as in sysctl(8).
         let file = match name.find(['.', '/']) {
             Some(at) if name.as_bytes()[at] == b'/' => name.clone(),
             _ => name
@@ -166,7 +167,7 @@ fn set_sysctls(config: &PodConfig) -> Result<()> {
     Ok(())
 }
 
-/// Binds a namespace file of `/proc` onto `target`.
+/// Bind-mounts a namespace file of `/proc` onto `target`.
 pub(super) fn pin(source: &Path, target: &Path) -> std::result::Result<(), Errno> {
     let to_errno =
         |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32));
@@ -174,7 +175,7 @@ pub(super) fn pin(source: &Path, target: &Path) -> std::result::Result<(), Errno
     mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
 }
 
-/// True if `path` is a pinned namespace.
+/// Whether `path` is a pinned namespace.
 pub(super) fn is_pinned(path: &Path) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
 }
@@ -189,7 +190,7 @@ pub(super) fn unpin(path: &Path) -> Result<()> {
     }
 }
 
-/// Mounts the pod's shared memory if it is not mounted.
+/// Mounts the pod's shared memory unless it is mounted.
 pub(super) fn ensure_shm(paths: &PodPaths, config: &PodConfig) -> Result<PathBuf> {
     if config.host_ipc {
         return Ok(PathBuf::from("/dev/shm"));
@@ -215,14 +216,14 @@ pub(super) fn ensure_shm(paths: &PodPaths, config: &PodConfig) -> Result<PathBuf
     Ok(path)
 }
 
-/// True if a tmpfs is mounted at exactly this path.
+/// Whether a tmpfs is mounted at exactly this path.
 fn is_tmpfs_mount(path: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
     let parent = path.parent().and_then(device);
     statfs(path).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC) && device(path) != parent
 }
 
-/// Removes all pins and mounts of a pod, and its runtime directories. Nothing there: fine.
+/// Removes all pins and mounts of a pod, and its runtime directories, if there are any.
 pub(super) fn remove(paths: &PodPaths) -> Result<()> {
     for kind in ["net", "uts", "ipc", "pid"] {
         unpin(&paths.namespace(kind))?;
@@ -237,7 +238,8 @@ pub(super) fn remove(paths: &PodPaths) -> Result<()> {
             }
         }
     }
-    // The pod's directory also holds its volumes, which are the caller's: it goes when it is empty.
+    // The pod's directory also holds its volumes, which belong to the caller: remove it only when
+    // empty.
     match fs::remove_dir(&paths.base) {
         Ok(()) => Ok(()),
         Err(error)
@@ -254,7 +256,7 @@ pub(super) fn remove(paths: &PodPaths) -> Result<()> {
     }
 }
 
-/// Unmounts everything mounted at `path`, however often; nothing mounted or no such path is fine.
+/// Unmounts everything mounted at `path`, which need not exist.
 fn unmount(path: &Path) -> Result<()> {
     loop {
         match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {

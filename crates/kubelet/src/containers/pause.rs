@@ -1,20 +1,21 @@
-//! The process that holds a shared PID namespace (`shareProcessNamespace`): process 1 of the pod, which
-//! sleeps, and lets the kernel reap orphans.
+//! The process that holds a shared PID namespace (`shareProcessNamespace`): process 1 of the pod,
+//! which sleeps and lets the kernel reap orphans.
 //!
-//! It must not have the node's file system as its root (its `/proc/1/root` is open to the pod), so it
-//! needs an executable that stands alone. That is a few instructions, written here as a whole ELF file:
-//! no build step, no libc, no image to pull. In C:
+//! It must not have the node's file system as its root (the pod can see its `/proc/1/root`), so it
+//! needs a self-contained executable. That is a few instructions, written here as a complete ELF
+//! file: no build step, no libc, no image to pull. In C:
 //!
 //! ```c
 //! sigaction(SIGCHLD, { .sa_handler = SIG_IGN }); // the kernel reaps children by itself
-//! for (;;) pause();                              // as process 1 it is deaf to all but SIGKILL
+//! for (;;) pause();                              // as process 1 it ignores all but SIGKILL
 //! ```
 
 /// Load address; the file is mapped as a whole.
 const BASE: u64 = 0x40_0000;
 const HEADERS: u64 = 64 + 56;
 
-/// x86-64: rt_sigaction is 13, pause is 34. `lea rsi` reaches over the rest of the code to the struct.
+/// x86-64: rt_sigaction is 13, pause is 34. `lea rsi` reaches over the rest of the code to the
+/// struct.
 const CODE_X86_64: [u8; 41] = [
     0xb8, 0x0d, 0x00, 0x00, 0x00, // mov eax, 13
     0xbf, 0x11, 0x00, 0x00, 0x00, // mov edi, 17 (SIGCHLD)
@@ -102,7 +103,7 @@ mod tests {
         std::fs::write(&path, program).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut child = std::process::Command::new(&path).spawn().unwrap();
-        // Once it ignores SIGCHLD (bit 16 of SigIgn) it has done all it does.
+        // Once it ignores SIGCHLD (bit 16 of SigIgn), it only sleeps.
         let status = format!("/proc/{}/status", child.id());
         let ignores = || {
             let text = std::fs::read_to_string(&status).unwrap();
@@ -110,7 +111,7 @@ mod tests {
             u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << 16) != 0
         };
         while !ignores() {
-            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+            assert!(child.try_wait().unwrap().is_none(), "it exited by itself");
             std::thread::yield_now();
         }
         child.kill().unwrap();

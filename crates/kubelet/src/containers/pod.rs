@@ -1,4 +1,4 @@
-//! What identifies a pod, and what its shared namespaces are made from.
+//! The identity of a pod, and the configuration of its shared namespaces.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub struct PodConfig {
     pub host_pid: bool,
     /// `spec.shareProcessNamespace`: one PID namespace, held by a pause process.
     pub share_process_namespace: bool,
-    /// `spec.securityContext.sysctls`, set once when the namespaces are made.
+    /// `spec.securityContext.sysctls`, set once when the namespaces are created.
     pub sysctls: BTreeMap<String, String>,
     /// Size of the pod's `/dev/shm` in bytes; `None` is 64 MiB.
     pub shm_size_bytes: Option<u64>,
@@ -46,7 +46,7 @@ pub struct PodConfig {
 /// A pod whose cgroup, namespaces and `/dev/shm` exist. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PodSandbox {
-    /// The configuration it was made from.
+    /// Its configuration.
     pub config: PodConfig,
     /// Path that pins the network namespace; `None` with `host_network`.
     pub netns: Option<PathBuf>,
@@ -58,14 +58,14 @@ pub struct PodSandbox {
     pub pidns: Option<PathBuf>,
     /// The directory that is mounted at `/dev/shm` in each container.
     pub shm: PathBuf,
-    /// Another one each time that the namespaces are made: after a reboot of the node.
+    /// Changes whenever the namespaces are created: after a reboot of the node.
     pub id: String,
-    /// True when this call made the namespaces: the network has to be set up in them (again).
+    /// Whether this call created the namespaces, so that the network must be set up in them.
     pub created: bool,
 }
 
 impl PodSandbox {
-    /// The network namespace to set the pod's network up in; `None` with `hostNetwork`.
+    /// The network namespace to set up the pod's network in; `None` with `hostNetwork`.
     pub fn netns(&self) -> Option<&Path> {
         self.netns.as_deref()
     }

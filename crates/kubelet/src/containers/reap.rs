@@ -1,5 +1,5 @@
-//! Recording how containers ended: the exit is written to the container's labels, then its task is
-//! deleted, which frees the shim, the mounts and the container's cgroup, and ends its log.
+//! Records exits: the exit is written to the container's labels, then its task is deleted, which
+//! frees the shim, the mounts and the container's cgroup, and ends its log.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use super::task::{Task, TaskState};
 use super::{Inner, Result, RuntimeError};
 use crate::cgroup::CgroupPath;
 
-/// Exit code of a container whose end nobody saw.
+/// Exit code of a container whose exit nobody saw.
 const EXIT_CODE_UNKNOWN: i32 = 255;
 
 impl Inner {
-    /// Records the end of a container in the background, once.
+    /// Records the exit of a container in the background, once.
     pub(super) fn reap_in_background(self: &Arc<Self>, id: String) {
         if !self.reaping.lock().insert(id.clone()) {
             return;
@@ -27,13 +27,13 @@ impl Inner {
         let inner = self.clone();
         tokio::spawn(async move {
             if let Err(error) = inner.reap(&id).await {
-                tracing::warn!(container = %id, error = %error, "recording a container's end failed; the next list tries again");
+                tracing::warn!(container = %id, error = %error, "cannot record a container's exit; the next list tries again");
             }
             inner.reaping.lock().remove(&id);
         });
     }
 
-    /// Records the end of a container if it has ended. Repeating it is harmless.
+    /// Records the exit of a container if it has exited. Idempotent.
     async fn reap(&self, id: &str) -> Result<()> {
         let Some(container) = self.record(id).await? else {
             return Ok(());
@@ -42,7 +42,7 @@ impl Inner {
         let task = self.task(id).await?;
         let ended = match &task {
             Some(task) => matches!(task.state, TaskState::Stopped { .. }),
-            // Started, and without a task: the machine went down under it.
+            // Started, but without a task: the machine went down.
             None => container.labels.contains_key(record::STARTED_AT),
         };
         if !ended {
@@ -55,7 +55,7 @@ impl Inner {
         self.delete_stopped_task(id, &pod_uid).await
     }
 
-    /// How a container ended: from its label if recorded, else from its task, else unknown.
+    /// How a container exited: from its label if recorded, else from its task, else unknown.
     pub(super) async fn exit_of(
         &self,
         container: &Container,
@@ -72,7 +72,7 @@ impl Inner {
             return ContainerExit {
                 exit_code: EXIT_CODE_UNKNOWN,
                 started_at,
-                // Noted once it is noticed, by the reaper.
+                // The time at which it was noticed.
                 finished_at: SystemClock.now(),
                 reason: ExitReason::Unknown,
                 message: "The container could not be located when its end was to be recorded"
@@ -93,7 +93,7 @@ impl Inner {
         }
     }
 
-    /// The kernel's count of kills in the container's cgroup, which lives as long as the task.
+    /// The count of OOM kills in the container's cgroup, which exists as long as the task.
     async fn was_oom_killed(&self, container: &Container) -> bool {
         let Some(record) = super::list::record_of(container) else {
             return false;
@@ -104,7 +104,7 @@ impl Inner {
         matches!(stats, Ok(Ok(Some(stats))) if stats.oom_kills > 0)
     }
 
-    /// Sets one label of a container. Gone: fine.
+    /// Sets one label of a container. It may be gone already.
     pub(super) async fn set_label(&self, id: &str, key: &str, value: String) -> Result<()> {
         let container = Container {
             id: id.to_string(),

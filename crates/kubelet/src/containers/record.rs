@@ -1,6 +1,7 @@
-//! What is written to containerd with each container, so that everything can be found again.
+//! What is stored in containerd with each container, so that everything can be found again.
 //!
-//! Identity and exit are labels (small, filterable, shown by `ctr`); the rest is one JSON extension.
+//! Identity and exit are labels (small, filterable, shown by `ctr`); the rest is one JSON
+//! extension.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -44,7 +45,7 @@ impl Identity {
         ])
     }
 
-    /// `None` if the container is not one of ours.
+    /// `None` if the container is not ours.
     pub(super) fn from_labels(labels: &HashMap<String, String>) -> Option<Self> {
         let label = |key: &str| labels.get(key).cloned();
         Some(Identity {
@@ -59,7 +60,7 @@ impl Identity {
     }
 }
 
-/// The extension: what `list` and `start` need of a container's configuration.
+/// The extension: the parts of a container's configuration that `list` and `start` need.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Record {
@@ -78,7 +79,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// True if it writes into FIFOs that a log writer of ours reads; the shim starts the writers of others.
+    /// Whether it writes into FIFOs read by a log writer that we start; the shim starts the others.
     pub(super) fn has_output_fifos(&self) -> bool {
         self.stdin && !self.tty
     }
@@ -97,7 +98,7 @@ struct ExitLabel {
     message: String,
 }
 
-/// Writes an exit as a label's value.
+/// Encodes an exit as a label's value.
 pub(super) fn exit_to_label(exit: &ContainerExit) -> String {
     let mut message = exit.message.clone();
     if message.len() > MAX_MESSAGE_BYTES {
@@ -112,10 +113,10 @@ pub(super) fn exit_to_label(exit: &ContainerExit) -> String {
         reason: exit.reason.as_str().to_string(),
         message,
     };
-    serde_json::to_string(&label).expect("numbers, times and strings have a JSON form")
+    serde_json::to_string(&label).expect("numbers, times and strings can be written as JSON")
 }
 
-/// Reads it back; `None` if it is not one.
+/// Decodes it; `None` if it is not one.
 pub(super) fn exit_from_label(text: &str) -> Option<ContainerExit> {
     let label: ExitLabel = serde_json::from_str(text).ok()?;
     Some(ContainerExit {

@@ -15,15 +15,15 @@ use super::spec::Accounts;
 use super::{Inner, Result, RuntimeError};
 use crate::image::Contents;
 
-/// Keeps a snapshot that no container refers to yet. Removed with the snapshot.
+/// Label that keeps a snapshot that no container refers to yet. Removed with the snapshot.
 pub(super) const GC_ROOT: &str = "containerd.io/gc.root";
-/// Account files larger than this are cut.
+/// Account files are truncated to this size.
 const MAX_ACCOUNTS_BYTES: u64 = 4 << 20;
-/// Symbolic links followed to an account file.
+/// Maximum number of symbolic links to an account file.
 const MAX_LINKS: usize = 8;
 
 impl Inner {
-    /// Makes the container's writable snapshot over the image, or finds it. Gives its mounts.
+    /// Creates (or finds) the container's writable snapshot of the image, and returns its mounts.
     pub(super) async fn ensure_snapshot(
         &self,
         key: &str,
@@ -60,7 +60,7 @@ impl Inner {
             .mounts)
     }
 
-    /// Bytes that a snapshot adds to its parent. None there: none.
+    /// Bytes that a snapshot adds to its parent; 0 if there is no snapshot.
     pub(super) async fn snapshot_bytes(&self, key: &str) -> Result<u64> {
         let request =
             UsageRequest { snapshotter: self.config.snapshotter.clone(), key: key.to_string() };
@@ -98,7 +98,7 @@ pub(super) async fn read_accounts(mounts: &[Mount]) -> Accounts {
     tokio::task::spawn_blocking(read).await.expect("reading files does not panic")
 }
 
-/// The directories that a mount stacks, uppermost first.
+/// The directories that a mount combines, uppermost first.
 fn layer_directories(mounts: &[Mount]) -> Vec<PathBuf> {
     let Some(mount) = mounts.first() else {
         return Vec::new();
@@ -116,7 +116,7 @@ fn layer_directories(mounts: &[Mount]) -> Vec<PathBuf> {
     upper.into_iter().chain(lower).collect()
 }
 
-/// What one layer says about a path.
+/// What one layer has at a path.
 enum InLayer {
     Absent,
     Deleted,
@@ -124,7 +124,7 @@ enum InLayer {
     File(String),
 }
 
-/// A text file of a stack of layers, links inside it followed, none out of it.
+/// A text file of a stack of layers. Links are followed inside it, but not out of it.
 fn read_in_layers(layers: &[PathBuf], path: &str) -> Option<String> {
     let mut path = PathBuf::from(path);
     for _ in 0..MAX_LINKS {
@@ -155,7 +155,7 @@ fn look_in_layer(layer: &Path, path: &Path) -> InLayer {
             return InLayer::Deleted;
         }
         if kind.is_symlink() {
-            // A link in the middle of the path leads who knows where: such images have no accounts.
+            // A link in the middle of the path is not followed: such images have no accounts.
             let target = fs::read_link(&current).ok().filter(|_| last);
             return target.map_or(InLayer::Deleted, InLayer::Link);
         }

@@ -23,7 +23,8 @@ use super::{
 use crate::cgroup::CgroupPath;
 use crate::image::ImageStore;
 
-/// Name of the process that holds a shared PID namespace; upper case, so no container can have it.
+/// Name of the process that holds a shared PID namespace; upper case, so that no container can have
+/// it.
 const PAUSE_NAME: &str = "POD";
 /// User and group of that process: nobody.
 const PAUSE_USER: u32 = 65535;
@@ -32,9 +33,9 @@ const CONNECT_BACKOFF_MIN: Duration = Duration::from_millis(20);
 const CONNECT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 impl Runtime {
-    /// Sets the runtime up: the root directory, containerd's namespace, and what a crash has left half done.
-    /// Only one runtime may be connected for a root directory and namespace at a time. Waits for containerd to answer,
-    /// with back-off, for as long as it takes.
+    /// Sets up the runtime: the root directory, containerd's namespace, and the clean-up after a
+    /// crash. Waits for containerd to answer, with back-off, for as long as it takes. Only one
+    /// runtime may be connected for a root directory and namespace at a time.
     pub async fn connect(config: RuntimeConfig) -> Result<Self> {
         let containerd = Containerd::new(&config.endpoint, &config.containerd_namespace)?;
         let pods = config.root_dir.join("pods");
@@ -58,7 +59,7 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// containerd's version, for the node's status; also tells that it is healthy.
+    /// containerd's version, for the node's status; an answer also means that it is healthy.
     pub async fn version(&self) -> Result<String> {
         let response = self.inner.containerd.version().version(()).await;
         Ok(response
@@ -67,8 +68,9 @@ impl Runtime {
             .version)
     }
 
-    /// Makes (or finds) the pod's cgroup, namespaces and shared memory. What exists is kept;
-    /// [`PodSandbox::created`] tells if the namespaces are new, so that the network must be set up.
+    /// Creates (or finds) the pod's cgroup, namespaces and shared memory. What exists is kept;
+    /// [`PodSandbox::created`] says whether the namespaces are new, so that the network must be set
+    /// up.
     pub async fn ensure_pod(&self, config: &PodConfig) -> Result<PodSandbox> {
         let paths = self.inner.pod_paths(&config.pod.uid);
         let cgroups = self.inner.config.cgroups.clone();
@@ -81,8 +83,8 @@ impl Runtime {
             Ok::<_, RuntimeError>((created, shm, namespaces::id(&own_paths)?))
         });
         let (cgroup, made) = tokio::join!(cgroup, made);
-        cgroup.expect("making a cgroup does not panic")?;
-        let (created, shm, id) = made.expect("making namespaces does not panic")?;
+        cgroup.expect("creating a cgroup does not panic")?;
+        let (created, shm, id) = made.expect("creating namespaces does not panic")?;
         let pinned = |kind: &str, own: bool| own.then(|| paths.namespace(kind));
         let mut sandbox = PodSandbox {
             netns: pinned("net", !config.host_network),
@@ -100,8 +102,8 @@ impl Runtime {
         Ok(sandbox)
     }
 
-    /// Removes everything of a pod here: containers (killed if they run), pins, shared memory, cgroup.
-    /// Take the network down first. The pod's volumes and logs are the caller's. Repeat until it
+    /// Removes everything of a pod in this layer: containers (killing them), pins, shared memory,
+    /// cgroup. Tear down the network first. Volumes and logs are up to the caller. Repeat until it
     /// succeeds.
     pub async fn remove_pod(&self, pod_uid: &str) -> Result<()> {
         let containers = self.inner.records_of_pod(pod_uid).await?;
@@ -125,7 +127,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// Uids of the pods that have something here: containers, pinned namespaces or a cgroup.
+    /// The uids of pods that have containers, pinned namespaces or a cgroup.
     pub async fn pods(&self) -> Result<Vec<String>> {
         let cgroups = self.inner.config.cgroups.clone();
         let root = self.inner.config.root_dir.clone();
@@ -157,7 +159,7 @@ async fn create_namespace(containerd: &Containerd) -> Result<()> {
 }
 
 impl Inner {
-    /// Starts the pod's pause process if it does not run, and pins its PID namespace.
+    /// Starts the pod's pause process unless it is running, and pins its PID namespace.
     async fn ensure_pause(&self, sandbox: &PodSandbox, paths: &PodPaths) -> Result<PathBuf> {
         let pod = &sandbox.config.pod;
         let id = super::id::container_id(&pod.uid, PAUSE_NAME, 0);

@@ -1,9 +1,9 @@
-//! Shims that will never serve.
+//! Stuck shims.
 //!
-//! A shim that starts opens the FIFO `log` in its task's directory and waits for containerd at the other end.
-//! If the create that it belongs to is broken off just then, containerd 1.6 removes the directory and forgets
-//! the shim, which waits for ever. It holds the pod's socket, so the next task of the pod is sent to it, and
-//! gets no answer either.
+//! A shim that starts opens the FIFO `log` in its task's directory and waits for containerd at the
+//! other end. If its create is aborted just then, containerd 1.6 removes the directory and forgets
+//! the shim, which waits forever. It holds the pod's socket, so the next task of the pod is sent to
+//! it, and gets no answer either.
 
 use std::fs;
 use std::path::Path;
@@ -21,13 +21,13 @@ impl Inner {
         let endpoint = &self.config.endpoint;
         let address = endpoint.strip_prefix("unix://").unwrap_or(endpoint).to_string();
         let killed = tokio::task::spawn_blocking(move || kill_stuck(&address)).await;
-        for pid in killed.expect("looking at processes does not panic") {
-            tracing::warn!(pid, "killed a shim that waited for a create that was broken off");
+        for pid in killed.expect("inspecting processes does not panic") {
+            tracing::warn!(pid, "killed a shim that was stuck in an aborted create");
         }
     }
 }
 
-/// Process ids of those that were killed. A process that ends while it is looked at is not one of them.
+/// Returns the ids of the killed processes. A process that exits meanwhile is not among them.
 fn kill_stuck(address: &str) -> Vec<i32> {
     let Ok(processes) = fs::read_dir("/proc") else {
         return Vec::new();
@@ -40,14 +40,14 @@ fn kill_stuck(address: &str) -> Vec<i32> {
         .collect()
 }
 
-/// True if a process is a shim of the containerd at this socket.
+/// Whether a process is a shim of the containerd at this socket.
 fn serves(pid: i32, address: &str) -> bool {
     let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<&str> = line.split('\0').collect();
     words.windows(2).any(|pair| pair == ["-address", address])
 }
 
-/// True if a process has found `log` in a task's directory that is gone, and has not opened it.
+/// Whether a process is opening `log` in a task's directory that has been removed.
 fn waits_in_removed_directory(pid: i32) -> bool {
     let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return false;

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use nix::sys::signal::Signal;
 
-/// The number of a signal written as an image or a pod writes it: `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`.
+/// The number of a signal, as an image or a pod names it: `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`.
 /// `None` if there is no such signal.
 pub(super) fn signal_number(text: &str) -> Option<i32> {
     const REAL_TIME_MIN: i32 = 34;

@@ -1,6 +1,6 @@
 //! From a [`ContainerConfig`] to the specification that the OCI runtime gets
-//! (<https://github.com/opencontainers/runtime-spec/blob/v1.0.2/config.md>). What it needs to know about
-//! the machine comes in as [`Machine`], what it needs from the image as [`ImageConfig`].
+//! (<https://github.com/opencontainers/runtime-spec/blob/v1.0.2/config.md>). What it needs to know
+//! about the machine comes in as [`Machine`], what it needs from the image as [`ImageConfig`].
 
 mod capabilities;
 mod devices;
@@ -33,10 +33,10 @@ use crate::image::ImageConfig;
 
 /// The version of the specification that containerd 1.6 and runc 1.1 know.
 const OCI_VERSION: &str = "1.0.2";
-/// The shim puts containers with the same value of this annotation under one process.
+/// Containers with the same value of this annotation share one shim.
 const SHIM_GROUP: &str = "io.kubernetes.cri.sandbox-id";
 
-/// Files of `/proc` and `/sys` that a container sees empty, unless privileged or unmasked.
+/// Files of `/proc` and `/sys` that are masked in a container, unless it is privileged or unmasked.
 const MASKED_PATHS: [&str; 13] = [
     "/proc/asound",
     "/proc/acpi",
@@ -52,11 +52,11 @@ const MASKED_PATHS: [&str; 13] = [
     "/sys/devices/virtual/powercap",
     "/sys/devices/system/cpu/cpu0/thermal_throttle",
 ];
-/// Files of `/proc` that a container cannot write.
+/// Files of `/proc` that are read-only in a container, unless it is privileged or unmasked.
 const READONLY_PATHS: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Everything that decides a container's specification.
+/// Everything that determines a container's specification.
 pub(super) struct SpecInput<'a> {
     pub(super) sandbox: &'a PodSandbox,
     pub(super) config: &'a ContainerConfig,
@@ -64,12 +64,12 @@ pub(super) struct SpecInput<'a> {
     pub(super) user: &'a ContainerUser,
     pub(super) cgroup: &'a CgroupPath,
     pub(super) machine: &'a Machine,
-    /// The PID namespace of another container, to be in.
+    /// The PID namespace of another container, to join.
     pub(super) pidns: Option<&'a Path>,
 }
 
-/// Builds the specification. Fails on what cannot be run: no command, an unknown capability, a missing
-/// device or seccomp profile.
+/// Builds the specification. Fails on what cannot be run: no command, an unknown capability, a
+/// missing device or seccomp profile.
 pub(super) fn build(input: SpecInput<'_>) -> Result<Spec> {
     let SpecInput { sandbox, config, image, user, cgroup, machine, pidns } = input;
     let security = &config.security;
@@ -102,7 +102,8 @@ pub(super) fn build(input: SpecInput<'_>) -> Result<Spec> {
     Ok(assemble(sandbox, root, process, mounts::list(sandbox, config), linux))
 }
 
-/// The specification of a container of the pod. Every member that oci-spec has a default for is set.
+/// The specification of a container of the pod. Every member that oci-spec has a default for is
+/// set.
 pub(super) fn assemble(
     sandbox: &PodSandbox,
     root: Root,

@@ -1,4 +1,4 @@
-//! Resource use of containers and pods.
+//! Resource usage of containers and pods.
 
 use containerd_client::services::v1::Container;
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use super::record::{self, Identity, Record};
 use super::{ContainerId, PodRef, Result, Runtime};
 use crate::cgroup::{CgroupPath, CgroupStats};
 
-/// What a container uses.
+/// The resource usage of a container.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContainerStats {
     /// The container.
@@ -24,7 +24,8 @@ pub struct ContainerStats {
 }
 
 impl Runtime {
-    /// Figures of every running container. Asks no shim: a container runs if its cgroup has processes.
+    /// Statistics of every running container. No shim is asked: a container runs if its cgroup has
+    /// processes.
     pub async fn stats(&self) -> Result<Vec<ContainerStats>> {
         let records = self.inner.all_records().await?;
         let cgroups = self.inner.config.cgroups.clone();
@@ -60,7 +61,8 @@ impl Runtime {
         self.inner.snapshot_bytes(&id.0).await
     }
 
-    /// Figures of any cgroup (a pod's, `kubepods`, `/` for the node); `None` if it does not exist.
+    /// Statistics of any cgroup (a pod's, `kubepods`, `/` for the node); `None` if it does not
+    /// exist.
     pub async fn cgroup_stats(&self, path: &CgroupPath) -> Result<Option<CgroupStats>> {
         let cgroups = self.inner.config.cgroups.clone();
         let path = path.clone();
@@ -69,7 +71,8 @@ impl Runtime {
     }
 }
 
-/// A container that has not been seen to end; `None` for pause processes and what is not ours.
+/// A container whose exit is not recorded; `None` for pause processes and containers that are not
+/// ours.
 fn running(container: &Container) -> Option<(Identity, Record)> {
     if container.labels.contains_key(record::PAUSE) || container.labels.contains_key(record::EXIT) {
         return None;

@@ -1,4 +1,4 @@
-//! What is known of a container, rediscovered from containerd at any time.
+//! The status of a container, read from containerd at any time.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,11 +35,11 @@ pub struct ContainerStatus {
     pub pod: PodRef,
     /// Its name in the pod.
     pub name: String,
-    /// Which try this is.
+    /// Its attempt number.
     pub attempt: u32,
     /// [`super::ContainerConfig::spec_hash`].
     pub spec_hash: String,
-    /// The image as it was asked for.
+    /// The image as the pod names it.
     pub image: String,
     /// The image's id: `sha256:...` of its configuration.
     pub image_id: String,
@@ -55,13 +55,13 @@ pub struct ContainerStatus {
     pub log_path: PathBuf,
     /// Its own cgroup, for statistics.
     pub cgroup: CgroupPath,
-    /// Who runs it.
+    /// Its user.
     pub user: ContainerUser,
-    /// It has a terminal.
+    /// Whether it has a terminal.
     pub tty: bool,
-    /// Standard input is open for attach.
+    /// Whether its standard input can be attached to.
     pub stdin: bool,
-    /// Standard input closes after the first attach.
+    /// Whether its standard input closes after the first attach.
     pub stdin_once: bool,
     /// Signal that asks it to stop.
     pub stop_signal: i32,
@@ -79,20 +79,21 @@ pub enum ContainerState {
         /// When it was started.
         started_at: Timestamp,
     },
-    /// Ended, or could not be started.
+    /// Exited, or could not be started.
     Exited(ContainerExit),
 }
 
-/// How a container ended.
+/// How a container exited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerExit {
-    /// The exit code, 128 + n for signal n; 128 if it could not be started; 255 if nobody saw it end.
+    /// The exit code, 128 + n for signal n; 128 if it could not be started; 255 if its exit was not
+    /// seen.
     pub exit_code: i32,
     /// When it was started; `None` if it never was.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// When it exited.
     pub finished_at: Timestamp,
-    /// Why, as Kubernetes names it.
+    /// The reason.
     pub reason: ExitReason,
     /// Details, for example why it could not be started.
     pub message: String,
@@ -105,16 +106,16 @@ pub enum ExitReason {
     Completed,
     /// Another exit code.
     Error,
-    /// The kernel killed it for memory.
+    /// The OOM killer killed it.
     OomKilled,
-    /// Its process could not be started (a command that does not exist).
+    /// Its process could not be started (for example, a missing command).
     StartError,
-    /// It ended while nobody looked (the node was restarted).
+    /// Its exit was not seen (the node was restarted).
     Unknown,
 }
 
 impl ExitReason {
-    /// The word in `status.containerStatuses[].state.terminated.reason`.
+    /// As in `status.containerStatuses[].state.terminated.reason`.
     pub fn as_str(self) -> &'static str {
         match self {
             ExitReason::Completed => "Completed",
@@ -137,12 +138,12 @@ impl ExitReason {
     }
 }
 
-/// Something happened to a container. Level-triggered: a hint to look, not the truth.
+/// Something happened to a container. Level-triggered: a hint to list, not the truth.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RuntimeEvent {
-    /// Look at everything: the stream has just been (re)connected, or events were dropped.
+    /// List everything: the stream has just been (re)connected, or events were dropped.
     Resync,
-    /// A container of this pod started, ended, ran out of memory, or was deleted.
+    /// A container of this pod started, exited, ran out of memory, or was deleted.
     Container {
         /// The container.
         id: ContainerId,
@@ -158,12 +159,12 @@ pub enum RuntimeEvent {
 pub enum ContainerEventKind {
     /// Its process was started.
     Started,
-    /// Its process ended.
+    /// Its process exited.
     Exited {
         /// Exit code.
         exit_code: i32,
     },
-    /// A process in it was killed for memory.
+    /// The OOM killer killed a process in it.
     Oom,
     /// It was deleted.
     Deleted,

@@ -16,8 +16,8 @@ use super::Containerd;
 /// How long a shim may take to open its end of a process's standard input.
 const READER_WAIT: Duration = Duration::from_secs(5);
 
-/// The writing end of a process's standard input. The shim keeps the FIFO open for us, so that a kubelet
-/// may come and go; closing it is a call, made when this is dropped (if asked for).
+/// The writing end of a process's standard input. The shim keeps the FIFO open, so that the kubelet
+/// can be restarted; closing it takes a call, made when this is dropped (if requested).
 pub(super) struct StdinWriter {
     sender: Option<pipe::Sender>,
     containerd: Containerd,
@@ -27,8 +27,8 @@ pub(super) struct StdinWriter {
 }
 
 impl StdinWriter {
-    /// Opens the FIFO. `exec` is empty for the container's own process. With `close`, the process sees
-    /// the end of its input when this is shut down or dropped.
+    /// Opens the FIFO. `exec` is empty for the container's own process. With `close`, the process
+    /// sees the end of its input when this is shut down or dropped.
     pub(super) async fn open(
         containerd: &Containerd,
         container: &str,
@@ -45,7 +45,7 @@ impl StdinWriter {
         })
     }
 
-    /// Lets go of the FIFO and asks the shim to do the same.
+    /// Closes the FIFO and asks the shim to do the same.
     fn end(&mut self) {
         if self.sender.take().is_none() || !self.close {
             return;
@@ -63,7 +63,7 @@ impl StdinWriter {
             if let Err(status) = tasks.close_io(request).await {
                 tracing::debug!(
                     message = status.message(),
-                    "standard input could not be closed; the process has ended"
+                    "cannot close standard input; the process has exited"
                 );
             }
         });
@@ -74,20 +74,20 @@ impl StdinWriter {
     }
 }
 
-/// Opens a FIFO to write, once it is open to be read: the shim opens its end at its own pace, also after it
-/// has said that the process runs. What was written before would be lost, or have nobody to go to.
+/// Opens a FIFO for writing, once it is open for reading: the shim may open its end only after it
+/// has reported that the process is running. Anything written before would be lost.
 async fn open_read_fifo(fifo: &Path) -> io::Result<pipe::Sender> {
     match pipe::OpenOptions::new().open_sender(fifo) {
         Err(error) if error.raw_os_error() == Some(nix::libc::ENXIO) => {}
         opened => return opened,
     }
     let path = fifo.to_owned();
-    // The kernel lets this go on when the other end is opened.
+    // This blocks until the other end is opened.
     let opening = tokio::task::spawn_blocking(move || File::options().write(true).open(path));
     match tokio::time::timeout(READER_WAIT, opening).await {
         Ok(opened) => pipe::Sender::from_file(opened.map_err(io::Error::other)??),
         Err(_) => {
-            // Nobody reads: a moment's reader lets the thread go.
+            // Nobody reads: opening the other end for a moment unblocks the thread.
             drop(pipe::OpenOptions::new().open_receiver(fifo)?);
             Err(io::ErrorKind::BrokenPipe.into())
         }

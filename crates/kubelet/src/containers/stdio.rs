@@ -1,8 +1,9 @@
 //! How a container's standard streams are connected: its log writer, and FIFOs for standard input.
 //!
-//! The shim starts the log writer itself (`binary://`), so that it lives and dies with the shim. The shim
-//! gives such containers no standard input unless they have a terminal; a container with `stdin` and no
-//! `tty` therefore writes into FIFOs, and we start the writer, detached, to read them.
+//! The shim starts the log writer itself (`binary://`), so that it lives as long as the shim. Such
+//! containers get no standard input from the shim unless they have a terminal; a container with
+//! `stdin` and without `tty` therefore writes into FIFOs, and we start a detached log writer that
+//! reads them.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,7 +17,7 @@ use super::record::Record;
 use super::{Inner, Result, RuntimeError};
 use crate::logs::{LoggerSpec, attach_socket, has_writer, logger_uri, spawn_logger, writer_number};
 
-/// Paths that a task is created with; empty for none.
+/// The paths to create a task with; empty for none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct TaskStdio {
     pub(super) stdin: String,
@@ -37,7 +38,7 @@ pub(super) fn stdin_fifo(directory: &Path) -> PathBuf {
 }
 
 impl Inner {
-    /// Removes a container's streams. Gone: fine.
+    /// Removes a container's streams. It may be gone already.
     pub(super) async fn remove_streams(&self, id: &str, pod_uid: &str) -> Result<()> {
         let directory = self.pod_paths(pod_uid).streams(id);
         release_fifos(&directory);
@@ -49,8 +50,8 @@ impl Inner {
         }
     }
 
-    /// Prepares a container's streams and tells where they are. Each call makes FIFOs of its own: a start that
-    /// was broken off may still be opening the ones before.
+    /// Prepares a container's streams and returns their paths. Each call creates new FIFOs: an
+    /// aborted start may still be opening the previous ones.
     pub(super) async fn prepare_stdio(
         &self,
         id: &str,
@@ -76,8 +77,8 @@ impl Inner {
         Ok(TaskStdio { stdin, stdout: uri, stderr })
     }
 
-    /// Starts the log writer of a running container with FIFOs again if it was killed. The shim keeps the
-    /// FIFOs open, so nothing written meanwhile is lost.
+    /// Restarts the log writer of a running container with FIFOs if it was killed. The shim keeps
+    /// the FIFOs open, so nothing written meanwhile is lost.
     pub(super) fn ensure_log_writer(
         &self,
         id: &str,
@@ -86,15 +87,15 @@ impl Inner {
         stdio: &TaskStdio,
     ) -> Result<()> {
         if has_writer(&record.log_path)
-            .map_err(RuntimeError::io("look at log", &record.log_path))?
+            .map_err(RuntimeError::io("inspect log", &record.log_path))?
         {
             return Ok(());
         }
-        tracing::warn!(container = %id, "its log writer was gone; starting another");
+        tracing::warn!(container = %id, "the container's log writer was gone; starting another");
         self.start_log_writer(id, pod_uid, record, stdio)
     }
 
-    /// Starts a log writer that reads a task's FIFOs. One that is there already gives way to it.
+    /// Starts a log writer that reads a task's FIFOs. A running one gives way to it.
     pub(super) fn start_log_writer(
         &self,
         id: &str,
@@ -127,18 +128,19 @@ impl Inner {
     }
 }
 
-/// Ends a log writer that waits at FIFOs which nobody ever opened to write: to it, this is a writer that
-/// comes and goes. Without such a writer, or without FIFOs, it does nothing.
+/// Ends a log writer that waits at FIFOs that were never opened for writing, by opening and closing
+/// them. Does nothing without such a writer or without FIFOs.
 fn release_fifos(directory: &Path) {
     drop(open_fifos(directory, OpenOptions::new().write(true)));
 }
 
-/// Opens every FIFO in the directory to read, for as long as the result is held: whoever waits to write gets on.
+/// Opens every FIFO in the directory for reading, for as long as the result is held: this unblocks
+/// writers.
 pub(super) fn read_waiting_fifos(directory: &Path) -> Vec<File> {
     open_fifos(directory, OpenOptions::new().read(true))
 }
 
-/// Opens the FIFOs in a directory without waiting. One that cannot be opened has nobody at its other end.
+/// Opens the FIFOs in a directory without blocking. One that cannot be opened has no peer.
 fn open_fifos(directory: &Path, open: &mut OpenOptions) -> Vec<File> {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return Vec::new();
@@ -149,7 +151,7 @@ fn open_fifos(directory: &Path, open: &mut OpenOptions) -> Vec<File> {
     fifos.filter_map(|entry| open.open(entry.path()).ok()).collect()
 }
 
-/// Makes a FIFO; one that is there already is kept.
+/// Creates a FIFO unless it exists.
 pub(super) fn make_fifo(path: &Path) -> Result<String> {
     match nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR) {
         Ok(()) | Err(Errno::EEXIST) => Ok(path.to_string_lossy().into_owned()),

@@ -12,17 +12,17 @@ use tonic::Code;
 use super::stdio::TaskStdio;
 use super::{Inner, Result, RuntimeError};
 
-/// How long a killed process may take to go.
+/// How long a killed process may take to exit.
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 const SIGKILL: u32 = 9;
 
-/// A task as containerd sees it.
+/// A task, as containerd reports it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Task {
     pub(super) id: String,
     pub(super) pid: u32,
     pub(super) state: TaskState,
-    /// Where its standard streams are, as it was created with.
+    /// The paths of its standard streams, as it was created with.
     pub(super) stdio: TaskStdio,
 }
 
@@ -45,7 +45,7 @@ impl Task {
                 exit_code: exit_code(process.exit_status),
                 exited_at: process.exited_at.as_ref().and_then(timestamp),
             },
-            // Paused tasks are alive; an unknown state is a shim that did not answer in time.
+            // Paused tasks are alive; an unknown state means that the shim did not answer in time.
             _ => TaskState::Running,
         };
         Task {
@@ -94,7 +94,7 @@ impl Inner {
         Ok(response.into_inner().tasks.into_iter().map(Task::from_process).collect())
     }
 
-    /// Sends a signal to a task. False if it has ended.
+    /// Sends a signal to a task. Returns false if it has exited.
     pub(super) async fn signal_task(&self, id: &str, signal: u32, all: bool) -> Result<bool> {
         let request =
             KillRequest { container_id: id.to_string(), exec_id: String::new(), signal, all };
@@ -105,7 +105,7 @@ impl Inner {
         }
     }
 
-    /// Kills a task if it runs, waits for its end and deletes it. None there: fine.
+    /// Kills a task if it is running, waits for its exit and deletes it. It need not exist.
     pub(super) async fn delete_task(&self, id: &str, pod_uid: &str) -> Result<()> {
         let Some(task) = self.task(id).await? else {
             return Ok(());
@@ -118,7 +118,7 @@ impl Inner {
         self.delete_stopped_task(id, pod_uid).await
     }
 
-    /// Deletes a task that has ended; the shim goes with its last one.
+    /// Deletes a task that has exited; the shim exits with its last one.
     pub(super) async fn delete_stopped_task(&self, id: &str, pod_uid: &str) -> Result<()> {
         let lock = self.pod_lock(pod_uid);
         let _deleting = lock.write().await;
@@ -152,7 +152,7 @@ impl Inner {
     }
 }
 
-/// True if a call met a shim that was just ending with its last task.
+/// Whether a call reached a shim that was just exiting with its last task.
 pub(super) fn is_dying_shim(status: &tonic::Status) -> bool {
     let message = status.message();
     ["ttrpc: closed", "ttrpc: client shutting down", "connection refused"]
@@ -160,7 +160,7 @@ pub(super) fn is_dying_shim(status: &tonic::Status) -> bool {
         .any(|text| message.contains(text))
 }
 
-/// containerd's several ways to say that a process has ended.
+/// containerd's several ways of saying that a process has exited.
 pub(super) fn is_gone(status: &tonic::Status) -> bool {
     let message = status.message();
     status.code() == Code::NotFound

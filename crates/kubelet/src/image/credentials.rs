@@ -1,14 +1,14 @@
-//! Which credentials go with an image. Pure.
+//! Which credentials match an image: pure.
 //!
-//! An entry's key is a host, optionally with a scheme, a port and a path; `*` stands for a part of the
-//! host's name. The longest match wins
+//! An entry's key is a host, optionally with a scheme, a port and a path; `*` matches within a part
+//! of the host's name. The longest match wins
 //! (<https://kubernetes.io/docs/concepts/containers/images/#config-json>).
 
 use oci_client::Reference;
 
 use super::RegistryCredential;
 
-/// The credentials that fit an image, best match first, in their order otherwise.
+/// The credentials that match an image, best match first, otherwise in their order.
 pub(crate) fn fitting<'a>(
     reference: &Reference,
     credentials: &'a [RegistryCredential],
@@ -58,7 +58,7 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// A part of a host's name against a pattern with `*`.
+/// Matches a part of a host's name against a pattern with `*`.
 fn part_fits(pattern: &str, part: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == part,

@@ -1,5 +1,5 @@
-//! Pulling: documents first, then all layers at once into the content store, each unpacked as soon as it
-//! and the ones below it are there.
+//! Pulls images: manifests and configuration first, then all layers at once into the content store,
+//! each unpacked as soon as it and those below it are there.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,14 +24,14 @@ use super::{RegistryCredential, credentials};
 use crate::containers::Containerd;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// A registry that sends nothing for this long is given up.
+/// A registry that sends nothing for this long has failed.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Largest configuration that is taken.
+/// Largest configuration accepted.
 const MAX_CONFIG_BYTES: u64 = 8 << 20;
-/// A layer whose transfer breaks is resumed this often.
+/// Attempts to fetch a layer, each resuming the previous one.
 const TRIES: u32 = 3;
 
-/// A pull under way: the registry with working credentials, and where the image goes.
+/// A pull in progress.
 #[derive(Clone)]
 struct Pull {
     service: ImageService,
@@ -40,7 +40,7 @@ struct Pull {
     containerd: Containerd,
 }
 
-/// An image's documents, fetched and stored.
+/// An image's manifest and configuration, fetched and stored.
 struct Documents {
     target: Descriptor,
     contents: Contents,
@@ -48,7 +48,7 @@ struct Documents {
 }
 
 impl ImageService {
-    /// Pulls an image with the first credentials that the registry takes.
+    /// Pulls an image with the first credentials that the registry accepts.
     pub(super) async fn pull_reference(
         &self,
         reference: &Reference,
@@ -91,7 +91,8 @@ impl ImageService {
     ) -> Result<Contents> {
         let mut pull = self.open_pull(reference, lease, ClientProtocol::Https)?;
         let documents = match pull.documents(auth).await {
-            // As docker has it: an insecure registry is spoken to with TLS, whoever it is, else without.
+            // As in docker: an insecure registry is tried with TLS, with any certificate, then
+            // without.
             Err(ImageError::RegistryUnavailable { .. })
                 if self.is_insecure(reference.registry()) =>
             {
@@ -189,7 +190,7 @@ impl Pull {
         let _only_writer = lock.lock().await;
         if let Some(bytes) = self.service.store().read(&manifest.config.digest).await? {
             let bytes = Bytes::from(bytes);
-            // It is there: this only makes the lease hold it.
+            // It is stored already: this only makes the lease hold it.
             write_small(&self.containerd, &manifest.config, bytes.clone()).await?;
             return Ok(bytes);
         }
@@ -207,11 +208,11 @@ impl Pull {
         Ok(bytes)
     }
 
-    /// Fetches all layers at once (as many as the service allows) and unpacks them in order, each while the
-    /// ones above it are still being fetched.
+    /// Fetches all layers at once (as many as the service allows) and unpacks them in order, each
+    /// while those above it are still being fetched.
     async fn layers(&self, documents: &Documents) -> Result<()> {
         let contents = &documents.contents;
-        // Dropped on an error, which ends the fetches.
+        // Dropping it on an error aborts the fetches.
         let mut fetches = JoinSet::new();
         let mut fetched = Vec::new();
         for layer in &contents.manifest.layers {
@@ -219,13 +220,13 @@ impl Pull {
             fetched.push(receiver);
             let (pull, layer) = (self.clone(), layer.clone());
             fetches.spawn(async move {
-                // Nobody waits any more if a layer below has failed.
+                // The receiver is gone if a layer below has failed.
                 sender.send(pull.layer(&layer).await).ok();
             });
         }
         let mut parent = String::new();
         for (index, fetched) in fetched.into_iter().enumerate() {
-            fetched.await.map_err(|_| self.failed("a layer's transfer was cut off"))??;
+            fetched.await.map_err(|_| self.failed("a layer's transfer was aborted"))??;
             let layer = &contents.manifest.layers[index];
             let chain_id = &contents.chain_ids[index];
             let store = self.service.store();
@@ -243,7 +244,7 @@ impl Pull {
         Ok(())
     }
 
-    /// Fetches one layer into the content store, from where an earlier attempt stopped.
+    /// Fetches one layer into the content store, resuming an earlier attempt.
     async fn layer(&self, layer: &Descriptor) -> Result<()> {
         let lock = self.service.blob_lock(&layer.digest);
         let _only_writer = lock.lock().await;
@@ -326,7 +327,7 @@ fn to_oci(descriptor: &Descriptor) -> OciDescriptor {
     }
 }
 
-/// What a failure of the registry means for the image.
+/// Maps an error of the registry.
 fn classify(reference: &Reference, error: &OciDistributionError) -> ImageError {
     let image = reference.to_string();
     let message = error.to_string();

@@ -11,7 +11,7 @@ pub(crate) fn parse(text: &str) -> Result<Reference> {
     if is_image_id(text) {
         return Err(invalid("an image id is not a reference".to_string()));
     }
-    // oci-client lets tags have letters of any script.
+    // oci-client accepts letters of any script in tags.
     if !text.is_ascii() {
         return Err(invalid(ParseError::ReferenceInvalidFormat.to_string()));
     }
@@ -26,7 +26,7 @@ pub(crate) fn parse(text: &str) -> Result<Reference> {
     })
 }
 
-/// Parses a reference whose host may also be an IPv6 address, or a name in capitals.
+/// Parses a reference whose host may also be an IPv6 address, or contain capitals.
 fn parse_any_host(text: &str) -> std::result::Result<Reference, ParseError> {
     if let Some((address, rest)) = text.strip_prefix('[').and_then(|text| text.split_once(']')) {
         if address.parse::<std::net::Ipv6Addr>().is_err() {
@@ -55,7 +55,7 @@ fn at_host(reference: &Reference, host: &str, repository: &str) -> Reference {
     }
 }
 
-/// The name under which the image store knows it: by digest if it has one, else by tag.
+/// The name of the image in the image store: by digest if the reference has one, else by tag.
 pub(crate) fn stored_name(reference: &Reference) -> String {
     match reference.digest() {
         Some(digest) => name_by_digest(reference, digest),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_reference() {
+    fn invalid_references_are_refused() {
         for text in [
             "",
             ":tag",

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::NodeStatus;
 /// An event's type, reason and message.
 pub type NodeEvent = (&'static str, &'static str, String);
 
-/// Reasons by the condition's type, for `True` and for `False`; Kubernetes' kubelet's.
+/// Reasons by condition type, for `True` and for `False`, as in upstream's kubelet.
 const REASONS: [(&str, &str, &str); 4] = [
     ("MemoryPressure", "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
     ("DiskPressure", "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
@@ -13,7 +13,7 @@ const REASONS: [(&str, &str, &str); 4] = [
     ("Ready", "NodeReady", "NodeNotReady"),
 ];
 
-/// What has changed from one status to the next.
+/// The events for what has changed from one status to the next.
 pub fn condition_events(node: &str, before: &NodeStatus, after: &NodeStatus) -> Vec<NodeEvent> {
     let state = |status: &NodeStatus, type_: &str| {
         let mut all = status.conditions.iter().flatten();
@@ -59,16 +59,16 @@ mod tests {
     }
 
     #[test]
-    fn what_has_changed_is_told() {
-        let told = |before: &NodeStatus, after: &NodeStatus| {
+    fn changes_are_reported() {
+        let reasons_of = |before: &NodeStatus, after: &NodeStatus| {
             let reasons = condition_events("n", before, after).into_iter();
             reasons.map(|(_, reason, _)| reason).collect::<Vec<_>>()
         };
         let (up, down, again) = (status("1", "True"), status("1", "False"), status("2", "True"));
-        assert_eq!(told(&NodeStatus::default(), &up), ["NodeHasNoDiskPressure", "NodeReady"]);
-        assert!(told(&up, &up).is_empty());
-        assert_eq!(told(&up, &down), ["NodeNotReady"]);
-        assert_eq!(told(&down, &again), ["Rebooted", "NodeReady"]);
+        assert_eq!(reasons_of(&NodeStatus::default(), &up), ["NodeHasNoDiskPressure", "NodeReady"]);
+        assert!(reasons_of(&up, &up).is_empty());
+        assert_eq!(reasons_of(&up, &down), ["NodeNotReady"]);
+        assert_eq!(reasons_of(&down, &again), ["Rebooted", "NodeReady"]);
         let text = &condition_events("n", &up, &down)[0].2;
         assert_eq!(text, "Node n status is now: NodeNotReady");
     }

@@ -1,4 +1,5 @@
-//! Watching for shortages, and acting on them: unused images go first, then a pod.
+//! Watches for resource shortages and relieves them: unused images are removed first, then a pod is
+//! evicted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -22,14 +23,14 @@ use crate::pod::pod_ext::PodExt;
 use crate::pod::resources::{pod_request, request};
 use crate::pod::worker::state::Eviction;
 
-/// How often the node is looked at.
-const LOOK: Duration = Duration::from_secs(10);
-/// Every so many looks images are collected if the disk is fuller than the policy wants.
-const LOOKS_PER_COLLECTION: u32 = 30;
+/// How often the node is checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// Images are garbage-collected on every n-th check, if the disk is fuller than the policy allows.
+const CHECKS_PER_COLLECTION: u32 = 30;
 
 const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
 
-/// See the module.
+/// See the module documentation.
 pub struct EvictionManager {
     pub context: Arc<Context>,
     pub pods: PodManager,
@@ -42,38 +43,38 @@ pub struct EvictionManager {
 impl EvictionManager {
     /// Runs until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut timer = tokio::time::interval(LOOK);
+        let mut timer = tokio::time::interval(CHECK_INTERVAL);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut looks = 0_u32;
+        let mut checks = 0_u32;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = timer.tick() => {}
             }
-            self.look().await;
+            self.check().await;
             self.limit_volumes().await;
             self.limit_containers().await;
-            looks = looks.wrapping_add(1);
-            if looks.is_multiple_of(LOOKS_PER_COLLECTION) {
+            checks = checks.wrapping_add(1);
+            if checks.is_multiple_of(CHECKS_PER_COLLECTION) {
                 self.collect_images(&self.images).await;
             }
         }
     }
 
-    async fn look(&self) {
+    async fn check(&self) {
         let short = shortages(&sample(&self.disk), &self.thresholds);
         let now = self.context.clock.now();
         let next = self.pressures.borrow().next(&short, now);
         self.pressures.send_if_modified(|pressures| {
-            let told = (pressures.memory, pressures.disk, pressures.pids);
+            let before = (pressures.memory, pressures.disk, pressures.pids);
             *pressures = next;
-            told != (next.memory, next.disk, next.pids)
+            before != (next.memory, next.disk, next.pids)
         });
         let Some(first) = short.first().copied() else {
             return;
         };
         if short.contains(&Shortage::Disk) {
-            // Everything that nobody uses, whatever its age.
+            // Everything that is unused, whatever its age.
             let all = GcPolicy {
                 high_threshold_percent: 0,
                 low_threshold_percent: 0,
@@ -116,15 +117,15 @@ impl EvictionManager {
             Ok(report) => tracing::info!(
                 removed = report.removed.len(),
                 freed_bytes = report.freed_bytes,
-                "collected images"
+                "garbage-collected images"
             ),
-            Err(error) => tracing::warn!(%error, "cannot collect images"),
+            Err(error) => tracing::warn!(%error, "cannot garbage-collect images"),
         }
     }
 
     async fn relieve(&self, shortage: Shortage, sample: &Sample) {
         let pods = self.pods.all();
-        // One at a time: its end may be enough.
+        // One at a time: that may be enough.
         let leaving = |known: &ManagedPod| {
             known.worker.eviction().is_some() || known.pod.deletion_deadline().is_some()
         };
@@ -157,7 +158,7 @@ impl EvictionManager {
         }
     }
 
-    /// What pods use of a scarce resource, by uid.
+    /// What each pod uses of a scarce resource, by uid.
     async fn usage(&self, shortage: Shortage, pods: &[&ManagedPod]) -> BTreeMap<String, PodUsage> {
         let mut used: BTreeMap<String, PodUsage> = BTreeMap::new();
         if shortage == Shortage::Disk {
@@ -174,17 +175,17 @@ impl EvictionManager {
                     *pod.containers.entry(one.name).or_default() += amount;
                 }
             }
-            Err(error) => tracing::warn!(%error, "cannot tell what pods use"),
+            Err(error) => tracing::warn!(%error, "cannot determine what pods use"),
         }
         used
     }
 
-    /// Volumes, logs and what containers have written to their root file systems.
+    /// Volumes, logs, and what containers have written to their root file systems.
     async fn disk_usage(&self, pods: &[&ManagedPod]) -> BTreeMap<String, PodUsage> {
         let containers = match self.context.runtime.list().await {
             Ok(containers) => containers,
             Err(error) => {
-                tracing::warn!(%error, "cannot tell what containers have written");
+                tracing::warn!(%error, "cannot determine what containers have written");
                 Vec::new()
             }
         };
@@ -213,12 +214,12 @@ impl EvictionManager {
             used
         });
         counting.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "counting what pods keep on the disk failed");
+            tracing::error!(%error, "measuring the disk usage of pods failed");
             BTreeMap::new()
         })
     }
 
-    /// Evicts pods with a volume that holds more than it may.
+    /// Evicts pods with a volume that exceeds its limit.
     async fn limit_volumes(&self) {
         let pods = self.pods.all();
         let directories = self.context.directories.clone();
@@ -232,12 +233,12 @@ impl EvictionManager {
                 .into_iter()
                 .filter(|(_, known)| known.worker.eviction().is_none())
                 .for_each(|(message, known)| self.evict(&known, message)),
-            Err(error) => tracing::error!(%error, "looking at volumes failed"),
+            Err(error) => tracing::error!(%error, "measuring volumes failed"),
         }
     }
 
-    /// Evicts pods that keep more on the disk than their `ephemeral-storage` limits. Without one a pod
-    /// costs nothing.
+    /// Evicts pods that exceed their `ephemeral-storage` limits. Pods without such limits are not
+    /// measured.
     async fn limit_containers(&self) {
         let all = self.pods.all();
         let limited: Vec<&ManagedPod> = all
@@ -264,8 +265,8 @@ impl EvictionManager {
             message,
             "evicting a pod"
         );
-        let notes = &self.context.recorder;
-        notes.pod_warning(&known.pod, "Evicted", message.clone());
+        let recorder = &self.context.recorder;
+        recorder.pod_warning(&known.pod, "Evicted", message.clone());
         known.worker.evict(Eviction { reason: "Evicted".to_owned(), message, grace_seconds: 0 });
     }
 }
@@ -274,7 +275,7 @@ impl EvictionManager {
 #[derive(Debug, Default)]
 struct PodUsage {
     containers: BTreeMap<String, u64>,
-    /// Of the disk, in volumes that its containers share.
+    /// On the disk, in volumes that its containers share.
     volumes: u64,
 }
 
@@ -288,8 +289,8 @@ fn is_limited(pod: &Pod) -> bool {
     api::pod::resources(pod.spec_ref(), Side::Limits).contains_key(EPHEMERAL_STORAGE)
 }
 
-/// The message for the pod's eviction, if it or one of its containers uses more of the disk than its
-/// limit (`k8s.io/kubernetes/pkg/kubelet/eviction`, `localStorageEviction`).
+/// The message for the pod's eviction, if it or one of its containers exceeds its disk limit
+/// (`k8s.io/kubernetes/pkg/kubelet/eviction`, `localStorageEviction`).
 fn over_limit(pod: &Pod, used: &PodUsage) -> Option<String> {
     let over = |used: u64, limit: Quantity| used > u64::try_from(limit.units()).unwrap_or(0);
     let spec = pod.spec_ref();
@@ -318,7 +319,7 @@ fn over_limit(pod: &Pod, used: &PodUsage) -> Option<String> {
         })
 }
 
-/// Says which containers use more than they asked for.
+/// Names the containers that use more than they requested.
 fn excess(pod: &Pod, shortage: Shortage, used: &PodUsage) -> String {
     let resource = shortage.resource();
     let mut text = String::new();
@@ -340,7 +341,7 @@ fn excess(pod: &Pod, shortage: Shortage, used: &PodUsage) -> String {
     text
 }
 
-/// What is free now. A figure that cannot be read counts as plenty.
+/// What is available now. A figure that cannot be read counts as plenty.
 fn sample(disk: &std::path::Path) -> Sample {
     let mut sample = Sample {
         memory_available_bytes: memory("MemAvailable").unwrap_or(u64::MAX),

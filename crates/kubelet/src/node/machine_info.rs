@@ -1,4 +1,4 @@
-//! What the machine is.
+//! Capacity and system information of the machine.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,14 +7,14 @@ use std::path::Path;
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 
-/// The Kubernetes release whose behaviour this kubelet has.
+/// The Kubernetes release that this kubelet implements.
 pub const VERSION: &str = "v1.37.0";
-/// Memory kept from pods, so that eviction comes before the kernel's own killing, in bytes.
+/// Memory reserved so that eviction comes before the OOM killer, in bytes.
 const MEMORY_RESERVED: u64 = 100 << 20;
-/// Part of the disk kept from pods, in percent.
+/// Part of the disk reserved, in percent.
 const DISK_RESERVED_PERCENT: u64 = 10;
 
-/// Read once at the start.
+/// Read once at start.
 #[derive(Clone, Debug, Default)]
 pub struct MachineInfo {
     pub cpus: u64,
@@ -24,7 +24,7 @@ pub struct MachineInfo {
 }
 
 impl MachineInfo {
-    /// `root_dir` says which disk is meant. What cannot be read is left empty.
+    /// `root_dir` determines the disk. What cannot be read is left empty.
     pub fn read(root_dir: &Path, runtime_version: &str) -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         let os_release = text("/etc/os-release");
@@ -59,7 +59,7 @@ impl MachineInfo {
         }
     }
 
-    /// By resource name.
+    /// Capacity by resource name.
     pub fn capacity(&self, max_pods: u32) -> BTreeMap<String, Quantity> {
         let cpus = i64::try_from(self.cpus).unwrap_or(i64::MAX);
         [
@@ -74,7 +74,7 @@ impl MachineInfo {
         .into()
     }
 
-    /// What of the capacity pods can have.
+    /// The part of the capacity that pods can use, by resource name.
     pub fn allocatable(&self, max_pods: u32) -> BTreeMap<String, Quantity> {
         let mut all = self.capacity(max_pods);
         let disk = self.disk_bytes - self.disk_bytes / 100 * DISK_RESERVED_PERCENT;
@@ -91,11 +91,11 @@ fn whole_ki(bytes: u64) -> Quantity {
     Quantity::from_bytes(bytes >> 10 << 10)
 }
 
-/// How full a file system is.
+/// Usage of a file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Disk {
     pub bytes: u64,
-    /// What is left for users other than root.
+    /// Available to users other than root.
     pub available_bytes: u64,
     pub used_bytes: u64,
     pub inodes: u64,
@@ -125,7 +125,7 @@ pub fn memory(name: &str) -> Option<u64> {
     Some(kilobytes << 10)
 }
 
-/// As Go, and with it Kubernetes, names it.
+/// The architecture, as Go and Kubernetes name it.
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

@@ -1,4 +1,4 @@
-//! Watches of single objects, counted by the pods that refer to them.
+//! Watches of single objects, kept for as long as pods refer to them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(super) struct Watched<K> {
 }
 
 struct Entry<K> {
-    /// `None`: the watch has not told yet.
+    /// `None`: the watch has not synced yet.
     state: Option<Option<Arc<K>>>,
     workers: Vec<Arc<WorkerHandle>>,
     task: AbortHandle,
@@ -46,12 +46,13 @@ impl<K: Kind> Watched<K> {
         if let Some(known) = self.register(namespace, name, worker) {
             return Ok(known);
         }
-        // The watch has just begun: a plain read answers at once, and says why if it may not.
+        // The watch has just begun: a plain read answers at once, and returns the error if there is
+        // one.
         let api: Api<K> = Api::namespaced(&self.client, namespace);
         Ok(api.get_opt(name).await?.map(Arc::new))
     }
 
-    /// Registers the pod's interest, and returns what the watch knows.
+    /// Registers the pod's interest, and returns the state of the watch.
     fn register(
         &self,
         namespace: &str,

@@ -1,5 +1,5 @@
-//! Carrying out the actions of a plan. Each is a future that owns what it needs and ends in an
-//! [`Outcome`]; all may be repeated after a crash.
+//! Executes the actions of a plan. Each is a future that owns what it needs and resolves to an
+//! [`Outcome`]; all are idempotent.
 
 mod image;
 mod image_volume;
@@ -12,21 +12,21 @@ use client::{Api, DeleteOptions};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, Policy};
 use super::context::Context;
 use super::declared::find;
 use super::pod_ext::PodExt;
 use super::worker::handle::WorkerHandle;
-use super::worker::state::{ReadySandbox, Work};
+use super::worker::state::{Failure, ReadySandbox, Work};
 use super::{container_config, files, resources};
 use crate::containers::ContainerId;
 use crate::volume::MountedVolumes;
 use runtime::errors::cause_chain;
 
-pub use image::{INSPECT_ERROR, credentials};
+pub use image::INSPECT_ERROR;
 pub use start::StartRequest;
 
-/// A reason and a message, as a waiting state or an event shows them.
+/// A reason and a message, for a waiting state or an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub reason: String,
@@ -69,7 +69,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The work that has ended with this.
+    /// The work that this finishes.
     pub fn work(&self) -> Option<Work> {
         Some(match self {
             Self::Sandbox(_) => Work::Sandbox,
@@ -106,7 +106,7 @@ impl PodActions {
 
     pub async fn remove_container(self, id: ContainerId) -> Outcome {
         if let Err(error) = self.context.runtime.delete(&id).await {
-            tracing::warn!(%error, container = %id, "cannot remove a dead container");
+            tracing::warn!(%error, container = %id, "cannot remove an exited container");
         }
         Outcome::Removed(id)
     }
@@ -130,7 +130,7 @@ impl PodActions {
         Outcome::Resized { id, fingerprint: resources::fingerprint(&declared.container), result }
     }
 
-    /// Network and volumes.
+    /// Tears down network and volumes.
     pub async fn tear_down(self) -> Outcome {
         let uid = self.pod.uid().to_owned();
         let addressed = self.pod.status_ref().pod_ip.is_some() && !self.pod.host_network();
@@ -154,7 +154,7 @@ impl PodActions {
         Outcome::TornDown(result.map_err(|message| Problem::new("FailedKillPod", message)))
     }
 
-    /// What the runtime keeps, logs and the pod's directory.
+    /// Removes the containers, the logs and the pod's directory.
     pub async fn remove_pod(self) -> Outcome {
         let removed = remove_remains(&self.context, self.pod.uid()).await;
         let result = match removed {
@@ -181,7 +181,7 @@ impl PodActions {
     }
 }
 
-/// Containers, namespaces, cgroup and files of a pod.
+/// Removes the containers, namespaces, cgroup and files of a pod.
 pub async fn remove_remains(context: &Context, uid: &str) -> Result<(), String> {
     let gone = context.runtime.remove_pod(uid).await;
     gone.map_err(|error| cause_chain(&error))?;
@@ -208,14 +208,14 @@ async fn run_blocking(
     }
 }
 
-/// Back-off after a failure at `now`.
+/// The failure with its back-off, at `now`.
 pub(super) fn after(
-    previous: Option<&super::worker::state::Failure>,
+    previous: Option<&Failure>,
     problem: Problem,
-    policy: super::backoff::Policy,
+    policy: Policy,
     now: Timestamp,
-) -> super::worker::state::Failure {
-    super::worker::state::Failure {
+) -> Failure {
+    Failure {
         reason: problem.reason,
         message: problem.message,
         backoff: Backoff::next(previous.map(|failure| failure.backoff), policy, now),

@@ -1,4 +1,5 @@
-//! From a declared container to what the runtime makes: everything resolved.
+//! From a declared container to its configuration for the container layer, with everything
+//! resolved.
 
 mod environment;
 pub mod expansion;
@@ -23,10 +24,10 @@ use crate::volume::{MountedVolumes, VolumeError, sub_path};
 use environment::{EnvironmentError, Sources, environment, references};
 use expansion::{expand, expand_reporting};
 
-/// The sandbox that a container was made for.
+/// Annotation: the sandbox that a container was created for.
 pub const SANDBOX_ANNOTATION: &str = "skiff.dev/sandbox";
 
-/// Why a container cannot be made (`CreateContainerConfigError`).
+/// Why a container cannot be created (`CreateContainerConfigError`).
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error(transparent)]
@@ -58,7 +59,7 @@ pub enum ConfigError {
     },
 }
 
-/// All that a start needs to know.
+/// Everything needed to start a container.
 pub struct Start<'a> {
     pub context: &'a Context,
     pub pod: &'a Pod,
@@ -70,7 +71,7 @@ pub struct Start<'a> {
     pub worker: &'a Arc<WorkerHandle>,
 }
 
-/// What the pod's fields say to its containers and volumes.
+/// The runtime fields of a pod, for its containers and volumes.
 pub fn runtime_fields(context: &Context, sandbox: Option<&ReadySandbox>) -> RuntimeFields {
     RuntimeFields {
         pod_ips: sandbox.map(|sandbox| sandbox.ips.clone()).unwrap_or_default(),
@@ -79,7 +80,7 @@ pub fn runtime_fields(context: &Context, sandbox: Option<&ReadySandbox>) -> Runt
     }
 }
 
-/// Resolves everything and makes the files that the container needs.
+/// Resolves everything and creates the files that the container needs.
 pub async fn container_config(
     start: &Start<'_>,
     shared: &SharedFiles,
@@ -99,7 +100,7 @@ pub async fn container_config(
     let directory = context.directories.container(pod.uid(), container.name.as_str());
     let io = |operation| move |source| ConfigError::Io { operation, source };
     let message_file = files::make_message_file(&directory, start.attempt)
-        .map_err(io("make the termination message file"))?;
+        .map_err(io("create the termination message file"))?;
     let mut mounts = volume_mounts(start, &directory, lookup)?;
     let message_path =
         container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");

@@ -1,4 +1,4 @@
-//! What every pod worker works with.
+//! The services and settings shared by all pod workers.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -22,14 +22,14 @@ use crate::probe::prober::Prober;
 use crate::services::Services;
 use crate::volume::VolumeManager;
 
-/// What is known of the node from its start.
+/// The node's settings, fixed at start.
 #[derive(Clone, Debug)]
 pub struct NodeInfo {
     pub name: String,
     /// Primary family first.
     pub ips: Vec<IpAddr>,
     pub memory_bytes: u64,
-    /// What pods can have, by resource name.
+    /// Allocatable resources, by name.
     pub allocatable: BTreeMap<String, Quantity>,
     /// The node's own resolv.conf.
     pub resolv_conf: PathBuf,
@@ -38,14 +38,14 @@ pub struct NodeInfo {
     pub allowed_unsafe_sysctls: Vec<String>,
 }
 
-/// Shared by the workers.
+/// See the module documentation.
 pub struct Context {
     pub client: Client,
     pub clock: SharedClock,
     pub recorder: EventRecorder,
     pub runtime: Runtime,
     pub images: ImageService,
-    /// `None` until the node has an address range.
+    /// `None` until the node has a pod CIDR.
     pub network: watch::Receiver<Option<Arc<PodNetwork>>>,
     pub cgroups: Cgroups,
     pub directories: Directories,

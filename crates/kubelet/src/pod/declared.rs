@@ -1,16 +1,16 @@
-//! The containers that a pod declares, in one list whatever their part in it.
+//! The containers that a pod declares, of all roles, in one list.
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 use sha2::{Digest, Sha256};
 
 use super::pod_ext::{PodExt, RestartPolicy};
 
-/// What part a container has in its pod.
+/// The role of a container in its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Runs to its end before the next.
+    /// Runs to completion before the next.
     Init,
-    /// An init container with `restartPolicy: Always`: starts in order, then stays.
+    /// An init container with `restartPolicy: Always`: starts in order, then keeps running.
     Sidecar,
     App,
     /// Added to a running pod for debugging; never restarted.
@@ -40,7 +40,7 @@ impl Declared {
         match self.role {
             Role::Sidecar => RestartPolicy::Always,
             Role::Ephemeral => RestartPolicy::Never,
-            // An init container that succeeded is done; a failed one is tried again unless Never.
+            // An init container that succeeded is done; a failed one is retried unless Never.
             Role::Init => match self.container.restart_policy.as_deref() {
                 Some(own) => RestartPolicy::parse(Some(own)),
                 None if pod.restart_policy() == RestartPolicy::Never => RestartPolicy::Never,
@@ -53,13 +53,13 @@ impl Declared {
         }
     }
 
-    /// Changes when a running container must be replaced: its image has changed.
+    /// Changes when a running container must be replaced, because its image has changed.
     pub fn spec_hash(&self) -> String {
         let digest = Sha256::digest(format!("{}\n{}", self.name(), self.image()));
         digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// `spec.containers{name}`, as events point at it.
+    /// `spec.containers{name}`, as in the field path of events.
     pub fn field_path(&self) -> String {
         let list = match self.role {
             Role::Init | Role::Sidecar => "initContainers",

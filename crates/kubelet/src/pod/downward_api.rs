@@ -1,5 +1,4 @@
-//! Fields of the pod that its containers may see: `fieldRef` and `resourceFieldRef`, in environment
-//! variables and downward API volumes.
+//! The downward API: `fieldRef` and `resourceFieldRef`, in environment variables and volumes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,16 +10,16 @@ use super::declared::find;
 use super::pod_ext::PodExt;
 use super::resources;
 
-/// What the pod's fields need that the object does not have (yet).
+/// Values for fields that the pod object does not have (yet).
 #[derive(Clone, Debug, Default)]
 pub struct RuntimeFields {
     pub pod_ips: Vec<IpAddr>,
     pub host_ips: Vec<IpAddr>,
-    /// Stands in for limits that a container does not have, by resource name.
+    /// The default for limits that a container does not have, by resource name.
     pub allocatable: BTreeMap<String, Quantity>,
 }
 
-/// Why a field cannot be given.
+/// Why a field has no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
     #[error("unsupported fieldPath: {0}")]
@@ -86,7 +85,7 @@ fn map(list: Option<&BTreeMap<String, String>>) -> String {
     lines.join("\n")
 }
 
-/// The value of a `resourceFieldRef`, of `own` unless it names another container.
+/// The value of a `resourceFieldRef`, for `own` unless it names another container.
 pub fn resource(
     pod: &Pod,
     own: Option<&Container>,

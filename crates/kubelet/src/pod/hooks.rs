@@ -1,4 +1,4 @@
-//! postStart and preStop hooks, and stopping a container in its time.
+//! postStart and preStop hooks, and stopping a container within its grace period.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use super::declared::Declared;
 use crate::containers::{ContainerId, RuntimeError};
 use crate::probe::prober::{CheckError, Target};
 
-/// Most bytes of a hook's output that end up in a message.
+/// Maximum bytes of a hook's output in a message.
 const OUTPUT_BYTES: usize = 4096;
-/// After a preStop hook a container gets at least this long to end by itself, in seconds.
+/// After a preStop hook a container gets at least this long to exit by itself, in seconds.
 const AFTER_HOOK_SECONDS: i64 = 2;
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 
-/// Runs a hook to its end.
+/// Runs a hook until it ends.
 pub async fn run_hook(
     context: &Context,
     target: &Target,
@@ -56,17 +56,17 @@ pub async fn run_hook(
 pub struct Stop {
     pub context: Arc<Context>,
     pub pod: Arc<Pod>,
-    /// `None`: it is not declared (any more).
+    /// `None`: it is not (or no longer) declared.
     pub declared: Option<Declared>,
     pub target: Target,
-    /// Signal that asks it to end.
+    /// Signal that asks it to exit.
     pub signal: i32,
     /// When it is killed; may be brought forward.
     pub deadline: watch::Receiver<Timestamp>,
 }
 
 /// Stops a container: preStop, its stop signal, SIGKILL at the deadline. Returns once SIGKILL is
-/// sent; the caller drops it when the container has ended before.
+/// sent; the caller drops it if the container exits before.
 pub async fn stop(mut stop: Stop) -> Result<(), RuntimeError> {
     pre_stop(&mut stop).await;
     let (runtime, id) = (stop.context.runtime.clone(), stop.target.id.clone());
@@ -114,7 +114,7 @@ async fn pre_stop(stop: &mut Stop) {
     }
 }
 
-/// Until the deadline (or `earliest`, if that is later), however often it is changed.
+/// Waits for the deadline (or `earliest`, if that is later), which may change meanwhile.
 async fn wait(
     context: &Context,
     deadline: &mut watch::Receiver<Timestamp>,
@@ -140,7 +140,7 @@ async fn wait(
     }
 }
 
-/// The address that probes and hooks of a container go to.
+/// The target of a container's probes and hooks.
 pub fn target(declared: &Declared, id: &ContainerId, ip: Option<std::net::IpAddr>) -> Target {
     Target { id: id.clone(), container: declared.container.clone(), ip }
 }

@@ -1,4 +1,4 @@
-//! The pods of the node, for those who ask: the server, eviction, statistics.
+//! The pods of the node, for lookup by the server and the eviction manager.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use crate::pod::pod_ext::PodExt;
 use crate::pod::worker::handle::WorkerHandle;
 
-/// A pod and its worker's doorbell.
+/// A pod and the handle of its worker.
 #[derive(Clone, Debug)]
 pub struct ManagedPod {
     pub pod: Arc<Pod>,
@@ -21,7 +21,7 @@ pub struct ManagedPod {
 pub struct PodManager(Arc<RwLock<BTreeMap<String, ManagedPod>>>);
 
 impl PodManager {
-    /// A new version of a pod; without `worker` only of one that is known.
+    /// Stores a new version of a pod; without `worker`, only if the pod is known.
     pub(super) fn put(&self, pod: Arc<Pod>, worker: Option<Arc<WorkerHandle>>) {
         let mut table = self.0.write();
         match (table.get_mut(pod.uid()), worker) {
@@ -41,7 +41,7 @@ impl PodManager {
         self.0.read().values().cloned().collect()
     }
 
-    /// The pod of that name (and uid, unless it is empty).
+    /// The pod with this name (and uid, unless that is empty).
     pub fn find(&self, namespace: &str, name: &str, uid: &str) -> Option<ManagedPod> {
         let table = self.0.read();
         let fits = |known: &&ManagedPod| {

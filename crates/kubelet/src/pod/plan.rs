@@ -1,7 +1,7 @@
-//! What to do for a pod, from what is observed: pure.
+//! Decides what to do for a pod, from what is observed: pure.
 //!
-//! A pod takes one of two courses: it runs ([`sync`]) or it ends ([`terminate`]). Actions of one plan do
-//! not depend on one another and go on together; what has to wait is planned on the next look.
+//! A pod is either synced ([`sync`]) or terminated ([`terminate`]). Actions of one plan are
+//! independent and run concurrently; what has to wait is planned in a later round.
 
 mod lifecycle;
 mod sync;
@@ -15,43 +15,44 @@ use jiff::Timestamp;
 
 use super::backoff::Backoff;
 use super::observed::Observed;
+use super::worker::state::Work;
 use crate::containers::ContainerId;
 
 pub use lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Termination, completed, lifecycle};
 
-/// One thing to do.
+/// An action of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Make (or find) the namespaces and the network.
+    /// Create (or find) the namespaces and the network.
     SetUpSandbox,
     /// Mount what is missing and bring the contents up to date.
     SyncVolumes,
-    /// Have the image of a container here, for its next start.
+    /// Ensure that the image of a container is on the node, for its next start.
     EnsureImage { container: String, attempt: u32 },
     StartContainer {
         container: String,
         attempt: u32,
-        /// How long the next restart has to wait if this one ends too.
+        /// How long the next restart has to wait if this attempt exits too.
         restart: Option<Backoff>,
     },
-    /// preStop, stop signal, and SIGKILL at the deadline; again with an earlier deadline shortens it.
+    /// preStop, stop signal, and SIGKILL at the deadline. May be repeated with an earlier deadline.
     StopContainer { container: String, id: ContainerId, deadline: Timestamp, cause: StopCause },
-    /// Put changed limits into force in a running container.
+    /// Apply changed limits to a running container.
     Resize { container: String, id: ContainerId },
-    /// Forget an old attempt.
+    /// Remove an old attempt.
     RemoveContainer { id: ContainerId },
-    /// Take the network and the volumes down.
+    /// Tear down the network and the volumes.
     TearDown,
     /// Remove containers, namespaces, cgroup and files.
     RemovePod,
-    /// Tell the apiserver that the pod has ended here.
+    /// Delete the API object: the pod has terminated.
     DeleteObject,
 }
 
 /// Why a container is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopCause {
-    /// The pod ends.
+    /// The pod is terminated.
     PodTerminates,
     LivenessFailed,
     StartupFailed,
@@ -59,31 +60,31 @@ pub enum StopCause {
     Changed,
 }
 
-/// Why a container does not run yet.
+/// Why a container is not running yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     pub reason: String,
     pub message: String,
 }
 
-/// What to do now, when to look again, and what the containers wait for.
+/// What to do now, when to plan again, and what the containers wait for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub actions: Vec<Action>,
     pub wake_at: Option<Timestamp>,
     pub waiting: BTreeMap<String, Waiting>,
-    /// Nothing of the pod is left; the worker may go.
+    /// Nothing of the pod is left; the worker may exit.
     pub done: bool,
 }
 
 impl Plan {
-    /// Look again at `at`, or before.
+    /// Plan again at `at`, or earlier.
     fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
     }
 }
 
-/// Decides. See the module.
+/// Computes the plan.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     match lifecycle(observed, now) {
@@ -101,10 +102,9 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     plan
 }
 
-/// Of each container the latest attempt and the one before it are kept: for its last state and for
-/// the log of `previous`.
+/// Keeps the latest attempt of each container and the one before it, for its last state and for
+/// `logs --previous`.
 fn forget_old_attempts(observed: &Observed, plan: &mut Plan) {
-    use super::worker::state::Work;
     for container in &observed.containers {
         let newer = observed
             .containers

@@ -1,4 +1,4 @@
-//! Short ways to what a Pod object says.
+//! Accessors of a Pod object.
 
 use std::sync::LazyLock;
 
@@ -10,10 +10,10 @@ use crate::containers::PodRef;
 static NO_SPEC: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);
 static NO_STATUS: LazyLock<PodStatus> = LazyLock::new(PodStatus::default);
 
-/// Seconds that a pod has to end when it does not say.
+/// The default of `terminationGracePeriodSeconds`.
 pub const DEFAULT_GRACE_SECONDS: i64 = 30;
 
-/// Reads of a Pod with Kubernetes' defaults.
+/// Accessors with Kubernetes' defaults.
 pub trait PodExt {
     fn uid(&self) -> &str;
     fn pod_name(&self) -> &str;
@@ -25,10 +25,9 @@ pub trait PodExt {
     fn spec_grace_seconds(&self) -> i64;
     fn host_network(&self) -> bool;
     fn restart_policy(&self) -> RestartPolicy;
-    /// The apiserver holds it as Succeeded or Failed: nothing of it may run again.
+    /// Whether its phase is Succeeded or Failed: nothing of it may run again.
     fn is_terminal(&self) -> bool;
-    /// When deletion was asked for plus the time it has: `metadata.deletionTimestamp` is the end of
-    /// the grace period.
+    /// `metadata.deletionTimestamp`: the end of the grace period of a deleted pod.
     fn deletion_deadline(&self) -> Option<Timestamp>;
     fn deletion_grace_seconds(&self) -> Option<i64>;
 }
@@ -87,7 +86,7 @@ impl PodExt for Pod {
     }
 }
 
-/// When an ended container is started again.
+/// When an exited container is started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartPolicy {
     Always,
@@ -96,7 +95,7 @@ pub enum RestartPolicy {
 }
 
 impl RestartPolicy {
-    /// `Always` unless said otherwise.
+    /// `Always` by default.
     pub fn parse(text: Option<&str>) -> Self {
         match text {
             Some("OnFailure") => Self::OnFailure,
@@ -105,7 +104,7 @@ impl RestartPolicy {
         }
     }
 
-    /// Whether a container that ended with `exit_code` is started again.
+    /// Whether a container that exited with `exit_code` is started again.
     pub fn restarts(self, exit_code: i32) -> bool {
         match self {
             Self::Always => true,

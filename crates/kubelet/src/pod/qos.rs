@@ -14,7 +14,7 @@ pub fn qos_class(pod: &Pod) -> QosClass {
     }
 }
 
-/// As `status.qosClass` says it.
+/// As in `status.qosClass`.
 pub fn name(pod: &Pod) -> &'static str {
     api::pod::qos_class(pod.spec_ref())
 }

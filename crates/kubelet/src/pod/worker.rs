@@ -33,12 +33,12 @@ use crate::probe::worker::{ProbeReport, ProbeWorker};
 use crate::volume::MountedVolumes;
 use stopping::Stopping;
 
-/// Probe reports that wait for the worker.
+/// Probe reports queued for the worker.
 const PROBE_QUEUE: usize = 16;
-/// Sleeps end this much late rather than early.
+/// Added to sleeps, so that they end late rather than early.
 const TIMER_SLACK: Duration = Duration::from_millis(1);
 
-/// What the apiserver wants of the pod.
+/// The desired state of the pod.
 #[derive(Clone, Debug)]
 pub struct Desired {
     pub pod: Arc<Pod>,
@@ -46,7 +46,7 @@ pub struct Desired {
     pub vanished: bool,
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct Worker {
     context: Arc<Context>,
     handle: Arc<WorkerHandle>,
@@ -55,14 +55,14 @@ pub struct Worker {
     vanished: bool,
     declared: Vec<Declared>,
     containers: Vec<ContainerStatus>,
-    /// The containers have to be listed again.
+    /// Whether the containers have to be listed again.
     stale: bool,
-    /// Last words of containers that have ended.
+    /// Termination messages of exited containers.
     messages: HashMap<ContainerId, String>,
     state: WorkerState,
     volumes: MountedVolumes,
     image_ids: BTreeMap<String, String>,
-    /// As computed last.
+    /// The status computed last.
     reported: Option<PodStatus>,
     status_busy: bool,
     status_retry_at: Option<Timestamp>,
@@ -70,10 +70,10 @@ pub struct Worker {
     stops: HashMap<ContainerId, Stopping>,
     probes: HashMap<ContainerId, ProbeWorker>,
     probe_reports: (mpsc::Sender<ProbeReport>, mpsc::Receiver<ProbeReport>),
-    /// When each probe's failure was told last.
+    /// When each probe's failure was last reported.
     unhealthy_at: HashMap<(ContainerId, ProbeKind), Timestamp>,
     terminating: bool,
-    /// What each container waited for when last looked at.
+    /// The waiting reason of each container in the previous round.
     waited: BTreeMap<String, String>,
 }
 
@@ -110,7 +110,7 @@ impl Worker {
         }
     }
 
-    /// Runs the pod to its end.
+    /// Runs until nothing of the pod is left.
     pub async fn run(mut self) {
         let span = tracing::info_span!(
             "pod",
@@ -119,21 +119,22 @@ impl Worker {
         );
         async move {
             loop {
-                let (done, wake_at) = self.look().await;
+                let (done, wake_at) = self.sync().await;
                 if done {
                     break;
                 }
                 self.sleep(wake_at).await;
             }
             self.context.objects.release(&self.handle);
-            tracing::info!("pod is gone");
+            tracing::info!("the pod is gone");
         }
         .instrument(span)
         .await;
     }
 
-    /// One round. Gives whether nothing is left, and when to look again without being woken.
-    async fn look(&mut self) -> (bool, Option<Timestamp>) {
+    /// One round. Returns whether nothing of the pod is left, and when to run again without a
+    /// notification.
+    async fn sync(&mut self) -> (bool, Option<Timestamp>) {
         let observed = self.observe().await;
         let now = self.context.clock.now();
         let lifecycle = lifecycle(&observed, now);
@@ -150,7 +151,7 @@ impl Worker {
         let mut plan = plan(&observed, now);
         self.record_waiting(&plan);
         self.report(&observed, &plan, now);
-        // The status may have become what the apiserver has: what waits for that can go on.
+        // The apiserver may have the current status by now: plan what waits for that.
         if self.state.status_written != observed.state.status_written {
             observed.state.status_written = self.state.status_written;
             plan = super::plan::plan(&observed, now);
@@ -181,7 +182,7 @@ impl Worker {
         }
     }
 
-    /// Sends the status if the apiserver has another.
+    /// Writes the status if it differs from the apiserver's.
     fn report(&mut self, observed: &Observed, plan: &Plan, now: Timestamp) {
         if self.vanished || self.rediscovering(observed) {
             return;
@@ -209,8 +210,8 @@ impl Worker {
         }
     }
 
-    /// After a restart of the kubelet: containers run, and their sandbox has yet to be found. What the
-    /// apiserver has is better than what is known here.
+    /// After a restart of the kubelet: containers are running, and their sandbox has yet to be
+    /// found. The status in the apiserver is better than what is known here.
     fn rediscovering(&self, observed: &Observed) -> bool {
         !self.terminating
             && observed.any_running()
@@ -218,7 +219,7 @@ impl Worker {
             && self.state.sandbox_failure.is_none()
     }
 
-    /// An event for a pod that ends because its time is over.
+    /// Records an event for a pod that exceeds its active deadline.
     fn record_deadline_exceeded(&self, termination: &Termination) {
         if let Some((reason, message)) = &termination.outcome
             && reason == DEADLINE_EXCEEDED
@@ -227,7 +228,7 @@ impl Worker {
         }
     }
 
-    /// Events for containers that have just begun to wait.
+    /// Records events for containers that have just started to back off.
     fn record_waiting(&mut self, plan: &Plan) {
         let mut now = BTreeMap::new();
         for (name, waiting) in &plan.waiting {
@@ -269,7 +270,7 @@ impl Worker {
 
     fn apply(&mut self, plan: Plan) {
         if !plan.actions.is_empty() {
-            tracing::debug!(actions = ?plan.actions, "applying");
+            tracing::debug!(actions = ?plan.actions, "applying the plan");
         }
         for action in plan.actions {
             self.act(action);

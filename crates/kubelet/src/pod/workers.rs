@@ -1,4 +1,4 @@
-//! Gives each pod that is bound to the node a worker, and wakes workers when something happens.
+//! Starts a worker for each pod that is bound to the node, and notifies workers of events.
 
 mod orphans;
 
@@ -23,10 +23,10 @@ use super::worker::{Desired, Worker};
 use crate::containers::{ContainerId, ContainerState, RuntimeEvent};
 use crate::node::pressure::Pressures;
 
-/// Safety net for events that were lost.
+/// Relist interval, in case events were lost.
 const RELIST: Duration = Duration::from_secs(60);
 
-/// Pause before a pod whose worker panicked gets another.
+/// Pause before the worker of a pod is restarted after a panic.
 const AFTER_PANIC: Duration = Duration::from_secs(5);
 
 struct RunningWorker {
@@ -36,22 +36,22 @@ struct RunningWorker {
     task: tokio::task::Id,
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct PodWorkers {
     context: Arc<Context>,
     pods: PodManager,
-    /// The node as the apiserver has it.
+    /// The Node object.
     node: watch::Receiver<Arc<Node>>,
-    /// What the node is short of.
+    /// The node's shortages.
     pressures: watch::Receiver<Pressures>,
     workers: HashMap<String, RunningWorker>,
     tasks: JoinSet<String>,
-    /// Pods that had something on the node when the kubelet started.
+    /// Pods found on the node when the kubelet started.
     survivors: BTreeSet<String>,
-    /// What the apiserver sent since the last `Init`.
+    /// Pods received since the last `Init`.
     initial: Option<Vec<Arc<Pod>>>,
     begun: bool,
-    /// What the last relist saw.
+    /// Container states at the last relist.
     seen: HashMap<ContainerId, (String, u8)>,
 }
 
@@ -76,11 +76,11 @@ impl PodWorkers {
         }
     }
 
-    /// Runs until `shutdown`. Containers go on without it.
+    /// Runs until `shutdown`. Containers keep running.
     pub async fn run(mut self, shutdown: CancellationToken) {
         match self.context.runtime.pods().await {
             Ok(uids) => self.survivors = uids.into_iter().collect(),
-            Err(error) => tracing::warn!(%error, "cannot list the pods of before"),
+            Err(error) => tracing::warn!(%error, "cannot list the pods on the node"),
         }
         let options = InformerOptions {
             field_selector: format!("spec.nodeName={}", self.context.node.name),
@@ -116,7 +116,7 @@ impl PodWorkers {
         }
     }
 
-    /// All pods are known: those that ran before come first, then the others by age.
+    /// All pods are known: start workers, first for pods found on the node, then by age.
     fn initialized(&mut self) {
         let mut pods = self.initial.take().unwrap_or_default();
         let uids: BTreeSet<String> = pods.iter().map(|pod| pod.uid().to_owned()).collect();
@@ -174,7 +174,7 @@ impl PodWorkers {
         self.workers.insert(uid, running);
     }
 
-    /// A worker that panicked has a bug; its pod gets another one all the same.
+    /// Restarts a worker that panicked, which is a bug.
     fn panicked(&mut self, error: &JoinError) {
         tracing::error!(%error, "a pod's worker panicked");
         let mut workers = self.workers.iter();
@@ -193,7 +193,7 @@ impl PodWorkers {
         }
     }
 
-    /// Refuses a new pod that does not fit beside the others.
+    /// Rejects a new pod that the node does not admit. Returns whether it did.
     fn rejected(&self, pod: &Pod, handle: &WorkerHandle) -> bool {
         let decided = pod.is_terminal()
             || pod.deletion_deadline().is_some()
@@ -207,7 +207,7 @@ impl PodWorkers {
             .values()
             .filter(|running| !running.rejected)
             .map(|running| running.desired.borrow().clone())
-            // What was deleted by force still ends, but has nothing any more.
+            // A force-deleted pod still terminates, but no longer holds resources.
             .filter(|desired| !desired.vanished)
             .map(|desired| desired.pod)
             .filter(|other| !other.is_terminal())
@@ -266,7 +266,7 @@ impl PodWorkers {
         }
     }
 
-    /// Wakes the pods whose containers are not as the last relist saw them.
+    /// Notifies the workers of pods whose containers have changed since the last relist.
     async fn relist(&mut self) {
         let containers = match self.context.runtime.list().await {
             Ok(containers) => containers,
@@ -296,7 +296,7 @@ impl PodWorkers {
     }
 }
 
-/// The next event; a stream that has ended (it does not) is silence.
+/// The next event; pending forever if the stream has ended, which does not happen.
 async fn receive(events: &mut mpsc::Receiver<RuntimeEvent>) -> RuntimeEvent {
     match events.recv().await {
         Some(event) => event,

@@ -1,4 +1,4 @@
-//! One check of one probe: exec, httpGet, tcpSocket or grpc.
+//! Executes one check of a probe: exec, httpGet, tcpSocket or grpc.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -12,23 +12,23 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::containers::{ContainerId, Runtime, RuntimeError};
 
-/// Most bytes of output or body that end up in a message.
+/// Maximum bytes of output or body in a message.
 const MESSAGE_BYTES: usize = 10 * 1024;
-/// Most redirects that an HTTP check follows.
+/// Maximum redirects that an HTTP check follows.
 const REDIRECTS_MAX: usize = 10;
 
 /// Why a check did not pass, for the Unhealthy event. Only a failure counts, as in Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
-    /// It was made, and did not pass.
+    /// It failed.
     #[error("{0}")]
     Failed(String),
-    /// It could not be made (no such command, no such port): that says nothing of the container.
+    /// It could not be executed (no such command, no such port): the result is unknown.
     #[error("{0}")]
     Unknown(String),
 }
 
-/// What is checked.
+/// The container to check.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub id: ContainerId,
@@ -37,7 +37,7 @@ pub struct Target {
     pub ip: Option<IpAddr>,
 }
 
-/// Makes checks. Cheap to clone.
+/// Executes checks. Cheap to clone.
 #[derive(Clone)]
 pub struct Prober {
     runtime: Runtime,
@@ -46,7 +46,7 @@ pub struct Prober {
 
 impl Prober {
     /// # Errors
-    /// When TLS cannot be set up.
+    /// If TLS cannot be set up.
     pub fn new(runtime: &Runtime) -> Result<Self, reqwest::Error> {
         let redirects = reqwest::redirect::Policy::custom(|attempt| {
             let first =
@@ -67,7 +67,7 @@ impl Prober {
         Ok(Self { runtime: runtime.clone(), http })
     }
 
-    /// Passes or says why not, within `timeout`.
+    /// Executes a check within `timeout`.
     pub async fn check(
         &self,
         target: &Target,
@@ -113,7 +113,7 @@ impl Prober {
         }
     }
 
-    /// A GET that must be answered with 200 to 399. Also for lifecycle hooks.
+    /// A GET that must be answered with a status of 200 to 399. Also for lifecycle hooks.
     pub async fn http_get(&self, target: &Target, http: &HTTPGetAction) -> Result<(), CheckError> {
         let (host, port) = address(target, http.host.as_deref(), &http.port)?;
         let scheme = http.scheme.as_deref().unwrap_or("HTTP").to_lowercase();

@@ -15,16 +15,16 @@ use super::state::{Settings, Tracks};
 use super::{ProbeKind, ProbeView};
 use crate::containers::ContainerId;
 
-/// What a probe task tells.
+/// A report of a probe worker.
 #[derive(Clone, Debug)]
 pub enum ProbeReport {
-    /// The verdicts have changed.
+    /// The results have changed.
     Changed { id: ContainerId, view: ProbeView },
-    /// A check did not pass.
+    /// A check failed, or its result is unknown.
     Failed { id: ContainerId, kind: ProbeKind, error: CheckError },
 }
 
-/// Dropping it ends the task.
+/// Dropping it stops probing.
 #[derive(Debug)]
 pub struct ProbeWorker(AbortHandle);
 
@@ -34,14 +34,14 @@ impl Drop for ProbeWorker {
     }
 }
 
-/// Where a container's life began, and what is known of it.
+/// When a container was started, and its known probe results.
 #[derive(Clone, Debug)]
 pub struct Start {
     pub started_at: Timestamp,
     pub before: ProbeView,
 }
 
-/// Starts probing; `None` when the container has no probes.
+/// Starts probing; `None` if the container has no probes.
 pub fn start(
     prober: Prober,
     clock: SharedClock,
@@ -67,12 +67,12 @@ async fn run(
     reports: mpsc::Sender<ProbeReport>,
 ) {
     let age = || Duration::try_from(clock.now().duration_since(started_at)).unwrap_or_default();
-    // A kubelet that has just come back does not probe everything at once.
+    // A restarted kubelet does not probe everything at once.
     if age() > Duration::from_secs(2) {
         tokio::time::sleep(jitter_ms(1000)).await;
     }
-    let mut told = tracks.view();
-    // One of each kind at most: a check that takes its time holds no other up.
+    let mut reported = tracks.view();
+    // At most one of each kind: a slow check does not delay others.
     let mut checks = FuturesUnordered::new();
     loop {
         let wait = match tracks.next_due() {
@@ -101,8 +101,8 @@ async fn run(
             }
         }
         let view = tracks.view();
-        if view != told {
-            told = view;
+        if view != reported {
+            reported = view;
             let id = target.id.clone();
             if reports.send(ProbeReport::Changed { id, view }).await.is_err() {
                 return;

@@ -1,4 +1,4 @@
-//! The service itself: each call goes to its own file.
+//! The gRPC service: each call is implemented in a file of its own.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::frames::{Bytes, Frames};
 
-/// Answers the apiserver.
+/// Serves the apiserver's calls.
 pub(super) struct Service {
     pub(super) context: Arc<Context>,
     pub(super) pods: PodManager,

@@ -8,17 +8,17 @@ use super::VolumeError;
 use super::atomic::{Payload, Projected};
 use crate::pod::downward_api::{self, RuntimeFields};
 
-/// Mode of files when nothing is said.
+/// Default mode of files.
 pub const DEFAULT_MODE: i32 = 0o644;
 
-/// How the keys of an object become files.
+/// How the keys of an object are mapped to files.
 #[derive(Clone, Copy, Debug)]
 pub struct Selection<'a> {
-    /// Which keys, and where; `None`: all, under their own names.
+    /// Which keys, and their paths; `None`: all, under their own names.
     pub items: Option<&'a Vec<KeyToPath>>,
-    /// For files whose item says nothing.
+    /// Mode of files whose item has none.
     pub mode: i32,
-    /// A key that is not there is passed over.
+    /// Missing keys are skipped.
     pub optional: bool,
 }
 

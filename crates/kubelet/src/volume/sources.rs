@@ -1,4 +1,4 @@
-//! Fetches what configMap, secret, downwardAPI and projected volumes are made from.
+//! Fetches the sources of configMap, secret, downwardAPI and projected volumes.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::pod::downward_api::RuntimeFields;
 use crate::pod::pod_ext::PodExt;
 use crate::pod::worker::handle::WorkerHandle;
 
-/// The files of a volume that is made from objects.
+/// The files of a volume made from objects.
 #[derive(Debug, Default)]
 pub struct Contents {
     pub payload: Payload,
@@ -22,16 +22,16 @@ pub struct Contents {
     pub renew_at: Option<Timestamp>,
 }
 
-/// For whom the contents are made.
+/// The pod that the contents are for.
 pub struct Subject<'a> {
     pub pod: &'a Pod,
     pub runtime_fields: &'a RuntimeFields,
-    /// Rung when a source changes.
+    /// Notified when a source changes.
     pub worker: &'a Arc<WorkerHandle>,
 }
 
 impl VolumeManager {
-    /// `None`: the volume is of another kind.
+    /// `None`: it is another kind of volume.
     pub(super) async fn contents(
         &self,
         subject: &Subject<'_>,
@@ -165,8 +165,8 @@ impl VolumeManager {
     }
 }
 
-/// A token is for the container's user alone where all containers run as the same one, and for the
-/// pod's group where it has one.
+/// A token is readable by the containers' user only if all containers run as the same one, and by
+/// the pod's group if it has one.
 fn token_access(pod: &Pod, mode: i32) -> (i32, Option<i64>) {
     let spec = pod.spec_ref();
     let of_pod = spec.security_context.clone().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Standard input and terminals of containers themselves.
+//! Attaching to containers: standard input and terminals.
 
 use futures::StreamExt;
 use kubelet::containers::{AttachRequest, AttachSession, ContainerConfig, RuntimeError};
@@ -41,7 +41,7 @@ async fn input_without_a_terminal_survives_the_kubelet() {
     let mut stdin = session.stdin.take().unwrap();
     stdin.write_all(b"one\n").await.unwrap();
     read_until(&mut session, "got one\n").await;
-    // The end of the first client is the end of the input.
+    // The first client's end is the end of the input.
     drop(stdin);
     assert_eq!(node.wait_exit(&id).await.exit_code, 0);
     let mut rest = String::new();

@@ -1,4 +1,4 @@
-//! Create, start, look, end, delete.
+//! Create, start, list, exit, delete.
 
 use kubelet::containers::{ContainerState, ExitReason, RuntimeError};
 
@@ -22,7 +22,7 @@ async fn a_container_lives_and_leaves_nothing() {
     assert_eq!(
         node.runtime.create(&pod, &config).await.unwrap(),
         id,
-        "a repeated create meets itself"
+        "a repeated create returns the same id"
     );
     let status = node.runtime.status(&id).await.unwrap();
     assert_eq!(
@@ -46,7 +46,7 @@ async fn a_container_lives_and_leaves_nothing() {
     }
     assert!(
         matches!(node.runtime.start(&id).await, Err(RuntimeError::Start { .. })),
-        "an ended container stays ended"
+        "an exited container stays exited"
     );
     assert_eq!(node.runtime.list_pod(&pod.config.pod.uid).await.unwrap().len(), 1);
 
@@ -94,7 +94,7 @@ async fn a_command_that_does_not_exist_is_a_start_error() {
     assert_eq!((exit.exit_code, exit.reason), (128, ExitReason::StartError));
     assert!(exit.message.contains("/no/such/command"), "{}", exit.message);
 
-    // With standard input its log writer is ours to end.
+    // With standard input, we have to end its log writer.
     config.stdin = true;
     config.attempt = 2;
     let id = node.runtime.create(&pod, &config).await.unwrap();

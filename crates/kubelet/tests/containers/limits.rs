@@ -1,4 +1,4 @@
-//! cgroups: limits, in-place updates, figures, and what happens at a limit.
+//! cgroups: limits, in-place updates, statistics, and what happens at a limit.
 
 use kubelet::cgroup::{CgroupVersion, Resources, cpu_quota_us, cpu_shares};
 use kubelet::containers::{ContainerConfig, ContainerEventKind, ExitReason, Mount, RuntimeEvent};
@@ -62,7 +62,7 @@ async fn a_container_out_of_memory_says_so() {
     let resources = Resources { memory_limit_bytes: Some(20 << 20), ..Default::default() };
     let mut events = node.runtime.events();
     let go = node.scratch("go");
-    // The shim watches for it once the container is started, not before.
+    // The shim watches for OOM kills only once the container is started.
     let script =
         "while [ ! -e /go/now ]; do sleep 0.05; done; exec dd if=/dev/zero of=/dev/null bs=200M";
     let config = ContainerConfig {

@@ -1,4 +1,4 @@
-//! What containers of a pod share, and what they do not.
+//! What containers of a pod share and do not share.
 
 use kubelet::containers::{ContainerConfig, Mount, MountPropagation};
 
@@ -71,13 +71,13 @@ async fn processes_are_shared_on_request_and_reaped() {
     assert_eq!(
         node.runtime.list().await.unwrap().len(),
         2,
-        "the pause process is nobody's container"
+        "the pause process is not listed as a container"
     );
     node.restart_kubelet().await;
     let again = node.runtime.ensure_pod(&config).await.unwrap();
     assert!(!again.created);
     assert_eq!(again.pidns, pod.pidns);
-    // A container that ends takes nobody with it.
+    // The exit of a container does not affect the others.
     node.runtime.kill(&one, 9, false).await.unwrap();
     node.wait_exit(&one).await;
     assert_eq!(node.sh(&two, "echo alive").await, "alive\n");
@@ -132,7 +132,7 @@ async fn volumes_are_mounted_as_asked() {
         ..node.shell(&pod, "main", "echo ready; sleep 1000")
     };
     use nix::mount::{MsFlags, mount as mount_at};
-    // Mounts pass only between shared ones, as every node's root is.
+    // Mounts propagate only between shared ones, as every node's root is.
     mount_at(Some(&data), &data, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
     mount_at(None::<&str>, &data, None::<&str>, MsFlags::MS_SHARED, None::<&str>).unwrap();
     std::fs::create_dir(data.join("inner")).unwrap();
@@ -153,11 +153,11 @@ async fn volumes_are_mounted_as_asked() {
     std::fs::write(late.join("there"), "").unwrap();
     let seen = node.sh(&id, "ls /slave/late; ls /a/late").await;
     nix::mount::umount(&late).unwrap();
-    assert_eq!(seen, "there\n", "only the slave mount sees what is mounted later");
+    assert_eq!(seen, "there\n", "only the slave mount sees later mounts");
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
 }
 
-/// As an image of several layers is mounted for a volume.
+/// The way an image of several layers is mounted for a volume.
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_are_mounted_for_reading_only() {
     let node = Node::new().await;

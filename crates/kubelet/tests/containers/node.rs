@@ -1,4 +1,4 @@
-//! A node for a test: containerd, a runtime and an image service over it.
+//! A node for a test: containerd, with a runtime and an image service.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 
 use crate::testimage::{self, IMAGE};
 
-/// Long enough for a loaded machine; nothing waits for it to pass.
+/// Timeout, long enough for a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Node {
@@ -83,7 +83,7 @@ impl Node {
         path
     }
 
-    /// What a kubelet of this node starts with.
+    /// The configuration of this node's runtime.
     pub fn runtime_config(&self) -> RuntimeConfig {
         runtime_config(
             self.root(),
@@ -92,7 +92,7 @@ impl Node {
         )
     }
 
-    /// As a kubelet that was killed and started again.
+    /// Simulates a kubelet that was killed and restarted.
     pub async fn restart_kubelet(&mut self) {
         self.runtime = Runtime::connect(self.runtime_config()).await.unwrap();
         self.images = ImageService::new(&self.runtime, &[]).unwrap();
@@ -108,7 +108,7 @@ impl Node {
         self.containerd = Some(start_containerd(self.root()));
     }
 
-    /// Ends all processes and mounts at once, as a loss of power does. What is on disk remains.
+    /// Ends all processes and mounts at once, like a power failure. What is on disk remains.
     pub fn power_off(&mut self) {
         self.kill_containerd();
         for pid in processes_of(self.root()) {
@@ -140,14 +140,14 @@ impl Node {
     pub fn kill_log_writer(&self) {
         let (writer, _) = self.log_writer();
         kill(Pid::from_raw(writer), Signal::SIGKILL).unwrap();
-        // A process that has let go of its files is a zombie or gone.
+        // A process that has closed its files is a zombie or gone.
         let status = || fs::read_to_string(format!("/proc/{writer}/status"));
         while status().is_ok_and(|status| !status.contains("State:\tZ")) {
             std::thread::yield_now();
         }
     }
 
-    /// Writable layers: what containers have.
+    /// The number of containers' writable layers.
     pub async fn snapshots_in_use(&self) -> usize {
         use containerd_client::services::v1::snapshots::{Kind, ListSnapshotsRequest};
         let client =
@@ -197,7 +197,7 @@ impl Node {
         id
     }
 
-    /// Starts a container, waits for its end, and gives how it ended and what it wrote.
+    /// Starts a container, waits for its exit, and returns the exit and its log.
     pub async fn run(&self, pod: &PodSandbox, config: &ContainerConfig) -> (ContainerExit, String) {
         let id = self.start(pod, config).await;
         let exit = self.wait_exit(&id).await;
@@ -211,7 +211,7 @@ impl Node {
         exit
     }
 
-    /// Waits, by events, until a container's status is as wanted.
+    /// Waits, driven by events, until a container's status satisfies a condition.
     pub async fn wait_for(
         &self,
         id: &ContainerId,
@@ -240,7 +240,7 @@ impl Node {
         tokio::time::timeout(PATIENCE, wait).await.expect("the container changes in time")
     }
 
-    /// A container's whole log: to the end if it has ended.
+    /// A container's whole log.
     pub async fn log(&self, id: &ContainerId) -> String {
         self.read_log(id, LogQuery { follow: true, ..LogQuery::default() }).await
     }
@@ -335,7 +335,7 @@ impl Drop for Node {
             let log = fs::read_to_string(self.root().join("containerd.log")).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(15).collect();
             eprintln!(
-                "containerd's last words:\n{}",
+                "the end of containerd's log:\n{}",
                 tail.into_iter().rev().collect::<Vec<_>>().join("\n")
             );
         }

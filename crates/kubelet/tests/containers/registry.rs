@@ -29,7 +29,7 @@ impl Registry {
         Self::launch(with_auth, false).await
     }
 
-    /// A registry with a certificate that nobody has signed.
+    /// A registry with a self-signed certificate.
     pub async fn start_tls() -> Registry {
         Self::launch(false, true).await
     }
@@ -73,7 +73,7 @@ impl Registry {
         registry
     }
 
-    /// Pushes the test image and gives its manifest's digest.
+    /// Pushes the test image and returns its manifest's digest.
     pub async fn push(&self, repository: &str, tag: &str) -> String {
         let image = testimage::registry_image();
         let config = ClientConfig {

@@ -1,4 +1,4 @@
-//! The kubelet and containerd may die at any moment; containers go on.
+//! The kubelet and containerd may die at any moment; containers keep running.
 
 use kubelet::containers::{ContainerState, ExitReason, RuntimeError};
 
@@ -44,7 +44,7 @@ async fn containerd_may_be_killed() {
     node.kill_containerd();
     let error = node.runtime.list().await.unwrap_err();
     assert!(matches!(error, RuntimeError::Unavailable { .. }), "{error}");
-    // It ends while nobody looks; its log is written all the same.
+    // It exits while nobody watches; its log is written nevertheless.
     let log =
         kubelet::logs::container_log_path(&node.root().join("logs"), &pod.config.pod, "ending", 0);
     std::fs::write(go.join("now"), "").unwrap();
@@ -82,7 +82,7 @@ async fn a_node_may_be_switched_off() {
     let exit = node.wait_exit(&id).await;
     assert_eq!((exit.exit_code, exit.reason), (255, ExitReason::Unknown));
     let pod = node.runtime.ensure_pod(&pod.config).await.unwrap();
-    assert!(pod.created, "the namespaces have to be made again");
+    assert!(pod.created, "the namespaces have to be created again");
     let mut config = node.shell(&pod, "main", "echo again");
     config.attempt = 1;
     let (exit, log) = node.run(&pod, &config).await;
@@ -90,7 +90,7 @@ async fn a_node_may_be_switched_off() {
     assert!(log.ends_with("again\n"));
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
     assert_eq!(node.pod_mounts(), Vec::<String>::new());
-    assert_eq!(node.snapshots_in_use().await, 0, "what was only prepared is gone too");
+    assert_eq!(node.snapshots_in_use().await, 0, "what was only prepared is removed too");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,7 +125,7 @@ async fn a_log_writer_that_comes_late_does_not_take_over_from_a_newer_one() {
     let id = node.start(&pod, &config).await;
     node.wait_log(&id, "one\n").await;
     let (writer, line) = node.log_writer();
-    // As a kubelet that died before had started it, on a machine too busy to let it begin until now.
+    // As if started by a previous kubelet, on a machine so busy that it runs only now.
     let mut spec: serde_json::Value = serde_json::from_str(&line[2]).unwrap();
     let number = spec["number"].as_u64().unwrap();
     spec["number"] = (number - 1).into();
@@ -137,7 +137,7 @@ async fn a_log_writer_that_comes_late_does_not_take_over_from_a_newer_one() {
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
 }
 
-/// Waits until a log file ends with a text, without asking any runtime.
+/// Waits until a log file ends with a text, without a runtime.
 async fn wait_written(log: &std::path::Path, end: &str) {
     let written = async {
         while !std::fs::read_to_string(log).unwrap().ends_with(end) {
@@ -147,7 +147,7 @@ async fn wait_written(log: &std::path::Path, end: &str) {
     tokio::time::timeout(PATIENCE, written).await.expect("the log goes on");
 }
 
-/// A kubelet that starts a container and dies after so long, whatever it is doing; none of its threads is left.
+/// A kubelet that starts a container and dies after a given time, whatever it is doing.
 async fn live_for(
     life: std::time::Duration,
     runtime: kubelet::containers::RuntimeConfig,
@@ -162,7 +162,7 @@ async fn live_for(
             let id = runtime.create(&pod, &container).await.unwrap();
             runtime.start(&id).await.unwrap();
         });
-        // Not waiting for anything: this is when it dies.
+        // Not a synchronisation: this is when it dies.
         std::thread::sleep(life);
         kubelet.shutdown_timeout(PATIENCE);
     });
@@ -186,7 +186,7 @@ async fn a_kubelet_cut_off_anywhere_is_made_good_by_the_next() {
                 created: false,
             };
             let mut container = node.shell(&sandbox, "main", "echo ready; cat; sleep 1000");
-            // Half of them with streams of the other kind.
+            // Half of them with the other kind of streams.
             container.stdin = step % 2 == 1;
             container
         };

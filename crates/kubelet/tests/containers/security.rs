@@ -1,4 +1,4 @@
-//! Who runs a container and what it may do.
+//! Users and privileges of containers.
 
 use kubelet::containers::{
     ContainerConfig, ContainerUser, RuntimeError, SeccompProfile, SecurityContext,

@@ -1,4 +1,4 @@
-//! A busybox image made here: two layers, a user, an environment.
+//! A busybox image built by the test: two layers, a user, an environment.
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -83,7 +83,7 @@ pub fn config(layers: &[Vec<u8>]) -> Vec<u8> {
     serde_json::to_vec(&config).unwrap()
 }
 
-/// As `docker save` writes it.
+/// The image in the format of `docker save`.
 pub fn docker_archive() -> Vec<u8> {
     let layers = layers();
     let config = config(&layers);
@@ -101,7 +101,7 @@ pub fn docker_archive() -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// The image as a registry has it: blobs, and the manifest. Layers are gzipped.
+/// The image as stored in a registry: blobs and the manifest. Layers are gzipped.
 pub struct RegistryImage {
     pub config: Vec<u8>,
     pub layers: Vec<Vec<u8>>,

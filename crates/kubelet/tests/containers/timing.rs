@@ -1,11 +1,12 @@
-//! How long a pod takes to start. Run with `cargo test -p kubelet --release --test containers -- --ignored timing --nocapture`.
+//! How long a pod takes to start. Run with `cargo test -p kubelet --release --test containers --
+//! --ignored timing --nocapture`.
 
 use std::time::Duration;
 
 use crate::node::Node;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "prints figures; says nothing on a busy machine"]
+#[ignore = "prints figures, which mean nothing on a busy machine"]
 async fn pod_start() {
     let node = Node::new().await;
     let rounds = 20;
@@ -33,7 +34,7 @@ async fn pod_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "prints figures; says nothing on a busy machine"]
+#[ignore = "prints figures, which mean nothing on a busy machine"]
 async fn many_pods_at_once() {
     let node = Node::new().await;
     let configs: Vec<_> = (0..20).map(|n| node.pod_config(&format!("many{n}"))).collect();

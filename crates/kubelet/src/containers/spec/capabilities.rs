@@ -5,7 +5,7 @@ use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 use crate::containers::container::SecurityContext;
 use crate::containers::error::{Result, RuntimeError};
 
-/// Every capability, in the kernel's order of bits (`include/uapi/linux/capability.h`).
+/// Every capability, in the order of the kernel's bits (`include/uapi/linux/capability.h`).
 const ALL: [Capability; 41] = [
     Capability::Chown,
     Capability::DacOverride,
@@ -50,7 +50,7 @@ const ALL: [Capability; 41] = [
     Capability::CheckpointRestore,
 ];
 
-/// What a container has when nothing is said, as every Kubernetes runtime gives.
+/// The default capabilities of a container, the same as in other container runtimes.
 const DEFAULT: [Capability; 14] = [
     Capability::Chown,
     Capability::DacOverride,
@@ -74,14 +74,14 @@ pub(super) fn of_mask(mask: u64) -> Capabilities {
     bits.filter(|(bit, _)| mask & (1 << bit) != 0).map(|(_, capability)| capability).collect()
 }
 
-/// A container's capabilities: the default ones, plus and minus what is asked, all of them if
+/// A container's capabilities: the default ones with those added and dropped, or all of them if
 /// privileged; never more than `bound`, since the OCI runtime fails on those.
 pub(super) fn of_container(
     security: &SecurityContext,
     bound: &Capabilities,
 ) -> Result<Capabilities> {
     let mut set: Capabilities = if security.privileged { ALL.into() } else { DEFAULT.into() };
-    // `drop: [ALL]` comes first, so that single capabilities can be added to nothing.
+    // `drop: [ALL]` comes first, so that single capabilities can be added to none.
     if !security.privileged {
         if has_all(&security.add_capabilities) {
             set = ALL.into();
@@ -100,7 +100,7 @@ pub(super) fn of_container(
     Ok(set)
 }
 
-/// What a process may have, has, and may pass on; nothing is inheritable or ambient.
+/// The bounding, effective and permitted sets; nothing is inheritable or ambient.
 pub(super) fn in_all_sets(set: Capabilities) -> LinuxCapabilities {
     let mut sets = LinuxCapabilities::default();
     sets.set_bounding(Some(set.clone()))

@@ -1,4 +1,4 @@
-//! Device nodes of a container, and the rules that let it use them.
+//! Device nodes of a container, and the cgroup rules that allow it to use them.
 
 use std::path::{Path, PathBuf};
 
@@ -9,9 +9,9 @@ use crate::containers::error::{Result, RuntimeError};
 
 use super::machine::device_at;
 
-/// Directories of `/dev` that a container has of its own.
+/// Directories of `/dev` that each container has its own of.
 const OWN_DIRECTORIES: [&str; 5] = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/.udev"];
-/// Nodes that the OCI runtime makes itself.
+/// Nodes that the OCI runtime creates itself.
 const OWN_NODES: [&str; 2] = ["/dev/console", "/dev/ptmx"];
 
 /// Nodes and rules.
@@ -20,7 +20,7 @@ pub(super) struct Devices {
     pub(super) rules: Vec<LinuxDeviceCgroup>,
 }
 
-/// The devices that `config` asks for; every device of the node if it is privileged. The standard ones
+/// The devices of `config`, or every device of the node if it is privileged. The standard ones
 /// (null, zero, tty, ...) are added by the OCI runtime.
 pub(super) fn list(config: &ContainerConfig) -> Result<Devices> {
     let mut nodes = Vec::new();
@@ -32,7 +32,7 @@ pub(super) fn list(config: &ContainerConfig) -> Result<Devices> {
     let mut rules = vec![rule_for_all(false)];
     for device in &config.devices {
         let node = device_at(&device.host_path, &device.container_path)
-            .map_err(RuntimeError::io("look at device", &device.host_path))?
+            .map_err(RuntimeError::io("inspect device", &device.host_path))?
             .ok_or_else(|| RuntimeError::InvalidConfig {
                 message: format!("{} is not a device", device.host_path.display()),
             })?;
@@ -52,7 +52,8 @@ fn rule_for_all(allow: bool) -> LinuxDeviceCgroup {
     rule
 }
 
-/// Collects device nodes below a directory. What cannot be read (a device that has just gone) is left out.
+/// Collects device nodes below a directory. What cannot be read (a device that was just removed) is
+/// left out.
 fn walk(directory: &Path, nodes: &mut Vec<LinuxDevice>) {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return;

@@ -1,4 +1,4 @@
-//! What a specification must know of the machine, read once.
+//! What a specification depends on in the machine, read once.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -12,21 +12,21 @@ use crate::cgroup::{CgroupVersion, Cgroups};
 /// Bit of CAP_SYS_RESOURCE in a capability mask.
 const CAP_SYS_RESOURCE_BIT: u32 = 24;
 
-/// Limits that containers inherit from us, since they cannot be raised again without CAP_SYS_RESOURCE.
+/// What containers inherit from us.
 #[derive(Debug, Clone, Default)]
 pub(in crate::containers) struct Machine {
     /// Capabilities in our bounding set: no container can have others.
     pub(in crate::containers) bounding: Capabilities,
-    /// We may raise limits.
+    /// Whether we may raise limits.
     pub(in crate::containers) can_raise_limits: bool,
     /// Our own `oom_score_adj`.
     pub(in crate::containers) oom_score_adj: i32,
-    /// cgroup v2.
+    /// Whether the machine uses cgroup v2.
     pub(in crate::containers) unified_cgroups: bool,
 }
 
 impl Machine {
-    /// Reads them from `/proc/self`.
+    /// Reads it from `/proc/self`.
     pub(in crate::containers) fn read(cgroups: &Cgroups) -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let mask = status
@@ -47,7 +47,7 @@ impl Machine {
     }
 }
 
-/// The device node at `host_path`, to be seen at `path`; `None` if it is not a device.
+/// The device at `host_path`, as a node at `path`; `None` if it is not a device.
 pub(super) fn device_at(host_path: &Path, path: &str) -> std::io::Result<Option<LinuxDevice>> {
     let metadata = fs::metadata(host_path)?;
     let kind = if metadata.file_type().is_char_device() {

@@ -7,7 +7,7 @@ use oci_spec::runtime::Mount;
 use crate::containers::container::{ContainerConfig, Mount as VolumeMount, MountPropagation};
 use crate::containers::pod::PodSandbox;
 
-/// All mounts. A mount of the caller's takes the place of a standard one at the same path.
+/// All mounts. A mount of the caller replaces a standard one at the same path.
 pub(super) fn list(sandbox: &PodSandbox, config: &ContainerConfig) -> Vec<Mount> {
     let mut mounts = standard(sandbox, config);
     let taken = |path: &Path| {
@@ -20,7 +20,7 @@ pub(super) fn list(sandbox: &PodSandbox, config: &ContainerConfig) -> Vec<Mount>
     mounts
 }
 
-/// How mounts pass between the node and the container's root.
+/// The propagation of mounts between the node and the container's root.
 pub(super) fn rootfs_propagation(config: &ContainerConfig) -> Option<String> {
     let any = |propagation| config.mounts.iter().any(|mount| mount.propagation == propagation);
     if any(MountPropagation::Bidirectional) {

@@ -35,7 +35,8 @@ pub(super) fn build(
     Ok(process)
 }
 
-/// A process without environment and capabilities. Every member that oci-spec has a default for is set.
+/// A process without environment and capabilities. Every member that oci-spec has a default for is
+/// set.
 pub(in crate::containers) fn bare_process(user: User, args: Vec<String>) -> Process {
     let mut process = Process::default();
     process
@@ -50,7 +51,8 @@ pub(in crate::containers) fn bare_process(user: User, args: Vec<String>) -> Proc
     process
 }
 
-/// A further process in a container: its first process's user, environment and rights.
+/// An additional process in a container, with the user, environment and privileges of the first
+/// one.
 pub(in crate::containers) fn exec_process(first: Process, request: &ExecRequest) -> Process {
     let size = request.size.filter(|_| request.tty).map(|(width, height)| {
         let size = BoxBuilder::default().height(height).width(width).build();
@@ -131,7 +133,7 @@ fn working_directory(config: &ContainerConfig, image: &ImageConfig) -> String {
         .to_string()
 }
 
-/// A value below our own cannot be set without CAP_SYS_RESOURCE: then ours holds.
+/// A value below our own cannot be set without CAP_SYS_RESOURCE: then ours is used.
 fn oom_score_adj(wanted: i32, machine: &Machine) -> i32 {
     let wanted = wanted.clamp(-1000, 1000);
     if machine.can_raise_limits { wanted } else { wanted.max(machine.oom_score_adj) }

@@ -1,4 +1,4 @@
-//! Resource limits as the OCI runtime takes them.
+//! Resource limits for the OCI runtime.
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 

@@ -1,9 +1,9 @@
 //! The default seccomp filter (`seccompProfile: RuntimeDefault`), and profiles from files.
 //!
-//! Everything in `seccomp/allowed.txt` may be called. Of the rest, a container may call what one of its
-//! capabilities is made for; `clone` and `unshare` without CAP_SYS_ADMIN may make no namespaces; `clone3`,
-//! whose arguments a filter cannot see, "does not exist", so that libraries fall back to `clone`. All
-//! else is "not permitted".
+//! Everything in `seccomp/allowed.txt` may be called. Of the rest, a container may call what its
+//! capabilities are for. Without CAP_SYS_ADMIN, `clone` cannot create namespaces, and `clone3`,
+//! whose arguments a filter cannot see, fails with ENOSYS, so that libraries fall back to `clone`.
+//! All else fails with EPERM.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ const AF_VSOCK: u64 = 40;
 /// Personalities: Linux, 32-bit, both with 2.6 version numbers, and asking for the current one.
 const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
-/// System calls that go with a capability.
+/// System calls that a capability allows.
 const BY_CAPABILITY: [(Capability, &[&str]); 13] = [
     (
         Capability::SysAdmin,
@@ -72,7 +72,7 @@ const BY_CAPABILITY: [(Capability, &[&str]); 13] = [
     (Capability::SysTtyConfig, &["vhangup"]),
     (Capability::Syslog, &["syslog"]),
 ];
-/// Placing memory; CAP_SYS_NICE.
+/// NUMA memory policy; allowed by CAP_SYS_NICE.
 const NUMA: [&str; 6] = [
     "get_mempolicy",
     "mbind",
@@ -149,8 +149,8 @@ fn allow(names: &[&str], condition: Option<LinuxSeccompArg>) -> LinuxSyscall {
     rule
 }
 
-/// A condition on a system call's first argument. For a masked comparison, `value` is the mask of bits
-/// that must be zero.
+/// A condition on a system call's first argument. For a masked comparison, `value` is the mask of
+/// bits that must be zero.
 fn argument(value: u64, op: LinuxSeccompOperator) -> LinuxSeccompArg {
     let argument = LinuxSeccompArgBuilder::default().index(0_usize).value(value).op(op).build();
     argument.expect("every member has a default")

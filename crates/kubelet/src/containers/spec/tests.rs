@@ -1,4 +1,4 @@
-//! What goes into a specification, and the JSON that comes out.
+//! Configurations, and the JSON of their specifications.
 
 use oci_spec::runtime::{Capabilities, Capability};
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! Who runs a container: `runAsUser` and the image's USER, with names looked up in the image's own
-//! `/etc/passwd` and `/etc/group`.
+//! The user of a container: `runAsUser` and the image's USER, with names looked up in the image's
+//! own `/etc/passwd` and `/etc/group`.
 
 use crate::containers::container::{ContainerUser, SecurityContext};
 use crate::containers::error::{Result, RuntimeError};
@@ -42,7 +42,8 @@ impl Accounts {
     }
 }
 
-/// Resolves the user. `image_user` is the image's USER: `name`, `uid`, `name:group`, `uid:gid`, or empty.
+/// Resolves the user. `image_user` is the image's USER: `name`, `uid`, `name:group`, `uid:gid`, or
+/// empty.
 pub(in crate::containers) fn resolve_user(
     security: &SecurityContext,
     image_user: &str,

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::node::machine_info::architecture;
 
-/// Makes the Node object, or gives an existing one the labels that it has to have.
+/// Creates the Node object, or sets the required labels of an existing one.
 pub async fn register(
     client: &Client,
     name: &str,

@@ -1,4 +1,4 @@
-//! Writing the node's status, when it differs.
+//! Writes the node's status when it differs.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Agent, WRITE_AT_LEAST};
 use crate::node::events::condition_events;
-use crate::node::status::{Now, heartbeat, status};
+use crate::node::status::{StatusInput, heartbeat, status};
 
 impl Agent {
     pub(super) async fn write_status(&mut self) {
@@ -18,7 +18,7 @@ impl Agent {
         let before = object.status.clone().unwrap_or_default();
         let pressures = *self.parts.pressures.borrow();
         let network_ready = self.parts.network.borrow().is_some();
-        let input = Now {
+        let input = StatusInput {
             facts: &self.parts.facts,
             hostname: &self.parts.flags.node_name,
             ips: &self.ips,
@@ -54,7 +54,7 @@ impl Agent {
                 }
                 self.parts.node.send_replace(Arc::new(node));
             }
-            // The watch brings the newer version, and with it another look.
+            // Someone else was first: compute the status again from the newer version.
             Err(error) if error.is_conflict() => {
                 if let Ok(node) = nodes.get(name).await {
                     self.parts.node.send_replace(Arc::new(node));

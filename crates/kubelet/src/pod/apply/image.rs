@@ -1,4 +1,4 @@
-//! Having a container's image on the node, by its pull policy.
+//! Ensures that a container's image is on the node, according to its pull policy.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::image::{Image, ImageService, RegistryCredential};
 use crate::pod::declared::{Declared, find};
 use crate::pod::pod_ext::PodExt;
 
-/// The node cannot say whether it has an image: its runtime does not answer.
+/// Waiting reason when the container runtime cannot be asked about an image.
 pub const INSPECT_ERROR: &str = "ImageInspectError";
 
 /// `imagePullPolicy`.
@@ -21,7 +21,7 @@ pub(super) enum Policy {
     Never,
 }
 
-/// The policy that is asked for, or the one that the image's name stands for.
+/// The given policy, or the default for the image's name.
 pub(super) fn policy_of(asked: Option<&str>, image: &str) -> Policy {
     match asked {
         Some("Always") => Policy::Always,
@@ -32,7 +32,7 @@ pub(super) fn policy_of(asked: Option<&str>, image: &str) -> Policy {
     }
 }
 
-/// No tag or `:latest`, and no digest.
+/// Whether there is no tag or `:latest`, and no digest.
 fn is_latest(image: &str) -> bool {
     let last = image.rsplit('/').next().unwrap_or(image);
     !image.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
@@ -102,7 +102,7 @@ impl PodActions {
         }
     }
 
-    /// Two events, what happened and what the container waits for; the problem is both.
+    /// Records two events: what happened, and the container's waiting reason.
     fn refused(&self, declared: &Declared, event: &str, reason: &str, text: String) -> Problem {
         let recorder = &self.context.recorder;
         recorder.warning(&self.pod, declared, event, text.clone());
@@ -114,12 +114,12 @@ impl PodActions {
         self.context.recorder.normal(&self.pod, declared, reason, text);
     }
 
-    /// The root file system is made while network and volumes are.
+    /// Creates the root file system while network and volumes are being set up.
     async fn prepare(&self, declared: &Declared, attempt: u32, image: &Image) {
         let (runtime, pod) = (&self.context.runtime, self.pod.pod_ref());
         let prepared = runtime.prepare_rootfs(&pod, declared.name(), attempt, &image.id).await;
         if let Err(error) = prepared {
-            tracing::debug!(%error, container = declared.name(), "root file system not prepared ahead");
+            tracing::debug!(%error, container = declared.name(), "cannot prepare the root file system ahead of time");
         }
     }
 }
@@ -132,9 +132,9 @@ fn printed(took: Duration) -> String {
     }
 }
 
-/// What the pod's image pull secrets hold. One that is missing or unreadable is passed over, as in
-/// Kubernetes: the registry will say if it was needed.
-pub async fn credentials(actions: &PodActions) -> Vec<RegistryCredential> {
+/// The credentials in the pod's image pull secrets. One that is missing or unreadable is skipped,
+/// as in Kubernetes: the pull fails if it was needed.
+pub(super) async fn credentials(actions: &PodActions) -> Vec<RegistryCredential> {
     let mut found = Vec::new();
     for reference in actions.pod.spec_ref().image_pull_secrets.iter().flatten() {
         let (objects, namespace) = (&actions.context.objects, actions.pod.pod_namespace());
@@ -151,7 +151,9 @@ pub async fn credentials(actions: &PodActions) -> Vec<RegistryCredential> {
                     text,
                 );
             }
-            Err(error) => tracing::warn!(%error, secret = reference.name, "image pull secret"),
+            Err(error) => {
+                tracing::warn!(%error, secret = reference.name, "cannot read an image pull secret")
+            }
         }
     }
     found

@@ -1,5 +1,5 @@
-//! Volumes that are images (`volumes[].image`): pulled by their policy, and mounted where the volume has
-//! its place.
+//! Image volumes (`volumes[].image`): pulled according to their policy, and mounted at the volume's
+//! path.
 
 use k8s_openapi::api::core::v1::ImageVolumeSource;
 
@@ -11,7 +11,7 @@ use crate::volume::{MountedVolumes, mount};
 use runtime::errors::cause_chain;
 
 impl PodActions {
-    /// Mounts those that are not; `volumes` says where.
+    /// Mounts those that are not mounted; `volumes` has their paths.
     pub(super) async fn mount_images(&self, volumes: &MountedVolumes) -> Result<(), Problem> {
         for volume in self.pod.spec_ref().volumes.iter().flatten() {
             let (Some(source), Some(place)) = (&volume.image, volumes.by_name.get(&volume.name))

@@ -1,4 +1,4 @@
-//! Making and starting one container.
+//! Creates and starts a container.
 
 use super::{Outcome, PodActions, Problem};
 use crate::containers::{ContainerId, RuntimeError};
@@ -25,7 +25,7 @@ pub struct StartRequest {
 }
 
 impl PodActions {
-    /// Ends when the postStart hook has, if there is one.
+    /// Completes after the postStart hook, if there is one.
     pub async fn start_container(self, request: StartRequest) -> Outcome {
         let result = match find(&self.pod, &request.container) {
             Some(declared) => {
@@ -48,7 +48,7 @@ impl PodActions {
         recorder.normal(&self.pod, declared, "Created", format!("Created container: {name}"));
         match context.runtime.start(&id).await {
             Ok(_) => {}
-            // It is there, ended, and its exit says why: it restarts as any other.
+            // The container exists and has exited, with the reason: it restarts like any other.
             Err(error @ RuntimeError::Start { .. }) => {
                 recorder.warning(&self.pod, declared, "Failed", format!("Error: {error}"));
                 return Ok(());
@@ -100,7 +100,7 @@ impl PodActions {
         })
     }
 
-    /// A container whose hook fails is killed and restarts by the pod's policy.
+    /// A container whose hook fails is killed, and restarted according to the pod's policy.
     async fn post_start(&self, declared: &Declared, id: &ContainerId, request: &StartRequest) {
         let lifecycle = declared.container.lifecycle.as_ref();
         let Some(handler) = lifecycle.and_then(|lifecycle| lifecycle.post_start.as_ref()) else {

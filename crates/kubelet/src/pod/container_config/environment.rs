@@ -1,4 +1,4 @@
-//! A container's environment variables: pure, from objects that were fetched before.
+//! A container's environment variables, computed from objects fetched before: pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,24 +8,24 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret
 use super::expansion::expand;
 use crate::pod::downward_api::{self, RuntimeFields};
 
-/// The names of objects that a container's environment is made from.
+/// The names of the objects that a container's environment refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct References {
     pub config_maps: BTreeSet<String>,
     pub secrets: BTreeSet<String>,
 }
 
-/// The objects, by name. What is missing is not in them.
+/// The objects that exist, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
     pub secrets: BTreeMap<String, Arc<Secret>>,
-    /// Variables of the services.
+    /// Variables for the services.
     pub services: BTreeMap<String, String>,
     pub runtime_fields: RuntimeFields,
 }
 
-/// Why the environment cannot be made; texts as Kubernetes'.
+/// Why the environment cannot be computed, with Kubernetes' messages.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnvironmentError {
     #[error("configmap \"{0}\" not found")]
@@ -66,8 +66,8 @@ pub fn references(container: &Container) -> References {
     references
 }
 
-/// The variables of `container`, in order: services, `envFrom`, `env`. A later one of the same name
-/// replaces an earlier; `$(NAME)` sees what stands before it.
+/// The variables of `container`, in order: services, `envFrom`, `env`. A later variable replaces an
+/// earlier one of the same name; `$(NAME)` sees those before it.
 pub fn environment(
     pod: &Pod,
     container: &Container,
@@ -159,7 +159,7 @@ fn text(name: &str, bytes: &[u8]) -> Result<String, EnvironmentError> {
     String::from_utf8(bytes.to_vec()).map_err(|_| EnvironmentError::NotText(name.to_owned()))
 }
 
-/// `None`: an optional source is missing, so the variable is left out.
+/// `None`: an optional source is missing, so the variable is omitted.
 fn value_from(
     pod: &Pod,
     container: &Container,

@@ -1,13 +1,13 @@
 //! `$(NAME)` references in commands, arguments, environment values and sub-paths
-//! (`third_party/forked/golang/expansion` in Kubernetes): `$$` is a dollar sign, an unknown name
-//! stays as it is written.
+//! (`third_party/forked/golang/expansion` in Kubernetes): `$$` is a dollar sign, and an unknown
+//! name is left as it is.
 
-/// Replaces the references that `lookup` knows.
+/// Expands the references that `lookup` resolves.
 pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
     expand_reporting(text, lookup).0
 }
 
-/// As [`expand`], with the names that `lookup` did not know.
+/// Like [`expand`], and also returns the names that `lookup` did not resolve.
 pub fn expand_reporting(
     text: &str,
     lookup: impl Fn(&str) -> Option<String>,

@@ -1,4 +1,4 @@
-//! Security contexts of pod and container, merged into what the runtime takes: pure.
+//! Merges the security contexts of pod and container: pure.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile as Wanted};
 use crate::containers::{SeccompProfile, SecurityContext};
 use crate::pod::pod_ext::PodExt;
 
-/// The container's own context wins over the pod's. `seccomp_directory` is where `Localhost`
-/// profiles are.
+/// The container's own context takes precedence over the pod's. `seccomp_directory` is where
+/// `Localhost` profiles are.
 pub fn security_context(
     pod: &Pod,
     container: &Container,

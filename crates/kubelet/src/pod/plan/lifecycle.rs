@@ -1,4 +1,4 @@
-//! Whether a pod runs on or ends, and how it ends.
+//! Whether a pod keeps running or terminates, and how.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -6,30 +6,30 @@ use crate::pod::declared::Role;
 use crate::pod::observed::{ContainerStatusExt, Observed};
 use crate::pod::pod_ext::PodExt;
 
-/// Containers get at least this long, also when a pod is deleted by force.
+/// Minimum grace period, even when a pod is force-deleted.
 const SHORTEST_GRACE_SECONDS: i64 = 1;
 
-/// Why a pod fails whose `activeDeadlineSeconds` are over.
+/// Reason of a pod that has exceeded its `activeDeadlineSeconds`.
 pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 
-/// What is to become of a pod.
+/// Whether a pod runs or terminates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lifecycle {
-    /// It runs, at the longest until its active deadline.
+    /// It runs, until its active deadline if it has one.
     Run {
         until: Option<Timestamp>,
     },
     Terminate(Termination),
 }
 
-/// How a pod ends.
+/// How a pod terminates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Termination {
-    /// What still runs then is killed.
+    /// When the remaining containers are killed.
     pub deadline: Timestamp,
-    /// Nothing of it is to be left, the API object included.
+    /// Whether to remove everything, including the API object.
     pub remove: bool,
-    /// Reason and message of a pod that fails for another cause than its containers.
+    /// Reason and message of a pod that fails for a reason other than its containers.
     pub outcome: Option<(String, String)>,
 }
 
@@ -59,7 +59,7 @@ pub fn lifecycle(observed: &Observed, now: Timestamp) -> Lifecycle {
     Lifecycle::Run { until: active_deadline(observed) }
 }
 
-/// Reason and message if the pod has failed for another cause than its containers.
+/// Reason and message if the pod has failed for a reason other than its containers.
 fn failure(observed: &Observed, now: Timestamp) -> Option<(String, String)> {
     if let Some(eviction) = &observed.state.eviction {
         return Some((eviction.reason.clone(), eviction.message.clone()));
@@ -81,7 +81,7 @@ fn active_deadline(observed: &Observed) -> Option<Timestamp> {
     start.saturating_add(SignedDuration::from_secs(seconds)).ok()
 }
 
-/// The pod's work is done, well or badly: no container of it will be started again.
+/// Whether the pod has succeeded or failed: no container of it will be started again.
 pub fn completed(observed: &Observed) -> bool {
     let mut apps = 0;
     let mut done = 0;

@@ -1,4 +1,4 @@
-//! The plan of a pod that is to run.
+//! The plan for a pod that should run.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -12,14 +12,14 @@ use crate::pod::pod_ext::PodExt;
 use crate::pod::resources as resource_rules;
 use crate::pod::worker::state::{Failure, ImageState, Work};
 
-/// How long a failed pull is shown as such before it is shown as waiting for the next.
+/// How long a failed pull is shown as an error before it is shown as backing off.
 const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
 
 struct Planner<'a> {
     observed: &'a Observed,
     now: Timestamp,
     plan: &'a mut Plan,
-    /// One container is started at a time, in order.
+    /// Whether a container is being started: one at a time, in order.
     start_taken: bool,
 }
 
@@ -40,7 +40,7 @@ impl Planner<'_> {
         self.observed.state.in_flight.contains(work)
     }
 
-    /// True if `failure` does not have to be waited for any more; else looks again when it is.
+    /// Whether the back-off of `failure` is over; otherwise plans again when it is.
     fn due(&mut self, failure: Option<&Failure>) -> bool {
         match failure.map(|failure| failure.backoff.until()) {
             Some(until) if until > self.now => {
@@ -73,7 +73,7 @@ impl Planner<'_> {
             at => at.is_some(),
         };
         let wanted = !state.volumes_mounted || state.volumes_dirty || renew;
-        // A change of a source is reason enough to try again at once.
+        // After a change of a source, try again at once.
         if wanted
             && !self.in_flight(&Work::Volumes)
             && (state.volumes_dirty || self.due(state.volumes_failure.as_ref()))
@@ -82,7 +82,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Starts what is to run, in Kubernetes' order.
+    /// Starts what should run, in Kubernetes' order.
     fn containers(&mut self) {
         let observed = self.observed;
         let begun = observed.declared.iter().any(|one| {
@@ -107,7 +107,7 @@ impl Planner<'_> {
         }
     }
 
-    /// True if the following containers have to wait for this one.
+    /// Returns whether the following containers have to wait for this one.
     fn init(&mut self, declared: &Declared) -> bool {
         let latest = self.observed.latest(declared.name());
         match latest.map(|container| (container.running(), container.exit())) {
@@ -120,8 +120,8 @@ impl Planner<'_> {
         true
     }
 
-    /// False for what ran before the node was started anew: what it had prepared may be gone, so the pod's
-    /// init containers run again.
+    /// Returns false for a container from before a reboot of the node: what it had prepared may be
+    /// gone, so the pod's init containers run again.
     fn of_this_sandbox(&self, container: &ContainerStatus) -> bool {
         let made_for = container.annotations.get(SANDBOX_ANNOTATION);
         match (&self.observed.state.sandbox, made_for) {
@@ -190,7 +190,7 @@ impl Planner<'_> {
             return Some((0, None));
         };
         let Some((_, finished)) = latest.exit() else {
-            // Created and never started: the same attempt once more.
+            // Created and never started: the same attempt again.
             return Some((latest.attempt, None));
         };
         let known = self
@@ -224,7 +224,7 @@ impl Planner<'_> {
         Some((latest.attempt + 1, Some(restart)))
     }
 
-    /// True if the image is here for this attempt; else sees to it.
+    /// Returns whether the image is present for this attempt; otherwise plans to ensure it.
     fn image(&mut self, declared: &Declared, attempt: u32) -> bool {
         let name = declared.name();
         match self.observed.state.images.get(name) {
@@ -290,7 +290,7 @@ impl Planner<'_> {
         self.stop(container, seconds, cause);
     }
 
-    /// Stops a container whose definition has changed, so that it starts anew.
+    /// Stops a container whose definition has changed, so that it is started again.
     fn changes(&mut self, declared: &Declared) {
         if declared.role == Role::Ephemeral || declared.role == Role::Init {
             return;

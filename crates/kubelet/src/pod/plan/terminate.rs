@@ -1,5 +1,5 @@
-//! The plan of a pod that ends: containers first (sidecars last, in reverse order), then network and
-//! volumes, then what the runtime keeps, then the API object.
+//! The plan for a pod that terminates: containers first (sidecars last, in reverse order), then
+//! network and volumes, then the container layer's data and files, then the API object.
 
 use jiff::Timestamp;
 
@@ -40,8 +40,8 @@ pub(super) fn terminate(
     }
     let gone = observed.vanished || state.deleted;
     if !state.removed {
-        let told = state.status_written || gone;
-        if told
+        let status_written = state.status_written || gone;
+        if status_written
             && !state.in_flight.contains(&Work::RemovePod)
             && due(state.tear_down_failure.as_ref(), now, plan)
         {

@@ -153,7 +153,7 @@ fn a_new_pod_prepares_everything_at_once() {
     for work in [Work::Sandbox, Work::Volumes, Work::Image("a".into()), Work::Image("b".into())] {
         new.state.in_flight.insert(work);
     }
-    assert_eq!(super::plan(&new, at(0)), Plan::default(), "all of it goes on");
+    assert_eq!(super::plan(&new, at(0)), Plan::default(), "everything is in flight");
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn init_containers_and_sidecars_come_first() {
     here.containers = vec![exited("one", 0, 0, 1)];
     assert_eq!(words(&plan(&here, at(1))), ["start:side:0"]);
     here.containers.push(running("side", 0));
-    assert!(words(&plan(&here, at(1))).is_empty(), "it has not started up");
+    assert!(words(&plan(&here, at(1))).is_empty(), "it has not started");
     let passed = ProbeView { startup: Some(true), ..Default::default() };
     here.state.probes.insert(ContainerId("side-0".into()), passed);
     assert_eq!(words(&plan(&here, at(1))), ["start:two:0"]);
@@ -189,14 +189,14 @@ fn init_containers_and_sidecars_come_first() {
     assert_eq!(words(&plan(&here, at(2))), ["start:app:0"]);
     here.containers.push(running("app", 0));
     assert_eq!(plan(&here, at(2)), Plan::default());
-    // A sidecar that ends later starts again; what came after it is left alone.
+    // A sidecar that exits later is started again; the containers after it are left alone.
     here.containers[1] = exited("side", 0, 1, 3);
     here.state.images.remove("side");
     assert_eq!(words(&plan(&here, at(3))), ["image:side:1"]);
 }
 
 #[test]
-fn init_containers_run_again_when_the_node_was_started_anew() {
+fn init_containers_run_again_after_a_reboot() {
     let mut here = observed(pod(vec![container("one")], vec![container("app")]));
     let of = |mut container: ContainerStatus, sandbox: &str| {
         let annotation = crate::pod::container_config::SANDBOX_ANNOTATION.to_owned();
@@ -215,7 +215,7 @@ fn init_containers_run_again_when_the_node_was_started_anew() {
 }
 
 #[test]
-fn a_failed_init_container_is_tried_again_or_fails_the_pod() {
+fn a_failed_init_container_is_retried_or_fails_the_pod() {
     let mut here = observed(pod(vec![container("one")], vec![container("app")]));
     here.containers = vec![exited("one", 0, 1, 0)];
     assert_eq!(words(&plan(&here, at(0))), ["image:one:1"]);
@@ -249,7 +249,7 @@ fn restarts_back_off() {
     here.state.images.insert("a".into(), ImageState::Present { attempt: 2 });
     let doubled = Backoff { delay: RESTART.first * 2, since: at(15) };
     assert_eq!(plan(&here, at(15)).actions, [start(2, Some(doubled))]);
-    // Ten quiet minutes later it starts over.
+    // After ten minutes without a failure it starts over.
     here.containers = vec![exited("a", 1, 1, 700)];
     let Action::StartContainer { restart, .. } = &plan(&here, at(700)).actions[0] else {
         panic!("it starts");
@@ -283,7 +283,7 @@ fn failed_pulls_are_shown_and_backed_off() {
     here.state.images.insert("a".into(), ImageState::Failed(failure));
     let early = plan(&here, at(1));
     assert_eq!(early.waiting["a"].reason, "ErrImagePull");
-    assert_eq!(words(&early), ["start:b:0"], "the other one is not held up");
+    assert_eq!(words(&early), ["start:b:0"], "the other one does not wait");
     let later = plan(&here, at(5));
     assert_eq!(later.waiting["a"].reason, "ImagePullBackOff");
     assert_eq!(later.wake_at, Some(at(10)));
@@ -342,7 +342,7 @@ fn deletion_stops_sidecars_last_and_in_reverse() {
     here.containers[2] = exited("a", 0, 0, 1);
     here.containers[3] = exited("b", 0, 0, 1);
     assert_eq!(words(&plan(&here, at(1))), ["stop:s2-0"]);
-    assert_eq!(words(&plan(&here, at(20))), ["stop:s2-0", "stop:s1-0"], "the time is over");
+    assert_eq!(words(&plan(&here, at(20))), ["stop:s2-0", "stop:s1-0"], "the grace period is over");
     here.containers[1] = exited("s2", 0, 0, 2);
     assert_eq!(words(&plan(&here, at(2))), ["stop:s1-0"]);
 }
@@ -361,23 +361,23 @@ fn a_shorter_grace_brings_the_deadline_forward() {
     pod.metadata.deletion_grace_period_seconds = Some(5);
     here.pod = Arc::new(pod);
     let Action::StopContainer { deadline, .. } = plan(&here, at(1)).actions[0] else {
-        panic!("it is stopped sooner");
+        panic!("it is stopped earlier");
     };
     assert_eq!(deadline, at(5));
 }
 
 #[test]
-fn the_end_of_a_deleted_pod_goes_step_by_step() {
+fn a_deleted_pod_terminates_step_by_step() {
     let mut leaving = pod(vec![], vec![container("a")]);
     leaving.metadata.deletion_timestamp = Some(Time(at(30)));
     let mut here = observed(leaving);
     here.containers = vec![exited("a", 0, 0, 1)];
     here.state.in_flight.insert(Work::Volumes);
-    assert!(words(&plan(&here, at(1))).is_empty(), "something still goes on");
+    assert!(words(&plan(&here, at(1))).is_empty(), "something is still in flight");
     here.state.in_flight.clear();
     assert_eq!(words(&plan(&here, at(1))), ["down"]);
     here.state.torn_down = true;
-    assert!(words(&plan(&here, at(1))).is_empty(), "its status is not told yet");
+    assert!(words(&plan(&here, at(1))).is_empty(), "its status is not written yet");
     here.state.status_written = true;
     assert_eq!(words(&plan(&here, at(1))), ["remove-pod"]);
     here.state.removed = true;
@@ -386,7 +386,7 @@ fn the_end_of_a_deleted_pod_goes_step_by_step() {
     assert!(plan(&here, at(1)).done);
     here.state.deleted = false;
     here.vanished = true;
-    assert!(plan(&here, at(1)).done, "somebody else removed the object");
+    assert!(plan(&here, at(1)).done, "someone else removed the object");
 }
 
 #[test]
@@ -399,14 +399,14 @@ fn the_active_deadline_ends_a_pod() {
     assert_eq!(plan(&here, at(59)).wake_at, Some(at(60)));
     assert_eq!(words(&plan(&here, at(60))), ["stop:a-0"]);
     let Lifecycle::Terminate(termination) = lifecycle(&here, at(60)) else {
-        panic!("it ends");
+        panic!("it terminates");
     };
     assert_eq!(termination.outcome.unwrap().0, "DeadlineExceeded");
     assert!(!termination.remove);
 }
 
 #[test]
-fn what_the_apiserver_holds_as_finished_never_runs_again() {
+fn a_pod_in_a_terminal_phase_never_runs_again() {
     let mut finished = pod(vec![], vec![container("a")]);
     finished.status = Some(PodStatus { phase: Some("Succeeded".into()), ..Default::default() });
     let mut here = observed(finished);
@@ -416,7 +416,7 @@ fn what_the_apiserver_holds_as_finished_never_runs_again() {
 }
 
 #[test]
-fn old_attempts_are_forgotten() {
+fn old_attempts_are_removed() {
     let mut here = observed(pod(vec![], vec![container("a")]));
     here.containers =
         vec![exited("a", 0, 1, 0), exited("a", 1, 1, 0), exited("a", 2, 1, 0), running("a", 3)];
@@ -433,7 +433,7 @@ fn tokens_are_renewed_in_time() {
 }
 
 #[test]
-fn changed_limits_are_put_into_force_or_restart_the_container() {
+fn changed_limits_are_applied_or_restart_the_container() {
     use k8s_openapi::api::core::v1::{ContainerResizePolicy, ResourceRequirements};
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 

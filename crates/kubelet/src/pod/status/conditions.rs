@@ -10,7 +10,7 @@ use crate::pod::declared::{Declared, Role};
 use crate::pod::observed::{ContainerStatusExt, Observed};
 use crate::pod::pod_ext::PodExt;
 
-/// The conditions that the kubelet owns. All others are passed on as they are.
+/// The conditions that the kubelet owns. All others are preserved.
 const OWN: [&str; 6] = [
     "PodReadyToStartContainers",
     "Initialized",
@@ -20,7 +20,7 @@ const OWN: [&str; 6] = [
     "DisruptionTarget",
 ];
 
-/// The pod has ended and its network is taken down.
+/// Updates the conditions of a pod whose network was torn down.
 pub(super) fn sandbox_gone(status: &mut PodStatus, now: Timestamp) {
     let mut conditions = status.conditions.iter_mut().flatten();
     let found = conditions.find(|one| one.type_ == OWN[0] && one.status == "True");

@@ -134,7 +134,7 @@ fn a_pod_is_pending_until_all_of_it_has_run() {
 }
 
 #[test]
-fn last_words_share_their_room() {
+fn termination_messages_share_a_limit() {
     let mut spec = one("Always");
     let others =
         (0..11).map(|number| Container { name: format!("c{number}"), ..Default::default() });
@@ -167,7 +167,7 @@ fn a_pod_is_pending_while_it_initializes_and_fails_with_its_init_container() {
 }
 
 #[test]
-fn a_deleted_pod_ends_by_what_its_containers_did() {
+fn a_deleted_pods_phase_depends_on_its_containers() {
     let mut here = observed(one("Always"));
     let mut pod = (*here.pod).clone();
     pod.metadata.deletion_timestamp = Some(Time(at(0)));
@@ -179,7 +179,7 @@ fn a_deleted_pod_ends_by_what_its_containers_did() {
 }
 
 #[test]
-fn an_evicted_pod_says_why() {
+fn an_evicted_pod_has_reason_and_message() {
     let mut here = observed(one("Always"));
     here.state.eviction = Some(Eviction {
         reason: "Evicted".into(),

@@ -1,5 +1,5 @@
-//! Telling the apiserver a pod's status: a merge patch of what differs, with the revision that it was
-//! computed from as precondition.
+//! The status manager: writes a pod's status as a merge patch of what differs, with the revision
+//! that it was computed from as precondition.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ use serde_json::{Value, json};
 
 use crate::pod::pod_ext::PodExt;
 
-/// How a write ended.
+/// The result of a write.
 #[derive(Debug)]
 pub enum Written {
-    /// The object as it is now.
+    /// Written: the object as it is now.
     Done(Box<Pod>),
-    /// Someone else was first: this is what they left.
+    /// Someone else was first: the object as it is now.
     Stale(Box<Pod>),
-    /// There is no such pod any more.
+    /// The pod no longer exists.
     Gone,
     Failed(client::Error),
 }
 
-/// The merge patch that makes `base` have `status`, if it does not.
+/// The merge patch from the status of `base` to `status`, if they differ.
 pub fn patch(base: &Pod, status: &PodStatus) -> Option<Value> {
     let wanted = Pod { status: Some(status.clone()), ..Default::default() };
     let had = Pod { status: Some(base.status_ref().clone()), ..Default::default() };
@@ -34,7 +34,7 @@ pub fn patch(base: &Pod, status: &PodStatus) -> Option<Value> {
     (patch != json!({})).then_some(patch)
 }
 
-/// Writes the difference. See [`Written`].
+/// Applies the patch to the status of `base`.
 pub async fn write(client: Client, base: Arc<Pod>, patch: Value) -> Written {
     let pods: Api<Pod> = Api::namespaced(&client, base.pod_namespace());
     let body = json!({

@@ -1,4 +1,4 @@
-//! Gathering what is.
+//! Gathers what a plan is computed from.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ impl Worker {
         self.state.eviction = self.handle.eviction();
         if reasons.has(SyncReason::ReferencedObjectChanged) {
             self.state.volumes_dirty = true;
-            // What was missing may be there now.
+            // What was missing may exist now.
             self.state.start_failures.clear();
         }
         if reasons.has(SyncReason::RuntimeReconnected) {
@@ -57,7 +57,7 @@ impl Worker {
         }
     }
 
-    /// Takes a version of the object, unless a newer one is known.
+    /// Adopts a version of the object, unless a newer one is known.
     pub(super) fn adopt(&mut self, pod: Arc<Pod>) {
         let revision = |pod: &Pod| {
             let text = pod.metadata.resource_version.as_deref();
@@ -70,7 +70,7 @@ impl Worker {
             self.declared = declared(&pod);
             self.state.start_failures.clear();
         }
-        // Labels and annotations may be in a downward API volume, or in a container's environment.
+        // Labels and annotations may be used by a downward API volume or a container's environment.
         if pod.metadata.labels != self.pod.metadata.labels
             || pod.metadata.annotations != self.pod.metadata.annotations
         {
@@ -86,15 +86,15 @@ impl Worker {
                 self.stale = false;
                 self.containers = containers;
                 self.remember_probes();
-                self.read_last_words().await;
+                self.read_termination_messages().await;
             }
-            // It stays stale; containerd's return is an event of its own.
+            // It stays stale; there is an event when containerd is back.
             Err(error) => tracing::warn!(%error, "cannot list the pod's containers"),
         }
     }
 
     /// Termination messages, read once per container.
-    async fn read_last_words(&mut self) {
+    async fn read_termination_messages(&mut self) {
         for index in 0..self.containers.len() {
             let container = &self.containers[index];
             let failed = match &container.state {
@@ -103,7 +103,7 @@ impl Worker {
             };
             let text = match self.messages.get(&container.id) {
                 Some(text) => text.clone(),
-                None => self.last_words(container, failed).await,
+                None => self.termination_message(container, failed).await,
             };
             self.messages.insert(container.id.clone(), text.clone());
             if let ContainerState::Exited(exit) = &mut self.containers[index].state {
@@ -114,7 +114,7 @@ impl Worker {
         self.messages.retain(|id, _| known.contains(id));
     }
 
-    async fn last_words(&self, container: &ContainerStatus, failed: bool) -> String {
+    async fn termination_message(&self, container: &ContainerStatus, failed: bool) -> String {
         let directory = self.context.directories.container(self.pod.uid(), &container.name);
         let text = files::read_message_file(&directory, container.attempt);
         let declared = self.declared.iter().find(|one| one.name() == container.name);
@@ -132,7 +132,7 @@ impl Worker {
         String::from_utf8_lossy(&tail[from..]).into_owned()
     }
 
-    /// Containers that have ended need no more stopping.
+    /// Exited containers need no more stopping.
     fn forget_stopped(&mut self) {
         let containers = &self.containers;
         let runs = |id: &crate::containers::ContainerId| {

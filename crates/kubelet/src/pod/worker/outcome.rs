@@ -1,4 +1,4 @@
-//! What the ends of actions mean for the next look.
+//! Records the outcomes of actions in the worker's state.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ impl Worker {
             }
             Err(error) if error.is_cancelled() => {}
             Err(error) => {
-                // A bug in an action; which one is not known, so all may be tried again.
+                // A bug in an action. It is unknown which, so all may be tried again.
                 tracing::error!(%error, "an action of the pod panicked");
                 self.state.in_flight.clear();
                 self.status_busy = false;
@@ -59,7 +59,7 @@ impl Worker {
             }
             Outcome::Resized { id, fingerprint, result } => {
                 if let Err(problem) = result {
-                    tracing::warn!(problem.message, container = %id, "cannot resize");
+                    tracing::warn!(problem.message, container = %id, "cannot resize the container");
                 }
                 self.state.resized.insert(id, fingerprint);
             }
@@ -80,7 +80,7 @@ impl Worker {
                 self.state.delete_failure = Some(failure);
             }
             Outcome::StatusWritten(written) => self.written(written),
-            // If it still runs, it is stopped again.
+            // If it is still running, it is stopped again.
             Outcome::Stopped(id) => {
                 self.stops.remove(&id);
                 self.state.stops.remove(&id);
@@ -89,7 +89,7 @@ impl Worker {
         }
     }
 
-    /// A failure that people should see, with its next back-off.
+    /// A failure with its next back-off; also recorded as an event.
     fn failed(&self, previous: Option<Failure>, problem: Problem) -> Failure {
         self.context.recorder.pod_warning(&self.pod, &problem.reason, problem.message.clone());
         after(previous.as_ref(), problem, backoff::RETRY, self.context.clock.now())
@@ -120,7 +120,7 @@ impl Worker {
         result: Result<(), Problem>,
     ) {
         self.stale = true;
-        // The next start asks for its image anew.
+        // The next start ensures its image again.
         self.state.images.remove(&container);
         match result {
             Ok(()) => {

@@ -1,4 +1,4 @@
-//! Probes of the pod's running containers.
+//! Probes the pod's running containers.
 
 use k8s_openapi::api::core::v1::ContainerStatus as ApiStatus;
 
@@ -11,11 +11,11 @@ use crate::probe::prober::CheckError;
 use crate::probe::worker::{ProbeReport, Start, start};
 use crate::probe::{ProbeKind, ProbeView};
 
-/// A probe that fails every second does not need an event every second.
+/// Limits the events of a probe that keeps failing.
 const UNHEALTHY_AT_MOST_EVERY: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 
 impl Worker {
-    /// Starts probing what has started, and ends it for what has ended.
+    /// Starts probing containers that have started, and stops probing those that have exited.
     pub(super) fn probe(&mut self, observed: &Observed) {
         let runs =
             |id: &ContainerId| observed.containers.iter().any(|one| one.id == *id && one.running());
@@ -55,7 +55,7 @@ impl Worker {
         }
     }
 
-    /// Takes over what the probes of running containers said before the kubelet was restarted.
+    /// Restores the probe results of running containers from before a restart of the kubelet.
     pub(super) fn remember_probes(&mut self) {
         for container in self.containers.iter().filter(|one| one.running()) {
             if !self.state.probes.contains_key(&container.id) {
@@ -65,7 +65,7 @@ impl Worker {
         }
     }
 
-    /// What the apiserver was told of this very container before the kubelet was restarted.
+    /// The probe results of this container in the status, written before a restart of the kubelet.
     fn reported_before(&self, id: &ContainerId) -> ProbeView {
         let status = self.pod.status_ref();
         let mut all =
@@ -81,7 +81,7 @@ impl Worker {
         }
     }
 
-    /// A pod that ends is not restarted any more, but it may still become unready.
+    /// Containers of a terminating pod are not restarted, but may still become unready.
     pub(super) fn stop_probing_health(&mut self) {
         self.probes.clear();
     }
@@ -97,7 +97,7 @@ impl Worker {
         }
     }
 
-    /// An event, but not more than one in a while for each probe.
+    /// Records an event, rate-limited per probe.
     fn unhealthy(&mut self, id: &ContainerId, kind: ProbeKind, error: &CheckError) {
         let now = self.context.clock.now();
         let key = (id.clone(), kind);

@@ -1,7 +1,7 @@
-//! What a worker knows of its pod beside the API object and the runtime's containers.
+//! What a worker knows about its pod in addition to the API object and the containers.
 //!
-//! All of it can be lost with the process: it is found again (sandbox, volumes, probes) or starts
-//! over (back-offs), as in Kubernetes.
+//! All of it may be lost with the process: it is found again (sandbox, volumes, probes) or starts
+//! over (back-offs), as in upstream.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,26 +12,26 @@ use crate::containers::{ContainerId, PodSandbox};
 use crate::pod::backoff::Backoff;
 use crate::probe::ProbeView;
 
-/// Something that failed and when to try again.
+/// A failure, and when to try again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// As in a waiting state or an event.
+    /// For a waiting state or an event.
     pub reason: String,
     pub message: String,
     pub backoff: Backoff,
 }
 
-/// The image of a container that is to be started.
+/// The image of a container to be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageState {
-    /// Here, for the start of this attempt.
+    /// On the node, for the start of this attempt.
     Present {
         attempt: u32,
     },
     Failed(Failure),
 }
 
-/// An action that goes on at this moment.
+/// An action in flight.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Work {
     Sandbox,
@@ -45,7 +45,7 @@ pub enum Work {
     DeleteObject,
 }
 
-/// The sandbox, once it can be used.
+/// A sandbox that can be used.
 #[derive(Clone, Debug)]
 pub struct ReadySandbox {
     pub sandbox: PodSandbox,
@@ -53,7 +53,7 @@ pub struct ReadySandbox {
     pub ips: Vec<IpAddr>,
 }
 
-/// Why the pod is to end though nobody deleted it.
+/// Why the kubelet ends the pod: an eviction or a failed admission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
     pub reason: String,
@@ -61,7 +61,7 @@ pub struct Eviction {
     pub grace_seconds: i64,
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Clone, Debug, Default)]
 pub struct WorkerState {
     pub in_flight: BTreeSet<Work>,
@@ -83,18 +83,18 @@ pub struct WorkerState {
     pub stops: BTreeMap<ContainerId, Timestamp>,
     pub probes: BTreeMap<ContainerId, ProbeView>,
     pub eviction: Option<Eviction>,
-    /// When the end of the pod began, for the grace period of what is not an API deletion.
+    /// When termination began, from which the grace period counts.
     pub terminating_since: Option<Timestamp>,
-    /// Network and volumes are gone.
+    /// Network and volumes are torn down.
     pub torn_down: bool,
     pub tear_down_failure: Option<Failure>,
-    /// Everything of the pod on this node is gone.
+    /// Everything of the pod on this node is removed.
     pub removed: bool,
     /// The apiserver no longer has the object.
     pub deleted: bool,
     pub delete_failure: Option<Failure>,
-    /// What the apiserver has is what was last computed.
+    /// The apiserver has the status that was last computed.
     pub status_written: bool,
-    /// Changed resources that were put into force, by container.
+    /// Resources applied in place, by container.
     pub resized: BTreeMap<ContainerId, String>,
 }

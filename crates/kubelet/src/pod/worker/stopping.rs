@@ -1,4 +1,4 @@
-//! Stopping the pod's containers.
+//! Stops the pod's containers.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::pod::apply::Outcome;
 use crate::pod::hooks::{Stop, stop, target};
 use crate::pod::plan::StopCause;
 
-/// How long a container that was killed has to be seen dead.
+/// How long to wait for a killed container to exit.
 const STOP_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// A stop that goes on. Dropping it ends the waiting, not the container.
+/// A stop in progress. Dropping it cancels the stop.
 #[derive(Debug)]
 pub(super) struct Stopping {
     deadline: watch::Sender<Timestamp>,
@@ -77,7 +77,8 @@ impl Worker {
                 if let Err(error) = stop(request).await {
                     tracing::warn!(%error, container = %id_of_task, "cannot stop a container");
                 }
-                // Its end drops this task; if it does not end it is stopped once more.
+                // The exit of the container drops this task; if it does not exit, it is stopped
+                // again.
                 tokio::time::sleep(STOP_AGAIN).await;
                 Outcome::Stopped(id_of_task)
             }

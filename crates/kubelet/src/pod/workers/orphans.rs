@@ -1,4 +1,4 @@
-//! What pods left behind that the apiserver does not know (any more): removed once, at the start.
+//! Removes what is left of pods that the apiserver does not have, once at start.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::pod::apply::remove_remains;
 use crate::pod::context::Context;
 use crate::pod::files::remove_directory;
 
-/// Orphans have no one who could say how long they may take.
+/// Grace period of orphaned containers, whose own is unknown.
 const GRACE: Duration = Duration::from_secs(1);
 const SIGTERM: i32 = 15;
 
@@ -20,7 +20,7 @@ pub(super) async fn remove(context: Arc<Context>, known: BTreeSet<String>) {
     let mut found: BTreeSet<String> = BTreeSet::new();
     match context.runtime.pods().await {
         Ok(uids) => found.extend(uids),
-        Err(error) => tracing::warn!(%error, "cannot look for orphans"),
+        Err(error) => tracing::warn!(%error, "cannot look for orphaned pods"),
     }
     found.extend(names(&context.directories.pods()));
     // `<namespace>_<name>_<uid>`, and neither of the first two has an underscore.
@@ -35,7 +35,7 @@ pub(super) async fn remove(context: Arc<Context>, known: BTreeSet<String>) {
     free_addresses(&context, &known).await;
 }
 
-/// Addresses of pods that are gone, as soon as the network is open.
+/// Frees the addresses of pods that are gone, once the network is open.
 async fn free_addresses(context: &Context, known: &BTreeSet<String>) {
     let mut network = context.network.clone();
     let Ok(network) = network.wait_for(Option::is_some).await.map(|open| open.clone()) else {
@@ -44,7 +44,7 @@ async fn free_addresses(context: &Context, known: &BTreeSet<String>) {
     let Some(network) = network else {
         return;
     };
-    // Only what was there before this process: pods that came since are not among `known`.
+    // Only what was there before this process: pods that were added since are not among `known`.
     let before: Vec<String> = network.pods().difference(known).cloned().collect();
     for uid in before {
         if context.directories.pod(&uid).exists() {
@@ -79,7 +79,7 @@ async fn one(context: &Context, uid: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What is in a directory; nothing if it cannot be read.
+/// The names in a directory; none if it cannot be read.
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten();
     entries
