@@ -5,8 +5,9 @@
 //! <cgroup-root>/kubepods/burstable/pod<uid>/<container>
 //! <cgroup-root>/kubepods/besteffort/pod<uid>/<container>
 //! ```
-//! The OCI runtime makes the container's level; the levels above are made here, before it. Every
-//! function blocks on cgroupfs (up to some 20 ms): call them on a blocking thread. All are idempotent.
+//! The OCI runtime creates the container's level; the levels above it are created here first. Every
+//! function blocks on cgroupfs (up to about 20 ms): call them on a blocking thread. All are
+//! idempotent.
 
 mod hierarchy;
 mod remove;
@@ -18,7 +19,7 @@ mod tests;
 use std::io;
 use std::path::PathBuf;
 
-pub use resources::{Resources, cpu_quota_us, cpu_shares, shares_to_weight};
+pub use resources::{Resources, cpu_quota_us, cpu_shares};
 pub use stats::CgroupStats;
 
 /// Errors of cgroup operations.
@@ -46,7 +47,7 @@ pub enum CgroupError {
     Busy(CgroupPath),
 }
 
-/// Shorthand.
+/// A result with this error.
 pub type Result<T> = std::result::Result<T, CgroupError>;
 
 /// An absolute path inside the hierarchies, such as `/kubepods/burstable/pod1234`.
@@ -54,7 +55,7 @@ pub type Result<T> = std::result::Result<T, CgroupError>;
 pub struct CgroupPath(String);
 
 impl CgroupPath {
-    /// A path from its text; slashes are normalised.
+    /// Parses a path; slashes are normalised.
     pub fn new(text: &str) -> Self {
         let parts: Vec<&str> = text
             .split('/')
@@ -66,11 +67,6 @@ impl CgroupPath {
     /// The path of a child.
     pub fn child(&self, name: &str) -> Self {
         CgroupPath::new(&format!("{}/{name}", self.0))
-    }
-
-    /// As text, with a leading slash.
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 
     /// Without the leading slash, to join to a mount point.
@@ -126,7 +122,8 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    /// Looks at `/sys/fs/cgroup`; pods live under `cgroup_root` (`--cgroup-root`, `/` by default).
+    /// Detects the hierarchies under `/sys/fs/cgroup`; pods live under `cgroup_root`
+    /// (`--cgroup-root`, `/` by default).
     pub fn detect(cgroup_root: &str) -> Result<Self> {
         Self::detect_at(PathBuf::from("/sys/fs/cgroup"), cgroup_root)
     }
@@ -166,8 +163,8 @@ impl Cgroups {
         self.qos_path(qos).child(&format!("pod{pod_uid}"))
     }
 
-    /// Makes the QoS levels, with the lowest CPU weight for best effort. `kubepods` limits all pods
-    /// together (allocatable); `burstable` carries the sum of its pods' requests.
+    /// Creates the QoS levels, with the lowest CPU weight for best effort. `kubepods` limits all
+    /// pods together (allocatable); `burstable` carries the sum of its pods' requests.
     pub fn ensure_qos(&self, kubepods: &Resources, burstable: &Resources) -> Result<()> {
         self.ensure(&self.kubepods(), kubepods)?;
         self.ensure(&self.qos_path(QosClass::Burstable), burstable)?;
@@ -176,7 +173,7 @@ impl Cgroups {
         self.ensure(&self.qos_path(QosClass::BestEffort), &best_effort)
     }
 
-    /// Uids of the pods that have a cgroup, with its path. For finding what crashed pods left.
+    /// The uids of pods that have a cgroup, with its path: to find what crashed pods have left.
     pub fn pods(&self) -> Result<Vec<(String, CgroupPath)>> {
         let mut found = Vec::new();
         for qos in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {

@@ -1,4 +1,4 @@
-//! Flags, named as Kubernetes' kubelet's, and where things live below the root directory.
+//! Flags, named as in upstream's kubelet, and the layout of the root directory.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ pub struct Flags {
     #[arg(long)]
     pub node_name: String,
 
-    /// Address of this node that others reach it by.
+    /// Address at which others reach this node.
     #[arg(long)]
     pub node_ip: IpAddr,
 
@@ -50,7 +50,7 @@ pub struct Flags {
     #[arg(long)]
     pub tls_private_key_file: PathBuf,
 
-    /// Authority that clients' certificates must come from.
+    /// CA that must have signed client certificates.
     #[arg(long)]
     pub client_ca_file: PathBuf,
 
@@ -62,20 +62,20 @@ pub struct Flags {
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
 
-    /// cgroup below which the pods' cgroups are made.
+    /// cgroup below which the pods' cgroups are created.
     #[arg(long, default_value = "/")]
     pub cgroup_root: String,
 
-    /// Most pods that the node takes.
+    /// Maximum number of pods on the node.
     #[arg(long, default_value_t = 110)]
     pub max_pods: u32,
 
-    /// Registry (host:port) that is spoken to without TLS (repeatable).
+    /// Registry (host:port) that may be accessed without TLS (repeatable).
     #[arg(long)]
     pub insecure_registry: Vec<String>,
 
-    /// Sysctls that pods may set beside the safe ones: names, or prefixes that end in *, separated by
-    /// commas.
+    /// Sysctls that pods may set in addition to the safe ones: names, or prefixes that end in *,
+    /// separated by commas.
     #[arg(long, value_delimiter = ',')]
     pub allowed_unsafe_sysctls: Vec<String>,
 
@@ -83,7 +83,7 @@ pub struct Flags {
     #[arg(long, value_delimiter = ',', value_parser = label)]
     pub node_labels: Vec<(String, String)>,
 
-    /// resolv.conf that pods with the node's DNS settings get.
+    /// resolv.conf for pods that use the node's DNS settings.
     #[arg(long, default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,
 
@@ -107,11 +107,11 @@ pub struct Flags {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=99))]
     pub eviction_nodefs_inodes_free_percent: u8,
 
-    /// Collect unused images when the disk is fuller than this percentage.
+    /// Garbage-collect unused images when the disk is fuller than this percentage.
     #[arg(long, default_value_t = 85, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub image_gc_high_threshold: u8,
 
-    /// Collect unused images until the disk is less full than this percentage.
+    /// Garbage-collect unused images until the disk is less full than this percentage.
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub image_gc_low_threshold: u8,
 }
@@ -133,7 +133,7 @@ fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Where things live below the root directory. The runtime adds `pods/<uid>/ns` and `shm`.
+/// The layout of the root directory. The container layer adds `pods/<uid>/ns` and `shm`.
 #[derive(Clone, Debug)]
 pub struct Directories {
     root: PathBuf,
@@ -158,7 +158,7 @@ impl Directories {
         self.pods().join(uid)
     }
 
-    /// The pod's volumes; below it a directory per plugin, then per volume, as Kubernetes'.
+    /// The pod's volumes: below it a directory per plugin, then per volume, as upstream has it.
     pub fn volumes(&self, uid: &str) -> PathBuf {
         self.pod(uid).join("volumes")
     }

@@ -1,9 +1,9 @@
-//! Images in containerd's stores: pulled from registries by our own code, loaded from archives, listed,
-//! removed, collected.
+//! Images in containerd's stores: pulled from registries by our own code, loaded from archives,
+//! listed, removed, garbage-collected.
 //!
-//! Entry point: [`ImageService::new`]. Image records in containerd are named as every other client names
-//! them (`docker.io/library/busybox:1.36`, `docker.io/library/busybox@sha256:...`, and the bare
-//! `sha256:...` of the image's configuration), so `ctr images ls` shows what the node has.
+//! Entry point: [`ImageService::new`]. Image records in containerd are named as every other client
+//! names them (`docker.io/library/busybox:1.36`, `docker.io/library/busybox@sha256:...`, and the
+//! bare `sha256:...` of the image's configuration), so `ctr images ls` shows what the node has.
 
 mod archive;
 mod content;
@@ -18,32 +18,24 @@ mod store;
 mod unpack;
 
 pub use error::{ImageError, Result};
-pub use gc::{DiskUsage, GcCandidate, GcPolicy, GcReport, bytes_to_free, plan_garbage_collection};
+pub use gc::GcPolicy;
 pub use manifest::ImageConfig;
-pub use reference::ImageReference;
 pub use service::ImageService;
 pub(crate) use store::{Contents, ImageStore};
 
 /// An image on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Image {
-    /// `sha256:...` of its configuration: the same however it came here.
+    /// `sha256:...` of its configuration, however it got here.
     pub id: String,
     /// Names with tags, such as `docker.io/library/busybox:1.36`.
     pub repo_tags: Vec<String>,
     /// Names with digests, such as `docker.io/library/busybox@sha256:...`.
     pub repo_digests: Vec<String>,
-    /// Bytes of its compressed layers and configuration.
+    /// Size of its compressed layers and configuration.
     pub size_bytes: u64,
     /// USER of its configuration, as written.
     pub user: String,
-}
-
-impl Image {
-    /// What a pod's status shows as `imageID`: a name with a digest if there is one, else the id.
-    pub fn image_ref(&self) -> &str {
-        self.repo_digests.first().map_or(&self.id, String::as_str)
-    }
 }
 
 /// A user name and password (or token) for a registry, from an image pull secret.
@@ -56,7 +48,7 @@ pub struct RegistryCredential {
     pub username: String,
     /// Password.
     pub password: String,
-    /// Identity or registry token, sent as bearer, if there is no user name.
+    /// Identity or registry token, sent as a bearer token if there is no user name.
     pub token: String,
 }
 

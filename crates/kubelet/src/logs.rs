@@ -1,11 +1,11 @@
 //! Container logs in CRI format: `<RFC 3339 time, nanoseconds> stdout|stderr F|P <text>`.
 //!
-//! The writer is a process per container: `skiff-log`, or the kubelet's executable where that is not
-//! installed, started by the shim (`binary://` log URI), so that it outlives the kubelet and containerd and
-//! loses no line. It rotates by itself and serves
-//! `attach`. [`run_logger_if_asked`] is its entry point: `main` calls it before anything else.
-//! [`read_log`] is the reader behind the `Logs` call. The writer holds a lock on the file it writes, so a
-//! reader knows whether more can come without asking anybody.
+//! The writer is one process per container: `skiff-log`, or the kubelet's executable where that is
+//! not installed. The shim starts it (`binary://` log URI), so that it outlives the kubelet and
+//! containerd and loses no line. It rotates the log and serves `attach`. [`run_logger_if_asked`] is
+//! its entry point: `main` calls it before anything else. [`read_log`] is the reader behind the
+//! `Logs` call. The writer holds a lock on the file it writes, by which a reader knows whether
+//! there may be more.
 
 mod attach;
 mod follow;
@@ -35,13 +35,13 @@ pub struct LogConfig {
     pub logger: PathBuf,
     /// `containerLogMaxSize` in bytes: a larger file is rotated.
     pub max_size_bytes: u64,
-    /// `containerLogMaxFiles`: files kept per container, the current one included; at least 2.
+    /// `containerLogMaxFiles`: files kept per container, including the current one; at least 2.
     pub max_files: u32,
 }
 
 impl LogConfig {
-    /// Kubernetes' defaults: 10 MiB, 5 files. The writer is `skiff-log` if it is installed beside the
-    /// `kubelet`'s executable (a quarter of the memory, for each container), else the kubelet itself.
+    /// Kubernetes' defaults: 10 MiB, 5 files. The writer is `skiff-log` if it is installed beside
+    /// `kubelet` (it takes a quarter of the memory, per container), else the kubelet itself.
     pub fn new(kubelet: PathBuf) -> Self {
         let beside = kubelet.with_file_name("skiff-log");
         LogConfig {

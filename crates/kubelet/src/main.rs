@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use kubelet::config::Flags;
 
-/// The kubelet waits more than it computes; more threads would only cost memory.
+/// The kubelet mostly waits; more threads would only take memory.
 const WORKER_THREADS: usize = 4;
 
 fn main() -> ExitCode {

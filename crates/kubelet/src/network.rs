@@ -1,9 +1,9 @@
-//! The pod network: one routed veth pair per pod, made by netlink in process.
+//! The pod network: one routed veth pair per pod, set up over netlink.
 //!
 //! Entry point: [`PodNetwork`]. `open` prepares the node (forwarding, the unreachable route over
-//! the node's own pod range) and rediscovers what was allocated before; `setup` gives a pod its
-//! addresses and wires its network namespace; `teardown` takes both away. All three may be repeated
-//! at any time: they only do what is missing.
+//! the node's own pod CIDR) and loads previous allocations; `setup` allocates a pod's addresses and
+//! connects its network namespace; `teardown` undoes both. All three are idempotent: they only do
+//! what is missing.
 //!
 //! What a pod sees: `eth0` with a /32 (or /128) address, a default route through a link-local
 //! gateway that has a permanent neighbour entry, and `lo`. What the node sees: `veth<hash of the
@@ -11,10 +11,9 @@
 //! source, and a permanent neighbour entry. No bridge, no ARP, no address resolution on the path;
 //! strict reverse path filtering keeps a pod from forging its source.
 //!
-//! Not here: routes to other nodes, masquerading and host ports. They are the proxy's, which keeps
-//! them in its nftables tables (host ports in particular: the proxy watches the pods of its own
-//! node). This module must not know the apiserver, pods' specs or the container runtime: it is
-//! given a uid and a namespace.
+//! Routes to other nodes, masquerading and host ports are up to the proxy, which keeps them in its
+//! nftables tables (for host ports it watches the pods of its own node). This module must not know
+//! the apiserver, pod specs or the container runtime: it is given a uid and a namespace.
 
 mod ipam;
 mod netns;
@@ -41,14 +40,7 @@ pub const ROUTE_PROTOCOL: u8 = 172;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodIps(pub Vec<IpAddr>);
 
-impl PodIps {
-    /// The address for `status.podIP`.
-    pub fn primary(&self) -> IpAddr {
-        self.0[0]
-    }
-}
-
-/// Why a pod's network could not be set up or taken down.
+/// Why a pod's network could not be set up or torn down.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
     #[error("the node has no pod address range")]
@@ -107,7 +99,7 @@ impl PodNetwork {
     /// `<root-dir>/network`).
     ///
     /// `ranges` are the node's `spec.podCIDRs`, at most one per family; `node_ip` is the address
-    /// that the node speaks to its pods from, whose interface also gives the pods' MTU.
+    /// that the node reaches its pods from; its interface also determines the pods' MTU.
     pub async fn open(
         ranges: &[IpNet],
         node_ip: IpAddr,
@@ -125,29 +117,23 @@ impl PodNetwork {
         Ok(Self { ipam, node })
     }
 
-    /// Gives the pod its addresses (the same ones each time it is asked) and connects the namespace
-    /// at `netns` (a bind mount or a `/proc/<pid>/ns/net` path). A namespace that is wired already
-    /// is left as it is.
+    /// Allocates the pod's addresses (the same ones on each call) and connects the namespace at
+    /// `netns` (a bind mount or a `/proc/<pid>/ns/net` path). A namespace that is connected already
+    /// is left unchanged.
     pub async fn setup(&self, pod_uid: &str, netns: &Path) -> Result<PodIps, NetworkError> {
         let ips = self.ipam.allocate(pod_uid)?;
         self.node.connect(pod_uid, &ips.0, netns).await?;
         Ok(ips)
     }
 
-    /// Removes the pod's link and routes, then frees its addresses. A pod that has none is no
-    /// error, and the namespace may be gone already.
+    /// Removes the pod's link and routes, then frees its addresses. It is not an error if the pod
+    /// has none; the namespace may be gone already.
     pub async fn teardown(&self, pod_uid: &str) -> Result<(), NetworkError> {
         self.node.disconnect(pod_uid).await?;
         self.ipam.release(pod_uid)
     }
 
-    /// The addresses that the pod holds, if any.
-    pub fn ips(&self, pod_uid: &str) -> Option<PodIps> {
-        self.ipam.get(pod_uid)
-    }
-
-    /// The uids of all pods that hold addresses: whatever is here and no longer runs wants a
-    /// `teardown`.
+    /// The uids of all pods that hold addresses; those that no longer exist need a `teardown`.
     pub fn pods(&self) -> BTreeSet<String> {
         self.ipam.pods()
     }

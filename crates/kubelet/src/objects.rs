@@ -1,7 +1,8 @@
 //! The ConfigMaps and Secrets that the node's pods refer to, each watched for as long as some pod
 //! does: one watch per object, by name, because that is all a node may read.
 //!
-//! Entry point: [`Objects`]. A pod's first use of an object registers it; a change wakes the pod.
+//! Entry point: [`Objects`]. A pod's first use of an object registers it; a change notifies the
+//! pod's worker.
 
 mod watched;
 
@@ -10,10 +11,10 @@ use std::sync::Arc;
 use client::Client;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
-use crate::pod::registry::Wake;
+use crate::pod::worker::handle::WorkerHandle;
 use watched::Watched;
 
-/// See the module. Cheap to clone.
+/// See the module documentation. Cheap to clone.
 #[derive(Clone)]
 pub struct Objects {
     config_maps: Arc<Watched<ConfigMap>>,
@@ -21,7 +22,7 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// `client` should be a connection of its own: the watches are many and live long.
+    /// `client` should have a connection of its own: the watches are many and long-lived.
     pub fn new(client: &Client) -> Self {
         Self {
             config_maps: Arc::new(Watched::new(client)),
@@ -29,29 +30,29 @@ impl Objects {
         }
     }
 
-    /// The ConfigMap, or `None` when there is none. From now on its changes wake the pod.
+    /// The ConfigMap, or `None` when there is none. From now on its changes notify the worker.
     pub async fn config_map(
         &self,
         namespace: &str,
         name: &str,
-        pod: &Arc<Wake>,
+        worker: &Arc<WorkerHandle>,
     ) -> Result<Option<Arc<ConfigMap>>, client::Error> {
-        self.config_maps.get(namespace, name, pod).await
+        self.config_maps.get(namespace, name, worker).await
     }
 
-    /// The Secret, or `None` when there is none. From now on its changes wake the pod.
+    /// The Secret, or `None` when there is none. From now on its changes notify the worker.
     pub async fn secret(
         &self,
         namespace: &str,
         name: &str,
-        pod: &Arc<Wake>,
+        worker: &Arc<WorkerHandle>,
     ) -> Result<Option<Arc<Secret>>, client::Error> {
-        self.secrets.get(namespace, name, pod).await
+        self.secrets.get(namespace, name, worker).await
     }
 
-    /// The pod refers to nothing any more.
-    pub fn release(&self, pod: &Arc<Wake>) {
-        self.config_maps.release(pod);
-        self.secrets.release(pod);
+    /// The pod no longer refers to any object.
+    pub fn release(&self, worker: &Arc<WorkerHandle>) {
+        self.config_maps.release(worker);
+        self.secrets.release(worker);
     }
 }

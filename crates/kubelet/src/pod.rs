@@ -1,35 +1,34 @@
 //! Pods: a worker per pod that observes, plans and applies.
 //!
-//! - [`manager`] gives each pod bound to the node a [`worker`] and wakes it.
-//! - The worker gathers an [`observed::Observed`], asks [`plan`] what to do and [`status`] what to
-//!   report, and runs the actions ([`apply`]); their outcomes go to its [`memory`] and wake it again.
-//! - Pure parts: [`plan`], [`status`], [`admission`], [`qos`], [`environment`], [`expansion`], [`hosts`].
+//! - [`workers`] gives each pod bound to the node a [`worker`] and notifies it; [`manager`] is the
+//!   list of the node's pods.
+//! - A worker gathers an [`observed::Observed`], asks [`plan`] what to do and [`status`] what to
+//!   report, and runs the actions ([`apply`]). Their outcomes go to its [`worker::state`] and wake
+//!   it again.
+//! - [`container_config`]: from a container's spec to what the container layer takes; [`hooks`]:
+//!   postStart and preStop; [`files`]: `/etc/hosts` and others.
+//! - Pure parts: [`plan`], [`status`], [`admission`], [`qos`], [`resources`], [`downward_api`],
+//!   [`hosts`].
 //!
-//! Nothing here polls: a worker sleeps until the pod changes, containerd reports an event, a probe
-//! changes its mind, an action ends, or a time named by the plan has come.
+//! Nothing here polls: a worker sleeps until the pod changes, containerd reports an event, the
+//! result of a probe changes, an action ends, or a time named by the plan has come.
 
 pub mod admission;
 pub mod apply;
 pub mod backoff;
 pub mod container_config;
-pub mod containers;
 pub mod context;
-pub mod environment;
-pub mod expansion;
-pub mod field;
+pub mod declared;
+pub mod downward_api;
 pub mod files;
+pub mod hooks;
 pub mod hosts;
-pub mod lifecycle;
 pub mod manager;
-pub mod memory;
-pub mod notes;
-pub mod object;
 pub mod observed;
 pub mod plan;
+pub mod pod_ext;
 pub mod qos;
-pub mod registry;
-pub mod report;
 pub mod resources;
-pub mod security;
 pub mod status;
 pub mod worker;
+pub mod workers;

@@ -1,14 +1,14 @@
 //! Probes: startup, readiness and liveness checks of running containers.
 //!
-//! One task per container ([`task`]) sleeps until the next of its probes is due, makes the check
-//! ([`check`]) and feeds the result to the pure counters of [`state`]; only changed verdicts leave the
-//! task. It must not decide what becomes of the container.
+//! One [`worker`] per container sleeps until the next of its probes is due, lets the [`prober`]
+//! make the check, and feeds the result to the pure counters of [`state`]; only changed results
+//! leave the worker. It must not decide what becomes of the container.
 
-pub mod check;
+pub mod prober;
 pub mod state;
-pub mod task;
+pub mod worker;
 
-/// What the probes of a container say. `None`: no verdict yet, or no such probe.
+/// The probe results of a container. `None`: no result yet, or no such probe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProbeView {
     pub startup: Option<bool>,
@@ -25,7 +25,7 @@ pub enum ProbeKind {
 }
 
 impl ProbeKind {
-    /// As events name it.
+    /// As in events.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Startup => "Startup",

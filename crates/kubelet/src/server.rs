@@ -1,5 +1,6 @@
-//! The kubelet's port. Its gRPC service is for the apiserver and administrators: logs, exec, attach, port
-//! forwarding, statistics, metrics, image loading. Monitoring reads metrics and statistics over HTTP.
+//! The kubelet's server. Its gRPC service is for the apiserver and administrators: logs, exec,
+//! attach, port forwarding, statistics, metrics, image loading. Monitoring reads metrics and
+//! statistics over HTTP.
 
 mod attach;
 mod exec;
@@ -27,19 +28,19 @@ use tonic::transport::Server;
 
 use crate::config::Flags;
 use crate::pod::context::Context;
-use crate::pod::manager::Pods;
+use crate::pod::manager::PodManager;
 use crate::wire::read_pem;
 use service::Service;
 
-/// Flow-control window of a connection, in bytes: large enough that a stream whose pod does not read
-/// never stops the others.
+/// Flow-control window of a connection, in bytes: large enough that a stream whose pod does not
+/// read never blocks the others.
 const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 
-/// Calls of one connection at once. An apiserver has one connection to each node, and every followed log
-/// and open session is a call on it; one more than these would wait for another to end.
+/// Concurrent calls per connection. An apiserver has one connection to each node, and every
+/// followed log and open session is a call on it; further ones would have to wait.
 const MAX_STREAMS: u32 = 10_000;
 
-/// What the server is made of.
+/// The parts that the server uses.
 pub struct ServerParts {
     service: Arc<Service>,
     address: SocketAddr,
@@ -49,8 +50,8 @@ pub struct ServerParts {
 
 impl ServerParts {
     /// # Errors
-    /// When a certificate cannot be read.
-    pub fn new(context: &Arc<Context>, pods: &Pods, flags: &Flags) -> anyhow::Result<Self> {
+    /// If a certificate cannot be read.
+    pub fn new(context: &Arc<Context>, pods: &PodManager, flags: &Flags) -> anyhow::Result<Self> {
         Ok(Self {
             service: Arc::new(Service { context: Arc::clone(context), pods: pods.clone() }),
             address: SocketAddr::new(flags.bind_address, flags.port),
@@ -63,13 +64,13 @@ impl ServerParts {
     }
 }
 
-/// Listens, and serves until `shutdown`. Gives the port.
+/// Listens, and serves until `shutdown`. Returns the port.
 pub async fn start(parts: ServerParts, shutdown: CancellationToken) -> anyhow::Result<u16> {
     let listener = TcpListener::bind(parts.address)
         .await
         .with_context(|| format!("listen on {}", parts.address))?;
     let port = listener.local_addr()?.port();
-    // Whoever shows no certificate has to have a token: see `web`.
+    // A client without a certificate needs a token: see `web`.
     let incoming = rpc::incoming::incoming(listener, &parts.pair, &parts.client_ca)?;
     let service = KubeletServer::from_arc(Arc::clone(&parts.service))
         .max_decoding_message_size(rpc::MAX_MESSAGE_BYTES);
@@ -89,7 +90,7 @@ pub async fn start(parts: ServerParts, shutdown: CancellationToken) -> anyhow::R
         let served =
             server.serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()).await;
         if let Err(error) = served {
-            tracing::error!(%error, "the server ended");
+            tracing::error!(%error, "the server failed");
         }
     });
     Ok(port)

@@ -1,7 +1,7 @@
 //! The Services of the cluster, as environment variables for containers
 //! (`{NAME}_SERVICE_HOST`, `{NAME}_SERVICE_PORT`, and docker's link variables).
 //!
-//! Only what the variables need is kept of each Service.
+//! Only what the variables need is kept from each Service.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use k8s_openapi::api::core::v1::Service;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-/// How long a container's start waits for the services to be known.
+/// How long the start of a container waits for the services to be synced.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(10);
-/// Every pod sees this service of this namespace, whatever its own.
+/// Pods of all namespaces get the variables of this service (namespace and name).
 const MASTER: (&str, &str) = ("default", "kubernetes");
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ struct Entry {
 
 type Table = BTreeMap<(String, String), Entry>;
 
-/// See the module. Cheap to clone.
+/// See the module documentation. Cheap to clone.
 #[derive(Clone)]
 pub struct Services {
     table: Arc<RwLock<Table>>,
@@ -49,8 +49,8 @@ impl Services {
         Self { table, synced }
     }
 
-    /// The variables of a pod in `namespace`; with `links` those of all its services, else of the
-    /// apiserver's alone. `None`: the services are not known yet.
+    /// The variables of a pod in `namespace`; with `links` those of all its services, else only
+    /// those of the apiserver's. `None`: the services are not synced yet.
     pub async fn variables(
         &self,
         namespace: &str,

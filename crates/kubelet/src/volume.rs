@@ -1,25 +1,26 @@
 //! Volumes: what a pod's containers find at their mount paths.
 //!
-//! - [`Volumes::sync`] mounts what is missing and brings contents up to date; it may be repeated at
-//!   any time and gives where each volume is. [`Volumes::tear_down`] undoes all of it.
-//! - Contents made from objects ([`content`], pure) are written by [`atomic`], so that a reader sees
-//!   the old set of files or the new one.
+//! - [`VolumeManager::sync`] mounts what is missing and brings contents up to date; it may be
+//!   repeated at any time, and returns where each volume is. [`VolumeManager::tear_down`] undoes
+//!   it.
+//! - Contents from objects ([`content`], pure) are written by [`atomic`], so that a reader sees
+//!   either the old set of files or the new one.
 //! - [`sub_path`] opens a path below a volume without following links out of it.
 //!
-//! Layout as Kubernetes': `<root>/pods/<uid>/volumes/kubernetes.io~<plugin>/<name>`.
-//! It must not know the container runtime.
+//! Layout as upstream: `<root>/pods/<uid>/volumes/kubernetes.io~<plugin>/<name>`.
+//! It must not know the container layer.
 
-pub mod atomic;
-pub mod claim;
-pub mod content;
-pub mod directory;
-pub mod error;
+mod atomic;
+mod claim;
+mod content;
+mod directory;
+mod error;
 pub mod mount;
-pub mod ownership;
-pub mod sources;
-pub mod sub_path;
-pub mod sync;
-pub mod token;
+mod ownership;
+mod sources;
+pub(crate) mod sub_path;
+mod sync;
+mod token;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -38,7 +39,7 @@ use token::Tokens;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mounted {
     pub path: PathBuf,
-    /// Whatever the mount says.
+    /// Read only, whatever the mount says.
     pub read_only: bool,
 }
 
@@ -52,7 +53,7 @@ pub struct MountedVolumes {
 
 /// The volumes of the node's pods. Cheap to clone.
 #[derive(Clone)]
-pub struct Volumes {
+pub struct VolumeManager {
     client: Client,
     objects: Objects,
     tokens: Arc<Tokens>,
@@ -61,7 +62,7 @@ pub struct Volumes {
     node_name: Arc<str>,
 }
 
-impl Volumes {
+impl VolumeManager {
     pub fn new(
         client: &Client,
         objects: &Objects,

@@ -4,40 +4,40 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::runtime::health::{self, Health};
-use ::runtime::notify;
 use anyhow::{Context as _, bail};
 use api::quantity::Quantity;
-use client::events::EventRecorder;
 use client::{Client, Config};
 use k8s_openapi::api::core::v1::Node;
+use runtime::health::{self, Health};
+use runtime::notify;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cgroup::{Cgroups, Resources, cpu_shares};
 use crate::config::{Directories, Flags};
+use crate::containers::{Runtime, RuntimeConfig};
+use crate::events::EventRecorder;
 use crate::image::{GcPolicy, ImageService};
 use crate::logs::LogConfig;
 use crate::node::agent::{Agent, AgentParts, HEALTH_NODE, HEALTH_RUNTIME, register};
-use crate::node::evict::Evictor;
-use crate::node::facts::MachineFacts;
+use crate::node::eviction_manager::EvictionManager;
 use crate::node::lease;
+use crate::node::machine_info::MachineInfo;
 use crate::node::pressure::{Pressures, Thresholds};
 use crate::objects::Objects;
-use crate::pod::context::{Context, NodeFacts};
+use crate::pod::context::{Context, NodeInfo};
 use crate::pod::hosts::ClusterDns;
-use crate::pod::manager::{Manager, Pods};
-use crate::pod::notes::Notes;
-use crate::probe::check::Checker;
-use crate::runtime::{Runtime, RuntimeConfig};
+use crate::pod::manager::PodManager;
+use crate::pod::workers::PodWorkers;
+use crate::probe::prober::Prober;
 use crate::server::{self, ServerParts};
 use crate::services::Services;
-use crate::volume::Volumes;
+use crate::volume::VolumeManager;
 
-/// Pause between tries to register the node.
+/// Pause between attempts to register the node.
 const REGISTER_RETRY: Duration = Duration::from_millis(200);
 
-/// Runs the kubelet until `shutdown`. Containers go on after its end.
+/// Runs the kubelet until `shutdown`. Containers keep running.
 pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()> {
     let clock = clock::system();
     let directories = Directories::new(&flags.root_dir);
@@ -49,15 +49,15 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     }
     let config = Config::from_file(&flags.kubeconfig, None).context("read --kubeconfig")?;
     let client = Client::new(&config)?;
-    // Watches of single objects are many and long: they must not use up the streams of the
-    // connection that everything else goes over.
+    // Watches of single objects are many and long-lived: they must not use up the streams of the
+    // connection that everything else uses.
     let objects = Objects::new(&Client::new(&config)?);
 
     let cgroups = Cgroups::detect(&flags.cgroup_root)?;
     let runtime = connect(&flags, &directories, &cgroups, &shutdown).await?;
     let version = runtime.version().await?;
     health.set(HEALTH_RUNTIME, true);
-    let facts = MachineFacts::read(&flags.root_dir, &version);
+    let facts = MachineInfo::read(&flags.root_dir, &version);
     prepare_cgroups(&cgroups, &facts).await?;
     let images = ImageService::new(&runtime, &flags.insecure_registry)?;
 
@@ -65,10 +65,14 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     let (node_sender, node) = watch::channel(Arc::new(node));
     let (network_sender, network) = watch::channel(None);
     let (pressure_sender, pressures) = watch::channel(Pressures::default());
-    let pods = Pods::default();
+    let pods = PodManager::default();
     let context = Arc::new(Context {
-        notes: Notes::new(EventRecorder::new(client.clone(), "kubelet", &flags.node_name)),
-        volumes: Volumes::new(
+        recorder: EventRecorder::new(client::events::EventRecorder::new(
+            client.clone(),
+            "kubelet",
+            &flags.node_name,
+        )),
+        volumes: VolumeManager::new(
             &client,
             &objects,
             &directories,
@@ -76,8 +80,8 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
             Arc::clone(&clock),
         ),
         services: Services::start(client.clone()),
-        checker: Checker::new(&runtime)?,
-        node: NodeFacts {
+        prober: Prober::new(&runtime)?,
+        node: NodeInfo {
             name: flags.node_name.clone(),
             ips: vec![flags.node_ip],
             memory_bytes: facts.memory_bytes,
@@ -105,7 +109,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     let node_pressures = pressures.clone();
     let agent = Agent::new(AgentParts {
         client,
-        notes: context.notes.clone(),
+        recorder: context.recorder.clone(),
         clock,
         runtime,
         images,
@@ -119,21 +123,21 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         node: node_sender,
     });
     let agent = tokio::spawn(agent.run(shutdown.clone()));
-    let evictor = evictor(&flags, &context, &pods, pressure_sender)?;
-    tokio::spawn(evictor.run(shutdown.clone()));
+    let eviction_manager = eviction_manager(&flags, &context, &pods, pressure_sender)?;
+    tokio::spawn(eviction_manager.run(shutdown.clone()));
     tokio::spawn(async move {
         health.ready().await;
         notify::ready();
         tracing::info!(port, "the kubelet is ready");
     });
-    Manager::new(context, pods, node, node_pressures).run(shutdown).await;
+    PodWorkers::new(context, pods, node, node_pressures).run(shutdown).await;
     agent.await?;
     Ok(())
 }
 
 fn make_directories(directories: &Directories) -> anyhow::Result<()> {
     for path in [directories.pods(), directories.logs(), directories.network()] {
-        std::fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
+        std::fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
     }
     Ok(())
 }
@@ -158,28 +162,28 @@ async fn connect(
     }
 }
 
-async fn prepare_cgroups(cgroups: &Cgroups, facts: &MachineFacts) -> anyhow::Result<()> {
+async fn prepare_cgroups(cgroups: &Cgroups, facts: &MachineInfo) -> anyhow::Result<()> {
     let cgroups = cgroups.clone();
     let kubepods =
         Resources { cpu_shares: Some(cpu_shares(facts.cpus * 1000)), ..Default::default() };
     tokio::task::spawn_blocking(move || cgroups.ensure_qos(&kubepods, &Resources::default()))
         .await?
-        .context("make the cgroups of pods")
+        .context("create the cgroups of pods")
 }
 
-/// Registers the node, however long the apiserver takes to come.
+/// Registers the node, waiting for the apiserver for as long as it takes.
 async fn registered(
     client: &Client,
     flags: &Flags,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Node> {
-    let mut told = false;
+    let mut warned = false;
     loop {
         match register(client, &flags.node_name, &flags.labels()).await {
             Ok(node) => return Ok(node),
-            Err(error) if told => tracing::debug!(%error, "cannot register the node"),
+            Err(error) if warned => tracing::debug!(%error, "cannot register the node"),
             Err(error) => {
-                told = true;
+                warned = true;
                 tracing::warn!(%error, "cannot register the node yet");
             }
         }
@@ -190,13 +194,13 @@ async fn registered(
     }
 }
 
-fn evictor(
+fn eviction_manager(
     flags: &Flags,
     context: &Arc<Context>,
-    pods: &Pods,
+    pods: &PodManager,
     pressures: watch::Sender<Pressures>,
-) -> anyhow::Result<Evictor> {
-    Ok(Evictor {
+) -> anyhow::Result<EvictionManager> {
+    Ok(EvictionManager {
         context: Arc::clone(context),
         pods: pods.clone(),
         thresholds: thresholds(flags)?,
@@ -220,7 +224,7 @@ fn thresholds(flags: &Flags) -> anyhow::Result<Thresholds> {
     })
 }
 
-/// PEM from a file that a flag names.
+/// Reads a PEM file named by a flag.
 pub(crate) fn read_pem(path: &Path, flag: &str) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("read {flag} {}", path.display()))
 }

@@ -1,4 +1,4 @@
-//! Making cgroups and setting their limits.
+//! Creating cgroups and setting their limits.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use super::resources::{self, Setting};
 use super::{CgroupError, CgroupPath, CgroupVersion, Cgroups, Resources, Result};
 
-/// v1 hierarchies that a pod's cgroup is made in, where they are mounted. (The OCI runtime makes the
-/// rest itself, with the container.)
+/// v1 hierarchies that a pod's cgroup is created in, where they are mounted. (The OCI runtime
+/// creates the rest together with the container.)
 const V1_CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "cpuset"];
-/// Controllers that v2 levels pass on, where the kernel has them.
+/// Controllers that v2 levels delegate to their children, where the kernel has them.
 const V2_CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
 impl Cgroups {
-    /// Makes a cgroup with all levels above it and sets its limits. Repeating it is harmless.
+    /// Creates a cgroup with all levels above it and sets its limits. Idempotent.
     pub fn ensure(&self, path: &CgroupPath, resources: &Resources) -> Result<()> {
         match self.version {
             CgroupVersion::V1 => self.make_v1(path)?,
@@ -48,12 +48,12 @@ impl Cgroups {
         Ok(())
     }
 
-    /// True if the cgroup exists.
+    /// Whether the cgroup exists.
     pub fn exists(&self, path: &CgroupPath) -> bool {
         self.directory("memory", path).is_dir()
     }
 
-    /// Names of the cgroups directly below `path`, over all hierarchies; empty if it does not exist.
+    /// Names of the cgroups directly below `path`, in any hierarchy; none if it does not exist.
     pub fn children(&self, path: &CgroupPath) -> Result<BTreeSet<String>> {
         let mut names = BTreeSet::new();
         for directory in self.directories(path)? {
@@ -137,7 +137,7 @@ fn make_directory(directory: &Path) -> Result<()> {
     }
 }
 
-/// A new v1 cpuset is empty and takes no process: fill it from its parent.
+/// A new v1 cpuset is empty and cannot hold processes: fill it from its parent.
 fn inherit_cpuset(directory: &Path) -> Result<()> {
     let Some(parent) = directory.parent() else {
         return Ok(());
@@ -164,7 +164,7 @@ fn inherit_cpuset(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Enables in a v2 level every controller that it has for its children.
+/// Enables every controller that a v2 level has for its children.
 fn pass_controllers_on(directory: &Path) -> Result<()> {
     let read = |file: &str| {
         let path = directory.join(file);

@@ -12,14 +12,14 @@ use nix::unistd::Pid;
 use super::hierarchy::list_directories;
 use super::{CgroupError, CgroupPath, Cgroups, Result};
 
-/// Tries to remove a cgroup whose processes are dying, 5 ms apart: two seconds.
+/// Attempts to remove a cgroup whose processes are dying, 5 ms apart: two seconds in all.
 const REMOVE_TRIES: u32 = 400;
 const REMOVE_PAUSE: Duration = Duration::from_millis(5);
 
 impl Cgroups {
     /// Kills every process in the cgroup and below, and removes it from all hierarchies.
     ///
-    /// A cgroup that does not exist is fine. Errors with [`CgroupError::Busy`] if processes outlive
+    /// Succeeds if the cgroup does not exist. Fails with [`CgroupError::Busy`] if processes survive
     /// SIGKILL (stuck in the kernel) for two seconds.
     pub fn remove(&self, path: &CgroupPath) -> Result<()> {
         for _ in 0..REMOVE_TRIES {
@@ -31,7 +31,7 @@ impl Cgroups {
                 return Ok(());
             }
             self.kill(path)?;
-            // The kernel gives v1 no event for "empty"; this runs only while processes die.
+            // v1 has no event for "empty"; this loop runs only while processes die.
             std::thread::sleep(REMOVE_PAUSE);
         }
         Err(CgroupError::Busy(path.clone()))
@@ -43,17 +43,6 @@ impl Cgroups {
             kill_tree(&directory)?;
         }
         Ok(())
-    }
-
-    /// Ids of the processes in the cgroup and below.
-    pub fn processes(&self, path: &CgroupPath) -> Result<Vec<i32>> {
-        let mut found = Vec::new();
-        for directory in self.directories(path)? {
-            collect_processes(&directory, &mut found)?;
-        }
-        found.sort_unstable();
-        found.dedup();
-        Ok(found)
     }
 }
 
@@ -100,7 +89,7 @@ fn collect_processes(directory: &Path, found: &mut Vec<i32>) -> Result<()> {
     Ok(())
 }
 
-/// Removes a tree of cgroups from the leaves up. False if a level still has processes.
+/// Removes a tree of cgroups from the leaves up. Returns false if a level still has processes.
 fn remove_tree(directory: &Path) -> Result<bool> {
     let mut removed = true;
     for child in list_directories(directory)? {

@@ -1,6 +1,6 @@
 //! Resource limits, and the arithmetic from Kubernetes' units to the kernel's.
 
-/// Limits of one cgroup. `None` leaves the kernel's value alone.
+/// Limits of one cgroup. `None` leaves the kernel's value unchanged.
 ///
 /// Huge page limits are not supported: a caller must refuse a pod that asks for them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -9,7 +9,7 @@ pub struct Resources {
     pub cpu_shares: Option<u64>,
     /// CPU time per period in microseconds, from [`cpu_quota_us`]; -1 is no limit.
     pub cpu_quota_us: Option<i64>,
-    /// Period in microseconds; 100,000 if not said.
+    /// Period in microseconds; 100,000 by default.
     pub cpu_period_us: Option<u64>,
     /// Memory limit in bytes; -1 is no limit.
     pub memory_limit_bytes: Option<i64>,
@@ -21,7 +21,7 @@ pub struct Resources {
     pub cpuset_mems: Option<String>,
 }
 
-/// The kernel's least CPU weight in v1's unit.
+/// The kernel's minimum CPU weight in v1's unit.
 pub const MIN_SHARES: u64 = 2;
 const MAX_SHARES: u64 = 262_144;
 /// The default CPU period in microseconds.
@@ -29,7 +29,7 @@ pub const DEFAULT_PERIOD_US: u64 = 100_000;
 /// The kernel refuses a smaller quota.
 const MIN_QUOTA_US: i64 = 1_000;
 
-/// CPU request in thousandths of a core to v1 shares. A request of 0 gives the least weight.
+/// CPU request in thousandths of a core to v1 shares. A request of 0 gives the minimum weight.
 pub fn cpu_shares(milli_cpu: u64) -> u64 {
     (milli_cpu.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES)
 }
@@ -44,7 +44,7 @@ pub fn cpu_quota_us(milli_cpu: u64) -> i64 {
 }
 
 /// v1 shares (2..=262144) to a v2 weight (1..=10000), linearly, as the OCI runtimes do.
-pub fn shares_to_weight(shares: u64) -> u64 {
+pub(super) fn shares_to_weight(shares: u64) -> u64 {
     1 + ((shares.clamp(MIN_SHARES, MAX_SHARES) - MIN_SHARES) * 9_999) / (MAX_SHARES - MIN_SHARES)
 }
 
@@ -65,7 +65,7 @@ impl Setting {
     }
 }
 
-/// The v1 files that put `resources` into force.
+/// The v1 files that apply `resources`.
 pub(super) fn settings_v1(resources: &Resources) -> Vec<Setting> {
     let mut settings = Vec::new();
     if let Some(shares) = resources.cpu_shares {
@@ -91,7 +91,7 @@ pub(super) fn settings_v1(resources: &Resources) -> Vec<Setting> {
     settings
 }
 
-/// The v2 files that put `resources` into force.
+/// The v2 files that apply `resources`.
 pub(super) fn settings_v2(resources: &Resources) -> Vec<Setting> {
     let mut settings = Vec::new();
     if let Some(shares) = resources.cpu_shares {

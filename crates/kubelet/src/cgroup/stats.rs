@@ -1,4 +1,4 @@
-//! Resource use of a cgroup.
+//! Resource usage of a cgroup.
 
 use std::fs;
 use std::io;
@@ -6,34 +6,34 @@ use std::path::Path;
 
 use super::{CgroupError, CgroupPath, CgroupVersion, Cgroups, Result};
 
-/// What a cgroup uses, its descendants included. A figure whose file is missing is 0.
+/// The usage of a cgroup, including its descendants. A figure whose file is missing is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CgroupStats {
-    /// CPU time since the cgroup was made, in nanoseconds.
+    /// CPU time since the cgroup was created, in nanoseconds.
     pub cpu_usage_ns: u64,
-    /// Memory charged, page cache included, in bytes.
+    /// Memory charged, including page cache, in bytes.
     pub memory_usage_bytes: u64,
-    /// `memory_usage_bytes` less inactive file cache: what Kubernetes evicts by.
+    /// `memory_usage_bytes` without inactive file cache: what eviction decisions use.
     pub memory_working_set_bytes: u64,
     /// Anonymous memory in bytes.
     pub memory_rss_bytes: u64,
-    /// Page faults since the cgroup was made.
+    /// Page faults since the cgroup was created.
     pub page_faults: u64,
-    /// Of these, the ones that read from a disk.
+    /// Those of them that read from a disk.
     pub major_page_faults: u64,
     /// Memory limit in bytes, if there is one.
     pub memory_limit_bytes: Option<u64>,
     /// Processes and threads now.
     pub pids: u64,
-    /// Processes that the kernel killed for memory.
+    /// Processes killed by the OOM killer.
     pub oom_kills: u64,
 }
 
-/// v1 writes "no limit" as the largest multiple of the page size; anything this large means it.
+/// v1 writes "no limit" as the largest multiple of the page size; anything this large is no limit.
 const V1_NO_LIMIT: u64 = 1 << 62;
 
 impl Cgroups {
-    /// Reads the use of a cgroup; `None` if it does not exist.
+    /// Reads the usage of a cgroup; `None` if it does not exist.
     pub fn stats(&self, path: &CgroupPath) -> Result<Option<CgroupStats>> {
         if !self.exists(path) {
             return Ok(None);
@@ -66,7 +66,7 @@ impl Cgroups {
         let directory = self.directory("memory", path);
         let stat = read(&directory.join("memory.stat"))?;
         let usage = match read(&directory.join("memory.current"))? {
-            // The machine's own root has no such file.
+            // The root cgroup of the machine has no such file.
             empty if empty.is_empty() => used_memory(&read(Path::new("/proc/meminfo"))?),
             text => number(&text),
         };
@@ -85,7 +85,8 @@ impl Cgroups {
     }
 }
 
-/// A file's text; empty if it is missing (a controller that is off) or the cgroup has just gone.
+/// A file's text; empty if it is missing (a disabled controller) or the cgroup has just been
+/// removed.
 fn read(path: &Path) -> Result<String> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(text),
@@ -97,7 +98,7 @@ fn read(path: &Path) -> Result<String> {
     }
 }
 
-/// Memory in use by a machine, in bytes, from `/proc/meminfo` (in kilobytes).
+/// Memory used on a machine, in bytes, from `/proc/meminfo` (in kilobytes).
 fn used_memory(meminfo: &str) -> u64 {
     let line = |name: &str| {
         let value = meminfo.lines().find_map(|line| line.strip_prefix(name));

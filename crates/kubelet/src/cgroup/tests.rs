@@ -1,6 +1,6 @@
 use std::fs;
 
-use super::resources::{settings_v1, settings_v2};
+use super::resources::{settings_v1, settings_v2, shares_to_weight};
 use super::*;
 
 #[test]
@@ -19,9 +19,9 @@ fn arithmetic_follows_kubernetes() {
 
 #[test]
 fn paths_are_normalised_and_cannot_climb() {
-    assert_eq!(CgroupPath::new("a//b/").as_str(), "/a/b");
-    assert_eq!(CgroupPath::new("/").child("kubepods").as_str(), "/kubepods");
-    assert_eq!(CgroupPath::new("/x/../..").as_str(), "/x");
+    assert_eq!(CgroupPath::new("a//b/").0, "/a/b");
+    assert_eq!(CgroupPath::new("/").child("kubepods").0, "/kubepods");
+    assert_eq!(CgroupPath::new("/x/../..").0, "/x");
     let levels: Vec<String> =
         CgroupPath::new("/a/b/c").levels().iter().map(ToString::to_string).collect();
     assert_eq!(levels, ["/a", "/a/b", "/a/b/c"]);
@@ -55,7 +55,7 @@ fn settings_of_both_versions() {
     );
 }
 
-/// A directory that looks like a v2 mount, as far as plain files can.
+/// A directory that looks like a v2 mount to the extent that plain files can.
 fn fake_v2(directory: &std::path::Path) -> Cgroups {
     fs::write(directory.join("cgroup.controllers"), "cpu memory pids").unwrap();
     fs::write(directory.join("cgroup.subtree_control"), "cpu memory pids").unwrap();
@@ -68,7 +68,7 @@ fn v2_statistics() {
     let cgroups = fake_v2(directory.path());
     assert_eq!(cgroups.version(), CgroupVersion::V2);
     let path = cgroups.pod_path(QosClass::Burstable, "u1");
-    assert_eq!(path.as_str(), "/node1/kubepods/burstable/podu1");
+    assert_eq!(path.0, "/node1/kubepods/burstable/podu1");
     assert_eq!(cgroups.stats(&path).unwrap(), None);
     let real = directory.path().join("node1/kubepods/burstable/podu1");
     fs::create_dir_all(&real).unwrap();

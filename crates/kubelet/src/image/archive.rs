@@ -1,7 +1,7 @@
 //! Loading archives: `docker save` (manifest.json) and OCI layouts (index.json), plain or gzipped.
 //!
-//! The archive is spooled to files first, since its parts come in any order, then its blobs are written to
-//! the content store and its images unpacked and named as a pull does it.
+//! The archive is spooled to files first, since its parts come in any order. Then its blobs are
+//! written to the content store, and its images are unpacked and named, as in a pull.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -21,7 +21,7 @@ use super::manifest::{
     Descriptor, Document, ImageDocument, Index, Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP,
     OCI_MANIFEST, hex_digest, sha256_digest,
 };
-use super::reference::ImageReference;
+use super::reference;
 use super::service::ImageService;
 use super::store::contents_of;
 use super::unpack::Lease;
@@ -31,9 +31,9 @@ const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const OCI_NAME: &str = "org.opencontainers.image.ref.name";
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const READ_BYTES: usize = 1 << 20;
-/// Largest document of an archive.
+/// Largest document accepted in an archive.
 const MAX_DOCUMENT_BYTES: u64 = 8 << 20;
-/// Links to links to a layer.
+/// Maximum number of links to a layer.
 const MAX_LINKS: usize = 4;
 
 /// One entry of docker's manifest.json.
@@ -52,7 +52,7 @@ struct Spooled {
     links: HashMap<PathBuf, PathBuf>,
 }
 
-/// An image found in an archive, its blobs written.
+/// An image found in an archive, with its blobs written.
 struct Found {
     target: Descriptor,
     manifest_digest: String,
@@ -65,8 +65,8 @@ fn bad(message: impl Into<String>) -> ImageError {
 }
 
 impl ImageService {
-    /// Loads a docker-save or OCI archive, plain or gzipped, and gives the names now known (an image's id
-    /// where the archive names none).
+    /// Loads a docker-save or OCI archive, plain or gzipped, and returns the names of its images
+    /// (an image's id where the archive names none).
     pub async fn load_archive(
         &self,
         archive: impl AsyncRead + Send + Unpin + 'static,
@@ -79,7 +79,7 @@ impl ImageService {
         let loaded = self.load_spooled(&spooled, &lease).await;
         lease.release().await;
         let names = loaded?;
-        // Its files are many: not on a thread that others wait for.
+        // There are many files: do not block this thread.
         tokio::task::spawn_blocking(move || drop(spooled))
             .await
             .expect("removing files does not panic");
@@ -106,7 +106,7 @@ impl ImageService {
         Ok(names.into_iter().collect())
     }
 
-    /// Takes an OCI layout: blobs are files named by their digests.
+    /// Reads an OCI layout: blobs are files named by their digests.
     async fn load_layout(
         &self,
         archive: &Spooled,
@@ -134,12 +134,12 @@ impl ImageService {
             if !manifest.config.media_type.contains("image.config")
                 && !manifest.config.media_type.contains("container.image")
             {
-                // Attestations and other attachments are no images.
+                // Attestations and other attachments are not images.
                 continue;
             }
             for digest in BTreeSet::from([&target.digest, &manifest_digest]) {
                 let path = archive.blob_path(digest)?;
-                let size = path.metadata().map_err(io_error("look at blob"))?.len();
+                let size = path.metadata().map_err(io_error("inspect blob"))?.len();
                 self.write_file(
                     lease,
                     &Descriptor { digest: digest.clone(), size, ..target.clone() },
@@ -162,7 +162,7 @@ impl ImageService {
         Ok(found)
     }
 
-    /// Takes docker's own layout: layers are plain tar files; the manifest is made here.
+    /// Reads docker's own layout: layers are plain tar files, and the manifest is created here.
     async fn load_docker(
         &self,
         archive: &Spooled,
@@ -185,7 +185,7 @@ impl ImageService {
                 config,
                 layers,
             };
-            let bytes = serde_json::to_vec(&manifest).expect("a manifest has a JSON form");
+            let bytes = serde_json::to_vec(&manifest).expect("a manifest can be written as JSON");
             let target = Descriptor {
                 media_type: OCI_MANIFEST.to_string(),
                 digest: sha256_digest(&bytes),
@@ -200,7 +200,7 @@ impl ImageService {
         Ok(found)
     }
 
-    /// Unpacks an image and gives it its names.
+    /// Unpacks an image and names it.
     async fn publish(&self, archive: &Spooled, lease: &Lease, image: Found) -> Result<Vec<String>> {
         let Found { target, manifest_digest, manifest, names } = image;
         let config = match archive.blob_document(&manifest.config.digest) {
@@ -226,9 +226,9 @@ impl ImageService {
         self.store().name(&contents.id, &target).await?;
         let mut known = Vec::new();
         for name in names {
-            let reference = ImageReference::parse(&name)?;
-            self.store().name(&reference.stored_name(), &target).await?;
-            known.push(reference.stored_name());
+            let stored_name = reference::stored_name(&reference::parse(&name)?);
+            self.store().name(&stored_name, &target).await?;
+            known.push(stored_name);
         }
         if known.is_empty() {
             known.push(contents.id);
@@ -256,7 +256,8 @@ impl ImageService {
     }
 }
 
-/// The names that an OCI layout gives an image: whole names, or tags that docker's own manifest completes.
+/// The names of an image in an OCI layout: full names, or tags that docker's own manifest
+/// completes.
 fn layout_names(target: &Descriptor, manifest: &Manifest, docker: &[DockerImage]) -> Vec<String> {
     let hex = manifest.config.digest.trim_start_matches("sha256:");
     let of_docker = docker.iter().filter(|image| image.config.contains(hex));
@@ -265,7 +266,7 @@ fn layout_names(target: &Descriptor, manifest: &Manifest, docker: &[DockerImage]
     let annotation = |key: &str| target.annotations.get(key).cloned();
     names.extend(annotation(CONTAINERD_NAME));
     if names.is_empty() {
-        // "name:tag" as skopeo writes it; a lone tag names nothing.
+        // "name:tag", as skopeo writes it; a bare tag is not a name.
         names.extend(annotation(OCI_NAME).filter(|name| name.contains([':', '/'])));
     }
     names.sort();
@@ -274,10 +275,10 @@ fn layout_names(target: &Descriptor, manifest: &Manifest, docker: &[DockerImage]
 }
 
 impl Spooled {
-    /// Where an entry of the archive is, links followed.
+    /// The path of an entry of the archive, with links followed.
     fn path(&self, name: &str) -> Result<PathBuf> {
         let mut entry =
-            normal(Path::new(name)).ok_or_else(|| bad(format!("{name} leads out of it")))?;
+            normal(Path::new(name)).ok_or_else(|| bad(format!("{name} points outside of it")))?;
         for _ in 0..MAX_LINKS {
             if let Some(path) = self.files.get(&entry) {
                 return Ok(path.clone());
@@ -302,7 +303,7 @@ impl Spooled {
         read_document(&self.blob_path(digest)?)
     }
 
-    /// Describes an entry by its content; a layer's media type is seen from its first bytes.
+    /// Describes an entry by its content; a layer's media type is detected from its first bytes.
     async fn descriptor(&self, name: &str, media_type: Option<&str>) -> Result<Descriptor> {
         let path = self.path(name)?;
         let work = move || -> io::Result<(String, u64, bool)> {
@@ -339,14 +340,15 @@ fn read_document(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes an archive's regular files to a directory under numbers, so that no name in it matters.
+/// Writes an archive's regular files to a directory, named by number, so that their own names do
+/// not matter.
 fn spool(archive: impl Read, scratch: &Path) -> Result<Spooled> {
     let unreadable = |error: io::Error| bad(error.to_string());
-    std::fs::create_dir_all(scratch).map_err(io_error("make scratch directory"))?;
+    std::fs::create_dir_all(scratch).map_err(io_error("create scratch directory"))?;
     let directory = tempfile::Builder::new()
         .prefix("archive-")
         .tempdir_in(scratch)
-        .map_err(io_error("make scratch directory"))?;
+        .map_err(io_error("create scratch directory"))?;
     let mut archive = BufReader::with_capacity(READ_BYTES, archive);
     let gzipped = io::BufRead::fill_buf(&mut archive).map_err(unreadable)?.starts_with(&GZIP_MAGIC);
     let source: Box<dyn Read> =
@@ -358,7 +360,7 @@ fn spool(archive: impl Read, scratch: &Path) -> Result<Spooled> {
         let mut entry = entry.map_err(unreadable)?;
         let name = entry.path().map_err(unreadable)?.into_owned();
         let Some(name) = normal(&name) else {
-            return Err(bad(format!("{} leads out of it", name.display())));
+            return Err(bad(format!("{} points outside of it", name.display())));
         };
         if let Some(target) = entry.link_name().map_err(unreadable)? {
             let base = if entry.header().entry_type().is_hard_link() {
@@ -379,7 +381,7 @@ fn spool(archive: impl Read, scratch: &Path) -> Result<Spooled> {
     Ok(spooled)
 }
 
-/// A path without `.` and `..`; `None` if it leads out.
+/// A path without `.` and `..`; `None` if it points outside.
 fn normal(path: &Path) -> Option<PathBuf> {
     let mut normal = PathBuf::new();
     for component in path.components() {
@@ -407,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn rubbish_is_no_archive() {
+    fn garbage_is_not_an_archive() {
         let scratch = tempfile::tempdir().unwrap();
         assert!(spool(&b"this is not a tar file, however long it is"[..], scratch.path()).is_err());
         assert!(spool(&[0x1f, 0x8b, 1, 2, 3][..], scratch.path()).is_err());

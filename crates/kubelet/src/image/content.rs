@@ -14,12 +14,12 @@ use tonic::{Code, Status, Streaming};
 
 use super::error::{ImageError, Result};
 use super::manifest::Descriptor;
-use crate::runtime::Containerd;
+use crate::containers::Containerd;
 
 /// Messages to containerd are at most 16 MiB.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// An open write, at an offset: what an earlier, broken attempt wrote is kept.
+/// An open write, at an offset: what an earlier, interrupted attempt wrote is kept.
 pub(crate) struct BlobWriter {
     requests: mpsc::Sender<WriteContentRequest>,
     responses: Streaming<WriteContentResponse>,
@@ -29,8 +29,8 @@ pub(crate) struct BlobWriter {
 }
 
 impl BlobWriter {
-    /// Opens a write of a blob; `None` if the store has it already (it is then held by the lease).
-    /// Only one writer per digest at a time: the caller sees to that.
+    /// Opens a write of a blob; `None` if the store has it already (the lease then holds it). The
+    /// caller makes sure that there is one writer per digest at a time.
     pub(crate) async fn open(containerd: &Containerd, blob: &Descriptor) -> Result<Option<Self>> {
         let failed = |status: &Status| {
             ImageError::from_status(format!("write content {}", blob.digest), status)
@@ -64,12 +64,12 @@ impl BlobWriter {
         }))
     }
 
-    /// Bytes that are there already.
+    /// The number of bytes already written.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Forgets what is there, to begin again.
+    /// Discards what is written and starts over.
     pub(crate) fn restart(&mut self) {
         self.offset = 0;
     }
@@ -105,7 +105,7 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// Makes the blob part of the store; fails if its digest or size is not what was expected.
+    /// Commits the blob to the store; fails if its digest or size is not the expected one.
     pub(crate) async fn commit(mut self, labels: HashMap<String, String>) -> Result<()> {
         let request = WriteContentRequest {
             action: WriteAction::Commit.into(),
@@ -154,7 +154,7 @@ pub(crate) async fn write_small(
     writer.commit(HashMap::new()).await
 }
 
-/// Sets labels of a blob, by which the garbage collector finds what belongs to it.
+/// Sets labels of a blob, through which the garbage collector finds what it refers to.
 pub(crate) async fn set_labels(
     containerd: &Containerd,
     digest: &str,

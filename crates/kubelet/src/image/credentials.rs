@@ -1,15 +1,16 @@
-//! Which credentials go with an image. Pure.
+//! Which credentials match an image: pure.
 //!
-//! An entry's key is a host, optionally with a scheme, a port and a path; `*` stands for a part of the
-//! host's name. The longest match wins
+//! An entry's key is a host, optionally with a scheme, a port and a path; `*` matches within a part
+//! of the host's name. The longest match wins
 //! (<https://kubernetes.io/docs/concepts/containers/images/#config-json>).
 
-use super::RegistryCredential;
-use super::reference::ImageReference;
+use oci_client::Reference;
 
-/// The credentials that fit an image, best match first, in their order otherwise.
+use super::RegistryCredential;
+
+/// The credentials that match an image, best match first, otherwise in their order.
 pub(crate) fn fitting<'a>(
-    reference: &ImageReference,
+    reference: &Reference,
     credentials: &'a [RegistryCredential],
 ) -> Vec<&'a RegistryCredential> {
     let mut fitting: Vec<&RegistryCredential> =
@@ -26,16 +27,16 @@ fn path_of(key: &str) -> (&str, &str) {
     (host, if matches!(path, "v1" | "v2") { "" } else { path })
 }
 
-fn fits(key: &str, reference: &ImageReference) -> bool {
+fn fits(key: &str, reference: &Reference) -> bool {
     let (host, path) = path_of(key);
     let host = match host {
         "index.docker.io" | "registry-1.docker.io" => "docker.io",
         host => host,
     };
     let in_path = path.is_empty()
-        || reference.repository == path
-        || reference.repository.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
-    in_path && host_fits(host, &reference.registry)
+        || reference.repository() == path
+        || reference.repository().strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+    in_path && host_fits(host, reference.registry())
 }
 
 fn host_fits(pattern: &str, host: &str) -> bool {
@@ -57,7 +58,7 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// A part of a host's name against a pattern with `*`.
+/// Matches a part of a host's name against a pattern with `*`.
 fn part_fits(pattern: &str, part: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == part,
@@ -72,6 +73,7 @@ fn part_fits(pattern: &str, part: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::reference::parse;
 
     #[test]
     fn table() {
@@ -89,7 +91,7 @@ mod tests {
             ("other.example.com", "r.example.com/a", false),
             ("http://127.0.0.1:5000", "127.0.0.1:5000/a", true),
         ] {
-            let reference = ImageReference::parse(image).unwrap();
+            let reference = parse(image).unwrap();
             assert_eq!(fits(key, &reference), expected, "{key} {image}");
         }
     }
@@ -101,7 +103,7 @@ mod tests {
             ..RegistryCredential::default()
         };
         let credentials = [entry("r.io"), entry("r.io/team"), entry("x.io")];
-        let reference = ImageReference::parse("r.io/team/app").unwrap();
+        let reference = parse("r.io/team/app").unwrap();
         let found: Vec<_> =
             fitting(&reference, &credentials).iter().map(|found| found.registry.as_str()).collect();
         assert_eq!(found, ["r.io/team", "r.io"]);

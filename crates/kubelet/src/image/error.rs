@@ -1,4 +1,4 @@
-//! What can go wrong with images, with Kubernetes' reasons.
+//! Errors of images, with Kubernetes' reasons.
 
 /// Errors of [`super::ImageService`].
 #[derive(Debug, thiserror::Error)]
@@ -8,7 +8,7 @@ pub enum ImageError {
     InvalidName {
         /// As it was given.
         image: String,
-        /// Why.
+        /// The reason.
         message: String,
     },
     /// The registry has no such image.
@@ -16,15 +16,15 @@ pub enum ImageError {
     NotFound {
         /// Normalised reference.
         image: String,
-        /// The registry's words.
+        /// The registry's message.
         message: String,
     },
-    /// The registry refuses: no or wrong credentials.
+    /// The registry denies access: no or wrong credentials.
     #[error("failed to pull image {image:?}: authorization failed: {message}")]
     Unauthorized {
         /// Normalised reference.
         image: String,
-        /// The registry's words.
+        /// The registry's message.
         message: String,
     },
     /// The registry cannot be reached.
@@ -32,11 +32,11 @@ pub enum ImageError {
     RegistryUnavailable {
         /// Normalised reference.
         image: String,
-        /// The transport's words.
+        /// The transport's message.
         message: String,
     },
-    /// Anything else about a pull: a wrong digest, a media type that is not an image's, no manifest for
-    /// this platform.
+    /// Any other failure of a pull: a wrong digest, a media type that is not an image's, no
+    /// manifest for this platform.
     #[error("failed to pull image {image:?}: {message}")]
     Pull {
         /// Normalised reference.
@@ -47,13 +47,13 @@ pub enum ImageError {
     /// An archive cannot be read.
     #[error("cannot read image archive: {message}")]
     Archive {
-        /// Why.
+        /// The reason.
         message: String,
     },
     /// containerd does not answer; try again.
     #[error("containerd is not reachable: {message}")]
     Unavailable {
-        /// What the transport said.
+        /// The transport's message.
         message: String,
     },
     /// A containerd call failed.
@@ -64,7 +64,7 @@ pub enum ImageError {
         /// containerd's message.
         message: String,
     },
-    /// A file of ours.
+    /// A file operation failed.
     #[error("{operation}")]
     Io {
         /// What was tried.
@@ -75,11 +75,11 @@ pub enum ImageError {
     },
 }
 
-/// Shorthand.
+/// A result with this error.
 pub type Result<T> = std::result::Result<T, ImageError>;
 
 impl ImageError {
-    /// The reason that a waiting container's status shows.
+    /// The waiting reason in a container's status.
     pub fn waiting_reason(&self) -> &'static str {
         match self {
             ImageError::InvalidName { .. } => "InvalidImageName",
@@ -87,7 +87,8 @@ impl ImageError {
         }
     }
 
-    /// The same error again, for each caller that waited for one pull. Causes become part of the text.
+    /// A copy of the error, for each caller that waited for the same pull. Causes become part of
+    /// the text.
     pub(crate) fn repeat(&self) -> Self {
         match self {
             ImageError::InvalidName { image, message } => {
@@ -121,7 +122,7 @@ impl ImageError {
 
     /// Maps a containerd status.
     pub(crate) fn from_status(operation: impl Into<String>, status: &tonic::Status) -> Self {
-        if crate::runtime::is_unreachable(status) {
+        if crate::containers::is_unreachable(status) {
             return ImageError::Unavailable { message: status.message().to_string() };
         }
         ImageError::Containerd {

@@ -1,4 +1,4 @@
-//! Which images to remove when the disk fills up, and doing it.
+//! Image garbage collection: removes unused images when the disk fills up.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -10,14 +10,14 @@ use parking_lot::Mutex;
 use super::error::{ImageError, Result};
 use super::service::ImageService;
 
-/// When to remove images. Kubernetes' kubelet settings of the same names.
+/// When to remove images: upstream's settings of the same names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GcPolicy {
-    /// `imageGCHighThresholdPercent`: start above this use of the disk (85).
+    /// `imageGCHighThresholdPercent`: start above this disk usage (85).
     pub high_threshold_percent: u8,
     /// `imageGCLowThresholdPercent`: remove until below (80).
     pub low_threshold_percent: u8,
-    /// `imageMinimumGCAge`: never remove a younger one (2 minutes).
+    /// `imageMinimumGCAge`: never remove a younger image (2 minutes).
     pub minimum_age: Duration,
 }
 
@@ -31,43 +31,43 @@ impl Default for GcPolicy {
     }
 }
 
-/// Use of the disk that images are on.
+/// Usage of the disk that images are on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DiskUsage {
+struct DiskUsage {
     /// Its size in bytes.
     pub capacity_bytes: u64,
-    /// What is left for us, in bytes.
+    /// Available bytes.
     pub available_bytes: u64,
 }
 
-/// An image as the plan sees it.
+/// An image that may be removed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct GcCandidate {
+struct GcCandidate {
     /// Image id.
     pub id: String,
-    /// Bytes that removing it gives back.
+    /// Bytes that removing it frees.
     pub size_bytes: u64,
     /// When it was first seen here.
     pub detected_at: Timestamp,
     /// When a container last used it.
     pub last_used_at: Timestamp,
-    /// A container uses it now, or it is pinned.
+    /// Whether a container uses it, or it is pinned.
     pub in_use: bool,
 }
 
-/// What a collection did.
+/// The result of a collection.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GcReport {
-    /// Removed image ids.
+    /// Ids of the removed images.
     pub removed: Vec<String>,
-    /// Bytes given back.
+    /// Freed bytes.
     pub freed_bytes: u64,
     /// Bytes that should have been freed but could not: every other image is in use or too young.
     pub missing_bytes: u64,
 }
 
-/// How many bytes must go: none at or below the high threshold, else down to the low one.
-pub fn bytes_to_free(disk: DiskUsage, policy: &GcPolicy) -> u64 {
+/// How many bytes to free: none at or below the high threshold, else down to the low one.
+fn bytes_to_free(disk: DiskUsage, policy: &GcPolicy) -> u64 {
     let used = disk.capacity_bytes.saturating_sub(disk.available_bytes);
     let share = |percent: u8| disk.capacity_bytes / 100 * u64::from(percent);
     if used <= share(policy.high_threshold_percent) {
@@ -76,8 +76,8 @@ pub fn bytes_to_free(disk: DiskUsage, policy: &GcPolicy) -> u64 {
     used.saturating_sub(share(policy.low_threshold_percent))
 }
 
-/// Decides which images go, oldest use first, until `bytes_to_free` is reached.
-pub fn plan_garbage_collection(
+/// Decides which images to remove, least recently used first, until `bytes_to_free` is reached.
+fn plan_garbage_collection(
     candidates: &[GcCandidate],
     bytes_to_free: u64,
     policy: &GcPolicy,
@@ -103,14 +103,14 @@ pub fn plan_garbage_collection(
     plan
 }
 
-/// When images were first seen and last used; begins anew with the process, as Kubernetes' does.
+/// When images were first seen and last used. Starts empty with the process, as upstream's does.
 #[derive(Default)]
 pub(super) struct UsageLog {
     seen: Mutex<HashMap<String, (Timestamp, Timestamp)>>,
 }
 
 impl UsageLog {
-    /// Takes note of what is here and what is used now; forgets what has gone.
+    /// Records which images are here and in use now; forgets those that are gone.
     fn observe(
         &self,
         images: &[super::Image],
@@ -138,9 +138,9 @@ impl UsageLog {
 }
 
 impl ImageService {
-    /// Removes unused images if the disk is fuller than the policy allows, oldest use first. `in_use`
-    /// holds the ids ([`super::Image::id`]) of images that a container has or a pod wants. Call it
-    /// regularly: it also takes note of what is used.
+    /// Removes unused images if the disk is fuller than the policy allows, least recently used
+    /// first. `in_use` holds the ids ([`super::Image::id`]) of images that a container or a pod
+    /// uses. Call it regularly: it also records which images are in use.
     pub async fn garbage_collect(
         &self,
         policy: &GcPolicy,
@@ -172,14 +172,14 @@ impl ImageService {
         Ok(report)
     }
 
-    /// Use of the disk that holds the images' layers.
-    pub async fn disk_usage(&self) -> Result<DiskUsage> {
+    /// Usage of the disk that holds the images' layers.
+    async fn disk_usage(&self) -> Result<DiskUsage> {
         let root = self.store().snapshot_root().await?;
         let work = move || nix::sys::statvfs::statvfs(root.as_str());
         let stat =
-            tokio::task::spawn_blocking(work).await.expect("looking at a disk does not panic");
+            tokio::task::spawn_blocking(work).await.expect("reading disk usage does not panic");
         let stat = stat.map_err(|errno| ImageError::Io {
-            operation: "look at the image disk".into(),
+            operation: "read the usage of the image disk".into(),
             source: errno.into(),
         })?;
         let unit = stat.fragment_size();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_goes_below_the_high_threshold() {
+    fn nothing_is_removed_below_the_high_threshold() {
         let policy = GcPolicy::default();
         let disk = |available_bytes| DiskUsage { capacity_bytes: 1000, available_bytes };
         assert_eq!(bytes_to_free(disk(500), &policy), 0);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_unused_goes_first() {
+    fn the_least_recently_used_is_removed_first() {
         let images =
             [candidate("new", 50, false), candidate("used", 1, true), candidate("old", 10, false)];
         let plan = |bytes| plan_garbage_collection(&images, bytes, &GcPolicy::default(), at(1000));
@@ -230,13 +230,13 @@ mod tests {
     }
 
     #[test]
-    fn young_images_stay() {
+    fn young_images_are_kept() {
         let young = GcCandidate { detected_at: at(950), ..candidate("young", 0, false) };
         assert!(plan_garbage_collection(&[young], 1, &GcPolicy::default(), at(1000)).is_empty());
     }
 
     #[test]
-    fn use_is_remembered() {
+    fn last_use_is_recorded() {
         let log = UsageLog::default();
         let image = super::super::Image { id: "a".into(), ..Default::default() };
         let used = BTreeSet::from(["a".to_string()]);

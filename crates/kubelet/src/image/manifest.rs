@@ -1,5 +1,5 @@
-//! Manifests, indexes and configurations, in their OCI and docker (schema 2) forms, as far as running an
-//! image needs them.
+//! Manifests, indexes and configurations, in their OCI and docker (schema 2) formats, to the extent
+//! that running an image needs them.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,7 +12,7 @@ pub(crate) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+
 pub(crate) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
-/// What a registry is asked for.
+/// The media types that a registry is asked for.
 pub(crate) const ACCEPTED_MANIFESTS: [&str; 4] =
     [OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST];
 
@@ -31,7 +31,7 @@ pub(crate) struct Descriptor {
     pub(crate) annotations: std::collections::BTreeMap<String, String>,
 }
 
-/// What an image in an index runs on.
+/// The platform of an image in an index.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Platform {
     #[serde(default)]
@@ -42,7 +42,7 @@ pub(crate) struct Platform {
     pub(crate) variant: String,
 }
 
-/// One image: its configuration and layers, lowest first.
+/// One image: its configuration, and its layers, lowest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Manifest {
@@ -63,7 +63,7 @@ pub(crate) struct Index {
     pub(crate) manifests: Vec<Descriptor>,
 }
 
-/// Either, told apart by what it has, since registries err about media types.
+/// Either, distinguished by content, since registries may report wrong media types.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Document {
     Manifest(Manifest),
@@ -71,8 +71,8 @@ pub(crate) enum Document {
 }
 
 impl Document {
-    /// Parses a manifest or an index. A document that is both is refused: it means different images to
-    /// different readers.
+    /// Parses a manifest or an index. A document that is both is refused: it means different images
+    /// to different readers.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -111,13 +111,13 @@ impl Document {
 }
 
 impl Index {
-    /// The image for a platform of this machine; best match first among equals is the first listed.
+    /// The image for this machine's platform; the first listed of equal matches.
     pub(crate) fn choose(&self) -> Option<&Descriptor> {
         let wanted = architecture();
         let fits = |platform: &Platform| platform.os == "linux" && platform.architecture == wanted;
         let by_platform =
             self.manifests.iter().find(|entry| entry.platform.as_ref().is_some_and(fits));
-        // An archive's index names no platforms: then the first image is meant.
+        // An archive's index names no platforms: take the first image.
         by_platform.or_else(|| self.manifests.iter().find(|entry| entry.platform.is_none()))
     }
 }
@@ -132,7 +132,7 @@ pub(crate) fn architecture() -> &'static str {
     }
 }
 
-/// An image's configuration: what to run, and how its layers stack.
+/// An image's configuration: how to run it, and its layers.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct ImageDocument {
     #[serde(default)]
@@ -162,7 +162,7 @@ pub(crate) struct ConfigDocument {
     pub(crate) stop_signal: Option<String>,
 }
 
-/// How an image wants to be run.
+/// How to run an image.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ImageConfig {
     /// ENTRYPOINT.
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documents_are_told_apart_by_content() {
+    fn documents_are_distinguished_by_content() {
         let manifest =
             br#"{"schemaVersion":2,"config":{"digest":"sha256:1","size":1},"layers":[]}"#;
         assert!(matches!(Document::parse(manifest), Ok(Document::Manifest(_))));

@@ -1,5 +1,5 @@
-//! Pulling: documents first, then all layers at once into the content store, each unpacked as soon as it
-//! and the ones below it are there.
+//! Pulls images: manifests and configuration first, then all layers at once into the content store,
+//! each unpacked as soon as it and those below it are there.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,32 +16,31 @@ use tokio::task::JoinSet;
 use super::content::{BlobWriter, write_small};
 use super::error::{ImageError, Result};
 use super::manifest::{ACCEPTED_MANIFESTS, Descriptor, Document, ImageDocument, Manifest};
-use super::reference::ImageReference;
+use super::reference;
 use super::service::ImageService;
 use super::store::{Contents, contents_of};
 use super::unpack::Lease;
 use super::{RegistryCredential, credentials};
-use crate::runtime::Containerd;
+use crate::containers::Containerd;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// A registry that sends nothing for this long is given up.
+/// A registry that sends nothing for this long has failed.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Largest configuration that is taken.
+/// Largest configuration accepted.
 const MAX_CONFIG_BYTES: u64 = 8 << 20;
-/// A layer whose transfer breaks is resumed this often.
+/// Attempts to fetch a layer, each resuming the previous one.
 const TRIES: u32 = 3;
 
-/// A pull under way: the registry with working credentials, and where the image goes.
+/// A pull in progress.
 #[derive(Clone)]
 struct Pull {
     service: ImageService,
-    reference: ImageReference,
+    reference: Reference,
     client: Client,
-    name: Reference,
     containerd: Containerd,
 }
 
-/// An image's documents, fetched and stored.
+/// An image's manifest and configuration, fetched and stored.
 struct Documents {
     target: Descriptor,
     contents: Contents,
@@ -49,10 +48,10 @@ struct Documents {
 }
 
 impl ImageService {
-    /// Pulls an image with the first credentials that the registry takes.
+    /// Pulls an image with the first credentials that the registry accepts.
     pub(super) async fn pull_reference(
         &self,
-        reference: &ImageReference,
+        reference: &Reference,
         credentials: &[RegistryCredential],
     ) -> Result<Contents> {
         let lease = Lease::take(&self.store().containerd).await?;
@@ -63,7 +62,7 @@ impl ImageService {
 
     async fn pull_with_any(
         &self,
-        reference: &ImageReference,
+        reference: &Reference,
         credentials: &[RegistryCredential],
         lease: &Lease,
     ) -> Result<Contents> {
@@ -86,15 +85,16 @@ impl ImageService {
 
     async fn pull_with(
         &self,
-        reference: &ImageReference,
+        reference: &Reference,
         auth: &RegistryAuth,
         lease: &Lease,
     ) -> Result<Contents> {
         let mut pull = self.open_pull(reference, lease, ClientProtocol::Https)?;
         let documents = match pull.documents(auth).await {
-            // As docker has it: an insecure registry is spoken to with TLS, whoever it is, else without.
+            // As in docker: an insecure registry is tried with TLS, with any certificate, then
+            // without.
             Err(ImageError::RegistryUnavailable { .. })
-                if self.is_insecure(&reference.registry) =>
+                if self.is_insecure(reference.registry()) =>
             {
                 pull = self.open_pull(reference, lease, ClientProtocol::Http)?;
                 pull.documents(auth).await?
@@ -107,31 +107,23 @@ impl ImageService {
 
     fn open_pull(
         &self,
-        reference: &ImageReference,
+        reference: &Reference,
         lease: &Lease,
         protocol: ClientProtocol,
     ) -> Result<Pull> {
         let config = ClientConfig {
             protocol,
-            accept_invalid_certificates: self.is_insecure(&reference.registry),
+            accept_invalid_certificates: self.is_insecure(reference.registry()),
             connect_timeout: Some(CONNECT_TIMEOUT),
             read_timeout: Some(READ_TIMEOUT),
             user_agent: "skiff",
             ..ClientConfig::default()
         };
         let client = Client::try_from(config).map_err(|error| classify(reference, &error))?;
-        let (registry, repository) = (reference.registry.clone(), reference.repository.clone());
-        let name = match (&reference.digest, &reference.tag) {
-            (Some(digest), _) => Reference::with_digest(registry, repository, digest.clone()),
-            (None, tag) => {
-                Reference::with_tag(registry, repository, tag.clone().unwrap_or_default())
-            }
-        };
         Ok(Pull {
             service: self.clone(),
             reference: reference.clone(),
             client,
-            name,
             containerd: lease.containerd().clone(),
         })
     }
@@ -144,7 +136,7 @@ impl Pull {
 
     /// Fetches index, manifest and configuration.
     async fn documents(&self, auth: &RegistryAuth) -> Result<Documents> {
-        let (target, document) = self.manifest(&self.name, auth).await?;
+        let (target, document) = self.manifest(&self.reference, auth).await?;
         let (manifest_digest, manifest) = match document {
             Document::Manifest(manifest) => (target.digest.clone(), manifest),
             Document::Index(index) => {
@@ -154,7 +146,7 @@ impl Pull {
                         super::manifest::architecture()
                     ))
                 })?;
-                let name = self.name.clone_with_digest(chosen.digest.clone());
+                let name = self.reference.clone_with_digest(chosen.digest.clone());
                 match self.manifest(&name, auth).await? {
                     (descriptor, Document::Manifest(manifest)) => (descriptor.digest, manifest),
                     (_, Document::Index(_)) => return Err(self.failed("an index of indexes")),
@@ -198,7 +190,7 @@ impl Pull {
         let _only_writer = lock.lock().await;
         if let Some(bytes) = self.service.store().read(&manifest.config.digest).await? {
             let bytes = Bytes::from(bytes);
-            // It is there: this only makes the lease hold it.
+            // It is stored already: this only makes the lease hold it.
             write_small(&self.containerd, &manifest.config, bytes.clone()).await?;
             return Ok(bytes);
         }
@@ -208,18 +200,19 @@ impl Pull {
             );
         }
         let mut bytes = Vec::new();
-        let pulled = self.client.pull_blob(&self.name, &to_oci(&manifest.config), &mut bytes).await;
+        let pulled =
+            self.client.pull_blob(&self.reference, &to_oci(&manifest.config), &mut bytes).await;
         pulled.map_err(|error| classify(&self.reference, &error))?;
         let bytes = Bytes::from(bytes);
         write_small(&self.containerd, &manifest.config, bytes.clone()).await?;
         Ok(bytes)
     }
 
-    /// Fetches all layers at once (as many as the service allows) and unpacks them in order, each while the
-    /// ones above it are still being fetched.
+    /// Fetches all layers at once (as many as the service allows) and unpacks them in order, each
+    /// while those above it are still being fetched.
     async fn layers(&self, documents: &Documents) -> Result<()> {
         let contents = &documents.contents;
-        // Dropped on an error, which ends the fetches.
+        // Dropping it on an error aborts the fetches.
         let mut fetches = JoinSet::new();
         let mut fetched = Vec::new();
         for layer in &contents.manifest.layers {
@@ -227,13 +220,13 @@ impl Pull {
             fetched.push(receiver);
             let (pull, layer) = (self.clone(), layer.clone());
             fetches.spawn(async move {
-                // Nobody waits any more if a layer below has failed.
+                // The receiver is gone if a layer below has failed.
                 sender.send(pull.layer(&layer).await).ok();
             });
         }
         let mut parent = String::new();
         for (index, fetched) in fetched.into_iter().enumerate() {
-            fetched.await.map_err(|_| self.failed("a layer's transfer was cut off"))??;
+            fetched.await.map_err(|_| self.failed("a layer's transfer was aborted"))??;
             let layer = &contents.manifest.layers[index];
             let chain_id = &contents.chain_ids[index];
             let store = self.service.store();
@@ -251,7 +244,7 @@ impl Pull {
         Ok(())
     }
 
-    /// Fetches one layer into the content store, from where an earlier attempt stopped.
+    /// Fetches one layer into the content store, resuming an earlier attempt.
     async fn layer(&self, layer: &Descriptor) -> Result<()> {
         let lock = self.service.blob_lock(&layer.digest);
         let _only_writer = lock.lock().await;
@@ -281,13 +274,13 @@ impl Pull {
         let failed = |error: OciDistributionError| classify(&self.reference, &error);
         if writer.offset() == 0 {
             let stream =
-                self.client.pull_blob_stream(&self.name, &descriptor).await.map_err(failed)?;
+                self.client.pull_blob_stream(&self.reference, &descriptor).await.map_err(failed)?;
             writer.write(stream.stream).await?;
         } else if writer.offset() < layer.size {
             let offset = writer.offset();
             match self
                 .client
-                .pull_blob_stream_partial(&self.name, &descriptor, offset, None)
+                .pull_blob_stream_partial(&self.reference, &descriptor, offset, None)
                 .await
                 .map_err(failed)?
             {
@@ -306,8 +299,11 @@ impl Pull {
         let Documents { target, contents, .. } = documents;
         let store = self.service.store();
         store.link(&self.containerd, &contents, &target).await?;
-        let mut names = vec![self.reference.with_digest(&target.digest), contents.id.clone()];
-        names.extend(self.reference.tagged().filter(|_| self.reference.digest.is_none()));
+        let by_digest = reference::name_by_digest(&self.reference, &target.digest);
+        let mut names = vec![by_digest, contents.id.clone()];
+        if self.reference.digest().is_none() {
+            names.push(self.reference.to_string());
+        }
         for name in names {
             store.name(&name, &target).await?;
         }
@@ -331,8 +327,8 @@ fn to_oci(descriptor: &Descriptor) -> OciDescriptor {
     }
 }
 
-/// What a failure of the registry means for the image.
-fn classify(reference: &ImageReference, error: &OciDistributionError) -> ImageError {
+/// Maps an error of the registry.
+fn classify(reference: &Reference, error: &OciDistributionError) -> ImageError {
     let image = reference.to_string();
     let message = error.to_string();
     match error {
@@ -368,10 +364,9 @@ fn classify(reference: &ImageReference, error: &OciDistributionError) -> ImageEr
                 ImageError::Pull { image, message }
             }
         }
-        OciDistributionError::RequestError(cause) => ImageError::RegistryUnavailable {
-            image,
-            message: ::runtime::errors::cause_chain(cause),
-        },
+        OciDistributionError::RequestError(cause) => {
+            ImageError::RegistryUnavailable { image, message: runtime::errors::cause_chain(cause) }
+        }
         _ => ImageError::Pull { image, message },
     }
 }

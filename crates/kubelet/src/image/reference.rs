@@ -1,157 +1,77 @@
 //! Image references, normalised as docker does
 //! (<https://github.com/distribution/reference>: `busybox` is `docker.io/library/busybox:latest`).
 
-use std::fmt;
-use std::sync::LazyLock;
-
-use regex::Regex;
+use oci_client::{ParseError, Reference};
 
 use super::error::{ImageError, Result};
 
-const MAX_NAME_LENGTH: usize = 255;
-const DEFAULT_REGISTRY: &str = "docker.io";
-
-static COMPONENT: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$").expect("the pattern is valid")
-});
-static REGISTRY: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"^(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?$")
-        .expect("the pattern is valid")
-});
-static TAG: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$").expect("the pattern is valid")
-});
-static DIGEST: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$").expect("the pattern is valid")
-});
-
-/// A normalised reference. It has a tag, a digest, or both.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ImageReference {
-    /// `docker.io`, `localhost:5000`.
-    pub registry: String,
-    /// `library/busybox`.
-    pub repository: String,
-    /// `latest`; `None` only if there is a digest.
-    pub tag: Option<String>,
-    /// `sha256:...`.
-    pub digest: Option<String>,
+/// Parses and normalises a reference. It then has a tag, a digest, or both.
+pub(crate) fn parse(text: &str) -> Result<Reference> {
+    let invalid = |message: String| ImageError::InvalidName { image: text.to_string(), message };
+    if is_image_id(text) {
+        return Err(invalid("an image id is not a reference".to_string()));
+    }
+    // oci-client accepts letters of any script in tags.
+    if !text.is_ascii() {
+        return Err(invalid(ParseError::ReferenceInvalidFormat.to_string()));
+    }
+    parse_any_host(text).map_err(|error| {
+        let lower_case = text.to_ascii_lowercase();
+        invalid(match error {
+            ParseError::ReferenceInvalidFormat if parse_any_host(&lower_case).is_ok() => {
+                format!("{error}: {}", ParseError::NameContainsUppercase)
+            }
+            error => error.to_string(),
+        })
+    })
 }
 
-impl ImageReference {
-    /// Parses and normalises a reference.
-    pub fn parse(text: &str) -> Result<Self> {
-        let invalid = |message: &str| ImageError::InvalidName {
-            image: text.to_string(),
-            message: message.to_string(),
-        };
-        if is_image_id(text) {
-            return Err(invalid("an image id is not a reference"));
+/// Parses a reference whose host may also be an IPv6 address, or contain capitals.
+fn parse_any_host(text: &str) -> std::result::Result<Reference, ParseError> {
+    if let Some((address, rest)) = text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        if address.parse::<std::net::Ipv6Addr>().is_err() {
+            return Err(ParseError::ReferenceInvalidFormat);
         }
-        let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => (rest, Some(digest)),
-            None => (text, None),
-        };
-        if digest.is_some_and(|digest| !DIGEST.is_match(digest)) {
-            return Err(invalid("invalid digest format"));
-        }
-        let (name, tag) = split_tag(rest);
-        if tag.is_some_and(|tag| !TAG.is_match(tag)) {
-            return Err(invalid("invalid reference format"));
-        }
-        let (registry, repository) = split_registry(name);
-        if !REGISTRY.is_match(&registry) {
-            return Err(invalid("invalid reference format"));
-        }
-        if repository.chars().any(|letter| letter.is_ascii_uppercase()) {
-            return Err(invalid("invalid reference format: repository name must be lowercase"));
-        }
-        if !repository.split('/').all(|component| COMPONENT.is_match(component)) {
-            return Err(invalid("invalid reference format"));
-        }
-        if registry.len() + 1 + repository.len() > MAX_NAME_LENGTH {
-            return Err(invalid("repository name must not be more than 255 characters"));
-        }
-        let tag = match (tag, digest) {
-            (Some(tag), _) => Some(tag.to_string()),
-            (None, Some(_)) => None,
-            (None, None) => Some("latest".to_string()),
-        };
-        Ok(ImageReference { registry, repository, tag, digest: digest.map(str::to_string) })
+        let reference: Reference = format!("localhost{rest}").parse()?;
+        let port = reference.registry().strip_prefix("localhost");
+        let port = port.ok_or(ParseError::ReferenceInvalidFormat)?;
+        return Ok(at_host(&reference, &format!("[{address}]{port}"), reference.repository()));
     }
-
-    /// `registry/repository`.
-    pub fn name(&self) -> String {
-        format!("{}/{}", self.registry, self.repository)
-    }
-
-    /// `registry/repository:tag`, if there is a tag.
-    pub fn tagged(&self) -> Option<String> {
-        self.tag.as_ref().map(|tag| format!("{}:{tag}", self.name()))
-    }
-
-    /// `registry/repository@digest` for a digest.
-    pub fn with_digest(&self, digest: &str) -> String {
-        format!("{}@{digest}", self.name())
-    }
-
-    /// The name under which the image store knows it: by digest if it has one, else by tag.
-    pub fn stored_name(&self) -> String {
-        match (&self.digest, &self.tag) {
-            (Some(digest), _) => self.with_digest(digest),
-            (None, Some(tag)) => format!("{}:{tag}", self.name()),
-            (None, None) => self.name(),
+    let reference: Reference = text.parse()?;
+    match reference.repository().split_once('/') {
+        Some((host, repository)) if host.contains(|letter: char| letter.is_ascii_uppercase()) => {
+            Ok(at_host(&reference, host, repository))
         }
-    }
-
-    /// The host to speak to: docker.io's registry has another name.
-    pub fn host(&self) -> &str {
-        if self.registry == DEFAULT_REGISTRY { "registry-1.docker.io" } else { &self.registry }
+        _ => Ok(reference),
     }
 }
 
-impl fmt::Display for ImageReference {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.name())?;
-        if let Some(tag) = &self.tag {
-            write!(formatter, ":{tag}")?;
-        }
-        if let Some(digest) = &self.digest {
-            write!(formatter, "@{digest}")?;
-        }
-        Ok(())
+fn at_host(reference: &Reference, host: &str, repository: &str) -> Reference {
+    let (host, repository) = (host.to_string(), repository.to_string());
+    match (reference.tag().map(str::to_string), reference.digest().map(str::to_string)) {
+        (tag, None) => Reference::with_tag(host, repository, tag.unwrap_or_default()),
+        (None, Some(digest)) => Reference::with_digest(host, repository, digest),
+        (Some(tag), Some(digest)) => Reference::with_tag_and_digest(host, repository, tag, digest),
     }
 }
 
-/// True for `sha256:<64 hex>`, an image's id.
-pub fn is_image_id(text: &str) -> bool {
-    text.starts_with("sha256:") && DIGEST.is_match(text)
-}
-
-fn split_tag(text: &str) -> (&str, Option<&str>) {
-    match text.rfind(':') {
-        Some(at) if !text[at..].contains('/') => (&text[..at], Some(&text[at + 1..])),
-        _ => (text, None),
+/// The name of the image in the image store: by digest if the reference has one, else by tag.
+pub(crate) fn stored_name(reference: &Reference) -> String {
+    match reference.digest() {
+        Some(digest) => name_by_digest(reference, digest),
+        None => reference.to_string(),
     }
 }
 
-fn split_registry(name: &str) -> (String, String) {
-    let (registry, repository) = match name.split_once('/') {
-        Some((first, rest)) if looks_like_host(first) => (first, rest),
-        _ => (DEFAULT_REGISTRY, name),
-    };
-    let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
-    if registry == DEFAULT_REGISTRY && !repository.contains('/') {
-        return (registry.to_string(), format!("library/{repository}"));
-    }
-    (registry.to_string(), repository.to_string())
+/// `registry/repository@digest`.
+pub(crate) fn name_by_digest(reference: &Reference, digest: &str) -> String {
+    reference.clone_with_digest(digest.to_string()).to_string()
 }
 
-fn looks_like_host(text: &str) -> bool {
-    text.contains('.')
-        || text.contains(':')
-        || text == "localhost"
-        || text.chars().any(|letter| letter.is_ascii_uppercase())
+/// Whether `text` is an image's id: `sha256:<64 hex>`.
+pub(crate) fn is_image_id(text: &str) -> bool {
+    let hex = text.strip_prefix("sha256:").unwrap_or_default();
+    hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -170,40 +90,59 @@ mod tests {
             ("localhost:5000/app:v1".to_string(), "localhost:5000/app:v1".to_string()),
             ("127.0.0.1:5000/a/b/c".to_string(), "127.0.0.1:5000/a/b/c:latest".to_string()),
             ("[::1]:5000/a".to_string(), "[::1]:5000/a:latest".to_string()),
+            ("[::1]/a:v1".to_string(), "[::1]/a:v1".to_string()),
+            ("Registry/a".to_string(), "Registry/a:latest".to_string()),
             (format!("busybox@{digest}"), format!("docker.io/library/busybox@{digest}")),
             (format!("r.io/a:1@{digest}"), format!("r.io/a:1@{digest}")),
         ] {
-            assert_eq!(ImageReference::parse(&text).unwrap().to_string(), normal, "{text}");
+            assert_eq!(parse(&text).unwrap().to_string(), normal, "{text}");
         }
+        assert_eq!(parse("Registry/a").unwrap().registry(), "Registry");
+        assert_eq!(parse("[::1]:5000/a").unwrap().registry(), "[::1]:5000");
     }
 
     #[test]
-    fn refuses_what_is_no_reference() {
+    fn invalid_references_are_refused() {
         for text in [
             "",
             ":tag",
             "Busybox",
             "a b",
             "a:",
+            "a:é",
             "a@sha256:short",
             "a//b",
             "-a",
             "a/-b",
             "foo:bar:baz",
             "http://r/a",
+            "[::1]",
+            "[::1]a/b",
+            "[r]/a",
             &format!("sha256:{}", "a".repeat(64)),
             &"x/".repeat(200),
         ] {
-            let error = ImageReference::parse(text).unwrap_err();
+            let error = parse(text).unwrap_err();
             assert_eq!(error.waiting_reason(), "InvalidImageName", "{text}");
+        }
+        for (text, message) in [
+            ("a b", "invalid reference format"),
+            ("Busybox", "invalid reference format: repository name must be lowercase"),
+            ("Not/An/Image", "invalid reference format: repository name must be lowercase"),
+        ] {
+            let expected = format!("couldn't parse image name {text:?}: {message}");
+            assert_eq!(parse(text).unwrap_err().to_string(), expected);
         }
     }
 
     #[test]
-    fn names() {
-        let reference = ImageReference::parse("busybox").unwrap();
-        assert_eq!(reference.host(), "registry-1.docker.io");
-        assert_eq!(reference.stored_name(), "docker.io/library/busybox:latest");
-        assert_eq!(reference.with_digest("sha256:00"), "docker.io/library/busybox@sha256:00");
+    fn names_of_the_image_store() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        for (text, name) in [
+            ("busybox".to_string(), "docker.io/library/busybox:latest".to_string()),
+            (format!("busybox:1@{digest}"), format!("docker.io/library/busybox@{digest}")),
+        ] {
+            assert_eq!(stored_name(&parse(&text).unwrap()), name);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The image service: what the kubelet asks of images.
+//! The image service: upstream's image manager.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -7,23 +7,24 @@ use std::sync::Arc;
 use containerd_client::services::v1::DeleteImageRequest;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use oci_client::Reference;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
 use tonic::Code;
 
 use super::error::{ImageError, Result};
-use super::reference::{ImageReference, is_image_id};
+use super::reference::{self, is_image_id};
 use super::store::{Contents, ImageStore};
 use super::{Image, RegistryCredential};
-use crate::runtime::Runtime;
+use crate::containers::Runtime;
 
-/// Layers fetched at the same time, over all pulls.
+/// Maximum number of concurrent layer transfers, over all pulls.
 const PARALLEL_TRANSFERS: usize = 6;
 
-/// A pull that several callers wait for. Its outcome is shared, so an error is too.
+/// A pull that several callers may wait for; they share its result.
 type SharedPull = Shared<BoxFuture<'static, std::result::Result<Image, Arc<ImageError>>>>;
 
-/// What makes two pulls the same: the image, and for each credential its registry, user and secret.
+/// Identifies equal pulls: the image, and for each credential its registry, user and secret.
 type PullKey = (String, Vec<(String, String, String)>);
 
 /// Images of this node. Cheap to clone.
@@ -38,17 +39,17 @@ struct Inner {
     scratch: PathBuf,
     transfers: Semaphore,
     pulls: Mutex<HashMap<PullKey, SharedPull>>,
-    /// One writer per blob: containerd refuses a second one.
+    /// Locks by digest: containerd refuses a second writer of a blob.
     blobs: Mutex<HashMap<String, Arc<AsyncMutex<()>>>>,
     pub(super) usage: super::gc::UsageLog,
 }
 
 impl ImageService {
-    /// An image service over the runtime's containerd. `insecure_registries` (`host:port`) are spoken to
-    /// with any certificate, or without TLS. Only one service may use a root directory at a time.
+    /// An image service over the runtime's containerd. `insecure_registries` (`host:port`) may have
+    /// any certificate, or no TLS. Only one service may use a root directory at a time.
     pub fn new(runtime: &Runtime, insecure_registries: &[String]) -> Result<Self> {
         let scratch = runtime.root_dir().join("tmp");
-        // What a killed process was loading.
+        // What a killed process has left behind.
         match std::fs::remove_dir_all(&scratch) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 return Err(ImageError::Io {
@@ -71,19 +72,19 @@ impl ImageService {
         })
     }
 
-    /// Fails on what is neither a reference nor an image's id.
+    /// Fails if `image` is neither a reference nor an image's id.
     pub fn check_name(image: &str) -> Result<()> {
         if is_image_id(image) {
             return Ok(());
         }
-        ImageReference::parse(image).map(drop)
+        reference::parse(image).map(drop)
     }
 
-    /// Pulls an image, whether or not it is here (its layers are fetched only if they are not), and
-    /// unpacks it. Pulls of the same image at the same time share one. Credentials that fit the image's
+    /// Pulls and unpacks an image, whether or not it is here; layers that are here are not fetched
+    /// again. Concurrent pulls of the same image are shared. Credentials that match the image's
     /// registry are tried in order; without any, the pull is anonymous.
     pub async fn pull(&self, image: &str, credentials: &[RegistryCredential]) -> Result<Image> {
-        let reference = ImageReference::parse(image)?;
+        let reference = reference::parse(image)?;
         let key = (reference.to_string(), fingerprint(credentials));
         let shared = {
             let mut pulls = self.inner.pulls.lock();
@@ -93,10 +94,10 @@ impl ImageService {
         shared.await.map_err(|error| error.repeat())
     }
 
-    /// Starts a pull of its own task: it goes on when the caller that began it goes away.
+    /// Starts a pull as a task of its own, which continues if the caller goes away.
     fn start_pull(
         &self,
-        reference: ImageReference,
+        reference: Reference,
         credentials: Vec<RegistryCredential>,
         key: PullKey,
     ) -> SharedPull {
@@ -159,7 +160,7 @@ impl ImageService {
         Ok(images.into_values().collect())
     }
 
-    /// Removes an image by id, with all its names. Not here: fine.
+    /// Removes an image by id, with all its names. It need not be here.
     pub async fn remove(&self, image_id: &str) -> Result<()> {
         for record in self.store().records().await? {
             let Some(target) = &record.target else {
@@ -172,7 +173,8 @@ impl ImageService {
                 continue;
             }
             self.store().forget(&target.digest);
-            // The collector runs with the call, so that the space is free when it returns.
+            // Runs containerd's garbage collector synchronously, so that the space is free on
+            // return.
             let request =
                 DeleteImageRequest { name: record.name.clone(), sync: true, target: None };
             match self.store().containerd.images().delete(request).await {
@@ -225,7 +227,7 @@ fn describe(contents: &Contents) -> Image {
     }
 }
 
-/// Pulls with other credentials are other pulls: one user's right must not be another's.
+/// Pulls with different credentials are not shared: one user's access must not become another's.
 fn fingerprint(credentials: &[RegistryCredential]) -> Vec<(String, String, String)> {
     let secret =
         |credential: &RegistryCredential| format!("{}\0{}", credential.password, credential.token);

@@ -12,15 +12,15 @@ use tonic::Code;
 
 use super::error::{ImageError, Result};
 use super::manifest::{Document, ImageConfig, ImageDocument, Manifest, chain_ids};
-use super::reference::{ImageReference, is_image_id};
-use crate::runtime::Containerd;
+use super::reference::{self, is_image_id};
+use crate::containers::Containerd;
 
 /// Largest manifest or configuration that is read.
 const MAX_DOCUMENT_BYTES: usize = 8 << 20;
-/// Images whose contents are remembered; content never changes, so this is only about memory.
+/// Maximum number of images in the cache. Content is immutable; the limit only saves memory.
 const REMEMBERED_IMAGES: usize = 512;
 
-/// An image as its manifest and configuration describe it.
+/// An image, as described by its manifest and configuration.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Contents {
     /// Digest of the configuration: the image's id.
@@ -52,12 +52,12 @@ impl ImageStore {
         ImageStore { containerd, snapshotter: snapshotter.to_string(), remembered: Arc::default() }
     }
 
-    /// The image by id or reference; `None` if it is not here (or not all of it).
+    /// The image by id or reference; `None` unless all of it is here.
     pub(crate) async fn find(&self, image: &str) -> Result<Option<StoredImage>> {
         let name = if is_image_id(image) {
             image.to_string()
         } else {
-            ImageReference::parse(image)?.stored_name()
+            reference::stored_name(&reference::parse(image)?)
         };
         let Some(record) = self.record(&name).await? else {
             return Ok(None);
@@ -71,18 +71,17 @@ impl ImageStore {
         Ok(Some(StoredImage { contents }))
     }
 
-    /// `name@digest` for an image asked for by reference, if the store has that name; else its id.
+    /// `name@digest` for an image given by reference, if the store has that name; else its id.
     pub(crate) async fn image_ref(&self, image: &str, contents: &Contents) -> Result<String> {
         if is_image_id(image) {
             return Ok(contents.id.clone());
         }
-        let reference = ImageReference::parse(image)?;
-        let target =
-            match self.record(&reference.stored_name()).await?.and_then(|record| record.target) {
-                Some(target) => target.digest,
-                None => return Ok(contents.id.clone()),
-            };
-        let name = reference.with_digest(&target);
+        let reference = reference::parse(image)?;
+        let record = self.record(&reference::stored_name(&reference)).await?;
+        let Some(target) = record.and_then(|record| record.target) else {
+            return Ok(contents.id.clone());
+        };
+        let name = reference::name_by_digest(&reference, &target.digest);
         Ok(if self.record(&name).await?.is_some() { name } else { contents.id.clone() })
     }
 
@@ -105,7 +104,7 @@ impl ImageStore {
             .images)
     }
 
-    /// The image that a manifest or index stands for on this machine; `None` if content is missing.
+    /// The image of a manifest or index for this machine; `None` if content is missing.
     pub(crate) async fn contents(
         &self,
         target: &ContainerdDescriptor,
@@ -125,7 +124,7 @@ impl ImageStore {
         Ok(Some(contents))
     }
 
-    /// The directory that the snapshotter keeps layers in, as containerd's plugins export it.
+    /// The snapshotter's directory of layers, as exported by containerd's plugin.
     pub(crate) async fn snapshot_root(&self) -> Result<String> {
         let filter = format!("type==io.containerd.snapshotter.v1,id=={}", self.snapshotter);
         let response =
@@ -137,7 +136,7 @@ impl ImageStore {
         let root = plugins.into_iter().find_map(|plugin| plugin.exports.get("root").cloned());
         root.ok_or_else(|| ImageError::Containerd {
             operation: format!("find snapshotter {}", self.snapshotter),
-            message: "it is not there or exports no root directory".to_string(),
+            message: "it is missing or exports no root directory".to_string(),
         })
     }
 
@@ -204,7 +203,7 @@ impl ImageStore {
     }
 }
 
-/// Puts a manifest and its configuration together, checking that they fit.
+/// Combines a manifest and its configuration, checking that they match.
 pub(crate) fn contents_of(
     manifest_digest: String,
     manifest: Manifest,

@@ -1,4 +1,4 @@
-//! From layers in the content store to snapshots, and the records that name an image.
+//! Unpacks layers from the content store into snapshots, and records images by name.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,12 +19,12 @@ use super::content::set_labels;
 use super::error::{ImageError, Result};
 use super::manifest::{Descriptor, Manifest};
 use super::store::{Contents, ImageStore};
-use crate::runtime::Containerd;
+use crate::containers::Containerd;
 
-/// A lease that was left behind by a crash goes by itself after this time.
+/// A lease left behind by a crash expires after this time.
 const LEASE_LIFE: Duration = Duration::from_secs(24 * 3600);
 
-/// Holds what a pull or load writes until the image's record refers to it.
+/// Holds what a pull or load writes, until the image's record refers to it.
 pub(crate) struct Lease {
     id: String,
     containerd: Containerd,
@@ -45,7 +45,7 @@ impl Lease {
         &self.containerd
     }
 
-    /// Lets go. What no image refers to is then garbage.
+    /// Releases the lease. What no image refers to is then garbage.
     pub(crate) async fn release(self) {
         let request = DeleteLease { id: self.id.clone(), sync: false };
         if let Err(status) = self.containerd.leases().delete(request).await {
@@ -55,7 +55,7 @@ impl Lease {
 }
 
 impl ImageStore {
-    /// Unpacks one layer onto the ones below, unless its snapshot is there.
+    /// Unpacks one layer on top of those below, unless its snapshot exists.
     pub(crate) async fn unpack_layer(
         &self,
         containerd: &Containerd,
@@ -91,7 +91,7 @@ impl ImageStore {
             let request =
                 RemoveSnapshotRequest { snapshotter: self.snapshotter.clone(), key: key.clone() };
             if let Err(status) = containerd.snapshots().remove(request).await {
-                tracing::debug!(%key, message = status.message(), "a half-made snapshot remains until its lease goes");
+                tracing::debug!(%key, message = status.message(), "an incomplete snapshot remains until its lease is released");
             }
         }
         done
@@ -129,7 +129,7 @@ impl ImageStore {
         };
         match containerd.snapshots().commit(request).await {
             Ok(_) => Ok(()),
-            // Another image with the same layers was quicker: ours is not needed.
+            // Another image with the same layers was faster: ours is not needed.
             Err(status) if status.code() == Code::AlreadyExists => {
                 let request = RemoveSnapshotRequest {
                     snapshotter: self.snapshotter.clone(),
@@ -156,7 +156,7 @@ impl ImageStore {
         }
     }
 
-    /// Labels an image's documents so that the collector keeps what they refer to.
+    /// Labels an image's documents so that the garbage collector keeps what they refer to.
     pub(crate) async fn link(
         &self,
         containerd: &Containerd,
@@ -180,7 +180,7 @@ impl ImageStore {
         Ok(())
     }
 
-    /// Gives a name to an image; a name that stands for another image is moved.
+    /// Names an image; a name of another image is moved.
     pub(crate) async fn name(&self, name: &str, target: &Descriptor) -> Result<()> {
         let record = ImageRecord {
             name: name.to_string(),

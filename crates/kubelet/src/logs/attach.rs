@@ -1,8 +1,8 @@
 //! The socket between a log writer and clients of `attach`.
 //!
-//! The writer sends frames: a byte for the stream (1 output, 2 error), four bytes of length (big endian),
-//! the bytes as the container wrote them. A client that does not keep up is dropped: a container must not
-//! wait for whoever looks at it.
+//! The writer sends frames: a byte for the stream (1 output, 2 error), four bytes of length (big
+//! endian), the bytes as the container wrote them. A client that does not keep up is dropped: a
+//! container must not be blocked by a client.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -18,17 +18,18 @@ use tokio::io::AsyncReadExt;
 
 use super::LogStream;
 
-/// Bytes that wait for a slow client.
+/// Bytes buffered for a slow client.
 const MAX_WAITING_BYTES: usize = 1 << 20;
-/// Clients at once.
+/// Maximum number of clients.
 const MAX_CLIENTS: usize = 32;
 const HEADER_BYTES: usize = 5;
-/// Asks a writer to end, with the asker's number in eight bytes (big endian): another one of the same log has
-/// been started, since the start of a container was broken off and is done again.
+/// Asks a writer to exit, followed by the asking writer's number in eight bytes (big endian):
+/// another writer of the same log was started, since an aborted start of the container is being
+/// repeated.
 const GIVE_WAY: u8 = b'q';
 const GIVE_WAY_BYTES: usize = 9;
 const GIVE_WAY_TIMEOUT: Duration = Duration::from_secs(1);
-/// A frame of no stream: the writer is newer than the one that asks, and stays.
+/// A frame that belongs to no stream: the writer is newer than the one that asks, and stays.
 const STAYS: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
 const MAX_FRAME_BYTES: usize = 1 << 20;
 
@@ -37,7 +38,7 @@ pub(crate) fn attach_socket(directory: &Path) -> PathBuf {
     directory.join("attach")
 }
 
-/// A socket's path may have 107 bytes only; through an open directory any path is short.
+/// A socket's path is limited to 107 bytes; through an open directory any path is short.
 fn through_directory(path: &Path) -> io::Result<(File, PathBuf)> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -50,7 +51,7 @@ fn through_directory(path: &Path) -> io::Result<(File, PathBuf)> {
 /// The writer's side.
 pub(super) struct AttachServer {
     listener: UnixListener,
-    /// Of writers of one log, the one with the highest number is to write it.
+    /// Of the writers of a log, the one with the highest number writes it.
     number: u64,
     clients: Vec<Client>,
     give_way: bool,
@@ -82,7 +83,7 @@ impl AttachServer {
         self.clients.iter().map(|client| (client.stream.as_fd(), !client.waiting.is_empty()))
     }
 
-    /// Takes clients that have connected. One that cannot be taken has gone again.
+    /// Accepts clients. One that cannot be accepted is gone again.
     pub(super) fn accept(&mut self) {
         while let Ok((stream, _)) = self.listener.accept() {
             if self.clients.len() < MAX_CLIENTS && stream.set_nonblocking(true).is_ok() {
@@ -108,7 +109,8 @@ impl AttachServer {
         self.flush();
     }
 
-    /// Sends what waits, as far as it goes, and drops clients that have gone or lag too far behind.
+    /// Sends buffered bytes without blocking, and drops clients that are gone or lag too far
+    /// behind.
     pub(super) fn flush(&mut self) {
         self.clients
             .retain_mut(|client| client.flush() && client.waiting.len() <= MAX_WAITING_BYTES);
@@ -119,7 +121,7 @@ impl AttachServer {
         self.give_way
     }
 
-    /// Drops clients that have closed their side. The one thing that is sent to us is [`GIVE_WAY`].
+    /// Drops clients that have closed their side. The only message from a client is [`GIVE_WAY`].
     pub(super) fn drop_closed(&mut self) {
         let mut asked = [0; GIVE_WAY_BYTES];
         let (number, give_way) = (self.number, &mut self.give_way);
@@ -141,7 +143,7 @@ impl AttachServer {
 }
 
 impl Client {
-    /// False if the client has gone.
+    /// Returns false if the client is gone.
     fn flush(&mut self) -> bool {
         while !self.waiting.is_empty() {
             let (head, _) = self.waiting.as_slices();
@@ -157,8 +159,8 @@ impl Client {
     }
 }
 
-/// Asks the writer at a socket to give way to one with this number, and waits for it to hang up, for a while.
-/// False if it stays, being the newer one. If none listens there is none to ask.
+/// Asks the writer at a socket to give way to the one with this number, and waits a while for it to
+/// hang up. Returns false if it stays, being newer. Returns true if there is none.
 pub(super) fn ask_to_give_way(path: &Path, number: u64) -> bool {
     let answer = through_directory(path).and_then(|(_directory, short)| {
         let mut stream = UnixStream::connect(short)?;
@@ -170,7 +172,7 @@ pub(super) fn ask_to_give_way(path: &Path, number: u64) -> bool {
         stream.take(MAX_WAITING_BYTES as u64).read_to_end(&mut answer)?;
         Ok(BytesMut::from(answer.as_slice()))
     });
-    // Whether it gave way shows in the lock.
+    // The lock shows whether it gave way.
     let Ok(mut answer) = answer else {
         return true;
     };
@@ -183,7 +185,7 @@ pub(super) fn ask_to_give_way(path: &Path, number: u64) -> bool {
     }
 }
 
-/// The client's side: output from now on, until the writer ends.
+/// The client's side: output from now on, until the writer exits.
 pub(crate) async fn attach_output(
     path: &Path,
 ) -> io::Result<impl Stream<Item = io::Result<(LogStream, Bytes)>> + Send + use<>> {

@@ -1,7 +1,7 @@
 //! Waiting for logs to grow, by inotify on their directories.
 //!
-//! A user has 128 inotify instances on most machines, root included, so all followers of a process share
-//! one, read by one thread. The thread is started with the first follower.
+//! Most machines limit a user (including root) to 128 inotify instances, so all followers of a
+//! process share one, read by one thread. The thread is started with the first follower.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,8 +14,8 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDe
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// A writer that was killed lets go of its lock just after the event that its file was closed; looking
-/// again this much later is sure to see it.
+/// A killed writer releases its lock just after the event that its file was closed; checking again
+/// this much later is sure to see it.
 const AFTER_CLOSE: Duration = Duration::from_millis(50);
 
 const CHANGES: AddWatchFlags = AddWatchFlags::IN_MODIFY
@@ -25,10 +25,10 @@ const CHANGES: AddWatchFlags = AddWatchFlags::IN_MODIFY
     .union(AddWatchFlags::IN_DELETE)
     .union(AddWatchFlags::IN_DELETE_SELF);
 
-/// The process's instance, once somebody has followed a log.
+/// The process's instance, once a log has been followed.
 static SHARED: Mutex<Option<Arc<Hub>>> = Mutex::new(None);
 
-/// How often a directory has changed, and how often by the closing of a file.
+/// How often a directory has changed, and how often because a file was closed.
 #[derive(Clone, Copy, Default)]
 struct Changes {
     all: u64,
@@ -40,7 +40,7 @@ struct Directory {
     followers: usize,
 }
 
-/// One inotify instance and who waits for it.
+/// One inotify instance and its waiters.
 struct Hub {
     inotify: Inotify,
     directories: Mutex<HashMap<WatchDescriptor, Directory>>,
@@ -68,7 +68,7 @@ impl Hub {
                 Err(Errno::EINTR) => {}
                 Err(errno) => {
                     tracing::error!(%errno, "logs can no longer be followed");
-                    // Whoever waits reads once more, and learns that nobody tells any more.
+                    // Waiters read once more, and see that there will be no more events.
                     self.directories.lock().clear();
                     *SHARED.lock() = None;
                     return;
@@ -101,12 +101,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Starts to watch. Make it before reading, so that no change is missed.
+    /// Starts watching. Do it before reading, so that no change is missed.
     pub(super) fn new(log: &Path) -> io::Result<Self> {
         let directory = log.parent().ok_or(io::ErrorKind::InvalidInput)?;
         let hub = Hub::shared()?;
         let mut directories = hub.directories.lock();
-        // A directory that is watched already has the same descriptor again.
+        // A directory that is watched already gets the same descriptor.
         let descriptor = hub.inotify.add_watch(directory, CHANGES)?;
         let fresh = || Directory { changes: watch::Sender::default(), followers: 0 };
         let entry = directories.entry(descriptor).or_insert_with(fresh);

@@ -1,10 +1,10 @@
-//! Lines in CRI format, written and read. Pure.
+//! Formats and parses lines in CRI format: pure.
 
 use jiff::Timestamp;
 
 use super::LogStream;
 
-/// A longer line is cut into parts: all but the last carry the tag `P`.
+/// A longer line is split into parts: all but the last have the tag `P`.
 pub(super) const MAX_LINE_BYTES: usize = 16 << 10;
 
 /// Turns what a container writes into lines. One per stream.
@@ -60,10 +60,10 @@ impl LineFormatter {
 /// A line of a log file, without its newline.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LogLine<'a> {
-    /// As written.
+    /// The time, as written.
     pub(super) time: &'a str,
     pub(super) stream: LogStream,
-    /// More of the same line follows.
+    /// Whether more of the same line follows.
     pub(super) partial: bool,
     pub(super) text: &'a [u8],
 }

@@ -1,5 +1,5 @@
-//! The log writer process: one loop over the container's output and the clients of `attach`. No threads,
-//! no async runtime: there is one such process for each container, so it must stay small.
+//! The log writer process: one loop over the container's output and the clients of `attach`. No
+//! threads and no async runtime: there is one such process per container, so it must stay small.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -19,15 +19,15 @@ use super::format::LineFormatter;
 use super::rotate::RotatingFile;
 use super::spec::{LOGGER_ARGUMENT, LoggerSpec};
 
-/// Read from the container at once: a pipe's whole buffer.
+/// Bytes read from the container at once: a pipe's whole buffer.
 const READ_BYTES: usize = 64 << 10;
-/// File descriptors that the shim gives: output, error, and one to close when we are ready.
+/// File descriptors passed by the shim: output, error, and one to close when we are ready.
 const SHIM_STDOUT: &str = "/proc/self/fd/3";
 const SHIM_STDERR: &str = "/proc/self/fd/4";
 const SHIM_READY: i32 = 5;
 
-/// If this process was started to write a container's log, does that and gives the exit code; `None`
-/// otherwise. Call it first in `main`, before any thread or runtime is started.
+/// If this process was started to write a container's log, writes it and returns the exit code;
+/// otherwise returns `None`. Call it first in `main`, before any thread or runtime is started.
 pub fn run_logger_if_asked() -> Option<ExitCode> {
     let mut arguments = std::env::args().skip(1);
     if arguments.next()? != LOGGER_ARGUMENT {
@@ -40,7 +40,7 @@ pub fn run_logger_if_asked() -> Option<ExitCode> {
     match result {
         Ok(()) => Some(ExitCode::SUCCESS),
         Err(error) => {
-            // Standard error is the shim's; this is the only place to be heard.
+            // Standard error belongs to the shim: report the error in the log.
             eprintln!("container log: {error}");
             Some(ExitCode::FAILURE)
         }
@@ -68,13 +68,13 @@ struct Logger {
 }
 
 fn run(spec: &LoggerSpec) -> io::Result<()> {
-    // The shim sends SIGTERM as soon as the container has ended; we end with the end of its output.
+    // The shim sends SIGTERM as soon as the container has exited; we exit at the end of its output.
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         signals.add(signal);
     }
     signals.thread_block()?;
-    // The log comes first: once the container runs, a reader must find a writer.
+    // The log comes first: once the container is running, a reader must find a writer.
     let ask = || ask_to_give_way(&spec.attach_socket, spec.number);
     let log = RotatingFile::open(&spec.log_path, spec.max_size_bytes, spec.max_files, ask)?;
     let attach = AttachServer::bind(&spec.attach_socket, spec.number)?;
@@ -86,15 +86,16 @@ fn run(spec: &LoggerSpec) -> io::Result<()> {
     while !logger.sources.is_empty() && !logger.attach.must_give_way() {
         logger.step()?;
     }
-    // Asked to give way, what is there is still written.
+    // When asked to give way, write what is there first.
     for index in (0..logger.sources.len()).rev() {
         while logger.copy(index)? == Copied::Some {}
     }
     logger.log.close()
 }
 
-/// Opens what the container writes to. FIFOs are opened without waiting for a writer; they end when the shim
-/// closes them, or, for a container that never started, when the kubelet does (see `release_fifos`).
+/// Opens the container's output. FIFOs are opened without waiting for a writer; they end when the
+/// shim closes them or, for a container that never started, when the kubelet does (see
+/// `release_fifos`).
 fn open_sources(spec: &LoggerSpec) -> io::Result<Vec<Source>> {
     let open =
         |path: &Path| OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
@@ -105,7 +106,7 @@ fn open_sources(spec: &LoggerSpec) -> io::Result<Vec<Source>> {
         }
         return Ok(sources);
     };
-    // Our starter may be a session of its own; we are to outlive it.
+    // Outlive the session of the process that started us.
     match nix::unistd::setsid() {
         Ok(_) | Err(Errno::EPERM) => {}
         Err(errno) => return Err(errno.into()),
@@ -116,7 +117,7 @@ fn open_sources(spec: &LoggerSpec) -> io::Result<Vec<Source>> {
     ])
 }
 
-/// What came of reading from a source.
+/// The result of reading from a source.
 #[derive(PartialEq)]
 enum Copied {
     Some,
@@ -124,7 +125,7 @@ enum Copied {
     End,
 }
 
-/// What poll found.
+/// The result of polling.
 struct Ready {
     sources: Vec<bool>,
     listener: bool,
@@ -176,7 +177,7 @@ impl Logger {
         })
     }
 
-    /// Copies what a source has.
+    /// Copies the available output of a source.
     fn copy(&mut self, index: usize) -> io::Result<Copied> {
         let mut buffer = [0; READ_BYTES];
         let source = &mut self.sources[index];

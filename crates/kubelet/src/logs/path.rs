@@ -1,4 +1,4 @@
-//! Where logs are. A rotated file keeps its name with the time of its rotation after it, so that names
+//! The paths of logs. The time of its rotation is appended to a rotated file's name, so that names
 //! sort by time: `0.log.20260102-030405.000000006`.
 
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::runtime::PodRef;
+use crate::containers::PodRef;
 
 /// `<log_dir>/<namespace>_<name>_<uid>`, for `log_dir` = `/var/log/pods`: all logs of a pod.
 pub fn pod_log_directory(log_dir: &Path, pod: &PodRef) -> PathBuf {
@@ -19,14 +19,14 @@ pub fn container_log_path(log_dir: &Path, pod: &PodRef, container: &str, attempt
     pod_log_directory(log_dir, pod).join(container).join(format!("{attempt}.log"))
 }
 
-/// The name that a log file gets when it is rotated.
+/// The name of a log file once it is rotated.
 pub(super) fn rotated_path(path: &Path, now: Timestamp) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
     name.push(format!(".{}.{:09}", now.strftime("%Y%m%d-%H%M%S"), now.subsec_nanosecond()));
     PathBuf::from(name)
 }
 
-/// Where the next file of a log is made before it is seen.
+/// Where the next file of a log is created before it becomes visible.
 pub(super) fn unfinished_path(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.next"))
@@ -51,7 +51,8 @@ pub(super) fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Removes a log and its rotated files; the directory too if that empties it. Gone: fine.
+/// Removes a log and its rotated files, and the directory if it becomes empty. It may be gone
+/// already.
 pub(crate) fn remove_logs(path: &Path) -> io::Result<()> {
     let rotated = match rotated_files(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -1,5 +1,5 @@
-//! The reader behind the `Logs` call: one pass over a log's files, oldest first, then, with `follow`, over
-//! what is added.
+//! The reader behind the `Logs` call: one pass over a log's files, oldest first, then, with
+//! `follow`, over what is appended.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -19,26 +19,26 @@ use super::path::rotated_files;
 use super::rotate::writer_has_gone;
 use super::tail::find_tail;
 
-/// Read from a file at once.
+/// Bytes read from a file at once.
 const READ_BYTES: usize = 128 << 10;
-/// A line without an end that is longer than any line we write is not ours; it is passed over.
+/// An unterminated line that is longer than any line we write is not ours; it is skipped.
 const MAX_CARRIED_BYTES: usize = 4 * MAX_LINE_BYTES;
 
-/// How long a reader that does not follow waits for the file after one that has just been renamed; only a
-/// writer that was killed between the two steps leaves none.
+/// How long a reader that does not follow waits for the file after one that has just been renamed;
+/// it is missing only if the writer was killed between the two steps.
 const ROTATION_WAITS: u32 = 20;
 const ROTATION_PAUSE: Duration = Duration::from_millis(1);
 
 /// What to read of a log.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LogQuery {
-    /// Go on until the container ends.
+    /// Continue until the container exits.
     pub follow: bool,
     /// Only the last lines.
     pub tail_lines: Option<u64>,
     /// Only lines written at or after this time.
     pub since: Option<Timestamp>,
-    /// Put each line's time before it.
+    /// Prefix each line with its time.
     pub timestamps: bool,
     /// Stop after this many bytes.
     pub limit_bytes: Option<u64>,
@@ -62,11 +62,12 @@ pub enum LogError {
     },
 }
 
-/// Reads a container's log as the container wrote it, over rotated files, in chunks. With `follow` it
-/// goes on until the container has ended and its last line was read. `path` is
+/// Reads a container's log as the container wrote it, across rotated files, in chunks. With
+/// `follow` it continues until the container has exited and its last line was read. `path` is
 /// [`super::container_log_path`] of any attempt: for `previous`, the one before.
 ///
-/// Fails at once if there is no log; ends without an error if the log is deleted while it is followed.
+/// Fails at once if there is no log; ends without an error if the log is deleted while it is
+/// followed.
 pub fn read_log(
     path: &Path,
     query: LogQuery,
@@ -83,7 +84,8 @@ pub fn read_log(
         let reader = blocking(move || LogReader::open(open, query)).await;
         let mut reader = reader.map_err(failed("open log"))?;
         loop {
-            // Whether the writer has gone must be asked before looking for more: what it wrote is there then.
+            // Check whether the writer is gone before reading more: then everything it wrote is
+            // there.
             let (back, step) = blocking(move || {
                 let step = reader.step(follow);
                 (reader, step)
@@ -108,19 +110,19 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 enum Step {
     Data(Bytes),
-    /// All is read, and the writer is there.
+    /// Everything was read, and there is a writer.
     Wait,
     End,
 }
 
-/// Where a reader is.
+/// The state of a reader.
 struct LogReader {
     path: PathBuf,
     query: LogQuery,
     file: File,
-    /// The beginning of a line whose end is not read yet.
+    /// The start of a line whose end was not read yet.
     carried: Vec<u8>,
-    /// The last line given out is to go on.
+    /// Whether the last returned line continues.
     inside_line: bool,
     left_bytes: Option<u64>,
 }
@@ -140,7 +142,7 @@ impl LogReader {
         Ok(reader)
     }
 
-    /// Reads on, over to the next file at a file's end.
+    /// Reads on, switching to the next file at the end of one.
     fn step(&mut self, follow: bool) -> io::Result<Step> {
         let mut waits = ROTATION_WAITS;
         loop {
@@ -173,7 +175,7 @@ impl LogReader {
         }
     }
 
-    /// What the next piece of the file gives, perhaps nothing; `None` at its end.
+    /// The output of the next piece of the file, possibly empty; `None` at its end.
     fn read(&mut self) -> io::Result<Option<Bytes>> {
         let mut buffer = vec![0; READ_BYTES];
         let count = self.file.read(&mut buffer)?;
@@ -222,7 +224,7 @@ impl LogReader {
     }
 }
 
-/// The file to begin with, and where in it.
+/// The file to start with, and the offset in it.
 fn first_file(path: &Path, query: &LogQuery) -> io::Result<(File, u64)> {
     let mut files = open_files(path)?;
     let Some(mut missing) = query.tail_lines else {
@@ -240,10 +242,11 @@ fn first_file(path: &Path, query: &LogQuery) -> io::Result<(File, u64)> {
     begin.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-/// The files of a log, oldest first; at least one. The current one is opened before the others are listed:
-/// if it is rotated in between, it is met again under its new name, and no file is missed.
+/// The files of a log, oldest first; at least one. The current one is opened before the others are
+/// listed: if it is rotated in between, it is found again under its new name, and no file is
+/// missed.
 fn open_files(path: &Path) -> io::Result<Vec<File>> {
-    // Not there in the middle of a rotation, or if there is no log.
+    // Missing in the middle of a rotation, or if there is no log.
     let current = open_if_there(path)?;
     let own = current.as_ref().map(inode).transpose()?;
     let mut files = Vec::new();
@@ -262,13 +265,13 @@ fn open_files(path: &Path) -> io::Result<Vec<File>> {
 enum Next {
     File(File),
     None,
-    /// The current file has been renamed, and the new one is not there yet.
+    /// The current file was renamed, and the new one is not there yet.
     Rotating,
     Deleted,
 }
 
-/// The file after `current`, which may have been rotated since it was opened. As in [`open_files`], the
-/// newest is opened before the others are listed.
+/// The file after `current`, which may have been rotated since it was opened. As in [`open_files`],
+/// the newest is opened before the others are listed.
 fn next_file(path: &Path, current: &File) -> io::Result<Next> {
     let own = inode(current)?;
     let newest = open_if_there(path)?;
@@ -288,7 +291,7 @@ fn next_file(path: &Path, current: &File) -> io::Result<Next> {
         oldest.get_or_insert(file);
     }
     match newest {
-        // Ours was removed by rotation: the oldest one that is left comes next.
+        // Ours was removed by rotation: continue with the oldest remaining one.
         newest if !found_own => Ok(oldest.or(newest).map_or(Next::Deleted, Next::File)),
         Some(file) => Ok(Next::File(file)),
         None => Ok(Next::Rotating),

@@ -1,4 +1,4 @@
-//! A log file that is rotated by size. The writer holds a lock on the file it writes.
+//! A log file rotated by size. The writer holds a lock on the file it writes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -15,20 +15,20 @@ use super::path::{rotated_files, rotated_path, unfinished_path};
 const GIVE_WAY_TRIES: u32 = 2000;
 const GIVE_WAY_PAUSE: Duration = Duration::from_millis(5);
 
-/// The file that lines go to.
+/// The file being written.
 pub(super) struct RotatingFile {
     path: PathBuf,
     file: Flock<File>,
     size: u64,
     max_size_bytes: u64,
     last_rotation: Option<Timestamp>,
-    /// Files kept besides the current one.
+    /// Files kept in addition to the current one.
     max_rotated: usize,
 }
 
 impl RotatingFile {
-    /// Opens a log to append to it. Another writer of it is asked to give way by `ask`, and has some time to;
-    /// the result of `ask` is false if it stays, and opening fails then.
+    /// Opens a log for appending. `ask` asks another writer of it to give way, for which it has
+    /// some time; opening fails if `ask` returns false.
     pub(super) fn open(
         path: &Path,
         max_size_bytes: u64,
@@ -48,7 +48,7 @@ impl RotatingFile {
         })
     }
 
-    /// Appends whole lines, going to a new file before one that would make the current one too large.
+    /// Appends whole lines, rotating before a line that would make the current file too large.
     pub(super) fn write(&mut self, mut lines: &[u8], now: Timestamp) -> io::Result<()> {
         while !lines.is_empty() {
             let room = usize::try_from(self.max_size_bytes.saturating_sub(self.size))
@@ -58,7 +58,7 @@ impl RotatingFile {
                 self.rotate(now)?;
                 continue;
             }
-            // A line that is too large for any file has one to itself.
+            // A line that is too large for any file gets one of its own.
             let count = if fits == 0 { first_line(lines) } else { fits };
             self.file.write_all(&lines[..count])?;
             self.size += count as u64;
@@ -67,17 +67,18 @@ impl RotatingFile {
         Ok(())
     }
 
-    /// Lets go of the lock before the file, so that a reader woken by the closing finds it free.
+    /// Releases the lock before closing the file, so that a reader woken by the close finds it
+    /// free.
     pub(super) fn close(self) -> io::Result<()> {
         let file = self.file.unlock().map_err(|(_, errno)| io::Error::from(errno))?;
         drop(file);
         Ok(())
     }
 
-    /// The new file is locked before it is seen, and before the old one is let go: a reader at the old
-    /// one's end then sees either a writer or a successor that has one.
+    /// The new file is locked before it becomes visible, and before the old one is released: a
+    /// reader at the end of the old one sees either a writer or a successor that has one.
     fn rotate(&mut self, now: Timestamp) -> io::Result<()> {
-        // Names must differ and sort, even when several are made at one time.
+        // Names must be unique and sort, even if several are created at the same time.
         let nanosecond = SignedDuration::from_nanos(1);
         let mut stamp = self.last_rotation.map_or(now, |last| now.max(last + nanosecond));
         while rotated_path(&self.path, stamp).exists() {
@@ -99,7 +100,7 @@ impl RotatingFile {
     }
 }
 
-/// Length of the whole lines at the front that fit into `room` bytes.
+/// Length of the leading whole lines that fit into `room` bytes.
 fn whole_lines(lines: &[u8], room: usize) -> usize {
     if lines.len() <= room {
         return lines.len();
@@ -111,13 +112,13 @@ fn first_line(lines: &[u8]) -> usize {
     lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |at| at + 1)
 }
 
-/// Opens a file and locks it, waiting for whoever has it locked.
+/// Opens a file and locks it, waiting for the holder of the lock.
 fn take_over(path: &Path, ask: impl Fn() -> bool) -> io::Result<Flock<File>> {
     for _ in 0..GIVE_WAY_TRIES {
         if let Some(file) = try_open_locked(path)? {
             return Ok(file);
         }
-        // Again and again: the other one may not listen yet.
+        // Repeatedly: the other one may not be listening yet.
         if !ask() {
             break;
         }
@@ -142,7 +143,7 @@ fn open_to_append(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o640).open(path)
 }
 
-/// True if a writer holds this log.
+/// Whether this log has a writer.
 pub(crate) fn has_writer(path: &Path) -> io::Result<bool> {
     match File::open(path) {
         Ok(file) => Ok(!writer_has_gone(path, &file)?),
@@ -151,10 +152,10 @@ pub(crate) fn has_writer(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// True if nobody writes to this open log file.
+/// Whether this open log file has no writer.
 pub(super) fn writer_has_gone(path: &Path, file: &File) -> io::Result<bool> {
     use std::os::fd::AsRawFd;
-    // A description of its own: a lock belongs to one.
+    // Open it again: a lock belongs to an open file description.
     let again = match File::open(format!("/proc/self/fd/{}", file.as_raw_fd())) {
         Ok(again) => again,
         Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(path)?,
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn rotates_by_size_and_keeps_so_many_files() {
+    fn rotates_by_size_and_limits_the_number_of_files() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("0.log");
         let mut log = RotatingFile::open(&path, 10, 3, || true).unwrap();

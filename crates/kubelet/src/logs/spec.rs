@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 /// The first argument that makes our executable a log writer; the second is a [`LoggerSpec`].
 pub(super) const LOGGER_ARGUMENT: &str = "container-log";
 
-/// What a log writer must know.
+/// The configuration of a log writer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LoggerSpec {
     pub(crate) log_path: PathBuf,
     /// Socket for clients of `attach`.
     pub(crate) attach_socket: PathBuf,
-    /// Of writers of one log, the one with the highest number is to write it: see [`writer_number`].
+    /// Of the writers of a log, the one with the highest number writes it: see [`writer_number`].
     #[serde(default)]
     pub(crate) number: u64,
     pub(crate) max_size_bytes: u64,
@@ -33,21 +33,22 @@ impl LoggerSpec {
     }
 }
 
-/// A number for a new log writer, higher than those before it: the nanoseconds since the machine was booted.
+/// A number for a new log writer, higher than those before it: the nanoseconds since the machine
+/// was booted.
 pub(crate) fn writer_number() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
     let since_boot = Duration::from(now.expect("Linux has this clock"));
     u64::try_from(since_boot.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The URI by which the shim starts the writer. It passes one argument pair per query parameter, in no
-/// certain order: so there is one.
+/// The URI by which the shim starts the writer. It passes one argument pair per query parameter, in
+/// undefined order, so there is only one.
 pub(crate) fn logger_uri(logger: &Path, spec: &LoggerSpec) -> String {
     let path = percent_encode(&logger.to_string_lossy(), b"/");
     format!("binary://{path}?{LOGGER_ARGUMENT}={}", percent_encode(&spec.to_argument(), b""))
 }
 
-/// Starts the writer as a process of its own that outlives us (it makes itself a session).
+/// Starts the writer as a process that outlives us (it creates a session).
 pub(crate) fn spawn_logger(logger: &Path, spec: &LoggerSpec) -> io::Result<()> {
     let mut command = Command::new(logger);
     command
@@ -56,7 +57,7 @@ pub(crate) fn spawn_logger(logger: &Path, spec: &LoggerSpec) -> io::Result<()> {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let child = tokio::process::Command::from(command).spawn()?;
-    // Nobody waits for it here: tokio reaps dropped children.
+    // tokio reaps dropped children.
     drop(child);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Finding where the last lines of a log begin, reading files backwards in blocks.
+//! Finds where the last lines of a log begin, reading files backwards in blocks.
 
 use std::fs::File;
 use std::io;
@@ -9,15 +9,16 @@ use super::format::LogLine;
 
 const BLOCK_BYTES: u64 = 64 << 10;
 
-/// The offset in `file` where its last `wanted` whole lines (of `stream`, if given) begin, and how many
-/// there are. Parts of a long line count as one. A torn line at the end counts as a line.
+/// The offset in `file` where its last `wanted` whole lines (of `stream`, if given) begin, and how
+/// many there are. Parts of a long line count as one. An incomplete line at the end counts as a
+/// line.
 pub(super) fn find_tail(
     file: &File,
     stream: Option<LogStream>,
     wanted: u64,
 ) -> io::Result<(u64, u64)> {
     let mut block_start = file.metadata()?.len();
-    // What is known of the line that begins before the block.
+    // What is known about the line that begins before the block.
     let mut carried: Vec<u8> = Vec::new();
     let mut search = Search { wanted, found: 0, start: block_start, stream };
     while block_start > 0 {
@@ -55,7 +56,8 @@ struct Search {
 }
 
 impl Search {
-    /// Takes the next line towards the front. True if there are enough: a further line has begun.
+    /// Counts the next line towards the front. Returns whether there are enough: a further line has
+    /// begun.
     fn line(&mut self, line: &[u8], offset: u64) -> bool {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
         let counts = LogLine::parse(text).is_some_and(|line| {

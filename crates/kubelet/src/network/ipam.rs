@@ -1,6 +1,6 @@
-//! Which pod holds which addresses. The truth is one small file per pod, written before the address
-//! is used, so that a restarted kubelet finds every allocation again and never gives an address
-//! away twice.
+//! IP address management: which pod holds which addresses. They are stored in one small file per
+//! pod, written before the address is used, so that a restarted kubelet finds every allocation
+//! again and never allocates an address twice.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -18,7 +18,7 @@ struct Allocation {
     ips: Vec<IpAddr>,
 }
 
-/// The address ranges of a node and what is taken of them.
+/// The address ranges of a node and their allocations.
 pub(super) struct Ipam {
     dir: PathBuf,
     ranges: Vec<IpNet>,
@@ -29,14 +29,14 @@ pub(super) struct Ipam {
 struct State {
     pods: BTreeMap<String, Vec<IpAddr>>,
     taken: HashSet<IpAddr>,
-    /// The offset handed out last in each range. The search goes on from there, so that an address
-    /// is reused as late as possible: connections to the pod that had it before must have had time
-    /// to end.
+    /// The offset allocated last in each range. The search continues from there, so that an address
+    /// is reused as late as possible: connections to the pod that had it must have had time to
+    /// close.
     last: Vec<u128>,
 }
 
 impl Ipam {
-    /// Reads the allocations in `dir`, which is created when it is missing.
+    /// Reads the allocations in `dir`, which is created if it is missing.
     pub(super) fn load(ranges: &[IpNet], dir: &Path) -> Result<Self, NetworkError> {
         fs::create_dir_all(dir).map_err(|source| file("create", dir, source))?;
         let mut state = State { last: vec![0; ranges.len()], ..State::default() };
@@ -60,7 +60,7 @@ impl Ipam {
         Ok(Self { dir: dir.to_owned(), ranges: ranges.to_vec(), state: Mutex::new(state) })
     }
 
-    /// The pod's addresses, chosen now if it has none: one of each range.
+    /// The pod's addresses, one of each range; allocated now if it has none.
     pub(super) fn allocate(&self, uid: &str) -> Result<PodIps, NetworkError> {
         let path = self.path(uid)?;
         let ips = {
@@ -89,10 +89,6 @@ impl Ipam {
         Ok(())
     }
 
-    pub(super) fn get(&self, uid: &str) -> Option<PodIps> {
-        self.state.lock().pods.get(uid).cloned().map(PodIps)
-    }
-
     pub(super) fn pods(&self) -> BTreeSet<String> {
         self.state.lock().pods.keys().cloned().collect()
     }
@@ -107,7 +103,7 @@ impl Ipam {
 }
 
 impl State {
-    /// Takes the next free address of every range, or none at all.
+    /// Allocates the next free address of every range, or none at all.
     fn choose(&mut self, uid: &str, ranges: &[IpNet]) -> Result<Vec<IpAddr>, NetworkError> {
         let mut chosen = Vec::with_capacity(ranges.len());
         for (range, last) in ranges.iter().zip(&self.last) {
@@ -130,8 +126,8 @@ impl State {
     }
 }
 
-/// The first free offset after `last`, going round; the first address of a range and an IPv4
-/// range's broadcast address are never given out.
+/// The first free offset after `last`, wrapping around; the first address of a range and an IPv4
+/// range's broadcast address are never allocated.
 fn next_free(range: IpNet, last: u128, taken: &HashSet<IpAddr>) -> Option<u128> {
     let host_bits = u32::from(range.max_prefix_len() - range.prefix_len());
     let size = 1u128.checked_shl(host_bits).unwrap_or(u128::MAX);
@@ -139,7 +135,7 @@ fn next_free(range: IpNet, last: u128, taken: &HashSet<IpAddr>) -> Option<u128> 
         IpNet::V4(_) => size.saturating_sub(1),
         IpNet::V6(_) => size,
     };
-    // One more candidate than there are taken addresses is enough to find a free one.
+    // One more candidate than there are allocated addresses is enough to find a free one.
     let tries = usize::try_from(end).unwrap_or(usize::MAX).min(taken.len() + 2);
     let wrap = |offset: u128| if offset >= end { 1 } else { offset };
     let mut offset = wrap(last + 1);
@@ -176,10 +172,10 @@ fn read(path: &Path) -> Result<Vec<IpAddr>, NetworkError> {
     Ok(allocation.ips)
 }
 
-/// Written beside and renamed, so that a file of that name is always whole.
+/// Written to another file and renamed, so that the file is always complete.
 fn write(dir: &Path, path: &Path, ips: &[IpAddr]) -> Result<(), NetworkError> {
     let allocation = Allocation { ips: ips.to_vec() };
-    let bytes = serde_json::to_vec(&allocation).expect("addresses have a JSON form");
+    let bytes = serde_json::to_vec(&allocation).expect("addresses can be written as JSON");
     let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("pod");
     let beside = dir.join(format!("{name}.new"));
     fs::write(&beside, bytes).map_err(|source| file("write", &beside, source))?;
@@ -203,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_go_round_and_are_never_given_twice() {
+    fn addresses_wrap_around_and_are_never_allocated_twice() {
         let dir = tempfile::tempdir().unwrap();
         let ipam = ipam("10.1.0.0/29", dir.path());
         for n in 1..=6 {
@@ -225,8 +221,8 @@ mod tests {
         before.release("a").unwrap();
         fs::write(dir.path().join("c.new"), "{").unwrap();
         let after = ipam("10.1.0.0/24", dir.path());
-        assert_eq!(after.get("b"), Some(ip("10.1.0.2")));
-        assert_eq!(after.get("a"), None);
+        assert_eq!(after.pods(), BTreeSet::from(["b".into()]));
+        assert_eq!(after.allocate("b").unwrap(), ip("10.1.0.2"));
         assert_eq!(after.allocate("c").unwrap(), ip("10.1.0.3"));
         assert_eq!(after.pods(), BTreeSet::from(["b".into(), "c".into()]));
     }
@@ -246,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uid_is_no_path() {
+    fn a_uid_cannot_be_a_path() {
         let dir = tempfile::tempdir().unwrap();
         let ipam = ipam("10.1.0.0/24", dir.path());
         assert!(matches!(ipam.allocate("../x"), Err(NetworkError::BadUid(_))));

@@ -1,6 +1,6 @@
 //! A netlink connection into another network namespace. A socket belongs to the namespace of the
-//! thread that opens it, for ever; so a thread of its own enters the namespace, opens the socket
-//! and ends. No thread of the runtime ever changes its namespace.
+//! thread that opens it, forever; so a dedicated thread enters the namespace, opens the socket and
+//! exits. No thread of the async runtime ever changes its namespace.
 
 use std::fs::File;
 use std::path::Path;
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::NetworkError;
 
-/// A connection whose background task ends with it.
+/// A connection whose background task is aborted with it.
 pub(super) struct Connection {
     pub(super) handle: Handle,
     task: JoinHandle<()>,
@@ -24,13 +24,13 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Connects to the namespace that this process is in.
+    /// Connects to the namespace of this process.
     pub(super) fn open() -> Result<Self, NetworkError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(NetworkError::Socket)?;
         Ok(Self { handle, task: tokio::spawn(connection) })
     }
 
-    /// Connects to the namespace behind `file`, which was opened from `path`.
+    /// Connects to the namespace of `file`, which was opened from `path`.
     pub(super) async fn enter(file: File, path: &Path) -> Result<Self, NetworkError> {
         let runtime = tokio::runtime::Handle::current();
         let (reply, opened) = tokio::sync::oneshot::channel();

@@ -1,5 +1,4 @@
-//! Kernel settings of the network namespace that the calling thread is in (`/proc/sys/net` shows
-//! that one's).
+//! Sysctls of the calling thread's network namespace (which `/proc/sys/net` shows).
 
 use std::fs;
 use std::path::Path;
@@ -8,8 +7,8 @@ use ipnet::IpNet;
 
 use super::NetworkError;
 
-/// What the node needs once: forwarding for each family, and no redirects, which a pod that reaches
-/// itself through a Service would otherwise be sent.
+/// What the node needs once: forwarding for each family, and no redirects, which would otherwise be
+/// sent to a pod that reaches itself through a Service.
 pub(super) fn prepare_node(ranges: &[IpNet]) -> Result<(), NetworkError> {
     if ranges.iter().any(|range| matches!(range, IpNet::V4(_))) {
         set("ipv4/ip_forward", "1")?;
@@ -29,7 +28,7 @@ pub(super) fn prepare_link(link: &str) -> Result<(), NetworkError> {
     set(&format!("ipv4/conf/{link}/send_redirects"), "0")
 }
 
-/// Writes only what differs: `/proc/sys` is read-only in some containers, with everything set
+/// Writes only what differs: in some containers `/proc/sys` is read-only, with everything set
 /// already.
 fn set(name: &str, value: &str) -> Result<(), NetworkError> {
     let path = Path::new("/proc/sys/net").join(name);

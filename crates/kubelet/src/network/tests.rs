@@ -1,5 +1,5 @@
-//! Real namespaces: a "node" and its "pods" are network namespaces that live as long as the thread
-//! that is in them.
+//! Uses real namespaces: a "node" and its "pods" are network namespaces that exist as long as the
+//! threads in them.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use super::*;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A network namespace: a thread that runs what it is given inside it.
+/// A network namespace: a thread in it runs jobs.
 struct Netns {
     jobs: Option<Sender<Job>>,
     path: PathBuf,
@@ -27,7 +27,7 @@ impl Netns {
         let (jobs, queue) = channel::<Job>();
         let (ready, path) = channel();
         let thread = std::thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("the tests of the network run as root");
+            unshare(CloneFlags::CLONE_NEWNET).expect("the network tests run as root");
             let (pid, tid) = (std::process::id(), nix::unistd::gettid());
             ready.send(format!("/proc/{pid}/task/{tid}/ns/net")).unwrap();
             for job in queue {
@@ -63,7 +63,7 @@ impl Netns {
         });
     }
 
-    /// What the server there says: its line, and the address it saw.
+    /// The server's answer: its line, and the client address it saw.
     fn ask(&self, address: SocketAddr) -> std::io::Result<String> {
         self.run(move || {
             let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
@@ -139,7 +139,7 @@ fn pods_the_node_and_the_machine_reach_each_other() {
             network.setup("uid-b", &paths[1]).await.unwrap(),
         ]
     });
-    assert_eq!(ips_a.primary(), "10.9.1.1".parse::<IpAddr>().unwrap());
+    assert_eq!(ips_a.0[0], "10.9.1.1".parse::<IpAddr>().unwrap());
     for (pod, ips, line) in [(&a, &ips_a, "a"), (&b, &ips_b, "b")] {
         for ip in &ips.0 {
             pod.serve(socket(*ip), line);
@@ -150,7 +150,7 @@ fn pods_the_node_and_the_machine_reach_each_other() {
         assert_eq!(b.ask(socket(*from)).unwrap(), format!("a {to}"));
         assert_eq!(a.ask(socket(*from)).unwrap(), format!("a {from}"));
     }
-    let primary = ips_a.primary();
+    let primary = ips_a.0[0];
     assert_eq!(node.ask(socket(primary)).unwrap(), "a 192.168.7.2");
     assert_eq!(machine.ask(socket(primary)).unwrap(), "a 192.168.7.1");
     node.serve(socket(node_ip()), "node");
@@ -172,7 +172,7 @@ fn setup_and_teardown_can_be_repeated_across_restarts() {
     let before = node.block_on(async move || {
         let network = open(&root).await;
         let ips = network.setup("uid", &path).await.unwrap();
-        // Numbers and names only: the carrier comes up in its own time.
+        // Numbers and names only: the carrier comes up asynchronously.
         let links = || -> Vec<String> {
             let listing = ip("-oneline link show type veth");
             let first_two = |line: &str| line.split_whitespace().take(2).collect::<String>();
@@ -180,7 +180,7 @@ fn setup_and_teardown_can_be_repeated_across_restarts() {
         };
         let before = links();
         assert_eq!(network.setup("uid", &path).await.unwrap(), ips);
-        assert_eq!(links(), before, "the link was made again");
+        assert_eq!(links(), before, "the link was created again");
         ips
     });
     // A new process, and a new namespace for the same pod.
@@ -192,14 +192,14 @@ fn setup_and_teardown_can_be_repeated_across_restarts() {
         network.setup("uid", &path).await.unwrap()
     });
     assert_eq!(before, after);
-    next.serve(socket(after.primary()), "next");
-    assert_eq!(node.ask(socket(after.primary())).unwrap(), "next 192.168.7.2");
+    next.serve(socket(after.0[0]), "next");
+    assert_eq!(node.ask(socket(after.0[0])).unwrap(), "next 192.168.7.2");
     let root = dir.path().to_owned();
     node.block_on(async move || {
         let network = open(&root).await;
         network.teardown("uid").await.unwrap();
         network.teardown("uid").await.unwrap();
-        assert_eq!(network.ips("uid"), None);
+        assert!(network.pods().is_empty());
         let routes = ip("route show proto 172");
         assert_eq!(routes.trim(), "unreachable 10.9.1.0/24 metric 30000");
         assert!(!ip("-oneline link show type veth").contains(": veth"));
@@ -223,7 +223,7 @@ fn fifty_pods_at_once() {
             async move { network.setup(&format!("uid-{n}"), path).await.unwrap() }
         });
         let ips = futures::future::join_all(setups).await;
-        let distinct: BTreeSet<IpAddr> = ips.iter().map(PodIps::primary).collect();
+        let distinct: BTreeSet<IpAddr> = ips.iter().map(|ips| ips.0[0]).collect();
         assert_eq!(distinct.len(), 50);
         (clock.elapsed(), one)
     });

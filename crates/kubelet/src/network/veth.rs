@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::netns::Connection;
 use super::{NetworkError, ROUTE_PROTOCOL, sysctl};
 
-/// The pod's end, as every container expects it.
+/// The pod's end, by its customary name.
 const POD_LINK: &str = "eth0";
 /// `lo` is the first interface of every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
@@ -25,11 +25,10 @@ const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// The hardware address of the node's end; the same for all, since no two are on one link.
 const NODE_MAC: [u8; 6] = [0xee; 6];
-/// Far behind any route of someone else's over the same range.
+/// Lower in priority than anyone else's route for the same range.
 const UNREACHABLE_METRIC: u32 = 30_000;
 
-/// The node's side: a netlink connection in the node's namespace, and what the links take from the
-/// node.
+/// The node's side: a netlink connection in the node's namespace, and the properties of its links.
 pub(super) struct Node {
     netlink: Connection,
     ip: IpAddr,
@@ -43,8 +42,8 @@ impl Node {
         Ok(Self { netlink, ip, mtu })
     }
 
-    /// Answers "host unreachable" for pod addresses that nobody has, instead of sending them out
-    /// and back again.
+    /// Answers "host unreachable" for unallocated pod addresses, instead of routing packets out and
+    /// back again.
     pub(super) async fn refuse_unallocated(&self, range: IpNet) -> Result<(), NetworkError> {
         let route = route(range).kind(RouteType::Unreachable).priority(UNREACHABLE_METRIC).build();
         let request = self.netlink.handle.route().add(route).replace();
@@ -54,7 +53,7 @@ impl Node {
         })
     }
 
-    /// Makes the link if the namespace has none, and everything on it that is missing.
+    /// Creates the link if the namespace has none, and everything on it that is missing.
     pub(super) async fn connect(
         &self,
         uid: &str,
@@ -140,7 +139,7 @@ async fn configure_pod(
     for ip in ips {
         let mut address = handle.address().add(index, *ip, IpNet::from(*ip).prefix_len());
         if ip.is_ipv6() {
-            // The address is ours alone: it is usable at once, without duplicate detection.
+            // The address is unique: it is usable at once, without duplicate address detection.
             let flags = AddressAttribute::Flags(AddressFlags::Nodad);
             address.message_mut().attributes.push(flags);
         }
@@ -162,8 +161,8 @@ async fn configure_pod(
     Ok(())
 }
 
-/// Both ends at once with their hardware addresses, the pod's end born in its namespace. That one
-/// cannot be born up: the kernel makes it first, when it has no peer yet.
+/// Both ends at once with their hardware addresses, the pod's end created in its namespace. That
+/// end cannot be created up: the kernel creates it first, when it has no peer yet.
 fn veth(name: &str, pod_mac: [u8; 6], mtu: u32, netns: &File) -> LinkMessage {
     let peer = LinkUnspec::new_with_name(POD_LINK)
         .append_extra_attribute(LinkAttribute::Address(pod_mac.to_vec()))
@@ -208,15 +207,15 @@ fn link_scope(ip: IpAddr) -> RouteScope {
     }
 }
 
-/// The node's end is named after the pod's uid: 4 + 11 characters, the most that an interface name
-/// can have.
+/// The node's end is named after the pod's uid: 4 + 11 characters, the maximum length of an
+/// interface name.
 fn link_name(uid: &str) -> String {
     let hash = Sha256::digest(uid.as_bytes());
     let hex: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     format!("veth{}", &hex[..11])
 }
 
-/// Derived from the address, so that both ends know it without asking.
+/// Derived from the address, so that both ends know it.
 fn pod_mac(ip: IpAddr) -> [u8; 6] {
     let tail = match ip {
         IpAddr::V4(ip) => ip.octets(),
@@ -228,7 +227,7 @@ fn pod_mac(ip: IpAddr) -> [u8; 6] {
     [0x0a, 0x58, tail[0], tail[1], tail[2], tail[3]]
 }
 
-/// The index of the link of that name (and hardware address), or none.
+/// The index of the link of that name (and hardware address), if there is one.
 async fn find(
     netlink: &Connection,
     name: &str,

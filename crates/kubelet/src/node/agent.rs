@@ -1,4 +1,4 @@
-//! Keeps the Node object: registration, status, and the pod network that it gives the range for.
+//! Maintains the Node object: registration, status, and the pod network, whose range it holds.
 
 mod register;
 mod write;
@@ -7,42 +7,42 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::runtime::health::Health;
 use client::{Client, Event, InformerOptions, informer};
 use clock::SharedClock;
 use futures::StreamExt;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerImage, Node};
+use runtime::health::Health;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::facts::MachineFacts;
+use super::machine_info::MachineInfo;
 use super::pressure::Pressures;
 use super::status::IMAGES_MAX;
 use crate::config::{Directories, Flags};
+use crate::containers::Runtime;
+use crate::events::EventRecorder;
 use crate::image::{Image, ImageService};
 use crate::network::PodNetwork;
-use crate::pod::notes::Notes;
-use crate::runtime::Runtime;
 
 pub use register::register;
 
-/// How often the node's state is looked at.
-const LOOK: Duration = Duration::from_secs(10);
+/// How often the node's state is checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// The status is written at least this often, changed or not.
 const WRITE_AT_LEAST: SignedDuration = SignedDuration::from_secs(300);
-/// Every so many looks the images are listed.
-const LOOKS_PER_IMAGE_LIST: u32 = 6;
+/// The images are listed on every n-th check.
+const CHECKS_PER_IMAGE_LIST: u32 = 6;
 
-/// What the agent is made of.
+/// The parts that the agent uses.
 pub struct AgentParts {
     pub client: Client,
-    pub notes: Notes,
+    pub recorder: EventRecorder,
     pub clock: SharedClock,
     pub runtime: Runtime,
     pub images: ImageService,
-    pub facts: MachineFacts,
+    pub facts: MachineInfo,
     pub flags: Flags,
     pub directories: Directories,
     pub health: Health,
@@ -53,7 +53,7 @@ pub struct AgentParts {
     pub node: watch::Sender<Arc<Node>>,
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct Agent {
     parts: AgentParts,
     ips: Vec<IpAddr>,
@@ -63,7 +63,7 @@ pub struct Agent {
     written_at: Option<Timestamp>,
 }
 
-/// Conditions of the process' health.
+/// Names of health checks.
 pub const HEALTH_NODE: &str = "node";
 pub const HEALTH_RUNTIME: &str = "container-runtime";
 
@@ -78,7 +78,7 @@ impl Agent {
         }
     }
 
-    /// Runs until `shutdown`. The node has been registered before.
+    /// Runs until `shutdown`. The node has been registered already.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let options = InformerOptions {
             field_selector: format!("metadata.name={}", self.parts.flags.node_name),
@@ -86,13 +86,13 @@ impl Agent {
         };
         let mut objects = Box::pin(informer::<Node>(self.parts.client.clone(), options));
         let mut pressures = self.parts.pressures.clone();
-        let mut looks = 0_u32;
-        let mut timer = tokio::time::interval(LOOK);
+        let mut checks = 0_u32;
+        let mut timer = tokio::time::interval(CHECK_INTERVAL);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.open_network().await;
         self.parts.health.set(HEALTH_NODE, true);
         let begins = ("Normal", "Starting", "Starting kubelet.".to_owned());
-        self.parts.notes.node(&self.parts.node.borrow(), begins);
+        self.parts.recorder.node(&self.parts.node.borrow(), begins);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -107,14 +107,14 @@ impl Agent {
                 }
                 Ok(()) = pressures.changed() => self.write_status().await,
                 _ = timer.tick() => {
-                    self.look(looks.is_multiple_of(LOOKS_PER_IMAGE_LIST)).await;
-                    looks = looks.wrapping_add(1);
+                    self.check(checks.is_multiple_of(CHECKS_PER_IMAGE_LIST)).await;
+                    checks = checks.wrapping_add(1);
                 }
             }
         }
     }
 
-    async fn look(&mut self, list_images: bool) {
+    async fn check(&mut self, list_images: bool) {
         self.runtime_ready = self.parts.runtime.version().await.is_ok();
         self.parts.health.set(HEALTH_RUNTIME, self.runtime_ready);
         if list_images && let Ok(images) = self.parts.images.list().await {
@@ -124,7 +124,7 @@ impl Agent {
         self.write_status().await;
     }
 
-    /// Opens the pod network as soon as the node has a range.
+    /// Opens the pod network once the node has a pod CIDR.
     async fn open_network(&self) {
         if self.parts.network.borrow().is_some() {
             return;
@@ -136,7 +136,7 @@ impl Agent {
         let state = self.parts.directories.network();
         match PodNetwork::open(&ranges, self.parts.flags.node_ip, &state).await {
             Ok(network) => {
-                tracing::info!(?ranges, "pod network is open");
+                tracing::info!(?ranges, "the pod network is open");
                 self.parts.network.send_replace(Some(Arc::new(network)));
             }
             Err(error) => {
@@ -146,7 +146,7 @@ impl Agent {
         }
     }
 
-    /// Somebody deleted the object while the node lives.
+    /// The object was deleted although the node exists.
     async fn register_again(&mut self) {
         let labels = self.parts.flags.labels();
         match register(&self.parts.client, &self.parts.flags.node_name, &labels).await {
@@ -173,7 +173,7 @@ fn pod_ranges(node: &Node) -> Vec<IpNet> {
     }
 }
 
-/// The largest images first.
+/// Largest images first.
 fn named(mut images: Vec<Image>) -> Vec<ContainerImage> {
     images.sort_by(|a, b| (b.size_bytes, &a.id).cmp(&(a.size_bytes, &b.id)));
     images

@@ -10,12 +10,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
 use serde_json::json;
 use tokio::sync::watch;
 
-/// Where node leases are.
+/// The namespace of node leases.
 const NAMESPACE: &str = "kube-node-lease";
 const RENEW: Duration = Duration::from_secs(10);
-/// After a failure.
+/// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long a lease speaks for the node, in seconds.
+/// `leaseDurationSeconds`.
 const DURATION_SECONDS: i32 = 40;
 
 /// Renews the lease for as long as the process lives.
@@ -44,7 +44,7 @@ pub async fn keep(client: Client, clock: SharedClock, node: watch::Receiver<std:
 async fn renew(leases: &Api<Lease>, node: &Node, clock: &SharedClock) -> Result<(), client::Error> {
     let name = node.metadata.name.clone().unwrap_or_default();
     let now = clock.now();
-    // Its time is all that changes: nobody else writes it, so there is nothing to read first.
+    // Only its time changes, and nobody else writes it, so there is no need to read it first.
     let patch = json!({"spec": {
         "holderIdentity": name,
         "leaseDurationSeconds": DURATION_SECONDS,

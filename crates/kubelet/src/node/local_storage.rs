@@ -1,5 +1,5 @@
-//! What pods keep on the node's disk: how much it is, and emptyDir volumes that hold more than their
-//! `sizeLimit`, whose pod is evicted, as in Kubernetes.
+//! Local ephemeral storage: how much of the node's disk pods use, and emptyDir volumes that exceed
+//! their `sizeLimit`, whose pods are evicted.
 
 use std::collections::HashSet;
 use std::fs;
@@ -10,15 +10,15 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::config::Directories;
-use crate::pod::object::PodExt;
+use crate::pod::pod_ext::PodExt;
 
-/// Folder of the plugin's volumes.
+/// Directory of the plugin's volumes.
 const EMPTY_DIR: &str = "kubernetes.io~empty-dir";
 /// Bytes in a unit of `st_blocks`.
 const BLOCK_BYTES: u64 = 512;
 
-/// The message for the pod's eviction, if one of its volumes is too full. Blocks on the file system;
-/// a pod without limited volumes costs nothing.
+/// The message for the pod's eviction, if one of its volumes exceeds its limit. Blocks on the file
+/// system; volumes without a limit are not measured.
 pub fn exceeded(pod: &Pod, directories: &Directories) -> Option<String> {
     for volume in pod.spec_ref().volumes.iter().flatten() {
         let Some(source) = &volume.empty_dir else {
@@ -28,7 +28,7 @@ pub fn exceeded(pod: &Pod, directories: &Directories) -> Option<String> {
         let Some(limit) = limit.filter(|limit| !limit.is_zero()) else {
             continue;
         };
-        // The kernel keeps those in memory within their size.
+        // The kernel enforces the size of those in memory.
         if source.medium.as_deref() == Some("Memory") {
             continue;
         }
@@ -43,7 +43,7 @@ pub fn exceeded(pod: &Pod, directories: &Directories) -> Option<String> {
     None
 }
 
-/// Bytes on the disk in the pod's emptyDir volumes. Blocks on the file system.
+/// Disk usage of the pod's emptyDir volumes in bytes. Blocks on the file system.
 pub fn volume_bytes(pod: &Pod, directories: &Directories) -> u64 {
     let of_pod = directories.volumes(pod.uid()).join(EMPTY_DIR);
     let volumes = pod.spec_ref().volumes.iter().flatten();
@@ -54,12 +54,13 @@ pub fn volume_bytes(pod: &Pod, directories: &Directories) -> u64 {
     on_disk.map(|volume| tree_bytes(&of_pod.join(&volume.name))).sum()
 }
 
-/// Bytes that a tree takes on its disk. Blocks on the file system.
+/// Disk usage of a directory tree in bytes. Blocks on the file system.
 pub fn tree_bytes(path: &Path) -> u64 {
     used(path, &mut HashSet::new())
 }
 
-/// Bytes that a tree takes on its disk; hard links count once. What vanishes meanwhile counts nothing.
+/// Disk usage of a directory tree in bytes; hard links count once. What vanishes meanwhile does not
+/// count.
 fn used(path: &Path, seen: &mut HashSet<(u64, u64)>) -> u64 {
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return 0;
@@ -85,7 +86,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
     #[test]
-    fn only_what_is_over_its_limit() {
+    fn only_volumes_over_their_limit_are_reported() {
         let root = tempfile::tempdir().unwrap();
         let directories = Directories::new(root.path());
         let volume = |name: &str, limit: Option<&str>| Volume {

@@ -1,14 +1,14 @@
-//! Shortages of memory, disk and process ids, and which pod has to go: pure.
+//! Shortages of memory, disk and process ids, and which pod to evict: pure.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// A condition that was seen keeps its state for at least this long, so that it does not flap.
+/// A condition lasts at least this long, so that it does not flap.
 const TRANSITION: SignedDuration = SignedDuration::from_secs(300);
 
-/// More of the possible process ids in use than this are a shortage.
+/// Using more than this part of the possible process ids is a shortage.
 const PIDS_MAX_PERCENT: u8 = 95;
 
-/// What is free on the node now.
+/// What is available on the node now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     pub memory_available_bytes: u64,
@@ -28,7 +28,7 @@ pub struct Thresholds {
     pub inodes_free_percent: u8,
 }
 
-/// Which conditions the node has, and until when at least.
+/// The node's conditions, and until when they last at least.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pressures {
     pub memory: bool,
@@ -39,7 +39,7 @@ pub struct Pressures {
     pids_seen: Option<Timestamp>,
 }
 
-/// What a shortage is of.
+/// The resource that is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
     Memory,
@@ -48,7 +48,7 @@ pub enum Shortage {
 }
 
 impl Shortage {
-    /// The resource that pods ask for.
+    /// The resource that pods request.
     pub fn resource(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -57,7 +57,7 @@ impl Shortage {
         }
     }
 
-    /// Why pods are evicted, in Kubernetes' words (`pkg/kubelet/eviction/helpers.go`).
+    /// Why pods are evicted: upstream's message (`pkg/kubelet/eviction/helpers.go`).
     pub fn message(self, sample: &Sample, thresholds: &Thresholds) -> String {
         let kibibytes = |bytes: u64| format!("{}Ki", bytes / 1024);
         let share = |whole: u64, percent: u8| {
@@ -92,18 +92,18 @@ impl Shortage {
 }
 
 impl Sample {
-    /// Bytes are short, not (only) inodes.
+    /// Whether bytes are short, not (only) inodes.
     fn disk_is_short(&self, thresholds: &Thresholds) -> bool {
         below(self.disk_available_bytes, self.disk_bytes, thresholds.disk_available_percent)
     }
 }
 
-/// Whether the part is less than the share of the whole; a whole that is not known is no shortage.
+/// Whether the part is less than the share of the whole; an unknown whole is no shortage.
 fn below(part: u64, whole: u64, percent: u8) -> bool {
     whole > 0 && u128::from(part) * 100 < u128::from(whole) * u128::from(percent)
 }
 
-/// What is short at this moment.
+/// What is short now.
 pub fn shortages(sample: &Sample, thresholds: &Thresholds) -> Vec<Shortage> {
     let mut short = Vec::new();
     if sample.memory_available_bytes < thresholds.memory_available_bytes {
@@ -130,7 +130,7 @@ impl Pressures {
             .collect()
     }
 
-    /// After one more look.
+    /// After one more check.
     pub fn next(self, short: &[Shortage], now: Timestamp) -> Self {
         let step = |what: Shortage, seen: Option<Timestamp>| {
             let seen = if short.contains(&what) { Some(now) } else { seen };
@@ -145,20 +145,20 @@ impl Pressures {
     }
 }
 
-/// A pod as eviction sees it.
+/// A pod that may be evicted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     pub uid: String,
     pub priority: i32,
-    /// Critical pods are left alone.
+    /// Critical pods are not evicted.
     pub critical: bool,
-    /// Of the scarce resource.
+    /// Usage of the scarce resource.
     pub used: u64,
     pub requested: u64,
 }
 
-/// The pod to evict: first those that use more than they asked for, of these the least important,
-/// of these the one that is furthest beyond its request.
+/// The pod to evict: first those that use more than they requested, of these the one with the
+/// lowest priority, of these the one that exceeds its request the most.
 pub fn victim(candidates: &[Candidate]) -> Option<&Candidate> {
     let rank = |one: &&Candidate| {
         let beyond = one.used.saturating_sub(one.requested);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_tell_threshold_and_rest() {
+    fn messages_have_threshold_and_available_amount() {
         let low = Sample {
             memory_available_bytes: 2048,
             disk_available_bytes: 5120,
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_first() {
+    fn eviction_order() {
         let pod = |uid: &str, priority, used, requested| Candidate {
             uid: uid.into(),
             priority,

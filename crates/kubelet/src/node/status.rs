@@ -11,51 +11,51 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::facts::MachineFacts;
+use super::machine_info::MachineInfo;
 use super::pressure::Pressures;
 
-/// Most images that the status names, as Kubernetes'.
+/// Maximum number of images in the status, as upstream.
 pub const IMAGES_MAX: usize = 50;
 
-/// What the status is made from.
+/// What the status is computed from.
 #[derive(Clone, Debug)]
-pub struct Now<'a> {
-    pub facts: &'a MachineFacts,
+pub struct StatusInput<'a> {
+    pub facts: &'a MachineInfo,
     pub hostname: &'a str,
     pub ips: &'a [IpAddr],
     pub port: u16,
     pub max_pods: u32,
     pub pressures: Pressures,
-    /// containerd answers.
+    /// Whether containerd answers.
     pub runtime_ready: bool,
-    /// Pods can be given addresses.
+    /// Whether pods can get addresses.
     pub network_ready: bool,
     pub images: &'a [ContainerImage],
 }
 
-/// The status to have. Amounts, conditions and addresses of others in `before` are kept. Heartbeats
-/// are those of `before`; [`heartbeat`] renews them.
-pub fn status(now: &Now<'_>, before: &NodeStatus, at: Timestamp) -> NodeStatus {
+/// The node's status. Resources, conditions and addresses in `before` that belong to others are
+/// kept. Heartbeats are those of `before`; [`heartbeat`] renews them.
+pub fn status(input: &StatusInput<'_>, before: &NodeStatus, at: Timestamp) -> NodeStatus {
     let mut addresses: Vec<NodeAddress> =
-        now.ips.iter().map(|ip| address("InternalIP", &ip.to_string())).collect();
-    addresses.push(address("Hostname", now.hostname));
+        input.ips.iter().map(|ip| address("InternalIP", &ip.to_string())).collect();
+    addresses.push(address("Hostname", input.hostname));
     NodeStatus {
         addresses: Some(addresses),
-        capacity: Some(with(&before.capacity, now.facts.capacity(now.max_pods))),
-        allocatable: Some(with(&before.allocatable, allocatable(now, before))),
-        conditions: Some(conditions(now, before, at)),
+        capacity: Some(with(&before.capacity, input.facts.capacity(input.max_pods))),
+        allocatable: Some(with(&before.allocatable, allocatable(input, before))),
+        conditions: Some(conditions(input, before, at)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
-            kubelet_endpoint: Some(DaemonEndpoint { port: now.port.into() }),
+            kubelet_endpoint: Some(DaemonEndpoint { port: input.port.into() }),
         }),
-        node_info: Some(now.facts.info.clone()),
-        images: (!now.images.is_empty()).then(|| now.images.to_vec()),
+        node_info: Some(input.facts.info.clone()),
+        images: (!input.images.is_empty()).then(|| input.images.to_vec()),
         ..before.clone()
     }
 }
 
-/// An amount that someone else put into the capacity can be had by pods.
-fn allocatable(now: &Now<'_>, before: &NodeStatus) -> BTreeMap<String, Quantity> {
-    let mut own = now.facts.allocatable(now.max_pods);
+/// An extended resource in the capacity is allocatable.
+fn allocatable(input: &StatusInput<'_>, before: &NodeStatus) -> BTreeMap<String, Quantity> {
+    let mut own = input.facts.allocatable(input.max_pods);
     for (name, amount) in before.capacity.iter().flatten() {
         own.entry(name.clone()).or_insert_with(|| Quantity::of(amount));
     }
@@ -75,9 +75,9 @@ fn address(type_: &str, address: &str) -> NodeAddress {
     NodeAddress { type_: type_.to_owned(), address: address.to_owned() }
 }
 
-fn conditions(now: &Now<'_>, before: &NodeStatus, at: Timestamp) -> Vec<NodeCondition> {
-    let pressures = now.pressures;
-    let ready = match (now.runtime_ready, now.network_ready) {
+fn conditions(input: &StatusInput<'_>, before: &NodeStatus, at: Timestamp) -> Vec<NodeCondition> {
+    let pressures = input.pressures;
+    let ready = match (input.runtime_ready, input.network_ready) {
         (true, true) => (true, "KubeletReady", "kubelet is posting ready status"),
         (false, _) => (false, "KubeletNotReady", "container runtime is down"),
         (true, false) => (
@@ -89,7 +89,7 @@ fn conditions(now: &Now<'_>, before: &NodeStatus, at: Timestamp) -> Vec<NodeCond
     let own = [
         (
             "NetworkUnavailable",
-            if now.network_ready {
+            if input.network_ready {
                 (false, "PodNetworkReady", "the pod network is set up")
             } else {
                 (true, "NoPodAddressRange", "the node has no pod address range")
@@ -146,7 +146,7 @@ fn conditions(now: &Now<'_>, before: &NodeStatus, at: Timestamp) -> Vec<NodeCond
     conditions
 }
 
-/// Says that the kubelet's own conditions were looked at now.
+/// Renews the heartbeats of the kubelet's own conditions.
 pub fn heartbeat(status: &mut NodeStatus, at: Timestamp) {
     const OWN: [&str; 5] =
         ["NetworkUnavailable", "MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
@@ -165,8 +165,8 @@ fn whole(at: Timestamp) -> Time {
 mod tests {
     use super::*;
 
-    fn now(facts: &MachineFacts) -> Now<'_> {
-        Now {
+    fn input(facts: &MachineInfo) -> StatusInput<'_> {
+        StatusInput {
             facts,
             hostname: "n1",
             ips: &[],
@@ -180,28 +180,28 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_is_kept_and_times_change_only_with_the_state() {
-        let facts = MachineFacts {
+    fn others_entries_are_kept_and_times_change_only_with_the_status() {
+        let facts = MachineInfo {
             cpus: 4,
             memory_bytes: 1 << 30,
             disk_bytes: 1 << 30,
             ..Default::default()
         };
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        let mut first = status(&now(&facts), &NodeStatus::default(), at(1));
+        let mut first = status(&input(&facts), &NodeStatus::default(), at(1));
         first.capacity.get_or_insert_default().insert("example.com/gpu".into(), Text("2".into()));
         first.conditions.get_or_insert_default().push(NodeCondition {
             type_: "Other".into(),
             status: "True".into(),
             ..Default::default()
         });
-        let second = status(&now(&facts), &first, at(9));
+        let second = status(&input(&facts), &first, at(9));
         assert_eq!(second.allocatable.as_ref().unwrap()["example.com/gpu"].0, "2");
         assert_eq!(second.allocatable.as_ref().unwrap()["cpu"].0, "4");
         assert!(second.conditions.as_ref().unwrap().iter().any(|one| one.type_ == "Other"));
-        let third = status(&now(&facts), &second, at(20));
+        let third = status(&input(&facts), &second, at(20));
         assert_eq!(second, third, "nothing has changed");
-        let down = status(&Now { runtime_ready: false, ..now(&facts) }, &third, at(30));
+        let down = status(&StatusInput { runtime_ready: false, ..input(&facts) }, &third, at(30));
         let ready = down.conditions.unwrap().into_iter().find(|one| one.type_ == "Ready").unwrap();
         assert_eq!(
             (ready.status.as_str(), ready.last_transition_time),

@@ -1,4 +1,4 @@
-//! Watches of single objects, counted by the pods that refer to them.
+//! Watches of single objects, kept for as long as pods refer to them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-use crate::pod::registry::{Reason, Wake};
+use crate::pod::worker::handle::{SyncReason, WorkerHandle};
 
 type Key = (String, String);
 
@@ -20,9 +20,9 @@ pub(super) struct Watched<K> {
 }
 
 struct Entry<K> {
-    /// `None`: the watch has not told yet.
+    /// `None`: the watch has not synced yet.
     state: Option<Option<Arc<K>>>,
-    pods: Vec<Arc<Wake>>,
+    workers: Vec<Arc<WorkerHandle>>,
     task: AbortHandle,
 }
 
@@ -41,36 +41,42 @@ impl<K: Kind> Watched<K> {
         &self,
         namespace: &str,
         name: &str,
-        pod: &Arc<Wake>,
+        worker: &Arc<WorkerHandle>,
     ) -> Result<Option<Arc<K>>, client::Error> {
-        if let Some(known) = self.register(namespace, name, pod) {
+        if let Some(known) = self.register(namespace, name, worker) {
             return Ok(known);
         }
-        // The watch has just begun: a plain read answers at once, and says why if it may not.
+        // The watch has just begun: a plain read answers at once, and returns the error if there is
+        // one.
         let api: Api<K> = Api::namespaced(&self.client, namespace);
         Ok(api.get_opt(name).await?.map(Arc::new))
     }
 
-    /// Notes the pod's interest, and gives what the watch knows.
-    fn register(&self, namespace: &str, name: &str, pod: &Arc<Wake>) -> Option<Option<Arc<K>>> {
+    /// Registers the pod's interest, and returns the state of the watch.
+    fn register(
+        &self,
+        namespace: &str,
+        name: &str,
+        worker: &Arc<WorkerHandle>,
+    ) -> Option<Option<Arc<K>>> {
         let key = (namespace.to_owned(), name.to_owned());
         let mut entries = self.entries.lock();
         let entry = entries.entry(key.clone()).or_insert_with(|| Entry {
             state: None,
-            pods: Vec::new(),
+            workers: Vec::new(),
             task: tokio::spawn(watch(self.client.clone(), key, Arc::clone(&self.entries)))
                 .abort_handle(),
         });
-        if !entry.pods.iter().any(|known| Arc::ptr_eq(known, pod)) {
-            entry.pods.push(Arc::clone(pod));
+        if !entry.workers.iter().any(|known| Arc::ptr_eq(known, worker)) {
+            entry.workers.push(Arc::clone(worker));
         }
         entry.state.clone()
     }
 
-    pub(super) fn release(&self, pod: &Arc<Wake>) {
+    pub(super) fn release(&self, worker: &Arc<WorkerHandle>) {
         self.entries.lock().retain(|_, entry| {
-            entry.pods.retain(|known| !Arc::ptr_eq(known, pod));
-            !entry.pods.is_empty()
+            entry.workers.retain(|known| !Arc::ptr_eq(known, worker));
+            !entry.workers.is_empty()
         });
     }
 }
@@ -105,8 +111,8 @@ async fn watch<K: Kind>(client: Client, key: Key, entries: Arc<Mutex<HashMap<Key
         let changed = entry.state.as_ref() != Some(&state);
         entry.state = Some(state);
         if changed && !first {
-            for pod in &entry.pods {
-                pod.wake(Reason::Objects);
+            for worker in &entry.workers {
+                worker.notify(SyncReason::ReferencedObjectChanged);
             }
         }
     }

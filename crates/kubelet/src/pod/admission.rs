@@ -1,5 +1,5 @@
-//! Whether the node takes a pod that was bound to it: pure. What does not fit fails, with
-//! Kubernetes' reasons.
+//! Whether the node admits a pod that was bound to it: pure. A rejected pod fails, with Kubernetes'
+//! reasons.
 
 mod safety;
 
@@ -9,26 +9,26 @@ use api::pod::Side;
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
 
-use super::object::PodExt;
+use super::pod_ext::PodExt;
 use super::qos;
 use crate::node::pressure::Pressures;
 
 pub use safety::permit;
 
-/// Begins the message of every refusal.
+/// The prefix of every rejection message.
 pub const REJECTED: &str = "Pod was rejected: ";
-/// From this priority on a pod is critical (`system-cluster-critical`).
+/// From this priority on, a pod is critical (`system-cluster-critical`).
 pub const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 const MEMORY_PRESSURE_TAINT: &str = "node.kubernetes.io/memory-pressure";
 
-/// Why a pod is refused.
+/// Why a pod is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     pub reason: String,
     pub message: String,
 }
 
-/// Checks `pod` against the node, what it is short of, and the pods that it has taken.
+/// Checks `pod` against the node, its shortages, and the pods that it has admitted.
 pub fn admit(
     node: &Node,
     pressures: &Pressures,
@@ -53,8 +53,8 @@ pub fn admit(
     Ok(())
 }
 
-/// A node under pressure takes critical pods only; if memory alone is short, also those that have asked for
-/// some or tolerate it (`k8s.io/kubernetes/pkg/kubelet/eviction`, `Admit`).
+/// A node under pressure admits critical pods only; if only memory is short, also those that
+/// request some or tolerate the taint (`k8s.io/kubernetes/pkg/kubelet/eviction`, `Admit`).
 fn bears(pressures: &Pressures, pod: &Pod) -> Result<(), Rejection> {
     let conditions = pressures.conditions();
     if conditions.is_empty() || pod.spec_ref().priority.unwrap_or(0) >= CRITICAL_PRIORITY {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_under_pressure_takes() {
+    fn what_a_node_under_pressure_admits() {
         use crate::node::pressure::Shortage;
         let refused = |short: &[Shortage], pod: &Pod| {
             let pressures = Pressures::default().next(short, jiff::Timestamp::UNIX_EPOCH);

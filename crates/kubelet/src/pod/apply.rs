@@ -1,5 +1,5 @@
-//! Carrying out the actions of a plan. Each is a future that owns what it needs and ends in an
-//! [`Outcome`]; all may be repeated after a crash.
+//! Executes the actions of a plan. Each is a future that owns what it needs and resolves to an
+//! [`Outcome`]; all are idempotent.
 
 mod image;
 mod image_volume;
@@ -12,21 +12,21 @@ use client::{Api, DeleteOptions};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::backoff::Backoff;
-use super::containers::find;
+use super::backoff::{Backoff, Policy};
 use super::context::Context;
-use super::memory::{ReadySandbox, Work};
-use super::object::PodExt;
-use super::registry::Wake;
+use super::declared::find;
+use super::pod_ext::PodExt;
+use super::worker::handle::WorkerHandle;
+use super::worker::state::{Failure, ReadySandbox, Work};
 use super::{container_config, files, resources};
-use crate::runtime::ContainerId;
+use crate::containers::ContainerId;
 use crate::volume::MountedVolumes;
-use ::runtime::errors::cause_chain;
+use runtime::errors::cause_chain;
 
-pub use image::{INSPECT_ERROR, credentials};
+pub use image::INSPECT_ERROR;
 pub use start::StartRequest;
 
-/// A reason and a message, as a waiting state or an event shows them.
+/// A reason and a message, for a waiting state or an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub reason: String,
@@ -64,12 +64,12 @@ pub enum Outcome {
     TornDown(Result<(), Problem>),
     PodRemoved(Result<(), Problem>),
     ObjectDeleted(Result<(), Problem>),
-    StatusWritten(super::report::Written),
+    StatusWritten(super::status::Written),
     Stopped(ContainerId),
 }
 
 impl Outcome {
-    /// The work that has ended with this.
+    /// The work that this finishes.
     pub fn work(&self) -> Option<Work> {
         Some(match self {
             Self::Sandbox(_) => Work::Sandbox,
@@ -88,16 +88,16 @@ impl Outcome {
 
 /// Actions on one pod.
 #[derive(Clone)]
-pub struct Hands {
+pub struct PodActions {
     pub context: Arc<Context>,
     pub pod: Arc<Pod>,
-    pub wake: Arc<Wake>,
+    pub worker: Arc<WorkerHandle>,
 }
 
-impl Hands {
+impl PodActions {
     pub async fn sync_volumes(self, sandbox: Option<ReadySandbox>) -> Outcome {
-        let facts = container_config::facts(&self.context, sandbox.as_ref());
-        let synced = self.context.volumes.sync(&self.pod, &facts, &self.wake).await;
+        let runtime_fields = container_config::runtime_fields(&self.context, sandbox.as_ref());
+        let synced = self.context.volumes.sync(&self.pod, &runtime_fields, &self.worker).await;
         Outcome::Volumes(match synced {
             Ok(volumes) => self.mount_images(&volumes).await.map(|()| volumes),
             Err(error) => Err(Problem::new("FailedMount", cause_chain(&error))),
@@ -106,7 +106,7 @@ impl Hands {
 
     pub async fn remove_container(self, id: ContainerId) -> Outcome {
         if let Err(error) = self.context.runtime.delete(&id).await {
-            tracing::warn!(%error, container = %id, "cannot remove a dead container");
+            tracing::warn!(%error, container = %id, "cannot remove an exited container");
         }
         Outcome::Removed(id)
     }
@@ -130,7 +130,7 @@ impl Hands {
         Outcome::Resized { id, fingerprint: resources::fingerprint(&declared.container), result }
     }
 
-    /// Network and volumes.
+    /// Tears down network and volumes.
     pub async fn tear_down(self) -> Outcome {
         let uid = self.pod.uid().to_owned();
         let addressed = self.pod.status_ref().pod_ip.is_some() && !self.pod.host_network();
@@ -149,12 +149,12 @@ impl Hands {
             down.map_err(|error| cause_chain(&error))
         };
         let (network, volumes) = tokio::join!(network, volumes);
-        self.context.objects.release(&self.wake);
+        self.context.objects.release(&self.worker);
         let result = network.and(volumes);
         Outcome::TornDown(result.map_err(|message| Problem::new("FailedKillPod", message)))
     }
 
-    /// What the runtime keeps, logs and the pod's directory.
+    /// Removes the containers, the logs and the pod's directory.
     pub async fn remove_pod(self) -> Outcome {
         let removed = remove_remains(&self.context, self.pod.uid()).await;
         let result = match removed {
@@ -181,7 +181,7 @@ impl Hands {
     }
 }
 
-/// Containers, namespaces, cgroup and files of a pod.
+/// Removes the containers, namespaces, cgroup and files of a pod.
 pub async fn remove_remains(context: &Context, uid: &str) -> Result<(), String> {
     let gone = context.runtime.remove_pod(uid).await;
     gone.map_err(|error| cause_chain(&error))?;
@@ -208,14 +208,14 @@ async fn run_blocking(
     }
 }
 
-/// Back-off after a failure at `now`.
+/// The failure with its back-off, at `now`.
 pub(super) fn after(
-    previous: Option<&super::memory::Failure>,
+    previous: Option<&Failure>,
     problem: Problem,
-    policy: super::backoff::Policy,
+    policy: Policy,
     now: Timestamp,
-) -> super::memory::Failure {
-    super::memory::Failure {
+) -> Failure {
+    Failure {
         reason: problem.reason,
         message: problem.message,
         backoff: Backoff::next(previous.map(|failure| failure.backoff), policy, now),

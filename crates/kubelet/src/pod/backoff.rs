@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Delays double from `first` to `longest`; a quiet time of `forget` starts over.
+/// Delays double from `first` to `longest`; after `forget` without a failure they start over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     pub first: SignedDuration,
@@ -17,22 +17,22 @@ pub const RESTART: Policy = Policy {
     forget: SignedDuration::from_secs(600),
 };
 
-/// Starts that fail before there is a container (a missing key, a bad sub path): as often as Kubernetes'
-/// pod workers look again.
+/// Starts that fail before there is a container (a missing key, a bad sub path): as often as
+/// upstream's pod workers sync.
 pub const START: Policy = Policy {
     first: SignedDuration::from_secs(10),
     longest: SignedDuration::from_secs(10),
     forget: SignedDuration::from_secs(600),
 };
 
-/// Sandboxes, volumes, deletions: what usually heals soon.
+/// Sandboxes, volumes, deletions: failures that are usually short.
 pub const RETRY: Policy = Policy {
     first: SignedDuration::from_millis(500),
     longest: SignedDuration::from_secs(60),
     forget: SignedDuration::from_secs(600),
 };
 
-/// How often in a row something failed.
+/// The back-off after consecutive failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     pub delay: SignedDuration,
@@ -52,7 +52,7 @@ impl Backoff {
         Self { delay, since: now }
     }
 
-    /// When the next try may be made.
+    /// When the next attempt may be made.
     pub fn until(self) -> Timestamp {
         self.since.saturating_add(self.delay).unwrap_or(Timestamp::MAX)
     }

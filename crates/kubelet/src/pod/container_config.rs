@@ -1,28 +1,33 @@
-//! From a declared container to what the runtime makes: everything resolved.
+//! From a declared container to its configuration for the container layer, with everything
+//! resolved.
+
+mod environment;
+pub mod expansion;
+mod security_context;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, VolumeMount};
 
-use super::containers::Declared;
 use super::context::Context;
-use super::environment::{EnvironmentError, Sources, environment, references};
-use super::expansion::{expand, expand_reporting};
-use super::field::Facts;
+use super::declared::Declared;
+use super::downward_api::RuntimeFields;
 use super::files::{self, SharedFiles};
-use super::memory::ReadySandbox;
-use super::object::PodExt;
-use super::registry::Wake;
-use super::{resources, security};
+use super::pod_ext::PodExt;
+use super::resources;
+use super::worker::handle::WorkerHandle;
+use super::worker::state::ReadySandbox;
+use crate::containers::{ContainerConfig, Mount, MountPropagation};
 use crate::logs::container_log_path;
-use crate::runtime::{ContainerConfig, Mount, MountPropagation};
 use crate::volume::{MountedVolumes, VolumeError, sub_path};
+use environment::{EnvironmentError, Sources, environment, references};
+use expansion::{expand, expand_reporting};
 
-/// The sandbox that a container was made for.
+/// Annotation: the sandbox that a container was created for.
 pub const SANDBOX_ANNOTATION: &str = "skiff.dev/sandbox";
 
-/// Why a container cannot be made (`CreateContainerConfigError`).
+/// Why a container cannot be created (`CreateContainerConfigError`).
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error(transparent)]
@@ -54,7 +59,7 @@ pub enum ConfigError {
     },
 }
 
-/// All that a start needs to know.
+/// Everything needed to start a container.
 pub struct Start<'a> {
     pub context: &'a Context,
     pub pod: &'a Pod,
@@ -63,19 +68,19 @@ pub struct Start<'a> {
     pub sandbox: &'a ReadySandbox,
     pub volumes: &'a MountedVolumes,
     pub image_id: &'a str,
-    pub wake: &'a Arc<Wake>,
+    pub worker: &'a Arc<WorkerHandle>,
 }
 
-/// What the pod's fields say to its containers and volumes.
-pub fn facts(context: &Context, sandbox: Option<&ReadySandbox>) -> Facts {
-    Facts {
+/// The runtime fields of a pod, for its containers and volumes.
+pub fn runtime_fields(context: &Context, sandbox: Option<&ReadySandbox>) -> RuntimeFields {
+    RuntimeFields {
         pod_ips: sandbox.map(|sandbox| sandbox.ips.clone()).unwrap_or_default(),
         host_ips: context.node.ips.clone(),
         allocatable: context.node.allocatable.clone(),
     }
 }
 
-/// Resolves everything and makes the files that the container needs.
+/// Resolves everything and creates the files that the container needs.
 pub async fn container_config(
     start: &Start<'_>,
     shared: &SharedFiles,
@@ -95,7 +100,7 @@ pub async fn container_config(
     let directory = context.directories.container(pod.uid(), container.name.as_str());
     let io = |operation| move |source| ConfigError::Io { operation, source };
     let message_file = files::make_message_file(&directory, start.attempt)
-        .map_err(io("make the termination message file"))?;
+        .map_err(io("create the termination message file"))?;
     let mut mounts = volume_mounts(start, &directory, lookup)?;
     let message_path =
         container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
@@ -122,7 +127,7 @@ pub async fn container_config(
         env: env.clone(),
         working_dir: container.working_dir.clone().filter(|directory| !directory.is_empty()),
         mounts,
-        security: security::security_context(pod, container, &seccomp),
+        security: security_context::security_context(pod, container, &seccomp),
         resources: resources::container_cgroup(container.resources.as_ref()),
         oom_score_adj: resources::oom_score_adj(pod, container, context.node.memory_bytes),
         stdin: container.stdin.unwrap_or(false),
@@ -155,17 +160,17 @@ async fn sources(start: &Start<'_>) -> Result<Sources, ConfigError> {
     let services = context.services.variables(namespace, links).await;
     let mut sources = Sources {
         services: services.ok_or(ConfigError::NoServices)?,
-        facts: facts(context, Some(start.sandbox)),
+        runtime_fields: runtime_fields(context, Some(start.sandbox)),
         ..Default::default()
     };
     let wanted = references(&start.declared.container);
     for name in wanted.config_maps {
-        if let Some(map) = context.objects.config_map(namespace, &name, start.wake).await? {
+        if let Some(map) = context.objects.config_map(namespace, &name, start.worker).await? {
             sources.config_maps.insert(name, map);
         }
     }
     for name in wanted.secrets {
-        if let Some(secret) = context.objects.secret(namespace, &name, start.wake).await? {
+        if let Some(secret) = context.objects.secret(namespace, &name, start.worker).await? {
             sources.secrets.insert(name, secret);
         }
     }

@@ -1,4 +1,4 @@
-//! What every pod worker works with.
+//! The services and settings shared by all pod workers.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,25 +11,25 @@ use clock::SharedClock;
 use tokio::sync::watch;
 
 use super::hosts::ClusterDns;
-use super::notes::Notes;
 use crate::cgroup::Cgroups;
 use crate::config::Directories;
+use crate::containers::Runtime;
+use crate::events::EventRecorder;
 use crate::image::ImageService;
 use crate::network::PodNetwork;
 use crate::objects::Objects;
-use crate::probe::check::Checker;
-use crate::runtime::Runtime;
+use crate::probe::prober::Prober;
 use crate::services::Services;
-use crate::volume::Volumes;
+use crate::volume::VolumeManager;
 
-/// What is known of the node from its start.
+/// The node's settings, fixed at start.
 #[derive(Clone, Debug)]
-pub struct NodeFacts {
+pub struct NodeInfo {
     pub name: String,
     /// Primary family first.
     pub ips: Vec<IpAddr>,
     pub memory_bytes: u64,
-    /// What pods can have, by resource name.
+    /// Allocatable resources, by name.
     pub allocatable: BTreeMap<String, Quantity>,
     /// The node's own resolv.conf.
     pub resolv_conf: PathBuf,
@@ -38,22 +38,22 @@ pub struct NodeFacts {
     pub allowed_unsafe_sysctls: Vec<String>,
 }
 
-/// Shared by the workers.
+/// See the module documentation.
 pub struct Context {
     pub client: Client,
     pub clock: SharedClock,
-    pub notes: Notes,
+    pub recorder: EventRecorder,
     pub runtime: Runtime,
     pub images: ImageService,
-    /// `None` until the node has an address range.
+    /// `None` until the node has a pod CIDR.
     pub network: watch::Receiver<Option<Arc<PodNetwork>>>,
     pub cgroups: Cgroups,
     pub directories: Directories,
     pub objects: Objects,
     pub services: Services,
-    pub volumes: Volumes,
-    pub checker: Checker,
-    pub node: NodeFacts,
+    pub volumes: VolumeManager,
+    pub prober: Prober,
+    pub node: NodeInfo,
 }
 
 impl Context {

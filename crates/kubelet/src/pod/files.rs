@@ -1,5 +1,5 @@
-//! Files that a pod's containers share or that belong to one of them: hosts, resolv.conf, hostname,
-//! termination messages. Blocks on the file system.
+//! Files mounted into a pod's containers: hosts, resolv.conf, hostname, termination messages.
+//! Blocks on the file system.
 
 use std::fs;
 use std::io::{self, Read};
@@ -11,10 +11,10 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::context::Context;
 use super::hosts::{HostName, hosts_file, resolv_conf};
-use super::object::PodExt;
+use super::pod_ext::PodExt;
 use super::status::{MESSAGE_FILE_BYTES, message_file};
 
-/// Where the shared files are.
+/// The paths of the files that all containers share.
 #[derive(Clone, Debug)]
 pub struct SharedFiles {
     pub hosts: PathBuf,
@@ -22,7 +22,7 @@ pub struct SharedFiles {
     pub hostname: PathBuf,
 }
 
-/// Writes the pod's shared files. Repeating it is harmless.
+/// Writes the pod's shared files. Idempotent.
 pub fn write_shared(
     context: &Context,
     pod: &Pod,
@@ -46,7 +46,7 @@ pub fn write_shared(
     Ok(SharedFiles { hosts, resolv_conf: resolv, hostname })
 }
 
-/// In place, since containers hold the file itself; only if it is to change.
+/// In place, since containers have the file itself mounted; only if it changes.
 fn write(path: &Path, text: &str) -> io::Result<()> {
     if fs::read_to_string(path).is_ok_and(|now| now == text) {
         return Ok(());
@@ -55,21 +55,21 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644))
 }
 
-/// Makes the (empty) file behind `terminationMessagePath` of one attempt.
+/// Creates the (empty) file behind `terminationMessagePath` for one attempt.
 pub fn make_message_file(directory: &Path, attempt: u32) -> io::Result<PathBuf> {
     fs::create_dir_all(directory)?;
     if let Some(forgotten) = attempt.checked_sub(3) {
-        // Most often it is not there any more.
+        // Usually it is gone already.
         fs::remove_file(message_file(directory, forgotten)).ok();
     }
     let path = message_file(directory, attempt);
     fs::write(&path, b"")?;
-    // Whatever user the container runs as may write it.
+    // Any user of the container may write it.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
     Ok(path)
 }
 
-/// What a container left as its last words; empty when nothing.
+/// A container's termination message; may be empty.
 pub fn read_message_file(directory: &Path, attempt: u32) -> String {
     let mut text = Vec::new();
     let read = fs::File::open(message_file(directory, attempt))
@@ -80,7 +80,7 @@ pub fn read_message_file(directory: &Path, attempt: u32) -> String {
     }
 }
 
-/// Removes the directory of a pod; mounts in it must be gone. Missing is fine.
+/// Removes the directory of a pod if it exists; there must be no mounts in it.
 pub fn remove_directory(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

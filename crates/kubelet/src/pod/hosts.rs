@@ -1,16 +1,16 @@
-//! Host names and the texts of `/etc/hosts` and `/etc/resolv.conf`: pure.
+//! Host names, and the contents of `/etc/hosts` and `/etc/resolv.conf`: pure.
 
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::object::PodExt;
+use super::pod_ext::PodExt;
 
-/// Linux' longest host name, in bytes.
+/// Maximum length of a host name in bytes.
 const HOSTNAME_MAX: usize = 63;
-/// Longest fully qualified name that can be a host name (kernel limit), in bytes.
+/// Maximum length of a fully qualified name as host name (kernel limit), in bytes.
 const FQDN_MAX: usize = 64;
-/// glibc reads no more.
+/// glibc's limit.
 const NAMESERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
 const SEARCH_BYTES_MAX: usize = 2048;
@@ -18,13 +18,13 @@ const SEARCH_BYTES_MAX: usize = 2048;
 /// The pod's host name and domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostName {
-    /// What `hostname` says in the pod.
+    /// The output of `hostname` in the pod.
     pub hostname: String,
     /// `hostname.subdomain.namespace.svc.domain`, if the pod has a subdomain.
     pub fqdn: Option<String>,
 }
 
-/// Why a pod cannot have the host name that it wants.
+/// Why a pod's host name is not possible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "failed to construct FQDN from pod hostname and cluster domain, FQDN {fqdn} is too long (64 characters is the max, {length} characters requested)"
@@ -34,7 +34,7 @@ pub struct HostNameError {
     length: usize,
 }
 
-/// Host name of `pod` in the cluster's `domain`.
+/// The host name of `pod` in the cluster's `domain`.
 pub fn host_name(pod: &Pod, domain: &str) -> Result<HostName, HostNameError> {
     let spec = pod.spec_ref();
     if let Some(hostname) = spec.hostname_override.clone().filter(|name| !name.is_empty()) {
@@ -63,7 +63,7 @@ pub fn host_name(pod: &Pod, domain: &str) -> Result<HostName, HostNameError> {
     Ok(HostName { hostname, fqdn })
 }
 
-/// `/etc/hosts` of a pod with its own network, or the node's own text with the pod's aliases.
+/// `/etc/hosts` of a pod with its own network, or the node's own with the pod's aliases.
 pub fn hosts_file(pod: &Pod, ips: &[IpAddr], name: &HostName, node_hosts: Option<&str>) -> String {
     let mut text = String::from("# Kubernetes-managed hosts file");
     match node_hosts {
@@ -96,7 +96,7 @@ pub fn hosts_file(pod: &Pod, ips: &[IpAddr], name: &HostName, node_hosts: Option
     text
 }
 
-/// Where the cluster's names are resolved.
+/// The cluster's DNS servers and domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterDns {
     pub servers: Vec<IpAddr>,

@@ -1,297 +1,54 @@
-//! Gives each pod that is bound to the node a worker, and wakes workers when something happens.
+//! The pods of the node, for lookup by the server and the eviction manager.
 
-mod orphans;
-mod table;
-
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use client::{Event, InformerOptions, informer};
-use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Node, Pod};
-use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
-use tokio_util::sync::CancellationToken;
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::RwLock;
 
-use super::admission::{admit, permit};
-use super::context::Context;
-use super::memory::Doom;
-use super::object::PodExt;
-use super::registry::{Reason, Wake};
-use super::worker::{Desired, Worker};
-use crate::node::pressure::Pressures;
-use crate::runtime::{ContainerId, ContainerState, RuntimeEvent};
+use crate::pod::pod_ext::PodExt;
+use crate::pod::worker::handle::WorkerHandle;
 
-pub use table::{Known, Pods};
-
-/// Safety net for events that were lost.
-const RELIST: Duration = Duration::from_secs(60);
-
-/// Pause before a pod whose worker panicked gets another.
-const AFTER_PANIC: Duration = Duration::from_secs(5);
-
-struct Handle {
-    wake: Arc<Wake>,
-    desired: watch::Sender<Desired>,
-    rejected: bool,
-    task: tokio::task::Id,
+/// A pod and the handle of its worker.
+#[derive(Clone, Debug)]
+pub struct ManagedPod {
+    pub pod: Arc<Pod>,
+    pub worker: Arc<WorkerHandle>,
 }
 
-/// See the module.
-pub struct Manager {
-    context: Arc<Context>,
-    pods: Pods,
-    /// The node as the apiserver has it.
-    node: watch::Receiver<Arc<Node>>,
-    /// What the node is short of.
-    pressures: watch::Receiver<Pressures>,
-    workers: HashMap<String, Handle>,
-    tasks: JoinSet<String>,
-    /// Pods that had something on the node when the kubelet started.
-    survivors: BTreeSet<String>,
-    /// What the apiserver sent since the last `Init`.
-    initial: Option<Vec<Arc<Pod>>>,
-    begun: bool,
-    /// What the last relist saw.
-    seen: HashMap<ContainerId, (String, u8)>,
-}
+/// By uid. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct PodManager(Arc<RwLock<BTreeMap<String, ManagedPod>>>);
 
-impl Manager {
-    pub fn new(
-        context: Arc<Context>,
-        pods: Pods,
-        node: watch::Receiver<Arc<Node>>,
-        pressures: watch::Receiver<Pressures>,
-    ) -> Self {
-        Self {
-            context,
-            pods,
-            node,
-            pressures,
-            workers: HashMap::new(),
-            tasks: JoinSet::new(),
-            survivors: BTreeSet::new(),
-            initial: None,
-            begun: false,
-            seen: HashMap::new(),
+impl PodManager {
+    /// Stores a new version of a pod; without `worker`, only if the pod is known.
+    pub(super) fn put(&self, pod: Arc<Pod>, worker: Option<Arc<WorkerHandle>>) {
+        let mut table = self.0.write();
+        match (table.get_mut(pod.uid()), worker) {
+            (Some(known), None) => known.pod = pod,
+            (_, Some(worker)) => {
+                table.insert(pod.uid().to_owned(), ManagedPod { pod, worker });
+            }
+            (None, None) => {}
         }
     }
 
-    /// Runs until `shutdown`. Containers go on without it.
-    pub async fn run(mut self, shutdown: CancellationToken) {
-        match self.context.runtime.pods().await {
-            Ok(uids) => self.survivors = uids.into_iter().collect(),
-            Err(error) => tracing::warn!(%error, "cannot list the pods of before"),
-        }
-        let options = InformerOptions {
-            field_selector: format!("spec.nodeName={}", self.context.node.name),
-            ..Default::default()
+    pub(super) fn remove(&self, uid: &str) {
+        self.0.write().remove(uid);
+    }
+
+    pub fn all(&self) -> Vec<ManagedPod> {
+        self.0.read().values().cloned().collect()
+    }
+
+    /// The pod with this name (and uid, unless that is empty).
+    pub fn find(&self, namespace: &str, name: &str, uid: &str) -> Option<ManagedPod> {
+        let table = self.0.read();
+        let fits = |known: &&ManagedPod| {
+            known.pod.pod_namespace() == namespace
+                && known.pod.pod_name() == name
+                && (uid.is_empty() || known.pod.uid() == uid)
         };
-        let mut objects = Box::pin(informer::<Pod>(self.context.client.clone(), options));
-        let mut events = self.context.runtime.events();
-        let mut network = self.context.network.clone();
-        let mut relist = tokio::time::interval(RELIST);
-        relist.reset();
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                Some(event) = objects.next() => self.object(event),
-                event = receive(&mut events) => self.happened(event),
-                Ok(()) = network.changed() => self.wake_all(Reason::Look),
-                _ = relist.tick() => self.relist().await,
-                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => match ended {
-                    Ok(uid) => self.gone(&uid),
-                    Err(error) => self.panicked(&error),
-                },
-            }
-        }
-    }
-
-    fn object(&mut self, event: Event<Pod>) {
-        match event {
-            Event::Init => self.initial = Some(Vec::new()),
-            Event::InitApply(pod) => self.initial.get_or_insert_default().push(Arc::new(pod)),
-            Event::InitDone => self.initialized(),
-            Event::Apply(pod) => self.desired(Arc::new(pod)),
-            Event::Delete(pod) => self.vanished(&Arc::new(pod)),
-        }
-    }
-
-    /// All pods are known: those that ran before come first, then the others by age.
-    fn initialized(&mut self) {
-        let mut pods = self.initial.take().unwrap_or_default();
-        let uids: BTreeSet<String> = pods.iter().map(|pod| pod.uid().to_owned()).collect();
-        let age = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        pods.sort_by_key(|pod| (!self.survivors.contains(pod.uid()), age(pod)));
-        for pod in pods {
-            self.desired(pod);
-        }
-        for (uid, handle) in &self.workers {
-            if !uids.contains(uid) {
-                let pod = Arc::clone(&handle.desired.borrow().pod);
-                handle.desired.send_replace(Desired { pod, vanished: true });
-                handle.wake.wake(Reason::Look);
-            }
-        }
-        if !self.begun {
-            self.begun = true;
-            let context = Arc::clone(&self.context);
-            tokio::spawn(orphans::remove(context, uids));
-        }
-    }
-
-    fn desired(&mut self, pod: Arc<Pod>) {
-        let uid = pod.uid().to_owned();
-        self.pods.put(Arc::clone(&pod), None);
-        if let Some(handle) = self.workers.get(&uid) {
-            handle.desired.send_replace(Desired { pod, vanished: false });
-            handle.wake.wake(Reason::Look);
-            return;
-        }
-        let wake = Arc::new(Wake::default());
-        let rejected = self.rejected(&pod, &wake);
-        let desired = Desired { pod, vanished: false };
-        self.start(desired, wake, rejected, Duration::ZERO);
-    }
-
-    fn start(&mut self, desired: Desired, wake: Arc<Wake>, rejected: bool, after: Duration) {
-        let uid = desired.pod.uid().to_owned();
-        self.pods.put(Arc::clone(&desired.pod), Some(Arc::clone(&wake)));
-        let (sender, desired) = watch::channel(desired);
-        let worker = Worker::new(Arc::clone(&self.context), Arc::clone(&wake), desired);
-        let of_task = uid.clone();
-        let task = self.tasks.spawn(async move {
-            tokio::time::sleep(after).await;
-            worker.run().await;
-            of_task
-        });
-        let handle = Handle { wake, desired: sender, rejected, task: task.id() };
-        self.workers.insert(uid, handle);
-    }
-
-    /// A worker that panicked has a bug; its pod gets another one all the same.
-    fn panicked(&mut self, error: &JoinError) {
-        tracing::error!(%error, "a pod's worker panicked");
-        let mut workers = self.workers.iter();
-        let found = workers.find(|(_, handle)| handle.task == error.id());
-        let Some(uid) = found.map(|(uid, _)| uid.clone()) else {
-            return;
-        };
-        if let Some(handle) = self.workers.remove(&uid) {
-            self.context.objects.release(&handle.wake);
-            let desired = handle.desired.borrow().clone();
-            let wake = Arc::new(Wake::default());
-            if let Some(doom) = handle.wake.doomed() {
-                wake.doom(doom);
-            }
-            self.start(desired, wake, handle.rejected, AFTER_PANIC);
-        }
-    }
-
-    /// Refuses a new pod that does not fit beside the others.
-    fn rejected(&self, pod: &Pod, wake: &Wake) -> bool {
-        let decided = pod.is_terminal()
-            || pod.deletion_deadline().is_some()
-            || self.survivors.contains(pod.uid())
-            || pod.status_ref().start_time.is_some();
-        if decided {
-            return false;
-        }
-        let others: Vec<Arc<Pod>> = self
-            .workers
-            .values()
-            .filter(|handle| !handle.rejected)
-            .map(|handle| handle.desired.borrow().clone())
-            // What was deleted by force still ends, but has nothing any more.
-            .filter(|desired| !desired.vanished)
-            .map(|desired| desired.pod)
-            .filter(|other| !other.is_terminal())
-            .collect();
-        let others: Vec<&Pod> = others.iter().map(AsRef::as_ref).collect();
-        let pressures = *self.pressures.borrow();
-        let allowed = &self.context.node.allowed_unsafe_sysctls;
-        let permitted = permit(allowed, pod);
-        match permitted.and_then(|()| admit(&self.node.borrow(), &pressures, &others, pod)) {
-            Ok(()) => false,
-            Err(rejection) => {
-                self.context.notes.pod_warning(pod, &rejection.reason, rejection.message.clone());
-                wake.doom(Doom {
-                    reason: rejection.reason,
-                    message: rejection.message,
-                    grace_seconds: 0,
-                });
-                true
-            }
-        }
-    }
-
-    fn vanished(&mut self, pod: &Arc<Pod>) {
-        let uid = pod.uid();
-        if let Some(handle) = self.workers.get(uid) {
-            let pod = Arc::clone(pod);
-            handle.desired.send_replace(Desired { pod, vanished: true });
-            handle.wake.wake(Reason::Look);
-        }
-    }
-
-    fn gone(&mut self, uid: &str) {
-        self.workers.remove(uid);
-        self.survivors.remove(uid);
-        self.pods.remove(uid);
-    }
-
-    fn happened(&mut self, event: RuntimeEvent) {
-        match event {
-            RuntimeEvent::Resync => self.wake_all(Reason::Resync),
-            RuntimeEvent::Container { pod_uid, .. } => {
-                if let Some(handle) = self.workers.get(&pod_uid) {
-                    handle.wake.wake(Reason::Runtime);
-                }
-            }
-        }
-    }
-
-    fn wake_all(&self, reason: Reason) {
-        for handle in self.workers.values() {
-            handle.wake.wake(reason);
-        }
-    }
-
-    /// Wakes the pods whose containers are not as the last relist saw them.
-    async fn relist(&mut self) {
-        let containers = match self.context.runtime.list().await {
-            Ok(containers) => containers,
-            Err(error) => {
-                tracing::warn!(%error, "cannot list the containers");
-                return;
-            }
-        };
-        let state = |state: &ContainerState| match state {
-            ContainerState::Created => 0,
-            ContainerState::Running { .. } => 1,
-            ContainerState::Exited(_) => 2,
-        };
-        let now: HashMap<ContainerId, (String, u8)> =
-            containers.into_iter().map(|one| (one.id, (one.pod.uid, state(&one.state)))).collect();
-        let changed = now
-            .iter()
-            .filter(|(id, one)| self.seen.get(*id) != Some(one))
-            .chain(self.seen.iter().filter(|(id, _)| !now.contains_key(*id)));
-        let uids: BTreeSet<&String> = changed.map(|(_, (uid, _))| uid).collect();
-        for uid in uids {
-            if let Some(handle) = self.workers.get(uid) {
-                handle.wake.wake(Reason::Runtime);
-            }
-        }
-        self.seen = now;
-    }
-}
-
-/// The next event; a stream that has ended (it does not) is silence.
-async fn receive(events: &mut mpsc::Receiver<RuntimeEvent>) -> RuntimeEvent {
-    match events.recv().await {
-        Some(event) => event,
-        None => std::future::pending().await,
+        table.values().find(fits).cloned()
     }
 }

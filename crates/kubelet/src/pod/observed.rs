@@ -1,4 +1,4 @@
-//! Everything a decision about a pod is made from.
+//! The input of every decision about a pod.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::containers::Declared;
-use super::memory::{Memory, Work};
-use crate::runtime::{ContainerState, ContainerStatus};
+use super::declared::Declared;
+use super::worker::state::{Work, WorkerState};
+use crate::containers::{ContainerState, ContainerStatus};
 
-/// One look at a pod.
+/// A pod, as observed once.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The object as the apiserver last sent it.
@@ -18,10 +18,10 @@ pub struct Observed {
     /// The apiserver no longer has the object.
     pub vanished: bool,
     pub declared: Vec<Declared>,
-    /// Of this pod, oldest first.
+    /// The pod's containers, oldest first.
     pub containers: Vec<ContainerStatus>,
-    pub memory: Memory,
-    /// Pods can be given addresses.
+    pub state: WorkerState,
+    /// Whether pods can get addresses.
     pub network_available: bool,
     pub host_ips: Vec<IpAddr>,
 }
@@ -48,7 +48,7 @@ impl Observed {
         self.latest(name).is_some_and(ContainerStatusExt::running)
     }
 
-    /// Some attempt of it runs, or has.
+    /// Whether some attempt of it is running or has run.
     pub fn has_run(&self, name: &str) -> bool {
         self.latest(name).is_some_and(|one| !matches!(one.state, ContainerState::Created))
     }
@@ -57,7 +57,7 @@ impl Observed {
         self.containers.iter().any(ContainerStatusExt::running)
     }
 
-    /// The startup probe has passed (or there is none) and the postStart hook has ended.
+    /// Whether the startup probe has passed (or there is none) and the postStart hook has ended.
     pub fn started(&self, declared: &Declared) -> bool {
         let Some(container) = self.latest(declared.name()) else {
             return false;
@@ -66,23 +66,23 @@ impl Observed {
             && !self.starting(declared.name())
             && (declared.container.startup_probe.is_none()
                 || self
-                    .memory
+                    .state
                     .probes
                     .get(&container.id)
                     .is_some_and(|probes| probes.startup == Some(true)))
     }
 
-    /// Its start goes on still: the postStart hook runs.
+    /// Whether it is still starting: the postStart hook is running.
     pub fn starting(&self, name: &str) -> bool {
-        self.memory.in_flight.contains(&Work::Start(name.to_owned()))
+        self.state.in_flight.contains(&Work::Start(name.to_owned()))
     }
 
-    /// Started, and the readiness probe (if there is one) passes.
+    /// Whether it has started, and its readiness probe (if there is one) passes.
     pub fn ready(&self, declared: &Declared) -> bool {
         self.started(declared)
             && (declared.container.readiness_probe.is_none()
                 || self.latest(declared.name()).is_some_and(|container| {
-                    self.memory
+                    self.state
                         .probes
                         .get(&container.id)
                         .is_some_and(|probes| probes.readiness == Some(true))
@@ -90,10 +90,10 @@ impl Observed {
     }
 }
 
-/// Short ways to a container's state.
+/// Accessors of a container's state.
 pub trait ContainerStatusExt {
     fn running(&self) -> bool;
-    /// Exit code and end, if it has ended.
+    /// Exit code and time, if it has exited.
     fn exit(&self) -> Option<(i32, Timestamp)>;
 }
 

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::object::PodExt;
+use super::pod_ext::PodExt;
 use crate::cgroup::QosClass;
 
 /// By [`api::pod::qos_class`].
@@ -14,7 +14,7 @@ pub fn qos_class(pod: &Pod) -> QosClass {
     }
 }
 
-/// As `status.qosClass` says it.
+/// As in `status.qosClass`.
 pub fn name(pod: &Pod) -> &'static str {
     api::pod::qos_class(pod.spec_ref())
 }

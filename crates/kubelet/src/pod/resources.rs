@@ -1,4 +1,4 @@
-//! From requests and limits to cgroup settings, OOM scores and sums.
+//! Cgroup settings and OOM scores from requests and limits.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
-use super::object::PodExt;
+use super::pod_ext::PodExt;
 use super::qos::qos_class;
 use crate::cgroup::{QosClass, Resources, cpu_quota_us, cpu_shares};
 
-/// Annotation of a container in the runtime: the [`fingerprint`] it was created with.
+/// Annotation of a container: the [`fingerprint`] it was created with.
 pub const ANNOTATION: &str = "skiff.dev/resources";
 
 /// Changes when the limits of a running container have to change.
@@ -28,14 +28,14 @@ pub fn fingerprint(container: &Container) -> String {
     format!("{}/{}", requests.join(","), limits.join(","))
 }
 
-/// Whether going from the resources of `in_force` (a [`fingerprint`]) to those of `container` needs a
-/// restart, by the container's `resizePolicy`.
+/// Whether a change from the resources of `in_force` (a [`fingerprint`]) to those of `container`
+/// needs a restart, according to the container's `resizePolicy`.
 pub fn resize_restarts(container: &Container, in_force: &str) -> bool {
     let parts = |fingerprint: &str| -> Vec<String> {
         fingerprint.split(['/', ',']).map(str::to_owned).collect()
     };
     let (before, after) = (parts(in_force), parts(&fingerprint(container)));
-    // Request and limit of CPU, then of memory, stand at the same places in both halves.
+    // Request and limit of CPU, then of memory, are at the same positions in both.
     let changed =
         |place: usize| [place, place + 2].iter().any(|at| before.get(*at) != after.get(*at));
     container.resize_policy.iter().flatten().any(|policy| {
@@ -44,7 +44,7 @@ pub fn resize_restarts(container: &Container, in_force: &str) -> bool {
     })
 }
 
-/// The request for a resource; the limit where no request is given. Zero when neither.
+/// The request for a resource; the limit if there is no request, zero if there is neither.
 pub fn request(resources: Option<&ResourceRequirements>, name: &str) -> Quantity {
     let of = |list: Option<&BTreeMap<String, Text>>| list.and_then(|list| list.get(name)).cloned();
     resources
@@ -58,7 +58,7 @@ pub fn limit(resources: Option<&ResourceRequirements>, name: &str) -> Option<Qua
     Some(Quantity::of(text)).filter(|amount| !amount.is_zero())
 }
 
-/// Settings of one container's cgroup.
+/// Settings of a container's cgroup.
 pub fn container_cgroup(resources: Option<&ResourceRequirements>) -> Resources {
     Resources {
         cpu_shares: Some(cpu_shares(unsigned(request(resources, "cpu").millis()))),
@@ -89,7 +89,7 @@ pub fn pod_cgroup(pod: &Pod) -> Resources {
     }
 }
 
-/// What the pod asks of the node.
+/// The pod's request for a resource.
 pub fn pod_request(pod: &Pod, name: &str) -> Quantity {
     api::pod::resources(pod.spec_ref(), Side::Requests).get(name).copied().unwrap_or(Quantity::ZERO)
 }

@@ -1,44 +1,47 @@
 //! The status of a pod, computed from what is observed: pure.
 //!
-//! Nothing is added up over time: restarts are the attempt numbers that the runtime keeps, the last
-//! state is the attempt before. The status reported before is used for three things only: times of
-//! unchanged conditions, the start time, and conditions that belong to others.
+//! Nothing is accumulated over time: restart counts are the attempt numbers in the container layer,
+//! the last state is the attempt before. The status reported before is used for three things only:
+//! times of unchanged conditions, the start time, and conditions that belong to others.
 
 mod conditions;
 mod containers;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub use containers::{MESSAGE_FILE_BYTES, MESSAGE_LOG_BYTES, MESSAGE_LOG_LINES, message_file};
+pub use write::{Written, patch, write};
 
 use super::admission::REJECTED;
-use super::containers::{Declared, Role};
-use super::object::PodExt;
+use super::declared::{Declared, Role};
 use super::observed::{ContainerStatusExt, Observed};
-use super::plan::{Course, Plan, completed, course};
+use super::plan::{Lifecycle, Plan, completed, lifecycle};
+use super::pod_ext::PodExt;
 use super::qos;
+use super::worker::state::Work;
 
-/// What to report. `before` is what was reported last (or what the apiserver has).
+/// Computes the status. `before` is what was reported last (or what the apiserver has).
 pub fn status(observed: &Observed, plan: &Plan, before: &PodStatus, now: Timestamp) -> PodStatus {
     let pod = &observed.pod;
-    if observed.memory.removed {
+    if observed.state.removed {
         return before.clone();
     }
-    // What has ended stays as it was told: its containers may be gone by now.
+    // A terminal status does not change: the containers may be gone by now.
     if matches!(before.phase.as_deref(), Some("Succeeded" | "Failed")) {
         let mut status = before.clone();
-        if observed.memory.torn_down {
+        if observed.state.torn_down {
             conditions::sandbox_gone(&mut status, now);
         }
         return status;
     }
     let mut outcome = None;
-    if let Course::End(ending) = course(observed, now) {
-        outcome = ending.outcome;
+    if let Lifecycle::Terminate(termination) = lifecycle(observed, now) {
+        outcome = termination.outcome;
     }
     let phase = phase(observed, outcome.is_some(), now);
     let (reason, message) = match (&outcome, phase) {
@@ -46,7 +49,7 @@ pub fn status(observed: &Observed, plan: &Plan, before: &PodStatus, now: Timesta
         _ => (None, None),
     };
     let ips =
-        observed.memory.sandbox.as_ref().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
+        observed.state.sandbox.as_ref().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
     let of_role = |roles: &[Role]| {
         let all: Vec<_> = observed
             .declared
@@ -79,7 +82,7 @@ pub fn status(observed: &Observed, plan: &Plan, before: &PodStatus, now: Timesta
         resource_claim_statuses: before.resource_claim_statuses.clone(),
         ..Default::default()
     };
-    // Nothing was ever tried of a pod that the node refused; its containers wait for nothing.
+    // Nothing of a rejected pod was ever started: its containers are not waiting.
     let refused = |message: &String| message.starts_with(REJECTED);
     if status.message.as_ref().is_some_and(refused) {
         status.init_container_statuses = None;
@@ -89,28 +92,22 @@ pub fn status(observed: &Observed, plan: &Plan, before: &PodStatus, now: Timesta
     status
 }
 
-/// Kubernetes' times have whole seconds.
+/// Kubernetes' times are in whole seconds.
 pub(super) fn whole(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-fn phase(observed: &Observed, doomed: bool, now: Timestamp) -> &'static str {
-    let ends = matches!(course(observed, now), Course::End(_));
-    // What runs for the first time is waited for, whatever runs already.
+fn phase(observed: &Observed, has_failed: bool, now: Timestamp) -> &'static str {
+    let ends = matches!(lifecycle(observed, now), Lifecycle::Terminate(_));
+    // Pending until each container has run once.
     let waits =
         observed.declared.iter().any(|one| one.role == Role::App && !observed.has_run(one.name()));
     if observed.any_running() {
         return if waits { "Pending" } else { "Running" };
     }
-    if ends
-        && !observed
-            .memory
-            .in_flight
-            .iter()
-            .any(|work| matches!(work, super::memory::Work::Start(_)))
-    {
-        let failed = doomed || observed.declared.iter().any(|one| ended_badly(observed, one));
-        let never = observed.containers.is_empty() && !doomed;
+    if ends && !observed.state.in_flight.iter().any(|work| matches!(work, Work::Start(_))) {
+        let failed = has_failed || observed.declared.iter().any(|one| ended_badly(observed, one));
+        let never = observed.containers.is_empty() && !has_failed;
         return match (never, failed) {
             (true, _) => before_start(observed),
             (false, true) => "Failed",
@@ -120,12 +117,12 @@ fn phase(observed: &Observed, doomed: bool, now: Timestamp) -> &'static str {
     if waits { "Pending" } else { "Running" }
 }
 
-/// A pod that is deleted before any container of it was made.
+/// Whether a pod is deleted before any container of it was created.
 fn before_start(observed: &Observed) -> &'static str {
     if observed.pod.deletion_deadline().is_some() { "Failed" } else { "Pending" }
 }
 
-/// Some container that is not an init container has been made.
+/// Whether a container that is not an init container has been created.
 fn begun(observed: &Observed) -> bool {
     observed
         .declared

@@ -1,8 +1,10 @@
 //! The task of one pod: observe, plan, apply, until nothing of the pod is left.
 
+pub mod handle;
 mod observe;
 mod outcome;
 mod probing;
+pub mod state;
 mod stopping;
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,28 +17,28 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::apply::{Hands, Outcome, StartRequest};
-use super::containers::{Declared, declared};
+use super::apply::{Outcome, PodActions, StartRequest};
 use super::context::Context;
-use super::memory::{Memory, Work};
-use super::object::PodExt;
+use super::declared::{Declared, declared};
 use super::observed::Observed;
-use super::plan::{Action, Course, DEADLINE_EXCEEDED, Ending, Plan, course, plan};
-use super::registry::Wake;
-use super::report;
-use super::status::status;
+use super::plan::{Action, DEADLINE_EXCEEDED, Lifecycle, Plan, Termination, lifecycle, plan};
+use super::pod_ext::PodExt;
+use super::status::{self, status};
+use handle::WorkerHandle;
+use state::{Work, WorkerState};
+
+use crate::containers::{ContainerId, ContainerStatus};
 use crate::probe::ProbeKind;
-use crate::probe::task::{ProbeReport, ProbeTask};
-use crate::runtime::{ContainerId, ContainerStatus};
+use crate::probe::worker::{ProbeReport, ProbeWorker};
 use crate::volume::MountedVolumes;
 use stopping::Stopping;
 
-/// Probe reports that wait for the worker.
+/// Probe reports queued for the worker.
 const PROBE_QUEUE: usize = 16;
-/// Sleeps end this much late rather than early.
+/// Added to sleeps, so that they end late rather than early.
 const TIMER_SLACK: Duration = Duration::from_millis(1);
 
-/// What the apiserver wants of the pod.
+/// The desired state of the pod.
 #[derive(Clone, Debug)]
 pub struct Desired {
     pub pod: Arc<Pod>,
@@ -44,47 +46,47 @@ pub struct Desired {
     pub vanished: bool,
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct Worker {
     context: Arc<Context>,
-    wake: Arc<Wake>,
+    handle: Arc<WorkerHandle>,
     desired: watch::Receiver<Desired>,
     pod: Arc<Pod>,
     vanished: bool,
     declared: Vec<Declared>,
     containers: Vec<ContainerStatus>,
-    /// The containers have to be listed again.
+    /// Whether the containers have to be listed again.
     stale: bool,
-    /// Last words of containers that have ended.
+    /// Termination messages of exited containers.
     messages: HashMap<ContainerId, String>,
-    memory: Memory,
+    state: WorkerState,
     volumes: MountedVolumes,
     image_ids: BTreeMap<String, String>,
-    /// As computed last.
+    /// The status computed last.
     reported: Option<PodStatus>,
     status_busy: bool,
     status_retry_at: Option<Timestamp>,
     work: JoinSet<Outcome>,
     stops: HashMap<ContainerId, Stopping>,
-    probes: HashMap<ContainerId, ProbeTask>,
+    probes: HashMap<ContainerId, ProbeWorker>,
     probe_reports: (mpsc::Sender<ProbeReport>, mpsc::Receiver<ProbeReport>),
-    /// When each probe's failure was told last.
+    /// When each probe's failure was last reported.
     unhealthy_at: HashMap<(ContainerId, ProbeKind), Timestamp>,
-    ending: bool,
-    /// What each container waited for when last looked at.
+    terminating: bool,
+    /// The waiting reason of each container in the previous round.
     waited: BTreeMap<String, String>,
 }
 
 impl Worker {
     pub fn new(
         context: Arc<Context>,
-        wake: Arc<Wake>,
+        handle: Arc<WorkerHandle>,
         mut desired: watch::Receiver<Desired>,
     ) -> Self {
         let Desired { pod, vanished } = desired.borrow_and_update().clone();
         Self {
             context,
-            wake,
+            handle,
             desired,
             declared: declared(&pod),
             pod,
@@ -92,7 +94,7 @@ impl Worker {
             containers: Vec::new(),
             stale: true,
             messages: HashMap::new(),
-            memory: Memory::default(),
+            state: WorkerState::default(),
             volumes: MountedVolumes::default(),
             image_ids: BTreeMap::new(),
             reported: None,
@@ -103,12 +105,12 @@ impl Worker {
             probes: HashMap::new(),
             probe_reports: mpsc::channel(PROBE_QUEUE),
             unhealthy_at: HashMap::new(),
-            ending: false,
+            terminating: false,
             waited: BTreeMap::new(),
         }
     }
 
-    /// Runs the pod to its end.
+    /// Runs until nothing of the pod is left.
     pub async fn run(mut self) {
         let span = tracing::info_span!(
             "pod",
@@ -117,40 +119,41 @@ impl Worker {
         );
         async move {
             loop {
-                let (done, wake_at) = self.look().await;
+                let (done, wake_at) = self.sync().await;
                 if done {
                     break;
                 }
                 self.sleep(wake_at).await;
             }
-            self.context.objects.release(&self.wake);
-            tracing::info!("pod is gone");
+            self.context.objects.release(&self.handle);
+            tracing::info!("the pod is gone");
         }
         .instrument(span)
         .await;
     }
 
-    /// One round. Gives whether nothing is left, and when to look again without being woken.
-    async fn look(&mut self) -> (bool, Option<Timestamp>) {
+    /// One round. Returns whether nothing of the pod is left, and when to run again without a
+    /// notification.
+    async fn sync(&mut self) -> (bool, Option<Timestamp>) {
         let observed = self.observe().await;
         let now = self.context.clock.now();
-        let course = course(&observed, now);
-        if let Course::End(ending) = course
-            && !self.ending
+        let lifecycle = lifecycle(&observed, now);
+        if let Lifecycle::Terminate(termination) = lifecycle
+            && !self.terminating
         {
-            self.ending = true;
-            self.note_deadline(&ending);
-            self.memory.ending_since = Some(now);
+            self.terminating = true;
+            self.record_deadline_exceeded(&termination);
+            self.state.terminating_since = Some(now);
             self.stop_probing_health();
         }
         let mut observed = observed;
-        observed.memory.ending_since = self.memory.ending_since;
+        observed.state.terminating_since = self.state.terminating_since;
         let mut plan = plan(&observed, now);
-        self.note_waiting(&plan);
+        self.record_waiting(&plan);
         self.report(&observed, &plan, now);
-        // The status may have become what the apiserver has: what waits for that can go on.
-        if self.memory.status_written != observed.memory.status_written {
-            observed.memory.status_written = self.memory.status_written;
+        // The apiserver may have the current status by now: plan what waits for that.
+        if self.state.status_written != observed.state.status_written {
+            observed.state.status_written = self.state.status_written;
             plan = super::plan::plan(&observed, now);
         }
         self.probe(&observed);
@@ -166,7 +169,7 @@ impl Worker {
             Duration::try_from(left).unwrap_or_default() + TIMER_SLACK
         });
         tokio::select! {
-            () = self.wake.rung() => {}
+            () = self.handle.notified() => {}
             Some(outcome) = self.work.join_next(), if !self.work.is_empty() => self.joined(outcome),
             Some(report) = self.probe_reports.1.recv() => self.probed(report),
             () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {}
@@ -179,18 +182,18 @@ impl Worker {
         }
     }
 
-    /// Sends the status if the apiserver has another.
+    /// Writes the status if it differs from the apiserver's.
     fn report(&mut self, observed: &Observed, plan: &Plan, now: Timestamp) {
         if self.vanished || self.rediscovering(observed) {
             return;
         }
         let before = self.reported.as_ref().unwrap_or_else(|| self.pod.status_ref());
         let computed = status(observed, plan, before, now);
-        let difference = report::difference(&self.pod, &computed);
+        let difference = status::patch(&self.pod, &computed);
         self.reported = Some(computed);
-        self.memory.status_written = difference.is_none();
+        self.state.status_written = difference.is_none();
         if self.status_busy {
-            self.memory.status_written = false;
+            self.state.status_written = false;
             return;
         }
         if self.status_retry_at.is_some_and(|at| at > now) {
@@ -201,32 +204,32 @@ impl Worker {
             self.status_busy = true;
             let (client, base) = (self.context.client.clone(), Arc::clone(&self.pod));
             self.work.spawn(
-                async move { Outcome::StatusWritten(report::write(client, base, difference).await) }
+                async move { Outcome::StatusWritten(status::write(client, base, difference).await) }
                     .in_current_span(),
             );
         }
     }
 
-    /// After a restart of the kubelet: containers run, and their sandbox has yet to be found. What the
-    /// apiserver has is better than what is known here.
+    /// After a restart of the kubelet: containers are running, and their sandbox has yet to be
+    /// found. The status in the apiserver is better than what is known here.
     fn rediscovering(&self, observed: &Observed) -> bool {
-        !self.ending
+        !self.terminating
             && observed.any_running()
-            && self.memory.sandbox.is_none()
-            && self.memory.sandbox_failure.is_none()
+            && self.state.sandbox.is_none()
+            && self.state.sandbox_failure.is_none()
     }
 
-    /// An event for a pod that ends because its time is over.
-    fn note_deadline(&self, ending: &Ending) {
-        if let Some((reason, message)) = &ending.outcome
+    /// Records an event for a pod that exceeds its active deadline.
+    fn record_deadline_exceeded(&self, termination: &Termination) {
+        if let Some((reason, message)) = &termination.outcome
             && reason == DEADLINE_EXCEEDED
         {
-            self.context.notes.pod_normal(&self.pod, reason, message);
+            self.context.recorder.pod_normal(&self.pod, reason, message);
         }
     }
 
-    /// Events for containers that have just begun to wait.
-    fn note_waiting(&mut self, plan: &Plan) {
+    /// Records events for containers that have just started to back off.
+    fn record_waiting(&mut self, plan: &Plan) {
         let mut now = BTreeMap::new();
         for (name, waiting) in &plan.waiting {
             now.insert(name.clone(), waiting.reason.clone());
@@ -246,28 +249,28 @@ impl Worker {
                 "ImagePullBackOff" => format!("Back-off pulling image \"{}\"", declared.image()),
                 _ => continue,
             };
-            let notes = &self.context.notes;
+            let recorder = &self.context.recorder;
             if waiting.reason == "ImagePullBackOff" {
-                notes.normal(&self.pod, declared, "BackOff", text);
-                notes.warning(&self.pod, declared, "Failed", "Error: ImagePullBackOff");
+                recorder.normal(&self.pod, declared, "BackOff", text);
+                recorder.warning(&self.pod, declared, "Failed", "Error: ImagePullBackOff");
             } else {
-                notes.warning(&self.pod, declared, "BackOff", text);
+                recorder.warning(&self.pod, declared, "BackOff", text);
             }
         }
         self.waited = now;
     }
 
-    fn hands(&self) -> Hands {
-        Hands {
+    fn actions(&self) -> PodActions {
+        PodActions {
             context: Arc::clone(&self.context),
             pod: Arc::clone(&self.pod),
-            wake: Arc::clone(&self.wake),
+            worker: Arc::clone(&self.handle),
         }
     }
 
     fn apply(&mut self, plan: Plan) {
         if !plan.actions.is_empty() {
-            tracing::debug!(actions = ?plan.actions, "applying");
+            tracing::debug!(actions = ?plan.actions, "applying the plan");
         }
         for action in plan.actions {
             self.act(action);
@@ -275,19 +278,22 @@ impl Worker {
     }
 
     fn act(&mut self, action: Action) {
-        let hands = self.hands();
+        let actions = self.actions();
         match action {
-            Action::SetUpSandbox => self.spawn(Work::Sandbox, hands.set_up_sandbox()),
+            Action::SetUpSandbox => self.spawn(Work::Sandbox, actions.set_up_sandbox()),
             Action::SyncVolumes => {
-                self.memory.volumes_dirty = false;
-                let sandbox = self.memory.sandbox.clone();
-                self.spawn(Work::Volumes, hands.sync_volumes(sandbox));
+                self.state.volumes_dirty = false;
+                let sandbox = self.state.sandbox.clone();
+                self.spawn(Work::Volumes, actions.sync_volumes(sandbox));
             }
             Action::EnsureImage { container, attempt } => {
-                self.spawn(Work::Image(container.clone()), hands.ensure_image(container, attempt));
+                self.spawn(
+                    Work::Image(container.clone()),
+                    actions.ensure_image(container, attempt),
+                );
             }
             Action::StartContainer { container, attempt, restart } => {
-                let Some(sandbox) = self.memory.sandbox.clone() else {
+                let Some(sandbox) = self.state.sandbox.clone() else {
                     return;
                 };
                 let request = StartRequest {
@@ -298,25 +304,28 @@ impl Worker {
                     restart,
                     container,
                 };
-                self.spawn(Work::Start(request.container.clone()), hands.start_container(request));
+                self.spawn(
+                    Work::Start(request.container.clone()),
+                    actions.start_container(request),
+                );
             }
             Action::StopContainer { container, id, deadline, cause } => {
                 self.stop_container(&container, &id, deadline, cause);
             }
             Action::Resize { container, id } => {
-                self.spawn(Work::Resize(id.clone()), hands.resize(container, id));
+                self.spawn(Work::Resize(id.clone()), actions.resize(container, id));
             }
             Action::RemoveContainer { id } => {
-                self.spawn(Work::Remove(id.clone()), hands.remove_container(id));
+                self.spawn(Work::Remove(id.clone()), actions.remove_container(id));
             }
-            Action::TearDown => self.spawn(Work::TearDown, hands.tear_down()),
-            Action::RemovePod => self.spawn(Work::RemovePod, hands.remove_pod()),
-            Action::DeleteObject => self.spawn(Work::DeleteObject, hands.delete_object()),
+            Action::TearDown => self.spawn(Work::TearDown, actions.tear_down()),
+            Action::RemovePod => self.spawn(Work::RemovePod, actions.remove_pod()),
+            Action::DeleteObject => self.spawn(Work::DeleteObject, actions.delete_object()),
         }
     }
 
     fn spawn(&mut self, work: Work, action: impl Future<Output = Outcome> + Send + 'static) {
-        self.memory.in_flight.insert(work);
+        self.state.in_flight.insert(work);
         self.work.spawn(action.in_current_span());
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Probe};
 
-use super::check::CheckError;
+use super::prober::CheckError;
 use super::{ProbeKind, ProbeView};
 
 /// A probe's settings with Kubernetes' defaults.
@@ -57,7 +57,7 @@ impl Settings {
 pub struct Track {
     pub settings: Settings,
     pub due: Duration,
-    /// A check is under way.
+    /// Whether a check is in progress.
     pub checking: bool,
     verdict: Option<bool>,
     last: Option<bool>,
@@ -69,7 +69,7 @@ impl Track {
         Self { due: settings.initial_delay, checking: false, verdict, last: None, run: 0, settings }
     }
 
-    /// Takes a result in (`None`: it says nothing); the next check is a period after this one was due.
+    /// Records a result (`None`: unknown); the next check is one period after this one was due.
     fn record(&mut self, success: Option<bool>, at: Duration) {
         self.checking = false;
         if let Some(success) = success {
@@ -95,7 +95,7 @@ impl Track {
 pub struct Tracks(Vec<Track>);
 
 impl Tracks {
-    /// `before`: what is known from before (a kubelet that was restarted).
+    /// `before`: results from before a restart of the kubelet.
     pub fn new(settings: Vec<Settings>, before: ProbeView) -> Self {
         let verdict = |kind| match kind {
             ProbeKind::Startup => before.startup,
@@ -105,7 +105,7 @@ impl Tracks {
         Self(settings.into_iter().map(|one| Track::new(one.clone(), verdict(one.kind))).collect())
     }
 
-    /// Takes in how a check of `kind` ended, at `at` after the container's start.
+    /// Records the result of a check of `kind`, at `at` after the container's start.
     pub fn record(&mut self, kind: ProbeKind, error: Option<&CheckError>, at: Duration) {
         let success = match error {
             None => Some(true),
@@ -130,13 +130,14 @@ impl Tracks {
         }
     }
 
-    /// The probe that is due next, of those that are not being checked. While a startup probe has not passed it is the only one; when it
-    /// or the liveness probe has failed there is none, since the container is going to be stopped.
+    /// The probe that is due next, of those without a check in progress. Until a startup probe has
+    /// passed it is the only one; once it or the liveness probe has failed there is none, since the
+    /// container will be stopped.
     pub fn next_due(&mut self) -> Option<&mut Track> {
-        let doomed = self.0.iter().any(|track| {
+        let stopping = self.0.iter().any(|track| {
             track.settings.kind != ProbeKind::Readiness && track.verdict == Some(false)
         });
-        if doomed {
+        if stopping {
             return None;
         }
         let startup = self.0.iter().position(|track| {
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_checked_does_not_count() {
+    fn an_unknown_result_does_not_count() {
         let mut tracks = Tracks::new(Settings::of(&container(false, 1)), ProbeView::default());
         let unknown = CheckError::Unknown("no such command".to_owned());
         let failed = CheckError::Failed("exited with 1".to_owned());
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_check_under_way_holds_no_other_up() {
+    fn a_check_in_progress_does_not_delay_others() {
         let mut tracks = Tracks::new(Settings::of(&container(false, 1)), ProbeView::default());
         tracks.next_due().expect("the readiness probe").checking = true;
         assert_eq!(step(&mut tracks, true), (ProbeKind::Liveness, 3));
@@ -215,11 +216,11 @@ mod tests {
         assert_eq!(tracks.view().readiness, Some(true));
         assert_eq!(step(&mut tracks, false), (Liveness, 13));
         assert_eq!(tracks.view().liveness, Some(false));
-        assert!(tracks.next_due().is_none(), "it is about to be stopped");
+        assert!(tracks.next_due().is_none(), "it will be stopped");
     }
 
     #[test]
-    fn startup_holds_the_others_back() {
+    fn the_startup_probe_delays_the_others() {
         let mut tracks = Tracks::new(Settings::of(&container(true, 3)), ProbeView::default());
         assert_eq!(step(&mut tracks, false), (ProbeKind::Startup, 0));
         assert_eq!(step(&mut tracks, true), (ProbeKind::Startup, 5));
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restarted_kubelet_keeps_the_verdicts() {
+    fn a_restarted_kubelet_keeps_the_results() {
         let before = ProbeView { startup: Some(true), readiness: Some(true), liveness: Some(true) };
         let mut tracks = Tracks::new(Settings::of(&container(true, 1)), before);
         assert_eq!(tracks.view(), before);

@@ -9,8 +9,8 @@ use tonic::{Status, Streaming};
 use super::frames::{Frames, Out, channel, ended, input};
 use super::service::{Service, frame};
 use super::target::status;
+use crate::containers::{AttachRequest, AttachSession, ContainerId, Runtime};
 use crate::logs::LogStream;
-use crate::runtime::{AttachRequest, AttachSession, ContainerId, Runtime};
 
 impl Service {
     pub(super) async fn run_attach(
@@ -46,7 +46,7 @@ async fn run(
             Err(status) => Some(Err(status)),
         })
     });
-    // A container that does not read on before its output is read must not stop that.
+    // A container that does not read its input until its output is read must not block that.
     let input = input(frames, stdin, resize);
     tokio::pin!(input);
     let mut input_done = false;
@@ -56,7 +56,7 @@ async fn run(
                 let sent = match chunk {
                     Some(Ok((LogStream::Stdout, data))) => out.send(Ok(frame(Channel::Stdout, data))).await,
                     Some(Ok((LogStream::Stderr, data))) => out.send(Ok(frame(Channel::Stderr, data))).await,
-                    // A client that has gone wants no status.
+                    // The client may be gone.
                     Some(Err(error)) => return drop(out.send(Ok(ended(Err(error.to_string())))).await),
                     None => return drop(out.send(Ok(ended(Ok(0)))).await),
                 };
@@ -73,7 +73,7 @@ async fn run(
             Ok(()) = sizes.changed() => {
                 let (width, height) = *sizes.borrow_and_update();
                 if let Err(error) = runtime.resize_tty(&id, width, height).await {
-                    tracing::debug!(%error, "resize");
+                    tracing::debug!(%error, "cannot resize the terminal");
                 }
             }
             () = out.closed() => return,

@@ -11,9 +11,10 @@ use tonic::{Status, Streaming};
 use super::frames::{Frames, Out, channel, copy, ended, input, size};
 use super::service::Service;
 use super::target::status;
-use crate::runtime::{ExecRequest, ExecSession, RuntimeError};
+use crate::containers::{ExecRequest, ExecSession, RuntimeError};
 
-/// Clients say a terminal's size at once; a command that started without it would have to find out later.
+/// How long to wait for the terminal's size, which clients send at once, so that the command starts
+/// with it.
 const FIRST_SIZE: Duration = Duration::from_millis(200);
 
 impl Service {
@@ -34,7 +35,7 @@ impl Service {
             true => tokio::time::timeout(FIRST_SIZE, incoming.next()).await,
             false => Ok(None),
         };
-        // Whatever else came first is dealt with when the command runs.
+        // Any other frame is handled once the command is running.
         let first = first.ok().flatten();
         let request = ExecRequest {
             command: open.command,
@@ -48,10 +49,10 @@ impl Service {
         let session = self.context.runtime.exec(&container.id, request).await;
         let session = match session {
             Ok(session) => session,
-            // Kubernetes has the session open when the command turns out not to start.
+            // In Kubernetes, the session is open already when starting the command fails.
             Err(error @ RuntimeError::Exec { .. }) => {
                 let message = format!("error executing command in container: {error}");
-                // A client that has gone wants no status.
+                // The client may be gone.
                 out.send(Ok(ended(Err(message)))).await.ok();
                 return Ok(frames);
             }
@@ -63,7 +64,7 @@ impl Service {
     }
 }
 
-/// The terminal's size, if that is what a client said.
+/// The terminal's size, if the frame has one.
 fn first_size(message: &Result<Message, Status>) -> Option<(u16, u16)> {
     match message {
         Ok(Message { kind: Some(Kind::Frame(frame)) }) if frame.channel() == Channel::Resize => {
@@ -73,7 +74,8 @@ fn first_size(message: &Result<Message, Status>) -> Option<(u16, u16)> {
     }
 }
 
-/// Passes everything on until the command has ended or the client has gone, which kills it.
+/// Forwards all streams until the command has exited, or the client is gone, which kills the
+/// command.
 async fn run(
     session: ExecSession,
     incoming: impl Stream<Item = Result<Message, Status>> + Unpin,
@@ -104,7 +106,7 @@ async fn run(
             Err(status) => Some(Err(status)),
         })
     });
-    // A command that does not read on before its output is read must not stop that.
+    // A command that does not read its input until its output is read must not block that.
     let input = input(frames, stdin, resize);
     tokio::pin!(output, input);
     let mut output_done = false;
@@ -128,7 +130,7 @@ async fn run(
             Ok(()) = sizes.changed() => {
                 let (width, height) = *sizes.borrow_and_update();
                 if let Err(error) = control.resize(width, height).await {
-                    tracing::debug!(%error, "resize");
+                    tracing::debug!(%error, "cannot resize the terminal");
                 }
             }
             () = out.closed() => return,
@@ -139,6 +141,6 @@ async fn run(
         Some(Err(error)) => Err(error.to_string()),
         None => return,
     };
-    // A client that has gone wants no status.
+    // The client may be gone.
     out.send(Ok(ended(result))).await.ok();
 }

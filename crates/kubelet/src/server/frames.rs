@@ -14,25 +14,25 @@ use tonic::Status;
 
 use super::service::frame;
 
-/// What exec, attach and port forwarding answer with.
+/// The response of exec, attach and port forwarding.
 pub(super) type Frames = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
-/// What logs answer with.
+/// The response of logs.
 pub(super) type Bytes = Pin<Box<dyn Stream<Item = Result<LogChunk, Status>> + Send>>;
-/// Where frames are put.
+/// The sending side of a queue of frames.
 pub(super) type Out = mpsc::Sender<Result<Frame, Status>>;
 
-/// Frames that wait for a slow client.
+/// Frames queued for a slow client.
 const QUEUE: usize = 16;
 /// Bytes per frame.
 pub(super) const CHUNK: usize = 32 * 1024;
 
-/// A queue of frames and the stream that they leave by.
+/// A queue of frames and its response stream.
 pub(super) fn channel() -> (Out, Frames) {
     let (out, frames) = mpsc::channel(QUEUE);
     (out, Box::pin(ReceiverStream::new(frames)))
 }
 
-/// Copies a stream into frames until it ends. Gives false when the client has gone.
+/// Copies a stream into frames until it ends. Returns false if the client is gone.
 pub(super) async fn copy(mut from: impl AsyncRead + Unpin, channel: Channel, out: &Out) -> bool {
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -48,8 +48,8 @@ pub(super) async fn copy(mut from: impl AsyncRead + Unpin, channel: Channel, out
     }
 }
 
-/// Writes what the client sends to standard input, and passes terminal sizes on, until the client has
-/// nothing more to say. Gives false when it has gone.
+/// Writes the client's input to standard input and forwards terminal sizes until the client closes
+/// its side. Returns false if it is gone.
 pub(super) async fn input(
     mut frames: impl Stream<Item = Result<Frame, Status>> + Unpin,
     mut stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,

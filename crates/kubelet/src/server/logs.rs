@@ -7,9 +7,9 @@ use tonic::Status;
 
 use super::frames::Bytes;
 use super::service::Service;
+use crate::containers::ContainerState;
 use crate::logs::{LogQuery, LogStream, read_log};
-use crate::pod::object::PodExt;
-use crate::runtime::ContainerState;
+use crate::pod::pod_ext::PodExt;
 
 impl Service {
     pub(super) async fn read_logs(&self, request: LogsRequest) -> Result<Bytes, Status> {

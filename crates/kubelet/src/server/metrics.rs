@@ -1,5 +1,5 @@
-//! Metrics in Prometheus' text format, on the pages of Kubernetes' kubelet: its own, containers as cAdvisor
-//! names them, and the resources that metrics-server reads.
+//! Metrics in Prometheus' text format, on the same paths as upstream's kubelet: its own, cAdvisor's
+//! for containers, and the resource metrics that metrics-server reads.
 
 use std::fmt::Write;
 
@@ -10,8 +10,8 @@ use super::service::Service;
 use super::stats::{by_pod, sum};
 use super::target::status;
 use crate::cgroup::{CgroupPath, CgroupStats};
-use crate::pod::object::PodExt;
-use crate::runtime::{ContainerStats, PodRef};
+use crate::containers::{ContainerStats, PodRef};
+use crate::pod::pod_ext::PodExt;
 
 /// Name, type and help of a metric.
 type Family = (&'static str, &'static str, &'static str);
@@ -24,7 +24,7 @@ const CONTAINER_CPU: Family =
 const CONTAINER_WORKING_SET: Family =
     ("container_memory_working_set_bytes", "gauge", "Current working set.");
 
-/// The figures of each container on cAdvisor's page.
+/// cAdvisor's metrics of each container.
 const CONTAINER: [(Family, Read); 6] = [
     (CONTAINER_CPU, cpu_seconds),
     (CONTAINER_WORKING_SET, working_set),
@@ -84,7 +84,7 @@ impl Service {
         let running = pods.iter().filter(|known| !known.pod.is_terminal()).count();
         let family = ("kubelet_running_pods", "gauge", "Number of pods that are not finished.");
         text.one(family, "", running as f64);
-        let family = ("kubelet_running_containers", "gauge", "Number of containers that run.");
+        let family = ("kubelet_running_containers", "gauge", "Number of running containers.");
         text.one(family, "", stats.len() as f64);
         let family = ("kubelet_node_name", "gauge", "The node's name. The count is always 1.");
         let labels = format!("node=\"{}\"", self.context.node.name);

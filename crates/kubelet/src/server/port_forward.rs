@@ -1,5 +1,5 @@
-//! Port forwarding: connections made inside the pod's network namespace. Each has a task and a short
-//! queue; one whose pod does not read holds up the others of its stream, and nothing else.
+//! Port forwarding: connections made inside the pod's network namespace. Each has a task and a
+//! short queue; one whose pod does not read blocks the others of its stream, and nothing else.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,14 +17,14 @@ use tonic::{Status, Streaming};
 
 use super::frames::{CHUNK, Frames, Out, channel};
 use super::service::Service;
-use crate::pod::manager::Known;
-use crate::pod::object::PodExt;
+use crate::pod::manager::ManagedPod;
+use crate::pod::pod_ext::PodExt;
 
-/// Chunks that wait for a slow connection.
+/// Chunks queued for a slow connection.
 const QUEUE: usize = 16;
-/// How long one connection may take to be made.
+/// Timeout for connecting.
 const DIAL: Duration = Duration::from_secs(20);
-/// Connections of one stream at most.
+/// Maximum connections per stream.
 const CONNECTIONS_MAX: usize = 256;
 
 impl Service {
@@ -42,7 +42,7 @@ impl Service {
         Ok(frames)
     }
 
-    fn place(&self, known: &Known, address: &str) -> Result<Place, Status> {
+    fn place(&self, known: &ManagedPod, address: &str) -> Result<Place, Status> {
         let wanted =
             match address {
                 "" => None,
@@ -55,11 +55,11 @@ impl Service {
             None => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         };
         if known.pod.host_network() {
-            // From inside a pod nothing is reached that the pod could not reach itself; from the
+            // From inside a pod nothing is reachable that the pod could not reach itself; from the
             // node, only what is the node's.
             if let Some(address) = wanted.filter(|one| !self.context.node.ips.contains(one)) {
                 return Err(Status::invalid_argument(format!(
-                    "{address} is no address of this node"
+                    "{address} is not an address of this node"
                 )));
             }
             return Ok(Place { netns: None, addresses });
@@ -75,18 +75,18 @@ impl Service {
     }
 }
 
-/// Where connections lead.
+/// The target of connections.
 #[derive(Clone)]
 struct Place {
-    /// `None`: the node's.
+    /// `None`: the node's network namespace.
     netns: Option<PathBuf>,
-    /// One after the other is tried.
+    /// Tried one after another.
     addresses: Vec<IpAddr>,
 }
 
 async fn run(place: Place, mut incoming: Streaming<Message>, out: Out) {
     let mut connections: HashMap<u32, mpsc::Sender<Frame>> = HashMap::new();
-    // Ids only grow: a frame of an older connection is late, and opens none.
+    // Ids only grow: a late frame of an older connection does not open one.
     let mut newest = None;
     loop {
         let message = tokio::select! {
@@ -112,7 +112,7 @@ async fn run(place: Place, mut incoming: Streaming<Message>, out: Out) {
             newest = Some(number);
             if connections.len() >= CONNECTIONS_MAX {
                 let text = format!("more than {CONNECTIONS_MAX} connections at once");
-                // Whoever asked may have gone.
+                // The caller may be gone.
                 out.send(Ok(failure(frame.port, number, text))).await.ok();
                 continue;
             }
@@ -120,19 +120,19 @@ async fn run(place: Place, mut incoming: Streaming<Message>, out: Out) {
             tokio::spawn(connection(place.clone(), frame.port, number, receiver, out.clone()));
             connections.insert(number, sender);
         }
-        // A connection that has ended takes nothing more; its end was told already.
+        // A closed connection takes no more data; its end was reported already.
         if let Some(connection) = connections.get(&number) {
             connection.send(frame).await.ok();
         }
     }
 }
 
-/// The caller has nothing more to send on any connection; waits for their ends.
+/// The caller has closed its side: closes all connections for writing and waits for their ends.
 async fn finish(connections: &HashMap<u32, mpsc::Sender<Frame>>, out: &Out) {
     let ends = async {
         for connection in connections.values() {
             let end = Frame { end: true, ..Frame::default() };
-            // One that has ended needs no end.
+            // It may have ended already.
             connection.send(end).await.ok();
         }
         for connection in connections.values() {
@@ -168,13 +168,13 @@ async fn connection(
         Ok(stream) => stream,
         Err(error) => {
             let text = format!("failed to connect to {at}:{port} inside the pod: {error}");
-            // Whoever asked may have gone.
+            // The caller may be gone.
             out.send(Ok(failure(port, number, text))).await.ok();
             return;
         }
     };
     let (mut reader, mut writer) = stream.into_split();
-    // Until the other side gives the connection up, or is gone.
+    // Until the other side closes the connection, or is gone.
     let inward = async {
         let mut open = true;
         while let Some(frame) = input.recv().await {
@@ -201,7 +201,7 @@ async fn connection(
                 }
             }
         }
-        // Whoever asked may have gone.
+        // The caller may be gone.
         out.send(Ok(reply(Vec::new(), true))).await.ok();
     };
     tokio::select! {
@@ -214,9 +214,9 @@ async fn connection(
 async fn dial(place: Place, port: u32) -> std::io::Result<TcpStream> {
     let port = u16::try_from(port).map_err(std::io::Error::other)?;
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    // A thread of its own: it changes its network namespace and ends with it.
+    // A dedicated thread: it changes its network namespace, then exits.
     std::thread::Builder::new().name("dial".to_owned()).spawn(move || {
-        // Nobody waits any more: the connection closes.
+        // The receiver is gone: the connection is closed.
         sender.send(connect(&place, port)).ok();
     })?;
     let stream = receiver.await.map_err(std::io::Error::other)??;
@@ -225,7 +225,7 @@ async fn dial(place: Place, port: u32) -> std::io::Result<TcpStream> {
     TcpStream::from_std(stream)
 }
 
-/// The first connection that there is, else why there is none to the first address.
+/// The first connection that succeeds, else the error of the first address.
 fn connect(place: &Place, port: u16) -> std::io::Result<std::net::TcpStream> {
     if let Some(netns) = &place.netns {
         setns(File::open(netns)?, CloneFlags::CLONE_NEWNET)?;

@@ -1,19 +1,19 @@
-//! The service itself: each call goes to its own file.
+//! The gRPC service: each call is implemented in a file of its own.
 
 use std::sync::Arc;
 
 use crate::pod::context::Context;
-use crate::pod::manager::Pods;
+use crate::pod::manager::PodManager;
 use rpc::api_v1::Frame;
 use rpc::kubelet_v1 as pb;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::frames::{Bytes, Frames};
 
-/// Answers the apiserver.
+/// Serves the apiserver's calls.
 pub(super) struct Service {
     pub(super) context: Arc<Context>,
-    pub(super) pods: Pods,
+    pub(super) pods: PodManager,
 }
 
 #[tonic::async_trait]

@@ -1,4 +1,4 @@
-//! `stats/summary`: resource use of the node and its pods, as Kubernetes' kubelet says it.
+//! `stats/summary`: resource usage of the node and its pods, in the format of upstream's kubelet.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use tonic::Status;
 use super::service::Service;
 use super::target::status;
 use crate::cgroup::{CgroupPath, CgroupStats};
-use crate::node::facts::Disk;
-use crate::runtime::{ContainerStats, PodRef};
+use crate::containers::{ContainerStats, PodRef};
+use crate::node::machine_info::Disk;
 
 impl Service {
     pub(super) async fn summary(&self) -> Result<String, Status> {
@@ -34,7 +34,7 @@ impl Service {
     }
 }
 
-/// Containers by their pods.
+/// Containers grouped by pod.
 pub(super) fn by_pod(stats: Vec<ContainerStats>) -> BTreeMap<PodRef, Vec<ContainerStats>> {
     let mut pods: BTreeMap<PodRef, Vec<ContainerStats>> = BTreeMap::new();
     for one in stats {
@@ -43,7 +43,7 @@ pub(super) fn by_pod(stats: Vec<ContainerStats>) -> BTreeMap<PodRef, Vec<Contain
     pods
 }
 
-/// What containers use together.
+/// The total usage of containers.
 pub(super) fn sum(stats: &[ContainerStats]) -> CgroupStats {
     let mut sum = CgroupStats::default();
     for one in stats {

@@ -1,29 +1,29 @@
-//! From the container that a call names to the one in the runtime.
+//! Resolves the container that a call names.
 
 use k8s_openapi::api::core::v1::Pod;
 use rpc::kubelet_v1::ContainerRef;
 use tonic::Status;
 
 use super::service::Service;
-use crate::pod::containers::declared;
-use crate::pod::manager::Known;
-use crate::pod::object::PodExt;
-use crate::runtime::{ContainerState, ContainerStatus, RuntimeError};
+use crate::containers::{ContainerState, ContainerStatus, RuntimeError};
+use crate::pod::declared::declared;
+use crate::pod::manager::ManagedPod;
+use crate::pod::pod_ext::PodExt;
 
-/// Annotation that names the container to use when a call names none.
+/// Annotation that names the container to use if a call names none.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 impl Service {
-    pub(super) fn pod(&self, namespace: &str, name: &str, uid: &str) -> Result<Known, Status> {
+    pub(super) fn pod(&self, namespace: &str, name: &str, uid: &str) -> Result<ManagedPod, Status> {
         let found = self.pods.find(namespace, name, uid);
         found.ok_or_else(|| Status::not_found(format!("pod \"{name}\" not found")))
     }
 
-    /// The attempts of the container, oldest first; none if it has not been made yet.
+    /// The attempts of the container, oldest first; none if it has not been created yet.
     pub(super) async fn attempts(
         &self,
         container: &ContainerRef,
-    ) -> Result<(Known, String, Vec<ContainerStatus>), Status> {
+    ) -> Result<(ManagedPod, String, Vec<ContainerStatus>), Status> {
         let known = self.pod(&container.namespace, &container.pod, &container.uid)?;
         let name = container_name(&known.pod, &container.container)?;
         let listed = self.context.runtime.list_pod(known.pod.uid()).await;
@@ -48,7 +48,7 @@ impl Service {
     }
 }
 
-/// The one that is named, or the default, or the only one.
+/// The named container, or the default one, or the only one.
 fn container_name(pod: &Pod, name: &str) -> Result<String, Status> {
     let declared = declared(pod);
     let annotated = pod.metadata.annotations.as_ref().and_then(|all| all.get(DEFAULT_CONTAINER));
@@ -64,7 +64,7 @@ fn container_name(pod: &Pod, name: &str) -> Result<String, Status> {
     }
 }
 
-/// What a runtime error is to a caller.
+/// Maps a runtime error to a gRPC status.
 pub(super) fn status(error: &RuntimeError) -> Status {
     let text = error.to_string();
     match error {

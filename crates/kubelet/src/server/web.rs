@@ -1,7 +1,8 @@
-//! What monitoring reads from a kubelet over HTTP: its metrics and the statistics summary.
+//! Metrics and the statistics summary over HTTP, for monitoring.
 //!
-//! Who asks is known by a client certificate or by a bearer token that the apiserver knows, and may read what
-//! the apiserver's rules let it (Kubernetes: kubelet authentication and authorization).
+//! Clients authenticate with a client certificate, or with a bearer token that the apiserver
+//! reviews; the apiserver also authorizes them (Kubernetes: kubelet authentication and
+//! authorization).
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use super::service::Service;
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Who asks, as the apiserver's rules know them.
+/// An authenticated user.
 #[derive(Default)]
 struct User {
     name: String,
@@ -32,7 +33,7 @@ struct User {
     extra: Option<std::collections::BTreeMap<String, Vec<String>>>,
 }
 
-/// Answers what is not one of the gRPC services.
+/// Answers requests that are not for a gRPC service.
 pub(super) async fn answer(service: Arc<Service>, request: Parts) -> Response {
     let is_grpc = request
         .headers
@@ -79,7 +80,7 @@ impl Service {
         Ok((TEXT, text.map_err(|status| failed(&status))?))
     }
 
-    /// 401 for those whom nobody knows, 403 for those who may not read `path`.
+    /// 401 without valid credentials, 403 if the user may not read `path`.
     async fn admit(&self, request: &Parts, path: &str) -> Result<(), (StatusCode, String)> {
         let unauthorized = || (StatusCode::UNAUTHORIZED, "Unauthorized".to_owned());
         let user = match certificate(&request.extensions) {
@@ -149,7 +150,7 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()).then(|| token.trim())
 }
 
-/// The verb of Kubernetes' rules for a method.
+/// The RBAC verb for an HTTP method.
 fn verb(method: &Method) -> &'static str {
     match *method {
         Method::POST => "create",
@@ -160,7 +161,7 @@ fn verb(method: &Method) -> &'static str {
     }
 }
 
-/// The subresource of nodes whose rules hold for a path.
+/// The subresource of nodes that a path belongs to.
 fn subresource(path: &str) -> &'static str {
     let below = |root: &str| {
         path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -180,9 +181,9 @@ fn failed(status: &Status) -> (StatusCode, String) {
     (StatusCode::INTERNAL_SERVER_ERROR, status.message().to_owned())
 }
 
-/// Without the apiserver nobody can say who may read.
+/// Without the apiserver, access cannot be decided.
 fn unreachable(error: client::Error) -> (StatusCode, String) {
-    (StatusCode::INTERNAL_SERVER_ERROR, format!("the apiserver cannot be asked: {error}"))
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot reach the apiserver: {error}"))
 }
 
 #[cfg(test)]

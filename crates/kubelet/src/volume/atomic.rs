@@ -1,6 +1,7 @@
-//! Writes a set of files so that readers see all of the old or all of the new: the files are in a
-//! directory named after the time, `..data` is a link to it that is replaced by rename, and every
-//! top-level name is a link through `..data` (`pkg/volume/util/atomic_writer` in Kubernetes).
+//! Writes a set of files atomically, so that readers see either the old set or the new one: the
+//! files are in a directory named after the time, `..data` is a link to it that is replaced by
+//! rename, and every top-level name is a link through `..data` (`pkg/volume/util/atomic_writer` in
+//! Kubernetes).
 //!
 //! Blocks on the file system.
 
@@ -13,13 +14,13 @@ use jiff::Timestamp;
 
 use super::VolumeError;
 
-/// One file to be.
+/// A file to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Projected {
     pub data: Vec<u8>,
     /// Permission bits.
     pub mode: u32,
-    /// Owner, if not the volume's.
+    /// Owner, if different from the volume's.
     pub owner: Option<u32>,
 }
 
@@ -29,7 +30,7 @@ pub type Payload = BTreeMap<String, Projected>;
 const DATA: &str = "..data";
 const DATA_NEXT: &str = "..data_tmp";
 
-/// Makes the contents of `directory` be `payload`. Gives whether anything was written.
+/// Replaces the contents of `directory` with `payload`. Returns whether anything was written.
 pub fn write(
     directory: &Path,
     payload: &Payload,
@@ -60,7 +61,7 @@ pub fn write(
     Ok(true)
 }
 
-/// A path may not leave the volume, nor use the names that this writer needs.
+/// A path must not leave the volume or use the names that this writer needs.
 fn check(path: &str) -> Result<(), VolumeError> {
     let mut parts = Path::new(path).components();
     let relative = parts.clone().all(|part| matches!(part, Component::Normal(_)));
@@ -107,7 +108,7 @@ fn fresh_name(directory: &Path, now: Timestamp) -> String {
     (0_u32..)
         .map(|n| format!("{base}.{:010}", i64::from(nanos) + i64::from(n)))
         .find(|name| !directory.join(name).exists())
-        .expect("some of four billion names is free")
+        .expect("one of four billion names is free")
 }
 
 fn make_directory(path: &Path, group: Option<u32>) -> Result<(), VolumeError> {
@@ -142,7 +143,7 @@ fn write_file(
     Ok(())
 }
 
-/// Where the volume has a group, owner and group may read (Kubernetes' fsGroup on read-only volumes).
+/// If the volume has a group, owner and group may read (`fsGroup` on read-only volumes).
 fn mode_of(file: &Projected, group: Option<u32>) -> u32 {
     let readable = if group.is_some() { 0o440 } else { 0 };
     (file.mode | readable) & 0o777
@@ -164,7 +165,7 @@ fn link_names(directory: &Path, payload: &Payload) -> Result<(), VolumeError> {
     Ok(())
 }
 
-/// Removes links to names that are gone, and the directories of earlier times.
+/// Removes links to names that are gone, and earlier directories.
 fn remove_stale(directory: &Path, payload: &Payload, fresh: &str) -> Result<(), VolumeError> {
     let names: BTreeSet<&str> = payload.keys().map(|path| top(path)).collect();
     let entries = fs::read_dir(directory).map_err(VolumeError::io("read", directory))?;

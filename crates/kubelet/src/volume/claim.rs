@@ -1,5 +1,5 @@
-//! persistentVolumeClaim: from the claim to the volume that it is bound to, and the node's way to it
-//! (local, hostPath, nfs).
+//! persistentVolumeClaim: from the claim to the volume that it is bound to, and how the node
+//! accesses it (local, hostPath, nfs).
 
 use std::path::{Path, PathBuf};
 
@@ -8,13 +8,13 @@ use k8s_openapi::api::core::v1::{
     NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod,
 };
 
-use super::{Mounted, VolumeError, Volumes, directory, mount};
-use crate::pod::object::PodExt;
+use super::{Mounted, VolumeError, VolumeManager, directory, mount};
+use crate::pod::pod_ext::PodExt;
 
-/// What a bound volume is on this node.
+/// A bound volume on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// A directory that is there.
+    /// An existing directory.
     Path(PathBuf),
     Nfs {
         server: String,
@@ -23,7 +23,7 @@ pub(super) enum Place {
     },
 }
 
-impl Volumes {
+impl VolumeManager {
     /// Finds the volume behind a claim and checks that this pod may use it here.
     pub(super) async fn claimed(
         &self,
@@ -72,7 +72,7 @@ impl Volumes {
         })
     }
 
-    /// Volumes are tied to nodes by host name; other labels were the scheduler's to check.
+    /// Checks node affinity by host name; the scheduler has checked other labels.
     fn matches(&self, term: &NodeSelectorTerm) -> bool {
         term.match_expressions
             .iter()
@@ -105,7 +105,7 @@ fn place(spec: &PersistentVolumeSpec) -> Option<Place> {
     Some(Place::Nfs { server: nfs.server.clone(), export: nfs.path.clone(), options })
 }
 
-/// Makes a place usable; `at` is where a remote one is mounted. Blocks.
+/// Makes a volume accessible; a remote one is mounted at `at`. Blocks.
 pub(super) fn occupy(place: &Place, at: &Path, read_only: bool) -> Result<Mounted, VolumeError> {
     let path = match place {
         Place::Path(path) => {

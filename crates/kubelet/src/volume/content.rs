@@ -6,19 +6,19 @@ use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, Po
 
 use super::VolumeError;
 use super::atomic::{Payload, Projected};
-use crate::pod::field::{self, Facts};
+use crate::pod::downward_api::{self, RuntimeFields};
 
-/// Mode of files when nothing is said.
+/// Default mode of files.
 pub const DEFAULT_MODE: i32 = 0o644;
 
-/// How the keys of an object become files.
+/// How the keys of an object are mapped to files.
 #[derive(Clone, Copy, Debug)]
 pub struct Selection<'a> {
-    /// Which keys, and where; `None`: all, under their own names.
+    /// Which keys, and their paths; `None`: all, under their own names.
     pub items: Option<&'a Vec<KeyToPath>>,
-    /// For files whose item says nothing.
+    /// Mode of files whose item has none.
     pub mode: i32,
-    /// A key that is not there is passed over.
+    /// Missing keys are skipped.
     pub optional: bool,
 }
 
@@ -77,14 +77,14 @@ pub fn downward(
     pod: &Pod,
     items: &[DownwardAPIVolumeFile],
     mode: i32,
-    facts: &Facts,
+    runtime_fields: &RuntimeFields,
 ) -> Result<Payload, VolumeError> {
     let mut payload = Payload::new();
     for item in items {
         let text = if let Some(selector) = &item.field_ref {
-            field::field(pod, selector, facts)?
+            downward_api::field(pod, selector, runtime_fields)?
         } else if let Some(selector) = &item.resource_field_ref {
-            field::resource(pod, None, selector, facts)?
+            downward_api::resource(pod, None, selector, runtime_fields)?
         } else {
             return Err(VolumeError::NoSource);
         };

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource};
 
 use super::{VolumeError, mount};
 
-/// Makes an emptyDir at `path`, in memory if it says so. What is there is kept.
+/// Creates an emptyDir at `path`, in memory if `medium` says so. An existing one is kept.
 pub fn empty_dir(path: &Path, source: &EmptyDirVolumeSource) -> Result<(), VolumeError> {
     let new = !path.exists();
     fs::create_dir_all(path).map_err(VolumeError::io("create", path))?;
@@ -27,13 +27,13 @@ pub fn empty_dir(path: &Path, source: &EmptyDirVolumeSource) -> Result<(), Volum
     Ok(())
 }
 
-/// Checks (or makes) the path of a hostPath as its type asks.
+/// Checks (or creates) the path of a hostPath, according to its type.
 pub fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf, VolumeError> {
     let path = PathBuf::from(&source.path);
     let kind = fs::metadata(&path).ok().map(|metadata| metadata.file_type());
     let refuse = |wanted| Err(VolumeError::HostPathType { path: source.path.clone(), wanted });
     match source.type_.as_deref().unwrap_or_default() {
-        // Nothing is asked; a path that is missing becomes a directory.
+        // No check; a missing path is created as a directory.
         "" if kind.is_none() => make_directory(&path)?,
         "" => {}
         "DirectoryOrCreate" if kind.is_none() => make_directory(&path)?,

@@ -1,4 +1,4 @@
-//! What can go wrong with volumes, in words for a FailedMount event.
+//! Errors of volumes, with messages fit for a FailedMount event.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub enum VolumeError {
     #[error("references non-existent {kind} key: {key}")]
     NoKey { kind: &'static str, key: String },
     #[error(transparent)]
-    Field(#[from] crate::pod::field::FieldError),
+    Field(#[from] crate::pod::downward_api::FieldError),
     #[error("the path {0:?} leaves its volume")]
     BadPath(String),
     #[error("hostPath type check failed: {path} is not {wanted}")]
@@ -59,7 +59,7 @@ impl VolumeError {
         move |source| Self::Io { operation, path, source }
     }
 
-    /// Names the volume that it happened to.
+    /// Adds the name of the volume.
     pub(crate) fn of(self, volume: &str) -> Self {
         Self::SetUp { volume: volume.to_owned(), source: Box::new(self) }
     }

@@ -1,4 +1,4 @@
-//! Mounts of the node: all calls may be repeated. Blocks on the kernel.
+//! Mounts on the node. All functions are idempotent and blocking.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,7 +29,7 @@ pub fn is_mount_point(path: &Path) -> Result<bool, VolumeError> {
     Ok(below(path)?.iter().any(|point| point == path))
 }
 
-/// `\040` and its like, as mountinfo writes blanks.
+/// Decodes `\040` and the like, as mountinfo writes blanks.
 fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let bytes = text.as_bytes();
@@ -51,7 +51,7 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Memory as a file system, of at most `size_bytes`.
+/// Mounts a tmpfs of at most `size_bytes`.
 pub fn tmpfs(path: &Path, size_bytes: Option<u64>) -> Result<(), VolumeError> {
     if is_mount_point(path)? {
         return Ok(());
@@ -65,8 +65,8 @@ pub fn tmpfs(path: &Path, size_bytes: Option<u64>) -> Result<(), VolumeError> {
         .map_err(|errno| VolumeError::io("mount tmpfs on", path)(errno.into()))
 }
 
-/// A file system of this kind, of which nothing can be written or run. `options` are the kind's own; it
-/// is mounted once.
+/// Mounts a file system of this kind, read-only and noexec, once. `options` are specific to the
+/// kind.
 pub fn read_only(
     kind: &str,
     source: &str,
@@ -88,7 +88,7 @@ pub fn read_only(
     mount(Some(source), path, Some(kind), closed, Some(data.as_str())).map_err(failed)
 }
 
-/// An export of an NFS server, version 4 unless `options` say otherwise.
+/// Mounts an export of an NFS server, version 4 unless `options` say otherwise.
 pub fn nfs(server: &str, export: &str, path: &Path, options: &[String]) -> Result<(), VolumeError> {
     if is_mount_point(path)? {
         return Ok(());
@@ -108,12 +108,12 @@ pub fn nfs(server: &str, export: &str, path: &Path, options: &[String]) -> Resul
     Err(VolumeError::io("mount nfs on", path)(std::io::Error::other(said)))
 }
 
-/// Unmounts `path` and everything below it. What is no mount point is fine.
+/// Unmounts `path` and everything below it. It need not be a mount point.
 pub fn unmount_all(path: &Path) -> Result<(), VolumeError> {
     for point in below(path)? {
         match umount2(&point, MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
-            // Still used by something: out of sight now, gone when the last user is.
+            // Still in use: detach it now; it goes away with its last user.
             Err(Errno::EBUSY) => umount2(&point, MntFlags::MNT_DETACH)
                 .map_err(|errno| VolumeError::io("unmount", &point)(errno.into()))?,
             Err(errno) => return Err(VolumeError::io("unmount", &point)(errno.into())),
@@ -122,7 +122,7 @@ pub fn unmount_all(path: &Path) -> Result<(), VolumeError> {
     Ok(())
 }
 
-/// Binds what `from` leads to onto the file or directory `to`.
+/// Bind-mounts what `from` points to onto the file or directory `to`.
 pub fn bind(from: &Path, to: &Path) -> Result<(), VolumeError> {
     mount(Some(from), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
         .map_err(|errno| VolumeError::io("bind to", to)(errno.into()))

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use super::VolumeError;
 
-/// Group may read and write; directories also be entered, and pass the group on.
+/// The group may read and write; directories are searchable and setgid.
 const FILE_BITS: u32 = 0o660;
 const DIRECTORY_BITS: u32 = 0o2770;
 
-/// Gives `root` and everything in it to `group`. With `only_if_needed` (`OnRootMismatch`) nothing is
-/// done when the root has it already.
+/// Changes the group of `root` and everything in it. With `only_if_needed` (`OnRootMismatch`)
+/// nothing is done if the root has the group already.
 pub fn give_to_group(root: &Path, group: u32, only_if_needed: bool) -> Result<(), VolumeError> {
     if only_if_needed {
         let metadata = fs::metadata(root).map_err(VolumeError::io("stat", root))?;

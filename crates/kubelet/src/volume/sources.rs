@@ -1,4 +1,4 @@
-//! Fetches what configMap, secret, downwardAPI and projected volumes are made from.
+//! Fetches the sources of configMap, secret, downwardAPI and projected volumes.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use k8s_openapi::api::core::v1::{
 
 use super::atomic::Payload;
 use super::content::{self, DEFAULT_MODE, Selection};
-use super::{VolumeError, Volumes};
-use crate::pod::field::Facts;
-use crate::pod::object::PodExt;
-use crate::pod::registry::Wake;
+use super::{VolumeError, VolumeManager};
+use crate::pod::downward_api::RuntimeFields;
+use crate::pod::pod_ext::PodExt;
+use crate::pod::worker::handle::WorkerHandle;
 
-/// The files of a volume that is made from objects.
+/// The files of a volume made from objects.
 #[derive(Debug, Default)]
 pub struct Contents {
     pub payload: Payload,
@@ -22,16 +22,16 @@ pub struct Contents {
     pub renew_at: Option<Timestamp>,
 }
 
-/// For whom the contents are made.
+/// The pod that the contents are for.
 pub struct Subject<'a> {
     pub pod: &'a Pod,
-    pub facts: &'a Facts,
-    /// Rung when a source changes.
-    pub wake: &'a Arc<Wake>,
+    pub runtime_fields: &'a RuntimeFields,
+    /// Notified when a source changes.
+    pub worker: &'a Arc<WorkerHandle>,
 }
 
-impl Volumes {
-    /// `None`: the volume is of another kind.
+impl VolumeManager {
+    /// `None`: it is another kind of volume.
     pub(super) async fn contents(
         &self,
         subject: &Subject<'_>,
@@ -44,7 +44,7 @@ impl Volumes {
         } else if let Some(source) = &volume.downward_api {
             let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
             let items = source.items.clone().unwrap_or_default();
-            content::downward(subject.pod, &items, mode, subject.facts)?
+            content::downward(subject.pod, &items, mode, subject.runtime_fields)?
         } else if let Some(source) = &volume.projected {
             return self.projected(subject, source).await.map(Some);
         } else {
@@ -87,7 +87,7 @@ impl Volumes {
         selection: Selection<'_>,
     ) -> Result<Payload, VolumeError> {
         let namespace = subject.pod.pod_namespace();
-        match self.objects.config_map(namespace, name, subject.wake).await? {
+        match self.objects.config_map(namespace, name, subject.worker).await? {
             Some(map) => content::config_map(&map, selection),
             None if selection.optional => Ok(Payload::new()),
             None => Err(VolumeError::NoConfigMap(name.to_owned())),
@@ -101,7 +101,7 @@ impl Volumes {
         selection: Selection<'_>,
     ) -> Result<Payload, VolumeError> {
         let namespace = subject.pod.pod_namespace();
-        match self.objects.secret(namespace, name, subject.wake).await? {
+        match self.objects.secret(namespace, name, subject.worker).await? {
             Some(secret) => content::secret(&secret, selection),
             None if selection.optional => Ok(Payload::new()),
             None => Err(VolumeError::NoSecret(name.to_owned())),
@@ -147,7 +147,7 @@ impl Volumes {
         }
         if let Some(source) = &part.downward_api {
             let items = source.items.clone().unwrap_or_default();
-            return content::downward(subject.pod, &items, mode, subject.facts);
+            return content::downward(subject.pod, &items, mode, subject.runtime_fields);
         }
         if let Some(source) = &part.service_account_token {
             let token = self.tokens.get(subject.pod, source).await?;
@@ -165,8 +165,8 @@ impl Volumes {
     }
 }
 
-/// A token is for the container's user alone where all containers run as the same one, and for the
-/// pod's group where it has one.
+/// A token is readable by the containers' user only if all containers run as the same one, and by
+/// the pod's group if it has one.
 fn token_access(pod: &Pod, mode: i32) -> (i32, Option<i64>) {
     let spec = pod.spec_ref();
     let of_pod = spec.security_context.clone().unwrap_or_default();

@@ -13,8 +13,8 @@ use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
 use super::{VolumeError, mount};
 
-/// Binds `volume/sub_path` onto `target` (made as it needs to be) and gives `target`. Directories
-/// that are missing are made. A target that is bound already is kept.
+/// Bind-mounts `volume/sub_path` onto `target` (created as needed) and returns `target`. Missing
+/// directories are created. A target that is mounted already is kept.
 pub fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathBuf, VolumeError> {
     if mount::is_mount_point(target)? {
         return Ok(target.to_owned());
@@ -35,11 +35,11 @@ pub fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathBuf, Vol
     Ok(target.to_owned())
 }
 
-/// Opens `sub_path` below `volume`. Links are followed only as far as they stay inside.
+/// Opens `sub_path` below `volume`. Links are followed only if they stay inside.
 fn open(volume: &Path, sub_path: &str) -> Result<OwnedFd, VolumeError> {
     let bad = || VolumeError::BadPath(sub_path.to_owned());
-    // Links of an atomic writer's volume (`name -> ..data/name`) are legitimate: resolve them once,
-    // check that the result is inside, and walk that without following anything.
+    // Links in an atomically written volume (`name -> ..data/name`) are legitimate: resolve them
+    // once, check that the result is inside, and walk that without following links.
     let wanted = volume.join(sub_path);
     let parts: Vec<_> = Path::new(sub_path).components().collect();
     if parts.iter().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
@@ -53,7 +53,7 @@ fn open(volume: &Path, sub_path: &str) -> Result<OwnedFd, VolumeError> {
     let failed = |errno: Errno| VolumeError::io("open", &wanted)(errno.into());
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut here = nix::fcntl::open(&root, flags, Mode::empty()).map_err(failed)?;
-    // As open to the container's user as the volume itself, whatever this process' umask.
+    // With the permissions of the volume itself, whatever this process' umask.
     let mode = Mode::from_bits_truncate(fstat(&here).map_err(failed)?.st_mode);
     for part in inside.components() {
         let Component::Normal(name) = part else {
@@ -62,7 +62,7 @@ fn open(volume: &Path, sub_path: &str) -> Result<OwnedFd, VolumeError> {
         let mut next = openat(&here, name, flags, Mode::empty());
         let mut made = false;
         if matches!(next, Err(Errno::ENOENT)) {
-            // Made by someone else in between: fine, as long as it is no link.
+            // Someone else created it in between: that is fine unless it is a link.
             match mkdirat(&here, name, mode) {
                 Ok(()) => made = true,
                 Err(Errno::EEXIST) => {}
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_is_as_open_as_the_volume() {
+    fn created_directories_have_the_volumes_permissions() {
         let root = tempfile::tempdir().unwrap();
         let volume = root.path().canonicalize().unwrap();
         for mode in [0o777, 0o2770] {

@@ -1,4 +1,4 @@
-//! Bringing a pod's volumes up, up to date, and down.
+//! Sets up, updates and tears down a pod's volumes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,21 +9,23 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use super::atomic;
 use super::sources::{Contents, Subject};
-use super::{Mounted, MountedVolumes, VolumeError, Volumes, claim, directory, mount, ownership};
-use crate::pod::field::Facts;
-use crate::pod::object::PodExt;
-use crate::pod::registry::Wake;
+use super::{
+    Mounted, MountedVolumes, VolumeError, VolumeManager, claim, directory, mount, ownership,
+};
+use crate::pod::downward_api::RuntimeFields;
+use crate::pod::pod_ext::PodExt;
+use crate::pod::worker::handle::WorkerHandle;
 
-impl Volumes {
-    /// Mounts what is missing and brings contents up to date, all volumes at once: one whose source is
-    /// missing keeps no other from its news.
+impl VolumeManager {
+    /// Mounts what is missing and updates contents, all volumes at once: one whose source is
+    /// missing does not block the others.
     pub async fn sync(
         &self,
         pod: &Pod,
-        facts: &Facts,
-        wake: &Arc<Wake>,
+        runtime_fields: &RuntimeFields,
+        worker: &Arc<WorkerHandle>,
     ) -> Result<MountedVolumes, VolumeError> {
-        let subject = Subject { pod, facts, wake };
+        let subject = Subject { pod, runtime_fields, worker };
         let volumes = pod.spec_ref().volumes.iter().flatten();
         let each = volumes.map(|volume| async {
             let named = |error: VolumeError| error.of(&volume.name);
@@ -110,7 +112,7 @@ impl Volumes {
             .await;
         }
         if volume.image.is_some() {
-            // Whoever knows the runtime mounts it here.
+            // The pod's actions mount the image here.
             return blocking(move || {
                 fs::create_dir_all(&path).map_err(VolumeError::io("create", &path))?;
                 Ok(Mounted { path, read_only: true })
@@ -132,7 +134,7 @@ impl Volumes {
         group: Option<u32>,
         if_needed: bool,
     ) -> Result<Mounted, VolumeError> {
-        // Once per pod: files that the pod makes later are its own matter.
+        // Once per pod: files that the pod creates later keep their group.
         let marker = self
             .directories
             .volumes(pod.uid())
@@ -158,7 +160,7 @@ impl Volumes {
             .join(&volume.name)
     }
 
-    /// Unmounts the pod's volumes and sub-paths and removes what was made for them.
+    /// Unmounts the pod's volumes and sub-paths, and removes what was created for them.
     pub async fn tear_down(&self, uid: &str) -> Result<(), VolumeError> {
         self.tokens.release(uid);
         let (volumes, containers) =
@@ -172,7 +174,7 @@ impl Volumes {
     }
 }
 
-/// Removes a directory tree that has no mounts left in it; one that is not there is fine.
+/// Removes a directory tree without mounts, if it exists.
 pub fn remove_tree(path: &Path) -> Result<(), VolumeError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -185,7 +187,7 @@ fn fs_group(pod: &Pod) -> Option<u32> {
     u32::try_from(group).ok()
 }
 
-/// The plugin's name in the path, as Kubernetes'.
+/// The plugin's name in the path, as upstream.
 fn plugin(volume: &Volume) -> &'static str {
     match volume {
         Volume { empty_dir: Some(_), .. } => "empty-dir",
@@ -209,7 +211,7 @@ fn plugin(volume: &Volume) -> &'static str {
     }
 }
 
-/// Runs file system work off the async threads.
+/// Runs blocking file system work off the async threads.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
 ) -> Result<T, VolumeError> {

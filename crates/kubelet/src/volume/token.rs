@@ -1,5 +1,5 @@
-//! Service account tokens by TokenRequest: kept until they have lived 80 % of their time (a day at
-//! the longest), then renewed.
+//! Service account tokens by TokenRequest: cached for 80 % of their lifetime (at most a day), then
+//! renewed.
 
 use std::collections::HashMap;
 
@@ -11,11 +11,11 @@ use k8s_openapi::api::core::v1::{Pod, ServiceAccount, ServiceAccountTokenProject
 use parking_lot::Mutex;
 
 use super::VolumeError;
-use crate::pod::object::PodExt;
+use crate::pod::pod_ext::PodExt;
 
-/// Lifetime asked for when the volume does not say, in seconds.
+/// Default lifetime of a token, in seconds.
 const DEFAULT_SECONDS: i64 = 3600;
-/// No token is used for longer, in seconds.
+/// Tokens are renewed after at most this long, in seconds.
 const OLDEST_SECONDS: i64 = 24 * 3600;
 
 /// A token that can be used now.
@@ -27,7 +27,7 @@ pub struct Token {
 
 type Key = (String, String, Option<String>, i64);
 
-/// The tokens of the node's pods. After a restart of the kubelet they are asked for again.
+/// The tokens of the node's pods. After a restart of the kubelet they are requested again.
 pub struct Tokens {
     client: Client,
     clock: SharedClock,

@@ -6,9 +6,9 @@ use client::{Api, Client, PatchKind};
 use k8s_openapi::api::core::v1::Node;
 use serde_json::json;
 
-use crate::node::facts::architecture;
+use crate::node::machine_info::architecture;
 
-/// Makes the Node object, or gives an existing one the labels that it has to have.
+/// Creates the Node object, or sets the required labels of an existing one.
 pub async fn register(
     client: &Client,
     name: &str,

@@ -1,4 +1,4 @@
-//! Writing the node's status, when it differs.
+//! Writes the node's status when it differs.
 
 use std::sync::Arc;
 
@@ -8,9 +8,8 @@ use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use serde_json::{Value, json};
 
 use super::{Agent, WRITE_AT_LEAST};
-use crate::node::news::news;
-use crate::node::status::{Now, heartbeat, status};
-use crate::pod::report::merge_patch;
+use crate::node::events::condition_events;
+use crate::node::status::{StatusInput, heartbeat, status};
 
 impl Agent {
     pub(super) async fn write_status(&mut self) {
@@ -19,7 +18,7 @@ impl Agent {
         let before = object.status.clone().unwrap_or_default();
         let pressures = *self.parts.pressures.borrow();
         let network_ready = self.parts.network.borrow().is_some();
-        let input = Now {
+        let input = StatusInput {
             facts: &self.parts.facts,
             hostname: &self.parts.flags.node_name,
             ips: &self.ips,
@@ -36,10 +35,11 @@ impl Agent {
             return;
         }
         heartbeat(&mut wanted, now);
-        let Some(difference) = merge_patch(&encoded(&before), &encoded(&wanted)) else {
+        let difference = api::strategic::two_way(&encoded(&before), &encoded(&wanted), None);
+        if difference == json!({}) {
             self.written_at = Some(now);
             return;
-        };
+        }
         let patch = json!({
             "metadata": {"resourceVersion": object.metadata.resource_version},
             "status": difference,
@@ -49,12 +49,12 @@ impl Agent {
         match nodes.patch_status(name, PatchKind::Merge, &patch).await {
             Ok(node) => {
                 self.written_at = Some(now);
-                for told in news(name, &before, &wanted) {
-                    self.parts.notes.node(&node, told);
+                for event in condition_events(name, &before, &wanted) {
+                    self.parts.recorder.node(&node, event);
                 }
                 self.parts.node.send_replace(Arc::new(node));
             }
-            // The watch brings the newer version, and with it another look.
+            // Someone else was first: compute the status again from the newer version.
             Err(error) if error.is_conflict() => {
                 if let Ok(node) = nodes.get(name).await {
                     self.parts.node.send_replace(Arc::new(node));

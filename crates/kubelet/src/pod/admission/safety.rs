@@ -1,11 +1,11 @@
-//! What a pod asks of the kernel that the node must allow, or could not enforce: pure.
+//! Kernel features of a pod that the node must allow or be able to enforce: pure.
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, Pod};
 
 use super::{REJECTED, Rejection};
-use crate::pod::object::PodExt;
+use crate::pod::pod_ext::PodExt;
 
-/// Namespaced, and without effect on other pods or the node
+/// Namespaced sysctls without effect on other pods or the node
 /// (<https://kubernetes.io/docs/tasks/administer-cluster/sysctl-cluster/>).
 const SAFE_SYSCTLS: [&str; 12] = [
     "kernel.shm_rmid_forced",
@@ -22,7 +22,7 @@ const SAFE_SYSCTLS: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 
-/// Refuses sysctls that are neither safe nor in `allowed` (names, or prefixes that end in `*`), and
+/// Rejects sysctls that are neither safe nor in `allowed` (names, or prefixes that end in `*`), and
 /// AppArmor profiles, which this node does not enforce.
 pub fn permit(allowed: &[String], pod: &Pod) -> Result<(), Rejection> {
     let refuse = |reason: &str, message: String| {
@@ -48,7 +48,8 @@ pub fn permit(allowed: &[String], pod: &Pod) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// `kernel/msgmax` and `kernel.msgmax` are one: the first separator says which kind it is.
+/// `kernel/msgmax` and `kernel.msgmax` are the same: the first separator decides how to read the
+/// name.
 fn dotted(name: &str) -> String {
     if name.find(['.', '/']).is_none_or(|at| name[at..].starts_with('.')) {
         return name.to_owned();

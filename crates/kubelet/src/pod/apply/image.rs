@@ -1,16 +1,16 @@
-//! Having a container's image on the node, by its pull policy.
+//! Ensures that a container's image is on the node, according to its pull policy.
 
 use std::time::Duration;
 
 use base64::Engine;
 use k8s_openapi::api::core::v1::Secret;
 
-use super::{Hands, Outcome, Problem};
+use super::{Outcome, PodActions, Problem};
 use crate::image::{Image, ImageService, RegistryCredential};
-use crate::pod::containers::{Declared, find};
-use crate::pod::object::PodExt;
+use crate::pod::declared::{Declared, find};
+use crate::pod::pod_ext::PodExt;
 
-/// The node cannot say whether it has an image: its runtime does not answer.
+/// Waiting reason when the container runtime cannot be asked about an image.
 pub const INSPECT_ERROR: &str = "ImageInspectError";
 
 /// `imagePullPolicy`.
@@ -21,7 +21,7 @@ pub(super) enum Policy {
     Never,
 }
 
-/// The policy that is asked for, or the one that the image's name stands for.
+/// The given policy, or the default for the image's name.
 pub(super) fn policy_of(asked: Option<&str>, image: &str) -> Policy {
     match asked {
         Some("Always") => Policy::Always,
@@ -32,13 +32,13 @@ pub(super) fn policy_of(asked: Option<&str>, image: &str) -> Policy {
     }
 }
 
-/// No tag or `:latest`, and no digest.
+/// Whether there is no tag or `:latest`, and no digest.
 fn is_latest(image: &str) -> bool {
     let last = image.rsplit('/').next().unwrap_or(image);
     !image.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
 }
 
-impl Hands {
+impl PodActions {
     pub async fn ensure_image(self, container: String, attempt: u32) -> Outcome {
         let result = match find(&self.pod, &container) {
             Some(declared) => self.image(&declared, attempt).await,
@@ -102,24 +102,24 @@ impl Hands {
         }
     }
 
-    /// Two events, what happened and what the container waits for; the problem is both.
+    /// Records two events: what happened, and the container's waiting reason.
     fn refused(&self, declared: &Declared, event: &str, reason: &str, text: String) -> Problem {
-        let notes = &self.context.notes;
-        notes.warning(&self.pod, declared, event, text.clone());
-        notes.warning(&self.pod, declared, "Failed", format!("Error: {reason}"));
+        let recorder = &self.context.recorder;
+        recorder.warning(&self.pod, declared, event, text.clone());
+        recorder.warning(&self.pod, declared, "Failed", format!("Error: {reason}"));
         Problem::new(reason, text)
     }
 
     fn note(&self, declared: &Declared, reason: &str, text: String) {
-        self.context.notes.normal(&self.pod, declared, reason, text);
+        self.context.recorder.normal(&self.pod, declared, reason, text);
     }
 
-    /// The root file system is made while network and volumes are.
+    /// Creates the root file system while network and volumes are being set up.
     async fn prepare(&self, declared: &Declared, attempt: u32, image: &Image) {
         let (runtime, pod) = (&self.context.runtime, self.pod.pod_ref());
         let prepared = runtime.prepare_rootfs(&pod, declared.name(), attempt, &image.id).await;
         if let Err(error) = prepared {
-            tracing::debug!(%error, container = declared.name(), "root file system not prepared ahead");
+            tracing::debug!(%error, container = declared.name(), "cannot prepare the root file system ahead of time");
         }
     }
 }
@@ -132,26 +132,28 @@ fn printed(took: Duration) -> String {
     }
 }
 
-/// What the pod's image pull secrets hold. One that is missing or unreadable is passed over, as in
-/// Kubernetes: the registry will say if it was needed.
-pub async fn credentials(hands: &Hands) -> Vec<RegistryCredential> {
+/// The credentials in the pod's image pull secrets. One that is missing or unreadable is skipped,
+/// as in Kubernetes: the pull fails if it was needed.
+pub(super) async fn credentials(actions: &PodActions) -> Vec<RegistryCredential> {
     let mut found = Vec::new();
-    for reference in hands.pod.spec_ref().image_pull_secrets.iter().flatten() {
-        let (objects, namespace) = (&hands.context.objects, hands.pod.pod_namespace());
-        match objects.secret(namespace, &reference.name, &hands.wake).await {
+    for reference in actions.pod.spec_ref().image_pull_secrets.iter().flatten() {
+        let (objects, namespace) = (&actions.context.objects, actions.pod.pod_namespace());
+        match objects.secret(namespace, &reference.name, &actions.worker).await {
             Ok(Some(secret)) => found.extend(read(&secret)),
             Ok(None) => {
                 let text = format!(
                     "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
                     reference.name
                 );
-                hands.context.notes.pod_warning(
-                    &hands.pod,
+                actions.context.recorder.pod_warning(
+                    &actions.pod,
                     "FailedToRetrieveImagePullSecret",
                     text,
                 );
             }
-            Err(error) => tracing::warn!(%error, secret = reference.name, "image pull secret"),
+            Err(error) => {
+                tracing::warn!(%error, secret = reference.name, "cannot read an image pull secret")
+            }
         }
     }
     found

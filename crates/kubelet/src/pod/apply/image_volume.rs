@@ -1,17 +1,17 @@
-//! Volumes that are images (`volumes[].image`): pulled by their policy, and mounted where the volume has
-//! its place.
+//! Image volumes (`volumes[].image`): pulled according to their policy, and mounted at the volume's
+//! path.
 
 use k8s_openapi::api::core::v1::ImageVolumeSource;
 
 use super::image::{Policy, credentials, policy_of};
-use super::{Hands, Problem, run_blocking};
+use super::{PodActions, Problem, run_blocking};
 use crate::image::Image;
-use crate::pod::object::PodExt;
+use crate::pod::pod_ext::PodExt;
 use crate::volume::{MountedVolumes, mount};
-use ::runtime::errors::cause_chain;
+use runtime::errors::cause_chain;
 
-impl Hands {
-    /// Mounts those that are not; `volumes` says where.
+impl PodActions {
+    /// Mounts those that are not mounted; `volumes` has their paths.
     pub(super) async fn mount_images(&self, volumes: &MountedVolumes) -> Result<(), Problem> {
         for volume in self.pod.spec_ref().volumes.iter().flatten() {
             let (Some(source), Some(place)) = (&volume.image, volumes.by_name.get(&volume.name))

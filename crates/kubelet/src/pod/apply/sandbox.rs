@@ -1,14 +1,14 @@
 //! The pod's namespaces and network.
 
-use super::{Hands, Outcome, Problem};
+use super::{Outcome, PodActions, Problem};
+use crate::containers::PodConfig;
 use crate::pod::hosts::host_name;
-use crate::pod::memory::ReadySandbox;
-use crate::pod::object::PodExt;
+use crate::pod::pod_ext::PodExt;
+use crate::pod::worker::state::ReadySandbox;
 use crate::pod::{qos, resources};
-use crate::runtime::PodConfig;
-use ::runtime::errors::cause_chain;
+use runtime::errors::cause_chain;
 
-impl Hands {
+impl PodActions {
     pub async fn set_up_sandbox(self) -> Outcome {
         let result = self.sandbox().await;
         Outcome::Sandbox(result.map(Box::new).map_err(|message| {

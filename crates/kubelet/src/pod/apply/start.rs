@@ -1,17 +1,17 @@
-//! Making and starting one container.
+//! Creates and starts a container.
 
-use super::{Hands, Outcome, Problem};
+use super::{Outcome, PodActions, Problem};
+use crate::containers::{ContainerId, RuntimeError};
 use crate::pod::backoff::Backoff;
 use crate::pod::container_config::{Start, container_config};
-use crate::pod::containers::{Declared, find};
+use crate::pod::declared::{Declared, find};
 use crate::pod::files;
+use crate::pod::hooks::{run_hook, target};
 use crate::pod::hosts::host_name;
-use crate::pod::lifecycle::{run_hook, target};
-use crate::pod::memory::ReadySandbox;
-use crate::pod::object::PodExt;
-use crate::runtime::{ContainerId, RuntimeError};
+use crate::pod::pod_ext::PodExt;
+use crate::pod::worker::state::ReadySandbox;
 use crate::volume::MountedVolumes;
-use ::runtime::errors::cause_chain;
+use runtime::errors::cause_chain;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -24,15 +24,15 @@ pub struct StartRequest {
     pub image_id: String,
 }
 
-impl Hands {
-    /// Ends when the postStart hook has, if there is one.
+impl PodActions {
+    /// Completes after the postStart hook, if there is one.
     pub async fn start_container(self, request: StartRequest) -> Outcome {
         let result = match find(&self.pod, &request.container) {
             Some(declared) => {
                 let result = self.start(&declared, &request).await;
                 if let Err(problem) = &result {
                     let text = format!("Error: {}", problem.message);
-                    self.context.notes.warning(&self.pod, &declared, "Failed", text);
+                    self.context.recorder.warning(&self.pod, &declared, "Failed", text);
                 }
                 result
             }
@@ -43,19 +43,19 @@ impl Hands {
 
     async fn start(&self, declared: &Declared, request: &StartRequest) -> Result<(), Problem> {
         let id = self.create(declared, request).await?;
-        let (context, notes) = (&self.context, &self.context.notes);
+        let (context, recorder) = (&self.context, &self.context.recorder);
         let name = declared.name();
-        notes.normal(&self.pod, declared, "Created", format!("Created container: {name}"));
+        recorder.normal(&self.pod, declared, "Created", format!("Created container: {name}"));
         match context.runtime.start(&id).await {
             Ok(_) => {}
-            // It is there, ended, and its exit says why: it restarts as any other.
+            // The container exists and has exited, with the reason: it restarts like any other.
             Err(error @ RuntimeError::Start { .. }) => {
-                notes.warning(&self.pod, declared, "Failed", format!("Error: {error}"));
+                recorder.warning(&self.pod, declared, "Failed", format!("Error: {error}"));
                 return Ok(());
             }
             Err(error) => return Err(runtime_problem(&error)),
         }
-        notes.normal(&self.pod, declared, "Started", format!("Started container {name}"));
+        recorder.normal(&self.pod, declared, "Started", format!("Started container {name}"));
         self.post_start(declared, &id, request).await;
         Ok(())
     }
@@ -79,7 +79,7 @@ impl Hands {
             sandbox: &request.sandbox,
             volumes: &request.volumes,
             image_id: &request.image_id,
-            wake: &self.wake,
+            worker: &self.worker,
         };
         let config = container_config(&start, &shared)
             .await
@@ -100,7 +100,7 @@ impl Hands {
         })
     }
 
-    /// A container whose hook fails is killed and restarts by the pod's policy.
+    /// A container whose hook fails is killed, and restarted according to the pod's policy.
     async fn post_start(&self, declared: &Declared, id: &ContainerId, request: &StartRequest) {
         let lifecycle = declared.container.lifecycle.as_ref();
         let Some(handler) = lifecycle.and_then(|lifecycle| lifecycle.post_start.as_ref()) else {
@@ -111,9 +111,9 @@ impl Hands {
             return;
         };
         let text = format!("PostStartHook failed: {error}");
-        self.context.notes.warning(&self.pod, declared, "FailedPostStartHook", text);
+        self.context.recorder.warning(&self.pod, declared, "FailedPostStartHook", text);
         let text = "FailedPostStartHook".to_owned();
-        self.context.notes.normal(&self.pod, declared, "Killing", text);
+        self.context.recorder.normal(&self.pod, declared, "Killing", text);
         if let Err(error) = self.context.runtime.kill(id, 9, true).await {
             tracing::warn!(%error, container = %id, "cannot kill after a failed postStart hook");
         }

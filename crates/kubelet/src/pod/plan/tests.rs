@@ -5,11 +5,11 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Probe};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::*;
+use crate::containers::{ContainerExit, ContainerState, ContainerStatus, ExitReason, PodSandbox};
 use crate::pod::backoff::{RESTART, RETRY};
-use crate::pod::containers::declared;
-use crate::pod::memory::{Failure, ImageState, Memory, ReadySandbox, Work};
+use crate::pod::declared::declared;
+use crate::pod::worker::state::{Failure, ImageState, ReadySandbox, Work, WorkerState};
 use crate::probe::ProbeView;
-use crate::runtime::{ContainerExit, ContainerState, ContainerStatus, ExitReason, PodSandbox};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + seconds).unwrap()
@@ -62,7 +62,7 @@ fn observed(pod: Pod) -> Observed {
         pod: Arc::new(pod),
         vanished: false,
         containers: Vec::new(),
-        memory: Memory {
+        state: WorkerState {
             sandbox: Some(sandbox()),
             volumes_mounted: true,
             images,
@@ -79,8 +79,8 @@ fn status(name: &str, attempt: u32, state: ContainerState) -> ContainerStatus {
         pod: Default::default(),
         name: name.into(),
         attempt,
-        spec_hash: crate::pod::containers::Declared {
-            role: crate::pod::containers::Role::App,
+        spec_hash: crate::pod::declared::Declared {
+            role: crate::pod::declared::Role::App,
             container: container(name),
             target: None,
         }
@@ -141,7 +141,7 @@ fn words(plan: &Plan) -> Vec<String> {
 #[test]
 fn a_new_pod_prepares_everything_at_once() {
     let mut new = observed(pod(vec![], vec![container("a"), container("b")]));
-    new.memory = Memory::default();
+    new.state = WorkerState::default();
     let plan = plan(&new, at(0));
     assert_eq!(words(&plan), ["sandbox", "volumes", "image:a:0", "image:b:0"]);
     new.network_available = false;
@@ -151,18 +151,18 @@ fn a_new_pod_prepares_everything_at_once() {
         "no network to join yet"
     );
     for work in [Work::Sandbox, Work::Volumes, Work::Image("a".into()), Work::Image("b".into())] {
-        new.memory.in_flight.insert(work);
+        new.state.in_flight.insert(work);
     }
-    assert_eq!(super::plan(&new, at(0)), Plan::default(), "all of it goes on");
+    assert_eq!(super::plan(&new, at(0)), Plan::default(), "everything is in flight");
 }
 
 #[test]
 fn containers_start_in_order_one_at_a_time() {
     let mut here = observed(pod(vec![], vec![container("a"), container("b")]));
     assert_eq!(words(&plan(&here, at(0))), ["start:a:0"]);
-    here.memory.in_flight.insert(Work::Start("a".into()));
+    here.state.in_flight.insert(Work::Start("a".into()));
     assert!(words(&plan(&here, at(0))).is_empty());
-    here.memory.in_flight.clear();
+    here.state.in_flight.clear();
     here.containers = vec![running("a", 0)];
     assert_eq!(words(&plan(&here, at(0))), ["start:b:0"]);
     here.containers.push(running("b", 0));
@@ -181,29 +181,29 @@ fn init_containers_and_sidecars_come_first() {
     here.containers = vec![exited("one", 0, 0, 1)];
     assert_eq!(words(&plan(&here, at(1))), ["start:side:0"]);
     here.containers.push(running("side", 0));
-    assert!(words(&plan(&here, at(1))).is_empty(), "it has not started up");
+    assert!(words(&plan(&here, at(1))).is_empty(), "it has not started");
     let passed = ProbeView { startup: Some(true), ..Default::default() };
-    here.memory.probes.insert(ContainerId("side-0".into()), passed);
+    here.state.probes.insert(ContainerId("side-0".into()), passed);
     assert_eq!(words(&plan(&here, at(1))), ["start:two:0"]);
     here.containers.push(exited("two", 0, 0, 2));
     assert_eq!(words(&plan(&here, at(2))), ["start:app:0"]);
     here.containers.push(running("app", 0));
     assert_eq!(plan(&here, at(2)), Plan::default());
-    // A sidecar that ends later starts again; what came after it is left alone.
+    // A sidecar that exits later is started again; the containers after it are left alone.
     here.containers[1] = exited("side", 0, 1, 3);
-    here.memory.images.remove("side");
+    here.state.images.remove("side");
     assert_eq!(words(&plan(&here, at(3))), ["image:side:1"]);
 }
 
 #[test]
-fn init_containers_run_again_when_the_node_was_started_anew() {
+fn init_containers_run_again_after_a_reboot() {
     let mut here = observed(pod(vec![container("one")], vec![container("app")]));
     let of = |mut container: ContainerStatus, sandbox: &str| {
         let annotation = crate::pod::container_config::SANDBOX_ANNOTATION.to_owned();
         container.annotations.insert(annotation, sandbox.to_owned());
         container
     };
-    if let Some(sandbox) = &mut here.memory.sandbox {
+    if let Some(sandbox) = &mut here.state.sandbox {
         sandbox.sandbox.id = "new".into();
     }
     here.containers = vec![of(exited("one", 0, 0, 1), "old"), of(exited("app", 0, 255, 2), "old")];
@@ -215,7 +215,7 @@ fn init_containers_run_again_when_the_node_was_started_anew() {
 }
 
 #[test]
-fn a_failed_init_container_is_tried_again_or_fails_the_pod() {
+fn a_failed_init_container_is_retried_or_fails_the_pod() {
     let mut here = observed(pod(vec![container("one")], vec![container("app")]));
     here.containers = vec![exited("one", 0, 1, 0)];
     assert_eq!(words(&plan(&here, at(0))), ["image:one:1"]);
@@ -230,13 +230,13 @@ fn a_failed_init_container_is_tried_again_or_fails_the_pod() {
 fn restarts_back_off() {
     let mut here = observed(pod(vec![], vec![container("a")]));
     here.containers = vec![exited("a", 0, 1, 0)];
-    here.memory.images.insert("a".into(), ImageState::Present { attempt: 1 });
+    here.state.images.insert("a".into(), ImageState::Present { attempt: 1 });
     let first = plan(&here, at(0));
     let restart = Backoff { delay: RESTART.first, since: at(0) };
     let start =
         |attempt, restart| Action::StartContainer { container: "a".into(), attempt, restart };
     assert_eq!(first.actions, [start(1, Some(restart))], "the first one at once");
-    here.memory.restarts.insert("a".into(), restart);
+    here.state.restarts.insert("a".into(), restart);
     here.containers = vec![exited("a", 1, 1, 5)];
     let waits = plan(&here, at(6));
     assert!(waits.actions.is_empty());
@@ -246,10 +246,10 @@ fn restarts_back_off() {
         waits.waiting["a"].message,
         "back-off 10s restarting failed container=a pod=web_shop(u1)"
     );
-    here.memory.images.insert("a".into(), ImageState::Present { attempt: 2 });
+    here.state.images.insert("a".into(), ImageState::Present { attempt: 2 });
     let doubled = Backoff { delay: RESTART.first * 2, since: at(15) };
     assert_eq!(plan(&here, at(15)).actions, [start(2, Some(doubled))]);
-    // Ten quiet minutes later it starts over.
+    // After ten minutes without a failure it starts over.
     here.containers = vec![exited("a", 1, 1, 700)];
     let Action::StartContainer { restart, .. } = &plan(&here, at(700)).actions[0] else {
         panic!("it starts");
@@ -280,10 +280,10 @@ fn failed_pulls_are_shown_and_backed_off() {
     let backoff = Backoff { delay: RESTART.first, since: at(0) };
     let failure =
         Failure { reason: "ErrImagePull".into(), message: "no such image".into(), backoff };
-    here.memory.images.insert("a".into(), ImageState::Failed(failure));
+    here.state.images.insert("a".into(), ImageState::Failed(failure));
     let early = plan(&here, at(1));
     assert_eq!(early.waiting["a"].reason, "ErrImagePull");
-    assert_eq!(words(&early), ["start:b:0"], "the other one is not held up");
+    assert_eq!(words(&early), ["start:b:0"], "the other one does not wait");
     let later = plan(&here, at(5));
     assert_eq!(later.waiting["a"].reason, "ImagePullBackOff");
     assert_eq!(later.wake_at, Some(at(10)));
@@ -298,7 +298,7 @@ fn failed_starts_wait() {
         message: "configmap \"x\" not found".into(),
         backoff: Backoff { delay: RETRY.first, since: at(0) },
     };
-    here.memory.start_failures.insert("a".into(), failure);
+    here.state.start_failures.insert("a".into(), failure);
     let plan = plan(&here, at(0));
     assert!(plan.actions.is_empty());
     assert_eq!(plan.waiting["a"].reason, "CreateContainerConfigError");
@@ -314,7 +314,7 @@ fn unhealthy_and_changed_containers_are_stopped_once() {
     here.containers = vec![running("a", 0)];
     let id = ContainerId("a-0".into());
     let failed = ProbeView { liveness: Some(false), ..Default::default() };
-    here.memory.probes.insert(id.clone(), failed);
+    here.state.probes.insert(id.clone(), failed);
     let stop = |deadline, cause| Action::StopContainer {
         container: "a".into(),
         id: id.clone(),
@@ -322,7 +322,7 @@ fn unhealthy_and_changed_containers_are_stopped_once() {
         cause,
     };
     assert_eq!(plan(&here, at(0)).actions, [stop(at(7), StopCause::LivenessFailed)]);
-    here.memory.stops.insert(id.clone(), at(7));
+    here.state.stops.insert(id.clone(), at(7));
     assert!(plan(&here, at(1)).actions.is_empty());
     let mut here = observed(pod(vec![], vec![container("a")]));
     here.containers = vec![running("a", 0)];
@@ -336,13 +336,13 @@ fn deletion_stops_sidecars_last_and_in_reverse() {
     leaving.metadata.deletion_timestamp = Some(Time(at(20)));
     leaving.metadata.deletion_grace_period_seconds = Some(20);
     let mut here = observed(leaving);
-    here.memory.ending_since = Some(at(0));
+    here.state.terminating_since = Some(at(0));
     here.containers = vec![running("s1", 0), running("s2", 0), running("a", 0), running("b", 0)];
     assert_eq!(words(&plan(&here, at(0))), ["stop:a-0", "stop:b-0"]);
     here.containers[2] = exited("a", 0, 0, 1);
     here.containers[3] = exited("b", 0, 0, 1);
     assert_eq!(words(&plan(&here, at(1))), ["stop:s2-0"]);
-    assert_eq!(words(&plan(&here, at(20))), ["stop:s2-0", "stop:s1-0"], "the time is over");
+    assert_eq!(words(&plan(&here, at(20))), ["stop:s2-0", "stop:s1-0"], "the grace period is over");
     here.containers[1] = exited("s2", 0, 0, 2);
     assert_eq!(words(&plan(&here, at(2))), ["stop:s1-0"]);
 }
@@ -353,40 +353,40 @@ fn a_shorter_grace_brings_the_deadline_forward() {
     leaving.metadata.deletion_timestamp = Some(Time(at(30)));
     leaving.metadata.deletion_grace_period_seconds = Some(30);
     let mut here = observed(leaving);
-    here.memory.ending_since = Some(at(0));
+    here.state.terminating_since = Some(at(0));
     here.containers = vec![running("a", 0)];
-    here.memory.stops.insert(ContainerId("a-0".into()), at(30));
+    here.state.stops.insert(ContainerId("a-0".into()), at(30));
     assert!(plan(&here, at(1)).actions.is_empty());
     let mut pod = (*here.pod).clone();
     pod.metadata.deletion_grace_period_seconds = Some(5);
     here.pod = Arc::new(pod);
     let Action::StopContainer { deadline, .. } = plan(&here, at(1)).actions[0] else {
-        panic!("it is stopped sooner");
+        panic!("it is stopped earlier");
     };
     assert_eq!(deadline, at(5));
 }
 
 #[test]
-fn the_end_of_a_deleted_pod_goes_step_by_step() {
+fn a_deleted_pod_terminates_step_by_step() {
     let mut leaving = pod(vec![], vec![container("a")]);
     leaving.metadata.deletion_timestamp = Some(Time(at(30)));
     let mut here = observed(leaving);
     here.containers = vec![exited("a", 0, 0, 1)];
-    here.memory.in_flight.insert(Work::Volumes);
-    assert!(words(&plan(&here, at(1))).is_empty(), "something still goes on");
-    here.memory.in_flight.clear();
+    here.state.in_flight.insert(Work::Volumes);
+    assert!(words(&plan(&here, at(1))).is_empty(), "something is still in flight");
+    here.state.in_flight.clear();
     assert_eq!(words(&plan(&here, at(1))), ["down"]);
-    here.memory.torn_down = true;
-    assert!(words(&plan(&here, at(1))).is_empty(), "its status is not told yet");
-    here.memory.status_written = true;
+    here.state.torn_down = true;
+    assert!(words(&plan(&here, at(1))).is_empty(), "its status is not written yet");
+    here.state.status_written = true;
     assert_eq!(words(&plan(&here, at(1))), ["remove-pod"]);
-    here.memory.removed = true;
+    here.state.removed = true;
     assert_eq!(words(&plan(&here, at(1))), ["delete"]);
-    here.memory.deleted = true;
+    here.state.deleted = true;
     assert!(plan(&here, at(1)).done);
-    here.memory.deleted = false;
+    here.state.deleted = false;
     here.vanished = true;
-    assert!(plan(&here, at(1)).done, "somebody else removed the object");
+    assert!(plan(&here, at(1)).done, "someone else removed the object");
 }
 
 #[test]
@@ -398,15 +398,15 @@ fn the_active_deadline_ends_a_pod() {
     here.containers = vec![running("a", 0)];
     assert_eq!(plan(&here, at(59)).wake_at, Some(at(60)));
     assert_eq!(words(&plan(&here, at(60))), ["stop:a-0"]);
-    let Course::End(ending) = course(&here, at(60)) else {
-        panic!("it ends");
+    let Lifecycle::Terminate(termination) = lifecycle(&here, at(60)) else {
+        panic!("it terminates");
     };
-    assert_eq!(ending.outcome.unwrap().0, "DeadlineExceeded");
-    assert!(!ending.remove);
+    assert_eq!(termination.outcome.unwrap().0, "DeadlineExceeded");
+    assert!(!termination.remove);
 }
 
 #[test]
-fn what_the_apiserver_holds_as_finished_never_runs_again() {
+fn a_pod_in_a_terminal_phase_never_runs_again() {
     let mut finished = pod(vec![], vec![container("a")]);
     finished.status = Some(PodStatus { phase: Some("Succeeded".into()), ..Default::default() });
     let mut here = observed(finished);
@@ -416,7 +416,7 @@ fn what_the_apiserver_holds_as_finished_never_runs_again() {
 }
 
 #[test]
-fn old_attempts_are_forgotten() {
+fn old_attempts_are_removed() {
     let mut here = observed(pod(vec![], vec![container("a")]));
     here.containers =
         vec![exited("a", 0, 1, 0), exited("a", 1, 1, 0), exited("a", 2, 1, 0), running("a", 3)];
@@ -427,13 +427,13 @@ fn old_attempts_are_forgotten() {
 fn tokens_are_renewed_in_time() {
     let mut here = observed(pod(vec![], vec![container("a")]));
     here.containers = vec![running("a", 0)];
-    here.memory.volumes_renew_at = Some(at(100));
+    here.state.volumes_renew_at = Some(at(100));
     assert_eq!(plan(&here, at(0)).wake_at, Some(at(100)));
     assert_eq!(words(&plan(&here, at(100))), ["volumes"]);
 }
 
 #[test]
-fn changed_limits_are_put_into_force_or_restart_the_container() {
+fn changed_limits_are_applied_or_restart_the_container() {
     use k8s_openapi::api::core::v1::{ContainerResizePolicy, ResourceRequirements};
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 

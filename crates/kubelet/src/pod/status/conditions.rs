@@ -6,11 +6,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::whole;
 use crate::pod::admission::REJECTED;
-use crate::pod::containers::{Declared, Role};
-use crate::pod::object::PodExt;
+use crate::pod::declared::{Declared, Role};
 use crate::pod::observed::{ContainerStatusExt, Observed};
+use crate::pod::pod_ext::PodExt;
 
-/// The conditions that the kubelet owns. All others are passed on as they are.
+/// The conditions that the kubelet owns. All others are preserved.
 const OWN: [&str; 6] = [
     "PodReadyToStartContainers",
     "Initialized",
@@ -20,7 +20,7 @@ const OWN: [&str; 6] = [
     "DisruptionTarget",
 ];
 
-/// The pod has ended and its network is taken down.
+/// Updates the conditions of a pod whose network was torn down.
 pub(super) fn sandbox_gone(status: &mut PodStatus, now: Timestamp) {
     let mut conditions = status.conditions.iter_mut().flatten();
     let found = conditions.find(|one| one.type_ == OWN[0] && one.status == "True");
@@ -60,7 +60,7 @@ pub(super) fn conditions(
     let phase = status.phase.as_deref().unwrap_or_default();
     let containers = containers_ready(observed, phase);
     let ready = ready(observed, &containers, &conditions);
-    let sandbox = observed.memory.sandbox.is_some() && !observed.memory.torn_down;
+    let sandbox = observed.state.sandbox.is_some() && !observed.state.torn_down;
     let own = [
         (
             "PodReadyToStartContainers",
@@ -74,15 +74,15 @@ pub(super) fn conditions(
     for (type_, verdict) in own {
         conditions.push(condition(type_, verdict, observed.pod.metadata.generation, before, now));
     }
-    if let Some(doom) = &observed.memory.doom
-        && doom.reason == "Evicted"
-        && !doom.message.starts_with(REJECTED)
+    if let Some(eviction) = &observed.state.eviction
+        && eviction.reason == "Evicted"
+        && !eviction.message.starts_with(REJECTED)
         && !conditions.iter().any(|one| one.type_ == "DisruptionTarget")
     {
         let verdict = Verdict {
             holds: true,
             reason: Some("TerminationByKubelet"),
-            message: Some(doom.message.clone()),
+            message: Some(eviction.message.clone()),
         };
         conditions.push(condition(
             "DisruptionTarget",

@@ -12,10 +12,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use nix::sys::signal::Signal;
 
 use super::whole;
-use crate::pod::containers::{Declared, Role};
+use crate::containers::{ContainerExit, ContainerState, ContainerStatus as Runtime};
+use crate::pod::declared::{Declared, Role};
 use crate::pod::observed::{ContainerStatusExt, Observed};
 use crate::pod::plan::Plan;
-use crate::runtime::{ContainerExit, ContainerState, ContainerStatus as Runtime};
 
 pub(super) fn container_status(
     observed: &Observed,
@@ -32,7 +32,7 @@ pub(super) fn container_status(
     let limit = MESSAGES_BYTES / observed.declared.len().max(1);
     let state = |container| state(container, limit);
     let (state, last_state) = match waiting {
-        // It will run again: what it was is its last state.
+        // It will run again: its state becomes its last state.
         Some(waiting) => (
             State {
                 waiting: Some(ContainerStateWaiting {
@@ -106,7 +106,7 @@ fn never_started(
         },
         |waiting| waiting.reason.clone(),
     );
-    // A container that the runtime has lost (its node's disk was replaced) keeps its count.
+    // A container that was lost (the node's disk was replaced) keeps its restart count.
     let known = before
         .container_statuses
         .iter()
@@ -148,7 +148,7 @@ fn mounts(declared: &Declared) -> Option<Vec<VolumeMountStatus>> {
     (!mounts.is_empty()).then(|| mounts.iter().map(one).collect())
 }
 
-/// `limit`: most bytes of its message.
+/// `limit`: maximum bytes of its message.
 fn state(container: &Runtime, limit: usize) -> State {
     match &container.state {
         ContainerState::Created => State {
@@ -185,16 +185,16 @@ fn terminated(container: &Runtime, exit: &ContainerExit, limit: usize) -> Contai
     }
 }
 
-/// Longest termination message, in bytes, from the file and from the log.
+/// Maximum length of a termination message, from the file and from the log, in bytes.
 pub const MESSAGE_FILE_BYTES: usize = 4096;
 /// See [`MESSAGE_FILE_BYTES`].
 pub const MESSAGE_LOG_BYTES: usize = 2048;
-/// Of all containers of a pod together.
+/// The total over all containers of a pod.
 const MESSAGES_BYTES: usize = 12 * 1024;
-/// Most lines taken from the log.
+/// Maximum lines from the log.
 pub const MESSAGE_LOG_LINES: usize = 80;
 
-/// Where the file behind `terminationMessagePath` is on the node, for one attempt.
+/// The path on the node of the file behind `terminationMessagePath`, for one attempt.
 pub fn message_file(container_directory: &Path, attempt: u32) -> std::path::PathBuf {
     container_directory.join(format!("{attempt}.termination"))
 }

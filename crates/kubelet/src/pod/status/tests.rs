@@ -7,11 +7,11 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::*;
-use crate::pod::containers::declared;
-use crate::pod::memory::{Doom, Memory};
+use crate::containers::{ContainerExit, ContainerId, ContainerState, ContainerStatus, ExitReason};
+use crate::pod::declared::declared;
 use crate::pod::plan::plan;
+use crate::pod::worker::state::{Eviction, WorkerState};
 use crate::probe::ProbeView;
-use crate::runtime::{ContainerExit, ContainerId, ContainerState, ContainerStatus, ExitReason};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + seconds).unwrap()
@@ -24,7 +24,7 @@ fn observed(spec: PodSpec) -> Observed {
         pod: Arc::new(pod),
         vanished: false,
         containers: Vec::new(),
-        memory: Memory::default(),
+        state: WorkerState::default(),
         network_available: true,
         host_ips: vec!["10.0.0.1".parse().unwrap()],
     }
@@ -134,7 +134,7 @@ fn a_pod_is_pending_until_all_of_it_has_run() {
 }
 
 #[test]
-fn last_words_share_their_room() {
+fn termination_messages_share_a_limit() {
     let mut spec = one("Always");
     let others =
         (0..11).map(|number| Container { name: format!("c{number}"), ..Default::default() });
@@ -167,7 +167,7 @@ fn a_pod_is_pending_while_it_initializes_and_fails_with_its_init_container() {
 }
 
 #[test]
-fn a_deleted_pod_ends_by_what_its_containers_did() {
+fn a_deleted_pods_phase_depends_on_its_containers() {
     let mut here = observed(one("Always"));
     let mut pod = (*here.pod).clone();
     pod.metadata.deletion_timestamp = Some(Time(at(0)));
@@ -179,9 +179,9 @@ fn a_deleted_pod_ends_by_what_its_containers_did() {
 }
 
 #[test]
-fn an_evicted_pod_says_why() {
+fn an_evicted_pod_has_reason_and_message() {
     let mut here = observed(one("Always"));
-    here.memory.doom = Some(Doom {
+    here.state.eviction = Some(Eviction {
         reason: "Evicted".into(),
         message: "The node was low on resource: memory. ".into(),
         grace_seconds: 0,
@@ -219,7 +219,7 @@ fn readiness_by_probe_and_by_gate() {
     let status = compute(&here, &PodStatus::default(), 1);
     assert!(!holds(&status, "ContainersReady") && !holds(&status, "Ready"));
     let passed = ProbeView { readiness: Some(true), ..Default::default() };
-    here.memory.probes.insert(ContainerId("a-0".into()), passed);
+    here.state.probes.insert(ContainerId("a-0".into()), passed);
     let status = compute(&here, &status, 2);
     assert!(holds(&status, "ContainersReady") && !holds(&status, "Ready"));
     let mut pod = (*here.pod).clone();

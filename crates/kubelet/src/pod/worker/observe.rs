@@ -1,4 +1,4 @@
-//! Gathering what is.
+//! Gathers what a plan is computed from.
 
 use std::sync::Arc;
 
@@ -6,42 +6,43 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Desired, Worker};
+use crate::containers::{ContainerState, ContainerStatus};
 use crate::logs::{LogQuery, read_log};
 use crate::pod::apply::INSPECT_ERROR;
-use crate::pod::containers::declared;
+use crate::pod::declared::declared;
 use crate::pod::files;
-use crate::pod::memory::ImageState;
-use crate::pod::object::PodExt;
 use crate::pod::observed::{ContainerStatusExt, Observed};
-use crate::pod::registry::Reason;
+use crate::pod::pod_ext::PodExt;
 use crate::pod::status::{MESSAGE_LOG_BYTES, MESSAGE_LOG_LINES};
-use crate::runtime::{ContainerState, ContainerStatus};
+use crate::pod::worker::handle::SyncReason;
+use crate::pod::worker::state::ImageState;
 
 impl Worker {
     pub(super) async fn observe(&mut self) -> Observed {
-        let reasons = self.wake.take();
+        let reasons = self.handle.take_reasons();
         if self.desired.has_changed().unwrap_or(false) {
             let Desired { pod, vanished } = self.desired.borrow_and_update().clone();
             self.vanished |= vanished;
             self.adopt(pod);
         }
-        self.memory.doom = self.wake.doomed();
-        if reasons.has(Reason::Objects) {
-            self.memory.volumes_dirty = true;
-            // What was missing may be there now.
-            self.memory.start_failures.clear();
+        self.state.eviction = self.handle.eviction();
+        if reasons.has(SyncReason::ReferencedObjectChanged) {
+            self.state.volumes_dirty = true;
+            // What was missing may exist now.
+            self.state.start_failures.clear();
         }
-        if reasons.has(Reason::Resync) {
-            self.memory.start_failures.clear();
-            self.memory.sandbox_failure = None;
-            self.memory.tear_down_failure = None;
-            self.memory.images.retain(|_, image| match image {
+        if reasons.has(SyncReason::RuntimeReconnected) {
+            self.state.start_failures.clear();
+            self.state.sandbox_failure = None;
+            self.state.tear_down_failure = None;
+            self.state.images.retain(|_, image| match image {
                 ImageState::Present { .. } => true,
                 ImageState::Failed(failure) => failure.reason != INSPECT_ERROR,
             });
         }
-        self.stale |= reasons.has(Reason::Runtime) || reasons.has(Reason::Resync);
-        if self.stale && !self.memory.removed {
+        self.stale |= reasons.has(SyncReason::ContainerChanged)
+            || reasons.has(SyncReason::RuntimeReconnected);
+        if self.stale && !self.state.removed {
             self.list().await;
         }
         self.forget_stopped();
@@ -50,13 +51,13 @@ impl Worker {
             vanished: self.vanished,
             declared: self.declared.clone(),
             containers: self.containers.clone(),
-            memory: self.memory.clone(),
+            state: self.state.clone(),
             network_available: self.context.network.borrow().is_some(),
             host_ips: self.context.node.ips.clone(),
         }
     }
 
-    /// Takes a version of the object, unless a newer one is known.
+    /// Adopts a version of the object, unless a newer one is known.
     pub(super) fn adopt(&mut self, pod: Arc<Pod>) {
         let revision = |pod: &Pod| {
             let text = pod.metadata.resource_version.as_deref();
@@ -67,14 +68,14 @@ impl Worker {
         }
         if pod.spec != self.pod.spec {
             self.declared = declared(&pod);
-            self.memory.start_failures.clear();
+            self.state.start_failures.clear();
         }
-        // Labels and annotations may be in a downward API volume, or in a container's environment.
+        // Labels and annotations may be used by a downward API volume or a container's environment.
         if pod.metadata.labels != self.pod.metadata.labels
             || pod.metadata.annotations != self.pod.metadata.annotations
         {
-            self.memory.volumes_dirty = true;
-            self.memory.start_failures.clear();
+            self.state.volumes_dirty = true;
+            self.state.start_failures.clear();
         }
         self.pod = pod;
     }
@@ -85,15 +86,15 @@ impl Worker {
                 self.stale = false;
                 self.containers = containers;
                 self.remember_probes();
-                self.read_last_words().await;
+                self.read_termination_messages().await;
             }
-            // It stays stale; containerd's return is an event of its own.
+            // It stays stale; there is an event when containerd is back.
             Err(error) => tracing::warn!(%error, "cannot list the pod's containers"),
         }
     }
 
     /// Termination messages, read once per container.
-    async fn read_last_words(&mut self) {
+    async fn read_termination_messages(&mut self) {
         for index in 0..self.containers.len() {
             let container = &self.containers[index];
             let failed = match &container.state {
@@ -102,7 +103,7 @@ impl Worker {
             };
             let text = match self.messages.get(&container.id) {
                 Some(text) => text.clone(),
-                None => self.last_words(container, failed).await,
+                None => self.termination_message(container, failed).await,
             };
             self.messages.insert(container.id.clone(), text.clone());
             if let ContainerState::Exited(exit) = &mut self.containers[index].state {
@@ -113,7 +114,7 @@ impl Worker {
         self.messages.retain(|id, _| known.contains(id));
     }
 
-    async fn last_words(&self, container: &ContainerStatus, failed: bool) -> String {
+    async fn termination_message(&self, container: &ContainerStatus, failed: bool) -> String {
         let directory = self.context.directories.container(self.pod.uid(), &container.name);
         let text = files::read_message_file(&directory, container.attempt);
         let declared = self.declared.iter().find(|one| one.name() == container.name);
@@ -131,14 +132,14 @@ impl Worker {
         String::from_utf8_lossy(&tail[from..]).into_owned()
     }
 
-    /// Containers that have ended need no more stopping.
+    /// Exited containers need no more stopping.
     fn forget_stopped(&mut self) {
         let containers = &self.containers;
-        let runs = |id: &crate::runtime::ContainerId| {
+        let runs = |id: &crate::containers::ContainerId| {
             containers.iter().any(|one| one.id == *id && one.running())
         };
         self.stops.retain(|id, _| runs(id));
-        self.memory.stops.retain(|id, _| runs(id));
-        self.memory.resized.retain(|id, _| runs(id));
+        self.state.stops.retain(|id, _| runs(id));
+        self.state.resized.retain(|id, _| runs(id));
     }
 }

@@ -1,4 +1,4 @@
-//! What the ends of actions mean for the next look.
+//! Records the outcomes of actions in the worker's state.
 
 use std::sync::Arc;
 
@@ -7,23 +7,23 @@ use tokio::task::JoinError;
 use super::Worker;
 use crate::pod::apply::{Outcome, Problem, after};
 use crate::pod::backoff::{self, Backoff};
-use crate::pod::memory::{Failure, ImageState};
-use crate::pod::report::Written;
+use crate::pod::status::Written;
+use crate::pod::worker::state::{Failure, ImageState};
 
 impl Worker {
     pub(super) fn joined(&mut self, joined: Result<Outcome, JoinError>) {
         match joined {
             Ok(outcome) => {
                 if let Some(work) = outcome.work() {
-                    self.memory.in_flight.remove(&work);
+                    self.state.in_flight.remove(&work);
                 }
                 self.record(outcome);
             }
             Err(error) if error.is_cancelled() => {}
             Err(error) => {
-                // A bug in an action; which one is not known, so all may be tried again.
+                // A bug in an action. It is unknown which, so all may be tried again.
                 tracing::error!(%error, "an action of the pod panicked");
-                self.memory.in_flight.clear();
+                self.state.in_flight.clear();
                 self.status_busy = false;
             }
         }
@@ -33,23 +33,23 @@ impl Worker {
         let now = self.context.clock.now();
         match outcome {
             Outcome::Sandbox(Ok(sandbox)) => {
-                self.memory.sandbox = Some(*sandbox);
-                self.memory.sandbox_failure = None;
+                self.state.sandbox = Some(*sandbox);
+                self.state.sandbox_failure = None;
             }
             Outcome::Sandbox(Err(problem)) => {
-                let failure = self.failed(self.memory.sandbox_failure.clone(), problem);
-                self.memory.sandbox_failure = Some(failure);
+                let failure = self.failed(self.state.sandbox_failure.clone(), problem);
+                self.state.sandbox_failure = Some(failure);
             }
             Outcome::Volumes(Ok(volumes)) => {
-                self.memory.volumes_renew_at = volumes.renew_at;
+                self.state.volumes_renew_at = volumes.renew_at;
                 self.volumes = volumes;
-                self.memory.volumes_mounted = true;
-                self.memory.volumes_failure = None;
+                self.state.volumes_mounted = true;
+                self.state.volumes_failure = None;
             }
             Outcome::Volumes(Err(problem)) => {
-                let failure = self.failed(self.memory.volumes_failure.clone(), problem);
-                self.memory.volumes_renew_at = None;
-                self.memory.volumes_failure = Some(failure);
+                let failure = self.failed(self.state.volumes_failure.clone(), problem);
+                self.state.volumes_renew_at = None;
+                self.state.volumes_failure = Some(failure);
             }
             Outcome::Image { container, attempt, result } => {
                 self.imaged(container, attempt, result)
@@ -59,39 +59,39 @@ impl Worker {
             }
             Outcome::Resized { id, fingerprint, result } => {
                 if let Err(problem) = result {
-                    tracing::warn!(problem.message, container = %id, "cannot resize");
+                    tracing::warn!(problem.message, container = %id, "cannot resize the container");
                 }
-                self.memory.resized.insert(id, fingerprint);
+                self.state.resized.insert(id, fingerprint);
             }
             Outcome::Removed(_) => self.stale = true,
             Outcome::TornDown(Ok(())) => {
-                self.memory.torn_down = true;
-                self.memory.tear_down_failure = None;
+                self.state.torn_down = true;
+                self.state.tear_down_failure = None;
             }
             Outcome::TornDown(Err(problem)) | Outcome::PodRemoved(Err(problem)) => {
-                let failure = self.failed(self.memory.tear_down_failure.clone(), problem);
-                self.memory.tear_down_failure = Some(failure);
+                let failure = self.failed(self.state.tear_down_failure.clone(), problem);
+                self.state.tear_down_failure = Some(failure);
             }
-            Outcome::PodRemoved(Ok(())) => self.memory.removed = true,
-            Outcome::ObjectDeleted(Ok(())) => self.memory.deleted = true,
+            Outcome::PodRemoved(Ok(())) => self.state.removed = true,
+            Outcome::ObjectDeleted(Ok(())) => self.state.deleted = true,
             Outcome::ObjectDeleted(Err(problem)) => {
-                let previous = self.memory.delete_failure.as_ref();
+                let previous = self.state.delete_failure.as_ref();
                 let failure = after(previous, problem, backoff::RETRY, now);
-                self.memory.delete_failure = Some(failure);
+                self.state.delete_failure = Some(failure);
             }
             Outcome::StatusWritten(written) => self.written(written),
-            // If it still runs, it is stopped again.
+            // If it is still running, it is stopped again.
             Outcome::Stopped(id) => {
                 self.stops.remove(&id);
-                self.memory.stops.remove(&id);
+                self.state.stops.remove(&id);
                 self.stale = true;
             }
         }
     }
 
-    /// A failure that people should see, with its next back-off.
+    /// A failure with its next back-off; also recorded as an event.
     fn failed(&self, previous: Option<Failure>, problem: Problem) -> Failure {
-        self.context.notes.pod_warning(&self.pod, &problem.reason, problem.message.clone());
+        self.context.recorder.pod_warning(&self.pod, &problem.reason, problem.message.clone());
         after(previous.as_ref(), problem, backoff::RETRY, self.context.clock.now())
     }
 
@@ -99,16 +99,16 @@ impl Worker {
         let now = self.context.clock.now();
         match result {
             Ok(id) => {
-                self.memory.image_backoffs.remove(&container);
+                self.state.image_backoffs.remove(&container);
                 self.image_ids.insert(container.clone(), id);
-                self.memory.images.insert(container, ImageState::Present { attempt });
+                self.state.images.insert(container, ImageState::Present { attempt });
             }
             Err(problem) => {
-                let previous = self.memory.image_backoffs.get(&container).copied();
+                let previous = self.state.image_backoffs.get(&container).copied();
                 let backoff = Backoff::next(previous, backoff::RESTART, now);
-                self.memory.image_backoffs.insert(container.clone(), backoff);
+                self.state.image_backoffs.insert(container.clone(), backoff);
                 let failure = Failure { reason: problem.reason, message: problem.message, backoff };
-                self.memory.images.insert(container, ImageState::Failed(failure));
+                self.state.images.insert(container, ImageState::Failed(failure));
             }
         }
     }
@@ -120,20 +120,20 @@ impl Worker {
         result: Result<(), Problem>,
     ) {
         self.stale = true;
-        // The next start asks for its image anew.
-        self.memory.images.remove(&container);
+        // The next start ensures its image again.
+        self.state.images.remove(&container);
         match result {
             Ok(()) => {
-                self.memory.start_failures.remove(&container);
+                self.state.start_failures.remove(&container);
                 if let Some(restart) = restart {
-                    self.memory.restarts.insert(container, restart);
+                    self.state.restarts.insert(container, restart);
                 }
             }
             Err(problem) => {
-                let previous = self.memory.start_failures.get(&container);
+                let previous = self.state.start_failures.get(&container);
                 let now = self.context.clock.now();
                 let failure = after(previous, problem, backoff::START, now);
-                self.memory.start_failures.insert(container, failure);
+                self.state.start_failures.insert(container, failure);
             }
         }
     }
@@ -144,7 +144,7 @@ impl Worker {
             Written::Done(pod) | Written::Stale(pod) => self.adopt(Arc::new(*pod)),
             Written::Gone => {
                 self.vanished = true;
-                self.memory.deleted = true;
+                self.state.deleted = true;
             }
             Written::Failed(error) => {
                 tracing::warn!(%error, "cannot write the pod's status");

@@ -1,27 +1,27 @@
-//! Probes of the pod's running containers.
+//! Probes the pod's running containers.
 
 use k8s_openapi::api::core::v1::ContainerStatus as ApiStatus;
 
 use super::Worker;
-use crate::pod::lifecycle::target;
-use crate::pod::object::PodExt;
+use crate::containers::{ContainerId, ContainerState};
+use crate::pod::hooks::target;
 use crate::pod::observed::{ContainerStatusExt, Observed};
-use crate::probe::check::CheckError;
-use crate::probe::task::{ProbeReport, Start, start};
+use crate::pod::pod_ext::PodExt;
+use crate::probe::prober::CheckError;
+use crate::probe::worker::{ProbeReport, Start, start};
 use crate::probe::{ProbeKind, ProbeView};
-use crate::runtime::{ContainerId, ContainerState};
 
-/// A probe that fails every second does not need an event every second.
+/// Limits the events of a probe that keeps failing.
 const UNHEALTHY_AT_MOST_EVERY: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 
 impl Worker {
-    /// Starts probing what has started, and ends it for what has ended.
+    /// Starts probing containers that have started, and stops probing those that have exited.
     pub(super) fn probe(&mut self, observed: &Observed) {
         let runs =
             |id: &ContainerId| observed.containers.iter().any(|one| one.id == *id && one.running());
         self.probes.retain(|id, _| runs(id));
         self.unhealthy_at.retain(|(id, _), _| runs(id));
-        self.memory.probes.retain(|id, _| observed.containers.iter().any(|one| one.id == *id));
+        self.state.probes.retain(|id, _| observed.containers.iter().any(|one| one.id == *id));
         for declared in &observed.declared {
             let Some(container) = observed.latest(declared.name()) else {
                 continue;
@@ -29,43 +29,43 @@ impl Worker {
             let ContainerState::Running { started_at, .. } = container.state else {
                 continue;
             };
-            let settled = self.memory.sandbox.is_some() && !observed.starting(declared.name());
+            let settled = self.state.sandbox.is_some() && !observed.starting(declared.name());
             if !settled || self.probes.contains_key(&container.id) {
                 continue;
             }
-            let known = self.memory.probes.get(&container.id).copied();
+            let known = self.state.probes.get(&container.id).copied();
             let before = known.unwrap_or_default();
-            let ip = self.memory.sandbox.as_ref().and_then(|sandbox| sandbox.ips.first().copied());
+            let ip = self.state.sandbox.as_ref().and_then(|sandbox| sandbox.ips.first().copied());
             let mut target = target(declared, &container.id, ip);
-            if self.ending {
+            if self.terminating {
                 target.container.liveness_probe = None;
                 target.container.startup_probe = None;
             }
             let task = start(
-                self.context.checker.clone(),
+                self.context.prober.clone(),
                 self.context.clock.clone(),
                 target,
                 Start { started_at, before },
                 self.probe_reports.0.clone(),
             );
             if let Some(task) = task {
-                self.memory.probes.insert(container.id.clone(), before);
+                self.state.probes.insert(container.id.clone(), before);
                 self.probes.insert(container.id.clone(), task);
             }
         }
     }
 
-    /// Takes over what the probes of running containers said before the kubelet was restarted.
+    /// Restores the probe results of running containers from before a restart of the kubelet.
     pub(super) fn remember_probes(&mut self) {
         for container in self.containers.iter().filter(|one| one.running()) {
-            if !self.memory.probes.contains_key(&container.id) {
+            if !self.state.probes.contains_key(&container.id) {
                 let before = self.reported_before(&container.id);
-                self.memory.probes.insert(container.id.clone(), before);
+                self.state.probes.insert(container.id.clone(), before);
             }
         }
     }
 
-    /// What the apiserver was told of this very container before the kubelet was restarted.
+    /// The probe results of this container in the status, written before a restart of the kubelet.
     fn reported_before(&self, id: &ContainerId) -> ProbeView {
         let status = self.pod.status_ref();
         let mut all =
@@ -81,7 +81,7 @@ impl Worker {
         }
     }
 
-    /// A pod that ends is not restarted any more, but it may still become unready.
+    /// Containers of a terminating pod are not restarted, but may still become unready.
     pub(super) fn stop_probing_health(&mut self) {
         self.probes.clear();
     }
@@ -90,14 +90,14 @@ impl Worker {
         match report {
             ProbeReport::Changed { id, view } => {
                 if self.containers.iter().any(|one| one.id == id) {
-                    self.memory.probes.insert(id, view);
+                    self.state.probes.insert(id, view);
                 }
             }
             ProbeReport::Failed { id, kind, error } => self.unhealthy(&id, kind, &error),
         }
     }
 
-    /// An event, but not more than one in a while for each probe.
+    /// Records an event, rate-limited per probe.
     fn unhealthy(&mut self, id: &ContainerId, kind: ProbeKind, error: &CheckError) {
         let now = self.context.clock.now();
         let key = (id.clone(), kind);
@@ -117,8 +117,8 @@ impl Worker {
                 CheckError::Unknown(_) => "errored and resulted in unknown state",
             };
             let text = format!("{} probe {outcome}: {error}", kind.as_str());
-            let notes = &self.context.notes;
-            notes.warning(&self.pod, declared, "Unhealthy", text);
+            let recorder = &self.context.recorder;
+            recorder.warning(&self.pod, declared, "Unhealthy", text);
         }
     }
 }

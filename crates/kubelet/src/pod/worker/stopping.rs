@@ -1,4 +1,4 @@
-//! Stopping the pod's containers.
+//! Stops the pod's containers.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use tokio::task::AbortHandle;
 use tracing::Instrument;
 
 use super::Worker;
+use crate::containers::ContainerId;
 use crate::pod::apply::Outcome;
-use crate::pod::lifecycle::{Stop, stop, target};
+use crate::pod::hooks::{Stop, stop, target};
 use crate::pod::plan::StopCause;
-use crate::runtime::ContainerId;
 
-/// How long a container that was killed has to be seen dead.
+/// How long to wait for a killed container to exit.
 const STOP_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// A stop that goes on. Dropping it ends the waiting, not the container.
+/// A stop in progress. Dropping it cancels the stop.
 #[derive(Debug)]
 pub(super) struct Stopping {
     deadline: watch::Sender<Timestamp>,
@@ -37,7 +37,7 @@ impl Worker {
         deadline: Timestamp,
         cause: StopCause,
     ) {
-        self.memory.stops.insert(id.clone(), deadline);
+        self.state.stops.insert(id.clone(), deadline);
         if let Some(stopping) = self.stops.get(id) {
             stopping.deadline.send_replace(deadline);
             return;
@@ -45,7 +45,7 @@ impl Worker {
         let declared = self.declared.iter().find(|one| one.name() == name).cloned();
         if let Some(declared) = &declared {
             let text = match cause {
-                StopCause::PodEnds => format!("Stopping container {name}"),
+                StopCause::PodTerminates => format!("Stopping container {name}"),
                 StopCause::LivenessFailed => {
                     format!("Container {name} failed liveness probe, will be restarted")
                 }
@@ -56,12 +56,12 @@ impl Worker {
                     format!("Container {name} definition changed, will be restarted")
                 }
             };
-            self.context.notes.normal(&self.pod, declared, "Killing", text);
+            self.context.recorder.normal(&self.pod, declared, "Killing", text);
         }
         let container = self.containers.iter().find(|one| one.id == *id);
-        let ip = self.memory.sandbox.as_ref().and_then(|sandbox| sandbox.ips.first().copied());
+        let ip = self.state.sandbox.as_ref().and_then(|sandbox| sandbox.ips.first().copied());
         let plain =
-            crate::probe::check::Target { id: id.clone(), container: Default::default(), ip };
+            crate::probe::prober::Target { id: id.clone(), container: Default::default(), ip };
         let (sender, receiver) = watch::channel(deadline);
         let request = Stop {
             context: Arc::clone(&self.context),
@@ -77,7 +77,8 @@ impl Worker {
                 if let Err(error) = stop(request).await {
                     tracing::warn!(%error, container = %id_of_task, "cannot stop a container");
                 }
-                // Its end drops this task; if it does not end it is stopped once more.
+                // The exit of the container drops this task; if it does not exit, it is stopped
+                // again.
                 tokio::time::sleep(STOP_AGAIN).await;
                 Outcome::Stopped(id_of_task)
             }

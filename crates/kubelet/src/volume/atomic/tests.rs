@@ -33,7 +33,7 @@ fn contents_are_replaced_as_a_whole() {
 }
 
 #[test]
-fn a_link_that_a_crash_left_out_is_made_again() {
+fn a_link_that_is_missing_after_a_crash_is_created() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
     let files = payload(&[("a", "1")]);

@@ -1,0 +1,191 @@
+//! Events of containers.
+//!
+//! One subscription to containerd feeds every [`Runtime::events`]. It also records exits (see
+//! `reap`), whether or not there are subscribers.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use containerd_client::events::{TaskDelete, TaskExit, TaskOom, TaskStart};
+use containerd_client::services::v1::{PublishRequest, SubscribeRequest};
+use containerd_client::types::Envelope;
+use prost::{Message, Name};
+use prost_types::Any;
+use tokio::sync::{broadcast, mpsc};
+
+use super::{
+    ContainerEventKind, ContainerId, Containerd, EVENT_QUEUE, Inner, Result, Runtime, RuntimeError,
+    RuntimeEvent,
+};
+use super::{record, task};
+
+/// Topic of an event of our own that shows that a subscription works: containerd answers a
+/// subscriber only when there is an event.
+const PROBE_TOPIC: &str = "/skiff/subscribed";
+const PROBE_INTERVAL: Duration = Duration::from_millis(25);
+/// Back-off after a lost subscription.
+const RECONNECT_MIN: Duration = Duration::from_millis(50);
+const RECONNECT_MAX: Duration = Duration::from_secs(2);
+
+impl Runtime {
+    /// Starts a stream of events. It begins with [`RuntimeEvent::Resync`], recovers when containerd
+    /// restarts (with another `Resync`), and ends when the receiver is dropped.
+    pub fn events(&self) -> mpsc::Receiver<RuntimeEvent> {
+        let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
+        let mut source = self.inner.events.subscribe();
+        tokio::spawn(async move {
+            let mut next = RuntimeEvent::Resync;
+            loop {
+                let sent = tokio::select! {
+                    sent = sender.send(next) => sent,
+                    () = sender.closed() => return,
+                };
+                if sent.is_err() {
+                    return;
+                }
+                let received = tokio::select! {
+                    received = source.recv() => received,
+                    () = sender.closed() => return,
+                };
+                next = match received {
+                    Ok(event) => event,
+                    Err(broadcast::error::RecvError::Lagged(_)) => RuntimeEvent::Resync,
+                    Err(broadcast::error::RecvError::Closed) => return,
+                };
+            }
+        });
+        receiver
+    }
+
+    pub(super) fn start_event_pump(&self) {
+        let pump = tokio::spawn(pump(Arc::downgrade(&self.inner), self.inner.containerd.clone()));
+        let first = self.inner.pump.set(pump.abort_handle());
+        assert!(first.is_ok(), "the event pump is started once, when the runtime is created");
+    }
+}
+
+/// Subscribes, forwards, and subscribes again when the stream breaks.
+async fn pump(inner: Weak<Inner>, containerd: Containerd) {
+    let mut pause = RECONNECT_MIN;
+    loop {
+        match forward(&inner, &containerd, &mut pause).await {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::info!(%error, ?pause, "lost containerd's event stream; subscribing again")
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RECONNECT_MAX);
+    }
+}
+
+/// Forwards events until the stream breaks (an error) or the runtime is gone.
+async fn forward(inner: &Weak<Inner>, containerd: &Containerd, pause: &mut Duration) -> Result<()> {
+    let filter = |topic: &str| format!("namespace=={:?},topic=={topic:?}", containerd.namespace());
+    let topics = ["/tasks/start", "/tasks/exit", "/tasks/oom", "/tasks/delete", PROBE_TOPIC];
+    let request = SubscribeRequest { filters: topics.into_iter().map(filter).collect() };
+    let lost = |status: tonic::Status| RuntimeError::from_status("subscribe to events", &status);
+    let mut events = containerd.events();
+    let subscribing = events.subscribe(request);
+    tokio::pin!(subscribing);
+    let mut stream = loop {
+        tokio::select! {
+            answer = &mut subscribing => break answer.map_err(lost)?.into_inner(),
+            () = tokio::time::sleep(PROBE_INTERVAL) => probe(containerd).await?,
+        }
+    };
+    *pause = RECONNECT_MIN;
+    let Some(runtime) = inner.upgrade() else {
+        return Ok(());
+    };
+    runtime.publish(RuntimeEvent::Resync);
+    runtime.reap_all().await?;
+    drop(runtime);
+    while let Some(envelope) = stream.message().await.map_err(lost)? {
+        let Some(runtime) = inner.upgrade() else {
+            return Ok(());
+        };
+        runtime.handle(&envelope).await;
+    }
+    Err(RuntimeError::Unavailable { message: "the event stream ended".to_string() })
+}
+
+async fn probe(containerd: &Containerd) -> Result<()> {
+    // Any registered message will do; nobody else listens to the topic.
+    let event = TaskOom { container_id: "skiff".to_string() };
+    let event = Any { type_url: TaskOom::full_name(), value: event.encode_to_vec() };
+    let request = PublishRequest { topic: PROBE_TOPIC.to_string(), event: Some(event) };
+    let sent = containerd.events().publish(request).await;
+    sent.map_err(|status| RuntimeError::from_status("publish event", &status))?;
+    Ok(())
+}
+
+impl Inner {
+    /// Passes an event to the subscribers, if there are any.
+    fn publish(&self, event: RuntimeEvent) {
+        // An error only means that there are no subscribers.
+        self.events.send(event).ok();
+    }
+
+    /// Records the exit of every stopped task.
+    async fn reap_all(self: &Arc<Self>) -> Result<()> {
+        for task in self.tasks().await? {
+            if matches!(task.state, task::TaskState::Stopped { .. }) {
+                self.reap_in_background(task.id);
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle(self: &Arc<Self>, envelope: &Envelope) {
+        let Some((id, kind)) = decode(envelope) else {
+            return;
+        };
+        if matches!(kind, ContainerEventKind::Exited { .. }) {
+            self.reap_in_background(id.clone());
+        }
+        let pod_uid = self.pod_of_container(&id).await;
+        self.publish(RuntimeEvent::Container { id: ContainerId(id), pod_uid, kind });
+    }
+
+    async fn pod_of_container(&self, id: &str) -> String {
+        if let Some(pod_uid) = self.pod_of.lock().get(id) {
+            return pod_uid.clone();
+        }
+        match self.record(id).await {
+            Ok(Some(container)) => {
+                container.labels.get(record::POD_UID).cloned().unwrap_or_default()
+            }
+            Ok(None) => String::new(),
+            Err(error) => {
+                tracing::debug!(container = %id, %error, "cannot look up the pod of an event");
+                String::new()
+            }
+        }
+    }
+}
+
+/// The container and kind of a task event; `None` for events of execs and our own probe.
+fn decode(envelope: &Envelope) -> Option<(String, ContainerEventKind)> {
+    let value = envelope.event.as_ref()?.value.as_slice();
+    match envelope.topic.as_str() {
+        "/tasks/start" => TaskStart::decode(value)
+            .ok()
+            .map(|event| (event.container_id, ContainerEventKind::Started)),
+        "/tasks/oom" => {
+            TaskOom::decode(value).ok().map(|event| (event.container_id, ContainerEventKind::Oom))
+        }
+        "/tasks/exit" => TaskExit::decode(value)
+            .ok()
+            .filter(|event| event.id == event.container_id)
+            .map(|event| {
+                let exit_code = task::exit_code(event.exit_status);
+                (event.container_id, ContainerEventKind::Exited { exit_code })
+            }),
+        "/tasks/delete" => TaskDelete::decode(value)
+            .ok()
+            .filter(|event| event.id.is_empty() || event.id == event.container_id)
+            .map(|event| (event.container_id, ContainerEventKind::Deleted)),
+        _ => None,
+    }
+}

@@ -1,0 +1,74 @@
+//! Device nodes of a container, and the cgroup rules that allow it to use them.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup};
+
+use crate::containers::container::ContainerConfig;
+use crate::containers::error::{Result, RuntimeError};
+
+use super::machine::device_at;
+
+/// Directories of `/dev` that each container has its own of.
+const OWN_DIRECTORIES: [&str; 5] = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/.udev"];
+/// Nodes that the OCI runtime creates itself.
+const OWN_NODES: [&str; 2] = ["/dev/console", "/dev/ptmx"];
+
+/// Nodes and rules.
+pub(super) struct Devices {
+    pub(super) nodes: Vec<LinuxDevice>,
+    pub(super) rules: Vec<LinuxDeviceCgroup>,
+}
+
+/// The devices of `config`, or every device of the node if it is privileged. The standard ones
+/// (null, zero, tty, ...) are added by the OCI runtime.
+pub(super) fn list(config: &ContainerConfig) -> Result<Devices> {
+    let mut nodes = Vec::new();
+    if config.security.privileged {
+        walk(Path::new("/dev"), &mut nodes);
+        let rules = vec![rule_for_all(true)];
+        return Ok(Devices { nodes, rules });
+    }
+    let mut rules = vec![rule_for_all(false)];
+    for device in &config.devices {
+        let node = device_at(&device.host_path, &device.container_path)
+            .map_err(RuntimeError::io("inspect device", &device.host_path))?
+            .ok_or_else(|| RuntimeError::InvalidConfig {
+                message: format!("{} is not a device", device.host_path.display()),
+            })?;
+        let mut rule = LinuxDeviceCgroup::from(&node);
+        if !device.permissions.is_empty() {
+            rule.set_access(Some(device.permissions.clone()));
+        }
+        rules.push(rule);
+        nodes.push(node);
+    }
+    Ok(Devices { nodes, rules })
+}
+
+fn rule_for_all(allow: bool) -> LinuxDeviceCgroup {
+    let mut rule = LinuxDeviceCgroup::default();
+    rule.set_allow(allow).set_access(Some("rwm".to_string()));
+    rule
+}
+
+/// Collects device nodes below a directory. What cannot be read (a device that was just removed) is
+/// left out.
+fn walk(directory: &Path, nodes: &mut Vec<LinuxDevice>) {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        let Some(text) = path.to_str() else { continue };
+        if OWN_DIRECTORIES.contains(&text) || OWN_NODES.contains(&text) || path.is_symlink() {
+            continue;
+        }
+        if path.is_dir() {
+            walk(&path, nodes);
+        } else if let Ok(Some(node)) = device_at(&path, text) {
+            nodes.push(node);
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Resource limits for the OCI runtime.
+
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+
+use crate::cgroup::Resources;
+
+/// The OCI form of `resources`.
+pub(in crate::containers) fn linux_resources(resources: &Resources) -> LinuxResources {
+    let mut cpu = LinuxCpu::default();
+    cpu.set_shares(resources.cpu_shares)
+        .set_quota(resources.cpu_quota_us)
+        .set_period(resources.cpu_period_us)
+        .set_cpus(resources.cpuset_cpus.clone())
+        .set_mems(resources.cpuset_mems.clone());
+    let memory = resources.memory_limit_bytes.map(|limit| {
+        let mut memory = LinuxMemory::default();
+        memory.set_limit(Some(limit));
+        memory
+    });
+    let pids = resources.pids_limit.map(|limit| {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(limit);
+        pids
+    });
+    let mut oci = LinuxResources::default();
+    oci.set_cpu((cpu != LinuxCpu::default()).then_some(cpu)).set_memory(memory).set_pids(pids);
+    oci
+}

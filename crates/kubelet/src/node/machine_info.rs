@@ -1,0 +1,135 @@
+//! Capacity and system information of the machine.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use api::quantity::Quantity;
+use k8s_openapi::api::core::v1::NodeSystemInfo;
+
+/// The Kubernetes release that this kubelet implements.
+pub const VERSION: &str = "v1.37.0";
+/// Memory reserved so that eviction comes before the OOM killer, in bytes.
+const MEMORY_RESERVED: u64 = 100 << 20;
+/// Part of the disk reserved, in percent.
+const DISK_RESERVED_PERCENT: u64 = 10;
+
+/// Read once at start.
+#[derive(Clone, Debug, Default)]
+pub struct MachineInfo {
+    pub cpus: u64,
+    pub memory_bytes: u64,
+    pub disk_bytes: u64,
+    pub info: NodeSystemInfo,
+}
+
+impl MachineInfo {
+    /// `root_dir` determines the disk. What cannot be read is left empty.
+    pub fn read(root_dir: &Path, runtime_version: &str) -> Self {
+        let text = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let os_release = text("/etc/os-release");
+        let os_image = os_release
+            .lines()
+            .find_map(|line| line.strip_prefix("PRETTY_NAME="))
+            .unwrap_or("Linux")
+            .trim_matches('"')
+            .to_owned();
+        let machine_id = text("/etc/machine-id");
+        let system_uuid = match text("/sys/class/dmi/id/product_uuid") {
+            uuid if uuid.is_empty() => machine_id.clone(),
+            uuid => uuid,
+        };
+        let disk_bytes = Disk::of(root_dir).map_or(0, |disk| disk.bytes);
+        Self {
+            cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
+            memory_bytes: memory("MemTotal").unwrap_or(0),
+            disk_bytes,
+            info: NodeSystemInfo {
+                architecture: architecture().to_owned(),
+                boot_id: text("/proc/sys/kernel/random/boot_id"),
+                container_runtime_version: format!("containerd://{runtime_version}"),
+                kernel_version: text("/proc/sys/kernel/osrelease"),
+                kubelet_version: VERSION.to_owned(),
+                machine_id,
+                operating_system: "linux".to_owned(),
+                os_image,
+                system_uuid,
+                ..Default::default()
+            },
+        }
+    }
+
+    /// Capacity by resource name.
+    pub fn capacity(&self, max_pods: u32) -> BTreeMap<String, Quantity> {
+        let cpus = i64::try_from(self.cpus).unwrap_or(i64::MAX);
+        [
+            ("cpu", Quantity::from_units(cpus)),
+            ("memory", whole_ki(self.memory_bytes)),
+            ("ephemeral-storage", whole_ki(self.disk_bytes)),
+            ("pods", Quantity::from_units(max_pods.into())),
+            ("hugepages-1Gi", Quantity::ZERO),
+            ("hugepages-2Mi", Quantity::ZERO),
+        ]
+        .map(|(name, amount)| (name.to_owned(), amount))
+        .into()
+    }
+
+    /// The part of the capacity that pods can use, by resource name.
+    pub fn allocatable(&self, max_pods: u32) -> BTreeMap<String, Quantity> {
+        let mut all = self.capacity(max_pods);
+        let disk = self.disk_bytes - self.disk_bytes / 100 * DISK_RESERVED_PERCENT;
+        all.insert(
+            "memory".to_owned(),
+            whole_ki(self.memory_bytes.saturating_sub(MEMORY_RESERVED)),
+        );
+        all.insert("ephemeral-storage".to_owned(), whole_ki(disk));
+        all
+    }
+}
+
+fn whole_ki(bytes: u64) -> Quantity {
+    Quantity::from_bytes(bytes >> 10 << 10)
+}
+
+/// Usage of a file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disk {
+    pub bytes: u64,
+    /// Available to users other than root.
+    pub available_bytes: u64,
+    pub used_bytes: u64,
+    pub inodes: u64,
+    pub inodes_free: u64,
+}
+
+impl Disk {
+    /// The file system that `path` is on.
+    pub fn of(path: &Path) -> nix::Result<Self> {
+        let found = nix::sys::statvfs::statvfs(path)?;
+        let unit = found.fragment_size();
+        Ok(Self {
+            bytes: found.blocks() * unit,
+            available_bytes: found.blocks_available() * unit,
+            used_bytes: (found.blocks() - found.blocks_free()) * unit,
+            inodes: found.files(),
+            inodes_free: found.files_available(),
+        })
+    }
+}
+
+/// A figure of `/proc/meminfo`, in bytes.
+pub fn memory(name: &str) -> Option<u64> {
+    let table = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = table.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kilobytes << 10)
+}
+
+/// The architecture, as Go and Kubernetes name it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

@@ -1,0 +1,100 @@
+//! What a worker knows about its pod in addition to the API object and the containers.
+//!
+//! All of it may be lost with the process: it is found again (sandbox, volumes, probes) or starts
+//! over (back-offs), as in upstream.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use crate::containers::{ContainerId, PodSandbox};
+use crate::pod::backoff::Backoff;
+use crate::probe::ProbeView;
+
+/// A failure, and when to try again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// For a waiting state or an event.
+    pub reason: String,
+    pub message: String,
+    pub backoff: Backoff,
+}
+
+/// The image of a container to be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageState {
+    /// On the node, for the start of this attempt.
+    Present {
+        attempt: u32,
+    },
+    Failed(Failure),
+}
+
+/// An action in flight.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    Sandbox,
+    Volumes,
+    Image(String),
+    Start(String),
+    Remove(ContainerId),
+    Resize(ContainerId),
+    TearDown,
+    RemovePod,
+    DeleteObject,
+}
+
+/// A sandbox that can be used.
+#[derive(Clone, Debug)]
+pub struct ReadySandbox {
+    pub sandbox: PodSandbox,
+    /// Primary family first; the node's own with `hostNetwork`.
+    pub ips: Vec<IpAddr>,
+}
+
+/// Why the kubelet ends the pod: an eviction or a failed admission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    pub reason: String,
+    pub message: String,
+    pub grace_seconds: i64,
+}
+
+/// See the module documentation.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerState {
+    pub in_flight: BTreeSet<Work>,
+    pub sandbox: Option<ReadySandbox>,
+    pub sandbox_failure: Option<Failure>,
+    /// Every volume is mounted.
+    pub volumes_mounted: bool,
+    /// A source of a volume has changed since the last sync.
+    pub volumes_dirty: bool,
+    /// When a token in a volume must be renewed.
+    pub volumes_renew_at: Option<Timestamp>,
+    pub volumes_failure: Option<Failure>,
+    pub images: BTreeMap<String, ImageState>,
+    pub image_backoffs: BTreeMap<String, Backoff>,
+    pub restarts: BTreeMap<String, Backoff>,
+    /// Starts that failed before the container ran.
+    pub start_failures: BTreeMap<String, Failure>,
+    /// Containers that are being stopped, and when they will be killed.
+    pub stops: BTreeMap<ContainerId, Timestamp>,
+    pub probes: BTreeMap<ContainerId, ProbeView>,
+    pub eviction: Option<Eviction>,
+    /// When termination began, from which the grace period counts.
+    pub terminating_since: Option<Timestamp>,
+    /// Network and volumes are torn down.
+    pub torn_down: bool,
+    pub tear_down_failure: Option<Failure>,
+    /// Everything of the pod on this node is removed.
+    pub removed: bool,
+    /// The apiserver no longer has the object.
+    pub deleted: bool,
+    pub delete_failure: Option<Failure>,
+    /// The apiserver has the status that was last computed.
+    pub status_written: bool,
+    /// Resources applied in place, by container.
+    pub resized: BTreeMap<ContainerId, String>,
+}

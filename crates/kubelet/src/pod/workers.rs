@@ -1,0 +1,305 @@
+//! Starts a worker for each pod that is bound to the node, and notifies workers of events.
+
+mod orphans;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Event, InformerOptions, informer};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::admission::{admit, permit};
+use super::context::Context;
+use super::manager::PodManager;
+use super::pod_ext::PodExt;
+use super::worker::handle::{SyncReason, WorkerHandle};
+use super::worker::state::Eviction;
+use super::worker::{Desired, Worker};
+use crate::containers::{ContainerId, ContainerState, RuntimeEvent};
+use crate::node::pressure::Pressures;
+
+/// Relist interval, in case events were lost.
+const RELIST: Duration = Duration::from_secs(60);
+
+/// Pause before the worker of a pod is restarted after a panic.
+const AFTER_PANIC: Duration = Duration::from_secs(5);
+
+struct RunningWorker {
+    handle: Arc<WorkerHandle>,
+    desired: watch::Sender<Desired>,
+    rejected: bool,
+    task: tokio::task::Id,
+}
+
+/// See the module documentation.
+pub struct PodWorkers {
+    context: Arc<Context>,
+    pods: PodManager,
+    /// The Node object.
+    node: watch::Receiver<Arc<Node>>,
+    /// The node's shortages.
+    pressures: watch::Receiver<Pressures>,
+    workers: HashMap<String, RunningWorker>,
+    tasks: JoinSet<String>,
+    /// Pods found on the node when the kubelet started.
+    survivors: BTreeSet<String>,
+    /// Pods received since the last `Init`.
+    initial: Option<Vec<Arc<Pod>>>,
+    begun: bool,
+    /// Container states at the last relist.
+    seen: HashMap<ContainerId, (String, u8)>,
+}
+
+impl PodWorkers {
+    pub fn new(
+        context: Arc<Context>,
+        pods: PodManager,
+        node: watch::Receiver<Arc<Node>>,
+        pressures: watch::Receiver<Pressures>,
+    ) -> Self {
+        Self {
+            context,
+            pods,
+            node,
+            pressures,
+            workers: HashMap::new(),
+            tasks: JoinSet::new(),
+            survivors: BTreeSet::new(),
+            initial: None,
+            begun: false,
+            seen: HashMap::new(),
+        }
+    }
+
+    /// Runs until `shutdown`. Containers keep running.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        match self.context.runtime.pods().await {
+            Ok(uids) => self.survivors = uids.into_iter().collect(),
+            Err(error) => tracing::warn!(%error, "cannot list the pods on the node"),
+        }
+        let options = InformerOptions {
+            field_selector: format!("spec.nodeName={}", self.context.node.name),
+            ..Default::default()
+        };
+        let mut objects = Box::pin(informer::<Pod>(self.context.client.clone(), options));
+        let mut events = self.context.runtime.events();
+        let mut network = self.context.network.clone();
+        let mut relist = tokio::time::interval(RELIST);
+        relist.reset();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                Some(event) = objects.next() => self.object(event),
+                event = receive(&mut events) => self.happened(event),
+                Ok(()) = network.changed() => self.notify_all(SyncReason::PodUpdated),
+                _ = relist.tick() => self.relist().await,
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => match ended {
+                    Ok(uid) => self.gone(&uid),
+                    Err(error) => self.panicked(&error),
+                },
+            }
+        }
+    }
+
+    fn object(&mut self, event: Event<Pod>) {
+        match event {
+            Event::Init => self.initial = Some(Vec::new()),
+            Event::InitApply(pod) => self.initial.get_or_insert_default().push(Arc::new(pod)),
+            Event::InitDone => self.initialized(),
+            Event::Apply(pod) => self.desired(Arc::new(pod)),
+            Event::Delete(pod) => self.vanished(&Arc::new(pod)),
+        }
+    }
+
+    /// All pods are known: start workers, first for pods found on the node, then by age.
+    fn initialized(&mut self) {
+        let mut pods = self.initial.take().unwrap_or_default();
+        let uids: BTreeSet<String> = pods.iter().map(|pod| pod.uid().to_owned()).collect();
+        let age = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        pods.sort_by_key(|pod| (!self.survivors.contains(pod.uid()), age(pod)));
+        for pod in pods {
+            self.desired(pod);
+        }
+        for (uid, running) in &self.workers {
+            if !uids.contains(uid) {
+                let pod = Arc::clone(&running.desired.borrow().pod);
+                running.desired.send_replace(Desired { pod, vanished: true });
+                running.handle.notify(SyncReason::PodUpdated);
+            }
+        }
+        if !self.begun {
+            self.begun = true;
+            let context = Arc::clone(&self.context);
+            tokio::spawn(orphans::remove(context, uids));
+        }
+    }
+
+    fn desired(&mut self, pod: Arc<Pod>) {
+        let uid = pod.uid().to_owned();
+        self.pods.put(Arc::clone(&pod), None);
+        if let Some(running) = self.workers.get(&uid) {
+            running.desired.send_replace(Desired { pod, vanished: false });
+            running.handle.notify(SyncReason::PodUpdated);
+            return;
+        }
+        let handle = Arc::new(WorkerHandle::default());
+        let rejected = self.rejected(&pod, &handle);
+        let desired = Desired { pod, vanished: false };
+        self.start(desired, handle, rejected, Duration::ZERO);
+    }
+
+    fn start(
+        &mut self,
+        desired: Desired,
+        handle: Arc<WorkerHandle>,
+        rejected: bool,
+        after: Duration,
+    ) {
+        let uid = desired.pod.uid().to_owned();
+        self.pods.put(Arc::clone(&desired.pod), Some(Arc::clone(&handle)));
+        let (sender, desired) = watch::channel(desired);
+        let worker = Worker::new(Arc::clone(&self.context), Arc::clone(&handle), desired);
+        let of_task = uid.clone();
+        let task = self.tasks.spawn(async move {
+            tokio::time::sleep(after).await;
+            worker.run().await;
+            of_task
+        });
+        let running = RunningWorker { handle, desired: sender, rejected, task: task.id() };
+        self.workers.insert(uid, running);
+    }
+
+    /// Restarts a worker that panicked, which is a bug.
+    fn panicked(&mut self, error: &JoinError) {
+        tracing::error!(%error, "a pod's worker panicked");
+        let mut workers = self.workers.iter();
+        let found = workers.find(|(_, running)| running.task == error.id());
+        let Some(uid) = found.map(|(uid, _)| uid.clone()) else {
+            return;
+        };
+        if let Some(running) = self.workers.remove(&uid) {
+            self.context.objects.release(&running.handle);
+            let desired = running.desired.borrow().clone();
+            let handle = Arc::new(WorkerHandle::default());
+            if let Some(eviction) = running.handle.eviction() {
+                handle.evict(eviction);
+            }
+            self.start(desired, handle, running.rejected, AFTER_PANIC);
+        }
+    }
+
+    /// Rejects a new pod that the node does not admit. Returns whether it did.
+    fn rejected(&self, pod: &Pod, handle: &WorkerHandle) -> bool {
+        let decided = pod.is_terminal()
+            || pod.deletion_deadline().is_some()
+            || self.survivors.contains(pod.uid())
+            || pod.status_ref().start_time.is_some();
+        if decided {
+            return false;
+        }
+        let others: Vec<Arc<Pod>> = self
+            .workers
+            .values()
+            .filter(|running| !running.rejected)
+            .map(|running| running.desired.borrow().clone())
+            // A force-deleted pod still terminates, but no longer holds resources.
+            .filter(|desired| !desired.vanished)
+            .map(|desired| desired.pod)
+            .filter(|other| !other.is_terminal())
+            .collect();
+        let others: Vec<&Pod> = others.iter().map(AsRef::as_ref).collect();
+        let pressures = *self.pressures.borrow();
+        let allowed = &self.context.node.allowed_unsafe_sysctls;
+        let permitted = permit(allowed, pod);
+        match permitted.and_then(|()| admit(&self.node.borrow(), &pressures, &others, pod)) {
+            Ok(()) => false,
+            Err(rejection) => {
+                self.context.recorder.pod_warning(
+                    pod,
+                    &rejection.reason,
+                    rejection.message.clone(),
+                );
+                handle.evict(Eviction {
+                    reason: rejection.reason,
+                    message: rejection.message,
+                    grace_seconds: 0,
+                });
+                true
+            }
+        }
+    }
+
+    fn vanished(&mut self, pod: &Arc<Pod>) {
+        let uid = pod.uid();
+        if let Some(running) = self.workers.get(uid) {
+            let pod = Arc::clone(pod);
+            running.desired.send_replace(Desired { pod, vanished: true });
+            running.handle.notify(SyncReason::PodUpdated);
+        }
+    }
+
+    fn gone(&mut self, uid: &str) {
+        self.workers.remove(uid);
+        self.survivors.remove(uid);
+        self.pods.remove(uid);
+    }
+
+    fn happened(&mut self, event: RuntimeEvent) {
+        match event {
+            RuntimeEvent::Resync => self.notify_all(SyncReason::RuntimeReconnected),
+            RuntimeEvent::Container { pod_uid, .. } => {
+                if let Some(running) = self.workers.get(&pod_uid) {
+                    running.handle.notify(SyncReason::ContainerChanged);
+                }
+            }
+        }
+    }
+
+    fn notify_all(&self, reason: SyncReason) {
+        for running in self.workers.values() {
+            running.handle.notify(reason);
+        }
+    }
+
+    /// Notifies the workers of pods whose containers have changed since the last relist.
+    async fn relist(&mut self) {
+        let containers = match self.context.runtime.list().await {
+            Ok(containers) => containers,
+            Err(error) => {
+                tracing::warn!(%error, "cannot list the containers");
+                return;
+            }
+        };
+        let state = |state: &ContainerState| match state {
+            ContainerState::Created => 0,
+            ContainerState::Running { .. } => 1,
+            ContainerState::Exited(_) => 2,
+        };
+        let now: HashMap<ContainerId, (String, u8)> =
+            containers.into_iter().map(|one| (one.id, (one.pod.uid, state(&one.state)))).collect();
+        let changed = now
+            .iter()
+            .filter(|(id, one)| self.seen.get(*id) != Some(one))
+            .chain(self.seen.iter().filter(|(id, _)| !now.contains_key(*id)));
+        let uids: BTreeSet<&String> = changed.map(|(_, (uid, _))| uid).collect();
+        for uid in uids {
+            if let Some(running) = self.workers.get(uid) {
+                running.handle.notify(SyncReason::ContainerChanged);
+            }
+        }
+        self.seen = now;
+    }
+}
+
+/// The next event; pending forever if the stream has ended, which does not happen.
+async fn receive(events: &mut mpsc::Receiver<RuntimeEvent>) -> RuntimeEvent {
+    match events.recv().await {
+        Some(event) => event,
+        None => std::future::pending().await,
+    }
+}
