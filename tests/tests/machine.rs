@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use testkit::suite::Scene;
 use testkit::wait::Selection;
@@ -56,31 +56,34 @@ async fn up_again_starts_replaced_programs(_: &Scene) -> anyhow::Result<()> {
     }
     let options = Options { programs: Some(programs.clone()), ..Options::default() };
     let runtime = tokio::runtime::Handle::current();
-    let scenario = async move {
-        let cluster = Cluster::start(options)?;
-        cluster.load_image("busybox").await?;
-        manifest::create(cluster.client(), "default", POD).await?;
-        let selection = || Selection::namespace("default").name("any");
-        let ready = |pods: &BTreeMap<String, Pod>| pods.values().any(pods::is_ready);
-        wait::until::<Pod>(cluster.client(), selection(), "the pod runs", ready).await?;
-        let before = [cluster.pid("scheduler")?, cluster.pid("apiserver")?];
+    tokio::task::spawn_blocking(move || runtime.block_on(replace_a_program(options, programs)))
+        .await?
+}
 
-        let program = programs.join("skiff-scheduler");
-        let new = programs.join("new");
-        std::fs::copy(&program, &new)?;
-        std::fs::rename(&new, &program)?;
-        let written = cluster.up_again(&[])?;
-        ensure!(written.success, "{}", written.stderr);
-        ensure!(written.stdout.contains("is up with 1 node"), "{}", written.stdout);
-        let after = [cluster.pid("scheduler")?, cluster.pid("apiserver")?];
-        ensure!(before[0] != after[0] && before[1] != after[1], "{before:?} {after:?}");
-        let steady = |pods: &BTreeMap<String, Pod>| {
-            ready(pods) && pods.values().all(|pod| pods::restarts(pod, "main") == 0)
-        };
-        wait::until::<Pod>(cluster.client(), selection(), "the pod still runs", steady).await?;
-        cluster.stop()
+/// A cluster of its own, one of whose programs is replaced.
+async fn replace_a_program(options: Options, programs: PathBuf) -> anyhow::Result<()> {
+    let cluster = Cluster::start(options)?;
+    cluster.load_image("busybox").await?;
+    manifest::create(cluster.client(), "default", POD).await?;
+    let selection = || Selection::namespace("default").name("any");
+    let ready = |pods: &BTreeMap<String, Pod>| pods.values().any(pods::is_ready);
+    wait::until::<Pod>(cluster.client(), selection(), "the pod runs", ready).await?;
+    let before = [cluster.pid("scheduler")?, cluster.pid("apiserver")?];
+
+    let program = programs.join("skiff-scheduler");
+    let new = programs.join("new");
+    std::fs::copy(&program, &new)?;
+    std::fs::rename(&new, &program)?;
+    let written = cluster.up_again(&[])?;
+    ensure!(written.success, "{}", written.stderr);
+    ensure!(written.stdout.contains("is up with 1 node"), "{}", written.stdout);
+    let after = [cluster.pid("scheduler")?, cluster.pid("apiserver")?];
+    ensure!(before[0] != after[0] && before[1] != after[1], "{before:?} {after:?}");
+    let steady = |pods: &BTreeMap<String, Pod>| {
+        ready(pods) && pods.values().all(|pod| pods::restarts(pod, "main") == 0)
     };
-    tokio::task::spawn_blocking(move || runtime.block_on(scenario)).await?
+    wait::until::<Pod>(cluster.client(), selection(), "the pod still runs", steady).await?;
+    cluster.stop()
 }
 
 async fn other_options_are_refused(scene: &Scene) -> anyhow::Result<()> {
