@@ -14,7 +14,7 @@ use super::Tool;
 
 /// The minor versions of kubectl whose output is the measure: older ones know less, and newer ones
 /// say some things in another way.
-const MEASURE: std::ops::RangeInclusive<u32> = 30..=33;
+const MEASURE: std::ops::RangeInclusive<u32> = 33..=33;
 
 const MANIFEST: &str = include_str!("sameness.yaml");
 
@@ -480,7 +480,8 @@ impl Mask {
             // Ages, with the spaces that their width asks for.
             (r"\b(\d+d)?(\d+h)?(\d+m)?\d+s\b *", "AGE "),
             (r"\b\d+m(\d+s)?( +|$)", "AGE "),
-            (r#"(resourceVersion"?: |Resource Version: +)"?\d+"?"#, "$1"),
+            // Two commands look at two moments; `get --raw` prints JSON without spaces.
+            (r#"(resourceVersion"?: ?|Resource Version: +)"?\d+"?"#, "$1"),
             (r"/tmp/(LIVE|MERGED)-\w+", "$1"),
             (
                 r"-[bcdfghjklmnpqrstvwxz2456789]{5,10}(-[bcdfghjklmnpqrstvwxz2456789]{5})?\b",

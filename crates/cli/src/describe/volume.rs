@@ -121,15 +121,15 @@ pub fn source(volume: &Value, others: &[&str], out: &mut Description) {
 fn projected(source: &Value, out: &mut Description) {
     out.line("Type", "Projected (a volume that contains injected data from multiple sources)");
     for part in items(&source["sources"]) {
-        let optional = |kind: &str| or(&part[kind]["optional"], "<nil>");
+        let optional = |kind: &str| or(&part[kind]["optional"], "false");
         if part["secret"].is_object() {
             out.line("SecretName", word(&part["secret"]["name"]));
-            out.line("SecretOptionalName", optional("secret"));
+            out.line("Optional", optional("secret"));
         } else if part["downwardAPI"].is_object() {
             out.line("DownwardAPI", "true");
         } else if part["configMap"].is_object() {
             out.line("ConfigMapName", word(&part["configMap"]["name"]));
-            out.line("ConfigMapOptional", optional("configMap"));
+            out.line("Optional", optional("configMap"));
         } else if part["serviceAccountToken"].is_object() {
             let seconds = word(&part["serviceAccountToken"]["expirationSeconds"]);
             out.line("TokenExpirationSeconds", seconds);
