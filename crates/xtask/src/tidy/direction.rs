@@ -23,7 +23,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     ("proxy", COMPONENT),
     ("dns", COMPONENT),
     ("cli", COMPONENT),
-    ("testkit", &["api", "clock", "rpc", "client", "runtime", "store"]),
+    ("testkit", &["api", "clock", "rpc", "client", "runtime"]),
     ("tests", &["api", "clock", "rpc", "client", "runtime", "testkit"]),
     ("testserver", &[]),
     ("benches", &["api", "clock", "rpc", "client", "runtime", "testkit"]),
