@@ -170,13 +170,13 @@ async fn deployment(cluster: &Cluster) -> anyhow::Result<()> {
 
 /// Processor time that a process has used, and what of its memory is its own and what is mapped
 /// from files, its program above all.
-struct Use {
+struct Usage {
     nanoseconds: u64,
     own_kb: u64,
     mapped_kb: u64,
 }
 
-impl Use {
+impl Usage {
     fn of(pid: i32) -> anyhow::Result<Self> {
         let mut nanoseconds = 0;
         for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -200,7 +200,7 @@ async fn idle(cluster: &Cluster) -> anyhow::Result<()> {
     for process in cluster.processes()? {
         let name = process["name"].as_str().context("no name")?.to_owned();
         let pid = cluster.pid(&name)?;
-        processes.push((name, pid, Use::of(pid)?.nanoseconds));
+        processes.push((name, pid, Usage::of(pid)?.nanoseconds));
     }
     tokio::time::sleep(IDLE).await;
     let (mut own, mut mapped, mut cpu) = (0.0, 0.0, 0.0);
@@ -209,7 +209,7 @@ async fn idle(cluster: &Cluster) -> anyhow::Result<()> {
         println!("  {name:<24}   {own:>8.1} MB   {mapped:>8.1} MB   {cpu:>6.3} %");
     };
     for (name, pid, before) in processes {
-        let now = Use::of(pid)?;
+        let now = Usage::of(pid)?;
         let spent = (now.nanoseconds - before) as f64 / IDLE.as_nanos() as f64 * 100.0;
         let (own_mb, mapped_mb) = (now.own_kb as f64 / 1e3, now.mapped_kb as f64 / 1e3);
         line(&name, own_mb, mapped_mb, spent);

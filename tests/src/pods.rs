@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use std::collections::BTreeMap;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::wait::{self, Selection};
 
 /// Whether the pod has the condition `Ready`, and is not on its way out.
@@ -51,21 +51,21 @@ pub fn waiting_reason<'a>(pod: &'a Pod, name: &str) -> &'a str {
 /// # Errors
 /// When it does not come true in time.
 pub async fn until(
-    scene: &Scene,
+    fixture: &Fixture,
     labels: &str,
     what: &str,
     holds: impl FnMut(&BTreeMap<String, Pod>) -> bool,
 ) -> anyhow::Result<BTreeMap<String, Pod>> {
-    let selection = Selection::namespace(&scene.namespace).labels(labels);
-    wait::until(scene.cluster.client(), selection, what, holds).await
+    let selection = Selection::namespace(&fixture.namespace).labels(labels);
+    wait::until(fixture.cluster.client(), selection, what, holds).await
 }
 
 /// Waits until one pod is Ready; returns it.
 ///
 /// # Errors
 /// When it is not in time.
-pub async fn ready(scene: &Scene, name: &str) -> anyhow::Result<Pod> {
-    one(scene, name, "the pod is Ready", is_ready).await
+pub async fn ready(fixture: &Fixture, name: &str) -> anyhow::Result<Pod> {
+    one(fixture, name, "the pod is Ready", is_ready).await
 }
 
 /// Waits until `holds` is true of one pod; returns it.
@@ -73,13 +73,13 @@ pub async fn ready(scene: &Scene, name: &str) -> anyhow::Result<Pod> {
 /// # Errors
 /// When it does not come true in time.
 pub async fn one(
-    scene: &Scene,
+    fixture: &Fixture,
     name: &str,
     what: &str,
     holds: impl Fn(&Pod) -> bool,
 ) -> anyhow::Result<Pod> {
-    let selection = Selection::namespace(&scene.namespace).name(name);
+    let selection = Selection::namespace(&fixture.namespace).name(name);
     let there = |pods: &BTreeMap<String, Pod>| pods.get(name).is_some_and(&holds);
-    let mut pods = wait::until(scene.cluster.client(), selection, what, there).await?;
+    let mut pods = wait::until(fixture.cluster.client(), selection, what, there).await?;
     Ok(pods.remove(name).expect("it has just been seen"))
 }

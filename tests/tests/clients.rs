@@ -15,7 +15,7 @@ use kubectl::{
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::{Options, manifest, scenarios, suite};
 
 fn main() -> ExitCode {
@@ -44,25 +44,25 @@ fn pod(name: &str) -> String {
     )
 }
 
-fn python(scene: &Scene) -> anyhow::Result<Command> {
+fn python(fixture: &Fixture) -> anyhow::Result<Command> {
     let program = std::env::var_os("SKIFF_TEST_PYTHON");
     let program = program.context("SKIFF_TEST_PYTHON is not set; `make test` sets it")?;
     let mut command = Command::new(program);
-    command.env("KUBECONFIG", scene.cluster.kubeconfig()).stdin(Stdio::null());
+    command.env("KUBECONFIG", fixture.cluster.kubeconfig()).stdin(Stdio::null());
     Ok(command)
 }
 
-async fn the_grpc_example_lists_and_watches(scene: &Scene) -> anyhow::Result<()> {
-    let client = scene.cluster.client();
-    manifest::create(client, &scene.namespace, &pod("first")).await?;
+async fn the_grpc_example_lists_and_watches(fixture: &Fixture) -> anyhow::Result<()> {
+    let client = fixture.cluster.client();
+    manifest::create(client, &fixture.namespace, &pod("first")).await?;
     let example = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/pods.py");
-    let mut running = python(scene)?
+    let mut running = python(fixture)?
         .arg(example)
-        .args(["--namespace", &scene.namespace, "--events", "50"])
+        .args(["--namespace", &fixture.namespace, "--events", "50"])
         .stdout(Stdio::piped())
         .spawn()?;
     let output = running.stdout.take().context("its output is piped")?;
-    let namespace = scene.namespace.clone();
+    let namespace = fixture.namespace.clone();
     let runtime = tokio::runtime::Handle::current();
     let client = client.clone();
     // The pod that is created once the watch is on is to be seen.
@@ -93,7 +93,7 @@ async fn the_grpc_example_lists_and_watches(scene: &Scene) -> anyhow::Result<()>
     Ok(())
 }
 
-async fn the_official_client_works(scene: &Scene) -> anyhow::Result<()> {
+async fn the_official_client_works(fixture: &Fixture) -> anyhow::Result<()> {
     let script = r#"
 import sys
 from kubernetes import client, config, watch
@@ -117,7 +117,7 @@ except client.ApiException as error:
     assert error.status == 404, error
 print("done")
 "#;
-    let output = python(scene)?.args(["-c", script, &scene.namespace]).output()?;
+    let output = python(fixture)?.args(["-c", script, &fixture.namespace]).output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{errors}");
     Ok(())

@@ -26,8 +26,8 @@ fn the_file_is_valid() -> anyhow::Result<()> {
         .env("SKIFF_COMPOSE_CONTEXT", repository())
         .current_dir(repository())
         .output()?;
-    let written = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "{written}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{stderr}");
     let config = String::from_utf8(output.stdout)?;
     ensure!(!config.contains("privileged"), "{config}");
     ensure!(config.contains("SYS_RESOURCE"), "{config}");

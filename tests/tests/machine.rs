@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::wait::Selection;
 use testkit::{Cluster, Options, Store, manifest, scenarios, suite, wait};
 use tests::pods;
@@ -34,17 +34,17 @@ fn main() -> ExitCode {
     )
 }
 
-async fn up_again_is_harmless(scene: &Scene) -> anyhow::Result<()> {
-    let before = scene.cluster.pid("apiserver")?;
-    let written = scene.cluster.up_again(&[])?;
-    ensure!(written.success, "{}", written.stderr);
-    ensure!(written.stdout.contains("is up already"), "{}", written.stdout);
-    ensure!(scene.cluster.pid("apiserver")? == before, "the apiserver was started again");
+async fn up_again_is_harmless(fixture: &Fixture) -> anyhow::Result<()> {
+    let before = fixture.cluster.pid("apiserver")?;
+    let output = fixture.cluster.up_again(&[])?;
+    ensure!(output.success, "{}", output.stderr);
+    ensure!(output.stdout.contains("is up already"), "{}", output.stdout);
+    ensure!(fixture.cluster.pid("apiserver")? == before, "the apiserver was started again");
     Ok(())
 }
 
 /// A build or an upgrade replaces programs; the next `skiff up` runs them, and no container ends.
-async fn up_again_starts_replaced_programs(_: &Scene) -> anyhow::Result<()> {
+async fn up_again_starts_replaced_programs(_: &Fixture) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let programs = folder.path().to_owned();
     for entry in std::fs::read_dir(testkit::cluster::built_programs()?)? {
@@ -74,9 +74,9 @@ async fn replace_a_program(options: Options, programs: PathBuf) -> anyhow::Resul
     let new = programs.join("new");
     std::fs::copy(&program, &new)?;
     std::fs::rename(&new, &program)?;
-    let written = cluster.up_again(&[])?;
-    ensure!(written.success, "{}", written.stderr);
-    ensure!(written.stdout.contains("is up with 1 node"), "{}", written.stdout);
+    let output = cluster.up_again(&[])?;
+    ensure!(output.success, "{}", output.stderr);
+    ensure!(output.stdout.contains("is up with 1 node"), "{}", output.stdout);
     let after = [cluster.pid("scheduler")?, cluster.pid("apiserver")?];
     ensure!(before[0] != after[0] && before[1] != after[1], "{before:?} {after:?}");
     let steady = |pods: &BTreeMap<String, Pod>| {
@@ -86,21 +86,23 @@ async fn replace_a_program(options: Options, programs: PathBuf) -> anyhow::Resul
     cluster.stop()
 }
 
-async fn other_options_are_refused(scene: &Scene) -> anyhow::Result<()> {
-    let written = scene.cluster.up_again(&["--nodes", "2"])?;
-    ensure!(!written.success);
-    ensure!(written.stderr.contains("--nodes: \"1\" now, \"2\" asked for"), "{}", written.stderr);
+async fn other_options_are_refused(fixture: &Fixture) -> anyhow::Result<()> {
+    let output = fixture.cluster.up_again(&["--nodes", "2"])?;
+    ensure!(!output.success);
+    ensure!(output.stderr.contains("--nodes: \"1\" now, \"2\" asked for"), "{}", output.stderr);
     Ok(())
 }
 
 /// A second cluster on the first one's addresses, and one that a plain user wants.
-async fn what_is_in_the_way_is_told_before_anything_starts(scene: &Scene) -> anyhow::Result<()> {
+async fn what_is_in_the_way_is_told_before_anything_starts(
+    fixture: &Fixture,
+) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
-    let options = std::fs::read_to_string(scene.cluster.folder().join("cluster.json"))?;
+    let options = std::fs::read_to_string(fixture.cluster.folder().join("cluster.json"))?;
     let options: serde_json::Value = serde_json::from_str(&options)?;
     let node_cidr = options["nodeCidr"].as_str().context("no nodeCidr")?;
-    let skiff = scene.cluster.program("skiff");
+    let skiff = fixture.cluster.program("skiff");
     let up = |program: &Path| {
         let mut command = std::process::Command::new(program);
         command.args(["up", "--no-kubeconfig", "--name", "in-the-way"]);
@@ -109,36 +111,36 @@ async fn what_is_in_the_way_is_told_before_anything_starts(scene: &Scene) -> any
     };
     let refused = |command: &mut std::process::Command| {
         let output = command.output()?;
-        let written = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(!output.status.success(), "{written}");
-        ensure!(!data.exists(), "something was made: {written}");
-        Ok(written)
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success(), "{stderr}");
+        ensure!(!data.exists(), "something was made: {stderr}");
+        Ok(stderr)
     };
-    let written = refused(&mut up(&skiff))?;
+    let stderr = refused(&mut up(&skiff))?;
     for expected in [
         "this machine is not ready for a cluster:",
         "in use by another program",
         "or choose another --node-cidr",
         &format!("--node-cidr {node_cidr} overlaps the route to"),
     ] {
-        ensure!(written.contains(expected), "{expected}: {written}");
+        ensure!(stderr.contains(expected), "{expected}: {stderr}");
     }
 
     // The built program may be where only root can read.
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
     let copy = folder.path().join("skiff");
     std::fs::copy(&skiff, &copy)?;
-    let written = refused(up(&copy).uid(NOBODY).gid(NOBODY))?;
-    ensure!(written.contains("skiff up needs root"), "{written}");
+    let stderr = refused(up(&copy).uid(NOBODY).gid(NOBODY))?;
+    ensure!(stderr.contains("skiff up needs root"), "{stderr}");
     Ok(())
 }
 
-async fn what_dies_is_started_again(scene: &Scene) -> anyhow::Result<()> {
+async fn what_dies_is_started_again(fixture: &Fixture) -> anyhow::Result<()> {
     for process in ["scheduler", "kubelet-node-1", "apiserver"] {
-        let before = scene.cluster.pid(process)?;
+        let before = fixture.cluster.pid(process)?;
         kill(Pid::from_raw(before), Signal::SIGKILL)?;
         wait::eventually(&format!("{process} runs again"), async || {
-            let states = scene.cluster.processes()?;
+            let states = fixture.cluster.processes()?;
             let state = states.iter().find(|state| state["name"] == process);
             let state = state.ok_or_else(|| anyhow::anyhow!("no {process}"))?;
             ensure!(state["phase"] == "ready", "{state}");
@@ -156,7 +158,7 @@ const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: any, namespace: d
                    v, mountPath: /v}]}\n";
 
 /// As after the machine was switched off and on.
-async fn a_stopped_cluster_goes_on_with_its_data(_: &Scene) -> anyhow::Result<()> {
+async fn a_stopped_cluster_goes_on_with_its_data(_: &Fixture) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Handle::current();
     let check = move || runtime.block_on(stop_and_go_on());
     tokio::task::spawn_blocking(check).await?
@@ -181,8 +183,8 @@ async fn stop_and_go_on() -> anyhow::Result<()> {
     let left = traces(&name, &folder)?;
     ensure!(left == [folder.to_string_lossy()], "{left:#?}");
 
-    let written = cluster.up_again(&[])?;
-    ensure!(written.success, "{}", written.stderr);
+    let output = cluster.up_again(&[])?;
+    ensure!(output.success, "{}", output.stderr);
     let after =
         found("the pod runs again", |pod| pods::is_ready(pod) && pods::restarts(pod, "main") == 1)
             .await?;
@@ -190,11 +192,11 @@ async fn stop_and_go_on() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn a_cluster_on_etcd_leaves_nothing(_: &Scene) -> anyhow::Result<()> {
+async fn a_cluster_on_etcd_leaves_nothing(_: &Fixture) -> anyhow::Result<()> {
     leaves_nothing(Options { nodes: 2, store: Store::Etcd, ..Options::default() }, false).await
 }
 
-async fn a_cluster_whose_supervisor_was_killed_leaves_nothing(_: &Scene) -> anyhow::Result<()> {
+async fn a_cluster_whose_supervisor_was_killed_leaves_nothing(_: &Fixture) -> anyhow::Result<()> {
     leaves_nothing(Options::default(), true).await
 }
 

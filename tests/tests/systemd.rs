@@ -46,9 +46,9 @@ fn systemd_finds_nothing_wrong() -> anyhow::Result<()> {
         verify.arg(path);
     }
     let output = verify.output()?;
-    let written = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     // What other packages' units on this machine are blamed for is not ours.
-    let blamed: Vec<&str> = written.lines().filter(|line| line.contains("skiff-")).collect();
+    let blamed: Vec<&str> = stderr.lines().filter(|line| line.contains("skiff-")).collect();
     ensure!(blamed.is_empty(), "{blamed:#?}");
     Ok(())
 }

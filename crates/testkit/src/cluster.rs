@@ -55,9 +55,9 @@ pub struct Cluster {
     up: AtomicBool,
 }
 
-/// What a program has written.
+/// The outcome of a program that has ended.
 #[derive(Clone, Debug)]
-pub struct Written {
+pub struct CommandOutput {
     pub success: bool,
     pub stdout: String,
     pub stderr: String,
@@ -80,11 +80,11 @@ impl Cluster {
         for (folder, bytes) in &options.disks {
             mount(&slot.folder().join(folder), &format!("size={bytes}"))?;
         }
-        let written = up(&programs, &slot, &options, &[])?;
-        if !written.success {
+        let output = up(&programs, &slot, &options, &[])?;
+        if !output.success {
             let logs = keep_logs(&target, &slot);
             skiff(&programs, &slot, "down", &["--no-kubeconfig"])?;
-            bail!("skiff up: {}\nlogs: {}", written.stderr, logs.display());
+            bail!("skiff up: {}\nlogs: {}", output.stderr, logs.display());
         }
         let config = client::Config::from_file(&kubeconfig(&slot), None)?;
         let client = Client::new(&config)?;
@@ -131,9 +131,9 @@ impl Cluster {
     /// Runs `skiff` with these arguments, as the administrator.
     ///
     /// # Errors
-    /// When it cannot be started. That it fails is told by [`Written::success`].
-    pub fn try_skiff(&self, arguments: &[&str]) -> anyhow::Result<Written> {
-        write_out(self.skiff_command().args(arguments))
+    /// When it cannot be started. That it fails is told by [`CommandOutput::success`].
+    pub fn try_skiff(&self, arguments: &[&str]) -> anyhow::Result<CommandOutput> {
+        output_of(self.skiff_command().args(arguments))
     }
 
     /// `skiff` as the administrator, to be started.
@@ -166,8 +166,8 @@ impl Cluster {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn try_kubectl(&self, arguments: &[&str]) -> anyhow::Result<Written> {
-        write_out(self.kubectl_command().args(arguments))
+    pub fn try_kubectl(&self, arguments: &[&str]) -> anyhow::Result<CommandOutput> {
+        output_of(self.kubectl_command().args(arguments))
     }
 
     /// The minor version of this machine's kubectl. Debian 12 has 1.20, which validates by itself,
@@ -197,7 +197,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn up_again(&self, more: &[&str]) -> anyhow::Result<Written> {
+    pub fn up_again(&self, more: &[&str]) -> anyhow::Result<CommandOutput> {
         up(&self.programs, &self.slot, &self.options, more)
     }
 
@@ -216,8 +216,8 @@ impl Cluster {
     pub fn on_node(&self, node: &str, program: &[&str]) -> anyhow::Result<String> {
         let namespace = format!("--net=/run/netns/skiff.{}.{node}", self.slot.name());
         let arguments = [&[namespace.as_str()], program].concat();
-        let written = write_out(Command::new("nsenter").args(&arguments))?;
-        expect_success("nsenter", &arguments, written)
+        let output = output_of(Command::new("nsenter").args(&arguments))?;
+        expect_success("nsenter", &arguments, output)
     }
 
     /// Loads an image archive of `xtask images` (its file name without `.tar`) onto every node.
@@ -254,8 +254,8 @@ impl Cluster {
     /// # Errors
     /// When the cluster is not running.
     pub fn processes(&self) -> anyhow::Result<Vec<Value>> {
-        let written = self.try_skiff(&["status", "--json"])?;
-        serde_json::from_str(&written.stdout).with_context(|| written.stderr)
+        let output = self.try_skiff(&["status", "--json"])?;
+        serde_json::from_str(&output.stdout).with_context(|| output.stderr)
     }
 
     /// The pid of one process.
@@ -282,8 +282,8 @@ impl Cluster {
         if !self.up.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
-        let written = skiff(&self.programs, &self.slot, "down", &["--no-kubeconfig"])?;
-        expect_success("skiff", &["down"], written).map(drop)
+        let output = skiff(&self.programs, &self.slot, "down", &["--no-kubeconfig"])?;
+        expect_success("skiff", &["down"], output).map(drop)
     }
 }
 
@@ -304,11 +304,16 @@ fn mount(folder: &Path, options: &str) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut command = Command::new("mount");
     command.args(["-t", "tmpfs", "-o", options, "skiff-test"]).arg(folder);
-    expect_success("mount", &[options], write_out(&mut command)?).map(drop)
+    expect_success("mount", &[options], output_of(&mut command)?).map(drop)
 }
 
 /// Runs `skiff up` with these options, and with more flags, which win.
-fn up(programs: &Path, slot: &Slot, options: &Options, more: &[&str]) -> anyhow::Result<Written> {
+fn up(
+    programs: &Path,
+    slot: &Slot,
+    options: &Options,
+    more: &[&str],
+) -> anyhow::Result<CommandOutput> {
     let mut flags: Vec<String> = ["--no-kubeconfig", "--wait=90"].map(str::to_owned).into();
     flags.push(format!("--node-cidr={}", slot.node_cidr()));
     flags.push(format!("--pod-cidr={}", slot.pod_cidr()));
@@ -326,29 +331,38 @@ fn up(programs: &Path, slot: &Slot, options: &Options, more: &[&str]) -> anyhow:
     skiff(programs, slot, "up", &flags)
 }
 
-fn skiff(programs: &Path, slot: &Slot, verb: &str, flags: &[&str]) -> anyhow::Result<Written> {
+fn skiff(
+    programs: &Path,
+    slot: &Slot,
+    verb: &str,
+    flags: &[&str],
+) -> anyhow::Result<CommandOutput> {
     let mut command = Command::new(programs.join("skiff"));
     command.args([verb, "--name", &slot.name(), "--data-dir"]).arg(slot.folder()).args(flags);
-    write_out(&mut command)
+    output_of(&mut command)
 }
 
-fn write_out(command: &mut Command) -> anyhow::Result<Written> {
+fn output_of(command: &mut Command) -> anyhow::Result<CommandOutput> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output: Output =
         command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {name}"))?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ok(Written {
+    Ok(CommandOutput {
         success: output.status.success(),
         stdout: text(output.stdout),
         stderr: text(output.stderr),
     })
 }
 
-fn expect_success(program: &str, arguments: &[&str], written: Written) -> anyhow::Result<String> {
-    if !written.success {
-        bail!("{program} {}: {}{}", arguments.join(" "), written.stderr, written.stdout);
+fn expect_success(
+    program: &str,
+    arguments: &[&str],
+    output: CommandOutput,
+) -> anyhow::Result<String> {
+    if !output.success {
+        bail!("{program} {}: {}{}", arguments.join(" "), output.stderr, output.stdout);
     }
-    Ok(written.stdout)
+    Ok(output.stdout)
 }
 
 /// The folder of the programs that were built with this test: `target/debug` for a test in `target/debug/deps`.

@@ -25,7 +25,7 @@ const INTERRUPTED: i32 = 130;
 
 /// What a scenario does with the cluster.
 pub type Body =
-    for<'a> fn(&'a Scene) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
+    for<'a> fn(&'a Fixture) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
 
 /// One scenario.
 pub struct Scenario {
@@ -34,7 +34,7 @@ pub struct Scenario {
 }
 
 /// What a scenario is given.
-pub struct Scene {
+pub struct Fixture {
     pub cluster: std::sync::Arc<Cluster>,
     /// A namespace of its own, that no other scenario uses.
     pub namespace: String,
@@ -46,7 +46,7 @@ macro_rules! scenarios {
     ($($function:ident),* $(,)?) => {
         &[$($crate::suite::Scenario {
             name: stringify!($function),
-            body: |scene| Box::pin($function(scene)),
+            body: |fixture| Box::pin($function(fixture)),
         }),*]
     };
 }
@@ -185,12 +185,12 @@ async fn prepare(options: Options, images: &[&str]) -> anyhow::Result<Cluster> {
 
 async fn run_one(cluster: std::sync::Arc<Cluster>, scenario: &Scenario) -> anyhow::Result<()> {
     let namespace = scenario.name.replace('_', "-");
-    let scene = Scene { cluster: cluster.clone(), namespace: namespace.clone() };
+    let fixture = Fixture { cluster: cluster.clone(), namespace: namespace.clone() };
     let yaml = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n");
     crate::manifest::create(cluster.client(), "", &yaml).await?;
     let body = scenario.body;
     let before = children::running();
-    let task = tokio::spawn(async move { body(&scene).await });
+    let task = tokio::spawn(async move { body(&fixture).await });
     let mut task = task;
     match tokio::time::timeout(SCENARIO_TIMEOUT, &mut task).await {
         Ok(Ok(outcome)) => outcome.with_context(|| events(&cluster, &namespace)),
@@ -234,7 +234,7 @@ async fn cancel(mut task: JoinHandle<anyhow::Result<()>>, before: &[Child]) -> V
 /// What happened in the namespace, for a failure's report.
 fn events(cluster: &Cluster, namespace: &str) -> String {
     let ask = |arguments: &[&str]| match cluster.try_skiff(arguments) {
-        Ok(written) => written.stdout + &written.stderr,
+        Ok(output) => output.stdout + &output.stderr,
         Err(error) => error.to_string(),
     };
     format!(

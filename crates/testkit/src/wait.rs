@@ -12,9 +12,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 /// How long a state may take to come; generous, since test machines are slow and shared.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause between attempts at something that cannot be watched.
-const TRY_AGAIN: Duration = Duration::from_millis(100);
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What is being waited for in this process.
 static PENDING: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -113,12 +113,12 @@ where
         }
         bail!("the watch has ended")
     };
-    match tokio::time::timeout(PATIENCE, waiting).await {
+    match tokio::time::timeout(TIMEOUT, waiting).await {
         Ok(Ok(())) => Ok(objects),
         Ok(Err(error)) => Err(error),
         Err(_) => {
             let state: Vec<String> = objects.values().map(describe).collect();
-            bail!("not after {} s: {what}; there is:\n{}", PATIENCE.as_secs(), state.join("\n"))
+            bail!("not after {} s: {what}; there is:\n{}", TIMEOUT.as_secs(), state.join("\n"))
         }
     }
 }
@@ -145,12 +145,12 @@ where
                 Ok(value) => return value,
                 Err(error) => last = error,
             }
-            tokio::time::sleep(TRY_AGAIN).await;
+            tokio::time::sleep(RETRY_INTERVAL).await;
         }
     };
-    match tokio::time::timeout(PATIENCE, trying).await {
+    match tokio::time::timeout(TIMEOUT, trying).await {
         Ok(value) => Ok(value),
-        Err(_) => Err(last.context(format!("not after {} s: {what}", PATIENCE.as_secs()))),
+        Err(_) => Err(last.context(format!("not after {} s: {what}", TIMEOUT.as_secs()))),
     }
 }
 

@@ -10,7 +10,7 @@ use std::process::Command;
 /// Something that breaks a rule.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Finding {
-    pub place: String,
+    pub location: String,
     pub rule: String,
 }
 
@@ -30,7 +30,7 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
     }
     findings.extend(direction::check(root)?);
     for finding in &findings {
-        println!("{}: {}", finding.place, finding.rule);
+        println!("{}: {}", finding.location, finding.rule);
     }
     if !findings.is_empty() {
         bail!("tidy: {} findings in {} files", findings.len(), files.len());

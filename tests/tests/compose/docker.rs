@@ -186,7 +186,7 @@ impl Docker {
     pub fn through_port_forward(&self, pod: &str, port: u16, page: &str) -> anyhow::Result<String> {
         let mut command = self.command(testkit::tools::kubectl());
         command.args(["port-forward", "-n", "web", pod, &format!(":{port}")]);
-        let mut child = Ended(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
+        let mut child = KillOnDrop(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
         let output = child.0.stdout.take().context("its output is a pipe")?;
         // "Forwarding from 127.0.0.1:PORT -> 8080"
         let mut line = String::new();
@@ -265,9 +265,9 @@ impl RunningLoad {
 }
 
 /// A process that is killed when it is no longer needed.
-struct Ended(Child);
+struct KillOnDrop(Child);
 
-impl Drop for Ended {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
             eprintln!("cannot end a process: {error}");

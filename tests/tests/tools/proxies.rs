@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
 use std::time::Duration;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::wait::{self, Selection};
 
 use super::Tool;
@@ -16,7 +16,7 @@ use super::port_forward::create;
 /// More than the apiserver reads of any other body.
 const LARGE_BYTES: usize = 8 << 20;
 /// How long one answer may take.
-const ANSWER: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `kubectl proxy`; dropping it ends it.
 struct Proxy {
@@ -25,8 +25,8 @@ struct Proxy {
 }
 
 impl Proxy {
-    fn start(scene: &Scene) -> anyhow::Result<Self> {
-        let mut child = scene
+    fn start(fixture: &Fixture) -> anyhow::Result<Self> {
+        let mut child = fixture
             .cluster
             .kubectl_command()
             .args(["proxy", "--port=0"])
@@ -46,7 +46,7 @@ impl Proxy {
 
     fn connect(&self) -> anyhow::Result<TcpStream> {
         let stream = TcpStream::connect(&self.address)?;
-        stream.set_read_timeout(Some(ANSWER))?;
+        stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
         Ok(stream)
     }
 
@@ -81,16 +81,16 @@ fn expect(answer: &str, parts: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub async fn pods_and_services_are_proxied(scene: &Scene) -> anyhow::Result<()> {
-    let pod = create(scene).await?;
-    let selection = Selection::namespace(&scene.namespace).name("web");
+pub async fn pods_and_services_are_proxied(fixture: &Fixture) -> anyhow::Result<()> {
+    let pod = create(fixture).await?;
+    let selection = Selection::namespace(&fixture.namespace).name("web");
     let ready = |all: &BTreeMap<String, Endpoints>| {
         let subsets = all.values().flat_map(|one| one.subsets.iter().flatten());
         subsets.into_iter().any(|subset| subset.addresses.is_some())
     };
-    wait::until(scene.cluster.client(), selection, "an endpoint is ready", ready).await?;
-    let proxy = Proxy::start(scene)?;
-    let within = format!("/api/v1/namespaces/{}", scene.namespace);
+    wait::until(fixture.cluster.client(), selection, "an endpoint is ready", ready).await?;
+    let proxy = Proxy::start(fixture)?;
+    let within = format!("/api/v1/namespaces/{}", fixture.namespace);
     for name in [
         format!("pods/{pod}"),
         format!("pods/{pod}:8080"),
@@ -172,13 +172,13 @@ fn upgrades_pass(proxy: &Proxy, path: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub async fn nodes_are_proxied(scene: &Scene) -> anyhow::Result<()> {
-    let pod = create(scene).await?;
+pub async fn nodes_are_proxied(fixture: &Fixture) -> anyhow::Result<()> {
+    let pod = create(fixture).await?;
     let node =
-        Tool::Kubectl.run(scene, &["get", "pod", &pod, "-o", "jsonpath={.spec.nodeName}"])?;
+        Tool::Kubectl.run(fixture, &["get", "pod", &pod, "-o", "jsonpath={.spec.nodeName}"])?;
     let raw = |path: &str| {
         let path = format!("/api/v1/nodes/{node}/proxy/{path}");
-        Tool::Kubectl.attempt(scene, &["get", "--raw", &path])
+        Tool::Kubectl.attempt(fixture, &["get", "--raw", &path])
     };
     expect(&raw("metrics")?.stdout, &["kubelet_running_pods "])?;
     let metrics = raw("metrics/cadvisor")?.stdout;
@@ -186,28 +186,28 @@ pub async fn nodes_are_proxied(scene: &Scene) -> anyhow::Result<()> {
     let summary: serde_json::Value = serde_json::from_str(&raw("stats/summary")?.stdout)?;
     ensure!(summary["node"]["nodeName"] == node.as_str(), "{summary}");
     ensure!(raw("healthz")?.stdout == "ok");
-    let log = raw(&format!("containerLogs/{}/{pod}/server", scene.namespace))?;
+    let log = raw(&format!("containerLogs/{}/{pod}/server", fixture.namespace))?;
     expect(&log.stdout, &["serving on port 8080"])?;
     expect(&raw("pods")?.stderr, &["does not serve /pods"])?;
 
     // Who may read nodes may not reach through them.
     let target = format!("/api/v1/nodes/{node}/proxy/metrics");
-    let refused = Tool::Kubectl.attempt(scene, &["get", "--raw", &target, "--as=jane"])?;
+    let refused = Tool::Kubectl.attempt(fixture, &["get", "--raw", &target, "--as=jane"])?;
     expect(&refused.stderr, &["Forbidden", "nodes/proxy"])
 }
 
 /// As Prometheus and metrics-server do: straight from the kubelet's port, with a ServiceAccount's token.
-pub async fn monitoring_reads_kubelets(scene: &Scene) -> anyhow::Result<()> {
-    let pod = create(scene).await?;
+pub async fn monitoring_reads_kubelets(fixture: &Fixture) -> anyhow::Result<()> {
+    let pod = create(fixture).await?;
     let node =
-        Tool::Kubectl.run(scene, &["get", "pod", &pod, "-o", "jsonpath={.spec.nodeName}"])?;
-    let authority = std::fs::read(scene.cluster.folder().join("pki/ca.crt"))?;
+        Tool::Kubectl.run(fixture, &["get", "pod", &pod, "-o", "jsonpath={.spec.nodeName}"])?;
+    let authority = std::fs::read(fixture.cluster.folder().join("pki/ca.crt"))?;
     let web = reqwest::Client::builder()
         .tls_certs_only([reqwest::Certificate::from_pem(&authority)?])
         .build()?;
-    Tool::Skiff.run(scene, &["create", "serviceaccount", "monitor"])?;
-    let token = Tool::Skiff.run(scene, &["create", "token", "monitor"])?;
-    let address = scene.cluster.node_address(&node);
+    Tool::Skiff.run(fixture, &["create", "serviceaccount", "monitor"])?;
+    let token = Tool::Skiff.run(fixture, &["create", "token", "monitor"])?;
+    let address = fixture.cluster.node_address(&node);
     let read = async |path: &str, token: &str| -> anyhow::Result<(u16, String)> {
         let url = format!("https://{address}:10250/{path}");
         let answer = web.get(url).bearer_auth(token.trim()).send().await?;
@@ -218,18 +218,18 @@ pub async fn monitoring_reads_kubelets(scene: &Scene) -> anyhow::Result<()> {
     ensure!(read("metrics", "abc").await?.0 == 401);
     let (code, refusal) = read("metrics", &token).await?;
     ensure!(code == 403, "{code} {refusal}");
-    let user = format!("system:serviceaccount:{}:monitor", scene.namespace);
+    let user = format!("system:serviceaccount:{}:monitor", fixture.namespace);
     let rule = format!("user={user}, verb=get, resource=nodes, subresource=metrics");
     expect(&refusal, &[&rule])?;
 
-    let name = format!("{}-monitor", scene.namespace);
-    let account = format!("--serviceaccount={}:monitor", scene.namespace);
+    let name = format!("{}-monitor", fixture.namespace);
+    let account = format!("--serviceaccount={}:monitor", fixture.namespace);
     let rights = ["--verb=get", "--resource=nodes/metrics"];
-    Tool::Kubectl.run(scene, &[&["create", "clusterrole", &name], &rights[..]].concat())?;
+    Tool::Kubectl.run(fixture, &[&["create", "clusterrole", &name], &rights[..]].concat())?;
     let role = format!("--clusterrole={name}");
-    Tool::Kubectl.run(scene, &["create", "clusterrolebinding", &name, &role, &account])?;
+    Tool::Kubectl.run(fixture, &["create", "clusterrolebinding", &name, &role, &account])?;
     let labels =
-        format!("{{container=\"server\",namespace=\"{}\",pod=\"{pod}\"}} ", scene.namespace);
+        format!("{{container=\"server\",namespace=\"{}\",pod=\"{pod}\"}} ", fixture.namespace);
     for (path, expected) in [
         ("metrics", "kubelet_running_pods ".to_owned()),
         ("metrics/cadvisor", format!("container_memory_usage_bytes{labels}")),
@@ -248,6 +248,6 @@ pub async fn monitoring_reads_kubelets(scene: &Scene) -> anyhow::Result<()> {
     for path in ["stats/summary", "pods", ""] {
         ensure!(read(path, &token).await?.0 == 403, "{path}");
     }
-    Tool::Kubectl.run(scene, &["delete", "clusterrolebinding,clusterrole", &name])?;
+    Tool::Kubectl.run(fixture, &["delete", "clusterrolebinding,clusterrole", &name])?;
     Ok(())
 }

@@ -2,20 +2,20 @@
 
 use super::{all_ready, start};
 use anyhow::ensure;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::wait::{self, Selection};
 use tests::pods;
 
-pub async fn a_drained_node_gives_up_its_pods_one_by_one(scene: &Scene) -> anyhow::Result<()> {
-    start(scene, 3).await?;
+pub async fn a_drained_node_gives_up_its_pods_one_by_one(fixture: &Fixture) -> anyhow::Result<()> {
+    start(fixture, 3).await?;
     let skiff = |arguments: &[&str]| {
-        let namespace = ["-n", scene.namespace.as_str()];
-        scene.cluster.skiff(&[&namespace, arguments].concat())
+        let namespace = ["-n", fixture.namespace.as_str()];
+        fixture.cluster.skiff(&[&namespace, arguments].concat())
     };
     // Everybody has to be there before the next may go: kubectl is told to try again.
     skiff(&["create", "pdb", "web", "--selector=app=web", "--min-available=2"])?;
     skiff(&["wait", "--for=jsonpath={.status.disruptionsAllowed}=1", "pdb/web", "--timeout=30s"])?;
-    let drained = scene.cluster.skiff(&[
+    let drained = fixture.cluster.skiff(&[
         "drain",
         "node-2",
         "--pod-selector=app=web",
@@ -23,8 +23,8 @@ pub async fn a_drained_node_gives_up_its_pods_one_by_one(scene: &Scene) -> anyho
         "--timeout=120s",
     ]);
     let away = wait::until::<k8s_openapi::api::core::v1::Pod>(
-        scene.cluster.client(),
-        Selection::namespace(&scene.namespace).labels("app=web"),
+        fixture.cluster.client(),
+        Selection::namespace(&fixture.namespace).labels("app=web"),
         "the pods are elsewhere",
         |all| {
             all.len() == 3
@@ -32,11 +32,11 @@ pub async fn a_drained_node_gives_up_its_pods_one_by_one(scene: &Scene) -> anyho
         },
     )
     .await;
-    scene.cluster.skiff(&["uncordon", "node-2"])?;
+    fixture.cluster.skiff(&["uncordon", "node-2"])?;
     let told = drained?;
     away?;
     for line in ["node/node-2 cordoned", "evicted", "node/node-2 drained"] {
         ensure!(told.contains(line), "no {line:?} in {told:?}");
     }
-    all_ready(scene, 3).await
+    all_ready(fixture, 3).await
 }

@@ -17,13 +17,13 @@ const FAILURES_SHOWN: usize = 5;
 const REQUESTS_MAX: u64 = 1_000_000;
 
 /// A response.
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub body: String,
 }
 
 /// Asks for one page over `http://`.
-pub fn get(url: &str) -> Result<Answer, String> {
+pub fn get(url: &str) -> Result<Response, String> {
     let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url:?} is not http://"))?;
     let (host, path) = match rest.find('/') {
         Some(at) => (&rest[..at], &rest[at..]),
@@ -44,7 +44,7 @@ pub fn get(url: &str) -> Result<Answer, String> {
     let status =
         status.ok_or_else(|| format!("{host}: the connection closed without an answer"))?;
     let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
-    Ok(Answer { status, body })
+    Ok(Response { status, body })
 }
 
 /// Sends requests at a steady rate, for `--seconds`, or with `--until eof` until the standard input
@@ -81,7 +81,7 @@ pub fn run(flags: &HashMap<String, String>) -> Result<(), String> {
     for result in received {
         sent += 1;
         let failure = match result {
-            Ok(Answer { status: 200, body }) => {
+            Ok(Response { status: 200, body }) => {
                 *bodies.entry(body.trim().to_owned()).or_default() += 1;
                 continue;
             }

@@ -69,13 +69,13 @@ fn chunks(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
 }
 
 /// What is answered.
-pub struct Answer {
+pub struct Response {
     pub status: &'static str,
     pub headers: Vec<String>,
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     /// A page.
     pub fn text(status: &'static str, body: impl Into<Vec<u8>>) -> Self {
         Self { status, headers: vec!["Content-Type: text/plain".to_owned()], body: body.into() }

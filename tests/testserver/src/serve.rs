@@ -1,6 +1,6 @@
 //! The server: a thread for each connection, keep-alive included.
 
-use super::message::{Answer, Request};
+use super::message::{Request, Response};
 use super::{grpc, number};
 use nix::sys::signal::{SigSet, Signal};
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How often the end of the last request is looked for while draining.
-const DRAIN_LOOK: Duration = Duration::from_millis(10);
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Longest time that open requests may take at the end.
 const DRAIN_MAX: u32 = 1000;
 
@@ -73,7 +73,7 @@ pub fn run(flags: &HashMap<String, String>) -> Result<(), String> {
         if server.active.load(Ordering::SeqCst) == 0 {
             break;
         }
-        std::thread::sleep(DRAIN_LOOK);
+        std::thread::sleep(DRAIN_POLL_INTERVAL);
     }
     println!("done");
     Ok(())
@@ -111,18 +111,18 @@ impl Server {
         }
         let close = request.has("connection", "close") || self.stopping.load(Ordering::SeqCst);
         let answer = match request.target.strip_prefix("/redirect") {
-            Some(path) => Answer {
+            Some(path) => Response {
                 headers: vec![format!("Location: {path}")],
-                ..Answer::text("302 Found", "")
+                ..Response::text("302 Found", "")
             },
-            None if request.target == "/page" => Answer {
+            None if request.target == "/page" => Response {
                 headers: vec!["Content-Type: text/html; charset=utf-8".to_owned()],
-                ..Answer::text("200 OK", "<p>At <a href=\"/hostname\">home</a></p>\n")
+                ..Response::text("200 OK", "<p>At <a href=\"/hostname\">home</a></p>\n")
             },
-            None if request.target.starts_with("/echo") => Answer::text("200 OK", echo(&request)),
+            None if request.target.starts_with("/echo") => Response::text("200 OK", echo(&request)),
             None => {
                 let (status, body) = self.answer(&request.target);
-                Answer::text(status, body)
+                Response::text(status, body)
             }
         };
         answer.write(writer, request.method == "HEAD", close)?;

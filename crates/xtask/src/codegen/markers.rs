@@ -50,7 +50,7 @@ fn tag(attribute: &str) -> Option<u16> {
     rest.split_once('"')?.0.parse().ok()
 }
 
-/// The markers of one type: its own, and its fields' by squeezed name (see [`squeeze`]).
+/// The markers of one type: its own, and its fields' by normalized name (see [`normalize`]).
 #[derive(Clone, Debug, Default)]
 pub struct TypeMarkers {
     pub own: Markers,
@@ -60,7 +60,7 @@ pub struct TypeMarkers {
 impl TypeMarkers {
     /// The markers of a field by its JSON name. Go embeds some structs in others: their fields are
     /// JSON fields of the outer type, so message fields that are none of its JSON fields
-    /// (`properties`, squeezed) are searched as well.
+    /// (`properties`, normalized) are searched as well.
     pub fn field<'a>(
         &'a self,
         name: &str,
@@ -94,7 +94,7 @@ impl TypeMarkers {
         module: &str,
         properties: &BTreeSet<String>,
     ) -> Option<(Option<&'a Markers>, &'a Markers)> {
-        let name = squeeze(name);
+        let name = normalize(name);
         if let Some(own) = self.fields.get(&name) {
             return Some((None, own));
         }
@@ -115,7 +115,7 @@ pub fn key(module: &str, name: &str) -> String {
 }
 
 /// `hostIP` and `host_ip` both become `hostip`.
-pub fn squeeze(name: &str) -> String {
+pub fn normalize(name: &str) -> String {
     name.trim_start_matches("r#").replace(['_', '$', '-'], "").to_ascii_lowercase()
 }
 
@@ -156,7 +156,7 @@ fn parse(source: &str, module: &str, all: &mut All) {
             let mut markers = std::mem::take(&mut pending);
             let message = ty.rsplit(['<', ':']).next().unwrap_or_default();
             markers.message = Some(message.trim_end_matches(['>', ',']).to_owned());
-            found.fields.insert(squeeze(name), markers);
+            found.fields.insert(normalize(name), markers);
         } else if text == "}" {
             pending = Markers::default();
             if let Some((name, found)) = current.take() {

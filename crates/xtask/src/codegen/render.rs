@@ -6,7 +6,7 @@ use std::fmt::Write;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use super::markers::{All, Markers, TypeMarkers, key, squeeze};
+use super::markers::{All, Markers, TypeMarkers, key, normalize};
 use super::openapi::{Type, Types};
 
 /// Types that are JSON values of their own shape rather than objects with fields.
@@ -108,7 +108,7 @@ pub fn table(types: &Types, markers: &All) -> anyhow::Result<String> {
         let properties: BTreeSet<String> = ty.schema["properties"]
             .as_object()
             .into_iter()
-            .flat_map(|map| map.keys().map(|name| squeeze(name)))
+            .flat_map(|map| map.keys().map(|name| normalize(name)))
             .collect();
         for (name, schema) in ty.schema["properties"].as_object().into_iter().flatten() {
             let found = known.field(name, markers, module, &properties);

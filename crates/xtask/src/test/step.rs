@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 /// Nothing that works is silent for longer: scenarios end after four minutes.
-pub const SILENCE: Duration = Duration::from_secs(600);
+pub const SILENCE_MAX: Duration = Duration::from_secs(600);
 /// Lines on their way from the command.
 const QUEUE: usize = 64;
 
@@ -117,9 +117,9 @@ mod tests {
     #[test]
     fn what_passes_is_counted() {
         let script = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored' >&2";
-        let outcome = run(&mut shell(script), SILENCE).unwrap();
+        let outcome = run(&mut shell(script), SILENCE_MAX).unwrap();
         assert_eq!(outcome, Outcome { count: Count { passed: 2, failed: 0 }, success: true });
-        assert!(!run(&mut shell("exit 3"), SILENCE).unwrap().success);
+        assert!(!run(&mut shell("exit 3"), SILENCE_MAX).unwrap().success);
     }
 
     #[test]

@@ -18,11 +18,11 @@ const TEXTS: [&str; 9] = ["rs", "toml", "md", "sh", "yml", "yaml", "proto", "py"
 pub fn check(file: &Path, content: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut add = |line: Option<usize>, rule: String| {
-        let place = match line {
+        let location = match line {
             Some(line) => format!("{}:{}", file.display(), line + 1),
             None => file.display().to_string(),
         };
-        findings.push(Finding { place, rule });
+        findings.push(Finding { location, rule });
     };
     let extension = file.extension().unwrap_or_default().to_string_lossy();
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();

@@ -6,17 +6,17 @@ use std::fmt::Write;
 
 use anyhow::{Context, ensure};
 use regex::Regex;
-use testkit::cluster::Written;
-use testkit::suite::Scene;
+use testkit::cluster::CommandOutput;
+use testkit::suite::Fixture;
 use testkit::tools;
 
 use super::Tool;
 
 /// The minor versions of kubectl whose output is the measure: older ones know less, and newer ones
 /// say some things in another way.
-const MEASURE: std::ops::RangeInclusive<u32> = 30..=33;
+const REFERENCE_VERSIONS: std::ops::RangeInclusive<u32> = 30..=33;
 
-const MANIFEST: &str = include_str!("sameness.yaml");
+const MANIFEST: &str = include_str!("parity.yaml");
 
 /// Commands that change nothing, on the objects of the manifest.
 const SHOWN: &str = "
@@ -179,8 +179,8 @@ describe ns kube-system
 describe ep web
 describe endpointslice -l kubernetes.io/service-name=web
 describe controllerrevision -l app=ds
-describe pv sameness
-describe runtimeclass sameness
+describe pv parity
+describe runtimeclass parity
 describe svc,ep lone
 describe job indexed --show-events=false
 describe pod gated --show-events=false
@@ -325,62 +325,62 @@ delete pod r1 --now
 delete pod r2 --force --grace-period=0
 ";
 
-pub async fn both_tools_show_the_same(scene: &Scene) -> anyhow::Result<()> {
-    if let Some(why) = is_no_measure(scene) {
+pub async fn both_tools_show_the_same(fixture: &Fixture) -> anyhow::Result<()> {
+    if let Some(why) = not_comparable(fixture) {
         return tools::missing("kubectl", &why);
     }
-    let file = prepared(scene)?;
-    let compared = compare(scene, SHOWN, [&scene.namespace; 2], &file)?;
+    let file = prepare(fixture)?;
+    let compared = compare(fixture, SHOWN, [&fixture.namespace; 2], &file)?;
     ensure!(compared > 90, "{compared} commands were compared");
     Ok(())
 }
 
-pub async fn both_tools_describe_the_same(scene: &Scene) -> anyhow::Result<()> {
-    if let Some(why) = is_no_measure(scene) {
+pub async fn both_tools_describe_the_same(fixture: &Fixture) -> anyhow::Result<()> {
+    if let Some(why) = not_comparable(fixture) {
         return tools::missing("kubectl", &why);
     }
-    let file = prepared(scene)?;
-    compare(scene, DESCRIBED, [&scene.namespace; 2], &file)?;
+    let file = prepare(fixture)?;
+    compare(fixture, DESCRIBED, [&fixture.namespace; 2], &file)?;
     Ok(())
 }
 
-pub async fn both_tools_change_the_same(scene: &Scene) -> anyhow::Result<()> {
-    if let Some(why) = is_no_measure(scene) {
+pub async fn both_tools_change_the_same(fixture: &Fixture) -> anyhow::Result<()> {
+    if let Some(why) = not_comparable(fixture) {
         return tools::missing("kubectl", &why);
     }
-    let namespaces = ["a", "b"].map(|end| format!("{}-{end}", scene.namespace));
+    let namespaces = ["a", "b"].map(|end| format!("{}-{end}", fixture.namespace));
     for namespace in &namespaces {
-        scene.cluster.kubectl(&["create", "namespace", namespace])?;
+        fixture.cluster.kubectl(&["create", "namespace", namespace])?;
     }
     let file = file(
-        scene,
+        fixture,
         "both.yaml",
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: both}\ndata: {a: '1'}\n",
     )?;
     let [first, second] = &namespaces;
-    let compared = compare(scene, CHANGING, [first, second], &file);
+    let compared = compare(fixture, CHANGING, [first, second], &file);
     for namespace in &namespaces {
-        scene.cluster.kubectl(&["delete", "namespace", namespace])?;
+        fixture.cluster.kubectl(&["delete", "namespace", namespace])?;
     }
     compared?;
     Ok(())
 }
 
 /// Why this machine's kubectl cannot be compared with, if it cannot.
-fn is_no_measure(scene: &Scene) -> Option<String> {
-    let (first, last) = (MEASURE.start(), MEASURE.end());
-    match scene.cluster.kubectl_minor() {
-        Ok(minor) if MEASURE.contains(&minor) => None,
+fn not_comparable(fixture: &Fixture) -> Option<String> {
+    let (first, last) = (REFERENCE_VERSIONS.start(), REFERENCE_VERSIONS.end());
+    match fixture.cluster.kubectl_minor() {
+        Ok(minor) if REFERENCE_VERSIONS.contains(&minor) => None,
         Ok(minor) => Some(format!("it is 1.{minor}, the comparison is with 1.{first} to 1.{last}")),
         Err(error) => Some(format!("{error:#}")),
     }
 }
 
 /// Makes the manifest's objects and waits until they have come to rest; gives a small manifest.
-fn prepared(scene: &Scene) -> anyhow::Result<String> {
-    let all = file(scene, "all.yaml", MANIFEST)?;
-    Tool::Kubectl.run(scene, &["apply", "-f", &all])?;
-    Tool::Kubectl.run(scene, &["rollout", "status", "deploy/web", "--timeout=60s"])?;
+fn prepare(fixture: &Fixture) -> anyhow::Result<String> {
+    let all = file(fixture, "all.yaml", MANIFEST)?;
+    Tool::Kubectl.run(fixture, &["apply", "-f", &all])?;
+    Tool::Kubectl.run(fixture, &["rollout", "status", "deploy/web", "--timeout=60s"])?;
     for (path, kind) in [
         ("--for=jsonpath={.status.observedGeneration}=1", "daemonset/ds"),
         ("--for=jsonpath={.status.desiredHealthy}=0", "pdb/pdb"),
@@ -390,13 +390,13 @@ fn prepared(scene: &Scene) -> anyhow::Result<String> {
         let all: &[&str] =
             if kind == "endpointslice" { &["-l", "kubernetes.io/service-name=web"] } else { &[] };
         let wait = [&["wait", path, kind, "--timeout=60s"], all].concat();
-        Tool::Kubectl.run(scene, &wait)?;
+        Tool::Kubectl.run(fixture, &wait)?;
     }
     Ok(all)
 }
 
-fn file(scene: &Scene, name: &str, text: &str) -> anyhow::Result<String> {
-    let path = scene.cluster.folder().join(format!("{}-{name}", scene.namespace));
+fn file(fixture: &Fixture, name: &str, text: &str) -> anyhow::Result<String> {
+    let path = fixture.cluster.folder().join(format!("{}-{name}", fixture.namespace));
     std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     Ok(path.to_string_lossy().into_owned())
 }
@@ -406,7 +406,7 @@ fn file(scene: &Scene, name: &str, text: &str) -> anyhow::Result<String> {
 /// # Errors
 /// With every command whose output or outcome differs.
 fn compare(
-    scene: &Scene,
+    fixture: &Fixture,
     commands: &str,
     namespaces: [&str; 2],
     file: &str,
@@ -417,15 +417,15 @@ fn compare(
     for line in commands.lines().filter(|line| !line.is_empty()) {
         compared += 1;
         let words = words(&line.replace("FILE", file));
-        let run = |tool: Tool, namespace: &str| -> anyhow::Result<Written> {
+        let run = |tool: Tool, namespace: &str| -> anyhow::Result<CommandOutput> {
             let mut command = match tool {
-                Tool::Skiff => scene.cluster.skiff_command(),
-                Tool::Kubectl => scene.cluster.kubectl_command(),
+                Tool::Skiff => fixture.cluster.skiff_command(),
+                Tool::Kubectl => fixture.cluster.kubectl_command(),
             };
             // The verb's own namespace, if it has one, comes later and wins.
             command.args(&words[..1]).args(["-n", namespace]).args(&words[1..]);
             let output = command.stdin(std::process::Stdio::null()).output()?;
-            Ok(Written {
+            Ok(CommandOutput {
                 success: output.status.success(),
                 stdout: mask.apply(&String::from_utf8_lossy(&output.stdout)),
                 stderr: mask.apply(&String::from_utf8_lossy(&output.stderr)),
